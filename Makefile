@@ -1,0 +1,57 @@
+# Every target sets up what it needs: .venv with the locked dependencies, then skywright itself, editable.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p))))
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo session test bench accuracy soak lint docs lock
+
+help:
+	@echo "make demo      simulated beamline, every instrument's main plan, a table of runs and pictures"
+	@echo "make session   IPython with the beamline's devices and plans"
+	@echo "make test      the test suite;  make lint, bench, accuracy, soak, docs: see README.md"
+
+$(INSTALLED): pyproject.toml requirements.lock
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "skywright needs Python 3.11 or newer; $(PYTHON) is older. Say make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m skywright.warm
+	@touch $(INSTALLED)
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(BIN)/skywright demo
+
+session: $(INSTALLED)
+	$(BIN)/skywright session
+
+# Real processes on two busy cores: what fails once is run once more, and the closing line counts it.
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not accuracy and not soak" --numprocesses 3 --dist loadfile --reruns 1
+
+accuracy: $(INSTALLED)
+	$(BIN)/python -m pytest -m accuracy --timeout 3600 -s
+
+soak: $(INSTALLED)
+	$(BIN)/python -m pytest -m soak --timeout 3600 -s
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell src iocs devices plans dashboard profile_collection tests benchmarks docs examples README.md CHANGELOG.md
+
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build -q docs docs/_build
+	@echo "docs/_build/index.html"
+
+lock: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --no-emit-index-url --no-annotate --no-header -o requirements.lock
