@@ -1,0 +1,1 @@
+"""Documents in, derived documents out; and the journal that keeps them all."""

@@ -1,0 +1,99 @@
+"""A file of a derived run's columns: rows gather, are written, and documents tell of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.analysis import name_of
+from skywright.records import Column, ColumnWriter
+
+
+class ColumnsFile:
+    """A columns file and the stream documents that tell of it.
+
+    Parameters
+    ----------
+    path
+        Of the new file; without columns there is none.
+    columns, identity
+        As of `ColumnWriter`; the last part of each path is the data key.
+    """
+
+    def __init__(self, path: Path, columns: list[Column], identity: Column) -> None:
+        self.path = path
+        self.columns = columns
+        self.identity = identity
+        self._writer = ColumnWriter(path, columns, identity) if columns else None
+        self._told = 0
+        self._rows: list[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]] = []
+        self._resources: list[Any] = []
+
+    @property
+    def all_columns(self) -> list[Column]:
+        """The columns, the identity first."""
+        return [self.identity, *self.columns]
+
+    def append(self, identities: NDArray[np.int64], rows: Mapping[str, Any]) -> None:
+        """Take in rows; `write` puts them into the file."""
+        self._rows.append((identities, {c.path: rows[name_of(c)] for c in self.columns}))
+
+    def write(self) -> None:
+        """Write the rows taken in, readable from now on."""
+        if self._writer is not None and self._rows:
+            identities = np.concatenate([numbers for numbers, _ in self._rows])
+            rows = {
+                path: np.concatenate([each[path] for _, each in self._rows])
+                for path in self._rows[0][1]
+            }
+            self._rows = []
+            self._writer.append(identities, rows)
+            self._writer.flush()
+
+    @property
+    def untold(self) -> int:
+        """Rows in the file that no document has told of."""
+        return self._writer.flushed - self._told if self._writer is not None else 0
+
+    def documents(self, run: Any, descriptor: Any) -> list[tuple[str, Any]]:
+        """Return the documents that tell of the rows since the last call.
+
+        Only columns that are external in `descriptor` are told of: events carry the others.
+        """
+        rows = self._told + self.untold
+        if rows == self._told:
+            return []
+        docs: list[tuple[str, Any]] = []
+        if not self._resources:
+            self._resources = [
+                run.compose_stream_resource(
+                    mimetype="application/x-hdf5",
+                    uri=f"file://localhost{quote(str(self.path))}",
+                    data_key=name_of(c),
+                    parameters={
+                        "dataset": c.path,
+                        "chunk_shape": [c.rows_per_chunk, *c.shape],
+                        "swmr": True,
+                    },
+                )
+                for c in self.all_columns
+                if "external" in descriptor["data_keys"][name_of(c)]
+            ]
+            docs += [("stream_resource", each.stream_resource_doc) for each in self._resources]
+        for each in self._resources:
+            datum = each.compose_stream_datum(
+                indices={"start": self._told, "stop": rows},
+                seq_nums={"start": self._told + 1, "stop": rows + 1},
+                descriptor=descriptor,
+            )
+            docs.append(("stream_datum", datum))
+        self._told = rows
+        return docs
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()

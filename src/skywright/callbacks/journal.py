@@ -1,0 +1,362 @@
+"""The journal: every document of a run, on disk before anything else sees it."""
+
+import asyncio
+import atexit
+import fcntl
+import json
+import logging
+import os
+import threading
+import urllib.parse
+import weakref
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skywright.errors import ConfigError, DataError
+
+SUFFIX = ".jsonl"
+UNBORN = ".jsonl.new"
+"""A journal whose start document is not whole on disk yet; readers ignore it."""
+RETRY_S = 1.0
+BACKLOG_BYTES = 64 << 20
+"""What is kept in memory at most while the disk is full."""
+
+log = logging.getLogger(__name__)
+
+
+class _Encoder(json.JSONEncoder):
+    """JSON of what devices and people put into documents; NaN and infinity are kept."""
+
+    def default(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return value.tolist()
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, Mapping):
+            return dict(value)
+        if isinstance(value, set | frozenset | deque):
+            return list(value)
+        if hasattr(value, "__array__"):
+            return np.asarray(value).tolist()
+        log.warning("%r has no JSON form; its text is kept", type(value).__name__)
+        return str(value)
+
+
+_ENCODER = _Encoder()
+_LENIENT = _Encoder(skipkeys=True)
+
+
+def encode_line(name: str, doc: Mapping[str, Any]) -> bytes:
+    """Return one line of a journal, its newline included.
+
+    Raises
+    ------
+    DataError
+        When the document refers to itself and so has no text.
+    """
+    try:
+        text = _ENCODER.encode((name, doc))
+    except TypeError:  # a key that is neither text nor number
+        text = _LENIENT.encode((name, doc))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} document cannot be written as JSON: {error}") from error
+    return text.encode() + b"\n"
+
+
+def journal_path(directory: Path, start_uid: str) -> Path:
+    """Return the path of the journal of the run `start_uid`."""
+    return directory / (urllib.parse.quote(start_uid, safe="") + SUFFIX)
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make renames in `directory` survive a power cut."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@dataclass
+class _RunFile:
+    """The open journal of one run; its lock tells readers that the writer lives."""
+
+    path: Path
+    fd: int = -1
+    size: int = 0  # bytes up to the last whole line
+    descriptors: set[str] = field(default_factory=set)
+
+    def write(self, data: bytes, name: str) -> None:
+        """Append `data` whole or not at all.
+
+        Raises
+        ------
+        OSError
+            When the disk does not take it.
+        """
+        if self.fd < 0:
+            self._open()
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(self.fd, left) :]
+            if name in ("start", "stop"):
+                os.fsync(self.fd)
+            if name == "start":  # seen only with a whole start document and locked
+                self.path.with_suffix(UNBORN).rename(self.path)
+                fsync_directory(self.path.parent)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self.fd, self.size)
+            raise
+        self.size += len(data)
+        if name == "stop":
+            self.close()
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        fd = os.open(self.path.with_suffix(UNBORN), flags, 0o644)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        self.fd = fd
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    file: _RunFile
+    name: str
+    data: bytes
+
+
+class Journal:
+    """Write each run's documents to a JSON-lines file of its own, before anybody else.
+
+    Subscribe it first: ``RE.subscribe(Journal(directory, RE))``. A document is flushed to the
+    operating system when the call returns, so SIGKILL of this process loses nothing; start and
+    stop documents are synced to the disk. While the disk is full documents wait in memory, in
+    order, and the RunEngine is asked to suspend until there is room.
+
+    Parameters
+    ----------
+    directory
+        Where the journals are, made when missing.
+    RE
+        The RunEngine that emits the documents. Without one nothing is suspended; the caller may
+        look at `trouble`, and is blocked only when `backlog_bytes` are waiting.
+    backlog_bytes
+        What may wait in memory. With a RunEngine more than that fails the run.
+
+    Raises
+    ------
+    ConfigError
+        When the run has a journal in `directory` already (two journals on one RunEngine).
+    DataError
+        When a document truly cannot be kept: no JSON form, or the disk full for too long.
+    """
+
+    def __init__(
+        self, directory: Path, RE: Any = None, *, backlog_bytes: int = BACKLOG_BYTES
+    ) -> None:
+        self.directory = Path(directory)
+        self._engine = RE
+        self._limit = backlog_bytes
+        self._lock = threading.RLock()
+        self._runs: dict[str, _RunFile] = {}  # by start, descriptor and resource uid
+        self._untyped: dict[str, list[str]] = {}  # descriptor uid -> keys without dtype_numpy
+        self._backlog: deque[_Waiting] = deque()
+        self._backlog_size = 0
+        self._room = threading.Event()
+        self._room.set()
+        self._closed = threading.Event()
+        self._suspended = False
+        self._trouble: str | None = None
+        _ALL.add(self)
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps documents from the disk now, or None."""
+        return self._trouble
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Keep one document."""
+        with self._lock:
+            file = self._file_of(name, doc)
+            if file is None:
+                log.error("journal: %s document of no open run is not kept: %s", name, doc)
+                return
+            if name == "event" and doc["descriptor"] in self._untyped:
+                self._keep_dtypes(file, doc)
+            self._keep(file, name, encode_line(name, doc))
+            if name == "stop":
+                self._forget(file)
+        if self._engine is None:
+            self._wait_while_over_limit()
+
+    def close(self) -> None:
+        """Release all files; a run still open is then taken for interrupted."""
+        with self._lock:
+            self._closed.set()
+            if self._backlog and not self._drain():
+                log.error(
+                    "%s: %d documents are lost: %s",
+                    self.directory,
+                    len(self._backlog),
+                    self._trouble,
+                )
+            self._room.set()
+            for file in self._runs.values():
+                file.close()
+            self._runs.clear()
+
+    # Routing
+
+    def _file_of(self, name: str, doc: Mapping[str, Any]) -> _RunFile | None:
+        if name == "start":
+            return self._begin(doc)
+        if name in ("stop", "descriptor", "resource", "stream_resource"):
+            file = self._runs.get(doc.get("run_start", "")) or self._latest()
+            if file is not None and name != "stop":
+                self._runs[doc["uid"]] = file
+                file.descriptors.add(doc["uid"])
+            if name == "descriptor":
+                keys = doc["data_keys"].items()
+                untyped = [k for k, v in keys if "external" not in v and "dtype_numpy" not in v]
+                if untyped:
+                    self._untyped[doc["uid"]] = untyped
+            return file
+        owner = doc.get("descriptor") or doc.get("resource") or doc.get("stream_resource") or ""
+        return self._runs.get(owner)
+
+    def _begin(self, doc: Mapping[str, Any]) -> _RunFile:
+        path = journal_path(self.directory, doc["uid"])
+        if path.exists() or path.with_suffix(UNBORN).exists():
+            raise ConfigError(
+                f"{path}: this run has a journal already; subscribe one Journal to a RunEngine"
+            )
+        file = self._runs[doc["uid"]] = _RunFile(path)
+        file.descriptors.add(doc["uid"])
+        return file
+
+    def _latest(self) -> _RunFile | None:
+        """Return the youngest open run, for documents that do not say whose they are."""
+        return next(reversed(self._runs.values()), None)
+
+    def _forget(self, file: _RunFile) -> None:
+        for uid in file.descriptors:
+            self._runs.pop(uid, None)
+            self._untyped.pop(uid, None)
+
+    def _keep_dtypes(self, file: _RunFile, event: Mapping[str, Any]) -> None:
+        """Keep what JSON forgets: the element types of the arrays of a descriptor."""
+        keys = self._untyped.pop(event["descriptor"])
+        data = event["data"]
+        arrays = {k: data[k].dtype for k in keys if isinstance(data.get(k), np.ndarray)}
+        if arrays:
+            types = {key: dtype.str for key, dtype in arrays.items()}
+            doc = {"descriptor": event["descriptor"], "dtype_numpy": types}
+            self._keep(file, "dtypes", encode_line("dtypes", doc))
+
+    # Writing, and waiting for room
+
+    def _keep(self, file: _RunFile, name: str, data: bytes) -> None:
+        if not self._backlog:
+            try:
+                file.write(data, name)
+                return
+            except OSError as error:
+                self._report(error, file.path)
+        elif self._engine is not None and self._backlog_size + len(data) > self._limit:
+            raise DataError(
+                f"{file.path}: {self._trouble}; {self._backlog_size} bytes wait already, "
+                f"{self._limit} is the limit: free space and start the run again"
+            )
+        self._backlog.append(_Waiting(file, name, data))
+        self._backlog_size += len(data)
+        if self._room.is_set():
+            self._room.clear()
+            threading.Thread(target=self._retry, name="journal-retry", daemon=True).start()
+        if name != "stop":  # an engine asked to suspend on its last message breaks
+            self._suspend()
+
+    def _report(self, error: OSError, path: Path) -> None:
+        reason = f"{path.parent}: cannot be written: {error.strerror or error}"
+        if reason != self._trouble:
+            log.error("journal: %s; documents wait in memory, free some space", reason)
+        self._trouble = reason
+
+    def _suspend(self) -> None:
+        """Ask the RunEngine to wait for room, once; later if it cannot rewind just now."""
+        engine = self._engine
+        if engine is None or self._suspended or engine.state != "running" or not engine.resumable:
+            return
+        self._suspended = True
+        room = self._room
+
+        async def wait_for_room() -> None:
+            while not room.is_set():
+                await asyncio.sleep(0.05)
+
+        engine.request_suspend(
+            wait_for_room, justification=f"The journal has no room: {self._trouble}"
+        )
+
+    def _retry(self) -> None:
+        while not self._closed.wait(RETRY_S):
+            with self._lock:
+                if self._drain():
+                    return
+
+    def _drain(self) -> bool:
+        """Write what waits, in order; True when nothing waits any more."""
+        while self._backlog:
+            first = self._backlog[0]
+            try:
+                first.file.write(first.data, first.name)
+            except OSError as error:
+                self._report(error, first.file.path)
+                return False
+            self._backlog.popleft()
+            self._backlog_size -= len(first.data)
+        log.warning("journal: %s: there is room again, nothing was lost", self.directory)
+        self._trouble = None
+        self._suspended = False
+        self._room.set()
+        return True
+
+    def _wait_while_over_limit(self) -> None:
+        while self._backlog_size > self._limit and not self._closed.is_set():
+            self._room.wait(RETRY_S)
+
+    def release_after_fork(self) -> None:
+        """Let go of the files in a forked child, or the locks would outlive the parent."""
+        for file in self._runs.values():
+            file.close()
+        self._runs = {}
+
+
+_ALL: "weakref.WeakSet[Journal]" = weakref.WeakSet()
+
+
+def _release_all() -> None:
+    for journal in list(_ALL):
+        journal.release_after_fork()
+
+
+@atexit.register
+def _close_all() -> None:
+    for journal in list(_ALL):
+        journal.close()
+
+
+os.register_at_fork(after_in_child=_release_all)

@@ -1,0 +1,320 @@
+"""Looks after the process of a live analysis: feeds it, hears it, and replaces it when it dies."""
+
+import json
+import logging
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skywright.callbacks.follow import Document, RawRun
+from skywright.callbacks.journal import encode_line, journal_path
+
+QUEUE_DOCUMENTS = 20_000
+PIPE_LIMIT_S = 10.0
+"""A worker reads its pipe at once; one that does not for so long is frozen."""
+END_LIMIT_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """When a worker is given up.
+
+    Parameters
+    ----------
+    restarts
+        Deaths of the worker in one run, after which that run is given up.
+    stall_s
+        A worker that has frames and says nothing for so long is killed.
+    """
+
+    restarts: int = 3
+    stall_s: float = 120.0
+
+
+class _Followed:
+    """A raw run as the session knows it, and the documents that a new worker would need."""
+
+    def __init__(self, raw: RawRun) -> None:
+        self.raw = raw
+        self.deaths = 0
+        self.heard = time.monotonic()
+        self.reached = 0
+        self.derived_uid: str | None = None
+        self.error = ""
+        self._log: list[tuple[str, Document]] = []
+        self._datums: dict[str, int] = {}
+
+    @property
+    def announced(self) -> int:
+        table = self.raw.table
+        return table.announced() if table is not None else 0
+
+    def remember(self, name: str, doc: Document) -> None:
+        """Keep a document; one that continues the last rows of its resource is joined to it."""
+        if name == "stream_datum":
+            uid = doc["stream_resource"]
+            place = self._datums.get(uid)
+            if place is not None and _continues(before := self._log[place][1], doc):
+                ranges = {
+                    each: {"start": before[each]["start"], "stop": doc[each]["stop"]}
+                    for each in ("indices", "seq_nums")
+                }
+                self._log[place] = (name, {**before, **ranges})
+                return
+            self._datums[uid] = len(self._log)
+        self._log.append((name, doc))
+
+    @property
+    def documents(self) -> list[tuple[str, Document]]:
+        return list(self._log)
+
+
+def _continues(before: Document, doc: Document) -> bool:
+    return all(before[each]["stop"] == doc[each]["start"] for each in ("indices", "seq_nums"))
+
+
+def _last_words(journal: Path, derived_uid: str | None) -> dict[str, Any] | None:
+    """Return how a derived run ended that was done, though its worker did not say so."""
+    for directory in (journal, journal / "done"):
+        path = journal_path(directory, derived_uid or "")
+        if path.is_file():
+            lines = path.read_bytes().splitlines(keepends=True)[-500:]
+            docs = [json.loads(line) for line in lines if line.endswith(b"\n")]
+            results = [doc["data"] for name, doc in docs if name == "event"]
+            if docs and docs[-1][0] == "stop" and docs[-1][1]["exit_status"] != "abort":
+                result = results[-1] if results else {}
+                return {"result": result, "error": docs[-1][1].get("reason", "")}
+    return None
+
+
+class Keeper:
+    """One thread that owns the worker.
+
+    Parameters
+    ----------
+    name
+        Of the analysis.
+    arguments
+        Of ``python -m skywright.callbacks.worker``.
+    journal
+        Where the worker writes its derived runs.
+    patience
+        When to give up.
+    hear
+        Called with the uid of a raw run and what is new of it (fields of `live.Progress`).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        journal: Path,
+        patience: Patience,
+        hear: Callable[..., None],
+    ) -> None:
+        self.name = name
+        self.ready = threading.Event()
+        """The worker has compiled and loaded what it needs."""
+        self._command = [sys.executable, "-m", "skywright.callbacks.worker", *arguments]
+        self._journal = journal
+        self._patience = patience
+        self._tell = hear
+        self._runs: dict[str, _Followed] = {}
+        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(QUEUE_DOCUMENTS)
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._failed_starts = 0
+        self._thread = threading.Thread(target=self._keep, name=f"live-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, name: str, doc: Document, raw: RawRun) -> bool:
+        """Take in a document, at once; False if there is no room for it."""
+        try:
+            self._queue.put_nowait(("document", (name, doc, raw)))
+        except queue.Full:
+            return False
+        return True
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the present worker."""
+        return self._worker.pid if self._worker is not None else None
+
+    def close(self) -> None:
+        """End the worker; a run in progress gets an interrupted derived run."""
+        self._queue.put(("close", None))
+        self._thread.join(2 * END_LIMIT_S)
+
+    def _keep(self) -> None:
+        self._start()
+        while True:
+            try:
+                what, payload = self._queue.get(timeout=min(self._patience.stall_s / 4, 10.0))
+            except queue.Empty:
+                self._kill_if_stalled()
+                continue
+            if what == "document":
+                self._forward(*payload)
+            elif what == "line":
+                self._hear(*payload)
+            elif what == "died" and payload is self._worker:
+                self._begin_again()
+            elif what == "close":
+                self._end()
+                return
+            self._kill_if_stalled()
+
+    def _start(self) -> None:
+        try:
+            self._worker = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for the plan
+            )
+        except OSError:
+            log.exception("analysis %s: the worker cannot be started", self.name)
+            self._worker = None
+            return
+        assert self._worker.stdin is not None
+        os.set_blocking(self._worker.stdin.fileno(), False)
+        threading.Thread(target=self._listen, args=(self._worker,), daemon=True).start()
+
+    def _listen(self, worker: subprocess.Popen[bytes]) -> None:
+        assert worker.stdout is not None
+        with worker.stdout as lines:
+            for line in lines:
+                if line.endswith(b"\n"):
+                    self._queue.put(("line", (worker, line)))
+        worker.wait()
+        self._queue.put(("died", worker))
+
+    def _forward(self, name: str, doc: Document, raw: RawRun) -> None:
+        if name == "start":
+            self._runs[raw.uid] = _Followed(raw)
+            if self._worker is None:
+                self._failed_starts = 0
+                self._start()
+        run = self._runs.get(raw.uid)
+        if run is not None:
+            run.remember(name, doc)
+            self._send(name, doc)
+
+    def _send(self, name: str, doc: Document) -> None:
+        """Write a line to the worker; one that does not read is killed, and its death is heard."""
+        worker = self._worker
+        if worker is None:
+            return
+        assert worker.stdin is not None
+        pipe, left = worker.stdin.fileno(), memoryview(encode_line(name, doc))
+        deadline = time.monotonic() + PIPE_LIMIT_S
+        while left:
+            try:
+                left = left[os.write(pipe, left) :]
+            except BlockingIOError:
+                if not select.select([], [pipe], [], max(deadline - time.monotonic(), 0))[1]:
+                    log.error("analysis %s: the worker is frozen and is killed", self.name)
+                    worker.kill()
+                    return
+            except BrokenPipeError:
+                return
+
+    def _hear(self, worker: subprocess.Popen[bytes], line: bytes) -> None:
+        if worker is not self._worker:
+            return
+        said = json.loads(line)
+        if isinstance(said, dict):  # {"ready": ...}
+            self._failed_starts = 0
+            self.ready.set()
+            return
+        what, facts = said
+        run = self._runs.get(facts["raw_uid"])
+        if run is None:
+            return
+        run.heard = time.monotonic()
+        run.reached, run.derived_uid = facts["reached"], facts["derived_uid"]
+        run.error = facts["reason"]
+        done = what == "done"
+        if done:
+            del self._runs[facts["raw_uid"]]
+        news = {key: facts[key] for key in ("derived_uid", "reached", "rows", "columns", "result")}
+        self._tell(facts["raw_uid"], done=done, error=run.error, **news)
+
+    def _begin_again(self) -> None:
+        worker, self._worker = self._worker, None
+        assert worker is not None
+        assert worker.stdin is not None
+        worker.stdin.close()
+        self._failed_starts += not self.ready.is_set()
+        self.ready.clear()
+        status, limit = worker.returncode, self._patience.restarts
+        for uid, run in list(self._runs.items()):
+            if (end := self._end_of(run, status)) is not None:
+                del self._runs[uid]
+                self._tell(uid, done=True, **end)
+        if self._failed_starts > limit:
+            log.error("analysis %s: the worker does not start (status %s)", self.name, status)
+            return
+        log.warning("analysis %s: the worker died (status %s); starting again", self.name, status)
+        self._start()
+        for run in self._runs.values():
+            run.heard = time.monotonic()
+            for name, doc in run.documents:
+                self._send(name, doc)
+
+    def _end_of(self, run: _Followed, status: int) -> dict[str, Any] | None:
+        """Say how a run ends whose worker has died; None if another worker shall do it again."""
+        if (words := _last_words(self._journal, run.derived_uid)) is not None:
+            return {"reached": run.announced, **words}
+        if run.error:  # the analysis has failed, as it would again
+            return {}
+        run.deaths += run.raw.is_wanted
+        if max(run.deaths, self._failed_starts) > self._patience.restarts:
+            return {"error": f"the worker died again (status {status})"}
+        return None
+
+    def _kill_if_stalled(self) -> None:
+        now = time.monotonic()
+        for run in self._runs.values():
+            behind = run.raw.stop is not None or run.announced > run.reached
+            busy = run.raw.is_wanted and behind and not run.error
+            if not busy:
+                run.heard = now
+            elif now - run.heard > self._patience.stall_s and self._worker is not None:
+                log.error("analysis %s: silent for %s s, killed", self.name, self._patience.stall_s)
+                self._worker.kill()
+                run.heard = now
+
+    def _end(self) -> None:
+        """Let the worker finish and hear its last words; end what it did not."""
+        worker = self._worker
+        if worker is not None:
+            assert worker.stdin is not None
+            worker.stdin.close()
+            self._hear_out(worker)
+        for uid in self._runs:
+            self._tell(uid, done=True, error="the session ended before the analysis did")
+        self._runs.clear()
+
+    def _hear_out(self, worker: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + END_LIMIT_S
+        while True:
+            try:
+                what, payload = self._queue.get(timeout=max(deadline - time.monotonic(), 0.0))
+            except queue.Empty:
+                worker.kill()
+                deadline = time.monotonic() + END_LIMIT_S  # for its death to be heard
+                continue
+            if what == "line":
+                self._hear(*payload)
+            elif what == "died" and payload is worker:
+                return

@@ -1,0 +1,373 @@
+"""The process that runs an analysis live: documents in on stdin, progress out on stdout.
+
+``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
+JSON lines, follows the files they tell of, and writes one derived run for each raw run that has the
+wanted data keys. It survives every failure of the analysis; the failure is in the derived run.
+"""
+
+import argparse
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from skywright.analyses import make_analysis
+from skywright.analysis import Analysis
+from skywright.callbacks.derived import DerivedRun, Emit
+from skywright.callbacks.follow import Document, RawRun, RunIds, Wanted
+from skywright.callbacks.journal import Journal, encode_line
+from skywright.errors import DataError, SkywrightError
+from skywright.frames import BATCH_FRAMES, FrameReader, draw_pictures
+from skywright.process import announce_ready, log_to_stderr
+
+UNFLUSHED_POLL_S = 0.005
+"""Wait for frames that are announced and not yet whole in their file."""
+END_LIMIT_S = 3.0
+"""Time for frames that are left when the session is gone."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When the worker stops to catch up.
+
+    Parameters
+    ----------
+    max_behind
+        Frames it may be behind, above what had gathered when the run was first seen; the oldest
+        beyond that are skipped and counted.
+    catch_up_s
+        Time after the stop document for the frames that are left.
+    """
+
+    max_behind: int = 1000
+    catch_up_s: float = 60.0
+
+
+class FollowedRun:
+    """One raw run and the derived run made of it."""
+
+    def __init__(
+        self,
+        raw: RawRun,
+        make: Callable[[Mapping[str, Any]], Analysis[Any]],
+        emit: Emit,
+        assets: Path,
+        limits: Limits,
+    ) -> None:
+        self.raw = raw
+        self.position = 0
+        self.derived: DerivedRun | None = None
+        self.over = ""
+        """Exit status, once the derived run is closed."""
+        self.reason = ""
+        self._make = make
+        self._emit = emit
+        self._assets = assets
+        self._limits = limits
+        self._backlog: int | None = None
+        self._deadline: float | None = None
+        self._reader: FrameReader | None = None
+        self._scalars: dict[str, Any] = {}
+
+    def document(self, name: str, doc: Document) -> None:
+        """Take in a document of the raw run."""
+        self.raw(name, doc)
+        if name == "stop":
+            self._deadline = time.monotonic() + self._limits.catch_up_s
+        if self.raw.is_wanted and self.derived is None and not self.over:
+            self._guarded(self._begin)
+
+    def step(self) -> bool:
+        """Analyze one batch, if there is one; True if it did something."""
+        if self.over or self.derived is None:
+            return False
+        before = self.position
+        self._guarded(self._analyze)
+        if self.raw.stop is not None and not self.over and self._is_done():
+            self._guarded(self._finish)
+        return self.position > before or bool(self.over)
+
+    def interrupt(self, reason: str) -> None:
+        """End the derived run of a raw run that will not end."""
+        if self.derived is not None and not self.over:
+            self._guarded(lambda: self._close("abort", f"interrupted: {reason}"))
+
+    def due_s(self) -> float | None:
+        """Write and emit what is due; return in how many seconds to look again, None if never."""
+        table, derived = self.raw.table, self.derived
+        if self.over or table is None or derived is None:
+            return None
+        due: list[float | None] = []
+        self._guarded(lambda: due.append(derived.tick()))
+        times = [seconds for seconds in due if seconds is not None]
+        if table.announced() > self.position:  # announced, and not whole in the file yet
+            times.append(UNFLUSHED_POLL_S)
+        return min(times, default=None)
+
+    @property
+    def ended(self) -> bool:
+        """Nothing is left to do for this run."""
+        return self.raw.stop is not None and (bool(self.over) or self.derived is None)
+
+    def progress(self) -> dict[str, Any]:
+        """Return what is known now, for the session."""
+        derived = self.derived
+        return {
+            "raw_uid": self.raw.uid,
+            "derived_uid": derived.uid if derived else None,
+            "reached": self.position,
+            "rows": derived.rows if derived else 0,
+            "columns": str(derived.columns_path) if derived else "",
+            "result": self._scalars,
+            "exit_status": self.over,
+            "reason": self.reason,
+        }
+
+    def _guarded(self, action: Any) -> None:
+        """Run `action`; whatever it raises ends the derived run, and only that."""
+        try:
+            action()
+        except Exception as error:  # an analysis may raise anything, and the worker lives on
+            log.exception("the analysis failed on run %s", self.raw.uid)
+            self.over, self.reason = "fail", f"{type(error).__name__}: {error}"
+            try:
+                if self.derived is not None:
+                    self.derived.close("fail", self.reason)
+            except Exception:  # e.g. the disk is full: the journal's lock tells the ingester
+                log.exception("the derived run of %s cannot be closed", self.raw.uid)
+            self._release()
+
+    def _begin(self) -> None:
+        raw = self.raw
+        trouble = raw.trouble
+        try:
+            analysis = self._make(raw.configuration)
+        except SkywrightError as error:  # the derived run, of the analysis as it is, says so
+            analysis, trouble = self._make({}), str(error)
+        self._analysis = analysis
+        self.derived = DerivedRun(analysis, raw.start, self._emit, self._assets, raw.keys)
+        if trouble:
+            raise DataError(trouble)
+        assert raw.table is not None
+        self._reader = FrameReader(raw.table)
+
+    def _analyze(self) -> None:
+        raw, derived, reader = self.raw, self.derived, self._reader
+        if raw.trouble:
+            raise DataError(raw.trouble)
+        assert raw.table is not None
+        assert derived is not None
+        assert reader is not None
+        announced = raw.table.complete(self.position)
+        if announced <= self.position:
+            return
+        if self._backlog is None:
+            self._backlog = announced - self.position
+        excess = announced - self.position - max(self._limits.max_behind, self._backlog)
+        if excess > 0:
+            derived.dropped += excess
+            self.position += excess
+        stop = self._readable(min(announced, self.position + BATCH_FRAMES))
+        if stop > self.position:
+            batch = reader.read(self.position, stop)
+            derived.missing += stop - self.position - len(batch)
+            derived.add(batch)
+            self.position = stop
+            self._scalars = derived.scalars()
+            raw.table.forget(stop)
+
+    def _readable(self, stop: int) -> int:
+        assert self._reader is not None
+        try:
+            return self._reader.readable(self.position, stop)
+        except DataError as error:  # the file may come; when the run has stopped it is too late
+            if self._is_late():
+                raise
+            log.info("run %s: %s", self.raw.uid, error)
+            return self.position
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _is_done(self) -> bool:
+        table = self.raw.table
+        assert table is not None
+        return table.complete(self.position) <= self.position or self._is_late()
+
+    def _finish(self) -> None:
+        derived, table, reader = self.derived, self.raw.table, self._reader
+        assert derived is not None
+        assert table is not None
+        assert reader is not None
+        left = table.announced() - self.position
+        readable = reader.readable(self.position, table.complete(self.position)) - self.position
+        derived.dropped += readable  # whole, and no time for them
+        derived.missing += left - readable
+        self.position = table.announced()
+        self._close("success", "")
+
+    def _close(self, exit_status: Literal["success", "abort"], reason: str) -> None:
+        assert self.derived is not None
+        pictures: Mapping[str, bytes] = {}
+        if exit_status == "success":
+            assert self._reader is not None
+            pictures = draw_pictures(self._analysis, self._reader, self.position)
+        self.derived.close(exit_status, reason, pictures)
+        self._scalars = self.derived.scalars()
+        self.over, self.reason = exit_status, reason
+        self._release()
+
+    def _release(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+
+class Worker:
+    """Reads documents, analyzes, reports; the loop of this process.
+
+    Parameters
+    ----------
+    name, parameters, keys
+        The analysis, its parameters, and full data keys of inputs that need them.
+    emit
+        Takes the derived documents.
+    assets
+        Root directory of assets.
+    limits
+        When to stop to catch up.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parameters: dict[str, Any],
+        keys: Mapping[str, str],
+        emit: Emit,
+        assets: Path,
+        limits: Limits,
+    ) -> None:
+        self._make = partial(make_analysis, name, parameters)
+        kind = self._make()
+        kind.warm_up()
+        self._wanted = Wanted(tuple(kind.inputs), kind.identity, kind.time, keys)
+        self._emit, self._assets, self._limits = emit, assets, limits
+        self._ids = RunIds()
+        self._runs: dict[str, FollowedRun] = {}
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.over = threading.Event()
+
+    def read_from(self, fd: int) -> None:
+        """Queue the whole lines of a pipe, at once, so that it never fills."""
+        rest = b""
+        while piece := os.read(fd, 1 << 16):
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def stop(self) -> None:
+        """End as if stdin had ended."""
+        self._lines.put(None)
+
+    def run(self) -> None:
+        """Work until stdin ends."""
+        while True:
+            worked = [self._step(run) for run in list(self._runs.values())]
+            due = [run.due_s() for run in self._runs.values()]
+            timeout = min((seconds for seconds in due if seconds is not None), default=None)
+            try:
+                line = self._lines.get(block=not any(worked), timeout=timeout)
+            except queue.Empty:
+                continue
+            if line is None:
+                break
+            self._document(*json.loads(line))
+        deadline = time.monotonic() + END_LIMIT_S
+        for run in list(self._runs.values()):
+            while time.monotonic() < deadline and self._step(run):
+                pass
+            run.interrupt("the session ended in the middle of the run")
+
+    def _document(self, name: str, doc: dict[str, Any]) -> None:
+        uid = self._ids.of(name, doc)
+        if name == "start" and doc.get("purpose") != "analysis":
+            raw = RawRun(doc, self._wanted)
+            self._runs[str(uid)] = FollowedRun(
+                raw, self._make, self._emit, self._assets, self._limits
+            )
+        elif uid in self._runs:
+            run = self._runs[uid]
+            began = run.derived is not None
+            run.document(name, doc)
+            if (
+                run.derived is not None and not began
+            ):  # if we die, the session knows what to look for
+                say("progress", run.progress())
+            if name == "stop":
+                self._report_end(run)
+
+    def _step(self, run: FollowedRun) -> bool:
+        worked = run.step()
+        if worked:
+            say("progress", run.progress())
+        self._report_end(run)
+        return worked
+
+    def _report_end(self, run: FollowedRun) -> None:
+        if run.ended and run.raw.uid in self._runs:
+            del self._runs[run.raw.uid]
+            say("done", run.progress())
+
+
+def say(what: str, facts: Mapping[str, Any]) -> None:
+    """Write one line to the session; when it is gone, stdin tells."""
+    with suppress(BrokenPipeError):
+        sys.stdout.buffer.write(encode_line(what, facts))
+        sys.stdout.buffer.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the worker; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m skywright.callbacks.worker")
+    parser.add_argument("name", help="analysis: a registered name or module:Class")
+    parser.add_argument("--parameters", type=json.loads, default={}, metavar="JSON")
+    parser.add_argument("--keys", type=json.loads, default={}, metavar="JSON")
+    parser.add_argument("--journal", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--max-behind", type=int, default=Limits.max_behind)
+    parser.add_argument("--catch-up", type=float, default=Limits.catch_up_s, metavar="SECONDS")
+    options = parser.parse_args(arguments)
+    log_to_stderr()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a session pauses the plan, not us
+    journal = Journal(options.journal)
+    limits = Limits(options.max_behind, options.catch_up)
+    try:
+        worker = Worker(
+            options.name, options.parameters, options.keys, journal, options.assets, limits
+        )
+    except SkywrightError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    reader = threading.Thread(target=worker.read_from, args=(sys.stdin.fileno(),), daemon=True)
+    reader.start()
+    announce_ready(analysis=options.name)
+    worker.run()
+    journal.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

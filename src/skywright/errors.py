@@ -1,0 +1,21 @@
+"""The error tree, sorted by who must act."""
+
+
+class SkywrightError(Exception):
+    """Base of every error that skywright raises on purpose."""
+
+
+class SampleError(SkywrightError):
+    """The sample is at fault (no loop, lost pin): record it and go on with the next one."""
+
+
+class HardwareError(SkywrightError):
+    """A device is at fault (silent, at a limit, not connected): pause and let a person look."""
+
+
+class DataError(SkywrightError):
+    """A file, message or document is at fault: record it and go on with the next one."""
+
+
+class ConfigError(SkywrightError):
+    """The configuration is at fault (key, port, directory): stop before anything starts."""

@@ -1,0 +1,198 @@
+"""The running stack as others see it: its state file, its locks, its EPICS addresses."""
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skywright.errors import ConfigError, HardwareError
+
+STATE_FILE, UP_LOCK, SESSION_LOCK = "up.json", "up.lock", "session.lock"
+MAX_ARRAY_BYTES = 40_000_000
+
+_held: dict[Path, int] = {}  # locks of this process, kept open until it ends
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process of the stack: its id, its ready line, how often it was restarted."""
+
+    pid: int
+    ready: Mapping[str, Any]
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class State:
+    """What `skywright up` says about itself in ``<store>/up.json``."""
+
+    pid: int
+    started: float
+    """Unix time, s."""
+    prefix: str
+    tiled_uri: str
+    """Without a key; empty if this stack has no tiled."""
+    epics: Mapping[str, str]
+    """Environment of Channel Access clients."""
+    processes: Mapping[str, Child] = field(default_factory=dict)
+    """By service. (Not ``children``: the queue server takes what has that for a device.)"""
+
+
+def client_environment(addresses: list[str], repeater_port: int = 0) -> dict[str, str]:
+    """Return the environment with which a Channel Access client finds the IOCs at `addresses`.
+
+    Parameters
+    ----------
+    addresses
+        ``host:port`` of each IOC. Nothing else is searched, so users of one machine or network
+        do not meet.
+    repeater_port
+        Where beacons arrive; 0 for EPICS' default.
+    """
+    repeater = {"EPICS_CA_REPEATER_PORT": str(repeater_port)} if repeater_port else {}
+    return {
+        **repeater,
+        "EPICS_CA_ADDR_LIST": " ".join(addresses),
+        "EPICS_CA_AUTO_ADDR_LIST": "NO",
+        "EPICS_CA_MAX_ARRAY_BYTES": str(MAX_ARRAY_BYTES),
+    }
+
+
+def write_state(directory: Path, state: State) -> None:
+    """Replace the state file in one step, so that no reader sees half of it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, e.g. because the disk is full.
+    """
+    file = directory / STATE_FILE
+    new = file.with_suffix(".new")
+    fields = asdict(state)
+    fields["children"] = fields.pop("processes")
+    new.write_text(json.dumps(fields, indent=1) + "\n")
+    new.replace(file)
+
+
+def read_state(directory: Path) -> State | None:
+    """Return the state of the stack that serves the store `directory`; None if none does yet."""
+    if lock_owner(directory / UP_LOCK) is None:
+        return None
+    try:
+        fields = json.loads((directory / STATE_FILE).read_text())
+    except FileNotFoundError:  # it is starting or stopping
+        return None
+    children = fields.pop("children")
+    processes = {name: Child(**child) for name, child in children.items()}
+    return State(**fields, processes=processes)
+
+
+def await_state(directory: Path, limit_s: float) -> State | None:
+    """Return the state of the stack, awaiting one that is starting; None if there is none.
+
+    Raises
+    ------
+    HardwareError
+        If it is still starting after `limit_s`.
+    """
+    patience = threading.Event()
+    deadline = time.monotonic() + limit_s
+    while (state := read_state(directory)) is None:
+        owner = lock_owner(directory / UP_LOCK)
+        if owner is None:
+            return None
+        if time.monotonic() > deadline:
+            raise HardwareError(
+                f"{directory}: skywright up, process {owner}, is not ready after {limit_s:g} s; "
+                f"look at {directory / 'logs'}"
+            )
+        patience.wait(0.1)
+    return state
+
+
+def apply_epics(state: State) -> None:
+    """Point this process's Channel Access clients at the stack.
+
+    Must come before the first import of ophyd or pyepics, which read the environment once.
+    """
+    os.environ.update(state.epics)
+
+
+def hold_lock(file: Path, what: str) -> None:
+    """Take the lock `file` until this process ends, whichever way it ends.
+
+    A lock that this process holds already is left as it is.
+
+    Parameters
+    ----------
+    file
+        Made if absent; holds the owner's pid for people to read.
+    what
+        What is locked, for the message, e.g. ``"skywright up"``.
+
+    Raises
+    ------
+    ConfigError
+        If another process holds it, with its pid.
+    """
+    if file in _held:
+        return
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    patience = threading.Event()
+    for attempt in range(5):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if attempt < 4:  # a look by `lock_owner` holds it for a moment
+                patience.wait(0.05)
+                continue
+            owner = os.pread(descriptor, 32, 0).decode().strip()
+            os.close(descriptor)
+            raise ConfigError(
+                f"{file.parent}: a {what} runs on this store already, process {owner}; "
+                "stop it, or set store.directory to another one"
+            ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    _held[file] = descriptor
+
+
+def lock_owner(file: Path) -> int | None:
+    """Return the pid of the process that holds the lock `file`; None if nobody does."""
+    if file in _held:
+        return os.getpid()
+    try:
+        with file.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read() or 0)
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def attach(directory: Path) -> State:
+    """Return the state of the running stack, with this process's EPICS environment set to it.
+
+    Must come before the first import of ophyd or pyepics, which read the environment once.
+
+    Raises
+    ------
+    ConfigError
+        If no `skywright up` runs on the store `directory`.
+    """
+    state = read_state(directory)
+    if state is None:
+        raise ConfigError(
+            f"{directory}: no beamline runs on this store; start `skywright up` (or, to have it "
+            "for this session alone, `skywright session`)"
+        )
+    apply_epics(state)
+    return state
