@@ -1,0 +1,81 @@
+"""Compare a run in the catalog with its journal."""
+
+from typing import Any
+
+from skywright.store.survey import Stream, Survey
+from skywright.store.tiled_writer import keys_not_shown
+
+
+def differences(survey: Survey, run: Any) -> list[str]:
+    """Return what the catalog's run lacks or has too much; nothing when it is whole.
+
+    Parameters
+    ----------
+    survey
+        All of a journal.
+    run
+        tiled's client of the run.
+
+    Returns
+    -------
+    list of str
+        One sentence a difference.
+    """
+    found = []
+    stored_stop = run.metadata.get("stop") or {}
+    if survey.stop is not None and stored_stop.get("uid") != survey.stop["uid"]:
+        found.append("the stop document is missing")
+    present = dict(run.base.items())
+    unshown = keys_not_shown(run.metadata.get("notes") or [])
+    for name in set(present) - set(survey.streams):
+        found.append(f"stream {name} is not in the journal")
+    for name, stream in survey.streams.items():
+        if name not in present:
+            found.append(f"stream {name} is missing")
+        else:
+            found += [
+                f"{name}: {problem}"
+                for problem in _stream_differences(stream, present[name], unshown)
+            ]
+    return found
+
+
+def _stream_differences(stream: Stream, node: Any, unshown: set[str]) -> list[str]:
+    expected = stream.seq_nums()
+    parts = dict(node.base.items())
+    tables = [p for p in parts.values() if p.structure_family == "table"]
+    found = []
+    rows = _seq_nums(tables)
+    if rows != expected:
+        found.append(f"{len(rows)} rows, {len(expected)} events; {_first_off(rows, expected)}")
+    for key in stream.internal:
+        column = stream.columns.get(key)
+        if expected and column is not None and column.kind == "array":
+            found += _array_difference(key, parts, len(expected))
+    for key, frames in stream.frames.items():
+        if key in unshown:
+            continue
+        found += _array_difference(key, parts, frames.rows_before(stream.frames_end()))
+    return found
+
+
+def _seq_nums(tables: list[Any]) -> list[int]:
+    for table in tables:
+        if "seq_num" in table.columns:
+            return [int(number) for number in table.read(["seq_num"])["seq_num"]]
+    return []
+
+
+def _first_off(rows: list[int], expected: list[int]) -> str:
+    pairs = enumerate(zip(rows, expected, strict=False))
+    row = next((i for i, (one, other) in pairs if one != other), min(len(rows), len(expected)))
+    return f"the first to differ is row {row}"
+
+
+def _array_difference(key: str, parts: dict[str, Any], rows: int) -> list[str]:
+    if key not in parts:
+        return [f"{key} is missing"] if rows else []
+    node = parts[key]
+    if node.structure_family != "array" or node.shape[0] == rows:
+        return []
+    return [f"{key} has {node.shape[0]} rows instead of {rows}"]

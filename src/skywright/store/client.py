@@ -1,0 +1,122 @@
+"""Clients of the store: the root, and the catalogs sorted by time."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tiled.client import from_uri
+from tiled.client import utils as tiled_utils
+from tiled.client.utils import ClientError
+from tiled.structures.core import Spec
+
+from skywright.config import Settings, load_settings
+from skywright.errors import ConfigError
+from skywright.store import RETRY_ATTEMPTS, RETRY_TIMEOUT_S
+from skywright.store.growing import growing_clients
+
+RAW, ANALYSIS = "raw", "analysis"
+BY_TIME = ("start.time", 1)
+
+# tiled has read its environment already if a script imported it before us.
+tiled_utils.TILED_RETRY_ATTEMPTS = int(RETRY_ATTEMPTS)
+tiled_utils.TILED_RETRY_TIMEOUT = float(RETRY_TIMEOUT_S)
+
+
+def connect(
+    uri: str | None = None, api_key: str | None = None, settings: Settings | None = None
+) -> Any:
+    """Connect to the tiled server that holds the store.
+
+    Parameters
+    ----------
+    uri, api_key
+        The server, e.g. ``http://127.0.0.1:8000``. By default the one of the configuration,
+        else the one that ``skywright up`` has started.
+    settings
+        The configuration, read when not given.
+
+    Returns
+    -------
+    Container
+        tiled's client of the root; `catalog`, `analysis` and `broker` are views of it.
+
+    Raises
+    ------
+    ConfigError
+        When no server is known, there is none, or it refuses the key.
+    """
+    if uri is None or api_key is None:
+        settings = settings or load_settings()
+        uri = uri or settings.store.tiled_uri or _running_server(settings.directory)
+        api_key = api_key or settings.store.api_key or _embedded_key(settings.directory)
+    timeout = httpx.Timeout(connect=2.0, read=60.0, write=60.0, pool=10.0)
+    try:
+        return from_uri(uri, growing_clients(), api_key=api_key, timeout=timeout)
+    except httpx.HTTPStatusError as error:
+        raise ConfigError(
+            f"store: tiled at {uri} answers {error.response.status_code}; check store.api_key"
+        ) from error
+    except httpx.HTTPError as error:
+        raise ConfigError(
+            f"store: no tiled server at {uri} ({error}); start it with `skywright up`"
+        ) from error
+
+
+def _running_server(directory: Path) -> str:
+    from skywright.runtime import read_state
+
+    state = read_state(directory)
+    if state is None:
+        raise ConfigError(
+            f"store: no tiled server is known for {directory}; start `skywright up` or set "
+            "store.tiled_uri"
+        )
+    return str(state.tiled_uri)
+
+
+def _embedded_key(directory: Path) -> str:
+    path = directory / "tiled" / "api_key"
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); set store.api_key or start `skywright up`"
+        ) from error
+
+
+def ensure_containers(client: Any) -> tuple[Any, Any]:
+    """Return the containers ``raw`` and ``analysis``, made when missing.
+
+    Their spec is what gives clients partial uids, scan ids and time ranges.
+    """
+    return _ensure_container(client, RAW), _ensure_container(client, ANALYSIS)
+
+
+def _ensure_container(client: Any, key: str) -> Any:
+    try:
+        return client[key]
+    except KeyError:
+        pass
+    try:
+        client.create_container(key=key, specs=[Spec("CatalogOfBlueskyRuns", version="3.0")])
+    except ClientError as error:
+        if error.response.status_code != httpx.codes.CONFLICT:  # somebody else was faster
+            raise
+    return client[key]
+
+
+def catalog(client: Any) -> Any:
+    """Return the raw runs sorted by start time, so that ``[-1]`` is the latest."""
+    return _ensure_container(client, RAW).sort(BY_TIME)
+
+
+def analysis(client: Any) -> Any:
+    """Return the derived runs sorted by start time."""
+    return _ensure_container(client, ANALYSIS).sort(BY_TIME)
+
+
+def broker(client: Any) -> Any:
+    """Return the raw runs as databroker's ``db``, sorted by start time."""
+    from databroker import Broker
+
+    return Broker(catalog(client))

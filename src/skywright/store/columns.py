@@ -1,0 +1,231 @@
+"""The type of a column of a stream: learned from its values, wide enough for each of them.
+
+tiled fixes a column's type with its first rows, and what does not fit later becomes text, an
+HTTP 500 or another number. So a column is widened here, before it is written, and never narrowed.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+INT64 = range(-(2**63), 2**63)
+EXACT_IN_FLOAT = 2**53
+_SCALARS = ("boolean", "integer", "number", "string")
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column holds: `kind` is one of event-model's dtypes."""
+
+    kind: str
+    dtype: str = ""
+    """Element type of an array, as in numpy's ``dtype.str``."""
+    shape: tuple[int, ...] = ()
+    """Largest shape seen of an array; smaller ones are padded with what means missing."""
+    large: bool = False
+    """Holds integers that a float cannot."""
+
+
+def declared(data_key: Mapping[str, Any]) -> Column | None:
+    """Return the column that a descriptor promises, None when only values can tell.
+
+    Examples
+    --------
+    >>> declared({"dtype": "number", "shape": [], "source": "x"})
+    Column(kind='number', dtype='', shape=(), large=False)
+    """
+    kind = data_key["dtype"]
+    if kind in _SCALARS:
+        return Column(kind)
+    return None
+
+
+def declared_dtype(data_key: Mapping[str, Any]) -> str:
+    """Return the promised element type of an array, empty when none is."""
+    promised = data_key.get("dtype_numpy") or data_key.get("dtype_str") or ""
+    try:
+        return np.dtype(promised).str if isinstance(promised, str) and promised else ""
+    except TypeError:
+        return ""
+
+
+def widen(column: Column | None, value: Any, promised: str = "") -> Column:
+    """Return the narrowest column that holds `value` and all that `column` does.
+
+    Parameters
+    ----------
+    column
+        What is known so far; None before the first value.
+    value
+        A value as JSON gives it.
+    promised
+        Element type declared for an array, used as far as the values fit into it.
+    """
+    if isinstance(value, list | dict):
+        return _widen_array(column, value, promised)
+    if column is None:
+        column = Column("boolean") if value is None else Column(_kind(value))
+    if column.kind == "array":
+        return _widen_array(column, [] if value is None else value, promised)
+    return _widen_scalar(column, value)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    return "number" if isinstance(value, float) else "string"
+
+
+def _widen_scalar(column: Column, value: Any) -> Column:
+    if column.kind == "string" or (value.__class__ is float and column.kind == "number"):
+        return column  # the two that hold whatever comes
+    if value is None:
+        kind = "number"
+    else:
+        kind = _kind(value)
+        if kind == "integer" and abs(value) > EXACT_IN_FLOAT:
+            column = replace(column, large=True)
+            kind = "integer" if value in INT64 else "string"
+    kind = max(column.kind, kind, key=_SCALARS.index)
+    if kind == "number" and column.large:
+        kind = "string"  # a float would change the integers
+    return column if kind == column.kind else replace(column, kind=kind)
+
+
+def _widen_array(column: Column | None, value: Any, promised: str) -> Column:
+    array = rectangular(value)
+    if column is None or column.kind != "array":
+        dtype, shape = promised, tuple(0 for _ in array.shape)
+        if column is not None and column.kind in _SCALARS and column.kind != "boolean":
+            dtype = dtype or {"integer": "<i8", "number": "<f8"}.get(column.kind, "")
+    else:
+        dtype, shape = column.dtype, column.shape
+    dims = max(len(shape), array.ndim)
+    old = (1,) * (dims - len(shape)) + shape
+    new = (1,) * (dims - array.ndim) + array.shape
+    padded = column is not None and column.kind == "array" and old != new
+    biggest = tuple(max(pair) for pair in zip(old, new, strict=True))
+    return Column("array", _fit_dtype(dtype, array, padded or 0 in biggest), biggest)
+
+
+def _fit_dtype(dtype: str, array: np.ndarray, padded: bool) -> str:
+    """Return the element type that holds `array` beside what `dtype` holds, and a gap."""
+    if not array.size:
+        found = dtype or "<f8"
+    elif not dtype:
+        found = array.dtype.str
+    elif _fits(array, np.dtype(dtype)):
+        found = dtype
+    elif "U" in (np.dtype(dtype).kind, array.dtype.kind):
+        found = np.promote_types(_as_text(np.dtype(dtype)), _as_text(array.dtype)).str
+    else:
+        found = np.promote_types(dtype, array.dtype).str
+    if padded and np.dtype(found).kind in "biu":
+        found = "<f8"
+    return found
+
+
+def _as_text(dtype: np.dtype) -> np.dtype:
+    return dtype if dtype.kind == "U" else np.dtype("<U26")
+
+
+def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
+    """Tell whether each value of `array` is itself after a cast to `dtype`."""
+    if dtype.kind == "U" or array.dtype.kind == "U":
+        return dtype.kind == array.dtype.kind and array.dtype.itemsize <= dtype.itemsize
+    if array.dtype == dtype:
+        return True
+    with np.errstate(all="ignore"):
+        cast = array.astype(dtype)
+    return bool(np.array_equal(cast.astype(array.dtype), array, equal_nan=array.dtype.kind == "f"))
+
+
+def rectangular(value: Any) -> np.ndarray:
+    """Return nested lists as an array; gaps of ragged ones, and None, are NaN or empty text.
+
+    Examples
+    --------
+    >>> rectangular([[1, 2], [3]])
+    array([[ 1.,  2.],
+           [ 3., nan]])
+    """
+    if isinstance(value, dict):
+        value = json.dumps(value)
+    try:
+        array = np.array(value)
+        if array.dtype.kind in "biufU":
+            return array
+    except ValueError:  # ragged
+        pass
+    leaves: dict[tuple[int, ...], Any] = {}
+    _collect(value, (), leaves)
+    depth = max((len(at) for at in leaves), default=1)
+    leaves = {at + (0,) * (depth - len(at)): leaf for at, leaf in leaves.items()}
+    shape = tuple(max((at[axis] + 1 for at in leaves), default=0) for axis in range(depth))
+    known = [leaf for leaf in leaves.values() if leaf is not None]
+    if any(isinstance(leaf, str) for leaf in known) or any(
+        isinstance(leaf, int) and abs(leaf) > EXACT_IN_FLOAT for leaf in known
+    ):
+        texts = {at: "" if leaf is None else str(leaf) for at, leaf in leaves.items()}
+        filled = np.full(shape, "", dtype=f"<U{max(map(len, texts.values()), default=1) or 1}")
+        for at, text in texts.items():
+            filled[at] = text
+        return filled
+    numbers = np.full(shape, np.nan)
+    for at, leaf in leaves.items():
+        numbers[at] = np.nan if leaf is None else leaf
+    return numbers
+
+
+def _collect(value: Any, at: tuple[int, ...], leaves: dict[tuple[int, ...], Any]) -> None:
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _collect(item, (*at, index), leaves)
+    else:
+        leaves[at] = json.dumps(value) if isinstance(value, dict) else value
+
+
+def convert(column: Column, value: Any) -> Any:
+    """Return `value` as `column` stores it; missing is NaN in numbers and empty in text.
+
+    Parameters
+    ----------
+    column
+        A column that `widen` has made wide enough for `value`.
+    value
+        A value as JSON gives it; None for a missing one.
+
+    Returns
+    -------
+    float, int, bool, str or ndarray
+        An array has the shape of the column, without zero-length axes (an array that is always
+        empty is one missing value: Zarr has no chunk of length zero).
+    """
+    if column.kind == "array":
+        return _padded(column, [] if value is None else value)
+    if column.kind == "string":
+        if value is None:
+            return ""
+        return value if isinstance(value, str) else json.dumps(value)
+    if column.kind == "number":
+        return float("nan") if value is None else float(value)
+    return value if column.kind == "boolean" else int(value)
+
+
+def _padded(column: Column, value: Any) -> np.ndarray:
+    array = rectangular(value)
+    dtype = np.dtype(column.dtype)
+    if dtype.kind == "U" and array.dtype.kind != "U":
+        array = array.astype("<U26") if array.size else array.astype("<U1")
+    shape = tuple(max(length, 1) for length in column.shape)
+    if array.shape == shape:
+        return array.astype(dtype)
+    filled = np.full(shape, np.nan if dtype.kind == "f" else "" if dtype.kind == "U" else 0, dtype)
+    array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
+    filled[tuple(slice(n) for n in array.shape)] = array
+    return filled

@@ -1,0 +1,137 @@
+"""Write a stored run, raw or derived, as NeXus/HDF5, CSV or Zarr."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tiled.client.container import Container
+
+from skywright.errors import DataError
+from skywright.store.export.contents import RunContents, read_contents
+from skywright.store.export.csv import METADATA_FILE, write_csv
+from skywright.store.export.nexus import write_nexus
+from skywright.store.export.zarr import write_zarr
+
+EXPORTER = "skywright"
+"""Marks our own output, so that `overwrite` never removes a directory of something else."""
+
+FORMATS = ("nexus", "csv", "zarr")
+SUFFIXES = {"nexus": ".nxs", "csv": "", "zarr": ".zarr"}
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written."""
+
+    output: Path
+    format: str
+    uid: str
+    status: str
+    """As `skywright runs` shows it; what is stored of an unfinished run is exported."""
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+    """What a reader of the export must know: left out, copied instead of linked, not finished."""
+
+
+def export_run(
+    run: Container,
+    output: Path,
+    format: str,
+    *,
+    overwrite: bool = False,
+    link: bool = False,
+    journals: Path | None = None,
+) -> ExportReport:
+    """Write `run` to `output`, all of it or nothing.
+
+    Parameters
+    ----------
+    run
+        tiled client of the run.
+    output
+        File (nexus) or directory (csv, zarr) to make.
+    format
+        One of `FORMATS`.
+    overwrite
+        Replace an earlier export.
+    link
+        NeXus only: refer to the frames' own files instead of copying them.
+    journals
+        Directory of the journals, see `lookup.run_status`.
+
+    Raises
+    ------
+    DataError
+        If `output` exists, cannot be written, or data of the run cannot be read.
+    """
+    if format not in FORMATS:
+        raise DataError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
+    if link and format != "nexus":
+        raise DataError(f"{format} cannot link to other files; leave out --link or export nexus")
+    _refuse_existing(output, overwrite)
+    contents = read_contents(run, journals)
+    notes = _write(contents, output, format, link)
+    files = [output] if output.is_file() else sorted(each for each in output.iterdir())
+    return ExportReport(
+        output=output,
+        format=format,
+        uid=contents.start["uid"],
+        status=contents.status,
+        files=tuple(files),
+        notes=(*contents.notes, *notes),
+    )
+
+
+def _write(contents: RunContents, output: Path, format: str, link: bool) -> list[str]:
+    """Write beside `output`, and move there what is whole."""
+    writers: dict[str, Callable[[RunContents, Path], list[str]]] = {
+        "nexus": partial(write_nexus, link=link),
+        "csv": write_csv,
+        "zarr": write_zarr,
+    }
+    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        notes = writers[format](contents, part)
+        if output.is_dir():
+            shutil.rmtree(output)
+        part.replace(output)
+    except OSError as error:
+        raise DataError(f"{output}: cannot be written: {error}") from error
+    finally:
+        _remove(part)
+    return notes
+
+
+def _refuse_existing(output: Path, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not overwrite:
+        raise DataError(f"{output}: exists already; name another output or use --overwrite")
+    if output.is_dir() and not _is_our_export(output):
+        raise DataError(f"{output}: a directory that is no export of ours; name another output")
+
+
+def _is_our_export(directory: Path) -> bool:
+    """Tell whether the directory holds the metadata that our CSV or Zarr export leaves there."""
+    for name, keys in ((METADATA_FILE, ("exporter",)), ("zarr.json", ("attributes", "exporter"))):
+        try:
+            value = json.loads((directory / name).read_text())
+            for key in keys:
+                value = value[key]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if value == EXPORTER:
+            return True
+    return not any(directory.iterdir())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.exists():
+        path.unlink()

@@ -1,0 +1,250 @@
+"""Read a stored run, stream by stream, in a form that any exporter can write."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import httpx
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tiled.client.container import Container
+from tiled.structures.core import StructureFamily
+
+from skywright.errors import DataError
+from skywright.store.lookup import run_status
+
+BLOCK_BYTES = 16 * 2**20
+"""Of an array read at once; small enough for any machine, large enough to outweigh a request."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """The dataset of an HDF5 file that holds a column."""
+
+    file: Path
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values of one data key, first axis = events, frames or pulses."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    data_key: Mapping[str, Any]
+    """What the descriptor says: units, source, precision ..."""
+    read: Callable[[slice], NDArray]
+    """Rows of the column; text is ``<U``."""
+    asset: Asset | None = None
+
+    @property
+    def external(self) -> bool:
+        """Whether the values are in a file beside the catalog."""
+        return "external" in self.data_key
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray]]:
+        """Yield all rows in order, at most `BLOCK_BYTES` at once (but at least one row)."""
+        for rows in row_blocks(self.shape, self.dtype, BLOCK_BYTES):
+            yield rows, self.read(rows)
+
+    def chunk_shape(self) -> tuple[int, ...]:
+        """Return chunks of about 1 MiB of whole rows, for formats that store in chunks."""
+        row_bytes = max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize)
+        rows = min(max(1, 2**20 // row_bytes), max(1, self.shape[0]))
+        return (rows, *(max(1, size) for size in self.shape[1:]))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One event stream."""
+
+    name: str
+    descriptor: Mapping[str, Any]
+    columns: tuple[Column, ...]
+    """``seq_num`` and ``time`` (unix s) of the events, if there are events, then the data keys."""
+    timestamps: Mapping[str, NDArray]
+    """Unix s of each value in an event, by data key."""
+
+    def column(self, name: str) -> Column | None:
+        """Return the column of this name, None if there is none."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """A run as it is stored at this moment."""
+
+    start: Mapping[str, Any]
+    stop: Mapping[str, Any] | None
+    status: str
+    streams: tuple[Stream, ...]
+    notes: tuple[str, ...]
+    """What of the run is not in `streams`, or not final, in words."""
+
+
+def read_contents(run: Container, journals: Path | None = None) -> RunContents:
+    """Read metadata and events of `run`; arrays in files are read when asked for.
+
+    Parameters
+    ----------
+    run
+        tiled client of the run.
+    journals
+        Directory of the journals, see `lookup.run_status`.
+
+    Raises
+    ------
+    DataError
+        If the server cannot give what its catalog names.
+    """
+    metadata = run.item["attributes"]["metadata"]
+    status = run_status(metadata, journals)
+    notes: list[str] = []
+    if metadata.get("stop") is None:
+        notes.append(f"the run is {status}, without stop document: what is stored until now")
+    run = run.include_data_sources()
+    streams = [_read_stream(run[name].base, name, notes) for name in run]
+    return RunContents(
+        start=metadata["start"],
+        stop=metadata.get("stop"),
+        status=status,
+        streams=tuple(streams),
+        notes=tuple(notes),
+    )
+
+
+def row_blocks(shape: tuple[int, ...], dtype: np.dtype, block_bytes: int) -> Iterator[slice]:
+    """Yield slices of the first axis that cover it in order, each of at most `block_bytes`."""
+    row_bytes = max(1, int(np.prod(shape[1:])) * dtype.itemsize)
+    rows = max(1, block_bytes // row_bytes)
+    for begin in range(0, shape[0], rows):
+        yield slice(begin, min(begin + rows, shape[0]))
+
+
+def _read_stream(node: Container, name: str, notes: list[str]) -> Stream:
+    """Read one stream; `notes` is added to."""
+    descriptor = node.item["attributes"]["metadata"]
+    data_keys = descriptor.get("data_keys", {})
+    parts = dict(node.items())
+    tables = [part for part in parts.values() if _family(part) == StructureFamily.table]
+    frame, kept = _events(tables, f"{name}: events")
+    columns = [_memory_column(key, frame[key], {}) for key in ("seq_num", "time") if key in frame]
+    for key, data_key in data_keys.items():
+        if key in parts and _family(parts[key]) == StructureFamily.array:
+            columns.append(_array_column(key, parts[key], data_key, kept, f"{name}/{key}"))
+        elif key in parts:
+            notes.append(f"{name}/{key}: {_family(parts[key])}, left out: rows differ in length")
+        elif key in frame:
+            column = frame[key]
+            if data_key.get("dtype") == "array":
+                table = next(each for each in tables if key in each.columns)
+                column = _short_arrays(table, key, data_key, kept, len(frame))
+            columns.append(_memory_column(key, column, data_key))
+        else:
+            notes.append(f"{name}/{key}: no value stored")
+    timestamps = {
+        key: frame[f"ts_{key}"].to_numpy(dtype="f8") for key in data_keys if f"ts_{key}" in frame
+    }
+    return Stream(name, descriptor, tuple(columns), timestamps)
+
+
+def _events(tables: list[Any], what: str) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """Return events as one table, each seq_num once, and which stored rows these are.
+
+    After a resume an event comes again with its seq_num: the last one holds.
+    """
+    if not tables:
+        return pd.DataFrame(), np.ones(0, bool)
+    with _reading(what):
+        frames = [table.read() for table in tables]
+    rows = min(len(frame) for frame in frames)  # wide tables are split, and may grow meanwhile
+    frame = pd.concat([frame.iloc[:rows] for frame in frames], axis=1).reset_index(drop=True)
+    kept = ~frame["seq_num"].duplicated(keep="last").to_numpy()
+    return frame[kept], kept
+
+
+def _memory_column(key: str, values: pd.Series | NDArray, data_key: Mapping[str, Any]) -> Column:
+    """Return a column whose values are at hand, with the dtype that the descriptor declares."""
+    if isinstance(values, pd.Series):
+        is_text = not (
+            pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype)
+        )
+        array = np.asarray(values.fillna("").astype(str), "U") if is_text else values.to_numpy()
+    else:
+        array = values
+    array = _as_declared(array, data_key.get("dtype_numpy"))
+    return Column(key, array.shape, array.dtype, data_key, array.__getitem__)
+
+
+def _as_declared(values: NDArray, declared: object) -> NDArray:
+    """Cast numbers to the declared dtype where no value changes: tables know int64 and float64."""
+    if not isinstance(declared, str) or values.dtype.kind not in "iuf":
+        return values
+    dtype = np.dtype(declared)
+    if dtype.kind not in "iuf" or dtype == values.dtype:
+        return values
+    with np.errstate(all="ignore"):
+        cast = values.astype(dtype)
+    same = np.array_equal(cast, values, equal_nan=dtype.kind == "f" and values.dtype.kind == "f")
+    return cast if same else values
+
+
+def _short_arrays(
+    table: Any, key: str, data_key: Mapping[str, Any], kept: NDArray[np.bool_], rows: int
+) -> NDArray:
+    """Read arrays of a few elements, which the writer keeps in the table; ``(n, *shape)``."""
+    with _reading(key):
+        values = np.asarray(table[key].read())[: len(kept)][kept]
+    shape = (rows, *(data_key.get("shape") or ()))
+    return values.reshape(shape) if values.size == np.prod(shape) else values
+
+
+def _array_column(
+    key: str, node: Any, data_key: Mapping[str, Any], kept: NDArray[np.bool_], where: str
+) -> Column:
+    """Return a column that is an array of its own in the catalog, in a file or in Zarr."""
+    source = (node.data_sources() or [None])[0]
+    asset = _hdf5_asset(source)
+    at = f"{where} ({asset.file}, {asset.dataset})" if asset else where
+
+    def read(rows: slice) -> NDArray:
+        with _reading(at):
+            return np.asarray(node.read((rows,)))
+
+    shape = tuple(node.shape)
+    if "external" not in data_key and len(kept) == shape[0] and not kept.all():
+        values = read(slice(0, shape[0]))[kept]
+        return Column(key, values.shape, values.dtype, data_key, values.__getitem__)
+    return Column(key, shape, np.dtype(node.dtype), data_key, read, asset)
+
+
+def _hdf5_asset(source: Any) -> Asset | None:
+    """Return file and dataset, if one HDF5 file on this machine's paths holds the array."""
+    if source is None or source.mimetype != "application/x-hdf5" or len(source.assets) != 1:
+        return None
+    dataset = source.parameters.get("dataset")
+    uri = urlparse(source.assets[0].data_uri)
+    if uri.scheme != "file" or not isinstance(dataset, str):
+        return None
+    return Asset(Path(unquote(uri.path)), dataset)
+
+
+def _family(node: Any) -> str:
+    return str(StructureFamily(node.item["attributes"]["structure_family"]).value)
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turn what the server says when data cannot be read into an error that names the data."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise DataError(
+            f"{what}: the tiled server cannot read it ({str(error).splitlines()[0]}); "
+            "is the file still there, and its directory among `store.readable`?"
+        ) from error

@@ -1,0 +1,96 @@
+"""A run as CSV: one file a stream for what has one value a row, and the metadata as JSON."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from skywright.store.export.contents import Column, RunContents, Stream
+
+METADATA_FILE = "metadata.json"
+
+
+def write_csv(contents: RunContents, directory: Path) -> list[str]:
+    """Write ``<stream>.csv`` files and ``metadata.json`` into `directory`.
+
+    Values are written so that the shortest decimal reads back as the same number; text is UTF-8.
+    Columns in files whose number of rows differs from the events' (a camera that runs freely) go
+    to ``<stream>-<rows>rows.csv``. Arrays do not fit: the metadata says where they are.
+
+    Returns
+    -------
+    list of str
+        What was left out.
+    """
+    directory.mkdir()
+    notes: list[str] = []
+    tables: dict[str, dict[str, str]] = {}
+    arrays: dict[str, dict[str, Any]] = {}
+    for stream in contents.streams:
+        for name, columns in _tables(stream).items():
+            _write_table(directory / name, columns)
+            tables[name] = {key: values.dtype.str for key, values in columns.items()}
+        for column in stream.columns:
+            if len(column.shape) > 1:
+                where = _where(column)
+                arrays.setdefault(stream.name, {})[column.name] = where
+                notes.append(
+                    f"{stream.name}/{column.name}: array {column.shape} left out of the CSV, "
+                    f"it is in {where.get('file', 'tiled')}"
+                )
+    metadata = {
+        "exporter": "skywright",
+        "status": contents.status,
+        "start": contents.start,
+        "stop": contents.stop,
+        "descriptors": {stream.name: stream.descriptor for stream in contents.streams},
+        "dtypes": tables,
+        "arrays": arrays,
+    }
+    (directory / METADATA_FILE).write_text(
+        json.dumps(metadata, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    return notes
+
+
+def _tables(stream: Stream) -> dict[str, dict[str, NDArray]]:
+    """Return the columns of one value a row by name of their file."""
+    scalars = [column for column in stream.columns if len(column.shape) == 1]
+    if not scalars:
+        return {}
+    events = stream.column("seq_num")
+    main_rows = events.shape[0] if events else max(column.shape[0] for column in scalars)
+    tables: dict[str, dict[str, NDArray]] = {}
+    for column in scalars:
+        rows = column.shape[0]
+        name = stream.name if rows == main_rows else f"{stream.name}-{rows}rows"
+        tables.setdefault(f"{name}.csv", {})[column.name] = column.read(slice(0, rows))
+    if events:
+        stamps = {f"ts_{key}": values for key, values in stream.timestamps.items()}
+        tables[f"{stream.name}.csv"] |= stamps
+    return tables
+
+
+def _write_table(path: Path, columns: Mapping[str, NDArray]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*(_cells(values) for values in columns.values()), strict=True))
+
+
+def _cells(values: NDArray) -> Sequence[object]:
+    """Return Python values, whose `str` is the shortest text that reads back the same."""
+    if values.dtype.kind == "S":
+        return [text.decode("utf-8", "backslashreplace") for text in values.tolist()]
+    return values.tolist()
+
+
+def _where(column: Column) -> dict[str, Any]:
+    """Say where the values of an array are."""
+    where: dict[str, Any] = {"shape": column.shape, "dtype": column.dtype.str}
+    if column.asset:
+        where |= {"file": str(column.asset.file), "dataset": column.asset.dataset}
+    return where

@@ -1,0 +1,70 @@
+"""A run as a Zarr 3 store: a group a stream, an array a column, the documents as attributes."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.errors import UnstableSpecificationWarning
+
+from skywright.store.export.contents import Column, RunContents, Stream
+
+
+def write_zarr(contents: RunContents, directory: Path) -> list[str]:
+    """Write `directory` as a Zarr 3 store.
+
+    Group ``<stream>/`` holds an array a data key (first dimension named ``event``, or ``row`` if
+    it is not the events') and ``<stream>/timestamps/`` the times of the values, unix s.
+
+    Returns
+    -------
+    list of str
+        What was left out: nothing.
+    """
+    root = zarr.open_group(directory, mode="w", zarr_format=3)
+    root.attrs.update(
+        {
+            "exporter": "skywright",
+            "status": contents.status,
+            "start": contents.start,
+            "stop": contents.stop,
+        }
+    )
+    with warnings.catch_warnings():
+        # Text of fixed length (|S8) keeps its dtype, though Zarr 3 has not agreed on its name yet.
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        for stream in contents.streams:
+            _write_stream(root, stream)
+    return []
+
+
+def _write_stream(root: zarr.Group, stream: Stream) -> None:
+    group = root.create_group(stream.name)
+    group.attrs["descriptor"] = dict(stream.descriptor)
+    events = stream.column("seq_num")
+    for column in stream.columns:
+        is_event = events is not None and column.shape[0] == events.shape[0]
+        _write_column(group, column, "event" if is_event else "row")
+    stamps = group.create_group("timestamps")
+    for key, values in stream.timestamps.items():
+        array = stamps.create_array(key.replace("/", "_"), data=values, dimension_names=["event"])
+        array.attrs["units"] = "s"
+
+
+def _write_column(group: zarr.Group, column: Column, first_dimension: str) -> None:
+    """Copy a column block by block."""
+    dimensions = [first_dimension, *(f"{column.name}_{i}" for i in range(1, len(column.shape)))]
+    dtype: Any = "string" if column.dtype.kind == "U" else column.dtype
+    array = group.create_array(
+        column.name.replace("/", "_"),
+        shape=column.shape,
+        dtype=dtype,
+        chunks=column.chunk_shape(),
+        dimension_names=dimensions,
+    )
+    if column.data_key:
+        array.attrs.update(dict(column.data_key))
+    elif column.name == "time":
+        array.attrs["units"] = "s"
+    for rows, values in column.blocks():
+        array[rows] = values

@@ -1,0 +1,108 @@
+"""Clients that read what still grows, and that do not change each other."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, Self
+
+import xarray
+from bluesky_tiled_plugins.clients.bluesky_event_stream import (
+    DATAVALUES,
+    TIMESTAMPS,
+    BlueskyEventStreamV3,
+)
+from tiled.client.array import ArrayClient
+from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH, Container
+from tiled.utils import OneShotCachedMap
+
+PLAIN = {"array", "table"}
+
+
+class GrowingArray(ArrayClient):
+    """An array that is read as long as it was when it was looked up.
+
+    tiled's own asks for all of it and fails when there is more by then.
+    """
+
+    def read(self, slice: Any = None) -> Any:
+        """Return the array, or a part of it."""
+        if slice is None and self.shape:
+            slice = tuple(_first(n) for n in self.shape)
+        return super().read(slice)
+
+
+class GrowingStream(BlueskyEventStreamV3):
+    """A stream that is read as far as all its columns go.
+
+    Table and arrays of a running stream grow one after the other; tiled's own client fails when
+    it meets them at different lengths.
+    """
+
+    def read(self, variables: Iterable[Any] = (DATAVALUES,), dim0: str | None = None) -> Any:
+        """Return the stream as one dataset; see ``CompositeClient.read`` of tiled."""
+        contents = self.get_contents()
+        if any(item["attributes"]["structure_family"] not in PLAIN for item in contents.values()):
+            return super().read(variables, dim0)
+        wanted = set(variables)
+        if DATAVALUES in wanted:
+            wanted = self._var_keys | wanted - {DATAVALUES}
+        if TIMESTAMPS in wanted:
+            wanted = self._ts_keys | wanted - {TIMESTAMPS}
+        columns: dict[str, Any] = {}
+        arrays = {}
+        rows = math.inf
+        for part, item in contents.items():
+            structure = item["attributes"]["structure"]
+            if item["attributes"]["structure_family"] == "table":
+                names = [name for name in structure["columns"] if name in wanted]
+                frame = self.base[part].read(names) if names else {}
+                columns |= {name: _values(frame[name]) for name in names}
+                rows = min([rows, *(len(frame[name]) for name in names)])
+            elif part in wanted:
+                arrays[part] = structure
+                rows = min([rows, *structure["shape"][:1]])
+        leading = dim0 or "time"
+        found = {name: ((leading,), values[: int(rows)]) for name, values in columns.items()}
+        for part, structure in arrays.items():
+            taken = tuple(_first(n) for n in (rows, *structure["shape"][1:]))
+            dims = structure.get("dims") or _dims(part, leading, len(structure["shape"]))
+            client = self.base[part]
+            found[part] = (tuple(dims), client.read(taken) if dims else client.read())
+        return xarray.Dataset(found)
+
+
+def _first(n: float) -> Any:
+    return slice(0, int(n))
+
+
+def _values(column: Any) -> Any:
+    """Return a table's column as tiled's own client gives it: text as numpy's."""
+    return column.values.astype("U") if column.dtype == "string" else column.values
+
+
+def _dims(name: str, leading: str, count: int) -> tuple[str, ...]:
+    return (leading, *(f"{name}_dim{axis}" for axis in range(1, count)))[:count]
+
+
+class Clients(OneShotCachedMap):
+    """Which class stands for which kind of node, for one connection.
+
+    A copy is independent of its original. A copy of tiled's own map is not, so that one use of
+    ``db`` (or ``.v2``) would make version 2 runs of all runs in the process.
+    """
+
+    @classmethod
+    def of(cls, clients: Any) -> Self:
+        """Return an independent copy of such a map."""
+        return cls({kind: (lambda kind=kind: clients[kind]) for kind in clients})
+
+    def __copy__(self) -> Self:
+        return self.of(self)
+
+
+def growing_clients() -> Clients:
+    """Return tiled's classes with those of this module in their places."""
+    Container.discover_clients_from_entrypoints()
+    clients = Clients.of(DEFAULT_STRUCTURE_CLIENT_DISPATCH["numpy"])
+    clients.set("BlueskyEventStream", lambda: GrowingStream)
+    clients.set("array", lambda: GrowingArray)
+    return clients

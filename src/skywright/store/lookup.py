@@ -1,0 +1,338 @@
+"""Find runs, raw and derived: by plan, time, scan_id, partial uid, sample, link or full text."""
+
+import fcntl
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tiled.client.container import Container
+from tiled.queries import Comparison, Eq, FullText, Like
+
+from skywright.callbacks.journal import journal_path
+from skywright.errors import DataError
+from skywright.store.client import ANALYSIS, RAW, analysis, catalog
+
+_RUNS = {RAW: catalog, ANALYSIS: analysis}
+MIN_UID_CHARACTERS = 4
+SAMPLE_KEYS = ("sample", "sample.name", "sample_name")
+"""Where start documents keep the sample's name: our plans, nested metadata, older plans."""
+
+_UID = re.compile(r"[0-9a-f]{4,8}|[0-9a-f]{8}-[0-9a-f-]{0,27}", re.IGNORECASE)
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+Query = Any
+"""One of `tiled.queries`; they share no base class."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run must have to be found; None admits every run."""
+
+    plan: str | None = None
+    since_s: float | None = None
+    """Earliest start, unix seconds."""
+    until_s: float | None = None
+    """Start before this, unix seconds."""
+    scan_id: int | None = None
+    sample: str | None = None
+    raw_uid: str | None = None
+    """Derived runs of this raw run (full uid)."""
+    purpose: str | None = None
+    analysis: str | None = None
+    """Name of the analysis that made a derived run."""
+    text: str | None = None
+    """Partial uid, else scan_id, else words; the first reading that finds a run holds."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of `skywright runs`."""
+
+    uid: str
+    container: str
+    scan_id: int | None
+    plan: str | None
+    sample: str | None
+    purpose: str | None
+    analysis: str | None
+    """Name and version, of a derived run."""
+    raw_uid: str | None
+    raw_scan_id: int | None
+    time_s: float
+    duration_s: float | None
+    status: str
+    """success, fail, abort, interrupted, running, or incomplete: no stop and nobody writes it."""
+    events: Mapping[str, int]
+    """Events a stream, as the stop document says; empty before it."""
+
+
+def find_runs(
+    client: Container, wanted: Wanted, limit: int | None = None, journals: Path | None = None
+) -> list[RunSummary]:
+    """Search both containers.
+
+    Parameters
+    ----------
+    client
+        tiled client of the root.
+    wanted
+        What to look for; its fields are joined by "and".
+    limit
+        Keep this many, the newest.
+    journals
+        Directory of the journals, which tells runs that are written now from incomplete ones.
+
+    Returns
+    -------
+    list of RunSummary
+        Sorted by start time, newest last.
+    """
+    for queries, accepts in _readings(wanted.text):
+        found: dict[str, RunSummary] = {}
+        for container, runs_of in _RUNS.items():
+            for alternative in tiled_queries(wanted):
+                runs = _search(runs_of(client), [*alternative, *queries])
+                matching = (run for run in runs if accepts(run.metadata))
+                for run in islice(matching, limit):
+                    summary = summarize(run.metadata, container, journals)
+                    found[summary.uid] = summary
+        if found:
+            ordered = sorted(found.values(), key=lambda run: run.time_s)
+            return ordered if limit is None else ordered[len(ordered) - min(limit, len(ordered)) :]
+    return []
+
+
+def find_run(client: Container, name: str) -> Container:
+    """Return the one run that `name` names.
+
+    Parameters
+    ----------
+    client
+        tiled client of the root.
+    name
+        ``-n``: the n-th newest raw run; a number: the newest raw run (else derived run) with this
+        scan_id; else a uid or the first 4 or more characters of one.
+
+    Raises
+    ------
+    DataError
+        If no run, or more than one, matches.
+    """
+    if re.fullmatch(r"-\d+", name):
+        return _nth_newest(catalog(client), -int(name))
+    if name.isdecimal():
+        for runs_of in _RUNS.values():
+            for run in _search(runs_of(client), [Eq("start.scan_id", int(name))]):
+                return run
+    if not _UID.fullmatch(name):
+        raise DataError(
+            f"no run {name!r}: expected a uid, {MIN_UID_CHARACTERS} or more characters of its "
+            "start, a scan_id, or -1 for the newest; `skywright runs` lists them"
+        )
+    query = Like("start.uid", f"{name.lower()}%")
+    runs = [run for each in _RUNS.values() for run in islice(_search(each(client), [query]), 3)]
+    if len(runs) > 1:
+        uids = ", ".join(run.metadata["start"]["uid"][:13] for run in runs)
+        raise DataError(f"{name!r} names several runs ({uids}): give more characters")
+    if not runs:
+        raise DataError(f"no run whose uid starts with {name!r}; `skywright runs` lists them")
+    return runs[0]
+
+
+def derived_runs(client: Container, raw_uid: str) -> list[Container]:
+    """Return the derived runs of the raw run `raw_uid` (full uid), newest last."""
+    return list(_search(analysis(client), [Eq("start.raw_uid", raw_uid)]))[::-1]
+
+
+def tiled_queries(wanted: Wanted) -> list[list[Query]]:
+    """Return `wanted`, but for its text, as tiled queries: alternatives of queries to be chained.
+
+    tiled has no "or", so each alternative is one search.
+    """
+    queries: list[Query] = []
+    if wanted.plan is not None:
+        queries.append(Eq("start.plan_name", wanted.plan))
+    if wanted.since_s is not None:
+        queries.append(Comparison("ge", "start.time", float(wanted.since_s)))
+    if wanted.until_s is not None:
+        queries.append(Comparison("lt", "start.time", float(wanted.until_s)))
+    if wanted.scan_id is not None:
+        queries.append(Eq("start.scan_id", wanted.scan_id))
+    if wanted.raw_uid is not None:
+        queries.append(Eq("start.raw_uid", wanted.raw_uid))
+    if wanted.purpose is not None:
+        queries.append(Eq("start.purpose", wanted.purpose))
+    if wanted.analysis is not None:
+        queries.append(Eq("start.analysis.name", wanted.analysis))
+    if wanted.sample is None:
+        return [queries]
+    return [[*queries, Eq(f"start.{key}", wanted.sample)] for key in SAMPLE_KEYS]
+
+
+def summarize(
+    metadata: Mapping[str, Any], container: str, journals: Path | None = None
+) -> RunSummary:
+    """Return the line that `skywright runs` prints for a run's tiled metadata."""
+    start, stop = metadata["start"], metadata.get("stop")
+    return RunSummary(
+        uid=start["uid"],
+        container=container,
+        scan_id=start.get("scan_id"),
+        plan=start.get("plan_name"),
+        sample=sample_name(start),
+        purpose=start.get("purpose"),
+        analysis=_analysis_name(start),
+        raw_uid=start.get("raw_uid"),
+        raw_scan_id=start.get("raw_scan_id"),
+        time_s=start["time"],
+        duration_s=stop["time"] - start["time"] if stop else None,
+        status=run_status(metadata, journals),
+        events=dict((stop or {}).get("num_events") or {}),
+    )
+
+
+def sample_name(start: Mapping[str, Any]) -> str | None:
+    """Return the name of the sample in a start document, None if it has none."""
+    sample = start.get("sample", start.get("sample_name"))
+    if isinstance(sample, Mapping):
+        sample = sample.get("name")
+    return None if sample is None else str(sample)
+
+
+def _analysis_name(start: Mapping[str, Any]) -> str | None:
+    about = start.get("analysis")
+    if not isinstance(about, Mapping):
+        return None
+    return " ".join(str(about[key]) for key in ("name", "version") if about.get(key)) or None
+
+
+def run_status(metadata: Mapping[str, Any], journals: Path | None = None) -> str:
+    """Say how a run ended, or whether it is being written.
+
+    A run is "running" only when a process holds the lock of its journal; without that proof a
+    run that has no stop document is "incomplete".
+    """
+    stop = metadata.get("stop")
+    if stop:
+        interrupted = str(stop.get("reason", "")).startswith("interrupted")
+        return "interrupted" if interrupted else str(stop["exit_status"])
+    path = journals and journal_path(journals, metadata["start"]["uid"])
+    return "running" if path and _is_locked(path) else "incomplete"
+
+
+def parse_time(text: str, now: datetime | None = None, *, end: bool = False) -> float:
+    """Read a time as people write it.
+
+    Parameters
+    ----------
+    text
+        ISO 8601 date or date and time (local unless it has an offset), ``2 days ago``, ``90 min``,
+        ``3h``, ``today``, ``yesterday`` or ``now``.
+    now
+        The present, local time with offset; by default the clock's.
+    end
+        Read a day (``2026-05-01``, ``today``) as its end instead of its beginning.
+
+    Returns
+    -------
+    float
+        Unix seconds.
+
+    Raises
+    ------
+    DataError
+        If `text` is none of these.
+    """
+    now = now or datetime.now().astimezone()
+    words = text.strip().lower()
+    days = {"today": now.date(), "yesterday": now.date() - timedelta(days=1)}
+    if words == "now":
+        return now.timestamp()
+    is_day = words in days or not re.search(r"[t ]", words)
+    try:
+        if match := _AGO.fullmatch(words):
+            return (now - timedelta(**{_UNITS[match[2][0]]: float(match[1])})).timestamp()
+        moment = datetime.fromisoformat(str(days.get(words, words.upper())))
+        return (moment + timedelta(days=1 if end and is_day else 0)).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise DataError(
+            f"{text!r} is no time: expected e.g. 2026-05-01, 2026-05-01T14:30, "
+            "'2 days ago', 3h, today or yesterday"
+        ) from error
+
+
+def _readings(
+    text: str | None,
+) -> Iterator[tuple[list[Query], Callable[[Mapping[str, Any]], bool]]]:
+    """Yield what a free text may mean, most exact first: tiled queries and a check of the result.
+
+    The check of words is ours because the servers differ: SQLite's index holds the keys of the
+    metadata too, so that `scan_id` would find every run, and PostgreSQL's does not.
+    """
+    if not text or not text.strip():
+        yield [], lambda metadata: True
+        return
+    text = text.strip()
+    if text.isdecimal():
+        yield [Eq("start.scan_id", int(text))], lambda metadata: True
+    if _UID.fullmatch(text):
+        yield [Like("start.uid", f"{text.lower()}%")], lambda metadata: True
+    if words := _words(text):
+        plain_words = _words(_without_accents(text))
+        yield (
+            [FullText(word) for word in sorted(words)],
+            lambda metadata: plain_words <= _words(_without_accents("\n".join(_texts(metadata)))),
+        )
+
+
+def _words(text: str) -> set[str]:
+    """Return the words of `text`, in lower case: AND, OR, NOT are operators of the index."""
+    return set(re.findall(r"[^\W_]+", text.lower()))
+
+
+def _without_accents(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield every text and number in nested metadata, keys left out."""
+    if isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield str(value)
+
+
+def _search(container: Container, queries: Iterable[Query]) -> Iterator[Container]:
+    """Yield the runs that match all `queries`, newest first, a page at a time."""
+    for query in queries:
+        container = container.search(query)
+    yield from container.sort(("start.time", -1)).values()
+
+
+def _nth_newest(container: Container, n: int) -> Container:
+    runs = list(islice(_search(container, []), n))
+    if len(runs) < n or n == 0:
+        raise DataError(f"no run -{n}: the catalog has {len(container)} raw runs, -1 is the newest")
+    return runs[n - 1]
+
+
+def _is_locked(path: Path) -> bool:
+    """Tell whether a process holds the journal's lock, that is, writes the run now."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no journal here: already ingested, or written on another machine
+        return False
+    return False

@@ -1,0 +1,104 @@
+"""Documents as the rest of the store knows them, whatever made them.
+
+No reserved names among the data keys, no filled-in gaps, no resource and datum documents.
+"""
+
+import copy
+import re
+from typing import Any
+
+import jsonschema
+
+from skywright.errors import DataError
+from skywright.store.survey import RESERVED, unpack
+from skywright.store.tail import Line
+from skywright.store.tiled_writer import Legacy
+
+_NOT_IN_ADDRESSES = re.compile(r"[/\\?#%]")
+PASSED = ("start", "dtypes", "stream_datum", "")
+
+
+class Modern:
+    """Turn the lines of one journal, in order, into modern ones."""
+
+    def __init__(self) -> None:
+        self._out: list[tuple[str, dict[str, Any]]] = []
+        self._legacy = Legacy(self._emit)
+        self._filed: dict[str, list[str]] = {}  # descriptor uid -> keys with datum ids
+        self._renamed: set[str] = set()  # uids of descriptors with reserved names
+
+    def __call__(self, line: Line) -> list[Line]:
+        """Return what stands for one line; a broken document comes back as a broken line."""
+        try:
+            self._take(line.name, line.doc)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            self._out.append(("", {"error": f"{line.name}: {type(error).__name__}: {error}"}))
+        except jsonschema.ValidationError as error:
+            self._out.append(("", {"error": f"{line.name}: {error.message}"}))
+        except DataError as error:
+            self._out.append(("", {"error": str(error)}))
+        out, self._out = self._out, []
+        return [Line(line.number, name, doc) for name, doc in out]
+
+    def _emit(self, name: str, doc: dict[str, Any]) -> None:
+        if name == "stream_resource":
+            doc = doc | {"data_key": node_name(doc["data_key"])}
+        if name != "descriptor":
+            self._out.append((str(getattr(name, "name", name)), copy.deepcopy(doc)))
+
+    def _take(self, name: str, doc: dict[str, Any]) -> None:
+        if name in ("event", "event_page"):
+            for event in unpack(name, doc):
+                self._take_event(event)
+        elif name in PASSED:
+            self._out.append((name, doc))
+        elif name == "descriptor":
+            self._take_descriptor(doc)
+        elif name == "stop":
+            if self._filed:
+                self._legacy.finish(doc)
+            self._out.append((name, doc))
+        elif name in ("stream_resource", "resource", "datum", "datum_page"):
+            self._legacy(name, doc)
+        else:
+            raise DataError(f"{name}: not a kind of document that runs have")
+
+    def _take_descriptor(self, doc: dict[str, Any]) -> None:
+        keys = doc["data_keys"]
+        filed = [k for k, v in keys.items() if "external" in v and v["external"] != "STREAM:"]
+        if filed:
+            self._filed[doc["uid"]] = filed
+            self._legacy("descriptor", doc)
+        doc = doc | {"name": node_name(doc["name"])}
+        if any(node_name(key) != key for key in keys):
+            self._renamed.add(doc["uid"])
+            names = doc.get("object_keys", {}).items()
+            objects = {name: [node_name(key) for key in of] for name, of in names}
+            doc |= {"data_keys": _renamed(keys), "object_keys": objects}
+        self._out.append(("descriptor", doc))
+
+    def _take_event(self, event: dict[str, Any]) -> None:
+        uid = event["descriptor"]
+        filed = self._filed.get(uid)
+        if filed:
+            only = {key: event["data"][key] for key in filed if key in event["data"]}
+            times = {key: event["timestamps"].get(key, event["time"]) for key in only}
+            self._legacy("event", event | {"data": only, "timestamps": times})
+        if uid in self._renamed:
+            data, times = _renamed(event["data"]), _renamed(event["timestamps"])
+            event = event | {"data": data, "timestamps": times}
+        self._out.append(("event", event))
+
+
+def node_name(name: str) -> str:
+    """Return the name of a stream or data key as a node or column may have it.
+
+    A table has its own ``time`` and ``seq_num``; what means something in an address becomes an
+    underscore.
+    """
+    name = _NOT_IN_ADDRESSES.sub("_", name)
+    return f"{name}_" if name in (*RESERVED, ".", "..") else name
+
+
+def _renamed(mapping: dict[str, Any]) -> dict[str, Any]:
+    return {node_name(key): value for key, value in mapping.items()}

@@ -1,0 +1,134 @@
+"""Pictures of a stored run as files: frames, contact sheets, what analyses have drawn."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from tiled.client.container import Container
+
+from skywright.display import as_bytes
+from skywright.errors import DataError
+from skywright.store.export.contents import Column, read_contents
+from skywright.store.show import ColumnView, RunView
+
+FRAMES = 12
+MIN_SIDE_PX = 16
+SHEET_WIDTH_PX, LABEL_PX = 1600, 14
+
+
+def write_pictures(
+    run: Container, view: RunView, directory: Path, count: int = FRAMES
+) -> list[Path]:
+    """Write what a terminal cannot show: frames of the run as PNG, and the annotated pictures.
+
+    Parameters
+    ----------
+    run, view
+        The run, and what `view_run` said of it.
+    directory
+        Where to write; made when missing. Files of the same names are replaced.
+    count
+        Frames of each camera, evenly spread over the run, and on its contact sheet.
+
+    Returns
+    -------
+    list of Path
+        The files, contact sheets first.
+
+    Raises
+    ------
+    DataError
+        If frames cannot be read or the directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        copies = [
+            Path(shutil.copy2(path, directory / f"{path.parent.name[:8]}-{path.name}"))
+            for path in view.pictures
+            if path.is_file()
+        ]
+        sheets, frames = [], []
+        for stream in read_contents(run).streams:
+            for column in stream.columns:
+                if holds_pictures(column):
+                    stem = directory / f"{view.summary.uid[:8]}-{stream.name}-{column.name}"
+                    sheet, *singles = _write_frames(column, stem, count)
+                    sheets.append(sheet)
+                    frames += singles
+    except OSError as error:
+        raise DataError(f"{directory}: cannot be written: {error}") from error
+    return [*copies, *sheets, *frames]
+
+
+def holds_pictures(column: Column | ColumnView) -> bool:
+    """Tell whether rows are pictures: grey or RGB, and not the small matrix of a device."""
+    shape = column.shape[1:]
+    is_gray, is_rgb = len(shape) == 2, len(shape) == 3 and shape[2] == 3
+    return (is_gray or is_rgb) and column.shape[0] > 0 and min(shape[:2]) >= MIN_SIDE_PX
+
+
+def read_frame(run: Container, stream: str, key: str, row: int) -> NDArray[np.uint8]:
+    """Read one frame of a camera, as a screen shows it.
+
+    Parameters
+    ----------
+    run
+        tiled client of the run.
+    stream, key
+        Stream and data key of the frames.
+    row
+        From 0.
+
+    Returns
+    -------
+    (H, W) or (H, W, 3) uint8
+
+    Raises
+    ------
+    DataError
+        If there is no such frame or it cannot be read.
+    """
+    where = f"{stream}/{key}"
+    try:
+        node = run[stream].base[key]
+        frames = np.asarray(node.read((slice(row, row + 1),)))
+    except (KeyError, AttributeError) as error:
+        raise DataError(f"{where}: this run has no such frames") from error
+    except httpx.HTTPError as error:
+        raise DataError(f"{where}: the tiled server cannot read frame {row} ({error})") from error
+    if not len(frames):
+        raise DataError(f"{where}: there is no frame {row}; the last is {node.shape[0] - 1}")
+    return as_bytes(frames[0])
+
+
+def _write_frames(column: Column, stem: Path, count: int) -> list[Path]:
+    """Write a contact sheet and single frames of a camera as ``<stem>-....png``."""
+    rows = np.unique(np.linspace(0, column.shape[0] - 1, count).round().astype(int))
+    frames = {int(row): as_bytes(column.read(slice(row, row + 1))[0]) for row in rows}
+    sheet = stem.with_name(f"{stem.name}-sheet.png")
+    _contact_sheet(frames).save(sheet)
+    paths = [sheet]
+    for row, pixels in frames.items():
+        paths.append(stem.with_name(f"{stem.name}-{row:06d}.png"))
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def _contact_sheet(frames: Mapping[int, NDArray[np.uint8]]) -> Image.Image:
+    """Lay frames out in rows, each with its number in the run, about as wide as a screen."""
+    height, width = next(iter(frames.values())).shape[:2]
+    columns = min(len(frames), 4)
+    scale = min(1.0, SHEET_WIDTH_PX / (columns * width))
+    tile = (max(1, int(width * scale)), max(1, int(height * scale)))
+    lines = -(-len(frames) // columns)
+    sheet = Image.new("RGB", (columns * tile[0], lines * (tile[1] + LABEL_PX)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (row, pixels) in enumerate(frames.items()):
+        x, y = i % columns * tile[0], i // columns * (tile[1] + LABEL_PX)
+        sheet.paste(Image.fromarray(pixels).resize(tile), (x, y + LABEL_PX))
+        draw.text((x + 3, y + 1), str(row), fill="black")
+    return sheet

@@ -1,0 +1,100 @@
+"""Does the store really take and give data? Asked with real writes, not with settings."""
+
+import logging
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import httpx
+import numpy as np
+import pyarrow
+from tiled.structures.array import ArrayStructure, BuiltinDtype
+from tiled.structures.core import StructureFamily
+from tiled.structures.data_source import Asset, DataSource, Management
+
+from skywright.errors import ConfigError
+from skywright.store.client import connect
+
+PREFIX = "skywright-probe-"
+FRAME = np.arange(6, dtype="|u1").reshape(1, 2, 3)
+
+log = logging.getLogger(__name__)
+
+
+def check_readable(uri: str, api_key: str, directories: Sequence[Path]) -> None:
+    """Read one tiny frame of each directory through the server.
+
+    tiled accepts an asset outside its readable storage and then fails each read of it, so only
+    a read shows that a directory is served.
+
+    Raises
+    ------
+    ConfigError
+        Naming the directory whose frame did not come back.
+    """
+    client = connect(uri, api_key)
+    for directory in directories:
+        if not os.access(directory, os.W_OK):
+            log.warning("%s: not writable here, so reading from it is not checked", directory)
+            continue
+        path = directory / f"{PREFIX}{uuid.uuid4().hex}.h5"
+        try:
+            with h5py.File(path, "w", libver="latest") as file:
+                file["frame"] = FRAME
+            _read_back(client, path)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _read_back(client: Any, path: Path) -> None:
+    source = DataSource(
+        structure_family=StructureFamily.array,
+        structure=ArrayStructure(
+            data_type=BuiltinDtype.from_numpy_dtype(FRAME.dtype),
+            shape=FRAME.shape,
+            chunks=tuple((n,) for n in FRAME.shape),
+        ),
+        mimetype="application/x-hdf5",
+        parameters={"dataset": "frame", "locking": False},
+        management=Management.external,
+        assets=[
+            Asset(
+                data_uri=f"file://localhost{path}",
+                is_directory=False,
+                parameter="data_uris",
+                num=0,
+            )
+        ],
+    )
+    try:
+        node = client.new(StructureFamily.array, [source], key=path.stem)
+        try:
+            frame = node.read()
+        finally:
+            client.delete_contents(path.stem)
+    except httpx.HTTPError as error:
+        raise ConfigError(
+            f"{path.parent}: tiled does not serve files of this directory ({error}); "
+            "add it to store.readable and start the server again"
+        ) from error
+    if not np.array_equal(frame, FRAME):
+        raise ConfigError(f"{path.parent}: a frame read through tiled differs from its file")
+
+
+def takes_writes(client: Any) -> bool:
+    """Tell whether the server takes a new container with a table now.
+
+    False means that the trouble of a run is the server's (disk full, read-only, wrong key).
+    """
+    key = f"{PREFIX}{uuid.uuid4().hex}"
+    table = pyarrow.table({"seq_num": [1]})
+    try:
+        container = client.create_container(key=key)
+        container.create_appendable_table(table.schema, key="t").append_partition(0, table)
+        client.delete_contents(key, recursive=True, external_only=False)
+    except httpx.HTTPError:
+        return False
+    return True

@@ -1,0 +1,161 @@
+"""Bring everything that was ever journaled into the catalog, however things ended."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tiled.utils import path_from_uri
+
+from skywright.callbacks.journal import SUFFIX
+from skywright.errors import ConfigError, DataError
+from skywright.store.check import differences
+from skywright.store.client import ensure_containers
+from skywright.store.frames import HDF5
+from skywright.store.hdf5_flags import clear_flags
+from skywright.store.ingester import Ingester, only_ingester
+from skywright.store.modern import Modern
+from skywright.store.survey import Survey
+from skywright.store.tail import locked_if_dead, read_lines
+
+WAIT_S = 120.0
+"""A running ingester has this long to take what was given back to it."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a recovery has changed, and what it could not."""
+
+    finished: tuple[str, ...] = ()
+    """Runs whose journal was brought to its end."""
+    restored: tuple[str, ...] = ()
+    """Runs finished before that the catalog lacked or had differently, written again."""
+    closed: tuple[str, ...] = ()
+    """HDF5 files whose writer had died."""
+    aside: tuple[str, ...] = ()
+    """Runs that cannot be written; their journals are in ``journal/aside``."""
+    recording: tuple[str, ...] = ()
+    """Runs that a living process is writing now."""
+
+    @property
+    def changes(self) -> int:
+        """How much is different now: 0 when everything was in place."""
+        return len(self.finished) + len(self.restored) + len(self.closed)
+
+
+def recover(directory: Path, client: Any) -> Report:
+    """Ingest what is left in the journals, and check all finished runs against the catalog.
+
+    Parameters
+    ----------
+    directory
+        The store. When an ingester runs on it, that one is given the work.
+    client
+        tiled's client of the root.
+
+    Returns
+    -------
+    Report
+        A second call right after reports no changes.
+
+    Raises
+    ------
+    AwayError
+        When the server cannot be reached.
+    DataError
+        When a running ingester does not get through.
+    """
+    containers = ensure_containers(client)
+    journals = directory / "journal"
+    files: set[Path] = set()
+    restored = []
+    for path in sorted((journals / "done").glob(f"*{SUFFIX}")):
+        survey = survey_of(path)
+        files |= _files(survey)
+        if _differs(survey, containers):
+            path.rename(journals / path.name)
+            restored.append(path.stem)
+    for path in (journals / "aside").glob(f"*{SUFFIX}"):
+        path.rename(journals / path.name)  # it may work by now
+    waiting = _uids(journals)
+    _drain(directory, client)
+    finished = (waiting & _uids(journals / "done")) - set(restored)
+    for uid in finished:
+        files |= _files(survey_of(journals / "done" / f"{uid}{SUFFIX}"))
+    return Report(
+        finished=tuple(sorted(finished)),
+        restored=tuple(restored),
+        closed=tuple(str(file) for file in sorted(files) if _close(file)),
+        aside=tuple(sorted(_uids(journals / "aside"))),
+        recording=tuple(sorted(_uids(journals))),
+    )
+
+
+def _uids(directory: Path) -> set[str]:
+    """Return the names of the journals in `directory`."""
+    return {path.name.split(SUFFIX)[0] for path in directory.glob(f"*{SUFFIX}*")}
+
+
+def survey_of(path: Path) -> Survey:
+    """Return what a whole journal says."""
+    survey, modern = Survey(), Modern()
+    for line in read_lines(path):
+        for new in modern(line):
+            survey.add(new)
+    return survey
+
+
+def _differs(survey: Survey, containers: Sequence[Any]) -> bool:
+    start = survey.start or {}
+    container = containers[start.get("purpose") == "analysis"]
+    try:
+        found = differences(survey, container[start.get("uid", "")])
+    except KeyError:
+        found = ["the catalog does not have it"]
+    if found:
+        log.warning("run %s is written again: %s", start.get("uid"), "; ".join(found[:5]))
+    return bool(found)
+
+
+def _files(survey: Survey) -> set[Path]:
+    resources = survey.resources.values()
+    return {path_from_uri(r["uri"]) for r in resources if r["mimetype"] == HDF5}
+
+
+def _close(path: Path) -> bool:
+    try:
+        return clear_flags(path)
+    except OSError as error:
+        log.warning("%s: cannot be looked at: %s", path, error)
+        return False
+
+
+def _drain(directory: Path, client: Any) -> None:
+    try:
+        with only_ingester(directory):
+            ingester = Ingester(directory, client)
+            while ingester.sweep():
+                pass
+            return
+    except ConfigError as error:
+        log.info("%s; it gets the work", error)
+    pause = threading.Event()
+    end = time.monotonic() + WAIT_S
+    while left := [path for path in (directory / "journal").glob(f"*{SUFFIX}") if _ended(path)]:
+        if time.monotonic() > end:
+            raise DataError(f"the running ingester has not finished {left[0]} in {WAIT_S:.0f} s")
+        pause.wait(0.1)
+
+
+def _ended(path: Path) -> bool:
+    """Tell whether nobody writes this journal any more."""
+    try:
+        with locked_if_dead(path) as dead:
+            return dead
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,178 @@
+"""What a writer that was killed could not do itself: count its frames, end its run."""
+
+import logging
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from event_model import DocumentNames, schema_validators
+from tiled.utils import path_from_uri
+
+from skywright.callbacks.journal import encode_line
+from skywright.errors import DataError
+from skywright.store.frames import HDF5, open_hdf5
+from skywright.store.hdf5_flags import clear_flags
+from skywright.store.survey import Stream, Survey
+from skywright.store.tail import Tail, locked_if_dead
+
+AREA_DETECTOR_IDENTITY = "/entry/instrument/NDAttributes/NDArrayUniqueId"
+LATE = "_after_last_event"
+"""Ending of the stream for frames of a stream with events whose own event was never recorded."""
+
+log = logging.getLogger(__name__)
+
+Documents = Iterator[tuple[str, dict[str, Any]]]
+
+
+def end_if_dead(path: Path, offset: int, survey: Survey) -> bool:
+    """End the journal of a process that was killed; True when there is more to read in it.
+
+    The files of the run get their consistency flags cleared, frames on disk that no stream
+    datum speaks of get one, and the run gets a stop document with the reason ``interrupted``.
+
+    Parameters
+    ----------
+    path
+        A journal without a stop document.
+    offset
+        Bytes of it that `survey` knows.
+    survey
+        All of the journal so far.
+    """
+    with locked_if_dead(path) as dead:
+        if not dead or survey.stop is not None:
+            return False
+        tail = Tail(path)
+        tail.offset = offset
+        if tail.read():
+            return True  # its last words came between our last look and its death
+        died = path.stat().st_mtime
+        lines = b"".join(encode_line(name, doc) for name, doc in _last_words(survey, died))
+        with path.open("r+b") as file:
+            file.truncate(offset)  # a line that was cut short
+            file.seek(offset)
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+    log.warning("%s: its writer died; the run is closed as interrupted", path)
+    return True
+
+
+def _last_words(survey: Survey, died: float) -> Documents:
+    counts = {name: _rows(stream) for name, stream in survey.streams.items()}
+    names = {stream.descriptor: stream.name for stream in survey.streams.values()}
+    for resources in _by_file(survey).values():
+        rows = rows_on_disk(resources)
+        for resource in resources if rows is not None else []:
+            for name, doc in _unreported(survey, resource, rows or 0):
+                if name == "descriptor":
+                    if doc["uid"] in names:
+                        continue  # of another data key in the same file
+                    names[doc["uid"]] = doc["name"]
+                elif name == "stream_datum":
+                    stream = names[doc["descriptor"]]
+                    counts[stream] = max(counts.get(stream, 0), doc["seq_nums"]["stop"] - 1)
+                yield name, doc
+    assert survey.start is not None
+    stop = {
+        "uid": str(uuid.uuid4()),
+        "time": died,
+        "run_start": survey.start["uid"],
+        "exit_status": "abort",
+        "reason": "interrupted: the process that recorded this run ended without closing it",
+        "num_events": counts,
+    }
+    schema_validators[DocumentNames.stop].validate(stop)
+    yield "stop", stop
+
+
+def _rows(stream: Stream) -> int:
+    rows = [frames.rows_before(float("inf")) for frames in stream.frames.values()]
+    return len(stream.seq_nums()) if stream.internal else max(rows, default=0)
+
+
+def _by_file(survey: Survey) -> dict[str, list[dict[str, Any]]]:
+    files: dict[str, list[dict[str, Any]]] = {}
+    for resource in survey.resources.values():
+        if resource["mimetype"] == HDF5 and "dataset" in resource["parameters"]:
+            files.setdefault(resource["uri"], []).append(resource)
+    return files
+
+
+def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
+    """Return how many whole rows the one file of `resources` has, None when it is not here.
+
+    The identity of a row is written and flushed after all its values, so the shortest dataset
+    counts.
+    """
+    names = {resource["parameters"]["dataset"] for resource in resources}
+    try:
+        clear_flags(path_from_uri(resources[0]["uri"]))
+        with open_hdf5(resources[0]) as file:
+            if AREA_DETECTOR_IDENTITY in file:
+                names.add(AREA_DETECTOR_IDENTITY)
+            return min(int(file[name].shape[0]) for name in names)
+    except (DataError, KeyError, OSError) as error:
+        log.warning("frames of the interrupted run are not counted: %s", error)
+        return None
+
+
+def _unreported(survey: Survey, resource: Mapping[str, Any], rows: int) -> Documents:
+    """Yield a stream datum for the rows on disk that have none.
+
+    Where they would have no event beside them they get a stream of their own.
+    """
+    key, uid = resource["data_key"], resource["uid"]
+    stream = next((s for s in survey.streams.values() if key in s.data_keys), None)
+    if stream is None:
+        return
+    frames = stream.frames.get(key)
+    segments = frames.between(float("-inf"), stream.frames_end()) if frames else []
+    mine = [segment for segment in segments if segment.resource == uid]
+    # Where a key has several files, indices go on from file to file or begin again.
+    first = mine[0].index if mine and len({s.resource for s in segments}) > 1 else 0
+    index = mine[-1].index + mine[-1].rows if mine else 0
+    count = first + rows - index
+    if count <= 0:
+        return
+    if not stream.internal:
+        seq_num = segments[-1].seq_num + segments[-1].rows if segments else 1
+        yield "stream_datum", _datum(uid, stream.descriptor, index, seq_num, count)
+        return
+    late = f"{stream.name}{LATE}"
+    descriptor = f"{stream.descriptor}{LATE}"
+    yield "descriptor", _late_descriptor(survey, stream, descriptor, late)
+    taken = f"{index - first}:{index - first + count}"
+    parameters = dict(resource["parameters"]) | {"slice": taken}
+    yield (
+        "stream_resource",
+        dict(resource) | {"uid": f"{uid}{LATE}", "parameters": parameters},
+    )
+    yield "stream_datum", _datum(f"{uid}{LATE}", descriptor, 0, 1, count)
+
+
+def _late_descriptor(survey: Survey, stream: Stream, uid: str, name: str) -> dict[str, Any]:
+    assert survey.start is not None
+    keys = {key: value for key, value in stream.data_keys.items() if "external" in value}
+    return {
+        "uid": uid,
+        "time": survey.start["time"],
+        "run_start": survey.start["uid"],
+        "name": name,
+        "data_keys": keys,
+        "object_keys": {},
+        "configuration": {},
+        "hints": {},
+    }
+
+
+def _datum(resource: str, descriptor: str, index: int, seq_num: int, rows: int) -> dict[str, Any]:
+    return {
+        "uid": f"{resource}/{index}",
+        "stream_resource": resource,
+        "descriptor": descriptor,
+        "indices": {"start": index, "stop": index + rows},
+        "seq_nums": {"start": seq_num, "stop": seq_num + rows},
+    }

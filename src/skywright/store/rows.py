@@ -1,0 +1,80 @@
+"""Events as rows of a stream's table: converted, each seq_num once, in order."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from skywright.store.columns import Column, convert
+from skywright.store.survey import Stream
+
+
+def stored_data_keys(stream: Stream) -> dict[str, dict[str, Any]]:
+    """Return the data keys of a stream as they are stored: types as learned, shapes known."""
+    return {key: _stored(stream, key) for key in stream.data_keys}
+
+
+def _stored(stream: Stream, key: str) -> dict[str, Any]:
+    data_key = dict(stream.data_keys[key])
+    column = stream.columns.get(key)
+    if "external" in data_key or column is None:
+        return data_key
+    if column.kind == "array":
+        shape = [max(length, 1) for length in column.shape]
+        return data_key | {"dtype": "array", "dtype_numpy": column.dtype, "shape": shape}
+    if data_key["dtype"] != column.kind:
+        data_key.pop("dtype_numpy", None)
+    return data_key | {"dtype": column.kind, "shape": []}
+
+
+def type_notes(stream: Stream) -> list[str]:
+    """Return a remark for each column that is not stored as its descriptor says."""
+    notes = []
+    for key, column in stream.columns.items():
+        promised = stream.data_keys[key]["dtype"]
+        if promised != column.kind:
+            notes.append(
+                f"{stream.name}/{key}: declared {promised}, stored as {column.kind}, "
+                "because of its values"
+            )
+    return notes
+
+
+def as_row(stream: Stream, event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event with each value as its column stores it, a missing one included."""
+    data, times = event["data"], event["timestamps"]
+    columns: dict[str, Column] = stream.columns
+    return {
+        "descriptor": event["descriptor"],
+        "seq_num": event["seq_num"],
+        "time": event["time"],
+        "data": {key: convert(columns[key], data.get(key)) for key in stream.internal},
+        "timestamps": {key: _time(times.get(key)) for key in stream.internal},
+    }
+
+
+def _time(stamp: Any) -> float:
+    return float("nan") if stamp is None else float(stamp)
+
+
+class InOrder:
+    """Let the events of a stream pass in order of seq_num, the last of each only.
+
+    After a resume the RunEngine gives a seq_num again; when the run ends before it has caught
+    up, the numbers in the journal are out of order.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._next = stream.first_seq
+        self._held: dict[int, dict[str, Any]] = {}
+
+    def __call__(self, line: int, event: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the events that may be written now that `event`, on `line`, is there."""
+        if not self._stream.holds(event["seq_num"], line):
+            return
+        self._held[event["seq_num"]] = event
+        while self._held:
+            if self._next in self._held:
+                yield self._held.pop(self._next)
+            elif self._stream.has(self._next):
+                return
+            self._next += 1

@@ -1,0 +1,234 @@
+"""The embedded tiled server: ``python -m skywright.store.server --directory STORE``."""
+
+import argparse
+import asyncio
+import logging
+import os
+import secrets
+import sqlite3
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from sqlalchemy.ext.asyncio import create_async_engine
+from tiled.alembic_utils import stamp_head
+from tiled.catalog.alembic_constants import ALEMBIC_DIR, ALEMBIC_INI_TEMPLATE_PATH
+from tiled.catalog.core import initialize_database
+from tiled.server.app import build_app_from_config
+
+from skywright.config import load_settings
+from skywright.errors import ConfigError, DataError, SkywrightError
+from skywright.http_process import Server
+from skywright.process import announce_ready, end_with_parent, free_port, stand_back
+from skywright.store.table_pool import separate_connections
+
+GRACE_S = 2
+"""Open streams and downloads get this long after SIGTERM."""
+
+CATALOG = "catalog.db"
+
+log = logging.getLogger(__name__)
+
+
+def read_or_make_api_key(directory: Path) -> str:
+    """Return the key of the embedded server of the store `directory`, made at the first call.
+
+    Letters and digits only, as tiled wants it; the file can be read by its owner alone.
+    """
+    path = directory / "tiled" / "api_key"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        key = path.read_text().strip()
+        if not key.isalnum():
+            raise ConfigError(
+                f"{path}: not a key of letters and digits; delete the file for a new one"
+            ) from None
+        return key
+    key = secrets.token_hex(32)
+    with os.fdopen(fd, "w") as file:
+        file.write(key)
+    return key
+
+
+def tiled_config(directory: Path, readable: Sequence[Path]) -> dict[str, Any]:
+    """Return tiled's own configuration of the embedded server.
+
+    Parameters
+    ----------
+    directory
+        The store: catalog, tables and arrays go to its ``tiled``.
+    readable
+        Further directories with assets, beside ``assets`` of the store.
+    """
+    home = directory / "tiled"
+    data = home / "data"
+    for needed in (data, directory / "assets"):
+        needed.mkdir(parents=True, exist_ok=True)
+    tree = {
+        "uri": f"sqlite:///{home / CATALOG}",
+        "writable_storage": [str(data), tables_uri(directory)],
+        "readable_storage": [str(path) for path in (directory / "assets", *readable)],
+    }
+    return {
+        "trees": [{"path": "/", "tree": "catalog", "args": tree}],
+        "authentication": {"single_user_api_key": read_or_make_api_key(directory)},
+        "streaming_cache": {"uri": "memory"},
+        # A write key may register any path of this machine; its bytes stay here all the same.
+        "expose_raw_assets": False,
+        # What the bluesky client asks for: run.documents() and run.validate().
+        "media_types": {
+            "BlueskyRun": {
+                "application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"
+            }
+        },
+        "routers": ["bluesky_tiled_plugins.routers.validator:router"],
+    }
+
+
+def tables_uri(directory: Path) -> str:
+    """Return where tiled keeps the tables of the store `directory`."""
+    return f"duckdb:///{directory / 'tiled' / 'storage.duckdb'}"
+
+
+def make_catalog(directory: Path) -> None:
+    """Make tiled's catalog of the store `directory`, unless it is there.
+
+    tiled would do it in a process of its own, which has to import tiled once more: seconds. It
+    also means to switch the database to write-ahead logging, but does so within a transaction,
+    where SQLite does not take it.
+
+    Raises
+    ------
+    DataError
+        If the file is something else, or in use by another server.
+    """
+    path = directory / "tiled" / CATALOG
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with closing(sqlite3.connect(path)) as database:  # undoes what a killed one left half done
+            database.execute("PRAGMA journal_mode=WAL")
+            if _is_catalog(database):
+                return
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: {error}; expected tiled's catalog, used by nobody") from error
+    make_tables(f"sqlite+aiosqlite:///{path}")
+
+
+def make_tables(uri: str) -> None:
+    """Make the tables of tiled's catalog in an empty database.
+
+    Parameters
+    ----------
+    uri
+        SQLAlchemy's, with an asynchronous driver: ``postgresql+asyncpg://...``.
+    """
+
+    async def make() -> None:
+        engine = create_async_engine(uri)
+        try:
+            await initialize_database(engine)
+        finally:
+            await engine.dispose()
+
+    asyncio.run(make())
+    stamp_head(ALEMBIC_INI_TEMPLATE_PATH, ALEMBIC_DIR, uri)
+
+
+def _is_catalog(database: sqlite3.Connection) -> bool:
+    """Tell whether all of tiled's tables are there; the version is written last."""
+    named = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
+    return bool(
+        database.execute(named).fetchone()
+        and database.execute("SELECT * FROM alembic_version").fetchone()
+    )
+
+
+def _check_directories(readable: Sequence[Path]) -> None:
+    for path in readable:
+        if not path.is_dir() or not os.access(path, os.R_OK | os.X_OK):
+            raise ConfigError(
+                f"store.readable: {path} is not a directory that this process can read; "
+                "make it, or take it out of the configuration"
+            )
+
+
+async def _serve(server: Server, directory: Path, readable: Sequence[Path]) -> int:
+    """Serve until SIGTERM; say so once a real frame has come back through HTTP."""
+    from skywright.store.probe import check_readable
+
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        if serving.done():
+            serving.result()
+            return 1
+        await asyncio.sleep(0.02)
+    uri = f"http://{server.config.host}:{server.config.port}"
+    try:
+        key = read_or_make_api_key(directory)
+        await asyncio.to_thread(check_readable, uri, key, (directory / "assets", *readable))
+    except Exception:
+        server.should_exit = True
+        await serving
+        raise
+    announce_ready(uri=uri)
+    await serving
+    return 0
+
+
+def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) -> int:
+    """Run the embedded server until SIGTERM; the ready line has its ``uri``.
+
+    Raises
+    ------
+    ConfigError
+        When a directory cannot be read through the server.
+    """
+    readable = [path.expanduser().resolve() for path in readable]
+    _check_directories(readable)
+    make_catalog(directory)
+    app = build_app_from_config(tiled_config(directory, readable))
+    separate_connections(tables_uri(directory))
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port or free_port(host),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return asyncio.run(_serve(Server(config), directory, readable))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server from the command line; defaults come from the configuration."""
+    end_with_parent()
+    stand_back()
+    settings = load_settings()
+    parser = argparse.ArgumentParser(prog="skywright.store.server", description=__doc__)
+    parser.add_argument("--directory", type=Path, default=settings.directory, help="the store")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=settings.store.tiled_port, help="0: a free one")
+    parser.add_argument(
+        "--readable",
+        type=Path,
+        nargs="*",
+        default=list(settings.store.readable),
+        help="further directories with assets",
+    )
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=os.environ.get("SKYWRIGHT_LOG_LEVEL", "WARNING"))
+    try:
+        directory = options.directory.expanduser().resolve()
+        return serve(directory, options.host, options.port, options.readable)
+    except SkywrightError as error:
+        log.error("%s", error)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Everything that is known of one run: how it went, what it holds, what was derived from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tiled.client.container import Container
+
+from skywright.errors import DataError
+from skywright.store.client import ANALYSIS, RAW
+from skywright.store.export.contents import Column, RunContents, Stream, read_contents
+from skywright.store.lookup import RunSummary, derived_runs, find_run, summarize
+
+RESULT_STREAM, PICTURES_KEY = "result", "pictures"
+"""Where an analysis says what it found, and which pictures it has drawn, a path a line."""
+
+
+@dataclass(frozen=True)
+class ColumnView:
+    """One data key of a stream."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    units: str | None
+    file: str | None
+    """HDF5 file of an external column."""
+
+
+@dataclass(frozen=True)
+class StreamView:
+    """One event stream; `events` is 0 where all columns are in files."""
+
+    name: str
+    events: int
+    columns: tuple[ColumnView, ...]
+
+
+@dataclass(frozen=True)
+class DerivedView:
+    """One analysis of the run."""
+
+    summary: RunSummary
+    parameters: Mapping[str, Any]
+    results: Mapping[str, Any]
+    """The last value of each scalar result."""
+    pictures: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What `skywright show` shows."""
+
+    summary: RunSummary
+    start: Mapping[str, Any]
+    stop: Mapping[str, Any] | None
+    streams: tuple[StreamView, ...]
+    raw: RunSummary | None
+    """Of a derived run: what it was derived from, None if that is not in this catalog."""
+    analysis: DerivedView | None
+    """Of a derived run: what it found."""
+    derived: tuple[DerivedView, ...]
+    """Of a raw run: its derived runs, newest last."""
+    notes: tuple[str, ...]
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """Annotated pictures and contact sheets of this run and its derived runs."""
+        views = (*self.derived, *((self.analysis,) if self.analysis else ()))
+        return tuple(path for view in views for path in view.pictures)
+
+
+def view_run(client: Container, run: Container, journals: Path | None = None) -> RunView:
+    """Read what there is to show of `run`.
+
+    Parameters
+    ----------
+    client
+        tiled client of the root.
+    run
+        tiled client of the run.
+    journals
+        Directory of the journals, see `lookup.run_status`.
+    """
+    contents = read_contents(run, journals)
+    raw_uid = contents.start.get("raw_uid")
+    container = ANALYSIS if contents.start.get("purpose") == "analysis" else RAW
+    derived = derived_runs(client, contents.start["uid"]) if container == RAW else []
+    metadata = run.item["attributes"]["metadata"]
+    return RunView(
+        summary=summarize(metadata, container, journals),
+        start=contents.start,
+        stop=contents.stop,
+        streams=tuple(_view_stream(stream) for stream in contents.streams),
+        raw=_raw_summary(client, raw_uid, journals) if raw_uid else None,
+        analysis=_view_derived(run, contents, journals) if container == ANALYSIS else None,
+        derived=tuple(
+            _view_derived(each, read_contents(each, journals), journals) for each in derived
+        ),
+        notes=contents.notes,
+    )
+
+
+def final_results(contents: RunContents) -> dict[str, Any]:
+    """Return the last value of each scalar of the stream ``result``; empty before the first."""
+    stream = next((each for each in contents.streams if each.name == RESULT_STREAM), None)
+    if stream is None:
+        return {}
+    return {
+        column.name: column.read(slice(column.shape[0] - 1, None))[0].item()
+        for column in stream.columns
+        if len(column.shape) == 1 and column.shape[0] and not column.external
+        if column.name not in ("seq_num", "time")
+    }
+
+
+def _raw_summary(client: Container, raw_uid: str, journals: Path | None) -> RunSummary | None:
+    try:
+        raw = find_run(client, raw_uid)
+    except DataError:
+        return None
+    return summarize(raw.item["attributes"]["metadata"], RAW, journals)
+
+
+def _view_derived(run: Container, contents: RunContents, journals: Path | None) -> DerivedView:
+    results = final_results(contents)
+    pictures = str(results.pop(PICTURES_KEY, "")).splitlines()
+    return DerivedView(
+        summary=summarize(run.item["attributes"]["metadata"], ANALYSIS, journals),
+        parameters=(contents.start.get("analysis") or {}).get("parameters") or {},
+        results=results,
+        pictures=tuple(Path(path) for path in pictures if path),
+    )
+
+
+def _view_stream(stream: Stream) -> StreamView:
+    events = stream.column("seq_num")
+    return StreamView(
+        name=stream.name,
+        events=events.shape[0] if events else 0,
+        columns=tuple(
+            _view_column(each) for each in stream.columns if each.name not in ("seq_num", "time")
+        ),
+    )
+
+
+def _view_column(column: Column) -> ColumnView:
+    return ColumnView(
+        name=column.name,
+        shape=column.shape,
+        dtype="text" if column.dtype.kind == "U" else str(column.dtype),
+        units=column.data_key.get("units"),
+        file=str(column.asset.file) if column.asset and column.external else None,
+    )

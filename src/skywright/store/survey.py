@@ -1,0 +1,224 @@
+"""What a journal says: streams, column types, which event of a seq_num holds."""
+
+from array import array
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from event_model import EventPage, unpack_event_page
+
+from skywright.store.columns import Column, declared, declared_dtype, widen
+from skywright.store.tail import Line
+
+RESERVED = ("time", "seq_num")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive rows of one file, which belong to consecutive seq_nums."""
+
+    resource: str
+    """uid of the stream resource."""
+    index: int
+    seq_num: int
+    rows: int
+
+
+class Frames:
+    """The rows of a data key's files, each seq_num once, in order of seq_num."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.superseded = False
+
+    def between(self, start: float, stop: float) -> list[Segment]:
+        """Return the rows of the seq_nums from `start` up to, without, `stop`."""
+        parts = []
+        for old in self.segments:
+            low = int(min(max(start - old.seq_num, 0), old.rows))
+            high = int(min(max(stop - old.seq_num, 0), old.rows))
+            if high > low:
+                parts.append(Segment(old.resource, old.index + low, old.seq_num + low, high - low))
+        return parts
+
+    def rows_before(self, stop: float) -> int:
+        """Return how many rows belong to seq_nums below `stop`."""
+        return sum(segment.rows for segment in self.between(float("-inf"), stop))
+
+    def add(self, doc: dict[str, Any]) -> bool:
+        """Take one stream datum; True when it replaces rows that were there."""
+        first, rows = doc["indices"]["start"], doc["indices"]["stop"] - doc["indices"]["start"]
+        new = Segment(doc["stream_resource"], first, doc["seq_nums"]["start"], rows)
+        if rows <= 0:
+            return False
+        last = self.segments[-1] if self.segments else None
+        if last is None or new.seq_num >= last.seq_num + last.rows:
+            if last is not None and _continues(last, new):
+                self.segments[-1] = replace(last, rows=last.rows + rows)
+            else:
+                self.segments.append(new)
+            return False
+        self.superseded = True
+        end = new.seq_num + rows
+        before, after = self.between(float("-inf"), new.seq_num), self.between(end, float("inf"))
+        self.segments = [*before, new, *after]
+        return True
+
+
+def _continues(last: Segment, new: Segment) -> bool:
+    return (last.resource, last.index + last.rows, last.seq_num + last.rows) == (
+        new.resource,
+        new.index,
+        new.seq_num,
+    )
+
+
+@dataclass
+class Stream:
+    """One stream of a run as far as it has been read."""
+
+    name: str
+    descriptor: str
+    """uid of its first descriptor."""
+    data_keys: dict[str, dict[str, Any]]
+    columns: dict[str, Column] = field(default_factory=dict)
+    promised: dict[str, str] = field(default_factory=dict)
+    revision: int = 0
+    """Grows when rows that were right before are not any more."""
+    last_line: array = field(default_factory=lambda: array("q"))
+    """Line of the event that holds, by seq_num - first_seq; 0 where there is none."""
+    first_seq: int = 1
+    frames: dict[str, Frames] = field(default_factory=dict)
+    """By data key: which row of which file belongs to which seq_num."""
+
+    @property
+    def superseded(self) -> bool:
+        """Some file of this stream has rows that a resumed run took again."""
+        return any(frames.superseded for frames in self.frames.values())
+
+    @property
+    def internal(self) -> list[str]:
+        """Keys whose values are in events."""
+        return [key for key, value in self.data_keys.items() if "external" not in value]
+
+    def seq_nums(self) -> list[int]:
+        """Return the seq_nums that have an event, ascending."""
+        return [self.first_seq + i for i, line in enumerate(self.last_line) if line]
+
+    def frames_end(self) -> float:
+        """Return the seq_num from which on rows of files are not shown.
+
+        Where events and files share a stream each event has one row of each file; a row whose
+        event was not recorded would make their lengths differ, and readers fail.
+        """
+        if not self.internal:
+            return float("inf")
+        return self.first_seq + len(self.last_line)
+
+    def holds(self, seq_num: int, line: int) -> bool:
+        """Tell whether the event on `line` is the last one of `seq_num`."""
+        return bool(self.last_line[seq_num - self.first_seq] == line)
+
+    def has(self, seq_num: int) -> bool:
+        """Tell whether an event of `seq_num` is known."""
+        place = seq_num - self.first_seq
+        return 0 <= place < len(self.last_line) and self.last_line[place] != 0
+
+    def add_event(self, line: int, event: dict[str, Any]) -> None:
+        """Note one event: its row, and whether its values fit."""
+        seq_num = event["seq_num"]
+        self._note_row(seq_num, line)
+        data = event["data"]
+        for key in self.internal:
+            old = self.columns.get(key)
+            new = widen(old, data.get(key), self.promised.get(key, ""))
+            if new is not old and new != old:
+                self.columns[key] = new
+                if len(self.last_line) > 1 or self.revision:
+                    self.revision += 1
+
+    def _note_row(self, seq_num: int, line: int) -> None:
+        if not self.last_line:
+            self.first_seq = seq_num
+        if seq_num < self.first_seq:
+            self.last_line = array("q", bytes(8 * (self.first_seq - seq_num))) + self.last_line
+            self.first_seq = seq_num
+        place = seq_num - self.first_seq
+        if place < len(self.last_line):
+            self.revision += 1  # taken again, or out of order
+        else:
+            self.last_line.extend([0] * (place + 1 - len(self.last_line)))
+        self.last_line[place] = line
+
+    def add_frames(self, key: str, doc: dict[str, Any]) -> None:
+        """Note the rows of a file that a stream datum speaks of."""
+        if self.frames.setdefault(key, Frames()).add(doc):
+            self.revision += 1
+
+
+class Survey:
+    """All that is known of a run from the lines of its journal so far."""
+
+    def __init__(self) -> None:
+        self.start: dict[str, Any] | None = None
+        self.stop: dict[str, Any] | None = None
+        self.streams: dict[str, Stream] = {}
+        self.stream_of: dict[str, Stream] = {}
+        self.key_of: dict[str, str] = {}  # stream resource uid -> data key
+        self.resources: dict[str, dict[str, Any]] = {}
+        self.notes: list[str] = []
+
+    def add(self, line: Line) -> None:
+        """Take one line into account; what cannot be understood becomes a note."""
+        if not line.name:
+            self.note(f"line {line.number} of the journal is broken: {line.doc['error']}")
+            return
+        try:
+            self._add(line)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.note(
+                f"line {line.number} of the journal, {line.name}: not understood, left out "
+                f"({type(error).__name__}: {error})"
+            )
+
+    def note(self, text: str) -> None:
+        """Keep one remark for the run's metadata, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def _add(self, line: Line) -> None:
+        name, doc = line.name, line.doc
+        if name == "start":
+            self.start = doc
+        elif name == "stop":
+            self.stop = doc
+        elif name == "descriptor":
+            self._add_descriptor(doc)
+        elif name == "dtypes":
+            self.stream_of[doc["descriptor"]].promised.update(doc["dtype_numpy"])
+        elif name in ("event", "event_page"):
+            for event in unpack(name, doc):
+                self.stream_of[event["descriptor"]].add_event(line.number, event)
+        elif name == "stream_resource":
+            self.key_of[doc["uid"]] = doc["data_key"]
+            self.resources[doc["uid"]] = doc
+        elif name == "stream_datum":
+            stream = self.stream_of[doc["descriptor"]]
+            stream.add_frames(self.key_of[doc["stream_resource"]], doc)
+
+    def _add_descriptor(self, doc: dict[str, Any]) -> None:
+        stream = self.streams.get(doc["name"])
+        if stream is None:
+            stream = self.streams[doc["name"]] = Stream(doc["name"], doc["uid"], doc["data_keys"])
+            for key in stream.internal:
+                stream.promised[key] = declared_dtype(doc["data_keys"][key])
+                column = declared(doc["data_keys"][key])
+                if column is not None:
+                    stream.columns[key] = column
+        self.stream_of[doc["uid"]] = stream
+
+
+def unpack(name: str, doc: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the events of an ``event`` or ``event_page`` document."""
+    if name == "event":
+        return [doc]
+    return [dict(event) for event in unpack_event_page(cast("EventPage", doc))]

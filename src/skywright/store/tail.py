@@ -1,0 +1,98 @@
+"""Reading journals while, and after, somebody writes them."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHUNK_BYTES = 2 << 20
+
+
+@dataclass(frozen=True)
+class Line:
+    """One whole line of a journal; `name` is empty and `doc` has ``error`` when it is broken."""
+
+    number: int
+    name: str
+    doc: dict[str, Any]
+
+
+class Tail:
+    """The whole lines of a journal, from where it was last left.
+
+    Parameters
+    ----------
+    path
+        A journal, open or finished. A last line without its newline is left for later.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+        self.number = 0
+
+    def read(self, end: int | None = None) -> list[Line]:
+        """Return the next lines, about `CHUNK_BYTES` at most; none when there are no more.
+
+        Parameters
+        ----------
+        end
+            Offset in bytes to stop at, the end of some line.
+        """
+        lines = _whole_lines(self.path, self.offset, end)
+        self.offset += sum(map(len, lines))
+        first = self.number + 1
+        self.number += len(lines)
+        return [_parse(number, line) for number, line in enumerate(lines, first)]
+
+
+def _whole_lines(path: Path, offset: int, end: int | None) -> list[bytes]:
+    size = CHUNK_BYTES
+    with path.open("rb") as file:
+        while True:
+            file.seek(offset)
+            wanted = size if end is None else min(size, end - offset)
+            data = file.read(wanted)
+            whole = data.rfind(b"\n") + 1
+            if whole or len(data) < size:
+                return data[:whole].splitlines(keepends=True)
+            size *= 2  # a line longer than the chunk
+
+
+def _parse(number: int, line: bytes) -> Line:
+    try:
+        name, doc = json.loads(line)
+        if isinstance(name, str) and isinstance(doc, dict):
+            return Line(number, name, doc)
+        problem = "not a [name, document] pair"
+    except ValueError as error:
+        problem = str(error)
+    return Line(number, "", {"error": problem})
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Yield each whole line of a journal, in bounded memory."""
+    tail = Tail(path)
+    while lines := tail.read():
+        yield from lines
+
+
+@contextmanager
+def locked_if_dead(path: Path) -> Iterator[bool]:
+    """Hold the writer's lock of a journal if nobody else does; True when it was to be had.
+
+    The writer holds it while the run is open and the kernel frees it with the process, so True
+    on a journal without a stop document means that the writer is dead.
+    """
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        # The file may have been moved to `done` by somebody who held the lock before.
+        yield path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino
