@@ -1,0 +1,1 @@
+"""Protocols of other systems, bytes to objects and back."""

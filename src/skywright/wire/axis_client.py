@@ -1,0 +1,223 @@
+"""Requests to an AXIS camera or video server: one picture, or the stream of pictures."""
+
+import asyncio
+import email.message
+from collections.abc import AsyncGenerator, Generator
+from contextlib import suppress
+
+import httpx
+
+from skywright.errors import ConfigError, DataError, HardwareError
+from skywright.wire.axis_body import PICTURE_TYPES, SIGNATURES, UNTYPED
+from skywright.wire.axis_http import PICTURE_BYTES_MAX
+from skywright.wire.axis_mjpeg import BOUNDARY, MixedReplace, Part
+
+SNAPSHOT_PATH = "/axis-cgi/jpg/image.cgi?camera=1"
+STREAM_PATH = "/axis-cgi/mjpg/video.cgi?camera=1"
+CONNECT_LIMIT_S = 3.0
+UNAUTHORIZED = 401
+
+
+class CameraAuth(httpx.Auth):
+    """Digest authentication (RFC 7616), or basic where the camera offers nothing better.
+
+    Parameters
+    ----------
+    user, password
+        Of the camera.
+    """
+
+    def __init__(self, user: str, password: str) -> None:
+        self._digest = httpx.DigestAuth(user, password)
+        self._basic = httpx.BasicAuth(user, password)
+        self._only_basic = False
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Answer the camera's challenge; a known one is answered before it is made again."""
+        if not self._only_basic:
+            flow = self._digest.auth_flow(request)
+            response = yield next(flow)
+            offers = response.headers.get_list("www-authenticate")
+            wants_digest = any(offer.lower().startswith("digest ") for offer in offers)
+            if response.status_code != UNAUTHORIZED or wants_digest:
+                with suppress(StopIteration):
+                    yield flow.send(response)
+                return
+            self._only_basic = any("basic" in offer.lower() for offer in offers)
+        if self._only_basic:
+            yield from self._basic.auth_flow(request)
+
+
+class _AskAgain(httpx.AsyncHTTPTransport):
+    """Ask once more where the camera has closed a kept connection just as the request came.
+
+    RFC 9112, section 9.3.1, allows it for requests that change nothing, as ours.
+    """
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request, again if an old connection broke before any answer."""
+        is_new = False
+
+        async def look(event: str, facts: object) -> None:
+            nonlocal is_new
+            is_new |= event == "connection.connect_tcp.started"
+
+        request.extensions = {**request.extensions, "trace": look}
+        try:
+            return await super().handle_async_request(request)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            if is_new:
+                raise
+            return await super().handle_async_request(request)
+
+
+def camera_url(url: str, path: str) -> httpx.URL:
+    """Return the address of pictures.
+
+    Parameters
+    ----------
+    url
+        As a person gives it: of the camera, ``http://camera7``, or of its pictures.
+    path
+        What is meant when only the camera is named.
+
+    Raises
+    ------
+    ConfigError
+        If it is no HTTP address.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"{url}: no URL ({error}); expected http://camera/...") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigError(f"{url}: expected http://camera or http://camera{path}")
+    return parsed.join(path) if parsed.path in ("", "/") and not parsed.query else parsed
+
+
+def camera_client(
+    url: httpx.URL, user: str | None = None, password: str | None = None, silence_s: float = 5.0
+) -> httpx.AsyncClient:
+    """Return a client for one camera; it keeps its connection.
+
+    Parameters
+    ----------
+    url
+        A user and password in it hold where the arguments name none.
+    user, password
+        Of the camera; the client asks without them until the camera wants them.
+    silence_s
+        Limit for each read.
+    """
+    user, password = (user, password) if user else (url.username, url.password)
+    return httpx.AsyncClient(
+        auth=CameraAuth(user, password or "") if user else None,
+        timeout=httpx.Timeout(silence_s, connect=min(CONNECT_LIMIT_S, silence_s)),
+        headers={"Accept-Encoding": "identity"},  # pictures are to come as they are
+        trust_env=False,  # a camera is not behind the proxy of the office
+        # Loading the certificates takes longer than a picture.
+        transport=_AskAgain(verify=url.scheme == "https", trust_env=False),
+    )
+
+
+async def get_snapshot(client: httpx.AsyncClient, url: httpx.URL, limit_s: float) -> bytes:
+    """Fetch one picture.
+
+    Returns
+    -------
+    bytes
+        The image file as it came.
+
+    Raises
+    ------
+    HardwareError
+        If the camera cannot be reached, refuses, or has not sent all within `limit_s`.
+    DataError
+        If it sends something else than a picture.
+    """
+    address = shown(url)
+    try:
+        async with asyncio.timeout(limit_s), client.stream("GET", _bare(url)) as answer:
+            _check_status(answer, address)
+            body = bytearray()
+            async for piece in answer.aiter_bytes():
+                body += piece
+                if len(body) > PICTURE_BYTES_MAX:
+                    raise DataError(f"{address}: more than {PICTURE_BYTES_MAX} bytes")
+            kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    except TimeoutError as error:
+        raise HardwareError(f"{address}: no picture within {limit_s:g} s") from error
+    except httpx.HTTPError as error:
+        raise HardwareError(f"{address}: {_reason(error)}") from error
+    typed = kind in PICTURE_TYPES or (kind in UNTYPED and body.startswith(SIGNATURES))
+    if not typed or not body:
+        raise DataError(f"{address}: {len(body)} bytes of {kind or 'no type'}, expected image/jpeg")
+    return bytes(body)
+
+
+async def stream_parts(client: httpx.AsyncClient, url: httpx.URL) -> AsyncGenerator[Part, None]:
+    """Yield the pictures of a motion JPEG stream until it ends.
+
+    Raises
+    ------
+    HardwareError
+        If the camera cannot be reached, refuses, breaks off or falls silent.
+    DataError
+        If it sends something else than a stream.
+    """
+    address = shown(url)
+    try:
+        async with client.stream("GET", _bare(url)) as answer:
+            _check_status(answer, address)
+            stream = MixedReplace(_boundary(answer.headers.get("content-type", ""), address))
+            try:
+                async for piece in answer.aiter_raw():
+                    for part in stream.receive(piece):
+                        yield part
+            finally:
+                cut = stream.end()
+    except httpx.HTTPError as error:
+        raise HardwareError(f"{address}: {_reason(error)}") from error
+    if cut:
+        raise HardwareError(f"{address}: the stream ended {cut} bytes into a picture")
+
+
+def shown(url: httpx.URL) -> str:
+    """Return an address as it may be logged: without user and password."""
+    return str(url.copy_with(username=None, password=None))
+
+
+def _bare(url: httpx.URL) -> httpx.URL:
+    """Return an address without user and password, which httpx would send unasked."""
+    return url.copy_with(username=None, password=None)
+
+
+def _check_status(answer: httpx.Response, address: str) -> None:
+    if answer.status_code == UNAUTHORIZED:
+        given = "these user and password" if answer.request.headers.get("authorization") else "none"
+        raise HardwareError(f"{address}: 401, the camera wants a user and password, not {given}")
+    if answer.has_redirect_location:
+        raise HardwareError(
+            f"{address}: {answer.status_code}, moved to {answer.headers['location']}; name that"
+        )
+    if not answer.is_success:
+        raise HardwareError(f"{address}: {answer.status_code} {answer.reason_phrase}")
+
+
+def _boundary(content_type: str, address: str) -> str:
+    """Return the announced boundary of a stream, the usual one where there is none."""
+    message = email.message.Message()
+    message["Content-Type"] = content_type
+    if content_type and message.get_content_maintype() in ("image", "text"):
+        raise DataError(
+            f"{address}: {content_type}, expected multipart/x-mixed-replace; "
+            "is this the address of single pictures?"
+        )
+    return message.get_boundary() or BOUNDARY
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    """Say what went wrong; some errors of httpx have a name only."""
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer" if isinstance(error, httpx.ConnectTimeout) else "fell silent"
+    return str(error) or type(error).__name__

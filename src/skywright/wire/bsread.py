@@ -1,0 +1,232 @@
+"""bsread, the stream of a free-electron laser: received frames to messages, values to frames.
+
+A message is one pulse: main header, data header, then value and timestamp of each channel. Values
+are decoded when asked for; frames are kept as received, so that a channel can be forwarded byte
+for byte.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from skywright.errors import DataError
+from skywright.wire.bsread_channel import (
+    Channel,
+    decode_timestamp,
+    decode_value,
+    nanoseconds_of,
+    parse_channel,
+)
+from skywright.wire.bsread_compression import COMPRESSIONS, decompress
+from skywright.wire.bsread_encoder import ChannelValue, Encoder, RawChannel, encode
+
+__all__ = [
+    "Channel",
+    "ChannelValue",
+    "Decoder",
+    "Encoder",
+    "HeadlessError",
+    "Message",
+    "RawChannel",
+    "encode",
+]
+
+logger = logging.getLogger(__name__)
+
+HEADERS_KEPT = 32
+"""Data headers remembered by hash: a stream has one, or a few when channels come by modulo."""
+
+EMPTY = b""
+
+
+class HeadlessError(DataError):
+    """A message that begins in the middle: its first frames were lost in the sender."""
+
+
+class Layout(NamedTuple):
+    """What a data header says: the channels and where their frames are."""
+
+    channels: Mapping[str, Channel]
+    frame_of: Mapping[str, int]
+
+
+@dataclass(eq=False, slots=True)
+class Message:
+    """One pulse as it came.
+
+    Attributes
+    ----------
+    pulse_id
+        Of the machine's 100 Hz clock.
+    time_ns
+        Global timestamp, ns since 1970; None when there is none.
+    hash
+        Of the data header, the sender's own; empty when there is none.
+    format_changed
+        The hash is not that of the decoder's message before, or this is the first.
+    channels
+        By name, in the order of the wire.
+    frames
+        As received, headers included.
+    """
+
+    pulse_id: int
+    time_ns: int | None
+    hash: str
+    format_changed: bool
+    channels: Mapping[str, Channel]
+    frames: Sequence[Any] = field(repr=False)
+    _frame_of: Mapping[str, int] = field(repr=False)
+    _values: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def value(self, name: str) -> Any:
+        """Return the value of a channel, decoded at the first call.
+
+        Returns
+        -------
+        Read-only array in the channel's shape and byte order, numpy scalar when it has one
+        element, or str. None when it is missing, empty, or cannot be decoded.
+
+        Raises
+        ------
+        KeyError
+            If there is no such channel.
+        """
+        if name in self._values:
+            return self._values[name]
+        channel = self.channels[name]
+        value, result = self._pair(name)[0], None
+        if len(value):
+            try:
+                result = decode_value(channel, value)
+                if isinstance(result, str | np.ndarray) and not len(result):
+                    result = None
+            except DataError as error:
+                logger.debug("pulse %d: %s: %s", self.pulse_id, name, error)
+        self._values[name] = result
+        return result
+
+    def channel_time_ns(self, name: str) -> int | None:
+        """Return the time of a channel's value, ns since 1970, None when it has none.
+
+        Raises
+        ------
+        KeyError
+            If there is no such channel.
+        """
+        big_endian = self.channels[name].big_endian
+        return decode_timestamp(self._pair(name)[1], big_endian=big_endian)
+
+    def raw(self, name: str) -> RawChannel:
+        """Return a channel as it came, for `Encoder.encode` to send the same bytes again.
+
+        Raises
+        ------
+        KeyError
+            If there is no such channel.
+        """
+        return RawChannel(self.channels[name].as_sent, *self._pair(name))
+
+    def _pair(self, name: str) -> tuple[Any, Any]:
+        """Return value and timestamp frames, both empty when they cannot be this channel's."""
+        at = self._frame_of[name]
+        pair = *self.frames[at : at + 2], EMPTY, EMPTY
+        # A timestamp of another size: a frame was lost before, and this is another's value.
+        return pair[:2] if len(pair[1]) in (0, 16) else (EMPTY, EMPTY)
+
+
+class Decoder:
+    """Messages from frames; parses a data header only when its hash is a new one."""
+
+    def __init__(self) -> None:
+        self._layouts: OrderedDict[str, Layout] = OrderedDict()
+        self._last_hash: str | None = None
+
+    def decode(self, frames: Sequence[Any]) -> Message:
+        """Return the message that multipart frames hold.
+
+        Parameters
+        ----------
+        frames
+            Buffers of bytes, zmq frames among them. They are kept, not copied. Missing frames at
+            the end read as missing values; surplus ones are ignored.
+
+        Raises
+        ------
+        HeadlessError
+            If the first frame is no main header but JSON: frames before it were lost.
+        DataError
+            If the frames are no message of bsread.
+        """
+        if not frames:
+            raise DataError("bsread: a message without frames")
+        header = _json_object(frames[0], "main header")
+        if "pulse_id" not in header:
+            raise HeadlessError(f"bsread: no pulse_id in the first frame ({len(frames)} frames)")
+        pulse_id = header["pulse_id"]
+        if not isinstance(pulse_id, int) or isinstance(pulse_id, bool) or not 0 <= pulse_id < 2**63:
+            raise DataError(f"bsread: pulse_id {pulse_id!r} is no whole number of 63 bits")
+        hash_ = header.get("hash")
+        hash_ = hash_ if isinstance(hash_, str) else ""
+        layout = self._layout(hash_, header.get("dh_compression"), frames, pulse_id)
+        changed, self._last_hash = hash_ != self._last_hash or not hash_, hash_
+        return Message(
+            pulse_id, _global_time(header), hash_, changed, layout.channels, frames, layout.frame_of
+        )
+
+    def _layout(self, hash_: str, compression: Any, frames: Sequence[Any], pulse_id: int) -> Layout:
+        layout = self._layouts.get(hash_) if hash_ else None
+        if layout is not None:
+            return layout
+        if len(frames) < 2:
+            raise DataError(f"bsread: pulse {pulse_id}: no data header, and its hash is a new one")
+        layout = _parse_data_header(frames[1], compression)
+        if not layout.channels:
+            logger.warning("bsread: pulse %d: a data header without channels", pulse_id)
+        self._layouts[hash_] = layout
+        if len(self._layouts) > HEADERS_KEPT:
+            self._layouts.popitem(last=False)
+        return layout
+
+
+def _parse_data_header(frame: Any, compression: Any) -> Layout:
+    compression = compression or "none"
+    if compression not in COMPRESSIONS:
+        raise DataError(f"bsread: dh_compression {compression!r}, expected one of {COMPRESSIONS}")
+    if len(frame) and compression != "none":
+        frame = decompress(frame, compression, 1, None, big_endian=False).data
+    header = _json_object(frame, "data header")
+    entries = header.get("channels") or []
+    if not isinstance(entries, list):
+        raise DataError("bsread: the data header's channels are no list")
+    channels, frame_of = {}, {}
+    for index, entry in enumerate(entries):
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+            channel = parse_channel(entry)
+            channels[channel.name] = channel
+            frame_of[channel.name] = 2 + 2 * index
+        else:
+            logger.warning("bsread: channel %d of the data header has no name", index)
+    return Layout(channels, frame_of)
+
+
+def _json_object(frame: Any, what: str) -> dict[str, Any]:
+    try:
+        header = orjson.loads(memoryview(frame))
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"bsread: the {what} is no JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise DataError(f"bsread: the {what} is no JSON object")
+    return header
+
+
+def _global_time(header: Mapping[str, Any]) -> int | None:
+    stamp = header.get("global_timestamp")
+    if not isinstance(stamp, dict):
+        return None
+    return nanoseconds_of(stamp.get("sec", stamp.get("epoch")), stamp.get("ns", 0))
