@@ -1,0 +1,302 @@
+"""What the picture would be without a mount: border rows cut off, smooth light, noise.
+
+The work is done on a decimated copy of at most about 500 pixels a side: the light is smooth and a
+mount is large, and averaging f x f pixels is what makes a faint fiber stand out of the noise.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from skywright.loop.light import fit_light, quantile
+
+WORK_SIDE_PX = 352  # long side aimed at for the decimated picture
+CELL_PX = 12  # side of the cells in which light is sampled, decimated pixels
+MAX_BORDER_PX = 10  # encoders leave 1 to 6 rows or columns; blur of JPEG adds some
+
+
+@dataclass(frozen=True)
+class Field:
+    """A decimated picture, its light and its noise.
+
+    Attributes
+    ----------
+    deviation : (h, w) float32
+        Smoothed decimated picture minus light; dark things are negative, grey levels.
+    light : (h, w) float32
+        The estimated background, grey levels.
+    noise
+        Robust standard deviation of `deviation` where there is only background, grey levels.
+    step_px
+        Decimation f: pixels of the picture for one of the field.
+    x0_px, y0_px, x1_px, y1_px
+        Part of the picture that the field covers, border rows cut off, upper limits exclusive.
+    level, saturated, sharpness
+        Mean grey level, fraction of pixels at 0..1 or 254..255, 99.5th percentile of the gradient
+        in grey levels per pixel of the field.
+    light_range
+        Range (1st to 99th percentile) of the cell means, grey levels.
+    """
+
+    deviation: NDArray[np.float32]
+    light: NDArray[np.float32]
+    noise: float
+    step_px: int
+    x0_px: int
+    y0_px: int
+    x1_px: int
+    y1_px: int
+    level: float
+    saturated: float
+    sharpness: float
+    light_range: float
+
+    def inside(self, left: int, right: int, top: int, bottom: int) -> "Field":
+        """Cut columns and rows of the field off its four sides."""
+        h, w = self.deviation.shape
+        part = np.s_[top : h - bottom, left : w - right]
+        return replace(
+            self,
+            deviation=np.ascontiguousarray(self.deviation[part]),
+            light=np.ascontiguousarray(self.light[part]),
+            x0_px=self.x0_px + left * self.step_px,
+            y0_px=self.y0_px + top * self.step_px,
+            x1_px=self.x1_px - right * self.step_px,
+            y1_px=self.y1_px - bottom * self.step_px,
+        )
+
+
+def estimate_field(gray: NDArray[np.uint8]) -> Field:
+    """Separate a picture into light and what deviates from it.
+
+    Parameters
+    ----------
+    gray
+        (H, W) uint8 picture, at least 32 x 32.
+
+    Returns
+    -------
+    Field
+    """
+    height, width = gray.shape
+    y0, y1, x0, x1 = border_rows(gray)
+    step = max(1, round(max(height, width) / WORK_SIDE_PX))
+    work, level, saturated = _decimate(gray, y0, y1, x0, x1, step)
+    means, roughness = _cells(work, CELL_PX)
+    cells, noise = fit_light(means, roughness)
+    deviation, light = _subtract(work, cells)
+    noise = _noise(deviation, light, noise)
+    sharpness = _sharpness(work)
+    rows, columns = deviation.shape
+    return Field(
+        deviation=deviation,
+        light=light,
+        noise=float(noise),
+        step_px=step,
+        x0_px=x0,
+        y0_px=y0,
+        x1_px=x0 + columns * step,
+        y1_px=y0 + rows * step,
+        level=float(level),
+        saturated=float(saturated),
+        sharpness=float(sharpness),
+        light_range=quantile(means, 0.99) - quantile(means, 0.01),
+    )
+
+
+def border_rows(gray: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Find the part of a picture inside the encoder's black or white border lines.
+
+    Parameters
+    ----------
+    gray
+        (H, W) uint8 picture.
+
+    Returns
+    -------
+    y0, y1, x0, x1
+        Rows y0..y1-1 and columns x0..x1-1 are picture.
+    """
+    height, width = gray.shape
+    k = MAX_BORDER_PX + 4
+    if min(height, width) < 4 * k:
+        return 0, height, 0, width
+    top = _constant_lines(np.ascontiguousarray(gray[:k]))
+    bottom = _constant_lines(np.ascontiguousarray(gray[: -k - 1 : -1]))
+    left = _constant_lines(np.ascontiguousarray(gray[:, :k].T))
+    right = _constant_lines(np.ascontiguousarray(gray[:, : -k - 1 : -1].T))
+    return top, height - bottom, left, width - right
+
+
+@njit(cache=True)
+def _constant_lines(lines: NDArray[np.uint8]) -> int:
+    """Count the outer lines that are of one level all along and differ from the picture inside.
+
+    `lines` is ordered from the frame edge inwards. A mount crosses the edge with its own level, an
+    encoder's border does not know it.
+    """
+    k, n = lines.shape
+    found = 0
+    for i in range(k - 4):
+        histogram = np.zeros(256, np.int64)
+        for j in range(n):
+            histogram[lines[i, j]] += 1
+        total, median = 0, 0
+        while total + histogram[median] <= n // 2:
+            total += histogram[median]
+            median += 1
+        near = 0
+        for level in range(max(0, median - 8), min(256, median + 9)):
+            near += histogram[level]
+        differ = 0
+        for j in range(n):
+            differ += abs(int(lines[k - 1, j]) - median) > 8
+        if near < 0.9 * n or differ < 0.6 * n:
+            # A line or two of ringing may lie between; only a clean break ends the border.
+            break
+        found = i + 1
+    # The line next to a border is a mixture (resampling, JPEG).
+    return found + 2 if found else 0
+
+
+@njit(cache=True)
+def _decimate(
+    gray: NDArray[np.uint8], y0: int, y1: int, x0: int, x1: int, step: int
+) -> tuple[NDArray[np.float32], float, float]:
+    """Average blocks, smooth by 1-2-1 both ways; also mean and saturated fraction."""
+    h, w = (y1 - y0) // step, (x1 - x0) // step
+    mean = np.empty((h, w), np.float32)
+    total, ends = 0, 0
+    part = np.float32(1.0 / (step * step))
+    sums = np.empty(w * step, np.int32)
+    for i in range(h):
+        # Whole rows first: this is the loop over all pixels, and it is one that vectorizes.
+        sums[:] = 0
+        for di in range(step):
+            line = gray[y0 + i * step + di, x0 : x0 + w * step]
+            low, high = 0, 0
+            for j in range(w * step):
+                sums[j] += line[j]
+                low += line[j] <= 1
+                high += line[j] >= 254
+            ends += low + high
+        for j in range(w):
+            block = 0
+            for dj in range(step):
+                block += sums[j * step + dj]
+            total += block
+            mean[i, j] = block * part
+    rows = np.empty_like(mean)
+    quarter, half = np.float32(0.25), np.float32(0.5)
+    for i in range(h):
+        up, down = max(i - 1, 0), min(i + 1, h - 1)
+        for j in range(w):
+            rows[i, j] = quarter * (mean[up, j] + mean[down, j]) + half * mean[i, j]
+    for i in range(h):
+        for j in range(w):
+            left, right = max(j - 1, 0), min(j + 1, w - 1)
+            mean[i, j] = quarter * (rows[i, left] + rows[i, right]) + half * rows[i, j]
+    count = h * w * step * step
+    return mean, total / count, ends / count
+
+
+@njit(cache=True)
+def _cells(work: NDArray[np.float32], size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and roughness (mean absolute first difference) of cells of `size` pixels a side."""
+    h, w = work.shape
+    rows, columns = max(h // size, 1), max(w // size, 1)
+    means = np.empty((rows, columns))
+    roughness = np.empty((rows, columns))
+    for r in range(rows):
+        i0, i1 = r * h // rows, (r + 1) * h // rows
+        for c in range(columns):
+            j0, j1 = c * w // columns, (c + 1) * w // columns
+            total, rough = 0.0, 0.0
+            for i in range(i0, i1):
+                for j in range(j0, j1):
+                    total += work[i, j]
+                    rough += abs(work[i, j] - work[i, max(j - 1, j0)])
+                    rough += abs(work[i, j] - work[max(i - 1, i0), j])
+            n = (i1 - i0) * (j1 - j0)
+            means[r, c] = total / n
+            roughness[r, c] = rough / n
+    return means, roughness
+
+
+@njit(cache=True)
+def _subtract(
+    work: NDArray[np.float32], cells: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Interpolate the light to the pixels and subtract it."""
+    h, w = work.shape
+    rows, columns = cells.shape
+    light = np.empty((h, w), np.float32)
+    deviation = np.empty((h, w), np.float32)
+    # A pixel's place between cell centers; outside 0..1 at the frame edge: the slope goes on.
+    x = (np.arange(w) + 0.5) * columns / w - 0.5
+    c = np.minimum(np.maximum(x.astype(np.int64), 0), max(columns - 2, 0))
+    fx = (x - c).astype(np.float32)
+    line = np.empty(columns, np.float32)
+    for i in range(h):
+        y = (i + 0.5) * rows / h - 0.5
+        r = min(max(int(y), 0), max(rows - 2, 0))
+        for k in range(columns):
+            line[k] = cells[r, k] + (y - r) * (cells[min(r + 1, rows - 1), k] - cells[r, k])
+        for j in range(w):
+            a, b = line[c[j]], line[min(c[j] + 1, columns - 1)]
+            light[i, j] = a + fx[j] * (b - a)
+            deviation[i, j] = work[i, j] - light[i, j]
+    return deviation, light
+
+
+@njit(cache=True)
+def _noise(
+    deviation: NDArray[np.float32], light: NDArray[np.float32], cell_scatter: float
+) -> float:
+    """Take 1.48 x the median of |deviation| below 3 times itself, from a generous start."""
+    h, w = deviation.shape
+    # Saturated light has no noise: it counts only if there is hardly any other.
+    live = 0
+    for i in range(0, h, 2):
+        for j in range(0, w, 2):
+            live += light[i, j] < 252.0
+    top = 252.0 if live > 0.2 * h * w / 4 else 1e9
+    noise = max(4.0 * cell_scatter, 8.0)
+    for _ in range(3):
+        bound = 3.0 * noise
+        histogram = np.zeros(512, np.int64)
+        n = 0
+        for i in range(0, h, 2):
+            for j in range(0, w, 2):
+                value = abs(deviation[i, j])
+                if value < bound and light[i, j] < top:
+                    histogram[int(value / bound * 511.999)] += 1
+                    n += 1
+        total, k = 0, 0
+        while k < 511 and total + histogram[k] < n / 2:
+            total += histogram[k]
+            k += 1
+        noise = max(1.4826 * (k + 0.5) / 512.0 * bound, 0.05)
+    return noise
+
+
+@njit(cache=True)
+def _sharpness(work: NDArray[np.float32]) -> float:
+    """99.5th percentile of the gradient, to a quarter of a grey level."""
+    h, w = work.shape
+    histogram = np.zeros(512, np.int64)
+    n = 0
+    for i in range(1, h - 1, 2):
+        for j in range(1, w - 1, 2):
+            gx = (work[i, j + 1] - work[i, j - 1]) / 2
+            gy = (work[i + 1, j] - work[i - 1, j]) / 2
+            histogram[min(int(4 * math.sqrt(gx * gx + gy * gy)), 511)] += 1
+            n += 1
+    total, k = 0, 511
+    while k > 0 and total + histogram[k] <= 0.005 * n:
+        total += histogram[k]
+        k -= 1
+    return k / 4.0

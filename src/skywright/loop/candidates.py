@@ -1,0 +1,186 @@
+"""What in a picture may be a mount: objects and groups of objects, alone and joined."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from skywright.loop.background import Field
+from skywright.loop.evidence import CONTACTS, Picture, evidence
+from skywright.loop.objects import JUMP_PX, SIDES, label
+from skywright.loop.parts import Parts, find_parts
+from skywright.loop.silhouette import Outline, seen_from, trace, turned_box
+
+MIN_STRONG_PX = 6  # an object has at least this many pixels above STRONG
+MOST_FLOATING = 3  # objects that touch no border and are tried as a mount of their own
+MOST_ROOTED = 6  # objects tried for each border
+CORE = 0.33  # of its contrast: weaker parts of an object may be something else
+GAP_ALONG, GAP_ACROSS = 0.35, 0.06  # of the frame: farthest that one thing's parts are apart
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A candidate.
+
+    Attributes
+    ----------
+    outline, parts
+        Its outline from one side and what it consists of.
+    evidence
+        See `skywright.loop.evidence`.
+    contrast
+        Grey levels by which its strongest tenth differs from the light.
+    objects
+        Numbers of the objects that it is made of.
+    """
+
+    outline: Outline
+    parts: Parts
+    evidence: dict[str, float]
+    contrast: float
+    objects: frozenset[int]
+
+
+def find_things(field: Field, labels: NDArray[np.int32], stats: NDArray[np.int64]) -> list[Thing]:
+    """List everything that may be a mount, seen from every border that it may enter through.
+
+    These are the objects at each border, large objects that touch none (their stem may be too
+    faint to be seen), and each of them with what lies ahead of it or beside it.
+
+    Parameters
+    ----------
+    field, labels, stats
+        From `skywright.loop.objects.find_objects`.
+
+    Returns
+    -------
+    list of Thing
+    """
+    whole = _look(field, labels, stats)
+    things = []
+    for picture in (whole, _cores(whole)):
+        for side in SIDES:
+            for first in picture.rooted[side] + picture.floating:
+                for members in _groups(picture, side, first):
+                    outline = trace(picture.turned[side], picture.stats, members, side)
+                    things.append(_weigh(picture, outline))
+    return things
+
+
+def _cores(whole: Picture) -> Picture:
+    """Return the same with of each object only what is nearly as strong as its strongest.
+
+    Dust, text and shades that an object has run into are weaker than a mount.
+    """
+    if not any(whole.rooted.values()):
+        return replace(whole, rooted={side: [] for side in SIDES}, floating=[])
+    labels, stats = label(
+        _strong(whole.labels, whole.field.deviation, CORE * whole.contrast), JUMP_PX, 0
+    )
+    cores = _look(whole.field, labels, stats)
+    parents = _parents(labels, whole.labels, len(stats))
+    less = stats[:, 0] < 0.93 * whole.stats[parents, 0]
+    rooted = {side: [k for k in ks if less[k]][:2] for side, ks in cores.rooted.items()}
+    return replace(cores, rooted=rooted, floating=[], parents=parents, whole=whole)
+
+
+@njit(cache=True)
+def _strong(
+    labels: NDArray[np.int32], deviation: NDArray[np.float32], bound: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """3 where an object is stronger than its bound, else 0."""
+    out = np.zeros(labels.shape, np.uint8)
+    for i in range(labels.shape[0]):
+        for j in range(labels.shape[1]):
+            k = labels[i, j]
+            if k and abs(deviation[i, j]) > bound[k]:
+                out[i, j] = 3
+    return out
+
+
+@njit(cache=True)
+def _parents(parts: NDArray[np.int32], labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """Return the number of the object that each part of one belongs to."""
+    out = np.zeros(count, np.int64)
+    for i in range(parts.shape[0]):
+        for j in range(parts.shape[1]):
+            out[parts[i, j]] = labels[i, j]
+    out[0] = 0
+    return out
+
+
+def _look(field: Field, labels: NDArray[np.int32], stats: NDArray[np.int64]) -> Picture:
+    strength = np.abs(field.deviation)
+    real = [k for k in range(1, len(stats)) if stats[k, 1] >= MIN_STRONG_PX]
+    contrast = _contrasts(labels, strength, len(stats))
+    mass = stats[:, 0] * contrast
+    at = {side: [k for k in real if stats[k, 8 + 3 * i] > 0] for i, side in enumerate(SIDES)}
+    rooted = {side: sorted(at[side], key=lambda k: -mass[k])[:MOST_ROOTED] for side in SIDES}
+    loose = [k for k in real if not stats[k, CONTACTS].any()]
+    floating = sorted(loose, key=lambda k: -mass[k])[:MOST_FLOATING]
+    return Picture(
+        field=field,
+        labels=labels,
+        stats=stats,
+        turned={side: seen_from(side, labels) for side in SIDES},
+        strength={side: seen_from(side, strength) for side in SIDES},
+        contrast=contrast,
+        rooted=rooted,
+        floating=floating,
+        parents=np.arange(len(stats)),
+    )
+
+
+@njit(cache=True)
+def _contrasts(
+    labels: NDArray[np.int32], strength: NDArray[np.float32], count: int
+) -> NDArray[np.float64]:
+    """90th percentile of the strength over each object, to half a grey level."""
+    histogram = np.zeros((count, 512), np.int64)
+    h, w = labels.shape
+    for i in range(h):
+        for j in range(w):
+            k = labels[i, j]
+            if k:
+                histogram[k, min(int(2 * strength[i, j]), 511)] += 1
+    out = np.zeros(count)
+    for k in range(1, count):
+        total, level = 0, 511
+        while level > 0 and total + histogram[k, level] <= 0.1 * histogram[k].sum():
+            total += histogram[k, level]
+            level -= 1
+        out[k] = 0.5 * level + 0.25
+    return out
+
+
+def _groups(picture: Picture, side: str, first: int) -> list[tuple[int, ...]]:
+    """Return the object alone, with its best neighbor, and with all of them."""
+    shape = picture.labels.shape
+    across, n = picture.turned[side].shape
+    u0, u1, v0, v1 = turned_box(side, picture.stats[first], shape)
+    near: list[tuple[float, int]] = []
+    if picture.whole is not None:
+        return [(first,)]
+    for k in range(1, len(picture.stats)):
+        if k == first or picture.stats[k, 1] < MIN_STRONG_PX:
+            continue
+        a0, a1, b0, b1 = turned_box(side, picture.stats[k], shape)
+        along = max(a0 - u1, u0 - a1, 0) / n
+        over = max(b0 - v1, v0 - b1, 0) / across
+        larger = picture.stats[k, 0] >= max(0.004 * picture.stats[first, 0], 10)
+        if along < GAP_ALONG and over < GAP_ACROSS and larger and a1 > u0:
+            near.append((picture.stats[k, 0] * picture.contrast[k] * (1 - along / GAP_ALONG), k))
+    near.sort(reverse=True)
+    groups: list[tuple[int, ...]] = [(first,)] + [(first, k) for _, k in near[:2]]
+    if len(near) > 1:
+        groups.append((first, *(k for _, k in near[:4])))
+    return groups
+
+
+def _weigh(picture: Picture, outline: Outline) -> Thing:
+    """Measure what speaks for and against a thing."""
+    parts = find_parts(outline)
+    contrast = float(max(picture.contrast[k] for k in outline.members))
+    objects = frozenset(int(picture.parents[k]) for k in outline.members)
+    return Thing(outline, parts, evidence(picture, outline, parts, contrast), contrast, objects)

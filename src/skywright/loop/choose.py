@@ -1,0 +1,93 @@
+"""Which thing is the mount, through which border it enters, and how sure that is."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.loop.background import Field
+from skywright.loop.candidates import Thing, find_things
+from skywright.loop.classify import classify, measure
+from skywright.loop.parts import Parts
+from skywright.loop.silhouette import Outline, seen_from, without_weak_edges
+from skywright.loop.weights import EVIDENCE
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The mount.
+
+    Attributes
+    ----------
+    outline, parts
+        Its outline from the pin side and what it consists of.
+    kind
+        "nylon", "mitegen" or "pin".
+    kind_odds
+        Logarithm of the odds that it is right.
+    score
+        0..1.
+    contrast
+        Grey levels by which its darkest (or brightest) tenth differs from the light.
+    plain
+        It has no joint: neither a stem nor the end of a pin can be told.
+    """
+
+    outline: Outline
+    parts: Parts
+    kind: str
+    kind_odds: float
+    score: float
+    contrast: float
+    plain: bool
+
+
+def choose(
+    gray: NDArray[np.uint8], field: Field, labels: NDArray[np.int32], stats: NDArray[np.int64]
+) -> Choice | None:
+    """Choose the most probable mount.
+
+    The probability of each thing is that of a conditional logit: exp(w.e) over the sum of all
+    things' and 1, which stands for "none of them"; e is its evidence, w the weights. The score
+    takes the odds squared: what is improbable shall not look like half a mount.
+
+    Parameters
+    ----------
+    gray : (H, W) uint8
+    field, labels, stats
+        From `skywright.loop.objects.find_objects`.
+
+    Returns
+    -------
+    Choice or None
+        None if there is no object at all.
+    """
+    things = find_things(field, labels, stats)
+    if not things:
+        return None
+    odds = np.array([math.exp(min(log_odds(thing), 50.0)) for thing in things])
+    best = things[int(np.argmax(odds))]
+    # Variants of one mount (with a neighbor, its core alone) all speak for it.
+    side = best.outline.side
+    same = np.array([t.outline.side == side and bool(t.objects & best.objects) for t in things])
+    certain = (odds[same].sum() / (odds[~same].sum() + 1.0)) ** 2
+    # Barely above the noise is barely seen.
+    seen = best.contrast / (best.contrast + 3.0 * max(field.noise, 0.3))
+    strength = np.abs(seen_from(side, field.deviation))
+    start = int(best.parts.head_start)
+    kind, kind_odds = classify(measure(gray, best.outline, best.parts, field))
+    return Choice(
+        outline=without_weak_edges(best.outline, strength, start),
+        parts=best.parts,
+        kind=kind,
+        kind_odds=kind_odds,
+        score=float(seen * certain / (certain + 1.0)),
+        contrast=best.contrast,
+        plain=bool(best.evidence["plain"]),
+    )
+
+
+def log_odds(thing: Thing) -> float:
+    """Sum up what speaks for a thing: log of its probability over that of there being none."""
+    return sum(EVIDENCE[name] * value for name, value in thing.evidence.items())

@@ -1,0 +1,341 @@
+"""The classical detector: pin side, tip, box, width, class and score from one picture."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+from skywright.loop.background import Field, estimate_field
+from skywright.loop.choose import Choice, choose
+from skywright.loop.light import quantile
+from skywright.loop.objects import SIDES, find_objects
+from skywright.loop.refine import outermost
+from skywright.loop.silhouette import Outline
+
+CLASS_NAMES = ("none", "nylon", "mitegen", "pin")
+SIDE_NAMES = ("none", *SIDES)
+SIGN_NAMES = ("", "+", "-")
+MIN_SCORE = 0.4  # below it nothing is reported but the score
+BASE_REACH = 0.04  # of the frame: what is broad and reaches less far shows no end
+DARK_LEVEL, FLAT_RANGE = 30.0, 3.0  # grey levels: no light; no structure at all
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What one picture shows; pixels, x to the right, y down, pixel centers at whole numbers.
+
+    Attributes
+    ----------
+    tip_x, tip_y
+        End of the silhouette farthest from the pin side, px; NaN if there is none in view.
+    bbox
+        xmin, ymin, xmax, ymax of the loop or mount head without stem and pin, px; None if there is
+        none. Clipped to the frame.
+    kind
+        "nylon", "mitegen", "pin" (bare pin) or "none".
+    kind_odds
+        Logarithm of the odds that the kind is right, given a mount; 0 for "none". The weight of a
+        picture in the vote of a rotation.
+    width
+        Extent of the head (of a bare pin: of the pin) across the pin's axis, px; NaN if none.
+    side
+        Border through which the mount enters: "left", "right", "top", "bottom"; None if none.
+    score
+        0..1, near 0 for an empty view.
+    pin_base_x, pin_base_y
+        Where the pin (or the body of a mount) ends and the stem begins, px; NaN if out of view.
+    fiber_width
+        Thickness of the stem, px; NaN if there is none.
+    clipped
+        The silhouette leaves the frame elsewhere than on the pin side.
+    tip_in_view, tip_sign
+        False with "+" if the mount reaches past the far edge or nothing is seen, with "-" if only
+        something at the pin side is seen whose end cannot be told; True with "".
+    level, saturated
+        Mean grey level, fraction of pixels at the ends of the scale.
+    contrast
+        Grey levels by which the mount (none: the 99.9th percentile of all) differs from the light.
+    sharpness
+        99.5th percentile of the gradient, grey levels per pixel.
+    noise
+        Standard deviation of the background at the detector's working scale, grey levels.
+    flat
+        Light off or no structure: neither a mount nor an empty view can be told.
+    """
+
+    tip_x: float
+    tip_y: float
+    bbox: tuple[float, float, float, float] | None
+    kind: str
+    kind_odds: float
+    width: float
+    side: str | None
+    score: float
+    pin_base_x: float
+    pin_base_y: float
+    fiber_width: float
+    clipped: bool
+    tip_in_view: bool
+    tip_sign: str
+    level: float
+    saturated: float
+    contrast: float
+    sharpness: float
+    noise: float
+    flat: bool
+
+
+def find_loop(gray: NDArray[np.uint8]) -> Detection:
+    """Find the sample mount in a picture, whatever border it enters through.
+
+    Parameters
+    ----------
+    gray
+        (H, W) uint8 picture, at least 32 x 32.
+
+    Returns
+    -------
+    Detection
+
+    Raises
+    ------
+    DataError
+        If `gray` is not such an array.
+    """
+    if gray.ndim != 2 or gray.dtype != np.uint8 or min(gray.shape) < 32:
+        raise DataError(
+            f"picture: array of shape {gray.shape} and type {gray.dtype}, expected (H, W) uint8 of "
+            "at least 32 x 32; decode it with skywright.loop.picture"
+        )
+    gray = np.ascontiguousarray(gray)
+    field, labels, stats = find_objects(estimate_field(gray))
+    choice = choose(gray, field, labels, stats)
+    if choice is None or choice.score < MIN_SCORE or _is_only_a_base(field, choice):
+        return _nothing(field, choice, bool(stats[:, 1].any()))
+    return _describe(gray, field, choice)
+
+
+def warm_up() -> None:
+    """Compile (or load from the cache) everything that `find_loop` runs."""
+    y, x = np.mgrid[0:240, 0:320]
+    ring = np.abs(np.hypot(x - 160.0, y - 120.0) - 30) < 3
+    stem = (np.abs(y - 120) < 3) & (x < 130)
+    pin = (np.abs(y - 120) < 25) & (x < 60)
+    gray = np.where(ring | stem | pin, 60, 200).astype(np.uint8)
+    # Kernels are compiled for each memory layout, which differs from side to side.
+    for turned in (gray, gray[:, ::-1], gray.T, gray.T[::-1]):
+        find_loop(turned)
+
+
+def to_json(detection: Detection, file: str, ms: float) -> dict[str, Any]:
+    """Turn a detection into the object that `skywright loop find --json` prints.
+
+    Parameters
+    ----------
+    detection
+        Result of `find_loop`.
+    file
+        Name of the picture.
+    ms
+        Time from picture to result.
+
+    Returns
+    -------
+    dict
+        file, tip, bbox, class, width, side, score, ms; null where there is nothing.
+    """
+    d = detection
+    return {
+        "file": file,
+        "tip": [round(d.tip_x, 2), round(d.tip_y, 2)] if d.tip_in_view else None,
+        "bbox": [round(value, 2) for value in d.bbox] if d.bbox else None,
+        "class": d.kind,
+        "width": None if math.isnan(d.width) else round(d.width, 2),
+        "side": d.side,
+        "score": round(d.score, 4),
+        "ms": round(ms, 3),
+    }
+
+
+_CODES: dict[str, tuple[str, ...]] = {
+    "kind": CLASS_NAMES,
+    "side": SIDE_NAMES,
+    "tip_sign": SIGN_NAMES,
+}
+
+
+def as_row(detection: Detection) -> dict[str, np.generic]:
+    """Turn a detection into scalars of fixed type for a file of columns.
+
+    Parameters
+    ----------
+    detection
+        Result of `find_loop`.
+
+    Returns
+    -------
+    dict of numpy scalars
+        The fields of `Detection`: float32, bool_, and uint8 codes for kind, side and tip_sign
+        (places in CLASS_NAMES, SIDE_NAMES, SIGN_NAMES); bbox as xmin, ymin, xmax, ymax, NaN if
+        there is none.
+    """
+    row: dict[str, np.generic] = {}
+    for name, value in asdict(detection).items():
+        if name in _CODES:
+            row[name] = np.uint8(_CODES[name].index("none" if value is None else value))
+        elif name == "bbox":
+            corners = value or (NAN,) * 4
+            names = ("xmin", "ymin", "xmax", "ymax")
+            row.update({key: np.float32(v) for key, v in zip(names, corners, strict=True)})
+        else:
+            row[name] = np.bool_(value) if isinstance(value, bool) else np.float32(value)
+    return row
+
+
+def _nothing(field: Field, choice: Choice | None, objects: bool) -> Detection:
+    """Say that there is no mount, and whether there was light to see one."""
+    dark = field.level < DARK_LEVEL
+    flat = not objects and (
+        dark or field.level > 252 or field.light_range + field.noise < FLAT_RANGE
+    )
+    base = choice is not None and _is_only_a_base(field, choice)
+    return Detection(
+        tip_x=NAN,
+        tip_y=NAN,
+        bbox=None,
+        kind="none",
+        kind_odds=0.0,
+        width=NAN,
+        side=choice.outline.side if choice is not None and base else None,
+        score=choice.score if choice else 0.0,
+        pin_base_x=NAN,
+        pin_base_y=NAN,
+        fiber_width=NAN,
+        clipped=False,
+        tip_in_view=False,
+        tip_sign="-" if base else "+",
+        level=field.level,
+        saturated=field.saturated,
+        contrast=quantile(np.abs(field.deviation[::4, ::4]), 0.999),
+        sharpness=field.sharpness,
+        noise=field.noise,
+        flat=flat,
+    )
+
+
+def _is_only_a_base(field: Field, choice: Choice) -> bool:
+    """Tell a retracted mount: something broad that hardly enters, so that its end is not told."""
+    outline = choice.outline
+    root = outline.contact / outline.across
+    return (
+        choice.plain
+        and not outline.far
+        and outline.reach < BASE_REACH * len(outline.low)
+        and 0.04 < root < 0.9
+        and outline.cut <= 2 * outline.reach
+        and choice.contrast > 10.0 * field.noise
+    )
+
+
+def _leaves_sideways(outline: Outline) -> bool:
+    """Tell a thing that leaves the frame through a lateral border before it comes to its end."""
+    last = slice(max(outline.reach - 2, 0), outline.reach)
+    touches = (outline.low[last] <= 0).any() or (outline.high[last] >= outline.across - 1).any()
+    # The end face of a pin may cross that border; a loop gets narrower towards it.
+    return bool(touches) and outline.width[last].mean() < 0.5 * quantile(outline.width, 0.9)
+
+
+def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detection:
+    """Measure the chosen mount at full resolution."""
+    outline, parts, step = choice.outline, choice.parts, field.step_px
+    frame = _Frame(field, outline.side)
+    end = outermost(gray, field, outline, "tip", parts.head_start)
+    start = float(parts.head_start)
+    n = outline.reach
+    first = min(int(start), n - 1)
+    v0 = outermost(gray, field, outline, "low", start)[1]
+    v1 = outermost(gray, field, outline, "high", start)[1]
+    sees_tip = not outline.far and not _leaves_sideways(outline)
+    if choice.kind == "pin" and _has_end_face(outline):
+        end = end[0], _middle_at_end(outline)
+    u_end = end[0] if sees_tip else float(n)
+    tip = frame.xy(u_end, end[1]) if sees_tip else (NAN, NAN)
+    box = None
+    if choice.kind != "pin" or sees_tip:
+        box = frame.box(float(first), u_end, v0, v1)
+    base = (NAN, NAN)
+    pin_end = parts.pin_end if choice.kind != "pin" else u_end
+    if not math.isnan(pin_end) and pin_end > 0:
+        u = min(int(pin_end), n - 1)
+        base = frame.xy(pin_end, 0.5 * (outline.low[u] + outline.high[u]) + 0.5)
+    return Detection(
+        tip_x=tip[0],
+        tip_y=tip[1],
+        bbox=box,
+        kind=choice.kind,
+        kind_odds=choice.kind_odds,
+        width=(v1 - v0) * step,
+        side=outline.side,
+        score=choice.score,
+        pin_base_x=base[0],
+        pin_base_y=base[1],
+        fiber_width=parts.stem_width * step,
+        clipped=outline.far or outline.cut > 1,
+        tip_in_view=sees_tip,
+        tip_sign="" if sees_tip else "+",
+        level=field.level,
+        saturated=field.saturated,
+        contrast=choice.contrast,
+        sharpness=field.sharpness,
+        noise=field.noise,
+        flat=False,
+    )
+
+
+def _has_end_face(outline: Outline) -> bool:
+    """Tell a blunt end from a round one."""
+    usual = quantile(outline.width, 0.5)
+    # A round end is 54 % as wide 8 % of its width before its tip; a ragged end face is uneven.
+    before = min(max(int(0.08 * usual), 2), outline.reach - 1)
+    return float(outline.width[-1 - before]) > 0.62 * usual
+
+
+def _middle_at_end(outline: Outline) -> float:
+    """Middle of a pin's end face: its flat or ragged end has no single farthest point."""
+    n = outline.reach
+    middle = 0.5 * (outline.low[:n] + outline.high[:n] + 1.0)
+    width = quantile(outline.high[:n] - outline.low[:n], 0.5)
+    # The end itself may be beveled, the far part of the pin is not needed to know its direction.
+    stop = max(n - int(0.15 * width), 1)
+    u = np.arange(max(min(n - int(1.5 * width), stop - 2), 0), stop)
+    if len(u) < 2:
+        return float(middle[-1])
+    slope = float(np.clip(np.polyfit(u, middle[u], 1)[0], -0.1, 0.1))
+    return float(np.median(middle[u] + slope * (n - u)))
+
+
+class _Frame:
+    """From (u, v) of an outline, edges of field pixels at whole numbers, to picture x, y."""
+
+    def __init__(self, field: Field, side: str) -> None:
+        self.field, self.side = field, side
+
+    def xy(self, u: float, v: float) -> tuple[float, float]:
+        f, step = self.field, self.field.step_px
+        if self.side == "left":
+            x, y = f.x0_px + u * step, f.y0_px + v * step
+        elif self.side == "right":
+            x, y = f.x1_px - u * step, f.y0_px + v * step
+        elif self.side == "top":
+            x, y = f.x0_px + v * step, f.y0_px + u * step
+        else:
+            x, y = f.x0_px + v * step, f.y1_px - u * step
+        return x - 0.5, y - 0.5
+
+    def box(self, u0: float, u1: float, v0: float, v1: float) -> tuple[float, float, float, float]:
+        (xa, ya), (xb, yb) = self.xy(u0, v0), self.xy(u1, v1)
+        return min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)

@@ -1,0 +1,205 @@
+"""Pictures with what was found in them drawn in, and sheets of many of them."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from skywright.errors import DataError
+from skywright.loop.detect import Detection
+
+COLORS = {
+    "nylon": (64, 220, 64),
+    "mitegen": (64, 200, 255),
+    "pin": (255, 176, 32),
+    "none": (255, 80, 80),
+}
+TIP_COLOR = (255, 64, 64)
+SHEET_GRAY = 24
+LETTERS = 26  # heights of a letter in the longer side: 13 px in a cell of 360 px on a sheet
+LEAST_FONT_PX = 10
+LABEL_PX = 14  # on a sheet
+WRITERS = (".png", ".jpg", ".jpeg")
+
+
+def annotate(
+    picture: NDArray[np.uint8], detection: Detection, title: str = ""
+) -> NDArray[np.uint8]:
+    """Draw box, tip, end of the pin and a caption into a copy of a picture.
+
+    Parameters
+    ----------
+    picture
+        (H, W) or (H, W, 3) uint8.
+    detection
+        What `skywright.loop.detect.find_loop` found in it.
+    title
+        Put before the caption, e.g. a file name or a frame number.
+
+    Returns
+    -------
+    (H, W, 3) uint8
+    """
+    image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
+    draw = ImageDraw.Draw(image)
+    # Lines and letters grow with the picture, or nothing is seen of them on a sheet.
+    unit = max(1, round(max(image.size) / 500))
+    color = COLORS[detection.kind]
+    if detection.bbox is not None:
+        draw.rectangle(detection.bbox, outline=color, width=unit)
+    if not math.isnan(detection.pin_base_x):
+        _dot(draw, detection.pin_base_x, detection.pin_base_y, 3 * unit, COLORS["pin"])
+    if detection.tip_in_view:
+        _cross(draw, detection.tip_x, detection.tip_y, 9 * unit, unit, TIP_COLOR)
+    text = "\n".join(_lines(title, detection))
+    draw.multiline_text(
+        (4 * unit, 2 * unit),
+        text,
+        fill=color,
+        font=ImageFont.load_default(max(LEAST_FONT_PX, max(image.size) / LETTERS)),
+        stroke_width=max(1, round(max(image.size) / 500)),
+        stroke_fill=(0, 0, 0),
+    )
+    return np.asarray(image)
+
+
+def _lines(title: str, detection: Detection) -> list[str]:
+    """Break title and caption into lines that fit a picture."""
+    words = f"{title} {caption(detection)}".split()
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) < LETTERS * 1.6:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def caption(detection: Detection) -> str:
+    """Say in a few words what was found: class, score, side and what is amiss.
+
+    Parameters
+    ----------
+    detection
+        Result of `find_loop`.
+
+    Returns
+    -------
+    str
+    """
+    if detection.flat:
+        return "flat image"
+    words = [detection.kind, f"{detection.score:.2f}"]
+    if detection.side is not None:
+        words.append(f"from {detection.side}")
+    if detection.clipped:
+        words.append("clipped")
+    if not detection.tip_in_view:
+        words.append(f"tip not in view {detection.tip_sign}")
+    return " ".join(words)
+
+
+def contact_sheet(
+    pictures: Sequence[NDArray[np.uint8]],
+    columns: int = 4,
+    cell_px: int = 360,
+    labels: Sequence[str] = (),
+) -> NDArray[np.uint8]:
+    """Put pictures, scaled down to equal cells, on one sheet, row by row.
+
+    Parameters
+    ----------
+    pictures
+        (H, W, 3) or (H, W) uint8 each, of any sizes.
+    columns
+        Cells in a row.
+    cell_px
+        Width of a cell, px; its height is three quarters of that.
+    labels
+        Written into the upper left corner of each picture, 14 px high; none if empty.
+
+    Returns
+    -------
+    (rows * 3/4 * cell_px, columns * cell_px, 3) uint8
+
+    Raises
+    ------
+    DataError
+        If there is no picture, or the labels are more or fewer than the pictures.
+    """
+    if not pictures:
+        raise DataError("contact sheet: 0 pictures, expected at least one")
+    if labels and len(labels) != len(pictures):
+        raise DataError(
+            f"contact sheet: {len(labels)} labels for {len(pictures)} pictures; expected as many"
+        )
+    columns = min(columns, len(pictures))
+    high = cell_px * 3 // 4
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * cell_px, rows * high), (SHEET_GRAY,) * 3)
+    draw = ImageDraw.Draw(sheet)
+    texts = labels or [""] * len(pictures)
+    for number, (picture, label) in enumerate(zip(pictures, texts, strict=True)):
+        image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
+        image.thumbnail((cell_px - 4, high - 4))
+        left, top = (number % columns) * cell_px, (number // columns) * high
+        corner = left + (cell_px - image.width) // 2, top + (high - image.height) // 2
+        sheet.paste(image, corner)
+        draw.text(
+            (corner[0] + 3, corner[1] + 2),
+            label,
+            fill=(255, 255, 255),
+            font=ImageFont.load_default(LABEL_PX),
+            stroke_width=2,
+            stroke_fill=(0, 0, 0),
+        )
+    return np.asarray(sheet)
+
+
+def write_picture(picture: NDArray[np.uint8], path: str | Path) -> Path:
+    """Write a picture to a PNG or JPEG file.
+
+    Parameters
+    ----------
+    picture
+        (H, W, 3) or (H, W) uint8.
+    path
+        Ends in .png, .jpg or .jpeg.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    DataError
+        If the name has another ending or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITERS:
+        raise DataError(f"{path}: ending {path.suffix!r}, expected one of {', '.join(WRITERS)}")
+    try:
+        Image.fromarray(np.ascontiguousarray(picture)).save(path, quality=90)
+    except OSError as error:
+        raise DataError(f"{path}: cannot write the picture ({error}); check the folder") from error
+    return path
+
+
+def _cross(
+    draw: ImageDraw.ImageDraw, x: float, y: float, arm: int, width: int, color: tuple[int, ...]
+) -> None:
+    """Draw two lines that leave the point itself free to be seen."""
+    for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        start, end = 0.3 * arm, float(arm)
+        draw.line(
+            (x + start * dx, y + start * dy, x + end * dx, y + end * dy), fill=color, width=width
+        )
+
+
+def _dot(
+    draw: ImageDraw.ImageDraw, x: float, y: float, radius: int, color: tuple[int, ...]
+) -> None:
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color, width=2)

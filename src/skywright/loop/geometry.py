@@ -1,0 +1,301 @@
+"""Frames and signs of a sample on a spindle seen by a camera: pixels, goniometer, laboratory.
+
+Picture: x to the right, y down, px, centers of pixels at whole numbers. View frame: `along` the
+spindle from the pin to the tip, `across` it towards growing rows (growing columns for a pin from
+top or bottom), um from pixel (0, 0). Goniometer frame: x = `along`, (y, z) transverse, turning
+with the sample; at the spindle angle phi a point is seen at
+
+    across = axis + y cos(phi) - z sin(phi)
+
+and lies y sin(phi) + z cos(phi) along the beam.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skywright.errors import ConfigError, DataError
+
+Floats = NDArray[np.float64]
+Side = Literal["left", "right", "top", "bottom"]
+SIDES: tuple[Side, ...] = ("left", "right", "top", "bottom")
+UM_PER_PX = 6.7  # square pixels at the middle zoom, where nothing else is said
+WIDTH_PX, HEIGHT_PX = 704, 480  # 4CIF, what the camera sends
+
+
+@dataclass(frozen=True)
+class View:
+    """How the camera sees the spindle at one zoom.
+
+    Parameters
+    ----------
+    um_per_px_x, um_per_px_y : float
+        Size of a pixel in the sample, by columns and by rows, > 0; they differ on old encoders.
+    side : "left", "right", "top" or "bottom"
+        Border through which the pin enters.
+    roll_deg : float
+        Turn of the spindle (and of all that moves with it) in the picture, from `along` towards
+        `across`: a loop far from the pin is seen at larger `across` if it is positive. |roll| < 45.
+    phi_sign : 1 or -1
+        -1 where the motor's angle grows against the sense of the formula above.
+    width_px, height_px : int
+        Size of the picture.
+    target_px : float or None
+        Where the tip shall go along the spindle: a column, a row for a pin from top or bottom;
+        None is the middle of the picture.
+    """
+
+    um_per_px_x: float = UM_PER_PX
+    um_per_px_y: float = UM_PER_PX
+    side: Side = "left"
+    roll_deg: float = 0.0
+    phi_sign: int = 1
+    width_px: int = WIDTH_PX
+    height_px: int = HEIGHT_PX
+    target_px: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("um_per_px_x", "um_per_px_y"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > 0):
+                raise ConfigError(f"view: {name} is {value}, expected a finite number > 0")
+        if self.side not in SIDES:
+            raise ConfigError(f"view: side is {self.side!r}, expected one of {', '.join(SIDES)}")
+        if self.phi_sign not in (1, -1):
+            raise ConfigError(f"view: phi_sign is {self.phi_sign}, expected 1 or -1")
+        if not abs(self.roll_deg) < 45.0:
+            raise ConfigError(f"view: roll_deg is {self.roll_deg}, expected -45..45")
+
+    @property
+    def vertical(self) -> bool:
+        """Whether the spindle stands upright in the picture."""
+        return self.side in ("top", "bottom")
+
+    @property
+    def pixel_um(self) -> float:
+        """Size of a pixel across the spindle."""
+        return self.um_per_px_x if self.vertical else self.um_per_px_y
+
+    @property
+    def target(self) -> float:
+        """Where the tip shall go along the spindle, px."""
+        if self.target_px is not None:
+            return self.target_px
+        return ((self.height_px if self.vertical else self.width_px) - 1) / 2.0
+
+    @property
+    def matrix(self) -> Floats:
+        """(2, 2) float64: (along, across) um from (x, y) px."""
+        roll = np.deg2rad(self.roll_deg)
+        turn_back = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
+        nominal = {
+            "left": [[1.0, 0.0], [0.0, 1.0]],
+            "right": [[-1.0, 0.0], [0.0, 1.0]],
+            "top": [[0.0, 1.0], [1.0, 0.0]],
+            "bottom": [[0.0, -1.0], [1.0, 0.0]],
+        }[self.side]
+        return turn_back @ np.array(nominal) * (self.um_per_px_x, self.um_per_px_y)
+
+
+def to_view(xy_px: ArrayLike, view: View) -> Floats:
+    """Convert points of the picture to the view frame.
+
+    Parameters
+    ----------
+    xy_px : (..., 2) float
+        x, y in px.
+    view : View
+
+    Returns
+    -------
+    (..., 2) float64
+        along, across in um.
+    """
+    return np.asarray(xy_px, dtype=np.float64) @ view.matrix.T
+
+
+def to_picture(along_across_um: ArrayLike, view: View) -> Floats:
+    """Convert points of the view frame to the picture; inverse of `to_view`.
+
+    Parameters
+    ----------
+    along_across_um : (..., 2) float
+        along, across in um.
+    view : View
+
+    Returns
+    -------
+    (..., 2) float64
+        x, y in px.
+    """
+    return np.asarray(along_across_um, dtype=np.float64) @ np.linalg.inv(view.matrix).T
+
+
+def axis_um(axis_px: float, view: View) -> float:
+    """Return `across` of a spindle that crosses the target column at row `axis_px` (or v. v.)."""
+    point = (axis_px, view.target) if view.vertical else (view.target, axis_px)
+    return float(to_view(point, view)[1])
+
+
+def axis_px(axis_across_um: float, view: View) -> float:
+    """Return the row at which the spindle crosses the target column; inverse of `axis_um`.
+
+    For a pin from top or bottom: the column at which it crosses the target row.
+    """
+    by_x, by_y = view.matrix[1]
+    if view.vertical:
+        return float((axis_across_um - by_y * view.target) / by_x)
+    return float((axis_across_um - by_x * view.target) / by_y)
+
+
+def target_um(axis_across_um: float, view: View) -> float:
+    """Return `along` of the point of the spindle to which the tip shall go, um."""
+    crossing = axis_px(axis_across_um, view)
+    point = (crossing, view.target) if view.vertical else (view.target, crossing)
+    return float(to_view(point, view)[0])
+
+
+def to_laboratory(xyz_um: ArrayLike, phi_deg: ArrayLike, phi_sign: int = 1) -> Floats:
+    """Turn points from the goniometer frame to the laboratory.
+
+    Parameters
+    ----------
+    xyz_um : (..., 3) float
+        Goniometer frame, from the axis.
+    phi_deg : (...) float
+        Spindle angle.
+    phi_sign : 1 or -1
+        See `View`.
+
+    Returns
+    -------
+    (..., 3) float64
+        Along the spindle, across it as seen (y cos phi - z sin phi), along the beam
+        (y sin phi + z cos phi); um.
+    """
+    x, y, z = np.moveaxis(np.asarray(xyz_um, dtype=np.float64), -1, 0)
+    phi = np.deg2rad(np.asarray(phi_deg, dtype=np.float64)) * phi_sign
+    cos, sin = np.cos(phi), np.sin(phi)
+    return np.stack(np.broadcast_arrays(x, y * cos - z * sin, y * sin + z * cos), axis=-1)
+
+
+def to_goniometer(along_across_beam_um: ArrayLike, phi_deg: ArrayLike, phi_sign: int = 1) -> Floats:
+    """Turn points from the laboratory to the goniometer frame; inverse of `to_laboratory`."""
+    return to_laboratory(along_across_beam_um, -np.asarray(phi_deg, dtype=np.float64), phi_sign)
+
+
+def observe(xyz_um: ArrayLike, phi_deg: ArrayLike, view: View, axis_row_px: float) -> Floats:
+    """Predict where points are seen.
+
+    Parameters
+    ----------
+    xyz_um : (..., 3) float
+        Goniometer frame; x from the target, y and z from the axis.
+    phi_deg : (...) float
+        Spindle angle.
+    view : View
+    axis_row_px : float
+        Row at which the spindle crosses the target column (column and row for a vertical one).
+
+    Returns
+    -------
+    (..., 2) float64
+        x, y in px.
+    """
+    seen = to_laboratory(xyz_um, phi_deg, view.phi_sign)[..., :2]
+    axis = axis_um(axis_row_px, view)
+    return to_picture(seen + np.array([target_um(axis, view), axis]), view)
+
+
+def stage_moves(offset_um: ArrayLike, stage: ArrayLike) -> Floats:
+    """Return the moves of stages that turn with the sample and bring it to the center.
+
+    Parameters
+    ----------
+    offset_um : (3,) float
+        Sample from the wanted place, goniometer frame.
+    stage : (3, 3) float
+        Column i is the displacement of the sample, goniometer frame in um, by one unit of motor i.
+        Signs, order and units of a beamline's motors are all here.
+
+    Returns
+    -------
+    (3,) float64
+        Relative move of each motor, in its units.
+
+    Raises
+    ------
+    ConfigError
+        If the motors cannot reach all directions.
+    """
+    matrix = np.asarray(stage, dtype=np.float64)
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        raise ConfigError(f"stage matrix: {matrix.tolist()}, expected 3 x 3 finite numbers")
+    if np.linalg.cond(matrix) > 1e6:
+        raise ConfigError(
+            f"stage matrix {matrix.tolist()}: two motors move in one direction; check its columns"
+        )
+    return np.asarray(np.linalg.solve(matrix, -np.asarray(offset_um, dtype=np.float64)))
+
+
+def laboratory_stage_moves(
+    offset_um: ArrayLike, phi_deg: float, stage: ArrayLike, phi_sign: int = 1
+) -> Floats:
+    """Return the moves of stages that stand under the spindle, at its present angle.
+
+    Parameters
+    ----------
+    offset_um : (3,) float
+        Sample from the wanted place, goniometer frame.
+    phi_deg : float
+        Spindle angle during the move.
+    stage : (3, 3) float
+        As in `stage_moves`, but displacements are along, across, along the beam.
+    phi_sign : 1 or -1
+        See `View`.
+
+    Returns
+    -------
+    (3,) float64
+        Relative move of each motor, in its units.
+
+    Raises
+    ------
+    ConfigError
+        If the motors cannot reach all directions.
+    """
+    return stage_moves(to_laboratory(offset_um, phi_deg, phi_sign), stage)
+
+
+def from_two_angles(across_um: ArrayLike, phi_deg: ArrayLike, axis_across_um: float) -> Floats:
+    """Solve for the transverse position from two views, the axis being known.
+
+    Parameters
+    ----------
+    across_um : (2,) float
+        The point as seen, view frame.
+    phi_deg : (2,) float
+        Spindle angles, best 90 deg apart.
+    axis_across_um : float
+        `across` of the axis.
+
+    Returns
+    -------
+    (2,) float64
+        y, z in um.
+
+    Raises
+    ------
+    DataError
+        If the angles are less than 30 deg from the same or the opposite view.
+    """
+    phi = np.deg2rad(np.asarray(phi_deg, dtype=np.float64))
+    if abs(np.sin(phi[1] - phi[0])) < 0.5:
+        raise DataError(
+            f"two views at {np.rad2deg(phi)} deg show the same direction; take them 90 deg apart"
+        )
+    rows = np.stack([np.cos(phi), -np.sin(phi)], axis=1)
+    seen = np.asarray(across_um, dtype=np.float64) - axis_across_um
+    return np.asarray(np.linalg.solve(rows, seen))

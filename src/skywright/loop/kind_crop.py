@@ -1,0 +1,183 @@
+"""Two small pictures of a mount, turned and scaled alike, for the network of the kinds."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from skywright.loop.background import Field
+from skywright.loop.parts import Parts
+from skywright.loop.silhouette import Outline
+
+HEAD_PX, VIEW_PX = 64, 32  # side of the picture of the head, of head with stem and pin
+VIEW_OF_HEAD = 3.0  # extent of the second over that of the first
+ROOM, SLIM = 1.25, 6.0  # around the head; its length counts up to so many widths
+TIP_AT, VIEW_TIP_AT = 0.1, 0.3  # of the head's extent: what is seen beyond the tip
+LEAST_EXTENT_PX = 16.0
+MOST_SAMPLES = 4  # along and across, averaged for one pixel
+MOST_STRENGTH = 2.5  # a reflection shall not drown the rest
+EXTRAS = ("extent", "over_noise", "sign", "of_light", "light", "noise")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A mount with its pin at the left, whatever border it enters through.
+
+    Attributes
+    ----------
+    head : (64, 64, 2) float32
+        The head, tip at the right. First the picture minus light, over the usual strength of the
+        head's strongest lines, -2.5..2.5; then the outline: 1 in the head, 0.5 in stem and pin, 0
+        beside them, -1 out of the frame.
+    view : (32, 32, 2) float32
+        The same three times as far.
+    extras : (6,) float32
+        Size, contrast, light and noise, as in EXTRAS, each about -2..2.
+    """
+
+    head: NDArray[np.float32]
+    view: NDArray[np.float32]
+    extras: NDArray[np.float32]
+
+
+def crop(
+    gray: NDArray[np.uint8], outline: Outline, parts: Parts, field: Field, margin: float = 1.0
+) -> Crop:
+    """Cut a mount out of a picture.
+
+    Parameters
+    ----------
+    gray : (H, W) uint8
+    outline, parts
+        The mount.
+    field
+        Light and noise of the picture.
+    margin
+        Factor on the numbers of pixels; for training, which shifts and scales them after.
+
+    Returns
+    -------
+    Crop
+    """
+    step, end = field.step_px, outline.reach
+    start = min(int(parts.head_start), max(end - 3, 0))
+    across, along = parts.head_width * step, (end - start) * step
+    extent = max(ROOM * max(across, min(along, SLIM * across)), LEAST_EXTENT_PX)
+    near = slice(max(end - max(int(extent / step), 1), 0), end)
+    middle = 0.5 * (int(outline.low[near].min()) + int(outline.high[near].max()) + 1) * step
+    turn = _turn(outline.side, field)
+
+    def cut(count: int, part: float, beyond: float) -> NDArray[np.float32]:
+        n = round(margin * count)
+        out = np.empty((n, n, 2), np.float32)
+        at = end * step + (beyond - 0.5 * part) * extent
+        args = field.light, outline.low, outline.high, turn, start, end, step
+        _sample(gray, *args, at, middle, part * extent / count, out)
+        return out
+
+    head = cut(HEAD_PX, 1.0, TIP_AT)
+    view = cut(VIEW_PX, VIEW_OF_HEAD, VIEW_TIP_AT)
+    noise = max(field.noise, 0.3)
+    room = (len(head) - HEAD_PX) // 2
+    inner = head[room : room + HEAD_PX, room : room + HEAD_PX]
+    strength, sign = _strength(np.ascontiguousarray(inner), max(3.0 * noise, 2.0))
+    light = max(float(field.light[:: 1 + len(field.light) // 8, ::8].mean()), 1.0)
+    for part in (head, view):
+        seen = part[:, :, 0]
+        np.clip(seen / np.float32(strength), -MOST_STRENGTH, MOST_STRENGTH, out=seen)
+    extras = (
+        math.log(extent / 120.0),
+        math.log(strength / noise / 20.0),
+        sign / strength,
+        min(strength / light, 3.0),
+        math.log(light / 100.0),
+        math.log(noise),
+    )
+    return Crop(head, view, np.array(extras, np.float32))
+
+
+def _turn(side: str, field: Field) -> NDArray[np.int64]:
+    """Return x, y at u = v = 0, the steps of x and y for one of u and of v, the limits of u, v."""
+    x0, y0, x1, y1 = field.x0_px, field.y0_px, field.x1_px, field.y1_px
+    lying = side in ("left", "right")
+    limits = (x1 - x0, y1 - y0) if lying else (y1 - y0, x1 - x0)
+    first = {
+        "left": (x0, y0, 1, 0, 0, 1),
+        "right": (x1 - 1, y0, -1, 0, 0, 1),
+        "top": (x0, y0, 0, 1, 1, 0),
+        "bottom": (x0, y1 - 1, 0, -1, 1, 0),
+    }[side]
+    return np.array((*first, *limits, x0, y0), np.int64)
+
+
+@njit(cache=True)
+def _sample(
+    gray: NDArray[np.uint8],
+    light: NDArray[np.float32],
+    low: NDArray[np.int32],
+    high: NDArray[np.int32],
+    turn: NDArray[np.int64],
+    start: int,
+    end: int,
+    step: int,
+    u_mid: float,
+    v_mid: float,
+    pitch: float,
+    out: NDArray[np.float32],
+) -> None:
+    """Fill out (n, n, 2) around (u_mid, v_mid): the mean of pixels minus light, and the outline."""
+    n = out.shape[0]
+    x0, y0, ux, uy, vx, vy, most_u, most_v, left, top = turn
+    samples = min(max(int(pitch + 0.5), 1), MOST_SAMPLES)
+    for i in range(n):
+        v = v_mid + (i + 0.5 - 0.5 * n) * pitch
+        for j in range(n):
+            u = u_mid + (j + 0.5 - 0.5 * n) * pitch
+            if u < 0 or v < 0 or u >= most_u or v >= most_v:
+                out[i, j, 0], out[i, j, 1] = 0.0, -1.0
+                continue
+            total = 0.0
+            for a in range(samples):
+                sv = v + ((a + 0.5) / samples - 0.5) * pitch - 0.5
+                sv = min(max(sv, 0.0), most_v - 1.001)
+                iv = int(sv)
+                fv = sv - iv
+                for b in range(samples):
+                    su = u + ((b + 0.5) / samples - 0.5) * pitch - 0.5
+                    su = min(max(su, 0.0), most_u - 1.001)
+                    iu = int(su)
+                    fu = su - iu
+                    x, y = x0 + ux * iu + vx * iv, y0 + uy * iu + vy * iv
+                    total += (1 - fv) * ((1 - fu) * gray[y, x] + fu * gray[y + uy, x + ux]) + fv * (
+                        (1 - fu) * gray[y + vy, x + vx] + fu * gray[y + uy + vy, x + ux + vx]
+                    )
+            x, y = x0 + ux * int(u) + vx * int(v), y0 + uy * int(u) + vy * int(v)
+            row = min((y - top) // step, light.shape[0] - 1)
+            column = min((x - left) // step, light.shape[1] - 1)
+            out[i, j, 0] = total / (samples * samples) - light[row, column]
+            at, across = int(u) // step, int(v) // step
+            inside = at < end and low[at] <= across <= high[at]
+            out[i, j, 1] = (1.0 if at >= start else 0.5) if inside else 0.0
+
+
+@njit(cache=True)
+def _strength(head: NDArray[np.float32], least: float) -> tuple[float, float]:
+    """Median over the head's columns of the largest difference from the light; the mean of all."""
+    n = head.shape[0]
+    peaks = np.zeros(n)
+    columns, count, total = 0, 0, 0.0
+    for j in range(n):
+        most = -1.0
+        for i in range(n):
+            if head[i, j, 1] == 1.0:
+                most = max(most, abs(head[i, j, 0]))
+                total += head[i, j, 0]
+                count += 1
+        if most >= 0.0:
+            peaks[columns] = most
+            columns += 1
+    if not columns:
+        return least, 0.0
+    return max(np.median(peaks[:columns]), least), total / count

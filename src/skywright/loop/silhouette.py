@@ -1,0 +1,298 @@
+"""Outlines of things in a picture, each seen from a border that it may enter through."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from skywright.loop.objects import SIDES
+
+EDGE_DEPTH = 5  # an edge is as strong as it gets within so many pixels
+WEAK_EDGE = 0.4  # of the usual edge of the thing: what is weaker lies on it
+OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
+LATERAL = {
+    "left": ("top", "bottom"),
+    "right": ("top", "bottom"),
+    "top": ("left", "right"),
+    "bottom": ("left", "right"),
+}
+
+
+@dataclass(frozen=True)
+class Outline:
+    """One or several objects seen from one border, u going from that border inwards, v across.
+
+    All lengths are pixels of the field.
+
+    Attributes
+    ----------
+    side
+        Border through which the thing enters.
+    low, high : (n,) int32
+        First and last v of the thing for each u; low > high beyond its reach.
+    filled : (n,) int32
+        Number of the thing's pixels for each u.
+    start
+        First u at which it is seen: 0 if it touches the border. Up to there `low` and `high` are a
+        straight line, one pixel wide.
+    reach
+        Largest u with the thing, plus 1.
+    across
+        Length of the border, the range of v.
+    contact_low, contact_high, contact
+        First, last and number of v on the border; -1, -1, 0 if it does not touch it.
+    far
+        It touches the opposite border too.
+    cut
+        Length of its contact with the two lateral borders.
+    members
+        Numbers of its objects in the label picture, the one that it was started from first.
+    """
+
+    side: str
+    low: NDArray[np.int32]
+    high: NDArray[np.int32]
+    filled: NDArray[np.int32]
+    start: int
+    reach: int
+    across: int
+    contact_low: int
+    contact_high: int
+    contact: int
+    far: bool
+    cut: int
+    members: tuple[int, ...]
+
+    @property
+    def width(self) -> NDArray[np.int32]:
+        """(reach,) extent across at each u."""
+        return np.maximum(self.high[: self.reach] - self.low[: self.reach] + 1, 1)
+
+
+def seen_from(side: str, picture: NDArray) -> NDArray:
+    """Turn a picture so that `side` becomes its left border (axis 1 is u, axis 0 is v)."""
+    if side == "left":
+        return picture
+    if side == "right":
+        return picture[:, ::-1]
+    return picture.T if side == "top" else picture[::-1].T
+
+
+def turned_box(side: str, stats: NDArray[np.int64], shape: tuple[int, int]) -> tuple[int, ...]:
+    """Return u0, u1, v0, v1 (inclusive) of an object in an (h, w) picture, seen from `side`."""
+    y0, y1, x0, x1 = (int(value) for value in stats[2:6])
+    h, w = shape
+    if side == "left":
+        return x0, x1, y0, y1
+    if side == "right":
+        return w - 1 - x1, w - 1 - x0, y0, y1
+    if side == "top":
+        return y0, y1, x0, x1
+    return h - 1 - y1, h - 1 - y0, x0, x1
+
+
+def trace(
+    turned: NDArray[np.int32],
+    stats: NDArray[np.int64],
+    members: tuple[int, ...],
+    side: str,
+) -> Outline:
+    """Trace the outline of some objects taken as one thing.
+
+    Parameters
+    ----------
+    turned : (across, n) int32
+        Label picture seen from `side`, C contiguous.
+    stats
+        From `skywright.loop.objects.find_objects`.
+    members
+        Numbers of the objects.
+    side
+        Border through which the thing enters.
+
+    Returns
+    -------
+    Outline
+    """
+    shape = turned.shape if side in ("left", "right") else turned.shape[::-1]
+    boxes = np.array([turned_box(side, stats[k], shape) for k in members])
+    wanted = np.zeros(len(stats), np.bool_)
+    wanted[list(members)] = True
+    u0, u1 = int(boxes[:, 0].min()), int(boxes[:, 1].max())
+    low, high, filled = _limits(
+        turned, wanted, u0, u1, int(boxes[:, 2].min()), int(boxes[:, 3].max())
+    )
+    _straighten(low[: u1 + 1], high[: u1 + 1], u0)
+    _reach_to_frame(low[: u1 + 1], high[: u1 + 1], turned.shape[0])
+    _mend(low[: u1 + 1], high[: u1 + 1], max((u1 + 1) // 30, 3))
+    touch = {name: stats[list(members), 6 + 3 * i : 9 + 3 * i] for i, name in enumerate(SIDES)}
+    here = touch[side][touch[side][:, 2] > 0]
+    return Outline(
+        side=side,
+        low=low,
+        high=high,
+        filled=filled,
+        start=u0,
+        reach=u1 + 1,
+        across=turned.shape[0],
+        contact_low=int(here[:, 0].min()) if len(here) else -1,
+        contact_high=int(here[:, 1].max()) if len(here) else -1,
+        contact=int(here[:, 2].sum()),
+        far=bool(touch[OPPOSITE[side]][:, 2].any()),
+        cut=int(sum(touch[name][:, 2].sum() for name in LATERAL[side])),
+        members=members,
+    )
+
+
+def without_weak_edges(outline: Outline, strength: NDArray[np.float32], start: int) -> Outline:
+    """Cut off what lies on the edges of a thing and is much weaker than they are: dirt, shades.
+
+    Parameters
+    ----------
+    outline
+        The thing.
+    strength : (across, n) float32
+        Deviation from the light, without sign, seen from its side.
+    start
+        u from which on it is done.
+
+    Returns
+    -------
+    Outline
+    """
+    low, high = outline.low.copy(), outline.high.copy()
+    _trim(strength, low, high, start, outline.reach)
+    return replace(outline, low=low, high=high)
+
+
+@njit(cache=True)
+def _trim(
+    strength: NDArray[np.float32],
+    low: NDArray[np.int32],
+    high: NDArray[np.int32],
+    start: int,
+    reach: int,
+) -> None:
+    """Move each limit inwards to where the strength is that of a usual edge on its side."""
+    across = strength.shape[0]
+    for side in range(2):
+        peaks = np.zeros(reach - start)
+        for u in range(start, reach):
+            v = low[u] if side == 0 else high[u]
+            for k in range(min(EDGE_DEPTH, high[u] - low[u] + 1)):
+                peaks[u - start] = max(peaks[u - start], strength[v + k if side == 0 else v - k, u])
+        if len(peaks) < 8:
+            continue
+        least = WEAK_EDGE * np.median(peaks)
+        for u in range(start, reach):
+            if peaks[u - start] >= least or low[u] <= 0 or high[u] >= across - 1:
+                continue
+            a, b = low[u], high[u]
+            while a <= b and strength[a if side == 0 else b, u] < least:
+                if side == 0:
+                    a += 1
+                else:
+                    b -= 1
+            if b - a > (high[u] - low[u]) // 2:
+                low[u], high[u] = a, b
+
+
+@njit(cache=True)
+def _limits(
+    labels: NDArray[np.int32], wanted: NDArray[np.bool_], u0: int, u1: int, v0: int, v1: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """First and last row and the number of pixels of the wanted objects in each column."""
+    h, w = labels.shape
+    low = np.full(w, h, np.int32)
+    high = np.full(w, -1, np.int32)
+    filled = np.zeros(w, np.int32)
+    for i in range(v0, v1 + 1):
+        for j in range(u0, u1 + 1):
+            if wanted[labels[i, j]]:
+                low[j] = min(low[j], i)
+                high[j] = i
+                filled[j] += 1
+    return low, high, filled
+
+
+@njit(cache=True)
+def _straighten(low: NDArray[np.int32], high: NDArray[np.int32], start: int) -> None:
+    """Draw a straight line, 1 pixel wide, up to `start` and through gaps."""
+    if start:
+        middle = (low[start] + high[start]) // 2
+        low[:start], high[:start] = middle, middle
+    last = max(start - 1, 0)
+    for u in range(start, len(low)):
+        if high[u] < low[u]:
+            continue
+        if u > last + 1:
+            a, b = 0.5 * (low[last] + high[last]), 0.5 * (low[u] + high[u])
+            for k in range(last + 1, u):
+                low[k] = int(a + (b - a) * (k - last) / (u - last))
+                high[k] = low[k]
+        last = u
+
+
+@njit(cache=True)
+def _reach_to_frame(low: NDArray[np.int32], high: NDArray[np.int32], across: int) -> None:
+    """Extend the outline to a lateral border where the thing has left the frame through it.
+
+    A strand that comes in through the border left through it before; between the two, or from the
+    first column on, the thing goes on out of the frame.
+    """
+    n = len(low)
+    jump = max(across // 20, 4)
+    last_low, last_high = -1, -1
+    for u in range(n):
+        if low[u] <= 0:
+            if u > last_low + 1 and low[u - 1] - low[u] > jump:
+                low[last_low + 1 : u] = 0
+            last_low = u
+        if high[u] >= across - 1:
+            if u > last_high + 1 and high[u] - high[u - 1] > jump:
+                high[last_high + 1 : u] = across - 1
+            last_high = u
+
+
+@njit(cache=True)
+def _mend(low: NDArray[np.int32], high: NDArray[np.int32], half: int) -> None:
+    """Close gaps of one strand and cut off dirt that sticks to an outline.
+
+    Where one limit jumps inwards over up to 2 `half` columns and the other does not, a strand of
+    the loop is too faint there to be seen; a stem between pin and loop narrows on both sides. A
+    bump as narrow, but higher than a tenth of the extent, is dirt on the optics or an ice needle.
+    """
+    n = len(low)
+    lows, highs = low.copy(), high.copy()
+    out_low, in_low = _spans(-lows, half)
+    out_high, in_high = _spans(highs, half)
+    for k in range(n):
+        tolerance = 2 + (highs[k] - lows[k]) // 10
+        if out_high[k] - highs[k] <= 1 and -out_low[k] < lows[k] - tolerance:
+            low[k] = -out_low[k]
+        elif out_low[k] + lows[k] <= 1 and out_high[k] > highs[k] + tolerance:
+            high[k] = out_high[k]
+        if k < n - 2 * half and lows[k] < -in_low[k] - tolerance:
+            low[k] = -in_low[k]
+        if k < n - 2 * half and highs[k] > in_high[k] + tolerance:
+            high[k] = in_high[k]
+
+
+@njit(cache=True)
+def _spans(limit: NDArray[np.int32], half: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Morphological closing and opening of a limit over 2 half + 1 columns."""
+    dilated, eroded = _extreme(limit, half, 1), _extreme(limit, half, -1)
+    return _extreme(dilated, half, -1), _extreme(eroded, half, 1)
+
+
+@njit(cache=True)
+def _extreme(values: NDArray[np.int32], half: int, sign: int) -> NDArray[np.int32]:
+    """Take the running maximum (sign 1) or minimum (-1) over 2 half + 1 values."""
+    n = len(values)
+    out = values.copy()
+    for k in range(n):
+        for i in range(max(k - half, 0), min(k + half + 1, n)):
+            if sign * values[i] > sign * out[k]:
+                out[k] = values[i]
+    return out
