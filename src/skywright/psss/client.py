@@ -1,0 +1,173 @@
+"""A client of the REST API, ours or the old service's."""
+
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import numpy as np
+import orjson
+from numpy.typing import ArrayLike
+
+from skywright.errors import ConfigError, DataError, HardwareError
+
+TIMEOUT_S = 10.0
+UPLOAD_TIMEOUT_S = 60.0
+
+
+class RefusedError(DataError, ValueError):
+    """The service answered that it refuses; a `ValueError` too, as the old client raised."""
+
+
+class Client:
+    """Talks to a PSSS service.
+
+    Parameters
+    ----------
+    address
+        ``http://host:port``.
+    timeout_s
+        Time that the service may keep silent; an upload may take a minute.
+
+    Raises
+    ------
+    ConfigError
+        If the address is not one.
+
+    Notes
+    -----
+    All methods raise `RefusedError` with the service's reason when it refuses, `HardwareError` when
+    it cannot be reached or keeps silent, and `DataError` when it answers something that is not its
+    API's.
+
+    Examples
+    --------
+    >>> client = Client("http://127.0.0.1:12000")
+    >>> client.get_address()
+    'http://127.0.0.1:12000'
+    """
+
+    def __init__(
+        self, address: str = "http://127.0.0.1:12000", timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self._address = address.rstrip("/")
+        if not self._address.startswith(("http://", "https://")):
+            raise ConfigError(f"address {address!r}: expected http://HOST:PORT")
+        # The service is on the beamline's own network, where a proxy cannot help.
+        self._http = httpx.Client(timeout=timeout_s, trust_env=False)
+
+    def get_address(self) -> str:
+        """Return the address of the service."""
+        return self._address
+
+    def start(self) -> str:
+        """Start the processing; return the state, ``processing``."""
+        return str(self._ask("POST", "/start")["status"])
+
+    def stop(self) -> str:
+        """Stop the processing; return the state, ``stopped``."""
+        return str(self._ask("POST", "/stop")["status"])
+
+    def get_status(self) -> str:
+        """Return ``stopped`` or ``processing``."""
+        return str(self._ask("GET", "/status")["status"])
+
+    def get_roi(self) -> tuple[int, int]:
+        """Return the rows (ymin, ymax) that are summed, (0, 0) for all; our service only."""
+        answer = self._ask("GET", "/status")
+        ymin, ymax = self._field(answer, "roi", "/status")
+        return int(ymin), int(ymax)
+
+    def get_statistics(self) -> dict[str, Any]:
+        """Return what was processed and sent since the last start; {} before the first one."""
+        answer = self._ask("GET", "/statistics")
+        return dict(self._field(answer, "statistics", "/statistics"))
+
+    def get_parameters(self) -> dict[str, Any]:
+        """Return the parameters; ``background`` is the name of the one in use, or empty."""
+        answer = self._ask("GET", "/parameters")
+        return dict(self._field(answer, "parameters", "/parameters"))
+
+    def set_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Change parameters, all or none of them; return all that there are now."""
+        answer = self._ask("POST", "/parameters", orjson.dumps(parameters))
+        return dict(self._field(answer, "parameters", "/parameters"))
+
+    def set_background(self, filename: str = "", data: ArrayLike | None = None) -> str:
+        """Set the picture that is subtracted, or clear it.
+
+        Parameters
+        ----------
+        filename
+            Its name, a label only: no file is read.
+        data
+            (rows, columns), 0 to 65535, fractions are cut; None clears.
+
+        Returns
+        -------
+        str
+            ``ok``.
+
+        Raises
+        ------
+        DataError
+            If `data` is no picture of numbers.
+        """
+        pixels = None if data is None else np.ascontiguousarray(data)
+        if pixels is not None and (pixels.ndim != 2 or pixels.dtype.kind not in "biuf"):
+            raise DataError(
+                f"background of shape {pixels.shape} and dtype {pixels.dtype}: "
+                "expected a picture (rows, columns) of numbers"
+            )
+        if pixels is not None and not pixels.dtype.isnative:
+            pixels = pixels.astype(pixels.dtype.newbyteorder("="))
+        body = orjson.dumps(
+            {"filename": filename, "data": pixels}, option=orjson.OPT_SERIALIZE_NUMPY
+        )
+        return str(self._ask("POST", "/background", body, UPLOAD_TIMEOUT_S)["state"])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        name = f"{method} {self._address}{path}"
+        timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            reply = self._http.request(
+                method, self._address + path, content=body, headers=headers, timeout=timeout
+            )
+        except httpx.TimeoutException as error:
+            raise HardwareError(f"{name}: no answer in time; is the service overloaded?") from error
+        except httpx.HTTPError as error:
+            raise HardwareError(f"{name}: {error}; does the service run there?") from error
+        try:
+            answer = orjson.loads(reply.content)
+        except orjson.JSONDecodeError as error:
+            raise DataError(
+                f"{name}: HTTP {reply.status_code}, not JSON; is this a PSSS service?"
+            ) from error
+        if not isinstance(answer, dict) or "state" not in answer or "status" not in answer:
+            raise DataError(f"{name}: an answer without state and status; is this a PSSS service?")
+        if answer["state"] != "ok":
+            raise RefusedError(str(answer["status"]))
+        return answer
+
+    @staticmethod
+    def _field(answer: dict[str, Any], field: str, path: str) -> Any:
+        if field not in answer:
+            raise DataError(f"{path}: an answer without {field}")
+        return answer[field]

@@ -1,0 +1,52 @@
+"""What a run's configuration of the spectrometer says to the analysis of its spectra."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MARK = "signal_per_row"
+"""A key that only the spectrometer has: what is before it is the device's name."""
+SAME = ("smoothing", "fit", "weighting", MARK)
+
+
+def spectra_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of `skywright.psss.analysis.SpectrumStatistics` for a run.
+
+    Parameters
+    ----------
+    configuration
+        Of the devices, by data key; that of the spectrometer has ``NAME_width``, ``NAME_height``,
+        ``NAME_axis`` (coefficients, empty: pixels), and settings of the processing.
+
+    Returns
+    -------
+    dict
+        Empty if no spectrometer is in the configuration.
+    """
+    values = _of_device(configuration)
+    found = {name: values[name] for name in SAME if name in values}
+    for name, parameter in (("width", "columns"), ("height", "rows")):
+        if values.get(name):
+            found[parameter] = int(values[name])
+    axis = values.get("axis")
+    if axis is not None and len(axis):
+        found["axis"] = [float(coefficient) for coefficient in axis]
+    return found
+
+
+def picture_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of `skywright.psss.analysis.PictureSpectra`: the ROI too, but no background."""
+    values = _of_device(configuration)
+    roi = {"roi": [int(values[f"roi_{edge}"]) for edge in ("ymin", "ymax")]} if values else {}
+    return {**spectra_parameters(configuration), **roi}
+
+
+def _of_device(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spectrometer's values without its name; nothing if there is not one of it."""
+    devices = [key.removesuffix(MARK) for key in configuration if key.endswith(f"_{MARK}")]
+    if len(devices) != 1:
+        return {}
+    return {
+        key.removeprefix(devices[0]): value
+        for key, value in configuration.items()
+        if key.startswith(devices[0])
+    }

@@ -1,0 +1,40 @@
+"""Results between threads for those who only look: the newest pushes out what was not fetched."""
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Feed(Generic[T]):
+    """A short queue that never makes its writer wait.
+
+    Parameters
+    ----------
+    depth
+        Items that may wait; a further one pushes out the oldest.
+
+    Attributes
+    ----------
+    dropped
+        Items that were pushed out.
+    """
+
+    def __init__(self, depth: int = 1) -> None:
+        self.dropped = 0
+        self._fresh = threading.Condition()
+        self._items: deque[T] = deque(maxlen=depth)
+
+    def offer(self, item: T) -> None:
+        """Take an item; it never waits."""
+        with self._fresh:
+            self.dropped += len(self._items) == self._items.maxlen
+            self._items.append(item)
+            self._fresh.notify()
+
+    def get(self, limit_s: float) -> T | None:
+        """Return the oldest item that was not fetched; None when there is none for `limit_s`."""
+        with self._fresh:
+            self._fresh.wait_for(lambda: self._items, limit_s)
+            return self._items.popleft() if self._items else None

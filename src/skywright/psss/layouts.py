@@ -1,0 +1,347 @@
+"""What recordings of pulses hold: every spectrum with its fit, and pictures as the camera has them.
+
+A file of spectra has a row for each pulse, whatever became of it; what it was made with is in
+``NAME.settings.h5``, a row for each settings number.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skywright.psss.processing import AxisUnit, FitStatus
+from skywright.psss.results import Result, background_applied
+from skywright.psss.settings import BackgroundMode, Fit, Smoothing, Weighting
+from skywright.records import Column, ColumnWriter
+
+EPICS_EPOCH_S = 631_152_000
+"""1990-01-01 in Unix seconds."""
+
+DATA, FIT, MADE = "/entry/data", "/entry/fit", "/entry/made_with"
+PULSE_ID, SPECTRUM = f"{DATA}/pulse_id", f"{DATA}/spectrum"
+TIME, TIME_NS = f"{DATA}/time", f"{DATA}/time_ns"
+STATUS, UNIT = f"{FIT}/status", f"{FIT}/unit"
+FIGURES = (
+    *("center", "fwhm", "center_error", "fwhm_error", "offset", "amplitude", "com", "std"),
+    *("quantile_width", "relative_width", "intensity", "chi2", "quality"),
+)
+"""Fields of a `Spectrum` that are columns of floating-point numbers, NaN where there is none."""
+UNITS = {
+    **dict.fromkeys(("offset", "amplitude", "intensity"), "counts"),
+    "relative_width": "per mille",
+    "chi2": "",
+    "quality": "",
+}
+"""Of the figures that are not in the axis' unit."""
+SPECTRA_PER_CHUNK = 8
+
+SETTINGS_NUMBER, AXIS = "/entry/settings_number", "/entry/axis"
+_CHOICES = {
+    "background_mode": BackgroundMode,
+    "smoothing": Smoothing,
+    "fit": Fit,
+    "weighting": Weighting,
+}
+
+IMAGE = "/entry/data/data"
+ATTRIBUTES = "/entry/instrument/NDAttributes"
+UNIQUE_ID = f"{ATTRIBUTES}/NDArrayUniqueId"
+TIME_STAMP = f"{ATTRIBUTES}/NDArrayTimeStamp"
+EPICS_SECONDS = f"{ATTRIBUTES}/NDArrayEpicsTSSec"
+EPICS_NANOSECONDS = f"{ATTRIBUTES}/NDArrayEpicsTSnSec"
+PICTURE_WIDTH, PICTURE_HEIGHT = f"{ATTRIBUTES}/picture_width", f"{ATTRIBUTES}/picture_height"
+
+
+def _names(codes: type[FitStatus] | type[AxisUnit]) -> list[str]:
+    return [code.name for code in codes]
+
+
+_MADE_WITH = (
+    Column(f"{MADE}/settings_number", "<i8", attrs={"description": "row of NAME.settings.h5"}),
+    Column(f"{MADE}/roi_ymin", "<i4", attrs={"units": "px", "description": "rows [ymin, ymax)"}),
+    Column(f"{MADE}/roi_ymax", "<i4", attrs={"units": "px"}),
+    Column(f"{MADE}/background_applied", "|u1"),
+)
+_SCALARS = (
+    Column(TIME, "<f8", attrs={"units": "s", "description": "Unix time"}),
+    Column(TIME_NS, "<i8", attrs={"units": "ns", "description": "since 1970"}),
+    Column(f"{DATA}/time_given", "|u1", attrs={"description": "0: the sender gave none; arrival"}),
+    Column(f"{DATA}/width", "<i4", attrs={"units": "px", "description": "columns of the picture"}),
+    Column(f"{DATA}/duration", "<f4", attrs={"units": "ms", "description": "of the processing"}),
+    Column(STATUS, "|u1", attrs={"names": _names(FitStatus)}),
+    Column(UNIT, "|u1", attrs={"names": _names(AxisUnit)}),
+    Column(f"{FIT}/saturated", "<i4", attrs={"description": "columns with saturated pixels"}),
+    Column(f"{FIT}/steps", "<i4", attrs={"description": "evaluations of the fit"}),
+    Column(f"{FIT}/weighted", "|u1", attrs={"description": "1: by the noise of each column"}),
+    *(
+        Column(f"{FIT}/{name}", "<f8", attrs={"units": UNITS.get(name, "as /entry/fit/unit says")})
+        for name in FIGURES
+    ),
+    *_MADE_WITH,
+)
+_GROUPS = {
+    "/entry": {"NX_class": "NXentry", "default": "data"},
+    DATA: {"NX_class": "NXdata", "signal": "spectrum"},
+    FIT: {"NX_class": "NXcollection"},
+    MADE: {"NX_class": "NXcollection"},
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpectrumRow:
+    """What is kept of a pulse until its spectrum is written; not the picture."""
+
+    pulse_id: int
+    spectrum: NDArray[Any]
+    values: Mapping[str, Any]
+    made_with: Result
+    """Without its picture: for the settings."""
+
+
+class SpectraLayout:
+    """Every pulse's spectrum and fit, a row each."""
+
+    name = "spectra"
+
+    def take(self, result: Result) -> SpectrumRow:
+        """Return the row of a result."""
+        found = result.spectrum
+        values: dict[str, Any] = {
+            TIME: result.time_ns / 1e9,
+            TIME_NS: result.time_ns,
+            f"{DATA}/time_given": result.pulse.time_ns is not None,
+            f"{DATA}/width": len(found.spectrum),
+            f"{DATA}/duration": result.duration_ms,
+            STATUS: int(found.status),
+            UNIT: int(found.unit),
+            f"{FIT}/saturated": found.saturated,
+            f"{FIT}/steps": found.steps,
+            f"{FIT}/weighted": found.weighted,
+            f"{MADE}/settings_number": result.settings_number,
+            f"{MADE}/roi_ymin": found.roi[0],
+            f"{MADE}/roi_ymax": found.roi[1],
+            f"{MADE}/background_applied": background_applied(result),
+        }
+        values |= {f"{FIT}/{name}": getattr(found, name) for name in FIGURES}
+        return SpectrumRow(result.pulse.pulse_id, found.spectrum, values, _without_picture(result))
+
+    def nbytes(self, item: SpectrumRow) -> int:
+        """Return the memory that a row holds."""
+        return item.spectrum.nbytes + 4000
+
+    def open(self, path: Path, items: Sequence[SpectrumRow], last: bool) -> "SpectraFile | None":
+        """Create the file, as wide as the first picture."""
+        width = next((len(item.spectrum) for item in items if len(item.spectrum)), 0)
+        if not width and not last:
+            return None
+        return SpectraFile(path, max(width, 1))
+
+
+class SpectraFile:
+    """An open file of spectra of one width; not thread-safe.
+
+    Parameters
+    ----------
+    path
+        Of the new file.
+    width
+        Columns; a narrower spectrum is filled up with NaN, of a wider one only the figures are
+        kept.
+    """
+
+    def __init__(self, path: Path, width: int) -> None:
+        self.width = width
+        spectrum = Column(
+            SPECTRUM,
+            "<f8",
+            (width,),
+            SPECTRA_PER_CHUNK,
+            {"units": "counts", "description": "sums of the columns over the ROI's rows"},
+        )
+        identity = Column(PULSE_ID, "<i8", attrs={"description": "of the machine's 100 Hz clock"})
+        self._columns = ColumnWriter(path, (spectrum, *_SCALARS), identity, _GROUPS)
+        try:
+            self._settings = _open_settings(path.with_suffix(".settings.h5"), width)
+        except BaseException:
+            self._columns.close()
+            raise
+        self._settings_written = -1
+
+    def append(self, items: Sequence[SpectrumRow]) -> Mapping[str, int]:
+        """Write rows; return how many spectra were too wide."""
+        lost: Counter[str] = Counter()
+        if not items:
+            return lost
+        for item in items:
+            self._note_settings(item.made_with)
+        spectra = np.full((len(items), self.width), np.nan)
+        for row, item in zip(spectra, items, strict=True):
+            if len(item.spectrum) <= self.width:
+                row[: len(item.spectrum)] = item.spectrum
+            else:
+                lost["spectrum too wide"] += 1
+        rows: dict[str, ArrayLike] = {
+            column.path: [item.values[column.path] for item in items] for column in _SCALARS
+        }
+        self._columns.append([item.pulse_id for item in items], {SPECTRUM: spectra, **rows})
+        return lost
+
+    def flush(self) -> int:
+        """Make all visible; return how many a reader may trust."""
+        self._settings.flush()  # before the rows that refer to them
+        return self._columns.flush()
+
+    def close(self) -> None:
+        """Flush and close; twice does nothing."""
+        try:
+            self._settings.close()
+        finally:
+            self._columns.close()
+
+    def _note_settings(self, result: Result) -> None:
+        if result.settings_number == self._settings_written:
+            return
+        settings, axis = result.settings, np.full(self.width, np.nan)
+        given = settings.axis
+        if given is not None and len(given) == self.width:
+            axis[:] = given
+        rows: dict[str, ArrayLike] = {
+            f"/entry/{name}": get_args(literal).index(getattr(settings, name))
+            for name, literal in _CHOICES.items()
+        }
+        rows |= {
+            AXIS: axis,
+            "/entry/roi": settings.roi,
+            "/entry/background_name": np.bytes_(settings.background_name.encode()[:128]),
+            "/entry/signal_per_row": settings.signal_per_row,
+        }
+        self._settings.append(result.settings_number, rows)
+        self._settings_written = result.settings_number
+
+
+def _open_settings(path: Path, width: int) -> ColumnWriter:
+    choices = (
+        Column(f"/entry/{name}", "|u1", (), 16, {"names": list(get_args(literal))})
+        for name, literal in _CHOICES.items()
+    )
+    columns = (
+        Column(AXIS, "<f8", (width,), 1, {"units": "eV", "description": "NaN: pixels"}),
+        Column("/entry/roi", "<i4", (2,), 16, {"units": "px", "description": "(0, 0): the whole"}),
+        Column("/entry/background_name", "S128", (), 16),
+        Column("/entry/signal_per_row", "<f8", (), 16, {"units": "counts"}),
+        *choices,
+    )
+    identity = Column(SETTINGS_NUMBER, "<i8", (), 16)
+    return ColumnWriter(path, columns, identity, {"/entry": {"NX_class": "NXentry"}})
+
+
+def _without_picture(result: Result) -> Result:
+    bare = replace(result.pulse, image=None, message=None, truth=None)
+    return replace(result, pulse=bare)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A picture until it is written."""
+
+    pulse_id: int
+    time_ns: int
+    image: NDArray[Any]
+
+
+class PictureLayout:
+    """Pictures as they came, in areaDetector's layout."""
+
+    name = "pictures"
+
+    def take(self, result: Result) -> Picture | None:
+        """Return the picture of a result, if it has one."""
+        image = result.pulse.image
+        if image is None or image.ndim != 2:
+            return None
+        return Picture(result.pulse.pulse_id, result.time_ns, image)
+
+    def nbytes(self, item: Picture) -> int:
+        """Return the memory that a picture holds."""
+        return item.image.nbytes
+
+    def open(self, path: Path, items: Sequence[Picture], last: bool) -> "PictureFile | None":
+        """Create the file, of the first picture's shape and dtype."""
+        return PictureFile(path, items[0].image) if items else None
+
+
+class PictureFile:
+    """An open file of pictures of one size and dtype; not thread-safe.
+
+    Parameters
+    ----------
+    path
+        Of the new file.
+    like
+        The first picture. A smaller one lies at the upper left of zeros, with its size in columns
+        beside it; a larger one, or one whose numbers this dtype cannot hold, is not written.
+    """
+
+    def __init__(self, path: Path, like: NDArray[Any]) -> None:
+        self.shape = like.shape
+        self.dtype = like.dtype.newbyteorder("<")
+        attrs = {"signal": 1, "interpretation": "image"}
+        columns = (
+            Column(IMAGE, self.dtype.str, like.shape, 1, attrs),
+            Column(TIME_STAMP, "<f8", attrs={"units": "s", "description": "Unix time"}),
+            Column(EPICS_SECONDS, "<u4", attrs={"units": "s", "description": "since 1990-01-01"}),
+            Column(EPICS_NANOSECONDS, "<u4", attrs={"units": "ns"}),
+            Column(PICTURE_WIDTH, "<i4", attrs={"units": "px"}),
+            Column(PICTURE_HEIGHT, "<i4", attrs={"units": "px"}),
+        )
+        groups = {
+            "/entry": {"NX_class": "NXentry", "default": "data"},
+            "/entry/data": {"NX_class": "NXdata", "signal": "data"},
+            "/entry/instrument": {"NX_class": "NXinstrument"},
+            "/entry/instrument/detector": {"NX_class": "NXdetector"},
+            ATTRIBUTES: {"NX_class": "NXcollection"},
+        }
+        links = {"/entry/instrument/detector/data": IMAGE}
+        identity = Column(UNIQUE_ID, "<i8", attrs={"description": "pulse id"})
+        self._columns = ColumnWriter(path, columns, identity, groups, links)
+
+    def append(self, items: Sequence[Picture]) -> Mapping[str, int]:
+        """Write pictures; return how many were of a wrong size or dtype."""
+        lost: Counter[str] = Counter()
+        for item in items:
+            height, width = item.image.shape
+            if height > self.shape[0] or width > self.shape[1]:
+                lost["wrong size"] += 1
+            elif not np.can_cast(item.image.dtype, self.dtype, "safe"):
+                lost["wrong dtype"] += 1
+            else:
+                self._append(item, height, width)
+        return lost
+
+    def _append(self, item: Picture, height: int, width: int) -> None:
+        image = item.image
+        if image.shape != self.shape:
+            image = np.zeros(self.shape, self.dtype)
+            image[:height, :width] = item.image
+        seconds, nanoseconds = divmod(item.time_ns, 1_000_000_000)
+        rows: dict[str, ArrayLike] = {
+            IMAGE: image,
+            TIME_STAMP: item.time_ns / 1e9,
+            EPICS_SECONDS: max(0, seconds - EPICS_EPOCH_S),
+            EPICS_NANOSECONDS: nanoseconds,
+            PICTURE_WIDTH: width,
+            PICTURE_HEIGHT: height,
+        }
+        self._columns.append(item.pulse_id, rows)
+
+    def flush(self) -> int:
+        """Make all visible; return how many a reader may trust."""
+        return self._columns.flush()
+
+    def close(self) -> None:
+        """Flush and close; twice does nothing."""
+        self._columns.close()

@@ -1,0 +1,49 @@
+"""One pulse of the machine as its picture came, and what yields pulses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """One pulse of the machine, with the camera's picture of its spectrum.
+
+    Parameters
+    ----------
+    pulse_id
+        Of the machine's 100 Hz clock.
+    time_ns
+        Global timestamp, ns since 1970; None when the sender gave none.
+    image
+        (rows, columns), any numeric dtype in either byte order; None when the pulse has none.
+    message
+        The bsread message it came in, to be forwarded byte for byte; None of other sources.
+    truth
+        What the simulated instrument knows of the pulse; None of real sources.
+    """
+
+    pulse_id: int
+    time_ns: int | None
+    image: NDArray[Any] | None
+    message: Any = None
+    truth: Any = None
+
+
+class PulseSource(Protocol):
+    """A camera: simulated, a bsread stream, or a file. Silent until started."""
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Pulses that did not come through, counted by cause, since the start."""
+
+    def start(self) -> None:
+        """Begin; a running source goes on."""
+
+    def next(self, timeout_s: float) -> Pulse | None:
+        """Return the next pulse in the order of the wire, or None after `timeout_s`."""
+
+    def stop(self) -> None:
+        """End and free what is held; `start` begins anew."""

@@ -1,0 +1,150 @@
+"""What a picture of the spectrometer camera is processed with, checked when it is made."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skywright.errors import ConfigError
+
+BackgroundMode = Literal["clipped", "signed", "none"]
+Smoothing = Literal["savgol", "none"]
+Fit = Literal["gaussian", "robust"]
+Weighting = Literal["auto", "uniform", "noise"]
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What a picture is processed with; never changes, `dataclasses.replace` makes another.
+
+    Parameters
+    ----------
+    roi
+        Rows [ymin, ymax) of the picture that are summed; (0, 0) is the whole.
+    background
+        (rows, columns) of numbers, taken off before the sum; None: nothing is. Kept as uint16,
+        int64, float32 or float64, whichever holds its values exactly.
+    background_name
+        Label of the background.
+    background_mode
+        clipped: max(pixel - background, 0) for each pixel, as the old service has it (biased by
+        0.4 times the noise per row); signed: pixel - background; none: it is not taken off.
+    smoothing
+        savgol: Savitzky-Golay, 51 columns, order 3, polynomial at the ends, before the fit; none.
+    fit
+        gaussian: least squares; robust: Huber's loss on the spectrum as it is (never smoothed),
+        spikes far off and saturated columns left out.
+    weighting
+        Of the gaussian fit. uniform: all columns alike; noise: by the noise of each column, as
+        estimated from the spectrum; auto: noise when the spectrum is not smoothed and the uniform
+        fit leaves nothing but noise, else uniform.
+    axis
+        (columns,) photon energy, eV, rising or falling; None: figures are in pixels.
+    signal_per_row
+        A spectrum whose maximum is not this many counts for each row of the whole picture above
+        its minimum has no signal (1.5 in the old service).
+    saturation
+        Pixels of this value or more are saturated; None: the greatest of an integer dtype.
+
+    Raises
+    ------
+    ConfigError
+        If the ROI is upside down, the background is not an array of finite numbers of two
+        dimensions, the axis is not finite and rising or falling throughout, or a name is unknown.
+    """
+
+    roi: tuple[int, int] = (0, 0)
+    background: NDArray[Any] | None = field(default=None, repr=False)
+    background_name: str = ""
+    background_mode: BackgroundMode = "clipped"
+    smoothing: Smoothing = "savgol"
+    fit: Fit = "gaussian"
+    weighting: Weighting = "auto"
+    axis: NDArray[np.float64] | None = field(default=None, repr=False)
+    signal_per_row: float = 1.5
+    saturation: float | None = None
+
+    def __post_init__(self) -> None:
+        checked: dict[str, Any] = {"roi": _roi(self.roi)}
+        for name, literal in _CHOICES.items():
+            if getattr(self, name) not in literal.__args__:
+                raise ConfigError(
+                    f"{name}: {getattr(self, name)!r} is none of {', '.join(literal.__args__)}"
+                )
+        if self.background is not None:
+            checked["background"] = _background(self.background)
+        if self.axis is not None:
+            checked["axis"] = _axis(self.axis)
+        if not 0 <= self.signal_per_row < math.inf:
+            raise ConfigError(f"signal_per_row: {self.signal_per_row} is no number from 0 on")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+def _roi(roi: Any) -> tuple[int, int]:
+    try:
+        ymin, ymax = (int(edge) for edge in roi)
+        whole = all(int(edge) == edge for edge in roi)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"roi: {roi!r} is not a pair of rows (ymin, ymax)") from error
+    if not whole or not (0 <= ymin < ymax or ymin == ymax == 0):
+        raise ConfigError(
+            f"roi: ({roi[0]}, {roi[1]}) is not 0 <= ymin < ymax in whole rows; (0, 0) is the whole"
+        )
+    return ymin, ymax
+
+
+def _background(background: ArrayLike) -> NDArray[Any]:
+    try:
+        given = np.asarray(background)
+    except ValueError as error:
+        raise ConfigError(f"background: {error}; expected rows of equal length") from error
+    if given.ndim != 2 or given.dtype.kind not in "buif" or not given.size:
+        raise ConfigError(
+            f"background: shape {given.shape}, dtype {given.dtype}; expected (rows, columns) of "
+            "numbers"
+        )
+    if given.dtype.kind == "f" and not np.isfinite(given).all():
+        raise ConfigError("background: has values that are not finite; measure it again")
+    kept = np.ascontiguousarray(given, dtype=_dtype_for(given))
+    if kept is background and kept.flags.writeable:
+        kept = kept.copy()
+    kept.flags.writeable = False
+    return kept
+
+
+def _dtype_for(values: NDArray[Any]) -> type[np.generic]:
+    """Return the smallest of the dtypes of `kernels` that holds all values exactly."""
+    if values.dtype == np.uint16:
+        return np.uint16
+    if values.dtype.kind == "f" and not (values == np.rint(values)).all():
+        return np.float32 if (values.astype(np.float32) == values).all() else np.float64
+    low, high = values.min(), values.max()
+    if low >= 0 and high <= np.iinfo(np.uint16).max:
+        return np.uint16
+    return np.int64 if low > -(2.0**62) and high < 2.0**62 else np.float64
+
+
+def _axis(axis: ArrayLike) -> NDArray[np.float64]:
+    try:
+        given = np.asarray(axis, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"axis: {error}; expected (columns,) of numbers") from error
+    steps = np.diff(given) if given.ndim == 1 else np.zeros(1)
+    if not (np.isfinite(given).all() and ((steps > 0).all() or (steps < 0).all())):
+        raise ConfigError(
+            f"axis: shape {given.shape}; expected (columns,) finite, rising or falling throughout"
+        )
+    kept = np.array(given)
+    kept.flags.writeable = False
+    return kept
+
+
+_CHOICES: dict[str, Any] = {
+    "background_mode": BackgroundMode,
+    "smoothing": Smoothing,
+    "fit": Fit,
+    "weighting": Weighting,
+}

@@ -1,0 +1,1 @@
+"""Where pulses come from: the simulated instrument, a bsread stream, a file."""
