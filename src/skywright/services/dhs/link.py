@@ -1,0 +1,129 @@
+"""The connection to DCSS: made anew for ever, messages in and out."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from skywright.errors import DataError
+from skywright.wire.xos2 import MessageParser, encode
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 2.0
+CONNECT_S = 5.0
+CLOSE_S = 1.0
+READ_BYTES = 1 << 16
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""A DCSS whose machine has died is noticed after 25 s, s and counts by socket option."""
+
+
+class Connection:
+    """One connection, as long as it lasts; what is sent after its end is dropped."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._layout = 1
+        self._draining = asyncio.Lock()
+        connected = writer.get_extra_info("socket")
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            if hasattr(socket, option):
+                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+    async def messages(self) -> AsyncIterator[str]:
+        """Yield the texts that DCSS sends, until it closes the connection.
+
+        Raises
+        ------
+        OSError
+            If the connection breaks.
+        DataError
+            If what comes is not xos.
+        """
+        parser = MessageParser()
+        while data := await self._reader.read(READ_BYTES):
+            for message in parser.feed(data):
+                self._layout = message.layout  # a reply has the layout of the last message read
+                yield message.text
+
+    def write(self, text: str) -> None:
+        """Send without waiting, in the layout of the last message read.
+
+        Raises
+        ------
+        DataError
+            If the message is too long; nothing is sent then.
+        """
+        data = encode(text, self._layout)
+        if not self._writer.is_closing():
+            logger.debug("to DCSS: %s", text)
+            self._writer.write(data)
+
+    async def send(self, text: str) -> None:
+        """Send, and wait while DCSS does not read; a broken connection is the reader's affair.
+
+        Raises
+        ------
+        DataError
+            If the message is too long; nothing is sent then.
+        """
+        self.write(text)
+        async with self._draining:
+            with contextlib.suppress(OSError):
+                await self._writer.drain()
+
+    async def close(self) -> None:
+        """End the connection, what was written before still on its way."""
+        self._writer.close()
+        with contextlib.suppress(OSError):  # TimeoutError is one
+            async with asyncio.timeout(CLOSE_S):
+                await self._writer.wait_closed()
+
+
+async def keep_connected(
+    host: str,
+    port: int,
+    session: Callable[[Connection], Awaitable[None]],
+    retry_s: float = RETRY_S,
+) -> None:
+    """Connect, run `session` over the connection until it ends, and so on until cancelled.
+
+    Parameters
+    ----------
+    host, port
+        Of DCSS's hardware port.
+    session
+        Reads the messages; returns or raises `OSError` or `DataError` when the connection is over.
+    retry_s
+        Pause before the next attempt.
+    """
+    trouble = ""
+    while True:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_connection(host, port)
+        except OSError as error:  # TimeoutError is one
+            if (why := str(error) or f"no answer in {CONNECT_S:g} s") != trouble:
+                logger.error("DCSS at %s:%d: %s; trying every %g s", host, port, why, retry_s)
+            trouble = why
+        else:
+            trouble = ""
+            logger.info("DCSS at %s:%d: connected", host, port)
+            await _hold(Connection(reader, writer), session, f"{host}:{port}")
+        await asyncio.sleep(retry_s)
+
+
+async def _hold(
+    connection: Connection, session: Callable[[Connection], Awaitable[None]], where: str
+) -> None:
+    try:
+        await session(connection)
+        logger.error("DCSS at %s: closed the connection", where)
+    except (OSError, DataError) as error:
+        logger.error("DCSS at %s: connection lost: %s", where, error)
+    finally:
+        await connection.close()

@@ -1,0 +1,82 @@
+"""Settings that survive a restart: ROI, axis, modes and the name of the background."""
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from skywright.errors import SkywrightError
+from skywright.psss.processor import Processor
+from skywright.services.psss_parameters import BACKGROUND, SETTINGS, Parameters
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+
+
+class Autosave:
+    """Restores settings at once, and writes them to a file whenever they have changed.
+
+    Parameters
+    ----------
+    path
+        JSON file; one that cannot be read, or a value in it that is refused, is logged and left
+        out.
+    processor
+        Whose settings they are.
+    parameters
+        Through which they are restored.
+    """
+
+    def __init__(self, path: Path, processor: Processor, parameters: Parameters) -> None:
+        self._path = path
+        self._processor = processor
+        self._restore(parameters)
+        self._saved = processor.applied[0]
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="psss-autosave", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what has changed, and end."""
+        self._over.set()
+        self._thread.join(2.0)
+
+    def _restore(self, parameters: Parameters) -> None:
+        try:
+            kept = orjson.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            logger.warning("psss: %s: settings are not restored (%s)", self._path, error)
+            return
+        known = (*SETTINGS, BACKGROUND)
+        for name in known if isinstance(kept, dict) else ():
+            try:
+                parameters.merge({name: kept[name]} if name in kept else {})
+            except SkywrightError as error:
+                logger.warning("psss: %s is not restored: %s", name, error)
+
+    def _work(self) -> None:
+        over = False
+        while not over:
+            over = self._over.wait(LOOK_S)
+            number, settings = self._processor.applied
+            if number == self._saved:
+                continue
+            values: dict[str, Any] = {name: getattr(settings, name) for name in SETTINGS}
+            values[BACKGROUND] = settings.background_name
+            try:
+                self._write(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
+            except OSError as error:
+                logger.warning("psss: %s: settings are not saved (%s)", self._path, error)
+            self._saved = number
+
+    def _write(self, text: bytes) -> None:
+        """Write to a file that gets its name when it is complete."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(".partial")
+        partial.write_bytes(text)
+        partial.rename(self._path)
