@@ -1,0 +1,172 @@
+"""The command line: ``skywright COMMAND``, each command in a module imported only when it runs.
+
+A command ``NAME`` of the table below is the function ``NAME`` of its module (plain Typer
+signature); a group is the module's ``app``, a `typer.Typer`.
+"""
+
+import logging
+import sys
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from skywright.errors import ConfigError, DataError, SkywrightError
+from skywright.process import ROOMS, log_to_stderr, share_arenas
+
+logger = logging.getLogger(__name__)
+
+EXIT_FAILED, EXIT_BAD_USE = 1, 2
+
+
+class Entry(NamedTuple):
+    """Where a command lives, its line in ``--help``, and the extra that brings what it imports."""
+
+    module: str
+    help: str
+    extra: str
+
+
+COMMANDS = {
+    "up": Entry("up", "Start IOCs, tiled and the ingester; watch, restart and stop them.", "all"),
+    "demo": Entry("demo", "Run the main job of every instrument, end to end.", "all"),
+    "session": Entry("session", "IPython, or a script, with the profile loaded.", "all"),
+    "doctor": Entry("doctor", "Check everything a session needs; say what to do.", "all"),
+    "runs": Entry("catalog", "List runs, raw and derived.", "store"),
+    "show": Entry("catalog", "Show one run.", "store"),
+    "export": Entry("catalog", "Write a run as NeXus, CSV or Zarr.", "store"),
+    "recover": Entry(
+        "catalog", "Bring journals that are not yet stored into the catalog.", "store"
+    ),
+    "reprocess": Entry("reprocess", "Run an analysis over stored runs.", "store"),
+    "dashboard": Entry("dashboard", "Serve the live page.", "dashboard"),
+    "loop": Entry("loop", "Sample loop: detection, fits, and faces to other systems.", "loop"),
+    "psss": Entry("psss", "Single-shot spectrometer: spectra for all clients.", "psss"),
+}
+GROUPS = {"loop", "psss"}
+
+
+def load(name: str) -> Any:
+    """Import the module of the command `name` and return its Typer command."""
+    module = import_module(f"{__name__}.{COMMANDS[name].module}")
+    if name in GROUPS:
+        command: Any = typer.main.get_command(module.app)
+        command.name = name
+    else:
+        single = typer.Typer(add_completion=False)
+        single.command(name)(getattr(module, name))
+        command = typer.main.get_command(single)
+    _accept_verbose(command)
+    return command
+
+
+def _accept_verbose(command: Any) -> None:
+    """Let ``-v`` stand after the command too, where people type it."""
+    if not any("-v" in parameter.opts for parameter in command.params):
+        command.params.append(_verbose_option())
+    for child in getattr(command, "commands", {}).values():
+        _accept_verbose(child)
+
+
+def _verbose_option() -> Any:
+    """Return ``-v`` as a parameter object, made the public way: on a command of its own."""
+    donor = typer.Typer(add_completion=False)
+
+    @donor.command()
+    def _(
+        verbose: int = typer.Option(
+            0,
+            "-v",
+            "--verbose",
+            count=True,
+            show_default=False,
+            expose_value=False,
+            callback=_set_verbosity,
+            help="Log more to stderr (-vv: all).",
+        ),
+    ) -> None: ...
+
+    return typer.main.get_command(donor).params[0]
+
+
+def _set_verbosity(ctx: typer.Context, count: int) -> int:
+    root = ctx.find_root()
+    root.meta["skywright.verbosity"] = root.meta.get("skywright.verbosity", 0) + (count or 0)
+    log_to_stderr(root.meta["skywright.verbosity"])
+    return count
+
+
+class LazyGroup(TyperGroup):
+    """A group that imports a command only to run it, and says each failure in one line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands, in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command's name and help line, enough for ``--help``; None if unknown."""
+        entry = COMMANDS.get(cmd_name)
+        return entry and TyperCommand(name=cmd_name, help=entry.help)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Replace the help-only command by the imported one."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(str(name)), rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a `SkywrightError` becomes one line on stderr and the exit status."""
+        _set_verbosity(ctx, 0)
+        name = (ctx._protected_args + ctx.args)[:1]  # noqa: SLF001  the command that will run
+        try:
+            return super().invoke(ctx)
+        except SkywrightError as error:
+            logger.debug("failed", exc_info=True)
+            typer.echo(f"skywright: {error}", err=True)
+            bad_use = isinstance(error, ConfigError | DataError)
+            raise typer.Exit(EXIT_BAD_USE if bad_use else EXIT_FAILED) from error
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing in ROOMS or name[0] not in COMMANDS:
+                raise
+            logger.debug("failed", exc_info=True)
+            typer.echo(
+                f"skywright: {name[0]} needs {missing}, which is not installed: "
+                f"pip install 'skywright[{COMMANDS[name[0]].extra}]'",
+                err=True,
+            )
+            raise typer.Exit(EXIT_FAILED) from error
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from skywright import __version__
+
+        typer.echo(f"skywright {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    """Five photon instruments in one Bluesky session."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line (entry point of ``skywright``)."""
+    share_arenas()
+    command = typer.main.get_command(app)
+    command.params.append(_verbose_option())
+    command(args if args is not None else sys.argv[1:], prog_name="skywright")

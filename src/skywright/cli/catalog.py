@@ -1,0 +1,276 @@
+"""``skywright runs``, ``show``, ``export`` and ``recover``: the catalog on the command line."""
+
+from dataclasses import asdict
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from skywright.cli.output import make_console, print_json
+from skywright.config import Settings, load_settings
+from skywright.errors import ConfigError
+
+if TYPE_CHECKING:
+    from skywright.store.lookup import RunSummary
+    from skywright.store.show import DerivedView, RunView
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
+Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")]
+Uid = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="UID", help="A uid or the start of one, a scan_id, or -1 for the newest raw run."
+    ),
+]
+Newest = Annotated[bool, typer.Option("-1", help="The newest raw run.", show_default=False)]
+
+
+class Format(StrEnum):
+    """What `export` writes."""
+
+    nexus = "nexus"
+    csv = "csv"
+    zarr = "zarr"
+
+
+def runs(
+    query: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="QUERY", help="Start of a uid, else a scan_id, else words of the metadata."
+        ),
+    ] = None,
+    plan: Annotated[str | None, typer.Option(help="Name of the plan.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="2026-05-01, '2 days ago', 3h, today ...")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Before it; of a day, its end.")
+    ] = None,
+    scan_id: Annotated[int | None, typer.Option(help="Number of the scan.")] = None,
+    sample: Annotated[str | None, typer.Option(help="Name of the sample.")] = None,
+    raw: Annotated[
+        str | None, typer.Option(metavar="UID", help="Runs derived from this raw run.")
+    ] = None,
+    purpose: Annotated[
+        str | None, typer.Option(help="Purpose in the metadata; 'analysis' for derived runs.")
+    ] = None,
+    analysis: Annotated[
+        str | None, typer.Option(help="Name of the analysis that made a derived run.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show this many, the newest.")] = 20,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """List runs, raw and derived, newest last."""
+    from skywright.store.client import connect
+    from skywright.store.lookup import Wanted, find_run, find_runs, parse_time
+
+    settings = load_settings(config)
+    times = {
+        "since_s": parse_time(since) if since else None,
+        "until_s": parse_time(until, end=True) if until else None,
+    }
+    client = connect(settings=settings)
+    wanted = Wanted(
+        plan=plan,
+        scan_id=scan_id,
+        sample=sample,
+        purpose=purpose,
+        analysis=analysis,
+        text=query,
+        raw_uid=find_run(client, raw).metadata["start"]["uid"] if raw else None,
+        **times,
+    )
+    found = find_runs(client, wanted, limit, _journals(settings))
+    if as_json:
+        for run in found:
+            print_json(run)
+    elif found:
+        make_console().print(_runs_table(found))
+    else:
+        typer.echo("no run matches", err=True)
+
+
+def show(
+    uid: Uid = None,
+    newest: Newest = False,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write frames, contact sheets and annotated pictures."),
+    ] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Show one run: how it went, streams, lineage, results, pictures."""
+    from skywright.store.client import connect
+    from skywright.store.lookup import find_run
+    from skywright.store.show import view_run
+
+    settings = load_settings(config)
+    client = connect(settings=settings)
+    run = find_run(client, _one_run(uid, newest))
+    view = view_run(client, run, _journals(settings))
+    written = []
+    if pictures:
+        from skywright.store.pictures import write_pictures
+
+        written = write_pictures(run, view, pictures)
+    if as_json:
+        print_json(asdict(view) | {"pictures": view.pictures, "written": written})
+        return
+    _print_view(make_console(), view)
+    for path in written:
+        typer.echo(path)
+
+
+def export(
+    uid: Uid = None,
+    newest: Newest = False,
+    format: Annotated[Format, typer.Option(help="What to write.")] = Format.nexus,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="File (nexus) or directory (csv, zarr) to make."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+    link: Annotated[
+        bool, typer.Option(help="NeXus: link to the files of the frames, do not copy them.")
+    ] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Write a run, raw or derived, as NeXus/HDF5, CSV or Zarr."""
+    from skywright.store.client import connect
+    from skywright.store.export import SUFFIXES, export_run
+    from skywright.store.lookup import find_run
+
+    settings = load_settings(config)
+    run = find_run(connect(settings=settings), _one_run(uid, newest))
+    start = run.metadata["start"]
+    target = output or Path(f"{start['uid'][:8]}{SUFFIXES[format]}")
+    report = export_run(
+        run, target, format, overwrite=overwrite, link=link, journals=_journals(settings)
+    )
+    if as_json:
+        print_json(report)
+        return
+    for note in report.notes:
+        typer.echo(f"note: {note}", err=True)
+    for path in report.files:
+        typer.echo(path)
+
+
+def recover(as_json: AsJson = False, config: Config = None) -> None:
+    """Bring journals that are not yet stored into the catalog, and check all that are.
+
+    An ingester that runs on the store is given the work. A second call right after changes nothing.
+    The exit status is 1 if a run cannot be stored; its journal is then kept in journal/aside.
+    """
+    from skywright.store.client import connect
+    from skywright.store.recover import recover as recover_journals
+
+    settings = load_settings(config)
+    report = recover_journals(settings.directory, connect(settings=settings))
+    if as_json:
+        print_json(report)
+    else:
+        for what, names in asdict(report).items():
+            for name in names:
+                typer.echo(f"{what} {name}")
+        typer.echo(f"{report.changes} changes")
+    if report.aside:
+        raise typer.Exit(1)
+
+
+def _one_run(uid: str | None, newest: bool) -> str:
+    if (uid is None) == (not newest):
+        raise ConfigError("name one run: UID, or -1 for the newest; `skywright runs` lists them")
+    return uid or "-1"
+
+
+def _journals(settings: Settings) -> Path:
+    return settings.directory / "journal"
+
+
+def _runs_table(found: "list[RunSummary]") -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("uid", "scan", "started", "took", "plan or analysis", "sample", "status"):
+        table.add_column(heading, no_wrap=heading in ("uid", "scan", "started", "took"))
+    table.add_column("events or raw run")
+    for run in found:
+        of_raw = f"of {run.raw_uid[:8]}" if run.raw_uid else ""
+        table.add_row(
+            run.uid[:8],
+            str(run.scan_id if run.scan_id is not None else ""),
+            _local(run.time_s),
+            _seconds(run.duration_s),
+            run.analysis or run.plan or "",
+            run.sample or "",
+            run.status,
+            of_raw or ", ".join(f"{name} {n}" for name, n in sorted(run.events.items()) if n),
+        )
+    return table
+
+
+def _print_view(console: Console, view: "RunView") -> None:
+    summary = view.summary
+    facts = {
+        "uid": summary.uid,
+        "scan": summary.scan_id,
+        "plan": summary.plan,
+        "analysis": summary.analysis,
+        "sample": summary.sample,
+        "started": _local(summary.time_s),
+        "took": _seconds(summary.duration_s),
+        "status": summary.status,
+        "reason": (view.stop or {}).get("reason"),
+        "raw run": summary.raw_uid and f"{summary.raw_uid} ({_raw_text(view)})",
+    }
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        if value not in (None, ""):
+            grid.add_row(name, str(value))
+    console.print(grid)
+    for stream in view.streams:
+        console.print(f"\nstream {stream.name}, {stream.events} events")
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for column in stream.columns:
+            shape = " × ".join(map(str, column.shape))
+            table.add_row(
+                f"  {column.name}", shape, column.dtype, column.units or "", column.file or ""
+            )
+        console.print(table)
+    for derived in (*([view.analysis] if view.analysis else ()), *view.derived):
+        _print_derived(console, derived)
+    for note in view.notes:
+        console.print(f"note: {note}")
+
+
+def _raw_text(view: "RunView") -> str:
+    if view.raw is None:
+        return "not in this catalog"
+    return f"{view.raw.plan or 'run'} {view.raw.scan_id if view.raw.scan_id is not None else ''}"
+
+
+def _print_derived(console: Console, view: "DerivedView") -> None:
+    summary = view.summary
+    console.print(f"\nanalysis {summary.analysis}, {summary.uid[:8]}, {summary.status}")
+    parameters = ", ".join(f"{name} {value}" for name, value in view.parameters.items())
+    if parameters:
+        console.print(f"  with {parameters}")
+    for name, value in view.results.items():
+        console.print(f"  {name} = {value}")
+    for path in view.pictures:
+        console.print(f"  {path}", soft_wrap=True)
+
+
+def _local(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _seconds(duration_s: float | None) -> str:
+    return "" if duration_s is None else f"{duration_s:.1f} s"

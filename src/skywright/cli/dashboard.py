@@ -1,0 +1,61 @@
+"""``skywright dashboard``: the live page."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skywright.cli.doctor import examine, glance
+from skywright.config import load_settings
+from skywright.process import SUPERVISED, announce_ready, end_with_parent
+
+
+def dashboard(
+    host: Annotated[
+        str | None,
+        typer.Option(help="Interface to serve on (127.0.0.1); others let anybody look."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Its port (8060); 0 takes a free one.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Say where it serves as a JSON line on stdout.")
+    ] = False,
+) -> None:
+    """Serve the live page: runs, the loop camera, the state of the beamline. It changes nothing.
+
+    Ctrl-C or SIGTERM ends it.
+    """
+    from dashboard.app import hosts_of, make_app
+    from dashboard.board import Checks
+    from dashboard.server import serve
+
+    if config:
+        os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
+    settings = load_settings()
+    host = host or settings.dashboard.host
+    end_with_parent()
+    app = make_app(
+        settings,
+        Checks(glance=partial(glance, settings), examine=examine),
+        hosts=hosts_of(host),
+    )
+    serve(
+        app,
+        host,
+        settings.dashboard.port if port is None else port,
+        _announce if as_json or os.environ.get(SUPERVISED) else _invite,
+    )
+
+
+def _announce(uri: str) -> None:
+    announce_ready(uri=uri)
+
+
+def _invite(uri: str) -> None:
+    typer.echo(f"{uri}  (Ctrl-C ends it)")

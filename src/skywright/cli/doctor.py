@@ -1,0 +1,323 @@
+"""``skywright doctor``: what a session needs, checked one by one, and what to do about it."""
+
+import ctypes
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skywright import runtime
+from skywright.cli import EXIT_FAILED
+from skywright.cli.output import make_console, print_json
+from skywright.cli.up import INGESTER, TILED, check_directory
+from skywright.config import FILE_NAME, Settings, load_settings
+from skywright.errors import ConfigError, SkywrightError
+from skywright.process import port_is_free
+
+LOW_DISK_BYTES = 5_000_000_000
+STALE_JOURNAL_S = 10.0
+CLOCK_TOLERANCE_S = 0.5
+EXTRAS = ("loop", "epics", "bluesky", "store", "session")
+
+
+class Status(StrEnum):
+    """How a check came out."""
+
+    ok = "ok"
+    warning = "warning"
+    wrong = "wrong"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    status: Status
+    found: str
+    todo: str = ""
+
+
+def good(name: str, found: str) -> Check:
+    """Return a check that came out well."""
+    return Check(name, Status.ok, found)
+
+
+def wrong(name: str, found: str, todo: str) -> Check:
+    """Return a check that failed, with what to do."""
+    return Check(name, Status.wrong, found, todo)
+
+
+def doubtful(name: str, found: str, todo: str) -> Check:
+    """Return a check that a person should look at; it does not fail the command."""
+    return Check(name, Status.warning, found, todo)
+
+
+def doctor(
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")
+    ] = False,
+) -> None:
+    """Check versions, configuration, disk, clock, keys, storage and PVs; say what to do.
+
+    Exit status 1 when something is wrong.
+    """
+    if config:
+        os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
+    checks = list(examine())
+    failed = any(check.status is Status.wrong for check in checks)
+    if as_json:
+        print_json({"ok": not failed, "checks": checks})
+    else:
+        _show(checks)
+    raise typer.Exit(EXIT_FAILED if failed else 0)
+
+
+def _show(checks: list[Check]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    color = {Status.ok: "green", Status.warning: "yellow", Status.wrong: "red"}
+    table = Table.grid(padding=(0, 2))
+    for check in checks:
+        found = Text(check.found)
+        if check.todo:
+            found.append(f"\n→ {check.todo}", style="bold")
+        table.add_row(Text(check.status, style=color[check.status]), Text(check.name), found)
+    make_console().print(table)
+
+
+def examine() -> Iterator[Check]:
+    """Yield all checks; those that need what has failed are left out."""
+    yield from check_versions()
+    try:
+        settings = load_settings()
+    except ConfigError as error:
+        yield wrong("configuration", str(error), "correct that key")
+        return
+    yield good("configuration", _source())
+    yield from check_disk(settings)
+    yield from check_keys(settings)
+    yield check_host_clock()
+    state = runtime.read_state(settings.directory)
+    yield from check_ports(settings, state)
+    yield from check_stack(settings, state)
+    yield from check_session(settings)
+    if state is not None and state.tiled_uri:
+        yield from check_tiled(settings, state)
+    yield check_journals(settings, state)
+    if state is not None:
+        yield from check_pvs(settings)
+
+
+def glance(settings: Settings) -> Iterator[Check]:
+    """Yield the checks that are cheap enough to repeat while somebody looks."""
+    state = runtime.read_state(settings.directory)
+    yield from check_disk(settings)
+    yield check_host_clock()
+    yield from check_stack(settings, state)
+    yield from check_session(settings)
+    yield check_journals(settings, state)
+
+
+def _source() -> str:
+    named = os.environ.get("SKYWRIGHT_CONFIG")
+    file = Path(named or FILE_NAME)
+    return str(file.resolve()) if file.is_file() else f"defaults (no {FILE_NAME} here)"
+
+
+def check_versions() -> Iterator[Check]:
+    """Compare the installed packages with what pyproject.toml asks for."""
+    from packaging.requirements import Requirement
+
+    missing, old = [], []
+    for text in requires("skywright") or []:
+        requirement = Requirement(text)
+        if requirement.marker and not any(
+            requirement.marker.evaluate({"extra": extra}) for extra in EXTRAS
+        ):
+            continue
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            missing.append(requirement.name)
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            old.append(f"{requirement.name} {installed} (needs {requirement.specifier})")
+    own = f"skywright {version('skywright')}, Python {sys.version.split()[0]}"
+    if missing:
+        yield wrong(
+            "versions", f"not installed: {', '.join(missing)}", "pip install 'skywright[all]'"
+        )
+    if old:
+        yield wrong("versions", ", ".join(old), "pip install --upgrade 'skywright[all]'")
+    if not missing and not old:
+        yield good("versions", own)
+
+
+def check_disk(settings: Settings) -> Iterator[Check]:
+    """Check that the store can be written and has room."""
+    try:
+        check_directory(settings)
+    except ConfigError as error:
+        yield wrong("disk", str(error), "see the message")
+        return
+    for directory in (settings.directory, *(each.expanduser() for each in settings.store.readable)):
+        free = shutil.disk_usage(directory).free
+        found = f"{directory}: {free / 1e9:.1f} GB free"
+        if free < LOW_DISK_BYTES:
+            yield doubtful("disk", found, "make room before a long run")
+        else:
+            yield good("disk", found)
+
+
+def check_keys(settings: Settings) -> Iterator[Check]:
+    """Check that no key can be read by others."""
+    files = [settings.directory / "tiled" / "api_key"]
+    if settings.store.api_key and "SKYWRIGHT_STORE__API_KEY" not in os.environ:
+        files.append(Path(os.environ.get("SKYWRIGHT_CONFIG", FILE_NAME)))
+    for file in filter(Path.is_file, files):
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & 0o077:
+            found = f"{file}: mode {mode:o}, others can read or change it"
+            yield wrong("keys", found, f"chmod 600 {file}")
+        else:
+            yield good("keys", f"{file}: for its owner alone")
+
+
+def check_host_clock() -> Check:
+    """Ask the kernel whether something keeps the clock right (adjtimex(2), Linux only)."""
+    adjtimex = getattr(ctypes.CDLL(None, use_errno=True), "adjtimex", None)
+    if adjtimex is None:
+        return good("clock", "this system does not say whether it is synchronized")
+    time_error = 5  # TIME_ERROR of <sys/timex.h>
+    state = adjtimex(ctypes.create_string_buffer(256))  # struct timex, modes 0: only read
+    if state == time_error:
+        todo = "start chrony, ntpd or systemd-timesyncd if runs of several machines are compared"
+        return doubtful("clock", "the host's clock is not synchronized", todo)
+    return good("clock", "the host's clock is synchronized")
+
+
+def check_ports(settings: Settings, state: runtime.State | None) -> Iterator[Check]:
+    """Check that configured ports are free, when nothing of ours should have them."""
+    ports = {"store.tiled_port": settings.store.tiled_port if not settings.store.tiled_uri else 0}
+    ports |= {f"iocs.{name}.port": ioc.port for name, ioc in settings.iocs.items()}
+    for key, port in ports.items():
+        if port and state is None and not port_is_free(port):
+            todo = "stop the process that has it, or set another port, or 0 for any"
+            yield wrong("ports", f"{key}: port {port} is taken", todo)
+
+
+def check_stack(settings: Settings, state: runtime.State | None) -> Iterator[Check]:
+    """Check that `skywright up` runs, with every part of it."""
+    if state is None:
+        yield wrong("up", "no skywright up runs on this store", "start `skywright up`")
+        return
+    hours = (time.time() - state.started) / 3600
+    yield good("up", f"process {state.pid}, since {hours:.1f} h, PVs {state.prefix}")
+    expected = [name for name, ioc in settings.iocs.items() if not ioc.address]
+    expected += [INGESTER] if settings.store.tiled_uri else [TILED, INGESTER]
+    for name in expected:
+        child = state.processes.get(name)
+        log = settings.directory / "logs" / f"{name}.log"
+        if child is None:
+            todo = f"look at {log}; if `up --only` left it out, start it without"
+            yield wrong("up", f"{name} does not run", todo)
+        elif child.restarts:
+            yield doubtful("up", f"{name} was restarted {child.restarts} times", f"look at {log}")
+
+
+def check_session(settings: Settings) -> Iterator[Check]:
+    """Say who holds the store's session, if anybody does."""
+    owner = runtime.lock_owner(settings.directory / runtime.SESSION_LOCK)
+    if owner is not None:
+        yield good("session", f"process {owner} has the session of this store")
+
+
+def check_tiled(settings: Settings, state: runtime.State) -> Iterator[Check]:
+    """Check that tiled answers, takes our key and writes, and reads our files."""
+    import httpx
+
+    from skywright.store.client import catalog, connect
+    from skywright.store.probe import check_readable, takes_writes
+
+    log = settings.directory / "logs" / "tiled.log"
+    try:
+        httpx.get(f"{state.tiled_uri}/healthz", timeout=5).raise_for_status()
+        client = connect(state.tiled_uri, settings=settings)
+        found = f"{state.tiled_uri}: {len(catalog(client))} raw runs"
+        if not takes_writes(client):
+            yield wrong("tiled", f"{found}, but it takes no data", f"look at {log}, and the disk")
+            return
+        key = client.context.api_key or ""
+        check_readable(
+            state.tiled_uri, key, [settings.directory / "assets", *settings.store.readable]
+        )
+    except (SkywrightError, httpx.HTTPError, OSError) as error:
+        yield wrong("tiled", f"{state.tiled_uri}: {error}", f"look at {log}")
+    else:
+        yield good("tiled", f"{found}; takes data and reads the files of the store")
+
+
+def check_journals(settings: Settings, state: runtime.State | None) -> Check:
+    """Check that the ingester keeps up: finished journals must not wait."""
+    from skywright.store.tail import locked_if_dead
+
+    waiting, running = [], 0
+    for journal in (settings.directory / "journal").glob("*.jsonl"):
+        try:
+            age_s = time.time() - journal.stat().st_mtime
+            with locked_if_dead(journal) as dead:
+                running += not dead
+                if dead and age_s > STALE_JOURNAL_S:
+                    waiting.append(age_s)
+        except FileNotFoundError:  # just brought in
+            continue
+    if waiting:
+        found = (
+            f"{len(waiting)} finished runs are not in tiled, the oldest since {max(waiting):.0f} s"
+        )
+        log = settings.directory / "logs" / "ingester.log"
+        todo = f"look at {log}" if state else "start `skywright up`, or say `skywright recover`"
+        return wrong("ingester", found, todo)
+    return good("ingester", f"all finished runs are in tiled; {running} open")
+
+
+def check_pvs(settings: Settings) -> Iterator[Check]:
+    """Check that every PV of every device answers, and that the IOCs' clocks are not ahead."""
+    command = [sys.executable, "-m", "skywright.cli.pv_probe"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        words = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        yield wrong("PVs", f"they cannot be asked: {words}", "look at the start-up files' devices")
+        return
+    for name, facts in json.loads(done.stdout.splitlines()[-1]).items():
+        silent, count = facts["silent"], facts["pvs"]
+        if silent:
+            found = f"{name}: {len(silent)} of {count} PVs do not answer: {_few(silent)}"
+            todo = f"is its IOC running? look at {settings.directory / 'logs' / f'{name}.log'}"
+            yield wrong("PVs", found, todo)
+        else:
+            yield good("PVs", f"{name}: all {count} answer")
+        age_s = facts["newest_age_s"]
+        if age_s is not None and age_s < -CLOCK_TOLERANCE_S:
+            found = f"{name}: the IOC's clock is {-age_s:.1f} s ahead of this host's"
+            yield wrong("clock", found, "synchronize both (NTP)")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

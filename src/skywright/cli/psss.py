@@ -1,0 +1,176 @@
+"""``skywright psss ...``: the service of the single-shot spectrometer, and the old command line."""
+
+import argparse
+import importlib.util
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from skywright.errors import ConfigError
+from skywright.process import announce_ready, end_with_parent, port_is_free
+
+logger = logging.getLogger(__name__)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+CA_PORT = 5064
+
+
+@app.callback()
+def _group() -> None:
+    """Single-shot spectrometer: spectra of every pulse, over bsread, REST and PVs."""
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)
+def serve(context: typer.Context) -> None:
+    """Serve spectra: bsread in, results over bsread, REST and PVs (serve --help lists all)."""
+    run_service(serve_arguments(context.args))
+
+
+def serve_arguments(given: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments of ``skywright psss serve``; ``--help`` prints and exits."""
+    from skywright.services.psss_options import PREFIX, add_service_arguments
+
+    parser = argparse.ArgumentParser("skywright psss serve", description=SERVE)
+    add = parser.add_argument
+    add("--prefix", default=PREFIX, help="of channels and PVs (%(default)s)")
+    add("--host", default="127.0.0.1", help="interface to serve on, 0.0.0.0: all (%(default)s)")
+    add_service_arguments(parser, source="bsread")
+    add_pv_arguments(parser)
+    add("--seed", type=int, default=0, help="sim: (%(default)s)")
+    add("--speed", type=float, default=1.0, help="sim, replay: factor on --rate (%(default)s)")
+    return parser.parse_args(given)
+
+
+SERVE = (
+    "Take the camera's pictures, make a spectrum of each, and hand all on. Stopped until "
+    "POST /start or --auto-start. Prints one JSON line with the ports when it serves; ends on "
+    "SIGTERM."
+)
+
+
+def add_pv_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which PVs are hosted, or put to another IOC."""
+    group = parser.add_argument_group("PVs")
+    add = group.add_argument
+    add("--no-ca", action="store_true", help="neither host nor put PVs")
+    add(
+        "--put-pvs",
+        action="store_true",
+        help="host none: read ROI and axis from the PVs of an existing IOC, and put results there",
+    )
+    add(
+        "--ca-port",
+        dest="port",
+        type=int,
+        default=None,
+        help=f"TCP and UDP; 0 takes a free one (default {CA_PORT}, or a free one if it is taken)",
+    )
+    for name, suffix in PUT_NAMES.items():
+        add(f"--{name.replace('_', '-')}-pv", metavar="PV", help=f"--put-pvs: PREFIX:{suffix}")
+
+
+PUT_NAMES = {
+    "output": "SPECTRUM_Y",
+    "center": "SPECTRUM_CENTER",
+    "fwhm": "SPECTRUM_FWHM",
+    "ymin": "SPC_ROI_YMIN",
+    "ymax": "SPC_ROI_YMAX",
+    "axis": "SPECTRUM_X",
+}
+"""PVs of an existing IOC: the argument without ``--`` and ``-pv``, and the default's suffix."""
+
+
+def run_service(args: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument that cannot be used.
+    """
+    if args.put_pvs and args.no_ca:
+        raise ConfigError("--put-pvs and --no-ca exclude each other")
+    if args.no_ca or args.put_pvs:
+        _serve_without_tree(args)
+    else:
+        _serve_with_tree(args)
+
+
+def _serve_with_tree(args: argparse.Namespace) -> None:
+    """Serve with the PVs, as ``python -m iocs.psss`` does."""
+    import asyncio
+
+    _check_caproto()
+    from iocs.common import serve
+    from iocs.psss import build
+
+    if args.port is None:
+        args.port = CA_PORT if port_is_free(CA_PORT, args.host) else 0
+        if not args.port:
+            logger.warning("port %d is taken; the PVs are on a free one", CA_PORT)
+    args.prefix = args.prefix.rstrip(":") + ":"
+    group, facts = build(args)
+    asyncio.run(serve(group, args, facts))
+
+
+def _serve_without_tree(args: argparse.Namespace) -> None:
+    from skywright.services.psss_service import Service
+
+    service = Service(args)
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    puts: Any = None
+    if args.put_pvs:
+        _check_caproto()
+        from iocs.psss_puts import Puts
+
+        puts = Puts(service.processor, put_names(args))
+        service.tellers["pvs"] = puts.tell
+    service.begin(args.auto_start)
+    announce_ready(prefix=service.prefix, **service.facts)
+    end_with_parent()
+    over.wait()
+    if puts is not None:
+        puts.close()
+    service.close()
+
+
+def _check_caproto() -> None:
+    if importlib.util.find_spec("caproto") is None:
+        raise ConfigError(
+            "PVs need caproto: pip install 'skywright[psss,epics]', or serve with --no-ca"
+        )
+
+
+def put_names(args: argparse.Namespace) -> dict[str, str]:
+    """Return the PVs of the existing IOC, by what they are."""
+    prefix = args.prefix.rstrip(":")
+    return {
+        name: getattr(args, f"{name}_pv") or f"{prefix}:{suffix}"
+        for name, suffix in PUT_NAMES.items()
+    }
+
+
+def psss_processing(given: Sequence[str] | None = None) -> None:
+    """Run the old service's command line (entry point ``psss_processing``)."""
+    from skywright.cli.psss_processing import arguments
+    from skywright.errors import SkywrightError
+
+    try:
+        run_service(arguments(sys.argv[1:] if given is None else given))
+    except SkywrightError as error:
+        sys.stderr.write(f"psss_processing: {error}\n")
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -1,0 +1,50 @@
+"""Ask every PV of the profile's devices: ``python -m skywright.cli.pv_probe``, for `doctor`.
+
+A process of its own because Channel Access reads its environment once, and complains on stderr.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+from skywright import runtime
+from skywright.config import load_settings
+from skywright.profile import find_devices, load_devices, silent_pvs
+
+CONNECT_LIMIT_S = 5.0
+
+
+def main() -> None:
+    """Print one JSON object: by device, how many PVs there are, which are silent, newest time."""
+    settings = load_settings()
+    runtime.attach(settings.directory)
+    devices = find_devices(load_devices(settings))
+    silent = silent_pvs(devices.values(), CONNECT_LIMIT_S)
+    report = {
+        name: {
+            "pvs": len(signals := _epics_signals(device)),
+            "silent": silent.get(device.name, []),
+            "newest_age_s": _newest_age_s(signals),
+        }
+        for name, device in devices.items()
+    }
+    sys.stdout.write(json.dumps(report) + "\n")
+
+
+def _epics_signals(device: Any) -> list[Any]:
+    return [walk.item for walk in device.walk_signals() if hasattr(walk.item, "pvname")]
+
+
+def _newest_age_s(signals: list[Any]) -> float | None:
+    """Return how long ago, by the clocks of IOC and host, a PV changed; below 0: in the future."""
+    stamps = []
+    for signal in signals:
+        if signal.connected:
+            signal.get()
+            stamps.append(signal.timestamp)
+    return time.time() - max(stamps) if stamps else None
+
+
+if __name__ == "__main__":
+    main()

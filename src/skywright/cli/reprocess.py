@@ -1,0 +1,85 @@
+"""``skywright reprocess``: an analysis over stored runs."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from skywright.cli.output import print_json
+from skywright.config import load_settings
+from skywright.errors import ConfigError
+
+
+def reprocess(
+    uids: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="UID...", help="Uids or starts of uids, scan_ids, or -1 for the newest raw run."
+        ),
+    ],
+    analysis: Annotated[str, typer.Option(help="Registered name, or module:Class.")],
+    parameters: Annotated[
+        str, typer.Option(metavar="JSON", help="Parameters of the analysis.")
+    ] = "{}",
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=DATA_KEY", help="Data key of an input, where more than one would fit."
+        ),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Dask scheduler, or 'local' to use all cores here."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a run, and nothing else.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
+    ] = None,
+) -> None:
+    """Run an analysis over stored runs; each adds a derived run and changes none."""
+    from skywright.store import reprocess as store
+    from skywright.store.client import connect
+    from skywright.store.lookup import find_run
+
+    settings = load_settings(config)
+    client = connect(settings=settings)
+    runs = [find_run(client, uid) for uid in uids]
+    options: dict[str, Any] = {"store": settings.directory, "keys": _keys(key or [])}
+    with store.cluster(dask) if dask else nullcontext() as submit:
+        for run in runs:
+            done = store.reprocess(run, analysis, _json(parameters), submit=submit, **options)
+            store.wait_until_stored(client, done.derived_uid)
+            if as_json:
+                print_json(done)
+            else:
+                _print(done)
+
+
+def _print(done: Any) -> None:
+    typer.echo(f"{done.raw_uid[:8]} -> {done.derived_uid}")
+    for name, value in done.result.items():
+        text = f"{value:.6g}" if isinstance(value, float) else value
+        typer.echo(f"  {name:20} {text}")
+    for path in done.pictures:
+        typer.echo(f"  {path}")
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--parameters {text!r} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"--parameters {text!r}: expected a JSON object, {{...}}")
+    return value
+
+
+def _keys(pairs: list[str]) -> dict[str, str]:
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise ConfigError(f"--key {wrong[0]!r}: expected INPUT=DATA_KEY, e.g. image=axis_image")
+    return dict(pair.split("=", 1) for pair in pairs)

@@ -1,0 +1,213 @@
+"""``skywright session``: the profile in IPython, or a line or a script of Python with it."""
+
+import atexit
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from skywright import runtime
+from skywright.cli import EXIT_FAILED
+from skywright.cli.up import check_directory
+from skywright.config import Settings, load_settings
+from skywright.errors import ConfigError, HardwareError, SkywrightError
+from skywright.process import SUPERVISED
+
+logger = logging.getLogger(__name__)
+
+UP_READY_LIMIT_S = 150.0
+ANALYSIS_LIMIT_S = 30.0
+SLOW_IMPORTS = (
+    "bluesky.callbacks.best_effort",
+    "bluesky_tiled_plugins",
+    "databroker",
+    "skywright.callbacks.live",
+    "skywright.store.client",
+    "IPython.terminal.ipapp",
+)
+"""What the start-up files import and what needs no EPICS environment: done while servers start."""
+
+
+def session(
+    script: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SCRIPT [ARGUMENT...]]", help="Run this file and end."),
+    ] = None,
+    code: Annotated[str, typer.Option("-c", metavar="CODE", help="Run this Python and end.")] = "",
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
+    ] = None,
+) -> None:
+    """Load the profile (RE, devices, plans, cat, db) into IPython, or run Python with it.
+
+    Uses the beamline that `skywright up` runs on the store, else starts one and stops it at the
+    end.
+    """
+    logging.getLogger("bluesky").addFilter(_shown_anyway)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    settings = load_settings(config)
+    if config:
+        os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
+    check_directory(settings)
+    runtime.hold_lock(settings.directory / runtime.SESSION_LOCK, "session")
+    have_beamline(settings)
+    if code or script:
+        _run_code(code, script or [])
+    else:
+        _run_ipython()
+
+
+def _shown_anyway(record: logging.LogRecord) -> bool:
+    """Drop the log of a plan's exception: it is raised too, and shown once is enough."""
+    return record.msg != "Run aborted"
+
+
+def have_beamline(settings: Settings) -> None:
+    """Use the beamline that runs on the store, else start one that ends with this process.
+
+    Must come before the first import of ophyd: what is stopped last must be registered first,
+    else Channel Access complains of servers that vanish.
+
+    Raises
+    ------
+    HardwareError
+        If it does not start, with its own words.
+    """
+    if runtime.await_state(settings.directory, UP_READY_LIMIT_S):
+        return
+    typer.echo("Starting the beamline ...", err=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skywright.cli", "up", "--json"],
+        stdin=subprocess.PIPE,  # our end closes when we end: its lifeline
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, SUPERVISED: "1"},
+        process_group=0,  # the terminal's Ctrl-C is not for it
+    )
+    atexit.register(_stop, process)
+    for name in (*SLOW_IMPORTS, *(["skywright.psss.analysis"] if "psss" in settings.iocs else [])):
+        with suppress(ImportError):  # the start-up file that needs it will say so
+            import_module(name)
+    _await_ready(process)
+    threading.Thread(target=_show_events, args=(process,), daemon=True).start()
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _await_ready(process: "subprocess.Popen[str]") -> None:
+    """Return when the ready line has come; its own limits make `up` end if it never does."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    for line in process.stdout:
+        if "ready" in json.loads(line):
+            return
+    words = process.stderr.read().strip().removeprefix("skywright: ")
+    raise HardwareError(words or f"skywright up ended with exit status {process.wait()}")
+
+
+def _show_events(process: "subprocess.Popen[str]") -> None:
+    """Show on the terminal which part of the beamline died and came back."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["name"] == "up":
+            continue
+        typer.echo(f"{event['name']}: {event['event']}", err=True)
+
+
+def _run_code(code: str, script: list[str]) -> None:
+    """Run a line, or a script with its arguments, in the profile's namespace.
+
+    Raises
+    ------
+    typer.Exit
+        With status 1, the traceback shown, when the code fails.
+    """
+    from skywright.profile import load_profile
+
+    name = "-c" if code else script[0]
+    if not code:
+        sys.argv = script
+    source = code or _read_script(Path(name))
+    namespace = load_profile()
+    try:
+        exec(compile(source, name, "exec"), namespace)
+    except SkywrightError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        raise typer.Exit(EXIT_FAILED) from error
+    finally:
+        _finish(namespace["RE"], _analyses(namespace))
+
+
+def _read_script(script: Path) -> str:
+    try:
+        return script.read_text()
+    except OSError as error:
+        raise ConfigError(f"{script}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _analyses(namespace: dict[str, Any]) -> list[Any]:
+    from skywright.callbacks.live import LiveAnalysis
+
+    return [value for value in namespace.values() if isinstance(value, LiveAnalysis)]
+
+
+def _finish(engine: Any, analyses: list[Any]) -> None:
+    """Leave nothing half done: a run that Ctrl-C has paused, the analysis of the last run.
+
+    The paused run is aborted, so that devices are unstaged and it has a stop document.
+    """
+    if engine.state != "idle":
+        engine.abort("the session ended")
+    for analysis in analyses:
+        try:
+            if analysis.raw_uid:
+                analysis.wait(timeout_s=ANALYSIS_LIMIT_S)
+        except TimeoutError as error:
+            logger.error("%s; `skywright reprocess` does it anew", error)
+        except KeyboardInterrupt:
+            logger.error("analysis %s: not awaited", analysis.name)
+        analysis.close()
+
+
+def _run_ipython() -> None:
+    from IPython.terminal.ipapp import TerminalIPythonApp
+    from traitlets.config import Config
+
+    from skywright.profile import has_display, load_profile, show_banner
+
+    config = Config()
+    config.TerminalInteractiveShell.banner1 = ""
+    config.TerminalIPythonApp.display_banner = False
+    if has_display():
+        config.InteractiveShellApp.matplotlib = "auto"
+    app = TerminalIPythonApp.instance(config=config)
+    app.initialize(argv=[])
+    assert app.shell is not None
+    namespace = load_profile(app.shell.user_ns)
+    engine, analyses = namespace["RE"], _analyses(namespace)  # IPython empties it at the end
+    show_banner(namespace)
+    try:
+        app.start()
+    finally:
+        _finish(engine, analyses)

@@ -1,0 +1,276 @@
+"""``skywright up``: the IOCs, tiled and the ingester of one store, as one thing that runs."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skywright import runtime
+from skywright.config import Settings, StoreSettings, load_settings
+from skywright.errors import ConfigError
+from skywright.process import SUPERVISED, announce_ready, end_with_parent, free_port, port_is_free
+from skywright.supervisor import Report, Service, Supervisor
+
+TILED, INGESTER, REPEATER, DASHBOARD = "tiled", "ingester", "repeater", "dashboard"
+LEAST_FREE_BYTES = 200_000_000
+
+
+def up(
+    names: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME...", help="Start these alone: IOCs by name, tiled, ingester, dashboard."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Report as JSON lines on stdout.")
+    ] = False,
+) -> None:
+    """Start the simulated or configured IOCs, tiled and the ingester; watch and restart them.
+
+    Ctrl-C or SIGTERM stops all of them. Logs are in the store's directory, under logs/.
+    """
+    settings = load_settings(config)
+    if names and not only:
+        raise ConfigError(f"up {' '.join(names)}: to start these alone say --only")
+    wanted = {name for word in [*(only or []), *(names or [])] for name in word.split(",") if name}
+    check_directory(settings)
+    runtime.hold_lock(settings.directory / runtime.UP_LOCK, "skywright up")
+    services = plan_services(settings, wanted, config)
+    (settings.directory / runtime.STATE_FILE).unlink(missing_ok=True)  # of one that was killed
+    end_with_parent()
+    announce = as_json or bool(os.environ.get(SUPERVISED))
+    report = _json_report if as_json else _text_report
+    asyncio.run(_run(settings, services, report, announce))
+
+
+async def _run(
+    settings: Settings, services: Sequence[Service], report: Report, announce: bool
+) -> None:
+    """Keep the services running until SIGINT or SIGTERM."""
+    started = time.time()
+
+    def write_state() -> None:
+        if not complete.is_set():  # clients wait for the whole
+            return
+        state = stack_state(settings, services, supervisor.children, started)
+        try:
+            runtime.write_state(settings.directory, state)
+        except OSError as error:
+            report("up", f"the state of the stack cannot be written: {error}")
+
+    async def supervise() -> None:
+        await supervisor.start()
+        complete.set()
+        write_state()
+        report("up", f"all ready; store {settings.directory}; Ctrl-C stops")
+        if announce:
+            announce_ready(directory=str(settings.directory), pid=os.getpid())
+        await supervisor.watch()
+
+    supervisor = Supervisor(services, settings.directory / "logs", report, write_state)
+    complete, stop = asyncio.Event(), asyncio.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    work = asyncio.create_task(supervise())
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()  # raises why
+        report("up", "stopping")
+    finally:
+        work.cancel()
+        stopped.cancel()
+        await supervisor.stop()
+        (settings.directory / runtime.STATE_FILE).unlink(missing_ok=True)
+
+
+def plan_services(settings: Settings, only: set[str], config: Path | None) -> list[Service]:
+    """Return what to start, with a port for each.
+
+    Raises
+    ------
+    ConfigError
+        If `only` names something that does not exist, or a configured port is taken.
+    """
+    own_tiled = not settings.store.tiled_uri
+    iocs = {name: ioc for name, ioc in settings.iocs.items() if not ioc.address}
+    known = {*([TILED] if own_tiled else []), INGESTER, DASHBOARD, *iocs}
+    if only - known:
+        raise ConfigError(
+            f"--only {', '.join(sorted(only - known))}: not one of {', '.join(sorted(known))}"
+        )
+    names = only or (known if settings.dashboard.with_up else known - {DASHBOARD})
+    if INGESTER in names and own_tiled:
+        names = names | {TILED}
+    base = {"SKYWRIGHT_CONFIG": str(config.resolve())} if config else {}
+    services = []
+    if own_tiled and TILED in names:
+        port = _port(settings.store.tiled_port, "store.tiled_port")
+        services.append(Service(TILED, _tiled_command(settings, port), base, port=port))
+        uri = f"http://127.0.0.1:{port}"
+    else:
+        uri = settings.store.tiled_uri
+    if INGESTER in names:
+        command = _python("skywright.store.ingester", settings, "--uri", uri)
+        services.append(Service(INGESTER, command, base, needs=TILED))
+    if DASHBOARD in names:
+        services.append(_dashboard_service(settings, base))
+    wanted = {name: ioc for name, ioc in iocs.items() if name in names}
+    if wanted:
+        repeater_port = free_port()
+        services.append(_repeater_service(repeater_port, base))
+        ports = {name: _port(ioc.port, f"iocs.{name}.port") for name, ioc in wanted.items()}
+        # An IOC may be a client of another, as the simulated camera is of the goniometer.
+        clients = runtime.client_environment(_addresses(settings, ports), repeater_port)
+        environment = base | clients | _server_environment(repeater_port)
+        services += [
+            _ioc_service(settings, name, port, environment) for name, port in ports.items()
+        ]
+    return services
+
+
+def _python(module: str, settings: Settings, *args: str) -> list[str]:
+    return [sys.executable, "-m", module, "--directory", str(settings.directory), *args]
+
+
+def _tiled_command(settings: Settings, port: int) -> list[str]:
+    readable = ["--readable", *map(str, settings.store.readable)] if settings.store.readable else []
+    return _python("skywright.store.server", settings, "--port", str(port), *readable)
+
+
+def _dashboard_service(settings: Settings, base: Mapping[str, str]) -> Service:
+    port = _port(settings.dashboard.port, "dashboard.port")
+    command = [sys.executable, "-m", "skywright.cli", "dashboard", "--port", str(port)]
+    return Service(DASHBOARD, command, base, port=port)
+
+
+def _repeater_service(port: int, base: Mapping[str, str]) -> Service:
+    command = [sys.executable, "-m", "iocs.repeater", "--port", str(port)]
+    return Service(REPEATER, command, base, port=port)
+
+
+def _server_environment(repeater_port: int) -> dict[str, str]:
+    """Return the environment of Channel Access servers that only this machine sees."""
+    return {
+        "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
+        "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
+        "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
+        "EPICS_CAS_BEACON_PORT": str(repeater_port),
+        "EPICS_CA_MAX_ARRAY_BYTES": str(runtime.MAX_ARRAY_BYTES),
+    }
+
+
+def _ioc_service(
+    settings: Settings, name: str, port: int, environment: Mapping[str, str]
+) -> Service:
+    prefix, module = settings.pv_prefix(name), settings.iocs[name].module
+    command = [sys.executable, "-m", module, "--prefix", prefix, "--port", str(port)]
+    ports = {"EPICS_CA_SERVER_PORT": str(port), "EPICS_CAS_SERVER_PORT": str(port)}
+    return Service(name, [*command, *settings.ioc_args(name)], {**environment, **ports}, port=port)
+
+
+def _addresses(settings: Settings, ports: Mapping[str, int]) -> list[str]:
+    """Return where the IOCs are, those of others too."""
+    return [
+        ioc.address or f"127.0.0.1:{ports[name]}"
+        for name, ioc in settings.iocs.items()
+        if ioc.address or name in ports
+    ]
+
+
+def _port(configured: int, key: str) -> int:
+    """Return the port to use, fixed for the life of the stack so that clients reconnect."""
+    if configured and not port_is_free(configured):
+        raise ConfigError(
+            f"{key}: port {configured} is taken by another process; "
+            "stop that one, or set another port, or 0 for any"
+        )
+    return configured or free_port()
+
+
+def stack_state(
+    settings: Settings,
+    services: Sequence[Service],
+    children: Mapping[str, runtime.Child],
+    started: float,
+) -> runtime.State:
+    """Return what others need to know of the stack as it is now."""
+    ports = {service.name: service.port for service in services}
+    own_uri = f"http://127.0.0.1:{ports[TILED]}" if TILED in ports else ""
+    return runtime.State(
+        pid=os.getpid(),
+        started=started,
+        prefix=settings.pv_prefix(),
+        tiled_uri=settings.store.tiled_uri or own_uri,
+        epics=runtime.client_environment(_addresses(settings, ports), ports.get(REPEATER, 0)),
+        processes=dict(children),
+    )
+
+
+def check_directory(settings: Settings) -> None:
+    """Make the store's directory and see that there is room in it.
+
+    The default directory is made with its parents. A configured one must lie in a directory that
+    exists: a disk that is not mounted is then noticed and not written beside.
+
+    Raises
+    ------
+    ConfigError
+        Naming the directory and what to do.
+    """
+    directory = settings.directory
+    is_default = settings.store.directory == StoreSettings().directory
+    try:
+        directory.mkdir(parents=is_default, exist_ok=True)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"store.directory: {directory.parent} does not exist; mount or make it, "
+            "or set another directory"
+        ) from error
+    except OSError as error:
+        raise _refused(directory, error) from error
+    try:
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            probe.write(bytes(65536))
+            probe.flush()
+    except OSError as error:
+        raise _refused(directory, error) from error
+    free = shutil.disk_usage(directory).free
+    if free < LEAST_FREE_BYTES:
+        raise ConfigError(
+            f"store.directory: {directory}: {free / 1e6:.0f} MB are free on its disk, "
+            f"{LEAST_FREE_BYTES / 1e6:.0f} are needed to start; make room"
+        )
+    for readable in settings.store.readable:
+        if not readable.expanduser().is_dir():
+            raise ConfigError(f"store.readable: {readable}: no such directory; mount or make it")
+
+
+def _refused(directory: Path, error: OSError) -> ConfigError:
+    reason = (error.strerror or str(error)).lower()
+    return ConfigError(
+        f"store.directory: {directory}: {reason}; make room or give access, or set another"
+    )
+
+
+def _text_report(name: str, line: str) -> None:
+    typer.echo(f"{name:<10} {line}")
+
+
+def _json_report(name: str, line: str) -> None:
+    typer.echo(json.dumps({"name": name, "event": line}))
