@@ -1,0 +1,1 @@
+"""caproto IOCs: faces of PVs over owners."""

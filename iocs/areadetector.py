@@ -1,0 +1,380 @@
+"""The part of areaDetector's PVs that clients of a camera use: cam, image and HDF5 recording.
+
+The groups expect a parent with ``camera`` (`skywright.loop.camera.Camera` or its like) and the
+helpers of `iocs.axis.AxisIOC`.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from caproto import AlarmSeverity, ChannelType
+from caproto.server import PVGroup, pvproperty
+
+from iocs.common import post, setting, text
+
+IMAGE_BYTES_MAX = 2592 * 1944 * 3
+YES_NO = ["No", "Yes"]
+DATA_TYPES = ["Int8", "UInt8"]
+COLOR_MODES = ["Mono", "Bayer", "RGB1"]
+SINGLE, MULTIPLE, CONTINUOUS = range(3)
+WRITE_SINGLE, WRITE_CAPTURE, WRITE_STREAM = range(3)
+
+
+def number(value: Any = 0, put: Any = None, **kw: Any) -> Any:
+    """Return a setting that holds a number."""
+    return setting(value=value, dtype=type(value), put=put, **kw)
+
+
+def choice(strings: list[str], value: int = 0, put: Any = None, **kw: Any) -> Any:
+    """Return a setting that holds one of `strings`; its putter gets, and may return, the index."""
+
+    async def put_index(obj: Any, instance: Any, wanted: str | int) -> str:
+        index: Any = strings.index(wanted) if wanted in strings else wanted
+        if index not in range(len(strings)):
+            raise ValueError(f"{wanted!r}")
+        if put is None:
+            await obj.readback.write(strings[index])
+            return strings[index]
+        result = await put(obj, instance, index)
+        return strings[index if result is None else result]
+
+    return setting(
+        value=strings[value],
+        dtype=ChannelType.ENUM,
+        enum_strings=strings,
+        put=put_index,
+        **kw,
+    )
+
+
+def long_text(value: str = "", put: Any = None, **kw: Any) -> Any:
+    """Return a setting that holds text longer than EPICS' 40 characters."""
+    return setting(value=value, dtype=ChannelType.CHAR, max_length=1024, put=put, **kw)
+
+
+def said(value: Any, dtype: Any = None, **kw: Any) -> Any:
+    """Return a PV that clients only read."""
+    dtype = type(value) if dtype is None else dtype
+    return pvproperty(value=value, dtype=dtype, read_only=True, **kw)
+
+
+def shown(strings: list[str], value: int = 0, **kw: Any) -> Any:
+    """Return one of `strings` that clients only read."""
+    return said(strings[value], ChannelType.ENUM, enum_strings=strings, **kw)
+
+
+def checked(least: float, most: float) -> Any:
+    """Return a putter that takes numbers from `least` to `most` and refuses others."""
+
+    async def put(obj: Any, instance: Any, value: Any) -> None:
+        if not least <= value <= most:
+            raise ValueError(f"{value}, expected {least:g} to {most:g}")
+        await obj.readback.write(value)
+
+    return put
+
+
+def only(*allowed: Any) -> Any:
+    """Return a putter that refuses what this camera cannot do."""
+
+    async def put(obj: Any, instance: Any, value: Any) -> None:
+        if value not in allowed:
+            raise ValueError(f"{value}, this camera knows only {', '.join(map(str, allowed))}")
+        await obj.readback.write(value)
+
+    return put
+
+
+async def fixed(obj: Any, instance: Any, value: Any) -> None:
+    """Refuse what the pictures alone determine."""
+    if value != obj.readback.value:
+        raise ValueError(f"{value}, only {obj.readback.value}: the pictures have that size")
+
+
+async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
+    """Busy record: completes when the acquisition is over and its pictures are in the file."""
+    ioc = obj.parent.parent
+    if value:
+        mode = obj.parent.image_mode.readback.raw_value
+        wanted = {SINGLE: 1, MULTIPLE: obj.parent.num_images.readback.value, CONTINUOUS: 0}[mode]
+        if mode == MULTIPLE and wanted < 1:
+            raise ValueError("NumImages is 0; ask for at least 1 picture")
+        acquisition = await ioc.in_thread(ioc.camera.acquire, wanted)
+        await post(instance, 1)
+        await post(obj.readback, 1)
+    else:
+        acquisition = ioc.camera.stop()
+    if acquisition is not None:
+        await ioc.over(acquisition)
+    return 0
+
+
+async def _put_period(obj: Any, instance: Any, value: float) -> None:
+    if not 0.0 <= value <= 3600.0:
+        raise ValueError(f"{value} s, expected 0 to 3600 s")
+    source = obj.parent.parent.camera.source
+    period = source.set_period(value)
+    await obj.readback.write(period)
+    if not period:
+        raise ValueError(f"{value} s, but the sender of the pictures alone sets their period")
+
+
+async def _put_color(obj: Any, instance: Any, value: Any) -> None:
+    if COLOR_MODES[value] == "Bayer":
+        raise ValueError("Bayer, this camera knows only Mono and RGB1")
+    color = obj.parent.parent.camera.set_color(COLOR_MODES[value] == "RGB1")
+    await obj.readback.write(COLOR_MODES.index("RGB1" if color else "Mono"))
+    if color != (COLOR_MODES[value] == "RGB1"):
+        raise ValueError("the color mode cannot change during a recording")
+
+
+class Cam(PVGroup):
+    """The camera, ADBase and NDArrayBase of areaDetector."""
+
+    acquire = choice(["Done", "Acquire"], put=_put_acquire, name="Acquire")
+    image_mode = choice(["Single", "Multiple", "Continuous"], CONTINUOUS, name="ImageMode")
+    num_images = number(1, checked(1, 10**9), name="NumImages")
+    num_exposures = number(1, only(1), name="NumExposures")
+    acquire_time = number(1 / 30, checked(0.0, 3600.0), name="AcquireTime")
+    acquire_period = number(1 / 30, _put_period, name="AcquirePeriod")
+    array_counter = number(0, name="ArrayCounter")
+    array_callbacks = choice(["Disable", "Enable"], 1, name="ArrayCallbacks")
+    color_mode = choice(COLOR_MODES, put=_put_color, name="ColorMode")
+    data_type = choice(
+        DATA_TYPES,
+        1,
+        put=only(1),
+        setpoint_kw={"record": "mbbo"},
+        readback_kw={"record": "mbbi"},
+        name="DataType",
+    )
+    trigger_mode = choice(["Internal", "External"], name="TriggerMode")
+    frame_type = choice(["Normal", "Background", "FlatField"], name="FrameType")
+    gain = number(1.0, only(1.0), name="Gain")
+    bin_x = number(1, only(1), name="BinX")
+    bin_y = number(1, only(1), name="BinY")
+    min_x = number(0, only(0), name="MinX")
+    min_y = number(0, only(0), name="MinY")
+    size_x = number(0, fixed, name="SizeX")
+    size_y = number(0, fixed, name="SizeY")
+    port_name = said("CAM1", ChannelType.STRING, name="PortName_RBV")
+    manufacturer = said("AXIS", ChannelType.STRING, name="Manufacturer_RBV")
+    model = said("", ChannelType.STRING, name="Model_RBV")
+    max_size_x = said(0, name="MaxSizeX_RBV")
+    max_size_y = said(0, name="MaxSizeY_RBV")
+    array_size_x = said(0, name="ArraySizeX_RBV")
+    array_size_y = said(0, name="ArraySizeY_RBV")
+    array_size_z = said(0, name="ArraySizeZ_RBV")
+    array_size = said(0, name="ArraySize_RBV")
+    num_images_counter = said(0, name="NumImagesCounter_RBV")
+    unique_id = said(-1, name="UniqueId_RBV")
+    time_stamp = said(0.0, precision=3, units="s", name="TimeStamp_RBV")
+    detector_state = shown(["Idle", "Acquire"], 0, name="DetectorState_RBV")
+    status_message = said("", ChannelType.CHAR, max_length=1024, name="StatusMessage_RBV")
+    lost_undecodable = said(0, name="LostUndecodable_RBV")
+    lost_wrong_size = said(0, name="LostWrongSize_RBV")
+    lost_queue_full = said(0, name="LostQueueFull_RBV")
+    lost_not_written = said(0, name="LostNotWritten_RBV")
+
+
+class Plugin(PVGroup):
+    """What areaDetector's plugins have in common."""
+
+    enable = choice(["Disable", "Enable"], 1, name="EnableCallbacks")
+    blocking_callbacks = choice(YES_NO, name="BlockingCallbacks")
+    array_callbacks = choice(["Disable", "Enable"], 1, name="ArrayCallbacks")
+    nd_array_port = setting(
+        value="CAM1", dtype=ChannelType.STRING, put=only("CAM1"), name="NDArrayPort"
+    )
+    nd_array_address = number(0, name="NDArrayAddress")
+    array_counter = number(0, name="ArrayCounter")
+    dropped_arrays = number(0, name="DroppedArrays")
+    min_callback_time = number(0.0, name="MinCallbackTime")
+    array_size_0 = said(0, name="ArraySize0_RBV")
+    array_size_1 = said(0, name="ArraySize1_RBV")
+    array_size_2 = said(0, name="ArraySize2_RBV")
+    n_dimensions = said(0, name="NDimensions_RBV")
+    color_mode = shown(COLOR_MODES, 0, name="ColorMode_RBV")
+    data_type = shown(DATA_TYPES, 1, name="DataType_RBV")
+    unique_id = said(-1, name="UniqueId_RBV")
+    time_stamp = said(0.0, precision=3, units="s", name="TimeStamp_RBV")
+
+
+class Image(Plugin):
+    """The newest picture, a few times a second, for looking only."""
+
+    port_name = said("Image1", ChannelType.STRING, name="PortName_RBV")
+    plugin_type = said("NDPluginStdArrays", ChannelType.STRING, name="PluginType_RBV")
+    array_data = pvproperty(
+        value=b"",
+        dtype=bytes,
+        max_length=IMAGE_BYTES_MAX,
+        strip_null_terminator=False,
+        read_only=True,
+        name="ArrayData",
+    )
+
+
+async def _put_file_path(obj: Any, instance: Any, value: str) -> str:
+    path = text(value)
+    path = path if path.endswith("/") else path + "/"
+    await obj.readback.write(path)
+    await obj.parent.check_path()
+    return path
+
+
+async def _put_text(obj: Any, instance: Any, value: str) -> str:
+    await obj.readback.write(text(value))
+    return text(value)
+
+
+def fill_template(template: str, *values: str | int) -> str:
+    """Fill path, name and number into a template; as in C, it may use the first of them only.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be filled.
+    """
+    for used in range(len(values), -1, -1):
+        try:
+            return template % values[:used]
+        except TypeError:
+            continue
+    raise ValueError(f"{template!r} cannot be filled; expected one like %s%s_%6.6d.h5")
+
+
+async def _put_template(obj: Any, instance: Any, value: str) -> str:
+    template = text(value)
+    fill_template(template, "/path/", "name", 0)
+    await obj.readback.write(template)
+    return template
+
+
+async def _put_create(obj: Any, instance: Any, value: int) -> None:
+    await obj.readback.write(value)
+    await obj.parent.check_path()
+
+
+async def _put_write_mode(obj: Any, instance: Any, value: Any) -> None:
+    if value == WRITE_CAPTURE:
+        raise ValueError("Capture, this camera knows only Single and Stream")
+    await obj.readback.write(value)
+    obj.parent.write_singles()
+
+
+async def _put_auto_save(obj: Any, instance: Any, value: Any) -> None:
+    await obj.readback.write(value)
+    obj.parent.write_singles()
+
+
+async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
+    """Open or close the recording; completes when the file is open or closed."""
+    hdf = obj.parent
+    if not value:
+        await hdf.parent.in_thread(hdf.parent.camera.stop_capture)
+        return 0
+    return int(await hdf.start_capture())
+
+
+class Hdf(Plugin):
+    """The recording, NDPluginFile and NDFileHDF5 of areaDetector."""
+
+    # Capture alone says whether pictures are recorded.
+    enable = choice(["Disable", "Enable"], 1, put=only(1), name="EnableCallbacks")
+    port_name = said("FileHDF1", ChannelType.STRING, name="PortName_RBV")
+    plugin_type = said("NDFileHDF5 ver1.10.1", ChannelType.STRING, name="PluginType_RBV")
+    file_path = long_text(put=_put_file_path, name="FilePath")
+    file_name = long_text("axis", put=_put_text, name="FileName")
+    file_template = long_text("%s%s_%6.6d.h5", put=_put_template, name="FileTemplate")
+    file_number = number(0, checked(0, 10**9), name="FileNumber")
+    full_file_name = said("", ChannelType.CHAR, max_length=1024, name="FullFileName_RBV")
+    file_path_exists = shown(YES_NO, 0, name="FilePathExists_RBV")
+    create_directory = number(0, _put_create, name="CreateDirectory")
+    auto_increment = choice(YES_NO, 1, name="AutoIncrement")
+    auto_save = choice(YES_NO, put=_put_auto_save, name="AutoSave")
+    file_write_mode = choice(
+        ["Single", "Capture", "Stream"], WRITE_STREAM, _put_write_mode, name="FileWriteMode"
+    )
+    num_capture = number(0, checked(0, 10**9), name="NumCapture")
+    num_captured = said(0, name="NumCaptured_RBV")
+    capture = choice(["Done", "Capture"], put=_put_capture, name="Capture")
+    lazy_open = choice(YES_NO, name="LazyOpen")
+    swmr_mode = choice(["Off", "On"], 1, put=only(1), name="SWMRMode")
+    swmr_active = shown(["Off", "Active"], 0, name="SWMRActive_RBV")
+    num_frames_flush = number(0, name="NumFramesFlush")
+    compression = choice(["None"], name="Compression")
+    write_status = shown(["Write OK", "Write error"], 0, name="WriteStatus")
+    write_message = said("", ChannelType.CHAR, max_length=1024, name="WriteMessage")
+
+    def next_path(self) -> Path:
+        """Return the path that the template gives."""
+        name = fill_template(
+            self.file_template.readback.value,
+            self.file_path.readback.value,
+            self.file_name.readback.value,
+            self.file_number.readback.value,
+        )
+        return Path(name)
+
+    async def check_path(self) -> bool:
+        """Create the directory if that is wanted; say whether it exists."""
+        directory = Path(self.file_path.readback.value or "/nowhere")
+        if self.create_directory.readback.value and not directory.is_dir():
+            try:
+                await self.parent.in_thread(lambda: directory.mkdir(parents=True, exist_ok=True))
+            except OSError as error:
+                await post(self.write_message, f"{directory}: cannot be created: {error}")
+        exists = directory.is_dir()
+        await post(
+            self.file_path_exists,
+            int(exists),
+            AlarmSeverity.NO_ALARM if exists else AlarmSeverity.MAJOR_ALARM,
+        )
+        return exists
+
+    async def start_capture(self) -> bool:
+        """Open the next recording; return whether that worked."""
+        if self.file_write_mode.readback.raw_value != WRITE_STREAM:
+            raise ValueError("FileWriteMode is not Stream; set it before Capture")
+        if not await self.check_path():
+            directory = self.file_path.readback.value
+            await self.parent.fail_to_write(f"directory {directory!r} does not exist; create it")
+            return False
+        path = self.next_path()
+        await post(self.full_file_name, str(path))
+        error = await self.parent.in_thread(
+            self.parent.camera.start_capture,
+            path,
+            self.num_capture.readback.value,
+            bool(self.lazy_open.readback.raw_value),
+        )
+        if error:
+            await self.parent.fail_to_write(error)
+        elif self.auto_increment.readback.raw_value:
+            await self.count_file()
+        return not error
+
+    async def count_file(self) -> None:
+        """Count the file number up, on both PVs."""
+        file_number = self.file_number.readback.value + 1
+        await self.file_number.readback.write(file_number)
+        await self.file_number.setpoint.write(file_number, verify_value=False)
+
+    def write_singles(self) -> None:
+        """Write each picture to a file of its own when mode and AutoSave say so."""
+        single = self.file_write_mode.readback.raw_value == WRITE_SINGLE
+        wanted = single and bool(self.auto_save.readback.raw_value)
+        self.parent.camera.single_path = self._single_path if wanted else None
+
+    def _single_path(self) -> Path:
+        """Return the path of the next file; the camera's thread asks for each picture."""
+        future = asyncio.run_coroutine_threadsafe(self._next_single(), self.parent.loop)
+        return future.result(5.0)
+
+    async def _next_single(self) -> Path:
+        path = self.next_path()
+        await post(self.full_file_name, str(path))
+        await self.count_file()
+        return path

@@ -1,0 +1,207 @@
+"""What every IOC does alike: arguments, ready line, clean end, puts that never hang."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from caproto import AlarmSeverity, AlarmStatus, ChannelAlarm, ChannelData, ChannelEnum
+from caproto.asyncio.server import Context
+from caproto.server import PVGroup, get_pv_pair_wrapper
+
+from skywright.errors import ConfigError, SkywrightError
+from skywright.process import announce_ready, end_with_parent, free_port, log_to_stderr
+
+logger = logging.getLogger(__name__)
+
+MAX_ARRAY_BYTES = 40_000_000
+
+setting = get_pv_pair_wrapper(setpoint_suffix="", readback_suffix="_RBV")
+"""A pvproperty with its ``_RBV``, areaDetector's convention."""
+
+Complain = Callable[[str], Awaitable[None]]
+
+
+def argument_parser(description: str, prefix: str) -> argparse.ArgumentParser:
+    """Return a parser with the arguments that all IOCs take.
+
+    Parameters
+    ----------
+    description
+        The module's docstring.
+    prefix
+        Default PV prefix, with its colon.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prefix", default=prefix, help="PV prefix, with its colon (%(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="CA port, TCP and UDP; 0 takes a free")
+    parser.add_argument("--host", default="127.0.0.1", help="interface to serve on (%(default)s)")
+    parser.add_argument("--list-pvs", action="store_true", help="print the PV names and end")
+    parser.add_argument("--seed", type=int, default=0, help="of the simulation (%(default)s)")
+    parser.add_argument("--speed", type=float, default=1.0, help="of simulated time (%(default)s)")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; -vv: debug")
+    return parser
+
+
+def run(
+    build: Callable[[argparse.Namespace], tuple[PVGroup, Mapping[str, Any]]],
+    parser: argparse.ArgumentParser,
+) -> None:
+    """Parse the arguments, build the IOC, serve it until SIGTERM, and exit.
+
+    Parameters
+    ----------
+    build
+        Makes the PV group of the arguments, and what its ready line says beside prefix and port.
+        The group may have ``complain(text)``, ``serving()`` (coroutines) and ``close()``.
+    parser
+        From `argument_parser`.
+    """
+    args = parser.parse_args()
+    log_to_stderr(args.verbose)
+    try:
+        group, facts = build(args)
+        if args.list_pvs:
+            sys.stdout.write("\n".join(sorted(group.pvdb)) + "\n")
+            return
+        asyncio.run(serve(group, args, facts))
+    except ConfigError as error:
+        logger.critical("%s", error)
+        sys.exit(2)
+    except (SkywrightError, OSError) as error:
+        logger.critical("%s", error)
+        sys.exit(1)
+
+
+async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, Any]) -> None:
+    """Serve a PV group until SIGTERM; `run` is this with the command line around it.
+
+    Parameters
+    ----------
+    group, facts
+        As `run`'s ``build`` gives them.
+    args
+        Of `argument_parser`.
+
+    Raises
+    ------
+    ConfigError
+        If the port is taken.
+    """
+    port = args.port or free_port(args.host)
+    os.environ["EPICS_CA_SERVER_PORT"] = str(port)
+    os.environ.setdefault("EPICS_CA_MAX_ARRAY_BYTES", str(MAX_ARRAY_BYTES))
+    os.environ.setdefault("EPICS_CAS_AUTO_BEACON_ADDR_LIST", "NO")
+    os.environ.setdefault("EPICS_CAS_BEACON_ADDR_LIST", args.host)
+    for channel in group.pvdb.values():
+        _own_alarm(channel)
+        for each in (channel, *channel.fields.values()):
+            _never_hang(each, getattr(group, "complain", None))
+    context = Context(group.pvdb, [args.host])
+    # Beacons hasten reconnection; that nobody listens to them is no trouble.
+    context.log.addFilter(lambda record: "send beacon" not in record.msg)
+
+    async def started(_library: Any) -> None:
+        # caproto calls this when its TCP and UDP sockets are bound: searches are answered now.
+        if context.port != port:
+            raise ConfigError(f"--port {port}: in use on {args.host}; choose another, or 0")
+        if hasattr(group, "serving"):
+            serving = asyncio.create_task(group.serving())
+            background.append(serving)
+            # An IOC that cannot post any more must not look alive.
+            serving.add_done_callback(lambda task: server.cancel())
+        announce_ready(prefix=args.prefix, port=port, **facts)
+        end_with_parent()
+
+    background: list[asyncio.Task[None]] = []
+    server = asyncio.ensure_future(context.run(startup_hook=started))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, server.cancel)
+    try:
+        await server
+    except asyncio.CancelledError:
+        logger.info("%s: told to end", args.prefix)
+    finally:
+        for task in background:
+            task.cancel()
+        ended = await asyncio.gather(*background, return_exceptions=True)
+        if hasattr(group, "close"):
+            await asyncio.get_running_loop().run_in_executor(None, group.close)
+    for error in ended:
+        if isinstance(error, Exception):
+            raise SkywrightError(f"{args.prefix}: {type(error).__name__}: {error}") from error
+
+
+def _own_alarm(channel: ChannelData) -> None:
+    """Give a PV, with the fields of its record, an alarm; caproto shares one among a group."""
+    channel.alarm = alarm = ChannelAlarm()
+    for each in channel.fields.values():
+        each.alarm = alarm
+    if channel.field_inst is not None:  # which keeps STAT and SEVR
+        channel.field_inst._alarm = alarm  # noqa: SLF001  caproto has no other way
+        alarm.connect(channel.field_inst)
+
+
+def _never_hang(channel: ChannelData, complain: Complain | None) -> None:
+    """Answer every put: a refused one raises the PV's alarm and says why on the message PV.
+
+    caproto answers a put that raises with an error that put completion does not wait for, so the
+    client would hang until its own time-out.
+    """
+    write = channel.write_from_dbr
+
+    async def answered(data: Any, data_type: Any, metadata: Any, *, flags: int = 0) -> Any:
+        try:
+            result = await write(data, data_type, metadata, flags=flags)
+        except Exception as error:
+            name = getattr(channel, "pvname", "?")
+            reason = str(error) or type(error).__name__
+            if isinstance(channel, ChannelEnum):
+                reason += f"; expected one of {', '.join(channel.enum_strings)}"
+            logger.warning("%s: put refused: %s", name, reason)
+            logger.debug("because of", exc_info=True)
+            await channel.alarm.write(
+                status=AlarmStatus.WRITE, severity=AlarmSeverity.INVALID_ALARM
+            )
+            if complain is not None:
+                await complain(f"{name}: {reason}")
+            return None
+        if channel.alarm.severity and channel.alarm.status == AlarmStatus.WRITE:
+            await channel.alarm.write(status=AlarmStatus.NO_ALARM, severity=AlarmSeverity.NO_ALARM)
+        return result
+
+    channel.write_from_dbr = answered
+
+
+async def post(channel: ChannelData, value: Any, severity: int | None = None) -> None:
+    """Post a value (of an enum: the index) and a severity, if either differs from what is posted.
+
+    Parameters
+    ----------
+    channel
+        The PV; its putter is not called.
+    value
+        Number, text, or index.
+    severity
+        Of its alarm; None leaves the alarm as it is.
+    """
+    if isinstance(channel, ChannelEnum):
+        value = channel.enum_strings[value]
+    if severity is not None and severity != channel.alarm.severity:
+        status = AlarmStatus.STATE if severity else AlarmStatus.NO_ALARM
+        await channel.write(value, verify_value=False, status=status, severity=severity)
+    elif channel.value != value:
+        await channel.write(value, verify_value=False)
+
+
+def text(value: str | bytes) -> str:
+    """Return what a client meant by a CHAR array: up to the first NUL, without blanks around."""
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    return value.split("\0")[0].strip()

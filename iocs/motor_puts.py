@@ -1,0 +1,146 @@
+"""What happens when a client puts to a field of the simulated motor record."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from caproto import ChannelEnum, SkipWrite
+
+if TYPE_CHECKING:
+    from iocs.motor_record import MotorRecord
+
+STOP, PAUSE, MOVE, GO = range(4)
+Putter = Callable[[Any, Any], Awaitable[Any]]
+
+
+def accept_puts(motor: "MotorRecord") -> None:
+    """Let the fields of a record do what a motor record's fields do."""
+
+    async def put_value(value: float) -> None:
+        if not motor.get("SET"):
+            await motor.go(motor.dial(value))
+        elif motor.axis.moving(time.time()):
+            raise ValueError("the motor is moving, its position cannot be set")
+        elif motor.get("FOFF"):
+            raise ValueError("FOFF is Frozen, and this controller cannot set its dial position")
+        else:
+            await motor.renumber(value - motor.axis.position(time.time()) * motor.sign)
+        raise SkipWrite  # what holds has been posted
+
+    # caproto checks VAL against its limits before it calls a putter, and would not set LVIO.
+    motor.record.verify_value = put_value
+    for name, putter in (_moves(motor) | _buttons(motor) | _settings(motor)).items():
+        motor.record.fields[name].putter = putter
+
+
+def _moves(motor: "MotorRecord") -> dict[str, Putter]:
+    async def put_dial(_: Any, value: float) -> None:
+        await motor.go(value)
+        raise SkipWrite
+
+    async def put_raw(_: Any, value: float) -> None:
+        await motor.go(value * motor.get("MRES"))
+        raise SkipWrite
+
+    async def put_relative(_: Any, value: float) -> float:
+        await motor.go(motor.dial(motor.get("VAL") + value))
+        return 0.0
+
+    return {"DVAL": put_dial, "RVAL": put_raw, "RLV": put_relative}
+
+
+def _buttons(motor: "MotorRecord") -> dict[str, Putter]:
+    """Return the putters of fields that act when they are not 0, and are 0 again then."""
+
+    def button(act: Callable[[], Awaitable[None]]) -> Putter:
+        async def put(_: Any, value: int) -> int:
+            if value:
+                await act()
+            return 0
+
+        return put
+
+    def tweak(way: int) -> Putter:
+        return button(lambda: motor.go(motor.dial(motor.get("VAL") + way * motor.get("TWV"))))
+
+    def jog(way: int) -> Putter:
+        async def put(_: Any, value: int) -> int:
+            await (motor.jog(way) if value else motor.stop())
+            return 0
+
+        return put
+
+    async def synchronize() -> None:
+        await motor.post_target(motor.axis.position(time.time()))
+
+    return {
+        "STOP": button(motor.stop),
+        "SYNC": button(synchronize),
+        "TWF": tweak(+1),
+        "TWR": tweak(-1),
+        "JOGF": jog(+1),
+        "JOGR": jog(-1),
+        "HOMF": button(lambda: motor.go(0.0)),
+        "HOMR": button(lambda: motor.go(0.0)),
+        "SSET": button(lambda: motor.post("SET", 1)),
+        "SUSE": button(lambda: motor.post("SET", 0)),
+    }
+
+
+def _settings(motor: "MotorRecord") -> dict[str, Putter]:
+    def user_limit(*, high: bool) -> Putter:
+        async def put(_: Any, value: float) -> None:
+            await motor.post("DHLM" if high == (motor.sign > 0) else "DLLM", motor.dial(value))
+            await motor.post_limits()
+
+        return put
+
+    def dial_limit(name: str) -> Putter:
+        async def put(_: Any, value: float) -> None:
+            await motor.post(name, value)
+            await motor.post_limits()
+
+        return put
+
+    def positive(name: str) -> Putter:
+        async def put(_: Any, value: float) -> None:
+            most = motor.get("VMAX") if name in ("VELO", "JVEL") else 0.0
+            if not (math.isfinite(value) and value > 0.0):
+                raise ValueError(f"{name} {value}, expected more than 0")
+            if most and value > most:
+                raise ValueError(f"{name} {value:g}, at most {most:g} (VMAX)")
+
+        return put
+
+    async def put_offset(_: Any, value: float) -> None:
+        await motor.renumber(value)
+
+    async def put_direction(channel: ChannelEnum, value: str) -> str:
+        here = motor.get("RBV")
+        await motor.post("DIR", channel.enum_strings.index(value))
+        # As the record does with a variable offset: where it stands keeps its number.
+        await motor.renumber(here - motor.axis.position(time.time()) * motor.sign)
+        return value  # else caproto keeps the index that a client may have put
+
+    async def put_mode(channel: ChannelEnum, value: str) -> str:
+        target, before = motor.get("DVAL"), motor.get("SPMG")
+        mode = channel.enum_strings.index(value)
+        await motor.post("SPMG", mode)
+        if mode in (STOP, PAUSE):
+            await motor.stop()
+        elif before == PAUSE and target != motor.axis.position(time.time()):
+            motor.resumed = asyncio.ensure_future(motor.go(target))
+        return value
+
+    return {
+        "HLM": user_limit(high=True),
+        "LLM": user_limit(high=False),
+        "DHLM": dial_limit("DHLM"),
+        "DLLM": dial_limit("DLLM"),
+        "OFF": put_offset,
+        "DIR": put_direction,
+        "SPMG": put_mode,
+        **{name: positive(name) for name in ("VELO", "ACCL", "JVEL", "MRES")},
+    }

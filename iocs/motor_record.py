@@ -1,0 +1,360 @@
+"""A simulated EPICS motor record: the fields that clients use, over one simulated axis.
+
+What is served: VAL DVAL RVAL RLV, RBV DRBV RRBV, DMOV MOVN MIP TDIR, STOP SPMG SYNC,
+TWV TWF TWR, JVEL JOGF JOGR, HOMF HOMR ATHM, VELO VMAX VBAS ACCL, HLM LLM DHLM DLLM LVIO,
+HLS LLS RHLS RLLS HLSV, OFF DIR FOFF SET MRES, MSTA STAT SEVR, EGU PREC DESC. VBAS, backlash and
+retries are kept and have no effect. Differences to the record: after a stop, or at a limit switch,
+VAL becomes RBV at once; a refused move shows as DMOV 1 - 0 - 1 with an alarm, so that no client
+waits.
+"""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from caproto import AlarmSeverity, AlarmStatus, ChannelData, ChannelEnum, SubscriptionType
+from caproto.server import PVGroup, pvproperty
+
+from iocs.motor_puts import GO, MOVE, PAUSE, accept_puts
+from skywright.loop.goniometer import MotorsClock, SimulatedAxis
+
+PERIOD_S = 0.05
+EVERYBODY = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_LOG | SubscriptionType.DBE_ALARM
+FAR = 1e6
+NORMAL = AlarmStatus.NO_ALARM, AlarmSeverity.NO_ALARM
+REFUSED = AlarmStatus.SOFT, AlarmSeverity.MINOR_ALARM
+SILENT = AlarmStatus.COMM, AlarmSeverity.INVALID_ALARM
+
+
+@dataclass(frozen=True)
+class MotorSettings:
+    """What a motor record starts with; positions are dial positions.
+
+    Parameters
+    ----------
+    description, units
+        DESC, EGU.
+    low, high
+        Soft limits DLLM and DHLM; both 0 is none.
+    velocity, most
+        VELO and VMAX, EGU/s.
+    acceleration_s
+        ACCL, time to reach VELO.
+    resolution, precision
+        MRES and PREC.
+    """
+
+    description: str
+    units: str
+    low: float
+    high: float
+    velocity: float
+    most: float
+    acceleration_s: float
+    resolution: float
+    precision: int
+
+
+class MotorRecord(PVGroup):
+    """One record; `attach` gives it its axis."""
+
+    record = pvproperty(value=0.0, dtype=float, name="", record="motor")
+
+    axis: SimulatedAxis
+    resumed: asyncio.Future[None] | None = None
+    busy = ""
+    """Why moves are refused; empty when they are not."""
+
+    async def attach(
+        self,
+        axis: SimulatedAxis,
+        settings: MotorSettings,
+        clock: Callable[[], MotorsClock],
+        commanded: Callable[[], Awaitable[None]],
+        speed: float = 1.0,
+    ) -> None:
+        """Connect the record with its axis and fill its fields, before anybody sees it.
+
+        Parameters
+        ----------
+        axis
+            The motor.
+        settings
+            Values of fields.
+        clock
+            Gives the controller's clock, for time stamps.
+        commanded
+            Awaited after each command that changes the motion, and before its end is shown.
+        speed
+            Of simulated time.
+        """
+        self.axis, self.speed = axis, speed
+        self.clock, self.commanded = clock, commanded
+        self.silent = False
+        self._rest, self._wake, self._lock = asyncio.Event(), asyncio.Event(), asyncio.Lock()
+        self._rest.set()
+        self._alarm = NORMAL
+        accept_puts(self)
+        initial = {
+            "EGU": settings.units,
+            "DESC": settings.description,
+            "PREC": settings.precision,
+            "MRES": settings.resolution,
+            "VELO": settings.velocity,
+            "VMAX": settings.most,
+            "JVEL": settings.velocity / 2,
+            "ACCL": settings.acceleration_s,
+            "DHLM": settings.high,
+            "DLLM": settings.low,
+            "TWV": settings.resolution * 100,
+            "SPMG": GO,
+            "HLSV": int(AlarmSeverity.MAJOR_ALARM),
+            "LVIO": 0,
+            "UDF": 0,
+        }
+        for name, value in initial.items():
+            await self.post(name, value)
+        for name in ("VAL", "RBV", "DVAL", "DRBV", "HLM", "LLM", "DHLM", "DLLM", "TWV", "RLV"):
+            await self._field(name).write_metadata(
+                units=settings.units, precision=settings.precision, publish=False
+            )
+        for name in ("VELO", "VMAX", "JVEL"):
+            await self._field(name).write_metadata(
+                units=f"{settings.units}/s", precision=settings.precision, publish=False
+            )
+        await self.post_limits()
+        await self._show(time.time())
+
+    # ---- fields
+
+    def _field(self, name: str) -> ChannelData:
+        return self.record.get_field(name)
+
+    def get(self, name: str) -> Any:
+        """Return the value of a field, of a menu its index."""
+        channel = self._field(name)
+        return channel.raw_value if isinstance(channel, ChannelEnum) else channel.value
+
+    async def post(self, name: str, value: Any, **metadata: Any) -> None:
+        """Post a field, of a menu its index; its putter is not called."""
+        channel = self._field(name)
+        if isinstance(channel, ChannelEnum):
+            value = channel.enum_strings[value]
+        if channel.value != value or metadata:
+            await channel.write(value, verify_value=False, **metadata)
+
+    @property
+    def sign(self) -> int:
+        """1, or -1 when DIR is Neg."""
+        return -1 if self.get("DIR") else 1
+
+    def user(self, dial: float) -> float:
+        """Return the user position of a dial position."""
+        return float(dial * self.sign + self.get("OFF"))
+
+    def dial(self, user: float) -> float:
+        """Return the dial position of a user position."""
+        return float((user - self.get("OFF")) * self.sign)
+
+    @property
+    def velocity(self) -> float:
+        """VELO in simulated time, EGU/s."""
+        return float(self.get("VELO")) * self.speed
+
+    @property
+    def most(self) -> float:
+        """VMAX in simulated time, EGU/s."""
+        return float(self.get("VMAX")) * self.speed
+
+    @property
+    def acceleration(self) -> float:
+        """EGU/s^2 in simulated time."""
+        return float(self.get("VELO")) / float(self.get("ACCL")) * self.speed**2
+
+    # ---- moving
+
+    async def go(self, dial: float) -> None:
+        """Move to a dial position; returns when the motor rests."""
+        if not math.isfinite(dial):
+            raise ValueError(f"{dial}, expected a finite position")
+        low, high = self.get("DLLM"), self.get("DHLM")
+        if low != high and not low - 1e-9 <= dial <= high + 1e-9:
+            await self.post("LVIO", 1)
+            await self.refuse(REFUSED)
+            return
+        if self.busy:
+            await self.refuse(REFUSED)
+            raise ValueError(self.busy)
+        if self.silent:
+            await self.refuse(SILENT)
+            return
+        async with self._lock:
+            now = time.time()
+            await self.post("LVIO", 0)
+            self._alarm = NORMAL
+            await self.post_target(dial)
+            if self.get("SPMG") in (MOVE, GO):
+                self.axis.move_to(now, dial, self.velocity, self.acceleration)
+            await self._begin(dial >= self.axis.position(now))
+        await self.commanded()
+        await self._rest.wait()
+
+    async def follow_axis(self, forward: bool) -> None:
+        """Show a motion that somebody else has started; returns when the motor rests."""
+        async with self._lock:
+            self._alarm = NORMAL
+            await self._begin(forward)
+        await self.commanded()
+        await self._rest.wait()
+
+    async def _begin(self, forward: bool) -> None:
+        self._rest.clear()
+        await self.post("TDIR", int(forward))
+        await self.post("DMOV", 0)
+        await self.post("MOVN", int(self.axis.moving(time.time())))
+        self._wake.set()
+
+    async def refuse(self, alarm: tuple[AlarmStatus, AlarmSeverity]) -> None:
+        """Show a move that ends where it began, with an alarm."""
+        async with self._lock:
+            self._alarm = self._alarm if self.silent else alarm
+            if self._rest.is_set():
+                await self.post("DMOV", 0)
+            await self._show(time.time())
+            if self._rest.is_set():
+                await self.post("DMOV", 1)
+
+    async def jog(self, way: int) -> None:
+        """Move towards a limit at JVEL until stopped; `way` is 1 or -1, in user coordinates."""
+        if self.busy or self.silent:
+            await self.refuse(SILENT if self.silent else REFUSED)
+            raise ValueError(self.busy or "the controller does not answer")
+        low, high = self.get("DLLM"), self.get("DHLM")
+        low, high = (low, high) if low != high else (-FAR, FAR)
+        forward = way * self.sign > 0
+        speed = self.get("JVEL") * self.speed
+        self.axis.move_to(time.time(), high if forward else low, speed, self.acceleration)
+        await self.follow_axis(forward)
+
+    async def renumber(self, offset: float) -> None:
+        """Set OFF, and with it all user positions."""
+        await self.post("OFF", offset)
+        await self.post_target(self.get("DVAL"))
+        async with self._lock:
+            await self._show(time.time())
+        # Last: ophyd asks for VAL's limits then, and a later VAL would bring it the old ones.
+        await self.post_limits()
+
+    async def stop(self) -> None:
+        """Slow down to rest; a controller that does not answer does not."""
+        now = time.time()
+        if self.axis.moving(now) and not self.silent:
+            self.axis.stop(now, self.acceleration)
+            await self.commanded()
+        self._wake.set()
+
+    async def changed(self) -> None:
+        """Show what has changed outside: switches, faults, the clock."""
+        await self.commanded()
+        self._wake.set()
+
+    async def serve(self) -> None:
+        """Show the motion as it goes, for as long as the IOC lives."""
+        while True:
+            self._wake.clear()
+            async with self._lock:
+                now = time.time()
+                await self._show(now)
+                moving, end = self.axis.moving(now), self.axis.rest_time
+                wait = min(PERIOD_S, max(end - now, 0.0005)) if moving else None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), wait)
+
+    async def _show(self, now: float) -> None:
+        if self.silent:
+            await self._post_alarm(SILENT)
+            return
+        moving = self.axis.moving(now)
+        ended = not moving and not self.get("DMOV")
+        await self._post_position(now)
+        await self.post("MOVN", int(moving))
+        await self.post("MIP", 2 if moving else 0)
+        if ended and self.get("SPMG") != PAUSE:
+            await self.post_target(self.axis.position(now))
+        await self.post("MSTA", self._status(now, moving))
+        if ended:
+            await self.commanded()
+        if not moving:
+            await self.post("DMOV", 1)
+            self._rest.set()
+
+    async def _post_position(self, now: float) -> None:
+        dial = self.axis.position(now)
+        low, high = self.axis.at_switches(now)
+        await self.post("RLLS", int(low))
+        await self.post("RHLS", int(high))
+        await self.post("LLS", int(low if self.sign > 0 else high))
+        await self.post("HLS", int(high if self.sign > 0 else low))
+        await self.post("ATHM", int(abs(dial) < self.get("MRES") / 2))
+        user = self.user(dial)
+        if self.get("RBV") != user:
+            stamp = self.clock().stamp(now)
+            await self.post("RBV", user, timestamp=stamp)
+            await self.post("DRBV", dial, timestamp=stamp)
+            await self.post("RRBV", _int32(dial / self.get("MRES")))
+            await self.post("DIFF", self.get("DVAL") - dial)
+        switch = AlarmSeverity(self.get("HLSV"))
+        if low or high:
+            await self._post_alarm((AlarmStatus.LOW if low else AlarmStatus.HIGH, switch))
+        else:
+            await self._post_alarm(self._alarm)
+
+    async def _post_alarm(self, alarm: tuple[AlarmStatus, AlarmSeverity]) -> None:
+        """Post the alarm, with RBV and all other fields, if it has changed."""
+        present = self.record.alarm
+        if alarm != (present.status, present.severity):
+            await present.write(status=alarm[0], severity=alarm[1], flags=EVERYBODY)
+
+    def _status(self, now: float, moving: bool) -> int:
+        low, high = self.axis.at_switches(now)
+        bits = {
+            0: self.get("TDIR"),
+            1: not moving,
+            2: high,
+            8: True,
+            10: moving,
+            11: True,
+            12: self.silent,
+            13: low,
+            14: True,
+        }
+        return sum(1 << bit for bit, on in bits.items() if on)
+
+    async def post_target(self, dial: float) -> None:
+        """Post where the motor is to go, or stands."""
+        await self.post("DVAL", dial)
+        await self.post("VAL", self.user(dial))
+        await self.post("RVAL", _int32(dial / self.get("MRES")))
+
+    async def post_limits(self) -> None:
+        """Post the user limits that follow from the dial limits."""
+        dial = self.get("DLLM"), self.get("DHLM")
+        low, high = sorted(map(self.user, dial)) if dial != (0.0, 0.0) else (0.0, 0.0)
+        for name in ("VAL", "DVAL", "RBV", "DRBV"):  # before HLM: its monitor asks for these
+            bounds = (low, high) if name in ("VAL", "RBV") else dial
+            await self._field(name).write_metadata(
+                lower_ctrl_limit=bounds[0],
+                upper_ctrl_limit=bounds[1],
+                lower_disp_limit=bounds[0],
+                upper_disp_limit=bounds[1],
+            )
+        await self.post("LLM", low)
+        await self.post("HLM", high)
+
+
+def _int32(value: float) -> int:
+    return int(max(-(2**31), min(2**31 - 1, round(value))))

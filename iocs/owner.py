@@ -1,0 +1,71 @@
+"""What lies between an owner's threads and the event loop of its PVs."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from caproto.server import PVGroup
+
+
+class Ending(Protocol):
+    """Something under way at the owner; `done` is set when all of it is kept."""
+
+    @property
+    def done(self) -> threading.Event:
+        """Set at the end."""
+
+
+class OwnerGroup(PVGroup):
+    """All PVs over one owner.
+
+    Subclasses hand `_changed` to the owner, post its state in `_post`, and may do more after that
+    in `_after_post`.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(prefix=prefix)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
+        self._waiting: list[tuple[Ending, asyncio.Future[None]]] = []
+
+    def _changed(self) -> None:
+        """Wake the posting; may be called from any thread."""
+        if self.loop is not None and not self.loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # closed in this moment
+                self.loop.call_soon_threadsafe(self._news.set)
+
+    async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run what may block beside the event loop, so that other clients are served."""
+        return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+    async def over(self, acquisition: Ending) -> None:
+        """Wait until the acquisition is over and its counts are posted."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((acquisition, future))
+        self._news.set()
+        await future
+
+    async def _post(self) -> None:
+        """Post what has changed."""
+        raise NotImplementedError
+
+    async def _after_post(self) -> None:
+        """Do what nobody waits for."""
+
+    async def _post_forever(self, period_s: float, idle_s: float) -> None:
+        """Post what has changed, at most every `period_s` and at least every `idle_s` more."""
+        while True:
+            self._news.clear()
+            # Looked at before the state is: who waits for the end must find all else posted.
+            over = [item for item in self._waiting if item[0].done.is_set()]
+            await self._post()
+            for item in over:
+                self._waiting.remove(item)
+                if not item[1].done():
+                    item[1].set_result(None)
+            await self._after_post()
+            await asyncio.sleep(period_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), idle_s)
