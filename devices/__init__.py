@@ -1,0 +1,1 @@
+"""ophyd devices over PVs."""

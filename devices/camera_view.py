@@ -1,0 +1,127 @@
+"""What can be seen of a camera behind areaDetector's PVs, by monitors alone: nothing is put."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ophyd import Component as Cpt
+from ophyd import Device, EpicsSignalRO
+
+from skywright.display import as_bytes
+
+
+@dataclass(frozen=True)
+class CameraFacts:
+    """What the camera's IOC says at one moment; all 0 or empty while it does not answer.
+
+    Parameters
+    ----------
+    connected
+        Whether it answers.
+    acquiring, recording
+        Whether it takes pictures, and writes them to a file.
+    frames, recorded, lost
+        Pictures since its start, in the present recording, and lost since its start.
+    message
+        What it says for people.
+    """
+
+    connected: bool = False
+    acquiring: bool = False
+    recording: bool = False
+    frames: int = 0
+    recorded: int = 0
+    lost: int = 0
+    message: str = ""
+
+
+class CameraView(Device):
+    """The newest picture of a camera and the camera's counts.
+
+    Parameters
+    ----------
+    prefix
+        Of the PVs, with its colon.
+    """
+
+    pixels = Cpt(EpicsSignalRO, "image1:ArrayData", auto_monitor=True)
+    size_0 = Cpt(EpicsSignalRO, "image1:ArraySize0_RBV", auto_monitor=True)
+    size_1 = Cpt(EpicsSignalRO, "image1:ArraySize1_RBV", auto_monitor=True)
+    size_2 = Cpt(EpicsSignalRO, "image1:ArraySize2_RBV", auto_monitor=True)
+    acquiring = Cpt(EpicsSignalRO, "cam1:Acquire_RBV", auto_monitor=True)
+    frames = Cpt(EpicsSignalRO, "cam1:ArrayCounter_RBV", auto_monitor=True)
+    message = Cpt(EpicsSignalRO, "cam1:StatusMessage_RBV", auto_monitor=True, string=True)
+    recording = Cpt(EpicsSignalRO, "HDF1:Capture_RBV", auto_monitor=True)
+    recorded = Cpt(EpicsSignalRO, "HDF1:NumCaptured_RBV", auto_monitor=True)
+    lost = Cpt(EpicsSignalRO, "HDF1:DroppedArrays_RBV", auto_monitor=True)
+
+    def __init__(self, prefix: str, *, name: str = "camera_view", **kwargs: Any) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+        self._values: dict[str, Any] = {}
+
+    def watch(self, on_picture: Callable[[], None]) -> None:
+        """Start to follow the PVs; call `on_picture`, in another thread, at each new picture."""
+
+        def keep(value: Any, obj: Any, **_: Any) -> None:
+            self._values[obj.attr_name] = value
+            if obj is self.pixels:
+                on_picture()
+
+        for attribute in self.component_names:
+            getattr(self, attribute).subscribe(keep, run=False)
+
+    def picture(self) -> NDArray[np.uint8] | None:
+        """Return the newest picture; None before the first, or if it is no grey or RGB picture."""
+        values = self._values.get("pixels")
+        sizes = [int(self._values.get(f"size_{i}", 0)) for i in range(3)]
+        return None if values is None else picture_of(values, *sizes)
+
+    def facts(self) -> CameraFacts:
+        """Return what the camera says of itself."""
+        names = ("acquiring", "recording", "frames", "recorded", "lost", "message")
+        if not self.acquiring.connected or not self._values.keys() >= set(names):
+            return CameraFacts()
+        acquiring, recording, frames, recorded, lost, message = (self._values[n] for n in names)
+        return CameraFacts(
+            connected=True,
+            acquiring=bool(acquiring),
+            recording=bool(recording),
+            frames=int(frames),
+            recorded=int(recorded),
+            lost=int(lost),
+            message=text_of(message),
+        )
+
+
+def picture_of(values: Any, size_0: int, size_1: int, size_2: int) -> NDArray[np.uint8] | None:
+    """Shape the values of ``ArrayData`` as its plugin's sizes say.
+
+    Parameters
+    ----------
+    values : (n,) of integers
+        Of a picture of bytes, whatever type the control layer makes of them.
+    size_0, size_1, size_2
+        Width, height, 0; or 3, width, height of RGB pixels.
+
+    Returns
+    -------
+    (H, W) or (H, W, 3) uint8 or None
+        None if values and sizes do not belong together, as while the size changes.
+    """
+    shape = (size_2, size_1, size_0) if size_2 else (size_1, size_0)
+    array = np.asarray(values)
+    if array.size != np.prod(shape) or not array.size or (size_2 and size_0 != 3):
+        return None
+    if array.dtype in (np.int8, np.int16) and array.min(initial=0) >= -128 and array.max() < 256:
+        array = array.astype(np.uint8)  # bytes, as caproto's or EPICS' signed CHAR shows them
+    return as_bytes(array.reshape(shape))
+
+
+def text_of(value: Any) -> str:
+    """Return the text of a CHAR array, which control layers give as text, bytes or numbers."""
+    if isinstance(value, str):
+        return value
+    data = value if isinstance(value, bytes) else np.asarray(value).astype(np.uint8).tobytes()
+    return data.split(b"\0")[0].decode(errors="replace")

@@ -1,0 +1,118 @@
+"""What our devices do alike: every wait has a limit, every failure says why."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ophyd import Device, EpicsSignal, EpicsSignalRO
+from ophyd.status import DeviceStatus
+
+from skywright.errors import HardwareError
+
+logger = logging.getLogger(__name__)
+
+CONNECT_S = 4.0
+PUT_S = 4.0
+
+
+class ShowsReason:
+    """What every status of ours does on failure: show the reason, and leave the device alone.
+
+    The engine puts the reason into the stop document. ophyd would also stop the device, late and
+    from another thread, and so the next move too. What must be stopped here is stopped by the one
+    who finds the fault.
+    """
+
+    def _handle_failure(self) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        status: Any = self
+        error = status.exception(timeout=0) if status.done else None
+        return super().__repr__() if error is None else f"{type(error).__name__}: {error}"
+
+    __str__ = __repr__
+
+
+class TaskStatus(ShowsReason, DeviceStatus):
+    """The status of a task of several steps; when it failed it shows why."""
+
+
+class GuardedDevice(Device):
+    """A device that turns all that can go wrong on Channel Access into `HardwareError`."""
+
+    def connect(self) -> None:
+        """Wait until all PVs answer.
+
+        Raises
+        ------
+        HardwareError
+            If they do not within `CONNECT_S`.
+        """
+        try:
+            self.wait_for_connection(timeout=CONNECT_S)
+        except Exception as error:  # TimeoutError, or what the control layer has for it
+            raise HardwareError(
+                f"{self.name}: no answer from {self.prefix} within {CONNECT_S:g} s; is its IOC "
+                "running, and does EPICS_CA_ADDR_LIST name it?"
+            ) from error
+
+    def read(self) -> dict[str, Any]:
+        """Read what an event holds."""
+        with self._told("cannot be read"):
+            return super().read()
+
+    def read_configuration(self) -> dict[str, Any]:
+        """Read the configuration."""
+        with self._told("its configuration cannot be read"):
+            return super().read_configuration()
+
+    def describe(self) -> dict[str, Any]:
+        """Describe what an event holds."""
+        with self._told("cannot be described"):
+            return super().describe()
+
+    def describe_configuration(self) -> dict[str, Any]:
+        """Describe the configuration."""
+        with self._told("its configuration cannot be described"):
+            return super().describe_configuration()
+
+    def _reason(self) -> str:
+        """Return what the other side has to say about its trouble."""
+        return f"is the IOC at {self.prefix} well?"
+
+    def _background(self, work: Callable[[], None]) -> DeviceStatus:
+        """Run `work` on a thread; the status ends with it, and has its exception."""
+        status = TaskStatus(self)
+
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:  # whatever it is, the plan must see it
+                status.set_exception(error)
+            else:
+                status.set_finished()
+
+        threading.Thread(target=run, name=f"{self.name}-{work.__name__}", daemon=True).start()
+        return status
+
+    def _put(self, signal: EpicsSignal, value: Any) -> None:
+        """Put and wait until the IOC has done it (or shows it, for signals with a readback)."""
+        with self._told(f"{signal.setpoint_pvname} did not become {value!r} within {PUT_S:g} s"):
+            signal.set(value, timeout=PUT_S).wait(timeout=PUT_S + 0.5)
+
+    def _get(self, signal: EpicsSignalRO, **how: Any) -> Any:
+        with self._told(f"{signal.pvname} cannot be read"):
+            return signal.get(**how)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Turn all that the control layers raise when an IOC goes, each its own, into one error."""
+        try:
+            yield
+        except HardwareError:
+            raise
+        except Exception as error:
+            raise HardwareError(f"{self.name}: {what}; {self._reason()}") from error

@@ -1,0 +1,193 @@
+"""The result of a live analysis as a device: a plan triggers it to wait for the present frame."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from ophyd.status import Status
+
+from skywright.analysis import name_of
+from skywright.callbacks.derived import COUNTS
+from skywright.callbacks.live import LiveAnalysis, Progress
+from skywright.errors import HardwareError
+from skywright.records import Column
+
+_DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
+_MISSING: dict[str, Any] = {"f": float("nan"), "i": -1, "u": 0, "b": False, "U": ""}
+
+
+class LiveResult:
+    """Scalars of a live analysis, Triggerable and Readable.
+
+    Parameters
+    ----------
+    live
+        The analysis, subscribed to the RunEngine.
+    name
+        Device name; data keys are ``<name>_<result>``.
+    present
+        Returns the number of frames that the camera has taken in this run, where that is ahead of
+        the documents (fly scans); by default what the documents have told of.
+    timeout_s
+        `trigger` fails when the analysis gets no further for so long.
+    hinted
+        Results to show in tables.
+    """
+
+    parent = None
+
+    def __init__(
+        self,
+        live: LiveAnalysis,
+        name: str = "live",
+        *,
+        present: Callable[[], int] | None = None,
+        timeout_s: float = 10.0,
+        hinted: Sequence[str] = (),
+    ) -> None:
+        self.live = live
+        self.name = name
+        self._present = present
+        self._timeout_s = timeout_s
+        self._hinted = tuple(hinted)
+        self._reached = Progress("")
+        counts = [Column(key, "<i8", attrs={"description": text}) for key, text in COUNTS.items()]
+        self._columns = [*counts, *(c for c in live.analysis.results if not c.shape)]
+
+    @property
+    def hints(self) -> dict[str, list[str]]:
+        """Fields that tables show."""
+        return {"fields": [f"{self.name}_{key}" for key in self._hinted]}
+
+    def trigger(self) -> Status:
+        """Wait for the result that includes the present frame.
+
+        Returns
+        -------
+        Status
+            Fails with `HardwareError`, naming the analysis, when there is no run to wait for, when
+            the analysis failed, or when it gets no further.
+        """
+        status = Status(obj=self)
+        uid = self.live.raw_uid
+        wanted = max(self._present() if self._present else 0, self.live.announced)
+        if uid is None or wanted == 0:
+            status.set_exception(
+                HardwareError(f"{self.name}: no run has a frame for {self.live.name} to look at")
+            )
+            return status
+        _Wait(self, status, uid, wanted, self._timeout_s).begin()
+        return status
+
+    def accept(self, progress: Progress) -> None:
+        """Take over the result that `read` gives."""
+        self._reached = progress
+
+    def read(self) -> dict[str, Any]:
+        """Return the scalars that the last `trigger` waited for; missing is NaN, "" or -1."""
+        result, stamp = self._reached.result, self._reached.time or time.time()
+        return {
+            f"{self.name}_{name_of(c)}": {
+                "value": result.get(name_of(c), _MISSING[np.dtype(c.dtype).kind]),
+                "timestamp": stamp,
+            }
+            for c in self._columns
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return types, units and descriptions of the scalars."""
+        keys = {}
+        for column in self._columns:
+            kind = np.dtype(column.dtype).kind
+            key: dict[str, Any] = {
+                "source": f"ANALYSIS:{self.live.name}",
+                "dtype": _DTYPES[kind],
+                "shape": [],
+            }
+            if kind != "U":
+                key["dtype_numpy"] = np.dtype(column.dtype).str
+            for attribute in ("units", "description"):
+                if attribute in column.attrs:
+                    key[attribute] = column.attrs[attribute]
+            keys[f"{self.name}_{name_of(column)}"] = key
+        return keys
+
+    def read_configuration(self) -> dict[str, Any]:
+        """Return which analysis it is."""
+        stamp = time.time()
+        values = {"analysis": self.live.name, "version": self.live.analysis.version}
+        return {f"{self.name}_{key}": {"value": v, "timestamp": stamp} for key, v in values.items()}
+
+    def describe_configuration(self) -> dict[str, Any]:
+        """Return types of the configuration."""
+        source = f"ANALYSIS:{self.live.name}"
+        return {
+            f"{self.name}_{key}": {"source": source, "dtype": "string", "shape": []}
+            for key in ("analysis", "version")
+        }
+
+
+class _Wait:
+    """One wait for one frame; ends its status once, by progress or by the clock."""
+
+    def __init__(
+        self, device: LiveResult, status: Status, uid: str, wanted: int, timeout_s: float
+    ) -> None:
+        self._device, self._status = device, status
+        self._uid, self._wanted, self._timeout_s = uid, wanted, timeout_s
+        self._lock = threading.Lock()
+        self._over = False
+        self._reached = device.live.progress(uid).reached
+        self._timer = self._new_timer()
+        self._unsubscribe: Callable[[], None] = lambda: None
+
+    def _new_timer(self) -> threading.Timer:
+        timer = threading.Timer(self._timeout_s, self._give_up)
+        timer.daemon = True
+        return timer
+
+    def begin(self) -> None:
+        self._timer.start()
+        self._unsubscribe = self._device.live.subscribe(self._look)
+        self._look(self._device.live.progress(self._uid))
+        if self._over:  # it may have ended before it knew how to unsubscribe
+            self._unsubscribe()
+
+    def _look(self, progress: Progress) -> None:
+        if progress.raw_uid != self._uid:
+            return
+        if progress.error:
+            self._end(f"failed: {progress.error}")
+        elif progress.reached >= self._wanted:
+            self._device.accept(progress)
+            self._end(None)
+        elif progress.done:
+            self._end(f"ended at frame {progress.reached} of {self._wanted}")
+
+    def _give_up(self) -> None:
+        """End the wait, but for an analysis that is slow and not stuck."""
+        before, self._reached = self._reached, self._device.live.progress(self._uid).reached
+        if self._reached != before:
+            with self._lock:
+                if not self._over:
+                    self._timer = self._new_timer()
+                    self._timer.start()
+            return
+        self._end(f"stands at frame {before} of {self._wanted} for {self._timeout_s:g} s")
+
+    def _end(self, trouble: str | None) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+        self._timer.cancel()
+        self._unsubscribe()
+        if trouble is None:
+            self._status.set_finished()
+        else:
+            live = self._device.live
+            self._status.set_exception(
+                HardwareError(f"{self._device.name}: analysis {live.name} {trouble}")
+            )

@@ -1,0 +1,271 @@
+"""Motors that never leave a plan waiting: each move ends, and says why when it fails."""
+
+import contextlib
+import functools
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from epics.ca import ChannelAccessException, ChannelAccessGetFailure
+from ophyd import EpicsMotor
+from ophyd.status import MoveStatus, StatusBase
+from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
+from ophyd.utils.errors import DisconnectedError, LimitError
+
+from devices.guarded import ShowsReason, TaskStatus
+from skywright.errors import HardwareError
+
+STALL_S = 3.0
+"""A motor that moves shows another position at least this often."""
+WATCH_S = 0.1
+SLOWNESS, MARGIN_S = 3.0, 10.0
+SILENT = (DisconnectedError, TimeoutError, ChannelAccessException, ChannelAccessGetFailure)
+"""What the control layers raise when an IOC goes."""
+
+
+class MotionLimitError(HardwareError, LimitError):
+    """A position beyond the limits was asked for; nothing has moved."""
+
+
+class MotionStatus(ShowsReason, MoveStatus):
+    """The status of one motor's move; when it failed it shows why, also in the stop document."""
+
+    def _settled(self) -> None:
+        with contextlib.suppress(DisconnectedError):  # ophyd asks for the final position
+            super()._settled()
+
+
+class Motor(EpicsMotor):
+    """A motor record whose moves end within seconds when IOC or motor do not do their part.
+
+    `set` and `move` fail with `HardwareError` when the IOC is lost, when the position does not
+    change for `stall_s`, when a limit switch, an alarm or a stop ends the move, or after three
+    times the time that velocity and acceleration allow for, plus 10 s.
+
+    Attributes
+    ----------
+    stall_s
+        See above; more for motors that rarely tell where they are.
+    """
+
+    stall_s = STALL_S
+    _stopped = False
+
+    def check_value(self, pos: float) -> None:
+        """Raise `MotionLimitError` if a position is beyond the soft limits."""
+        if not math.isfinite(pos):
+            raise MotionLimitError(f"{self.name}: {pos}, expected a finite position")
+        try:
+            super().check_value(pos)
+        except LimitError as error:
+            low, high = self.limits
+            raise MotionLimitError(
+                f"{self.name}: {pos:g} {self.egu} is beyond its limits {low:g}..{high:g}"
+            ) from error
+
+    def move(
+        self,
+        position: float,
+        wait: bool = True,
+        moved_cb: Callable[..., None] | None = None,
+        timeout: float | None = None,
+    ) -> MotionStatus:
+        """Move to a position.
+
+        Parameters
+        ----------
+        position
+            User position.
+        wait
+            Return when it is there.
+        moved_cb
+            Called with the status when the move has ended.
+        timeout
+            Limit in s instead of the one that follows from velocity and distance.
+
+        Raises
+        ------
+        HardwareError
+            If the IOC does not answer, or `wait` and the move fails.
+        MotionLimitError
+            If the position is beyond the soft limits.
+        """
+        self.check_connected()
+        self.check_value(position)
+        limit = timeout or self.time_limit(position)
+        # As ophyd's positioners do: whoever waits for an earlier move is told that it is over.
+        self._run_subs(sub_type=self._SUB_REQ_DONE, success=False)
+        self._reset_sub(self._SUB_REQ_DONE)
+        ended = threading.Event()
+        self.subscribe(lambda **_: ended.set(), event_type=self._SUB_REQ_DONE, run=False)
+        status = MotionStatus(self, position)
+        self._stopped = self._started_moving = False
+        self.user_setpoint.put(position, wait=False)
+        if moved_cb is not None:
+            status.add_callback(functools.partial(moved_cb, obj=self))
+
+        def watch() -> None:
+            try:
+                self.await_motion(ended.wait, limit, f"on its way to {position:g}")
+                # The end that was seen can be that of a motion before this one.
+                self.await_motion(self._at_rest, limit, f"on its way to {position:g}")
+                self._check_arrival(position)
+            except HardwareError as error:
+                status.set_exception(error)
+            except Exception as error:  # such as a lost connection while asking why
+                status.set_exception(HardwareError(f"{self.name}: {error}"))
+            else:
+                status.set_finished()
+
+        threading.Thread(target=watch, name=f"{self.name}-watch", daemon=True).start()
+        if wait:
+            try:
+                status.wait()
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+        return status
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop; an IOC that does not answer cannot be told."""
+        self._stopped = True
+        if self.connected:
+            super().stop(success=success)
+
+    def _at_rest(self, timeout: float) -> bool:
+        if self.motor_done_move.get(use_monitor=False):
+            return True
+        threading.Event().wait(timeout)
+        return False
+
+    def time_limit(self, position: float) -> float:
+        """Return after how many seconds a move to `position` is given up."""
+        velocity = abs(self.velocity.get()) or 1.0
+        ramp = max(float(self.acceleration.get()), 0.0)
+        return SLOWNESS * (abs(position - self.position) / velocity + 2.0 * ramp) + MARGIN_S
+
+    def check_connected(self) -> None:
+        """Raise `HardwareError` if the IOC does not answer."""
+        if not self.connected:
+            raise HardwareError(
+                f"{self.name}: no answer from {self.prefix}; is its IOC running, and does "
+                "EPICS_CA_ADDR_LIST name it?"
+            )
+
+    def await_motion(self, ended: Callable[[float], bool], limit_s: float, doing: str) -> None:
+        """Wait for the end of a motion; stop the motor and raise when it makes no progress.
+
+        Parameters
+        ----------
+        ended
+            Waits up to a time, s, and says whether the motion is over; an event's `wait`.
+        limit_s
+            Longest time.
+        doing
+            What it does, for messages.
+
+        Raises
+        ------
+        HardwareError
+        """
+        began = seen = time.monotonic()
+        last = self.position
+        while not ended(WATCH_S):
+            now = time.monotonic()
+            if not self.connected:
+                raise HardwareError(
+                    f"{self.name}: lost the IOC of {self.prefix} {doing}, at {last:g}; look where "
+                    "the motor is before it is moved again"
+                )
+            if self.position != last:
+                last, seen = self.position, now
+            if now - seen > self.stall_s:
+                self._give_up(f"stands still at {last:g} for {now - seen:.1f} s {doing}, ")
+            if now - began > limit_s:
+                self._give_up(f"is at {last:g} after {limit_s:.0f} s {doing}, ")
+
+    def _give_up(self, what: str) -> None:
+        moving = self.motor_is_moving.get()
+        self.motor_stop.put(1, wait=False)
+        reason = self._alarm() or "no alarm"
+        raise HardwareError(
+            f"{self.name}: {what}MOVN = {moving}, {reason}; stopped. Is the motor stuck, or its "
+            "controller without power?"
+        )
+
+    def _check_arrival(self, target: float) -> None:
+        """Raise if a move that is over did not reach its target."""
+        self.check_connected()
+        where = f"{self.name}: stopped at {self.position:g}, not at {target:g}: "
+        for signal, switch, way in (
+            (self.low_limit_switch, "low", -1.0),
+            (self.high_limit_switch, "high", 1.0),
+        ):
+            if signal.get(use_monitor=False) and way * (target - self.position) >= 0.0:
+                raise HardwareError(f"{where}it stands on its {switch} limit switch; move it off")
+        if self._alarm():
+            raise HardwareError(where + self._alarm())
+        # The record's VAL becomes the position where it was stopped.
+        wanted = self.user_setpoint.get(use_monitor=False)
+        if self._stopped or abs(wanted - target) > 1e-6 * max(1.0, abs(target)):
+            raise HardwareError(f"{where}somebody stopped it, or sent it elsewhere (VAL {wanted})")
+
+    def _alarm(self) -> str:
+        severity = AlarmSeverity(self.user_readback.alarm_severity or 0)
+        status = AlarmStatus(self.user_readback.alarm_status or 0)
+        return f"alarm {status.name} {severity.name}" if severity else ""
+
+
+def run_task(device: Any, work: Callable[[], None]) -> TaskStatus:
+    """Run `work` on a thread; the status ends with it, and has its exception."""
+    status = TaskStatus(device)
+
+    def run() -> None:
+        try:
+            work()
+        except SILENT as error:
+            status.set_exception(
+                HardwareError(f"{device.name}: lost the IOC of {device.prefix}: {error}")
+            )
+        except Exception as error:  # whatever it is, the plan must see it
+            status.set_exception(error)
+        else:
+            status.set_finished()
+
+    threading.Thread(target=run, name=f"{device.name}-task", daemon=True).start()
+    return status
+
+
+def move_all(moves: Iterable[tuple[Motor, float]]) -> None:
+    """Move motors at once and wait; when one fails the others are stopped.
+
+    Raises
+    ------
+    HardwareError
+        The first failure.
+    MotionLimitError
+        If a position is beyond a limit; nothing moves then.
+    """
+    moves = list(moves)
+    for motor, position in moves:
+        motor.check_connected()
+        motor.check_value(position)
+    over = threading.Event()
+    statuses = [motor.move(position, wait=False) for motor, position in moves]
+
+    def look(_: StatusBase) -> None:
+        if all(s.done for s in statuses) or any(s.done and not s.success for s in statuses):
+            over.set()
+
+    for status in statuses:
+        status.add_callback(look)
+    if statuses:
+        over.wait()
+    failed = [s for s in statuses if s.done and not s.success]
+    if failed:
+        for motor, _ in moves:
+            motor.stop()
+        error = failed[0].exception(timeout=0)
+        raise error if error is not None else HardwareError("a motor failed")

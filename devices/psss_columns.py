@@ -1,0 +1,111 @@
+"""The columns of the spectrometer's files that documents tell of, and what a point says of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from devices.psss_stream import StreamColumn
+from skywright.records import ColumnReader
+
+FIGURES = (
+    *("center", "fwhm", "center_error", "fwhm_error", "com", "std", "quantile_width"),
+    *("relative_width", "intensity", "amplitude", "offset", "chi2", "quality"),
+)
+DTYPES = {
+    **{"Int8": "|i1", "UInt8": "|u1", "Int16": "<i2", "UInt16": "<u2"},
+    **{"Int32": "<i4", "UInt32": "<u4", "Float32": "<f4", "Float64": "<f8"},
+}
+"""numpy's names of areaDetector's types."""
+POINT = {
+    **{"mean_center": "of the fitted centers", "center_scatter": "standard deviation of them"},
+    **{"mean_fwhm": "of the fitted widths", "fwhm_scatter": "standard deviation of them"},
+    **{"mean_intensity": "of the intensities, counts", "intensity_scatter": "deviation of them"},
+}
+"""Scalars of a point of a step scan; NaN without a fit that settled."""
+
+
+def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
+    """Return the columns of a file of spectra of `width` columns."""
+    # Here, as it takes a second: a session that never stages the device does not wait for it.
+    from skywright.psss import layouts
+
+    in_axis_unit = "eV, or px without axis"
+    figures = (
+        StreamColumn(
+            name, f"{layouts.FIT}/{name}", "<f8", units=layouts.UNITS.get(name, in_axis_unit)
+        )
+        for name in FIGURES
+    )
+    return (
+        StreamColumn(
+            "spectrum", layouts.SPECTRUM, "<f8", (width,), layouts.SPECTRA_PER_CHUNK, "counts"
+        ),
+        StreamColumn("pulse_id", layouts.PULSE_ID, "<i8"),
+        StreamColumn("time", layouts.TIME, "<f8", units="s"),
+        *figures,
+        StreamColumn("status", layouts.STATUS, "|u1"),
+        StreamColumn("unit", layouts.UNIT, "|u1"),
+        StreamColumn("settings_number", f"{layouts.MADE}/settings_number", "<i8"),
+    )
+
+
+def picture_columns(height: int, width: int, data_type: str) -> tuple[StreamColumn, ...]:
+    """Return the columns of a file of pictures.
+
+    The key is ``picture``, as analyses of other cameras look for ``image``.
+    """
+    from skywright.psss import layouts
+
+    return (
+        StreamColumn(
+            "picture", layouts.IMAGE, DTYPES.get(data_type, "<u2"), (height, width), 1, "counts"
+        ),
+        StreamColumn("pulse_id", layouts.UNIQUE_ID, "<i8"),
+        StreamColumn("time", layouts.TIME_STAMP, "<f8", units="s"),
+    )
+
+
+def pulses_identity() -> str:
+    """Return the dataset that counts the whole rows of a file of spectra."""
+    from skywright.psss import layouts
+
+    return layouts.PULSE_ID
+
+
+def summarize_point(file: str, first: int, stop: int) -> dict[str, Any]:
+    """Return what rows of a file of spectra say together.
+
+    Returns
+    -------
+    dict
+        `POINT`, and n_pulses, n_good, first_row, first_pulse_id, last_pulse_id. Means and sample
+        standard deviations are over the pulses whose fit settled.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read here.
+    """
+    from skywright.psss import layouts
+    from skywright.psss.analysis import GOOD
+
+    with ColumnReader(Path(file), layouts.PULSE_ID) as reader:
+        read: Callable[[str], Any] = lambda path: reader.read(path, first, stop)  # noqa: E731
+        ids = read(layouts.PULSE_ID)
+        good = np.isin(read(layouts.STATUS), [int(status) for status in GOOD])
+        values = {
+            name: read(f"{layouts.FIT}/{name}")[good] for name in ("center", "fwhm", "intensity")
+        }
+    point: dict[str, Any] = {
+        "n_pulses": len(ids),
+        "n_good": int(good.sum()),
+        "first_row": first,
+        "first_pulse_id": int(ids[0]) if len(ids) else -1,
+        "last_pulse_id": int(ids[-1]) if len(ids) else -1,
+    }
+    for name, each in values.items():
+        point[f"mean_{name}"] = float(each.mean()) if len(each) else float("nan")
+        point[f"{name}_scatter"] = float(each.std(ddof=1)) if len(each) > 1 else float("nan")
+    return point
