@@ -1,0 +1,1 @@
+"""bluesky plans over devices."""

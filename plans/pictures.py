@@ -1,0 +1,130 @@
+"""Plans that take pictures with a camera."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.protocols import Collectable, Flyable, Readable
+from bluesky.utils import MsgGenerator
+
+COLLECT_S = 0.25
+"""Time between two reports of a camera that runs freely, s."""
+SECONDS_MAX = 24 * 3600.0
+
+
+def take_pictures(
+    camera: Readable, n: int, *, md: dict[str, Any] | None = None
+) -> MsgGenerator[str]:
+    """Take pictures one by one, an event each.
+
+    Parameters
+    ----------
+    camera
+        A detector.
+    n
+        Number of pictures, at least 1.
+    md
+        Metadata for the start document.
+
+    Returns
+    -------
+    str
+        The uid of the run.
+
+    Raises
+    ------
+    ValueError
+        If `n` is less than 1; before anything moves.
+    TypeError
+        If `camera` is no detector.
+    """
+    _check_is(camera, Readable, "trigger, read and describe")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"take_pictures: n = {n!r}, expected a whole number of at least 1")
+    _md = _metadata("take_pictures", camera, {"n": n}, md, num_points=n)
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator(md=_md)
+    def inner() -> MsgGenerator[None]:
+        for _ in range(n):
+            yield from bps.checkpoint()
+            yield from bps.trigger_and_read([camera])
+
+    return (yield from inner())
+
+
+def watch_camera(
+    camera: Flyable, seconds: float, *, md: dict[str, Any] | None = None
+) -> MsgGenerator[str]:
+    """Record every picture that a camera sends, for a while.
+
+    Parameters
+    ----------
+    camera
+        A detector that flies: kickoff, complete, and pages of its file to collect.
+    seconds
+        How long, more than 0 and at most a day.
+    md
+        Metadata for the start document.
+
+    Returns
+    -------
+    str
+        The uid of the run.
+
+    Raises
+    ------
+    ValueError
+        If `seconds` is not in its range; before anything moves.
+    TypeError
+        If `camera` does not fly.
+    """
+    _check_is(camera, Flyable, "kickoff and complete")
+    _check_is(camera, Collectable, "describe_collect")
+    if not isinstance(seconds, (int, float)) or not 0.0 < seconds <= SECONDS_MAX:
+        raise ValueError(
+            f"watch_camera: seconds = {seconds!r}, expected more than 0, at most {SECONDS_MAX:g}"
+        )
+    _md = _metadata("watch_camera", camera, {"seconds": seconds}, md)
+    periods = math.ceil(seconds / COLLECT_S)
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator(md=_md)
+    def inner() -> MsgGenerator[None]:
+        yield from bps.declare_stream(camera, name="primary", collect=True)
+        yield from bps.kickoff(camera, wait=True)
+        for _ in range(periods):
+            # The camera goes on in a pause; what it took then is collected after it.
+            yield from bps.checkpoint()
+            yield from bps.sleep(seconds / periods)
+            yield from bps.collect(camera, name="primary")
+        yield from bps.complete(camera, wait=True)
+        yield from bps.collect(camera, name="primary")
+
+    return (yield from inner())
+
+
+def _check_is(camera: Any, protocol: Any, needs: str) -> None:
+    if not isinstance(camera, protocol):
+        raise TypeError(f"{camera!r} is no camera for this plan: it lacks {needs}")
+
+
+def _metadata(
+    plan: str,
+    camera: Any,
+    arguments: Mapping[str, Any],
+    md: Mapping[str, Any] | None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the start document's metadata; what the user gives wins."""
+    assets = getattr(camera, "assets", None)
+    return {
+        "plan_name": plan,
+        "plan_args": {"camera": camera.name, **arguments},
+        "detectors": [camera.name],
+        **more,
+        **({"assets": str(assets)} if assets is not None else {}),
+        **(md or {}),
+    }

@@ -1,0 +1,8 @@
+"""Find the running beamline; take the store's session lock; set EPICS_* before anybody reads it."""
+
+from skywright import runtime
+from skywright.config import load_settings
+
+settings = load_settings()
+stack = runtime.attach(settings.directory)
+runtime.hold_lock(settings.directory / runtime.SESSION_LOCK, "session")

@@ -1,0 +1,16 @@
+"""Wait for the devices; name what does not answer, and start without it."""
+
+import logging
+from functools import partial
+
+from skywright.profile import find_devices, list_devices, silent_pvs
+
+listdevs = partial(list_devices, globals())
+
+for _device, _pvs in silent_pvs(find_devices(globals()).values()).items():
+    logging.getLogger("skywright.profile").error(
+        "%s: no answer from %d PVs, the first is %s; look at `skywright doctor`",
+        _device,
+        len(_pvs),
+        _pvs[0],
+    )
