@@ -1,0 +1,152 @@
+"""The page as a web application: its views, its feeds, what it tells of errors, whom it lets in."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from dashboard.board import Board, Checks
+from dashboard.catalog import Catalog
+from dashboard.feeds import Feed, Source, serve_feed
+from dashboard.site import Site, is_same_origin, render
+from dashboard.views import View, find_views
+from skywright.config import Settings
+from skywright.errors import ConfigError, DataError
+
+STATIC = Path(__file__).parent / "static"
+LOOPBACK = ("127.0.0.1", "localhost")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
+    "frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+log = logging.getLogger(__name__)
+
+
+def make_app(
+    settings: Settings,
+    checks: Checks,
+    hosts: Sequence[str] = LOOPBACK,
+    views: Sequence[View] | None = None,
+) -> Starlette:
+    """Return the application.
+
+    Parameters
+    ----------
+    settings
+        Of the beamline.
+    checks
+        How its state is found out.
+    hosts
+        Names by which browsers may call this server; ``"*"`` for any.
+    views
+        By default all of `dashboard.views`.
+    """
+    views = find_views() if views is None else views
+    site = Site(settings, Catalog(settings), Board(settings.directory, checks))
+    sources: dict[str, Source] = {"catalog": site.catalog.changes, "state": site.board.changes}
+    for view in views:
+        sources |= view.feeds(site)
+    feeds = {name: Feed(name, source) for name, source in sources.items()}
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        following = asyncio.create_task(site.catalog.follow(), name="catalog")
+        yield
+        following.cancel()
+        endings = [feed.close() for feed in feeds.values()]
+        await asyncio.gather(following, *endings, return_exceptions=True)
+        site.catalog.close()
+
+    async def live(websocket: WebSocket) -> None:
+        feed = feeds.get(websocket.path_params["feed"])
+        if feed is None or not is_same_origin(websocket):
+            await websocket.close()  # before it is accepted: 403
+            return
+        await serve_feed(websocket, feed)
+
+    async def first_page(request: Request) -> Response:
+        return RedirectResponse(views[0].path)
+
+    app = Starlette(
+        routes=[
+            Route("/", first_page),
+            *(route for view in views for route in view.routes),
+            WebSocketRoute("/live/{feed}", live),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+            Middleware(_Headers),
+        ],
+        exception_handlers={
+            DataError: _not_found,
+            ConfigError: _not_available,
+            HTTPException: _refused,
+            Exception: _failed,
+        },
+        lifespan=lifespan,
+    )
+    app.state.site, app.state.views, app.state.feeds = site, views, feeds
+    return app
+
+
+def hosts_of(interface: str) -> Sequence[str]:
+    """Return the names by which browsers may call a server on an interface.
+
+    On the loopback these are known, so that no page of another site reaches it by a name that it
+    makes point here.
+    """
+    return LOOPBACK if interface in LOOPBACK else ("*",)
+
+
+class _Headers:
+    """Add `HEADERS` to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    *((name.encode(), value.encode()) for name, value in HEADERS.items()),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return render(request, "error.html", 404, title="Not found", message=str(error))
+
+
+async def _not_available(request: Request, error: Exception) -> Response:
+    return render(request, "error.html", 503, title="Not available", message=str(error))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.url.path}: {error.detail}"
+    return render(request, "error.html", error.status_code, title=error.detail, message=message)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    message = f"{type(error).__name__}; the log of skywright dashboard says more"
+    return render(request, "error.html", 500, title="This page failed", message=message)

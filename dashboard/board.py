@@ -1,0 +1,108 @@
+"""The state of the beamline, looked at by one for all clients."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from skywright.runtime import State, read_state
+
+PERIOD_S = 2.0
+
+
+class Check(Protocol):
+    """One line of a report on the beamline, as of `skywright doctor`."""
+
+    @property
+    def name(self) -> str:
+        """What was checked."""
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``warning`` or ``wrong``."""
+
+    @property
+    def found(self) -> str:
+        """What was found."""
+
+    @property
+    def todo(self) -> str:
+        """What to do; "" if nothing."""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How the state of the beamline is found out.
+
+    Parameters
+    ----------
+    glance
+        Cheap enough to repeat while somebody looks.
+    examine
+        Everything; takes seconds.
+    """
+
+    glance: Callable[[], Iterable[Check]]
+    examine: Callable[[], Iterable[Check]]
+
+
+@dataclass
+class Board:
+    """What is known of the state.
+
+    Parameters
+    ----------
+    directory
+        The store.
+    checks
+        How the rest is found out.
+    """
+
+    directory: Path
+    checks: Checks
+    number: int = field(default_factory=time.time_ns)
+    """Grows whenever something else is known; no number of an earlier server."""
+    stack: State | None = None
+    """Processes of `skywright up`; None if it does not run."""
+    glance: list[Check] = field(default_factory=list)
+    report: list[Check] = field(default_factory=list)
+    """Of the last whole examination."""
+    reported_s: float = 0.0
+    """When that was, unix s; 0 before the first."""
+    examining: asyncio.Task[None] | None = None
+
+    async def refresh(self) -> None:
+        """Look again."""
+        stack, glance = await asyncio.to_thread(self._look)
+        if (stack, glance) != (self.stack, self.glance):
+            self.stack, self.glance = stack, glance
+            self.number += 1
+
+    def examine(self) -> None:
+        """Begin to check everything, unless that is under way."""
+        if self.examining is None:
+            self.number += 1
+            self.examining = asyncio.create_task(self._examine())
+
+    async def changes(self) -> AsyncIterator[str]:
+        """Yield `number` at the beginning and whenever it has grown."""
+        seen = -1
+        while True:
+            await self.refresh()
+            if self.number != seen:
+                seen = self.number
+                yield str(seen)
+            await asyncio.sleep(PERIOD_S)
+
+    def _look(self) -> tuple[State | None, list[Check]]:
+        return read_state(self.directory), list(self.checks.glance())
+
+    async def _examine(self) -> None:
+        try:
+            self.report = await asyncio.to_thread(lambda: list(self.checks.examine()))
+            self.reported_s = time.time()
+        finally:
+            self.examining = None
+            self.number += 1

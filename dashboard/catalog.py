@@ -1,0 +1,158 @@
+"""The catalog as the page reads it: one reader for all, told by tiled when to read again."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import httpx
+
+from skywright.config import Settings
+from skywright.errors import ConfigError, DataError
+from skywright.store.client import ANALYSIS, RAW, connect
+from skywright.store.news import follow
+
+T = TypeVar("T")
+
+GATHER_S = 0.25
+"""News of one run come in bursts; pages are told once a burst."""
+BACK_OFF_S = (0.5, 10.0)
+AWAY_S = 3.0
+"""A server that was not there is not asked for this long."""
+MOST_ANSWERS = 256
+
+log = logging.getLogger(__name__)
+
+
+class Catalog:
+    """Asks the catalog, each question once, and keeps the answers until tiled says that it changed.
+
+    Parameters
+    ----------
+    settings
+        Say where it is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.subscribed = False
+        """Whether tiled tells of changes; while it does not, every question is asked anew."""
+        self._client: Any = None
+        self._away: tuple[float, ConfigError] | None = None
+        self._reader = ThreadPoolExecutor(1, "catalog")
+        self._answers: dict[Any, asyncio.Task[Any]] = {}
+        self._news = asyncio.Condition()
+        self._telling: asyncio.Task[None] | None = None
+        self.number = time.time_ns()
+        """Grows whenever the catalog may have changed; no number of an earlier server."""
+
+    async def ask(self, question: Callable[..., T], *arguments: Any) -> T:
+        """Return ``question(client, *arguments)``, read once for all who ask at the same time.
+
+        Parameters
+        ----------
+        question
+            Reads with tiled's client of the root; runs in the reader's thread.
+        *arguments
+            Hashable.
+
+        Raises
+        ------
+        ConfigError
+            If there is no server.
+        DataError
+            If the server cannot give what its catalog names.
+        """
+        key = (question, arguments)
+        task = self._answers.get(key)
+        if task is None or (task.done() and (not self.subscribed or task.exception())):
+            if len(self._answers) >= MOST_ANSWERS:
+                self._answers.clear()
+            task = self._answers[key] = asyncio.create_task(self._read(question, arguments))
+        return await asyncio.shield(task)
+
+    async def changes(self) -> AsyncIterator[str]:
+        """Yield `number` at the beginning and whenever it has grown."""
+        seen = -1
+        while True:
+            async with self._news:
+                while self.number == seen:
+                    await self._news.wait()
+                seen = self.number
+            yield str(seen)
+
+    async def follow(self) -> None:
+        """Listen to tiled, for ever; whenever it is back, everything may have changed."""
+        shortest, longest = BACK_OFF_S
+        delay = shortest
+        while True:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    root = await self._read(_root, ())
+                    for container in (RAW, ANALYSIS):
+                        group.create_task(self._listen(*root, container))
+                    delay = shortest
+            except* Exception as errors:  # whatever it is, tiled may be well again later
+                log.warning("catalog: %s; next try in %g s", errors.exceptions[0], delay)
+            self._client = None  # the server may come back at another port
+            if self.subscribed:
+                self.subscribed = False
+                self._tell()
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, longest)
+
+    def close(self) -> None:
+        """End the reader."""
+        self._reader.shutdown(wait=False, cancel_futures=True)
+
+    async def _read(self, question: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, self._call, question, arguments)
+
+    def _call(self, question: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        """Ask, in the reader's thread."""
+        try:
+            return question(self._connected(), *arguments)
+        except httpx.HTTPError as error:
+            self._client = None
+            raise ConfigError(f"store: tiled does not answer ({error})") from error
+
+    def _connected(self) -> Any:
+        """Return the client, a new one if the server moved or was away.
+
+        To find out that it is away takes seconds; it is not tried again for each page.
+        """
+        if self._client is None:
+            if self._away is not None and time.monotonic() - self._away[0] < AWAY_S:
+                raise self._away[1]
+            try:
+                self._client = connect(settings=self.settings)
+            except ConfigError as error:
+                self._away = time.monotonic(), error
+                raise
+        return self._client
+
+    async def _listen(self, api_uri: str, api_key: str | None, container: str) -> None:
+        async for _ in follow(api_uri, api_key, container):
+            self.subscribed = True
+            self._tell()
+        raise DataError(f"tiled ended the subscription of {container}")
+
+    def _tell(self) -> None:
+        """Forget all answers, and tell who listens, once a burst."""
+        self._answers.clear()
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell_later())
+
+    async def _tell_later(self) -> None:
+        await asyncio.sleep(GATHER_S)
+        async with self._news:
+            self.number += 1
+            self._news.notify_all()
+
+
+def _root(client: Any) -> tuple[str, str | None]:
+    """Return where tiled's API is, and the key to it."""
+    return str(client.context.api_uri), client.context.api_key

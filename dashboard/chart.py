@@ -1,0 +1,182 @@
+"""Charts as SVG in the page itself: their colors are the page's, light or dark."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+WIDTH, HEIGHT = 480, 300
+LEFT, RIGHT, TOP, BOTTOM = 58, 10, 26, 40
+MARK = 3.2
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Points, by circles or (``square``) squares, so that not color alone tells them apart.
+
+    Parameters
+    ----------
+    label
+        For the legend.
+    x, y : (n,) float64
+        NaN is left out.
+    style
+        CSS class: one of the page's series, ``a``, ``b``, ...
+    square
+        Squares instead of circles.
+    """
+
+    label: str
+    x: Floats
+    y: Floats
+    style: str
+    square: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line; it is broken at NaN.
+
+    Parameters
+    ----------
+    x, y : (n,) float64
+    style
+        CSS class of its series.
+    """
+
+    x: Floats
+    y: Floats
+    style: str
+
+
+def draw_chart(
+    marks: Sequence[Marks], curves: Sequence[Curve], x_label: str, y_label: str, title: str
+) -> Markup:
+    """Draw marks over curves.
+
+    Parameters
+    ----------
+    marks, curves
+        What to draw; at least one finite point in all.
+    x_label, y_label
+        Of the axes, with units.
+    title
+        For those who hear the page.
+
+    Returns
+    -------
+    Markup
+        An ``<svg>`` element.
+    """
+    series: list[Marks | Curve] = [*curves, *marks]
+    x_axis = _Axis(_values(series, "x"), LEFT, WIDTH - RIGHT)
+    y_axis = _Axis(_values(series, "y"), HEIGHT - BOTTOM, TOP)
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(title)}">',
+        *_grid(x_axis, y_axis),
+        f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 4}">'
+        f"{escape(x_label)}</text>",
+        f'<text class="label" transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:g}) '
+        f'rotate(-90)">{escape(y_label)}</text>',
+    ]
+    for curve in curves:
+        parts.append(f'<path class="curve {curve.style}" d="{_path(curve, x_axis, y_axis)}"/>')
+    for each in marks:
+        points = [_mark(each, *point) for point in _points(each, x_axis, y_axis)]
+        parts += [f'<g class="marks {each.style}">', *points, "</g>"]
+    return Markup("\n".join([*parts, *_legend(marks), "</svg>"]))
+
+
+class _Axis:
+    """Numbers to places along one edge of the chart, with a little room at both ends."""
+
+    def __init__(self, values: Floats, begin: float, end: float) -> None:
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+        span, size = high - low, max(abs(low), abs(high))
+        room = (0.04 * span if span > 1e-6 * size else 0.5 * size) or 1.0
+        self.low, self.high = low - room, high + room
+        self._begin, self._scale = begin, (end - begin) / (self.high - self.low)
+
+    def place(self, value: float) -> float:
+        return self._begin + (value - self.low) * self._scale
+
+    def ticks(self) -> list[float]:
+        """Return four to nine round numbers: steps of 1, 2 or 5 times a power of ten."""
+        rough = (self.high - self.low) / 6
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+        first, last = math.ceil(self.low / step), math.floor(self.high / step)
+        return [number * step for number in range(first, last + 1)]
+
+
+def _values(series: Sequence[Marks | Curve], name: str) -> Floats:
+    """Return the finite values along one axis, of points that have both."""
+    parts = [getattr(s, name)[np.isfinite(s.x) & np.isfinite(s.y)] for s in series]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _grid(x_axis: _Axis, y_axis: _Axis) -> list[str]:
+    parts = []
+    for value in x_axis.ticks():
+        x = round(x_axis.place(value), 1)
+        parts += [
+            f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>',
+            f'<text class="tick x" x="{x}" y="{HEIGHT - BOTTOM + 15}">{_short(value)}</text>',
+        ]
+    for value in y_axis.ticks():
+        y = round(y_axis.place(value), 1)
+        kind = "grid zero" if value == 0 else "grid"
+        parts += [
+            f'<line class="{kind}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>',
+            f'<text class="tick y" x="{LEFT - 5}" y="{y + 4}">{_short(value)}</text>',
+        ]
+    return parts
+
+
+def _short(value: float) -> str:
+    """Return a number that fits beside an axis."""
+    for power, sign in ((9, "G"), (6, "M"), (3, "k")):
+        if abs(value) >= 10.0 * 10.0**power or (power > 3 and abs(value) >= 10.0**power):
+            return f"{value / 10.0**power:g}{sign}"
+    return f"{value:g}"
+
+
+def _points(series: Marks | Curve, x_axis: _Axis, y_axis: _Axis) -> list[tuple[float, float]]:
+    return [
+        (round(x_axis.place(x), 1), round(y_axis.place(y), 1))
+        for x, y in zip(series.x, series.y, strict=True)
+        if math.isfinite(x) and math.isfinite(y)
+    ]
+
+
+def _path(curve: Curve, x_axis: _Axis, y_axis: _Axis) -> str:
+    """Return the path, moved without drawing where the curve is not known."""
+    words, pen = [], "M"
+    for x, y in zip(curve.x, curve.y, strict=True):
+        if math.isfinite(x) and math.isfinite(y):
+            words.append(f"{pen}{x_axis.place(x):.1f} {y_axis.place(y):.1f}")
+            pen = "L"
+        else:
+            pen = "M"
+    return "".join(words)
+
+
+def _mark(marks: Marks, x: float, y: float) -> str:
+    if marks.square:
+        left, top = round(x - MARK, 1), round(y - MARK, 1)
+        return f'<rect x="{left}" y="{top}" width="{2 * MARK}" height="{2 * MARK}"/>'
+    return f'<circle cx="{x}" cy="{y}" r="{MARK}"/>'
+
+
+def _legend(marks: Sequence[Marks]) -> list[str]:
+    parts, x = [], float(LEFT)
+    for each in marks:
+        parts += [f'<g class="marks {each.style}">', _mark(each, x + 5, 12), "</g>"]
+        parts.append(f'<text class="legend" x="{x + 13:g}" y="16">{escape(each.label)}</text>')
+        x += 30 + 7.5 * len(each.label)
+    return parts

@@ -1,0 +1,78 @@
+"""What all views share: settings, the catalog, the state of the beamline, templates."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, PackageLoader
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import HTMLResponse
+
+from dashboard.board import Board
+from dashboard.catalog import Catalog
+from skywright.config import Settings
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a view finds under ``request.app.state.site``."""
+
+    settings: Settings
+    catalog: Catalog
+    board: Board
+    live: dict[str, Any] = field(default_factory=dict)
+    """What views keep of their feeds, by the feed's name."""
+
+    @property
+    def journals(self) -> Path:
+        """Directory of the journals."""
+        return self.settings.directory / "journal"
+
+
+def site_of(request: Request) -> Site:
+    """Return the site that a request came to."""
+    return cast(Site, request.app.state.site)
+
+
+def is_same_origin(connection: HTTPConnection) -> bool:
+    """Tell whether no page of another site asks; browsers name the page's site, programs none."""
+    origin = connection.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == connection.headers.get("host")
+
+
+def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """Fill a page; values are escaped, whoever wrote them."""
+    text = PAGES.get_template(template).render(
+        views=[view for view in request.app.state.views if view.title],
+        path=request.url.path,
+        site=site_of(request),
+        **values,
+    )
+    return HTMLResponse(text, status)
+
+
+def local_time(time_s: float) -> str:
+    """Return a unix time as people write it, local."""
+    return datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def in_seconds(duration_s: float | None) -> str:
+    """Return a duration for people; "" if there is none."""
+    return "" if duration_s is None else f"{duration_s:.1f} s"
+
+
+def in_short(value: object) -> str:
+    """Return a value of metadata or a result in few words: numbers to 6 digits, NaN as a dash."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(in_short, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.6g}"
+    return str(value)
+
+
+PAGES = Environment(loader=PackageLoader("dashboard"), autoescape=True, trim_blocks=True)
+PAGES.filters |= {"local_time": local_time, "in_seconds": in_seconds, "in_short": in_short}

@@ -1,0 +1,164 @@
+/* What the page does by itself: follows the feeds its elements name, and keeps search and sliders
+   quick. Without it everything works but nothing moves. */
+"use strict";
+
+const BACK_OFF_MS = [500, 8000];
+const TYPING_MS = 300;
+
+/* ---- feeds: one socket a feed, opened again for ever */
+
+const lost = new Set();
+
+function follow(feed, onMessage) {
+  let delay = BACK_OFF_MS[0];
+  const open = () => {
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(`${scheme}//${location.host}/live/${feed}`);
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => { delay = BACK_OFF_MS[0]; tellConnection(feed, true); };
+    socket.onmessage = (event) => onMessage(event.data);
+    socket.onclose = () => {
+      tellConnection(feed, false);
+      setTimeout(open, delay);
+      delay = Math.min(2 * delay, BACK_OFF_MS[1]);
+    };
+  };
+  open();
+}
+
+function tellConnection(feed, isOpen) {
+  if (isOpen) lost.delete(feed); else lost.add(feed);
+  document.getElementById("connection").textContent =
+    lost.size ? "connection lost, trying again" : "";
+}
+
+/* ---- parts of the page that follow a version */
+
+const served = new Map();  // what the server sent last, by id: readers may have changed the page
+
+function parts() {
+  return [...document.querySelectorAll("[data-feed][data-seen]")];
+}
+
+let loading = false, again = false;
+
+async function refresh() {
+  if (loading) { again = true; return; }
+  loading = true;
+  try {
+    do {
+      again = false;
+      const answer = await fetch(location.href, { cache: "no-store" });
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      replaceParts(fresh);
+    } while (again);
+  } catch (error) {  // the server is away: its sockets will tell when it is back
+    console.warn(error);
+  } finally {
+    loading = false;
+  }
+}
+
+function replaceParts(fresh) {
+  const others = [...fresh.querySelectorAll("[data-feed][data-seen]")];
+  if (parts().map((part) => part.id).join() !== others.map((other) => other.id).join()) {
+    location.reload();  // another page altogether, such as an error that has passed
+    return;
+  }
+  parts().forEach((part, i) => {
+    part.dataset.seen = others[i].dataset.seen;
+    if (others[i].innerHTML === served.get(part.id)) return;
+    served.set(part.id, others[i].innerHTML);
+    part.replaceChildren(...others[i].childNodes);
+    prepare(part);
+  });
+}
+
+function onVersion(feed, version) {
+  const old = parts().some((part) => part.dataset.feed === feed && part.dataset.seen !== version);
+  if (old) refresh();
+}
+
+/* ---- the live camera: a JSON line, then a JPEG */
+
+function onPicture(message) {
+  const figure = document.querySelector("[data-feed=camera]");
+  if (!figure) return;
+  const bytes = new Uint8Array(message);
+  const end = bytes.indexOf(10);
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(0, end)));
+  figure.querySelector("[data-camera=status]").textContent = header.status;
+  figure.classList.toggle("stale", !header.connected);
+  if (!header.bytes) return;
+  const image = figure.querySelector("img");
+  const url = URL.createObjectURL(new Blob([bytes.subarray(end + 1)], { type: "image/jpeg" }));
+  image.onload = image.onerror = () => URL.revokeObjectURL(url);
+  image.src = url;
+  image.hidden = false;
+  figure.querySelector(".placeholder").hidden = true;
+  figure.dataset.number = header.number;
+  drawFound(figure, header);
+}
+
+function drawFound(figure, header) {
+  const found = header.found;
+  const svg = figure.querySelector("svg.found");
+  svg.removeAttribute("hidden");
+  svg.setAttribute("viewBox", `0 0 ${header.width} ${header.height}`);
+  figure.querySelector("[data-camera=caption]").textContent = found.caption;
+  const [box, pin, tip] = [".box", ".pin", ".tip"].map((name) => svg.querySelector(name));
+  const put = (element, values) => {
+    element.style.display = values ? "" : "none";
+    for (const [name, value] of Object.entries(values || {})) element.setAttribute(name, value);
+  };
+  const unit = header.width / 50;
+  put(box, found.box && {
+    x: found.box[0], y: found.box[1],
+    width: found.box[2] - found.box[0], height: found.box[3] - found.box[1],
+  });
+  put(pin, found.pin && { cx: found.pin[0], cy: found.pin[1], r: unit / 2 });
+  put(tip, found.tip && { d: cross(...found.tip, unit) });
+}
+
+function cross(x, y, arm) {  // leaves the point itself free to be seen
+  const near = 0.3 * arm;
+  return `M${x - arm} ${y}H${x - near}M${x + near} ${y}H${x + arm}` +
+    `M${x} ${y - arm}V${y - near}M${x} ${y + near}V${y + arm}`;
+}
+
+/* ---- sliders over frames; search while typing */
+
+function prepareFrames(figure) {
+  const [image, slider, number] = ["img", "input", "output"].map((n) => figure.querySelector(n));
+  let wanted = null, busy = false;
+  const show = () => {  // one request at a time, and then the newest wish
+    if (busy || wanted === null) return;
+    busy = true;
+    image.src = `${figure.dataset.frames}${wanted}.jpg`;
+    wanted = null;
+  };
+  image.onload = image.onerror = () => { busy = false; show(); };
+  slider.oninput = () => { number.value = wanted = slider.value; show(); };
+}
+
+function prepareSearch(form) {
+  let timer = null;
+  const search = () => {
+    const query = new URLSearchParams(new FormData(form));
+    for (const [name, value] of [...query]) if (!value) query.delete(name);
+    history.replaceState(null, "", `${form.action}?${query}`);
+    refresh();
+  };
+  form.oninput = () => { clearTimeout(timer); timer = setTimeout(search, TYPING_MS); };
+  form.onsubmit = (event) => { event.preventDefault(); clearTimeout(timer); search(); };
+}
+
+function prepare(root) {
+  root.querySelectorAll("figure.frames").forEach(prepareFrames);
+  root.querySelectorAll("form.search").forEach(prepareSearch);
+}
+
+prepare(document);
+parts().forEach((part) => served.set(part.id, part.innerHTML));
+new Set([...document.querySelectorAll("[data-feed]")].map((part) => part.dataset.feed))
+  .forEach((feed) => follow(feed, feed === "camera" ? onPicture : (v) => onVersion(feed, v)));

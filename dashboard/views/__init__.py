@@ -1,0 +1,50 @@
+"""The views of the page, a module each: every module here that has a ``VIEW`` is shown."""
+
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from starlette.routing import BaseRoute
+
+from dashboard.feeds import Source
+from dashboard.site import Site
+
+
+def no_feeds(site: Site) -> Mapping[str, Source]:
+    """Return no feed: the view shows what is stored."""
+    return {}
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of the page.
+
+    Parameters
+    ----------
+    path
+        Of its first page.
+    title
+        In the navigation; "" if others link to it.
+    routes
+        All its pages.
+    feeds
+        Makes the sources of what it shows live, by names of their own. Text messages are
+        versions: a page whose element has another one is loaded again. What bytes mean is the
+        view's.
+    order
+        In the navigation, lowest first.
+    """
+
+    path: str
+    title: str
+    routes: Sequence[BaseRoute]
+    feeds: Callable[[Site], Mapping[str, Source]] = no_feeds
+    order: int = 100
+
+
+def find_views() -> list[View]:
+    """Import the modules of this package and return their views in order."""
+    modules = (import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
+    views: list[View] = [module.VIEW for module in modules if hasattr(module, "VIEW")]
+    return sorted(views, key=lambda view: (view.order, view.title))

@@ -1,0 +1,160 @@
+"""One run: how it went, what came of it, its pictures, and export."""
+
+import asyncio
+import io
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+from tiled.client.container import Container
+
+from dashboard.site import render, site_of
+from dashboard.views import View
+from skywright.config import Settings
+from skywright.errors import DataError
+from skywright.store.client import connect
+from skywright.store.export import FORMATS, SUFFIXES, export_run
+from skywright.store.lookup import find_run
+from skywright.store.pictures import holds_pictures, read_frame
+from skywright.store.show import RunView, view_run
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+QUALITY = 90
+_exporting = asyncio.Semaphore(2)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The pictures of one camera in one stream."""
+
+    stream: str
+    key: str
+    count: int
+
+
+async def run(request: Request) -> Response:
+    """Show a run."""
+    site, name = site_of(request), request.path_params["name"]
+    view = await site.catalog.ask(look_up, name, site.journals)
+    return render(
+        request,
+        "run.html",
+        run=view,
+        frames=frames_of(view),
+        analyses=[*view.derived, *([view.analysis] if view.analysis else [])],
+        formats=FORMATS,
+    )
+
+
+async def picture(request: Request) -> Response:
+    """Send a picture that an analysis of the run has drawn."""
+    site, asked = site_of(request), request.path_params
+    view = await site.catalog.ask(look_up, asked["name"], site.journals)
+    analyses = (*view.derived, *([view.analysis] if view.analysis else ()))
+    drawn = next((each.pictures for each in analyses if each.summary.uid == asked["uid"]), ())
+    if asked["number"] >= len(drawn):
+        raise DataError(f"analysis {asked['uid'][:8]} has drawn {len(drawn)} pictures")
+    return FileResponse(checked_picture(drawn[asked["number"]], site.settings))
+
+
+async def frame(request: Request) -> Response:
+    """Send a frame of the run as JPEG."""
+    site, asked = site_of(request), request.path_params
+    jpeg = await site.catalog.ask(
+        encoded_frame, asked["name"], asked["stream"], asked["key"], asked["row"]
+    )
+    return Response(jpeg, media_type="image/jpeg")
+
+
+async def export(request: Request) -> Response:
+    """Send the run as a file: NeXus, or a ZIP of the CSV or Zarr directory."""
+    site, asked = site_of(request), request.path_params
+    if asked["format"] not in FORMATS:
+        raise DataError(f"export {asked['format']}: expected one of {', '.join(FORMATS)}")
+    directory = Path(tempfile.mkdtemp(prefix="skywright-export-"))
+    clean = BackgroundTask(shutil.rmtree, directory, ignore_errors=True)
+    try:
+        async with _exporting:
+            file = await asyncio.to_thread(
+                exported_file, site.settings, asked["name"], asked["format"], directory
+            )
+    except BaseException:
+        await clean()
+        raise
+    return FileResponse(file, filename=file.name, background=clean)
+
+
+def look_up(client: Container, name: str, journals: Path) -> RunView:
+    """Return what there is to show of the run that `name` names."""
+    return view_run(client, find_run(client, name), journals)
+
+
+def frames_of(view: RunView) -> list[Frames]:
+    """Return which columns of the run are pictures."""
+    return [
+        Frames(stream.name, column.name, column.shape[0])
+        for stream in view.streams
+        for column in stream.columns
+        if holds_pictures(column)
+    ]
+
+
+def encoded_frame(client: Container, name: str, stream: str, key: str, row: int) -> bytes:
+    """Read a frame and return it as JPEG."""
+    buffer = io.BytesIO()
+    pixels = read_frame(find_run(client, name), stream, key, row)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def checked_picture(path: Path, settings: Settings) -> Path:
+    """Return the path if it is a picture among the assets.
+
+    A run's documents name the path, and whoever may write runs may write any.
+
+    Raises
+    ------
+    DataError
+        If it is none, or not on this machine.
+    """
+    path = path.resolve()
+    roots = (settings.directory / "assets", *settings.store.readable)
+    if path.suffix.lower() not in PICTURE_SUFFIXES or not any(
+        path.is_relative_to(root.expanduser().resolve()) for root in roots
+    ):
+        raise DataError(
+            f"{path}: not a picture below store.directory or store.readable of this machine"
+        )
+    if not path.is_file():
+        raise DataError(f"{path}: no such file on this machine")
+    return path
+
+
+def exported_file(settings: Settings, name: str, format: str, directory: Path) -> Path:
+    """Export a run below `directory`, with a client of its own: it may take long."""
+    run = find_run(connect(settings=settings), name)
+    uid = run.metadata["start"]["uid"]
+    output = directory / f"{uid[:8]}{SUFFIXES[format]}"
+    export_run(run, output, format, journals=settings.directory / "journal")
+    if output.is_file():
+        return output
+    archive = directory / f"{uid[:8]}-{format}"
+    return Path(shutil.make_archive(str(archive), "zip", directory, output.name))
+
+
+VIEW = View(
+    path="/runs/-1",
+    title="",
+    routes=[
+        Route("/runs/{name}", run),
+        Route("/runs/{name}/pictures/{uid}/{number:int}", picture),
+        Route("/runs/{name}/frames/{stream}/{key}/{row:int}.jpg", frame),
+        Route("/runs/{name}/export/{format}", export),
+    ],
+)

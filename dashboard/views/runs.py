@@ -1,0 +1,91 @@
+"""Runs, raw and derived, with search; the list follows the catalog."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from tiled.client.container import Container
+
+from dashboard.site import render, site_of
+from dashboard.views import View
+from skywright.errors import DataError
+from skywright.store.lookup import RunSummary, Wanted, find_runs, parse_time
+
+LIMIT, MOST = 50, 1000
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search form as it was filled in."""
+
+    q: str = ""
+    plan: str = ""
+    sample: str = ""
+    since: str = ""
+    until: str = ""
+    kind: str = ""
+    limit: int = LIMIT
+
+    @classmethod
+    def of(cls, request: Request) -> "Search":
+        """Read the form from the request's address."""
+        given = request.query_params
+        texts = {name: given.get(name, "").strip() for name in cls.__annotations__}
+        limit = texts.pop("limit")
+        return cls(**texts, limit=min(int(limit), MOST) if limit.isdecimal() else LIMIT)
+
+    def wanted(self) -> Wanted:
+        """Return what to look for.
+
+        Raises
+        ------
+        DataError
+            If a time cannot be read.
+        """
+        return Wanted(
+            text=self.q or None,
+            plan=self.plan or None,
+            sample=self.sample or None,
+            since_s=parse_time(self.since) if self.since else None,
+            until_s=parse_time(self.until, end=True) if self.until else None,
+            purpose="analysis" if self.kind == "derived" else None,
+        )
+
+    @property
+    def refined(self) -> bool:
+        """Whether more than words is asked for."""
+        return any((self.plan, self.sample, self.since, self.until, self.kind))
+
+
+async def runs(request: Request) -> Response:
+    """Show the runs that match, newest first."""
+    site, search = site_of(request), Search.of(request)
+    found, wrong = [], ""
+    try:
+        found = await site.catalog.ask(newest_first, search, site.journals)
+    except DataError as error:
+        wrong = str(error)
+    more = str(request.url.include_query_params(limit=2 * search.limit))
+    return render(
+        request,
+        "runs.html",
+        400 if wrong else 200,
+        search=asdict(search),
+        refined=search.refined,
+        found=found,
+        wrong=wrong,
+        more=more if len(found) == search.limit < MOST else "",
+    )
+
+
+def newest_first(client: Container, search: Search, journals: Path) -> list[RunSummary]:
+    """Return the runs that match."""
+    found = find_runs(client, search.wanted(), search.limit, journals)
+    kinds = {"raw": "raw", "derived": "analysis"}
+    wanted = kinds.get(search.kind)
+    return [run for run in reversed(found) if wanted is None or run.container == wanted]
+
+
+VIEW = View(path="/runs", title="Runs", routes=[Route("/runs", runs)], order=10)

@@ -1,0 +1,96 @@
+"""Feeds from IOCs: keeps a worker that follows the PVs, and hands on what it says."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from skywright.config import Settings
+from skywright.process import SUPERVISED
+from skywright.runtime import client_environment, read_state
+
+SILENCE_S = 30.0
+"""A worker that says nothing for so long is begun anew."""
+RETRY_S = 2.0
+LINE_LIMIT = 1_000_000
+
+
+async def worker_messages(
+    settings: Settings, ioc: str, module: str, *arguments: str
+) -> AsyncIterator[bytes]:
+    """Yield the messages of a worker on the PVs of an IOC, for ever.
+
+    Parameters
+    ----------
+    settings
+        Of the beamline.
+    ioc
+        Name of the IOC; its prefix is the worker's ``--prefix``.
+    module
+        Of the worker: it writes JSON lines, each followed by as many bytes as its ``bytes`` says,
+        and says in ``connected`` whether the IOC answers.
+    *arguments
+        Further arguments of the module.
+    """
+    while True:
+        environment = channel_access(settings)
+        if environment is None:
+            yield say("no beamline runs on this store; start skywright up")
+        else:
+            command = ("-m", module, "--prefix", settings.pv_prefix(ioc), *arguments)
+            async with _worker(command, environment) as output:
+                async for header, message in _read(output):
+                    yield message
+                    if not header["connected"] and channel_access(settings) != environment:
+                        break  # a new `skywright up`, at other addresses
+                else:
+                    yield say("the worker of this page ended; it is begun anew")
+        await asyncio.sleep(RETRY_S)
+
+
+def channel_access(settings: Settings) -> Mapping[str, str] | None:
+    """Return the environment that finds the IOCs; None if nobody runs them."""
+    state = read_state(settings.directory)
+    if state is not None:
+        return state.epics
+    elsewhere = [ioc.address for ioc in settings.iocs.values() if ioc.address]
+    return client_environment(elsewhere) if elsewhere else None
+
+
+def say(status: str) -> bytes:
+    """Return a message with nothing but words."""
+    return json.dumps({"connected": False, "status": status, "bytes": 0}).encode() + b"\n"
+
+
+@asynccontextmanager
+async def _worker(
+    command: Sequence[str], environment: Mapping[str, str]
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Run the worker for the time of a with block; its stdin is its lifeline."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment, SUPERVISED: "1"},
+        limit=LINE_LIMIT,
+        process_group=0,  # the terminal's Ctrl-C is not for it
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()  # it holds nothing
+        await process.wait()
+
+
+async def _read(output: asyncio.StreamReader) -> AsyncIterator[tuple[dict[str, object], bytes]]:
+    """Yield headers and whole messages until the worker ends or falls silent."""
+    with suppress(asyncio.IncompleteReadError, TimeoutError):
+        while True:
+            line = await asyncio.wait_for(output.readuntil(b"\n"), SILENCE_S)
+            header = json.loads(line)
+            yield header, line + await output.readexactly(header["bytes"])
