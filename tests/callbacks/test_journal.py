@@ -1,0 +1,394 @@
+"""The journal: what is kept, what is locked, and what happens when the disk is full."""
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from event_model import compose_run
+from hypothesis import given
+from hypothesis import strategies as st
+from ophyd import Signal
+from ophyd.sim import det, motor
+
+from skywright.callbacks import journal as journal_module
+from skywright.callbacks.journal import Journal, encode_line
+from skywright.errors import ConfigError, DataError
+
+
+def lines(path: Path) -> list[list[Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_run_engine_documents_are_all_there_in_order(RE: RunEngine, tmp_path: Path) -> None:
+    emitted: list[tuple[str, str]] = []
+    RE.subscribe(Journal(tmp_path, RE))
+    RE.subscribe(lambda name, doc: emitted.append((name, doc["uid"])))
+    (uid,) = RE(bp.scan([det], motor, 0, 1, 5)).run_start_uids
+    assert [(name, doc["uid"]) for name, doc in lines(tmp_path / f"{uid}.jsonl")] == emitted
+    assert len(emitted) == 8
+
+
+def test_two_open_runs_have_two_files(RE: RunEngine, tmp_path: Path) -> None:
+    @bpp.set_run_key_decorator("inner")
+    @bpp.run_decorator(md={"which": "inner"})
+    def inner() -> Any:
+        yield from bps.trigger_and_read([det])
+
+    @bpp.set_run_key_decorator("outer")
+    @bpp.run_decorator(md={"which": "outer"})
+    def outer() -> Any:
+        yield from bps.trigger_and_read([det])
+        yield from inner()
+        yield from bps.trigger_and_read([det])
+
+    RE.subscribe(Journal(tmp_path, RE))
+    RE(outer())
+    found = {
+        doc[0][1]["which"]: [name for name, _ in doc] for doc in map(lines, tmp_path.iterdir())
+    }
+    assert found == {
+        "outer": ["start", "descriptor", "event", "event", "stop"],
+        "inner": ["start", "descriptor", "event", "stop"],
+    }
+
+
+def test_assets_go_to_their_run(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    runs = [compose_run() for _ in range(2)]
+    for run in runs:
+        journal("start", run.start_doc)
+    for run in runs:
+        key = {"dtype": "array", "shape": [2], "source": "x", "external": "STREAM:"}
+        bundle = run.compose_descriptor(name="primary", data_keys={"x": key})
+        file = run.compose_stream_resource(
+            mimetype="application/x-hdf5", uri="file://localhost/x", data_key="x", parameters={}
+        )
+        datum = file.compose_stream_datum(
+            {"start": 0, "stop": 1}, {"start": 1, "stop": 2}, bundle.descriptor_doc
+        )
+        journal("descriptor", bundle.descriptor_doc)
+        journal("stream_resource", file.stream_resource_doc)
+        journal("stream_datum", datum)
+    for run in runs:
+        journal("stop", run.compose_stop())
+    for run in runs:
+        names = [name for name, _ in lines(tmp_path / f"{run.start_doc['uid']}.jsonl")]
+        assert names == ["start", "descriptor", "stream_resource", "stream_datum", "stop"]
+
+
+def test_locked_exactly_while_the_run_is_open(tmp_path: Path) -> None:
+    journal, run = Journal(tmp_path), compose_run()
+    journal("start", run.start_doc)
+    path = tmp_path / f"{run.start_doc['uid']}.jsonl"
+    assert is_locked(path)
+    journal("stop", run.compose_stop())
+    assert not is_locked(path)
+
+
+def test_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """A worker forked in mid-run must not make a dead session look alive."""
+    journal, run = Journal(tmp_path), compose_run()
+    journal("start", run.start_doc)
+    path = tmp_path / f"{run.start_doc['uid']}.jsonl"
+    ready, child_end = os.pipe()
+    wait, parent_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(child_end, b"x")
+        os.read(wait, 1)
+        os._exit(0)
+    os.read(ready, 1)
+    assert is_locked(path)  # the parent's own lock is not given up
+    journal.close()
+    assert not is_locked(path)
+    os.write(parent_end, b"x")
+    os.waitpid(pid, 0)
+    for fd in (ready, child_end, wait, parent_end):
+        os.close(fd)
+
+
+def test_dtypes_of_arrays_are_kept_once(tmp_path: Path) -> None:
+    journal, run = Journal(tmp_path), compose_run()
+    journal("start", run.start_doc)
+    keys: Any = {
+        "a": {"dtype": "array", "shape": [2], "source": "x"},
+        "b": {"dtype": "array", "shape": [2], "source": "x", "dtype_numpy": "<f4"},
+        "c": {"dtype": "number", "shape": [], "source": "x"},
+    }
+    bundle = run.compose_descriptor(name="primary", data_keys=keys)
+    journal("descriptor", bundle.descriptor_doc)
+    for _ in range(2):
+        data = {"a": np.array([1, 2], "<u2"), "b": np.zeros(2, "<f4"), "c": np.float32(0.5)}
+        journal("event", bundle.compose_event(data=data, timestamps=dict.fromkeys(data, 0.0)))
+    journal.close()
+    found = lines(tmp_path / f"{run.start_doc['uid']}.jsonl")
+    assert [name for name, _ in found] == ["start", "descriptor", "dtypes", "event", "event"]
+    assert found[2][1] == {
+        "descriptor": bundle.descriptor_doc["uid"],
+        "dtype_numpy": {"a": "<u2"},
+    }
+    assert found[3][1]["data"] == {"a": [1, 2], "b": [0.0, 0.0], "c": 0.5}
+
+
+def test_second_journal_on_one_engine_is_refused(tmp_path: Path) -> None:
+    start = compose_run().start_doc
+    Journal(tmp_path)("start", start)
+    with pytest.raises(ConfigError, match="one Journal"):
+        Journal(tmp_path)("start", start)
+
+
+def test_document_without_text_is_refused() -> None:
+    endless: dict[str, Any] = {}
+    endless["self"] = endless
+    with pytest.raises(DataError, match="event"):
+        encode_line("event", endless)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=20,
+    )
+)
+def test_any_json_value_survives_on_one_line(value: Any) -> None:
+    data = encode_line("event", {"data": value})
+    assert data.count(b"\n") == 1
+    assert json.loads(data) == ["event", {"data": value}]
+
+
+def test_keys_that_are_no_text_do_not_stop_a_run() -> None:
+    assert json.loads(encode_line("start", {(1, 2): 3, 4: 5})) == ["start", {"4": 5}]
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB that is really full when it is full."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no byte on the disk; return the file whose removal makes room."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return ballast
+
+
+def scan(points: int) -> Any:
+    """Scan with events that need more than a page of the disk each."""
+    text = Signal(name="text", value="x" * 5000)
+
+    @bpp.run_decorator()
+    def inner() -> Any:
+        for point in range(points):
+            yield from bps.checkpoint()
+            yield from bps.mv(motor, point)
+            yield from bps.trigger_and_read([motor, text])
+            yield from bps.sleep(0.02)
+
+    return inner()
+
+
+class Watcher:
+    """See what a session sees while the disk is full, and free it once the run has stopped."""
+
+    def __init__(self, journal: Journal, free: Callable[[], None]) -> None:
+        self.events: list[int] = []
+        self.trouble = ""
+        self.went_on = 0
+        self._journal = journal
+        self._free = free
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        if name == "event":
+            self.events.append(doc["seq_num"])
+
+    def watch(self) -> None:
+        pause = threading.Event()
+        while not self._journal.trouble:
+            pause.wait(0.01)
+        self.trouble = self._journal.trouble
+        pause.wait(0.1)  # the message under way may end
+        before = len(self.events)
+        pause.wait(0.3)
+        self.went_on = len(self.events) - before
+        self._free()
+
+
+def check(
+    RE: RunEngine, journal: Journal, watcher: Watcher, capfd: Any, points: int, paused: bool = True
+) -> None:
+    """The run paused, said so, went on by itself, and all its documents are on the disk."""
+    watching = threading.Thread(target=watcher.watch)
+    watching.start()
+    result = RE(scan(points))
+    watching.join(timeout=60)
+    for _ in range(100):
+        if journal.trouble is None:
+            break
+        threading.Event().wait(0.05)
+    assert result.exit_status == "success"
+    assert "No space left" in watcher.trouble
+    assert watcher.went_on == 0
+    assert journal.trouble is None
+    (uid,) = result.run_start_uids
+    found = lines(journal.directory / f"{uid}.jsonl")
+    kept = [doc["seq_num"] for name, doc in found if name == "event"]
+    assert kept == watcher.events
+    assert sorted(set(kept)) == list(range(1, points + 1))
+    assert (found[0][0], found[-1][0]) == ("start", "stop")
+    assert not is_locked(journal.directory / f"{uid}.jsonl")
+    assert ("no room" in capfd.readouterr().out) is paused
+
+
+@pytest.mark.parametrize("fill_at", ["start", "descriptor", "event2", "event5"])
+def test_run_pauses_while_the_disk_is_full(
+    RE: RunEngine, small_disk: Path, fill_at: str, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.1)
+    journal = Journal(small_disk / "journal", RE)
+    watcher = Watcher(journal, (small_disk / "ballast").unlink)
+    filled = threading.Event()
+
+    def fill_once(name: str, doc: dict[str, Any]) -> None:
+        if not filled.is_set() and fill_at in (name, f"{name}{doc.get('seq_num')}"):
+            filled.set()
+            fill(small_disk)
+
+    for callback in (journal, watcher, fill_once):
+        RE.subscribe(callback)
+    check(RE, journal, watcher, capfd, 6)
+    (uid,) = RE(bp.count([det])).run_start_uids  # the session is as good as new
+    assert lines(small_disk / "journal" / f"{uid}.jsonl")[-1][0] == "stop"
+
+
+@pytest.mark.parametrize("fail_at", ["start", "event", "stop"])
+def test_run_pauses_at_any_document(
+    RE: RunEngine, tmp_path: Path, fail_at: str, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real file whose writes fail half-way from one document on, start and stop included."""
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.1)
+    journal = Journal(tmp_path, RE)
+    full = threading.Event()
+    real_write = os.write
+
+    def write(fd: int, data: Any) -> int:
+        hit = full.is_set() or bytes(data).startswith(b'["%s"' % fail_at.encode())
+        if hit and not freed.is_set():
+            full.set()
+            real_write(fd, bytes(data)[:7])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(fd, data)
+
+    freed = threading.Event()
+
+    def free() -> None:
+        freed.set()
+        full.clear()
+
+    monkeypatch.setattr(journal_module.os, "write", write)
+    watcher = Watcher(journal, free)
+    for callback in (journal, watcher):
+        RE.subscribe(callback)
+    # On its stop document a run has nothing left to pause; the document waits for room.
+    check(RE, journal, watcher, capfd, 3, paused=fail_at != "stop")
+
+
+def test_without_an_engine_documents_wait_and_are_written_later(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.05)
+    journal, run = Journal(small_disk / "journal"), compose_run()
+    journal("start", run.start_doc)
+    ballast = fill(small_disk)
+    journal("stop", run.compose_stop() | {"reason": "x" * 5000})
+    assert "No space left" in str(journal.trouble)
+    ballast.unlink()
+    while journal.trouble:
+        threading.Event().wait(0.01)
+    assert lines(small_disk / "journal" / f"{run.start_doc['uid']}.jsonl")[1][0] == "stop"
+
+
+def test_memory_is_bounded_while_the_disk_is_full(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an engine the caller is held when the limit is reached, until there is room."""
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.05)
+    journal, run = Journal(small_disk / "journal", backlog_bytes=20_000), compose_run()
+    journal("start", run.start_doc)
+    bundle = run.compose_descriptor(
+        name="primary", data_keys={"x": {"dtype": "string", "shape": [], "source": "t"}}
+    )
+    journal("descriptor", bundle.descriptor_doc)
+    ballast = fill(small_disk)
+    done = threading.Event()
+
+    def produce() -> None:
+        for _ in range(8):
+            data = {"x": "x" * 5000}
+            journal("event", bundle.compose_event(data=data, timestamps={"x": 0.0}))
+        done.set()
+
+    threading.Thread(target=produce, daemon=True).start()
+    assert not done.wait(0.5)
+    ballast.unlink()
+    assert done.wait(60)
+    while journal.trouble:
+        threading.Event().wait(0.01)
+    assert len(lines(small_disk / "journal" / f"{run.start_doc['uid']}.jsonl")) == 10
+    journal.close()
+
+
+def test_engine_is_told_when_memory_is_full_too(
+    RE: RunEngine, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that cannot be suspended fails only when its documents truly cannot be kept."""
+    journal = Journal(small_disk / "journal", RE, backlog_bytes=12_000)
+    RE.subscribe(journal)
+    text = Signal(name="text", value="x" * 5000)
+
+    @bpp.run_decorator()
+    def plan() -> Any:
+        yield from bps.clear_checkpoint()
+        fill(small_disk)
+        for _ in range(5):
+            yield from bps.trigger_and_read([text])
+
+    with pytest.raises(DataError, match="No space left"):
+        RE(plan())
+    (small_disk / "ballast").unlink()
+    journal.close()

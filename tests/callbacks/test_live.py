@@ -1,0 +1,370 @@
+"""LiveAnalysis under a real RunEngine: files, processes and signals are real."""
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import numpy as np
+import pytest
+from ophyd.sim import SynAxis
+from support.derived import Derived, read_derived
+from support.odd_analyses import PATH
+from support.streaming import StreamingCamera, noise
+
+from skywright.analysis import Batch
+from skywright.callbacks.keeper import Patience
+from skywright.callbacks.live import LiveAnalysis
+from skywright.callbacks.worker import Limits
+from skywright.picture_statistics import PictureStatistics
+
+Start = Callable[..., LiveAnalysis]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Start a live analysis over the store in tmp_path."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # for support.odd_analyses
+    started: list[LiveAnalysis] = []
+
+    def start(name: str = "picture_statistics", *args: Any, **options: Any) -> LiveAnalysis:
+        live = LiveAnalysis(
+            name, *args, journal=tmp_path / "journal", assets=tmp_path / "assets", **options
+        )
+        started.append(live)
+        return live
+
+    yield start
+    for live in started:
+        live.close()
+
+
+@pytest.fixture
+def camera(tmp_path: Path) -> StreamingCamera:
+    return StreamingCamera("cam", tmp_path / "assets")
+
+
+def finished(tmp_path: Path) -> list[Derived]:
+    return [run for run in read_derived(tmp_path / "journal") if run.stop]
+
+
+def expected(numbers: range) -> dict[str, Any]:
+    """The result by the analysis alone."""
+    analysis = PictureStatistics()
+    pictures = np.array([noise(i) for i in numbers])
+    identities = np.array(numbers, np.int64)
+    analysis.update(Batch(identities, identities * 0.0, {"image": pictures}))
+    return analysis.result()
+
+
+def kill(live: LiveAnalysis) -> None:
+    if live.worker_pid is not None:
+        os.kill(live.worker_pid, signal.SIGKILL)
+
+
+def test_step_and_fly_scans_become_derived_runs(
+    RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    live = start()
+    RE.subscribe(live)
+    uid = RE(bp.count([camera], num=7), sample="lysozyme").run_start_uids[0]
+    assert live.announced == 7
+    done = live.wait(raw_uid=uid, timeout_s=90)
+    assert (done.reached, done.error, done.result["n_frames"]) == (7, "", 7)
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator()
+    def fly() -> Any:
+        yield from bps.declare_stream(camera, name="primary", collect=True)
+        yield from bps.kickoff(camera, wait=True)
+        yield from bps.collect_while_completing(
+            [camera], [camera], flush_period=0.1, stream_name="primary"
+        )
+
+    fly_uid = RE(fly()).run_start_uids[0]
+    assert live.wait(raw_uid=fly_uid, timeout_s=90).reached == 20
+    steps, burst = finished(tmp_path)
+    assert steps.start["raw_uid"] == uid
+    assert steps.start["raw_scan_id"] == 1
+    assert steps.start["purpose"] == "analysis"
+    assert steps.start["sample"] == "lysozyme"
+    assert steps.start["analysis"]["name"] == "picture_statistics"
+    assert steps.start["analysis"]["inputs"]["image"] == "cam_image"
+    assert burst.stop is not None
+    assert burst.stop["exit_status"] == "success"
+    for run, numbers in ((steps, range(1, 8)), (burst, range(8, 28))):
+        wanted = expected(numbers)
+        assert run.result["mean_level"] == wanted["mean_level"]
+        columns = run.columns()
+        assert np.frombuffer(columns["identity"], "<i8").tolist() == list(numbers)
+        assert np.frombuffer(columns["histogram"], "<i8").tolist() == wanted["histogram"].tolist()
+        times = np.frombuffer(columns["frame_time"], "<f8")
+        assert times.tolist() == [1e9 + 0.01 * i for i in numbers]
+
+
+def test_a_plan_can_have_the_rows_while_the_run_goes_on(
+    RE: Any, start: Start, camera: StreamingCamera
+) -> None:
+    live = start()
+    RE.subscribe(live)
+    found: list[list[int]] = []
+
+    def look(name: str, doc: Any) -> None:
+        if name == "event" and doc["seq_num"] in (3, 5):
+            rows = live.columns(doc["seq_num"], timeout_s=90)
+            found.append(rows["identity"].tolist())
+            assert rows["mean"].tolist() == [noise(i).mean() for i in rows["identity"]]
+
+    RE.subscribe(look)
+    RE(bp.count([camera], num=5))
+    assert found == [[1, 2, 3], [1, 2, 3, 4, 5]]
+
+
+def test_documents_are_not_changed_and_runs_without_pictures_leave_nothing(
+    RE: Any, start: Start, tmp_path: Path
+) -> None:
+    live = start()
+    seen: list[str] = []
+    RE.subscribe(live)
+    RE.subscribe(lambda name, doc: seen.append(repr(doc)))
+    motor = SynAxis(name="motor")
+    uid = RE(bp.scan([motor], motor, 0, 1, 3)).run_start_uids[0]
+    end = live.wait(raw_uid=uid, timeout_s=90)
+    assert (end.derived_uid, end.error, live.raw_uid) == (None, "", None)
+    assert not list((tmp_path / "journal").glob("*"))
+    assert len(seen) == 6
+
+
+def test_inputs_from_events_are_joined_by_sequence_number(
+    RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    live = start(f"{PATH}:Against")
+    RE.subscribe(live)
+    angle = SynAxis(name="gonio_angle")
+    uid = RE(bp.scan([camera], angle, 0, 90, 10)).run_start_uids[0]
+    assert live.wait(raw_uid=uid, timeout_s=90).error == ""
+    (run,) = finished(tmp_path)
+    assert np.frombuffer(run.columns()["angle"], "<f8").tolist() == list(range(0, 91, 10))
+
+
+def test_failure_of_the_analysis_is_in_its_own_run_and_the_next_run_works(
+    RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    live = start(f"{PATH}:Raises", {"at": 5})
+    RE.subscribe(live)
+    for num in (8, 3):
+        result = RE(bp.count([camera], num=num))
+        assert result.exit_status == "success"
+        live.wait(raw_uid=result.run_start_uids[0], timeout_s=90)
+    failed, fine = finished(tmp_path)
+    assert failed.stop is not None
+    assert failed.stop["exit_status"] == "fail"
+    assert failed.stop["reason"] == "ZeroDivisionError: frame 5 is cursed"
+    assert fine.stop is not None
+    assert fine.stop["exit_status"] == "success"
+    assert fine.result["n_frames"] == 3
+    assert live.progress(failed.start["raw_uid"]).error == failed.stop["reason"]
+
+
+def test_ambiguous_inputs_are_said_in_the_derived_run(
+    RE: Any, start: Start, tmp_path: Path
+) -> None:
+    cameras = [StreamingCamera(name, tmp_path / "assets") for name in ("left", "right")]
+    live, told = start(), start(keys={"image": "right_image"})
+    RE.subscribe(live)
+    RE.subscribe(told)
+    uid = RE(bp.count(cameras, num=2)).run_start_uids[0]
+    assert "left_image, right_image all fit the input 'image'" in live.wait(raw_uid=uid).error
+    assert told.wait(raw_uid=uid).result["n_frames"] == 2
+
+
+def _kill_at_random(
+    RE: Any, live: LiveAnalysis, camera: StreamingCamera, rng: random.Random, num: int = 15
+) -> str:
+    """Run a plan, kill the worker at a random moment of it, and return the raw uid."""
+    moment = rng.randrange(1, 4 * num + 5)  # three stream datums and an event a frame; or after
+    seen = 0
+
+    def watch(name: str, doc: Any) -> None:
+        nonlocal seen
+        if name in ("stream_datum", "event"):
+            seen += 1
+            if seen == moment:
+                kill(live)
+
+    token = RE.subscribe(watch)
+    result = RE(bp.count([camera], num=num))
+    RE.unsubscribe(token)
+    if seen < moment:
+        kill(live)
+    assert result.exit_status == "success"
+    return str(result.run_start_uids[0])
+
+
+def _check_killed(live: LiveAnalysis, uid: str, numbers: range, tmp_path: Path) -> None:
+    end = live.wait(raw_uid=uid, timeout_s=90)
+    assert (end.error, end.result["n_frames"]) == ("", len(numbers))
+    done = [run for run in finished(tmp_path) if run.start["raw_uid"] == uid]
+    assert len(done) == 1
+    assert done[0].start["uid"] == end.derived_uid
+    assert done[0].result["mean_level"] == expected(numbers)["mean_level"]
+    assert np.frombuffer(done[0].columns()["identity"], "<i8").tolist() == list(numbers)
+
+
+def _kills(
+    count: int, RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    live = start()
+    live.wait_ready()
+    RE.subscribe(live)
+    for i in range(count):
+        uid = _kill_at_random(RE, live, camera, rng)
+        _check_killed(live, uid, range(15 * i + 1, 15 * i + 16), tmp_path)
+
+
+def test_worker_killed_in_a_run_is_replaced_and_the_run_done_from_its_first_frame(
+    RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    _kills(2, RE, start, camera, tmp_path, seed=random.randrange(1000))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_twenty_kills(RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path) -> None:
+    _kills(20, RE, start, camera, tmp_path, seed=1)
+
+
+def test_a_run_that_kills_every_worker_is_given_up_and_the_next_one_is_not(
+    RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    live = start(f"{PATH}:Dies", {"at": 3}, patience=Patience(restarts=1))
+    RE.subscribe(live)
+    result = RE(bp.count([camera], num=4))
+    end = live.wait(raw_uid=result.run_start_uids[0], timeout_s=90)
+    assert end.done
+    assert "died again" in end.error
+    assert result.exit_status == "success"
+    again = RE(bp.count([camera], num=4))
+    assert live.wait(raw_uid=again.run_start_uids[0], timeout_s=90).result["n_frames"] == 4
+    assert len(read_derived(tmp_path / "journal")) == 3  # two dead, one done
+
+
+def test_an_analysis_that_cannot_start_is_given_up(
+    RE: Any, start: Start, camera: StreamingCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "")  # the worker cannot import it, we can
+    live = start(f"{PATH}:Raises", {"at": 0}, patience=Patience(restarts=1))
+    RE.subscribe(live)
+    result = RE(bp.count([camera], num=2))
+    assert "status 2" in live.wait(raw_uid=result.run_start_uids[0], timeout_s=90).error
+    assert result.exit_status == "success"
+
+
+def test_a_hung_analysis_is_killed_and_given_up(
+    RE: Any, start: Start, camera: StreamingCamera
+) -> None:
+    live = start(f"{PATH}:Slow", {"seconds": 3600}, patience=Patience(restarts=0, stall_s=0.5))
+    live.wait_ready()
+    RE.subscribe(live)
+    result = RE(bp.count([camera], num=2))
+    assert "died again" in live.wait(raw_uid=result.run_start_uids[0], timeout_s=90).error
+
+
+def test_a_frozen_worker_delays_nothing(RE: Any, start: Start, camera: StreamingCamera) -> None:
+    live = start(patience=Patience(restarts=20, stall_s=4.0))
+    live.wait_ready()
+    RE.subscribe(live)
+    assert live.worker_pid is not None
+    os.kill(live.worker_pid, signal.SIGSTOP)
+    result = RE(bp.count([camera], num=30))
+    assert result.exit_status == "success"
+    end = live.wait(raw_uid=result.run_start_uids[0], timeout_s=90)
+    assert (end.error, end.result["n_frames"]) == ("", 30)
+
+
+def test_a_worker_told_to_end_in_a_run_is_replaced_too(
+    RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    live = start()
+    live.wait_ready()
+
+    def end(name: str, doc: Any) -> None:
+        if name == "event" and doc["seq_num"] == 3 and live.worker_pid is not None:
+            os.kill(live.worker_pid, signal.SIGTERM)
+
+    RE.subscribe(live)
+    RE.subscribe(end)
+    uid = RE(bp.count([camera], num=6)).run_start_uids[0]
+    assert live.wait(raw_uid=uid, timeout_s=90).result["n_frames"] == 6
+    ended = [run.stop["exit_status"] for run in finished(tmp_path) if run.stop]
+    assert sorted(ended) in (["abort", "success"], ["success"])  # it may have had nothing yet
+
+
+def test_a_session_that_ends_hears_how_its_last_run_ended(
+    RE: Any, start: Start, camera: StreamingCamera
+) -> None:
+    live = start()
+    live.wait_ready()
+    RE.subscribe(live)
+    uid = RE(bp.count([camera], num=3)).run_start_uids[0]
+    live.close()  # before the worker had time to say so
+    end = live.progress(uid)
+    assert (end.done, end.error, end.result["n_frames"]) == (True, "", 3)
+
+
+def test_nobody_waits_for_a_run_that_the_end_of_the_session_cut_off(
+    RE: Any, start: Start, camera: StreamingCamera
+) -> None:
+    live = start()
+    live.wait_ready()
+    RE.subscribe(live)
+
+    def close(name: str, doc: Any) -> None:
+        if name == "event" and doc["seq_num"] == 2:
+            live.close()
+
+    RE.subscribe(close)
+    uid = RE(bp.count([camera], num=3)).run_start_uids[0]
+    end = live.wait(raw_uid=uid, timeout_s=90)
+    assert "the session ended" in end.error
+
+
+def test_what_a_subscriber_raises_harms_nobody(
+    RE: Any, start: Start, camera: StreamingCamera
+) -> None:
+    live = start()
+    heard = threading.Event()
+
+    def careless(progress: Any) -> None:
+        heard.set()
+        raise RuntimeError("a display")
+
+    unsubscribe = live.subscribe(careless)
+    RE.subscribe(live)
+    uid = RE(bp.count([camera], num=2)).run_start_uids[0]
+    assert live.wait(raw_uid=uid).result["n_frames"] == 2
+    assert heard.is_set()
+    unsubscribe()
+    unsubscribe()
+
+
+def test_a_broken_document_ends_nothing(start: Start) -> None:
+    live = start()
+    live("start", {"uid": "a"})
+    live("descriptor", {"uid": "b", "run_start": "a"})
+    live("stream_datum", {})
+    live("event", {"descriptor": "b"})
+    live("nonsense", {})
+
+
+def test_waiting_in_vain_names_the_analysis(start: Start) -> None:
+    live = start(limits=Limits(max_behind=5))
+    with pytest.raises(TimeoutError, match="analysis picture_statistics: reached 0 frames"):
+        live.wait(3, timeout_s=0.01)

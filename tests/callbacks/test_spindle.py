@@ -1,0 +1,120 @@
+"""A run's documents followed to the angle of the spindle at each picture."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from event_model import compose_run, compose_stream_resource
+
+from devices.oscillation import COLUMNS, ROW
+from skywright.callbacks.spindle import Turn, turns_both_ways
+from skywright.loop.timing import Trace
+from skywright.records import ColumnWriter
+
+STREAM = {"source": "TEST", "shape": [], "dtype": "number", "external": "STREAM:"}
+IMAGE = {"source": "TEST", "shape": [48, 64], "dtype": "array", "external": "STREAM:"}
+
+
+def tell(turn: Turn, key: str, path: Path, dataset: str, descriptor: str, *ranges: Any) -> None:
+    """Announce rows of a dataset: (first row, last + 1, first sequence number) each."""
+    bundle = compose_stream_resource(
+        mimetype="application/x-hdf5",
+        uri=f"file://localhost{path}",
+        data_key=key,
+        parameters={"dataset": dataset},
+    )
+    turn("stream_resource", dict(bundle.stream_resource_doc))
+    for start, stop, first in ranges:
+        numbers = {"start": first, "stop": first + stop - start}
+        doc = {
+            **bundle.compose_stream_datum({"start": start, "stop": stop}),
+            "seq_nums": numbers,
+            "descriptor": descriptor,
+        }
+        turn("stream_datum", doc)
+
+
+@pytest.fixture
+def flown(tmp_path: Path) -> Turn:
+    """60 deg/s from 10 deg, read every 0.1 s; pictures in another stream."""
+    path = tmp_path / "trace.h5"
+    times = 1e9 + 0.1 * np.arange(31)
+    with ColumnWriter(path, list(COLUMNS.values()), ROW) as writer:
+        values: dict[str, Any] = {
+            "time": times,
+            "angle": 10.0 + 60.0 * (times - 1e9),
+            "open": np.ones(31),
+            "sweep": np.zeros(31),
+        }
+        writer.append(np.arange(31), {COLUMNS[key].path: value for key, value in values.items()})
+    run = compose_run()
+    turn = Turn(run.start_doc)
+    keys = {f"osc_{key}": STREAM for key in COLUMNS}
+    trace = run.compose_descriptor(name="oscillation", data_keys=keys).descriptor_doc
+    pictures = run.compose_descriptor(name="primary", data_keys={"axis_image": IMAGE})
+    turn("descriptor", trace)
+    turn("descriptor", pictures.descriptor_doc)
+    tell(turn, "axis_image", tmp_path / "axis.h5", "/data", "p", (0, 4, 1))
+    for key, column in COLUMNS.items():
+        tell(turn, f"osc_{key}", path, column.path, trace["uid"], (0, 20, 1), (20, 31, 21))
+    return turn
+
+
+def test_angles_of_a_sweep_go_by_time_and_delay(flown: Turn) -> None:
+    assert flown.turns
+    assert flown.shape == (48, 64)
+    assert flown.images is not None
+    assert flown.images[1] == "/data"
+    trace = flown.trace()
+    assert trace is not None
+    times = 1e9 + np.array([0.05, 1.0, 3.05, 4.0])
+    angles = flown.angles(times, trace, 0.05)
+    np.testing.assert_allclose(angles[:3], [10.0, 67.0, 190.0], atol=1e-3)
+    assert np.isnan(angles[3])  # after the last reading nobody knows
+
+
+def test_a_run_that_has_not_turned_has_no_trace(flown: Turn) -> None:
+    turn = Turn(flown.start)
+    assert not turn.turns
+    assert turn.trace() is None
+
+
+def stepped(places: list[float], numbers: list[int]) -> Turn:
+    """Pictures at rest at 0, 10, 20 ... deg; `numbers` are the sequence numbers of their rows."""
+    run = compose_run(metadata={"angle_key": "phi", "place_keys": ["x"]})
+    turn = Turn(run.start_doc)
+    keys = {"axis_image": IMAGE, "phi": {**STREAM}, "x": {**STREAM}}
+    for key in ("phi", "x"):
+        keys[key].pop("external")
+    descriptor = run.compose_descriptor(name="primary", data_keys=keys).descriptor_doc
+    turn("descriptor", descriptor)
+    rows = [(row, row + 1, number) for row, number in enumerate(numbers)]
+    tell(turn, "axis_image", Path("/nowhere.h5"), "/data", descriptor["uid"], *rows)
+    for number, place in enumerate(places, 1):
+        data = {"phi": 10.0 * (number - 1), "x": place}
+        turn("event", {"descriptor": descriptor["uid"], "seq_num": number, "data": data})
+    return turn
+
+
+def test_angles_of_steps_go_by_sequence_number() -> None:
+    turn = stepped(
+        [5.0, 5.0, 5.0], [1, 2, 2, 3, 4]
+    )  # taken twice after a resume; one without event
+    angles = turn.angles(np.zeros(5), None, 0.1)
+    np.testing.assert_array_equal(angles, [0.0, 10.0, 10.0, 20.0, np.nan])
+
+
+def test_pictures_of_the_sample_elsewhere_have_no_angle() -> None:
+    turn = stepped([0.0, 500.0, 500.4], [1, 2, 3])
+    angles = turn.angles(np.zeros(3), None, 0.0)
+    np.testing.assert_array_equal(angles, [np.nan, 10.0, 20.0])
+
+
+@pytest.mark.parametrize(
+    ("ends", "both"),
+    [([0.0, 180.0], False), ([0.0, 180.0, 0.0], True), ([0.0, 180.0, 150.0], False)],
+)
+def test_a_delay_needs_both_senses(ends: list[float], both: bool) -> None:
+    trace = Trace(np.arange(float(len(ends))), np.array(ends))
+    assert turns_both_ways(trace) is both

@@ -1,0 +1,376 @@
+"""The worker process by itself: documents on stdin, files beside, derived runs in journals."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import event_model
+import numpy as np
+import pytest
+from support.derived import Derived, read_derived
+from support.odd_analyses import PATH
+from support.streaming import NUMBER, PICTURE, TIME, FrameFile, noise
+
+from skywright.callbacks.journal import encode_line
+
+SHAPE = (48, 64)
+
+
+def command(directory: Path, *arguments: str) -> list[str]:
+    places = ["--journal", str(directory / "journal"), "--assets", str(directory / "assets")]
+    return [sys.executable, "-m", "skywright.callbacks.worker", *arguments, *places]
+
+
+class Fed:
+    """A worker under test, and a raw run's documents made by hand."""
+
+    def __init__(self, directory: Path, name: str, *options: str) -> None:
+        self.directory = directory
+        self.process = subprocess.Popen(
+            command(directory, name, *options),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert "ready" in self.read()
+
+    def read(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def send(self, name: str, doc: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(encode_line(name, doc))
+        self.process.stdin.flush()
+
+    def until(self, what: str, reached: int = 0) -> dict[str, Any]:
+        while True:
+            kind, facts = self.read()
+            if kind == what and facts["reached"] >= reached:
+                return facts
+
+    def end(self) -> Derived:
+        """Close stdin and return the one derived run."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        assert self.process.wait(60) == 0
+        (run,) = read_derived(self.directory / "journal")
+        return run
+
+
+class Raw:
+    """A raw run whose documents go to a worker."""
+
+    def __init__(self, to: Fed, *, keys: tuple[str, ...] = (), external: bool = True) -> None:
+        self.to = to
+        run = event_model.compose_run(metadata={"scan_id": 3})
+        self.run, self.uid = run, run.start_doc["uid"]
+        stream = {"source": "test", "dtype": "array", "external": "STREAM:"}
+        images = {
+            "cam_image": {**stream, "shape": list(SHAPE), "dtype_numpy": "|u1"},
+            "cam_frame_number": {**stream, "shape": [], "dtype_numpy": "<i4"},
+            "cam_frame_time": {**stream, "shape": [], "dtype_numpy": "<f8"},
+        }
+        scalars = {key: {"source": "test", "dtype": "number", "shape": []} for key in keys}
+        self.bundle = run.compose_descriptor(
+            name="primary", data_keys={**(images if external else {}), **scalars}
+        )
+        to.send("start", run.start_doc)
+        to.send("descriptor", self.bundle.descriptor_doc)
+        self.resources: list[Any] = []
+        self.told = 0
+
+    def use(self, file: FrameFile) -> None:
+        self.resources = []
+        for key, path in (("image", PICTURE), ("frame_number", NUMBER), ("frame_time", TIME)):
+            each = self.run.compose_stream_resource(
+                mimetype="application/x-hdf5",
+                uri=f"file://localhost{file.path}",
+                data_key=f"cam_{key}",
+                parameters={"dataset": path, "chunk_shape": [1]},
+            )
+            self.resources.append(each)
+            self.to.send("stream_resource", each.stream_resource_doc)
+
+    def tell(self, start: int, stop: int) -> None:
+        for each in self.resources:
+            datum = each.compose_stream_datum(
+                indices={"start": start, "stop": stop},
+                seq_nums={"start": self.told + 1, "stop": self.told + 1 + stop - start},
+                descriptor=self.bundle.descriptor_doc,
+            )
+            self.to.send("stream_datum", datum)
+        self.told += stop - start
+
+    def stop(self) -> None:
+        self.to.send("stop", self.run.compose_stop())
+
+
+@pytest.fixture
+def feed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Fed]]:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    fed: list[Fed] = []
+
+    def feed(name: str = "picture_statistics", *options: str) -> Fed:
+        fed.append(Fed(tmp_path, name, *options))
+        return fed[-1]
+
+    yield feed
+    for each in fed:
+        each.process.kill()
+        each.process.wait()
+        assert each.process.stdout is not None
+        assert each.process.stdin is not None
+        each.process.stdout.close()
+        each.process.stdin.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[FrameFile]:
+    file = FrameFile(tmp_path / "frames.h5", SHAPE)
+    yield file
+    file.close()
+
+
+def fill(file: FrameFile, numbers: range, **options: Any) -> None:
+    for number in numbers:
+        file.append(number, noise(number, SHAPE), **options)
+
+
+def identities(run: Derived) -> list[int]:
+    return np.frombuffer(run.columns()["identity"], "<i8").tolist()
+
+
+def test_frames_announced_before_they_are_flushed_are_waited_for(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed()
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 4))
+    fill(file, range(4, 6), flush=False)
+    raw.tell(0, 5)
+    assert fed.until("progress", 3)["reached"] == 3
+    raw.stop()
+    file.flush()
+    done = fed.until("done")
+    assert (done["reached"], done["result"]["n_missing"]) == (5, 0)
+    assert identities(fed.end()) == [1, 2, 3, 4, 5]
+
+
+def test_frames_that_never_come_are_missing_and_not_zero(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed("picture_statistics", "--catch-up", "0.2")
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 4))
+    raw.tell(0, 5)
+    raw.stop()
+    done = fed.until("done")
+    assert (done["result"]["n_frames"], done["result"]["n_missing"]) == (3, 2)
+    run = fed.end()
+    assert identities(run) == [1, 2, 3]
+    assert run.result["n_missing"] == 2
+
+
+def test_a_file_that_does_not_exist_fails_the_derived_run(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed("picture_statistics", "--catch-up", "0.1")
+    raw = Raw(fed)
+    raw.use(file)
+    file.path.unlink()
+    raw.tell(0, 2)
+    raw.stop()
+    assert "frames.h5: cannot be read" in fed.until("done")["reason"]
+    stop = fed.end().stop
+    assert stop is not None
+    assert stop["exit_status"] == "fail"
+
+
+def test_far_behind_the_oldest_are_skipped_and_counted(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}', "--max-behind", "10")
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 61))
+    raw.tell(0, 1)
+    fed.until("progress", 1)
+    raw.tell(1, 60)
+    raw.stop()
+    fed.until("done")
+    run = fed.end()
+    assert run.result["n_dropped"] == 49
+    assert identities(run) == [1, *range(51, 61)]
+    assert run.result["n_frames"] == 11
+
+
+def test_what_had_gathered_before_the_worker_came_is_not_skipped(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed("picture_statistics", "--max-behind", "10")
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 61))
+    raw.tell(0, 60)
+    raw.stop()
+    assert fed.until("done")["result"]["n_frames"] == 60
+
+
+def test_after_the_limit_the_rest_is_left_and_counted(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}', "--catch-up", "0.1")
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 61))
+    raw.tell(0, 60)
+    raw.stop()
+    result = fed.until("done")["result"]
+    assert result["n_dropped"] > 0
+    assert result["n_frames"] + result["n_dropped"] == 60
+
+
+@pytest.mark.parametrize("how", ["eof", "sigterm"])
+def test_end_of_the_session_interrupts_the_derived_run(
+    feed: Callable[..., Fed], file: FrameFile, how: str
+) -> None:
+    fed = feed()
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 6))
+    raw.tell(0, 5)
+    fed.until("progress", 5)
+    if how == "sigterm":
+        fed.process.send_signal(signal.SIGTERM)
+        assert fed.process.wait(60) == 0
+    run = fed.end()
+    assert run.stop is not None
+    assert run.stop["exit_status"] == "abort"
+    assert run.stop["reason"].startswith("interrupted")
+    assert run.result["n_frames"] == 5
+
+
+def test_frames_go_on_in_another_file_and_in_the_middle_of_one(
+    feed: Callable[..., Fed], file: FrameFile, tmp_path: Path
+) -> None:
+    fed = feed()
+    fill(file, range(1, 11))
+    other = FrameFile(tmp_path / "next.h5", SHAPE)
+    fill(other, range(11, 14))
+    raw = Raw(fed)
+    raw.use(file)
+    raw.tell(4, 8)
+    raw.tell(8, 10)
+    raw.use(other)
+    raw.tell(0, 3)
+    raw.stop()
+    fed.until("done")
+    other.close()
+    assert identities(fed.end()) == list(range(5, 14))
+
+
+def test_events_and_event_pages_say_the_same(feed: Callable[..., Fed], file: FrameFile) -> None:
+    fed = feed(f"{PATH}:Against")
+    raw = Raw(fed, keys=("angle",))
+    raw.use(file)
+    fill(file, range(1, 5))
+    raw.tell(0, 4)
+    for value in (10.0, 20.0):
+        event = raw.bundle.compose_event(data={"angle": value}, timestamps={"angle": 0.0})
+        fed.send("event", event)
+    page = event_model.pack_event_page(
+        *(
+            raw.bundle.compose_event(data={"angle": value}, timestamps={"angle": 0.0})
+            for value in (30.0, 40.0)
+        )
+    )
+    fed.send("event_page", page)
+    raw.stop()
+    fed.until("done")
+    assert np.frombuffer(fed.end().columns()["angle"], "<f8").tolist() == [10, 20, 30, 40]
+
+
+def test_a_frame_without_its_event_is_missing(feed: Callable[..., Fed], file: FrameFile) -> None:
+    fed = feed(f"{PATH}:Against")
+    raw = Raw(fed, keys=("angle",))
+    raw.use(file)
+    fill(file, range(1, 4))
+    raw.tell(0, 3)
+    event = raw.bundle.compose_event(data={"angle": 1.0}, timestamps={"angle": 0.0})
+    fed.send("event", event)
+    raw.stop()
+    result = fed.until("done")["result"]
+    assert (result["n_frames"], result["n_missing"]) == (1, 2)
+
+
+def test_interleaved_runs_are_kept_apart(
+    feed: Callable[..., Fed], file: FrameFile, tmp_path: Path
+) -> None:
+    fed = feed()
+    other = FrameFile(tmp_path / "other.h5", SHAPE)
+    fill(file, range(1, 4))
+    fill(other, range(100, 105))
+    one, two = Raw(fed), Raw(fed)
+    one.use(file)
+    two.use(other)
+    one.tell(0, 2)
+    two.tell(0, 5)
+    one.tell(2, 3)
+    two.stop()
+    assert fed.until("done")["raw_uid"] == two.uid
+    one.stop()
+    assert fed.until("done")["raw_uid"] == one.uid
+    other.close()
+    runs = {run.start["raw_uid"]: identities(run) for run in read_derived(tmp_path / "journal")}
+    assert runs == {one.uid: [1, 2, 3], two.uid: [100, 101, 102, 103, 104]}
+
+
+def test_pictures_are_files_that_the_last_result_names(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed(f"{PATH}:Draws")
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 8))
+    raw.tell(0, 7)
+    raw.stop()
+    fed.until("done")
+    paths = [Path(line) for line in fed.end().result["pictures"].splitlines()]
+    assert [path.name for path in paths] == ["1.raw", "4.raw", "7.raw"]
+    assert paths[1].read_bytes() == noise(4, SHAPE).tobytes()
+
+
+def test_repeated_and_late_frames_do_not_count_twice(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed()
+    raw = Raw(fed)
+    raw.use(file)
+    sequence = [1, 2, 2, 3, 300, 4, 301]  # 4 comes four blocks late
+    for number in sequence:
+        file.append(number, noise(number, SHAPE))
+    raw.tell(0, 7)
+    raw.stop()
+    fed.until("done")
+    run = fed.end()
+    assert identities(run) == sequence
+    assert (run.result["n_frames"], run.result["n_late"]) == (5, 1)
+
+
+def test_bad_use_is_status_2(tmp_path: Path) -> None:
+    for arguments in (["no_such_analysis"], ["picture_statistics", "--parameters", '{"x": 1}']):
+        done = subprocess.run(
+            command(tmp_path, *arguments),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert arguments[0] in done.stderr

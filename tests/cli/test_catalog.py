@@ -1,0 +1,210 @@
+"""`skywright runs`, `show`, `export`, and the examples of their documentation."""
+
+import doctest
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from event_model import compose_run
+from support.sample_runs import (
+    DEAD,
+    DERIVED_V1,
+    DERIVED_V2,
+    FLY,
+    INTERRUPTED,
+    SCAN,
+    SampleStore,
+    shared_sample_store,
+)
+
+from skywright.callbacks.journal import Journal
+from skywright.cli import main
+
+DOCS = Path(__file__).parents[2] / "docs" / "how-to"
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def store(
+    pytestconfig: pytest.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SampleStore]:
+    """Let the command line use the sample runs, in an empty directory, in UTC."""
+    store = shared_sample_store(pytestconfig)
+    monkeypatch.setenv("SKYWRIGHT_STORE__TILED_URI", store.uri)
+    monkeypatch.setenv("SKYWRIGHT_STORE__API_KEY", store.api_key)
+    monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path / "store"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.chdir(tmp_path)
+    time.tzset()
+    yield store
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def skywright(store: SampleStore, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs a command: exit status, stdout, stderr."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(list(args))
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+def json_lines(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_runs_as_json(skywright: Run) -> None:
+    status, out, _ = skywright("runs", "--json")
+    assert status == 0
+    uids = [run["uid"] for run in json_lines(out)]
+    assert uids == [SCAN, DERIVED_V1, FLY, DERIVED_V2, DEAD, INTERRUPTED]
+    first = json_lines(out)[0]
+    assert (first["status"], first["events"]) == ("success", {"baseline": 2, "primary": 5})
+
+
+@pytest.mark.parametrize(
+    ("args", "uids"),
+    [
+        (["--plan", "scan"], [SCAN]),
+        (["--scan-id", "7", "--limit", "1"], [INTERRUPTED]),
+        (["--sample", "thaumatin"], [FLY]),
+        (["--raw", "4f0c", "--since", "2026-05-02"], [DERIVED_V2]),
+        (["--raw", "-4"], [DERIVED_V1, DERIVED_V2]),
+        (["--purpose", "analysis"], [DERIVED_V1, DERIVED_V2]),
+        (["--analysis", "loop"], [DERIVED_V1, DERIVED_V2]),
+        (["müller"], [SCAN]),
+        (["--plan", "nothing"], []),
+    ],
+)
+def test_runs_selects(skywright: Run, args: list[str], uids: list[str]) -> None:
+    status, out, _ = skywright("runs", "--json", *args)
+    assert status == 0
+    assert [run["uid"] for run in json_lines(out)] == uids
+
+
+def test_show(skywright: Run) -> None:
+    status, out, _ = skywright("show", "4f0c")
+    assert status == 0
+    for text in (SCAN, "stream primary, 5 events", "5 × 48 × 64", "analysis loop 2.0, d1a5e002"):
+        assert text in out
+    assert "offset_um = 1.75" in out
+    assert f"{DERIVED_V2}-sheet.png" in out
+
+
+def test_show_as_json(skywright: Run, store: SampleStore) -> None:
+    status, out, _ = skywright("show", "4f0c", "--json", "--pictures", "pics")
+    assert status == 0
+    seen = json.loads(out)
+    assert seen["summary"]["uid"] == seen["start"]["uid"] == SCAN
+    assert [each["summary"]["uid"] for each in seen["derived"]] == [DERIVED_V1, DERIVED_V2]
+    assert seen["pictures"][0] == str(store.assets / f"{DERIVED_V1}-sheet.png")
+    assert all(Path(path).is_file() for path in seen["written"])
+    assert len(seen["written"]) == 2 + 1 + 5
+
+
+def test_newest(skywright: Run) -> None:
+    assert INTERRUPTED in skywright("show", "-1")[1]
+    assert FLY in skywright("show", "--", "-3")[1]
+
+
+def test_export_reports(skywright: Run) -> None:
+    status, out, err = skywright("export", "b81e", "--format", "csv", "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert (report["output"], report["status"]) == ("b81e6d07", "incomplete")
+    assert sorted(report["files"]) == ["b81e6d07/metadata.json", "b81e6d07/primary.csv"]
+    assert skywright("export", "b81e", "--format", "csv")[0] == 2
+    assert skywright("export", "b81e", "--format", "csv", "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["show", "nix"], "expected a uid"),
+        (["show"], "name one run"),
+        (["show", "4f0c", "-1"], "name one run"),
+        (["runs", "--since", "someday"], "is no time"),
+        (["runs", "--raw", "abcdef"], "no run whose uid starts with"),
+        (["export", "4f0c", "--format", "csv", "--link"], "cannot link"),
+    ],
+)
+def test_bad_use_is_one_line_and_exit_status_2(skywright: Run, args: list[str], says: str) -> None:
+    status, out, err = skywright(*args)
+    assert (status, out) == (2, "")
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_recover(store: SampleStore, skywright: Run, tmp_path: Path) -> None:
+    """A journal left by a dead process becomes an interrupted run; then nothing is left to do."""
+    journal = Journal(tmp_path / "store" / "journal")
+    start = compose_run(metadata={"plan_name": "left_behind"}).start_doc
+    uid = start["uid"]
+    journal("start", start)
+    try:
+        assert json.loads(skywright("recover", "--json")[1])["recording"] == [uid]
+        journal.close()
+        status, out, _ = skywright("recover", "--json")
+        assert (status, json.loads(out)["finished"]) == (0, [uid])
+        (run,) = json_lines(skywright("runs", "--json", "--plan", "left_behind")[1])
+        assert (run["uid"], run["status"]) == (uid, "interrupted")
+        assert skywright("recover")[1] == "0 changes\n"
+    finally:
+        store.client["raw"].delete_contents(uid, recursive=True, external_only=False)
+
+
+def test_nothing_but_json_on_the_stdout_of_a_process(store: SampleStore) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "skywright.cli", "-vv", "runs", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert len(json_lines(done.stdout)) == 6
+
+
+@pytest.mark.parametrize("name", ["find-runs.md", "export.md"])
+def test_examples_of_the_documentation(
+    skywright: Run, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    text = (DOCS / name).read_text()
+    blocks = list(BLOCK.finditer(text))
+    assert {block[1] for block in blocks} == {"console", "python"}
+    names: dict[str, object] = {}
+    for block in blocks:
+        line = text.count("\n", 0, block.start())
+        if block[1] == "console":
+            check_console(skywright, block[2], f"{name}, line {line + 1}")
+            continue
+        example = doctest.DocTestParser().get_doctest(block[2], names, name, name, line)
+        report: list[str] = []
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+        with capsys.disabled():
+            runner.run(example, out=report.append, clear_globs=False)
+        assert runner.failures == 0, "".join(report)
+        names = example.globs
+
+
+def check_console(skywright: Run, block: str, where: str) -> None:
+    """Run each ``$ skywright ...`` of a block and compare what it prints."""
+    for command, expected in re.findall(r"^\$ skywright (.*)\n((?:(?!\$ ).*\n)*)", block, re.M):
+        status, out, err = skywright(*shlex.split(command))
+        assert status == 0, f"{where}: {command}: {err}"
+        got = "".join(f"{line.rstrip()}\n" for line in (err + out).splitlines())
+        matches = doctest.OutputChecker().check_output(expected, got, doctest.ELLIPSIS)
+        assert matches, f"{where}: {command}\nexpected:\n{expected}\ngot:\n{got}"

@@ -1,0 +1,173 @@
+"""`skywright doctor` on a beamline that is well, and on faults made on purpose."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.stack import FAKE_IOC, run, running_up
+
+from skywright.cli import doctor
+from skywright.cli.doctor import Status
+from skywright.config import DEFAULT_IOCS, Settings, StoreSettings
+
+pytestmark = pytest.mark.timeout(400)  # a test may start the whole beamline
+
+
+def checks_of(done: "subprocess.CompletedProcess[str]") -> dict[str, list[dict[str, Any]]]:
+    """Return the checks by name; stdout must hold the JSON and nothing else."""
+    report = json.loads(done.stdout)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for check in report["checks"]:
+        found.setdefault(check["name"], []).append(check)
+        assert check["todo"] or check["status"] == "ok"
+    assert report["ok"] == (done.returncode == 0)
+    return found
+
+
+def test_a_beamline_that_is_well(beamline: dict[str, str]) -> None:
+    done = run("doctor", "--json", **beamline)
+    checks = checks_of(done)
+    assert done.returncode == 0, done.stdout
+    assert len(checks["PVs"]) == len(DEFAULT_IOCS)
+    assert all(check["found"].endswith(" answer") for check in checks["PVs"])
+    assert "takes data and reads the files" in checks["tiled"][0]["found"]
+    assert checks["configuration"][0]["found"] == beamline["SKYWRIGHT_CONFIG"]
+    assert {"versions", "disk", "keys", "clock", "up", "ingester"} <= set(checks)
+
+
+def test_nothing_runs(tmp_path: Path) -> None:
+    done = run("doctor", SKYWRIGHT_STORE__DIRECTORY=str(tmp_path))
+    assert done.returncode == 1
+    assert "→ start `skywright up`" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_configuration_is_the_finding() -> None:
+    checks = checks_of(run("doctor", "--json", SKYWRIGHT_STORE__TILED_PORT="high"))
+    assert "SKYWRIGHT_STORE__TILED_PORT" in checks["configuration"][0]["found"]
+    assert set(checks) == {"versions", "configuration"}
+
+
+def test_an_ioc_that_serves_nothing_is_named_with_its_pvs(tmp_path: Path) -> None:
+    (tmp_path / "fake_ioc.py").write_text(FAKE_IOC)
+    config = tmp_path / "skywright.toml"
+    config.write_text('[iocs.axis]\nmodule = "fake_ioc"\nargs = []\n')
+    environment = {
+        "SKYWRIGHT_STORE__DIRECTORY": str(tmp_path / "store"),
+        "SKYWRIGHT_CONFIG": str(config),
+        "PYTHONPATH": str(tmp_path),
+    }
+    with running_up("--only", "axis", **environment):
+        checks = checks_of(run("doctor", "--json", **environment))
+    assert checks["PVs"][0]["status"] == "wrong"
+    assert "PVs do not answer: SKY:" in checks["PVs"][0]["found"]
+    assert "axis.log" in checks["PVs"][0]["todo"]
+    assert [check["found"] for check in checks["up"][1:]] == [
+        "tiled does not run",
+        "ingester does not run",
+    ]
+
+
+def settings_in(directory: Path, **store: Any) -> Settings:
+    return Settings(store=StoreSettings(directory=directory, **store))
+
+
+def test_a_taken_port_is_wrong(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (check,) = doctor.check_ports(settings_in(tmp_path, tiled_port=port), None)
+    assert check.status is Status.wrong
+    assert f"store.tiled_port: port {port} is taken" in check.found
+
+
+def test_a_key_that_others_can_read_is_wrong(tmp_path: Path) -> None:
+    key = tmp_path / "tiled" / "api_key"
+    key.parent.mkdir()
+    key.write_text("secret")
+    key.chmod(0o600)
+    assert [check.status for check in doctor.check_keys(settings_in(tmp_path))] == [Status.ok]
+    key.chmod(0o640)
+    (check,) = doctor.check_keys(settings_in(tmp_path))
+    assert check.status is Status.wrong
+    assert check.todo == f"chmod 600 {key}"
+
+
+def test_a_finished_run_that_waits_is_wrong(tmp_path: Path) -> None:
+    journal = tmp_path / "journal" / "abc.jsonl"
+    journal.parent.mkdir()
+    journal.write_text('["start", {}]\n')
+    assert doctor.check_journals(settings_in(tmp_path), None).status is Status.ok  # just now
+    os.utime(journal, (1e9, 1e9))
+    check = doctor.check_journals(settings_in(tmp_path), None)
+    assert check.status is Status.wrong
+    assert "1 finished runs are not in tiled" in check.found
+    assert "skywright recover" in check.todo
+
+
+def test_a_run_whose_writer_lives_does_not_wait(tmp_path: Path) -> None:
+    journal = tmp_path / "journal" / "abc.jsonl"
+    journal.parent.mkdir()
+    code = (
+        "import fcntl, os, sys\n"
+        f"file = open({str(journal)!r}, 'w')\n"
+        "fcntl.flock(file, fcntl.LOCK_EX)\n"
+        f"os.utime({str(journal)!r}, (1e9, 1e9))\n"
+        "print('locked', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "locked\n"
+        check = doctor.check_journals(settings_in(tmp_path), None)
+        writer.communicate("")
+    assert check.status is Status.ok
+    assert check.found.endswith("1 open")
+
+
+def test_a_disk_that_is_almost_full_is_doubtful(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 1_000_000_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    (check,) = doctor.check_disk(settings_in(tmp_path))
+    assert check.status is Status.warning
+    assert "1.0 GB free" in check.found
+
+
+@pytest.mark.parametrize("installed", ["0.1", None])
+def test_old_and_missing_packages_are_wrong(
+    monkeypatch: pytest.MonkeyPatch, installed: str | None
+) -> None:
+    from importlib import metadata
+
+    def version(name: str) -> str:
+        if name != "bluesky":
+            return metadata.version(name)
+        if installed is None:
+            raise metadata.PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr(doctor, "version", version)
+    (check,) = doctor.check_versions()
+    assert check.status is Status.wrong
+    assert "bluesky" in check.found
+    assert check.todo.startswith("pip install")
+
+
+def test_an_ioc_clock_that_is_ahead_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = {"axis": {"pvs": 3, "silent": [], "newest_age_s": -7.25}}
+    done = subprocess.CompletedProcess([], 0, stdout=json.dumps(report), stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    answers, clock = doctor.check_pvs(settings_in(tmp_path))
+    assert answers.status is Status.ok
+    assert clock.status is Status.wrong
+    assert "7.2 s ahead" in clock.found

@@ -1,0 +1,130 @@
+"""bluesky-queueserver on our start-up files: real manager, real Redis, simulated beamline."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from inspect import getmembers, isgeneratorfunction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bluesky_queueserver_api import BPlan
+from bluesky_queueserver_api.zmq import REManagerAPI
+
+from skywright.process import free_port
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 120.0
+
+pytestmark = pytest.mark.timeout(400)  # a test may start the whole beamline
+
+
+def our_plans() -> set[str]:
+    """Return the names of all plans of the room `plans`."""
+    import plans
+
+    found = set()
+    for file in Path(plans.__file__).parent.glob("*.py"):
+        module = __import__(f"plans.{file.stem}", fromlist=["_"])
+        found |= {
+            name
+            for name, value in getmembers(module, isgeneratorfunction)
+            if value.__module__ == module.__name__
+            and not name.startswith("_")
+            and not file.stem.endswith("stubs")
+        }
+    return found
+
+
+@pytest.fixture(scope="module")
+def manager(
+    beamline: dict[str, str], redis_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[REManagerAPI]:
+    """A queue server whose environment is open."""
+    directory = tmp_path_factory.mktemp("queueserver")
+    control, info = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
+    prefix = f"skywright_test_{uuid.uuid4().hex}"
+    command = [
+        *(Path(sys.executable).with_name("start-re-manager"), "--redis-name-prefix", prefix),
+        *("--config", ROOT / "deploy" / "queueserver" / "config.yml"),
+        *("--zmq-control-addr", control, "--zmq-info-addr", info),
+        *("--redis-addr", f"127.0.0.1:{redis_port}"),
+        *("--existing-plans-devices", directory / "existing_plans_and_devices.yaml"),
+    ]
+    log = directory / "manager.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **beamline}, stdout=output, stderr=output
+        )
+    api = REManagerAPI(zmq_control_addr=control, zmq_info_addr=info)
+    try:
+        api.wait_for_idle(timeout=LIMIT_S)
+        api.environment_open()
+        api.wait_for_idle(timeout=LIMIT_S)
+        assert api.status()["worker_environment_exists"], log.read_text()
+        yield api
+        api.environment_close()
+        api.wait_for_idle(timeout=LIMIT_S)
+    finally:
+        api.close()
+        process.terminate()
+        process.wait(timeout=60)
+        forget(redis_port, prefix)
+
+
+def forget(redis_port: int, prefix: str) -> None:
+    import redis
+
+    with redis.Redis(port=redis_port) as server:
+        for key in server.scan_iter(f"{prefix}*"):
+            server.delete(key)
+
+
+def test_every_plan_of_ours_is_listed(manager: REManagerAPI) -> None:
+    allowed = manager.plans_allowed()["plans_allowed"]
+    ours = our_plans()
+    assert {"take_pictures", "watch_camera"} <= ours
+    assert ours <= set(allowed)
+    assert {"count", "scan"} <= set(allowed)
+
+
+def test_devices_are_listed(manager: REManagerAPI) -> None:
+    devices = manager.devices_allowed()["devices_allowed"]
+    assert devices["axis"]["is_readable"]
+    assert devices["axis"]["is_flyable"]
+
+
+def test_visitors_have_our_plans_only(manager: REManagerAPI) -> None:
+    allowed = manager.plans_allowed(user_group="users")["plans_allowed"]
+    assert "scan" not in allowed
+    assert "take_pictures" in allowed
+
+
+def test_a_plan_runs_and_is_in_the_catalog(
+    manager: REManagerAPI, beamline: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skywright.config import load_settings
+    from skywright.profile import await_run
+    from skywright.store.client import catalog, connect
+
+    manager.item_execute(BPlan("take_pictures", "axis", 2, md={"sample": "queued"}))
+    manager.wait_for_idle(timeout=LIMIT_S)
+    item: dict[str, Any] = manager.history_get()["items"][-1]
+    assert item["result"]["exit_status"] == "completed", item["result"]["traceback"]
+    (uid,) = item["result"]["run_uids"]
+
+    for name, value in beamline.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    run = await_run(catalog(connect(settings=settings)), settings.directory, uid)
+    assert run.metadata["stop"]["exit_status"] == "success"
+    assert run.metadata["start"]["sample"] == "queued"
+    assert run["primary/axis_image"].read().shape[0] == 2
+
+
+def test_wrong_arguments_are_refused_before_they_wait(manager: REManagerAPI) -> None:
+    with pytest.raises(Exception, match="n"):
+        manager.item_add(BPlan("take_pictures", "axis", "three"))
+    assert manager.queue_get()["items"] == []

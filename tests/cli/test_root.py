@@ -1,0 +1,119 @@
+"""The root of the command line: options, exit statuses, one line for each failure."""
+
+import logging
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import skywright.cli as cli
+from skywright.errors import ConfigError, DataError, HardwareError, SampleError
+
+
+def command(monkeypatch: pytest.MonkeyPatch, does: Any) -> None:
+    """Put a command ``try`` in the table, which does what is wanted."""
+    module = ModuleType("skywright.cli.try_module")
+    module.__dict__["try"] = does
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(cli.COMMANDS, "try", cli.Entry("try_module", "Try.", "store"))
+
+
+def invoke(*args: str) -> Any:
+    return CliRunner().invoke(cli.app, args, prog_name="skywright")
+
+
+@pytest.fixture(autouse=True)
+def _levels_as_before() -> Any:
+    before = {name: logging.getLogger(name).level for name in ("", *cli.ROOMS)}
+    yield
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConfigError("key x"), 2),
+        (DataError("file y"), 2),
+        (HardwareError("PV z"), 1),
+        (SampleError("no loop"), 1),
+    ],
+)
+def test_errors_are_one_line_and_a_status(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def fail() -> None:
+        raise error
+
+    command(monkeypatch, fail)
+    result = invoke("try")
+    assert result.exit_code == status
+    assert result.stderr == f"skywright: {error}\n"
+    assert result.stdout == ""
+
+
+def test_a_missing_package_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ModuleNotFoundError("No module named 'tiled'", name="tiled.client")
+
+    command(monkeypatch, fail)
+    result = invoke("try")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "skywright: try needs tiled, which is not installed: pip install 'skywright[store]'\n"
+    )
+
+
+def test_a_missing_module_of_ours_is_a_bug_and_not_an_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise ModuleNotFoundError("No module named 'devices.lamp'", name="devices.lamp")
+
+    command(monkeypatch, fail)
+    assert isinstance(invoke("try").exception, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("args", "level"),
+    [
+        (["try"], logging.ERROR),
+        (["-v", "try"], logging.INFO),
+        (["try", "-v"], logging.INFO),
+        (["try", "-vv"], logging.DEBUG),
+        (["-v", "try", "-v"], logging.DEBUG),
+    ],
+)
+def test_verbose_may_stand_before_and_after_the_command(
+    monkeypatch: pytest.MonkeyPatch, args: list[str], level: int
+) -> None:
+    monkeypatch.delenv("SKYWRIGHT_LOG_LEVEL", raising=False)
+    command(monkeypatch, lambda: typer.echo(logging.getLogger("skywright").level))
+    root = typer.main.get_command(cli.app)
+    root.params.append(cli._verbose_option())
+    with pytest.raises(SystemExit) as ended:
+        root(args, prog_name="skywright")
+    assert ended.value.code == 0
+    assert logging.getLogger("skywright").level == level
+
+
+def test_version() -> None:
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"skywright {cli.import_module('skywright').__version__}\n"
+
+
+def test_an_unknown_command_is_bad_use() -> None:
+    result = invoke("fly")
+    assert result.exit_code == 2
+    assert "No such command 'fly'" in result.stderr
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_every_command_of_the_table_has_its_help(name: str) -> None:
+    result = invoke(name, "--help")
+    assert result.exit_code == 0
+    assert "--verbose" in result.stdout

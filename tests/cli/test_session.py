@@ -1,0 +1,243 @@
+"""`skywright session` against the simulated beamline: a line, a script, IPython, refusals."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import bluesky
+import pexpect
+import psutil
+import pytest
+from bluesky.utils import PersistentDict
+from support.stack import COMMAND, run, write_fake_beamline
+
+from skywright import profile
+from skywright.config import DEFAULT_IOCS
+from skywright.runtime import read_state
+from skywright.store.client import catalog, connect
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.timeout(400)  # a test may start the whole beamline
+
+SCRIPT = """
+import json, sys
+assert __name__ == "__main__"
+result = RE(take_pictures(axis, 2, md={"sample": "s1"}))
+run = stored(result.run_start_uids[0])
+print(json.dumps({
+    "argv": sys.argv, "exit": result.exit_status, "prefix": axis.prefix,
+    "uids": [result.run_start_uids[0], result.plan_result,
+             cat[-1].metadata["start"]["uid"], db[-1].start["uid"]],
+    "start": run.metadata["start"], "shape": run["primary/axis_image"].read().shape,
+    "frames": loop_detection.wait().reached,
+    "pids": [stack.pid, *(child.pid for child in stack.processes.values())],
+}))
+RE(take_pictures(axis, 0))
+"""
+
+
+def test_a_session_without_up_starts_one_runs_a_script_and_leaves_nothing(tmp_path: Path) -> None:
+    """The run is found everywhere; what the script raises is shown once and is the status."""
+    script, config = tmp_path / "mine.py", tmp_path / "skywright.toml"
+    script.write_text(SCRIPT)
+    config.write_text('[metadata]\ninstrument = "test bench"\n')
+    store = {"SKYWRIGHT_STORE__DIRECTORY": str(tmp_path / "store")}
+    done = run("session", "--config", str(config), str(script), "--", "3", "-x", **store)
+    assert done.stderr.startswith("Starting the beamline ...\nTraceback")
+    assert done.stderr.count("Traceback") == 1
+    assert f'File "{script}", line ' in done.stderr
+    assert "ValueError: take_pictures: n = 0" in done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    found: dict[str, Any] = json.loads(
+        next(line for line in done.stdout.splitlines() if line.startswith('{"argv'))
+    )
+    assert found["argv"] == [str(script), "3", "-x"]
+    assert found["exit"] == "success"
+    assert len(set(found["uids"])) == 1
+    assert found["shape"][0] == 2
+    assert found["frames"] == 2
+    start = found["start"]
+    assert start["instrument"] == "test bench"
+    assert start["operator"]
+    assert start["versions"]["bluesky"] == bluesky.__version__
+    assert start["sample"] == "s1"
+    assert len(found["pids"]) == 4 + len(DEFAULT_IOCS)  # up, repeater, tiled, ingester
+    assert [pid for pid in found["pids"] if psutil.pid_exists(pid)] == []
+
+
+def test_an_example_is_a_script_of_its_own_and_scan_ids_go_on(beamline: dict[str, str]) -> None:
+    directory = Path(beamline["SKYWRIGHT_STORE__DIRECTORY"])
+    PersistentDict(directory / "md")["scan_id"] = 41  # as an earlier session has left it
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "take_pictures.py"],
+        env={**os.environ, **beamline},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 pictures of" in done.stdout
+    state = read_state(directory)
+    assert state is not None
+    key = (directory / "tiled" / "api_key").read_text()
+    latest = catalog(connect(state.tiled_uri, key))[-1].metadata["start"]
+    assert latest["sample"] == "demonstration"
+    assert latest["scan_id"] == 42
+
+
+def test_a_missing_script_is_bad_use(beamline: dict[str, str]) -> None:
+    done = run("session", "no-such-script.py", **beamline)
+    assert done.returncode == 2
+    assert done.stderr == "skywright: no-such-script.py: no such file or directory\n"
+
+
+def test_a_script_without_a_beamline_is_told_what_to_start(tmp_path: Path) -> None:
+    code = "from skywright.profile import load_profile; load_profile()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "SKYWRIGHT_STORE__DIRECTORY": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "no beamline runs on this store; start `skywright up`" in done.stderr.splitlines()[-1]
+
+
+def test_a_second_session_is_refused_with_the_pid(beamline: dict[str, str]) -> None:
+    lock = Path(beamline["SKYWRIGHT_STORE__DIRECTORY"]) / "session.lock"
+    with lock.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write("4711\n")
+        file.flush()
+        done = run("session", "-c", "pass", **beamline)
+    assert done.returncode == 2
+    assert "a session runs on this store already, process 4711" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_an_interrupted_plan_gets_its_stop_document(
+    beamline: dict[str, str], tmp_path: Path, signum: int, status: int
+) -> None:
+    (tmp_path / "00-engine.py").write_text(
+        "import bluesky.plan_stubs as bps\nfrom bluesky import RunEngine\nRE = RunEngine({})\n"
+    )
+    code = (
+        "import bluesky.preprocessors as bpp\n"
+        "RE.subscribe(lambda name, doc: print(name, doc.get('exit_status', ''), flush=True))\n"
+        "@bpp.run_decorator()\n"
+        "def wait():\n"
+        "    while True:\n"
+        "        yield from bps.checkpoint()\n"
+        "        yield from bps.sleep(0.05)\n"
+        "RE(wait())\n"
+    )
+    with subprocess.Popen(
+        [*COMMAND, "session", "-c", code],
+        env={**os.environ, **beamline, "SKYWRIGHT_PROFILE": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line.strip())
+            if line.startswith("start"):
+                process.send_signal(signum)
+    assert process.returncode == status
+    assert "stop abort" in said
+
+
+def test_a_session_that_is_killed_takes_its_beamline_along(tmp_path: Path) -> None:
+    environment = write_fake_beamline(tmp_path)
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "00-all.py").write_text(
+        "import signal\nfrom skywright import config, runtime\n"
+        "state = runtime.attach(config.load_settings().directory)\n"
+        "print(state.pid, *(each.pid for each in state.processes.values()), flush=True)\n"
+        "signal.pause()\n"
+    )
+    environment["SKYWRIGHT_PROFILE"] = str(tmp_path / "profile")
+    environment["SKYWRIGHT_STORE__TILED_URI"] = "http://127.0.0.1:1"  # elsewhere, and silent
+    with subprocess.Popen(
+        [*COMMAND, "session", "-c", "pass"],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        processes = [psutil.Process(pid) for pid in pids]
+        process.kill()
+    assert len(processes) == 5  # up, repeater, two IOCs, ingester
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert alive == []
+
+
+def test_a_beamline_that_cannot_start_is_one_line(tmp_path: Path) -> None:
+    environment = write_fake_beamline(tmp_path)
+    environment["SKYWRIGHT_IOCS__TWO__MODULE"] = "iocs.no_such_thing"
+    environment["SKYWRIGHT_STORE__TILED_URI"] = "http://127.0.0.1:1"  # elsewhere, and silent
+    done = run("session", "-c", "pass", **environment)
+    assert done.returncode == 1
+    first, last = done.stderr.splitlines()
+    assert first == "Starting the beamline ..."
+    assert "two ended with exit status 1" in last
+    assert "No module named iocs.no_such_thing" in last
+
+
+def test_ipython_shows_the_banner_and_a_prompt(beamline: dict[str, str]) -> None:
+    home = beamline["SKYWRIGHT_STORE__DIRECTORY"]
+    child = pexpect.spawn(
+        COMMAND[0],
+        [*COMMAND[1:], "session"],
+        env={**os.environ, **beamline, "TERM": "dumb", "HOME": home},
+        dimensions=(50, 140),
+        encoding="utf-8",
+        timeout=50,
+    )
+    try:
+        child.expect(r"In \[1\]")
+        banner = child.before or ""
+        assert "axis is SIMULATED" in banner
+        assert "take_pictures, watch_camera" in banner
+        assert "/ui/?api_key=" in banner
+        child.sendline("listdevs()")
+        child.expect("AxisCamera")
+        child.sendline("%wa")  # bluesky's magics are there
+        child.expect(r"In \[3\]")
+        assert "not found" not in (child.before or "")
+        child.sendline("exit")
+        child.expect(pexpect.EOF)
+    finally:
+        child.close()
+    assert child.exitstatus == 0
+
+
+def test_silent_pvs_are_named_and_the_rest_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ophyd import Component, Device, EpicsSignalRO, Signal
+
+    monkeypatch.setattr(profile, "silent_pvs", partial(profile.silent_pvs, limit_s=0.3))
+
+    class Silent(Device):
+        here = Component(Signal, value=1)
+        gone = Component(EpicsSignalRO, "Gone")
+
+    namespace: dict[str, Any] = {"silent": Silent("NOBODY:HAS:THIS:", name="silent")}
+    ready = ROOT / "profile_collection" / "startup" / "90-ready.py"
+    exec(compile(ready.read_text(), ready, "exec"), namespace)
+    assert "silent: no answer from 1 PVs, the first is NOBODY:HAS:THIS:Gone" in caplog.text
+    assert callable(namespace["listdevs"])

@@ -1,0 +1,94 @@
+"""What every test shares: loopback Channel Access on its own ports, test data, an engine."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from schedule import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401
+
+from skywright.process import free_port
+
+CA_PORTS = 12
+CI = os.environ.get("CI") == "true"
+
+
+def _free_ports(count: int) -> list[int]:
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
+
+
+# pyepics and caproto read these when first imported, which a test module may do at collection.
+_repeater, *_ports = _free_ports(1 + CA_PORTS)
+os.environ.update(
+    EPICS_CA_AUTO_ADDR_LIST="NO",
+    EPICS_CA_ADDR_LIST=" ".join(f"127.0.0.1:{port}" for port in _ports),
+    EPICS_CA_MAX_ARRAY_BYTES="40000000",
+    EPICS_CA_REPEATER_PORT=str(_repeater),
+    EPICS_CAS_INTF_ADDR_LIST="127.0.0.1",
+    EPICS_CAS_AUTO_BEACON_ADDR_LIST="NO",
+    EPICS_CAS_BEACON_ADDR_LIST="127.0.0.1",
+    SKYWRIGHT_TEST_CA_PORTS=",".join(map(str, _ports)),
+    MPLBACKEND="Agg",
+)
+
+
+def absent(what: str) -> None:
+    """Skip the test, with the reason, because `what` is absent; in CI that is a failure."""
+    if CI:
+        pytest.fail(f"{what}, and CI must have it")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Directory of the real test files (loop/, epu/, panoseti/ ...)."""
+    named = os.environ.get("SKYWRIGHT_TEST_DATA")
+    directory = Path(named) if named else Path(__file__).parents[1].parent / "shared" / "data"
+    if not directory.is_dir():
+        absent(f"no test data at {directory}; set SKYWRIGHT_TEST_DATA")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def redis_port() -> int:
+    """Port of a Redis server on this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", 6379), timeout=1).close()
+    except OSError as error:
+        absent(f"no Redis at 127.0.0.1:6379 ({error})")
+    return 6379
+
+
+@pytest.fixture(scope="session")
+def postgres_uri() -> str:
+    """URI of a PostgreSQL server on this machine that lets us make databases."""
+    try:
+        socket.create_connection(("127.0.0.1", 5432), timeout=1).close()
+    except OSError as error:
+        absent(f"no PostgreSQL at 127.0.0.1:5432 ({error})")
+    return "postgresql://127.0.0.1:5432"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """Path of a Chromium that a test may drive; its chromedriver is on PATH too."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None or shutil.which("chromedriver") is None:
+        absent("no chromium with chromedriver on PATH")
+    return Path(browser)
+
+
+@pytest.fixture
+def RE() -> Iterator[object]:
+    """Fresh engine that gives results; a run left open or paused does not harm the next test."""
+    from bluesky import RunEngine
+
+    engine = RunEngine(call_returns_result=True)
+    yield engine
+    if engine.state != "idle":
+        engine.halt()

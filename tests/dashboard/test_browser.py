@@ -1,0 +1,227 @@
+"""The live page as a person uses it: headless Chromium on real servers."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import epics
+import pytest
+from bluesky_tiled_plugins import TiledWriter
+from event_model import compose_run
+from ioc_process import IocProcess, running_ioc
+from store.stack import Stack, running_stack
+from support.page import LivePage, running_page
+from support.sample_runs import DERIVED_V1, SCAN, T0, store_derived, store_scan
+from support.seen_rotation import FACE_DEG, analysis, rotation
+
+from dashboard.headless import headless_chromium, show_as
+from skywright.callbacks.derived import DerivedRun
+
+LIMIT_S = 60.0
+SCENE = {"side": "left", "light": "backlight", "level": 180.0, "contrast": 0.9, "focus_um": 0.0,
+         "nozzle": None, "ice_um": 0.0, "drop_um": 40.0}  # fmt: skip
+BEAMLINE, CAMERA = "PAGE:", "AXIS1:"
+PHONE = (360, 740)
+VIEWS = ("/runs", f"/runs/{SCAN}", f"/runs/{DERIVED_V1}", "/loop", "/state")
+
+
+@pytest.fixture(scope="module")
+def stack(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("page")) as stack:
+        client, assets = stack.client(), stack.directory / "assets"
+        store_scan(TiledWriter(client["raw"]), assets)
+        store_derived(TiledWriter(client["analysis"]), assets, DERIVED_V1, T0 + 60, "1.1")
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def camera(chromium: Path) -> Iterator[IocProcess]:
+    args = ("--seed", "10", "--kind", "nylon", "--fps", "10", "--scene", json.dumps(SCENE))
+    with running_ioc("iocs.axis", *args, prefix=BEAMLINE + CAMERA) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def config(stack: Stack, camera: IocProcess) -> Path:
+    file = stack.directory / "skywright.toml"
+    file.write_text(
+        f'prefix = "{BEAMLINE}"\n'
+        f'[store]\ndirectory = "{stack.directory}"\n'
+        f'tiled_uri = "{stack.uri}"\napi_key = "{stack.key}"\n'
+        f'[iocs.axis]\nmodule = "iocs.axis"\nprefix = "{CAMERA}"\n'
+        f'address = "127.0.0.1:{camera.port}"\n'
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def server(config: Path) -> Iterator[LivePage]:
+    with running_page(config) as page:
+        yield page
+
+
+@pytest.fixture
+def page(server: LivePage) -> str:
+    return server.uri
+
+
+@pytest.fixture(scope="module")
+def chrome(server: LivePage) -> Iterator[Any]:
+    with headless_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(chrome: Any) -> Iterator[Any]:
+    """The browser, light and wide; what it complains of fails the test."""
+    show_as(chrome, 1280, 900)
+    chrome.get_log("browser")
+    yield chrome
+    severe = [entry["message"] for entry in chrome.get_log("browser") if entry["level"] == "SEVERE"]
+    chrome.get("about:blank")
+    assert severe == []
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Return the first true value of `condition`, asked of the browser again and again."""
+    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    ignored = (StaleElementReferenceException,)
+    waiting = WebDriverWait(None, LIMIT_S, 0.05, ignored)  # type: ignore[type-var]
+    return waiting.until(lambda _: condition(), f"not within {LIMIT_S} s: {what}")
+
+
+def find(browser: Any, selector: str) -> Any:
+    return browser.find_element("css selector", selector)
+
+
+def listed(browser: Any) -> list[str]:
+    """Return the uids that the page lists."""
+    script = "return [...document.querySelectorAll('tbody tr td:first-child a')].map(a => a.href)"
+    return [href.rpartition("/")[2] for href in browser.execute_script(script)]
+
+
+def store_run(stack: Stack, **metadata: Any) -> str:
+    run = compose_run(metadata={"plan_name": "count", **metadata})
+    writer = TiledWriter(stack.client()["raw"])
+    writer("start", run.start_doc)
+    writer("stop", run.compose_stop())
+    return str(run.start_doc["uid"])
+
+
+def test_search_and_look(browser: Any, page: str) -> None:
+    """Type a word, open the run that is found, look through its frames, follow its lineage."""
+    browser.get(page)
+    until(lambda: SCAN in listed(browser), "the run is listed")
+    box = find(browser, "input[type=search]")
+    box.send_keys("nothing of the kind")
+    until(lambda: "No run matches" in find(browser, "#runs").text, "nothing is found")
+    box.clear()
+    box.send_keys("lysozyme")
+    until(lambda: set(listed(browser)) == {SCAN, DERIVED_V1}, "both are found")
+    assert browser.current_url.endswith("?q=lysozyme")
+
+    find(browser, f'a[href="/runs/{SCAN}"]').click()
+    until(lambda: find(browser, "h1").text.startswith("scan"), "the run is shown")
+    frames = find(browser, "figure.frames")
+    image = find(frames, "img")
+    slider = find(frames, "input")
+    assert "of 5" in find(frames, "label").text
+    slider.send_keys("\ue010")  # End
+    until(lambda: image.get_attribute("src").endswith("/4.jpg"), "the last frame is asked for")
+    until(lambda: image.get_property("naturalWidth") == 64, "it is shown")
+    drawn = find(browser, ".gallery img")
+    browser.execute_script("arguments[0].scrollIntoView()", drawn)
+    until(lambda: drawn.get_property("naturalWidth") == 64, "what the analysis drew is shown")
+
+    find(browser, f'.analysis a[href="/runs/{DERIVED_V1}"]').click()
+    until(lambda: find(browser, ".lineage a").is_displayed(), "the derived run is shown")
+    assert find(browser, ".lineage a").get_attribute("href").endswith(SCAN)
+
+
+def test_a_new_run_appears_by_itself(browser: Any, page: str, stack: Stack) -> None:
+    browser.get(f"{page}/runs?q=fresh")
+    browser.execute_script("window.stays = true")
+    uid = store_run(stack, sample="fresh sample")
+    until(lambda: listed(browser) == [uid], "the new run is listed")
+    assert browser.execute_script("return window.stays")  # the page was not loaded again
+
+
+def test_the_camera_is_live_with_what_is_found(browser: Any, page: str, camera: IocProcess) -> None:
+    browser.get(f"{page}/loop")
+    acquire = epics.PV(camera.prefix + "cam1:Acquire")
+    assert acquire.wait_for_connection(timeout=10)
+    acquire.put(1)
+    figure = find(browser, "figure.camera")
+    try:
+        until(lambda: int(figure.get_attribute("data-number") or 0) > 2, "pictures come")
+        tip = until(
+            lambda: re.findall(r"[\d.]+", find(figure, ".tip").get_attribute("d") or ""),
+            "a tip is drawn",
+        )
+        assert "taking pictures" in find(figure, "[data-camera=status]").text
+    finally:
+        acquire.put(0)
+    assert find(figure, "img").get_property("naturalWidth") == 704
+    assert find(figure, "img").is_displayed()
+    assert not find(figure, ".placeholder").is_displayed()
+    assert "nylon" in find(figure, "[data-camera=caption]").text
+    left, y, right = float(tip[0]), float(tip[1]), float(tip[3])
+    truth = [epics.caget(f"{camera.prefix}SIM:Tip{axis}_RBV", timeout=10) for axis in "XY"]
+    assert [(left + right) / 2, y] == pytest.approx(truth, abs=8.0)
+    until(lambda: "idle" in find(figure, "[data-camera=status]").text, "it is said to be idle")
+
+
+def test_a_rotation_appears_with_its_fit(browser: Any, page: str, stack: Stack) -> None:
+    browser.get(f"{page}/loop")
+    assert "No rotation in the catalog yet" in find(browser, "#rotation").text
+    emit = TiledWriter(stack.client()["analysis"])
+    raw = {"uid": SCAN, "scan_id": 7}
+    derived = DerivedRun(analysis(), raw, emit, stack.directory / "assets")
+    derived.add(rotation(count=60))
+    derived.close("success")
+    until(lambda: len(browser.find_elements("css selector", ".chart")) == 2, "charts are drawn")
+    circles = browser.find_elements("css selector", ".chart .marks.a circle")
+    assert len(circles) == 60 + 1  # and the legend
+    fitted = find(browser, ".chart .curve.a").get_attribute("d")
+    assert fitted.count("L") == 360
+    assert f"face-on at {FACE_DEG:.0f}" in find(browser, ".words").text
+    assert find(browser, f'#rotation a[href="/runs/{derived.uid}"]').is_displayed()
+
+
+def test_the_state_is_shown_and_examined(browser: Any, page: str) -> None:
+    browser.get(f"{page}/state")
+    assert "No skywright up runs on this store" in find(browser, "#processes").text
+    assert "raw runs" in find(browser, "#store").text
+    find(browser, "#glance button").click()
+    until(lambda: "checked at" in find(browser, "#glance").text, "the examination is done")
+    assert "versions" in find(browser, "#glance").text
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_phone_and_a_dark_room(browser: Any, page: str, view: str) -> None:
+    show_as(browser, *PHONE, dark=True)
+    browser.get(page + view)
+    width = browser.execute_script("return document.documentElement.scrollWidth")
+    assert width <= PHONE[0]  # nothing is cut off, nobody scrolls sideways
+    paper = find(browser, "body").value_of_css_property("background-color")
+    assert max(map(int, re.findall(r"\d+", paper)[:3])) < 64
+
+
+def test_the_page_says_that_it_lost_its_server_and_finds_it_again(
+    chrome: Any, server: LivePage, stack: Stack
+) -> None:
+    chrome.get(f"{server.uri}/runs?q=later")
+    assert "No run matches" in find(chrome, "#runs").text
+    server.stop()
+    try:
+        until(lambda: "connection lost" in find(chrome, "#connection").text, "the loss is said")
+        uid = store_run(stack, sample="later")
+    finally:
+        server.start()
+    until(lambda: listed(chrome) == [uid], "what happened meanwhile is shown")
+    until(lambda: find(chrome, "#connection").text == "", "all is well again")
+    chrome.get("about:blank")

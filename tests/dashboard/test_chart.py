@@ -1,0 +1,67 @@
+"""Charts: what is drawn is what was given."""
+
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard.chart import HEIGHT, LEFT, WIDTH, Curve, Marks, _Axis, draw_chart
+
+NAN = float("nan")
+PHI = np.linspace(0.0, 180.0, 7)
+
+
+def elements(svg: str, tag: str, **attributes: str) -> list[ET.Element]:
+    root = ET.fromstring(svg)
+    return [
+        each
+        for each in root.iter(tag)
+        if all(attributes[name] in (each.get(name) or "") for name in attributes)
+    ]
+
+
+def test_points_that_are_not_known_are_left_out_and_curves_broken() -> None:
+    y = np.array([1.0, NAN, 3.0, 4.0, NAN, 6.0, 7.0])
+    svg = draw_chart([Marks("tip", PHI, y, "a")], [Curve(PHI, y, "a")], "x", "y", "t")
+    assert len(elements(svg, "circle")) == 5 + 1  # and the legend
+    assert re.sub("[^ML]", "", elements(svg, "path")[0].get("d") or "") == "MMLML"
+
+
+def test_places_are_linear_and_up_is_more() -> None:
+    y = 2.0 * PHI
+    svg = draw_chart([Marks("tip", PHI, y, "a")], [], "x", "y", "t")
+    marks = elements(svg, "circle")[:-1]
+    places = np.array([[float(m.get(key) or "") for key in ("cx", "cy")] for m in marks])
+    assert np.allclose(np.diff(places, axis=0), np.diff(places, axis=0)[0], atol=0.11)
+    assert places[0, 0] < places[-1, 0]
+    assert places[0, 1] > places[-1, 1]
+    assert (places >= 0).all()
+    assert (places <= (WIDTH, HEIGHT)).all()
+
+
+def test_text_is_escaped() -> None:
+    svg = draw_chart([Marks("<b>&", PHI, PHI, "a")], [], "<x>", '"y"', 'a "title" <t>')
+    assert "<b>" not in svg
+    assert [e.text for e in elements(svg, "text")][-1] == "<b>&"
+
+
+def test_nothing_to_draw_is_an_empty_chart() -> None:
+    nothing = np.full(7, NAN)
+    svg = draw_chart([Marks("tip", PHI, nothing, "a")], [], "x", "y", "t")
+    assert len(elements(svg, "circle")) == 1
+
+
+@given(
+    st.lists(st.floats(-1e9, 1e9).map(lambda value: round(value, 6)), min_size=1, max_size=20),
+)
+def test_ticks_are_few_and_within(values: list[float]) -> None:
+    axis = _Axis(np.array(values), LEFT, WIDTH)
+    ticks = axis.ticks()
+    assert 1 <= len(ticks) <= 9
+    assert ticks == sorted(ticks)
+    places = [axis.place(value) for value in ticks]
+    assert all(LEFT - 1e-6 <= place <= WIDTH + 1e-6 for place in places)
+    assert axis.low < min(values)
+    assert axis.high > max(values)

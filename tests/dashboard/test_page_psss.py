@@ -1,0 +1,135 @@
+"""The spectrometer's view: what it keeps of the messages, and what the page shows of it."""
+
+import asyncio
+import base64
+import io
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+from support.page import fake_checks, settings_of
+
+from dashboard.app import make_app
+from dashboard.spectra import COLUMNS, ROWS, SpectrumBoard
+from dashboard.spectrum_worker import encode
+from dashboard.views.psss import board_of, figure
+from devices.spectrum_view import SpectrumFacts
+from skywright.config import IocSettings, Settings
+
+X = np.linspace(8970.0, 9030.0, 2560)
+FACTS: dict[str, Any] = {
+    **SpectrumFacts(
+        center=9001.5, fwhm=12.25, fit_status="OK", unit="EV", state="processing"
+    ).__dict__,
+    "connected": True,
+    "center_error": float("nan"),
+}
+
+
+def spectrum(center: float) -> np.ndarray:
+    return 100.0 + 900.0 * np.exp(-(((X - center) / 5.0) ** 2) / 2.0)
+
+
+def message(pulse_id: int, center: float = 9001.5) -> bytes:
+    y = spectrum(center)
+    return encode({**FACTS, "pulse_id": float(pulse_id), "center": center}, (X, y, 0.5 * y))
+
+
+def test_messages_become_spectrum_waterfall_and_trend() -> None:
+    board = SpectrumBoard()
+    for n in range(ROWS + 5):
+        board.take(message(n, 9000.0 + n / 10.0), now_s=1000.0 + n / 2.0)
+    assert len(board.x) <= COLUMNS
+    assert board.x[np.argmax(board.y)] == pytest.approx(9000.0 + (ROWS + 4) / 10.0, abs=0.2)
+    np.testing.assert_allclose(board.average, 0.5 * board.y, rtol=1e-6)
+    seconds, centers, _ = board.trend
+    assert (seconds[0], seconds[-1]) == (-(ROWS + 4) / 2.0, 0.0)
+    assert centers[0] == pytest.approx(9000.0)
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(board.waterfall().split(",")[1]))))
+    assert picture.shape == (ROWS, len(board.x), 3)
+    bright = picture.sum(axis=2).argmax(axis=1)
+    assert bright[0] > bright[-1]  # newest on top, and the line moves up
+
+
+def test_a_picture_of_another_size_begins_a_new_waterfall() -> None:
+    board = SpectrumBoard()
+    board.take(message(1))
+    board.take(encode({**FACTS, "pulse_id": 2.0}, (X[:400], X[:400], X[:400])))
+    assert len(board.y) == 400
+    assert (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(board.waterfall()[22:])))).shape[0] == 1
+    )
+
+
+def test_an_ioc_that_is_away_is_said_and_the_last_spectrum_stays() -> None:
+    board = SpectrumBoard()
+    board.take(message(1))
+    board.take(encode({"connected": False, "status": "the IOC does not answer"}))
+    assert board.status == "the IOC does not answer"
+    assert len(board.y)
+    board.take(message(2))
+    assert board.status == ""
+
+
+def test_each_message_is_a_version() -> None:
+    async def versions() -> list[str]:
+        async def messages() -> AsyncIterator[bytes]:
+            yield message(1)
+            yield message(2)
+
+        return [version async for version in SpectrumBoard().changes(messages())]
+
+    first, second = asyncio.run(versions())
+    assert int(second) == int(first) + 1
+
+
+def test_nan_is_null_on_the_wire() -> None:
+    assert json.loads(message(1).split(b"\n")[0])["center_error"] is None
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    made = settings_of(tmp_path, "", "", tmp_path)
+    ioc = IocSettings(module="iocs.psss", prefix="PSSS1:")
+    return made.model_copy(update={"iocs": {**made.iocs, "psss": ioc}})
+
+
+@pytest.fixture
+def page(settings: Settings) -> Iterator[TestClient]:
+    with TestClient(make_app(settings, fake_checks()), "http://127.0.0.1") as client:
+        yield client
+
+
+def test_page_before_and_after_the_first_pulse(page: TestClient) -> None:
+    before = page.get("/psss").text
+    assert "waiting for the spectrometer" in before
+    assert "No pulse yet" in before
+    board_of(page.app.state.site).take(message(77))  # type: ignore[attr-defined]
+    after = page.get("/psss").text
+    assert "9001.5 eV" in after
+    assert "12.25 eV" in after
+    assert '<img class="waterfall" src="data:image/png' in after
+    assert "photon energy, eV" in after
+    assert ">77<" in after
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [(9001.2345, 0.4666, "9001.23 ± 0.47 eV"), (12.5, 13.0, "12 ± 13 eV"), (None, None, "–")],
+)
+def test_a_figure_has_as_many_digits_as_its_error(
+    value: float | None, error: float | None, text: str
+) -> None:
+    assert figure(value, error, "eV") == text
+
+
+def test_page_without_a_spectrometer(tmp_path: Path) -> None:
+    bare = settings_of(tmp_path, "", "", tmp_path)
+    bare = bare.model_copy(update={"iocs": {k: v for k, v in bare.iocs.items() if k != "psss"}})
+    with TestClient(make_app(bare, fake_checks()), "http://127.0.0.1") as client:
+        assert "No spectrometer is configured" in client.get("/psss").text

@@ -1,0 +1,248 @@
+"""The pages over a real catalog: what they show, what they refuse, what they ask of tiled."""
+
+import contextlib
+import io
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import h5py
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+from support.page import Line, fake_checks, settings_of
+from support.sample_runs import (
+    DEAD,
+    DERIVED_V1,
+    DERIVED_V2,
+    FRAMES,
+    SCAN,
+    SampleStore,
+    shared_sample_store,
+)
+from tiled.client.container import Container
+
+from dashboard.app import make_app
+from skywright.config import Settings
+
+FRAME = f"/runs/{SCAN}/frames/primary/cam_image"
+PICTURE = f"/runs/{SCAN}/pictures/{DERIVED_V1}"
+
+
+@pytest.fixture(scope="module")
+def store(pytestconfig: pytest.Config) -> SampleStore:
+    return shared_sample_store(pytestconfig)
+
+
+@pytest.fixture(scope="module")
+def settings(store: SampleStore, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    directory = tmp_path_factory.mktemp("page")
+    return settings_of(directory, store.uri, store.api_key, store.assets)
+
+
+@pytest.fixture(scope="module")
+def page(settings: Settings) -> Iterator[TestClient]:
+    app = make_app(settings, fake_checks(Line("disk", "warning", "1 GB free", "make room")))
+    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+
+
+def uids(page: TestClient, query: str) -> list[str]:
+    """Return the runs that a search lists, in order."""
+    answer = page.get(f"/runs?{query}")
+    assert answer.status_code == 200, answer.text
+    rows = answer.text.split("<tbody>")[-1].split("<tr>")[1:]
+    return [row.split('href="/runs/')[1].split('"')[0] for row in rows]
+
+
+def test_the_first_page_is_the_runs_newest_first(page: TestClient) -> None:
+    assert page.get("/").url.path == "/runs"
+    listed = uids(page, "")
+    assert len(listed) == 6
+    assert listed.index(DEAD) < listed.index(DERIVED_V2) < listed.index(SCAN)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("q=4f0c1d2e", [SCAN]),
+        ("q=lysozyme&kind=raw", [SCAN]),
+        ("q=lysozyme&kind=derived", [DERIVED_V2, DERIVED_V1]),
+        ("plan=scan&until=2026-05-02", [SCAN]),
+        ("plan=scan&since=2026-06-01", []),
+        ("sample=lysozyme+A-1&kind=raw", [SCAN]),
+        ("q=nothing+of+the+kind", []),
+    ],
+)
+def test_search(page: TestClient, query: str, expected: list[str]) -> None:
+    assert uids(page, query) == expected
+
+
+def test_a_time_that_cannot_be_read_is_said_beside_the_form(page: TestClient) -> None:
+    answer = page.get("/runs?since=yesteryear&plan=scan")
+    assert answer.status_code == 400
+    assert "yesteryear" in answer.text
+    assert 'value="scan"' in answer.text  # what was filled in is kept
+
+
+def test_a_long_list_goes_on(page: TestClient) -> None:
+    assert len(uids(page, "limit=2")) == 2
+    assert "limit=4" in page.get("/runs?limit=2").text
+    assert "older runs" not in page.get("/runs?limit=20").text
+
+
+def test_a_run_shows_what_came_of_it(page: TestClient) -> None:
+    text = page.get(f"/runs/{SCAN[:8]}").text
+    for words in ("lysozyme A-1", "loop 1.1", "loop 2.0", "min_score", "offset_um", "1.75"):
+        assert words in text
+    assert f'href="/runs/{DERIVED_V1}"' in text
+    assert f'src="{PICTURE}/0"' in text
+    assert f'src="{FRAME}/0.jpg"' in text
+    assert "diode_matrix" in text
+
+
+def test_a_derived_run_names_its_raw_run(page: TestClient) -> None:
+    text = page.get(f"/runs/{DERIVED_V2}").text
+    assert f'href="/runs/{SCAN}"' in text
+    assert "Derived from" in text
+    assert "<dt>min_score</dt><dd>0.3</dd>" in text
+
+
+def test_what_people_wrote_is_never_markup(page: TestClient) -> None:
+    assert "<script>alert" not in page.get("/runs?q=<script>alert(1)</script>").text
+    answer = page.get("/runs/<script>alert(1)</script>")
+    assert answer.status_code == 404
+    assert "<script>alert" not in answer.text
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/runs/ffffffff", "/runs/no such run", f"{FRAME}/5.jpg", f"{PICTURE}/1", "/nowhere",
+             f"/runs/{SCAN}/frames/primary/omega_x/0.jpg", f"/runs/{SCAN}/frames/none/x/0.jpg",
+             f"/runs/{SCAN}/export/pdf", f"/runs/{SCAN}/pictures/{SCAN}/0"],
+)  # fmt: skip
+def test_what_is_not_there_is_said(page: TestClient, path: str) -> None:
+    answer = page.get(path)
+    assert answer.status_code == 404
+    assert "<h1>Not " in answer.text
+
+
+def test_frames_are_the_stored_ones(page: TestClient) -> None:
+    for row in (0, 4):
+        answer = page.get(f"{FRAME}/{row}.jpg")
+        assert answer.headers["content-type"] == "image/jpeg"
+        pixels = np.asarray(Image.open(io.BytesIO(answer.content)), dtype=float)
+        assert np.corrcoef(pixels.ravel(), FRAMES[row].ravel())[0, 1] > 0.95  # of noise, as JPEG
+
+
+def test_drawn_pictures_are_sent(page: TestClient) -> None:
+    image = Image.open(io.BytesIO(page.get(f"{PICTURE}/0").content))
+    np.testing.assert_array_equal(np.asarray(image), FRAMES[0])
+
+
+def test_no_file_outside_the_assets_is_sent(store: SampleStore, tmp_path: Path) -> None:
+    """A run's documents name the files; who may write runs must not read the machine."""
+    elsewhere = settings_of(tmp_path, store.uri, store.api_key, tmp_path)
+    with TestClient(make_app(elsewhere, fake_checks()), "http://127.0.0.1") as page:
+        answer = page.get(f"{PICTURE}/0")
+        assert answer.status_code == 404
+        assert "store.readable" in answer.text
+
+
+def test_exports(page: TestClient, tmp_path: Path) -> None:
+    answer = page.get(f"/runs/{SCAN}/export/nexus")
+    assert 'filename="4f0c1d2e.nxs"' in answer.headers["content-disposition"]
+    (tmp_path / "a.nxs").write_bytes(answer.content)
+    with h5py.File(tmp_path / "a.nxs") as file:
+        assert "NXentry" in {group.attrs.get("NX_class") for group in file.values()}
+    answer = page.get(f"/runs/{SCAN}/export/csv")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert any(name.endswith("primary.csv") for name in archive.namelist())
+
+
+def test_state_shows_checks_and_counts(page: TestClient) -> None:
+    text = page.get("/state").text
+    assert "make room" in text
+    assert "4 raw runs, 2 derived" in text
+
+
+def test_the_examination_is_asked_for_and_shown(page: TestClient) -> None:
+    # Leaving, the client cancels the feed, which may come out of it as an error.
+    with (
+        contextlib.suppress(CancelledError),
+        page.websocket_connect("ws://127.0.0.1/live/state") as feed,
+    ):
+        seen = feed.receive_text()
+        assert "all answer" not in page.get("/state").text
+        assert page.post("/state/examine").url.path == "/state"
+        while "all answer" not in (text := page.get("/state").text):
+            assert feed.receive_text() != seen
+    assert "checked at" in text
+
+
+def test_pages_of_other_sites_are_refused(page: TestClient) -> None:
+    foreign = {"origin": "http://elsewhere.example"}
+    assert page.post("/state/examine", headers=foreign).status_code == 403
+    with (
+        pytest.raises(WebSocketDisconnect),
+        page.websocket_connect("ws://127.0.0.1/live/catalog", headers=foreign),
+    ):
+        pass
+    assert page.get("/runs", headers={"host": "elsewhere.example"}).status_code == 400
+
+
+def test_a_feed_that_is_none_is_refused(page: TestClient) -> None:
+    with pytest.raises(WebSocketDisconnect), page.websocket_connect("ws://127.0.0.1/live/nothing"):
+        pass
+
+
+def test_a_store_that_is_away_is_said_on_every_page(tmp_path: Path) -> None:
+    away = settings_of(tmp_path, "http://127.0.0.1:9", "key", tmp_path)
+    with TestClient(make_app(away, fake_checks()), "http://127.0.0.1") as page:
+        for path, status in (("/runs", 503), ("/runs/-1", 503), ("/state", 200), ("/loop", 200)):
+            answer = page.get(path)
+            assert answer.status_code == status, path
+            assert "skywright up" in answer.text, path
+
+
+def test_a_question_is_asked_once_until_the_catalog_changes(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def question(client: Container, number: int) -> int:
+        asked.append(number)
+        return number
+
+    catalog = page.app.state.site.catalog  # type: ignore[attr-defined]
+    ask: Callable[..., int] = lambda n: page.portal.call(catalog.ask, question, n)  # noqa: E731
+    pause = threading.Event()
+    for _ in range(600):
+        if catalog.subscribed:
+            break
+        pause.wait(0.05)
+    assert catalog.subscribed
+    page.portal.call(catalog._tell_later)  # what was told at the beginning has been told
+    assert [ask(1), ask(1), ask(2)] == [1, 1, 2]
+    assert asked == [1, 2]
+    monkeypatch.setattr(catalog, "subscribed", False)
+    ask(1)
+    ask(1)
+    assert asked == [1, 2, 1, 1]
+
+
+def test_errors_of_the_server_are_no_errors_of_the_page(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise httpx.ReadTimeout("too slow")
+
+    monkeypatch.setattr("dashboard.views.runs.find_runs", broken)
+    answer = page.get("/runs?q=anything-else")
+    assert answer.status_code == 503
+    assert "too slow" in answer.text

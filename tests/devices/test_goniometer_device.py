@@ -1,0 +1,469 @@
+"""The goniometer as a device over its IOC: closed loop, documents, and ends of moves that fail."""
+
+import contextlib
+import itertools
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+import pytest
+from bluesky.plans import scan
+from bluesky.protocols import Flyable, Movable, Preparable, Readable, WritesStreamAssets
+from bluesky.utils import FailedStatus, RunEngineInterrupted
+from event_model import DocumentNames, schema_validators
+from ioc_process import IocProcess, running_ioc
+from ophyd import EpicsSignal
+from ophyd.status import StatusBase
+from ophyd.utils.errors import LimitError
+
+from devices.goniometer import Goniometer, MotorGoniometer
+from devices.oscillation import COLUMNS, ROW, OscillationFlyer
+from skywright.errors import ConfigError, HardwareError
+from skywright.loop.stages import StageSetup
+from skywright.loop.sweep import Sweep
+from skywright.loop.timing import Trace, angles_at
+from skywright.records import ColumnReader
+
+LIMIT_S = 30.0
+Documents = list[tuple[str, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def ioc() -> Iterator[IocProcess]:
+    with running_ioc("iocs.goniometer") as process:
+        yield process
+
+
+_devices: dict[tuple[Any, ...], Any] = {}
+
+
+def device(kind: type[MotorGoniometer], prefix: str, assets: Path) -> MotorGoniometer:
+    """Return a connected device; one a process, which is what a session has."""
+    key = (kind, prefix)
+    if key not in _devices:
+        _devices[key] = kind(prefix, assets=assets, name="gonio")
+        _devices[key].wait_for_connection(timeout=LIMIT_S)
+    _devices[key].assets = assets
+    return _devices[key]
+
+
+@pytest.fixture
+def gonio(ioc: IocProcess, tmp_path: Path) -> Iterator[MotorGoniometer]:
+    """The device, at 0 and healthy before and after."""
+    goniometer = device(Goniometer, ioc.prefix, tmp_path)
+    yield goniometer
+    heal(ioc, goniometer)
+
+
+def heal(ioc: IocProcess, goniometer: MotorGoniometer) -> None:
+    goniometer.setup = StageSetup()
+    sim(ioc, "Matrix", np.eye(3).ravel().tolist())
+    sim(ioc, "Mounting", "spindle")
+    sim(ioc, "Silent", 0)
+    for name in ("phi", "sx", "sy", "sz"):
+        sim(ioc, f"{name}:Stuck", 0)
+        sim(ioc, f"{name}:Slow", 1.0)
+    sim(ioc, "sx:HighSwitch", 3.0)
+    motors = (goniometer.phi, *goniometer.stages)
+    for status in [motor.set(0.0) for motor in motors]:
+        status.wait(LIMIT_S)
+
+
+def sim(ioc: IocProcess, name: str, value: Any) -> None:
+    signal(ioc, f"SIM:{name}")._write_pv.put(value, wait=True, timeout=LIMIT_S)
+
+
+def signal(ioc: IocProcess, name: str) -> EpicsSignal:
+    key = (ioc.prefix + name,)
+    if key not in _devices:
+        _devices[key] = EpicsSignal(*key, name="signal")
+        _devices[key].wait_for_connection(timeout=LIMIT_S)
+    return _devices[key]
+
+
+def pose(ioc: IocProcess) -> np.ndarray:
+    return np.asarray(signal(ioc, "SIM:Pose_RBV").get(use_monitor=False))
+
+
+def reason(status: StatusBase) -> str:
+    """Return why a status failed, which must be the fault of the hardware."""
+    with pytest.raises(HardwareError) as caught:
+        status.wait(LIMIT_S)
+    assert str(caught.value) in repr(status)  # the stop document shows it
+    return str(caught.value)
+
+
+# ---- what it is
+
+
+def test_it_says_what_it_reads_and_in_which_units(gonio: MotorGoniometer) -> None:
+    motors = [f"gonio_{name}{end}" for name in ("phi", "sx", "sy", "sz") for end in MOTOR_KEYS]
+    sample = ["gonio_sample_x", "gonio_sample_y", "gonio_sample_z"]
+    times = [f"gonio_oscillation_{key}" for key in ("motor_start", "window_start", "window_end")]
+    assert list(gonio.read()) == [*motors, *sample, *times]
+    described = gonio.describe()
+    assert list(described) == list(gonio.read())
+    units = {key: described[key]["units"] for key in [*motors, *sample, *times]}
+    assert units["gonio_phi"] == "deg"
+    assert units["gonio_sx"] == "mm"
+    assert units["gonio_sample_x"] == "um"
+    assert units["gonio_oscillation_window_start"] == "s"
+    configuration = gonio.read_configuration()
+    assert configuration["gonio_stage_matrix"]["value"] == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert configuration["gonio_mounting"]["value"] == "spindle"
+    assert {"gonio_phi_velocity", "gonio_sx_motor_egu", "gonio_oscillation_time"} <= set(
+        configuration
+    )
+    assert gonio.hints == {"fields": ["gonio_phi", "gonio_sx", "gonio_sy", "gonio_sz"]}
+
+
+MOTOR_KEYS = ("", "_user_setpoint")
+
+
+def test_it_follows_the_protocols_of_bluesky(gonio: MotorGoniometer) -> None:
+    assert isinstance(gonio, Readable)
+    assert isinstance(gonio.sample, Movable)
+    assert isinstance(gonio.sample.by, Movable)
+    assert isinstance(gonio.sample.x, Movable)
+    assert isinstance(gonio.sample.x, Readable)
+    for protocol in (Flyable, Preparable, WritesStreamAssets):
+        assert isinstance(gonio.oscillation, protocol)
+
+
+def test_three_stages_are_needed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="names of 3 records"):
+        Goniometer("X:", assets=tmp_path, stages=("a", "b"), name="gonio")
+
+
+# ---- closed loop
+
+
+def signed_permutations() -> list[tuple[tuple[float, ...], ...]]:
+    return [
+        tuple(
+            tuple(sign * float(column == place) for column in range(3))
+            for place, sign in zip(order, signs, strict=True)
+        )
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product((1.0, -1.0), repeat=3)
+    ]
+
+
+@pytest.mark.parametrize("mounting", ["spindle", "table"])
+def test_every_arrangement_of_the_stages_brings_the_sample_to_the_center(
+    mounting: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(5)
+    arguments = ("--mounting", mounting, "--speed", "20", "--phi-sign", "-1")
+    with running_ioc("iocs.goniometer", *arguments) as ioc:
+        goniometer = device(Goniometer, ioc.prefix, tmp_path)
+        goniometer.phi.set(35.0).wait(LIMIT_S)
+        for matrix in signed_permutations():
+            sim(ioc, "Matrix", np.ravel(matrix).tolist())
+            goniometer.setup = StageSetup(matrix, mounting, -1)
+            offset = rng.uniform(-400.0, 400.0, 3)
+            seen = offset + pose(ioc)[:3]  # where the sample is, as centering finds it
+            goniometer.move_sample(*-seen).wait(LIMIT_S)
+            assert offset + pose(ioc)[:3] == pytest.approx(np.zeros(3), abs=1e-3), matrix
+            assert goniometer.sample.position == pytest.approx(-offset, abs=1e-3)
+
+
+def test_a_wrong_sign_does_not_close_the_loop(ioc: IocProcess, gonio: MotorGoniometer) -> None:
+    """So that the test above is known to be able to fail."""
+    gonio.setup = StageSetup(((1, 0, 0), (0, -1, 0), (0, 0, 1)))
+    gonio.move_sample(0.0, 100.0, 0.0).wait(LIMIT_S)
+    assert pose(ioc)[1] == pytest.approx(-100.0, abs=1e-3)
+
+
+def test_the_sample_can_be_scanned_along_one_axis(
+    ioc: IocProcess, gonio: MotorGoniometer, RE: Any
+) -> None:
+    gonio.setup = StageSetup(((0, 1, 0), (0, 0, 1), (1, 0, 0)))
+    sim(ioc, "Matrix", np.ravel(gonio.setup.matrix).tolist())
+    documents: Documents = []
+    RE(scan([gonio.sample], gonio.sample.y, -50, 50, 3), lambda *pair: documents.append(pair))
+    events = [doc["data"] for name, doc in documents if name == "event"]
+    assert [e["gonio_sample_y"] for e in events] == pytest.approx([-50.0, 0.0, 50.0], abs=1e-3)
+    assert [e["gonio_sample_z"] for e in events] == pytest.approx([0.0] * 3, abs=1e-3)
+    assert gonio.sz.position == pytest.approx(0.05)
+
+
+# ---- what ends a move
+
+
+def test_beyond_the_limits_nothing_moves(gonio: MotorGoniometer) -> None:
+    with pytest.raises(
+        HardwareError, match=r"sample cannot go to \(100\.0, 5000\.0, 0\.0\) um.*sy"
+    ):
+        gonio.move_sample(100.0, 5000.0, 0.0)
+    with pytest.raises(LimitError, match=r"gonio_sx: 3 mm is beyond its limits -2\.5\.\.2\.5"):
+        gonio.sx.set(3.0)
+    with pytest.raises(LimitError):
+        gonio.sample.y.check_value(5000.0)
+    with pytest.raises(HardwareError, match="all finite"):
+        gonio.move_sample(np.nan, 0.0, 0.0)
+    assert gonio.sx.position == 0.0
+
+
+def test_a_second_move_of_the_sample_is_refused_until_the_first_is_over(
+    gonio: MotorGoniometer,
+) -> None:
+    first = gonio.sample.x.set(500.0)
+    with pytest.raises(HardwareError, match="on its way already"):
+        gonio.sample.y.set(100.0)
+    first.wait(LIMIT_S)
+    gonio.sample.set((0.0, 100.0, 0.0)).wait(LIMIT_S)
+    assert gonio.sample.position == pytest.approx([0.0, 100.0, 0.0], abs=1e-3)
+
+
+def test_a_stuck_stage_fails_in_time_and_stops_the_others(
+    ioc: IocProcess, gonio: MotorGoniometer
+) -> None:
+    sim(ioc, "sy:Stuck", 1)
+    sim(ioc, "sx:Slow", 0.1)
+    status = gonio.move_sample(2000.0, 100.0, 0.0)
+    said = reason(status)
+    assert "gonio_sy: stands still at 0 " in said
+    assert "MOVN = 1" in said
+    until(lambda: not gonio.sx.moving)
+    assert gonio.sx.position < 1.5
+
+
+def until(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not check():
+        assert time.monotonic() < deadline, "did not happen in time"
+        threading.Event().wait(0.02)
+
+
+def test_a_limit_switch_an_alarm_and_a_stop_are_told_apart(
+    ioc: IocProcess, gonio: MotorGoniometer
+) -> None:
+    sim(ioc, "sx:HighSwitch", 0.2)
+    assert "its high limit switch" in reason(gonio.sx.set(1.0))
+    gonio.sx.set(0.0).wait(LIMIT_S)
+    status = gonio.sx.set(-2.0)
+    until(lambda: gonio.sx.position < -0.1)
+    gonio.stop()
+    assert "somebody stopped it" in reason(status)
+    sim(ioc, "Silent", 1)
+    assert "alarm COMM INVALID" in reason(gonio.sy.set(1.0))
+
+
+def test_a_failed_move_fails_the_plan_with_the_reason(
+    ioc: IocProcess, gonio: MotorGoniometer, RE: Any
+) -> None:
+    sim(ioc, "sx:HighSwitch", 0.2)
+    documents: Documents = []
+
+    def plan() -> Any:
+        yield from bps.open_run()
+        yield from bps.mv(gonio.sample, (1000.0, 0.0, 0.0))
+
+    with pytest.raises(FailedStatus):
+        RE(plan(), lambda *pair: documents.append(pair))
+    name, stop = documents[-1]
+    assert (name, stop["exit_status"]) == ("stop", "fail")
+    assert "high limit switch" in stop["reason"]
+
+
+def test_a_lost_ioc_fails_everything_in_time(tmp_path: Path) -> None:
+    with running_ioc("iocs.goniometer") as ioc:
+        goniometer = device(Goniometer, ioc.prefix, tmp_path)
+        oscillation = goniometer.oscillation
+        goniometer.stage()
+        oscillation.prepare(Sweep(360.0, 6.0)).wait(LIMIT_S)
+        oscillation.kickoff().wait(LIMIT_S)
+        moving = goniometer.sx.set(2.0)
+        sample = goniometer.sample.y.set(2000.0)
+        until(lambda: goniometer.sx.position > 0.1)
+        ioc.kill()
+        assert "gonio_sx: lost the IOC" in reason(moving)
+        assert "gonio_sy: lost the IOC" in reason(sample)
+        assert re.search("lost (the|its) IOC|no answer", reason(oscillation.complete()))
+        with pytest.raises(HardwareError, match="no answer from"):
+            goniometer.sx.set(0.0)
+        with pytest.raises(HardwareError, match="no answer from"):
+            goniometer.move_sample(1.0, 1.0, 1.0)
+        assert "no answer from" in reason(oscillation.prepare(Sweep(10.0, 1.0)))
+        goniometer.stop()  # nobody to tell
+        goniometer.unstage()
+
+
+# ---- oscillations
+
+
+@pytest.fixture
+def documents(RE: Any) -> Documents:
+    """What the engine emits, checked against the schema."""
+    collected: Documents = []
+
+    def check(name: str, doc: dict[str, Any]) -> None:
+        schema_validators[DocumentNames[name]].validate(doc)
+        collected.append((name, doc))
+
+    RE.subscribe(check)
+    return collected
+
+
+def turn(flyer: OscillationFlyer, *sweeps: Sweep) -> Any:
+    """Plan: make sweeps one after the other in one run."""
+
+    @bpp.stage_decorator([flyer])
+    @bpp.run_decorator()
+    def inner() -> Any:
+        yield from bps.declare_stream(flyer, name="rotation", collect=True)
+        for sweep in sweeps:
+            yield from bps.prepare(flyer, sweep, wait=True)
+            yield from bps.kickoff(flyer, wait=True)
+            yield from bps.collect_while_completing(
+                [flyer], [flyer], flush_period=0.1, stream_name="rotation"
+            )
+
+    yield from inner()
+
+
+def columns(documents: Documents) -> dict[str, np.ndarray]:
+    """Read what the documents refer to."""
+    resources = [doc for name, doc in documents if name == "stream_resource"]
+    ranges = [doc["indices"] for name, doc in documents if name == "stream_datum"]
+    (uri,) = {doc["uri"] for doc in resources}
+    path = uri.removeprefix("file://localhost")
+    assert [doc["parameters"]["dataset"] for doc in resources] == [
+        column.path for column in COLUMNS.values()
+    ]
+    reader = ColumnReader(Path(path), ROW.path)
+    count = reader.count()
+    read = {key: reader.read(column.path, 0, count) for key, column in COLUMNS.items()}
+    reader.close()
+    assert max(each["stop"] for each in ranges) == count
+    return read
+
+
+def test_sweeps_there_and_back_are_documents_and_a_file(
+    gonio: MotorGoniometer, RE: Any, documents: Documents
+) -> None:
+    RE(turn(gonio.oscillation, Sweep(60.0, 0.6, start_deg=10.0), Sweep(-60.0, 0.6)))
+    (descriptor,) = [doc for name, doc in documents if name == "descriptor"]
+    keys = descriptor["data_keys"]
+    assert set(keys) == {f"gonio_oscillation_{key}" for key in COLUMNS}
+    assert all(key["external"] == "STREAM:" for key in keys.values())
+    assert keys["gonio_oscillation_angle"]["units"] == "deg"
+    assert keys["gonio_oscillation_time"]["units"] == "s"
+    assert not [doc for name, doc in documents if name in ("event", "event_page")]
+    read = columns(documents)
+    for number, (begin, end) in enumerate([(10.0, 70.0), (70.0, 10.0)]):
+        inside = (read["sweep"] == number) & (read["open"] == 1)
+        time, angle = read["time"][inside], read["angle"][inside]
+        assert angle[[0, -1]] == pytest.approx([begin, end], abs=1e-3)
+        assert time[-1] - time[0] == pytest.approx(0.6, abs=1e-5)
+    # and it is what the analysis takes for a trace
+    first = read["sweep"] == 0
+    trace = Trace(read["time"][first], read["angle"][first])
+    middle = read["time"][first & (read["open"] == 1)].mean()
+    angles, known = angles_at(trace, np.array([middle]))
+    assert known.all()
+    assert angles == pytest.approx([40.0], abs=0.1)
+
+
+def test_any_motor_record_can_oscillate(
+    ioc: IocProcess, tmp_path: Path, RE: Any, documents: Documents, gonio: MotorGoniometer
+) -> None:
+    goniometer = device(MotorGoniometer, ioc.prefix, tmp_path)
+    RE(turn(goniometer.oscillation, Sweep(60.0, 0.6)))
+    assert goniometer.phi.position == pytest.approx(60.0)
+    assert goniometer.phi.velocity.get() == 120.0
+    read = columns(documents)
+    assert len(read["time"]) > 10
+    last = goniometer.oscillation.last
+    assert last is not None
+    assert last.window_end - last.window_start == pytest.approx(0.6, abs=1e-3)
+    speed = np.diff(read["angle"]) / np.diff(read["time"])
+    inside = read["open"][1:] & read["open"][:-1] == 1
+    assert speed[inside] == pytest.approx(np.full(inside.sum(), 100.0), rel=1e-2)
+
+
+def test_a_motor_that_cannot_turn_so_fast_keeps_its_velocity(
+    ioc: IocProcess, tmp_path: Path, gonio: MotorGoniometer
+) -> None:
+    goniometer = device(MotorGoniometer, ioc.prefix, tmp_path)
+    oscillation = goniometer.oscillation
+    with staged(oscillation):
+        oscillation.prepare(Sweep(90.0, 0.2)).wait(LIMIT_S)
+        oscillation.kickoff().wait(LIMIT_S)
+        assert "take more time" in reason(oscillation.complete())
+    assert goniometer.phi.velocity.get() == 120.0
+
+
+@contextlib.contextmanager
+def staged(flyer: OscillationFlyer) -> Iterator[None]:
+    flyer.stage()
+    try:
+        yield
+    finally:
+        flyer.unstage()
+
+
+def test_what_cannot_be_done_fails_at_kickoff_or_at_its_end(gonio: MotorGoniometer) -> None:
+    oscillation = gonio.oscillation
+    assert "stage it" in reason(oscillation.kickoff())
+    with staged(oscillation):
+        oscillation.prepare(Sweep(90.0, 0.1)).wait(LIMIT_S)
+        # refused by the controller at once: either of the two tells
+        oscillation.kickoff()
+        assert "needs 900 deg/s" in reason(oscillation.complete())
+
+
+def test_a_stopped_sweep_ends_at_once_and_keeps_its_trace(
+    gonio: MotorGoniometer, ioc: IocProcess
+) -> None:
+    oscillation = gonio.oscillation
+    with staged(oscillation):
+        oscillation.prepare(Sweep(360.0, 6.0)).wait(LIMIT_S)
+        oscillation.kickoff().wait(LIMIT_S)
+        until(lambda: gonio.phi.position > 20.0)
+        assert signal(ioc, "VideoTrigger_RBV").get(use_monitor=False) == 1
+        gonio.stop()
+        assert "Aborted" in reason(oscillation.complete())
+        assert signal(ioc, "VideoTrigger_RBV").get(use_monitor=False) == 0
+        assert oscillation.last is not None
+        assert 20.0 < oscillation.last.angle[-1] < 350.0
+        assert oscillation.get_index() == oscillation.last.time.size  # it is in the file
+
+
+def test_a_stuck_spindle_fails_the_sweep_in_time(
+    gonio: MotorGoniometer, ioc: IocProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gonio.phi, "stall_s", 1.0)
+    oscillation = gonio.oscillation
+    with staged(oscillation):
+        oscillation.prepare(Sweep(180.0, 3.0)).wait(LIMIT_S)
+        oscillation.kickoff().wait(LIMIT_S)
+        until(lambda: gonio.phi.position > 20.0)
+        sim(ioc, "phi:Stuck", 1)
+        assert "gonio_phi: stands still at" in reason(oscillation.complete())
+
+
+def test_an_aborted_plan_ends_the_sweep(
+    gonio: MotorGoniometer, ioc: IocProcess, RE: Any, documents: Documents
+) -> None:
+    def stop_soon() -> None:
+        until(lambda: gonio.phi.position > 20.0)
+        RE.abort()
+
+    thread = threading.Thread(target=stop_soon)
+    thread.start()
+    with pytest.raises((FailedStatus, RunEngineInterrupted)):
+        RE(turn(gonio.oscillation, Sweep(360.0, 10.0)))
+    thread.join()
+    name, stop = documents[-1]
+    assert (name, stop["exit_status"]) == ("stop", "abort")
+    until(lambda: not gonio.phi.moving)
+    assert gonio.phi.position < 350.0
+    assert signal(ioc, "VideoTrigger_RBV").get(use_monitor=False) == 0

@@ -1,0 +1,173 @@
+"""A plan that waits for the analysis of the present frame, and what it is told when it cannot."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+import pytest
+from bluesky.protocols import Readable, Triggerable
+from bluesky.utils import FailedStatus
+from ophyd.status import wait
+from support.odd_analyses import PATH
+from support.streaming import StreamingCamera, noise
+
+from devices.live_result import LiveResult
+from skywright.callbacks.live import LiveAnalysis, Progress
+from skywright.errors import HardwareError
+from skywright.picture_statistics import PictureStatistics
+
+
+@pytest.fixture
+def camera(tmp_path: Path) -> StreamingCamera:
+    return StreamingCamera("cam", tmp_path / "assets")
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    started: list[LiveAnalysis] = []
+
+    def start(name: str = "picture_statistics", *args: Any) -> LiveAnalysis:
+        live = LiveAnalysis(name, *args, journal=tmp_path / "journal", assets=tmp_path / "assets")
+        started.append(live)
+        return live
+
+    yield start
+    for live in started:
+        live.close()
+
+
+def look_and_decide(camera: Any, result: Any, num: int, seen: list[float]) -> Any:
+    """Take a picture, wait for what the analysis says of it, decide."""
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        for _ in range(num):
+            yield from bps.trigger_and_read([camera])
+            yield from bps.trigger(result, wait=True)
+            yield from bps.create("decision")
+            reading = yield from bps.read(result)
+            yield from bps.save()
+            seen.append(reading[f"{result.name}_mean_level"]["value"])
+
+    return plan()
+
+
+def test_each_decision_is_made_on_the_present_frame(
+    RE: Any, start: Any, camera: StreamingCamera
+) -> None:
+    live = start()
+    result = LiveResult(live, "live", hinted=["mean_level"])
+    assert isinstance(result, Readable)
+    assert isinstance(result, Triggerable)
+    RE.subscribe(live)
+    documents: list[Any] = []
+    RE.subscribe(lambda name, doc: documents.append((name, doc)))
+    seen: list[float] = []
+    RE(look_and_decide(camera, result, 5, seen))
+    means = [noise(i).astype(np.float64).mean() for i in range(1, 6)]
+    assert seen == [np.mean(means[: i + 1]) for i in range(5)]
+    decisions = next(d for n, d in documents if n == "descriptor" and d["name"] == "decision")
+    key = decisions["data_keys"]["live_mean_level"]
+    assert (key["dtype"], key["units"], key["source"]) == (
+        "number",
+        "grey levels",
+        "ANALYSIS:picture_statistics",
+    )
+    assert decisions["hints"]["live"]["fields"] == ["live_mean_level"]
+    assert decisions["configuration"]["live"]["data"]["live_analysis"] == "picture_statistics"
+
+
+def test_keys(start: Any) -> None:
+    result = LiveResult(start("loop_detection"), "loop")
+    keys = result.describe()
+    assert set(keys) == set(result.read())
+    assert {"loop_last_tip_x", "loop_kind", "loop_n_found", "loop_n_frames"} <= set(keys)
+    assert keys["loop_last_tip_x"]["units"] == "px"
+    assert all("description" in key for key in keys.values())
+    assert set(result.read_configuration()) == set(result.describe_configuration())
+    reading = result.read()  # nothing yet: missing is missing
+    assert np.isnan(reading["loop_last_tip_x"]["value"])
+    assert reading["loop_kind"]["value"] == ""
+
+
+def test_too_slow_an_analysis_is_named(RE: Any, start: Any, camera: StreamingCamera) -> None:
+    live = start(f"{PATH}:Slow", {"seconds": 3})
+    result = LiveResult(live, "live", timeout_s=0.2)
+    RE.subscribe(live)
+    with pytest.raises(FailedStatus) as failure:
+        RE(look_and_decide(camera, result, 1, []))
+    assert "stands at frame 0 of 1 for 0.2 s" in repr(failure.value.__cause__)
+    assert "Slow" in repr(failure.value.__cause__)
+
+
+class Snail:
+    """An analysis that has got one frame further whenever somebody looks."""
+
+    name, analysis, raw_uid, announced = "snail", PictureStatistics(), "a", 5
+
+    def __init__(self) -> None:
+        self.reached = 0
+        self.told: Any = None
+
+    def subscribe(self, callback: Any) -> Any:
+        self.told = callback
+        return lambda: None
+
+    def progress(self, uid: str) -> Progress:
+        self.reached += 1
+        if self.reached == self.announced:
+            self.told(Progress(uid, reached=self.reached))
+        return Progress(uid, reached=self.reached)
+
+
+def test_a_slow_analysis_is_not_given_up_while_it_goes_on() -> None:
+    snail: Any = Snail()
+    LiveResult(snail, "live", timeout_s=0.01).trigger().wait(30)
+    assert snail.reached == 5
+
+
+def test_a_failed_analysis_is_named_at_once(RE: Any, start: Any, camera: StreamingCamera) -> None:
+    live = start(f"{PATH}:Raises", {"at": 2})
+    result = LiveResult(live, "live", timeout_s=30)
+    RE.subscribe(live)
+    seen: list[float] = []
+    with pytest.raises(FailedStatus) as failure:
+        RE(look_and_decide(camera, result, 3, seen))
+    assert len(seen) == 1
+    assert "failed: ZeroDivisionError: frame 2 is cursed" in repr(failure.value.__cause__)
+
+
+def test_the_camera_may_know_of_frames_before_the_documents(
+    RE: Any, start: Any, camera: StreamingCamera
+) -> None:
+    """Fly scan: the frames are taken, the documents come later, the result waits for both."""
+    live = start()
+    result = LiveResult(live, "live", present=camera.get_index)
+    RE.subscribe(live)
+    reached: list[int] = []
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator()
+    def fly() -> Any:
+        yield from bps.declare_stream(camera, name="primary", collect=True)
+        yield from bps.kickoff(camera, wait=True)
+        yield from bps.collect(camera, name="primary")
+        yield from bps.kickoff(camera, wait=True)
+        yield from bps.trigger(result, group="result")
+        yield from bps.collect(camera, name="primary")
+        yield from bps.wait("result")
+        reached.append(result.read()["live_n_frames"]["value"])
+
+    RE(fly())
+    assert reached == [40]
+
+
+def test_without_a_frame_there_is_nothing_to_wait_for(start: Any) -> None:
+    status = LiveResult(start(), "live").trigger()
+    with pytest.raises(HardwareError, match="no run has a frame for picture_statistics"):
+        wait(status, timeout=1)

@@ -1,0 +1,326 @@
+"""The spectrometer as a device: documents, settings, and what happens when the other side fails."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import bluesky.plan_stubs as bps
+import numpy as np
+import pytest
+from bluesky.plans import count
+from bluesky.utils import FailedStatus, RunEngineInterrupted
+from bluesky_tiled_plugins.writing.consolidators import HDF5Consolidator
+from event_model import DocumentNames, schema_validators
+from ioc_process import IocProcess, running_ioc
+from ophyd import EpicsSignal
+from ophyd.sim import SynAxis
+
+from devices.psss import Psss
+from plans.spectrum import acquire_spectra, scan_spectra, take_background
+from skywright.errors import ConfigError, HardwareError
+from skywright.psss import layouts
+from skywright.psss.twin.sase import SpectrumModel
+from skywright.psss.twin.settings import InstrumentSettings
+from skywright.records import ColumnReader
+
+WIDTH, HEIGHT, SEED = 320, 240, 5
+ARGUMENTS = ("--seed", str(SEED), "--size", f"{WIDTH}x{HEIGHT}")
+Documents = list[tuple[str, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def ioc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IocProcess]:
+    """An IOC that has seen a picture, so that any test may come first."""
+    with running_ioc("iocs.psss", *ARGUMENTS) as process:
+        first = Psss(process.prefix, assets=tmp_path_factory.mktemp("first"), name="first")
+        first.wait_for_connection(timeout=60)
+        first.stage()
+        first.unstage()
+        yield process
+
+
+@pytest.fixture
+def psss(ioc: IocProcess, tmp_path: Path) -> Psss:
+    device = Psss(ioc.prefix, assets=tmp_path, name="psss")
+    device.wait_for_connection(timeout=60)
+    return device
+
+
+@pytest.fixture
+def documents(RE: Any) -> Documents:
+    """What the engine emits, checked against the schema."""
+    collected: Documents = []
+
+    def check(name: str, doc: dict[str, Any]) -> None:
+        schema_validators[DocumentNames[name]].validate(doc)
+        collected.append((name, doc))
+
+    RE.subscribe(check)
+    return collected
+
+
+def of(documents: Documents, name: str) -> list[dict[str, Any]]:
+    return [doc for each, doc in documents if each == name]
+
+
+def assembled(documents: Documents, stream: str) -> dict[str, np.ndarray]:
+    """Put the external data of a stream together as tiled does: data key to array."""
+    (descriptor,) = (doc for doc in of(documents, "descriptor") if doc["name"] == stream)
+    arrays = {}
+    for resource in of(documents, "stream_resource"):
+        data = [
+            datum
+            for datum in of(documents, "stream_datum")
+            if (datum["stream_resource"], datum["descriptor"])
+            == (resource["uid"], descriptor["uid"])
+        ]
+        if not data:
+            continue
+        consolidator = HDF5Consolidator(resource, descriptor)
+        for datum in data:
+            consolidator.consume_stream_datum(datum)
+        array = np.asarray(consolidator.init_adapter().read())
+        assert array.shape == consolidator.shape
+        assert array.dtype == consolidator.data_type.to_numpy_dtype()
+        arrays[resource["data_key"]] = array
+    return arrays
+
+
+def failing(run: Callable[[], Any]) -> Exception:
+    """Run what must fail, and return the error at the bottom of it."""
+    with pytest.raises((HardwareError, FailedStatus)) as caught:
+        run()
+    error: Any = caught.value
+    return error.__cause__ if isinstance(error, FailedStatus) else error
+
+
+def test_keys(psss: Psss) -> None:
+    assert list(psss.read()) == [
+        *("psss_lost", "psss_mean_center", "psss_center_scatter", "psss_mean_fwhm"),
+        *("psss_fwhm_scatter", "psss_mean_intensity", "psss_intensity_scatter"),
+        *("psss_n_pulses", "psss_n_good", "psss_first_row"),
+        *("psss_first_pulse_id", "psss_last_pulse_id"),
+    ]
+    assert list(psss.read_configuration()) == [
+        *("psss_width", "psss_height", "psss_silence_limit"),
+        *("psss_manufacturer", "psss_model"),
+        *("psss_roi_ymin", "psss_roi_ymax", "psss_background", "psss_background_mode"),
+        *("psss_smoothing", "psss_fit", "psss_weighting", "psss_signal_per_row"),
+        *("psss_raw_every", "psss_pulses_per_point", "psss_record_pictures", "psss_axis"),
+    ]
+    assert psss.hints == {"fields": ["psss_mean_center", "psss_mean_fwhm", "psss_mean_intensity"]}
+
+
+def test_every_pulse_of_a_flight_is_a_row_and_the_fit_is_true(
+    RE: Any, psss: Psss, documents: Documents, tmp_path: Path
+) -> None:
+    psss.raw_every.set(40).wait(5)
+    uid = RE(acquire_spectra(psss, 100, md={"sample": "s1"})).plan_result
+    (start,), (stop,) = of(documents, "start"), of(documents, "stop")
+    assert (start["uid"], start["sample"], start["assets"]) == (uid, "s1", str(tmp_path))
+    assert start["plan_args"] == {"psss": "psss", "n": 100}
+    assert stop["num_events"] == {"primary": 100, "pictures": 3}
+    keys = of(documents, "descriptor")[0]["data_keys"]
+    assert keys["psss_spectrum"]["shape"] == [WIDTH]
+    assert keys["psss_spectrum"]["dtype_numpy"] == "<f8"
+    configuration = of(documents, "descriptor")[0]["configuration"]["psss_pulses"]["data"]
+    assert (configuration["psss_width"], configuration["psss_height"]) == (WIDTH, HEIGHT)
+    pulses = assembled(documents, "primary")
+    assert pulses["psss_spectrum"].shape == (100, WIDTH)
+    assert (np.diff(pulses["psss_pulse_id"]) > 0).all()
+    assert np.ptp(pulses["psss_time"] - pulses["psss_pulse_id"] / 100.0) < 1e-3
+    assert np.isfinite(pulses["psss_center"]).all()
+    model = SpectrumModel(InstrumentSettings(columns=WIDTH, rows=HEIGHT))
+    true = [
+        model.parameters(np.random.Generator(np.random.Philox(key=[SEED, int(i)]))).center_ev
+        for i in pulses["psss_pulse_id"]
+    ]
+    # Some 60 modes under a curve of 12 eV: a center is known to 0.7 eV, 100 of them to 0.07.
+    assert np.mean(pulses["psss_center"] - true) == pytest.approx(0.0, abs=0.35)
+    pictures = assembled(documents, "pictures")
+    assert pictures["psss_picture"].shape == (3, HEIGHT, WIDTH)
+    assert pictures["psss_picture"].dtype == np.uint16
+    assert pictures["psss_pulse_id"].tolist() == pulses["psss_pulse_id"][::40].tolist()
+    file = Path(urlparse(of(documents, "stream_resource")[0]["uri"]).path)
+    with ColumnReader(file, layouts.PULSE_ID) as reader:
+        assert reader.count() == 100  # nothing is in the file that no document tells of
+
+
+def test_a_flight_by_time_ends_and_pictures_can_be_left_out(
+    RE: Any, psss: Psss, documents: Documents
+) -> None:
+    psss.record_pictures.put(0)
+    RE(acquire_spectra(psss, seconds=0.6))
+    (stop,) = of(documents, "stop")
+    assert list(stop["num_events"]) == ["primary"]
+    assert 15 <= stop["num_events"]["primary"] <= 120  # 100/s, on a machine that is busy
+    assert {doc["name"] for doc in of(documents, "descriptor")} == {"primary"}
+
+
+def test_a_point_is_summed_up_from_the_file(RE: Any, psss: Psss, documents: Documents) -> None:
+    RE(scan_spectra(psss, SynAxis(name="motor"), 0.0, 1.0, 3, pulses=7))
+    (stop,) = of(documents, "stop")
+    assert stop["num_events"]["primary"] == 3
+    assert stop["num_events"]["pulses"] == 21
+    pulses = assembled(documents, "pulses")
+    for event in of(documents, "event"):
+        data = event["data"]
+        rows = slice(data["psss_first_row"], data["psss_first_row"] + 7)
+        assert data["psss_n_pulses"] == 7
+        assert data["psss_first_pulse_id"] == pulses["psss_pulse_id"][rows][0]
+        assert data["psss_last_pulse_id"] == pulses["psss_pulse_id"][rows][-1]
+        assert data["psss_n_good"] == 7
+        assert data["psss_mean_center"] == pytest.approx(pulses["psss_center"][rows].mean())
+        scatter = pulses["psss_fwhm"][rows].std(ddof=1)
+        assert data["psss_fwhm_scatter"] == pytest.approx(scatter)
+    assert psss.pulses_per_point.get() == 1  # as before
+
+
+def test_stock_plans_step_it(RE: Any, psss: Psss, documents: Documents) -> None:
+    RE(count([psss], 2))
+    assert [event["data"]["psss_n_pulses"] for event in of(documents, "event")] == [1, 1]
+
+
+def test_pause_in_a_point_takes_it_again(RE: Any, psss: Psss, documents: Documents) -> None:
+    paused = threading.Event()
+
+    def pause_once(name: str, doc: dict[str, Any]) -> None:
+        if name == "event" and doc["seq_num"] == 2 and not paused.is_set():
+            paused.set()
+            threading.Thread(target=RE.request_pause).start()
+
+    RE.subscribe(pause_once)
+    with pytest.raises(RunEngineInterrupted):
+        RE(scan_spectra(psss, SynAxis(name="motor"), 0.0, 1.0, 4, pulses=2))
+    RE.resume()
+    (stop,) = of(documents, "stop")
+    assert (stop["exit_status"], stop["num_events"]["primary"]) == ("success", 4)
+    assembled(documents, "pulses")
+
+
+def test_abort_leaves_it_stopped_and_settings_as_they_were(
+    RE: Any, psss: Psss, documents: Documents
+) -> None:
+    paused = threading.Event()
+
+    def pause_at_once(name: str, doc: dict[str, Any]) -> None:
+        if name == "stream_datum" and not paused.is_set():
+            paused.set()
+            threading.Thread(target=RE.request_pause).start()
+
+    RE.subscribe(pause_at_once)
+    with pytest.raises(RunEngineInterrupted):
+        RE(acquire_spectra(psss, seconds=3600.0))
+    RE.abort("enough")
+    assert of(documents, "stop")[0]["exit_status"] == "abort"
+    assert psss.fetch(psss.acquiring) == 0
+    assert psss.fetch(psss.spectra_file.capture) == 0
+
+
+def test_settings_of_more_than_one_put(RE: Any, psss: Psss) -> None:
+    RE(bps.abs_set(psss.roi, (80, 160), wait=True))
+    assert psss.roi.get() == [80, 160]
+    RE(bps.abs_set(psss.roi, (10, 20), wait=True))  # in between upside down
+    assert psss.roi.get() == [10, 20]
+    with pytest.raises(ConfigError, match=r"psss_roi: \(30, 20\), expected 0 <= ymin < ymax"):
+        psss.roi.set((30, 20))
+    RE(bps.abs_set(psss.roi, (0, 0), wait=True))
+    before = psss.energy_axis.get()
+    assert before == pytest.approx([8980.0625, 40 / WIDTH])
+    RE(bps.abs_set(psss.energy_axis, (), wait=True))
+    assert psss.energy_axis.get() == []
+    with pytest.raises(ConfigError, match="expected finite energies that rise"):
+        psss.energy_axis.set((9000.0, 0.0))
+    RE(bps.abs_set(psss.energy_axis, before, wait=True))
+    assert psss.energy_axis.get() == pytest.approx(before)
+    with pytest.raises(ConfigError, match=r"0 pulses, expected 1\.\.10000"):
+        psss.background_recorder.set(0)
+
+
+def test_background_in_the_dark(RE: Any, psss: Psss, documents: Documents, ioc: IocProcess) -> None:
+    beam = EpicsSignal(f"{ioc.prefix}SIM:Beam", name="beam", put_complete=True)
+    beam.wait_for_connection(timeout=60)
+    try:
+        background = RE(take_background(psss, 20, shutter=beam, closed=0)).plan_result
+        assert background.pulses == 20
+        assert background.name.startswith("recorded ")
+        assert psss.background.get() == background.name
+        assert beam.get() == 1
+        assert psss.fetch(psss.processing) == 0  # as before
+        (event,) = of(documents, "event")
+        assert event["data"]["psss_background_recorder_name"] == background.name
+    finally:
+        psss.put_setpoint(psss.background, "")
+
+
+def test_silent_source_is_told_and_named(
+    RE: Any, psss: Psss, documents: Documents, ioc: IocProcess
+) -> None:
+    silent = EpicsSignal(f"{ioc.prefix}SIM:Silent", name="silent")
+    silent.wait_for_connection(timeout=60)
+    RE(acquire_spectra(psss, 1))  # the picture's size is known, whichever test comes first
+    silent.put(1, wait=True)
+    psss.silence_limit.put(2.5)
+    try:
+        error = failing(lambda: RE(acquire_spectra(psss, 10)))
+        assert "psss: no pulse in the file for " in str(error)
+        assert "no pulse for more than 2 s" in str(error)
+        stop = of(documents, "stop")[-1]
+        assert stop["exit_status"] == "fail"
+        assert "no pulse in the file" in stop["reason"]
+    finally:
+        silent.put(0, wait=True)
+    RE(acquire_spectra(psss, 5))
+
+
+def test_trigger_of_a_spectrometer_that_is_not_staged(psss: Psss) -> None:
+    with pytest.raises(HardwareError, match="psss: not staged"):
+        psss.trigger().wait(5)
+
+
+def test_directory_that_cannot_be_made(RE: Any, ioc: IocProcess, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    psss = Psss(ioc.prefix, assets=tmp_path / "file", name="psss")
+    psss.wait_for_connection(timeout=60)
+    error = failing(lambda: RE(acquire_spectra(psss, 1)))
+    assert "SPEC1:Capture did not become 1" in str(error)
+    assert "does not exist" in str(error)
+
+
+def test_ioc_that_is_not_there(RE: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("devices.guarded.CONNECT_S", 0.5)
+    psss = Psss("NOBODY:", assets=tmp_path, name="psss")
+    error = failing(lambda: RE(acquire_spectra(psss, 1)))
+    assert "no answer from NOBODY:" in str(error)
+
+
+def test_ioc_killed_in_flight_and_back(RE: Any, documents: Documents, tmp_path: Path) -> None:
+    with running_ioc("iocs.psss", *ARGUMENTS) as ioc:
+        psss = Psss(ioc.prefix, assets=tmp_path, name="psss")
+        psss.wait_for_connection(timeout=60)
+
+        def kill_after_some(name: str, doc: dict[str, Any]) -> None:
+            if name == "stream_datum" and ioc.process.poll() is None:
+                ioc.kill()
+
+        token = RE.subscribe(kill_after_some)
+        error = failing(lambda: RE(acquire_spectra(psss, 10_000)))
+        assert "lost the IOC" in str(error)
+        (stop,) = of(documents, "stop")
+        assert stop["exit_status"] == "fail"
+        assert "lost the IOC" in stop["reason"]
+        told = max(datum["indices"]["stop"] for datum in of(documents, "stream_datum"))
+        file = Path(urlparse(of(documents, "stream_resource")[0]["uri"]).path)
+        with ColumnReader(file, layouts.PULSE_ID) as reader:
+            assert reader.count() >= told
+        RE.unsubscribe(token)
+        documents.clear()
+        again = ioc.again()
+        try:
+            psss.wait_for_connection(timeout=30)
+            RE(acquire_spectra(psss, 20))
+            assert len(assembled(documents, "primary")["psss_spectrum"]) == 20
+        finally:
+            again.terminate()

@@ -1,0 +1,139 @@
+"""Camera to camera over HTTP, as processes: shown and watched, uploaded on a trigger."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import epics
+import pytest
+from ioc_process import IocProcess, running_ioc
+
+from iocs.axis_faces import add_face_arguments, make_faces
+from iocs.axis_source import add_source_arguments, make_source
+from iocs.common import argument_parser
+from skywright.errors import ConfigError
+from skywright.loop.camera import Camera
+from skywright.loop.capture import IDENTITY, SENDER_TIME, TIME
+from skywright.loop.sources import SourceFrame
+from skywright.loop.sources.push import PushedPictures
+from skywright.records import ColumnReader
+
+SMALL = ("--size", "352x240", "--fps", "20")
+
+
+def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not come about"
+        threading.Event().wait(0.02)
+
+
+def pv(ioc: IocProcess, name: str) -> epics.PV:
+    made = epics.PV(ioc.prefix + name, auto_monitor=False)
+    assert made.wait_for_connection(timeout=30), f"{name}: not there\n{ioc.text}"
+    return made
+
+
+def test_stream_and_snapshots_of_another_camera_are_recorded(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("pass word\n")
+    login = ("--user", "bl7", "--password-file", str(secret))
+    with running_ioc("iocs.axis", *SMALL, "--http", "0", "--auth", "digest", *login) as shown:
+        url = f"http://127.0.0.1:{shown.ready['http']}"
+        for source in ("mjpeg", "snapshot"):
+            arguments = ("--source", source, "--url", url, *login, "--delay", "0.5")
+            with running_ioc("iocs.axis", *arguments) as ioc:
+                assert ioc.ready["source"] == source
+                directory = tmp_path / source
+                directory.mkdir()
+                pv(ioc, "HDF1:FilePath").put(str(directory), wait=True, timeout=30)
+                pv(ioc, "HDF1:LazyOpen").put(1, wait=True, timeout=30)
+                pv(ioc, "HDF1:Capture").put(1, wait=True, timeout=30)
+                pv(ioc, "cam1:ImageMode").put(1, wait=True, timeout=30)
+                pv(ioc, "cam1:NumImages").put(5, wait=True, timeout=30)
+                pv(ioc, "cam1:Acquire").put(1, wait=True, timeout=60)
+                assert pv(ioc, "cam1:ArraySizeX_RBV").get() == 352
+                assert pv(ioc, "HDF1:NumCaptured_RBV").get() == 5
+                path = Path(pv(ioc, "HDF1:FullFileName_RBV").get(as_string=True))
+                ended = time.time()
+                assert "pass word" not in ioc.text
+                assert ioc.terminate() == 0
+            with ColumnReader(path, IDENTITY) as reader:
+                times = reader.read(TIME)
+                sent = reader.read(SENDER_TIME)
+            assert (times < ended - 0.5).all()
+            if source == "mjpeg":  # dated half a second before they arrived, sent just before
+                assert (sent - times < 0.5).all()
+                assert (sent - times > 0.0).all()
+
+
+def test_camera_that_is_gone_is_said_and_comes_back() -> None:
+    with running_ioc("iocs.axis", *SMALL, "--http", "0") as shown:
+        port = shown.ready["http"]
+        arguments = ("--source", "mjpeg", "--url", f"http://127.0.0.1:{port}")
+        with running_ioc("iocs.axis", *arguments) as ioc:
+            counter, message = pv(ioc, "cam1:ArrayCounter_RBV"), pv(ioc, "cam1:StatusMessage_RBV")
+            pv(ioc, "cam1:Acquire").put(1)
+            until(lambda: counter.get() > 2)
+            assert shown.terminate() == 0
+            until(lambda: "no picture from mjpeg" in message.get(as_string=True))
+            until(lambda: "asking again" in message.get(as_string=True))
+            before = counter.get()
+            again = shown.again(*SMALL, "--http", str(port))
+            try:
+                until(lambda: counter.get() > before + 2)
+                until(lambda: message.get(as_string=True) == "taking pictures")
+            finally:
+                again.terminate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--source", "mjpeg"], "name the camera with --url"),
+        (["--source", "mjpeg", "--url", "camera7"], "expected http://camera"),
+        (["--source", "push", "--delay", "-1"], "expected 0 to 10 s"),
+        (["--source", "mjpeg", "--url", "http://c", "--push-to", "http://x"], "with --trigger"),
+        (
+            ["--source", "mjpeg", "--url", "http://c", "--http", "0", "--auth", "basic"],
+            "with --user",
+        ),
+        (["--source", "mjpeg", "--url", "http://c", "--password-file", "/none"], "/none"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: list[str], says: str) -> None:
+    parser = argument_parser("", "X:")
+    add_source_arguments(parser)
+    add_face_arguments(parser)
+    args = parser.parse_args(arguments)
+    with pytest.raises(ConfigError, match=says):
+        make_faces(Camera(make_source(args)), args)
+
+
+def test_pictures_are_uploaded_while_the_video_trigger_is_open() -> None:
+    frames: list[SourceFrame] = []
+    receiver = PushedPictures()
+    receiver.start(frames.append, lambda message: None)
+    to = f"http://127.0.0.1:{receiver.port}/upload"
+    try:
+        with running_ioc("iocs.goniometer") as gonio:
+            follow = ("--goniometer", gonio.prefix, "--push-to", to)
+            with running_ioc("iocs.axis", *SMALL, *follow) as ioc:
+                trigger = pv(gonio, "VideoTrigger")
+                for _ in range(2):
+                    count = len(frames)
+                    trigger.put(1, wait=True, timeout=30)
+                    until(lambda count=count: len(frames) > count + 5)
+                    trigger.put(0, wait=True, timeout=30)
+                    until(lambda: "uploads to" in ioc.text.rpartition("is open")[2])
+                trigger.put(1, wait=True, timeout=30)
+                count = len(frames)
+                until(lambda: len(frames) > count + 2)
+                gonio.terminate()  # a trigger that is lost is closed
+                until(lambda: ioc.text.count("uploads to") == 3)
+        numbers = [frame.frame_number for frame in frames]
+        assert numbers == list(range(len(numbers)))
+        assert all((frame.data or b"").endswith(b"\xff\xd9") for frame in frames)
+    finally:
+        receiver.close()

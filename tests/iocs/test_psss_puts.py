@@ -1,0 +1,119 @@
+"""Results to an existing IOC's PVs, ROI and axis from there; pulses wait for none of it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import epics
+import numpy as np
+import pytest
+from ioc_process import IocProcess, running_ioc
+from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource
+
+from iocs.psss_puts import Puts
+from skywright.cli.psss import PUT_NAMES
+from skywright.psss.processor import Processor
+
+TESTS = str(Path(__file__).parents[1])
+AXIS = np.linspace(8990, 9010, COLUMNS)
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[IocProcess]:
+    monkeypatch.setenv("PYTHONPATH", TESTS)  # where the site's IOC is
+    with running_ioc("support.psss_site") as process:
+        yield process
+
+
+@pytest.fixture
+def source() -> ScriptedSource:
+    return ScriptedSource()
+
+
+@pytest.fixture
+def processor(source: ScriptedSource) -> Iterator[Processor]:
+    processor = Processor(source)
+    processor.start()
+    yield processor
+    processor.close()
+
+
+def until(condition: Callable[[], Any], limit_s: float = 30.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not come about"
+        threading.Event().wait(0.02)
+
+
+def names(prefix: str) -> dict[str, str]:
+    return {name: f"{prefix}{suffix}" for name, suffix in PUT_NAMES.items()}
+
+
+def test_results_are_put_and_settings_followed(
+    site: IocProcess, processor: Processor, source: ScriptedSource
+) -> None:
+    puts = Puts(processor, names(site.prefix))
+    pvs = {name: epics.PV(pv, auto_monitor=False) for name, pv in puts.names.items()}
+    try:
+        assert all(pv.wait_for_connection(timeout=60) for pv in pvs.values())
+        until(lambda: len(puts.connected) == len(PUT_NAMES))
+        pvs["axis"].put(AXIS, wait=True)
+        pvs["ymax"].put(9.0, wait=True)
+        until(lambda: processor.settings.roi == (0, 9) and processor.settings.axis is not None)
+        source.put(1)
+        until(lambda: (pvs["center"].get() or 0) > 1)
+        until(lambda: len(pvs["output"].get()) == COLUMNS)
+        np.testing.assert_array_equal(pvs["output"].get(), PICTURE[:9].sum(axis=0))
+        assert pvs["center"].get() == pytest.approx(np.interp(60, range(COLUMNS), AXIS), abs=0.01)
+        until(lambda: (pvs["fwhm"].get() or 0) > 1)
+        pvs["ymin"].put(20, wait=True)  # upside down: the last good one stays, and it is said
+        until(lambda: "last good one stays" in processor.state().message)
+        assert processor.settings.roi == (0, 9)
+        pvs["ymax"].put(30.5, wait=True)
+        until(lambda: "whole rows" in processor.state().message)
+        pvs["ymax"].put(30.0, wait=True)
+        until(lambda: processor.settings.roi == (20, 30))
+        assert processor.notes == {}
+        _lose_the_site(site, puts, processor, source, pvs)
+    finally:
+        puts.close()
+
+
+def _lose_the_site(
+    site: IocProcess, puts: Puts, processor: Processor, source: ScriptedSource, pvs: Any
+) -> None:
+    """PVs gone, and back: pulses go on, settings stay, values are put again."""
+    site.kill()
+    until(lambda: not puts.connected)
+    source.put(*range(2, 30))
+    until(lambda: processor.state().pulses == 29)
+    until(lambda: puts.tell()["not_put"])
+    until(lambda: "PVs not there" in processor.state().message)
+    assert processor.settings.roi == (20, 30)
+    again = site.again()
+    try:
+        until(lambda: len(puts.connected) == len(PUT_NAMES), 60)
+        assert pvs["center"].wait_for_connection(timeout=60)
+        until(lambda: processor.notes == {})
+        source.put(30)
+        until(lambda: (pvs["center"].get() or 0) > 1)
+    finally:
+        again.terminate()
+
+
+def test_pulses_do_not_wait_for_pvs_that_are_not_there(
+    processor: Processor, source: ScriptedSource
+) -> None:
+    puts = Puts(processor, names("NOT:THERE:"))
+    try:
+        source.put(*range(200))
+        until(lambda: processor.state().pulses == 200, 5)
+        assert puts.connected == set()
+        until(lambda: "NOT:THERE:SPECTRUM_CENTER is not there" in puts.tell()["not_put"])
+    finally:
+        begun = time.monotonic()
+        puts.close()
+    assert not puts._thread.is_alive()
+    assert time.monotonic() - begun < 3

@@ -1,0 +1,145 @@
+"""What a plan may do on the result of a rotation."""
+
+from typing import Any
+
+import pytest
+from support.loop_found import GOOD
+
+from skywright.errors import HardwareError, SampleError
+from skywright.loop.decision import check_light, judge
+
+
+def found(**changes: Any) -> dict[str, Any]:
+    return {**GOOD, **changes}
+
+
+def test_the_middle_of_a_loop_is_the_aim() -> None:
+    verdict = judge(found())
+    assert verdict.known
+    assert verdict.offset_um == (12.0, 3.0, -4.0)
+    assert verdict.residual_um == 5.0
+    assert verdict.is_there(10.0)  # along the spindle a tenth of 300 um is allowed
+    assert verdict.is_sure(10.0)
+    assert not verdict.is_there(4.0)
+    assert not judge(found(middle_x=31.0)).is_there(10.0)
+    assert verdict.is_close(10.0)  # 5 um are half of it
+    assert not judge(found(middle_y=3.1)).is_close(10.0)
+    assert not judge(found(middle_x=31.0, length=900.0, width=600.0)).is_there(10.0)
+    assert not judge(found(middle_sigma=11.0)).can_tell(10.0)
+    wide = judge(found(middle_sigma=9.0))  # 5 and 9 um together are more than 10
+    assert wide.can_tell(10.0)
+    assert not wide.is_sure(10.0)
+
+
+def test_the_tip_as_aim_has_no_slack_along_the_spindle() -> None:
+    verdict = judge(found(tip_x=12.0), "tip")
+    assert verdict.known
+    assert not verdict.is_there(10.0)
+    assert judge(found(tip_x=9.0), "tip").is_there(10.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"n_turned": 0}, HardwareError, "clocks"),
+        ({"n_flat_image": 40}, HardwareError, "flat image"),
+        ({"frozen": True}, HardwareError, "same picture"),
+        ({"reason": "no pin", "why": "no pin: none", "tip_ok": False}, SampleError, "no pin"),
+        ({"reason": "no loop", "why": "no loop: 90 of 90"}, SampleError, "no loop"),
+    ],
+)
+def test_hopeless_cases_raise(changes: dict[str, Any], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        judge(found(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "coarse", "out_of_view"),
+    [
+        ({"kind_share": 0.6}, True, False),  # perhaps a loop that is hard to see: come nearer
+        ({"n_pin": 50}, True, False),
+        ({"n_ok": 20}, True, True),  # the end is hardly ever in view: bring it to the spindle
+    ],
+)
+def test_a_pin_that_is_not_seen_well_is_not_refused_at_once(
+    changes: dict[str, Any], coarse: bool, out_of_view: bool
+) -> None:
+    verdict = judge(found(reason="no loop", why="no loop", ok=False, **changes))
+    assert (verdict.known, verdict.coarse, verdict.out_of_view) == (False, coarse, out_of_view)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"length": 900.0}, "is not that of a loop"),
+        ({"length": 90.0}, "is not that of a loop"),
+        ({"middle_used": 13}, "13 of 90 pictures only"),
+    ],
+)
+def test_an_outline_that_is_no_loop_is_not_known_and_moved_by_its_tip(
+    changes: dict[str, Any], why: str
+) -> None:
+    verdict = judge(found(**changes))
+    assert not verdict.known
+    assert verdict.coarse
+    assert verdict.offset_um == (150.0 - 0.65 * 200.0, 3.0, -4.0)
+    assert why in verdict.why
+    blind = {**changes, "width": float("nan"), "middle_used": 9}
+    assert not judge(found(**blind)).coarse
+
+
+def test_what_is_known_coarsely_is_moved_by() -> None:
+    short = judge(found(ok=False, reason="arc too short", why="60 deg", middle_ok=False))
+    assert short.coarse
+    assert short.offset_um == (150.0, 3.0, 4.0)
+    seldom = judge(found(ok=False, reason="no pin", why="nothing in 80 of 90", n_ok=10))
+    assert (seldom.known, seldom.coarse) == (False, True)  # its tip is seen on one circle
+    assert seldom.offset_um == (150.0, 3.0, 4.0)
+    wild = judge(found(ok=False, reason="arc too short", middle_ok=False, tip_sigma=900.0))
+    assert not wild.coarse
+    noise = judge(found(ok=False, reason="tips do not rotate together", middle_ok=False))
+    assert not noise.coarse
+    assert not noise.known
+    nearly = judge(found(middle_ok=False, middle_why="too uncertain", middle_sigma=25.0))
+    assert (nearly.known, nearly.coarse) == (False, True)
+    assert nearly.offset_um == (12.0, 3.0, -4.0)
+    tip_only = judge(found(middle_ok=False, middle_why="too few", middle_sigma=80.0))
+    assert tip_only.offset_um == (150.0, 3.0, 4.0)
+    assert tip_only.coarse
+    assert "the middle of the loop is not: too few" in tip_only.why
+
+
+def test_boxes_whose_tips_do_not_turn_together_are_believed_only_if_nearly_all_agree() -> None:
+    jumping = {"ok": False, "reason": "tips do not rotate together", "why": "19 of 52"}
+    assert judge(found(**jumping, middle_used=75)).known
+    some = judge(found(**jumping, middle_used=50))
+    assert (some.known, some.coarse) == (False, True)
+    assert some.offset_um == (12.0, 3.0, -4.0)
+    assert "19 of 52" in some.why
+    few = judge(found(**jumping, middle_used=12))
+    assert (few.known, few.coarse) == (False, False)
+    assert not judge(found(**jumping, middle_used=50, middle_sigma=40.0)).coarse
+
+
+def test_nothing_to_go_by_is_no_offset() -> None:
+    nan = float("nan")
+    verdict = judge(
+        found(ok=False, reason="arc too short", middle_ok=False, tip_x=nan, tip_y=nan, tip_z=nan)
+    )
+    assert not verdict.coarse
+    assert not verdict.is_there(1e9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"last_flat": True}, "flat image"),
+        ({"last_level": 20.0}, "back light"),
+        ({"last_level": 250.0}, "less back light"),
+        ({"last_saturated": 0.5}, "less back light"),
+    ],
+)
+def test_light(changes: dict[str, Any], message: str) -> None:
+    check_light(found())
+    with pytest.raises(HardwareError, match=message):
+        check_light(found(**changes))

@@ -1,0 +1,103 @@
+"""Annotated pictures and contact sheets."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skywright.errors import DataError
+from skywright.loop.detect import find_loop
+from skywright.loop.draw import (
+    COLORS,
+    TIP_COLOR,
+    annotate,
+    caption,
+    contact_sheet,
+    write_picture,
+)
+
+
+@pytest.fixture(scope="module")
+def gray():
+    y, x = np.mgrid[0:240, 0:320]
+    ring = np.abs(np.hypot(x - 180.0, y - 120.0) - 30) < 4
+    mount = ring | ((np.abs(y - 120) < 3) & (x < 152)) | ((np.abs(y - 120) < 25) & (x < 60))
+    return np.where(mount, 60, 200).astype(np.uint8)
+
+
+def test_box_and_tip_are_drawn_where_they_are(gray):
+    found = find_loop(gray)
+    picture = annotate(gray, found)
+    assert picture.shape == (240, 320, 3)
+    assert picture.dtype == np.uint8
+    changed = (picture != gray[:, :, None]).any(axis=2)
+    x0, y0, _, y1 = (round(value) for value in found.bbox)
+    assert (picture[(y0 + y1) // 2 - 20, x0] == COLORS[found.kind]).all()
+    assert (picture[round(found.tip_y), round(found.tip_x) + 6] == TIP_COLOR).all()
+    assert not changed[y1 + 5 :].any()
+    assert changed[:20].any()  # the caption
+
+
+def test_color_pictures_keep_their_color(gray):
+    color = np.dstack([gray, gray // 2, gray // 3])
+    picture = annotate(color, find_loop(gray))
+    assert (picture[-1, -1] == color[-1, -1]).all()
+
+
+def test_captions(gray):
+    found = find_loop(gray)
+    assert caption(found).startswith(found.kind)
+    assert "from left" in caption(found)
+    beyond = replace(found, tip_in_view=False, tip_sign="+", clipped=True)
+    assert "clipped tip not in view +" in caption(beyond)
+    dark = find_loop(np.full((64, 64), 5, np.uint8))
+    assert caption(dark) == "flat image"
+    assert annotate(np.full((64, 64), 5, np.uint8), dark).shape == (64, 64, 3)
+
+
+def test_sheet_holds_every_picture(gray):
+    levels = [40, 80, 120, 160, 200]
+    pictures = [np.full((30 + 10 * k, 90, 3), level, np.uint8) for k, level in enumerate(levels)]
+    sheet = contact_sheet(pictures, columns=3, cell_px=120)
+    assert sheet.shape == (180, 360, 3)
+    for number, level in enumerate(levels):
+        middle = sheet[45 + 90 * (number // 3), 60 + 120 * (number % 3)]
+        assert (middle == level).all()
+    assert contact_sheet([gray], columns=4, cell_px=120).shape == (90, 120, 3)
+    with pytest.raises(DataError, match="0 pictures"):
+        contact_sheet([])
+
+
+def test_text_can_be_read_on_a_sheet(gray):
+    wide = np.kron(gray, np.ones((2, 2), np.uint8))
+    drawn = annotate(wide, find_loop(wide), "7")
+    sheet = contact_sheet([drawn] * 4, columns=4)
+    assert sheet.shape[1] == 1440
+    colored = (np.ptp(sheet[:, :360].astype(int), axis=2) > 100)[:40].any(axis=1)
+    # Capitals and digits of the caption: at least 8 px high.
+    assert colored.sum() >= 8
+
+
+def test_labels_of_a_sheet(gray):
+    plain = contact_sheet([gray, gray], columns=2, cell_px=200)
+    labeled = contact_sheet([gray, gray], columns=2, cell_px=200, labels=["12", "13"])
+    assert (plain[:30, :100] != labeled[:30, :100]).any()
+    assert (plain[30:] == labeled[30:]).all()
+    with pytest.raises(DataError, match="1 labels for 2"):
+        contact_sheet([gray, gray], labels=["12"])
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.jpg", "c.JPEG"])
+def test_files_are_written(tmp_path, gray, name):
+    picture = annotate(gray, find_loop(gray))
+    path = write_picture(picture, tmp_path / name)
+    with Image.open(path) as image:
+        assert image.size == (320, 240)
+
+
+def test_files_that_cannot_be_written(tmp_path, gray):
+    with pytest.raises(DataError, match="expected one of"):
+        write_picture(gray, tmp_path / "a.gif")
+    with pytest.raises(DataError, match=r"missing/a\.png"):
+        write_picture(gray, tmp_path / "missing" / "a.png")

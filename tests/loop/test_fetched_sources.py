@@ -1,0 +1,317 @@
+"""Sources that ask a camera for pictures: whatever it does, they come back, and leave nothing."""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import psutil
+import pytest
+import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
+from support.scripted_http import Visit, scripted
+
+from skywright.errors import ConfigError, DataError, HardwareError
+from skywright.loop.camera import Camera
+from skywright.loop.sources import Source, SourceFrame, fetched
+from skywright.loop.sources.dating import FITTED_FRAMES, make_dating
+from skywright.loop.sources.mjpeg import StreamedPictures
+from skywright.loop.sources.push import PushedPictures
+from skywright.loop.sources.sim import SimulatedCamera
+from skywright.loop.sources.snapshot import SnapshotPictures, fetch_snapshot
+from skywright.loop.twin.render import Pose
+from skywright.services.axis_upload import Uploader
+from skywright.services.axis_video import video_app
+from skywright.services.http_guard import Guard
+from skywright.services.http_server import HttpServer
+from skywright.wire.axis_mjpeg import encode_part
+
+LIMIT_S = 60.0
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=myboundary\r\n\r\n"
+
+
+def jpeg(value: int) -> bytes:
+    picture = np.full((40, 48, 1), value, np.uint8)
+    return simplejpeg.encode_jpeg(picture, colorspace="GRAY", quality=90)
+
+
+A, B = jpeg(50), jpeg(150)
+
+
+class Taken:
+    """What a source has delivered and said."""
+
+    def __init__(self) -> None:
+        self.frames: list[SourceFrame] = []
+        self.reports: list[str] = []
+        self._news = threading.Condition()
+
+    def deliver(self, frame: SourceFrame) -> None:
+        with self._news:
+            self.frames.append(frame)
+            self._news.notify_all()
+
+    def report(self, message: str) -> None:
+        with self._news:
+            self.reports.append(message)
+            self._news.notify_all()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        with self._news:
+            assert self._news.wait_for(condition, LIMIT_S), (len(self.frames), self.reports)
+
+
+def take(source: Source, count: int) -> Taken:
+    taken = Taken()
+    source.start(taken.deliver, taken.report)
+    taken.until(lambda: len(taken.frames) >= count)
+    source.stop()
+    return taken
+
+
+@pytest.fixture
+def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetched, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(fetched, "MOST_PAUSE_S", 0.05)
+
+
+@pytest.fixture
+def camera() -> Iterator[Camera]:
+    source = SimulatedCamera(seed=2, fps=50, size=(352, 240))
+    source.prepare([Pose()])  # the first picture compiles, or loads, the kernels
+    camera = Camera(source)
+    yield camera
+    camera.close()
+
+
+def test_stream_of_the_simulated_camera_comes_as_it_left(camera: Camera) -> None:
+    server = HttpServer(video_app(camera, Guard("digest", "u", "p")))
+    source = StreamedPictures(f"http://127.0.0.1:{server.port}", "u", "p")
+    try:
+        left = camera.subscribe(depth=1000)
+        taken = take(source, 10)
+        files = {frame.data for frame in iter(lambda: left.get(0.0), None)}
+        left.close()
+        assert {frame.data for frame in taken.frames} <= files
+        numbers = [frame.frame_number for frame in taken.frames]
+        again = take(source, 2)
+        numbers += [frame.frame_number for frame in again.frames]
+        assert numbers == list(range(len(numbers)))
+        assert source.size == (352, 240)
+        assert all(f.time >= f.sender_time for f in taken.frames)
+    finally:
+        source.close()
+        server.close()
+
+
+def test_single_pictures_of_the_simulated_camera(camera: Camera) -> None:
+    server = HttpServer(video_app(camera, Guard("basic", "u", "p")))
+    url = f"http://127.0.0.1:{server.port}"
+    source = SnapshotPictures(url, "u", "p", period_s=0.01)
+    try:
+        taken = take(source, 3)
+        assert source.size == (352, 240)
+        assert all((frame.data or b"").endswith(b"\xff\xd9") for frame in taken.frames)
+        assert source.set_period(0.5) == source.period_s == 0.5
+        small = fetch_snapshot(f"{url}/jpg/image.cgi?resolution=64x48&compression=90", "u", "p")
+        assert simplejpeg.decode_jpeg_header(small.data)[:2] == (48, 64)
+        with pytest.raises(HardwareError, match="400"):
+            fetch_snapshot(f"{url}/jpg/image.cgi?resolution=0x48", "u", "p")
+    finally:
+        source.close()
+        server.close()
+
+
+def test_silent_camera_is_said_by_the_face(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skywright.services.axis_video.SILENCE_S", 0.1)
+    camera.source.silent = True  # type: ignore[attr-defined]
+    server = HttpServer(video_app(camera))
+    try:
+        with pytest.raises(HardwareError, match="503"):
+            fetch_snapshot(f"http://127.0.0.1:{server.port}")
+    finally:
+        server.close()
+
+
+def test_snapshot_says_what_is_wrong() -> None:
+    page = b"HTTP/1.1 200 OK\r\n\r\n<html>"
+    with (
+        scripted(lambda visit: visit.say(page)) as server,
+        pytest.raises(DataError, match="expected image/jpeg"),
+    ):
+        fetch_snapshot(server.url)
+    with pytest.raises(HardwareError, match="connect"):
+        fetch_snapshot(server.url)
+    with pytest.raises(ConfigError, match="expected http://camera"):
+        fetch_snapshot("camera7")
+
+
+def test_snapshot_is_dated_by_its_arrival_less_the_delay() -> None:
+    picture = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n" + A
+    with scripted(lambda visit: visit.say(picture)) as server:
+        before = time.time()
+        frame = fetch_snapshot(server.url, frame_number=7, delay_s=1000.0)
+        assert before - 1000.0 <= frame.time <= time.time() - 1000.0
+        assert (frame.data, frame.frame_number) == (A, 7)
+
+
+@pytest.mark.usefixtures("quick_pauses")
+def test_stream_that_fails_in_every_way_is_asked_for_anew() -> None:
+    def script(visit: Visit) -> None:
+        replies = {
+            0: b"HTTP/1.1 503 Busy\r\n\r\n",
+            1: HEAD + encode_part(A, 1.0) + encode_part(B, 2.0)[:-99],  # in mid-picture
+            2: b"",
+            3: HEAD.replace(b"multipart/x-mixed-replace", b"text/html") + b"hello",
+            4: b"nonsense\r\n\r\n",
+        }
+        visit.say(replies.get(visit.number, HEAD + encode_part(B, 3.0)))
+        if visit.number > 4:
+            visit.wait_for_end()
+
+    with scripted(script) as server:
+        source = StreamedPictures(server.url, silence_s=0.2)
+        taken = Taken()
+        source.start(taken.deliver, taken.report)
+        source.start(taken.deliver, taken.report)  # a second call does nothing
+        taken.until(lambda: any("fell silent" in text for text in taken.reports))
+        source.stop()
+        source.stop()
+        count = len(taken.frames)
+    assert [frame.data for frame in taken.frames[:2]] == [A, B]
+    numbers = [frame.frame_number for frame in taken.frames]
+    assert numbers == list(range(count))
+    for said, what in zip(
+        taken.reports,
+        ("503 Busy", "a picture", "disconnected", "text/html", "illegal"),
+        strict=False,
+    ):
+        assert what in said
+        assert "asking again in" in said
+
+
+def test_pauses_grow_until_a_picture_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    over = threading.Event()
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 8:
+            over.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(fetched.asyncio, "sleep", sleep)
+
+    def script(visit: Visit) -> None:
+        visit.say(HEAD + encode_part(A, 1.0) if visit.number == 6 else b"")
+
+    with scripted(script) as server:
+        source = StreamedPictures(server.url)
+        source.start(lambda frame: None, lambda message: None)
+        assert over.wait(LIMIT_S)
+        source.stop()
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 0.5, 1.0]
+
+
+@pytest.mark.usefixtures("quick_pauses")
+def test_source_survives_what_its_owner_does_wrong() -> None:
+    with scripted(lambda visit: visit.say(HEAD + encode_part(A, 1.0))) as server:
+        source = StreamedPictures(server.url)
+        taken = Taken()
+        calls = iter(range(1000))
+
+        def deliver(frame: SourceFrame) -> None:
+            if next(calls) == 0:
+                raise KeyError("no room")
+            taken.deliver(frame)
+
+        source.start(deliver, taken.report)
+        taken.until(lambda: bool(taken.frames))
+        source.stop()
+    assert "KeyError: 'no room'" in taken.reports[0]
+
+
+@pytest.mark.usefixtures("quick_pauses")
+def test_sources_leave_no_threads_and_no_sockets() -> None:
+    def visits(count: int) -> tuple[int, int]:
+        for _ in range(count):
+            take(StreamedPictures(server.url), 1)
+        me = psutil.Process()
+        return me.num_threads(), me.num_fds()
+
+    with scripted(lambda visit: visit.say(HEAD + encode_part(A, 1.0))) as server:
+        before = visits(5)
+        after = visits(20)
+    assert after[0] <= before[0] + 2
+    assert after[1] <= before[1] + 2
+
+
+@given(
+    st.floats(0.0, 0.5),
+    st.lists(st.floats(0.0, 0.4), min_size=2, max_size=40),
+    st.floats(-1e5, 1e5),
+)
+def test_sender_clock_is_fitted(delay: float, held_up: list[float], offset: float) -> None:
+    date = make_dating(delay, "sender")
+    taken = 1e9 + np.arange(len(held_up)) / 30.0
+    dates = [
+        date(exposed + delay + late, exposed + offset)
+        for exposed, late in zip(taken.tolist(), held_up, strict=True)
+    ]
+    best = int(np.argmin(held_up))
+    assert dates[best] == pytest.approx(taken[best] + held_up[best], abs=1e-5)
+    assert (np.diff(dates[best:]) > 0.03).all()  # in order, however they were held up
+
+
+def test_dating_without_a_sender_and_after_its_clock_was_set() -> None:
+    assert make_dating(0.1)(5.0, 4.0) == pytest.approx(4.9)
+    date = make_dating(0.1, "sender")
+    assert date(5.0, math.nan) == pytest.approx(4.9)
+    for n in range(FITTED_FRAMES):
+        date(10.0 + n, 9.5 + n)
+    for n in range(FITTED_FRAMES):  # the sender's clock is set back by a minute
+        last = date(1000.0 + n, 939.0 + n)
+    assert last == pytest.approx(1000.0 + FITTED_FRAMES - 1 - 0.1)
+
+
+def test_triggered_uploads_reach_a_receiver(camera: Camera) -> None:
+    receiver = PushedPictures()
+    uploader = Uploader(camera, f"http://127.0.0.1:{receiver.port}")
+    taken = Taken()
+    try:
+        receiver.start(taken.deliver, taken.report)
+        left = camera.subscribe(depth=1000)
+        uploader.trigger(True)
+        uploader.trigger(True)
+        taken.until(lambda: len(taken.frames) >= 20)
+        uploader.trigger(False)
+        left.close()
+        sent = [frame.data for frame in iter(lambda: left.get(0.0), None)]
+        assert uploader.counts["sent"] == len(taken.frames)
+        assert {frame.data for frame in taken.frames} <= set(sent)
+        by_time = sorted(taken.frames, key=lambda frame: frame.sender_time)
+        assert np.diff([frame.sender_time for frame in by_time]).min() >= 0.0
+        assert not math.isnan(by_time[0].sender_time)
+        count = len(taken.frames)
+        uploader.close()
+        uploader.trigger(True)
+        taken.until(lambda: len(taken.frames) > count)
+    finally:
+        uploader.close()
+        receiver.close()
+
+
+def test_uploads_that_nobody_takes_are_counted(camera: Camera) -> None:
+    receiver = PushedPictures()
+    receiver.close()
+    uploader = Uploader(camera, f"http://127.0.0.1:{receiver.port}")
+    deadline = time.monotonic() + LIMIT_S
+    uploader.trigger(True)
+    while uploader.counts["failed"] < 3:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.02)
+    uploader.close()
+    assert uploader.counts["sent"] == 0

@@ -1,0 +1,117 @@
+"""What the network of the kinds looks at, and that it computes what it was trained to."""
+
+import numpy as np
+import pytest
+from scipy.signal import correlate
+
+from skywright.loop import kind_net
+from skywright.loop.background import estimate_field
+from skywright.loop.candidates import find_things
+from skywright.loop.choose import log_odds
+from skywright.loop.classify import measure, measure_by_hand
+from skywright.loop.detect import find_loop
+from skywright.loop.kind_crop import EXTRAS, HEAD_PX, VIEW_PX, crop
+from skywright.loop.objects import find_objects
+
+TURNS = {
+    "left": lambda a: a,
+    "right": lambda a: a[:, ::-1],
+    "top": lambda a: a.T,
+    "bottom": lambda a: a.T[::-1],
+}
+
+
+def mount(level=200.0, depth=0.7):
+    """Pin, stem and ring with the pin at the left, 240 x 320 uint8."""
+    y, x = np.mgrid[0:240, 0:320]
+    ring = np.abs(np.hypot(x - 200.0, y - 120.0) - 40) < 4
+    stem = (np.abs(y - 120) < 3) & (x < 160)
+    pin = (np.abs(y - 120) < 25) & (x < 60)
+    return np.where(ring | stem | pin, level * (1 - depth), level).astype(np.uint8)
+
+
+def seen(gray, margin=1.0):
+    gray = np.ascontiguousarray(gray)
+    field, labels, stats = find_objects(estimate_field(gray))
+    best = max(find_things(field, labels, stats), key=log_odds)
+    return gray, best.outline, best.parts, field, margin
+
+
+def test_the_head_fills_its_picture_tip_at_the_right():
+    head = crop(*seen(mount())).head
+    assert head.shape == (HEAD_PX, HEAD_PX, 2)
+    inside = head[:, :, 1] == 1.0
+    columns = np.flatnonzero(inside.any(axis=0))
+    rows = np.flatnonzero(inside.any(axis=1))
+    assert columns[-1] == pytest.approx(HEAD_PX * 0.9, abs=2)
+    assert rows.mean() == pytest.approx(HEAD_PX / 2, abs=2)
+    assert len(rows) == pytest.approx(HEAD_PX / 1.25, abs=4)
+    # The ring is dark, as strong as the unit; its middle is not.
+    assert head[:, :, 0].min() < -0.8
+    assert abs(head[HEAD_PX // 2, int(columns.mean()), 0]) < 0.1
+
+
+def test_the_view_shows_stem_pin_and_the_border():
+    view = crop(*seen(mount())).view
+    assert view.shape == (VIEW_PX, VIEW_PX, 2)
+    assert set(np.unique(view[:, :, 1])) == {-1.0, 0.0, 0.5, 1.0}
+    pin = (view[:, :, 0] < -0.8).sum(axis=0)
+    assert pin[view[VIEW_PX // 2, :, 1] >= 0.0][0] >= 4
+
+
+@pytest.mark.parametrize("side", TURNS)
+def test_a_turned_picture_gives_the_same_crop(side):
+    here, there = crop(*seen(mount())), crop(*seen(TURNS[side](mount())))
+    # Cells of the light and of the decimation may begin elsewhere.
+    assert np.abs(there.head - here.head).mean() < 0.03
+    assert np.abs(there.view - here.view).mean() < 0.03
+    assert there.extras == pytest.approx(here.extras, abs=0.1)
+
+
+def test_contrast_is_taken_out_of_the_pictures_and_kept_as_a_number():
+    strong, weak = crop(*seen(mount(depth=0.8))), crop(*seen(mount(depth=0.3)))
+    assert np.abs(strong.head[:, :, 0] - weak.head[:, :, 0]).mean() < 0.05
+    at = EXTRAS.index("of_light")
+    assert strong.extras[at] / weak.extras[at] == pytest.approx(0.8 / 0.3, rel=0.15)
+
+
+def test_the_margin_adds_pixels_around_the_same_ones():
+    plain, wide = crop(*seen(mount())), crop(*seen(mount(), margin=1.5))
+    room = HEAD_PX // 4
+    assert wide.head.shape[0] == HEAD_PX + 2 * room
+    inner = wide.head[room:-room, room:-room]
+    assert (inner[:, :, 1] == plain.head[:, :, 1]).all()
+
+
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (5, 2)])
+def test_convolutions_are_those_of_scipy(size, stride):
+    rng = np.random.default_rng(size * 10 + stride)
+    picture = rng.normal(size=(12, 16, 3)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, 3, 4)).astype(np.float32)
+    bias = rng.normal(size=4).astype(np.float32)
+    got = kind_net._convolved(picture, kernel, bias, stride)
+    for k in range(4):
+        each = [correlate(picture[:, :, c], kernel[:, :, c, k], "same") for c in range(3)]
+        wanted = np.maximum(sum(each) + bias[k], 0.0)[::stride, ::stride]
+        assert got[:, :, k] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_the_weights_fit_the_numbers():
+    looks = measure_by_hand(*seen(mount())[:4])
+    net = kind_net.network()
+    assert len(net.mean) == len(looks) + len(EXTRAS)
+    assert (
+        sum(a.size for layer in (*net.head, *net.view) for a in layer[:2])
+        + sum(a.size for a in net[2:])
+        < 62_000
+    )
+
+
+def test_the_same_picture_gives_the_same_bits():
+    args = seen(mount())[:4]
+    first = measure(*args)
+    measure(*seen(TURNS["top"](mount()))[:4])
+    assert measure(*args) == first
+    assert {"net_nylon", "net_mitegen", "net_pin"} <= set(first)
+    found = find_loop(mount())
+    assert (found.kind, found.kind_odds) == (find_loop(mount()).kind, found.kind_odds)

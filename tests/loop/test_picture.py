@@ -1,0 +1,94 @@
+"""Bytes of image files to grey arrays, and what broken ones say."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from skywright.errors import DataError
+from skywright.loop.picture import decode, read_picture
+
+
+def ramp(height=48, width=64):
+    return np.add.outer(np.arange(height), 2 * np.arange(width)).astype(np.uint8)
+
+
+def encoded(pixels, kind, **options):
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+def test_lossless_files_give_the_pixels(kind):
+    assert np.array_equal(decode(encoded(ramp(), kind)), ramp())
+
+
+def test_gray_jpeg_is_the_luminance():
+    data = simplejpeg.encode_jpeg(ramp()[:, :, None], quality=98, colorspace="GRAY")
+    gray = decode(data)
+    assert gray.shape == (48, 64)
+    assert gray.dtype == np.uint8
+    assert np.abs(gray.astype(int) - ramp()).max() <= 4
+
+
+def test_color_jpeg_and_png_agree():
+    rng = np.random.default_rng(3)
+    color = np.repeat(np.repeat(rng.integers(0, 255, (6, 8, 3), np.uint8), 16, 0), 16, 1)
+    jpeg = decode(encoded(color, "JPEG", quality=95, subsampling=0))
+    png = decode(encoded(color, "PNG"))
+    assert np.abs(jpeg.astype(int) - png).max() <= 6
+
+
+def test_cmyk_jpeg_is_read():
+    color = np.dstack([ramp(), ramp(), ramp()])
+    out = io.BytesIO()
+    Image.fromarray(color).convert("CMYK").save(out, "JPEG", quality=95)
+    assert np.abs(decode(out.getvalue()).astype(int) - ramp()).max() <= 8
+
+
+def test_sixteen_bit_counts_are_scaled_by_the_least_depth_that_holds_them():
+    counts = ramp().astype(np.uint16) * 16  # 12 bits
+    assert np.abs(decode(encoded(counts, "PNG")).astype(int) - ramp()).max() <= 1
+
+
+def test_transparent_parts_are_white():
+    pixels = np.dstack([ramp(), ramp(), ramp(), np.full((48, 64), 255, np.uint8)])
+    pixels[:10, :, 3] = 0
+    gray = decode(encoded(pixels, "PNG"))
+    assert (gray[:10] == 255).all()
+    assert np.array_equal(gray[10:], ramp()[10:])
+
+
+@pytest.mark.parametrize("kept", [0, 2, 20, 500, -200])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_cut_off_files_are_data_errors_that_name_the_source(kind, kept):
+    rng = np.random.default_rng(0)
+    data = encoded(rng.integers(0, 255, (96, 128), np.uint8), kind)
+    with pytest.raises(DataError, match="frame 7"):
+        decode(data[:kept], "frame 7")
+
+
+@given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"]))
+@settings(deadline=None, max_examples=60)
+def test_any_bytes_are_a_picture_or_a_data_error(tail, head):
+    with contextlib.suppress(DataError):
+        assert decode(head + tail).ndim == 2
+
+
+def test_too_small_and_missing_files(tmp_path):
+    with pytest.raises(DataError, match="16 x 16"):
+        decode(encoded(ramp(16, 16), "PNG"))
+    with pytest.raises(DataError, match="nowhere"):
+        read_picture(tmp_path / "nowhere.jpg")
+
+
+def test_read_picture_reads_a_file(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(ramp(), "PNG"))
+    assert np.array_equal(read_picture(path), ramp())

@@ -1,0 +1,189 @@
+"""The analysis of a rotation: order does not matter, states of pictures, the last picture."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support.seen_rotation import (
+    CALIBRATION,
+    FACE_DEG,
+    LENGTH,
+    MIDDLE,
+    THICKNESS,
+    TIP,
+    WIDTH,
+    analysis,
+    rotation,
+)
+
+from skywright.analyses import make_analysis
+from skywright.analysis import Batch, name_of
+from skywright.loop.analysis import COLUMNS as DETECTED
+from skywright.loop.analysis import KINDS
+from skywright.loop.rotation import (
+    CLIPPED,
+    COLUMNS,
+    FLAT,
+    NO_ANGLE,
+    NOT_IN_VIEW,
+    NOTHING,
+    OK,
+    LoopRotation,
+    as_json,
+)
+
+
+def results(batch: Batch) -> dict[str, Any]:
+    made = analysis()
+    made.update(batch)
+    return made.result()
+
+
+def test_inputs_are_what_the_detection_gives() -> None:
+    assert {name_of(column) for column in DETECTED} < set(LoopRotation.inputs)
+
+
+def test_tip_middle_and_face_are_found() -> None:
+    found = results(rotation())
+    assert found["ok"]
+    assert found["middle_ok"]
+    for point, truth in (("tip", TIP), ("middle", MIDDLE)):
+        offset = [found[f"{point}_{axis}"] for axis in "xyz"]
+        # 0.3 px over 60 pictures, and the axis row with its 0.5 px in half a turn
+        np.testing.assert_allclose(offset, truth, atol=3.0)
+    assert found["face_on"] == pytest.approx(FACE_DEG, abs=1.0)
+    assert found["width"] == pytest.approx(WIDTH, rel=0.05)
+    assert found["thickness"] == pytest.approx(THICKNESS, rel=0.1)
+    assert not found["lump"]
+    assert found["length"] == pytest.approx(2.0 * (TIP[0] - MIDDLE[0]), abs=3.0)
+    assert found["kind"] == "nylon"
+    assert not found["frozen"]
+    assert (found["n_ok"], found["n_turned"]) == (60, 60)
+
+
+def curled_film(phi_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper edge, um, of a film bent to a third of a circle, at (80, -40) um."""
+    along = np.linspace(-1.0, 1.0, 201)
+    place = np.stack([80.0 + 250.0 * np.sin(along), -40.0 + 250.0 * np.cos(along)])
+    phi = np.deg2rad(phi_deg)
+    seen = place[0, :, None] * np.cos(phi) - place[1, :, None] * np.sin(phi)
+    return seen.min(axis=0), seen.max(axis=0)
+
+
+def test_views_that_are_left_out_do_not_shift_the_middle() -> None:
+    everywhere = np.arange(0.0, 360.0, 1.0)
+    low, high = curled_film(everywhere)
+    turn = np.deg2rad(everywhere)
+    truth = (high + low) @ np.stack([np.cos(turn), -np.sin(turn)], axis=1) / len(turn)
+    count = 90
+    batch = rotation(count)
+    batch["phi"][:] = phi = 4.0 * np.arange(count)
+    low, high = (244.0 + edge / 7.4 for edge in curled_film(phi))
+    batch["ymin"][:], batch["ymax"][:], batch["width"][:] = low, high, high - low
+    edge_on = np.abs(phi % 180.0 - 90.0) < 20.0
+    for name in ("xmin", "xmax", "ymin", "ymax"):
+        batch[name][edge_on] = np.nan
+    found = results(batch)
+    assert found["middle_ok"]
+    offset = [found["middle_y"], found["middle_z"]]
+    np.testing.assert_allclose(offset, truth, atol=5.0)  # the boxes' mean misses it by 8 um
+
+
+def test_order_repetition_and_merging_give_the_same_bits() -> None:
+    batch = rotation(150)
+    whole = results(batch)
+    shuffled = analysis()
+    order = np.random.default_rng(1).permutation(150)
+    for part in np.array_split(np.concatenate([order, order[:40]]), 7):
+        shuffled.update(batch.take(part))
+    merged = analysis()
+    for low, high in ((500, 512), (512, 576), (576, 650)):  # whole blocks of 64
+        piece = analysis()
+        piece.update(batch.take((batch.identities >= low) & (batch.identities < high)))
+        merged.merge(piece)
+    for other in (shuffled, merged):
+        found = other.result()
+        assert {k: repr(v) for k, v in found.items()} == {k: repr(v) for k, v in whole.items()}
+
+
+def test_rows_have_the_nine_fields_of_the_first_design() -> None:
+    batch = rotation(5)
+    rows = analysis().update(batch)
+    nine = [
+        "image_num",
+        "tipX",
+        "tipY",
+        "bboxMinX",
+        "bboxMaxX",
+        "bboxMinY",
+        "bboxMaxY",
+        "loop_width",
+        "loop_type",
+    ]
+    assert [name_of(column) for column in COLUMNS][:9] == nine
+    np.testing.assert_array_equal(rows["image_num"], np.arange(5))
+    np.testing.assert_allclose(rows["bboxMaxX"], batch["xmax"], rtol=1e-6)
+    np.testing.assert_allclose(rows["bboxMinY"], batch["ymin"], rtol=1e-6)
+    assert set(rows["loop_type"]) == {KINDS.index("nylon")}
+
+
+def test_pictures_are_sorted_by_what_they_are_good_for() -> None:
+    batch = rotation(8)
+    batch["phi"][0] = np.nan
+    batch["tip_x"][1] = 703.0
+    batch["clipped"][1] = True
+    batch["tip_in_view"][2] = False
+    batch["tip_x"][2] = batch["tip_y"][2] = np.nan
+    batch["kind"][3] = KINDS.index("none")
+    batch["tip_in_view"][3] = False
+    batch["flat"][4] = True
+    states = analysis().update(batch)["state"]
+    assert states.tolist() == [NO_ANGLE, CLIPPED, NOT_IN_VIEW, NOTHING, FLAT, OK, OK, OK]
+
+
+def test_pictures_without_an_angle_do_not_count_for_the_fit() -> None:
+    plain = rotation()
+    before = rotation(phi=np.nan, tip_y=10.0)  # the sample elsewhere, before the spindle turned
+    before = Batch(before.identities - 100, before.times - 9.0, before.data)
+    found = analysis()
+    found.update(before)
+    found.update(plain)
+    result = found.result()
+    assert result["tip_y"] == results(plain)["tip_y"]
+    assert (result["n_no_angle"], result["n_turned"]) == (60, 60)
+
+
+def test_the_same_picture_again_and_again_is_a_frozen_camera() -> None:
+    one = rotation()
+    frozen = {
+        name: values[7] for name, values in one.data.items() if name not in ("phi", "image_num")
+    }
+    assert results(rotation(**frozen))["frozen"]
+    assert not results(rotation(**frozen, phi=np.nan))["frozen"]  # the spindle did not turn
+
+
+def test_the_last_picture_is_seen_from_the_beam() -> None:
+    batch = rotation()
+    last = results(batch)
+    phi = np.deg2rad(batch["phi"][-1])
+    across = TIP[1] * np.cos(phi) - TIP[2] * np.sin(phi)
+    assert last["last_across"] == pytest.approx(across, abs=8.0)  # 0.3 px of noise, 3 sigma
+    assert last["last_along"] == pytest.approx(TIP[0], abs=8.0)
+    assert last["last_box_length"] == pytest.approx(LENGTH, abs=1.0)
+    assert last["last_time"] == batch.times[-1]
+
+
+def test_nothing_at_all_is_said_plainly() -> None:
+    found = analysis().result()
+    assert not found["ok"]
+    assert found["reason"] == "no frames"
+    assert np.isnan(found["tip_y"])
+
+
+def test_it_goes_by_name_with_its_parameters() -> None:
+    made = make_analysis("loop_rotation", {"calibration": as_json(CALIBRATION), "delay_s": 0.1})
+    made.update(rotation())
+    found = made.result()
+    assert found["delay"] == 0.1
+    assert np.isnan(found["delay_sigma"])
+    assert made.fresh().parameters == made.parameters

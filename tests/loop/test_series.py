@@ -1,0 +1,260 @@
+"""A series: votes, frames that must not count, angles by time, what is said of a sample."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.rotations import Rotation, ellipse_width
+
+from skywright.errors import DataError
+from skywright.loop.centering import Reason
+from skywright.loop.detect import find_loop
+from skywright.loop.geometry import View
+from skywright.loop.series import (
+    Series,
+    cut_by_frame,
+    duplicates,
+    fit_series,
+    from_detections,
+    from_tips,
+    join,
+    vote,
+    whole_heads,
+)
+from skywright.loop.timing import Trace, angles_at, fit_delay
+
+SWEEP = np.arange(90) * 2.0 + 1.0
+VIEW = View()
+
+
+def seen(truth: Rotation, phi: np.ndarray, rng: np.random.Generator, face: float = 40.0) -> Series:
+    """What a detector says of a flat loop 60 px long and 40 wide."""
+    n = len(phi)
+    tips = truth.tips(phi) + rng.normal(0, 0.5, (n, 2))
+    width = ellipse_width(phi, face, 40.0, 6.0) + rng.normal(0, 0.5, n)
+    box = np.column_stack(
+        [tips[:, 0] - 60, tips[:, 1] - width / 2, tips[:, 0], tips[:, 1] + width / 2]
+    )
+    return replace(
+        from_tips(phi, tips),
+        bbox_px=box,
+        width_px=width,
+        kind=np.full(n, "nylon", dtype="U8"),
+        side=np.full(n, "left", dtype="U8"),
+        score=np.full(n, 0.9),
+    )
+
+
+def changed(series: Series, where: slice | np.ndarray, **values: object) -> Series:
+    fields = {}
+    for name, value in values.items():
+        column = getattr(series, name).copy()
+        column[where] = value
+        fields[name] = column
+    return replace(series, **fields)
+
+
+@pytest.fixture
+def truth() -> Rotation:
+    return Rotation()
+
+
+@pytest.fixture
+def series(truth: Rotation) -> Series:
+    return seen(truth, SWEEP, np.random.default_rng(0))
+
+
+def test_tip_middle_face_and_class(series: Series, truth: Rotation) -> None:
+    fit = fit_series(series, VIEW)
+    assert fit.ok, fit.why
+    assert fit.tip.offset_um == pytest.approx(truth.offset_um, abs=4.0)
+    # Beyond statistics the tip has the error that all pictures share.
+    assert fit.tip.sigma_um > 0.02 * 40 * 6.7
+    assert fit.middle.ok
+    assert fit.middle.offset_um[0] == pytest.approx(truth.x - 30 * 6.7, abs=4.0)
+    assert fit.face.face_on_deg == pytest.approx(40.0, abs=1.0)
+    assert (fit.kind, fit.view.side, fit.duplicates) == ("nylon", "left", 0)
+
+
+def test_class_and_side_are_voted(series: Series) -> None:
+    # Edge-on a loop looks like a pin, and a reflection like a mount from the top.
+    edge_on = np.abs((SWEEP - 130.0 + 90) % 180 - 90) < 25
+    fit = fit_series(changed(series, edge_on, kind="pin"), VIEW)
+    assert (fit.ok, fit.kind) == (True, "nylon")
+    odd = changed(series, slice(0, 9), side="top", tip_px=(10.0, 10.0))
+    fit = fit_series(odd, View(side="right"))
+    assert fit.ok
+    assert fit.view.side == "left"
+    assert fit.dropped[:9].all()
+    assert fit_series(odd, VIEW, side="top").tip.n_given == 9
+
+
+def test_votes_weigh_scores() -> None:
+    labels = np.array(["pin", "pin", "nylon", ""])
+    assert vote(labels, np.array([0.1, 0.1, 0.9, 5.0])) == ("nylon", pytest.approx(0.9 / 1.1))
+    assert vote(np.array(["", ""]), np.ones(2)) == ("", 0.0)
+
+
+def test_clipped_arc_is_left_out_and_the_rest_fitted() -> None:
+    # 2 mm off the axis: out of the frame (480 rows) for part of the turn, held at its border.
+    truth = Rotation(x=0.0, y=1500.0, z=-1400.0, axis=260.0)
+    phi = np.arange(180) * 2.0
+    tips = truth.tips(phi)
+    outside = (tips[:, 1] < 0) | (tips[:, 1] > 479)
+    assert 0.2 < outside.mean() < 0.7
+    tips[:, 1] = np.clip(tips[:, 1], 0, 479)
+    series = from_tips(phi, tips)
+    assert (cut_by_frame(series, VIEW) == outside).all()
+    fit = fit_series(series, VIEW)
+    assert fit.ok, fit.why
+    assert fit.tip.offset_um == pytest.approx(truth.offset_um, abs=0.5)
+
+
+def test_a_silhouette_cut_by_the_frame_needs_more_room(truth: Rotation) -> None:
+    series = from_tips(SWEEP, np.full((90, 2), (300.0, 7.0)))
+    assert not cut_by_frame(series, VIEW).any()
+    assert cut_by_frame(changed(series, slice(None), clipped=True), VIEW).all()
+    # At its own border the pin enters; a tip there is not cut.
+    assert not cut_by_frame(from_tips([0.0], [[1.0, 200.0]]), VIEW).any()
+    assert cut_by_frame(from_tips([0.0], [[1.0, 200.0]]), View(side="right")).all()
+
+
+def test_repeated_frames_count_once(series: Series) -> None:
+    doubled = join([series, replace(series)])
+    assert duplicates(doubled).tolist() == [False] * 90 + [True] * 90
+    once, twice = fit_series(series, VIEW), fit_series(doubled, VIEW)
+    assert twice.duplicates == 90
+    assert twice.tip.offset_um == pytest.approx(once.tip.offset_um, abs=0.05)
+    assert twice.tip.sigma_um == pytest.approx(once.tip.sigma_um, rel=0.01)
+
+
+def test_edge_on_frames_without_detection(series: Series, truth: Rotation) -> None:
+    edge_on = np.abs((SWEEP - 130.0 + 90) % 180 - 90) < 20
+    blind = changed(series, edge_on, tip_px=np.nan, bbox_px=np.nan, width_px=np.nan, kind="none")
+    fit = fit_series(blind, VIEW)
+    assert fit.ok
+    assert fit.tip.offset_um == pytest.approx(truth.offset_um, abs=5.0)
+    assert fit.face.face_on_deg == pytest.approx(40.0, abs=2.0)
+
+
+def test_boxes_that_hold_stem_and_pin_too_are_not_heads(series: Series) -> None:
+    wrong = np.abs((SWEEP - 130.0 + 90) % 180 - 90) < 50
+    box = series.bbox_px.copy()
+    box[wrong, 0] = 0.0
+    bad = replace(series, bbox_px=box, width_px=np.where(wrong, 95.0, series.width_px))
+    assert (whole_heads(bad, VIEW) == ~wrong).all()
+    assert fit_series(bad, VIEW).face.why.startswith("widths cover")  # 80 deg are left
+    few = np.abs((SWEEP - 130.0 + 90) % 180 - 90) < 35
+    box = series.bbox_px.copy()
+    box[few, 0] = 0.0
+    bad = replace(series, bbox_px=box, width_px=np.where(few, 95.0, series.width_px))
+    assert fit_series(bad, VIEW).face.face_on_deg == pytest.approx(40.0, abs=3.0)
+
+
+def test_what_the_sample_keeps_from_being_known(series: Series) -> None:
+    everything = slice(None)
+    nothing = {"tip_px": np.nan, "bbox_px": np.nan, "width_px": np.nan}
+    lost = fit_series(changed(series, everything, kind="none", side="", **nothing), VIEW)
+    assert (lost.ok, lost.reason) == (False, Reason.NO_PIN)
+    assert "90 of 90" in lost.why
+    pin = fit_series(changed(series, everything, kind="pin"), VIEW)
+    assert pin.reason is Reason.NO_LOOP
+    assert pin.tip.ok  # the end of the pin is known all the same
+    assert not pin.face.ok
+    beyond = fit_series(changed(series, everything, beyond=True, clipped=True, **nothing), VIEW)
+    assert beyond.reason is Reason.NOT_IN_VIEW
+    assert "move the sample back" in beyond.why
+    part = fit_series(changed(series, slice(0, 60), beyond=True, **nothing), VIEW)
+    assert part.reason is Reason.SHORT_ARC
+    assert "past the far border in 60 of 90" in part.why
+    assert fit_series(from_tips([], np.empty((0, 2))), VIEW).reason is Reason.NO_FRAMES
+    assert fit_series(from_tips(SWEEP, np.full((90, 2), np.nan)), VIEW).reason is Reason.NOT_IN_VIEW
+
+
+def test_an_opaque_ball_has_a_place_but_no_face(series: Series, truth: Rotation) -> None:
+    fit = fit_series(replace(series, width_px=np.full(90, 35.0)), VIEW)
+    assert fit.ok
+    assert "no clear face" in fit.face.why
+
+
+def test_series_of_detections_of_pictures() -> None:
+    y, x = np.mgrid[0:240, 0:320]
+    truth = Rotation(x=(220 - 351.5) * 6.7, y=200.0, z=100.0, axis=120.0)
+    found = []
+    for column, row in truth.tips(SWEEP[::6]):
+        ring = np.abs(np.hypot(x - (column - 20), y - row) - 18) < 3
+        stem = (np.abs(y - row) < 3) & (x < column - 38)
+        pin = (np.abs(y - row) < 25) & (x < 70)
+        found.append(find_loop(np.where(ring | stem | pin, 60, 200).astype(np.uint8)))
+    fit = fit_series(from_detections(SWEEP[::6], found), replace(VIEW, width_px=320, height_px=240))
+    assert fit.ok, fit.why
+    assert fit.tip.offset_um[1:] == pytest.approx(truth.offset_um[1:], abs=6.7)
+    with pytest.raises(DataError, match="2 angles for 15 detections"):
+        from_detections([1.0, 2.0], found)
+    assert len(from_detections([], [])) == 0
+
+
+def trapezoid(time: np.ndarray, turn: float = 180.0, speed: float = 60.0) -> np.ndarray:
+    """There and back again with 0.5 s of acceleration and a rest of 1 s between."""
+    ramp = 0.5
+    whole = turn / speed + ramp
+
+    def sweep(t: np.ndarray) -> np.ndarray:
+        t = np.clip(t, 0, whole)
+        rising, falling = speed * t**2 / (2 * ramp), turn - speed * (whole - t) ** 2 / (2 * ramp)
+        return np.where(
+            t < ramp, rising, np.where(t > whole - ramp, falling, speed * (t - ramp / 2))
+        )
+
+    return np.where(time < whole + 1, sweep(time), turn - sweep(time - whole - 1))
+
+
+READINGS = np.arange(0, 9, 0.1)
+
+
+def test_angles_follow_acceleration_between_readings() -> None:
+    time = np.arange(0.1, 3.4, 1 / 30)
+    phi, known = angles_at(Trace(READINGS, trapezoid(READINGS)), time + 0.2, delay_s=0.2)
+    assert known.all()
+    assert np.abs(phi - trapezoid(time)).max() < 0.2  # straight lines are off by 0.15 in the ramps
+    assert np.abs(phi - trapezoid(time)).mean() < 0.02
+
+
+def test_angles_that_cannot_be_told_are_marked() -> None:
+    trace = Trace([0.0, 1.0, 2.0, 10.0, 11.0], [0.0, 5.0, 10.0, 90.0, 95.0])
+    phi, known = angles_at(trace, [-1.0, 0.5, 5.0, 10.5, 12.0])
+    assert known.tolist() == [False, True, False, True, False]
+    assert phi[[0, 4]] == pytest.approx([-5.0, 100.0])
+    with pytest.raises(DataError, match="1 different times"):
+        Trace([1.0, 1.0], [2.0, 3.0])
+    with pytest.raises(DataError, match="finite"):
+        Trace([1.0, 2.0], [2.0, np.nan])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_delay_of_the_camera_from_two_sweeps(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, delay = Rotation(), rng.uniform(0.06, 0.35)
+    time = np.arange(0.4, 8.0, 1 / 30)
+    tips = truth.tips(trapezoid(time - delay)) + rng.normal(0, 1, (len(time), 2))
+    tips[rng.random(len(time)) < 0.2] += 40
+    trace = Trace(READINGS, trapezoid(READINGS))
+    found = fit_delay(trace, time, tips, VIEW)
+    assert found.ok, found.why
+    assert found.delay_s == pytest.approx(delay, abs=4 * found.sigma_s + 0.002)
+    assert found.sigma_s < 0.01
+    # A wrong delay turns (y, z) about the axis; with the right one they are right.
+    phi, _ = angles_at(trace, time, found.delay_s)
+    assert fit_series(from_tips(phi, tips), VIEW).tip.offset_um == pytest.approx(
+        truth.offset_um, abs=6.0
+    )
+
+
+def test_one_speed_tells_no_delay() -> None:
+    time = np.arange(90) / 30.0
+    trace = Trace(READINGS, 60.0 * READINGS)
+    tips = Rotation().tips(60.0 * (time - 0.1))
+    found = fit_delay(trace, time, tips, VIEW)
+    assert not found.ok
+    assert "forward and one backward" in found.why
+    assert "8 are needed" in fit_delay(trace, time[:5], tips[:5], VIEW).why

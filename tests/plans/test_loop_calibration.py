@@ -1,0 +1,74 @@
+"""calibrate_camera over the twin: what it finds is what the twin's camera is."""
+
+from typing import Any
+
+import pytest
+from support.loop_plain import make_world
+from support.loop_session import Session
+
+from plans.loop_calibration import calibrate_camera
+from plans.loop_centering import center_loop
+from skywright.errors import ConfigError, DataError, HardwareError, SampleError
+from skywright.loop.calibration import load_calibrations
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        pytest.param({}, marks=pytest.mark.accuracy),
+        pytest.param({"side": "bottom"}, marks=pytest.mark.accuracy),
+        {"roll_deg": -1.5, "um_per_px_x": 3.3, "um_per_px_y": 3.7},
+    ],
+    ids=["left", "bottom", "rolled"],
+)
+def test_the_camera_is_calibrated_from_motion_alone(
+    session: Session, scene: dict[str, Any]
+) -> None:
+    world = make_world((150.0, 120.0, -90.0), **scene)
+    devices = session.mount(world, calibrated=False)
+    truth = world.calibration()
+    home = world.pose()
+    found = session.run(calibrate_camera(**devices, target_px=truth.target_px, zoom=2.0))
+    made = found.calibration
+    # A pixel is 0.1 .. 0.2 % of the grid; a blunt tip is found to 2 % of its 100 px of width.
+    assert made.um_per_px_x == pytest.approx(truth.um_per_px_x, rel=0.005)
+    assert made.um_per_px_y == pytest.approx(truth.um_per_px_y, rel=0.005)
+    assert made.axis_px == pytest.approx(truth.axis_px, abs=2.0)
+    assert made.roll_deg == pytest.approx(truth.roll_deg, abs=0.3)
+    assert made.delay_s == pytest.approx(truth.delay_s, abs=0.01)
+    assert made.side == truth.side
+    assert (made.width_px, made.height_px) == (704, 480)
+    assert load_calibrations(session.result.calibration.path) == [made]
+    now = world.pose()
+    assert (now.x_um, now.y_um, now.z_um) == pytest.approx((home.x_um, home.y_um, home.z_um))
+    assert len(found.uids) == 3
+    assert session.run(center_loop(**devices, zoom=2.0)).ok
+    with pytest.raises(ConfigError, match="outside the calibrated stops"):
+        list(center_loop(**devices, zoom=3.0))
+
+
+def test_without_a_tip_in_view_nothing_is_calibrated(session: Session) -> None:
+    devices = session.mount(make_world(kind="none"), calibrated=False)
+    with pytest.raises(SampleError, match="no tip is in view"):
+        session.run(calibrate_camera(**devices))
+    assert not session.result.calibration.path.exists()
+
+
+def test_without_light_nothing_is_calibrated(session: Session) -> None:
+    world = make_world()
+    world.light = lambda _: 0.0
+    with pytest.raises(HardwareError, match="flat image"):
+        session.run(calibrate_camera(**session.mount(world, calibrated=False)))
+
+
+def test_stages_that_run_backwards_are_found_out(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world()
+    devices = session.mount(world, calibrated=False)
+    sample = devices["goniometer"].sample
+    forward = sample.set
+    monkeypatch.setattr(sample, "set", lambda xyz: forward((-xyz[0], xyz[1], xyz[2])))
+    with pytest.raises(DataError, match="check the stage's sign"):
+        session.run(calibrate_camera(**devices))
+    assert world.pose().x_um == pytest.approx(0.0, abs=1e-6)

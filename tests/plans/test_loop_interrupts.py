@@ -1,0 +1,151 @@
+"""Pause, resume, abort, and devices that fail in the middle of a centering."""
+
+from collections.abc import Callable
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+import pytest
+from bluesky.utils import Msg, RunEngineInterrupted
+from support.loop_plain import make_world
+from support.loop_session import Session
+
+from plans.loop_centering import center_loop
+from plans.loop_face import face_angle, loop_raster_box, rotate_to_face_on
+from plans.loop_stubs import COLLECT_S
+from skywright.errors import ConfigError, HardwareError, SampleError
+
+
+def pausing(plan: Any, at: Callable[[Msg], bool]) -> Any:
+    """Pause once, before the first message that `at` picks."""
+    paused = False
+
+    def mutate(msg: Msg) -> Any:
+        nonlocal paused
+        if paused or not at(msg):
+            return None, None
+        paused = True
+
+        def with_pause() -> Any:
+            yield from bps.pause()
+            return (yield msg)
+
+        return with_pause(), None
+
+    return bpp.plan_mutator(plan, mutate)
+
+
+def in_the_turn() -> Callable[[Msg], bool]:
+    """Pick the fourth sleep of the first sweep."""
+    turns = 0
+
+    def at(msg: Msg) -> bool:
+        nonlocal turns
+        turns += msg.command == "sleep" and abs(msg.args[0] - COLLECT_S) < 0.01
+        return turns == 4
+
+    return at
+
+
+def in_the_move(msg: Msg) -> bool:
+    return msg.command == "set" and msg.obj.name == "gonio_sample"
+
+
+@pytest.mark.parametrize("where", [in_the_turn(), in_the_move], ids=["turn", "move"])
+def test_a_paused_centering_goes_on(session: Session, where: Callable[[Msg], bool]) -> None:
+    world = make_world()
+    devices = session.mount(world)
+    session.documents.clear()
+    with pytest.raises(RunEngineInterrupted):
+        session.engine(pausing(center_loop(**devices), where))
+    # The engine stops what it has set: the spindle, and with it the sweep.
+    assert devices["goniometer"].phi.stops >= 1
+    result = session.engine.resume().plan_result
+    assert result.ok, result.why
+    assert np.hypot(*world.offset_um()[1:]) < 10.0
+    assert {stop["exit_status"] for stop in session.stops()} == {"success"}
+
+
+@pytest.mark.parametrize("end", ["abort", "stop", "halt"])
+def test_an_ended_centering_leaves_everything_stopped(session: Session, end: str) -> None:
+    world = make_world()
+    devices = session.mount(world)
+    session.documents.clear()
+    with pytest.raises(RunEngineInterrupted):
+        session.engine(pausing(center_loop(**devices), in_the_turn()))
+    getattr(session.engine, end)()
+    gonio, camera = devices["goniometer"], devices["camera"]
+    if end != "halt":  # which skips the plan's clean-up, and says so
+        assert gonio.oscillation.stops >= 1
+        assert gonio.sample.stops >= 1
+    assert gonio.phi.stops >= 1
+    assert np.isinf(camera._next)  # unstaged: no picture any more
+    assert len(session.stops()) == 1
+    if end == "halt":  # even so the session goes on with the next sample
+        assert session.run(center_loop(**session.mount(make_world()))).ok
+
+
+def test_a_plan_that_raises_leaves_everything_stopped(session: Session) -> None:
+    devices = session.mount(make_world())
+    gonio = devices["goniometer"]
+    gonio.oscillation.fault = HardwareError("gonio_phi: stands still at 20 for 3.0 s; stopped")
+    with pytest.raises(HardwareError, match="stands still"):
+        session.run(center_loop(**devices))
+    assert gonio.oscillation.stops >= 1
+    assert gonio.phi.stops >= 1
+    assert gonio.sample.targets == []
+    stop = session.stops()[-1]
+    assert stop["exit_status"] == "fail"
+    assert "stands still" in stop["reason"]
+
+
+def test_a_camera_that_is_lost_in_the_turn_ends_the_centering(session: Session) -> None:
+    world = make_world()
+    devices = session.mount(world)
+    lost = HardwareError("axis: lost the IOC at TWIN: during a recording")
+    began = world.now
+    devices["camera"].fault = lambda: lost if world.now > began + 1.5 else None
+    with pytest.raises(HardwareError, match="lost the IOC"):
+        session.run(center_loop(**devices))
+    assert devices["goniometer"].oscillation.stops >= 1
+    assert "lost the IOC" in session.stops()[-1]["reason"]
+
+
+# ---- what follows a centering
+
+
+def test_the_short_way_to_the_face() -> None:
+    assert face_angle(10.0, 0.0) == 10.0
+    assert face_angle(170.0, 0.0) == -10.0
+    assert face_angle(10.0, 725.0) == 730.0
+    assert face_angle(10.0, 0.0, edge=True) == pytest.approx(-80.0)
+
+
+def test_rotate_to_face_on(session: Session) -> None:
+    world = make_world(phi_deg=350.0)
+    devices = session.mount(world)
+    assert session.run(rotate_to_face_on(devices["goniometer"], 15.0)) == pytest.approx(375.0)
+    assert world.pose().phi_deg == pytest.approx(375.0)
+    with pytest.raises(ConfigError, match="no clear face"):
+        list(rotate_to_face_on(devices["goniometer"], float("nan")))
+
+
+def test_the_raster_box_covers_the_loop(session: Session) -> None:
+    world = make_world((210.0, 4.0, -3.0), face_on_deg=70.0, drop_um=100.0)
+    devices = session.mount(world)
+    box = session.run(
+        loop_raster_box(**devices, face_on_deg=70.0, thickness_um=100.0, margin_um=0.0)
+    )
+    mount = world.scene.mount
+    # Blur and pixels of 7 um at both ends, and the neck.
+    assert box.width_um == pytest.approx(mount.loop_width_um, abs=30.0)
+    assert box.length_um == pytest.approx(mount.loop_length_um, rel=0.2)
+    assert box.n_across == np.ceil(box.width_um / 20.0)
+    assert abs(box.across_um) < 20.0
+
+
+def test_no_raster_over_an_empty_holder(session: Session) -> None:
+    devices = session.mount(make_world(kind="none"))
+    with pytest.raises(SampleError, match="no loop is seen"):
+        session.run(loop_raster_box(**devices, face_on_deg=0.0))

@@ -1,0 +1,193 @@
+"""The picture plans, by their messages, with cameras that are no hardware."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from bluesky import RunEngine
+from bluesky.protocols import StreamAsset
+from bluesky.simulators import RunEngineSimulator, assert_message_and_return_remaining
+from bluesky.utils import RunEngineInterrupted
+from event_model import StreamRange, compose_stream_resource
+from ophyd.sim import NullStatus
+
+from plans.pictures import take_pictures, watch_camera
+
+
+class FakeCamera:
+    """A camera by protocol only."""
+
+    name = "fake"
+    parent = None
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.told = 0
+        self.calls: list[str] = []
+        self.flying = False
+        self.bundle: Any = None
+
+    def stage(self) -> list[Any]:
+        self.calls.append("stage")
+        return [self]
+
+    def unstage(self) -> list[Any]:
+        self.calls.append("unstage")
+        return [self]
+
+    def trigger(self) -> NullStatus:
+        self.rows += 1
+        return NullStatus()
+
+    def kickoff(self) -> NullStatus:
+        self.calls.append("kickoff")
+        self.flying = True
+        return NullStatus()
+
+    def complete(self) -> NullStatus:
+        self.calls.append("complete")
+        self.flying = False
+        return NullStatus()
+
+    def read(self) -> dict[str, Any]:
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        return self.describe_collect()
+
+    def describe_collect(self) -> dict[str, Any]:
+        return {
+            "fake_image": {
+                "source": "sim",
+                "dtype": "array",
+                "shape": [4, 5],
+                "dtype_numpy": "|u1",
+                "external": "STREAM:",
+            }
+        }
+
+    def get_index(self) -> int:
+        return self.rows
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
+        if self.flying:
+            self.rows += 3
+        if self.rows == self.told:
+            return
+        if self.bundle is None:
+            self.bundle = compose_stream_resource(
+                mimetype="application/x-hdf5",
+                uri="file://localhost/x.h5",
+                data_key="fake_image",
+                parameters={"dataset": "/entry/data/data", "chunk_shape": [1, 4, 5]},
+            )
+            yield "stream_resource", self.bundle.stream_resource_doc
+        indices = StreamRange(start=self.told, stop=self.rows)
+        yield "stream_datum", self.bundle.compose_stream_datum(indices)
+        self.told = self.rows
+
+
+def run(RE: RunEngine, plan: Any) -> tuple[Any, list[tuple[str, dict[str, Any]]]]:
+    documents: list[tuple[str, dict[str, Any]]] = []
+    result: Any = RE(plan, lambda *pair: documents.append(pair))
+    return result, documents
+
+
+def test_take_pictures_step_by_step(RE: RunEngine) -> None:
+    camera = FakeCamera()
+    result, documents = run(RE, take_pictures(camera, 3, md={"purpose": "look"}))
+    start, stop = documents[0][1], documents[-1][1]
+    assert result.plan_result == start["uid"] == result.run_start_uids[0]
+    assert (start["plan_name"], start["purpose"]) == ("take_pictures", "look")
+    assert (start["num_points"], start["detectors"]) == (3, ["fake"])
+    assert stop["num_events"] == {"primary": 3}
+    assert camera.calls == ["stage", "unstage"]
+
+
+def test_watch_camera_flies(RE: RunEngine) -> None:
+    camera = FakeCamera()
+    result, documents = run(RE, watch_camera(camera, 0.6))
+    start, stop = documents[0][1], documents[-1][1]
+    assert result.plan_result == start["uid"]
+    assert start["plan_args"] == {"camera": "fake", "seconds": 0.6}
+    assert stop["num_events"] == {"primary": camera.rows}
+    assert camera.rows == 9
+    assert camera.calls == ["stage", "kickoff", "complete", "unstage"]
+
+
+def test_watching_goes_on_after_a_pause(RE: RunEngine) -> None:
+    camera = FakeCamera()
+    told = 0
+
+    def pause_once(name: str, doc: dict[str, Any]) -> None:
+        nonlocal told
+        told += name == "stream_datum"
+        if told == 2 and name == "stream_datum":
+            threading.Thread(target=RE.request_pause).start()
+
+    RE.subscribe(pause_once)
+    with pytest.raises(RunEngineInterrupted):
+        RE(watch_camera(camera, 1.0))
+    result: Any = RE.resume()
+    assert result.exit_status == "success"
+    assert camera.calls == ["stage", "kickoff", "complete", "unstage"]
+    assert camera.told == camera.rows
+
+
+def test_messages_of_take_pictures() -> None:
+    messages = RunEngineSimulator().simulate_plan(take_pictures(FakeCamera(), 2))
+    rest = messages
+    for command in ("stage", "open_run"):
+        rest = assert_message_and_return_remaining(rest, lambda m, c=command: m.command == c)
+    for _ in range(2):
+        for command in ("checkpoint", "trigger", "wait", "create", "read", "save"):
+            rest = assert_message_and_return_remaining(rest, lambda m, c=command: m.command == c)
+    for command in ("close_run", "unstage"):
+        rest = assert_message_and_return_remaining(rest, lambda m, c=command: m.command == c)
+
+
+def test_camera_is_stopped_and_unstaged_when_the_plan_fails(RE: RunEngine) -> None:
+    camera = FakeCamera()
+
+    def broken(index: int | None = None) -> Iterator[StreamAsset]:
+        raise OSError("no disk")
+        yield
+
+    camera.collect_asset_docs = broken  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="no disk"):
+        RE(watch_camera(camera, 1.0))
+    assert camera.calls == ["stage", "kickoff", "unstage"]
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, "3", None, True])
+def test_number_is_checked_before_anything_moves(n: Any) -> None:
+    with pytest.raises(ValueError, match=r"take_pictures: n = .*, expected a whole number"):
+        next(take_pictures(FakeCamera(), n))
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, 1e9, float("nan"), "1", None])
+def test_time_is_checked_before_anything_moves(seconds: Any) -> None:
+    with pytest.raises(ValueError, match=r"watch_camera: seconds = .*, expected more than 0"):
+        next(watch_camera(FakeCamera(), seconds))
+
+
+@pytest.mark.parametrize("camera", ["axis", None, object()])
+def test_camera_is_checked_before_anything_moves(camera: Any) -> None:
+    with pytest.raises(TypeError, match="is no camera for this plan"):
+        next(take_pictures(camera, 1))
+    with pytest.raises(TypeError, match="is no camera for this plan"):
+        next(watch_camera(camera, 1.0))
+
+
+def test_queue_server_accepts_the_plans() -> None:
+    from bluesky_queueserver.manager.profile_ops import existing_plans_and_devices_from_nspace
+
+    plans, *_ = existing_plans_and_devices_from_nspace(
+        nspace={"take_pictures": take_pictures, "watch_camera": watch_camera}
+    )
+    kinds = {name: plan["parameters"][0] for name, plan in plans.items()}
+    assert kinds["take_pictures"]["annotation"] == {"type": "__READABLE__"}
+    assert kinds["watch_camera"]["annotation"] == {"type": "__FLYABLE__"}
+    for camera in kinds.values():  # a name submitted becomes the device
+        assert camera["convert_device_names"] is True

@@ -1,0 +1,474 @@
+"""The plans of the spectrometer, with devices that are no hardware."""
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky.plans import grid_scan
+from bluesky.protocols import StreamAsset
+from bluesky.utils import RunEngineInterrupted
+from event_model import StreamRange, compose_stream_resource
+from ophyd import Signal
+from ophyd.sim import NullStatus, SynAxis
+
+from plans.spectrum import (
+    acquire_spectra,
+    calibrate_energy_axis,
+    optimize_spectrum,
+    record_pulses,
+    scan_spectra,
+    take_background,
+)
+from plans.spectrum_search import Search, Seen, Verdict, propose
+from skywright.errors import ConfigError, DataError, HardwareError
+
+Documents = list[tuple[str, dict[str, Any]]]
+
+
+class FakeStream:
+    """A stream of rows; as a flyer, three pulses come between two reports."""
+
+    parent = None
+
+    def __init__(self, device: "FakePsss", key: str) -> None:
+        self.device, self.key = device, key
+        self.name = f"fake_{key}"
+        self.rows = self.told = 0
+        self.wanted = 0
+        self.flying = False
+        self.bundle: Any = None
+
+    def prepare(self, pulses: int) -> NullStatus:
+        self.wanted = pulses
+        return NullStatus()
+
+    def kickoff(self) -> NullStatus:
+        self.device.calls.append("kickoff")
+        self.flying = True
+        return NullStatus()
+
+    def complete(self) -> NullStatus:
+        self.device.calls.append("complete")
+        self.flying = False
+        return NullStatus()
+
+    def describe_collect(self) -> dict[str, Any]:
+        key = {"source": "sim", "dtype": "array", "shape": [4], "dtype_numpy": "<f8"}
+        return {f"fake_{self.key}": {**key, "external": "STREAM:"}}
+
+    def get_index(self) -> int:
+        return self.rows
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
+        if self.flying:
+            self.device.trouble()
+            self.rows = min(self.rows + 3, self.wanted or 10**9)
+        if self.rows == self.told:
+            return
+        if self.bundle is None:
+            self.bundle = compose_stream_resource(
+                mimetype="application/x-hdf5",
+                uri="file://localhost/x.h5",
+                data_key=f"fake_{self.key}",
+                parameters={"dataset": "/x", "chunk_shape": [1, 4]},
+            )
+            yield "stream_resource", self.bundle.stream_resource_doc
+        rows = StreamRange(start=self.told, stop=self.rows)
+        yield "stream_datum", self.bundle.compose_stream_datum(rows)
+        self.told = self.rows
+
+
+class FakePart:
+    """Movable and Readable; keeps what it was set to."""
+
+    parent = None
+
+    def __init__(self, name: str, value: Any, calls: list[str]) -> None:
+        self.name, self.value, self.calls = name, value, calls
+        self.fails = False
+
+    def set(self, value: Any) -> NullStatus:
+        if self.fails:
+            raise HardwareError(f"{self.name}: no")
+        self.calls.append(f"{self.name}={value}")
+        self.value = value
+        return NullStatus()
+
+    def read(self) -> dict[str, Any]:
+        return {self.name: {"value": self.value, "timestamp": 0.0}}
+
+    def describe(self) -> dict[str, Any]:
+        shape = [len(self.value)] if isinstance(self.value, list | tuple) else []
+        return {
+            self.name: {"source": "sim", "dtype": "array" if shape else "number", "shape": shape}
+        }
+
+
+class FakePsss:
+    """A spectrometer by protocol only; what it sees is a function of a motor."""
+
+    parent = None
+    name = "fake"
+
+    def __init__(self, seen: Callable[[], tuple[float, float, float]] | None = None) -> None:
+        self.calls: list[str] = []
+        self.seen = seen or (lambda: (9000.0, 12.0, 1e6))
+        self.rng = np.random.default_rng(1)
+        self.noise = 0.02
+        self.trouble: Callable[[], None] = lambda: None
+        self.pulses, self.pictures = FakeStream(self, "pulses"), FakeStream(self, "pictures")
+        self.pulses_per_point = Signal(name="fake_pulses_per_point", value=1)
+        self.record_pictures = Signal(name="fake_record_pictures", value=0)
+        self.processing = FakePart("fake_processing", 0, self.calls)
+        self.energy_axis = FakePart("fake_energy_axis", [8980.0, 0.1], self.calls)
+        self.background_recorder = FakePart("fake_background", 0, self.calls)
+        self.values: dict[str, float] = {}
+
+    def stage(self) -> list[Any]:
+        self.calls.append("stage")
+        return [self]
+
+    def unstage(self) -> list[Any]:
+        self.calls.append("unstage")
+        return [self]
+
+    def trigger(self) -> NullStatus:
+        n = int(self.pulses_per_point.get())
+        self.pulses.rows += n
+        center, fwhm, intensity = self.seen()
+        self.values = {"fake_n_good": n if math.isfinite(center) else 0}
+        for name, value in (("center", center), ("fwhm", fwhm), ("intensity", intensity)):
+            pulses = value * (1.0 + self.noise * self.rng.standard_normal(max(n, 2)))
+            self.values[f"fake_mean_{name}"] = float(pulses.mean())
+            self.values[f"fake_{name}_scatter"] = float(pulses.std(ddof=1))
+        return NullStatus()
+
+    def read(self) -> dict[str, Any]:
+        return {key: {"value": value, "timestamp": 0.0} for key, value in self.values.items()}
+
+    def describe(self) -> dict[str, Any]:
+        key = {"source": "sim", "dtype": "number", "shape": []}
+        names = ("center", "fwhm", "intensity")
+        means = {f"fake_mean_{name}": key for name in names}
+        return {"fake_n_good": key, **means, **{f"fake_{name}_scatter": key for name in names}}
+
+
+def run(RE: RunEngine, plan: Any) -> tuple[Any, Documents]:
+    documents: Documents = []
+    result: Any = RE(plan, lambda *pair: documents.append(pair))
+    return result.plan_result, documents
+
+
+# ---- acquire
+
+
+def test_acquire_a_number_of_pulses(RE: RunEngine) -> None:
+    psss = FakePsss()
+    uid, documents = run(RE, acquire_spectra(psss, 7, md={"sample": "s1"}))
+    start, stop = documents[0][1], documents[-1][1]
+    assert (uid, start["sample"]) == (start["uid"], "s1")
+    assert start["plan_args"] == {"psss": "fake", "n": 7}
+    assert stop["num_events"] == {"primary": 7}
+    assert psss.pulses.wanted == 7
+    assert psss.calls == ["stage", "kickoff", "complete", "unstage"]
+
+
+def test_acquire_for_a_time(RE: RunEngine) -> None:
+    psss = FakePsss()
+    _, documents = run(RE, acquire_spectra(psss, seconds=0.6))
+    assert documents[0][1]["plan_args"] == {"psss": "fake", "seconds": 0.6}
+    assert documents[-1][1]["num_events"] == {"primary": 9}
+    assert psss.pulses.wanted == 0
+
+
+def test_acquisition_goes_on_after_a_pause(RE: RunEngine) -> None:
+    psss = FakePsss()
+    told = 0
+
+    def pause_once(name: str, doc: dict[str, Any]) -> None:
+        nonlocal told
+        told += name == "stream_datum"
+        if told == 2 and name == "stream_datum":
+            threading.Thread(target=RE.request_pause).start()
+
+    RE.subscribe(pause_once)
+    with pytest.raises(RunEngineInterrupted):
+        RE(acquire_spectra(psss, 15))
+    result: Any = RE.resume()
+    assert result.exit_status == "success"
+    assert psss.pulses.told == 15
+    assert psss.calls == ["stage", "kickoff", "complete", "unstage"]
+
+
+def test_trouble_ends_the_run_with_its_reason(RE: RunEngine) -> None:
+    psss = FakePsss()
+
+    def trouble() -> None:
+        raise HardwareError("fake: no pulse for 4 s")
+
+    psss.trouble = trouble
+    documents: Documents = []
+    with pytest.raises(HardwareError, match="no pulse for 4 s"):
+        RE(acquire_spectra(psss, 7), lambda *pair: documents.append(pair))
+    assert documents[-1][1]["exit_status"] == "fail"
+    assert "no pulse for 4 s" in documents[-1][1]["reason"]
+    assert psss.calls[-1] == "unstage"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "either n"),
+        ({"n": 3, "seconds": 1.0}, "either n"),
+        ({"n": 0}, "n = 0, expected a whole number"),
+        ({"n": True}, "n = True"),
+        ({"n": 2.5}, "n = 2.5"),
+        ({"seconds": 0}, "seconds = 0, expected a finite number above 0"),
+        ({"seconds": math.nan}, "seconds = nan"),
+        ({"seconds": 1e6}, "at most 86400"),
+    ],
+)
+def test_acquire_checks_before_it_starts(arguments: dict[str, Any], words: str) -> None:
+    psss = FakePsss()
+    with pytest.raises(ConfigError, match=words):
+        list(acquire_spectra(psss, **arguments))
+    with pytest.raises(TypeError, match="does not fit this plan"):
+        list(acquire_spectra(SynAxis(name="motor"), 1))
+    assert psss.calls == []
+
+
+# ---- background
+
+
+def test_background_closes_and_opens_the_shutter(RE: RunEngine) -> None:
+    psss = FakePsss()
+    shutter = FakePart("shutter", 1, psss.calls)
+    background, documents = run(RE, take_background(psss, 30, shutter=shutter, settle_s=0.0))
+    assert psss.calls == [
+        *("shutter=0", "fake_processing=1", "fake_background=30"),
+        *("fake_processing=0", "shutter=1"),
+    ]
+    assert (background.pulses, background.uid) == (30, documents[0][1]["uid"])
+
+
+def test_background_that_fails_leaves_all_as_it_was(RE: RunEngine) -> None:
+    psss = FakePsss()
+    shutter = FakePart("shutter", 1, psss.calls)
+    psss.background_recorder.fails = True
+    with pytest.raises(HardwareError, match="fake_background: no"):
+        run(RE, take_background(psss, 30, shutter=shutter, settle_s=0.0))
+    assert (shutter.value, psss.processing.value) == (1, 0)
+    with pytest.raises(ConfigError, match="n = 20000"):
+        list(take_background(psss, 20_000))
+    with pytest.raises(TypeError, match="is no shutter"):
+        list(take_background(psss, 20, shutter=3))
+
+
+# ---- scan
+
+
+def test_scan_has_an_event_a_position_and_a_row_a_pulse(RE: RunEngine) -> None:
+    psss, motor = FakePsss(), SynAxis(name="motor")
+    uid, documents = run(RE, scan_spectra(psss, motor, -1.0, 1.0, 5, pulses=4))
+    start, stop = documents[0][1], documents[-1][1]
+    assert (uid, start["motors"], start["num_points"]) == (start["uid"], ["motor"], 5)
+    assert stop["num_events"] == {"primary": 5, "pulses": 20}
+    places = [doc["data"]["motor"] for name, doc in documents if name == "event"]
+    assert places == [-1.0, -0.5, 0.0, 0.5, 1.0]
+    assert psss.pulses_per_point.get() == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"num": 0}, {"start": math.inf}, {"stop": "2"}, {"pulses": 0}, {"num": 1.5}]
+)
+def test_scan_checks_before_it_moves(change: dict[str, Any]) -> None:
+    motor = FakePart("motor", 0.0, [])
+    arguments: dict[str, Any] = {"start": 0.0, "stop": 1.0, "num": 3, **change}
+    with pytest.raises(ConfigError, match=f"scan_spectra: {next(iter(change))} = "):
+        list(scan_spectra(FakePsss(), motor, **arguments))
+    assert motor.calls == []
+
+
+def test_plans_of_bluesky_tell_of_the_pulses_too(RE: RunEngine) -> None:
+    psss, motor = FakePsss(), SynAxis(name="motor")
+    psss.pulses_per_point.put(3)
+    plan = record_pulses(grid_scan([psss], motor, 0.0, 1.0, 4), psss)
+    uid, documents = run(RE, plan)
+    assert uid == documents[0][1]["uid"]
+    assert documents[-1][1]["num_events"] == {"primary": 4, "pulses": 12}
+
+
+# ---- calibration
+
+
+def test_axis_from_known_lines(RE: RunEngine) -> None:
+    psss = FakePsss()
+    found, documents = run(RE, calibrate_energy_axis(psss, [8990.0, 9010.0], [100, 300]))
+    assert found.coefficients == pytest.approx((8980.0, 0.1))
+    assert psss.energy_axis.value == pytest.approx((8980.0, 0.1))
+    assert found.rms_ev == 0.0
+    (event,) = (doc for name, doc in documents if name == "event")
+    assert event["data"]["fake_energy_axis"] == pytest.approx((8980.0, 0.1))
+    assert found.uid == documents[0][1]["uid"]
+
+
+def test_axis_by_a_monochromator(RE: RunEngine) -> None:
+    mono = SynAxis(name="mono", value=8995.0)
+    psss = FakePsss(lambda: ((mono.position - 8970.0) / 0.05, 3.0, 1e6))
+    psss.noise = 1e-5
+    energies = [8980.0, 8990.0, 9000.0, 9010.0]
+    found, documents = run(RE, calibrate_energy_axis(psss, energies, monochromator=mono))
+    assert found.coefficients == pytest.approx((8970.0, 0.05), rel=1e-4)
+    assert found.rms_ev < 0.01
+    assert "fake_energy_axis=()" in psss.calls  # measured in pixels
+    assert psss.energy_axis.value == found.coefficients
+    assert mono.position == 8995.0
+    assert documents[-1][1]["num_events"]["primary"] == 4
+
+
+def test_axis_is_kept_when_no_spectrum_is_found(RE: RunEngine) -> None:
+    mono = SynAxis(name="mono", value=8995.0)
+    psss = FakePsss(lambda: (math.nan, math.nan, math.nan))
+    with pytest.raises(DataError, match="only 0 energies gave a spectrum"):
+        run(RE, calibrate_energy_axis(psss, [8990.0, 9000.0], monochromator=mono))
+    assert list(psss.energy_axis.value) == [8980.0, 0.1]
+    assert mono.position == 8995.0
+    assert psss.pulses_per_point.get() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"energies_ev": [9000.0, 9010.0]}, "either columns"),
+        ({"energies_ev": [9000.0], "columns": [1]}, "at least 2 different"),
+        ({"energies_ev": [9000.0, 9000.0], "columns": [1, 2]}, "at least 2 different"),
+        ({"energies_ev": [9000.0, 9010.0], "columns": [1]}, "expected 2 different"),
+        ({"energies_ev": [9000.0, 9010.0], "columns": [1, 1]}, "expected 2 different"),
+        ({"energies_ev": [9000.0, -1.0], "columns": [1, 2]}, "energies_ev = -1.0"),
+        ({"energies_ev": [9000.0, 9010.0], "columns": [1, 2], "degree": 4}, "degree = 4"),
+    ],
+)
+def test_calibration_checks_before_it_starts(arguments: dict[str, Any], words: str) -> None:
+    psss = FakePsss()
+    with pytest.raises(ConfigError, match=words):
+        list(calibrate_energy_axis(psss, **arguments))
+    assert psss.calls == []
+
+
+# ---- optimization
+
+
+def test_narrowest_is_found_and_the_motor_stands_there(RE: RunEngine) -> None:
+    motor = SynAxis(name="motor", value=0.5)
+    psss = FakePsss(lambda: (9000.0, math.hypot(8.0, 3.0 * (motor.position - 1.3)), 1e6))
+    plan = optimize_spectrum(psss, motor, -2.0, 4.0, pulses=50, tolerance=0.1)
+    found, documents = run(RE, plan)
+    assert (found.ok, found.why) == (True, "")
+    assert found.position == pytest.approx(1.3, abs=0.3)
+    assert found.position_sigma <= 0.1
+    assert found.value == pytest.approx(8.0, abs=3 * found.value_sigma + 0.05)
+    assert motor.position == found.position
+    assert documents[-1][1]["num_events"]["primary"] == found.points + 1
+    assert psss.pulses_per_point.get() == 1
+    assert found.uid == documents[0][1]["uid"]
+
+
+def test_brightest_is_found(RE: RunEngine) -> None:
+    motor = SynAxis(name="motor")
+    psss = FakePsss(lambda: (9000.0, 12.0, 1e6 * math.exp(-0.5 * (motor.position / 2 + 0.4) ** 2)))
+    plan = optimize_spectrum(psss, motor, -4.0, 3.0, objective="intensity", pulses=50)
+    found, _ = run(RE, plan)
+    assert found.ok
+    assert found.position == pytest.approx(-0.8, abs=0.4)
+
+
+@pytest.mark.parametrize(
+    ("seen", "why"),
+    [
+        (lambda x: (9000.0, 12.0, 1e6), "no optimum to be seen"),
+        (lambda x: (9000.0, 12.0 + x, 1e6), "the best point is at the lower limit, -2"),
+        (lambda x: (9000.0, 12.0 - x, 1e6), "the best point is at the upper limit, 4"),
+        (lambda x: (math.nan,) * 3, "only 0 of 7 points have spectra"),
+    ],
+)
+def test_it_says_why_there_is_no_optimum_and_goes_back(
+    RE: RunEngine, seen: Callable[[float], Any], why: str
+) -> None:
+    motor = SynAxis(name="motor", value=0.5)
+    found, documents = run(
+        RE, optimize_spectrum(FakePsss(lambda: seen(motor.position)), motor, -2.0, 4.0)
+    )
+    assert not found.ok
+    assert why in found.why
+    assert motor.position == 0.5
+    assert documents[-1][1]["exit_status"] == "success"
+
+
+def test_abort_brings_the_motor_back(RE: RunEngine) -> None:
+    motor, psss = SynAxis(name="motor", value=0.5), FakePsss()
+
+    def pause_at_third(name: str, doc: dict[str, Any]) -> None:
+        if name == "event" and doc["seq_num"] == 3:
+            threading.Thread(target=RE.request_pause).start()
+
+    RE.subscribe(pause_at_third)
+    with pytest.raises(RunEngineInterrupted):
+        RE(optimize_spectrum(psss, motor, -2.0, 4.0))
+    RE.abort("enough")
+    assert motor.position == 0.5
+    assert psss.pulses_per_point.get() == 1
+    assert psss.calls[-1] == "unstage"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"low": 4.0}, {"objective": "color"}, {"num": 4}, {"tolerance": 0.0}, {"max_points": 3}],
+)
+def test_optimization_checks_before_it_moves(change: dict[str, Any]) -> None:
+    motor = FakePart("motor", 0.0, [])
+    arguments: dict[str, Any] = {"low": -2.0, "high": 4.0, **change}
+    with pytest.raises(ConfigError, match=f"optimize_spectrum: {next(iter(change))} = "):
+        list(optimize_spectrum(FakePsss(), motor, **arguments))
+    assert motor.calls == []
+
+
+def test_search_never_leaves_its_limits_and_ends() -> None:
+    """Of 300 curves, with any noise: it ends in time, and where it is sure it is right."""
+    rng = np.random.default_rng(2)
+    pulls = []
+    for _ in range(300):
+        best, width = rng.uniform(-3.0, 3.0), rng.uniform(0.5, 4.0)
+        noise = 10.0 ** rng.uniform(-4, -0.5)
+        search = Search(-2.0, 2.0, 7, 0.05, 25, maximum=bool(rng.integers(2)))
+        sign = 1.0 if search.maximum else -1.0
+        seen: list[Seen] = []
+        while not isinstance(step := propose(search, seen), Verdict):
+            assert search.low <= step <= search.high
+            assert len(seen) < search.max_points
+            height = sign * math.exp(-0.5 * ((step - best) / width) ** 2)
+            seen.append(Seen(step, height + noise * rng.standard_normal(), noise))
+        if not step.why:
+            assert step.sigma <= search.tolerance
+            pulls.append(step.position - best)
+    assert len(pulls) > 60
+    assert np.mean(np.abs(pulls) < 4 * 0.05) > 0.95
+
+
+def test_queue_server_accepts_the_plans() -> None:
+    from bluesky_queueserver.manager.profile_ops import existing_plans_and_devices_from_nspace
+
+    nspace = {
+        plan.__name__: plan
+        for plan in (
+            *(acquire_spectra, take_background, calibrate_energy_axis),
+            *(scan_spectra, optimize_spectrum),
+        )
+    }
+    plans, *_ = existing_plans_and_devices_from_nspace(nspace=nspace)
+    assert plans.keys() == nspace.keys()
+    for plan in plans.values():
+        assert plan["parameters"][0]["convert_device_names"] is True

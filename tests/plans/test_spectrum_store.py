@@ -1,0 +1,89 @@
+"""An acquisition over Channel Access into tiled: rows, live analysis, the same numbers again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from ioc_process import running_ioc
+from store.stack import Stack, running_stack
+
+from devices.psss import Psss
+from plans.spectrum import acquire_spectra
+from skywright.callbacks.journal import Journal
+from skywright.callbacks.live import LiveAnalysis
+from skywright.store.client import RAW
+from skywright.store.lookup import derived_runs
+from skywright.store.pulses import pulses_between
+from skywright.store.reprocess import reprocess, wait_until_stored
+from skywright.store.show import view_run
+
+WIDTH, PULSES = 320, 150
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("store")) as running:
+        yield running
+
+
+def test_every_pulse_is_in_tiled_and_analyzed_alike(RE: RunEngine, stack: Stack) -> None:
+    store = stack.directory
+    live = LiveAnalysis("psss_spectra", {}, journal=stack.journals, assets=store / "assets")
+    try:
+        with running_ioc("iocs.psss", "--size", f"{WIDTH}x240", "--seed", "2") as ioc:
+            psss = Psss(ioc.prefix, assets=store / "assets", name="psss")
+            psss.wait_for_connection(timeout=60)
+            journal = Journal(stack.journals)
+            RE.subscribe(journal)
+            RE.subscribe(live)
+            live.wait_ready()
+            with stack.ingester():
+                uid = RE(acquire_spectra(psss, PULSES)).plan_result
+                done = live.wait(raw_uid=uid)
+                assert done.error == ""
+                stack.done(uid)
+                stack.done(done.derived_uid or "")
+                again = reprocess(stack.client()[RAW][uid], "psss_spectra", store=store)
+                wait_until_stored(stack.client(), again.derived_uid)
+            journal.close()
+    finally:
+        live.close()
+    raw = stack.client()[RAW][uid]
+    rows = {key: raw[f"primary/psss_{key}"].read() for key in ("pulse_id", "spectrum", "center")}
+    assert rows["spectrum"].shape == (PULSES, WIDTH)
+    assert (np.diff(rows["pulse_id"]) > 0).all()
+    runs = derived_runs(stack.client(), uid)
+    assert {run.metadata["start"]["uid"] for run in runs} == {done.derived_uid, again.derived_uid}
+    parameters = [run.metadata["start"]["analysis"]["parameters"] for run in runs]
+    assert parameters[0] == parameters[1]
+    assert (parameters[0]["columns"], parameters[0]["rows"]) == (WIDTH, 240)
+    assert parameters[0]["axis"] == pytest.approx([8980.0625, 40 / WIDTH])
+    results = [_last(run) for run in runs]
+    assert results[0].keys() == results[1].keys()
+    for key, value in results[0].items():
+        np.testing.assert_array_equal(value, results[1][key], err_msg=key)
+    assert results[0]["n_pulses"] == PULSES
+    # What the analysis finds in a stored spectrum is what the IOC found in the pulse.
+    columns = [run["pictures/center"].read() for run in runs]
+    np.testing.assert_array_equal(columns[0], columns[1])
+    np.testing.assert_allclose(columns[0], rows["center"], rtol=1e-6)
+    wanted = rows["pulse_id"][40:60]
+    found = pulses_between(raw, int(wanted[0]), int(wanted[-1]) + 1, ("spectrum", "center"))
+    assert found["pulse_id"].tolist() == wanted.tolist()
+    np.testing.assert_array_equal(found["spectrum"], rows["spectrum"][40:60])
+    assert len(pulses_between(raw, 0, 10)["pulse_id"]) == 0
+    view_run(stack.client(), raw)
+    assert raw.validate(fix_errors=False, raise_on_error=True)
+
+
+def _last(run: Any) -> dict[str, Any]:
+    """Return the last result of a derived run; arrays too."""
+    last = run["result"].read().isel(time=-1)
+    left_out = ("pictures", "update_number", "time", "seq_num")
+    return {
+        str(key): last[key].values
+        for key in last.data_vars
+        if not str(key).startswith("ts_") and key not in left_out
+    }

@@ -1,0 +1,34 @@
+"""Averages over the last pulses."""
+
+import numpy as np
+from support.psss_scripted import PICTURE, make_pulse
+
+from skywright.psss.averages import AverageSink
+from skywright.psss.counters import Counters
+from skywright.psss.processing import Workspace
+from skywright.psss.run import process_pulse
+from skywright.psss.settings import Settings
+
+
+def offer(sink: AverageSink, *images: object, number: int = 0) -> None:
+    for image in images:
+        pulse = make_pulse(1, image)
+        sink.offer(process_pulse(pulse, Workspace(), number, Settings(), Counters()))
+
+
+def test_means_over_the_last_pulses() -> None:
+    sink = AverageSink(pulses=3)
+    empty = sink.get()
+    assert empty.spectrum is None
+    assert np.isnan(empty.center)
+    offer(sink, PICTURE * 9, PICTURE, np.roll(PICTURE, 3, axis=1), None, PICTURE * 2)
+    means = sink.get()
+    assert means.pulses == 3  # the pulse without picture is not in the mean, nor is the first
+    expected = (PICTURE * 3 + np.roll(PICTURE, 3, axis=1)).sum(axis=0) / 3
+    np.testing.assert_allclose(means.spectrum, expected)
+    assert means.fits == 2  # of the last three pulses
+    assert 61 < means.center < 62
+    offer(sink, PICTURE, number=1)  # other settings: begun anew
+    assert sink.get().pulses == sink.get().fits == 1
+    sink.set_pulses(5)
+    assert sink.get().pulses == 0

@@ -1,0 +1,291 @@
+"""The owner of the pulses: order, starts and stops, settings, and pulses that are odd."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from support.psss_scripted import PICTURE, ROWS, TIME_NS, ScriptedSource, make_pulse, picture, until
+
+from skywright.errors import ConfigError, HardwareError
+from skywright.psss import processor as owner
+from skywright.psss.processing import FitStatus
+from skywright.psss.processor import Processor
+from skywright.psss.results import Result, background_applied
+
+
+@dataclass
+class Collector:
+    """A sink that keeps everything; refuses when it is told to."""
+
+    results: list[Result] = field(default_factory=list)
+    broken: bool = False
+
+    def offer(self, result: Result) -> None:
+        if self.broken:
+            raise OSError("the face is broken")
+        self.results.append(result)
+
+    @property
+    def pulse_ids(self) -> list[int]:
+        return [result.pulse.pulse_id for result in self.results]
+
+
+@pytest.fixture
+def source() -> ScriptedSource:
+    return ScriptedSource()
+
+
+@pytest.fixture
+def processor(source: ScriptedSource) -> Iterator[Processor]:
+    processor = Processor(source)
+    processor.sinks.append(Collector())
+    yield processor
+    source.start_gate.set()
+    processor.close()
+
+
+def seen(processor: Processor, count: int) -> list[Result]:
+    collector: Any = processor.sinks[0]
+    until(lambda: len(collector.results) >= count)
+    return collector.results
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_results_come_in_the_order_of_the_pulses(source: ScriptedSource, threads: int) -> None:
+    processor, collector = Processor(source, threads=threads), Collector()
+    processor.sinks.append(collector)
+    # Large and small ones take turns, so that in parallel the small ones are ready first.
+    images = [picture(rows=600 if number % 2 else 4) for number in range(2)]
+    processor.start()
+    for pulse_id in range(60):
+        source.put(pulse_id, image=images[pulse_id % 2])
+    until(lambda: len(collector.results) == 60)
+    assert collector.pulse_ids == list(range(60))
+    for result in collector.results:
+        np.testing.assert_array_equal(
+            result.spectrum.spectrum, result.pulse.image.sum(axis=0, dtype=np.uint32)
+        )
+    processor.stop()
+    assert not processor.processing
+
+
+def test_start_and_stop(processor: Processor, source: ScriptedSource) -> None:
+    assert not processor.processing
+    assert not source.running.is_set()
+    processor.stop()
+    processor.start()
+    processor.start()
+    assert source.running.is_set()
+    assert processor.processing
+    processor.stop()
+    assert not source.running.is_set()
+    assert processor.state().message == "stopped"
+    processor.start()
+    source.put(1)
+    seen(processor, 1)
+
+
+def test_a_start_that_does_not_get_going_is_an_error(
+    processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "START_LIMIT_S", 0.05)
+    source.start_gate.clear()
+    with pytest.raises(HardwareError, match="did not get going within"):
+        processor.start()
+    assert not processor.processing
+    source.start_gate.set()
+    until(lambda: not processor._run or not processor._run.thread.is_alive())
+    processor.start()
+    assert processor.processing
+
+
+def test_a_stop_that_does_not_end_in_time_is_an_error(
+    processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    class Stuck(Collector):
+        def offer(self, result: Result) -> None:
+            gate.wait(20)
+
+    monkeypatch.setattr(owner, "STOP_LIMIT_S", 0.05)
+    processor.sinks.append(Stuck())
+    processor.start()
+    source.put(1)
+    seen(processor, 1)
+    with pytest.raises(HardwareError, match="has not stopped"):
+        processor.stop()
+    gate.set()
+    until(lambda: not processor.processing)
+    monkeypatch.undo()
+    processor.stop()
+
+
+def test_settings_change_on_a_frame_boundary(processor: Processor, source: ScriptedSource) -> None:
+    processor.start()
+    source.put(1)
+    seen(processor, 1)
+    processor.change(roi=(0, 7), background_mode="signed")
+    source.put(2)
+    first, second = seen(processor, 2)
+    assert (first.settings_number, second.settings_number) == (0, 1)
+    assert first.spectrum.roi == (0, ROWS)
+    assert second.spectrum.roi == second.settings.roi == (0, 7)
+    with pytest.raises(ConfigError, match="roi"):
+        processor.change(roi=(9, 3), fit="robust")
+    assert processor.applied == (1, second.settings)
+
+
+ODD_PICTURES = {
+    "no picture": None,
+    "one dimension": np.arange(7),
+    "text": np.array([["a"]]),
+    "no pixels": np.zeros((0, 5), np.uint16),
+    "narrow": picture(columns=7),
+    "big-endian": PICTURE.astype(">u2"),
+    "floats": PICTURE.astype(np.float32),
+    "not a number": np.full((4, 60), np.nan),
+    "constant": np.full((4, 60), 9, np.uint8),
+    "booleans": np.eye(64, dtype=bool),
+    "strided": PICTURE[::2, ::3],
+    "no array": "picture",
+    "signed": -PICTURE.astype(np.int32),
+}
+
+
+def test_no_picture_ends_anything(processor: Processor, source: ScriptedSource) -> None:
+    processor.change(
+        background=PICTURE // 2, background_name="b", roi=(2, 30), axis=np.arange(120.0)
+    )
+    processor.start()
+    for number, image in enumerate(ODD_PICTURES.values()):
+        source.queue.put(make_pulse(number, image, time_ns=None))
+    source.put(100)
+    results = seen(processor, len(ODD_PICTURES) + 1)
+    for result in results:
+        found = result.spectrum
+        # No NaN without a status.
+        assert np.isfinite([found.center, found.fwhm]).all() == found.status.has_values
+        assert result.time_ns > 1e18
+    assert processor.lost() == {"not processed": 1}
+    assert results[0].spectrum.status is FitStatus.NO_IMAGE
+    assert results[-1].spectrum.status is FitStatus.OK
+    assert results[-1].time_ns == TIME_NS
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "said"),
+    [
+        ({"background": np.ones((3, 4)), "background_name": "b"}, "WRONG_BACKGROUND", "'b' is not"),
+        ({"roi": (1, ROWS + 1)}, "WRONG_ROI", "ROI"),
+        ({"axis": np.arange(5.0)}, "NO_AXIS", "axis"),
+    ],
+)
+def test_what_is_not_applied_is_said(
+    processor: Processor, source: ScriptedSource, settings: Any, status: str, said: str
+) -> None:
+    processor.change(**settings)
+    processor.start()
+    source.put(1)
+    (result,) = seen(processor, 1)
+    assert result.spectrum.status.name == status
+    until(lambda: said in processor.state().message)
+    assert processor.state().alarm
+    processor.change(background=None, roi=(0, 0), axis=np.arange(120.0))
+    source.put(2)
+    seen(processor, 2)
+    until(lambda: processor.state().message == "processing")
+    assert not processor.state().alarm
+
+
+def test_a_background_without_a_name_is_one(processor: Processor, source: ScriptedSource) -> None:
+    processor.change(background=PICTURE)
+    processor.start()
+    source.put(1)
+    (result,) = seen(processor, 1)
+    assert background_applied(result)
+    assert not result.spectrum.spectrum.any()
+    processor.change(background=PICTURE[1:], background_mode="none")
+    source.put(2)
+    assert not background_applied(seen(processor, 2)[1])
+    until(lambda: processor.state().message == "processing")
+
+
+def test_no_axis_gives_pixels_and_says_so(processor: Processor, source: ScriptedSource) -> None:
+    processor.start()
+    source.put(1)
+    (result,) = seen(processor, 1)
+    assert result.spectrum.status is FitStatus.NO_AXIS
+    assert result.spectrum.unit.name == "PIXEL"
+    assert result.spectrum.center == pytest.approx(60, abs=0.05)
+    np.testing.assert_array_equal(result.spectrum.axis, np.arange(120))
+
+
+def test_a_source_that_raises_and_a_face_that_breaks_end_nothing(
+    processor: Processor, source: ScriptedSource
+) -> None:
+    broken = Collector(broken=True)
+    processor.sinks.insert(0, broken)
+    processor.losses.append(lambda: {"elsewhere": 2})
+    processor.start()
+    source.queue.put(OSError("gone"))
+    source.counts["headless"] = 3
+    source.put(1, 2)
+    processor_results = lambda: processor.sinks[1].results  # type: ignore[attr-defined]  # noqa: E731
+    until(lambda: len(processor_results()) == 2)
+    until(lambda: "the face is broken" in processor.state().message)
+    expected = {"source failed": 1, "Collector failed": 2, "headless": 3, "elsewhere": 2}
+    assert processor.state().lost == expected
+    broken.broken = False
+    source.put(3)
+    until(lambda: processor.state().message == "processing")
+
+
+def test_what_was_lost_before_a_restart_stays_counted(
+    processor: Processor, source: ScriptedSource
+) -> None:
+    source.counts["gap"] = 2
+    original = source.start
+
+    def start() -> None:
+        source.counts.clear()
+        original()
+
+    source.start = start  # type: ignore[method-assign]
+    processor.start()
+    source.counts["gap"] = 5
+    assert processor.lost() == {"gap": 7}
+    processor.stop()
+    assert processor.lost() == {"gap": 7}
+
+
+def test_silence_is_said(
+    processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from skywright.psss import run
+
+    monkeypatch.setattr(run, "SILENCE_S", 0.0)
+    monkeypatch.setattr(run, "LOOK_S", 0.01)
+    processor.start()
+    until(lambda: "no pulse" in processor.state().message)
+    assert processor.processing
+    source.put(1)
+    until(lambda: processor.state().pulses == 1)
+
+
+def test_who_looks_gets_the_newest(processor: Processor, source: ScriptedSource) -> None:
+    feed = processor.subscribe(depth=2)
+    processor.start()
+    source.put(1, 2, 3, 4)
+    seen(processor, 4)
+    until(lambda: processor.state().pulses == 4)
+    got = [feed.get(1.0), feed.get(1.0), feed.get(0.0)]
+    assert [result and result.pulse.pulse_id for result in got] == [3, 4, None]
+    assert feed.dropped == 2
+    processor.unsubscribe(feed)
+    source.put(5)
+    until(lambda: processor.state().pulses == 5)
+    assert feed.get(0.0) is None

@@ -1,0 +1,231 @@
+"""Recordings of pulses: complete, in order, readable while written, and true about what is lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from support.psss_scripted import (
+    COLUMNS,
+    PICTURE,
+    ROWS,
+    TIME_NS,
+    ScriptedSource,
+    make_pulse,
+    picture,
+    until,
+)
+
+from skywright.psss import layouts
+from skywright.psss.layouts import PictureLayout, SpectraLayout
+from skywright.psss.processing import FitStatus
+from skywright.psss.processor import Processor
+from skywright.psss.recorder import Recorder
+from skywright.records import ColumnReader
+
+AXIS = np.linspace(8990.0, 9010.0, COLUMNS)
+
+
+@pytest.fixture
+def source() -> ScriptedSource:
+    return ScriptedSource()
+
+
+@pytest.fixture
+def processor(source: ScriptedSource) -> Iterator[Processor]:
+    processor = Processor(source)
+    processor.recorders += [Recorder(SpectraLayout()), Recorder(PictureLayout(), every=3)]
+    yield processor
+    processor.close()
+    for recorder in processor.recorders:
+        recorder.close()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def spectra(processor: Processor) -> Recorder[Any]:
+    recorder: Any = processor.recorders[0]
+    return recorder
+
+
+@pytest.fixture
+def pictures(processor: Processor) -> Recorder[Any]:
+    recorder: Any = processor.recorders[1]
+    return recorder
+
+
+def acquire(processor: Processor, source: ScriptedSource, *images: Any, first: int = 1) -> None:
+    """Acquire pulses; the source runs for this alone."""
+    acquisition = processor.acquire(len(images))
+    for number, image in enumerate(images, first):
+        source.put(number, image=image)
+    assert acquisition.done.wait(20)
+    assert acquisition.taken == len(images)
+    until(lambda: not processor.processing)
+
+
+def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.h5"
+    assert spectra.start(path) == ""
+    processor.change(axis=AXIS)
+    acquire(processor, source, *[PICTURE] * 20)
+    with ColumnReader(path, layouts.PULSE_ID) as reader:  # while it is open
+        assert reader.count() == spectra.visible == 20
+        assert reader.read(layouts.PULSE_ID).tolist() == list(range(1, 21))
+        expected = PICTURE.sum(axis=0, dtype=np.uint32)
+        assert (reader.read(layouts.SPECTRUM) == expected).all()
+    processor.change(roi=(1, 9), background=PICTURE - 2, background_name="dark")
+    acquire(processor, source, PICTURE, None, PICTURE[:, :100], picture(columns=200), first=30)
+    spectra.stop()
+    with ColumnReader(path, layouts.PULSE_ID) as reader:
+        assert reader.read(layouts.PULSE_ID)[20:].tolist() == [30, 31, 32, 33]
+        rows = reader.read(layouts.SPECTRUM)[20:]
+        assert (rows[0] == 2 * 8).all()
+        assert np.isnan(rows[1]).all()  # missing is missing, never zero
+        assert np.isfinite(rows[2, :100]).all()
+        assert np.isnan(rows[2, 100:]).all()
+        assert np.isnan(rows[3]).all()
+        names = reader.attributes(layouts.STATUS)["names"]
+        said = [names[code] for code in reader.read(layouts.STATUS)]
+        assert said[0] == "OK"
+        assert said[21] == "NO_IMAGE"
+        assert reader.read("/entry/data/width")[20:].tolist() == [120, 0, 100, 200]
+        assert reader.read("/entry/made_with/settings_number").tolist() == [1] * 20 + [2] * 4
+        applied = reader.read("/entry/made_with/background_applied")
+        assert applied.tolist() == [0] * 20 + [1, 0, 0, 0]
+        assert reader.read("/entry/made_with/roi_ymax")[[0, 20]].tolist() == [ROWS, 9]
+        centers = reader.read("/entry/fit/center")
+        np.testing.assert_allclose(centers[:20], np.interp(60, range(COLUMNS), AXIS), atol=0.05)
+        assert np.isnan(centers[21])
+        assert (reader.read(layouts.TIME_NS) == TIME_NS).all()
+    assert spectra.lost() == {"spectra spectrum too wide": 1}
+    with ColumnReader(path.with_suffix(".settings.h5"), layouts.SETTINGS_NUMBER) as reader:
+        assert reader.read(layouts.SETTINGS_NUMBER).tolist() == [1, 2]
+        np.testing.assert_array_equal(reader.read(layouts.AXIS)[1], AXIS)
+        assert reader.read("/entry/background_name").tolist() == [b"", b"dark"]
+        assert reader.read("/entry/roi").tolist() == [[0, 0], [1, 9]]
+
+
+def test_one_picture_in_so_many(
+    processor: Processor, source: ScriptedSource, pictures: Recorder[Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "raw.h5"
+    assert pictures.start(path) == ""
+    small, large = PICTURE[:5, :6], picture(rows=ROWS + 1)
+    acquire(processor, source, PICTURE, PICTURE, PICTURE, PICTURE + 1)
+    acquire(
+        processor, source, small, small, small, large, first=10
+    )  # the first of each acquisition
+    acquire(processor, source, PICTURE.astype(np.float32), first=20)
+    acquire(processor, source, None, first=30)
+    pictures.stop()
+    with h5py.File(path) as file:
+        assert file[layouts.UNIQUE_ID][:].tolist() == [1, 4, 10]
+        data = file[layouts.IMAGE]
+        assert data.dtype == np.uint16
+        np.testing.assert_array_equal(data[0], PICTURE)
+        np.testing.assert_array_equal(data[2, :5, :6], small)
+        assert file[layouts.PICTURE_WIDTH][:].tolist() == [COLUMNS, COLUMNS, 6]
+        assert file[layouts.EPICS_SECONDS][0] == TIME_NS // 10**9 - layouts.EPICS_EPOCH_S
+    assert pictures.lost() == {"pictures wrong size": 1, "pictures wrong dtype": 1}
+
+
+def test_an_acquisition_ends_when_all_is_in_the_file(
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any], tmp_path: Path
+) -> None:
+    spectra.start(tmp_path / "a.h5")
+    processor.start()
+    source.put(1)  # not acquired: not recorded
+    until(lambda: processor.state().pulses == 1)
+    acquisition = processor.acquire(3)
+    assert processor.acquire(5) is acquisition
+    source.put(2, 3, 4, 5)
+    assert acquisition.done.wait(20)
+    assert spectra.visible == 3
+    until(lambda: processor.state().pulses == 5)
+    assert processor.processing  # it ran before
+    endless = processor.acquire()
+    source.put(6)
+    until(lambda: endless.taken == 1)
+    assert processor.stop_acquisition() is endless
+    assert endless.done.wait(20)
+    assert spectra.visible == 4
+    endless = processor.acquire()
+    processor.stop()
+    assert endless.done.wait(20)
+    assert processor.stop_acquisition() is None
+
+
+def test_a_recording_of_a_number_ends_by_itself(
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any], tmp_path: Path
+) -> None:
+    spectra.start(tmp_path / "a.h5", count=2)
+    acquire(processor, source, *[PICTURE] * 3)
+    assert spectra.path is None
+    assert spectra.visible == 2
+    with h5py.File(tmp_path / "a.h5") as file:  # closed in order
+        assert file[layouts.PULSE_ID][:].tolist() == [1, 2]
+
+
+def test_pulses_without_pictures_alone_make_a_file_too(
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any], tmp_path: Path
+) -> None:
+    spectra.start(tmp_path / "a.h5")
+    acquire(processor, source, None, None)
+    assert spectra.visible == 2
+    spectra.stop()
+    with ColumnReader(tmp_path / "a.h5", layouts.PULSE_ID) as reader:
+        assert reader.read(layouts.STATUS).tolist() == [FitStatus.NO_IMAGE] * 2
+
+
+def test_a_file_that_cannot_be_made_is_said(spectra: Recorder[Any], tmp_path: Path) -> None:
+    assert "no such directory" in spectra.start(tmp_path / "absent" / "a.h5")
+    (tmp_path / "a.h5").touch()
+    assert "exists" in spectra.start(tmp_path / "a.h5")
+    assert spectra.path is None
+
+
+def test_a_disk_that_fails_is_counted(
+    processor: Processor,
+    source: ScriptedSource,
+    spectra: Recorder[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spectra.start(tmp_path / "a.h5")
+    acquire(processor, source, PICTURE)
+    with monkeypatch.context() as patch:
+
+        def full(*_: Any) -> None:
+            raise OSError("disk full")
+
+        patch.setattr(layouts.SpectraFile, "append", full)
+        acquire(processor, source, PICTURE, PICTURE, first=2)
+        assert spectra.error == "disk full"
+    acquire(processor, source, PICTURE, first=4)
+    assert spectra.error == ""
+    assert spectra.lost() == {"spectra not written": 2}
+    with ColumnReader(tmp_path / "a.h5", layouts.PULSE_ID) as reader:
+        assert reader.read(layouts.PULSE_ID).tolist() == [1, 4]
+
+
+def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:
+    from skywright.psss.counters import Counters
+    from skywright.psss.processing import Workspace
+    from skywright.psss.run import process_pulse
+    from skywright.psss.settings import Settings
+
+    recorder = Recorder(PictureLayout(), queue_bytes=PICTURE.nbytes)
+    recorder.start(tmp_path / "a.h5")
+    with recorder._writing:  # the disk is slow
+        for pulse_id in range(5):
+            recorder.offer(
+                process_pulse(make_pulse(pulse_id), Workspace(), 0, Settings(), Counters())
+            )
+    recorder.close()
+    lost = recorder.lost()["pictures queue full"]
+    assert lost >= 2
+    assert recorder.visible == 5 - lost

@@ -1,0 +1,326 @@
+"""Pulses of the simulated instrument, of files, and how those that are lost are counted."""
+
+import threading
+import time
+from dataclasses import replace
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+
+from skywright.errors import ConfigError
+from skywright.psss.sources.gaps import PulseGaps
+from skywright.psss.sources.pace import Pace
+from skywright.psss.sources.replay import ReplaySource
+from skywright.psss.sources.sim import SimSource
+from skywright.psss.twin import Instrument, InstrumentSettings
+
+LIMIT_S = 20.0
+SMALL = InstrumentSettings(columns=64, rows=32, pool_bytes=1)
+
+
+def take(source, count, timeout_s=LIMIT_S):
+    return [source.next(timeout_s) for _ in range(count)]
+
+
+# The simulated instrument
+
+
+def test_sim_gives_pulses_by_the_machines_clock():
+    source = SimSource(SMALL, rate_hz=0, seed=2, first_pulse_id=500)
+    assert source.next(0.0) is None  # silent until started
+    source.start()
+    source.start()
+    pulses = take(source, 5)
+    source.stop()
+    assert [pulse.pulse_id for pulse in pulses] == [500, 501, 502, 503, 504]
+    assert set(np.diff([pulse.time_ns for pulse in pulses])) == {10_000_000}
+    image, truth = Instrument(SMALL, seed=2).take(503)
+    assert (pulses[3].image == image).all()
+    assert pulses[3].truth.center_ev == truth.center_ev
+    assert source.next(0.0) is None
+    source.start()
+    assert source.next(LIMIT_S).pulse_id == 505  # ids grow over starts
+    source.stop()
+
+
+def test_sim_ids_grow_from_one_process_to_the_next():
+    for _ in range(2):
+        source = SimSource(SMALL, rate_hz=0)
+        source.start()
+        pulse = source.next(LIMIT_S)
+        source.stop()
+        assert abs(pulse.pulse_id - time.time() * 100) < 100 * LIMIT_S
+        assert abs(pulse.time_ns - time.time_ns()) < 1e9 * LIMIT_S
+
+
+def test_sim_keeps_the_rate():
+    source = SimSource(SMALL, rate_hz=50, speed=4, first_pulse_id=0)
+    source.prepare()
+    source.start()
+    start = time.monotonic()
+    pulses = take(source, 41)
+    took = time.monotonic() - start
+    source.stop()
+    assert took >= 40 / 200 - 0.02
+    ids = [pulse.pulse_id for pulse in pulses]
+    assert set(np.diff(ids)) == {2}  # 50 Hz on a 100 Hz clock
+
+
+def test_pulses_that_nobody_took_are_lost_and_counted(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    source = SimSource(SMALL, rate_hz=100, first_pulse_id=0)
+    source.start()
+    assert source.next(0.0).pulse_id == 0
+    assert source.next(0.0) is None
+    now[0] += 0.0101
+    assert source.next(0.0).pulse_id == 1
+    now[0] += 0.3  # less than is made up for
+    assert [source.next(0.0).pulse_id for _ in range(30)] == list(range(2, 32))
+    assert source.lost == {}
+    now[0] += 5.0
+    late = source.next(0.0).pulse_id
+    assert source.lost == {"late": late - 32}
+    assert late - 32 == pytest.approx(500, abs=2)
+    assert source.next(0.0) is None
+    source.stop()
+
+
+def test_a_wait_ends_when_the_source_is_stopped():
+    source = SimSource(SMALL, rate_hz=0.01)
+    source.start()
+    assert source.next(LIMIT_S) is not None
+    result = []
+    waiting = threading.Thread(target=lambda: result.append(source.next(LIMIT_S)))
+    start = time.monotonic()
+    waiting.start()
+    source.stop()
+    waiting.join(LIMIT_S)
+    assert result == [None]
+    assert time.monotonic() - start < LIMIT_S / 2
+
+
+def test_a_reel_shows_its_pictures_in_turn():
+    source = SimSource(SMALL, rate_hz=0, first_pulse_id=6, reel=3)
+    source.start()
+    pulses = take(source, 4)
+    source.stop()
+    assert pulses[0].image is pulses[3].image
+    assert [pulse.truth.pulse_id for pulse in pulses] == [6, 7, 8, 9]
+    assert pulses[0].truth.center_ev == Instrument(SMALL).take(0)[1].center_ev
+
+
+def test_without_light_pictures_are_background():
+    source = SimSource(replace(SMALL, peak_electrons=1e5), rate_hz=0)
+    source.start()
+    assert source.next(LIMIT_S).image.max() > 10_000
+    source.beam = False
+    assert source.next(LIMIT_S).image.max() < 1000
+    source.stop()
+
+
+def test_a_silent_camera_gives_nothing_until_it_speaks_again():
+    source = SimSource(SMALL, rate_hz=0)
+    source.start()
+    source.silent = True
+    assert source.next(0.01) is None
+    source.silent = False
+    assert source.next(LIMIT_S) is not None
+    source.stop()
+
+
+@pytest.mark.parametrize("bad", [{"rate_hz": -1.0}, {"speed": -1.0}])
+def test_sim_refuses_rates_below_zero(bad):
+    with pytest.raises(ConfigError, match="expected 0 or more"):
+        SimSource(SMALL, **bad)
+
+
+def test_a_pace_that_has_ended_never_waits():
+    pace = Pace(0.001)
+    assert pace.wait(0.0) == 0
+    pace.end()
+    assert pace.wait(LIMIT_S) is None
+    pace.idle(LIMIT_S)
+
+
+# What is missing between pulses
+
+
+@pytest.mark.parametrize(
+    ("ids", "step", "missing"),
+    [
+        ([], None, 0),
+        ([7], None, 0),
+        ([1, 2, 3, 4], None, 0),
+        ([1, 2, 5, 6], None, 2),
+        ([1, 2, 5, 6], 1, 2),
+        ([4, 8, 12, 20], None, 1),
+        ([1, 4, 5, 6], None, 2),  # the step is learnt late
+        ([100, 101, 1, 2, 4], None, 1),  # the sender began anew
+        ([1, 2, 10**15, 10**15 + 1], None, 0),  # another clock
+    ],
+)
+def test_gaps(ids, step, missing):
+    gaps = PulseGaps(step)
+    assert all(gaps.take(number) for number in ids)
+    assert gaps.missing == missing
+
+
+def test_gaps_by_the_step_that_the_sender_declares():
+    gaps = PulseGaps()
+    for number in (0, 4, 12):
+        gaps.take(number, modulo=4)
+    assert gaps.missing == 1
+    for number in (14, 16, 20):
+        gaps.take(number, modulo=2)
+    assert gaps.missing == 2
+
+
+def test_a_declared_step_of_one_does_not_hide_the_rate_of_the_machine():
+    gaps = PulseGaps()
+    for number in range(0, 400, 4):
+        gaps.take(number, modulo=1)
+    assert gaps.missing == 0
+
+
+def test_a_machine_that_changes_its_rate_loses_nothing():
+    gaps = PulseGaps()
+    ids = [*range(0, 500), 502, *range(503, 1000), *range(1001, 3000, 2), *range(3001, 5000, 2)]
+    for number in ids:
+        gaps.take(number)
+    assert gaps.missing == 2  # 500 and 501
+    for number in [5003, *range(5004, 5100)]:
+        gaps.take(number)
+    assert gaps.missing == 3  # and 5001
+    assert gaps.restarts == 0
+
+
+def test_losses_that_are_not_a_rate_stay_counted():
+    gaps, rng = PulseGaps(), np.random.default_rng(1)
+    gaps.take(0)
+    ids = np.flatnonzero(rng.random(5000) < 0.5)
+    for number in [*ids[ids > 0], 5000]:
+        gaps.take(int(number))
+    assert gaps.missing == 5001 - 1 - (ids > 0).sum() - 1
+
+
+def test_what_came_undecodable_is_not_missing_too():
+    gaps = PulseGaps()
+    gaps.take(1)
+    gaps.take(2)
+    gaps.undecodable()
+    assert gaps.take(5)
+    assert gaps.missing == 1
+    assert not gaps.take(5)
+    gaps.undecodable()  # rubbish beside the pulses takes none of them
+    gaps.take(6)
+    assert gaps.missing == 1
+    assert gaps.restarts == 0
+
+
+# Files
+
+
+IMAGES = np.arange(4 * 6 * 5, dtype="u2").reshape(4, 6, 5)
+
+
+def write(path, images=IMAGES, dataset="data/image", **beside):
+    with h5py.File(path, "w") as file:
+        file.create_dataset(dataset, data=images, chunks=(1, *images.shape[1:]))
+        for name, values in beside.items():
+            file[dataset].parent[name] = values
+    return path
+
+
+def test_replay_plays_pictures_with_their_ids_and_times(tmp_path):
+    path = write(tmp_path / "a.h5", pulse_id=[3, 5, 9, 11], time_ns=[10, 20, 30, 40])
+    source = ReplaySource(path, once=True, rate_hz=0)
+    assert source.next(0.0) is None
+    source.start()
+    source.start()
+    pulses = take(source, 4)
+    assert [(pulse.pulse_id, pulse.time_ns) for pulse in pulses] == [
+        (3, 10), (5, 20), (9, 30), (11, 40),
+    ]  # fmt: skip
+    assert (np.array([pulse.image for pulse in pulses]) == IMAGES).all()
+    assert not pulses[0].image.flags.writeable
+    assert source.next(0.0) is None
+    assert source.ended
+    source.stop()
+    source.start()
+    assert source.next(LIMIT_S).pulse_id == 3
+    source.stop()
+
+
+def test_replay_begins_again_with_ids_that_grow(tmp_path):
+    path = write(tmp_path / "a.h5", pulse_id=[3, 5, 9, 11], timestamp=[0.5, 1.5, 2.5, 3.5])
+    source = ReplaySource(path, rate_hz=0)
+    source.start()
+    pulses = take(source, 6)
+    source.stop()
+    assert [pulse.pulse_id for pulse in pulses] == [3, 5, 9, 11, 13, 15]
+    assert [pulse.time_ns for pulse in pulses[:2]] == [500_000_000, 1_500_000_000]
+    assert pulses[4].time_ns is None  # nothing was taken at that time
+
+
+def test_replay_reads_detector_files_written_with_bitshuffle(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("stack", data=IMAGES, chunks=(1, 6, 5), **hdf5plugin.Bitshuffle())
+    source = ReplaySource(path, once=True, rate_hz=0)
+    source.start()
+    assert (np.array([pulse.image for pulse in take(source, 4)]) == IMAGES).all()
+    source.stop()
+
+
+def test_a_frame_of_the_wire_can_be_written_to_a_file_and_replayed(tmp_path):
+    from skywright.wire.bsread import encode
+
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset(
+            "image", (2, 60, 50), "u2", chunks=(1, 60, 50), **hdf5plugin.Bitshuffle()
+        )
+        image = np.random.default_rng(1).integers(0, 900, (60, 50)).astype("u2")
+        frames = encode(1, 1, {"A": image}, compression="bitshuffle_lz4")
+        for index in range(2):
+            data.id.write_direct_chunk((index, 0, 0), bytes(frames[2]))
+    source = ReplaySource(path, once=True, rate_hz=0)
+    source.start()
+    assert (source.next(LIMIT_S).image == image).all()
+    source.stop()
+
+
+def test_a_picture_that_cannot_be_read_is_counted_and_ends_nothing(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("image", data=IMAGES, chunks=(1, 6, 5), compression="gzip")
+        data.id.write_direct_chunk((1, 0, 0), b"rubbish")
+    source = ReplaySource(path, once=True, rate_hz=0)
+    source.start()
+    pulses = take(source, 4)
+    assert [pulse.image is None for pulse in pulses] == [False, True, False, False]
+    assert source.lost == {"unreadable": 1}
+    source.stop()
+
+
+def test_replay_says_what_is_missing(tmp_path):
+    path = tmp_path / "none.h5"
+    with pytest.raises(ConfigError, match=r"none\.h5"):
+        ReplaySource(path).start()
+    write(path)
+    with pytest.raises(ConfigError, match="/nowhere"):
+        ReplaySource(path, "/nowhere").start()
+    with pytest.raises(ConfigError, match="do not grow"):
+        ReplaySource(write(path, pulse_id=[4, 3, 2, 1])).start()
+    with h5py.File(path, "w") as file:
+        file["a"] = file["b"] = IMAGES
+    with pytest.raises(ConfigError, match=r"/a.*/b"):
+        ReplaySource(path).start()
+    ReplaySource(path, "/b").start()
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["flat"] = np.zeros(3)
+    with pytest.raises(ConfigError, match="0 datasets"):
+        ReplaySource(tmp_path / "other.h5").start()

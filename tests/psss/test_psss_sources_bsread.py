@@ -1,0 +1,296 @@
+"""A stream's pulses, whatever the sender does; the simulated camera as a process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from support.bsread_old import OldSender, frames_of
+
+from skywright.process import free_port
+from skywright.psss.sender import _parser, _source, main
+from skywright.psss.sources.bsread import BsreadSource
+from skywright.psss.twin import Instrument, InstrumentSettings
+from skywright.wire.bsread_sockets import Sender
+
+LIMIT_S = 20.0
+CHANNEL = "P:FPICTURE"
+IMAGE = np.arange(30, dtype="u2").reshape(5, 6)
+
+
+@pytest.fixture
+def wire():
+    """A sender that sends whatever frames it is given, and a started source that reads it."""
+    sender = Sender("tcp://127.0.0.1:0")
+    source = BsreadSource(f"tcp://127.0.0.1:{sender.port}", CHANNEL)
+    source.start()
+    assert sender.wait_for_reader(LIMIT_S)
+    yield sender, source
+    source.stop()
+    sender.close()
+
+
+def frames(pulse_id, image=IMAGE, **more):
+    return frames_of(pulse_id, (pulse_id, 7), {CHANNEL: image, "P:other": 1.5}, **more)
+
+
+def test_pulses_come_with_picture_time_and_message(wire):
+    sender, source = wire
+    source.start()  # goes on
+    for number in (5, 6):
+        assert sender.send(frames(number, compression="bitshuffle_lz4"))
+        pulse = source.next(LIMIT_S)
+        assert (pulse.pulse_id, pulse.time_ns) == (number, number * 1_000_000_000 + 7)
+        assert pulse.image.tolist() == IMAGE.tolist()
+        assert pulse.message.value("P:other") == 1.5
+        assert [bytes(f) for f in pulse.message.frames] == frames(
+            number, compression="bitshuffle_lz4"
+        )
+    assert source.next(0.0) is None
+    assert source.lost == {}
+
+
+def without_stamp(sent):
+    main = json.loads(sent[0])
+    del main["global_timestamp"]
+    return [json.dumps(main).encode(), *sent[1:]]
+
+
+def test_what_a_message_lacks_the_pulse_lacks(wire):
+    sender, source = wire
+    sent = [
+        frames(1, None),
+        frames_of(2, (2, 7), {"P:other": 1}),
+        without_stamp(frames(3)),
+        [*frames(4)[:2], b"short", *frames(4)[3:]],
+        frames(5)[:2],
+        frames(6, "text"),
+        frames(7, np.arange(5)),
+        frames(8, IMAGE[:1, :1]),
+        frames_of(9, (9, 7), {}),
+        frames(10),
+    ]
+    for message in sent:
+        assert sender.send(message)
+    pulses = [source.next(LIMIT_S) for _ in sent]
+    assert [pulse.pulse_id for pulse in pulses] == list(range(1, 11))
+    assert [pulse.image is not None for pulse in pulses] == [
+        *(False, False, True, False, False, False, False, False, False, True)
+    ]
+    assert [pulse.pulse_id for pulse in pulses if pulse.time_ns is None] == [3]
+    assert source.lost == {}
+
+
+def test_every_lost_pulse_is_counted_under_one_cause(wire):
+    sender, source = wire
+    for message in (
+        frames(10),
+        frames(11),
+        frames(12)[1:],  # without its beginning
+        [b"rubbish", b"\xff"],  # as pulse 13
+        frames(16),
+        frames(16),
+        frames(18),
+    ):
+        assert sender.send(message)
+    ids = [source.next(LIMIT_S).pulse_id for _ in range(4)]
+    assert ids == [10, 11, 16, 18]
+    assert source.lost == {"headless": 1, "garbage": 1, "repeated": 1, "gap": 3}
+    source.stop()
+    source.start()
+    assert source.lost == {}
+
+
+def test_pictures_may_change_their_size_type_and_byte_order(wire):
+    sender, source = wire
+    images = [
+        IMAGE,
+        np.ones((40, 30), "u1"),
+        np.ones((4, 3), "<f4"),
+        IMAGE.astype(">u2"),
+        IMAGE.astype("<i8"),
+        IMAGE,
+    ]
+    for number, image in enumerate(images):
+        assert sender.send(frames(number, image))
+        got = source.next(LIMIT_S).image
+        assert (got.dtype, got.tolist()) == (image.dtype, image.tolist())
+
+
+def test_a_sender_that_stalls_and_comes_back_anew_is_read_on():
+    port = free_port()
+    source = BsreadSource(f"tcp://127.0.0.1:{port}", CHANNEL)
+    source.start()
+    try:
+        with OldSender(port) as sender:
+            sender.send({CHANNEL: IMAGE}, pulse_id=1000)
+            assert source.next(LIMIT_S).pulse_id == 1000
+            assert source.next(0.05) is None
+            sender.send({CHANNEL: IMAGE}, pulse_id=1001)
+            assert source.next(LIMIT_S).pulse_id == 1001
+        with OldSender(port) as sender:
+            for number in (7, 8):
+                sender.send({CHANNEL: IMAGE}, pulse_id=number)
+                assert source.next(LIMIT_S).pulse_id == number
+        assert (source.lost, source.restarts) == ({}, 1)
+    finally:
+        source.stop()
+
+
+def test_an_old_sender_overrun_loses_pulses_that_are_counted():
+    """It sends messages in pieces; no pulse is invented, each that came came once, in order."""
+    port = free_port()
+    source = BsreadSource(f"tcp://127.0.0.1:{port}", CHANNEL, step=1, queue_bytes=3_000_000)
+    image = np.zeros((500, 400), "u2")
+    last = 3000
+    got = []
+    source.start()
+    with OldSender(port, queue_size=2, block=False) as sender:
+        while not got:
+            sender.send({CHANNEL: image, "P:other": 1}, pulse_id=1)
+            if (pulse := source.next(0.05)) is not None:
+                got.append(pulse.pulse_id)
+        for number in range(2, last):
+            sender.send({CHANNEL: image, "P:other": 1}, pulse_id=number)
+            if number % 2 and (pulse := source.next(0.0)) is not None:
+                got.append(pulse.pulse_id)
+        sender.block = True
+        while (pulse := source.next(0.2)) is not None:
+            got.append(pulse.pulse_id)
+        sender.send({CHANNEL: image}, pulse_id=last)
+        got.append(source.next(LIMIT_S).pulse_id)
+    lost = dict(source.lost)
+    source.stop()
+    lost.pop("repeated", None)
+    assert got == sorted(set(got))
+    assert len(got) + sum(lost.values()) == last
+    assert sum(lost.values()) > 0
+
+
+def test_a_published_stream_is_read_as_well():
+    sender = Sender("tcp://127.0.0.1:0", "pub")
+    source = BsreadSource(f"tcp://127.0.0.1:{sender.port}", CHANNEL, kind="sub")
+    source.start()
+    try:
+        pulse, number = None, 0
+        deadline = time.monotonic() + LIMIT_S
+        while pulse is None and time.monotonic() < deadline:  # until the subscription is known
+            number += 1
+            sender.send(frames(number))
+            pulse = source.next(0.1)
+        sender.send(frames(number + 1))
+        while pulse.pulse_id <= number:
+            pulse = source.next(LIMIT_S)
+        assert pulse.image.tolist() == IMAGE.tolist()
+        assert source.lost == {}
+    finally:
+        source.stop()
+        sender.close()
+
+
+def test_next_ends_when_another_thread_stops(wire):
+    _, source = wire
+    result = []
+    waiting = threading.Thread(target=lambda: result.append(source.next(LIMIT_S)))
+    start = time.monotonic()
+    waiting.start()
+    source.stop()
+    waiting.join(LIMIT_S)
+    assert result == [None]
+    assert time.monotonic() - start < LIMIT_S / 2
+    source.stop()
+    assert source.next(0.0) is None
+
+
+# The simulated camera as a process of its own
+
+
+@pytest.fixture
+def camera():
+    """Starts `python -m skywright.psss.sender` with arguments; ends what is left at the end."""
+    started = []
+
+    def start(*arguments):
+        command = [sys.executable, "-m", "skywright.psss.sender", "--port", "0", *arguments]
+        process = subprocess.Popen(
+            [*command, "--size", "64x32", "--pool-bytes", "1"], stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process, json.loads(process.stdout.readline())["ready"]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_the_sender_process_sends_pulses_and_their_truth(camera, tmp_path):
+    process, ready = camera(
+        *("--rate", "0", "--pulses", "30", "--wait-for-reader", "20", "--first-pulse-id", "100"),
+        *("--compression", "bitshuffle_lz4", "--header-compression", "lz4", "--seed", "5"),
+        *("--truth", str(tmp_path / "truth.npz"), "--spectra", "--prefix", "X:"),
+    )
+    assert ready["channel"] == "X:FPICTURE"
+    source = BsreadSource(f"tcp://127.0.0.1:{ready['port']}", "X:FPICTURE")
+    source.start()
+    pulses = [source.next(LIMIT_S) for _ in range(30)]
+    source.stop()
+    ended = json.loads(process.stdout.readline())["ended"]
+    assert process.wait(LIMIT_S) == 0
+    assert ended == {
+        "pulses": 30, "sent": 30, "drops": {}, "lost": {},
+        "first_pulse_id": 100, "last_pulse_id": 129,
+    }  # fmt: skip
+    instrument = Instrument(InstrumentSettings(columns=64, rows=32, pool_bytes=1), seed=5)
+    truth = np.load(tmp_path / "truth.npz")
+    assert truth["pulse_id"].tolist() == [pulse.pulse_id for pulse in pulses]
+    assert truth["time_ns"].tolist() == [pulse.time_ns for pulse in pulses]
+    assert truth["sent"].all()
+    for index in (0, 29):
+        image, true = instrument.take(100 + index)
+        assert (pulses[index].image == image).all()
+        assert truth["center_ev"][index] == true.center_ev
+        assert (truth["spectrum"][index] == true.spectrum).all()
+
+
+def test_the_sender_process_ends_at_sigterm_and_says_what_became_of_its_pulses(camera, tmp_path):
+    process, ready = camera("--reel", "3", "--truth", str(tmp_path / "truth.npz"))
+    source = BsreadSource(f"tcp://127.0.0.1:{ready['port']}", "SARFE10-PSSS059:FPICTURE")
+    source.start()
+    pulses = [source.next(LIMIT_S) for _ in range(10)]
+    os.kill(process.pid, signal.SIGTERM)
+    while (pulse := source.next(0.5)) is not None:
+        pulses.append(pulse)
+    source.stop()
+    ended = json.loads(process.stdout.readline())["ended"]
+    assert process.wait(LIMIT_S) == 0
+    assert ended["sent"] == len(pulses)
+    assert ended["sent"] + ended["drops"].get("no_reader", 0) == ended["pulses"]
+    truth = np.load(tmp_path / "truth.npz")
+    assert truth["pulse_id"][truth["sent"]].tolist() == [pulse.pulse_id for pulse in pulses]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["--size", "large"],
+        ["--set", "color=3"],
+        ["--set", "bandwidth_ev=wide"],
+        ["--set", "bandwidth_ev=-1"],
+        ["--rate", "-1"],
+    ],
+)
+def test_the_sender_says_what_it_cannot_use(bad, capsys):
+    assert main(["--port", "0", *bad]) == 2
+    assert bad[1].partition("=")[0].removeprefix("-") in capsys.readouterr().err
+
+
+def test_any_setting_of_the_instrument_can_be_given():
+    source = _source(_parser().parse_args(["--size", "64x32", "--set", "chirp_ev_per_fs=0.25"]))
+    assert source.settings.chirp_ev_per_fs == 0.25

@@ -1,0 +1,320 @@
+"""Series of pictures: a row for each, whatever happens to pictures, detector, disk and DCSS."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.derived import Derived, read_runs
+from support.dhs import Bench, SlowDetector, bench
+from support.loop_pictures import empty, to_jpeg, turned
+
+from skywright.callbacks.journal import Journal
+from skywright.callbacks.series_run import SeriesRun
+from skywright.loop.found import LoopsFound
+from skywright.services.dhs import collection
+from skywright.services.dhs.settings import DhsSettings
+
+PICTURES = [turned(2.0 * i).jpeg() for i in range(90)]
+
+
+@pytest.fixture
+def face() -> Iterator[Bench]:
+    with bench() as made:
+        yield made
+
+
+def until(condition: Callable[[], object], limit_s: float = 30.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not come about"
+        threading.Event().wait(0.01)
+
+
+def test_ninety_pictures_lost_doubled_truncated_over_two_connections(face: Bench) -> None:
+    sent = [data for i, data in enumerate(PICTURES) if i % 17 != 3]  # some never come
+    sent.insert(40, sent[39])
+    sent[60] = sent[60][: len(sent[60]) // 2]
+    sent[70] = b"\xff\xd8\xff no picture"
+    face.collecting("1.14", 0.2)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda part: face.push(*part), (sent[0::2], sent[1::2])))
+    assert face.link.run("stopCollectLoopImages", "1.15") == "normal flag set"
+    assert face.link.reply("1.14") == "normal done"
+    rows = face.link.rows("1.14")
+    assert list(rows) == list(range(len(sent))), "in order, a row for every picture"
+    failed = [row for row in rows.values() if row[0] != "normal"]
+    assert failed == [["failed", "undecodable"]] * 2
+    for row in rows.values():
+        assert row[0] == "failed" or len(row) == 14
+        assert all(len(word.partition(".")[2]) <= 5 for word in row[1:])
+    assert f"{len(sent)} received" in face.link.notes()[-1]
+    assert "2 undecodable, 1 doubled" in face.link.notes()[-1]
+    assert len(face.link.completions("1.14")) == 1
+    assert not any("BROKEN" in text for text in face.link.messages)
+
+
+def test_the_series_ends_after_what_comes_late(
+    face: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "LATE_S", 3.0)
+    face.collecting("1.1")
+    assert face.link.run("stopCollectLoopImages", "1.2") == "normal flag set"
+    face.push(PICTURES[0])
+    assert face.link.reply("1.1") == "normal done"
+    assert list(face.link.rows("1.1")) == [0]
+
+
+def test_with_all_that_were_expected_nothing_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(collection, "LATE_S", 100.0)
+    with bench(settings=DhsSettings(expected=2)) as face:
+        face.collecting("1.1")
+        face.push(*PICTURES[:2])
+        face.link.start("stopCollectLoopImages", "1.2")
+        assert face.link.reply("1.1") == "normal done"
+        assert "2 expected, 2 received" in face.link.notes()[-1]
+
+
+def test_a_stop_before_any_picture_ends_the_series_even_in_one_segment(face: Bench) -> None:
+    face.link.send("stoh_start_operation collectLoopImages 1.1 0.2")
+    face.link.send(
+        "stoh_start_operation stopCollectLoopImages 1.2",
+        "stoh_start_operation collectLoopImages 1.3",
+        "stoh_start_operation stopCollectLoopImages 1.4",
+    )
+    assert face.link.reply("1.1") in ("aborted", "normal done")
+    assert face.link.reply("1.3") == "normal done"
+    assert face.link.reply("1.2") == face.link.reply("1.4") == "normal flag set"
+
+
+def test_quiet_ends_a_series_and_silence_is_an_error(
+    face: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "QUIET_S", 0.3)
+    face.collecting("1.1")
+    face.push(PICTURES[0])
+    assert face.link.reply("1.1") == "normal done"
+    monkeypatch.setattr(collection, "FIRST_S", 0.2)
+    assert face.link.run("collectLoopImages", "1.2") == "error failed to get image"
+    assert face.link.run("stopCollectLoopImages", "1.3") == "normal flag set"
+
+
+def test_a_second_start_aborts_the_first(face: Bench) -> None:
+    face.collecting("1.1")
+    face.push(PICTURES[0])
+    face.collecting("1.2")
+    assert face.link.reply("1.1") == "aborted"
+    face.push(PICTURES[1], PICTURES[2])
+    face.link.start("stopCollectLoopImages", "1.3")
+    assert face.link.reply("1.2") == "normal done"
+    assert list(face.link.rows("1.2")) == [0, 1]
+    assert len(face.link.completions("1.1")) == 1
+
+
+def test_abort_in_the_middle_while_a_picture_is_searched() -> None:
+    slow = SlowDetector(seconds=30.0)
+    with bench(slow) as face:
+        face.snapshots[:] = [PICTURES[0]]
+        face.collecting("1.1")
+        face.push(*PICTURES[:10])
+        face.link.start("getLoopTip", "1.2")
+        assert slow.looking.wait(20)
+        asked = time.monotonic()
+        face.link.send("stoh_abort_all soft")
+        assert face.link.reply("1.1") == face.link.reply("1.2") == "aborted"
+        assert face.link.times[-1] - asked < 1.0
+        until(lambda: not face.camera.state().acquiring)
+        face.push(PICTURES[11])  # the receiver answers, and nobody takes it
+        slow.seconds = 0.0
+        slow.release.set()
+        face.collecting("1.3")
+        face.push(PICTURES[0])
+        face.link.start("stopCollectLoopImages", "1.4")
+        assert face.link.reply("1.3") == "normal done"
+        assert list(face.link.rows("1.3")) == [0]
+        assert face.link.rows("1.1") == {}
+
+
+def test_a_snapshot_during_a_series(face: Bench) -> None:
+    face.snapshots[:] = [PICTURES[0]]
+    face.collecting("1.1")
+    face.push(*PICTURES[:5])
+    assert face.link.run("getLoopTip", "1.2").startswith("normal ")
+    face.push(*PICTURES[5:10])
+    face.link.start("stopCollectLoopImages", "1.3")
+    assert face.link.reply("1.1") == "normal done"
+    assert list(face.link.rows("1.1")) == list(range(10))
+
+
+def test_rows_say_what_is_wrong_with_a_picture(face: Bench) -> None:
+    face.collecting("1.1")
+    dark = to_jpeg(np.full((480, 704), 8, np.uint8))
+    cut = turned(0.0).__class__(stem_end=560.0, tip=720.0).jpeg()
+    face.push(dark, to_jpeg(empty()), cut, PICTURES[0])
+    face.link.start("stopCollectLoopImages", "1.2")
+    face.link.reply("1.1")
+    rows = {index: " ".join(row) for index, row in face.link.rows("1.1").items()}
+    assert rows[0] == "failed flat image"
+    assert rows[1] == "failed no loop or pin in view"
+    assert rows[2] == "failed clipped"
+    assert rows[3].startswith("normal ")
+
+
+def test_rebox_measures_between_the_brackets(face: Bench) -> None:
+    assert face.link.run("reboxLoopImage", "1.0", 0, 0.4, 0.6) == "error no_such_image"
+    face.collecting("1.1")
+    face.push(PICTURES[0], b"\xff\xd8\xff no picture", PICTURES[45])
+    face.link.start("stopCollectLoopImages", "1.2")
+    face.link.reply("1.1")
+
+    def rebox(handle: str, *arguments: object) -> list[str]:
+        return face.link.run("reboxLoopImage", handle, *arguments).split()
+
+    whole, drawn = rebox("2.0", 0, 0.0, 1.0), turned(0.0)
+    assert whole[:2] == ["normal", "0"]
+    low, high, width = map(float, whole[2:])
+    assert low * 480 == pytest.approx(drawn.row - drawn.half, abs=2)
+    assert high * 480 == pytest.approx(drawn.row + drawn.half, abs=2)
+    assert width == pytest.approx(high - low, abs=2e-5)
+    part = rebox("2.1", 0, 200 / 704, 300 / 704)  # the stem alone
+    assert float(part[4]) * 480 == pytest.approx(9.0, abs=3)
+    edge_on = rebox("2.2", 2, 0.5, 0.62)
+    assert float(edge_on[4]) * 480 == pytest.approx(2 * turned(90.0).half, abs=3)
+    assert rebox("2.3", 1, 0.0, 1.0) == ["error", "no_such_image"]
+    assert rebox("2.4", 3, 0.0, 1.0) == rebox("2.5", -1, 0.0, 1.0) == ["error", "no_such_image"]
+    assert rebox("2.6", 0, 0.6, 0.6) == ["error", "bad_bracket"]
+    assert rebox("2.7", 0, 0.9, 0.95)[0] == "error"  # nothing is there
+    assert rebox("2.8", 0)[0] == rebox("2.9", "a", 0, 1)[0] == "error"
+
+
+def test_too_slow_a_search_loses_rows_not_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection, "QUEUE_BYTES", 5 * len(PICTURES[0]))
+    slow = SlowDetector(seconds=30.0)
+    with bench(slow) as face:
+        face.collecting("1.1")
+        face.push(*PICTURES[:30])
+        until(lambda: face.camera.state().captured == 30)
+        slow.release.set()
+        face.link.start("stopCollectLoopImages", "1.2")
+        assert face.link.reply("1.1") == "normal done"
+        rows = face.link.rows("1.1")
+        assert list(rows) == list(range(30))
+        skipped = [index for index, row in rows.items() if row == ["failed", "skipped"]]
+        assert 20 <= len(skipped) < 30
+        searched = sorted(set(range(30)) - set(skipped))
+        assert sorted(slow.keys) == sorted(f"collectLoopImages:1.1:{index}" for index in searched)
+        assert f"{len(skipped)} skipped" in face.link.notes()[-1]
+        # They can be asked for all the same: the file has them.
+        assert face.link.run("reboxLoopImage", "1.3", skipped[0], 0, 1).startswith("normal")
+
+
+def test_pictures_are_saved_as_they_came_and_annotated(tmp_path: Path) -> None:
+    with bench(settings=DhsSettings(save_directory=tmp_path)) as face:
+        for again in ("", "_2"):
+            face.collecting(f"1.{14 if not again else 15}")
+            handle = "1.14" if not again else "1.15"
+            face.push(PICTURES[0], PICTURES[1][:3000])
+            face.link.start("stopCollectLoopImages", f"2.{handle}")
+            assert face.link.reply(handle) == "normal done"
+    saved = tmp_path / "collectLoopImages1_14"
+    assert (saved / "loop_0000.jpeg").read_bytes() == PICTURES[0]
+    assert (saved / "loop_0001.jpeg").read_bytes() == PICTURES[1][:3000]
+    with Image.open(saved / "bboxes" / "automl_loop_0000.jpeg") as drawn:
+        assert drawn.size == (704, 480)
+        red, green, _ = np.asarray(drawn.convert("RGB")).astype(int).reshape(-1, 3).T
+        assert (green - red > 80).sum() > 200, "a box is drawn"
+    assert (tmp_path / "collectLoopImages1_15" / "loop_0000.jpeg").exists()
+
+
+class Catalog:
+    """Runs as they get into a store's journal."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.journal = Journal(directory / "journal")
+
+    def begin(self, metadata: Mapping[str, Any]) -> SeriesRun:
+        metadata = {"sample": "x7", **metadata}
+        return SeriesRun(LoopsFound(), self.journal, self.directory / "assets", metadata)
+
+    def runs(self) -> tuple[Derived, Derived]:
+        """Return the documents of the raw and of the derived run, checked against the schema."""
+        raw, derived = sorted(read_runs(self.directory / "journal"), key=_is_derived)
+        return raw, derived
+
+    def is_over(self) -> bool:
+        return all(run.stop is not None for run in self.runs())
+
+
+def _is_derived(run: Derived) -> bool:
+    return "raw_uid" in run.start
+
+
+def test_a_series_is_a_run_with_its_derived_run(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    with bench(begin_run=catalog.begin) as face:
+        face.collecting("1.14", 0.2)
+        face.push(*PICTURES[:5], PICTURES[5][:2000], *PICTURES[6:8])
+        face.link.start("stopCollectLoopImages", "1.15")
+        assert face.link.reply("1.14") == "normal done"
+    raw, derived = catalog.runs()
+    assert raw.start["plan_name"] == "collectLoopImages"
+    assert raw.start["operation"]["handle"] == "1.14"
+    assert (derived.start["raw_uid"], derived.start["sample"]) == (raw.start["uid"], "x7")
+    assert derived.start["analysis"]["name"] == "loop_detection"
+    assert derived.start["analysis"]["inputs"]["image"] == "axis_image"
+    recorded = raw.columns()
+    assert len(recorded["axis_image"]) == 7 * 480 * 704
+    assert recorded["axis_frame_number"] == derived.columns()["identity"]
+    assert recorded["axis_frame_time"] == derived.columns()["frame_time"]
+    for run in (raw, derived):
+        assert run.stop is not None
+        assert run.stop["exit_status"] == "success"
+    assert (derived.result["n_nylon"], derived.result["n_frames"]) == (7, 7)
+    with Image.open(derived.result["pictures"]) as sheet:
+        assert Path(sheet.filename).name == "contact_sheet.png"
+
+
+def test_an_aborted_series_is_an_aborted_run(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    with bench(begin_run=catalog.begin) as face:
+        face.collecting("1.1")
+        face.push(*PICTURES[:3])
+        face.link.until(lambda: len(face.link.rows("1.1")) == 3)
+        face.link.send("stoh_abort_all hard")
+        face.link.reply("1.1")
+        until(catalog.is_over)
+    for run in catalog.runs():
+        assert run.stop is not None
+        assert (run.stop["exit_status"], run.stop["reason"]) == ("abort", "aborted by DCSS")
+        assert len(run.columns()) >= 3
+
+
+def test_a_store_that_refuses_does_not_stop_the_series(tmp_path: Path) -> None:
+    def refuse(metadata: Mapping[str, Any]) -> SeriesRun:
+        raise OSError("disk full")
+
+    with bench(begin_run=refuse) as face:
+        face.collecting("1.1")
+        face.push(PICTURES[0])
+        face.link.start("stopCollectLoopImages", "1.2")
+        assert face.link.reply("1.1") == "normal done"
+        assert face.link.run("reboxLoopImage", "1.3", 0, 0, 1).startswith("normal 0")
+
+
+def test_dcss_gone_in_the_middle_of_a_series(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    with bench(begin_run=catalog.begin) as face:
+        face.collecting("1.1")
+        face.push(*PICTURES[:2])
+        face.link.until(lambda: face.link.rows("1.1"))
+        face.link.close()
+        until(catalog.is_over)
+        assert not face.camera.state().acquiring

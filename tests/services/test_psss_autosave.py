@@ -1,0 +1,40 @@
+"""Settings that survive a restart, when that is wanted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource, running_service
+
+from skywright.psss.background import uploaded
+
+AXIS = np.linspace(9000, 8990, COLUMNS)
+
+
+def test_settings_are_restored(tmp_path: Path) -> None:
+    with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
+        assert service.parameters.as_json() == {"background": ""}
+        dark = uploaded("dark", PICTURE)
+        service.parameters.use(dark)
+        service.history.keep(dark)
+        service.processor.change(roi=(3, 9), axis=AXIS, background_mode="signed", fit="robust")
+    with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
+        settings = service.processor.settings
+        assert (settings.roi, settings.background_mode, settings.fit) == (
+            (3, 9),
+            "signed",
+            "robust",
+        )
+        np.testing.assert_array_equal(settings.axis, AXIS)
+        np.testing.assert_array_equal(settings.background, PICTURE)
+        assert settings.background_name == "dark"
+    with running_service(ScriptedSource(), directory=tmp_path) as service:
+        assert service.processor.settings.roi == (0, 0)  # not wanted
+
+
+@pytest.mark.parametrize("text", ["no json", "[1]", '{"roi": [9, 3], "fit": "robust"}'])
+def test_what_cannot_be_restored_is_left_out(tmp_path: Path, text: str) -> None:
+    (tmp_path / "settings.json").write_text(text)
+    with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
+        assert service.processor.settings.roi == (0, 0)
+        assert (service.processor.settings.fit == "robust") == ("robust" in text)

@@ -1,0 +1,70 @@
+"""Unit, container and conda recipe: one version, flags that exist, dependencies as declared."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skywright.cli.psss import serve_arguments
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy" / "psss"
+CONDA_NAMES = {"lz4": "python-lz4", "prometheus-client": "prometheus_client"}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    described: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return described
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    [
+        ("Containerfile", r'image\.version="([^"]+)"'),
+        ("Containerfile", r"skywright-psss:(\S+)"),
+        ("skywright-psss.service", r"skywright-psss:(\d\S*)"),
+        ("conda/meta.yaml", r'set version = "([^"]+)"'),
+    ],
+)
+def test_versions_are_equal(project: dict[str, Any], file: str, pattern: str) -> None:
+    found = re.findall(pattern, (DEPLOY / file).read_text())
+    assert found
+    assert set(found) == {project["version"]}
+
+
+def test_the_units_command_line_is_accepted() -> None:
+    environment = dict(
+        line.split("=", 1)
+        for line in (DEPLOY / "psss.env").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    unit = (DEPLOY / "skywright-psss.service").read_text().replace("\\\n", " ")
+    (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    given = command.split(" serve ", 1)[1].split()
+    words = []
+    for word in given:
+        name = word.strip("${}")
+        words += environment[name].split() if word.startswith("$") else [word]
+    args = serve_arguments(words)
+    assert args.prefix == "SARFE10-PSSS059"
+    assert args.auto_start
+    assert args.put_pvs
+    assert "Restart=always" in unit
+
+
+def test_the_recipe_has_the_declared_dependencies(project: dict[str, Any]) -> None:
+    extras = project["optional-dependencies"]
+    declared = {
+        CONDA_NAMES.get(name, name) + " " + bound
+        for line in (*project["dependencies"], *extras["psss"], *extras["epics"])
+        for name, bound in [re.fullmatch(r"([\w.-]+)(?:\[.*\])?(>=.*)", line).groups()]  # type: ignore[union-attr]
+    }
+    recipe = (DEPLOY / "conda" / "meta.yaml").read_text()
+    run = recipe.partition("  run:")[2].partition("\ntest:")[0]
+    listed = set(re.findall(r"- (\S+ >=\S+)", run)) - {"python >=3.11"}
+    assert listed == declared
+    scripts = set(re.findall(r"- (\S+ = \S+)", recipe))
+    assert scripts == {f"{name} = {entry}" for name, entry in project["scripts"].items()}

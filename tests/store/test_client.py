@@ -1,0 +1,197 @@
+"""What a person does with the catalog: the latest run, look-up, tables, a run that goes on."""
+
+import importlib
+import itertools
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray
+from bluesky_tiled_plugins.queries import PartialUID, ScanID, TimeRange
+from store.recording import Recording, array, scalar
+from store.stack import Stack, until
+from support.streaming import StreamingCamera
+from tiled.client import from_uri
+from tiled.client import utils as tiled_utils
+from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH as STOCK
+
+from skywright.config import Settings
+from skywright.errors import ConfigError
+from skywright.store import client as client_module
+from skywright.store.client import analysis, broker, catalog, connect, ensure_containers
+from skywright.store.growing import Clients
+from skywright.store.ingest import RunIngest, State, ingest
+
+
+def record(journals: Path, **metadata: Any) -> str:
+    recording = Recording(journals, **metadata).stream("primary", x=scalar("number"))
+    recording.events([{"x": 1.0}, {"x": 2.0}])
+    recording.stop()
+    return recording.uid
+
+
+later = itertools.count(1)
+
+
+@pytest.fixture
+def three(journals: Path, client: Any) -> list[str]:
+    """Three runs in order of time; the middle one was recovered last."""
+    day = next(later)
+    uids = [record(journals, scan_id=10 * day + n, time=4e9 + day + n / 9) for n in range(3)]
+    for uid in (uids[0], uids[2], uids[1]):
+        assert ingest(journals / f"{uid}.jsonl", client) is State.DONE
+    return uids
+
+
+def test_latest_is_latest_by_time_after_recovery(three: list[str], client: Any) -> None:
+    cat = catalog(client)
+    assert [cat[n].metadata["start"]["uid"] for n in (-1, -2, -3)] == three[::-1]
+    assert list(cat)[-3:] == three
+    db = broker(client)
+    assert db[-1].start["uid"] == three[2]
+    assert db[-1].table()["x"].tolist() == [1.0, 2.0]
+
+
+def test_look_up(three: list[str], client: Any) -> None:
+    cat = catalog(client)
+    first = three[0]
+    start = cat[first].metadata["start"]
+    assert start["uid"] == first
+    assert cat[first[:8]].metadata["start"]["uid"] == first
+    assert cat[start["scan_id"] + 2].metadata["start"]["uid"] == three[2]
+    assert list(cat.search(ScanID(start["scan_id"] + 1))) == [three[1]]
+    assert list(cat.search(PartialUID(first[:10]))) == [first]
+    found = cat.search(TimeRange(since=start["time"] + 0.05, until=start["time"] + 0.5))
+    assert list(found) == three[1:]
+    assert found[-1].metadata["start"]["uid"] == three[2]
+    assert broker(client)[three[1][:8]].start["scan_id"] == start["scan_id"] + 1
+
+
+def test_use_of_db_does_not_change_the_catalog(three: list[str], client: Any) -> None:
+    before = type(catalog(client)[three[0]])
+    broker(client)[three[0]].table()
+    assert type(catalog(client)[three[0]]) is before
+    assert catalog(client)[three[0]].v2 is not None
+    assert type(catalog(client)[three[0]]) is before
+
+
+def test_own_streams_read_as_stock_ones(journals: Path, stack: Stack, client: Any) -> None:
+    keys = {"x": scalar("number"), "s": scalar("string"), "m": array([2, 2]), "n": array([3])}
+    recording = Recording(journals).stream("primary", **keys)
+    recording.events({"x": i / 3, "s": "a" * i, "m": np.eye(2), "n": [i] * 3} for i in range(4))
+    assert ingest(recording.stop(), client) is State.DONE
+    stock = from_uri(stack.uri, Clients.of(STOCK["numpy"]), api_key=stack.key)
+    for variables in ((), (["x", "m"],), (["ts_x", "seq_num"],)):
+        one = client["raw"][recording.uid]["primary"].read(*variables)
+        other = stock["raw"][recording.uid]["primary"].read(*variables)
+        xarray.testing.assert_identical(one, other)
+        assert {k: v.dtype for k, v in one.items()} == {k: v.dtype for k, v in other.items()}
+
+
+def test_stock_clients_read_documents(three: list[str], client: Any) -> None:
+    """`documents()` fails on a server that was not told of json-seq."""
+    names = [name for name, _ in catalog(client)[three[0]].documents()]
+    assert (names[0], names[-1]) == ("start", "stop")
+    assert "event_page" in names or names.count("event") == 2
+    assert catalog(client)[three[0]].validate(raise_on_error=True)
+
+
+def test_derived_runs_have_their_own_catalog(journals: Path, client: Any) -> None:
+    uid = record(journals, purpose="analysis", raw_uid="r", time=5e9)
+    assert ingest(journals / f"{uid}.jsonl", client) is State.DONE
+    assert analysis(client)[-1].metadata["start"]["uid"] == uid
+    assert uid not in client["raw"]
+
+
+def test_containers_are_made_once(client: Any) -> None:
+    before = ensure_containers(client)
+    again = ensure_containers(client)
+    assert [c.item["id"] for c in before] == [c.item["id"] for c in again] == ["raw", "analysis"]
+    assert str(again[0].specs[0].version) == "3.0"
+
+
+def test_connect_needs_a_server_and_its_key(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(store={"directory": tmp_path, "tiled_uri": "http://127.0.0.1:9"})
+    with pytest.raises(ConfigError, match="api_key"):
+        connect(settings=settings)
+    with pytest.raises(ConfigError, match="skywright up"):
+        connect("http://127.0.0.1:9", "abc")
+    with pytest.raises(ConfigError, match="401"):
+        connect(stack.uri, "0" * 64)
+    with pytest.raises(ConfigError, match="no tiled server is known"):
+        connect(api_key="abc", settings=Settings(store={"directory": tmp_path}))
+    connect(stack.uri, stack.key)
+
+
+def test_run_is_seen_while_it_goes_on(stack: Stack, client: Any) -> None:
+    """With the ingester: each event, and the first frame, are there in a moment."""
+    with stack.ingester():
+        recording = Recording(stack.journals).stream("primary", x=scalar("number"))
+
+        def rows() -> list[float]:
+            try:
+                data = client["raw"][recording.uid]["primary"].read()
+            except KeyError:
+                return []
+            return data["x"].values.tolist() if "x" in data else []
+
+        for n in range(1, 4):
+            recording.event(x=float(n))
+            until(lambda n=n: rows() == [float(i) for i in range(1, n + 1)], f"event {n}")
+        assert "stop" not in client["raw"][recording.uid].metadata
+        recording.stop()
+        stack.done(recording.uid)
+        assert "stop" in client["raw"][recording.uid].metadata
+
+
+GROWN = 15
+
+
+def test_reading_a_growing_run_never_fails(journals: Path, client: Any) -> None:
+    """The catalog's runs are read as far as all their columns go, whatever comes meanwhile."""
+    camera = StreamingCamera("cam", journals)
+    camera.stage()
+    keys = camera.describe() | {"x": {"dtype": "number", "shape": [], "source": "t"}}
+    recording = Recording(journals).stream("primary", **keys)
+    bundle = recording._streams["primary"]
+    done = threading.Event()
+
+    def produce() -> None:
+        run = RunIngest(recording.path, client)
+        for n in range(1, GROWN + 1):
+            camera.trigger()
+            for name, doc in camera.collect_asset_docs():
+                if name == "stream_datum":
+                    doc |= {"descriptor": bundle.descriptor_doc["uid"]}
+                    doc |= {"seq_nums": {"start": n, "stop": n + 1}}
+                recording.journal(name, doc | {"run_start": recording.uid})
+            recording.event(x=float(n))
+            run.step()
+        done.set()
+
+    threading.Thread(target=produce, daemon=True).start()
+    lengths = []
+    until(lambda: recording.uid in client["raw"], "the run")
+    while not done.is_set() or not lengths:
+        streams = catalog(client)[recording.uid]
+        if "primary" in streams:
+            data = streams["primary"].read()
+            if "cam_frame_number" in data and "x" in data:
+                assert data["cam_frame_number"].values.tolist() == data["x"].values.tolist()
+                lengths.append(len(data["x"]))
+    camera.unstage()
+    assert sorted(lengths) == lengths
+    recording.stop()
+
+
+def test_retries_are_short_even_when_tiled_was_imported_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiled_utils, "TILED_RETRY_ATTEMPTS", 10)
+    monkeypatch.setattr(tiled_utils, "TILED_RETRY_TIMEOUT", 45.0)
+    importlib.reload(client_module)
+    assert (tiled_utils.TILED_RETRY_ATTEMPTS, tiled_utils.TILED_RETRY_TIMEOUT) == (2, 2.0)

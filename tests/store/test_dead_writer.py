@@ -1,0 +1,237 @@
+"""What is left when a writer dies: half-open HDF5 files, frames without documents, open runs."""
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from store.recording import Recording, scalar
+from support.streaming import StreamingCamera, noise
+
+from skywright.store.hdf5_flags import clear_flags, has_writer, lookup3, read_superblock
+from skywright.store.ingest import State, ingest
+
+WRITER = """
+import sys, h5py, numpy as np
+with h5py.File(sys.argv[1], "w", libver="latest", userblock_size=int(sys.argv[2])) as file:
+    frames = file.create_dataset("frames", (0, 48, 64), "u1", maxshape=(None, 48, 64), chunks=(1, 48, 64))
+    numbers = file.create_dataset("numbers", (0,), "i8", maxshape=(None,), chunks=(16,))
+    file.swmr_mode = True
+    for n in range(10**6):
+        frames.resize(n + 1, 0)
+        frames[n] = n % 251
+        frames.flush()
+        numbers.resize(n + 1, 0)
+        numbers[n] = n
+        numbers.flush()
+        if n == 40:
+            print("on", flush=True)
+"""  # noqa: E501
+
+
+@pytest.fixture(params=[0, 512])
+def writer(tmp_path: Path, request: Any) -> Any:
+    """A process that writes a SWMR file, with and without a user block."""
+    path = tmp_path / "frames.h5"
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(request.param)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "on\n"
+    yield process, path
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_file_of_a_killed_swmr_writer_is_an_ordinary_file_again(writer: Any) -> None:
+    process, path = writer
+    threading.Event().wait(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with pytest.raises(OSError, match="already open"):
+        h5py.File(path)
+    with h5py.File(path, swmr=True, locking=False) as file:
+        rows = file["numbers"].shape[0]
+    assert rows > 40
+    assert clear_flags(path)
+    with h5py.File(path) as file:  # without SWMR
+        assert file["numbers"][:].tolist() == list(range(rows))
+        for n in range(rows):
+            assert (file["frames"][n] == n % 251).all()
+    with h5py.File(path, swmr=True, libver="latest", locking=False) as file:
+        assert file["numbers"].shape == (rows,)
+    with h5py.File(path, "r+") as file:
+        file["later"] = 1
+    assert not clear_flags(path)
+
+
+def test_file_of_a_living_writer_is_left_alone(writer: Any) -> None:
+    process, path = writer
+    assert has_writer(path) is True
+    assert not clear_flags(path)
+    superblock = read_superblock(path)
+    assert superblock is not None
+    assert superblock.flags == 5
+    process.kill()
+    process.wait()
+    assert has_writer(path) is False
+
+
+def test_reader_is_no_writer(tmp_path: Path) -> None:
+    path = tmp_path / "file.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file["x"] = 1
+    with path.open("rb"):
+        assert has_writer(path) is False
+    assert not clear_flags(path)
+
+
+def test_damaged_superblock_is_left_alone(writer: Any) -> None:
+    process, path = writer
+    process.kill()
+    process.wait()
+    superblock = read_superblock(path)
+    assert superblock is not None
+    with path.open("r+b") as file:
+        file.seek(superblock.start + 30)
+        file.write(b"\xff")
+    before = path.read_bytes()
+    assert read_superblock(path) is None
+    assert not clear_flags(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("libver", ["earliest", "v108", "v110"])
+def test_superblocks_of_all_versions(tmp_path: Path, libver: str) -> None:
+    path = tmp_path / "file.h5"
+    with h5py.File(path, "w", libver=(libver, "latest")) as file:
+        file["x"] = np.arange(5)
+    superblock = read_superblock(path)
+    assert (superblock is None) is (libver == "earliest")
+    assert superblock is None or superblock.flags == 0
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_no_superblock(data: bytes) -> None:
+    path = Path(f"/dev/shm/skywright-{os.getpid()}.h5")
+    if not path.parent.is_dir():
+        pytest.skip("no /dev/shm")
+    for head in (b"", b"\x89HDF\r\n\x1a\n\x03\x08\x08\x05"):
+        path.write_bytes(head + data)
+        assert read_superblock(path) is None
+    path.unlink()
+
+
+def test_lookup3_has_its_author_s_values() -> None:
+    """The values in the comments of lookup3.c (Bob Jenkins, May 2006, public domain)."""
+    assert lookup3(b"") == 0xDEADBEEF
+    assert lookup3(b"Four score and seven years ago") == 0x17770551
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**31))
+def test_closed_superblock_has_its_checksum(end: int, size: int) -> None:
+    from skywright.store.hdf5_flags import SIGNATURE, Superblock
+
+    data = SIGNATURE + bytes([3, 8, 8, 5]) + struct.pack("<4Q", 0, 2**64 - 1, end, 48)
+    closed = Superblock(0, data).closed(size)
+    assert closed[11] == 0
+    assert struct.unpack_from("<Q", closed, 28)[0] == max(end, size)
+    assert struct.unpack("<I", closed[44:])[0] == lookup3(closed[:44])
+
+
+# Runs of dead writers
+
+
+def leave(recording: Recording) -> Path:
+    """Let the writer of a journal die."""
+    recording.journal.close()
+    return recording.path
+
+
+def stored(path: Path, client: Any) -> Any:
+    assert ingest(path, client) is State.DONE
+    run = client["raw"][path.stem]
+    stop = run.metadata["stop"]
+    assert (stop["exit_status"], stop["run_start"]) == ("abort", path.stem)
+    assert stop["reason"].startswith("interrupted")
+    return run
+
+
+def test_run_of_a_dead_session_is_closed_as_interrupted(journals: Path, client: Any) -> None:
+    recording = Recording(journals).stream("primary", x=scalar("number"))
+    recording.events([{"x": 1.0}, {"x": 2.0}])
+    path = leave(recording)
+    with path.open("a") as file:
+        file.write('["event", {"desc')  # its last word
+    run = stored(path, client)
+    assert run["primary"].read()["x"].values.tolist() == [1.0, 2.0]
+    assert run.metadata["stop"]["num_events"] == {"primary": 2}
+    archived = journals / "done" / path.name
+    assert archived.read_text().count("\n") == 5
+    assert ingest(archived, client) is State.DONE  # again: nothing changes
+    assert client["raw"][path.stem].metadata["stop"] == run.metadata["stop"]
+
+
+def test_run_of_a_living_session_stays_open(journals: Path, client: Any) -> None:
+    recording = Recording(journals).stream("primary", x=scalar("number"))
+    recording.event(x=1.0)
+    assert ingest(recording.path, client) is State.WAITING
+    run = client["raw"][recording.uid]
+    assert "stop" not in run.metadata
+    assert run["primary"].read()["x"].values.tolist() == [1.0]  # and is seen at once
+    recording.event(x=2.0)
+    assert ingest(recording.stop(), client) is State.DONE
+    assert run["primary"].read()["x"].values.tolist() == [1.0, 2.0]
+
+
+def fly(journals: Path, told: int, taken: int) -> Path:
+    """Leave a fly run with `taken` frames on disk, of which documents tell `told`."""
+    camera = StreamingCamera("cam", journals)
+    camera.stage()
+    recording = Recording(journals).stream("primary", **camera.describe())
+    bundle = recording._streams["primary"]
+    for count in range(taken):
+        camera.trigger()
+        for name, doc in camera.collect_asset_docs() if count < told else ():
+            if name == "stream_datum":
+                indices = doc["indices"]
+                seq_nums = {"start": indices["start"] + 1, "stop": indices["stop"] + 1}
+                uid = bundle.descriptor_doc["uid"]
+                doc = doc | {"seq_nums": seq_nums, "descriptor": uid}
+            else:
+                doc = doc | {"run_start": recording.uid}
+            recording.journal(name, doc)
+    camera.unstage()
+    return leave(recording)
+
+
+@pytest.mark.parametrize(("told", "taken"), [(3, 8), (1, 2), (4, 4)])
+def test_frames_after_the_last_stream_datum_are_found(
+    journals: Path, client: Any, told: int, taken: int
+) -> None:
+    run = stored(fly(journals, told, taken), client)
+    data = run["primary"].read()
+    assert data["cam_frame_number"].values.tolist() == list(range(1, taken + 1))
+    for n in range(taken):
+        np.testing.assert_array_equal(data["cam_image"].values[n], noise(n + 1))
+    assert run.metadata["stop"]["num_events"] == {"primary": taken}
+
+
+def test_frames_whose_file_is_gone_do_not_hold_up_the_run(journals: Path, client: Any) -> None:
+    path = fly(journals, 2, 4)
+    for file in journals.glob("*.h5"):
+        file.unlink()
+    run = stored(path, client)
+    assert run["primary/cam_image"].shape[0] == 2

@@ -1,0 +1,349 @@
+"""Each export is read back and compared, value for value, with what went into the run."""
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from support.sample_runs import (
+    CURRENT,
+    DEAD,
+    DERIVED_V1,
+    FLY,
+    FLY_FRAMES,
+    FRAMES,
+    KINDS,
+    MATRICES,
+    OMEGA,
+    SCAN,
+    STATES,
+    T0,
+    TIP_X,
+    VECTORS,
+    SampleStore,
+    shared_sample_store,
+)
+
+from skywright.errors import DataError
+from skywright.store.export import FORMATS, export_run
+from skywright.store.export import contents as contents_module
+from skywright.store.export.contents import Asset, Column, RunContents, Stream, row_blocks
+from skywright.store.export.nexus import write_nexus
+from skywright.store.lookup import find_run
+
+EVENT_TIMES = T0 + np.arange(1.0, 6.0)
+SCAN_VALUES = {
+    "seq_num": np.arange(1, 6),
+    "time": EVENT_TIMES,
+    "omega": OMEGA,
+    "diode_current": CURRENT,
+    "diode_counts": np.arange(-2, 3, dtype="<i4"),
+    "diode_state": np.array(STATES),
+    "diode_ok": np.array([True, False, True, False, True]),
+    "diode_vector": VECTORS,
+    "diode_matrix": MATRICES,
+    "cam_image": FRAMES,
+    "cam_frame_number": np.arange(100, 105, dtype="<i4"),
+}
+"""What is in the stream primary of the step scan; its second event came twice."""
+
+
+@pytest.fixture(scope="module")
+def store(pytestconfig: pytest.Config) -> SampleStore:
+    return shared_sample_store(pytestconfig)
+
+
+def read_nexus(path: Path, stream: str) -> dict[str, NDArray]:
+    with h5py.File(path) as file:
+        group = file[f"entry/{stream}"]
+        return {
+            name: node.asstr()[()].astype("U") if node.dtype.kind == "O" else node[()]
+            for name, node in group.items()
+            if isinstance(node, h5py.Dataset)
+        }
+
+
+def read_zarr(path: Path, stream: str) -> dict[str, NDArray]:
+    arrays = dict(zarr.open_group(path, mode="r")[stream].arrays())
+    return {
+        name: np.array(list(node[:]), dtype="U") if node.dtype.kind == "T" else np.asarray(node[:])
+        for name, node in arrays.items()
+    }
+
+
+def read_csv(path: Path, stream: str) -> dict[str, NDArray]:
+    dtypes = json.loads((path / "metadata.json").read_text())["dtypes"][f"{stream}.csv"]
+    with (path / f"{stream}.csv").open(newline="") as file:
+        names, *rows = csv.reader(file)
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    return {
+        name: np.array([each == "True" for each in cells])
+        if dtypes[name] == "|b1"
+        else np.array(cells).astype(dtypes[name])
+        for name, cells in columns.items()
+    }
+
+
+READERS: dict[str, Callable[[Path, str], dict[str, NDArray]]] = {
+    "nexus": read_nexus,
+    "csv": read_csv,
+    "zarr": read_zarr,
+}
+
+
+def assert_same(got: Mapping[str, NDArray], expected: Mapping[str, NDArray]) -> None:
+    assert set(got) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(got[name], values, err_msg=name)
+        if values.dtype.kind != "U":
+            assert got[name].dtype == values.dtype, name
+
+
+def scalars(values: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    return {name: each for name, each in values.items() if each.ndim == 1}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_step_scan_comes_back(store: SampleStore, tmp_path: Path, format: str) -> None:
+    report = export_run(find_run(store.client, SCAN), tmp_path / "out", format)
+    got = READERS[format](tmp_path / "out", "primary")
+    if format == "csv":
+        stamps = {name: got.pop(name) for name in list(got) if name.startswith("ts_")}
+        assert_same(got, scalars(SCAN_VALUES))
+        assert set(stamps) == {f"ts_{name}" for name in SCAN_VALUES if "diode" in name} | {
+            "ts_omega"
+        }
+        np.testing.assert_array_equal(stamps["ts_omega"], EVENT_TIMES - 0.01)
+    else:
+        assert_same(got, SCAN_VALUES)
+    baseline = READERS[format](tmp_path / "out", "baseline")
+    np.testing.assert_array_equal(baseline["energy"], [12.4, 12.4])
+    assert report.status == "success"
+    assert not [path for path in tmp_path.iterdir() if path.name != "out"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_files_without_events_come_back(store: SampleStore, tmp_path: Path, format: str) -> None:
+    export_run(find_run(store.client, FLY), tmp_path / "out", format)
+    got = READERS[format](tmp_path / "out", "primary")
+    times = np.asarray(T0 + 86_400.0 + np.arange(6) / 60)
+    expected = {"cam_image": FLY_FRAMES, "cam_frame_time": times}
+    assert_same(got, scalars(expected) if format == "csv" else expected)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_derived_run_comes_back(store: SampleStore, tmp_path: Path, format: str) -> None:
+    export_run(find_run(store.client, DERIVED_V1), tmp_path / "out", format)
+    got = READERS[format](tmp_path / "out", "pictures")
+    assert_same(got, {"tip_x": TIP_X, "kind": KINDS})
+    results = READERS[format](tmp_path / "out", "result")
+    np.testing.assert_array_equal(results["offset_um"], [3.25, 1.75])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_unfinished_run_is_exported_and_said_so(
+    store: SampleStore, tmp_path: Path, format: str
+) -> None:
+    report = export_run(find_run(store.client, DEAD), tmp_path / "out", format)
+    assert report.status == "incomplete"
+    assert "without stop document" in report.notes[0]
+    got = READERS[format](tmp_path / "out", "primary")
+    np.testing.assert_array_equal(got["diode_current"], [0.5])
+
+
+def test_nexus_structure(store: SampleStore, tmp_path: Path) -> None:
+    run = find_run(store.client, SCAN)
+    export_run(run, tmp_path / "scan.nxs", "nexus")
+    with h5py.File(tmp_path / "scan.nxs") as file:
+        entry = file[file.attrs["default"]]
+        data = entry[entry.attrs["default"]]
+        assert (entry.attrs["NX_class"], data.attrs["NX_class"]) == ("NXentry", "NXdata")
+        signal, axis = data[data.attrs["signal"]], data[data.attrs["axes"][0]]
+        assert (signal.name, axis.name) == ("/entry/primary/diode_current", "/entry/primary/omega")
+        assert (signal.attrs["units"], axis.attrs["units"]) == ("uA", "deg")
+        np.testing.assert_array_equal(data["timestamps/omega"][()], EVENT_TIMES - 0.01)
+        texts = {
+            "title": "scan 7",
+            "start_time": "2026-05-01T11:00:00.000000+00:00",
+            "end_time": "2026-05-01T11:00:06.500000+00:00",
+            "entry_identifier_uuid": SCAN,
+            "experiment_identifier": "2026-112",
+            "user/name": "Zoë Müller",
+            "sample/name": "lysozyme A-1",
+            "bluesky/plan_name": "scan",
+        }
+        assert {name: entry[name].asstr()[()] for name in texts} == texts
+        camera = entry["instrument/cam"]
+        assert camera.attrs["NX_class"] == "NXdetector"
+        np.testing.assert_array_equal(camera["data"][2], FRAMES[2])
+        assert (camera["cam_exposure"][()], camera["cam_exposure"].attrs["units"]) == (0.04, "s")
+        np.testing.assert_array_equal(camera["cam_roi"][()], [0, 0, 64, 48])
+        assert entry["instrument/omega"].attrs["NX_class"] == "NXpositioner"
+        np.testing.assert_array_equal(entry["instrument/omega/value"][()], OMEGA)
+        assert json.loads(entry["bluesky/start"].asstr()[()]) == dict(run.start)
+        descriptor = json.loads(entry["bluesky/descriptors/primary"].asstr()[()])
+        assert set(descriptor["data_keys"]) == set(SCAN_VALUES) - {"seq_num", "time"}
+
+
+def test_nexus_of_a_derived_run_names_its_analysis(store: SampleStore, tmp_path: Path) -> None:
+    export_run(find_run(store.client, DERIVED_V1), tmp_path / "loop.nxs", "nexus")
+    with h5py.File(tmp_path / "loop.nxs") as file:
+        process = file["entry/process"]
+        assert process.attrs["NX_class"] == "NXprocess"
+        got = {name: process[name].asstr()[()] for name in ("program", "version", "raw_uid")}
+        assert got == {"program": "loop", "version": "1.1", "raw_uid": SCAN}
+        assert json.loads(process["parameters"].asstr()[()]) == {"min_score": 0.3}
+
+
+def test_nexusformat_reads_it(store: SampleStore, tmp_path: Path) -> None:
+    nexus = pytest.importorskip("nexusformat.nexus", reason="nexusformat is not installed")
+    for uid, signal in ((SCAN, "diode_current"), (FLY, "cam_image"), (DERIVED_V1, "tip_x")):
+        export_run(find_run(store.client, uid), tmp_path / f"{uid}.nxs", "nexus")
+        root = nexus.nxload(str(tmp_path / f"{uid}.nxs"))
+        assert root.plottable_data.nxsignal.nxname == signal
+
+
+def test_nexus_links_to_the_frames(store: SampleStore, tmp_path: Path) -> None:
+    report = export_run(find_run(store.client, SCAN), tmp_path / "s.nxs", "nexus", link=True)
+    assert report.notes == ()
+    assert_same(read_nexus(tmp_path / "s.nxs", "primary"), SCAN_VALUES)
+    with h5py.File(tmp_path / "s.nxs") as file:
+        link = file.get("entry/primary/cam_image", getlink=True)
+    assert isinstance(link, h5py.ExternalLink)
+    assert link.path == "/entry/data/data"
+
+
+def test_what_does_not_hold_just_these_rows_is_copied(tmp_path: Path) -> None:
+    frames = np.arange(4 * 6, dtype="u1").reshape(4, 2, 3)
+    with h5py.File(tmp_path / "camera.h5", "w") as file:
+        file["data"] = frames
+    asset = Asset(tmp_path / "camera.h5", "data")
+    key = {"external": "STREAM:"}
+    column = Column("cam", (3, 2, 3), frames.dtype, key, frames[:3].__getitem__, asset)
+    start = {"uid": "u", "time": 0.0}
+    run = RunContents(start, None, "running", (Stream("primary", {}, (column,), {}),), ())
+    notes = write_nexus(run, tmp_path / "out.nxs", link=True)
+    assert "primary/cam: copied, not linked" in notes[0]
+    np.testing.assert_array_equal(read_nexus(tmp_path / "out.nxs", "primary")["cam"], frames[:3])
+
+
+def test_run_without_streams(tmp_path: Path) -> None:
+    run = RunContents({"uid": "u", "time": 0.0, "sample": {"name": "x"}}, None, "running", (), ())
+    assert write_nexus(run, tmp_path / "out.nxs") == []
+    with h5py.File(tmp_path / "out.nxs") as file:
+        assert file["entry/title"].asstr()[()] == "run"
+
+
+def test_stream_named_like_a_field_of_the_entry(tmp_path: Path) -> None:
+    energy = Column("e/V", (2,), np.dtype("f8"), {"units": "eV"}, np.array([1.0, 2.0]).__getitem__)
+    stream = Stream("sample", {}, (energy,), {})
+    run = RunContents({"uid": "u", "time": 0.0, "sample": "x"}, None, "running", (stream,), ())
+    write_nexus(run, tmp_path / "out.nxs")
+    np.testing.assert_array_equal(read_nexus(tmp_path / "out.nxs", "sample_stream")["e_V"], [1, 2])
+
+
+def test_csv_says_where_the_arrays_are(store: SampleStore, tmp_path: Path) -> None:
+    report = export_run(find_run(store.client, SCAN), tmp_path / "out", "csv")
+    arrays = json.loads((tmp_path / "out" / "metadata.json").read_text())["arrays"]["primary"]
+    assert set(arrays) == {"cam_image", "diode_matrix", "diode_vector"}
+    with h5py.File(arrays["cam_image"]["file"]) as file:
+        np.testing.assert_array_equal(file[arrays["cam_image"]["dataset"]][()], FRAMES)
+    assert any("primary/cam_image" in note for note in report.notes)
+
+
+def test_zarr_keeps_documents_and_units(store: SampleStore, tmp_path: Path) -> None:
+    export_run(find_run(store.client, SCAN), tmp_path / "out.zarr", "zarr")
+    root = zarr.open_group(tmp_path / "out.zarr", mode="r")
+    assert root.metadata.zarr_format == 3
+    assert root.attrs["start"]["uid"] == SCAN
+    assert root["primary"]["omega"].attrs["units"] == "deg"
+    assert root["primary"]["cam_image"].metadata.dimension_names[0] == "event"
+    assert root["primary"].attrs["descriptor"]["configuration"]["cam"]["data"]["cam_mode"] == "Mono"
+    np.testing.assert_array_equal(root["primary/timestamps/omega"][:], EVENT_TIMES - 0.01)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_existing_output_is_kept_unless_told(
+    store: SampleStore, tmp_path: Path, format: str
+) -> None:
+    run = find_run(store.client, DEAD)
+    export_run(find_run(store.client, SCAN), tmp_path / "out", format)
+    with pytest.raises(DataError, match="exists already"):
+        export_run(run, tmp_path / "out", format)
+    assert "omega" in READERS[format](tmp_path / "out", "primary")
+    export_run(run, tmp_path / "out", format, overwrite=True)
+    assert "omega" not in READERS[format](tmp_path / "out", "primary")
+
+
+def test_a_directory_of_something_else_is_never_replaced(
+    store: SampleStore, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match="no export of ours"):
+        export_run(find_run(store.client, DEAD), tmp_path / "home", "zarr", overwrite=True)
+    assert (tmp_path / "home" / "thesis.tex").exists()
+
+
+def test_lost_frames_are_named_and_leave_no_output(store: SampleStore, tmp_path: Path) -> None:
+    frames = store.assets / f"{FLY}-primary.h5"
+    frames.rename(tmp_path / "elsewhere.h5")
+    try:
+        with pytest.raises(DataError, match=f"primary/cam_image .*{frames.name}"):
+            export_run(find_run(store.client, FLY), tmp_path / "out.nxs", "nexus")
+    finally:
+        (tmp_path / "elsewhere.h5").rename(frames)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_large_columns_are_copied_in_pieces(
+    store: SampleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents_module, "BLOCK_BYTES", 2 * FRAMES[0].nbytes)
+    asked = []
+    read_contents = contents_module.read_contents
+    column = next(
+        each
+        for stream in read_contents(find_run(store.client, SCAN)).streams
+        for each in stream.columns
+        if each.name == "cam_image"
+    )
+    for rows, values in column.blocks():
+        asked.append(rows)
+        np.testing.assert_array_equal(values, FRAMES[rows])
+    assert asked == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    export_run(find_run(store.client, SCAN), tmp_path / "s.nxs", "nexus")
+    assert_same(read_nexus(tmp_path / "s.nxs", "primary"), SCAN_VALUES)
+
+
+@given(
+    shape=st.lists(st.integers(0, 40), min_size=1, max_size=3).map(tuple),
+    block=st.integers(1, 5000),
+)
+def test_blocks_cover_the_rows_within_the_size(shape: tuple[int, ...], block: int) -> None:
+    blocks = list(row_blocks(shape, np.dtype("u2"), block))
+    rows = [row for each in blocks for row in range(each.start, each.stop)]
+    assert rows == list(range(shape[0]))
+    row_bytes = int(np.prod(shape[1:])) * 2
+    assert all(
+        (each.stop - each.start) * row_bytes <= block or each.stop - each.start == 1
+        for each in blocks
+    )
+
+
+def test_bad_use(store: SampleStore, tmp_path: Path) -> None:
+    run = find_run(store.client, DEAD)
+    with pytest.raises(DataError, match="expected one of nexus, csv, zarr"):
+        export_run(run, tmp_path / "x", "xlsx")
+    with pytest.raises(DataError, match="cannot link"):
+        export_run(run, tmp_path / "x", "zarr", link=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        export_run(run, tmp_path / "file" / "x.nxs", "nexus")

@@ -1,0 +1,329 @@
+"""The ingester's process, recovery, and what happens while the server is away."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import numpy as np
+import pyarrow
+import pytest
+from store.recording import Recording, array, scalar
+from store.stack import Child, Stack, until
+
+from skywright.callbacks.journal import UNBORN
+from skywright.config import Settings
+from skywright.errors import ConfigError
+from skywright.process import free_port
+from skywright.store.client import catalog, connect, ensure_containers
+from skywright.store.ingest import AwayError, RunIngest, State, ingest
+from skywright.store.ingester import Ingester, only_ingester
+from skywright.store.recover import recover
+from skywright.store.server import make_tables
+from skywright.store.tiled_writer import RunWriter
+
+
+@pytest.fixture
+def store(stack: Stack, tmp_path: Path) -> Path:
+    """A store directory of its own, whose runs go to the common server."""
+    directory = stack.directory / "assets" / tmp_path.name
+    (directory / "journal").mkdir(parents=True)
+    return directory
+
+
+def record(store: Path, rows: int = 3, **metadata: Any) -> Recording:
+    recording = Recording(store / "journal", **metadata).stream("primary", x=scalar("number"))
+    recording.events({"x": float(n)} for n in range(1, rows + 1))
+    return recording
+
+
+def rows_of(client: Any, uid: str) -> list[float]:
+    table = client["raw"][uid].base["primary"].base["internal"].read()
+    assert table["seq_num"].tolist() == list(range(1, len(table) + 1))
+    return list(table["x"])
+
+
+def append_again(table: Any, rows: int) -> None:
+    """Append the first rows once more, as a retry after a lost reply does."""
+    frame = table.read().iloc[:rows]
+    table.append_partition(0, pyarrow.Table.from_pandas(frame, preserve_index=False))
+
+
+def test_second_ingester_is_refused_with_the_pid_of_the_first(store: Path, stack: Stack) -> None:
+    command = [sys.executable, "-m", "skywright.store.ingester", "--directory", str(store)]
+    with only_ingester(store):
+        done = subprocess.run(
+            [*command, "--uri", stack.uri], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert str(os.getpid()) in done.stderr
+        with pytest.raises(ConfigError, match=str(os.getpid())), only_ingester(store):
+            pass
+    with only_ingester(store):
+        pass
+
+
+def test_same_journal_twice_gives_the_same_run(store: Path, client: Any) -> None:
+    path = record(store).stop()
+    copy = path.read_bytes()
+    assert ingest(path, client) is State.DONE
+    node = client["raw"][path.stem].item
+    for _ in range(2):
+        path.write_bytes(copy)
+        assert ingest(path, client) is State.DONE
+        assert rows_of(client, path.stem) == [1.0, 2.0, 3.0]
+    assert client["raw"][path.stem].item == node  # not even touched
+
+
+def test_half_written_run_is_replayed_into_the_same_node(store: Path, client: Any) -> None:
+    """Whatever another ingester left behind: a replay meets HTTP 409 and goes on."""
+    recording = record(store)
+    assert ingest(recording.path, client) is State.WAITING
+    created = client["raw"][recording.uid].item["links"]["self"]
+    recording.event(x=4.0)
+    path = recording.stop()
+    table = client["raw"][recording.uid].base["primary"].base["internal"]
+    append_again(table, 2)
+    assert ingest(path, client) is State.DONE
+    assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
+    assert client["raw"][recording.uid].item["links"]["self"] == created
+    assert "duplicated" not in str(client["raw"][recording.uid].metadata.get("notes"))
+
+
+def test_lost_reply_after_an_append_does_not_double_rows(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server takes the rows, its answer is lost: replayed, not appended again."""
+    recording = record(store)
+    run = RunIngest(recording.path, client)
+    assert run.step() is State.MORE
+    real = RunWriter._append_with_retry
+    lost = []
+
+    def losing(self: Any, *args: Any) -> None:
+        real(self, *args)
+        if not lost:
+            lost.append(True)
+            raise httpx.ReadError("the answer is lost")
+
+    monkeypatch.setattr(RunWriter, "_append_with_retry", losing)
+    recording.event(x=4.0)
+    with pytest.raises(AwayError):
+        run.step()
+    run.step()
+    assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
+    recording.stop()
+    while run.step() is not State.DONE:
+        pass
+    assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_type_that_widens_in_mid_run_is_replayed(store: Path, client: Any) -> None:
+    recording = Recording(store / "journal")
+    recording.stream("primary", x=scalar("integer"), a=array([2]))
+    run = RunIngest(recording.path, client)
+    for x, a in ((1, [1, 2]), (2, [3, 4])):
+        recording.event(x=x, a=a)
+        run.step()
+    recording.event(x=2.5, a=[1, 2, 3])
+    recording.event(x=None, a=[0.5])
+    run._not_before = 0.0
+    run.step()
+    data = client["raw"][recording.uid]["primary"].read()
+    assert data["x"].values[:3].tolist() == [1.0, 2.0, 2.5]
+    assert data["a"].shape == (4, 3)
+    recording.stop()
+    while run.step() is not State.DONE:
+        pass
+    notes = client["raw"][recording.uid].metadata["notes"]
+    assert "primary/x: declared integer, stored as number, because of its values" in notes
+
+
+def test_server_away_keeps_the_place(store: Path, client: Any, stack: Stack) -> None:
+    """Steps fail while nobody answers; the first one after that catches up."""
+    recording = record(store)
+    fragile = connect(stack.uri, stack.key)
+    run = RunIngest(recording.path, fragile)
+    run.step()
+    real = fragile.context.http_client.send
+
+    def refuse(request: httpx.Request, **_: Any) -> httpx.Response:
+        raise httpx.ConnectError("nobody there", request=request)
+
+    fragile.context.http_client.send = refuse
+    recording.event(x=4.0)
+    for _ in range(2):
+        run._not_before = 0.0
+        with pytest.raises(AwayError):
+            run.step()
+    fragile.context.http_client.send = real
+    recording.stop()
+    while run.step() is not State.DONE:
+        pass
+    assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
+
+
+# Recovery
+
+
+def test_recover_restores_what_the_catalog_has_lost(store: Path, client: Any) -> None:
+    uids = []
+    for _ in range(3):
+        recording = record(store)
+        ingest(recording.stop(), client)
+        uids.append(recording.uid)
+    raw = client["raw"]
+    raw.delete_contents(uids[0], recursive=True, external_only=False)
+    table = raw[uids[1]].base["primary"].base["internal"]
+    append_again(table, 1)
+    open_run = record(store)
+    open_run.journal.close()
+    report = recover(store, client)
+    assert sorted(report.restored) == sorted(uids[:2])
+    assert report.finished == (open_run.uid,)
+    assert report.changes == 3
+    for uid in (*uids, open_run.uid):
+        assert rows_of(client, uid) == [1.0, 2.0, 3.0]
+    second = recover(store, client)
+    assert second.changes == 0
+    assert not second.recording
+
+
+def test_recover_leaves_a_living_run_alone(store: Path, client: Any) -> None:
+    recording = record(store)
+    report = recover(store, client)
+    assert report.recording == (recording.uid,)
+    assert report.changes == 0
+    assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0]
+    recording.stop()
+    assert recover(store, client).finished == (recording.uid,)
+
+
+def test_recover_beside_a_running_ingester(store: Path, client: Any, stack: Stack) -> None:
+    """The running one gets the work; recovery waits and reports."""
+    lost, dead = record(store), record(store)
+    ingest(lost.stop(), client)
+    client["raw"].delete_contents(lost.uid, recursive=True, external_only=False)
+    dead.journal.close()
+    (store / "tiled").mkdir()
+    (store / "tiled" / "api_key").write_text(stack.key)
+    child = Child("-m", "skywright.store.ingester", "--directory", str(store), "--uri", stack.uri)
+    try:
+        report = recover(store, client)
+        assert report.restored == (lost.uid,)
+        assert {lost.uid, dead.uid} >= set(report.finished)
+        assert rows_of(client, lost.uid) == rows_of(client, dead.uid) == [1.0, 2.0, 3.0]
+        assert recover(store, client).changes == 0
+    finally:
+        assert child.stop() == 0
+
+
+def test_journal_that_was_never_born(store: Path, client: Any) -> None:
+    """Its writer died before the start document was whole, or just before the rename."""
+    whole = record(store, rows=0)
+    whole.journal.close()
+    whole.path.rename(whole.path.with_suffix(UNBORN))
+    (store / "journal" / f"half{UNBORN}").write_text('["start", {"uid": "ha')
+    report = recover(store, client)
+    assert report.finished == (whole.uid,)
+    assert not list((store / "journal").glob("half*"))
+
+
+def test_newest_run_is_not_held_up_by_a_broken_one(store: Path, client: Any) -> None:
+    broken = record(store, tiled_specs=[5])
+    good = record(store)
+    ingester = Ingester(store, client)
+    for _ in range(6):
+        ingester.sweep()
+    assert rows_of(client, good.uid) == [1.0, 2.0, 3.0]
+    broken.stop()
+    good.stop()
+    while ingester.sweep():
+        pass
+    assert {p.stem for p in (store / "journal" / "aside").iterdir()} == {broken.uid}
+    assert recover(store, client).aside == (broken.uid,)
+
+
+# A server elsewhere
+
+
+async def _sql(address: str, *statements: str) -> None:
+    connection = await asyncpg.connect(f"{address}/postgres", user="root")
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+@pytest.fixture
+def databases(postgres_uri: str) -> Iterator[tuple[str, str]]:
+    """Addresses of two new databases, for the catalog and for tables."""
+    names = [f"skywright_{uuid.uuid4().hex[:12]}" for _ in range(2)]
+    asyncio.run(_sql(postgres_uri, *(f"CREATE DATABASE {name}" for name in names)))
+    address = postgres_uri.replace("//", "//root@")
+    yield f"{address}/{names[0]}", f"{address}/{names[1]}"
+    asyncio.run(_sql(postgres_uri, *(f"DROP DATABASE {name} WITH (FORCE)" for name in names)))
+
+
+@pytest.mark.timeout(240)
+def test_server_on_postgresql_and_redis(
+    tmp_path: Path, databases: tuple[str, str], redis_port: int
+) -> None:
+    """The same ingest against a tiled server elsewhere: only configuration differs."""
+    make_tables(databases[0].replace("postgresql:", "postgresql+asyncpg:"))
+    port = free_port()
+    config = {
+        "trees": [
+            {
+                "path": "/",
+                "tree": "catalog",
+                "args": {
+                    "uri": databases[0],
+                    "writable_storage": [str(tmp_path / "data"), databases[1]],
+                    "readable_storage": [str(tmp_path)],
+                },
+            }
+        ],
+        "authentication": {"single_user_api_key": "elsewhere"},
+        "streaming_cache": {"uri": f"redis://127.0.0.1:{redis_port}"},
+        "uvicorn": {"host": "127.0.0.1", "port": port},
+    }
+    (tmp_path / "data").mkdir()
+    (tmp_path / "config.yml").write_text(json.dumps(config))  # JSON is YAML
+    command = [sys.executable, "-m", "tiled", "serve", "config", str(tmp_path / "config.yml")]
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: is_ready(uri), "tiled on PostgreSQL", limit_s=60)
+        settings = Settings(store={"directory": tmp_path, "tiled_uri": uri, "api_key": "elsewhere"})
+        client = connect(settings=settings)
+        ensure_containers(client)
+        recording = Recording(tmp_path / "journal")
+        recording.stream("primary", x=scalar("integer"), m=array([2, 2]), s=scalar("string"))
+        for n in (1, 2, 2, 3):
+            m = np.full((2, 2), n, "<u2")
+            recording.event(seq_num=n, x=n if n < 3 else 2**63 - 1, m=m, s="a" * n)
+        path = recording.stop()
+        assert ingest(path, client) is State.DONE
+        data = catalog(client)[-1]["primary"].read()
+        assert data["x"].values.tolist() == [1, 2, 2**63 - 1]
+        assert data["m"].dtype == np.dtype("<u2")
+        assert data["m"].values[:, 0, 0].tolist() == [1, 2, 3]
+        assert recover(tmp_path, client).changes == 0
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def is_ready(uri: str) -> bool:
+    try:
+        return httpx.get(f"{uri}/healthz").status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,190 @@
+"""Look-ups over both containers of a real tiled server."""
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.sample_runs import (
+    DAY_S,
+    DEAD,
+    DERIVED_V1,
+    DERIVED_V2,
+    FLY,
+    INTERRUPTED,
+    SCAN,
+    T0,
+    SampleStore,
+    shared_sample_store,
+)
+
+from skywright.callbacks.journal import Journal
+from skywright.errors import DataError
+from skywright.store.lookup import (
+    Wanted,
+    derived_runs,
+    find_run,
+    find_runs,
+    parse_time,
+    run_status,
+)
+
+ALL = [SCAN, DERIVED_V1, FLY, DERIVED_V2, DEAD, INTERRUPTED]
+NOON = datetime(2026, 5, 3, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def store(pytestconfig: pytest.Config) -> SampleStore:
+    return shared_sample_store(pytestconfig)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "uids"),
+    [
+        (Wanted(), ALL),
+        (Wanted(plan="count"), [DEAD, INTERRUPTED]),
+        (Wanted(plan="coun"), []),
+        (Wanted(scan_id=7), [SCAN, INTERRUPTED]),
+        (Wanted(scan_id=7, plan="scan"), [SCAN]),
+        (Wanted(since_s=T0 + 1, until_s=T0 + 2 * DAY_S), [DERIVED_V1, FLY, DERIVED_V2]),
+        (Wanted(since_s=T0, until_s=T0), []),
+        (Wanted(sample="lysozyme A-1"), [SCAN, DERIVED_V1, DERIVED_V2]),
+        (Wanted(sample="thaumatin"), [FLY]),
+        (Wanted(sample="insulin"), [INTERRUPTED]),
+        (Wanted(raw_uid=SCAN), [DERIVED_V1, DERIVED_V2]),
+        (Wanted(purpose="analysis"), [DERIVED_V1, DERIVED_V2]),
+        (Wanted(purpose="alignment"), [SCAN]),
+        (Wanted(analysis="loop"), [DERIVED_V1, DERIVED_V2]),
+        (Wanted(analysis="loo"), []),
+        (Wanted(text="4f0c1"), [SCAN]),
+        (Wanted(text="4F0C1D2E-52a1"), [SCAN]),
+        (Wanted(text="d1a5e0"), [DERIVED_V1, DERIVED_V2]),
+        (Wanted(text=DERIVED_V1), [DERIVED_V1]),
+        (Wanted(text="7"), [SCAN, INTERRUPTED]),
+        (Wanted(text="lysozyme"), [SCAN, DERIVED_V1, DERIVED_V2]),
+        (Wanted(text="A-1 Lysozyme"), [SCAN, DERIVED_V1, DERIVED_V2]),
+        (Wanted(text="müller"), [SCAN]),
+        (Wanted(text="Muller"), [SCAN]),
+        (Wanted(text="watch_camera"), [FLY]),
+        (Wanted(text="interrupted process"), [INTERRUPTED]),  # in the stop document
+        (Wanted(text="AND"), [INTERRUPTED]),
+        (Wanted(text="lysozyme", plan="scan"), [SCAN]),
+        (Wanted(text="lysozyme insulin"), []),
+        (Wanted(text="scan_id"), []),  # a key of every start document, and text of none
+        (Wanted(text="  "), ALL),
+        (Wanted(text="-"), []),
+    ],
+)
+def test_find_runs(store: SampleStore, wanted: Wanted, uids: list[str]) -> None:
+    assert [run.uid for run in find_runs(store.client, wanted)] == uids
+
+
+def test_limit_keeps_the_newest(store: SampleStore) -> None:
+    assert [run.uid for run in find_runs(store.client, Wanted(), 2)] == ALL[-2:]
+    assert len(find_runs(store.client, Wanted(), 100)) == len(ALL)
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(text=st.text(max_size=12))
+def test_any_text_is_a_query_that_the_server_takes(store: SampleStore, text: str) -> None:
+    assert {run.uid for run in find_runs(store.client, Wanted(text=text))} <= set(ALL)
+
+
+def test_summary(store: SampleStore) -> None:
+    runs = {run.uid: run for run in find_runs(store.client, Wanted())}
+    scan, derived, dead = runs[SCAN], runs[DERIVED_V2], runs[DEAD]
+    assert (scan.container, scan.scan_id, scan.plan, scan.status) == ("raw", 7, "scan", "success")
+    assert (scan.time_s, scan.duration_s) == (T0, 6.5)
+    assert scan.events == {"primary": 5, "baseline": 2}
+    assert (derived.container, derived.analysis) == ("analysis", "loop 2.0")
+    assert (derived.raw_uid, derived.raw_scan_id) == (SCAN, 7)
+    assert (dead.status, dead.duration_s, dead.events) == ("incomplete", None, {})
+    assert runs[INTERRUPTED].status == "interrupted"
+    assert runs[FLY].sample == "thaumatin"
+
+
+def test_running_only_while_somebody_writes_the_journal(tmp_path: Path) -> None:
+    start = {"uid": DEAD, "time": T0}
+    assert run_status({"start": start}, tmp_path) == "incomplete"
+    journal = Journal(tmp_path)
+    journal("start", start)
+    assert run_status({"start": start}, tmp_path) == "running"
+    assert run_status({"start": start}, None) == "incomplete"
+    journal.close()
+    assert run_status({"start": start}, tmp_path) == "incomplete"
+
+
+@pytest.mark.parametrize(
+    ("name", "uid"),
+    [
+        ("-1", INTERRUPTED),
+        ("-4", SCAN),
+        ("7", INTERRUPTED),  # the newest of this number
+        ("8", FLY),
+        ("4f0c", SCAN),
+        ("4F7A9B3C", FLY),
+        ("d1a5e001", DERIVED_V1),
+        (DERIVED_V2, DERIVED_V2),
+    ],
+)
+def test_find_run(store: SampleStore, name: str, uid: str) -> None:
+    assert find_run(store.client, name).metadata["start"]["uid"] == uid
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("-5", "4 raw runs"),
+        ("-0", "-1 is the newest"),
+        ("d1a5e0", "several runs"),
+        ("4f0c1d2f", "starts with"),
+        ("99999", "starts with"),
+        ("4f", "4 or more characters"),
+        ("no%", "expected a uid"),
+    ],
+)
+def test_find_run_says_why_not(store: SampleStore, name: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        find_run(store.client, name)
+
+
+def test_derived_runs_newest_last(store: SampleStore) -> None:
+    found = derived_runs(store.client, SCAN)
+    assert [run.metadata["start"]["uid"] for run in found] == [DERIVED_V1, DERIVED_V2]
+    assert derived_runs(store.client, FLY) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-05-01T11:00:00+00:00", "2026-05-01T11:00:00+00:00"),
+        ("2026-05-01t11:00z", "2026-05-01T11:00:00+00:00"),
+        ("2 days ago", "2026-05-01T12:00:00+00:00"),
+        ("90 min", "2026-05-03T10:30:00+00:00"),
+        ("1.5h", "2026-05-03T10:30:00+00:00"),
+        ("30s ago", "2026-05-03T11:59:30+00:00"),
+        ("1 Week ago", "2026-04-26T12:00:00+00:00"),
+        ("now", "2026-05-03T12:00:00+00:00"),
+    ],
+)
+def test_parse_time(text: str, expected: str) -> None:
+    assert parse_time(text, NOON) == datetime.fromisoformat(expected).timestamp()
+
+
+def test_a_day_begins_and_ends() -> None:
+    day = datetime(2026, 5, 1).timestamp()  # local
+    assert parse_time("2026-05-01") == day
+    assert parse_time("2026-05-01", end=True) - day in (23 * 3600, DAY_S, 25 * 3600)
+    assert parse_time("yesterday", NOON) == datetime(2026, 5, 2).timestamp()
+    assert parse_time("today", NOON, end=True) == datetime(2026, 5, 4).timestamp()
+    assert parse_time("2026-05-01 10:00", end=True) == day + 36_000
+
+
+@given(text=st.text(max_size=20) | st.from_regex(r"\d{1,30} ?[smhdw]( ago)?", fullmatch=True))
+def test_parse_time_gives_a_time_or_says_no(text: str) -> None:
+    with suppress(DataError):
+        assert isinstance(parse_time(text, NOON), float)

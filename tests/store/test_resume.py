@@ -1,0 +1,124 @@
+"""Runs that were paused and resumed, and files that have more rows than the run."""
+
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky.utils import RunEngineInterrupted
+from ophyd.sim import det, motor
+from store.stack import Stack, truth
+from support.streaming import StreamingCamera, noise
+
+from skywright.callbacks.journal import Journal
+from skywright.store.ingest import RunIngest, State, ingest
+
+
+def pausing_scan(camera: Any, points: int, pause_at: set[int]) -> Any:
+    """Scan, and ask for a pause right after the event of some points, before the checkpoint."""
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator()
+    def inner() -> Any:
+        for point in range(points):
+            yield from bps.checkpoint()
+            yield from bps.mv(motor, point)
+            yield from bps.trigger_and_read([camera, det, motor])
+            if point in pause_at:
+                pause_at.remove(point)
+                yield from bps.pause()
+
+    return inner()
+
+
+def run_with_pauses(RE: RunEngine, camera: Any, points: int, pause_at: set[int]) -> str:
+    with pytest.raises(RunEngineInterrupted):
+        RE(pausing_scan(camera, points, pause_at))
+    while pause_at:
+        with pytest.raises(RunEngineInterrupted):
+            RE.resume()
+    return str(RE.resume().run_start_uids[0])
+
+
+@pytest.mark.parametrize("pauses", [{1}, {0, 2, 3}])
+def test_resumed_scan_with_frames_reads_as_if_never_paused(
+    RE: RunEngine, stack: Stack, client: Any, journals: Path, pauses: set[int]
+) -> None:
+    RE.subscribe(Journal(journals, RE))
+    camera = StreamingCamera("cam", journals)
+    taken = 4 + len(pauses)
+    uid = run_with_pauses(RE, camera, 4, pauses)
+    path = journals / f"{uid}.jsonl"
+    rows = truth(path)["primary"]
+    assert camera.file is not None
+    assert camera.file.count == taken
+    assert ingest(path, client) is State.DONE
+    run = client["raw"][uid]
+    data = run["primary"].read()
+    assert data["motor"].values.tolist() == [rows[n]["motor"] for n in (1, 2, 3, 4)]
+    numbers = data["cam_frame_number"].values.tolist()
+    assert len(numbers) == 4
+    assert numbers[-1] == taken
+    for image, number in zip(data["cam_image"].values, numbers, strict=True):
+        np.testing.assert_array_equal(image, noise(number))
+    np.testing.assert_array_equal(run["primary/cam_image"][2, :5], noise(numbers[2])[:5])
+    assert list(run.base["primary"].base["internal"].read(["seq_num"])["seq_num"]) == [1, 2, 3, 4]
+
+
+def test_resumed_scan_is_right_at_each_moment(RE: RunEngine, client: Any, journals: Path) -> None:
+    """Follow the run live, one step after each document: never more frames than events."""
+    RE.subscribe(Journal(journals, RE))
+    following: dict[str, RunIngest] = {}
+    seen = []
+
+    def follow(name: str, doc: dict[str, Any]) -> None:
+        if name == "start":
+            following[doc["uid"]] = RunIngest(journals / f"{doc['uid']}.jsonl", client)
+        if name != "stop":
+            (ingest_now,) = following.values()
+            ingest_now.step()
+        if name == "event":
+            (uid,) = following
+            ingest_now._not_before = 0.0  # replay at once, for the test
+            ingest_now.step()
+            data = client["raw"][uid]["primary"].read()
+            numbers = data["cam_frame_number"].values.tolist()
+            seen.append((doc["seq_num"], numbers))
+
+    RE.subscribe(follow)
+    uid = run_with_pauses(RE, StreamingCamera("cam", journals), 3, {1})
+    assert seen == [
+        (1, [1]),
+        (2, [1, 2]),
+        (2, [1, 3]),
+        (3, [1, 3, 4]),
+    ]
+    assert ingest(journals / f"{uid}.jsonl", client) is State.DONE
+
+
+def test_virtual_file_while_the_source_is_still_written(client: Any, journals: Path) -> None:
+    """The rows left out are left out of a file whose SWMR writer still has it open."""
+    import h5py
+
+    from skywright.store.frames import KEPT, write_virtual_file
+    from skywright.store.survey import Segment
+
+    camera = StreamingCamera("cam", journals)
+    camera.stage()
+    for _ in range(5):
+        camera.trigger()
+    assert camera.file is not None
+    resource = {
+        "uri": f"file://localhost{camera.file.path}",
+        "parameters": {"dataset": "/entry/data/data"},
+    }
+    target = journals / "kept.h5"
+    segments = [Segment("r", 0, 1, 2), Segment("r", 4, 3, 1)]
+    write_virtual_file(target, [(resource, segment) for segment in segments])
+    with h5py.File(target, "r", swmr=True, libver="latest", locking=False) as file:
+        kept = file[KEPT][:]
+    camera.unstage()
+    np.testing.assert_array_equal(kept, [noise(1), noise(2), noise(5)])

@@ -1,0 +1,261 @@
+"""The embedded server: its key, its web page, what it serves, and how it ends."""
+
+import re
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from store.recording import Recording, scalar
+from store.stack import Stack, until
+from support.streaming import StreamingCamera, noise
+from tiled.storage import SQLStorage
+
+from skywright.errors import ConfigError, DataError
+from skywright.store import table_pool, tiled_writer
+from skywright.store.client import connect
+from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.probe import check_readable, takes_writes
+from skywright.store.server import make_catalog, read_or_make_api_key, tiled_config
+from skywright.store.table_pool import separate_connections
+
+READERS = 6
+STEPS = 30
+
+
+def test_key_is_made_once_and_is_its_owners(tmp_path: Path) -> None:
+    key = read_or_make_api_key(tmp_path)
+    path = tmp_path / "tiled" / "api_key"
+    assert key.isalnum()
+    assert len(key) == 64
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert read_or_make_api_key(tmp_path) == key
+    path.write_text("with-a-dash")
+    with pytest.raises(ConfigError, match="letters and digits"):
+        read_or_make_api_key(tmp_path)
+
+
+def test_nobody_reads_without_the_key(stack: Stack) -> None:
+    assert httpx.get(f"{stack.uri}/api/v1/metadata/").status_code == 401
+    headers = {"Authorization": f"Apikey {stack.key}"}
+    assert httpx.get(f"{stack.uri}/api/v1/metadata/", headers=headers).status_code == 200
+    assert httpx.get(f"{stack.uri}/healthz").json() == {"status": "ready"}
+
+
+def fly(journals: Path, frames: int) -> tuple[Recording, StreamingCamera]:
+    camera = StreamingCamera("cam", journals)
+    camera.stage()
+    recording = Recording(journals).stream("primary", **camera.describe())
+    uid = recording._streams["primary"].descriptor_doc["uid"]
+    for n in range(frames):
+        camera.trigger()
+        for name, doc in camera.collect_asset_docs():
+            if name == "stream_datum":
+                doc |= {"descriptor": uid, "seq_nums": {"start": n + 1, "stop": n + 2}}
+            recording.journal(name, doc | {"run_start": recording.uid})
+    return recording, camera
+
+
+def test_web_page_shows_the_run_and_its_picture(
+    journals: Path, client: Any, stack: Stack, chromium: Path
+) -> None:
+    """A real browser, nothing from the network: the run's streams, then a frame as an image."""
+    recording, camera = fly(journals, 2)
+    camera.unstage()
+    assert ingest(recording.stop(), client) is State.DONE
+    run = f"{stack.uri}/ui/browse/raw/{recording.uid}"
+    assert "primary" in page_of(chromium, f"{run}?api_key={stack.key}")
+    picture = page_of(chromium, f"{run}/primary/cam_image?api_key={stack.key}")
+    assert "planar cut" in picture
+    assert "Data rendered" in picture  # the label of its canvas
+
+
+def page_of(chromium: Path, address: str) -> str:
+    command = [str(chromium), "--headless", "--no-sandbox", "--disable-gpu"]
+    command += ["--virtual-time-budget=8000", "--dump-dom", address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True)
+    return done.stdout
+
+
+def test_pictures_come_while_the_file_is_written_and_after(journals: Path, client: Any) -> None:
+    recording, camera = fly(journals, 3)
+    assert ingest(recording.path, client) is State.WAITING
+    picture = client["raw"][recording.uid]["primary/cam_image"]
+    assert picture.shape == (3, 48, 64)
+    np.testing.assert_array_equal(picture[1, 10:20, ::1], noise(2)[10:20])
+    camera.unstage()
+    assert ingest(recording.stop(), client) is State.DONE
+    np.testing.assert_array_equal(picture[2], noise(3))
+
+
+def test_picture_of_the_web_page(journals: Path, client: Any, stack: Stack) -> None:
+    """What tiled's page asks for: one frame as PNG."""
+    recording, camera = fly(journals, 2)
+    camera.unstage()
+    assert ingest(recording.stop(), client) is State.DONE
+    path = f"/api/v1/array/full/raw/{recording.uid}/primary/cam_image"
+    headers = {"Authorization": f"Apikey {stack.key}", "Accept": "image/png"}
+    answer = httpx.get(stack.uri + path, params={"slice": "1,:,:"}, headers=headers)
+    assert answer.status_code == 200
+    assert answer.content.startswith(b"\x89PNG")
+
+
+def test_raw_files_are_not_given_away(journals: Path, client: Any, stack: Stack) -> None:
+    recording, camera = fly(journals, 1)
+    camera.unstage()
+    ingest(recording.stop(), client)
+    path = f"/api/v1/asset/bytes/raw/{recording.uid}/primary/cam_image?id=1"
+    answer = httpx.get(stack.uri + path, headers={"Authorization": f"Apikey {stack.key}"})
+    assert answer.status_code in (403, 404)
+
+
+def test_directory_that_is_not_served_is_found_at_start(stack: Stack, tmp_path: Path) -> None:
+    """tiled registers a file outside its readable storage, and each read of it fails."""
+    check_readable(stack.uri, stack.key, [stack.directory / "assets"])
+    with pytest.raises(ConfigError, match=r"store\.readable"):
+        check_readable(stack.uri, stack.key, [tmp_path])
+    assert list(tmp_path.iterdir()) == []
+    assert not [key for key in connect(stack.uri, stack.key) if "probe" in key]
+
+
+KILLED = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA journal_mode=DELETE")
+database.execute("PRAGMA cache_size=1")  # pages go to the file before the end
+database.execute("BEGIN")
+database.execute("CREATE TABLE half (x)")
+database.executemany("INSERT INTO half VALUES (?)", [("x" * 4000,)] * 200)
+os._exit(9)
+"""
+
+
+def test_catalog_of_a_server_that_was_killed_while_it_wrote(tmp_path: Path) -> None:
+    """SQLite cannot even read it before somebody who may write has undone the half of it."""
+    make_catalog(tmp_path)
+    path = tmp_path / "tiled" / "catalog.db"
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert path.with_name("catalog.db-journal").exists()
+    make_catalog(tmp_path)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+        assert database.execute("SELECT name FROM sqlite_master WHERE name='half'").fetchall() == []
+
+
+def test_a_file_that_is_no_catalog_is_said(tmp_path: Path) -> None:
+    (tmp_path / "tiled").mkdir()
+    (tmp_path / "tiled" / "catalog.db").write_text("this is a note of mine\n" * 50)
+    with pytest.raises(DataError, match=r"catalog\.db: file is not a database"):
+        make_catalog(tmp_path)
+
+
+def test_further_directories_are_readable(tmp_path: Path) -> None:
+    other = tmp_path / "ioc data"
+    other.mkdir()
+    tree = tiled_config(tmp_path / "store", [other])["trees"][0]["args"]
+    assert tree["readable_storage"] == [str(tmp_path / "store" / "assets"), str(other)]
+
+
+def test_writes_are_taken(client: Any) -> None:
+    assert takes_writes(client)
+
+
+def test_bad_directory_stops_the_start(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "skywright.store.server", "--directory", str(tmp_path)]
+    command += ["--readable", str(tmp_path / "nowhere")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("name", tiled_writer.PRIVATE_NAMES)
+def test_private_names_of_the_writer_are_still_there(name: str, client: Any) -> None:
+    """When this fails, bluesky-tiled-plugins has changed; look at store/tiled_writer.py."""
+    parent = tiled_writer.RunWriter.__mro__[1]
+    assert parent.__name__ == "_RunWriter"
+    assert hasattr(parent(client["raw"]), name)
+
+
+def test_private_names_are_all_listed() -> None:
+    text = Path(tiled_writer.__file__).read_text()
+    used = set(re.findall(r"(?:self|super\(\))\.(_[a-z]\w+)", text))
+    ours = {"_unshown", "_normalizer", "_show_frames"}
+    assert used - ours == set(tiled_writer.PRIVATE_NAMES) - {
+        "_append_with_retry",
+        "_internal_dims",
+    }
+
+
+@pytest.mark.parametrize("name", table_pool.PRIVATE_NAMES)
+def test_private_names_of_the_storage_are_still_there(name: str) -> None:
+    """When this fails, tiled has changed; look at store/table_pool.py."""
+    assert name in vars(SQLStorage)
+
+
+def test_only_tables_in_duckdb_get_a_pool(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="FileStorage; expected one in DuckDB"):
+        separate_connections(str(tmp_path))
+
+
+def test_many_read_a_table_while_it_grows(journals: Path, client: Any) -> None:
+    """tiled's own connections would break here: table_pool.py says why."""
+    recording = Recording(journals).stream("primary", x=scalar("number"))
+    recording.event(x=0.0)
+    follower = RunIngest(recording.path, client)
+    follower.step()
+    table = client["raw"][recording.uid].base["primary"].base["internal"]
+    written = threading.Event()
+
+    def read() -> int:
+        seen = [1]
+        while not written.is_set():
+            x = table.read()["x"].tolist()
+            assert x == list(range(len(x)))
+            seen.append(len(x))
+        assert sorted(seen) == seen
+        return seen[-1]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        readers = [pool.submit(read) for _ in range(READERS)]
+        try:
+            for n in range(1, STEPS):
+                recording.event(x=float(n))
+                follower.step()
+        finally:
+            written.set()
+        assert all(reader.result() > 1 for reader in readers)
+    assert len(table.read()) == STEPS
+    recording.stop()
+
+
+def test_subscribers_get_each_event(journals: Path, client: Any) -> None:
+    recording = Recording(journals).stream("primary", x=scalar("number"))
+    recording.event(x=0.0)
+    assert ingest(recording.path, client) is State.WAITING
+    follower = RunIngest(recording.path, client)
+    follower.step()  # replays: the table that a reader may subscribe to is there
+    table = client["raw"][recording.uid].base["primary"].base["internal"]
+    got: list[float] = []
+
+    def seen(update: Any) -> None:
+        got.extend(update.data()["x"])
+
+    subscription = table.subscribe()
+    subscription.new_data.add_callback(seen)
+    subscription.start_in_thread(0)
+    for n in range(1, 5):
+        recording.event(x=float(n))
+        follower.step()
+    until(lambda: got[-4:] == [1.0, 2.0, 3.0, 4.0], "four updates")
+    subscription.disconnect()
+    recording.stop()

@@ -1,0 +1,122 @@
+"""What `skywright show` knows of a run, and the pictures that it writes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.sample_runs import (
+    DEAD,
+    DERIVED_V1,
+    DERIVED_V2,
+    FLY,
+    FRAMES,
+    SCAN,
+    SampleStore,
+    shared_sample_store,
+)
+
+from skywright.display import as_bytes
+from skywright.errors import DataError
+from skywright.store.export.contents import Column
+from skywright.store.lookup import find_run
+from skywright.store.pictures import holds_pictures, write_pictures
+from skywright.store.show import RunView, view_run
+
+
+@pytest.fixture(scope="module")
+def store(pytestconfig: pytest.Config) -> SampleStore:
+    return shared_sample_store(pytestconfig)
+
+
+def view(store: SampleStore, uid: str) -> RunView:
+    return view_run(store.client, find_run(store.client, uid))
+
+
+def test_raw_run(store: SampleStore) -> None:
+    seen = view(store, SCAN)
+    assert [(stream.name, stream.events) for stream in seen.streams] == [
+        ("baseline", 2),
+        ("primary", 5),
+    ]
+    columns = {column.name: column for column in seen.streams[1].columns}
+    assert columns["cam_image"].shape == (5, 48, 64)
+    assert columns["cam_image"].file == str(store.assets / f"{SCAN}-primary.h5")
+    assert (columns["omega"].dtype, columns["omega"].units) == ("float64", "deg")
+    assert (columns["diode_state"].dtype, columns["diode_state"].file) == ("text", None)
+    assert seen.raw is None
+    assert seen.analysis is None
+
+
+def test_lineage_and_results(store: SampleStore) -> None:
+    seen = view(store, SCAN)
+    assert [each.summary.uid for each in seen.derived] == [DERIVED_V1, DERIVED_V2]
+    assert [each.summary.analysis for each in seen.derived] == ["loop 1.1", "loop 2.0"]
+    assert seen.derived[0].results == {"offset_um": 1.75}  # the last of two
+    assert seen.derived[0].parameters == {"min_score": 0.3}
+    assert seen.pictures == tuple(
+        store.assets / f"{uid}-sheet.png" for uid in (DERIVED_V1, DERIVED_V2)
+    )
+
+
+def test_derived_run(store: SampleStore) -> None:
+    seen = view(store, DERIVED_V2)
+    assert seen.raw is not None
+    assert (seen.raw.uid, seen.raw.scan_id) == (SCAN, 7)
+    assert seen.analysis is not None
+    assert seen.analysis.results == {"offset_um": 1.75}
+    assert seen.pictures == (store.assets / f"{DERIVED_V2}-sheet.png",)
+
+
+def test_unfinished_run(store: SampleStore) -> None:
+    seen = view(store, DEAD)
+    assert (seen.summary.status, seen.stop) == ("incomplete", None)
+    assert "without stop document" in seen.notes[0]
+
+
+def test_pictures_are_the_frames(store: SampleStore, tmp_path: Path) -> None:
+    run = find_run(store.client, SCAN)
+    written = write_pictures(run, view_run(store.client, run), tmp_path / "p", count=3)
+    names = [path.name for path in written]
+    stem = "4f0c1d2e-primary-cam_image"
+    assert names[2:] == [f"{stem}-{rest}.png" for rest in ("sheet", "000000", "000002", "000004")]
+    assert all(name.endswith("-sheet.png") for name in names[:2])  # what the analyses have drawn
+    for row in (0, 2, 4):
+        with Image.open(tmp_path / "p" / f"{stem}-{row:06d}.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), FRAMES[row])
+    with Image.open(tmp_path / "p" / f"{stem}-sheet.png") as sheet:
+        tile = np.asarray(sheet.convert("L"))[14:, :64]
+        np.testing.assert_array_equal(tile, FRAMES[0])
+        assert sheet.size == (3 * 64, 48 + 14)
+
+
+def test_free_running_camera_has_pictures(store: SampleStore, tmp_path: Path) -> None:
+    run = find_run(store.client, FLY)
+    assert len(write_pictures(run, view_run(store.client, run), tmp_path)) == 1 + 6
+
+
+def test_pictures_need_a_directory(store: SampleStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = find_run(store.client, FLY)
+    with pytest.raises(DataError, match="cannot be written"):
+        write_pictures(run, view_run(store.client, run), tmp_path / "file")
+
+
+def test_deep_pictures_span_black_to_white() -> None:
+    ramp = np.linspace(100, 4000, 64 * 64).reshape(64, 64).astype("u2")
+    ramp[0, 0] = 65_535  # a hot pixel does not darken the rest
+    scaled = as_bytes(ramp)
+    assert (scaled.min(), scaled.max()) == (0, 255)
+    assert abs(float(np.median(scaled)) - 127) <= 2
+    assert as_bytes(np.full((4, 4), np.nan)).max() == 0
+    assert as_bytes(np.full((4, 4), 7, "u2")).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((5, 48, 64), True), ((5, 48, 64, 3), True), ((5, 5, 6), False), ((5,), False),
+     ((0, 48, 64), False), ((5, 4, 48, 64), False)],
+)  # fmt: skip
+def test_what_is_a_picture(shape: tuple[int, ...], expected: bool) -> None:
+    column = Column("x", shape, np.dtype("u1"), {}, np.zeros(shape, "u1").__getitem__)
+    assert holds_pictures(column) is expected

@@ -1,0 +1,273 @@
+"""What tiled's writer does to unusual values, and that nobody meets it here."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from store.recording import Recording, array, scalar
+from store.stack import Stack
+
+from skywright.store.ingest import State, ingest
+
+
+def stored(path: Path, client: Any) -> Any:
+    """Ingest one journal; return the catalog's run."""
+    assert ingest(path, client) is State.DONE
+    return client["raw"][path.stem]
+
+
+RNG = np.random.default_rng(1)
+ARRAYS = {
+    # Small matrices make the stock writer raise, and types become float64.
+    "matrix_u1": np.asarray(200 * RNG.random((3, 3, 3)), "|u1"),
+    "matrix_u2": np.asarray(200 * RNG.random((3, 4, 4)), "<u2"),
+    "vector_i4": np.asarray(200 * RNG.random((3, 3)), "<i4"),
+    "tensor_f4": np.asarray(200 * RNG.random((3, 2, 3, 2)), "<f4"),
+    "matrix_b1": RNG.random((3, 20, 30)) > 0.5,
+}
+NUMBER, INTEGER, TEXT = scalar("number"), scalar("integer"), scalar("string")
+NAN, INF = math.nan, math.inf
+UNUSUAL: dict[str, tuple[dict[str, Any], Sequence[Any], Any]] = {
+    "missing_number": (NUMBER, [1.5, None, 2.5], [1.5, NAN, 2.5]),
+    "number_missing_from_the_first_event_on": (NUMBER, [None, None, 2], [NAN, NAN, 2.0]),
+    "number_that_is_always_missing": (NUMBER, [None, None], [NAN, NAN]),
+    "missing_text": (TEXT, ["a", None, "a much longer text"], ["a", "", "a much longer text"]),
+    "infinite_numbers": (NUMBER, [INF, -INF, NAN], [INF, -INF, NAN]),
+    "integers_and_a_float": (INTEGER, [1, 2, 2.5, 4], [1.0, 2.0, 2.5, 4.0]),
+    "integers_and_a_gap": (INTEGER, [1, 2, None, 4], [1.0, 2.0, NAN, 4.0]),
+    "integer_of_63_bits": (INTEGER, [2**63 - 1, -(2**63), 0], [2**63 - 1, -(2**63), 0]),
+    "integer_beyond_63_bits": (
+        INTEGER,
+        [1, np.uint64(2**64 - 1), 2**80],
+        ["1", str(2**64 - 1), str(2**80)],
+    ),
+    "large_integer_and_a_gap": (INTEGER, [2**60 + 1, None], [str(2**60 + 1), ""]),
+    "boolean": (scalar("boolean"), [True, np.False_], [True, False]),
+    "boolean_with_a_gap": (scalar("boolean"), [True, None, False], [1.0, NAN, 0.0]),
+    "text_in_a_number_column": (NUMBER, [0.1, "broken"], ["0.1", "broken"]),
+    **{name: (array(list(each.shape[1:])), each, each) for name, each in ARRAYS.items()},
+    "nested_lists": (
+        array([2, 2]),
+        [[[1, 2], [3, 4]], [[5, 6], [7, 8]]],
+        [[[1, 2], [3, 4]], [[5, 6], [7, 8]]],
+    ),
+    "list_in_a_number_column": (NUMBER, [[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0], [3.0, 4.0]]),
+    "declared_dtype_that_the_values_do_not_fit": (
+        array([2], dtype_numpy="|u1"),
+        [[1, 2], [300, -1]],
+        [[1, 2], [300, -1]],
+    ),
+    "ragged_arrays": (array([2]), [[1, 2], [3, 4, 5], []], [[1, 2, NAN], [3, 4, 5], [NAN] * 3]),
+    "array_of_length_zero": (array([0]), [np.zeros(0), np.zeros(0)], [[NAN], [NAN]]),
+    "list_of_length_zero": (array([0]), [[], []], [[NAN], [NAN]]),
+    "array_with_a_missing_element": (array([2]), [[1, None], [None, 2]], [[1, NAN], [NAN, 2]]),
+    "array_of_text_that_grows": (
+        array([2]),
+        [["a", "bc"], ["longer", ""]],
+        [["a", "bc"], ["longer", ""]],
+    ),
+}
+"""Columns: data key, values as the events have them, what a user reads."""
+
+REPEATED = {
+    "resumed": ([1, 2, 2, 3], {1: 0.0, 2: 2.0, 3: 3.0}),
+    "resumed_two_back": ([1, 2, 3, 2, 3, 4], {1: 0.0, 2: 3.0, 3: 4.0, 4: 5.0}),
+    "resumed_and_ended": ([1, 2, 3, 2], {1: 0.0, 2: 3.0, 3: 2.0}),
+    "one_only": ([1, 1, 1], {1: 2.0}),
+    "backwards": ([3, 4, 2], {2: 2.0, 3: 0.0, 4: 1.0}),
+    "gap": ([1, 3], {1: 0.0, 3: 1.0}),
+}
+"""Sequence numbers of events whose x counts from 0, and x by sequence number as it is read."""
+
+
+@pytest.fixture(scope="module")
+def unusual(stack: Stack, client: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One run with all of these, a stream for each; tiled's writer has nothing to warn of."""
+    journals = stack.directory / "assets" / tmp_path_factory.mktemp("unusual").name / "journal"
+    journals.mkdir(parents=True)
+    recording = Recording(journals)
+    for name, (key, values, _) in UNUSUAL.items():
+        recording.stream(name, x=key).events(({"x": value} for value in values), name)
+    for name, (seq_nums, _) in REPEATED.items():
+        recording.stream(name, x=NUMBER)
+        for place, seq_num in enumerate(seq_nums):
+            recording.event(name, seq_num=seq_num, x=float(place))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        return stored(recording.stop(), client)
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_column(unusual: Any, name: str) -> None:
+    _, values, expected = UNUSUAL[name]
+    x = unusual[name].read()["x"].values
+    np.testing.assert_array_equal(x, expected)
+    wanted = np.asarray(expected).dtype
+    assert x.dtype.kind == "U" if wanted.kind == "U" else x.dtype == wanted
+    seq_nums = unusual.base[name].base["internal"].read(["seq_num"])["seq_num"]
+    assert list(seq_nums) == list(range(1, len(values) + 1))
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_last_event_of_a_seq_num_holds(unusual: Any, name: str) -> None:
+    _, expected = REPEATED[name]
+    table = unusual.base[name].base["internal"].read(["seq_num", "x"])
+    assert dict(zip(table["seq_num"], table["x"], strict=True)) == expected
+    assert list(table["seq_num"]) == sorted(expected)
+
+
+def test_reserved_names(journals: Path, client: Any) -> None:
+    recording = Recording(journals).stream("primary", time=scalar("number"))
+    recording.events([{"time": 5.0}, {"time": 6.0}])
+    run = stored(recording.stop(), client)
+    assert run["primary"].read()["time_"].values.tolist() == [5.0, 6.0]
+
+
+def test_one_name_two_streams_two_types(journals: Path, client: Any) -> None:
+    recording = Recording(journals)
+    recording.stream("baseline", x=array([2])).stream("primary", x=array([2, 2]))
+    recording.event("baseline", x=np.array([1, 2], "<u2"))
+    recording.event("primary", x=np.full((2, 2), 0.5))
+    recording.event("baseline", x=np.array([3, 4], "<u2"))
+    run = stored(recording.stop(), client)
+    baseline, primary = run["baseline"].read()["x"].values, run["primary"].read()["x"].values
+    assert (baseline.dtype.str, primary.dtype.str) == ("<u2", "<f8")
+    np.testing.assert_array_equal(baseline, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(primary, [np.full((2, 2), 0.5)])
+
+
+def test_stream_without_events(journals: Path, client: Any) -> None:
+    recording = Recording(journals).stream("primary", x=scalar("number"), y=array([3]))
+    run = stored(recording.stop(), client)
+    assert list(run) == ["primary"]
+
+
+def test_run_without_streams(journals: Path, client: Any) -> None:
+    run = stored(Recording(journals).stop(), client)
+    assert run.metadata["stop"]["exit_status"] == "success"
+
+
+def test_many_columns(journals: Path, client: Any) -> None:
+    """Tables of more than 1024 columns are split by the writer."""
+    keys = {f"x{i}": scalar("number") for i in range(600)}
+    recording = Recording(journals).stream("primary", **keys)
+    recording.events(dict.fromkeys(keys, float(i)) for i in range(3))
+    run = stored(recording.stop(), client)
+    assert run["primary"].read(["x599"])["x599"].values.tolist() == [0.0, 1.0, 2.0]
+
+
+def test_numbers_in_metadata_are_not_clipped(journals: Path, client: Any) -> None:
+    """The stock writer makes 2**53 - 1 of a photon flux of 6e23 and of a time in ns."""
+    metadata = {"flux": 6.022e23, "ns": 1_700_000_000_123_456_789, "bits": 2**70}
+    run = stored(Recording(journals, **metadata).stop(), client)
+    start = run.metadata["start"]
+    assert start["flux"] == 6.022e23
+    assert (start["ns"], start["bits"]) == (str(metadata["ns"]), str(2**70))
+
+
+def test_numbers_in_configuration_are_not_clipped(journals: Path, client: Any) -> None:
+    recording = Recording(journals)
+    keys = {"x": {"source": "test", "shape": [], "dtype": "number"}}
+    data = {"data": {"x": 1e20}, "timestamps": {"x": 1e9}, "data_keys": keys}
+    for _ in range(2):  # the second one is an update
+        bundle = recording.run.compose_descriptor(
+            name="primary",
+            data_keys=keys,
+            object_keys={"device": ["x"]},
+            configuration={"device": data},
+        )
+        recording.journal("descriptor", bundle.descriptor_doc)
+    run = stored(recording.stop(), client)
+    metadata = run["primary"].metadata
+    assert metadata["configuration"]["device"]["data"]["x"] == 1e20
+    assert metadata["_config_updates"][0]["configuration"]["device"]["data"]["x"] == 1e20
+
+
+def test_objects_in_metadata(journals: Path, client: Any) -> None:
+    metadata = {"path": Path("/data"), "array": np.arange(3), "one": np.float32(0.5), "set": {1}}
+    start = stored(Recording(journals, **metadata).stop(), client).metadata["start"]
+    assert start["path"] == "/data"
+    assert (start["array"], start["one"], start["set"]) == ([0, 1, 2], 0.5, [1])
+
+
+def test_event_pages(journals: Path, client: Any) -> None:
+    recording = Recording(journals).stream("primary", x=scalar("number"))
+    uid = recording._streams["primary"].descriptor_doc["uid"]
+    page = {
+        "descriptor": uid,
+        "uid": ["a", "b"],
+        "seq_num": [1, 2],
+        "time": [1.0, 2.0],
+        "data": {"x": [5.0, 6.0]},
+        "timestamps": {"x": [1.0, 2.0]},
+        "filled": {},
+    }
+    recording.journal("event_page", page)
+    run = stored(recording.stop(), client)
+    assert run["primary"].read()["x"].values.tolist() == [5.0, 6.0]
+
+
+def test_broken_lines_are_left_out_and_told(journals: Path, client: Any) -> None:
+    recording = Recording(journals).stream("primary", x=scalar("number"))
+    recording.event(x=1.0)
+    with recording.path.open("a") as file:
+        file.write('["event", {"half": \n["event", {"descriptor": "nobody"}]\n\x00\x00\n')
+    recording.event(x=2.0)
+    run = stored(recording.stop(), client)
+    assert run["primary"].read()["x"].values.tolist() == [1.0, 2.0]
+    notes = "\n".join(run.metadata["notes"])
+    assert "line 4" in notes
+    assert "line 5" in notes
+    assert "line 6" in notes
+
+
+def test_files_that_tiled_cannot_show_are_told(journals: Path, client: Any) -> None:
+    recording = Recording(journals)
+    recording.stream("primary", x=array([None, 3], external="STREAM:"), y=scalar("number"))
+    descriptor = recording._streams["primary"].descriptor_doc["uid"]
+    file = recording.run.compose_stream_resource(
+        mimetype="application/x-hdf5",
+        uri="file://localhost/nowhere.h5",
+        data_key="x",
+        parameters={"dataset": "/x"},
+    )
+    recording.journal("stream_resource", file.stream_resource_doc)
+    datum = {"uid": "d", "stream_resource": file.stream_resource_doc["uid"]}
+    datum |= {"indices": {"start": 0, "stop": 1}, "seq_nums": {"start": 1, "stop": 2}}
+    recording.journal("stream_datum", datum | {"descriptor": descriptor})
+    recording.event(y=1.0)
+    run = stored(recording.stop(), client)
+    assert run["primary"].read()["y"].values.tolist() == [1.0]
+    assert any(note.startswith("x: its files are not shown") for note in run.metadata["notes"])
+
+
+def test_names_that_are_no_addresses(journals: Path, client: Any) -> None:
+    recording = Recording(journals).stream("a/b?", **{"x?y": array([2]), "z#1": scalar("number")})
+    recording.event("a/b?", **{"x?y": [1, 2], "z#1": 3.0})
+    run = stored(recording.stop(), client)
+    assert run["a_b_"].read()["x_y"].values.tolist() == [[1, 2]]
+    assert run["a_b_"].read()["z_1"].values.tolist() == [3.0]
+
+
+def test_run_that_cannot_be_written_does_not_stop_others(journals: Path, client: Any) -> None:
+    path = Recording(journals, tiled_specs=[5]).stop()
+    assert ingest(path, client) is State.ASIDE
+    assert (journals / "aside" / path.name).exists()
+    metadata = client["raw"][path.stem].metadata
+    assert metadata["stop"]["run_start"] == path.stem
+    assert "cannot be written" in metadata["notes"][-1]
+    good = Recording(journals).stream("primary", x=NUMBER)
+    good.event(x=1.0)
+    run = stored(good.stop(), client)
+    assert run["primary"].read()["x"].values.tolist() == [1.0]
+
+
+def test_file_that_is_no_journal_is_put_aside(journals: Path, client: Any) -> None:
+    path = journals / "notes.jsonl"
+    path.write_text("to do\n")
+    assert ingest(path, client) is State.ASIDE
+    assert (journals / "aside" / path.name).read_text() == "to do\n"

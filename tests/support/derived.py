@@ -1,0 +1,71 @@
+"""Read derived runs from their journals and files."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import h5py
+import numpy as np
+from event_model import DocumentNames, schema_validators
+
+COUNTERS = {"n_dropped", "n_missing", "n_late", "update_number", "pictures"}
+
+
+@dataclass
+class Derived:
+    """The documents of one derived run."""
+
+    docs: list[tuple[str, dict[str, Any]]]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [doc for name, doc in self.docs if name == kind]
+
+    @property
+    def start(self) -> dict[str, Any]:
+        return self.of("start")[0]
+
+    @property
+    def stop(self) -> dict[str, Any] | None:
+        return next(iter(self.of("stop")), None)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return self.of("event")[-1]["data"]
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The last result without what tells how it came about."""
+        return {k: v for k, v in self.result.items() if k not in COUNTERS}
+
+    def columns(self) -> dict[str, bytes]:
+        """Bytes of each column, as far as the documents tell of them."""
+        found = {}
+        for resource in self.of("stream_resource"):
+            with h5py.File(urlsplit(resource["uri"]).path, "r", locking=False) as file:
+                stop = max(
+                    d["indices"]["stop"]
+                    for d in self.of("stream_datum")
+                    if d["stream_resource"] == resource["uid"]
+                )
+                values = file[resource["parameters"]["dataset"]][:stop]
+                found[resource["data_key"]] = values
+        last = {k: v[-1:] for k, v in found.items() if k == "histogram"}
+        return {k: np.asarray(v).tobytes() for k, v in {**found, **last}.items()}
+
+
+def read_runs(journal: Path) -> list[Derived]:
+    """Return all runs in a directory of journals, oldest first; check their schema."""
+    runs = []
+    for path in journal.rglob("*.jsonl"):
+        docs = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True)]
+        for name, doc in docs:
+            schema_validators[DocumentNames[name]].validate(doc)
+        runs.append(Derived([(name, doc) for name, doc in docs]))
+    return sorted(runs, key=lambda run: run.start["time"])
+
+
+def read_derived(journal: Path) -> list[Derived]:
+    """Return the derived runs in a directory of journals, oldest first; check their schema."""
+    return [run for run in read_runs(journal) if run.start.get("purpose") == "analysis"]

@@ -1,0 +1,120 @@
+"""A DHS over a camera that the test pushes pictures to, and the DCSS that it talks to."""
+
+import http.client
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from support.dcss import Dcss, Link
+from support.in_loop import running
+
+from skywright.errors import HardwareError
+from skywright.loop.backends import Detector, Found
+from skywright.loop.backends.classical import ClassicalDetector
+from skywright.loop.camera import Camera
+from skywright.loop.detect import warm_up
+from skywright.loop.sources.push import PushedPictures
+from skywright.services.dhs.face import Dhs
+from skywright.services.dhs.settings import DhsSettings
+
+OPERATIONS = (
+    "initializeCamera",
+    "getLoopTip",
+    "getPinDiameters",
+    "addImageToList",
+    "findBoundingBox",
+    "getVerticalCut",
+    "getLoopInfo",
+    "collectLoopImages",
+    "stopCollectLoopImages",
+    "reboxLoopImage",
+    "testAutoML",
+)
+
+
+class SlowDetector(Detector):
+    """The classical detector, `seconds` late, or once it is released."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.release = threading.Event()
+        self.looking = threading.Event()
+        self.keys: list[str] = []
+        self._inner = ClassicalDetector()
+
+    def find(self, picture: NDArray[np.uint8], file: bytes | None = None, key: str = "") -> Found:
+        self.keys.append(key)
+        self.looking.set()
+        self.release.wait(self.seconds)
+        return self._inner.find(picture, file)
+
+    def warm_up(self) -> None:
+        self._inner.warm_up()
+
+
+@dataclass
+class Bench:
+    """What a test drives."""
+
+    link: Link
+    camera: Camera
+    source: PushedPictures
+    snapshots: list[bytes | Exception] = field(default_factory=list)
+    """What the camera answers when asked for a picture; the last one stays."""
+
+    def push(self, *files: bytes) -> None:
+        """Upload pictures, one connection for all, and see that each was taken."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.source.port, timeout=30)
+        for file in files:
+            connection.request("POST", "/upload", file, {"Content-Type": "image/jpeg"})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 200
+        connection.close()
+
+    def collecting(self, handle: str, *arguments: object) -> None:
+        """Start a series and wait until it is time to turn the spindle."""
+        self.link.start("collectLoopImages", handle, *arguments)
+        self.link.until(lambda: self.link.updates(handle))
+        assert self.link.updates(handle)[0] == "start_oscillation"
+
+
+@contextmanager
+def bench(
+    detector: Detector | None = None,
+    settings: DhsSettings | None = None,
+    begin_run: Callable[[Mapping[str, Any]], Any] | None = None,
+) -> Iterator[Bench]:
+    """Run a DHS, connected and registered."""
+    warm_up()  # or the first picture would wait for a compiler
+    hub = Dcss()
+    source = PushedPictures()
+    camera = Camera(source)
+    snapshots: list[bytes | Exception] = []
+
+    async def fetch() -> bytes:
+        if not snapshots:
+            raise HardwareError("camera: no route to host")
+        answer = snapshots.pop(0) if len(snapshots) > 1 else snapshots[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    dhs: list[Dhs] = []
+
+    async def run() -> None:
+        dhs.append(
+            Dhs("loopDHS", camera, detector or ClassicalDetector(), fetch, begin_run, settings)
+        )
+        await dhs[0].run("127.0.0.1", hub.port, retry_s=0.05)
+
+    try:
+        with running(run), hub.connected(*OPERATIONS) as link:
+            yield Bench(link, camera, source, snapshots)
+    finally:
+        camera.close()
+        hub.close()

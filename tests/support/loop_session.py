@@ -1,0 +1,81 @@
+"""A session over the twin: engine, live detection in its own process, rotations, decisions."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from bluesky import RunEngine
+from support.loop_world import TwinCamera, TwinGoniometer, World, virtual_time
+from support.undrawn import DETECTION, UndrawnRotation
+
+from devices.loop_rotation import CameraCalibration, RotationResult
+from skywright.callbacks.live import LiveAnalysis
+from skywright.loop.rotation import as_json
+
+
+@dataclass
+class Session:
+    """What a session of a beamline has, without EPICS."""
+
+    engine: RunEngine
+    detection: LiveAnalysis
+    rotation: UndrawnRotation
+    result: RotationResult
+    documents: list[tuple[str, Any]]
+    directory: Path
+
+    def mount(self, world: World, calibrated: bool = True, **changes: Any) -> dict[str, Any]:
+        """Put a sample on; return the devices by the names of the plan's arguments."""
+        virtual_time(self.engine, world)
+        self.result.calibration.path.unlink(missing_ok=True)
+        if calibrated:
+            values = as_json(world.calibration(**changes))
+            self.result.calibration.set(values).wait(1)
+        assets = self.directory / "assets"
+        return {
+            "camera": TwinCamera(world, assets),
+            "goniometer": TwinGoniometer(world, assets),
+            "result": self.result,
+        }
+
+    def run(self, plan: Any) -> Any:
+        """Run a plan; return what it returns."""
+        self.documents.clear()
+        return self.engine(plan).plan_result
+
+    def stops(self) -> list[dict[str, Any]]:
+        return [doc for name, doc in self.documents if name == "stop"]
+
+
+@contextmanager
+def loop_session(directory: Path) -> Iterator[Session]:
+    """Run a session for the time of a with block."""
+    tests = str(Path(__file__).parents[1])  # where the worker finds `DETECTION`
+    path = os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH"))))
+    with patch.dict(os.environ, PYTHONPATH=path):
+        yield from _session(directory)
+
+
+def _session(directory: Path) -> Iterator[Session]:
+    journal, assets = directory / "journal", directory / "assets"
+    engine = RunEngine(call_returns_result=True)
+    detection = LiveAnalysis(DETECTION, journal=journal, assets=assets)
+    calibration = CameraCalibration(directory / "calibration.json", "camera_calibration")
+    rotation = UndrawnRotation(detection, calibration.at_or_guess, journal=journal, assets=assets)
+    result = RotationResult(rotation, calibration, timeout_s=30.0)
+    documents: list[tuple[str, Any]] = []
+    engine.subscribe(lambda name, doc: documents.append((name, doc)))
+    engine.subscribe(detection)
+    engine.subscribe(rotation)
+    detection.wait_ready()
+    try:
+        yield Session(engine, detection, rotation, result, documents, directory)
+    finally:
+        if engine.state != "idle":
+            engine.halt()
+        rotation.close()
+        detection.close()

@@ -1,0 +1,71 @@
+"""Analyses that misbehave, for the worker and what looks after it."""
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from skywright.analysis import Batch
+from skywright.picture_statistics import PictureStatistics
+from skywright.records import Column
+
+PATH = "support.odd_analyses"
+
+
+class Raises(PictureStatistics):
+    """Fails at one frame."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.parameters = {"at": at}
+        self.at = at
+
+    def measure(self, batch: Batch) -> Mapping[str, Any]:
+        if self.at in batch.identities:
+            raise ZeroDivisionError(f"frame {self.at} is cursed")
+        return super().measure(batch)
+
+
+class Dies(Raises):
+    """Takes its process down at one frame, as a fault in compiled code would."""
+
+    def measure(self, batch: Batch) -> Mapping[str, Any]:
+        if self.at in batch.identities:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().measure(batch)
+
+
+class Slow(PictureStatistics):
+    """Takes its time over each frame."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.parameters = {"seconds": seconds}
+        self.seconds = seconds
+
+    def measure(self, batch: Batch) -> Mapping[str, Any]:
+        threading.Event().wait(self.seconds * len(batch))
+        return super().measure(batch)
+
+
+class Against(PictureStatistics):
+    """Needs a picture and a motor: the input that comes in events."""
+
+    inputs = ("image", "angle")
+    columns = (*PictureStatistics.columns, Column("angle", "<f8", attrs={"units": "deg"}))
+
+    def measure(self, batch: Batch) -> Mapping[str, Any]:
+        return {**super().measure(batch), "angle": np.asarray(batch["angle"], np.float64)}
+
+
+class Draws(PictureStatistics):
+    """Keeps pictures."""
+
+    pictures = 3
+
+    def draw(self, batch: Batch) -> Mapping[str, bytes]:
+        pictures = zip(batch.identities, batch["image"], strict=True)
+        return {f"{number}.raw": picture.tobytes() for number, picture in pictures}

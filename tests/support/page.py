@@ -1,0 +1,65 @@
+"""The live page over a store, in the test's process or as its users start it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from store.stack import Child
+
+from dashboard.board import Checks
+from skywright.config import Settings
+from skywright.process import free_port
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a report."""
+
+    name: str
+    status: str = "ok"
+    found: str = "well"
+    todo: str = ""
+
+
+def settings_of(directory: Path, uri: str, key: str, assets: Path, **more: object) -> Settings:
+    """Return a configuration of a store that somebody else serves."""
+    store = {"directory": directory, "tiled_uri": uri, "api_key": key, "readable": (assets,)}
+    return Settings(store=store, **more)  # type: ignore[arg-type]
+
+
+def fake_checks(*lines: Line) -> Checks:
+    """Return checks that find what they are told."""
+    return Checks(glance=lambda: lines, examine=lambda: [*lines, Line("PVs", found="all answer")])
+
+
+class LivePage:
+    """A `skywright dashboard`, always at the same address."""
+
+    def __init__(self, config: Path) -> None:
+        port = str(free_port())
+        self._command = ("dashboard", "--port", port, "--config", str(config))
+        self.start()
+
+    def start(self) -> None:
+        self._child = Child("-m", "skywright.cli", *self._command)
+        self.uri = str(self._child.ready["uri"])
+
+    def stop(self) -> None:
+        """End it as a person does, whatever is open."""
+        self._child.process.terminate()
+        try:
+            assert self._child.process.wait(timeout=10) == 0
+        finally:
+            self._child.kill()
+            self._child.stop()
+
+
+@contextmanager
+def running_page(config: Path) -> Iterator[LivePage]:
+    """Run the page for the time of a with block."""
+    page = LivePage(config)
+    try:
+        yield page
+    finally:
+        page.stop()

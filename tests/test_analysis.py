@@ -1,0 +1,253 @@
+"""The algebra of D7: any order, repetition and assignment of whole blocks gives the same bits."""
+
+import pickle
+from collections.abc import Mapping
+from functools import reduce
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skywright.analysis import Analysis, Batch, find_late, join, whole_blocks
+from skywright.errors import DataError
+from skywright.records import Column
+
+
+class Sums(Analysis[tuple[int, float, float]]):
+    """Float sums, which tell every change of order in their last bits."""
+
+    name, version, inputs = "sums", "1", ("x",)
+    columns = (Column("square", "<f8"),)
+    results = (
+        Column("n", "<i8"),
+        Column("total", "<f8", attrs={"units": "V"}),
+        Column("powers", "<f8", (2,)),
+    )
+    block_size = 4
+
+    def measure(self, batch: Batch) -> Mapping[str, Any]:
+        return {"square": batch["x"] ** 2, "x": batch["x"]}
+
+    def statistic(self, members: Batch) -> tuple[int, float, float]:
+        total = 0.0
+        for x in members["x"]:
+            total += x
+        return len(members), total, float(members["square"].sum())
+
+    def fold(self, prefix: Any, statistic: Any) -> Any:
+        if prefix is None:
+            return statistic
+        return tuple(a + b for a, b in zip(prefix, statistic, strict=True))
+
+    def summarize(self, state: Any) -> Mapping[str, Any]:
+        n, total, squares = state or (0, np.nan, np.nan)
+        return {"n": n, "total": total, "powers": np.array([total, squares])}
+
+
+def batch_of(identities: Any) -> Batch:
+    """Frames whose content depends on their identity only, and not nicely."""
+    identities = np.asarray(identities, np.int64)
+    x = np.sin(identities * 12.9898) * 43758.5453 * 10.0 ** (identities % 7)
+    return Batch(identities, identities * 0.1, {"x": x})
+
+
+def bits(analysis: Analysis[Any]) -> dict[str, bytes]:
+    return {name: np.asarray(value).tobytes() for name, value in analysis.result().items()}
+
+
+def reference(identities: Any) -> dict[str, bytes]:
+    """The same numbers without the framework: blocks in order, each in order of identity."""
+    state, sums = None, Sums()
+    for block in sorted({i // 4 for i in identities}):
+        members = batch_of(sorted({i for i in identities if i // 4 == block}))
+        rows = sums.measure(members)
+        found = sums.statistic(Batch(members.identities, members.times, rows))
+        state = sums.fold(state, found)
+    return {name: np.asarray(v).tobytes() for name, v in sums.summarize(state).items()}
+
+
+identity_sets = st.sets(st.integers(0, 60), min_size=1, max_size=40)
+
+
+@given(identity_sets, st.data())
+def test_any_order_and_repetition_within_one_partial(identities: set[int], data: Any) -> None:
+    arriving = data.draw(st.permutations(sorted(identities)))
+    arriving += data.draw(st.lists(st.sampled_from(arriving), max_size=10))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(arriving)), max_size=6)))
+    sums = Sums()
+    for first, last in zip([0, *cuts], [*cuts, len(arriving)], strict=True):
+        sums.update(batch_of(arriving[first:last]))
+    assert bits(sums) == reference(identities)
+    assert sums.members == len(identities)
+
+
+@given(identity_sets, st.data())
+def test_any_assignment_of_whole_blocks_and_any_merge_tree(identities: set[int], data: Any) -> None:
+    workers: dict[int, list[int]] = {}
+    for block in {i // 4 for i in identities}:
+        for worker in data.draw(st.sets(st.integers(0, 4), min_size=1, max_size=3)):
+            members = [i for i in identities if i // 4 == block]
+            workers.setdefault(worker, []).extend(data.draw(st.permutations(members)))
+    partials = []
+    for worker in data.draw(st.permutations(sorted(workers))):
+        partial = Sums()
+        partial.update(batch_of(workers[worker]))
+        if data.draw(st.booleans()):
+            partial = pickle.loads(pickle.dumps(partial.close()))
+        partials.append(partial)
+    while len(partials) > 1:
+        a, b = data.draw(st.permutations(range(len(partials))))[:2]
+        merged = partials[a].merge(partials[b])
+        partials = [p for k, p in enumerate(partials) if k not in (a, b)] + [merged]
+    assert bits(partials[0]) == reference(identities)
+    assert partials[0].refused == 0
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=60), st.data())
+def test_live_and_whole_block_slices_refuse_the_same_members(
+    sequence: list[int], data: Any
+) -> None:
+    """Frames out of turn: cut into batches as they come, or into slices for a cluster."""
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(sequence)), max_size=8)))
+    live, highest = Sums(), None
+    for first, last in zip([0, *cuts], [*cuts, len(sequence)], strict=True):
+        if first < last:
+            piece = batch_of(sequence[first:last])
+            late, highest = find_late(piece.identities, 4, highest)
+            live.update(piece, late)
+            live.advance((highest // 4 - 1) * 4)
+    partials = []
+    for start, stop in whole_blocks(np.array(sequence), 4):
+        piece = batch_of(sequence[start:stop])
+        partial = Sums()
+        partial.update(piece, find_late(piece.identities, 4)[0])
+        partials.append(partial.close())
+    merged = reduce(Sums.merge, data.draw(st.permutations(partials)))
+    assert bits(live) == bits(merged)
+    assert (live.members, live.refused) == (merged.members, merged.refused)
+
+
+@given(st.lists(st.integers(0, 200), max_size=80), st.integers(1, 9))
+def test_slices_hold_whole_blocks_and_are_the_shortest(sequence: list[int], size: int) -> None:
+    slices = whole_blocks(np.array(sequence, np.int64), size)
+    assert [i for start, stop in slices for i in range(start, stop)] == list(range(len(sequence)))
+    held = [{i // size for i in sequence[start:stop]} for start, stop in slices]
+    for before, after in pairwise(held):
+        assert max(before) < min(after)
+    if sequence == sorted(sequence):
+        assert len(slices) == len({i // size for i in sequence})
+
+
+@given(identity_sets, st.integers(0, 70))
+def test_folding_changes_no_bit_and_what_overlaps_the_prefix_is_refused(
+    identities: set[int], watermark: int
+) -> None:
+    sums = Sums()
+    sums.update(batch_of(sorted(identities)))
+    sums.advance(watermark)
+    assert bits(sums) == reference(identities)
+    again = Sums()
+    again.update(batch_of(sorted(identities)))
+    sums.merge(again)
+    folded = sum(1 for i in identities if i // 4 < watermark // 4)
+    assert bits(sums) == reference(identities)
+    assert sums.refused == folded
+    sums.update(batch_of([0]))
+    assert sums.refused == folded + 1 or watermark < 4
+
+
+def test_a_prefix_is_taken_over_by_a_partial_without_one_and_refused_by_one_with() -> None:
+    first, second, third = Sums(), Sums(), Sums()
+    for sums in (first, second):
+        sums.update(batch_of(range(10)))
+        sums.advance(8)
+    third.update(batch_of(range(4, 20)))
+    third.merge(first)
+    assert third.members == 10 + 10
+    assert (
+        third.refused == 4 + 2
+    )  # block 1, and the first version of block 2, which has fewer members
+    assert first.merge(second).refused == 8
+    assert first.members == 10
+
+
+def test_of_two_versions_of_a_block_the_fuller_holds_whatever_the_order() -> None:
+    def partial(*identities: int) -> Sums:
+        sums = Sums()
+        sums.update(batch_of(identities))
+        return sums.close()
+
+    one = partial(0, 1).merge(partial(0, 1, 2))
+    other = partial(0, 1, 2).merge(partial(0, 1))
+    assert bits(one) == bits(other) == reference({0, 1, 2})
+    assert one.refused == other.refused == 2
+
+
+def test_memory_stays_flat_over_a_hundred_thousand_blocks() -> None:
+    class OneEach(Sums):
+        block_size = 1
+
+        def __reduce__(self) -> Any:
+            return dict, (vars(self),)
+
+    sums = OneEach()
+    batch = batch_of(range(500))
+
+    def size_after(first: int, stop: int) -> int:
+        for start in range(first, stop, 500):
+            sums.update(Batch(batch.identities + start, batch.times, batch.data))
+            sums.advance(start + 499)
+        return len(pickle.dumps(sums))
+
+    small, large = size_after(0, 5000), size_after(5000, 105_000)
+    assert sums.held_blocks == 1
+    assert sums.members == 105_000
+    assert large - small < 100
+
+
+def test_no_members_is_a_result_and_not_zero() -> None:
+    assert np.isnan(Sums().result()["total"])
+    assert Sums().result()["n"] == 0
+
+
+def test_result_does_not_disturb_what_follows() -> None:
+    sums = Sums()
+    for i in range(20):
+        sums.update(batch_of([i]))
+        sums.result()
+        sums.advance(i - 3)
+    assert bits(sums) == reference(range(20))
+
+
+def test_wrong_rows_and_results_are_named() -> None:
+    class NoColumn(Sums):
+        def measure(self, batch: Batch) -> Mapping[str, Any]:
+            return {"x": batch["x"]}
+
+    class WrongShape(Sums):
+        def summarize(self, state: Any) -> Mapping[str, Any]:
+            return {"n": 1, "total": 1.0, "powers": np.zeros(3)}
+
+    class Unknown(Sums):
+        def summarize(self, state: Any) -> Mapping[str, Any]:
+            return {"n": 1, "total": 1.0}
+
+    with pytest.raises(DataError, match=r"sums: column square: measure gave nothing"):
+        NoColumn().update(batch_of([1]))
+    with pytest.raises(DataError, match=r"result powers has shape \(3,\), declared is \(2,\)"):
+        WrongShape().result()
+    with pytest.raises(DataError, match="summarize gave"):
+        Unknown().result()
+    with pytest.raises(DataError, match="2 values of x for 1 identities"):
+        Batch(np.array([1]), np.array([0.0]), {"x": np.zeros(2)})
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(0, 9), min_size=1))
+def test_join_keeps_each_identity_once_in_order(identities: list[int]) -> None:
+    joined = join([batch_of(identities[:1]), batch_of(identities[1:])])
+    assert joined.identities.tolist() == sorted(set(identities))
+    assert joined["x"].tolist() == batch_of(sorted(set(identities)))["x"].tolist()

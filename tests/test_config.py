@@ -1,0 +1,147 @@
+"""Every wrong configuration is one line that names the file or variable and the key."""
+
+import getpass
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skywright.config import Settings, load_settings
+from skywright.errors import ConfigError
+
+IOC = '[iocs.axis]\nmodule = "iocs.axis"\nprefix = "AXIS1:"\n'
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("SKYWRIGHT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def settings_of(tmp_path: Path, text: str) -> Settings:
+    file = tmp_path / "my.toml"
+    file.write_text(text)
+    return load_settings(file)
+
+
+def test_defaults_run_the_simulated_beamline() -> None:
+    settings = load_settings()
+    assert settings.pv_prefix("axis") == f"SKY:{getpass.getuser()}:AXIS1:"
+    assert settings.pv_prefix() == f"SKY:{getpass.getuser()}:"
+    assert settings.directory == Path("~/.local/share/skywright").expanduser().resolve()
+
+
+def test_example_is_valid_and_says_the_defaults() -> None:
+    example = Path(__file__).parents[1] / "examples" / "skywright.toml"
+    defaults = Settings()
+    settings = load_settings(example)
+    assert settings.model_dump() == defaults.model_dump()
+    text = example.read_text()
+    keys = [*Settings.model_fields, *type(settings.store).model_fields]
+    keys += type(settings.iocs["axis"]).model_fields
+    assert [key for key in keys if key not in text] == []
+
+
+def test_file_in_the_working_directory_is_found(tmp_path: Path) -> None:
+    (tmp_path / "skywright.toml").write_text('prefix = "BL7:"')
+    assert load_settings().prefix == "BL7:"
+
+
+def test_named_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other.toml").write_text('prefix = "BL8:"')
+    monkeypatch.setenv("SKYWRIGHT_CONFIG", str(tmp_path / "other.toml"))
+    assert load_settings().prefix == "BL8:"
+
+
+def test_variables_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYWRIGHT_STORE__TILED_PORT", "8123")
+    monkeypatch.setenv("SKYWRIGHT_STORE__DIRECTORY", str(tmp_path / "there"))
+    settings = settings_of(tmp_path, "[store]\ntiled_port = 8000\ndirectory = 'here'")
+    assert settings.store.tiled_port == 8123
+    assert settings.directory == tmp_path / "there"
+
+
+def test_one_key_of_a_default_ioc_can_be_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYWRIGHT_IOCS__AXIS__PORT", "6000")
+    settings = settings_of(tmp_path, '[iocs.axis]\nargs = ["--fps", "60"]')
+    assert settings.iocs["axis"].model_dump() == {
+        "module": "iocs.axis",
+        "prefix": "AXIS1:",
+        "port": 6000,
+        "args": ("--fps", "60"),
+        "address": "",
+    }
+    assert load_settings().iocs["axis"].port == 6000
+
+
+def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
+    assert set(settings_of(tmp_path, IOC.replace("axis]", "mine]")).iocs) == {"mine"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[store]\ntiled_port = 99999", r"store\.tiled_port: .*65535 \(got 99999\)"),
+        ('[store]\ntiled_port = "x"', r"store\.tiled_port: .*integer.*\(got 'x'\)"),
+        ("[store]\ntild_port = 1", r"store\.tild_port: no such key"),
+        ("colour = 1", r"colour: no such key"),
+        ('[iocs.two]\nprefix = "A:"', r"iocs\.two\.module: is missing"),
+        (IOC.replace("AXIS1:", "AXIS1"), r"iocs\.axis\.prefix: .*colon.*\(got 'AXIS1'\)"),
+        (IOC.replace("AXIS1:", "A.B:"), r"iocs\.axis\.prefix: .*\(got 'A\.B:'\)"),
+        (IOC + 'address = "host"', r"iocs\.axis\.address: .*\(got 'host'\)"),
+        (IOC.replace("iocs.axis]", "iocs.Axis-1]"), r"iocs\.Axis-1: .*\(got 'Axis-1'\)"),
+        (IOC + IOC.replace("s.axis]", "s.two]"), r"iocs\.two\.prefix: the same as .*iocs\.axis"),
+        ("iocs = 3", r"iocs: .*dictionary.*\(got 3\)"),
+        ("prefix = [", r"not TOML: "),
+    ],
+)
+def test_wrong_files_are_named_with_the_key(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        settings_of(tmp_path, text)
+    assert str(tmp_path / "my.toml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_iocs_cannot_have_one_port(tmp_path: Path) -> None:
+    two = IOC + "port = 5064\n" + IOC.replace("axis]", "two]").replace("AXIS1", "B") + "port = 5064"
+    with pytest.raises(ConfigError, match=r"iocs\.two\.port: the same as .*axis \(5064\)"):
+        settings_of(tmp_path, two)
+    assert len(settings_of(tmp_path, two.replace("5064", "0")).iocs) == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("SKYWRIGHT_STORE__TILED_PORT", "-1", r"^SKYWRIGHT_STORE__TILED_PORT: .*\(got '-1'\)"),
+        ("SKYWRIGHT_STORE__SIZE", "1", r"^SKYWRIGHT_STORE__SIZE: no such key"),
+        ("SKYWRIGHT_STORE", "here", r'^SKYWRIGHT_\* variables: .*"store"'),
+        ("SKYWRIGHT_CONFIG", "/no/such.toml", r"^/no/such\.toml: no such configuration file"),
+    ],
+)
+def test_wrong_variables_are_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=said):
+        load_settings()
+
+
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_bytes(b"prefix = '\xff\xfe:'")
+    with pytest.raises(ConfigError, match=r"my\.toml: not TOML"):
+        load_settings(tmp_path / "my.toml")
+
+
+@given(login=st.text(min_size=1, max_size=30))
+def test_any_login_name_gives_a_legal_prefix(login: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(getpass, "getuser", lambda: login)
+        prefix = Settings().pv_prefix("axis")
+    body = prefix.removeprefix("SKY:").removesuffix(":AXIS1:")
+    assert len(body) == len(login)
+    assert all(letter.isascii() and (letter.isalnum() or letter in "_-") for letter in body)

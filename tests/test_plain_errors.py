@@ -1,0 +1,56 @@
+"""A refusal is a line; any other error keeps its traceback."""
+
+from collections.abc import Callable, Iterator
+
+import bluesky.plan_stubs as bps
+import pytest
+from bluesky import RunEngine
+from IPython.core.interactiveshell import InteractiveShell
+
+from skywright.errors import SampleError
+from skywright.plain_errors import shorten_engine_log, shorten_tracebacks
+
+
+def raising(error: Exception) -> Iterator[object]:
+    yield from bps.null()
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"), [(SampleError("no loop"), False), (ValueError("bug"), True)]
+)
+def test_engine_logs_a_refusal_in_one_line(
+    error: Exception, traced: bool, RE: RunEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    shorten_engine_log()
+    shorten_engine_log()
+    with pytest.raises(type(error)):
+        RE(raising(error))
+    assert caplog.text.count(f"{type(error).__name__}: {error}") == 1
+    assert ("Traceback" in caplog.text) == traced
+
+
+@pytest.fixture
+def shell() -> Iterator[InteractiveShell]:
+    yield InteractiveShell.instance()
+    InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize(
+    ("code", "traced"), [("raise SampleError('no loop')", False), ("raise OSError('bug')", True)]
+)
+def test_console_shows_the_error_and_keeps_the_traceback(
+    code: str, traced: bool, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten_tracebacks(shell)
+    shell.user_ns["SampleError"] = SampleError
+
+    def said(run: Callable[[], object]) -> str:
+        run()
+        streams = capsys.readouterr()
+        return streams.out + streams.err
+
+    text = said(lambda: shell.run_cell(code))
+    assert code.split("'")[1] in text
+    assert ("Traceback" in text) == traced
+    assert "Traceback" in said(lambda: shell.run_line_magic("tb", ""))

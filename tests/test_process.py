@@ -1,0 +1,104 @@
+"""Ports, log levels, and the lifeline to the parent."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skywright.process import ROOMS, free_port, log_to_stderr, port_is_free
+
+
+def test_free_ports_are_free_and_outside_the_ephemeral_range() -> None:
+    ports = {free_port() for _ in range(20)}
+    assert all(port_is_free(port) for port in ports)
+    kernel = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if kernel.is_file():
+        low, high = map(int, kernel.read_text().split())
+        assert not [port for port in ports if low <= port <= high]
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_port_that_one_protocol_has_is_not_free(kind: socket.SocketKind) -> None:
+    with socket.socket(type=kind) as taken:
+        taken.bind(("127.0.0.1", 0))
+        assert not port_is_free(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "variable", "level"),
+    [
+        (0, "", logging.ERROR),
+        (1, "", logging.INFO),
+        (2, "", logging.DEBUG),
+        (5, "", logging.DEBUG),
+        (0, "warning", logging.WARNING),
+        (1, "WARNING", logging.INFO),
+        (0, "loud", logging.ERROR),
+    ],
+)
+def test_log_levels(
+    monkeypatch: pytest.MonkeyPatch, verbosity: int, variable: str, level: int
+) -> None:
+    monkeypatch.setenv("SKYWRIGHT_LOG_LEVEL", variable)
+    before = {name: logging.getLogger(name).level for name in ("", *ROOMS)}
+    try:
+        log_to_stderr(verbosity)
+        assert {logging.getLogger(room).level for room in ROOMS} == {level}
+    finally:
+        for name, value in before.items():
+            logging.getLogger(name).setLevel(value)
+
+
+LIFELINE = """
+import signal, sys
+from skywright import process
+process.STOP_LIMIT_S = 0.2
+{first}
+process.end_with_parent()
+process.announce_ready(port=1)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        ("", -signal.SIGTERM),
+        ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))", 0),
+        ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", -signal.SIGKILL),
+    ],
+)
+def test_a_child_ends_when_its_lifeline_does(first: str, status: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LIFELINE.format(first=first)],
+        env={**os.environ, "SKYWRIGHT_SUPERVISED": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == '{"ready": {"port": 1}}\n'
+        child.stdin.close()
+        assert child.wait(timeout=60) == status
+
+
+def test_a_child_that_nobody_supervises_does_not_watch_its_stdin() -> None:
+    code = "from skywright.process import end_with_parent; import threading; end_with_parent()\n"
+    code += "print([thread.name for thread in threading.enumerate()])"
+    environment = {name: value for name, value in os.environ.items() if "SUPERVISED" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "['MainThread']\n"

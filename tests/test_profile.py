@@ -1,0 +1,128 @@
+"""The helpers of the start-up files."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ophyd import Component, Device, Signal
+
+from skywright import profile
+from skywright.config import Settings
+from skywright.errors import ConfigError, DataError
+
+ROOT = Path(__file__).parents[1]
+
+
+class Lamp(Device):
+    power = Component(Signal, value=0.0)
+
+
+def test_default_start_up_files_are_ours() -> None:
+    directory = profile.startup_directory(Settings())
+    assert directory == ROOT / "profile_collection" / "startup"
+
+
+def test_start_up_files_only_import_and_instantiate() -> None:
+    for file in profile.startup_directory(Settings()).glob("*.py"):
+        lines = file.read_text().splitlines()
+        assert not [line for line in lines if line.lstrip().startswith(("def ", "class "))], file
+        assert " import *" not in file.read_text(), file
+
+
+def test_devices_are_named_as_their_variables() -> None:
+    devices = profile.find_devices(profile.load_devices(Settings()))
+    assert {"axis"} <= set(devices)
+    assert {name: device.name for name, device in devices.items()} == {n: n for n in devices}
+
+
+def test_a_directory_without_start_up_files_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"profile: {tmp_path} holds no start-up files"):
+        profile.startup_directory(Settings(profile=tmp_path))
+
+
+def test_own_start_up_files_run_in_order_in_one_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "20-second.py").write_text("word = first + ' second'")
+    (tmp_path / "10-first.py").write_text("first = 'first'")
+    monkeypatch.setenv("SKYWRIGHT_PROFILE", str(tmp_path))
+    mine: dict[str, Any] = {"kept": 1}
+    assert profile.load_profile(mine) is mine
+    assert mine["word"] == "first second"
+    assert mine["kept"] == 1
+
+
+def test_revision_tells_commit_and_change(tmp_path: Path) -> None:
+    assert profile.git_revision(tmp_path) == ""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "file").write_text("1")
+    subprocess.run([*git, "add", "file"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    assert profile.git_revision(tmp_path) == commit.stdout.strip()
+    (tmp_path / "file").write_text("2")
+    assert profile.git_revision(tmp_path) == commit.stdout.strip() + "+"
+
+
+def test_metadata_is_json_and_complete() -> None:
+    import json
+
+    metadata = profile.run_metadata(Settings())
+    assert json.loads(json.dumps(metadata)) == metadata
+    assert {"project", "instrument", "operator", "versions", "git_revision"} <= set(metadata)
+
+
+def test_connected_devices_are_not_silent() -> None:
+    assert profile.silent_pvs([Lamp("L:", name="lamp")]) == {}
+    assert profile.silent_pvs([]) == {}
+
+
+def test_devices_are_found_by_name_and_nothing_else_is() -> None:
+    lamp = Lamp("L:", name="lamp")
+    namespace = {"lamp": lamp, "_hidden": lamp, "Lamp": Lamp, "number": 3, "text": "lamp"}
+    assert profile.find_devices(namespace) == {"lamp": lamp}
+
+
+def test_the_table_of_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    profile.list_devices({"lamp": Lamp("L:", name="lamp"), "x": 1})
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["name", "class", "prefix", "connected"]
+    assert row.split() == ["lamp", "Lamp", "L:", "yes"]
+
+
+def test_our_plans_come_first() -> None:
+    from bluesky.plans import count
+
+    from plans.pictures import take_pictures
+
+    namespace = {"count": count, "take_pictures": take_pictures, "_x": count, "y": 3}
+    assert profile.find_plans(namespace) == ["take_pictures", "count"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "shown"),
+    [
+        ({}, False),
+        ({"DISPLAY": ":0"}, True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, True),
+        ({"DISPLAY": ":0", "QSERVER_RE_WORKER_ACTIVE": "1"}, False),
+    ],
+)
+def test_plots_need_a_display(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], shown: bool
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delitem(__import__("sys").modules, "ipykernel", raising=False)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QSERVER_RE_WORKER_ACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert profile.has_display() is shown
+
+
+def test_a_run_that_never_comes_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"run abc is not in the catalog after 0\.05 s"):
+        profile.await_run({}, tmp_path, "abc", limit_s=0.05)
+    assert profile.await_run({"abc": "run"}, tmp_path, "abc") == "run"

@@ -1,0 +1,203 @@
+"""Column files: what is visible is whole, whatever happens to the writer."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skywright import records
+from skywright.errors import DataError
+from skywright.records import Column, ColumnReader, ColumnWriter, flushed_count
+
+IMAGE = Column("/entry/data/data", "|u1", (3, 4), 1, {"units": "counts"})
+TIME = Column("/entry/time", "<f8", rows_per_chunk=16, attrs={"names": ["a", "b"]})
+IDENTITY = Column("/entry/id", "<i8", rows_per_chunk=16)
+
+
+def rows(identities: np.ndarray) -> dict[str, np.ndarray]:
+    """Values that follow from the identity, so that a torn record shows."""
+    return {
+        IMAGE.path: np.broadcast_to((identities % 251)[:, None, None], (len(identities), 3, 4)),
+        TIME.path: identities * 0.5,
+    }
+
+
+def assert_whole(reader: ColumnReader, count: int) -> None:
+    identities = reader.read(IDENTITY.path, 0, count)
+    assert len(identities) == count
+    for path, values in rows(identities).items():
+        np.testing.assert_array_equal(reader.read(path, 0, count), values)
+
+
+def test_values_and_attributes_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with ColumnWriter(
+        path,
+        [IMAGE, TIME],
+        IDENTITY,
+        groups={"/entry": {"NX_class": "NXentry"}},
+        links={"/entry/same": IMAGE.path},
+    ) as writer:
+        writer.append(7, {IMAGE.path: np.full((3, 4), 9), TIME.path: 1.25})
+        writer.append(np.array([8, 9]), rows(np.array([8, 9])))
+    with ColumnReader(path, IDENTITY.path) as reader:
+        assert reader.count() == 3
+        assert reader.read(IDENTITY.path).tolist() == [7, 8, 9]
+        assert reader.read(TIME.path, 1).tolist() == [4.0, 4.5]
+        assert reader.read(IMAGE.path, 0, 1).dtype == np.uint8
+        assert reader.attributes(TIME.path) == {"names": ["a", "b"]}
+        assert reader.attributes(IMAGE.path) == {"units": "counts"}
+    with h5py.File(path) as file:
+        assert file["/entry"].attrs["NX_class"] == b"NXentry"
+        assert file["/entry/same"].shape == (3, 3, 4)
+        assert file[IMAGE.path].chunks == (1, 3, 4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(steps=st.lists(st.one_of(st.integers(1, 40), st.just(0)), max_size=12))
+def test_only_flushed_records_are_visible(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("records") / "a.h5"
+    appended = flushed = 0
+    with (
+        ColumnWriter(path, [IMAGE, TIME], IDENTITY) as writer,
+        ColumnReader(path, IDENTITY.path) as reader,
+    ):
+        for step in steps:  # 0 is a flush
+            if step:
+                identities = np.arange(appended, appended + step)
+                writer.append(identities, rows(identities))
+                appended += step
+            else:
+                flushed = writer.flush()
+                assert flushed == appended
+            assert (writer.appended, writer.flushed) == (appended, flushed)
+            assert reader.count() == flushed
+            assert_whole(reader, flushed)
+    assert flushed_count(path, IDENTITY.path) == appended
+
+
+def test_records_that_do_not_fit_are_refused_whole(tmp_path: Path) -> None:
+    writer = ColumnWriter(tmp_path / "a.h5", [IMAGE, TIME], IDENTITY)
+    with pytest.raises(DataError, match=r"/entry/data/data: values of shape \(1, 3, 5\), expected"):
+        writer.append(0, {IMAGE.path: np.zeros((3, 5)), TIME.path: 0.0})
+    with pytest.raises(DataError, match="/entry/time"):
+        writer.append(0, {IMAGE.path: np.zeros((3, 4))})
+    assert writer.flush() == 0
+    writer.append(0, {IMAGE.path: np.zeros((3, 4)), TIME.path: 0.0})
+    assert writer.flush() == 1
+    writer.close()
+    writer.close()
+
+
+def test_a_file_is_never_reused(tmp_path: Path) -> None:
+    ColumnWriter(tmp_path / "a.h5", [TIME], IDENTITY).close()
+    with pytest.raises(DataError, match="exists already"):
+        ColumnWriter(tmp_path / "a.h5", [TIME], IDENTITY)
+    with pytest.raises(DataError, match="two columns have one path"):
+        ColumnWriter(tmp_path / "b.h5", [TIME, TIME], IDENTITY)
+
+
+def test_reader_names_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "text.h5").write_text("no HDF5")
+    with pytest.raises(DataError, match=r"text\.h5: cannot be read as HDF5"):
+        ColumnReader(tmp_path / "text.h5", IDENTITY.path)
+    ColumnWriter(tmp_path / "a.h5", [TIME], IDENTITY).close()
+    with pytest.raises(DataError, match="has no dataset /entry/other"):
+        ColumnReader(tmp_path / "a.h5", "/entry/other")
+
+
+def test_full_disk_is_told_before_hdf5_meets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.h5"
+    writer = ColumnWriter(path, [IMAGE, TIME], IDENTITY)
+    writer.append(0, {IMAGE.path: np.zeros((3, 4)), TIME.path: 0.0})
+    full = SimpleNamespace(f_bavail=10, f_frsize=4096)
+    with monkeypatch.context() as patch:
+        patch.setattr(records.os, "statvfs", lambda _: full)
+        with pytest.raises(OSError, match=r"disk full: 0\.0 MB free"):
+            writer.append(1, {IMAGE.path: np.zeros((3, 4)), TIME.path: 0.0})
+    assert writer.flush() == 1
+    writer.append(2, {IMAGE.path: np.zeros((3, 4)), TIME.path: 1.0})
+    writer.close()
+    with ColumnReader(path, IDENTITY.path) as reader:
+        assert reader.read(IDENTITY.path).tolist() == [0, 2]
+
+
+WRITER = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[2])
+from test_records import IDENTITY, IMAGE, TIME, rows
+from skywright.records import ColumnWriter
+from pathlib import Path
+writer = ColumnWriter(Path(sys.argv[1]), [IMAGE, TIME], IDENTITY)
+{limit}
+n = 0
+while True:
+    some = np.arange(n, n + 1 + n % 7)
+    writer.append(some, rows(some))
+    n += len(some)
+    if n % 3 == 0:
+        print(writer.flush(), flush=True)
+"""
+
+
+def write_in_process(path: Path, limit: str = "") -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER.format(limit=limit), str(path), str(Path(__file__).parent)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_killed_writer_leaves_whole_records(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    process = write_in_process(path)
+    assert process.stdout is not None
+    seen = [int(process.stdout.readline())]
+    with ColumnReader(path, IDENTITY.path) as reader:
+        for line in process.stdout:  # reads while it writes, in another process
+            count = reader.count()
+            assert count >= seen[-1]
+            assert_whole(reader, count)
+            seen.append(int(line))
+            if len(seen) == 40:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        process.wait()
+        # Newly opened and held open, both see all that was flushed.
+        told = max([seen[-1], *(int(line) for line in process.stdout.read().split())])
+        assert reader.count() >= told
+        assert_whole(reader, reader.count())
+    process.stdout.close()
+    assert process.stderr is not None
+    process.stderr.close()
+    with ColumnReader(path, IDENTITY.path) as reader:
+        assert reader.count() >= told
+        assert_whole(reader, reader.count())
+
+
+def test_records_flushed_before_the_disk_failed_stay(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))"
+    process = write_in_process(path, limit)
+    out, error = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "OSError" in error
+    told = int(out.split()[-1])
+    assert told > 100
+    with ColumnReader(path, IDENTITY.path) as reader:
+        assert reader.count() >= told
+        assert_whole(reader, reader.count())

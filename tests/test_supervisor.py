@@ -1,0 +1,252 @@
+"""The supervisor, with small real processes that start, die, hang and refuse to die."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from skywright.errors import HardwareError
+from skywright.supervisor import Service, Supervisor
+
+READY = """
+import os, signal, subprocess, sys, threading
+from skywright.process import announce_ready, end_with_parent
+"""
+SERVE = READY + "end_with_parent(); announce_ready(port=7); signal.pause()"
+STUBBORN = READY + "signal.signal(signal.SIGTERM, signal.SIG_IGN); announce_ready(); signal.pause()"
+DEAD_AT_ONCE = "import sys; print('cannot open the camera', file=sys.stderr); sys.exit(3)"
+SILENT = "import signal; signal.pause()"
+WITH_GRANDCHILD = (
+    READY
+    + """
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+announce_ready(grandchild=child.pid)
+os.read(0, 1)
+"""
+)
+NOISY = (
+    READY + "announce_ready(); sys.stdout.write('x' * 1_000_000); sys.stdout.flush(); os._exit(5)"
+)
+
+
+def service(name: str, code: str, **options: Any) -> Service:
+    options.setdefault("backoff_s", (0.01, 0.05))
+    return Service(name, [sys.executable, "-c", code], **options)
+
+
+class Reports(list[tuple[str, str]]):
+    """What the supervisor said, and a way to await the next matching line."""
+
+    def __init__(self) -> None:
+        self.news = asyncio.Event()
+
+    def __call__(self, name: str, line: str) -> None:
+        self.append((name, line))
+        self.news.set()
+
+    def about(self, name: str, text: str) -> list[str]:
+        return [line for who, line in self if who == name and text in line]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self.news.clear()
+            await asyncio.wait_for(self.news.wait(), 60)
+
+
+def supervised(
+    directory: Path,
+    services: list[Service],
+    test: Callable[[Supervisor, Reports], Coroutine[Any, Any, None]],
+    changed: Callable[[], None] = lambda: None,
+) -> None:
+    """Run `test` beside a started supervisor, stop it, and see that nothing is left."""
+
+    async def main() -> None:
+        reports = Reports()
+        supervisor = Supervisor(services, directory / "logs", reports, changed)
+        try:
+            await supervisor.start()
+            await test(supervisor, reports)
+        finally:
+            await supervisor.stop()
+
+    before = set(psutil.Process().children(recursive=True))
+    asyncio.run(main())
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_all_are_ready_when_start_returns(tmp_path: Path) -> None:
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        assert set(supervisor.children) == {"a", "b"}
+        assert supervisor.children["a"].ready == {"port": 7}
+        assert psutil.Process(supervisor.children["b"].pid).is_running()
+        assert len(reports.about("a", "ready: port 7")) == 1
+
+    supervised(tmp_path, [service("a", SERVE), service("b", SERVE)], test)
+
+
+def test_a_child_is_stopped_before_the_one_it_needs(tmp_path: Path) -> None:
+    """The one that needs the other must find it alive to the end."""
+    note = tmp_path / "note"
+    last_look = (
+        READY
+        + f"""
+def look(*_):
+    os.kill(int(open({str(note)!r}).read()), 0)
+    open({str(note)!r}, "w").write("seen alive")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, look)
+announce_ready()
+while True: signal.pause()
+"""
+    )
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        note.write_text(str(supervisor.children["base"].pid))
+
+    supervised(
+        tmp_path, [service("base", SERVE), service("needs_it", last_look, needs="base")], test
+    )
+    assert note.read_text() == "seen alive"
+
+
+def test_a_killed_child_is_named_and_restarted_with_its_count(tmp_path: Path) -> None:
+    changes: list[int] = []
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        for count in (1, 2, 3):
+            os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+            await reports.until(lambda count=count: len(reports.about("a", "ready")) == count + 1)
+            assert supervisor.children["a"].restarts == count
+        named = reports.about("a", "was killed by SIGKILL")
+        assert [line.rsplit(" in ", 1)[1] for line in named] == ["0.01 s", "0.02 s", "0.04 s"]
+
+    supervised(tmp_path, [service("a", SERVE)], test, lambda: changes.append(1))
+    assert len(changes) == 7  # four starts, three deaths
+
+
+def test_back_off_starts_anew_after_a_settled_run(tmp_path: Path) -> None:
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        for count in (1, 2):
+            os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+            await reports.until(lambda count=count: len(reports.about("a", "ready")) == count + 1)
+        assert len(reports.about("a", "restarting in 0.01 s")) == 2
+
+    supervised(tmp_path, [service("a", SERVE, settled_s=0.0)], test)
+
+
+def test_a_restarted_child_that_fails_to_start_is_tried_again(tmp_path: Path) -> None:
+    marker = tmp_path / "started"
+    once = f"""
+import pathlib
+marker = pathlib.Path({str(marker)!r})
+tries = len(marker.read_text()) if marker.exists() else 0
+marker.write_text("x" * (tries + 1))
+if tries in (1, 2): sys.exit(f"no camera, try {{tries}}")
+announce_ready(); signal.pause()
+"""
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+        await reports.until(lambda: len(reports.about("a", "ready")) == 2)
+        assert len(reports.about("a", "no camera, try 1")) == 1
+        assert len(reports.about("a", "exit status 1; it said last: no camera, try 2")) == 1
+        assert supervisor.children["a"].restarts == 3
+
+    supervised(tmp_path, [service("a", READY + once)], test)
+
+
+def test_a_child_dead_before_it_was_ready_ends_the_start(tmp_path: Path) -> None:
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        raise AssertionError("start must not return")
+
+    with pytest.raises(HardwareError, match=r"b ended with exit status 3.*cannot open the camera"):
+        supervised(tmp_path, [service("a", SERVE), service("b", DEAD_AT_ONCE)], test)
+
+
+def test_a_silent_child_ends_the_start_at_its_limit(tmp_path: Path) -> None:
+    with pytest.raises(HardwareError, match=r"a did not say that it is ready within 0.3 s"):
+        supervised(tmp_path, [service("a", SILENT, ready_limit_s=0.3)], lambda *_: None)
+
+
+def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HardwareError, match=r"a cannot be started: .*no-such-command"):
+        supervised(tmp_path, [Service("a", ["/no-such-command"])], lambda *_: None)
+
+
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        pids.append(supervisor.children["a"].pid)
+
+    supervised(tmp_path, [service("a", STUBBORN)], test)
+    assert not psutil.pid_exists(pids[0])
+
+
+def test_what_a_dead_child_started_dies_before_the_restart(tmp_path: Path) -> None:
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        orphan = psutil.Process(supervisor.children["a"].ready["grandchild"])
+        os.kill(supervisor.children["a"].pid, signal.SIGKILL)
+        await reports.until(lambda: len(reports.about("a", "ready")) == 2)
+        assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+
+    supervised(tmp_path, [service("a", WITH_GRANDCHILD)], test)
+
+
+def test_a_talkative_child_does_not_block(tmp_path: Path) -> None:
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        await reports.until(lambda: bool(reports.about("a", "exit status 5")))
+
+    supervised(tmp_path, [service("a", NOISY)], test)
+
+
+def test_logs_are_kept_from_one_start_before(tmp_path: Path) -> None:
+    async def test(supervisor: Supervisor, reports: Reports) -> None: ...
+
+    for word in ("first", "second"):
+        code = READY + f"print({word!r}, file=sys.stderr); announce_ready(); signal.pause()"
+        supervised(tmp_path, [service("a", code)], test)
+    assert (tmp_path / "logs" / "a.log").read_text() == "second\n"
+    assert (tmp_path / "logs" / "a.log.1").read_text() == "first\n"
+
+
+def test_children_run_without_a_log_when_it_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "a.log").mkdir()  # in the way, as a full disk would be
+    (tmp_path / "logs" / "a.log.1").mkdir()
+    (tmp_path / "logs" / "a.log.1" / "file").touch()
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        assert len(reports.about("a", "runs without a log")) == 1
+
+    supervised(tmp_path, [service("a", SERVE)], test)
+
+
+def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, os, signal, sys
+from pathlib import Path
+from skywright.supervisor import Service, Supervisor
+async def main():
+    service = Service("a", [sys.executable, "-c", {SERVE!r}])
+    supervisor = Supervisor([service], Path({str(tmp_path)!r}), lambda *_: None)
+    await supervisor.start()
+    print(supervisor.children["a"].pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=False)
+    assert done.returncode == -signal.SIGKILL
+    pid = int(done.stdout)
+    if psutil.pid_exists(pid):
+        _, alive = psutil.wait_procs([psutil.Process(pid)], timeout=60)
+        assert not alive

@@ -1,0 +1,205 @@
+"""Requests to a camera: authentication, and errors that say what to do."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+from support.scripted_http import Visit, scripted
+
+from skywright.errors import ConfigError, DataError, HardwareError
+from skywright.services.http_guard import Guard
+from skywright.wire.axis_client import (
+    SNAPSHOT_PATH,
+    camera_client,
+    camera_url,
+    get_snapshot,
+    shown,
+    stream_parts,
+)
+
+JPEG = b"\xff\xd8\xff\xe0" + bytes(500) + b"\xff\xd9"
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
+PICTURE = OK + f"Content-Length: {len(JPEG)}\r\n\r\n".encode() + JPEG
+
+
+def fetch(url: str, *login: str, limit_s: float = 20.0, times: int = 1) -> list[bytes]:
+    address = camera_url(url, SNAPSHOT_PATH)
+
+    async def session() -> list[bytes]:
+        async with camera_client(address, *login) as client:
+            return [await get_snapshot(client, address, limit_s) for _ in range(times)]
+
+    return asyncio.run(session())
+
+
+def refusing(guard: Guard) -> Callable[[Visit], None]:
+    """Answer with a picture who the guard admits."""
+
+    def script(visit: Visit) -> None:
+        said = re.search(r"(?im)^authorization: (.*)\r?$", visit.head)
+        header = said[1].strip() if said else ""
+        if guard.admits(visit.head.split()[0], header):
+            visit.say(PICTURE)
+        else:
+            challenge = guard.challenge(header)
+            visit.say(f"HTTP/1.1 401 No\r\nWWW-Authenticate: {challenge}\r\n\r\n".encode())
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://camera7", "http://camera7/axis-cgi/jpg/image.cgi?camera=1"),
+        ("http://camera7:8080/", "http://camera7:8080/axis-cgi/jpg/image.cgi?camera=1"),
+        ("https://c/jpg/image.jpg", "https://c/jpg/image.jpg"),
+        ("http://u:p@c/a.cgi?x=1", "http://c/a.cgi?x=1"),
+    ],
+)
+def test_address_of_pictures(url: str, expected: str) -> None:
+    assert shown(camera_url(url, SNAPSHOT_PATH)) == expected
+
+
+@pytest.mark.parametrize("url", ["camera7", "ftp://c/a", "http://", "http://a:b:c/"])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(ConfigError, match="expected http://camera"):
+        camera_url(url, SNAPSHOT_PATH)
+
+
+@pytest.mark.parametrize("scheme", ["basic", "digest"])
+def test_authentication(scheme: str) -> None:
+    with scripted(refusing(Guard(scheme, "bl7", "se:cr et"))) as server:  # type: ignore[arg-type]
+        assert fetch(server.url, "bl7", "se:cr et", times=3) == [JPEG] * 3
+        # Only the first is asked for: the challenge is known then.
+        assert len(server.requests) == 4
+        in_url = server.url.replace("://", "://bl7:se%3Acr%20et@")
+        assert fetch(in_url) == [JPEG]
+        with pytest.raises(HardwareError, match=r"401.* not these user and password"):
+            fetch(server.url, "bl7", "wrong")
+        with pytest.raises(HardwareError, match=r"401.* not none") as caught:
+            fetch(server.url)
+        assert "bl7" not in str(caught.value)
+
+
+def test_stale_nonce_is_answered_anew() -> None:
+    guard = Guard("digest", "u", "p")
+    with scripted(refusing(guard)) as server:
+        address = camera_url(server.url, SNAPSHOT_PATH)
+
+        async def session() -> None:
+            async with camera_client(address, "u", "p") as client:
+                await get_snapshot(client, address, 20)
+                guard.challenge("")  # somebody else came: ours is stale
+                await get_snapshot(client, address, 20)
+
+        asyncio.run(session())
+        assert len(server.requests) == 4
+
+
+def test_digest_counts_its_requests() -> None:
+    with scripted(refusing(Guard("digest", "u", "p"))) as server:
+        fetch(server.url, "u", "p", times=3)
+        counts = [c for head in server.requests for c in re.findall(r"nc=(\w+)", head)]
+    assert counts == ["00000001", "00000002", "00000003"]
+
+
+def test_a_kept_connection_that_is_closed_when_asked_again() -> None:
+    def script(visit: Visit) -> None:
+        visit.say(PICTURE)
+        if visit.number == 0:
+            visit.socket.recv(4096)  # the next request comes, and finds the connection closed
+
+    with scripted(script) as server:
+        assert fetch(server.url, times=2) == [JPEG] * 2
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "says"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", HardwareError, "404 Not Found"),
+        (b"HTTP/1.1 302 F\r\nLocation: /new\r\n\r\n", HardwareError, "moved to /new; name that"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\nhi",
+            DataError,
+            "2 bytes of text/html",
+        ),
+        (OK + b"Content-Length: 0\r\n\r\n", DataError, "0 bytes of image/jpeg"),
+        (OK + b"Content-Length: 900\r\n\r\n" + JPEG, HardwareError, "peer closed"),
+        (b"\x16\x03\x01nonsense\r\n\r\n", HardwareError, "illegal"),
+        (b"", HardwareError, "disconnected"),
+    ],
+)
+def test_what_is_no_picture_is_said(reply: bytes, error: type[Exception], says: str) -> None:
+    with (
+        scripted(lambda visit: visit.say(reply)) as server,
+        pytest.raises(error, match=says) as caught,
+    ):
+        fetch(server.url)
+    assert server.url in str(caught.value)
+
+
+def test_silence_has_an_end() -> None:
+    with scripted(Visit.wait_for_end) as server, pytest.raises(HardwareError, match=r"within 0\.3"):
+        fetch(server.url, limit_s=0.3)
+
+
+def test_slow_trickle_has_an_end() -> None:
+    def trickle(visit: Visit) -> None:
+        visit.say(OK + b"\r\n")
+        for _ in range(200):
+            visit.socket.sendall(b"x")
+            visit.socket.settimeout(0.05)
+            try:
+                if not visit.socket.recv(1):
+                    return
+            except TimeoutError:
+                continue
+
+    with scripted(trickle) as server, pytest.raises(HardwareError, match="no picture within"):
+        fetch(server.url, limit_s=0.4)
+
+
+def test_nobody_listens() -> None:
+    with scripted(lambda visit: None) as server:
+        pass
+    with pytest.raises(HardwareError, match="connect"):
+        fetch(server.url)
+
+
+def read_stream(url: str) -> list[bytes]:
+    address = httpx.URL(url)
+
+    async def session() -> list[bytes]:
+        async with camera_client(address, silence_s=0.5) as client:
+            return [part.data async for part in stream_parts(client, address)]
+
+    return asyncio.run(session())
+
+
+def in_stream(*pieces: bytes, kind: str = 'multipart/x-mixed-replace;boundary="b b"') -> bytes:
+    head = f"HTTP/1.0 200 OK\r\nContent-Type: {kind}\r\n\r\n".encode()
+    return head + b"".join(b"--b b\r\nContent-Type: image/jpeg\r\n\r\n%s\r\n" % p for p in pieces)
+
+
+def test_stream_of_pictures() -> None:
+    with scripted(lambda visit: visit.say(in_stream(JPEG, JPEG))) as server:
+        assert read_stream(server.url) == [JPEG, JPEG]
+
+
+@pytest.mark.parametrize(
+    ("say", "says"),
+    [
+        (lambda v: v.say(in_stream(JPEG, JPEG)[:-200]), "ended .* bytes into a picture"),
+        (lambda v: v.say(in_stream(JPEG, kind="image/jpeg")), "address of single pictures"),
+        (lambda v: (v.say(in_stream(JPEG)), v.wait_for_end()), "fell silent"),
+    ],
+)
+def test_stream_that_ends_badly_says_how(say: Callable[[Visit], Awaitable], says: str) -> None:
+    with (
+        scripted(say) as server,  # type: ignore[arg-type]
+        pytest.raises((HardwareError, DataError), match=says),
+    ):
+        read_stream(server.url)

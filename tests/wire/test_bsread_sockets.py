@@ -1,0 +1,418 @@
+"""Sockets of bsread: whole messages or none, byte bounds, drops by cause, closing, reconnecting."""
+
+import contextlib
+import json
+import random
+import socket
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+import zmq
+from support.bsread_old import OldSender, OldSource, frames_of
+
+from skywright.errors import ConfigError
+from skywright.process import free_port
+from skywright.wire.bsread import Decoder, Encoder
+from skywright.wire.bsread_sockets import Receiver, Sender
+
+LIMIT_S = 20.0
+LOCAL = "tcp://127.0.0.1:0"
+KINDS = [("push", "pull"), ("pub", "sub")]
+
+
+def pulse(receiver, timeout_s=LIMIT_S):
+    frames = receiver.receive(timeout_s)
+    return None if frames is None else Decoder().decode(frames).pulse_id
+
+
+def until(condition):
+    """Wait until a condition holds that no event tells of."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+def connected(sender, receiver, encoder=None):
+    """Send until something arrives: a SUB's subscription takes a moment to be known."""
+    encoder = encoder or Encoder()
+    assert sender.wait_for_reader(LIMIT_S)
+    until(lambda: sender.send(encoder.encode(0, 1, {"A": 1})) and pulse(receiver, 0.1) == 0)
+    while receiver.receive(0.05) is not None:
+        pass
+
+
+@pytest.mark.parametrize(("out", "into"), KINDS)
+def test_messages_arrive_whole_and_in_order(out, into):
+    sender = Sender(LOCAL, out)
+    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}", into)
+    try:
+        connected(sender, receiver)
+        encoder = Encoder()
+        image = np.arange(300 * 200, dtype="u2").reshape(300, 200)
+        before = sender.sent
+        for number in range(15):
+            assert sender.send(encoder.encode(number, 1, {"A": image, "B": number}))
+        decoder = Decoder()
+        for number in range(15):
+            got = decoder.decode(receiver.receive(LIMIT_S))
+            assert (got.pulse_id, got.value("B")) == (number, number)
+            assert (got.value("A") == image).all()
+        assert sender.sent - before == 15
+        assert "queue_full" not in sender.drops
+    finally:
+        receiver.close()
+        sender.close()
+
+
+def test_an_image_is_not_copied_on_its_way_in():
+    with_sender = Sender(LOCAL)
+    receiver = Receiver(f"tcp://127.0.0.1:{with_sender.port}")
+    try:
+        assert with_sender.wait_for_reader(LIMIT_S)
+        with_sender.send(Encoder().encode(1, 1, {"A": np.ones((600, 500), "u2")}))
+        frames = receiver.receive(LIMIT_S)
+        image = Decoder().decode(frames).value("A")
+        assert np.shares_memory(image, np.frombuffer(frames[2], "u1"))
+    finally:
+        receiver.close()
+        with_sender.close()
+
+
+def test_without_a_reader_messages_are_dropped_and_counted():
+    for kind in ("push", "pub"):
+        sender = Sender(LOCAL, kind)
+        try:
+            assert not sender.send([b"x"])
+            assert not sender.wait_for_reader(0.01)
+            assert (sender.drops, sender.sent, sender.readers) == ({"no_reader": 1}, 0, 0)
+        finally:
+            sender.close()
+        assert not sender.send([b"x"])
+        assert sender.drops == {"no_reader": 1, "closed": 1}
+
+
+@pytest.mark.parametrize(("out", "into"), KINDS)
+def test_a_reader_that_never_reads_fills_a_queue_of_so_many_bytes(out, into):
+    """What is on its way is bounded, all of it arrives whole, and the rest is counted."""
+    limit, size, offered = 8_000_000, 1_000_000, 200
+    sender = Sender(LOCAL, out, queue_bytes=limit)
+    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}", into, queue_bytes=limit)
+    try:
+        connected(sender, receiver)
+        before = sender.sent
+        frames = [b"{}", bytes(size)]
+        for _ in range(offered):
+            sender.send(frames)
+        kept = sender.sent - before
+        assert sender.drops["queue_full"] == offered - kept
+        # Both queues, what is on the way between them in zmq, and the system's own buffers.
+        assert limit / size - 1 <= kept <= 2 * limit / size + 4 + 12
+        assert sender.queued_bytes <= limit
+        assert receiver.queued_bytes <= limit + size
+        for _ in range(kept):
+            assert [len(frame) for frame in receiver.receive(LIMIT_S)] == [2, size]
+        assert receiver.receive(0.1) is None
+    finally:
+        receiver.close()
+        sender.close()
+
+
+def test_a_full_queue_never_lets_half_a_message_out():
+    """Where the old sender sends messages without beginning, ours sends whole ones only."""
+    sender = Sender(LOCAL, queue_bytes=1_000_000)
+    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}", queue_bytes=1_000_000)
+    try:
+        assert sender.wait_for_reader(LIMIT_S)
+        encoder, image = Encoder(), np.zeros(200_000, "u1")
+        got, stop = [], threading.Event()
+
+        def read():
+            while not stop.is_set() or len(got) < sender.sent:
+                if (frames := receiver.receive(0.05)) is not None:
+                    got.append((len(frames), json.loads(frames[0].bytes)["pulse_id"]))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        sent = [n for n in range(3000) if sender.send(encoder.encode(n, 1, {"A": image, "B": 1}))]
+        stop.set()
+        reader.join(LIMIT_S)
+        assert sender.drops["queue_full"] > 0
+        assert got == [(6, number) for number in sent]
+    finally:
+        receiver.close()
+        sender.close()
+
+
+def test_our_reader_reads_the_old_sender():
+    data = {"image": np.arange(12, dtype=">u2").reshape(3, 4), "text": "x"}
+    port = free_port()
+    receiver = Receiver(f"tcp://127.0.0.1:{port}")
+    with OldSender(port, data_compression="bitshuffle_lz4") as old:
+        old.send(data, pulse_id=5, timestamp=(3, 4))
+        got = Decoder().decode(receiver.receive(LIMIT_S))
+    receiver.close()
+    assert (got.pulse_id, got.time_ns, got.value("text")) == (5, 3_000_000_004, "x")
+    assert (got.value("image") == data["image"]).all()
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("push", zmq.PULL), ("pub", zmq.SUB)])
+def test_the_old_reader_reads_our_sender(kind, mode):
+    data = {"image": np.arange(12, dtype=">u2").reshape(3, 4), "text": "x"}
+    sender = Sender(LOCAL, kind)
+    with OldSource("127.0.0.1", sender.port, mode, receive_timeout=100) as source:
+        frames = Encoder("bitshuffle_lz4").encode(6, 3_000_000_004, data)
+        messages = []
+
+        def arrived():
+            sender.send(frames)
+            messages.append(source.receive())
+            return messages[-1] is not None
+
+        until(arrived)
+        old = messages[-1].data
+    sender.close()
+    assert (old.pulse_id, old.global_timestamp_offset) == (6, 4)
+    assert old.data["image"].value.tolist() == data["image"].tolist()
+
+
+def test_a_sender_that_comes_back_is_read_again():
+    port = free_port()
+    receiver = Receiver(f"tcp://127.0.0.1:{port}")
+    try:
+        for number in (1, 2):
+            with OldSender(port) as sender:
+                sender.send({"A": 1}, pulse_id=number)
+                assert pulse(receiver) == number
+    finally:
+        receiver.close()
+
+
+def test_a_reader_that_comes_back_is_served_again():
+    sender = Sender(LOCAL)
+    try:
+        for number in (1, 2):
+            receiver = Receiver(f"tcp://127.0.0.1:{sender.port}")
+            assert sender.wait_for_reader(LIMIT_S)
+            assert sender.send(frames_of(number, (1, 1), {"A": 1}))
+            assert pulse(receiver) == number
+            receiver.close()
+            until(lambda: sender.readers == 0)
+        assert not sender.send([b"x"])
+        assert sender.drops == {"no_reader": 1}
+    finally:
+        sender.close()
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_waiting_for_room(size):
+    sender = Sender(LOCAL, queue_bytes=1)
+    receiver = None
+    try:
+        assert not sender.send([b"x"], timeout_s=0.01)
+        receiver = Receiver(f"tcp://127.0.0.1:{sender.port}", queue_bytes=1)
+        got = []
+        reader = threading.Thread(
+            target=lambda: got.extend(receiver.receive(LIMIT_S) for _ in range(100))
+        )
+        reader.start()
+        assert all(sender.send([bytes(size)], timeout_s=LIMIT_S) for _ in range(100))
+        reader.join(LIMIT_S)
+        assert len(got) == 100
+    finally:
+        if receiver is not None:
+            receiver.close()
+        sender.close()
+
+
+def test_receive_ends_when_another_thread_closes():
+    receiver = Receiver(f"tcp://127.0.0.1:{free_port()}")
+    begun, result = threading.Event(), []
+
+    def wait():
+        begun.set()
+        result.append(receiver.receive(LIMIT_S))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert begun.wait(LIMIT_S)
+    start = time.monotonic()
+    receiver.close()
+    waiting.join(LIMIT_S)
+    assert result == [None]
+    assert time.monotonic() - start < LIMIT_S / 4
+    receiver.close()
+    assert receiver.receive(0.0) is None
+
+
+def test_a_sender_closes_with_messages_that_nobody_reads():
+    sender = Sender(LOCAL, linger_s=0.1)
+    with OldSource("127.0.0.1", sender.port, queue_size=1):
+        assert sender.wait_for_reader(LIMIT_S)
+        for _ in range(50):
+            sender.send([bytes(1_000_000)])
+        start = time.monotonic()
+        sender.close()
+        assert time.monotonic() - start < LIMIT_S / 4
+
+
+def test_neither_threads_nor_descriptors_are_left():
+    def cycle():
+        for out, into in KINDS:
+            sender = Sender(LOCAL, out)
+            receiver = Receiver(f"tcp://127.0.0.1:{sender.port}", into)
+            sender.wait_for_reader(LIMIT_S)
+            sender.send([b"{}", bytes(100_000)])
+            receiver.receive(0.1)
+            receiver.close()
+            sender.close()
+
+    cycle()  # pyzmq keeps one thread and its sockets for buffers that are not copied
+    me = psutil.Process()
+    before = me.num_fds(), me.num_threads()
+    for _ in range(5):
+        cycle()
+    until(lambda: (me.num_fds(), me.num_threads()) <= before)
+
+
+def test_addresses_that_zmq_does_not_take():
+    with pytest.raises(ConfigError, match="nonsense"):
+        Receiver("nonsense")
+    taken = Sender(LOCAL)
+    descriptors = psutil.Process().num_fds()
+    with pytest.raises(ConfigError, match=str(taken.port)):
+        Sender(f"tcp://127.0.0.1:{taken.port}")
+    assert psutil.Process().num_fds() == descriptors
+    taken.close()
+
+
+def test_a_frame_longer_than_allowed_is_not_taken():
+    port = free_port()
+    receiver = Receiver(f"tcp://127.0.0.1:{port}", frame_bytes_max=1000)
+    with OldSender(port, block=False) as sender:
+        sender.send_frames([b"{}", bytes(2000)])  # what is queued behind it is lost with it
+        until(lambda: sender.send_frames([b"{}", bytes(1000)]) or receiver.queued_bytes)
+        assert [len(frame) for frame in receiver.receive(LIMIT_S)] == [2, 1000]
+    receiver.close()
+
+
+def test_messages_that_grow_and_shrink_keep_flowing():
+    """Lowering zmq's marks on an open connection can stop it; ours stay."""
+    sender = Sender(LOCAL, queue_bytes=2_000_000)
+    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}", queue_bytes=2_000_000)
+    try:
+        sizes = [*[100] * 500, *[900_000] * 30, *[100] * 500, *[3_000_000] * 5, *[0] * 10]
+        got = []
+        reader = threading.Thread(
+            target=lambda: got.extend(len(receiver.receive(LIMIT_S)[0]) for _ in sizes)
+        )
+        reader.start()
+        assert all(sender.send([bytes(size)], timeout_s=LIMIT_S) for size in sizes)
+        reader.join(LIMIT_S)
+        assert got == sizes
+    finally:
+        receiver.close()
+        sender.close()
+
+
+GREETING = bytes.fromhex("ff00000000000000017f0301") + b"NULL" + bytes(48)
+READY = b"\x04\x1a\x05READY\x0bSocket-Type\x00\x00\x00\x04PULL"
+"""What a PULL socket says first: ZMTP 3.1."""
+
+
+def knocks():
+    """What port scanners, browsers and broken readers say."""
+    rng = random.Random(1)
+    yield b""
+    yield b"GET / HTTP/1.1\r\n\r\n" * 5
+    for _ in range(60):
+        said = bytearray(GREETING + READY)
+        said[rng.randrange(len(said))] = rng.randrange(256)
+        yield bytes(said[: rng.randrange(len(said))])
+        yield bytes(said) + rng.randbytes(50)
+        yield GREETING + rng.randbytes(50)
+
+
+def test_who_only_knocks_does_not_stop_a_reader():
+    sender = Sender(LOCAL)
+    receiver = None
+    try:
+        for knock in knocks():
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", sender.port), timeout=0.002) as near,
+            ):
+                near.sendall(knock)
+                near.recv(1000)
+        until(lambda: sender.readers == 0)
+        receiver = Receiver(f"tcp://127.0.0.1:{sender.port}")
+        assert sender.wait_for_reader(LIMIT_S)
+        assert sender.readers == 1
+        assert sender.send([b"x"])
+        assert receiver.receive(LIMIT_S)[0].bytes == b"x"
+    finally:
+        if receiver is not None:
+            receiver.close()
+        sender.close()
+
+
+def test_a_slow_reader_of_a_pub_does_not_starve_the_others():
+    sender = Sender(LOCAL, "pub", queue_messages=5)
+    address = f"tcp://127.0.0.1:{sender.port}"
+    slow = Receiver(address, "sub", queue_bytes=1)
+    quick = Receiver(address, "sub")
+    try:
+        connected(sender, quick)
+        until(lambda: sender.readers == 2)
+        frames, got = [b"{}", bytes(500_000)], 0
+        for _ in range(200):
+            sender.send(frames)
+            got += quick.receive(LIMIT_S) is not None
+        assert got == 200
+        assert 0 < sender.drops["queue_full"] < 200
+    finally:
+        slow.close()
+        quick.close()
+        sender.close()
+
+
+def test_a_received_message_can_be_sent_on_as_it_came():
+    """Frames of zmq go on without a copy, an empty one at the end among them."""
+    sender = Sender(LOCAL)
+    receiver = Receiver(f"tcp://127.0.0.1:{sender.port}")
+    try:
+        assert sender.wait_for_reader(LIMIT_S)
+        image = np.arange(100_000, dtype="u2").reshape(200, 500)
+        first = Encoder("lz4").encode(1, 2, {"A": image, "B": None})
+        assert sender.send(first)
+        for _ in range(3):
+            message = Decoder().decode(receiver.receive(LIMIT_S))
+            assert [bytes(frame) for frame in message.frames[2:]] == [bytes(f) for f in first[2:]]
+            assert sender.send(Encoder().encode(1, 2, {n: message.raw(n) for n in "AB"}))
+            assert (message.value("A") == image).all()
+            assert message.value("B") is None
+    finally:
+        receiver.close()
+        sender.close()
+
+
+def test_what_a_reader_leaves_unread_does_not_fill_the_queue_for_the_next():
+    sender = Sender(LOCAL, queue_bytes=5_000_000)
+    try:
+        with OldSource("127.0.0.1", sender.port, queue_size=1):
+            assert sender.wait_for_reader(LIMIT_S)
+            until(lambda: not sender.send([bytes(1_000_000)]))
+            assert sender.drops == {"queue_full": 1}
+            assert 0 < sender.queued_bytes <= 5_000_000
+        until(lambda: sender.queued_bytes == 0)
+        until(lambda: sender.readers == 0)
+        receiver = Receiver(f"tcp://127.0.0.1:{sender.port}")
+        assert sender.wait_for_reader(LIMIT_S)
+        assert sender.send([b"x"])
+        assert receiver.receive(LIMIT_S)[0].bytes == b"x"
+        receiver.close()
+    finally:
+        sender.close()
