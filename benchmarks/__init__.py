@@ -1,0 +1,1 @@
+"""Benchmarks: each module prints JSON lines, one a figure."""

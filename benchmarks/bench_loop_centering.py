@@ -1,0 +1,99 @@
+"""Centering as a session does it: ``python -m benchmarks.bench_loop_centering``.
+
+Over Channel Access: the demo's simulated beamline in processes of its own, its samples at random
+places. The floor of a centering is the time that the spindle turns.
+"""
+
+import atexit
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skywright.cli.demo import write_configuration
+from skywright.cli.demos.centering import CALIBRATION, LOOPS, Simulator, random_place
+from skywright.cli.session import have_beamline
+from skywright.config import load_settings
+from skywright.loop.calibration import now
+from skywright.profile import load_profile
+
+SLOW, WHOLE = 3, 5
+"""Centerings with a first rotation of 180 deg in 3 s, and with the default settings."""
+
+
+def center(session: dict[str, Any], simulator: Simulator, number: int, **options: Any) -> Any:
+    """Center a sample at a random place; return result, seconds and true distance from the axis."""
+    from plans.loop_centering import center_loop
+
+    seed, kind = LOOPS[number % len(LOOPS)]
+    simulator.mount(seed, kind, random_place(np.random.default_rng(number)))
+    began = time.monotonic()
+    plan = center_loop(session["axis"], session["gonio"], session["rotation"], **options)
+    done = session["RE"](plan).plan_result
+    return done, time.monotonic() - began, float(np.hypot(*simulator.offset_um()[1:]))
+
+
+def pictures_per_s(session: dict[str, Any], uid: str) -> float:
+    """Return the rate at which the twin gave pictures in a run."""
+    times = session["loop_detection"].columns(raw_uid=uid, timeout_s=60.0)["frame_time"]
+    return float((len(times) - 1) / (times[-1] - times[0]))
+
+
+def report(name: str, values: list[float], unit: str, goal: float, **more: Any) -> None:
+    """Print one row: the median, and the worst."""
+    row: dict[str, Any] = {"name": name, "value": round(float(np.median(values)), 3), "unit": unit}
+    row |= {"max": round(max(values), 3), "min": round(min(values), 3), "goal": goal, **more}
+    sys.stdout.write(json.dumps(row) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Print the rows; return 0."""
+    directory = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)  # after all that writes there
+    os.environ["SKYWRIGHT_CONFIG"] = str(write_configuration("centering", directory))
+    os.environ["SKYWRIGHT_PREFIX"] = f"BENCH{os.getpid()}:"
+    have_beamline(load_settings())
+    session = load_profile()
+    session["bec"].disable_table()
+    simulator = Simulator(session["axis"].prefix, session["gonio"].prefix)
+    session["loop_detection"].wait_ready()
+    session["axis_calibration"].set({**CALIBRATION, "date": now()}).wait(10)
+    known: list[float] = []
+
+    def note(_: str, doc: dict[str, Any]) -> None:
+        """Note how old the last picture is when a rotation's result is there."""
+        if doc["data"].get("rotation_n_turned", 0) > 0:
+            known.append(time.time() - doc["data"]["rotation_last_time"])
+
+    token = session["RE"].subscribe(note, "event")
+    first = []
+    for number in range(SLOW):
+        known.clear()
+        center(session, simulator, number, time_s=6.0)
+        first.append(known[0])
+    session["RE"].unsubscribe(token)
+    report("loop centering, last picture of 180 deg in 3 s to center known", first, "s", 0.5)
+    made = [center(session, simulator, SLOW + number) for number in range(WHOLE)]
+    turning = 2.0 + 4.0 * (float(np.median([done.passes for done, _, _ in made])) - 1.0)
+    seconds = [took for _, took, _ in made]
+    row = {"floor": turning, "ratio": round(float(np.median(seconds)) / turning, 2)}
+    passes = [done.passes for done, _, _ in made]
+    ok = all(done.ok for done, _, _ in made)
+    report("loop centering, whole", seconds, "s", 12.0, **row, passes=passes, ok=ok)
+    report("loop centering, true distance from the spindle", [d for _, _, d in made], "um", 10.0)
+    rates = [pictures_per_s(session, done.uids[-1]) for done, _, _ in made]
+    report("loop twin, pictures while the goniometer moves", rates, "1/s", 30.0)
+    session["loop_rotation"].close()
+    session["loop_detection"].close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

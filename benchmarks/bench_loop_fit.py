@@ -1,0 +1,173 @@
+"""Centering fit of a rotation: error, honesty and time. ``python -m benchmarks.bench_loop_fit``.
+
+Series are drawn here: a tip up to 0.5 mm off the axis, 90 frames over 180 deg at 6.7 um/px, tips
+with errors of 1 px that last over 2 frames, a tenth of them elsewhere; widths with errors of 2 px.
+The floor of the errors is plain least squares told which tips are right.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skywright.loop.calibration import ZoomCalibration, now
+from skywright.loop.geometry import View, observe
+from skywright.loop.rotation_fit import fit_rotation
+from skywright.loop.series import Series, fit_series, from_tips
+
+SERIES, REPEATS = 400, 5
+VIEW = View()
+AXIS_PX = 236.0
+CALIBRATION = {
+    "zoom": 0.0,
+    "um_per_px_x": VIEW.um_per_px_x,
+    "um_per_px_y": VIEW.um_per_px_y,
+    "axis_px": AXIS_PX,
+    "axis_sigma_px": 0.5,
+    "scale_residual_px": 0.2,
+    "axis_residual_px": 0.2,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A series and its truth: place (3,) um, face-on angle (deg), which tips are right (n,)."""
+
+    series: Series
+    place_um: np.ndarray
+    face_deg: float
+    right: np.ndarray
+
+
+def draw(
+    rng: np.random.Generator, noise_px: float, wrong: float, lost: float, in_run: bool = False
+) -> Case:
+    """Draw a series; `wrong` and `lost` are parts of its frames, wrong ones may be in one run."""
+    phi = np.arange(90) * 2.0 + rng.uniform(0, 360)
+    radius, angle = rng.uniform(0, 500), rng.uniform(0, 2 * np.pi)
+    place = np.array([rng.uniform(-300, 300), radius * np.cos(angle), radius * np.sin(angle)])
+    tips = observe(place, phi, VIEW, AXIS_PX)
+    noise = rng.normal(0, noise_px, (91, 2))
+    tips += (noise[1:] + noise[:-1]) / np.sqrt(2)
+    other = rng.random(90) < wrong
+    tips[other] += rng.uniform(-100, 100, (other.sum(), 2))
+    if in_run:
+        # Of a neck, ice, a reflection: all off by the same.
+        start = rng.integers(0, 55)
+        other[start : start + 36] = True
+        tips[start : start + 36] += rng.uniform(-80, 80, 2)
+    face, wide, thin = rng.uniform(0, 180), rng.uniform(20, 60), rng.uniform(4, 8)
+    turn = np.radians(phi - face)
+    width = np.hypot(wide * np.cos(turn), thin * np.sin(turn)) + rng.normal(0, 2 * noise_px, 90)
+    half = width / 2
+    box = np.column_stack([tips[:, 0] - 60, tips[:, 1] - half, tips[:, 0], tips[:, 1] + half])
+    keep = rng.random(90) >= lost
+    series = replace(
+        from_tips(phi[keep], tips[keep]),
+        width_px=width[keep],
+        bbox_px=box[keep],
+        kind=np.full(keep.sum(), "nylon", dtype="U8"),
+        side=np.full(keep.sum(), "left", dtype="U8"),
+    )
+    return Case(series, place, face, ~other[keep])
+
+
+def told(case: Case) -> np.ndarray:
+    """Return (y, z) um by least squares of the right tips."""
+    phi = np.radians(case.series.phi_deg[case.right])
+    design = np.stack([np.ones_like(phi), np.cos(phi), -np.sin(phi)], axis=1)
+    rows = case.series.tip_px[case.right, 1] * VIEW.pixel_um
+    return np.linalg.lstsq(design, rows, rcond=None)[0][1:]
+
+
+def errors(
+    noise_px: float, wrong: float, lost: float, in_run: bool = False
+) -> tuple[np.ndarray, ...]:
+    """Return transverse errors and their floor, um, and face-on errors, deg."""
+    rows = []
+    for seed in range(SERIES):
+        case = draw(np.random.default_rng(seed), noise_px, wrong, lost, in_run)
+        fit = fit_series(case.series, VIEW)
+        rows.append(
+            (
+                np.hypot(*(fit.tip.offset_um - case.place_um)[1:]),
+                np.hypot(*(told(case) - case.place_um[1:])),
+                abs((fit.face.face_on_deg - case.face_deg + 90) % 180 - 90),
+            )
+        )
+    return tuple(np.array(rows).T)
+
+
+def median_ms(work: Callable[[], object]) -> float:
+    """Return the median time of one call, of five rounds."""
+    rounds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        for _ in range(20):
+            work()
+        rounds.append((time.perf_counter() - start) / 20 * 1e3)
+    return float(np.median(rounds))
+
+
+def report(name: str, value: float, unit: str, floor: float, goal: float, **more: float) -> None:
+    """Print one row."""
+    row: dict[str, object] = {"name": name, "value": round(value, 4), "unit": unit}
+    row["floor"] = round(floor, 4)
+    row |= {"ratio": round(value / floor, 2), "goal": goal}
+    row |= {key: round(number, 3) for key, number in more.items()}
+    sys.stdout.write(json.dumps(row) + "\n")
+
+
+def main() -> int:
+    """Print the rows; return 0."""
+    series = draw(np.random.default_rng(0), 1.0, 0.1, 0.0).series
+    fit_series(series, VIEW)
+    report("loop fit, 90 frames", median_ms(lambda: fit_series(series, VIEW)), "ms", 0.4, 5.0)
+    calibration = ZoomCalibration(**CALIBRATION, date=now())
+    known = median_ms(lambda: fit_rotation(series, calibration))
+    report("loop fit, 90 frames, camera calibrated", known, "ms", 0.4, 5.0)
+    perfect, _, _ = errors(0.0, 0.0, 0.0)
+    report("loop fit, perfect tips, largest error", float(perfect.max()), "um", 0.01, 0.01)
+    whole, floor, face = errors(1.0, 0.1, 0.0)
+    name = "loop fit, transverse error, tips of 1 px"
+    median = float(np.median(whole))
+    report(name, median, "um", float(np.median(floor)), 3.0, max=float(whole.max()))
+    lossy, floor, _ = errors(1.0, 0.1, 0.6)
+    report(
+        f"{name}, 60 % of the frames lost",
+        float(np.median(lossy)),
+        "um",
+        float(np.median(floor)),
+        6.0,
+        max=float(lossy.max()),
+        times_whole=float(np.median(lossy)) / median,
+    )
+    runs, floor, _ = errors(1.0, 0.0, 0.0, in_run=True)
+    report(
+        f"{name}, a run of 40 % wrong",
+        float(np.median(runs)),
+        "um",
+        float(np.median(floor)),
+        12.0,
+        max=float(runs.max()),
+        p95=float(np.percentile(runs, 95)),
+        beyond_30_um=float(np.mean(runs > 30.0)),
+    )
+    faces = face[np.isfinite(face)]
+    report(
+        "loop fit, face-on error",
+        float(np.median(faces)),
+        "deg",
+        0.1,
+        3.0,
+        max=float(faces.max()),
+        unknown=1.0 - len(faces) / len(face),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""From the shell to a session's first line: ``python -m benchmarks.bench_session``.
+
+Starts and stops the whole simulated beamline each time, on a store of its own.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+GOAL_S = 10.0
+REPEATS = 6
+
+
+def time_to_ready(directory: Path) -> float:
+    """Return the seconds until a session runs its first line, s."""
+    environment = {
+        **os.environ,
+        "SKYWRIGHT_STORE__DIRECTORY": str(directory / "store"),
+        "SKYWRIGHT_PREFIX": f"BENCH{os.getpid()}:",
+    }
+    command = [sys.executable, "-m", "skywright.cli", "session", "-c"]
+    code = "axis, RE, cat, db, take_pictures; print('ready', flush=True)"
+    started = time.perf_counter()
+    with subprocess.Popen(
+        [*command, code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as session:
+        assert session.stdout is not None
+        if session.stdout.readline().strip() != "ready":
+            _, words = session.communicate()
+            raise SystemExit(f"the session did not start: {words}")
+        return time.perf_counter() - started
+
+
+def main() -> int:
+    """Print one JSON line; return 0."""
+    with tempfile.TemporaryDirectory() as directory:
+        first, *others = [time_to_ready(Path(directory)) for _ in range(REPEATS)]
+    value = statistics.median(others)
+    line = {
+        "name": "session ready, simulated beamline started with it",
+        "value": round(value, 2),
+        "unit": "s",
+        "goal": GOAL_S,
+        "ratio": round(value / GOAL_S, 3),
+        "with_a_new_store": round(first, 2),
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
