@@ -28,9 +28,8 @@ demo: $(INSTALLED)
 session: $(INSTALLED)
 	$(BIN)/skywright session
 
-# Real processes on two busy cores: what fails once is run once more, and the closing line counts it.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not accuracy and not soak" --numprocesses 3 --dist loadfile --reruns 1
+	$(BIN)/python -m pytest -m "not accuracy and not soak" --numprocesses 3 --dist loadfile
 
 accuracy: $(INSTALLED)
 	$(BIN)/python -m pytest -m accuracy --timeout 3600 -s
