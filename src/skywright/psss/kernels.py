@@ -162,19 +162,35 @@ def frozen(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
-# One row at a time and both sums in one loop: this is what the compiler turns into vectors of
-# 16-bit differences; several rows at a time it does not, and takes twice as long.
+# Two rows at a time and both sums in one loop: this is what the compiler turns into vectors of
+# 16-bit differences, and it loads and stores the sums half as often as row by row.
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _native(pixel: np.uint16, swapped: bool) -> np.uint16:
+    return np.uint16((pixel >> 8) | (pixel << 8)) if swapped else pixel
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _above(pixel: np.uint16, below: np.uint16, clipped: bool) -> np.uint32:
+    if clipped:
+        return np.uint32(np.uint16(max(pixel, below) - below))
+    return np.uint32(np.uint32(pixel) - np.uint32(below))
 
 
 @njit(cache=True, nogil=True)
 def add_words(image: NDArray[Any], swapped: bool, sums: NDArray[Any], peaks: NDArray[Any]) -> None:
     """Add (rows, columns) uint16 to (columns,) uint32 `sums`; raise (columns,) uint16 `peaks`."""
     rows, columns = image.shape
-    for row in range(rows):
+    for row in range(0, rows - 1, 2):
         for column in range(columns):
-            pixel = image[row, column]
-            if swapped:
-                pixel = np.uint16((pixel >> 8) | (pixel << 8))
+            upper = _native(image[row, column], swapped)
+            lower = _native(image[row + 1, column], swapped)
+            sums[column] += np.uint32(upper) + np.uint32(lower)
+            peaks[column] = max(peaks[column], max(upper, lower))
+    if rows % 2:
+        for column in range(columns):
+            pixel = _native(image[rows - 1, column], swapped)
             sums[column] += np.uint32(pixel)
             peaks[column] = max(peaks[column], pixel)
 
@@ -190,23 +206,20 @@ def add_words_above(
 ) -> None:
     """Add what uint16 pixels are above uint16 background to uint32 sums, modulo 2**32."""
     rows, columns = image.shape
-    if clipped:
-        for row in range(rows):
-            for column in range(columns):
-                pixel = image[row, column]
-                if swapped:
-                    pixel = np.uint16((pixel >> 8) | (pixel << 8))
-                below = background[row, column]
-                sums[column] += np.uint32(pixel - below if pixel > below else 0)
-                peaks[column] = max(peaks[column], pixel)
-    else:
-        for row in range(rows):
-            for column in range(columns):
-                pixel = image[row, column]
-                if swapped:
-                    pixel = np.uint16((pixel >> 8) | (pixel << 8))
-                sums[column] += np.uint32(np.uint32(pixel) - np.uint32(background[row, column]))
-                peaks[column] = max(peaks[column], pixel)
+    for row in range(0, rows - 1, 2):
+        for column in range(columns):
+            upper = _native(image[row, column], swapped)
+            lower = _native(image[row + 1, column], swapped)
+            sums[column] += np.uint32(
+                _above(upper, background[row, column], clipped)
+                + _above(lower, background[row + 1, column], clipped)
+            )
+            peaks[column] = max(peaks[column], max(upper, lower))
+    if rows % 2:
+        for column in range(columns):
+            pixel = _native(image[rows - 1, column], swapped)
+            sums[column] += _above(pixel, background[rows - 1, column], clipped)
+            peaks[column] = max(peaks[column], pixel)
 
 
 @njit(cache=True, nogil=True)
