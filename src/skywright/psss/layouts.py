@@ -37,7 +37,8 @@ UNITS = {
     "quality": "",
 }
 """Of the figures that are not in the axis' unit."""
-SPECTRA_PER_CHUNK = 8
+SPECTRA_PER_CHUNK = 32
+"""A reader opens the file for each chunk; one of 2560 columns fits HDF5's cache of 1 MB."""
 
 SETTINGS_NUMBER, AXIS = "/entry/settings_number", "/entry/axis"
 _CHOICES = {
