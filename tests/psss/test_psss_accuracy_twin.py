@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from fit_scores import FitScores
 from pulse_spectra import cramer_rao
 
-from skywright.psss.processing import FWHM_PER_SIGMA, FitStatus, Settings, Workspace, process
+from skywright.psss.processing import FWHM_PER_SIGMA, Settings, Workspace, process
 from skywright.psss.statistics import (
     autocorrelation,
     baseline,
@@ -38,7 +39,7 @@ def variance_of(instrument: Instrument, spectrum: np.ndarray) -> np.ndarray:
     return (spectrum + stray) / s.electrons_per_count + s.rows * per_pixel
 
 
-def score(level: str, count: int, columns: int) -> dict[str, float]:
+def score_pulses(level: str, count: int, columns: int) -> FitScores:
     instrument = twin(level, columns)
     settings = Settings(
         background=instrument.camera.dark,
@@ -46,52 +47,25 @@ def score(level: str, count: int, columns: int) -> dict[str, float]:
         smoothing="none",
         axis=instrument.settings.axis_ev,
     )
-    workspace, over, wrong, silent, flagged = Workspace(), [], [], 0, 0
+    workspace, scores = Workspace(), FitScores()
     for pulse_id in range(count):
         image, truth = instrument.take(pulse_id)
         found = process(image, settings, workspace)
-        sigma = truth.fwhm_ev / FWHM_PER_SIGMA
-        error = np.array([found.center - truth.center_ev, found.fwhm - truth.fwhm_ev])
-        if found.status is not FitStatus.OK:
-            flagged += 1
-            continue
-        silent += bool((np.abs(error) > 0.1 * truth.fwhm_ev).any())
+        sigma, height = truth.fwhm_ev / FWHM_PER_SIGMA, float(truth.spectrum.max())
         variance = variance_of(instrument, truth.spectrum)
-        height = float(truth.spectrum.max())
         bound = cramer_rao(settings.axis, height, truth.center_ev, sigma, variance)
-        over.append(error / (bound[1], FWHM_PER_SIGMA * bound[2]))
-        wrong.append(error / truth.fwhm_ev)
-    center_over, width_over = np.sqrt(np.mean(np.square(over), axis=0))
-    center_bias, width_bias = np.abs(np.mean(wrong, axis=0))
-    return {
-        "count": count,
-        "center_over_bound": round(float(center_over), 3),
-        "width_over_bound": round(float(width_over), 3),
-        "center_bias_of_width": round(float(center_bias), 5),
-        "width_bias_of_width": round(float(width_bias), 5),
-        "flagged": flagged,
-        "silent": silent,
-    }
-
-
-def check(found: dict[str, float], level: str) -> None:
-    print(json.dumps({"name": f"psss_twin_{level}", **found}))
-    assert found["center_over_bound"] <= 1.3
-    assert found["width_over_bound"] <= 1.3
-    assert found["center_bias_of_width"] < 0.01
-    assert found["width_bias_of_width"] < 0.01
-    assert found["silent"] == 0
-    assert found["flagged"] <= 0.005 * found["count"]
+        scores.add(found, truth.center_ev, truth.fwhm_ev, bound)
+    return scores
 
 
 def test_a_few_pulses_of_the_twin_reach_the_bound():
-    check(score("middle", 60, columns=640), "middle")
+    score_pulses("middle", 60, columns=640).check("psss_twin_middle")
 
 
 @pytest.mark.accuracy
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_twin_s_pulses_reach_the_bound(level):
-    check(score(level, 2000, columns=2560), level)
+    score_pulses(level, 2000, columns=2560).check(f"psss_twin_{level}")
 
 
 @pytest.mark.parametrize("kind", ["smooth", "sase"])
