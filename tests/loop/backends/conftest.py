@@ -1,0 +1,25 @@
+"""A picture in good light, and what the classical detector sees in it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support.backends import scene_with
+
+from skywright.loop import analysis
+from skywright.loop.detect import Detection, find_loop
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray[Any, Any]:
+    return scene_with("nylon", "left", 5).image
+
+
+@pytest.fixture(scope="module")
+def gray(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return analysis.to_gray(picture)
+
+
+@pytest.fixture(scope="module")
+def seen(gray: np.ndarray[Any, Any]) -> Detection:
+    return find_loop(gray)
