@@ -23,6 +23,7 @@ LONGEST_FIRST = (
         "store/test_client.py",
         "store/test_dead_writer.py",
         "store/test_ingester.py",
+        "store/test_pulses.py",
         "store/test_resume.py",
         "store/test_server.py",
         "store/test_traps.py",

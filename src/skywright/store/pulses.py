@@ -10,8 +10,6 @@ from tiled.client.container import Container
 from skywright.errors import DataError
 
 IDENTITY = "pulse_id"
-STREAMS = ("primary", "pulses")
-"""Where rows of pulses are: of an acquisition, and of a scan."""
 
 
 class PulseRows:
@@ -25,7 +23,9 @@ class PulseRows:
     run
         tiled client of the raw run.
     key
-        A column that the device must have beside ``pulse_id``, where a run has several.
+        A column that the device must have beside the ids, where a run has several devices.
+    identity
+        The column with the ids, without the device's name.
 
     Raises
     ------
@@ -33,10 +33,11 @@ class PulseRows:
         If no stream of the run has both.
     """
 
-    def __init__(self, run: Container, key: str = "spectrum") -> None:
-        self._stream, self._device = _find(run, key)
+    def __init__(self, run: Container, key: str = "spectrum", identity: str = IDENTITY) -> None:
+        self._stream, self._device = _find(run, key, identity)
+        self._identity = identity
         self._columns: dict[str, Any] = {}
-        self.ids: NDArray[np.int64] = np.asarray(self._column(IDENTITY).read(), np.int64)
+        self.ids: NDArray[np.int64] = np.asarray(self._column(identity).read(), np.int64)
         """(n,) of all rows, in the order of the file."""
         self._sorted = bool((np.diff(self.ids) >= 0).all())
 
@@ -55,7 +56,7 @@ class PulseRows:
         Returns
         -------
         dict
-            ``pulse_id``, (n,) int64 in rising order, and each of `keys`, (n, ...).
+            The ids under their name, (n,) int64 in rising order, and each of `keys`, (n, ...).
 
         Raises
         ------
@@ -67,9 +68,9 @@ class PulseRows:
             rows = np.arange(low, max(low, high))
         else:  # an id may come late
             rows = np.flatnonzero((self.ids >= first) & (self.ids < stop))
-        found = {IDENTITY: self.ids[rows]}
-        order = np.argsort(found[IDENTITY], kind="stable")
-        found[IDENTITY] = found[IDENTITY][order]
+        ids = self.ids[rows]
+        order = np.argsort(ids, kind="stable")
+        found = {self._identity: ids[order]}
         for key in keys:
             column = self._column(key)
             if not len(rows):
@@ -96,17 +97,14 @@ def pulses_between(
     return PulseRows(run, keys[0] if keys else IDENTITY).between(first, stop, keys)
 
 
-def _find(run: Container, key: str) -> tuple[Container, str]:
-    """Return the stream, and the name of the device, whose rows have pulse ids and `key`."""
-    for name in STREAMS:
-        try:
-            stream = run[name]
-        except KeyError:
-            continue
+def _find(run: Container, key: str, identity: str) -> tuple[Container, str]:
+    """Return the stream, and the name of the device, whose rows have ids and `key`."""
+    for name in sorted(run, key=lambda name: name != "primary"):
+        stream = run[name]
         # The descriptor's keys are at hand; to list the columns takes a request more.
         columns = set(stream.metadata.get("data_keys") or stream)
-        devices = [each.removesuffix(f"_{IDENTITY}") for each in columns if each.endswith(IDENTITY)]
+        devices = [each.removesuffix(f"_{identity}") for each in columns if each.endswith(identity)]
         for device in sorted(devices):
             if f"{device}_{key}" in columns:
                 return stream, device
-    raise DataError(f"run {run.item['id']}: no stream has rows with {IDENTITY} and {key}")
+    raise DataError(f"run {run.item['id']}: no stream has rows with {identity} and {key}")
