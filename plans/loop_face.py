@@ -18,8 +18,8 @@ from plans.loop_stubs import (
     position,
     recorded,
     stopped_on_error,
-    with_reasons,
 )
+from plans.run_stubs import with_reasons
 from skywright.errors import ConfigError, SampleError
 from skywright.loop.decision import check_light
 

@@ -5,16 +5,17 @@ The camera flies, or is stepped, in the stream ``primary``; the trace of the spi
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
-from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException
+from bluesky.utils import MsgGenerator
 
-from skywright.errors import HardwareError, SkywrightError
+from plans.run_stubs import Body, in_run, with_reasons
+from skywright.errors import HardwareError
 from skywright.loop.sweep import Sweep
 
 COLLECT_S = 0.25
@@ -25,7 +26,6 @@ FRESH_S = 5.0
 PRIMARY, OSCILLATION, DECISION = "primary", "oscillation", "decision"
 
 Found = Mapping[str, Any]
-Body = Callable[[], MsgGenerator[Any]]
 
 
 @dataclass(frozen=True)
@@ -107,49 +107,6 @@ def metadata(
 
 
 # ---- runs
-
-
-def in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:
-    """Run `body` in a run whose stop document says why it failed; return what it returns.
-
-    Parameters
-    ----------
-    body
-        The plan.
-    md
-        Of the start document.
-    uids
-        The uid of the run is appended.
-    """
-    uids.append((yield from bps.open_run(dict(md))))
-    try:
-        answer = yield from with_reasons(body())
-    except RunEngineControlException as request:
-        status = getattr(request, "exit_status", "abort")
-        yield from bps.close_run(exit_status=status)
-        raise
-    except Exception as error:
-        yield from bps.close_run(exit_status="fail", reason=str(error))
-        raise
-    yield from bps.close_run()
-    return answer
-
-
-def with_reasons(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
-    """Turn a failed status into the error that the device gave as its reason.
-
-    Raises
-    ------
-    SkywrightError
-        Instead of bluesky's `FailedStatus`.
-    """
-    try:
-        return (yield from plan)
-    except FailedStatus as failed:
-        cause = failed.__cause__
-        if isinstance(cause, SkywrightError):
-            raise cause from failed
-        raise HardwareError(str(cause or failed)) from failed
 
 
 def recorded(tools: Instruments, body: Body, md: Mapping[str, Any], uids: list[str]) -> Any:

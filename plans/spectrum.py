@@ -11,7 +11,7 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import Msg, MsgGenerator
 
-from plans.loop_stubs import in_run, with_reasons
+from plans.run_stubs import in_run, with_reasons
 from plans.spectrum_calibration import EnergyCalibration, calibrate_energy_axis
 from plans.spectrum_optimize import Optimum, optimize_spectrum
 from plans.spectrum_stubs import (

@@ -10,7 +10,7 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.loop_stubs import in_run, with_reasons
+from plans.run_stubs import in_run, with_reasons
 from plans.spectrum_stubs import (
     PULSES,
     check_movable,

@@ -13,7 +13,7 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
-from plans.loop_stubs import in_run, with_reasons
+from plans.run_stubs import in_run, with_reasons
 from skywright.errors import ConfigError
 
 COLLECT_S = 0.25

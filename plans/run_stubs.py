@@ -1,0 +1,54 @@
+"""Steps of every instrument's plans: a run whose stop document says why it failed."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import bluesky.plan_stubs as bps
+from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException
+
+from skywright.errors import HardwareError, SkywrightError
+
+Body = Callable[[], MsgGenerator[Any]]
+
+
+def in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:
+    """Run `body` in a run whose stop document says why it failed; return what it returns.
+
+    Parameters
+    ----------
+    body
+        The plan.
+    md
+        Of the start document.
+    uids
+        The uid of the run is appended.
+    """
+    uids.append((yield from bps.open_run(dict(md))))
+    try:
+        answer = yield from with_reasons(body())
+    except RunEngineControlException as request:
+        status = getattr(request, "exit_status", "abort")
+        yield from bps.close_run(exit_status=status)
+        raise
+    except Exception as error:
+        yield from bps.close_run(exit_status="fail", reason=str(error))
+        raise
+    yield from bps.close_run()
+    return answer
+
+
+def with_reasons(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
+    """Turn a failed status into the error that the device gave as its reason.
+
+    Raises
+    ------
+    SkywrightError
+        Instead of bluesky's `FailedStatus`.
+    """
+    try:
+        return (yield from plan)
+    except FailedStatus as failed:
+        cause = failed.__cause__
+        if isinstance(cause, SkywrightError):
+            raise cause from failed
+        raise HardwareError(str(cause or failed)) from failed
