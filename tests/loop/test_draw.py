@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skywright.display import contact_sheet
 from skywright.errors import DataError
 from skywright.loop.detect import find_loop
 from skywright.loop.draw import (
@@ -13,7 +14,6 @@ from skywright.loop.draw import (
     TIP_COLOR,
     annotate,
     caption,
-    contact_sheet,
     write_picture,
 )
 

@@ -255,7 +255,8 @@ class LoopDetection(Analysis[Votes]):
 
     def draw(self, batch: Batch) -> Mapping[str, bytes]:
         """Draw box and tip into the pictures, and put all of them on a contact sheet."""
-        from skywright.loop.draw import annotate, contact_sheet
+        from skywright.display import contact_sheet
+        from skywright.loop.draw import annotate
 
         pictures = map(without_padding, batch["image"])
         drawn = {

@@ -1,7 +1,6 @@
-"""Pictures with what was found in them drawn in, and sheets of many of them."""
+"""Pictures with what was found in them drawn in."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,8 @@ COLORS = {
     "none": (255, 80, 80),
 }
 TIP_COLOR = (255, 64, 64)
-SHEET_GRAY = 24
 LETTERS = 26  # heights of a letter in the longer side: 13 px in a cell of 360 px on a sheet
 LEAST_FONT_PX = 10
-LABEL_PX = 14  # on a sheet
 WRITERS = (".png", ".jpg", ".jpeg")
 
 
@@ -100,63 +97,6 @@ def caption(detection: Detection) -> str:
     if not detection.tip_in_view:
         words.append(f"tip not in view {detection.tip_sign}")
     return " ".join(words)
-
-
-def contact_sheet(
-    pictures: Sequence[NDArray[np.uint8]],
-    columns: int = 4,
-    cell_px: int = 360,
-    labels: Sequence[str] = (),
-) -> NDArray[np.uint8]:
-    """Put pictures, scaled down to equal cells, on one sheet, row by row.
-
-    Parameters
-    ----------
-    pictures
-        (H, W, 3) or (H, W) uint8 each, of any sizes.
-    columns
-        Cells in a row.
-    cell_px
-        Width of a cell, px; its height is three quarters of that.
-    labels
-        Written into the upper left corner of each picture, 14 px high; none if empty.
-
-    Returns
-    -------
-    (rows * 3/4 * cell_px, columns * cell_px, 3) uint8
-
-    Raises
-    ------
-    DataError
-        If there is no picture, or the labels are more or fewer than the pictures.
-    """
-    if not pictures:
-        raise DataError("contact sheet: 0 pictures, expected at least one")
-    if labels and len(labels) != len(pictures):
-        raise DataError(
-            f"contact sheet: {len(labels)} labels for {len(pictures)} pictures; expected as many"
-        )
-    columns = min(columns, len(pictures))
-    high = cell_px * 3 // 4
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * cell_px, rows * high), (SHEET_GRAY,) * 3)
-    draw = ImageDraw.Draw(sheet)
-    texts = labels or [""] * len(pictures)
-    for number, (picture, label) in enumerate(zip(pictures, texts, strict=True)):
-        image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
-        image.thumbnail((cell_px - 4, high - 4))
-        left, top = (number % columns) * cell_px, (number // columns) * high
-        corner = left + (cell_px - image.width) // 2, top + (high - image.height) // 2
-        sheet.paste(image, corner)
-        draw.text(
-            (corner[0] + 3, corner[1] + 2),
-            label,
-            fill=(255, 255, 255),
-            font=ImageFont.load_default(LABEL_PX),
-            stroke_width=2,
-            stroke_fill=(0, 0, 0),
-        )
-    return np.asarray(sheet)
 
 
 def write_picture(picture: NDArray[np.uint8], path: str | Path) -> Path:

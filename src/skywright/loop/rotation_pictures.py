@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from skywright.analysis import Batch
+from skywright.display import contact_sheet
 from skywright.loop.analysis import to_gray
 from skywright.loop.calibration import ZoomCalibration
 from skywright.loop.detect import find_loop
-from skywright.loop.draw import annotate, contact_sheet
+from skywright.loop.draw import annotate
 from skywright.loop.rotation_curves import in_words, rotation_curves
 
 Floats = NDArray[np.float64]

@@ -1,23 +1,22 @@
 """Pictures of a stored run as files: frames, contact sheets, what analyses have drawn."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 from tiled.client.container import Container
 
-from skywright.display import as_bytes
+from skywright.display import as_bytes, contact_sheet
 from skywright.errors import DataError
 from skywright.store.export.contents import Column, read_contents
 from skywright.store.show import ColumnView, RunView
 
 FRAMES = 12
 MIN_SIDE_PX = 16
-SHEET_WIDTH_PX, LABEL_PX = 1600, 14
+CELL_PX = 400
 
 
 def write_pictures(
@@ -110,25 +109,12 @@ def _write_frames(column: Column, stem: Path, count: int) -> list[Path]:
     rows = np.unique(np.linspace(0, column.shape[0] - 1, count).round().astype(int))
     frames = {int(row): as_bytes(column.read(slice(row, row + 1))[0]) for row in rows}
     sheet = stem.with_name(f"{stem.name}-sheet.png")
-    _contact_sheet(frames).save(sheet)
+    labels = [str(row) for row in frames]
+    Image.fromarray(contact_sheet(list(frames.values()), cell_px=CELL_PX, labels=labels)).save(
+        sheet
+    )
     paths = [sheet]
     for row, pixels in frames.items():
         paths.append(stem.with_name(f"{stem.name}-{row:06d}.png"))
         Image.fromarray(pixels).save(paths[-1])
     return paths
-
-
-def _contact_sheet(frames: Mapping[int, NDArray[np.uint8]]) -> Image.Image:
-    """Lay frames out in rows, each with its number in the run, about as wide as a screen."""
-    height, width = next(iter(frames.values())).shape[:2]
-    columns = min(len(frames), 4)
-    scale = min(1.0, SHEET_WIDTH_PX / (columns * width))
-    tile = (max(1, int(width * scale)), max(1, int(height * scale)))
-    lines = -(-len(frames) // columns)
-    sheet = Image.new("RGB", (columns * tile[0], lines * (tile[1] + LABEL_PX)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, (row, pixels) in enumerate(frames.items()):
-        x, y = i % columns * tile[0], i // columns * (tile[1] + LABEL_PX)
-        sheet.paste(Image.fromarray(pixels).resize(tile), (x, y + LABEL_PX))
-        draw.text((x + 3, y + 1), str(row), fill="black")
-    return sheet

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from skywright.display import contact_sheet
 from skywright.errors import DataError
-from skywright.loop.draw import annotate, contact_sheet, write_picture
+from skywright.loop.draw import annotate, write_picture
 from skywright.loop.frames import pixels
 from skywright.loop.sources import SourceFrame
 from skywright.services.dhs.collection import Finding
