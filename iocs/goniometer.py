@@ -346,7 +346,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         ) from error
     ioc = GoniometerIOC(args.prefix, Carriage(matrix, args.mounting, args.phi_sign), args.speed)
     asyncio.run(ioc.prepare())
-    return ioc, {"motors": list(ioc.motors)}
+    return ioc, {"source": "sim", "motors": list(ioc.motors)}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from ophyd import Component, Device, Signal
 from skywright import profile
 from skywright.config import Settings
 from skywright.errors import ConfigError, DataError
+from skywright.runtime import Child, State
 
 ROOT = Path(__file__).parents[1]
 
@@ -126,3 +127,14 @@ def test_a_run_that_never_comes_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"run abc is not in the catalog after 0\.05 s"):
         profile.await_run({}, tmp_path, "abc", limit_s=0.05)
     assert profile.await_run({"abc": "run"}, tmp_path, "abc") == "run"
+
+
+def test_an_ioc_that_does_not_say_whether_it_is_simulated_is_not_called_real() -> None:
+    says = {"axis": {"source": "sim"}, "goniometer": {}, "psss": {"source": "bsread"}}
+    children = {name: Child(1, ready) for name, ready in says.items()}
+    stack = State(1, 0.0, "SKY:", "", {}, children)
+    assert profile._origins(Settings(), stack) == [
+        "axis is SIMULATED",
+        "goniometer does not say whether it is simulated",
+        "psss is real (bsread)",
+    ]

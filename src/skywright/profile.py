@@ -268,9 +268,14 @@ def _origins(settings: Settings, stack: State) -> list[str]:
         elif name not in stack.processes:
             origins.append(f"{name} does not run")
         else:
-            source = stack.processes[name].ready.get("source", "unknown")
-            origins.append(f"{name} is {'SIMULATED' if source == 'sim' else f'real ({source})'}")
+            origins.append(f"{name} {_origin(stack.processes[name].ready.get('source'))}")
     return origins
+
+
+def _origin(source: str | None) -> str:
+    if source is None:
+        return "does not say whether it is simulated"
+    return "is SIMULATED" if source == "sim" else f"is real ({source})"
 
 
 def _web_page(settings: Settings, stack: State) -> str:

@@ -211,6 +211,7 @@ def test_ipython_shows_the_banner_and_a_prompt(beamline: dict[str, str]) -> None
         child.expect(r"In \[1\]")
         banner = child.before or ""
         assert "axis is SIMULATED" in banner
+        assert "goniometer is SIMULATED" in banner
         assert "take_pictures, watch_camera" in banner
         assert "/ui/?api_key=" in banner
         child.sendline("listdevs()")
