@@ -29,8 +29,8 @@ from skywright.errors import ConfigError, HardwareError
 from skywright.psss import background
 from skywright.psss.layouts import PictureLayout, SpectraLayout
 from skywright.psss.processor import Processor
-from skywright.psss.recorder import Recorder
 from skywright.psss.results import Result
+from skywright.recorder import Recorder
 from skywright.services.psss_options import add_service_arguments
 from skywright.services.psss_service import Service
 
@@ -86,8 +86,8 @@ class PsssIOC(OwnerGroup):
         self.processor.changed = self._changed
         self.camera = Pulses(self.processor)
         every = self.spectra.raw_every.readback.value
-        self.pictures: Recorder[Any] = Recorder(PictureLayout(), every, self._changed)
-        self.recorder: Recorder[Any] = Recorder(SpectraLayout(), 1, self._changed)
+        self.pictures: Recorder[Any, Any] = Recorder(PictureLayout(), every, self._changed)
+        self.recorder: Recorder[Any, Any] = Recorder(SpectraLayout(), 1, self._changed)
         self.spectra.ioc = self
         for part, recorder in (
             (self.pictures_part, self.pictures),

@@ -18,8 +18,8 @@ from iocs.areadetector import (
 )
 from iocs.common import post, text
 from skywright.psss.processor import Processor
-from skywright.psss.recorder import Recorder
 from skywright.psss.results import Acquisition
+from skywright.recorder import Recorder
 
 DATA_TYPES = ["Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Float32", "Float64"]
 
@@ -98,7 +98,7 @@ class Recording(PVGroup):
 
     plugin = SubGroup(PsssHdf, prefix="")
 
-    recorder: Recorder[Any]
+    recorder: Recorder[Any, Any]
     ioc: Any
 
     @property

@@ -12,9 +12,9 @@ from iocs.psss_camera import DATA_TYPES
 from iocs.psss_pvs import FIGURES, Spectra, severity_of
 from skywright.psss.averages import Averages
 from skywright.psss.processing import AxisUnit
-from skywright.psss.recorder import Recorder
 from skywright.psss.results import ProcessorState, Result, background_applied
 from skywright.psss.settings import Settings
+from skywright.recorder import Recorder
 from skywright.services.psss_parameters import Parameters
 
 DTYPES = {name.lower(): index for index, name in enumerate(DATA_TYPES)}
@@ -125,7 +125,7 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(ioc.spectra_part.plugin.data_type, DTYPES["float64"])
 
 
-async def post_plugin(part: Any, recorder: Recorder[Any], state: ProcessorState) -> None:
+async def post_plugin(part: Any, recorder: Recorder[Any, Any], state: ProcessorState) -> None:
     """Post the state of a recording."""
     hdf = part.plugin
     newest = state.newest

@@ -15,8 +15,8 @@ import numpy as np
 from caproto import ChannelType
 from caproto.asyncio.client import Context
 
+from skywright.counters import Counters
 from skywright.errors import ConfigError
-from skywright.psss.counters import Counters
 from skywright.psss.processor import Processor
 from skywright.psss.results import Result
 

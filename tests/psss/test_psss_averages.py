@@ -3,8 +3,8 @@
 import numpy as np
 from support.psss_scripted import PICTURE, make_pulse
 
+from skywright.counters import Counters
 from skywright.psss.averages import AverageSink
-from skywright.psss.counters import Counters
 from skywright.psss.processing import Workspace
 from skywright.psss.run import process_pulse
 from skywright.psss.settings import Settings

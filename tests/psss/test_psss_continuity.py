@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from support.psss_scripted import make_pulse
 
+from skywright.counters import Counters
 from skywright.psss.continuity import CAUSE, Continuity
-from skywright.psss.counters import Counters
 from skywright.psss.processing import Workspace
 from skywright.psss.run import process_pulse
 from skywright.psss.settings import Settings

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import DataError
-from skywright.loop.frames import ByteQueue, Newest, pixels
+from skywright.feed import Feed
+from skywright.loop.frames import ByteQueue, pixels
 from skywright.loop.recorder import FLUSH_S, Recorder, WrongSizeError
 from skywright.loop.sources import Source, SourceFrame
 
@@ -108,7 +109,7 @@ class Camera:
         self._source_lock = threading.Lock()
         self._queue: ByteQueue[Acquisition] = ByteQueue(QUEUE_BYTES)
         self._acquisition: Acquisition | None = None
-        self._faces: list[Newest] = []
+        self._faces: list[Feed[SourceFrame]] = []
         self._newest: SourceFrame | None = None
         self._size = source.size
         self._recorder = Recorder()
@@ -241,7 +242,7 @@ class Camera:
         self.changed()
         return self.color
 
-    def subscribe(self, depth: int = 1) -> Newest:
+    def subscribe(self, depth: int = 1) -> Feed[SourceFrame]:
         """Ask for pictures as they come; the source runs as long as anybody does.
 
         Parameters
@@ -249,17 +250,17 @@ class Camera:
         depth
             Pictures that may wait to be fetched; further ones push out the oldest.
         """
-        newest = Newest(self.unsubscribe, depth)
+        feed = Feed(depth, self.unsubscribe)
         with self._lock:
-            self._faces.append(newest)
+            self._faces.append(feed)
         self._run_source()
-        return newest
+        return feed
 
-    def unsubscribe(self, newest: Newest) -> None:
+    def unsubscribe(self, feed: Feed[SourceFrame]) -> None:
         """End a subscription."""
         with self._lock:
-            if newest in self._faces:
-                self._faces.remove(newest)
+            if feed in self._faces:
+                self._faces.remove(feed)
         self._run_source()
 
     def latest(self) -> tuple[SourceFrame, NDArray[np.uint8]] | None:

@@ -1,8 +1,7 @@
-"""Pictures between threads: a queue bounded in bytes, one of the newest; files to pixels."""
+"""Pictures between threads: a queue bounded in bytes; files to pixels."""
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -14,46 +13,6 @@ from skywright.loop.picture import decode
 from skywright.loop.sources import SourceFrame
 
 T = TypeVar("T")
-
-
-class Newest:
-    """A queue for a face: the newest picture pushes out the oldest one that was not fetched.
-
-    Parameters
-    ----------
-    end
-        Called by `close`.
-    depth
-        Pictures that may wait.
-
-    Attributes
-    ----------
-    dropped
-        Pictures that were pushed out.
-    """
-
-    def __init__(self, end: Callable[["Newest"], None], depth: int = 1) -> None:
-        self.dropped = 0
-        self._end = end
-        self._fresh = threading.Condition()
-        self._frames: deque[SourceFrame] = deque(maxlen=depth)
-
-    def offer(self, frame: SourceFrame) -> None:
-        """Take a picture; it never waits."""
-        with self._fresh:
-            self.dropped += len(self._frames) == self._frames.maxlen
-            self._frames.append(frame)
-            self._fresh.notify()
-
-    def get(self, limit_s: float) -> SourceFrame | None:
-        """Return the oldest picture that was not fetched; None when there is none for `limit_s`."""
-        with self._fresh:
-            self._fresh.wait_for(lambda: self._frames, limit_s)
-            return self._frames.popleft() if self._frames else None
-
-    def close(self) -> None:
-        """Ask for no more pictures; those that wait can still be fetched."""
-        self._end(self)
 
 
 class ByteQueue(Generic[T]):

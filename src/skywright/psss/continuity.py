@@ -5,7 +5,7 @@ import mmap
 import struct
 from pathlib import Path
 
-from skywright.psss.counters import Counters
+from skywright.counters import Counters
 from skywright.psss.results import Result
 from skywright.psss.sources.gaps import PULSES_A_DAY
 

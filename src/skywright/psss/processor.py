@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from skywright.counters import Counters
 from skywright.errors import HardwareError, SkywrightError
-from skywright.psss.counters import Counters, Statistics
-from skywright.psss.feed import Feed
+from skywright.feed import Feed
 from skywright.psss.processing import Settings
 from skywright.psss.pulse import PulseSource
 from skywright.psss.results import (
@@ -25,6 +25,7 @@ from skywright.psss.results import (
     remark,
 )
 from skywright.psss.run import SILENCE_S, Run
+from skywright.psss.served import Statistics
 
 logger = logging.getLogger(__name__)
 

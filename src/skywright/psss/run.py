@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
+from skywright.counters import Counters
 from skywright.errors import HardwareError, SkywrightError
-from skywright.psss.counters import Counters
 from skywright.psss.processing import Settings, Workspace, process
 from skywright.psss.pulse import Pulse, PulseSource
 from skywright.psss.results import Result

@@ -6,8 +6,8 @@ from collections import Counter
 
 import httpx
 
+from skywright.feed import Feed
 from skywright.loop.camera import Camera
-from skywright.loop.frames import Newest
 from skywright.loop.sources import SourceFrame
 from skywright.wire.axis_body import name_with_time
 from skywright.wire.axis_client import camera_url
@@ -51,7 +51,7 @@ class Uploader:
         self._connections = connections
         self._lock, self._counting = threading.Lock(), threading.Lock()
         self._closed = threading.Event()
-        self._pictures: Newest | None = None
+        self._pictures: Feed[SourceFrame] | None = None
         self._threads: list[threading.Thread] = []
 
     def trigger(self, opened: bool) -> None:
@@ -81,7 +81,7 @@ class Uploader:
         """Close the trigger."""
         self.trigger(False)
 
-    def _send_all(self, pictures: Newest, closed: threading.Event) -> None:
+    def _send_all(self, pictures: Feed[SourceFrame], closed: threading.Event) -> None:
         with httpx.Client(timeout=LIMIT_S, trust_env=False) as client:
             while True:
                 over = closed.is_set()

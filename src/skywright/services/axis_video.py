@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from skywright.feed import Feed
 from skywright.loop.camera import Camera
-from skywright.loop.frames import Newest
 from skywright.loop.sources import SourceFrame
 from skywright.services.http_guard import Guard
 from skywright.wire.axis_mjpeg import BOUNDARY, encode_part
@@ -138,7 +138,7 @@ async def _stream(camera: Camera, form: Form) -> AsyncIterator[bytes]:
         await _end(subscription)
 
 
-async def _end(subscription: Newest) -> None:
+async def _end(subscription: Feed[SourceFrame]) -> None:
     """Unsubscribe although the request is over: the source may take a moment to stop."""
     with anyio.CancelScope(shield=True):
         await anyio.to_thread.run_sync(subscription.close)

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from skywright.psss.counters import Statistics
 from skywright.psss.processing import FitStatus
 from skywright.psss.results import Result
+from skywright.psss.served import Statistics
 from skywright.wire.bsread import ChannelValue, Encoder
 from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender
 

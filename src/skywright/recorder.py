@@ -1,4 +1,4 @@
-"""Recordings of an acquisition's pulses: taken at beam rate, written by a thread of their own."""
+"""Recordings of what comes at beam rate, written by a thread of their own."""
 
 import logging
 import threading
@@ -8,19 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from skywright.counters import Counters
 from skywright.errors import DataError
-from skywright.psss.counters import Counters
-from skywright.psss.results import Result
 
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
-"""A pulse is visible in the file at most about this long after it was recorded."""
+"""A row is visible in the file at most about this long after it was recorded."""
 GATHER_S = 0.04
 QUEUE_BYTES = 256_000_000
 BATCH = 64
-"""Pulses written at once."""
+"""Rows written at once."""
 
+Result = TypeVar("Result", contravariant=True)
+"""What comes."""
 Item = TypeVar("Item")
 """What a layout keeps of a result until it is written."""
 Written = TypeVar("Written", contravariant=True)
@@ -30,7 +31,7 @@ class File(Protocol[Written]):
     """An open recording."""
 
     def append(self, items: Sequence[Written]) -> Mapping[str, int]:
-        """Write pulses; return how many could not be, by cause. OSError: none of them was."""
+        """Write items; return how many could not be, by cause. OSError: none of them was."""
 
     def flush(self) -> int:
         """Make all visible; return how many a reader may trust."""
@@ -39,8 +40,8 @@ class File(Protocol[Written]):
         """Flush and close; twice does nothing."""
 
 
-class Layout(Protocol[Item]):
-    """How pulses are recorded."""
+class Layout(Protocol[Result, Item]):
+    """How results are recorded."""
 
     name: str
 
@@ -57,7 +58,7 @@ class Layout(Protocol[Item]):
         """
 
 
-class Recorder(Generic[Item]):
+class Recorder(Generic[Result, Item]):
     """Keeps at most one recording open. All methods may be called from any thread.
 
     Parameters
@@ -65,25 +66,25 @@ class Recorder(Generic[Item]):
     layout
         Of its files.
     every
-        Of the pulses of an acquisition this is recorded: each first of so many.
+        Of the results of an acquisition: each first of so many is recorded.
     changed
         Called after the state has changed; must return at once.
     queue_bytes
-        Most that waits to be written; further pulses are not recorded, and counted.
+        Most that waits to be written; further ones are not recorded, and counted.
 
     Attributes
     ----------
     path
         Of the recording under way; None when there is none.
     visible
-        Pulses of this or the last recording that a reader of the file may trust.
+        Rows of this or the last recording that a reader of the file may trust.
     error
         Why the last attempt to write failed; empty when it did not.
     """
 
     def __init__(
         self,
-        layout: Layout[Item],
+        layout: Layout[Result, Item],
         every: int = 1,
         changed: Callable[[], None] | None = None,
         queue_bytes: int = QUEUE_BYTES,
@@ -115,7 +116,7 @@ class Recorder(Generic[Item]):
     # ---- the owner's thread
 
     def offer(self, result: Result) -> None:
-        """Take a pulse, if a recording is under way; never waits for the disk."""
+        """Take a result, if a recording is under way; never waits for the disk."""
         if self.path is None:
             return
         number, self._seen = self._seen, self._seen + 1
@@ -141,7 +142,7 @@ class Recorder(Generic[Item]):
             self._filled.notify()
 
     def lost(self) -> Mapping[str, int]:
-        """Return pulses that are not in their recording, by cause."""
+        """Return results that are not in their recording, by cause."""
         return {
             f"{self.layout.name} {cause}": count for cause, count in self._lost.as_dict().items()
         }
@@ -154,9 +155,9 @@ class Recorder(Generic[Item]):
         Parameters
         ----------
         path
-            Of the new file, made with the first pulse; its directory must exist.
+            Of the new file, made with the first result; its directory must exist.
         count
-            Pulses after which it ends by itself, 0 never.
+            Rows after which it ends by itself, 0 never.
 
         Returns
         -------
@@ -282,7 +283,7 @@ class Recorder(Generic[Item]):
         if count:
             self._lost.add("not written", count)
         self.error = str(error)
-        logger.warning("psss: %s: %s", self.layout.name, error)
+        logger.warning("%s: %s", self.layout.name, error)
 
 
 def _why_not(path: Path) -> str:

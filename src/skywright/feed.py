@@ -1,7 +1,8 @@
-"""Results between threads for those who only look: the newest pushes out what was not fetched."""
+"""What comes, for those who only look: the newest pushes out what they have not fetched."""
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -14,6 +15,8 @@ class Feed(Generic[T]):
     ----------
     depth
         Items that may wait; a further one pushes out the oldest.
+    end
+        Called by `close`, with the feed.
 
     Attributes
     ----------
@@ -21,8 +24,9 @@ class Feed(Generic[T]):
         Items that were pushed out.
     """
 
-    def __init__(self, depth: int = 1) -> None:
+    def __init__(self, depth: int = 1, end: "Callable[[Feed[T]], None] | None" = None) -> None:
         self.dropped = 0
+        self._end = end
         self._fresh = threading.Condition()
         self._items: deque[T] = deque(maxlen=depth)
 
@@ -38,3 +42,8 @@ class Feed(Generic[T]):
         with self._fresh:
             self._fresh.wait_for(lambda: self._items, limit_s)
             return self._items.popleft() if self._items else None
+
+    def close(self) -> None:
+        """Ask for no more; what waits can still be fetched."""
+        if self._end is not None:
+            self._end(self)

@@ -22,7 +22,7 @@ from skywright.psss import layouts
 from skywright.psss.layouts import PictureLayout, SpectraLayout
 from skywright.psss.processing import FitStatus
 from skywright.psss.processor import Processor
-from skywright.psss.recorder import Recorder
+from skywright.recorder import Recorder
 from skywright.records import ColumnReader
 
 AXIS = np.linspace(8990.0, 9010.0, COLUMNS)
@@ -44,13 +44,13 @@ def processor(source: ScriptedSource) -> Iterator[Processor]:
 
 
 @pytest.fixture
-def spectra(processor: Processor) -> Recorder[Any]:
+def spectra(processor: Processor) -> Recorder[Any, Any]:
     recorder: Any = processor.recorders[0]
     return recorder
 
 
 @pytest.fixture
-def pictures(processor: Processor) -> Recorder[Any]:
+def pictures(processor: Processor) -> Recorder[Any, Any]:
     recorder: Any = processor.recorders[1]
     return recorder
 
@@ -66,7 +66,7 @@ def acquire(processor: Processor, source: ScriptedSource, *images: Any, first: i
 
 
 def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
-    processor: Processor, source: ScriptedSource, spectra: Recorder[Any], tmp_path: Path
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "run.h5"
     assert spectra.start(path) == ""
@@ -110,7 +110,7 @@ def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
 
 
 def test_one_picture_in_so_many(
-    processor: Processor, source: ScriptedSource, pictures: Recorder[Any], tmp_path: Path
+    processor: Processor, source: ScriptedSource, pictures: Recorder[Any, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "raw.h5"
     assert pictures.start(path) == ""
@@ -134,7 +134,7 @@ def test_one_picture_in_so_many(
 
 
 def test_an_acquisition_ends_when_all_is_in_the_file(
-    processor: Processor, source: ScriptedSource, spectra: Recorder[Any], tmp_path: Path
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any, Any], tmp_path: Path
 ) -> None:
     spectra.start(tmp_path / "a.h5")
     processor.start()
@@ -160,7 +160,7 @@ def test_an_acquisition_ends_when_all_is_in_the_file(
 
 
 def test_a_recording_of_a_number_ends_by_itself(
-    processor: Processor, source: ScriptedSource, spectra: Recorder[Any], tmp_path: Path
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any, Any], tmp_path: Path
 ) -> None:
     spectra.start(tmp_path / "a.h5", count=2)
     acquire(processor, source, *[PICTURE] * 3)
@@ -171,7 +171,7 @@ def test_a_recording_of_a_number_ends_by_itself(
 
 
 def test_pulses_without_pictures_alone_make_a_file_too(
-    processor: Processor, source: ScriptedSource, spectra: Recorder[Any], tmp_path: Path
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any, Any], tmp_path: Path
 ) -> None:
     spectra.start(tmp_path / "a.h5")
     acquire(processor, source, None, None)
@@ -181,7 +181,7 @@ def test_pulses_without_pictures_alone_make_a_file_too(
         assert reader.read(layouts.STATUS).tolist() == [FitStatus.NO_IMAGE] * 2
 
 
-def test_a_file_that_cannot_be_made_is_said(spectra: Recorder[Any], tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_made_is_said(spectra: Recorder[Any, Any], tmp_path: Path) -> None:
     assert "no such directory" in spectra.start(tmp_path / "absent" / "a.h5")
     (tmp_path / "a.h5").touch()
     assert "exists" in spectra.start(tmp_path / "a.h5")
@@ -191,7 +191,7 @@ def test_a_file_that_cannot_be_made_is_said(spectra: Recorder[Any], tmp_path: Pa
 def test_a_disk_that_fails_is_counted(
     processor: Processor,
     source: ScriptedSource,
-    spectra: Recorder[Any],
+    spectra: Recorder[Any, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -213,7 +213,7 @@ def test_a_disk_that_fails_is_counted(
 
 
 def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:
-    from skywright.psss.counters import Counters
+    from skywright.counters import Counters
     from skywright.psss.processing import Workspace
     from skywright.psss.run import process_pulse
     from skywright.psss.settings import Settings
