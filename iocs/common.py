@@ -9,7 +9,14 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from caproto import AlarmSeverity, AlarmStatus, ChannelAlarm, ChannelData, ChannelEnum
+from caproto import (
+    AlarmSeverity,
+    AlarmStatus,
+    ChannelAlarm,
+    ChannelChar,
+    ChannelData,
+    ChannelEnum,
+)
 from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 
@@ -187,12 +194,18 @@ async def post(channel: ChannelData, value: Any, severity: int | None = None) ->
     channel
         The PV; its putter is not called.
     value
-        Number, text, or index.
+        Number, text, or index. Of a text goes out what Channel Access can carry: Latin-1, with "?"
+        for other letters, and no more than the PV holds.
     severity
         Of its alarm; None leaves the alarm as it is.
     """
     if isinstance(channel, ChannelEnum):
         value = channel.enum_strings[value]
+    elif isinstance(value, str):
+        # caproto would raise, with what comes after it not posted.
+        value = value.encode("latin-1", "replace").decode("latin-1")
+        if isinstance(channel, ChannelChar):
+            value = value[: channel.max_length]
     if severity is not None and severity != channel.alarm.severity:
         status = AlarmStatus.STATE if severity else AlarmStatus.NO_ALARM
         await channel.write(value, verify_value=False, status=status, severity=severity)

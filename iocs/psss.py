@@ -24,7 +24,7 @@ from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.psss_camera import PsssCam, Pulses, Recording
 from iocs.psss_post import post_averages, post_counts, post_plugin, post_result, post_settings
-from iocs.psss_pvs import Spectra, raise_alarm
+from iocs.psss_pvs import COLUMNS_MAX, Spectra, raise_alarm
 from skywright.errors import ConfigError, HardwareError
 from skywright.psss import background
 from skywright.psss.layouts import PictureLayout, SpectraLayout
@@ -160,7 +160,7 @@ class PsssIOC(OwnerGroup):
         self.loop = asyncio.get_running_loop()
         await post(self.cam.model, type(self.processor.source).__name__)
         axis = self.processor.settings.axis
-        if axis is not None:
+        if axis is not None and len(axis) <= COLUMNS_MAX:
             await self.spectra.spectrum_x.write(axis, verify_value=False)
         await self.in_thread(self.service.begin, self._auto_start)
         await self._post_forever(POST_PERIOD_S, POST_PERIOD_S)

@@ -9,7 +9,7 @@ from caproto import AlarmSeverity, AlarmStatus, ChannelData
 from iocs.areadetector import COLOR_MODES
 from iocs.common import post
 from iocs.psss_camera import DATA_TYPES
-from iocs.psss_pvs import FIGURES, Spectra, severity_of
+from iocs.psss_pvs import COLUMNS_MAX, FIGURES, Spectra, raise_alarm, severity_of
 from skywright.psss.averages import Averages
 from skywright.psss.processing import AxisUnit
 from skywright.psss.recorder import Recorder
@@ -25,8 +25,15 @@ async def post_result(pvs: Spectra, result: Result) -> None:
     """Post what was found in a pulse, all with the pulse's time."""
     found, stamp = result.spectrum, result.time_ns / 1e9
     severity = severity_of(found.status)
-    if len(found.spectrum):
-        await _write(pvs.spectrum_y, found.spectrum.astype(np.float64), stamp)
+    columns = len(found.spectrum)
+    too_wide = columns > COLUMNS_MAX
+    why = f"{columns} columns are more than the PVs of a spectrum hold, {COLUMNS_MAX}"
+    pvs.ioc.processor.note("columns", why if too_wide else "")
+    if too_wide:
+        await raise_alarm(pvs.spectrum_y, AlarmSeverity.INVALID_ALARM)
+    elif columns:
+        spectrum = found.spectrum.astype(np.float64)
+        await _write(pvs.spectrum_y, spectrum, stamp, AlarmSeverity.NO_ALARM)
         if not np.array_equal(pvs.spectrum_x.value, found.axis):
             pixels = found.unit is AxisUnit.PIXEL
             alarm = AlarmSeverity.MINOR_ALARM if pixels else AlarmSeverity.NO_ALARM
@@ -44,7 +51,7 @@ async def post_result(pvs: Spectra, result: Result) -> None:
 
 async def post_averages(pvs: Spectra, averages: Averages) -> None:
     """Post means over the last pulses."""
-    if averages.spectrum is not None:
+    if averages.spectrum is not None and len(averages.spectrum) <= COLUMNS_MAX:
         await pvs.average_y.write(averages.spectrum, verify_value=False)
     good = AlarmSeverity.NO_ALARM if averages.fits else AlarmSeverity.INVALID_ALARM
     for channel, value in (
@@ -75,8 +82,7 @@ async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Paramet
         if channel.value != settings.signal_per_row:
             await channel.write(settings.signal_per_row, verify_value=False)
     for channel in (pvs.background.readback, pvs.background.setpoint):
-        if channel.value != settings.background_name:
-            await channel.write(settings.background_name, verify_value=False)
+        await post(channel, settings.background_name)
     await post(pvs.settings_number, state.settings_number)
 
 
