@@ -116,15 +116,16 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
         return
     await post(cam.unique_id, newest.pulse.pulse_id & 0x7FFFFFFF)
     await post(cam.time_stamp, newest.time_ns / 1e9)
-    height, width = shape_of(newest)
+    # Of the last pulse that had a picture: a camera may have one for each second pulse only.
+    height, width = state.shape
     for channel, size in (
         *((each, width) for each in (cam.array_size_x, cam.max_size_x, cam.size_x.readback)),
         *((each, height) for each in (cam.array_size_y, cam.max_size_y, cam.size_y.readback)),
     ):
         await post(channel, size)
-    image = newest.pulse.image
-    await post(cam.array_size, 0 if image is None else image.nbytes)
-    if image is not None and (kind := DTYPES.get(image.dtype.name)) is not None:
+    item_bytes = np.dtype(state.dtype).itemsize if state.dtype else 0
+    await post(cam.array_size, height * width * item_bytes)
+    if (kind := DTYPES.get(state.dtype)) is not None:
         for pair in (cam.data_type.readback, cam.data_type.setpoint):
             await post(pair, kind)
         await post(ioc.pictures_part.plugin.data_type, kind)
@@ -136,11 +137,9 @@ async def post_plugin(part: Any, recorder: Recorder[Any], state: ProcessorState)
     hdf = part.plugin
     newest = state.newest
     if newest is not None:
-        if recorder.layout.name == "spectra":
-            sizes, dimensions = (len(newest.spectrum.spectrum), 0, 0), 1
-        else:
-            height, width = shape_of(newest)
-            sizes, dimensions = (width, height, 0), 2
+        height, width = state.shape
+        is_picture = recorder.layout.name == "pictures"
+        sizes, dimensions = (width, height if is_picture else 0, 0), 1 + is_picture
         for channel, size in zip(
             (hdf.array_size_0, hdf.array_size_1, hdf.array_size_2), sizes, strict=True
         ):
@@ -161,12 +160,6 @@ async def post_plugin(part: Any, recorder: Recorder[Any], state: ProcessorState)
     await post(hdf.swmr_active, int(capturing))
     await post(hdf.capture.readback, int(capturing))
     await post(hdf.capture.setpoint, int(capturing))
-
-
-def shape_of(result: Result) -> tuple[int, int]:
-    """Return rows and columns of a result's picture, zeros when it has none."""
-    image = result.pulse.image
-    return (0, 0) if image is None or image.ndim != 2 else (image.shape[0], image.shape[1])
 
 
 async def _write(

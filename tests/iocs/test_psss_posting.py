@@ -13,7 +13,7 @@ from support.psss_scripted import PICTURE, ScriptedSource, picture, running_serv
 from iocs.common import _own_alarm
 from iocs.owner import OwnerGroup
 from iocs.psss import PsssIOC
-from iocs.psss_post import post_result
+from iocs.psss_post import post_counts, post_plugin, post_result
 from iocs.psss_pvs import COLUMNS_MAX
 from skywright.services.psss_service import Service
 
@@ -86,3 +86,17 @@ def test_a_spectrum_wider_than_its_pv_is_said(
     assert pvs.spectrum_y.alarm.severity is AlarmSeverity.NO_ALARM
     np.testing.assert_array_equal(pvs.spectrum_y.value, PICTURE.sum(axis=0))
     assert service.processor.notes == {}
+
+
+def test_the_size_is_that_of_the_last_picture(
+    ioc: PsssIOC, service: Service, source: ScriptedSource
+) -> None:
+    taken(service, source, 1, PICTURE)
+    taken(service, source, 2, None)
+    state = service.processor.state()
+    asyncio.run(post_counts(ioc, state))
+    asyncio.run(post_plugin(ioc.pictures_part, ioc.pictures, state))
+    cam, hdf = ioc.cam, ioc.pictures_part.plugin
+    assert (cam.array_size_y.value, cam.array_size_x.value) == PICTURE.shape
+    assert cam.array_size.value == PICTURE.nbytes
+    assert (hdf.array_size_1.value, hdf.array_size_0.value) == PICTURE.shape

@@ -201,6 +201,30 @@ def test_what_is_not_applied_is_said(
     assert not processor.state().alarm
 
 
+def test_pulses_without_a_picture_are_said_when_there_is_none_for_long(
+    processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "BARE_MAX", 3)
+    said: list[str] = []
+    monkeypatch.setattr(processor, "changed", lambda: said.append(processor.state().message))
+    processor.start()
+    for pulse_id in range(0, 20, 2):  # a camera at half the rate of the machine
+        source.put(pulse_id)
+        source.put(pulse_id + 1, image=None)
+    seen(processor, 20)
+    until(lambda: processor.state().pulses == 20)
+    assert "pulses come without a picture" not in said
+    state = processor.state()
+    assert state.newest is not None
+    assert state.newest.pulse.image is None
+    assert (state.shape, state.dtype) == (PICTURE.shape, "uint16")  # of the one before
+    source.put(20, 21, 22, image=None)
+    until(lambda: processor.state().message == "pulses come without a picture")
+    assert processor.state().alarm
+    source.put(23)
+    until(lambda: processor.state().message == "processing")
+
+
 def test_a_background_without_a_name_is_one(processor: Processor, source: ScriptedSource) -> None:
     processor.change(background=PICTURE)
     processor.start()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skywright.psss.processing import AxisUnit, FitStatus
-from skywright.psss.results import Result, background_applied
+from skywright.psss.results import Result, background_applied, picture_of
 from skywright.psss.settings import BackgroundMode, Fit, Smoothing, Weighting
 from skywright.records import Column, ColumnWriter
 
@@ -261,8 +261,8 @@ class PictureLayout:
 
     def take(self, result: Result) -> Picture | None:
         """Return the picture of a result, if it has one."""
-        image = result.pulse.image
-        if image is None or image.ndim != 2:
+        image = picture_of(result)
+        if image is None:
             return None
         return Picture(result.pulse.pulse_id, result.time_ns, image)
 

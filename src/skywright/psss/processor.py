@@ -22,6 +22,7 @@ from skywright.psss.results import (
     ProcessorState,
     Result,
     Sink,
+    picture_of,
     remark,
 )
 from skywright.psss.run import SILENCE_S, Run
@@ -29,6 +30,8 @@ from skywright.psss.run import SILENCE_S, Run
 logger = logging.getLogger(__name__)
 
 START_LIMIT_S = STOP_LIMIT_S = 1.0
+BARE_MAX = 100
+"""Pulses without a picture that are no news: a camera may give one in so many of the machine's."""
 
 
 class Processor:
@@ -77,6 +80,9 @@ class Processor:
         self._started_by_acquisition = False
         self._run: Run | None = None
         self._newest: Result | None = None
+        self._shape, self._dtype = (0, 0), ""
+        self._bare = 0
+        """Pulses without a picture since the last one that had one."""
         self._pulses = 0
         self._lost_before: Counter[str] = Counter()
         self._failing: dict[int, str] = {}
@@ -125,6 +131,8 @@ class Processor:
                 processing=self.processing,
                 acquiring=acquisition is not None,
                 newest=self._newest,
+                shape=self._shape,
+                dtype=self._dtype,
                 pulses=self._pulses,
                 taken=0 if acquisition is None else acquisition.taken,
                 settings=settings,
@@ -318,8 +326,11 @@ class Processor:
         """Hand a result on; called in order by the run's thread."""
         for sink in self.sinks:
             self._offer(sink, result)
+        image = picture_of(result)
         with self._lock:
             self._newest = result
+            if image is not None:
+                self._shape, self._dtype = image.shape, image.dtype.name
             self._pulses += 1
             acquisition, feeds = self._acquisition, self._feeds
         self.statistics.processed(result.duration_ms, result.taken_s)
@@ -327,8 +338,14 @@ class Processor:
             feed.offer(result)
         if acquisition is not None:
             self._record(acquisition, result)
+        self._bare = 0 if image is not None else self._bare + 1
         failure = next(iter(self._failing.values()), "")
-        self._say(*((failure, True) if failure else remark(result)))
+        if failure:
+            self._say(failure, alarm=True)
+        elif image is not None:
+            self._say(*remark(result, image))
+        elif self._bare > BARE_MAX:
+            self._say("pulses come without a picture", alarm=True)
 
     def _record(self, acquisition: Acquisition, result: Result) -> None:
         with self._lock:
