@@ -95,7 +95,8 @@ class PsssIOC(OwnerGroup):
         ):
             part.ioc, part.recorder = self, recorder
             self.processor.recorders.append(recorder)
-            self.processor.losses.append(recorder.lost)
+        self.processor.losses.append(self.recorder.lost)
+        self.processor.tell_failures.append(self.pictures.lost)  # their pulses are not lost
 
     @property
     def complaining(self) -> bool:

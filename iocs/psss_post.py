@@ -105,10 +105,13 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(pvs.sent, sent)
     await post(pvs.unsent, sum(state.unsent.values()))
     await post(pvs.rate, round(statistics.rate_hz, 2))
-    lost = sum(state.lost.values())
-    if pvs.lost.value != lost:
-        await post(pvs.lost, lost, AlarmSeverity.MINOR_ALARM)
-        await post(pvs.lost_causes, orjson.dumps(state.lost).decode()[:2000])
+    for total, causes, counts in (
+        (pvs.lost, pvs.lost_causes, state.lost),
+        (pvs.failures, pvs.failure_causes, state.failures),
+    ):
+        if total.value != sum(counts.values()):
+            await post(total, sum(counts.values()), AlarmSeverity.MINOR_ALARM)
+            await post(causes, orjson.dumps(counts).decode())
     newest = state.newest
     await post(cam.array_counter.readback, state.pulses)
     await post(cam.num_images_counter, state.taken)

@@ -160,6 +160,8 @@ class Spectra(PVGroup):
     unsent = said(0, name="N_UNSENT")
     lost = said(0, name="N_LOST")
     lost_causes = said("{}", ChannelType.CHAR, max_length=2048, name="LOST_CAUSES")
+    failures = said(0, name="N_FAILURES")
+    failure_causes = said("{}", ChannelType.CHAR, max_length=2048, name="FAILURE_CAUSES")
     rate = said(0.0, precision=2, units="Hz", name="RATE")
     duration = said(0.0, precision=3, units="ms", name="DURATION")
     backgrounds = said("[]", ChannelType.CHAR, max_length=8192, name="BACKGROUNDS")

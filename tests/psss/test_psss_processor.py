@@ -261,8 +261,9 @@ def test_a_source_that_raises_and_a_face_that_breaks_end_nothing(
     processor_results = lambda: processor.sinks[1].results  # type: ignore[attr-defined]  # noqa: E731
     until(lambda: len(processor_results()) == 2)
     until(lambda: "the face is broken" in processor.state().message)
-    expected = {"source failed": 1, "Collector failed": 2, "headless": 3, "elsewhere": 2}
-    assert processor.state().lost == expected
+    state = processor.state()
+    assert state.lost == {"headless": 3, "elsewhere": 2}  # pulses, and nothing else
+    assert state.failures == {"source failed": 1, "Collector failed": 2}
     broken.broken = False
     source.put(3)
     until(lambda: processor.state().message == "processing")
@@ -271,7 +272,9 @@ def test_a_source_that_raises_and_a_face_that_breaks_end_nothing(
 def test_what_was_lost_before_a_restart_stays_counted(
     processor: Processor, source: ScriptedSource
 ) -> None:
+    processor.start()
     source.counts["gap"] = 2
+    processor.stop()
     original = source.start
 
     def start() -> None:
@@ -284,6 +287,30 @@ def test_what_was_lost_before_a_restart_stays_counted(
     assert processor.lost() == {"gap": 7}
     processor.stop()
     assert processor.lost() == {"gap": 7}
+
+
+def test_what_was_lost_is_counted_once_while_it_starts_and_when_it_cannot(
+    processor: Processor, source: ScriptedSource
+) -> None:
+    processor.start()
+    source.counts["late"] = 5
+    processor.stop()
+    source.start_error = OSError("the file is gone")  # before it forgets what it has counted
+    for _ in range(3):
+        with pytest.raises(HardwareError, match="gone"):
+            processor.start()
+        assert processor.lost() == {"late": 5}
+    source.start_error = None
+    source.start_gate.clear()
+    starting = threading.Thread(target=processor.start)
+    starting.start()
+    until(lambda: processor.state().message == "waiting for pulses")
+    assert processor.lost() == {"late": 5}
+    source.counts.clear()  # as its start does
+    source.start_gate.set()
+    starting.join()
+    source.counts["late"] = 2
+    assert processor.lost() == {"late": 7}
 
 
 def test_silence_is_said(

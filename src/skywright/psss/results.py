@@ -91,6 +91,9 @@ class ProcessorState:
         What the next pulse will be processed with.
     lost
         Pulses lost by cause since the start of the process, at the source or behind it.
+    failures
+        What else failed, by cause, since the start of the process: nobody knows of pulses that
+        it cost.
     unsent
         Results that the output could not send, by cause, since the start of the process.
     message, alarm
@@ -107,6 +110,7 @@ class ProcessorState:
     settings: Settings
     settings_number: int
     lost: dict[str, int]
+    failures: dict[str, int]
     unsent: dict[str, int]
     message: str
     alarm: bool
