@@ -75,6 +75,7 @@ class PsssIOC(OwnerGroup):
         self._posted: tuple[Any, ...] = ()
         self._complaint_until = float("inf")
         self._averages_due = 0.0
+        self._records_background = False
         self.message_posted: tuple[str, Any] = ("", None)
         self._newest_posted: Result | None = None
         if service is not None:
@@ -145,8 +146,19 @@ class PsssIOC(OwnerGroup):
                 await edge.setpoint.write(used, verify_value=False)
             await raise_alarm(edge.setpoint, severity)
 
-    async def record_background(self, pulses: int, limit_s: float) -> None:
-        """Use the mean of the next pulses as background, and keep it."""
+    async def record_background(self, pulses: int) -> None:
+        """Use the mean of the next pulses as background, and keep it; one at a time."""
+        # Each holds a thread until its end: those of clicks without beam would be all there are.
+        if self._records_background:
+            raise HardwareError("a background is being recorded; wait until it is in use")
+        self._records_background = True
+        try:
+            await self._record_background(pulses)
+        finally:
+            self._records_background = False
+
+    async def _record_background(self, pulses: int) -> None:
+        limit_s = background.record_limit_s(pulses)
         found = await self.in_thread(background.record, self.processor, pulses, "", limit_s)
         await self.in_thread(self.service.parameters.use, found)
         try:

@@ -14,7 +14,6 @@ from skywright.psss.settings import BackgroundMode, Fit, Smoothing, Weighting
 COLUMNS_MAX = 16_384
 AVERAGE_MAX = 10_000
 STATES = ["stopped", "processing"]
-RECORD_LIMIT_S = 60.0
 
 FIGURES = (
     *("center", "fwhm", "com", "std", "center_error", "fwhm_error", "quantile_width"),
@@ -62,7 +61,7 @@ async def _put_background(obj: Any, instance: Any, value: str) -> str:
 async def _put_record(pvs: Any, instance: Any, value: int) -> int:
     """Record a background of so many pulses; completes when it is in use."""
     if value > 0:
-        await pvs.ioc.record_background(value, RECORD_LIMIT_S)
+        await pvs.ioc.record_background(value)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Posting of the spectrometer's state, in this process: what cannot be posted ends nothing."""
+"""The PVs of the spectrometer in this process: what is odd in posting and puts ends nothing."""
 
 import asyncio
 from collections.abc import Iterator
@@ -15,6 +15,8 @@ from iocs.owner import OwnerGroup
 from iocs.psss import PsssIOC
 from iocs.psss_post import post_counts, post_plugin, post_result
 from iocs.psss_pvs import COLUMNS_MAX
+from skywright.errors import HardwareError
+from skywright.psss.background import PULSES_MAX, record_limit_s
 from skywright.services.psss_service import Service
 
 
@@ -100,3 +102,28 @@ def test_the_size_is_that_of_the_last_picture(
     assert (cam.array_size_y.value, cam.array_size_x.value) == PICTURE.shape
     assert cam.array_size.value == PICTURE.nbytes
     assert (hdf.array_size_1.value, hdf.array_size_0.value) == PICTURE.shape
+
+
+def test_one_background_is_recorded_at_a_time(
+    ioc: PsssIOC, service: Service, source: ScriptedSource
+) -> None:
+    async def clicks() -> None:
+        first = asyncio.create_task(ioc.record_background(3))
+        await asyncio.to_thread(until, lambda: service.processor._feeds)
+        with pytest.raises(HardwareError, match="being recorded"):
+            await ioc.record_background(3)
+        source.put(1, 2, 3)
+        await first
+        again = asyncio.create_task(ioc.record_background(3))
+        await asyncio.to_thread(until, lambda: service.processor._feeds)
+        await ioc.in_thread(service.processor.stop)
+        with pytest.raises(HardwareError, match="before it was stopped"):
+            await again
+
+    service.processor.start()
+    asyncio.run(clicks())
+    assert service.processor.settings.background_name.startswith("recorded 20")
+
+
+def test_a_recording_may_take_as_long_as_its_pulses_do() -> None:
+    assert record_limit_s(PULSES_MAX) > 2 * PULSES_MAX / 100
