@@ -168,6 +168,10 @@ class PsssIOC(OwnerGroup):
 
     # ---- posting
 
+    def served_on(self, port: int) -> None:
+        """Say in /health where the PVs are."""
+        self.service.facts["ca_port"] = port
+
     async def serving(self) -> None:
         """Post what has changed, at most every `POST_PERIOD_S`, for as long as the IOC lives."""
         self.loop = asyncio.get_running_loop()

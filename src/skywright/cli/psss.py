@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import logging
 import signal
 import sys
 import threading
@@ -12,13 +11,9 @@ from typing import Any
 import typer
 
 from skywright.errors import ConfigError
-from skywright.process import announce_ready, end_with_parent, port_is_free
-
-logger = logging.getLogger(__name__)
+from skywright.process import announce_ready, end_with_parent
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-
-CA_PORT = 5064
 
 
 @app.callback()
@@ -75,7 +70,8 @@ def add_pv_arguments(parser: argparse.ArgumentParser) -> None:
         dest="port",
         type=int,
         default=None,
-        help=f"TCP and UDP; 0 takes a free one (default {CA_PORT}, or a free one if it is taken)",
+        help="TCP and UDP; 0 takes a free one, for clients that name it (default: UDP 5064, shared "
+        "with other IOCs, and TCP 5064 or, if it is taken, another)",
     )
     for name, suffix in PUT_NAMES.items():
         add(f"--{name.replace('_', '-')}-pv", metavar="PV", help=f"--put-pvs: PREFIX:{suffix}")
@@ -116,10 +112,6 @@ def _serve_with_tree(args: argparse.Namespace) -> None:
     from iocs.common import serve
     from iocs.psss import build
 
-    if args.port is None:
-        args.port = CA_PORT if port_is_free(CA_PORT, args.host) else 0
-        if not args.port:
-            logger.warning("port %d is taken; the PVs are on a free one", CA_PORT)
     args.prefix = args.prefix.rstrip(":") + ":"
     group, facts = build(args)
     asyncio.run(serve(group, args, facts))
