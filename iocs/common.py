@@ -153,9 +153,9 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
         ended = await asyncio.gather(*background, return_exceptions=True)
         if hasattr(group, "close"):
             await asyncio.get_running_loop().run_in_executor(None, group.close)
-    for error in ended:
-        if isinstance(error, Exception):
-            raise SkywrightError(f"{args.prefix}: {type(error).__name__}: {error}") from error
+    for failed in ended:
+        if isinstance(failed, Exception):
+            raise SkywrightError(f"{args.prefix}: {type(failed).__name__}: {failed}") from failed
 
 
 def _own_alarm(channel: ChannelData) -> None:

@@ -20,6 +20,7 @@ from support.psss_process import MAIN, OLD_MAIN, ServiceProcess, running
 from support.psss_scripted import PICTURE, until
 
 from skywright.cli import main
+from skywright.cli.psss import put_names, serve_arguments
 from skywright.cli.psss_processing import arguments
 from skywright.process import free_port
 
@@ -49,8 +50,19 @@ def test_the_old_command_line_is_accepted_with_its_defaults() -> None:
     assert (other.output_port, other.image_port, other.rest_port) == (1, 2, 3)
     assert (other.host, other.output_host) == ("127.0.0.1", "0.0.0.0")
     assert other.auto_start
+    assert put_names(other) == {  # these and no others
+        **{"output": "A:Y", "center": "A:C", "fwhm": "A:F"},
+        **{"ymin": "A:L", "ymax": "A:H", "axis": "A:X"},
+    }
     # As in the old service, the PVs do not follow the prefix.
     assert arguments(["tcp://c:1", "--prefix=NEW"]).center_pv == f"{PREFIX}:SPECTRUM_CENTER"
+
+
+def test_each_pv_that_is_put_can_be_named_or_left_alone() -> None:
+    given = ["--put-pvs", "--com-pv", "A:COM", "--state-pv", "", "--center-error-pv=A:E"]
+    found = put_names(serve_arguments(["--prefix", "P:", *given]))
+    assert (found["com"], found["center_error"], found["std"]) == ("A:COM", "A:E", "P:SPECTRUM_STD")
+    assert "state" not in found
 
 
 @pytest.mark.parametrize(
