@@ -163,7 +163,6 @@ class Spectra(PVGroup):
     failure_causes = said("{}", ChannelType.CHAR, max_length=2048, name="FAILURE_CAUSES")
     rate = said(0.0, precision=2, units="Hz", name="RATE")
     duration = said(0.0, precision=3, units="ms", name="DURATION")
-    backgrounds = said("[]", ChannelType.CHAR, max_length=8192, name="BACKGROUNDS")
 
 
 async def raise_alarm(channel: Any, severity: AlarmSeverity) -> None:
