@@ -133,6 +133,17 @@ def test_one_picture_in_so_many(
     assert pictures.lost() == {"pictures wrong size": 1, "pictures wrong dtype": 1}
 
 
+def test_pulses_without_a_picture_do_not_count(
+    processor: Processor, source: ScriptedSource, pictures: Recorder[Any], tmp_path: Path
+) -> None:
+    pictures.every = 2
+    assert pictures.start(tmp_path / "raw.h5") == ""
+    acquire(processor, source, *[None, PICTURE] * 4)  # a camera at half the rate of the machine
+    pictures.stop()
+    with h5py.File(tmp_path / "raw.h5") as file:
+        assert file[layouts.UNIQUE_ID][:].tolist() == [2, 6]
+
+
 def test_an_acquisition_ends_when_all_is_in_the_file(
     processor: Processor, source: ScriptedSource, spectra: Recorder[Any], tmp_path: Path
 ) -> None:

@@ -67,7 +67,7 @@ class Recorder(Generic[Item]):
     layout
         Of its files.
     every
-        Of the pulses of an acquisition this is recorded: each first of so many.
+        Of what an acquisition has for this file, each first of so many is recorded.
     changed
         Called after the state has changed; must return at once.
     queue_bytes
@@ -120,11 +120,11 @@ class Recorder(Generic[Item]):
         """Take a pulse, if a recording is under way; never waits for the disk."""
         if self.path is None:
             return
-        number, self._seen = self._seen, self._seen + 1
-        if number % self.every:
-            return
         item = self.layout.take(result)
         if item is None:
+            return
+        number, self._seen = self._seen, self._seen + 1
+        if number % self.every:
             return
         size = self.layout.nbytes(item)
         with self._filled:
