@@ -183,9 +183,7 @@ class AxisCamera(RecordingDevice):
         self._raise_fault()
         self._watching = False
         self._put(self.acquire, 0)
-        rows = int(self._get(self.captured, use_monitor=False))
-        with self._news:
-            self._recording.rows = max(self._recording.rows, rows)
+        self._catch_up(self._recording, self.captured)
         self._raise_fault()
 
     # ---- documents

@@ -103,7 +103,7 @@ class Psss(RecordingDevice):
         self.pictures = FileStream(
             self, f"{name}_pictures", self.pictures_file, self._picture_columns
         )
-        self._wanted = 0
+        self._wanted = self._until_row = 0
         self._size, self._size_checked = (0, 0), False
         self.pictures_file.captured.subscribe(self._on_pictures, run=False)
         self._follow(self.pulses, self.spectra_file.captured)
@@ -163,7 +163,9 @@ class Psss(RecordingDevice):
             )
 
     def _on_pictures(self, value: int, **_: Any) -> None:
-        self.pictures.rows = max(self.pictures.rows, int(value))
+        with self._news:
+            self.pictures.rows = max(self.pictures.rows, int(value))
+            self._news.notify_all()
 
     def _telling(self) -> tuple[EpicsSignalRO, ...]:
         return self.spectra_file.write_message, self.message
@@ -251,20 +253,23 @@ class Psss(RecordingDevice):
     def begin_flight(self) -> None:
         """Start to take pulses; return when the IOC does."""
         self._check_staged()
+        self._put(self.acquire, 0)
+        first = int(self.fetch(self.spectra_file.captured))
+        self._until_row = first + self._wanted
         self._start(self._wanted)
-        self._wait(lambda: self._acquiring or self.pulses.rows >= max(self._wanted, 1))
+        self._wait(lambda: self._acquiring or self.pulses.rows >= first + max(self._wanted, 1))
         self._watching = True
 
     def end_flight(self) -> None:
         """Stop, or wait for the pulses that were prepared; return when all are visible."""
         self._raise_fault()
         if self._wanted:
-            self._wait(lambda: self.pulses.rows >= self._wanted)
+            self._wait(lambda: self.pulses.rows >= self._until_row)
         self._watching = False
         self._put(self.acquire, 0)
         for stream in (self.pulses, self.pictures):
             if stream.file:
-                stream.rows = max(stream.rows, int(self.fetch(stream.recording.captured)))
+                self._catch_up(stream, stream.recording.captured)
         self._raise_fault()
 
     def _start(self, pulses: int) -> None:

@@ -67,13 +67,6 @@ def picture_columns(height: int, width: int, data_type: str) -> tuple[StreamColu
     )
 
 
-def pulses_identity() -> str:
-    """Return the dataset that counts the whole rows of a file of spectra."""
-    from skywright.psss import layouts
-
-    return layouts.PULSE_ID
-
-
 def summarize_point(file: str, first: int, stop: int) -> dict[str, Any]:
     """Return what rows of a file of spectra say together.
 

@@ -15,8 +15,8 @@ from skywright.errors import ConfigError, HardwareError
 DEGREE_MAX = 5
 STEP_PART = 1e-3
 """A polynomial is the axis if it is nowhere off by more than this part of a column."""
-RECORD_S = 65.0
-"""The IOC gives up a background after a minute, and says why."""
+RECORD_MORE_S = 5.0
+"""The IOC gives up a background in time, and says why: it is waited for so much longer."""
 
 
 class Part:
@@ -237,9 +237,12 @@ class BackgroundRecorder(Part):
             raise ConfigError(f"{self.name}: {pulses!r} pulses, expected 1..10000")
 
         def work() -> None:
+            from skywright.psss.background import record_limit_s  # takes a second to import
+
             device = self.device
             before = int(device.fetch(device.settings_number))
-            device.put_setpoint(device.background_record, pulses, RECORD_S)
+            limit_s = record_limit_s(pulses) + RECORD_MORE_S
+            device.put_setpoint(device.background_record, pulses, limit_s)
             self._until(
                 lambda: int(device.fetch(device.settings_number)) > before,
                 f"no background of {pulses} pulses",

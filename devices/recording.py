@@ -121,7 +121,7 @@ class RecordingDevice(GuardedDevice):
             self._put(self.acquire, 0)
             self._open()
         except BaseException:
-            super().unstage()
+            self.unstage()  # a recording that was opened before the one that failed is closed
             raise
         return staged
 
@@ -152,6 +152,13 @@ class RecordingDevice(GuardedDevice):
                     raise HardwareError(f"{self.name}: stopped")
                 self._raise_silence()
                 self._news.wait(0.2)
+
+    def _catch_up(self, recorded: Recorded, captured: EpicsSignalRO) -> None:
+        """Wait until the rows are those that the IOC counts now; its monitors tell it later."""
+        with self._news:
+            self._last_news = time.monotonic()
+        rows = int(self._get(captured, use_monitor=False))
+        self._wait(lambda: recorded.rows >= rows)
 
     def raise_trouble(self) -> None:
         """Raise why no row comes, if one should.

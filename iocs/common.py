@@ -9,7 +9,14 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from caproto import AlarmSeverity, AlarmStatus, ChannelAlarm, ChannelData, ChannelEnum
+from caproto import (
+    AlarmSeverity,
+    AlarmStatus,
+    ChannelAlarm,
+    ChannelChar,
+    ChannelData,
+    ChannelEnum,
+)
 from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 
@@ -18,6 +25,7 @@ from skywright.process import announce_ready, end_with_parent, free_port, log_to
 
 logger = logging.getLogger(__name__)
 
+CA_PORT = 5064
 MAX_ARRAY_BYTES = 40_000_000
 
 setting = get_pv_pair_wrapper(setpoint_suffix="", readback_suffix="_RBV")
@@ -87,14 +95,18 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     group, facts
         As `run`'s ``build`` gives them.
     args
-        Of `argument_parser`.
+        Of `argument_parser`. A ``port`` of None is what every IOC does: searches are answered on
+        UDP port 5064, or ``EPICS_CA_SERVER_PORT``, beside other IOCs, and the TCP port is another
+        one if theirs is taken. The group may have ``served_on(port)``, told of that one.
 
     Raises
     ------
     ConfigError
         If the port is taken.
     """
-    port = args.port or free_port(args.host)
+    shares = args.port is None
+    usual = int(os.environ.get("EPICS_CA_SERVER_PORT") or CA_PORT)
+    port = usual if shares else args.port or free_port(args.host)
     os.environ["EPICS_CA_SERVER_PORT"] = str(port)
     os.environ.setdefault("EPICS_CA_MAX_ARRAY_BYTES", str(MAX_ARRAY_BYTES))
     os.environ.setdefault("EPICS_CAS_AUTO_BEACON_ADDR_LIST", "NO")
@@ -109,14 +121,18 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
 
     async def started(_library: Any) -> None:
         # caproto calls this when its TCP and UDP sockets are bound: searches are answered now.
-        if context.port != port:
+        if context.port != port and not shares:
             raise ConfigError(f"--port {port}: in use on {args.host}; choose another, or 0")
+        if context.port != port:
+            logger.warning("TCP port %d is taken: PVs are served on %d", port, context.port)
+        if hasattr(group, "served_on"):
+            group.served_on(context.port)
         if hasattr(group, "serving"):
             serving = asyncio.create_task(group.serving())
             background.append(serving)
             # An IOC that cannot post any more must not look alive.
             serving.add_done_callback(lambda task: server.cancel())
-        announce_ready(prefix=args.prefix, port=port, **facts)
+        announce_ready(prefix=args.prefix, port=context.port, **facts)
         end_with_parent()
 
     background: list[asyncio.Task[None]] = []
@@ -127,15 +143,19 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
         await server
     except asyncio.CancelledError:
         logger.info("%s: told to end", args.prefix)
+    except OSError as error:
+        if context.udp_socks:
+            raise
+        raise ConfigError(f"port {port} on {args.host}: cannot be used ({error})") from error
     finally:
         for task in background:
             task.cancel()
         ended = await asyncio.gather(*background, return_exceptions=True)
         if hasattr(group, "close"):
             await asyncio.get_running_loop().run_in_executor(None, group.close)
-    for error in ended:
-        if isinstance(error, Exception):
-            raise SkywrightError(f"{args.prefix}: {type(error).__name__}: {error}") from error
+    for failed in ended:
+        if isinstance(failed, Exception):
+            raise SkywrightError(f"{args.prefix}: {type(failed).__name__}: {failed}") from failed
 
 
 def _own_alarm(channel: ChannelData) -> None:
@@ -187,12 +207,18 @@ async def post(channel: ChannelData, value: Any, severity: int | None = None) ->
     channel
         The PV; its putter is not called.
     value
-        Number, text, or index.
+        Number, text, or index. Of a text goes out what Channel Access can carry: Latin-1, with "?"
+        for other letters, and no more than the PV holds.
     severity
         Of its alarm; None leaves the alarm as it is.
     """
     if isinstance(channel, ChannelEnum):
         value = channel.enum_strings[value]
+    elif isinstance(value, str):
+        # caproto would raise, with what comes after it not posted.
+        value = value.encode("latin-1", "replace").decode("latin-1")
+        if isinstance(channel, ChannelChar):
+            value = value[: channel.max_length]
     if severity is not None and severity != channel.alarm.severity:
         status = AlarmStatus.STATE if severity else AlarmStatus.NO_ALARM
         await channel.write(value, verify_value=False, status=status, severity=severity)

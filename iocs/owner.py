@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from caproto.server import PVGroup
+
+logger = logging.getLogger(__name__)
 
 
 class Ending(Protocol):
@@ -54,18 +57,34 @@ class OwnerGroup(PVGroup):
     async def _after_post(self) -> None:
         """Do what nobody waits for."""
 
+    async def complain(self, message: str) -> None:
+        """Say on the message PV what is wrong."""
+        raise NotImplementedError
+
     async def _post_forever(self, period_s: float, idle_s: float) -> None:
-        """Post what has changed, at most every `period_s` and at least every `idle_s` more."""
+        """Post what has changed, at most every `period_s` and at least every `idle_s` more.
+
+        What cannot be posted is said and logged, once; all else goes on.
+        """
+        said = ""
         while True:
             self._news.clear()
             # Looked at before the state is: who waits for the end must find all else posted.
             over = [item for item in self._waiting if item[0].done.is_set()]
-            await self._post()
+            try:
+                await self._post()
+                await self._after_post()
+                said = ""
+            except Exception as error:
+                wrong = f"PVs cannot be posted: {type(error).__name__}: {error}"
+                if wrong != said:
+                    said = wrong
+                    logger.exception("%s", self.prefix)
+                    await self.complain(wrong)
             for item in over:
                 self._waiting.remove(item)
                 if not item[1].done():
                     item[1].set_result(None)
-            await self._after_post()
             await asyncio.sleep(period_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), idle_s)

@@ -24,7 +24,7 @@ from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.psss_camera import PsssCam, Pulses, Recording
 from iocs.psss_post import post_averages, post_counts, post_plugin, post_result, post_settings
-from iocs.psss_pvs import Spectra, raise_alarm
+from iocs.psss_pvs import COLUMNS_MAX, Spectra, raise_alarm
 from skywright.errors import ConfigError, HardwareError
 from skywright.psss import background
 from skywright.psss.layouts import PictureLayout, SpectraLayout
@@ -75,6 +75,7 @@ class PsssIOC(OwnerGroup):
         self._posted: tuple[Any, ...] = ()
         self._complaint_until = float("inf")
         self._averages_due = 0.0
+        self._records_background = False
         self.message_posted: tuple[str, Any] = ("", None)
         self._newest_posted: Result | None = None
         if service is not None:
@@ -95,7 +96,8 @@ class PsssIOC(OwnerGroup):
         ):
             part.ioc, part.recorder = self, recorder
             self.processor.recorders.append(recorder)
-            self.processor.losses.append(recorder.lost)
+        self.processor.losses.append(self.recorder.lost)
+        self.processor.tell_failures.append(self.pictures.lost)  # their pulses are not lost
 
     @property
     def complaining(self) -> bool:
@@ -144,8 +146,19 @@ class PsssIOC(OwnerGroup):
                 await edge.setpoint.write(used, verify_value=False)
             await raise_alarm(edge.setpoint, severity)
 
-    async def record_background(self, pulses: int, limit_s: float) -> None:
-        """Use the mean of the next pulses as background, and keep it."""
+    async def record_background(self, pulses: int) -> None:
+        """Use the mean of the next pulses as background, and keep it; one at a time."""
+        # Each holds a thread until its end: those of clicks without beam would be all there are.
+        if self._records_background:
+            raise HardwareError("a background is being recorded; wait until it is in use")
+        self._records_background = True
+        try:
+            await self._record_background(pulses)
+        finally:
+            self._records_background = False
+
+    async def _record_background(self, pulses: int) -> None:
+        limit_s = background.record_limit_s(pulses)
         found = await self.in_thread(background.record, self.processor, pulses, "", limit_s)
         await self.in_thread(self.service.parameters.use, found)
         try:
@@ -155,12 +168,16 @@ class PsssIOC(OwnerGroup):
 
     # ---- posting
 
+    def served_on(self, port: int) -> None:
+        """Say in /health where the PVs are."""
+        self.service.facts["ca_port"] = port
+
     async def serving(self) -> None:
         """Post what has changed, at most every `POST_PERIOD_S`, for as long as the IOC lives."""
         self.loop = asyncio.get_running_loop()
         await post(self.cam.model, type(self.processor.source).__name__)
         axis = self.processor.settings.axis
-        if axis is not None:
+        if axis is not None and len(axis) <= COLUMNS_MAX:
             await self.spectra.spectrum_x.write(axis, verify_value=False)
         await self.in_thread(self.service.begin, self._auto_start)
         await self._post_forever(POST_PERIOD_S, POST_PERIOD_S)

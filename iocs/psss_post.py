@@ -9,7 +9,7 @@ from caproto import AlarmSeverity, AlarmStatus, ChannelData
 from iocs.areadetector import COLOR_MODES
 from iocs.common import post
 from iocs.psss_camera import DATA_TYPES
-from iocs.psss_pvs import FIGURES, Spectra, severity_of
+from iocs.psss_pvs import COLUMNS_MAX, FIGURES, Spectra, raise_alarm, severity_of
 from skywright.psss.averages import Averages
 from skywright.psss.processing import AxisUnit
 from skywright.psss.results import ProcessorState, Result, background_applied
@@ -25,8 +25,15 @@ async def post_result(pvs: Spectra, result: Result) -> None:
     """Post what was found in a pulse, all with the pulse's time."""
     found, stamp = result.spectrum, result.time_ns / 1e9
     severity = severity_of(found.status)
-    if len(found.spectrum):
-        await _write(pvs.spectrum_y, found.spectrum.astype(np.float64), stamp)
+    columns = len(found.spectrum)
+    too_wide = columns > COLUMNS_MAX
+    why = f"{columns} columns are more than the PVs of a spectrum hold, {COLUMNS_MAX}"
+    pvs.ioc.processor.note("columns", why if too_wide else "")
+    if too_wide:
+        await raise_alarm(pvs.spectrum_y, AlarmSeverity.INVALID_ALARM)
+    elif columns:
+        spectrum = found.spectrum.astype(np.float64)
+        await _write(pvs.spectrum_y, spectrum, stamp, AlarmSeverity.NO_ALARM)
         if not np.array_equal(pvs.spectrum_x.value, found.axis):
             pixels = found.unit is AxisUnit.PIXEL
             alarm = AlarmSeverity.MINOR_ALARM if pixels else AlarmSeverity.NO_ALARM
@@ -44,7 +51,7 @@ async def post_result(pvs: Spectra, result: Result) -> None:
 
 async def post_averages(pvs: Spectra, averages: Averages) -> None:
     """Post means over the last pulses."""
-    if averages.spectrum is not None:
+    if averages.spectrum is not None and len(averages.spectrum) <= COLUMNS_MAX:
         await pvs.average_y.write(averages.spectrum, verify_value=False)
     good = AlarmSeverity.NO_ALARM if averages.fits else AlarmSeverity.INVALID_ALARM
     for channel, value in (
@@ -75,8 +82,7 @@ async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Paramet
         if channel.value != settings.signal_per_row:
             await channel.write(settings.signal_per_row, verify_value=False)
     for channel in (pvs.background.readback, pvs.background.setpoint):
-        if channel.value != settings.background_name:
-            await channel.write(settings.background_name, verify_value=False)
+        await post(channel, settings.background_name)
     await post(pvs.settings_number, state.settings_number)
 
 
@@ -99,10 +105,13 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     await post(pvs.sent, sent)
     await post(pvs.unsent, sum(state.unsent.values()))
     await post(pvs.rate, round(statistics.rate_hz, 2))
-    lost = sum(state.lost.values())
-    if pvs.lost.value != lost:
-        await post(pvs.lost, lost, AlarmSeverity.MINOR_ALARM)
-        await post(pvs.lost_causes, orjson.dumps(state.lost).decode()[:2000])
+    for total, causes, counts in (
+        (pvs.lost, pvs.lost_causes, state.lost),
+        (pvs.failures, pvs.failure_causes, state.failures),
+    ):
+        if total.value != sum(counts.values()):
+            await post(total, sum(counts.values()), AlarmSeverity.MINOR_ALARM)
+            await post(causes, orjson.dumps(counts).decode())
     newest = state.newest
     await post(cam.array_counter.readback, state.pulses)
     await post(cam.num_images_counter, state.taken)
@@ -110,15 +119,16 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
         return
     await post(cam.unique_id, newest.pulse.pulse_id & 0x7FFFFFFF)
     await post(cam.time_stamp, newest.time_ns / 1e9)
-    height, width = shape_of(newest)
+    # Of the last pulse that had a picture: a camera may have one for each second pulse only.
+    height, width = state.shape
     for channel, size in (
         *((each, width) for each in (cam.array_size_x, cam.max_size_x, cam.size_x.readback)),
         *((each, height) for each in (cam.array_size_y, cam.max_size_y, cam.size_y.readback)),
     ):
         await post(channel, size)
-    image = newest.pulse.image
-    await post(cam.array_size, 0 if image is None else image.nbytes)
-    if image is not None and (kind := DTYPES.get(image.dtype.name)) is not None:
+    item_bytes = np.dtype(state.dtype).itemsize if state.dtype else 0
+    await post(cam.array_size, height * width * item_bytes)
+    if (kind := DTYPES.get(state.dtype)) is not None:
         for pair in (cam.data_type.readback, cam.data_type.setpoint):
             await post(pair, kind)
         await post(ioc.pictures_part.plugin.data_type, kind)
@@ -130,11 +140,9 @@ async def post_plugin(part: Any, recorder: Recorder[Any, Any], state: ProcessorS
     hdf = part.plugin
     newest = state.newest
     if newest is not None:
-        if recorder.layout.name == "spectra":
-            sizes, dimensions = (len(newest.spectrum.spectrum), 0, 0), 1
-        else:
-            height, width = shape_of(newest)
-            sizes, dimensions = (width, height, 0), 2
+        height, width = state.shape
+        is_picture = recorder.layout.name == "pictures"
+        sizes, dimensions = (width, height if is_picture else 0, 0), 1 + is_picture
         for channel, size in zip(
             (hdf.array_size_0, hdf.array_size_1, hdf.array_size_2), sizes, strict=True
         ):
@@ -155,12 +163,6 @@ async def post_plugin(part: Any, recorder: Recorder[Any, Any], state: ProcessorS
     await post(hdf.swmr_active, int(capturing))
     await post(hdf.capture.readback, int(capturing))
     await post(hdf.capture.setpoint, int(capturing))
-
-
-def shape_of(result: Result) -> tuple[int, int]:
-    """Return rows and columns of a result's picture, zeros when it has none."""
-    image = result.pulse.image
-    return (0, 0) if image is None or image.ndim != 2 else (image.shape[0], image.shape[1])
 
 
 async def _write(

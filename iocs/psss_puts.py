@@ -8,17 +8,20 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from caproto import ChannelType
 from caproto.asyncio.client import Context
 
+from iocs.psss_pvs import FIGURES, STATES
 from skywright.counters import Counters
 from skywright.errors import ConfigError
+from skywright.psss.averages import Averages
 from skywright.psss.processor import Processor
-from skywright.psss.results import Result
+from skywright.psss.results import ProcessorState, Result
+from skywright.psss.served import Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +30,16 @@ PUT_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 3.0
 SEARCH_S = 3.0
 """After this long PVs that are not there are said."""
-RESULTS = ("output", "center", "fwhm")
 INPUTS = ("ymin", "ymax", "axis")
+EXPECTED = ("output", "center", "fwhm", *INPUTS)
+"""PVs that the old service had; an IOC need not have the others."""
+
+
+class Said(NamedTuple):
+    """What is put as text, or as a code where a PV holds numbers."""
+
+    text: str
+    code: int | None = None
 
 
 class Puts:
@@ -39,19 +50,31 @@ class Puts:
     processor
         The owner.
     names
-        PVs of output, center, fwhm (put), ymin, ymax, axis (read).
+        PVs of ymin, ymax, axis (read), and of what is put: output, `FIGURES`, what `put_values`
+        and `put_counts` name.
+    averages
+        Asked for the means over the last pulses; None: they are not put.
 
     Attributes
     ----------
     connected
         Which of them are there now.
     counters
-        Puts that failed, by PV and cause.
+        Puts that failed, by PV and cause; not of PVs that an IOC need not have and has not.
     """
 
-    def __init__(self, processor: Processor, names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        processor: Processor,
+        names: Mapping[str, str],
+        averages: Callable[[], Averages] | None = None,
+    ) -> None:
         self.processor = processor
         self.names = dict(names)
+        self._averages = averages
+        self._told: dict[str, Any] = {}
+        """Counts as they were put last; empty when a PV has come or gone."""
+        self._said_absent = False
         self.connected: set[str] = set()
         self.counters = Counters()
         self._edges: dict[str, float] = {}
@@ -62,7 +85,9 @@ class Puts:
 
     def tell(self) -> dict[str, Any]:
         """Return what /health says of the PVs."""
-        return {"connected": sorted(self.connected), "not_put": self.counters.as_dict()}
+        absent = sorted(set(self.names.values()) - self.connected)
+        not_put = self.counters.as_dict()
+        return {"connected": sorted(self.connected), "absent": absent, "not_put": not_put}
 
     def close(self) -> None:
         """End."""
@@ -102,6 +127,7 @@ class Puts:
                 task.result()
 
     def _state(self, pv: Any, state: str) -> None:
+        self._told = {}
         if state == "connected":
             self.connected.add(pv.name)
             logger.info("psss: PV %s is there", pv.name)
@@ -136,29 +162,97 @@ class Puts:
         begun = self._loop.time()
         while True:
             await asyncio.sleep(PUT_PERIOD_S)
-            absent = sorted(set(self.names.values()) - self.connected)
-            if not absent or self._loop.time() - begun > SEARCH_S:
-                self.processor.note("pvs", f"PVs not there: {', '.join(absent)}" if absent else "")
-            newest = self.processor.newest
-            if newest is None or newest is last:
-                continue
-            last = newest
-            found = newest.spectrum
-            values: dict[str, Any] = {"center": found.center, "fwhm": found.fwhm}
-            if len(found.spectrum):
-                values["output"] = found.spectrum.astype(np.float64)
+            self._say_absent(late=self._loop.time() - begun > SEARCH_S)
+            state = self.processor.state()
+            told = self._told
+            counts = put_counts(state, self.processor.statistics)
+            values = {key: each for key, each in counts.items() if told.get(key) != each}
+            told.update(values)
+            if state.newest is not None and state.newest is not last:
+                last = state.newest
+                if self._averages is not None:
+                    values |= put_averages(self._averages())
+                values |= put_values(last)
             for key, value in values.items():
-                await self._put(pvs[key], value)
+                if key in pvs:
+                    await self._put(key, pvs[key], value)
 
-    async def _put(self, pv: Any, value: Any) -> None:
+    def _say_absent(self, *, late: bool) -> None:
+        """Say what is not there: of the PVs of old always, of the others once."""
+        absent = set(self.names.values()) - self.connected
+        expected = sorted(absent & {self.names[key] for key in EXPECTED})
+        if not expected or late:
+            self.processor.note("pvs", f"PVs not there: {', '.join(expected)}" if expected else "")
+        if late and not self._said_absent:
+            self._said_absent = True
+            if others := sorted(absent - set(expected)):
+                logger.warning("psss: PVs not there, and not put: %s", ", ".join(others))
+
+    async def _put(self, key: str, pv: Any, value: Any) -> None:
         if pv.name not in self.connected:
-            self.counters.add(f"{pv.name} is not there")
+            if key in EXPECTED:
+                self.counters.add(f"{pv.name} is not there")
             return
         try:
-            await asyncio.wait_for(pv.write(np.atleast_1d(value), wait=False), PUT_LIMIT_S)
+            data = _as_its_type(value, pv.channel.native_data_type, pv.channel.native_data_count)
+            await asyncio.wait_for(pv.write(data, wait=False), PUT_LIMIT_S)
         except Exception as error:  # whatever the other IOC does, the next value may get through
             self.counters.add(f"{pv.name} failed")
             logger.debug("psss: %s: %s", pv.name, error)
+
+
+def put_values(result: Result) -> dict[str, Any]:
+    """Return what is put of a result, the pulse id last: then all else is there."""
+    found = result.spectrum
+    values: dict[str, Any] = {name: getattr(found, name) for name in FIGURES}
+    if len(found.spectrum):
+        values["output"] = found.spectrum.astype(np.float64)
+    values["fit_status"] = Said(found.status.name, int(found.status))
+    values["fit_unit"] = Said(found.unit.name, int(found.unit))
+    values["pulse_id"] = float(result.pulse.pulse_id)
+    return values
+
+
+def put_averages(averages: Averages) -> dict[str, Any]:
+    """Return what is put of the means over the last pulses."""
+    values: dict[str, Any] = {
+        "average_center": averages.center,
+        "average_fwhm": averages.fwhm,
+        "average_pulses": averages.pulses,
+    }
+    if averages.spectrum is not None:
+        values["average_y"] = averages.spectrum
+    return values
+
+
+def put_counts(state: ProcessorState, statistics: Statistics) -> dict[str, Any]:
+    """Return what is put of the owner's state."""
+    processed, sent = statistics.counts
+    return {
+        "state": Said(STATES[state.processing], int(state.processing)),
+        "message": Said(state.message),
+        "pulses": state.pulses,
+        "processed": processed,
+        "sent": sent,
+        "unsent": sum(state.unsent.values()),
+        "lost": sum(state.lost.values()),
+        "failures": sum(state.failures.values()),
+        "rate": round(statistics.rate_hz, 2),
+    }
+
+
+def _as_its_type(value: Any, kind: ChannelType, count: int) -> Any:
+    """Return a value as a PV of another IOC, of whatever type it is, takes it."""
+    if not isinstance(value, Said):
+        return np.atleast_1d(value)
+    letters = value.text.encode("latin-1", "replace")
+    if kind is ChannelType.STRING:
+        return [letters[:39]]
+    if kind is ChannelType.CHAR and count > 1:
+        return np.frombuffer(letters[: count - 1] + b"\0", np.uint8)
+    if value.code is None:
+        raise ValueError(f"a PV of {kind.name} holds no text")
+    return [value.code]
 
 
 def _roi(ymin: float, ymax: float) -> tuple[int, int]:

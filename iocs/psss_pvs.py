@@ -14,7 +14,6 @@ from skywright.psss.settings import BackgroundMode, Fit, Smoothing, Weighting
 COLUMNS_MAX = 16_384
 AVERAGE_MAX = 10_000
 STATES = ["stopped", "processing"]
-RECORD_LIMIT_S = 60.0
 
 FIGURES = (
     *("center", "fwhm", "com", "std", "center_error", "fwhm_error", "quantile_width"),
@@ -62,7 +61,7 @@ async def _put_background(obj: Any, instance: Any, value: str) -> str:
 async def _put_record(pvs: Any, instance: Any, value: int) -> int:
     """Record a background of so many pulses; completes when it is in use."""
     if value > 0:
-        await pvs.ioc.record_background(value, RECORD_LIMIT_S)
+        await pvs.ioc.record_background(value)
     return 0
 
 
@@ -160,9 +159,10 @@ class Spectra(PVGroup):
     unsent = said(0, name="N_UNSENT")
     lost = said(0, name="N_LOST")
     lost_causes = said("{}", ChannelType.CHAR, max_length=2048, name="LOST_CAUSES")
+    failures = said(0, name="N_FAILURES")
+    failure_causes = said("{}", ChannelType.CHAR, max_length=2048, name="FAILURE_CAUSES")
     rate = said(0.0, precision=2, units="Hz", name="RATE")
     duration = said(0.0, precision=3, units="ms", name="DURATION")
-    backgrounds = said("[]", ChannelType.CHAR, max_length=8192, name="BACKGROUNDS")
 
 
 async def raise_alarm(channel: Any, severity: AlarmSeverity) -> None:

@@ -204,7 +204,7 @@ def take_background(
 
     devices = {"psss": psss, "shutter": shutter}
     _md = metadata("take_background", devices, {"n": n}, md)
-    restored = [device.processing, *([shutter] if shutter is not None else [])]
+    restored = [*([shutter] if shutter is not None else []), device.processing]
     reading = yield from with_reasons(with_restored(in_run(body, _md, uids), restored))
     name = reading.get(f"{device.background_recorder.name}_name", {}).get("value", "")
     return Background(str(name), n, uids[-1])

@@ -165,16 +165,19 @@ def take_point(psss: Any, motor: Any, position: float) -> MsgGenerator[Reading]:
 
 
 def with_restored(plan: MsgGenerator[Any], settings: Sequence[Any]) -> MsgGenerator[Any]:
-    """Run a plan; whatever happens, put settings (Movable, Readable) back to what they were."""
-    before: list[tuple[Any, Any]] = []
+    """Run a plan; whatever happens, put settings (Movable, Readable) back to what they were.
 
-    def work() -> MsgGenerator[Any]:
-        for each in settings:
-            before.append((each, (yield from bps.rd(each))))
-        return (yield from plan)
+    The last one first, and each of them even if another cannot be put.
+    """
+    for setting in reversed(settings):
+        plan = _with_one_restored(plan, setting)
+    return (yield from plan)
+
+
+def _with_one_restored(plan: MsgGenerator[Any], setting: Any) -> MsgGenerator[Any]:
+    before = yield from bps.rd(setting)
 
     def put_back() -> MsgGenerator[None]:
-        for each, value in before:
-            yield from bps.abs_set(each, value, wait=True)
+        yield from bps.abs_set(setting, before, wait=True)
 
-    return (yield from bpp.finalize_wrapper(work(), put_back))
+    return (yield from bpp.finalize_wrapper(plan, put_back))

@@ -22,7 +22,10 @@ from skywright.store.lookup import RunSummary, Wanted, find_runs
 
 IOC = "psss"
 """The IOC of the spectrometer, and the name of its feed."""
-PLANS = ("acquire_spectra", "scan_spectra", "optimize_spectrum", "take_background")
+PLANS = (
+    *("acquire_spectra", "scan_spectra", "optimize_spectrum"),
+    *("take_background", "calibrate_energy_axis"),
+)
 SHOWN = 8
 RUNS = "psss runs"
 

@@ -31,7 +31,7 @@ class File(Protocol[Written]):
     """An open recording."""
 
     def append(self, items: Sequence[Written]) -> Mapping[str, int]:
-        """Write items; return how many could not be, by cause. OSError: none of them was."""
+        """Write items, or raise and write none; return how many could not be, by cause."""
 
     def flush(self) -> int:
         """Make all visible; return how many a reader may trust."""
@@ -44,6 +44,8 @@ class Layout(Protocol[Result, Item]):
     """How results are recorded."""
 
     name: str
+    at_once: int
+    """Most items that its files write together."""
 
     def take(self, result: Result) -> Item | None:
         """Return what will be written of a result; None when there is nothing to write."""
@@ -66,7 +68,7 @@ class Recorder(Generic[Result, Item]):
     layout
         Of its files.
     every
-        Of the results of an acquisition: each first of so many is recorded.
+        Of what an acquisition has for this file, each first of so many is recorded.
     changed
         Called after the state has changed; must return at once.
     queue_bytes
@@ -119,11 +121,11 @@ class Recorder(Generic[Result, Item]):
         """Take a result, if a recording is under way; never waits for the disk."""
         if self.path is None:
             return
-        number, self._seen = self._seen, self._seen + 1
-        if number % self.every:
-            return
         item = self.layout.take(result)
         if item is None:
+            return
+        number, self._seen = self._seen, self._seen + 1
+        if number % self.every:
             return
         size = self.layout.nbytes(item)
         with self._filled:
@@ -240,19 +242,27 @@ class Recorder(Generic[Result, Item]):
         try:
             if self._file is None:
                 self._file = self.layout.open(self.path, items, last)
-            if self._file is None:
-                self._pending = items
-                return
-            for cause, count in self._file.append(items).items():
+        except Exception as error:
+            self._fail(error, len(items))
+            return
+        if self._file is None:
+            self._pending = items
+            return
+        for first in range(0, len(items), self.layout.at_once):
+            self._append(self._file, items[first : first + self.layout.at_once])
+        if self._count and self._recorded >= self._count:
+            self._end()
+
+    def _append(self, file: File[Item], items: list[Item]) -> None:
+        try:
+            for cause, count in file.append(items).items():
                 self._lost.add(cause, count)
-        except (OSError, DataError) as error:
+        except Exception as error:
             self._fail(error, len(items))
             return
         self.error = ""
         self._recorded += len(items)
         self._unflushed_since = self._unflushed_since or time.monotonic()
-        if self._count and self._recorded >= self._count:
-            self._end()
 
     def _flush(self, last: bool) -> bool:
         if last and self._pending:
@@ -262,7 +272,7 @@ class Recorder(Generic[Result, Item]):
         self._unflushed_since = 0.0
         try:
             self.visible = self._file.flush()
-        except (OSError, DataError) as error:
+        except Exception as error:
             self._fail(error, 0)
         return True
 
@@ -276,14 +286,16 @@ class Recorder(Generic[Result, Item]):
             try:
                 self.visible = file.flush()
                 file.close()
-            except (OSError, DataError) as error:
+            except Exception as error:
                 self._fail(error, 0)
 
     def _fail(self, error: Exception, count: int) -> None:
         if count:
             self._lost.add("not written", count)
-        self.error = str(error)
-        logger.warning("%s: %s", self.layout.name, error)
+        # Of any kind: who waits for the end of an acquisition needs this thread.
+        self.error = str(error) or type(error).__name__
+        is_known = isinstance(error, OSError | DataError)
+        logger.warning("%s: %s", self.layout.name, error, exc_info=not is_known)
 
 
 def _why_not(path: Path) -> str:

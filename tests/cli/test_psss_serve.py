@@ -1,18 +1,26 @@
 """``skywright psss serve`` and the old command line, as processes of their own."""
 
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
 import time
+import urllib.request
+import uuid
 from pathlib import Path
 
+import epics
 import numpy as np
 import pytest
 from support.bsread_old import OldSender, OldSource
 from support.psss_old_client import PsssProcessingClient
-from support.psss_process import OLD_MAIN, ServiceProcess, running
+from support.psss_process import MAIN, OLD_MAIN, ServiceProcess, running
 from support.psss_scripted import PICTURE, until
 
 from skywright.cli import main
+from skywright.cli.psss import put_names, serve_arguments
 from skywright.cli.psss_processing import arguments
 from skywright.process import free_port
 
@@ -42,8 +50,19 @@ def test_the_old_command_line_is_accepted_with_its_defaults() -> None:
     assert (other.output_port, other.image_port, other.rest_port) == (1, 2, 3)
     assert (other.host, other.output_host) == ("127.0.0.1", "0.0.0.0")
     assert other.auto_start
+    assert put_names(other) == {  # these and no others
+        **{"output": "A:Y", "center": "A:C", "fwhm": "A:F"},
+        **{"ymin": "A:L", "ymax": "A:H", "axis": "A:X"},
+    }
     # As in the old service, the PVs do not follow the prefix.
     assert arguments(["tcp://c:1", "--prefix=NEW"]).center_pv == f"{PREFIX}:SPECTRUM_CENTER"
+
+
+def test_each_pv_that_is_put_can_be_named_or_left_alone() -> None:
+    given = ["--put-pvs", "--com-pv", "A:COM", "--state-pv", "", "--center-error-pv=A:E"]
+    found = put_names(serve_arguments(["--prefix", "P:", *given]))
+    assert (found["com"], found["center_error"], found["std"]) == ("A:COM", "A:E", "P:SPECTRUM_STD")
+    assert "state" not in found
 
 
 @pytest.mark.parametrize(
@@ -107,6 +126,34 @@ def test_serve_with_old_clients_and_pvs(tmp_path: Path) -> None:
         begun = time.monotonic()
         assert service.end(signal.SIGTERM) == 0
         assert time.monotonic() - begun < 5
+
+
+def test_pvs_are_found_beside_another_ioc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = int(os.environ["SKYWRIGHT_TEST_CA_PORTS"].split(",")[-1])
+    monkeypatch.setenv("EPICS_CA_SERVER_PORT", str(port))  # stands for 5064
+    given = ("--source", "sim", "--size", "64x32", "--background-dir", str(tmp_path))
+    prefix = f"T{uuid.uuid4().hex[:8].upper()}"
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        running(*("--prefix", prefix, "--output-port", "0", "--rest-port", "0"), *given) as service,
+    ):
+        assert service.ready["port"] != port
+        state = epics.PV(f"{prefix}:STATE")
+        assert state.wait_for_connection(timeout=30)
+        health = json.load(urllib.request.urlopen(f"{service.address}/health"))
+        assert health["ca_port"] == service.ready["port"]
+        state.disconnect()
+    with socket.socket(type=socket.SOCK_DGRAM) as alone:
+        alone.bind(("127.0.0.1", port))  # by one that shares it with nobody
+        refused = subprocess.run(
+            [sys.executable, *MAIN, *given, "--rest-port", "0", "--output-port", "0"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert refused.returncode == 2
+    assert f"port {port} on 127.0.0.1: cannot be used" in refused.stderr
 
 
 def test_a_port_that_is_taken_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from support.page import fake_checks, settings_of
 from dashboard.app import make_app
 from dashboard.spectra import COLUMNS, ROWS, SpectrumBoard
 from dashboard.spectrum_worker import encode
-from dashboard.views.psss import board_of, figure
+from dashboard.views.psss import PLANS, board_of, figure
 from devices.spectrum_view import SpectrumFacts
+from plans import spectrum as spectrum_plans
 from skywright.config import IocSettings, Settings
 
 X = np.linspace(8970.0, 9030.0, 2560)
@@ -133,3 +134,8 @@ def test_page_without_a_spectrometer(tmp_path: Path) -> None:
     bare = bare.model_copy(update={"iocs": {k: v for k, v in bare.iocs.items() if k != "psss"}})
     with TestClient(make_app(bare, fake_checks()), "http://127.0.0.1") as client:
         assert "No spectrometer is configured" in client.get("/psss").text
+
+
+def test_runs_of_every_plan_are_listed() -> None:
+    plans = {name for name in spectrum_plans.__all__ if name.islower()}
+    assert set(PLANS) == plans - {"record_pulses"}  # it goes around any plan

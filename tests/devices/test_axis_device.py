@@ -117,6 +117,32 @@ def test_step(RE: Any, camera: AxisCamera, documents: Documents, tmp_path: Path)
     assert recorded(documents).is_relative_to(tmp_path)
 
 
+def test_a_count_that_is_told_late_is_waited_for(
+    camera: AxisCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera.stage()
+    try:
+        asked = threading.Event()
+        get = camera._get
+
+        def ahead(signal: Any, **how: Any) -> Any:
+            if signal is not camera.captured:
+                return get(signal, **how)
+            asked.set()
+            return 5
+
+        monkeypatch.setattr(camera, "_get", ahead)
+        ended = camera.complete()
+        assert asked.wait(10)
+        for rows in (3, 4, 5):  # the monitors of what was written last
+            camera._on_rows(rows)
+        ended.wait(10)
+        assert camera.get_index() == 5
+        camera.raise_trouble()
+    finally:
+        camera.unstage()
+
+
 def test_fly(RE: Any, camera: AxisCamera, documents: Documents) -> None:
     result = RE(watch_camera(camera, 1.0))
     assert result.plan_result == of(documents, "start")[0]["uid"]

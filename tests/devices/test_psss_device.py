@@ -159,6 +159,62 @@ def test_a_flight_by_time_ends_and_pictures_can_be_left_out(
     assert {doc["name"] for doc in of(documents, "descriptor")} == {"primary"}
 
 
+def test_each_flight_of_a_stage_takes_its_pulses(psss: Psss) -> None:
+    psss.stage()
+    try:
+        psss.pulses_per_point.put(3)
+        psss.trigger().wait(30)
+        for rows in (3 + 20, 3 + 20 + 20):
+            psss.pulses.prepare(20).wait(5)
+            psss.pulses.kickoff().wait(30)
+            psss.pulses.complete().wait(30)
+            assert psss.pulses.get_index() == rows
+    finally:
+        psss.unstage()
+
+
+def test_a_count_that_is_told_late_is_waited_for(
+    psss: Psss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    psss.stage()
+    try:
+        asked = threading.Event()
+        get = psss._get
+
+        def ahead(signal: Any, **how: Any) -> Any:
+            if signal is not psss.spectra_file.captured:
+                return get(signal, **how)
+            asked.set()
+            return 5
+
+        monkeypatch.setattr(psss, "_get", ahead)
+        ended = psss.pulses.complete()
+        assert asked.wait(10)
+        for rows in (3, 4, 5):  # the monitors of what was written last
+            psss._on_rows(rows)
+        ended.wait(10)
+        assert psss.pulses.get_index() == 5
+        psss.raise_trouble()
+    finally:
+        psss.unstage()
+
+
+def test_a_stage_that_fails_leaves_nothing_open(psss: Psss, tmp_path: Path) -> None:
+    record = psss._record
+
+    def failing(stream: Any, directory: str, stem: str) -> None:
+        if stream is psss.pictures:
+            raise HardwareError("the pictures' disk is full")
+        record(stream, directory, stem)
+
+    psss._record = failing  # type: ignore[method-assign]
+    with pytest.raises(HardwareError, match="disk is full"):
+        psss.stage()
+    assert psss.fetch(psss.spectra_file.capture) == 0
+    with pytest.raises(HardwareError, match="not staged"):
+        psss.trigger().wait(5)
+
+
 def test_a_point_is_summed_up_from_the_file(RE: Any, psss: Psss, documents: Documents) -> None:
     RE(scan_spectra(psss, SynAxis(name="motor"), 0.0, 1.0, 3, pulses=7))
     (stop,) = of(documents, "stop")

@@ -12,11 +12,16 @@ import pytest
 from ioc_process import IocProcess, running_ioc
 from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource
 
-from iocs.psss_puts import Puts
-from skywright.cli.psss import PUT_NAMES
+from iocs.psss import PsssIOC
+from iocs.psss_puts import EXPECTED, Puts
+from skywright.cli.psss import OLD_PUT_NAMES, PUT_NAMES
+from skywright.psss.averages import AverageSink
 from skywright.psss.processor import Processor
 
 TESTS = str(Path(__file__).parents[1])
+SITE_HAS_TOO = (
+    *("com", "fit_status", "fit_unit", "pulse_id", "average_pulses", "state", "message", "pulses"),
+)
 AXIS = np.linspace(8990, 9010, COLUMNS)
 
 
@@ -51,14 +56,23 @@ def names(prefix: str) -> dict[str, str]:
     return {name: f"{prefix}{suffix}" for name, suffix in PUT_NAMES.items()}
 
 
+def test_what_is_put_has_the_names_of_what_is_hosted() -> None:
+    assert set(names("X:").values()) <= set(PsssIOC("X:", None).pvdb)
+    assert set(EXPECTED) == set(OLD_PUT_NAMES)
+
+
 def test_results_are_put_and_settings_followed(
     site: IocProcess, processor: Processor, source: ScriptedSource
 ) -> None:
-    puts = Puts(processor, names(site.prefix))
-    pvs = {name: epics.PV(pv, auto_monitor=False) for name, pv in puts.names.items()}
+    averages = AverageSink()
+    processor.sinks.append(averages)
+    puts = Puts(processor, names(site.prefix), averages.get)
+    pvs = {
+        name: epics.PV(puts.names[name], auto_monitor=False) for name in (*EXPECTED, *SITE_HAS_TOO)
+    }
     try:
         assert all(pv.wait_for_connection(timeout=60) for pv in pvs.values())
-        until(lambda: len(puts.connected) == len(PUT_NAMES))
+        until(lambda: len(puts.connected) == len(pvs))
         pvs["axis"].put(AXIS, wait=True)
         pvs["ymax"].put(9.0, wait=True)
         until(lambda: processor.settings.roi == (0, 9) and processor.settings.axis is not None)
@@ -68,6 +82,14 @@ def test_results_are_put_and_settings_followed(
         np.testing.assert_array_equal(pvs["output"].get(), PICTURE[:9].sum(axis=0))
         assert pvs["center"].get() == pytest.approx(np.interp(60, range(COLUMNS), AXIS), abs=0.01)
         until(lambda: (pvs["fwhm"].get() or 0) > 1)
+        until(lambda: pvs["pulse_id"].get() == 1)
+        assert pvs["com"].get() == pytest.approx(pvs["center"].get(), abs=0.1)
+        assert (pvs["fit_status"].get(), pvs["fit_unit"].get()) == (0, "EV")
+        until(lambda: (pvs["pulses"].get(), pvs["average_pulses"].get()) == (1, 1))
+        until(lambda: pvs["state"].get(as_string=True) == "on")
+        until(lambda: pvs["message"].get(as_string=True) == "processing")
+        assert puts.tell()["not_put"] == {}
+        assert f"{site.prefix}SPECTRUM_QUALITY" in puts.tell()["absent"]
         pvs["ymin"].put(20, wait=True)  # upside down: the last good one stays, and it is said
         until(lambda: "last good one stays" in processor.state().message)
         assert processor.settings.roi == (0, 9)
@@ -94,7 +116,8 @@ def _lose_the_site(
     assert processor.settings.roi == (20, 30)
     again = site.again()
     try:
-        until(lambda: len(puts.connected) == len(PUT_NAMES), 60)
+        until(lambda: len(puts.connected) == len(pvs), 60)
+        until(lambda: pvs["pulses"].get() == 29)
         assert pvs["center"].wait_for_connection(timeout=60)
         until(lambda: processor.notes == {})
         source.put(30)

@@ -271,6 +271,20 @@ def test_background_that_fails_leaves_all_as_it_was(RE: RunEngine) -> None:
 # ---- scan
 
 
+def test_the_shutter_opens_when_the_spectrometer_is_gone(RE: RunEngine) -> None:
+    psss = FakePsss()
+    shutter = FakePart("shutter", 1, psss.calls)
+
+    def gone(pulses: int) -> NullStatus:
+        psss.processing.fails = True
+        raise HardwareError("fake_background: no")
+
+    psss.background_recorder.set = gone  # type: ignore[method-assign]
+    with pytest.raises(HardwareError, match="fake_processing: no"):
+        run(RE, take_background(psss, 30, shutter=shutter, settle_s=0.0))
+    assert shutter.value == 1
+
+
 def test_scan_has_an_event_a_position_and_a_row_a_pulse(RE: RunEngine) -> None:
     psss, motor = FakePsss(), SynAxis(name="motor")
     uid, documents = run(RE, scan_spectra(psss, motor, -1.0, 1.0, 5, pulses=4))

@@ -201,6 +201,30 @@ def test_what_is_not_applied_is_said(
     assert not processor.state().alarm
 
 
+def test_pulses_without_a_picture_are_said_when_there_is_none_for_long(
+    processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "BARE_MAX", 3)
+    said: list[str] = []
+    monkeypatch.setattr(processor, "changed", lambda: said.append(processor.state().message))
+    processor.start()
+    for pulse_id in range(0, 20, 2):  # a camera at half the rate of the machine
+        source.put(pulse_id)
+        source.put(pulse_id + 1, image=None)
+    seen(processor, 20)
+    until(lambda: processor.state().pulses == 20)
+    assert "pulses come without a picture" not in said
+    state = processor.state()
+    assert state.newest is not None
+    assert state.newest.pulse.image is None
+    assert (state.shape, state.dtype) == (PICTURE.shape, "uint16")  # of the one before
+    source.put(20, 21, 22, image=None)
+    until(lambda: processor.state().message == "pulses come without a picture")
+    assert processor.state().alarm
+    source.put(23)
+    until(lambda: processor.state().message == "processing")
+
+
 def test_a_background_without_a_name_is_one(processor: Processor, source: ScriptedSource) -> None:
     processor.change(background=PICTURE)
     processor.start()
@@ -237,8 +261,9 @@ def test_a_source_that_raises_and_a_face_that_breaks_end_nothing(
     processor_results = lambda: processor.sinks[1].results  # type: ignore[attr-defined]  # noqa: E731
     until(lambda: len(processor_results()) == 2)
     until(lambda: "the face is broken" in processor.state().message)
-    expected = {"source failed": 1, "Collector failed": 2, "headless": 3, "elsewhere": 2}
-    assert processor.state().lost == expected
+    state = processor.state()
+    assert state.lost == {"headless": 3, "elsewhere": 2}  # pulses, and nothing else
+    assert state.failures == {"source failed": 1, "Collector failed": 2}
     broken.broken = False
     source.put(3)
     until(lambda: processor.state().message == "processing")
@@ -247,7 +272,9 @@ def test_a_source_that_raises_and_a_face_that_breaks_end_nothing(
 def test_what_was_lost_before_a_restart_stays_counted(
     processor: Processor, source: ScriptedSource
 ) -> None:
+    processor.start()
     source.counts["gap"] = 2
+    processor.stop()
     original = source.start
 
     def start() -> None:
@@ -260,6 +287,30 @@ def test_what_was_lost_before_a_restart_stays_counted(
     assert processor.lost() == {"gap": 7}
     processor.stop()
     assert processor.lost() == {"gap": 7}
+
+
+def test_what_was_lost_is_counted_once_while_it_starts_and_when_it_cannot(
+    processor: Processor, source: ScriptedSource
+) -> None:
+    processor.start()
+    source.counts["late"] = 5
+    processor.stop()
+    source.start_error = OSError("the file is gone")  # before it forgets what it has counted
+    for _ in range(3):
+        with pytest.raises(HardwareError, match="gone"):
+            processor.start()
+        assert processor.lost() == {"late": 5}
+    source.start_error = None
+    source.start_gate.clear()
+    starting = threading.Thread(target=processor.start)
+    starting.start()
+    until(lambda: processor.state().message == "waiting for pulses")
+    assert processor.lost() == {"late": 5}
+    source.counts.clear()  # as its start does
+    source.start_gate.set()
+    starting.join()
+    source.counts["late"] = 2
+    assert processor.lost() == {"late": 7}
 
 
 def test_silence_is_said(

@@ -133,6 +133,17 @@ def test_one_picture_in_so_many(
     assert pictures.lost() == {"pictures wrong size": 1, "pictures wrong dtype": 1}
 
 
+def test_pulses_without_a_picture_do_not_count(
+    processor: Processor, source: ScriptedSource, pictures: Recorder[Any], tmp_path: Path
+) -> None:
+    pictures.every = 2
+    assert pictures.start(tmp_path / "raw.h5") == ""
+    acquire(processor, source, *[None, PICTURE] * 4)  # a camera at half the rate of the machine
+    pictures.stop()
+    with h5py.File(tmp_path / "raw.h5") as file:
+        assert file[layouts.UNIQUE_ID][:].tolist() == [2, 6]
+
+
 def test_an_acquisition_ends_when_all_is_in_the_file(
     processor: Processor, source: ScriptedSource, spectra: Recorder[Any, Any], tmp_path: Path
 ) -> None:
@@ -188,7 +199,9 @@ def test_a_file_that_cannot_be_made_is_said(spectra: Recorder[Any, Any], tmp_pat
     assert spectra.path is None
 
 
+@pytest.mark.parametrize("error", [OSError("disk full"), OverflowError("disk full")])
 def test_a_disk_that_fails_is_counted(
+    error: Exception,
     processor: Processor,
     source: ScriptedSource,
     spectra: Recorder[Any, Any],
@@ -200,7 +213,7 @@ def test_a_disk_that_fails_is_counted(
     with monkeypatch.context() as patch:
 
         def full(*_: Any) -> None:
-            raise OSError("disk full")
+            raise error
 
         patch.setattr(layouts.SpectraFile, "append", full)
         acquire(processor, source, PICTURE, PICTURE, first=2)
@@ -210,6 +223,47 @@ def test_a_disk_that_fails_is_counted(
     assert spectra.lost() == {"spectra not written": 2}
     with ColumnReader(tmp_path / "a.h5", layouts.PULSE_ID) as reader:
         assert reader.read(layouts.PULSE_ID).tolist() == [1, 4]
+
+
+def test_a_picture_that_fails_is_the_only_one_not_written(
+    processor: Processor,
+    source: ScriptedSource,
+    pictures: Recorder[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    append = layouts.PictureFile._append
+
+    def failing(self: Any, item: layouts.Picture, *size: int) -> None:
+        if item.pulse_id == 2:
+            raise OSError("disk full")
+        append(self, item, *size)
+
+    monkeypatch.setattr(layouts.PictureFile, "_append", failing)
+    pictures.every = 1
+    pictures.start(tmp_path / "raw.h5")
+    with pictures._writing:  # so that they are written together
+        acquisition = processor.acquire(3)
+        source.put(1, 2, 3)
+        until(lambda: acquisition.taken == 3)
+    assert acquisition.done.wait(20)
+    pictures.stop()
+    with h5py.File(tmp_path / "raw.h5") as file:
+        assert file[layouts.UNIQUE_ID][:].tolist() == [1, 3]
+    assert pictures.lost() == {"pictures not written": 1}
+
+
+def test_a_clock_of_another_century_is_recorded(
+    processor: Processor, source: ScriptedSource, pictures: Recorder[Any], tmp_path: Path
+) -> None:
+    pictures.start(tmp_path / "raw.h5")
+    acquisition = processor.acquire(1)
+    source.put(1, time_ns=9 * 10**18)  # in 2255
+    assert acquisition.done.wait(20)
+    pictures.stop()
+    with h5py.File(tmp_path / "raw.h5") as file:
+        assert file[layouts.TIME_STAMP][0] == 9e9
+        assert file[layouts.EPICS_SECONDS][0] == 2**32 - 1  # the most that it can say
 
 
 def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:

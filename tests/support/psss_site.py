@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from caproto import ChannelType
 from caproto.server import PVGroup, pvproperty
 
 from iocs.common import argument_parser, run
@@ -15,6 +16,17 @@ class Site(PVGroup):
     fwhm = pvproperty(value=0.0, name="SPECTRUM_FWHM")
     ymin = pvproperty(value=0, name="SPC_ROI_YMIN")
     ymax = pvproperty(value=0.0, name="SPC_ROI_YMAX")  # floating-point, as some sites have it
+    # Of what is new it has some, as its own types.
+    com = pvproperty(value=0.0, name="SPECTRUM_COM")
+    status = pvproperty(value=0, name="FIT_STATUS")
+    unit = pvproperty(value="", dtype=ChannelType.STRING, name="FIT_UNIT")
+    pulse_id = pvproperty(value=0.0, name="PULSE_ID")
+    average_pulses = pvproperty(value=0, name="AVG_PULSES")
+    state = pvproperty(
+        value="off", dtype=ChannelType.ENUM, enum_strings=["off", "on"], name="STATE"
+    )
+    message = pvproperty(value="", dtype=ChannelType.CHAR, max_length=20, name="MESSAGE")
+    pulses = pvproperty(value=0, name="N_PULSES")
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, dict[str, Any]]:

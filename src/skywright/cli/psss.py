@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import logging
 import signal
 import sys
 import threading
@@ -12,13 +11,9 @@ from typing import Any
 import typer
 
 from skywright.errors import ConfigError
-from skywright.process import announce_ready, end_with_parent, port_is_free
-
-logger = logging.getLogger(__name__)
+from skywright.process import announce_ready, end_with_parent
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-
-CA_PORT = 5064
 
 
 @app.callback()
@@ -75,12 +70,15 @@ def add_pv_arguments(parser: argparse.ArgumentParser) -> None:
         dest="port",
         type=int,
         default=None,
-        help=f"TCP and UDP; 0 takes a free one (default {CA_PORT}, or a free one if it is taken)",
+        help="TCP and UDP; 0 takes a free one, for clients that name it (default: UDP 5064, shared "
+        "with other IOCs, and TCP 5064 or, if it is taken, another)",
     )
     for name, suffix in PUT_NAMES.items():
         add(f"--{name.replace('_', '-')}-pv", metavar="PV", help=f"--put-pvs: PREFIX:{suffix}")
 
 
+OLD_PUT_NAMES = ("output", "center", "fwhm", "ymin", "ymax", "axis")
+"""Of `PUT_NAMES`, those that the old service had."""
 PUT_NAMES = {
     "output": "SPECTRUM_Y",
     "center": "SPECTRUM_CENTER",
@@ -88,8 +86,36 @@ PUT_NAMES = {
     "ymin": "SPC_ROI_YMIN",
     "ymax": "SPC_ROI_YMAX",
     "axis": "SPECTRUM_X",
+    "com": "SPECTRUM_COM",
+    "std": "SPECTRUM_STD",
+    "center_error": "SPECTRUM_CENTER_ERR",
+    "fwhm_error": "SPECTRUM_FWHM_ERR",
+    "quantile_width": "SPECTRUM_QWIDTH",
+    "relative_width": "SPECTRUM_RES",
+    "offset": "SPECTRUM_OFFSET",
+    "amplitude": "SPECTRUM_AMPLITUDE",
+    "intensity": "SPECTRUM_INTENSITY",
+    "chi2": "SPECTRUM_CHI2",
+    "quality": "SPECTRUM_QUALITY",
+    "fit_status": "FIT_STATUS",
+    "fit_unit": "FIT_UNIT",
+    "pulse_id": "PULSE_ID",
+    "average_y": "AVG_SPECTRUM_Y",
+    "average_center": "AVG_CENTER",
+    "average_fwhm": "AVG_FWHM",
+    "average_pulses": "AVG_PULSES",
+    "state": "STATE",
+    "message": "MESSAGE",
+    "pulses": "N_PULSES",
+    "processed": "N_PROCESSED",
+    "sent": "N_SENT",
+    "unsent": "N_UNSENT",
+    "lost": "N_LOST",
+    "failures": "N_FAILURES",
+    "rate": "RATE",
 }
-"""PVs of an existing IOC: the argument without ``--`` and ``-pv``, and the default's suffix."""
+"""PVs of an existing IOC: the argument without ``--`` and ``-pv``, and the default's suffix, which
+is that of the hosted PV."""
 
 
 def run_service(args: argparse.Namespace) -> None:
@@ -116,10 +142,6 @@ def _serve_with_tree(args: argparse.Namespace) -> None:
     from iocs.common import serve
     from iocs.psss import build
 
-    if args.port is None:
-        args.port = CA_PORT if port_is_free(CA_PORT, args.host) else 0
-        if not args.port:
-            logger.warning("port %d is taken; the PVs are on a free one", CA_PORT)
     args.prefix = args.prefix.rstrip(":") + ":"
     group, facts = build(args)
     asyncio.run(serve(group, args, facts))
@@ -137,7 +159,7 @@ def _serve_without_tree(args: argparse.Namespace) -> None:
         _check_caproto()
         from iocs.psss_puts import Puts
 
-        puts = Puts(service.processor, put_names(args))
+        puts = Puts(service.processor, put_names(args), service.averages.get)
         service.tellers["pvs"] = puts.tell
     service.begin(args.auto_start)
     announce_ready(prefix=service.prefix, **service.facts)
@@ -156,11 +178,13 @@ def _check_caproto() -> None:
 
 
 def put_names(args: argparse.Namespace) -> dict[str, str]:
-    """Return the PVs of the existing IOC, by what they are."""
+    """Return the PVs of the existing IOC, by what they are; one named "" is left alone."""
     prefix = args.prefix.rstrip(":")
+    given = {name: getattr(args, f"{name}_pv") for name in PUT_NAMES}
     return {
-        name: getattr(args, f"{name}_pv") or f"{prefix}:{suffix}"
+        name: given[name] or f"{prefix}:{suffix}"
         for name, suffix in PUT_NAMES.items()
+        if given[name] != "" or name in OLD_PUT_NAMES
     }
 
 

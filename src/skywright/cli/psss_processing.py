@@ -19,7 +19,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     given
         ``INPUT`` and the old flags.
     """
-    from skywright.cli.psss import serve_arguments
+    from skywright.cli.psss import OLD_PUT_NAMES, PUT_NAMES, serve_arguments
 
     old = old_parser().parse_args(given)
     _log(old.log_level)
@@ -35,9 +35,10 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     if old.no_pvs:
         new += ["--no-ca"]
     else:
-        new += ["--put-pvs", "--output-pv", old.output_pv]
-        for name in ("center", "fwhm", "ymin", "ymax", "axis"):
-            new += [f"--{name}-pv", getattr(old, f"{name}_pv")]
+        new.append("--put-pvs")
+        for name in PUT_NAMES:  # what the IOC may have of the others is not the old service's
+            pv = getattr(old, f"{name}_pv") if name in OLD_PUT_NAMES else ""
+            new += [f"--{name.replace('_', '-')}-pv", pv]
     return serve_arguments(new)
 
 

@@ -177,6 +177,11 @@ class History:
         return Background(info, pixels)
 
 
+def record_limit_s(pulses: int) -> float:
+    """Return the time that a recording of so many pulses may take, s: at 10 Hz, and a minute."""
+    return 60.0 + pulses / 10.0
+
+
 def record(processor: Processor, pulses: int, name: str, limit_s: float) -> Background:
     """Take the mean of the next pictures as they come, whatever they are processed with.
 

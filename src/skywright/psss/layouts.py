@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skywright.psss.processing import AxisUnit, FitStatus
-from skywright.psss.results import Result, background_applied
+from skywright.psss.results import Result, background_applied, picture_of
 from skywright.psss.settings import BackgroundMode, Fit, Smoothing, Weighting
 from skywright.records import Column, ColumnWriter
 
 EPICS_EPOCH_S = 631_152_000
 """1990-01-01 in Unix seconds."""
+EPICS_SECONDS_MAX = 2**32 - 1
+"""In 2126; a clock that says more is wrong."""
 
 DATA, FIT, MADE = "/entry/data", "/entry/fit", "/entry/made_with"
 PULSE_ID, SPECTRUM = f"{DATA}/pulse_id", f"{DATA}/spectrum"
@@ -107,6 +109,7 @@ class SpectraLayout:
     """Every pulse's spectrum and fit, a row each."""
 
     name = "spectra"
+    at_once = 64
 
     def take(self, result: Result) -> SpectrumRow:
         """Return the row of a result."""
@@ -258,11 +261,12 @@ class PictureLayout:
     """Pictures as they came, in areaDetector's layout."""
 
     name = "pictures"
+    at_once = 1
 
     def take(self, result: Result) -> Picture | None:
         """Return the picture of a result, if it has one."""
-        image = result.pulse.image
-        if image is None or image.ndim != 2:
+        image = picture_of(result)
+        if image is None:
             return None
         return Picture(result.pulse.pulse_id, result.time_ns, image)
 
@@ -332,7 +336,7 @@ class PictureFile:
         rows: dict[str, ArrayLike] = {
             IMAGE: image,
             TIME_STAMP: item.time_ns / 1e9,
-            EPICS_SECONDS: max(0, seconds - EPICS_EPOCH_S),
+            EPICS_SECONDS: min(max(0, seconds - EPICS_EPOCH_S), EPICS_SECONDS_MAX),
             EPICS_NANOSECONDS: nanoseconds,
             PICTURE_WIDTH: width,
             PICTURE_HEIGHT: height,

@@ -22,6 +22,7 @@ from skywright.psss.results import (
     ProcessorState,
     Result,
     Sink,
+    picture_of,
     remark,
 )
 from skywright.psss.run import SILENCE_S, Run
@@ -30,6 +31,8 @@ from skywright.psss.served import Statistics
 logger = logging.getLogger(__name__)
 
 START_LIMIT_S = STOP_LIMIT_S = 1.0
+BARE_MAX = 100
+"""Pulses without a picture that are no news: a camera may give one in so many of the machine's."""
 
 
 class Processor:
@@ -56,13 +59,18 @@ class Processor:
     ) -> None:
         self.source = source
         self.counters = Counters()
+        """Pulses lost here, by cause."""
+        self.failures = Counters()
+        """What failed and did not cost a pulse, or nobody knows how many, by cause."""
         self.statistics = Statistics()
         self.sinks: list[Sink] = []
         """Get every result; complete before the first `start`."""
         self.recorders: list[AcquisitionSink] = []
         """Get the results of acquisitions; complete before the first `start`."""
         self.losses: list[Callable[[], Mapping[str, int]]] = []
-        """Tell what was lost behind the owner, by cause, since the start of the process."""
+        """Tell which pulses were lost behind it, by cause, since the start of the process."""
+        self.tell_failures: list[Callable[[], Mapping[str, int]]] = []
+        """Tell what else failed behind it, by cause, since the start of the process."""
         self.on_stop: Callable[[], None] = lambda: None
         """Called when a time of processing is over, in order or not."""
         self.tell_unsent: Callable[[], Mapping[str, int]] = dict
@@ -78,8 +86,13 @@ class Processor:
         self._started_by_acquisition = False
         self._run: Run | None = None
         self._newest: Result | None = None
+        self._shape, self._dtype = (0, 0), ""
+        self._bare = 0
+        """Pulses without a picture since the last one that had one."""
         self._pulses = 0
         self._lost_before: Counter[str] = Counter()
+        """At the source, in runs that are over; it counts from its start."""
+        self._counts_source = False
         self._failing: dict[int, str] = {}
         """Faces whose last result failed, by `id`."""
         self._message, self._alarm = "stopped", False
@@ -109,15 +122,16 @@ class Processor:
 
     def lost(self) -> dict[str, int]:
         """Return pulses lost, by cause, since the start of the process."""
-        lost = Counter(self.counters.as_dict())
-        lost.update(self._lost_before)
-        for more in (self.source.lost, *(tell() for tell in self.losses)):
-            lost.update({cause: count for cause, count in more.items() if count})
-        return dict(lost)
+        with self._lock:
+            at_source = Counter(self._lost_before)
+            if self._counts_source:
+                at_source.update(self.source.lost)
+        return _sum(self.counters.as_dict(), at_source, *(tell() for tell in self.losses))
 
     def state(self) -> ProcessorState:
         """Return what is known now."""
         lost = self.lost()
+        failures = _sum(self.failures.as_dict(), *(tell() for tell in self.tell_failures))
         with self._lock:
             note = next(iter(self._notes.values()), "")
             acquisition = self._acquisition
@@ -126,11 +140,14 @@ class Processor:
                 processing=self.processing,
                 acquiring=acquisition is not None,
                 newest=self._newest,
+                shape=self._shape,
+                dtype=self._dtype,
                 pulses=self._pulses,
                 taken=0 if acquisition is None else acquisition.taken,
                 settings=settings,
                 settings_number=number,
                 lost=lost,
+                failures=failures,
                 unsent=dict(self.tell_unsent()),
                 message=note or self._message,
                 alarm=bool(note) or self._alarm,
@@ -303,7 +320,6 @@ class Processor:
 
     def _begin(self) -> None:
         run = self._run = Run(self, self._threads)
-        self._lost_before.update(self.source.lost)  # which its start sets to 0
         self.statistics.begin()
         self._say("waiting for pulses")  # before the run has more to say
         run.thread.start()
@@ -319,8 +335,11 @@ class Processor:
         """Hand a result on; called in order by the run's thread."""
         for sink in self.sinks:
             self._offer(sink, result)
+        image = picture_of(result)
         with self._lock:
             self._newest = result
+            if image is not None:
+                self._shape, self._dtype = image.shape, image.dtype.name
             self._pulses += 1
             acquisition, feeds = self._acquisition, self._feeds
         self.statistics.processed(result.duration_ms, result.taken_s)
@@ -328,8 +347,14 @@ class Processor:
             feed.offer(result)
         if acquisition is not None:
             self._record(acquisition, result)
+        self._bare = 0 if image is not None else self._bare + 1
         failure = next(iter(self._failing.values()), "")
-        self._say(*((failure, True) if failure else remark(result)))
+        if failure:
+            self._say(failure, alarm=True)
+        elif image is not None:
+            self._say(*remark(result, image))
+        elif self._bare > BARE_MAX:
+            self._say("pulses come without a picture", alarm=True)
 
     def _record(self, acquisition: Acquisition, result: Result) -> None:
         with self._lock:
@@ -347,7 +372,7 @@ class Processor:
         try:
             sink.offer(result)
         except Exception as error:  # a face that fails must not end the pulses
-            self.counters.add(f"{name} failed")
+            self.failures.add(f"{name} failed")
             if id(sink) not in self._failing:
                 logger.exception("psss: %s failed", name)
             self._failing[id(sink)] = f"{name}: {error}"
@@ -383,18 +408,35 @@ class Processor:
 
     def source_failed(self, error: Exception) -> None:
         """Count and say that the source raised."""
-        self.counters.add("source failed")
+        self.failures.add("source failed")
         self._say(f"source: {error}", alarm=True)
 
     def silent(self) -> None:
         """Say that no pulse has come for a while."""
         self._say(f"no pulse for more than {SILENCE_S:g} s", alarm=True)
 
+    def begun(self) -> None:
+        """Note that the source has started, and what it counts is of this run."""
+        with self._lock:
+            self._counts_source = True
+
     def ended(self, error: Exception | None) -> None:
         """Note that a run is over, on its own thread."""
+        with self._lock:
+            if self._counts_source:
+                self._lost_before.update(self.source.lost)
+            self._counts_source = False
         self.on_stop()
         if error is not None:
             self._say(f"stopped: {error}", alarm=True)
         elif not self._alarm:
             self._say("stopped")
         self.changed()
+
+
+def _sum(*counts: Mapping[str, int]) -> dict[str, int]:
+    """Return counts by cause, those that are not 0."""
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return {cause: count for cause, count in total.items() if count}

@@ -3,7 +3,10 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skywright.psss.processing import Settings, Spectrum
 from skywright.psss.pulse import Pulse
@@ -75,6 +78,9 @@ class ProcessorState:
         Whether it was started; it may wait for pulses all the same.
     newest
         The last result; None before the first.
+    shape, dtype
+        Of the last picture, which may have come before `newest`: rows and columns, and numpy's
+        name of its type; (0, 0) and empty before the first.
     pulses
         Pulses taken since the start of the process.
     taken
@@ -85,6 +91,9 @@ class ProcessorState:
         What the next pulse will be processed with.
     lost
         Pulses lost by cause since the start of the process, at the source or behind it.
+    failures
+        What else failed, by cause, since the start of the process: nobody knows of pulses that
+        it cost.
     unsent
         Results that the output could not send, by cause, since the start of the process.
     message, alarm
@@ -94,11 +103,14 @@ class ProcessorState:
     processing: bool
     acquiring: bool
     newest: Result | None
+    shape: tuple[int, int]
+    dtype: str
     pulses: int
     taken: int
     settings: Settings
     settings_number: int
     lost: dict[str, int]
+    failures: dict[str, int]
     unsent: dict[str, int]
     message: str
     alarm: bool
@@ -115,14 +127,18 @@ def background_applied(result: Result) -> bool:
     )
 
 
-def remark(result: Result) -> tuple[str, bool]:
+def picture_of(result: Result) -> NDArray[Any] | None:
+    """Return the (rows, columns) picture of a result, None when it has none."""
+    image = result.pulse.image
+    return image if isinstance(image, np.ndarray) and image.ndim == 2 else None
+
+
+def remark(result: Result, image: NDArray[Any]) -> tuple[str, bool]:
     """Return what a person should know of a result, and whether somebody should act.
 
-    It says what of the result is not as the settings want it.
+    It says what of the result, which has a picture, is not as the settings want it.
     """
-    image, settings = result.pulse.image, result.settings
-    if image is None or image.ndim != 2:
-        return "pulses come without a picture", True
+    settings = result.settings
     rows, width = image.shape
     background = settings.background
     unwanted = background is None or settings.background_mode == "none"

@@ -46,6 +46,9 @@ class Owner(Protocol):
     def silent(self) -> None:
         """Say that no pulse has come for a while."""
 
+    def begun(self) -> None:
+        """Note that the source has started."""
+
     def ended(self, error: Exception | None) -> None:
         """Note that a run is over, on its own thread."""
 
@@ -101,6 +104,7 @@ class Run:
         except Exception as error:
             self.error = failure = HardwareError(f"source: {type(error).__name__}: {error}")
         else:
+            self.owner.begun()
             self.going.set()
             try:
                 if self._threads == 1:

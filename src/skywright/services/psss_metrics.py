@@ -43,6 +43,7 @@ class _Pulses(Collector):
         for name, text, counts in (
             ("lost", "pulses lost, by cause", state.lost),
             ("unsent", "results that could not be sent, by cause", state.unsent),
+            ("failures", "what else failed, by cause", state.failures),
         ):
             family = CounterMetricFamily(PREFIX + name, text, labels=["cause"])
             for cause, count in sorted(counts.items()):

@@ -244,6 +244,7 @@ class _Handlers:
             "sent": sent,
             "lost": state.lost,
             "unsent": state.unsent,
+            "failures": state.failures,
             "settings_number": state.settings_number,
             **self.api.facts,
             **{name: tell() for name, tell in self.api.tellers.items()},

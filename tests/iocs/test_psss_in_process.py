@@ -1,0 +1,129 @@
+"""The PVs of the spectrometer in this process: what is odd in posting and puts ends nothing."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from caproto import AlarmSeverity
+from support.psss_scripted import PICTURE, ScriptedSource, picture, running_service, until
+
+from iocs.common import _own_alarm
+from iocs.owner import OwnerGroup
+from iocs.psss import PsssIOC
+from iocs.psss_post import post_counts, post_plugin, post_result
+from iocs.psss_pvs import COLUMNS_MAX
+from skywright.errors import HardwareError
+from skywright.psss.background import PULSES_MAX, record_limit_s
+from skywright.services.psss_service import Service
+
+
+@pytest.fixture
+def source() -> ScriptedSource:
+    return ScriptedSource()
+
+
+@pytest.fixture
+def service(source: ScriptedSource, tmp_path: Path) -> Iterator[Service]:
+    with running_service(source, directory=tmp_path) as service:
+        yield service
+
+
+@pytest.fixture
+def ioc(service: Service) -> Iterator[PsssIOC]:
+    ioc = PsssIOC("TEST:", service)
+    for channel in ioc.pvdb.values():
+        _own_alarm(channel)  # as when it is served
+    yield ioc
+    ioc.recorder.close()
+    ioc.pictures.close()
+
+
+def taken(service: Service, source: ScriptedSource, pulse_id: int, image: Any) -> Any:
+    """Process a picture; return the result."""
+    service.processor.start()
+    source.put(pulse_id, image=image)
+
+    def newest() -> Any:
+        result = service.processor.newest
+        return result if result is not None and result.pulse.pulse_id == pulse_id else None
+
+    return until(newest)
+
+
+def test_posting_goes_on_after_an_error() -> None:
+    class Group(OwnerGroup):
+        def __init__(self) -> None:
+            super().__init__("X:")
+            self.turns, self.said = 0, list[str]()
+
+        async def complain(self, message: str) -> None:
+            self.said.append(message)
+
+        async def _post(self) -> None:
+            self.turns += 1
+            if self.turns < 4:
+                raise ValueError("cannot be told")
+            raise asyncio.CancelledError
+
+    group = Group()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(group._post_forever(0.0, 0.0))
+    assert group.turns == 4
+    assert group.said == ["PVs cannot be posted: ValueError: cannot be told"]
+
+
+def test_a_spectrum_wider_than_its_pv_is_said(
+    ioc: PsssIOC, service: Service, source: ScriptedSource
+) -> None:
+    pvs = ioc.spectra
+    wide = taken(service, source, 1, picture(rows=2, columns=COLUMNS_MAX + 1))
+    asyncio.run(post_result(pvs, wide))
+    assert pvs.spectrum_y.alarm.severity is AlarmSeverity.INVALID_ALARM
+    assert pvs.pulse_id.value == 1  # all else is posted
+    assert "16385 columns are more than" in service.processor.state().message
+    asyncio.run(post_result(pvs, taken(service, source, 2, PICTURE)))
+    assert pvs.spectrum_y.alarm.severity is AlarmSeverity.NO_ALARM
+    np.testing.assert_array_equal(pvs.spectrum_y.value, PICTURE.sum(axis=0))
+    assert service.processor.notes == {}
+
+
+def test_the_size_is_that_of_the_last_picture(
+    ioc: PsssIOC, service: Service, source: ScriptedSource
+) -> None:
+    taken(service, source, 1, PICTURE)
+    taken(service, source, 2, None)
+    state = service.processor.state()
+    asyncio.run(post_counts(ioc, state))
+    asyncio.run(post_plugin(ioc.pictures_part, ioc.pictures, state))
+    cam, hdf = ioc.cam, ioc.pictures_part.plugin
+    assert (cam.array_size_y.value, cam.array_size_x.value) == PICTURE.shape
+    assert cam.array_size.value == PICTURE.nbytes
+    assert (hdf.array_size_1.value, hdf.array_size_0.value) == PICTURE.shape
+
+
+def test_one_background_is_recorded_at_a_time(
+    ioc: PsssIOC, service: Service, source: ScriptedSource
+) -> None:
+    async def clicks() -> None:
+        first = asyncio.create_task(ioc.record_background(3))
+        await asyncio.to_thread(until, lambda: service.processor._feeds)
+        with pytest.raises(HardwareError, match="being recorded"):
+            await ioc.record_background(3)
+        source.put(1, 2, 3)
+        await first
+        again = asyncio.create_task(ioc.record_background(3))
+        await asyncio.to_thread(until, lambda: service.processor._feeds)
+        await ioc.in_thread(service.processor.stop)
+        with pytest.raises(HardwareError, match="before it was stopped"):
+            await again
+
+    service.processor.start()
+    asyncio.run(clicks())
+    assert service.processor.settings.background_name.startswith("recorded 20")
+
+
+def test_a_recording_may_take_as_long_as_its_pulses_do() -> None:
+    assert record_limit_s(PULSES_MAX) > 2 * PULSES_MAX / 100
