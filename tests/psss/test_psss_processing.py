@@ -66,6 +66,10 @@ def test_a_roi_upside_down_is_refused(roi):
         {"axis": ["a"]},
         {"signal_per_row": -1.0},
         {"signal_per_row": np.nan},
+        {"background_name": "a\0b"},
+        {"background_name": "\ud800"},
+        {"background_name": "ж" * 257},
+        {"background_name": 3},
     ],
 )
 def test_wrong_settings_are_refused_by_name(wrong):

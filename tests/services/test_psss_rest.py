@@ -163,6 +163,8 @@ def test_wrong_paths_and_methods_are_html(
         ("/background", '{"filename": "x"}', "data"),
         ("/background", '{"data": null}', "filename"),
         ("/background", '{"filename": 3, "data": null}', "filename"),
+        ("/background", r'{"filename": "a\u0000b", "data": [[1]]}', "x00"),
+        ("/background", '{"filename": "%s", "data": [[1]]}' % ("ж" * 257), "514 bytes"),
         ("/background", '{"filename": "x", "data": [[1, -1]]}', "-1"),
         ("/background", '{"filename": "x", "data": [[1, 70000]]}', "70000"),
         ("/background", '{"filename": "x", "data": [[1, 2], [3]]}', "length"),

@@ -106,7 +106,7 @@ class History:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 if not path.exists():
                     _write(path, background)
-        except OSError as error:
+        except Exception as error:  # it is in use already: no more must come of it
             raise HardwareError(f"{path}: the background cannot be kept ({error})") from error
         return BackgroundInfo(**{**vars(info), "file": file})
 

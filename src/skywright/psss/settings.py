@@ -1,6 +1,7 @@
 """What a picture of the spectrometer camera is processed with, checked when it is made."""
 
 import math
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ BackgroundMode = Literal["clipped", "signed", "none"]
 Smoothing = Literal["savgol", "none"]
 Fit = Literal["gaussian", "robust"]
 Weighting = Literal["auto", "uniform", "noise"]
+NAME_BYTES_MAX = 512
+"""Of a background's name in UTF-8: what files of spectra have room for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +30,7 @@ class Settings:
         (rows, columns) of numbers, taken off before the sum; None: nothing is. Kept as uint16,
         int64, float32 or float64, whichever holds its values exactly.
     background_name
-        Label of the background.
+        Label of the background, at most 512 bytes of UTF-8 without control characters.
     background_mode
         clipped: max(pixel - background, 0) for each pixel, as the old service has it (biased by
         0.4 times the noise per row); signed: pixel - background; none: it is not taken off.
@@ -68,6 +71,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {"roi": _roi(self.roi)}
+        _check_name(self.background_name)
         for name, literal in _CHOICES.items():
             if getattr(self, name) not in literal.__args__:
                 raise ConfigError(
@@ -94,6 +98,18 @@ def _roi(roi: Any) -> tuple[int, int]:
             f"roi: ({roi[0]}, {roi[1]}) is not 0 <= ymin < ymax in whole rows; (0, 0) is the whole"
         )
     return ymin, ymax
+
+
+def _check_name(name: Any) -> None:
+    """Check that a name can be kept in HDF5 and told by every face."""
+    if not isinstance(name, str):
+        raise ConfigError(f"background_name: {name!r} is not text")
+    size = len(name.encode(errors="replace"))
+    if size > NAME_BYTES_MAX:
+        raise ConfigError(f"background_name: has {size} bytes, at most {NAME_BYTES_MAX} are kept")
+    odd = next((c for c in name if unicodedata.category(c) in ("Cc", "Cs")), None)
+    if odd is not None:
+        raise ConfigError(f"background_name: {name!r} has the character {odd!r}, which is no text")
 
 
 def _background(background: ArrayLike) -> NDArray[Any]:
