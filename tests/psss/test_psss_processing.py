@@ -146,6 +146,20 @@ def test_the_spectrum_is_the_clipped_sum():
     assert (found.roi, found.background_name) == ((10, 30), "d")
 
 
+def test_a_measured_background_is_the_same_whatever_the_order_of_changes():
+    measured = np.full((40, 640), 100.4, np.float32)
+    clipped = Settings(background=measured)
+    assert clipped.background_used.dtype == np.uint16
+    signed = dataclasses.replace(clipped, background_mode="signed")
+    assert (signed.background_used == measured).all()
+    assert (dataclasses.replace(signed, background_mode="clipped").background_used == 100).all()
+    assert dataclasses.replace(signed, background_mode="none").background_used is None
+    digests = {each.background_digest for each in (clipped, signed)}
+    assert len(digests) == 1
+    assert Settings(background=measured + 1).background_digest not in digests
+    assert Settings().background_digest == ""
+
+
 def test_the_mode_none_leaves_the_background():
     image = expose()
     settings = Settings(background=dark(), background_name="d", background_mode="none")

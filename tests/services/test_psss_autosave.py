@@ -32,6 +32,23 @@ def test_settings_are_restored(tmp_path: Path) -> None:
         assert service.processor.settings.roi == (0, 0)  # not wanted
 
 
+def test_the_background_that_was_in_use_is_restored_and_no_other_of_its_name(
+    tmp_path: Path,
+) -> None:
+    measured = np.full(PICTURE.shape, 100.4, np.float32)
+    with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
+        for pixels in (measured, PICTURE):
+            service.history.keep(uploaded("dark", pixels))
+        service.processor.change(background=measured, background_name="dark")
+    with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
+        settings = service.processor.settings
+        np.testing.assert_array_equal(settings.background, measured)
+        assert (settings.background_used == 100).all()
+        service.processor.change(background=measured + 1, background_name="dark")  # not kept
+    with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
+        assert service.processor.settings.background is None
+
+
 @pytest.mark.parametrize("text", ["no json", "[1]", '{"roi": [9, 3], "fit": "robust"}'])
 def test_what_cannot_be_restored_is_left_out(tmp_path: Path, text: str) -> None:
     (tmp_path / "settings.json").write_text(text)

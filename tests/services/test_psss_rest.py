@@ -241,6 +241,33 @@ def test_backgrounds_are_kept_and_chosen_by_name(http: httpx.Client, service: Se
     assert (background == 1).all()
 
 
+def test_a_background_used_again_is_the_newest_of_its_name(
+    http: httpx.Client, service: Service
+) -> None:
+    for level in (3, 4, 3):
+        pixels = np.full((ROWS, COLUMNS), level).tolist()
+        http.post("/background", json={"filename": "again", "data": pixels})
+    http.post("/parameters", json={"background": ""})
+    http.post("/parameters", json={"background": "again"})
+    background = service.processor.settings.background
+    assert background is not None
+    assert (background == 3).all()
+
+
+def test_a_background_without_a_name_gets_one_and_can_be_cleared(
+    http: httpx.Client, service: Service
+) -> None:
+    http.post("/background", json={"filename": "", "data": PICTURE.tolist()})
+    name = http.get("/parameters").json()["parameters"]["background"]
+    assert name.startswith("uploaded 20")
+    assert service.history.load(name).info.name == name
+    http.post("/parameters", json={"background": ""})
+    assert service.processor.settings.background is None
+    service.processor.change(background=PICTURE)  # by somebody in this process
+    http.post("/parameters", json={"background": ""})
+    assert service.processor.settings.background is None
+
+
 def test_a_background_is_recorded_from_the_pulses(
     http: httpx.Client, service: Service, source: ScriptedSource
 ) -> None:
@@ -262,13 +289,12 @@ def test_a_background_is_recorded_from_the_pulses(
     info = answers[0]["background"]
     assert (info["name"], info["pulses"]) == ("live", 3)
     assert (info["first_pulse_id"], info["last_pulse_id"]) == (21, 23)
-    background = service.processor.settings.background
+    background = service.processor.settings.background_used
     assert background is not None
     assert background.dtype == np.uint16  # clipped, as the old service: whole numbers
     assert (background == 2).all()
-    http.post("/parameters", json={"background": ""})
-    http.post("/parameters", json={"background_mode": "signed", "background": "live"})
-    background = service.processor.settings.background
+    http.post("/parameters", json={"background_mode": "signed"})  # has all that was measured
+    background = service.processor.settings.background_used
     assert background is not None
     np.testing.assert_allclose(background, 7 / 3, rtol=1e-6)
     http.post("/parameters", json={"background_mode": "clipped", "background": ""})

@@ -182,7 +182,7 @@ def process(
         return Spectrum(np.empty(0, np.uint32), FitStatus.NO_IMAGE)
     rows = image.shape[0]
     ymin, ymax = settings.roi if 0 < settings.roi[1] <= rows else (0, rows)
-    background = settings.background if settings.background_mode != "none" else None
+    background = settings.background_used
     known_background = background is None or background.shape == image.shape
     if background is not None:
         background = background[ymin:ymax] if known_background else None

@@ -1,8 +1,10 @@
 """What a picture of the spectrometer camera is processed with, checked when it is made."""
 
+import hashlib
 import math
 import unicodedata
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -27,13 +29,15 @@ class Settings:
     roi
         Rows [ymin, ymax) of the picture that are summed; (0, 0) is the whole.
     background
-        (rows, columns) of numbers, taken off before the sum; None: nothing is. Kept as uint16,
-        int64, float32 or float64, whichever holds its values exactly.
+        (rows, columns) of numbers as measured; None: nothing is taken off. Kept as uint16, int64,
+        float32 or float64, whichever holds its values exactly. What is taken off is
+        `background_used`.
     background_name
         Label of the background, at most 512 bytes of UTF-8 without control characters.
     background_mode
         clipped: max(pixel - background, 0) for each pixel, as the old service has it (biased by
-        0.4 times the noise per row); signed: pixel - background; none: it is not taken off.
+        0.4 times the noise per row), a background with fractions rounded to uint16 as there;
+        signed: pixel - background; none: it is not taken off.
     smoothing
         savgol: Savitzky-Golay, 51 columns, order 3, polynomial at the ends, before the fit; none.
     fit
@@ -68,6 +72,8 @@ class Settings:
     axis: NDArray[np.float64] | None = field(default=None, repr=False)
     signal_per_row: float = 1.5
     saturation: float | None = None
+    background_used: NDArray[Any] | None = field(init=False, repr=False)
+    """What is taken off before the sum: derived, so that the order of changes plays no part."""
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {"roi": _roi(self.roi)}
@@ -78,13 +84,20 @@ class Settings:
                     f"{name}: {getattr(self, name)!r} is none of {', '.join(literal.__args__)}"
                 )
         if self.background is not None:
-            checked["background"] = _background(self.background)
+            checked["background"] = as_background(self.background)
         if self.axis is not None:
             checked["axis"] = _axis(self.axis)
         if not 0 <= self.signal_per_row < math.inf:
             raise ConfigError(f"signal_per_row: {self.signal_per_row} is no number from 0 on")
+        background = checked.get("background")
+        checked["background_used"] = _used(background, self.background_mode)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    @cached_property
+    def background_digest(self) -> str:
+        """`digest_of` the background; empty without one."""
+        return "" if self.background is None else digest_of(self.background_name, self.background)
 
 
 def _roi(roi: Any) -> tuple[int, int]:
@@ -112,7 +125,24 @@ def _check_name(name: Any) -> None:
         raise ConfigError(f"background_name: {name!r} has the character {odd!r}, which is no text")
 
 
-def _background(background: ArrayLike) -> NDArray[Any]:
+def as_background(background: ArrayLike) -> NDArray[Any]:
+    """Return pixels as settings keep them, read-only.
+
+    Parameters
+    ----------
+    background
+        (rows, columns) of finite numbers.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint16, int64, float32 or float64, whichever holds the values exactly.
+
+    Raises
+    ------
+    ConfigError
+        If it is something else.
+    """
     try:
         given = np.asarray(background)
     except ValueError as error:
@@ -129,6 +159,28 @@ def _background(background: ArrayLike) -> NDArray[Any]:
         kept = kept.copy()
     kept.flags.writeable = False
     return kept
+
+
+def digest_of(name: str, pixels: NDArray[Any]) -> str:
+    """Return the SHA-256, hexadecimal, of a background's name, shape, dtype and pixels."""
+    digest = hashlib.sha256(repr((name, pixels.shape, pixels.dtype.str)).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def _used(background: NDArray[Any] | None, mode: BackgroundMode) -> NDArray[Any] | None:
+    """Return the pixels to take off, read-only.
+
+    Clipped per pixel, whole numbers are what the old service has, and faster; signed, the mean's
+    fractions count.
+    """
+    if background is None or mode == "none":
+        return None
+    if mode == "signed" or background.dtype.kind != "f":
+        return background
+    used = np.clip(np.rint(background), 0, np.iinfo(np.uint16).max).astype(np.uint16)
+    used.flags.writeable = False
+    return used
 
 
 def _dtype_for(values: NDArray[Any]) -> type[np.generic]:
