@@ -208,7 +208,7 @@ class Processor:
             self.changed()
 
     def change(self, **changes: Any) -> Settings:
-        """Change settings, all or none, from the next pulse on.
+        """Change settings, all or none, from the next pulse on; equal values are no change.
 
         Parameters
         ----------
@@ -221,9 +221,11 @@ class Processor:
             If a value is not allowed; the last settings stay.
         """
         with self._lock:
-            number, settings = self._applied
-            if changes:
-                settings = replace(settings, **changes)
+            number, before = self._applied
+            settings = replace(before, **changes)
+            if settings.is_same(before):
+                settings = before
+            else:
                 self._applied = number + 1, settings
         for name in changes:
             self.note(name)  # what was said of a refused value is over

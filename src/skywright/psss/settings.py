@@ -3,7 +3,7 @@
 import hashlib
 import math
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -94,6 +94,12 @@ class Settings:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    def is_same(self, other: "Settings") -> bool:
+        """Say whether every setting has an equal value."""
+        return all(
+            _equal(getattr(self, each.name), getattr(other, each.name)) for each in fields(self)
+        )
+
     @cached_property
     def background_digest(self) -> str:
         """`digest_of` the background; empty without one."""
@@ -111,6 +117,14 @@ def _roi(roi: Any) -> tuple[int, int]:
             f"roi: ({roi[0]}, {roi[1]}) is not 0 <= ymin < ymax in whole rows; (0, 0) is the whole"
         )
     return ymin, ymax
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one is other or (one.dtype == other.dtype and np.array_equal(one, other))
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return False
+    return bool(one == other)
 
 
 def _check_name(name: Any) -> None:
