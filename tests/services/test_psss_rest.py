@@ -363,6 +363,29 @@ def test_an_upload_that_breaks_off_changes_nothing(http: httpx.Client, address: 
     assert http.get("/parameters").json()["parameters"] == {"background": ""}
 
 
+def test_uploads_that_hang_give_their_places_to_others(
+    http: httpx.Client, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    monkeypatch.setattr(psss_rest, "SILENCE_LIMIT_S", 0.2)
+    host, _, port = address.removeprefix("http://").partition(":")
+    hung = [socket.create_connection((host, int(port))) for _ in range(psss_rest.UPLOADS_MAX)]
+    try:
+        for connection in hung:
+            connection.sendall(
+                b"POST /background HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n[[1,2"
+            )
+        answer = http.post("/background", json={"filename": "next", "data": [[1]]}).json()
+        assert answer["state"] == "ok"
+        for connection in hung:
+            connection.settimeout(20)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 408")
+    finally:
+        for connection in hung:
+            connection.close()
+
+
 def test_health_metrics_and_description(
     http: httpx.Client, source: ScriptedSource, service: Service
 ) -> None:
