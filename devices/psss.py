@@ -66,6 +66,7 @@ class Psss(RecordingDevice):
     fit = Cpt(EpicsSignalWithRBV, "FIT", **CHOICE)
     weighting = Cpt(EpicsSignalWithRBV, "WEIGHTING", **CHOICE)
     signal_per_row = Cpt(EpicsSignalWithRBV, "SIGNAL_PER_ROW", kind=Kind.config)
+    saturation = Cpt(EpicsSignalWithRBV, "SATURATION", kind=Kind.config)
     raw_every = Cpt(EpicsSignalWithRBV, "RAW_EVERY", kind=Kind.config)
     settings_number = Cpt(EpicsSignalRO, "SETTINGS_NUMBER", kind=Kind.omitted)
     spectrum_x = Cpt(EpicsSignal, "SPECTRUM_X", kind=Kind.omitted, put_complete=True)

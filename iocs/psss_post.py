@@ -1,5 +1,6 @@
 """From what the owner of the pulses knows to the PVs that say it."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Paramet
     if pvs.settings_number.value == state.settings_number and pvs.settings_number.value:
         return
     settings: Settings = state.settings
+    await _post_axis(pvs, state)
     for edge, value in zip((pvs.roi_ymin, pvs.roi_ymax), settings.roi, strict=True):
         if edge.readback.value != value:  # set by another client: the setpoint follows
             await post(edge.readback, value)
@@ -74,10 +76,28 @@ async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Paramet
     for channel in (pvs.signal_per_row.readback, pvs.signal_per_row.setpoint):
         if channel.value != settings.signal_per_row:
             await channel.write(settings.signal_per_row, verify_value=False)
+    for channel in (pvs.saturation.readback, pvs.saturation.setpoint):
+        if channel.value != (settings.saturation or 0.0):
+            await channel.write(settings.saturation or 0.0, verify_value=False)
     for channel in (pvs.background.readback, pvs.background.setpoint):
         if channel.value != settings.background_name:
             await channel.write(settings.background_name, verify_value=False)
     await post(pvs.settings_number, state.settings_number)
+
+
+async def _post_axis(pvs: Spectra, state: ProcessorState) -> None:
+    """Post the axis, set by whom so ever, before a pulse uses it; not one that pictures do not fit.
+
+    Results post what they used, which is the columns' numbers where there is no axis.
+    """
+    shown, axis = pvs.spectrum_x.value, state.settings.axis
+    width = 0 if state.newest is None else len(state.newest.spectrum.spectrum)
+    if axis is not None and width not in (0, len(axis)):
+        return
+    wanted = np.arange(float(len(shown))) if axis is None else axis
+    if not np.array_equal(shown, wanted):
+        alarm = AlarmSeverity.MINOR_ALARM if axis is None else AlarmSeverity.NO_ALARM
+        await _write(pvs.spectrum_x, wanted, time.time(), alarm)
 
 
 async def post_counts(ioc: Any, state: ProcessorState) -> None:

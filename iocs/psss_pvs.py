@@ -142,6 +142,7 @@ class Spectra(PVGroup):
     fit = _choice(Fit, "fit", "FIT")
     weighting = _choice(Weighting, "weighting", "WEIGHTING")
     signal_per_row = number(1.5, _setting("signal_per_row"), precision=3, name="SIGNAL_PER_ROW")
+    saturation = number(0.0, _setting("saturation"), precision=0, name="SATURATION")
     background = long_text(put=_put_background, name="BACKGROUND")
     background_applied = shown(YES_NO, name="BACKGROUND_APPLIED")
     background_record = pvproperty(value=0, put=_put_record, name="BACKGROUND_RECORD")

@@ -108,7 +108,13 @@ def test_keys(psss: Psss) -> None:
         *("psss_manufacturer", "psss_model"),
         *("psss_roi_ymin", "psss_roi_ymax", "psss_background", "psss_background_mode"),
         *("psss_smoothing", "psss_fit", "psss_weighting", "psss_signal_per_row"),
-        *("psss_raw_every", "psss_pulses_per_point", "psss_record_pictures", "psss_axis"),
+        *(
+            "psss_saturation",
+            "psss_raw_every",
+            "psss_pulses_per_point",
+            "psss_record_pictures",
+            "psss_axis",
+        ),
     ]
     assert psss.hints == {"fields": ["psss_mean_center", "psss_mean_fwhm", "psss_mean_intensity"]}
 

@@ -175,6 +175,19 @@ def test_axis_by_pv(pv: Callable[[str], epics.PV], client: Client) -> None:
     until(lambda: severity(axis) == 0)
 
 
+def test_what_is_set_while_stopped_is_shown(pv: Callable[[str], epics.PV], client: Client) -> None:
+    put(pv("PROCESSING"), 0)
+    client.set_parameters({"axis": (AXIS + 5.0).tolist(), "saturation": 4095})
+    until(lambda: np.allclose(pv("SPECTRUM_X").get(), AXIS + 5.0))
+    assert severity(pv("SPECTRUM_X")) == 0
+    until(lambda: pv("SATURATION_RBV").get() == pv("SATURATION").get() == 4095)
+    put(pv("SATURATION"), 0)
+    client.set_parameters({"axis": None})
+    until(lambda: np.array_equal(pv("SPECTRUM_X").get(), np.arange(SIZE[1])))
+    put(pv("SPECTRUM_X"), AXIS)
+    assert client.set_parameters({})["saturation"] is None
+
+
 def test_background_by_pv(pv: Callable[[str], epics.PV], client: Client) -> None:
     put(pv("PROCESSING"), 1)
     put(pv("SIM:Beam"), 0)
@@ -258,7 +271,7 @@ def test_stock_ophyd_classes(
 def test_bad_values_complete_with_an_alarm_and_a_reason(
     pv: Callable[[str], epics.PV], client: Client
 ) -> None:
-    for name, bad in (("RAW_EVERY", 0), ("SIGNAL_PER_ROW", -1.0), ("HDF1:FileWriteMode", 0)):
+    for name, bad in (("RAW_EVERY", 0), ("SATURATION", -1.0), ("HDF1:FileWriteMode", 0)):
         target = pv(name)
         put(target, bad)
         until(lambda: severity(target) == INVALID)  # noqa: B023

@@ -66,6 +66,10 @@ def test_a_roi_upside_down_is_refused(roi):
         {"axis": ["a"]},
         {"signal_per_row": -1.0},
         {"signal_per_row": np.nan},
+        {"saturation": -1},
+        {"saturation": np.inf},
+        {"saturation": "4095"},
+        {"saturation": True},
         {"background_name": "a\0b"},
         {"background_name": "\ud800"},
         {"background_name": "ж" * 257},
@@ -275,6 +279,7 @@ def test_saturation_is_told_and_a_hot_pixel_is_not_saturation():
     assert (found.status, found.saturated) == (FitStatus.SATURATED, 10)
     assert np.isfinite(found.center)
     assert process(expose(), Settings(axis=X, saturation=120)).status is FitStatus.SATURATED
+    assert process(expose(), Settings(axis=X, saturation=0)).status is FitStatus.OK
 
 
 def test_a_pixel_that_is_not_finite():

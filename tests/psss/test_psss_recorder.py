@@ -23,6 +23,7 @@ from skywright.psss.layouts import PictureLayout, SpectraLayout
 from skywright.psss.processing import FitStatus
 from skywright.psss.processor import Processor
 from skywright.psss.recorder import Recorder
+from skywright.psss.settings import digest_of
 from skywright.records import ColumnReader
 
 AXIS = np.linspace(8990.0, 9010.0, COLUMNS)
@@ -77,7 +78,7 @@ def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
         assert reader.read(layouts.PULSE_ID).tolist() == list(range(1, 21))
         expected = PICTURE.sum(axis=0, dtype=np.uint32)
         assert (reader.read(layouts.SPECTRUM) == expected).all()
-    processor.change(roi=(1, 9), background=PICTURE - 2, background_name="dark")
+    processor.change(roi=(1, 9), background=PICTURE - 2, background_name="dark", saturation=4095)
     acquire(processor, source, PICTURE, None, PICTURE[:, :100], picture(columns=200), first=30)
     spectra.stop()
     with ColumnReader(path, layouts.PULSE_ID) as reader:
@@ -106,6 +107,9 @@ def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
         assert reader.read(layouts.SETTINGS_NUMBER).tolist() == [1, 2]
         np.testing.assert_array_equal(reader.read(layouts.AXIS)[1], AXIS)
         assert reader.read("/entry/background_name").tolist() == [b"", b"dark"]
+        digest = digest_of("dark", PICTURE - 2)
+        assert reader.read("/entry/background_digest").tolist() == [b"", digest.encode()]
+        np.testing.assert_array_equal(reader.read("/entry/saturation"), [np.nan, 4095])
         assert reader.read("/entry/roi").tolist() == [[0, 0], [1, 9]]
 
 

@@ -25,6 +25,7 @@ from support.psss_scripted import (
 
 from skywright.psss import Client
 from skywright.psss.client import RefusedError
+from skywright.psss.processing import FitStatus
 from skywright.services import psss_rest
 from skywright.services.psss_service import Service
 
@@ -159,6 +160,7 @@ def test_wrong_paths_and_methods_are_html(
         ("/parameters", '{"signal_per_row": "much"}', "signal_per_row"),
         ("/parameters", '{"background": "never seen"}', "never seen"),
         ("/parameters", '{"background": 3}', "background"),
+        ("/parameters", '{"saturation": "much"}', "saturation"),
         ("/background", "no json", "JSON"),
         ("/background", '{"filename": "x"}', "data"),
         ("/background", '{"data": null}', "filename"),
@@ -208,6 +210,21 @@ def test_parameters_are_merged_and_given_back(http: httpx.Client) -> None:
     assert answer["parameters"] == {**expected, "other": 2}
     # What was got can be set again.
     assert http.post("/parameters", json=answer["parameters"]).json()["state"] == "ok"
+
+
+def test_saturation_is_a_setting(
+    http: httpx.Client, service: Service, source: ScriptedSource
+) -> None:
+    http.post("/start")
+    assert http.post("/parameters", json={"saturation": 400}).json()["state"] == "ok"
+    source.put(41)
+    newest = until(lambda: (r := service.processor.newest) and r.pulse.pulse_id == 41 and r)
+    assert newest.spectrum.status is FitStatus.SATURATED
+    answer = http.post("/parameters", json={"saturation": None}).json()
+    assert answer["parameters"]["saturation"] is None
+    source.put(42)
+    newest = until(lambda: (r := service.processor.newest) and r.pulse.pulse_id == 42 and r)
+    assert newest.spectrum.status is not FitStatus.SATURATED
 
 
 def test_parameters_can_be_set_while_there_is_a_background(client: Any) -> None:

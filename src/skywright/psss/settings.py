@@ -53,7 +53,8 @@ class Settings:
         A spectrum whose maximum is not this many counts for each row of the whole picture above
         its minimum has no signal (1.5 in the old service).
     saturation
-        Pixels of this value or more are saturated; None: the greatest of an integer dtype.
+        Pixels of this value or more are saturated, 4095 of a 12-bit camera; None, or 0: the
+        greatest of an integer dtype.
 
     Raises
     ------
@@ -89,8 +90,8 @@ class Settings:
             checked["axis"] = _axis(self.axis)
         if not 0 <= self.signal_per_row < math.inf:
             raise ConfigError(f"signal_per_row: {self.signal_per_row} is no number from 0 on")
-        background = checked.get("background")
-        checked["background_used"] = _used(background, self.background_mode)
+        checked["background_used"] = _used(checked.get("background"), self.background_mode)
+        checked["saturation"] = _saturation(self.saturation)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -207,6 +208,14 @@ def _dtype_for(values: NDArray[Any]) -> type[np.generic]:
     if low >= 0 and high <= np.iinfo(np.uint16).max:
         return np.uint16
     return np.int64 if low > -(2.0**62) and high < 2.0**62 else np.float64
+
+
+def _saturation(level: Any) -> float | None:
+    if level is None or (level == 0 and level is not False):
+        return None
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < math.inf:
+        raise ConfigError(f"saturation: {level!r} is no pixel value above 0; 0: of the dtype")
+    return level
 
 
 def _axis(axis: ArrayLike) -> NDArray[np.float64]:

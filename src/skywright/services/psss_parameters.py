@@ -11,7 +11,10 @@ from skywright.psss.background import Background, History
 from skywright.psss.processor import Processor
 
 BACKGROUND = "background"
-SETTINGS = ("roi", "background_mode", "smoothing", "fit", "weighting", "axis", "signal_per_row")
+SETTINGS = (
+    *("roi", "background_mode", "smoothing", "fit", "weighting", "axis", "signal_per_row"),
+    "saturation",
+)
 """Names that are settings of the processing; every other name is only kept and given back."""
 
 
