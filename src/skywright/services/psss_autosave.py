@@ -77,9 +77,12 @@ class Autosave:
             values[DIGEST] = settings.background_digest
             try:
                 self._write(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
-            except OSError as error:
-                logger.warning("psss: %s: settings are not saved (%s)", self._path, error)
-            self._saved = number
+            except OSError as error:  # tried again until it is done, and said once
+                text = f"{self._path}: settings are not saved ({error})"
+                self._processor.note("autosave", text)
+            else:
+                self._saved = number
+                self._processor.note("autosave")
 
     def _write(self, text: bytes) -> None:
         """Write to a file that gets its name when it is complete."""
