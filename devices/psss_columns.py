@@ -63,15 +63,33 @@ def picture_columns(height: int, width: int, data_type: str) -> tuple[StreamColu
             "picture", layouts.IMAGE, DTYPES.get(data_type, "<u2"), (height, width), 1, "counts"
         ),
         StreamColumn("pulse_id", layouts.UNIQUE_ID, "<i8"),
+        StreamColumn("settings_number", layouts.PICTURE_SETTINGS, "<i8"),
         StreamColumn("time", layouts.TIME_STAMP, "<f8", units="s"),
     )
 
 
-def pulses_identity() -> str:
-    """Return the dataset that counts the whole rows of a file of spectra."""
-    from skywright.psss import layouts
+def settings_columns(width: int) -> tuple[StreamColumn, ...]:
+    """Return the columns of the settings beside a file of spectra of `width` columns.
 
-    return layouts.PULSE_ID
+    Their keys do not fit those of a pulse's columns, but for the number that is in both.
+    """
+    from skywright.psss import layouts
+    from skywright.psss.settings import NAME_BYTES_MAX
+
+    fields: dict[str, tuple[str, tuple[int, ...], int, str]] = {
+        **{"axis": ("<f8", (width,), 1, "eV"), "roi": ("<i4", (2,), 16, "px")},
+        "background_name": (f"|S{NAME_BYTES_MAX}", (), 16, ""),
+        "background_digest": ("|S64", (), 16, ""),
+        **dict.fromkeys(("signal_per_row", "saturation"), ("<f8", (), 16, "counts")),
+        **dict.fromkeys(layouts.CHOICES, ("|u1", (), 16, "")),
+    }
+    return (
+        StreamColumn("settings_number", layouts.SETTINGS_NUMBER, "<i8", (), 16),
+        *(
+            StreamColumn(f"settings_{name}", f"/entry/{name}", dtype, shape, rows, units)
+            for name, (dtype, shape, rows, units) in fields.items()
+        ),
+    )
 
 
 def summarize_point(file: str, first: int, stop: int) -> dict[str, Any]:
