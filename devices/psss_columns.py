@@ -45,6 +45,8 @@ def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
         StreamColumn("pulse_id", layouts.PULSE_ID, "<i8"),
         StreamColumn("time", layouts.TIME, "<f8", units="s"),
         *figures,
+        StreamColumn("pulse_energy", f"{layouts.DATA}/pulse_energy", "<f8", units="uJ"),
+        StreamColumn("brightness", f"{layouts.FIT}/brightness", "<f8", units="uJ/eV"),
         StreamColumn("status", layouts.STATUS, "|u1"),
         StreamColumn("unit", layouts.UNIT, "|u1"),
         StreamColumn("settings_number", f"{layouts.MADE}/settings_number", "<i8"),

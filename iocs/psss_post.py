@@ -34,6 +34,8 @@ async def post_result(pvs: Spectra, result: Result) -> None:
             await _write(pvs.spectrum_x, found.axis, stamp, alarm)
     for name in FIGURES:
         await _write(getattr(pvs, name), getattr(found, name), stamp, severity)
+    await _write(pvs.brightness, result.brightness, stamp, severity)
+    await _write(pvs.pulse_energy, result.energy_uj, stamp)
     await _write(pvs.fit_status, pvs.fit_status.enum_strings[found.status], stamp, severity)
     await _write(pvs.fit_unit, pvs.fit_unit.enum_strings[found.unit], stamp)
     await post(pvs.background_applied, int(background_applied(result)))

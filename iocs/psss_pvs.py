@@ -120,6 +120,8 @@ class Spectra(PVGroup):
     fwhm_error = figure("SPECTRUM_FWHM_ERR")
     quantile_width = figure("SPECTRUM_QWIDTH")
     relative_width = figure("SPECTRUM_RES", "permille")
+    brightness = said(float("nan"), precision=3, units="uJ/eV", name="SPECTRUM_BRT")
+    pulse_energy = said(float("nan"), precision=3, units="uJ", name="PULSE_ENERGY")
     offset = figure("SPECTRUM_OFFSET", "counts")
     amplitude = figure("SPECTRUM_AMPLITUDE", "counts")
     intensity = figure("SPECTRUM_INTENSITY", "counts")

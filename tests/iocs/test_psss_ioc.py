@@ -105,7 +105,7 @@ def test_results_follow_the_pulses(pv: Callable[[str], epics.PV], client: Client
     until(lambda: text(pv("FIT_STATUS")) == "OK")
     assert len(pv("SPECTRUM_Y").get()) == len(pv("SPECTRUM_X").get()) == SIZE[1]
     assert 8980 < pv("SPECTRUM_CENTER").get() < 9020
-    for name in ("FWHM", "COM", "STD", "CENTER_ERR", "FWHM_ERR", "RES", "QUALITY"):
+    for name in ("FWHM", "COM", "STD", "CENTER_ERR", "FWHM_ERR", "RES", "BRT", "QUALITY"):
         assert pv(f"SPECTRUM_{name}").get() > 0
     until(lambda: severity(pv("SPECTRUM_CENTER")) == 0)
     assert text(pv("FIT_UNIT")) == "EV"

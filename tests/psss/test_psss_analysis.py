@@ -301,6 +301,16 @@ def test_each_pulse_is_processed_with_the_settings_it_was_taken_with(changed):
         analysis.settings_of(7)
 
 
+def test_brightness_is_found_where_the_energy_is_known():
+    batch = stored()
+    energies = np.linspace(100.0, 300.0, PULSES)
+    data = {"spectrum": batch["spectrum"], "pulse_energy": energies}
+    rows = Spectra(**PARAMETERS).update(Batch(batch.identities, batch.times, data))
+    np.testing.assert_array_equal(rows["brightness"], energies / rows["fwhm"])
+    assert np.isfinite(rows["brightness"]).sum() > PULSES / 2
+    assert np.isnan(Spectra(**PARAMETERS).update(batch)["brightness"]).all()
+
+
 def test_pictures_are_processed_as_when_they_were_taken_background_included(changed):
     path, results, history = changed
     parameters = {

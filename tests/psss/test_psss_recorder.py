@@ -1,6 +1,7 @@
 """Recordings of pulses: complete, in order, readable while written, and true about what is lost."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,27 @@ def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
         assert reader.read("/entry/background_digest").tolist() == [b"", digest.encode()]
         np.testing.assert_array_equal(reader.read("/entry/saturation"), [np.nan, 4095])
         assert reader.read("/entry/roi").tolist() == [[0, 0], [1, 9]]
+
+
+def test_brightness_is_there_where_the_energy_is_known(
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.h5"
+    assert spectra.start(path) == ""
+    acquisition = processor.acquire(3)
+    source.put(1)  # in pixels
+    until(lambda: processor.newest)
+    processor.change(axis=AXIS)
+    for number, energy in ((2, None), (3, 250.0)):
+        source.queue.put(replace(make_pulse(number), energy_uj=energy))
+    assert acquisition.done.wait(20)
+    spectra.stop()
+    with ColumnReader(path, layouts.PULSE_ID) as reader:
+        energies = reader.read("/entry/data/pulse_energy")
+        np.testing.assert_array_equal(energies, [np.nan, np.nan, 250.0])
+        brightness = reader.read("/entry/fit/brightness")
+        assert np.isnan(brightness[:2]).all()
+        assert brightness[2] == 250.0 / reader.read("/entry/fit/fwhm")[2]
 
 
 def test_one_picture_in_so_many(

@@ -117,7 +117,7 @@ class SpectrumStatistics(Analysis[Pulses]):
     name = "psss_spectra"
     version = "2"
     inputs: ClassVar[Sequence[str]] = ("spectrum",)
-    optional: ClassVar[Sequence[str]] = ("settings_number",)
+    optional: ClassVar[Sequence[str]] = ("settings_number", "pulse_energy")
     identity = "pulse_id"
     time = "time"
     block_size = 100
@@ -125,6 +125,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         Column("status", "|u1", attrs={"names": [status.name for status in FitStatus]}),
         *(Column(name, "<f8", attrs={"units": "eV, or px without axis"}) for name in FIGURES[:7]),
         Column("relative_width", "<f8", attrs={"units": "per mille"}),
+        Column("brightness", "<f8", attrs={"units": "uJ/eV", "description": "energy / fwhm"}),
         Column("intensity", "<f8", attrs=COUNTS),
         Column("chi2", "<f8", attrs={"units": "", "description": "reduced"}),
         Column("quality", "<f8", attrs={"units": "", "description": "1 is perfect"}),
@@ -181,14 +182,14 @@ class SpectrumStatistics(Analysis[Pulses]):
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Fit each spectrum by itself, and find its spikes."""
         width, workspace = int(self.parameters["columns"]), Workspace()
-        n = len(batch)
+        n, energies = len(batch), batch.data.get("pulse_energy")
         found: dict[str, NDArray[Any]] = {
             **{column.path: np.full(n, NAN) for column in self.columns},
             "status": np.zeros(n, np.uint8),
             "spike_count": np.full(n, -1, np.int32),
             "light": np.full((n, width), NAN),
             "correlation": np.zeros((n, LAGS)),
-            "settings_number": batch.data.get(self.optional[0], np.full(n, -1)),
+            "settings_number": batch.data.get("settings_number", np.full(n, -1)),
         }
         for row, member in enumerate(batch[self.inputs[0]]):
             if member.shape[-1] != width:
@@ -203,6 +204,8 @@ class SpectrumStatistics(Analysis[Pulses]):
                 continue
             for name in FIGURES:
                 found[name][row] = getattr(spectrum, name)
+            if energies is not None:
+                found["brightness"][row] = spectrum.brightness(float(energies[row]))
             counts = spectrum.spectrum.astype(np.float64)
             spikes = find_spikes(counts)
             found["spike_count"][row] = spikes.count

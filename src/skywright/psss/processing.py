@@ -137,8 +137,9 @@ class Spectrum:
     axis: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def brightness(self, pulse_energy_uj: float) -> float:
-        """Return pulse energy over width, uJ/eV; NaN when the status has no values."""
-        return pulse_energy_uj / self.fwhm
+        """Return pulse energy over width, uJ/eV; NaN when the status has no values, or no axis."""
+        known = self.unit is AxisUnit.EV and self.fwhm > 0.0
+        return pulse_energy_uj / self.fwhm if known else math.nan
 
 
 class Workspace:
