@@ -56,6 +56,9 @@ async def post_averages(pvs: Spectra, averages: Averages) -> None:
     ):
         await post(channel, value, good)
     await post(pvs.average_pulses, averages.pulses)
+    if averages.block is not None and pvs.block_pulse_id.value != averages.block_pulse_id:
+        await pvs.block_y.write(averages.block, verify_value=False)
+        await post(pvs.block_pulse_id, float(averages.block_pulse_id))
 
 
 async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Parameters) -> None:

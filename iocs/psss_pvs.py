@@ -136,6 +136,8 @@ class Spectra(PVGroup):
     average_fwhm = said(float("nan"), precision=4, name="AVG_FWHM")
     average_n = number(PULSES, _put_average, name="AVG_N")
     average_pulses = said(0, name="AVG_PULSES")
+    block_y = said([0.0], float, max_length=COLUMNS_MAX, name="BLOCK_SPECTRUM_Y")
+    block_pulse_id = said(-1.0, precision=0, name="BLOCK_PULSE_ID")
 
     roi_ymin = number(0, _put_edge, units="px", name="SPC_ROI_YMIN")
     roi_ymax = number(0, _put_edge, units="px", name="SPC_ROI_YMAX")

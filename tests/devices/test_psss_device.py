@@ -152,7 +152,8 @@ def test_every_pulse_of_a_flight_is_a_row_and_the_fit_is_true(
     assert pictures["psss_pulse_id"].tolist() == pulses["psss_pulse_id"][::40].tolist()
     settings = assembled(documents, "settings")
     assert settings["psss_settings_axis"].shape == (1, WIDTH)
-    assert settings["psss_settings_background_digest"].tolist() == [b""]
+    (digest,) = settings["psss_settings_background_digest"].tolist()
+    assert len(digest) == (64 if configuration["psss_background"] else 0)
     for stream in (pulses, pictures):
         assert set(stream["psss_settings_number"]) == set(settings["psss_settings_number"])
     file = Path(urlparse(of(documents, "stream_resource")[0]["uri"]).path)

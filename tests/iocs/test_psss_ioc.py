@@ -118,6 +118,8 @@ def test_results_follow_the_pulses(pv: Callable[[str], epics.PV], client: Client
 
     until(lambda: pv("AVG_PULSES").get() > 5)
     put(pv("AVG_N"), 5)
+    until(lambda: pv("BLOCK_PULSE_ID").get() > 0)
+    assert len(pv("BLOCK_SPECTRUM_Y").get()) == SIZE[1]
     until(lambda: pv("AVG_PULSES").get() == 5)
     assert pv("AVG_CENTER").get() == pytest.approx(9000, abs=10)
     assert pv("AVG_FWHM").get() > 1

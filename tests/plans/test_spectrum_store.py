@@ -14,6 +14,7 @@ from plans.spectrum import acquire_spectra
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.live import LiveAnalysis
 from skywright.store.client import RAW
+from skywright.store.export import export_run
 from skywright.store.lookup import derived_runs
 from skywright.store.pulses import pulses_between
 from skywright.store.reprocess import reprocess, wait_until_stored
@@ -91,6 +92,8 @@ def test_every_pulse_is_in_tiled_and_analyzed_alike(RE: RunEngine, stack: Stack)
     np.testing.assert_array_equal(found["spectrum"], rows["spectrum"][40:60])
     assert len(pulses_between(raw, 0, 10)["pulse_id"]) == 0
     view_run(stack.client(), raw)
+    for format in ("nexus", "csv", "zarr"):  # names of backgrounds are text in files
+        export_run(raw, stack.directory / f"exported-{format}", format)
     assert raw.validate(fix_errors=False, raise_on_error=True)
 
 
