@@ -71,6 +71,7 @@ class Processor:
         self._threads = threads
         self._lock = threading.RLock()
         self._control = threading.RLock()
+        self._changing = threading.Lock()
         self._applied = (0, settings or Settings())
         self._feeds: tuple[Feed[Result], ...] = ()
         self._acquisition: Acquisition | None = None
@@ -220,7 +221,7 @@ class Processor:
         ConfigError
             If a value is not allowed; the last settings stay.
         """
-        with self._lock:
+        with self._changing:  # not `_lock`: no pulse waits while a background is looked through
             number, before = self._applied
             settings = replace(before, **changes)
             if settings.is_same(before):

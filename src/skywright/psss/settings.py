@@ -98,7 +98,9 @@ class Settings:
     def is_same(self, other: "Settings") -> bool:
         """Say whether every setting has an equal value."""
         return all(
-            _equal(getattr(self, each.name), getattr(other, each.name)) for each in fields(self)
+            _equal(getattr(self, each.name), getattr(other, each.name))
+            for each in fields(self)
+            if each.init  # others follow from them
         )
 
     @cached_property

@@ -197,7 +197,7 @@ class _Handlers:
         if upload.pixels is None:
             self.api.parameters.use(None)
             return {}
-        await self._use(uploaded(upload.name, upload.pixels))
+        await self._use(await anyio.to_thread.run_sync(uploaded, upload.name, upload.pixels))
         return {}
 
     async def record_background(self, request: Request) -> Mapping[str, Any]:
