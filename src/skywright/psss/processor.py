@@ -224,9 +224,7 @@ class Processor:
         with self._changing:  # not `_lock`: no pulse waits while a background is looked through
             number, before = self._applied
             settings = replace(before, **changes)
-            if settings.is_same(before):
-                settings = before
-            else:
+            if not settings.is_same(before):
                 self._applied = number + 1, settings
         for name in changes:
             self.note(name)  # what was said of a refused value is over
