@@ -15,9 +15,14 @@ from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
 from devices.guarded import CONNECT_S, PUT_S
-from devices.psss_columns import picture_columns, spectra_columns, summarize_point
+from devices.psss_columns import (
+    picture_columns,
+    settings_columns,
+    spectra_columns,
+    summarize_point,
+)
 from devices.psss_settings import BackgroundRecorder, EnergyAxis, Roi
-from devices.psss_stream import FileStream, PulseStream, Recording
+from devices.psss_stream import FileStream, PulseStream, Recording, SettingsStream
 from devices.recording import RecordingDevice
 from skywright.errors import DataError, HardwareError
 
@@ -33,7 +38,8 @@ class Psss(RecordingDevice):
     One trigger takes `pulses_per_point` pulses; an event holds what they say together (``mean_``
     and ``_scatter`` of center, width and intensity over the pulses with a good fit, NaN without).
     Every pulse is a row of one HDF5 file, opened at stage. `pulses` is that file as a stream of a
-    run, and the flyer; `pictures` is the stream of raw pictures, one in `raw_every` pulses.
+    run, and the flyer; `pulse_settings` is the stream of what they were made with, a row for each
+    ``NAME_settings_number``; `pictures` that of raw pictures, one in `raw_every` pulses.
 
     Data keys of `pulses`, all external (``STREAM:``): ``NAME_spectrum`` (columns,) float64;
     ``NAME_pulse_id``; ``NAME_time``, unix s; ``NAME_center``, ``_fwhm``, their ``_error``,
@@ -66,6 +72,7 @@ class Psss(RecordingDevice):
     fit = Cpt(EpicsSignalWithRBV, "FIT", **CHOICE)
     weighting = Cpt(EpicsSignalWithRBV, "WEIGHTING", **CHOICE)
     signal_per_row = Cpt(EpicsSignalWithRBV, "SIGNAL_PER_ROW", kind=Kind.config)
+    saturation = Cpt(EpicsSignalWithRBV, "SATURATION", kind=Kind.config)
     raw_every = Cpt(EpicsSignalWithRBV, "RAW_EVERY", kind=Kind.config)
     settings_number = Cpt(EpicsSignalRO, "SETTINGS_NUMBER", kind=Kind.omitted)
     spectrum_x = Cpt(EpicsSignal, "SPECTRUM_X", kind=Kind.omitted, put_complete=True)
@@ -78,6 +85,9 @@ class Psss(RecordingDevice):
     """0: no raw pictures are recorded."""
     axis = Cpt(Signal, value=[], kind=Kind.config, metadata={"units": "eV"})
     """The energy axis at stage, as a polynomial of the column number; empty: pixels."""
+
+    settings_file = Cpt(Signal, value="", kind=Kind.config)
+    """Beside the file of the pulses: what each of them was made with, for analyses."""
 
     mean_center = Cpt(Signal, value=NAN, kind=Kind.hinted)
     center_scatter = Cpt(Signal, value=NAN, kind=Kind.normal)
@@ -102,6 +112,13 @@ class Psss(RecordingDevice):
         self.pulses = PulseStream(self, f"{name}_pulses", self.spectra_file, columns, hinted)
         self.pictures = FileStream(
             self, f"{name}_pictures", self.pictures_file, self._picture_columns
+        )
+        self.pulse_settings = SettingsStream(
+            self,
+            f"{name}_pulse_settings",
+            self.spectra_file,
+            lambda: settings_columns(self._picture_size()[1]),
+            ("settings_number",),
         )
         self._wanted = self._until_row = 0
         self._size, self._size_checked = (0, 0), False
@@ -182,6 +199,8 @@ class Psss(RecordingDevice):
         directory = f"{self.assets / f'{datetime.now():%Y/%m/%d}'}/"
         stem = f"{self.name}-{uuid.uuid4()}"
         self._record(self.pulses, directory, stem)
+        self.pulse_settings.begin(self.pulses.file)
+        self.settings_file.put(self.pulse_settings.file)
         if self.record_pictures.get():
             self._record(self.pictures, directory, f"{stem}-pictures")
 
@@ -210,6 +229,7 @@ class Psss(RecordingDevice):
         """Stop, and close the files; does not fail when the IOC is gone."""
         self._watching, self._wanted = False, 0
         self.pulses.end()
+        self.pulse_settings.end()
         self.pictures.end()
         try:
             if self.connected:

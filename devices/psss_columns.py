@@ -45,6 +45,8 @@ def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
         StreamColumn("pulse_id", layouts.PULSE_ID, "<i8"),
         StreamColumn("time", layouts.TIME, "<f8", units="s"),
         *figures,
+        StreamColumn("pulse_energy", f"{layouts.DATA}/pulse_energy", "<f8", units="uJ"),
+        StreamColumn("brightness", f"{layouts.FIT}/brightness", "<f8", units="uJ/eV"),
         StreamColumn("status", layouts.STATUS, "|u1"),
         StreamColumn("unit", layouts.UNIT, "|u1"),
         StreamColumn("settings_number", f"{layouts.MADE}/settings_number", "<i8"),
@@ -63,7 +65,32 @@ def picture_columns(height: int, width: int, data_type: str) -> tuple[StreamColu
             "picture", layouts.IMAGE, DTYPES.get(data_type, "<u2"), (height, width), 1, "counts"
         ),
         StreamColumn("pulse_id", layouts.UNIQUE_ID, "<i8"),
+        StreamColumn("settings_number", layouts.PICTURE_SETTINGS, "<i8"),
         StreamColumn("time", layouts.TIME_STAMP, "<f8", units="s"),
+    )
+
+
+def settings_columns(width: int) -> tuple[StreamColumn, ...]:
+    """Return the columns of the settings beside a file of spectra of `width` columns.
+
+    Their keys do not fit those of a pulse's columns, but for the number that is in both.
+    """
+    from skywright.psss import layouts
+    from skywright.psss.settings import NAME_BYTES_MAX
+
+    fields: dict[str, tuple[str, tuple[int, ...], int, str]] = {
+        **{"axis": ("<f8", (width,), 1, "eV"), "roi": ("<i4", (2,), 16, "px")},
+        "background_name": (f"|S{NAME_BYTES_MAX}", (), 16, ""),
+        "background_digest": ("|S64", (), 16, ""),
+        **dict.fromkeys(("signal_per_row", "saturation"), ("<f8", (), 16, "counts")),
+        **dict.fromkeys(layouts.CHOICES, ("|u1", (), 16, "")),
+    }
+    return (
+        StreamColumn("settings_number", layouts.SETTINGS_NUMBER, "<i8", (), 16),
+        *(
+            StreamColumn(f"settings_{name}", f"/entry/{name}", dtype, shape, rows, units)
+            for name, (dtype, shape, rows, units) in fields.items()
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +11,9 @@ from event_model import ComposeStreamResourceBundle, StreamRange, compose_stream
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
+
+from skywright.errors import DataError
+from skywright.records import ColumnReader
 
 STREAM_MODE = 2
 
@@ -72,7 +76,7 @@ class StreamColumn:
     units: str = ""
 
 
-_KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
+_KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "S": "string"}
 
 
 class FileStream:
@@ -211,3 +215,40 @@ class PulseStream(FileStream):
     def complete(self) -> Status:
         """Stop, or wait for the pulses that were prepared; done when all are visible."""
         return self.device.in_background(self.device.end_flight)
+
+
+class SettingsStream(FileStream):
+    """What the pulses of a file were made with, a row for each settings number."""
+
+    def begin(self, file: str) -> None:
+        """Tell of the settings beside a new file of spectra from now on."""
+        super().begin(_settings_file(file))
+
+    def get_index(self) -> int:
+        """Return the number of rows that are visible in the file: no PV counts them."""
+        if self.file:
+            self.rows = max(self.rows, _count_settings(self.file))
+        return self.rows
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
+        """Tell of the rows that are new; often there are none."""
+        self.get_index()
+        yield from super().collect_asset_docs(index)
+
+
+def _settings_file(file: str) -> str:
+    """Return the file of the settings beside a file of spectra."""
+    from skywright.psss import layouts
+
+    return str(layouts.settings_path(Path(file)))
+
+
+def _count_settings(file: str) -> int:
+    """Return the rows of a file of settings that may be trusted; 0 if it is not there yet."""
+    from skywright.psss import layouts
+
+    try:
+        with ColumnReader(Path(file), layouts.SETTINGS_NUMBER) as reader:
+            return reader.count()
+    except DataError:
+        return 0

@@ -1,5 +1,6 @@
 """From what the owner of the pulses knows to the PVs that say it."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ async def post_result(pvs: Spectra, result: Result) -> None:
             await _write(pvs.spectrum_x, found.axis, stamp, alarm)
     for name in FIGURES:
         await _write(getattr(pvs, name), getattr(found, name), stamp, severity)
+    await _write(pvs.brightness, result.brightness, stamp, severity)
+    await _write(pvs.pulse_energy, result.energy_uj, stamp)
     await _write(pvs.fit_status, pvs.fit_status.enum_strings[found.status], stamp, severity)
     await _write(pvs.fit_unit, pvs.fit_unit.enum_strings[found.unit], stamp)
     await post(pvs.background_applied, int(background_applied(result)))
@@ -60,6 +63,9 @@ async def post_averages(pvs: Spectra, averages: Averages) -> None:
     ):
         await post(channel, value, good)
     await post(pvs.average_pulses, averages.pulses)
+    if averages.block is not None and pvs.block_pulse_id.value != averages.block_pulse_id:
+        await pvs.block_y.write(averages.block, verify_value=False)
+        await post(pvs.block_pulse_id, float(averages.block_pulse_id))
 
 
 async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Parameters) -> None:
@@ -67,6 +73,7 @@ async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Paramet
     if pvs.settings_number.value == state.settings_number and pvs.settings_number.value:
         return
     settings: Settings = state.settings
+    await _post_axis(pvs, state)
     for edge, value in zip((pvs.roi_ymin, pvs.roi_ymax), settings.roi, strict=True):
         if edge.readback.value != value:  # set by another client: the setpoint follows
             await post(edge.readback, value)
@@ -81,9 +88,27 @@ async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Paramet
     for channel in (pvs.signal_per_row.readback, pvs.signal_per_row.setpoint):
         if channel.value != settings.signal_per_row:
             await channel.write(settings.signal_per_row, verify_value=False)
+    for channel in (pvs.saturation.readback, pvs.saturation.setpoint):
+        if channel.value != (settings.saturation or 0.0):
+            await channel.write(settings.saturation or 0.0, verify_value=False)
     for channel in (pvs.background.readback, pvs.background.setpoint):
         await post(channel, settings.background_name)
     await post(pvs.settings_number, state.settings_number)
+
+
+async def _post_axis(pvs: Spectra, state: ProcessorState) -> None:
+    """Post the axis, set by whom so ever, before a pulse uses it; not one that pictures do not fit.
+
+    Results post what they used, which is the columns' numbers where there is no axis.
+    """
+    shown, axis = pvs.spectrum_x.value, state.settings.axis
+    width = 0 if state.newest is None else len(state.newest.spectrum.spectrum)
+    if axis is not None and width not in (0, len(axis)):
+        return
+    wanted = np.arange(float(len(shown))) if axis is None else axis
+    if not np.array_equal(shown, wanted):
+        alarm = AlarmSeverity.MINOR_ALARM if axis is None else AlarmSeverity.NO_ALARM
+        await _write(pvs.spectrum_x, wanted, time.time(), alarm)
 
 
 async def post_counts(ioc: Any, state: ProcessorState) -> None:

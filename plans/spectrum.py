@@ -16,13 +16,13 @@ from plans.spectrum_calibration import EnergyCalibration, calibrate_energy_axis
 from plans.spectrum_optimize import Optimum, optimize_spectrum
 from plans.spectrum_stubs import (
     COLLECT_S,
-    PICTURES,
     PRIMARY,
     PULSES,
     check_flyer,
     check_movable,
     check_scanned,
     collect,
+    declare,
     finite,
     metadata,
     recorded,
@@ -300,16 +300,14 @@ def record_pulses(plan: MsgGenerator[Any], psss: Readable) -> MsgGenerator[Any]:
     check_flyer(psss)
     device: Any = psss
 
-    def declare() -> MsgGenerator[None]:
-        yield from bps.declare_stream(device.pulses, name=PULSES, collect=True)
-        if (yield from wants_pictures(device)):
-            yield from bps.declare_stream(device.pictures, name=PICTURES, collect=True)
+    def begin() -> MsgGenerator[None]:
+        yield from declare(device, PULSES)
 
     def tell() -> MsgGenerator[None]:
         yield from collect(device, PULSES, (yield from wants_pictures(device)))
 
     def insert(message: Msg) -> tuple[None, MsgGenerator[None] | None]:
-        after = {"open_run": declare, "save": tell}.get(message.command)
+        after = {"open_run": begin, "save": tell}.get(message.command)
         return None, None if after is None else after()
 
     # Not a generator function, so that the queue server does not take it for a plan.

@@ -18,7 +18,7 @@ from skywright.errors import ConfigError
 
 COLLECT_S = 0.25
 """Time between two reports of pulses that come freely, s."""
-PRIMARY, PULSES, PICTURES = "primary", "pulses", "pictures"
+PRIMARY, PULSES, PICTURES, SETTINGS = "primary", "pulses", "pictures", "settings"
 PULSES_MAX = 10**9
 
 Body = Callable[[], MsgGenerator[Any]]
@@ -128,9 +128,7 @@ def recorded(psss: Any, body: Body, md: Mapping[str, Any], pulses: str) -> MsgGe
     uids: list[str] = []
 
     def inside() -> MsgGenerator[Any]:
-        yield from bps.declare_stream(psss.pulses, name=pulses, collect=True)
-        if (yield from wants_pictures(psss)):
-            yield from bps.declare_stream(psss.pictures, name=PICTURES, collect=True)
+        yield from declare(psss, pulses)
         return (yield from body())
 
     @bpp.stage_decorator([psss])
@@ -141,6 +139,15 @@ def recorded(psss: Any, body: Body, md: Mapping[str, Any], pulses: str) -> MsgGe
     return uids[-1], answer
 
 
+def declare(psss: Any, pulses: str) -> MsgGenerator[None]:
+    """Declare the streams of a run: of pulses, of what they were made with, of pictures."""
+    yield from bps.declare_stream(psss.pulses, name=pulses, collect=True)
+    if hasattr(psss, "pulse_settings"):
+        yield from bps.declare_stream(psss.pulse_settings, name=SETTINGS, collect=True)
+    if (yield from wants_pictures(psss)):
+        yield from bps.declare_stream(psss.pictures, name=PICTURES, collect=True)
+
+
 def wants_pictures(psss: Any) -> MsgGenerator[bool]:
     """Return whether raw pictures are recorded."""
     if not hasattr(psss, "record_pictures"):
@@ -149,8 +156,10 @@ def wants_pictures(psss: Any) -> MsgGenerator[bool]:
 
 
 def collect(psss: Any, pulses: str, pictures: bool) -> MsgGenerator[None]:
-    """Tell of the pulses and pictures that are new; raises when the spectrometer is in trouble."""
+    """Tell of the new rows of every stream; raises when the spectrometer is in trouble."""
     yield from bps.collect(psss.pulses, name=pulses)
+    if hasattr(psss, "pulse_settings"):
+        yield from bps.collect(psss.pulse_settings, name=SETTINGS)
     if pictures:
         yield from bps.collect(psss.pictures, name=PICTURES)
 

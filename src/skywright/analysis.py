@@ -103,6 +103,8 @@ class Analysis(ABC, Generic[Statistic]):
     version: ClassVar[str]
     inputs: ClassVar[Sequence[str]]
     """Data keys that each member must have; ``image`` stands for ``<device>_image``."""
+    optional: ClassVar[Sequence[str]] = ()
+    """Further data keys, given to `measure` where they are."""
     columns: ClassVar[Sequence[Column]] = ()
     """What is found per member; the last part of a path is the name."""
     results: ClassVar[Sequence[Column]] = ()

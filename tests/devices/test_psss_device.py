@@ -108,7 +108,14 @@ def test_keys(psss: Psss) -> None:
         *("psss_manufacturer", "psss_model"),
         *("psss_roi_ymin", "psss_roi_ymax", "psss_background", "psss_background_mode"),
         *("psss_smoothing", "psss_fit", "psss_weighting", "psss_signal_per_row"),
-        *("psss_raw_every", "psss_pulses_per_point", "psss_record_pictures", "psss_axis"),
+        *(
+            "psss_saturation",
+            "psss_raw_every",
+            "psss_pulses_per_point",
+            "psss_record_pictures",
+            "psss_axis",
+        ),
+        "psss_settings_file",
     ]
     assert psss.hints == {"fields": ["psss_mean_center", "psss_mean_fwhm", "psss_mean_intensity"]}
 
@@ -121,7 +128,7 @@ def test_every_pulse_of_a_flight_is_a_row_and_the_fit_is_true(
     (start,), (stop,) = of(documents, "start"), of(documents, "stop")
     assert (start["uid"], start["sample"], start["assets"]) == (uid, "s1", str(tmp_path))
     assert start["plan_args"] == {"psss": "psss", "n": 100}
-    assert stop["num_events"] == {"primary": 100, "pictures": 3}
+    assert stop["num_events"] == {"primary": 100, "settings": 1, "pictures": 3}
     keys = of(documents, "descriptor")[0]["data_keys"]
     assert keys["psss_spectrum"]["shape"] == [WIDTH]
     assert keys["psss_spectrum"]["dtype_numpy"] == "<f8"
@@ -143,6 +150,12 @@ def test_every_pulse_of_a_flight_is_a_row_and_the_fit_is_true(
     assert pictures["psss_picture"].shape == (3, HEIGHT, WIDTH)
     assert pictures["psss_picture"].dtype == np.uint16
     assert pictures["psss_pulse_id"].tolist() == pulses["psss_pulse_id"][::40].tolist()
+    settings = assembled(documents, "settings")
+    assert settings["psss_settings_axis"].shape == (1, WIDTH)
+    (digest,) = settings["psss_settings_background_digest"].tolist()
+    assert len(digest) == (64 if configuration["psss_background"] else 0)
+    for stream in (pulses, pictures):
+        assert set(stream["psss_settings_number"]) == set(settings["psss_settings_number"])
     file = Path(urlparse(of(documents, "stream_resource")[0]["uri"]).path)
     with ColumnReader(file, layouts.PULSE_ID) as reader:
         assert reader.count() == 100  # nothing is in the file that no document tells of
@@ -154,9 +167,9 @@ def test_a_flight_by_time_ends_and_pictures_can_be_left_out(
     psss.record_pictures.put(0)
     RE(acquire_spectra(psss, seconds=0.6))
     (stop,) = of(documents, "stop")
-    assert list(stop["num_events"]) == ["primary"]
+    assert set(stop["num_events"]) == {"primary", "settings"}
     assert 15 <= stop["num_events"]["primary"] <= 120  # 100/s, on a machine that is busy
-    assert {doc["name"] for doc in of(documents, "descriptor")} == {"primary"}
+    assert {doc["name"] for doc in of(documents, "descriptor")} == {"primary", "settings"}
 
 
 def test_each_flight_of_a_stage_takes_its_pulses(psss: Psss) -> None:

@@ -105,7 +105,7 @@ def test_results_follow_the_pulses(pv: Callable[[str], epics.PV], client: Client
     until(lambda: text(pv("FIT_STATUS")) == "OK")
     assert len(pv("SPECTRUM_Y").get()) == len(pv("SPECTRUM_X").get()) == SIZE[1]
     assert 8980 < pv("SPECTRUM_CENTER").get() < 9020
-    for name in ("FWHM", "COM", "STD", "CENTER_ERR", "FWHM_ERR", "RES", "QUALITY"):
+    for name in ("FWHM", "COM", "STD", "CENTER_ERR", "FWHM_ERR", "RES", "BRT", "QUALITY"):
         assert pv(f"SPECTRUM_{name}").get() > 0
     until(lambda: severity(pv("SPECTRUM_CENTER")) == 0)
     assert text(pv("FIT_UNIT")) == "EV"
@@ -118,6 +118,8 @@ def test_results_follow_the_pulses(pv: Callable[[str], epics.PV], client: Client
 
     until(lambda: pv("AVG_PULSES").get() > 5)
     put(pv("AVG_N"), 5)
+    until(lambda: pv("BLOCK_PULSE_ID").get() > 0)
+    assert len(pv("BLOCK_SPECTRUM_Y").get()) == SIZE[1]
     until(lambda: pv("AVG_PULSES").get() == 5)
     assert pv("AVG_CENTER").get() == pytest.approx(9000, abs=10)
     assert pv("AVG_FWHM").get() > 1
@@ -173,6 +175,19 @@ def test_axis_by_pv(pv: Callable[[str], epics.PV], client: Client) -> None:
     until(lambda: severity(axis) == INVALID)
     put(axis, AXIS)
     until(lambda: severity(axis) == 0)
+
+
+def test_what_is_set_while_stopped_is_shown(pv: Callable[[str], epics.PV], client: Client) -> None:
+    put(pv("PROCESSING"), 0)
+    client.set_parameters({"axis": (AXIS + 5.0).tolist(), "saturation": 4095})
+    until(lambda: np.allclose(pv("SPECTRUM_X").get(), AXIS + 5.0))
+    assert severity(pv("SPECTRUM_X")) == 0
+    until(lambda: pv("SATURATION_RBV").get() == pv("SATURATION").get() == 4095)
+    put(pv("SATURATION"), 0)
+    client.set_parameters({"axis": None})
+    until(lambda: np.array_equal(pv("SPECTRUM_X").get(), np.arange(SIZE[1])))
+    put(pv("SPECTRUM_X"), AXIS)
+    assert client.set_parameters({})["saturation"] is None
 
 
 def test_background_by_pv(pv: Callable[[str], epics.PV], client: Client) -> None:
@@ -271,7 +286,7 @@ def test_stock_ophyd_classes(
 def test_bad_values_complete_with_an_alarm_and_a_reason(
     pv: Callable[[str], epics.PV], client: Client
 ) -> None:
-    for name, bad in (("RAW_EVERY", 0), ("SIGNAL_PER_ROW", -1.0), ("HDF1:FileWriteMode", 0)):
+    for name, bad in (("RAW_EVERY", 0), ("SATURATION", -1.0), ("HDF1:FileWriteMode", 0)):
         target = pv(name)
         put(target, bad)
         until(lambda: severity(target) == INVALID)  # noqa: B023

@@ -14,6 +14,7 @@ from plans.spectrum import acquire_spectra
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.live import LiveAnalysis
 from skywright.store.client import RAW
+from skywright.store.export import export_run
 from skywright.store.lookup import derived_runs
 from skywright.store.pulses import pulses_between
 from skywright.store.reprocess import reprocess, wait_until_stored
@@ -39,6 +40,15 @@ def test_every_pulse_is_in_tiled_and_analyzed_alike(RE: RunEngine, stack: Stack)
             RE.subscribe(journal)
             RE.subscribe(live)
             live.wait_ready()
+            axis = np.linspace(8980.0625, 9019.9375, WIDTH)
+
+            def change_once(name: str, doc: dict[str, Any]) -> None:
+                """Another axis, in the middle of the run."""
+                if name == "stream_datum":
+                    RE.unsubscribe(token)
+                    psss.spectrum_x.put(axis + 100.0, wait=False)
+
+            token = RE.subscribe(change_once)
             with stack.ingester():
                 uid = RE(acquire_spectra(psss, PULSES)).plan_result
                 done = live.wait(raw_uid=uid)
@@ -59,7 +69,13 @@ def test_every_pulse_is_in_tiled_and_analyzed_alike(RE: RunEngine, stack: Stack)
     parameters = [run.metadata["start"]["analysis"]["parameters"] for run in runs]
     assert parameters[0] == parameters[1]
     assert (parameters[0]["columns"], parameters[0]["rows"]) == (WIDTH, 240)
-    assert parameters[0]["axis"] == pytest.approx([8980.0625, 40 / WIDTH])
+    assert parameters[0]["settings"].endswith(".settings.h5")
+    settings = {key: raw[f"settings/psss_settings_{key}"].read() for key in ("number", "axis")}
+    assert len(settings["number"]) == 2
+    np.testing.assert_allclose(np.diff(settings["axis"], axis=0), 100.0)
+    numbers = raw["primary/psss_settings_number"].read()
+    assert set(numbers) == set(settings["number"])
+    assert raw["settings/psss_settings_background_name"].read().tolist() == [b"", b""]
     results = [_last(run) for run in runs]
     assert results[0].keys() == results[1].keys()
     for key, value in results[0].items():
@@ -68,13 +84,16 @@ def test_every_pulse_is_in_tiled_and_analyzed_alike(RE: RunEngine, stack: Stack)
     # What the analysis finds in a stored spectrum is what the IOC found in the pulse.
     columns = [run["pictures/center"].read() for run in runs]
     np.testing.assert_array_equal(columns[0], columns[1])
-    np.testing.assert_allclose(columns[0], rows["center"], rtol=1e-6)
+    np.testing.assert_array_equal(columns[0], rows["center"])
+    assert np.ptp(rows["center"]) > 80.0
     wanted = rows["pulse_id"][40:60]
     found = pulses_between(raw, int(wanted[0]), int(wanted[-1]) + 1, ("spectrum", "center"))
     assert found["pulse_id"].tolist() == wanted.tolist()
     np.testing.assert_array_equal(found["spectrum"], rows["spectrum"][40:60])
     assert len(pulses_between(raw, 0, 10)["pulse_id"]) == 0
     view_run(stack.client(), raw)
+    for format in ("nexus", "csv", "zarr"):  # names of backgrounds are text in files
+        export_run(raw, stack.directory / f"exported-{format}", format)
     assert raw.validate(fix_errors=False, raise_on_error=True)
 
 

@@ -6,15 +6,20 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from pulse_spectra import Detector, energy_axis, gaussian, sase
+from support.psss_scripted import PICTURE, make_pulse
 
 from skywright.analyses import make_analysis
 from skywright.analysis import Batch, name_of, whole_blocks
 from skywright.blocks import analyze_part
+from skywright.counters import Counters
 from skywright.errors import ConfigError, DataError
 from skywright.frames import FrameTable, Segment, Track
+from skywright.psss import layouts
 from skywright.psss.analysis import PictureSpectra, SpectrumStatistics
-from skywright.psss.processing import FitStatus, Settings, process
-from skywright.records import Column, ColumnWriter
+from skywright.psss.background import History, uploaded
+from skywright.psss.processing import FitStatus, Settings, Workspace, process
+from skywright.psss.run import process_pulse
+from skywright.records import Column, ColumnReader, ColumnWriter
 
 COLUMNS, ROWS, PULSES = 320, 24, 60
 X = energy_axis(COLUMNS)
@@ -231,3 +236,100 @@ def test_a_fresh_analysis_has_the_same_parameters():
     analysis = Spectra(**PARAMETERS, smoothing="none", resolution_ev=0.1)
     assert analysis.fresh().parameters == analysis.parameters
     assert analysis.fresh().settings.smoothing == "none"
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A recording in whose middle the axis, the ROI and the background have changed."""
+    pulses = [make_pulse(number) for number in range(8)]
+    dark = uploaded("dark", np.full(PICTURE.shape, 50.4, np.float32))
+    kept = History(tmp_path / "history").keep(dark)
+    before = Settings(axis=np.linspace(8990.0, 9010.0, PICTURE.shape[1]))
+    after = Settings(
+        axis=9010.0 - np.linspace(0.0, 5.0, PICTURE.shape[1]) ** 2,  # no polynomial of stage time
+        roi=(3, 20),
+        background=dark.pixels,
+        background_name="dark",
+        background_mode="signed",
+        smoothing="none",
+        saturation=450,
+        signal_per_row=0.5,
+    )
+    results = [
+        process_pulse(pulse, Workspace(), number // 4, (before, after)[number // 4], Counters())
+        for number, pulse in enumerate(pulses)
+    ]
+    path = tmp_path / "run.h5"
+    layout = layouts.SpectraLayout()
+    file = layout.open(path, [layout.take(result) for result in results], last=True)
+    file.append([layout.take(result) for result in results])
+    file.close()
+    assert kept.file
+    return path, results, tmp_path / "history"
+
+
+FIELDS = ("status", "center", "fwhm", "com", "intensity")
+
+
+def of_run(analysis, name, results, values):
+    numbers = np.array([result.settings_number for result in results])
+    data = {name: values, "settings_number": numbers}
+    return analysis.update(Batch(np.arange(len(results)), np.full(len(results), np.nan), data))
+
+
+def test_each_pulse_is_processed_with_the_settings_it_was_taken_with(changed):
+    path, results, _ = changed
+    with ColumnReader(path, layouts.PULSE_ID) as reader:
+        spectra = reader.read(layouts.SPECTRUM)
+    settings = str(layouts.settings_path(path))
+    analysis = SpectrumStatistics(
+        columns=PICTURE.shape[1], rows=PICTURE.shape[0], settings=settings
+    )
+    rows = of_run(analysis, "spectrum", results, spectra)
+    for number, result in enumerate(results):
+        for name in FIELDS[1:]:
+            np.testing.assert_equal(rows[name][number], getattr(result.spectrum, name))
+    assert analysis.result()["mean_center"] < 9010.0
+    partial = pickle.loads(pickle.dumps(analysis.close()))
+    assert bits(partial) == bits(analysis)
+    given = {"smoothing": "savgol", "axis": [8990.0, 1.0]}
+    of_given = SpectrumStatistics(**{**analysis.parameters, **given})
+    assert of_given.settings_of(1).smoothing == "savgol"
+    assert of_given.settings_of(1).axis[3] == 8993.0
+    assert of_given.settings_of(1).signal_per_row == 0.5
+    with pytest.raises(DataError, match="has no settings 7"):
+        analysis.settings_of(7)
+
+
+def test_brightness_is_found_where_the_energy_is_known():
+    batch = stored()
+    energies = np.linspace(100.0, 300.0, PULSES)
+    data = {"spectrum": batch["spectrum"], "pulse_energy": energies}
+    rows = Spectra(**PARAMETERS).update(Batch(batch.identities, batch.times, data))
+    np.testing.assert_array_equal(rows["brightness"], energies / rows["fwhm"])
+    assert np.isfinite(rows["brightness"]).sum() > PULSES / 2
+    assert np.isnan(Spectra(**PARAMETERS).update(batch)["brightness"]).all()
+
+
+def test_pictures_are_processed_as_when_they_were_taken_background_included(changed):
+    path, results, history = changed
+    parameters = {
+        **{"columns": PICTURE.shape[1], "rows": PICTURE.shape[0]},
+        **{"settings": str(layouts.settings_path(path)), "background": str(history)},
+    }
+    images = np.stack([result.pulse.image for result in results])
+    rows = of_run(PictureSpectra(**parameters), "image", results, images)
+    assert FitStatus.SATURATED in rows["status"]
+    for number, result in enumerate(results):
+        for name in FIELDS:
+            np.testing.assert_equal(rows[name][number], getattr(result.spectrum, name))
+    (file,) = history.glob("*.h5")
+    of_file = PictureSpectra(background=str(file), background_mode="signed")
+    np.testing.assert_allclose(of_file.settings_of(0).background, 50.4, rtol=1e-6)
+    for bad in (history, path.with_name("absent")):
+        with pytest.raises(DataError):
+            PictureSpectra(**{**parameters, "settings": str(bad)}).settings_of(0)
+    for each in history.iterdir():
+        each.unlink()
+    with pytest.raises(ConfigError, match="dark"):
+        PictureSpectra(**parameters).settings_of(1)

@@ -19,7 +19,7 @@ def offer(sink: AverageSink, *images: object, number: int = 0) -> None:
 def test_means_over_the_last_pulses() -> None:
     sink = AverageSink(pulses=3)
     empty = sink.get()
-    assert empty.spectrum is None
+    assert empty.spectrum is empty.block is None
     assert np.isnan(empty.center)
     offer(sink, PICTURE * 9, PICTURE, np.roll(PICTURE, 3, axis=1), None, PICTURE * 2)
     means = sink.get()
@@ -28,7 +28,12 @@ def test_means_over_the_last_pulses() -> None:
     np.testing.assert_allclose(means.spectrum, expected)
     assert means.fits == 2  # of the last three pulses
     assert 61 < means.center < 62
+    assert means.block is not None  # of the first three with a picture, whatever came later
+    expected = (PICTURE * 10 + np.roll(PICTURE, 3, axis=1)).sum(axis=0) / 3
+    np.testing.assert_allclose(means.block, expected)
+    assert means.block_pulse_id == 1
     offer(sink, PICTURE, number=1)  # other settings: begun anew
     assert sink.get().pulses == sink.get().fits == 1
+    assert (sink.get().block, sink.get().block_pulse_id) == (None, -1)
     sink.set_pulses(5)
     assert sink.get().pulses == 0

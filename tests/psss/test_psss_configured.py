@@ -40,3 +40,19 @@ def test_without_a_spectrometer_defaults_hold(configuration: dict[str, Any] | No
 def test_pixels_when_there_is_no_axis() -> None:
     pixels = {**CONFIGURATION, "psss_axis": []}
     assert "axis" not in make_analysis("psss_spectra", None, pixels).parameters
+
+
+@pytest.mark.parametrize("name", ["psss_spectra", "psss_pictures"])
+def test_the_settings_of_each_pulse_hold_where_they_are(name: str) -> None:
+    with_file = {**CONFIGURATION, "psss_settings_file": "/data/run.settings.h5"}
+    found = make_analysis(name, {"fit": "gaussian"}, with_file).parameters
+    assert found == {
+        **{"columns": 320, "rows": 240, "resolution_ev": 0.0},
+        **{"settings": "/data/run.settings.h5", "fit": "gaussian"},
+    }
+
+
+def test_saturation_is_that_of_the_run() -> None:
+    found = make_analysis("psss_spectra", None, {**CONFIGURATION, "psss_saturation": 4095.0})
+    assert found.parameters["saturation"] == 4095.0
+    assert "saturation" not in make_analysis("psss_spectra", None, CONFIGURATION).parameters

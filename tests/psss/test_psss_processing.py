@@ -66,6 +66,14 @@ def test_a_roi_upside_down_is_refused(roi):
         {"axis": ["a"]},
         {"signal_per_row": -1.0},
         {"signal_per_row": np.nan},
+        {"saturation": -1},
+        {"saturation": np.inf},
+        {"saturation": "4095"},
+        {"saturation": True},
+        {"background_name": "a\0b"},
+        {"background_name": "\ud800"},
+        {"background_name": "ж" * 257},
+        {"background_name": 3},
     ],
 )
 def test_wrong_settings_are_refused_by_name(wrong):
@@ -140,6 +148,20 @@ def test_the_spectrum_is_the_clipped_sum():
     assert (found.spectrum == np.maximum(above, 0).sum(axis=0)).all()
     assert found.spectrum.dtype == np.uint32
     assert (found.roi, found.background_name) == ((10, 30), "d")
+
+
+def test_a_measured_background_is_the_same_whatever_the_order_of_changes():
+    measured = np.full((40, 640), 100.4, np.float32)
+    clipped = Settings(background=measured)
+    assert clipped.background_used.dtype == np.uint16
+    signed = dataclasses.replace(clipped, background_mode="signed")
+    assert (signed.background_used == measured).all()
+    assert (dataclasses.replace(signed, background_mode="clipped").background_used == 100).all()
+    assert dataclasses.replace(signed, background_mode="none").background_used is None
+    digests = {each.background_digest for each in (clipped, signed)}
+    assert len(digests) == 1
+    assert Settings(background=measured + 1).background_digest not in digests
+    assert Settings().background_digest == ""
 
 
 def test_the_mode_none_leaves_the_background():
@@ -257,6 +279,7 @@ def test_saturation_is_told_and_a_hot_pixel_is_not_saturation():
     assert (found.status, found.saturated) == (FitStatus.SATURATED, 10)
     assert np.isfinite(found.center)
     assert process(expose(), Settings(axis=X, saturation=120)).status is FitStatus.SATURATED
+    assert process(expose(), Settings(axis=X, saturation=0)).status is FitStatus.OK
 
 
 def test_a_pixel_that_is_not_finite():

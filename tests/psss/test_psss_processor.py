@@ -139,6 +139,23 @@ def test_settings_change_on_a_frame_boundary(processor: Processor, source: Scrip
     assert processor.applied == (1, second.settings)
 
 
+def test_equal_values_are_no_change_of_settings(processor: Processor) -> None:
+    """Else every event of a monitored PV would begin the averages anew."""
+    values = {"axis": np.arange(120.0), "background": PICTURE, "background_name": "b"}
+    processor.change(**values, roi=(0, 7), background_mode="signed")
+    applied = processor.applied
+    assert applied[0] == 1
+    processor.note("roi", "ROI refused")
+    for name, value in {**values, "roi": [0, 7], "background_mode": "signed"}.items():
+        processor.change(**{name: value.copy() if isinstance(value, np.ndarray) else value})
+    assert processor.applied == applied
+    assert processor.notes == {}
+    for change in ({"axis": None}, {"background": PICTURE + 1}, {"axis": np.arange(1.0, 121.0)}):
+        number = processor.applied[0]
+        processor.change(**change)
+        assert processor.applied[0] == number + 1
+
+
 ODD_PICTURES = {
     "no picture": None,
     "one dimension": np.arange(7),

@@ -1,6 +1,7 @@
 """Recordings of pulses: complete, in order, readable while written, and true about what is lost."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from skywright.psss import layouts
 from skywright.psss.layouts import PictureLayout, SpectraLayout
 from skywright.psss.processing import FitStatus
 from skywright.psss.processor import Processor
+from skywright.psss.settings import digest_of
 from skywright.recorder import Recorder
 from skywright.records import ColumnReader
 
@@ -77,7 +79,7 @@ def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
         assert reader.read(layouts.PULSE_ID).tolist() == list(range(1, 21))
         expected = PICTURE.sum(axis=0, dtype=np.uint32)
         assert (reader.read(layouts.SPECTRUM) == expected).all()
-    processor.change(roi=(1, 9), background=PICTURE - 2, background_name="dark")
+    processor.change(roi=(1, 9), background=PICTURE - 2, background_name="dark", saturation=4095)
     acquire(processor, source, PICTURE, None, PICTURE[:, :100], picture(columns=200), first=30)
     spectra.stop()
     with ColumnReader(path, layouts.PULSE_ID) as reader:
@@ -106,7 +108,31 @@ def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
         assert reader.read(layouts.SETTINGS_NUMBER).tolist() == [1, 2]
         np.testing.assert_array_equal(reader.read(layouts.AXIS)[1], AXIS)
         assert reader.read("/entry/background_name").tolist() == [b"", b"dark"]
+        digest = digest_of("dark", PICTURE - 2)
+        assert reader.read("/entry/background_digest").tolist() == [b"", digest.encode()]
+        np.testing.assert_array_equal(reader.read("/entry/saturation"), [np.nan, 4095])
         assert reader.read("/entry/roi").tolist() == [[0, 0], [1, 9]]
+
+
+def test_brightness_is_there_where_the_energy_is_known(
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.h5"
+    assert spectra.start(path) == ""
+    acquisition = processor.acquire(3)
+    source.put(1)  # in pixels
+    until(lambda: processor.newest)
+    processor.change(axis=AXIS)
+    for number, energy in ((2, None), (3, 250.0)):
+        source.queue.put(replace(make_pulse(number), energy_uj=energy))
+    assert acquisition.done.wait(20)
+    spectra.stop()
+    with ColumnReader(path, layouts.PULSE_ID) as reader:
+        energies = reader.read("/entry/data/pulse_energy")
+        np.testing.assert_array_equal(energies, [np.nan, np.nan, 250.0])
+        brightness = reader.read("/entry/fit/brightness")
+        assert np.isnan(brightness[:2]).all()
+        assert brightness[2] == 250.0 / reader.read("/entry/fit/fwhm")[2]
 
 
 def test_one_picture_in_so_many(
@@ -134,7 +160,7 @@ def test_one_picture_in_so_many(
 
 
 def test_pulses_without_a_picture_do_not_count(
-    processor: Processor, source: ScriptedSource, pictures: Recorder[Any], tmp_path: Path
+    processor: Processor, source: ScriptedSource, pictures: Recorder[Any, Any], tmp_path: Path
 ) -> None:
     pictures.every = 2
     assert pictures.start(tmp_path / "raw.h5") == ""
@@ -228,7 +254,7 @@ def test_a_disk_that_fails_is_counted(
 def test_a_picture_that_fails_is_the_only_one_not_written(
     processor: Processor,
     source: ScriptedSource,
-    pictures: Recorder[Any],
+    pictures: Recorder[Any, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -254,7 +280,7 @@ def test_a_picture_that_fails_is_the_only_one_not_written(
 
 
 def test_a_clock_of_another_century_is_recorded(
-    processor: Processor, source: ScriptedSource, pictures: Recorder[Any], tmp_path: Path
+    processor: Processor, source: ScriptedSource, pictures: Recorder[Any, Any], tmp_path: Path
 ) -> None:
     pictures.start(tmp_path / "raw.h5")
     acquisition = processor.acquire(1)

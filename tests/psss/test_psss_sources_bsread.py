@@ -55,6 +55,18 @@ def test_pulses_come_with_picture_time_and_message(wire):
     assert source.lost == {}
 
 
+def test_a_pulses_energy_comes_from_a_channel_of_the_stream(wire):
+    sender, source = wire
+    source.energy_channel = "P:energy"
+    values = [250.0, np.float32(1.5), 7, np.nan, "text", None, [1.0, 2.0]]
+    for number, value in enumerate(values):
+        sent = frames_of(number, (number, 7), {CHANNEL: IMAGE, "P:energy": value})
+        assert sender.send(sent)
+    assert sender.send(frames(10))  # without the channel
+    pulses = [source.next(LIMIT_S) for _ in range(8)]
+    assert [pulse.energy_uj for pulse in pulses] == [250.0, 1.5, 7.0, *[None] * 5]
+
+
 def without_stamp(sent):
     main = json.loads(sent[0])
     del main["global_timestamp"]

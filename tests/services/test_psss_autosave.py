@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource, running_service
+from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource, running_service, until
 
 from skywright.psss.background import uploaded
+from skywright.services import psss_autosave
 
 AXIS = np.linspace(9000, 8990, COLUMNS)
 
@@ -30,6 +31,37 @@ def test_settings_are_restored(tmp_path: Path) -> None:
         assert settings.background_name == "dark"
     with running_service(ScriptedSource(), directory=tmp_path) as service:
         assert service.processor.settings.roi == (0, 0)  # not wanted
+
+
+def test_the_background_that_was_in_use_is_restored_and_no_other_of_its_name(
+    tmp_path: Path,
+) -> None:
+    measured = np.full(PICTURE.shape, 100.4, np.float32)
+    with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
+        for pixels in (measured, PICTURE):
+            service.history.keep(uploaded("dark", pixels))
+        service.processor.change(background=measured, background_name="dark")
+    with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
+        settings = service.processor.settings
+        np.testing.assert_array_equal(settings.background, measured)
+        assert (settings.background_used == 100).all()
+        service.processor.change(background=measured + 1, background_name="dark")  # not kept
+    with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
+        assert service.processor.settings.background is None
+
+
+def test_what_could_not_be_saved_is_said_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psss_autosave, "LOOK_S", 0.02)
+    blocked = (tmp_path / "settings.partial").resolve()
+    blocked.mkdir()  # in the way of the file that is written
+    with running_service(ScriptedSource(), "--restore", directory=tmp_path) as service:
+        service.processor.change(roi=(3, 9))
+        until(lambda: "not saved" in service.processor.state().message)
+        blocked.rmdir()
+        until(lambda: (tmp_path / "settings.json").is_file())
+        until(lambda: "autosave" not in service.processor.notes)
 
 
 @pytest.mark.parametrize("text", ["no json", "[1]", '{"roi": [9, 3], "fit": "robust"}'])

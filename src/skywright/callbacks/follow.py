@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Self, cast
 from urllib.parse import unquote, urlsplit
 
 from event_model import EventPage, unpack_event_page
 
+from skywright.analysis import Analysis
 from skywright.errors import DataError
 from skywright.frames import FrameTable, Segment, Track
 
@@ -24,12 +25,22 @@ class Wanted:
         As the analysis declares them; ``image`` stands for ``<device>_image``.
     keys
         Full data keys of inputs, where more than one would fit.
+    optional
+        Further inputs, taken where they are.
     """
 
     inputs: tuple[str, ...]
     identity: str
     time: str
     keys: Mapping[str, str] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, analysis: Analysis[Any] | type[Analysis[Any]], keys: Mapping[str, str]) -> Self:
+        """Return what an analysis asks for."""
+        return cls(
+            tuple(analysis.inputs), analysis.identity, analysis.time, keys, tuple(analysis.optional)
+        )
 
     def find(self, data_keys: Sequence[str]) -> dict[str, str] | None:
         """Find the wanted keys among those of a stream.
@@ -37,8 +48,8 @@ class Wanted:
         Returns
         -------
         dict or None
-            Full data key by wanted name; identity and time only where they are. None when an
-            input is not there.
+            Full data key by wanted name; optional inputs, identity and time only where they are.
+            None when an input is not there.
 
         Raises
         ------
@@ -46,8 +57,10 @@ class Wanted:
             If more than one key fits an input.
         """
         found = {}
-        for name in self.inputs:
+        for name in (*self.inputs, *self.optional):
             fitting = [key for key in data_keys if _fits(key, self.keys.get(name, name))]
+            if not fitting and name in self.optional:
+                continue
             if not fitting:
                 return None
             if len(fitting) > 1:
@@ -247,7 +260,7 @@ def locate(mimetype: str, uri: str, parameters: Mapping[str, Any]) -> tuple[str,
 
 def _empty_table(wanted: Wanted, found: Mapping[str, str], data_keys: Document) -> FrameTable:
     table = FrameTable()
-    for name in wanted.inputs:
+    for name in (name for name in (*wanted.inputs, *wanted.optional) if name in found):
         external = data_keys[found[name]].get("external")
         if external is None:
             table.values[name] = {}

@@ -98,9 +98,7 @@ class LiveAnalysis:
         self.analysis = make_analysis(name, parameters)
         self.name = name
         limits = limits or Limits()
-        self._wanted = Wanted(
-            tuple(self.analysis.inputs), self.analysis.identity, self.analysis.time, keys or {}
-        )
+        self._wanted = Wanted.of(self.analysis, keys or {})
         self._ids = RunIds()
         self._raws: dict[str, RawRun] = {}
         self._present: RawRun | None = None

@@ -261,7 +261,7 @@ class Worker:
         self._make = partial(make_analysis, name, parameters)
         kind = self._make()
         kind.warm_up()
-        self._wanted = Wanted(tuple(kind.inputs), kind.identity, kind.time, keys)
+        self._wanted = Wanted.of(kind, keys)
         self._emit, self._assets, self._limits = emit, assets, limits
         self._ids = RunIds()
         self._runs: dict[str, FollowedRun] = {}

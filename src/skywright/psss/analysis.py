@@ -31,6 +31,7 @@ from skywright.psss.statistics import (
     pulse_length_fs,
     second_order_correlation,
 )
+from skywright.psss.stored_settings import StoredSettings, with_background
 from skywright.records import Column
 
 COUNTS = {"units": "counts"}
@@ -82,6 +83,8 @@ class Pulses(NamedTuple):
     """(LAGS,) sum of the autocorrelations of the same."""
     spikes: Moments
     """Of count and width, of pulses with spikes of a width."""
+    settings_number: int
+    """The greatest of the pulses'; -1: not known."""
 
 
 class SpectrumStatistics(Analysis[Pulses]):
@@ -95,10 +98,15 @@ class SpectrumStatistics(Analysis[Pulses]):
         Of the picture, for the signal test.
     axis
         Photon energy, eV, as polynomial of the column: [first, step, ...]. None: pixels.
-    smoothing, fit, weighting, signal_per_row
-        As in `skywright.psss.settings.Settings`.
     resolution_ev
         FWHM of the spectrometer's response, for the pulse length.
+    settings
+        File with the settings of each number, beside that of the spectra: each pulse is processed
+        with those it had when it was taken, all of them together with the newest. Empty: one for
+        all.
+    **given
+        smoothing, fit, weighting, signal_per_row, saturation, as in
+        `skywright.psss.settings.Settings`; they, and the axis, hold against the file.
 
     Raises
     ------
@@ -107,8 +115,9 @@ class SpectrumStatistics(Analysis[Pulses]):
     """
 
     name = "psss_spectra"
-    version = "1"
+    version = "2"
     inputs: ClassVar[Sequence[str]] = ("spectrum",)
+    optional: ClassVar[Sequence[str]] = ("settings_number", "pulse_energy")
     identity = "pulse_id"
     time = "time"
     block_size = 100
@@ -116,6 +125,7 @@ class SpectrumStatistics(Analysis[Pulses]):
         Column("status", "|u1", attrs={"names": [status.name for status in FitStatus]}),
         *(Column(name, "<f8", attrs={"units": "eV, or px without axis"}) for name in FIGURES[:7]),
         Column("relative_width", "<f8", attrs={"units": "per mille"}),
+        Column("brightness", "<f8", attrs={"units": "uJ/eV", "description": "energy / fwhm"}),
         Column("intensity", "<f8", attrs=COUNTS),
         Column("chi2", "<f8", attrs={"units": "", "description": "reduced"}),
         Column("quality", "<f8", attrs={"units": "", "description": "1 is perfect"}),
@@ -129,51 +139,57 @@ class SpectrumStatistics(Analysis[Pulses]):
         rows: int = 2160,
         axis: Sequence[float] | None = None,
         resolution_ev: float = 0.0,
-        **settings: Any,
+        settings: str = "",
+        background: str = "",
+        **given: Any,
     ) -> None:
-        given = {"columns": columns, "rows": rows, "resolution_ev": resolution_ev, **settings}
-        super().__init__(**given, **({} if axis is None else {"axis": [float(c) for c in axis]}))
+        kept = {"columns": columns, "rows": rows, "resolution_ev": resolution_ev, **given}
+        kept |= {"settings": settings} if settings else {}
+        kept |= {"background": background} if background else {}
+        super().__init__(**kept, **({} if axis is None else {"axis": [float(c) for c in axis]}))
         if int(columns) != columns or columns < 1 or not rows >= 0 or not resolution_ev >= 0:
             raise ConfigError(
                 f"columns {columns}, rows {rows}, resolution_ev {resolution_ev}: expected a "
                 "number of columns, and nothing below 0"
             )
-        energies = None
         if axis is not None:
-            energies = np.polynomial.polynomial.polyval(np.arange(float(columns)), list(axis))
+            polynomial = np.polynomial.polynomial.polyval
+            given["axis"] = polynomial(np.arange(float(columns)), list(axis))
         try:
-            self.settings = Settings(axis=energies, **settings)
+            self.settings = Settings(**given)
         except TypeError as error:
             raise ConfigError(f"{self.name}: {error}") from error
+        self.settings = with_background(self.settings, background)
+        self._stored = StoredSettings(settings, background, given) if settings else None
         self.results = _results(int(columns))  # type: ignore[misc]  # their width is known here
 
-    @property
-    def pitch(self) -> float:
-        """Width of a column in the middle of the axis, eV; 1 without axis."""
-        axis = self.settings.axis
-        if axis is None or len(axis) < 2:
-            return 1.0
-        middle = max(len(axis) // 2, 1)
-        return abs(float(axis[middle] - axis[middle - 1]))
+    def settings_of(self, number: int) -> Settings:
+        """Return what a pulse with this settings number is processed with."""
+        if self._stored is None or number < 0:
+            return self.settings
+        return self._stored[number]
 
     def warm_up(self) -> None:
         """Compile the processing."""
         warm_up()
 
-    def spectrum_of(self, member: NDArray[Any], workspace: Workspace) -> Spectrum:
+    def spectrum_of(
+        self, member: NDArray[Any], settings: Settings, workspace: Workspace
+    ) -> Spectrum:
         """Process one input."""
-        return process_spectrum(member, self.parameters["rows"], self.settings, workspace)
+        return process_spectrum(member, self.parameters["rows"], settings, workspace)
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Fit each spectrum by itself, and find its spikes."""
         width, workspace = int(self.parameters["columns"]), Workspace()
-        n = len(batch)
+        n, energies = len(batch), batch.data.get("pulse_energy")
         found: dict[str, NDArray[Any]] = {
             **{column.path: np.full(n, NAN) for column in self.columns},
             "status": np.zeros(n, np.uint8),
             "spike_count": np.full(n, -1, np.int32),
             "light": np.full((n, width), NAN),
             "correlation": np.zeros((n, LAGS)),
+            "settings_number": batch.data.get("settings_number", np.full(n, -1)),
         }
         for row, member in enumerate(batch[self.inputs[0]]):
             if member.shape[-1] != width:
@@ -181,16 +197,19 @@ class SpectrumStatistics(Analysis[Pulses]):
                     f"{self.inputs[0]}: {member.shape[-1]} columns, expected {width}; set the "
                     "parameter columns"
                 )
-            spectrum = self.spectrum_of(member, workspace)
+            settings = self.settings_of(int(found["settings_number"][row]))
+            spectrum = self.spectrum_of(member, settings, workspace)
             found["status"][row] = spectrum.status
             if spectrum.status in (FitStatus.NO_IMAGE, FitStatus.BAD_PIXELS):
                 continue
             for name in FIGURES:
                 found[name][row] = getattr(spectrum, name)
+            if energies is not None:
+                found["brightness"][row] = spectrum.brightness(float(energies[row]))
             counts = spectrum.spectrum.astype(np.float64)
             spikes = find_spikes(counts)
             found["spike_count"][row] = spikes.count
-            found["spike_width"][row] = spikes.width * self.pitch
+            found["spike_width"][row] = spikes.width * _pitch(settings)
             if len(counts) == width:  # narrower ones have no place in a mean
                 found["light"][row] = counts - baseline(counts)
                 found["correlation"][row] = autocorrelation(counts)
@@ -209,6 +228,7 @@ class SpectrumStatistics(Analysis[Pulses]):
             spectra=_moments(members["light"][known]),
             correlation=members["correlation"][known].sum(axis=0),
             spikes=_moments(spikes[~np.isnan(members["spike_width"])].astype(np.float64)),
+            settings_number=int(members["settings_number"].max()),
         )
 
     def fold(self, prefix: Pulses | None, statistic: Pulses) -> Pulses:
@@ -222,20 +242,22 @@ class SpectrumStatistics(Analysis[Pulses]):
             a.spectra.with_next(b.spectra),
             a.correlation + b.correlation,
             a.spikes.with_next(b.spikes),
+            max(a.settings_number, b.settings_number),
         )
 
     def summarize(self, state: Pulses | None) -> Mapping[str, Any]:
         """Turn the sums into means, g2 and pulse lengths; NaN where there is nothing to say."""
         width = int(self.parameters["columns"])
         pulses = state or _no_pulses(width)
+        settings = self.settings_of(pulses.settings_number)
         means, scatter = pulses.figures.mean, pulses.figures.scatter
         mean_spectrum, n = pulses.spectra.mean, pulses.spectra.n
         g2 = np.full(LAGS, NAN)
         if n:
             g2 = second_order_correlation(mean_spectrum, pulses.correlation / n)
-        g2_width = correlation_width(g2) * self.pitch if n > 1 else NAN
+        g2_width = correlation_width(g2) * _pitch(settings) if n > 1 else NAN
         # The baseline is off; so no rows, no threshold but that of the noise.
-        fit = process_spectrum(mean_spectrum, 0, self.settings)
+        fit = process_spectrum(mean_spectrum, 0, settings)
         spike_count, spike_width = pulses.spikes.mean
         return {
             "n_pulses": int(pulses.statuses.sum()),
@@ -252,12 +274,12 @@ class SpectrumStatistics(Analysis[Pulses]):
             "spike_width_mean": spike_width,
             "g2": g2,
             "g2_width": g2_width,
-            "pulse_length_spikes": self._length(spike_width, of_correlation=False),
-            "pulse_length_g2": self._length(g2_width, of_correlation=True),
+            "pulse_length_spikes": self._length(settings, spike_width, of_correlation=False),
+            "pulse_length_g2": self._length(settings, g2_width, of_correlation=True),
         }
 
-    def _length(self, width: float, of_correlation: bool) -> float:
-        if self.settings.axis is None:
+    def _length(self, settings: Settings, width: float, of_correlation: bool) -> float:
+        if settings.axis is None:
             return NAN
         resolution = float(self.parameters["resolution_ev"])
         found = pulse_length_fs(float(width), resolution, of_correlation)
@@ -271,17 +293,31 @@ class PictureSpectra(SpectrumStatistics):
     ----------
     roi
         Rows [ymin, ymax); (0, 0) is the whole.
+    background
+        HDF5 file with a background at ``/entry/data/data``, or the directory of a service's
+        history, where that of each pulse is found by its digest; empty: none is taken off.
     **parameters
-        As of `SpectrumStatistics`; `rows` is that of the pictures.
+        `background_mode`, and as of `SpectrumStatistics`; `rows` is that of the pictures.
     """
 
     name = "psss_pictures"
     inputs: ClassVar[Sequence[str]] = ("image",)
     time = "frame_time"
 
-    def spectrum_of(self, member: NDArray[Any], workspace: Workspace) -> Spectrum:
+    def spectrum_of(
+        self, member: NDArray[Any], settings: Settings, workspace: Workspace
+    ) -> Spectrum:
         """Process a picture, (rows, columns) of any numeric dtype."""
-        return process(member, self.settings, workspace)
+        return process(member, settings, workspace)
+
+
+def _pitch(settings: Settings) -> float:
+    """Return the width of a column in the middle of the axis, eV; 1 without axis."""
+    axis = settings.axis
+    if axis is None or len(axis) < 2:
+        return 1.0
+    middle = max(len(axis) // 2, 1)
+    return abs(float(axis[middle] - axis[middle - 1]))
 
 
 def _results(width: int) -> tuple[Column, ...]:
@@ -327,4 +363,5 @@ def _no_pulses(width: int) -> Pulses:
         _moments(np.empty((0, width))),
         np.zeros(LAGS),
         _moments(np.empty((0, 2))),
+        -1,
     )

@@ -1,4 +1,4 @@
-"""Averages over the last pulses, for looking: spectrum, center and width."""
+"""Averages for looking: running over the last pulses, and of blocks that do not overlap."""
 
 import threading
 from collections import deque
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skywright.psss.processing import FitStatus
 from skywright.psss.results import Result
-from skywright.psss.statistics import RunningAverage
+from skywright.psss.statistics import BlockAverage, RunningAverage
 
 PULSES = 100
 
@@ -28,6 +28,10 @@ class Averages:
         Means over those pulses whose fit is good, in the axis' unit; NaN without any.
     fits
         How many those are.
+    block
+        (W,) counts, mean of the last full block of as many pulses; None before the first.
+    block_pulse_id
+        Of the last pulse in it; -1 before the first.
     """
 
     spectrum: NDArray[np.float64] | None
@@ -35,6 +39,8 @@ class Averages:
     center: float
     fwhm: float
     fits: int
+    block: NDArray[np.float64] | None = None
+    block_pulse_id: int = -1
 
 
 class AverageSink:
@@ -50,8 +56,9 @@ class AverageSink:
         self._lock = threading.Lock()
         self._pulses = pulses
         self._settings_number = -1
-        self._spectra = RunningAverage(pulses)
-        self._fits: deque[tuple[float, float]] = deque(maxlen=pulses)
+        self._full: tuple[NDArray[np.float64] | None, int] = None, -1
+        """The last full block, and the id of its last pulse."""
+        self._begin(pulses)
 
     def offer(self, result: Result) -> None:
         """Take in a result."""
@@ -62,6 +69,9 @@ class AverageSink:
                 self._begin(self._pulses)
             if len(found.spectrum) and found.status is not FitStatus.BAD_PIXELS:
                 self._spectra.add(found.spectrum)
+                block = self._blocks.add(found.spectrum)
+                if block is not None:
+                    self._full = block, result.pulse.pulse_id
             good = found.status.has_values and found.status is not FitStatus.NOT_CONVERGED
             self._fits.append((found.center, found.fwhm) if good else (np.nan, np.nan))
 
@@ -75,11 +85,14 @@ class AverageSink:
         """Return the averages as they are now."""
         with self._lock:
             mean, count = self._spectra.mean(), self._spectra.count
+            full = self._full
             fits = np.array(self._fits).reshape(-1, 2)
         fits = fits[np.isfinite(fits[:, 0])]
         center, fwhm = fits.mean(axis=0) if len(fits) else (np.nan, np.nan)
-        return Averages(mean, count, float(center), float(fwhm), len(fits))
+        return Averages(mean, count, float(center), float(fwhm), len(fits), *full)
 
     def _begin(self, pulses: int) -> None:
         self._spectra = RunningAverage(pulses)
-        self._fits = deque(maxlen=pulses)
+        self._blocks = BlockAverage(pulses)
+        self._full = None, -1
+        self._fits: deque[tuple[float, float]] = deque(maxlen=pulses)

@@ -1,11 +1,10 @@
 """Backgrounds: recorded from the pulses or read from a file, and the history of those used."""
 
-import hashlib
 import logging
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.psss.processor import Processor
+from skywright.psss.settings import as_background, digest_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +60,19 @@ class BackgroundInfo:
 
 @dataclass(frozen=True, eq=False)
 class Background:
-    """A background with its pixels, (rows, columns) uint16 or float32."""
+    """A background with its pixels as measured, (rows, columns), kept as `Settings` keep them.
+
+    Raises
+    ------
+    ConfigError
+        If the pixels are none.
+    """
 
     info: BackgroundInfo
     pixels: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", as_background(self.pixels))
 
 
 class History:
@@ -81,7 +90,7 @@ class History:
         self._known: dict[str, BackgroundInfo] = {}
 
     def keep(self, background: Background) -> BackgroundInfo:
-        """Write a background to the history; what is there already is not written again.
+        """Write a background to the history; one that is there already gets its new date.
 
         Returns
         -------
@@ -95,20 +104,18 @@ class History:
         """
         if self.directory is None:
             return background.info
-        info, pixels = background.info, background.pixels
-        digest = hashlib.sha256(repr((info.name, pixels.shape, pixels.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(pixels).data)
+        info = background.info
         stem = re.sub(r"[^\w.-]+", "_", info.name)[:80] or "background"
-        file = f"{stem}-{digest.hexdigest()[:16]}.h5"
-        path = self.directory / file
+        path = self.directory / f"{stem}-{digest_of(info.name, background.pixels)[:16]}.h5"
+        info = replace(info, file=path.name)
         try:
             with self._lock:
                 self.directory.mkdir(parents=True, exist_ok=True)
-                if not path.exists():
-                    _write(path, background)
-        except OSError as error:
+                _write(path, background)
+                self._known[path.name] = info
+        except Exception as error:  # it is in use already: no more must come of it
             raise HardwareError(f"{path}: the background cannot be kept ({error})") from error
-        return BackgroundInfo(**{**vars(info), "file": file})
+        return info
 
     def list(self) -> list[BackgroundInfo]:
         """Return what is in the history, newest first; files that cannot be read are left out."""
@@ -125,8 +132,15 @@ class History:
             found.append(self._known[path.name])
         return sorted(found, key=lambda info: info.date, reverse=True)
 
-    def load(self, name: str) -> Background:
+    def load(self, name: str, digest: str = "") -> Background:
         """Return the newest background of a name.
+
+        Parameters
+        ----------
+        name
+            Label.
+        digest
+            As `Settings.background_digest` has it: this one and no other; empty: any.
 
         Raises
         ------
@@ -139,10 +153,12 @@ class History:
         for info in infos:
             if info.name == name:
                 assert self.directory is not None
-                return Background(info, read_pixels(self.directory / info.file, DATASET))
+                found = Background(info, read_pixels(self.directory / info.file, DATASET))
+                if not digest or digest_of(name, found.pixels) == digest:
+                    return found
         known = sorted({info.name for info in infos})
         raise ConfigError(
-            f"background {name!r}: not in the history"
+            f"background {name!r}{f' {digest[:16]}' if digest else ''}: not in the history"
             + (f", which has {', '.join(known[:10])}" if known else "")
         )
 
@@ -234,7 +250,7 @@ def record(processor: Processor, pulses: int, name: str, limit_s: float) -> Back
     assert total is not None
     date = _now()
     info = BackgroundInfo(
-        name or f"recorded {date[:19]}",
+        name or f"recorded {date}",
         date,
         "recorded",
         _shape(total),
@@ -246,20 +262,10 @@ def record(processor: Processor, pulses: int, name: str, limit_s: float) -> Back
 
 
 def uploaded(name: str, pixels: NDArray[Any]) -> Background:
-    """Return what a client sent as a background, dated now."""
-    return Background(BackgroundInfo(name, _now(), "uploaded", _shape(pixels)), pixels)
-
-
-def in_use(background: Background, mode: str) -> NDArray[Any]:
-    """Return the pixels to process with.
-
-    Clipped per pixel, whole numbers are what the old service has, and faster; signed, the mean's
-    fractions count.
-    """
-    pixels = background.pixels
-    if mode == "clipped" and pixels.dtype.kind == "f":
-        return np.clip(np.rint(pixels), 0, 65535).astype(np.uint16)
-    return pixels
+    """Return what a client sent as a background, dated now; an empty name is made of the date."""
+    date = _now()
+    name = name or f"uploaded {date}"
+    return Background(BackgroundInfo(name, date, "uploaded", _shape(pixels)), pixels)
 
 
 def read_pixels(path: Path, dataset: str) -> NDArray[Any]:
@@ -335,4 +341,4 @@ def _shape(pixels: NDArray[Any]) -> tuple[int, int]:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")

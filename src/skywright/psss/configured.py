@@ -15,7 +15,8 @@ def spectra_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
     ----------
     configuration
         Of the devices, by data key; that of the spectrometer has ``NAME_width``, ``NAME_height``,
-        ``NAME_axis`` (coefficients, empty: pixels), and settings of the processing.
+        ``NAME_axis`` (coefficients, empty: pixels), and settings of the processing; or
+        ``NAME_settings_file``, where those of each pulse are.
 
     Returns
     -------
@@ -27,6 +28,11 @@ def spectra_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
     for name, parameter in (("width", "columns"), ("height", "rows")):
         if values.get(name):
             found[parameter] = int(values[name])
+    if values.get("settings_file"):  # has all of them for each pulse, these were those at stage
+        given: dict[str, Any] = {name: found[name] for name in ("columns", "rows") if name in found}
+        return {**given, "settings": str(values["settings_file"])}
+    if values.get("saturation"):
+        found["saturation"] = float(values["saturation"])
     axis = values.get("axis")
     if axis is not None and len(axis):
         found["axis"] = [float(coefficient) for coefficient in axis]
@@ -35,9 +41,10 @@ def spectra_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 def picture_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of `skywright.psss.analysis.PictureSpectra`: the ROI too, but no background."""
-    values = _of_device(configuration)
-    roi = {"roi": [int(values[f"roi_{edge}"]) for edge in ("ymin", "ymax")]} if values else {}
-    return {**spectra_parameters(configuration), **roi}
+    values, found = _of_device(configuration), spectra_parameters(configuration)
+    if values and "settings" not in found:
+        found["roi"] = [int(values[f"roi_{edge}"]) for edge in ("ymin", "ymax")]
+    return found
 
 
 def _of_device(configuration: Mapping[str, Any]) -> dict[str, Any]:

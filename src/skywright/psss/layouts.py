@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skywright.psss.processing import AxisUnit, FitStatus
 from skywright.psss.results import Result, background_applied, picture_of
-from skywright.psss.settings import BackgroundMode, Fit, Smoothing, Weighting
+from skywright.psss.settings import NAME_BYTES_MAX, BackgroundMode, Fit, Smoothing, Weighting
 from skywright.records import Column, ColumnWriter
 
 EPICS_EPOCH_S = 631_152_000
@@ -43,7 +43,9 @@ SPECTRA_PER_CHUNK = 32
 """A reader opens the file for each chunk; one of 2560 columns fits HDF5's cache of 1 MB."""
 
 SETTINGS_NUMBER, AXIS = "/entry/settings_number", "/entry/axis"
-_CHOICES = {
+BACKGROUND_NAME, BACKGROUND_DIGEST = "/entry/background_name", "/entry/background_digest"
+ROI, SIGNAL_PER_ROW, SATURATION = "/entry/roi", "/entry/signal_per_row", "/entry/saturation"
+CHOICES = {
     "background_mode": BackgroundMode,
     "smoothing": Smoothing,
     "fit": Fit,
@@ -57,6 +59,7 @@ TIME_STAMP = f"{ATTRIBUTES}/NDArrayTimeStamp"
 EPICS_SECONDS = f"{ATTRIBUTES}/NDArrayEpicsTSSec"
 EPICS_NANOSECONDS = f"{ATTRIBUTES}/NDArrayEpicsTSnSec"
 PICTURE_WIDTH, PICTURE_HEIGHT = f"{ATTRIBUTES}/picture_width", f"{ATTRIBUTES}/picture_height"
+PICTURE_SETTINGS = f"{ATTRIBUTES}/settings_number"
 
 
 def _names(codes: type[FitStatus] | type[AxisUnit]) -> list[str]:
@@ -74,9 +77,11 @@ _SCALARS = (
     Column(TIME_NS, "<i8", attrs={"units": "ns", "description": "since 1970"}),
     Column(f"{DATA}/time_given", "|u1", attrs={"description": "0: the sender gave none; arrival"}),
     Column(f"{DATA}/width", "<i4", attrs={"units": "px", "description": "columns of the picture"}),
+    Column(f"{DATA}/pulse_energy", "<f8", attrs={"units": "uJ", "description": "NaN: not known"}),
     Column(f"{DATA}/duration", "<f4", attrs={"units": "ms", "description": "of the processing"}),
     Column(STATUS, "|u1", attrs={"names": _names(FitStatus)}),
     Column(UNIT, "|u1", attrs={"names": _names(AxisUnit)}),
+    Column(f"{FIT}/brightness", "<f8", attrs={"units": "uJ/eV", "description": "energy / fwhm"}),
     Column(f"{FIT}/saturated", "<i4", attrs={"description": "columns with saturated pixels"}),
     Column(f"{FIT}/steps", "<i4", attrs={"description": "evaluations of the fit"}),
     Column(f"{FIT}/weighted", "|u1", attrs={"description": "1: by the noise of each column"}),
@@ -119,6 +124,8 @@ class SpectraLayout:
             TIME_NS: result.time_ns,
             f"{DATA}/time_given": result.pulse.time_ns is not None,
             f"{DATA}/width": len(found.spectrum),
+            f"{DATA}/pulse_energy": result.energy_uj,
+            f"{FIT}/brightness": result.brightness,
             f"{DATA}/duration": result.duration_ms,
             STATUS: int(found.status),
             UNIT: int(found.unit),
@@ -169,7 +176,7 @@ class SpectraFile:
         identity = Column(PULSE_ID, "<i8", attrs={"description": "of the machine's 100 Hz clock"})
         self._columns = ColumnWriter(path, (spectrum, *_SCALARS), identity, _GROUPS)
         try:
-            self._settings = _open_settings(path.with_suffix(".settings.h5"), width)
+            self._settings = _open_settings(settings_path(path), width)
         except BaseException:
             self._columns.close()
             raise
@@ -215,28 +222,37 @@ class SpectraFile:
             axis[:] = given
         rows: dict[str, ArrayLike] = {
             f"/entry/{name}": get_args(literal).index(getattr(settings, name))
-            for name, literal in _CHOICES.items()
+            for name, literal in CHOICES.items()
         }
         rows |= {
             AXIS: axis,
-            "/entry/roi": settings.roi,
-            "/entry/background_name": np.bytes_(settings.background_name.encode()[:128]),
-            "/entry/signal_per_row": settings.signal_per_row,
+            ROI: settings.roi,
+            BACKGROUND_NAME: np.bytes_(settings.background_name.encode()),
+            BACKGROUND_DIGEST: np.bytes_(settings.background_digest.encode()),
+            SIGNAL_PER_ROW: settings.signal_per_row,
+            SATURATION: np.nan if settings.saturation is None else settings.saturation,
         }
         self._settings.append(result.settings_number, rows)
         self._settings_written = result.settings_number
 
 
+def settings_path(path: Path) -> Path:
+    """Return the file beside a file of spectra that has a row for each settings number."""
+    return path.with_suffix(".settings.h5")
+
+
 def _open_settings(path: Path, width: int) -> ColumnWriter:
     choices = (
         Column(f"/entry/{name}", "|u1", (), 16, {"names": list(get_args(literal))})
-        for name, literal in _CHOICES.items()
+        for name, literal in CHOICES.items()
     )
     columns = (
         Column(AXIS, "<f8", (width,), 1, {"units": "eV", "description": "NaN: pixels"}),
-        Column("/entry/roi", "<i4", (2,), 16, {"units": "px", "description": "(0, 0): the whole"}),
-        Column("/entry/background_name", "S128", (), 16),
-        Column("/entry/signal_per_row", "<f8", (), 16, {"units": "counts"}),
+        Column(ROI, "<i4", (2,), 16, {"units": "px", "description": "(0, 0): the whole"}),
+        Column(BACKGROUND_NAME, f"S{NAME_BYTES_MAX}", (), 16),
+        Column(BACKGROUND_DIGEST, "S64", (), 16, {"description": "SHA-256; empty: none"}),
+        Column(SIGNAL_PER_ROW, "<f8", (), 16, {"units": "counts"}),
+        Column(SATURATION, "<f8", (), 16, {"description": "NaN: the dtype's greatest"}),
         *choices,
     )
     identity = Column(SETTINGS_NUMBER, "<i8", (), 16)
@@ -255,6 +271,7 @@ class Picture:
     pulse_id: int
     time_ns: int
     image: NDArray[Any]
+    settings_number: int
 
 
 class PictureLayout:
@@ -268,7 +285,7 @@ class PictureLayout:
         image = picture_of(result)
         if image is None:
             return None
-        return Picture(result.pulse.pulse_id, result.time_ns, image)
+        return Picture(result.pulse.pulse_id, result.time_ns, image, result.settings_number)
 
     def nbytes(self, item: Picture) -> int:
         """Return the memory that a picture holds."""
@@ -302,6 +319,7 @@ class PictureFile:
             Column(EPICS_NANOSECONDS, "<u4", attrs={"units": "ns"}),
             Column(PICTURE_WIDTH, "<i4", attrs={"units": "px"}),
             Column(PICTURE_HEIGHT, "<i4", attrs={"units": "px"}),
+            Column(PICTURE_SETTINGS, "<i8", attrs={"description": "of the pulse's spectrum"}),
         )
         groups = {
             "/entry": {"NX_class": "NXentry", "default": "data"},
@@ -340,6 +358,7 @@ class PictureFile:
             EPICS_NANOSECONDS: nanoseconds,
             PICTURE_WIDTH: width,
             PICTURE_HEIGHT: height,
+            PICTURE_SETTINGS: item.settings_number,
         }
         self._columns.append(item.pulse_id, rows)
 

@@ -137,8 +137,9 @@ class Spectrum:
     axis: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def brightness(self, pulse_energy_uj: float) -> float:
-        """Return pulse energy over width, uJ/eV; NaN when the status has no values."""
-        return pulse_energy_uj / self.fwhm
+        """Return pulse energy over width, uJ/eV; NaN when the status has no values, or no axis."""
+        known = self.unit is AxisUnit.EV and self.fwhm > 0.0
+        return pulse_energy_uj / self.fwhm if known else math.nan
 
 
 class Workspace:
@@ -182,7 +183,7 @@ def process(
         return Spectrum(np.empty(0, np.uint32), FitStatus.NO_IMAGE)
     rows = image.shape[0]
     ymin, ymax = settings.roi if 0 < settings.roi[1] <= rows else (0, rows)
-    background = settings.background if settings.background_mode != "none" else None
+    background = settings.background_used
     known_background = background is None or background.shape == image.shape
     if background is not None:
         background = background[ymin:ymax] if known_background else None

@@ -80,6 +80,7 @@ class Processor:
         self._threads = threads
         self._lock = threading.RLock()
         self._control = threading.RLock()
+        self._changing = threading.Lock()
         self._applied = (0, settings or Settings())
         self._feeds: tuple[Feed[Result], ...] = ()
         self._acquisition: Acquisition | None = None
@@ -226,7 +227,7 @@ class Processor:
             self.changed()
 
     def change(self, **changes: Any) -> Settings:
-        """Change settings, all or none, from the next pulse on.
+        """Change settings, all or none, from the next pulse on; equal values are no change.
 
         Parameters
         ----------
@@ -238,10 +239,10 @@ class Processor:
         ConfigError
             If a value is not allowed; the last settings stay.
         """
-        with self._lock:
-            number, settings = self._applied
-            if changes:
-                settings = replace(settings, **changes)
+        with self._changing:  # not `_lock`: no pulse waits while a background is looked through
+            number, before = self._applied
+            settings = replace(before, **changes)
+            if not settings.is_same(before):
                 self._applied = number + 1, settings
         for name in changes:
             self.note(name)  # what was said of a refused value is over

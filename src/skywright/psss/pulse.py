@@ -23,6 +23,8 @@ class Pulse:
         The bsread message it came in, to be forwarded byte for byte; None of other sources.
     truth
         What the simulated instrument knows of the pulse; None of real sources.
+    energy_uj
+        As a monitor of the machine measured it, uJ; None when there is none.
     """
 
     pulse_id: int
@@ -30,6 +32,7 @@ class Pulse:
     image: NDArray[Any] | None
     message: Any = None
     truth: Any = None
+    energy_uj: float | None = None
 
 
 class PulseSource(Protocol):

@@ -1,5 +1,6 @@
 """What the owner of the pulses hands on, and what it expects of those who get it."""
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,6 +40,17 @@ class Result:
     time_ns: int
     taken_s: float
     duration_ms: float
+
+    @property
+    def energy_uj(self) -> float:
+        """The pulse's energy, uJ; NaN when it is not known."""
+        energy = self.pulse.energy_uj
+        return math.nan if energy is None else energy
+
+    @property
+    def brightness(self) -> float:
+        """Pulse energy over width, uJ/eV; NaN when one of them is not known."""
+        return self.spectrum.brightness(self.energy_uj)
 
 
 class Sink(Protocol):

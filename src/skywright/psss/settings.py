@@ -1,7 +1,10 @@
 """What a picture of the spectrometer camera is processed with, checked when it is made."""
 
+import hashlib
 import math
-from dataclasses import dataclass, field
+import unicodedata
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +16,8 @@ BackgroundMode = Literal["clipped", "signed", "none"]
 Smoothing = Literal["savgol", "none"]
 Fit = Literal["gaussian", "robust"]
 Weighting = Literal["auto", "uniform", "noise"]
+NAME_BYTES_MAX = 512
+"""Of a background's name in UTF-8: what files of spectra have room for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +29,15 @@ class Settings:
     roi
         Rows [ymin, ymax) of the picture that are summed; (0, 0) is the whole.
     background
-        (rows, columns) of numbers, taken off before the sum; None: nothing is. Kept as uint16,
-        int64, float32 or float64, whichever holds its values exactly.
+        (rows, columns) of numbers as measured; None: nothing is taken off. Kept as uint16, int64,
+        float32 or float64, whichever holds its values exactly. What is taken off is
+        `background_used`.
     background_name
-        Label of the background.
+        Label of the background, at most 512 bytes of UTF-8 without control characters.
     background_mode
         clipped: max(pixel - background, 0) for each pixel, as the old service has it (biased by
-        0.4 times the noise per row); signed: pixel - background; none: it is not taken off.
+        0.4 times the noise per row), a background with fractions rounded to uint16 as there;
+        signed: pixel - background; none: it is not taken off.
     smoothing
         savgol: Savitzky-Golay, 51 columns, order 3, polynomial at the ends, before the fit; none.
     fit
@@ -46,7 +53,8 @@ class Settings:
         A spectrum whose maximum is not this many counts for each row of the whole picture above
         its minimum has no signal (1.5 in the old service).
     saturation
-        Pixels of this value or more are saturated; None: the greatest of an integer dtype.
+        Pixels of this value or more are saturated, 4095 of a 12-bit camera; None, or 0: the
+        greatest of an integer dtype.
 
     Raises
     ------
@@ -65,22 +73,40 @@ class Settings:
     axis: NDArray[np.float64] | None = field(default=None, repr=False)
     signal_per_row: float = 1.5
     saturation: float | None = None
+    background_used: NDArray[Any] | None = field(init=False, repr=False)
+    """What is taken off before the sum: derived, so that the order of changes plays no part."""
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {"roi": _roi(self.roi)}
+        _check_name(self.background_name)
         for name, literal in _CHOICES.items():
             if getattr(self, name) not in literal.__args__:
                 raise ConfigError(
                     f"{name}: {getattr(self, name)!r} is none of {', '.join(literal.__args__)}"
                 )
         if self.background is not None:
-            checked["background"] = _background(self.background)
+            checked["background"] = as_background(self.background)
         if self.axis is not None:
             checked["axis"] = _axis(self.axis)
         if not 0 <= self.signal_per_row < math.inf:
             raise ConfigError(f"signal_per_row: {self.signal_per_row} is no number from 0 on")
+        checked["background_used"] = _used(checked.get("background"), self.background_mode)
+        checked["saturation"] = _saturation(self.saturation)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    def is_same(self, other: "Settings") -> bool:
+        """Say whether every setting has an equal value."""
+        return all(
+            _equal(getattr(self, each.name), getattr(other, each.name))
+            for each in fields(self)
+            if each.init  # others follow from them
+        )
+
+    @cached_property
+    def background_digest(self) -> str:
+        """`digest_of` the background; empty without one."""
+        return "" if self.background is None else digest_of(self.background_name, self.background)
 
 
 def _roi(roi: Any) -> tuple[int, int]:
@@ -96,7 +122,44 @@ def _roi(roi: Any) -> tuple[int, int]:
     return ymin, ymax
 
 
-def _background(background: ArrayLike) -> NDArray[Any]:
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one is other or (one.dtype == other.dtype and np.array_equal(one, other))
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return False
+    return bool(one == other)
+
+
+def _check_name(name: Any) -> None:
+    """Check that a name can be kept in HDF5 and told by every face."""
+    if not isinstance(name, str):
+        raise ConfigError(f"background_name: {name!r} is not text")
+    size = len(name.encode(errors="replace"))
+    if size > NAME_BYTES_MAX:
+        raise ConfigError(f"background_name: has {size} bytes, at most {NAME_BYTES_MAX} are kept")
+    odd = next((c for c in name if unicodedata.category(c) in ("Cc", "Cs")), None)
+    if odd is not None:
+        raise ConfigError(f"background_name: {name!r} has the character {odd!r}, which is no text")
+
+
+def as_background(background: ArrayLike) -> NDArray[Any]:
+    """Return pixels as settings keep them, read-only.
+
+    Parameters
+    ----------
+    background
+        (rows, columns) of finite numbers.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint16, int64, float32 or float64, whichever holds the values exactly.
+
+    Raises
+    ------
+    ConfigError
+        If it is something else.
+    """
     try:
         given = np.asarray(background)
     except ValueError as error:
@@ -115,6 +178,28 @@ def _background(background: ArrayLike) -> NDArray[Any]:
     return kept
 
 
+def digest_of(name: str, pixels: NDArray[Any]) -> str:
+    """Return the SHA-256, hexadecimal, of a background's name, shape, dtype and pixels."""
+    digest = hashlib.sha256(repr((name, pixels.shape, pixels.dtype.str)).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def _used(background: NDArray[Any] | None, mode: BackgroundMode) -> NDArray[Any] | None:
+    """Return the pixels to take off, read-only.
+
+    Clipped per pixel, whole numbers are what the old service has, and faster; signed, the mean's
+    fractions count.
+    """
+    if background is None or mode == "none":
+        return None
+    if mode == "signed" or background.dtype.kind != "f":
+        return background
+    used = np.clip(np.rint(background), 0, np.iinfo(np.uint16).max).astype(np.uint16)
+    used.flags.writeable = False
+    return used
+
+
 def _dtype_for(values: NDArray[Any]) -> type[np.generic]:
     """Return the smallest of the dtypes of `kernels` that holds all values exactly."""
     if values.dtype == np.uint16:
@@ -125,6 +210,14 @@ def _dtype_for(values: NDArray[Any]) -> type[np.generic]:
     if low >= 0 and high <= np.iinfo(np.uint16).max:
         return np.uint16
     return np.int64 if low > -(2.0**62) and high < 2.0**62 else np.float64
+
+
+def _saturation(level: Any) -> float | None:
+    if level is None or (level == 0 and level is not False):
+        return None
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < math.inf:
+        raise ConfigError(f"saturation: {level!r} is no pixel value above 0; 0: of the dtype")
+    return level
 
 
 def _axis(axis: ArrayLike) -> NDArray[np.float64]:

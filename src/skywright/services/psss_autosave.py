@@ -14,6 +14,7 @@ from skywright.services.psss_parameters import BACKGROUND, SETTINGS, Parameters
 logger = logging.getLogger(__name__)
 
 LOOK_S = 0.5
+DIGEST = "background_digest"
 
 
 class Autosave:
@@ -52,10 +53,15 @@ class Autosave:
         except (OSError, ValueError) as error:
             logger.warning("psss: %s: settings are not restored (%s)", self._path, error)
             return
-        known = (*SETTINGS, BACKGROUND)
-        for name in known if isinstance(kept, dict) else ():
+        for name in (*SETTINGS, BACKGROUND) if isinstance(kept, dict) else ():
+            if name not in kept:
+                continue
             try:
-                parameters.merge({name: kept[name]} if name in kept else {})
+                if name == BACKGROUND and kept[name]:  # these pixels, no others of the same name
+                    digest = str(kept.get(DIGEST, ""))
+                    parameters.use(parameters.history.load(kept[name], digest))
+                else:
+                    parameters.merge({name: kept[name]})
             except SkywrightError as error:
                 logger.warning("psss: %s is not restored: %s", name, error)
 
@@ -68,11 +74,15 @@ class Autosave:
                 continue
             values: dict[str, Any] = {name: getattr(settings, name) for name in SETTINGS}
             values[BACKGROUND] = settings.background_name
+            values[DIGEST] = settings.background_digest
             try:
                 self._write(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
-            except OSError as error:
-                logger.warning("psss: %s: settings are not saved (%s)", self._path, error)
-            self._saved = number
+            except OSError as error:  # tried again until it is done, and said once
+                text = f"{self._path}: settings are not saved ({error})"
+                self._processor.note("autosave", text)
+            else:
+                self._saved = number
+                self._processor.note("autosave")
 
     def _write(self, text: bytes) -> None:
         """Write to a file that gets its name when it is complete."""

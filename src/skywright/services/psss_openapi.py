@@ -37,6 +37,10 @@ _PARAMETERS = {
         "fit": {"enum": ["gaussian", "robust"]},
         "weighting": {"enum": ["auto", "uniform", "noise"]},
         "signal_per_row": {"type": "number", "minimum": 0},
+        "saturation": {
+            "type": ["number", "null"],
+            "description": "Pixels of this or more are saturated; null: the dtype's greatest.",
+        },
         "axis": {
             "anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "null"}],
             "description": "Photon energy of each column, eV; null: pixels.",

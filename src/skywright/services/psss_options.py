@@ -38,6 +38,12 @@ def add_service_arguments(
         help="bsread: pull takes the messages of a PUSH from other readers, sub shares a PUB's",
     )
     add("--step", type=int, help="pulse ids from one picture to the next; learnt if not given")
+    add(
+        "--energy-channel",
+        default="",
+        metavar="NAME",
+        help="bsread: channel of the same stream with the pulse's energy, uJ, for the brightness",
+    )
     add("--path", type=Path, help="replay: HDF5 file of pictures")
     add("--dataset", help="replay: (n, rows, columns) in it")
     add("--rate", type=float, default=100.0, help="sim, replay: pulses a second (%(default)g)")
@@ -101,7 +107,13 @@ def make_source(args: argparse.Namespace) -> PulseSource:
             "or take --source sim"
         )
     channel = f"{channel_prefix(args.prefix)}:{PICTURE}"
-    return BsreadSource(args.input, channel, kind=args.input_kind, step=args.step)
+    return BsreadSource(
+        args.input,
+        channel,
+        kind=args.input_kind,
+        step=args.step,
+        energy_channel=args.energy_channel,
+    )
 
 
 def channel_prefix(prefix: str) -> str:

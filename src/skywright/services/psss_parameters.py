@@ -7,11 +7,14 @@ from typing import Any
 import orjson
 
 from skywright.errors import ConfigError
-from skywright.psss.background import Background, History, in_use
+from skywright.psss.background import Background, History
 from skywright.psss.processor import Processor
 
 BACKGROUND = "background"
-SETTINGS = ("roi", "background_mode", "smoothing", "fit", "weighting", "axis", "signal_per_row")
+SETTINGS = (
+    *("roi", "background_mode", "smoothing", "fit", "weighting", "axis", "signal_per_row"),
+    "saturation",
+)
 """Names that are settings of the processing; every other name is only kept and given back."""
 
 
@@ -67,26 +70,25 @@ class Parameters:
 
     def _background(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Return the change that the name of a background asks for."""
-        settings = self.processor.settings
-        name = wanted.get(BACKGROUND, settings.background_name)
+        if BACKGROUND not in wanted:
+            return {}
+        name = wanted[BACKGROUND]
         if not isinstance(name, str):
             raise ConfigError(f"background: {name!r} is not a name; send pixels to /background")
-        if name == settings.background_name:
+        if name and name == self.processor.settings.background_name:
             return {}
-        if not name:
-            return {"background": None, "background_name": ""}
-        chosen = self.history.load(name)
-        mode = wanted.get("background_mode", settings.background_mode)
-        return {"background": in_use(chosen, mode), "background_name": name}
+        return _with(self.history.load(name) if name else None)
 
     def use(self, background: Background | None) -> None:
         """Process with a background from the next pulse on; None: without."""
-        if background is None:
-            self.processor.change(background=None, background_name="")
-            return
-        pixels = in_use(background, self.processor.settings.background_mode)
-        name = background.info.name
-        self.processor.change(background=pixels, background_name=name)
+        self.processor.change(**_with(background))
+
+
+def _with(background: Background | None) -> dict[str, Any]:
+    """Return the change of settings to a background; None: to none."""
+    if background is None:
+        return {"background": None, "background_name": ""}
+    return {"background": background.pixels, "background_name": background.info.name}
 
 
 def _check(changes: dict[str, Any]) -> None:

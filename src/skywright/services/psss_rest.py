@@ -34,6 +34,8 @@ BODY_BYTES_MAX = 80_000_000
 UPLOADS_MAX = 3
 """At the same time: each takes a process with the body's numbers as objects."""
 RECORD_LIMIT_S = 60.0
+SILENCE_LIMIT_S = 30.0
+"""Between two pieces of a body: a sender that hangs gives its place to others."""
 CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
@@ -195,7 +197,7 @@ class _Handlers:
         if upload.pixels is None:
             self.api.parameters.use(None)
             return {}
-        await self._use(uploaded(upload.name, upload.pixels))
+        await self._use(await anyio.to_thread.run_sync(uploaded, upload.name, upload.pixels))
         return {}
 
     async def record_background(self, request: Request) -> Mapping[str, Any]:
@@ -286,17 +288,26 @@ async def _html_error(request: Request, error: Exception) -> Response:
 
 
 async def _pieces(request: Request, most_bytes: int) -> Any:
-    """Yield the body as it arrives; HTTP 413 when it is larger than allowed."""
+    """Yield the body as it arrives; HTTP 413 when it is too large, 408 when it stops coming."""
     too_large = HTTPException(413, f"The body is larger than {most_bytes} bytes")
     if int(request.headers.get("content-length") or 0) > most_bytes:
         raise too_large
     received = 0
-    async for piece in request.stream():
-        received += len(piece)
-        if received > most_bytes:
-            raise too_large
-        if piece:
-            yield piece
+    async with aclosing(request.stream()) as stream:
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_LIMIT_S):
+                    piece = await anext(stream, None)
+            except TimeoutError as error:
+                waited = f"Nothing more of the body came in {SILENCE_LIMIT_S:g} s"
+                raise HTTPException(408, waited, {"Connection": "close"}) from error
+            if piece is None:
+                return
+            received += len(piece)
+            if received > most_bytes:
+                raise too_large
+            if piece:
+                yield piece
 
 
 async def _body(request: Request) -> bytes:

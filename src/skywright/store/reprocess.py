@@ -179,7 +179,7 @@ def _raw_run(
         raise DataError(
             f"{start['uid']} is itself a derived run; name its raw run {start.get('raw_uid')}"
         )
-    raw = RawRun(start, Wanted(tuple(analysis.inputs), analysis.identity, analysis.time, keys))
+    raw = RawRun(start, Wanted.of(analysis, keys))
     path = journal_path(journals / "done", start["uid"])
     for name, doc in journal_documents(path) if path.is_file() else catalog_documents(run):
         raw(name, doc)

@@ -40,6 +40,8 @@ class BsreadSource:
         is above 1, or else the smallest difference seen.
     queue_bytes
         Most that waits to be taken.
+    energy_channel
+        Name of the channel with the pulse's energy, uJ; empty: there is none.
 
     Attributes
     ----------
@@ -60,7 +62,9 @@ class BsreadSource:
         kind: Literal["pull", "sub"] = "pull",
         step: int | None = None,
         queue_bytes: int = QUEUE_BYTES,
+        energy_channel: str = "",
     ) -> None:
+        self.energy_channel = energy_channel
         self.address = address
         self.channel = channel
         self._kind: Literal["pull", "sub"] = kind
@@ -129,4 +133,12 @@ class BsreadSource:
         image = None if channel is None else message.value(self.channel)
         if not isinstance(image, np.ndarray) or image.ndim != 2:
             image = None
-        return Pulse(message.pulse_id, message.time_ns, image, message)
+        energy = self._energy(message)
+        return Pulse(message.pulse_id, message.time_ns, image, message, energy_uj=energy)
+
+    def _energy(self, message: Message) -> float | None:
+        if self.energy_channel not in message.channels:
+            return None
+        value = message.value(self.energy_channel)
+        is_number = isinstance(value, np.generic) and value.dtype.kind in "uif"
+        return float(value) if is_number and np.isfinite(value) else None

@@ -131,7 +131,9 @@ class SimSource:
         else:
             image, truth = self.instrument.take(pulse_id, light=self.beam)
         time_ns = self._time_of_zero_ns + pulse_id * round(1e9 / PULSE_RATE_HZ)
-        return Pulse(pulse_id, time_ns, image, truth=truth)
+        # As a gas monitor beside the spectrometer would say it.
+        energy = float(truth.pulse_energy_uj)
+        return Pulse(pulse_id, time_ns, image, truth=truth, energy_uj=energy)
 
     def stop(self) -> None:
         """End; pulse ids go on after the next `start`."""
