@@ -17,7 +17,7 @@ import pytest
 from support.bsread_old import OldSender, OldSource
 from support.psss_old_client import PsssProcessingClient
 from support.psss_process import MAIN, OLD_MAIN, ServiceProcess, running
-from support.psss_scripted import PICTURE, until
+from support.psss_scripted import PICTURE
 
 from skywright.cli import main
 from skywright.cli.psss import put_names, serve_arguments
@@ -112,6 +112,7 @@ def test_serve_with_old_clients_and_pvs(tmp_path: Path) -> None:
         client.start()
         output = service.ready["output_port"]
         with OldSource("127.0.0.1", output, receive_timeout=20_000) as reader:
+            reader.await_sender()
             for pulse_id in range(10, 40):
                 sender.send({f"{PREFIX}:FPICTURE": PICTURE}, pulse_id)
             for pulse_id in range(10, 40):
@@ -191,7 +192,8 @@ def check_newer_layout(
         OldSource("127.0.0.1", data_port, receive_timeout=20_000) as data,
         OldSource("127.0.0.1", image_port, receive_timeout=20_000) as images,
     ):
-        until(lambda: service.process.poll() is None)
+        data.await_sender()
+        images.await_sender()
         for pulse_id in (1, 2):
             sender.send({f"{PREFIX}:FPICTURE": PICTURE}, pulse_id)
         values = data.receive().data.data

@@ -73,7 +73,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         *("--background-dir", str(tmp_path_factory.mktemp("backgrounds"))),
     ) as service:
         output = service.ready["output_port"]
-        reader = OldSource("127.0.0.1", output, receive_timeout=20_000)
+        reader = OldSource("127.0.0.1", output, receive_timeout=20_000).await_sender()
         world = World(service, Client(service.address), input_port, OldSender(input_port), reader)
         world.send(PICTURE)
         until(lambda: world.health()["pulse_id"] == world.pulse_id)

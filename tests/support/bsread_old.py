@@ -167,8 +167,14 @@ class OldSource:
             self.socket.subscribe(b"")
         if receive_timeout:
             self.socket.setsockopt(zmq.RCVTIMEO, receive_timeout)
+        self.handshakes = self.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self.socket.connect(f"tcp://{host}:{port}")
         self.hash, self.channels = None, []
+
+    def await_sender(self, limit_ms=20_000):
+        """Not of the old library: what is sent before the reader is there goes to nobody."""
+        assert self.handshakes.poll(limit_ms), "no sender"
+        return self
 
     def __enter__(self):
         return self
@@ -177,6 +183,7 @@ class OldSource:
         self.close()
 
     def close(self):
+        self.socket.disable_monitor()
         self.socket.close(linger=0)
         self.context.term()
 
