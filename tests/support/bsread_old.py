@@ -184,6 +184,7 @@ class OldSource:
 
     def close(self):
         self.socket.disable_monitor()
+        self.handshakes.close(linger=0)
         self.socket.close(linger=0)
         self.context.term()
 
