@@ -226,7 +226,7 @@ class SettingsStream(FileStream):
 
     def get_index(self) -> int:
         """Return the number of rows that are visible in the file: no PV counts them."""
-        if self.file:
+        if self.file and self.device.pulses.rows:  # never ahead of the pulses
             self.rows = max(self.rows, _count_settings(self.file))
         return self.rows
 

@@ -88,6 +88,13 @@ def assembled(documents: Documents, stream: str) -> dict[str, np.ndarray]:
     return arrays
 
 
+def file_of_pulses(documents: Documents) -> Path:
+    resources = of(documents, "stream_resource")
+    return Path(
+        next(urlparse(doc["uri"]).path for doc in resources if doc["data_key"] == "psss_spectrum")
+    )
+
+
 def failing(run: Callable[[], Any]) -> Exception:
     """Run what must fail, and return the error at the bottom of it."""
     with pytest.raises((HardwareError, FailedStatus)) as caught:
@@ -156,7 +163,7 @@ def test_every_pulse_of_a_flight_is_a_row_and_the_fit_is_true(
     assert len(digest) == (64 if configuration["psss_background"] else 0)
     for stream in (pulses, pictures):
         assert set(stream["psss_settings_number"]) == set(settings["psss_settings_number"])
-    file = Path(urlparse(of(documents, "stream_resource")[0]["uri"]).path)
+    file = file_of_pulses(documents)
     with ColumnReader(file, layouts.PULSE_ID) as reader:
         assert reader.count() == 100  # nothing is in the file that no document tells of
 
@@ -381,7 +388,7 @@ def test_ioc_killed_in_flight_and_back(RE: Any, documents: Documents, tmp_path: 
         assert stop["exit_status"] == "fail"
         assert "lost the IOC" in stop["reason"]
         told = max(datum["indices"]["stop"] for datum in of(documents, "stream_datum"))
-        file = Path(urlparse(of(documents, "stream_resource")[0]["uri"]).path)
+        file = file_of_pulses(documents)
         with ColumnReader(file, layouts.PULSE_ID) as reader:
             assert reader.count() >= told
         RE.unsubscribe(token)
