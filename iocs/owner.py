@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from caproto.server import PVGroup
@@ -32,6 +32,8 @@ class OwnerGroup(PVGroup):
         self.loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._waiting: list[tuple[Ending, asyncio.Future[None]]] = []
+        self._failing: dict[str, str] = {}
+        """What could not be posted the last time, by the method that failed."""
 
     def _changed(self) -> None:
         """Wake the posting; may be called from any thread."""
@@ -62,29 +64,30 @@ class OwnerGroup(PVGroup):
         raise NotImplementedError
 
     async def _post_forever(self, period_s: float, idle_s: float) -> None:
-        """Post what has changed, at most every `period_s` and at least every `idle_s` more.
-
-        What cannot be posted is said and logged, once; all else goes on.
-        """
-        said = ""
+        """Post what has changed, at most every `period_s` and at least every `idle_s` more."""
         while True:
             self._news.clear()
             # Looked at before the state is: who waits for the end must find all else posted.
             over = [item for item in self._waiting if item[0].done.is_set()]
-            try:
-                await self._post()
-                await self._after_post()
-                said = ""
-            except Exception as error:
-                wrong = f"PVs cannot be posted: {type(error).__name__}: {error}"
-                if wrong != said:
-                    said = wrong
-                    logger.exception("%s", self.prefix)
-                    await self.complain(wrong)
+            await self._go_on_after(self._post)
             for item in over:
                 self._waiting.remove(item)
                 if not item[1].done():
                     item[1].set_result(None)
+            await self._go_on_after(self._after_post)
             await asyncio.sleep(period_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), idle_s)
+
+    async def _go_on_after(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a part of the posting; what cannot be posted is said and logged, once."""
+        name = work.__name__
+        try:
+            await work()
+            self._failing.pop(name, None)
+        except Exception as error:
+            wrong = f"PVs cannot be posted: {type(error).__name__}: {error}"
+            if self._failing.get(name) != wrong:
+                self._failing[name] = wrong
+                logger.exception("%s", self.prefix)
+                await self.complain(wrong)

@@ -12,6 +12,7 @@ from bluesky_tiled_plugins import TiledWriter
 from event_model import compose_run
 from ioc_process import IocProcess, running_ioc
 from store.stack import Stack, running_stack
+from support.channels import channel
 from support.page import LivePage, running_page
 from support.sample_runs import DERIVED_V1, SCAN, T0, store_derived, store_scan
 from support.seen_rotation import FACE_DEG, analysis, rotation
@@ -152,8 +153,7 @@ def test_a_new_run_appears_by_itself(browser: Any, page: str, stack: Stack) -> N
 
 def test_the_camera_is_live_with_what_is_found(browser: Any, page: str, camera: IocProcess) -> None:
     browser.get(f"{page}/loop")
-    acquire = epics.PV(camera.prefix + "cam1:Acquire")
-    assert acquire.wait_for_connection(timeout=10)
+    acquire = channel(camera.prefix + "cam1:Acquire")
     acquire.put(1)
     figure = find(browser, "figure.camera")
     try:

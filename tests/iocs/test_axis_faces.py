@@ -8,6 +8,7 @@ from pathlib import Path
 import epics
 import pytest
 from ioc_process import IocProcess, running_ioc
+from support.channels import channel
 
 from iocs.axis_faces import add_face_arguments, make_faces
 from iocs.axis_source import add_source_arguments, make_source
@@ -30,9 +31,7 @@ def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
 
 
 def pv(ioc: IocProcess, name: str) -> epics.PV:
-    made = epics.PV(ioc.prefix + name, auto_monitor=False)
-    assert made.wait_for_connection(timeout=30), f"{name}: not there\n{ioc.text}"
-    return made
+    return channel(ioc.prefix + name, lambda: ioc.text)
 
 
 def test_stream_and_snapshots_of_another_camera_are_recorded(tmp_path: Path) -> None:

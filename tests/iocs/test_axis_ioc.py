@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ophyd.areadetector.filestore_mixins import (
     FileStoreHDF5IterativeWrite,
     FileStoreHDF5SingleIterativeWrite,
 )
+from support.channels import channel
 
 from skywright.loop import capture as layout
 from skywright.loop.picture import read_picture
@@ -38,22 +38,12 @@ def ioc() -> Iterator[IocProcess]:
 
 
 @pytest.fixture
-def pv(ioc: IocProcess) -> Iterator[Callable[[str], epics.PV]]:
-    with connected(ioc) as connect:
-        yield connect
+def pv(ioc: IocProcess) -> Callable[[str], epics.PV]:
+    return connected(ioc)
 
 
-@contextmanager
-def connected(ioc: IocProcess) -> Iterator[Callable[[str], epics.PV]]:
-    made: dict[str, epics.PV] = {}
-
-    def connect(name: str) -> epics.PV:
-        if name not in made:
-            made[name] = epics.PV(ioc.prefix + name, auto_monitor=False)
-            assert made[name].wait_for_connection(timeout=60), f"{name}: not there\n{ioc.text}"
-        return made[name]
-
-    yield connect
+def connected(ioc: IocProcess) -> Callable[[str], epics.PV]:
+    return lambda name: channel(ioc.prefix + name, lambda: ioc.text)
 
 
 def put(pv: epics.PV, value: Any) -> None:
@@ -263,13 +253,13 @@ def test_truth_of_the_simulation(pv: Callable[[str], epics.PV]) -> None:
 
 def test_told_to_end_in_a_recording_it_closes_the_file(tmp_path: Path) -> None:
     with running_ioc("iocs.axis", "--fps", "60", "--size", "352x240") as ioc:
-        with connected(ioc) as pv:
-            put(pv("HDF1:FilePath"), str(tmp_path))
-            put(pv("HDF1:Capture"), 1)
-            path = Path(text(pv("HDF1:FullFileName_RBV")))
-            pv("cam1:Acquire").put(1)
-            until(lambda: pv("HDF1:NumCaptured_RBV").get() > 5)
-            counted = pv("HDF1:NumCaptured_RBV").get()
+        pv = connected(ioc)
+        put(pv("HDF1:FilePath"), str(tmp_path))
+        put(pv("HDF1:Capture"), 1)
+        path = Path(text(pv("HDF1:FullFileName_RBV")))
+        pv("cam1:Acquire").put(1)
+        until(lambda: pv("HDF1:NumCaptured_RBV").get() > 5)
+        counted = pv("HDF1:NumCaptured_RBV").get()
         assert ioc.terminate() == 0
     with h5py.File(path) as file:  # without SWMR: closed in order
         assert len(file[layout.IDENTITY]) >= counted
@@ -285,7 +275,8 @@ def test_ends_with_its_parent() -> None:
 
 def test_killed_in_a_recording_what_was_counted_is_readable(tmp_path: Path) -> None:
     arguments = ("--fps", "60", "--size", "352x240")
-    with running_ioc("iocs.axis", *arguments) as ioc, connected(ioc) as pv:
+    with running_ioc("iocs.axis", *arguments) as ioc:
+        pv = connected(ioc)
         put(pv("HDF1:FilePath"), str(tmp_path))
         put(pv("HDF1:Capture"), 1)
         path = Path(text(pv("HDF1:FullFileName_RBV")))
@@ -309,25 +300,25 @@ def test_pictures_pushed_over_http(test_data: Path, tmp_path: Path) -> None:
             http.request("POST", "/", data, {"Content-Type": "image/jpeg"})
             assert http.getresponse().read() == b""
 
-        with connected(ioc) as pv:
-            assert pv("cam1:ArraySizeX_RBV").get() == 0
-            for file in files:
-                push(file.read_bytes())
-            shapes = [read_picture(file).shape for file in files]
-            height, width = (max(sizes) for sizes in zip(*shapes, strict=True))
-            until(lambda: pv("cam1:ArraySizeX_RBV").get() == width)
-            assert pv("cam1:ArraySizeY_RBV").get() == height
-            put(pv("HDF1:FilePath"), str(tmp_path))
-            put(pv("HDF1:Capture"), 1)
-            pv("cam1:Acquire").put(1)
-            until(lambda: pv("cam1:Acquire_RBV").get() == 1)
-            for file in files:
-                push(file.read_bytes())
-            put(pv("cam1:Acquire"), 0)
-            put(pv("HDF1:Capture"), 0)
-            assert pv("HDF1:NumCaptured_RBV").get() == len(files)
-            assert pv("HDF1:DroppedArrays_RBV").get() == 0
-            path = Path(text(pv("HDF1:FullFileName_RBV")))
+        pv = connected(ioc)
+        assert pv("cam1:ArraySizeX_RBV").get() == 0
+        for file in files:
+            push(file.read_bytes())
+        shapes = [read_picture(file).shape for file in files]
+        height, width = (max(sizes) for sizes in zip(*shapes, strict=True))
+        until(lambda: pv("cam1:ArraySizeX_RBV").get() == width)
+        assert pv("cam1:ArraySizeY_RBV").get() == height
+        put(pv("HDF1:FilePath"), str(tmp_path))
+        put(pv("HDF1:Capture"), 1)
+        pv("cam1:Acquire").put(1)
+        until(lambda: pv("cam1:Acquire_RBV").get() == 1)
+        for file in files:
+            push(file.read_bytes())
+        put(pv("cam1:Acquire"), 0)
+        put(pv("HDF1:Capture"), 0)
+        assert pv("HDF1:NumCaptured_RBV").get() == len(files)
+        assert pv("HDF1:DroppedArrays_RBV").get() == 0
+        path = Path(text(pv("HDF1:FullFileName_RBV")))
         http.close()
     assert path.with_suffix(".mjpeg").read_bytes() == b"".join(f.read_bytes() for f in files)
     with ColumnReader(path, layout.IDENTITY) as reader:
@@ -339,7 +330,8 @@ def test_pictures_pushed_over_http(test_data: Path, tmp_path: Path) -> None:
 
 def test_replay_of_real_pictures(test_data: Path) -> None:
     args = ("--source", "replay", "--path", str(test_data / "loop"), "--fps", "100")
-    with running_ioc("iocs.axis", *args) as ioc, connected(ioc) as pv:
+    with running_ioc("iocs.axis", *args) as ioc:
+        pv = connected(ioc)
         put(pv("cam1:ImageMode"), 1)
         put(pv("cam1:NumImages"), 11)
         put(pv("cam1:Acquire"), 1)

@@ -18,6 +18,7 @@ from ioc_process import IocProcess, running_ioc
 from ophyd import Component as Cpt
 from ophyd import HDF5Plugin, SimDetector, SingleTrigger
 from ophyd.areadetector.filestore_mixins import FileStoreHDF5IterativeWrite
+from support.channels import channel, watch
 
 from skywright.psss import Client, layouts
 from skywright.psss.processing import FitStatus
@@ -41,12 +42,7 @@ def ioc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IocProcess]:
 
 @pytest.fixture
 def pv(ioc: IocProcess) -> Callable[[str], epics.PV]:
-    def connect(name: str) -> epics.PV:
-        made = epics.PV(ioc.prefix + name, auto_monitor=False)
-        assert made.wait_for_connection(timeout=60), f"{name}: not there\n{ioc.text}"
-        return made
-
-    return connect
+    return lambda name: channel(ioc.prefix + name, lambda: ioc.text)
 
 
 @pytest.fixture
@@ -124,9 +120,8 @@ def test_results_follow_the_pulses(pv: Callable[[str], epics.PV], client: Client
     assert pv("AVG_CENTER").get() == pytest.approx(9000, abs=10)
     assert pv("AVG_FWHM").get() > 1
     assert len(pv("AVG_SPECTRUM_Y").get()) == SIZE[1]
-    watching = epics.PV(pv("PULSE_ID").pvname, callback=seen, auto_monitor=True, form="time")
+    watch(pv("PULSE_ID").pvname, seen, form="time")
     until(lambda: len(arrived) > 5)
-    watching.disconnect()
     assert min(arrived[1:]) < 0.1  # the simulator dates pulses when they are due
     before = pv("N_PULSES").get()
     until(lambda: pv("N_PULSES").get() > before)
@@ -215,11 +210,9 @@ def test_background_by_pv(pv: Callable[[str], epics.PV], client: Client) -> None
 def test_text_that_channel_access_cannot_carry_ends_nothing(
     ioc: IocProcess, client: Client
 ) -> None:
-    watching = epics.PV(f"{ioc.prefix}BACKGROUND_RBV", auto_monitor=True)
-    assert watching.wait_for_connection(timeout=60)
+    watching = watch(f"{ioc.prefix}BACKGROUND_RBV")
     client.set_background("\u0442\u0435\u043c\u043d\u043e\u0439", np.zeros(SIZE, np.uint16))
     until(lambda: text(watching) == "??????")
-    watching.disconnect()
     assert client.get_parameters()["background"] == "\u0442\u0435\u043c\u043d\u043e\u0439"
 
 

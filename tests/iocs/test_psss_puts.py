@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import epics
 import numpy as np
 import pytest
 from ioc_process import IocProcess, running_ioc
+from support.channels import channel
 from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource
 
 from iocs.psss import PsssIOC
@@ -67,11 +67,8 @@ def test_results_are_put_and_settings_followed(
     averages = AverageSink()
     processor.sinks.append(averages)
     puts = Puts(processor, names(site.prefix), averages.get)
-    pvs = {
-        name: epics.PV(puts.names[name], auto_monitor=False) for name in (*EXPECTED, *SITE_HAS_TOO)
-    }
+    pvs = {name: channel(puts.names[name]) for name in (*EXPECTED, *SITE_HAS_TOO)}
     try:
-        assert all(pv.wait_for_connection(timeout=60) for pv in pvs.values())
         until(lambda: len(puts.connected) == len(pvs))
         pvs["axis"].put(AXIS, wait=True)
         pvs["ymax"].put(9.0, wait=True)

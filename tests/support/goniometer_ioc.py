@@ -11,20 +11,9 @@ import numpy as np
 from epics import PV
 from ioc_process import IocProcess
 from ophyd import EpicsMotor
+from support.channels import channel, watch
 
 LIMIT_S = 30.0
-
-
-_channels: dict[str, PV] = {}
-"""Never freed: pyepics crashes when it clears a channel from another thread's context."""
-
-
-def channel(name: str) -> PV:
-    """Return a connected channel by its full name."""
-    if name not in _channels:
-        _channels[name] = PV(name, auto_monitor=False)
-        assert _channels[name].wait_for_connection(LIMIT_S), name
-    return _channels[name]
 
 
 @functools.cache
@@ -79,7 +68,7 @@ def record(pv: PV) -> list[tuple[float, Any]]:
             last.append((timestamp, value))
             seen.append((timestamp, value))
 
-    _channels[f"{pv.pvname} {len(_channels)}"] = PV(pv.pvname, auto_monitor=True, callback=note)
+    watch(pv.pvname, note)
     until(lambda: bool(seen))  # what there is when it connects
     seen.clear()
     return seen

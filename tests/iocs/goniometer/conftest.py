@@ -6,7 +6,8 @@ import pytest
 from epics import PV
 from ioc_process import IocProcess, running_ioc
 from ophyd import EpicsMotor
-from support.goniometer_ioc import channel, ophyd_motor, put, reset, until
+from support.channels import channel
+from support.goniometer_ioc import ophyd_motor, put, reset, until
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,8 @@ import numpy as np
 import pytest
 from epics import PV
 from ioc_process import IocProcess, running_ioc
-from support.goniometer_ioc import (
-    LIMIT_S,
-    channel,
-    decoded,
-    fresh,
-    put,
-    record,
-    text,
-    trace,
-    until,
-)
+from support.channels import channel
+from support.goniometer_ioc import LIMIT_S, decoded, fresh, put, record, text, trace, until
 
 
 @pytest.mark.parametrize("sense", [1, -1])

@@ -1,0 +1,30 @@
+"""Channels of pyepics for tests, never freed.
+
+pyepics ends a channel's subscription when the object is freed, which may be in any thread, that of
+Channel Access' own callbacks too: it hangs there, or crashes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from epics import PV
+
+LIMIT_S = 60.0
+
+_channels: dict[str, PV] = {}
+_watching: list[PV] = []
+
+
+def channel(name: str, hint: Callable[[], str] = str) -> PV:
+    """Return a connected channel by its full name; `hint` says more when it is not there."""
+    if name not in _channels:
+        _channels[name] = PV(name, auto_monitor=False)
+    assert _channels[name].wait_for_connection(timeout=LIMIT_S), f"{name}: not there\n{hint()}"
+    return _channels[name]
+
+
+def watch(name: str, callback: Callable[..., Any] | None = None, **how: Any) -> PV:
+    """Return a channel that is told of changes, and tells `callback`, to the end of the tests."""
+    _watching.append(PV(name, auto_monitor=True, callback=callback, **how))
+    assert _watching[-1].wait_for_connection(timeout=LIMIT_S), f"{name}: not there"
+    return _watching[-1]
