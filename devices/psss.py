@@ -5,7 +5,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
+from devices.file_stream import FileStream
 from devices.guarded import CONNECT_S, PUT_S
 from devices.psss_columns import (
     picture_columns,
@@ -22,7 +22,7 @@ from devices.psss_columns import (
     summarize_point,
 )
 from devices.psss_settings import BackgroundRecorder, EnergyAxis, Roi
-from devices.psss_stream import FileStream, PulseStream, Recording, SettingsStream
+from devices.psss_stream import PulseStream, Recording, SettingsStream
 from devices.recording import RecordingDevice
 from skywright.errors import DataError, HardwareError
 
@@ -102,8 +102,7 @@ class Psss(RecordingDevice):
     last_pulse_id = Cpt(Signal, value=-1, kind=Kind.normal)
 
     def __init__(self, prefix: str, *, assets: Path, name: str = "psss", **kwargs: Any) -> None:
-        super().__init__(prefix, name=name, **kwargs)
-        self.assets = Path(assets)
+        super().__init__(prefix, assets=assets, name=name, **kwargs)
         self.roi = Roi(self, "roi")
         self.energy_axis = EnergyAxis(self, "energy_axis")
         self.background_recorder = BackgroundRecorder(self, "background_recorder")
@@ -111,7 +110,7 @@ class Psss(RecordingDevice):
         hinted = ("pulse_id", "center", "fwhm")
         self.pulses = PulseStream(self, f"{name}_pulses", self.spectra_file, columns, hinted)
         self.pictures = FileStream(
-            self, f"{name}_pictures", self.pictures_file, self._picture_columns
+            self, f"{name}_pictures", self.pictures_file, self._picture_columns, ("pulse_id",)
         )
         self.pulse_settings = SettingsStream(
             self,
@@ -196,21 +195,12 @@ class Psss(RecordingDevice):
             self._prime()
         self._size, self._size_checked = self._picture_size(), False
         self.axis.put(self.energy_axis.get())
-        directory = f"{self.assets / f'{datetime.now():%Y/%m/%d}'}/"
         stem = f"{self.name}-{uuid.uuid4()}"
-        self._record(self.pulses, directory, stem)
+        self._record(self.pulses, stem)
         self.pulse_settings.begin(self.pulses.file)
         self.settings_file.put(self.pulse_settings.file)
         if self.record_pictures.get():
-            self._record(self.pictures, directory, f"{stem}-pictures")
-
-    def _record(self, stream: FileStream, directory: str, stem: str) -> None:
-        recording = stream.recording
-        for signal, value in recording.settings(directory, stem):
-            self._put(signal, value)
-        stream.rows = 0
-        self._put(recording.capture, 1)
-        stream.begin(self._get(recording.full_file_name))
+            self._record(self.pictures, f"{stem}-pictures")
 
     def _prime(self) -> None:
         """Take one pulse that is not recorded, to learn the picture's size."""
@@ -287,9 +277,12 @@ class Psss(RecordingDevice):
             self._wait(lambda: self.pulses.rows >= self._until_row)
         self._watching = False
         self._put(self.acquire, 0)
-        for stream in (self.pulses, self.pictures):
+        for stream, plugin in (
+            (self.pulses, self.spectra_file),
+            (self.pictures, self.pictures_file),
+        ):
             if stream.file:
-                self._catch_up(stream, stream.recording.captured)
+                self._catch_up(stream, plugin.captured)
         self._raise_fault()
 
     def _start(self, pulses: int) -> None:

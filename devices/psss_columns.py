@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from devices.psss_stream import StreamColumn
+from devices.file_stream import StreamColumn
 from skywright.records import ColumnReader
 
 FIGURES = (

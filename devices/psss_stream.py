@@ -1,204 +1,23 @@
-"""Recordings of the spectrometer: the PVs of one, and the documents that tell of its rows."""
+"""Recordings of the spectrometer: pulses, their pictures, and what they were made with."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 from bluesky.protocols import Status, StreamAsset
-from event_model import ComposeStreamResourceBundle, StreamRange, compose_stream_resource
 from ophyd import Component as Cpt
-from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
-from ophyd.areadetector.base import EpicsSignalWithRBV
+from ophyd import EpicsSignalRO, Kind
 
+from devices.file_stream import FilePlugin, FileStream
 from skywright.errors import DataError
 from skywright.records import ColumnReader
 
-STREAM_MODE = 2
 
+class Recording(FilePlugin):
+    """A file plugin with how many rows of its file are visible."""
 
-class Recording(Device):
-    """The PVs of a file plugin: a file, opened and closed, and how many rows of it are visible."""
-
-    file_path = Cpt(EpicsSignal, "FilePath", kind=Kind.omitted, string=True, put_complete=True)
-    file_name = Cpt(EpicsSignal, "FileName", kind=Kind.omitted, string=True, put_complete=True)
-    file_template = Cpt(
-        EpicsSignal, "FileTemplate", kind=Kind.omitted, string=True, put_complete=True
-    )
-    create_directory = Cpt(EpicsSignal, "CreateDirectory", kind=Kind.omitted, put_complete=True)
-    file_write_mode = Cpt(EpicsSignal, "FileWriteMode", kind=Kind.omitted, put_complete=True)
-    num_capture = Cpt(EpicsSignal, "NumCapture", kind=Kind.omitted, put_complete=True)
-    capture = Cpt(EpicsSignalWithRBV, "Capture", kind=Kind.omitted)
     captured = Cpt(EpicsSignalRO, "NumCaptured_RBV", kind=Kind.omitted, auto_monitor=True)
-    full_file_name = Cpt(EpicsSignalRO, "FullFileName_RBV", kind=Kind.omitted, string=True)
-    write_message = Cpt(EpicsSignalRO, "WriteMessage", kind=Kind.omitted, string=True)
     data_type = Cpt(EpicsSignalRO, "DataType_RBV", kind=Kind.omitted, string=True)
     lost = Cpt(EpicsSignalRO, "DroppedArrays_RBV", kind=Kind.omitted, auto_monitor=True)
-
-    def settings(self, directory: str, name: str) -> tuple[tuple[Any, Any], ...]:
-        """Return what is put, in this order, before `capture` opens a new file."""
-        return (
-            (self.create_directory, -5),
-            (self.file_path, directory),
-            (self.file_name, name),
-            (self.file_template, "%s%s.h5"),
-            (self.file_write_mode, STREAM_MODE),
-            (self.num_capture, 0),
-        )
-
-
-@dataclass(frozen=True)
-class StreamColumn:
-    """A dataset of the file that documents tell of.
-
-    Parameters
-    ----------
-    key
-        Last part of the data key.
-    dataset
-        Path in the file.
-    dtype
-        As `numpy.dtype.str` has it.
-    shape
-        Of one row.
-    rows_per_chunk
-        Of the file.
-    units
-        Empty: none.
-    """
-
-    key: str
-    dataset: str
-    dtype: str
-    shape: tuple[int, ...] = ()
-    rows_per_chunk: int = 1024
-    units: str = ""
-
-
-_KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "S": "string"}
-
-
-class FileStream:
-    """The rows of one recording as a stream of a run: Collectable, writes stream assets.
-
-    Parameters
-    ----------
-    device
-        Whose recording it is; says what went wrong, and its configuration.
-    name
-        Of this part.
-    recording
-        The PVs.
-    columns
-        Returns the columns, of the shapes that pictures have now.
-    hinted
-        Keys to show in tables and plots.
-    """
-
-    parent = None
-
-    def __init__(
-        self,
-        device: Any,
-        name: str,
-        recording: Recording,
-        columns: Callable[[], Sequence[StreamColumn]],
-        hinted: Sequence[str] = ("pulse_id",),
-    ) -> None:
-        self._hinted = tuple(hinted)
-        self.device = device
-        self.name = name
-        self.recording = recording
-        self.file = ""
-        self.rows = 0
-        """Rows that are visible in the file."""
-        self._columns = columns
-        self._fixed: Sequence[StreamColumn] = ()
-        self._told = 0
-        self._bundles: list[ComposeStreamResourceBundle] = []
-
-    @property
-    def hints(self) -> dict[str, Any]:
-        """Fields of a table, should somebody make one."""
-        return {"fields": [f"{self.device.name}_{key}" for key in self._hinted]}
-
-    def begin(self, file: str) -> None:
-        """Tell of a new file from now on."""
-        self.file, self.rows, self._told, self._bundles = file, 0, 0, []
-        self._fixed = self._columns()
-
-    def end(self) -> None:
-        """Tell of nothing any more."""
-        self.file, self._fixed = "", ()
-
-    def describe_collect(self) -> dict[str, Any]:
-        """Describe one row of the file."""
-        source = f"PV:{self.recording.prefix}FullFileName_RBV"
-        return {
-            self.key_of(column): {
-                "source": source,
-                "dtype": "array" if column.shape else _KINDS[column.dtype[1]],
-                "shape": list(column.shape),
-                "dtype_numpy": column.dtype,
-                "external": "STREAM:",
-                **({"units": column.units} if column.units else {}),
-            }
-            for column in self._fixed or self._columns()
-        }
-
-    def key_of(self, column: StreamColumn) -> str:
-        """Return the data key of a column."""
-        return f"{self.device.name}_{column.key}"
-
-    def read_configuration(self) -> dict[str, Any]:
-        """Read the configuration of the device."""
-        return dict(self.device.read_configuration())
-
-    def describe_configuration(self) -> dict[str, Any]:
-        """Describe the configuration of the device."""
-        return dict(self.device.describe_configuration())
-
-    def get_index(self) -> int:
-        """Return the number of rows that are visible in the file."""
-        return self.rows
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Tell of the file, once, and of the rows that are new.
-
-        Raises
-        ------
-        HardwareError
-            If nothing is new and the IOC is gone, or pulses should come and none does; or if
-            pictures have another size than at stage.
-        """
-        rows = self.rows if index is None else min(index, self.rows)
-        if rows <= self._told:
-            self.device.raise_trouble()
-            return
-        if not self._bundles:
-            self.device.check_size()
-            self._bundles = [self._compose(column) for column in self._fixed]
-            for bundle in self._bundles:
-                yield "stream_resource", bundle.stream_resource_doc
-        for bundle in self._bundles:
-            yield (
-                "stream_datum",
-                bundle.compose_stream_datum(StreamRange(start=self._told, stop=rows)),
-            )
-        self._told = rows
-
-    def _compose(self, column: StreamColumn) -> ComposeStreamResourceBundle:
-        return compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=f"file://localhost{quote(self.file)}",
-            data_key=self.key_of(column),
-            parameters={
-                "dataset": column.dataset,
-                "chunk_shape": [column.rows_per_chunk, *column.shape],
-                "swmr": True,
-            },
-        )
 
 
 class PulseStream(FileStream):

@@ -7,37 +7,32 @@ long, a count that goes back, a connection that is lost: each becomes one error 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
+from devices.file_stream import FileStream
 from devices.guarded import GuardedDevice
 from skywright.errors import HardwareError
-
-
-class Recorded(Protocol):
-    """A recording: its file, empty while there is none, and the rows that are visible in it."""
-
-    file: str
-    rows: int
-
-
-@dataclass
-class RecordedFile:
-    """The plainest recording."""
-
-    file: str = ""
-    rows: int = 0
 
 
 class RecordingDevice(GuardedDevice):
     """A device that acquires by ``cam1:`` and whose IOC records.
 
-    Subclasses call `_follow` when they are made and open their recording in `_open`; the signals
-    that `_telling` returns say for people what is wrong.
+    Subclasses call `_follow` when they are made and open their recording in `_open`, by `_record`;
+    the signals that `_telling` returns say for people what is wrong.
+
+    Parameters
+    ----------
+    prefix
+        Of the PVs, with its colon.
+    assets
+        Directory below which the IOC writes; a dated directory in it is made for each day.
+    name
+        Of the device.
     """
 
     unit = "picture"
@@ -52,16 +47,17 @@ class RecordingDevice(GuardedDevice):
     silence_limit = Cpt(Signal, value=4.0, kind=Kind.config, metadata={"units": "s"})
     """Longest time without a row, s, before an acquisition fails; 0 waits for ever."""
 
-    def __init__(self, prefix: str, *, name: str, **kwargs: Any) -> None:
+    def __init__(self, prefix: str, *, assets: Path, name: str, **kwargs: Any) -> None:
         super().__init__(prefix, name=name, **kwargs)
+        self.assets = Path(assets)
         self._news = threading.Condition()
         self._last_news = time.monotonic()
         self._fault: HardwareError | None = None
         self._abort = self._watching = self._acquiring = False
 
-    def _follow(self, recorded: Recorded, captured: EpicsSignalRO) -> None:
-        """Let `captured`, the count of the IOC, move the rows of `recorded`."""
-        self._recorded = recorded
+    def _follow(self, stream: FileStream, captured: EpicsSignalRO) -> None:
+        """Let `captured`, the count of the IOC, move the rows of `stream`."""
+        self._recorded = stream
         captured.subscribe(self._on_rows, run=False)
         self.acquiring.subscribe(self._on_acquiring, run=False)
         captured.subscribe(self._on_connection, event_type=captured.SUB_META, run=False)
@@ -137,6 +133,17 @@ class RecordingDevice(GuardedDevice):
 
     # ---- acquiring, always with a limit
 
+    def _record(self, stream: FileStream, name: str) -> None:
+        """Open a file of that name, without its ending, and tell of it in `stream`."""
+        for signal, value in stream.plugin.settings(self.assets, name):
+            self._put(signal, value)
+        stream.rows = 0
+        self._put(stream.plugin.capture, 1)
+        stream.begin(self._get(stream.plugin.full_file_name))
+
+    def check_size(self) -> None:
+        """Check that rows are of the size that documents promise, where that can change."""
+
     def _start_acquiring(self) -> None:
         """Put without waiting: completion comes when the rows have."""
         with self._news:
@@ -153,12 +160,12 @@ class RecordingDevice(GuardedDevice):
                 self._raise_silence()
                 self._news.wait(0.2)
 
-    def _catch_up(self, recorded: Recorded, captured: EpicsSignalRO) -> None:
+    def _catch_up(self, stream: FileStream, captured: EpicsSignalRO) -> None:
         """Wait until the rows are those that the IOC counts now; its monitors tell it later."""
         with self._news:
             self._last_news = time.monotonic()
         rows = int(self._get(captured, use_monitor=False))
-        self._wait(lambda: recorded.rows >= rows)
+        self._wait(lambda: stream.rows >= rows)
 
     def raise_trouble(self) -> None:
         """Raise why no row comes, if one should.

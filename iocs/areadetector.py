@@ -86,6 +86,21 @@ def only(*allowed: Any) -> Any:
     return put
 
 
+class Counter:
+    """Counters as areaDetector has them: a client may set one, and it counts on from there."""
+
+    def __init__(self, *pairs: Any) -> None:
+        self._pairs = pairs
+        self._total = 0
+
+    async def follow(self, total: int) -> None:
+        """Count what has come since the last call, of `total` since the start of the process."""
+        new, self._total = total - self._total, total
+        if new:
+            for pair in self._pairs:
+                await post(pair.readback, pair.readback.value + new)
+
+
 async def fixed(obj: Any, instance: Any, value: Any) -> None:
     """Refuse what the pictures alone determine."""
     if value != obj.readback.value:

@@ -28,6 +28,7 @@ from iocs.areadetector import (
     IMAGE_BYTES_MAX,
     YES_NO,
     Cam,
+    Counter,
     Hdf,
     Image,
     checked,
@@ -80,6 +81,7 @@ class AxisIOC(OwnerGroup):
         self.server: HttpServer | None = None
         self.uploads: TriggeredUploads | None = None
         self._posted: CameraState | None = None
+        self._frames = Counter(self.cam.array_counter, self.hdf.array_counter)
         self._image_posted = 0.0
         self._image_number = -1
 
@@ -121,6 +123,7 @@ class AxisIOC(OwnerGroup):
         state = self.camera.state()
         if state == self._posted:
             return
+        await self._frames.follow(state.frames)
         await self._post_camera(state)
         await self._post_plugins(state)
         await self._post_truth(state)
@@ -138,7 +141,6 @@ class AxisIOC(OwnerGroup):
     async def _post_camera(self, state: CameraState) -> None:
         cam = self.cam
         height, width, *depth = state.shape
-        await post(cam.array_counter.readback, state.frames)
         await post(cam.num_images_counter, state.taken)
         await post(cam.unique_id, state.frame_number)
         await post(cam.time_stamp, state.frame_time)
@@ -170,7 +172,6 @@ class AxisIOC(OwnerGroup):
                 await post(channel, size)
             await post(plugin.n_dimensions, len(state.shape) if state.shape[0] else 0)
             await post(plugin.color_mode, COLOR_MODES.index("RGB1" if sizes[2] else "Mono"))
-        await post(self.hdf.array_counter.readback, state.frames)
         await post(self.hdf.unique_id, state.frame_number)
         await post(self.hdf.time_stamp, state.frame_time)
 

@@ -19,7 +19,7 @@ from typing import Any
 from caproto import AlarmSeverity
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import YES_NO, choice, said
+from iocs.areadetector import YES_NO, Counter, choice, said
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.psss_camera import PsssCam, Pulses, Recording
@@ -78,6 +78,8 @@ class PsssIOC(OwnerGroup):
         self._records_background = False
         self.message_posted: tuple[str, Any] = ("", None)
         self._newest_posted: Result | None = None
+        plugins = (self.pictures_part.plugin, self.spectra_part.plugin)
+        self.acquired = Counter(self.cam.array_counter, *(each.array_counter for each in plugins))
         if service is not None:
             self._attach(service)
 

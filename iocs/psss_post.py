@@ -138,7 +138,7 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
             await post(total, sum(counts.values()), AlarmSeverity.MINOR_ALARM)
             await post(causes, orjson.dumps(counts).decode())
     newest = state.newest
-    await post(cam.array_counter.readback, state.pulses)
+    await ioc.acquired.follow(state.acquired)
     await post(cam.num_images_counter, state.taken)
     if newest is None:
         return
@@ -176,7 +176,6 @@ async def post_plugin(part: Any, recorder: Recorder[Any, Any], state: ProcessorS
         await post(hdf.unique_id, newest.pulse.pulse_id & 0x7FFFFFFF)
         await post(hdf.time_stamp, newest.time_ns / 1e9)
     await post(hdf.color_mode, COLOR_MODES.index("Mono"))
-    await post(hdf.array_counter.readback, state.pulses)
     await post(hdf.num_captured, recorder.visible)
     await post(hdf.dropped_arrays.readback, sum(recorder.lost().values()))
     capturing = recorder.path is not None

@@ -222,10 +222,10 @@ def test_a_count_that_is_told_late_is_waited_for(
 def test_a_stage_that_fails_leaves_nothing_open(psss: Psss, tmp_path: Path) -> None:
     record = psss._record
 
-    def failing(stream: Any, directory: str, stem: str) -> None:
+    def failing(stream: Any, stem: str) -> None:
         if stream is psss.pictures:
             raise HardwareError("the pictures' disk is full")
-        record(stream, directory, stem)
+        record(stream, stem)
 
     psss._record = failing  # type: ignore[method-assign]
     with pytest.raises(HardwareError, match="disk is full"):

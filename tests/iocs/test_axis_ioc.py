@@ -201,7 +201,8 @@ def test_bad_value_completes_with_an_alarm_and_a_reason(
 def test_acquire_is_a_busy_record(pv: Callable[[str], epics.PV]) -> None:
     put(pv("cam1:ImageMode"), 1)
     put(pv("cam1:NumImages"), 5)
-    before = pv("cam1:ArrayCounter_RBV").get()
+    before = 100
+    put(pv("cam1:ArrayCounter"), before)
     put(pv("cam1:Acquire"), 1)  # completes after the fifth
     assert pv("cam1:ArrayCounter_RBV").get() == before + 5
     assert pv("cam1:Acquire").get() == pv("cam1:Acquire_RBV").get() == 0

@@ -293,3 +293,21 @@ def test_counts_and_messages(pv: Callable[[str], epics.PV], client: Client) -> N
     assert isinstance(json.loads(text(pv("LOST_CAUSES"))), dict)
     until(lambda: text(pv("MESSAGE")) == "processing")  # whatever was complained of before
     assert client.get_statistics()["n_processed_images"] > 3
+
+
+def test_counters_count_on_from_where_they_are_put(
+    pv: Callable[[str], epics.PV], client: Client
+) -> None:
+    """Stock detectors put them back when they are unstaged, and wait until they are there."""
+    put(pv("PROCESSING"), 1)
+    for part in ("cam1", "HDF1", "SPEC1"):
+        put(pv(f"{part}:ArrayCounter"), 7)
+    before = pv("N_PULSES").get()
+    until(lambda: pv("N_PULSES").get() > before + 5)
+    for part in ("cam1", "HDF1", "SPEC1"):
+        assert pv(f"{part}:ArrayCounter_RBV").get() == 7
+    put(pv("cam1:ImageMode"), 1)
+    put(pv("cam1:NumImages"), 4)
+    put(pv("cam1:Acquire"), 1)
+    for part in ("cam1", "HDF1", "SPEC1"):
+        assert pv(f"{part}:ArrayCounter_RBV").get() == 11

@@ -173,7 +173,7 @@ def check_stopped(beamline: Beamline) -> None:
     while any(motor.motor_is_moving.get(use_monitor=False) for motor in motors):
         assert time.monotonic() < deadline, "something still moves"
     assert not beamline.axis.acquiring.get(use_monitor=False)
-    assert not beamline.axis.capture.get(use_monitor=False)
+    assert not beamline.axis.file.capture.get(use_monitor=False)
 
 
 def test_a_loop_is_centered(beamline: Beamline) -> None:

@@ -90,7 +90,7 @@ class Processor:
         self._shape, self._dtype = (0, 0), ""
         self._bare = 0
         """Pulses without a picture since the last one that had one."""
-        self._pulses = 0
+        self._pulses = self._acquired = 0
         self._lost_before: Counter[str] = Counter()
         """At the source, in runs that are over; it counts from its start."""
         self._counts_source = False
@@ -145,6 +145,7 @@ class Processor:
                 dtype=self._dtype,
                 pulses=self._pulses,
                 taken=0 if acquisition is None else acquisition.taken,
+                acquired=self._acquired,
                 settings=settings,
                 settings_number=number,
                 lost=lost,
@@ -364,6 +365,7 @@ class Processor:
             for recorder in self.recorders:
                 self._offer(recorder, result)
             acquisition.taken += 1
+            self._acquired += 1
             complete = acquisition.taken == acquisition.wanted
         if complete:
             self._finish(acquisition)

@@ -97,6 +97,8 @@ class ProcessorState:
         Pulses taken since the start of the process.
     taken
         Pulses of the acquisition under way.
+    acquired
+        Pulses of all acquisitions since the start of the process.
     acquiring
         Whether there is one.
     settings, settings_number
@@ -119,6 +121,7 @@ class ProcessorState:
     dtype: str
     pulses: int
     taken: int
+    acquired: int
     settings: Settings
     settings_number: int
     lost: dict[str, int]
