@@ -1,7 +1,7 @@
 """The part of areaDetector's PVs that clients of a camera use: cam, image and HDF5 recording.
 
 The groups expect a parent with ``camera`` (`skywright.loop.camera.Camera` or its like) and the
-helpers of `iocs.axis.AxisIOC`.
+helpers of `iocs.owner.OwnerGroup`.
 """
 
 import asyncio
@@ -174,7 +174,7 @@ class Cam(PVGroup):
     size_x = number(0, fixed, name="SizeX")
     size_y = number(0, fixed, name="SizeY")
     port_name = said("CAM1", ChannelType.STRING, name="PortName_RBV")
-    manufacturer = said("AXIS", ChannelType.STRING, name="Manufacturer_RBV")
+    manufacturer = said("", ChannelType.STRING, name="Manufacturer_RBV")
     model = said("", ChannelType.STRING, name="Model_RBV")
     max_size_x = said(0, name="MaxSizeX_RBV")
     max_size_y = said(0, name="MaxSizeY_RBV")
@@ -187,10 +187,6 @@ class Cam(PVGroup):
     time_stamp = said(0.0, precision=3, units="s", name="TimeStamp_RBV")
     detector_state = shown(["Idle", "Acquire"], 0, name="DetectorState_RBV")
     status_message = said("", ChannelType.CHAR, max_length=1024, name="StatusMessage_RBV")
-    lost_undecodable = said(0, name="LostUndecodable_RBV")
-    lost_wrong_size = said(0, name="LostWrongSize_RBV")
-    lost_queue_full = said(0, name="LostQueueFull_RBV")
-    lost_not_written = said(0, name="LostNotWritten_RBV")
 
 
 class Plugin(PVGroup):
@@ -239,7 +235,8 @@ async def _put_file_path(obj: Any, instance: Any, value: str) -> str:
     return path
 
 
-async def _put_text(obj: Any, instance: Any, value: str) -> str:
+async def put_text(obj: Any, instance: Any, value: str) -> str:
+    """Take a long text."""
     await obj.readback.write(text(value))
     return text(value)
 
@@ -301,7 +298,7 @@ class Hdf(Plugin):
     port_name = said("FileHDF1", ChannelType.STRING, name="PortName_RBV")
     plugin_type = said("NDFileHDF5 ver1.10.1", ChannelType.STRING, name="PluginType_RBV")
     file_path = long_text(put=_put_file_path, name="FilePath")
-    file_name = long_text("axis", put=_put_text, name="FileName")
+    file_name = long_text("pictures", put=put_text, name="FileName")
     file_template = long_text("%s%s_%6.6d.h5", put=_put_template, name="FileTemplate")
     file_number = number(0, checked(0, 10**9), name="FileNumber")
     full_file_name = said("", ChannelType.CHAR, max_length=1024, name="FullFileName_RBV")

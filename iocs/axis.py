@@ -33,7 +33,9 @@ from iocs.areadetector import (
     Image,
     checked,
     choice,
+    long_text,
     number,
+    put_text,
     said,
 )
 from iocs.axis_faces import TriggeredUploads, add_face_arguments, make_faces
@@ -65,12 +67,28 @@ class Sim(PVGroup):
     latency = number(0.0, checked(0.0, 10.0), units="s", precision=4, name="Latency")
 
 
+class AxisCam(Cam):
+    """The camera, and what of it was lost."""
+
+    manufacturer = said("AXIS", ChannelType.STRING, name="Manufacturer_RBV")
+    lost_undecodable = said(0, name="LostUndecodable_RBV")
+    lost_wrong_size = said(0, name="LostWrongSize_RBV")
+    lost_queue_full = said(0, name="LostQueueFull_RBV")
+    lost_not_written = said(0, name="LostNotWritten_RBV")
+
+
+class AxisHdf(Hdf):
+    """The recording."""
+
+    file_name = long_text("axis", put=put_text, name="FileName")
+
+
 class AxisIOC(OwnerGroup):
     """All PVs, over one owner."""
 
-    cam = SubGroup(Cam, prefix="cam1:")
+    cam = SubGroup(AxisCam, prefix="cam1:")
     image = SubGroup(Image, prefix="image1:")
-    hdf = SubGroup(Hdf, prefix="HDF1:")
+    hdf = SubGroup(AxisHdf, prefix="HDF1:")
     sim = SubGroup(Sim, prefix="SIM:")
     sample = SubGroup(Sample, prefix="SIM:")
 

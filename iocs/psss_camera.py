@@ -13,10 +13,11 @@ from iocs.areadetector import (
     choice,
     long_text,
     only,
+    put_text,
     said,
     shown,
 )
-from iocs.common import post, text
+from iocs.common import post
 from skywright.psss.processor import Processor
 from skywright.psss.results import Acquisition
 from skywright.recorder import Recorder
@@ -78,16 +79,11 @@ async def _only_stream(obj: Any, instance: Any, value: Any) -> None:
     await obj.readback.write(value)
 
 
-async def _put_name(obj: Any, instance: Any, value: str) -> str:
-    await obj.readback.write(text(value))
-    return text(value)
-
-
 class PsssHdf(Hdf):
     """A recording: of pictures, or of every pulse's spectrum and fit."""
 
     data_type = shown(DATA_TYPES, DATA_TYPES.index("UInt16"), name="DataType_RBV")
-    file_name = long_text("psss", put=_put_name, name="FileName")
+    file_name = long_text("psss", put=put_text, name="FileName")
     file_write_mode = choice(
         ["Single", "Capture", "Stream"], WRITE_STREAM, _only_stream, name="FileWriteMode"
     )

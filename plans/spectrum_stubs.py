@@ -5,7 +5,7 @@ then), `energy_axis`, `background_recorder`; triggered, it takes `pulses_per_poi
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -13,7 +13,7 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
-from plans.run_stubs import in_run, with_reasons
+from plans.run_stubs import Body, in_run, with_reasons
 from skywright.errors import ConfigError
 
 COLLECT_S = 0.25
@@ -21,7 +21,6 @@ COLLECT_S = 0.25
 PRIMARY, PULSES, PICTURES, SETTINGS = "primary", "pulses", "pictures", "settings"
 PULSES_MAX = 10**9
 
-Body = Callable[[], MsgGenerator[Any]]
 Reading = Mapping[str, Any]
 
 

@@ -16,7 +16,7 @@ from skywright.process import SUPERVISED
 
 ROOT = Path(__file__).parents[2]
 MAIN = ("-m", "skywright.cli", "psss", "serve")
-OLD_MAIN = ("-c", "from skywright.cli.psss import psss_processing as m; m()")
+OLD_MAIN = ("-c", "from skywright.cli.psss_processing import main; main()")
 
 
 class ServiceProcess:

@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -186,15 +185,3 @@ def put_names(args: argparse.Namespace) -> dict[str, str]:
         for name, suffix in PUT_NAMES.items()
         if given[name] != "" or name in OLD_PUT_NAMES
     }
-
-
-def psss_processing(given: Sequence[str] | None = None) -> None:
-    """Run the old service's command line (entry point ``psss_processing``)."""
-    from skywright.cli.psss_processing import arguments
-    from skywright.errors import SkywrightError
-
-    try:
-        run_service(arguments(sys.argv[1:] if given is None else given))
-    except SkywrightError as error:
-        sys.stderr.write(f"psss_processing: {error}\n")
-        sys.exit(2 if isinstance(error, ConfigError) else 1)

@@ -1,11 +1,23 @@
 """The command line of the old service, psss_processing 1.8, on the new one."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
+from skywright.cli.psss import OLD_PUT_NAMES, PUT_NAMES, run_service, serve_arguments
+from skywright.errors import ConfigError, SkywrightError
 from skywright.services.psss_options import IMAGE_PORT, OUTPUT_PORT, PREFIX, REST_PORT
 
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the old service's command line (entry point ``psss_processing``)."""
+    try:
+        run_service(arguments(sys.argv[1:] if given is None else given))
+    except SkywrightError as error:
+        sys.stderr.write(f"psss_processing: {error}\n")
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:
@@ -19,8 +31,6 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     given
         ``INPUT`` and the old flags.
     """
-    from skywright.cli.psss import OLD_PUT_NAMES, PUT_NAMES, serve_arguments
-
     old = old_parser().parse_args(given)
     _log(old.log_level)
     host = "0.0.0.0" if old.rest_api_interface in ("", "*") else old.rest_api_interface
