@@ -30,6 +30,7 @@ from skywright.loop.candidates import Thing, find_things
 from skywright.loop.choose import log_odds
 from skywright.loop.classify import measure
 from skywright.loop.objects import find_objects
+from skywright.loop.seg_evidence import NETWORK
 from skywright.loop.twin.render import render
 from skywright.loop.twin.scene import random_scene
 from skywright.loop.twin.trajectory import Pose
@@ -38,6 +39,7 @@ from skywright.loop.weights import EVIDENCE, LOOKS
 SEEDS = (*range(1000, 1500), *range(20000, 21200))
 EMPTY_SEEDS = range(11000, 11080)
 RIDGE_EVIDENCE, RIDGE_LOOKS = 3e-2, 2e-2  # per square of a weight times its number's scatter
+RIDGE_NETWORK = 3e-3  # for evidence of the network of masks, which is to lead
 EMPTY_WEIGHT = 4.0  # a false tip drives a stage
 NEAR_PX = 14.0
 LEAST_SCATTER = 1e-2
@@ -126,14 +128,15 @@ def fit_evidence(pictures: list[tuple[list[Thing], list[bool], bool]]) -> dict[s
     some = np.bincount(segment, right, n) > 0
     present = np.array([EVIDENCE.get(name, 0.0) for name in names])
     scatter = x.std(axis=0) + LEAST_SCATTER
+    ridge = np.array([RIDGE_NETWORK if name in NETWORK else RIDGE_EVIDENCE for name in names])
 
     def loss(change: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         odds = np.exp(np.clip(x @ (present + change / scatter), -60, 60))
         total = np.bincount(segment, odds, n) + 1.0
         good = np.where(some, np.bincount(segment, odds * right, n), 1.0)
         pull = np.where(some[segment], odds * right / good[segment], 0) - odds / total[segment]
-        value = -share @ np.log(good / total) + 0.5 * RIDGE_EVIDENCE * change @ change
-        return value, -x.T @ (share[segment] * pull) / scatter + RIDGE_EVIDENCE * change
+        value = -share @ np.log(good / total) + 0.5 * change @ (ridge * change)
+        return value, -x.T @ (share[segment] * pull) / scatter + ridge * change
 
     best = minimize(loss, np.zeros(len(names)), jac=True, method="L-BFGS-B")
     return dict(zip(names, (present + best.x / scatter).tolist(), strict=True))
