@@ -119,7 +119,7 @@ def drawing_of(seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     gray, parts, tip = drawing_with_mask(rng, "nylon" if seed % 2 else "mitegen")
     side = int(rng.integers(1, 5))
-    height, width = gray.shape
+    width = gray.shape[1]
     x, y = tip
     if side == 2:
         gray, parts, tip = gray[:, ::-1], parts[:, ::-1], (width - 1 - x, y)
@@ -183,7 +183,9 @@ def changed(rng: Any, gray: Any, parts: Any, side: int, tip: Any) -> tuple[Any, 
     if rng.random() < 0.25:  # glare
         for _ in range(rng.integers(1, 4)):
             cx, cy, size = *rng.uniform(-1, 1, 2), np.exp(rng.uniform(-3, -0.3))
-            spot = np.exp(-0.5 * (((x - cx) / size) ** 2 + ((y - cy) / size / rng.uniform(0.4, 2)) ** 2))
+            spot = np.exp(
+                -0.5 * (((x - cx) / size) ** 2 + ((y - cy) / size / rng.uniform(0.4, 2)) ** 2)
+            )
             gray = gray + rng.uniform(20, 200) * spot
     if rng.random() < 0.3:
         gray = 255.0 * (np.clip(gray, 0, 255) / 255.0) ** np.exp(rng.uniform(-0.6, 0.6))
@@ -236,7 +238,9 @@ def occlude(rng: Any, gray: Any, x: Any, y: Any) -> None:
             to = np.arctan2(-py + rng.normal(0, 0.3), -px + rng.normal(0, 0.3))
             u = (x - px) * np.cos(to) + (y - py) * np.sin(to)
             v = -(x - px) * np.sin(to) + (y - py) * np.cos(to)
-            at = (u < rng.uniform(0.05, 0.6)) & (np.abs(v) < rng.uniform(0.02, 0.25) * (1 - 0.5 * u))
+            at = (u < rng.uniform(0.05, 0.6)) & (
+                np.abs(v) < rng.uniform(0.02, 0.25) * (1 - 0.5 * u)
+            )
         elif kind == 3:
             at = np.abs(over) < rng.uniform(0.002, 0.008)
         else:

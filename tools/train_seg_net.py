@@ -1,16 +1,21 @@
 """Train the network that tells what of a picture is the mount.
 
-    python tools/train_seg_net.py scenes SCENES_DIR --count 4000       # needs skywright
-    python tools/train_seg_net.py drawings SCENES_DIR --count 700      # needs skywright, scipy
-    python tools/train_seg_net.py views SCENES_DIR VIEWS.npz           # needs skywright
-    python tools/train_seg_net.py train VIEWS.npz seg_net.npz          # needs torch
+    python tools/train_seg_net.py scenes A --first 801000 --count 3500      # needs skywright
+    python tools/train_seg_net.py drawings A --first 880000 --count 700     # needs skywright, scipy
+    python tools/train_seg_net.py views A A.npz                             # needs skywright
+    python tools/train_seg_net.py train A.npz first.npz --minutes 13 --seed 1     # needs torch
+    python tools/train_seg_net.py scenes A --first 806000 --count 1400
+    python tools/train_seg_net.py views A B.npz
+    python tools/train_seg_net.py train B.npz seg_net.npz --start first.npz --minutes 5 --seed 2
 
 Scenes of the twin show each mount at three angles; the first picture is as the twin makes it, the
 others are stretched, cut, occluded, relit, blurred or inverted (`tools/seg_scenes.py`). Plain
 drawings come beside them. `views` makes of each picture what the network sees
 (`skywright.loop.seg_net.view`) and its targets on the network's grid: part of a cell that is mount,
 or head, and a spot at the tip. `train` writes the weights for `skywright.loop.seg_net`; scenes with
-the last twentieth of the seeds are kept to judge by.
+the last twentieth of the seeds are kept to judge by. A later run needs no scenes but its own: those
+above took 12 and 5 minutes of one core to render. Minutes are those of the processor, so the tool
+gives weights like these, not these bits.
 """
 
 import argparse

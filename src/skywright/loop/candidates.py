@@ -126,7 +126,7 @@ def _guided(whole: Picture) -> list[Picture]:
     if seen.mount.max() < MASK_PART or seen.sides[0] > NONE_ODDS:
         return []
     bound = max(BRIDGE * field.noise, BRIDGE_FLOOR)
-    strength = _within(field.deviation, seen.mount, np.float32(bound), MASK_PART)
+    strength = _within(field.deviation, seen.mount, bound, MASK_PART)
     parts, stats = label(strength, GUIDED_JUMP_PX, 0)
     if len(stats) < 2 or stats[1:, 0].max() < LEAST_GUIDED_PX:
         return []
@@ -168,9 +168,7 @@ def _within(
     return out
 
 
-def _look(
-    field: Field, labels: NDArray[np.int32], stats: NDArray[np.int64], seen: Map
-) -> Picture:
+def _look(field: Field, labels: NDArray[np.int32], stats: NDArray[np.int64], seen: Map) -> Picture:
     strength = np.abs(field.deviation)
     real = [k for k in range(1, len(stats)) if stats[k, 1] >= MIN_STRONG_PX]
     contrast = _contrasts(labels, strength, len(stats))

@@ -12,12 +12,12 @@ from skywright.loop.silhouette import Outline, seen_from
 SAMPLES = 2  # columns of an outline looked at for each cell
 SEEN_CELLS = 3.0  # of mount in the map: with less there is nothing to agree with
 LEAST = 0.03  # of overlap; added before its logarithm
-TIP_CELLS = 2  # so far from a thing's end the map's tip is looked for
-FULL_TIP = 0.3  # probability of a tip that is beyond doubt: spots are small and wide of the mark
+TIP_CELLS = 1  # so far from a thing's end the map's tip is looked for
+LEAST_TIP = 0.15  # probability of a tip anywhere, with less of which none is seen
 HEAD_PART = 0.5
 NETWORK = (
     "net_overlap", "net_log", "net_inside", "net_part", "net_beyond", "net_tip", "net_tip_off",
-    "net_side", "net_empty", "net_area",
+    "net_side", "net_empty", "net_area", "net_past",
 )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def agreement(seen: Map, outline: Outline) -> dict[str, float]:
     """
     mount = np.ascontiguousarray(seen_from(outline.side, seen.mount))
     tip = np.ascontiguousarray(seen_from(outline.side, seen.tip))
-    area, inside, whole, beyond, end, off = _compare(
+    area, inside, whole, beyond, past, end, off = _compare(
         mount, tip, outline.low, outline.high, outline.start, outline.reach, outline.across
     )
     overlap = inside / max(area + whole - inside, 1e-6)
@@ -51,11 +51,12 @@ def agreement(seen: Map, outline: Outline) -> dict[str, float]:
         inside / max(area, 1e-6),
         inside / max(whole, 1e-6),
         beyond / max(whole, 1e-6) * some,
-        min(end / FULL_TIP, 1.0),
+        end,
         off,
         _clip(seen.sides[k] - others, -6, 6) / 3,
         _clip(_odds(math.exp(min(seen.sides[0], 0.0))), -6, 6) / 3,
         _clip(math.log(whole / SEEN_CELLS + 0.1), -2, 2),
+        past * some,
     )
     return dict(zip(NETWORK, values, strict=True))
 
@@ -91,14 +92,18 @@ def _compare(
     start: int,
     reach: int,
     across: int,
-) -> tuple[float, float, float, float, float, float]:
-    """Cells of the thing, of both, of the map, of it beyond the end; tip there, and how far off."""
+) -> tuple[float, float, float, float, float, float, float]:
+    """Compare them, all areas in cells.
+
+    Returns area of the thing, of both, of the map and of that beyond the thing's end; how far the
+    thing reaches past the map's; the tip's probability at its end, part of the most, and how far off the tip is.
+    """
     rows, columns = mount.shape
     n = len(low)
     area, inside, whole, beyond = 0.0, 0.0, 0.0, 0.0
     per_row = rows / across
     last = reach * columns / n  # cells
-    best, best_row, best_column = np.float32(0.0), 0, 0
+    best, best_row, best_column, seen_to = 0.0, 0, 0, 0
     for j in range(columns):
         total = 0.0
         for i in range(rows):
@@ -106,6 +111,8 @@ def _compare(
             if tip[i, j] > best:
                 best, best_row, best_column = tip[i, j], i, j
         whole += total
+        if total > 0.5:
+            seen_to = j + 1
         if j > last:
             beyond += total
         for s in range(SAMPLES):
@@ -126,7 +133,17 @@ def _compare(
         for j in range(max(column - TIP_CELLS, 0), min(column + TIP_CELLS + 1, columns)):
             near = max(near, tip[i, j])
     away = np.hypot((best_column + 0.5 - last) / columns, 0.5 * (best_row - row) / rows)
-    return area, inside, whole, beyond, near, best * min(away / 0.1, 2.0)
+    past = min(max((last - seen_to - 1) / columns / 0.05, 0.0), 2.0)
+    near /= max(best, LEAST_TIP)
+    return (
+        area,
+        inside,
+        whole,
+        beyond,
+        past,
+        near,
+        min(best / LEAST_TIP, 1.0) * min(away / 0.1, 2.0),
+    )
 
 
 @njit(cache=True)

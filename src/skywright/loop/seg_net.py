@@ -95,7 +95,9 @@ def run(net: dict[str, NDArray[np.float32]], seen: NDArray[np.float32]) -> Map:
     a = conv("g0", a)
     maps = _probabilities(a, net["out_kernel"], net["out_bias"])
     coarse = np.ascontiguousarray(d[:, 1:-1, 1:-1])
-    slim = np.maximum(np.tensordot(net["slim_kernel"], coarse, 1) + net["slim_bias"][:, None, None], 0)
+    slim = np.maximum(
+        np.tensordot(net["slim_kernel"], coarse, 1) + net["slim_bias"][:, None, None], 0
+    )
     sums = (net["side_kernel"] @ slim.ravel() + net["side_bias"]).astype(np.float64)
     top = sums.max()
     return Map(maps[0], maps[1], maps[2], sums - top - np.log(np.exp(sums - top).sum()))
@@ -119,14 +121,14 @@ def _view(
         for j in range(columns):
             x0 = j * w // columns
             x1 = max(((j + 1) * w + columns - 1) // columns, x0 + 1)
-            level, most = np.float32(0.0), np.float32(0.0)
+            level, most = 0.0, 0.0
             for y in range(y0, y1):
                 for x in range(x0, x1):
-                    value = deviation[y, x]
+                    value = float(deviation[y, x])
                     level += value + light[y, x]
                     if abs(value) > abs(most):
                         most = value
-            level /= np.float32((y1 - y0) * (x1 - x0))
+            level /= (y1 - y0) * (x1 - x0)
             gray[i, j] = level
             total += level
             squares += level * level
