@@ -166,7 +166,7 @@ def changed(rng: Any, gray: Any, parts: Any, side: int, tip: Any) -> tuple[Any, 
     from scipy.ndimage import gaussian_filter
 
     height, width = gray.shape
-    if rng.random() < 0.45:
+    if rng.random() < 0.35:
         gray, parts, tip = stretched(rng, gray, parts, side, tip)
         height, width = gray.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
@@ -202,7 +202,7 @@ def changed(rng: Any, gray: Any, parts: Any, side: int, tip: Any) -> tuple[Any, 
 def stretched(rng: Any, gray: Any, parts: Any, side: int, tip: Any) -> tuple[Any, Any, Any]:
     """Cut a part out at the pin side and stretch it to another frame."""
     height, width = gray.shape
-    part = rng.uniform(rng.choice([0.3, 0.6]), 1.0) * rng.uniform(0.75, 1.0, 2)
+    part = rng.uniform(0.55, 1.0, 2)
     w, h = (np.array([width, height]) * part).astype(int)
     x0, y0 = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
     if side in (1, 2):  # else it would float

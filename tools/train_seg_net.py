@@ -1,21 +1,18 @@
 """Train the network that tells what of a picture is the mount.
 
-    python tools/train_seg_net.py scenes A --first 801000 --count 3500      # needs skywright
-    python tools/train_seg_net.py drawings A --first 880000 --count 700     # needs skywright, scipy
-    python tools/train_seg_net.py views A A.npz                             # needs skywright
-    python tools/train_seg_net.py train A.npz first.npz --minutes 13 --seed 1     # needs torch
-    python tools/train_seg_net.py scenes A --first 806000 --count 1400
-    python tools/train_seg_net.py views A B.npz
-    python tools/train_seg_net.py train B.npz seg_net.npz --start first.npz --minutes 5 --seed 2
+    python tools/train_seg_net.py scenes A --first 801000 --count 3500    # needs skywright
+    python tools/train_seg_net.py drawings A --first 880000 --count 700   # needs skywright, scipy
+    python tools/train_seg_net.py views A VIEWS.npz                       # needs skywright
+    python tools/train_seg_net.py train VIEWS.npz seg_net.npz --minutes 13 --seed 1   # needs torch
 
 Scenes of the twin show each mount at three angles; the first picture is as the twin makes it, the
 others are stretched, cut, occluded, relit, blurred or inverted (`tools/seg_scenes.py`). Plain
 drawings come beside them. `views` makes of each picture what the network sees
 (`skywright.loop.seg_net.view`) and its targets on the network's grid: part of a cell that is mount,
 or head, and a spot at the tip. `train` writes the weights for `skywright.loop.seg_net`; scenes with
-the last twentieth of the seeds are kept to judge by. A later run needs no scenes but its own: those
-above took 12 and 5 minutes of one core to render. Minutes are those of the processor, so the tool
-gives weights like these, not these bits.
+the last twentieth of the seeds are kept to judge by. The pictures take some
+10 minutes of one core. `--minutes` are those of the processor: the tool gives weights like those of
+the package, not their bits.
 """
 
 import argparse
@@ -324,7 +321,7 @@ def main() -> int:
     steps = parser.add_subparsers(dest="step", required=True)
     scenes = steps.add_parser("scenes", help="render pictures with their truth")
     scenes.add_argument("out", type=Path)
-    scenes.add_argument("--count", type=int, default=4000)
+    scenes.add_argument("--count", type=int, default=3500)
     scenes.add_argument("--first", type=int, default=FIRST_SEED)
     drawn = steps.add_parser("drawings", help="draw plain loops and mounts with their truth")
     drawn.add_argument("out", type=Path)
