@@ -96,7 +96,8 @@ def _compare(
     """Compare them, all areas in cells.
 
     Returns area of the thing, of both, of the map and of that beyond the thing's end; how far the
-    thing reaches past the map's; the tip's probability at its end, part of the most, and how far off the tip is.
+    thing reaches past the map's; the probability of a tip at its end, part of the most; how far
+    off the likeliest tip is.
     """
     rows, columns = mount.shape
     n = len(low)
