@@ -1,5 +1,8 @@
 """Fit the weights of the loop detector: ``python tools/fit_loop_weights.py OUT.py [MORE.pkl ...]``.
 
+``--evidence`` before OUT.py: the evidence alone, on scenes that the network of the masks was not
+trained on, plain and spoiled ones.
+
 Renders development scenes of the twin, collects the evidence on every thing in every picture and
 the looks of every mount, and fits two small models by maximum likelihood. A ridge pulls them to
 the present weights, so that what was learned from scenes no longer at hand is kept:
@@ -16,7 +19,7 @@ Development seeds only: the accuracy test and the validation of the reference pa
 
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from skywright.loop.candidates import Thing, find_things
 from skywright.loop.choose import log_odds
 from skywright.loop.classify import measure
 from skywright.loop.objects import find_objects
+from skywright.loop.seg_evidence import NETWORK
 from skywright.loop.twin.render import render
 from skywright.loop.twin.scene import random_scene
 from skywright.loop.twin.trajectory import Pose
@@ -37,7 +41,10 @@ from skywright.loop.weights import EVIDENCE, LOOKS
 
 SEEDS = (*range(1000, 1500), *range(20000, 21200))
 EMPTY_SEEDS = range(11000, 11080)
-RIDGE_EVIDENCE, RIDGE_LOOKS = 3e-2, 2e-2  # per square of a weight times its number's scatter
+FRESH_SEEDS = (*range(890_000, 890_900), *range(891_000, 891_400))
+SPOILED_SEEDS, EMPTY_EVERY = range(895_000, 895_400), 12
+RIDGE_EVIDENCE, RIDGE_LOOKS = 1e-2, 2e-2  # per square of a weight times its number's scatter
+RIDGE_NETWORK = 3e-3  # for evidence of the network of masks, which is to lead
 EMPTY_WEIGHT = 4.0  # a false tip drives a stage
 NEAR_PX = 14.0
 LEAST_SCATTER = 1e-2
@@ -47,29 +54,53 @@ Truth = dict[str, Any]
 
 def main() -> int:
     """Fit and write the constants."""
-    out, more = Path(sys.argv[1]), sys.argv[2:]
+    alone = sys.argv[1] == "--evidence"
+    out, *more = sys.argv[2:] if alone else sys.argv[1:]
     pictures, looks = [], []
-    for gray, truth in scenes(more):
+    for gray, truth in fresh_scenes(more) if alone else scenes(more):
         field, labels, stats = find_objects(estimate_field(gray))
         things = find_things(field, labels, stats)
         if not things:
             continue
         right = [is_right(thing, field, truth, gray.shape) for thing in things]
         pictures.append((things, right, truth["kind"] == "none"))
-        if truth["kind"] in KINDS and any(right):
+        if truth["kind"] in KINDS and any(right) and not alone:
             best = max((t for t, ok in zip(things, right, strict=True) if ok), key=log_odds)
             looks.append((truth["kind"], measure(gray, best.outline, best.parts, field)))
     evidence = fit_evidence(pictures)
-    kinds = fit_looks(looks)
-    out.write_text(source(evidence, kinds))
+    kinds = LOOKS if alone else fit_looks(looks)
+    Path(out).write_text(source(evidence, kinds))
     return 0
+
+
+def fresh_scenes(more: list[str]) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
+    """Yield pictures and truths of plain scenes and of spoiled ones, then those of files."""
+    from seg_scenes import SIDES, pictures_of
+
+    empty = [seed for seed in FRESH_SEEDS if seed % EMPTY_EVERY == 0]
+    yield from twin_scenes(FRESH_SEEDS, empty)
+    for seed in SPOILED_SEEDS:
+        row = pictures_of(seed)[1]
+        side = SIDES[row["side"]]
+        kind = row["kind"] if row["side"] else "none"
+        truth = {"kind": kind, "side": side, "tip": row["tip"], "ctip": row["tip"]}
+        yield simplejpeg.decode_jpeg(row["jpeg"], colorspace="GRAY")[:, :, 0], truth
+    yield from of_files(more)
 
 
 def scenes(more: list[str]) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
     """Yield pictures and truths: of the twin, then of files."""
-    for seed in (*SEEDS, *EMPTY_SEEDS):
+    yield from twin_scenes((*SEEDS, *EMPTY_SEEDS), EMPTY_SEEDS)
+    yield from of_files(more)
+
+
+def twin_scenes(
+    seeds: Iterable[int], empty: Container[int]
+) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
+    """Yield pictures and truths of the twin; those of the seeds in `empty` without a mount."""
+    for seed in seeds:
         rng = np.random.default_rng(seed)
-        scene = random_scene(rng, **({"kind": "none"} if seed in EMPTY_SEEDS else {}))
+        scene = random_scene(rng, **({"kind": "none"} if seed in empty else {}))
         frame = render(scene, Pose(phi_deg=float(rng.uniform(0, 360))), frame_seed=seed)
         t = frame.truth
         if t.tip_covered:
@@ -83,8 +114,11 @@ def scenes(more: list[str]) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
         gray = simplejpeg.decode_jpeg(data, colorspace="GRAY")[:, :, 0]
         tip = t.tip_px if t.tip_in_view else None
         yield gray, {"kind": t.kind, "side": t.side, "tip": tip, "ctip": t.crystal_tip_px}
+
+
+def of_files(more: list[str]) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
+    """Yield pictures and truths of files of the developer's own making."""
     for name in more:
-        # Files of the developer's own making.
         for gray, truth, *_ in pickle.loads(Path(name).read_bytes()):
             yield gray, truth
 
@@ -126,14 +160,15 @@ def fit_evidence(pictures: list[tuple[list[Thing], list[bool], bool]]) -> dict[s
     some = np.bincount(segment, right, n) > 0
     present = np.array([EVIDENCE.get(name, 0.0) for name in names])
     scatter = x.std(axis=0) + LEAST_SCATTER
+    ridge = np.array([RIDGE_NETWORK if name in NETWORK else RIDGE_EVIDENCE for name in names])
 
     def loss(change: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         odds = np.exp(np.clip(x @ (present + change / scatter), -60, 60))
         total = np.bincount(segment, odds, n) + 1.0
         good = np.where(some, np.bincount(segment, odds * right, n), 1.0)
         pull = np.where(some[segment], odds * right / good[segment], 0) - odds / total[segment]
-        value = -share @ np.log(good / total) + 0.5 * RIDGE_EVIDENCE * change @ change
-        return value, -x.T @ (share[segment] * pull) / scatter + RIDGE_EVIDENCE * change
+        value = -share @ np.log(good / total) + 0.5 * change @ (ridge * change)
+        return value, -x.T @ (share[segment] * pull) / scatter + ridge * change
 
     best = minimize(loss, np.zeros(len(names)), jac=True, method="L-BFGS-B")
     return dict(zip(names, (present + best.x / scatter).tolist(), strict=True))
@@ -177,7 +212,7 @@ def source(evidence: dict[str, float], kinds: dict[str, dict[str, float]]) -> st
     lines += ["LOOKS: dict[str, dict[str, float]] = {"]
     for kind, weights in kinds.items():
         lines += [f'    "{kind}": {{']
-        lines += [f'        "{name}": {value:.2f},' for name, value in weights.items()]
+        lines += [f'        "{name}": {value:.3f},' for name, value in weights.items()]
         lines += ["    },"]
     return "\n".join([*lines, "}", '"""In the softmax over the kinds of mounts."""', ""])
 

@@ -7,6 +7,11 @@ import numpy as np
 
 def drawing(rng: Any, kind: str) -> Any:
     """Draw an ellipse on a straight stem, the pin at the left: (352, 480) uint8."""
+    return drawing_with_mask(rng, kind)[0]
+
+
+def drawing_with_mask(rng: Any, kind: str) -> tuple[Any, Any, tuple[float, float]]:
+    """Return the drawing, (352, 480) uint8 with 1 for the mount and 2 for its head, and the tip."""
     from scipy.ndimage import gaussian_filter
 
     y, x = np.mgrid[0:352, 0:480].astype(np.float32)
@@ -32,7 +37,11 @@ def drawing(rng: Any, kind: str) -> Any:
     if rng.random() < 0.4:
         opacity[inner] = np.maximum(opacity[inner], rng.uniform(0.02, 0.5))
     pin = rng.uniform(0, 1.2) * (tip - 2 * a) - tip
-    opacity[(x < pin) & (np.abs(y) < rng.uniform(20, 60))] = rng.uniform(0.5, 0.95)
+    body = (x < pin) & (np.abs(y) < rng.uniform(20, 60))
+    opacity[body] = rng.uniform(0.5, 0.95)
     shade = 1 + rng.normal(0, 0.1) * x / 480 + rng.normal(0, 0.1) * (y / 352) ** 2
     bright = rng.uniform(110, 225) * shade * (1 - gaussian_filter(opacity, rng.uniform(0.6, 1.6)))
-    return np.clip(bright + rng.normal(0, rng.uniform(0.5, 3), x.shape), 0, 255).astype(np.uint8)
+    gray = np.clip(bright + rng.normal(0, rng.uniform(0.5, 3), x.shape), 0, 255).astype(np.uint8)
+    parts = (body | stem).astype(np.uint8)
+    parts[radius < 1] = 2
+    return gray, parts, (float(tip), float(row))

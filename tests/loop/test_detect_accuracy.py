@@ -30,8 +30,8 @@ GOALS = {
     "class": (0.9, "at least"),
 }
 # Not met; measured. Each must fail (strict), so that reaching one is noticed; HELD is not lost.
-UNMET = {"tip_p95_px": 19, "bad": 0.046, "overlap_p5": 0.33}
-HELD = {"tip_p95_px": 45, "bad": 0.065, "overlap_p5": 0.2}
+UNMET = {"tip_p95_px": 19, "bad": 0.037, "overlap_p5": 0.46}
+HELD = {"tip_p95_px": 25, "bad": 0.045, "overlap_p5": 0.4}
 
 
 def goals():
@@ -114,7 +114,7 @@ def test_unusable_pictures_are_flagged_not_answered_wrongly(scores):
 def test_tips_out_of_the_frame_are_not_reported(scores):
     beyond = [row.found.tip_in_view for row in scores if row.what == "beyond"]
     print(json.dumps({"tips out of the frame": len(beyond), "reported": sum(beyond)}))
-    assert sum(beyond) <= 0.3 * len(beyond)
+    assert sum(beyond) <= 0.1 * len(beyond)
 
 
 def test_empty_views():

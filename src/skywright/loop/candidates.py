@@ -8,14 +8,18 @@ from numpy.typing import NDArray
 
 from skywright.loop.background import Field
 from skywright.loop.evidence import CONTACTS, Picture, evidence
-from skywright.loop.objects import JUMP_PX, SIDES, label
+from skywright.loop.objects import BRIDGE, BRIDGE_FLOOR, JUMP_PX, SIDES, label, merge
 from skywright.loop.parts import Parts, find_parts
+from skywright.loop.seg_net import Map, look
 from skywright.loop.silhouette import Outline, seen_from, trace, turned_box
 
 MIN_STRONG_PX = 6  # an object has at least this many pixels above STRONG
 MOST_FLOATING = 3  # objects that touch no border and are tried as a mount of their own
 MOST_ROOTED = 6  # objects tried for each border
 CORE = 0.33  # of its contrast: weaker parts of an object may be something else
+MASK_PART = 0.3  # probability of the mount from which on the network has it there
+NONE_ODDS = -0.05  # log probability of an empty view above which it is not followed
+GUIDED_JUMP_PX, LEAST_GUIDED_PX, SCRAP = 3, 30, 0.02  # pixels of the field; of the largest part
 GAP_ALONG, GAP_ACROSS = 0.35, 0.06  # of the frame: farthest that one thing's parts are apart
 
 
@@ -42,24 +46,30 @@ class Thing:
     objects: frozenset[int]
 
 
-def find_things(field: Field, labels: NDArray[np.int32], stats: NDArray[np.int64]) -> list[Thing]:
+def find_things(
+    field: Field, labels: NDArray[np.int32], stats: NDArray[np.int64], seen: Map | None = None
+) -> list[Thing]:
     """List everything that may be a mount, seen from every border that it may enter through.
 
     These are the objects at each border, large objects that touch none (their stem may be too
-    faint to be seen), and each of them with what lies ahead of it or beside it.
+    faint to be seen), and each of them with what lies ahead of it or beside it; and what stands
+    out of the light, faint as it may be, where the network has the mount.
 
     Parameters
     ----------
     field, labels, stats
         From `skywright.loop.objects.find_objects`.
+    seen
+        What the network says of the picture; it is asked if this is not given.
 
     Returns
     -------
     list of Thing
     """
-    whole = _look(field, labels, stats)
+    seen = look(field) if seen is None else seen
+    whole = _look(field, labels, stats, seen)
     things = []
-    for picture in (whole, _cores(whole)):
+    for picture in (whole, _cores(whole), *_guided(whole)):
         for side in SIDES:
             for first in picture.rooted[side] + picture.floating:
                 for members in _groups(picture, side, first):
@@ -78,7 +88,7 @@ def _cores(whole: Picture) -> Picture:
     labels, stats = label(
         _strong(whole.labels, whole.field.deviation, CORE * whole.contrast), JUMP_PX, 0
     )
-    cores = _look(whole.field, labels, stats)
+    cores = _look(whole.field, labels, stats, whole.seen)
     parents = _parents(labels, whole.labels, len(stats))
     less = stats[:, 0] < 0.93 * whole.stats[parents, 0]
     rooted = {side: [k for k in ks if less[k]][:2] for side, ks in cores.rooted.items()}
@@ -110,7 +120,55 @@ def _parents(parts: NDArray[np.int32], labels: NDArray[np.int32], count: int) ->
     return out
 
 
-def _look(field: Field, labels: NDArray[np.int32], stats: NDArray[np.int64]) -> Picture:
+def _guided(whole: Picture) -> list[Picture]:
+    """Return the picture with one object, what stands out where the network has the mount."""
+    field, seen = whole.field, whole.seen
+    if seen.mount.max() < MASK_PART or seen.sides[0] > NONE_ODDS:
+        return []
+    bound = max(BRIDGE * field.noise, BRIDGE_FLOOR)
+    strength = _within(field.deviation, seen.mount, bound, MASK_PART)
+    parts, stats = label(strength, GUIDED_JUMP_PX, 0)
+    if len(stats) < 2 or stats[1:, 0].max() < LEAST_GUIDED_PX:
+        return []
+    largest = stats[:, 0].max()
+    kept = [k for k in range(1, len(stats)) if stats[k, 0] > SCRAP * largest]
+    labels = np.isin(parts, kept).astype(np.int32)
+    for k in kept[1:]:
+        merge(stats[kept[0]], stats[k])
+    own = np.stack([stats[0], stats[kept[0]]])
+    # The object that most of it is of.
+    shares = np.bincount(whole.labels[labels > 0], minlength=len(whole.stats))
+    shares[0] = 0
+    parents = np.array([0, int(shares.argmax())], np.int64)
+    alone = _look(field, labels, own, seen)
+    sides = {side: alone.rooted[side] for side in SIDES}
+    return [replace(alone, rooted=sides, parents=parents, whole=whole, guided=True)]
+
+
+@njit(cache=True)
+def _within(
+    deviation: NDArray[np.float32], mount: NDArray[np.float32], bound: float, least: float
+) -> NDArray[np.uint8]:
+    """3 where the deviation is above a bound and the map, or a cell beside it, has the mount."""
+    h, w = deviation.shape
+    rows, columns = mount.shape
+    near = np.zeros((rows, columns), np.bool_)
+    for i in range(rows):
+        for j in range(columns):
+            if mount[i, j] > least:
+                for a in range(max(i - 1, 0), min(i + 2, rows)):
+                    for b in range(max(j - 1, 0), min(j + 2, columns)):
+                        near[a, b] = True
+    out = np.zeros((h, w), np.uint8)
+    for i in range(h):
+        r = i * rows // h
+        for j in range(w):
+            if abs(deviation[i, j]) > bound and near[r, j * columns // w]:
+                out[i, j] = 3
+    return out
+
+
+def _look(field: Field, labels: NDArray[np.int32], stats: NDArray[np.int64], seen: Map) -> Picture:
     strength = np.abs(field.deviation)
     real = [k for k in range(1, len(stats)) if stats[k, 1] >= MIN_STRONG_PX]
     contrast = _contrasts(labels, strength, len(stats))
@@ -129,6 +187,7 @@ def _look(field: Field, labels: NDArray[np.int32], stats: NDArray[np.int64]) -> 
         rooted=rooted,
         floating=floating,
         parents=np.arange(len(stats)),
+        seen=seen,
     )
 
 

@@ -1,7 +1,7 @@
 """Which thing is the mount, through which border it enters, and how sure that is."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,14 @@ from skywright.loop.background import Field
 from skywright.loop.candidates import Thing, find_things
 from skywright.loop.classify import classify, measure
 from skywright.loop.parts import Parts
+from skywright.loop.seg_evidence import head_begins
+from skywright.loop.seg_net import GRID, Map, look
 from skywright.loop.silhouette import Outline, seen_from, without_weak_edges
 from skywright.loop.weights import EVIDENCE
+
+SURE_HEAD = 0.6  # part of the mount that the network has for head somewhere, to be believed
+SLIM = 0.3  # a head that is less wide, part of its length, is one seen edge-on
+HEAD_CELLS, HEAD_ROOM = 1.5, 0.25  # cells, and part of the head's length, that both may differ by
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ def choose(
     Choice or None
         None if there is no object at all.
     """
-    things = find_things(field, labels, stats)
+    masks = look(field)
+    things = find_things(field, labels, stats, masks)
     if not things:
         return None
     odds = np.array([math.exp(min(log_odds(thing), 50.0)) for thing in things])
@@ -75,17 +82,36 @@ def choose(
     # Barely above the noise is barely seen.
     seen = best.contrast / (best.contrast + 3.0 * max(field.noise, 0.3))
     strength = np.abs(seen_from(side, field.deviation))
-    start = int(best.parts.head_start)
+    parts = _with_head(best.parts, best.outline, masks)
+    start = int(parts.head_start)
     kind, kind_odds = classify(measure(gray, best.outline, best.parts, field))
     return Choice(
         outline=without_weak_edges(best.outline, strength, start),
-        parts=best.parts,
+        parts=parts,
         kind=kind,
         kind_odds=kind_odds,
         score=float(seen * certain / (certain + 1.0)),
         contrast=best.contrast,
         plain=bool(best.evidence["plain"]),
     )
+
+
+def _with_head(parts: Parts, outline: Outline, seen: Map) -> Parts:
+    """Let a slim head begin where the network has it, if that is elsewhere by far.
+
+    Of a loop edge-on the outline tells little; of others it is the finer.
+    """
+    if parts.head_width > SLIM * (outline.reach - parts.head_start):
+        return parts
+    start, sure = head_begins(seen, outline)
+    pin_end = 0.0 if math.isnan(parts.pin_end) else parts.pin_end
+    if not sure > SURE_HEAD or start < pin_end:
+        return parts
+    room = HEAD_CELLS * len(outline.low) / GRID[1] + HEAD_ROOM * (outline.reach - start)
+    if abs(start - parts.head_start) <= room:
+        return parts
+    first = min(int(start), outline.reach - 1)
+    return replace(parts, head_start=start, head_width=float(parts.width[first:].max()))
 
 
 def log_odds(thing: Thing) -> float:

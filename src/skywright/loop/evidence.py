@@ -11,6 +11,8 @@ from skywright.loop.background import Field
 from skywright.loop.light import quantile
 from skywright.loop.objects import SIDES
 from skywright.loop.parts import Parts
+from skywright.loop.seg_evidence import agreement
+from skywright.loop.seg_net import Map
 from skywright.loop.silhouette import Outline, turned_box
 
 CONTACTS = [8, 11, 14, 17]  # columns of the statistics with the contact on each side
@@ -23,7 +25,11 @@ CORES = ("core", "core_reach", "core_area", "core_free")
 
 @dataclass(frozen=True)
 class Picture:
-    """Objects of a picture with what is needed of each, all computed once."""
+    """Objects of a picture with what is needed of each, all computed once.
+
+    `seen` is what the network says of it; `guided` if the objects were sought where that has the
+    mount, `whole` the picture whose objects these are parts of.
+    """
 
     field: Field
     labels: NDArray[np.int32]
@@ -34,7 +40,9 @@ class Picture:
     rooted: dict[str, list[int]]
     floating: list[int]
     parents: NDArray[np.int64]
+    seen: Map
     whole: "Picture | None" = None
+    guided: bool = False
 
 
 def evidence(picture: Picture, outline: Outline, parts: Parts, contrast: float) -> dict[str, float]:
@@ -62,6 +70,8 @@ def evidence(picture: Picture, outline: Outline, parts: Parts, contrast: float) 
         **_as_core(picture, outline),
         **_joins(picture, outline),
         **_text_like(picture, outline),
+        **agreement(picture.seen, outline),
+        "guided": float(picture.guided),
     }
 
 
@@ -224,7 +234,7 @@ def _edge_strength(
 
 def _as_core(picture: Picture, outline: Outline) -> dict[str, float]:
     """Evidence on a core: what of its object's reach and area is left."""
-    if picture.whole is None:
+    if picture.whole is None or picture.guided:
         return dict.fromkeys(CORES, 0.0)
     k = outline.members[0]
     parent = int(picture.parents[k])

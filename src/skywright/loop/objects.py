@@ -175,7 +175,7 @@ def label(
     parent = _bridge(strength, labels, current, bridge)
     for k in range(1, current + 1):
         if parent[k] != k:
-            _merge(stats[parent[k]], stats[k])
+            merge(stats[parent[k]], stats[k])
     for i in range(h):
         for j in range(w):
             labels[i, j] = parent[labels[i, j]]
@@ -226,7 +226,7 @@ def _root(parent: NDArray[np.int64], k: int) -> int:
 
 
 @njit(cache=True)
-def _merge(into: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+def merge(into: NDArray[np.int64], other: NDArray[np.int64]) -> None:
     """Add the statistics of one object to another's and empty it."""
     for k in (0, 1):
         into[k] += other[k]

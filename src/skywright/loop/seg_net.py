@@ -1,0 +1,255 @@
+"""A small network that tells, cell by cell of a coarse grid, what of a picture is the mount.
+
+Trained by `tools/train_seg_net.py`. It sees the whole picture at a small size, and says where
+roughly the mount, its head and its tip are, and through which border the mount enters. What
+connected edges cannot tell, it tells: glare, shades, nozzles, text. It is evidence for the choice
+among the outlines found in the field (`skywright.loop.evidence`), which are finer.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from skywright.loop.background import Field
+
+GRID = (56, 80)  # rows and columns of the map, whatever the shape of the picture
+SIDES = ("none", "left", "right", "top", "bottom")
+MOST_STRETCH = 3.0  # standard deviations of the picture
+LEAST_SPREAD, LEAST_NOISE = 4.0, 0.3  # grey levels
+CONVOLUTIONS = ("a0", "b0", "b1", "c0", "c1", "d0", "d1", "d2", "e0", "f0", "g0")
+"""Those of 3 x 3, in the order in which they are computed."""
+
+
+@dataclass(frozen=True)
+class Map:
+    """What the network says of a picture.
+
+    Attributes
+    ----------
+    mount, head, tip : (56, 80) float32
+        Probability that a cell is of the mount (its outline filled), of its head, near its tip. The
+        grid covers the field evenly, whatever its shape.
+    sides : (5,) float64
+        Log probabilities of "none", "left", "right", "top", "bottom".
+    """
+
+    mount: NDArray[np.float32]
+    head: NDArray[np.float32]
+    tip: NDArray[np.float32]
+    sides: NDArray[np.float64]
+
+
+@lru_cache(maxsize=1)
+def weights() -> dict[str, NDArray[np.float32]]:
+    """Load the weights that come with the package: float32, stored with half the digits."""
+    with files("skywright.loop").joinpath("seg_net.npz").open("rb") as file:
+        return {name: array.astype(np.float32) for name, array in np.load(file).items()}
+
+
+def look(field: Field) -> Map:
+    """Ask the network about a picture.
+
+    Parameters
+    ----------
+    field
+        From `skywright.loop.objects.find_objects`.
+
+    Returns
+    -------
+    Map
+    """
+    return run(weights(), view(field))
+
+
+def view(field: Field) -> NDArray[np.float32]:
+    """Return what the network sees: (8, 56, 80) float32.
+
+    Four quarters of each cell; of each the mean grey level over the spread of the picture, and the
+    strongest deviation from the light on a logarithmic scale in units of the noise.
+    """
+    return _view(field.deviation, field.light, max(field.noise, LEAST_NOISE))
+
+
+def run(net: dict[str, NDArray[np.float32]], seen: NDArray[np.float32]) -> Map:
+    """Compute the map of a view; see `CONVOLUTIONS` for the names of the weights."""
+
+    def conv(name: str, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        return _convolved(maps, net[f"{name}_kernel"], net[f"{name}_bias"])
+
+    a = conv("a0", _padded(seen))
+    b = conv("b1", conv("b0", _pooled(a)))
+    c = conv("c1", conv("c0", _pooled(b)))
+    d = conv("d1", conv("d0", _pooled(c)))
+    inner = np.ascontiguousarray(d[:, 1:-1, 1:-1])
+    whole = np.maximum(net["whole_kernel"] @ inner.mean(axis=(1, 2)) + net["whole_bias"], 0.0)
+    d = conv("d2", _shifted(d, whole.astype(np.float32)))
+    _add_coarse(c, d, net["dc_kernel"])
+    c = conv("e0", c)
+    _add_coarse(b, c, net["cb_kernel"])
+    b = conv("f0", b)
+    _add_coarse(a, b, net["ba_kernel"])
+    a = conv("g0", a)
+    maps = _probabilities(a, net["out_kernel"], net["out_bias"])
+    coarse = np.ascontiguousarray(d[:, 1:-1, 1:-1])
+    slim = np.maximum(
+        np.tensordot(net["slim_kernel"], coarse, 1) + net["slim_bias"][:, None, None], 0
+    )
+    sums = (net["side_kernel"] @ slim.ravel() + net["side_bias"]).astype(np.float64)
+    top = sums.max()
+    return Map(maps[0], maps[1], maps[2], sums - top - np.log(np.exp(sums - top).sum()))
+
+
+# Planes have a rim of zeros, and are convolved as one long row each, which vectorizes.
+
+
+@njit(cache=True)
+def _view(
+    deviation: NDArray[np.float32], light: NDArray[np.float32], noise: float
+) -> NDArray[np.float32]:
+    h, w = deviation.shape
+    rows, columns = 2 * GRID[0], 2 * GRID[1]
+    gray = np.empty((rows, columns), np.float32)
+    out = np.empty((8, GRID[0], GRID[1]), np.float32)
+    total, squares = 0.0, 0.0
+    for i in range(rows):
+        y0 = i * h // rows
+        y1 = max(((i + 1) * h + rows - 1) // rows, y0 + 1)
+        for j in range(columns):
+            x0 = j * w // columns
+            x1 = max(((j + 1) * w + columns - 1) // columns, x0 + 1)
+            level, most = 0.0, 0.0
+            for y in range(y0, y1):
+                for x in range(x0, x1):
+                    value = float(deviation[y, x])
+                    level += value + light[y, x]
+                    if abs(value) > abs(most):
+                        most = value
+            level /= (y1 - y0) * (x1 - x0)
+            gray[i, j] = level
+            total += level
+            squares += level * level
+            strength = 0.5 * np.log1p(abs(most) / noise)
+            quarter = 2 * (i % 2) + j % 2
+            out[4 + quarter, i // 2, j // 2] = strength if most > 0 else -strength
+    count = rows * columns
+    mean = total / count
+    spread = max(np.sqrt(max(squares / count - mean * mean, 0.0)), LEAST_SPREAD)
+    for i in range(rows):
+        for j in range(columns):
+            value = min(max((gray[i, j] - mean) / spread, -MOST_STRETCH), MOST_STRETCH)
+            out[2 * (i % 2) + j % 2, i // 2, j // 2] = value
+    return out
+
+
+def _padded(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.pad(maps, ((0, 0), (1, 1), (1, 1)))
+
+
+@njit(cache=True, fastmath={"contract"})
+def _convolved(
+    maps: NDArray[np.float32], kernel: NDArray[np.float32], bias: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(channels, h + 2, w + 2) by (out, channels, 3, 3), what is negative set to 0."""
+    into, rows, columns = maps.shape
+    out = len(bias)
+    result = np.zeros((out, rows, columns), np.float32)
+    n = (rows - 2) * columns - 2
+    for k in range(out):
+        flat = result[k].reshape(rows * columns)
+        sums = flat[columns + 1 : columns + 1 + n]
+        sums[:] = bias[k]
+        for c in range(into):
+            plane = maps[c].reshape(rows * columns)
+            above = plane[0 : n + 2]
+            here = plane[columns : columns + n + 2]
+            below = plane[2 * columns : 2 * columns + n + 2]
+            t = kernel[k, c]
+            a0, a1, a2 = t[0, 0], t[0, 1], t[0, 2]
+            b0, b1, b2 = t[1, 0], t[1, 1], t[1, 2]
+            c0, c1, c2 = t[2, 0], t[2, 1], t[2, 2]
+            for p in range(n):
+                sums[p] += (
+                    (a0 * above[p] + a1 * above[p + 1] + a2 * above[p + 2])
+                    + (b0 * here[p] + b1 * here[p + 1] + b2 * here[p + 2])
+                    + (c0 * below[p] + c1 * below[p + 1] + c2 * below[p + 2])
+                )
+        for i in range(1, rows - 1):
+            row = result[k, i]
+            for j in range(columns):
+                row[j] = max(row[j], np.float32(0.0))
+            row[0] = 0.0
+            row[columns - 1] = 0.0
+    return result
+
+
+@njit(cache=True)
+def _pooled(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Largest of 2 x 2; rims are kept."""
+    channels, rows, columns = maps.shape
+    h, w = (rows - 2) // 2, (columns - 2) // 2
+    out = np.zeros((channels, h + 2, w + 2), np.float32)
+    for c in range(channels):
+        for i in range(h):
+            for j in range(w):
+                y, x = 2 * i + 1, 2 * j + 1
+                out[c, i + 1, j + 1] = max(
+                    max(maps[c, y, x], maps[c, y, x + 1]),
+                    max(maps[c, y + 1, x], maps[c, y + 1, x + 1]),
+                )
+    return out
+
+
+@njit(cache=True)
+def _shifted(maps: NDArray[np.float32], by: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Add to each channel its number, but in the rim."""
+    out = maps.copy()
+    for c in range(len(by)):
+        out[c, 1:-1, 1:-1] += by[c]
+    return out
+
+
+@njit(cache=True)
+def _add_coarse(
+    fine: NDArray[np.float32], coarse: NDArray[np.float32], kernel: NDArray[np.float32]
+) -> None:
+    """Mix the channels of a map half as fine, each of its cells on four, and add them."""
+    out, into = kernel.shape
+    h, w = coarse.shape[1] - 2, coarse.shape[2] - 2
+    mixed = np.empty(w, np.float32)
+    for k in range(out):
+        for i in range(h):
+            mixed[:] = 0.0
+            for c in range(into):
+                part = kernel[k, c]
+                row = coarse[c, i + 1, 1 : w + 1]
+                for j in range(w):
+                    mixed[j] += part * row[j]
+            for y in (2 * i + 1, 2 * i + 2):
+                for j in range(w):
+                    fine[k, y, 2 * j + 1] += mixed[j]
+                    fine[k, y, 2 * j + 2] += mixed[j]
+
+
+@njit(cache=True)
+def _probabilities(
+    maps: NDArray[np.float32], kernel: NDArray[np.float32], bias: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Mix channels and turn the sums into probabilities, without the rim."""
+    into, rows, columns = maps.shape
+    out = np.empty((len(bias), rows - 2, columns - 2), np.float32)
+    for k in range(len(bias)):
+        for i in range(rows - 2):
+            line = out[k, i]
+            line[:] = bias[k]
+            for c in range(into):
+                part = kernel[k, c]
+                row = maps[c, i + 1, 1 : columns - 1]
+                for j in range(columns - 2):
+                    line[j] += part * row[j]
+            for j in range(columns - 2):
+                line[j] = 1.0 / (1.0 + np.exp(-line[j]))
+    return out
