@@ -5,7 +5,8 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from epics.ca import ChannelAccessException, ChannelAccessGetFailure
@@ -23,6 +24,15 @@ WATCH_S = 0.1
 SLOWNESS, MARGIN_S = 3.0, 10.0
 SILENT = (DisconnectedError, TimeoutError, ChannelAccessException, ChannelAccessGetFailure)
 """What the control layers raise when an IOC goes."""
+
+
+@contextmanager
+def told_when_lost(device: Any) -> Iterator[None]:
+    """Say in our words that the IOC of a device went, whatever the control layers raise."""
+    try:
+        yield
+    except SILENT as error:
+        raise HardwareError(f"{device.name}: lost the IOC of {device.prefix}: {error}") from error
 
 
 class MotionLimitError(HardwareError, LimitError):
@@ -52,6 +62,18 @@ class Motor(EpicsMotor):
 
     stall_s = STALL_S
     _stopped = False
+
+    def read(self) -> dict[str, Any]:
+        """Read the position.
+
+        Raises
+        ------
+        HardwareError
+            If the IOC is lost.
+        """
+        with told_when_lost(self):
+            reading: dict[str, Any] = super().read()
+            return reading
 
     def check_value(self, pos: float) -> None:
         """Raise `MotionLimitError` if a position is beyond the soft limits."""
@@ -224,11 +246,8 @@ def run_task(device: Any, work: Callable[[], None]) -> TaskStatus:
 
     def run() -> None:
         try:
-            work()
-        except SILENT as error:
-            status.set_exception(
-                HardwareError(f"{device.name}: lost the IOC of {device.prefix}: {error}")
-            )
+            with told_when_lost(device):
+                work()
         except Exception as error:  # whatever it is, the plan must see it
             status.set_exception(error)
         else:

@@ -37,8 +37,9 @@ def drawing_with_mask(rng: Any, kind: str) -> tuple[Any, Any, tuple[float, float
     if rng.random() < 0.4:
         opacity[inner] = np.maximum(opacity[inner], rng.uniform(0.02, 0.5))
     pin = rng.uniform(0, 1.2) * (tip - 2 * a) - tip
+    black = rng.uniform(0.5, 0.95)
     body = (x < pin) & (np.abs(y) < rng.uniform(20, 60))
-    opacity[body] = rng.uniform(0.5, 0.95)
+    opacity[body] = black
     shade = 1 + rng.normal(0, 0.1) * x / 480 + rng.normal(0, 0.1) * (y / 352) ** 2
     bright = rng.uniform(110, 225) * shade * (1 - gaussian_filter(opacity, rng.uniform(0.6, 1.6)))
     gray = np.clip(bright + rng.normal(0, rng.uniform(0.5, 3), x.shape), 0, 255).astype(np.uint8)

@@ -291,6 +291,8 @@ def test_a_lost_ioc_fails_everything_in_time(tmp_path: Path) -> None:
             goniometer.sx.set(0.0)
         with pytest.raises(HardwareError, match="no answer from"):
             goniometer.move_sample(1.0, 1.0, 1.0)
+        with pytest.raises(HardwareError, match="gonio_phi: lost the IOC"):
+            goniometer.phi.read()
         assert "no answer from" in reason(oscillation.prepare(Sweep(10.0, 1.0)))
         goniometer.stop()  # nobody to tell
         goniometer.unstage()

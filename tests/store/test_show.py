@@ -85,9 +85,9 @@ def test_pictures_are_the_frames(store: SampleStore, tmp_path: Path) -> None:
         with Image.open(tmp_path / "p" / f"{stem}-{row:06d}.png") as image:
             np.testing.assert_array_equal(np.asarray(image), FRAMES[row])
     with Image.open(tmp_path / "p" / f"{stem}-sheet.png") as sheet:
-        tile = np.asarray(sheet.convert("L"))[14:, :64]
-        np.testing.assert_array_equal(tile, FRAMES[0])
-        assert sheet.size == (3 * 64, 48 + 14)
+        assert sheet.size == (3 * 400, 300)
+        below_the_label = np.asarray(sheet.convert("L"))[126 + 24 : 126 + 48, 168 : 168 + 64]
+        np.testing.assert_array_equal(below_the_label, FRAMES[0][24:])
 
 
 def test_free_running_camera_has_pictures(store: SampleStore, tmp_path: Path) -> None:

@@ -132,7 +132,9 @@ def _guided(whole: Picture) -> list[Picture]:
         return []
     largest = stats[:, 0].max()
     kept = [k for k in range(1, len(stats)) if stats[k, 0] > SCRAP * largest]
-    labels = np.isin(parts, kept).astype(np.int32)
+    one = np.zeros(len(stats), np.int32)
+    one[kept] = 1
+    labels = one[parts]
     for k in kept[1:]:
         merge(stats[kept[0]], stats[k])
     own = np.stack([stats[0], stats[kept[0]]])
