@@ -335,6 +335,7 @@ class Processor:
 
     def deliver(self, result: Result) -> None:
         """Hand a result on; called in order by the run's thread."""
+        self.statistics.processed(result.duration_ms, result.taken_s)  # who has it finds it counted
         for sink in self.sinks:
             self._offer(sink, result)
         image = picture_of(result)
@@ -344,7 +345,6 @@ class Processor:
                 self._shape, self._dtype = image.shape, image.dtype.name
             self._pulses += 1
             acquisition, feeds = self._acquisition, self._feeds
-        self.statistics.processed(result.duration_ms, result.taken_s)
         for feed in feeds:
             feed.offer(result)
         if acquisition is not None:

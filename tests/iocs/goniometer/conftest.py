@@ -36,6 +36,7 @@ def motor(ioc: IocProcess) -> Iterator[EpicsMotor]:
         put(channel(f"{ioc.prefix}sx.VELO"), velocity)
         until(lambda wanted=velocity: wanted in told)
     device.velocity.unsubscribe(token)
+    until(lambda: device.limits == (-2.5, 2.5))  # of other channels, in no order with this one
 
 
 @pytest.fixture
