@@ -136,7 +136,7 @@ def test_every_pulse_once_and_in_order(tmp_path: Path) -> None:
         status, center = columns[layouts.STATUS][:], columns[f"{layouts.FIT}/center"][:]
         same = [spectra[i] for i in range(0, len(ids), REEL)]
     settled = [size for age, size in watcher.memory if age > min(SETTLED_S, SECONDS / 4)]
-    # Single readings differ by the pictures that are in flight, 11 MB each: a median of many counts.
+    # Single readings differ by the pictures in flight, 11 MB each: medians of many are compared.
     part = max(1, min(30, len(settled) // 3))
     first, last = np.median(settled[:part]), np.median(settled[-part:])
     counts = np.unique(status, return_counts=True)
