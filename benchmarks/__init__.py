@@ -1,1 +1,1 @@
-"""Benchmarks: each module prints JSON lines, one a figure."""
+"""Benchmarks: each ``bench_*`` module prints rows, see `benchmarks.rows`."""

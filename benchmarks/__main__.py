@@ -1,7 +1,8 @@
 """Run every benchmark, or those named: ``python -m benchmarks [store camera ...]``.
 
 Each runs in a process of its own, so that none warms or slows another, and prints one JSON object
-a line: ``name``, ``value``, ``unit``, ``reference`` or ``floor``, ``ratio``, ``goal``.
+a line: ``name``, ``value``, ``unit``, where there is one ``floor`` or ``reference`` with ``ratio``,
+``goal``, and more.
 """
 
 import subprocess

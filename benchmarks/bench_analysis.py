@@ -5,7 +5,6 @@ are made here and go to `LiveAnalysis`, whose worker is a process of its own. Fl
 alone, measured in the same run.
 """
 
-import json
 import statistics
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from bluesky import RunEngine
 from numpy.typing import NDArray
 from ophyd.sim import SynAxis
 
+from benchmarks.rows import report
 from skywright.blocks import analyze_blocks
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.live import LiveAnalysis, Progress
@@ -215,15 +215,6 @@ def throughput(directory: Path, pictures: Pictures) -> tuple[float, float]:
     return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
 
 
-def report(name: str, value: float, unit: str, floor: float, goal: float, **more: float) -> None:
-    """Print one row."""
-    row: dict[str, object] = {"name": name, "value": round(value, 4), "unit": unit}
-    row |= {"floor": round(floor, 4), "ratio": round(value / floor, 2), "goal": goal}
-    row |= {key: round(number, 3) for key, number in more.items()}
-    sys.stdout.write(json.dumps(row) + "\n")
-    sys.stdout.flush()
-
-
 def main() -> int:
     """Print the rows; return 0."""
     warm_up()
@@ -234,21 +225,20 @@ def main() -> int:
         find_loop(picture)
         detect.append(1e3 * (time.perf_counter() - begin))
     floor = statistics.median(detect)
-    with tempfile.TemporaryDirectory() as name, worker(directory := Path(name)) as live:
+    with tempfile.TemporaryDirectory() as where, worker(directory := Path(where)) as live:
         rounds = [latencies(live, directory, pictures, run) for run in range(REPEATS)]
         median = statistics.median(statistics.median(each) for each in rounds)
         p99 = min(float(np.percentile(each, 99)) for each in rounds)
-        report("frame flushed -> result, 60 Hz", median, "ms", floor, 500.0, p99_best_of_5=p99)
+        name = "frame flushed -> result, 60 Hz"
+        report(name, median, "ms", floor=floor, goal=500.0, p99_best_of_5=p99)
         costs = document_costs(live, directory, pictures[0])
-        p99 = float(np.percentile(costs, 99))
-        report(
-            "one stream datum in the session", statistics.median(costs), "us", 2.0, 100.0, p99=p99
-        )
+        median, p99 = statistics.median(costs), float(np.percentile(costs, 99))
+        report("one stream datum in the session", median, "us", floor=2.0, goal=100.0, p99=p99)
         bare, costs = event_costs(live)
-        p99 = float(np.percentile(costs, 99))
-        report("an event of a plan", statistics.median(costs), "us", bare, 100.0, p99=p99)
+        median, p99 = statistics.median(costs), float(np.percentile(costs, 99))
+        report("an event of a plan", median, "us", floor=bare, goal=100.0, p99=p99)
         rate, alone = throughput(directory, pictures)
-        report("stored frames to derived run", rate, "frames/s", alone, round(0.9 * alone, 1))
+        report("stored frames to derived run", rate, "frames/s", floor=alone, goal=0.9 * alone)
     return 0
 
 

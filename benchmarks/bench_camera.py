@@ -5,9 +5,6 @@ own, and upload over two connections; the file is read here while it is written.
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,13 +16,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from benchmarks.processes import own_channel_access, running
+from benchmarks.rows import report
 from skywright.loop.camera import Camera
 from skywright.loop.capture import IDENTITY, TIME
 from skywright.loop.picture import decode
 from skywright.loop.sources import Deliver, Report, SourceFrame
 from skywright.loop.sources.sim import SimulatedCamera
 from skywright.loop.twin.render import Pose
-from skywright.process import free_port
 from skywright.records import ColumnReader
 
 SHAPE = (480, 704)
@@ -54,6 +52,24 @@ class Burst:
     def set_period(self, seconds: float) -> float:
         """Take no notice."""
         return 0.0
+
+
+def twin_pictures(count: int = 30) -> list[bytes]:
+    """Return JPEGs of a turning loop."""
+    camera = SimulatedCamera(seed=1, size=SHAPE[::-1], kind="nylon")
+    pictures: list[bytes] = []
+    enough = threading.Event()
+
+    def keep(frame: SourceFrame) -> None:
+        pictures.append(frame.data or b"")
+        if len(pictures) >= count:
+            enough.set()
+
+    camera.prepare([Pose()])
+    camera.start(keep, lambda message: None)
+    assert enough.wait(60)
+    camera.close()
+    return pictures
 
 
 def rate(work: Callable[[Path], None]) -> float:
@@ -133,20 +149,12 @@ def ages(path: Path, over: threading.Event) -> np.ndarray:
     return np.array(found) * 1e3
 
 
-def push_through_ioc(pictures: list[bytes], seconds: float) -> dict[str, float]:
+def push_through_ioc(port: int, pictures: list[bytes], seconds: float) -> dict[str, float]:
     """Run the IOC, upload into a recording, and count."""
     import epics
 
-    port = int(os.environ["EPICS_CA_SERVER_PORT"])
-    command = [sys.executable, "-m", "iocs.axis", "--source", "push", "--listen", "0"]
-    ioc = subprocess.Popen(
-        [*command, "--prefix", "BENCH:", "--port", str(port), "--size", "704x480"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert ioc.stdout is not None
-        ready = json.loads(ioc.stdout.readline())["ready"]
+    where = ("--prefix", "BENCH:", "--port", str(port), "--size", "704x480")
+    with running("iocs.axis", *where, "--source", "push", "--listen", "0") as ready:
         with tempfile.TemporaryDirectory() as directory:
             epics.caput("BENCH:HDF1:FilePath", directory, wait=True, timeout=5)
             epics.caput("BENCH:HDF1:Capture", 1, wait=True, timeout=5)
@@ -173,18 +181,6 @@ def push_through_ioc(pictures: list[bytes], seconds: float) -> dict[str, float]:
             "p50": float(np.percentile(seen[0], 50)),
             "p99": float(np.percentile(seen[0], 99)),
         }
-    finally:
-        ioc.terminate()
-        ioc.wait(10)
-
-
-def report(name: str, value: float, unit: str, floor: float, goal: float, **more: float) -> None:
-    """Print one row."""
-    row: dict[str, object] = {"name": name, "value": round(value, 2), "unit": unit}
-    row |= {"floor": round(floor, 2), "ratio": round(value / floor, 3), "goal": goal}
-    row |= {key: round(number, 2) for key, number in more.items()}
-    sys.stdout.write(json.dumps(row) + "\n")
-    sys.stdout.flush()
 
 
 def main() -> int:
@@ -192,27 +188,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="of the pushed stream")
     seconds = parser.parse_args().seconds
-    port = free_port()
-    os.environ |= {
-        "EPICS_CA_SERVER_PORT": str(port),
-        "EPICS_CA_ADDR_LIST": f"127.0.0.1:{port}",
-        "EPICS_CA_AUTO_ADDR_LIST": "NO",
-    }
-    camera = SimulatedCamera(seed=1, size=SHAPE[::-1], kind="nylon")
-    pictures: list[bytes] = []
-    enough = threading.Event()
-
-    def keep(frame: SourceFrame) -> None:
-        pictures.append(frame.data or b"")
-        if len(pictures) >= 30:
-            enough.set()
-
-    camera.prepare([Pose()])
-    camera.start(keep, lambda message: None)
-    assert enough.wait(60)
-    camera.close()
+    port, pictures = own_channel_access(), twin_pictures()
     image = decode(pictures[0])
-
     disk = rate(lambda directory: write_only(image, directory))
     h5 = rate(lambda directory: append_only(image, directory))
     began = time.perf_counter()
@@ -223,13 +200,14 @@ def main() -> int:
     floor = 1.0 / (1.0 / h5 + 1.0 / decoding)
     name = "camera to HDF5, 704x480 JPEGs decoded, files kept, one burst"
     best = rate(lambda directory: record(pictures, directory))
-    report(name, best, "1/s", floor, FPS, disk_write=disk, h5py_append=h5, decode=decoding)
-    pushed = push_through_ioc(pictures, seconds)
+    apart = {"disk_write": disk, "h5py_append": h5, "decode": decoding}
+    report(name, best, "1/s", floor=floor, goal=FPS, **apart)
+    pushed = push_through_ioc(port, pictures, seconds)
     counts = {key: pushed[key] for key in ("received", "stored", "lost")}
     name = f"camera pushed over {CONNECTIONS} connections at {FPS}/s for {seconds:g} s, stored"
-    report(name, pushed["per_s"], "1/s", FPS, FPS, **counts)
+    report(name, pushed["per_s"], "1/s", floor=FPS, goal=FPS, **counts)
     name = "camera picture received -> visible in the file, median"
-    report(name, pushed["p50"], "ms", 1e3 / floor, 100.0, p99=pushed["p99"])
+    report(name, pushed["p50"], "ms", floor=1e3 / floor, goal=100.0, p99=pushed["p99"])
     return 0
 
 

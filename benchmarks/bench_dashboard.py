@@ -7,8 +7,6 @@ headless Chromium. Every process runs as users start it; the file says what was 
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,13 +22,11 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from benchmarks.bench_camera import FPS, SHAPE, push
+from benchmarks.bench_camera import FPS, push, twin_pictures
+from benchmarks.processes import own_channel_access, running
+from benchmarks.rows import report
 from dashboard.headless import headless_chromium
 from skywright.loop.capture import IDENTITY
-from skywright.loop.sources import SourceFrame
-from skywright.loop.sources.sim import SimulatedCamera
-from skywright.loop.twin.render import Pose
-from skywright.process import SUPERVISED, free_port
 
 READERS = 8
 PREFIX = "BENCH:"
@@ -48,42 +44,6 @@ class Counts:
     def per_s(self) -> float:
         """Pictures stored per second."""
         return self.stored / self.seconds
-
-
-@contextmanager
-def running(*command: str, **environment: str) -> Iterator[dict[str, Any]]:
-    """Run a server of ours for the time of a with block; gives its ready line."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment, SUPERVISED: "1"},
-    )
-    assert process.stdout is not None
-    try:
-        yield json.loads(process.stdout.readline())["ready"]
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def twin_pictures(count: int = 30) -> list[bytes]:
-    """Return JPEGs of a turning loop."""
-    camera = SimulatedCamera(seed=1, size=SHAPE[::-1], kind="nylon")
-    pictures: list[bytes] = []
-    enough = threading.Event()
-
-    def keep(frame: SourceFrame) -> None:
-        pictures.append(frame.data or b"")
-        if len(pictures) >= count:
-            enough.set()
-
-    camera.prepare([Pose()])
-    camera.start(keep, lambda message: None)
-    assert enough.wait(60)
-    camera.close()
-    return pictures
 
 
 def record(port: int, pictures: list[bytes], seconds: float, directory: str) -> Counts:
@@ -141,30 +101,12 @@ def audience(page: str) -> Iterator[tuple[list[Reader], Any]]:
         yield readers, chrome
 
 
-def report(
-    name: str, value: float, unit: str, reference: float, goal: float, **more: float
-) -> None:
-    """Print one row."""
-    row: dict[str, object] = {"name": name, "value": round(value, 2), "unit": unit}
-    row |= {"reference": round(reference, 2), "ratio": round(value / reference, 3), "goal": goal}
-    row |= {key: round(number, 2) for key, number in more.items()}
-    sys.stdout.write(json.dumps(row) + "\n")
-    sys.stdout.flush()
-
-
 def main() -> int:
     """Print the rows; return 1 if a picture was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each stream")
     seconds = parser.parse_args().seconds
-    port = free_port()
-    os.environ |= {
-        "EPICS_CA_SERVER_PORT": str(port),
-        "EPICS_CA_ADDR_LIST": f"127.0.0.1:{port}",
-        "EPICS_CA_AUTO_ADDR_LIST": "NO",
-        "EPICS_CA_MAX_ARRAY_BYTES": "40000000",
-    }
-    pictures, pushed = twin_pictures(), round(FPS * seconds)
+    port, pictures, pushed = own_channel_access(), twin_pictures(), round(FPS * seconds)
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         config = Path(directory) / "skywright.toml"
         config.write_text(
@@ -185,8 +127,8 @@ def main() -> int:
         f"camera pushed at {FPS}/s for {seconds:g} s, 10 clients of the page look, stored",
         watched.per_s,
         "1/s",
-        alone.per_s,
-        FPS,
+        reference=alone.per_s,
+        goal=FPS,
         lost=pushed - watched.stored,
         lost_unwatched=pushed - alone.stored,
     )
@@ -194,8 +136,8 @@ def main() -> int:
         "live camera, pictures to the client that got fewest; the IOC posts 5/s",
         min(seen) / watched.seconds,
         "1/s",
-        POSTED_PER_S,
-        POSTED_PER_S,
+        reference=POSTED_PER_S,
+        goal=POSTED_PER_S,
         most=max(seen) / watched.seconds,
         in_chromium=in_browser,
     )

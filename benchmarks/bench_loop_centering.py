@@ -5,7 +5,6 @@ places. The floor of a centering is the time that the spindle turns.
 """
 
 import atexit
-import json
 import os
 import shutil
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.rows import report
 from skywright.cli.demo import write_configuration
 from skywright.cli.demos.centering import CALIBRATION, LOOPS, Simulator, random_place
 from skywright.cli.session import have_beamline
@@ -45,12 +45,10 @@ def pictures_per_s(session: dict[str, Any], uid: str) -> float:
     return float((len(times) - 1) / (times[-1] - times[0]))
 
 
-def report(name: str, values: list[float], unit: str, goal: float, **more: Any) -> None:
-    """Print one row: the median, and the worst."""
-    row: dict[str, Any] = {"name": name, "value": round(float(np.median(values)), 3), "unit": unit}
-    row |= {"max": round(max(values), 3), "min": round(min(values), 3), "goal": goal, **more}
-    sys.stdout.write(json.dumps(row) + "\n")
-    sys.stdout.flush()
+def report_median(name: str, values: list[float], unit: str, **more: Any) -> None:
+    """Print the row of a median, with the extremes beside it."""
+    value = float(np.median(values))
+    report(name, value, unit, max=max(values), min=min(values), **more)
 
 
 def main() -> int:
@@ -79,17 +77,19 @@ def main() -> int:
         center(session, simulator, number, time_s=6.0)
         first.append(known[0])
     session["RE"].unsubscribe(token)
-    report("loop centering, last picture of 180 deg in 3 s to center known", first, "s", 0.5)
+    name = "loop centering, last picture of 180 deg in 3 s to center known"
+    report_median(name, first, "s", goal=0.5)
     made = [center(session, simulator, SLOW + number) for number in range(WHOLE)]
-    turning = 2.0 + 4.0 * (float(np.median([done.passes for done, _, _ in made])) - 1.0)
-    seconds = [took for _, took, _ in made]
-    row = {"floor": turning, "ratio": round(float(np.median(seconds)) / turning, 2)}
     passes = [done.passes for done, _, _ in made]
+    turning = 2.0 + 4.0 * (float(np.median(passes)) - 1.0)
+    seconds = [took for _, took, _ in made]
     ok = all(done.ok for done, _, _ in made)
-    report("loop centering, whole", seconds, "s", 12.0, **row, passes=passes, ok=ok)
-    report("loop centering, true distance from the spindle", [d for _, _, d in made], "um", 10.0)
+    name = "loop centering, whole"
+    report_median(name, seconds, "s", floor=turning, goal=12.0, passes=passes, ok=ok)
+    name = "loop centering, true distance from the spindle"
+    report_median(name, [distance for _, _, distance in made], "um", goal=10.0)
     rates = [pictures_per_s(session, done.uids[-1]) for done, _, _ in made]
-    report("loop twin, pictures while the goniometer moves", rates, "1/s", 30.0)
+    report_median("loop twin, pictures while the goniometer moves", rates, "1/s", goal=30.0)
     session["loop_rotation"].close()
     session["loop_detection"].close()
     return 0

@@ -4,7 +4,6 @@ The reference is decoding the same bytes alone, in the same run; the goal 10 ms,
 decode. The picture is drawn here: a nylon loop on a stem and a pin, back light, noise.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import numpy as np
 import simplejpeg
 from scipy.ndimage import gaussian_filter
 
+from benchmarks.rows import report
 from skywright.loop.detect import find_loop, warm_up
 from skywright.loop.picture import decode
 
@@ -45,24 +45,16 @@ def median_ms(work: Callable[[], object]) -> float:
 
 
 def main() -> int:
-    """Print one JSON line; return 0."""
+    """Print the row; return 0."""
     warm_up()
     data = picture_bytes()
     found = find_loop(decode(data))
     if found.side != "left" or abs(found.tip_x - 471.5) > 3:
         raise SystemExit(f"the detector gave {found}, expected the tip at 471.5 from the left")
     decoding = median_ms(lambda: decode(data))
-    figure = median_ms(lambda: find_loop(decode(data)))
-    line = {
-        "name": "loop_detect_704x480",
-        "figure": round(figure, 3),
-        "unit": "ms",
-        "reference": round(decoding, 3),
-        "reference_is": "decoding alone",
-        "ratio": round(figure / decoding, 2),
-        "goal": GOAL_MS,
-    }
-    print(json.dumps(line))
+    value = median_ms(lambda: find_loop(decode(data)))
+    what = "decoding alone"
+    report("loop_detect_704x480", value, "ms", reference=decoding, goal=GOAL_MS, reference_is=what)
     return 0
 
 

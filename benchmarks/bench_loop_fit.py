@@ -5,7 +5,6 @@ with errors of 1 px that last over 2 frames, a tenth of them elsewhere; widths w
 The floor of the errors is plain least squares told which tips are right.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from benchmarks.rows import report
 from skywright.loop.calibration import ZoomCalibration, now
 from skywright.loop.geometry import View, observe
 from skywright.loop.rotation_fit import fit_rotation
@@ -112,36 +112,29 @@ def median_ms(work: Callable[[], object]) -> float:
     return float(np.median(rounds))
 
 
-def report(name: str, value: float, unit: str, floor: float, goal: float, **more: float) -> None:
-    """Print one row."""
-    row: dict[str, object] = {"name": name, "value": round(value, 4), "unit": unit}
-    row["floor"] = round(floor, 4)
-    row |= {"ratio": round(value / floor, 2), "goal": goal}
-    row |= {key: round(number, 3) for key, number in more.items()}
-    sys.stdout.write(json.dumps(row) + "\n")
-
-
 def main() -> int:
     """Print the rows; return 0."""
     series = draw(np.random.default_rng(0), 1.0, 0.1, 0.0).series
     fit_series(series, VIEW)
-    report("loop fit, 90 frames", median_ms(lambda: fit_series(series, VIEW)), "ms", 0.4, 5.0)
+    plain = median_ms(lambda: fit_series(series, VIEW))
+    report("loop fit, 90 frames", plain, "ms", floor=0.4, goal=5.0)
     calibration = ZoomCalibration(**CALIBRATION, date=now())
     known = median_ms(lambda: fit_rotation(series, calibration))
-    report("loop fit, 90 frames, camera calibrated", known, "ms", 0.4, 5.0)
+    report("loop fit, 90 frames, camera calibrated", known, "ms", floor=0.4, goal=5.0)
     perfect, _, _ = errors(0.0, 0.0, 0.0)
-    report("loop fit, perfect tips, largest error", float(perfect.max()), "um", 0.01, 0.01)
+    name = "loop fit, perfect tips, largest error"
+    report(name, float(perfect.max()), "um", floor=0.01, goal=0.01)
     whole, floor, face = errors(1.0, 0.1, 0.0)
     name = "loop fit, transverse error, tips of 1 px"
-    median = float(np.median(whole))
-    report(name, median, "um", float(np.median(floor)), 3.0, max=float(whole.max()))
+    median, best = float(np.median(whole)), float(np.median(floor))
+    report(name, median, "um", floor=best, goal=3.0, max=float(whole.max()))
     lossy, floor, _ = errors(1.0, 0.1, 0.6)
     report(
         f"{name}, 60 % of the frames lost",
         float(np.median(lossy)),
         "um",
-        float(np.median(floor)),
-        6.0,
+        floor=float(np.median(floor)),
+        goal=6.0,
         max=float(lossy.max()),
         times_whole=float(np.median(lossy)) / median,
     )
@@ -150,8 +143,8 @@ def main() -> int:
         f"{name}, a run of 40 % wrong",
         float(np.median(runs)),
         "um",
-        float(np.median(floor)),
-        12.0,
+        floor=float(np.median(floor)),
+        goal=12.0,
         max=float(runs.max()),
         p95=float(np.percentile(runs, 95)),
         beyond_30_um=float(np.mean(runs > 30.0)),
@@ -161,8 +154,8 @@ def main() -> int:
         "loop fit, face-on error",
         float(np.median(faces)),
         "deg",
-        0.1,
-        3.0,
+        floor=0.1,
+        goal=3.0,
         max=float(faces.max()),
         unknown=1.0 - len(faces) / len(face),
     )

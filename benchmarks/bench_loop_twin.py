@@ -4,12 +4,12 @@ Random scenes with a loop or mount, turning at 60 deg/s over an exposure of 1/60
 of a 30 frames/s camera that shares two cores with what it feeds.
 """
 
-import json
 import sys
 import time
 
 import numpy as np
 
+from benchmarks.rows import report
 from skywright.loop.twin.optics import encode_jpeg
 from skywright.loop.twin.render import Pose, render, warm_up
 from skywright.loop.twin.scene import random_scene
@@ -18,7 +18,7 @@ GOAL_MS = 15.0
 
 
 def main() -> int:
-    """Print one JSON line; return 0."""
+    """Print the row; return 0."""
     warm_up()
     rng = np.random.default_rng(5)
     medians, encode = [], []
@@ -36,17 +36,14 @@ def main() -> int:
         start = time.perf_counter()
         encode_jpeg(frame.image, scene.optics.jpeg_quality)
         encode.append(1e3 * (time.perf_counter() - start))
-    value = float(np.median(medians))
-    line = {
-        "name": "loop twin, picture 704x480 color, one core",
-        "value": round(value, 2),
-        "unit": "ms",
-        "goal": GOAL_MS,
-        "ratio": round(value / GOAL_MS, 3),
-        "p90": round(float(np.percentile(medians, 90)), 2),
-        "jpeg_ms": round(float(np.median(encode)), 2),
-    }
-    sys.stdout.write(json.dumps(line) + "\n")
+    report(
+        "loop twin, picture 704x480 color, one core",
+        float(np.median(medians)),
+        "ms",
+        goal=GOAL_MS,
+        p90=float(np.percentile(medians, 90)),
+        jpeg_ms=float(np.median(encode)),
+    )
     return 0
 
 

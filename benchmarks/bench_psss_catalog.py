@@ -7,7 +7,6 @@ h5py, ids looked up alike. Reference: run and ids looked up through tiled for ea
 All take turns. Asked for the first time, a run is looked up too (``first``).
 """
 
-import json
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ import numpy as np
 from event_model import compose_run, compose_stream_resource
 
 from benchmarks.bench_store import store
+from benchmarks.rows import report
 from devices.psss_columns import spectra_columns
 from skywright.callbacks.journal import Journal
 from skywright.psss import layouts
@@ -116,7 +116,7 @@ def timed(look_up: Callable[[int, int], np.ndarray], first: int) -> tuple[float,
 
 
 def main() -> int:
-    """Print the rows; return 1 if the goal is missed."""
+    """Print the row; return 1 if the goal is missed."""
     with store() as running:
         path = running.directory / "assets" / "psss.h5"
         write_file(path)
@@ -146,18 +146,16 @@ def main() -> int:
                 results.append(found)
             assert all(np.array_equal(results[0], other) for other in results[1:])
     medians = {name: statistics.median(each) for name, each in took.items()}
-    row = {
-        "name": "psss: 100 of 20,000 spectra by pulse id through tiled",
-        "value": round(medians["tiled"], 2),
-        "unit": "ms",
-        "p95": round(float(np.percentile(took["tiled"], 95)), 2),
-        "first": round(first_ms, 2),
-        "reference": round(medians["reference"], 2),
-        "floor": round(medians["floor"], 2),
-        "ratio": round(medians["tiled"] / medians["floor"], 2),
-        "goal": f"<= {GOAL_MS:g}",
-    }
-    print(json.dumps(row), flush=True)
+    report(
+        "psss: 100 of 20,000 spectra by pulse id through tiled",
+        medians["tiled"],
+        "ms",
+        floor=medians["floor"],
+        reference=medians["reference"],
+        goal=GOAL_MS,
+        p95=float(np.percentile(took["tiled"], 95)),
+        first=first_ms,
+    )
     return int(medians["tiled"] > GOAL_MS)
 
 

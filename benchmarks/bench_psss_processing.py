@@ -7,7 +7,6 @@ start). Floor: the same pictures and background read once by a bare loop of the 
 take turns on the same pictures.
 """
 
-import json
 import os
 import sys
 import time
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 from scipy.signal import savgol_filter
 
+from benchmarks.rows import report
 from skywright.psss.processing import FitStatus, Settings, Workspace, process
 
 Picture = NDArray[np.uint16]
@@ -116,21 +116,19 @@ def measure(name: str, rows: tuple[int, int], pictures: list[Picture], backgroun
         way(pictures[0])
     rounds = np.array([[seconds(way, pictures) for way in ways] for _ in range(ROUNDS)])
     ours, old, floor = np.median(rounds, axis=0)
-    line = {
-        "name": f"psss_processing_{name}",
-        "value": round(1.0 / ours),
-        "unit": "pictures/s",
-        "ms": round(1e3 * ours, 3),
-        "reference": round(1.0 / old),
-        "reference_is": "numpy and scipy",
-        "ratio": round(old / ours, 1),
-        "floor": round(1.0 / floor),
-        "floor_is": "reading picture and background once",
-        "of_floor": round(ours / floor, 2),
-        "steps": round(float(np.mean([each.steps for each in found])), 1),
-        "goal": GOALS[name.split("_")[0]],
-    }
-    print(json.dumps(line), flush=True)
+    report(
+        f"psss_processing_{name}",
+        1.0 / ours,
+        "pictures/s",
+        floor=1.0 / floor,
+        reference=1.0 / old,
+        goal=GOALS[name.split("_")[0]],
+        floor_is="reading picture and background once",
+        reference_is="numpy and scipy",
+        times_reference=old / ours,
+        ms=1e3 * ours,
+        steps=float(np.mean([each.steps for each in found])),
+    )
 
 
 def main() -> int:

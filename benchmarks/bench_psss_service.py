@@ -8,10 +8,6 @@ the socket.
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -20,7 +16,9 @@ from typing import Any
 import httpx
 import numpy as np
 
-from skywright.process import SUPERVISED, free_port
+from benchmarks.processes import running
+from benchmarks.rows import report
+from skywright.process import free_port
 from skywright.wire.bsread import Decoder
 from skywright.wire.bsread_sockets import Receiver
 
@@ -32,29 +30,11 @@ LIMIT_S = 60.0
 
 
 @contextmanager
-def child(*arguments: str) -> Iterator[dict[str, Any]]:
-    """Run a module until the end of the with block; yields its ready line."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, SUPERVISED: "1"},
-    )
-    assert process.stdout is not None
-    try:
-        yield json.loads(process.stdout.readline())["ready"]
-    finally:
-        process.terminate()
-        process.communicate()
-
-
-@contextmanager
 def camera(size: str, rate: float) -> Iterator[int]:
     """Run a camera; yields its port."""
     arguments = ("--port", "0", "--prefix", PREFIX, "--size", size, "--rate", f"{rate:g}")
     more = ("--reel", str(REEL), "--wait-for-reader", f"{LIMIT_S:g}", "--queue-bytes", "1000000000")
-    with child("skywright.psss.sender", *arguments, *more) as ready:
+    with running("skywright.psss.sender", *arguments, *more) as ready:
         yield ready["port"]
 
 
@@ -64,7 +44,7 @@ def service(port: int) -> Iterator[dict[str, Any]]:
     output, rest = free_port(), free_port()
     arguments = ("--prefix", PREFIX, "--input", f"tcp://127.0.0.1:{port}", "--no-ca")
     ports = ("--output-port", str(output), "--rest-port", str(rest))
-    with child("skywright.cli", "psss", "serve", *arguments, *ports, "--auto-start"):
+    with running("skywright.cli", "psss", "serve", *arguments, *ports, "--auto-start"):
         yield {"output": output, "rest": rest}
 
 
@@ -105,11 +85,6 @@ def at_machine_rate(seconds: float) -> dict[str, Any]:
     }
 
 
-def report(name: str, value: float, unit: str, **more: Any) -> None:
-    """Print one figure."""
-    print(json.dumps({"name": name, "value": round(value, 2), "unit": unit, **more}), flush=True)
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -118,9 +93,9 @@ def main() -> None:
     for size, goal in (("2560x600", 400.0), ("2560x2160", 100.0)):
         pairs = [(through(size), directly(size)) for _ in range(ROUNDS)]
         ours, floor = (float(np.median(column)) for column in zip(*pairs, strict=True))
-        ratio = round(float(np.median([a / b for a, b in pairs])), 2)
+        of_pairs = float(np.median([a / b for a, b in pairs]))
         name = f"wire in, spectrum and fit, wire out, {size}, uncompressed"
-        report(name, ours, "1/s", floor=round(floor, 1), ratio=ratio, goal=goal)
+        report(name, ours, "1/s", floor=floor, goal=goal, ratio_of_pairs=of_pairs)
     found = at_machine_rate(seconds)
     name = f"full size at 100 Hz for {seconds:g} s, missing at the reader"
     report(name, found.pop("missing"), "pulses", goal=0, **found)

@@ -2,22 +2,22 @@
 
 The sender shows 16 pictures in turn as fast as they are read, so neither rendering nor compressing
 counts. The floor is plain zmq on the same bytes: a process that sends them, one that receives.
-Rounds of ours and of the floor take turns; the ratio is the median of pairs. ``forwarded`` goes on
-to a third process, the picture as received, beside a small result. One picture's rendering at
-the twin is timed too.
+Rounds of ours and of the floor take turns; ``ratio_of_pairs`` is the median of theirs.
+``forwarded`` goes on to a third process, the picture as received, beside a small result. One
+picture's rendering at the twin is timed too.
 """
 
-import json
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import zmq
 
+from benchmarks.processes import running
+from benchmarks.rows import report
+from skywright.process import announce_ready
 from skywright.psss.sources.bsread import BsreadSource
 from skywright.psss.twin import Instrument, InstrumentSettings
 from skywright.wire.bsread import Encoder
@@ -28,18 +28,6 @@ ROUNDS = 3
 REEL = 16
 LIMIT_S = 30.0
 TWIN_GOAL_HZ = 100.0
-
-
-@contextmanager
-def child(*arguments: str) -> Iterator[dict]:
-    """Run a Python process that says when it is ready; give what it says; end it."""
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["ready"]
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def pictures(columns: int, rows: int) -> list[np.ndarray]:
@@ -56,8 +44,7 @@ def send_plainly(columns: int, rows: int, compression: Compression) -> None:
     socket.set_hwm(10)
     socket.set(zmq.SNDBUF, SYSTEM_BUFFER_BYTES)
     port = socket.bind_to_random_port("tcp://127.0.0.1")
-    sys.stdout.write(json.dumps({"ready": {"port": port}}) + "\n")
-    sys.stdout.flush()
+    announce_ready(port=port)
     number = 0
     while True:
         socket.send_multipart(messages[number % REEL], copy=False)
@@ -68,8 +55,7 @@ def sink(port: int) -> None:
     """Be the reader of what is forwarded, by plain zmq, until ended."""
     socket = zmq.Context().socket(zmq.PULL)
     socket.connect(f"tcp://127.0.0.1:{port}")
-    sys.stdout.write(json.dumps({"ready": {}}) + "\n")
-    sys.stdout.flush()
+    announce_ready()
     while True:
         socket.recv_multipart(copy=False)
 
@@ -85,12 +71,12 @@ def rate(take: Callable[[], bool], count: int) -> float:
 
 
 def measure(columns: int, rows: int, compression: Compression, count: int) -> None:
-    """Print one JSON line of ours against the floor."""
+    """Print the row of ours against the floor."""
     size = ("--size", f"{columns}x{rows}", "--compression", compression, "--reel", str(REEL))
     ours, forwarded, floor = [], [], []
     with (
-        child("-m", "skywright.psss.sender", "--port", "0", "--rate", "0", *size) as sending,
-        child("-m", __spec__.name, "send", str(columns), str(rows), compression) as plain,
+        running("skywright.psss.sender", "--port", "0", "--rate", "0", *size) as sending,
+        running(__spec__.name, "send", str(columns), str(rows), compression) as plain,
     ):
         socket = zmq.Context().socket(zmq.PULL)
         socket.set_hwm(10)
@@ -106,16 +92,15 @@ def measure(columns: int, rows: int, compression: Compression, count: int) -> No
             socket.connect(f"tcp://127.0.0.1:{plain['port']}")
             floor.append(rate(lambda: len(socket.recv_multipart(copy=False)) > 0, count))
             socket.disconnect(f"tcp://127.0.0.1:{plain['port']}")
-    line = {
-        "name": f"bsread in, picture decoded, {columns}x{rows} {compression}",
-        "value": round(statistics.median(ours), 1),
-        "unit": "1/s",
-        "floor": round(statistics.median(floor), 1),
-        "ratio": round(statistics.median(a / b for a, b in zip(ours, floor, strict=True)), 3),
-        "forwarded": round(statistics.median(forwarded), 1),
-        "lost": lost,
-    }
-    sys.stdout.write(json.dumps(line) + "\n")
+    report(
+        f"bsread in, picture decoded, {columns}x{rows} {compression}",
+        statistics.median(ours),
+        "1/s",
+        floor=statistics.median(floor),
+        ratio_of_pairs=statistics.median(a / b for a, b in zip(ours, floor, strict=True)),
+        forwarded=statistics.median(forwarded),
+        lost=lost,
+    )
 
 
 def forward(source: BsreadSource, channel: str, count: int) -> float:
@@ -123,7 +108,7 @@ def forward(source: BsreadSource, channel: str, count: int) -> float:
     encoder, sender = Encoder(), Sender("tcp://127.0.0.1:0", queue_bytes=100_000_000)
     spectrum = np.zeros(2560, "u4")
     try:
-        with child("-m", __spec__.name, "sink", str(sender.port)):
+        with running(__spec__.name, "sink", str(sender.port)):
             assert sender.wait_for_reader(LIMIT_S)
 
             def take() -> bool:
@@ -139,7 +124,7 @@ def forward(source: BsreadSource, channel: str, count: int) -> float:
 
 
 def render() -> None:
-    """Print one JSON line of the time that the twin takes for a full picture."""
+    """Print the row of the time that the twin takes for a full picture."""
     instrument = Instrument()
     instrument.take(0)
     times = []
@@ -147,20 +132,12 @@ def render() -> None:
         start = time.perf_counter()
         instrument.take(number)
         times.append(time.perf_counter() - start)
-    value = 1.0 / statistics.median(times)
-    line = {
-        "name": "psss twin, 2560x2160, one core",
-        "value": round(value, 1),
-        "unit": "1/s",
-        "goal": TWIN_GOAL_HZ,
-        "ratio": round(value / TWIN_GOAL_HZ, 2),
-        "p99_ms": round(1e3 * float(np.percentile(times, 99)), 2),
-    }
-    sys.stdout.write(json.dumps(line) + "\n")
+    rate_hz, p99_ms = 1.0 / statistics.median(times), 1e3 * float(np.percentile(times, 99))
+    report("psss twin, 2560x2160, one core", rate_hz, "1/s", goal=TWIN_GOAL_HZ, p99_ms=p99_ms)
 
 
 def main(arguments: list[str]) -> int:
-    """Print a JSON line a measurement; return 0."""
+    """Print the rows, or be one of the helpers; return 0."""
     match arguments:
         case ["send", columns, rows, compression]:
             send_plainly(int(columns), int(rows), compression)  # type: ignore[arg-type]

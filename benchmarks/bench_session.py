@@ -3,7 +3,6 @@
 Starts and stops the whole simulated beamline each time, on a store of its own.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -11,6 +10,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks.rows import report
 
 GOAL_S = 10.0
 REPEATS = 6
@@ -37,19 +38,11 @@ def time_to_ready(directory: Path) -> float:
 
 
 def main() -> int:
-    """Print one JSON line; return 0."""
+    """Print the row; return 0."""
     with tempfile.TemporaryDirectory() as directory:
         first, *others = [time_to_ready(Path(directory)) for _ in range(REPEATS)]
-    value = statistics.median(others)
-    line = {
-        "name": "session ready, simulated beamline started with it",
-        "value": round(value, 2),
-        "unit": "s",
-        "goal": GOAL_S,
-        "ratio": round(value / GOAL_S, 3),
-        "with_a_new_store": round(first, 2),
-    }
-    sys.stdout.write(json.dumps(line) + "\n")
+    name = "session ready, simulated beamline started with it"
+    report(name, statistics.median(others), "s", goal=GOAL_S, with_a_new_store=first)
     return 0
 
 

@@ -5,20 +5,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
-from bluesky.utils import FailedStatus
-from bluesky_tiled_plugins.writing.consolidators import HDF5Consolidator
-from event_model import DocumentNames, schema_validators
 from ioc_process import IocProcess, running_ioc
+from support.documents import Documents, assembled, file_of, of
+from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
 
 from devices.axis import AxisCamera
 from plans.pictures import take_pictures, watch_camera
@@ -28,7 +26,6 @@ from skywright.records import ColumnReader
 
 SHAPE = (240, 352)
 ARGUMENTS = ("--seed", "5", "--fps", "40", "--size", "352x240", "--turn", "30")
-Documents = list[tuple[str, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -40,43 +37,6 @@ def ioc() -> Iterator[IocProcess]:
 @pytest.fixture
 def camera(ioc: IocProcess, tmp_path: Path) -> AxisCamera:
     return AxisCamera(ioc.prefix, assets=tmp_path, name="axis")
-
-
-@pytest.fixture
-def documents(RE: Any) -> Documents:
-    """What the engine emits, checked against the schema."""
-    collected: Documents = []
-
-    def check(name: str, doc: dict[str, Any]) -> None:
-        schema_validators[DocumentNames[name]].validate(doc)
-        collected.append((name, doc))
-
-    RE.subscribe(check)
-    return collected
-
-
-def of(documents: Documents, name: str) -> list[dict[str, Any]]:
-    return [doc for each, doc in documents if each == name]
-
-
-def assembled(documents: Documents) -> dict[str, np.ndarray]:
-    """Put the external data together as tiled does: data key to array."""
-    (descriptor,) = of(documents, "descriptor")
-    arrays = {}
-    for resource in of(documents, "stream_resource"):
-        consolidator = HDF5Consolidator(resource, descriptor)
-        for datum in of(documents, "stream_datum"):
-            if datum["stream_resource"] == resource["uid"]:
-                consolidator.consume_stream_datum(datum)
-        array = np.asarray(consolidator.init_adapter().read())
-        assert array.shape == consolidator.shape
-        assert array.dtype == consolidator.data_type.to_numpy_dtype()
-        arrays[resource["data_key"]] = array
-    return arrays
-
-
-def recorded(documents: Documents) -> Path:
-    return Path(urlparse(of(documents, "stream_resource")[0]["uri"]).path)
 
 
 def test_keys(camera: AxisCamera) -> None:
@@ -114,7 +74,7 @@ def test_step(RE: Any, camera: AxisCamera, documents: Documents, tmp_path: Path)
     assert (np.ptp(arrays["axis_image"], axis=(1, 2)) > 5).all()
     assert (np.diff(arrays["axis_frame_number"]) >= 1).all()
     assert (np.abs(arrays["axis_frame_time"] - time.time()) < 60).all()
-    assert recorded(documents).is_relative_to(tmp_path)
+    assert file_of(documents, "axis_image").is_relative_to(tmp_path)
 
 
 def test_a_count_that_is_told_late_is_waited_for(
@@ -151,7 +111,7 @@ def test_fly(RE: Any, camera: AxisCamera, documents: Documents) -> None:
     count = len(arrays["axis_frame_number"])
     assert 15 <= count <= 80  # 40/s for 1 s, on a machine that is busy
     assert stop["num_events"] == {"primary": count}
-    with ColumnReader(recorded(documents), layout.IDENTITY) as reader:
+    with ColumnReader(file_of(documents, "axis_image"), layout.IDENTITY) as reader:
         assert reader.count() == count  # nothing is in the file that no document tells of
     numbers = arrays["axis_frame_number"]
     assert (np.diff(numbers) == 1).all()
@@ -159,10 +119,10 @@ def test_fly(RE: Any, camera: AxisCamera, documents: Documents) -> None:
 
 def test_files_are_apart(RE: Any, camera: AxisCamera, documents: Documents) -> None:
     RE(take_pictures(camera, 1))
-    first = recorded(documents)
+    first = file_of(documents, "axis_image")
     documents.clear()
     RE(take_pictures(camera, 1))
-    assert recorded(documents) != first
+    assert file_of(documents, "axis_image") != first
 
 
 def test_second_trigger_as_after_resume(RE: Any, camera: AxisCamera, documents: Documents) -> None:
@@ -215,14 +175,6 @@ def test_pause_and_resume(RE: Any, camera: AxisCamera, documents: Documents) -> 
     assembled(documents)
 
 
-def failing(run: Callable[[], Any]) -> Exception:
-    """Run what must fail, and return the error at the bottom of it."""
-    with pytest.raises((HardwareError, FailedStatus)) as caught:
-        run()
-    error: Any = caught.value
-    return error.__cause__ if isinstance(error, FailedStatus) else error
-
-
 def test_silent_source_is_told_and_named(
     RE: Any, camera: AxisCamera, documents: Documents, ioc: IocProcess
 ) -> None:
@@ -252,50 +204,6 @@ def test_trigger_of_a_camera_that_is_not_staged(camera: AxisCamera) -> None:
     status = camera.trigger()
     with pytest.raises(HardwareError, match="axis: not staged"):
         status.wait(5)
-
-
-def test_directory_that_cannot_be_made(RE: Any, ioc: IocProcess, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    camera = AxisCamera(ioc.prefix, assets=tmp_path / "file", name="axis")
-    camera.wait_for_connection(timeout=60)
-    error = failing(lambda: RE(take_pictures(camera, 1)))
-    assert "HDF1:Capture did not become 1" in str(error)
-    assert "does not exist" in str(error)
-
-
-def test_ioc_that_is_not_there(RE: Any, tmp_path: Path) -> None:
-    camera = AxisCamera("NOBODY:", assets=tmp_path, name="axis")
-    error = failing(lambda: RE(take_pictures(camera, 1)))
-    assert "no answer from NOBODY:" in str(error)
-
-
-def test_ioc_killed_in_flight_and_back(RE: Any, documents: Documents, tmp_path: Path) -> None:
-    with running_ioc("iocs.axis", *ARGUMENTS) as ioc:
-        camera = AxisCamera(ioc.prefix, assets=tmp_path, name="axis")
-        camera.wait_for_connection(timeout=60)
-
-        def kill_after_some(name: str, doc: dict[str, Any]) -> None:
-            if name == "stream_datum" and ioc.process.poll() is None:
-                ioc.kill()
-
-        token = RE.subscribe(kill_after_some)
-        error = failing(lambda: RE(watch_camera(camera, 3600.0)))
-        assert "lost the IOC" in str(error)
-        (stop,) = of(documents, "stop")
-        assert stop["exit_status"] == "fail"
-        assert "lost the IOC" in stop["reason"]
-        told = max(datum["indices"]["stop"] for datum in of(documents, "stream_datum"))
-        with ColumnReader(recorded(documents), layout.IDENTITY) as reader:
-            assert reader.count() >= told
-        RE.unsubscribe(token)
-        documents.clear()
-        again = ioc.again()
-        try:
-            camera.wait_for_connection(timeout=30)
-            RE(take_pictures(camera, 2))
-            assert len(assembled(documents)["axis_image"]) == 2
-        finally:
-            again.terminate()
 
 
 def test_push_source_without_pictures_and_with(
@@ -369,3 +277,30 @@ def test_other_control_layer(ioc: IocProcess, tmp_path: Path) -> None:
     assert step == ["success", "2"]
     assert fly[0] == "success"
     assert int(fly[1]) >= 1
+
+
+def test_directory_that_cannot_be_made(RE: Any, ioc: IocProcess, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    camera = AxisCamera(ioc.prefix, assets=tmp_path / "file", name="axis")
+    check_bad_directory(RE, camera, "HDF1", lambda camera: take_pictures(camera, 1))
+
+
+def test_ioc_that_is_not_there(RE: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("devices.guarded.CONNECT_S", 0.5)
+    camera = AxisCamera("NOBODY:", assets=tmp_path, name="axis")
+    check_absent(RE, camera, lambda camera: take_pictures(camera, 1))
+
+
+def test_ioc_killed_in_flight_and_back(RE: Any, documents: Documents, tmp_path: Path) -> None:
+    rows = check_kill(
+        RE,
+        documents,
+        ("iocs.axis", *ARGUMENTS),
+        lambda prefix, assets: AxisCamera(prefix, assets=assets, name="axis"),
+        tmp_path,
+        fly=lambda camera: watch_camera(camera, 3600.0),
+        again=lambda camera: take_pictures(camera, 2),
+        key="axis_image",
+        identity=layout.IDENTITY,
+    )
+    assert rows == 2

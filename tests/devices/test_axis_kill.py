@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from bluesky.utils import FailedStatus
 from ioc_process import IocProcess, running_ioc
+from support.documents import Documents
 
 from devices.axis import AxisCamera
 from plans.pictures import take_pictures, watch_camera
@@ -20,7 +21,6 @@ from skywright.loop import capture as layout
 from skywright.records import ColumnReader
 
 ARGUMENTS = ("--fps", "60", "--size", "352x240")
-Documents = list[tuple[str, dict[str, Any]]]
 
 
 def assert_whole(documents: Documents) -> None:

@@ -16,11 +16,11 @@ import pytest
 from bluesky.plans import scan
 from bluesky.protocols import Flyable, Movable, Preparable, Readable, WritesStreamAssets
 from bluesky.utils import FailedStatus, RunEngineInterrupted
-from event_model import DocumentNames, schema_validators
 from ioc_process import IocProcess, running_ioc
 from ophyd import EpicsSignal
 from ophyd.status import StatusBase
 from ophyd.utils.errors import LimitError
+from support.documents import Documents
 
 from devices.goniometer import Goniometer, MotorGoniometer
 from devices.oscillation import COLUMNS, ROW, OscillationFlyer
@@ -31,7 +31,6 @@ from skywright.loop.timing import Trace, angles_at
 from skywright.records import ColumnReader
 
 LIMIT_S = 30.0
-Documents = list[tuple[str, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -299,19 +298,6 @@ def test_a_lost_ioc_fails_everything_in_time(tmp_path: Path) -> None:
 
 
 # ---- oscillations
-
-
-@pytest.fixture
-def documents(RE: Any) -> Documents:
-    """What the engine emits, checked against the schema."""
-    collected: Documents = []
-
-    def check(name: str, doc: dict[str, Any]) -> None:
-        schema_validators[DocumentNames[name]].validate(doc)
-        collected.append((name, doc))
-
-    RE.subscribe(check)
-    return collected
 
 
 def turn(flyer: OscillationFlyer, *sweeps: Sweep) -> Any:

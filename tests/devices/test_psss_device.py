@@ -1,21 +1,20 @@
 """The spectrometer as a device: documents, settings, and what happens when the other side fails."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import bluesky.plan_stubs as bps
 import numpy as np
 import pytest
 from bluesky.plans import count
-from bluesky.utils import FailedStatus, RunEngineInterrupted
-from bluesky_tiled_plugins.writing.consolidators import HDF5Consolidator
-from event_model import DocumentNames, schema_validators
+from bluesky.utils import RunEngineInterrupted
 from ioc_process import IocProcess, running_ioc
 from ophyd import EpicsSignal
 from ophyd.sim import SynAxis
+from support.documents import Documents, assembled, file_of, of
+from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
 
 from devices.psss import Psss
 from plans.spectrum import acquire_spectra, scan_spectra, take_background
@@ -27,7 +26,6 @@ from skywright.records import ColumnReader
 
 WIDTH, HEIGHT, SEED = 320, 240, 5
 ARGUMENTS = ("--seed", str(SEED), "--size", f"{WIDTH}x{HEIGHT}")
-Documents = list[tuple[str, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -46,61 +44,6 @@ def psss(ioc: IocProcess, tmp_path: Path) -> Psss:
     device = Psss(ioc.prefix, assets=tmp_path, name="psss")
     device.wait_for_connection(timeout=60)
     return device
-
-
-@pytest.fixture
-def documents(RE: Any) -> Documents:
-    """What the engine emits, checked against the schema."""
-    collected: Documents = []
-
-    def check(name: str, doc: dict[str, Any]) -> None:
-        schema_validators[DocumentNames[name]].validate(doc)
-        collected.append((name, doc))
-
-    RE.subscribe(check)
-    return collected
-
-
-def of(documents: Documents, name: str) -> list[dict[str, Any]]:
-    return [doc for each, doc in documents if each == name]
-
-
-def assembled(documents: Documents, stream: str) -> dict[str, np.ndarray]:
-    """Put the external data of a stream together as tiled does: data key to array."""
-    (descriptor,) = (doc for doc in of(documents, "descriptor") if doc["name"] == stream)
-    arrays = {}
-    for resource in of(documents, "stream_resource"):
-        data = [
-            datum
-            for datum in of(documents, "stream_datum")
-            if (datum["stream_resource"], datum["descriptor"])
-            == (resource["uid"], descriptor["uid"])
-        ]
-        if not data:
-            continue
-        consolidator = HDF5Consolidator(resource, descriptor)
-        for datum in data:
-            consolidator.consume_stream_datum(datum)
-        array = np.asarray(consolidator.init_adapter().read())
-        assert array.shape == consolidator.shape
-        assert array.dtype == consolidator.data_type.to_numpy_dtype()
-        arrays[resource["data_key"]] = array
-    return arrays
-
-
-def file_of_pulses(documents: Documents) -> Path:
-    resources = of(documents, "stream_resource")
-    return Path(
-        next(urlparse(doc["uri"]).path for doc in resources if doc["data_key"] == "psss_spectrum")
-    )
-
-
-def failing(run: Callable[[], Any]) -> Exception:
-    """Run what must fail, and return the error at the bottom of it."""
-    with pytest.raises((HardwareError, FailedStatus)) as caught:
-        run()
-    error: Any = caught.value
-    return error.__cause__ if isinstance(error, FailedStatus) else error
 
 
 def test_keys(psss: Psss) -> None:
@@ -163,7 +106,7 @@ def test_every_pulse_of_a_flight_is_a_row_and_the_fit_is_true(
     assert len(digest) == (64 if configuration["psss_background"] else 0)
     for stream in (pulses, pictures):
         assert set(stream["psss_settings_number"]) == set(settings["psss_settings_number"])
-    file = file_of_pulses(documents)
+    file = file_of(documents, "psss_spectrum")
     with ColumnReader(file, layouts.PULSE_ID) as reader:
         assert reader.count() == 100  # nothing is in the file that no document tells of
 
@@ -359,44 +302,25 @@ def test_trigger_of_a_spectrometer_that_is_not_staged(psss: Psss) -> None:
 def test_directory_that_cannot_be_made(RE: Any, ioc: IocProcess, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     psss = Psss(ioc.prefix, assets=tmp_path / "file", name="psss")
-    psss.wait_for_connection(timeout=60)
-    error = failing(lambda: RE(acquire_spectra(psss, 1)))
-    assert "SPEC1:Capture did not become 1" in str(error)
-    assert "does not exist" in str(error)
+    check_bad_directory(RE, psss, "SPEC1", lambda psss: acquire_spectra(psss, 1))
 
 
 def test_ioc_that_is_not_there(RE: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("devices.guarded.CONNECT_S", 0.5)
     psss = Psss("NOBODY:", assets=tmp_path, name="psss")
-    error = failing(lambda: RE(acquire_spectra(psss, 1)))
-    assert "no answer from NOBODY:" in str(error)
+    check_absent(RE, psss, lambda psss: acquire_spectra(psss, 1))
 
 
 def test_ioc_killed_in_flight_and_back(RE: Any, documents: Documents, tmp_path: Path) -> None:
-    with running_ioc("iocs.psss", *ARGUMENTS) as ioc:
-        psss = Psss(ioc.prefix, assets=tmp_path, name="psss")
-        psss.wait_for_connection(timeout=60)
-
-        def kill_after_some(name: str, doc: dict[str, Any]) -> None:
-            if name == "stream_datum" and ioc.process.poll() is None:
-                ioc.kill()
-
-        token = RE.subscribe(kill_after_some)
-        error = failing(lambda: RE(acquire_spectra(psss, 10_000)))
-        assert "lost the IOC" in str(error)
-        (stop,) = of(documents, "stop")
-        assert stop["exit_status"] == "fail"
-        assert "lost the IOC" in stop["reason"]
-        told = max(datum["indices"]["stop"] for datum in of(documents, "stream_datum"))
-        file = file_of_pulses(documents)
-        with ColumnReader(file, layouts.PULSE_ID) as reader:
-            assert reader.count() >= told
-        RE.unsubscribe(token)
-        documents.clear()
-        again = ioc.again()
-        try:
-            psss.wait_for_connection(timeout=30)
-            RE(acquire_spectra(psss, 20))
-            assert len(assembled(documents, "primary")["psss_spectrum"]) == 20
-        finally:
-            again.terminate()
+    rows = check_kill(
+        RE,
+        documents,
+        ("iocs.psss", *ARGUMENTS),
+        lambda prefix, assets: Psss(prefix, assets=assets, name="psss"),
+        tmp_path,
+        fly=lambda psss: acquire_spectra(psss, 10_000),
+        again=lambda psss: acquire_spectra(psss, 20),
+        key="psss_spectrum",
+        identity=layouts.PULSE_ID,
+    )
+    assert rows == 20

@@ -14,6 +14,7 @@ from bluesky.utils import RunEngineInterrupted
 from event_model import StreamRange, compose_stream_resource
 from ophyd import Signal
 from ophyd.sim import NullStatus, SynAxis
+from support.documents import Documents
 
 from plans.spectrum import (
     acquire_spectra,
@@ -25,8 +26,6 @@ from plans.spectrum import (
 )
 from plans.spectrum_search import Search, Seen, Verdict, propose
 from skywright.errors import ConfigError, DataError, HardwareError
-
-Documents = list[tuple[str, dict[str, Any]]]
 
 
 class FakeStream:

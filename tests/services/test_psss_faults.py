@@ -186,9 +186,8 @@ def test_background_of_the_wrong_shape(world: World) -> None:
     np.testing.assert_array_equal(spectrum(data), PICTURE.sum(axis=0))
     made = data.data[f"{CHANNEL}.processing_parameters"].value
     assert '"background":""' in made
-    health = world.health()
-    assert "'narrow' is not applied" in health["message"]
-    assert health["alarm"]
+    until(lambda: "'narrow' is not applied" in world.health()["message"])  # said after it is sent
+    assert world.health()["alarm"]
     world.client.set_background("right", PICTURE - 3)
     data = world.round_trip()
     assert (spectrum(data) == 3 * ROWS).all()
@@ -270,6 +269,6 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
             assert client.get_parameters() == {"background": ""}
             lost = client._ask("GET", "/health")["lost"]
             assert 1 <= lost[CAUSE] < got[before] - got[before - 1]
-            assert service.end() == 0
+            assert service.terminate() == 0
     assert got == sorted(set(got))  # each once, in order
     assert set(got) < set(range(1, next(sent)))  # lost while it was away, none invented
