@@ -34,6 +34,7 @@ from skywright.loop.choose import log_odds
 from skywright.loop.classify import measure
 from skywright.loop.objects import find_objects
 from skywright.loop.seg_evidence import NETWORK
+from skywright.loop.seg_net import look
 from skywright.loop.twin.render import render
 from skywright.loop.twin.scene import random_scene
 from skywright.loop.twin.trajectory import Pose
@@ -59,14 +60,16 @@ def main() -> int:
     pictures, looks = [], []
     for gray, truth in fresh_scenes(more) if alone else scenes(more):
         field, labels, stats = find_objects(estimate_field(gray))
-        things = find_things(field, labels, stats)
+        seen = look(field)
+        things = find_things(field, labels, stats, seen)
         if not things:
             continue
         right = [is_right(thing, field, truth, gray.shape) for thing in things]
         pictures.append((things, right, truth["kind"] == "none"))
         if truth["kind"] in KINDS and any(right) and not alone:
             best = max((t for t, ok in zip(things, right, strict=True) if ok), key=log_odds)
-            looks.append((truth["kind"], measure(gray, best.outline, best.parts, field)))
+            numbers = measure(gray, best.outline, best.parts, field, seen)
+            looks.append((truth["kind"], numbers))
     evidence = fit_evidence(pictures)
     kinds = LOOKS if alone else fit_looks(looks)
     Path(out).write_text(source(evidence, kinds))

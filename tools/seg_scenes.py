@@ -117,7 +117,8 @@ def drawing_of(seed: int) -> dict[str, Any]:
     from kind_drawings import drawing_with_mask
 
     rng = np.random.default_rng(seed)
-    gray, parts, tip = drawing_with_mask(rng, "nylon" if seed % 2 else "mitegen")
+    kind = "nylon" if seed % 2 else "mitegen"
+    gray, parts, tip = drawing_with_mask(rng, kind)
     side = int(rng.integers(1, 5))
     width = gray.shape[1]
     x, y = tip
@@ -131,7 +132,8 @@ def drawing_of(seed: int) -> dict[str, Any]:
         low = int(np.clip(tip[1] - rng.uniform(0.2, 0.8) * 264, 0, gray.shape[0] - 264))
         low = gray.shape[0] - 264 if side == 4 else 0
         gray, parts, tip = gray[low : low + 264], parts[low : low + 264], (tip[0], tip[1] - low)
-    return packed(rng, seed, gray.astype(np.float64), parts, side, tip, rng.random() < 0.6)
+    row = packed(rng, seed, gray.astype(np.float64), parts, side, tip, rng.random() < 0.6)
+    return {**row, "kind": kind}
 
 
 def packed(

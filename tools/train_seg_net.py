@@ -28,12 +28,14 @@ import numpy as np
 FIRST_SEED, FIRST_DRAWING, SHARD = 801_000, 880_000, 50
 """Scenes for training; the tests draw theirs below 30000."""
 HELD = 0.05  # of the scenes
-CHANNELS = {"a": 16, "b": 24, "c": 40, "d": 64}
+CHANNELS = {"a": 16, "b": 24, "c": 48, "d": 96}
 SLIM, SEEN, OUT = 8, 8, 3
+KINDS, UNTOLD = ("nylon", "mitegen", "pin"), -100
+LEAST_PART = 0.05  # of a coarse cell; below it the kind is told from nothing
 COUNTS = 40.0  # levels of a stored view for 1
 TIP_CELLS = 1.2  # sigma of the spot at the tip
 BATCH, RATE, FURTHER_RATE = 32, 3e-3, 1e-3
-TIP_WEIGHT, SIDE_WEIGHT, DICE_WEIGHT = 0.5, 0.15, 0.5
+TIP_WEIGHT, SIDE_WEIGHT, KIND_WEIGHT, DICE_WEIGHT = 0.5, 0.15, 0.1, 0.5
 
 
 def make_scenes(out: Path, start: int, count: int) -> None:
@@ -64,7 +66,7 @@ def make_views(source: Path, out: Path) -> None:
     from skywright.loop.objects import find_objects
     from skywright.loop.seg_net import view
 
-    rows: dict[str, list[Any]] = {name: [] for name in ("view", "target", "side", "seed")}
+    rows: dict[str, list[Any]] = {name: [] for name in ("view", "target", "side", "kind", "seed")}
     for file in sorted(source.glob("*.pkl")):
         for row in pickle.loads(file.read_bytes()):
             gray = simplejpeg.decode_jpeg(row["jpeg"], colorspace="GRAY")[:, :, 0]
@@ -73,6 +75,7 @@ def make_views(source: Path, out: Path) -> None:
             rows["view"].append(seen.astype(np.int8))
             rows["target"].append(np.round(255 * targets(row, field)).astype(np.uint8))
             rows["side"].append(row["side"])
+            rows["kind"].append(KINDS.index(row["kind"]) if row["side"] else UNTOLD)
             rows["seed"].append(row["seed"])
     arrays: dict[str, Any] = {name: np.array(values) for name, values in rows.items()}
     np.savez(out, **arrays)
@@ -121,7 +124,7 @@ def make_network(norms: bool = True) -> Any:
         return nn.Sequential(nn.Conv2d(into, out, 3, 1, 1, bias=not norms), norm)
 
     class SegNet(nn.Module):
-        """Views (n, 8, 56, 80) to sums (n, 3, 56, 80) and sides (n, 5)."""
+        """Views (n, 8, 56, 80) to sums (n, 3, 56, 80), sides (n, 5), kinds (n, 3)."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -143,9 +146,10 @@ def make_network(norms: bool = True) -> Any:
             self.out = nn.Conv2d(a, OUT, 1)
             self.slim = nn.Conv2d(d, SLIM, 1)
             self.side = nn.Linear(SLIM * 70, 5)
+            self.kind = nn.Linear(2 * d, len(KINDS))
             self.drop = nn.Dropout(0.2)
 
-        def forward(self, seen: Any) -> tuple[Any, Any]:
+        def forward(self, seen: Any) -> tuple[Any, Any, Any]:
             def through(name: str, maps: Any) -> Any:
                 return torch.relu(self.convolutions[name](maps))
 
@@ -162,7 +166,15 @@ def make_network(norms: bool = True) -> Any:
             f0 = through("f0", b1 + larger("cb", e0))
             g0 = through("g0", a0 + larger("ba", f0))
             slim = torch.relu(self.slim(d2)).flatten(1)
-            return self.out(g0), self.side(self.drop(slim))
+            sums = self.out(g0)
+            # Of the mount alone, and of its head alone.
+            parts = functional.avg_pool2d(torch.sigmoid(sums[:, :2]), 8)
+            of_parts = [
+                (d2 * part).sum((2, 3)) / (part.sum((2, 3)) + LEAST_PART)
+                for part in (parts[:, :1], parts[:, 1:])
+            ]
+            kinds = self.kind(self.drop(torch.cat(of_parts, 1)))
+            return sums, self.side(self.drop(slim)), kinds
 
     return SegNet()
 
@@ -189,11 +201,12 @@ def varied(seen: Any, target: Any, side: Any) -> tuple[Any, Any, Any]:
     return seen + rough[:, None, None, None] * torch.randn_like(seen), target, side
 
 
-def loss_of(sums: Any, sides: Any, target: Any, side: Any) -> Any:
+def loss_of(said: tuple[Any, Any, Any], target: Any, side: Any, kind: Any) -> Any:
     """Cross entropies, and overlap of the masks, which does not care for the empty rest."""
     import torch
     from torch.nn import functional
 
+    sums, sides, kinds = said
     entropy = functional.binary_cross_entropy_with_logits
     spot = torch.where(target[:, 2] > 0.05, 8.0, 1.0)
     loss = entropy(sums[:, :2], target[:, :2])
@@ -202,7 +215,9 @@ def loss_of(sums: Any, sides: Any, target: Any, side: Any) -> Any:
     common = (part * target[:, :2]).sum((2, 3))
     both = part.sum((2, 3)) + target[:, :2].sum((2, 3))
     loss = loss + DICE_WEIGHT * (1 - (2 * common + 4) / (both + 4)).mean()
-    return loss + SIDE_WEIGHT * functional.cross_entropy(sides, side, label_smoothing=0.02)
+    loss = loss + SIDE_WEIGHT * functional.cross_entropy(sides, side, label_smoothing=0.02)
+    smooth = functional.cross_entropy(kinds, kind, ignore_index=UNTOLD, label_smoothing=0.03)
+    return loss + KIND_WEIGHT * torch.nan_to_num(smooth)
 
 
 def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int) -> None:
@@ -213,7 +228,8 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
     torch.manual_seed(seed)
     data = np.load(source)
     view, target = torch.from_numpy(data["view"]), torch.from_numpy(data["target"])
-    side, seeds = torch.from_numpy(data["side"]).long(), data["seed"]
+    side, kind = (torch.from_numpy(data[name]).long() for name in ("side", "kind"))
+    seeds = data["seed"]
     scenes = seeds < FIRST_DRAWING
     held = torch.from_numpy(scenes & (seeds > np.quantile(seeds[scenes], 1 - HELD)))
     network = restored(start) if start else make_network()
@@ -230,7 +246,8 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
             order = rows[torch.randperm(len(rows))]
         pick, order = order[:BATCH], order[BATCH:]
         seen, wanted, sides = varied(as_float(view[pick]), target[pick].float() / 255, side[pick])
-        loss = loss_of(*network(seen.contiguous(memory_format=torch.channels_last)), wanted, sides)
+        said = network(seen.contiguous(memory_format=torch.channels_last))
+        loss = loss_of(said, wanted, sides, kind[pick])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -240,8 +257,8 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
             last = part
             np.savez_compressed(out, **folded(network))
             sys.stdout.write(f"{part:4.0%} step {step} loss {loss.item():.3f} ")
-            judge(network, view[held], target[held], side[held])
-    judge(network, view[held], target[held], side[held])
+            judge(network, view[held], target[held], side[held], kind[held])
+    judge(network, view[held], target[held], side[held], kind[held])
     np.savez_compressed(out, **folded(network))
 
 
@@ -250,15 +267,15 @@ def as_float(view: Any) -> Any:
     return view.float() / COUNTS
 
 
-def judge(network: Any, view: Any, target: Any, side: Any) -> None:
-    """Print the overlap of the masks, how near the tip is and how often the side is right."""
+def judge(network: Any, view: Any, target: Any, side: Any, kind: Any) -> None:
+    """Print overlaps of the masks, how near the tip is, how often side and kind are right."""
     import torch
 
     network.eval()
     with torch.no_grad():
         parts = [network(as_float(view[i : i + 128])) for i in range(0, len(view), 128)]
     network.train()
-    sums, sides = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+    sums, sides, kinds = (torch.cat([p[k] for p in parts]) for k in range(3))
     wanted = target.float() / 255 > 0.5
     found = sums > 0
     figures = []
@@ -271,7 +288,11 @@ def judge(network: Any, view: Any, target: Any, side: Any) -> None:
     tips = truth.max(1).values > 200
     near = truth.gather(1, peak[:, None])[:, 0] > 255 * 0.05
     right = (sides.argmax(1) == side).float().mean()
-    sys.stdout.write(f"overlap {figures} tip {near[tips].float().mean():.3f} side {right:.3f}\n")
+    told = kind != UNTOLD
+    kept = (kinds.argmax(1) == kind)[told].float().mean()
+    sys.stdout.write(
+        f"overlap {figures} tip {near[tips].float().mean():.3f} side {right:.3f} kind {kept:.3f}\n"
+    )
     sys.stdout.flush()
 
 
@@ -289,7 +310,7 @@ def folded(network: Any) -> dict[str, Any]:
     for name in ("out", "slim"):
         layer = getattr(network, name)
         out[f"{name}_kernel"], out[f"{name}_bias"] = layer.weight[:, :, 0, 0], layer.bias
-    for name in ("whole", "side"):
+    for name in ("whole", "side", "kind"):
         layer = getattr(network, name)
         out[f"{name}_kernel"], out[f"{name}_bias"] = layer.weight, layer.bias
     half = {name: value.detach().contiguous().numpy() for name, value in out.items()}
@@ -304,7 +325,7 @@ def restored(file: Path) -> Any:
     network = make_network(norms=False)
     layers = {name: pair[0] for name, pair in network.convolutions.items()}
     layers |= dict(network.mixes.items())
-    layers |= {name: getattr(network, name) for name in ("out", "slim", "whole", "side")}
+    layers |= {name: getattr(network, name) for name in ("out", "slim", "whole", "side", "kind")}
     with torch.no_grad():
         for name, layer in layers.items():
             layer.weight.copy_(arrays[f"{name}_kernel"].reshape(layer.weight.shape))

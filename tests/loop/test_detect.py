@@ -441,6 +441,13 @@ def test_pin_that_just_enters_has_its_end_as_tip():
     assert distance(found, (49.5, 250)) <= 2.0
 
 
+@pytest.mark.parametrize("seed", [31008, 31233])
+def test_pin_that_fills_a_corner_has_its_end_as_tip(seed):
+    found = score(seed)
+    assert found.kind == "pin"
+    assert found.error_px < 25
+
+
 def test_loop_that_leaves_through_a_lateral_border_has_no_tip():
     opacity, x, y = canvas()
     row = 240 + 0.9 * (x - 260)

@@ -1,17 +1,20 @@
 """What the network of the kinds looks at, and that it computes what it was trained to."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from skywright.loop import kind_net
+from skywright.loop import kind_net, seg_net
 from skywright.loop.background import estimate_field
 from skywright.loop.candidates import find_things
 from skywright.loop.choose import log_odds
-from skywright.loop.classify import measure, measure_by_hand
+from skywright.loop.classify import classify, measure, measure_by_hand
 from skywright.loop.detect import find_loop
 from skywright.loop.kind_crop import EXTRAS, HEAD_PX, VIEW_PX, crop
 from skywright.loop.objects import find_objects
+from skywright.loop.seg_net import look
 
 TURNS = {
     "left": lambda a: a,
@@ -107,11 +110,25 @@ def test_the_weights_fit_the_numbers():
     )
 
 
-def test_the_same_picture_gives_the_same_bits():
+def test_what_the_masks_network_says_of_the_kind_counts():
     args = seen(mount())[:4]
-    first = measure(*args)
-    measure(*seen(TURNS["top"](mount()))[:4])
-    assert measure(*args) == first
+    masks = look(args[3])
+    odds = {}
+    for k, kind in enumerate(seg_net.KINDS):
+        said = np.full(3, -6.0)
+        said[k] = -0.01
+        odds[kind] = classify(measure(*args, replace(masks, kinds=said)))
+    assert odds["nylon"][0] == "nylon"
+    assert odds["nylon"][1] > 2.0
+    assert odds["mitegen"] != odds["nylon"]
+
+
+def test_the_same_picture_gives_the_same_bits():
+    args, other = seen(mount())[:4], seen(TURNS["top"](mount()))[:4]
+    masks = look(args[3])
+    first = measure(*args, masks)
+    measure(*other, look(other[3]))
+    assert measure(*args, masks) == first
     assert {"net_nylon", "net_mitegen", "net_pin"} <= set(first)
     found = find_loop(mount())
     assert (found.kind, found.kind_odds) == (find_loop(mount()).kind, found.kind_odds)

@@ -11,7 +11,7 @@ from skywright.loop import candidates, choose, seg_evidence, seg_net
 from skywright.loop.background import estimate_field
 from skywright.loop.detect import find_loop, warm_up
 from skywright.loop.objects import find_objects
-from skywright.loop.seg_evidence import NETWORK, agreement, head_begins
+from skywright.loop.seg_evidence import NETWORK, agreement, head_begins, without_strangers
 from skywright.loop.seg_net import GRID, Map
 
 TURNS = {
@@ -20,6 +20,9 @@ TURNS = {
     "top": lambda a: a.T,
     "bottom": lambda a: a.T[::-1],
 }
+
+
+UNTOLD = np.log(np.full(3, 1 / 3))  # of the kinds
 
 
 def mount(level=200.0, depth=0.7, shape=(240, 320), middle=200.0):
@@ -72,29 +75,40 @@ def plain_run(net, seen):
     sums = np.tensordot(net["out_kernel"], a, 1) + net["out_bias"][:, None, None]
     slim = np.tensordot(net["slim_kernel"], d, 1) + net["slim_bias"][:, None, None]
     side = net["side_kernel"] @ np.maximum(slim, 0).ravel() + net["side_bias"]
-    return 1 / (1 + np.exp(-sums)), side - np.log(np.exp(side).sum())
+    maps = 1 / (1 + np.exp(-sums))
+    parts = [part.reshape(7, 8, 10, 8).mean(axis=(1, 3)) for part in maps[:2]]
+    there = [(d * part).sum(axis=(1, 2)) / (part.sum() + 0.05) for part in parts]
+    kind = net["kind_kernel"] @ np.concatenate(there) + net["kind_bias"]
+    return maps, side - np.log(np.exp(side).sum()), kind - np.log(np.exp(kind).sum())
 
 
 def test_the_network_is_that_of_scipy():
-    seen = seg_net.view(objects(mount())[0])
-    got, (maps, sides) = seg_net.run(seg_net.weights(), seen), plain_run(seg_net.weights(), seen)
+    net, seen = seg_net.weights(), seg_net.view(objects(mount())[0])
+    got, (maps, sides, kinds) = seg_net.run(net, seen), plain_run(net, seen)
     for one, wanted in zip((got.mount, got.head, got.tip), maps, strict=True):
         assert one == pytest.approx(wanted, abs=2e-3)
     assert np.exp(got.sides) == pytest.approx(np.exp(sides), abs=2e-3)
+    assert np.exp(got.kinds) == pytest.approx(np.exp(kinds), abs=2e-3)
 
 
 def test_small_vectors_by_hand():
     maps = np.zeros((2, 5, 6), np.float32)
     maps[0, 2, 3], maps[1, 1, 1] = 2.0, 3.0
-    kernel = np.zeros((1, 2, 3, 3), np.float32)
+    kernel = np.zeros((4, 2, 3, 3), np.float32)
     kernel[0, 0] = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     kernel[0, 1, 1, 2] = -1.0
-    got = seg_net._convolved(maps, kernel, np.array([0.5], np.float32))
+    kernel[3] = 2.0 * kernel[0]
+    got = seg_net._convolved(maps, kernel, np.array([0.5, -1.0, 0.25, 1.0], np.float32))
     # A kernel is laid over a place upside down, as in every such network; rims stay 0.
     wanted = np.zeros((5, 6))
     wanted[1:4, 1:5] = 0.5
     wanted[1:4, 2:5] += 2.0 * np.array([[9, 8, 7], [6, 5, 4], [3, 2, 1]])
     assert got[0] == pytest.approx(np.maximum(wanted, 0), abs=1e-6)
+    assert got[3] == pytest.approx(2.0 * got[0], abs=1e-6)
+    assert not got[1].any()
+    assert (got[2, 1:-1, 1:-1] == 0.25).all()
+    with pytest.raises(ValueError, match="multiple of 4"):
+        seg_net._convolved(maps, kernel[:3], np.zeros(3, np.float32))
     assert seg_net._pooled(maps[:, :, :]).shape == (2, 3, 4)
     assert seg_net._pooled(maps)[:, 1, 1].tolist() == [0.0, 3.0]
 
@@ -103,7 +117,7 @@ def test_weights_are_few_and_finite():
     net = seg_net.weights()
     assert {f"{name}_kernel" for name in seg_net.CONVOLUTIONS} <= set(net)
     assert all(np.isfinite(array).all() and array.dtype == np.float32 for array in net.values())
-    assert sum(array.size for array in net.values()) < 180_000
+    assert sum(array.size for array in net.values()) < 300_000
 
 
 @pytest.mark.parametrize("side", TURNS)
@@ -158,7 +172,7 @@ def test_an_outline_that_agrees_has_more_for_it_than_one_beside():
 def test_what_the_network_does_not_see_is_less_probable():
     gray = mount()
     rows = np.zeros(GRID, np.float32)
-    blind = Map(rows, rows, rows, np.log(np.array([0.96, 0.01, 0.01, 0.01, 0.01])))
+    blind = Map(rows, rows, rows, np.log(np.array([0.96, 0.01, 0.01, 0.01, 0.01])), UNTOLD)
     with_it = max(choose.log_odds(thing) for thing in things_of(gray))
     without = max(choose.log_odds(thing) for thing in things_of(gray, blind))
     assert without < with_it - 2.0
@@ -174,7 +188,7 @@ def test_the_side_that_the_network_tells_is_preferred(monkeypatch):
         full = np.zeros(GRID, np.float32)
         full[23:33] = 1.0
         zeros = np.zeros(GRID, np.float32)
-        best = max(things_of(gray, Map(full, zeros, zeros, sides)), key=choose.log_odds)
+        best = max(things_of(gray, Map(full, zeros, zeros, sides, UNTOLD)), key=choose.log_odds)
         assert best.outline.side == side
 
 
@@ -188,7 +202,7 @@ def test_faint_parts_are_joined_where_the_network_has_the_mount():
     step = field.step_px
     assert max(t.outline.reach for t in guided) * step == pytest.approx(245, abs=6)
     rows = np.zeros(GRID, np.float32)
-    nowhere = Map(rows, rows, rows, seen.sides)
+    nowhere = Map(rows, rows, rows, seen.sides, UNTOLD)
     assert not [t for t in things_of(gray, nowhere) if t.evidence["guided"]]
 
 
@@ -199,13 +213,55 @@ def test_the_head_begins_where_the_map_has_it():
     head = np.zeros(GRID, np.float32)
     head[:, GRID[1] // 2 :] = 1.0
     every = np.ones(GRID, np.float32)
-    start, sure = head_begins(Map(every, head, head, np.zeros(5)), best.outline)
+    start, sure = head_begins(Map(every, head, head, np.zeros(5), UNTOLD), best.outline)
     assert start == pytest.approx(n / 2, abs=0.02 * n)
     assert sure == 1.0
     none = np.zeros(GRID, np.float32)
-    start, sure = head_begins(Map(every, none, none, np.zeros(5)), best.outline)
+    start, sure = head_begins(Map(every, none, none, np.zeros(5), UNTOLD), best.outline)
     assert np.isnan(start)
     assert sure == 0.0
+
+
+def dusty():
+    """Return the mount with a spot of dust at its tip, its outline with it, and a map without."""
+    gray = mount()
+    y, x = np.mgrid[0:240, 0:320]
+    spot = np.hypot(x - 254, y - 112) < 11
+    seen = look(gray)
+    things = things_of(np.where(spot, 70, gray).astype(np.uint8), seen)
+    rooted = [t for t in things if t.outline.side == "left" and not t.evidence["guided"]]
+    return max(rooted, key=lambda t: t.outline.reach).outline, seen
+
+
+def test_dust_that_touches_the_mount_is_cut_off():
+    outline, seen = dusty()
+    step = 320 / len(outline.low)
+    assert outline.reach * step == pytest.approx(265, abs=3)
+    kept = without_strangers(seen, outline)
+    assert kept.reach * step == pytest.approx(245, abs=9)
+    assert (kept.low[: kept.reach] >= outline.low[: kept.reach]).all()
+    assert (kept.high[kept.reach :] < 0).all()
+
+
+def test_a_map_that_agrees_too_little_cuts_nothing_off():
+    outline, seen = dusty()
+    beside = replace(seen, mount=np.roll(seen.mount, GRID[0] // 2, axis=0))
+    faint = replace(seen, mount=0.5 * seen.mount)
+    half = seen.mount.copy()
+    half[:, GRID[1] // 2 :] = 0.0  # what goes on for long is no dust
+    for doubtful in (beside, faint, replace(seen, mount=half)):
+        assert without_strangers(doubtful, outline) is outline
+
+
+def test_what_falls_short_of_its_object_is_told():
+    gray = mount()
+    seen = look(gray)
+    half = seen.mount.copy()
+    half[:, GRID[1] // 2 :] = 0.0
+    cut = [t for t in things_of(gray, replace(seen, mount=half)) if t.evidence["guided"]]
+    assert max(t.evidence["guided_short"] for t in cut) == pytest.approx(np.log(245 / 164), abs=0.1)
+    whole = [t for t in things_of(gray, seen) if t.evidence["guided"] and t.outline.side == "left"]
+    assert min(t.evidence["guided_short"] for t in whole) < 0.05
 
 
 def test_warm_up_compiles_what_every_side_runs():
@@ -213,6 +269,7 @@ def test_warm_up_compiles_what_every_side_runs():
     kernels = [
         seg_net._view, seg_net._convolved, seg_net._pooled, seg_net._add_coarse,
         seg_net._probabilities, seg_evidence._compare, seg_evidence._head_begins,
+        seg_evidence._kept,
         candidates._within,
     ]  # fmt: skip
     before = [len(kernel.signatures) for kernel in kernels]

@@ -10,7 +10,7 @@ from skywright.loop.background import Field
 from skywright.loop.evidence import CONTACTS, Picture, evidence
 from skywright.loop.objects import BRIDGE, BRIDGE_FLOOR, JUMP_PX, SIDES, label, merge
 from skywright.loop.parts import Parts, find_parts
-from skywright.loop.seg_net import Map, look
+from skywright.loop.seg_net import Map, cells_around, look
 from skywright.loop.silhouette import Outline, seen_from, trace, turned_box
 
 MIN_STRONG_PX = 6  # an object has at least this many pixels above STRONG
@@ -154,13 +154,7 @@ def _within(
     """3 where the deviation is above a bound and the map, or a cell beside it, has the mount."""
     h, w = deviation.shape
     rows, columns = mount.shape
-    near = np.zeros((rows, columns), np.bool_)
-    for i in range(rows):
-        for j in range(columns):
-            if mount[i, j] > least:
-                for a in range(max(i - 1, 0), min(i + 2, rows)):
-                    for b in range(max(j - 1, 0), min(j + 2, columns)):
-                        near[a, b] = True
+    near = cells_around(mount, least)
     out = np.zeros((h, w), np.uint8)
     for i in range(h):
         r = i * rows // h

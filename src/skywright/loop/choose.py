@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 from skywright.loop.background import Field
 from skywright.loop.candidates import Thing, find_things
 from skywright.loop.classify import classify, measure
-from skywright.loop.parts import Parts
-from skywright.loop.seg_evidence import head_begins
+from skywright.loop.parts import Parts, find_parts
+from skywright.loop.seg_evidence import head_begins, without_strangers
 from skywright.loop.seg_net import GRID, Map, look
 from skywright.loop.silhouette import Outline, seen_from, without_weak_edges
 from skywright.loop.weights import EVIDENCE
 
 SURE_HEAD = 0.6  # part of the mount that the network has for head somewhere, to be believed
-SLIM = 0.3  # a head that is less wide, part of its length, is one seen edge-on
-HEAD_CELLS, HEAD_ROOM = 1.5, 0.25  # cells, and part of the head's length, that both may differ by
+HEAD_CELLS, HEAD_ROOM = 2.0, 0.25  # cells, and part of the head's length, that both may differ by
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,13 @@ def choose(
     # Barely above the noise is barely seen.
     seen = best.contrast / (best.contrast + 3.0 * max(field.noise, 0.3))
     strength = np.abs(seen_from(side, field.deviation))
-    parts = _with_head(best.parts, best.outline, masks)
+    outline = without_strangers(masks, best.outline)
+    own = best.parts if outline is best.outline else find_parts(outline)
+    parts = _with_head(own, outline, masks)
     start = int(parts.head_start)
-    kind, kind_odds = classify(measure(gray, best.outline, best.parts, field))
+    kind, kind_odds = classify(measure(gray, outline, own, field, masks))
     return Choice(
-        outline=without_weak_edges(best.outline, strength, start),
+        outline=without_weak_edges(outline, strength, start),
         parts=parts,
         kind=kind,
         kind_odds=kind_odds,
@@ -97,12 +98,10 @@ def choose(
 
 
 def _with_head(parts: Parts, outline: Outline, seen: Map) -> Parts:
-    """Let a slim head begin where the network has it, if that is elsewhere by far.
+    """Let the head begin where the network has it, if that is elsewhere by far.
 
-    Of a loop edge-on the outline tells little; of others it is the finer.
+    The outline is the finer, but may take a drop for the head, or stem and pin for a part of it.
     """
-    if parts.head_width > SLIM * (outline.reach - parts.head_start):
-        return parts
     start, sure = head_begins(seen, outline)
     pin_end = 0.0 if math.isnan(parts.pin_end) else parts.pin_end
     if not sure > SURE_HEAD or start < pin_end:

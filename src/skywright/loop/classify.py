@@ -10,6 +10,7 @@ from skywright.loop.background import Field
 from skywright.loop.kind_crop import crop
 from skywright.loop.kind_net import log_odds
 from skywright.loop.parts import Parts
+from skywright.loop.seg_net import KINDS, Map
 from skywright.loop.silhouette import Outline, seen_from
 from skywright.loop.weights import LOOKS
 
@@ -47,7 +48,7 @@ def classify(looks: dict[str, float]) -> tuple[str, float]:
 
 
 def measure(
-    gray: NDArray[np.uint8], outline: Outline, parts: Parts, field: Field
+    gray: NDArray[np.uint8], outline: Outline, parts: Parts, field: Field, seen: Map
 ) -> dict[str, float]:
     """Measure what the kinds of mounts differ in.
 
@@ -58,20 +59,26 @@ def measure(
         The mount.
     field
         Light and noise of the picture.
+    seen
+        What the network of the masks says of the picture.
 
     Returns
     -------
     dict
-        What `measure_by_hand` returns, and as `net_nylon`, `net_mitegen` and `net_pin` what the
-        network of `skywright.loop.kind_net` makes of it and of the picture; 0 for a slim, opaque
-        lump: it shows neither fiber nor film, and what tells such lumps of the twin apart misleads
-        on real ones.
+        What `measure_by_hand` returns; as `net_nylon`, `net_mitegen` and `net_pin` what the network
+        of `skywright.loop.kind_net` makes of it and of the picture, 0 for a slim, opaque lump: it
+        shows neither fiber nor film, and what tells such lumps of the twin apart misleads on real
+        ones; as `map_...` what that of the masks says of them.
     """
     looks = measure_by_hand(gray, outline, parts, field)
     slim = _clip((looks["aspect"] - SLIM[0]) / (SLIM[1] - SLIM[0]), 0, 1)
     opaque = _clip((looks["head_opaque"] - OPAQUE[0]) / (OPAQUE[1] - OPAQUE[0]), 0, 1)
     judged = log_odds(crop(gray, outline, parts, field), looks)
-    return looks | {f"net_{kind}": (1 - slim * opaque) * value for kind, value in judged.items()}
+    return {
+        **looks,
+        **{f"net_{kind}": (1 - slim * opaque) * value for kind, value in judged.items()},
+        **{f"map_{kind}": float(value) for kind, value in zip(KINDS, seen.kinds, strict=True)},
+    }
 
 
 def measure_by_hand(

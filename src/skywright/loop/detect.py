@@ -19,6 +19,7 @@ CLASS_NAMES = ("none", "nylon", "mitegen", "pin")
 SIDE_NAMES = ("none", *SIDES)
 SIGN_NAMES = ("", "+", "-")
 MIN_SCORE = 0.4  # below it nothing is reported but the score
+LAST_PART = 0.025  # of its width: so long is the end of a thing that may leave sideways
 BASE_REACH = 0.04  # of the frame: what is broad and reaches less far shows no end
 DARK_LEVEL, FLAT_RANGE = 30.0, 3.0  # grey levels: no light; no structure at all
 NAN = float("nan")
@@ -243,10 +244,11 @@ def _is_only_a_base(field: Field, choice: Choice) -> bool:
 
 def _leaves_sideways(outline: Outline) -> bool:
     """Tell a thing that leaves the frame through a lateral border before it comes to its end."""
-    last = slice(max(outline.reach - 2, 0), outline.reach)
+    usual = quantile(outline.width, 0.9)
+    last = slice(max(outline.reach - max(2, round(LAST_PART * usual)), 0), outline.reach)
     touches = (outline.low[last] <= 0).any() or (outline.high[last] >= outline.across - 1).any()
-    # The end face of a pin may cross that border; a loop gets narrower towards it.
-    return bool(touches) and outline.width[last].mean() < 0.5 * quantile(outline.width, 0.9)
+    # The end face of a pin may cross that border, ragged as it may be; a loop gets narrower.
+    return bool(touches) and outline.width[last].max() < 0.5 * usual
 
 
 def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detection:

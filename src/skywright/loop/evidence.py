@@ -71,7 +71,7 @@ def evidence(picture: Picture, outline: Outline, parts: Parts, contrast: float) 
         **_joins(picture, outline),
         **_text_like(picture, outline),
         **agreement(picture.seen, outline),
-        "guided": float(picture.guided),
+        **_as_guided(picture, outline),
     }
 
 
@@ -247,6 +247,19 @@ def _as_core(picture: Picture, outline: Outline) -> dict[str, float]:
         "core_area": _clip(-math.log(picture.stats[k, 0] / stats[parent, 0]), 0, 2),
         "core_free": float(touched > (picture.stats[k, CONTACTS] > 0).sum()),
     }
+
+
+def _as_guided(picture: Picture, outline: Outline) -> dict[str, float]:
+    """Evidence on what was sought where the network has the mount: what it falls short of."""
+    if picture.whole is None or not picture.guided:
+        return {"guided": 0.0, "guided_short": 0.0}
+    parent = int(picture.parents[outline.members[0]])
+    short = 0.0
+    if parent:
+        stats = picture.whole.stats[parent]
+        reach = turned_box(outline.side, stats, picture.labels.shape)[1] + 1
+        short = _clip(math.log(reach / outline.reach), 0, 2)
+    return {"guided": 1.0, "guided_short": short}
 
 
 def _joins(picture: Picture, outline: Outline) -> dict[str, float]:

@@ -15,6 +15,7 @@ JUMP_PX = 2  # gaps in a faint rim that are jumped in any case
 BRIDGE_PX = 12  # longest way over pixels above BRIDGE from one part of an object to the next
 EDGE_PX = 4  # what does not reach this deep into the picture does not enter it
 ROOT_PX = 2  # pixels this close to the border say where an object enters
+MOST_OBJECTS = 255
 STATS = 6 + 12  # area, strong pixels, y0, y1, x0, x1; for each side first, last, count of contact
 
 
@@ -143,43 +144,89 @@ def _at(strength: NDArray[np.uint8], side: int, along: int, depth: int) -> int:
 def label(
     strength: NDArray[np.uint8], jump: int, bridge: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Connect pixels up to `jump` apart, then objects over up to `bridge` bridge pixels."""
+    """Connect pixels up to `jump` apart, then objects over up to `bridge` bridge pixels.
+
+    Runs of pixels are connected, not the pixels: a picture has some hundred runs, and a pixel has
+    two dozen neighbors.
+    """
     h, w = strength.shape
-    labels = np.zeros((h, w), np.int32)
-    stack = np.empty((h * w, 2), np.int32)
-    stats = np.zeros((256, STATS), np.int64)
+    runs, first = _runs(strength, jump)
+    parent = _connected(runs, first, jump)
+    # Only strong pixels start an object, which is what makes it a hysteresis.
+    number = np.zeros(len(runs), np.int64)
     current = 0
-    for i0 in range(h):
-        for j0 in range(w):
-            # Only strong pixels start an object, which is what makes it a hysteresis.
-            if strength[i0, j0] < 3 or labels[i0, j0] or current == 255:
-                continue
+    for r in range(len(runs)):
+        root = _root(parent, r)
+        if runs[r, 3] and not number[root] and current < MOST_OBJECTS:
             current += 1
-            s = stats[current]
-            s[2], s[3], s[4], s[5] = h, -1, w, -1
-            for side in range(4):
-                s[6 + 3 * side], s[7 + 3 * side] = h + w, -1
-            labels[i0, j0] = current
-            stack[0, 0], stack[0, 1] = i0, j0
-            size = 1
-            while size:
-                size -= 1
-                i, j = stack[size, 0], stack[size, 1]
-                _count(s, i, j, h, w, strength[i, j])
-                for ni in range(max(i - jump, 0), min(i + jump + 1, h)):
-                    for nj in range(max(j - jump, 0), min(j + jump + 1, w)):
-                        if strength[ni, nj] >= 2 and not labels[ni, nj]:
-                            labels[ni, nj] = current
-                            stack[size, 0], stack[size, 1] = ni, nj
-                            size += 1
-    parent = _bridge(strength, labels, current, bridge)
+            number[root] = current
+    labels = np.zeros((h, w), np.int32)
+    stats = np.zeros((current + 1, STATS), np.int64)
     for k in range(1, current + 1):
-        if parent[k] != k:
-            merge(stats[parent[k]], stats[k])
+        stats[k, 2], stats[k, 3], stats[k, 4], stats[k, 5] = h, -1, w, -1
+        for side in range(4):
+            stats[k, 6 + 3 * side], stats[k, 7 + 3 * side] = h + w, -1
+    for r in range(len(runs)):
+        k = number[_root(parent, r)]
+        if k:
+            i = runs[r, 0]
+            for j in range(runs[r, 1], runs[r, 2] + 1):
+                if strength[i, j] >= 2:
+                    labels[i, j] = k
+                    _count(stats[k], i, j, h, w, strength[i, j])
+    if bridge:
+        owner = _bridge(strength, labels, current, bridge)
+        for k in range(1, current + 1):
+            if owner[k] != k:
+                merge(stats[owner[k]], stats[k])
+        for i in range(h):
+            for j in range(w):
+                labels[i, j] = owner[labels[i, j]]
+    return labels, stats
+
+
+@njit(cache=True)
+def _runs(strength: NDArray[np.uint8], jump: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Row, first and last column of what is weak or strong, gaps jumped, and its strong pixels.
+
+    With it the number of the first run of each row, and of all.
+    """
+    h, w = strength.shape
+    runs = np.empty((h * (w // (jump + 1) + 1), 4), np.int32)
+    first = np.empty(h + 1, np.int64)
+    count = 0
     for i in range(h):
+        first[i] = count
+        last = -jump - 1
         for j in range(w):
-            labels[i, j] = parent[labels[i, j]]
-    return labels, stats[: current + 1]
+            if strength[i, j] < 2:
+                continue
+            if j - last > jump:
+                runs[count, 0], runs[count, 1], runs[count, 3] = i, j, 0
+                count += 1
+            runs[count - 1, 2] = j
+            runs[count - 1, 3] += strength[i, j] == 3
+            last = j
+    first[h] = count
+    return runs[:count].copy(), first
+
+
+@njit(cache=True)
+def _connected(runs: NDArray[np.int32], first: NDArray[np.int64], jump: int) -> NDArray[np.int64]:
+    """Parent of each run; runs are connected if a pixel of one is within `jump` of the other's."""
+    parent = np.arange(len(runs))
+    for i in range(len(first) - 1):
+        for above in range(max(i - jump, 0), i):
+            a = first[above]
+            for b in range(first[i], first[i + 1]):
+                while a < first[above + 1] and runs[a, 2] < runs[b, 1] - jump:
+                    a += 1
+                k = a
+                while k < first[above + 1] and runs[k, 1] <= runs[b, 2] + jump:
+                    root, other = _root(parent, b), _root(parent, k)
+                    parent[max(root, other)] = min(root, other)
+                    k += 1
+    return parent
 
 
 @njit(cache=True)
@@ -194,9 +241,16 @@ def _bridge(
     begin, end = 0, 0
     for i in range(h):
         for j in range(w):
-            if labels[i, j]:
-                front[end, 0], front[end, 1] = i, j
-                end += 1
+            # Of what is inside an object nothing grows.
+            if strength[i, j] == 1:
+                for ni in range(max(i - 1, 0), min(i + 2, h)):
+                    for nj in range(max(j - 1, 0), min(j + 2, w)):
+                        if labels[ni, nj] and owner[ni, nj] > 0:
+                            owner[ni, nj] = -owner[ni, nj]
+                            front[end, 0], front[end, 1] = ni, nj
+                            end += 1
+    for k in range(end):
+        owner[front[k, 0], front[k, 1]] *= -1
     for _ in range(longest // 2 + 1):
         last = end
         for k in range(begin, last):

@@ -1,12 +1,13 @@
 """How well the outline of a thing agrees with the network's map, and where the map has the head."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from skywright.loop.seg_net import SIDES, Map
+from skywright.loop.seg_net import SIDES, Map, cells_around
 from skywright.loop.silhouette import Outline, seen_from
 
 SAMPLES = 2  # columns of an outline looked at for each cell
@@ -15,6 +16,9 @@ LEAST = 0.03  # of overlap; added before its logarithm
 TIP_CELLS = 1  # so far from a thing's end the map's tip is looked for
 LEAST_TIP = 0.15  # probability of a tip anywhere, with less of which none is seen
 HEAD_PART = 0.5
+OF_MOUNT = 0.2  # probability of a cell that is of the mount
+MOST_CUT = 0.08  # of the frame: a stem that goes on is no dust
+LEAST_LEFT, LEAST_SURE = 0.6, 0.6  # part of the outline that is left, mean probability there
 NETWORK = (
     "net_overlap", "net_log", "net_inside", "net_part", "net_beyond", "net_tip", "net_tip_off",
     "net_side", "net_empty", "net_area", "net_past",
@@ -81,6 +85,69 @@ def head_begins(seen: Map, outline: Outline) -> tuple[float, float]:
     return _head_begins(
         head, mount, outline.low, outline.high, outline.start, outline.reach, outline.across
     )
+
+
+def without_strangers(seen: Map, outline: Outline) -> Outline:
+    """Cut off what lies where the map has no mount: dust on the optics that touches the outline.
+
+    Parameters
+    ----------
+    seen
+        Map of the picture.
+    outline
+        Of the mount.
+
+    Returns
+    -------
+    Outline
+        The same if the map agrees too little with it to be asked, or if much would be cut off.
+    """
+    mount = np.ascontiguousarray(seen_from(outline.side, seen.mount))
+    low, high, reach, kept = _kept(
+        mount, outline.low, outline.high, outline.start, outline.reach, outline.across
+    )
+    if not kept or (
+        reach == outline.reach and (low == outline.low).all() and (high == outline.high).all()
+    ):
+        return outline
+    return replace(outline, low=low, high=high, reach=reach)
+
+
+@njit(cache=True)
+def _kept(
+    mount: NDArray[np.float32],
+    low: NDArray[np.int32],
+    high: NDArray[np.int32],
+    start: int,
+    reach: int,
+    across: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], int, bool]:
+    """Limits and reach within the map's mount and the cells around it; whether to believe them."""
+    rows, columns = mount.shape
+    n = len(low)
+    near = cells_around(mount, OF_MOUNT)
+    low, high = low.copy(), high.copy()
+    total, left, sure, last = 0, 0, 0.0, -1
+    for u in range(start, reach):
+        j = u * columns // n
+        total += high[u] - low[u] + 1
+        a, b = low[u], high[u]
+        while a <= b and not near[a * rows // across, j]:
+            a += 1
+        while a <= b and not near[b * rows // across, j]:
+            b -= 1
+        if a <= b:
+            low[u], high[u], last = a, b, u
+            left += b - a + 1
+            for v in range(a, b + 1):
+                sure += mount[v * rows // across, j]
+        # Of a stem too faint for the map the outline stands.
+        elif u < reach - 1 and last < 0:
+            left += high[u] - low[u] + 1
+    low[last + 1 :], high[last + 1 :] = across, -1
+    believed = left > LEAST_LEFT * total and sure > LEAST_SURE * left
+    believed = believed and last >= 0 and reach - last - 1 <= MOST_CUT * n
+    return low, high, last + 1, believed
 
 
 @njit(cache=True)

@@ -18,6 +18,8 @@ from skywright.loop.background import Field
 
 GRID = (56, 80)  # rows and columns of the map, whatever the shape of the picture
 SIDES = ("none", "left", "right", "top", "bottom")
+KINDS = ("nylon", "mitegen", "pin")
+LEAST_PART = 0.05  # of a coarse cell; of less the kind is told from nothing
 MOST_STRETCH = 3.0  # standard deviations of the picture
 LEAST_SPREAD, LEAST_NOISE = 4.0, 0.3  # grey levels
 CONVOLUTIONS = ("a0", "b0", "b1", "c0", "c1", "d0", "d1", "d2", "e0", "f0", "g0")
@@ -35,12 +37,15 @@ class Map:
         grid covers the field evenly, whatever its shape.
     sides : (5,) float64
         Log probabilities of "none", "left", "right", "top", "bottom".
+    kinds : (3,) float64
+        Log probabilities of "nylon", "mitegen", "pin", given a mount.
     """
 
     mount: NDArray[np.float32]
     head: NDArray[np.float32]
     tip: NDArray[np.float32]
     sides: NDArray[np.float64]
+    kinds: NDArray[np.float64]
 
 
 @lru_cache(maxsize=1)
@@ -98,9 +103,43 @@ def run(net: dict[str, NDArray[np.float32]], seen: NDArray[np.float32]) -> Map:
     slim = np.maximum(
         np.tensordot(net["slim_kernel"], coarse, 1) + net["slim_bias"][:, None, None], 0
     )
-    sums = (net["side_kernel"] @ slim.ravel() + net["side_bias"]).astype(np.float64)
-    top = sums.max()
-    return Map(maps[0], maps[1], maps[2], sums - top - np.log(np.exp(sums - top).sum()))
+    sides = net["side_kernel"] @ slim.ravel() + net["side_bias"]
+    # What is seen where the mount is, and where its head is.
+    channels, rows, columns = coarse.shape
+    blocks = maps[:2].reshape(2, rows, GRID[0] // rows, columns, GRID[1] // columns)
+    parts = blocks.mean(axis=(2, 4)).reshape(2, -1)
+    seen_there = parts @ coarse.reshape(channels, -1).T / (parts.sum(1, keepdims=True) + LEAST_PART)
+    kinds = net["kind_kernel"] @ seen_there.ravel() + net["kind_bias"]
+    return Map(maps[0], maps[1], maps[2], _log_softmax(sides), _log_softmax(kinds))
+
+
+def _log_softmax(sums: NDArray[np.float32]) -> NDArray[np.float64]:
+    less = sums.astype(np.float64) - float(sums.max())
+    return less - float(np.log(np.exp(less).sum()))
+
+
+@njit(cache=True)
+def cells_around(part: NDArray[np.float32], least: float) -> NDArray[np.bool_]:
+    """Mark the cells of a map above `least` and those that touch one.
+
+    Parameters
+    ----------
+    part : (h, w) float32
+        `Map.mount` or another, as seen from any side.
+    least
+        Probability.
+
+    Returns
+    -------
+    (h, w) bool
+    """
+    rows, columns = part.shape
+    near = np.zeros((rows, columns), np.bool_)
+    for i in range(rows):
+        for j in range(columns):
+            if part[i, j] > least:
+                near[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2] = True
+    return near
 
 
 # Planes have a rim of zeros, and are convolved as one long row each, which vectorizes.
@@ -115,26 +154,27 @@ def _view(
     gray = np.empty((rows, columns), np.float32)
     out = np.empty((8, GRID[0], GRID[1]), np.float32)
     total, squares = 0.0, 0.0
+    zero, scale = np.float32(0.0), np.float32(1.0 / noise)
     for i in range(rows):
         y0 = i * h // rows
         y1 = max(((i + 1) * h + rows - 1) // rows, y0 + 1)
         for j in range(columns):
             x0 = j * w // columns
             x1 = max(((j + 1) * w + columns - 1) // columns, x0 + 1)
-            level, most = 0.0, 0.0
+            level, low, high = zero, zero, zero
             for y in range(y0, y1):
                 for x in range(x0, x1):
-                    value = float(deviation[y, x])
+                    value = deviation[y, x]
                     level += value + light[y, x]
-                    if abs(value) > abs(most):
-                        most = value
-            level /= (y1 - y0) * (x1 - x0)
+                    low, high = min(low, value), max(high, value)
+            level /= np.float32((y1 - y0) * (x1 - x0))
             gray[i, j] = level
-            total += level
-            squares += level * level
-            strength = 0.5 * np.log1p(abs(most) / noise)
+            total += float(level)
+            squares += float(level) * float(level)
             quarter = 2 * (i % 2) + j % 2
-            out[4 + quarter, i // 2, j // 2] = strength if most > 0 else -strength
+            dark = -low > high
+            strength = np.log1p((-low if dark else high) * scale)
+            out[4 + quarter, i // 2, j // 2] = np.float32(-0.5 if dark else 0.5) * strength
     count = rows * columns
     mean = total / count
     spread = max(np.sqrt(max(squares / count - mean * mean, 0.0)), LEAST_SPREAD)
@@ -153,30 +193,37 @@ def _padded(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 def _convolved(
     maps: NDArray[np.float32], kernel: NDArray[np.float32], bias: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(channels, h + 2, w + 2) by (out, channels, 3, 3), what is negative set to 0."""
+    """(channels, h + 2, w + 2) by (out, channels, 3, 3), what is negative set to 0.
+
+    Four of `out`, which is a multiple of 4, at a time: what is read of a plane serves all four.
+    """
     into, rows, columns = maps.shape
     out = len(bias)
+    if out % 4:
+        raise ValueError("convolution: expected a multiple of 4 channels to come out")
     result = np.zeros((out, rows, columns), np.float32)
     n = (rows - 2) * columns - 2
-    for k in range(out):
-        flat = result[k].reshape(rows * columns)
-        sums = flat[columns + 1 : columns + 1 + n]
-        sums[:] = bias[k]
+    planes = maps.reshape(into, rows * columns)
+    sums = result.reshape(out, rows * columns)
+    first, end = columns + 1, columns + 1 + n
+    for k in range(0, out, 4):
+        s, t = sums[k, first:end], sums[k + 1, first:end]
+        u, v = sums[k + 2, first:end], sums[k + 3, first:end]
+        s[:], t[:], u[:], v[:] = bias[k], bias[k + 1], bias[k + 2], bias[k + 3]
         for c in range(into):
-            plane = maps[c].reshape(rows * columns)
-            above = plane[0 : n + 2]
-            here = plane[columns : columns + n + 2]
-            below = plane[2 * columns : 2 * columns + n + 2]
-            t = kernel[k, c]
-            a0, a1, a2 = t[0, 0], t[0, 1], t[0, 2]
-            b0, b1, b2 = t[1, 0], t[1, 1], t[1, 2]
-            c0, c1, c2 = t[2, 0], t[2, 1], t[2, 2]
-            for p in range(n):
-                sums[p] += (
-                    (a0 * above[p] + a1 * above[p + 1] + a2 * above[p + 2])
-                    + (b0 * here[p] + b1 * here[p + 1] + b2 * here[p + 2])
-                    + (c0 * below[p] + c1 * below[p + 1] + c2 * below[p + 2])
-                )
+            for r in range(3):
+                x = planes[c, r * columns : r * columns + n + 2]
+                s0, s1, s2 = kernel[k, c, r, 0], kernel[k, c, r, 1], kernel[k, c, r, 2]
+                t0, t1, t2 = kernel[k + 1, c, r, 0], kernel[k + 1, c, r, 1], kernel[k + 1, c, r, 2]
+                u0, u1, u2 = kernel[k + 2, c, r, 0], kernel[k + 2, c, r, 1], kernel[k + 2, c, r, 2]
+                v0, v1, v2 = kernel[k + 3, c, r, 0], kernel[k + 3, c, r, 1], kernel[k + 3, c, r, 2]
+                for p in range(n):
+                    x0, x1, x2 = x[p], x[p + 1], x[p + 2]
+                    s[p] += s0 * x0 + s1 * x1 + s2 * x2
+                    t[p] += t0 * x0 + t1 * x1 + t2 * x2
+                    u[p] += u0 * x0 + u1 * x1 + u2 * x2
+                    v[p] += v0 * x0 + v1 * x1 + v2 * x2
+    for k in range(out):
         for i in range(1, rows - 1):
             row = result[k, i]
             for j in range(columns):
