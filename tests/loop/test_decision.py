@@ -31,6 +31,22 @@ def test_the_middle_of_a_loop_is_the_aim() -> None:
     assert not wide.is_sure(10.0)
 
 
+def test_a_bare_pin_is_refused_near_the_beam_only() -> None:
+    """Away from it a thin stem is out of focus, and its loop may be out of the picture."""
+    pin = {"ok": False, "reason": "no loop", "why": "no loop: 90 of 90", "tip_y": 700.0}
+    far = judge(found(**pin))
+    assert far.coarse
+    assert not far.known
+    assert far.offset_um[1] == 700.0
+    unsure = judge(found(**pin, tip_ok=False, tip_sigma=60.0))
+    assert unsure.coarse
+    with pytest.raises(SampleError, match="no loop"):
+        judge(found(**{**pin, "tip_y": 50.0}))
+    # Where its end is cannot be told: it cannot be brought nearer.
+    with pytest.raises(SampleError, match="no loop"):
+        judge(found(**pin, tip_ok=False, tip_sigma=float("nan")))
+
+
 def test_the_tip_as_aim_has_no_slack_along_the_spindle() -> None:
     verdict = judge(found(tip_x=12.0), "tip")
     assert verdict.known

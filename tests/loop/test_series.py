@@ -119,6 +119,52 @@ def test_a_silhouette_cut_by_the_frame_needs_more_room(truth: Rotation) -> None:
     assert cut_by_frame(from_tips([0.0], [[1.0, 200.0]]), View(side="right")).all()
 
 
+def test_a_head_counts_though_its_pin_leaves_the_frame(series: Series, truth: Rotation) -> None:
+    # The pin, or the bar of an overlay that it enters through, is cut in every picture.
+    fit = fit_series(changed(series, slice(None), clipped=True), VIEW)
+    assert fit.middle.ok, fit.middle.why
+    assert fit.middle.offset_um[1:] == pytest.approx(truth.offset_um[1:], abs=4.0)
+    # So near a border it may be the head that is cut.
+    high = series.bbox_px - [0.0, 1.0, 0.0, 1.0] * (series.bbox_px[:, 1:2] - 20.0)
+    at_border = replace(changed(series, slice(None), clipped=True), bbox_px=high)
+    assert not fit_series(at_border, VIEW).middle.ok
+    assert fit_series(replace(series, bbox_px=high), VIEW).middle.n_given
+
+
+def test_middles_that_the_shorter_and_the_longer_boxes_tell_apart_are_doubted(
+    series: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every other picture dirt that turns with the sample makes head and box longer."""
+    sure = fit_series(series, VIEW).middle
+    lean = np.cos(np.deg2rad(SWEEP)) * 8.0  # px to one side
+    box = series.bbox_px.copy()
+    box[::2, 0] -= 6.0
+    box[::2, 1] += np.minimum(lean, 0.0)[::2]
+    box[::2, 3] += np.maximum(lean, 0.0)[::2]
+    undoubted = fit_series(replace(series, bbox_px=box), VIEW).middle
+    assert undoubted.sigma_um < 5.0  # 10 % of the width: the neck of a loop is a matter of taste
+    monkeypatch.setattr("skywright.loop.middle.APART_OF_WIDTH", 0.05)
+    doubted = fit_series(replace(series, bbox_px=box), VIEW).middle
+    off = float(np.hypot(*(doubted.offset_um - sure.offset_um)[1:]))
+    assert sure.sigma_um < 5.0
+    assert off > 10.0
+    assert doubted.sigma_um > 0.5 * off
+    # Longer boxes about the same middle are no reason to doubt.
+    box = series.bbox_px.copy()
+    box[::2, 0] -= 6.0
+    assert fit_series(replace(series, bbox_px=box), VIEW).middle.sigma_um < 1.5 * sure.sigma_um
+
+
+def test_a_majority_of_boxes_is_enough_for_the_middle(series: Series, truth: Rotation) -> None:
+    rng = np.random.default_rng(4)
+    box = series.bbox_px.copy()
+    wrong = rng.permutation(90)[:42]  # 47 %
+    box[wrong, 1::2] += (rng.choice([-1.0, 1.0], 42) * rng.uniform(20, 60, 42))[:, None]
+    middle = fit_series(replace(series, bbox_px=box), VIEW).middle
+    assert middle.ok, middle.why
+    assert middle.offset_um[1:] == pytest.approx(truth.offset_um[1:], abs=8.0)
+
+
 def test_repeated_frames_count_once(series: Series) -> None:
     doubled = join([series, replace(series)])
     assert duplicates(doubled).tolist() == [False] * 90 + [True] * 90

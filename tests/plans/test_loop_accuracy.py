@@ -123,16 +123,16 @@ def run(session: Session, condition: str, seeds: range, **overrides: Any) -> dic
 
 @pytest.fixture(scope="module")
 def transmitted(quiet_session: Session) -> dict[str, Any]:
-    """A hundred starts on which nothing was decided."""
+    """A hundred starts on which little was decided, see docs/reference/loop_centering.md."""
     return run(quiet_session, "back light", range(11000, 11100), light="backlight")
 
 
 def test_a_hundred_starts_in_transmitted_light(transmitted: dict[str, Any]) -> None:
     assert transmitted["silently_wrong"] <= 3
-    assert transmitted["centered"] >= 83
+    assert transmitted["centered"] >= 90
 
 
-@pytest.mark.xfail(strict=True, reason="measured 88 and 1, see docs/reference/loop_centering.md")
+@pytest.mark.xfail(strict=True, reason="measured 94 and 2, see docs/reference/loop_centering.md")
 def test_the_goal_for_a_hundred_starts(transmitted: dict[str, Any]) -> None:
     assert transmitted["centered"] >= 95
     assert transmitted["silently_wrong"] == 0

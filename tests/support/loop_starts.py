@@ -12,6 +12,7 @@ tip, along       +-2 mm from the beam; every third start has its tip out of the 
                  or the other, by up to 0.3 mm (there by columns 4..6 um)
 tip, across      +-1 mm from the spindle, y and z evenly
 spindle          any angle
+back light       90..190 grey levels, stray light included, before vignette and gradient
 calibration      scale off by sigma 0.3 %, axis row by 0.4 px, roll by 0.05 deg, delay by 5 ms
 ===============  ===================================================================================
 """
@@ -64,9 +65,14 @@ def draw_start(
     }
     if length < 150.0:  # as that module has it: a wide rim leaves no aperture
         fixed["fiber_um"] = 10.0 if kind == "nylon" else 0.12 * length
-    if overrides.get("light") == "backlight":  # as the light check wants it
+    if overrides.get("light") == "backlight":
         fixed["level"] = float(rng.uniform(90.0, 190.0))
     scene = random_scene(rng, **{**fixed, **overrides})
+    if "level" in fixed:  # lamp and stray light together, as the light check wants it
+        lamp = scene.optics
+        part = lamp.level / (lamp.level + lamp.stray)
+        dimmed = replace(lamp, level=part * lamp.level, stray=part * lamp.stray)
+        scene = replace(scene, optics=dimmed)
     optics = scene.optics
     lying = optics.side in ("left", "right")
     half = 0.5 * (704 * scale if lying else 480 * 1.11 * scale)

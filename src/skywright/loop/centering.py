@@ -123,6 +123,7 @@ def fit_center(
     *,
     point_sigma_px: float = 0.0,
     trust: ArrayLike | None = None,
+    least_inliers: float = MIN_INLIERS,
 ) -> Center:
     """Fit the place of a point from where it is seen over a rotation.
 
@@ -140,6 +141,8 @@ def fit_center(
         added to the variances of y and z. No number of pictures lowers it.
     trust : (n,) float, optional
         1 / relative error of each tip, > 0, for tips of unequal worth.
+    least_inliers : float
+        Part of the tips that must lie on one circle.
 
     Returns
     -------
@@ -166,7 +169,7 @@ def fit_center(
     if trust is not None:
         fit = _reweigh(angle, places, np.asarray(trust)[seen], view, mean, precision, fit)
     shared_um = point_sigma_px * view.pixel_um
-    return _center(phi, seen, fit, view, axis is not None, shared_um)
+    return _center(phi, seen, fit, view, axis is not None, shared_um, least_inliers)
 
 
 def unknown(n: int, reason: Reason, why: str) -> Center:
@@ -293,6 +296,7 @@ def _center(
     view: View,
     axis_known: bool,
     shared_um: float,
+    least_inliers: float,
 ) -> Center:
     """Turn coefficients into a place, and judge them."""
     (a, b, c), (u, *_) = fit.coefficients
@@ -309,7 +313,9 @@ def _center(
     arc = arc_deg(phi[used])
     n_given, n_used = int(seen.sum()), int(used.sum())
     most_px = max(MAX_SIGMA_PX, MAX_SIGMA_UM / view.pixel_um)
-    reason, why = _judge(phi[used], n_given, arc, (sigma / view.pixel_um, most_px), axis_known)
+    reason, why = _judge(
+        phi[used], n_given, arc, (sigma / view.pixel_um, most_px), axis_known, least_inliers
+    )
     roll, tilt, turn_sigma = _turns(fit, view)
     return Center(
         offset_um=np.array([u - target_um(a, view), b, -c]),
@@ -332,15 +338,20 @@ def _center(
 
 
 def _judge(
-    phi: Floats, n_given: int, arc: float, sigma_px: tuple[float, float], axis_known: bool
+    phi: Floats,
+    n_given: int,
+    arc: float,
+    sigma_px: tuple[float, float],
+    axis_known: bool,
+    least_inliers: float,
 ) -> tuple[Reason, str]:
     """Say what keeps the center from being known, the plainest cause first."""
     sigma, most = sigma_px
     n_used, views, needed = len(phi), distinct_views(phi), 2 if axis_known else 3
-    if n_used < MIN_INLIERS * n_given:
+    if n_used < least_inliers * n_given:
         return Reason.INCONSISTENT, (
             f"{Reason.INCONSISTENT}: only {n_used} of {n_given} lie on one circle, "
-            f"{MIN_INLIERS:.0%} are needed"
+            f"{least_inliers:.0%} are needed"
         )
     if views < needed:
         known = "with the axis known" if axis_known else "with the axis unknown"

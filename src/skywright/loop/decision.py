@@ -24,6 +24,8 @@ SEEN_WELL = 0.6
 """Part of the pictures that must show the end of a bare pin before it is believed to be one."""
 PIN_SHARE = 0.9
 """Part of the votes that a bare pin must have to be refused without a closer look."""
+NEAR_PIN_UM = 200.0
+"""The end of a bare pin must be so near the beam to be believed."""
 LEVELS = (45.0, 235.0)
 MOST_SATURATED = 0.2
 """Parts of a vignetted picture may be at the end of the scale; thin fibers vanish there."""
@@ -180,8 +182,7 @@ def judge(found: Mapping[str, Any], aim: Aim = "loop") -> Verdict:
         nearly = found["middle_sigma"] <= NEARLY_SIGMA_UM and not _doubt_of_outline(found)
         return _verdict(found, "middle", known=False, coarse=bool(nearly), why=why)
     verdict = _verdict(found, "tip", known=False, coarse=False, why=why)
-    near = verdict.sigma_um <= COARSE_SIGMA_UM and all(map(math.isfinite, verdict.offset_um))
-    if found["reason"] in COARSE_REASONS and near:
+    if found["reason"] in COARSE_REASONS and _is_coarse(verdict):
         return _verdict(found, "tip", known=False, coarse=True, why=why)
     return verdict
 
@@ -218,14 +219,24 @@ def _doubt_of_outline(found: Mapping[str, Any]) -> str:
 
 
 def _judge_pin(found: Mapping[str, Any]) -> Verdict:
-    """Refuse a bare pin that is seen well; else come nearer first."""
+    """Refuse a bare pin that is seen well, its end near the beam; else come nearer first.
+
+    Away from the spindle a thin stem is out of focus, and the loop on it may be out of the picture.
+    """
     seen = found["n_ok"] >= SEEN_WELL * found["n_turned"]
     pins = found["n_pin"] >= SEEN_WELL * found["n_turned"]
-    if seen and pins and found["kind_share"] >= PIN_SHARE:
-        raise SampleError(found["why"])
     why = f"{found['why']}, with {found['kind_share']:.0%} of the votes"
-    coarse = bool(found["tip_ok"])  # on the spindle it is in view all the time
-    return _verdict(found, "tip", known=False, coarse=coarse, why=why, out_of_view=not seen)
+    verdict = _verdict(found, "tip", known=False, coarse=False, why=why, out_of_view=not seen)
+    coarse = found["tip_ok"] or _is_coarse(verdict)  # on the spindle it is in view all the time
+    near = max(map(abs, verdict.offset_um)) <= NEAR_PIN_UM
+    if seen and pins and found["kind_share"] >= PIN_SHARE and (near or not coarse):
+        raise SampleError(found["why"])
+    return replace(verdict, coarse=bool(coarse))
+
+
+def _is_coarse(verdict: Verdict) -> bool:
+    """Say whether a place is good enough to move by."""
+    return verdict.sigma_um <= COARSE_SIGMA_UM and all(map(math.isfinite, verdict.offset_um))
 
 
 def _verdict(

@@ -17,6 +17,9 @@ even ones make it flat, the odd ones lopsided. Scored on rendered scenes."""
 MIDDLE_ERROR_PX, MIDDLE_ERROR_OF_WIDTH = 0.2, 0.01
 """Errors that all pictures share: a faint side, a drop's edge. Scored on rendered scenes."""
 ENOUGH, ENOUGH_ARC_DEG, NEARLY_PX = 12, 120.0, 6.0
+SURELY_APART, APART_OF_WIDTH = 3.0, 0.12  # standard deviations; part of the loop's width
+SAME_PX, SAME_OF_LENGTH = 2.0, 0.05  # boxes whose lengths differ by less are of one kind
+MAJORITY = 0.5  # of the boxes: they are wrong more often than tips, with dirt beside the head
 ORDERS, ROUNDS = 8, 6
 GATE, LEAST_PX = 3.5, 0.7
 """An edge is wrong beyond so many standard deviations; these are `LEAST_PX` at least."""
@@ -57,12 +60,61 @@ def fit_middle(
     fitted beside it to all edges, and their part of the middle, the odd ones, is taken away: so
     views that are left out, most often those edge-on, do little harm.
     """
+
+    def part(of: Bools) -> Center:
+        boxes = np.where(of[:, None], box_px, np.nan)
+        return _fitted(phi_deg, boxes, whole & of, view, axis, width_um)
+
+    center = part(np.ones(len(whole), np.bool_))
+    if not center.ok:
+        return center
+    first = 1 if view.vertical else 0
+    return _with_doubt(center, box_px[:, first + 2] - box_px[:, first], part, width_um)
+
+
+def _with_doubt(
+    center: Center, length_px: Floats, part: Callable[[Bools], Center], width_um: float
+) -> Center:
+    """Let the error grow if the shorter and the longer boxes tell of different middles.
+
+    A head is equally long in all views. Where some boxes hold a part of the stem, or dirt beside
+    the head, and are longer for it, their edges across the spindle are wrong as well.
+    """
+    least, middle, most = np.percentile(length_px[center.used], [10, 50, 90])
+    if most - least <= SAME_PX + SAME_OF_LENGTH * middle:
+        return center
+    short = length_px <= middle
+    one, other = part(short), part(~short)
+    apart_um = float(np.hypot(*(one.offset_um - other.offset_um)[1:]))
+    width = width_um if np.isfinite(width_um) else 0.0
+    allowed = max(SURELY_APART * np.hypot(one.sigma_um, other.sigma_um), APART_OF_WIDTH * width)
+    if not apart_um > allowed:  # NaN is not
+        return center
+    doubt = np.diag([0.0, 1.0, 1.0]) * (0.5 * apart_um) ** 2
+    return replace(
+        center,
+        covariance_um2=center.covariance_um2 + doubt,
+        sigma_um=float(np.hypot(center.sigma_um, 0.5 * apart_um)),
+    )
+
+
+def _fitted(
+    phi_deg: Floats,
+    box_px: Floats,
+    whole: Bools,
+    view: View,
+    axis: AxisPrior | None,
+    width_um: float,
+) -> Center:
+    """Fit the middle from some boxes."""
     width = width_um if np.isfinite(width_um) else 0.0
     shared_px = float(np.hypot(MIDDLE_ERROR_PX, MIDDLE_ERROR_OF_WIDTH * width / view.pixel_um))
 
     def fitted(places_px: Floats, use: Bools) -> Center:
         places = np.where(use[:, None], places_px, np.nan)
-        return fit_center(phi_deg, places, view, axis, point_sigma_px=shared_px)
+        return fit_center(
+            phi_deg, places, view, axis, point_sigma_px=shared_px, least_inliers=MAJORITY
+        )
 
     heads = fitted(0.5 * (box_px[:, :2] + box_px[:, 2:]), whole)
     # The sway of the middles passes for an error that lasts, which makes a good fit look uncertain.

@@ -18,6 +18,7 @@ Texts = NDArray[np.str_]
 KINDS = ("nylon", "mitegen", "pin", "none")
 EDGE_PX = 2.0  # a tip so near the border may be where the frame cuts the sample
 CUT_EDGE_PX = 10.0  # the same where the silhouette is known to leave the frame
+BAR_PART = 0.1  # of the frame: so near a border a bar of text may cut a head
 HEAD_SPREAD = 0.15  # a head keeps its length over a turn within this part and 3 px
 HEAD_MAJORITY, HEAD_SHARE = 0.6, 0.3  # of the boxes: agree beyond doubt, must agree at least
 # A tip is where the outline ends as seen, not a point of matter: blur and light shift it, more at
@@ -287,16 +288,7 @@ def cut_by_frame(series: Series, view: View) -> NDArray[np.bool_]:
     (n,) bool
     """
     margin = np.where(series.clipped, CUT_EDGE_PX, EDGE_PX)
-    x, y = series.tip_px.T
-    with np.errstate(invalid="ignore"):
-        near = {
-            "left": x < margin,
-            "right": x > view.width_px - 1 - margin,
-            "top": y < margin,
-            "bottom": y > view.height_px - 1 - margin,
-        }
-    borders = [border for border in SIDES if border != view.side]
-    return np.any([near[border] for border in borders], axis=0)
+    return _near_border(np.hstack([series.tip_px, series.tip_px]), margin, margin, view)
 
 
 def whole_heads(series: Series, view: View) -> NDArray[np.bool_]:
@@ -347,7 +339,7 @@ def _head(
     series: Series, view: View, drop: NDArray[np.bool_], axis: AxisPrior | None, kind: str
 ) -> tuple[Center, Face]:
     """Fit the middle of the head and its face."""
-    dropped = drop | series.clipped | series.beyond
+    dropped = drop | _cut_heads(series, view) | series.beyond
     box = np.where(dropped[:, None], np.nan, series.bbox_px)
     whole = ~dropped & whole_heads(series, view)
     width = np.where(whole, series.width_px, np.nan) * view.pixel_um
@@ -358,6 +350,30 @@ def _head(
         why = "no face: a bare pin is round"
         face = replace(fit_face([], [], view.pixel_um), why=why, used=np.zeros_like(whole))
     return fit_middle(series.phi_deg, box, whole, view, axis, face.width_um), face
+
+
+def _cut_heads(series: Series, view: View) -> NDArray[np.bool_]:
+    """Mark heads that a border, or an overlay's bar along it, may cut.
+
+    That a silhouette leaves the frame is not enough: its pin may, or the bar it hangs on.
+    """
+    across, down = BAR_PART * view.width_px, BAR_PART * view.height_px
+    return series.clipped & _near_border(series.bbox_px, across, down, view)
+
+
+def _near_border(
+    box_px: Floats, across: Floats | float, down: Floats | float, view: View
+) -> NDArray[np.bool_]:
+    """Mark boxes that come within so many pixels of a border other than the pin's."""
+    x0, y0, x1, y1 = box_px.T
+    with np.errstate(invalid="ignore"):
+        near = {
+            "left": x0 < across,
+            "right": x1 > view.width_px - 1 - across,
+            "top": y0 < down,
+            "bottom": y1 > view.height_px - 1 - down,
+        }
+    return np.any([near[border] for border in SIDES if border != view.side], axis=0)
 
 
 def _judge(series: Series, tip: Center, kind: str, cut: int) -> tuple[Reason, str]:
