@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -201,3 +202,43 @@ def test_records_flushed_before_the_disk_failed_stay(tmp_path: Path) -> None:
     with ColumnReader(path, IDENTITY.path) as reader:
         assert reader.count() >= told
         assert_whole(reader, reader.count())
+
+
+def test_lock_of_h5py_is_where_records_has_it_from() -> None:
+    assert hasattr(h5py._objects, "phil"), "h5py has no _objects.phil: see skywright.records"
+
+
+def test_readers_side_by_side_each_read_their_records(tmp_path: Path) -> None:
+    path, count = tmp_path / "a.h5", 40
+    with ColumnWriter(path, [IMAGE, TIME], IDENTITY) as writer:
+        writer.append(np.arange(count), rows(np.arange(count)))
+
+    def look(first: int) -> None:
+        for k in range(200):
+            at = (first + k) % count
+            with ColumnReader(path, IDENTITY.path) as reader:
+                assert reader.count() == count
+                assert reader.read(IDENTITY.path, at, at + 1) == [at]
+                np.testing.assert_array_equal(
+                    reader.read(IMAGE.path, at, at + 1), rows(np.array([at]))[IMAGE.path]
+                )
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(look, first) for first in (0, 10, 20, 30)]:
+            done.result()
+
+
+def test_reader_leaves_alone_what_somebody_else_has_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "OPEN_ELSEWHERE_S", 0.01)
+    path = tmp_path / "a.h5"
+    with ColumnWriter(path, [IMAGE, TIME], IDENTITY) as writer:
+        writer.append(np.arange(20), rows(np.arange(20)))
+    with (
+        h5py.File(path, "r", libver="latest", swmr=True, locking=False) as file,
+        ColumnReader(path, IDENTITY.path) as reader,
+    ):
+        theirs = file[IMAGE.path]
+        assert_whole(reader, 20)
+        np.testing.assert_array_equal(theirs[:], rows(np.arange(20))[IMAGE.path])

@@ -7,20 +7,26 @@ is extended and flushed last. Whoever trusts the length of the identity never se
 import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import h5py
 import numpy as np
+from h5py._objects import phil  # its lock, one for all threads; it has no public name
 from numpy.typing import ArrayLike, NDArray
 
 from skywright.errors import DataError
 
+T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
 """Room that must stay free on the disk: HDF5 cannot close a file that it cannot flush."""
+OPEN_ELSEWHERE_S = 0.1
+"""How long a reader waits for another reader of this process to be done with a column."""
 
 
 @dataclass(frozen=True)
@@ -236,22 +242,17 @@ class ColumnReader:
 
     def __init__(self, path: Path, identity_path: str) -> None:
         self.path = path
+        self._identity_path = identity_path
+        self._pause = threading.Event()
         try:
             self._file = h5py.File(path, "r", libver="latest", swmr=True, locking=False)
         except OSError as error:
             raise DataError(f"{path}: cannot be read as HDF5 ({error})") from error
-        self._identities = self._dataset(identity_path)
-
-    def _dataset(self, path: str) -> h5py.Dataset:
-        dataset = self._file.get(path)
-        if not isinstance(dataset, h5py.Dataset):
-            raise DataError(f"{self.path}: has no dataset {path}")
-        return dataset
+        self.count()
 
     def count(self) -> int:
         """Return the number of records that are whole now."""
-        self._identities.refresh()
-        return int(self._identities.shape[0])
+        return self._look(self._identity_path, len)
 
     def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read records of one column.
@@ -268,15 +269,40 @@ class ColumnReader:
         (n, *shape) array of the column's dtype
             Fewer records than asked for when fewer are whole.
         """
-        last = self.count() if stop is None else min(stop, self.count())
-        dataset = self._identities if path == self._identities.name else self._dataset(path)
-        dataset.refresh()
-        values: NDArray[Any] = dataset[start : max(start, last)]
+        count = self.count()
+        last = count if stop is None else min(stop, count)
+        values: NDArray[Any] = self._look(path, lambda column: column[start : max(start, last)])
         return values
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Return the attributes of a column, JSON text decoded to what it says."""
-        return {key: _plain(value) for key, value in self._dataset(path).attrs.items()}
+        attributes = self._look(path, lambda column: dict(column.attrs))
+        return {key: _plain(value) for key, value in attributes.items()}
+
+    def _look(self, path: str, take: Callable[[h5py.Dataset], T]) -> T:
+        """Take something from a column as it is now.
+
+        A dataset that is refreshed while this process has it open twice reads wrong records from
+        then on, without an error (h5py issue 2803, HDF5 2.0). So it is open here only while h5py's
+        lock is held. One that somebody else has open is waited for; if that lasts, the column is
+        taken as it was when it was opened there. What this process writes is always as it is.
+        """
+        end = time.monotonic() + OPEN_ELSEWHERE_S
+        while True:
+            with phil:
+                dataset = self._file.get(path)
+                if not isinstance(dataset, h5py.Dataset):
+                    raise DataError(f"{self.path}: has no dataset {path}")
+                written_here = self._file.id.get_intent() & h5py.h5f.ACC_RDWR
+                alone = h5py.h5f.get_obj_count(self._file.id, h5py.h5f.OBJ_DATASET) == 1
+                if alone:
+                    dataset.refresh()
+                try:
+                    if alone or written_here or time.monotonic() > end:
+                        return take(dataset)
+                finally:
+                    del dataset
+            self._pause.wait(0.001)
 
     def close(self) -> None:
         """Close the file."""
