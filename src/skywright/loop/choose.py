@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from skywright.loop.background import Field
 from skywright.loop.candidates import Thing, find_things
 from skywright.loop.classify import classify, measure
+from skywright.loop.head_net import Head, settled
+from skywright.loop.head_net import measure as measure_head
+from skywright.loop.kind_crop import crop
 from skywright.loop.parts import Parts, find_parts
 from skywright.loop.seg_evidence import head_begins, without_strangers
 from skywright.loop.seg_net import GRID, Map, look
@@ -16,6 +19,7 @@ from skywright.loop.silhouette import Outline, seen_from, without_weak_edges
 from skywright.loop.weights import EVIDENCE
 
 SURE_HEAD = 0.6  # part of the mount that the network has for head somewhere, to be believed
+NECK_ERROR = 0.05  # of the head's length: so well an outline tells where it begins
 HEAD_CELLS, HEAD_ROOM = 2.0, 0.25  # cells, and part of the head's length, that both may differ by
 
 
@@ -37,6 +41,8 @@ class Choice:
         Grey levels by which its darkest (or brightest) tenth differs from the light.
     plain
         It has no joint: neither a stem nor the end of a pin can be told.
+    head
+        Its head as a network measures it; None of a bare pin.
     """
 
     outline: Outline
@@ -46,6 +52,7 @@ class Choice:
     score: float
     contrast: float
     plain: bool
+    head: Head | None
 
 
 def choose(
@@ -84,16 +91,23 @@ def choose(
     outline = without_strangers(masks, best.outline)
     own = best.parts if outline is best.outline else find_parts(outline)
     parts = _with_head(own, outline, masks)
-    start = int(parts.head_start)
     kind, kind_odds = classify(measure(gray, outline, own, field, masks))
+    outline = without_weak_edges(outline, strength, int(parts.head_start))
+    head = None if kind == "pin" else measure_head(crop(gray, outline, parts, field))
+    if head is not None:
+        begun = parts.head_start * field.step_px
+        error = NECK_ERROR * max(outline.reach * field.step_px - begun, 1.0)
+        neck = settled(begun, error, head.neck, float(head.errors[0]))
+        parts = _with_start(parts, outline, neck / field.step_px)
     return Choice(
-        outline=without_weak_edges(outline, strength, start),
+        outline=outline,
         parts=parts,
         kind=kind,
         kind_odds=kind_odds,
         score=float(seen * certain / (certain + 1.0)),
         contrast=best.contrast,
         plain=bool(best.evidence["plain"]),
+        head=head,
     )
 
 
@@ -103,14 +117,21 @@ def _with_head(parts: Parts, outline: Outline, seen: Map) -> Parts:
     The outline is the finer, but may take a drop for the head, or stem and pin for a part of it.
     """
     start, sure = head_begins(seen, outline)
-    pin_end = 0.0 if math.isnan(parts.pin_end) else parts.pin_end
-    if not sure > SURE_HEAD or start < pin_end:
-        return parts
     room = HEAD_CELLS * len(outline.low) / GRID[1] + HEAD_ROOM * (outline.reach - start)
-    if abs(start - parts.head_start) <= room:
+    if not sure > SURE_HEAD or start < _pin_end(parts) or abs(start - parts.head_start) <= room:
         return parts
-    first = min(int(start), outline.reach - 1)
+    return _with_start(parts, outline, start)
+
+
+def _with_start(parts: Parts, outline: Outline, start: float) -> Parts:
+    """Let the head begin elsewhere, beyond the pin and before the tip."""
+    start = min(max(start, _pin_end(parts)), outline.reach - 1.0)
+    first = int(start)
     return replace(parts, head_start=start, head_width=float(parts.width[first:].max()))
+
+
+def _pin_end(parts: Parts) -> float:
+    return 0.0 if math.isnan(parts.pin_end) else parts.pin_end
 
 
 def log_odds(thing: Thing) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from skywright.errors import DataError
 from skywright.loop.background import Field, estimate_field
 from skywright.loop.choose import Choice, choose
+from skywright.loop.head_net import Head, settled
 from skywright.loop.light import quantile
 from skywright.loop.objects import SIDES, find_objects
 from skywright.loop.refine import outermost
@@ -20,6 +21,7 @@ SIDE_NAMES = ("none", *SIDES)
 SIGN_NAMES = ("", "+", "-")
 MIN_SCORE = 0.4  # below it nothing is reported but the score
 LAST_PART = 0.025  # of its width: so long is the end of a thing that may leave sideways
+OUTLINE_ERROR_PX = 1.5  # of an edge of the head beside its axis
 BASE_REACH = 0.04  # of the frame: what is broad and reaches less far shows no end
 DARK_LEVEL, FLAT_RANGE = 30.0, 3.0  # grey levels: no light; no structure at all
 NAN = float("nan")
@@ -66,6 +68,9 @@ class Detection:
         Standard deviation of the background at the detector's working scale, grey levels.
     flat
         Light off or no structure: neither a mount nor an empty view can be told.
+    head_box
+        The box of the head as a network measures it, from other evidence than its outline; None
+        where it does not, of a bare pin for one.
     """
 
     tip_x: float
@@ -88,6 +93,7 @@ class Detection:
     sharpness: float
     noise: float
     flat: bool
+    head_box: tuple[float, float, float, float] | None = None
 
 
 def find_loop(gray: NDArray[np.uint8]) -> Detection:
@@ -167,6 +173,9 @@ _CODES: dict[str, tuple[str, ...]] = {
     "side": SIDE_NAMES,
     "tip_sign": SIGN_NAMES,
 }
+BOX_NAMES = ("xmin", "ymin", "xmax", "ymax")
+HEAD_NAMES = tuple(f"head_{name}" for name in BOX_NAMES)
+_BOXES = {"bbox": BOX_NAMES, "head_box": HEAD_NAMES}
 
 
 def as_row(detection: Detection) -> dict[str, np.generic]:
@@ -182,16 +191,15 @@ def as_row(detection: Detection) -> dict[str, np.generic]:
     dict of numpy scalars
         The fields of `Detection`: float32, bool_, and uint8 codes for kind, side and tip_sign
         (places in CLASS_NAMES, SIDE_NAMES, SIGN_NAMES); bbox as xmin, ymin, xmax, ymax, NaN if
-        there is none.
+        there is none, and head_box as head_xmin and so on.
     """
     row: dict[str, np.generic] = {}
     for name, value in asdict(detection).items():
         if name in _CODES:
             row[name] = np.uint8(_CODES[name].index("none" if value is None else value))
-        elif name == "bbox":
+        elif name in _BOXES:
             corners = value or (NAN,) * 4
-            names = ("xmin", "ymin", "xmax", "ymax")
-            row.update({key: np.float32(v) for key, v in zip(names, corners, strict=True)})
+            row.update({key: np.float32(v) for key, v in zip(_BOXES[name], corners, strict=True)})
         else:
             row[name] = np.bool_(value) if isinstance(value, bool) else np.float32(value)
     return row
@@ -256,11 +264,14 @@ def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detectio
     outline, parts, step = choice.outline, choice.parts, field.step_px
     frame = _Frame(field, outline.side)
     end = outermost(gray, field, outline, "tip", parts.head_start)
-    start = float(parts.head_start)
     n = outline.reach
-    first = min(int(start), n - 1)
+    start = min(float(parts.head_start), n - 1.0)
     v0 = outermost(gray, field, outline, "low", start)[1]
     v1 = outermost(gray, field, outline, "high", start)[1]
+    if choice.head is not None:
+        _, _, error0, error1 = choice.head.errors
+        v0 = settled(v0 * step, OUTLINE_ERROR_PX, choice.head.low, error0) / step
+        v1 = settled(v1 * step, OUTLINE_ERROR_PX, choice.head.high, error1) / step
     sees_tip = not outline.far and not _leaves_sideways(outline)
     if choice.kind == "pin" and _has_end_face(outline):
         end = end[0], _middle_at_end(outline)
@@ -268,7 +279,7 @@ def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detectio
     tip = frame.xy(u_end, end[1]) if sees_tip else (NAN, NAN)
     box = None
     if choice.kind != "pin" or sees_tip:
-        box = frame.box(float(first), u_end, v0, v1)
+        box = frame.box(start, u_end, v0, v1)
     base = (NAN, NAN)
     pin_end = parts.pin_end if choice.kind != "pin" else u_end
     if not math.isnan(pin_end) and pin_end > 0:
@@ -295,7 +306,16 @@ def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detectio
         sharpness=field.sharpness,
         noise=field.noise,
         flat=False,
+        head_box=_box_of(choice.head, frame) if sees_tip else None,
     )
+
+
+def _box_of(head: Head | None, frame: "_Frame") -> tuple[float, float, float, float] | None:
+    """Return the box that the network has for the head."""
+    if head is None:
+        return None
+    step = frame.field.step_px
+    return frame.box(head.neck / step, head.tip / step, head.low / step, head.high / step)
 
 
 def _has_end_face(outline: Outline) -> bool:

@@ -35,11 +35,17 @@ class Crop:
         The same three times as far.
     extras : (6,) float32
         Size, contrast, light and noise, as in EXTRAS, each about -2..2.
+    center : (u, v)
+        Of the picture of the head, px from the pin's border and from that across.
+    extent : float
+        Side of that picture, px.
     """
 
     head: NDArray[np.float32]
     view: NDArray[np.float32]
     extras: NDArray[np.float32]
+    center: tuple[float, float]
+    extent: float
 
 
 def crop(
@@ -95,7 +101,8 @@ def crop(
         math.log(light / 100.0),
         math.log(noise),
     )
-    return Crop(head, view, np.array(extras, np.float32))
+    center = end * step + (TIP_AT - 0.5) * extent, middle
+    return Crop(head, view, np.array(extras, np.float32), center, extent)
 
 
 def _turn(side: str, field: Field) -> NDArray[np.int64]:

@@ -88,6 +88,7 @@ def from_boxes(
         tip_in_view=sees_tip,
         tip_sign="" if sees_tip else "+",
         flat=False,
+        head_box=None,
     )
 
 
@@ -119,6 +120,7 @@ def _nothing(seen: Detection, score: float) -> Detection:
         tip_x=NAN,
         tip_y=NAN,
         bbox=None,
+        head_box=None,
         kind="none",
         kind_odds=0.0,
         width=NAN,

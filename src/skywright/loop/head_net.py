@@ -1,0 +1,115 @@
+"""A small network that measures the head of a loop or mount: where it begins and ends.
+
+Trained by `tools/train_head_net.py` on scenes of the twin. Four convolutions look at the head,
+three at the head with stem and pin; what is left of both, place by place, goes through two dense
+layers. It sees what an outline does not tell: where between stem and head the fibers part, and
+what beside the head is dust.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.loop.kind_crop import Crop
+from skywright.loop.layers import Dense, Layer, dense, dense_layers, layers, through
+
+MOST_NUMBER = 4.0  # standard deviations of an extra
+OUTLIER, LEAST_ERROR_PX = 4.0, 0.5  # times the error: then it is no error; of the network
+ERRORS = (-6.0, 1.0)  # limits of their logarithms, parts of the crop's side
+
+
+class Network(NamedTuple):
+    """The weights; `mean` and `gain` scale the numbers."""
+
+    head: tuple[Layer, ...]
+    view: tuple[Layer, ...]
+    mean: NDArray[np.float32]
+    gain: NDArray[np.float32]
+    end: Dense
+
+
+@dataclass(frozen=True)
+class Head:
+    """The box of a head, px from the pin's border and from that across it, and its mean errors.
+
+    Attributes
+    ----------
+    neck, tip, low, high : float
+        Edges of the head along and across, pixel edges at whole numbers.
+    errors : (4,) float64
+        Expected absolute errors of these, px.
+    """
+
+    neck: float
+    tip: float
+    low: float
+    high: float
+    errors: NDArray[np.float64]
+
+
+@lru_cache(maxsize=1)
+def network() -> Network:
+    """Load the weights that come with the package: float32, stored with half the digits."""
+    with files("skywright.loop").joinpath("head_net.npz").open("rb") as file:
+        arrays = {name: array.astype(np.float32) for name, array in np.load(file).items()}
+    return Network(
+        head=layers(arrays, "head", (2, 2, 2, 1)),
+        view=layers(arrays, "view", (2, 2, 2)),
+        mean=arrays["mean"],
+        gain=arrays["gain"],
+        end=dense_layers(arrays),
+    )
+
+
+def measure(crop: Crop) -> Head:
+    """Measure a head.
+
+    Parameters
+    ----------
+    crop
+        From `skywright.loop.kind_crop.crop`.
+
+    Returns
+    -------
+    Head
+    """
+    net = network()
+    # Channel by channel, as it was trained.
+    seen = [
+        np.ascontiguousarray(through(convolutions, picture).transpose(2, 0, 1)).ravel()
+        for convolutions, picture in ((net.head, crop.head), (net.view, crop.view))
+    ]
+    scaled = np.clip((crop.extras - net.mean) * net.gain, -MOST_NUMBER, MOST_NUMBER)
+    answer = dense(net.end, np.concatenate([*seen, scaled.astype(np.float32)]))
+    u, v = crop.center
+    neck, tip, low, high = answer[:4] * crop.extent + np.array([u, u, v, v])
+    errors = np.exp(np.clip(answer[4:], *ERRORS)) * crop.extent
+    return Head(float(neck), float(tip), float(low), float(high), errors)
+
+
+def settled(seen_px: float, seen_error_px: float, expected_px: float, error_px: float) -> float:
+    """Return where an edge of the head is: seen in the outline, and expected by the network.
+
+    The outline's edge may be that of dust beside the head, of ice, or of the stem; it is the finer
+    where both agree.
+
+    Parameters
+    ----------
+    seen_px, seen_error_px
+        In the outline, and how well it tells.
+    expected_px, error_px
+        By `measure`.
+
+    Returns
+    -------
+    float
+        The weighted mean, or what is expected if they are too far apart.
+    """
+    if abs(seen_px - expected_px) > OUTLIER * max(error_px, seen_error_px):
+        return expected_px
+    seen, expected = seen_error_px**-2, max(error_px, LEAST_ERROR_PX) ** -2
+    return float((seen * seen_px + expected * expected_px) / (seen + expected))

@@ -1,0 +1,79 @@
+"""What the network of the head says of drawn loops, and what the detector makes of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.loop_pictures import DARK, Drawn, turned
+
+from skywright.loop import head_net
+from skywright.loop.background import estimate_field
+from skywright.loop.choose import choose
+from skywright.loop.detect import find_loop
+from skywright.loop.head_net import settled
+from skywright.loop.kind_crop import EXTRAS, HEAD_PX, VIEW_PX
+from skywright.loop.objects import find_objects
+
+TURNS = {
+    "left": lambda a: a,
+    "right": lambda a: a[:, ::-1],
+    "top": lambda a: a.T,
+    "bottom": lambda a: a.T[::-1],
+}
+
+
+def head_of(gray):
+    gray = np.ascontiguousarray(gray)
+    field, labels, stats = find_objects(estimate_field(gray))
+    choice = choose(gray, field, labels, stats)
+    assert choice is not None
+    return choice.head
+
+
+@pytest.mark.parametrize("side", TURNS)
+def test_the_box_of_a_drawn_loop(side):
+    drawn = turned(20.0)
+    head = head_of(TURNS[side](drawn.gray()))
+    truth = drawn.stem_end, drawn.tip, drawn.row - drawn.half, drawn.row + drawn.half
+    found = np.array([head.neck, head.tip, head.low, head.high])
+    assert found == pytest.approx(np.array(truth) + 0.5, abs=6.0)
+    assert (head.errors < 10.0).all()
+    assert (np.abs(found - truth - 0.5) < 4.0 * head.errors + 1.0).all()
+
+
+def test_a_bare_pin_has_no_head():
+    assert head_of(Drawn(bare=True).gray()) is None
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_dust_that_touches_the_head_is_not_in_the_box(above):
+    drawn = turned(70.0)
+    gray = drawn.gray()
+    y, x = np.mgrid[0 : drawn.height, 0 : drawn.width]
+    row = drawn.row + (-1 if above else 1) * (drawn.half + 9.0)
+    dusty = np.where(np.hypot(x - 390.0, y - row) < 9.0, DARK, gray).astype(np.uint8)
+    clean, found = find_loop(gray).bbox, find_loop(dusty).bbox
+    assert found == pytest.approx(clean, abs=6.0)
+
+
+def test_an_edge_is_the_outlines_unless_the_network_says_that_it_cannot_be():
+    assert settled(100.0, 1.0, 101.0, 1.0) == pytest.approx(100.5)
+    assert settled(100.0, 1.0, 130.0, 20.0) == pytest.approx(100.0, abs=0.1)
+    assert settled(100.0, 1.0, 130.0, 2.0) == 130.0
+
+
+def test_the_weights_fit_the_picture():
+    net = head_net.network()
+    assert len(net.mean) == len(EXTRAS)
+    places = (HEAD_PX // 8) ** 2 + (VIEW_PX // 8) ** 2
+    assert net.end.hidden.shape[1] == 32 * places + len(EXTRAS)
+    assert sum(a.size for layer in (*net.head, *net.view) for a in layer[:2]) < 50_000
+
+
+def test_the_same_picture_gives_the_same_bits():
+    gray, other = turned(30.0).gray(), turned(80.0).gray()
+    first = head_of(gray)
+    head_of(other)
+    again = head_of(gray)
+    assert replace(again, errors=0) == replace(first, errors=0)
+    assert (again.errors == first.errors).all()
