@@ -188,7 +188,7 @@ def test_boxes_that_hold_stem_and_pin_too_are_not_heads(series: Series) -> None:
     box = series.bbox_px.copy()
     box[wrong, 0] = 0.0
     bad = replace(series, bbox_px=box, width_px=np.where(wrong, 95.0, series.width_px))
-    assert (whole_heads(bad, VIEW) == ~wrong).all()
+    assert (whole_heads(bad.bbox_px, VIEW) == ~wrong).all()
     assert fit_series(bad, VIEW).face.why.startswith("widths cover")  # 80 deg are left
     few = np.abs((SWEEP - 130.0 + 90) % 180 - 90) < 35
     box = series.bbox_px.copy()

@@ -59,6 +59,10 @@ COLUMNS = (
     Column("sharpness", "<f4", attrs={"units": "grey levels/px"}),
     Column("noise", "<f4", attrs={**GREY, "description": "standard deviation of the background"}),
     Column("flat", "|b1", attrs={"description": "no light or no structure"}),
+    _pixels("head_xmin", "box of the loop as a network measures it; NaN: not measured"),
+    _pixels("head_ymin", "that box, top"),
+    _pixels("head_xmax", "that box, right"),
+    _pixels("head_ymax", "that box, bottom"),
     Column(
         "backend",
         "|u1",
@@ -140,7 +144,7 @@ class LoopDetection(Analysis[Votes]):
     """
 
     name = "loop_detection"
-    version = "2"
+    version = "3"
     inputs: ClassVar[Sequence[str]] = ("image",)
     columns = COLUMNS
     results = RESULTS

@@ -124,6 +124,7 @@ def fit_center(
     point_sigma_px: float = 0.0,
     trust: ArrayLike | None = None,
     least_inliers: float = MIN_INLIERS,
+    near: Center | None = None,
 ) -> Center:
     """Fit the place of a point from where it is seen over a rotation.
 
@@ -143,6 +144,8 @@ def fit_center(
         1 / relative error of each tip, > 0, for tips of unequal worth.
     least_inliers : float
         Part of the tips that must lie on one circle.
+    near : Center, optional
+        A fit of nearly the same tips, which saves the search for a majority.
 
     Returns
     -------
@@ -165,7 +168,14 @@ def fit_center(
     mean, precision = _priors(places, view, axis, arc_deg(phi[seen]))
     order = [1, 0]  # across first: its scale judges the fit
     mean, precision, places = mean[order], precision[order], places[:, order]
-    fit = fit_harmonic(angle, places, view.pixel_um, prior_mean=mean, prior_precision=precision)
+    fit = fit_harmonic(
+        angle,
+        places,
+        view.pixel_um,
+        prior_mean=mean,
+        prior_precision=precision,
+        start=None if near is None else _start(near, view),
+    )
     if trust is not None:
         fit = _reweigh(angle, places, np.asarray(trust)[seen], view, mean, precision, fit)
     shared_um = point_sigma_px * view.pixel_um
@@ -260,6 +270,13 @@ def _priors(
     return mean, precision
 
 
+def _start(near: Center, view: View) -> Floats:
+    """Return coefficients (2, 3), across first, of a center whose spindle is straight."""
+    row = axis_um(near.axis_row_px, view)
+    x, y, z = near.offset_um
+    return np.array([[row, y, -z], [x + target_um(row, view), 0.0, 0.0]])
+
+
 def _reweigh(
     angle: Floats,
     places: Floats,
@@ -269,9 +286,9 @@ def _reweigh(
     precision: Floats,
     first: Harmonic,
 ) -> Harmonic:
-    """Fit again the tips on which the first fit agrees, each by its worth."""
+    """Fit again the tips on which the first fit agrees, each by its worth, if they bear it out."""
     used = first.weights > 0.0
-    if used.sum() < 4:
+    if used.sum() < 4 or not _bear_out(first.residuals[used, 0], trust[used]):
         return first
     again = fit_harmonic(
         angle[used],
@@ -287,6 +304,14 @@ def _reweigh(
     design = np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=1)
     residuals = places - design @ again.coefficients.T
     return replace(again, weights=weights, residuals=residuals)
+
+
+def _bear_out(residuals: Floats, trust: Floats) -> bool:
+    """Say whether normal errors are likelier to be of unequal worth than all alike."""
+    alike, unequal = (float(np.sqrt((r**2).mean())) for r in (residuals, residuals * trust))
+    if not unequal:
+        return False
+    return float(np.log(trust).mean()) > np.log(unequal / alike)
 
 
 def _center(

@@ -72,6 +72,42 @@ def fit_middle(
     return _with_doubt(center, box_px[:, first + 2] - box_px[:, first], part, width_um)
 
 
+def settle(one: Center, other: Center) -> Center:
+    """Return the middle of which two kinds of boxes tell, with the doubt that they leave.
+
+    Parameters
+    ----------
+    one, other : Center
+        Fits whose errors have different causes.
+
+    Returns
+    -------
+    Center
+        The mean, half of their distance among its errors; the one that is not known, if any.
+    """
+    if not (one.ok and other.ok):
+        return other if one.ok else one
+    apart = other.offset_um - one.offset_um
+    apart_um = float(np.hypot(*apart[1:]))
+    worse = max(one, other, key=lambda center: center.sigma_um)
+    return replace(
+        _with_error(worse, 0.5 * apart_um),
+        offset_um=one.offset_um + 0.5 * apart,
+        used=one.used,
+        n_used=one.n_used,
+        residual_px=one.residual_px,
+    )
+
+
+def _with_error(center: Center, error_um: float) -> Center:
+    """Add an error across the spindle."""
+    return replace(
+        center,
+        covariance_um2=center.covariance_um2 + np.diag([0.0, 1.0, 1.0]) * error_um**2,
+        sigma_um=float(np.hypot(center.sigma_um, error_um)),
+    )
+
+
 def _with_doubt(
     center: Center, length_px: Floats, part: Callable[[Bools], Center], width_um: float
 ) -> Center:
@@ -90,12 +126,7 @@ def _with_doubt(
     allowed = max(SURELY_APART * np.hypot(one.sigma_um, other.sigma_um), APART_OF_WIDTH * width)
     if not apart_um > allowed:  # NaN is not
         return center
-    doubt = np.diag([0.0, 1.0, 1.0]) * (0.5 * apart_um) ** 2
-    return replace(
-        center,
-        covariance_um2=center.covariance_um2 + doubt,
-        sigma_um=float(np.hypot(center.sigma_um, 0.5 * apart_um)),
-    )
+    return _with_error(center, 0.5 * apart_um)
 
 
 def _fitted(
@@ -110,10 +141,16 @@ def _fitted(
     width = width_um if np.isfinite(width_um) else 0.0
     shared_px = float(np.hypot(MIDDLE_ERROR_PX, MIDDLE_ERROR_OF_WIDTH * width / view.pixel_um))
 
-    def fitted(places_px: Floats, use: Bools) -> Center:
+    def fitted(places_px: Floats, use: Bools, near: Center | None = None) -> Center:
         places = np.where(use[:, None], places_px, np.nan)
         return fit_center(
-            phi_deg, places, view, axis, point_sigma_px=shared_px, least_inliers=MAJORITY
+            phi_deg,
+            places,
+            view,
+            axis,
+            point_sigma_px=shared_px,
+            least_inliers=MAJORITY,
+            near=near,
         )
 
     heads = fitted(0.5 * (box_px[:, :2] + box_px[:, 2:]), whole)
@@ -132,7 +169,7 @@ def _by_outline(
     view: View,
     axis: AxisPrior | None,
     width_um: float,
-    fitted: Callable[[Floats, Bools], Center],
+    fitted: Callable[[Floats, Bools, Center], Center],
 ) -> Center:
     """Fit across the spindle again, from all edges; along it the boxes of heads hold."""
     near_axis = axis_um(heads.axis_row_px, view)
@@ -150,7 +187,7 @@ def _by_outline(
     )
     across = corners.mean(axis=0) - waves * view.pixel_um
     along = np.full_like(across, target_um(near_axis, view))
-    turned = fitted(to_picture(np.stack([along, across], axis=1), view), follows)
+    turned = fitted(to_picture(np.stack([along, across], axis=1), view), follows, heads)
     if not turned.ok:
         return heads
     covariance = turned.covariance_um2.copy()

@@ -17,6 +17,7 @@ from skywright.loop.analysis import COLUMNS as DETECTED
 from skywright.loop.analysis import KINDS, SIDES, SIGNS
 from skywright.loop.calibration import ZoomCalibration
 from skywright.loop.centering import Center
+from skywright.loop.detect import BOX_NAMES, HEAD_NAMES
 from skywright.loop.geometry import axis_um, target_um, to_view
 from skywright.loop.rotation_fit import fit_rotation
 from skywright.loop.series import Series, cut_by_frame
@@ -153,7 +154,7 @@ class LoopRotation(Analysis[Batch]):
     """
 
     name = "loop_rotation"
-    version = "2"
+    version = "3"
     inputs = ("phi", "image_num", *(name_of(column) for column in DETECTED))
     columns = COLUMNS
     results = RESULTS
@@ -230,11 +231,15 @@ def to_series(batch: Batch) -> Series:
     side = np.array(SIDES)[batch["side"]]
     sign = np.array(SIGNS)[batch["tip_sign"]]
     px = {name: batch[name].astype(np.float64) for name in ("tip_x", "tip_y", "width")}
-    box = [batch[name].astype(np.float64) for name in ("xmin", "ymin", "xmax", "ymax")]
+    box, head = (
+        np.stack([batch[name].astype(np.float64) for name in names], axis=1)
+        for names in (BOX_NAMES, HEAD_NAMES)
+    )
     return Series(
         phi_deg=batch["phi"].astype(np.float64),
         tip_px=np.stack([px["tip_x"], px["tip_y"]], axis=1),
-        bbox_px=np.stack(box, axis=1),
+        bbox_px=box,
+        head_px=head,
         width_px=px["width"],
         kind=kind,
         kind_odds=np.maximum(batch["kind_odds"].astype(np.float64), 0.0),

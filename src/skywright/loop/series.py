@@ -11,7 +11,7 @@ from skywright.loop.centering import AxisPrior, Center, Reason, fit_center
 from skywright.loop.detect import Detection
 from skywright.loop.face import Face, fit_face
 from skywright.loop.geometry import SIDES, Side, View
-from skywright.loop.middle import fit_middle
+from skywright.loop.middle import fit_middle, settle
 
 Floats = NDArray[np.float64]
 Texts = NDArray[np.str_]
@@ -40,6 +40,8 @@ class Series:
         x, y of the tip, NaN where none is seen.
     bbox_px : (n, 4) float64
         xmin, ymin, xmax, ymax of the head, NaN where unknown.
+    head_px : (n, 4) float64
+        The same box from other evidence, NaN where there is none.
     width_px : (n,) float64
         Extent of the head across the spindle, NaN where unknown.
     kind, side : (n,) str
@@ -57,6 +59,7 @@ class Series:
     phi_deg: Floats
     tip_px: Floats
     bbox_px: Floats
+    head_px: Floats
     width_px: Floats
     kind: Texts
     kind_odds: Floats
@@ -131,6 +134,7 @@ def from_tips(phi_deg: ArrayLike, tip_px: ArrayLike) -> Series:
         phi_deg=phi,
         tip_px=np.asarray(tip_px, dtype=np.float64).reshape(n, 2),
         bbox_px=np.full((n, 4), np.nan),
+        head_px=np.full((n, 4), np.nan),
         width_px=np.full(n, np.nan),
         kind=np.full(n, "", dtype="U8"),
         kind_odds=np.ones(n),
@@ -168,6 +172,7 @@ def from_detections(phi_deg: ArrayLike, detections: Sequence[Detection]) -> Seri
         phi_deg=phi,
         tip_px=np.array([(d.tip_x, d.tip_y) for d in detections], dtype=np.float64),
         bbox_px=np.array([d.bbox or nowhere for d in detections], dtype=np.float64),
+        head_px=np.array([d.head_box or nowhere for d in detections], dtype=np.float64),
         width_px=np.array([d.width for d in detections], dtype=np.float64),
         kind=np.array([d.kind for d in detections], dtype="U8"),
         kind_odds=np.maximum([d.kind_odds for d in detections], 0.0),
@@ -291,7 +296,7 @@ def cut_by_frame(series: Series, view: View) -> NDArray[np.bool_]:
     return _near_border(np.hstack([series.tip_px, series.tip_px]), margin, margin, view)
 
 
-def whole_heads(series: Series, view: View) -> NDArray[np.bool_]:
+def whole_heads(box_px: Floats, view: View) -> NDArray[np.bool_]:
     """Mark boxes that hold the head alone, by its length, which a turn does not change.
 
     Seen edge-on, a head is as thin as its stem, and a box may take stem and pin for it. So where
@@ -299,7 +304,8 @@ def whole_heads(series: Series, view: View) -> NDArray[np.bool_]:
 
     Parameters
     ----------
-    series : Series
+    box_px : (n, 4) float64
+        NaN where unknown.
     view : View
         With the pin side.
 
@@ -309,7 +315,7 @@ def whole_heads(series: Series, view: View) -> NDArray[np.bool_]:
         All boxes if there is no such length.
     """
     first = 1 if view.vertical else 0
-    length = series.bbox_px[:, first + 2] - series.bbox_px[:, first]
+    length = box_px[:, first + 2] - box_px[:, first]
     known = np.isfinite(length)
     if not known.any():
         return known
@@ -340,8 +346,8 @@ def _head(
 ) -> tuple[Center, Face]:
     """Fit the middle of the head and its face."""
     dropped = drop | _cut_heads(series, view) | series.beyond
-    box = np.where(dropped[:, None], np.nan, series.bbox_px)
-    whole = ~dropped & whole_heads(series, view)
+    box, head = (np.where(dropped[:, None], np.nan, px) for px in (series.bbox_px, series.head_px))
+    whole = ~dropped & whole_heads(series.bbox_px, view)
     width = np.where(whole, series.width_px, np.nan) * view.pixel_um
     # A head that a picture takes for a pin has lost its outline, and its width with it.
     width[series.kind == "pin"] = np.nan
@@ -349,7 +355,12 @@ def _head(
     if kind == "pin":
         why = "no face: a bare pin is round"
         face = replace(fit_face([], [], view.pixel_um), why=why, used=np.zeros_like(whole))
-    return fit_middle(series.phi_deg, box, whole, view, axis, face.width_um), face
+    middle = fit_middle(series.phi_deg, box, whole, view, axis, face.width_um)
+    if not np.isfinite(head).any():
+        return middle, face
+    whole = ~dropped & whole_heads(series.head_px, view)
+    other = fit_middle(series.phi_deg, head, whole, view, axis, face.width_um)
+    return settle(middle, other), face
 
 
 def _cut_heads(series: Series, view: View) -> NDArray[np.bool_]:
