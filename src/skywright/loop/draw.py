@@ -46,7 +46,8 @@ def annotate(
     unit = max(1, round(max(image.size) / 500))
     color = COLORS[detection.kind]
     if detection.bbox is not None:
-        draw.rectangle(detection.bbox, outline=color, width=unit)
+        corners = [round(value) for value in detection.bbox]
+        draw.rectangle(corners, outline=color, width=unit)
     if not math.isnan(detection.pin_base_x):
         _dot(draw, detection.pin_base_x, detection.pin_base_y, 3 * unit, COLORS["pin"])
     if detection.tip_in_view:

@@ -18,7 +18,7 @@ from skywright.loop.kind_crop import Crop
 from skywright.loop.layers import Dense, Layer, dense, dense_layers, layers, through
 
 MOST_NUMBER = 4.0  # standard deviations of an extra
-OUTLIER, LEAST_ERROR_PX = 4.0, 0.5  # times the error: then it is no error; of the network
+OUTLIER, LEAST_ERROR_PX = 6.0, 0.5  # times the error: then it is no error; of the network
 ERRORS = (-6.0, 1.0)  # limits of their logarithms, parts of the crop's side
 
 
@@ -77,18 +77,43 @@ def measure(crop: Crop) -> Head:
     -------
     Head
     """
+    # A mirrored mount is as likely: what is said of both is the better, and the same of both.
+    one, other = (
+        _answer(crop.head, crop.view, crop),
+        _answer(crop.head[::-1], crop.view[::-1], crop),
+    )
+    neck, tip = 0.5 * (one[:2] + other[:2])
+    low, high = 0.5 * (one[2] - other[3]), 0.5 * (one[3] - other[2])
+    errors = 0.5 * (np.exp(np.clip(one[4:], *ERRORS)) + np.exp(np.clip(other[4:], *ERRORS)))
+    u, v = crop.center
+    return Head(
+        neck=float(u + neck * crop.extent),
+        tip=float(u + tip * crop.extent),
+        low=float(v + low * crop.extent),
+        high=float(v + high * crop.extent),
+        errors=errors * crop.extent,
+    )
+
+
+def _answer(
+    head: NDArray[np.float32], view: NDArray[np.float32], crop: Crop
+) -> NDArray[np.float64]:
+    """Return neck, tip, low, high from the middle of the crop, and the logarithms of their errors.
+
+    (8,), parts of the crop's side.
+    """
     net = network()
-    # Channel by channel, as it was trained.
     seen = [
-        np.ascontiguousarray(through(convolutions, picture).transpose(2, 0, 1)).ravel()
-        for convolutions, picture in ((net.head, crop.head), (net.view, crop.view))
+        # Channel by channel, as it was trained.
+        np.ascontiguousarray(
+            through(convolutions, np.ascontiguousarray(picture)).transpose(2, 0, 1)
+        )
+        for convolutions, picture in ((net.head, head), (net.view, view))
     ]
     scaled = np.clip((crop.extras - net.mean) * net.gain, -MOST_NUMBER, MOST_NUMBER)
-    answer = dense(net.end, np.concatenate([*seen, scaled.astype(np.float32)]))
-    u, v = crop.center
-    neck, tip, low, high = answer[:4] * crop.extent + np.array([u, u, v, v])
-    errors = np.exp(np.clip(answer[4:], *ERRORS)) * crop.extent
-    return Head(float(neck), float(tip), float(low), float(high), errors)
+    return dense(
+        net.end, np.concatenate([*(maps.ravel() for maps in seen), scaled], dtype=np.float32)
+    )
 
 
 def settled(seen_px: float, seen_error_px: float, expected_px: float, error_px: float) -> float:
@@ -107,9 +132,9 @@ def settled(seen_px: float, seen_error_px: float, expected_px: float, error_px: 
     Returns
     -------
     float
-        The weighted mean, or what is expected if they are too far apart.
+        The weighted mean; the farther apart they are, the nearer to what is expected.
     """
-    if abs(seen_px - expected_px) > OUTLIER * max(error_px, seen_error_px):
-        return expected_px
-    seen, expected = seen_error_px**-2, max(error_px, LEAST_ERROR_PX) ** -2
+    far = abs(seen_px - expected_px) / (OUTLIER * max(error_px, seen_error_px))
+    seen = max(1.0 - far**2, 0.0) ** 2 / seen_error_px**2
+    expected = 1.0 / max(error_px, LEAST_ERROR_PX) ** 2
     return float((seen * seen_px + expected * expected_px) / (seen + expected))

@@ -155,7 +155,7 @@ def _head(width: NDArray[np.float64], pin_end: int) -> tuple[float, float]:
     far = _fall_to(envelope, valley, least + 0.35 * (most - least) + 1.0)
     opening = max(float(envelope[far] - envelope[near]), 1e-6)
     start = near - (far - near) * min((envelope[near] - least) / opening, 1.0)
-    start = max(start, float(u_least))
+    start = min(max(start, float(u_least)), float(near))
     # The strands part at the last node of the twist.
     node = int(start)
     while node > max(pin_end, start - 2 * half) and width[node - 1] <= width[node]:
