@@ -165,6 +165,36 @@ def test_a_majority_of_boxes_is_enough_for_the_middle(series: Series, truth: Rot
     assert middle.offset_um[1:] == pytest.approx(truth.offset_um[1:], abs=8.0)
 
 
+def test_two_kinds_of_boxes_that_agree_change_little(series: Series) -> None:
+    alone = fit_series(series, VIEW).middle
+    noise = np.random.default_rng(3).normal(0.0, 0.5, series.bbox_px.shape)
+    both = fit_series(replace(series, head_px=series.bbox_px + noise), VIEW).middle
+    assert both.ok
+    assert both.offset_um == pytest.approx(alone.offset_um, abs=2.0)
+    assert both.sigma_um == pytest.approx(alone.sigma_um, rel=0.3, abs=0.5)
+
+
+def test_two_kinds_of_boxes_that_tell_of_two_places_are_doubted(series: Series) -> None:
+    # Dust beside the loop, 12 px in two thirds of the views.
+    dusty = series.bbox_px.copy()
+    dusty[:60, 3] += 12.0
+    clean, wrong = (
+        fit_series(replace(series, bbox_px=box), VIEW).middle for box in (series.bbox_px, dusty)
+    )
+    both = fit_series(replace(series, bbox_px=dusty, head_px=series.bbox_px), VIEW).middle
+    apart = float(np.hypot(*(wrong.offset_um - clean.offset_um)[1:]))
+    assert apart > 5.0
+    assert both.offset_um[1:] == pytest.approx(
+        0.5 * (wrong.offset_um + clean.offset_um)[1:], abs=0.1
+    )
+    assert both.sigma_um >= 0.5 * apart
+
+
+def test_a_middle_that_one_kind_of_boxes_does_not_tell_is_not_known(series: Series) -> None:
+    few = np.where(np.arange(len(series))[:, None] < 3, series.bbox_px, np.nan)
+    assert not fit_series(replace(series, head_px=few), VIEW).middle.ok
+
+
 def test_repeated_frames_count_once(series: Series) -> None:
     doubled = join([series, replace(series)])
     assert duplicates(doubled).tolist() == [False] * 90 + [True] * 90
