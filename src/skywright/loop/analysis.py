@@ -342,7 +342,8 @@ def _encode(picture: NDArray[np.uint8], kind: str) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, kind, quality=90)
+    # Lines of one pixel keep their color only if colors are not averaged over 2 x 2 pixels.
+    Image.fromarray(picture).save(buffer, kind, quality=90, subsampling=0)
     return buffer.getvalue()
 
 

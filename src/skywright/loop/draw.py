@@ -123,7 +123,7 @@ def write_picture(picture: NDArray[np.uint8], path: str | Path) -> Path:
     if path.suffix.lower() not in WRITERS:
         raise DataError(f"{path}: ending {path.suffix!r}, expected one of {', '.join(WRITERS)}")
     try:
-        Image.fromarray(np.ascontiguousarray(picture)).save(path, quality=90)
+        Image.fromarray(np.ascontiguousarray(picture)).save(path, quality=90, subsampling=0)
     except OSError as error:
         raise DataError(f"{path}: cannot write the picture ({error}); check the folder") from error
     return path
