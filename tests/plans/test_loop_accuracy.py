@@ -138,6 +138,12 @@ def test_the_goal_for_a_hundred_starts(transmitted: dict[str, Any]) -> None:
     assert transmitted["silently_wrong"] == 0
 
 
+def test_another_hundred_starts_on_which_less_was_decided(quiet_session: Session) -> None:
+    figures = run(quiet_session, "back light, others", range(13000, 13100), light="backlight")
+    assert figures["silently_wrong"] <= 3
+    assert figures["centered"] >= 90
+
+
 def test_starts_in_any_light_are_centered_or_refused(quiet_session: Session) -> None:
     figures = run(quiet_session, "any light", range(11200, 11230))
     assert figures["silently_wrong"] <= 3
