@@ -7,29 +7,15 @@ what beside the head is dust.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.resources import files
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skywright.loop.kind_crop import Crop
-from skywright.loop.layers import Dense, Layer, dense, dense_layers, layers, through
+from skywright.loop.layers import Network, dense, load, through
 
-MOST_NUMBER = 4.0  # standard deviations of an extra
 OUTLIER, LEAST_ERROR_PX = 6.0, 0.5  # times the error: then it is no error; of the network
 ERRORS = (-6.0, 1.0)  # limits of their logarithms, parts of the crop's side
-
-
-class Network(NamedTuple):
-    """The weights; `mean` and `gain` scale the numbers."""
-
-    head: tuple[Layer, ...]
-    view: tuple[Layer, ...]
-    mean: NDArray[np.float32]
-    gain: NDArray[np.float32]
-    end: Dense
 
 
 @dataclass(frozen=True)
@@ -51,18 +37,9 @@ class Head:
     errors: NDArray[np.float64]
 
 
-@lru_cache(maxsize=1)
 def network() -> Network:
-    """Load the weights that come with the package: float32, stored with half the digits."""
-    with files("skywright.loop").joinpath("head_net.npz").open("rb") as file:
-        arrays = {name: array.astype(np.float32) for name, array in np.load(file).items()}
-    return Network(
-        head=layers(arrays, "head", (2, 2, 2, 1)),
-        view=layers(arrays, "view", (2, 2, 2)),
-        mean=arrays["mean"],
-        gain=arrays["gain"],
-        end=dense_layers(arrays),
-    )
+    """Load the weights that come with the package."""
+    return load("head_net.npz")
 
 
 def measure(crop: Crop) -> Head:
@@ -110,7 +87,7 @@ def _answer(
         )
         for convolutions, picture in ((net.head, head), (net.view, view))
     ]
-    scaled = np.clip((crop.extras - net.mean) * net.gain, -MOST_NUMBER, MOST_NUMBER)
+    scaled = net.scaled(crop.extras)
     return dense(
         net.end, np.concatenate([*(maps.ravel() for maps in seen), scaled], dtype=np.float32)
     )

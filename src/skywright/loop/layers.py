@@ -4,11 +4,15 @@ All is computed in the order of the loops, so that the bits are the same on any 
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
+from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+MOST_NUMBER = 4.0  # standard deviations
 
 
 class Layer(NamedTuple):
@@ -28,7 +32,36 @@ class Dense(NamedTuple):
     last_bias: NDArray[np.float32]
 
 
-def layers(
+class Network(NamedTuple):
+    """Convolutions of head and view, `mean` and `gain` that scale the numbers, dense layers."""
+
+    head: tuple[Layer, ...]
+    view: tuple[Layer, ...]
+    mean: NDArray[np.float32]
+    gain: NDArray[np.float32]
+    end: Dense
+
+    def scaled(self, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring numbers to standard deviations from their mean, `MOST_NUMBER` at most."""
+        return np.clip((numbers - self.mean) * self.gain, -MOST_NUMBER, MOST_NUMBER)
+
+
+@lru_cache(maxsize=4)
+def load(name: str) -> Network:
+    """Load weights that come with the package: float32, or stored with half the digits."""
+    with files("skywright.loop").joinpath(name).open("rb") as file:
+        arrays = {key: array.astype(np.float32) for key, array in np.load(file).items()}
+    dense_names = ("hidden_kernel", "hidden_bias", "last_kernel", "last_bias")
+    return Network(
+        head=_layers(arrays, "head", (2, 2, 2, 1)),
+        view=_layers(arrays, "view", (2, 2, 2)),
+        mean=arrays["mean"],
+        gain=arrays["gain"],
+        end=Dense(*(arrays[key] for key in dense_names)),
+    )
+
+
+def _layers(
     arrays: Mapping[str, NDArray[np.float32]], name: str, strides: tuple[int, ...]
 ) -> tuple[Layer, ...]:
     """Take convolutions out of stored weights: ``{name}{k}_kernel``, ``{name}{k}_bias``."""
@@ -36,12 +69,6 @@ def layers(
         Layer(arrays[f"{name}{k}_kernel"], arrays[f"{name}{k}_bias"], stride)
         for k, stride in enumerate(strides)
     )
-
-
-def dense_layers(arrays: Mapping[str, NDArray[np.float32]]) -> Dense:
-    """Take the dense layers out of stored weights."""
-    names = ("hidden_kernel", "hidden_bias", "last_kernel", "last_bias")
-    return Dense(*(arrays[name] for name in names))
 
 
 def through(convolutions: tuple[Layer, ...], picture: NDArray[np.float32]) -> NDArray[np.float32]:
