@@ -12,29 +12,35 @@ them. `crops` finds it in each picture, as the detector does, and keeps what the
 `skywright.loop.head_net`; the last tenth of the seeds is kept to judge by.
 """
 
-import argparse
 import pickle
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from train_kind_net import as_float, middle_of
+from crop_training import (
+    MARGIN,
+    Appearance,
+    answers,
+    as_float,
+    branches,
+    folded,
+    moved,
+    packed,
+    restored,
+    uniform,
+)
+from training import optimize, run_steps, save_scenes
 
 SIZES, SIZE_PARTS = ((352, 240), (480, 384), (704, 480), (640, 512)), (0.2, 0.15, 0.5, 0.15)
 TURNS, SHARD, FIRST_SEED, FIRST_DRAWING = 3, 50, 820_000, 650_000
 VIEW_OF_HEAD, VIEW_FROM_HEAD = 3.0, -0.8  # as skywright.loop.kind_crop has them
 HELD, BATCH, RATE, FURTHER_RATE = 0.1, 64, 2e-3, 5e-4
-MARGIN, COUNTS = 1.5, 50.0  # room to shift and turn in; levels of a stored picture for 1
 
 
 def make_scenes(out: Path, start: int, count: int) -> None:
-    """Render scenes as JPEG with their truth, `SHARD` of them to a file."""
-    out.mkdir(exist_ok=True)
-    for first in range(start, start + count, SHARD):
-        rows = [row for seed in range(first, first + SHARD) for row in pictures_of(seed)]
-        (out / f"{first}.pkl").write_bytes(pickle.dumps(rows))
+    """Render scenes as JPEG with their truth."""
+    save_scenes(out, start, count, SHARD, pictures_of)
 
 
 def pictures_of(seed: int) -> list[dict[str, Any]]:
@@ -104,8 +110,7 @@ def make_crops(source: Path, out: Path) -> None:
                 continue
             crop, box = seen
             for name, picture in (("head", crop.head), ("view", crop.view)):
-                packed = np.clip(np.round(picture * COUNTS) + 128, 0, 255)
-                rows[name].append(packed.astype(np.uint8))
+                rows[name].append(packed(picture))
             rows["extras"].append(crop.extras)
             rows["box"].append(box)
             rows["meta"].append((row["seed"], row["turn"], crop.extent))
@@ -155,19 +160,12 @@ def make_network(mean: Any, gain: Any, norms: bool) -> Any:
     import torch
     from torch import nn
 
-    def block(into: int, out: int, size: int, stride: int) -> Any:
-        conv = nn.Conv2d(into, out, size, stride, size // 2, bias=not norms)
-        return nn.Sequential(conv, nn.BatchNorm2d(out) if norms else nn.Identity(), nn.ReLU())
-
     class HeadNet(nn.Module):
         """Head (n, 2, 64, 64), view (n, 2, 32, 32), numbers (n, 6) to places and log errors."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.head = nn.Sequential(
-                block(2, 16, 5, 2), block(16, 24, 3, 2), block(24, 32, 3, 2), block(32, 32, 3, 1)
-            )
-            self.view = nn.Sequential(block(2, 16, 3, 2), block(16, 24, 3, 2), block(24, 32, 3, 2))
+            self.head, self.view = branches(norms)
             self.register_buffer("mean", mean)
             self.register_buffer("gain", gain)
             self.hidden = nn.Linear(32 * 64 + 32 * 16 + len(mean), 64)
@@ -185,38 +183,24 @@ def make_network(mean: Any, gain: Any, norms: bool) -> Any:
 def varied(head: Any, view: Any, box: Any) -> tuple[Any, Any, Any]:
     """Shift, scale and mirror, the boxes too; change contrast, noise and sharpness."""
     import torch
-    from torch.nn import functional
 
     n = len(head)
-
-    def uniform(low: float, high: float) -> Any:
-        return low + (high - low) * torch.rand(n)
-
-    along, across = uniform(-0.3, 0.3).exp(), uniform(-0.4, 0.4).exp()
+    along, across = uniform(n, -0.3, 0.3).exp(), uniform(n, -0.4, 0.4).exp()
     flip = torch.where(torch.rand(n) < 0.5, -1.0, 1.0)
     scale = torch.stack([along, across * flip], 1)
-    shift = torch.stack([uniform(-0.08, 0.08), uniform(-0.08, 0.08)], 1)
+    shift = torch.stack([uniform(n, -0.08, 0.08), uniform(n, -0.08, 0.08)], 1)
     # p_in = scale * p_out + shift, from the middle of the head's picture, parts of its side.
     neck, tip = ((box[:, k] - shift[:, 0]) / scale[:, 0] for k in (0, 1))
     edges = torch.sort((box[:, 2:] - shift[:, 1:]) / scale[:, 1:], 1).values
-    gain, power = uniform(0.75, 1.3)[:, None, None], uniform(-0.4, 0.4).exp()[:, None, None]
-    soft = torch.rand(n)[:, None, None] * (torch.rand(n) < 0.5)[:, None, None]
-    rough = uniform(0.0, 0.15)[:, None, None] * (torch.rand(n) < 0.5)[:, None, None]
+    appearance = Appearance(n)
     plain = (torch.rand(n) < 0.3)[:, None, None]
     specks = [specks_of(n, torch.cat([neck[:, None], tip[:, None], edges], 1)) for _ in range(2)]
     out = []
     for picture, part, center in ((head, 1.0, 0.0), (view, VIEW_OF_HEAD, VIEW_FROM_HEAD)):
-        size = round(picture.shape[2] / MARGIN)
         middle = torch.tensor([center, 0.0])
         move = (scale * middle - middle + shift) / part * 2.0
-        place = torch.cat([torch.diag_embed(scale), move[:, :, None]], 2) / MARGIN
-        grid = functional.affine_grid(place, [n, 2, size, size], align_corners=False)
-        seen = functional.grid_sample(picture, grid, padding_mode="border", align_corners=False)
-        gray = seen[:, 0].sign() * seen[:, 0].abs().clamp(min=1e-3) ** power * gain
-        blurred = gray[:, None]
-        for width in (3, 5):
-            blurred = functional.avg_pool2d(blurred, width, 1, width // 2, count_include_pad=False)
-        gray = gray + soft * (blurred[:, 0] - gray) + rough * torch.randn_like(gray)
+        seen = moved(picture, torch.cat([torch.diag_embed(scale), move[:, :, None]], 2))
+        gray = appearance.change(seen[:, 0])
         outline = torch.where(plain & (seen[:, 1] > 0), 1.0, seen[:, 1])
         for speck in specks:
             gray, outline = dusty(gray, outline, speck, part, center)
@@ -279,124 +263,56 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
     drawn = seeds < FIRST_SEED
     held = torch.from_numpy((seeds > np.quantile(seeds[~drawn], 1 - HELD)) & ~drawn)
     mean, gain = numbers[~held].mean(0), 1.0 / (numbers[~held].std(0) + 1e-3)
-    network = restored(start) if start else make_network(mean, gain, norms=True)
+    network = restored(start, make_network) if start else make_network(mean, gain, norms=True)
     network = network.to(memory_format=torch.channels_last)
-    rate = FURTHER_RATE if start else RATE
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=3e-3)
-    begun, step, last = time.process_time(), 0, 0.0
-    rows = torch.nonzero(~held)[:, 0]
-    order = rows[torch.randperm(len(rows))]
-    while (part := (time.process_time() - begun) / (60.0 * minutes)) < 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 200) * (0.5 + 0.5 * np.cos(np.pi * part))
-        if len(order) < BATCH:
-            order = rows[torch.randperm(len(rows))]
-        pick, order = order[:BATCH], order[BATCH:]
+
+    def loss(pick: Any) -> Any:
         *pictures, wanted = varied(as_float(head[pick]), as_float(view[pick]), box[pick])
-        loss = loss_of(network(*pictures, numbers[pick]), wanted)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        step += 1
-        if part - last > 0.1:
-            last = part
-            judge(network, head[held], view[held], numbers[held], box[held], f"{part:4.0%} {step}")
-    judge(network, head[held], view[held], numbers[held], box[held], "end")
-    np.savez_compressed(out, **folded(network))
+        return loss_of(network(*pictures, numbers[pick]), wanted)
+
+    def report() -> None:
+        judge(answers(network, head[held], view[held], numbers[held]), box[held])
+
+    optimize(
+        network,
+        torch.nonzero(~held)[:, 0],
+        loss,
+        report,
+        minutes=minutes,
+        batch=BATCH,
+        rate=FURTHER_RATE if start else RATE,
+        decay=3e-3,
+        warm=200,
+    )
+    report()
+    weights = folded(network)
+    half = {k: v.astype(np.float16) for k, v in weights.items() if k.endswith("kernel")}
+    np.savez_compressed(out, **{**weights, **half})
 
 
-def judge(network: Any, head: Any, view: Any, numbers: Any, box: Any, name: str) -> None:
+def judge(answer: Any, box: Any) -> None:
     """Print loss, errors and how well they are known, parts of the crop's side."""
-    import torch
-
-    network.eval()
-    with torch.no_grad():
-        parts = [
-            network(
-                middle_of(as_float(head[i : i + 256])),
-                middle_of(as_float(view[i : i + 256])),
-                numbers[i : i + 256],
-            )
-            for i in range(0, len(head), 256)
-        ]
-    network.train()
-    answer = torch.cat(parts)
     error = (answer[:, :4] - box).abs().numpy()
     over = error / answer[:, 4:].clamp(-6, 1).exp().numpy()
     low, usual, high = (np.percentile(error, q, axis=0).round(3) for q in (50, 90, 97))
     sys.stdout.write(
-        f"{name} loss {loss_of(answer, box).item():.3f} median {low} 90 % {usual} 97 % {high} "
+        f"held {loss_of(answer, box).item():.3f} median {low} 90 % {usual} 97 % {high} "
         f"over expected {over.mean(0).round(2)}\n"
     )
-    sys.stdout.flush()
-
-
-def folded(network: Any) -> dict[str, Any]:
-    """Return the weights as arrays, channels last, normalisations folded in."""
-    out: dict[str, Any] = {}
-    for name in ("head", "view"):
-        for k, (conv, norm, _) in enumerate(getattr(network, name)):
-            kernel, bias = conv.weight, conv.bias
-            if bias is None:
-                gain = norm.weight / (norm.running_var + norm.eps).sqrt()
-                kernel = kernel * gain[:, None, None, None]
-                bias = norm.bias - norm.running_mean * gain
-            out[f"{name}{k}_kernel"], out[f"{name}{k}_bias"] = kernel.permute(2, 3, 1, 0), bias
-    out["mean"], out["gain"] = network.mean, network.gain
-    out["hidden_kernel"], out["hidden_bias"] = network.hidden.weight, network.hidden.bias
-    out["last_kernel"], out["last_bias"] = network.last.weight, network.last.bias
-    arrays = {name: value.detach().contiguous().numpy() for name, value in out.items()}
-    return {k: v.astype(np.float16) if k.endswith("kernel") else v for k, v in arrays.items()}
-
-
-def restored(file: Path) -> Any:
-    """Return the network of saved weights, without normalisations."""
-    import torch
-
-    arrays = {name: torch.from_numpy(value).float() for name, value in np.load(file).items()}
-    network = make_network(arrays["mean"], arrays["gain"], norms=False)
-    with torch.no_grad():
-        for name in ("head", "view"):
-            for k, (conv, _, _) in enumerate(getattr(network, name)):
-                conv.weight.copy_(arrays[f"{name}{k}_kernel"].permute(3, 2, 0, 1))
-                conv.bias.copy_(arrays[f"{name}{k}_bias"])
-        for name in ("hidden", "last"):
-            getattr(network, name).weight.copy_(arrays[f"{name}_kernel"])
-            getattr(network, name).bias.copy_(arrays[f"{name}_bias"])
-    return network
 
 
 def main() -> int:
     """Run one of the steps."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    return run_steps(
+        __doc__,
+        {
+            "scenes": (make_scenes, FIRST_SEED, 7000),
+            "drawings": (make_drawings, FIRST_DRAWING, 600),
+        },
+        ("crops", "find the mounts and cut them out", make_crops),
+        train,
+        minutes=16.0,
     )
-    steps = parser.add_subparsers(dest="step", required=True)
-    for name, first, count in (("scenes", FIRST_SEED, 7000), ("drawings", FIRST_DRAWING, 600)):
-        made = steps.add_parser(name)
-        made.add_argument("out", type=Path)
-        made.add_argument("--count", type=int, default=count)
-        made.add_argument("--first", type=int, default=first)
-    crops = steps.add_parser("crops", help="find the mounts and cut them out")
-    crops.add_argument("scenes", type=Path)
-    crops.add_argument("out", type=Path)
-    fit = steps.add_parser("train", help="train and save the weights")
-    fit.add_argument("crops", type=Path)
-    fit.add_argument("out", type=Path)
-    fit.add_argument("--start", type=Path, help="weights to train further")
-    fit.add_argument("--minutes", type=float, default=16.0, help="of CPU (%(default)s)")
-    fit.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
-    if args.step == "scenes":
-        make_scenes(args.out, args.first, args.count)
-    elif args.step == "drawings":
-        make_drawings(args.out, args.first, args.count)
-    elif args.step == "crops":
-        make_crops(args.scenes, args.out)
-    else:
-        train(args.crops, args.out, args.start, args.minutes, args.seed)
-    return 0
 
 
 if __name__ == "__main__":

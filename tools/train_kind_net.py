@@ -13,14 +13,25 @@ writes them for `skywright.loop.kind_net`; the last tenth of the seeds is kept t
 fit the temperature of the odds.
 """
 
-import argparse
 import pickle
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from crop_training import (
+    MARGIN,
+    Appearance,
+    answers,
+    as_float,
+    branches,
+    folded,
+    moved,
+    packed,
+    restored,
+    uniform,
+)
+from training import optimize, run_steps, save_scenes
 
 KINDS = ("nylon", "mitegen", "pin")
 LIGHTS = ("backlight", "frontlight", "darkfield")
@@ -30,7 +41,6 @@ SIZES, SIZE_PARTS = ((352, 240), (480, 384), (704, 480), (640, 512)), (0.4, 0.2,
 KIND_PARTS = (0.5, 0.4, 0.1)
 WANTED_PARTS = np.array([0.44, 0.44, 0.12])
 """Weight of the kinds: equal for loops and mounts, or 30 pictures without a hint would vote."""
-MARGIN, COUNTS = 1.5, 50.0  # levels of a stored picture for 1
 HELD = 0.1  # of the scenes
 BATCH, RATE, FURTHER_RATE = 64, 3e-3, 7e-4
 WITHOUT_LOOKS = 0.5  # of the pictures: the looks are not to be relied on alone
@@ -38,11 +48,8 @@ LEAST_ODDS = -1.0
 
 
 def make_scenes(out: Path, start: int, count: int) -> None:
-    """Render scenes as JPEG with their truth, `SHARD` of them to a file."""
-    out.mkdir(exist_ok=True)
-    for first in range(start, start + count, SHARD):
-        rows = [row for seed in range(first, first + SHARD) for row in pictures_of(seed)]
-        (out / f"{first}.pkl").write_bytes(pickle.dumps(rows))
+    """Render scenes as JPEG with their truth."""
+    save_scenes(out, start, count, SHARD, pictures_of)
 
 
 def pictures_of(seed: int) -> list[dict[str, Any]]:
@@ -110,8 +117,7 @@ def make_crops(source: Path, out: Path) -> None:
                 continue
             _, crop, numbers = seen
             for name, picture in (("head", crop.head), ("view", crop.view)):
-                rows[name].append(np.clip(np.round(picture * COUNTS) + 128, 0, 255))
-                rows[name][-1] = rows[name][-1].astype(np.uint8)
+                rows[name].append(packed(picture))
             rows["numbers"].append(numbers)
             rows["kind"].append(KINDS.index(row["kind"]))
             rows["meta"].append((row["seed"], row["turn"], LIGHTS.index(row["light"])))
@@ -146,19 +152,12 @@ def make_network(mean: Any, gain: Any, norms: bool) -> Any:
     import torch
     from torch import nn
 
-    def block(into: int, out: int, size: int, stride: int) -> Any:
-        conv = nn.Conv2d(into, out, size, stride, size // 2, bias=not norms)
-        return nn.Sequential(conv, nn.BatchNorm2d(out) if norms else nn.Identity(), nn.ReLU())
-
     class KindNet(nn.Module):
         """Head (n, 2, 64, 64), view (n, 2, 32, 32) and numbers (n, k) to logits (n, 3)."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.head = nn.Sequential(
-                block(2, 16, 5, 2), block(16, 24, 3, 2), block(24, 32, 3, 2), block(32, 32, 3, 1)
-            )
-            self.view = nn.Sequential(block(2, 16, 3, 2), block(16, 24, 3, 2), block(24, 32, 3, 2))
+            self.head, self.view = branches(norms)
             self.register_buffer("mean", mean)
             self.register_buffer("gain", gain)
             self.hidden = nn.Linear(32 * 16 + 32 * 4 + len(mean), 40)
@@ -176,32 +175,16 @@ def make_network(mean: Any, gain: Any, norms: bool) -> Any:
     return KindNet()
 
 
-def as_float(picture: Any) -> Any:
-    """Turn stored pictures (n, h, w, 2) uint8 to (n, 2, h, w) float32."""
-    return ((picture.float() - 128.0) / COUNTS).permute(0, 3, 1, 2)
-
-
-def middle_of(picture: Any) -> Any:
-    """Cut the margin off."""
-    n = picture.shape[2]
-    cut = round(n * (1 - 1 / MARGIN) / 2)
-    return picture[:, :, cut : n - cut, cut : n - cut]
-
-
 def varied(head: Any, view: Any) -> tuple[Any, Any]:
     """Shift, scale, turn and mirror; change contrast, noise and sharpness of both pictures."""
     import torch
-    from torch.nn import functional
 
     n = len(head)
 
-    def uniform(low: float, high: float) -> Any:
-        return low + (high - low) * torch.rand(n)
-
     # Real loops are bent and laden: seen edge-on they are as thick as films that curl.
-    along, across = uniform(-0.2, 0.2).exp(), uniform(-0.6, 0.6).exp()
-    angle, flip = uniform(-0.12, 0.12), torch.where(torch.rand(n) < 0.5, -1.0, 1.0)
-    shift = torch.stack([uniform(-0.07, 0.07), uniform(-0.07, 0.07)], 1)
+    along, across = uniform(n, -0.2, 0.2).exp(), uniform(n, -0.6, 0.6).exp()
+    angle, flip = uniform(n, -0.12, 0.12), torch.where(torch.rand(n) < 0.5, -1.0, 1.0)
+    shift = torch.stack([uniform(n, -0.07, 0.07), uniform(n, -0.07, 0.07)], 1)
     turn = torch.stack(
         [
             torch.stack([along * angle.cos(), -along * angle.sin() * flip], 1),
@@ -209,20 +192,11 @@ def varied(head: Any, view: Any) -> tuple[Any, Any]:
         ],
         1,
     )
-    gain, power = uniform(0.75, 1.3)[:, None, None], uniform(-0.4, 0.4).exp()[:, None, None]
-    soft = torch.rand(n)[:, None, None] * (torch.rand(n) < 0.5)[:, None, None]
-    rough = uniform(0.0, 0.15)[:, None, None] * (torch.rand(n) < 0.5)[:, None, None]
+    appearance = Appearance(n)
     out = []
     for picture, part in ((head, 1.0), (view, 0.6)):
-        size = round(picture.shape[2] / MARGIN)
-        place = torch.cat([turn, (shift * part)[:, :, None]], 2) / MARGIN
-        grid = functional.affine_grid(place, [n, 2, size, size], align_corners=False)
-        seen = functional.grid_sample(picture, grid, padding_mode="border", align_corners=False)
-        gray = seen[:, 0].sign() * seen[:, 0].abs().clamp(min=1e-3) ** power * gain
-        blurred = gray[:, None]
-        for width in (3, 5):
-            blurred = functional.avg_pool2d(blurred, width, 1, width // 2, count_include_pad=False)
-        gray = gray + soft * (blurred[:, 0] - gray) + rough * torch.randn_like(gray)
+        seen = moved(picture, torch.cat([turn, (shift * part)[:, :, None]], 2))
+        gray = appearance.change(seen[:, 0])
         out.append(torch.stack([gray.clamp(-2.5, 2.5), seen[:, 1]], 1))
     return out[0], out[1]
 
@@ -241,60 +215,39 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
     shown = np.bincount(data["kind"][~held.numpy()], minlength=3)
     weight = torch.from_numpy(WANTED_PARTS / (shown / shown.sum())).float()
     mean, gain = numbers[~held].mean(0), 1.0 / (numbers[~held].std(0) + 1e-3)
-    network = restored(start) if start else make_network(mean, gain, norms=True)
+    network = restored(start, make_network) if start else make_network(mean, gain, norms=True)
     network = network.to(memory_format=torch.channels_last)
-    rate = FURTHER_RATE if start else RATE
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=3e-3)
-    begun, step, last = time.process_time(), 0, 0.0
-    rows = torch.nonzero(~held)[:, 0]
-    order = rows[torch.randperm(len(rows))]
-    while (part := (time.process_time() - begun) / (60.0 * minutes)) < 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * part))
-        if len(order) < BATCH:
-            order = rows[torch.randperm(len(rows))]
-        pick, order = order[:BATCH], order[BATCH:]
+
+    def loss(pick: Any) -> Any:
         pictures = varied(as_float(head[pick]), as_float(view[pick]))
         keep = (torch.rand(len(pick), 1) > WITHOUT_LOOKS) * (
             torch.rand(len(pick), numbers.shape[1]) > 0.1
         )
         noisy = numbers[pick] + 0.03 * torch.randn(len(pick), numbers.shape[1])
         logits = network(*pictures, noisy, keep)
-        loss = torch.nn.functional.cross_entropy(logits, kind[pick], weight, label_smoothing=0.02)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        step += 1
-        if part - last > 0.1:
-            last = part
-            logits = logits_of(network, head[held], view[held], numbers[held])
-            right = (logits.argmax(1) == kind[held]).float().mean()
-            sys.stdout.write(f"{part:4.0%} step {step} loss {loss.item():.3f} held {right:.4f}\n")
-            sys.stdout.flush()
-    logits = logits_of(network, head[held], view[held], numbers[held])
+        return torch.nn.functional.cross_entropy(logits, kind[pick], weight, label_smoothing=0.02)
+
+    def report() -> None:
+        logits = answers(network, head[held], view[held], numbers[held])
+        right = (logits.argmax(1) == kind[held]).float().mean()
+        sys.stdout.write(f"held {right:.4f}\n")
+
+    optimize(
+        network,
+        torch.nonzero(~held)[:, 0],
+        loss,
+        report,
+        minutes=minutes,
+        batch=BATCH,
+        rate=FURTHER_RATE if start else RATE,
+        decay=3e-3,
+        warm=100,
+    )
+    logits = answers(network, head[held], view[held], numbers[held])
     temperature = fit_temperature(logits, kind[held], weight)
     judge(logits / temperature, kind[held], data["meta"][held.numpy()])
     sys.stdout.write(f"temperature {temperature:.3f}\n")
-    np.savez_compressed(out, **folded(network, temperature))
-
-
-def logits_of(network: Any, head: Any, view: Any, numbers: Any) -> Any:
-    """Return the logits (n, 3) of stored pictures."""
-    import torch
-
-    network.eval()
-    with torch.no_grad():
-        parts = [
-            network(
-                middle_of(as_float(head[i : i + 256])),
-                middle_of(as_float(view[i : i + 256])),
-                numbers[i : i + 256],
-            )
-            for i in range(0, len(head), 256)
-        ]
-    network.train()
-    return torch.cat(parts)
+    np.savez_compressed(out, **folded(network, 1.0 / temperature))
 
 
 def fit_temperature(logits: Any, kind: Any, weight: Any) -> float:
@@ -326,74 +279,18 @@ def judge(logits: Any, kind: Any, meta: Any) -> None:
     sys.stdout.write(f"all {right.mean():.4f}; vote of three angles {np.mean(votes):.4f}\n")
 
 
-def folded(network: Any, temperature: float) -> dict[str, Any]:
-    """Return the weights as arrays, channels last, normalisations folded in."""
-    out: dict[str, Any] = {}
-    for name in ("head", "view"):
-        for k, (conv, norm, _) in enumerate(getattr(network, name)):
-            kernel, bias = conv.weight, conv.bias
-            if bias is None:
-                gain = norm.weight / (norm.running_var + norm.eps).sqrt()
-                kernel = kernel * gain[:, None, None, None]
-                bias = norm.bias - norm.running_mean * gain
-            out[f"{name}{k}_kernel"], out[f"{name}{k}_bias"] = kernel.permute(2, 3, 1, 0), bias
-    out["mean"], out["gain"] = network.mean, network.gain
-    out["hidden_kernel"], out["hidden_bias"] = network.hidden.weight, network.hidden.bias
-    out["last_kernel"] = network.last.weight / temperature
-    out["last_bias"] = network.last.bias / temperature
-    return {name: value.detach().contiguous().numpy() for name, value in out.items()}
-
-
-def restored(file: Path) -> Any:
-    """Return the network of saved weights, without normalisations."""
-    import torch
-
-    arrays = {name: torch.from_numpy(value) for name, value in np.load(file).items()}
-    network = make_network(arrays["mean"], arrays["gain"], norms=False)
-    with torch.no_grad():
-        for name in ("head", "view"):
-            for k, (conv, _, _) in enumerate(getattr(network, name)):
-                conv.weight.copy_(arrays[f"{name}{k}_kernel"].permute(3, 2, 0, 1))
-                conv.bias.copy_(arrays[f"{name}{k}_bias"])
-        for name in ("hidden", "last"):
-            getattr(network, name).weight.copy_(arrays[f"{name}_kernel"])
-            getattr(network, name).bias.copy_(arrays[f"{name}_bias"])
-    return network
-
-
 def main() -> int:
     """Run one of the steps."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    return run_steps(
+        __doc__,
+        {
+            "scenes": (make_scenes, FIRST_SEED, 6100),
+            "drawings": (make_drawings, FIRST_SEED - 50_000, 800),
+        },
+        ("crops", "find the mounts and cut them out", make_crops),
+        train,
+        minutes=6.0,
     )
-    steps = parser.add_subparsers(dest="step", required=True)
-    scenes = steps.add_parser("scenes", help="render pictures with their truth")
-    scenes.add_argument("out", type=Path)
-    scenes.add_argument("--count", type=int, default=6100)
-    scenes.add_argument("--first", type=int, default=FIRST_SEED)
-    drawn = steps.add_parser("drawings", help="draw plain loops and mounts with their truth")
-    drawn.add_argument("out", type=Path)
-    drawn.add_argument("--count", type=int, default=800)
-    drawn.add_argument("--first", type=int, default=FIRST_SEED - 50_000)
-    crops = steps.add_parser("crops", help="find the mounts and cut them out")
-    crops.add_argument("scenes", type=Path)
-    crops.add_argument("out", type=Path)
-    fit = steps.add_parser("train", help="train and save the weights")
-    fit.add_argument("crops", type=Path)
-    fit.add_argument("out", type=Path)
-    fit.add_argument("--start", type=Path, help="weights to train further")
-    fit.add_argument("--minutes", type=float, default=6.0, help="of CPU (%(default)s)")
-    fit.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
-    if args.step == "scenes":
-        make_scenes(args.out, args.first, args.count)
-    elif args.step == "drawings":
-        make_drawings(args.out, args.first, args.count)
-    elif args.step == "crops":
-        make_crops(args.scenes, args.out)
-    else:
-        train(args.crops, args.out, args.start, args.minutes, args.seed)
-    return 0
 
 
 if __name__ == "__main__":

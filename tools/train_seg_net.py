@@ -15,15 +15,14 @@ the last twentieth of the seeds are kept to judge by. The pictures take some
 the package, not their bits.
 """
 
-import argparse
 import pickle
 import sys
-import time
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from training import optimize, run_steps, save_scenes
 
 FIRST_SEED, FIRST_DRAWING, SHARD = 801_000, 880_000, 50
 """Scenes for training; the tests draw theirs below 30000."""
@@ -39,14 +38,10 @@ TIP_WEIGHT, SIDE_WEIGHT, KIND_WEIGHT, DICE_WEIGHT = 0.5, 0.15, 0.1, 0.5
 
 
 def make_scenes(out: Path, start: int, count: int) -> None:
-    """Render scenes, `SHARD` of them to a file."""
+    """Render scenes."""
     from seg_scenes import pictures_of
 
-    out.mkdir(exist_ok=True)
-    for first in range(start, start + count, SHARD):
-        last = min(first + SHARD, start + count)
-        rows = [row for seed in range(first, last) for row in pictures_of(seed)]
-        (out / f"{first}.pkl").write_bytes(pickle.dumps(rows))
+    save_scenes(out, start, count, SHARD, pictures_of)
 
 
 def make_drawings(out: Path, start: int, count: int) -> None:
@@ -234,32 +229,28 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
     held = torch.from_numpy(scenes & (seeds > np.quantile(seeds[scenes], 1 - HELD)))
     network = restored(start) if start else make_network()
     network = network.to(memory_format=torch.channels_last)
-    rate = FURTHER_RATE if start else RATE
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
-    begun, step, last = time.process_time(), 0, 0.0
-    rows = torch.nonzero(~held)[:, 0]
-    order = rows[torch.randperm(len(rows))]
-    while (part := (time.process_time() - begun) / (60.0 * minutes)) < 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * part))
-        if len(order) < BATCH:
-            order = rows[torch.randperm(len(rows))]
-        pick, order = order[:BATCH], order[BATCH:]
+
+    def loss(pick: Any) -> Any:
         seen, wanted, sides = varied(as_float(view[pick]), target[pick].float() / 255, side[pick])
         said = network(seen.contiguous(memory_format=torch.channels_last))
-        loss = loss_of(said, wanted, sides, kind[pick])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        step += 1
-        if part - last > 0.1:
-            last = part
-            np.savez_compressed(out, **folded(network))
-            sys.stdout.write(f"{part:4.0%} step {step} loss {loss.item():.3f} ")
-            judge(network, view[held], target[held], side[held], kind[held])
-    judge(network, view[held], target[held], side[held], kind[held])
-    np.savez_compressed(out, **folded(network))
+        return loss_of(said, wanted, sides, kind[pick])
+
+    def report() -> None:
+        np.savez_compressed(out, **folded(network))
+        judge(network, view[held], target[held], side[held], kind[held])
+
+    optimize(
+        network,
+        torch.nonzero(~held)[:, 0],
+        loss,
+        report,
+        minutes=minutes,
+        batch=BATCH,
+        rate=FURTHER_RATE if start else RATE,
+        decay=1e-3,
+        warm=100,
+    )
+    report()
 
 
 def as_float(view: Any) -> Any:
@@ -336,37 +327,16 @@ def restored(file: Path) -> Any:
 
 def main() -> int:
     """Run one of the steps."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    return run_steps(
+        __doc__,
+        {
+            "scenes": (make_scenes, FIRST_SEED, 3500),
+            "drawings": (make_drawings, FIRST_DRAWING, 700),
+        },
+        ("views", "make what the network sees, and its targets", make_views),
+        train,
+        minutes=13.0,
     )
-    steps = parser.add_subparsers(dest="step", required=True)
-    scenes = steps.add_parser("scenes", help="render pictures with their truth")
-    scenes.add_argument("out", type=Path)
-    scenes.add_argument("--count", type=int, default=3500)
-    scenes.add_argument("--first", type=int, default=FIRST_SEED)
-    drawn = steps.add_parser("drawings", help="draw plain loops and mounts with their truth")
-    drawn.add_argument("out", type=Path)
-    drawn.add_argument("--count", type=int, default=700)
-    drawn.add_argument("--first", type=int, default=FIRST_DRAWING)
-    views = steps.add_parser("views", help="make what the network sees, and its targets")
-    views.add_argument("scenes", type=Path)
-    views.add_argument("out", type=Path)
-    fit = steps.add_parser("train", help="train and save the weights")
-    fit.add_argument("views", type=Path)
-    fit.add_argument("out", type=Path)
-    fit.add_argument("--start", type=Path, help="weights to train further")
-    fit.add_argument("--minutes", type=float, default=13.0, help="of CPU (%(default)s)")
-    fit.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
-    if args.step == "scenes":
-        make_scenes(args.out, args.first, args.count)
-    elif args.step == "drawings":
-        make_drawings(args.out, args.first, args.count)
-    elif args.step == "views":
-        make_views(args.scenes, args.out)
-    else:
-        train(args.views, args.out, args.start, args.minutes, args.seed)
-    return 0
 
 
 if __name__ == "__main__":
