@@ -54,18 +54,20 @@ class _Course:
     verdict: Verdict | None = None
     disagreed_um: float = 0.0
     agreements_wanted: int = 0
-    reaches_um: list[float] = field(default_factory=list)
+    places_um: list[float] = field(default_factory=list)
 
-    def steady(self, verdict: Verdict, found: Found) -> Verdict:
+    def steady(self, verdict: Verdict) -> Verdict:
         """Return the verdict with its place along the spindle as the passes so far agree on it.
 
-        Where the neck of a loop begins may be seen differently in each pass, its tip is not: the
-        middle is the tip less the median of what was seen between the two.
+        Where the neck of a loop begins may be seen differently in each pass, and dust that it comes
+        to lie beside may pass for its end; on the stage it is at one place. The first pass, from
+        afar, counts only until there is another.
         """
-        if self.settings.aim != "loop" or not (verdict.known and found["tip_ok"]):
+        if self.settings.aim != "loop" or not verdict.known:
             return verdict
-        self.reaches_um.append(float(found["tip_x"]) - verdict.offset_um[0])
-        along = float(found["tip_x"]) - float(np.median(self.reaches_um))
+        moved_um = float(self.moved_um[0])
+        self.places_um.append(verdict.offset_um[0] - moved_um)
+        along = float(np.median(self.places_um[1:] or self.places_um)) + moved_um
         return replace(verdict, offset_um=(along, *verdict.offset_um[1:]))
 
     def compare(self, verdict: Verdict) -> None:
@@ -295,7 +297,7 @@ def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[
     yield from _rotate(tools, settings, number)
     yield from end_pictures(tools)
     found = yield from read_result(tools)
-    verdict = course.steady(judge(found, settings.aim), found)
+    verdict = course.steady(judge(found, settings.aim))
     course.found = found
     course.compare(verdict)
     tolerance, last = settings.tolerance_um, number == settings.max_passes

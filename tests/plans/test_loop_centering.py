@@ -223,6 +223,23 @@ def test_passes_that_contradict_each_other_are_not_believed_at_once() -> None:
     assert course.disagreed_um == 35.0
 
 
+def test_one_pass_that_takes_dust_for_the_end_of_the_loop_does_not_move_it_away() -> None:
+    course = _Course(CenteringSettings())
+    first = judge(GOOD)
+
+    def seen(along_um: float) -> float:
+        verdict = course.steady(replace(first, offset_um=(along_um, 3.0, 4.0)))
+        assert verdict.residual_um == 5.0
+        return verdict.offset_um[0]
+
+    assert seen(-1730.0) == -1730.0
+    course.moved_um += (1730.0, 0.0, 0.0)
+    assert seen(-108.0) == -108.0, "what was seen from afar counts no more"
+    course.moved_um += (108.0, 0.0, 0.0)
+    assert seen(4.0) == pytest.approx(2.0)
+    assert seen(41.0) == pytest.approx(4.0)
+
+
 # ---- parameters and devices
 
 
