@@ -14,8 +14,11 @@ def packed(picture: Any) -> Any:
 
 
 def as_float(picture: Any) -> Any:
-    """Turn stored pictures (n, h, w, 2) uint8 to (n, 2, h, w) float32."""
-    return ((picture.float() - 128.0) / COUNTS).permute(0, 3, 1, 2)
+    """Turn stored pictures (n, h, w, 2), packed or as they are, to (n, 2, h, w) float32."""
+    values = picture.float()
+    if picture.element_size() == 1:
+        values = (values - 128.0) / COUNTS
+    return values.permute(0, 3, 1, 2)
 
 
 def middle_of(picture: Any) -> Any:
@@ -25,7 +28,9 @@ def middle_of(picture: Any) -> Any:
     return picture[:, :, cut : n - cut, cut : n - cut]
 
 
-def branches(norms: bool) -> tuple[Any, Any]:
+def branches(
+    norms: bool, widths: tuple[int, ...] = (16, 24, 32, 32), into: int = 2
+) -> tuple[Any, Any]:
     """Return the convolutions of head and view; `norms` puts a normalisation behind each."""
     from torch import nn
 
@@ -33,10 +38,11 @@ def branches(norms: bool) -> tuple[Any, Any]:
         conv = nn.Conv2d(into, out, size, stride, size // 2, bias=not norms)
         return nn.Sequential(conv, nn.BatchNorm2d(out) if norms else nn.Identity(), nn.ReLU())
 
+    a, b, c, d = widths
     head = nn.Sequential(
-        block(2, 16, 5, 2), block(16, 24, 3, 2), block(24, 32, 3, 2), block(32, 32, 3, 1)
+        block(into, a, 5, 2), block(a, b, 3, 2), block(b, c, 3, 2), block(c, d, 3, 1)
     )
-    view = nn.Sequential(block(2, 16, 3, 2), block(16, 24, 3, 2), block(24, 32, 3, 2))
+    view = nn.Sequential(block(into, 16, 3, 2), block(16, 24, 3, 2), block(24, 32, 3, 2))
     return head, view
 
 
@@ -50,12 +56,12 @@ def uniform(n: int, low: float, high: float) -> Any:
 class Appearance:
     """A change of contrast, noise and sharpness for each of n mounts."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, power: float = 0.4) -> None:
         import torch
 
         half = [(torch.rand(n) < 0.5)[:, None, None] for _ in range(2)]
         self.gain = uniform(n, 0.75, 1.3)[:, None, None]
-        self.power = uniform(n, -0.4, 0.4).exp()[:, None, None]
+        self.power = uniform(n, -power, power).exp()[:, None, None]
         self.soft = torch.rand(n)[:, None, None] * half[0]
         self.rough = uniform(n, 0.0, 0.15)[:, None, None] * half[1]
 

@@ -1,7 +1,7 @@
 """Train the network that measures the head of a loop or mount.
 
-    python tools/train_head_net.py scenes SCENES_DIR --count 7000      # needs skywright
-    python tools/train_head_net.py drawings SCENES_DIR --count 600     # needs simplejpeg, scipy
+    python tools/train_head_net.py scenes SCENES_DIR --count 18000     # needs skywright
+    python tools/train_head_net.py drawings SCENES_DIR --count 1200    # needs simplejpeg, scipy
     python tools/train_head_net.py crops SCENES_DIR CROPS.npz          # needs skywright
     python tools/train_head_net.py train CROPS.npz head_net.npz        # needs torch
 
@@ -16,6 +16,7 @@ import pickle
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from crop_training import (
@@ -26,7 +27,6 @@ from crop_training import (
     branches,
     folded,
     moved,
-    packed,
     restored,
     uniform,
 )
@@ -34,7 +34,9 @@ from training import optimize, run_steps, save_scenes
 
 SIZES, SIZE_PARTS = ((352, 240), (480, 384), (704, 480), (640, 512)), (0.2, 0.15, 0.5, 0.15)
 TURNS, SHARD, FIRST_SEED, FIRST_DRAWING = 3, 50, 820_000, 650_000
+BACKLIT = 0.4  # of the scenes at least: loops are centered in back light
 VIEW_OF_HEAD, VIEW_FROM_HEAD = 3.0, -0.8  # as skywright.loop.kind_crop has them
+HEAD_WIDTHS = (20, 32, 40, 40)
 HELD, BATCH, RATE, FURTHER_RATE = 0.1, 64, 2e-3, 5e-4
 
 
@@ -54,7 +56,8 @@ def pictures_of(seed: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     width, height = SIZES[rng.choice(len(SIZES), p=SIZE_PARTS)]
     kind = "nylon" if rng.random() < 0.6 else "mitegen"
-    scene = random_scene(rng, kind=kind, width_px=width, height_px=height)
+    light = {"light": "backlight"} if rng.random() < BACKLIT else {}
+    scene = random_scene(rng, kind=kind, width_px=width, height_px=height, **light)
     rows = []
     for k in range(TURNS):
         pose = Pose(phi_deg=float(rng.uniform(0, 360)))
@@ -98,7 +101,7 @@ def make_drawings(out: Path, start: int, count: int) -> None:
 
 
 def make_crops(source: Path, out: Path) -> None:
-    """Find the mount in each picture and save what the network gets, pictures as uint8."""
+    """Find the mount in each picture and save what the network gets, pictures as float16."""
     import simplejpeg
 
     rows: dict[str, list[Any]] = {name: [] for name in ("head", "view", "extras", "box", "meta")}
@@ -110,7 +113,7 @@ def make_crops(source: Path, out: Path) -> None:
                 continue
             crop, box = seen
             for name, picture in (("head", crop.head), ("view", crop.view)):
-                rows[name].append(packed(picture))
+                rows[name].append(picture.astype(np.float16))
             rows["extras"].append(crop.extras)
             rows["box"].append(box)
             rows["meta"].append((row["seed"], row["turn"], crop.extent))
@@ -131,7 +134,9 @@ def look_at(gray: Any, row: dict[str, Any]) -> tuple[Any, Any] | None:
     from skywright.loop.objects import find_objects
 
     field, labels, stats = find_objects(estimate_field(gray))
-    choice = choose(gray, field, labels, stats)
+    # What the network gets is cut out by what is known without it.
+    with patch("skywright.loop.choose.measure_head", return_value=None):
+        choice = choose(gray, field, labels, stats)
     if choice is None or choice.score < MIN_SCORE or choice.outline.side != row["side"]:
         return None
     h, w = gray.shape
@@ -165,22 +170,32 @@ def make_network(mean: Any, gain: Any, norms: bool) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            self.head, self.view = branches(norms)
+            self.head, self.view = branches(norms, HEAD_WIDTHS, into=3)
             self.register_buffer("mean", mean)
             self.register_buffer("gain", gain)
-            self.hidden = nn.Linear(32 * 64 + 32 * 16 + len(mean), 64)
+            self.hidden = nn.Linear(HEAD_WIDTHS[-1] * 64 + 32 * 16 + len(mean), 64)
             self.last = nn.Linear(64, 8)
             self.drop = nn.Dropout(0.1)
 
         def forward(self, head: Any, view: Any, numbers: Any) -> Any:
             scaled = ((numbers - self.mean) * self.gain).clamp(-4, 4)
+            over_noise = 20.0 * numbers[:, 1].exp()
+            head, view = (with_faint(picture, over_noise) for picture in (head, view))
             joined = torch.cat([self.head(head).flatten(1), self.view(view).flatten(1), scaled], 1)
             return self.last(self.drop(torch.relu(self.hidden(self.drop(joined)))))
 
     return HeadNet()
 
 
-def varied(head: Any, view: Any, box: Any) -> tuple[Any, Any, Any]:
+def with_faint(picture: Any, over_noise: Any) -> Any:
+    """Add the channel in which what is faint is seen, as `skywright.loop.head_net` does."""
+    import torch
+
+    faint = torch.asinh(picture[:, :1] * over_noise[:, None, None, None] / 1.5) / 4.0
+    return torch.cat([picture, faint], 1)
+
+
+def varied(head: Any, view: Any, box: Any, numbers: Any) -> tuple[Any, Any, Any]:
     """Shift, scale and mirror, the boxes too; change contrast, noise and sharpness."""
     import torch
 
@@ -192,9 +207,12 @@ def varied(head: Any, view: Any, box: Any) -> tuple[Any, Any, Any]:
     # p_in = scale * p_out + shift, from the middle of the head's picture, parts of its side.
     neck, tip = ((box[:, k] - shift[:, 0]) / scale[:, 0] for k in (0, 1))
     edges = torch.sort((box[:, 2:] - shift[:, 1:]) / scale[:, 1:], 1).values
-    appearance = Appearance(n)
+    appearance = Appearance(n, power=0.2)
+    # What is measured by its noise has no more of it.
+    noise = 0.05 / numbers[:, 1].exp()
+    appearance.rough = torch.minimum(appearance.rough, noise[:, None, None])
     plain = (torch.rand(n) < 0.3)[:, None, None]
-    specks = [specks_of(n, torch.cat([neck[:, None], tip[:, None], edges], 1)) for _ in range(2)]
+    specks = [specks_of(n, torch.cat([neck[:, None], tip[:, None], edges], 1)) for _ in range(3)]
     out = []
     for picture, part, center in ((head, 1.0, 0.0), (view, VIEW_OF_HEAD, VIEW_FROM_HEAD)):
         middle = torch.tensor([center, 0.0])
@@ -220,7 +238,9 @@ def specks_of(n: int, box: Any) -> tuple[Any, ...]:
     edge = torch.where(torch.rand(n) < 0.5, box[:, 2], box[:, 3]) + 0.12 * torch.randn(n)
     across = torch.where(torch.rand(n) < 0.7, edge, across)
     radius = 0.02 + 0.08 * torch.rand(n) ** 2
-    strength = (0.2 + 1.3 * torch.rand(n)) * torch.where(torch.rand(n) < 0.8, -1.0, 1.0)
+    faint = torch.rand(n) < 0.3
+    strength = torch.where(faint, uniform(n, 0.05, 0.3), uniform(n, 0.2, 1.8))
+    strength = strength * torch.where(torch.rand(n) < 0.8, -1.0, 1.0)
     strength = strength * (torch.rand(n) < 0.5)
     core = torch.where(torch.rand(n) < 0.5, torch.ones(n), 2.5 * torch.rand(n) - 1.5)
     return along, across, radius, strength, core, torch.rand(n) < 0.6
@@ -267,8 +287,9 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
     network = network.to(memory_format=torch.channels_last)
 
     def loss(pick: Any) -> Any:
-        *pictures, wanted = varied(as_float(head[pick]), as_float(view[pick]), box[pick])
-        return loss_of(network(*pictures, numbers[pick]), wanted)
+        pictures = as_float(head[pick]), as_float(view[pick])
+        *seen, wanted = varied(*pictures, box[pick], numbers[pick])
+        return loss_of(network(*seen, numbers[pick]), wanted)
 
     def report() -> None:
         judge(answers(network, head[held], view[held], numbers[held]), box[held])
@@ -306,12 +327,12 @@ def main() -> int:
     return run_steps(
         __doc__,
         {
-            "scenes": (make_scenes, FIRST_SEED, 7000),
-            "drawings": (make_drawings, FIRST_DRAWING, 600),
+            "scenes": (make_scenes, FIRST_SEED, 18_000),
+            "drawings": (make_drawings, FIRST_DRAWING, 1200),
         },
         ("crops", "find the mounts and cut them out", make_crops),
         train,
-        minutes=16.0,
+        minutes=45.0,
     )
 
 
