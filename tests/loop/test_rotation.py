@@ -20,6 +20,7 @@ from skywright.analyses import make_analysis
 from skywright.analysis import Batch, name_of
 from skywright.loop.analysis import COLUMNS as DETECTED
 from skywright.loop.analysis import KINDS
+from skywright.loop.detect import BOX_NAMES, HEAD_NAMES
 from skywright.loop.rotation import (
     CLIPPED,
     COLUMNS,
@@ -87,6 +88,24 @@ def test_views_that_are_left_out_do_not_shift_the_middle() -> None:
     assert found["middle_ok"]
     offset = [found["middle_y"], found["middle_z"]]
     np.testing.assert_allclose(offset, truth, atol=5.0)  # the boxes' mean misses it by 8 um
+
+
+def test_pictures_that_show_the_end_of_the_stem_tell_nothing_of_the_loop() -> None:
+    clean = rotation()
+    missed = np.arange(60) % 5 > 1  # three of five
+    shifted = dict(clean.data)
+    for name, corner in zip(HEAD_NAMES, BOX_NAMES, strict=True):
+        shifted[name] = clean[corner].copy()
+    for name in ("tip_x", "xmin", "xmax", "head_xmin", "head_xmax"):
+        shifted[name] = np.where(missed, shifted[name] - 80.0, shifted[name])
+    aside = np.where(missed, np.random.default_rng(1).uniform(-40.0, 40.0, 60), 0.0)
+    for name in ("ymin", "ymax", "head_ymin", "head_ymax"):
+        shifted[name] = shifted[name] + aside
+    found = results(Batch(clean.identities, clean.times, shifted))
+    assert found["n_nearer"] == missed.sum()
+    assert found["middle_ok"], found["middle_why"]
+    assert found["middle_used"] == 60 - missed.sum()
+    np.testing.assert_allclose([found[f"middle_{axis}"] for axis in "xyz"], MIDDLE, atol=3.0)
 
 
 def test_order_repetition_and_merging_give_the_same_bits() -> None:

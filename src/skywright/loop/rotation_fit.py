@@ -50,7 +50,7 @@ def keep_outermost(series: Series, view: View) -> tuple[Series, int]:
     Returns
     -------
     Series
-        With tip, box, width, class and side unknown where a nearer end was found.
+        With tip, boxes, width, class and side unknown where a nearer end was found.
     int
         How many these are.
     """
@@ -68,6 +68,7 @@ def keep_outermost(series: Series, view: View) -> tuple[Series, int]:
         series,
         tip_px=series.tip_px * lost[:, None],
         bbox_px=series.bbox_px * lost[:, None],
+        head_px=series.head_px * lost[:, None],
         width_px=series.width_px * lost,
         kind=np.where(blank, "", series.kind),
         side=np.where(blank, "", series.side),
