@@ -10,6 +10,7 @@ from skywright.errors import DataError
 from skywright.loop.centering import Reason
 from skywright.loop.detect import find_loop
 from skywright.loop.geometry import View
+from skywright.loop.middle import EXPECTED
 from skywright.loop.series import (
     Series,
     cut_by_frame,
@@ -188,6 +189,17 @@ def test_two_kinds_of_boxes_that_tell_of_two_places_are_doubted(series: Series) 
         0.5 * (wrong.offset_um + clean.offset_um)[1:], abs=0.1
     )
     assert both.sigma_um >= 0.5 * apart
+
+
+def test_what_is_expected_of_the_edges_counts_among_the_errors(series: Series) -> None:
+    both = replace(series, head_px=series.bbox_px)
+    nothing = fit_series(both, VIEW).middle
+    errors = np.full_like(series.bbox_px, 2.0)
+    errors[:, 1] = 12.0  # one side is faint in all views
+    doubted = fit_series(replace(both, error_px=errors), VIEW).middle
+    assert (doubted.offset_um == nothing.offset_um).all()
+    added = np.sqrt(doubted.sigma_um**2 - nothing.sigma_um**2)
+    assert added == pytest.approx(EXPECTED * 12.0 * VIEW.pixel_um, rel=0.01)
 
 
 def test_a_middle_that_one_kind_of_boxes_does_not_tell_is_not_known(series: Series) -> None:

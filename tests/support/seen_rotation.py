@@ -7,7 +7,7 @@ import numpy as np
 from skywright.analysis import Batch
 from skywright.loop.analysis import KINDS, SIDES, SIGNS
 from skywright.loop.calibration import ZoomCalibration, now
-from skywright.loop.detect import HEAD_NAMES
+from skywright.loop.detect import ERROR_NAMES, HEAD_NAMES
 from skywright.loop.geometry import observe
 from skywright.loop.rotation import LoopRotation, as_json
 
@@ -61,7 +61,7 @@ def rotation(count: int = 60, seed: int = 0, **changes: Any) -> Batch:
         "sharpness": 20.0 + rng.normal(0.0, 0.1, count),
         "noise": 1.0 + rng.normal(0.0, 0.01, count),
         "flat": np.zeros(count, bool),
-        **{name: np.full(count, np.nan) for name in HEAD_NAMES},
+        **{name: np.full(count, np.nan) for name in (*HEAD_NAMES, *ERROR_NAMES)},
         "backend": np.zeros(count, np.uint8),
     }
     for name, values in changes.items():

@@ -63,6 +63,10 @@ COLUMNS = (
     _pixels("head_ymin", "that box, top"),
     _pixels("head_xmax", "that box, right"),
     _pixels("head_ymax", "that box, bottom"),
+    _pixels("head_xmin_error", "its expected absolute error"),
+    _pixels("head_ymin_error", "its expected absolute error"),
+    _pixels("head_xmax_error", "its expected absolute error"),
+    _pixels("head_ymax_error", "its expected absolute error"),
     Column(
         "backend",
         "|u1",
@@ -144,7 +148,7 @@ class LoopDetection(Analysis[Votes]):
     """
 
     name = "loop_detection"
-    version = "3"
+    version = "4"
     inputs: ClassVar[Sequence[str]] = ("image",)
     columns = COLUMNS
     results = RESULTS

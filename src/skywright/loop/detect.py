@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skywright.errors import DataError
 from skywright.loop.background import Field, estimate_field
 from skywright.loop.choose import Choice, choose
-from skywright.loop.head_net import Head, settled
+from skywright.loop.head_net import Head, settled, settled_across
 from skywright.loop.light import quantile
 from skywright.loop.objects import SIDES, find_objects
 from skywright.loop.refine import outermost
@@ -22,9 +22,11 @@ SIGN_NAMES = ("", "+", "-")
 MIN_SCORE = 0.4  # below it nothing is reported but the score
 LAST_PART = 0.025  # of its width: so long is the end of a thing that may leave sideways
 OUTLINE_ERROR_PX = 0.7  # of an edge of the head beside its axis
+TIP_ERROR_PX = 1.5  # of the tip along the axis
 BASE_REACH = 0.04  # of the frame: what is broad and reaches less far shows no end
 DARK_LEVEL, FLAT_RANGE = 30.0, 3.0  # grey levels: no light; no structure at all
 NAN = float("nan")
+Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ class Detection:
     head_box
         The box of the head as a network measures it, from other evidence than its outline; None
         where it does not, of a bare pin for one.
+    head_errors
+        Expected absolute errors of `head_box`, px, in its order.
     """
 
     tip_x: float
     tip_y: float
-    bbox: tuple[float, float, float, float] | None
+    bbox: Corners | None
     kind: str
     kind_odds: float
     width: float
@@ -93,7 +97,8 @@ class Detection:
     sharpness: float
     noise: float
     flat: bool
-    head_box: tuple[float, float, float, float] | None = None
+    head_box: Corners | None = None
+    head_errors: Corners | None = None
 
 
 def find_loop(gray: NDArray[np.uint8]) -> Detection:
@@ -175,7 +180,8 @@ _CODES: dict[str, tuple[str, ...]] = {
 }
 BOX_NAMES = ("xmin", "ymin", "xmax", "ymax")
 HEAD_NAMES = tuple(f"head_{name}" for name in BOX_NAMES)
-_BOXES = {"bbox": BOX_NAMES, "head_box": HEAD_NAMES}
+ERROR_NAMES = tuple(f"{name}_error" for name in HEAD_NAMES)
+_BOXES = {"bbox": BOX_NAMES, "head_box": HEAD_NAMES, "head_errors": ERROR_NAMES}
 
 
 def as_row(detection: Detection) -> dict[str, np.generic]:
@@ -191,7 +197,7 @@ def as_row(detection: Detection) -> dict[str, np.generic]:
     dict of numpy scalars
         The fields of `Detection`: float32, bool_, and uint8 codes for kind, side and tip_sign
         (places in CLASS_NAMES, SIDE_NAMES, SIGN_NAMES); bbox as xmin, ymin, xmax, ymax, NaN if
-        there is none, and head_box as head_xmin and so on.
+        there is none, head_box as head_xmin and so on, head_errors as head_xmin_error and so on.
     """
     row: dict[str, np.generic] = {}
     for name, value in asdict(detection).items():
@@ -269,9 +275,10 @@ def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detectio
     v0 = outermost(gray, field, outline, "low", start)[1]
     v1 = outermost(gray, field, outline, "high", start)[1]
     if choice.head is not None:
-        _, _, error0, error1 = choice.head.errors
-        v0 = settled(v0 * step, OUTLINE_ERROR_PX, choice.head.low, error0) / step
-        v1 = settled(v1 * step, OUTLINE_ERROR_PX, choice.head.high, error1) / step
+        head, seen = choice.head, (v0 * step, v1 * step)
+        v0, v1 = (v / step for v in settled_across(seen, OUTLINE_ERROR_PX, head))
+        u_tip = settled(end[0] * step, TIP_ERROR_PX, head.tip, float(head.errors[1]))
+        end = u_tip / step, end[1]
     sees_tip = not outline.far and not _leaves_sideways(outline)
     if choice.kind == "pin" and _has_end_face(outline):
         end = end[0], _middle_at_end(outline)
@@ -285,6 +292,9 @@ def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detectio
     if not math.isnan(pin_end) and pin_end > 0:
         u = min(int(pin_end), n - 1)
         base = frame.xy(pin_end, 0.5 * (outline.low[u] + outline.high[u]) + 0.5)
+    head_box = head_errors = None
+    if choice.head is not None and sees_tip:
+        head_box, head_errors = _box_of(choice.head, frame)
     return Detection(
         tip_x=tip[0],
         tip_y=tip[1],
@@ -306,16 +316,22 @@ def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detectio
         sharpness=field.sharpness,
         noise=field.noise,
         flat=False,
-        head_box=_box_of(choice.head, frame) if sees_tip else None,
+        head_box=head_box,
+        head_errors=head_errors,
     )
 
 
-def _box_of(head: Head | None, frame: "_Frame") -> tuple[float, float, float, float] | None:
-    """Return the box that the network has for the head."""
-    if head is None:
-        return None
+def _box_of(head: Head, frame: "_Frame") -> tuple[Corners, Corners]:
+    """Return the box that the network has for the head, and its errors."""
     step = frame.field.step_px
-    return frame.box(head.neck / step, head.tip / step, head.low / step, head.high / step)
+    neck, tip, low, high = (float(error) for error in head.errors)
+    errors = {
+        "left": (neck, low, tip, high),
+        "right": (tip, low, neck, high),
+        "top": (low, neck, high, tip),
+        "bottom": (low, tip, high, neck),
+    }[frame.side]
+    return frame.box(head.neck / step, head.tip / step, head.low / step, head.high / step), errors
 
 
 def _has_end_face(outline: Outline) -> bool:
@@ -358,6 +374,6 @@ class _Frame:
             x, y = f.x0_px + v * step, f.y1_px - u * step
         return x - 0.5, y - 0.5
 
-    def box(self, u0: float, u1: float, v0: float, v1: float) -> tuple[float, float, float, float]:
+    def box(self, u0: float, u1: float, v0: float, v1: float) -> Corners:
         (xa, ya), (xb, yb) = self.xy(u0, v0), self.xy(u1, v1)
         return min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.loop.kind_crop import Crop
+from skywright.loop.kind_crop import EXTRAS, USUAL_OVER_NOISE, Crop
 from skywright.loop.layers import Network, dense, load, through
 
 OUTLIER, LEAST_ERROR_PX = 6.0, 0.5  # times the error: then it is no error; of the network
+MOST_OFF_SCALE = 0.05  # of its width, by which a box may be too narrow on each side
 ERRORS = (-6.0, 1.0)  # limits of their logarithms, parts of the crop's side
+FAINT_NOISES, FAINT_RANGE = 1.5, 4.0
+"""So many noises are about 1 of what the inverse hyperbolic sine takes, and that over so much."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def measure(crop: Crop) -> Head:
     )
     neck, tip = 0.5 * (one[:2] + other[:2])
     low, high = 0.5 * (one[2] - other[3]), 0.5 * (one[3] - other[2])
-    errors = 0.5 * (np.exp(np.clip(one[4:], *ERRORS)) + np.exp(np.clip(other[4:], *ERRORS)))
+    mirrored = other[[4, 5, 7, 6]]
+    errors = 0.5 * (np.exp(np.clip(one[4:], *ERRORS)) + np.exp(np.clip(mirrored, *ERRORS)))
     u, v = crop.center
     return Head(
         neck=float(u + neck * crop.extent),
@@ -75,22 +79,27 @@ def measure(crop: Crop) -> Head:
 def _answer(
     head: NDArray[np.float32], view: NDArray[np.float32], crop: Crop
 ) -> NDArray[np.float64]:
-    """Return neck, tip, low, high from the middle of the crop, and the logarithms of their errors.
+    """Return the places of `Head` from the middle of the crop, and the logarithms of their errors.
 
     (8,), parts of the crop's side.
     """
     net = network()
     seen = [
         # Channel by channel, as it was trained.
-        np.ascontiguousarray(
-            through(convolutions, np.ascontiguousarray(picture)).transpose(2, 0, 1)
-        )
+        np.ascontiguousarray(through(convolutions, _with_faint(picture, crop)).transpose(2, 0, 1))
         for convolutions, picture in ((net.head, head), (net.view, view))
     ]
     scaled = net.scaled(crop.extras)
     return dense(
         net.end, np.concatenate([*(maps.ravel() for maps in seen), scaled], dtype=np.float32)
     )
+
+
+def _with_faint(picture: NDArray[np.float32], crop: Crop) -> NDArray[np.float32]:
+    """Add a channel in which what is faint is seen: differences from the light by the noise."""
+    over_noise = USUAL_OVER_NOISE * np.exp(crop.extras[EXTRAS.index("over_noise")])
+    faint = np.arcsinh(picture[:, :, :1] * (over_noise / FAINT_NOISES)) / FAINT_RANGE
+    return np.concatenate([picture, faint], axis=2, dtype=np.float32)
 
 
 def settled(seen_px: float, seen_error_px: float, expected_px: float, error_px: float) -> float:
@@ -115,3 +124,34 @@ def settled(seen_px: float, seen_error_px: float, expected_px: float, error_px: 
     seen = max(1.0 - far**2, 0.0) ** 2 / seen_error_px**2
     expected = 1.0 / max(error_px, LEAST_ERROR_PX) ** 2
     return float((seen * seen_px + expected * expected_px) / (seen + expected))
+
+
+def settled_across(
+    seen_px: tuple[float, float], seen_error_px: float, head: Head
+) -> tuple[float, float]:
+    """Return where both edges of the head across its axis are, as `settled` does.
+
+    Where the network's box is narrower, or wider, on both sides, its scale is off, not the outline:
+    dust and what is faint are on one side.
+
+    Parameters
+    ----------
+    seen_px, seen_error_px
+        Low and high in the outline, and how well it tells.
+    head
+        By `measure`.
+
+    Returns
+    -------
+    tuple of float
+        Low and high.
+    """
+    low, high = seen_px
+    inside = sorted((head.low - low, high - head.high), key=abs)
+    grow = inside[0] if inside[0] * inside[1] > 0.0 else 0.0
+    most = MOST_OFF_SCALE * (head.high - head.low)
+    grow = min(max(grow, -most), most)
+    return (
+        settled(low, seen_error_px, head.low - grow, float(head.errors[2])),
+        settled(high, seen_error_px, head.high + grow, float(head.errors[3])),
+    )

@@ -18,6 +18,7 @@ TIP_AT, VIEW_TIP_AT = 0.1, 0.3  # of the head's extent: what is seen beyond the 
 LEAST_EXTENT_PX = 16.0
 MOST_SAMPLES = 4  # along and across, averaged for one pixel
 MOST_STRENGTH = 2.5  # a reflection shall not drown the rest
+USUAL_OVER_NOISE = 20.0
 EXTRAS = ("extent", "over_noise", "sign", "of_light", "light", "noise")
 
 
@@ -95,7 +96,7 @@ def crop(
         np.clip(seen / np.float32(strength), -MOST_STRENGTH, MOST_STRENGTH, out=seen)
     extras = (
         math.log(extent / 120.0),
-        math.log(strength / noise / 20.0),
+        math.log(strength / noise / USUAL_OVER_NOISE),
         sign / strength,
         min(strength / light, 3.0),
         math.log(light / 100.0),

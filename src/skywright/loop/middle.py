@@ -20,6 +20,8 @@ ENOUGH, ENOUGH_ARC_DEG, NEARLY_PX = 12, 120.0, 6.0
 SURELY_APART, APART_OF_WIDTH = 3.0, 0.12  # standard deviations; part of the loop's width
 SAME_PX, SAME_OF_LENGTH = 2.0, 0.05  # boxes whose lengths differ by less are of one kind
 MAJORITY = 0.5  # of the boxes: they are wrong more often than tips, with dirt beside the head
+EXPECTED = 0.15
+"""Error of the middle, part of the larger one that is expected of its edges; scored so."""
 ORDERS, ROUNDS = 8, 6
 GATE, LEAST_PX = 3.5, 0.7
 """An edge is wrong beyond so many standard deviations; these are `LEAST_PX` at least."""
@@ -91,7 +93,7 @@ def settle(one: Center, other: Center) -> Center:
     apart_um = float(np.hypot(*apart[1:]))
     worse = max(one, other, key=lambda center: center.sigma_um)
     return replace(
-        _with_error(worse, 0.5 * apart_um),
+        with_error(worse, 0.5 * apart_um),
         offset_um=one.offset_um + 0.5 * apart,
         used=one.used,
         n_used=one.n_used,
@@ -99,8 +101,43 @@ def settle(one: Center, other: Center) -> Center:
     )
 
 
-def _with_error(center: Center, error_um: float) -> Center:
-    """Add an error across the spindle."""
+def expected_error(error_px: Floats, view: View) -> float:
+    """Return by how much the middle may be wrong, going by what is expected of its edges.
+
+    Parameters
+    ----------
+    error_px : (n, 4) float64
+        Expected absolute errors of boxes in views all around.
+    view : View
+
+    Returns
+    -------
+    float
+        px; 0 if nothing is expected.
+
+    Notes
+    -----
+    A side of a mount that is faint is faint in most views, and missed in all of them alike: such
+    errors are not seen in how well the views agree, and no number of views lowers them.
+    """
+    first = 0 if view.vertical else 1
+    across = error_px[np.isfinite(error_px).all(axis=1), first::2]
+    return EXPECTED * float(np.median(across.max(axis=1))) if len(across) else 0.0
+
+
+def with_error(center: Center, error_um: float) -> Center:
+    """Return a center with another error across the spindle.
+
+    Parameters
+    ----------
+    center
+    error_um
+        Standard deviation of y and of z.
+
+    Returns
+    -------
+    Center
+    """
     return replace(
         center,
         covariance_um2=center.covariance_um2 + np.diag([0.0, 1.0, 1.0]) * error_um**2,
@@ -126,7 +163,7 @@ def _with_doubt(
     allowed = max(SURELY_APART * np.hypot(one.sigma_um, other.sigma_um), APART_OF_WIDTH * width)
     if not apart_um > allowed:  # NaN is not
         return center
-    return _with_error(center, 0.5 * apart_um)
+    return with_error(center, 0.5 * apart_um)
 
 
 def _fitted(

@@ -17,7 +17,7 @@ from skywright.loop.analysis import COLUMNS as DETECTED
 from skywright.loop.analysis import KINDS, SIDES, SIGNS
 from skywright.loop.calibration import ZoomCalibration
 from skywright.loop.centering import Center
-from skywright.loop.detect import BOX_NAMES, HEAD_NAMES
+from skywright.loop.detect import BOX_NAMES, ERROR_NAMES, HEAD_NAMES
 from skywright.loop.geometry import axis_um, target_um, to_view
 from skywright.loop.rotation_fit import fit_rotation
 from skywright.loop.series import Series, cut_by_frame
@@ -154,7 +154,7 @@ class LoopRotation(Analysis[Batch]):
     """
 
     name = "loop_rotation"
-    version = "3"
+    version = "4"
     inputs = ("phi", "image_num", *(name_of(column) for column in DETECTED))
     columns = COLUMNS
     results = RESULTS
@@ -231,15 +231,16 @@ def to_series(batch: Batch) -> Series:
     side = np.array(SIDES)[batch["side"]]
     sign = np.array(SIGNS)[batch["tip_sign"]]
     px = {name: batch[name].astype(np.float64) for name in ("tip_x", "tip_y", "width")}
-    box, head = (
+    box, head, error = (
         np.stack([batch[name].astype(np.float64) for name in names], axis=1)
-        for names in (BOX_NAMES, HEAD_NAMES)
+        for names in (BOX_NAMES, HEAD_NAMES, ERROR_NAMES)
     )
     return Series(
         phi_deg=batch["phi"].astype(np.float64),
         tip_px=np.stack([px["tip_x"], px["tip_y"]], axis=1),
         bbox_px=box,
         head_px=head,
+        error_px=error,
         width_px=px["width"],
         kind=kind,
         kind_odds=np.maximum(batch["kind_odds"].astype(np.float64), 0.0),

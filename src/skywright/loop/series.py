@@ -11,7 +11,7 @@ from skywright.loop.centering import AxisPrior, Center, Reason, fit_center
 from skywright.loop.detect import Detection
 from skywright.loop.face import Face, fit_face
 from skywright.loop.geometry import SIDES, Side, View
-from skywright.loop.middle import fit_middle, settle
+from skywright.loop.middle import expected_error, fit_middle, settle, with_error
 
 Floats = NDArray[np.float64]
 Texts = NDArray[np.str_]
@@ -42,6 +42,8 @@ class Series:
         xmin, ymin, xmax, ymax of the head, NaN where unknown.
     head_px : (n, 4) float64
         The same box from other evidence, NaN where there is none.
+    error_px : (n, 4) float64
+        Expected absolute errors of `head_px`, NaN where unknown.
     width_px : (n,) float64
         Extent of the head across the spindle, NaN where unknown.
     kind, side : (n,) str
@@ -60,6 +62,7 @@ class Series:
     tip_px: Floats
     bbox_px: Floats
     head_px: Floats
+    error_px: Floats
     width_px: Floats
     kind: Texts
     kind_odds: Floats
@@ -135,6 +138,7 @@ def from_tips(phi_deg: ArrayLike, tip_px: ArrayLike) -> Series:
         tip_px=np.asarray(tip_px, dtype=np.float64).reshape(n, 2),
         bbox_px=np.full((n, 4), np.nan),
         head_px=np.full((n, 4), np.nan),
+        error_px=np.full((n, 4), np.nan),
         width_px=np.full(n, np.nan),
         kind=np.full(n, "", dtype="U8"),
         kind_odds=np.ones(n),
@@ -173,6 +177,7 @@ def from_detections(phi_deg: ArrayLike, detections: Sequence[Detection]) -> Seri
         tip_px=np.array([(d.tip_x, d.tip_y) for d in detections], dtype=np.float64),
         bbox_px=np.array([d.bbox or nowhere for d in detections], dtype=np.float64),
         head_px=np.array([d.head_box or nowhere for d in detections], dtype=np.float64),
+        error_px=np.array([d.head_errors or nowhere for d in detections], dtype=np.float64),
         width_px=np.array([d.width for d in detections], dtype=np.float64),
         kind=np.array([d.kind for d in detections], dtype="U8"),
         kind_odds=np.maximum([d.kind_odds for d in detections], 0.0),
@@ -360,7 +365,8 @@ def _head(
         return middle, face
     whole = ~dropped & whole_heads(series.head_px, view)
     other = fit_middle(series.phi_deg, head, whole, view, axis, face.width_um)
-    return settle(middle, other), face
+    error_um = expected_error(series.error_px[whole], view) * view.pixel_um
+    return with_error(settle(middle, other), error_um), face
 
 
 def _cut_heads(series: Series, view: View) -> NDArray[np.bool_]:
