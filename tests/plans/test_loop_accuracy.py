@@ -121,27 +121,23 @@ def run(session: Session, condition: str, seeds: range, **overrides: Any) -> dic
     return report(condition, rows)
 
 
-@pytest.fixture(scope="module")
-def transmitted(quiet_session: Session) -> dict[str, Any]:
-    """A hundred starts on which little was decided, see docs/reference/loop_centering.md."""
-    return run(quiet_session, "back light", range(11000, 11100), light="backlight")
-
-
-def test_a_hundred_starts_in_transmitted_light(transmitted: dict[str, Any]) -> None:
-    assert transmitted["silently_wrong"] <= 3
-    assert transmitted["centered"] >= 90
-
-
-@pytest.mark.xfail(strict=True, reason="measured 94 and 3, see docs/reference/loop_centering.md")
-def test_the_goal_for_a_hundred_starts(transmitted: dict[str, Any]) -> None:
-    assert transmitted["centered"] >= 95
-    assert transmitted["silently_wrong"] == 0
+def test_a_hundred_starts_in_transmitted_light(quiet_session: Session) -> None:
+    """See docs/reference/loop_centering.md."""
+    figures = run(quiet_session, "back light", range(11000, 11100), light="backlight")
+    assert figures["centered"] >= 95
+    assert figures["silently_wrong"] == 0
 
 
 def test_another_hundred_starts_on_which_less_was_decided(quiet_session: Session) -> None:
     figures = run(quiet_session, "back light, others", range(13000, 13100), light="backlight")
     assert figures["silently_wrong"] <= 3
     assert figures["centered"] >= 90
+
+
+def test_a_hundred_starts_on_which_nothing_was_decided(quiet_session: Session) -> None:
+    figures = run(quiet_session, "back light, fresh", range(16000, 16100), light="backlight")
+    assert figures["silently_wrong"] == 0
+    assert figures["centered"] >= 95
 
 
 def test_starts_in_any_light_are_centered_or_refused(quiet_session: Session) -> None:
