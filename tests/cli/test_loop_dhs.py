@@ -100,7 +100,9 @@ def test_the_old_configuration_file_is_enough(
         assert (ready["name"], ready["recorded"]) == ("loopDHS", False)
         with hub.connected(*OPERATIONS) as link:
             assert link.run("initializeCamera", "1.1", "cam") == "normal cam 704 480 3"
-            assert link.run("getLoopTip", "1.2").startswith("normal 0.64")
+            status, x, *_ = link.run("getLoopTip", "1.2").split()
+            assert status == "normal"
+            assert float(x) == pytest.approx(Drawn().tip / 704, abs=1.0 / 704)
             link.start("collectLoopImages", "1.3")
             link.until(lambda: link.updates("1.3"))
             push(ready["receiver_port"], *[turned(60.0 * i).jpeg() for i in range(3)])
