@@ -15,11 +15,11 @@ ymin, xmin, ymax, xmax in parts of the picture, ``detection_scores`` (1, 2) and
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from training import optimize
 
 WIDTH, HEIGHT, CELL = 192, 128, 8
 CLASSES = ("nylon", "mitegen", "pin")
@@ -209,24 +209,24 @@ def train(scenes: Path, out: Path, minutes: float, seed: int) -> None:
     held = len(images) // 20
     # Channels last is a fifth faster on a CPU.
     network = make_network().train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-4)
-    begun, step, last = time.process_time(), 0, 0.0
-    while (part := (time.process_time() - begun) / (60.0 * minutes)) < 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                3e-3 * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * part)) + 1e-5
-            )
-        pick = torch.from_numpy(rng.integers(held, len(images), 32))
-        loss = loss_of(network, *augmented(images[pick], boxes[pick], rng), kinds[pick])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        step += 1
-        if part - last > 0.05:
-            last = part
-            sys.stdout.write(f"{part:4.0%} step {step} loss {loss.item():.3f}  ")
-            judge(network, images[:held], boxes[:held], kinds[:held])
+
+    def loss(pick: Any) -> Any:
+        return loss_of(network, *augmented(images[pick], boxes[pick], rng), kinds[pick])
+
+    def report() -> None:
+        judge(network, images[:held], boxes[:held], kinds[:held])
+
+    optimize(
+        network,
+        torch.arange(held, len(images)),
+        loss,
+        report,
+        minutes=minutes,
+        batch=32,
+        rate=3e-3,
+        decay=1e-4,
+        warm=100,
+    )
     judge(network.eval(), images[:held], boxes[:held], kinds[:held])
     export(network, out)
 
