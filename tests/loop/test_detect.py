@@ -441,6 +441,26 @@ def test_pin_that_just_enters_has_its_end_as_tip():
     assert distance(found, (49.5, 250)) <= 2.0
 
 
+@pytest.mark.parametrize("seed", [40161, 41207])
+def test_noise_beside_a_faint_rim_does_not_say_where_the_tip_is_across(seed):
+    assert score(seed).error_px < 5
+
+
+@pytest.mark.parametrize("seed", [40186, 40337])
+def test_the_longest_spike_of_a_ragged_end_is_the_tip(seed):
+    assert score(seed).error_px < 5
+
+
+def test_dust_before_a_pin_that_fills_the_border_is_not_its_end():
+    opacity, x, y = canvas()
+    put(opacity, x < 400, 0.8)
+    put(opacity, np.abs(np.hypot(x - 413, y - 180) - 12) < 3, 0.5)
+    put(opacity, (x >= 400) & (x < 440) & (y > 150), 0.04)
+    found = find_loop(shot(opacity))
+    assert (found.side, found.kind) == ("left", "pin")
+    assert abs(found.tip_x - 399.5) <= 8  # what touches the end still moves it
+
+
 @pytest.mark.parametrize("seed", [31008, 31233])
 def test_pin_that_fills_a_corner_has_its_end_as_tip(seed):
     found = score(seed)

@@ -30,8 +30,8 @@ GOALS = {
     "class": (0.9, "at least"),
 }
 # Not met; measured. Each must fail (strict), so that reaching one is noticed; HELD is not lost.
-UNMET = {"tip_p95_px": 13.2}
-HELD = {"tip_p95_px": 17}
+UNMET = {"tip_p95_px": 11.3}
+HELD = {"tip_p95_px": 14}
 
 
 def goals():
@@ -123,8 +123,9 @@ def test_empty_views():
     assert sum(false) <= len(false) / 30
 
 
-@pytest.mark.xfail(strict=True, reason="measured 0.958, see docs/reference/loop-accuracy.md")
-def test_class_by_vote_over_a_rotation():
+@pytest.fixture(scope="module")
+def votes():
+    """Whether the vote over each rotation is right."""
     right = []
     for seed in ROTATION_SEEDS:
         rng = np.random.default_rng(seed)
@@ -137,4 +138,13 @@ def test_class_by_vote_over_a_rotation():
         if votes:
             right.append(votes.most_common(1)[0][0] == scene.mount.kind)
     print(json.dumps({"rotations": len(right), "class by vote": round(float(np.mean(right)), 3)}))
-    assert np.mean(right) >= 0.98
+    return right
+
+
+@pytest.mark.xfail(strict=True, reason="measured 0.958, see docs/reference/loop-accuracy.md")
+def test_class_by_vote_over_a_rotation(votes):
+    assert np.mean(votes) >= 0.98
+
+
+def test_vote_that_is_reached_is_held(votes):
+    assert np.mean(votes) >= 0.9

@@ -12,10 +12,11 @@ from skywright.loop.classify import classify, measure
 from skywright.loop.head_net import Head, settled
 from skywright.loop.head_net import measure as measure_head
 from skywright.loop.kind_crop import crop
+from skywright.loop.light import quantile
 from skywright.loop.parts import Parts, find_parts
 from skywright.loop.seg_evidence import head_begins, without_strangers
 from skywright.loop.seg_net import GRID, Map, look
-from skywright.loop.silhouette import Outline, seen_from, without_weak_edges
+from skywright.loop.silhouette import Outline, seen_from, without_weak_edges, without_weak_end
 from skywright.loop.weights import EVIDENCE
 
 SURE_HEAD = 0.6  # part of the mount that the network has for head somewhere, to be believed
@@ -93,8 +94,12 @@ def choose(
     parts = _with_head(own, outline, masks)
     kind, kind_odds = classify(measure(gray, outline, own, field, masks))
     outline = without_weak_edges(outline, strength, int(parts.head_start))
-    head = None if kind == "pin" else measure_head(crop(gray, outline, parts, field))
-    if head is not None:
+    head = None
+    if kind == "pin":
+        light = quantile(field.light[::8, ::8], 0.5)
+        outline = without_weak_end(outline, seen_from(side, field.deviation), light)
+    else:
+        head = measure_head(crop(gray, outline, parts, field))
         begun = parts.head_start * field.step_px
         error = NECK_ERROR * max(outline.reach * field.step_px - begun, 1.0)
         neck = settled(begun, error, head.neck, float(head.errors[0]))

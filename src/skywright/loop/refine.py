@@ -10,11 +10,16 @@ from skywright.loop.background import Field
 from skywright.loop.silhouette import Outline, seen_from
 
 MARGIN = 6  # field pixels looked at outside and inside the coarse end
-SAG_PX = 2.0  # rows whose edge lies this near the end (more if decimated) say where it is across
+# Rows whose edge lies so near the end (more if decimated) say where it is across: all of a round
+# end, of a ragged one its longest spike.
+ROUND_SAG_PX, RAGGED_SAG_PX = 2.0, 1.0
+ROUGH_NEAR_PX = 6.0  # of the end (more if decimated) its profile is looked at
+ROUGH_PX = 0.3  # what is rougher (more if decimated) is ragged
 SLACK = 2  # the fine end lies at most this far outside the coarse one
 # Part of the contrast at the edge. Half is where a blurred edge truly is; a person puts the end of
 # a loop farther out, and a silhouette against clipped light has it there.
 TIP_LEVEL, LIMIT_LEVEL = 0.4, 0.5
+APEX_LEVEL = 0.3  # where the end is across: the longest spike of ice is a weak one
 REACH = 8  # an edge out of focus rises within this many field pixels
 
 
@@ -48,7 +53,8 @@ def outermost(
         u0, u1 = max(at - MARGIN, 0), min(at + MARGIN + 1, len(low))
         rows = [k for k in range(u0, n) if high[k] >= 0]
         v0, v1 = int(low[rows].min()), int(high[rows].max()) + 1
-        window = (u0, u1, max(v0 - MARGIN, 0), min(v1 + MARGIN, outline.across))
+        # What is beside it is not it: dust.
+        window = (u0, u1, max(v0 - SLACK, 0), min(v1 + SLACK, outline.across))
     elif what == "low":
         at = int(low[first:n].min())
         if at == 0:
@@ -131,10 +137,29 @@ def _edge(
             if row[k] < 0.8 * peaks[m]:
                 break
             peaks[m] = max(peaks[m], row[k])
-    level = part * np.median(peaks)
+    contrast = np.median(peaks)
+    end = _crossings(smooth, start, part * contrast, begin).max()
+    profile = _crossings(smooth, start, APEX_LEVEL * contrast, begin)
+    wider = 1.0 + passes / 8
+    if _roughness(profile, passes) > ROUGH_PX * (1.0 + passes / 2):
+        return end, _apex(profile, RAGGED_SAG_PX * wider, passes)
+    return end, _apex(profile, ROUND_SAG_PX * wider, max(3 * passes, rows // 8))
+
+
+@njit(cache=True)
+def _crossings(
+    smooth: NDArray[np.float32], start: NDArray[np.int64], level: float, begin: int
+) -> NDArray[np.float64]:
+    """Where each row falls to a level, (rows,) float64; -1 where it does not reach it.
+
+    What is weak counts as far as it hangs on what is seen, at `start`; beyond, it is noise.
+    """
+    rows, n = smooth.shape
     crossing = np.full(rows, -1.0)
     for r in range(rows):
-        k = begin
+        k = start[r]
+        while 0 <= k < begin and smooth[r, k + 1] >= level:
+            k += 1
         while k >= 0 and smooth[r, k] < level:
             k -= 1
         if k >= 0:
@@ -143,17 +168,30 @@ def _edge(
             if k < n - 1 and smooth[r, k + 1] < level:
                 rest = (smooth[r, k] - level) / (smooth[r, k] - smooth[r, k + 1])
             crossing[r] = k + 0.5 + rest
-    end = crossing.max()
-    return end, _apex(crossing, end, SAG_PX + 0.25 * passes, max(3 * passes, rows // 8))
+    return crossing
 
 
 @njit(cache=True)
-def _apex(crossing: NDArray[np.float64], end: float, sag: float, gap: int) -> float:
+def _roughness(profile: NDArray[np.float64], passes: int) -> float:
+    """Median second difference of an end's profile over what smoothing leaves apart, px."""
+    step, least = 2 * passes, profile.max() - ROUGH_NEAR_PX - passes
+    bends = np.empty(len(profile))
+    count = 0
+    for r in range(step, len(profile) - step):
+        if profile[r] > least and profile[r - step] > 0 and profile[r + step] > 0:
+            bends[count] = abs(profile[r - step] - 2 * profile[r] + profile[r + step])
+            count += 1
+    return np.median(bends[:count]) if count > 4 else 0.0
+
+
+@njit(cache=True)
+def _apex(crossing: NDArray[np.float64], sag: float, gap: int) -> float:
     """Row of the end: center of gravity of the rows around it by how far they come within `sag`.
 
     Rows farther back than that, up to `gap` of them, do not end it: a glint, a notch.
     """
     top = np.argmax(crossing)
+    end = crossing[top]
     total, weight = 0.0, 0.0
     for direction in (-1, 1):
         r, missed = (top if direction < 0 else top + 1), 0

@@ -6,10 +6,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from skywright.loop.light import quantile
 from skywright.loop.objects import SIDES
 
 EDGE_DEPTH = 5  # an edge is as strong as it gets within so many pixels
 WEAK_EDGE = 0.4  # of the usual edge of the thing: what is weaker lies on it
+OPAQUE = 0.4  # of the light, that a silhouette takes away
+WEAK_END, MOST_WEAK_END = 0.15, 0.15  # of what a pin takes away; of the frame, more is no shade
 OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 LATERAL = {
     "left": ("top", "bottom"),
@@ -164,6 +167,45 @@ def without_weak_edges(outline: Outline, strength: NDArray[np.float32], start: i
     low, high = outline.low.copy(), outline.high.copy()
     _trim(strength, low, high, start, outline.reach)
     return replace(outline, low=low, high=high)
+
+
+def without_weak_end(outline: Outline, deviation: NDArray[np.float32], light: float) -> Outline:
+    """Cut off what lies before the end of an opaque thing and is no silhouette: dirt, shades.
+
+    Parameters
+    ----------
+    outline
+        A bare pin.
+    deviation : (across, n) float32
+        From the light, seen from its side.
+    light
+        Its usual level, grey levels.
+
+    Returns
+    -------
+    Outline
+        The same of a thing that is not opaque in front of a lamp, that leaves through the far
+        border, or of which too much would be cut off.
+    """
+    if outline.far:
+        return outline
+
+    def dark(u: int) -> NDArray[np.float32]:
+        return -deviation[outline.low[u] : outline.high[u] + 1, u]
+
+    middle = range(outline.start, outline.reach, max((outline.reach - outline.start) // 20, 1))
+    inside = [dark(u) for u in middle if outline.high[u] >= outline.low[u]]
+    if quantile(np.concatenate(inside), 0.5) < OPAQUE * light:
+        return outline
+    usual = quantile(np.array([column.sum() for column in inside]), 0.5)
+    reach = outline.reach
+    while reach > outline.start + 1 and dark(reach - 1).sum() < WEAK_END * usual:
+        reach -= 1
+    if reach == outline.reach or outline.reach - reach > MOST_WEAK_END * len(outline.low):
+        return outline
+    low, high = outline.low.copy(), outline.high.copy()
+    low[reach:], high[reach:] = outline.across, -1
+    return replace(outline, low=low, high=high, reach=reach)
 
 
 @njit(cache=True)
