@@ -75,7 +75,9 @@ class _Course:
 
         After a move by what was measured the loop is on the spindle. If it is far from there, one
         of the two measurements was wrong without a sign of it: then as many in a row as
-        `AGREEMENTS` must agree before they are believed.
+        `AGREEMENTS` must agree before they are believed. So it is if the loop, seen from near, is
+        elsewhere along the spindle: of a crystal much longer than its loop another part passes for
+        it each time.
         """
         before, self.verdict = self.verdict, verdict
         self.once_known |= verdict.known
@@ -83,8 +85,13 @@ class _Course:
             return
         spread = math.hypot(before.sigma_um, verdict.sigma_um)
         allowed = self.settings.tolerance_um + 3.0 * spread + MOVE_ERROR * before.residual_um
-        if verdict.residual_um > allowed:
-            self.disagreed_um, self.agreements_wanted = verdict.residual_um, AGREEMENTS
+        along = math.hypot(before.along_sigma_um, verdict.along_sigma_um)
+        allowed_along = self.settings.tolerance_um + 3.0 * along
+        near = self.places_um[1:]
+        strayed = abs(near[-1] - near[-2]) if len(near) > 1 else 0.0
+        if verdict.residual_um > allowed or strayed > allowed_along:
+            self.disagreed_um = max(verdict.residual_um, strayed)
+            self.agreements_wanted = AGREEMENTS
         else:
             self.agreements_wanted = max(self.agreements_wanted - 1, 0)
 
@@ -323,8 +330,8 @@ def _why_not(course: _Course, verdict: Verdict, number: int) -> str:
         return f"the center is not known after {number} passes: {verdict.why}"
     if course.agreements_wanted and verdict.is_there(settings.tolerance_um):
         return (
-            f"the passes contradict each other: after a move to the spindle the loop was seen "
-            f"{course.disagreed_um:.0f} um from it; more passes may tell"
+            f"the passes contradict each other: after a move the loop was seen "
+            f"{course.disagreed_um:.0f} um from where it should be; more passes may tell"
         )
     return (
         f"after {number} passes the loop is {verdict.residual_um:.1f} um (+- "

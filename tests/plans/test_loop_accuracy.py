@@ -134,8 +134,8 @@ def test_another_hundred_starts_on_which_less_was_decided(quiet_session: Session
     assert figures["centered"] >= 90
 
 
-def test_a_hundred_starts_on_which_nothing_was_decided(quiet_session: Session) -> None:
-    figures = run(quiet_session, "back light, fresh", range(16000, 16100), light="backlight")
+def test_a_hundred_starts_on_which_one_rule_was_decided(quiet_session: Session) -> None:
+    figures = run(quiet_session, "back light, one rule", range(16000, 16100), light="backlight")
     assert figures["silently_wrong"] == 0
     assert figures["centered"] >= 95
 

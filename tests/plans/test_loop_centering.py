@@ -223,6 +223,16 @@ def test_passes_that_contradict_each_other_are_not_believed_at_once() -> None:
     assert course.disagreed_um == 35.0
 
 
+def test_passes_that_see_the_loop_elsewhere_along_the_spindle_are_not_believed() -> None:
+    course = _Course(CenteringSettings())
+    first = judge(GOOD)
+    # Places of start 16079, a crystal three times as long as its loop, seen from afar at first.
+    for place_um, wanted in ((1534, 0), (1570, 0), (1633, 2), (1625, 1), (1631, 0)):
+        verdict = replace(first, offset_um=(float(place_um), 0.0, 0.0), along_sigma_um=2.6)
+        course.compare(course.steady(verdict))
+        assert course.agreements_wanted == wanted
+
+
 def test_one_pass_that_takes_dust_for_the_end_of_the_loop_does_not_move_it_away() -> None:
     course = _Course(CenteringSettings())
     first = judge(GOOD)
