@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.psss_scripted import until
 from support.stack import FAKE_IOC, run, running_up
 
 from skywright.cli import doctor
@@ -30,6 +31,9 @@ def checks_of(done: "subprocess.CompletedProcess[str]") -> dict[str, list[dict[s
 
 
 def test_a_beamline_that_is_well(beamline: dict[str, str]) -> None:
+    # Runs of the tests before are brought in first: beside three workers that takes a while.
+    journals = Path(beamline["SKYWRIGHT_STORE__DIRECTORY"]) / "journal"
+    until(lambda: not any(journals.glob("*.jsonl")), limit_s=60.0)
     done = run("doctor", "--json", **beamline)
     checks = checks_of(done)
     assert done.returncode == 0, done.stdout

@@ -40,10 +40,14 @@ def test_a_clients_day(client: Any, source: ScriptedSource, service: Service) ->
     assert before["last_sent_pulse_id"] is before["last_sent_time"] is None
     assert "last_processing_duration_ms" not in before
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}", before["processing_start_time"])
+    last = service.processor.newest
     source.put(7)
     until(lambda: client.get_statistics()["n_processed_images"] == 1)
+    # A result is counted before it is the newest, which is that of another test till then.
+    until(lambda: service.processor.newest is not last)
     newest = service.processor.newest
     assert newest is not None
+    assert newest.pulse.pulse_id == 7
     assert newest.spectrum.background_name == "dark"
     assert (newest.spectrum.spectrum == ROWS).all()
     statistics = client.get_statistics()
