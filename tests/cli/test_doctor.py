@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.psss_scripted import until
 from support.stack import FAKE_IOC, run, running_up
+from support.waiting import until
 
 from skywright.cli import doctor
 from skywright.cli.doctor import Status

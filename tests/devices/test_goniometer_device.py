@@ -4,8 +4,7 @@ import contextlib
 import itertools
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ophyd import EpicsSignal
 from ophyd.status import StatusBase
 from ophyd.utils.errors import LimitError
 from support.documents import Documents
+from support.waiting import until
 
 from devices.goniometer import Goniometer, MotorGoniometer
 from devices.oscillation import COLUMNS, ROW, OscillationFlyer
@@ -232,13 +232,6 @@ def test_a_stuck_stage_fails_in_time_and_stops_the_others(
     assert "MOVN = 1" in said
     until(lambda: not gonio.sx.moving)
     assert gonio.sx.position < 1.5
-
-
-def until(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not check():
-        assert time.monotonic() < deadline, "did not happen in time"
-        threading.Event().wait(0.02)
 
 
 def test_a_limit_switch_an_alarm_and_a_stop_are_told_apart(

@@ -1,14 +1,13 @@
 """Camera to camera over HTTP, as processes: shown and watched, uploaded on a trigger."""
 
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import epics
 import pytest
 from ioc_process import IocProcess, running_ioc
 from support.channels import channel
+from support.waiting import until
 
 from iocs.axis_faces import add_face_arguments, make_faces
 from iocs.axis_source import add_source_arguments, make_source
@@ -21,13 +20,6 @@ from skywright.loop.sources.push import PushedPictures
 from skywright.records import ColumnReader
 
 SMALL = ("--size", "352x240", "--fps", "20")
-
-
-def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not come about"
-        threading.Event().wait(0.02)
 
 
 def pv(ioc: IocProcess, name: str) -> epics.PV:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -23,6 +22,7 @@ from ophyd.areadetector.filestore_mixins import (
     FileStoreHDF5SingleIterativeWrite,
 )
 from support.channels import channel
+from support.waiting import until
 
 from skywright.loop import capture as layout
 from skywright.loop.picture import read_picture
@@ -52,13 +52,6 @@ def put(pv: epics.PV, value: Any) -> None:
 
 def text(pv: epics.PV) -> str:
     return pv.get(as_string=True)
-
-
-def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not come about"
-        threading.Event().wait(0.02)
 
 
 def test_list_of_pvs() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from caproto import AlarmSeverity
-from support.psss_scripted import PICTURE, ScriptedSource, picture, running_service, until
+from support.psss_scripted import PICTURE, ScriptedSource, picture, running_service
+from support.waiting import until
 
 from iocs.common import _own_alarm
 from iocs.owner import OwnerGroup

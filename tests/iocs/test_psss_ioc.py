@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from ophyd import Component as Cpt
 from ophyd import HDF5Plugin, SimDetector, SingleTrigger
 from ophyd.areadetector.filestore_mixins import FileStoreHDF5IterativeWrite
 from support.channels import channel, watch
+from support.waiting import until
 
 from skywright.psss import Client, layouts
 from skywright.psss.processing import FitStatus
@@ -60,14 +60,6 @@ def put(pv: epics.PV, value: Any) -> None:
 
 def text(pv: epics.PV) -> str:
     return pv.get(as_string=True)
-
-
-def until(condition: Callable[[], Any], limit_s: float = 30.0) -> Any:
-    deadline = time.monotonic() + limit_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "did not come about"
-        threading.Event().wait(0.02)
-    return value
 
 
 def severity(pv: epics.PV) -> int:

@@ -1,8 +1,7 @@
 """Results to an existing IOC's PVs, ROI and axis from there; pulses wait for none of it."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from ioc_process import IocProcess, running_ioc
 from support.channels import channel
 from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource
+from support.waiting import until
 
 from iocs.psss import PsssIOC
 from iocs.psss_puts import EXPECTED, Puts
@@ -43,13 +43,6 @@ def processor(source: ScriptedSource) -> Iterator[Processor]:
     processor.start()
     yield processor
     processor.close()
-
-
-def until(condition: Callable[[], Any], limit_s: float = 30.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not come about"
-        threading.Event().wait(0.02)
 
 
 def names(prefix: str) -> dict[str, str]:

@@ -1,8 +1,7 @@
 """The owner of the camera: every picture is in the file, or counted as lost by its cause."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import simplejpeg
+from support.waiting import until
 
 from skywright import records
 from skywright.loop import camera as camera_module
@@ -73,13 +73,6 @@ def camera(source: HandSource) -> Iterator[Camera]:
     yield owner
     owner.close()
     assert source.closed
-
-
-def until(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not come about"
-        threading.Event().wait(0.005)
 
 
 def lost(camera: Camera) -> dict[str, int]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.psss_scripted import PICTURE, ROWS, TIME_NS, ScriptedSource, make_pulse, picture, until
+from support.psss_scripted import PICTURE, ROWS, TIME_NS, ScriptedSource, make_pulse, picture
+from support.waiting import until
 
 from skywright.errors import ConfigError, HardwareError
 from skywright.psss import processor as owner

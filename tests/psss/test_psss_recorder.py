@@ -16,8 +16,8 @@ from support.psss_scripted import (
     ScriptedSource,
     make_pulse,
     picture,
-    until,
 )
+from support.waiting import until
 
 from skywright.psss import layouts
 from skywright.psss.layouts import PictureLayout, SpectraLayout

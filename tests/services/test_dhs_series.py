@@ -1,8 +1,7 @@
 """Series of pictures: a row for each, whatever happens to pictures, detector, disk and DCSS."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image
 from support.derived import Derived, read_runs
 from support.dhs import Bench, SlowDetector, bench
 from support.loop_pictures import empty, to_jpeg, turned
+from support.waiting import until
 
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.series_run import SeriesRun
@@ -27,13 +27,6 @@ PICTURES = [turned(2.0 * i).jpeg() for i in range(90)]
 def face() -> Iterator[Bench]:
     with bench() as made:
         yield made
-
-
-def until(condition: Callable[[], object], limit_s: float = 30.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not come about"
-        threading.Event().wait(0.01)
 
 
 def test_ninety_pictures_lost_doubled_truncated_over_two_connections(face: Bench) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource, running_service, until
+from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource, running_service
+from support.waiting import until
 
 from skywright.psss.background import uploaded
 from skywright.services import psss_autosave

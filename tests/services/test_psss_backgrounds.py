@@ -11,7 +11,8 @@ import httpx
 import numpy as np
 import pytest
 from support.psss_old_client import PsssProcessingClient
-from support.psss_scripted import COLUMNS, PICTURE, ROWS, ScriptedSource, until
+from support.psss_scripted import COLUMNS, PICTURE, ROWS, ScriptedSource
+from support.waiting import until
 
 from skywright.services import psss_rest
 from skywright.services.psss_service import Service

@@ -12,7 +12,8 @@ import pytest
 import zmq
 from support.bsread_old import OldSender, OldSource, frames_of
 from support.psss_process import ServiceProcess, running
-from support.psss_scripted import PICTURE, ROWS, picture, until
+from support.psss_scripted import PICTURE, ROWS, picture
+from support.waiting import until
 
 from skywright.process import free_port
 from skywright.psss import Client

@@ -9,14 +9,8 @@ import httpx
 import numpy as np
 import pytest
 from support.psss_old_client import PsssProcessingClient
-from support.psss_scripted import (
-    COLUMNS,
-    PICTURE,
-    ROWS,
-    ScriptedSource,
-    running_service,
-    until,
-)
+from support.psss_scripted import COLUMNS, PICTURE, ROWS, ScriptedSource, running_service
+from support.waiting import until
 
 from skywright.psss import Client
 from skywright.psss.client import RefusedError

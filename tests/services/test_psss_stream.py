@@ -9,15 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from support.bsread_old import OldSender, OldSource
-from support.psss_scripted import (
-    PICTURE,
-    PREFIX,
-    ROWS,
-    TIME_NS,
-    ScriptedSource,
-    running_service,
-    until,
-)
+from support.psss_scripted import PICTURE, PREFIX, ROWS, TIME_NS, ScriptedSource, running_service
+from support.waiting import until
 
 from skywright.process import free_port
 from skywright.psss.sources.bsread import BsreadSource

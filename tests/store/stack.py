@@ -6,30 +6,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from support.forked import MODULES, Forked
+from support.waiting import until
 
 from skywright.process import free_port
 from skywright.store.client import connect, ensure_containers
 
 READY_LIMIT_S = 90.0
-
-
-def until(condition: Callable[[], Any], what: str, limit_s: float = 120.0) -> Any:
-    """Return the first true value of `condition`; fail, saying `what`, after the limit."""
-    end = time.monotonic() + limit_s
-    pause = threading.Event()
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < end, f"not within {limit_s} s: {what}"
-        pause.wait(0.02)
 
 
 class Child:
@@ -124,7 +112,7 @@ class Stack:
     def done(self, uid: str, limit_s: float = 120.0) -> Path:
         """Wait until the run is in the catalog and its journal archived."""
         path = self.journals / "done" / f"{uid}.jsonl"
-        until(path.exists, f"journal of {uid} in done", limit_s)
+        until(path.exists, limit_s, f"journal of {uid} in done")
         return path
 
     def close(self) -> None:

@@ -11,8 +11,9 @@ import pytest
 import xarray
 from bluesky_tiled_plugins.queries import PartialUID, ScanID, TimeRange
 from store.recording import Recording, array, scalar
-from store.stack import Stack, until
+from store.stack import Stack
 from support.streaming import StreamingCamera
+from support.waiting import until
 from tiled.client import from_uri
 from tiled.client import utils as tiled_utils
 from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH as STOCK
@@ -141,7 +142,7 @@ def test_run_is_seen_while_it_goes_on(stack: Stack, client: Any) -> None:
 
         for n in range(1, 4):
             recording.event(x=float(n))
-            until(lambda n=n: rows() == [float(i) for i in range(1, n + 1)], f"event {n}")
+            until(lambda n=n: rows() == [float(i) for i in range(1, n + 1)], what=f"event {n}")
         assert "stop" not in client["raw"][recording.uid].metadata
         recording.stop()
         stack.done(recording.uid)
@@ -175,7 +176,7 @@ def test_reading_a_growing_run_never_fails(journals: Path, client: Any) -> None:
 
     threading.Thread(target=produce, daemon=True).start()
     lengths = []
-    until(lambda: recording.uid in client["raw"], "the run")
+    until(lambda: recording.uid in client["raw"], what="the run")
     while not done.is_set() or not lengths:
         streams = catalog(client)[recording.uid]
         if "primary" in streams:

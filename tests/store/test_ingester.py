@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow
 import pytest
 from store.recording import Recording, array, scalar
-from store.stack import Child, Stack, until
+from store.stack import Child, Stack
+from support.waiting import until
 
 from skywright.callbacks.journal import UNBORN
 from skywright.config import Settings
@@ -301,7 +302,7 @@ def test_server_on_postgresql_and_redis(
         server = subprocess.Popen(command, stdout=log, stderr=log)
     uri = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: is_ready(uri), "tiled on PostgreSQL", limit_s=60)
+        until(lambda: is_ready(uri), what="tiled on PostgreSQL")
         settings = Settings(store={"directory": tmp_path, "tiled_uri": uri, "api_key": "elsewhere"})
         client = connect(settings=settings)
         ensure_containers(client)

@@ -15,8 +15,9 @@ import httpx
 import numpy as np
 import pytest
 from store.recording import Recording, scalar
-from store.stack import Stack, until
+from store.stack import Stack
 from support.streaming import StreamingCamera, noise
+from support.waiting import until
 from tiled.storage import SQLStorage
 
 from skywright.errors import ConfigError, DataError
@@ -256,6 +257,6 @@ def test_subscribers_get_each_event(journals: Path, client: Any) -> None:
     for n in range(1, 5):
         recording.event(x=float(n))
         follower.step()
-    until(lambda: got[-4:] == [1.0, 2.0, 3.0, 4.0], "four updates")
+    until(lambda: got[-4:] == [1.0, 2.0, 3.0, 4.0], what="four updates")
     subscription.disconnect()
     recording.stop()

@@ -2,8 +2,6 @@
 
 import functools
 import math
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +10,7 @@ from epics import PV
 from ioc_process import IocProcess
 from ophyd import EpicsMotor
 from support.channels import channel, watch
+from support.waiting import until
 
 LIMIT_S = 30.0
 
@@ -49,13 +48,6 @@ def put(pv: PV, value: Any) -> None:
 
 def fresh(pv: PV) -> Any:
     return pv.get(timeout=LIMIT_S)
-
-
-def until(check: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
-    deadline = time.monotonic() + limit_s
-    while not check():
-        assert time.monotonic() < deadline, "did not happen in time"
-        threading.Event().wait(0.02)
 
 
 def record(pv: PV) -> list[tuple[float, Any]]:

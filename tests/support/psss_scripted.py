@@ -3,9 +3,8 @@
 import argparse
 import queue
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,14 +74,6 @@ def make_pulse(
     pulse_id: int, image: Any = PICTURE, time_ns: int | None = TIME_NS, message: Any = None
 ) -> Pulse:
     return Pulse(pulse_id, time_ns, image, message)
-
-
-def until(condition: Callable[[], Any], limit_s: float = 20.0) -> Any:
-    deadline = time.monotonic() + limit_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "did not come about"
-        threading.Event().wait(0.005)
-    return value
 
 
 def arguments(*given: str, directory: Path) -> argparse.Namespace:

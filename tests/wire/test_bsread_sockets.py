@@ -12,6 +12,7 @@ import psutil
 import pytest
 import zmq
 from support.bsread_old import OldSender, OldSource, frames_of
+from support.waiting import until
 
 from skywright.errors import ConfigError
 from skywright.process import free_port
@@ -26,14 +27,6 @@ KINDS = [("push", "pull"), ("pub", "sub")]
 def pulse(receiver, timeout_s=LIMIT_S):
     frames = receiver.receive(timeout_s)
     return None if frames is None else Decoder().decode(frames).pulse_id
-
-
-def until(condition):
-    """Wait until a condition holds that no event tells of."""
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
 
 
 def connected(sender, receiver, encoder=None):

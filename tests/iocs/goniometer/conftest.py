@@ -7,7 +7,8 @@ from epics import PV
 from ioc_process import IocProcess, running_ioc
 from ophyd import EpicsMotor
 from support.channels import channel
-from support.goniometer_ioc import ophyd_motor, put, reset, until
+from support.goniometer_ioc import ophyd_motor, put, reset
+from support.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from epics import PV
 from ophyd import EpicsMotor
-from support.goniometer_ioc import LIMIT_S, fresh, put, record, text, until
+from support.goniometer_ioc import LIMIT_S, fresh, put, record, text
+from support.waiting import until
 
 from skywright.loop.sample_motion import read_motion
 

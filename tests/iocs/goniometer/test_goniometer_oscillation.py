@@ -13,7 +13,8 @@ import pytest
 from epics import PV
 from ioc_process import IocProcess, running_ioc
 from support.channels import channel
-from support.goniometer_ioc import LIMIT_S, decoded, fresh, put, record, text, trace, until
+from support.goniometer_ioc import LIMIT_S, decoded, fresh, put, record, text, trace
+from support.waiting import until
 
 
 @pytest.mark.parametrize("sense", [1, -1])
