@@ -13,8 +13,9 @@ from skywright.loop.choose import Choice, choose
 from skywright.loop.head_net import Head, settled, settled_across
 from skywright.loop.light import quantile
 from skywright.loop.objects import SIDES, find_objects
-from skywright.loop.refine import outermost
+from skywright.loop.refine import find_end, find_limit
 from skywright.loop.silhouette import Outline
+from skywright.loop.tip_net import tip_of
 
 CLASS_NAMES = ("none", "nylon", "mitegen", "pin")
 SIDE_NAMES = ("none", *SIDES)
@@ -269,17 +270,20 @@ def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detectio
     """Measure the chosen mount at full resolution."""
     outline, parts, step = choice.outline, choice.parts, field.step_px
     frame = _Frame(field, outline.side)
-    end = outermost(gray, field, outline, "tip", parts.head_start)
+    edge = find_end(gray, field, outline)
+    end = edge.u, edge.v
     n = outline.reach
     start = min(float(parts.head_start), n - 1.0)
-    v0 = outermost(gray, field, outline, "low", start)[1]
-    v1 = outermost(gray, field, outline, "high", start)[1]
+    v0, v1 = (find_limit(gray, field, outline, what, start) for what in ("low", "high"))
+    sees_tip = not outline.far and not _leaves_sideways(outline)
     if choice.head is not None:
         head, seen = choice.head, (v0 * step, v1 * step)
         v0, v1 = (v / step for v in settled_across(seen, OUTLINE_ERROR_PX, head))
         u_tip = settled(end[0] * step, TIP_ERROR_PX, head.tip, float(head.errors[1]))
         end = u_tip / step, end[1]
-    sees_tip = not outline.far and not _leaves_sideways(outline)
+        if sees_tip and edge.strength:
+            u_tip, v_tip = tip_of(gray, field, outline, parts.head_start, head, edge, u_tip)
+            end = u_tip / step, v_tip / step
     if choice.kind == "pin" and _has_end_face(outline):
         end = end[0], _middle_at_end(outline)
     u_end = end[0] if sees_tip else float(n)

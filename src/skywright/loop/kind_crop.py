@@ -74,15 +74,11 @@ def crop(
     extent = max(ROOM * max(across, min(along, SLIM * across)), LEAST_EXTENT_PX)
     near = slice(max(end - max(int(extent / step), 1), 0), end)
     middle = 0.5 * (int(outline.low[near].min()) + int(outline.high[near].max()) + 1) * step
-    turn = _turn(outline.side, field)
 
     def cut(count: int, part: float, beyond: float) -> NDArray[np.float32]:
         n = round(margin * count)
-        out = np.empty((n, n, 2), np.float32)
-        at = end * step + (beyond - 0.5 * part) * extent
-        args = field.light, outline.low, outline.high, turn, start, end, step
-        _sample(gray, *args, at, middle, part * extent / count, out)
-        return out
+        at = end * step + (beyond - 0.5 * part) * extent, middle
+        return sample(gray, outline, start, field, at, part * extent / count, (n, n))
 
     head = cut(HEAD_PX, 1.0, TIP_AT)
     view = cut(VIEW_PX, VIEW_OF_HEAD, VIEW_TIP_AT)
@@ -104,6 +100,45 @@ def crop(
     )
     center = end * step + (TIP_AT - 0.5) * extent, middle
     return Crop(head, view, np.array(extras, np.float32), center, extent)
+
+
+def sample(
+    gray: NDArray[np.uint8],
+    outline: Outline,
+    start: int,
+    field: Field,
+    middle: tuple[float, float],
+    pitch: float,
+    shape: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Cut a piece out of a picture, the pin at its left.
+
+    Parameters
+    ----------
+    gray : (H, W) uint8
+    outline
+        The mount.
+    start
+        u where its head begins, pixels of the field.
+    field
+        Light of the picture.
+    middle
+        u, v of the piece's middle, px from the pin's border and from that across.
+    pitch
+        Pixels of the picture for one of the piece.
+    shape
+        Rows (across) and columns (along) of the piece.
+
+    Returns
+    -------
+    (rows, columns, 2) float32
+        The picture minus light, grey levels; the outline as in `Crop`.
+    """
+    out = np.empty((*shape, 2), np.float32)
+    turn, end, step = _turn(outline.side, field), outline.reach, field.step_px
+    limits = field.light, outline.low, outline.high, turn, start, end, step
+    _sample(gray, *limits, *middle, pitch, out)
+    return out
 
 
 def _turn(side: str, field: Field) -> NDArray[np.int64]:
@@ -135,14 +170,14 @@ def _sample(
     pitch: float,
     out: NDArray[np.float32],
 ) -> None:
-    """Fill out (n, n, 2) around (u_mid, v_mid): the mean of pixels minus light, and the outline."""
-    n = out.shape[0]
+    """Fill out (h, w, 2) around (u_mid, v_mid): the mean of pixels minus light, and the outline."""
+    h, w = out.shape[0], out.shape[1]
     x0, y0, ux, uy, vx, vy, most_u, most_v, left, top = turn
     samples = min(max(int(pitch + 0.5), 1), MOST_SAMPLES)
-    for i in range(n):
-        v = v_mid + (i + 0.5 - 0.5 * n) * pitch
-        for j in range(n):
-            u = u_mid + (j + 0.5 - 0.5 * n) * pitch
+    for i in range(h):
+        v = v_mid + (i + 0.5 - 0.5 * h) * pitch
+        for j in range(w):
+            u = u_mid + (j + 0.5 - 0.5 * w) * pitch
             if u < 0 or v < 0 or u >= most_u or v >= most_v:
                 out[i, j, 0], out[i, j, 1] = 0.0, -1.0
                 continue

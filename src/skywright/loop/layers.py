@@ -16,11 +16,15 @@ MOST_NUMBER = 4.0  # standard deviations
 
 
 class Layer(NamedTuple):
-    """A convolution: kernel (k, k, channels in, channels out) float32, bias, stride."""
+    """A convolution: kernel (rows, columns, channels in, channels out) float32, bias, strides.
+
+    `stride` is along rows and columns, `apart` the distance of the kernel's rows.
+    """
 
     kernel: NDArray[np.float32]
     bias: NDArray[np.float32]
-    stride: int
+    stride: tuple[int, int] = (1, 1)
+    apart: int = 1
 
 
 class Dense(NamedTuple):
@@ -66,7 +70,7 @@ def _layers(
 ) -> tuple[Layer, ...]:
     """Take convolutions out of stored weights: ``{name}{k}_kernel``, ``{name}{k}_bias``."""
     return tuple(
-        Layer(arrays[f"{name}{k}_kernel"], arrays[f"{name}{k}_bias"], stride)
+        Layer(arrays[f"{name}{k}_kernel"], arrays[f"{name}{k}_bias"], (stride, stride))
         for k, stride in enumerate(strides)
     )
 
@@ -74,7 +78,7 @@ def _layers(
 def through(convolutions: tuple[Layer, ...], picture: NDArray[np.float32]) -> NDArray[np.float32]:
     """Send a picture, (h, w, channels), through convolutions."""
     for layer in convolutions:
-        picture = _convolved(picture, layer.kernel, layer.bias, layer.stride)
+        picture = _convolved(picture, layer.kernel, layer.bias, *layer.stride, layer.apart)
     return picture
 
 
@@ -88,24 +92,25 @@ def _convolved(
     picture: NDArray[np.float32],
     kernel: NDArray[np.float32],
     bias: NDArray[np.float32],
-    stride: int,
+    down: int,
+    right: int,
+    apart: int,
 ) -> NDArray[np.float32]:
     """(h, w, channels) convolved with zeros around it, what is negative set to 0."""
-    size, _, into, out = kernel.shape
-    half = size // 2
+    tall, wide, into, out = kernel.shape
     h, w = picture.shape[0], picture.shape[1]
-    rows, columns = (h + stride - 1) // stride, (w + stride - 1) // stride
+    rows, columns = (h + down - 1) // down, (w + right - 1) // right
     result = np.empty((rows, columns, out), np.float32)
     sums = np.empty(out, np.float32)
     for i in range(rows):
         for j in range(columns):
             sums[:] = bias
-            for a in range(size):
-                y = i * stride + a - half
+            for a in range(tall):
+                y = i * down + (a - tall // 2) * apart
                 if y < 0 or y >= h:
                     continue
-                for b in range(size):
-                    x = j * stride + b - half
+                for b in range(wide):
+                    x = j * right + b - wide // 2
                     if x < 0 or x >= w:
                         continue
                     for c in range(into):

@@ -1,6 +1,7 @@
 """Ends of a silhouette to a fraction of a pixel, at full resolution."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -21,12 +22,35 @@ SLACK = 2  # the fine end lies at most this far outside the coarse one
 TIP_LEVEL, LIMIT_LEVEL = 0.4, 0.5
 APEX_LEVEL = 0.3  # where the end is across: the longest spike of ice is a weak one
 REACH = 8  # an edge out of focus rises within this many field pixels
+PROFILE_LEVELS, BEHIND = (0.2, 0.35, 0.6), 10  # of the strength within so many field pixels
 
 
-def outermost(
-    gray: NDArray[np.uint8], field: Field, outline: Outline, what: str, start: float
-) -> tuple[float, float]:
-    """Locate an end of the head: where its outer edge is at a part of its contrast.
+class End(NamedTuple):
+    """The end of a head along the axis, as its outermost edge tells it.
+
+    Attributes
+    ----------
+    u, v
+        Its place, field pixels, edges at whole numbers.
+    first_px
+        First row of `profiles`, px from the border across.
+    profiles : (3, rows) float64
+        Where each row falls to `PROFILE_LEVELS` of the strength, px from the pin's border; NaN
+        where it does not come to that.
+    strength
+        Difference from the light behind the edge, grey levels. Without an edge at full resolution
+        it is 0 and there are no rows.
+    """
+
+    u: float
+    v: float
+    first_px: int
+    profiles: NDArray[np.float64]
+    strength: float
+
+
+def find_end(gray: NDArray[np.uint8], field: Field, outline: Outline) -> End:
+    """Locate the end along the axis: where the outermost edge is at a part of its contrast.
 
     Parameters
     ----------
@@ -36,85 +60,104 @@ def outermost(
         Its field.
     outline
         The mount.
+
+    Returns
+    -------
+    End
+    """
+    n, low, high, step = outline.reach, outline.low, outline.high, field.step_px
+    u0, u1 = max(n - 1 - MARGIN, 0), min(n + MARGIN, len(low))
+    rows = [k for k in range(u0, n) if high[k] >= 0]
+    # What is beside it is not it: dust.
+    v0 = max(int(low[rows].min()) - SLACK, 0)
+    v1 = min(int(high[rows].max()) + 1 + SLACK, outline.across)
+    deviation = _deviation(gray, field, outline.side, (u0, u1, v0, v1))
+    outside = (u1 - n - SLACK) * step
+    smooth, start, begin, contrast, strength = _rows(deviation, step, _least(field), outside)
+    if np.isnan(contrast):
+        # No edge at full resolution: the coarse limit stands.
+        middle = 0.5 * float(low[n - 1] + high[n - 1] + 1)
+        return End(float(n), middle, v0 * step, np.empty((3, 0)), 0.0)
+    end = _crossings(smooth, start, TIP_LEVEL * contrast, begin).max()
+    across = _across(_crossings(smooth, start, APEX_LEVEL * contrast, begin), step)
+    profiles = [_crossings(smooth, start, part * strength, begin) for part in PROFILE_LEVELS]
+    seen = np.array([np.where(p < 0, np.nan, p + u0 * step) for p in profiles])
+    return End(u0 + end / step, v0 + across / step, v0 * step, seen, strength)
+
+
+def find_limit(
+    gray: NDArray[np.uint8], field: Field, outline: Outline, what: str, start: float
+) -> float:
+    """Locate one of the two limits of the head across the axis.
+
+    Parameters
+    ----------
+    gray, field, outline
+        As for `find_end`.
     what
-        "tip", "low" or "high": the end along the axis, or one of the two limits across it.
+        "low" or "high".
     start
         u where the head begins.
 
     Returns
     -------
-    tuple of float
-        For the tip u and v; for the limits (NaN, v). Unit field pixels, edges at whole numbers.
+    float
+        v, field pixels, edges at whole numbers.
     """
     first, n = min(int(start), outline.reach - 1), outline.reach
-    low, high = outline.low, outline.high
-    if what == "tip":
-        at = n - 1
-        u0, u1 = max(at - MARGIN, 0), min(at + MARGIN + 1, len(low))
-        rows = [k for k in range(u0, n) if high[k] >= 0]
-        v0, v1 = int(low[rows].min()), int(high[rows].max()) + 1
-        # What is beside it is not it: dust.
-        window = (u0, u1, max(v0 - SLACK, 0), min(v1 + SLACK, outline.across))
-    elif what == "low":
-        at = int(low[first:n].min())
-        if at == 0:
-            return float("nan"), 0.0  # cut by the frame
-        us = first + np.flatnonzero(low[first:n] <= at + 1)
-        window = (int(us[0]), int(us[-1]) + 1, max(at - MARGIN, 0), at + MARGIN + 1)
-    else:
-        at = int(high[first:n].max())
-        if at == outline.across - 1:
-            return float("nan"), float(outline.across)
-        us = first + np.flatnonzero(high[first:n] >= at - 1)
-        window = (int(us[0]), int(us[-1]) + 1, at - MARGIN, min(at + MARGIN + 1, outline.across))
-    return _in_window(gray, field, outline, what, window)
-
-
-def _in_window(
-    gray: NDArray[np.uint8],
-    field: Field,
-    outline: Outline,
-    what: str,
-    window: tuple[int, int, int, int],
-) -> tuple[float, float]:
-    step = field.step_px
-    u0, u1, v0, v1 = window
-    n_out = u1 - outline.reach  # columns of the window outside the coarse end
-    v0 = max(v0, 0)
-    inner = gray[field.y0_px : field.y1_px, field.x0_px : field.x1_px]
-    pixels = seen_from(outline.side, inner)[v0 * step : v1 * step, u0 * step : u1 * step]
-    light = seen_from(outline.side, field.light)[v0:v1, u0:u1]
-    # Axis 1 of what the kernel gets runs outwards, whatever the end that is wanted.
-    deviation = (pixels - np.repeat(np.repeat(light, step, 0), step, 1)).astype(np.float32)
     if what == "low":
-        deviation = deviation.T[:, ::-1]
-    elif what == "high":
-        deviation = deviation.T
-    # Averaging over step x step pixels made the field's noise smaller than what is left here.
-    least = max(4.0 * math.sqrt(step) * field.noise, 2.5)
-    inside = (n_out if what == "tip" else MARGIN) - SLACK
-    part = TIP_LEVEL if what == "tip" else LIMIT_LEVEL
-    end, across = _edge(np.ascontiguousarray(deviation), step, least, int(inside * step), part)
-    if np.isnan(end):
-        # No edge at full resolution: the coarse limit stands.
-        if what == "tip":
-            u = outline.reach - 1
-            return u + 1.0, 0.5 * float(outline.low[u] + outline.high[u] + 1)
-        return float("nan"), float(v0 + MARGIN if what == "low" else v1 - MARGIN)
-    if what == "tip":
-        return u0 + end / step, v0 + across / step
-    return float("nan"), (v1 - end / step) if what == "low" else (v0 + end / step)
+        edge = outline.low[first:n]
+        at = int(edge.min())
+        if at == 0:
+            return 0.0  # cut by the frame
+        us = first + np.flatnonzero(edge <= at + 1)
+        v0, v1 = max(at - MARGIN, 0), at + MARGIN + 1
+    else:
+        edge = outline.high[first:n]
+        at = int(edge.max())
+        if at == outline.across - 1:
+            return float(outline.across)
+        us = first + np.flatnonzero(edge >= at - 1)
+        v0, v1 = max(at - MARGIN, 0), min(at + MARGIN + 1, outline.across)
+    deviation = _deviation(gray, field, outline.side, (int(us[0]), int(us[-1]) + 1, v0, v1)).T
+    # Axis 1 of what the kernel gets runs outwards, whichever limit it is.
+    outwards = np.ascontiguousarray(deviation[:, ::-1] if what == "low" else deviation)
+    step, outside = field.step_px, (MARGIN - SLACK) * field.step_px
+    smooth, edges, begin, contrast, _ = _rows(outwards, step, _least(field), outside)
+    if np.isnan(contrast):
+        return float(v0 + MARGIN if what == "low" else v1 - MARGIN)
+    end = _crossings(smooth, edges, LIMIT_LEVEL * contrast, begin).max()
+    return v1 - end / step if what == "low" else v0 + end / step
+
+
+def _deviation(
+    gray: NDArray[np.uint8], field: Field, side: str, window: tuple[int, int, int, int]
+) -> NDArray[np.float32]:
+    """Picture minus light in a window (u0, u1, v0, v1) of the field, at full resolution."""
+    u0, u1, v0, v1 = window
+    step = field.step_px
+    inner = gray[field.y0_px : field.y1_px, field.x0_px : field.x1_px]
+    pixels = seen_from(side, inner)[v0 * step : v1 * step, u0 * step : u1 * step]
+    light = seen_from(side, field.light)[v0:v1, u0:u1]
+    deviation = pixels - np.repeat(np.repeat(light, step, 0), step, 1)
+    return np.ascontiguousarray(deviation, dtype=np.float32)
+
+
+def _least(field: Field) -> float:
+    """Grey levels above the noise, of which the field's averaging has left less than here."""
+    return max(4.0 * math.sqrt(field.step_px) * field.noise, 2.5)
 
 
 @njit(cache=True)
-def _edge(
-    deviation: NDArray[np.float32], passes: int, least: float, outside: int, part: float
-) -> tuple[float, float]:
-    """Outermost crossing of a part of the contrast over all rows, and where across it lies.
+def _rows(
+    deviation: NDArray[np.float32], passes: int, least: float, outside: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], int, float, float]:
+    """Look at the edge along each row, walking in from the coarse end.
 
-    One level serves all rows, else a rim that is faint here and dark there has no clear end: that
-    part of the median of the first maximum that the outermost rows reach, walking in from the
-    coarse end. `outside` is the number of pixels that are beyond it.
+    Returns the strength smoothed, where in each row it is first above the noise, where the walk
+    begins (`outside` pixels are beyond the end), and of the outermost rows the medians of the first
+    maximum and of the largest strength behind it. One level serves all rows, else a rim that is
+    faint here and dark there has no clear end. NaN if there is no edge.
     """
     smooth = np.abs(_binomial(deviation, passes))
     least = max(least, 0.2 * smooth.max())
@@ -127,9 +170,10 @@ def _edge(
             k -= 1
         start[r] = k
     if start.max() < 0:
-        return np.nan, np.nan
+        return smooth, start, begin, np.nan, np.nan
     outer = np.flatnonzero(start > start.max() - 2 * passes - 4)
-    peaks = np.empty(len(outer))
+    peaks, strengths = np.empty(len(outer)), np.empty(len(outer))
+    behind = 0
     for m in range(len(outer)):
         row, first = smooth[outer[m]], start[outer[m]]
         peaks[m] = least if first < 0 else row[first]
@@ -137,13 +181,19 @@ def _edge(
             if row[k] < 0.8 * peaks[m]:
                 break
             peaks[m] = max(peaks[m], row[k])
-    contrast = np.median(peaks)
-    end = _crossings(smooth, start, part * contrast, begin).max()
-    profile = _crossings(smooth, start, APEX_LEVEL * contrast, begin)
+        if first >= 0:
+            strengths[behind] = row[max(first - BEHIND * passes, 0) : first + 1].max()
+            behind += 1
+    return smooth, start, begin, float(np.median(peaks)), float(np.median(strengths[:behind]))
+
+
+@njit(cache=True)
+def _across(profile: NDArray[np.float64], passes: int) -> float:
+    """Row of the end by its profile: of a round end all of it, of ragged ones the longest spike."""
     wider = 1.0 + passes / 8
     if _roughness(profile, passes) > ROUGH_PX * (1.0 + passes / 2):
-        return end, _apex(profile, RAGGED_SAG_PX * wider, passes)
-    return end, _apex(profile, ROUND_SAG_PX * wider, max(3 * passes, rows // 8))
+        return _apex(profile, RAGGED_SAG_PX * wider, passes)
+    return _apex(profile, ROUND_SAG_PX * wider, max(3 * passes, len(profile) // 8))
 
 
 @njit(cache=True)
