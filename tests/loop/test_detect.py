@@ -468,6 +468,23 @@ def test_pin_that_fills_a_corner_has_its_end_as_tip(seed):
     assert found.error_px < 25
 
 
+@pytest.mark.parametrize("slant", [-0.15, 0.15])
+def test_pin_that_ends_in_a_thinner_one_ends_in_the_middle_of_that(slant):
+    opacity, x, y = canvas()
+    put(opacity, (x < 300) & (np.abs(y - 240) < 70))
+    put(opacity, (x < 350 + slant * (y - 250)) & (np.abs(y - 250) < 33))
+    found = find_loop(shot(opacity))
+    assert (found.side, found.kind) == ("left", "pin")
+    assert abs(found.tip_y - 250) <= 3.0
+    assert abs(found.tip_x - 349.5) <= 6.0  # the slant is 10 px high
+    assert found.width == pytest.approx(66, abs=6)
+
+
+@pytest.mark.parametrize("seed", [40883, 42053])
+def test_pins_of_two_sections_have_their_end_as_tip(seed):
+    assert score(seed).error_px < 5
+
+
 def test_loop_that_leaves_through_a_lateral_border_has_no_tip():
     opacity, x, y = canvas()
     row = 240 + 0.9 * (x - 260)
