@@ -287,7 +287,7 @@ def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detectio
         if sees_tip and edge.strength:
             u_tip, v_tip = tip_of(gray, field, outline, parts.head_start, head, edge, u_tip)
             end = u_tip / step, v_tip / step
-    if choice.kind == "pin":
+    if choice.kind == "pin" and _has_end_face(outline):
         end = end[0], _middle_at_end(outline)
     u_end = end[0] if sees_tip else float(n)
     tip = frame.xy(u_end, end[1]) if sees_tip else (NAN, NAN)
@@ -354,6 +354,14 @@ def _end_section(outline: Outline) -> tuple[int, float]:
     thicker = np.convolve(width > thick / SAME_WIDTH, np.ones(STEADY), "valid") == STEADY
     before = np.flatnonzero(thicker[: len(width) - int(BEVEL * thick)])
     return (int(before[-1]) + STEADY if len(before) else 0), thick
+
+
+def _has_end_face(outline: Outline) -> bool:
+    """Tell a blunt end from a round one."""
+    width = _end_section(outline)[1]
+    # A round end is 54 % as wide 8 % of its width before its tip; a ragged end face is uneven.
+    before = min(max(int(0.08 * width), 2), outline.reach - 1)
+    return float(outline.width[-1 - before]) > 0.62 * width
 
 
 def _middle_at_end(outline: Outline) -> float:
