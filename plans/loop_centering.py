@@ -32,7 +32,7 @@ from skywright.loop.sweep import Sweep
 VIEWS_DEG = (0.0, 90.0)
 STEPS = 18
 """Pictures of a pass at rest."""
-AGREEMENTS = 2
+AGREEMENTS, STRAYED_AGREEMENTS = 2, 3
 MOVE_ERROR = 0.02
 """Part of a move by which scale and stages may be wrong."""
 
@@ -75,9 +75,9 @@ class _Course:
 
         After a move by what was measured the loop is on the spindle. If it is far from there, one
         of the two measurements was wrong without a sign of it: then as many in a row as
-        `AGREEMENTS` must agree before they are believed. So it is if the loop, seen from near, is
-        elsewhere along the spindle: of a crystal much longer than its loop another part passes for
-        it each time.
+        `AGREEMENTS` must agree before they are believed. If the loop, seen from near, is elsewhere
+        along the spindle, it takes `STRAYED_AGREEMENTS`: of a crystal much longer than its loop
+        another part passes for it, and may do so twice.
         """
         before, self.verdict = self.verdict, verdict
         self.once_known |= verdict.known
@@ -91,7 +91,8 @@ class _Course:
         strayed = abs(near[-1] - near[-2]) if len(near) > 1 else 0.0
         if verdict.residual_um > allowed or strayed > allowed_along:
             self.disagreed_um = max(verdict.residual_um, strayed)
-            self.agreements_wanted = AGREEMENTS
+            wanted = STRAYED_AGREEMENTS if strayed > allowed_along else AGREEMENTS
+            self.agreements_wanted = max(wanted, self.agreements_wanted)
         else:
             self.agreements_wanted = max(self.agreements_wanted - 1, 0)
 
