@@ -30,8 +30,8 @@ GOALS = {
     "class": (0.9, "at least"),
 }
 # Not met; measured. Each must fail (strict), so that reaching one is noticed; HELD is not lost.
-UNMET = {"tip_p95_px": 11.3}
-HELD = {"tip_p95_px": 14}
+UNMET = {"tip_p95_px": 9.1}
+HELD = {"tip_p95_px": 11}
 
 
 def goals():
