@@ -21,7 +21,7 @@ from training import optimize, run_steps, save_scenes
 FIRST_SEED, SHARD = 920_000, 50
 LINES, COLUMNS, SEEN, NUMBERS = 64, 40, 3, 12  # as skywright.loop.tip_net has them
 APART, AT_OUTLINE = (1, 2, 4), 7  # the place of the mark at the outline's end among the numbers
-WIDTHS, JOINED = (12, 16, 24), 32
+PARTS, WIDTHS, JOINED = ("picture", "lines"), (12, 16, 24), 32
 SPREAD_PX, LEAST_SPREAD = 2.0, 0.7  # of the true place: px, lines
 FARTHEST_PX = 40.0  # along from where it was looked for; farther is not its end
 ALONG_WEIGHT = 0.5
@@ -160,9 +160,6 @@ def make_network(norms: bool) -> Any:
             return self.last(maps)
 
     return TipNet()
-
-
-PARTS = ("picture", "lines")
 
 
 def varied(picture: Any, numbers: Any, line: Any) -> tuple[Any, Any, Any]:
