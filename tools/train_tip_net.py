@@ -86,37 +86,28 @@ def look_at(gray: Any, row: dict[str, Any]) -> list[tuple[Any, Any]]:
     is taken, or its end is out of view.
     """
     from skywright.loop.detect import find_loop
-    from skywright.loop.tip_net import view
 
     seen: list[Any] = []
 
-    def note(*args: Any) -> tuple[float, float]:
-        seen.append((view(*args), args[1]))
-        return seen[0][0].tip_px, seen[0][0].middle_px
+    def middle_of(end: Any) -> tuple[float, float]:
+        seen.append(end)
+        return end.tip_px, end.middle_px
 
-    with patch("skywright.loop.detect.tip_of", note):
-        found = find_loop(gray)
+    with patch("skywright.loop.detect.tip_of", middle_of):
+        found = find_loop(gray)  # with the middle of what is seen for its tip
     if not seen or found.side != row["side"] or not found.tip_in_view:
         return []
-    end, field = seen[0]
-    u, v = min(
-        (turned(x, y, found.side, field) for x, y in row["tips"]),
-        key=lambda tip: np.hypot(tip[0] - end.tip_px, tip[1] - end.middle_px),
-    )
-    line = (v - end.middle_px) / end.pitch_px + 0.5 * LINES
-    if not -1 < line < LINES + 1 or abs(u - end.tip_px) > FARTHEST_PX:
+    shifts = [(x - found.tip_x, y - found.tip_y) for x, y in row["tips"]]
+    along, across = turned(*min(shifts, key=lambda shift: np.hypot(*shift)), found.side)
+    line = across / seen[0].pitch_px + 0.5 * LINES
+    if not -1 < line < LINES + 1 or abs(along) > FARTHEST_PX:
         return []
-    return [(end, np.array([u - end.tip_px, line], np.float32))]
+    return [(seen[0], np.array([along, line], np.float32))]
 
 
-def turned(x: float, y: float, side: str, field: Any) -> tuple[float, float]:
-    """Return u, v of a place in the picture, px from the pin's border and from that across."""
-    left, top = x + 0.5 - field.x0_px, y + 0.5 - field.y0_px
-    right, bottom = field.x1_px - x - 0.5, field.y1_px - y - 0.5
-    places = {
-        "left": (left, top), "right": (right, top), "top": (top, left), "bottom": (bottom, left)
-    }  # fmt: skip
-    return places[side]
+def turned(x: float, y: float, side: str) -> tuple[float, float]:
+    """Return a shift in the picture along, away from the pin, and across."""
+    return {"left": (x, y), "right": (-x, y), "top": (y, x), "bottom": (-y, x)}[side]
 
 
 def make_network(norms: bool) -> Any:

@@ -7,11 +7,8 @@ import pytest
 from support.loop_pictures import DARK, LIGHT, Drawn, turned
 
 from skywright.loop import detect, tip_net
-from skywright.loop.background import estimate_field
-from skywright.loop.choose import choose
 from skywright.loop.detect import find_loop
-from skywright.loop.objects import find_objects
-from skywright.loop.refine import End, find_end
+from skywright.loop.refine import End
 from skywright.loop.tip_net import BEYOND, COLUMNS, LINES, _likeliest, _profiles
 
 TURNS = {
@@ -25,13 +22,12 @@ TURNS = {
 def view_of(gray):
     """What the detector shows the network of a picture, None if it does not ask."""
     seen = []
-    asked = tip_net.view
 
-    def note(*args):
-        seen.append(asked(*args))
-        return seen[-1]
+    def note(end):
+        seen.append(end)
+        return tip_net.tip_of(end)
 
-    with patch.object(tip_net, "view", note):
+    with patch.object(detect, "tip_of", note):
         find_loop(np.ascontiguousarray(gray))
     return seen[0] if seen else None
 
@@ -149,14 +145,8 @@ def test_without_an_edge_at_full_resolution_the_outline_stands():
 
 @pytest.mark.parametrize(("off_px", "part"), [(2.0, 0.0), (4.5, 0.5), (9.0, 1.0)])
 def test_the_edge_stands_unless_the_network_has_the_tip_elsewhere(off_px, part):
-    gray = turned(0.0).gray()
-    field, labels, stats = find_objects(estimate_field(gray))
-    choice = choose(gray, field, labels, stats)
-    end = find_end(gray, field, choice.outline)
-    args = field, choice.outline, choice.parts.head_start, choice.head, end, 451.0
-    seen = tip_net.view(gray, *args)
+    seen = view_of(turned(0.0).gray())
     assert seen.pitch_px < 3.0
-    said = 451.0, end.v * field.step_px + off_px
-    with patch.object(tip_net, "locate", lambda _: said):
-        u, v = tip_net.tip_of(gray, *args)
-    assert (u, v - end.v * field.step_px) == pytest.approx((451.0, part * off_px))
+    with patch.object(tip_net, "locate", lambda _: (seen.tip_px, seen.edge_px + off_px)):
+        u, v = tip_net.tip_of(seen)
+    assert (u, v - seen.edge_px) == pytest.approx((seen.tip_px, part * off_px))

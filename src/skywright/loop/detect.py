@@ -13,9 +13,10 @@ from skywright.loop.choose import Choice, choose
 from skywright.loop.head_net import Head, settled, settled_across
 from skywright.loop.light import quantile
 from skywright.loop.objects import SIDES, find_objects
+from skywright.loop.pin_end import has_end_face, last_section, middle_at_end
 from skywright.loop.refine import find_end, find_limit
 from skywright.loop.silhouette import Outline
-from skywright.loop.tip_net import tip_of
+from skywright.loop.tip_net import tip_of, view_end
 
 CLASS_NAMES = ("none", "nylon", "mitegen", "pin")
 SIDE_NAMES = ("none", *SIDES)
@@ -24,8 +25,6 @@ MIN_SCORE = 0.4  # below it nothing is reported but the score
 LAST_PART = 0.025  # of its width: so long is the end of a thing that may leave sideways
 OUTLINE_ERROR_PX = 0.7  # of an edge of the head beside its axis
 TIP_ERROR_PX = 1.5  # of the tip along the axis
-SAME_WIDTH, STEADY = 0.8, 4  # of one section of a pin; columns of another width that end it
-BEVEL, MOST_BEVEL = 0.15, 12  # of a pin's width; pixels of the field
 BASE_REACH = 0.04  # of the frame: what is broad and reaches less far shows no end
 DARK_LEVEL, FLAT_RANGE = 30.0, 3.0  # grey levels: no light; no structure at all
 NAN = float("nan")
@@ -275,9 +274,13 @@ def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detectio
     edge = find_end(gray, field, outline)
     end = edge.u, edge.v
     n = outline.reach
-    start = min(float(parts.head_start), n - 1.0)
-    thin = max(start, _end_section(outline)[0]) if choice.kind == "pin" else start
-    v0, v1 = (find_limit(gray, field, outline, what, thin) for what in ("low", "high"))
+    start = measured = min(float(parts.head_start), n - 1.0)
+    if choice.kind == "pin":
+        section = last_section(outline)
+        measured = max(start, section.first)
+        if has_end_face(outline, section):
+            end = edge.u, middle_at_end(outline, section)
+    v0, v1 = (find_limit(gray, field, outline, what, measured) for what in ("low", "high"))
     sees_tip = not outline.far and not _leaves_sideways(outline)
     if choice.head is not None:
         head, seen = choice.head, (v0 * step, v1 * step)
@@ -285,10 +288,9 @@ def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detectio
         u_tip = settled(end[0] * step, TIP_ERROR_PX, head.tip, float(head.errors[1]))
         end = u_tip / step, end[1]
         if sees_tip and edge.strength:
-            u_tip, v_tip = tip_of(gray, field, outline, parts.head_start, head, edge, u_tip)
+            at_end = view_end(gray, field, outline, parts.head_start, head, edge, u_tip)
+            u_tip, v_tip = tip_of(at_end)
             end = u_tip / step, v_tip / step
-    if choice.kind == "pin" and _has_end_face(outline):
-        end = end[0], _middle_at_end(outline)
     u_end = end[0] if sees_tip else float(n)
     tip = frame.xy(u_end, end[1]) if sees_tip else (NAN, NAN)
     box = None
@@ -339,43 +341,6 @@ def _box_of(head: Head, frame: "_Frame") -> tuple[Corners, Corners]:
         "bottom": (low, tip, high, neck),
     }[frame.side]
     return frame.box(head.neck / step, head.tip / step, head.low / step, head.high / step), errors
-
-
-def _end_section(outline: Outline) -> tuple[int, float]:
-    """First u and width of a pin's last section, pixels of the field: it may end in a thinner pin.
-
-    A pin without one begins at its border.
-    """
-    width, usual = outline.width, quantile(outline.width, 0.5)
-    last = max(int(quantile(width[-MOST_BEVEL:], 0.5) / 4), MOST_BEVEL // 2)
-    thick = quantile(width[-last:], 0.75)
-    if thick > SAME_WIDTH * usual:
-        return 0, usual
-    thicker = np.convolve(width > thick / SAME_WIDTH, np.ones(STEADY), "valid") == STEADY
-    before = np.flatnonzero(thicker[: len(width) - int(BEVEL * thick)])
-    return (int(before[-1]) + STEADY if len(before) else 0), thick
-
-
-def _has_end_face(outline: Outline) -> bool:
-    """Tell a blunt end from a round one."""
-    width = _end_section(outline)[1]
-    # A round end is 54 % as wide 8 % of its width before its tip; a ragged end face is uneven.
-    before = min(max(int(0.08 * width), 2), outline.reach - 1)
-    return float(outline.width[-1 - before]) > 0.62 * width
-
-
-def _middle_at_end(outline: Outline) -> float:
-    """Middle of a pin's end face: its flat or ragged end has no single farthest point."""
-    first, width = _end_section(outline)
-    n = outline.reach
-    middle = 0.5 * (outline.low[:n] + outline.high[:n] + 1.0)
-    # The end itself may be beveled, the far part of the pin is not needed to know its direction.
-    stop = max(n - int(BEVEL * width), first + 1)
-    u = np.arange(max(min(n - int(1.5 * width), stop - 2), first), min(stop, n))
-    if len(u) < 2:
-        return float(middle[-1])
-    slope = float(np.clip(np.polyfit(u, middle[u], 1)[0], -0.1, 0.1))
-    return float(np.median(middle[u] + slope * (n - u)))
 
 
 class _Frame:

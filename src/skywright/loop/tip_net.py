@@ -49,8 +49,11 @@ class EndView:
         Of each line: by how much its edge falls short of the farthest at each level of
         `refine.PROFILE_LEVELS`, by px and by lines, and whether it has none; marks at the end by
         the outline and at the head's limits by the network of the head; size and contrast.
-    tip_px, middle_px
-        Where along the end was looked for, px from the pin's border; middle across.
+    tip_px, edge_px
+        Where the end was looked for along, px from the pin's border, and where across the edge has
+        it, px from the border across.
+    middle_px
+        Middle of the picture across.
     pitch_px
         Pixels between lines, and between columns.
     """
@@ -58,6 +61,7 @@ class EndView:
     picture: NDArray[np.float32]
     numbers: NDArray[np.float32]
     tip_px: float
+    edge_px: float
     middle_px: float
     pitch_px: float
 
@@ -71,7 +75,7 @@ class TipNetwork(NamedTuple):
     last_bias: NDArray[np.float32]
 
 
-def view(
+def view_end(
     gray: NDArray[np.uint8],
     field: Field,
     outline: Outline,
@@ -107,7 +111,7 @@ def view(
     pitch = max(ROOM * (high - low) * step, LEAST_EXTENT_PX) / LINES
     at = tip_px + (BEYOND - 0.5 * COLUMNS) * pitch, middle
     seen = sample(gray, outline, start, field, at, pitch, (LINES, COLUMNS))
-    noise = max(field.noise, LEAST_NOISE)
+    edge, noise = end.v * step, max(field.noise, LEAST_NOISE)
     by_strength = np.clip(seen[:, :, 0] / end.strength, -MOST_STRENGTH, MOST_STRENGTH)
     by_noise = np.arcsinh(seen[:, :, 0] / (FAINT_NOISES * noise)) / FAINT_RANGE
 
@@ -120,7 +124,7 @@ def view(
         if level == 0:
             numbers.append(none)
     numbers += [
-        _spot((end.v * step - middle) / pitch),
+        _spot((edge - middle) / pitch),
         np.full(LINES, math.log(pitch)),
         np.full(LINES, math.log(end.strength / noise) / PROFILE_RANGE),
         *(_spot((v - middle) / pitch) for v in (head.low, head.high)),
@@ -129,20 +133,13 @@ def view(
         picture=np.stack([by_strength, seen[:, :, 1], by_noise], 2).astype(np.float32),
         numbers=np.stack(numbers, 1).astype(np.float32),
         tip_px=tip_px,
+        edge_px=edge,
         middle_px=middle,
         pitch_px=pitch,
     )
 
 
-def tip_of(
-    gray: NDArray[np.uint8],
-    field: Field,
-    outline: Outline,
-    head_start: float,
-    head: Head,
-    end: End,
-    tip_px: float,
-) -> tuple[float, float]:
+def tip_of(seen: EndView) -> tuple[float, float]:
     """Say where the tip is, by the edge unless the network has it elsewhere.
 
     The edge is the finer where both mean the same place: it stands up to `SAME_PX` and `SAME_LINES`
@@ -150,16 +147,15 @@ def tip_of(
 
     Parameters
     ----------
-    gray, field, outline, head_start, head, end, tip_px
-        As for `view`.
+    seen
+        From `view_end`.
 
     Returns
     -------
     tuple of float
         u, v in px from the pin's border and from that across.
     """
-    seen = view(gray, field, outline, head_start, head, end, tip_px)
-    edge, said = np.array([tip_px, end.v * field.step_px]), np.array(locate(seen))
+    edge, said = np.array([seen.tip_px, seen.edge_px]), np.array(locate(seen))
     same = max(SAME_PX, SAME_LINES * seen.pitch_px)
     part = min(max(float(np.hypot(*(said - edge))) / same - 1.0, 0.0), 1.0)
     u, v = edge + part * (said - edge)
@@ -172,7 +168,7 @@ def locate(seen: EndView) -> tuple[float, float]:
     Parameters
     ----------
     seen
-        From `view`.
+        From `view_end`.
 
     Returns
     -------
