@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from accuracy_scenes import score
 from scipy.ndimage import gaussian_filter, zoom
+from support.loop_opacity import canvas, distance, nylon, put, shot
 
 from skywright.errors import DataError
 from skywright.loop.detect import (
@@ -47,10 +48,6 @@ def overlap(a, b):
         return 0.0
     area = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
     return width * height / (sum(area) - width * height)
-
-
-def distance(found, tip):
-    return float(np.hypot(found.tip_x - tip[0], found.tip_y - tip[1]))
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -97,40 +94,6 @@ def test_turned_copies_give_turned_answers(test_data, name, turn):
     # Cells and blocks start at the other end: not the same bits, the same place within 3 px.
     assert distance(there, expected) <= 3.0
     assert abs(there.width - here.width) <= 0.05 * here.width
-
-
-# Drawings: an opacity map (0 clear, 1 opaque) with the pin from the left, blurred, lit and noisy.
-
-
-def canvas(height=480, width=704):
-    y, x = np.mgrid[0:height, 0:width].astype(float)
-    return np.zeros((height, width)), x, y
-
-
-def put(opacity, mask, value=0.85):
-    opacity[mask] = np.maximum(opacity[mask], value)
-
-
-def nylon(tip=460.0, row=240.0, length=110.0, half=38.0, line=5.0, pin=120.0, open_=1.0):
-    """Pin to x = `pin`, a straight stem, an elliptic ring that ends at x = `tip`."""
-    opacity, x, y = canvas()
-    put(opacity, (x < pin) & (np.abs(y - row) < 45))
-    put(opacity, (x < tip - length + 2) & (np.abs(y - row) < line * 0.7))
-    a, b = length / 2, max(half * open_, line / 2)
-    outer = ((x - tip + a) / a) ** 2 + ((y - row) / b) ** 2 <= 1
-    inner = ((x - tip + a) / (a - line)) ** 2 + ((y - row) / max(b - line, 0.1)) ** 2 <= 1
-    put(opacity, outer & ~inner)
-    return opacity
-
-
-def shot(opacity, level=190.0, noise=1.5, blur=0.8, gradient=0.15, seed=1):
-    """Back light: level with gradient and vignette times what is not absorbed."""
-    height, width = opacity.shape
-    y, x = np.mgrid[0:height, 0:width]
-    shade = 1 + gradient * (x / width - 0.5) - gradient * ((y / height - 0.5) ** 2)
-    rng = np.random.default_rng(seed)
-    bright = level * shade * (1 - gaussian_filter(opacity, blur))
-    return np.clip(bright + rng.normal(0, noise, opacity.shape), 0, 255).astype(np.uint8)
 
 
 def test_nylon_loop_tip_box_width_pin_and_stem():
@@ -188,24 +151,6 @@ def test_polymer_mount():
     assert overlap(found.bbox, (340, 190, 460, 290)) >= 0.85
 
 
-def test_bare_pin_has_its_end_as_tip_and_no_loop_class():
-    opacity, x, y = canvas()
-    put(opacity, (x < 260) & (np.abs(y - 250) < 48))
-    found = find_loop(shot(opacity))
-    assert (found.kind, found.side, found.tip_in_view) == ("pin", "left", True)
-    assert distance(found, (259.5, 250)) <= 2.0
-
-
-def test_ragged_pin_of_low_contrast():
-    opacity, x, y = canvas()
-    rng = np.random.default_rng(4)
-    edge = zoom(rng.normal(0, 4, 48), 10, order=1)[:480]
-    put(opacity, (x < 250 + edge[:, None]) & (np.abs(y - 250) < 48), 0.12)
-    found = find_loop(shot(opacity, noise=2.5))
-    assert (found.kind, found.side) == ("pin", "left")
-    assert distance(found, (252, 250)) <= 12.0
-
-
 def dust(seed):
     """An empty view with dust, rings and a vignette."""
     opacity, x, y = canvas()
@@ -239,15 +184,6 @@ def test_flat_image_is_told_from_an_empty_view(level):
 def test_light_off_with_noise_is_flat():
     rng = np.random.default_rng(0)
     assert find_loop(rng.normal(9, 2, (480, 704)).clip(0, 255).astype(np.uint8)).flat
-
-
-def test_mount_past_the_far_edge_has_no_tip():
-    found = find_loop(shot(nylon(tip=790.0, length=200.0)))
-    assert found.side == "left"
-    assert not found.tip_in_view
-    assert found.tip_sign == "+"
-    assert np.isnan(found.tip_x)
-    assert found.clipped
 
 
 @pytest.mark.parametrize("level", [0, 255])
@@ -296,14 +232,6 @@ def test_nozzle_alone_is_nothing():
     found = find_loop(shot(opacity))
     assert found.kind == "none"
     assert not found.tip_in_view
-
-
-def test_loop_cut_by_the_top_border():
-    found = find_loop(shot(nylon(row=20.0, half=60.0)))
-    assert found.side == "left"
-    assert found.clipped
-    assert abs(found.tip_x - 459.5) <= 2.0
-    assert found.bbox[1] <= 0
 
 
 def test_dark_field():
@@ -422,78 +350,6 @@ def test_rows_have_fixed_types_and_codes():
     assert SIGN_NAMES[empty["tip_sign"]] == "+"
     assert np.isnan(empty["xmin"])
     assert loop["xmax"] > loop["xmin"]
-
-
-def test_retracted_mount_shows_no_end():
-    opacity, x, y = canvas()
-    put(opacity, (x < 14) & (np.abs(y - 250) < 48))
-    found = find_loop(shot(opacity))
-    assert (found.side, found.tip_in_view, found.tip_sign) == ("left", False, "-")
-    assert (found.kind, found.bbox) == ("none", None)
-    assert np.isnan(found.tip_x)
-
-
-def test_pin_that_just_enters_has_its_end_as_tip():
-    opacity, x, y = canvas()
-    put(opacity, (x < 50) & (np.abs(y - 250) < 48))
-    found = find_loop(shot(opacity))
-    assert (found.kind, found.side, found.tip_sign) == ("pin", "left", "")
-    assert distance(found, (49.5, 250)) <= 2.0
-
-
-@pytest.mark.parametrize("seed", [40161, 41207])
-def test_noise_beside_a_faint_rim_does_not_say_where_the_tip_is_across(seed):
-    assert score(seed).error_px < 5
-
-
-@pytest.mark.parametrize("seed", [40186, 40337])
-def test_the_longest_spike_of_a_ragged_end_is_the_tip(seed):
-    assert score(seed).error_px < 5
-
-
-def test_dust_before_a_pin_that_fills_the_border_is_not_its_end():
-    opacity, x, y = canvas()
-    put(opacity, x < 400, 0.8)
-    put(opacity, np.abs(np.hypot(x - 413, y - 180) - 12) < 3, 0.5)
-    put(opacity, (x >= 400) & (x < 440) & (y > 150), 0.04)
-    found = find_loop(shot(opacity))
-    assert (found.side, found.kind) == ("left", "pin")
-    assert abs(found.tip_x - 399.5) <= 8  # what touches the end still moves it
-
-
-@pytest.mark.parametrize("seed", [31008, 31233])
-def test_pin_that_fills_a_corner_has_its_end_as_tip(seed):
-    found = score(seed)
-    assert found.kind == "pin"
-    assert found.error_px < 25
-
-
-@pytest.mark.parametrize("slant", [-0.15, 0.15])
-def test_pin_that_ends_in_a_thinner_one_ends_in_the_middle_of_that(slant):
-    opacity, x, y = canvas()
-    put(opacity, (x < 300) & (np.abs(y - 240) < 70))
-    put(opacity, (x < 350 + slant * (y - 250)) & (np.abs(y - 250) < 33))
-    found = find_loop(shot(opacity))
-    assert (found.side, found.kind) == ("left", "pin")
-    assert abs(found.tip_y - 250) <= 3.0
-    assert abs(found.tip_x - 349.5) <= 6.0  # the slant is 10 px high
-    assert found.width == pytest.approx(66, abs=6)
-
-
-@pytest.mark.parametrize("seed", [40883, 42053])
-def test_pins_of_two_sections_have_their_end_as_tip(seed):
-    assert score(seed).error_px < 5
-
-
-def test_loop_that_leaves_through_a_lateral_border_has_no_tip():
-    opacity, x, y = canvas()
-    row = 240 + 0.9 * (x - 260)
-    put(opacity, (x < 200) & (np.abs(y - 186) < 40))
-    put(opacity, (x >= 190) & (np.abs(y - row) < 6))
-    found = find_loop(shot(opacity))
-    assert found.side == "left"
-    assert not found.tip_in_view
-    assert found.clipped
 
 
 def test_scenes_of_the_twin():
