@@ -32,6 +32,7 @@ from skywright.loop.background import estimate_field
 from skywright.loop.candidates import Thing, find_things
 from skywright.loop.choose import log_odds
 from skywright.loop.classify import measure
+from skywright.loop.kind_crop import crop
 from skywright.loop.objects import find_objects
 from skywright.loop.seg_evidence import NETWORK
 from skywright.loop.seg_net import look
@@ -42,8 +43,7 @@ from skywright.loop.weights import EVIDENCE, LOOKS
 
 SEEDS = (*range(1000, 1500), *range(20000, 21200))
 EMPTY_SEEDS = range(11000, 11080)
-FRESH_SEEDS = (*range(890_000, 890_900), *range(891_000, 891_400))
-SPOILED_SEEDS, EMPTY_EVERY = range(895_000, 895_400), 12
+FRESH_SEEDS, SPOILED_SEEDS, EMPTY_EVERY = range(890_000, 892_600), range(895_000, 896_000), 12
 RIDGE_EVIDENCE, RIDGE_LOOKS = 1e-2, 2e-2  # per square of a weight times its number's scatter
 RIDGE_NETWORK = 3e-3  # for evidence of the network of masks, which is to lead
 EMPTY_WEIGHT = 4.0  # a false tip drives a stage
@@ -68,7 +68,8 @@ def main() -> int:
         pictures.append((things, right, truth["kind"] == "none"))
         if truth["kind"] in KINDS and any(right) and not alone:
             best = max((t for t, ok in zip(things, right, strict=True) if ok), key=log_odds)
-            numbers = measure(gray, best.outline, best.parts, field, seen)
+            cut = crop(gray, best.outline, best.parts, field)
+            numbers = measure(gray, best.outline, best.parts, field, seen, cut)
             looks.append((truth["kind"], numbers))
     evidence = fit_evidence(pictures)
     kinds = LOOKS if alone else fit_looks(looks)

@@ -103,8 +103,8 @@ def test_the_weights_fit_the_picture():
         net.head[-1].kernel.shape[-1] * (HEAD_PX // 8) ** 2,
         net.view[-1].kernel.shape[-1] * (VIEW_PX // 8) ** 2,
     )
-    assert net.end.hidden.shape[1] == sum(ends) + len(EXTRAS)
-    assert net.end.last.shape[0] == 2 * len(head_of(turned(0.0).gray()).errors)
+    assert net.end.hidden.shape[0] == sum(ends) + len(EXTRAS)
+    assert net.end.last.shape[1] == 2 * len(head_of(turned(0.0).gray()).errors)
     assert sum(a.size for layer in (*net.head, *net.view) for a in layer[:2]) < 50_000
 
 

@@ -7,7 +7,15 @@ import pytest
 from scipy.ndimage import binary_dilation
 from scipy.signal import correlate
 
-from skywright.loop import candidates, choose, seg_evidence, seg_net
+from skywright.loop import (
+    candidates,
+    choose,
+    kind_crop,
+    layers,
+    light,
+    seg_evidence,
+    seg_net,
+)
 from skywright.loop.background import estimate_field
 from skywright.loop.detect import find_loop, warm_up
 from skywright.loop.objects import find_objects
@@ -270,7 +278,8 @@ def test_warm_up_compiles_what_every_side_runs():
         seg_net._view, seg_net._convolved, seg_net._pooled, seg_net._add_coarse,
         seg_net._probabilities, seg_evidence._compare, seg_evidence._head_begins,
         seg_evidence._kept,
-        candidates._within,
+        candidates._within, kind_crop._sample, layers._by_rows, layers._by_channels, layers._dense,
+        light._fit,
     ]  # fmt: skip
     before = [len(kernel.signatures) for kernel in kernels]
     assert min(before) >= 1

@@ -89,17 +89,20 @@ def choose(
     # Barely above the noise is barely seen.
     seen = best.contrast / (best.contrast + 3.0 * max(field.noise, 0.3))
     strength = np.abs(seen_from(side, field.deviation))
-    outline = without_strangers(masks, best.outline)
-    own = best.parts if outline is best.outline else find_parts(outline)
-    parts = _with_head(own, outline, masks)
-    kind, kind_odds = classify(measure(gray, outline, own, field, masks))
-    outline = without_weak_edges(outline, strength, int(parts.head_start))
+    mount = without_strangers(masks, best.outline)
+    own = best.parts if mount is best.outline else find_parts(mount)
+    cut = crop(gray, mount, own, field)
+    kind, kind_odds = classify(measure(gray, mount, own, field, masks, cut))
+    parts = _with_head(own, mount, masks)
+    outline = without_weak_edges(mount, strength, int(parts.head_start))
     head = None
     if kind == "pin":
         light = quantile(field.light[::8, ::8], 0.5)
         outline = without_weak_end(outline, seen_from(side, field.deviation), light)
     else:
-        head = measure_head(crop(gray, outline, parts, field))
+        if outline is not mount or parts is not own:
+            cut = crop(gray, outline, parts, field)
+        head = measure_head(cut)
         begun = parts.head_start * field.step_px
         error = NECK_ERROR * max(outline.reach * field.step_px - begun, 1.0)
         neck = settled(begun, error, head.neck, float(head.errors[0]))

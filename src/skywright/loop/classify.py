@@ -7,8 +7,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from skywright.loop.background import Field
-from skywright.loop.kind_crop import crop
+from skywright.loop.kind_crop import Crop
 from skywright.loop.kind_net import log_odds
+from skywright.loop.light import quantile
 from skywright.loop.parts import Parts
 from skywright.loop.seg_net import KINDS, Map
 from skywright.loop.silhouette import Outline, seen_from
@@ -48,7 +49,7 @@ def classify(looks: dict[str, float]) -> tuple[str, float]:
 
 
 def measure(
-    gray: NDArray[np.uint8], outline: Outline, parts: Parts, field: Field, seen: Map
+    gray: NDArray[np.uint8], outline: Outline, parts: Parts, field: Field, seen: Map, cut: Crop
 ) -> dict[str, float]:
     """Measure what the kinds of mounts differ in.
 
@@ -61,6 +62,8 @@ def measure(
         Light and noise of the picture.
     seen
         What the network of the masks says of the picture.
+    cut
+        The mount, cut out of it.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def measure(
     looks = measure_by_hand(gray, outline, parts, field)
     slim = _clip((looks["aspect"] - SLIM[0]) / (SLIM[1] - SLIM[0]), 0, 1)
     opaque = _clip((looks["head_opaque"] - OPAQUE[0]) / (OPAQUE[1] - OPAQUE[0]), 0, 1)
-    judged = log_odds(crop(gray, outline, parts, field), looks)
+    judged = log_odds(cut, looks)
     return {
         **looks,
         **{f"net_{kind}": (1 - slim * opaque) * value for kind, value in judged.items()},
@@ -144,12 +147,12 @@ def _inside(
     head = _straightened(
         pixels, light, outline.low, outline.high, field.step_px, first, last, HEAD_BINS
     )
-    most = max(float(np.quantile(head, 0.95)), 1.0) if head.size else 1.0
+    most = max(quantile(head, 0.95), 1.0) if head.size else 1.0
     folded = 0.5 * (head + head[:, ::-1]).mean(axis=0)[: HEAD_BINS // 2] / most
     looks = {f"head_dark_{k}": _clip(v, 0, 1.5) for k, v in enumerate(folded)}
     looks["head_peaks"] = _clip(_peaks(head, 0.2 * most) / 4, 0, 2)
     looks["head_opaque"] = (
-        _clip(float(np.quantile(head[:, HEAD_BINS // 3 : -HEAD_BINS // 3], 0.25)) / most, 0, 1)
+        _clip(quantile(head[:, HEAD_BINS // 3 : -HEAD_BINS // 3], 0.25) / most, 0, 1)
         if head.size
         else 0.0
     )
@@ -177,7 +180,7 @@ def _inside(
     stem = _straightened(
         pixels, light, outline.low, outline.high, field.step_px, first, last, STEM_BINS
     )
-    own = max(float(np.quantile(stem.max(axis=1), 0.5)), 1.0)
+    own = max(quantile(stem.max(axis=1), 0.5), 1.0)
     profile = 0.5 * (stem + stem[:, ::-1]).mean(axis=0)[: STEM_BINS // 2] / own
     middle = stem[:, STEM_BINS // 2 - 1 : STEM_BINS // 2 + 1].mean(axis=1) / own
     edge = stem[:, [1, 2, -3, -2]].mean(axis=1) / own

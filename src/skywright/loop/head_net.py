@@ -58,14 +58,14 @@ def measure(crop: Crop) -> Head:
     Head
     """
     # A mirrored mount is as likely: what is said of both is the better, and the same of both.
-    one, other = (
-        _answer(crop.head, crop.view, crop),
-        _answer(crop.head[::-1], crop.view[::-1], crop),
-    )
+    head, view = _with_faint(crop.head, crop), _with_faint(crop.view, crop)
+    one = _answer(head, view, crop.extras)
+    mirrored = np.ascontiguousarray(head[::-1]), np.ascontiguousarray(view[::-1])
+    other = _answer(*mirrored, crop.extras)
     neck, tip = 0.5 * (one[:2] + other[:2])
     low, high = 0.5 * (one[2] - other[3]), 0.5 * (one[3] - other[2])
-    mirrored = other[[4, 5, 7, 6]]
-    errors = 0.5 * (np.exp(np.clip(one[4:], *ERRORS)) + np.exp(np.clip(mirrored, *ERRORS)))
+    turned = other[[4, 5, 7, 6]]
+    errors = 0.5 * (np.exp(np.clip(one[4:], *ERRORS)) + np.exp(np.clip(turned, *ERRORS)))
     u, v = crop.center
     return Head(
         neck=float(u + neck * crop.extent),
@@ -77,22 +77,17 @@ def measure(crop: Crop) -> Head:
 
 
 def _answer(
-    head: NDArray[np.float32], view: NDArray[np.float32], crop: Crop
+    head: NDArray[np.float32], view: NDArray[np.float32], extras: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Return the places of `Head` from the middle of the crop, and the logarithms of their errors.
 
     (8,), parts of the crop's side.
     """
     net = network()
-    seen = [
-        # Channel by channel, as it was trained.
-        np.ascontiguousarray(through(convolutions, _with_faint(picture, crop)).transpose(2, 0, 1))
-        for convolutions, picture in ((net.head, head), (net.view, view))
-    ]
-    scaled = net.scaled(crop.extras)
-    return dense(
-        net.end, np.concatenate([*(maps.ravel() for maps in seen), scaled], dtype=np.float32)
-    )
+    # Channel by channel, as it was trained.
+    seen = [through(net.head, head).transpose(2, 0, 1), through(net.view, view).transpose(2, 0, 1)]
+    values = [*(maps.ravel() for maps in seen), net.scaled(extras)]
+    return dense(net.end, np.concatenate(values, dtype=np.float32))
 
 
 def _with_faint(picture: NDArray[np.float32], crop: Crop) -> NDArray[np.float32]:

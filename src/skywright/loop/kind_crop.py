@@ -174,28 +174,27 @@ def _sample(
     h, w = out.shape[0], out.shape[1]
     x0, y0, ux, uy, vx, vy, most_u, most_v, left, top = turn
     samples = min(max(int(pitch + 0.5), 1), MOST_SAMPLES)
+    us, at_u, part_u = _places(w, u_mid, pitch, samples, most_u)
+    vs, at_v, part_v = _places(h, v_mid, pitch, samples, most_v)
+    # Pixels in a row, and the steps from one to the next along u and v.
+    line = gray.shape[1]
+    pixels = gray.reshape(gray.size)
+    first, along, over = y0 * line + x0, uy * line + ux, vy * line + vx
     for i in range(h):
-        v = v_mid + (i + 0.5 - 0.5 * h) * pitch
+        v = vs[i]
         for j in range(w):
-            u = u_mid + (j + 0.5 - 0.5 * w) * pitch
+            u = us[j]
             if u < 0 or v < 0 or u >= most_u or v >= most_v:
                 out[i, j, 0], out[i, j, 1] = 0.0, -1.0
                 continue
             total = 0.0
-            for a in range(samples):
-                sv = v + ((a + 0.5) / samples - 0.5) * pitch - 0.5
-                sv = min(max(sv, 0.0), most_v - 1.001)
-                iv = int(sv)
-                fv = sv - iv
-                for b in range(samples):
-                    su = u + ((b + 0.5) / samples - 0.5) * pitch - 0.5
-                    su = min(max(su, 0.0), most_u - 1.001)
-                    iu = int(su)
-                    fu = su - iu
-                    x, y = x0 + ux * iu + vx * iv, y0 + uy * iu + vy * iv
-                    total += (1 - fv) * ((1 - fu) * gray[y, x] + fu * gray[y + uy, x + ux]) + fv * (
-                        (1 - fu) * gray[y + vy, x + vx] + fu * gray[y + uy + vy, x + ux + vx]
-                    )
+            for a in range(i * samples, (i + 1) * samples):
+                fv, row = part_v[a], first + over * at_v[a]
+                for b in range(j * samples, (j + 1) * samples):
+                    fu, at = part_u[b], row + along * at_u[b]
+                    near = (1 - fu) * pixels[at] + fu * pixels[at + along]
+                    far = (1 - fu) * pixels[at + over] + fu * pixels[at + over + along]
+                    total += (1 - fv) * near + fv * far
             x, y = x0 + ux * int(u) + vx * int(v), y0 + uy * int(u) + vy * int(v)
             row = min((y - top) // step, light.shape[0] - 1)
             column = min((x - left) // step, light.shape[1] - 1)
@@ -203,6 +202,26 @@ def _sample(
             at, across = int(u) // step, int(v) // step
             inside = at < end and low[at] <= across <= high[at]
             out[i, j, 1] = (1.0 if at >= start else 0.5) if inside else 0.0
+
+
+@njit(cache=True)
+def _places(
+    count: int, middle: float, pitch: float, samples: int, most: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """Middles of pixels along one axis; of each of their samples the pixel before it, and how far.
+
+    Samples beyond a border are taken at it.
+    """
+    middles = middle + (np.arange(count) + 0.5 - 0.5 * count) * pitch
+    before = np.empty(count * samples, np.int64)
+    part = np.empty(count * samples)
+    for i in range(count):
+        for a in range(samples):
+            place = middles[i] + ((a + 0.5) / samples - 0.5) * pitch - 0.5
+            place = min(max(place, 0.0), most - 1.001)
+            before[i * samples + a] = int(place)
+            part[i * samples + a] = place - int(place)
+    return middles, before, part
 
 
 @njit(cache=True)

@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-LIGHT_DEGREE = 4  # of the polynomial for vignette, gradient and glow
+DEGREES = (1, 2, 3, 4, 4)  # of the polynomial for vignette, gradient and glow, one after the other
+RIDGE = 1e-3  # for each cell, on all terms but the constant
 RIVAL = 0.3  # of the largest region's votes: another one may be the light as well
 LAMP = 1.5  # times as bright as what it shines on from behind
 
@@ -41,26 +42,49 @@ def fit_light(
     usual = quantile(roughness[live], 0.3) if live.any() else 0.0
     flat = roughness <= 2.0 * usual + 0.5
     region = _light_region(means, roughness, flat, 2.0 + 0.05 * spread)
-    chosen = region
-    residual = means
-    scale = 1.0
-    for degree in (1, 2, 3, LIGHT_DEGREE, LIGHT_DEGREE):
-        basis = _polynomials(rows, columns, degree)
-        picked = basis[chosen]
-        normal = picked.T @ picked
-        normal[np.diag_indices_from(normal)] += 1e-3 * len(picked) * (np.arange(len(normal)) > 0)
-        coefficients = np.linalg.solve(normal, picked.T @ means[chosen])
-        residual = means - basis @ coefficients
-        scale = max(1.4826 * quantile(np.abs(residual[chosen]), 0.5), 0.5)
-        # A tenth of the region may be strayed into; a kink of the light (saturation) is more.
-        bound = max(4.0 * scale, 3.0, 1.2 * quantile(np.abs(residual[region]), 0.9))
-        new = flat & (np.abs(residual) < bound)
-        if new.sum() < 0.1 * new.size:
-            break
-        chosen = new
+    basis = _polynomials(rows, columns)
+    left, chosen, scatter = _fit(means.ravel(), flat.ravel(), region.ravel(), basis)
+    residual, chosen = left.reshape(means.shape), chosen.reshape(means.shape)
     light = means - residual
     light += _spread(np.where(chosen, residual, 0.0), chosen.astype(np.float64))
-    return light, scale
+    return light, scatter
+
+
+@njit(cache=True)
+def _fit(
+    means: NDArray[np.float64],
+    flat: NDArray[np.bool_],
+    region: NDArray[np.bool_],
+    basis: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], float]:
+    """Fit polynomials of growing degree; what they leave, cells they were fitted to, scatter."""
+    cells = len(means)
+    chosen, residual, scale = region, means.copy(), 1.0
+    for degree in DEGREES:
+        terms = (degree + 1) * (degree + 2) // 2
+        normal, right = np.zeros((terms, terms)), np.zeros(terms)
+        for k in range(cells):
+            if chosen[k]:
+                for a in range(terms):
+                    right[a] += basis[k, a] * means[k]
+                    for b in range(terms):
+                        normal[a, b] += basis[k, a] * basis[k, b]
+        for a in range(1, terms):
+            normal[a, a] += RIDGE * chosen.sum()
+        coefficients = np.linalg.solve(normal, right)
+        for k in range(cells):
+            residual[k] = means[k]
+            for a in range(terms):
+                residual[k] -= basis[k, a] * coefficients[a]
+        size = np.abs(residual)
+        scale = max(1.4826 * _quantile(size[chosen], 0.5), 0.5)
+        # A tenth of the region may be strayed into; a kink of the light (saturation) is more.
+        bound = max(4.0 * scale, 3.0, 1.2 * _quantile(size[region], 0.9))
+        new = flat & (size < bound)
+        if new.sum() < 0.1 * cells:
+            break
+        chosen = new
+    return residual, chosen, scale
 
 
 def quantile(values: NDArray, part: float) -> float:
@@ -71,6 +95,13 @@ def quantile(values: NDArray, part: float) -> float:
     flat = values.ravel()
     k = round(part * (flat.size - 1))
     return float(np.partition(flat, k)[k])
+
+
+@njit(cache=True)
+def _quantile(values: NDArray[np.float64], part: float) -> float:
+    """Return the same for a fit."""
+    k = round(part * (len(values) - 1))
+    return np.partition(values, k)[k]
 
 
 def _light_region(
@@ -136,14 +167,15 @@ def _smooth_regions(
 
 
 @lru_cache(maxsize=64)
-def _polynomials(rows: int, columns: int, degree: int) -> NDArray[np.float64]:
-    """Products of Legendre polynomials at the cell centers, (rows, columns, terms)."""
+def _polynomials(rows: int, columns: int) -> NDArray[np.float64]:
+    """Products of Legendre polynomials at the cell centers, (cells, terms), low degrees first."""
     y = (np.arange(rows) + 0.5) / rows * 2 - 1
     x = (np.arange(columns) + 0.5) / columns * 2 - 1
+    degree = DEGREES[-1]
     py = np.polynomial.legendre.legvander(y, degree)
     px = np.polynomial.legendre.legvander(x, degree)
-    terms = [(a, b) for n in range(degree + 1) for a in range(n + 1) for b in [n - a]]
-    return np.stack([np.outer(py[:, a], px[:, b]) for a, b in terms], axis=-1)
+    terms = [(a, n - a) for n in range(degree + 1) for a in range(n + 1)]
+    return np.stack([np.outer(py[:, a], px[:, b]).ravel() for a, b in terms], axis=-1)
 
 
 @lru_cache(maxsize=64)

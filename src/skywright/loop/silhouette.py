@@ -163,9 +163,11 @@ def without_weak_edges(outline: Outline, strength: NDArray[np.float32], start: i
     Returns
     -------
     Outline
+        The same if there is no such thing.
     """
     low, high = outline.low.copy(), outline.high.copy()
-    _trim(strength, low, high, start, outline.reach)
+    if not _trim(strength, low, high, start, outline.reach):
+        return outline
     return replace(outline, low=low, high=high)
 
 
@@ -215,9 +217,10 @@ def _trim(
     high: NDArray[np.int32],
     start: int,
     reach: int,
-) -> None:
-    """Move each limit inwards to where the strength is that of a usual edge on its side."""
+) -> bool:
+    """Move each limit inwards to where the strength is that of a usual edge; whether one moved."""
     across = strength.shape[0]
+    moved = False
     for side in range(2):
         peaks = np.zeros(reach - start)
         for u in range(start, reach):
@@ -237,7 +240,9 @@ def _trim(
                 else:
                     b -= 1
             if b - a > (high[u] - low[u]) // 2:
+                moved = moved or a != low[u] or b != high[u]
                 low[u], high[u] = a, b
+    return moved
 
 
 @njit(cache=True)
