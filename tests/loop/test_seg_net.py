@@ -278,8 +278,8 @@ def test_warm_up_compiles_what_every_side_runs():
         seg_net._view, seg_net._convolved, seg_net._pooled, seg_net._add_coarse,
         seg_net._probabilities, seg_evidence._compare, seg_evidence._head_begins,
         seg_evidence._kept,
-        candidates._within, kind_crop._sample, layers._by_rows, layers._by_channels, layers._dense,
-        light._fit,
+        candidates._within, candidates._as_one, kind_crop._sample, layers._by_rows,
+        layers._by_channels, layers._dense, light._fit,
     ]  # fmt: skip
     before = [len(kernel.signatures) for kernel in kernels]
     assert min(before) >= 1

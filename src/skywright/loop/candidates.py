@@ -132,19 +132,31 @@ def _guided(whole: Picture) -> list[Picture]:
         return []
     largest = stats[:, 0].max()
     kept = [k for k in range(1, len(stats)) if stats[k, 0] > SCRAP * largest]
-    one = np.zeros(len(stats), np.int32)
-    one[kept] = 1
-    labels = one[parts]
+    chosen = np.zeros(len(stats), np.bool_)
+    chosen[kept] = True
+    labels, shares = _as_one(parts, chosen, whole.labels, len(whole.stats))
     for k in kept[1:]:
         merge(stats[kept[0]], stats[k])
     own = np.stack([stats[0], stats[kept[0]]])
     # The object that most of it is of.
-    shares = np.bincount(whole.labels[labels > 0], minlength=len(whole.stats))
-    shares[0] = 0
-    parents = np.array([0, int(shares.argmax())], np.int64)
+    parents = np.array([0, int(shares[1:].argmax()) + 1 if shares[1:].any() else 0], np.int64)
     alone = _look(field, labels, own, seen)
     sides = {side: alone.rooted[side] for side in SIDES}
     return [replace(alone, rooted=sides, parents=parents, whole=whole, guided=True)]
+
+
+@njit(cache=True)
+def _as_one(
+    parts: NDArray[np.int32], chosen: NDArray[np.bool_], labels: NDArray[np.int32], count: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """1 where a part is chosen, else 0; how many pixels of that each of `count` objects has."""
+    out, shares = np.zeros(parts.shape, np.int32), np.zeros(count, np.int64)
+    for i in range(parts.shape[0]):
+        for j in range(parts.shape[1]):
+            if chosen[parts[i, j]]:
+                out[i, j] = 1
+                shares[labels[i, j]] += 1
+    return out, shares
 
 
 @njit(cache=True)

@@ -10,7 +10,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 MOST_NUMBER = 4.0  # standard deviations
-TOGETHER, TAPS_TOGETHER = 4, 3  # channels out, and weights of each, that `add_taps` takes at a time
+TOGETHER, TAPS_TOGETHER = (
+    4,
+    3,
+)  # channels out, and weights of each, that `_add_taps` takes at a time
 LONG_ROWS = 160  # pixels of a map from which on it is faster convolved row by row
 
 
@@ -165,7 +168,7 @@ def _by_rows(
     for k in range(out):
         sums[k] = bias[k]
     planes = planes.reshape(into, down * right * lines * line)
-    add_taps(planes, offsets, weights, sums, 0, sums.shape[1])
+    _add_taps(planes, offsets, weights, sums)
     result = np.empty((rows, columns, out), np.float32)
     for i in range(rows):
         for j in range(columns):
@@ -175,28 +178,18 @@ def _by_rows(
 
 
 @njit(cache=True, fastmath={"contract"})
-def add_taps(
+def _add_taps(
     planes: NDArray[np.float32],
     offsets: NDArray[np.int64],
     weights: NDArray[np.float32],
     sums: NDArray[np.float32],
-    first: int,
-    n: int,
 ) -> None:
-    """Add to n sums of each channel n values of each plane from each offset on, times its weight.
+    """Add to each channel of (out, n) n values of each plane from each offset on, times its weight.
 
-    Parameters
-    ----------
-    planes : (into, values) float32
-    offsets : (taps,) int64
-    weights : (out, into, taps) float32
-    sums : (out, values) float32
-        `out` is a multiple of 4: what is read of a plane serves four channels.
-    first, n
-        Which of the sums.
+    Weights are (out, into, taps). `out` is a multiple of 4: what is read of a plane serves four.
     """
     out, into, taps = weights.shape
-    end = first + n
+    n = sums.shape[1]
     if out % TOGETHER:
         raise ValueError("convolution: expected a multiple of 4 channels to come out")
     # What is missing of the last three taps weighs nothing.
@@ -206,8 +199,7 @@ def add_taps(
     places = np.zeros(count, np.int64)
     places[:taps] = offsets
     for k in range(0, out, TOGETHER):
-        s, t = sums[k, first:end], sums[k + 1, first:end]
-        u, v = sums[k + 2, first:end], sums[k + 3, first:end]
+        s, t, u, v = sums[k], sums[k + 1], sums[k + 2], sums[k + 3]
         for c in range(into):
             plane = planes[c]
             ws, wt, wu, wv = whole[k, c], whole[k + 1, c], whole[k + 2, c], whole[k + 3, c]

@@ -67,10 +67,11 @@ def _fit(
             if chosen[k]:
                 for a in range(terms):
                     right[a] += basis[k, a] * means[k]
-                    for b in range(terms):
+                    for b in range(a + 1):
                         normal[a, b] += basis[k, a] * basis[k, b]
         for a in range(1, terms):
             normal[a, a] += RIDGE * chosen.sum()
+            normal[:a, a] = normal[a, :a]
         coefficients = np.linalg.solve(normal, right)
         for k in range(cells):
             residual[k] = means[k]
