@@ -27,7 +27,6 @@ from training import optimize, run_steps, save_scenes
 FIRST_SEED, FIRST_DRAWING, SHARD = 801_000, 880_000, 50
 """Scenes for training; the tests draw theirs below 30000."""
 HELD = 0.05  # of the scenes
-SMALL_CELLS, SMALL_TIMES = 60, 3  # of a mount that hardly enters, which is seen so many times
 CHANNELS = {"a": 16, "b": 24, "c": 48, "d": 96}
 SLIM, SEEN, OUT = 8, 8, 3
 KINDS, UNTOLD = ("nylon", "mitegen", "pin"), -100
@@ -240,14 +239,9 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
         np.savez_compressed(out, **folded(network))
         judge(network, view[held], target[held], side[held], kind[held])
 
-    cells = target[:, 0].sum((1, 2)) / 255
-    small = (cells > 0) & (cells < SMALL_CELLS)
-    rows = torch.nonzero(~held)[:, 0]
-    rows = rows.repeat_interleave(torch.where(small[rows], SMALL_TIMES, 1))
-
     optimize(
         network,
-        rows,
+        torch.nonzero(~held)[:, 0],
         loss,
         report,
         minutes=minutes,
