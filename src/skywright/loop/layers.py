@@ -10,10 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 MOST_NUMBER = 4.0  # standard deviations
-TOGETHER, TAPS_TOGETHER = (
-    4,
-    3,
-)  # channels out, and weights of each, that `_add_taps` takes at a time
+TOGETHER, TAPS_TOGETHER = 4, 3  # channels out and taps taken at a time
 LONG_ROWS = 160  # pixels of a map from which on it is faster convolved row by row
 
 
@@ -186,7 +183,8 @@ def _add_taps(
 ) -> None:
     """Add to each channel of (out, n) n values of each plane from each offset on, times its weight.
 
-    Weights are (out, into, taps). `out` is a multiple of 4: what is read of a plane serves four.
+    Weights are (out, into, taps). `out` is a multiple of `TOGETHER`: what is read of a plane serves
+    so many channels.
     """
     out, into, taps = weights.shape
     n = sums.shape[1]
