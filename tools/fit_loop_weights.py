@@ -43,7 +43,8 @@ from skywright.loop.weights import EVIDENCE, LOOKS
 
 SEEDS = (*range(1000, 1500), *range(20000, 21200))
 EMPTY_SEEDS = range(11000, 11080)
-FRESH_SEEDS, SPOILED_SEEDS, EMPTY_EVERY = range(890_000, 892_600), range(895_000, 896_000), 12
+FRESH_SEEDS = (*range(890_000, 890_900), *range(891_000, 891_400))
+SPOILED_SEEDS, EMPTY_EVERY = range(895_000, 895_400), 12
 RIDGE_EVIDENCE, RIDGE_LOOKS = 1e-2, 2e-2  # per square of a weight times its number's scatter
 RIDGE_NETWORK = 3e-3  # for evidence of the network of masks, which is to lead
 EMPTY_WEIGHT = 4.0  # a false tip drives a stage
