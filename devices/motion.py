@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from epics.ca import ChannelAccessException, ChannelAccessGetFailure
+from epics.ca import CASeverityException, ChannelAccessException, ChannelAccessGetFailure
 from ophyd import EpicsMotor
 from ophyd.status import MoveStatus, StatusBase
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
@@ -22,7 +22,13 @@ STALL_S = 3.0
 """A motor that moves shows another position at least this often."""
 WATCH_S = 0.1
 SLOWNESS, MARGIN_S = 3.0, 10.0
-SILENT = (DisconnectedError, TimeoutError, ChannelAccessException, ChannelAccessGetFailure)
+SILENT = (
+    DisconnectedError,
+    TimeoutError,
+    ChannelAccessException,
+    ChannelAccessGetFailure,
+    CASeverityException,  # a circuit that breaks while it is read
+)
 """What the control layers raise when an IOC goes."""
 
 

@@ -15,14 +15,16 @@ import pytest
 from bluesky.plans import scan
 from bluesky.protocols import Flyable, Movable, Preparable, Readable, WritesStreamAssets
 from bluesky.utils import FailedStatus, RunEngineInterrupted
+from epics.ca import CASeverityException, ChannelAccessGetFailure
 from ioc_process import IocProcess, running_ioc
-from ophyd import EpicsSignal
+from ophyd import Device, EpicsSignal
 from ophyd.status import StatusBase
-from ophyd.utils.errors import LimitError
+from ophyd.utils.errors import DisconnectedError, LimitError
 from support.documents import Documents
 from support.waiting import until
 
 from devices.goniometer import Goniometer, MotorGoniometer
+from devices.motion import run_task
 from devices.oscillation import COLUMNS, ROW, OscillationFlyer
 from skywright.errors import ConfigError, HardwareError
 from skywright.loop.stages import StageSetup
@@ -263,6 +265,24 @@ def test_a_failed_move_fails_the_plan_with_the_reason(
     name, stop = documents[-1]
     assert (name, stop["exit_status"]) == ("stop", "fail")
     assert "high limit switch" in stop["reason"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CASeverityException("get", "Virtual circuit disconnect"),
+        ChannelAccessGetFailure("get failed", 1, 192),
+        DisconnectedError("not connected"),
+        TimeoutError("no answer"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_channel_access_raises_the_lost_ioc_is_named(error: Exception) -> None:
+    def read() -> None:
+        raise error
+
+    status = run_task(Device("NOT:THERE:", name="gonio"), read)
+    assert reason(status).startswith("gonio: lost the IOC of NOT:THERE:")
 
 
 def test_a_lost_ioc_fails_everything_in_time(tmp_path: Path) -> None:
