@@ -272,7 +272,9 @@ class MotorRecord(PVGroup):
                 moving, end = self.axis.moving(now), self.axis.rest_time
                 wait = min(PERIOD_S, max(end - now, 0.0005)) if moving else None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait)
+                # `wait_for` would lose a cancellation that comes together with news.
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
 
     async def _show(self, now: float) -> None:
         if self.silent:

@@ -77,7 +77,9 @@ class OwnerGroup(PVGroup):
             await self._go_on_after(self._after_post)
             await asyncio.sleep(period_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), idle_s)
+                # `wait_for` would lose a cancellation that comes together with news.
+                async with asyncio.timeout(idle_s):
+                    await self._news.wait()
 
     async def _go_on_after(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do a part of the posting; what cannot be posted is said and logged, once."""

@@ -195,7 +195,8 @@ class Puts:
             return
         try:
             data = _as_its_type(value, pv.channel.native_data_type, pv.channel.native_data_count)
-            await asyncio.wait_for(pv.write(data, wait=False), PUT_LIMIT_S)
+            async with asyncio.timeout(PUT_LIMIT_S):
+                await pv.write(data, wait=False)
         except Exception as error:  # whatever the other IOC does, the next value may get through
             self.counters.add(f"{pv.name} failed")
             logger.debug("psss: %s: %s", pv.name, error)
