@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -156,6 +157,17 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     for failed in ended:
         if isinstance(failed, Exception):
             raise SkywrightError(f"{args.prefix}: {type(failed).__name__}: {failed}") from failed
+
+
+async def wait_at_most(limit_s: float | None, event: asyncio.Event) -> None:
+    """Wait until an event is set, or as long as that; None is for ever.
+
+    `asyncio.wait_for` of Python 3.11 loses a cancellation that comes together with the event, and a
+    task that waits in a loop then never ends.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await event.wait()
 
 
 def _own_alarm(channel: ChannelData) -> None:

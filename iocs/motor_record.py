@@ -9,7 +9,6 @@ waits.
 """
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from typing import Any
 from caproto import AlarmSeverity, AlarmStatus, ChannelData, ChannelEnum, SubscriptionType
 from caproto.server import PVGroup, pvproperty
 
+from iocs.common import wait_at_most
 from iocs.motor_puts import GO, MOVE, PAUSE, accept_puts
 from skywright.loop.goniometer import MotorsClock, SimulatedAxis
 
@@ -271,10 +271,7 @@ class MotorRecord(PVGroup):
                 await self._show(now)
                 moving, end = self.axis.moving(now), self.axis.rest_time
                 wait = min(PERIOD_S, max(end - now, 0.0005)) if moving else None
-            with contextlib.suppress(TimeoutError):
-                # `wait_for` would lose a cancellation that comes together with news.
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
+            await wait_at_most(wait, self._wake)
 
     async def _show(self, now: float) -> None:
         if self.silent:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from caproto.server import PVGroup
 
+from iocs.common import wait_at_most
+
 logger = logging.getLogger(__name__)
 
 
@@ -76,10 +78,7 @@ class OwnerGroup(PVGroup):
                     item[1].set_result(None)
             await self._go_on_after(self._after_post)
             await asyncio.sleep(period_s)
-            with contextlib.suppress(TimeoutError):
-                # `wait_for` would lose a cancellation that comes together with news.
-                async with asyncio.timeout(idle_s):
-                    await self._news.wait()
+            await wait_at_most(idle_s, self._news)
 
     async def _go_on_after(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do a part of the posting; what cannot be posted is said and logged, once."""

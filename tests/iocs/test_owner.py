@@ -4,53 +4,69 @@ import asyncio
 
 import pytest
 
+from iocs.common import wait_at_most
 from iocs.owner import OwnerGroup
 
 LIMIT_S = 5.0
 
 
-class Quiet(OwnerGroup):
-    """Counts how often it posts; there is nothing to post."""
+class News(asyncio.Event):
+    """Says when somebody waits for it."""
 
-    posts = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.awaited = asyncio.Event()
+
+    async def wait(self) -> bool:
+        self.awaited.set()
+        return await super().wait()
+
+
+class Quiet(OwnerGroup):
+    """Says when it has posted; there is nothing to post."""
+
+    def __init__(self) -> None:
+        super().__init__("TEST:")
+        self._news: News = News()
+        self.posted = asyncio.Event()
 
     async def _post(self) -> None:
-        self.posts += 1
+        self.posted.set()
 
-
-async def until_idle(group: Quiet) -> None:
-    """Return when the first post is over and news is waited for."""
-    async with asyncio.timeout(LIMIT_S):
-        while not (group.posts and group._news._waiters):
-            await asyncio.sleep(0)
+    async def begin(self) -> asyncio.Task[None]:
+        """Post, and return when the next news is waited for."""
+        posting = asyncio.create_task(self._post_forever(0.0, 60.0))
+        async with asyncio.timeout(LIMIT_S):
+            await self._news.awaited.wait()
+        return posting
 
 
 @pytest.mark.parametrize("news", [False, True])
 def test_posting_ends_though_it_is_told_together_with_news(news: bool) -> None:
-    async def told() -> tuple[bool, bool]:
-        group = Quiet("TEST:")
-        posting = asyncio.create_task(group._post_forever(0.0, 60.0))
-        await until_idle(group)
+    async def told() -> bool:
+        group = Quiet()
+        posting = await group.begin()
         if news:
             group._news.set()
         posting.cancel()
-        done, _ = await asyncio.wait([posting], timeout=LIMIT_S)
-        posting.cancel()
-        return bool(done), posting.cancelled()
+        await asyncio.wait([posting], timeout=LIMIT_S)
+        return posting.cancelled()
 
-    assert asyncio.run(told()) == (True, True)
+    assert asyncio.run(told())
 
 
 def test_news_wakes_the_posting() -> None:
-    async def posted() -> int:
-        group = Quiet("TEST:")
-        posting = asyncio.create_task(group._post_forever(0.0, 60.0))
-        await until_idle(group)
+    async def woken() -> bool:
+        group = Quiet()
+        posting = await group.begin()
+        group.posted.clear()
         group._news.set()
         async with asyncio.timeout(LIMIT_S):
-            while group.posts < 2:
-                await asyncio.sleep(0)
-        posting.cancel()
-        return group.posts
+            await group.posted.wait()
+        return posting.cancel()
 
-    assert asyncio.run(posted()) == 2
+    assert asyncio.run(woken())
+
+
+def test_an_event_that_does_not_come_is_waited_for_no_longer_than_that() -> None:
+    asyncio.run(asyncio.wait_for(wait_at_most(0.01, asyncio.Event()), LIMIT_S))
