@@ -7,15 +7,7 @@ import pytest
 from scipy.ndimage import binary_dilation
 from scipy.signal import correlate
 
-from skywright.loop import (
-    candidates,
-    choose,
-    kind_crop,
-    layers,
-    light,
-    seg_evidence,
-    seg_net,
-)
+from skywright.loop import candidates, choose, kind_crop, layers, light, seg_evidence, seg_net
 from skywright.loop.background import estimate_field
 from skywright.loop.detect import find_loop, warm_up
 from skywright.loop.objects import find_objects

@@ -93,14 +93,12 @@ def quantile(values: NDArray, part: float) -> float:
 
     `numpy.percentile` is ten times slower on arrays this small.
     """
-    flat = values.ravel()
-    k = round(part * (flat.size - 1))
-    return float(np.partition(flat, k)[k])
+    return _quantile(values.astype(np.float64).ravel(), part)
 
 
 @njit(cache=True)
 def _quantile(values: NDArray[np.float64], part: float) -> float:
-    """Return the same for a fit."""
+    """Return the same of (n,) values."""
     k = round(part * (len(values) - 1))
     return np.partition(values, k)[k]
 
