@@ -311,11 +311,8 @@ def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[
     tolerance, last = settings.tolerance_um, number == settings.max_passes
     sure = verdict.known and verdict.is_sure(tolerance)
     settled = sure and verdict.is_close(tolerance)
-    if verdict.known and number > 1:
-        if (settled or (sure and last)) and not course.agreements_wanted:
-            return True
-        if verdict.is_there(tolerance) and not verdict.can_tell(tolerance):
-            raise NotCenteredError(_why_not(course, verdict, number))
+    if number > 1 and (settled or (sure and last)) and not course.agreements_wanted:
+        return True
     if last:
         if not course.once_known:
             raise SampleError(f"the center cannot be known: {verdict.why}")

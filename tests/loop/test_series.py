@@ -245,6 +245,10 @@ def test_what_the_sample_keeps_from_being_known(series: Series) -> None:
     lost = fit_series(changed(series, everything, kind="none", side="", **nothing), VIEW)
     assert (lost.ok, lost.reason) == (False, Reason.NO_PIN)
     assert "90 of 90" in lost.why
+    seldom = changed(series, slice(12, None), kind="none", side="", **nothing)
+    assert fit_series(seldom, VIEW).reason is Reason.SHORT_ARC  # at the rim of the picture
+    seldom = changed(series, slice(8, None), kind="none", side="", **nothing)
+    assert fit_series(seldom, VIEW).reason is Reason.NO_PIN  # detectors err, too
     pin = fit_series(changed(series, everything, kind="pin"), VIEW)
     assert pin.reason is Reason.NO_LOOP
     assert pin.tip.ok  # the end of the pin is known all the same

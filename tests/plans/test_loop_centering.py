@@ -214,6 +214,21 @@ def test_a_loop_that_stays_off_is_reported(session: Session) -> None:
     assert session.stops()[-1]["reason"] == result.why
 
 
+def test_a_place_that_a_pass_cannot_tell_is_looked_at_again(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = session.mount(make_world())
+    sigmas_um = iter((11.0, 11.0, 3.0))
+
+    def unsure(found: Any, aim: str) -> Any:
+        return replace(judge(found, aim), sigma_um=next(sigmas_um))
+
+    monkeypatch.setattr("plans.loop_centering.judge", unsure)
+    result = session.run(center_loop(**devices))
+    assert result.ok
+    assert result.passes == 3
+
+
 def test_passes_that_contradict_each_other_are_not_believed_at_once() -> None:
     course = _Course(CenteringSettings())
     first = judge(GOOD)

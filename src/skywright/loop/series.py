@@ -25,7 +25,7 @@ HEAD_MAJORITY, HEAD_SHARE = 0.6, 0.3  # of the boxes: agree beyond doubt, must a
 # a wide, blunt end. Per coordinate, parts of a pixel and of the width; scored on rendered scenes.
 TIP_ERROR_PX, TIP_ERROR_OF_WIDTH = 0.2, 0.02
 BLUNT = 0.05  # error of a tip across the spindle, part of the width in that picture
-MIN_SEEN = 0.15  # of the frames show a mount, or there is none; detectors err in 3 %
+MIN_SEEN = 0.1  # of the frames show a mount, or there is none; detectors err in 3 %
 
 
 @dataclass(frozen=True)
