@@ -17,7 +17,7 @@ pytestmark = pytest.mark.accuracy
 
 SEEDS = range(7000, 7300)
 EMPTY_SEEDS = range(7500, 7560)
-ROTATION_SEEDS = range(7600, 7630)
+ROTATION_SEEDS = range(7600, 7700)
 FRAMES = 30
 
 GOALS = {
@@ -141,7 +141,7 @@ def votes():
     return right
 
 
-@pytest.mark.xfail(strict=True, reason="measured 0.958, see docs/reference/loop-accuracy.md")
+@pytest.mark.xfail(strict=True, reason="measured 0.962, see docs/reference/loop-accuracy.md")
 def test_class_by_vote_over_a_rotation(votes):
     assert np.mean(votes) >= 0.98
 
