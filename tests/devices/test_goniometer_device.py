@@ -20,6 +20,7 @@ from ioc_process import IocProcess, running_ioc
 from ophyd import Device, EpicsSignal
 from ophyd.status import StatusBase
 from ophyd.utils.errors import DisconnectedError, LimitError
+from support.channels import channel
 from support.documents import Documents
 from support.waiting import until
 
@@ -89,7 +90,9 @@ def signal(ioc: IocProcess, name: str) -> EpicsSignal:
 
 
 def pose(ioc: IocProcess) -> np.ndarray:
-    return np.asarray(signal(ioc, "SIM:Pose_RBV").get(use_monitor=False))
+    # Not ophyd's signal: what it asks for as it connects has one element, and pyepics gives that to
+    # whoever asks for the array meanwhile.
+    return np.asarray(channel(ioc.prefix + "SIM:Pose_RBV").get())
 
 
 def reason(status: StatusBase) -> str:
