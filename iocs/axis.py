@@ -146,9 +146,10 @@ class AxisIOC(OwnerGroup):
         await self._post_plugins(state)
         await self._post_truth(state)
         await self._post_recording(state)
-        # Who waits for the end must find all else posted.
-        await post(self.cam.detector_state, int(state.acquiring))
-        await post(self.cam.acquire.readback, int(state.acquiring))
+        # Who waits for the end must find all else posted. What has begun or ended meanwhile comes next.
+        for channel in (self.cam.detector_state, self.cam.acquire.readback):
+            if self.camera.state().acquiring == state.acquiring:
+                await post(channel, int(state.acquiring))
         self._posted = state
 
     async def _after_post(self) -> None:
@@ -203,8 +204,10 @@ class AxisIOC(OwnerGroup):
             await post(hdf.write_message, "", AlarmSeverity.NO_ALARM)
             await post(hdf.write_status, 0, AlarmSeverity.NO_ALARM)
         await post(hdf.swmr_active, int(state.capturing))
-        await post(hdf.capture.readback, int(state.capturing))
-        await post(hdf.capture.setpoint, int(state.capturing))
+        for channel in (hdf.capture.readback, hdf.capture.setpoint):
+            # A put that was completed meanwhile knows better.
+            if self.camera.state().capturing == state.capturing:
+                await post(channel, int(state.capturing))
 
     async def _post_truth(self, state: CameraState) -> None:
         if state.truth is None:

@@ -185,8 +185,10 @@ async def post_plugin(part: Any, recorder: Recorder[Any, Any], state: ProcessorS
         await post(hdf.write_message, "", AlarmSeverity.NO_ALARM)
         await post(hdf.write_status, 0, AlarmSeverity.NO_ALARM)
     await post(hdf.swmr_active, int(capturing))
-    await post(hdf.capture.readback, int(capturing))
-    await post(hdf.capture.setpoint, int(capturing))
+    for channel in (hdf.capture.readback, hdf.capture.setpoint):
+        # A put that was completed meanwhile knows better.
+        if (recorder.path is not None) == capturing:
+            await post(channel, int(capturing))
 
 
 async def _write(
