@@ -146,7 +146,7 @@ class AxisIOC(OwnerGroup):
         await self._post_plugins(state)
         await self._post_truth(state)
         await self._post_recording(state)
-        # Who waits for the end must find all else posted. What has begun or ended meanwhile comes next.
+        # Who waits for the end must find all else posted; a put completed meanwhile knows better.
         for channel in (self.cam.detector_state, self.cam.acquire.readback):
             if self.camera.state().acquiring == state.acquiring:
                 await post(channel, int(state.acquiring))
