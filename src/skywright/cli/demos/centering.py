@@ -74,6 +74,15 @@ def random_place(rng: np.random.Generator) -> "np.ndarray[Any, Any]":
     return np.array([rng.uniform(-ALONG_UM, ALONG_UM), *rng.uniform(-ACROSS_UM, ACROSS_UM, 2)])
 
 
+def whole(signal: Any) -> Any:
+    """Ask for all elements of an array, also just after its signal has connected.
+
+    ophyd then asks for one element with its time stamp, and pyepics gives that to whoever asks in
+    the same form before it has come.
+    """
+    return signal.get(use_monitor=False, form="native")
+
+
 class Simulator:
     """Mounts samples, and knows what is true of them."""
 
@@ -92,7 +101,7 @@ class Simulator:
 
     def mount(self, seed: int, kind: str, tip_um: "np.ndarray[Any, Any]") -> None:
         """Mount a sample whose tip is at a place of the goniometer frame, as the stages stand."""
-        at_zero = tip_um - np.asarray(self._pose.get())[:3]
+        at_zero = tip_um - whole(self._pose)[:3]
         values = (seed, kind, *map(float, at_zero))
         for signal, value in zip(self._mount.values(), values, strict=True):
             signal.put(value, wait=True)
@@ -100,12 +109,12 @@ class Simulator:
 
     def truth(self) -> dict[str, Any]:
         """Return what is true of the scene, with all stages at 0."""
-        found: dict[str, Any] = json.loads(self._scene.get(use_monitor=False))
+        found: dict[str, Any] = json.loads(whole(self._scene))
         return found
 
     def offset_um(self) -> list[float]:
         """Return where the middle of the loop is, from the beam."""
-        pose = np.asarray(self._pose.get(use_monitor=False))[:3]
+        pose = whole(self._pose)[:3]
         return [round(float(v), 1) for v in np.add(self.truth()["center_offset_um"], pose)]
 
 
