@@ -17,6 +17,15 @@ CONNECT_S = 4.0
 PUT_S = 4.0
 
 
+def ask_whole(signal: EpicsSignalRO) -> Any:
+    """Ask for all elements of a PV, also just after its signal has connected.
+
+    ophyd then asks for one element with its time stamp, and pyepics gives that to whoever asks in
+    the same form before it has come.
+    """
+    return signal.get(use_monitor=False, form="native")
+
+
 class ShowsReason:
     """What every status of ours does on failure: show the reason, and leave the device alone.
 
@@ -103,9 +112,13 @@ class GuardedDevice(Device):
         with self._told(f"{signal.setpoint_pvname} did not become {value!r} within {PUT_S:g} s"):
             signal.set(value, timeout=PUT_S).wait(timeout=PUT_S + 0.5)
 
-    def _get(self, signal: EpicsSignalRO, **how: Any) -> Any:
+    def _get(self, signal: EpicsSignalRO) -> Any:
         with self._told(f"{signal.pvname} cannot be read"):
-            return signal.get(**how)
+            return signal.get()
+
+    def _ask(self, signal: EpicsSignalRO) -> Any:
+        with self._told(f"{signal.pvname} cannot be read"):
+            return ask_whole(signal)
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:

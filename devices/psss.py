@@ -131,14 +131,14 @@ class Psss(RecordingDevice):
         return self._background(work)
 
     def fetch(self, signal: Any) -> Any:
-        """Ask the IOC for a value.
+        """Ask the IOC for a value, all elements of it.
 
         Raises
         ------
         HardwareError
             If it does not answer.
         """
-        return self._get(signal, use_monitor=False)
+        return self._ask(signal)
 
     def put_setpoint(self, signal: Any, value: Any, limit_s: float = PUT_S) -> None:
         """Put, and wait until the IOC has dealt with it, whatever it then shows.

@@ -139,7 +139,7 @@ class RecordingDevice(GuardedDevice):
             self._put(signal, value)
         stream.rows = 0
         self._put(stream.plugin.capture, 1)
-        stream.begin(self._get(stream.plugin.full_file_name))
+        stream.begin(self._ask(stream.plugin.full_file_name))
 
     def check_size(self) -> None:
         """Check that rows are of the size that documents promise, where that can change."""
@@ -164,7 +164,7 @@ class RecordingDevice(GuardedDevice):
         """Wait until the rows are those that the IOC counts now; its monitors tell it later."""
         with self._news:
             self._last_news = time.monotonic()
-        rows = int(self._get(captured, use_monitor=False))
+        rows = int(self._ask(captured))
         self._wait(lambda: stream.rows >= rows)
 
     def raise_trouble(self) -> None:

@@ -83,15 +83,15 @@ def test_a_count_that_is_told_late_is_waited_for(
     camera.stage()
     try:
         asked = threading.Event()
-        get = camera._get
+        ask = camera._ask
 
-        def ahead(signal: Any, **how: Any) -> Any:
+        def ahead(signal: Any) -> Any:
             if signal is not camera.captured:
-                return get(signal, **how)
+                return ask(signal)
             asked.set()
             return 5
 
-        monkeypatch.setattr(camera, "_get", ahead)
+        monkeypatch.setattr(camera, "_ask", ahead)
         ended = camera.complete()
         assert asked.wait(10)
         for rows in (3, 4, 5):  # the monitors of what was written last

@@ -21,14 +21,13 @@ from ioc_process import IocProcess, running_ioc
 from ophyd import Device, EpicsSignal
 from ophyd.status import StatusBase
 from ophyd.utils.errors import DisconnectedError, LimitError
-from support.channels import channel
 from support.documents import Documents
 from support.waiting import until
 
 from devices.goniometer import Goniometer, MotorGoniometer
+from devices.guarded import ask_whole
 from devices.motion import run_task
 from devices.oscillation import COLUMNS, ROW, OscillationFlyer
-from skywright.cli.demos.centering import whole
 from skywright.errors import ConfigError, HardwareError
 from skywright.loop.stages import StageSetup
 from skywright.loop.sweep import Sweep
@@ -92,16 +91,14 @@ def signal(ioc: IocProcess, name: str) -> EpicsSignal:
 
 
 def pose(ioc: IocProcess) -> np.ndarray:
-    # Not ophyd's signal: what it asks for as it connects has one element, and pyepics gives that to
-    # whoever asks for the array meanwhile.
-    return np.asarray(channel(ioc.prefix + "SIM:Pose_RBV").get())
+    return np.asarray(ask_whole(signal(ioc, "SIM:Pose_RBV")))
 
 
 def test_an_array_is_read_whole_while_its_time_stamp_is_asked_for(ioc: IocProcess) -> None:
     here = signal(ioc, "SIM:Pose_RBV")
     channel_id, form = here._read_pv.chid, here._read_pv.ftype
     ca.get_with_metadata(channel_id, ftype=form, count=1, wait=False)  # as ophyd does on connection
-    assert len(whole(here)) == 4
+    assert len(ask_whole(here)) == 4
 
 
 def reason(status: StatusBase) -> str:

@@ -142,15 +142,15 @@ def test_a_count_that_is_told_late_is_waited_for(
     psss.stage()
     try:
         asked = threading.Event()
-        get = psss._get
+        ask = psss._ask
 
-        def ahead(signal: Any, **how: Any) -> Any:
+        def ahead(signal: Any) -> Any:
             if signal is not psss.spectra_file.captured:
-                return get(signal, **how)
+                return ask(signal)
             asked.set()
             return 5
 
-        monkeypatch.setattr(psss, "_get", ahead)
+        monkeypatch.setattr(psss, "_ask", ahead)
         ended = psss.pulses.complete()
         assert asked.wait(10)
         for rows in (3, 4, 5):  # the monitors of what was written last

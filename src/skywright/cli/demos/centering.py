@@ -74,20 +74,13 @@ def random_place(rng: np.random.Generator) -> "np.ndarray[Any, Any]":
     return np.array([rng.uniform(-ALONG_UM, ALONG_UM), *rng.uniform(-ACROSS_UM, ACROSS_UM, 2)])
 
 
-def whole(signal: Any) -> Any:
-    """Ask for all elements of an array, also just after its signal has connected.
-
-    ophyd then asks for one element with its time stamp, and pyepics gives that to whoever asks in
-    the same form before it has come.
-    """
-    return signal.get(use_monitor=False, form="native")
-
-
 class Simulator:
     """Mounts samples, and knows what is true of them."""
 
     def __init__(self, axis: str, gonio: str) -> None:
         from ophyd import EpicsSignal, EpicsSignalRO
+
+        from devices.guarded import ask_whole
 
         put = ("Seed", "Kind", "X", "Y", "Z")
         self._mount = {
@@ -98,10 +91,11 @@ class Simulator:
         self._pose = EpicsSignalRO(f"{gonio}SIM:Pose_RBV", name="pose")
         for signal in (*self._mount.values(), self._go, self._scene, self._pose):
             signal.wait_for_connection(timeout=10)
+        self._ask = ask_whole
 
     def mount(self, seed: int, kind: str, tip_um: "np.ndarray[Any, Any]") -> None:
         """Mount a sample whose tip is at a place of the goniometer frame, as the stages stand."""
-        at_zero = tip_um - whole(self._pose)[:3]
+        at_zero = tip_um - self._ask(self._pose)[:3]
         values = (seed, kind, *map(float, at_zero))
         for signal, value in zip(self._mount.values(), values, strict=True):
             signal.put(value, wait=True)
@@ -109,12 +103,12 @@ class Simulator:
 
     def truth(self) -> dict[str, Any]:
         """Return what is true of the scene, with all stages at 0."""
-        found: dict[str, Any] = json.loads(whole(self._scene))
+        found: dict[str, Any] = json.loads(self._ask(self._scene))
         return found
 
     def offset_um(self) -> list[float]:
         """Return where the middle of the loop is, from the beam."""
-        pose = whole(self._pose)[:3]
+        pose = self._ask(self._pose)[:3]
         return [round(float(v), 1) for v in np.add(self.truth()["center_offset_um"], pose)]
 
 
