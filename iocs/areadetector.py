@@ -284,10 +284,14 @@ async def _put_auto_save(obj: Any, instance: Any, value: Any) -> None:
 async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
     """Open or close the recording; completes when the file is open or closed."""
     hdf = obj.parent
-    if not value:
+    begun = 0
+    if value:
+        begun = int(await hdf.start_capture())
+    else:
         await hdf.parent.in_thread(hdf.parent.camera.stop_capture)
-        return 0
-    return int(await hdf.start_capture())
+    # The posting may come later than the put completes.
+    await post(hdf.capture.readback, begun)
+    return begun
 
 
 class Hdf(Plugin):
@@ -364,9 +368,12 @@ class Hdf(Plugin):
         )
         if error:
             await self.parent.fail_to_write(error)
-        elif self.auto_increment.readback.raw_value:
+            return False
+        await post(self.write_message, "", AlarmSeverity.NO_ALARM)
+        await post(self.write_status, 0, AlarmSeverity.NO_ALARM)
+        if self.auto_increment.readback.raw_value:
             await self.count_file()
-        return not error
+        return True
 
     async def count_file(self) -> None:
         """Count the file number up, on both PVs."""

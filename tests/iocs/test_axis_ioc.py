@@ -222,7 +222,7 @@ def test_capture_into_an_absent_directory(pv: Callable[[str], epics.PV], tmp_pat
     put(pv("HDF1:CreateDirectory"), -2)
     assert pv("HDF1:FilePathExists_RBV").get() == 1
     put(pv("HDF1:Capture"), 1)
-    assert pv("HDF1:Capture_RBV").get() == 1
+    assert pv("HDF1:Capture_RBV").get() == 1, text(pv("HDF1:WriteMessage"))
     assert pv("HDF1:WriteStatus").get() == 0
     put(pv("HDF1:Capture"), 0)
 

@@ -31,3 +31,22 @@ def test_a_put_of_capture_is_not_taken_back_by_an_older_state(tmp_path: Path, op
             ioc.close()
 
     assert asyncio.run(shown()) == (int(opened), int(opened))
+
+
+def test_what_a_put_of_capture_has_done_is_shown_when_it_completes(tmp_path: Path) -> None:
+    async def shown() -> list[tuple[int, int]]:
+        ioc = AxisIOC("TEST:", PushedPictures())  # it does not serve: nothing else posts
+        hdf = ioc.hdf
+        seen = []
+        try:
+            for path in (tmp_path / "absent", tmp_path):
+                await hdf.file_path.readback.write(str(path))
+                await hdf.capture.setpoint.write("Capture")
+                seen.append((hdf.capture.readback.raw_value, hdf.write_status.raw_value))
+            await hdf.capture.setpoint.write("Done")
+            seen.append((hdf.capture.readback.raw_value, hdf.write_status.raw_value))
+            return seen
+        finally:
+            ioc.close()
+
+    assert asyncio.run(shown()) == [(0, 1), (1, 0), (0, 0)]

@@ -4,6 +4,7 @@ pyepics ends a channel's subscription when the object is freed, which may be in 
 Channel Access' own callbacks too: it hangs there, or crashes.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,14 @@ def channel(name: str, hint: Callable[[], str] = str) -> PV:
 
 
 def watch(name: str, callback: Callable[..., Any] | None = None, **how: Any) -> PV:
-    """Return a channel that is told of changes, and tells `callback`, to the end of the tests."""
-    _watching.append(PV(name, auto_monitor=True, callback=callback, **how))
+    """Return a channel that is told of changes, and tells `callback`, to the end of the tests.
+
+    It has been told its value once: asked before that pyepics asks the server, and the answer, when
+    it comes late, takes the place of what has been told meanwhile, until the next change.
+    """
+    told = threading.Event()
+    callbacks = [lambda **_: told.set(), *([callback] if callback else [])]
+    _watching.append(PV(name, auto_monitor=True, callback=callbacks, **how))
     assert _watching[-1].wait_for_connection(timeout=LIMIT_S), f"{name}: not there"
+    assert told.wait(LIMIT_S), f"{name}: says nothing"
     return _watching[-1]
