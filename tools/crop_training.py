@@ -46,6 +46,37 @@ def branches(
     return head, view
 
 
+def pooled_network(mean: Any, gain: Any, norms: bool, answers: int, drop: float) -> Any:
+    """Return a network whose layers are those of `skywright.loop.layers.judge`.
+
+    `mean` and `gain` scale the numbers; `norms` puts a normalisation behind each convolution.
+    """
+    import torch
+    from torch import nn
+
+    class PooledNet(nn.Module):
+        """Head (n, 2, 64, 64), view (n, 2, 32, 32) and numbers (n, k) to (n, answers)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.view = branches(norms)
+            self.register_buffer("mean", mean)
+            self.register_buffer("gain", gain)
+            self.hidden = nn.Linear(32 * 16 + 32 * 4 + len(mean), 40)
+            self.last = nn.Linear(40, answers)
+            self.drop = nn.Dropout(drop)
+
+        def forward(self, head: Any, view: Any, numbers: Any, keep: Any = 1.0) -> Any:
+            pool = nn.functional.avg_pool2d
+            of_head = pool(self.head(head), 2).flatten(1)
+            of_view = pool(self.view(view), 2).flatten(1)
+            scaled = ((numbers - self.mean) * self.gain).clamp(-4, 4) * keep
+            joined = self.drop(torch.cat([of_head, of_view, scaled], 1))
+            return self.last(self.drop(torch.relu(self.hidden(joined))))
+
+    return PooledNet()
+
+
 def uniform(n: int, low: float, high: float) -> Any:
     """Draw n numbers."""
     import torch
@@ -121,17 +152,25 @@ def folded(network: Any, scale: float = 1.0) -> dict[str, Any]:
     return {name: value.detach().contiguous().numpy() for name, value in out.items()}
 
 
+def take_convolutions(network: Any, arrays: dict[str, Any]) -> None:
+    """Give a network the convolutions of saved weights, tensors."""
+    import torch
+
+    with torch.no_grad():
+        for name in ("head", "view"):
+            for k, (conv, _, _) in enumerate(getattr(network, name)):
+                conv.weight.copy_(arrays[f"{name}{k}_kernel"].permute(3, 2, 0, 1))
+                conv.bias.copy_(arrays[f"{name}{k}_bias"])
+
+
 def restored(file: Path, make_network: Any) -> Any:
     """Return the network of saved weights, without normalisations."""
     import torch
 
     arrays = {name: torch.from_numpy(value).float() for name, value in np.load(file).items()}
     network = make_network(arrays["mean"], arrays["gain"], norms=False)
+    take_convolutions(network, arrays)
     with torch.no_grad():
-        for name in ("head", "view"):
-            for k, (conv, _, _) in enumerate(getattr(network, name)):
-                conv.weight.copy_(arrays[f"{name}{k}_kernel"].permute(3, 2, 0, 1))
-                conv.bias.copy_(arrays[f"{name}{k}_bias"])
         for name in ("hidden", "last"):
             getattr(network, name).weight.copy_(arrays[f"{name}_kernel"])
             getattr(network, name).bias.copy_(arrays[f"{name}_bias"])

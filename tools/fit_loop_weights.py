@@ -19,7 +19,7 @@ Development seeds only: the accuracy test and the validation of the reference pa
 
 import pickle
 import sys
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,32 +80,29 @@ def main() -> int:
 
 def fresh_scenes(more: list[str]) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
     """Yield pictures and truths of plain scenes and of spoiled ones, then those of files."""
-    from seg_scenes import SIDES, pictures_of
+    from seg_scenes import pictures_of, unpacked
 
-    empty = [seed for seed in FRESH_SEEDS if seed % EMPTY_EVERY == 0]
-    yield from twin_scenes(FRESH_SEEDS, empty)
+    yield from twin_scenes(seed for seed in FRESH_SEEDS if seed % EMPTY_EVERY)
+    yield from twin_scenes((seed for seed in FRESH_SEEDS if seed % EMPTY_EVERY == 0), "none")
     for seed in SPOILED_SEEDS:
-        row = pictures_of(seed)[1]
-        side = SIDES[row["side"]]
-        kind = row["kind"] if row["side"] else "none"
-        truth = {"kind": kind, "side": side, "tip": row["tip"], "ctip": row["tip"]}
-        yield simplejpeg.decode_jpeg(row["jpeg"], colorspace="GRAY")[:, :, 0], truth
+        yield unpacked(pictures_of(seed)[1])
     yield from of_files(more)
 
 
 def scenes(more: list[str]) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
     """Yield pictures and truths: of the twin, then of files."""
-    yield from twin_scenes((*SEEDS, *EMPTY_SEEDS), EMPTY_SEEDS)
+    yield from twin_scenes(SEEDS)
+    yield from twin_scenes(EMPTY_SEEDS, "none")
     yield from of_files(more)
 
 
 def twin_scenes(
-    seeds: Iterable[int], empty: Container[int]
+    seeds: Iterable[int], kind: str | None = None
 ) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
-    """Yield pictures and truths of the twin; those of the seeds in `empty` without a mount."""
+    """Yield pictures and truths of the twin, of one kind if that is given."""
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        scene = random_scene(rng, **({"kind": "none"} if seed in empty else {}))
+        scene = random_scene(rng, **({"kind": kind} if kind else {}))
         frame = render(scene, Pose(phi_deg=float(rng.uniform(0, 360))), frame_seed=seed)
         t = frame.truth
         if t.tip_covered:

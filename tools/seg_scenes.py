@@ -163,6 +163,16 @@ def packed(
     }
 
 
+def unpacked(row: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return picture, (H, W) uint8, and truth of a row that also says of which kind it is."""
+    import simplejpeg
+
+    gray = simplejpeg.decode_jpeg(row["jpeg"], colorspace="GRAY")[:, :, 0]
+    kind = row["kind"] if row["side"] else "none"
+    tip = row["tip"]
+    return gray, {"kind": kind, "side": SIDES[row["side"]], "tip": tip, "ctip": tip}
+
+
 def changed(rng: Any, gray: Any, parts: Any, side: int, tip: Any) -> tuple[Any, Any, Any]:
     """Stretch, cut, occlude, light, invert, blur: what other cameras do, and worse."""
     from scipy.ndimage import gaussian_filter
@@ -221,10 +231,10 @@ def stretched(rng: Any, gray: Any, parts: Any, side: int, tip: Any) -> tuple[Any
     return gray[pick], parts[pick], place
 
 
-def occlude(rng: Any, gray: Any, x: Any, y: Any) -> None:
+def occlude(rng: Any, gray: Any, x: Any, y: Any, bars: bool = True) -> None:
     """Draw what is no mount: bars, spots, cones from a corner, lines, letters' boxes."""
     for _ in range(rng.integers(1, 4)):
-        level, kind = rng.uniform(0, 255), rng.integers(5)
+        level, kind = rng.uniform(0, 255), rng.integers(0 if bars else 1, 5)
         opacity = rng.uniform(0.3, 1.0)
         cx, cy, a = *rng.uniform(-1, 1, 2), rng.uniform(0, np.pi)
         along, over = (x - cx) * np.cos(a) + (y - cy) * np.sin(a), None

@@ -24,10 +24,10 @@ from crop_training import (
     Appearance,
     answers,
     as_float,
-    branches,
     folded,
     moved,
     packed,
+    pooled_network,
     restored,
     uniform,
 )
@@ -145,34 +145,8 @@ def look_at(gray: Any, margin: float) -> tuple[str, Any, Any] | None:
 
 
 def make_network(mean: Any, gain: Any, norms: bool) -> Any:
-    """Return the network; its layers are those of `skywright.loop.kind_net`.
-
-    `mean` and `gain` scale the numbers; `norms` puts a normalisation behind each convolution.
-    """
-    import torch
-    from torch import nn
-
-    class KindNet(nn.Module):
-        """Head (n, 2, 64, 64), view (n, 2, 32, 32) and numbers (n, k) to logits (n, 3)."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.head, self.view = branches(norms)
-            self.register_buffer("mean", mean)
-            self.register_buffer("gain", gain)
-            self.hidden = nn.Linear(32 * 16 + 32 * 4 + len(mean), 40)
-            self.last = nn.Linear(40, 3)
-            self.drop = nn.Dropout(0.3)
-
-        def forward(self, head: Any, view: Any, numbers: Any, keep: Any = 1.0) -> Any:
-            pool = nn.functional.avg_pool2d
-            of_head = pool(self.head(head), 2).flatten(1)
-            of_view = pool(self.view(view), 2).flatten(1)
-            scaled = ((numbers - self.mean) * self.gain).clamp(-4, 4) * keep
-            joined = self.drop(torch.cat([of_head, of_view, scaled], 1))
-            return self.last(self.drop(torch.relu(self.hidden(joined))))
-
-    return KindNet()
+    """Return the network of `skywright.loop.kind_net`."""
+    return pooled_network(mean, gain, norms, len(KINDS), drop=0.3)
 
 
 def varied(head: Any, view: Any) -> tuple[Any, Any]:

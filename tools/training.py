@@ -4,7 +4,7 @@ import argparse
 import pickle
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,20 +76,30 @@ def optimize(
     rate: float,
     decay: float,
     warm: int,
+    slower: Mapping[str, float] | None = None,
 ) -> None:
     """Train for some minutes of one core.
 
     `loss_of` gets the places of a batch among `rows`; `report` is called ten times, after a line
-    has been begun. The rate grows over `warm` steps, and falls as a cosine.
+    has been begun. The rate grows over `warm` steps, and falls as a cosine; parts of the network
+    named in `slower` have so much of it, and no decay.
     """
     import torch
 
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
+    slow = slower or {}
+    groups = [
+        {"params": [*getattr(network, name).parameters()], "weight_decay": 0} for name in slow
+    ]
+    taken = {id(weight) for group in groups for weight in group["params"]}
+    groups.append({"params": [w for w in network.parameters() if id(w) not in taken]})
+    factors = [*slow.values(), 1.0]
+    optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
     begun, step, last = time.process_time(), 0, 0.0
     order = rows[torch.randperm(len(rows))]
     while (part := (time.process_time() - begun) / (60.0 * minutes)) < 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / warm) * (0.5 + 0.5 * np.cos(np.pi * part))
+        now = rate * min(1.0, (step + 1) / warm) * (0.5 + 0.5 * np.cos(np.pi * part))
+        for group, factor in zip(optimizer.param_groups, factors, strict=True):
+            group["lr"] = factor * now
         if len(order) < batch:
             order = rows[torch.randperm(len(rows))]
         pick, order = order[:batch], order[batch:]

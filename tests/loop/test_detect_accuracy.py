@@ -15,7 +15,7 @@ from skywright.loop.twin.scene import random_scene
 
 pytestmark = pytest.mark.accuracy
 
-SEEDS = range(7000, 7300)
+FIRST_SEEDS, MORE_SEEDS = range(7000, 7300), range(60000, 62000)  # 300 cannot tell 5 % from 7
 EMPTY_SEEDS = range(7500, 7560)
 ROTATION_SEEDS = range(7600, 7700)
 FRAMES = 30
@@ -30,8 +30,8 @@ GOALS = {
     "class": (0.9, "at least"),
 }
 # Not met; measured. Each must fail (strict), so that reaching one is noticed; HELD is not lost.
-UNMET = {"tip_p95_px": 9.1}
-HELD = {"tip_p95_px": 11}
+UNMET = {"tip_p95_px": 8.5}
+HELD = {"tip_p95_px": 10}
 
 
 def goals():
@@ -48,7 +48,7 @@ def reached(value, goal, sense):
 
 @pytest.fixture(scope="module")
 def scores():
-    return [score(seed) for seed in SEEDS]
+    return [score(seed) for seed in (*FIRST_SEEDS, *MORE_SEEDS)]
 
 
 def figures(rows):
@@ -77,11 +77,13 @@ def test_report_by_condition(scores):
         for value in sorted({row.groups[name] for row in counted}):
             rows = [row for row in counted if row.groups[name] == value]
             print(json.dumps({"condition": name, "value": value, **figures(rows)}))
+    first = [row for row in counted if row.seed in FIRST_SEEDS]
+    print(json.dumps({"condition": "the first 300 seeds", **figures(first)}))
     print(json.dumps({"condition": "all", **figures(counted)}))
     print(
         json.dumps({"not counted": Counter(r.unusable or r.what for r in scores if not r.counts)})
     )
-    assert len(counted) >= 200
+    assert len(counted) >= 1500
 
 
 @pytest.mark.parametrize("name", list(goals()))
@@ -125,9 +127,13 @@ def test_empty_views():
 
 @pytest.fixture(scope="module")
 def votes():
-    """Whether the vote over each rotation is right."""
+    return vote_is_right(ROTATION_SEEDS)
+
+
+def vote_is_right(seeds):
+    """Whether the vote over the rotation of each seed is right."""
     right = []
-    for seed in ROTATION_SEEDS:
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         scene = random_scene(rng, kind=str(rng.choice(["nylon", "mitegen"])))
         votes = Counter()
@@ -141,10 +147,10 @@ def votes():
     return right
 
 
-@pytest.mark.xfail(strict=True, reason="measured 0.962, see docs/reference/loop-accuracy.md")
+@pytest.mark.xfail(strict=True, reason="measured 0.975, see docs/reference/loop-accuracy.md")
 def test_class_by_vote_over_a_rotation(votes):
     assert np.mean(votes) >= 0.98
 
 
 def test_vote_that_is_reached_is_held(votes):
-    assert np.mean(votes) >= 0.9
+    assert np.mean(votes) >= 0.93

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from skywright.loop.background import Field
 from skywright.loop.candidates import Thing, find_things
+from skywright.loop.choice_net import look_again
 from skywright.loop.classify import classify, measure
 from skywright.loop.head_net import Head, settled
 from skywright.loop.head_net import measure as measure_head
@@ -62,8 +63,9 @@ def choose(
     """Choose the most probable mount.
 
     The probability of each thing is that of a conditional logit: exp(w.e) over the sum of all
-    things' and 1, which stands for "none of them"; e is its evidence, w the weights. The score
-    takes the odds squared: what is improbable shall not look like half a mount.
+    things' and 1, which stands for "none of them"; e is its evidence, w the weights, and to w.e of
+    rivals a network adds its say. The score takes the odds squared: what is improbable shall not
+    look like half a mount.
 
     Parameters
     ----------
@@ -80,7 +82,8 @@ def choose(
     things = find_things(field, labels, stats, masks)
     if not things:
         return None
-    odds = np.array([math.exp(min(log_odds(thing), 50.0)) for thing in things])
+    by_evidence = np.array([log_odds(thing) for thing in things])
+    odds = np.exp(np.minimum(look_again(gray, field, things, by_evidence), 50.0))
     best = things[int(np.argmax(odds))]
     # Variants of one mount (with a neighbor, its core alone) all speak for it.
     side = best.outline.side

@@ -212,7 +212,8 @@ def _places(
 
     Samples beyond a border are taken at it.
     """
-    middles = middle + (np.arange(count) + 0.5 - 0.5 * count) * pitch
+    middles = np.empty(count, np.float64)
+    middles[:] = middle + (np.arange(count) + 0.5 - 0.5 * count) * pitch
     before = np.empty(count * samples, np.int64)
     part = np.empty(count * samples)
     for i in range(count):

@@ -8,7 +8,7 @@ looks and goes through two dense layers.
 import numpy as np
 
 from skywright.loop.kind_crop import Crop
-from skywright.loop.layers import Network, dense, load, pooled, through
+from skywright.loop.layers import Network, judge, load
 
 KINDS = ("nylon", "mitegen", "pin")
 
@@ -33,9 +33,6 @@ def log_odds(crop: Crop, looks: dict[str, float]) -> dict[str, float]:
     dict
         For "nylon", "mitegen" and "pin" the logarithm of its probability, up to a common term.
     """
-    net = network()
-    seen = [pooled(through(net.head, crop.head)), pooled(through(net.view, crop.view))]
     numbers = np.array([*looks.values(), *crop.extras], np.float32)
-    scaled = net.scaled(numbers)
-    sums = dense(net.end, np.concatenate([*seen, scaled]))
+    sums = judge(network(), crop.head, crop.view, numbers)
     return {kind: float(value) for kind, value in zip(KINDS, sums, strict=True)}

@@ -87,6 +87,17 @@ def through(convolutions: tuple[Layer, ...], picture: NDArray[np.float32]) -> ND
     return picture
 
 
+def judge(
+    net: Network,
+    head: NDArray[np.float32],
+    view: NDArray[np.float32],
+    numbers: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """Send head and view through their convolutions, join what is left with the numbers."""
+    seen = [pooled(through(net.head, head)), pooled(through(net.view, view))]
+    return dense(net.end, np.concatenate([*seen, net.scaled(numbers)]))
+
+
 def dense(layer: Dense, values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Send values through both dense layers."""
     return _dense(values, *layer)
