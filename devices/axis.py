@@ -78,7 +78,7 @@ class AxisCamera(RecordingDevice):
             self._prime()
         self._put(self.file.lazy_open, 0)
         self._put(self.file.swmr_mode, 1)
-        self._record(self.pictures, f"{self.name}-{uuid.uuid4()}")
+        self._record(self.pictures, self.captured, f"{self.name}-{uuid.uuid4()}")
 
     def _prime(self) -> None:
         """Take one picture that is not recorded, to learn the size."""

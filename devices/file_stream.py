@@ -133,8 +133,8 @@ class FileStream:
         return {"fields": [f"{self.device.name}_{key}" for key in self._hinted]}
 
     def begin(self, file: str) -> None:
-        """Tell of a new file from now on."""
-        self.file, self.rows, self._told, self._bundles = file, 0, 0, []
+        """Tell of a new file from now on; `rows` are those of it."""
+        self.file, self._told, self._bundles = file, 0, []
         self._fixed = self._columns()
 
     def end(self) -> None:

@@ -180,7 +180,7 @@ class Psss(RecordingDevice):
 
     def _on_pictures(self, value: int, **_: Any) -> None:
         with self._news:
-            self.pictures.rows = max(self.pictures.rows, int(value))
+            self._count(self.pictures, int(value))
             self._news.notify_all()
 
     def _telling(self) -> tuple[EpicsSignalRO, ...]:
@@ -196,11 +196,11 @@ class Psss(RecordingDevice):
         self._size, self._size_checked = self._picture_size(), False
         self.axis.put(self.energy_axis.get())
         stem = f"{self.name}-{uuid.uuid4()}"
-        self._record(self.pulses, stem)
+        self._record(self.pulses, self.spectra_file.captured, stem)
         self.pulse_settings.begin(self.pulses.file)
         self.settings_file.put(self.pulse_settings.file)
         if self.record_pictures.get():
-            self._record(self.pictures, f"{stem}-pictures")
+            self._record(self.pictures, self.pictures_file.captured, f"{stem}-pictures")
 
     def _prime(self) -> None:
         """Take one pulse that is not recorded, to learn the picture's size."""

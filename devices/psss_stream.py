@@ -41,6 +41,7 @@ class SettingsStream(FileStream):
 
     def begin(self, file: str) -> None:
         """Tell of the settings beside a new file of spectra from now on."""
+        self.rows = 0
         super().begin(_settings_file(file))
 
     def get_index(self) -> int:

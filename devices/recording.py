@@ -74,12 +74,16 @@ class RecordingDevice(GuardedDevice):
 
     def _on_rows(self, value: int, **_: Any) -> None:
         with self._news:
-            if int(value) < self._recorded.rows:
-                self._lose("its count went back, it was restarted")
-            else:
-                self._recorded.rows = int(value)
+            self._count(self._recorded, int(value))
             self._last_news = time.monotonic()
             self._news.notify_all()
+
+    def _count(self, stream: FileStream, rows: int) -> None:
+        """Note a count of the IOC; it goes back with a new file, never while one is open."""
+        if stream.file and rows < stream.rows:
+            self._lose("its count went back, it was restarted")
+        else:
+            stream.rows = rows
 
     def _on_acquiring(self, value: int, **_: Any) -> None:
         with self._news:
@@ -133,12 +137,13 @@ class RecordingDevice(GuardedDevice):
 
     # ---- acquiring, always with a limit
 
-    def _record(self, stream: FileStream, name: str) -> None:
+    def _record(self, stream: FileStream, captured: EpicsSignalRO, name: str) -> None:
         """Open a file of that name, without its ending, and tell of it in `stream`."""
         for signal, value in stream.plugin.settings(self.assets, name):
             self._put(signal, value)
-        stream.rows = 0
         self._put(stream.plugin.capture, 1)
+        rows = int(self._ask(captured))
+        self._wait_anew(lambda: stream.rows <= rows)  # no longer those of the file before
         stream.begin(self._ask(stream.plugin.full_file_name))
 
     def check_size(self) -> None:
@@ -151,6 +156,12 @@ class RecordingDevice(GuardedDevice):
         with self._told("cannot start"):
             self.acquire.put(1, wait=False)
 
+    def _wait_anew(self, reached: Callable[[], bool]) -> None:
+        """Wait as for the first row: what was before is no silence."""
+        with self._news:
+            self._last_news = time.monotonic()
+            self._wait(reached)
+
     def _wait(self, reached: Callable[[], bool]) -> None:
         with self._news:
             while not reached():
@@ -162,10 +173,8 @@ class RecordingDevice(GuardedDevice):
 
     def _catch_up(self, stream: FileStream, captured: EpicsSignalRO) -> None:
         """Wait until the rows are those that the IOC counts now; its monitors tell it later."""
-        with self._news:
-            self._last_news = time.monotonic()
         rows = int(self._ask(captured))
-        self._wait(lambda: stream.rows >= rows)
+        self._wait_anew(lambda: stream.rows >= rows)
 
     def raise_trouble(self) -> None:
         """Raise why no row comes, if one should.

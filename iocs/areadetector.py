@@ -282,15 +282,14 @@ async def _put_auto_save(obj: Any, instance: Any, value: Any) -> None:
 
 
 async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
-    """Open or close the recording; completes when the file is open or closed."""
+    """Open or close the recording; completes when that has happened and its counts are posted."""
     hdf = obj.parent
     begun = 0
     if value:
         begun = int(await hdf.start_capture())
     else:
         await hdf.parent.in_thread(hdf.parent.camera.stop_capture)
-    # The posting may come later than the put completes.
-    await post(hdf.capture.readback, begun)
+    await hdf.parent.posted()
     return begun
 
 
@@ -368,12 +367,9 @@ class Hdf(Plugin):
         )
         if error:
             await self.parent.fail_to_write(error)
-            return False
-        await post(self.write_message, "", AlarmSeverity.NO_ALARM)
-        await post(self.write_status, 0, AlarmSeverity.NO_ALARM)
-        if self.auto_increment.readback.raw_value:
+        elif self.auto_increment.readback.raw_value:
             await self.count_file()
-        return True
+        return not error
 
     async def count_file(self) -> None:
         """Count the file number up, on both PVs."""

@@ -196,7 +196,8 @@ class AxisIOC(OwnerGroup):
 
     async def _post_recording(self, state: CameraState) -> None:
         hdf = self.hdf
-        await post(hdf.num_captured, state.captured)
+        # Of now: the state may be one of before a put, with the count of the recording before.
+        await post(hdf.num_captured, self.camera.state().captured)
         await post(hdf.dropped_arrays.readback, sum(state.lost))
         if state.write_error:
             await self.fail_to_write(state.write_error)

@@ -33,7 +33,7 @@ class OwnerGroup(PVGroup):
         super().__init__(prefix=prefix)
         self.loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
-        self._waiting: list[tuple[Ending, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[threading.Event, asyncio.Future[None]]] = []
         self._failing: dict[str, str] = {}
         """What could not be posted the last time, by the method that failed."""
 
@@ -49,8 +49,17 @@ class OwnerGroup(PVGroup):
 
     async def over(self, acquisition: Ending) -> None:
         """Wait until the acquisition is over and its counts are posted."""
+        await self._posted_after(acquisition.done)
+
+    async def posted(self) -> None:
+        """Wait until all that the owner knows now is posted."""
+        known = threading.Event()
+        known.set()
+        await self._posted_after(known)
+
+    async def _posted_after(self, event: threading.Event) -> None:
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append((acquisition, future))
+        self._waiting.append((event, future))
         self._news.set()
         await future
 
@@ -70,7 +79,7 @@ class OwnerGroup(PVGroup):
         while True:
             self._news.clear()
             # Looked at before the state is: who waits for the end must find all else posted.
-            over = [item for item in self._waiting if item[0].done.is_set()]
+            over = [item for item in self._waiting if item[0].is_set()]
             await self._go_on_after(self._post)
             for item in over:
                 self._waiting.remove(item)

@@ -116,6 +116,10 @@ class Recording(PVGroup):
         """Run what may block beside the event loop."""
         return await self.ioc.in_thread(function, *args)
 
+    async def posted(self) -> None:
+        """Wait until all that the owner knows now is posted."""
+        await self.ioc.posted()
+
     async def fail_to_write(self, message: str) -> None:
         """Say that a recording cannot be written."""
         await post(self.plugin.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)

@@ -136,6 +136,45 @@ def test_each_flight_of_a_stage_takes_its_pulses(psss: Psss) -> None:
         psss.unstage()
 
 
+def test_a_new_recording_counts_from_nothing(psss: Psss) -> None:
+    for rows in (6, 4, 5, 3):
+        psss.stage()
+        try:
+            counts = [plugin.captured for plugin in (psss.spectra_file, psss.pictures_file)]
+            assert [psss.fetch(count) for count in counts] == [0, 0]
+            psss.pulses.prepare(rows).wait(5)
+            psss.pulses.kickoff().wait(30)
+            psss.pulses.complete().wait(30)
+            assert (psss.pulses.get_index(), psss.pictures.get_index()) == (rows, 1)
+        finally:
+            psss.unstage()
+
+
+def test_stage_ends_when_the_count_of_the_file_before_is_over(
+    psss: Psss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = psss.spectra_file.captured
+    count.clear_sub(psss._on_rows)  # the test tells what the monitors would
+    psss._on_rows(7)
+    ask = psss._ask
+    late = threading.Timer(0.3, psss._on_rows, (0,))
+
+    def asked(signal: Any) -> Any:
+        if signal is count:
+            late.start()
+        return ask(signal)
+
+    monkeypatch.setattr(psss, "_ask", asked)
+    psss.stage()
+    try:
+        psss._on_rows(3)
+        late.join()
+        psss.raise_trouble()  # it would be: its count went back
+        assert psss.pulses.get_index() == 3
+    finally:
+        psss.unstage()
+
+
 def test_a_count_that_is_told_late_is_waited_for(
     psss: Psss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,10 +204,10 @@ def test_a_count_that_is_told_late_is_waited_for(
 def test_a_stage_that_fails_leaves_nothing_open(psss: Psss, tmp_path: Path) -> None:
     record = psss._record
 
-    def failing(stream: Any, stem: str) -> None:
+    def failing(stream: Any, *rest: Any) -> None:
         if stream is psss.pictures:
             raise HardwareError("the pictures' disk is full")
-        record(stream, stem)
+        record(stream, *rest)
 
     psss._record = failing  # type: ignore[method-assign]
     with pytest.raises(HardwareError, match="disk is full"):

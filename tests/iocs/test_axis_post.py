@@ -1,6 +1,7 @@
 """What the IOC of the camera posts of a state that a put has changed meanwhile."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,19 +35,40 @@ def test_a_put_of_capture_is_not_taken_back_by_an_older_state(tmp_path: Path, op
 
 
 def test_what_a_put_of_capture_has_done_is_shown_when_it_completes(tmp_path: Path) -> None:
-    async def shown() -> list[tuple[int, int]]:
-        ioc = AxisIOC("TEST:", PushedPictures())  # it does not serve: nothing else posts
+    async def shown() -> list[tuple[int, ...]]:
+        ioc = AxisIOC("TEST:", PushedPictures())
+        posting = asyncio.create_task(ioc._post_forever(0.02, 0.2))
         hdf = ioc.hdf
         seen = []
+
+        async def put(capture: str) -> None:
+            await hdf.num_captured.write(7)  # as of a recording before
+            await hdf.capture.setpoint.write(capture)
+            state = hdf.capture.readback.raw_value, hdf.write_status.raw_value
+            seen.append((*state, hdf.num_captured.value))
+
         try:
-            for path in (tmp_path / "absent", tmp_path):
-                await hdf.file_path.readback.write(str(path))
-                await hdf.capture.setpoint.write("Capture")
-                seen.append((hdf.capture.readback.raw_value, hdf.write_status.raw_value))
-            await hdf.capture.setpoint.write("Done")
-            seen.append((hdf.capture.readback.raw_value, hdf.write_status.raw_value))
+            await hdf.file_path.readback.write(str(tmp_path / "absent"))
+            await put("Capture")
+            await hdf.file_path.readback.write(str(tmp_path))
+            await put("Capture")
+            await put("Done")
             return seen
+        finally:
+            posting.cancel()
+            ioc.close()
+
+    assert asyncio.run(shown()) == [(0, 1, 0), (1, 0, 0), (0, 0, 0)]
+
+
+def test_an_older_state_does_not_bring_back_the_count_before(tmp_path: Path) -> None:
+    async def shown() -> int:
+        ioc = AxisIOC("TEST:", PushedPictures())
+        try:
+            older = replace(ioc.camera.state(), captured=7)
+            await ioc._post_recording(older)
+            return int(ioc.hdf.num_captured.value)
         finally:
             ioc.close()
 
-    assert asyncio.run(shown()) == [(0, 1), (1, 0), (0, 0)]
+    assert asyncio.run(shown()) == 0
