@@ -181,7 +181,7 @@ def looks_at(gray: Any, truth: dict[str, Any]) -> dict[str, Any] | None:
         taken += [k for k in differ.values() if right[k]][:2]
     cuts = [crop(gray, things[k].outline, things[k].parts, field) for k in taken]
     evidence = [list(things[k].evidence.values()) for k in taken]
-    off = [np.inf if empty else error_with(gray, things[k], truth) for k in taken]
+    off = [error_with(gray, things[k], truth) if right[k] else np.inf for k in taken]
     return {
         "weight": EMPTY_WEIGHT if empty else 1.0,
         "head": np.array([packed(cut.head) for cut in cuts]),
