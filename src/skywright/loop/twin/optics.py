@@ -169,10 +169,19 @@ def empty_field(optics: Optics) -> NDArray[np.float32]:
     if optics.mottle > 0.0:
         coarse = gaussian_filter(rng.standard_normal((24, 32)), 2.0)
         coarse /= coarse.std()
-        blotches = zoom(coarse, (height / 24.0, width / 32.0), order=3)
-        field *= 1.0 + optics.mottle * blotches[:height, :width]
+        blotches = _enlarging(24, height) @ coarse @ _enlarging(32, width).T
+        field *= 1.0 + optics.mottle * blotches
     field = np.clip(field, 0.02, None) * _dirt(optics, row, col, rng) * _nozzle(optics, row, col)
     return np.ascontiguousarray(field * optics.level, dtype=np.float32)
+
+
+@lru_cache(maxsize=8)
+def _enlarging(count: int, size: int) -> NDArray[np.float64]:
+    """Return the matrix (size, count) of a cubic spline through `count` values.
+
+    Along one axis after the other: `zoom` of both at once takes half of the time of a picture.
+    """
+    return zoom(np.eye(count), (size / count, 1.0), order=3)
 
 
 def _dirt(optics: Optics, row: NDArray, col: NDArray, rng: np.random.Generator) -> NDArray:
