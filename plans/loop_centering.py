@@ -55,20 +55,28 @@ class _Course:
     disagreed_um: float = 0.0
     agreements_wanted: int = 0
     places_um: list[float] = field(default_factory=list)
+    sigmas_um: list[float] = field(default_factory=list)
 
     def steady(self, verdict: Verdict) -> Verdict:
-        """Return the verdict with its place along the spindle as the passes so far agree on it.
+        """Return the verdict with place and sigma as the passes so far agree on them.
 
-        Where the neck of a loop begins may be seen differently in each pass, and dust that it comes
-        to lie beside may pass for its end; on the stage it is at one place. The first pass, from
-        afar, counts only until there is another.
+        Along the spindle: where the neck of a loop begins may be seen differently in each pass, and
+        dust that it comes to lie beside may pass for its end; on the stage it is at one place.
+        Sigma: how well a middle is known is a property of the loop and its light, and itself not
+        known well from one pass; that of a loop of which half is hardly seen may look good once.
+        The first pass, from afar, counts only until there is another.
         """
         if self.settings.aim != "loop" or not verdict.known:
             return verdict
         moved_um = float(self.moved_um[0])
         self.places_um.append(verdict.offset_um[0] - moved_um)
-        along = float(np.median(self.places_um[1:] or self.places_um)) + moved_um
-        return replace(verdict, offset_um=(along, *verdict.offset_um[1:]))
+        self.sigmas_um.append(verdict.sigma_um)
+        along = _median_from_near(self.places_um) + moved_um
+        return replace(
+            verdict,
+            offset_um=(along, *verdict.offset_um[1:]),
+            sigma_um=_median_from_near(self.sigmas_um),
+        )
 
     def compare(self, verdict: Verdict) -> None:
         """Take in what a pass measured; `verdict` still holds what the one before did.
@@ -95,6 +103,11 @@ class _Course:
             self.agreements_wanted = max(wanted, self.agreements_wanted)
         else:
             self.agreements_wanted = max(self.agreements_wanted - 1, 0)
+
+
+def _median_from_near(values: Sequence[float]) -> float:
+    """Return the median of what the passes found, without the first if there are others."""
+    return float(np.median(values[1:] or values))
 
 
 def collect_oscillation(

@@ -248,6 +248,15 @@ def test_passes_that_see_the_loop_elsewhere_along_the_spindle_are_not_believed()
         assert course.agreements_wanted == wanted
 
 
+def test_one_pass_that_seems_to_know_the_middle_well_is_not_believed_alone() -> None:
+    course = _Course(CenteringSettings())
+    first = replace(judge(GOOD), offset_um=(0.0, 3.0, 4.0))
+    sure = []
+    for sigma_um in (5.0, 21.0, 27.0, 7.0, 8.0, 8.0, 8.0):  # the first from afar
+        sure.append(course.steady(replace(first, sigma_um=sigma_um)).is_sure(10.0))
+    assert sure == [True, False, False, False, False, True, True]
+
+
 def test_one_pass_that_takes_dust_for_the_end_of_the_loop_does_not_move_it_away() -> None:
     course = _Course(CenteringSettings())
     first = judge(GOOD)
