@@ -16,6 +16,9 @@ from skywright.loop.light import fit_light, quantile
 WORK_SIDE_PX = 352  # long side aimed at for the decimated picture
 CELL_PX = 12  # side of the cells in which light is sampled, decimated pixels
 MAX_BORDER_PX = 10  # encoders leave 1 to 6 rows or columns; blur of JPEG adds some
+MAX_BAR = 0.08  # of the picture's height: so high is a bar with text at its top or bottom
+PLAIN, WRITTEN = 0.9, 0.5  # of a line of a border, or with text in it: so much has its level
+OPPOSITE, LEAST_TEXT = 128, 0.002  # grey levels between text and its bar; so much of a line has it
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def estimate_field(gray: NDArray[np.uint8]) -> Field:
 
 
 def border_rows(gray: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Find the part of a picture inside the encoder's black or white border lines.
+    """Find the part of a picture inside an encoder's border lines and bars with text.
 
     Parameters
     ----------
@@ -124,22 +127,37 @@ def border_rows(gray: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     k = MAX_BORDER_PX + 4
     if min(height, width) < 4 * k:
         return 0, height, 0, width
-    top = _constant_lines(np.ascontiguousarray(gray[:k]))
-    bottom = _constant_lines(np.ascontiguousarray(gray[: -k - 1 : -1]))
-    left = _constant_lines(np.ascontiguousarray(gray[:, :k].T))
-    right = _constant_lines(np.ascontiguousarray(gray[:, : -k - 1 : -1].T))
+    high = max(k, round(MAX_BAR * height) + 4)
+    top = _border(np.ascontiguousarray(gray[:high]), k)
+    bottom = _border(np.ascontiguousarray(gray[: -high - 1 : -1]), k)
+    left = _border(np.ascontiguousarray(gray[:, :k].T), k)
+    right = _border(np.ascontiguousarray(gray[:, : -k - 1 : -1].T), k)
     return top, height - bottom, left, width - right
 
 
 @njit(cache=True)
-def _constant_lines(lines: NDArray[np.uint8]) -> int:
+def _border(lines: NDArray[np.uint8], usual: int) -> int:
+    """Count the outer lines that are a border, or a bar in which text stands.
+
+    `lines` is ordered from the frame edge inwards. Without text a border is within `usual` of them.
+    """
+    plain, _ = _constant_lines(lines[:usual], PLAIN)
+    bar, written = _constant_lines(lines, WRITTEN)
+    found = max(plain, bar if written else 0)
+    # The line next to a border is a mixture (resampling, JPEG).
+    return found + 2 if found else 0
+
+
+@njit(cache=True)
+def _constant_lines(lines: NDArray[np.uint8], least: float) -> tuple[int, bool]:
     """Count the outer lines that are of one level all along and differ from the picture inside.
 
-    `lines` is ordered from the frame edge inwards. A mount crosses the edge with its own level, an
-    encoder's border does not know it.
+    A mount crosses the edge with its own level, an encoder's border does not know it. Of lines
+    between plain ones `least` has the level; also tells whether text stands in them, and the
+    outermost goes from end to end, which a mount along the edge does not.
     """
     k, n = lines.shape
-    found = 0
+    found, written, text, outermost = 0, False, False, -1
     for i in range(k - 4):
         histogram = np.zeros(256, np.int64)
         for j in range(n):
@@ -151,15 +169,31 @@ def _constant_lines(lines: NDArray[np.uint8]) -> int:
         near = 0
         for level in range(max(0, median - 8), min(256, median + 9)):
             near += histogram[level]
-        differ = 0
+        differ, opposite = 0, 0
         for j in range(n):
             differ += abs(int(lines[k - 1, j]) - median) > 8
-        if near < 0.9 * n or differ < 0.6 * n:
+            opposite += abs(int(lines[i, j]) - median) > OPPOSITE
+        if i == 0:
+            outermost = median
+        if near < least * n or differ < 0.6 * n or abs(median - outermost) > 8:
             # A line or two of ringing may lie between; only a clean break ends the border.
             break
-        found = i + 1
-    # The line next to a border is a mixture (resampling, JPEG).
-    return found + 2 if found else 0
+        if near < PLAIN * n and not found:
+            break
+        text = text or opposite > LEAST_TEXT * n
+        if near >= PLAIN * n:
+            found, written = i + 1, text
+    return found, written and _longest_gap(lines[0], outermost) <= 2 * MAX_BORDER_PX
+
+
+@njit(cache=True)
+def _longest_gap(line: NDArray[np.uint8], level: int) -> int:
+    """Return for how many pixels on end a line has another level."""
+    longest, gap = 0, 0
+    for value in line:
+        gap = gap + 1 if abs(int(value) - level) > 8 else 0
+        longest = max(longest, gap)
+    return longest
 
 
 @njit(cache=True)
