@@ -18,6 +18,7 @@ from skywright.loop.parts import Parts, find_parts
 from skywright.loop.seg_evidence import head_begins, without_strangers
 from skywright.loop.seg_net import GRID, Map, look
 from skywright.loop.silhouette import Outline, seen_from, without_weak_edges, without_weak_end
+from skywright.loop.streaks import weigh_streaks
 from skywright.loop.weights import EVIDENCE
 
 SURE_HEAD = 0.6  # part of the mount that the network has for head somewhere, to be believed
@@ -64,8 +65,8 @@ def choose(
 
     The probability of each thing is that of a conditional logit: exp(w.e) over the sum of all
     things' and 1, which stands for "none of them"; e is its evidence, w the weights, and to w.e of
-    rivals a network adds its say. The score takes the odds squared: what is improbable shall not
-    look like half a mount.
+    rivals a network adds its say, to that of pins the streaks on them. The score takes the odds
+    squared: what is improbable shall not look like half a mount.
 
     Parameters
     ----------
@@ -83,7 +84,8 @@ def choose(
     if not things:
         return None
     by_evidence = np.array([log_odds(thing) for thing in things])
-    odds = np.exp(np.minimum(look_again(gray, field, things, by_evidence), 50.0))
+    weighed = weigh_streaks(field, masks, things, look_again(gray, field, things, by_evidence))
+    odds = np.exp(np.minimum(weighed, 50.0))
     best = things[int(np.argmax(odds))]
     # Variants of one mount (with a neighbor, its core alone) all speak for it.
     side = best.outline.side
