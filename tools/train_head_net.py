@@ -34,6 +34,7 @@ from training import optimize, run_steps, save_scenes
 
 SIZES, SIZE_PARTS = ((352, 240), (480, 384), (704, 480), (640, 512)), (0.2, 0.15, 0.5, 0.15)
 TURNS, SHARD, FIRST_SEED, FIRST_DRAWING = 3, 50, 820_000, 650_000
+FIRST_PIN = 1_060_000
 BACKLIT = 0.4  # of the scenes at least: loops are centered in back light
 VIEW_OF_HEAD, VIEW_FROM_HEAD = 3.0, -0.8  # as skywright.loop.kind_crop has them
 HEAD_WIDTHS = (20, 32, 40, 40)
@@ -41,23 +42,41 @@ HELD, BATCH, RATE, FURTHER_RATE = 0.1, 64, 2e-3, 5e-4
 
 
 def make_scenes(out: Path, start: int, count: int) -> None:
-    """Render scenes as JPEG with their truth."""
-    save_scenes(out, start, count, SHARD, pictures_of)
+    """Render loops and mounts as JPEG with their truth."""
+    save_scenes(out, start, count, SHARD, loops_of)
 
 
-def pictures_of(seed: int) -> list[dict[str, Any]]:
-    """Return the pictures of a scene in which the whole head is seen."""
+def make_pins(out: Path, start: int, count: int) -> None:
+    """Render bare pins as JPEG with their truth."""
+    save_scenes(out, start, count, SHARD, pins_of)
+
+
+def loops_of(seed: int) -> list[dict[str, Any]]:
+    """Return the pictures of a loop or mount whose tip is seen."""
+    rng = np.random.default_rng(seed)
+    size = SIZES[rng.choice(len(SIZES), p=SIZE_PARTS)]
+    kind = "nylon" if rng.random() < 0.6 else "mitegen"
+    light = {"light": "backlight"} if rng.random() < BACKLIT else {}
+    return pictures_of(seed, rng, kind, size, light)
+
+
+def pins_of(seed: int) -> list[dict[str, Any]]:
+    """Return the pictures of a bare pin whose end is seen."""
+    rng = np.random.default_rng(seed)
+    return pictures_of(seed, rng, "pin", SIZES[rng.choice(len(SIZES), p=SIZE_PARTS)], {})
+
+
+def pictures_of(
+    seed: int, rng: np.random.Generator, kind: str, size: tuple[int, int], light: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return the pictures of a scene in which the tip is seen."""
     import simplejpeg
 
     from skywright.loop.twin.render import render
     from skywright.loop.twin.scene import random_scene
     from skywright.loop.twin.trajectory import Pose
 
-    rng = np.random.default_rng(seed)
-    width, height = SIZES[rng.choice(len(SIZES), p=SIZE_PARTS)]
-    kind = "nylon" if rng.random() < 0.6 else "mitegen"
-    light = {"light": "backlight"} if rng.random() < BACKLIT else {}
-    scene = random_scene(rng, kind=kind, width_px=width, height_px=height, **light)
+    scene = random_scene(rng, kind=kind, width_px=size[0], height_px=size[1], **light)
     rows = []
     for k in range(TURNS):
         pose = Pose(phi_deg=float(rng.uniform(0, 360)))
@@ -74,10 +93,22 @@ def pictures_of(seed: int) -> list[dict[str, Any]]:
                 "jpeg": simplejpeg.encode_jpeg(color, quality=quality, colorspace=space),
                 "side": truth.side,
                 "turn": (pose.phi_deg - scene.mount.face_on_deg) % 180.0,
-                "box": tuple(truth.box_px),
+                "box": end_of_pin(truth, size) if kind == "pin" else tuple(truth.box_px),
             }
         )
     return rows
+
+
+def end_of_pin(truth: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return the last part of a bare pin about its axis, as long as the pin is wide if in view."""
+    (x, y), long, (width, height) = truth.tip_px, truth.width_px, size
+    half = 0.5 * long
+    return {
+        "left": (max(x - long, 0.0), y - half, x, y + half),
+        "right": (x, y - half, min(x + long, width - 1.0), y + half),
+        "top": (x - half, max(y - long, 0.0), x + half, y),
+        "bottom": (x - half, y, x + half, min(y + long, height - 1.0)),
+    }[truth.side]
 
 
 def make_drawings(out: Path, start: int, count: int) -> None:
@@ -130,12 +161,14 @@ def look_at(gray: Any, row: dict[str, Any]) -> tuple[Any, Any] | None:
     from skywright.loop.background import estimate_field
     from skywright.loop.choose import choose
     from skywright.loop.detect import MIN_SCORE
+    from skywright.loop.head_net import Head
     from skywright.loop.kind_crop import crop
     from skywright.loop.objects import find_objects
 
     field, labels, stats = find_objects(estimate_field(gray))
     # What the network gets is cut out by what is known without it.
-    with patch("skywright.loop.choose.measure_head", return_value=None):
+    unknown = Head(0.0, 0.0, 0.0, 0.0, np.full(4, np.inf))
+    with patch("skywright.loop.choose.measure_head", return_value=unknown):
         choice = choose(gray, field, labels, stats)
     if choice is None or choice.score < MIN_SCORE or choice.outline.side != row["side"]:
         return None
@@ -328,6 +361,7 @@ def main() -> int:
         __doc__,
         {
             "scenes": (make_scenes, FIRST_SEED, 18_000),
+            "pins": (make_pins, FIRST_PIN, 6000),
             "drawings": (make_drawings, FIRST_DRAWING, 1200),
         },
         ("crops", "find the mounts and cut them out", make_crops),

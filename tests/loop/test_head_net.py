@@ -12,6 +12,7 @@ from skywright.loop.choose import choose
 from skywright.loop.detect import find_loop
 from skywright.loop.head_net import Head, settled, settled_across
 from skywright.loop.kind_crop import EXTRAS, HEAD_PX, VIEW_PX
+from skywright.loop.layers import load
 from skywright.loop.objects import find_objects
 
 TURNS = {
@@ -97,7 +98,7 @@ def test_a_box_of_another_scale_is_no_dust():
 
 
 def test_the_weights_fit_the_picture():
-    net = head_net.network()
+    net = load(head_net.HEAD)
     assert len(net.mean) == len(EXTRAS)
     ends = (
         net.head[-1].kernel.shape[-1] * (HEAD_PX // 8) ** 2,

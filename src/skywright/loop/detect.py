@@ -1,7 +1,7 @@
 """The classical detector: pin side, tip, box, width, class and score from one picture."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,18 @@ from numpy.typing import NDArray
 from skywright.errors import DataError
 from skywright.loop.background import Field, estimate_field
 from skywright.loop.choose import Choice, choose
-from skywright.loop.head_net import Head, settled, settled_across
+from skywright.loop.closer import window_around
+from skywright.loop.head_net import Head, middle_of_pin, settled, settled_across
+from skywright.loop.kind_crop import crop
 from skywright.loop.light import quantile
 from skywright.loop.objects import SIDES, find_objects
-from skywright.loop.pin_end import has_end_face, last_section, middle_at_end
+from skywright.loop.pin_end import (
+    has_end_face,
+    is_cut,
+    last_section,
+    middle_at_end,
+    settled_middle,
+)
 from skywright.loop.refine import find_end, find_limit
 from skywright.loop.silhouette import Outline
 from skywright.loop.tip_net import tip_of, view_end
@@ -22,6 +30,7 @@ CLASS_NAMES = ("none", "nylon", "mitegen", "pin")
 SIDE_NAMES = ("none", *SIDES)
 SIGN_NAMES = ("", "+", "-")
 MIN_SCORE = 0.4  # below it nothing is reported but the score
+SURE_SCORE = 0.93  # of what is only seen when looking closer
 LAST_PART = 0.025  # of its width: so long is the end of a thing that may leave sideways
 OUTLINE_ERROR_PX = 0.7  # of an edge of the head beside its axis
 TIP_ERROR_PX = 1.5  # of the tip along the axis
@@ -102,6 +111,25 @@ class Detection:
     head_box: Corners | None = None
     head_errors: Corners | None = None
 
+    def moved(self, right: int, down: int) -> "Detection":
+        """Return the same in a picture that this one is a part of, so many px from its corner."""
+
+        def box(corners: Corners | None) -> Corners | None:
+            if corners is None:
+                return None
+            x0, y0, x1, y1 = corners
+            return x0 + right, y0 + down, x1 + right, y1 + down
+
+        return replace(
+            self,
+            tip_x=self.tip_x + right,
+            tip_y=self.tip_y + down,
+            bbox=box(self.bbox),
+            pin_base_x=self.pin_base_x + right,
+            pin_base_y=self.pin_base_y + down,
+            head_box=box(self.head_box),
+        )
+
 
 def find_loop(gray: NDArray[np.uint8]) -> Detection:
     """Find the sample mount in a picture, whatever border it enters through.
@@ -128,9 +156,38 @@ def find_loop(gray: NDArray[np.uint8]) -> Detection:
     gray = np.ascontiguousarray(gray)
     field, labels, stats = find_objects(estimate_field(gray))
     choice = choose(gray, field, labels, stats)
-    if choice is None or choice.score < MIN_SCORE or _is_only_a_base(field, choice):
+    if choice is None or _is_only_a_base(field, choice):
         return _nothing(field, choice, bool(stats[:, 1].any()))
-    return _describe(gray, field, choice)
+    if choice.score >= MIN_SCORE:
+        return _describe(gray, field, choice)
+    closer = _look_closer(gray, field, choice)
+    return closer or _nothing(field, choice, bool(stats[:, 1].any()))
+
+
+def _look_closer(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detection | None:
+    """Look at a part of the picture in which what is improbable, for it is small, is larger.
+
+    The networks see a picture at a small size. None unless the part surely shows a mount there.
+    """
+    window = window_around(field, choice.outline)
+    if window is None:
+        return None
+    x0, y0, x1, y1 = window
+    part = np.ascontiguousarray(gray[y0:y1, x0:x1])
+    seen, labels, stats = find_objects(estimate_field(part))
+    closer = choose(part, seen, labels, stats)
+    if closer is None or closer.score < SURE_SCORE or closer.outline.side != choice.outline.side:
+        return None
+    found = _describe(part, seen, closer)
+    if not found.tip_in_view:
+        return None
+    return replace(
+        found.moved(x0, y0),
+        level=field.level,
+        saturated=field.saturated,
+        sharpness=field.sharpness,
+        noise=field.noise,
+    )
 
 
 def warm_up() -> None:
@@ -278,8 +335,11 @@ def _describe(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detectio
     if choice.kind == "pin":
         section = last_section(outline)
         measured = max(start, section.first)
-        if has_end_face(outline, section):
-            end = edge.u, middle_at_end(outline, section)
+        middle = middle_at_end(outline, section) if has_end_face(outline, section) else edge.v
+        if not section.first and not is_cut(outline, section):
+            said = middle_of_pin(crop(gray, outline, parts, field))
+            middle = settled_middle(middle * step, said) / step
+        end = edge.u, middle
     v0, v1 = (find_limit(gray, field, outline, what, measured) for what in ("low", "high"))
     sees_tip = not outline.far and not _leaves_sideways(outline)
     if choice.head is not None:

@@ -1,9 +1,9 @@
-"""A small network that measures the head of a loop or mount: where it begins and ends.
+"""Small networks that measure the head of a loop or mount, and the end of a bare pin.
 
 Trained by `tools/train_head_net.py` on scenes of the twin. Four convolutions look at the head,
 three at the head with stem and pin; what is left of both, place by place, goes through two dense
-layers. It sees what an outline does not tell: where between stem and head the fibers part, and
-what beside the head is dust.
+layers. They see what an outline does not tell: where between stem and head the fibers part, what
+beside the head is dust, and the dark flanks of a pin in front light.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from skywright.loop.kind_crop import EXTRAS, USUAL_OVER_NOISE, Crop
 from skywright.loop.layers import Network, dense, load, through
 
+HEAD, PIN = "head_net.npz", "pin_net.npz"
 OUTLIER, LEAST_ERROR_PX = 6.0, 0.5  # times the error: then it is no error; of the network
 MOST_OFF_SCALE = 0.05  # of its width, by which a box may be too narrow on each side
 ERRORS = (-6.0, 1.0)  # limits of their logarithms, parts of the crop's side
@@ -40,13 +41,8 @@ class Head:
     errors: NDArray[np.float64]
 
 
-def network() -> Network:
-    """Load the weights that come with the package."""
-    return load("head_net.npz")
-
-
 def measure(crop: Crop) -> Head:
-    """Measure a head.
+    """Measure the head of a loop or mount.
 
     Parameters
     ----------
@@ -57,11 +53,33 @@ def measure(crop: Crop) -> Head:
     -------
     Head
     """
+    return _measured(load(HEAD), crop)
+
+
+def middle_of_pin(crop: Crop) -> float:
+    """Say where across the axis of a bare pin is at its end.
+
+    Parameters
+    ----------
+    crop
+        From `skywright.loop.kind_crop.crop`.
+
+    Returns
+    -------
+    float
+        px from the border across, pixel edges at whole numbers.
+    """
+    end = _measured(load(PIN), crop)
+    return 0.5 * (end.low + end.high)
+
+
+def _measured(net: Network, crop: Crop) -> Head:
+    """Ask a network about a crop and its mirror image."""
     # A mirrored mount is as likely: what is said of both is the better, and the same of both.
     head, view = _with_faint(crop.head, crop), _with_faint(crop.view, crop)
-    one = _answer(head, view, crop.extras)
+    one = _answer(net, head, view, crop.extras)
     mirrored = np.ascontiguousarray(head[::-1]), np.ascontiguousarray(view[::-1])
-    other = _answer(*mirrored, crop.extras)
+    other = _answer(net, *mirrored, crop.extras)
     neck, tip = 0.5 * (one[:2] + other[:2])
     low, high = 0.5 * (one[2] - other[3]), 0.5 * (one[3] - other[2])
     turned = other[[4, 5, 7, 6]]
@@ -77,13 +95,15 @@ def measure(crop: Crop) -> Head:
 
 
 def _answer(
-    head: NDArray[np.float32], view: NDArray[np.float32], extras: NDArray[np.float32]
+    net: Network,
+    head: NDArray[np.float32],
+    view: NDArray[np.float32],
+    extras: NDArray[np.float32],
 ) -> NDArray[np.float64]:
     """Return the places of `Head` from the middle of the crop, and the logarithms of their errors.
 
     (8,), parts of the crop's side.
     """
-    net = network()
     # Channel by channel, as it was trained.
     seen = [through(net.head, head).transpose(2, 0, 1), through(net.view, view).transpose(2, 0, 1)]
     values = [*(maps.ravel() for maps in seen), net.scaled(extras)]

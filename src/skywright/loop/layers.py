@@ -49,7 +49,7 @@ class Network(NamedTuple):
         return np.clip((numbers - self.mean) * self.gain, -MOST_NUMBER, MOST_NUMBER)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def load(name: str) -> Network:
     """Load weights that come with the package: float32, or stored with half the digits."""
     with files("skywright.loop").joinpath(name).open("rb") as file:

@@ -1,4 +1,9 @@
-"""The end of a bare pin, which has no single farthest point: where its last section is centered."""
+"""The end of a bare pin, which has no single farthest point: where its last section is centered.
+
+A pin's outline takes in what touches it, and of a textured pin in front light leaves out a flank.
+What a network sees of the end, flanks, bevel and streaks, is as good on the average, and wrong for
+other reasons.
+"""
 
 from typing import NamedTuple
 
@@ -12,6 +17,7 @@ BEVEL, MOST_BEVEL = 0.15, 12  # of a section's width; pixels of the field
 LOOKED_AT = 1.5  # widths before the end: the far part is not needed to know its direction
 BLUNT, BLUNT_AT = 0.62, 0.08  # of the width, so many widths before the end: see `has_end_face`
 MOST_SLOPE = 0.1
+SAME_PX = 3.0  # so near each other outline and network mean the same middle
 
 
 class Section(NamedTuple):
@@ -75,3 +81,26 @@ def middle_at_end(outline: Outline, section: Section) -> float:
         return float(middle[-1])
     slope = float(np.clip(np.polyfit(u, middle[u], 1)[0], -MOST_SLOPE, MOST_SLOPE))
     return float(np.median(middle[u] + slope * (n - u)))
+
+
+def is_cut(outline: Outline, section: Section) -> bool:
+    """Tell whether the frame cuts the end of a pin on one side: then its middle is not seen."""
+    last = slice(max(outline.reach - max(int(0.5 * section.width), 3), 0), outline.reach)
+    return bool((outline.low[last] <= 0).any() or (outline.high[last] >= outline.across - 1).any())
+
+
+def settled_middle(seen_px: float, said_px: float) -> float:
+    """Return where the middle of a pin's end is by its outline and by the network.
+
+    Parameters
+    ----------
+    seen_px, said_px
+        In the outline, and by `skywright.loop.head_net.middle_of_pin`.
+
+    Returns
+    -------
+    float
+        The mean of both where they mean the same place; the network's where they do not.
+    """
+    apart = said_px - seen_px
+    return seen_px + min(max(abs(apart) / SAME_PX - 1.0, 0.5), 1.0) * apart
