@@ -1,9 +1,13 @@
-"""Train the network that measures the head of a loop or mount.
+"""Train the networks that measure the head of a loop or mount, and the end of a bare pin.
 
     python tools/train_head_net.py scenes SCENES_DIR --count 18000     # needs skywright
     python tools/train_head_net.py drawings SCENES_DIR --count 1200    # needs simplejpeg, scipy
+    python tools/train_head_net.py pins PINS_DIR --count 8000          # needs skywright
     python tools/train_head_net.py crops SCENES_DIR CROPS.npz          # needs skywright
     python tools/train_head_net.py train CROPS.npz head_net.npz        # needs torch
+
+and for `pin_net.npz` the last two with PINS_DIR, from `--start head_net.npz`. The box of a pin is
+its last part, about its axis; the middle of that is what is asked for.
 
 Scenes of the twin show each loop or mount at three angles; drawings of plain shapes come beside
 them. `crops` finds it in each picture, as the detector does, and keeps what the network looks at
@@ -361,7 +365,7 @@ def main() -> int:
         __doc__,
         {
             "scenes": (make_scenes, FIRST_SEED, 18_000),
-            "pins": (make_pins, FIRST_PIN, 6000),
+            "pins": (make_pins, FIRST_PIN, 8000),
             "drawings": (make_drawings, FIRST_DRAWING, 1200),
         },
         ("crops", "find the mounts and cut them out", make_crops),
