@@ -1,6 +1,8 @@
 """Any order, repetition and assignment of whole blocks gives the same bits: live, batch, Dask."""
 
 import pickle
+import subprocess
+import sys
 from functools import lru_cache
 
 import numpy as np
@@ -333,3 +335,22 @@ def test_pictures_are_processed_as_when_they_were_taken_background_included(chan
         each.unlink()
     with pytest.raises(ConfigError, match="dark"):
         PictureSpectra(**parameters).settings_of(1)
+
+
+WARM = """
+from numpy import hanning, ones
+from skywright.psss import statistics
+from skywright.psss.analysis import SpectrumStatistics
+
+kernels = [statistics.correlate, statistics.walk_spikes]
+SpectrumStatistics(columns=320).warm_up()
+warm = [len(kernel.signatures) for kernel in kernels]
+statistics.autocorrelation(ones(64), 8), statistics.find_spikes(hanning(128))
+print(warm == [1, 1] == [len(kernel.signatures) for kernel in kernels])
+"""
+
+
+def test_once_warm_no_pulse_waits_for_the_statistics_to_be_compiled():
+    # In a process of its own: other tests have used the kernels of this one.
+    done = subprocess.run([sys.executable, "-c", WARM], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -148,7 +148,7 @@ class LoopDetection(Analysis[Votes]):
     """
 
     name = "loop_detection"
-    version = "4"
+    version = "5"
     inputs: ClassVar[Sequence[str]] = ("image",)
     columns = COLUMNS
     results = RESULTS

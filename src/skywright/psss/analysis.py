@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, Batch
 from skywright.errors import ConfigError, DataError
+from skywright.psss import processing, statistics
 from skywright.psss.processing import (
     FitStatus,
     Settings,
@@ -20,7 +21,6 @@ from skywright.psss.processing import (
     Workspace,
     process,
     process_spectrum,
-    warm_up,
 )
 from skywright.psss.statistics import (
     LAGS,
@@ -170,8 +170,9 @@ class SpectrumStatistics(Analysis[Pulses]):
         return self._stored[number]
 
     def warm_up(self) -> None:
-        """Compile the processing."""
-        warm_up()
+        """Compile the processing and the statistics of spikes."""
+        processing.warm_up()
+        statistics.warm_up()
 
     def spectrum_of(
         self, member: NDArray[Any], settings: Settings, workspace: Workspace
