@@ -29,17 +29,6 @@ GOALS = {
     "width_error_median_px": (4.0, "at most"),
     "class": (0.9, "at least"),
 }
-# Not met; measured. Each must fail (strict), so that reaching one is noticed; HELD is not lost.
-UNMET = {"tip_p95_px": 8.5}
-HELD = {"tip_p95_px": 10}
-
-
-def goals():
-    """Goals as parameters, those not met marked."""
-    for name in GOALS:
-        reason = f"measured {UNMET.get(name)}, see docs/reference/loop-accuracy.md"
-        marks = [pytest.mark.xfail(strict=True, reason=reason)] if name in UNMET else []
-        yield pytest.param(name, marks=marks)
 
 
 def reached(value, goal, sense):
@@ -86,16 +75,10 @@ def test_report_by_condition(scores):
     assert len(counted) >= 1500
 
 
-@pytest.mark.parametrize("name", list(goals()))
+@pytest.mark.parametrize("name", GOALS)
 def test_goal(scores, name):
     goal, sense = GOALS[name]
     assert reached(figures([row for row in scores if row.counts])[name], goal, sense)
-
-
-@pytest.mark.parametrize("name", HELD)
-def test_what_is_reached_is_held(scores, name):
-    value = figures([row for row in scores if row.counts])[name]
-    assert reached(value, HELD[name], GOALS[name][1])
 
 
 def test_loops_and_mounts_are_hardly_missed(scores):
