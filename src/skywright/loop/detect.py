@@ -154,14 +154,18 @@ def find_loop(gray: NDArray[np.uint8]) -> Detection:
             "at least 32 x 32; decode it with skywright.loop.picture"
         )
     gray = np.ascontiguousarray(gray)
+    field, objects, choice = _choose(gray)
+    found = None
+    if choice is not None and not _is_only_a_base(field, choice):
+        look = _describe if choice.score >= MIN_SCORE else _look_closer
+        found = look(gray, field, choice)
+    return found or _nothing(field, choice, objects)
+
+
+def _choose(gray: NDArray[np.uint8]) -> tuple[Field, bool, Choice | None]:
+    """Return the light of a picture, whether there is any object in it, and the mount."""
     field, labels, stats = find_objects(estimate_field(gray))
-    choice = choose(gray, field, labels, stats)
-    if choice is None or _is_only_a_base(field, choice):
-        return _nothing(field, choice, bool(stats[:, 1].any()))
-    if choice.score >= MIN_SCORE:
-        return _describe(gray, field, choice)
-    closer = _look_closer(gray, field, choice)
-    return closer or _nothing(field, choice, bool(stats[:, 1].any()))
+    return field, bool(stats[:, 1].any()), choose(gray, field, labels, stats)
 
 
 def _look_closer(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detection | None:
@@ -174,8 +178,7 @@ def _look_closer(gray: NDArray[np.uint8], field: Field, choice: Choice) -> Detec
         return None
     x0, y0, x1, y1 = window
     part = np.ascontiguousarray(gray[y0:y1, x0:x1])
-    seen, labels, stats = find_objects(estimate_field(part))
-    closer = choose(part, seen, labels, stats)
+    seen, _, closer = _choose(part)
     if closer is None or closer.score < SURE_SCORE or closer.outline.side != choice.outline.side:
         return None
     found = _describe(part, seen, closer)
