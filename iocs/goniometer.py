@@ -36,7 +36,7 @@ from skywright.loop.sample_motion import PHI, STAGES, Carriage, write_motion
 from skywright.loop.sweep import Sweep
 
 TRACE_PERIOD_S = 0.5
-POSE_PERIOD_S = 0.1
+MOTION_PERIOD_S = 0.04  # a camera that follows waits for word of its exposure
 WATCH_S = 0.02
 STATES = ["Idle", "Approaching", "Sweeping", "Returning", "Done", "Aborted", "Failed"]
 IDLE, APPROACHING, SWEEPING, RETURNING, DONE, ABORTED, FAILED = range(7)
@@ -160,8 +160,8 @@ class GoniometerIOC(PVGroup):
         await self.post_motion()
 
     async def serving(self) -> None:
-        """Show positions and poses for as long as the IOC lives."""
-        tasks = [self._post_poses(), *(motor.serve() for motor in self.motors.values())]
+        """Show positions and motion for as long as the IOC lives."""
+        tasks = [self._post_motion_on(), *(motor.serve() for motor in self.motors.values())]
         await asyncio.gather(*tasks)
 
     async def complain(self, message: str) -> None:
@@ -169,20 +169,20 @@ class GoniometerIOC(PVGroup):
         await post(self.osc.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     async def post_motion(self) -> None:
-        """Post the motion as commanded, for those who follow it."""
-        await post(self.sim.motion, write_motion(self.gonio.motion()))
-        await self._post_pose()
-
-    async def _post_poses(self) -> None:
-        while True:
-            await self._post_pose()
-            await asyncio.sleep(POSE_PERIOD_S)
-
-    async def _post_pose(self) -> None:
-        pose = self.gonio.motion().pose_at(time.time())
+        """Post the motion as commanded until now, for those who follow it."""
+        now = time.time()
+        motion = self.gonio.motion(now)
+        await post(self.sim.motion, write_motion(motion))
+        pose = motion.pose_at(now)
         row = [pose.x_um, pose.y_um, pose.z_um, pose.phi_deg]
         if row != list(self.sim.pose.value):
             await self.sim.pose.write(row)
+
+    async def _post_motion_on(self) -> None:
+        """Say again and again that there is no other command: a follower must know."""
+        while True:
+            await self.post_motion()
+            await asyncio.sleep(MOTION_PERIOD_S)
 
     # ---- faults
 

@@ -193,10 +193,11 @@ class MotorRecord(PVGroup):
             await self.refuse(SILENT)
             return
         async with self._lock:
-            now = time.time()
             await self.post("LVIO", 0)
             self._alarm = NORMAL
             await self.post_target(dial)
+            # Not before: until the command is given, others are told that there is none.
+            now = time.time()
             if self.get("SPMG") in (MOVE, GO):
                 self.axis.move_to(now, dial, self.velocity, self.acceleration)
             await self._begin(dial >= self.axis.position(now))

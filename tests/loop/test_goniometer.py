@@ -294,7 +294,7 @@ def moving_motion(carriage: Carriage) -> SampleMotion:
     for name, target in (("sx", 0.3), ("sy", -0.2), ("sz", 0.7)):
         gonio.axes[name].move_to(T0 + 0.2, target, 1.0, math.inf)
     gonio.axes["sy"].stop(T0 + 0.3)
-    return gonio.motion()
+    return gonio.motion(T0 + 1.0)
 
 
 def test_motion_survives_its_way_as_text() -> None:
@@ -303,6 +303,7 @@ def test_motion_survives_its_way_as_text() -> None:
     assert "Infinity" not in text
     json.loads(text)
     assert read_motion(text) == motion
+    assert read_motion(write_motion(SampleMotion())) == SampleMotion()
     assert read_motion(text).pose_at(T0 + 0.7) == motion.pose_at(T0 + 0.7)
 
 

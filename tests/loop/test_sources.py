@@ -1,7 +1,9 @@
 """Sources of pictures: one interface, silent until asked."""
 
 import http.client
+import math
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +16,14 @@ from PIL import Image
 from skywright.errors import ConfigError
 from skywright.loop.capture import Capture
 from skywright.loop.picture import decode
-from skywright.loop.sources import Source, SourceFrame
+from skywright.loop.sample_motion import SampleMotion
+from skywright.loop.sources import Source, SourceFrame, sim
 from skywright.loop.sources.pace import Paced
 from skywright.loop.sources.push import PushedPictures
 from skywright.loop.sources.replay import Replay
 from skywright.loop.sources.sim import SimulatedCamera, turning
 from skywright.loop.twin.render import Pose
+from skywright.loop.twin.trajectory import Axis, Move
 
 
 def take(source: Source, count: int, act: Callable[[], None] | None = None) -> list[SourceFrame]:
@@ -105,6 +109,31 @@ def test_simulated_camera_loses_and_damages_what_it_is_told_to() -> None:
     assert np.count_nonzero(np.diff(numbers) > 1) > 0
     whole = [frame for frame in frames if (frame.data or b"").endswith(b"\xff\xd9")]
     assert 0 < len(whole) < len(frames)
+
+
+def test_a_picture_waits_for_word_of_where_the_motors_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sim, "PATIENCE_S", 20.0)
+    camera = SimulatedCamera(seed=1, fps=200, size=(352, 240))
+    began = time.time() - 1.0
+    camera.follow(SampleMotion(until=began))
+
+    def tell_late() -> None:
+        threading.Event().wait(0.1)  # time enough for pictures of motors that are thought to rest
+        turned = Axis(0.0, (Move(0.0, 90.0, 1e9, start_time=began),))
+        camera.follow(SampleMotion(phi=turned, until=math.inf))
+
+    frames = take(camera, 3, tell_late)
+    assert [frame.truth["phi_deg"] for frame in frames if frame.truth] == [90.0] * len(frames)
+
+
+def test_motors_out_of_touch_hold_up_one_picture_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim, "PATIENCE_S", 1.0)
+    camera = SimulatedCamera(seed=1, fps=200, size=(352, 240))
+    camera.prepare([Pose()])
+    camera.follow(SampleMotion(until=0.0))
+    take(camera, 25)  # in less than 20 s
 
 
 def test_turning_goes_round_in_steps() -> None:

@@ -353,10 +353,10 @@ class Goniometer:
         self.axes |= {name: SimulatedAxis(0.0, -switch_mm, switch_mm) for name in STAGES}
         self.oscillation: Oscillation | None = None
 
-    def motion(self) -> SampleMotion:
-        """Return where the sample is at any time, as commanded until now."""
+    def motion(self, now: float) -> SampleMotion:
+        """Return where the sample is at any time, as commanded until now, unix s."""
         stages = tuple(self.axes[name].path for name in STAGES)
-        return SampleMotion(self.axes[PHI].path, stages, self.carriage)
+        return SampleMotion(self.axes[PHI].path, stages, self.carriage, now)
 
     def trace(self, until: float) -> tuple[Floats, Floats]:
         """Return the trace of the last oscillation up to a time.

@@ -70,11 +70,14 @@ class SampleMotion:
     phi : Axis, deg
     stages : three Axis, mm
     carriage : Carriage
+    until : float
+        Up to this time all commands are known, unix s; of later ones there may be more.
     """
 
     phi: Axis = field(default_factory=Axis)
     stages: tuple[Axis, ...] = (Axis(), Axis(), Axis())
     carriage: Carriage = field(default_factory=Carriage)
+    until: float = math.inf
 
     def _rows(self, times: Floats) -> Floats:
         stages = np.stack([axis.position_at(times) for axis in self.stages], axis=1)
@@ -100,6 +103,7 @@ def write_motion(motion: SampleMotion) -> str:
             "mounting": carriage.mounting,
             "phi_sign": carriage.phi_sign,
             "axes": {name: _plain_axis(axis) for name, axis in axes.items()},
+            "until": _finite(motion.until),
         }
     )
 
@@ -120,22 +124,24 @@ def read_motion(text: str) -> SampleMotion:
             axes[PHI],
             tuple(axes[name] for name in STAGES),
             Carriage(matrix, said["mounting"], said["phi_sign"]),
+            math.inf if said["until"] is None else float(said["until"]),
         )
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise DataError(f"motion of a goniometer: {error!r} in {text[:80]!r}") from error
 
 
 def _plain_axis(axis: Axis) -> dict[str, Any]:
-    def finite(value: float) -> float | None:  # JSON has no infinity
-        return value if math.isfinite(value) else None
-
     commands = [
-        ["move", c.start_time, c.start, c.target, c.velocity, finite(c.acceleration)]
+        ["move", c.start_time, c.start, c.target, c.velocity, _finite(c.acceleration)]
         if isinstance(c, Move)
-        else ["stop", c.time, finite(c.acceleration)]
+        else ["stop", c.time, _finite(c.acceleration)]
         for c in axis.commands
     ]
     return {"initial": axis.initial, "commands": commands}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no infinity
 
 
 def _read_axis(said: Mapping[str, Any]) -> Axis:

@@ -22,6 +22,8 @@ POOL_BYTES = 200_000_000
 LATENCY_S = 0.08
 """From the end of an exposure to the arrival of its picture, for a camera that follows motors:
 their commands take some milliseconds to get here, and no video server is faster."""
+PATIENCE_S = 0.5
+"""So long a picture waits for word of where the motors were; without any they are out of touch."""
 NOISE_VARIANTS = 8
 """Pictures of one pose that differ in their noise, so that no two neighbors are the same bytes."""
 
@@ -93,6 +95,8 @@ class SimulatedCamera(Paced):
         self.silent = False
         self.latency_s = 0.0
         self.motion: SampleMotion | None = None
+        self._told = threading.Condition()
+        self._in_touch = True
         self.pose_at = pose_at or turning()
         overrides |= {"width_px": size[0], "height_px": size[1]}
         self.scene: Scene = random_scene(np.random.default_rng(seed), **overrides)
@@ -106,8 +110,16 @@ class SimulatedCamera(Paced):
             self._picture(pose, 0)
 
     def follow(self, motion: SampleMotion) -> None:
-        """Look at a sample that motors move, from now on."""
-        self.motion = motion
+        """Look at a sample that motors move, from now on.
+
+        Parameters
+        ----------
+        motion
+            What is known of it. A picture waits until that is all up to the end of its exposure.
+        """
+        with self._told:
+            self.motion = motion
+            self._told.notify_all()
 
     def mount(
         self,
@@ -155,13 +167,29 @@ class SimulatedCamera(Paced):
             return None
         end = now - self.latency_s
         start = end - self.scene.optics.exposure_s
-        path = self.motion.path_over(start, end) if self.motion else None
-        pose = self.motion.pose_at((start + end) / 2.0) if self.motion else self.pose_at(now)
+        motion = self._motion_until(end)
+        path = motion.path_over(start, end) if motion else None
+        pose = motion.pose_at((start + end) / 2.0) if motion else self.pose_at(now)
         data, truth = self._picture(pose, number % NOISE_VARIANTS, path)
         if luck[1] < self.damage:
             data = data[: len(data) // 3]
         truth = {**truth, "exposure_start_s": start, "exposure_end_s": end}
         return SourceFrame(number, now, data=data, truth=truth)
+
+    def _motion_until(self, time_s: float) -> SampleMotion | None:
+        """Return the motion, waiting until it is known up to a time, unix s.
+
+        Of motors that are out of touch, dead for one, the last that is known holds, and only the
+        first picture waits.
+        """
+        with self._told:
+            if self.motion is None:
+                return None
+            self._in_touch = self._told.wait_for(
+                lambda: self.motion is not None and self.motion.until >= time_s,
+                PATIENCE_S if self._in_touch else 0.0,
+            )
+            return self.motion
 
     def _picture(
         self, pose: Pose, variant: int, path: Sequence[Pose] | None = None
