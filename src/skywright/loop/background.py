@@ -4,8 +4,8 @@ The work is done on a decimated copy of at most about 500 pixels a side: the lig
 mount is large, and averaging f x f pixels is what makes a faint fiber stand out of the noise.
 """
 
-import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numba import njit
@@ -56,6 +56,11 @@ class Field:
     saturated: float
     sharpness: float
     light_range: float
+
+    @cached_property
+    def strength(self) -> NDArray[np.float32]:
+        """(h, w) float32: the deviation, dark or bright."""
+        return np.abs(self.deviation)
 
     def inside(self, left: int, right: int, top: int, bottom: int) -> "Field":
         """Cut columns and rows of the field off its four sides."""
@@ -205,34 +210,37 @@ def _decimate(
     mean = np.empty((h, w), np.float32)
     total, ends = 0, 0
     part = np.float32(1.0 / (step * step))
-    sums = np.empty(w * step, np.int32)
+    sums, blocks = np.empty(w * step, np.int32), np.empty(w, np.int32)
+    at_ends = np.empty(w * step, np.uint8)
     for i in range(h):
         # Whole rows first: this is the loop over all pixels, and it is one that vectorizes.
-        sums[:] = 0
+        sums[:], blocks[:], at_ends[:] = 0, 0, 0
         for di in range(step):
             line = gray[y0 + i * step + di, x0 : x0 + w * step]
-            low, high = 0, 0
             for j in range(w * step):
                 sums[j] += line[j]
-                low += line[j] <= 1
-                high += line[j] >= 254
-            ends += low + high
+                at_ends[j] += np.uint8(line[j] + 2) <= 3  # 254, 255, 0 or 1
+        for j in range(w * step):
+            ends += at_ends[j]
+        for dj in range(step):
+            for j in range(w):
+                blocks[j] += sums[j * step + dj]
+        line = mean[i]
         for j in range(w):
-            block = 0
-            for dj in range(step):
-                block += sums[j * step + dj]
-            total += block
-            mean[i, j] = block * part
+            total += blocks[j]
+            line[j] = blocks[j] * part
     rows = np.empty_like(mean)
     quarter, half = np.float32(0.25), np.float32(0.5)
     for i in range(h):
-        up, down = max(i - 1, 0), min(i + 1, h - 1)
+        up, here, down, out = mean[max(i - 1, 0)], mean[i], mean[min(i + 1, h - 1)], rows[i]
         for j in range(w):
-            rows[i, j] = quarter * (mean[up, j] + mean[down, j]) + half * mean[i, j]
+            out[j] = quarter * (up[j] + down[j]) + half * here[j]
     for i in range(h):
-        for j in range(w):
-            left, right = max(j - 1, 0), min(j + 1, w - 1)
-            mean[i, j] = quarter * (rows[i, left] + rows[i, right]) + half * rows[i, j]
+        here, out = rows[i], mean[i]
+        out[0] = quarter * (here[0] + here[min(1, w - 1)]) + half * here[0]
+        for j in range(1, w - 1):
+            out[j] = quarter * (here[j - 1] + here[j + 1]) + half * here[j]
+        out[w - 1] = quarter * (here[max(w - 2, 0)] + here[w - 1]) + half * here[w - 1]
     count = h * w * step * step
     return mean, total / count, ends / count
 
@@ -244,19 +252,22 @@ def _cells(work: NDArray[np.float32], size: int) -> tuple[NDArray[np.float64], N
     rows, columns = max(h // size, 1), max(w // size, 1)
     means = np.empty((rows, columns))
     roughness = np.empty((rows, columns))
+    total, beside, below = np.empty(w), np.empty(w), np.empty(w)
     for r in range(rows):
         i0, i1 = r * h // rows, (r + 1) * h // rows
+        total[:], beside[:], below[:] = 0.0, 0.0, 0.0
+        for i in range(i0, i1):  # whole rows first: it vectorizes
+            line, above = work[i], work[max(i - 1, i0)]
+            for j in range(w):
+                total[j] += line[j]
+                below[j] += abs(line[j] - above[j])
+            for j in range(1, w):
+                beside[j] += abs(line[j] - line[j - 1])
         for c in range(columns):
             j0, j1 = c * w // columns, (c + 1) * w // columns
-            total, rough = 0.0, 0.0
-            for i in range(i0, i1):
-                for j in range(j0, j1):
-                    total += work[i, j]
-                    rough += abs(work[i, j] - work[i, max(j - 1, j0)])
-                    rough += abs(work[i, j] - work[max(i - 1, i0), j])
             n = (i1 - i0) * (j1 - j0)
-            means[r, c] = total / n
-            roughness[r, c] = rough / n
+            means[r, c] = total[j0:j1].sum() / n
+            roughness[r, c] = (below[j0:j1].sum() + beside[j0 + 1 : j1].sum()) / n
     return means, roughness
 
 
@@ -272,17 +283,20 @@ def _subtract(
     # A pixel's place between cell centers; outside 0..1 at the frame edge: the slope goes on.
     x = (np.arange(w) + 0.5) * columns / w - 0.5
     c = np.minimum(np.maximum(x.astype(np.int64), 0), max(columns - 2, 0))
-    fx = (x - c).astype(np.float32)
-    line = np.empty(columns, np.float32)
+    fx = x - c
+    wide = np.empty((rows, w), np.float32)
+    for r in range(rows):
+        for j in range(w):
+            a, b = cells[r, c[j]], cells[r, min(c[j] + 1, columns - 1)]
+            wide[r, j] = a + fx[j] * (b - a)
     for i in range(h):
         y = (i + 0.5) * rows / h - 0.5
         r = min(max(int(y), 0), max(rows - 2, 0))
-        for k in range(columns):
-            line[k] = cells[r, k] + (y - r) * (cells[min(r + 1, rows - 1), k] - cells[r, k])
+        upper, lower, fy = wide[r], wide[min(r + 1, rows - 1)], np.float32(y - r)
+        pixels, lights, rest = work[i], light[i], deviation[i]
         for j in range(w):
-            a, b = line[c[j]], line[min(c[j] + 1, columns - 1)]
-            light[i, j] = a + fx[j] * (b - a)
-            deviation[i, j] = work[i, j] - light[i, j]
+            lights[j] = upper[j] + fy * (lower[j] - upper[j])
+            rest[j] = pixels[j] - lights[j]
     return deviation, light
 
 
@@ -293,22 +307,24 @@ def _noise(
     """Take 1.48 x the median of |deviation| below 3 times itself, from a generous start."""
     h, w = deviation.shape
     # Saturated light has no noise: it counts only if there is hardly any other.
-    live = 0
-    for i in range(0, h, 2):
-        for j in range(0, w, 2):
-            live += light[i, j] < 252.0
-    top = 252.0 if live > 0.2 * h * w / 4 else 1e9
+    sizes = np.empty(((h + 1) // 2) * ((w + 1) // 2), np.float32)
+    for top in (252.0, 1e9):
+        live = 0
+        for i in range(0, h, 2):
+            for j in range(0, w, 2):
+                sizes[live] = abs(deviation[i, j])
+                live += light[i, j] < top
+        if live > 0.2 * h * w / 4:
+            break
     noise = max(4.0 * cell_scatter, 8.0)
     for _ in range(3):
         bound = 3.0 * noise
         histogram = np.zeros(512, np.int64)
-        n = 0
-        for i in range(0, h, 2):
-            for j in range(0, w, 2):
-                value = abs(deviation[i, j])
-                if value < bound and light[i, j] < top:
-                    histogram[int(value / bound * 511.999)] += 1
-                    n += 1
+        scale, n = 511.999 / bound, 0
+        for value in sizes[:live]:
+            if value < bound:
+                histogram[int(value * scale)] += 1
+                n += 1
         total, k = 0, 0
         while k < 511 and total + histogram[k] < n / 2:
             total += histogram[k]
@@ -323,11 +339,14 @@ def _sharpness(work: NDArray[np.float32]) -> float:
     h, w = work.shape
     histogram = np.zeros(512, np.int64)
     n = 0
+    slopes = np.zeros(w, np.float32)
     for i in range(1, h - 1, 2):
+        above, line, below = work[i - 1], work[i], work[i + 1]
+        for j in range(1, w - 1):  # every column, for then it vectorizes
+            gx, gy = line[j + 1] - line[j - 1], below[j] - above[j]
+            slopes[j] = np.sqrt(gx * gx + gy * gy)
         for j in range(1, w - 1, 2):
-            gx = (work[i, j + 1] - work[i, j - 1]) / 2
-            gy = (work[i + 1, j] - work[i - 1, j]) / 2
-            histogram[min(int(4 * math.sqrt(gx * gx + gy * gy)), 511)] += 1
+            histogram[min(int(2 * slopes[j]), 511)] += 1
             n += 1
     total, k = 0, 511
     while k > 0 and total + histogram[k] <= 0.005 * n:

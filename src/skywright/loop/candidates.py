@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from skywright.loop.background import Field
 from skywright.loop.evidence import CONTACTS, Picture, evidence
-from skywright.loop.objects import BRIDGE, BRIDGE_FLOOR, JUMP_PX, SIDES, label, merge
+from skywright.loop.objects import BRIDGE, BRIDGE_FLOOR, JUMP_PX, SIDES, label, merge, union
 from skywright.loop.parts import Parts, find_parts
 from skywright.loop.seg_net import Map, cells_around, look
 from skywright.loop.silhouette import Outline, seen_from, trace, turned_box
@@ -86,11 +86,13 @@ def _cores(whole: Picture) -> Picture:
     if not any(whole.rooted.values()):
         return replace(whole, rooted={side: [] for side in SIDES}, floating=[])
     labels, stats = label(
-        _strong(whole.labels, whole.field.deviation, CORE * whole.contrast), JUMP_PX, 0
+        _strong(whole.labels, whole.field.deviation, CORE * np.array(whole.contrast)), JUMP_PX, 0
     )
     cores = _look(whole.field, labels, stats, whole.seen)
-    parents = _parents(labels, whole.labels, len(stats))
-    less = stats[:, 0] < 0.93 * whole.stats[parents, 0]
+    parents = _parents(labels, whole.labels, len(stats)).tolist()
+    less = [
+        core[0] < 0.93 * whole.stats[k][0] for core, k in zip(cores.stats, parents, strict=True)
+    ]
     rooted = {side: [k for k in ks if less[k]][:2] for side, ks in cores.rooted.items()}
     return replace(cores, rooted=rooted, floating=[], parents=parents, whole=whole)
 
@@ -102,6 +104,8 @@ def _strong(
     """3 where an object is stronger than its bound, else 0."""
     out = np.zeros(labels.shape, np.uint8)
     for i in range(labels.shape[0]):
+        if not union(labels[i]):
+            continue
         for j in range(labels.shape[1]):
             k = labels[i, j]
             if k and abs(deviation[i, j]) > bound[k]:
@@ -114,6 +118,8 @@ def _parents(parts: NDArray[np.int32], labels: NDArray[np.int32], count: int) ->
     """Return the number of the object that each part of one belongs to."""
     out = np.zeros(count, np.int64)
     for i in range(parts.shape[0]):
+        if not union(parts[i]):
+            continue
         for j in range(parts.shape[1]):
             out[parts[i, j]] = labels[i, j]
     out[0] = 0
@@ -139,7 +145,7 @@ def _guided(whole: Picture) -> list[Picture]:
         merge(stats[kept[0]], stats[k])
     own = np.stack([stats[0], stats[kept[0]]])
     # The object that most of it is of.
-    parents = np.array([0, int(shares[1:].argmax()) + 1 if shares[1:].any() else 0], np.int64)
+    parents = [0, int(shares[1:].argmax()) + 1 if shares[1:].any() else 0]
     alone = _look(field, labels, own, seen)
     sides = {side: alone.rooted[side] for side in SIDES}
     return [replace(alone, rooted=sides, parents=parents, whole=whole, guided=True)]
@@ -152,6 +158,8 @@ def _as_one(
     """1 where a part is chosen, else 0; how many pixels of that each of `count` objects has."""
     out, shares = np.zeros(parts.shape, np.int32), np.zeros(count, np.int64)
     for i in range(parts.shape[0]):
+        if not union(parts[i]):
+            continue
         for j in range(parts.shape[1]):
             if chosen[parts[i, j]]:
                 out[i, j] = 1
@@ -177,24 +185,24 @@ def _within(
 
 
 def _look(field: Field, labels: NDArray[np.int32], stats: NDArray[np.int64], seen: Map) -> Picture:
-    strength = np.abs(field.deviation)
-    real = [k for k in range(1, len(stats)) if stats[k, 1] >= MIN_STRONG_PX]
-    contrast = _contrasts(labels, strength, len(stats))
-    mass = stats[:, 0] * contrast
-    at = {side: [k for k in real if stats[k, 8 + 3 * i] > 0] for i, side in enumerate(SIDES)}
+    rows = stats.tolist()
+    real = [k for k in range(1, len(rows)) if rows[k][1] >= MIN_STRONG_PX]
+    contrast = _contrasts(labels, field.strength, len(rows)).tolist()
+    mass = [row[0] * value for row, value in zip(rows, contrast, strict=True)]
+    at = {side: [k for k in real if rows[k][8 + 3 * i] > 0] for i, side in enumerate(SIDES)}
     rooted = {side: sorted(at[side], key=lambda k: -mass[k])[:MOST_ROOTED] for side in SIDES}
-    loose = [k for k in real if not stats[k, CONTACTS].any()]
+    loose = [k for k in real if not any(rows[k][CONTACTS])]
     floating = sorted(loose, key=lambda k: -mass[k])[:MOST_FLOATING]
     return Picture(
         field=field,
         labels=labels,
-        stats=stats,
+        stats=rows,
         turned={side: seen_from(side, labels) for side in SIDES},
-        strength={side: seen_from(side, strength) for side in SIDES},
+        strength={side: seen_from(side, field.strength) for side in SIDES},
         contrast=contrast,
         rooted=rooted,
         floating=floating,
-        parents=np.arange(len(stats)),
+        parents=list(range(len(rows))),
         seen=seen,
     )
 
@@ -207,6 +215,8 @@ def _contrasts(
     histogram = np.zeros((count, 512), np.int64)
     h, w = labels.shape
     for i in range(h):
+        if not union(labels[i]):
+            continue
         for j in range(w):
             k = labels[i, j]
             if k:
@@ -214,7 +224,8 @@ def _contrasts(
     out = np.zeros(count)
     for k in range(1, count):
         total, level = 0, 511
-        while level > 0 and total + histogram[k, level] <= 0.1 * histogram[k].sum():
+        most = 0.1 * histogram[k].sum()
+        while level > 0 and total + histogram[k, level] <= most:
             total += histogram[k, level]
             level -= 1
         out[k] = 0.5 * level + 0.25
@@ -229,15 +240,15 @@ def _groups(picture: Picture, side: str, first: int) -> list[tuple[int, ...]]:
     near: list[tuple[float, int]] = []
     if picture.whole is not None:
         return [(first,)]
-    for k in range(1, len(picture.stats)):
-        if k == first or picture.stats[k, 1] < MIN_STRONG_PX:
+    least = max(0.004 * picture.stats[first][0], 10)
+    for k, stats in enumerate(picture.stats):
+        if not k or k == first or stats[1] < MIN_STRONG_PX or stats[0] < least:
             continue
-        a0, a1, b0, b1 = turned_box(side, picture.stats[k], shape)
+        a0, a1, b0, b1 = turned_box(side, stats, shape)
         along = max(a0 - u1, u0 - a1, 0) / n
         over = max(b0 - v1, v0 - b1, 0) / across
-        larger = picture.stats[k, 0] >= max(0.004 * picture.stats[first, 0], 10)
-        if along < GAP_ALONG and over < GAP_ACROSS and larger and a1 > u0:
-            near.append((picture.stats[k, 0] * picture.contrast[k] * (1 - along / GAP_ALONG), k))
+        if along < GAP_ALONG and over < GAP_ACROSS and a1 > u0:
+            near.append((stats[0] * picture.contrast[k] * (1 - along / GAP_ALONG), k))
     near.sort(reverse=True)
     groups: list[tuple[int, ...]] = [(first,)] + [(first, k) for _, k in near[:2]]
     if len(near) > 1:
@@ -248,6 +259,6 @@ def _groups(picture: Picture, side: str, first: int) -> list[tuple[int, ...]]:
 def _weigh(picture: Picture, outline: Outline) -> Thing:
     """Measure what speaks for and against a thing."""
     parts = find_parts(outline)
-    contrast = float(max(picture.contrast[k] for k in outline.members))
-    objects = frozenset(int(picture.parents[k]) for k in outline.members)
+    contrast = max(picture.contrast[k] for k in outline.members)
+    objects = frozenset(picture.parents[k] for k in outline.members)
     return Thing(outline, parts, evidence(picture, outline, parts, contrast), contrast, objects)

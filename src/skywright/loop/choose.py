@@ -93,7 +93,7 @@ def choose(
     certain = (odds[same].sum() / (odds[~same].sum() + 1.0)) ** 2
     # Barely above the noise is barely seen.
     seen = best.contrast / (best.contrast + 3.0 * max(field.noise, 0.3))
-    strength = np.abs(seen_from(side, field.deviation))
+    strength = seen_from(side, field.strength)
     mount = without_strangers(masks, best.outline)
     own = best.parts if mount is best.outline else find_parts(mount)
     cut = crop(gray, mount, own, field)

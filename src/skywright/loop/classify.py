@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from skywright.loop.background import Field
 from skywright.loop.kind_crop import Crop
 from skywright.loop.kind_net import log_odds
-from skywright.loop.light import quantile
+from skywright.loop.light import median, quantile
 from skywright.loop.parts import Parts
 from skywright.loop.seg_net import KINDS, Map
 from skywright.loop.silhouette import Outline, seen_from
@@ -157,7 +157,7 @@ def _inside(
         else 0.0
     )
     looks["head_clear"] = (
-        _clip(1 - float(np.median(head[:, HEAD_BINS // 3 : -HEAD_BINS // 3])) / (0.25 * most), 0, 1)
+        _clip(1 - median(head[:, HEAD_BINS // 3 : -HEAD_BINS // 3].ravel()) / (0.25 * most), 0, 1)
         if head.size
         else 0.0
     )
@@ -273,7 +273,7 @@ def _stem_shape(
     stem = width[begin:start]
     if not stemmed or len(stem) < 4:
         return dict.fromkeys(names, 0.0)
-    usual = max(float(np.median(stem)), 1.0)
+    usual = max(median(stem), 1.0)
     at = [_clip(math.log(max(stem[int(p * len(stem))], 1) / usual), -1, 2) for p in STEM_PLACES]
     inner = stem[len(stem) // 5 : max(len(stem) * 4 // 5, len(stem) // 5 + 2)]
     bumps = np.abs(np.diff(inner)).mean() / usual

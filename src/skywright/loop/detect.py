@@ -297,7 +297,7 @@ def _nothing(field: Field, choice: Choice | None, objects: bool) -> Detection:
         tip_sign="-" if base else "+",
         level=field.level,
         saturated=field.saturated,
-        contrast=quantile(np.abs(field.deviation[::4, ::4]), 0.999),
+        contrast=quantile(field.strength[::4, ::4], 0.999),
         sharpness=field.sharpness,
         noise=field.noise,
         flat=flat,

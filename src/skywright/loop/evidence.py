@@ -8,14 +8,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from skywright.loop.background import Field
-from skywright.loop.light import quantile
+from skywright.loop.light import quantile, spread_over_median
 from skywright.loop.objects import SIDES
 from skywright.loop.parts import Parts
 from skywright.loop.seg_evidence import agreement
 from skywright.loop.seg_net import Map
 from skywright.loop.silhouette import Outline, turned_box
 
-CONTACTS = [8, 11, 14, 17]  # columns of the statistics with the contact on each side
+CONTACTS = slice(8, 18, 3)  # of an object's statistics: its contact on each side
 JOINS = (
     "joined", "join_gap", "join_side", "join_more", "join_weak", "join_long", "join_dot",
     "join_foreign", "join_beyond", "join_axis", "join_size", "join_root",
@@ -27,19 +27,20 @@ CORES = ("core", "core_reach", "core_area", "core_free")
 class Picture:
     """Objects of a picture with what is needed of each, all computed once.
 
-    `seen` is what the network says of it; `guided` if the objects were sought where that has the
+    `stats`, `contrast` and `parents` are lists: their items are asked for one by one. `seen` is
+    what the network says of the picture; `guided` if the objects were sought where that has the
     mount, `whole` the picture whose objects these are parts of.
     """
 
     field: Field
     labels: NDArray[np.int32]
-    stats: NDArray[np.int64]
+    stats: list[list[int]]
     turned: dict[str, NDArray[np.int32]]
     strength: dict[str, NDArray[np.float32]]
-    contrast: NDArray[np.float64]
+    contrast: list[float]
     rooted: dict[str, list[int]]
     floating: list[int]
-    parents: NDArray[np.int64]
+    parents: list[int]
     seen: Map
     whole: "Picture | None" = None
     guided: bool = False
@@ -87,7 +88,7 @@ def _place(picture: Picture, outline: Outline) -> dict[str, float]:
     """Evidence on where the thing enters, how far it reaches and where it leaves the frame."""
     reach, rooted = outline.reach / len(outline.low), float(outline.contact > 0)
     wide, center = _root(outline)
-    touched = picture.stats[outline.members[0], CONTACTS] > 0
+    touched = _touched(picture.stats[outline.members[0]])
     reach_ratio, contact_ratio = _against_other_sides(picture, outline)
     # What fills its border is cut by the two beside it of necessity.
     partial = 1.0 - _clip((wide - 0.9) / 0.08, 0, 1) * rooted
@@ -102,10 +103,15 @@ def _place(picture: Picture, outline: Outline) -> dict[str, float]:
         "cut": _clip(outline.cut / (2 * (outline.reach - outline.start)), 0, 1) * partial,
         "cut_any": float(outline.cut > 1) * partial,
         "far": float(outline.far),
-        "other_sides": float(touched.sum() - rooted) * partial,
+        "other_sides": (touched - rooted) * partial,
         "reach_ratio": reach_ratio,
         "contact_ratio": contact_ratio,
     }
+
+
+def _touched(stats: list[int]) -> int:
+    """Count the borders that an object touches."""
+    return sum(contact > 0 for contact in stats[CONTACTS])
 
 
 def _shape(outline: Outline, parts: Parts, plain: float) -> dict[str, float]:
@@ -113,8 +119,7 @@ def _shape(outline: Outline, parts: Parts, plain: float) -> dict[str, float]:
     n, across, long = len(outline.low), outline.across, outline.reach - outline.start
     width = outline.width[outline.start :]
     thick, head = quantile(width, 0.5), parts.head_width / across
-    body = width[: max(long - int(thick / 2), 3)]
-    spread = (quantile(body, 0.9) - quantile(body, 0.1)) / max(quantile(body, 0.5), 1.0)
+    spread = spread_over_median(width[: max(long - int(thick / 2), 3)])
     jointed, pinned = not math.isnan(parts.stem_width), not math.isnan(parts.pin_end)
     slant, straight = _sides(outline)
     wedge = _clip((slant - 0.07) / 0.1, 0, 1) * straight
@@ -147,7 +152,7 @@ def _ends(
     width = outline.width[outline.start :]
     end = float(width[-max(min(long // 12, 6), 1) :].mean()) / max(quantile(width, 0.5), 1.0)
     soft, sharp = _edges(picture, outline, contrast)
-    strongest = max(float(picture.contrast.max()), 1e-3)
+    strongest = max(*picture.contrast, 1e-3)
     return {
         "soft": soft,
         "sharp": sharp,
@@ -237,15 +242,13 @@ def _as_core(picture: Picture, outline: Outline) -> dict[str, float]:
     if picture.whole is None or picture.guided:
         return dict.fromkeys(CORES, 0.0)
     k = outline.members[0]
-    parent = int(picture.parents[k])
-    stats = picture.whole.stats
-    reach = turned_box(outline.side, stats[parent], picture.labels.shape)[1] + 1
-    touched = (stats[parent, CONTACTS] > 0).sum()
+    stats, of_parent = picture.stats[k], picture.whole.stats[picture.parents[k]]
+    reach = turned_box(outline.side, of_parent, picture.labels.shape)[1] + 1
     return {
         "core": 1.0,
         "core_reach": _clip(-math.log(outline.reach / reach), 0, 2),
-        "core_area": _clip(-math.log(picture.stats[k, 0] / stats[parent, 0]), 0, 2),
-        "core_free": float(touched > (picture.stats[k, CONTACTS] > 0).sum()),
+        "core_area": _clip(-math.log(stats[0] / of_parent[0]), 0, 2),
+        "core_free": float(_touched(of_parent) > _touched(stats)),
     }
 
 
@@ -253,7 +256,7 @@ def _as_guided(picture: Picture, outline: Outline) -> dict[str, float]:
     """Evidence on what was sought where the network has the mount: what it falls short of."""
     if picture.whole is None or not picture.guided:
         return {"guided": 0.0, "guided_short": 0.0}
-    parent = int(picture.parents[outline.members[0]])
+    parent = picture.parents[outline.members[0]]
     short = 0.0
     if parent:
         stats = picture.whole.stats[parent]
@@ -272,24 +275,25 @@ def _joins(picture: Picture, outline: Outline) -> dict[str, float]:
     own = turned_box(outline.side, picture.stats[first], shape)
     boxes = np.array([turned_box(outline.side, picture.stats[k], shape) for k in rest])
     a0, a1, b0, b1 = boxes.T
-    touched = picture.stats[list(rest)][:, CONTACTS] > 0
-    touched[:, SIDES.index(outline.side)] = False
+    others = [picture.stats[k] for k in rest]
+    own_side = SIDES.index(outline.side)
+    touched = any(any(s[CONTACTS][:own_side] + s[CONTACTS][own_side + 1 :]) for s in others)
     low, high = _end_rows(picture, outline, first)
     ahead = a1 > own[1]
     off = np.maximum(np.maximum(b0 - high, low - b1), 0)[ahead] / across
     size = np.maximum((a1 - a0) / n, (b1 - b0) / across)[ahead]
     dot = (np.maximum(a1 - a0, b1 - b0) + 1).min() / across
-    contrast = max(float(picture.contrast[list(rest)].max()), 1e-3)
-    area = int(picture.stats[list(rest), 0].sum())
+    contrast = max(*(picture.contrast[k] for k in rest), 1e-3)
+    area = sum(stats[0] for stats in others)
     values = (
         1.0,
         max(float(np.maximum(a0 - own[1], own[0] - a1).max()), 0.0) / n / 0.1,
         max(float(np.maximum(b0 - own[3], own[2] - b1).max()), 0.0) / across / 0.05,
         float(len(rest) > 1),
         _clip(math.log(picture.contrast[first] / contrast), -2, 3),
-        _clip(math.log(area / max(picture.stats[first, 0], 1)), -4, 3),
+        _clip(math.log(area / max(picture.stats[first][0], 1)), -4, 3),
         _clip(-math.log(dot / 0.1), -1, 2),
-        float(touched.any()),
+        float(touched),
         _clip(float((a1 - own[1]).max()) / n / 0.2, 0, 2),
         _clip(float(off.max(initial=0.0)) / 0.05, 0, 2),
         _clip(float(size.max(initial=0.0)) / 0.1, 0, 2),
@@ -310,8 +314,9 @@ def _end_rows(picture: Picture, outline: Outline, first: int) -> tuple[int, int]
 def _text_like(picture: Picture, outline: Outline) -> dict[str, float]:
     """Evidence for text: low, wide, at the upper or lower border, full of gaps."""
     h, w = picture.labels.shape
-    stats = picture.stats[list(outline.members)]
-    y0, y1, x0, x1 = stats[:, 2].min(), stats[:, 3].max(), stats[:, 4].min(), stats[:, 5].max()
+    stats = [picture.stats[k] for k in outline.members]
+    y0, y1 = min(s[2] for s in stats), max(s[3] for s in stats)
+    x0, x1 = min(s[4] for s in stats), max(s[5] for s in stats)
     low = (y1 - y0 + 1) / h < 0.07
     edge = min(y0, h - 1 - y1) / h < 0.08
     return {"band": float(low and edge), "band_wide": float(low and edge and x1 - x0 > 0.08 * w)}

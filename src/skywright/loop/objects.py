@@ -60,12 +60,16 @@ def _strength(
     """0 background, 1 bridge, 2 weak, 3 strong; weak and strong rise beside high contrast."""
     h, w = deviation.shape
     rows, columns = (h + BLOCK_PX - 1) // BLOCK_PX, (w + BLOCK_PX - 1) // BLOCK_PX
-    peak = np.zeros((rows, columns), np.float32)
-    for i in range(h):
-        for j in range(w):
-            value = abs(deviation[i, j])
-            if value > peak[i // BLOCK_PX, j // BLOCK_PX]:
-                peak[i // BLOCK_PX, j // BLOCK_PX] = value
+    peak, tops = np.empty((rows, columns), np.float32), np.empty(columns * BLOCK_PX, np.float32)
+    for r in range(rows):
+        tops[:] = 0.0
+        for i in range(r * BLOCK_PX, min((r + 1) * BLOCK_PX, h)):
+            line = deviation[i]
+            for j in range(w):  # the loop over all pixels, and it is one that vectorizes
+                value = abs(line[j])
+                tops[j] = value if value > tops[j] else tops[j]
+        for c in range(columns):
+            peak[r, c] = tops[c * BLOCK_PX : (c + 1) * BLOCK_PX].max()
     out = np.zeros((h, w), np.uint8)
     for r in range(rows):
         for c in range(columns):
@@ -179,10 +183,20 @@ def label(
         for k in range(1, current + 1):
             if owner[k] != k:
                 merge(stats[owner[k]], stats[k])
-        for i in range(h):
-            for j in range(w):
-                labels[i, j] = owner[labels[i, j]]
+        for r in range(len(runs)):
+            line = labels[runs[r, 0], runs[r, 1] : runs[r, 2] + 1]
+            for j in range(len(line)):
+                line[j] = owner[line[j]]
     return labels, stats
+
+
+@njit(cache=True)
+def union(line: NDArray[np.integer]) -> int:
+    """All bits of a row of (w,) integers; most are empty, and this vectorizes."""
+    bits = line[0]
+    for value in line:
+        bits |= value
+    return bits
 
 
 @njit(cache=True)
@@ -198,6 +212,8 @@ def _runs(strength: NDArray[np.uint8], jump: int) -> tuple[NDArray[np.int32], ND
     for i in range(h):
         first[i] = count
         last = -jump - 1
+        if not union(strength[i]) & 2:
+            continue
         for j in range(w):
             if strength[i, j] < 2:
                 continue
@@ -240,6 +256,8 @@ def _bridge(
     front = np.empty((h * w, 2), np.int32)
     begin, end = 0, 0
     for i in range(h):
+        if not union(strength[i]):
+            continue
         for j in range(w):
             # Of what is inside an object nothing grows.
             if strength[i, j] == 1:

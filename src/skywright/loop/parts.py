@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from skywright.loop.light import quantile
+from skywright.loop.light import quantile, spread_over_median
 from skywright.loop.silhouette import Outline
 
 PIN_DROP = 0.6  # a pin ends where the extent falls below this fraction of its mean so far
@@ -86,7 +86,7 @@ def find_parts(outline: Outline) -> Parts:
         pin_end=float(pin_end) if pin_end else float("nan"),
         pin_width=float(pin_width) if pin_end else float("nan"),
         solid=float(outline.filled[first:n].sum()) / max(float(head.sum()), 1.0),
-        plateau=(quantile(body, 0.9) - quantile(body, 0.1)) / max(quantile(body, 0.5), 1.0),
+        plateau=spread_over_median(body),
     )
 
 

@@ -76,7 +76,10 @@ def view(field: Field) -> NDArray[np.float32]:
     Four quarters of each cell; of each the mean grey level over the spread of the picture, and the
     strongest deviation from the light on a logarithmic scale in units of the noise.
     """
-    return _view(field.deviation, field.light, max(field.noise, LEAST_NOISE))
+    seen = _view(field.deviation, field.light, max(field.noise, LEAST_NOISE))
+    strength = seen[4:]
+    seen[4:] = 0.5 * np.copysign(np.log1p(np.abs(strength)), strength)  # SIMD, which numba's is not
+    return seen
 
 
 def run(net: dict[str, NDArray[np.float32]], seen: NDArray[np.float32]) -> Map:
@@ -89,8 +92,7 @@ def run(net: dict[str, NDArray[np.float32]], seen: NDArray[np.float32]) -> Map:
     b = conv("b1", conv("b0", _pooled(a)))
     c = conv("c1", conv("c0", _pooled(b)))
     d = conv("d1", conv("d0", _pooled(c)))
-    inner = np.ascontiguousarray(d[:, 1:-1, 1:-1])
-    whole = np.maximum(net["whole_kernel"] @ inner.mean(axis=(1, 2)) + net["whole_bias"], 0.0)
+    whole = np.maximum(net["whole_kernel"] @ _means(_inner(d), 1, 1) + net["whole_bias"], 0.0)
     d = conv("d2", _shifted(d, whole.astype(np.float32)))
     _add_coarse(c, d, net["dc_kernel"])
     c = conv("e0", c)
@@ -99,16 +101,14 @@ def run(net: dict[str, NDArray[np.float32]], seen: NDArray[np.float32]) -> Map:
     _add_coarse(a, b, net["ba_kernel"])
     a = conv("g0", a)
     maps = _probabilities(a, net["out_kernel"], net["out_bias"])
-    coarse = np.ascontiguousarray(d[:, 1:-1, 1:-1])
-    slim = np.maximum(
-        np.tensordot(net["slim_kernel"], coarse, 1) + net["slim_bias"][:, None, None], 0
-    )
+    coarse = _inner(d)
+    channels, rows, columns = coarse.shape
+    places = coarse.reshape(channels, -1)
+    slim = np.maximum(net["slim_kernel"] @ places + net["slim_bias"][:, None], 0)
     sides = net["side_kernel"] @ slim.ravel() + net["side_bias"]
     # What is seen where the mount is, and where its head is.
-    channels, rows, columns = coarse.shape
-    blocks = maps[:2].reshape(2, rows, GRID[0] // rows, columns, GRID[1] // columns)
-    parts = blocks.mean(axis=(2, 4)).reshape(2, -1)
-    seen_there = parts @ coarse.reshape(channels, -1).T / (parts.sum(1, keepdims=True) + LEAST_PART)
+    parts = _means(maps[:2], rows, columns).reshape(2, -1)
+    seen_there = parts @ places.T / (parts.sum(1, keepdims=True) + LEAST_PART)
     kinds = net["kind_kernel"] @ seen_there.ravel() + net["kind_bias"]
     return Map(maps[0], maps[1], maps[2], _log_softmax(sides), _log_softmax(kinds))
 
@@ -157,6 +157,8 @@ def _view(
     zero, scale = np.float32(0.0), np.float32(1.0 / noise)
     sums = np.empty(w, np.float32)
     lows, highs = np.empty(w, np.float32), np.empty(w, np.float32)
+    begin = np.arange(columns) * w // columns
+    end = np.maximum(((np.arange(columns) + 1) * w + columns - 1) // columns, begin + 1)
     for i in range(rows):
         y0 = i * h // rows
         y1 = max(((i + 1) * h + rows - 1) // rows, y0 + 1)
@@ -164,24 +166,22 @@ def _view(
         for y in range(y0, y1):  # the loop over all pixels, and it is one that vectorizes
             values, lights = deviation[y], light[y]
             for x in range(w):
-                sums[x] += values[x] + lights[x]
-                lows[x] = min(lows[x], values[x])
-                highs[x] = max(highs[x], values[x])
+                value = values[x]
+                sums[x] += value + lights[x]
+                lows[x] = value if value < lows[x] else lows[x]
+                highs[x] = value if value > highs[x] else highs[x]
         for j in range(columns):
-            x0 = j * w // columns
-            x1 = max(((j + 1) * w + columns - 1) // columns, x0 + 1)
             level, low, high = zero, zero, zero
-            for x in range(x0, x1):
+            for x in range(begin[j], end[j]):
                 level += sums[x]
-                low, high = min(low, lows[x]), max(high, highs[x])
-            level /= np.float32((y1 - y0) * (x1 - x0))
+                low = lows[x] if lows[x] < low else low
+                high = highs[x] if highs[x] > high else high
+            level /= np.float32((y1 - y0) * (end[j] - begin[j]))
             gray[i, j] = level
             total += float(level)
             squares += float(level) * float(level)
             quarter = 2 * (i % 2) + j % 2
-            dark = -low > high
-            strength = np.log1p((-low if dark else high) * scale)
-            out[4 + quarter, i // 2, j // 2] = np.float32(-0.5 if dark else 0.5) * strength
+            out[4 + quarter, i // 2, j // 2] = (low if -low > high else high) * scale
     count = rows * columns
     mean = total / count
     spread = max(np.sqrt(max(squares / count - mean * mean, 0.0)), LEAST_SPREAD)
@@ -192,8 +192,32 @@ def _view(
     return out
 
 
+@njit(cache=True)
 def _padded(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.pad(maps, ((0, 0), (1, 1), (1, 1)))
+    """Put a rim of zeros around each plane."""
+    channels, rows, columns = maps.shape
+    out = np.zeros((channels, rows + 2, columns + 2), np.float32)
+    out[:, 1:-1, 1:-1] = maps
+    return out
+
+
+def _inner(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Take the rims off."""
+    return np.ascontiguousarray(maps[:, 1:-1, 1:-1])
+
+
+@njit(cache=True)
+def _means(maps: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    """Means of (channels, h, w) over blocks, so many a column and a row: (channels * blocks,)."""
+    channels, h, w = maps.shape
+    high, wide = h // rows, w // columns
+    out = np.empty((channels, rows, columns), np.float32)
+    for c in range(channels):
+        for i in range(rows):
+            for j in range(columns):
+                block = maps[c, i * high : (i + 1) * high, j * wide : (j + 1) * wide]
+                out[c, i, j] = block.sum() / (high * wide)
+    return out.ravel()
 
 
 @njit(cache=True, fastmath={"contract"})
@@ -267,26 +291,36 @@ def _shifted(maps: NDArray[np.float32], by: NDArray[np.float32]) -> NDArray[np.f
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath={"contract"})
 def _add_coarse(
     fine: NDArray[np.float32], coarse: NDArray[np.float32], kernel: NDArray[np.float32]
 ) -> None:
-    """Mix the channels of a map half as fine, each of its cells on four, and add them."""
+    """Mix the channels of a map half as fine, each of its cells on four, and add them.
+
+    Rims of zeros are mixed too: whole planes are faster. Channels in are a multiple of 4.
+    """
     out, into = kernel.shape
-    h, w = coarse.shape[1] - 2, coarse.shape[2] - 2
-    mixed = np.empty(w, np.float32)
+    rows, columns = coarse.shape[1:]
+    if into % 4:
+        raise ValueError("mixture: expected a multiple of 4 channels to go in")
+    planes = coarse.reshape(into, rows * columns)
+    mixed, twice = np.empty(rows * columns, np.float32), np.empty(2 * columns, np.float32)
     for k in range(out):
-        for i in range(h):
-            mixed[:] = 0.0
-            for c in range(into):
-                part = kernel[k, c]
-                row = coarse[c, i + 1, 1 : w + 1]
-                for j in range(w):
-                    mixed[j] += part * row[j]
-            for y in (2 * i + 1, 2 * i + 2):
-                for j in range(w):
-                    fine[k, y, 2 * j + 1] += mixed[j]
-                    fine[k, y, 2 * j + 2] += mixed[j]
+        mixed[:] = 0.0
+        for c in range(0, into, 4):
+            s, t, u, v = planes[c], planes[c + 1], planes[c + 2], planes[c + 3]
+            of_s, of_t, of_u, of_v = kernel[k, c : c + 4]
+            for j in range(rows * columns):
+                mixed[j] += of_s * s[j] + of_t * t[j] + of_u * u[j] + of_v * v[j]
+        for i in range(1, rows - 1):
+            line = mixed[i * columns : (i + 1) * columns]
+            for j in range(columns):
+                twice[2 * j] = line[j]
+                twice[2 * j + 1] = line[j]
+            upper, lower = fine[k, 2 * i - 1], fine[k, 2 * i]
+            for j in range(1, 2 * columns - 3):
+                upper[j] += twice[j + 1]
+                lower[j] += twice[j + 1]
 
 
 @njit(cache=True)

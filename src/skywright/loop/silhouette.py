@@ -82,9 +82,9 @@ def seen_from(side: str, picture: NDArray) -> NDArray:
     return picture.T if side == "top" else picture[::-1].T
 
 
-def turned_box(side: str, stats: NDArray[np.int64], shape: tuple[int, int]) -> tuple[int, ...]:
+def turned_box(side: str, stats: list[int], shape: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return u0, u1, v0, v1 (inclusive) of an object in an (h, w) picture, seen from `side`."""
-    y0, y1, x0, x1 = (int(value) for value in stats[2:6])
+    y0, y1, x0, x1 = stats[2:6]
     h, w = shape
     if side == "left":
         return x0, x1, y0, y1
@@ -97,7 +97,7 @@ def turned_box(side: str, stats: NDArray[np.int64], shape: tuple[int, int]) -> t
 
 def trace(
     turned: NDArray[np.int32],
-    stats: NDArray[np.int64],
+    stats: list[list[int]],
     members: tuple[int, ...],
     side: str,
 ) -> Outline:
@@ -108,7 +108,7 @@ def trace(
     turned : (across, n) int32
         Label picture seen from `side`, C contiguous.
     stats
-        From `skywright.loop.objects.find_objects`.
+        Of each object, as from `skywright.loop.objects.find_objects`.
     members
         Numbers of the objects.
     side
@@ -119,18 +119,19 @@ def trace(
     Outline
     """
     shape = turned.shape if side in ("left", "right") else turned.shape[::-1]
-    boxes = np.array([turned_box(side, stats[k], shape) for k in members])
+    us, ends, vs, tops = zip(*(turned_box(side, stats[k], shape) for k in members), strict=True)
     wanted = np.zeros(len(stats), np.bool_)
     wanted[list(members)] = True
-    u0, u1 = int(boxes[:, 0].min()), int(boxes[:, 1].max())
-    low, high, filled = _limits(
-        turned, wanted, u0, u1, int(boxes[:, 2].min()), int(boxes[:, 3].max())
-    )
+    u0, u1 = min(us), max(ends)
+    low, high, filled = _limits(turned, wanted, u0, u1, min(vs), max(tops))
     _straighten(low[: u1 + 1], high[: u1 + 1], u0)
     _reach_to_frame(low[: u1 + 1], high[: u1 + 1], turned.shape[0])
     _mend(low[: u1 + 1], high[: u1 + 1], max((u1 + 1) // 30, 3))
-    touch = {name: stats[list(members), 6 + 3 * i : 9 + 3 * i] for i, name in enumerate(SIDES)}
-    here = touch[side][touch[side][:, 2] > 0]
+    # First, last and number of border pixels of each member.
+    touch = {
+        name: [stats[k][6 + 3 * i : 9 + 3 * i] for k in members] for i, name in enumerate(SIDES)
+    }
+    here = [(first, last) for first, last, count in touch[side] if count]
     return Outline(
         side=side,
         low=low,
@@ -139,11 +140,11 @@ def trace(
         start=u0,
         reach=u1 + 1,
         across=turned.shape[0],
-        contact_low=int(here[:, 0].min()) if len(here) else -1,
-        contact_high=int(here[:, 1].max()) if len(here) else -1,
-        contact=int(here[:, 2].sum()),
-        far=bool(touch[OPPOSITE[side]][:, 2].any()),
-        cut=int(sum(touch[name][:, 2].sum() for name in LATERAL[side])),
+        contact_low=min((first for first, _ in here), default=-1),
+        contact_high=max((last for _, last in here), default=-1),
+        contact=sum(count for _, _, count in touch[side]),
+        far=any(count for _, _, count in touch[OPPOSITE[side]]),
+        cut=sum(count for name in LATERAL[side] for _, _, count in touch[name]),
         members=members,
     )
 
