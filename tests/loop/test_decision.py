@@ -70,18 +70,16 @@ def test_hopeless_cases_raise(changes: dict[str, Any], error: type, message: str
 
 
 @pytest.mark.parametrize(
-    ("changes", "coarse", "out_of_view"),
+    "changes",
     [
-        ({"kind_share": 0.6}, True, False),  # perhaps a loop that is hard to see: come nearer
-        ({"n_pin": 50}, True, False),
-        ({"n_ok": 20}, True, True),  # the end is hardly ever in view: bring it to the spindle
+        {"kind_share": 0.6},  # perhaps a loop that is hard to see: come nearer
+        {"n_pin": 50},
+        {"n_ok": 20},  # the end is hardly ever in view: bring it to the spindle
     ],
 )
-def test_a_pin_that_is_not_seen_well_is_not_refused_at_once(
-    changes: dict[str, Any], coarse: bool, out_of_view: bool
-) -> None:
+def test_a_pin_that_is_not_seen_well_is_not_refused_at_once(changes: dict[str, Any]) -> None:
     verdict = judge(found(reason="no loop", why="no loop", ok=False, **changes))
-    assert (verdict.known, verdict.coarse, verdict.out_of_view) == (False, coarse, out_of_view)
+    assert (verdict.known, verdict.coarse) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +121,16 @@ def test_what_is_known_coarsely_is_moved_by() -> None:
     assert tip_only.offset_um == (150.0, 3.0, 4.0)
     assert tip_only.coarse
     assert "the middle of the loop is not: too few" in tip_only.why
+
+
+@pytest.mark.parametrize("reason", ["arc too short", "tips do not rotate together"])
+def test_what_is_seen_seldom_at_the_pins_border_is_brought_further_in(reason: str) -> None:
+    changes = {"ok": False, "reason": reason, "middle_ok": False, "tip_sigma": 900.0, "n_ok": 12}
+    assert judge(found(**changes, tip_x=-1600.0)).offset_um == (-500.0, 0.0, 0.0)
+    near = judge(found(**changes, tip_x=-200.0))
+    assert (near.known, near.coarse, near.offset_um) == (False, True, (-200.0, 0.0, 0.0))
+    assert not judge(found(**changes, tip_x=200.0)).coarse  # on its other side it would be seen
+    assert not judge(found(**{**changes, "n_ok": 60}, tip_x=-1600.0)).coarse
 
 
 def test_boxes_whose_tips_do_not_turn_together_are_believed_only_if_nearly_all_agree() -> None:

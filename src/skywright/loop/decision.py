@@ -17,6 +17,10 @@ POINTS: dict[Aim, str] = {"loop": "middle", "tip": "tip"}
 COARSE_SIGMA_UM = 500.0
 NEARLY_SIGMA_UM = 30.0
 """A middle that is not known, but to within this, is a better place to go to than the tip."""
+SEEN_SELDOM = 0.3
+"""Part of the pictures with a tip below which what is seen may be a mount that hardly enters."""
+STEP_IN_UM = 500.0
+"""By so much it is brought in, along the spindle."""
 MANY_DARK = 0.3
 """Part of the pictures without light that is too many."""
 COARSE_REASONS = (Reason.SHORT_ARC, Reason.UNCERTAIN, Reason.NO_PIN)
@@ -63,8 +67,6 @@ class Verdict:
         Good enough to be the last word; else it is coarse at best: move, and measure again.
     coarse : bool
         Not known, but good enough to move by.
-    out_of_view : bool
-        The tip must be brought into the picture first.
     why : str
         Why it is not known.
     """
@@ -75,7 +77,6 @@ class Verdict:
     along_slack_um: float
     known: bool
     coarse: bool
-    out_of_view: bool
     why: str
 
     @property
@@ -184,6 +185,12 @@ def judge(found: Mapping[str, Any], aim: Aim = "loop") -> Verdict:
     verdict = _verdict(found, "tip", known=False, coarse=False, why=why)
     if found["reason"] in COARSE_REASONS and _is_coarse(verdict):
         return _verdict(found, "tip", known=False, coarse=True, why=why)
+    x = verdict.offset_um[0]
+    seldom = found["n_ok"] < SEEN_SELDOM * found["n_turned"]
+    if seldom and x < 0.0 and verdict.along_sigma_um <= COARSE_SIGMA_UM:
+        # It hardly enters the picture. Where it is across cannot be told; that it is to come
+        # further in can.
+        return replace(verdict, offset_um=(max(x, -STEP_IN_UM), 0.0, 0.0), coarse=True)
     return verdict
 
 
@@ -226,7 +233,7 @@ def _judge_pin(found: Mapping[str, Any]) -> Verdict:
     seen = found["n_ok"] >= SEEN_WELL * found["n_turned"]
     pins = found["n_pin"] >= SEEN_WELL * found["n_turned"]
     why = f"{found['why']}, with {found['kind_share']:.0%} of the votes"
-    verdict = _verdict(found, "tip", known=False, coarse=False, why=why, out_of_view=not seen)
+    verdict = _verdict(found, "tip", known=False, coarse=False, why=why)
     coarse = found["tip_ok"] or _is_coarse(verdict)  # on the spindle it is in view all the time
     near = max(map(abs, verdict.offset_um)) <= NEAR_PIN_UM
     if seen and pins and found["kind_share"] >= PIN_SHARE and (near or not coarse):
@@ -246,7 +253,6 @@ def _verdict(
     known: bool,
     coarse: bool,
     why: str,
-    out_of_view: bool = False,
 ) -> Verdict:
     x, y, z = (float(found[f"{point}_{axis}"]) for axis in "xyz")
     length = float(found["length"])
@@ -258,7 +264,6 @@ def _verdict(
         along_slack_um=slack if point == "middle" and length > 0.0 else 0.0,
         known=known,
         coarse=coarse,
-        out_of_view=out_of_view or found["reason"] == Reason.NOT_IN_VIEW,
         why=why,
     )
 
