@@ -4,12 +4,12 @@ Over Channel Access: the demo's simulated beamline in processes of its own, its 
 places. The floor of a centering is the time that the spindle turns.
 """
 
-import atexit
 import os
 import shutil
 import sys
 import tempfile
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ def report_median(name: str, values: list[float], unit: str, **more: Any) -> Non
 def main() -> int:
     """Print the rows; return 0."""
     directory = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)  # after all that writes there
+    # Finalizers run from the newest to the oldest: after those of all that writes there.
+    weakref.finalize(main, shutil.rmtree, directory, ignore_errors=True)
     os.environ["SKYWRIGHT_CONFIG"] = str(write_configuration("centering", directory))
     os.environ["SKYWRIGHT_PREFIX"] = f"BENCH{os.getpid()}:"
     have_beamline(load_settings())
