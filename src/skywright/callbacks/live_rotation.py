@@ -23,6 +23,7 @@ from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.rows import read_rows
 from skywright.callbacks.spindle import Turn, turns_both_ways
 from skywright.errors import ConfigError, DataError
+from skywright.loop import centering
 from skywright.loop.calibration import ZoomCalibration
 from skywright.loop.rotation import LoopRotation, as_json, to_series
 from skywright.loop.timing import fit_delay
@@ -172,6 +173,7 @@ class LiveRotation:
     # ---- the derived run, on a thread of its own
 
     def _serve(self) -> None:
+        centering.warm_up()  # else the first rotation of a session waits half a second for it
         journal = Journal(self._journal)
         try:
             while (turn := self._over.get()) is not None:

@@ -81,7 +81,11 @@ def fit_harmonic(
     mean = np.zeros((k, 3)) if prior_mean is None else prior_mean
     precision = np.zeros((k, 3)) if prior_precision is None else prior_precision
     factor = np.ones(n) if gain is None else gain
-    x, y = design * factor[:, None], responses * factor[:, None]
+    # Of one memory layout: kernels are compiled for each that they are given.
+    x, y, mean, precision = map(
+        np.ascontiguousarray,
+        (design * factor[:, None], responses * factor[:, None], mean, precision),
+    )
     if start is None:
         starts = _consensus(x, y, mean, precision, _triples(n), unit, CANDIDATES)
     else:
