@@ -7,9 +7,8 @@ import pytest
 from scipy.ndimage import binary_dilation
 from scipy.signal import correlate
 
-from skywright.loop import candidates, choose, kind_crop, layers, light, seg_evidence, seg_net
+from skywright.loop import candidates, choose, seg_net
 from skywright.loop.background import estimate_field
-from skywright.loop.detect import find_loop, warm_up
 from skywright.loop.objects import find_objects
 from skywright.loop.seg_evidence import NETWORK, agreement, head_begins, without_strangers
 from skywright.loop.seg_net import GRID, Map
@@ -262,22 +261,6 @@ def test_what_falls_short_of_its_object_is_told():
     assert max(t.evidence["guided_short"] for t in cut) == pytest.approx(np.log(245 / 164), abs=0.1)
     whole = [t for t in things_of(gray, seen) if t.evidence["guided"] and t.outline.side == "left"]
     assert min(t.evidence["guided_short"] for t in whole) < 0.05
-
-
-def test_warm_up_compiles_what_every_side_runs():
-    warm_up()
-    kernels = [
-        seg_net._view, seg_net._convolved, seg_net._pooled, seg_net._add_coarse,
-        seg_net._probabilities, seg_evidence._compare, seg_evidence._head_begins,
-        seg_evidence._kept,
-        candidates._within, candidates._as_one, kind_crop._sample, layers._by_rows,
-        layers._by_channels, layers._dense, light._fit,
-    ]  # fmt: skip
-    before = [len(kernel.signatures) for kernel in kernels]
-    assert min(before) >= 1
-    for turn in TURNS.values():
-        find_loop(np.ascontiguousarray(turn(mount())))
-    assert [len(kernel.signatures) for kernel in kernels] == before
 
 
 def test_the_same_picture_gives_the_same_bits():

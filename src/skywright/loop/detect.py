@@ -153,7 +153,7 @@ def find_loop(gray: NDArray[np.uint8]) -> Detection:
             f"picture: array of shape {gray.shape} and type {gray.dtype}, expected (H, W) uint8 of "
             "at least 32 x 32; decode it with skywright.loop.picture"
         )
-    gray = np.ascontiguousarray(gray)
+    gray = np.require(gray, requirements=["C", "W"])  # kernels are compiled for one kind of array
     field, objects, choice = _choose(gray)
     found = None
     if choice is not None and not _is_only_a_base(field, choice):
@@ -197,12 +197,14 @@ def warm_up() -> None:
     """Compile (or load from the cache) everything that `find_loop` runs."""
     y, x = np.mgrid[0:240, 0:320]
     ring = np.abs(np.hypot(x - 160.0, y - 120.0) - 30) < 3
-    stem = (np.abs(y - 120) < 3) & (x < 130)
+    stem = (np.abs(y - 120) < 3) & (x < 130) & (np.abs(x - 90) > 6)  # in two parts
     pin = (np.abs(y - 120) < 25) & (x < 60)
     gray = np.where(ring | stem | pin, 60, 200).astype(np.uint8)
-    # Kernels are compiled for each memory layout, which differs from side to side.
+    # Kernels are compiled for each memory layout, which differs from side to side, and is another
+    # for the part inside a border.
     for turned in (gray, gray[:, ::-1], gray.T, gray.T[::-1]):
         find_loop(turned)
+        find_loop(np.pad(turned, 4))
 
 
 def to_json(detection: Detection, file: str, ms: float) -> dict[str, Any]:
