@@ -6,20 +6,21 @@ The camera flies, or is stepped, in the stream ``primary``; the trace of the spi
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
-from bluesky.utils import MsgGenerator
+from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 
 from plans.run_stubs import Body, in_run, with_reasons
-from skywright.errors import HardwareError
+from skywright.errors import HardwareError, SkywrightError
 from skywright.loop.sweep import Sweep
 
-COLLECT_S = 0.25
-"""Time between two reports of a camera that flies, s."""
+COLLECT_S, LAST_COLLECT_S = 0.25, 0.1
+"""Time between two reports of a camera that flies, s: while the spindle turns, and at its end."""
 POLL_S = 0.02
 FRESH_S = 5.0
 """Longest time to wait for a new picture; the camera says sooner why there is none."""
@@ -203,9 +204,26 @@ def sweep(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
     for _ in range(reports):
         yield from bps.sleep(turn.time_s / reports)
         yield from bps.collect(camera, name=PRIMARY)
-    yield from bps.complete(gonio.oscillation, wait=True)
+    yield from _come_to_rest(tools)
     yield from bps.collect(gonio.oscillation, name=OSCILLATION)
     yield from bps.checkpoint()
+
+
+def _come_to_rest(tools: Instruments) -> MsgGenerator[None]:
+    """Wait for the end of a sweep, and tell of the pictures: those told last are waited for then.
+
+    If the camera fails, the sweep is ended here: its failure would else be taken for the reason.
+    """
+    gonio, group = tools.goniometer, short_uid("sweep")
+    yield from bps.complete(gonio.oscillation, group=group, wait=False)
+    try:
+        while not (yield from bps.wait(group, timeout=LAST_COLLECT_S, error_on_timeout=False)):
+            yield from bps.collect(tools.camera, name=PRIMARY)
+    except SkywrightError:
+        with suppress(FailedStatus):
+            yield from bps.stop(gonio.oscillation)
+            yield from bps.wait(group)
+        raise
 
 
 def steps(tools: Instruments, angles_deg: Sequence[float]) -> MsgGenerator[None]:
