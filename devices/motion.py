@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from epics.ca import CASeverityException, ChannelAccessException, ChannelAccessGetFailure
-from ophyd import EpicsMotor
+from ophyd import Component, EpicsMotor, EpicsSignal
 from ophyd.status import MoveStatus, StatusBase
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 from ophyd.utils.errors import DisconnectedError, LimitError
@@ -53,6 +53,20 @@ class MotionStatus(ShowsReason, MoveStatus):
             super()._settled()
 
 
+class Setpoint(EpicsSignal):
+    """VAL of a motor record, its limits those of LLM and HLM as they are now.
+
+    ophyd takes them from what came with a value of VAL, and an older value may come later: a limit
+    that had been moved and brought back stayed where it had been.
+    """
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """LLM and HLM."""
+        motor = self.parent
+        return float(motor.low_limit_travel.get()), float(motor.high_limit_travel.get())
+
+
 class Motor(EpicsMotor):
     """A motor record whose moves end within seconds when IOC or motor do not do their part.
 
@@ -66,6 +80,7 @@ class Motor(EpicsMotor):
         See above; more for motors that rarely tell where they are.
     """
 
+    user_setpoint = Component(Setpoint, ".VAL", limits=True, auto_monitor=True)
     stall_s = STALL_S
     _stopped = False
 
