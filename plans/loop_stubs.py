@@ -212,7 +212,8 @@ def sweep(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
 def _come_to_rest(tools: Instruments) -> MsgGenerator[None]:
     """Wait for the end of a sweep, and tell of the pictures: those told last are waited for then.
 
-    If the camera fails, the sweep is ended here: its failure would else be taken for the reason.
+    If the camera fails, the sweep is ended here: its failure would else be taken for the reason,
+    which is why this is not bluesky's `collect_while_completing`.
     """
     gonio, group = tools.goniometer, short_uid("sweep")
     yield from bps.complete(gonio.oscillation, group=group, wait=False)
