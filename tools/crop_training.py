@@ -28,10 +28,11 @@ def middle_of(picture: Any) -> Any:
     return picture[:, :, cut : n - cut, cut : n - cut]
 
 
-def branches(
-    norms: bool, widths: tuple[int, ...] = (16, 24, 32, 32), into: int = 2
-) -> tuple[Any, Any]:
-    """Return the convolutions of head and view; `norms` puts a normalisation behind each."""
+def branches(norms: bool, widths: tuple[int, ...], into: int = 2) -> tuple[Any, Any]:
+    """Return the convolutions of head and view; `norms` puts a normalisation behind each.
+
+    `widths` are the channels that come out of those of the head, `into` those that go in.
+    """
     from torch import nn
 
     def block(into: int, out: int, size: int, stride: int) -> Any:
@@ -46,10 +47,20 @@ def branches(
     return head, view
 
 
-def pooled_network(mean: Any, gain: Any, norms: bool, answers: int, drop: float) -> Any:
+def pooled_network(
+    mean: Any,
+    gain: Any,
+    norms: bool,
+    answers: int,
+    drop: float,
+    widths: tuple[int, ...],
+    hidden: int,
+) -> Any:
     """Return a network whose layers are those of `skywright.loop.layers.judge`.
 
-    `mean` and `gain` scale the numbers; `norms` puts a normalisation behind each convolution.
+    `mean` and `gain` scale the numbers; `norms` puts a normalisation behind each convolution;
+    `widths` are the channels that come out of those of the head, `hidden` the values between the
+    dense layers.
     """
     import torch
     from torch import nn
@@ -59,11 +70,11 @@ def pooled_network(mean: Any, gain: Any, norms: bool, answers: int, drop: float)
 
         def __init__(self) -> None:
             super().__init__()
-            self.head, self.view = branches(norms)
+            self.head, self.view = branches(norms, widths)
             self.register_buffer("mean", mean)
             self.register_buffer("gain", gain)
-            self.hidden = nn.Linear(32 * 16 + 32 * 4 + len(mean), 40)
-            self.last = nn.Linear(40, answers)
+            self.hidden = nn.Linear(widths[-1] * 16 + 32 * 4 + len(mean), hidden)
+            self.last = nn.Linear(hidden, answers)
             self.drop = nn.Dropout(drop)
 
         def forward(self, head: Any, view: Any, numbers: Any, keep: Any = 1.0) -> Any:

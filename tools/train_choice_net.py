@@ -23,6 +23,7 @@ by.
 
 import pickle
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ GOOD_PX, FAIR_PX = 8.0, 14.0
 PIN_WEIGHT = 0.5  # of a scene of a pin that was asked for
 SURE = 20.0  # odds of the one thing that the detector is given
 HELD_EVERY, HELD_REST = 10, 6  # of the seeds
+HIDDEN = 40
 BATCH, RATE, FURTHER_RATE, SLOWER = 48, 1e-3, 4e-4, 0.2  # the convolutions can see already
 WITHOUT_NUMBERS = 0.5  # of the pictures: the evidence has had its say
 CLEAR, TIMES = (7.0, 4.0), (1, 3, 6)  # what the evidence is less sure of is drawn more often
@@ -237,16 +239,22 @@ def join(source: Path, out: Path) -> None:
     np.savez(out, count=np.array([len(one["odds"]) for one in looks]), **arrays)
 
 
-def make_network(mean: Any, gain: Any, norms: bool) -> Any:
+def make_network(mean: Any, gain: Any, norms: bool, widths: tuple[int, ...]) -> Any:
     """Return the network of `skywright.loop.choice_net`."""
-    return pooled_network(mean, gain, norms, answers=1, drop=0.4)
+    return pooled_network(mean, gain, norms, 1, drop=0.4, widths=widths, hidden=HIDDEN)
+
+
+def widths_of(kernels: dict[str, Any]) -> tuple[int, ...]:
+    """Return the channels that come out of the convolutions of the head."""
+    return tuple(len(kernels[f"head{k}_bias"]) for k in range(4))
 
 
 def begun(numbers: Any, kernels: dict[str, Any]) -> Any:
     """Return a network with convolutions from elsewhere, which says nothing as yet."""
     import torch
 
-    network = make_network(numbers.mean(0), 1.0 / (numbers.std(0) + 1e-2), norms=False)
+    scale = 1.0 / (numbers.std(0) + 1e-2)
+    network = make_network(numbers.mean(0), scale, norms=False, widths=widths_of(kernels))
     take_convolutions(network, kernels)
     torch.nn.init.zeros_(network.last.weight)
     torch.nn.init.zeros_(network.last.bias)
@@ -318,7 +326,8 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
     held = data["seed"] % HELD_EVERY == HELD_REST
     kernels = {name: torch.from_numpy(value).float() for name, value in np.load(start).items()}
     further = len(kernels["last_kernel"]) == 1
-    network = restored(start, make_network) if further else begun(numbers, kernels)
+    same = partial(make_network, widths=widths_of(kernels))
+    network = restored(start, same) if further else begun(numbers, kernels)
     network = network.to(memory_format=torch.channels_last)
 
     def things_of(pictures: Any) -> tuple[Any, Any]:

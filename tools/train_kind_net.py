@@ -2,21 +2,25 @@
 
     python tools/train_kind_net.py scenes SCENES_DIR --count 6100      # needs skywright
     python tools/train_kind_net.py drawings SCENES_DIR --count 700     # needs simplejpeg, scipy
+    python tools/train_kind_net.py sketches SCENES_DIR --count 8000    # needs simplejpeg, scipy
     python tools/train_kind_net.py crops SCENES_DIR CROPS.npz          # needs skywright
     python tools/train_kind_net.py train CROPS.npz kind_net.npz        # needs torch
 
-Scenes of the twin show each mount at three angles 60 deg apart; drawings of plain shapes come
-beside them. `crops` finds the mount in each picture, as the detector does, and keeps what the
-network looks at (`skywright.loop.kind_crop`, with a margin to shift and scale it in) and the looks
-(`skywright.loop.classify.measure_by_hand`). `train` folds the normalisations into the weights and
-writes them for `skywright.loop.kind_net`; the last tenth of the seeds is kept to judge by and to
-fit the temperature of the odds.
+Scenes of the twin show each mount at three angles 60 deg apart; drawings of plain shapes and
+sketches of loops, mounts and pins in many manners come beside them. `crops` finds the mount in each
+picture, as the detector does, and keeps what the network looks at (`skywright.loop.kind_crop`, with
+a margin to shift and scale it in) and the looks (`skywright.loop.classify.measure_by_hand`).
+`train` folds the normalisations into the weights and writes them for `skywright.loop.kind_net`;
+weights that it starts from (`--start`) may have fewer channels. Every tenth seed is kept to judge
+by and to fit the temperature of the odds, by the twin alone.
 """
 
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from crop_training import (
@@ -26,23 +30,25 @@ from crop_training import (
     as_float,
     folded,
     moved,
-    packed,
     pooled_network,
-    restored,
     uniform,
 )
 from training import optimize, run_steps, save_scenes
 
 KINDS = ("nylon", "mitegen", "pin")
 LIGHTS = ("backlight", "frontlight", "darkfield")
-FIRST_SEED, SHARD = 700_000, 100
+FIRST_SEED, FIRST_SKETCH, SHARD = 700_000, 1_200_000, 100
 """Scenes for training; the tests draw theirs below."""
 SIZES, SIZE_PARTS = ((352, 240), (480, 384), (704, 480), (640, 512)), (0.4, 0.2, 0.3, 0.1)
+SKETCHED = ("nylon", "mitegen") * 3 + ("nylon", "pin")
 KIND_PARTS = (0.5, 0.4, 0.1)
+PLAIN_KEPT = 0.4  # of the scenes whose head holds neither drop nor crystal: they are soon learned
 WANTED_PARTS = np.array([0.44, 0.44, 0.12])
 """Weight of the kinds: equal for loops and mounts, or 30 pictures without a hint would vote."""
-HELD = 0.1  # of the scenes
-BATCH, RATE, FURTHER_RATE = 64, 3e-3, 7e-4
+OVER_NOISE = -5  # its place among the numbers, see EXTRAS of skywright.loop.kind_crop
+WIDTHS, HIDDEN = (20, 32, 40, 40), 64  # channels of the head's convolutions, values before the end
+HELD_EVERY, HELD_REST = 10, 3  # of the seeds
+BATCH, RATE, FURTHER_RATE = 64, 3e-3, 1e-3
 WITHOUT_LOOKS = 0.5  # of the pictures: the looks are not to be relied on alone
 LEAST_ODDS = -1.0
 
@@ -65,6 +71,9 @@ def pictures_of(seed: int) -> list[dict[str, Any]]:
     kind = str(rng.choice(KINDS, p=KIND_PARTS))
     scene = random_scene(rng, kind=kind, width_px=width, height_px=height)
     begin, rows = rng.uniform(0, 360), []
+    holds = scene.mount.drop_um > 0.0 or any(scene.mount.crystal_um)
+    if kind != "pin" and not holds and rng.random() > PLAIN_KEPT:
+        return []
     for k in range(1 if kind == "pin" else 3):
         pose = Pose(phi_deg=float(begin + 60 * k))
         frame = render(scene, pose, frame_seed=seed * 10 + k)
@@ -88,24 +97,34 @@ def pictures_of(seed: int) -> list[dict[str, Any]]:
 
 def make_drawings(out: Path, start: int, count: int) -> None:
     """Draw loops and mounts of plain shapes, lest the twin's habits be taken for the rule."""
-    import simplejpeg
     from kind_drawings import drawing
 
-    out.mkdir(exist_ok=True)
-    rows = []
-    for seed in range(start, start + count):
-        rng = np.random.default_rng(seed)
-        kind = KINDS[seed % 2]
-        gray = np.ascontiguousarray(drawing(rng, kind)[:, :, None])
-        quality = int(rng.integers(70, 96))
-        data = simplejpeg.encode_jpeg(gray, quality=quality, colorspace="GRAY")
-        row = {"seed": seed, "jpeg": data, "kind": kind, "side": "left", "turn": 0.0}
-        rows.append(row | {"light": LIGHTS[0]})
-    (out / f"drawn{start}.pkl").write_bytes(pickle.dumps(rows))
+    save_scenes(out, start, count, SHARD, lambda seed: drawn(seed, KINDS[seed % 2], drawing))
+
+
+def make_sketches(out: Path, start: int, count: int) -> None:
+    """Draw loops and mounts in many manners, and every eighth time a bare pin."""
+    from sketches import sketch
+
+    save_scenes(out, start, count, SHARD, lambda seed: drawn(seed, SKETCHED[seed % 8], sketch))
+
+
+def drawn(
+    seed: int, kind: str, draw: Callable[[np.random.Generator, str], Any]
+) -> list[dict[str, Any]]:
+    """Return one drawn picture."""
+    import simplejpeg
+
+    rng = np.random.default_rng(seed)
+    gray = np.ascontiguousarray(draw(rng, kind)[:, :, None])
+    quality = int(rng.integers(70, 96))
+    data = simplejpeg.encode_jpeg(gray, quality=quality, colorspace="GRAY")
+    row = {"seed": seed, "jpeg": data, "kind": kind, "side": "left", "turn": 0.0}
+    return [row | {"light": LIGHTS[0]}]
 
 
 def make_crops(source: Path, out: Path) -> None:
-    """Find the mount in each picture and save what the network gets, pictures as uint8."""
+    """Find the mount in each picture and save what the network gets, pictures as float16."""
     import simplejpeg
 
     rows: dict[str, list[Any]] = {name: [] for name in ("head", "view", "numbers", "kind", "meta")}
@@ -117,7 +136,7 @@ def make_crops(source: Path, out: Path) -> None:
                 continue
             _, crop, numbers = seen
             for name, picture in (("head", crop.head), ("view", crop.view)):
-                rows[name].append(packed(picture))
+                rows[name].append(picture.astype(np.float16))
             rows["numbers"].append(numbers)
             rows["kind"].append(KINDS.index(row["kind"]))
             rows["meta"].append((row["seed"], row["turn"], LIGHTS.index(row["light"])))
@@ -128,28 +147,57 @@ def make_crops(source: Path, out: Path) -> None:
 def look_at(gray: Any, margin: float) -> tuple[str, Any, Any] | None:
     """Return side, crop and numbers of the mount that the detector takes; None without one."""
     from skywright.loop.background import estimate_field
-    from skywright.loop.candidates import find_things
-    from skywright.loop.choose import log_odds
+    from skywright.loop.choose import choose, measure
     from skywright.loop.classify import measure_by_hand
+    from skywright.loop.detect import MIN_SCORE
     from skywright.loop.kind_crop import crop
     from skywright.loop.objects import find_objects
 
-    field, labels, stats = find_objects(estimate_field(gray))
-    best = max(find_things(field, labels, stats), key=log_odds, default=None)
-    if best is None or log_odds(best) < LEAST_ODDS:
+    with patch("skywright.loop.choose.measure", wraps=measure) as asked:
+        choice = choose(gray, *find_objects(estimate_field(gray)))
+    if choice is None or choice.score < MIN_SCORE:
         return None
-    seen = crop(gray, best.outline, best.parts, field, margin)
-    looks = measure_by_hand(gray, best.outline, best.parts, field)
-    numbers = [*looks.values(), *seen.extras]
-    return best.outline.side, seen, np.array(numbers, np.float32)
+    _, mount, parts, field, *_ = asked.call_args.args
+    seen = crop(gray, mount, parts, field, margin)
+    looks = measure_by_hand(gray, mount, parts, field)
+    return mount.side, seen, np.array([*looks.values(), *seen.extras], np.float32)
 
 
 def make_network(mean: Any, gain: Any, norms: bool) -> Any:
     """Return the network of `skywright.loop.kind_net`."""
-    return pooled_network(mean, gain, norms, len(KINDS), drop=0.3)
+    return pooled_network(mean, gain, norms, len(KINDS), drop=0.3, widths=WIDTHS, hidden=HIDDEN)
 
 
-def varied(head: Any, view: Any) -> tuple[Any, Any]:
+def grown(start: Path) -> Any:
+    """Return the network with saved weights; where it has fewer channels, the new ones say little.
+
+    They see what the old ones see, with weights as drawn, and are heard by a tenth of such.
+    """
+    import torch
+
+    old = {name: torch.from_numpy(value).float() for name, value in np.load(start).items()}
+    network = make_network(old["mean"], old["gain"], norms=False)
+
+    def take(weight: Any, known: Any) -> None:
+        weight[: len(known)] *= 0.1
+        weight[tuple(slice(0, n) for n in known.shape)] = known
+
+    with torch.no_grad():
+        for name in ("head", "view"):
+            for k, (conv, _, _) in enumerate(getattr(network, name)):
+                take(conv.weight, old[f"{name}{k}_kernel"].permute(3, 2, 0, 1))
+                take(conv.bias, old[f"{name}{k}_bias"])
+        hidden, known = network.hidden.weight, old["hidden_kernel"]
+        of_head = 16 * len(old["head3_bias"])
+        take(hidden, known[:, :of_head])
+        hidden[: len(known), 16 * WIDTHS[-1] :] = known[:, of_head:]
+        take(network.hidden.bias, old["hidden_bias"])
+        take(network.last.weight, old["last_kernel"])
+        take(network.last.bias, old["last_bias"])
+    return network
+
+
+def varied(head: Any, view: Any, numbers: Any) -> tuple[Any, Any]:
     """Shift, scale, turn and mirror; change contrast, noise and sharpness of both pictures."""
     import torch
 
@@ -167,6 +215,9 @@ def varied(head: Any, view: Any) -> tuple[Any, Any]:
         1,
     )
     appearance = Appearance(n)
+    # What stands out of the noise by so much has no more of it.
+    noise = 0.05 / numbers[:, OVER_NOISE].exp()
+    appearance.rough = torch.minimum(appearance.rough, noise[:, None, None])
     out = []
     for picture, part in ((head, 1.0), (view, 0.6)):
         seen = moved(picture, torch.cat([turn, (shift * part)[:, :, None]], 2))
@@ -185,15 +236,16 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
     head, view = torch.from_numpy(data["head"]), torch.from_numpy(data["view"])
     numbers, kind = torch.from_numpy(data["numbers"]).float(), torch.from_numpy(data["kind"])
     seeds = data["meta"][:, 0]
-    held = torch.from_numpy(seeds > np.quantile(seeds, 1 - HELD))
+    held = torch.from_numpy(seeds % HELD_EVERY == HELD_REST)
+    drawn = torch.from_numpy(seeds >= FIRST_SKETCH)
     shown = np.bincount(data["kind"][~held.numpy()], minlength=3)
     weight = torch.from_numpy(WANTED_PARTS / (shown / shown.sum())).float()
     mean, gain = numbers[~held].mean(0), 1.0 / (numbers[~held].std(0) + 1e-3)
-    network = restored(start, make_network) if start else make_network(mean, gain, norms=True)
+    network = grown(start) if start else make_network(mean, gain, norms=True)
     network = network.to(memory_format=torch.channels_last)
 
     def loss(pick: Any) -> Any:
-        pictures = varied(as_float(head[pick]), as_float(view[pick]))
+        pictures = varied(as_float(head[pick]), as_float(view[pick]), numbers[pick])
         keep = (torch.rand(len(pick), 1) > WITHOUT_LOOKS) * (
             torch.rand(len(pick), numbers.shape[1]) > 0.1
         )
@@ -202,9 +254,11 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
         return torch.nn.functional.cross_entropy(logits, kind[pick], weight, label_smoothing=0.02)
 
     def report() -> None:
-        logits = answers(network, head[held], view[held], numbers[held])
-        right = (logits.argmax(1) == kind[held]).float().mean()
-        sys.stdout.write(f"held {right:.4f}\n")
+        for name, rows in (("of the twin", held & ~drawn), ("sketches", held & drawn)):
+            logits = answers(network, head[rows], view[rows], numbers[rows])
+            right = (logits.argmax(1) == kind[rows]).float().mean()
+            sys.stdout.write(f"held {name} {right:.4f} ")
+        sys.stdout.write("\n")
 
     optimize(
         network,
@@ -217,11 +271,14 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
         decay=3e-3,
         warm=100,
     )
+    held &= ~drawn
     logits = answers(network, head[held], view[held], numbers[held])
     temperature = fit_temperature(logits, kind[held], weight)
     judge(logits / temperature, kind[held], data["meta"][held.numpy()])
     sys.stdout.write(f"temperature {temperature:.3f}\n")
-    np.savez_compressed(out, **folded(network, 1.0 / temperature))
+    weights = folded(network, 1.0 / temperature)
+    half = {k: v.astype(np.float16) for k, v in weights.items() if k.endswith("kernel")}
+    np.savez_compressed(out, **{**weights, **half})
 
 
 def fit_temperature(logits: Any, kind: Any, weight: Any) -> float:
@@ -260,6 +317,7 @@ def main() -> int:
         {
             "scenes": (make_scenes, FIRST_SEED, 6100),
             "drawings": (make_drawings, FIRST_SEED - 50_000, 800),
+            "sketches": (make_sketches, FIRST_SKETCH, 8000),
         },
         ("crops", "find the mounts and cut them out", make_crops),
         train,
