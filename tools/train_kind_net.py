@@ -50,7 +50,6 @@ WIDTHS, HIDDEN = (20, 32, 40, 40), 64  # channels of the head's convolutions, va
 HELD_EVERY, HELD_REST = 10, 3  # of the seeds
 BATCH, RATE, FURTHER_RATE = 64, 3e-3, 1e-3
 WITHOUT_LOOKS = 0.5  # of the pictures: the looks are not to be relied on alone
-LEAST_ODDS = -1.0
 
 
 def make_scenes(out: Path, start: int, count: int) -> None:
@@ -237,7 +236,7 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
     numbers, kind = torch.from_numpy(data["numbers"]).float(), torch.from_numpy(data["kind"])
     seeds = data["meta"][:, 0]
     held = torch.from_numpy(seeds % HELD_EVERY == HELD_REST)
-    drawn = torch.from_numpy(seeds >= FIRST_SKETCH)
+    sketched = torch.from_numpy(seeds >= FIRST_SKETCH)
     shown = np.bincount(data["kind"][~held.numpy()], minlength=3)
     weight = torch.from_numpy(WANTED_PARTS / (shown / shown.sum())).float()
     mean, gain = numbers[~held].mean(0), 1.0 / (numbers[~held].std(0) + 1e-3)
@@ -254,7 +253,7 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
         return torch.nn.functional.cross_entropy(logits, kind[pick], weight, label_smoothing=0.02)
 
     def report() -> None:
-        for name, rows in (("of the twin", held & ~drawn), ("sketches", held & drawn)):
+        for name, rows in (("of the twin", held & ~sketched), ("sketches", held & sketched)):
             logits = answers(network, head[rows], view[rows], numbers[rows])
             right = (logits.argmax(1) == kind[rows]).float().mean()
             sys.stdout.write(f"held {name} {right:.4f} ")
@@ -271,7 +270,7 @@ def train(source: Path, out: Path, start: Path | None, minutes: float, seed: int
         decay=3e-3,
         warm=100,
     )
-    held &= ~drawn
+    held &= ~sketched
     logits = answers(network, head[held], view[held], numbers[held])
     temperature = fit_temperature(logits, kind[held], weight)
     judge(logits / temperature, kind[held], data["meta"][held.numpy()])

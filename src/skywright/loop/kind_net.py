@@ -1,8 +1,8 @@
 """A small network that tells nylon loop, polymer mount and bare pin apart.
 
-Trained by `tools/train_kind_net.py` on scenes of the twin. Four convolutions look at the head,
-three at the head with stem and pin; what is left of both, averaged over 2 x 2, is joined with the
-looks and goes through two dense layers.
+Trained by `tools/train_kind_net.py` on scenes of the twin and on sketches in many manners. Four
+convolutions look at the head, three at the head with stem and pin; what is left of both, averaged
+over 2 x 2, is joined with the looks and goes through two dense layers.
 """
 
 import numpy as np
