@@ -89,7 +89,7 @@ def empty(rng: np.random.Generator) -> Canvas:
 
 
 def head(rng: np.random.Generator, u: Any, v: Any, a: float, b: float) -> Any:
-    """Return what is inside an ellipse, drop or box with round corners, half as long as a."""
+    """Return what is inside an ellipse, drop or box with round corners, 2 a long and 2 b wide."""
     along = (u + a) / a
     taper = rng.uniform(0, 0.6)
     power = rng.uniform(1.7, 3.2)
@@ -113,7 +113,6 @@ def loop_of_fiber(
     u, v = canvas.u, canvas.v
     turns = 2 * np.pi / (fiber * rng.uniform(6.0, 60.0)) * (rng.random() < 0.85)
     apart = fiber * (rng.uniform(0.5, 1.1) if rng.random() < 0.85 else rng.uniform(0.0, 2.0))
-    # Between neck and stem the fibers come together.
     angle = turns * (u - neck) + rng.uniform(0, 2 * np.pi)
     for sign in (1.0, -1.0):
         at = sign * apart * np.cos(angle)
@@ -154,7 +153,6 @@ def film(
     half = 0.5 * np.maximum((neck + (foot - neck) * part ** rng.uniform(0.6, 2.0)) * seen, 1.5)
     behind = (u < -0.93 * long) & (np.abs(v) < half)
     rim = rng.uniform(0.06, 0.2) * long
-    rim = min(rim, 0.4 * long)
     across = depth / max(seen, 0.15)
     aperture = (across > rim) & (depth > 0) if rng.random() < 0.85 else np.zeros_like(behind)
     if rng.random() < 0.12:
@@ -165,8 +163,7 @@ def film(
     edge = max(rng.uniform(0.008, 0.03) * long, 0.7)
     for region in (whole, aperture):
         if region.any():
-            near = np.minimum(distance_transform_edt(region), distance_transform_edt(~region) + 50)
-            line = np.clip((edge + 0.5 - near) / 1.0, 0, 1) * region
+            line = np.clip(edge + 0.5 - distance_transform_edt(region), 0, 1) * region
             canvas.take(line, rng.uniform(0.1, 0.8))
     return aperture if aperture.any() else depth > rim
 

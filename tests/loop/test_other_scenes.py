@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from accuracy_scenes import BAD_PX, MISS_PX
 from other_scenes import other_scene
 
 from skywright.loop.detect import find_loop
 
-BAD_PX = 25.0
 SEEDS, FEW = range(2000, 2500), range(2500, 2560)
 
 
@@ -27,7 +27,7 @@ def figures(seeds):
         if not (0 <= tip[0] < width and 0 <= tip[1] < height):
             continue
         off = math.hypot(found.tip_x - tip[0], found.tip_y - tip[1])
-        errors.append(off if found.tip_in_view else 999.0)
+        errors.append(off if found.tip_in_view else MISS_PX)
         sides.append(found.side == side)
         kinds.append(found.kind == kind)
     out = {
@@ -50,8 +50,8 @@ def test_a_few_scenes_of_another_renderer():
     assert seen["tip_p95_px"] <= 8.0
     assert seen["bad"] == 0.0
     assert seen["side"] == 1.0
-    # Three sigmas below the goal of 0.9: these are 50 mounts.
-    assert seen["class"] >= 0.77
+    # Three sigmas below the goal of 0.9: these are 57 mounts.
+    assert seen["class"] >= 0.78
     assert seen["false tips"] == 0
 
 
