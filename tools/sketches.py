@@ -14,6 +14,8 @@ import numpy as np
 HEIGHT, WIDTH = 352, 480
 TIP_PX, LENGTH_PX = (150.0, 460.0), (24.0, 260.0)
 EDGE_ON, HELD, FRONT = 0.2, 0.55, 0.3  # parts of the sketches: seen edge-on, with a drop, so lit
+CUT, CUT_LENGTH_PX, CUT_AT = 0.3, (60.0, 320.0), (0.3, 1.15)
+"""Part of the sketches whose head the border cuts, how long it is, how much of that is seen."""
 
 
 @dataclass
@@ -41,8 +43,9 @@ def sketch(rng: np.random.Generator, kind: str) -> Any:
     """Draw a nylon loop, a polymer mount or a bare pin: (352, 480) uint8."""
     from scipy.ndimage import gaussian_filter
 
-    long = float(np.exp(rng.uniform(*np.log(LENGTH_PX))))
-    canvas = empty(rng)
+    cut = rng.random() < CUT
+    long = float(np.exp(rng.uniform(*np.log(CUT_LENGTH_PX if cut else LENGTH_PX))))
+    canvas = empty(rng, long * rng.uniform(*CUT_AT) if cut else rng.uniform(*TIP_PX))
     if kind == "pin":
         pin(rng, canvas, 0.0, long)
     else:
@@ -73,10 +76,10 @@ def mount(rng: np.random.Generator, canvas: Canvas, kind: str, long: float) -> N
         contents(rng, canvas, depth, opening, wide)
 
 
-def empty(rng: np.random.Generator) -> Canvas:
-    """Draw the light, and where the mount will be: tilted and bent."""
+def empty(rng: np.random.Generator, tip: float) -> Canvas:
+    """Draw the light, and where the mount will be, its tip in this column: tilted and bent."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)
-    tip, row, tilt = rng.uniform(*TIP_PX), rng.uniform(0.25, 0.75) * HEIGHT, rng.normal(0, 0.08)
+    row, tilt = rng.uniform(0.25, 0.75) * HEIGHT, rng.normal(0, 0.08)
     far, across = x - tip, y - row
     u, v = far + tilt * across, across - tilt * far
     v += rng.normal(0, 2e-4) * np.minimum(u, 0) ** 2

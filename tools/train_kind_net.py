@@ -6,13 +6,14 @@
     python tools/train_kind_net.py crops SCENES_DIR CROPS.npz          # needs skywright
     python tools/train_kind_net.py train CROPS.npz kind_net.npz        # needs torch
 
-Scenes of the twin show each mount at three angles 60 deg apart; drawings of plain shapes and
-sketches of loops, mounts and pins in many manners come beside them. `crops` finds the mount in each
-picture, as the detector does, and keeps what the network looks at (`skywright.loop.kind_crop`, with
-a margin to shift and scale it in) and the looks (`skywright.loop.classify.measure_by_hand`).
-`train` folds the normalisations into the weights and writes them for `skywright.loop.kind_net`;
-weights that it starts from (`--start`) may have fewer channels. Every tenth seed is kept to judge
-by and to fit the temperature of the odds, by the twin alone.
+Scenes of the twin show each mount at three angles 60 deg apart, half of them cut by the border, so
+that no stem is seen; drawings of plain shapes and sketches of loops, mounts and pins in many
+manners come beside them. `crops` finds the mount in each picture, as the detector does, and keeps
+what the network looks at (`skywright.loop.kind_crop`, with a margin to shift and scale it in) and
+the looks (`skywright.loop.classify.measure_by_hand`). `train` folds the normalisations into the
+weights and writes them for `skywright.loop.kind_net`; weights that it starts from (`--start`) may
+have fewer channels. Every tenth seed is kept to judge by and to fit the temperature of the odds, by
+the twin alone.
 """
 
 import pickle
@@ -43,6 +44,9 @@ SIZES, SIZE_PARTS = ((352, 240), (480, 384), (704, 480), (640, 512)), (0.4, 0.2,
 SKETCHED = ("nylon", "mitegen") * 3 + ("nylon", "pin")
 KIND_PARTS = (0.5, 0.4, 0.1)
 PLAIN_KEPT = 0.4  # of the scenes whose head holds neither drop nor crystal: they are soon learned
+CUT = 0.5  # of the scenes: no stem is seen, which is where most mistakes are made
+CUT_LIGHT_PARTS = (0.5, 0.28, 0.22)
+NECK = 1.15  # of the head's length: so much must be in view for a stem to be told
 WANTED_PARTS = np.array([0.44, 0.44, 0.12])
 """Weight of the kinds: equal for loops and mounts, or 30 pictures without a hint would vote."""
 OVER_NOISE = -5  # its place among the numbers, see EXTRAS of skywright.loop.kind_crop
@@ -62,16 +66,15 @@ def pictures_of(seed: int) -> list[dict[str, Any]]:
     import simplejpeg
 
     from skywright.loop.twin.render import render
-    from skywright.loop.twin.scene import random_scene
     from skywright.loop.twin.trajectory import Pose
 
     rng = np.random.default_rng(seed)
-    width, height = SIZES[rng.choice(len(SIZES), p=SIZE_PARTS)]
     kind = str(rng.choice(KINDS, p=KIND_PARTS))
-    scene = random_scene(rng, kind=kind, width_px=width, height_px=height)
+    cut = kind != "pin" and rng.random() < CUT
+    scene = cut_scene(rng, kind) if cut else any_scene(rng, kind)
     begin, rows = rng.uniform(0, 360), []
     holds = scene.mount.drop_um > 0.0 or any(scene.mount.crystal_um)
-    if kind != "pin" and not holds and rng.random() > PLAIN_KEPT:
+    if kind != "pin" and not cut and not holds and rng.random() > PLAIN_KEPT:
         return []
     for k in range(1 if kind == "pin" else 3):
         pose = Pose(phi_deg=float(begin + 60 * k))
@@ -92,6 +95,28 @@ def pictures_of(seed: int) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def any_scene(rng: np.random.Generator, kind: str, **fixed: Any) -> Any:
+    """Draw a scene in one of the sizes of picture."""
+    from skywright.loop.twin.scene import random_scene
+
+    width, height = SIZES[rng.choice(len(SIZES), p=SIZE_PARTS)]
+    return random_scene(rng, kind=kind, width_px=width, height_px=height, **fixed)
+
+
+def cut_scene(rng: np.random.Generator, kind: str) -> Any:
+    """Draw scenes until the border leaves no room for the stem."""
+    light = str(rng.choice(LIGHTS, p=CUT_LIGHT_PARTS))
+    while True:
+        scene = any_scene(rng, kind, light=light)
+        mount, optics = scene.mount, scene.optics
+        lying = optics.side in ("left", "right")
+        size = optics.width_px if lying else optics.height_px
+        um = optics.um_per_px_x if lying else optics.um_per_px_y
+        axial = optics.axial_px if optics.side in ("left", "top") else size - optics.axial_px
+        if 0.0 < axial * um + mount.tip_um[0] < NECK * mount.loop_length_um:
+            return scene
 
 
 def make_drawings(out: Path, start: int, count: int) -> None:

@@ -232,7 +232,7 @@ def turned(gray, place, side):
 
 
 def as_jpeg(gray, quality):
-    """Encode and decode: (H, W) uint8."""
+    """Encode and decode: (H, W) uint8; by Pillow, where the twin's scenes go through simplejpeg."""
     data = io.BytesIO()
     levels = np.ascontiguousarray(np.clip(np.round(gray), 0, 255).astype(np.uint8))
     Image.fromarray(levels).save(data, "JPEG", quality=quality)
