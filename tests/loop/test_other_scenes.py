@@ -72,7 +72,7 @@ def test_scenes_of_another_renderer(seen):
 @pytest.mark.accuracy
 @pytest.mark.timeout(3600)
 @pytest.mark.xfail(
-    strict=True, reason="a goal that is not met: right in 419 of 466, held by the test below"
+    strict=True, reason="a goal that is not met: right in 418 of 466, held by the test below"
 )
 def test_class_in_scenes_of_another_renderer(seen):
     assert seen["class"] >= 0.9
