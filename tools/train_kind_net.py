@@ -107,15 +107,18 @@ def any_scene(rng: np.random.Generator, kind: str, **fixed: Any) -> Any:
 
 def cut_scene(rng: np.random.Generator, kind: str) -> Any:
     """Draw scenes until the border leaves no room for the stem."""
+    from skywright.loop.twin.trajectory import Pose
+    from skywright.loop.twin.truth import project
+
     light = str(rng.choice(LIGHTS, p=CUT_LIGHT_PARTS))
     while True:
         scene = any_scene(rng, kind, light=light)
         mount, optics = scene.mount, scene.optics
-        lying = optics.side in ("left", "right")
-        size = optics.width_px if lying else optics.height_px
-        um = optics.um_per_px_x if lying else optics.um_per_px_y
-        axial = optics.axial_px if optics.side in ("left", "top") else size - optics.axial_px
-        if 0.0 < axial * um + mount.tip_um[0] < NECK * mount.loop_length_um:
+        neck_um = np.subtract(mount.tip_um, (NECK * mount.loop_length_um, 0.0, 0.0))
+        places = project(np.array([mount.tip_um, neck_um]), optics, Pose())
+        size = (optics.width_px, optics.height_px)
+        tip_seen, neck_seen = ((places >= 0) & (places < size)).all(axis=1)
+        if tip_seen and not neck_seen:
             return scene
 
 
