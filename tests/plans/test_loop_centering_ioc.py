@@ -21,6 +21,7 @@ from support.loop_session import Session, loop_session
 
 from devices.axis import AxisCamera
 from devices.goniometer import Goniometer
+from devices.guarded import ask_whole
 from devices.motion import Motor
 from plans.loop_centering import center_loop, collect_oscillation
 from skywright.errors import HardwareError, SkywrightError
@@ -77,8 +78,8 @@ class Beamline:
         pose = EpicsSignalRO(f"{self.gonio.prefix}SIM:Pose_RBV", name="pose")
         for each in (scene, pose):
             each.wait_for_connection(timeout=10)
-        truth = json.loads(scene.get())
-        return np.array(truth["center_offset_um"]) + np.asarray(pose.get())[:3]
+        truth = json.loads(ask_whole(scene))
+        return np.array(truth["center_offset_um"]) + np.asarray(ask_whole(pose))[:3]
 
     def home(self) -> None:
         """Put the loop to where each test begins: off the beam, in view."""
