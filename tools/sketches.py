@@ -13,7 +13,9 @@ import numpy as np
 
 HEIGHT, WIDTH = 352, 480
 TIP_PX, LENGTH_PX = (150.0, 460.0), (24.0, 260.0)
-EDGE_ON, HELD, FRONT = 0.2, 0.55, 0.3  # parts of the sketches: seen edge-on, with a drop, so lit
+EDGE_ON, HELD, FRONT = 0.28, 0.6, 0.3  # parts of the sketches: seen edge-on, with a drop, so lit
+FIBER = (0.012, 0.09)  # its radius over the head's length: 20 um thick on 830 to 110 um
+UNFILLED = 0.45  # part of the drops that do not fill the opening
 CUT, CUT_LENGTH_PX, CUT_AT = 0.3, (60.0, 320.0), (0.3, 1.15)
 """Part of the sketches whose head the border cuts, how long it is, how much of that is seen."""
 
@@ -67,7 +69,7 @@ def mount(rng: np.random.Generator, canvas: Canvas, kind: str, long: float) -> N
     depth = distance_transform_edt(inside) - distance_transform_edt(~inside)  # px, > 0 inside
     pin(rng, canvas, -long - stem, wide / slim)
     if kind == "nylon":
-        fiber = max(rng.uniform(0.012, 0.05) * long, 0.7)
+        fiber = max(float(np.exp(rng.uniform(*np.log(FIBER)))) * long, 0.7)
         loop_of_fiber(rng, canvas, depth, -long, fiber)
         opening = depth > fiber
     else:
@@ -181,8 +183,8 @@ def contents(
     if kind < 0.75:
         swollen = rng.random() < 0.35
         region = depth > -rng.uniform(0.0, 0.12) * wide if swollen else opening
-        if not swollen and rng.random() < 0.3:
-            region = depth > rng.uniform(0.05, 0.2) * wide  # it does not fill it
+        if not swollen and rng.random() < UNFILLED:
+            region = depth > rng.uniform(0.05, 0.25) * wide
         if rng.random() < 0.25:
             rough = gaussian_filter(rng.normal(size=depth.shape), rng.uniform(1.5, 4))
             region = depth + rough / rough.std() * rng.uniform(0.0, 0.03) * wide > 0
