@@ -1,16 +1,10 @@
-"""Fit the weights of the loop detector: ``python tools/fit_loop_weights.py OUT.py [MORE.pkl ...]``.
+"""Fit the weights of the evidence: ``python tools/fit_loop_weights.py OUT.py [MORE.pkl ...]``.
 
-``--evidence`` before OUT.py: the evidence alone, on scenes that the network of the masks was not
-trained on, plain and spoiled ones.
-
-Renders development scenes of the twin, collects the evidence on every thing in every picture and
-the looks of every mount, and fits two small models by maximum likelihood. A ridge pulls them to
-the present weights, so that what was learned from scenes no longer at hand is kept:
-
-* EVIDENCE: a conditional logit over the things of a picture and "none of them". A thing is right
-  when it enters through the true side and ends within 14 px of the true tip along the axis.
-* LOOKS: a softmax over nylon, mitegen and pin over the things that are right, each class with the
-  root of its number as total weight.
+Renders scenes of the twin that the network of the masks was not trained on, plain and spoiled ones,
+collects the evidence on every thing in every picture and fits a conditional logit over the things
+of a picture and "none of them" by maximum likelihood. A thing is right when it enters through the
+true side and ends within 14 px of the true tip along the axis. A ridge pulls to the present
+weights, so that what was learned from scenes no longer at hand is kept.
 
 MORE.pkl are pickles of lists of (gray (H, W) uint8, truth dict) from other renderers or of
 annotated pictures; truth has kind, side, tip and ctip (x, y) or None (out of view), and box.
@@ -30,70 +24,49 @@ from scipy.optimize import minimize
 
 from skywright.loop.background import estimate_field
 from skywright.loop.candidates import Thing, find_things
-from skywright.loop.choose import log_odds
-from skywright.loop.classify import measure
-from skywright.loop.kind_crop import crop
 from skywright.loop.objects import find_objects
 from skywright.loop.seg_evidence import NETWORK
 from skywright.loop.seg_net import look
 from skywright.loop.twin.render import render
 from skywright.loop.twin.scene import random_scene
 from skywright.loop.twin.trajectory import Pose
-from skywright.loop.weights import EVIDENCE, LOOKS
+from skywright.loop.weights import EVIDENCE
 
-SEEDS = (*range(1000, 1500), *range(20000, 21200))
-EMPTY_SEEDS = range(11000, 11080)
-FRESH_SEEDS = (*range(890_000, 890_900), *range(891_000, 891_400))
+SEEDS = (*range(890_000, 890_900), *range(891_000, 891_400))
 SPOILED_SEEDS, EMPTY_EVERY = range(895_000, 895_400), 12
-RIDGE_EVIDENCE, RIDGE_LOOKS = 1e-2, 2e-2  # per square of a weight times its number's scatter
+RIDGE = 1e-2  # per square of a weight times its number's scatter
 RIDGE_NETWORK = 3e-3  # for evidence of the network of masks, which is to lead
 EMPTY_WEIGHT = 4.0  # a false tip drives a stage
 NEAR_PX = 14.0
 LEAST_SCATTER = 1e-2
-KINDS = ("nylon", "mitegen", "pin")
 Truth = dict[str, Any]
 
 
 def main() -> int:
     """Fit and write the constants."""
-    alone = sys.argv[1] == "--evidence"
-    out, *more = sys.argv[2:] if alone else sys.argv[1:]
-    pictures, looks = [], []
-    for gray, truth in fresh_scenes(more) if alone else scenes(more):
+    out, *more = sys.argv[1:]
+    pictures = []
+    for gray, truth in scenes(more):
         field, labels, stats = find_objects(estimate_field(gray))
-        seen = look(field)
-        things = find_things(field, labels, stats, seen)
-        if not things:
-            continue
-        right = [is_right(thing, field, truth, gray.shape) for thing in things]
-        pictures.append((things, right, truth["kind"] == "none"))
-        if truth["kind"] in KINDS and any(right) and not alone:
-            best = max((t for t, ok in zip(things, right, strict=True) if ok), key=log_odds)
-            cut = crop(gray, best.outline, best.parts, field)
-            numbers = measure(gray, best.outline, best.parts, field, seen, cut)
-            looks.append((truth["kind"], numbers))
-    evidence = fit_evidence(pictures)
-    kinds = LOOKS if alone else fit_looks(looks)
-    Path(out).write_text(source(evidence, kinds))
+        things = find_things(field, labels, stats, look(field))
+        if things:
+            right = [is_right(thing, field, truth, gray.shape) for thing in things]
+            pictures.append((things, right, truth["kind"] == "none"))
+    Path(out).write_text(source(fit_evidence(pictures)))
     return 0
 
 
-def fresh_scenes(more: list[str]) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
+def scenes(more: list[str]) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
     """Yield pictures and truths of plain scenes and of spoiled ones, then those of files."""
     from seg_scenes import pictures_of, unpacked
 
-    yield from twin_scenes(seed for seed in FRESH_SEEDS if seed % EMPTY_EVERY)
-    yield from twin_scenes((seed for seed in FRESH_SEEDS if seed % EMPTY_EVERY == 0), "none")
+    yield from twin_scenes(seed for seed in SEEDS if seed % EMPTY_EVERY)
+    yield from twin_scenes((seed for seed in SEEDS if seed % EMPTY_EVERY == 0), "none")
     for seed in SPOILED_SEEDS:
         yield unpacked(pictures_of(seed)[1])
-    yield from of_files(more)
-
-
-def scenes(more: list[str]) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
-    """Yield pictures and truths: of the twin, then of files."""
-    yield from twin_scenes(SEEDS)
-    yield from twin_scenes(EMPTY_SEEDS, "none")
-    yield from of_files(more)
+    for name in more:
+        for gray, truth, *_ in pickle.loads(Path(name).read_bytes()):
+            yield gray, truth
 
 
 def twin_scenes(
@@ -116,13 +89,6 @@ def twin_scenes(
         gray = simplejpeg.decode_jpeg(data, colorspace="GRAY")[:, :, 0]
         tip = t.tip_px if t.tip_in_view else None
         yield gray, {"kind": t.kind, "side": t.side, "tip": tip, "ctip": t.crystal_tip_px}
-
-
-def of_files(more: list[str]) -> Iterator[tuple[NDArray[np.uint8], Truth]]:
-    """Yield pictures and truths of files of the developer's own making."""
-    for name in more:
-        for gray, truth, *_ in pickle.loads(Path(name).read_bytes()):
-            yield gray, truth
 
 
 def is_right(thing: Thing, field: Any, truth: Truth, shape: tuple[int, ...]) -> bool:
@@ -162,7 +128,7 @@ def fit_evidence(pictures: list[tuple[list[Thing], list[bool], bool]]) -> dict[s
     some = np.bincount(segment, right, n) > 0
     present = np.array([EVIDENCE.get(name, 0.0) for name in names])
     scatter = x.std(axis=0) + LEAST_SCATTER
-    ridge = np.array([RIDGE_NETWORK if name in NETWORK else RIDGE_EVIDENCE for name in names])
+    ridge = np.array([RIDGE_NETWORK if name in NETWORK else RIDGE for name in names])
 
     def loss(change: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         odds = np.exp(np.clip(x @ (present + change / scatter), -60, 60))
@@ -176,47 +142,18 @@ def fit_evidence(pictures: list[tuple[list[Thing], list[bool], bool]]) -> dict[s
     return dict(zip(names, (present + best.x / scatter).tolist(), strict=True))
 
 
-def fit_looks(looks: list[tuple[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Maximize the probability of the true kinds."""
-    names = list(looks[0][1])
-    x = np.array([list(values.values()) for _, values in looks])
-    y = np.array([KINDS.index(kind) for kind, _ in looks])
-    share = np.bincount(y, minlength=len(KINDS))[y] ** -0.5
-    share /= share.sum()
-    target = np.eye(len(KINDS))[y]
-    present = np.array([[LOOKS[kind].get(name, 0.0) for name in names] for kind in KINDS])
-    scatter = x.std(axis=0) + LEAST_SCATTER
-
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        change = flat.reshape(len(KINDS), -1)
-        sums = x @ (present + change / scatter).T
-        sums -= sums.max(axis=1, keepdims=True)
-        part = np.exp(sums) / np.exp(sums).sum(axis=1, keepdims=True)
-        value = -(share * np.log(part[np.arange(len(y)), y] + 1e-12)).sum()
-        value += 0.5 * RIDGE_LOOKS * float(flat @ flat)
-        slope = ((part - target) * share[:, None]).T @ x / scatter + RIDGE_LOOKS * change
-        return value, slope.ravel()
-
-    best = minimize(loss, np.zeros(len(KINDS) * len(names)), jac=True, method="L-BFGS-B")
-    rows = (present + best.x.reshape(len(KINDS), -1) / scatter).tolist()
-    return {k: dict(zip(names, row, strict=True)) for k, row in zip(KINDS, rows, strict=True)}
-
-
-def source(evidence: dict[str, float], kinds: dict[str, dict[str, float]]) -> str:
+def source(evidence: dict[str, float]) -> str:
     """Write the module of constants."""
     lines = [
         '"""Weights of the detector, fitted by `tools/fit_loop_weights.py`; not by hand."""',
         "",
+        "EVIDENCE: dict[str, float] = {",
+        *(f'    "{name}": {value:.2f},' for name, value in evidence.items()),
+        "}",
+        '"""In the log odds of a thing against there being no mount."""',
+        "",
     ]
-    lines += ["EVIDENCE: dict[str, float] = {"]
-    lines += [f'    "{name}": {value:.2f},' for name, value in evidence.items()]
-    lines += ["}", '"""In the log odds of a thing against there being no mount."""', ""]
-    lines += ["LOOKS: dict[str, dict[str, float]] = {"]
-    for kind, weights in kinds.items():
-        lines += [f'    "{kind}": {{']
-        lines += [f'        "{name}": {value:.3f},' for name, value in weights.items()]
-        lines += ["    },"]
-    return "\n".join([*lines, "}", '"""In the softmax over the kinds of mounts."""', ""])
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

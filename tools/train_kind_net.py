@@ -10,7 +10,7 @@ Scenes of the twin show each mount at three angles 60 deg apart, half of them cu
 that no stem is seen; drawings of plain shapes and sketches of loops, mounts and pins in many
 manners come beside them. `crops` finds the mount in each picture, as the detector does, and keeps
 what the network looks at (`skywright.loop.kind_crop`, with a margin to shift and scale it in) and
-the looks (`skywright.loop.classify.measure_by_hand`). `train` folds the normalisations into the
+the looks (`skywright.loop.classify.measure`). `train` folds the normalisations into the
 weights and writes them for `skywright.loop.kind_net`; weights that it starts from (`--start`) may
 have fewer channels. Every tenth seed is kept to judge by and to fit the temperature of the odds, by
 the twin alone.
@@ -175,7 +175,6 @@ def look_at(gray: Any, margin: float) -> tuple[str, Any, Any] | None:
     """Return side, crop and numbers of the mount that the detector takes; None without one."""
     from skywright.loop.background import estimate_field
     from skywright.loop.choose import choose, measure
-    from skywright.loop.classify import measure_by_hand
     from skywright.loop.detect import MIN_SCORE
     from skywright.loop.kind_crop import crop
     from skywright.loop.objects import find_objects
@@ -184,9 +183,9 @@ def look_at(gray: Any, margin: float) -> tuple[str, Any, Any] | None:
         choice = choose(gray, *find_objects(estimate_field(gray)))
     if choice is None or choice.score < MIN_SCORE:
         return None
-    _, mount, parts, field, *_ = asked.call_args.args
+    _, mount, parts, field = asked.call_args.args
     seen = crop(gray, mount, parts, field, margin)
-    looks = measure_by_hand(gray, mount, parts, field)
+    looks = measure(gray, mount, parts, field)
     return mount.side, seen, np.array([*looks.values(), *seen.extras], np.float32)
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.accuracy
 
 FIRST_SEEDS, MORE_SEEDS = range(7000, 7300), range(60000, 62000)  # 300 cannot tell 5 % from 7
 EMPTY_SEEDS = range(7500, 7560)
-ROTATION_SEEDS = range(7600, 7700)
+ROTATION_SEEDS = (*range(7600, 7700), *range(8200, 8500))  # a hundred cannot tell 0.95 from 0.98
 FRAMES = 30
 
 GOALS = {
@@ -108,11 +108,6 @@ def test_empty_views():
     assert sum(false) <= len(false) / 30
 
 
-@pytest.fixture(scope="module")
-def votes():
-    return vote_is_right(ROTATION_SEEDS)
-
-
 def vote_is_right(seeds):
     """Whether the vote over the rotation of each seed is right."""
     right = []
@@ -130,13 +125,5 @@ def vote_is_right(seeds):
     return right
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a goal that is not met: right in 74 of 79 rotations, held by the test below",
-)
-def test_class_by_vote_over_a_rotation(votes):
-    assert np.mean(votes) >= 0.98
-
-
-def test_vote_that_is_reached_is_held(votes):
-    assert np.mean(votes) >= 0.93
+def test_class_by_vote_over_a_rotation():
+    assert np.mean(vote_is_right(ROTATION_SEEDS)) >= 0.98

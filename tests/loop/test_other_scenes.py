@@ -55,30 +55,12 @@ def test_a_few_scenes_of_another_renderer():
     assert seen["false tips"] == 0
 
 
-@pytest.fixture(scope="module")
-def seen():
-    return figures(SEEDS)
-
-
 @pytest.mark.accuracy
 @pytest.mark.timeout(3600)
-def test_scenes_of_another_renderer(seen):
+def test_scenes_of_another_renderer():
+    seen = figures(SEEDS)
     assert seen["tip_median_px"] <= 1.5
     assert seen["tip_p95_px"] <= 8.0
     assert seen["bad"] <= 0.03
-    assert seen["false tips"] <= seen["empty views"] / 30
-
-
-@pytest.mark.accuracy
-@pytest.mark.timeout(3600)
-@pytest.mark.xfail(
-    strict=True, reason="a goal that is not met: right in 418 of 466, held by the test below"
-)
-def test_class_in_scenes_of_another_renderer(seen):
     assert seen["class"] >= 0.9
-
-
-@pytest.mark.accuracy
-@pytest.mark.timeout(3600)
-def test_class_that_is_reached_there_is_held(seen):
-    assert seen["class"] >= 0.87
+    assert seen["false tips"] <= seen["empty views"] / 30

@@ -148,7 +148,7 @@ class LoopDetection(Analysis[Votes]):
     """
 
     name = "loop_detection"
-    version = "7"
+    version = "8"
     inputs: ClassVar[Sequence[str]] = ("image",)
     columns = COLUMNS
     results = RESULTS

@@ -97,7 +97,7 @@ def choose(
     mount = without_strangers(masks, best.outline)
     own = best.parts if mount is best.outline else find_parts(mount)
     cut = crop(gray, mount, own, field)
-    kind, kind_odds = classify(measure(gray, mount, own, field, masks, cut))
+    kind, kind_odds = classify(measure(gray, mount, own, field), cut, masks)
     parts = _with_head(own, mount, masks)
     outline = without_weak_edges(mount, strength, int(parts.head_start))
     head = None

@@ -1,4 +1,4 @@
-"""Nylon loop, polymer mount and bare pin, from the looks of one mount."""
+"""Nylon loop, polymer mount and bare pin, from one picture of a mount."""
 
 import math
 
@@ -13,45 +13,50 @@ from skywright.loop.light import median, quantile
 from skywright.loop.parts import Parts
 from skywright.loop.seg_net import KINDS, Map
 from skywright.loop.silhouette import Outline, seen_from
-from skywright.loop.weights import LOOKS
 
 PLACES = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.95)  # of the head's length, from its neck
 STEM_PLACES = (0.05, 0.2, 0.4, 0.6, 0.8)  # of the stem's length, from the pin
 HEAD_BINS, STEM_BINS = 24, 12  # across, from edge to edge
 RIPPLE_COLUMNS = 41  # over which a stem's light is averaged to see its twists
+OF_MASKS = 0.5  # weight of the other network's log odds: of the same picture, often wrong alike
 SLIM, OPAQUE = (0.8, 1.0), (0.6, 0.85)  # `aspect` and `head_opaque` from which on it holds, fully
 MOST_COLUMNS = 240  # looked at of a head or a stem
 RIM_PLACES = (0.01, 0.02, 0.03, 0.045, 0.065, 0.09, 0.13, 0.18, 0.25, 0.35)  # see `_rim`
 
 
-def classify(looks: dict[str, float]) -> tuple[str, float]:
-    """Tell nylon loop, polymer mount and bare pin apart.
+def classify(looks: dict[str, float], cut: Crop, seen: Map) -> tuple[str, float]:
+    """Tell nylon loop, polymer mount and bare pin apart by what two networks say.
+
+    A slim, opaque lump is not asked of the network of the kinds: it shows neither fiber nor film,
+    and what tells such lumps of the twin apart misleads on real ones.
 
     Parameters
     ----------
     looks
         From `measure`.
+    cut
+        The mount, cut out of the picture.
+    seen
+        What the network of the masks says of the picture.
 
     Returns
     -------
     kind
         "nylon", "mitegen" or "pin".
     odds
-        Logarithm of the odds that it is, of a softmax over the weighted sums of the looks.
+        Logarithm of the odds that it is.
     """
-    sums = {
-        kind: sum(weight * looks[name] for name, weight in weights.items())
-        for kind, weights in LOOKS.items()
-    }
-    kind = max(sums, key=lambda name: sums[name])
-    others = sum(math.exp(value - sums[kind]) for name, value in sums.items() if name != kind)
-    return kind, -math.log(others)
+    slim = _clip((looks["aspect"] - SLIM[0]) / (SLIM[1] - SLIM[0]), 0, 1)
+    opaque = _clip((looks["head_opaque"] - OPAQUE[0]) / (OPAQUE[1] - OPAQUE[0]), 0, 1)
+    sums = (1 - slim * opaque) * log_odds(cut, looks) + OF_MASKS * seen.kinds
+    best = int(np.argmax(sums))
+    return KINDS[best], -float(np.logaddexp.reduce(np.delete(sums, best) - sums[best]))
 
 
 def measure(
-    gray: NDArray[np.uint8], outline: Outline, parts: Parts, field: Field, seen: Map, cut: Crop
+    gray: NDArray[np.uint8], outline: Outline, parts: Parts, field: Field
 ) -> dict[str, float]:
-    """Measure what the kinds of mounts differ in.
+    """Measure what the kinds of mounts differ in, each in units in which it is about 0..1.
 
     Parameters
     ----------
@@ -60,39 +65,6 @@ def measure(
         The mount.
     field
         Light and noise of the picture.
-    seen
-        What the network of the masks says of the picture.
-    cut
-        The mount, cut out of it.
-
-    Returns
-    -------
-    dict
-        What `measure_by_hand` returns; as `net_nylon`, `net_mitegen` and `net_pin` what the network
-        of `skywright.loop.kind_net` makes of it and of the picture, 0 for a slim, opaque lump: it
-        shows neither fiber nor film, and what tells such lumps of the twin apart misleads on real
-        ones; as `map_...` what that of the masks says of them.
-    """
-    looks = measure_by_hand(gray, outline, parts, field)
-    slim = _clip((looks["aspect"] - SLIM[0]) / (SLIM[1] - SLIM[0]), 0, 1)
-    opaque = _clip((looks["head_opaque"] - OPAQUE[0]) / (OPAQUE[1] - OPAQUE[0]), 0, 1)
-    judged = log_odds(cut, looks)
-    return {
-        **looks,
-        **{f"net_{kind}": (1 - slim * opaque) * value for kind, value in judged.items()},
-        **{f"map_{kind}": float(value) for kind, value in zip(KINDS, seen.kinds, strict=True)},
-    }
-
-
-def measure_by_hand(
-    gray: NDArray[np.uint8], outline: Outline, parts: Parts, field: Field
-) -> dict[str, float]:
-    """Measure what is known to differ, each in units in which it is about 0..1.
-
-    Parameters
-    ----------
-    gray, outline, parts, field
-        As for `measure`.
 
     Returns
     -------

@@ -6,11 +6,10 @@ over 2 x 2, is joined with the looks and goes through two dense layers.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skywright.loop.kind_crop import Crop
 from skywright.loop.layers import Network, judge, load
-
-KINDS = ("nylon", "mitegen", "pin")
 
 
 def network() -> Network:
@@ -18,7 +17,7 @@ def network() -> Network:
     return load("kind_net.npz")
 
 
-def log_odds(crop: Crop, looks: dict[str, float]) -> dict[str, float]:
+def log_odds(crop: Crop, looks: dict[str, float]) -> NDArray[np.float64]:
     """Judge a mount.
 
     Parameters
@@ -30,9 +29,9 @@ def log_odds(crop: Crop, looks: dict[str, float]) -> dict[str, float]:
 
     Returns
     -------
-    dict
-        For "nylon", "mitegen" and "pin" the logarithm of its probability, up to a common term.
+    (3,) float64
+        For each of `skywright.loop.seg_net.KINDS` the logarithm of its probability, up to a common
+        term.
     """
     numbers = np.array([*looks.values(), *crop.extras], np.float32)
-    sums = judge(network(), crop.head, crop.view, numbers)
-    return {kind: float(value) for kind, value in zip(KINDS, sums, strict=True)}
+    return judge(network(), crop.head, crop.view, numbers)
