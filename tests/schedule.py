@@ -16,9 +16,11 @@ LONGEST_FIRST = (
     ("cli/test_session.py", "cli/test_doctor.py", "cli/test_queueserver.py"),  # one beamline
     ("store/test_kill.py",),
     ("plans/test_loop_centering_ioc.py",),
+    ("plans/test_spectrum_store.py",),
     ("store/test_reprocess.py",),
     ("dashboard/test_browser.py",),
     ("loop/twin/test_twin_truth.py",),
+    ("loop/test_other_scenes.py",),
     (  # one server
         "store/test_client.py",
         "store/test_dead_writer.py",
