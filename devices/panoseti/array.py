@@ -1,0 +1,229 @@
+"""The modules of one data acquisition as a device that tracks a run."""
+
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bluesky.protocols import Status
+from ophyd import Component as Cpt
+from ophyd import EpicsSignalRO, Kind, Signal
+from ophyd.areadetector.base import EpicsSignalWithRBV
+
+from devices.file_stream import FilePlugin, FileStream, StreamColumn
+from devices.guarded import GuardedDevice
+from skywright.errors import HardwareError
+from skywright.files.readers import HDF5, open_reader
+
+PRODUCTS = {"img8": ("|u1", 32), "img16": ("<u2", 32), "ph256": ("<i2", 16), "ph1024": ("<i2", 32)}
+INDEX = "/entry/index"
+ENDED = 2
+SETTLE_S = 30.0
+"""Longest time without a frame while a rate is measured, s."""
+PASS_S = 1.0
+"""Frames of all files are in the event table this long after the newest one is seen, s."""
+
+
+def columns_of(name: str, product: str) -> tuple[StreamColumn, ...]:
+    """Return the columns of the index of one slot and product; `name` begins their keys."""
+    dtype, side = PRODUCTS[product]
+    boards = 1 if side == 16 else 4
+    return (
+        StreamColumn(f"{name}_time", f"{INDEX}/time_ns", "<i8", units="ns"),
+        StreamColumn(f"{name}_number", f"{INDEX}/identity", "<i8"),
+        StreamColumn(f"{name}_frame", f"{INDEX}/frame", "<i8"),
+        StreamColumn(f"{name}_file", f"{INDEX}/file", "<i4"),
+        StreamColumn(f"{name}_flags", f"{INDEX}/flags", "|u1"),
+        StreamColumn(f"{name}_quabo", f"{INDEX}/quabo", "|u1"),
+        StreamColumn(f"{name}_module", f"{INDEX}/module", "<i4"),
+        StreamColumn(f"{name}_header", f"{INDEX}/header", "<i8", (boards, 5)),
+        StreamColumn(f"{name}_image", product, dtype, (side, side), mimetype="application/x-pff"),
+    )
+
+
+EVENTS = (
+    StreamColumn("events_number", "/entry/events/number", "<i8"),
+    StreamColumn("events_time_ns", "/entry/events/time_ns", "<i8", units="ns"),
+    StreamColumn("events_seconds", "/entry/events/seconds", "<f8", units="s"),
+    StreamColumn("events_module", "/entry/events/module", "<i4"),
+    StreamColumn("events_quabo", "/entry/events/quabo", "|u1"),
+    StreamColumn("events_largest", "/entry/events/largest", "<i4", units="ADC"),
+    StreamColumn("events_pixel", "/entry/events/pixel", "<i4"),
+    StreamColumn("events_flags", "/entry/events/flags", "|u1"),
+    StreamColumn("events_side", "/entry/events/side", "|u1"),
+    StreamColumn("events_slot", "/entry/events/slot", "<i4"),
+    StreamColumn("events_row", "/entry/events/row", "<i8"),
+    StreamColumn("events_seqno", "/entry/events/seqno", "<i4"),
+    StreamColumn("events_frame", "/entry/events/frame", "<i8"),
+)
+"""Pulse-height events of all modules; `skywright.instruments.panoseti.event_table` says what."""
+
+
+class Panoseti(GuardedDevice):
+    """Modules whose runs something else takes; `track` and `end_track` index one run.
+
+    Parameters
+    ----------
+    prefix
+        Of the PVs, with its colon.
+    assets
+        Directory below which the IOC writes the indexes.
+    name
+        Of the device.
+    slots
+        Slots of the IOC.
+
+    Attributes
+    ----------
+    streams
+        For each slot and product its rows, and those of the event table: Collectable.
+    """
+
+    run_name = Cpt(EpicsSignalRO, "Run_RBV", kind=Kind.config, string=True)
+    data_dir = Cpt(EpicsSignalRO, "DataDir_RBV", kind=Kind.config, string=True)
+    run_state = Cpt(EpicsSignalRO, "RunState_RBV", kind=Kind.omitted, auto_monitor=True)
+    message = Cpt(EpicsSignalRO, "Message_RBV", kind=Kind.omitted, string=True)
+    further_modules = Cpt(EpicsSignalRO, "FurtherModules_RBV", kind=Kind.omitted)
+    threshold = Cpt(EpicsSignalWithRBV, "SIM:Threshold", kind=Kind.omitted)
+    shutter = Cpt(EpicsSignalWithRBV, "SIM:Shutter", kind=Kind.omitted)
+    trigger_rate = Cpt(Signal, value=float("nan"), kind=Kind.hinted)
+    sim_running = Cpt(EpicsSignalWithRBV, "SIM:Running", kind=Kind.omitted)
+    plugin = Cpt(FilePlugin, "HDF1:", kind=Kind.omitted)
+
+    def __init__(
+        self, prefix: str, *, assets: Path, name: str, slots: int = 4, **kwargs: Any
+    ) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+        self.assets = Path(assets)
+        self.streams: dict[str, FileStream] = {}
+        self._counts: dict[str, EpicsSignalRO] = {}
+        self._events_path: Path | None = None
+        self._newest = [
+            EpicsSignalRO(f"{prefix}M1:{product}:Time_RBV", name=f"{name}_{product}_newest")
+            for product in PRODUCTS
+        ]
+        for slot in range(1, slots + 1):
+            for product in PRODUCTS:
+                key = f"m{slot}_{product}"
+                pv = f"{prefix}M{slot}:{product}:Rows_RBV"
+                self._counts[key] = EpicsSignalRO(pv, name=f"{name}_{key}_rows")
+                self.streams[key] = _IndexStream(
+                    self, f"{name}_{key}", self.plugin, partial(columns_of, key, product)
+                )
+        self._counts["events"] = EpicsSignalRO(f"{prefix}EventRows_RBV", name=f"{name}_events_rows")
+        self.streams["events"] = _IndexStream(self, f"{name}_events", self.plugin, lambda: EVENTS)
+
+    def track(self) -> Status:
+        """Begin to index the run; done when the indexes are open."""
+        return self._background(self._begin)
+
+    def run_simulated(self, running: bool) -> Status:
+        """Start or end a run of the simulated array; done when the IOC has done so."""
+        return self._background(lambda: self._simulate(running))
+
+    def set_threshold(self, threshold_adc: float) -> Status:
+        """Set the threshold of the simulated boards, ADC; done when they have it."""
+        return self._background(lambda: self._put(self.threshold, threshold_adc))
+
+    def open_shutter(self, is_open: bool) -> Status:
+        """Open or close the shutters of the simulated array; done when they are so."""
+        return self._background(lambda: self._put(self.shutter, int(is_open)))
+
+    def measure_rate(self, seconds: float) -> Status:
+        """Measure the rate of triggers from now on; done when `trigger_rate` has it, Hz.
+
+        It is the rate of all pulse-height frames of all modules by their own times. A run is being
+        tracked.
+        """
+        return self._background(lambda: self._measure_rate(seconds))
+
+    def wait_for_run(self, limit_s: float) -> Status:
+        """Return a status that is done when the run has ended and all its frames are indexed."""
+        return self._background(lambda: self._wait(limit_s))
+
+    def end_track(self) -> Status:
+        """Close the indexes; done when every frame found is visible in them."""
+        return self._background(self._end)
+
+    def raise_trouble(self) -> None:
+        """Nothing new is no trouble: a run may be quiet."""
+
+    def check_size(self) -> None:
+        """Images have one size for each product."""
+
+    def recorded(self) -> Sequence[str]:
+        """Return the streams that have rows."""
+        return [key for key, stream in self.streams.items() if stream.get_index()]
+
+    def rows(self, key: str) -> int:
+        """Return the rows of one index."""
+        return int(self._get(self._counts[key]))
+
+    def _begin(self) -> None:
+        self.connect()
+        for signal in (*self._counts.values(), *self._newest):
+            signal.wait_for_connection(timeout=5.0)
+        name = f"{self.name}-{time.time_ns()}"
+        for signal, value in self.plugin.settings(self.assets, name):
+            self._put(signal, value)
+        self._put(self.plugin.capture, 1)
+        if not self._get(self.plugin.capture):
+            raise HardwareError(f"{self.name}: {self._get(self.plugin.write_message)}")
+        file = Path(self._ask(self.plugin.full_file_name))
+        for key, stream in self.streams.items():
+            stream.begin(str(file.with_name(f"{file.stem}_{key}{file.suffix}")))
+        self._events_path = file.with_name(f"{file.stem}_events{file.suffix}")
+
+    def _measure_rate(self, seconds: float) -> None:
+        path = self._events_path
+        if path is None:
+            raise HardwareError(f"{self.name}: no run is tracked, so there are no events to count")
+        begin = time.time_ns()
+        end = begin + round(seconds * 1e9)
+        pause, deadline = threading.Event(), time.monotonic() + seconds + SETTLE_S
+        # A movie frame after the end tells that the source has come so far, however few triggers.
+        while self._newest_ns() < end:
+            if time.monotonic() > deadline:
+                raise HardwareError(
+                    f"{self.name}: no frames for {SETTLE_S:g} s; is a run being taken?"
+                )
+            pause.wait(0.1)
+        pause.wait(PASS_S)
+        with open_reader(HDF5, path, EVENTS[0].dataset) as reader:
+            times = reader.read(EVENTS[1].dataset)
+        count = int(((times >= begin) & (times < end)).sum())
+        self.trigger_rate.put(count / seconds)
+
+    def _newest_ns(self) -> float:
+        """Return the time of the newest frame that the IOC shows, ns."""
+        return max(float(self._get(signal)) * 1e9 for signal in self._newest)
+
+    def _wait(self, limit_s: float) -> None:
+        ended, deadline = threading.Event(), time.monotonic() + limit_s
+        while int(self._get(self.run_state)) != ENDED:
+            if time.monotonic() > deadline:
+                return
+            ended.wait(0.1)
+
+    def _simulate(self, running: bool) -> None:
+        self.connect()
+        self._put(self.sim_running, int(running))
+
+    def _end(self) -> None:
+        self._put(self.plugin.capture, 0)
+
+    def _reason(self) -> str:
+        return f"is the IOC at {self.prefix} running?"
+
+
+class _IndexStream(FileStream):
+    """The rows of one index."""
+
+    device: Panoseti
+
+    def get_index(self) -> int:
+        """Return the number of rows that are visible in the file."""
+        self.rows = self.device.rows(self.name.removeprefix(f"{self.device.name}_"))
+        return self.rows

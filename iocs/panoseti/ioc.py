@@ -1,0 +1,286 @@
+"""IOC of PANOSETI modules: what a run directory holds, by slots.
+
+`HDF1:` indexes every frame of a run from its start: one index for each slot and product, whose
+count is `M1:img16:Rows_RBV`, and one table of the pulse-height events of all modules, whose count
+is `EventRows_RBV`. `M1:` to `M4:` have the newest image of each product of a module.
+
+`SIM:Running` starts and ends a run of the simulated array.
+
+    python -m iocs.panoseti --source rundir --data-dir /mnt/panoseti
+    python -m iocs.panoseti --source sim --seed 3
+"""
+
+import argparse
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from caproto import AlarmSeverity, ChannelType
+from caproto.server import PVGroup, SubGroup
+
+from iocs.areadetector import YES_NO, Hdf, choice, number, said, shown
+from iocs.common import argument_parser, post, run
+from iocs.owner import OwnerGroup
+from skywright.errors import ConfigError
+from skywright.instruments.panoseti.frames import Frames
+from skywright.instruments.panoseti.live.publish import flag_text
+from skywright.instruments.panoseti.products import PRODUCTS
+from skywright.instruments.panoseti.sources.rundir import RunDirectorySource
+from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, Tracker
+from skywright.instruments.panoseti.twin.run import SimulatedRuns
+
+POST_PERIOD_S = 0.1
+THRESHOLD_ADC = (45.0, 300.0)
+"""The simulated boards trigger above this: 3 to 20 sigma."""
+SHUTTER = ["Closed", "Open"]
+RUN_STATES = ["Waiting", "Recording", "Ended"]
+
+
+class ProductPVs(PVGroup):
+    """The newest image of one product, and the rows of its index; `sequence` is posted last."""
+
+    image = said([0], ChannelType.LONG, max_length=1024, name="Image_RBV")
+    file = said("", ChannelType.CHAR, max_length=256, name="File_RBV")
+    frame = said(-1.0, precision=0, name="Frame_RBV")
+    seconds = said(0.0, precision=6, units="s", name="Time_RBV")
+    flags = said("", ChannelType.CHAR, max_length=256, name="Flags_RBV")
+    rows = said(0.0, precision=0, name="Rows_RBV")
+    sequence = said(0.0, precision=0, name="Sequence_RBV")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._posted: Any = None
+
+    async def show(self, frames: Frames, rows: int) -> None:
+        """Post the last of these frames."""
+        if frames is not self._posted:
+            self._posted = frames
+            last = len(frames) - 1
+            await post(self.file, frames.file)
+            await post(self.frame, float(frames.number[last]))
+            await post(self.seconds, float(frames.time_ns[last]) / 1e9)
+            flags = int(frames.flags[last])
+            severity = AlarmSeverity.MINOR_ALARM if flags else AlarmSeverity.NO_ALARM
+            await post(self.flags, flag_text(flags), severity)
+            await self.image.write(frames.image[last].astype(np.int32).ravel().tolist(),
+                                   verify_value=False)  # fmt: skip
+            await post(self.sequence, self.sequence.value + 1.0)
+        await post(self.rows, float(rows))
+
+
+def _module_class() -> type[PVGroup]:
+    parts: dict[str, Any] = {name: SubGroup(ProductPVs, prefix=f"{name}:") for name in PRODUCTS}
+    parts["__doc__"] = "One slot: the number of its module, and its products."
+    parts["module"] = said(-1, name="Module_RBV")
+    return type("ModulePVs", (PVGroup,), parts)
+
+
+ModulePVs = _module_class()
+
+
+class Recording(PVGroup):
+    """The file plugin that opens and closes the indexes."""
+
+    plugin = SubGroup(Hdf, prefix="")
+    single_files: Any = None
+    ioc: "PanosetiBase"
+
+    @property
+    def camera(self) -> "Recording":
+        """Whom the plugin asks."""
+        return self
+
+    def start_capture(self, path: Path, count: int, lazy: bool) -> str:
+        """Index the run from its start."""
+        return self.ioc.tracker.start_recording(path)
+
+    def stop_capture(self) -> None:
+        """Close the indexes."""
+        self.ioc.tracker.stop_recording()
+
+    async def in_thread(self, function: Any, *args: Any) -> Any:
+        """Run what may block beside the event loop."""
+        return await self.ioc.in_thread(function, *args)
+
+    async def posted(self) -> None:
+        """Wait until all that the owner knows now is posted."""
+        await self.ioc.posted()
+
+    async def fail_to_write(self, message: str) -> None:
+        """Post that the indexes cannot be written."""
+        await post(self.plugin.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
+        await post(self.plugin.write_status, 1, AlarmSeverity.MAJOR_ALARM)
+
+
+async def _put_running(obj: Any, instance: Any, value: int) -> None:
+    ioc = obj.parent.ioc
+    runs = ioc.simulated
+    if runs is None:
+        raise ValueError("the runs of this data directory are taken by something else")
+    await ioc.in_thread(runs.start if value else runs.stop)
+    await obj.readback.write(YES_NO[value])
+
+
+async def _put_threshold(obj: Any, instance: Any, value: float) -> None:
+    least, most = THRESHOLD_ADC
+    if not least <= value <= most:
+        raise ValueError(f"{value} ADC, expected {least:g} to {most:g} ADC")
+    _simulated(obj).set_threshold(value)
+    await obj.readback.write(value)
+
+
+async def _put_shutter(obj: Any, instance: Any, value: int) -> None:
+    _simulated(obj).open_shutter(bool(value))
+    await obj.readback.write(SHUTTER[value])
+
+
+def _simulated(obj: Any) -> SimulatedRuns:
+    runs: SimulatedRuns | None = obj.parent.ioc.simulated
+    if runs is None:
+        raise ValueError("the boards of this array are set by something else")
+    return runs
+
+
+class Sim(PVGroup):
+    """The simulated array."""
+
+    ioc: "PanosetiBase"
+    running = choice(YES_NO, put=_put_running, name="Running")
+    threshold = number(67.5, _put_threshold, units="ADC", precision=2, name="Threshold")
+    shutter = choice(SHUTTER, 1, put=_put_shutter, name="Shutter")
+
+
+class PanosetiBase(OwnerGroup):
+    """PVs of a run, over one tracker; `make_group` adds the slots."""
+
+    run_name = said("", ChannelType.CHAR, max_length=256, name="Run_RBV")
+    data_dir = said("", ChannelType.CHAR, max_length=1024, name="DataDir_RBV")
+    run_state = shown(RUN_STATES, name="RunState_RBV")
+    message = said("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
+    event_rows = said(0.0, precision=0, name="EventRows_RBV")
+    modules_further = said(0, name="FurtherModules_RBV")
+    recording = SubGroup(Recording, prefix="HDF1:")
+
+    sim = SubGroup(Sim, prefix="SIM:")
+
+    tracker: Tracker
+    simulated: SimulatedRuns | None = None
+    temporary: Path | None = None
+    """Data directory that this process has made for itself."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(prefix)
+        self.recording.ioc = self
+        self.sim.ioc = self
+
+    async def complain(self, message: str) -> None:
+        """Post a message for a person."""
+        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
+
+    async def serving(self) -> None:
+        """Post until the end."""
+        self.loop = asyncio.get_running_loop()
+        await self._post_forever(POST_PERIOD_S, 0.5)
+
+    def close(self) -> None:
+        """Close files and source."""
+        if self.simulated is not None:
+            self.simulated.stop()
+        self.tracker.close()
+        # A catalog refers to files that were indexed: they stay.
+        if self.temporary is not None and not self.tracker.has_recorded:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+
+    async def _post(self) -> None:
+        tracker = self.tracker
+        rows = tracker.rows()
+        for slot, module in enumerate(tracker.slots.modules):
+            group = getattr(self, f"slot{slot}")
+            await post(group.module, module)
+            for name in PRODUCTS:
+                key = IndexKey(slot, name)
+                block = tracker.newest.get(key)
+                if block is not None and len(block.frames):
+                    await getattr(group, name).show(block.frames, rows[key])
+        await post(self.event_rows, float(tracker.events.visible))
+        await post(self.modules_further, tracker.slots.further)
+        await self._post_recording(max(rows.values(), default=0))
+        state = tracker.owner.state()
+        severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
+        await post(self.message, state.message[:1000], severity)
+        source = tracker.source
+        name, ended = await self.in_thread(lambda: (source.run, source.has_ended))
+        await post(self.run_name, name)
+        await post(self.data_dir, str(source.data_dir))
+        at_work = 2 if ended else 1
+        await post(self.run_state, at_work if name and state.acquiring else 0)
+
+    async def _post_recording(self, captured: int) -> None:
+        tracker, plugin = self.tracker, self.recording.plugin
+        await post(plugin.num_captured, min(captured, 2**31 - 1))
+        capturing = tracker.is_recording
+        if tracker.error:
+            await self.recording.fail_to_write(tracker.error)
+        elif capturing:
+            await post(plugin.write_message, "", AlarmSeverity.NO_ALARM)
+            await post(plugin.write_status, 0, AlarmSeverity.NO_ALARM)
+        for channel in (plugin.capture.readback, plugin.capture.setpoint):
+            if tracker.is_recording == capturing:  # a put that was completed meanwhile knows better
+                await post(channel, int(capturing))
+
+
+def make_group(prefix: str, tracker: Tracker, slots: int) -> PanosetiBase:
+    """Return the PVs of an IOC with this number of slots."""
+    parts: dict[str, Any] = {
+        f"slot{slot}": SubGroup(ModulePVs, prefix=f"M{slot + 1}:") for slot in range(slots)
+    }
+    parts["__doc__"] = PanosetiBase.__doc__
+    group = type("PanosetiIOC", (PanosetiBase,), parts)(prefix)
+    group.tracker = tracker
+    return group
+
+
+def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
+    """Make the IOC of the arguments."""
+    simulated = temporary = None
+    if args.source == "sim":
+        if args.data_dir is None:
+            data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
+        else:
+            data_dir = args.data_dir
+        simulated = SimulatedRuns(data_dir, seed=args.seed, flash_rate_hz=args.flash_rate)
+    elif args.data_dir is None or not args.data_dir.is_dir():
+        raise ConfigError(f"--source rundir needs a directory; --data-dir is {args.data_dir}")
+    else:
+        data_dir = args.data_dir
+    source = RunDirectorySource(data_dir, frozenset(args.module_id or ()))
+    holder: list[PanosetiBase] = []
+    tracker = Tracker(source, args.modules, lambda: holder[0]._changed() if holder else None)  # noqa: SLF001
+    holder.append(make_group(args.prefix, tracker, args.modules))
+    holder[0].simulated = simulated
+    holder[0].temporary = temporary
+    return holder[0], {"source": args.source, "data_dir": str(data_dir)}
+
+
+def main() -> None:
+    """Run the IOC."""
+    parser = argument_parser(__doc__ or "", "SKY:PANO1:")
+    add = parser.add_argument
+    add("--source", choices=("sim", "rundir"), default="sim", help="of frames (%(default)s)")
+    add("--flash-rate", type=float, default=5.0, help="sim: of flashes, Hz (%(default)s)")
+    add(
+        "--data-dir",
+        type=Path,
+        help="data directory of a node; sim: a new temporary one, which stays if a run was indexed",
+    )
+    parser.add_argument("--modules", type=int, default=SLOTS, help="slots (%(default)s)")
+    parser.add_argument("--module-id", type=int, action="append", help="only these modules")
+    run(build, parser)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Set up the modules: frames in the dark, and the threshold that gives a trigger rate."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.utils import MsgGenerator
+
+from plans.panoseti.runs import Collect, check_time, metadata_of, simulated_run, until_done, watch
+from skywright.errors import ConfigError, DataError
+
+TUNING = "tuning"
+
+
+@dataclass(frozen=True)
+class TunedThreshold:
+    """A threshold that is in use.
+
+    Parameters
+    ----------
+    threshold_adc
+        Of all boards, ADC.
+    rate_hz
+        Rate of triggers of all modules that was measured with it.
+    uid
+        Of the run.
+    """
+
+    threshold_adc: float
+    rate_hz: float
+    uid: str
+
+
+def dark_run(
+    panoseti: Any, seconds: float, *, md: Mapping[str, Any] | None = None
+) -> MsgGenerator[str]:
+    """Take a run with closed shutters, and open them again.
+
+    ``skywright reprocess UID --analysis panoseti_ph256`` gives pedestal and noise of its pixels.
+
+    Parameters
+    ----------
+    panoseti
+        The modules; their IOC has the source ``sim``.
+    seconds
+        Length of the run, s.
+    md
+        Metadata of the start document.
+
+    Returns
+    -------
+    str
+        The uid of the run in the catalog.
+
+    Raises
+    ------
+    ConfigError
+        If `seconds` is not above 0.
+    HardwareError
+        If the IOC does not answer, does not simulate, or cannot write.
+    """
+    check_time("dark_run", "seconds", seconds)
+    start = metadata_of("dark_run", panoseti, {"seconds": seconds}, {"shutter": "closed"})
+
+    def take() -> MsgGenerator[str]:
+        yield from until_done(panoseti.open_shutter(False))
+        body = partial(watch, seconds=seconds)
+        uid, _ = yield from simulated_run(panoseti, body, {**start, **(md or {})})
+        return uid
+
+    def open_again() -> MsgGenerator[None]:
+        yield from until_done(panoseti.open_shutter(True))
+
+    return (yield from bpp.finalize_wrapper(take(), open_again))
+
+
+def tune_threshold(
+    panoseti: Any,
+    rate_hz: float,
+    *,
+    least_adc: float = 45.0,
+    most_adc: float = 150.0,
+    seconds: float = 2.0,
+    tolerance: float = 0.1,
+    resolution_adc: float = 0.5,
+    md: Mapping[str, Any] | None = None,
+) -> MsgGenerator[TunedThreshold]:
+    """Find the threshold at which all modules together trigger at a rate, by bisection.
+
+    Each step is an event of the stream ``tuning``. The threshold stays set. When the plan fails,
+    the former one is set again.
+
+    Parameters
+    ----------
+    panoseti
+        The modules; their IOC has the source ``sim``.
+    rate_hz
+        Wanted rate of the pulse-height frames of all modules, Hz.
+    least_adc, most_adc
+        The threshold is between them, ADC.
+    seconds
+        Time of a measurement, s.
+    tolerance
+        The rate may be off by this part of `rate_hz`.
+    resolution_adc
+        The search ends when it knows the threshold to this, ADC.
+    md
+        Metadata of the start document.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is impossible.
+    DataError
+        If the rate is not between those at `least_adc` and `most_adc`.
+    HardwareError
+        If the IOC does not answer, does not simulate, or cannot write.
+    """
+    check_time("tune_threshold", "seconds", seconds)
+    if not (rate_hz > 0 and 0 < least_adc < most_adc and tolerance > 0 and resolution_adc > 0):
+        raise ConfigError(
+            f"tune_threshold: rate_hz {rate_hz}, least_adc {least_adc}, most_adc {most_adc}, "
+            f"tolerance {tolerance}, resolution_adc {resolution_adc}: expected all above 0, and "
+            "least_adc below most_adc"
+        )
+    arguments = {"rate_hz": rate_hz, "least_adc": least_adc, "most_adc": most_adc}
+    start = metadata_of("tune_threshold", panoseti, arguments, md)
+
+    def rate_at(threshold_adc: float, collect: Collect) -> MsgGenerator[float]:
+        yield from until_done(panoseti.set_threshold(threshold_adc))
+        yield from until_done(panoseti.measure_rate(seconds))
+        yield from bps.create(name=TUNING)
+        yield from bps.read(panoseti.threshold)
+        yield from bps.read(panoseti.trigger_rate)
+        yield from bps.save()
+        yield from collect()
+        return float((yield from bps.rd(panoseti.trigger_rate)))
+
+    def search(collect: Collect) -> MsgGenerator[tuple[float, float]]:
+        low, high = least_adc, most_adc
+        fast = yield from rate_at(low, collect)
+        slow = yield from rate_at(high, collect)
+        if not slow <= rate_hz <= fast:
+            raise DataError(
+                f"{panoseti.name}: the rate is {fast:.3g} Hz at {low:g} ADC and {slow:.3g} Hz at "
+                f"{high:g} ADC; {rate_hz:g} Hz is not between: set least_adc and most_adc wider"
+            )
+        while True:
+            middle = (low + high) / 2
+            rate = yield from rate_at(middle, collect)
+            if abs(rate / rate_hz - 1) <= tolerance or high - low <= 2 * resolution_adc:
+                return middle, rate
+            low, high = (middle, high) if rate > rate_hz else (low, middle)
+
+    def tune() -> MsgGenerator[TunedThreshold]:
+        uid, (threshold_adc, rate) = yield from simulated_run(panoseti, search, start)
+        return TunedThreshold(threshold_adc, rate, uid)
+
+    former = float((yield from bps.rd(panoseti.threshold)))
+
+    def restore(error: Exception) -> MsgGenerator[None]:
+        if math.isfinite(former):
+            yield from until_done(panoseti.set_threshold(former))
+
+    return (yield from bpp.contingency_wrapper(tune(), except_plan=restore))

@@ -1,0 +1,205 @@
+"""Track an observing run that something else takes."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.utils import MsgGenerator
+
+from plans.run_stubs import in_run, with_reasons
+from skywright.errors import ConfigError
+
+COLLECT_S = 1.0
+"""Time between two reports of new frames, s."""
+END_S = 30.0
+"""Longest time until all frames of a simulated run that has ended are indexed, s."""
+WAIT_S = 0.05
+"""Time between two looks at a status, s."""
+
+
+def track_run(
+    panoseti: Any, limit_s: float = 86_400.0, *, md: Mapping[str, Any] | None = None
+) -> MsgGenerator[str]:
+    """Register every frame of an observing run, from its first one until the run ends.
+
+    The run may begin before, during or after the call. Its PFF files stay where they are: an index
+    for each module and product says where each frame is. The plan ends when the run's marker
+    ``recording_ended`` is there, or its files have not grown for 10 s and Hashpipe does not run.
+
+    Parameters
+    ----------
+    panoseti
+        The modules.
+    limit_s
+        End after this time in any case, s.
+    md
+        Metadata of the start document.
+
+    Returns
+    -------
+    str
+        The uid of the run in the catalog.
+
+    Raises
+    ------
+    ConfigError
+        If `limit_s` is not above 0.
+    HardwareError
+        If the IOC does not answer or cannot write.
+    """
+    check_time("track_run", "limit_s", limit_s)
+    start = metadata_of("track_run", panoseti, {"limit_s": limit_s}, md)
+    uids: list[str] = []
+
+    def body() -> MsgGenerator[None]:
+        declared: set[str] = set()
+
+        def track() -> MsgGenerator[None]:
+            yield from until_done(panoseti.track())
+            yield from _follow(panoseti, declared, limit_s)
+
+        yield from bpp.finalize_wrapper(track(), lambda: _finish(panoseti, declared))
+
+    yield from with_reasons(in_run(body, start, uids))
+    return uids[0]
+
+
+def observe(
+    panoseti: Any, seconds: float, *, md: Mapping[str, Any] | None = None
+) -> MsgGenerator[str]:
+    """Take a run with the simulated array, and register every frame of it.
+
+    Parameters
+    ----------
+    panoseti
+        The modules; their IOC has the source ``sim``.
+    seconds
+        Length of the run, s.
+    md
+        Metadata of the start document.
+
+    Returns
+    -------
+    str
+        The uid of the run in the catalog.
+
+    Raises
+    ------
+    ConfigError
+        If `seconds` is not above 0.
+    HardwareError
+        If the IOC does not answer, does not simulate, or cannot write.
+    """
+    check_time("observe", "seconds", seconds)
+    start = metadata_of("observe", panoseti, {"seconds": seconds}, md)
+    uid, _ = yield from simulated_run(panoseti, partial(watch, seconds=seconds), start)
+    return uid
+
+
+Collect = Callable[[], MsgGenerator[None]]
+Answer = TypeVar("Answer")
+
+
+def watch(collect: Collect, seconds: float) -> MsgGenerator[None]:
+    """Report new frames for some time, s; for `simulated_run`."""
+    elapsed = 0.0
+    while elapsed < seconds:
+        pause = min(COLLECT_S, seconds - elapsed)
+        yield from bps.sleep(pause)
+        elapsed += pause
+        yield from collect()
+
+
+def simulated_run(
+    panoseti: Any, body: Callable[[Collect], MsgGenerator[Answer]], start: Mapping[str, Any]
+) -> MsgGenerator[tuple[str, Answer]]:
+    """Take a run with the simulated array while `body` goes on, and register every frame of it.
+
+    Parameters
+    ----------
+    panoseti
+        The modules; their IOC has the source ``sim``.
+    body
+        Gets a plan that reports the frames that are new.
+    start
+        Metadata of the start document.
+
+    Returns
+    -------
+    uid, answer
+        Of the run in the catalog, and what `body` returned.
+    """
+    uids: list[str] = []
+
+    def run() -> MsgGenerator[Answer]:
+        declared: set[str] = set()
+
+        def take() -> MsgGenerator[Answer]:
+            # First the run, then the tracking: that begins with the newest run.
+            yield from until_done(panoseti.run_simulated(True))
+            yield from until_done(panoseti.track())
+            return (yield from body(lambda: _collect(panoseti, declared)))
+
+        def end() -> MsgGenerator[None]:
+            yield from until_done(panoseti.run_simulated(False))
+            yield from _follow(panoseti, declared, END_S)
+            yield from _finish(panoseti, declared)
+
+        return (yield from bpp.finalize_wrapper(take(), end))
+
+    answer = yield from with_reasons(in_run(run, start, uids))
+    return uids[0], answer
+
+
+def check_time(plan: str, name: str, seconds: float) -> None:
+    """Refuse a time that is not above 0 s."""
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"{plan}: {name} = {seconds!r}, expected a time above 0 s")
+
+
+def metadata_of(
+    plan: str, panoseti: Any, arguments: Mapping[str, Any], md: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the metadata of a plan's start document."""
+    return {
+        "plan_name": plan,
+        "plan_args": {"panoseti": panoseti.name, **arguments},
+        "detectors": [panoseti.name],
+        "assets": str(panoseti.assets),
+        **(md or {}),
+    }
+
+
+def _follow(panoseti: Any, declared: set[str], limit_s: float) -> MsgGenerator[None]:
+    """Report frames until the run has ended."""
+    ended = panoseti.wait_for_run(limit_s)
+    while not ended.done:
+        yield from bps.sleep(COLLECT_S)
+        yield from _collect(panoseti, declared)
+
+
+def _finish(panoseti: Any, declared: set[str]) -> MsgGenerator[None]:
+    """Close the indexes and report the last frames."""
+    yield from until_done(panoseti.end_track())
+    yield from _collect(panoseti, declared)
+
+
+def _collect(panoseti: Any, declared: set[str]) -> MsgGenerator[None]:
+    """Report the frames that are new; a stream is declared with its first one."""
+    for key in panoseti.recorded():
+        stream = panoseti.streams[key]
+        if key not in declared:
+            declared.add(key)
+            yield from bps.declare_stream(stream, name=key, collect=True)
+        yield from bps.collect(stream, name=key)
+
+
+def until_done(status: Any) -> MsgGenerator[None]:
+    """Wait for a status; raise what it failed with."""
+    while not status.done:
+        yield from bps.sleep(WAIT_S)
+    error = status.exception(timeout=0)
+    if error is not None:
+        raise error

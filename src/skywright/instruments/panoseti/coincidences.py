@@ -1,0 +1,186 @@
+"""Coincidences between modules, in exact integer nanoseconds.
+
+The events of all modules are one table; the row number of an event is its identity. Two events of
+different modules coincide when their times differ by no more than a window plus the time that light
+needs between the two telescopes, because the direction of the flash is not known. Where it is
+known, a delay for each module takes the difference out, and the baseline is 0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+
+LIGHT_NS_PER_M = 1e9 / 299_792_458.0
+
+
+@dataclass(frozen=True)
+class Coincidences:
+    """Pairs of coincident events.
+
+    Attributes
+    ----------
+    first, second
+        (P,) int64 rows of the event table: the earlier and the later event after delays, in the
+        order of the earlier one's time.
+    expected
+        Number of pairs that chance alone would give, if each module had a constant rate over the
+        time that all of them cover.
+    live_s
+        That time, s.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    expected: float
+    live_s: float
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def find_coincidences(
+    time_ns: NDArray[np.int64],
+    module: NDArray[np.integer],
+    window_ns: int,
+    baselines_m: Mapping[tuple[int, int], float] | None = None,
+    delays_ns: Mapping[int, int] | None = None,
+) -> Coincidences:
+    """Find all pairs of events of different modules within the window.
+
+    Parameters
+    ----------
+    time_ns
+        (N,) int64, ns since 1970 UTC, in any order.
+    module
+        (N,) module of each event.
+    window_ns
+        Largest difference of the times of one flash as two modules measure it.
+    baselines_m
+        Distance between two modules, m, by pair of modules in any order; its light travel time is
+        added to the window. A pair that is missing has 0.
+    delays_ns
+        Time that is subtracted from the events of a module.
+
+    Returns
+    -------
+    Coincidences
+        The pairs, and the number that chance would give.
+
+    Raises
+    ------
+    DataError
+        If the arrays differ in length or the window is negative.
+    """
+    if len(time_ns) != len(module):
+        raise DataError(f"{len(time_ns)} times for {len(module)} modules")
+    if window_ns < 0:
+        raise DataError(f"the window must not be negative, it is {window_ns} ns")
+    modules = np.unique(module)
+    code = np.searchsorted(modules, module).astype(np.int16)
+    windows = _windows(modules.tolist(), window_ns, baselines_m or {})
+    shifts = np.array([(delays_ns or {}).get(int(each), 0) for each in modules], np.int64)
+    shifted = np.asarray(time_ns, np.int64) - (shifts[code] if len(code) else 0)
+    order = np.argsort(shifted, kind="stable")
+    ordered, codes = shifted[order], code[order]
+    widest = int(windows.max(initial=0))
+    count = _pairs(ordered, codes, windows, widest, order, np.empty((0, 2), np.int64))
+    pairs = np.empty((count, 2), np.int64)
+    _pairs(ordered, codes, windows, widest, order, pairs)
+    expected, live_s = _chance(ordered, codes, windows)
+    return Coincidences(pairs[:, 0], pairs[:, 1], expected, live_s)
+
+
+def merge_boards(
+    time_ns: NDArray[np.int64], module: NDArray[np.integer], window_ns: int
+) -> NDArray[np.int64]:
+    """Return the rows that begin an event, where several boards of a module report one flash.
+
+    Parameters
+    ----------
+    time_ns, module
+        (N,) of each frame of a board, in any order.
+    window_ns
+        A frame no later than this after the first one of an event of the same module belongs to it.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        (M,) rows of the first frame of each event, in order of module and time.
+    """
+    order = np.lexsort((time_ns, module))
+    first = _begins(np.asarray(time_ns, np.int64)[order], np.asarray(module)[order], window_ns)
+    return order[first]
+
+
+def _windows(
+    modules: Sequence[int], window_ns: int, baselines_m: Mapping[tuple[int, int], float]
+) -> NDArray[np.int64]:
+    """Return (M, M) int64, the window of each pair; -1 for a module with itself."""
+    windows = np.full((len(modules), len(modules)), window_ns, np.int64)
+    for (a, b), meters in baselines_m.items():
+        if a in modules and b in modules:
+            i, j = modules.index(a), modules.index(b)
+            windows[i, j] = windows[j, i] = window_ns + int(np.ceil(meters * LIGHT_NS_PER_M))
+    np.fill_diagonal(windows, -1)
+    return windows
+
+
+@njit(cache=True, nogil=True)
+def _pairs(times, codes, windows, widest, order, out):  # type: ignore[no-untyped-def]
+    """Count the pairs of sorted events, and write their rows into `out` as far as it goes."""
+    count = 0
+    for early in range(times.size):
+        late = early + 1
+        while late < times.size and times[late] - times[early] <= widest:
+            if times[late] - times[early] <= windows[codes[early], codes[late]]:
+                if count < out.shape[0]:
+                    out[count, 0] = order[early]
+                    out[count, 1] = order[late]
+                count += 1
+            late += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _begins(times, modules, window_ns):  # type: ignore[no-untyped-def]
+    """Return whether each event, sorted by module and time, begins a group."""
+    first = np.zeros(times.size, np.bool_)
+    begin = -1
+    for row in range(times.size):
+        other = begin < 0 or modules[row] != modules[begin]
+        if other or times[row] - times[begin] > window_ns:
+            begin = row
+            first[row] = True
+    return first
+
+
+def _chance(
+    times: NDArray[np.int64], codes: NDArray[np.int16], windows: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return the expected number of chance pairs, and the time in s that all modules cover.
+
+    Two independent streams of rates r and s give ``2 w r s T`` pairs within ``w`` in a time T. Each
+    time is a whole nanosecond, so the window holds ``2 w + 1`` of them.
+    """
+    number = len(windows)
+    if number < 2:
+        return 0.0, 0.0
+    begins = [times[np.argmax(codes == each)] for each in range(number)]
+    ends = [times[len(codes) - 1 - np.argmax(codes[::-1] == each)] for each in range(number)]
+    begin, end = max(begins), min(ends)
+    live_ns = float(end - begin)
+    if live_ns <= 0:
+        return 0.0, 0.0
+    inside = (times >= begin) & (times <= end)
+    counts = np.bincount(codes[inside], minlength=number).astype(float)
+    expected = sum(
+        counts[i] * counts[j] * (2 * windows[i, j] + 1) / live_ns
+        for i in range(number)
+        for j in range(i)
+    )
+    return float(expected), live_ns / 1e9

@@ -1,0 +1,135 @@
+"""Demo of the telescopes: a simulated run of four modules, its flashes against the truth."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.cli.demos import DemoResult, wait_for_derived
+from skywright.config import IocSettings
+from skywright.instruments.panoseti.demos.figure import Observed, draw
+
+SEED, SECONDS, FLASH_RATE_HZ = 4, 10.0, 10.0
+SURE_SIGMA = 10.0
+"""Flashes above this must be found, but for three."""
+NEAR_NS = 200
+
+
+def iocs() -> dict[str, IocSettings]:
+    """Return the modules, over the simulated array."""
+    args = ("--source", "sim", "--seed", str(SEED), "--flash-rate", str(FLASH_RATE_HZ))
+    return {"panoseti": IocSettings(module="iocs.panoseti", prefix="PANO1:", args=args)}
+
+
+def run(session: Mapping[str, Any]) -> list[DemoResult]:
+    """Take ten seconds with four modules; compare the flash candidates with the flashes."""
+    session["panoseti_flashes"].wait_ready()
+    outcome = session["RE"](session["observe"](session["panoseti"], SECONDS))
+    uid = outcome.run_start_uids[0]
+    (derived,) = wait_for_derived(session["tiled"], uid)
+    raw = session["stored"](uid)
+    panoseti = session["panoseti"]
+    directory = Path(panoseti.data_dir.get()) / panoseti.run_name.get()
+    last = derived["result"].read().isel(time=-1)
+    threshold = float(derived.metadata["start"]["analysis"]["parameters"]["threshold_adc"])
+    observed = read_back(raw, last, threshold, directory.name)
+    pictures = Path(session["settings"].directory) / "pictures"
+    picture = draw(observed, pictures / f"panoseti-{uid[:8]}.png")
+    return [_result(uid, derived, last, directory, picture, outcome.exit_status)]
+
+
+def _result(
+    uid: str, derived: Any, last: Any, directory: Path, picture: Path, exit_status: str
+) -> DemoResult:
+    """Compare candidates and flashes by their times."""
+    times, sigma = true_flashes(directory)
+    count = int(last["n_candidates"])
+    found = np.sort(np.asarray(last["candidate_time_ns"])[:count])
+    sure = sigma >= SURE_SIGMA
+    seen = is_near(times, found)
+    missed = int((sure & ~seen).sum())
+    false = int((~is_near(found, np.sort(times))).sum())
+    expected = float(last["n_expected"])
+    return DemoResult(
+        plan="observe",
+        raw_uid=uid,
+        derived_uids=[derived.metadata["start"]["uid"]],
+        truth={"flashes": len(times), "above_10_sigma": int(sure.sum())},
+        result={
+            "events": int(last["n_events"]),
+            "candidates": count,
+            "missed_above_10_sigma": missed,
+            "false": false,
+            "expected_by_chance": round(expected, 4),
+        },
+        ok=exit_status == "success"
+        and sure.sum() > 0
+        and missed <= 3
+        and false <= 2 * expected + 3,
+        pictures=[str(picture)],
+    )
+
+
+def true_flashes(directory: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return time in ns and height in noise sigma of the flashes of a simulated run."""
+    from skywright.instruments.panoseti.twin.run import TRUTH
+
+    flashes = json.loads((directory / TRUTH).read_text())["flashes"]
+    times = np.array([flash["time_ns"] for flash in flashes], np.int64)
+    return times, np.array([flash["sigma"] for flash in flashes], np.float64)
+
+
+def is_near(times: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return for each time whether one of the sorted others is within 200 ns."""
+    if not len(others):
+        return np.zeros(len(times), bool)
+    place = np.searchsorted(others, times)
+    before = others[np.maximum(place - 1, 0)]
+    after = others[np.minimum(place, len(others) - 1)]
+    return np.minimum(np.abs(times - before), np.abs(times - after)) <= NEAR_NS
+
+
+def read_back(raw: Any, last: Any, threshold_adc: float, title: str) -> Observed:
+    """Read what the picture shows out of the catalog."""
+    events = {
+        name: np.asarray(raw[f"events/panoseti_events_{name}"].read())
+        for name in ("time_ns", "module", "quabo", "largest", "slot", "row")
+    }
+    slots, first = np.unique(events["slot"], return_index=True)
+    means = [raw[f"m{slot + 1}_img16/panoseti_m{slot + 1}_img16_image"].read().mean(axis=0)
+             for slot in slots.tolist()]  # fmt: skip
+    count = min(int(last["n_candidates"]), last["candidate_time_ns"].size)
+    begin = int(events["time_ns"].min())
+    heights = np.asarray(last["candidate_largest"])[:count]
+    return Observed(
+        title=title,
+        modules=events["module"][first].tolist(),
+        means=np.array(means),
+        seconds=(events["time_ns"] - begin) / 1e9,
+        largest=events["largest"],
+        module=events["module"],
+        candidate_seconds=(np.asarray(last["candidate_time_ns"])[:count] - begin) / 1e9,
+        candidate_largest=heights,
+        brightest=_brightest(raw, last, events, int(heights.argmax())) if count else [],
+        threshold_adc=threshold_adc,
+    )
+
+
+def _brightest(
+    raw: Any, last: Any, events: Mapping[str, NDArray[Any]], candidate: int
+) -> list[tuple[str, NDArray[np.int16]]]:
+    """Return the frames of a candidate, the brightest of each module, by their rows."""
+    rows = np.asarray(last["candidate_rows"])[candidate]
+    rows = rows[rows >= 0]
+    frames = []
+    for module in np.unique(events["module"][rows]).tolist():
+        of_module = rows[events["module"][rows] == module]
+        row = int(of_module[events["largest"][of_module].argmax()])
+        name = f"m{int(events['slot'][row]) + 1}_ph256"
+        place = int(events["row"][row])
+        image = np.asarray(raw[f"{name}/panoseti_{name}_image"][place : place + 1])[0]
+        frames.append((f"module {module}, quabo {int(events['quabo'][row])}", image))
+    return frames

@@ -1,0 +1,136 @@
+"""Live images as a client gets them: ``async for image in stream("localhost")``."""
+
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import contextmanager
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from skywright.errors import ConfigError, HardwareError
+from skywright.instruments.panoseti.live.config import HpIoConfig
+from skywright.wire.daqdata import DEFAULT_PORT
+from skywright.wire.daqdata import daq_data_pb2 as pb
+from skywright.wire.daqdata.encode import LiveImage, decode
+from skywright.wire.daqdata.methods import Stub
+
+PING_S = 2.0
+INIT_S = 30.0
+
+
+def target_of(host: str) -> str:
+    """Return gRPC's target of ``HOST``, ``HOST:PORT`` or ``unix:PATH``."""
+    if host.startswith("unix:") or host.rpartition(":")[2].isdigit():
+        return host
+    return f"{host}:{DEFAULT_PORT}"
+
+
+async def stream(
+    host: str = "localhost",
+    *,
+    movie: bool = True,
+    pulse_height: bool = True,
+    interval_s: float = -1.0,
+    modules: Collection[int] = (),
+) -> AsyncIterator[LiveImage]:
+    """Yield images as the server sends them, until it ends the stream.
+
+    Parameters
+    ----------
+    host
+        ``HOST``, ``HOST:PORT`` or ``unix:PATH``.
+    movie, pulse_height
+        Which kinds; at least one.
+    interval_s
+        Shortest time between two images of a kind and module; 0 or less: as the server has them.
+    modules
+        Module numbers; empty for all, also for those that appear later.
+
+    Raises
+    ------
+    HardwareError
+        If the server does not answer, or refuses the stream; the message says why.
+    """
+    request = pb.StreamImagesRequest(
+        stream_movie_data=movie,
+        stream_pulse_height_data=pulse_height,
+        update_interval_seconds=interval_s,
+        module_ids=sorted(modules),
+    )
+    async with grpc.aio.insecure_channel(target_of(host)) as channel:
+        try:
+            async for response in Stub(channel).StreamImages(request):
+                yield decode(response)
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.CANCELLED:
+                raise HardwareError(f"{host}: {_reason(error)}") from error
+
+
+def ping(host: str, timeout_s: float = PING_S) -> None:
+    """Check that a server answers.
+
+    Raises
+    ------
+    HardwareError
+        If it does not within `timeout_s`.
+    """
+    with _stub(host) as (_, stub):
+        stub.Ping(Empty(), timeout=timeout_s, wait_for_ready=True)
+
+
+def services(host: str) -> dict[str, list[str]]:
+    """Return the methods of each service of a server, by reflection.
+
+    Raises
+    ------
+    HardwareError
+        If it does not answer.
+    """
+    from google.protobuf.descriptor_pool import DescriptorPool
+
+    ping(host)
+    with _stub(host) as (channel, _):
+        database = ProtoReflectionDescriptorDatabase(channel)
+        pool = DescriptorPool(database)
+        return {
+            name: [method.name for method in pool.FindServiceByName(name).methods]
+            for name in database.get_services()
+        }
+
+
+def init(host: str, config: HpIoConfig) -> None:
+    """Choose what a server reads.
+
+    Raises
+    ------
+    HardwareError
+        If it does not answer or cannot read that.
+    """
+    request = pb.InitHpIoRequest(
+        data_dir=config.data_dir,
+        update_interval_seconds=config.update_interval_seconds,
+        force=config.force,
+        simulate_daq=config.simulate_daq,
+        module_ids=config.module_ids,
+    )
+    with _stub(host) as (_, stub):
+        answer = stub.InitHpIo(request, timeout=INIT_S)
+    if not answer.success:
+        raise HardwareError(f"{host}: {answer.error_message or 'InitHpIo failed'}")
+
+
+@contextmanager
+def _stub(host: str) -> Iterator[tuple[grpc.Channel, Stub]]:
+    if not host:
+        raise ConfigError("the host is empty; expected HOST, HOST:PORT or unix:PATH")
+    with grpc.insecure_channel(target_of(host)) as channel:
+        try:
+            yield channel, Stub(channel)
+        except grpc.RpcError as error:
+            raise HardwareError(f"{host}: {_reason(error)}") from error
+
+
+def _reason(error: grpc.RpcError) -> str:
+    return f"{error.code().name}: {error.details()}"

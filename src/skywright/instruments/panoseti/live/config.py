@@ -1,0 +1,140 @@
+"""Settings of the server, read from the observatory's own files as they are."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from skywright.errors import ConfigError
+from skywright.instruments.panoseti.products import PRODUCTS
+from skywright.wire.daqdata import DEFAULT_SOCKET
+
+SimulationMode = Literal["filesystem_poll", "filesystem_pipe", "uds", "rpc"]
+
+
+class _Settings(BaseModel):
+    # Files of other versions have further keys; unknown ones do no harm.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class HpIoConfig(_Settings):
+    """What the server reads: ``hp_io_config.json``, or the arguments of InitHpIo."""
+
+    data_dir: str = ""
+    update_interval_seconds: float = Field(default=0.001, gt=0)
+    force: bool = False
+    simulate_daq: bool = False
+    module_ids: tuple[int, ...] = ()
+
+
+class Enabled(_Settings):
+    """Whether a way in is used."""
+
+    enabled: bool = False
+
+
+class Sockets(Enabled):
+    """Frames pushed over Unix sockets."""
+
+    data_products: tuple[str, ...] = tuple(PRODUCTS)
+    socket_path_template: str = "/tmp/hashpipe_grpc.dp_{dp_name}.sock"
+    read_timeout: float = 600.0
+
+
+class AcquisitionMethods(_Settings):
+    """The ways in from the data acquisition."""
+
+    filesystem_poll: Enabled = Enabled(enabled=True)
+    filesystem_pipe: Enabled = Enabled()
+    uds: Sockets = Sockets()
+
+
+class SourceData(_Settings):
+    """Archived files that a simulation replays; empty for made ones."""
+
+    movie_pff_path: str = ""
+    ph_pff_path: str = ""
+
+
+class FilesystemConfig(_Settings):
+    """Where a simulation writes its files."""
+
+    sim_data_dir: str = ""
+    sim_run_dir_template: str = "module_{module_id}/obs_SIMULATE"
+    daq_active_file: str = "module_{module_id}.daq-active"
+
+
+class Strategy(_Settings):
+    """Limits of one way of simulating."""
+
+    frames_per_pff: int = Field(default=100, gt=0)
+    frame_limit: int = 1000
+
+
+class Simulation(_Settings):
+    """The simulated data acquisition."""
+
+    simulation_mode: SimulationMode = "filesystem_poll"
+    sim_module_ids: tuple[int, ...] = (224,)
+    movie_type: Literal["img8", "img16"] = "img16"
+    ph_type: Literal["ph256", "ph1024"] = "ph256"
+    source_data: SourceData = SourceData()
+    filesystem_cfg: FilesystemConfig = FilesystemConfig()
+    strategies: dict[str, Strategy] = {}
+
+
+class ServerConfig(_Settings):
+    """``daq_data_server_config.json``."""
+
+    init_from_default: bool = False
+    default_hp_io_config_file: str = ""
+    unix_domain_socket: str | None = DEFAULT_SOCKET
+    max_concurrent_rpcs: int | None = Field(default=None, gt=0)
+    min_hp_io_update_interval_seconds: float = Field(default=0.001, gt=0)
+    max_client_update_interval_seconds: float = Field(default=60.0, gt=0)
+    shutdown_grace_period: float = Field(default=5, ge=0)
+    hp_io_stop_timeout: float = Field(default=5.0, gt=0)
+    valid_data_products: tuple[str, ...] = tuple(PRODUCTS)
+    read_status_pipe_name: str = "read_status_2"
+    acquisition_methods: AcquisitionMethods = AcquisitionMethods()
+    simulate_daq_cfg: Simulation = Simulation()
+
+
+def _load(model: type[_Settings], path: Path) -> _Settings:
+    try:
+        return model.model_validate(json.loads(path.read_text()))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{path}: {key}: {first['msg']}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+
+
+def load_server_config(path: Path) -> ServerConfig:
+    """Read a ``daq_data_server_config.json``.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or a value is wrong; the message names file and key.
+    """
+    config = _load(ServerConfig, path)
+    assert isinstance(config, ServerConfig)
+    return config
+
+
+def load_hp_io_config(path: Path) -> HpIoConfig:
+    """Read a ``hp_io_config.json``.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or a value is wrong; the message names file and key.
+    """
+    config = _load(HpIoConfig, path)
+    assert isinstance(config, HpIoConfig)
+    return config

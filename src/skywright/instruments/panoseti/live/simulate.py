@@ -1,0 +1,252 @@
+"""A simulated data acquisition: archived frames, again and again, through one of the ways in."""
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from skywright.errors import ConfigError, DataError
+from skywright.instruments.panoseti.clock import NS, TAI_MINUS_UTC_S, TAI_PERIOD_S
+from skywright.instruments.panoseti.frames import Frames, make_frames
+from skywright.instruments.panoseti.live.config import ServerConfig, Simulation, Strategy
+from skywright.instruments.panoseti.live.follow import FileFollower
+from skywright.instruments.panoseti.live.pipe import NAME_BYTES, PipeReader
+from skywright.instruments.panoseti.live.publish import Publisher
+from skywright.instruments.panoseti.live.sockets import MODULE_BYTES, serve_socket
+from skywright.instruments.panoseti.pff import read_pff
+from skywright.instruments.panoseti.pff_writer import encode_frames
+from skywright.instruments.panoseti.products import PRODUCTS, Product
+
+logger = logging.getLogger(__name__)
+
+PERIOD_S = 0.1
+"""Time between two frames of a product, as Hashpipe's snapshots have."""
+MADE_FRAMES = 100
+LONGEST_ARCHIVE = 4096
+"""Frames of an archived file that are replayed."""
+
+
+async def simulate(server: ServerConfig, publisher: Publisher) -> None:
+    """Replay frames until cancelled, or until the limit of the configuration.
+
+    Raises
+    ------
+    ConfigError
+        If a file or a directory of the configuration cannot be used.
+    """
+    settings = server.simulate_daq_cfg
+    sources = [
+        archived_frames(PRODUCTS[settings.movie_type], settings.source_data.movie_pff_path),
+        archived_frames(PRODUCTS[settings.ph_type], settings.source_data.ph_pff_path),
+    ]
+    mode = settings.simulation_mode
+    strategy = settings.strategies.get(mode, Strategy())
+    async with AsyncExitStack() as stack:
+        if mode == "uds":
+            sink: _Sink = await stack.enter_async_context(_sockets(server, publisher))
+        elif mode == "rpc":
+            sink = _Direct(publisher)
+        else:
+            sink = await stack.enter_async_context(_files(server, publisher, strategy))
+        number = 0
+        limit = strategy.frame_limit
+        while limit < 0 or number < limit:
+            for source in sources:
+                row = number % len(source)
+                for module in settings.sim_module_ids:
+                    await sink.put(_now(source[row : row + 1], module), number)
+            number += 1
+            await asyncio.sleep(PERIOD_S)
+        logger.info("the simulation has sent its %d frames", limit)
+        await asyncio.get_running_loop().create_future()
+
+
+def archived_frames(product: Product, path: str) -> Frames:
+    """Return the frames of an archived file, or made ones if `path` is empty.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or has no frame of `product`.
+    """
+    if not path:
+        return _made_frames(product)
+    try:
+        frames = read_pff(Path(path))[:LONGEST_ARCHIVE]
+    except DataError as error:
+        raise ConfigError(f"simulate_daq_cfg.source_data: {error}") from error
+    if frames.product != product or not len(frames):
+        raise ConfigError(f"simulate_daq_cfg.source_data: {path} has no {product.name} frames")
+    return frames
+
+
+def _made_frames(product: Product) -> Frames:
+    """Return frames of a dark sky with a spot that wanders along the diagonal."""
+    rng = np.random.default_rng(0)
+    side, count = product.side, MADE_FRAMES
+    rows, columns = np.mgrid[:side, :side]
+    image = rng.normal(0, 15, (count, side, side))
+    if product.movie:
+        image = rng.poisson(8, (count, side, side)).astype(float)
+    for number in range(count):
+        center = side * number / count
+        distance = (rows - center) ** 2 + (columns - center) ** 2
+        image[number] += (60 if product.movie else 800) * np.exp(-distance / 4)
+    limits = np.iinfo(product.dtype)
+    zeros = np.zeros(count, np.int64)
+    return make_frames(
+        product,
+        0,
+        "",
+        np.arange(count),
+        zeros,
+        np.arange(count) % 4 if product.quabos == 1 else zeros,
+        np.zeros((count, product.quabos, 5), np.int64),
+        np.clip(image, limits.min, limits.max).astype(product.dtype),
+    )
+
+
+def _now(frame: Frames, module: int) -> Frames:
+    """Return a frame of `module` whose packets have arrived now."""
+    now = time.time_ns()
+    numbers = frame.numbers.copy()
+    numbers[:, :, 1] = (now // NS + TAI_MINUS_UTC_S) % TAI_PERIOD_S
+    numbers[:, :, 2] = now % NS
+    numbers[:, :, 3] = now // NS
+    numbers[:, :, 4] = now % NS // 1000
+    return make_frames(
+        frame.product, module, "simulated", frame.number, frame.offset, frame.quabo, numbers,
+        frame.image,
+    )  # fmt: skip
+
+
+class _Sink:
+    async def put(self, frame: Frames, number: int) -> None:
+        """Hand one frame on."""
+        raise NotImplementedError
+
+
+class _Direct(_Sink):
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def put(self, frame: Frames, number: int) -> None:
+        self._publisher.publish(replace(frame, number=np.array([number])), 0)
+
+
+@dataclass
+class _ToSockets(_Sink):
+    writers: dict[str, asyncio.StreamWriter]
+
+    async def put(self, frame: Frames, number: int) -> None:
+        writer = self.writers[frame.product.name]
+        writer.write(frame.module.to_bytes(MODULE_BYTES, "big") + encode_frames(frame))
+        await writer.drain()
+
+
+@asynccontextmanager
+async def _sockets(server: ServerConfig, publisher: Publisher) -> AsyncIterator[_Sink]:
+    """Listen as for Hashpipe, and connect to it."""
+    settings = server.simulate_daq_cfg
+    template = server.acquisition_methods.uds.socket_path_template
+    names = (settings.movie_type, settings.ph_type)
+    paths = {name: Path(template.format(dp_name=name)) for name in names}
+    writers: dict[str, asyncio.StreamWriter] = {}
+    async with _running(
+        *(serve_socket(path, PRODUCTS[name], publisher) for name, path in paths.items())
+    ) as failed:
+        try:
+            for name, path in paths.items():
+                while name not in writers:
+                    failed()
+                    with suppress(FileNotFoundError, ConnectionRefusedError):
+                        _, writers[name] = await asyncio.open_unix_connection(str(path))
+                    await asyncio.sleep(0.001)
+            yield _ToSockets(writers)
+        finally:
+            for writer in writers.values():
+                writer.close()
+
+
+class _ToFiles(_Sink):
+    def __init__(self, root: Path, settings: Simulation, per_file: int, pipe: str | None) -> None:
+        self._root, self._settings, self._per_file, self._pipe = root, settings, per_file, pipe
+
+    def directory(self, module: int) -> Path:
+        template = self._settings.filesystem_cfg.sim_run_dir_template
+        return self._root / template.format(module_id=module)
+
+    async def put(self, frame: Frames, number: int) -> None:
+        directory, product = self.directory(frame.module), frame.product.name
+        seqno = number // self._per_file
+        name = f"sim.dp_{product}.module_{frame.module}.seqno_{seqno}.pff"
+        with (directory / name).open("ab", buffering=0) as out:
+            out.write(encode_frames(frame))
+        if self._pipe is not None:
+            with suppress(OSError):  # no reader yet
+                fd = os.open(directory / self._pipe, os.O_WRONLY | os.O_NONBLOCK)
+                try:
+                    os.write(fd, product.ljust(NAME_BYTES).encode())
+                finally:
+                    os.close(fd)
+
+
+@asynccontextmanager
+async def _files(
+    server: ServerConfig, publisher: Publisher, strategy: Strategy
+) -> AsyncIterator[_Sink]:
+    """Write files in a directory of our own or of the configuration, and follow them."""
+    settings = server.simulate_daq_cfg
+    named = settings.filesystem_cfg.sim_data_dir
+    root = Path(named) if named else Path(tempfile.mkdtemp(prefix="panoseti-sim-"))
+    by_pipe = settings.simulation_mode == "filesystem_pipe"
+    pipe = server.read_status_pipe_name if by_pipe else None
+    sink = _ToFiles(root, settings, strategy.frames_per_pff, pipe)
+    made = []
+    try:
+        for module in settings.sim_module_ids:
+            directory = sink.directory(module)
+            shutil.rmtree(directory, ignore_errors=True)  # files of the last simulation
+            directory.mkdir(parents=True)
+            made.append(directory)
+            marker = settings.filesystem_cfg.daq_active_file.format(module_id=module)
+            (directory / marker).touch()
+            if pipe is not None:
+                os.mkfifo(directory / pipe)
+        reader = PipeReader(root, publisher, pipe).run() if pipe else None
+        follow = reader or FileFollower(root, publisher, PERIOD_S / 10).run()
+        async with _running(follow):
+            yield sink
+    except OSError as error:
+        raise ConfigError(f"simulate_daq_cfg: {error}") from error
+    finally:
+        for directory in made:
+            shutil.rmtree(directory, ignore_errors=True)
+        if not named:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _running(*ways):  # type: ignore[no-untyped-def]
+    """Run coroutines beside a block; yield a function that raises the failure of one."""
+    tasks = [asyncio.create_task(way) for way in ways]
+
+    def failed() -> None:
+        for task in tasks:
+            if task.done():
+                task.result()
+
+    try:
+        yield failed
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,178 @@
+"""Frames that Hashpipe pushes: one listening Unix socket for each product.
+
+A message is a module number (2 bytes, BIG-endian) and one whole PFF frame.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+import stat
+from pathlib import Path
+
+import numpy as np
+
+from skywright.errors import ConfigError, DataError
+from skywright.instruments.panoseti import pff_kernels as kernels
+from skywright.instruments.panoseti.frames import make_frames
+from skywright.instruments.panoseti.live.publish import Publisher
+from skywright.instruments.panoseti.pff_layout import (
+    FIELDS,
+    HEADER_END,
+    LONGEST_HEADER,
+    HeaderLayout,
+    read_layout,
+)
+from skywright.instruments.panoseti.products import Product
+
+logger = logging.getLogger(__name__)
+
+MODULE_BYTES = 2
+HIGHEST_MODULE = 255
+
+
+class FrameStream:
+    """Cut a byte stream into messages and publish their frames."""
+
+    def __init__(self, product: Product, publisher: Publisher) -> None:
+        self.product = product
+        self.frames = 0
+        self._publisher = publisher
+        self._pending = bytearray()
+        self._layout: HeaderLayout | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises
+        ------
+        DataError
+            If they are no messages; the stream cannot be cut any further.
+        """
+        pending = self._pending
+        pending += data
+        begin = 0
+        while True:
+            start = begin + MODULE_BYTES
+            end = pending.find(HEADER_END, start, start + LONGEST_HEADER)
+            if end < 0:
+                if len(pending) - start >= LONGEST_HEADER:
+                    raise DataError(f"no PFF header in {LONGEST_HEADER} bytes")
+                break
+            stop = end + len(HEADER_END) + self.product.image_bytes
+            if stop > len(pending):
+                break
+            module = int.from_bytes(pending[begin:start], "big")
+            if module > HIGHEST_MODULE:
+                raise DataError(f"module number {module} is above {HIGHEST_MODULE}")
+            self._publish(module, bytes(pending[start:stop]))
+            begin = stop
+        del pending[:begin]
+
+    def _publish(self, module: int, frame: bytes) -> None:
+        if self._layout is None:
+            self._layout = read_layout(frame, self.product)
+        layout, product = self._layout, self.product
+        data = np.frombuffer(frame, np.uint8)
+        numbers = np.empty(product.quabos * len(FIELDS), np.int64)
+        quabo = np.zeros(1, np.int64)
+        length = kernels.parse_header(
+            data, 0, layout.text, layout.starts, layout.columns, numbers, quabo
+        )
+        if length != len(data) - product.image_bytes:
+            raise DataError(f"a {product.name} header differs from the first one")
+        image = data[length:].view(product.dtype).reshape(1, product.side, product.side)
+        frames = make_frames(
+            product,
+            module,
+            f"uds_{product.name}",
+            np.array([self.frames]),
+            np.zeros(1, np.int64),
+            quabo,
+            numbers[np.newaxis],
+            image,
+        )
+        self.frames += 1
+        self._publisher.publish(frames, 0)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, product: Product, publisher: Publisher, open_ones: set) -> None:
+        self._stream = FrameStream(product, publisher)
+        self._open_ones = open_ones
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._open_ones.add(transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._stream.feed(data)
+        except DataError as error:
+            # Hashpipe connects again by itself, at the start of a message.
+            logger.error("socket of %s closed: %s", self._stream.product.name, error)
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open_ones.discard(self._transport)
+
+
+async def serve_socket(path: Path, product: Product, publisher: Publisher) -> None:
+    """Listen for frames of one product until cancelled.
+
+    Raises
+    ------
+    ConfigError
+        If a live server holds the socket, or the path cannot be used.
+    """
+    claim_socket(path)
+    open_ones: set[asyncio.Transport] = set()
+    loop = asyncio.get_running_loop()
+    try:
+        server = await loop.create_unix_server(
+            lambda: _Connection(product, publisher, open_ones), str(path)
+        )
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    identity = path.stat().st_ino
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        server.close()
+        for transport in list(open_ones):
+            transport.close()
+        remove_socket(path, identity)
+
+
+def claim_socket(path: Path) -> None:
+    """Remove the socket that a dead server has left; leave that of a live one alone.
+
+    Raises
+    ------
+    ConfigError
+        If a server answers on it, or the path is no socket.
+    """
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise ConfigError(f"{path} exists and is no socket; name another one")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError as error:
+            if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
+                raise ConfigError(f"{path}: {error.strerror or error}") from error
+        else:
+            raise ConfigError(f"{path} belongs to a server that is running; it is left alone")
+    path.unlink(missing_ok=True)
+
+
+def remove_socket(path: Path, inode: int) -> None:
+    """Remove a socket if it is still the one with this inode number."""
+    try:
+        if path.stat().st_ino == inode:
+            path.unlink()
+    except OSError:
+        return

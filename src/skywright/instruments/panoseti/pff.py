@@ -1,0 +1,344 @@
+"""Read PFF files: random access, bulk decoding, and the newest frame of a growing file."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+from skywright.instruments.panoseti import pff_kernels as kernels
+from skywright.instruments.panoseti.frames import Frames, make_frames
+from skywright.instruments.panoseti.pff_layout import (
+    FIELDS,
+    LONGEST_HEADER,
+    HeaderLayout,
+    IncompleteHeaderError,
+    read_layout,
+)
+from skywright.instruments.panoseti.products import FileName, parse_file_name
+
+logger = logging.getLogger(__name__)
+
+BLOCK_BYTES = 1 << 20
+"""Bytes read at a time: they stay in the processor's cache until they are decoded."""
+PROBES = 32
+"""Frames that are looked at to find out whether all frames have the same length."""
+
+
+class _FrameLengthError(Exception):
+    """A frame that no probe met has another length than the first one."""
+
+
+class PffFile:
+    """One PFF file, finished or growing.
+
+    A file of equal frames is never scanned: frame i is at i times the length of a frame. A file in
+    which a frame is longer, cut, or surrounded by other bytes is scanned once, header by header.
+
+    Parameters
+    ----------
+    path
+        The file. Its name tells product and module.
+    name
+        What the file's name says, for a file that is named otherwise.
+
+    Raises
+    ------
+    DataError
+        If the name does not tell product and module, or the file cannot be opened.
+
+    Attributes
+    ----------
+    skipped
+        Bytes between frames that belong to none, as far as the file was scanned.
+    torn
+        Frames whose image is cut, as far as the file was scanned.
+    """
+
+    def __init__(self, path: Path | str, name: FileName | None = None) -> None:
+        self.path = Path(path)
+        self.name = name or parse_file_name(self.path)
+        self.product = self.name.product
+        self.skipped = self.torn = 0
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"{self.path}: {error.strerror}") from error
+        self._layout: HeaderLayout | None = None
+        self._offsets: NDArray[np.int64] | None = None  # of an irregular file
+        self._offsets_count = self._scanned = 0
+        self._probed_size = -1
+        self._buffer = np.empty(0, np.uint8)
+
+    def __enter__(self) -> "PffFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file now."""
+        return self.stat().st_size
+
+    def stat(self) -> os.stat_result:
+        """Return the state of the open file, whatever its path leads to now."""
+        return os.fstat(self._fd)
+
+    @property
+    def layout(self) -> HeaderLayout:
+        """The layout of the first header.
+
+        Raises
+        ------
+        IncompleteHeaderError
+            If the file has no complete header yet.
+        DataError
+            If the file does not begin with a header of its product.
+        """
+        if self._layout is None:
+            try:
+                self._layout = read_layout(os.pread(self._fd, LONGEST_HEADER, 0), self.product)
+            except IncompleteHeaderError:
+                raise
+            except DataError as error:
+                raise DataError(f"{self.path.name}: {error}") from error
+        return self._layout
+
+    @property
+    def regular(self) -> bool:
+        """Whether all frames have the same length, as far as `PROBES` of them show."""
+        return self._find_offsets() is None
+
+    def __len__(self) -> int:
+        """Return the number of complete frames; 0 for a file without a complete header."""
+        try:
+            offsets = self._find_offsets()
+        except IncompleteHeaderError:
+            return 0
+        return self.size // self.layout.frame_bytes if offsets is None else len(offsets)
+
+    def read(self, start: int = 0, stop: int | None = None, images: bool = True) -> Frames:
+        """Decode frames `start` to `stop`, as a slice takes them.
+
+        Parameters
+        ----------
+        images
+            False leaves the pixels out: `Frames.image` then has no rows.
+
+        Raises
+        ------
+        DataError
+            If a header is not valid, or the file was truncated meanwhile.
+        """
+        while True:
+            first, end, _ = slice(start, stop).indices(len(self))
+            count = max(0, end - first)
+            result = self._allocate(count, images)
+            done = 0
+            try:
+                while done < count:
+                    done += self._decode_part(first + done, count - done, result, done)
+            except _FrameLengthError:  # happens once: from now on the file counts as irregular
+                continue
+            offsets, numbers, quabo, pixels = result
+            return self._frames(np.arange(first, first + count), offsets, numbers, quabo, pixels)
+
+    def blocks(
+        self, start: int = 0, stop: int | None = None, block_bytes: int = 64 << 20
+    ) -> Iterator[Frames]:
+        """Yield frames `start` to `stop` in blocks of about `block_bytes`."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        step = max(1, block_bytes // (self.layout.frame_bytes if stop > start else 1))
+        for first in range(start, stop, step):
+            frames = self.read(first, min(first + step, stop))
+            if len(frames) < min(step, stop - first):
+                raise DataError(f"{self.path.name}: frame {first} is gone; was the file truncated?")
+            yield frames
+
+    def frame(self, number: int) -> Frames:
+        """Return one frame, as `Frames` of length 1; -1 is the newest.
+
+        Raises
+        ------
+        IndexError
+            If there is no such frame.
+        """
+        count = len(self)
+        number = number + count if number < 0 else number
+        if not 0 <= number < count:
+            raise IndexError(f"{self.path.name} has {count} frames, not frame {number}")
+        return self.read(number, number + 1)
+
+    def frame_sizes(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the bytes of frames `start` to `stop`, header and image, (stop - start,)."""
+        layout, offsets = self.layout, self._find_offsets()
+        sizes = np.full(stop - start, layout.frame_bytes)
+        if offsets is not None:
+            for row, offset in enumerate(offsets[start:stop]):
+                data = os.pread(self._fd, LONGEST_HEADER, int(offset))
+                sizes[row] = self._parse(data) + self.product.image_bytes
+        return sizes
+
+    def newest(self) -> Frames | None:
+        """Return the newest complete frame, as `Frames` of length 1; None if there is none."""
+        count = len(self)
+        return self.read(count - 1, count) if count else None
+
+    def _find_offsets(self) -> NDArray[np.int64] | None:
+        """Return where the frames begin in an irregular file; None for a regular one."""
+        size, layout = self.size, self.layout
+        if self._offsets is None:
+            if size == self._probed_size or self._looks_regular(size, layout):
+                self._probed_size = size
+                return None
+            logger.info("%s: frames differ in length, it is scanned", self.path.name)
+            self._offsets = np.empty(1024, np.int64)
+        if size > self._scanned:
+            self._scan(size)
+        return self._offsets[: self._offsets_count]
+
+    def _looks_regular(self, size: int, layout: HeaderLayout) -> bool:
+        """Return whether frames lie where they should: many at first, then the newest."""
+        count = size // layout.frame_bytes
+        first = self._probed_size < 0
+        probes = np.unique(np.linspace(0, count - 1, PROBES if first else 1).astype(int))
+        if not first or count <= 1:
+            probes = np.array([count - 1] if count else [], int)
+        for number in probes:
+            data = os.pread(self._fd, layout.header_bytes + 16, int(number) * layout.frame_bytes)
+            if self._parse(data) != layout.header_bytes:
+                return False
+        return True
+
+    def _parse(self, data: bytes) -> int:
+        layout = self.layout
+        numbers = np.empty(self.product.quabos * len(FIELDS), np.int64)
+        return kernels.parse_header(
+            np.frombuffer(data, np.uint8),
+            0,
+            layout.text,
+            layout.starts,
+            layout.columns,
+            numbers,
+            np.empty(1, np.int64),
+        )
+
+    def _scan(self, size: int) -> None:
+        """Add the frames between the last scan and `size` to the offsets of an irregular file."""
+        assert self._offsets is not None
+        most = BLOCK_BYTES // self.layout.header_bytes + 1
+        found = self._allocate(most, images=False)
+        while self._scanned < size:
+            data = self._pread(self._scanned, min(BLOCK_BYTES, size - self._scanned))
+            last = self._scanned + len(data) >= size
+            count, used, skipped, torn = self._decode(data, most, last, found)
+            needed = self._offsets_count + count
+            while needed > len(self._offsets):
+                self._offsets = np.concatenate([self._offsets, np.empty_like(self._offsets)])
+            self._offsets[self._offsets_count : needed] = found[0][:count] + self._scanned
+            self._offsets_count = needed
+            self.skipped += skipped
+            self.torn += torn
+            self._scanned += used
+            if used == 0 or last:
+                break
+
+    def _decode_part(self, number: int, most: int, result: tuple[NDArray, ...], done: int) -> int:
+        """Decode frames from `number` on into the rows of `result` from `done` on."""
+        layout, frame_bytes = self.layout, self.layout.frame_bytes
+        step = max(1, BLOCK_BYTES // frame_bytes)
+        offsets = self._find_offsets()
+        most = min(most, step)
+        if offsets is None:
+            begin = number * frame_bytes
+            end = begin + most * frame_bytes
+        else:
+            begin = int(offsets[number])
+            # A long frame: one digit more in each number.
+            end = min(int(offsets[number + most - 1]) + frame_bytes + 64, self.size)
+        data = self._pread(begin, end - begin)
+        rows = tuple(column[done : done + most] for column in result)
+        count, _, skipped, _ = self._decode(data, most, True, rows)
+        if offsets is None and (skipped or count < most) and len(data) == end - begin:
+            self._offsets = np.empty(1024, np.int64)
+            raise _FrameLengthError
+        if count == 0 or len(data) < most * layout.header_bytes:
+            raise DataError(
+                f"{self.path.name}: no valid frame {number + count} at byte {begin} and after it; "
+                "was the file truncated?"
+            )
+        rows[0][:count] += begin
+        return count
+
+    def _decode(
+        self, data: NDArray[np.uint8], most: int, last: bool, rows: tuple[NDArray, ...]
+    ) -> tuple[int, int, int, int]:
+        layout = self.layout
+        return kernels.decode(
+            data, layout.text, layout.starts, layout.columns,
+            self.product.image_bytes, most, last, *rows,
+        )  # fmt: skip
+
+    def _allocate(self, count: int, images: bool) -> tuple[NDArray, ...]:
+        """Return arrays for offsets, numbers, boards and pixels of `count` frames."""
+        return (
+            np.empty(count, np.int64),
+            np.empty((count, self.product.quabos * len(FIELDS)), np.int64),
+            np.empty(count, np.int64),
+            np.empty((count if images else 0, self.product.image_bytes), np.uint8),
+        )
+
+    def _frames(
+        self,
+        number: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        quabo: NDArray[np.int64],
+        pixels: NDArray[np.uint8],
+    ) -> Frames:
+        side = self.product.side
+        image = pixels.view(self.product.dtype).reshape(len(pixels), side, side)
+        return make_frames(
+            self.product,
+            self.name.module,
+            self.path.name,
+            number.astype(np.int64),
+            offsets,
+            quabo,
+            numbers,
+            image,
+        )
+
+    def _pread(self, begin: int, length: int) -> NDArray[np.uint8]:
+        if len(self._buffer) < length:  # kept: fresh memory costs more than the reading
+            self._buffer = np.empty(length, np.uint8)
+        data = self._buffer[:length]
+        view, read = memoryview(data.data), 0
+        while read < length:
+            count = os.preadv(self._fd, [view[read:]], begin + read)
+            if count == 0:
+                break
+            read += count
+        return data[:read]
+
+
+def read_pff(path: Path | str) -> Frames:
+    """Decode all frames of a file.
+
+    Raises
+    ------
+    DataError
+        If the file's name does not tell product and module, or it does not begin with a header.
+    """
+    with PffFile(path) as file:
+        return file.read()

@@ -1,0 +1,150 @@
+"""The layout of a PFF frame: text header, ``LF LF *``, image.
+
+A header is fixed text around numbers. `HeaderLayout` is that text, taken from the first header of
+a file, because writers differ in their padding; the kernels of `pff_kernels` compare every further
+header with it and read its numbers.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+from skywright.instruments.panoseti.products import Product
+
+HEADER_END = b"\n\n*"
+LONGEST_HEADER = 4096
+"""No header is longer; the known ones have 121 and 489 bytes."""
+NSEC_DIGITS = 9
+"""Digits that ``pkt_nsec`` has; boards without lock make it longer, and with it that one header."""
+FIELDS = ("pkt_num", "pkt_tai", "pkt_nsec", "tv_sec", "tv_usec")
+"""Numbers of each board, in the order of the columns of a decoded header."""
+_NUMBER = re.compile(rb'"(\w+)"(\s*):(\s*)(-?[0-9]+)(\s*)(?=[,}])')
+
+
+class IncompleteHeaderError(DataError):
+    """The bytes end inside the first header: wait for more."""
+
+
+@dataclass(frozen=True)
+class HeaderLayout:
+    """The fixed text of a header and the meaning of its numbers.
+
+    Attributes
+    ----------
+    product
+        The data product of the file.
+    text
+        (T,) uint8, all pieces of fixed text, one after the other, ``LF LF *`` included.
+    starts
+        (N + 2,) int64: piece k is ``text[starts[k]:starts[k + 1]]``; number k follows piece k.
+    columns
+        (N,) int64: column of `FIELDS` of the board, board number times 5 plus position, into
+        which number k goes; -1 for ``quabo_num``, -2 for a number of another name.
+    header_bytes
+        Length of a regular header, ``LF LF *`` included.
+    """
+
+    product: Product
+    text: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    header_bytes: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """Length of a regular frame, header and image."""
+        return self.header_bytes + self.product.image_bytes
+
+    @property
+    def search_key(self) -> bytes:
+        """Bytes with which every header begins: its text up to the first number."""
+        return self.text[: self.starts[1]].tobytes()
+
+
+def read_layout(data: bytes, product: Product) -> HeaderLayout:
+    """Return the layout of the first header in `data`.
+
+    Parameters
+    ----------
+    data
+        The beginning of a file; `LONGEST_HEADER` bytes are enough.
+    product
+        What the file's name says.
+
+    Raises
+    ------
+    IncompleteHeaderError
+        If `data` is empty or ends inside the header.
+    DataError
+        If `data` does not begin with a header of `product`.
+    """
+    if data and data[:1] != b"{":
+        raise DataError(f"a PFF header begins with '{{', not with {data[:1]!r}")
+    end = data.find(HEADER_END, 0, LONGEST_HEADER)
+    if end < 0:
+        if len(data) >= LONGEST_HEADER:
+            raise DataError(f"no end of a PFF header in the first {LONGEST_HEADER} bytes")
+        raise IncompleteHeaderError("the first PFF header is not complete")
+    raw = data[:end]
+    _check_names(raw, product)
+    pieces, columns, overflow, last, board = [], [], 0, 0, 0
+    for found in _NUMBER.finditer(raw):
+        name = found[1].decode()
+        board = _board_before(raw, found.start(), product)
+        column = -1 if name == "quabo_num" else -2
+        if name in FIELDS:
+            column = board * len(FIELDS) + FIELDS.index(name)
+        if name == "pkt_nsec":
+            overflow += max(0, len(found[4]) - NSEC_DIGITS)
+        pieces.append(raw[last : found.end(2) + 1])
+        columns.append(column)
+        last = found.end(5)
+    pieces.append(raw[last:] + HEADER_END)
+    lengths = np.cumsum([0, *map(len, pieces)])
+    return HeaderLayout(
+        product=product,
+        text=np.frombuffer(b"".join(pieces), np.uint8),
+        starts=lengths.astype(np.int64),
+        columns=np.array(columns, np.int64),
+        header_bytes=end + len(HEADER_END) - overflow,
+    )
+
+
+def _check_names(raw: bytes, product: Product) -> None:
+    try:
+        header = json.loads(raw)
+    except ValueError as error:
+        raise DataError(f"the first PFF header is not JSON: {error}") from error
+    names = [f"quabo_{number}" for number in range(product.quabos)]
+    boards = [header] if product.quabos == 1 else [header.get(name) for name in names]
+    wanted = (*FIELDS, "quabo_num") if product.quabos == 1 else FIELDS
+    for number, board in enumerate(boards):
+        where = "" if product.quabos == 1 else f"quabo_{number}."
+        for name in wanted:
+            value = board.get(name) if isinstance(board, dict) else None
+            if not isinstance(value, int):
+                raise DataError(f"{product.name} header: {where}{name} must be a whole number")
+
+
+def _board_before(raw: bytes, position: int, product: Product) -> int:
+    """Return the number of the board whose object holds `position`."""
+    if product.quabos == 1:
+        return 0
+    names = re.findall(rb'"quabo_([0-9])"\s*:\s*\{', raw[:position])
+    return int(names[-1]) if names else 0
+
+
+def standard_header(product: Product) -> bytes:
+    """Return the header that Hashpipe writes for `product`, all numbers 0."""
+    widths = dict(zip(FIELDS, (10, 4, 9, 10, 6), strict=True))
+    numbers = ", ".join(f'"{name}": {0:>{width}}' for name, width in widths.items())
+    if product.quabos == 1:
+        text = f'{{ "quabo_num": 0, {numbers}}}'
+    else:
+        lines = [f'   "quabo_{board}": {{ {numbers}}}' for board in range(product.quabos)]
+        text = "{\n" + ", \n".join(lines) + "\n}"
+    return text.encode() + HEADER_END

@@ -1,0 +1,393 @@
+"""Pixels of one module: pedestal, noise and spectra of pulse heights; means of movies."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.analysis import Analysis, Batch
+from skywright.errors import ConfigError
+from skywright.files.columns import Column
+from skywright.instruments.panoseti.clock import NUM, SEC
+from skywright.instruments.panoseti.frames import QUADRANTS, missing_pixels
+from skywright.instruments.panoseti.products import PRODUCTS, QUABOS, Product
+
+SIDE = 32
+PIXELS = SIDE * SIDE
+COUNTER = 65536
+"""Boards count their packets modulo this."""
+BIN_ADC, FIRST_ADC, BINS = 4, -512, 1024
+"""Histograms of pulse heights: -512 to 3584 ADC; the first and last bin hold what is beyond."""
+HOT, DEAD = 3.0, 0.3
+"""A pixel is hot above 3 times, dead below 0.3 times the median of its module."""
+PER_PIXEL = (SIDE, SIDE)
+ADC = {"units": "ADC"}
+
+
+class Gaps(NamedTuple):
+    """First and last packet of each board in successive frames, and what was lost between them."""
+
+    first: NDArray[np.int64]
+    """(4,) packet number; -1: no packet."""
+    last: NDArray[np.int64]
+    lost: NDArray[np.int64]
+    """(4,) packets."""
+    packets: NDArray[np.int64]
+    """(4,) packets that came."""
+
+    def with_next(self, other: "Gaps") -> "Gaps":
+        """Add the frames that follow."""
+        both = (self.last >= 0) & (other.first >= 0)
+        between = np.where(both, (other.first - self.last - 1) % COUNTER, 0)
+        return Gaps(
+            np.where(self.first >= 0, self.first, other.first),
+            np.where(other.last >= 0, other.last, self.last),
+            self.lost + other.lost + between,
+            self.packets + other.packets,
+        )
+
+
+def count_gaps(numbers: NDArray[np.int64], quabo: NDArray[np.int64]) -> Gaps:
+    """Count the packets that are missing between successive frames.
+
+    Parameters
+    ----------
+    numbers
+        (N, Q, 5) int64 header numbers.
+    quabo
+        (N,) board of each frame, used if Q is 1.
+    """
+    first, last = np.full(QUABOS, -1), np.full(QUABOS, -1)
+    lost, packets = np.zeros(QUABOS, np.int64), np.zeros(QUABOS, np.int64)
+    for board in range(QUABOS):
+        of_board = numbers[quabo == board, 0] if numbers.shape[1] == 1 else numbers[:, board]
+        sent = of_board[of_board[:, SEC] > 0, NUM]
+        if len(sent):
+            first[board], last[board] = sent[0], sent[-1]
+            lost[board] = ((np.diff(sent) - 1) % COUNTER).sum()
+            packets[board] = len(sent)
+    return Gaps(first, last, lost, packets)
+
+
+class Pulses(NamedTuple):
+    """What is kept of pulse-height frames."""
+
+    frames: int
+    histogram: NDArray[np.int64]
+    """(1024, BINS) of each pixel's ADC."""
+    largest: NDArray[np.int64]
+    """(4, BINS) of each board's brightest pixel."""
+    triggers: NDArray[np.int64]
+    """(1024,) frames in which the pixel is its board's brightest."""
+    time_ns: tuple[int, int]
+    """Of the first and the last frame."""
+    gaps: Gaps
+
+
+class PulseHeights(Analysis[Pulses]):
+    """Pedestal, noise, spectra, rates and lost packets of the ph256 frames of one module.
+
+    Pedestal and noise come from each pixel's histogram: the median, and its distance to the 15.87
+    percentile. Light adds to the upper side only, so pulses hardly widen them.
+    """
+
+    name = "panoseti_ph256"
+    version = "1"
+    product: ClassVar[Product] = PRODUCTS["ph256"]
+    inputs: ClassVar[Sequence[str]] = ("ph256_image", "ph256_header", "ph256_quabo", "ph256_time")
+    identity = "ph256_number"
+    time = "none"
+    block_size = 1024
+    columns = (
+        Column("largest", "<i4", attrs={**ADC, "description": "brightest pixel"}),
+        Column("mean", "<f8", attrs={**ADC, "description": "mean of the boards that are there"}),
+    )
+    results = (
+        Column("n_pulses", "<i8", attrs={"description": "frames"}),
+        Column("seconds", "<f8", attrs={"units": "s", "description": "first to last frame"}),
+        Column("rate", "<f8", attrs={"units": "Hz", "description": "of packets of all boards"}),
+        Column("board_rates", "<f8", (QUABOS,), attrs={"units": "Hz"}),
+        Column("n_lost", "<i8", attrs={"description": "packets, by their counters"}),
+        Column("board_lost", "<i8", (QUABOS,), attrs={"description": "packets"}),
+        Column("pedestal", "<f8", PER_PIXEL, attrs={**ADC, "description": "median; or NaN"}),
+        Column("noise", "<f8", PER_PIXEL, attrs={**ADC, "description": "standard deviation"}),
+        Column("noise_median", "<f8", attrs={**ADC, "description": "of the pixels"}),
+        Column("relative_gain", "<f8", PER_PIXEL, attrs={"description": "noise over its median"}),
+        Column("triggers", "<i8", PER_PIXEL, attrs={"description": "frames that it triggered"}),
+        Column("spectrum", "<i8", (BINS,), attrs={"description": "of all pixels"}),
+        Column("largest_spectrum", "<i8", (QUABOS, BINS), attrs={"description": "brightest pixel"}),
+        Column("spectrum_edges", "<f8", (BINS + 1,), attrs=ADC),
+        Column("hot", "|u1", PER_PIXEL, attrs={"description": "1: noise above 3 x the median"}),
+        Column("dead", "|u1", PER_PIXEL, attrs={"description": "1: noise below 0.3 x the median"}),
+        Column("n_hot", "<i8", attrs={"description": "pixels"}),
+        Column("n_dead", "<i8", attrs={"description": "pixels"}),
+    )
+
+    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        """Find the brightest pixel of each frame."""
+        image, header = (batch[name] for name in self.inputs[:2])
+        there = ~missing_pixels(header[:, :, SEC] > 0, self.product)
+        count = np.maximum(there.sum(axis=(1, 2)), 1)
+        pixels = np.where(there, image, np.iinfo(image.dtype).min).reshape(len(batch), -1)
+        return {
+            "largest": pixels.max(axis=1).astype(np.int32),
+            "mean": np.where(there, image, 0).sum(axis=(1, 2), dtype=np.int64) / count,
+            **{name.split("_")[1]: batch[name] for name in self.inputs},
+        }
+
+    def statistic(self, members: Batch) -> Pulses:
+        """Fill the histograms of a block."""
+        image, header = members["image"], members["header"]
+        quabo, times = members["quabo"].astype(np.int64), members["time"]
+        histogram = np.zeros(PIXELS * BINS, np.int64)
+        largest = np.zeros((QUABOS, BINS), np.int64)
+        triggers = np.zeros(PIXELS, np.int64)
+        for board in range(QUABOS):
+            boards = self._of_board(image, header, quabo, board).reshape(-1, 256)
+            if not len(boards):
+                continue
+            place = np.arange(PIXELS).reshape(SIDE, SIDE)[QUADRANTS[board]].ravel()
+            bins = np.clip((boards.astype(np.int64) - FIRST_ADC) // BIN_ADC, 0, BINS - 1)
+            histogram += np.bincount((place * BINS + bins).ravel(), minlength=len(histogram))
+            brightest = boards.argmax(axis=1)
+            triggers += np.bincount(place[brightest], minlength=PIXELS)
+            heights = bins[np.arange(len(bins)), brightest]
+            largest[board] = np.bincount(heights, minlength=BINS)
+        dated = times[times > 0]
+        span = (int(dated.min()), int(dated.max())) if len(dated) else (0, 0)
+        return Pulses(
+            len(members), histogram.reshape(PIXELS, BINS), largest, triggers, span,
+            count_gaps(header, quabo),
+        )  # fmt: skip
+
+    def fold(self, prefix: Pulses | None, statistic: Pulses) -> Pulses:
+        """Add the next block."""
+        if prefix is None:
+            return statistic
+        a, b = prefix, statistic
+        return Pulses(
+            a.frames + b.frames,
+            a.histogram + b.histogram,
+            a.largest + b.largest,
+            a.triggers + b.triggers,
+            _span(a.time_ns, b.time_ns),
+            a.gaps.with_next(b.gaps),
+        )
+
+    def summarize(self, state: Pulses | None) -> Mapping[str, Any]:
+        """Turn the histograms into pedestal, noise and flags; NaN where there is nothing."""
+        if state is None:
+            state = _no_pulses()
+        low, pedestal = (_percentile(state.histogram, q) for q in (0.1587, 0.5))
+        noise = pedestal - low
+        known = ~np.isnan(noise)
+        middle = float(np.median(noise[known])) if known.any() else np.nan
+        hot, dead = noise > HOT * middle, noise < DEAD * middle
+        seconds = (state.time_ns[1] - state.time_ns[0]) / 1e9
+        rates = state.gaps.packets / seconds if seconds > 0 else np.full(QUABOS, np.nan)
+        return {
+            "n_pulses": state.frames,
+            "seconds": seconds,
+            "rate": rates.sum(),
+            "board_rates": rates,
+            "n_lost": state.gaps.lost.sum(),
+            "board_lost": state.gaps.lost,
+            "pedestal": pedestal.reshape(PER_PIXEL),
+            "noise": noise.reshape(PER_PIXEL),
+            "noise_median": middle,
+            "relative_gain": (noise / middle).reshape(PER_PIXEL),
+            "triggers": state.triggers.reshape(PER_PIXEL),
+            "spectrum": state.histogram.sum(axis=0),
+            "largest_spectrum": state.largest,
+            "spectrum_edges": FIRST_ADC + BIN_ADC * np.arange(BINS + 1.0),
+            "hot": hot.reshape(PER_PIXEL),
+            "dead": dead.reshape(PER_PIXEL),
+            "n_hot": hot.sum(),
+            "n_dead": dead.sum(),
+        }
+
+    def _of_board(
+        self, image: NDArray[Any], header: NDArray[Any], quabo: NDArray[np.int64], board: int
+    ) -> NDArray[Any]:
+        """Return the images of one board, (n, 16, 16), of frames in which it is there."""
+        if self.product.quabos == 1:
+            return image[(quabo == board) & (header[:, 0, SEC] > 0)]
+        rows, columns = QUADRANTS[board]
+        return image[header[:, board, SEC] > 0, rows, columns]
+
+
+class GroupedPulseHeights(PulseHeights):
+    """The same of ph1024 frames, which hold all four boards of a module."""
+
+    name = "panoseti_ph1024"
+    product = PRODUCTS["ph1024"]
+    inputs = ("ph1024_image", "ph1024_header", "ph1024_quabo", "ph1024_time")
+    identity = "ph1024_number"
+
+
+class Movie(NamedTuple):
+    """What is kept of movie frames: exact integers, so their order does not matter."""
+
+    frames: int
+    present: NDArray[np.int64]
+    """(32, 32) frames in which the pixel's board is there."""
+    total: NDArray[np.int64]
+    squares: NDArray[np.float64]
+    """(32, 32) sums of squares; float64 holds them exactly up to 2^53."""
+    time_ns: tuple[int, int]
+    gaps: Gaps
+
+
+class MovieStatistics(Analysis[Movie]):
+    """Mean, variance, hot and dead pixels, rate and lost packets of the img16 frames of a module.
+
+    Parameters
+    ----------
+    hot
+        A pixel is hot when its mean count is above this multiple of the module's median.
+
+    Raises
+    ------
+    ConfigError
+        If `hot` is not above 1.
+    """
+
+    name = "panoseti_img16"
+    version = "1"
+    product: ClassVar[Product] = PRODUCTS["img16"]
+    inputs: ClassVar[Sequence[str]] = ("img16_image", "img16_header", "img16_quabo", "img16_time")
+    identity = "img16_number"
+    time = "none"
+    block_size = 1024
+    columns = (
+        Column("mean", "<f8", attrs={"units": "counts", "description": "of the boards there"}),
+    )
+    results = (
+        Column("n_movie", "<i8", attrs={"description": "frames"}),
+        Column("seconds", "<f8", attrs={"units": "s", "description": "first to last frame"}),
+        Column("frame_rate", "<f8", attrs={"units": "Hz"}),
+        Column("n_lost", "<i8", attrs={"description": "packets, by their counters"}),
+        Column("board_lost", "<i8", (QUABOS,), attrs={"description": "packets"}),
+        Column("mean_count", "<f8", attrs={"units": "counts", "description": "of all pixels"}),
+        Column("mean_image", "<f8", PER_PIXEL, attrs={"units": "counts", "description": "or NaN"}),
+        Column("variance", "<f8", PER_PIXEL, attrs={"units": "counts^2", "description": "or NaN"}),
+        Column("hot", "|u1", PER_PIXEL, attrs={"description": "1: far above the median"}),
+        Column("dead", "|u1", PER_PIXEL, attrs={"description": "1: below 0.3 x the median"}),
+        Column("n_hot", "<i8", attrs={"description": "pixels"}),
+        Column("n_dead", "<i8", attrs={"description": "pixels"}),
+    )
+
+    def __init__(self, hot: float = 10.0) -> None:
+        super().__init__(hot=hot)
+        if not hot > 1:
+            raise ConfigError(f"{self.name}: hot {hot}: expected above 1")
+
+    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        """Take the mean of each frame."""
+        there = ~missing_pixels(batch[self.inputs[1]][:, :, SEC] > 0, self.product)
+        sums = np.where(there, batch[self.inputs[0]], 0).sum(axis=(1, 2), dtype=np.int64)
+        return {
+            "mean": sums / np.maximum(there.sum(axis=(1, 2)), 1),
+            **{name.split("_")[1]: batch[name] for name in self.inputs},
+        }
+
+    def statistic(self, members: Batch) -> Movie:
+        """Add up a block."""
+        header, image = members["header"], members["image"].astype(np.int64)
+        there = ~missing_pixels(header[:, :, SEC] > 0, self.product)
+        image = np.where(there, image, 0)
+        dated = members["time"][members["time"] > 0]
+        return Movie(
+            len(members),
+            there.sum(axis=0),
+            image.sum(axis=0),
+            (image * image).sum(axis=0).astype(np.float64),
+            (int(dated.min()), int(dated.max())) if len(dated) else (0, 0),
+            count_gaps(header, members["quabo"].astype(np.int64)),
+        )
+
+    def fold(self, prefix: Movie | None, statistic: Movie) -> Movie:
+        """Add the next block."""
+        if prefix is None:
+            return statistic
+        a, b = prefix, statistic
+        return Movie(
+            a.frames + b.frames,
+            a.present + b.present,
+            a.total + b.total,
+            a.squares + b.squares,
+            _span(a.time_ns, b.time_ns),
+            a.gaps.with_next(b.gaps),
+        )
+
+    def summarize(self, state: Movie | None) -> Mapping[str, Any]:
+        """Turn the sums into means and variances; NaN where there is nothing."""
+        if state is None:
+            empty = np.zeros(PER_PIXEL, np.int64)
+            state = Movie(0, empty, empty, empty.astype(float), (0, 0), _no_gaps())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = state.total / state.present
+            variance = (state.squares - state.total * mean) / (state.present - 1)
+            variance = np.where(state.present > 1, variance, np.nan)
+        known = ~np.isnan(mean)
+        middle = float(np.median(mean[known])) if known.any() else np.nan
+        hot, dead = mean > self.parameters["hot"] * middle, mean < DEAD * middle
+        seconds = (state.time_ns[1] - state.time_ns[0]) / 1e9
+        return {
+            "n_movie": state.frames,
+            "seconds": seconds,
+            "frame_rate": (state.frames - 1) / seconds if seconds > 0 else np.nan,
+            "n_lost": state.gaps.lost.sum(),
+            "board_lost": state.gaps.lost,
+            "mean_count": mean[known].mean() if known.any() else np.nan,
+            "mean_image": mean,
+            "variance": variance,
+            "hot": hot,
+            "dead": dead,
+            "n_hot": hot.sum(),
+            "n_dead": dead.sum(),
+        }
+
+
+class ShortMovieStatistics(MovieStatistics):
+    """The same of img8 frames."""
+
+    name = "panoseti_img8"
+    product = PRODUCTS["img8"]
+    inputs = ("img8_image", "img8_header", "img8_quabo", "img8_time")
+    identity = "img8_number"
+
+
+def _span(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    """Return the first and last time of two spans, of which one may have no time."""
+    times = [time for time in (*a, *b) if time]
+    return (min(times), max(times)) if times else (0, 0)
+
+
+def _no_gaps() -> Gaps:
+    nothing = np.zeros(QUABOS, np.int64)
+    return Gaps(nothing - 1, nothing - 1, nothing, nothing)
+
+
+def _no_pulses() -> Pulses:
+    histogram = np.zeros((PIXELS, BINS), np.int64)
+    largest, triggers = np.zeros((QUABOS, BINS), np.int64), np.zeros(PIXELS, np.int64)
+    return Pulses(0, histogram, largest, triggers, (0, 0), _no_gaps())
+
+
+def _percentile(histogram: NDArray[np.int64], fraction: float) -> NDArray[np.float64]:
+    """Return (P,) the value below which this fraction of each row of (P, BINS) lies; or NaN.
+
+    Values are whole numbers: bin k holds ``FIRST_ADC + k * BIN_ADC`` and the next ``BIN_ADC - 1``,
+    so it reaches from half below its first to half above its last one.
+    """
+    sums = np.cumsum(histogram, axis=1)
+    wanted = fraction * sums[:, -1]
+    row = np.arange(len(sums))
+    number = np.argmax(sums >= wanted[:, np.newaxis], axis=1)
+    inside = histogram[row, number]
+    before = sums[row, number] - inside
+    with np.errstate(invalid="ignore"):
+        part = (wanted - before) / inside
+    return np.where(sums[:, -1] > 0, FIRST_ADC - 0.5 + BIN_ADC * (number + part), np.nan)

@@ -1,0 +1,159 @@
+"""A run directory: its files, its configuration without passwords, its markers."""
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skywright.errors import DataError
+from skywright.instruments.panoseti.products import (
+    RunName,
+    is_pff_name,
+    module_id,
+    parse_file_name,
+    parse_run_name,
+)
+
+logger = logging.getLogger(__name__)
+
+MARKERS = ("recording_ended", "collect_complete", "run_complete")
+"""In the order in which they appear; each holds the local time."""
+SECRET_KEY = re.compile(r"passw|secret|token|credential|api_?key", re.IGNORECASE)
+URL_USER = re.compile(r"(?<=//)[^/@\s]*@")
+"""User and password of a URL."""
+
+
+@dataclass(frozen=True)
+class Telescope:
+    """One module as ``obs_config.json`` has it; angles in degrees, altitude in metres.
+
+    What the configuration lacks is None.
+    """
+
+    module: int
+    name: str
+    dome: str
+    latitude_deg: float | None
+    longitude_deg: float | None
+    altitude_m: float | None
+    azimuth_deg: float | None
+    elevation_deg: float | None
+    position_angle_deg: float | None
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run.
+
+    Attributes
+    ----------
+    path
+        A run directory that holds files, or ``DATA_DIR/RUN.pffd`` of a node, whose files are in
+        ``DATA_DIR/module_<N>/RUN.pffd``.
+    name
+        What its name says.
+    """
+
+    path: Path
+    name: RunName
+
+    @property
+    def directories(self) -> list[Path]:
+        """Where its files and configurations may be."""
+        parent = self.path.parent
+        if parent.name.startswith("module_"):
+            parent = parent.parent
+        beside = (path / self.path.name for path in sorted(parent.glob("module_*")))
+        found = [self.path, parent / self.path.name, *beside]
+        return [path for path in dict.fromkeys(found) if path.is_dir()]
+
+    def files(self) -> dict[tuple[int, str], list[Path]]:
+        """Return the files by module and product, in the order of their sequence numbers."""
+        found: dict[tuple[int, str], list[Path]] = {}
+        for directory in self.directories:
+            for path in directory.iterdir():
+                if is_pff_name(path.name):
+                    parsed = parse_file_name(path)
+                    found.setdefault((parsed.module, parsed.product.name), []).append(path)
+        for paths in found.values():
+            paths.sort(key=lambda path: (parse_file_name(path).seqno, path.name))
+        return dict(sorted(found.items()))
+
+    def configs(self) -> dict[str, Any]:
+        """Return its JSON files by name without ending; passwords are left out.
+
+        A file that is no JSON is logged and left out.
+        """
+        found: dict[str, Any] = {}
+        for directory in self.directories:
+            for path in sorted(directory.glob("*.json")):
+                try:
+                    found.setdefault(path.stem, without_secrets(json.loads(path.read_text())))
+                except (OSError, ValueError) as error:
+                    logger.error("%s: %s", path, error)
+        return found
+
+    def markers(self) -> dict[str, str]:
+        """Return the text of each marker that is there."""
+        found: dict[str, str] = {}
+        for directory in self.directories:
+            for marker in MARKERS:
+                if (directory / marker).is_file():
+                    found.setdefault(marker, (directory / marker).read_text().strip())
+        return {marker: found[marker] for marker in MARKERS if marker in found}
+
+    def telescopes(self) -> list[Telescope]:
+        """Return the modules of ``obs_config.json``; none if it is not there."""
+        return telescopes_of(self.configs().get("obs_config", {}))
+
+
+def open_run_directory(path: Path | str) -> RunDirectory:
+    """Return the run directory at `path`.
+
+    Raises
+    ------
+    DataError
+        If it is no directory.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(f"{path} is no directory")
+    return RunDirectory(path, parse_run_name(path))
+
+
+def without_secrets(value: Any) -> Any:
+    """Return a JSON value without passwords: neither in URLs nor under a key that names one."""
+    if isinstance(value, dict):
+        kept = ((key, inner) for key, inner in value.items() if not SECRET_KEY.search(key))
+        return {key: without_secrets(inner) for key, inner in kept}
+    if isinstance(value, list):
+        return [without_secrets(inner) for inner in value]
+    return URL_USER.sub("", value) if isinstance(value, str) else value
+
+
+def telescopes_of(obs_config: dict[str, Any]) -> list[Telescope]:
+    """Return the modules of an ``obs_config.json``; a module without an address is left out."""
+    found = []
+    for dome in obs_config.get("domes", []):
+        for module in dome.get("modules", []):
+            try:
+                number = module_id(str(module.get("ip_addr", "")))
+            except DataError as error:
+                logger.error("obs_config: %s", error)
+                continue
+            found.append(
+                Telescope(
+                    module=number,
+                    name=str(module.get("name", "")),
+                    dome=str(dome.get("name", "")),
+                    latitude_deg=dome.get("obslat"),
+                    longitude_deg=dome.get("obslon"),
+                    altitude_m=dome.get("obsalt"),
+                    azimuth_deg=module.get("azimuth"),
+                    elevation_deg=module.get("elevation"),
+                    position_angle_deg=module.get("position_angle"),
+                )
+            )
+    return found

@@ -1,0 +1,1 @@
+"""Sources of frames: simulated, a growing run directory, replay."""

@@ -1,0 +1,196 @@
+"""Recording the frames of a run: slots for modules, an index for each slot and product."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skywright.acquire.columns_layout import Rows
+from skywright.acquire.index_layout import IndexLayout, Records
+from skywright.acquire.owner import Owner
+from skywright.acquire.recorder import Recorder
+from skywright.instruments.panoseti.event_table import EventsLayout
+from skywright.instruments.panoseti.products import PRODUCTS, Product
+from skywright.instruments.panoseti.records import index_layout, records_of
+from skywright.instruments.panoseti.sources.rundir import FrameBlock, RunDirectorySource
+
+SLOTS = 4
+"""Modules that have PVs and indexes by default."""
+
+
+class Slots:
+    """Which module is in which slot: modules take slots in the order in which they appear."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._lock = threading.Lock()
+        self._modules: list[int] = []
+        self._further: set[int] = set()
+
+    def slot(self, module: int) -> int | None:
+        """Return the slot of a module, a new one if need be; None if all are taken."""
+        with self._lock:
+            if module not in self._modules:
+                if len(self._modules) >= self.count:
+                    self._further.add(module)
+                    return None
+                self._modules.append(module)
+            return self._modules.index(module)
+
+    @property
+    def modules(self) -> list[int]:
+        """Module of each slot that is taken."""
+        with self._lock:
+            return list(self._modules)
+
+    @property
+    def further(self) -> int:
+        """Number of modules without a slot."""
+        with self._lock:
+            return len(self._further)
+
+
+class _SlotLayout(IndexLayout):
+    """The index of one slot and product."""
+
+    def __init__(self, slots: Slots, slot: int, product: Product) -> None:
+        plain = index_layout(product)
+        super().__init__(f"{product.name} of slot {slot + 1}", plain.identity, plain.extra)
+        self._slots, self._slot, self._product = slots, slot, product
+        self.next_identity = 0
+
+    def take(self, result: FrameBlock) -> Records | None:
+        """Return the records of a block of this slot and product."""
+        frames = result.frames
+        if frames.product != self._product or self._slots.slot(frames.module) != self._slot:
+            return None
+        records = records_of(frames, result.path, result.sizes, self.next_identity)
+        self.next_identity += len(frames)
+        return records
+
+
+@dataclass(frozen=True)
+class IndexKey:
+    """What an index is of: a slot, from 0, and a product."""
+
+    slot: int
+    product: str
+
+    @property
+    def name(self) -> str:
+        """For files, streams and PVs: ``m1_img16``."""
+        return f"m{self.slot + 1}_{self.product}"
+
+
+class Tracker:
+    """Owner of the frames below a data directory, with an index for each slot and product.
+
+    Parameters
+    ----------
+    source
+        Of the frames.
+    slots
+        Number of modules that get an index.
+    changed
+        Called from any thread after something has changed; must return at once.
+    """
+
+    def __init__(
+        self,
+        source: RunDirectorySource,
+        slots: int = SLOTS,
+        changed: Callable[[], None] | None = None,
+    ) -> None:
+        self.source = source
+        self.slots = Slots(slots)
+        self._layouts = {
+            IndexKey(slot, name): _SlotLayout(self.slots, slot, product)
+            for slot in range(slots)
+            for name, product in PRODUCTS.items()
+        }
+        self.recorders: Mapping[IndexKey, Recorder[FrameBlock, Records]] = {
+            key: Recorder(layout, changed=changed) for key, layout in self._layouts.items()
+        }
+        self._events_layout = EventsLayout(self.slots.slot)
+        self.events: Recorder[Any, Rows] = Recorder(self._events_layout, changed=changed)
+        self.owner: Owner[FrameBlock, FrameBlock] = Owner(
+            source,
+            recorders=[*self.recorders.values(), self.events],
+            changed=changed,
+            name="panoseti",
+            item_name="frame block",
+        )
+        self._all: list[Recorder[Any, Any]] = [*self.recorders.values(), self.events]
+        self.has_recorded = False
+        """Whether an index was ever begun: it refers to the files of the run."""
+        self.newest: dict[IndexKey, FrameBlock] = {}
+        self.owner.endpoints.append(self)
+
+    def offer(self, result: FrameBlock) -> None:
+        """Note the newest frames of each slot and product."""
+        slot = self.slots.slot(result.frames.module)
+        if slot is not None:
+            self.newest[IndexKey(slot, result.frames.product.name)] = result
+
+    def start_recording(self, path: Path) -> str:
+        """Begin to index every frame of the run from its start.
+
+        Parameters
+        ----------
+        path
+            ``DIR/NAME.h5``: the index of a slot and product is ``DIR/NAME_m1_img16.h5``, the event
+            table of all modules ``DIR/NAME_events.h5``.
+
+        Returns
+        -------
+        str
+            Why it failed; empty when it did not.
+        """
+        self.owner.stop()
+        self.has_recorded = True
+        for key, recorder in self.recorders.items():
+            self._layouts[key].next_identity = 0
+            error = recorder.start(index_path(path, key.name))
+            if error:
+                return error
+        self._events_layout.restart()
+        error = self.events.start(index_path(path, "events"))
+        if error:
+            return error
+        self.source.rewind()
+        self.owner.acquire()
+        return ""
+
+    def stop_recording(self) -> None:
+        """End the recording; all frames found so far are in the indexes."""
+        acquisition = self.owner.stop_acquisition()
+        if acquisition is not None:
+            acquisition.done.wait(30.0)
+        for recorder in self._all:
+            recorder.stop()
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether frames are indexed now."""
+        return any(recorder.path is not None for recorder in self.recorders.values())
+
+    @property
+    def error(self) -> str:
+        """Why an index could not be written the last time; empty if all could."""
+        return "; ".join(recorder.error for recorder in self._all if recorder.error)
+
+    def rows(self) -> dict[IndexKey, int]:
+        """Return the number of rows of each index that readers may trust."""
+        return {key: recorder.visible for key, recorder in self.recorders.items()}
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.owner.close()
+        for recorder in self._all:
+            recorder.close()
+
+
+def index_path(path: Path, name: str) -> Path:
+    """Return the path of one index of a recording."""
+    return path.with_name(f"{path.stem}_{name}{path.suffix}")

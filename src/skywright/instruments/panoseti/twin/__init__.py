@@ -1,0 +1,1 @@
+"""A simulated telescope array at the level of packets, with its truth."""

@@ -1,0 +1,170 @@
+"""Simulated observing runs, written as PFF files in real time, as Hashpipe writes them."""
+
+import json
+import logging
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from skywright.errors import HardwareError
+from skywright.instruments.panoseti.clock import NS
+from skywright.instruments.panoseti.frames import Frames
+from skywright.instruments.panoseti.pff_writer import PffWriter
+from skywright.instruments.panoseti.products import PRODUCTS, RunName, start_token
+from skywright.instruments.panoseti.rundir import MARKERS
+from skywright.instruments.panoseti.twin.sky import ArraySettings, Flash, TelescopeArray
+
+logger = logging.getLogger(__name__)
+
+STEP_S = 0.1
+"""Time that is simulated and written at once."""
+TRUTH = "sim_truth.json"
+"""File of a simulated run with its flashes as they were made, for scoring only."""
+FLASH_SIGMA = (5.0, 50.0)
+
+
+class SimulatedRuns:
+    """Takes one run after the other into a data directory; methods may come from any thread.
+
+    Parameters
+    ----------
+    data_dir
+        Data directory of a node; it is made.
+    settings
+        Of the array.
+    seed
+        Of everything random.
+    movie_period_s
+        Time between two movie frames.
+    flash_rate_hz
+        Rate of flashes that all modules see.
+    buffered
+        Write in Hashpipe's steps; else each step is visible at once.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        settings: ArraySettings | None = None,
+        seed: int = 0,
+        movie_period_s: float = 0.005,
+        flash_rate_hz: float = 5.0,
+        buffered: bool = False,
+    ) -> None:
+        self.data_dir = data_dir
+        self.array = TelescopeArray(settings, seed)
+        self.flashes: list[Flash] = []
+        self.error = ""
+        self._period_ns = round(movie_period_s * NS)
+        self._flash_rate_hz = flash_rate_hz
+        self._buffer_bytes = None if buffered else 0
+        self._writers: dict[tuple[int, str], PffWriter] = {}
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._run = ""
+        data_dir.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is being taken."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> str:
+        """Begin a run and return the name of its directory.
+
+        Raises
+        ------
+        HardwareError
+            If a run is under way or the files cannot be made.
+        """
+        if self.is_running:
+            raise HardwareError(f"the run {self._run} is under way; stop it first")
+        start_ns = time.time_ns()
+        while (self.data_dir / (run := self._name(start_ns))).exists():
+            start_ns += NS  # names have whole seconds
+        self._run, self.flashes, self.error = run, [], ""
+        try:
+            (self.data_dir / run).mkdir(parents=True)
+            settings = {"settings": asdict(self.array.settings), "observatory": "simulated"}
+            (self.data_dir / run / "sim_config.json").write_text(json.dumps(settings))
+            for module in self.array.settings.modules:
+                directory = self.data_dir / f"module_{module}" / run
+                directory.mkdir(parents=True)
+                for product in PRODUCTS.values():
+                    self._writers[module, product.name] = PffWriter(
+                        directory, product, module, start_ns, buffer_bytes=self._buffer_bytes
+                    )
+        except OSError as error:
+            raise HardwareError(f"{self.data_dir}: {error}") from error
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._work, name="simulated-run", daemon=True)
+        self._thread.start()
+        return run
+
+    def set_threshold(self, threshold_adc: float) -> None:
+        """Set the threshold of all boards, ADC; it holds for all frames from now on."""
+        array = self.array
+        sigma = threshold_adc / array.settings.noise_adc
+        array.settings = replace(array.settings, threshold_sigma=sigma)
+
+    def open_shutter(self, is_open: bool) -> None:
+        """Open or close the shutters: closed, no module sees sky or flashes."""
+        self.array.settings = replace(self.array.settings, shutter_open=is_open)
+
+    def stop(self) -> None:
+        """End the run: all its frames are in its files, and its marker is there."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(10.0)
+            self._thread = None
+
+    def _name(self, start_ns: int) -> str:
+        return str(RunName("Simulated", start_token(start_ns), "sim"))
+
+    def _work(self) -> None:
+        done_ns = time.time_ns()
+        try:
+            while not self._stopping.wait(STEP_S):
+                now_ns = time.time_ns()
+                frames = (now_ns - done_ns) // self._period_ns
+                if frames > 0:
+                    self._take(done_ns, frames)
+                    done_ns += frames * self._period_ns
+        except OSError as error:
+            self.error = f"{self.data_dir}: {error}"
+            logger.error("%s", self.error)
+        finally:
+            self._close()
+
+    def _take(self, start_ns: int, frames: int) -> None:
+        seconds = frames * self._period_ns / NS
+        flash_rate_hz = self._flash_rate_hz if self.array.settings.shutter_open else 0.0
+        count = self.array.poisson(flash_rate_hz * seconds)
+        flashes = self.array.random_flashes(count, start_ns, seconds, FLASH_SIGMA)
+        self.flashes += flashes
+        for module in self.array.settings.modules:
+            movie = self.array.movie("img16", module, start_ns, self._period_ns, frames)
+            self._append(movie, module)
+        for module, pulses in self.array.pulse_heights("ph256", start_ns, seconds, flashes).items():
+            self._append(replace(pulses, module=module), module)
+
+    def _append(self, frames: Frames, module: int) -> None:
+        if len(frames):
+            writer = self._writers[module, frames.product.name]
+            writer.append(frames.numbers, frames.image, frames.quabo)
+
+    def _close(self) -> None:
+        for writer in self._writers.values():
+            try:
+                writer.close()
+            except OSError as error:
+                self.error = f"{writer.path}: {error}"
+        self._writers.clear()
+        marker = self.data_dir / self._run / MARKERS[0]
+        try:
+            truth = {"flashes": [asdict(flash) for flash in self.flashes]}
+            (marker.parent / TRUTH).write_text(json.dumps(truth))
+            marker.write_text(time.strftime("%Y-%m-%dT%H:%M:%S"))
+        except OSError as error:
+            self.error = f"{marker}: {error}"

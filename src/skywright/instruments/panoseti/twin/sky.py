@@ -1,0 +1,231 @@
+"""Pulse-height events and movies of a simulated array, packet by packet, with their truth."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.instruments.panoseti.clock import NS
+from skywright.instruments.panoseti.frames import QUADRANTS, Frames
+from skywright.instruments.panoseti.packets import frames_of_packets, make_packets
+from skywright.instruments.panoseti.products import PRODUCTS, QUABOS, Product
+
+NETWORK_NS = 300_000
+"""From a board to the computer."""
+HEIGHT_SIGMA = 0.5
+"""Mean height of a dark pulse above the threshold: heights are exponential, so the rate of dark
+pulses falls by e when the threshold rises by this."""
+RATE_AT_SIGMA = 4.5
+DARK_COUNTS_HZ = 1000.0
+"""Counts per second and pixel in a movie when the shutter is closed."""
+
+
+@dataclass(frozen=True)
+class ArraySettings:
+    """What is simulated.
+
+    Attributes
+    ----------
+    modules
+        Numbers of the modules.
+    noise_adc
+        Electronic noise of a pixel of gain 1, standard deviation.
+    gain_spread
+        Relative spread of the gain of pixels.
+    threshold_sigma
+        A board triggers on a pixel above this.
+    dark_rate_hz
+        Rate of each board's triggers by dark counts at a threshold of 4.5 sigma.
+    night_sky_hz
+        Counts per second and pixel in a movie.
+    stars
+        Number of stars in the field.
+    shutter_open
+        Whether the sky is in the movies.
+    jitter_ns
+        Standard deviation of a module's time of a flash.
+    packet_loss
+        Fraction of packets that do not arrive.
+    """
+
+    modules: tuple[int, ...] = (250, 252, 253, 254)
+    noise_adc: float = 15.0
+    gain_spread: float = 0.1
+    threshold_sigma: float = 4.5
+    dark_rate_hz: float = 20.0
+    night_sky_hz: float = 20_000.0
+    stars: int = 12
+    shutter_open: bool = True
+    jitter_ns: float = 10.0
+    packet_loss: float = 0.001
+
+
+@dataclass(frozen=True)
+class Flash:
+    """One flash, as it was made.
+
+    Attributes
+    ----------
+    time_ns
+        At the array, ns since 1970 UTC.
+    row, column
+        Center in the 32 x 32 image.
+    sigma
+        Height of its brightest pixel over the noise.
+    width_px
+        0 for a point; else the standard deviation of a spot, as a shower has.
+    """
+
+    time_ns: int
+    row: float
+    column: float
+    sigma: float
+    width_px: float
+
+
+class TelescopeArray:
+    """An array whose pixels, stars and events come from one seed.
+
+    Parameters
+    ----------
+    settings
+        What is simulated.
+    seed
+        Of everything random.
+    """
+
+    def __init__(self, settings: ArraySettings | None = None, seed: int = 0) -> None:
+        self.settings = settings or ArraySettings()
+        rng = np.random.default_rng([seed, 0])
+        shape = (len(self.settings.modules), 32, 32)
+        self.gain = np.clip(rng.normal(1.0, self.settings.gain_spread, shape), 0.5, 1.5)
+        self.flat = np.clip(rng.normal(1.0, 0.05, shape), 0.7, 1.3)
+        self.sky_hz = self.settings.night_sky_hz * self.flat + self._stars(rng)
+        self._rng = np.random.default_rng([seed, 1])
+        self._pkt_num: dict[tuple[int, str], NDArray[np.int64]] = {}
+
+    def poisson(self, mean: float) -> int:
+        """Return a random count."""
+        return int(self._rng.poisson(mean))
+
+    def random_flashes(
+        self, count: int, start_ns: int, seconds: float, sigma: tuple[float, float]
+    ) -> list[Flash]:
+        """Return flashes at random times and places, half of them points."""
+        rng = self._rng
+        times = np.sort(start_ns + rng.integers(0, int(seconds * NS), count))
+        places = rng.uniform(1, 30, (count, 2))
+        heights = rng.uniform(*sigma, count)
+        widths = np.where(rng.random(count) < 0.5, 0.0, rng.uniform(0.8, 2.0, count))
+        return [
+            Flash(int(time), float(row), float(column), float(height), float(width))
+            for time, (row, column), height, width in zip(
+                times, places, heights, widths, strict=True
+            )
+        ]
+
+    def pulse_heights(
+        self, product: str, start_ns: int, seconds: float, flashes: list[Flash]
+    ) -> dict[int, Frames]:
+        """Return the pulse-height frames of each module in the order of time.
+
+        A board sends a packet when one of its pixels is above the threshold, by a flash or, at the
+        rate of the settings, by dark counts.
+
+        Parameters
+        ----------
+        product
+            ``ph256`` or ``ph1024``.
+        start_ns, seconds
+            The time that is simulated.
+        flashes
+            Seen by every module.
+        """
+        kind = PRODUCTS[product]
+        return {
+            module: self._module_pulses(kind, index, module, start_ns, seconds, flashes)
+            for index, module in enumerate(self.settings.modules)
+        }
+
+    def movie(self, product: str, module: int, start_ns: int, period_ns: int, count: int) -> Frames:
+        """Return `count` movie frames of one module, `period_ns` apart."""
+        kind, index = PRODUCTS[product], self.settings.modules.index(module)
+        limit = np.iinfo(kind.dtype).max
+        sky_hz = self.sky_hz[index] if self.settings.shutter_open else DARK_COUNTS_HZ
+        mean = sky_hz * period_ns / NS
+        counts = np.minimum(self._rng.poisson(np.broadcast_to(mean, (count, 32, 32))), limit)
+        images = np.stack([counts[(slice(None), *part)] for part in QUADRANTS], axis=1)
+        times = start_ns + period_ns * np.arange(1, count + 1)
+        board = np.tile(np.arange(QUABOS), count)
+        return self._frames(
+            kind, module, board, np.repeat(times, QUABOS), images.reshape(-1, 16, 16)
+        )
+
+    def _stars(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return the counts per second of the stars, the same sky for all modules."""
+        rows, columns = np.mgrid[:32, :32]
+        sky = np.zeros((32, 32))
+        for _ in range(self.settings.stars):
+            row, column = rng.uniform(0, 31, 2)
+            rate = self.settings.night_sky_hz * rng.pareto(1.5)
+            sky += rate * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 0.6)
+        return sky[np.newaxis] * self.flat
+
+    def _module_pulses(
+        self, kind: Product, index: int, module: int, start_ns: int, seconds: float,
+        flashes: list[Flash],
+    ) -> Frames:  # fmt: skip
+        settings, rng = self.settings, self._rng
+        boards, times, images = [], [], []
+        above = (settings.threshold_sigma - RATE_AT_SIGMA) / HEIGHT_SIGMA
+        rate_hz = settings.dark_rate_hz * np.exp(-above)
+        for board in range(QUABOS):
+            count = rng.poisson(rate_hz * seconds)
+            image = self._noise(index, board, count)
+            pixel = rng.integers(0, 256, count)
+            height = settings.threshold_sigma + rng.exponential(HEIGHT_SIGMA, count)
+            image.reshape(count, 256)[np.arange(count), pixel] = height * settings.noise_adc
+            boards.append(np.full(count, board))
+            times.append(start_ns + rng.integers(0, int(seconds * NS), count))
+            images.append(image)
+        for flash in flashes:
+            time = flash.time_ns + round(rng.normal(0, settings.jitter_ns))
+            seen = self._flash_image(index, flash)
+            for board in range(QUABOS):
+                image = seen[QUADRANTS[board]] + self._noise(index, board, 1)[0]
+                if image.max() > settings.threshold_sigma * settings.noise_adc:
+                    boards.append(np.array([board]))
+                    times.append(np.array([time + 4 * board]))
+                    images.append(image[np.newaxis])
+        board_of, time_of, image_of = map(np.concatenate, (boards, times, images))
+        order = np.argsort(time_of, kind="stable")
+        limits = np.iinfo(kind.dtype)
+        pixels = np.clip(np.rint(image_of[order]), limits.min, limits.max).astype(kind.dtype)
+        return self._frames(kind, module, board_of[order], time_of[order], pixels)
+
+    def _noise(self, index: int, board: int, count: int) -> NDArray[np.float64]:
+        scale = self.settings.noise_adc * self.gain[index][QUADRANTS[board]]
+        return self._rng.normal(0, 1, (count, 16, 16)) * scale
+
+    def _flash_image(self, index: int, flash: Flash) -> NDArray[np.float64]:
+        rows, columns = np.mgrid[:32, :32]
+        if flash.width_px:
+            square = (rows - flash.row) ** 2 + (columns - flash.column) ** 2
+            image = np.exp(-square / (2 * flash.width_px**2))
+        else:
+            image = ((rows == round(flash.row)) & (columns == round(flash.column))).astype(float)
+        return flash.sigma * self.settings.noise_adc * image / image.max() * self.gain[index]
+
+    def _frames(
+        self, kind: Product, module: int, board: NDArray[np.int64], time: NDArray[np.int64],
+        pixels: NDArray[np.generic],
+    ) -> Frames:  # fmt: skip
+        counters = self._pkt_num.setdefault((module, kind.name), np.zeros(QUABOS, np.int64))
+        number = np.empty(len(board), np.int64)
+        for each in range(QUABOS):
+            rows = board == each
+            number[rows] = counters[each] + np.arange(rows.sum())
+            counters[each] += rows.sum()
+        packets = make_packets(kind, module, board, time, number, pixels.astype(kind.dtype))
+        arrived = self._rng.random(len(packets)) >= self.settings.packet_loss
+        return frames_of_packets(kind, packets[arrived], time[arrived] + NETWORK_NS)

@@ -1,0 +1,129 @@
+"""The configuration of a receiver: what goes to its registers."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pyubx2 import cfgname2key
+from pyubx2.exceptions import UBXMessageError
+
+from skywright.errors import ConfigError
+
+Layer = Literal["RAM", "BBR", "FLASH"]
+LAYER_BITS = {"RAM": 1, "BBR": 2, "FLASH": 4}
+"""For CFG-VALSET."""
+LAYER_NUMBERS = {"RAM": 0, "BBR": 1, "FLASH": 2}
+"""For CFG-VALGET."""
+FIXED = 2
+"""Of ``CFG_TMODE_MODE``: the antenna does not move, its position is given."""
+
+
+class Setting(BaseModel):
+    """One register."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    key: str
+    value: float | int | bool
+
+
+class Position(BaseModel):
+    """Where the antenna is, in degrees and metres."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: Literal["LLH", "ECEF"]
+    lat_deg: float = Field(default=0.0, ge=-90, le=90)
+    lon_deg: float = Field(default=0.0, ge=-180, le=180)
+    height_m: float = 0.0
+    ecef_x_m: float = 0.0
+    ecef_y_m: float = 0.0
+    ecef_z_m: float = 0.0
+    acc_m: float = Field(default=0.05, gt=0)
+
+
+class F9tConfig(BaseModel):
+    """What InitF9t asks for."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    device: str = Field(min_length=1, strict=True)
+    baud: int = Field(default=115200, gt=0)
+    f9t_uid: str = Field(pattern=r"^[0-9A-Fa-f]{10}$")
+    apply_to_layers: list[Layer] = Field(default=["RAM", "BBR"], min_length=1)
+    verify_layer: Layer = "RAM"
+    cfg_key_settings: list[Setting] = []
+    position: Position | None = None
+
+    @property
+    def layer_mask(self) -> int:
+        """Layers as CFG-VALSET has them."""
+        return sum(LAYER_BITS[layer] for layer in set(self.apply_to_layers))
+
+    def registers(self) -> dict[str, int | float]:
+        """Return the value of each register, by pyubx2's name of its key.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such register.
+        """
+        settings = [(each.key, each.value) for each in self.cfg_key_settings]
+        if self.position is not None:
+            settings += position_registers(self.position).items()
+        found = {}
+        for key, value in settings:
+            name = key.replace("-", "_").upper()
+            try:
+                kind = cfgname2key(name)[1]
+            except UBXMessageError as error:
+                raise ConfigError(f"f9t_config: there is no register {key}") from error
+            found[name] = float(value) if kind.startswith("R") else int(value)
+        return found
+
+
+def position_registers(position: Position) -> dict[str, int]:
+    """Return the registers of a fixed position: each length and angle in a coarse and a fine part.
+
+    u-blox ZED-F9T interface description, group CFG-TMODE: angles in 1e-7 and 1e-9 deg, lengths in
+    cm and 0.1 mm, the accuracy in 0.1 mm.
+    """
+    registers = {
+        "CFG_TMODE_MODE": FIXED,
+        "CFG_TMODE_POS_TYPE": int(position.format == "LLH"),
+        "CFG_TMODE_FIXED_POS_ACC": round(position.acc_m * 1e4),
+    }
+    if position.format == "LLH":
+        parts = (
+            ("LAT", position.lat_deg, 1e9),
+            ("LON", position.lon_deg, 1e9),
+            ("HEIGHT", position.height_m, 1e4),
+        )
+    else:
+        parts = (
+            ("ECEF_X", position.ecef_x_m, 1e4),
+            ("ECEF_Y", position.ecef_y_m, 1e4),
+            ("ECEF_Z", position.ecef_z_m, 1e4),
+        )
+    for name, value, per_unit in parts:
+        # The coarse part is the nearest one, so the fine part is within +-99.
+        fine = round(value * per_unit)
+        coarse = round(fine / 100)
+        registers[f"CFG_TMODE_{name}"] = coarse
+        registers[f"CFG_TMODE_{name}_HP"] = fine - 100 * coarse
+    return registers
+
+
+def parse_config(values: dict[str, Any]) -> F9tConfig:
+    """Return the configuration of a request; whole numbers may come as floats.
+
+    Raises
+    ------
+    ConfigError
+        If a value is missing or wrong; the message names its key.
+    """
+    try:
+        return F9tConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"f9t_config.{key}: {first['msg']}") from error

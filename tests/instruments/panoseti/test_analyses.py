@@ -1,0 +1,195 @@
+"""Analyses of pulse heights, movies and flashes against the twin's truth and plain numpy."""
+
+import numpy as np
+import pytest
+
+from skywright.analysis import Batch
+from skywright.instruments.panoseti.clock import NS
+from skywright.instruments.panoseti.event_table import GROUP, EventsLayout
+from skywright.instruments.panoseti.flash_analysis import FlashCandidates
+from skywright.instruments.panoseti.frames import QUADRANTS
+from skywright.instruments.panoseti.pixel_analysis import (
+    GroupedPulseHeights,
+    MovieStatistics,
+    PulseHeights,
+)
+from skywright.instruments.panoseti.sources.rundir import FrameBlock
+from skywright.instruments.panoseti.twin.sky import ArraySettings, TelescopeArray
+
+START = 1_721_882_092 * NS
+
+
+def batch_of(frames, product):
+    data = {
+        f"{product}_image": frames.image,
+        f"{product}_header": frames.numbers,
+        f"{product}_quabo": frames.quabo,
+        f"{product}_time": frames.time_ns,
+    }
+    return Batch(np.arange(len(frames)), np.full(len(frames), np.nan), data)
+
+
+def analyzed(make, batch, pieces):
+    """Analyze in pieces by two workers, one block to each in turn."""
+    one, two = make(), make()
+    blocks = batch.identities // one.block_size
+    for block in np.unique(blocks):
+        members = batch.take(blocks == block)
+        for piece in np.array_split(np.arange(len(members)), pieces):
+            (one, two)[block % 2].update(members.take(piece))
+    return one.merge(two).result()
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("product", "make"), [("ph256", PulseHeights), ("ph1024", GroupedPulseHeights)]
+)
+def test_pedestal_noise_gain_and_losses_are_the_twins(product, make):
+    array = TelescopeArray(ArraySettings(dark_rate_hz=60, packet_loss=0.01), seed=3)
+    flashes = array.random_flashes(50, START, 30.0, (10.0, 50.0))
+    frames = array.pulse_heights(product, START, 30.0, flashes)[250]
+    batch = batch_of(frames, product)
+    found = analyzed(make, batch, 3)
+    assert_same(found, analyzed(make, batch, 1))
+    assert found["n_pulses"] == len(frames)
+    # A standard error of 15 ADC / sqrt(1800), times 1.25 for a median, times 5.
+    np.testing.assert_allclose(found["pedestal"], 0.0, atol=2.5)
+    np.testing.assert_allclose(found["noise"] / array.gain[0], 15.0, rtol=0.12)
+    assert abs((found["noise"] / array.gain[0]).mean() - 15.0) < 0.15
+    assert found["n_hot"] == found["n_dead"] == 0
+    sent = frames.numbers[:, :, 0].max() + 1
+    assert 0.5 < found["n_lost"] / (0.01 * 4 * sent) < 1.6
+    assert found["triggers"].sum() == frames.present.sum()
+    assert found["spectrum"].sum() == frames.present.sum() * 256
+
+
+def test_lost_packets_are_exact_over_blocks_and_wraps():
+    frames = TelescopeArray(ArraySettings(packet_loss=0.0), seed=5).movie(
+        "img16", 250, START, 1_000_000, 3000
+    )
+    frames.numbers[:, :, 0] = (frames.numbers[:, :, 0] + 65000) % 65536
+    kept = np.ones(3000, bool)
+    kept[[10, 11, 536, 1023, 1024, 2500]] = False
+    found = analyzed(MovieStatistics, batch_of(frames[np.flatnonzero(kept)], "img16"), 2)
+    np.testing.assert_array_equal(found["board_lost"], [6, 6, 6, 6])
+
+
+def test_movie_statistics_are_numpys_and_find_hot_and_dead_pixels():
+    array = TelescopeArray(ArraySettings(packet_loss=0.02, stars=0), seed=2)
+    frames = array.movie("img16", 254, START, 1_000_000, 2500)
+    frames.image[:, 5, 6] = 60_000
+    frames.image[:, 20, 9] = 0
+    batch = batch_of(frames, "img16")
+    found = analyzed(MovieStatistics, batch, 2)
+    masked = frames.masked()
+    np.testing.assert_allclose(found["mean_image"], masked.astype(float).mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(
+        found["variance"], masked.astype(float).var(axis=0, ddof=1), rtol=1e-6, atol=1e-3
+    )
+    assert np.argwhere(found["hot"]).tolist() == [[5, 6]]
+    assert np.argwhere(found["dead"]).tolist() == [[20, 9]]
+    assert found["frame_rate"] == pytest.approx(1000.0)
+
+
+def test_a_board_that_is_missing_has_no_pedestal():
+    frames = TelescopeArray(seed=1).pulse_heights("ph256", START, 20.0, [])[250]
+    frames = frames[np.flatnonzero(frames.quabo != 2)]
+    found = analyzed(PulseHeights, batch_of(frames, "ph256"), 1)
+    assert np.isnan(found["pedestal"][QUADRANTS[2]]).all()
+    assert np.isfinite(found["pedestal"]).sum() == 768
+
+
+def events_of(frames_by_module, tmp_path):
+    """Return the event table of frames, as the IOC writes it."""
+    layout = EventsLayout(list(frames_by_module).index)
+    parts = []
+    for module, frames in frames_by_module.items():
+        name = f"start_x.dp_{frames.product.name}.bpp_2.module_{module}.seqno_0.pff"
+        sizes = np.full(len(frames), 636)
+        parts.append(layout.take(FrameBlock(tmp_path / name, "run", frames, sizes)))
+    columns = {path: np.concatenate([part.columns[path] for part in parts])
+               for path in parts[0].columns}  # fmt: skip
+    data = {f"events_{path.removeprefix(GROUP + '/')}": values for path, values in columns.items()}
+    number = np.concatenate([part.identity for part in parts])
+    return Batch(number, data["events_seconds"], data)
+
+
+def score(flashes, found, low, high):
+    """Return the share of flashes between two heights that were found."""
+    truth = np.array([f.time_ns for f in flashes if low <= f.sigma < high])
+    near = np.abs(truth[:, np.newaxis] - found).min(axis=1) <= 200
+    return near.mean()
+
+
+def check_flashes(count, seconds, seed, product, tmp_path):
+    array = TelescopeArray(seed=seed)
+    flashes = array.random_flashes(count, START, seconds, (5.0, 50.0))
+    frames = array.pulse_heights(product, START, seconds, flashes)
+    events = events_of(frames, tmp_path)
+    found = analyzed(FlashCandidates, events, 2)
+    assert_same(found, analyzed(FlashCandidates, events, 1))
+    number = int(found["n_candidates"])
+    times = np.sort(found["candidate_time_ns"][: min(number, 1000)])
+    heights = found["candidate_largest"][: len(times)]
+    for row in range(len(times)):
+        rows = found["candidate_rows"][row]
+        rows = rows[rows >= 0]
+        assert events["events_largest"][rows].max() == heights[row]
+        module = list(frames)[events["events_slot"][rows[0]]]
+        frame = frames[module].image[events["events_row"][rows[0]]]
+        assert frame.max() == events["events_largest"][rows[0]]
+    return flashes, times, found
+
+
+@pytest.mark.parametrize("product", ["ph256", "ph1024"])
+def test_flash_candidates_link_to_their_frames_and_are_the_flashes(product, tmp_path):
+    flashes, times, found = check_flashes(300, 30.0, 11, product, tmp_path)
+    assert score(flashes, times, 10, 51) >= 0.97
+    truth = np.array([flash.time_ns for flash in flashes])
+    false = (np.abs(times[:, np.newaxis] - truth).min(axis=1) > 200).sum()
+    assert false <= 3 + 2 * found["n_expected"]
+
+
+def test_events_of_boards_without_utc_do_not_count(tmp_path):
+    array = TelescopeArray(seed=3)
+    flashes = array.random_flashes(20, START, 10.0, (20.0, 50.0))
+    events = events_of(array.pulse_heights("ph256", START, 10.0, flashes), tmp_path)
+    events["events_flags"][:] = 1
+    found = analyzed(FlashCandidates, events, 1)
+    assert found["n_candidates"] == found["n_bright"] == 0
+    assert found["n_undated"] == found["n_events"] == len(events)
+
+
+def test_chance_gives_as_many_candidates_as_predicted(tmp_path):
+    array = TelescopeArray(ArraySettings(dark_rate_hz=400), seed=8)
+    events = events_of(array.pulse_heights("ph256", START, 10.0, []), tmp_path)
+    found = analyzed(lambda: FlashCandidates(threshold_adc=60.0), events, 1)
+    assert found["n_bright"] == found["n_events"] == len(events)
+    assert found["n_expected"] > 25
+    # One standard deviation is the root of the number; five of them here.
+    assert abs(found["n_candidates"] - found["n_expected"]) < 5 * np.sqrt(found["n_expected"])
+
+
+@pytest.mark.accuracy
+@pytest.mark.parametrize("product", ["ph256", "ph1024"])
+def test_accuracy_of_flash_candidates(product, tmp_path):
+    seen, far, false, expected = [], [], 0, 0.0
+    for seed in range(100, 104):
+        flashes, times, found = check_flashes(500, 60.0, seed, product, tmp_path)
+        truth = np.array([flash.time_ns for flash in flashes])
+        sigma = np.array([flash.sigma for flash in flashes])
+        near = np.abs(truth[:, np.newaxis] - times).min(axis=1) <= 200
+        seen += near[sigma >= 10].tolist()
+        far += near[(sigma >= 7) & (sigma < 10)].tolist()
+        false += int((np.abs(times[:, np.newaxis] - truth).min(axis=1) > 200).sum())
+        expected += found["n_expected"]
+    print(f"{product}: {np.mean(seen):.4f} of {len(seen)} above 10 sigma, {np.mean(far):.3f} of "
+          f"{len(far)} of 7 to 10; {false} false, {expected:.2f} expected")  # fmt: skip
+    assert np.mean(seen) >= 0.99
+    assert np.mean(far) >= 0.8
+    assert false <= 2 * expected + 3 * np.sqrt(2 * expected)

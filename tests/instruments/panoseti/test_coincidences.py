@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skywright.errors import DataError
+from skywright.instruments.panoseti.coincidences import find_coincidences, merge_boards
+
+T0 = 1_721_882_092_000_000_000
+
+
+def brute_force(times, modules, window, baselines, delays):
+    found = set()
+    shifted = [t - delays.get(m, 0) for t, m in zip(times, modules, strict=True)]
+    for i in range(len(times)):
+        for j in range(i):
+            a, b = modules[i], modules[j]
+            meters = baselines.get((a, b), baselines.get((b, a), 0.0))
+            limit = window + int(np.ceil(meters * 1e9 / 299_792_458.0))
+            if a != b and abs(shifted[i] - shifted[j]) <= limit:
+                found.add(frozenset((i, j)))
+    return found
+
+
+@settings(deadline=None)
+@given(
+    events=st.lists(st.tuples(st.integers(0, 3000), st.sampled_from([1, 3, 254])), max_size=40),
+    window=st.integers(0, 300),
+    meters=st.floats(0, 200),
+    delay=st.integers(-500, 500),
+)
+def test_pairs_are_those_of_a_plain_search(events, window, meters, delay):
+    times = np.array([T0 + time for time, _ in events], np.int64)
+    modules = np.array([module for _, module in events], np.int64)
+    baselines, delays = {(3, 1): meters}, {254: delay}
+    found = find_coincidences(times, modules, window, baselines, delays)
+    pairs = [frozenset(map(int, pair)) for pair in zip(found.first, found.second, strict=True)]
+    assert len(set(pairs)) == len(pairs)
+    assert set(pairs) == brute_force(times.tolist(), modules.tolist(), window, baselines, delays)
+
+
+def test_a_nanosecond_decides_at_the_present_epoch():
+    for difference, expected in ((100, 1), (101, 0)):
+        times = np.array([T0, T0 + difference])
+        assert len(find_coincidences(times, np.array([1, 2]), 100)) == expected
+
+
+def test_chance_pairs_are_as_many_as_expected():
+    rng = np.random.default_rng(3)
+    count, span = 200_000, 100_000_000_000
+    times = np.concatenate([T0 + rng.integers(0, span, count) for _ in range(4)])
+    modules = np.repeat([1, 2, 3, 4], count)
+    found = find_coincidences(times, modules, 300)
+    assert abs(len(found) - found.expected) < 5 * np.sqrt(found.expected)
+    assert found.live_s == pytest.approx(100, rel=1e-3)
+
+
+def test_boards_of_one_flash_are_one_event():
+    times = T0 + np.array([0, 30, 390, 1000, 10, 401])
+    modules = np.array([1, 1, 1, 1, 2, 2])
+    assert sorted(merge_boards(times, modules, 390).tolist()) == [0, 3, 4, 5]
+
+
+def test_no_events_and_one_module_give_no_pairs():
+    empty = np.array([], np.int64)
+    assert len(find_coincidences(empty, empty, 100)) == 0
+    assert len(find_coincidences(T0 + np.arange(5), np.ones(5, int), 100)) == 0
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(DataError, match="2 times for 1 modules"):
+        find_coincidences(np.array([1, 2]), np.array([1]), 5)
+    with pytest.raises(DataError, match="-5 ns"):
+        find_coincidences(np.array([1]), np.array([1]), -5)

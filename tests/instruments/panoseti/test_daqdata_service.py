@@ -1,0 +1,556 @@
+"""Each clause of the DaqData contract, over real gRPC."""
+
+import os
+import shutil
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from support.pano_files import file_name, made_frames, run_directory
+from support.pano_server import Server, end_of, served, served_here
+from support.waiting import until
+
+from skywright.instruments.panoseti.pff_writer import encode_frames
+from skywright.wire.daqdata import daq_data_pb2 as pb
+from skywright.wire.daqdata.encode import decode
+from skywright.wire.daqdata.methods import Stub
+
+Code = grpc.StatusCode
+
+
+def append(path, frames, first, last):
+    with path.open("ab", buffering=0) as out:
+        out.write(encode_frames(frames[first:last]))
+
+
+def status(call):
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code(), caught.value.details()
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """Two modules with a finished movie file and a finished pulse-height file each."""
+    root = tmp_path / "data"
+    for module in (1, 2):
+        for product in ("img16", "ph256"):
+            frames = made_frames(product, 8, seed=module, module=module)
+            append(run_directory(root, module) / file_name(product, module), frames, 0, 8)
+    return root
+
+
+@pytest.fixture
+def server(tmp_path, data_dir):
+    with served_here(tmp_path, data_dir) as running:
+        yield running
+
+
+@pytest.fixture
+def process(tmp_path, data_dir):
+    with served(tmp_path, "--data-dir", data_dir) as running:
+        yield running
+
+
+def test_real_files_are_streamed_whole(test_data, tmp_path):
+    with served_here(tmp_path, test_data / "panoseti/data_dir") as server:
+        images = server.images(9)
+    movie = next(image for image in images if image.movie)
+    assert movie.file == "start_2024-07-25T04:34:46Z.dp_img16.bpp_2.module_1.seqno_0.pff"
+    assert (movie.module, movie.frame_number, movie.image.dtype) == (1, 249, np.uint16)
+    assert movie.header["quabo_0"]["pkt_nsec"] == 940007488
+    assert movie.time_ns == 1721882092940007488
+    boards = {(image.module, image.quabo) for image in images if image.quabo is not None}
+    assert len(boards) == 7
+    assert min(image.image.min() for image in images if not image.movie) < 0
+
+
+def test_newest_frames_of_finished_runs_come_at_once(server):
+    images = server.images(10)
+    assert {(i.module, i.movie, i.quabo) for i in images} == {
+        *((module, True, None) for module in (1, 2)),
+        *((module, False, quabo) for module in (1, 2) for quabo in range(4)),
+    }
+    for image in images:
+        product = "img16" if image.movie else "ph256"
+        expected = made_frames(product, 8, seed=image.module)
+        np.testing.assert_array_equal(image.image, expected.image[image.frame_number])
+
+
+def test_signed_pixels_go_out_as_unsigned(server):
+    response = next(server.stream(movie=False))
+    image = response.pano_image
+    expected = made_frames("ph256", 8, seed=image.module_id).image[image.frame_number]
+    assert list(image.image_array) == expected.view(np.uint16).ravel().tolist()
+    assert expected.min() < 0
+    assert (list(image.shape), image.bytes_per_pixel) == ([16, 16], 2)
+    assert image.header["pkt_tai"] > 0
+
+
+def test_no_kind_asked_for_is_an_invalid_argument(server):
+    assert end_of(server.stream(movie=False, ph=False)) == Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("interval", [float("nan"), float("inf"), 61.0])
+def test_an_interval_beyond_the_limit_is_an_invalid_argument(server, interval):
+    assert end_of(server.stream(interval=interval)) == Code.INVALID_ARGUMENT
+
+
+def test_other_directories_do_not_hide_a_run(server, data_dir):
+    (data_dir / "module_1" / "lost+found").mkdir()
+    (data_dir / "notes").mkdir()
+    path = run_directory(data_dir, 1) / file_name("img16", 1)
+    call = server.stream(ph=False, modules=(1,))
+    next(call)
+    threading.Event().wait(1.5)  # the directories are listed again
+    append(path, made_frames("img16", 9, seed=1), 8, 9)
+    assert decode(next(call)).frame_number == 8
+    call.cancel()
+
+
+def test_kinds_and_modules_are_honored(server):
+    assert all(image.movie for image in server.images(2, ph=False))
+    images = server.images(5, modules=(2,))
+    assert {image.module for image in images} == {2}
+
+
+def test_each_image_is_sent_once_and_a_quiet_stream_stays_open(server, data_dir):
+    call = server.stream(ph=False, timeout=7.0)
+    seen = []
+    path = run_directory(data_dir, 2) / file_name("img16", 2)
+    threading.Timer(5.5, append, (path, made_frames("img16", 9, seed=2), 8, 9)).start()
+    with pytest.raises(grpc.RpcError):
+        seen.extend(decode(response) for response in call)
+    assert call.code() == Code.DEADLINE_EXCEEDED
+    assert sorted((i.module, i.frame_number) for i in seen) == [(1, 7), (2, 7), (2, 8)]
+
+
+def test_an_interval_limits_the_images_of_a_slot(server, data_dir):
+    path = run_directory(data_dir, 1) / file_name("img16", 1)
+    frames = made_frames("img16", 400, seed=1)
+    stop = threading.Event()
+
+    def write():
+        for number in range(8, 400):
+            append(path, frames, number, number + 1)
+            if stop.wait(0.005):
+                break
+
+    call = server.stream(ph=False, interval=0.25, modules=(1,))
+    next(call)
+    writer = threading.Thread(target=write)
+    writer.start()
+    times = []
+    for _ in range(5):
+        next(call)
+        times.append(time.monotonic())
+    stop.set()
+    writer.join()
+    call.cancel()
+    # On average: an image that is late is not followed by a longer pause.
+    assert times[-1] - times[0] > 4 * 0.25 - 0.2
+
+
+def test_a_module_that_writes_slowly_does_not_starve(server, data_dir):
+    stop = threading.Event()
+
+    def write(module, pause):
+        path = run_directory(data_dir, module) / file_name("img16", module)
+        frames = made_frames("img16", 2000, seed=module)
+        for number in range(8, 2000):
+            append(path, frames, number, number + 1)
+            if stop.wait(pause):
+                return
+
+    call = server.stream(ph=False, interval=0.05)
+    for _ in range(2):
+        next(call)
+    writers = [threading.Thread(target=write, args=pair) for pair in ((1, 0.002), (2, 0.02))]
+    for writer in writers:
+        writer.start()
+    found = [decode(next(call)).module for _ in range(40)]
+    stop.set()
+    for writer in writers:
+        writer.join()
+    assert min(found.count(1), found.count(2)) >= 18
+
+
+def test_new_modules_files_and_runs_are_followed(server, data_dir):
+    call = server.stream(ph=False)
+    for _ in range(2):
+        next(call)
+
+    def newest(directory, module, seqno):
+        directory.mkdir(parents=True, exist_ok=True)
+        name = file_name("img16", module, seqno)
+        frames = made_frames("img16", 3, seed=50 + seqno)
+        append(directory / name, frames, 0, 3)
+        image = decode(next(call))
+        assert (image.module, image.file, image.frame_number) == (module, name, 2)
+        np.testing.assert_array_equal(image.image, frames.image[2])
+
+    newest(run_directory(data_dir, 1), 1, 1)  # rollover
+    newest(data_dir / "module_77" / "obs_a.pffd", 77, 0)  # a module appears
+    newest(data_dir / "module_1" / "obs_next.pffd", 1, 0)  # the next run
+    call.cancel()
+
+
+def test_a_directory_that_is_deleted_and_made_again_is_followed(server, data_dir):
+    call = server.stream(ph=False, modules=(1,))
+    next(call)
+    shutil.rmtree(data_dir / "module_1")
+    path = run_directory(data_dir, 1, "again") / file_name("img16", 1)
+    append(path, made_frames("img16", 5, seed=9), 0, 5)
+    image = decode(next(call))
+    assert (image.file, image.frame_number) == (path.name, 4)
+    call.cancel()
+
+
+def test_garbage_and_truncation_leave_the_other_files_alone(server, data_dir, caplog):
+    bad = run_directory(data_dir, 3) / file_name("img16", 3)
+    bad.write_bytes(b"GARBAGE" * 1000)
+    cut = run_directory(data_dir, 2) / file_name("img16", 2)
+    os.truncate(cut, 100)
+    path = run_directory(data_dir, 1) / file_name("img16", 1)
+    call = server.stream(ph=False, modules=(1,))
+    next(call)
+    append(path, made_frames("img16", 9, seed=1), 8, 9)
+    assert decode(next(call)).frame_number == 8
+    until(lambda: bad.name in caplog.text, what="the bad file is named in the log")
+    cut.write_bytes(encode_frames(made_frames("img16", 3, seed=77)))
+    fresh = server.stream(ph=False, modules=(2,))
+    assert until(lambda: decode(next(server.stream(ph=False, modules=(2,)))).frame_number == 2)
+    fresh.cancel()
+    call.cancel()
+
+
+def test_ping_answers_within_its_deadline(server):
+    for _ in range(20):
+        server.ping()
+
+
+def test_reflection_and_health(server):
+    database = ProtoReflectionDescriptorDatabase(server.channel)
+    assert "daqdata.DaqData" in database.get_services()
+    service = DescriptorPool(database).FindServiceByName("daqdata.DaqData")
+    assert [method.name for method in service.methods] == [
+        "StreamImages", "InitHpIo", "Ping", "UploadImages",
+    ]  # fmt: skip
+    health = health_pb2_grpc.HealthStub(server.channel)
+    for name in ("", "daqdata.DaqData"):
+        answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_the_unix_socket_serves_too(server, tmp_path):
+    with grpc.insecure_channel(f"unix://{tmp_path}/daq.sock") as channel:
+        response = next(server.stream(stub=Stub(channel)))
+    assert response.pano_image.module_id in (1, 2)
+
+
+def test_a_socket_of_a_live_server_is_left_alone(server, tmp_path, data_dir, caplog):
+    other = tmp_path / "other"
+    other.mkdir()
+    config = {"unix_domain_socket": f"unix://{tmp_path}/daq.sock"}
+    with served_here(other, data_dir, config=config) as second:
+        assert second.socket is None
+        assert "left alone" in caplog.text
+        second.images(1)
+    with grpc.insecure_channel(f"unix://{tmp_path}/daq.sock") as channel:
+        next(server.stream(stub=Stub(channel)))
+
+
+def test_a_socket_of_a_killed_server_is_taken_over(tmp_path, data_dir):
+    with served(tmp_path, "--data-dir", data_dir) as server:
+        server.process.kill()
+        with served(tmp_path, "--data-dir", data_dir) as again:
+            assert again.process.ready["socket"] == f"{tmp_path}/daq.sock"
+            again.images(3)
+
+
+def test_without_a_source_streams_have_a_failed_precondition(tmp_path):
+    with served_here(tmp_path) as server:
+        assert end_of(server.stream()) == Code.FAILED_PRECONDITION
+        server.ping()
+
+
+def test_a_configured_limit_of_streams(tmp_path, data_dir):
+    config = {"max_concurrent_rpcs": 2}
+    with served_here(tmp_path, data_dir, config=config) as server:
+        calls = [server.stream(timeout=60) for _ in range(2)]
+        for call in calls:
+            next(call)
+        assert end_of(server.stream()) == Code.RESOURCE_EXHAUSTED
+        calls[0].cancel()
+        until(lambda: len(server.images(1)) == 1 if _is_free(server) else False)
+
+
+def _is_free(server: Server) -> bool:
+    call = server.stream()
+    try:
+        next(call)
+    except grpc.RpcError:
+        return False
+    call.cancel()
+    return True
+
+
+def test_init_checks_its_arguments(server, tmp_path):
+    code, text = status(lambda: server.init(data_dir="/nowhere/at/all", force=True))
+    assert code == Code.INVALID_ARGUMENT
+    assert "/nowhere/at/all" in text
+    code, _ = status(lambda: server.init(simulate_daq=True, update_interval_seconds=0.0001))
+    assert code == Code.INVALID_ARGUMENT
+    (tmp_path / "old").mkdir()
+    code, text = status(lambda: server.init(data_dir=str(tmp_path / "old"), force=True))
+    assert code == Code.FAILED_PRECONDITION
+    assert "hashpipe" in text
+
+
+def test_init_of_an_active_directory_honors_module_ids(server, data_dir):
+    assert server.init(data_dir=str(data_dir), module_ids=[2]).success
+    assert {image.module for image in server.images(5)} == {2}
+
+
+def test_init_without_force_leaves_streams_alone(server, data_dir):
+    call = server.stream()
+    next(call)
+    code, text = status(lambda: server.init(data_dir=str(data_dir)))
+    assert code == Code.FAILED_PRECONDITION
+    assert "1 stream" in text
+    assert "127.0.0.1" in text
+    for _ in range(9):
+        next(call)
+    call.cancel()
+
+
+def test_init_with_force_cancels_streams(server, data_dir):
+    calls = [server.stream() for _ in range(3)]
+    for call in calls:
+        next(call)
+    assert server.init(data_dir=str(data_dir), force=True).success
+    assert [end_of(call) for call in calls] == [Code.CANCELLED] * 3
+    server.images(10)
+
+
+def test_init_of_an_empty_directory_succeeds_while_hashpipe_runs(server, tmp_path):
+    empty = tmp_path / "empty"
+    run = run_directory(empty, 5)
+    with hashpipe(tmp_path):
+        assert server.init(data_dir=str(empty), force=True).success
+    call = server.stream()
+    append(run / file_name("img16", 5), made_frames("img16", 1), 0, 1)
+    assert decode(next(call)).module == 5
+    call.cancel()
+
+
+class hashpipe:  # noqa: N801
+    """A process named hashpipe."""
+
+    def __init__(self, directory):
+        self.path = directory / "hashpipe"
+
+    def __enter__(self):
+        import subprocess
+
+        shutil.copy(shutil.which("sleep"), self.path)
+        self.process = subprocess.Popen([str(self.path), "600"])
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+def test_a_failed_init_restores_what_ran(tmp_path, data_dir):
+    config = {
+        "simulate_daq_cfg": {"source_data": {"movie_pff_path": "/nowhere.dp_img16.module_1.pff"}}
+    }
+    with served_here(tmp_path, data_dir, config=config) as server:
+        answer = server.init(simulate_daq=True)
+        assert not answer.success
+        assert "/nowhere" in answer.error_message
+        assert {image.module for image in server.images(10)} == {1, 2}
+
+
+@pytest.mark.parametrize("mode", ["filesystem_poll", "filesystem_pipe", "uds", "rpc"])
+def test_every_simulation_streams_both_kinds(mode, tmp_path, test_data):
+    run = test_data / "panoseti/data_dir/module_1"
+    movie = next(run.glob("*/*img16*"))
+    config = {
+        "acquisition_methods": {"uds": {"socket_path_template": f"{tmp_path}/dp_{{dp_name}}.sock"}},
+        "simulate_daq_cfg": {
+            "simulation_mode": mode,
+            "sim_module_ids": [224, 3],
+            "source_data": {"movie_pff_path": str(movie)},
+            "strategies": {mode: {"frames_per_pff": 3}},
+        },
+    }
+    with served_here(tmp_path, config=config) as server:
+        assert server.init(simulate_daq=True).success
+        images = server.images(30)
+        assert {(image.module, image.movie) for image in images} == {
+            (224, True), (224, False), (3, True), (3, False),
+        }  # fmt: skip
+        server.init(simulate_daq=True, force=True)
+        server.images(4)
+    assert not list(tmp_path.glob("dp_*.sock"))
+
+
+def test_frames_pushed_over_a_socket(tmp_path):
+    import socket
+
+    template = f"{tmp_path}/dp_{{dp_name}}.sock"
+    config = {
+        "acquisition_methods": {
+            "filesystem_poll": {"enabled": False},
+            "uds": {"enabled": True, "socket_path_template": template},
+        }
+    }
+    frames = made_frames("ph1024", 3)
+    with served_here(tmp_path, tmp_path, config=config) as server:
+        call = server.stream()
+        for attempt in range(2):
+            with socket.socket(socket.AF_UNIX) as hashpipe_end:
+                hashpipe_end.connect(template.format(dp_name="ph1024"))
+                for number in range(3):
+                    message = b"\x00\xfe" + encode_frames(frames[number : number + 1])
+                    hashpipe_end.sendall(message[:700])
+                    hashpipe_end.sendall(message[700:])
+                    image = decode(next(call))
+                    assert (image.module, image.image.shape) == (254, (32, 32))
+                    np.testing.assert_array_equal(image.image, frames.image[number])
+                if attempt == 0:
+                    hashpipe_end.sendall(b"\xff" * 6000)  # the connection is closed, not the server
+        call.cancel()
+
+
+def test_frames_announced_by_a_pipe(tmp_path):
+    run = run_directory(tmp_path / "data", 9)
+    os.mkfifo(run / "read_status_2")
+    config = {
+        "acquisition_methods": {
+            "filesystem_poll": {"enabled": False},
+            "filesystem_pipe": {"enabled": True},
+        }
+    }
+    frames = made_frames("img8", 4)
+    with served_here(tmp_path, tmp_path / "data", config=config) as server:
+        call = server.stream()
+        for number in range(4):
+            append(run / file_name("img8", 9), frames, number, number + 1)
+            with (run / "read_status_2").open("wb", buffering=0) as pipe:
+                pipe.write(b"img8      ")
+            image = decode(next(call))
+            assert (image.frame_number, image.image.dtype) == (number, np.uint8)
+        call.cancel()
+
+
+def upload(server, *requests):
+    return server.stub.UploadImages(iter(requests), timeout=20)
+
+
+def test_uploaded_images_reach_the_clients(server):
+    call = server.stream(modules=(99,))
+    image = pb.PanoImage(
+        type=pb.PanoImage.PULSE_HEIGHT,
+        image_array=[65531] * 256,
+        shape=[16, 16],
+        bytes_per_pixel=2,
+        module_id=99,
+        frame_number=7,
+    )
+    image.header.update({"quabo_num": 2, "pkt_tai": 5})
+    upload(server, pb.UploadImageRequest(), pb.UploadImageRequest(pano_image=image))
+    found = decode(next(call))
+    assert (found.quabo, found.frame_number) == (2, 7)
+    assert (found.image == -5).all()
+    image.shape[:] = [32, 32]
+    code, text = status(lambda: upload(server, pb.UploadImageRequest(pano_image=image)))
+    assert code == Code.INVALID_ARGUMENT
+    assert "256 pixels" in text
+    call.cancel()
+
+
+def test_sigterm_cancels_streams_and_ends_soon(process):
+    server = process
+    calls = [server.stream() for _ in range(4)]
+    for call in calls:
+        next(call)
+    started = time.monotonic()
+    assert server.process.terminate() == 0
+    assert time.monotonic() - started < 5
+    assert [end_of(call) for call in calls] == [Code.CANCELLED] * 4
+
+
+def test_a_stalled_client_loses_only_its_own_frames(server, data_dir):
+    stalled = grpc.insecure_channel(server.address, [("grpc.http2.bdp_probe", 0)])
+    slow = server.stream(stub=Stub(stalled), timeout=60)
+    next(slow)  # and never again
+    path = run_directory(data_dir, 1) / file_name("img16", 1)
+    frames = made_frames("img16", 600, seed=1)
+    call = server.stream(ph=False, modules=(1,))
+    next(call)
+    for number in range(8, 600):
+        append(path, frames, number, number + 1)
+        assert decode(next(call)).frame_number == number
+    call.cancel()
+    assert server.init(data_dir=str(data_dir), force=True).success
+    server.images(10)
+    stalled.close()
+
+
+def test_a_taken_port_is_one_clear_line(server, data_dir):
+    import subprocess
+    import sys
+
+    port = server.address.rpartition(":")[2]
+    command = ["panoseti", "serve", "--data-dir", str(data_dir), "--port", port]
+    done = subprocess.run(
+        [sys.executable, "-m", "skywright.cli", *command, "--unix-socket", ""],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"127.0.0.1:{port}" in done.stderr.splitlines()[-1]
+
+
+def test_a_hundred_forced_inits_leak_nothing(process, data_dir, tmp_path):
+    server, stop = process, threading.Event()
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [grpc.insecure_channel(server.address, options) for _ in range(16)]
+
+    def watch(stub):
+        while not stop.is_set():
+            end_of(server.stream(stub=stub, timeout=20))
+
+    def counts():
+        assert server.init(data_dir=str(data_dir), force=True).success
+        return server.descriptors, server.threads
+
+    clients = [threading.Thread(target=watch, args=(Stub(channel),)) for channel in channels]
+    for client in clients:
+        client.start()
+    worst = 0.0
+    with hashpipe(tmp_path):
+        for _ in range(5):
+            before = counts()
+        for _ in range(100):
+            assert server.init(data_dir=str(data_dir), force=True).success
+            started = time.monotonic()
+            server.ping()
+            worst = max(worst, time.monotonic() - started)
+        after = counts()
+    stop.set()
+    for channel in channels:
+        channel.close()
+    for client in clients:
+        client.join()
+    assert worst < 0.3
+    assert after[0] <= before[0] + 3
+    assert after[1] <= before[1] + 2

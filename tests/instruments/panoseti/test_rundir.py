@@ -1,0 +1,42 @@
+import json
+
+import pytest
+
+from skywright.errors import DataError
+from skywright.instruments.panoseti.products import module_id
+from skywright.instruments.panoseti.rundir import open_run_directory, without_secrets
+
+RUN = "obs_Lick.start_2024-07-25T04:34:06Z.runtype_sci-data.pffd"
+
+
+@pytest.mark.parametrize("place", ["", "module_1"])
+def test_the_real_run_is_read_from_either_place(test_data, place):
+    run = open_run_directory(test_data / "panoseti/data_dir" / place / RUN)
+    assert (run.name.observatory, run.name.run_type) == ("Lick", "sci-data")
+    files = run.files()
+    assert list(files) == [(1, "img16"), (1, "img8"), (1, "ph1024"), (1, "ph256")]
+    assert [path.name[-11:] for path in files[1, "ph256"]] == ["seqno_0.pff", "seqno_1.pff"]
+    assert run.markers() == {"recording_ended": "2024-07-25T01:19:53"}
+    west, barnard = run.telescopes()
+    assert (west.module, west.dome, west.azimuth_deg) == (1, "astrograph", 182.987)
+    assert (barnard.module, barnard.altitude_m) == (3, 1239)
+    configs = run.configs()
+    assert configs["data_config"]["image"]["integration_time_usec"] == 1000
+    assert "PASSWORD" not in json.dumps(configs)
+    assert configs["obs_config"]["wps_barnard"]["url"] == "http://barnard-power"
+
+
+def test_secrets_are_left_out_at_any_depth():
+    value = {"a": [{"url": "http://u:p@h/x?y", "Password": "p", "api_key": "k"}], "b": "a@b"}
+    assert without_secrets(value) == {"a": [{"url": "http://h/x?y"}], "b": "a@b"}
+
+
+def test_module_numbers_come_from_addresses():
+    assert [module_id(a) for a in ("192.168.3.248", "192.168.0.4", "192.168.0.12")] == [254, 1, 3]
+    with pytest.raises(DataError):
+        module_id("192.168.0")
+
+
+def test_no_directory_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no directory"):
+        open_run_directory(tmp_path / "x")

@@ -1,0 +1,85 @@
+import asyncio
+
+import matplotlib.image
+import numpy as np
+import pytest
+from support.pano_files import file_name, made_frames, run_directory
+from support.pano_server import served_here
+from typer.testing import CliRunner
+
+from skywright.cli import app
+from skywright.errors import HardwareError
+from skywright.instruments.panoseti.live.client import ping, services, stream
+from skywright.instruments.panoseti.live.views import Speed
+from skywright.instruments.panoseti.pff_writer import encode_frames
+
+
+@pytest.fixture
+def server(tmp_path):
+    for module in (1, 254):
+        for product in ("img16", "ph256"):
+            frames = made_frames(product, 8, seed=module)
+            path = run_directory(tmp_path / "data", module) / file_name(product, module)
+            path.write_bytes(encode_frames(frames))
+    with served_here(tmp_path, tmp_path / "data") as running:
+        yield running
+
+
+def test_images_are_streamed_in_a_loop(server):
+    async def first(count):
+        found = []
+        async for image in stream(server.address, modules=[254]):
+            found.append(image)
+            if len(found) == count:
+                return found
+
+    images = asyncio.run(first(5))
+    assert {image.module for image in images} == {254}
+    movie = next(image for image in images if image.movie)
+    np.testing.assert_array_equal(movie.image, made_frames("img16", 8, seed=254).image[7])
+    assert movie.time_ns == made_frames("img16", 8).time_ns[7]
+
+
+def test_ping_and_services(server):
+    ping(server.address)
+    assert services(server.address)["daqdata.DaqData"] == [
+        "StreamImages", "InitHpIo", "Ping", "UploadImages",
+    ]  # fmt: skip
+
+
+def test_no_server_is_a_clear_error():
+    with pytest.raises(HardwareError, match=r"127\.0\.0\.1:9"):
+        ping("127.0.0.1:9", 0.3)
+
+
+def test_the_command_checks_the_connection_and_writes_pictures(server, tmp_path):
+    runner = CliRunner()
+    checked = runner.invoke(app, ["panoseti", "view", "--host", server.address])
+    assert checked.exit_code == 0
+    assert "answers" in checked.stdout
+    shown = runner.invoke(
+        app,
+        ["panoseti", "view", "--host", server.address, "--plot-view", "--plot-phdist",
+         "--png", str(tmp_path / "out"), "--seconds", "2.5"],
+    )  # fmt: skip
+    assert shown.exit_code == 0, shown.output
+    for name in ("view", "phdist"):
+        picture = matplotlib.image.imread(tmp_path / "out" / f"{name}.png")
+        assert picture.std() > 0.05
+
+
+def test_speed_counts_images(server):
+    speed = Speed()
+
+    async def count():
+        number = 0
+        async for image in stream(server.address):
+            speed.update(image)
+            number += 1
+            if number == 10:
+                return
+
+    asyncio.run(count())
+    assert set(speed.rates()) == {
+        f"module {module} {kind}" for module in (1, 254) for kind in ("movie", "pulse height")
+    }

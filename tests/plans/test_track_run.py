@@ -1,0 +1,103 @@
+"""A run that something else takes, over Channel Access into tiled."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from bluesky import RunEngine
+from ioc_process import running_ioc
+from store.stack import Stack, running_stack
+
+from devices.panoseti.array import Panoseti
+from plans.panoseti.runs import track_run
+from skywright.callbacks.journal import Journal
+from skywright.files.readers import locate, open_reader
+from skywright.instruments.panoseti.opened import open_run
+from skywright.instruments.panoseti.pff import read_pff
+from skywright.store.client import RAW
+from skywright.store.export import export_run
+
+RUN = "obs_Lick.start_2024-07-25T04:34:06Z.runtype_sci-data.pffd"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("store")) as running:
+        yield running
+
+
+def check_opened(stored: Any, run: Path) -> None:
+    """Compare `open_run` with the files."""
+    opened = open_run(stored)
+    assert set(opened) == {"img16", "ph256"}
+    movie, pulses = (read_pff(next(run.glob(f"*{name}*seqno_0*"))) for name in ("img16", "ph256"))
+    images = opened["img16"].image
+    assert images.dims == ("time", "y", "x")
+    assert images.dtype == np.uint16
+    np.testing.assert_array_equal(opened["img16"].time_ns, movie.time_ns)
+    np.testing.assert_array_equal(opened["img16"].time.values.astype(np.int64), movie.time_ns)
+    np.testing.assert_array_equal(images[7:9].compute(), movie.image[7:9])
+    assert set(opened["img16"].module.values) == {1}
+    first = opened["ph256"].isel(time=slice(0, len(pulses)))
+    np.testing.assert_array_equal(first.quabo, pulses.quabo)
+    np.testing.assert_array_equal(first.image.compute(), pulses.image)
+
+
+def check_exports(stored: Any, run: Path, directory: Path) -> None:
+    """Compare exports with the files."""
+    movie = read_pff(next(run.glob("*img16*")))
+    name = "panoseti_m1_img16_image"
+    export_run(stored, directory / "run.nxs", "nexus")
+    with h5py.File(directory / "run.nxs") as file:
+        np.testing.assert_array_equal(file[f"entry/m1_img16/{name}"][()], movie.image)
+        times = file["entry/m1_img16/panoseti_m1_img16_time"][()]
+    np.testing.assert_array_equal(times, movie.time_ns)
+    export_run(stored, directory / "run.zarr", "zarr")
+    stream = zarr.open_group(directory / "run.zarr", mode="r")["m1_img16"]
+    np.testing.assert_array_equal(stream[name][:], movie.image)
+    assert stream["panoseti_m1_img16_time"].dtype == np.int64
+
+
+def test_a_finished_real_run_is_in_the_catalog_frame_by_frame(
+    RE: RunEngine, stack: Stack, test_data, tmp_path
+) -> None:
+    data_dir = tmp_path / "data"
+    shutil.copytree(test_data / "panoseti/data_dir/module_1", data_dir / "module_1")
+    run = data_dir / "module_1" / RUN
+    run.chmod(0o755)
+    (run / "recording_ended").write_text("2024-07-25T01:19:53")
+    with running_ioc("iocs.panoseti", "--source", "rundir", "--data-dir", str(data_dir)) as ioc:
+        panoseti = Panoseti(ioc.prefix, assets=stack.directory / "assets", name="panoseti")
+        journal = Journal(stack.journals)
+        RE.subscribe(journal)
+        documents = []
+        RE.subscribe(lambda name, doc: documents.append((name, doc)))
+        with stack.ingester():
+            uid = RE(track_run(panoseti, 60.0)).plan_result
+            stack.done(uid)
+        journal.close()
+    stored = stack.client()[RAW][uid]
+    check_opened(stored, run)
+    check_exports(stored, run, tmp_path)
+    assert set(stored) >= {"m1_img16", "m1_ph256"}
+    movie = read_pff(next(run.glob("*img16*")))
+    times = stored["m1_img16/panoseti_m1_img16_time"].read()
+    np.testing.assert_array_equal(times, movie.time_ns)
+    images = stored["m1_img16/panoseti_m1_img16_image"]
+    assert images.shape == (250, 32, 32)
+    np.testing.assert_array_equal(images[100:130], movie.image[100:130])
+    assert len(stored["m1_ph256/panoseti_m1_ph256_frame"].read()) == 800
+    resource = next(
+        doc
+        for name, doc in documents
+        if name == "stream_resource" and doc["data_key"] == "panoseti_m1_img16_image"
+    )
+    assert resource["mimetype"] == "application/x-pff"
+    path, column = locate(resource)
+    with open_reader(resource["mimetype"], path, column) as reader:
+        np.testing.assert_array_equal(reader.read("img16", 10, 20), movie.image[10:20])
