@@ -1,0 +1,1 @@
+"""The device of a watched EPU directory."""

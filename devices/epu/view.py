@@ -1,0 +1,93 @@
+"""What can be seen of a watched EPU directory, by reading alone: nothing is put."""
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ophyd import Component as Cpt
+from ophyd import Device, EpicsSignalRO
+
+from devices.camera_view import text_of
+
+
+@dataclass(frozen=True)
+class EpuFacts:
+    """What the IOC says at one moment.
+
+    Attributes
+    ----------
+    directory, state, message
+        The directory; ``Scanning``, ``Watching`` or ``Stopped``; what it says for people.
+    squares, holes, micrographs
+        Files of metadata of squares, manifests of holes, micrographs recorded since its start.
+    orphans, late
+        Micrographs whose hole is not recorded; those that have waited for long.
+    duplicates, unreadable, queue
+        Holes with several manifests; files that cannot be read; files that wait.
+    rate, latency
+        Entities per second; seconds from file to database of the last one.
+    suggestion, overview
+        As `skywright.instruments.epu.decisions.decider` makes them.
+    """
+
+    directory: str = ""
+    state: str = ""
+    message: str = ""
+    squares: float = 0
+    holes: float = 0
+    micrographs: float = 0
+    orphans: float = 0
+    late: float = 0
+    duplicates: float = 0
+    unreadable: float = 0
+    queue: float = 0
+    rate: float = 0.0
+    latency: float = 0.0
+    suggestion: dict[str, Any] = field(default_factory=dict)
+    overview: dict[str, Any] = field(default_factory=dict)
+
+
+class EpuView(Device):
+    """Counts, troubles, the suggestion, and the present grid.
+
+    Parameters
+    ----------
+    prefix
+        Of the PVs, with its colon.
+    """
+
+    directory = Cpt(EpicsSignalRO, "ROOT", string=True)
+    state = Cpt(EpicsSignalRO, "STATE", string=True)
+    message = Cpt(EpicsSignalRO, "MESSAGE", string=True)
+    squares = Cpt(EpicsSignalRO, "N_GRIDSQUARE")
+    holes = Cpt(EpicsSignalRO, "N_FOILHOLE")
+    micrographs = Cpt(EpicsSignalRO, "N_MICROGRAPH")
+    orphans = Cpt(EpicsSignalRO, "N_ORPHAN")
+    late = Cpt(EpicsSignalRO, "N_LATE")
+    duplicates = Cpt(EpicsSignalRO, "N_DUPLICATE")
+    unreadable = Cpt(EpicsSignalRO, "N_UNREADABLE")
+    queue = Cpt(EpicsSignalRO, "QUEUE")
+    rate = Cpt(EpicsSignalRO, "RATE")
+    latency = Cpt(EpicsSignalRO, "LATENCY")
+    suggestion = Cpt(EpicsSignalRO, "SUGGESTION", string=True)
+    overview = Cpt(EpicsSignalRO, "OVERVIEW", string=True)
+
+    def __init__(self, prefix: str, *, name: str = "epu_view", **kwargs: Any) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+
+    def facts(self, timeout_s: float = 2.0) -> EpuFacts:
+        """Read what the IOC says.
+
+        Raises
+        ------
+        TimeoutError
+            If it does not answer.
+        """
+        values: dict[str, Any] = {}
+        for each in fields(EpuFacts):
+            value = getattr(self, each.name).get(timeout=timeout_s, connection_timeout=timeout_s)
+            if each.name in ("suggestion", "overview"):
+                values[each.name] = json.loads(text_of(value) or "{}")
+            else:
+                values[each.name] = text_of(value) if each.type is str else float(value)
+        return EpuFacts(**values)

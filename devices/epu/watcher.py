@@ -1,0 +1,204 @@
+"""A watched EPU directory as an ophyd device: each grid's rows as streams of its own run."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bluesky.protocols import StreamAsset
+from ophyd import Component as Cpt
+from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
+from ophyd.status import DeviceStatus
+
+from devices.file_stream import FileStream, StreamColumn
+from devices.guarded import PUT_S
+from skywright.errors import HardwareError
+from skywright.instruments.epu.runs.layouts import COLUMNS, ROW, STREAMS
+
+LONG_TEXT: dict[str, Any] = {"kind": Kind.omitted, "string": True, "auto_monitor": True}
+BEAT_S = 2.0
+"""Seconds between signs of life; the IOC waits 15 s for one."""
+logger = logging.getLogger(__name__)
+
+COUNT: dict[str, Any] = {"kind": Kind.normal, "auto_monitor": True}
+
+
+def stream_columns(kind: str) -> tuple[StreamColumn, ...]:
+    """Return the columns of a kind of entity that documents tell of."""
+    name = STREAMS[kind].removesuffix("s")
+    return (
+        StreamColumn(f"{name}_row", ROW, "<i8"),
+        *(
+            StreamColumn(f"{name}_{each.name}", each.path, each.dtype, units=each.units)
+            for each in COLUMNS[kind]
+        ),
+    )
+
+
+class _Plugin:
+    """What `FileStream` names as the source of its keys."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+
+class EntityStream(FileStream):
+    """The rows of one kind of entity in one run."""
+
+    def __init__(self, device: "EpuWatcher", kind: str, run: str, directory: Path) -> None:
+        name = f"{device.name}_{STREAMS[kind]}"
+        plugin: Any = _Plugin(device.prefix)
+        super().__init__(device, name, plugin, lambda: stream_columns(kind))
+        self._kind, self._run = STREAMS[kind], run
+        self.begin(str(directory / f"{run}_{self._kind}.h5"))
+
+    def get_index(self) -> int:
+        """Return the number of rows that are visible in the file."""
+        self.rows = max(self.rows, self.device.rows(self._run, self._kind))
+        return self.rows
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
+        """Tell of the rows that are new; often there are none."""
+        self.get_index()
+        yield from super().collect_asset_docs(index)
+
+
+class EpuWatcher(Device):
+    """A watched EPU directory behind the PVs of `iocs.epu`.
+
+    Reading it gives progress and health. Rows are not in events: `begin` opens the files of a
+    run, and returns the streams ``squares``, ``holes``, ``micrographs`` and ``results``. A thread
+    tells the IOC that the session lives, also while the plan is paused.
+
+    Parameters
+    ----------
+    prefix
+        Of the PVs, with its colon.
+    assets
+        Directory below which the IOC writes; a dated directory in it is made for each day.
+    name
+        Of the device.
+    """
+
+    directory = Cpt(EpicsSignalRO, "ROOT", kind=Kind.config, string=True)
+    watch_state = Cpt(EpicsSignalRO, "STATE", kind=Kind.omitted, string=True, auto_monitor=True)
+    message = Cpt(EpicsSignalRO, "MESSAGE", kind=Kind.normal, string=True, auto_monitor=True)
+    n_gridsquares = Cpt(EpicsSignalRO, "N_GRIDSQUARE", **COUNT)
+    n_foilholes = Cpt(EpicsSignalRO, "N_FOILHOLE", **COUNT)
+    n_micrographs = Cpt(EpicsSignalRO, "N_MICROGRAPH", kind=Kind.hinted, auto_monitor=True)
+    n_unreadable = Cpt(EpicsSignalRO, "N_UNREADABLE", **COUNT)
+    n_refused = Cpt(EpicsSignalRO, "N_REFUSED", **COUNT)
+    queue = Cpt(EpicsSignalRO, "QUEUE", **COUNT)
+    rate = Cpt(EpicsSignalRO, "RATE", **COUNT)
+    latency = Cpt(EpicsSignalRO, "LATENCY", **COUNT)
+    sequence = Cpt(EpicsSignalRO, "SEQUENCE", kind=Kind.omitted, auto_monitor=True)
+    idle = Cpt(EpicsSignalRO, "IDLE", kind=Kind.omitted, auto_monitor=True)
+    grids_json = Cpt(EpicsSignalRO, "GRIDS", **LONG_TEXT)
+    runs_json = Cpt(EpicsSignalRO, "RUNS", **LONG_TEXT)
+    stop_request = Cpt(EpicsSignal, "STOP_RBV", write_pv="STOP", kind=Kind.omitted, string=True)
+    begin_run = Cpt(EpicsSignal, "BEGIN", kind=Kind.omitted, string=True, put_complete=True)
+    end_run = Cpt(EpicsSignal, "END", kind=Kind.omitted, string=True, put_complete=True)
+
+    alive_runs = Cpt(EpicsSignal, "ALIVE", kind=Kind.omitted, string=True)
+
+    def __init__(self, prefix: str, *, assets: Path, name: str = "epu", **kwargs: Any) -> None:
+        self.assets = assets
+        self._open: set[str] = set()
+        self._beating: threading.Thread | None = None
+        super().__init__(prefix, name=name, **kwargs)
+        self.stage_sigs[self.stop_request] = "No"  # a request is for one plan
+
+    def grids(self) -> list[dict[str, Any]]:
+        """Return the grids: uuid, name, session, data_dir, amends, waiting (rows without run)."""
+        found: list[dict[str, Any]] = json.loads(self.grids_json.get() or "[]")
+        return found
+
+    def rows(self, run: str, stream: str) -> int:
+        """Return the rows that may be read from the file of a stream of an open run."""
+        runs = json.loads(self.runs_json.get() or "{}")
+        return int(runs.get(run, {}).get(stream, 0))
+
+    def is_scanned(self) -> bool:
+        """Return whether the directory has been read once as a whole, and nothing waits."""
+        return bool(self.watch_state.get() == "Watching" and self.queue.get() == 0)
+
+    def stop_requested(self) -> bool:
+        """Return whether somebody has asked the plan to end."""
+        return bool(self.stop_request.get() == "Yes")
+
+    def begin(self, grid: str, run: str) -> list[EntityStream]:
+        """Open the files of a run; return its streams.
+
+        Raises
+        ------
+        HardwareError
+            If the IOC does not open them.
+        """
+        directory = self.assets / "epu" / f"{datetime.now():%Y/%m/%d}"
+        wanted = {"grid": grid, "run": run, "directory": str(directory)}
+        self.begin_run.put(json.dumps(wanted), wait=True, timeout=PUT_S)
+        self._open.add(run)
+        if self._beating is None or not self._beating.is_alive():
+            self._beating = threading.Thread(target=self._beat, name=f"{self.name}-alive")
+            self._beating.daemon = True
+            self._beating.start()
+        self._wait_until(lambda: run in json.loads(self.runs_json.get() or "{}"))
+        return [EntityStream(self, kind, run, directory) for kind in STREAMS]
+
+    def end(self, run: str, streams: list[EntityStream]) -> None:
+        """Take the last rows of a run, and close its files."""
+        self._open.discard(run)
+        self.end_run.put(run, wait=True, timeout=PUT_S)
+        for stream in streams:
+            stream.get_index()
+
+    def _beat(self) -> None:
+        """Tell the IOC that the session lives, as long as it has runs open."""
+        pause = threading.Event()
+        while runs := " ".join(sorted(self._open)):
+            try:
+                self.alive_runs.put(runs, wait=False)
+            except Exception as error:  # the plan finds out by itself that the IOC is gone
+                logger.debug("%s: %s", self.name, error)
+            pause.wait(BEAT_S)
+
+    def trigger(self) -> DeviceStatus:
+        """Return a status that is done at the next commit, or after a second."""
+        status = DeviceStatus(self, timeout=5)
+        before = self.sequence.get()
+
+        def look(value: Any = None, **_: Any) -> None:
+            if value != before and not status.done:
+                status.set_finished()
+
+        def end() -> None:
+            self.sequence.clear_sub(look)
+            if not status.done:
+                status.set_finished()
+
+        self.sequence.subscribe(look, run=False)
+        timer = threading.Timer(1.0, end)
+        timer.daemon = True
+        timer.start()
+        return status
+
+    def raise_trouble(self) -> None:
+        """Raise HardwareError if the IOC is gone."""
+        if not self.sequence.connected:
+            raise HardwareError(f"{self.name}: the IOC {self.prefix} does not answer")
+
+    def check_size(self) -> None:
+        """Rows have one size."""
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + PUT_S
+        pause = threading.Event()
+        while not condition():
+            if time.monotonic() > end:
+                message = self.message.get()
+                raise HardwareError(f"{self.name}: the IOC has not opened the run: {message}")
+            pause.wait(0.02)

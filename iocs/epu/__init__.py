@@ -1,0 +1,1 @@
+"""The IOC of a directory that EPU writes."""

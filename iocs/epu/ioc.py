@@ -1,0 +1,287 @@
+"""IOC of a directory that EPU, the cryo-EM acquisition software, writes.
+
+The owner records every entity in its database; the PVs say how far it is. `GRIDS` and `RUNS` are
+JSON: the grids, and the rows that each open run may read from its files. `SUGGESTION` and
+`OVERVIEW` are JSON too: which squares to take next, and the present grid for people.
+
+`BEGIN` takes JSON with `grid`, `run` and `directory` and opens the files of a run; `END` takes the
+run's uid. A session puts the uids of its open runs, separated by spaces, into `ALIVE` every few
+seconds; runs without that are ended, so that the next session can take up the grid.
+
+    python -m iocs.epu --source sim --speed 100
+    python -m iocs.epu --source epu --root /data/cm12345-1 --database sqlite:////data/epu.sqlite
+    python -m iocs.epu --source replay --recording visit.tar.gz
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from caproto import AlarmSeverity, ChannelType
+from caproto.server import PVGroup, pvproperty
+
+from iocs.areadetector import choice, said
+from iocs.common import argument_parser, post, run, text
+from iocs.owner import OwnerGroup
+from skywright.config import load_settings
+from skywright.errors import ConfigError, DataError
+from skywright.instruments.epu.owner import EpuOwner, Feed, OwnerOptions
+from skywright.instruments.epu.runs.tracked import LEASE_S
+from skywright.instruments.epu.twin.feed import visit_feed
+from skywright.instruments.epu.twin.processing import processing_of
+from skywright.instruments.epu.twin.visit import TwinVisit, plan_visit
+
+POST_PERIOD_S, IDLE_PERIOD_S = 0.1, 1.0
+JSON_BYTES, OVERVIEW_BYTES = 1 << 16, 1 << 17
+STATES = ["Stopped", "Scanning", "Watching"]
+
+
+def _json(name: str, most: int = JSON_BYTES) -> Any:
+    return pvproperty(value="", dtype=ChannelType.CHAR, max_length=most, read_only=True, name=name)
+
+
+def _count(name: str) -> Any:
+    """Return a PV of a count; a double, as Channel Access has no integers above 2**31."""
+    return said(0.0, precision=0, name=name)
+
+
+class EpuIOC(OwnerGroup):
+    """All PVs, over one owner.
+
+    Parameters
+    ----------
+    prefix
+        Of the PVs, with its colon.
+    owner
+        Of the watched tree; None only lists the PVs.
+    """
+
+    root = said("", dtype=ChannelType.CHAR, max_length=1024, name="ROOT")
+    state = said(STATES[0], ChannelType.ENUM, enum_strings=STATES, name="STATE")
+    message = said("", dtype=ChannelType.CHAR, max_length=1024, name="MESSAGE")
+    sessions = _count("N_SESSION")
+    atlases = _count("N_ATLAS")
+    squares = _count("N_GRIDSQUARE")
+    holes = _count("N_FOILHOLE")
+    micrographs = _count("N_MICROGRAPH")
+    last_square = said("", name="LAST_GRIDSQUARE", max_length=64, dtype=ChannelType.CHAR)
+    last_hole = said("", name="LAST_FOILHOLE", max_length=64, dtype=ChannelType.CHAR)
+    last_micrograph = said("", name="LAST_MICROGRAPH", max_length=64, dtype=ChannelType.CHAR)
+    latency = said(0.0, name="LATENCY", units="s", precision=4)
+    unreadable = _count("N_UNREADABLE")
+    refused = _count("N_REFUSED")
+    queue = _count("QUEUE")
+    rate = said(0.0, name="RATE", units="1/s", precision=2)
+    sequence = _count("SEQUENCE")
+    rescans = _count("N_RESCAN")
+    lost_events = _count("N_LOST_EVENTS")
+    idle = said(0.0, name="IDLE", units="s", precision=1)
+    grids = _json("GRIDS")
+    runs = _json("RUNS")
+    orphans = _count("N_ORPHAN")
+    late = _count("N_LATE")
+    duplicates = _count("N_DUPLICATE")
+    results = _count("N_RESULT")
+    good = _count("N_GOOD")
+    best_square = said("", name="BEST_GRIDSQUARE", max_length=64, dtype=ChannelType.CHAR)
+    suggestion = _json("SUGGESTION")
+    overview = _json("OVERVIEW", OVERVIEW_BYTES)
+    stop = choice(["No", "Yes"], name="STOP")
+    begin = pvproperty(value="", dtype=ChannelType.CHAR, max_length=4096, name="BEGIN")
+    end = pvproperty(value="", dtype=ChannelType.CHAR, max_length=256, name="END")
+    alive = pvproperty(value="", dtype=ChannelType.CHAR, max_length=4096, name="ALIVE")
+
+    def __init__(self, prefix: str, owner: EpuOwner | None) -> None:
+        super().__init__(prefix)
+        self.owner: EpuOwner | None = owner
+        self.scratch: Path | None = None
+        """Temporary directory of simulated files and their database."""
+        if owner is not None:
+            owner.changed = self._changed
+
+    def close(self) -> None:
+        """End the owner, and remove the directory that was made for it alone."""
+        if self.owner is not None:
+            self.owner.close()
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    async def complain(self, message: str) -> None:
+        """Show why a put was refused."""
+        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
+
+    @begin.putter  # type: ignore[no-redef]
+    async def begin(self, instance: Any, value: Any) -> None:
+        """Open the files of a run; the put completes when their rows are posted."""
+        assert self.owner is not None
+        try:
+            wanted = json.loads(text(value))
+            grid, uid = wanted["grid"], wanted["run"]
+            directory = Path(wanted["directory"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f'{self.prefix}BEGIN: {error}; expected {{"grid": .., "run": .., "directory": ..}}'
+            ) from error
+        await self.in_thread(self.owner.grids.begin, grid, uid, directory)
+        await self.posted()
+
+    @end.putter  # type: ignore[no-redef]
+    async def end(self, instance: Any, value: Any) -> None:
+        """Close the files of a run."""
+        assert self.owner is not None
+        await self.in_thread(self.owner.grids.end, text(value))
+        await self.posted()
+
+    @alive.putter  # type: ignore[no-redef]
+    async def alive(self, instance: Any, value: Any) -> None:
+        """Keep the runs of a session open."""
+        assert self.owner is not None
+        await self.in_thread(self.owner.grids.alive, text(value).split())
+
+    async def serving(self) -> None:
+        """Watch, and post what has changed, for as long as the IOC lives."""
+        assert self.owner is not None
+        self.loop = asyncio.get_running_loop()
+        await post(self.root, str(self.owner.watcher.root))
+        self.owner.start()
+        await self._post_forever(POST_PERIOD_S, IDLE_PERIOD_S)
+
+    async def _post(self) -> None:
+        assert self.owner is not None
+        owner = self.owner
+        watcher = owner.watcher
+        state = watcher.state
+        status = await self.in_thread(owner.status)
+        # Runs before grids: who sees that a grid no longer waits finds its run.
+        await post(self.runs, json.dumps(status["runs"]))
+        await post(self.grids, json.dumps(status["grids"]))
+        counts = {
+            "session": self.sessions,
+            "atlas": self.atlases,
+            "gridsquare-metadata": self.squares,
+            "foilhole": self.holes,
+            "micrograph": self.micrographs,
+        }
+        for kind, channel in counts.items():
+            await post(channel, float(state.recorded.get(kind, 0)))
+        for kind, channel in (
+            ("gridsquare", self.last_square),
+            ("foilhole", self.last_hole),
+            ("micrograph", self.last_micrograph),
+        ):
+            await post(channel, state.last.get(kind, ""))
+        if state.latency:
+            await post(self.latency, state.latency[-1])
+        for channel, value in (
+            (self.unreadable, state.unreadable),
+            (self.refused, owner.grids.refused),
+            (self.queue, state.queue),
+            (self.rate, state.rate()),
+            (self.sequence, state.sequence),
+            (self.rescans, state.rescans),
+            (self.lost_events, state.lost_events),
+            (self.idle, owner.idle()),
+        ):
+            await post(channel, float(value))
+        await self._post_decisions(owner)
+        alarm = owner.alarm()
+        severity = AlarmSeverity.MAJOR_ALARM if alarm else AlarmSeverity.NO_ALARM
+        await post(self.message, alarm or "watching", severity)
+        await post(self.state, 2 if state.scanned else 1)
+
+    async def _post_decisions(self, owner: EpuOwner) -> None:
+        decider = owner.decider
+        found, troubles = decider.overview, decider.troubles
+        minor = AlarmSeverity.MINOR_ALARM
+        await post(self.orphans, float(troubles.orphans))
+        await post(self.late, float(troubles.late), minor * bool(troubles.late))
+        await post(self.duplicates, float(troubles.duplicates))
+        await post(self.results, float(found.get("results", 0)))
+        await post(self.good, float(found.get("good", 0)))
+        await post(self.best_square, (decider.suggestion.get("squares") or ("",))[0])
+        await post(self.suggestion, json.dumps(decider.suggestion))
+        await post(self.overview, overview_text(found))
+
+
+def overview_text(found: dict[str, Any]) -> str:
+    """Return an overview as JSON that fits its PV: without holes where they are too many."""
+    text = json.dumps(found, separators=(",", ":"))
+    return text if len(text) < OVERVIEW_BYTES else json.dumps({**found, "holes": []})
+
+
+def _visit(args: argparse.Namespace) -> TwinVisit:
+    return plan_visit(args.seed, args.grids, args.squares, imaged=args.imaged, holes=args.holes)
+
+
+def _feed(args: argparse.Namespace) -> Feed | None:
+    if args.source == "sim":
+        return visit_feed(_visit(args), args.speed)
+    if args.source == "replay":
+        if args.recording is None:
+            raise ConfigError("--source replay needs --recording FILE")
+        from skywright.instruments.epu.recording.replay import Pace, replay
+
+        def feed(root: Path, stopped: threading.Event) -> None:
+            replay(args.recording, root, Pace(args.speed, None), wait=stopped.wait)
+
+        return feed
+    if args.root is None:
+        raise ConfigError("--source epu needs --root DIR, the directory that EPU writes")
+    return None
+
+
+def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
+    """Make the IOC of the arguments, and what its ready line says."""
+    if args.list_pvs:
+        return EpuIOC(args.prefix, None), {}
+    feed = _feed(args)
+    base = Path(tempfile.mkdtemp(prefix="skywright-epu-")) if args.root is None else None
+    root = args.root if base is None else base / "data"
+    if feed is None and not root.is_dir():
+        raise ConfigError(f"--root {root}: not a directory")
+    root.mkdir(parents=True, exist_ok=True)
+    from skywright.instruments.epu.cli_watch import default_database
+
+    default = base / "entities.sqlite" if base else default_database(root)
+    database = args.database or str(default)
+    simulated = args.source == "sim"
+    processing = processing_of(_visit(args), args.speed) if simulated else None
+    settings: Any = load_settings()
+    options = OwnerOptions(root, database, args.polling, args.lease, settings.epu)
+    owner = EpuOwner(options, feed, processing)
+    ioc = EpuIOC(args.prefix, owner)
+    ioc.scratch = base
+    return ioc, {"source": args.source, "root": str(root)}
+
+
+def main() -> None:
+    """Run the IOC."""
+    parser = argument_parser(__doc__ or "", "SKY:EPU1:")
+    add = parser.add_argument
+    add("--source", choices=("sim", "epu", "replay"), default="sim", help="(%(default)s)")
+    add("--root", type=Path, help="the directory; sim and replay write into it")
+    add("--database", default="", help="sqlite:////ABS/FILE or postgresql://...")
+    add("--polling", type=float, help="seconds between scans, for network mounts")
+    add(
+        "--lease",
+        type=float,
+        default=LEASE_S,
+        help="seconds after which the runs of a session "
+        "that gives no sign of life are ended (%(default)g)",
+    )
+    add("--recording", type=Path, help="replay: a recording of `skywright epu record`")
+    add("--grids", type=int, default=2, help="sim: (%(default)s)")
+    add("--squares", type=int, default=25, help="sim: squares of a grid (%(default)s)")
+    add("--imaged", type=int, default=4, help="sim: imaged squares of a grid (%(default)s)")
+    add("--holes", type=int, default=10, help="sim: holes of an imaged square (%(default)s)")
+    run(build, parser)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Follow the sessions of a visit: one run for each grid, rows as they come."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.utils import MsgGenerator
+
+
+class Watcher(Protocol):
+    """What the plan asks of the device."""
+
+    name: str
+
+    def grids(self) -> list[dict[str, Any]]:
+        """Return the grids, with ``waiting``: whether they have rows without run."""
+
+    def is_scanned(self) -> bool:
+        """Return whether all that was there at the start is recorded."""
+
+    def stop_requested(self) -> bool:
+        """Return whether the plan is to end."""
+
+    def begin(self, grid: str, run: str) -> list[Any]:
+        """Open a run's files; return its streams."""
+
+    def end(self, run: str, streams: list[Any]) -> None:
+        """Close a run's files."""
+
+    def trigger(self) -> Any:
+        """Return a status that is done when there may be news."""
+
+
+def track_epu(
+    watcher: Watcher, *, idle: float = 1800.0, md: Mapping[str, Any] | None = None
+) -> MsgGenerator[list[str]]:
+    """Record each grid of a watched visit in a run of its own, until nothing comes any more.
+
+    Grids may be interleaved: their runs are open side by side. A grid whose rows all belong to an
+    earlier run opens none; new rows of such a grid open a run that names the earlier one in
+    ``amends``. Rows are in the streams ``squares``, ``holes``, ``micrographs`` and ``results``
+    (of processing); the stream ``primary`` holds progress and health, at most one event a second.
+
+    Parameters
+    ----------
+    watcher
+        The device.
+    idle
+        Seconds without a new entity after which the plan ends; 0: only a stop request ends it.
+    md
+        Metadata of all runs.
+
+    Returns
+    -------
+    list of str
+        Uids of the runs.
+    """
+    runs: dict[str, tuple[str, list[Any]]] = {}
+    uids: list[str] = []
+
+    def open_run(grid: dict[str, Any]) -> MsgGenerator[None]:
+        start = {
+            "plan_name": "track_epu",
+            "epu_grid": grid["uuid"],
+            "epu_name": grid["name"],
+            "epu_session": grid["session"],
+            "epu_data_dir": grid["data_dir"],
+            "detectors": [watcher.name],
+            **({"amends": grid["amends"]} if grid["amends"] else {}),
+            **(md or {}),
+        }
+        uid = yield from bps.open_run(start)
+        streams = watcher.begin(grid["uuid"], uid)
+        for stream in streams:
+            name = stream.name.removeprefix(f"{watcher.name}_")
+            yield from bps.declare_stream(stream, name=name, collect=True)
+        runs[grid["uuid"]] = (uid, streams)
+        uids.append(uid)
+
+    def collect(key: str) -> MsgGenerator[None]:
+        for stream in runs[key][1]:
+            name = stream.name.removeprefix(f"{watcher.name}_")
+            yield from bps.collect(stream, name=name)
+
+    def progress() -> MsgGenerator[None]:
+        yield from bps.create(name="primary")
+        yield from bps.read(watcher)
+        yield from bps.save()
+
+    def close(key: str) -> MsgGenerator[None]:
+        uid, streams = runs[key]
+        watcher.end(uid, streams)
+        yield from collect(key)
+        yield from progress()
+        yield from bps.close_run()
+
+    def in_run(key: str, plan: Any) -> MsgGenerator[None]:
+        return (yield from bpp.set_run_key_wrapper(plan, key))
+
+    def follow() -> MsgGenerator[None]:
+        quiet, seen = 0.0, 0
+        while True:
+            before = time.monotonic()
+            yield from bps.trigger(watcher, wait=True)
+            for grid in watcher.grids():
+                if grid["waiting"] and grid["uuid"] not in runs:
+                    yield from in_run(grid["uuid"], open_run(grid))
+            for key in runs:
+                yield from in_run(key, collect(key))
+            rows = sum(stream.rows for _, streams in runs.values() for stream in streams)
+            moved, seen = rows != seen, rows
+            quiet = 0.0 if moved else quiet + time.monotonic() - before
+            if moved:
+                for key in runs:
+                    yield from in_run(key, progress())
+            if watcher.stop_requested():
+                return
+            if idle and watcher.is_scanned() and quiet >= idle:
+                return
+
+    def finish() -> MsgGenerator[None]:
+        for key in list(runs):
+            yield from in_run(key, close(key))
+
+    yield from bpp.stage_wrapper(bpp.finalize_wrapper(follow(), finish), [watcher])
+    return uids

@@ -1,0 +1,194 @@
+"""The agent's threads: sending, taking instructions, heartbeats."""
+
+import logging
+import platform
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from skywright import __version__
+from skywright.instruments.epu.agent.client import ApiClient, ApiSettings, AwayError
+from skywright.instruments.epu.agent.instructions import Handler, carry_out, events
+from skywright.instruments.epu.agent.upload import Uploader
+from skywright.instruments.epu.database import Database
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 0.5
+"""Longest delay of a change that `wake` does not report."""
+RETRY_S = (0.5, 30.0)
+"""First and longest wait before trying again while the API is away."""
+HEARTBEAT_S = 30.0
+SILENCE_S = 90.0
+"""The API sends a heartbeat each 30 s; three missed ones are a lost connection."""
+
+
+class Agent:
+    """Send what a watcher records to an API and carry out instructions from there.
+
+    Parameters
+    ----------
+    database
+        The watcher's database, opened with ``announce=True``.
+    settings
+        How to reach the API.
+    agent_id
+        Name of this agent; the computer's name without one.
+    session_id
+        Name of the session for instructions; one for each watched directory.
+    handlers
+        What to do for each type of instruction, beside those that the agent answers itself:
+        ``agent.status.request`` and ``agent.info.metrics``.
+    offline
+        Called with the reason when the API goes away, and with None when it is back.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: ApiSettings,
+        *,
+        agent_id: str | None = None,
+        session_id: str | None = None,
+        handlers: Mapping[str, Handler] | None = None,
+        offline: Callable[[str | None], None] = lambda reason: None,
+    ) -> None:
+        self._database = database
+        self._client = ApiClient(settings)
+        self._uploader = Uploader(database, self._client)
+        self.agent_id = agent_id or platform.node() or "agent"
+        self.session_id = session_id or self.agent_id
+        own = {"agent.status.request": self._status, "agent.info.metrics": self._status}
+        self._handlers = {**own, **(handlers or {})}
+        self._offline = offline
+        self._away: str | None = None
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True)
+            for work in (self._send, self._take, self._beat)
+        ]
+
+    @property
+    def away(self) -> str | None:
+        """Why the API cannot be reached; None where it can."""
+        return self._away
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """Send now what was recorded."""
+        self._wake.set()
+
+    def close(self, drain: float = 5.0) -> int:
+        """Send what is left for at most `drain` seconds, then end.
+
+        Returns
+        -------
+        int
+            Number of changes that were not sent; they are sent when the agent runs again.
+        """
+        self._stop.set()
+        self._wake.set()
+        self._threads[0].join(drain)
+        left = self._uploader.pending()
+        self._client.close()
+        return left
+
+    def state(self) -> dict[str, Any]:
+        """Give counts for people and for the API."""
+        return {
+            "agent_id": self.agent_id,
+            "session_id": self.session_id,
+            "version": __version__,
+            "pending": self._uploader.pending(),
+            "sent": self._uploader.sent,
+            "refused": self._uploader.refused,
+            "waiting": self._uploader.waiting,
+            "away": self._away,
+        }
+
+    def _status(self, _payload: dict[str, Any]) -> dict[str, Any]:
+        return self.state()
+
+    def _send(self) -> None:
+        wait = RETRY_S[0]
+        while True:
+            self._wake.clear()
+            stopping = self._stop.is_set()
+            try:
+                while self._uploader.upload():
+                    self._report(None)
+            except AwayError as error:
+                if stopping:
+                    return
+                self._report(str(error))
+                self._stop.wait(wait)
+                wait = min(2 * wait, RETRY_S[1])
+                continue
+            except Exception:
+                if stopping:
+                    return
+                log.exception("sending to the API")
+                self._stop.wait(wait)
+                continue
+            wait = RETRY_S[0]
+            self._report(None)
+            if stopping:
+                return
+            self._wake.wait(IDLE_S)
+
+    def _report(self, reason: str | None) -> None:
+        if (reason is None) != (self._away is None):
+            if reason is not None:
+                log.warning("the API is away, changes are kept: %s", reason)
+            else:
+                log.info("the API is back")
+            self._offline(reason)
+        self._away = reason
+
+    @property
+    def _path(self) -> str:
+        names = (quote(name, safe="") for name in (self.agent_id, self.session_id))
+        return "/agent/{}/session/{}".format(*names)
+
+    def _take(self) -> None:
+        wait = RETRY_S[0]
+        while not self._stop.is_set():
+            try:
+                session = {"session_id": self.session_id, "agent_id": self.agent_id}
+                self._client.request("POST", "/debug/sessions/create", session)
+                with self._client.stream(f"{self._path}/instructions/stream", SILENCE_S) as stream:
+                    wait = RETRY_S[0]
+                    for event in events(stream.iter_lines()):
+                        self._event(event)
+                        if self._stop.is_set():
+                            return
+            except AwayError as error:
+                log.info("instructions: %s", error)
+            except Exception:
+                if self._stop.is_set():
+                    return
+                log.exception("instructions")
+            self._stop.wait(wait)
+            wait = min(2 * wait, RETRY_S[1])
+
+    def _event(self, event: dict[str, Any]) -> None:
+        if event["type"] == "instruction":
+            carry_out(self._database, self._handlers, f"{self._path}/instructions", event)
+            self.wake()
+        elif event["type"] == "error":
+            log.error("instructions: %s", event.get("message"))
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            try:
+                self._client.request("POST", f"{self._path}/heartbeat")
+            except AwayError as error:
+                log.debug("heartbeat: %s", error)
+            except RuntimeError:  # the client was closed meanwhile
+                return

@@ -1,0 +1,144 @@
+"""HTTP to the API: address, proxy with credentials, CA file, one error for "try again later"."""
+
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import httpx
+
+from skywright.errors import ConfigError, HardwareError
+
+TOKEN = "SKYWRIGHT_EPU_TOKEN"
+PROXY_USER, PROXY_PASSWORD = "SKYWRIGHT_PROXY_USER", "SKYWRIGHT_PROXY_PASSWORD"
+
+
+class AwayError(HardwareError):
+    """The API does not answer, or cannot serve now; what was sent must be sent again."""
+
+
+@dataclass(frozen=True)
+class ApiSettings:
+    """How to reach the API.
+
+    Attributes
+    ----------
+    url
+        Address of the API, ``http://`` or ``https://``.
+    proxy
+        Address of an HTTP proxy. User and password stand in it, or in the environment, where other
+        users of the machine do not see them: SKYWRIGHT_PROXY_USER, SKYWRIGHT_PROXY_PASSWORD.
+    ca_file
+        Certificates (PEM) to trust instead of the system's.
+    timeout
+        Longest wait for an answer, seconds.
+    """
+
+    url: str
+    proxy: str | None = None
+    ca_file: Path | None = None
+    timeout: float = 30.0
+
+
+class ApiClient:
+    """A client of the API.
+
+    Parameters
+    ----------
+    settings
+        How to reach it.
+
+    Raises
+    ------
+    ConfigError
+        An address or the CA file is not usable.
+    """
+
+    def __init__(self, settings: ApiSettings) -> None:
+        if urlsplit(settings.url).scheme not in ("http", "https"):
+            raise ConfigError(f"API {settings.url}: expected http:// or https://")
+        token = os.environ.get(TOKEN)
+        try:
+            self._http = httpx.Client(
+                base_url=settings.url.rstrip("/"),
+                proxy=_with_credentials(settings.proxy),
+                verify=_certificates(settings.ca_file),
+                timeout=settings.timeout,
+                headers={"Authorization": f"Bearer {token}"} if token else None,
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ConfigError(f"proxy {_place(settings.proxy)}: {error}") from error
+
+    def request(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """Send a request and give the answer, whatever its status below 500.
+
+        Raises
+        ------
+        AwayError
+            There is no answer, or the server cannot serve now.
+        """
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise AwayError(f"{method} {path}: {error or type(error).__name__}") from error
+        if response.status_code >= 500 or response.status_code in (401, 407, 408, 429):
+            raise AwayError(f"{method} {path}: status {response.status_code}")
+        return response
+
+    @contextmanager
+    def stream(self, path: str, silence: float) -> Iterator[httpx.Response]:
+        """Open a stream of events.
+
+        Parameters
+        ----------
+        path
+            Path of the stream.
+        silence
+            Seconds without an event after which the connection counts as lost.
+
+        Raises
+        ------
+        AwayError
+            There is no answer, or the stream broke off.
+        """
+        timeout = httpx.Timeout(30.0, read=silence)
+        try:
+            with self._http.stream("GET", path, timeout=timeout) as response:
+                if response.status_code != 200:
+                    raise AwayError(f"GET {path}: status {response.status_code}")
+                yield response
+        except httpx.HTTPError as error:
+            raise AwayError(f"GET {path}: {error or type(error).__name__}") from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+
+def _certificates(ca_file: Path | None) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except OSError as error:  # ssl.SSLError is one
+        reason = error.strerror or str(error) or "not a PEM file"
+        raise ConfigError(f"CA file {ca_file}: {reason}") from error
+
+
+def _with_credentials(proxy: str | None) -> str | None:
+    user = os.environ.get(PROXY_USER)
+    if proxy is None or not user or urlsplit(proxy).username is not None:
+        return proxy
+    parts = urlsplit(proxy)
+    password = quote(os.environ.get(PROXY_PASSWORD, ""), safe="")
+    place = f"{quote(user, safe='')}:{password}@{parts.netloc}"
+    return urlunsplit((parts.scheme, place, parts.path, parts.query, parts.fragment))
+
+
+def _place(proxy: str | None) -> str:
+    """Give a proxy's address without its password."""
+    return (proxy or "").rpartition("@")[2]

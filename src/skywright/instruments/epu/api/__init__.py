@@ -1,0 +1,1 @@
+"""The HTTP API of EPU sessions, compatible with that of smartem-decisions."""

@@ -1,0 +1,196 @@
+"""Routes of agents: the stream of instructions, answers, heartbeats, logs."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from sqlalchemy import Connection, insert, select, update
+
+from skywright.instruments.epu.api import instructions, models
+from skywright.instruments.epu.api.answers import answer
+from skywright.instruments.epu.api.service import Service, ServiceOf
+from skywright.instruments.epu.api.streams import event, event_stream
+from skywright.instruments.epu.database.schema_exchange import (
+    agent_connection,
+    agent_log,
+    agent_session,
+)
+
+router = APIRouter()
+
+POLL_S = 1.0
+"""Longest delay of an instruction that another process stored; one of our own comes at once."""
+
+HEARTBEAT_S = 30.0
+MOST_LOGS = 500
+"""Lines of a batch that are stored."""
+
+
+@router.get("/agent/{agent_id}/session/{session_id}/instructions/stream")
+async def stream(agent_id: str, session_id: str, request: Request, service: ServiceOf) -> Response:
+    """Stream instructions to an agent, each once, as server-sent events."""
+    client = request.client.host if request.client else ""
+    return event_stream(_instructions(service, agent_id, session_id, client))
+
+
+async def _instructions(
+    service: Service, agent_id: str, session_id: str, client: str
+) -> AsyncIterator[bytes]:
+    def begin(connection: Connection) -> tuple[str, str | None]:
+        problem = instructions.session_problem(connection, agent_id, session_id)
+        if problem is not None:
+            return "", problem
+        return instructions.connect(connection, agent_id, session_id, client), None
+
+    connection_id, problem = await service.writer.do(begin)
+    if problem is not None:
+        yield event("error", {"error": "session_validation_failed", "message": problem})
+        return
+    ids = {"agent_id": agent_id, "session_id": session_id, "connection_id": connection_id}
+    reason = "client_disconnect"
+    try:
+        yield event("connection", {**ids, "status": "connected"})
+        next_heartbeat = 0.0
+        while not service.stopping.is_set():
+            changed = service.changed
+            if time.monotonic() >= next_heartbeat:
+                next_heartbeat = time.monotonic() + HEARTBEAT_S
+                await service.writer.do(partial(instructions.beat, connection_id=connection_id))
+                yield event("heartbeat", {**ids, "timestamp": _now()})
+            for row in await _waiting(service, agent_id, session_id):
+                yield event("instruction", _instruction(row))
+            await service.wait(POLL_S, changed)
+        reason = "server_shutdown"
+    finally:
+        # The task may be cancelled here; the writer's thread does this by itself.
+        service.writer.post(
+            lambda connection: instructions.disconnect(connection, connection_id, reason)
+        )
+
+
+async def _waiting(service: Service, agent_id: str, session_id: str) -> Any:
+    def look() -> bool:
+        with service.database.read() as connection:
+            return instructions.waiting(connection, session_id)
+
+    if not await asyncio.to_thread(look):
+        return []
+    return await service.writer.do(
+        lambda connection: instructions.hand_out(connection, agent_id, session_id)
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _instruction(row: instructions.Row) -> dict[str, Any]:
+    names = (
+        "instruction_id",
+        "agent_id",
+        "session_id",
+        "instruction_type",
+        "payload",
+        "sequence_number",
+        "priority",
+        "created_at",
+        "expires_at",
+        "metadata",
+    )
+    return {name: row[name] for name in names}
+
+
+@router.post(
+    "/agent/{agent_id}/session/{session_id}/instructions/{instruction_id}/ack",
+    response_model=models.AcknowledgementAnswer,
+)
+async def acknowledge(
+    agent_id: str,
+    session_id: str,
+    instruction_id: str,
+    body: models.Acknowledgement,
+    service: ServiceOf,
+) -> Response:
+    """Take an agent's answer to an instruction; there is one answer to each."""
+    at = await service.writer.do(
+        lambda connection: instructions.acknowledge(
+            connection, agent_id, session_id, instruction_id, body
+        )
+    )
+    return answer(
+        {
+            "status": "success",
+            "instruction_id": instruction_id,
+            "acknowledged_at": at,
+            "agent_id": agent_id,
+            "session_id": session_id,
+        }
+    )
+
+
+@router.post("/agent/{agent_id}/session/{session_id}/heartbeat")
+async def heartbeat(agent_id: str, session_id: str, service: ServiceOf) -> Response:
+    """Note that an agent with an open stream is alive."""
+    now = datetime.now(UTC)
+    table = agent_connection
+
+    def work(connection: Connection) -> str:
+        query = select(table.c.connection_id).where(
+            table.c.agent_id == agent_id,
+            table.c.session_id == session_id,
+            table.c.status == "active",
+        )
+        newest = query.order_by(table.c.created_at.desc()).limit(1)
+        connection_id = connection.execute(newest).scalar()
+        if connection_id is None:
+            raise HTTPException(404, "No active connection found for agent and session")
+        connection.execute(
+            update(table)
+            .where(table.c.connection_id == connection_id)
+            .values(last_heartbeat_at=now)
+        )
+        connection.execute(
+            update(agent_session)
+            .where(agent_session.c.session_id == session_id)
+            .values(last_activity_at=now, last_heartbeat_at=now)
+        )
+        return str(connection_id)
+
+    connection_id = await service.writer.do(work)
+    return answer(
+        {
+            "status": "success",
+            "agent_id": agent_id,
+            "session_id": session_id,
+            "heartbeat_timestamp": now,
+            "connection_id": connection_id,
+        }
+    )
+
+
+@router.post("/agent/{agent_id}/session/{session_id}/logs")
+async def logs(
+    agent_id: str, session_id: str, body: models.LogBatch, service: ServiceOf
+) -> dict[str, int]:
+    """Store lines of an agent's log, the first 500 of a request."""
+
+    def work(connection: Connection) -> int:
+        row = instructions.session(connection, session_id)
+        if row is None:
+            raise HTTPException(404, "Session not found")
+        if row["agent_id"] != agent_id:
+            raise HTTPException(403, "Session belongs to another agent")
+        entries = [
+            {"session_id": session_id, "agent_id": agent_id, **entry.model_dump()}
+            for entry in body.logs[:MOST_LOGS]
+        ]
+        if entries:
+            connection.execute(insert(agent_log), entries)
+        instructions.touch(connection, session_id)
+        return len(entries)
+
+    return {"stored": await service.writer.do(work)}

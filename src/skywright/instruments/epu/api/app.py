@@ -1,0 +1,128 @@
+"""The HTTP API as an ASGI application."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from sqlalchemy.exc import DataError as ValueDoesNotFit
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from skywright import __version__
+from skywright.instruments.epu.api import (
+    agents,
+    debug,
+    entities,
+    feedback,
+    frontend,
+    images,
+    instructions,
+    links,
+    predictions,
+    queries,
+    status,
+)
+from skywright.instruments.epu.api.answers import answer
+from skywright.instruments.epu.api.service import Broker, Service
+from skywright.instruments.epu.database import Database
+
+log = logging.getLogger(__name__)
+
+STALE_S = 3 * agents.HEARTBEAT_S
+"""Time without a heartbeat after which a connection of an agent counts as lost."""
+
+
+def create_app(
+    database: Database,
+    broker: Broker | None = None,
+    path_map: Mapping[str, Path] | None = None,
+) -> FastAPI:
+    """Make the application.
+
+    Parameters
+    ----------
+    database
+        The entity database; it must announce where there is a broker.
+    broker
+        Publisher of the outbox. The application runs it.
+    path_map
+        Prefixes of paths as EPU wrote them, and where this machine sees them.
+
+    Returns
+    -------
+    FastAPI
+        The application; ``state.service`` holds what its routes share.
+    """
+    service = Service(database, broker, path_map or {})
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        # A SQLite file has one server, this one: what is open is left over.
+        alone = database.dialect == "sqlite"
+        await service.writer.do(partial(instructions.close_stale, seconds=0 if alone else STALE_S))
+        tasks = [asyncio.create_task(_close_stale(service))]
+        if broker is not None:
+            tasks.append(asyncio.create_task(broker.run(service.writer)))
+        try:
+            yield
+        finally:
+            service.stopping.set()
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            await asyncio.to_thread(service.writer.close)
+
+    app = FastAPI(
+        title="EPU sessions",
+        description="Cryo-EM sessions: acquisitions, grids, squares, holes, micrographs.",
+        version=__version__,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.add_middleware(
+        CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"]
+    )
+    for failure in (ValueDoesNotFit, OverflowError, UnicodeEncodeError):
+        app.add_exception_handler(failure, _does_not_fit)
+    app.add_exception_handler(OperationalError, _database_down)
+    for part in (
+        status,
+        queries,
+        entities,
+        links,
+        feedback,
+        predictions,
+        images,
+        agents,
+        frontend,
+        debug,
+    ):
+        app.include_router(part.router)
+    return app
+
+
+async def _close_stale(service: Service) -> None:
+    """Close, every now and then, connections of agents whose server died."""
+    while True:
+        await asyncio.sleep(STALE_S)
+        try:
+            await service.writer.do(partial(instructions.close_stale, seconds=STALE_S))
+        except SQLAlchemyError as error:
+            log.warning("connections of agents: %s", error)
+
+
+async def _does_not_fit(_request: Request, error: Exception) -> Response:
+    reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    return answer({"detail": f"a value does not fit: {reason}"}, 422)
+
+
+async def _database_down(_request: Request, error: Exception) -> Response:
+    reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    log.error("database: %s", reason)
+    return answer({"detail": f"the database does not answer: {reason}"}, 503)

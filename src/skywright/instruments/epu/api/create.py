@@ -1,0 +1,182 @@
+"""Creating entities by request: parents are checked, a known uuid is no second entity."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi import HTTPException
+from sqlalchemy import Connection, select
+
+from skywright.instruments.epu.database import schema
+from skywright.instruments.epu.database.read import Row
+from skywright.instruments.epu.database.write import record
+from skywright.instruments.epu.database.writer import Bulk
+
+PARENTS = {
+    "grid": ("acquisition", "acquisition_uuid"),
+    "atlas": ("grid", "grid_uuid"),
+    "atlas_tile": ("atlas", "atlas_uuid"),
+    "gridsquare": ("grid", "grid_uuid"),
+    "foilhole": ("gridsquare", "gridsquare_uuid"),
+    "micrograph": ("foilhole", "foilhole_uuid"),
+}
+"""Kind of entity -> kind of its parent, column of the parent's uuid."""
+
+TITLES = {
+    "acquisition": "Acquisition",
+    "grid": "Grid",
+    "atlas": "Atlas",
+    "atlas_tile": "Atlas Tile",
+    "gridsquare": "Grid Square",
+    "foilhole": "Foil Hole",
+    "micrograph": "Micrograph",
+}
+
+_INHERITED = {
+    "foilhole": ("grid_uuid",),
+    "micrograph": ("grid_uuid", "gridsquare_uuid", "gridsquare_id"),
+}
+"""Columns that a child has from its parent."""
+
+CHUNK = 1000
+
+
+def missing(kind: str) -> HTTPException:
+    """Give the error 404 for an entity that is not stored."""
+    return HTTPException(404, f"{TITLES[kind]} not found")
+
+
+@dataclass(frozen=True)
+class Creation:
+    """Entities that one request creates, all or none.
+
+    Attributes
+    ----------
+    kind
+        Their kind.
+    parent
+        Uuid of their common parent; None for an acquisition.
+    rows
+        Columns that the request gives.
+    fresh
+        Whether a uuid that is stored already is a conflict (409).
+    """
+
+    kind: str
+    parent: str | None
+    rows: Sequence[dict[str, Any]]
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Created:
+    """The stored rows of a creation, in its order, and whether any of them is new."""
+
+    rows: list[Row]
+    new: bool
+
+
+def _create(
+    kind: str, connection: Connection, creations: Sequence[Creation]
+) -> list[Created | HTTPException]:
+    """Do creations of several requests; each succeeds or fails for itself.
+
+    An entity that is stored already under the same parent is updated by the columns that are given,
+    so that a client may send again what it got no answer to.
+    """
+    parents = _parents(connection, kind, creations)
+    uuids = [row["uuid"] for creation in creations for row in creation.rows]
+    known = _parents_of_known(connection, kind, uuids)
+    stored_before = set(known)
+    outcomes: list[HTTPException | list[str]] = []
+    accepted: list[dict[str, Any]] = []
+    for creation in creations:
+        problem = _problem(creation, parents, known)
+        if problem is not None:
+            outcomes.append(problem)
+            continue
+        accepted += [_complete(creation, row, parents) for row in creation.rows]
+        known |= {row["uuid"]: creation.parent for row in creation.rows}
+        outcomes.append([row["uuid"] for row in creation.rows])
+    made = record(connection, kind, accepted, known=stored_before)
+    stored = _stored(connection, kind, [row["uuid"] for row in accepted])
+    return [
+        outcome
+        if isinstance(outcome, HTTPException)
+        else Created([stored[uuid] for uuid in outcome], not made.created.isdisjoint(outcome))
+        for outcome in outcomes
+    ]
+
+
+CREATE: dict[str, Bulk] = {kind: partial(_create, kind) for kind in schema.ENTITIES}
+"""For `Writer.do_together`: does several creations of a kind at once."""
+
+
+def create(connection: Connection, creation: Creation) -> Created:
+    """Do one creation.
+
+    Raises
+    ------
+    HTTPException
+        404: the parent is not stored; 409: conflict with what is stored.
+    """
+    (outcome,) = _create(creation.kind, connection, [creation])
+    if isinstance(outcome, HTTPException):
+        raise outcome
+    return outcome
+
+
+def _parents(
+    connection: Connection, kind: str, creations: Sequence[Creation]
+) -> Mapping[str | None, Row]:
+    if kind not in PARENTS:
+        return {}
+    wanted = [creation.parent or "" for creation in creations]
+    found: Mapping[Any, Row] = _stored(connection, PARENTS[kind][0], wanted)
+    return found
+
+
+def _parents_of_known(
+    connection: Connection, kind: str, uuids: Sequence[str]
+) -> dict[str, str | None]:
+    rows = _stored(connection, kind, uuids)
+    column = PARENTS[kind][1] if kind in PARENTS else None
+    return {uuid: row[column] if column else None for uuid, row in rows.items()}
+
+
+def _stored(connection: Connection, kind: str, uuids: Sequence[str]) -> dict[str, Row]:
+    table = schema.ENTITIES[kind]
+    distinct = list(dict.fromkeys(uuids))
+    rows: dict[str, Row] = {}
+    for start in range(0, len(distinct), CHUNK):
+        query = select(table).where(table.c.uuid.in_(distinct[start : start + CHUNK]))
+        rows |= {row["uuid"]: row for row in connection.execute(query).mappings()}
+    return rows
+
+
+def _problem(
+    creation: Creation, parents: Mapping[str | None, Row], known: dict[str, str | None]
+) -> HTTPException | None:
+    title = TITLES[creation.kind]
+    if creation.kind in PARENTS and creation.parent not in parents:
+        return missing(PARENTS[creation.kind][0])
+    for row in creation.rows:
+        uuid = row["uuid"]
+        if uuid not in known:
+            continue
+        if creation.fresh:
+            return HTTPException(409, f"{title} {uuid} exists already")
+        if known[uuid] != creation.parent:
+            return HTTPException(409, f"{title} {uuid} exists already under another parent")
+    return None
+
+
+def _complete(
+    creation: Creation, row: dict[str, Any], parents: Mapping[str | None, Row]
+) -> dict[str, Any]:
+    if creation.kind not in PARENTS:
+        return row
+    parent = parents[creation.parent]
+    inherited = {name: parent[name] for name in _INHERITED.get(creation.kind, ())}
+    return inherited | row | {PARENTS[creation.kind][1]: creation.parent}

@@ -1,0 +1,175 @@
+"""Routes that tests and operators use to make and look at agent sessions and instructions."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from fastapi import APIRouter, HTTPException, Response
+from sqlalchemy import Connection, func, insert, select, update
+
+from skywright.instruments.epu.api import instructions, models
+from skywright.instruments.epu.api.answers import answer
+from skywright.instruments.epu.api.service import Service, ServiceOf
+from skywright.instruments.epu.database import read
+from skywright.instruments.epu.database.schema_exchange import (
+    agent_acknowledgement,
+    agent_connection,
+    agent_instruction,
+    agent_session,
+)
+
+router = APIRouter(prefix="/debug", tags=["debug"])
+
+
+@router.get("/sessions")
+def sessions(service: ServiceOf) -> Response:
+    """Give the active sessions, the last used first."""
+    table = agent_session
+    query = select(table).where(table.c.status == "active")
+    with service.database.read() as connection:
+        rows = connection.execute(query.order_by(table.c.last_activity_at.desc())).mappings()
+        found = [dict(row) for row in rows]
+    return answer({"active_sessions": found, "total_count": len(found)})
+
+
+@router.get("/agent-connections")
+def connections(service: ServiceOf) -> Response:
+    """Give the open streams."""
+    table = agent_connection
+    query = select(table).where(table.c.status == "active")
+    with service.database.read() as connection:
+        rows = connection.execute(query.order_by(table.c.last_heartbeat_at.desc())).mappings()
+        found = [dict(row) | {"connection_type": "sse"} for row in rows]
+    return answer({"active_connections": found, "total_count": len(found)})
+
+
+@router.get("/connection-stats")
+def connection_stats(service: ServiceOf) -> dict[str, int]:
+    """Count sessions and streams."""
+
+    def count(connection: Connection, table: Any, *where: Any) -> int:
+        query = select(func.count()).select_from(table).where(*where)
+        return int(connection.execute(query).scalar_one())
+
+    with service.database.read() as connection:
+        return {
+            "active_connections": count(
+                connection, agent_connection, agent_connection.c.status == "active"
+            ),
+            "total_connections": count(connection, agent_connection),
+            "active_sessions": count(connection, agent_session, agent_session.c.status == "active"),
+            "total_sessions": count(connection, agent_session),
+        }
+
+
+async def _create_session(service: Service, body: models.SessionCreate) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    session_id = body.session_id or str(uuid4())
+
+    def work(connection: Connection) -> None:
+        uuid = body.acquisition_uuid
+        if uuid is not None and read.get(connection, "acquisition", uuid) is None:
+            raise HTTPException(404, f"Acquisition {uuid} not found")
+        known = instructions.session(connection, session_id)
+        if known is not None:
+            if known["agent_id"] != body.agent_id:
+                raise HTTPException(409, f"Session {session_id} belongs to another agent")
+            table = agent_session
+            again = {"status": "active", "last_activity_at": now}
+            connection.execute(update(table).where(table.c.session_id == session_id).values(again))
+            return
+        connection.execute(
+            insert(agent_session).values(
+                session_id=session_id,
+                agent_id=body.agent_id,
+                acquisition_uuid=uuid,
+                name=body.name,
+                created_at=now,
+                last_activity_at=now,
+            )
+        )
+
+    await service.writer.do(work)
+    return {
+        "session_id": session_id,
+        "agent_id": body.agent_id,
+        "status": "created",
+        "created_at": now,
+    }
+
+
+@router.post("/sessions/create")
+async def create_session(body: models.SessionCreate, service: ServiceOf) -> Response:
+    """Make an agent session, or use one of that name again."""
+    return answer(await _create_session(service, body))
+
+
+@router.post("/sessions/create-managed")
+async def create_managed(body: models.SessionCreate, service: ServiceOf) -> Response:
+    """Make an agent session."""
+    made = await _create_session(service, body)
+    return answer(made | {"created_via": "connection_manager", "timestamp": made["created_at"]})
+
+
+@router.delete("/sessions/{session_id}/close")
+async def close_session(session_id: str, service: ServiceOf) -> Response:
+    """Close a session; its agent gets no more instructions."""
+
+    def work(connection: Connection) -> None:
+        table = agent_session
+        where = table.c.session_id == session_id
+        if not connection.execute(update(table).where(where).values(status="closed")).rowcount:
+            raise HTTPException(404, f"Session {session_id} not found")
+
+    await service.writer.do(work)
+    return answer(
+        {
+            "session_id": session_id,
+            "status": "closed",
+            "closed_via": "connection_manager",
+            "timestamp": datetime.now(UTC),
+        }
+    )
+
+
+@router.post("/session/{session_id}/create-instruction")
+async def create_instruction(
+    session_id: str, body: models.InstructionCreate, service: ServiceOf
+) -> Response:
+    """Make an instruction for the agent of a session."""
+    row = await service.writer.do(
+        lambda connection: instructions.instruct(connection, session_id, body)
+    )
+    return answer(
+        {
+            "instruction_id": row["instruction_id"],
+            "status": "created",
+            "created_at": row["created_at"],
+        }
+    )
+
+
+@router.get("/session/{session_id}/instructions")
+def session_instructions(session_id: str, service: ServiceOf) -> Response:
+    """Give the instructions of a session, the newest first, and how they were answered."""
+    table, ack = agent_instruction, agent_acknowledgement
+    query = select(table).where(table.c.session_id == session_id).order_by(table.c.number.desc())
+    with service.database.read() as connection:
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+        per = select(ack.c.instruction_id, func.count()).group_by(ack.c.instruction_id)
+        counts = dict(connection.execute(per.where(ack.c.session_id == session_id)).tuples().all())
+        by = select(ack.c.status, func.count()).group_by(ack.c.status)
+        statistics = dict(
+            connection.execute(by.where(ack.c.session_id == session_id)).tuples().all()
+        )
+    for row in rows:
+        row["acknowledgements_count"] = counts.get(row["instruction_id"], 0)
+        del row["number"]
+    return answer(
+        {
+            "session_id": session_id,
+            "instructions": rows,
+            "total_instructions": len(rows),
+            "acknowledgement_statistics": statistics,
+        }
+    )

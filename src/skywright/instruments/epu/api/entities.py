@@ -1,0 +1,343 @@
+"""Routes of the entities: acquisitions, grids, atlases, tiles, squares, holes, micrographs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Response
+from pydantic import BaseModel
+from sqlalchemy import Connection, func, or_, select
+
+from skywright.instruments.epu.api import models
+from skywright.instruments.epu.api.answers import answer, entity, entity_answer, list_answer
+from skywright.instruments.epu.api.create import (
+    CREATE,
+    PARENTS,
+    TITLES,
+    Created,
+    Creation,
+    create,
+    missing,
+)
+from skywright.instruments.epu.api.service import Limit, Offset, Service, ServiceOf
+from skywright.instruments.epu.api.update import change
+from skywright.instruments.epu.database import read, schema
+from skywright.instruments.epu.database.write import announce_all, remove
+
+BATCH_MOST = 1000
+"""Squares in one batch."""
+
+router = APIRouter()
+
+
+def columns(model: BaseModel, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Give the columns that a request gives for a new entity; its status is never taken."""
+    return model.model_dump(exclude_none=True, exclude={"status", *without})
+
+
+async def _post(service: Service, creation: Creation) -> Created:
+    result = await service.writer.do_together(CREATE[creation.kind], creation)
+    if isinstance(result, HTTPException):
+        raise result
+    created: Created = result
+    return created
+
+
+async def _create_one(service: Service, kind: str, parent: str | None, body: BaseModel) -> Response:
+    _same_parent(kind, parent, [body])
+    created = await _post(service, Creation(kind, parent, [columns(body)]))
+    return entity_answer(kind, created.rows[0], 201 if created.new else 200)
+
+
+def _same_parent(kind: str, parent: str | None, bodies: Sequence[BaseModel]) -> None:
+    if kind not in PARENTS:
+        return
+    column = PARENTS[kind][1]
+    for body in bodies:
+        if getattr(body, column, None) not in (None, parent):
+            raise HTTPException(422, f"{column} in the body differs from that in the path")
+
+
+def _distinct(kind: str, bodies: Sequence[BaseModel]) -> None:
+    counts = Counter(body.uuid for body in bodies)  # type: ignore[attr-defined]
+    twice = [uuid for uuid, count in counts.items() if count > 1]
+    if twice:
+        raise HTTPException(422, f"duplicate {TITLES[kind]} uuid {twice[0]}")
+
+
+def _children(
+    service: Service, kind: str, parent: str, limit: int | None, offset: int, *where: Any
+) -> Response:
+    above, column = PARENTS[kind]
+    with service.database.read() as connection:
+        rows = read.page(connection, kind, *where, limit=limit, offset=offset, **{column: parent})
+        if not rows and read.get(connection, above, parent) is None:
+            raise missing(above)
+    return list_answer(kind, rows)
+
+
+def _add_routes(kind: str, path: str, fields: type[BaseModel], shape: type[BaseModel]) -> None:
+    """Add the list of all entities of a kind, and read, change and delete of one."""
+    if kind != "micrograph":  # their list has more to ask for, see `queries`
+
+        @router.get(path, response_model=list[shape], name=f"list {path[1:]}")  # type: ignore[valid-type]
+        def list_all(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+            with service.database.read() as connection:
+                return list_answer(kind, read.page(connection, kind, limit=limit, offset=offset))
+
+    @router.get(f"{path}/{{uuid}}", response_model=shape, name=f"get {kind}")
+    def get_one(uuid: str, service: ServiceOf) -> Response:
+        with service.database.read() as connection:
+            row = read.get(connection, kind, uuid)
+        if row is None:
+            raise missing(kind)
+        return entity_answer(kind, row)
+
+    @router.put(f"{path}/{{uuid}}", response_model=shape, name=f"update {kind}")
+    async def update_one(uuid: str, body: fields, service: ServiceOf) -> Response:  # type: ignore[valid-type]
+        given = body.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+        if kind == "gridsquare":
+            given["lowmag"] = body.lowmag  # type: ignore[attr-defined]
+        row = await service.writer.do(lambda connection: change(connection, kind, uuid, given))
+        return entity_answer(kind, row)
+
+    @router.delete(f"{path}/{{uuid}}", status_code=204, name=f"delete {kind}")
+    async def delete_one(uuid: str, service: ServiceOf) -> None:
+        if not await service.writer.do(lambda connection: remove(connection, kind, uuid)):
+            raise missing(kind)
+
+
+# ---- acquisitions and grids
+
+
+@router.get("/acquisitions/grid-counts")
+def grid_counts(service: ServiceOf) -> dict[str, int]:
+    """Give the number of grids of each acquisition."""
+    acquisition, grid = schema.acquisition, schema.grid
+    query = (
+        select(acquisition.c.uuid, func.count(grid.c.uuid))
+        .join_from(acquisition, grid, grid.c.acquisition_uuid == acquisition.c.uuid, isouter=True)
+        .group_by(acquisition.c.uuid)
+    )
+    with service.database.read() as connection:
+        return dict(connection.execute(query).tuples().all())
+
+
+@router.post("/acquisitions", status_code=201, response_model=models.AcquisitionAnswer)
+async def create_acquisition(body: models.AcquisitionCreate, service: ServiceOf) -> Response:
+    """Create an acquisition; its status is ``started``."""
+    return await _create_one(service, "acquisition", None, body)
+
+
+@router.get("/acquisitions/{uuid}/grids", response_model=list[models.GridAnswer])
+def acquisition_grids(
+    uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
+) -> Response:
+    """Give the grids of an acquisition."""
+    return _children(service, "grid", uuid, limit, offset)
+
+
+@router.post("/acquisitions/{uuid}/grids", status_code=201, response_model=models.GridAnswer)
+async def create_grid(uuid: str, body: models.GridCreate, service: ServiceOf) -> Response:
+    """Create a grid of an acquisition."""
+    return await _create_one(service, "grid", uuid, body)
+
+
+@router.post("/grids/{uuid}/registered")
+async def grid_registered(uuid: str, service: ServiceOf, count: int | None = None) -> bool:
+    """Take note that all squares of a grid, as the atlas has them, are stored."""
+
+    def work(connection: Connection) -> None:
+        if read.get(connection, "grid", uuid) is None:
+            raise missing("grid")
+        _announce(connection, {"event_type": "grid.registered", "grid_uuid": uuid})
+
+    await service.writer.do(work)
+    return True
+
+
+def _announce(connection: Connection, body: dict[str, Any]) -> None:
+    if connection.get_execution_options().get("announce", False):
+        announce_all(connection, [body])
+
+
+# ---- atlases and tiles
+
+
+@router.get("/grids/{uuid}/atlas", response_model=models.AtlasAnswer)
+def grid_atlas(uuid: str, service: ServiceOf) -> Response:
+    """Give the atlas of a grid."""
+    atlas = schema.atlas
+    with service.database.read() as connection:
+        grid = read.get(connection, "grid", uuid)
+        if grid is None:
+            raise missing("grid")
+        own = or_(atlas.c.grid_uuid == uuid, atlas.c.uuid == grid["atlas_uuid"])
+        query = select(atlas).where(own).order_by(atlas.c.number.desc()).limit(1)
+        row = connection.execute(query).mappings().first()
+    if row is None:
+        raise missing("atlas")
+    return entity_answer("atlas", row)
+
+
+@router.post("/grids/{uuid}/atlas", status_code=201, response_model=models.AtlasAnswer)
+async def create_atlas(uuid: str, body: models.AtlasCreate, service: ServiceOf) -> Response:
+    """Create the atlas of a grid, with its tiles."""
+    _same_parent("atlas", uuid, [body])
+    tiles = body.tiles or []
+    _same_parent("atlas_tile", body.uuid, tiles)
+    _distinct("atlas_tile", tiles)
+
+    def work(connection: Connection) -> Created:
+        made = create(connection, Creation("atlas", uuid, [columns(body, without=("tiles",))]))
+        if tiles:
+            create(connection, Creation("atlas_tile", body.uuid, [columns(tile) for tile in tiles]))
+        return made
+
+    made = await service.writer.do(work)
+    return entity_answer("atlas", made.rows[0], 201 if made.new else 200)
+
+
+@router.get("/atlases/{uuid}/tiles", response_model=list[models.TileAnswer])
+def atlas_tiles(uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+    """Give the tiles of an atlas."""
+    return _children(service, "atlas_tile", uuid, limit, offset)
+
+
+@router.post("/atlases/{uuid}/tiles", status_code=201, response_model=models.TileAnswer)
+async def create_tile(uuid: str, body: models.TileCreate, service: ServiceOf) -> Response:
+    """Create a tile of an atlas."""
+    return await _create_one(service, "atlas_tile", uuid, body)
+
+
+# ---- squares
+
+
+@router.get("/grids/{uuid}/gridsquares", response_model=list[models.GridSquareAnswer])
+def grid_gridsquares(
+    uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
+) -> Response:
+    """Give the squares of a grid."""
+    return _children(service, "gridsquare", uuid, limit, offset)
+
+
+@router.post("/grids/{uuid}/gridsquares", status_code=201, response_model=models.GridSquareAnswer)
+async def create_gridsquare(
+    uuid: str, body: models.GridSquareCreate, service: ServiceOf
+) -> Response:
+    """Create a square of a grid."""
+    return await _create_one(service, "gridsquare", uuid, body)
+
+
+@router.post(
+    "/grids/{uuid}/gridsquares/batch",
+    status_code=201,
+    response_model=models.GridSquareBatchAnswer,
+)
+async def create_gridsquares(
+    uuid: str, body: models.GridSquareBatch, service: ServiceOf
+) -> Response:
+    """Create 1 to 1000 squares of a grid, all or none; a stored uuid is a conflict."""
+    squares = body.gridsquares
+    if not squares:
+        raise HTTPException(422, "gridsquares: the batch is empty; give 1 to 1000")
+    if len(squares) > BATCH_MOST:
+        raise HTTPException(422, f"gridsquares: {len(squares)} exceeds limit of {BATCH_MOST}")
+    _distinct("gridsquare", squares)
+    _same_parent("gridsquare", uuid, squares)
+    rows = [columns(square) for square in squares]
+    created = await _post(service, Creation("gridsquare", uuid, rows, fresh=True))
+    return answer({"gridsquares": [entity("gridsquare", row) for row in created.rows]}, 201)
+
+
+@router.post("/gridsquares/{uuid}/registered")
+async def gridsquare_registered(uuid: str, service: ServiceOf, count: int | None = None) -> bool:
+    """Take note that all holes of a square are stored."""
+
+    def work(connection: Connection) -> None:
+        square = read.get(connection, "gridsquare", uuid)
+        if square is None:
+            raise missing("gridsquare")
+        table = schema.gridsquare
+        status = schema.GridSquareStatus.REGISTERED
+        connection.execute(
+            table.update()
+            .where(table.c.uuid == uuid, table.c.status == "none")
+            .values(status=status)
+        )
+        stored = read.count(connection, "foilhole", gridsquare_uuid=uuid)
+        _announce(
+            connection,
+            {
+                "event_type": "gridsquare.registered",
+                "uuid": uuid,
+                "grid_uuid": square["grid_uuid"],
+                "count": stored if count is None else count,
+            },
+        )
+
+    await service.writer.do(work)
+    return True
+
+
+# ---- holes
+
+
+@router.get("/gridsquares/{uuid}/foilholes", response_model=list[models.FoilHoleAnswer])
+def gridsquare_foilholes(
+    uuid: str,
+    service: ServiceOf,
+    limit: Limit = None,
+    offset: Offset = 0,
+    on_square_only: bool = False,
+) -> Response:
+    """Give the holes of a square; ``on_square_only``: without those near a grid bar."""
+    where = [schema.foilhole.c.is_near_grid_bar.is_(False)] if on_square_only else []
+    return _children(service, "foilhole", uuid, limit, offset, *where)
+
+
+@router.post(
+    "/gridsquares/{uuid}/foilholes",
+    status_code=201,
+    response_model=list[models.FoilHoleAnswer] | models.FoilHoleAnswer,
+)
+async def create_foilholes(
+    uuid: str, body: list[models.FoilHoleCreate] | models.FoilHoleCreate, service: ServiceOf
+) -> Response:
+    """Create a list of holes of a square, all or none; older clients send a single hole."""
+    if isinstance(body, models.FoilHoleCreate):
+        return await _create_one(service, "foilhole", uuid, body)
+    _distinct("foilhole", body)
+    _same_parent("foilhole", uuid, body)
+    created = await _post(service, Creation("foilhole", uuid, [columns(hole) for hole in body]))
+    return list_answer("foilhole", created.rows, 201)
+
+
+# ---- micrographs
+
+
+@router.get("/foilholes/{uuid}/micrographs", response_model=list[models.MicrographAnswer])
+def foilhole_micrographs(
+    uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
+) -> Response:
+    """Give the micrographs of a hole."""
+    return _children(service, "micrograph", uuid, limit, offset)
+
+
+@router.post(
+    "/foilholes/{uuid}/micrographs", status_code=201, response_model=models.MicrographAnswer
+)
+async def create_micrograph(
+    uuid: str, body: models.MicrographCreate, service: ServiceOf
+) -> Response:
+    """Create a micrograph of a hole."""
+    return await _create_one(service, "micrograph", uuid, body)
+
+
+_add_routes("acquisition", "/acquisitions", models.AcquisitionFields, models.AcquisitionAnswer)
+_add_routes("grid", "/grids", models.GridFields, models.GridAnswer)
+_add_routes("atlas", "/atlases", models.AtlasFields, models.AtlasAnswer)
+_add_routes("atlas_tile", "/atlas-tiles", models.TileFields, models.TileAnswer)
+_add_routes("gridsquare", "/gridsquares", models.GridSquareFields, models.GridSquareAnswer)
+_add_routes("foilhole", "/foilholes", models.FoilHoleFields, models.FoilHoleAnswer)
+_add_routes("micrograph", "/micrographs", models.MicrographFields, models.MicrographAnswer)

@@ -1,0 +1,223 @@
+"""The stream of events for front ends: agents, progress, instructions, results, logs."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Response
+from sqlalchemy import Connection, func, or_, select
+
+from skywright.instruments.epu.api.service import Service, ServiceOf
+from skywright.instruments.epu.api.streams import event, event_stream
+from skywright.instruments.epu.database import schema
+from skywright.instruments.epu.database.schema_exchange import (
+    agent_acknowledgement,
+    agent_connection,
+    agent_instruction,
+    agent_log,
+    agent_session,
+)
+
+router = APIRouter()
+
+EVENT_TYPES = (
+    "agent.status",
+    "acquisition.progress",
+    "instruction.lifecycle",
+    "processing.metric",
+    "agent.log",
+    "heartbeat",
+)
+POLL_S = 5.0
+"""Longest delay of a change that another process made."""
+LEAST_S = 0.5
+"""Shortest time between two looks at the database."""
+HEARTBEAT_S = 30.0
+MOST_LOGS = 200
+MOST_METRICS = 1000
+
+
+@router.get("/frontend/events/stream")
+async def stream(
+    service: ServiceOf,
+    event_types: str | None = None,
+    acquisition_uuid: str | None = None,
+    agent_id: str | None = None,
+) -> Response:
+    """Stream changes as server-sent events; first the present state, then what changes."""
+    wanted = {name.strip() for name in (event_types or "").split(",") if name.strip()}
+    unknown = wanted - set(EVENT_TYPES)
+    if unknown:
+        raise HTTPException(422, f"event_types: {sorted(unknown)[0]} is none of {EVENT_TYPES}")
+    view = _View(wanted or set(EVENT_TYPES), acquisition_uuid, agent_id)
+    return event_stream(_events(service, view))
+
+
+async def _events(service: Service, view: "_View") -> AsyncIterator[bytes]:
+    def look() -> list[tuple[str, dict[str, Any]]]:
+        with service.database.read() as connection:
+            return list(view.changes(connection))
+
+    next_heartbeat = 0.0
+    while not service.stopping.is_set():
+        changed = service.changed
+        if time.monotonic() >= next_heartbeat and "heartbeat" in view.wanted:
+            next_heartbeat = time.monotonic() + HEARTBEAT_S
+            yield event("heartbeat", {"timestamp": datetime.now(UTC)})
+        for name, data in await asyncio.to_thread(look):
+            yield event(name, data)
+        await service.wait(POLL_S, changed)
+        await service.wait(LEAST_S, service.stopping)
+
+
+@dataclass
+class _View:
+    """What one front end wants and has been told."""
+
+    wanted: set[str]
+    acquisition: str | None
+    agent: str | None
+    told: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    last_metric: datetime = field(default_factory=lambda: datetime.now(UTC))
+    last_log: int | None = None
+
+    def changes(self, connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Give what is new since the last call; the first call gives the present state."""
+        states = (
+            ("agent.status", "session_id", self._agents),
+            ("acquisition.progress", "acquisition_uuid", self._progress),
+            ("instruction.lifecycle", "instruction_id", self._instructions),
+        )
+        for name, key, rows in states:
+            if name not in self.wanted:
+                continue
+            for data in rows(connection):
+                if self.told.get((name, data[key])) != data:
+                    self.told[name, data[key]] = data
+                    yield name, data
+        if "processing.metric" in self.wanted:
+            for data in self._metrics(connection):
+                yield "processing.metric", data
+        if "agent.log" in self.wanted:
+            for data in self._logs(connection):
+                yield "agent.log", data
+
+    def _agents(self, connection: Connection) -> list[dict[str, Any]]:
+        session, link = agent_session, agent_connection
+        active = func.count().filter(link.c.status == "active")
+        query = (
+            select(
+                session.c.agent_id,
+                session.c.session_id,
+                session.c.acquisition_uuid,
+                func.max(link.c.last_heartbeat_at).label("last_heartbeat_at"),
+                active.label("connection_count"),
+            )
+            .join_from(session, link, link.c.session_id == session.c.session_id)
+            .group_by(session.c.agent_id, session.c.session_id, session.c.acquisition_uuid)
+        )
+        if self.agent is not None:
+            query = query.where(session.c.agent_id == self.agent)
+        if self.acquisition is not None:
+            query = query.where(session.c.acquisition_uuid == self.acquisition)
+        return [
+            {**row, "status": "online" if row["connection_count"] else "offline"}
+            for row in connection.execute(query).mappings()
+        ]
+
+    def _progress(self, connection: Connection) -> list[dict[str, Any]]:
+        acquisition, grid = schema.acquisition, schema.grid
+        query = select(acquisition.c.uuid, acquisition.c.status)
+        if self.acquisition is not None:
+            query = query.where(acquisition.c.uuid == self.acquisition)
+        counts: dict[str, dict[str, int]] = {}
+        for kind in ("grid", "gridsquare", "foilhole", "micrograph"):
+            table = schema.ENTITIES[kind]
+            count = select(grid.c.acquisition_uuid, func.count()).group_by(grid.c.acquisition_uuid)
+            if table is not grid:
+                count = count.join_from(grid, table, table.c.grid_uuid == grid.c.uuid)
+            if self.acquisition is not None:
+                count = count.where(grid.c.acquisition_uuid == self.acquisition)
+            counts[kind] = dict(connection.execute(count).tuples().all())
+        return [
+            {
+                "acquisition_uuid": uuid,
+                **{f"{kind}_count": found.get(uuid, 0) for kind, found in counts.items()},
+                "status": status,
+            }
+            for uuid, status in connection.execute(query).tuples()
+        ]
+
+    def _instructions(self, connection: Connection) -> list[dict[str, Any]]:
+        table, ack = agent_instruction, agent_acknowledgement
+        newest = (
+            select(ack.c.status)
+            .where(ack.c.instruction_id == table.c.instruction_id)
+            .order_by(ack.c.acknowledgement_id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        query = select(
+            table.c.instruction_id,
+            table.c.agent_id,
+            table.c.session_id,
+            table.c.instruction_type,
+            table.c.status,
+            table.c.created_at,
+            table.c.sent_at,
+            table.c.acknowledged_at,
+            newest.label("ack_status"),
+        ).where(
+            or_(
+                table.c.created_at > self.since,
+                table.c.sent_at > self.since,
+                table.c.acknowledged_at > self.since,
+            )
+        )
+        if self.agent is not None:
+            query = query.where(table.c.agent_id == self.agent)
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _metrics(self, connection: Connection) -> list[dict[str, Any]]:
+        table, grid = schema.micrograph, schema.grid
+        names = (
+            "foilhole_uuid",
+            "total_motion",
+            "average_motion",
+            "ctf_max_resolution_estimate",
+            "number_of_particles_picked",
+            "number_of_particles_selected",
+        )
+        query = (
+            select(table.c.uuid, table.c.updated_at, *[table.c[name] for name in names])
+            .where(table.c.updated_at > self.last_metric)
+            .order_by(table.c.updated_at)
+            .limit(MOST_METRICS)
+        )
+        if self.acquisition is not None:
+            grids = select(grid.c.uuid).where(grid.c.acquisition_uuid == self.acquisition)
+            query = query.where(table.c.grid_uuid.in_(grids))
+        rows = list(connection.execute(query).mappings())
+        if rows:
+            self.last_metric = rows[-1]["updated_at"]
+        return [
+            {"micrograph_uuid": row["uuid"], **{name: row[name] for name in names}} for row in rows
+        ]
+
+    def _logs(self, connection: Connection) -> list[dict[str, Any]]:
+        table = agent_log
+        if self.last_log is None:
+            newest = connection.execute(select(func.max(table.c.id))).scalar()
+            self.last_log = newest or 0
+            return []
+        query = select(table).where(table.c.id > self.last_log).order_by(table.c.id)
+        if self.agent is not None:
+            query = query.where(table.c.agent_id == self.agent)
+        rows = [dict(row) for row in connection.execute(query.limit(MOST_LOGS)).mappings()]
+        if rows:
+            self.last_log = rows[-1]["id"]
+        return rows

@@ -1,0 +1,90 @@
+"""Routes that give the image of an atlas or a square as PNG."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Response
+
+from skywright.instruments.epu.api.create import missing
+from skywright.instruments.epu.api.service import Service, ServiceOf
+from skywright.instruments.epu.database import read
+
+router = APIRouter()
+
+_PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}}},
+    404: {"description": "There is no such image."},
+}
+
+
+@router.get("/gridsquares/{uuid}/gridsquare_image", responses=_PNG, response_class=Response)
+def gridsquare_image(uuid: str, service: ServiceOf) -> Response:
+    """Give the image of a square."""
+    with service.database.read() as connection:
+        row = read.get(connection, "gridsquare", uuid)
+    if row is None:
+        raise missing("gridsquare")
+    return _png(_find(service, row["image_path"]), f"Grid Square {uuid}")
+
+
+@router.get("/grids/{uuid}/atlas_image", responses=_PNG, response_class=Response)
+def atlas_image(uuid: str, service: ServiceOf) -> Response:
+    """Give the image of the atlas of a grid: the newest ``Atlas_<n>`` beside ``Atlas.dm``."""
+    with service.database.read() as connection:
+        grid = read.get(connection, "grid", uuid)
+        if grid is None:
+            raise missing("grid")
+        acquisition = read.get(connection, "acquisition", grid["acquisition_uuid"])
+    paths = [grid["atlas_dir"], acquisition["atlas_path"] if acquisition else None]
+    for path in paths:
+        place = _local(service, path)
+        if place is None:
+            continue
+        directory = place if place.is_dir() else place.parent
+        found = sorted(
+            (image for image in directory.glob("Atlas_*.jpg")),
+            key=lambda image: image.stat().st_mtime,
+        )
+        if found:
+            return _png(found[-1], f"Atlas of grid {uuid}")
+    raise HTTPException(404, f"Atlas of grid {uuid}: no image")
+
+
+def _local(service: Service, path: str | None) -> Path | None:
+    """Give where this machine sees a path of EPU; None where the path map has no prefix of it."""
+    if not path:
+        return None
+    plain = path.replace("\\", "/")
+    for prefix, root in service.path_map.items():
+        start = prefix.replace("\\", "/").rstrip("/")
+        if plain == start or plain.startswith(start + "/"):
+            place = (root / plain[len(start) :].lstrip("/")).resolve()
+            # The path came with a request: it must not lead out of the mapped directory.
+            return place if place.is_relative_to(root.resolve()) else None
+    return None
+
+
+def _find(service: Service, path: str | None) -> Path | None:
+    place = _local(service, path)
+    if place is None:
+        return None
+    for suffix in (".jpg", ".jpeg", ".png"):
+        image = place.with_suffix(suffix)
+        if image.is_file() and image.stat().st_size:
+            return image
+    return None
+
+
+def _png(path: Path | None, what: str) -> Response:
+    if path is None:
+        raise HTTPException(404, f"{what}: no image")
+    from PIL import Image
+
+    target = io.BytesIO()
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            image.save(target, "PNG")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise HTTPException(404, f"{what}: the image cannot be read") from error
+    return Response(target.getvalue(), media_type="image/png")

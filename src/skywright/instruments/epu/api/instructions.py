@@ -1,0 +1,253 @@
+"""Instructions for agents in the database: make, hand out once, acknowledge."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from fastapi import HTTPException
+from sqlalchemy import Connection, RowMapping, case, insert, select, update
+
+from skywright.instruments.epu.api import models
+from skywright.instruments.epu.database.schema_exchange import (
+    agent_acknowledgement,
+    agent_connection,
+    agent_instruction,
+    agent_session,
+)
+from skywright.instruments.epu.database.write import announce_all
+
+Row = RowMapping
+_RANK = case({"high": 0, "normal": 1, "low": 2}, value=agent_instruction.c.priority, else_=1)
+
+
+def session(connection: Connection, session_id: str) -> Row | None:
+    """Give an agent session."""
+    query = select(agent_session).where(agent_session.c.session_id == session_id)
+    return connection.execute(query).mappings().first()
+
+
+def session_problem(connection: Connection, agent_id: str, session_id: str) -> str | None:
+    """Say why an agent may not use a session; None where it may."""
+    row = session(connection, session_id)
+    if row is None:
+        return f"Session {session_id} not found"
+    if row["agent_id"] != agent_id:
+        return f"Session {session_id} does not belong to agent {agent_id}"
+    if row["status"] != "active":
+        return f"Session {session_id} is not active (status: {row['status']})"
+    return None
+
+
+def instruct(
+    connection: Connection, session_id: str, body: models.InstructionCreate
+) -> dict[str, Any]:
+    """Store an instruction for the agent of a session, and announce it.
+
+    Raises
+    ------
+    HTTPException
+        404: there is no such session.
+    """
+    row = session(connection, session_id)
+    if row is None:
+        raise HTTPException(404, "Session not found")
+    now = datetime.now(UTC)
+    minutes = body.expires_in_minutes
+    values = {
+        "instruction_id": str(uuid4()),
+        "session_id": session_id,
+        "agent_id": row["agent_id"],
+        "instruction_type": body.instruction_type,
+        "payload": body.payload,
+        "sequence_number": body.sequence_number,
+        "priority": body.priority,
+        "created_at": now,
+        "expires_at": now + timedelta(minutes=minutes) if minutes else None,
+        "metadata": body.metadata,
+    }
+    connection.execute(insert(agent_instruction).values(values))
+    names = ("instruction_id", "session_id", "agent_id", "instruction_type", "payload")
+    _announce(
+        connection,
+        "agent.instruction.created",
+        {name: values[name] for name in (*names, "sequence_number", "priority")}
+        | {
+            "expires_at": _iso(values["expires_at"]),
+            "instruction_metadata": body.metadata,
+        },
+    )
+    return values
+
+
+def hand_out(connection: Connection, agent_id: str, session_id: str) -> Sequence[Row]:
+    """Give the instructions that wait for an agent, and mark them as sent.
+
+    The order is priority (high, normal, low), then sequence number, then age. Instructions whose
+    time is over become ``expired`` instead.
+    """
+    table = agent_instruction
+    now = datetime.now(UTC)
+    query = (
+        select(table)
+        .where(table.c.session_id == session_id, table.c.status == "pending")
+        .order_by(
+            _RANK,
+            table.c.sequence_number.is_(None),  # those without a number come last
+            table.c.sequence_number,
+            table.c.number,
+        )
+    )
+    rows = list(connection.execute(query).mappings())
+    late = [row for row in rows if row["expires_at"] is not None and row["expires_at"] <= now]
+    for row in late:
+        _announce(
+            connection,
+            "agent.instruction.expired",
+            {name: row[name] for name in ("instruction_id", "session_id", "agent_id")}
+            | {"expires_at": _iso(row["expires_at"]), "retry_count": row["retry_count"]},
+        )
+    sent = [row for row in rows if row not in late]
+    for status, part in (("expired", late), ("sent", sent)):
+        ids = [row["instruction_id"] for row in part]
+        if ids:
+            values = {"status": status} | ({"sent_at": now} if status == "sent" else {})
+            connection.execute(update(table).where(table.c.instruction_id.in_(ids)).values(values))
+    touch(connection, session_id)
+    return sent
+
+
+def waiting(connection: Connection, session_id: str) -> bool:
+    """Say whether a session has instructions to hand out."""
+    table = agent_instruction
+    query = select(table.c.number).where(
+        table.c.session_id == session_id, table.c.status == "pending"
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def acknowledge(
+    connection: Connection,
+    agent_id: str,
+    session_id: str,
+    instruction_id: str,
+    body: models.Acknowledgement,
+) -> datetime:
+    """Store an agent's answer to an instruction and give the time of it.
+
+    Raises
+    ------
+    HTTPException
+        404: no such session or instruction; 403: it is another agent's; 409: it has an answer.
+    """
+    row = session(connection, session_id)
+    if row is None:
+        raise HTTPException(404, f"Session {session_id} not found")
+    if row["agent_id"] != agent_id:
+        raise HTTPException(403, f"Session {session_id} does not belong to agent {agent_id}")
+    table = agent_instruction
+    found = connection.execute(
+        select(table).where(
+            table.c.instruction_id == instruction_id, table.c.session_id == session_id
+        )
+    )
+    instruction = found.mappings().first()
+    if instruction is None:
+        raise HTTPException(404, "Instruction not found")
+    if instruction["status"] not in ("sent", "pending"):
+        status = instruction["status"]
+        raise HTTPException(409, f"Instruction cannot be acknowledged: it is {status}")
+    now = datetime.now(UTC)
+    change = {"status": "acknowledged", "acknowledged_at": now}
+    connection.execute(update(table).where(table.c.instruction_id == instruction_id).values(change))
+    connection.execute(
+        insert(agent_acknowledgement).values(
+            instruction_id=instruction_id,
+            session_id=session_id,
+            agent_id=agent_id,
+            created_at=now,
+            **body.model_dump(),
+        )
+    )
+    touch(connection, session_id)
+    _announce(
+        connection,
+        "agent.instruction.updated",
+        {
+            "instruction_id": instruction_id,
+            "session_id": session_id,
+            "agent_id": agent_id,
+            "status": "acknowledged",
+            "acknowledged_at": now.isoformat(),
+        },
+    )
+    return now
+
+
+def touch(connection: Connection, session_id: str) -> None:
+    """Note that a session is in use."""
+    table = agent_session
+    now = datetime.now(UTC)
+    connection.execute(
+        update(table).where(table.c.session_id == session_id).values(last_activity_at=now)
+    )
+
+
+def connect(connection: Connection, agent_id: str, session_id: str, client: str) -> str:
+    """Store that an agent's stream began and give the id of the connection."""
+    now = datetime.now(UTC)
+    connection_id = str(uuid4())
+    connection.execute(
+        insert(agent_connection).values(
+            connection_id=connection_id,
+            session_id=session_id,
+            agent_id=agent_id,
+            client_info={"address": client},
+            created_at=now,
+            last_heartbeat_at=now,
+        )
+    )
+    return connection_id
+
+
+def disconnect(connection: Connection, connection_id: str, reason: str) -> None:
+    """Store that an agent's stream ended."""
+    table = agent_connection
+    connection.execute(
+        update(table)
+        .where(table.c.connection_id == connection_id, table.c.status == "active")
+        .values(status="closed", close_reason=reason, closed_at=datetime.now(UTC))
+    )
+
+
+def beat(connection: Connection, connection_id: str) -> None:
+    """Note that an agent's stream is alive."""
+    table = agent_connection
+    connection.execute(
+        update(table)
+        .where(table.c.connection_id == connection_id)
+        .values(last_heartbeat_at=datetime.now(UTC))
+    )
+
+
+def close_stale(connection: Connection, seconds: float) -> None:
+    """Close the connections without a sign of life for a time: their server died."""
+    table = agent_connection
+    now = datetime.now(UTC)
+    connection.execute(
+        update(table)
+        .where(
+            table.c.status == "active",
+            table.c.last_heartbeat_at <= now - timedelta(seconds=seconds),
+        )
+        .values(status="closed", close_reason="server died", closed_at=now)
+    )
+
+
+def _announce(connection: Connection, name: str, body: dict[str, Any]) -> None:
+    if connection.get_execution_options().get("announce", False):
+        announce_all(connection, [{"event_type": name, **body}])
+
+
+def _iso(time: datetime | None) -> str | None:
+    return time.isoformat() if time is not None else None

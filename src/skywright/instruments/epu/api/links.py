@@ -1,0 +1,65 @@
+"""Routes of the positions of squares on atlas tiles."""
+
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Response
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from skywright.instruments.epu.api import models
+from skywright.instruments.epu.api.answers import answer
+from skywright.instruments.epu.api.create import missing
+from skywright.instruments.epu.api.service import ServiceOf
+from skywright.instruments.epu.database import read, schema
+
+router = APIRouter()
+
+_PIXELS = ("center_x", "center_y", "size_width", "size_height")
+
+
+def _link(
+    connection: Connection, tile: str, positions: list[models.Position]
+) -> list[dict[str, Any]]:
+    if read.get(connection, "atlas_tile", tile) is None:
+        raise missing("atlas_tile")
+    table = schema.atlas_tile_position
+    wanted = {position.gridsquare_uuid for position in positions}
+    square = schema.gridsquare
+    found = set(
+        connection.execute(select(square.c.uuid).where(square.c.uuid.in_(wanted))).scalars()
+    )
+    if wanted - found:
+        raise missing("gridsquare")
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    rows = [position.model_dump() | {"atlastile_uuid": tile} for position in positions]
+    statement = dialect.insert(table)
+    statement = statement.on_conflict_do_update(
+        index_elements=["atlastile_uuid", "gridsquare_uuid"],
+        set_={name: statement.excluded[name] for name in _PIXELS},
+    )
+    if rows:
+        connection.execute(statement, rows)
+    return [row | {name: round(row[name]) for name in _PIXELS} for row in rows]
+
+
+@router.post(
+    "/atlas-tiles/{tile}/gridsquares/{uuid}", response_model=models.PositionAnswer, status_code=201
+)
+async def link_one(tile: str, uuid: str, body: models.Position, service: ServiceOf) -> Response:
+    """Store where a square is on a tile; a second position replaces the first."""
+    position = body.model_copy(update={"gridsquare_uuid": uuid})
+    rows = await service.writer.do(lambda connection: _link(connection, tile, [position]))
+    return answer(rows[0], 201)
+
+
+@router.post(
+    "/atlas-tiles/{tile}/gridsquares",
+    response_model=list[models.PositionAnswer],
+    status_code=201,
+)
+async def link_many(tile: str, body: list[models.Position], service: ServiceOf) -> Response:
+    """Store where squares are on a tile, all or none."""
+    if any(position.gridsquare_uuid is None for position in body):
+        raise HTTPException(422, "gridsquare_uuid: each position in a list must have one")
+    latest = list({position.gridsquare_uuid: position for position in body}.values())
+    return answer(await service.writer.do(lambda connection: _link(connection, tile, latest)), 201)

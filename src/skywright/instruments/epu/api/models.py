@@ -1,0 +1,518 @@
+"""Bodies of requests and answers of the HTTP API.
+
+Field names, required fields and defaults are those that the clients of smartem-decisions send and
+expect. Requests take pixel positions as any number; answers give them as integers.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from skywright.instruments.epu.database.schema import (
+    AcquisitionStatus,
+    FoilHoleStatus,
+    GridSquareStatus,
+    GridStatus,
+    MicrographStatus,
+)
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain the character NUL")
+    text.encode()  # A lone surrogate is no text.
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Number = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_storable)]
+Key = Annotated[str, Field(min_length=1), AfterValidator(_storable)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Int = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+BigInt = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+
+
+class Model(BaseModel):
+    """Base of all bodies: numbers are finite, unknown keys are ignored."""
+
+    model_config = ConfigDict(allow_inf_nan=False, use_enum_values=True)
+
+
+class AcquisitionFields(Model):
+    """Fields of an acquisition, which is one EPU session."""
+
+    uuid: Key | None = None
+    id: Text | None = None
+    name: Text | None = None
+    status: AcquisitionStatus | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    paused_time: datetime | None = None
+    storage_path: Text | None = None
+    atlas_path: Text | None = None
+    clustering_mode: Text | None = None
+    clustering_radius: Number | None = None
+    instrument_model: Text | None = None
+    instrument_id: Text | None = None
+    computer_name: Text | None = None
+
+
+class AcquisitionCreate(AcquisitionFields):
+    """A new acquisition."""
+
+    uuid: Key
+
+
+class GridFields(Model):
+    """Fields of a grid."""
+
+    uuid: Key | None = None
+    name: Text | None = None
+    acquisition_uuid: Key | None = None
+    status: GridStatus | None = None
+    data_dir: Text | None = None
+    atlas_dir: Text | None = None
+    scan_start_time: datetime | None = None
+    scan_end_time: datetime | None = None
+
+
+class GridCreate(GridFields):
+    """A new grid."""
+
+    uuid: Key
+    name: Text
+
+
+class TileFields(Model):
+    """Fields of an atlas tile; positions and sizes in pixels of the atlas image."""
+
+    uuid: Key | None = None
+    tile_id: Text | None = None
+    position_x: float | None = None
+    position_y: float | None = None
+    size_x: float | None = None
+    size_y: float | None = None
+    file_format: Text | None = None
+    base_filename: Text | None = None
+    atlas_uuid: Key | None = None
+
+
+class TileCreate(TileFields):
+    """A new tile."""
+
+    uuid: Key
+
+
+class AtlasFields(Model):
+    """Fields of an atlas."""
+
+    uuid: Key | None = None
+    atlas_id: Text | None = None
+    grid_uuid: Key | None = None
+    acquisition_date: datetime | None = None
+    storage_folder: Text | None = None
+    description: Text | None = None
+    name: Text | None = None
+
+
+class AtlasCreate(AtlasFields):
+    """A new atlas with its tiles."""
+
+    uuid: Key
+    name: Text
+    tiles: list[TileCreate] | None = None
+
+
+class Position(Model):
+    """Position of a square on a tile, pixels."""
+
+    center_x: float
+    center_y: float
+    size_width: float
+    size_height: float
+    gridsquare_uuid: Key | None = None
+
+
+class GridSquareFields(Model):
+    """Fields of a grid square."""
+
+    uuid: Key | None = None
+    gridsquare_id: Text | None = None
+    grid_uuid: Key | None = None
+    status: GridSquareStatus | None = None
+    data_dir: Text | None = None
+    atlas_node_id: BigInt | None = None
+    state: Text | None = None
+    rotation: float | None = None
+    image_path: Text | None = None
+    selected: bool | None = None
+    unusable: bool | None = None
+    stage_position_x: float | None = None
+    stage_position_y: float | None = None
+    stage_position_z: float | None = None
+    center_x: float | None = None
+    center_y: float | None = None
+    physical_x: float | None = None
+    physical_y: float | None = None
+    size_width: float | None = None
+    size_height: float | None = None
+    acquisition_datetime: datetime | None = None
+    defocus: float | None = None
+    magnification: float | None = None
+    pixel_size: float | None = None
+    detector_name: Text | None = None
+    applied_defocus: float | None = None
+    lowmag: bool = False
+
+
+class GridSquareCreate(GridSquareFields):
+    """A new square; ``lowmag``: known from the atlas only."""
+
+    uuid: Key
+    gridsquare_id: Text
+
+
+class GridSquareBatch(Model):
+    """1 to 1000 new squares, all stored or none."""
+
+    gridsquares: list[GridSquareCreate]
+
+
+class FoilHoleFields(Model):
+    """Fields of a foil hole."""
+
+    uuid: Key | None = None
+    foilhole_id: Text | None = None
+    gridsquare_id: Text | None = None
+    gridsquare_uuid: Key | None = None
+    center_x: float | None = None
+    center_y: float | None = None
+    quality: float | None = None
+    rotation: float | None = None
+    size_width: float | None = None
+    size_height: float | None = None
+    x_location: float | None = None
+    y_location: float | None = None
+    x_stage_position: float | None = None
+    y_stage_position: float | None = None
+    diameter: float | None = None
+    is_near_grid_bar: bool | None = None
+    status: FoilHoleStatus | None = None
+
+
+class FoilHoleCreate(FoilHoleFields):
+    """A new hole."""
+
+    uuid: Key
+    foilhole_id: Text
+    gridsquare_id: Text
+
+
+class MicrographFields(Model):
+    """Fields of a micrograph; defocus and lengths in metres."""
+
+    uuid: Key | None = None
+    foilhole_uuid: Key | None = None
+    foilhole_id: Text | None = None
+    location_id: Text | None = None
+    micrograph_id: Text | None = None
+    high_res_path: Text | None = None
+    manifest_file: Text | None = None
+    acquisition_datetime: datetime | None = None
+    defocus: float | None = None
+    applied_defocus: float | None = None
+    magnification: float | None = None
+    pixel_size: float | None = None
+    detector_name: Text | None = None
+    energy_filter: bool | None = None
+    phase_plate: bool | None = None
+    image_size_x: Int | None = None
+    image_size_y: Int | None = None
+    binning_x: Int | None = None
+    binning_y: Int | None = None
+    fractions: Int | None = None
+    exposure_time: float | None = None
+    dose: float | None = None
+    high_tension: float | None = None
+    stage_x: float | None = None
+    stage_y: float | None = None
+    stage_z: float | None = None
+    beam_shift_x: float | None = None
+    beam_shift_y: float | None = None
+    total_motion: Annotated[float, Field(ge=0)] | None = None
+    average_motion: Annotated[float, Field(ge=0)] | None = None
+    ctf_max_resolution_estimate: Annotated[float, Field(ge=0)] | None = None
+    number_of_particles_picked: Count | None = None
+    number_of_particles_selected: Count | None = None
+    number_of_particles_rejected: Count | None = None
+    pick_distribution: Text | None = None
+    selection_distribution: Text | None = None
+    status: MicrographStatus | None = None
+
+
+class MicrographCreate(MicrographFields):
+    """A new micrograph."""
+
+    uuid: Key
+    foilhole_id: Text
+
+
+class AcquisitionAnswer(AcquisitionFields):
+    """An acquisition."""
+
+
+class GridAnswer(GridFields):
+    """A grid."""
+
+
+class TileAnswer(Model):
+    """An atlas tile."""
+
+    uuid: str
+    atlas_uuid: str
+    tile_id: str
+    position_x: int | None
+    position_y: int | None
+    size_x: int | None
+    size_y: int | None
+    file_format: str | None
+    base_filename: str | None
+
+
+class AtlasAnswer(Model):
+    """An atlas; its tiles have a list of their own."""
+
+    uuid: str
+    grid_uuid: str | None
+    atlas_id: str
+    acquisition_date: datetime | None
+    storage_folder: str | None
+    description: str | None
+    name: str
+    tiles: list[TileAnswer] = []
+
+
+class PositionAnswer(Model):
+    """Position of a square on a tile, pixels."""
+
+    atlastile_uuid: str
+    gridsquare_uuid: str
+    center_x: int
+    center_y: int
+    size_width: int
+    size_height: int
+
+
+class GridSquareAnswer(Model):
+    """A grid square."""
+
+    uuid: str
+    gridsquare_id: str
+    grid_uuid: str | None
+    status: GridSquareStatus | None
+    data_dir: str | None
+    atlas_node_id: int | None
+    state: str | None
+    rotation: float | None
+    image_path: str | None
+    selected: bool | None
+    unusable: bool | None
+    stage_position_x: float | None
+    stage_position_y: float | None
+    stage_position_z: float | None
+    center_x: int | None
+    center_y: int | None
+    physical_x: float | None
+    physical_y: float | None
+    size_width: int | None
+    size_height: int | None
+    acquisition_datetime: datetime | None
+    defocus: float | None
+    magnification: float | None
+    pixel_size: float | None
+    detector_name: str | None
+    applied_defocus: float | None
+
+
+class GridSquareBatchAnswer(Model):
+    """The squares of a batch, in its order."""
+
+    gridsquares: list[GridSquareAnswer]
+
+
+class FoilHoleAnswer(Model):
+    """A foil hole."""
+
+    uuid: str
+    gridsquare_id: str | None
+    foilhole_id: str
+    status: FoilHoleStatus | None
+    center_x: float | None
+    center_y: float | None
+    quality: float | None
+    rotation: float | None
+    size_width: float | None
+    size_height: float | None
+    x_location: int | None
+    y_location: int | None
+    x_stage_position: float | None
+    y_stage_position: float | None
+    diameter: int | None
+    is_near_grid_bar: bool
+
+
+class MicrographAnswer(MicrographFields):
+    """A micrograph."""
+
+    updated_at: datetime | None = None
+
+
+class MotionCompleted(Model):
+    """Result of motion correction, pixels or Angstrom as the sender counts."""
+
+    total_motion: Annotated[float, Field(ge=0)]
+    average_motion: Annotated[float, Field(ge=0)]
+
+
+class CtfCompleted(Model):
+    """Result of CTF estimation."""
+
+    ctf_max_res: Annotated[float, Field(ge=0)]
+
+
+class Registered(Model):
+    """Judgement of a micrograph by a metric."""
+
+    quality: bool
+    metric_name: Text | None = None
+
+
+class Published(Model):
+    """Whether the message goes to the broker."""
+
+    published: bool
+
+
+class PredictionModelCreate(Model):
+    """A new quality prediction model."""
+
+    name: Key
+    description: Text = ""
+    level: Literal["gridsquare", "foilhole", "foilholegroup"] = "gridsquare"
+    can_train: bool = False
+    can_infer: bool = True
+    can_update: bool = False
+
+
+class PredictionModelUpdate(Model):
+    """Changes to a quality prediction model."""
+
+    description: Text | None = None
+    level: Literal["gridsquare", "foilhole", "foilholegroup"] | None = None
+    can_train: bool | None = None
+    can_infer: bool | None = None
+    can_update: bool | None = None
+
+
+class PredictionModelAnswer(PredictionModelCreate):
+    """A quality prediction model."""
+
+
+class PredictionCreate(Model):
+    """A prediction for a square or a hole."""
+
+    value: float
+    prediction_model_name: Key
+    metric_name: Text | None = None
+    foilhole_uuid: Key | None = None
+    gridsquare_uuid: Key | None = None
+
+
+class PredictionAnswer(Model):
+    """A prediction."""
+
+    id: int
+    prediction_model_name: str
+    value: float
+    timestamp: datetime | None = None
+    gridsquare_uuid: str | None = None
+    foilhole_uuid: str | None = None
+    metric_name: str | None = None
+
+
+class QualityMetrics(Model):
+    """Statistics over all predictions."""
+
+    total_predictions: int
+    average_quality: float | None
+    min_quality: float | None
+    max_quality: float | None
+    models_count: int
+
+
+class LatentRepresentation(Model):
+    """Coordinates of a square or hole in a model's latent space."""
+
+    x: float | None
+    y: float | None
+    index: int | None
+    gridsquare_uuid: str = ""
+    foilhole_uuid: str = ""
+
+
+class Acknowledgement(Model):
+    """An agent's answer to an instruction."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+
+    status: Literal["received", "processed", "failed", "declined"]
+    result: Text | None = None
+    error_message: Text | None = None
+    processing_time_ms: float | None = None
+    processed_at: datetime | None = None
+
+
+class AcknowledgementAnswer(Model):
+    """Confirmation of an acknowledgement."""
+
+    status: str
+    instruction_id: str
+    acknowledged_at: datetime
+    agent_id: str
+    session_id: str
+
+
+class LogEntry(Model):
+    """A line of an agent's log."""
+
+    timestamp: datetime
+    level: Text
+    logger_name: Text = ""
+    message: Text
+
+
+class LogBatch(Model):
+    """Lines of an agent's log; the first 500 are stored."""
+
+    logs: list[LogEntry]
+
+
+class SessionCreate(Model):
+    """A new agent session."""
+
+    session_id: Key | None = None
+    agent_id: Key = "test-agent"
+    acquisition_uuid: Key | None = None
+    name: Text | None = None
+
+
+class InstructionCreate(Model):
+    """A new instruction for the agent of a session."""
+
+    instruction_type: Key = "test.instruction"
+    payload: dict[str, Any] = Field(default_factory=lambda: {"test": True})
+    sequence_number: Int | None = None
+    priority: Literal["high", "normal", "low"] = "normal"
+    expires_in_minutes: Annotated[float, Field(ge=0, le=1e6)] | None = 60
+    metadata: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,384 @@
+"""Routes of quality prediction models, their predictions, weights and suggestions."""
+
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Response
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from skywright.instruments.epu.api import models
+from skywright.instruments.epu.api.answers import answer, list_answer
+from skywright.instruments.epu.api.create import missing
+from skywright.instruments.epu.api.service import Limit, Offset, ServiceOf
+from skywright.instruments.epu.broker.quality import store_prediction
+from skywright.instruments.epu.database import read, schema
+from skywright.instruments.epu.database.schema_quality import (
+    current_prediction,
+    metric,
+    model_parameter,
+    model_weight,
+    overall_prediction,
+    prediction,
+    prediction_model,
+)
+
+router = APIRouter()
+
+
+def _model(connection: Connection, name: str) -> read.Row:
+    query = select(prediction_model).where(prediction_model.c.name == name)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise HTTPException(404, f"Prediction model {name} not found")
+    return row
+
+
+def _known(connection: Connection, kind: str, uuid: str) -> read.Row:
+    row = read.get(connection, kind, uuid)
+    if row is None:
+        raise missing(kind)
+    return row
+
+
+def _rows(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+# ---- models
+
+
+@router.get("/prediction_models", response_model=list[models.PredictionModelAnswer])
+def list_models(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+    """Give the prediction models, by name."""
+    query = select(prediction_model).order_by(prediction_model.c.name)
+    with service.database.read() as connection:
+        return answer(_rows(connection, query.limit(limit).offset(offset or None)))
+
+
+@router.post("/prediction_models", status_code=201, response_model=models.PredictionModelAnswer)
+async def create_model(body: models.PredictionModelCreate, service: ServiceOf) -> Response:
+    """Make a prediction model; a name that exists is a conflict."""
+
+    def work(connection: Connection) -> dict[str, Any]:
+        try:
+            connection.execute(insert(prediction_model).values(body.model_dump()))
+        except IntegrityError as error:
+            raise HTTPException(409, f"Prediction model {body.name} exists already") from error
+        return dict(_model(connection, body.name))
+
+    return answer(await service.writer.do(work), 201)
+
+
+@router.get("/prediction_models/{name}", response_model=models.PredictionModelAnswer)
+def get_model(name: str, service: ServiceOf) -> Response:
+    """Give a prediction model."""
+    with service.database.read() as connection:
+        return answer(dict(_model(connection, name)))
+
+
+@router.put("/prediction_models/{name}", response_model=models.PredictionModelAnswer)
+async def update_model(
+    name: str, body: models.PredictionModelUpdate, service: ServiceOf
+) -> Response:
+    """Change a prediction model."""
+
+    def work(connection: Connection) -> dict[str, Any]:
+        _model(connection, name)
+        changes = body.model_dump(exclude_none=True)
+        if changes:
+            where = prediction_model.c.name == name
+            connection.execute(update(prediction_model).where(where).values(changes))
+        return dict(_model(connection, name))
+
+    return answer(await service.writer.do(work))
+
+
+@router.delete("/prediction_models/{name}", status_code=204)
+async def delete_model(name: str, service: ServiceOf) -> None:
+    """Delete a prediction model with its predictions, weights and parameters."""
+
+    def work(connection: Connection) -> None:
+        _model(connection, name)
+        connection.execute(delete(prediction_model).where(prediction_model.c.name == name))
+
+    await service.writer.do(work)
+
+
+# ---- predictions
+
+
+@router.post("/quality_predictions", status_code=201, response_model=models.PredictionAnswer)
+async def create_prediction(body: models.PredictionCreate, service: ServiceOf) -> Response:
+    """Store a prediction for one square or one hole."""
+    if (body.gridsquare_uuid is None) == (body.foilhole_uuid is None):
+        raise HTTPException(422, "give one of gridsquare_uuid and foilhole_uuid")
+
+    def work(connection: Connection) -> dict[str, Any]:
+        kind = "gridsquare" if body.gridsquare_uuid is not None else "foilhole"
+        uuid = body.gridsquare_uuid or body.foilhole_uuid or ""
+        subject = read.get(connection, kind, uuid)
+        if subject is None:
+            title = "GridSquare" if kind == "gridsquare" else "FoilHole"
+            raise HTTPException(404, f"{title} {uuid} not found")
+        _model(connection, body.prediction_model_name)
+        if body.metric_name is not None:
+            known = select(metric.c.name).where(metric.c.name == body.metric_name)
+            if connection.execute(known).first() is None:
+                connection.execute(insert(metric).values(name=body.metric_name))
+        number = store_prediction(
+            connection,
+            subject["grid_uuid"],
+            body.prediction_model_name,
+            body.value,
+            metric=body.metric_name,
+            gridsquare_uuid=body.gridsquare_uuid,
+            foilhole_uuid=body.foilhole_uuid,
+        )
+        return _rows(connection, select(prediction).where(prediction.c.id == number))[0]
+
+    return answer(await service.writer.do(work), 201)
+
+
+@router.get("/quality_predictions", response_model=list[models.PredictionAnswer])
+def list_predictions(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+    """Give all predictions in the order of their arrival."""
+    query = select(prediction).order_by(prediction.c.id).limit(limit).offset(offset or None)
+    with service.database.read() as connection:
+        return answer(_rows(connection, query))
+
+
+@router.get("/quality_metrics", response_model=models.QualityMetrics)
+def quality_metrics(service: ServiceOf) -> Response:
+    """Give statistics over all predictions."""
+    value = prediction.c.value
+    query = select(func.count(), func.avg(value), func.min(value), func.max(value)).select_from(
+        prediction
+    )
+    with service.database.read() as connection:
+        total, mean, least, most = connection.execute(query).one()
+        count = select(func.count()).select_from(prediction_model)
+        number_of_models = connection.execute(count).scalar_one()
+    return answer(
+        {
+            "total_predictions": total,
+            "average_quality": mean,
+            "min_quality": least,
+            "max_quality": most,
+            "models_count": number_of_models,
+        }
+    )
+
+
+@router.get(
+    "/gridsquares/{uuid}/quality_predictions",
+    response_model=dict[str, list[models.PredictionAnswer]],
+)
+def square_predictions(uuid: str, service: ServiceOf) -> Response:
+    """Give the history of a square's predictions, by model."""
+    query = select(prediction).where(prediction.c.gridsquare_uuid == uuid).order_by(prediction.c.id)
+    with service.database.read() as connection:
+        _known(connection, "gridsquare", uuid)
+        return answer(_by(_rows(connection, query), "prediction_model_name"))
+
+
+@router.get(
+    "/gridsquares/{uuid}/foilhole_quality_predictions",
+    response_model=dict[str, dict[str, list[models.PredictionAnswer]]],
+)
+def hole_predictions(uuid: str, service: ServiceOf) -> Response:
+    """Give the history of the predictions of a square's holes, by model, then by hole."""
+    with service.database.read() as connection:
+        _known(connection, "gridsquare", uuid)
+        by_model = _by(_hole_history(connection, uuid), "prediction_model_name")
+    return answer({name: _by(rows, "foilhole_uuid") for name, rows in by_model.items()})
+
+
+@router.get(
+    "/quality_metric/{name}/gridsquares/{uuid}/foilhole_quality_predictions",
+    response_model=dict[str, list[models.PredictionAnswer]],
+)
+def hole_metric_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
+    """Give the history of the predictions of a square's holes for one metric, by hole."""
+    with service.database.read() as connection:
+        _known(connection, "gridsquare", uuid)
+        rows = _hole_history(connection, uuid, prediction.c.metric_name == name)
+    return answer(_by(rows, "foilhole_uuid"))
+
+
+def _hole_history(connection: Connection, square: str, *where: Any) -> list[dict[str, Any]]:
+    hole = schema.foilhole
+    query = (
+        select(prediction)
+        .join_from(prediction, hole, prediction.c.foilhole_uuid == hole.c.uuid)
+        .where(hole.c.gridsquare_uuid == square, *where)
+        .order_by(prediction.c.id)
+    )
+    return _rows(connection, query)
+
+
+def _by(rows: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        grouped.setdefault(row[key], []).append(row)
+    return grouped
+
+
+@router.get("/gridsquare/{uuid}/overall_prediction", response_model=models.PredictionAnswer)
+def overall(uuid: str, service: ServiceOf) -> Response:
+    """Give the combined prediction of a square."""
+    query = select(overall_prediction).where(overall_prediction.c.gridsquare_uuid == uuid)
+    with service.database.read() as connection:
+        _known(connection, "gridsquare", uuid)
+        rows = _rows(connection, query)
+    if not rows:
+        raise HTTPException(404, f"No prediction for grid square {uuid}")
+    return answer(rows[0] | {"prediction_model_name": "overall", "timestamp": None})
+
+
+@router.get("/grid/{uuid}/model_weights")
+def model_weights(uuid: str, service: ServiceOf) -> Response:
+    """Give the history of the weights of the models for a grid, by model."""
+    table = model_weight
+    query = select(table).where(table.c.grid_uuid == uuid).order_by(table.c.id)
+    with service.database.read() as connection:
+        return answer(_by(_rows(connection, query), "prediction_model_name"))
+
+
+@router.get(
+    "/prediction_model/{name}/grid/{uuid}/prediction",
+    response_model=list[models.PredictionAnswer],
+)
+def grid_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
+    """Give the present prediction of a model for each square of a grid."""
+    table, square = current_prediction, schema.gridsquare
+    query = (
+        select(table)
+        .join_from(table, square, table.c.gridsquare_uuid == square.c.uuid)
+        .where(square.c.grid_uuid == uuid, table.c.prediction_model_name == name)
+        .order_by(square.c.number)
+    )
+    with service.database.read() as connection:
+        return answer([row | {"timestamp": None} for row in _rows(connection, query)])
+
+
+@router.get(
+    "/prediction_model/{name}/gridsquare/{uuid}/prediction",
+    response_model=list[models.PredictionAnswer],
+)
+def gridsquare_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
+    """Give the present prediction of a model for each hole of a square."""
+    table, hole = current_prediction, schema.foilhole
+    query = (
+        select(table)
+        .join_from(table, hole, table.c.foilhole_uuid == hole.c.uuid)
+        .where(hole.c.gridsquare_uuid == uuid, table.c.prediction_model_name == name)
+        .order_by(hole.c.number)
+    )
+    with service.database.read() as connection:
+        return answer([row | {"timestamp": None} for row in _rows(connection, query)])
+
+
+# ---- latent space and suggestions
+
+
+def _latent(
+    connection: Connection, name: str, grid: str, kind: str, parent: str
+) -> dict[str, dict[str, Any]]:
+    """Give the newest coordinates and cluster of each square of a grid, or hole of a square."""
+    table = model_parameter
+    query = (
+        select(table.c.key, table.c.value, table.c["group"])
+        .where(table.c.grid_uuid == grid, table.c.prediction_model_name == name)
+        .order_by(table.c.id)
+    )
+    column = "grid_uuid" if kind == "gridsquare" else "gridsquare_uuid"
+    children = schema.ENTITIES[kind]
+    uuids = connection.execute(select(children.c.uuid).where(children.c[column] == parent))
+    found: dict[str, dict[str, Any]] = {
+        uuid: {"x": None, "y": None, "index": None} for uuid in uuids.scalars()
+    }
+    for key, value, group in connection.execute(query).tuples():
+        if group == "cluster_indices" and key in found:
+            found[key]["index"] = int(value)
+        elif group.startswith("coordinates:") and key in ("x", "y"):
+            uuid = group.removeprefix("coordinates:")
+            if uuid in found:
+                found[uuid][key] = value
+    return {
+        uuid: {**place, f"{kind}_uuid": uuid}
+        for uuid, place in found.items()
+        if any(value is not None for value in place.values())
+    }
+
+
+@router.get(
+    "/prediction_model/{name}/grid/{uuid}/latent_representation",
+    response_model=list[models.LatentRepresentation],
+)
+def grid_latent(name: str, uuid: str, service: ServiceOf) -> Response:
+    """Give where a model places the squares of a grid in its latent space."""
+    with service.database.read() as connection:
+        places = _latent(connection, name, uuid, "gridsquare", uuid)
+    return answer([{"foilhole_uuid": "", **place} for place in places.values()])
+
+
+@router.get(
+    "/prediction_model/{name}/gridsquare/{uuid}/latent_representation",
+    response_model=list[models.LatentRepresentation],
+)
+def gridsquare_latent(name: str, uuid: str, service: ServiceOf) -> Response:
+    """Give where a model places the holes of a square in its latent space."""
+    with service.database.read() as connection:
+        square = _known(connection, "gridsquare", uuid)
+        places = _latent(connection, name, square["grid_uuid"], "foilhole", uuid)
+    return answer([{"gridsquare_uuid": "", **place} for place in places.values()])
+
+
+def _suggest(
+    connection: Connection, model: str, latent: str, grid: str, kind: str, parent: str
+) -> list[read.Row]:
+    """Order squares or holes by prediction, taking the best of each cluster before the second best.
+
+    Neighbours in latent space look alike, so the best of each cluster tells more about the grid
+    than several from one cluster.
+    """
+    children, table = schema.ENTITIES[kind], current_prediction
+    column = "grid_uuid" if kind == "gridsquare" else "gridsquare_uuid"
+    query = (
+        select(children, table.c.value.label("predicted"))
+        .join_from(children, table, table.c[f"{kind}_uuid"] == children.c.uuid)
+        .where(children.c[column] == parent, table.c.prediction_model_name == model)
+        .order_by(table.c.value.desc(), children.c.number)
+    )
+    places = _latent(connection, latent, grid, kind, parent)
+    taken: dict[Any, int] = {}
+    ranked: list[tuple[int, int, read.Row]] = []
+    for order, row in enumerate(connection.execute(query).mappings()):
+        cluster = places.get(row["uuid"], {}).get("index")
+        rank = taken.get(cluster, 0) if cluster is not None else 0
+        taken[cluster] = rank + 1
+        ranked.append((rank, order, row))
+    return [row for _, _, row in sorted(ranked, key=lambda item: item[:2])]
+
+
+@router.get(
+    "/grid/{uuid}/prediction_model/{name}/latent_rep/{latent}/suggested_squares",
+    response_model=list[models.GridSquareAnswer],
+)
+def suggested_squares(uuid: str, name: str, latent: str, service: ServiceOf) -> Response:
+    """Give the squares of a grid that a model has predictions for, those to take first first."""
+    with service.database.read() as connection:
+        rows = _suggest(connection, name, latent, uuid, "gridsquare", uuid)
+    return list_answer("gridsquare", rows)
+
+
+@router.get(
+    "/gridsquares/{uuid}/prediction_model/{name}/latent_rep/{latent}/suggested_holes",
+    response_model=list[models.FoilHoleAnswer],
+)
+def suggested_holes(uuid: str, name: str, latent: str, service: ServiceOf) -> Response:
+    """Give the holes of a square that a model has predictions for, those to take first first."""
+    with service.database.read() as connection:
+        square = _known(connection, "gridsquare", uuid)
+        rows = _suggest(connection, name, latent, square["grid_uuid"], "foilhole", uuid)
+    return list_answer("foilhole", rows)

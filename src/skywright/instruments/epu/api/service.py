@@ -1,0 +1,95 @@
+"""What the routes share: the database, its writer, the broker, and the end of the service."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Query, Request
+
+from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.database.writer import Writer
+
+
+class Broker(Protocol):
+    """The side of the message broker that the API sees."""
+
+    connected: bool
+    details: str
+
+    def wake(self) -> None:
+        """Publish what is in the outbox now; callable from any thread."""
+
+    async def run(self, writer: Writer) -> None:
+        """Publish until cancelled."""
+
+
+@dataclass
+class Service:
+    """State of a running API.
+
+    Attributes
+    ----------
+    database
+        The entity database.
+    writer
+        Its writing thread.
+    broker
+        Publisher of the outbox; None where no broker is configured.
+    path_map
+        Prefixes of paths as EPU wrote them, and where this machine sees them; images below other
+        paths are not served.
+    changed
+        Set, and replaced, after each commit, for the streams that wait for news.
+    stopping
+        Set when the service ends; streams end then.
+    """
+
+    database: Database
+    writer: Writer = field(init=False)
+    broker: Broker | None = None
+    path_map: Mapping[str, Path] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Start the writer; call it on the event loop."""
+        self.loop = asyncio.get_running_loop()
+        self.writer = Writer(self.database, self._committed)
+
+    def _committed(self) -> None:
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._announce)
+        if self.broker is not None:
+            self.broker.wake()
+
+    def _announce(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def wait(self, seconds: float, changed: asyncio.Event) -> None:
+        """Wait until `changed` is set, the service ends, or the time is over."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (changed, self.stopping)]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    @property
+    def publishes(self) -> bool:
+        """Whether a message that is written now goes to the broker now."""
+        return self.broker is not None and self.broker.connected
+
+
+def service_of(request: Request) -> Service:
+    """Give the service of the application that handles `request`."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceOf = Annotated[Service, Depends(service_of)]
+Limit = Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Most entities to answer.")]
+Offset = Annotated[int, Query(ge=0, le=2**62, description="Entities to skip.")]

@@ -1,0 +1,19 @@
+"""Server-sent events: one event as text, and the response that carries a stream of them."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from fastapi.responses import StreamingResponse
+
+
+def event(name: str, data: dict[str, Any]) -> bytes:
+    """Give one event; its data is JSON and repeats the name as ``type``."""
+    body = orjson.dumps({"type": name, **data})
+    return b"event: " + name.encode() + b"\ndata: " + body + b"\n\n"
+
+
+def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+    """Give a response of events; proxies must not gather them."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)

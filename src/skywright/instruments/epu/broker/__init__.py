@@ -1,0 +1,1 @@
+"""Messages between this service and others over RabbitMQ: outbox, publisher, consumer."""

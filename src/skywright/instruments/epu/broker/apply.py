@@ -1,0 +1,315 @@
+"""What a message does to the entity database."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from skywright.errors import DataError
+from skywright.instruments.epu.broker import events
+from skywright.instruments.epu.broker.quality import judge, store_overall, store_prediction
+from skywright.instruments.epu.database import read, schema
+from skywright.instruments.epu.database import schema_exchange as exchange
+from skywright.instruments.epu.database import schema_quality as quality
+from skywright.instruments.epu.database.schema import MicrographStatus
+
+STEPS = [status.value for status in MicrographStatus]
+"""States of a micrograph in their order: a late message never takes the state back."""
+
+
+class UnknownEntityError(DataError):
+    """A message names an entity that is not stored (yet)."""
+
+
+def apply_event(connection: Connection, body: dict[str, Any] | Any) -> None:
+    """Apply one message.
+
+    Messages that say what this service itself did (``*.created`` ...) change nothing here.
+
+    Parameters
+    ----------
+    connection
+        From `Database.write`.
+    body
+        The message's object, or a model of `events`.
+
+    Raises
+    ------
+    UnknownEntityError
+        The message names an entity that is not stored.
+    DataError
+        The message is not valid.
+    """
+    event = body if isinstance(body, events.Event) else events.read_event(body)
+    handler = _HANDLERS.get(type(event))
+    if handler is not None:
+        handler(connection, event)
+
+
+def changes_nothing(event: Any) -> bool:
+    """Whether a message only says what has happened, so that applying it needs no database."""
+    return type(event) not in _HANDLERS
+
+
+def _micrograph(connection: Connection, uuid: str, status: str | None, **values: Any) -> None:
+    row = _known(connection, "micrograph", uuid)
+    changes: dict[str, Any] = {**values, "updated_at": datetime.now(UTC)}
+    if status is not None and STEPS.index(status) > STEPS.index(row["status"]):
+        changes["status"] = status
+    table = schema.micrograph
+    connection.execute(update(table).where(table.c.uuid == uuid).values(changes))
+
+
+def _known(connection: Connection, kind: str, uuid: str) -> read.Row:
+    row = read.get(connection, kind, uuid)
+    if row is None:
+        raise UnknownEntityError(f"{kind} {uuid} is not stored")
+    return row
+
+
+def _motion(connection: Connection, event: events.MotionCompleted) -> None:
+    _micrograph(
+        connection,
+        event.micrograph_uuid,
+        MicrographStatus.MOTION_CORRECTION_COMPLETED,
+        total_motion=event.total_motion,
+        average_motion=event.average_motion,
+    )
+
+
+def _ctf(connection: Connection, event: events.CtfCompleted) -> None:
+    _micrograph(
+        connection,
+        event.micrograph_uuid,
+        MicrographStatus.CTF_COMPLETED,
+        ctf_max_resolution_estimate=event.ctf_max_resolution_estimate,
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _picking(connection: Connection, event: events.PickingCompleted) -> None:
+    values: dict[str, Any] = {"number_of_particles_picked": event.number_of_particles_picked}
+    if event.pick_distribution is not None:
+        values["pick_distribution"] = _text(event.pick_distribution)
+    status = MicrographStatus.PARTICLE_PICKING_COMPLETED
+    _micrograph(connection, event.micrograph_uuid, status, **values)
+
+
+def _selection(connection: Connection, event: events.SelectionCompleted) -> None:
+    _micrograph(
+        connection,
+        event.micrograph_uuid,
+        MicrographStatus.PARTICLE_SELECTION_COMPLETED,
+        number_of_particles_selected=event.number_of_particles_selected,
+        number_of_particles_rejected=event.number_of_particles_rejected,
+        selection_distribution=_text(event.selection_distribution),
+    )
+
+
+def _judged(connection: Connection, event: events.Judged) -> None:
+    judge(connection, _known(connection, "micrograph", event.micrograph_uuid), event)
+
+
+def _atlas_prediction(connection: Connection, event: events.AtlasPrediction) -> None:
+    atlas = _known(connection, "atlas", event.uuid)
+    _parameter(
+        connection, atlas["grid_uuid"], event.model_name, "atlas", event.prediction_value, None, ""
+    )
+
+
+def _square_prediction(connection: Connection, event: events.GridSquarePrediction) -> None:
+    square = _known(connection, "gridsquare", event.gridsquare_uuid)
+    _predict(connection, square["grid_uuid"], event, gridsquare_uuid=square["uuid"])
+
+
+def _hole_prediction(connection: Connection, event: events.FoilHolePrediction) -> None:
+    hole = _known(connection, "foilhole", event.foilhole_uuid)
+    _predict(connection, hole["grid_uuid"], event, foilhole_uuid=hole["uuid"])
+
+
+def _holes_prediction(connection: Connection, event: events.FoilHolesPrediction) -> None:
+    for uuid in event.foilhole_uuids:
+        hole = _known(connection, "foilhole", uuid)
+        _predict(connection, hole["grid_uuid"], event, foilhole_uuid=uuid)
+
+
+def _predict(connection: Connection, grid: str, event: Any, **subject: str) -> None:
+    _model(connection, event.prediction_model_name)
+    _metric(connection, event.metric)
+    store_prediction(
+        connection,
+        grid,
+        event.prediction_model_name,
+        event.prediction_value,
+        metric=event.metric,
+        **subject,
+    )
+
+
+def _model(connection: Connection, name: str) -> None:
+    model = quality.prediction_model
+    if connection.execute(select(model.c.name).where(model.c.name == name)).first() is None:
+        raise UnknownEntityError(f"prediction model {name} is not stored")
+
+
+def _metric(connection: Connection, name: str | None) -> None:
+    if name is not None:
+        statement = _insert(connection, quality.metric).values(name=name)
+        connection.execute(statement.on_conflict_do_nothing())
+
+
+def _insert(connection: Connection, table: Any) -> Any:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table)
+
+
+def _group_created(connection: Connection, event: events.GroupCreated) -> None:
+    _known(connection, "grid", event.grid_uuid)
+    for uuid in event.foilhole_uuids:
+        _known(connection, "foilhole", uuid)
+    connection.execute(
+        _insert(connection, quality.foilhole_group)
+        .values(uuid=event.group_uuid, grid_uuid=event.grid_uuid, name=event.name or "")
+        .on_conflict_do_nothing(index_elements=["uuid"])
+    )
+    members = [
+        {"group_uuid": event.group_uuid, "foilhole_uuid": uuid} for uuid in event.foilhole_uuids
+    ]
+    if members:
+        statement = _insert(connection, quality.foilhole_group_member)
+        connection.execute(statement.on_conflict_do_nothing(), members)
+
+
+def _group_prediction(connection: Connection, event: events.GroupPrediction) -> None:
+    group = quality.foilhole_group
+    query = select(group).where(group.c.uuid == event.group_uuid)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise UnknownEntityError(f"foil hole group {event.group_uuid} is not stored")
+    _model(connection, event.prediction_model_name)
+    _metric(connection, event.metric)
+    connection.execute(
+        insert(quality.group_prediction).values(
+            group_uuid=event.group_uuid,
+            timestamp=datetime.now(UTC),
+            value=event.prediction_value,
+            prediction_model_name=event.prediction_model_name,
+            metric_name=event.metric,
+        )
+    )
+    member = quality.foilhole_group_member
+    holes = select(member.c.foilhole_uuid).where(member.c.group_uuid == event.group_uuid)
+    for uuid in list(connection.execute(holes).scalars()):
+        _predict(connection, row["grid_uuid"], event, foilhole_uuid=uuid)
+
+
+def _parameter_updated(connection: Connection, event: events.ParameterUpdated) -> None:
+    _known(connection, "grid", event.grid_uuid)
+    _parameter(
+        connection,
+        event.grid_uuid,
+        event.prediction_model_name,
+        event.key,
+        event.value,
+        event.metric,
+        event.group,
+    )
+
+
+def _parameter(
+    connection: Connection,
+    grid: str,
+    model: str,
+    key: str,
+    value: float,
+    metric: str | None,
+    group: str,
+) -> None:
+    _model(connection, model)
+    _metric(connection, metric)
+    connection.execute(
+        insert(quality.model_parameter).values(
+            grid_uuid=grid,
+            timestamp=datetime.now(UTC),
+            prediction_model_name=model,
+            metric_name=metric,
+            key=key,
+            value=value,
+            group=group,
+        )
+    )
+
+
+def _refresh(connection: Connection, event: events.RefreshPredictions) -> None:
+    _known(connection, "grid", event.grid_uuid)
+    store_overall(connection, event.grid_uuid)
+
+
+_STATUS = {
+    # Message -> kind of entity, key of its uuid, its new state.
+    "gridsquares.decision_completed": ("grid", "grid_uuid", schema.GridStatus.DECISION_COMPLETED),
+    "foilholes.decision_completed": (
+        "gridsquare",
+        "gridsquare_uuid",
+        schema.GridSquareStatus.DECISION_COMPLETED,
+    ),
+    "foilholes.detected": ("gridsquare", "gridsquare_uuid", schema.GridSquareStatus.REGISTERED),
+    "micrographs.detected": (
+        "foilhole",
+        "foilhole_uuid",
+        schema.FoilHoleStatus.MICROGRAPHS_DETECTED,
+    ),
+}
+
+
+def _decision(connection: Connection, event: events.Decision) -> None:
+    kind, key, status = _STATUS[event.event_type]
+    uuid = getattr(event, key)
+    if uuid is None:
+        raise DataError(f"message {event.event_type}: {key} is missing")
+    _known(connection, kind, uuid)
+    table = schema.ENTITIES[kind]
+    connection.execute(update(table).where(table.c.uuid == uuid).values(status=status))
+
+
+def _instruction_created(connection: Connection, event: events.InstructionCreated) -> None:
+    session = exchange.agent_session
+    query = select(session.c.agent_id).where(session.c.session_id == event.session_id)
+    if connection.execute(query).first() is None:
+        raise UnknownEntityError(f"agent session {event.session_id} is not stored")
+    values = event.model_dump(exclude={"event_type", "instruction_metadata"})
+    values |= {"metadata": event.instruction_metadata, "created_at": datetime.now(UTC)}
+    statement = _insert(connection, exchange.agent_instruction).values(values)
+    connection.execute(statement.on_conflict_do_nothing(index_elements=["instruction_id"]))
+
+
+def _instruction_expired(connection: Connection, event: events.InstructionExpired) -> None:
+    table = exchange.agent_instruction
+    pending = (table.c.instruction_id == event.instruction_id) & (table.c.status == "pending")
+    connection.execute(update(table).where(pending).values(status="expired"))
+
+
+_HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
+    events.MotionCompleted: _motion,
+    events.CtfCompleted: _ctf,
+    events.PickingCompleted: _picking,
+    events.SelectionCompleted: _selection,
+    events.Judged: _judged,
+    events.AtlasPrediction: _atlas_prediction,
+    events.GridSquarePrediction: _square_prediction,
+    events.FoilHolePrediction: _hole_prediction,
+    events.FoilHolesPrediction: _holes_prediction,
+    events.GroupCreated: _group_created,
+    events.GroupPrediction: _group_prediction,
+    events.ParameterUpdated: _parameter_updated,
+    events.RefreshPredictions: _refresh,
+    events.Decision: _decision,
+    events.InstructionCreated: _instruction_created,
+    events.InstructionExpired: _instruction_expired,
+}

@@ -1,0 +1,94 @@
+"""Where the message broker is, and the queue on it."""
+
+import os
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+
+from skywright.errors import ConfigError
+
+AWAY = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
+"""What a broker that goes away raises; connecting again helps."""
+
+QUEUE = "smartem_backend"
+"""Queue of smartem-decisions."""
+
+
+KEEP_RECEIPTS = "SKYWRIGHT_EPU_KEEP_RECEIPTS"
+"""Variable: seconds for which the broker keeps the receipts of a publisher that does not come."""
+
+
+@dataclass(frozen=True)
+class BrokerSettings:
+    """A broker and its queue.
+
+    Attributes
+    ----------
+    url
+        ``amqp://USER:PASSWORD@HOST:PORT/VHOST``.
+    queue
+        Name of the durable queue.
+    exchange
+        Name of a durable direct exchange that the queue is bound to; empty is the default one.
+    keep_receipts
+        Seconds for which the broker keeps the receipts of a publisher that does not come.
+    """
+
+    url: str
+    queue: str = QUEUE
+    exchange: str = ""
+    keep_receipts: int = 14 * 86400
+
+    @property
+    def place(self) -> str:
+        """The broker's address without password."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.hostname}:{parts.port or 5672}{parts.path}"
+
+
+def broker_settings(url: str | None) -> BrokerSettings | None:
+    """Read where the broker is.
+
+    Parameters
+    ----------
+    url
+        ``amqp://...``; without it the variables RABBITMQ_HOST, _PORT, _USER, _PASSWORD and _VHOST
+        of smartem-decisions hold. RABBITMQ_QUEUE and RABBITMQ_EXCHANGE name queue and exchange.
+
+    Returns
+    -------
+    BrokerSettings or None
+        None where neither is given.
+
+    Raises
+    ------
+    ConfigError
+        The URL is none of AMQP.
+    """
+    environment = os.environ
+    if url is None:
+        host = environment.get("RABBITMQ_HOST")
+        if not host:
+            return None
+        user = quote(environment.get("RABBITMQ_USER", "guest"), safe="")
+        password = quote(environment.get("RABBITMQ_PASSWORD", "guest"), safe="")
+        port = environment.get("RABBITMQ_PORT", "5672")
+        vhost = quote(environment.get("RABBITMQ_VHOST", "/"), safe="")
+        url = f"amqp://{user}:{password}@{host}:{port}/{vhost}"
+    parts = urlsplit(url)
+    try:
+        valid = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigError(f"broker {url}: expected amqp://USER:PASSWORD@HOST:PORT/VHOST")
+    kept = environment.get(KEEP_RECEIPTS, str(BrokerSettings.keep_receipts))
+    if not kept.isdecimal() or not 0 < int(kept) < 2**22:
+        raise ConfigError(f"{KEEP_RECEIPTS}={kept}: expected seconds, at most 48 days")
+    return BrokerSettings(
+        url,
+        environment.get("RABBITMQ_QUEUE", QUEUE),
+        environment.get("RABBITMQ_EXCHANGE", ""),
+        int(kept),
+    )

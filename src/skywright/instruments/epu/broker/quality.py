@@ -1,0 +1,184 @@
+"""Quality predictions of models, and how results of micrographs weigh the models.
+
+Each model has, for a grid, a weight; the overall prediction of a square or hole is the weighted
+mean of the models' present predictions. A judged micrograph updates the weights by Bayes' rule: a
+model that gave the outcome the probability p gets p times its weight, then the weights of the grid
+are scaled to sum 1.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from skywright.instruments.epu.broker.events import Judged
+from skywright.instruments.epu.database.read import Row
+from skywright.instruments.epu.database.schema_quality import (
+    current_model_weight,
+    current_prediction,
+    metric,
+    metric_statistics,
+    model_weight,
+    overall_prediction,
+    prediction,
+)
+
+SURE = 0.01
+"""Probabilities are kept this far from 0 and 1, so that one surprise removes no model for good."""
+
+
+def store_prediction(
+    connection: Connection,
+    grid: str,
+    model: str,
+    value: float,
+    *,
+    metric: str | None = None,
+    gridsquare_uuid: str | None = None,
+    foilhole_uuid: str | None = None,
+) -> int:
+    """Store a prediction for a square or hole, make it the present one, and combine anew.
+
+    Returns
+    -------
+    int
+        Id of the prediction.
+    """
+    subject = {"gridsquare_uuid": gridsquare_uuid, "foilhole_uuid": foilhole_uuid}
+    about = {**subject, "prediction_model_name": model, "metric_name": metric}
+    statement = insert(prediction).values(timestamp=datetime.now(UTC), value=value, **about)
+    number = connection.execute(statement.returning(prediction.c.id)).scalar_one()
+    same = [current_prediction.c[name].is_not_distinct_from(about[name]) for name in about]
+    connection.execute(delete(current_prediction).where(*same))
+    connection.execute(insert(current_prediction).values(grid_uuid=grid, value=value, **about))
+    _combine(connection, grid, subject)
+    return number
+
+
+def weights(connection: Connection, grid: str) -> dict[tuple[str, str | None], float]:
+    """Give the present weight of each model and metric for a grid."""
+    table = current_model_weight
+    query = select(table).where(table.c.grid_uuid == grid)
+    return {
+        (row["prediction_model_name"], row["metric_name"]): row["weight"]
+        for row in connection.execute(query).mappings()
+    }
+
+
+def judge(connection: Connection, micrograph: Row, event: Judged) -> None:
+    """Count a judgement of a micrograph and weigh the models that predicted it."""
+    grid = micrograph["grid_uuid"]
+    name = event.metric_name
+    if name is not None:
+        _count(connection, name, grid, float(event.quality))
+    table = current_prediction
+    about = (table.c.foilhole_uuid == micrograph["foilhole_uuid"]) | (
+        table.c.gridsquare_uuid == micrograph["gridsquare_uuid"]
+    )
+    rows = [
+        row
+        for row in connection.execute(select(table).where(about)).mappings()
+        if row["metric_name"] in (None, name)
+    ]
+    likelihoods: dict[tuple[str, str | None], float] = {}
+    for row in rows:
+        expected = min(max(row["value"], SURE), 1.0 - SURE)
+        key = (row["prediction_model_name"], row["metric_name"])
+        likelihoods[key] = expected if event.quality else 1.0 - expected
+    if not likelihoods:
+        return
+    present = dict.fromkeys(likelihoods, 1.0) | weights(connection, grid)
+    updated = {key: weight * likelihoods.get(key, 1.0) for key, weight in present.items()}
+    total = sum(updated.values())
+    _store_weights(
+        connection,
+        grid,
+        {key: weight / total for key, weight in updated.items()},
+        micrograph,
+        event,
+    )
+    store_overall(connection, grid)
+
+
+def store_overall(connection: Connection, grid: str) -> None:
+    """Combine the predictions of all squares and holes of a grid by the present weights."""
+    table = current_prediction
+    query = (
+        select(table.c.gridsquare_uuid, table.c.foilhole_uuid)
+        .where(table.c.grid_uuid == grid)
+        .distinct()
+    )
+    known = weights(connection, grid)
+    for row in list(connection.execute(query).mappings()):
+        _combine(connection, grid, dict(row), known)
+
+
+def _combine(
+    connection: Connection,
+    grid: str,
+    subject: dict[str, str | None],
+    known: dict[tuple[str, str | None], float] | None = None,
+) -> None:
+    table = current_prediction
+    same = [table.c[name].is_not_distinct_from(value) for name, value in subject.items()]
+    rows = list(connection.execute(select(table).where(*same)).mappings())
+    known = weights(connection, grid) if known is None else known
+    parts = [
+        (known.get((row["prediction_model_name"], row["metric_name"]), 1.0), row["value"])
+        for row in rows
+    ]
+    total = sum(weight for weight, _ in parts)
+    value = sum(weight * part for weight, part in parts) / total if total else 0.0
+    overall = overall_prediction
+    same = [overall.c[name].is_not_distinct_from(value_) for name, value_ in subject.items()]
+    found = connection.execute(update(overall).where(*same).values(value=value))
+    if not found.rowcount:
+        connection.execute(insert(overall).values(grid_uuid=grid, value=value, **subject))
+
+
+def _count(connection: Connection, name: str, grid: str, value: float) -> None:
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    connection.execute(dialect.insert(metric).values(name=name).on_conflict_do_nothing())
+    table = metric_statistics
+    statement = dialect.insert(table).values(
+        name=name, grid_uuid=grid, count=1, value_sum=value, squared_value_sum=value * value
+    )
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["name", "grid_uuid"],
+            set_={
+                column: table.c[column] + statement.excluded[column]
+                for column in ("count", "value_sum", "squared_value_sum")
+            },
+        )
+    )
+
+
+def _store_weights(
+    connection: Connection,
+    grid: str,
+    values: dict[tuple[str, str | None], float],
+    micrograph: Row,
+    event: Judged,
+) -> None:
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "grid_uuid": grid,
+            "prediction_model_name": model,
+            "metric_name": name,
+            "weight": weight,
+        }
+        for (model, name), weight in values.items()
+    ]
+    table = current_model_weight
+    connection.execute(delete(table).where(table.c.grid_uuid == grid))
+    connection.execute(insert(table), rows)
+    about = {
+        "micrograph_uuid": micrograph["uuid"],
+        "micrograph_quality": event.quality,
+        "timestamp": now,
+        "origin": event.event_type,
+    }
+    connection.execute(insert(model_weight), [row | about for row in rows])

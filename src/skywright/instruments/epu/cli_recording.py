@@ -1,0 +1,134 @@
+"""``skywright epu record|replay|info``: a directory's changes, recorded and played again."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skywright.cli.output import print_json
+from skywright.errors import ConfigError
+
+app = typer.Typer(add_completion=False)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+
+
+def _extensions(text: str) -> frozenset[str]:
+    names = (name.strip().lower() for name in text.split(",") if name.strip())
+    return frozenset(name if name.startswith(".") else f".{name}" for name in names)
+
+
+@app.command()
+def record(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to record.")],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The .tar.gz.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The same as OUT.")] = None,
+    skip_binary: Annotated[
+        bool,
+        typer.Option(
+            "--skip-binary-content/--no-skip-binary-content",
+            help="Keep only the size of binary files.",
+        ),
+    ] = True,
+    text: Annotated[
+        str, typer.Option("--force-text-extensions", help="Comma-separated: always text.")
+    ] = "",
+    binary: Annotated[
+        str, typer.Option("--force-binary-extensions", help="Comma-separated: always binary.")
+    ] = "",
+) -> None:
+    """Record DIR as it is, then every change, until SIGINT or SIGTERM; OUT is written then."""
+    from skywright.instruments.epu.recording.record import RecordOptions, record_directory
+
+    path = out or output
+    if path is None:
+        raise ConfigError("name the file to write: skywright epu record DIR OUT")
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: not a directory")
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    options = RecordOptions(skip_binary, _extensions(text), _extensions(binary))
+    count = record_directory(directory, path, options, stopped, _announce)
+    typer.echo(f"{path}: {count} events")
+
+
+def _announce(count: int) -> None:
+    typer.echo(f"ready: {count} files and directories recorded; ends with Ctrl-C")
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Directory to write.")],
+    fast: Annotated[
+        bool, typer.Option("--fast", help="100 times as fast, no wait above 1 s (default).")
+    ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="At the times of the original.")] = False,
+    burst: Annotated[bool, typer.Option("--burst", help="Without any wait.")] = False,
+    dev_mode: Annotated[bool, typer.Option("--dev-mode", help="The same as --burst.")] = False,
+    speed: Annotated[float | None, typer.Option(metavar="X", help="X times as fast.")] = None,
+    max_delay: Annotated[
+        float | None, typer.Option(metavar="S", min=0, help="No wait above S seconds.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare sha256.")] = True,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out what the recorder could not read.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Play a recording into TARGET; exit status 1 if a file comes out different."""
+    from skywright.instruments.epu.recording.archive import RecordingError
+    from skywright.instruments.epu.recording.replay import Pace
+    from skywright.instruments.epu.recording.replay import replay as play
+
+    if sum((fast, exact, burst or dev_mode, speed is not None)) > 1:
+        raise ConfigError("use one of --fast, --exact, --speed and --burst")
+    if speed is not None and speed <= 0:
+        raise ConfigError(f"--speed {speed:g}: must be above 0")
+    pace = Pace()
+    if exact:
+        pace = Pace(1.0, None)
+    elif speed is not None:
+        pace = Pace(speed, None)
+    elif burst or dev_mode:
+        pace = Pace(float("inf"), None)
+    if max_delay is not None:
+        pace = Pace(pace.speed, max_delay)
+    try:
+        result = play(file, target, pace, verify, skip_unreadable)
+    except (RecordingError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RecordingError(f"{file}: {reason}") from error
+    for difference in result.differences:
+        typer.echo(f"skywright: {difference}", err=True)
+    if as_json:
+        print_json(result)
+    else:
+        typer.echo(f"{target}: {result.events} events, {len(result.differences)} differences")
+    raise typer.Exit(1 if result.differences else 0)
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Print the counts per event type of a recording."""
+    from skywright.instruments.epu.recording.archive import RecordingError
+    from skywright.instruments.epu.recording.replay import summarize
+
+    try:
+        summary = summarize(file)
+    except (RecordingError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RecordingError(f"{file}: {reason}") from error
+    if as_json:
+        print_json(summary)
+        return
+    typer.echo(f"recorded {summary.recorded_at} in {summary.watch_dir}, version {summary.version}")
+    typer.echo(f"{summary.events} events in {summary.seconds:.1f} s")
+    for kind, count in sorted(summary.counts.items()):
+        typer.echo(f"{kind:>14} {count}")

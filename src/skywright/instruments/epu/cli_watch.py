@@ -1,0 +1,164 @@
+"""``skywright epu watch``: follow a directory and record it in the entity database."""
+
+import hashlib
+import json
+import logging
+import signal
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from skywright.errors import ConfigError
+
+if TYPE_CHECKING:
+    from skywright.instruments.epu.agent import Agent
+    from skywright.instruments.epu.watch.ingest import Outcome
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def watch(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that EPU writes.")],
+    database: Annotated[
+        str,
+        typer.Option(help="sqlite:////ABS/FILE or postgresql://...; by default a file by DIR."),
+    ] = "",
+    events: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append a JSON line for each entity as it is stored."),
+    ] = None,
+    idle_exit: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=0, help="End after S seconds without any event."),
+    ] = None,
+    polling: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=0.05, help="Scan every S seconds; for network mounts."),
+    ] = None,
+    log_file: Annotated[
+        Path | None, typer.Option(metavar="F", help="Append the log to F as well.")
+    ] = None,
+    api_url: Annotated[
+        str | None,
+        typer.Option("--api-url", metavar="URL", help="Send what is recorded to this API."),
+    ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            "--proxy",
+            metavar="URL",
+            help="HTTP proxy; SKYWRIGHT_PROXY_USER and SKYWRIGHT_PROXY_PASSWORD are read.",
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option("--ca-file", metavar="FILE", help="Certificates to trust (PEM).")
+    ] = None,
+    agent_id: Annotated[
+        str | None,
+        typer.Option("--agent-id", metavar="NAME", help="Of this agent; the computer's name."),
+    ] = None,
+    session_id: Annotated[
+        str | None,
+        typer.Option("--session-id", metavar="NAME", help="Session whose instructions it takes."),
+    ] = None,
+    control_url: Annotated[
+        str | None,
+        typer.Option(
+            "--control-url",
+            metavar="URL",
+            help="Acquisition-control service that carries out instructions for the microscope.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="At the end print the state as `parse dir` does.")
+    ] = False,
+) -> None:
+    """Record DIR, whether EPU has written it, is writing it, or will."""
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: not a directory; expected the directory that EPU writes")
+    if log_file is not None:
+        handler = logging.FileHandler(log_file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(handler)
+    from skywright.instruments.epu.database import open_database
+    from skywright.instruments.epu.watch.final import database_chunks
+    from skywright.instruments.epu.watch.watcher import Watcher
+
+    with ExitStack() as stack:
+        # After a power cut the files whose rows are gone are simply read again.
+        opened = open_database(
+            database or default_database(directory), announce=api_url is not None, durable=False
+        )
+        stack.callback(opened.close)
+        agent = None
+        if api_url is not None:
+            from skywright.instruments.epu.agent import Agent, ApiSettings
+
+            settings = ApiSettings(api_url, proxy, ca_file)
+            handlers = None
+            if control_url is not None:
+                from skywright.instruments.epu.agent.control import ControlClient
+
+                control = ControlClient(control_url)
+                stack.callback(control.close)
+                handlers = control.handlers()
+            agent = Agent(
+                opened, settings, agent_id=agent_id, session_id=session_id, handlers=handlers
+            )
+            agent.start()
+            stack.callback(_finish, agent)
+        lines = stack.enter_context(events.open("a", encoding="utf-8")) if events else None
+
+        def committed(outcome: "Outcome") -> None:
+            if lines is not None:
+                _append(lines, outcome)
+            if agent is not None:
+                agent.wake()
+
+        watcher = Watcher(directory, opened, polling, on_commit=committed)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: watcher.stop())
+        watcher.run(idle_exit)
+        if as_json:
+            with opened.read() as connection:
+                for chunk in database_chunks(connection, watcher.root):
+                    sys.stdout.write(chunk)
+            sys.stdout.write("\n")
+        else:
+            for kind, count in watcher.state.recorded.items():
+                typer.echo(f"{kind}: {count} recorded")
+
+
+def _finish(agent: "Agent") -> None:
+    """Send what is left, and say what could not be sent."""
+    left = agent.close()
+    if left:
+        logging.getLogger(__name__).error(
+            "%d changes are not sent yet; they are sent when this runs again", left
+        )
+
+
+def _append(lines: IO[str], outcome: "Outcome") -> None:
+    lines.write("".join(json.dumps(asdict(event)) + "\n" for event in outcome.events))
+    lines.flush()
+
+
+def default_database(directory: Path) -> Path:
+    """Return the database file of a directory, in the directory of the store.
+
+    The directory's number on its disk is part of the name, so a tree that is made anew under the
+    same path starts afresh.
+    """
+    from skywright.config import load_settings
+
+    path = directory.resolve()
+    status = path.stat()
+    text = f"{path}\n{status.st_dev}\n{status.st_ino}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    store = load_settings().store.directory.expanduser()
+    return store / "epu" / f"{path.name}-{digest}.sqlite"

@@ -1,0 +1,33 @@
+"""The entity database of EPU sessions: a SQLite file, or PostgreSQL by URL.
+
+`open_database` gives a `Database`; `Database.write` and `Database.read` give SQLAlchemy
+connections; `record`, `remove` and the functions of `read` work on those connections. All of it can
+be rebuilt from the tree that EPU wrote, but for what others sent: predictions, results of
+processing, instructions.
+"""
+
+from skywright.instruments.epu.database.engine import Database, open_database
+from skywright.instruments.epu.database.identity import (
+    acquisition_uuid,
+    atlas_uuid,
+    foilhole_uuid,
+    grid_uuid,
+    gridsquare_uuid,
+    tile_uuid,
+)
+from skywright.instruments.epu.database.write import Recorded, record, record_files, remove
+
+__all__ = [
+    "Database",
+    "Recorded",
+    "acquisition_uuid",
+    "atlas_uuid",
+    "foilhole_uuid",
+    "grid_uuid",
+    "gridsquare_uuid",
+    "open_database",
+    "record",
+    "record_files",
+    "remove",
+    "tile_uuid",
+]

@@ -1,0 +1,161 @@
+"""Opening the database: driver, pragmas, transactions, migrations."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, select, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from skywright.errors import ConfigError
+from skywright.instruments.epu.database import schema_exchange, schema_quality
+from skywright.instruments.epu.database.schema import metadata, setting
+
+__all__ = ["Database", "metadata", "open_database", "schema_exchange", "schema_quality"]
+
+WRITER_LOCK = 0x5E9A
+"""Advisory lock of PostgreSQL that makes writers take turns, so messages keep commit order."""
+
+BUSY_S = 30.0
+"""Longest wait of a SQLite connection for another process's transaction."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open entity database.
+
+    Attributes
+    ----------
+    engine
+        SQLAlchemy's engine; its pool is safe to share between threads.
+    announce
+        Whether a change also writes a message for the broker into the outbox, in the same
+        transaction.
+    """
+
+    engine: Engine
+    announce: bool = False
+
+    @property
+    def dialect(self) -> str:
+        """Name of the dialect: ``sqlite`` or ``postgresql``."""
+        return self.engine.dialect.name
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Give a connection in a transaction, committed at the end, rolled back on an error.
+
+        Writers of all processes take turns. Keep these transactions short.
+        """
+        with self.engine.connect() as connection:
+            connection = connection.execution_options(writes=True, announce=self.announce)
+            with connection.begin():
+                if self.dialect == "postgresql":
+                    connection.execute(
+                        text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK}
+                    )
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection for reading; on SQLite it never waits for a writer."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def identity(self) -> str:
+        """Uuid of this database, made once; message ids begin with it."""
+        with self.write() as connection:
+            query = select(setting.c.value).where(setting.c.name == "identity")
+            found = connection.execute(query).scalar()
+            if found is None:
+                found = str(uuid4())
+                connection.execute(insert(setting).values(name="identity", value=found))
+            return found
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def open_database(url: str | Path, *, announce: bool = False, durable: bool = True) -> Database:
+    """Open the entity database and bring its tables up to date.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:////ABS/FILE``, ``postgresql://...``, or the path of a SQLite file.
+    announce
+        Write a message for the broker with each change (see `Database`).
+    durable
+        Whether a commit waits for the disk of a SQLite database. Without it a power cut may take
+        back the last transactions, never a part of one, and a killed process loses nothing; for
+        writers that can read everything again.
+
+    Raises
+    ------
+    ConfigError
+        The URL is of another kind, or the database cannot be reached or is newer than this
+        program.
+    """
+    parsed = _url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = _sqlite(parsed, durable)
+    else:
+        engine = create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    from skywright.instruments.epu.database.migrate import migrate
+
+    try:
+        migrate(engine)
+    except (SQLAlchemyError, OSError) as error:
+        engine.dispose()
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise ConfigError(f"database {parsed.render_as_string()}: {reason}") from error
+    return Database(engine, announce)
+
+
+def _url(url: str | Path) -> URL:
+    if isinstance(url, Path) or "://" not in str(url):
+        return URL.create("sqlite", database=str(Path(url).expanduser().absolute()))
+    try:
+        parsed = make_url(str(url))
+    except ArgumentError as error:
+        raise ConfigError(f"database {url}: not a URL") from error
+    backend = parsed.get_backend_name()
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise ConfigError(f"database {url}: use sqlite:////ABS/FILE or postgresql://HOST/NAME")
+    return parsed
+
+
+def _sqlite(url: URL, durable: bool) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise ConfigError("database: a SQLite database must be a file, sqlite:////ABS/FILE")
+    try:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"database {url.database}: {error.strerror}") from error
+    engine = create_engine(url, connect_args={"timeout": BUSY_S, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def configure(dbapi: Any, _record: Any) -> None:
+        dbapi.isolation_level = None  # The driver would begin transactions at moments of its own.
+        for pragma in (
+            "journal_mode=WAL",
+            f"synchronous={'FULL' if durable else 'NORMAL'}",
+            "foreign_keys=ON",
+            "cache_size=-65536",
+        ):
+            dbapi.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes")
+        # A reader that became a writer in mid-transaction could fail with SQLITE_BUSY.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

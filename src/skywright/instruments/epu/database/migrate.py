@@ -1,0 +1,43 @@
+"""Bringing a database's tables up to date with alembic, without a configuration file."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection, Engine, text
+
+from skywright.errors import ConfigError
+
+SCRIPTS = Path(__file__).with_name("migrations")
+MIGRATION_LOCK = 0x5E9B
+"""Advisory lock of PostgreSQL: two processes that start together must not both make tables."""
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Alembic's configuration for an open connection."""
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def migrate(engine: Engine) -> None:
+    """Apply the migrations that `engine`'s database lacks, in one transaction.
+
+    Raises
+    ------
+    ConfigError
+        The database was made by a newer version of this program.
+    """
+    with engine.connect() as connection:
+        connection = connection.execution_options(writes=True)
+        with connection.begin():
+            if engine.dialect.name == "postgresql":
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
+                )
+            try:
+                command.upgrade(alembic_config(connection), "head")
+            except CommandError as error:
+                raise ConfigError(f"database {engine.url.render_as_string()}: {error}") from error

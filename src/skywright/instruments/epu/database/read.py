@@ -1,0 +1,151 @@
+"""Queries of the entity database: one entity, pages of children, micrographs by what they are."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, select
+
+from skywright.instruments.epu.database import schema
+
+Row = RowMapping
+
+PARENTS: dict[str, tuple[str, ...]] = {
+    "acquisition": (),
+    "grid": ("acquisition_uuid",),
+    "atlas": ("grid_uuid",),
+    "atlas_tile": ("atlas_uuid",),
+    "gridsquare": ("grid_uuid",),
+    "foilhole": ("gridsquare_uuid", "grid_uuid"),
+    "micrograph": ("foilhole_uuid", "gridsquare_uuid", "grid_uuid"),
+}
+"""Columns by which the children of an entity are listed, nearest parent first."""
+
+
+def get(connection: Connection, kind: str, uuid: str) -> Row | None:
+    """Give all columns of one entity, or None."""
+    table = schema.ENTITIES[kind]
+    return connection.execute(select(table).where(table.c.uuid == uuid)).mappings().first()
+
+
+def page(
+    connection: Connection,
+    kind: str,
+    *where: ColumnElement[bool],
+    limit: int | None = None,
+    offset: int = 0,
+    **parent: str,
+) -> list[Row]:
+    """Give entities in the order in which they were first stored.
+
+    Parameters
+    ----------
+    connection
+        From `Database.read` or `Database.write`.
+    kind
+        Kind of entity, a key of `schema.ENTITIES`.
+    *where
+        More conditions.
+    limit, offset
+        Page of the list; a `limit` of None is all.
+    **parent
+        Uuid of a parent by column, such as ``foilhole_uuid="..."``.
+    """
+    table = schema.ENTITIES[kind]
+    query = select(table).order_by(table.c.number)
+    for column, uuid in parent.items():
+        query = query.where(table.c[column] == uuid)
+    return _rows(connection, query.where(*where), limit, offset)
+
+
+def count(connection: Connection, kind: str, **parent: str) -> int:
+    """Count the entities of a kind, all or those below one parent."""
+    table = schema.ENTITIES[kind]
+    query = select(func.count()).select_from(table)
+    for column, uuid in parent.items():
+        query = query.where(table.c[column] == uuid)
+    return connection.execute(query).scalar_one()
+
+
+@dataclass(frozen=True)
+class MicrographQuery:
+    """Which micrographs, in what order.
+
+    Attributes
+    ----------
+    acquisition, grid, gridsquare, foilhole
+        Uuid of a parent.
+    defocus
+        Smallest and largest defocus, metres; None is open.
+    time
+        Earliest and latest time of acquisition; None is open.
+    order_by
+        ``number`` (order of arrival), ``acquisition_datetime`` or ``defocus``.
+    descending
+        Largest first.
+    """
+
+    acquisition: str | None = None
+    grid: str | None = None
+    gridsquare: str | None = None
+    foilhole: str | None = None
+    defocus: tuple[float | None, float | None] = (None, None)
+    time: tuple[datetime | None, datetime | None] = (None, None)
+    order_by: str = "number"
+    descending: bool = False
+
+
+def micrographs(
+    connection: Connection, query: MicrographQuery, limit: int | None = None, offset: int = 0
+) -> list[Row]:
+    """Give the micrographs that `query` describes, a page at a time.
+
+    Rows with the same value follow each other in the order of arrival, so pages neither repeat
+    nor skip one.
+    """
+    table = schema.micrograph
+    statement = select(table)
+    for column, uuid in (
+        ("foilhole_uuid", query.foilhole),
+        ("gridsquare_uuid", query.gridsquare),
+        ("grid_uuid", query.grid),
+    ):
+        if uuid is not None:
+            statement = statement.where(table.c[column] == uuid)
+    if query.acquisition is not None:
+        grids = select(schema.grid.c.uuid).where(
+            schema.grid.c.acquisition_uuid == query.acquisition
+        )
+        statement = statement.where(table.c.grid_uuid.in_(grids))
+    for name, (low, high) in (
+        ("defocus", query.defocus),
+        ("acquisition_datetime", query.time),
+    ):
+        if low is not None:
+            statement = statement.where(table.c[name] >= low)
+        if high is not None:
+            statement = statement.where(table.c[name] <= high)
+    columns = [table.c[query.order_by], table.c.number]
+    order = [column.desc() if query.descending else column.asc() for column in columns]
+    return _rows(connection, statement.order_by(*order), limit, offset)
+
+
+def orphan_micrographs(connection: Connection, grid: str) -> list[Row]:
+    """Give the micrographs of a grid whose hole is not stored."""
+    table = schema.micrograph
+    hole = select(schema.foilhole.c.number).where(schema.foilhole.c.uuid == table.c.foilhole_uuid)
+    query = select(table).where(table.c.grid_uuid == grid, ~hole.exists())
+    return _rows(connection, query.order_by(table.c.number), None, 0)
+
+
+def known_files(connection: Connection, root: str) -> dict[str, Row]:
+    """Give the rows of ``source_file`` of one watched directory, by path."""
+    table = schema.source_file
+    rows = connection.execute(select(table).where(table.c.root == root)).mappings()
+    return {row["path"]: row for row in rows}
+
+
+def _rows(connection: Connection, query: Select[Any], limit: int | None, offset: int) -> list[Row]:
+    if limit is not None or offset:
+        query = query.limit(limit).offset(offset)
+    return list(connection.execute(query).mappings())

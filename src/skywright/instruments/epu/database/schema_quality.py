@@ -1,0 +1,174 @@
+"""Tables of quality models: predictions, their weights and parameters, metrics, hole groups."""
+
+from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, Table, Text
+
+from skywright.instruments.epu.database.schema import BigId, Instant, metadata
+
+
+def _grid() -> Column[str]:
+    return Column("grid_uuid", Text, ForeignKey("grid.uuid", ondelete="CASCADE"), nullable=False)
+
+
+def _model() -> Column[str]:
+    key = ForeignKey("prediction_model.name", ondelete="CASCADE")
+    return Column("prediction_model_name", Text, key, nullable=False)
+
+
+def _metric(nullable: bool = True) -> Column[str]:
+    key = ForeignKey("metric.name", ondelete="CASCADE")
+    return Column("metric_name", Text, key, nullable=nullable)
+
+
+def _id() -> Column[int]:
+    return Column("id", BigId, primary_key=True, autoincrement=True)
+
+
+def _subjects() -> list[Column[str]]:
+    return [
+        Column("gridsquare_uuid", Text, ForeignKey("gridsquare.uuid", ondelete="CASCADE")),
+        Column("foilhole_uuid", Text, ForeignKey("foilhole.uuid", ondelete="CASCADE")),
+    ]
+
+
+prediction_model = Table(
+    "prediction_model",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("level", Text, nullable=False, server_default="gridsquare"),
+    Column("can_train", Boolean, nullable=False, server_default="0"),
+    Column("can_infer", Boolean, nullable=False, server_default="1"),
+    Column("can_update", Boolean, nullable=False, server_default="0"),
+)
+
+metric = Table(
+    "metric",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("description", Text, nullable=False, server_default=""),
+)
+
+metric_statistics = Table(
+    "metric_statistics",
+    metadata,
+    Column("name", Text, ForeignKey("metric.name", ondelete="CASCADE"), primary_key=True),
+    Column("grid_uuid", Text, ForeignKey("grid.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("value_sum", Float, nullable=False),
+    Column("squared_value_sum", Float, nullable=False),
+)
+
+model_parameter = Table(
+    "model_parameter",
+    metadata,
+    _id(),
+    _grid(),
+    Column("timestamp", Instant, nullable=False),
+    _model(),
+    _metric(),
+    Column("key", Text, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("group", Text, nullable=False, server_default=""),
+    Index(None, "grid_uuid", "prediction_model_name", "group", "key"),
+)
+
+model_weight = Table(
+    "model_weight",
+    metadata,
+    _id(),
+    _grid(),
+    Column("micrograph_uuid", Text, ForeignKey("micrograph.uuid", ondelete="CASCADE")),
+    Column("micrograph_quality", Boolean),
+    Column("timestamp", Instant, nullable=False),
+    Column("origin", Text),
+    _model(),
+    _metric(),
+    Column("weight", Float, nullable=False),
+    Index(None, "grid_uuid", "prediction_model_name", "id"),
+    Index(None, "micrograph_uuid"),
+)
+
+current_model_weight = Table(
+    "current_model_weight",
+    metadata,
+    _id(),
+    _grid(),
+    _model(),
+    _metric(),
+    Column("weight", Float, nullable=False),
+    Index(None, "grid_uuid", "prediction_model_name"),
+)
+
+prediction = Table(
+    "prediction",
+    metadata,
+    _id(),
+    Column("timestamp", Instant, nullable=False),
+    Column("value", Float, nullable=False),
+    _model(),
+    _metric(),
+    *_subjects(),
+    Index(None, "gridsquare_uuid", "id"),
+    Index(None, "foilhole_uuid", "id"),
+)
+
+current_prediction = Table(
+    "current_prediction",
+    metadata,
+    _id(),
+    _grid(),
+    Column("value", Float, nullable=False),
+    _model(),
+    _metric(),
+    *_subjects(),
+    Index(None, "gridsquare_uuid"),
+    Index(None, "foilhole_uuid"),
+    Index(None, "grid_uuid"),
+)
+
+overall_prediction = Table(
+    "overall_prediction",
+    metadata,
+    _id(),
+    _grid(),
+    Column("value", Float, nullable=False),
+    *_subjects(),
+    Column("suggested_acquisition_index", Integer),
+    Index(None, "gridsquare_uuid"),
+    Index(None, "foilhole_uuid"),
+    Index(None, "grid_uuid"),
+)
+
+foilhole_group = Table(
+    "foilhole_group",
+    metadata,
+    _id(),
+    Column("uuid", Text, nullable=False, unique=True),
+    _grid(),
+    Column("name", Text, nullable=False, server_default=""),
+    Index(None, "grid_uuid"),
+)
+
+foilhole_group_member = Table(
+    "foilhole_group_member",
+    metadata,
+    Column(
+        "group_uuid", Text, ForeignKey("foilhole_group.uuid", ondelete="CASCADE"), primary_key=True
+    ),
+    Column(
+        "foilhole_uuid", Text, ForeignKey("foilhole.uuid", ondelete="CASCADE"), primary_key=True
+    ),
+    Index(None, "foilhole_uuid"),
+)
+
+group_prediction = Table(
+    "group_prediction",
+    metadata,
+    _id(),
+    Column("group_uuid", Text, ForeignKey("foilhole_group.uuid", ondelete="CASCADE")),
+    Column("timestamp", Instant, nullable=False),
+    Column("value", Float, nullable=False),
+    _model(),
+    _metric(),
+    Index(None, "group_uuid", "id"),
+)

@@ -1,0 +1,253 @@
+"""Recording and removing entities, in bulk, with a message for the broker for each change."""
+
+import json
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Column, Connection, Table, delete, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from skywright.instruments.epu.database import schema
+from skywright.instruments.epu.database.events import Change, change_event
+from skywright.instruments.epu.database.schema_exchange import outbox
+
+Row = Mapping[str, Any]
+
+CHUNK = 500
+"""Rows or keys in one statement; SQLite takes 32766 values, and a micrograph has about 50."""
+
+STAMP = "manifest_stamp"
+_OWN = {"uuid", "number", "updated_at"}
+"""Columns that do not make a row different."""
+
+
+@dataclass
+class Recorded:
+    """Uuids of what a call of `record` created, changed and left as it was."""
+
+    created: set[str] = field(default_factory=set)
+    updated: set[str] = field(default_factory=set)
+    unchanged: set[str] = field(default_factory=set)
+
+    @property
+    def changed(self) -> set[str]:
+        """Uuids of what was created or updated."""
+        return self.created | self.updated
+
+
+def record(
+    connection: Connection, kind: str, rows: Iterable[Row], known: Container[str] | None = None
+) -> Recorded:
+    """Insert entities or update the columns that are given.
+
+    A row with ``manifest_stamp`` does nothing to an entity that has a newer one: the newest
+    manifest counts, whatever the order of arrival. Where the connection's database announces, a
+    message for each created or changed entity goes into the outbox in the same transaction.
+
+    Parameters
+    ----------
+    connection
+        From `Database.write`.
+    kind
+        ``acquisition``, ``grid``, ``atlas``, ``atlas_tile``, ``gridsquare``, ``foilhole`` or
+        ``micrograph``.
+    rows
+        Columns by name. Each has ``uuid`` and what its table requires: ``acquisition_uuid`` for a
+        grid, ``grid_uuid`` for an atlas or square, ``atlas_uuid`` for a tile, ``grid_uuid`` and
+        ``gridsquare_uuid`` for a hole, and ``foilhole_uuid`` as well for a micrograph. The square
+        and the hole need not be stored yet. Rows may differ in their columns.
+    known
+        Uuids that are stored, where the caller has looked in this transaction; None looks here.
+
+    Returns
+    -------
+    Recorded
+        What was created, updated and left unchanged.
+    """
+    table = schema.ENTITIES[kind]
+    result = Recorded()
+    messages: list[dict[str, Any]] = []
+    announce = connection.get_execution_options().get("announce", False)
+    for chunk in _chunks(_same_columns(rows)):
+        if table is schema.micrograph:
+            now = datetime.now(UTC)
+            chunk = [{"updated_at": now, **row} for row in chunk]
+        if known is None:
+            existing: Container[str] = present(connection, kind, [row["uuid"] for row in chunk])
+        else:
+            existing = known
+        created, touched = _store(connection, table, chunk, existing, result.created)
+        for row in chunk:
+            uuid = row["uuid"]
+            if uuid not in created and uuid not in touched:
+                result.unchanged.add(uuid)
+                continue
+            (result.created if uuid in created else result.updated).add(uuid)
+            if announce:
+                change: Change = "created" if uuid in created else "updated"
+                messages.append(change_event(kind, change, row))
+    result.updated -= result.created
+    announce_all(connection, messages)
+    return result
+
+
+def _store(
+    connection: Connection,
+    table: Table,
+    rows: list[dict[str, Any]],
+    known: Container[str],
+    made: Container[str],
+) -> tuple[set[str], set[str]]:
+    """Insert the new ones of rows with the same columns, change the others.
+
+    Writers take turns, so what was not there a moment ago is not there now. A plain INSERT is
+    several times quicker than one with ON CONFLICT, which SQLAlchemy compiles each time.
+
+    Returns
+    -------
+    created, changed
+        Uuids.
+    """
+    new = [row for row in rows if row["uuid"] not in known and row["uuid"] not in made]
+    if new:
+        connection.execute(insert(table), new)
+    created = {row["uuid"] for row in new}
+    old = [row for row in rows if row["uuid"] not in created]
+    if not old:
+        return created, set()
+    return created, set(connection.execute(_upsert(connection, table, old[0]), old).scalars())
+
+
+def present(connection: Connection, kind: str, uuids: Sequence[str]) -> set[str]:
+    """Give those of `uuids` that are stored."""
+    column = schema.ENTITIES[kind].c.uuid
+    found: set[str] = set()
+    for start in range(0, len(uuids), CHUNK):
+        part = uuids[start : start + CHUNK]
+        found.update(connection.execute(select(column).where(column.in_(part))).scalars())
+    return found
+
+
+def remove(connection: Connection, kind: str, uuid: str) -> bool:
+    """Delete an entity and everything below it.
+
+    Returns
+    -------
+    bool
+        False where there is no such entity.
+    """
+    table = schema.ENTITIES[kind]
+    row = connection.execute(select(table).where(table.c.uuid == uuid)).mappings().first()
+    if row is None:
+        return False
+    if kind in ("acquisition", "grid"):
+        _keep_shared_atlases(connection, kind, uuid)
+    if kind == "gridsquare":
+        for child in (schema.micrograph, schema.foilhole):
+            connection.execute(delete(child).where(child.c.gridsquare_uuid == uuid))
+    elif kind == "foilhole":
+        child = schema.micrograph
+        connection.execute(delete(child).where(child.c.foilhole_uuid == uuid))
+    elif kind == "atlas":
+        grid = schema.grid
+        connection.execute(update(grid).where(grid.c.atlas_uuid == uuid).values(atlas_uuid=None))
+    connection.execute(delete(table).where(table.c.uuid == uuid))
+    if connection.get_execution_options().get("announce", False):
+        announce_all(connection, [change_event(kind, "deleted", row)])
+    return True
+
+
+def announce_all(connection: Connection, bodies: Sequence[dict[str, Any]]) -> None:
+    """Put messages into the outbox, in this order; each has an ``event_type``."""
+    now = datetime.now(UTC)
+    rows = [
+        {"event_type": body["event_type"], "body": json.dumps(body), "created_at": now}
+        for body in bodies
+    ]
+    if rows:
+        connection.execute(insert(outbox), rows)
+
+
+def record_files(connection: Connection, rows: Iterable[Row]) -> None:
+    """Insert or update what is known of files of a watched tree (table ``source_file``).
+
+    Parameters
+    ----------
+    connection
+        From `Database.write`; use the transaction that records what the files hold, so that a
+        file counts as read exactly when its content is stored.
+    rows
+        ``root``, ``path``, ``kind``, ``size``, ``mtime_ns`` and other columns of the table.
+    """
+    table = schema.source_file
+    for chunk in _chunks(_same_columns(rows, key=("root", "path"))):
+        statement = _insert(connection, table)
+        given = {
+            name: statement.excluded[name] for name in chunk[0] if name not in ("root", "path")
+        }
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=["root", "path"], set_=given), chunk
+        )
+
+
+def _insert(connection: Connection, table: Table) -> Any:
+    """Insert statement of the dialect: the generic one knows no ON CONFLICT."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table)
+
+
+def _upsert(connection: Connection, table: Table, row: Row) -> Any:
+    statement = _insert(connection, table)
+    given: dict[str, Column[Any]] = {
+        name: statement.excluded[name] for name in row if name not in ("uuid", "number")
+    }
+    compared = [name for name in given if name not in _OWN]
+    if not compared:
+        return statement.on_conflict_do_nothing(index_elements=["uuid"]).returning(table.c.uuid)
+    condition = or_(*[table.c[name].is_distinct_from(given[name]) for name in compared])
+    if STAMP in given:
+        stamp = table.c[STAMP]
+        condition &= or_(stamp.is_(None), stamp <= given[STAMP])
+    return statement.on_conflict_do_update(
+        index_elements=["uuid"], set_=given, where=condition
+    ).returning(table.c.uuid)
+
+
+def _same_columns(
+    rows: Iterable[Row], key: tuple[str, ...] = ("uuid",)
+) -> Iterator[list[dict[str, Any]]]:
+    """Group rows by their columns, each key once a group: one statement cannot hit a row twice."""
+    groups: dict[frozenset[str], dict[tuple[Any, ...], dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        group = groups[frozenset(row)]
+        place = tuple(row[name] for name in key)
+        earlier = group.get(place)
+        if earlier is None or (row.get(STAMP) or "") >= (earlier.get(STAMP) or ""):
+            group[place] = dict(row)
+    for group in groups.values():
+        yield list(group.values())
+
+
+def _chunks(groups: Iterable[list[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+    for group in groups:
+        for start in range(0, len(group), CHUNK):
+            yield group[start : start + CHUNK]
+
+
+def _keep_shared_atlases(connection: Connection, kind: str, uuid: str) -> None:
+    """Give an atlas that other grids use as well to one of those before its grid goes."""
+    grid, atlas = schema.grid, schema.atlas
+    goes = grid.c.uuid == uuid if kind == "grid" else grid.c.acquisition_uuid == uuid
+    going = set(connection.execute(select(grid.c.uuid).where(goes)).scalars())
+    for owned in connection.execute(select(atlas.c.uuid).where(atlas.c.grid_uuid.in_(going))):
+        users = select(grid.c.uuid).where(
+            grid.c.atlas_uuid == owned.uuid, grid.c.uuid.not_in(going)
+        )
+        heir = connection.execute(users.limit(1)).scalar()
+        if heir is not None:
+            connection.execute(
+                update(atlas).where(atlas.c.uuid == owned.uuid).values(grid_uuid=heir)
+            )

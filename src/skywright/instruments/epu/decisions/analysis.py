@@ -1,0 +1,182 @@
+"""The quality of a grid's squares and holes from the results of processing: an analysis."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.analysis import Analysis, Batch
+from skywright.errors import ConfigError
+from skywright.files.columns import Column
+from skywright.instruments.epu.decisions.quality import Floats, Ints, estimate
+
+SQUARES = 256
+"""Squares in a result, the best first; places without square have the id ""."""
+CTF_LIMIT_A, MOTION_LIMIT_A = 4.25, 200.0
+SHARE = {"units": "1"}
+
+
+class Judged(NamedTuple):
+    """Micrographs with results, the last row of each: uuid, square and hole as text, good."""
+
+    uuid: NDArray[np.bytes_]
+    square: NDArray[np.bytes_]
+    hole: NDArray[np.bytes_]
+    good: NDArray[np.int8]
+
+
+@dataclass(frozen=True, eq=False)
+class GridQuality:
+    """What is known of a grid; squares are sorted by their share, the best first.
+
+    Attributes
+    ----------
+    squares
+        (s,) ids.
+    results
+        (s,) micrographs with results.
+    share, sigma
+        (s,) expected share of good micrographs and its uncertainty.
+    holes
+        Expected share of each hole with results, by (square, hole).
+    micrographs, good
+        Micrographs with results, and how many of them are good.
+    """
+
+    squares: tuple[str, ...]
+    results: Ints
+    share: Floats
+    sigma: Floats
+    holes: Mapping[tuple[str, str], float]
+    micrographs: int
+    good: int
+
+
+class MicrographQuality(Analysis[Judged]):
+    """Ranks the squares of a grid by their share of good micrographs.
+
+    Parameters
+    ----------
+    ctf_limit_a
+        A good micrograph resolves at least this, angstrom (`ctf_max_resolution_estimate`).
+    motion_limit_a
+        Its total motion is at most this, angstrom; unknown motion does not count against it.
+    """
+
+    name: ClassVar[str] = "epu_quality"
+    version: ClassVar[str] = "1"
+    inputs = (
+        "result_uuid",
+        "result_gridsquare_id",
+        "result_foilhole_id",
+        "result_ctf_max_resolution_estimate",
+        "result_total_motion",
+    )
+    identity = "result_row"
+    time = "result_updated_at"
+    block_size = 1024
+    columns = (Column("/entry/good", "|i1", attrs={"description": "1, 0, or -1 without CTF"}),)
+    results = (
+        Column("/entry/micrographs", "<i8"),
+        Column("/entry/good_micrographs", "<i8"),
+        Column("/entry/squares_with_results", "<i8"),
+        Column("/entry/best_square", "<U20"),
+        Column("/entry/square_id", "<i8", (SQUARES,), attrs={"description": "-1: no square"}),
+        Column("/entry/square_results", "<i8", (SQUARES,)),
+        Column("/entry/square_share", "<f8", (SQUARES,), attrs=SHARE),
+        Column("/entry/square_share_sigma", "<f8", (SQUARES,), attrs=SHARE),
+    )
+
+    def __init__(
+        self, ctf_limit_a: float = CTF_LIMIT_A, motion_limit_a: float = MOTION_LIMIT_A
+    ) -> None:
+        for name, value in (("ctf_limit_a", ctf_limit_a), ("motion_limit_a", motion_limit_a)):
+            if not value > 0:
+                raise ConfigError(f"analysis epu_quality: {name} = {value!r}, expected above 0")
+        super().__init__(ctf_limit_a=ctf_limit_a, motion_limit_a=motion_limit_a)
+
+    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        """Judge each micrograph."""
+        ctf = batch["result_ctf_max_resolution_estimate"]
+        moved = batch["result_total_motion"] > self.parameters["motion_limit_a"]
+        good = (ctf <= self.parameters["ctf_limit_a"]) & ~moved
+        return {
+            "good": np.where(np.isnan(ctf), -1, good).astype("i1"),
+            "uuid": np.asarray(batch["result_uuid"], dtype="S36"),
+            "square": np.asarray(batch["result_gridsquare_id"], dtype="S20"),
+            "hole": np.asarray(batch["result_foilhole_id"], dtype="S20"),
+        }
+
+    def statistic(self, members: Batch) -> Judged:
+        """Keep the last row of each micrograph."""
+        return _last(Judged(*(members[name] for name in Judged._fields)))
+
+    def fold(self, prefix: Judged | None, statistic: Judged) -> Judged:
+        """Add later rows; the last one of a micrograph holds."""
+        if prefix is None:
+            return statistic
+        return _last(
+            Judged(*(np.concatenate(pair) for pair in zip(prefix, statistic, strict=True)))
+        )
+
+    def summarize(self, state: Judged | None) -> Mapping[str, Any]:
+        """Rank the squares."""
+        found = summary(state)
+        shown = min(len(found.squares), SQUARES)
+        return {
+            "micrographs": found.micrographs,
+            "good_micrographs": found.good,
+            "squares_with_results": len(found.squares),
+            "best_square": found.squares[0] if found.squares else "",
+            "square_id": _padded([int(name) for name in found.squares[:shown]], -1),
+            "square_results": _padded(found.results[:shown], 0),
+            "square_share": _padded(found.share[:shown], np.nan),
+            "square_share_sigma": _padded(found.sigma[:shown], np.nan),
+        }
+
+    def quality(self) -> GridQuality:
+        """Return what is known of squares and holes, for a policy."""
+        state = self._prefix
+        for _, block in sorted(self._blocks().items()):
+            state = self.fold(state, block.statistic)
+        return summary(state)
+
+
+def summary(state: Judged | None) -> GridQuality:
+    """Estimate the shares of squares and holes from judged micrographs."""
+    known = None if state is None else Judged._make(each[state.good >= 0] for each in state)
+    if known is None or not len(known.uuid):
+        return GridQuality((), np.zeros(0, "i8"), np.zeros(0), np.zeros(0), {}, 0, 0)
+    squares, owners = np.unique(known.square, return_inverse=True)
+    places = np.char.add(np.char.add(known.square, b"/"), known.hole)
+    _, first, which = np.unique(places, return_index=True, return_inverse=True)
+    total = np.bincount(which)
+    good = np.bincount(which, weights=known.good).astype("i8")
+    shares = estimate(owners[first], good, total, len(squares))
+    order = np.lexsort((squares, -shares.square))
+    return GridQuality(
+        tuple(squares[each].decode() for each in order),
+        np.bincount(owners)[order],
+        shares.square[order],
+        shares.sigma[order],
+        {
+            (known.square[place].decode(), known.hole[place].decode()): float(share)
+            for place, share in zip(first, shares.hole, strict=True)
+        },
+        len(known.good),
+        int(known.good.sum()),
+    )
+
+
+def _last(rows: Judged) -> Judged:
+    backwards = np.unique(rows.uuid[::-1], return_index=True)[1]
+    keep = np.sort(len(rows.uuid) - 1 - backwards)
+    return Judged._make(each[keep] for each in rows)
+
+
+def _padded(values: Any, missing: float) -> NDArray[Any]:
+    filled = np.full(SQUARES, missing)
+    filled[: len(values)] = values
+    return filled

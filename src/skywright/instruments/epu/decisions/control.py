@@ -1,0 +1,106 @@
+"""Suggestions on their way to the acquisition software, as instructions to its agent.
+
+The beamline sends a suggestion to the API as instructions for the agent on the microscope's
+machine. The agent hands each to the acquisition-control service there and acknowledges it with
+what that answers.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from skywright.errors import HardwareError
+from skywright.instruments.epu.agent.client import ApiClient, AwayError
+from skywright.instruments.epu.agent.control import PREFIX
+from skywright.instruments.epu.decisions.policy import Suggestion
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 2.0
+TIMEOUT_S = 10.0
+
+
+class InstructionSender:
+    """Sends suggestions to the API from a thread of its own; the newest replaces those that wait.
+
+    Parameters
+    ----------
+    client
+        Of the API; it is closed with this.
+    session_id
+        Of the agent.
+    """
+
+    def __init__(self, client: ApiClient, session_id: str) -> None:
+        self.sent: list[str] = []
+        """Ids of the instructions, in order."""
+        self.problem = ""
+        self._client = client
+        self._path = f"/debug/session/{quote(session_id, safe='')}"
+        self._waiting: queue.SimpleQueue[Suggestion | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._last: dict[str, Any] = {}
+        self._thread = threading.Thread(target=self._work, name="epu-instructions", daemon=True)
+        self._thread.start()
+
+    def send(self, suggestion: Suggestion) -> None:
+        """Send a suggestion soon."""
+        self._waiting.put(suggestion)
+
+    def answers(self) -> Mapping[str, str]:
+        """Return the status of each instruction of the session: ``pending`` .. ``acknowledged``.
+
+        Raises
+        ------
+        AwayError
+            If the API does not answer.
+        """
+        found = self._client.request("GET", f"{self._path}/instructions").json()
+        return {row["instruction_id"]: row["status"] for row in found["instructions"]}
+
+    def close(self) -> None:
+        """End; what waits is not sent."""
+        self._stopped.set()
+        self._waiting.put(None)
+        self._thread.join(TIMEOUT_S)
+        self._client.close()
+
+    def _work(self) -> None:
+        while not self._stopped.is_set():
+            suggestion = self._waiting.get()
+            while not self._waiting.empty():
+                suggestion = self._waiting.get()
+            while suggestion is not None and not self._stopped.is_set():
+                try:
+                    self._send(suggestion)
+                    self.problem = ""
+                    break
+                except (AwayError, HardwareError) as error:
+                    self.problem = str(error)
+                    logger.warning("suggestion not sent yet: %s", error)
+                    self._stopped.wait(RETRY_S)
+                    if not self._waiting.empty():
+                        break
+
+    def _send(self, suggestion: Suggestion) -> None:
+        # The order changes a little with each result; what counts is which square is next.
+        wanted = {
+            "reorder_gridsquares": (suggestion.squares, suggestion.squares[:1]),
+            "skip_gridsquares": (suggestion.skipped, tuple(sorted(suggestion.skipped))),
+        }
+        for kind, (squares, key) in wanted.items():
+            if self._last.get(kind, ()) == key:
+                continue
+            body = {
+                "instruction_type": PREFIX + kind,
+                "payload": {"gridsquare_ids": list(squares), "reason": suggestion.reason},
+                "priority": "high",
+            }
+            answer = self._client.request("POST", f"{self._path}/create-instruction", body)
+            if answer.status_code != 200:
+                raise HardwareError(f"instruction {kind}: {answer.status_code} {answer.text[:200]}")
+            self.sent.append(answer.json()["instruction_id"])
+            self._last[kind] = key

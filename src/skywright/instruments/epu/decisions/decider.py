@@ -1,0 +1,338 @@
+"""Follows the results in the entity database: quality of the grids, suggestions, an overview."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, RowMapping, func, select
+
+from skywright.analysis import Batch
+from skywright.instruments.epu.broker.quality import store_prediction
+from skywright.instruments.epu.database import Database, schema
+from skywright.instruments.epu.database.schema_quality import (
+    current_prediction,
+    overall_prediction,
+    prediction_model,
+)
+from skywright.instruments.epu.decisions.analysis import GridQuality, MicrographQuality
+from skywright.instruments.epu.decisions.policy import Left, Policy, StayOrLeave, Suggestion
+
+MODEL = "skywright_quality"
+"""Name of the prediction model in the entity database."""
+CHANGE = 0.005
+"""A prediction is stored again when it has changed by this much."""
+MOST_ROWS = 5000
+NEWEST = 8
+INPUTS = ("uuid", "gridsquare_id", "foilhole_id", "ctf_max_resolution_estimate", "total_motion")
+
+Row = RowMapping
+
+
+@dataclass(slots=True)
+class Troubles:
+    """Counts of what a person may have to look after.
+
+    Attributes
+    ----------
+    orphans
+        Micrographs whose hole is not recorded.
+    late
+        Those of them that have waited for long.
+    duplicates
+        Holes with more than one manifest.
+    """
+
+    orphans: int = 0
+    late: int = 0
+    duplicates: int = 0
+
+
+@dataclass(slots=True)
+class _Followed:
+    analysis: MicrographQuality
+    rows: int = 0
+    quality: GridQuality | None = None
+    stored: dict[str, float] = field(default_factory=dict)
+
+
+class Decider:
+    """Ranks squares as results come in, and suggests what to take next.
+
+    Parameters
+    ----------
+    database
+        The entity database.
+    policy
+        Chooses.
+    quality
+        Parameters of the analysis `epu_quality`.
+    late_s
+        Seconds after which an orphan counts as late.
+    suggested
+        Called with the grid's uuid and each new suggestion.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        policy: Policy | None = None,
+        quality: Mapping[str, Any] | None = None,
+        late_s: float = 300.0,
+        suggested: Callable[[str, Suggestion], None] = lambda grid, suggestion: None,
+    ) -> None:
+        self.database = database
+        self.policy: Policy = policy or StayOrLeave()
+        self.troubles = Troubles()
+        self.suggestion: dict[str, Any] = {}
+        """The newest suggestion, with the grid's uuid."""
+        self.overview: dict[str, Any] = {}
+        """The grid of the newest micrograph, for people; see `overview`."""
+        self._parameters = dict(quality or {})
+        self._late_s = late_s
+        self._suggested = suggested
+        self._grids: dict[str, _Followed] = {}
+        self._seen: tuple[datetime, frozenset[str]] = (
+            datetime.min.replace(tzinfo=UTC),
+            frozenset(),
+        )
+        MicrographQuality(**self._parameters)  # refuses wrong parameters at once
+
+    def step(self) -> None:
+        """Take in new results, and make everything anew that they change."""
+        with self.database.read() as connection:
+            self.troubles = troubles(connection, self._late_s)
+            while rows := self._new(connection):
+                self._take(rows)
+            grid = _current_grid(connection)
+            if grid is None:
+                return
+            followed = self._of(grid)
+            followed.quality = followed.quality or followed.analysis.quality()
+            current, left = _left(connection, grid)
+            self.overview = overview(connection, grid, followed.quality, current)
+        suggestion = self.policy.suggest(followed.quality, Left(left, current))
+        found = {"grid": grid, "policy": self.policy.name, **asdict(suggestion)}
+        if found == self.suggestion:
+            return
+        self.suggestion = found
+        with self.database.write() as connection:
+            _store(connection, grid, followed, suggestion)
+        self._suggested(grid, suggestion)
+
+    def _of(self, grid: str) -> _Followed:
+        if grid not in self._grids:
+            self._grids[grid] = _Followed(MicrographQuality(**self._parameters))
+        return self._grids[grid]
+
+    def _new(self, connection: Connection) -> list[Row]:
+        """Return rows that changed since the last look; several may have the same time."""
+        table = schema.micrograph
+        since, seen = self._seen
+        query = select(
+            table.c.grid_uuid, table.c.updated_at, *(table.c[name] for name in INPUTS)
+        ).where(table.c.updated_at >= since, table.c.ctf_max_resolution_estimate.is_not(None))
+        query = query.order_by(table.c.updated_at, table.c.uuid).limit(MOST_ROWS + len(seen))
+        found = connection.execute(query).mappings()
+        rows: list[Row] = [row for row in found if row["uuid"] not in seen]
+        if rows:
+            last = rows[-1]["updated_at"]
+            same = frozenset(row["uuid"] for row in rows if row["updated_at"] == last)
+            self._seen = (last, same | seen if last == since else same)
+        return rows
+
+    def _take(self, rows: list[Row]) -> None:
+        by_grid: dict[str, list[Row]] = {}
+        for row in rows:
+            by_grid.setdefault(row["grid_uuid"], []).append(row)
+        for grid, found in by_grid.items():
+            followed = self._of(grid)
+            identities = np.arange(followed.rows, followed.rows + len(found))
+            followed.analysis.update(_batch(found, identities))
+            followed.rows += len(found)
+            followed.analysis.advance(followed.rows)
+            followed.quality = None
+
+
+def _batch(rows: list[Row], identities: Any) -> Batch:
+    texts = {
+        f"result_{name}": np.array([(row[name] or "").encode() for row in rows])
+        for name in INPUTS[:3]
+    }
+    numbers = {
+        f"result_{name}": np.array([np.nan if row[name] is None else row[name] for row in rows])
+        for name in INPUTS[3:]
+    }
+    times = np.array([row["updated_at"].timestamp() for row in rows])
+    return Batch(identities, times, texts | numbers)
+
+
+def troubles(connection: Connection, late_s: float) -> Troubles:
+    """Count orphans, late ones, and holes with several manifests."""
+    table, hole, file = schema.micrograph, schema.foilhole, schema.source_file
+    orphan = ~select(hole.c.number).where(hole.c.uuid == table.c.foilhole_uuid).exists()
+    count = select(func.count()).select_from(table).where(orphan)
+    long_ago = datetime.now(UTC) - timedelta(seconds=late_s)
+    several = (
+        select(file.c.entity_uuid)
+        .where(file.c.kind == "foilhole", file.c.entity_uuid.is_not(None))
+        .group_by(file.c.entity_uuid)
+        .having(func.count() > 1)
+    )
+    return Troubles(
+        int(connection.execute(count).scalar_one()),
+        int(connection.execute(count.where(table.c.updated_at < long_ago)).scalar_one()),
+        int(connection.execute(select(func.count()).select_from(several.subquery())).scalar_one()),
+    )
+
+
+def _current_grid(connection: Connection) -> str | None:
+    table = schema.micrograph
+    newest = select(table.c.grid_uuid).order_by(table.c.number.desc()).limit(1)
+    found = connection.execute(newest).scalar()
+    if found is None:
+        found = connection.execute(select(schema.grid.c.uuid).limit(1)).scalar()
+    return found
+
+
+def _left(connection: Connection, grid: str) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """Return the square of the newest micrograph, and the planned holes without micrograph."""
+    hole, table = schema.foilhole, schema.micrograph
+    taken = select(table.c.number).where(table.c.foilhole_uuid == hole.c.uuid)
+    query = (
+        select(hole.c.gridsquare_id, hole.c.foilhole_id)
+        .where(hole.c.grid_uuid == grid, hole.c.planned, ~hole.c.is_near_grid_bar)
+        .where(~taken.exists())
+        .order_by(hole.c.gridsquare_id, hole.c.number)
+    )
+    left: dict[str, list[str]] = {}
+    for square, name in connection.execute(query):
+        left.setdefault(square or "", []).append(name)
+    newest = select(table.c.gridsquare_id).where(table.c.grid_uuid == grid)
+    current = connection.execute(newest.order_by(table.c.number.desc()).limit(1)).scalar() or ""
+    return current, {square: tuple(holes) for square, holes in left.items()}
+
+
+def overview(
+    connection: Connection, grid: str, quality: GridQuality, current: str
+) -> dict[str, Any]:
+    """Return what a page shows of a grid.
+
+    Returns
+    -------
+    dict
+        ``name``, ``current`` (square), ``states`` (squares by state), ``squares`` (lists of id,
+        x and y on the atlas in px, micrographs, share or None), ``holes`` of the present square
+        (lists of id, x and y in px, micrographs, share or None), ``newest`` (micrographs: id,
+        square, hole, CTF resolution or None in angstrom), ``micrographs``, ``results``, ``good``.
+    """
+    square, hole, table = schema.gridsquare, schema.foilhole, schema.micrograph
+    count = func.count().label("count")
+    of_square = dict(
+        connection.execute(
+            select(table.c.gridsquare_id, count)
+            .where(table.c.grid_uuid == grid)
+            .group_by(table.c.gridsquare_id)
+        )
+        .tuples()
+        .all()
+    )
+    shares = dict(zip(quality.squares, quality.share.tolist(), strict=True))
+    squares = connection.execute(
+        select(square.c.gridsquare_id, square.c.center_x, square.c.center_y, square.c.state).where(
+            square.c.grid_uuid == grid
+        )
+    ).all()
+    states: dict[str, int] = {}
+    for each in squares:
+        states[each.state or "unknown"] = states.get(each.state or "unknown", 0) + 1
+    of_hole = dict(
+        connection.execute(
+            select(table.c.foilhole_id, count)
+            .where(table.c.grid_uuid == grid, table.c.gridsquare_id == current)
+            .group_by(table.c.foilhole_id)
+        )
+        .tuples()
+        .all()
+    )
+    holes = connection.execute(
+        select(hole.c.foilhole_id, hole.c.x_location, hole.c.y_location).where(
+            hole.c.grid_uuid == grid, hole.c.gridsquare_id == current
+        )
+    ).all()
+    newest = connection.execute(
+        select(
+            table.c.micrograph_id,
+            table.c.gridsquare_id,
+            table.c.foilhole_id,
+            table.c.ctf_max_resolution_estimate,
+        )
+        .where(table.c.grid_uuid == grid)
+        .order_by(table.c.number.desc())
+        .limit(NEWEST)
+    ).all()
+    name = connection.execute(select(schema.grid.c.name).where(schema.grid.c.uuid == grid)).scalar()
+    return {
+        "name": name,
+        "current": current,
+        "states": dict(sorted(states.items())),
+        "squares": [
+            [row[0], *_rounded(*row[1:3]), of_square.get(row[0], 0), *_rounded(shares.get(row[0]))]
+            for row in squares
+        ],
+        "holes": [
+            [
+                *(row[0], *_rounded(*row[1:3]), of_hole.get(row[0], 0)),
+                *_rounded(quality.holes.get((current, row[0]))),
+            ]
+            for row in holes
+        ],
+        "newest": [[*row[:3], *_rounded(row[3])] for row in newest],
+        "micrographs": sum(of_square.values()),
+        "results": quality.micrographs,
+        "good": quality.good,
+    }
+
+
+def _rounded(*values: float | None) -> list[float | None]:
+    """Return numbers short enough for a PV."""
+    return [None if value is None else float(f"{value:.4g}") for value in values]
+
+
+def _store(connection: Connection, grid: str, followed: _Followed, suggestion: Suggestion) -> None:
+    """Store the shares as predictions of squares, and the order that is suggested."""
+    model = select(prediction_model.c.name).where(prediction_model.c.name == MODEL)
+    if connection.execute(model).first() is None:
+        about = "share of good micrographs, from the results of processing"
+        connection.execute(prediction_model.insert().values(name=MODEL, description=about))
+    table = schema.gridsquare
+    query = select(table.c.gridsquare_id, table.c.uuid).where(table.c.grid_uuid == grid)
+    uuids = dict(connection.execute(query).tuples().all())
+    if not followed.stored:
+        place = current_prediction
+        known = select(place.c.gridsquare_uuid, place.c.value).where(
+            place.c.grid_uuid == grid,
+            place.c.prediction_model_name == MODEL,
+            place.c.gridsquare_uuid.is_not(None),
+        )
+        names = {uuid: name for name, uuid in uuids.items()}
+        followed.stored = {
+            names[uuid]: value for uuid, value in connection.execute(known) if uuid in names
+        }
+    quality = followed.quality
+    assert quality is not None
+    for square, share in zip(quality.squares, quality.share.tolist(), strict=True):
+        if square in uuids and abs(followed.stored.get(square, -1.0) - share) > CHANGE:
+            store_prediction(connection, grid, MODEL, share, gridsquare_uuid=uuids[square])
+            followed.stored[square] = share
+    overall = overall_prediction
+    mine = overall.c.grid_uuid == grid
+    connection.execute(overall.update().where(mine).values(suggested_acquisition_index=None))
+    for index, square in enumerate(suggestion.squares):
+        if square in followed.stored and square in uuids:
+            connection.execute(
+                overall.update()
+                .where(overall.c.gridsquare_uuid == uuids[square])
+                .values(suggested_acquisition_index=index)
+            )

@@ -1,0 +1,180 @@
+"""What to take next: policies, from the quality of a grid and what is left of it.
+
+A policy is any object with `suggest`. `StayOrLeave` is the default; the others are for comparison.
+"""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from skywright.instruments.epu.decisions.analysis import GridQuality
+from skywright.instruments.epu.decisions.quality import SHARES
+
+PRIOR = 1.0
+"""Weight of the uniform distribution of shares before the first squares, in squares."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left to take of a grid.
+
+    Attributes
+    ----------
+    holes
+        Planned holes that have no micrograph yet, by square, in EPU's order of both.
+    current
+        The square of the newest micrograph; "" before the first.
+    """
+
+    holes: Mapping[str, tuple[str, ...]]
+    current: str = ""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What a policy wants.
+
+    Attributes
+    ----------
+    squares
+        Squares in the order in which to take them; the first one is the next.
+    skipped
+        Squares that are not worth their time as far as is known.
+    reason
+        For people.
+    """
+
+    squares: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class Policy(Protocol):
+    """Chooses what to take next."""
+
+    @property
+    def name(self) -> str:
+        """Name, for documents and people."""
+
+    def suggest(self, quality: GridQuality, left: Left) -> Suggestion:
+        """Return the order of the squares that are left."""
+
+
+@dataclass(frozen=True)
+class EpuOrder:
+    """Takes the squares in EPU's own order."""
+
+    name: str = "epu_order"
+
+    def suggest(self, quality: GridQuality, left: Left) -> Suggestion:
+        """Return the squares as they come."""
+        return Suggestion(tuple(square for square, holes in left.holes.items() if holes))
+
+
+@dataclass(frozen=True)
+class RandomOrder:
+    """Takes the squares in an order drawn by chance, each to its end."""
+
+    seed: int = 0
+    name: str = "random_order"
+
+    def suggest(self, quality: GridQuality, left: Left) -> Suggestion:
+        """Return the squares in the order that the seed gives."""
+        order = sorted(left.holes)
+        random.Random(self.seed).shuffle(order)
+        return Suggestion(tuple(square for square in order if left.holes[square]))
+
+
+@dataclass(frozen=True)
+class StayOrLeave:
+    """Stays in a square while it gives more than a grid does on average under this very rule.
+
+    The marginal value theorem: the best time to leave a patch is when it gives less per time than
+    the whole search does. That rate follows from the distribution of the squares' shares, as known
+    so far, by trying each threshold: probe a square, stay to its end if its share is above the
+    threshold, else move on. A square is not judged before `probe` micrographs have results.
+
+    Attributes
+    ----------
+    move_holes
+        Time that a move to another square costs, in times of a hole.
+    probe
+        Micrographs with results that a square must have before it is left.
+    probe_holes
+        Holes that are taken until these results have come.
+    """
+
+    move_holes: float = 2.0
+    probe: int = 15
+    probe_holes: float = 6.0
+    name: str = field(default="stay_or_leave")
+
+    def suggest(self, quality: GridQuality, left: Left) -> Suggestion:
+        """Return the squares by what they give per time, moves included."""
+        shares = dict(zip(quality.squares, quality.share, strict=True))
+        counts = dict(zip(quality.squares, quality.results, strict=True))
+        open_squares = [square for square, holes in left.holes.items() if holes]
+        if not open_squares:
+            return Suggestion((), reason="no planned hole is left")
+        rate = self.best_rate(quality, _typical([len(left.holes[each]) for each in open_squares]))
+        current = left.current if left.current in open_squares else ""
+        worth = {}
+        for place, square in enumerate(open_squares):
+            known = counts.get(square, 0) >= self.probe
+            n = len(left.holes[square])
+            if square == current:
+                worth[square] = shares[square] if known else math.inf
+            elif known:
+                worth[square] = shares[square] * n / (n + self.move_holes)
+            else:
+                # Squares of which nothing is known are worth the average, in EPU's order.
+                worth[square] = rate - 1e-9 * place
+        order = sorted(open_squares, key=lambda square: -worth[square])
+        skipped = [square for square in order if worth[square] < rate - 1e-6]
+        first = order[0]
+        if first == current and not math.isfinite(worth[first]):
+            reason = f"stay in {first}, which has too few results to judge"
+        else:
+            verb = "stay in" if first == current else "go to"
+            reason = f"{verb} {first}: {worth[first]:.0%} good, moves counted as bad time"
+        return Suggestion(tuple(order), tuple(skipped), f"{reason}; the grid gives {rate:.0%}")
+
+    def best_rate(self, quality: GridQuality, holes: float) -> float:
+        """Return the good share per hole's time that the best threshold gives.
+
+        Parameters
+        ----------
+        quality
+            Of the grid; squares without enough results stand for an unknown one.
+        holes
+            In a square.
+        """
+        # What is believed of a square after its probe decides, so the means are counted, not the
+        # shares themselves, which scatter more.
+        means = quality.share[quality.results >= self.probe]
+        density = np.full(len(SHARES), PRIOR / len(SHARES))
+        density += np.histogram(means, bins=len(SHARES), range=(0, 1))[0]
+        density = density / density.sum()
+        probe = min(self.probe_holes, holes)
+        above = np.cumsum(density[::-1])[::-1]
+        good = np.cumsum((density * SHARES)[::-1])[::-1]
+        rates = (probe * (density @ SHARES) + (holes - probe) * good) / (
+            self.move_holes + probe + (holes - probe) * above
+        )
+        return float(rates.max())
+
+
+def _typical(holes: list[int]) -> float:
+    return float(np.median(holes)) if holes else 1.0
+
+
+POLICIES: Mapping[str, type[EpuOrder | RandomOrder | StayOrLeave]] = {
+    "stay_or_leave": StayOrLeave,
+    "epu_order": EpuOrder,
+    "random_order": RandomOrder,
+}
+"""Policies by name, as the setting ``epu.policy`` names them."""

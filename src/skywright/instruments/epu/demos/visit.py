@@ -1,0 +1,117 @@
+"""Demo of EPU: a simulated visit of two grids, tracked live into tiled, against its truth."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.cli.demos import DemoResult
+from skywright.config import IocSettings
+from skywright.instruments.epu.demos.figure import GridQuality, draw
+from skywright.instruments.epu.twin.visit import TwinGrid, plan_visit
+
+SEED, GRIDS, SQUARES, IMAGED, HOLES, SPEED = 7, 2, 25, 6, 12, 1000
+GOOD_A = 4.25
+"""Good micrographs of the twin resolve 2.5-4.0 angstrom, the others 4.5-12."""
+IDLE_S = 4.0
+
+
+def iocs() -> dict[str, IocSettings]:
+    """Return the watcher, over a visit that a twin writes."""
+    options = {"seed": SEED, "grids": GRIDS, "squares": SQUARES, "imaged": IMAGED, "holes": HOLES}
+    args = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    args += ["--source", "sim", "--speed", str(SPEED)]
+    return {"epu": IocSettings(module="iocs.epu", prefix="EPU1:", args=tuple(args))}
+
+
+def run(session: Mapping[str, Any]) -> list[DemoResult]:
+    """Follow the visit to its end; compare what the catalog holds with the twin's truth."""
+    outcome = session["RE"](session["track_epu"](session["epu"], idle=IDLE_S))
+    uids = outcome.plan_result
+    visit = plan_visit(SEED, GRIDS, SQUARES, imaged=IMAGED, holes=HOLES)
+    directory = Path(session["settings"].directory) / "pictures"
+    return [_result(session["stored"](uid), visit.grids, directory) for uid in uids]
+
+
+def _result(run: Any, grids: list[TwinGrid], directory: Path) -> DemoResult:
+    start = run.metadata["start"]
+    grid = next(grid for grid in grids if str(grid.id + 2) == start["epu_session"])
+    truth = {
+        micrograph.id: micrograph.good
+        for square in grid.squares
+        for hole in square.holes
+        for micrograph in hole.micrographs
+    }
+    micrographs = last_rows(run, "micrographs", "micrograph")
+    ids = [text.decode() for text in micrographs["micrograph_id"]]
+    micrographs["ctf_max_resolution_estimate"] = resolutions(run, micrographs["uuid"])
+    good = micrographs["ctf_max_resolution_estimate"] < GOOD_A
+    right = sum(truth.get(key) == bool(each) for key, each in zip(ids, good, strict=True))
+    picture = draw(
+        grid_quality(run, micrographs), directory / f"epu-{start['uid'][:8]}.png", GOOD_A
+    )
+    return DemoResult(
+        plan="track_epu",
+        raw_uid=start["uid"],
+        derived_uids=[],
+        truth={"micrographs": len(truth), "good": sum(truth.values())},
+        result={"micrographs": len(ids), "good": int(good.sum())},
+        ok=len(ids) == len(truth) == right,
+        pictures=[str(picture)],
+    )
+
+
+def last_rows(run: Any, stream: str, kind: str) -> dict[str, NDArray[Any]]:
+    """Return the present state of a stream's entities: the last row of each uuid, by column."""
+    prefix = f"epu_{kind}_"
+    columns = {
+        key.removeprefix(prefix): np.asarray(run[stream][key][:])
+        for key in run[stream]
+        if key.startswith(prefix)
+    }
+    last = {uuid: row for row, uuid in enumerate(columns["uuid"])}
+    rows = np.array(sorted(last.values()), dtype=int)
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def resolutions(run: Any, uuids: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the CTF resolution of each micrograph in angstrom, NaN without results."""
+    results = last_rows(run, "results", "result")
+    known = dict(zip(results["uuid"], results["ctf_max_resolution_estimate"], strict=True))
+    return np.array([known.get(uuid, np.nan) for uuid in uuids])
+
+
+def grid_quality(run: Any, micrographs: Mapping[str, NDArray[Any]]) -> GridQuality:
+    """Return what a picture of the grid shows."""
+    squares = last_rows(run, "squares", "square")
+    holes = last_rows(run, "holes", "hole")
+    resolution = micrographs["ctf_max_resolution_estimate"]
+    share, count = _shares(squares["gridsquare_id"], micrographs["gridsquare_id"], resolution)
+    best = squares["gridsquare_id"][int(np.nanargmax(share))]
+    inside = holes["gridsquare_id"] == best
+    hole_share, _ = _shares(holes["foilhole_id"][inside], micrographs["foilhole_id"], resolution)
+    return GridQuality(
+        run.metadata["start"]["epu_name"],
+        np.column_stack([squares["center_x"], squares["center_y"]]),
+        share,
+        count,
+        best.decode(),
+        np.column_stack([holes["x_location"][inside], holes["y_location"][inside]]),
+        hole_share,
+        resolution,
+    )
+
+
+def _shares(
+    ids: NDArray[Any], owners: NDArray[Any], resolution: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the share of good micrographs and their number, for each id."""
+    shares, counts = np.full(len(ids), np.nan), np.zeros(len(ids), dtype=np.int64)
+    for index, each in enumerate(ids):
+        values = resolution[(owners == each) & np.isfinite(resolution)]
+        counts[index] = len(values)
+        if len(values):
+            shares[index] = np.mean(values < GOOD_A)
+    return shares, counts

@@ -1,0 +1,135 @@
+"""Indents XML files in place without a change to what they say."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lxml import etree
+
+from skywright.instruments.epu.safe_xml import (
+    MAX_DM_BYTES,
+    XmlError,
+    read_limited,
+    refuse_doctype,
+    refuse_dtd,
+    xml_error,
+)
+
+SUFFIXES = (".xml", ".dm")
+_SPACE = "{http://www.w3.org/XML/1998/namespace}space"
+_PARSER = etree.XMLParser(
+    resolve_entities=False, no_network=True, load_dtd=False, strip_cdata=False
+)
+
+
+def format_paths(
+    paths: Iterable[Path], recursive: bool = False, dry_run: bool = False, backup: bool = False
+) -> Iterator[tuple[Path, bool | Exception]]:
+    """Indent files; yield each with whether it changed, or with the error that kept it as it was.
+
+    Parameters
+    ----------
+    paths
+        Files, and directories, whose ``.xml`` and ``.dm`` files are taken.
+    recursive
+        Take those of directories below too.
+    dry_run
+        Write nothing.
+    backup
+        Keep each changed file as it was under its name with ``.bak`` added.
+    """
+    for path in paths:
+        for file in _files(path, recursive):
+            try:
+                yield file, format_file(file, dry_run, backup)
+            except (XmlError, OSError) as error:
+                reason = error.strerror if isinstance(error, OSError) else None
+                yield file, XmlError(reason) if reason else error
+
+
+def _files(path: Path, recursive: bool) -> Iterable[Path]:
+    if not path.is_dir():
+        return [path]
+    found = path.rglob("*") if recursive else path.glob("*")
+    return sorted(file for file in found if file.suffix.lower() in SUFFIXES and file.is_file())
+
+
+def format_file(path: Path, dry_run: bool = False, backup: bool = False) -> bool:
+    """Indent one file; return whether it changed.
+
+    The new content takes the file's place in one step, with the file's mode.
+
+    Raises
+    ------
+    XmlError
+        If it is not well-formed, or has a DTD.
+    OSError
+        If it cannot be read or written.
+    """
+    old = read_limited(path, MAX_DM_BYTES)
+    new = indented(old)
+    if new == old or dry_run:
+        return new != old
+    if backup:
+        shutil.copy2(path, path.with_name(path.name + ".bak"))
+    target = path.resolve()  # of a link, the file it points to
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(new)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copymode(target, temporary)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return True
+
+
+def indented(data: bytes) -> bytes:
+    """Return a document with two spaces for each level.
+
+    Only blanks between elements change: not those in texts, in elements that have text beside
+    their children, or below ``xml:space="preserve"``. Declaration, byte order mark and encoding
+    stay.
+
+    Raises
+    ------
+    XmlError
+        If it is not well-formed, or has a DTD.
+    """
+    refuse_dtd(data)
+    try:
+        tree = etree.ElementTree(etree.fromstring(data, _PARSER))
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise xml_error(error) from error
+    root = tree.getroot()
+    refuse_doctype(root)
+    _indent(root, 0)
+    start = data[: data.find(b"<")]
+    encoding = tree.docinfo.encoding or "UTF-8"
+    if encoding.upper().startswith("UTF-16"):
+        return etree.tostring(tree, xml_declaration=True, encoding="UTF-16", pretty_print=False)
+    declared = data[len(start) :].startswith(b"<?xml")
+    body = etree.tostring(tree, xml_declaration=False, encoding=encoding)
+    head = b""
+    if declared:
+        head = data[len(start) : data.find(b"?>") + 2] + b"\n"
+    return start + head + body.rstrip(b"\n") + b"\n"
+
+
+def _indent(element: etree._Element, level: int) -> None:
+    """Set the blanks around the children of `element`, if nothing else stands between them."""
+    if element.get(_SPACE) == "preserve" or not isinstance(element.tag, str) or not len(element):
+        return
+    if any(text and text.strip() for text in (element.text, *[child.tail for child in element])):
+        return
+    inner = "\n" + "  " * (level + 1)
+    element.text = inner
+    for child in element:
+        _indent(child, level + 1)
+        child.tail = inner
+    element[-1].tail = "\n" + "  " * level

@@ -1,0 +1,223 @@
+"""The owner of a watched tree: the watcher in a thread, the grids' rows, what is simulated."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from skywright.errors import ConfigError
+from skywright.instruments.epu.database import Database, open_database
+from skywright.instruments.epu.decisions.decider import Decider
+from skywright.instruments.epu.decisions.policy import POLICIES, Policy, StayOrLeave, Suggestion
+from skywright.instruments.epu.runs.tracked import LEASE_S, TrackedGrids
+from skywright.instruments.epu.section import EpuSettings
+from skywright.instruments.epu.watch.ingest import Outcome
+from skywright.instruments.epu.watch.watcher import Watcher
+
+logger = logging.getLogger(__name__)
+
+POLL_S, DECIDE_S = 0.5, 2.0
+"""Seconds between looks for results of processing, and between decisions."""
+
+Feed = Callable[[Path, threading.Event], None]
+"""Writes into the directory until it is done or the event is set."""
+
+
+@dataclass(frozen=True)
+class OwnerOptions:
+    """Where the tree is and where its database.
+
+    Attributes
+    ----------
+    root
+        The watched directory.
+    database
+        URL or file of the entity database.
+    polling
+        Seconds between scans; None uses the system's events.
+    lease
+        Seconds without a sign of life of a session after which its runs are over.
+    decisions
+        How micrographs are judged, and who chooses the next square.
+    """
+
+    root: Path
+    database: str
+    polling: float | None = None
+    lease: float = LEASE_S
+    decisions: EpuSettings = field(default_factory=EpuSettings)
+
+
+class EpuOwner:
+    """Watches a tree, records it, and hands rows to runs. `close` ends it.
+
+    Parameters
+    ----------
+    options
+        Where.
+    feed
+        Writes the tree, for the sources that simulate or replay.
+    processing
+        Stands for the processing services: writes results into the database.
+    changed
+        Called from any thread after a commit.
+    """
+
+    def __init__(
+        self,
+        options: OwnerOptions,
+        feed: Feed | None = None,
+        processing: Callable[[Database, threading.Event], None] | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        options.root.mkdir(parents=True, exist_ok=True)
+        self.options = options
+        self.changed = changed
+        self.database: Database = open_database(options.database, durable=False)
+        self.grids = TrackedGrids(self.database)
+        self.watcher = Watcher(
+            options.root, self.database, options.polling, on_commit=self._committed
+        )
+        wanted = options.decisions
+        self.sender = _sender(wanted)
+        self.decider = Decider(
+            self.database, _policy(wanted), wanted.quality, wanted.late_s, self._suggested
+        )
+        self.last_row_at = time.monotonic()
+        self.failure = ""
+        self._feed = feed
+        self._stopped = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._watch, name="epu-watch", daemon=True),
+            threading.Thread(target=self._poll, name="epu-results", daemon=True),
+            threading.Thread(target=self._decide, name="epu-decisions", daemon=True),
+        ]
+        if feed is not None:
+            self._threads.append(threading.Thread(target=self._write, name="epu-feed", daemon=True))
+        if processing is not None:
+            self._threads.append(
+                threading.Thread(
+                    target=processing, args=(self.database, self._stopped), daemon=True
+                )
+            )
+
+    def start(self) -> None:
+        """Begin to watch, and to write if there is a feed."""
+        for thread in self._threads:
+            thread.start()
+
+    def _watch(self) -> None:
+        try:
+            self.watcher.run()
+        except Exception as error:
+            logger.exception("the watcher has stopped")
+            self.failure = f"the watcher has stopped: {error}"
+            self.changed()
+
+    def _poll(self) -> None:
+        """Look for results of processing, which other processes write into the database."""
+        while not self._stopped.wait(POLL_S):
+            try:
+                if self.grids.end_abandoned(self.options.lease):
+                    self.changed()
+                if self.grids.poll():
+                    self.last_row_at = time.monotonic()
+                    self.changed()
+            except SQLAlchemyError as error:
+                logger.warning("results of processing cannot be read: %s", error)
+
+    def _decide(self) -> None:
+        """Rank squares and suggest what to take next."""
+        while not self._stopped.wait(DECIDE_S):
+            try:
+                self.decider.step()
+                self.changed()
+            except SQLAlchemyError as error:
+                logger.warning("no decision, the entity database cannot be read: %s", error)
+            except Exception:  # the files are recorded all the same
+                logger.exception("no decision")
+
+    def _suggested(self, grid: str, suggestion: Suggestion) -> None:
+        if self.sender is not None:
+            self.sender.send(suggestion)
+
+    def _write(self) -> None:
+        assert self._feed is not None
+        try:
+            self._feed(self.watcher.root, self._stopped)
+        except Exception as error:
+            logger.exception("the simulated EPU has stopped")
+            self.failure = f"the simulated EPU has stopped: {error}"
+            self.changed()
+
+    def _committed(self, outcome: Outcome) -> None:
+        self.grids.committed(outcome)
+        self.last_row_at = time.monotonic()
+        self.changed()
+
+    def idle(self) -> float:
+        """Return the seconds since the last commit."""
+        return time.monotonic() - self.last_row_at
+
+    def alarm(self) -> str:
+        """Return what a person should look after; empty when there is nothing."""
+        state = self.watcher.state
+        if self.failure:
+            return self.failure
+        if state.database_error:
+            return f"entity database: {state.database_error}"
+        missing = self.watcher.sessions_missing
+        if missing:
+            return f"EpuSession.dm is missing in {missing[0]}"
+        if state.unreadable:
+            return f"{state.unreadable} unreadable files"
+        if self.sender is not None and self.sender.problem:
+            return f"suggestions do not reach the API: {self.sender.problem}"
+        if self.decider.troubles.late:
+            return f"{self.decider.troubles.late} micrographs wait for their hole since long"
+        return ""
+
+    def status(self) -> dict[str, Any]:
+        """Return grids and runs as the device reads them."""
+        return {
+            "grids": [
+                {name: getattr(grid, name) for name in grid.__slots__}
+                for grid in self.grids.grids()
+            ],
+            "runs": self.grids.counts(),
+        }
+
+    def close(self) -> None:
+        """Stop watching, close the files of open runs and the database."""
+        self._stopped.set()
+        self.watcher.stop()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(5)
+        if self.sender is not None:
+            self.sender.close()
+        self.grids.close()
+        self.database.close()
+
+
+def _policy(settings: EpuSettings) -> Policy:
+    if settings.policy == "stay_or_leave":
+        return StayOrLeave(move_holes=settings.move_holes)
+    return POLICIES[settings.policy]()
+
+
+def _sender(settings: EpuSettings) -> Any:
+    if not settings.api_url:
+        return None
+    from skywright.instruments.epu.agent import ApiSettings
+    from skywright.instruments.epu.agent.client import ApiClient
+    from skywright.instruments.epu.decisions.control import InstructionSender
+
+    if not settings.agent_session:
+        raise ConfigError("[epu] api_url needs agent_session, the session of the agent")
+    return InstructionSender(ApiClient(ApiSettings(settings.api_url)), settings.agent_session)

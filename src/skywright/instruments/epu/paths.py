@@ -1,0 +1,85 @@
+"""Paths inside EPU's files are Windows paths; here they become paths of other machines."""
+
+import posixpath
+import re
+from collections.abc import Mapping
+
+_DRIVE = re.compile(r"([A-Za-z]):")
+_DOUBLED = re.compile("/{2,}")
+
+
+def cygwin_path(path: str | None) -> str | None:
+    r"""Return a Windows path in cygwin's form: ``Z:\a\b`` is ``/cygdrive/z/a/b``.
+
+    A UNC path has no drive: ``\\host\share`` is ``/host/share``.
+    """
+    if path is None:
+        return None
+    slashed = path.replace("\\", "/")
+    if drive := _DRIVE.match(slashed):
+        slashed = f"/cygdrive/{drive[1].lower()}/{slashed[drive.end() :]}"
+    return _DOUBLED.sub("/", slashed)
+
+
+def map_path(path: str | None, prefixes: Mapping[str, str]) -> str | None:
+    r"""Return where another machine sees a path of EPU's.
+
+    Parameters
+    ----------
+    path
+        Windows path; None stays None.
+    prefixes
+        Windows prefix (``Z:\DoseFractions``) -> prefix there; the longest that matches holds, and
+        case does not matter. Without a match the result is the cygwin form.
+    """
+    if path is None:
+        return None
+    wanted = _comparable(path)
+    for prefix in sorted(prefixes, key=len, reverse=True):
+        start = _comparable(prefix)
+        if wanted == start or wanted.startswith(start + "/"):
+            rest = _slashed(path)[len(start) :]
+            return prefixes[prefix].rstrip("/\\") + rest
+    return cygwin_path(path)
+
+
+def atlas_relative(atlas: str | None, storage: str | None) -> str | None:
+    """Return an atlas's path relative to the visit: AtlasId without the storage path in front.
+
+    An atlas outside the storage path has no such path; its cygwin form is returned.
+    """
+    if atlas is None:
+        return None
+    if storage is not None:
+        start = _comparable(storage)
+        if _comparable(atlas).startswith(start + "/"):
+            return _slashed(atlas)[len(start) :].lstrip("/")
+    return cygwin_path(atlas)
+
+
+def atlas_candidates(session: str, relative: str | None) -> list[str]:
+    """Return where the atlas of a session may be, best first, relative to the directory read.
+
+    Parameters
+    ----------
+    session
+        The session's directory, relative to the directory that is read.
+    relative
+        Result of `atlas_relative`.
+    """
+    if relative is None or relative.startswith("/") or ".." in relative.split("/"):
+        return []
+    ups = [posixpath.join(session, ".."), posixpath.join(session, "../..")]
+    places = [posixpath.join(up, relative) for up in ups]
+    places += [posixpath.join(up, "atlas", relative) for up in ups]
+    return [posixpath.normpath(place) for place in places]
+
+
+def _slashed(path: str) -> str:
+    """Return a path with single ``/`` (two at the start of a UNC path), and none at the end."""
+    slashed = path.replace("\\", "/")
+    return (slashed[:1] + _DOUBLED.sub("/", slashed[1:])).rstrip("/")
+
+
+def _comparable(path: str) -> str:
+    return _slashed(path).lower()

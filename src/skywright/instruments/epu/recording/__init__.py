@@ -1,0 +1,1 @@
+"""Recordings of a directory: everything that happens in it, to be played again elsewhere."""

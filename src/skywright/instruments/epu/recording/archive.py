@@ -1,0 +1,344 @@
+"""The file of a recording: ``recording.json`` and ``chunks/chunk_<n>.bin`` in a ``.tar.gz``.
+
+The format is that of smartem-decisions' fsrecorder, version 2.0; its older plain ``.json`` is read
+too. Text that is valid UTF-8 is stored in the events, all other content in chunks, so every byte
+comes back. While a recording grows it is a directory, ``<file>.partial``, which can be read as
+well: what a killed recorder has left is not lost.
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from skywright.errors import DataError
+
+VERSION = "2.0"
+MAX_INLINE = 1 << 20
+"""Longer text goes into a chunk."""
+MAX_LINE = 16 << 20
+MAX_WHOLE = 1 << 30
+"""Bytes of a ``recording.json`` that is not written one event a line, and so is read at once."""
+
+_CHUNK = re.compile(r"(?:chunks/)?(?:chunk_)?(\d+)(?:\.bin)?")
+EVENT_TYPES = frozenset(
+    {
+        "initial_dir",
+        "initial_file",
+        "created",
+        "modified",
+        "appended",
+        "truncated",
+        "deleted",
+        "moved",
+    }
+)
+
+
+class RecordingError(DataError):
+    """A recording that is damaged, or that would write outside of its target."""
+
+
+@dataclass(slots=True)
+class RecordedEvent:
+    """One change; paths are relative to the recorded directory, with ``/``.
+
+    Attributes
+    ----------
+    timestamp
+        Epoch seconds.
+    event_type
+        One of `EVENT_TYPES`.
+    content
+        Text of the file, or, of an ``appended`` event, the new text.
+    binary_chunk_id
+        Name of the chunk with the bytes instead.
+    size
+        Bytes of the whole file afterwards.
+    content_hash
+        sha256 of the whole file afterwards.
+    file_position
+        Where the new bytes of an ``appended`` event begin.
+    is_placeholder
+        The content was left out; the file is replayed with its size only.
+    """
+
+    timestamp: float
+    event_type: str
+    src_path: str
+    dest_path: str | None = None
+    is_directory: bool = False
+    content: str | None = None
+    binary_chunk_id: str | None = None
+    size: int | None = None
+    content_hash: str | None = None
+    file_position: int | None = None
+    operation_data: dict[str, Any] = field(default_factory=dict)
+    is_placeholder: bool = False
+
+
+def safe_path(path: Any) -> str:
+    """Return a relative path that stays below its root.
+
+    Raises
+    ------
+    RecordingError
+        If it is absolute, has ``..`` or a drive, or is no path at all.
+    """
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise RecordingError(f"not a path: {path!r}")
+    parts = path.replace("\\", "/").split("/")
+    if parts[0] == "" or ".." in parts or re.fullmatch(r"[A-Za-z]:.*", parts[0]):
+        raise RecordingError(f"a path that leaves the target directory: {path!r}")
+    kept = [part for part in parts if part not in ("", ".")]
+    if "\\" in path and os.sep != "\\":
+        kept = [part for part in path.split("/") if part not in ("", ".")]
+    return "/".join(kept) or "."
+
+
+def event_from(values: Any) -> RecordedEvent:
+    """Return an event from its JSON.
+
+    Raises
+    ------
+    RecordingError
+        If a value is missing or of another type, or a path leaves the target.
+    """
+    if not isinstance(values, dict):
+        raise RecordingError(f"an event must be an object, not {type(values).__name__}")
+    known = {name: values[name] for name in RecordedEvent.__slots__ if name in values}
+    try:
+        event = RecordedEvent(**known)
+        event.timestamp = float(event.timestamp)
+    except (TypeError, ValueError) as error:
+        raise RecordingError(f"an event is damaged: {error}") from error
+    if event.event_type not in EVENT_TYPES:
+        raise RecordingError(f"unknown event type {event.event_type!r}")
+    event.src_path = safe_path(event.src_path)
+    if event.event_type == "moved":
+        event.dest_path = safe_path(event.dest_path)
+    if event.binary_chunk_id is not None:
+        match = _CHUNK.fullmatch(str(event.binary_chunk_id))
+        if match is None:
+            raise RecordingError(f"not a chunk: {event.binary_chunk_id!r}")
+        event.binary_chunk_id = f"chunk_{int(match[1])}"
+    if event.content is not None and not isinstance(event.content, str):
+        raise RecordingError("the content of an event must be text")
+    for name in ("size", "file_position"):
+        value = getattr(event, name)
+        if value is not None and (not isinstance(value, int) or value < 0):
+            raise RecordingError(f"{name} of an event must be a number of bytes, not {value!r}")
+    event.operation_data = event.operation_data or {}
+    return event
+
+
+class RecordingWriter:
+    """Writes a recording; every event is on the disk's way when `write` returns.
+
+    Parameters
+    ----------
+    path
+        The ``.tar.gz``, which `close` makes.
+    watched
+        The directory that is recorded.
+    """
+
+    def __init__(self, path: Path, watched: Path) -> None:
+        self.path = path
+        self.partial = path.with_name(path.name + ".partial")
+        if self.partial.exists():
+            raise DataError(f"{self.partial}: left by a recorder that was killed; move it away")
+        (self.partial / "chunks").mkdir(parents=True)
+        self.count = 0
+        self._chunks = 0
+        self._metadata = {
+            "recorded_at": datetime.now(UTC).isoformat(),
+            "watch_dir": str(watched),
+            "version": VERSION,
+            "platform": platform.platform(),
+        }
+        self._write_metadata()
+        self._lines = (self.partial / "events.jsonl").open("w", encoding="utf-8")
+
+    def _write_metadata(self) -> None:
+        text = json.dumps(self._metadata | {"total_events": self.count})
+        (self.partial / "metadata.json").write_text(text)
+
+    def add_chunk(self, data: bytes) -> str:
+        """Store bytes; return the chunk's name."""
+        name = f"chunk_{self._chunks}"
+        self._chunks += 1
+        (self.partial / "chunks" / f"{name}.bin").write_bytes(data)
+        return name
+
+    def write(self, event: RecordedEvent) -> None:
+        """Append an event."""
+        self._lines.write(json.dumps(asdict(event)) + "\n")
+        self._lines.flush()
+        self.count += 1
+
+    def close(self) -> None:
+        """Make the archive, in one step, and remove the directory."""
+        self._lines.close()
+        self._write_metadata()
+        document = self.partial / "recording.json"
+        with document.open("w", encoding="utf-8") as out:
+            metadata = json.dumps(self._metadata | {"total_events": self.count})
+            out.write('{"metadata": ' + metadata + ', "events": [\n')
+            with (self.partial / "events.jsonl").open(encoding="utf-8") as lines:
+                comma = ""
+                for line in lines:
+                    out.write(comma + line.rstrip("\n"))
+                    comma = ",\n"
+            out.write("\n]}\n")
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        with tarfile.open(temporary, "w:gz", compresslevel=6) as archive:
+            archive.add(document, "recording.json")
+            for number in range(self._chunks):
+                name = f"chunks/chunk_{number}.bin"
+                archive.add(self.partial / name, name)
+        temporary.replace(self.path)
+        shutil.rmtree(self.partial)
+
+
+class Recording:
+    """A recording that is open for reading.
+
+    Parameters
+    ----------
+    document
+        The file with the events.
+    chunks
+        The directory with the chunks.
+    """
+
+    def __init__(self, document: Path, chunks: Path) -> None:
+        self._document = document
+        self._chunks = chunks
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the recording's metadata."""
+        if self._document.suffix == ".jsonl":
+            return _loaded((self._document.parent / "metadata.json").read_text())
+        with self._document.open(encoding="utf-8", errors="surrogateescape") as file:
+            first = file.readline(MAX_LINE)
+        if first.rstrip().endswith('"events": ['):
+            head = first.rstrip().removesuffix('"events": [').rstrip().rstrip(",") + "}"
+            return dict(_loaded(head)["metadata"])
+        found = self._whole()
+        return dict(found.get("metadata") or {})
+
+    def _whole(self) -> dict[str, Any]:
+        if self._document.stat().st_size > MAX_WHOLE:
+            raise RecordingError(f"the recording is larger than {MAX_WHOLE} bytes")
+        found = _loaded(self._document.read_text(encoding="utf-8", errors="surrogateescape"))
+        if isinstance(found, list):
+            return {"events": found}
+        if not isinstance(found, dict):
+            raise RecordingError("the recording is not a JSON object")
+        return found
+
+    def events(self) -> Iterator[RecordedEvent]:
+        """Yield the events in order; raises RecordingError at the first that is damaged."""
+        with self._document.open(encoding="utf-8", errors="surrogateescape") as file:
+            if self._document.suffix == ".jsonl":
+                for line in file:
+                    if line.endswith("\n"):  # the last may be cut
+                        yield event_from(_loaded(line))
+                return
+            if file.readline(MAX_LINE).rstrip().endswith('"events": ['):
+                yield from _events_by_line(file)
+                return
+        events = self._whole().get("events")
+        if not isinstance(events, list):
+            raise RecordingError("the recording has no list of events")
+        yield from map(event_from, events)
+
+    def data(self, event: RecordedEvent) -> bytes | None:
+        """Return the bytes of an event, None if it has none."""
+        if event.binary_chunk_id is not None:
+            try:
+                return (self._chunks / f"{event.binary_chunk_id}.bin").read_bytes()
+            except FileNotFoundError as error:
+                raise RecordingError(f"{event.binary_chunk_id} is missing") from error
+        if event.content is not None:
+            return event.content.encode("utf-8", "surrogateescape")
+        return None
+
+
+def _events_by_line(file: IO[str]) -> Iterator[RecordedEvent]:
+    while line := file.readline(MAX_LINE):
+        text = line.strip()
+        if text == "]}":
+            return
+        if text:
+            yield event_from(_loaded(text.removesuffix(",")))
+    raise RecordingError("the recording is cut")
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(f"the recording is not valid JSON: {error}") from error
+
+
+@contextmanager
+def open_recording(path: Path) -> Iterator[Recording]:
+    """Open a ``.tar.gz``, an older ``.json``, or the directory of a recorder that was killed.
+
+    Raises
+    ------
+    RecordingError
+        If it is damaged, or has a member that no recording has (a link, another path).
+    OSError
+        If it cannot be read.
+    """
+    if path.is_dir():
+        yield Recording(path / "events.jsonl", path / "chunks")
+        return
+    with path.open("rb") as file:
+        magic = file.read(2)
+    if magic != b"\x1f\x8b":
+        yield Recording(path, path.parent / "chunks")
+        return
+    with tempfile.TemporaryDirectory(prefix="skywright-recording-") as directory:
+        _unpack(path, Path(directory))
+        yield Recording(Path(directory) / "recording.json", Path(directory))
+
+
+def _unpack(path: Path, directory: Path) -> None:
+    """Unpack the members that a recording has, each under a name of ours."""
+    found = False
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                chunk = re.fullmatch(r"(?:\./)?chunks/chunk_(\d+)\.bin", member.name)
+                if member.isdir():
+                    continue
+                if not member.isfile():
+                    raise RecordingError(f"{member.name!r} in the archive is not a plain file")
+                if member.name.removeprefix("./") == "recording.json":
+                    name, found = "recording.json", True
+                elif chunk:
+                    name = f"chunk_{int(chunk[1])}.bin"
+                else:
+                    safe_path(member.name)
+                    continue
+                source = archive.extractfile(member)
+                assert source is not None
+                with (directory / name).open("wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise RecordingError(f"the archive is damaged: {error}") from error
+    if not found:
+        raise RecordingError("the archive has no recording.json")

@@ -1,0 +1,359 @@
+"""Records what happens in a directory, until it is told to stop."""
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skywright.instruments.epu.recording.archive import MAX_INLINE, RecordedEvent, RecordingWriter
+
+logger = logging.getLogger(__name__)
+
+TEXT = frozenset({".xml", ".dm", ".json", ".txt", ".log", ".csv", ".star", ".cfg", ".ini", ".yaml"})
+BINARY = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".mrc", ".mrcs", ".eer", ".gain"})
+SETTLE_S = 0.03
+"""A file that is open and growing is looked at this long after its first change."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """A file or directory as it was last recorded."""
+
+    is_directory: bool
+    size: int = 0
+    mtime_ns: int = 0
+    inode: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """What is stored.
+
+    Attributes
+    ----------
+    skip_binary
+        Binary files become placeholders of the same size.
+    text, binary
+        Further extensions (``.xyz``) that are always text, or always binary.
+    """
+
+    skip_binary: bool = True
+    text: frozenset[str] = frozenset()
+    binary: frozenset[str] = frozenset()
+
+    def is_text(self, path: Path) -> bool:
+        """Return whether a file is text: by its extension, else by its first kilobyte."""
+        suffix = path.suffix.lower()
+        if suffix in self.text or (suffix in TEXT and suffix not in self.binary):
+            return True
+        if suffix in self.binary or suffix in BINARY:
+            return False
+        try:
+            with path.open("rb") as file:
+                start = file.read(1024)
+            return b"\0" not in start and bool(start[:1021].decode() or True)
+        except (OSError, UnicodeDecodeError):
+            return False
+
+
+class DirectoryRecorder:
+    """Compares the directory with what is recorded, path by path, and records the difference.
+
+    Parameters
+    ----------
+    root
+        The directory.
+    writer
+        Takes the events.
+    options
+        What is stored.
+    """
+
+    def __init__(self, root: Path, writer: RecordingWriter, options: RecordOptions) -> None:
+        self.root = root
+        self.writer = writer
+        self.options = options
+        self._known: dict[str, _Known] = {}
+        out = writer.path.resolve()
+        self._ignored = {out, writer.partial.resolve(), out.with_name(out.name + ".tmp")}
+
+    def record_start(self) -> None:
+        """Record what is there; all of it has the time of now."""
+        self._walk("", time.time(), initial=True)
+
+    def look_at_all(self) -> None:
+        """Record all differences there are."""
+        now = time.time()
+        for path in list(self._known):
+            self.look(path, now)
+        self._walk("", now)
+
+    def _walk(self, directory: str, now: float, initial: bool = False) -> None:
+        try:
+            entries = sorted(os.scandir(self.root / directory), key=lambda entry: entry.name)
+        except OSError as error:
+            logger.warning("%s: %s", directory, error.strerror)
+            return
+        for entry in entries:
+            path = f"{directory}/{entry.name}" if directory else entry.name
+            self.look(path, now, initial)
+
+    def look(self, path: str, now: float, initial: bool = False) -> None:
+        """Record how a path differs from what is recorded."""
+        full = self.root / path
+        if not self._ignored.isdisjoint((full, *full.parents)):
+            return
+        known = self._known.get(path)
+        try:
+            status = full.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            if known is not None:
+                self._deleted(path, now)
+            return
+        if full.is_symlink():
+            return  # a link's target is not part of the directory
+        if full.is_dir():
+            self._directory(path, known, now, initial)
+        elif full.is_file():
+            self._file(path, full, status, known, now, initial)
+
+    def _directory(self, path: str, known: _Known | None, now: float, initial: bool) -> None:
+        if known is None:
+            self._known[path] = _Known(is_directory=True)
+            kind = "initial_dir" if initial else "created"
+            self.writer.write(RecordedEvent(now, kind, path, is_directory=True))
+        self._walk(path, now, initial)
+
+    def _deleted(self, path: str, now: float) -> None:
+        below = [name for name in self._known if name == path or name.startswith(path + "/")]
+        for name in sorted(below, reverse=True):
+            known = self._known.pop(name)
+            self.writer.write(RecordedEvent(now, "deleted", name, is_directory=known.is_directory))
+
+    def moved(self, source: str, target: str, now: float) -> None:
+        """Record that a path has another name."""
+        if source not in self._known:
+            self.look(target, now)
+            return
+        is_directory = self._known[source].is_directory
+        self._known.pop(target, None)
+        for name in list(self._known):
+            if name == source or name.startswith(source + "/"):
+                self._known[target + name[len(source) :]] = self._known.pop(name)
+        self.writer.write(
+            RecordedEvent(now, "moved", source, dest_path=target, is_directory=is_directory)
+        )
+        self.look(target, now)
+
+    def _file(
+        self,
+        path: str,
+        full: Path,
+        status: os.stat_result,
+        known: _Known | None,
+        now: float,
+        initial: bool,
+    ) -> None:
+        if known is not None and known.is_directory:
+            known = None
+        if known is not None and (status.st_size, status.st_mtime_ns, status.st_ino) == (
+            known.size,
+            known.mtime_ns,
+            known.inode,
+        ):
+            return
+        kind = "initial_file" if initial else "modified" if known else "created"
+        event = RecordedEvent(now, kind, path, size=status.st_size)
+        event.operation_data = {"new_size": status.st_size, "mtime": status.st_mtime}
+        new = _Known(False, status.st_size, status.st_mtime_ns, status.st_ino)
+        if self.options.skip_binary and not self.options.is_text(full):
+            event.is_placeholder = True
+        else:
+            try:
+                data = full.read_bytes()
+            except FileNotFoundError:
+                return
+            except OSError:
+                event.content_hash = f"unreadable_{status.st_size}_{status.st_mtime}"
+                event.is_placeholder = True
+            else:
+                self._set_content(event, data, known)
+                new.size, new.digest = len(data), event.content_hash or ""
+                if known is not None and known.digest == new.digest:
+                    self._known[path] = new
+                    return
+        self._known[path] = new
+        self.writer.write(event)
+
+    def _set_content(self, event: RecordedEvent, data: bytes, known: _Known | None) -> None:
+        """Store the content, or only the new bytes if the old ones are all still there."""
+        event.size = len(data)
+        event.content_hash = hashlib.sha256(data).hexdigest()
+        if known is not None and known.digest:
+            if 0 < known.size < len(data):
+                if hashlib.sha256(data[: known.size]).hexdigest() == known.digest:
+                    event.event_type = "appended"
+                    event.file_position = known.size
+                    event.operation_data["append_size"] = len(data) - known.size
+                    data = data[known.size :]
+            elif len(data) < known.size:
+                event.event_type = "truncated"
+        text = None
+        if len(data) < MAX_INLINE:
+            try:
+                text = data.decode()
+            except UnicodeDecodeError:
+                text = None
+        if text is not None:
+            event.content = text
+        else:
+            event.binary_chunk_id = self.writer.add_chunk(data)
+
+
+class _Inotify:
+    """Events of all paths below a directory, in order, with renames."""
+
+    def __init__(self, root: Path) -> None:
+        from inotify_simple import INotify, flags
+
+        self._root = root
+        self._flags = flags
+        self._mask = (
+            flags.CLOSE_WRITE
+            | flags.CREATE
+            | flags.MODIFY
+            | flags.DELETE
+            | flags.MOVED_FROM
+            | flags.MOVED_TO
+            | flags.ONLYDIR
+            | flags.DONT_FOLLOW
+        )
+        self._inotify = INotify()
+        self._directories: dict[int, str] = {}
+        self.watch("")
+
+    def watch(self, directory: str) -> None:
+        waiting = [directory]
+        while waiting:
+            directory = waiting.pop()
+            path = self._root / directory
+            try:
+                self._directories[self._inotify.add_watch(path, self._mask)] = directory
+                with os.scandir(path) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(f"{directory}/{entry.name}" if directory else entry.name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+
+    def read(self, timeout: float) -> list[tuple[str, str, int, bool]]:
+        """Return (what, path, cookie, finished); what is ``look``, ``from``, ``to`` or ``lost``."""
+        flags = self._flags
+        found: list[tuple[str, str, int, bool]] = []
+        for event in self._inotify.read(timeout=timeout * 1000):
+            if event.mask & flags.Q_OVERFLOW:
+                found.append(("lost", "", 0, True))
+                continue
+            directory = self._directories.get(event.wd)
+            if directory is None or event.mask & flags.IGNORED:
+                self._directories.pop(event.wd, None)
+                continue
+            path = f"{directory}/{event.name}" if directory else event.name
+            is_directory = bool(event.mask & flags.ISDIR)
+            if is_directory and event.mask & (flags.CREATE | flags.MOVED_TO):
+                self.watch(path)
+            if event.mask & flags.MOVED_FROM:
+                found.append(("from", path, event.cookie, True))
+            elif event.mask & flags.MOVED_TO:
+                found.append(("to", path, event.cookie, True))
+            else:
+                finished = is_directory or bool(event.mask & (flags.CLOSE_WRITE | flags.DELETE))
+                found.append(("look", path, 0, finished))
+        return found
+
+    def close(self) -> None:
+        self._inotify.close()
+
+
+def record_directory(
+    root: Path,
+    path: Path,
+    options: RecordOptions,
+    stopped: threading.Event,
+    ready: Callable[[int], Any] = lambda count: None,
+) -> int:
+    """Record `root` into the archive `path` until `stopped` is set; return the number of events.
+
+    Parameters
+    ----------
+    root
+        The directory.
+    path
+        The archive, which is there when this returns.
+    options
+        What is stored.
+    stopped
+        Ends the recording.
+    ready
+        Called with the number of events so far, once changes are being recorded.
+    """
+    root = root.resolve()
+    writer = RecordingWriter(path, root)
+    recorder = DirectoryRecorder(root, writer, options)
+    try:
+        source = _Inotify(root)  # before the first look, so that nothing falls between
+    except (ImportError, OSError) as error:
+        logger.warning("no file events (%s): the directory is polled", error)
+        recorder.record_start()
+        ready(writer.count)
+        while not stopped.wait(0.05):
+            recorder.look_at_all()
+    else:
+        recorder.record_start()
+        ready(writer.count)
+        _follow(recorder, source, stopped)
+        source.close()
+    recorder.look_at_all()
+    writer.close()
+    return writer.count
+
+
+def _follow(recorder: DirectoryRecorder, source: _Inotify, stopped: threading.Event) -> None:
+    growing: dict[str, float] = {}
+    while not stopped.is_set():
+        events = source.read(SETTLE_S if growing else 0.1)
+        now = time.time()
+        _take(recorder, events, growing, now)
+        for path, since in list(growing.items()):
+            if now - since >= SETTLE_S:
+                del growing[path]
+                recorder.look(path, since)
+
+
+def _take(
+    recorder: DirectoryRecorder,
+    events: Iterable[tuple[str, str, int, bool]],
+    growing: dict[str, float],
+    now: float,
+) -> None:
+    sources: dict[int, str] = {}
+    for what, path, cookie, finished in events:
+        if what == "lost":
+            recorder.look_at_all()
+        elif what == "from":
+            sources[cookie] = path
+        elif what == "to" and cookie in sources:
+            recorder.moved(sources.pop(cookie), path, now)
+        elif finished or what == "to":
+            since = growing.pop(path, now)
+            recorder.look(path, since)
+        else:
+            growing.setdefault(path, now)
+    for path in sources.values():
+        recorder.look(path, now)  # moved out of the directory

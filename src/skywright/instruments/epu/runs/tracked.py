@@ -1,0 +1,392 @@
+"""Hands the entities of grids to runs: four files of columns for each run."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import RowMapping, Table, insert, or_, select, update
+
+from skywright.errors import ConfigError, DataError
+from skywright.files.columns import ColumnReader, ColumnWriter, DoesNotFitError
+from skywright.instruments.epu.database import Database, schema
+from skywright.instruments.epu.runs.layouts import (
+    COLUMNS,
+    IDENTITY,
+    KINDS,
+    ROW,
+    STREAMS,
+    blocks,
+    file_columns,
+    keys_of,
+)
+from skywright.instruments.epu.watch.ingest import Outcome
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 5000
+KEPT = 20
+"""Closed runs of which the numbers of rows are still shown."""
+SETTING = "run_directory:"
+LEASE_S = 15.0
+"""Seconds without a sign of life of a session after which its runs are over."""
+TABLES: Mapping[str, Table] = {**schema.ENTITIES, "result": schema.micrograph}
+RESULTS = tuple(
+    schema.micrograph.c[each.name]
+    for each in COLUMNS["result"]
+    if each.units == "angstrom" or each.name.startswith("number_of_particles")
+)
+"""A micrograph with none of these values has no results yet."""
+
+
+@dataclass(slots=True)
+class OpenRun:
+    """A run that takes rows of a grid."""
+
+    uid: str
+    grid: str
+    directory: Path
+    amends: str
+    writers: dict[str, ColumnWriter] = field(default_factory=dict)
+    alive: float = field(default_factory=time.monotonic)
+    """When the session last said that it follows the run."""
+    told: dict[str, int] = field(default_factory=dict)
+    """Rows of each kind that were visible then: recovery of the run finds them for certain."""
+
+    def note_alive(self) -> None:
+        """Note that the session lives."""
+        self.alive = time.monotonic()
+        self.told = {kind: writer.flushed for kind, writer in self.writers.items()}
+
+    def path(self, kind: str) -> Path:
+        """Return the file of a kind."""
+        return self.directory / f"{self.uid}_{STREAMS[kind]}.h5"
+
+
+@dataclass(slots=True)
+class GridInfo:
+    """A grid as a plan needs it."""
+
+    uuid: str
+    name: str
+    session: str
+    data_dir: str
+    waiting: bool
+    amends: str
+
+
+class TrackedGrids:
+    """The grids of the database and the runs that take their rows. Thread-safe.
+
+    Which rows have been handed over is read from the files themselves, so what a run has is known
+    after a kill of any process.
+
+    Parameters
+    ----------
+    database
+        The entity database.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.refused = 0
+        """Rows whose text does not fit its column."""
+        self._lock = threading.RLock()
+        self._runs: dict[str, OpenRun] = {}
+        self._closed: deque[tuple[str, dict[str, int]]] = deque(maxlen=KEPT)
+        self._handed: dict[str, dict[str, dict[str, bytes]]] = {}
+        self._waiting: set[str] = set()
+        self._grids: dict[str, Any] = {}
+        self._polled = datetime.now(UTC)
+        self._refresh()
+        self._waiting |= {grid for grid in self._grids if self._has_news(grid)}
+
+    # ---- what there is
+
+    def _refresh(self) -> None:
+        grid, acquisition = schema.grid, schema.acquisition
+        query = select(
+            grid.c.uuid, acquisition.c.name, acquisition.c.id, acquisition.c.data_dir
+        ).where(grid.c.acquisition_uuid == acquisition.c.uuid)
+        with self.database.read() as connection:
+            self._grids = {row.uuid: row for row in connection.execute(query)}
+
+    def grids(self) -> list[GridInfo]:
+        """Return the grids; `waiting` are those with rows that no run has."""
+        with self._lock:
+            return [
+                GridInfo(
+                    row.uuid,
+                    row.name,
+                    row.id or "",
+                    row.data_dir or "",
+                    row.uuid in self._waiting,
+                    self._last_run(row.uuid),
+                )
+                for row in self._grids.values()
+            ]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the rows that readers may trust, by run and by stream; of the last runs too."""
+        with self._lock:
+            counts = dict(self._closed)
+            for uid, run in self._runs.items():
+                counts[uid] = {
+                    STREAMS[kind]: writer.flushed for kind, writer in run.writers.items()
+                }
+            return counts
+
+    def _last_run(self, grid: str) -> str:
+        table = schema.run_rows
+        query = select(table.c.run_uid).where(table.c.grid_uuid == grid)
+        with self.database.read() as connection:
+            return connection.execute(query.order_by(table.c.started_at.desc())).scalar() or ""
+
+    def _earlier_files(self, grid: str, kind: str) -> list[tuple[Path, int | None]]:
+        """Return the files of earlier runs, and how many of their rows count; None is all."""
+        table, setting = schema.run_rows, schema.setting
+        query = (
+            select(table.c.run_uid, setting.c.value, table.c.last_row, table.c.ended_at)
+            .where(table.c.grid_uuid == grid, table.c.kind == kind)
+            .where(setting.c.name == SETTING + table.c.run_uid)
+            .order_by(table.c.started_at)
+        )
+        with self.database.read() as connection:
+            rows = connection.execute(query).all()
+        return [
+            (Path(directory) / f"{uid}_{STREAMS[kind]}.h5", last if ended else None)
+            for uid, directory, last, ended in rows
+        ]
+
+    def _handed_over(self, grid: str) -> dict[str, dict[str, bytes]]:
+        """Return the state of each entity in the last row that a run has of it."""
+        if grid not in self._handed:
+            found: dict[str, dict[str, bytes]] = {}
+            for kind in KINDS:
+                known = found.setdefault(kind, {})
+                for path, count in self._earlier_files(grid, kind):
+                    known.update(_read_keys(path, kind, count))
+            self._handed[grid] = found
+        return self._handed[grid]
+
+    def _rows(
+        self, grid: str, kind: str, uuids: Iterable[str] | None = None
+    ) -> Iterable[list[RowMapping]]:
+        """Yield rows of the database, in chunks."""
+        table = TABLES[kind]
+        columns = [table.c[each.name] for each in COLUMNS[kind]]
+        query = select(*columns).where(table.c.grid_uuid == grid).order_by(table.c.number)
+        if kind == "result":
+            query = query.where(or_(*[column.is_not(None) for column in RESULTS]))
+        with self.database.read() as connection:
+            if uuids is None:
+                result = connection.execution_options(stream_results=True).execute(query).mappings()
+                while chunk := result.fetchmany(CHUNK):
+                    yield list(chunk)
+                return
+            wanted = sorted(uuids)
+            for start in range(0, len(wanted), 500):
+                part = query.where(table.c.uuid.in_(wanted[start : start + 500]))
+                found = list(connection.execute(part).mappings())
+                if found:
+                    yield found
+
+    def _news(
+        self, grid: str, kind: str, uuids: Iterable[str] | None = None
+    ) -> Iterable[list[RowMapping]]:
+        """Yield the rows that differ from what the runs have."""
+        handed = self._handed_over(grid)[kind]
+        for rows in self._rows(grid, kind, uuids):
+            keys = keys_of(kind, blocks(kind, rows))
+            news = [row for row in rows if handed.get(row["uuid"]) != keys[row["uuid"]]]
+            if news:
+                yield news
+
+    def _has_news(self, grid: str) -> bool:
+        return any(True for kind in KINDS for _ in self._news(grid, kind))
+
+    # ---- what happens
+
+    def committed(self, outcome: Outcome) -> None:
+        """Take what the watcher has stored: rows for open runs, news for the other grids."""
+        with self._lock:
+            changed: dict[str, dict[str, set[str]]] = {}
+            if outcome.recorded.keys() & {"grid", "acquisition"}:
+                self._refresh()
+            for kind in schema.ENTITIES:
+                recorded = outcome.recorded.get(kind) if kind in COLUMNS else None
+                if recorded is None or not recorded.changed:
+                    continue
+                for grid, uuids in self._by_grid(kind, recorded.changed).items():
+                    changed.setdefault(grid, {})[kind] = uuids
+            for grid, kinds in changed.items():
+                run = next((run for run in self._runs.values() if run.grid == grid), None)
+                if run is None:
+                    self._waiting.add(grid)
+                    continue
+                for kind, uuids in kinds.items():
+                    self._append(run, kind, uuids)
+
+    def poll(self) -> bool:
+        """Take results of processing, which others write; return whether there were any."""
+        table = schema.micrograph
+        query = select(table.c.uuid, table.c.updated_at).where(table.c.updated_at > self._polled)
+        with self._lock:
+            with self.database.read() as connection:
+                found = connection.execute(query).all()
+            if not found:
+                return False
+            self._polled = max(row.updated_at for row in found)
+            for grid, uuids in self._by_grid("micrograph", {row.uuid for row in found}).items():
+                run = next((run for run in self._runs.values() if run.grid == grid), None)
+                for kind in ("micrograph", "result"):
+                    if run is not None:
+                        self._append(run, kind, uuids)
+                    elif any(True for _ in self._news(grid, kind, uuids)):
+                        self._waiting.add(grid)
+            return True
+
+    def _by_grid(self, kind: str, uuids: set[str]) -> dict[str, set[str]]:
+        table = TABLES[kind]
+        found: dict[str, set[str]] = {}
+        wanted = sorted(uuids)
+        with self.database.read() as connection:
+            for start in range(0, len(wanted), 500):
+                part = table.c.uuid.in_(wanted[start : start + 500])
+                for uuid, grid in connection.execute(
+                    select(table.c.uuid, table.c.grid_uuid).where(part)
+                ):
+                    found.setdefault(grid, set()).add(uuid)
+        return found
+
+    def _append(self, run: OpenRun, kind: str, uuids: Iterable[str] | None = None) -> None:
+        writer = run.writers[kind]
+        handed = self._handed_over(run.grid)[kind]
+        for rows in self._news(run.grid, kind, uuids):
+            columns = blocks(kind, rows)
+            identity = np.arange(writer.appended, writer.appended + len(rows))
+            try:
+                writer.append(identity, columns)
+            except DoesNotFitError as error:
+                logger.error("%s", error)
+                self.refused += int((~error.fits).sum())
+                rows = [row for row, fits in zip(rows, error.fits, strict=True) if fits]
+                columns = blocks(kind, rows)
+                if rows:
+                    writer.append(np.arange(writer.appended, writer.appended + len(rows)), columns)
+            handed.update(keys_of(kind, columns))
+        writer.flush()
+
+    def alive(self, uids: Iterable[str]) -> None:
+        """Note that the session that follows these runs lives."""
+        with self._lock:
+            for uid in uids:
+                if uid in self._runs:
+                    self._runs[uid].note_alive()
+
+    def end_abandoned(self, lease: float) -> bool:
+        """End the runs whose session gives no sign of life; return whether there were any.
+
+        Rows that were visible at the last sign count as handed over. Rows after it come again in
+        the next run: whether the recovery of the interrupted run has found them is not known here.
+        """
+        with self._lock:
+            since = time.monotonic() - lease
+            dead = [run for run in self._runs.values() if run.alive < since]
+            for run in dead:
+                logger.warning("run %s: its session is gone; the grid is free again", run.uid)
+                self.end(run.uid, run.told)
+                self._handed.pop(run.grid, None)
+                if self._has_news(run.grid):
+                    self._waiting.add(run.grid)
+            return bool(dead)
+
+    def begin(self, grid: str, uid: str, directory: Path) -> OpenRun:
+        """Open the files of a run, with all rows of the grid that no run has yet.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such grid, or it has a run already.
+        """
+        with self._lock:
+            if grid not in self._grids:
+                raise ConfigError(f"{grid}: no such grid")
+            if any(run.grid == grid for run in self._runs.values()):
+                raise ConfigError(f"{grid}: another run takes its rows")
+            directory.mkdir(parents=True, exist_ok=True)
+            run = OpenRun(uid, grid, directory, self._last_run(grid))
+            self._handed_over(grid)
+            self._note_run(run)
+            for kind in KINDS:
+                run.writers[kind] = ColumnWriter(run.path(kind), file_columns(kind), IDENTITY)
+                self._append(run, kind)
+            run.alive = time.monotonic()
+            self._runs[uid] = run
+            self._waiting.discard(grid)
+            return run
+
+    def end(self, uid: str, handed: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Close the files of a run; return their rows by stream.
+
+        Parameters
+        ----------
+        uid
+            Of the run.
+        handed
+            Rows of each kind that count as handed over; None is all.
+        """
+        with self._lock:
+            run = self._runs.pop(uid, None)
+            if run is None:
+                return {}
+            counts = {}
+            for kind, writer in run.writers.items():
+                writer.close()
+                counts[STREAMS[kind]] = writer.flushed
+                last = writer.flushed if handed is None else handed.get(kind, 0)
+                table = schema.run_rows
+                with self.database.write() as connection:
+                    connection.execute(
+                        update(table)
+                        .where(table.c.run_uid == uid, table.c.kind == kind)
+                        .values(last_row=last, ended_at=datetime.now(UTC))
+                    )
+            self._closed.append((uid, counts))
+            return counts
+
+    def close(self) -> None:
+        """End all runs."""
+        for uid in list(self._runs):
+            self.end(uid)
+
+    def _note_run(self, run: OpenRun) -> None:
+        """Keep in the database which run has rows of the grid, and where its files are."""
+        row = {"grid_uuid": run.grid, "run_uid": run.uid, "amends": run.amends or None}
+        started = {"first_row": 0, "last_row": 0, "started_at": datetime.now(UTC)}
+        with self.database.write() as connection:
+            connection.execute(
+                insert(schema.run_rows), [{**row, **started, "kind": kind} for kind in KINDS]
+            )
+            value = {"name": SETTING + run.uid, "value": str(run.directory)}
+            connection.execute(insert(schema.setting).values(**value))
+
+
+def _read_keys(path: Path, kind: str, count: int | None) -> dict[str, bytes]:
+    """Return the last state of each entity in a file's first `count` rows (None: in all).
+
+    Nothing if the file is gone.
+    """
+    try:
+        with ColumnReader(path, ROW) as reader:
+            read = {each.path: reader.read(each.path)[:count] for each in COLUMNS[kind]}
+            return keys_of(kind, read)
+    except DataError as error:
+        logger.warning("%s: its rows are handed over again", error)
+        return {}

@@ -1,0 +1,138 @@
+"""XML from other programs, parsed without DTD, entities or network, within size and depth limits.
+
+libxml2 itself refuses a depth above 256 and a text above 10 MB.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from lxml import etree
+
+from skywright.errors import DataError
+
+MAX_IMAGE_BYTES = 16 << 20
+"""Limit of a manifest; real ones have 10-17 kB."""
+MAX_DM_BYTES = 128 << 20
+"""Limit of a ``.dm`` file; the largest real ones have 2.5 MB."""
+
+NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
+_PROLOG_WITH_DTD = re.compile(
+    rb"(?:\xef\xbb\xbf)?(?>\s+|<\?.*?\?>|<!--.*?-->)*+<!DOCTYPE", re.DOTALL
+)
+
+
+class XmlError(DataError):
+    """A file is not the XML that was expected.
+
+    Parameters
+    ----------
+    reason
+        What is wrong, as a person reads it.
+    line
+        Line of the file, from 1; None where no line is at fault.
+    incomplete
+        The file may still be in the course of being written: trying again later makes sense.
+    """
+
+    def __init__(self, reason: str, line: int | None = None, incomplete: bool = False) -> None:
+        super().__init__(f"line {line}: {reason}" if line else reason)
+        self.reason = reason
+        self.line = line
+        self.incomplete = incomplete
+
+
+def read_limited(path: str | Path, limit: int) -> bytes:
+    """Return the content of a file.
+
+    Raises
+    ------
+    XmlError
+        If the file is empty or longer than `limit` bytes.
+    OSError
+        If it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        size = os.fstat(descriptor).st_size
+        data = os.read(descriptor, min(size, limit) + 1)
+        while len(data) != size and len(data) <= limit:
+            more = os.read(descriptor, 1 << 16)
+            if not more:
+                break
+            data += more  # the file has grown in the meantime, or came in parts
+    finally:
+        os.close(descriptor)
+    if not data:
+        raise XmlError("the file is empty", incomplete=True)
+    if len(data) > limit:
+        raise XmlError(f"the file is larger than {limit} bytes, the limit for its kind")
+    return data
+
+
+PARSER_OPTIONS: dict[str, Any] = {
+    "resolve_entities": False,
+    "no_network": True,
+    "load_dtd": False,
+    "huge_tree": False,
+    "remove_comments": True,
+    "remove_pis": True,
+}
+"""A parser that expands nothing and loads nothing."""
+
+_parser = etree.XMLParser(**PARSER_OPTIONS)
+
+
+def refuse_dtd(data: bytes) -> None:
+    """Raise XmlError if the document has a DTD, the only place where entities are declared."""
+    if match := _PROLOG_WITH_DTD.match(data):
+        raise XmlError("a document type declaration is not allowed", line_at(data, match.end()))
+
+
+def line_at(data: bytes, offset: int) -> int:
+    """Return the line, from 1, at `offset`."""
+    return data.count(b"\n", 0, offset) + 1
+
+
+def parse_xml(data: bytes) -> etree._Element:
+    """Return the root element of a document.
+
+    Raises
+    ------
+    XmlError
+        If `data` is not well-formed XML, has a DTD, or is too deep.
+    """
+    refuse_dtd(data)
+    try:
+        root = etree.fromstring(data, _parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise xml_error(error) from error
+    refuse_doctype(root)
+    return root
+
+
+def refuse_doctype(root: etree._Element) -> None:
+    """Raise XmlError if a parsed document has a DTD that `refuse_dtd` missed (UTF-16)."""
+    if root.getroottree().docinfo.doctype:
+        raise XmlError("a document type declaration is not allowed", 1)
+
+
+def xml_error(error: Exception) -> XmlError:
+    """Return an lxml error as ours: reason, line, and whether more data could mend it."""
+    line = getattr(error, "lineno", None)
+    reason = str(getattr(error, "msg", None) or error)
+    reason = re.sub(r", line \d+, column \d+.*$", "", reason, flags=re.DOTALL)
+    return XmlError(f"not well-formed XML: {reason}", line, incomplete=True)
+
+
+def text_of(node: etree._Element | None) -> str | None:
+    """Return the text of an element without blanks around it; None if nil, empty or missing."""
+    if node is None or node.get(NIL) in ("true", "1"):
+        return None
+    return (node.text or "").strip() or None
+
+
+def local_name(node: etree._Element) -> str:
+    """Return an element's name without its namespace."""
+    return etree.QName(node).localname

@@ -1,0 +1,81 @@
+"""Walks a directory once and sorts EPU's files by session."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from skywright.instruments.epu.names import EpuFile, Kind, recognize
+
+
+@dataclass(slots=True)
+class SessionFiles:
+    """The files of one session directory; the lists are by the id of the grid square."""
+
+    directory: str
+    session: EpuFile | None = None
+    metadata: dict[str, EpuFile] = field(default_factory=dict)
+    gridsquares: dict[str, list[EpuFile]] = field(default_factory=dict)
+    foilholes: dict[str, list[EpuFile]] = field(default_factory=dict)
+    micrographs: list[EpuFile] = field(default_factory=list)
+
+    def add(self, file: EpuFile) -> None:
+        """Take a file of this session."""
+        match file.kind:
+            case Kind.SESSION:
+                self.session = file
+            case Kind.METADATA:
+                self.metadata[file.gridsquare] = file
+            case Kind.GRIDSQUARE:
+                self.gridsquares.setdefault(file.gridsquare, []).append(file)
+            case Kind.FOILHOLE:
+                self.foilholes.setdefault(file.gridsquare, []).append(file)
+            case Kind.MICROGRAPH:
+                self.micrographs.append(file)
+
+
+@dataclass(slots=True)
+class Scan:
+    """What a directory holds: its sessions by directory, its atlases by path."""
+
+    sessions: dict[str, SessionFiles] = field(default_factory=dict)
+    atlases: dict[str, EpuFile] = field(default_factory=dict)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+def walk(root: Path, problems: list[tuple[str, str]] | None = None) -> Iterator[tuple[str, str]]:
+    """Yield (directory, name) of each file below `root`, directories relative to it with ``/``.
+
+    Links to directories are not followed. A directory that cannot be listed is appended to
+    `problems` as (path, reason) and the rest goes on.
+    """
+    waiting = [""]
+    while waiting:
+        directory = waiting.pop()
+        try:
+            with os.scandir(root / directory if directory else root) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{directory}/{entry.name}" if directory else entry.name)
+                    elif entry.is_file():  # not a pipe, which would block its reader
+                        yield directory, entry.name
+        except OSError as error:
+            if problems is not None:
+                problems.append((directory or ".", error.strerror or str(error)))
+
+
+def scan(root: Path) -> Scan:
+    """Return EPU's files below `root`, judged by their names; none is opened."""
+    found = Scan()
+    for directory, name in walk(root, found.problems):
+        file = recognize(f"{directory}/{name}" if directory else name)
+        if file is None:
+            continue
+        if file.kind is Kind.ATLAS:
+            found.atlases[file.path] = file
+            continue
+        session = found.sessions.get(file.session)
+        if session is None:
+            session = found.sessions[file.session] = SessionFiles(file.session)
+        session.add(file)
+    return found

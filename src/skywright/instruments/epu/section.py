@@ -1,0 +1,26 @@
+"""The section ``[epu]`` of ``skywright.toml``."""
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from skywright.section import Section
+
+
+class EpuSettings(Section):
+    """What differs between microscopes and visits."""
+
+    quality: dict[str, JsonValue] = Field(default={})
+    """Parameters of the analysis `epu_quality`: which micrographs are good, e.g.
+    ``{"ctf_limit_a": 4.0, "motion_limit_a": 100.0}``."""
+    policy: Literal["stay_or_leave", "epu_order", "random_order"] = "stay_or_leave"
+    """What chooses the next square."""
+    move_holes: float = Field(default=2.0, ge=0)
+    """Time that a move to another square costs, in times of a hole; for `stay_or_leave`."""
+    api_url: str = ""
+    """API that suggestions are sent to, as instructions for the microscope's agent; empty: they
+    are only shown."""
+    agent_session: str = ""
+    """Session of that agent (``skywright epu watch --session-id``)."""
+    late_s: float = Field(default=300.0, gt=0)
+    """Seconds that a micrograph may wait for its hole before it counts as late."""

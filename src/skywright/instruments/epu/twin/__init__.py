@@ -1,0 +1,1 @@
+"""A simulated visit: what EPU writes, file by file, with the truth about every micrograph."""

@@ -1,0 +1,107 @@
+"""Files that wait to be read: each once, in the order of their kinds, with later tries."""
+
+import heapq
+from dataclasses import dataclass
+
+from skywright.instruments.epu.names import KIND_ORDER, EpuFile, Kind
+
+FIRST_RETRY_S, LONGEST_RETRY_S, GIVE_UP_S = 0.1, 5.0, 120.0
+"""A file that cannot be read is tried again after 0.1 s, then at doubling times, for 2 minutes."""
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A file that could not be read: the reason, when it is tried again, when that began."""
+
+    file: EpuFile
+    reason: str
+    due: float
+    wait: float
+    since: float
+
+
+class Backlog:
+    """The files that wait. Nothing is ever dropped, and each file is in it once.
+
+    Times are those of `time.monotonic`, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self._ready: dict[Kind, dict[str, tuple[EpuFile, float]]] = {kind: {} for kind in Kind}
+        self._troubles: dict[str, _Trouble] = {}
+        self._retries: list[tuple[float, str]] = []
+        self._started: dict[str, tuple[EpuFile, float]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._ready.values())) + len(self._troubles) + len(self._started)
+
+    @property
+    def ready(self) -> int:
+        """Number of files that can be read now."""
+        return sum(map(len, self._ready.values()))
+
+    def add(self, file: EpuFile, now: float) -> None:
+        """Take a file that is, as far as is known, complete."""
+        self._started.pop(file.path, None)
+        self._ready[file.kind].setdefault(file.path, (file, now))
+
+    def add_started(self, file: EpuFile, now: float) -> None:
+        """Take a file that is being written; it is read when it is closed, or a little later."""
+        if file.path not in self._ready[file.kind] and file.path not in self._troubles:
+            self._started.setdefault(file.path, (file, now))
+
+    def take(self, limit: int, now: float) -> list[tuple[EpuFile, float]]:
+        """Return up to `limit` files with the times at which they came, parents first."""
+        self._wake(now)
+        batch: list[tuple[EpuFile, float]] = []
+        for kind in sorted(Kind, key=KIND_ORDER.__getitem__):
+            ready = self._ready[kind]
+            while ready and len(batch) < limit:
+                path = next(iter(ready))
+                batch.append(ready.pop(path))
+        return batch
+
+    def _wake(self, now: float) -> None:
+        for path, (file, since) in list(self._started.items()):
+            if since + FIRST_RETRY_S <= now:
+                del self._started[path]
+                self._ready[file.kind].setdefault(path, (file, since))
+        while self._retries and self._retries[0][0] <= now:
+            due, path = heapq.heappop(self._retries)
+            trouble = self._troubles.get(path)
+            if trouble is not None and trouble.due == due:
+                self._ready[trouble.file.kind].setdefault(path, (trouble.file, now))
+
+    def failed(self, file: EpuFile, reason: str, now: float) -> bool:
+        """Note that a file could not be read; return False when it is not tried again."""
+        trouble = self._troubles.get(file.path)
+        if trouble is None:
+            trouble = _Trouble(file, reason, 0.0, FIRST_RETRY_S, now)
+            self._troubles[file.path] = trouble
+        elif now - trouble.since > GIVE_UP_S:
+            del self._troubles[file.path]
+            return False
+        else:
+            trouble.wait = min(2 * trouble.wait, LONGEST_RETRY_S)
+        trouble.reason, trouble.due = reason, now + trouble.wait
+        heapq.heappush(self._retries, (trouble.due, file.path))
+        return True
+
+    def is_in_trouble(self, path: str) -> bool:
+        """Return whether a file could not be read and is tried again by the clock."""
+        return path in self._troubles
+
+    def done(self, path: str) -> None:
+        """Forget the trouble with a file that has been read."""
+        self._troubles.pop(path, None)
+
+    def troubles(self) -> list[tuple[EpuFile, str]]:
+        """Return the files that could not be read yet, with the reasons."""
+        return [(trouble.file, trouble.reason) for trouble in self._troubles.values()]
+
+    def next_due(self) -> float | None:
+        """Return when the next file can be read; None if only events can bring one."""
+        times = [since + FIRST_RETRY_S for _, since in self._started.values()]
+        if self._retries:
+            times.append(self._retries[0][0])
+        return min(times, default=None)

@@ -1,0 +1,155 @@
+"""Reads files and records what they hold, a batch in one transaction."""
+
+import hashlib
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from skywright.instruments.epu.database import Database, Recorded, record_files
+from skywright.instruments.epu.names import EpuFile
+from skywright.instruments.epu.parse import PARSERS, read_file
+from skywright.instruments.epu.safe_xml import XmlError
+from skywright.instruments.epu.watch.changes import Signature
+from skywright.instruments.epu.watch.memory import load_memory
+
+
+@dataclass(slots=True)
+class Event:
+    """An entity that has been committed to the database.
+
+    `t` is the time of the commit in epoch seconds, `event` is ``created`` or ``updated``, `id` the
+    natural id, `path` that of the file.
+    """
+
+    t: float
+    kind: str
+    id: str
+    event: str
+    path: str
+
+
+@dataclass(slots=True)
+class Read:
+    """A file that has been read: what it says, and the size and time that it had before."""
+
+    file: EpuFile
+    signature: Signature
+    digest: str
+    entity: Any
+    problems: list[str]
+
+
+@dataclass(slots=True)
+class Failure:
+    """A file that could not be read; `final` if trying again makes no sense."""
+
+    file: EpuFile
+    reason: str
+    final: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch.
+
+    Attributes
+    ----------
+    events
+        What was committed.
+    failures
+        Files that could not be read.
+    read
+        Files that were read, with or without a change.
+    recorded
+        Uuids created and updated, by kind of entity (``micrograph`` ...).
+    """
+
+    events: list[Event] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    read: list[EpuFile] = field(default_factory=list)
+    recorded: dict[str, Recorded] = field(default_factory=dict)
+
+
+class Ingest:
+    """Reads files of one directory into the entity database.
+
+    Parameters
+    ----------
+    root
+        The directory.
+    database
+        The entity database; what it already knows of the directory is not read again.
+    """
+
+    def __init__(self, root: Path, database: Database) -> None:
+        self.root = root
+        self.database = database
+        with database.read() as connection:
+            self.memory = load_memory(root, connection)
+
+    def read(self, file: EpuFile) -> Read | Failure | None:
+        """Read and parse a file; None if its content is the one that is recorded."""
+        path = self.root / file.path
+        problems: list[str] = []
+        try:
+            status = path.stat()
+            signature = (status.st_size, status.st_mtime_ns)
+            data = read_file(path, file.kind)
+            digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+            if self.memory.digests.get(file.path) == digest:
+                self.memory.known[file.path] = signature
+                return None
+            entity = PARSERS[file.kind](data, problems)
+        except XmlError as error:
+            return Failure(file, str(error), final=not error.incomplete)
+        except FileNotFoundError:
+            return Failure(file, "the file is gone", final=True)
+        except OSError as error:
+            return Failure(file, error.strerror or str(error))
+        return Read(file, signature, digest, entity, problems)
+
+    def process(self, files: Iterable[EpuFile]) -> Outcome:
+        """Read files and commit what they hold."""
+        from skywright.instruments.epu.watch.store import store
+
+        outcome = Outcome()
+        batch: list[Read] = []
+        for file in files:
+            found = self.read(file)
+            if isinstance(found, Failure):
+                outcome.failures.append(found)
+                continue
+            outcome.read.append(file)
+            if found is not None:
+                batch.append(found)
+        if batch:
+            with self.database.write() as connection:
+                store(connection, self.memory, batch, outcome)
+            now = time.time()
+            for event in outcome.events:
+                event.t = now
+            for found in batch:
+                self.memory.known[found.file.path] = found.signature
+                self.memory.digests[found.file.path] = found.digest
+        return outcome
+
+    def give_up(self, failures: Iterable[tuple[EpuFile, str]]) -> None:
+        """Record files that cannot be read; they are read again only when they change."""
+        now = datetime.now(UTC)
+        rows = []
+        for file, reason in failures:
+            try:
+                status = (self.root / file.path).stat()
+            except OSError:
+                continue
+            signature = (status.st_size, status.st_mtime_ns)
+            self.memory.known[file.path] = signature
+            # What was recorded before stays; only the file's row tells of the problem.
+            rows.append(self.memory.file_row(file, signature, now, problem=reason))
+            self.memory.digests.pop(file.path, None)
+        if rows:
+            with self.database.write() as connection:
+                record_files(connection, rows)

@@ -1,0 +1,202 @@
+"""Entities as rows of the entity database."""
+
+from datetime import datetime
+from typing import Any
+
+from skywright.instruments.epu.database import (
+    atlas_uuid,
+    foilhole_uuid,
+    gridsquare_uuid,
+    tile_uuid,
+)
+from skywright.instruments.epu.entities import (
+    Atlas,
+    AtlasSquare,
+    FoilHoleManifest,
+    GridSquareManifest,
+    GridSquareMetadata,
+    HoleLocation,
+    Instrument,
+    Micrograph,
+    Session,
+)
+from skywright.instruments.epu.names import EpuFile
+from skywright.instruments.epu.paths import atlas_relative, cygwin_path
+
+Row = dict[str, Any]
+
+
+def instant(text: str | None) -> datetime | None:
+    """Return an ISO 8601 time; more than microseconds are cut."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def stamp_of(file: EpuFile) -> str:
+    """Return what orders several manifests of one entity: time in the name, then the path."""
+    return f"{file.stamp} {file.path}"
+
+
+def session_values(session: Session) -> Row:
+    """Return the columns of an acquisition that its ``EpuSession.dm`` gives."""
+    radius = session.clustering_radius
+    return {
+        "id": session.id,
+        "name": session.name or "Unknown",
+        "start_time": instant(session.start_time),
+        "storage_path": cygwin_path(session.storage_path),
+        "atlas_path": atlas_relative(session.atlas_path, session.storage_path),
+        "clustering_mode": session.clustering_mode,
+        "clustering_radius": None if radius is None else repr(radius),
+    }
+
+
+def instrument_values(instrument: Instrument) -> Row:
+    """Return the columns of an acquisition that an image gives."""
+    return {
+        "instrument_model": instrument.model,
+        "instrument_id": instrument.id,
+        "computer_name": instrument.computer,
+    }
+
+
+def atlas_values(atlas: Atlas, path: str) -> Row:
+    """Return the row of an atlas, without its grid."""
+    squares = {
+        key: {
+            "center": square.center,
+            "physical": square.physical,
+            "size": square.size,
+            "rotation": square.rotation,
+        }
+        for key, square in atlas.gridsquares.items()
+    }
+    return {
+        "uuid": atlas_uuid(path),
+        "atlas_id": atlas.id,
+        "acquisition_date": instant(atlas.acquisition_date),
+        "storage_folder": atlas.storage_folder,
+        "description": atlas.description,
+        "name": atlas.name or "",
+        "path": path,
+        "gridsquares": squares,
+    }
+
+
+def tile_values(atlas: Atlas, uuid: str) -> list[Row]:
+    """Return the rows of an atlas's tiles."""
+    return [
+        {
+            "uuid": tile_uuid(uuid, tile.id),
+            "atlas_uuid": uuid,
+            "tile_id": tile.id,
+            "position_x": tile.position[0],
+            "position_y": tile.position[1],
+            "size_x": tile.size[0],
+            "size_y": tile.size[1],
+            "file_format": tile.file_format,
+            "base_filename": tile.base_filename,
+            "gridsquares": {
+                key: [{"center": place.center, "size": place.size} for place in places]
+                for key, places in tile.gridsquares.items()
+            },
+        }
+        for tile in atlas.tiles
+    ]
+
+
+def square_key(grid: str, gridsquare: str) -> Row:
+    """Return the columns that every row of a square has."""
+    return {
+        "uuid": gridsquare_uuid(grid, gridsquare),
+        "grid_uuid": grid,
+        "gridsquare_id": gridsquare,
+    }
+
+
+def position_values(position: AtlasSquare) -> Row:
+    """Return the columns of a square that the atlas gives."""
+    return {
+        "center_x": position.center[0],
+        "center_y": position.center[1],
+        "physical_x": position.physical[0],
+        "physical_y": position.physical[1],
+        "size_width": position.size[0],
+        "size_height": position.size[1],
+    }
+
+
+def metadata_values(metadata: GridSquareMetadata, path: str) -> Row:
+    """Return the columns of a square that its ``.dm`` gives."""
+    return {
+        "atlas_node_id": metadata.atlas_node_id,
+        "state": metadata.state,
+        "rotation": metadata.rotation,
+        "selected": metadata.selected,
+        "unusable": metadata.unusable,
+        "image_path": cygwin_path(metadata.image_path),
+        "stage_position_x": metadata.stage_x,
+        "stage_position_y": metadata.stage_y,
+        "stage_position_z": metadata.stage_z,
+        "n_foilhole_positions": len(metadata.holes),
+        "metadata_file": path,
+        "lowmag": False,
+    }
+
+
+def manifest_values(manifest: GridSquareManifest, file: EpuFile) -> Row:
+    """Return the columns of a square that its image gives."""
+    row = manifest._asdict()
+    row["acquisition_datetime"] = instant(manifest.acquisition_datetime)
+    row["lowmag"] = False
+    row["manifest_file"] = file.path
+    row["manifest_stamp"] = stamp_of(file)
+    return row
+
+
+def hole_key(grid: str, gridsquare: str, foilhole: str) -> Row:
+    """Return the columns that every row of a hole has."""
+    return {
+        "uuid": foilhole_uuid(grid, gridsquare, foilhole),
+        "grid_uuid": grid,
+        "gridsquare_uuid": gridsquare_uuid(grid, gridsquare),
+        "gridsquare_id": gridsquare,
+        "foilhole_id": foilhole,
+    }
+
+
+def location_values(hole: HoleLocation) -> Row:
+    """Return the columns of a hole that the square's ``.dm`` gives."""
+    return {
+        "x_location": hole.x_location,
+        "y_location": hole.y_location,
+        "x_stage_position": hole.x_stage_position,
+        "y_stage_position": hole.y_stage_position,
+        "diameter": hole.diameter,
+        "is_near_grid_bar": hole.is_near_grid_bar,
+        "planned": True,
+    }
+
+
+def hole_image_values(manifest: FoilHoleManifest, file: EpuFile) -> Row:
+    """Return the columns of a hole that its image gives."""
+    return {
+        **manifest._asdict(),
+        "manifest_file": file.path,
+        "manifest_stamp": stamp_of(file),
+    }
+
+
+def micrograph_values(micrograph: Micrograph, file: EpuFile, grid: str) -> Row:
+    """Return the row of a micrograph; its hole and square are those of its path."""
+    row = micrograph._asdict()
+    row["micrograph_id"] = row["uuid"] = row.pop("id")
+    row["acquisition_datetime"] = instant(micrograph.acquisition_datetime)
+    row["grid_uuid"] = grid
+    row["gridsquare_id"] = file.gridsquare
+    row["gridsquare_uuid"] = gridsquare_uuid(grid, file.gridsquare)
+    row["foilhole_id"] = file.foilhole
+    row["foilhole_uuid"] = foilhole_uuid(grid, file.gridsquare, file.foilhole)
+    row["location_id"] = file.location
+    row["manifest_file"] = file.path
+    row["manifest_stamp"] = stamp_of(file)
+    return row

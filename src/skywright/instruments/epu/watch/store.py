@@ -1,0 +1,320 @@
+"""Merges what was read from files into the entity database, in one transaction."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from sqlalchemy import Connection, select, update
+
+from skywright.instruments.epu.database import (
+    Recorded,
+    acquisition_uuid,
+    atlas_uuid,
+    grid_uuid,
+    record,
+    record_files,
+    remove,
+    schema,
+)
+from skywright.instruments.epu.database.write import present
+from skywright.instruments.epu.entities import Instrument
+from skywright.instruments.epu.names import Kind
+from skywright.instruments.epu.paths import atlas_candidates
+from skywright.instruments.epu.watch import rows
+from skywright.instruments.epu.watch.ingest import Event, Outcome, Read
+from skywright.instruments.epu.watch.memory import Memory
+
+
+def store(connection: Connection, memory: Memory, batch: list[Read], outcome: Outcome) -> None:
+    """Store a batch; `outcome` takes the events and the changed rows.
+
+    Parameters
+    ----------
+    connection
+        From `Database.write`.
+    memory
+        What is known of the directory; it is brought up to date.
+    batch
+        Files that have been read, in any order.
+    outcome
+        Its `events` and `recorded` are filled.
+    """
+    _Store(connection, memory, outcome).take(batch)
+
+
+class _Store:
+    def __init__(self, connection: Connection, memory: Memory, outcome: Outcome) -> None:
+        self.connection = connection
+        self.memory = memory
+        self.outcome = outcome
+        self.now = datetime.now(UTC)
+        self.files: list[rows.Row] = []
+
+    def take(self, batch: list[Read]) -> None:
+        takers: dict[Kind, Callable[[list[Read]], None]] = {
+            Kind.SESSION: self._sessions,
+            Kind.ATLAS: self._atlases,
+            Kind.METADATA: self._metadata,
+            Kind.GRIDSQUARE: self._gridsquares,
+            Kind.FOILHOLE: self._foilholes,
+            Kind.MICROGRAPH: self._micrographs,
+        }
+        self._make_grids(batch)
+        for kind, taker in takers.items():
+            found = [each for each in batch if each.file.kind is kind]
+            if found:
+                taker(found)
+        record_files(self.connection, self.files)
+
+    def _record(self, kind: str, found: list[rows.Row], known: Any = None) -> Recorded:
+        recorded = record(self.connection, kind, found, known)
+        total = self.outcome.recorded.setdefault(kind, Recorded())
+        total.created |= recorded.created
+        total.updated |= recorded.updated
+        return recorded
+
+    def _done(self, found: Read, entity: str, identity: str, changed: bool) -> None:
+        """Note that a file is stored: its row, and an event if it changed anything."""
+        file = found.file
+        key = (file.kind.value, entity)
+        if changed or key not in self.memory.seen:
+            event = "updated" if key in self.memory.seen else "created"
+            self.outcome.events.append(Event(0.0, file.kind.value, identity, event, file.path))
+        self.memory.seen.add(key)
+        self.files.append(
+            self.memory.file_row(
+                file,
+                found.signature,
+                self.now,
+                found.digest,
+                entity,
+                "\n".join(found.problems) or None,
+            )
+        )
+
+    def _make_grids(self, batch: list[Read]) -> None:
+        """Make the acquisition and the grid of a session of which any file has come."""
+        new = {
+            found.file.session
+            for found in batch
+            if found.file.kind is not Kind.ATLAS and found.file.session not in self.memory.grids
+        }
+        for session in sorted(new):
+            directory = session or "."
+            acquisition = acquisition_uuid(directory)
+            grid = grid_uuid(acquisition)
+            name = session.rpartition("/")[2] or self.memory.root.name
+            row = {"uuid": acquisition, "name": name, "data_dir": directory}
+            self._record("acquisition", [row])
+            self._record(
+                "grid",
+                [
+                    {
+                        "uuid": grid,
+                        "acquisition_uuid": acquisition,
+                        "name": name,
+                        "data_dir": directory,
+                        "status": schema.GridStatus.SCAN_STARTED,
+                        "scan_start_time": self.now,
+                    }
+                ],
+            )
+            self.memory.grids[session] = grid
+
+    def _set_instrument(self, session: str, instruments: Iterable[Instrument]) -> None:
+        """Keep the first instrument that an image of the session names."""
+        if session in self.memory.instruments:
+            return
+        for instrument in instruments:
+            if instrument.model is not None:
+                uuid = acquisition_uuid(session or ".")
+                row = {"uuid": uuid, "data_dir": session or "."}
+                self._record("acquisition", [{**row, **rows.instrument_values(instrument)}])
+                self.memory.instruments.add(session)
+                return
+
+    def _sessions(self, batch: list[Read]) -> None:
+        for found in batch:
+            session = found.file.session
+            uuid = acquisition_uuid(session or ".")
+            values = rows.session_values(found.entity)
+            recorded = self._record("acquisition", [{"uuid": uuid, **values}])
+            self._done(found, uuid, found.entity.id, uuid in recorded.changed)
+            self.memory.candidates[session] = atlas_candidates(session, values["atlas_path"])
+            self._link(session)
+
+    def _atlases(self, batch: list[Read]) -> None:
+        for found in batch:
+            path = found.file.path
+            values = rows.atlas_values(found.entity, path)
+            recorded = self._record("atlas", [values])
+            uuid = values["uuid"]
+            self._record("atlas_tile", rows.tile_values(found.entity, uuid))
+            self.memory.atlases[path] = found.entity.gridsquares
+            self._done(found, uuid, found.entity.id, uuid in recorded.changed)
+            for session, candidates in self.memory.candidates.items():
+                if path in candidates:
+                    self._link(session)
+
+    def _link(self, session: str) -> None:
+        """Connect a grid with its atlas, once both are known, and place its squares on it."""
+        path = next(
+            (path for path in self.memory.candidates[session] if path in self.memory.atlases), None
+        )
+        if path is None:
+            return
+        grid = self.memory.grids[session]
+        uuid = atlas_uuid(path)
+        table = schema.atlas
+        if self.memory.linked.get(grid) != path:
+            acquisition = acquisition_uuid(session or ".")
+            link = {"uuid": grid, "acquisition_uuid": acquisition, "atlas_uuid": uuid}
+            self._record("grid", [{**link, "atlas_dir": path}])
+            unowned = (table.c.uuid == uuid) & table.c.grid_uuid.is_(None)
+            self.connection.execute(update(table).where(unowned).values(grid_uuid=grid))
+            self.memory.linked[grid] = path
+        squares = self.memory.atlases[path]
+        keys = {key: rows.square_key(grid, key) for key in squares}
+        stored = present(self.connection, "gridsquare", [key["uuid"] for key in keys.values()])
+        found = []
+        for key, position in squares.items():
+            row: rows.Row = {**keys[key], **rows.position_values(position)}
+            if row["uuid"] not in stored:
+                row["lowmag"] = True  # known from the atlas only
+            found.append(row)
+        self._record("gridsquare", found, stored)
+        self._place_by_node(grid)
+
+    def _place_by_node(self, grid: str) -> None:
+        """Place the squares whose number on the atlas is not their own id."""
+        squares = self.memory.atlases[self.memory.linked[grid]]
+        table = schema.gridsquare
+        query = select(table.c.gridsquare_id, table.c.atlas_node_id).where(
+            table.c.grid_uuid == grid, table.c.atlas_node_id.is_not(None)
+        )
+        found = [
+            {**rows.square_key(grid, key), **rows.position_values(squares[str(node)])}
+            for key, node in self.connection.execute(query)
+            if key not in squares and str(node) in squares
+        ]
+        self._record("gridsquare", found)
+
+    def _position(self, grid: str, gridsquare: str, node: int | None = None) -> rows.Row:
+        squares = self.memory.atlases.get(self.memory.linked.get(grid, ""), {})
+        position = squares.get(gridsquare) or squares.get(str(node))
+        return rows.position_values(position) if position else {}
+
+    def _metadata(self, batch: list[Read]) -> None:
+        for found in batch:
+            file, metadata = found.file, found.entity
+            grid = self.memory.grids[file.session]
+            key = rows.square_key(grid, file.gridsquare)
+            values = rows.metadata_values(metadata, file.path)
+            position = self._position(grid, file.gridsquare, metadata.atlas_node_id)
+            recorded = self._record("gridsquare", [{**key, **values, **position}])
+            changed = self._holes(grid, file.gridsquare, key["uuid"], metadata.holes)
+            if metadata.repeated_holes:
+                ids = ", ".join(metadata.repeated_holes)
+                found.problems.append(f"foil holes listed more than once: {ids}")
+            uuid = key["uuid"]
+            self._done(found, uuid, file.gridsquare, uuid in recorded.changed or changed)
+
+    def _holes(self, grid: str, gridsquare: str, uuid: str, holes: list[Any]) -> bool:
+        """Store the planned holes of a square that changed; the newest ``.dm`` names them all."""
+        new = {hole.id: hole for hole in holes}
+        old = self.memory.locations.get(uuid)
+        changed = [
+            {**rows.hole_key(grid, gridsquare, key), **rows.location_values(hole)}
+            for key, hole in new.items()
+            if old is None or old.get(key) != hole
+        ]
+        recorded = self._record("foilhole", changed)
+        withdrawn = self._withdraw(grid, gridsquare, uuid, set(new), old)
+        self.memory.locations[uuid] = new
+        return bool(recorded.changed or withdrawn)
+
+    def _withdraw(
+        self, grid: str, gridsquare: str, uuid: str, listed: set[str], old: dict[str, Any] | None
+    ) -> bool:
+        """Take back holes that EPU no longer plans; those with an image or micrographs stay."""
+        if old is not None and not old.keys() - listed:
+            return False
+        hole, micrograph = schema.foilhole, schema.micrograph
+        imaged = select(micrograph.c.number).where(micrograph.c.foilhole_uuid == hole.c.uuid)
+        query = select(hole.c.foilhole_id, hole.c.manifest_file, imaged.exists()).where(
+            hole.c.gridsquare_uuid == uuid, hole.c.planned
+        )
+        gone = [row for row in self.connection.execute(query) if row[0] not in listed]
+        for identity, manifest, has_micrographs in gone:
+            key = rows.hole_key(grid, gridsquare, identity)
+            if manifest is None and not has_micrographs:
+                remove(self.connection, "foilhole", key["uuid"])
+            else:
+                self._record("foilhole", [{**key, "planned": False}])
+        return bool(gone)
+
+    def _gridsquares(self, batch: list[Read]) -> None:
+        for found in batch:
+            file = found.file
+            manifest, instrument = found.entity
+            grid = self.memory.grids[file.session]
+            row = rows.square_key(grid, file.gridsquare)
+            row |= rows.manifest_values(manifest, file) | self._position(grid, file.gridsquare)
+            recorded = self._record("gridsquare", [row])
+            self._set_instrument(file.session, [instrument])
+            self._done(found, row["uuid"], file.gridsquare, row["uuid"] in recorded.changed)
+
+    def _foilholes(self, batch: list[Read]) -> None:
+        keys = [
+            rows.hole_key(
+                self.memory.grids[found.file.session], found.file.gridsquare, found.file.foilhole
+            )
+            for found in batch
+        ]
+        stored = present(self.connection, "foilhole", [key["uuid"] for key in keys])
+        found_rows = []
+        for key, found in zip(keys, batch, strict=True):
+            row = key | rows.hole_image_values(found.entity[0], found.file)
+            if key["uuid"] not in stored:
+                row["planned"] = False  # until a square's .dm lists it
+            found_rows.append(row)
+        recorded = self._record("foilhole", found_rows, stored)
+        for key, found in zip(keys, batch, strict=True):
+            self._set_instrument(found.file.session, [found.entity[1]])
+            changed = key["uuid"] in recorded.changed
+            self._done(found, key["uuid"], found.file.foilhole, changed)
+
+    def _micrographs(self, batch: list[Read]) -> None:
+        found_rows = [
+            rows.micrograph_values(
+                found.entity[0], found.file, self.memory.grids[found.file.session]
+            )
+            for found in batch
+        ]
+        stored = self._keep_apart(found_rows)
+        recorded = self._record("micrograph", found_rows, stored)
+        for row, found in zip(found_rows, batch, strict=True):
+            self._set_instrument(found.file.session, [found.entity[1]])
+            changed = row["uuid"] in recorded.changed
+            self._done(found, row["uuid"], row["micrograph_id"], changed)
+
+    def _keep_apart(self, found: list[rows.Row]) -> set[str]:
+        """Give a micrograph that another grid has too, in a copy of the tree, a uuid of its own.
+
+        Returns
+        -------
+        set of str
+            Uuids that are stored.
+        """
+        table = schema.micrograph
+        ids = [row["uuid"] for row in found]
+        query = select(table.c.uuid, table.c.grid_uuid).where(table.c.uuid.in_(ids))
+        owner = {row.uuid: row.grid_uuid for row in self.connection.execute(query)}
+        stored = set(owner)
+        for row in found:
+            grid = owner.setdefault(row["uuid"], row["grid_uuid"])
+            if grid != row["grid_uuid"]:
+                row["uuid"] = str(uuid5(NAMESPACE_URL, f"{row['grid_uuid']}/{row['uuid']}"))
+                stored |= present(self.connection, "micrograph", [row["uuid"]])
+        return stored

@@ -1,0 +1,255 @@
+"""The owner of a watched directory: subscribes, scans, records, and looks again."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from skywright.errors import ConfigError
+from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.names import EpuFile
+from skywright.instruments.epu.watch.backlog import Backlog
+from skywright.instruments.epu.watch.changes import (
+    Changes,
+    ChangeSource,
+    Signature,
+    changed_files,
+    open_source,
+)
+from skywright.instruments.epu.watch.ingest import Ingest, Outcome
+
+logger = logging.getLogger(__name__)
+
+BATCH = 100
+"""Files of one transaction; between two batches the kernel's events are taken up."""
+RESCAN_S = 60.0
+"""Seconds between scans beside the events, for mounts that give none for some writers."""
+DATABASE_RETRY_S = 1.0
+
+
+@dataclass
+class WatchState:
+    """How a watcher is doing; numbers count from its start unless they say otherwise.
+
+    Attributes
+    ----------
+    recorded
+        Entities committed, by kind of file.
+    last
+        Natural id of the last entity of each kind.
+    latency
+        Seconds from a file's event to the commit of its entity, of the last ones.
+    unreadable
+        Files that cannot be read at present.
+    queue
+        Files that wait.
+    sequence
+        Number of the last commit.
+    """
+
+    recorded: dict[str, int] = field(default_factory=dict)
+    last: dict[str, str] = field(default_factory=dict)
+    latency: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+    commits: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=1000))
+    unreadable: int = 0
+    queue: int = 0
+    sequence: int = 0
+    rescans: int = 0
+    lost_events: int = 0
+    scanned: bool = False
+    database_error: str = ""
+
+    def rate(self, window: float = 10.0) -> float:
+        """Return entities per second over the last `window` seconds."""
+        since = time.monotonic() - window
+        return sum(count for when, count in list(self.commits) if when > since) / window
+
+
+class Watcher:
+    """Follows one directory and records every entity in the database.
+
+    Whether it starts before, while or after EPU writes, the database holds the same in the end:
+    it subscribes to changes first, then scans, then takes what has changed meanwhile.
+
+    Parameters
+    ----------
+    root
+        The directory: a visit, a session, or above.
+    database
+        The entity database.
+    polling
+        Seconds between scans on a mount without events; None uses the system's events.
+    rescan
+        Seconds between scans beside the events; 0 is never.
+    on_commit
+        Called after each commit with what it stored.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        database: Database,
+        polling: float | None = None,
+        rescan: float = RESCAN_S,
+        on_commit: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
+        self.root = root.resolve()
+        if not self.root.is_dir():
+            raise ConfigError(f"{root}: not a directory; expected the directory that EPU writes")
+        self.database = database
+        self.state = WatchState()
+        self.backlog = Backlog()
+        self.unreadable: dict[str, str] = {}
+        self._rescan = rescan
+        self._on_commit = on_commit
+        self._stopped = threading.Event()
+        self._source: ChangeSource = open_source(self.root, polling)  # before the first scan
+        self._ingest = Ingest(self.root, database)
+        self._next_scan = 0.0
+        self._last_change = time.monotonic()
+
+    @property
+    def known(self) -> dict[str, Signature]:
+        """Size and time of each file that needs no reading, by path."""
+        return self._ingest.memory.known
+
+    @property
+    def sessions_missing(self) -> list[str]:
+        """Directories of sessions whose ``EpuSession.dm`` has not come."""
+        return self._ingest.memory.sessions_missing
+
+    def stop(self) -> None:
+        """End `run` soon; callable from other threads and from signal handlers."""
+        self._stopped.set()
+        self._source.wake()
+
+    def run(self, idle_exit: float | None = None) -> None:
+        """Follow the directory until `stop`, or until nothing has happened for `idle_exit` s."""
+        try:
+            self.scan()
+            while not self._stopped.is_set():
+                if not self.step(self._wait(idle_exit)):
+                    idle = time.monotonic() - self._last_change
+                    if idle_exit is not None and idle >= idle_exit and not self.backlog.ready:
+                        break
+            self._last_try()
+        finally:
+            self._source.close()
+
+    def _wait(self, idle_exit: float | None) -> float:
+        """Return how many seconds may pass without an event until something is to be done."""
+        now = time.monotonic()
+        if self.backlog.ready:
+            return 0.0
+        times = [now + 1.0]
+        due = self.backlog.next_due()
+        if due is not None:
+            times.append(due)
+        if self._rescan:
+            times.append(self._next_scan)
+        if idle_exit is not None:
+            times.append(self._last_change + idle_exit)
+        return max(0.0, min(times) - now)
+
+    def step(self, timeout: float) -> bool:
+        """Take up changes and record one batch; return whether there was anything new."""
+        changes = self._source.read(timeout)
+        news = self._take(changes)
+        if changes.lost:
+            self.state.lost_events += 1
+        if changes.lost or (self._rescan and time.monotonic() >= self._next_scan):
+            news |= self.scan()
+        batch = self.backlog.take(BATCH, time.monotonic())
+        if batch:
+            news |= self._record(batch)
+        self.state.queue = len(self.backlog)
+        if news:
+            self._last_change = time.monotonic()
+        return news
+
+    def _take(self, changes: Changes) -> bool:
+        now = time.monotonic()
+        for file in changes.finished.values():
+            self.backlog.add(file, now)
+        for file in changes.started.values():
+            self.backlog.add_started(file, now)
+        return bool(changes.finished or changes.started)
+
+    def scan(self) -> bool:
+        """Look through the directory for files that changed; return whether there were any."""
+        now = time.monotonic()
+        before = len(self.backlog)
+        for file in changed_files(self.root, self._ingest.memory.known):
+            if not self.backlog.is_in_trouble(file.path):
+                self.backlog.add(file, now)
+        self.state.rescans += self.state.scanned
+        self.state.scanned = True
+        self._next_scan = time.monotonic() + (self._rescan or 0)
+        return len(self.backlog) > before
+
+    def _record(self, batch: list[tuple[EpuFile, float]]) -> bool:
+        """Record a batch; return whether anything was committed."""
+        try:
+            outcome = self._ingest.process([file for file, _ in batch])
+        except SQLAlchemyError as error:
+            self._database_failed(batch, error)
+            return True
+        self.state.database_error = ""
+        now = time.monotonic()
+        for file in outcome.read:
+            self.backlog.done(file.path)
+            self.unreadable.pop(file.path, None)
+        given_up = []
+        for failure in outcome.failures:
+            again = not failure.final and self.backlog.failed(failure.file, failure.reason, now)
+            self.unreadable[failure.file.path] = failure.reason
+            if not again:
+                self.backlog.done(failure.file.path)
+                given_up.append((failure.file, failure.reason))
+                logger.warning("%s: %s", failure.file.path, failure.reason)
+        self._ingest.give_up(given_up)
+        self._count(outcome, {file.path: since for file, since in batch}, now)
+        if outcome.events:
+            self._on_commit(outcome)
+        return bool(outcome.events)
+
+    def _database_failed(self, batch: list[tuple[EpuFile, float]], error: SQLAlchemyError) -> None:
+        """Keep the files, and what is known from before the transaction, and try again."""
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        if not self.state.database_error:
+            logger.error("the entity database: %s; trying again", reason)
+        self.state.database_error = reason
+        self._stopped.wait(DATABASE_RETRY_S)
+        try:
+            self._ingest = Ingest(self.root, self.database)
+        except SQLAlchemyError:
+            logger.debug("the entity database is still away", exc_info=True)
+        for file, since in batch:
+            self.backlog.add(file, since)
+
+    def _count(self, outcome: Outcome, came: dict[str, float], now: float) -> None:
+        state = self.state
+        state.unreadable = len(self.unreadable)
+        if not outcome.events:
+            return
+        state.sequence += 1
+        state.commits.append((now, len(outcome.events)))
+        for event in outcome.events:
+            state.recorded[event.kind] = state.recorded.get(event.kind, 0) + 1
+            state.last[event.kind] = event.id
+            state.latency.append(now - came.get(event.path, now))
+
+    def _last_try(self) -> None:
+        """Read once more what could not be read, and record the reasons."""
+        for file, _ in self.backlog.troubles():
+            self.backlog.add(file, time.monotonic())
+        while self.backlog.ready:
+            self._record(self.backlog.take(BATCH, time.monotonic()))
+            if self.state.database_error:
+                return
+        self._ingest.give_up(self.backlog.troubles())

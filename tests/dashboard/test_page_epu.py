@@ -1,0 +1,111 @@
+"""EPU's view: what the page shows of messages, and in a real browser over a simulated visit."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ioc_process import running_ioc
+from starlette.testclient import TestClient
+from store.stack import running_stack
+from support.page import fake_checks, running_page, settings_of
+from support.waiting import until
+
+from dashboard.app import make_app
+from dashboard.epu.view import board_of, color, draw_places
+from dashboard.headless import headless_chromium, show_as
+from devices.epu.view import EpuFacts
+from skywright.config import IocSettings
+
+GRID = {
+    "name": "grid <1>",
+    "current": "11",
+    "states": {"Completed": 1, "None": 2},
+    "squares": [
+        ["11", 100.0, 200.0, 30, 0.8],
+        ["12", 900.0, 200.0, 4, None],
+        ["13", 5, 9, 0, None],
+    ],
+    "holes": [["7", 10.0, 20.0, 6, 0.5], ["8", 50.0, None, 0, None]],
+    "newest": [["0123456789abcdef", "11", "7", 3.456], ["fedcba9876543210", "11", "7", None]],
+    "micrographs": 34,
+    "results": 30,
+    "good": 24,
+}
+SUGGESTION = {"squares": ["11", "12"], "skipped": ["13"], "reason": "stay in 11"}
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[TestClient]:
+    settings = settings_of(tmp_path, "", "", tmp_path)
+    ioc = IocSettings(module="iocs.epu", prefix="EPU1:")
+    settings = settings.model_copy(update={"iocs": {**settings.iocs, "epu": ioc}})
+    with TestClient(make_app(settings, fake_checks()), "http://127.0.0.1") as client:
+        yield client
+
+
+def say(page: TestClient, **facts: Any) -> str:
+    message = {"connected": True, **EpuFacts(**facts).__dict__, "bytes": 0}
+    board_of(page.app.state.site).take(json.dumps(message).encode() + b"\n")  # type: ignore[attr-defined]
+    return page.get("/epu").text
+
+
+def test_page_before_the_first_message_and_before_the_first_file(page: TestClient) -> None:
+    assert "waiting for the IOC of EPU" in page.get("/epu").text
+    assert "Nothing is recorded yet" in say(page, state="Watching", message="watching")
+
+
+def test_page_shows_grid_troubles_and_suggestion(page: TestClient) -> None:
+    text = say(
+        page, orphans=3.0, late=2.0, overview=GRID, suggestion=SUGGESTION, message="watching"
+    )
+    assert "grid &lt;1&gt;" in text
+    assert "1 Completed, 2 None" in text
+    assert "2 micrographs have waited for their foil hole" in text
+    assert "skip 1 squares" in text
+    assert "3.46" in text
+    assert "square 11: 30 micrographs, 80% good" in text
+    assert "square 12: 4 micrographs, no results yet" in text
+    assert text.count("hole 7:") == 1
+    assert "hole 8" not in text  # it has no place
+
+
+def test_colors_go_from_bad_to_good() -> None:
+    assert color(0.0) != color(0.5) != color(1.0)
+    assert color(-1.0) == color(0.0)
+    assert draw_places([], "", "hole") is None
+
+
+@pytest.mark.timeout(400)
+def test_a_visit_in_a_browser(chromium: Path, tmp_path: Path) -> None:
+    """The page shows a simulated visit as it is written, without a complaint of the browser."""
+    sim = ("--source", "sim", "--speed", "inf", "--grids", "1", "--squares", "36", "--imaged", "5",
+           "--holes", "16", "--seed", "5")  # fmt: skip
+    with (
+        running_stack(tmp_path / "store") as stack,
+        running_ioc("iocs.epu", *sim, prefix="PAGE:EPU1:") as ioc,
+    ):
+        file = stack.directory / "skywright.toml"
+        file.write_text(
+            f'prefix = "PAGE:"\n[store]\ndirectory = "{stack.directory}"\n'
+            f'tiled_uri = "{stack.uri}"\napi_key = "{stack.key}"\n'
+            f'[iocs.epu]\nmodule = "iocs.epu"\nprefix = "EPU1:"\n'
+            f'address = "127.0.0.1:{ioc.port}"\n'
+        )
+        with running_page(file) as live, headless_chromium() as browser:
+            show_as(browser, 1280, 1300)
+            browser.get(f"{live.uri}/epu")
+            script = (
+                "return [...document.querySelectorAll('svg.places title')].map(t => t.textContent)"
+            )
+            until(lambda: sum("% good" in each for each in browser.execute_script(script)) >= 12)
+            assert sum(each.startswith("square") for each in browser.execute_script(script)) == 36
+            assert "Suggested" in browser.find_element("css selector", "#visit").text
+            if out := os.environ.get("SKYWRIGHT_TEST_PICTURES"):
+                browser.save_screenshot(f"{out}/epu.png")
+                show_as(browser, 360, 740, dark=True)
+                browser.save_screenshot(f"{out}/epu-phone.png")
+            severe = [each for each in browser.get_log("browser") if each["level"] == "SEVERE"]
+            assert severe == []

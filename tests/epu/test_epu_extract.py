@@ -1,0 +1,141 @@
+"""The quick reader of manifests gives what a full parse gives, whatever the file."""
+
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skywright.instruments.epu import fields as table
+from skywright.instruments.epu.extract import RepeatedReader, convert_all
+from skywright.instruments.epu.parse import parse_micrograph
+from skywright.instruments.epu.safe_xml import XmlError, parse_xml, text_of
+from skywright.instruments.epu.twin.visit import plan_visit
+from skywright.instruments.epu.twin.writer import visit_files
+
+MICROGRAPHS = [
+    write.content
+    for write in visit_files(plan_visit(squares=2, imaged=1, holes=3))
+    if "/Data/" in write.path
+]
+
+
+def in_full(data: bytes):
+    reader = RepeatedReader(table.MICROGRAPH_FIELDS, lambda root: None)
+    root = parse_xml(data)
+    return convert_all(reader.fields, [text_of(node) for node in reader.nodes(root)])
+
+
+def outcome(read, data):
+    try:
+        return read(data)
+    except XmlError as error:
+        return type(error)
+
+
+def warm_reader() -> RepeatedReader:
+    reader = RepeatedReader(table.MICROGRAPH_FIELDS, lambda root: None)
+    for data in MICROGRAPHS[:3]:
+        reader.read_bytes(data)
+    return reader
+
+
+def test_similar_files_are_read_without_a_full_parse(monkeypatch):
+    reader = warm_reader()
+    monkeypatch.setattr("skywright.instruments.epu.extract.parse_xml", None)
+    assert [reader.read_bytes(data) for data in MICROGRAPHS] == [in_full(d) for d in MICROGRAPHS]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_damaged_files_give_the_same_values_or_the_same_error(data):
+    content = bytearray(data.draw(st.sampled_from(MICROGRAPHS[:6])))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        piece = data.draw(
+            st.sampled_from(
+                [
+                    b"",
+                    b"<",
+                    b">",
+                    b"&",
+                    b"&amp;",
+                    b"<!--x-->",
+                    b"<![CDATA[1]]>",
+                    b"\x00",
+                    b"\xc3",
+                    b"\xc3\xa5",
+                    b"\r\n",
+                    b"\r",
+                    b" ",
+                    b"</a>",
+                    b"<a/>",
+                    b"<?p?>",
+                    b"]]>",
+                    b"\x01",
+                ]
+            )
+        )
+        width = data.draw(st.integers(0, 3))
+        content[at : at + width] = piece
+    damaged = bytes(content)
+    assert outcome(warm_reader().read_bytes, damaged) == outcome(in_full, damaged)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_any_text_in_any_place(data):
+    content = data.draw(st.sampled_from(MICROGRAPHS[:6]))
+    places = [match.span(1) for match in re.finditer(rb">([^<]*)<", content)]
+    start, end = data.draw(st.sampled_from(places))
+    text = data.draw(st.text(max_size=8)).encode("utf-8", "surrogatepass")
+    changed = content[:start] + text + content[end:]
+    assert outcome(warm_reader().read_bytes, changed) == outcome(in_full, changed)
+
+
+@pytest.mark.parametrize("change", [b"\xef\xbb\xbf", b"  \n", b"x", b"<!-- a -->"])
+def test_what_stands_before_and_after_the_root(change):
+    reader = warm_reader()
+    for data in (change + MICROGRAPHS[0], MICROGRAPHS[0] + change):
+        for _ in range(2):  # the second time with a layout of its own, if it has one
+            assert outcome(reader.read_bytes, data) == outcome(in_full, data)
+
+
+def test_order_of_the_dictionary_is_free():
+    data = MICROGRAPHS[0].decode()
+    pair = r"<a:KeyValueOfstringanyType>.*?</a:KeyValueOfstringanyType>"
+    head, custom, tail = re.split(r"(<CustomData.*?</CustomData>)", data)
+    pairs = re.findall(pair, custom)
+    reader = warm_reader()
+    expected = in_full(MICROGRAPHS[0])
+    for seed in range(20):
+        random.Random(seed).shuffle(pairs)
+        body = re.sub(r">.*<", lambda _: ">" + "".join(pairs) + "<", custom, flags=re.DOTALL)
+        assert reader.read_bytes((head + body + tail).encode()) == expected
+
+
+def test_prefixes_do_not_matter():
+    data = MICROGRAPHS[0].decode().replace("a:", "q:").replace(":a=", ":q=")
+    assert parse_micrograph(data.encode()) == parse_micrograph(MICROGRAPHS[0])
+
+
+def test_pretty_printed_and_nil():
+    from skywright.instruments.epu.format_xml import indented
+
+    data = indented(MICROGRAPHS[0])
+    assert data.count(b"\n") > 100
+    assert parse_micrograph(data) == parse_micrograph(MICROGRAPHS[0])
+    assert parse_micrograph(data.replace(b"\n", b"\r\n")) == parse_micrograph(MICROGRAPHS[0])
+    nil = re.sub(rb"<Defocus>.*?</Defocus>", b'<Defocus i:nil="true"/>', MICROGRAPHS[0])
+    for _ in range(2):
+        assert parse_micrograph(nil)[0].defocus is None
+    absent = re.sub(rb"<Defocus>.*?</Defocus>", b"", MICROGRAPHS[0])
+    assert parse_micrograph(absent)[0].defocus is None
+
+
+@pytest.mark.parametrize("name", [b"uniqueID", b"acquisitionDateTime"])
+def test_required_values(name):
+    data = re.sub(b"<" + name + b">.*?</" + name + b">", b"", MICROGRAPHS[0])
+    with pytest.raises(XmlError, match="missing"):
+        parse_micrograph(data)

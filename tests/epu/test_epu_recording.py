@@ -1,0 +1,290 @@
+"""Recording and replay: every byte, order and time; old formats; hostile archives."""
+
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+from arrivals import SCENARIOS, in_order, run_steps, small_visit
+from epu_trees import read_document
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from skywright.instruments.epu.cli import app
+from skywright.instruments.epu.recording.archive import (
+    RecordingError,
+    open_recording,
+    safe_path,
+)
+from skywright.instruments.epu.recording.record import RecordOptions, record_directory
+from skywright.instruments.epu.recording.replay import Pace, replay, summarize
+
+ALL = RecordOptions(skip_binary=False)
+BURST = Pace(float("inf"), None)
+
+
+def contents(root: Path) -> dict[str, bytes | None]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in root.rglob("*")
+    }
+
+
+class Recording:
+    """A recorder in a thread; a context in which things happen."""
+
+    def __init__(self, root: Path, path: Path, options: RecordOptions = ALL) -> None:
+        self.stopped, self.ready = threading.Event(), threading.Event()
+        self.thread = threading.Thread(
+            target=record_directory,
+            args=(root, path, options, self.stopped, lambda count: self.ready.set()),
+        )
+
+    def __enter__(self) -> None:
+        self.thread.start()
+        assert self.ready.wait(30)
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "data"
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_byte_identical(root, tmp_path, name):
+    writes = small_visit(2)
+    run_steps(in_order(root, writes[:30], random.Random(1)), 0)
+    with Recording(root, tmp_path / "r.tar.gz"):
+        run_steps(SCENARIOS[name](root, writes, random.Random(2)), 0.0003)
+    result = replay(tmp_path / "r.tar.gz", tmp_path / "copy", BURST)
+    assert result.differences == []
+    assert contents(tmp_path / "copy") == contents(root)
+    assert read_document(tmp_path / "copy") == read_document(root)
+    assert not (tmp_path / "r.tar.gz.partial").exists()
+
+
+def test_deleted_moved_truncated_and_odd_bytes(root, tmp_path):
+    (root / "old").mkdir()
+    (root / "old" / "a.xml").write_bytes(b"\xef\xbb\xbfline\r\nline\rline\n")
+    (root / "b.txt").write_bytes(b"x" * 1000)
+    (root / "c.jpg").write_bytes(bytes(range(256)))
+    (root / "gone").mkdir()
+    (root / "gone" / "d.xml").write_text("d")
+    with Recording(root, tmp_path / "r.tar.gz"):
+        (root / "old").rename(root / "new")
+        (root / "new" / "a.xml").rename(root / "e.xml")
+        (root / "b.txt").write_bytes(b"y" * 10)
+        (root / "b.txt").write_bytes(b"z" * 100)  # longer, but not appended
+        with (root / "e.xml").open("ab") as file:
+            file.write(b"\xff\xfe\x00")
+        (root / "gone" / "d.xml").unlink()
+        (root / "gone").rmdir()
+        (root / "empty").mkdir()
+        (root / "zero.dm").touch()
+        threading.Event().wait(0.2)
+    replay(tmp_path / "r.tar.gz", tmp_path / "copy", BURST)
+    assert contents(tmp_path / "copy") == contents(root)
+    counts = summarize(tmp_path / "r.tar.gz").counts
+    assert counts["moved"] == 2
+    assert counts["deleted"] == 2
+
+
+def test_binary_content_may_be_left_out(root, tmp_path):
+    (root / "a.mrc").write_bytes(os.urandom(50_000))
+    (root / "b.xml").write_text("<a/>")
+    with Recording(root, tmp_path / "r.tar.gz", RecordOptions()):
+        (root / "c.jpg").write_bytes(os.urandom(3000))
+        threading.Event().wait(0.2)
+    assert (tmp_path / "r.tar.gz").stat().st_size < 5000
+    replay(tmp_path / "r.tar.gz", tmp_path / "copy", BURST)
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "copy").iterdir()}
+    assert sizes == {"a.mrc": 50_000, "b.xml": 4, "c.jpg": 3000}
+
+
+def archive(path: Path, events: list[dict], extra: list[tarfile.TarInfo] | None = None) -> Path:
+    """Write a recording as another program does: compact, without lines."""
+    data = json.dumps({"metadata": {"version": "2.0"}, "events": events}).encode()
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo("recording.json")
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+        for member in extra or ():
+            tar.addfile(member, io.BytesIO(b"x" * member.size))
+    return path
+
+
+def event(kind: str, path: str, time: float = 0.0, **values) -> dict:
+    content = values.get("content")
+    digest = hashlib.sha256(content.encode()).hexdigest() if content is not None else None
+    return {"timestamp": time, "event_type": kind, "src_path": path, "is_directory": False,
+            "content_hash": digest, **values}  # fmt: skip
+
+
+def test_recordings_of_others_are_read(tmp_path):
+    events = [
+        {**event("initial_dir", "a"), "is_directory": True},
+        event("initial_file", "a/x.xml", content="<a>"),
+        event("appended", "a/x.xml", 1.0, content="</a>", file_position=3),
+        event("moved", "a/x.xml", 2.0, dest_path="a/y.xml"),
+        event("created", "a/b.jpg", 2.0, size=100, is_placeholder=True),
+    ]
+    new = archive(tmp_path / "r.tar.gz", events)
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps({"metadata": {"version": "1.0"}, "events": events}))
+    for path in (new, old):
+        target = tmp_path / path.stem
+        assert replay(path, target, BURST).differences == []
+        assert (target / "a" / "y.xml").read_text() == "<a></a>"
+        assert (target / "a" / "b.jpg").stat().st_size == 100
+        assert summarize(path).counts["moved"] == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../x", "/etc/x", "a/../../x", "C:\\x", "..\\x", "", "a\0b", None, 3, "\\\\host\\share"],
+)
+def test_paths_that_leave_the_target_are_refused(tmp_path, path):
+    events = [event("created", name, content="x") for name in ("ok", "x")]
+    bad = archive(tmp_path / "r.tar.gz", [events[0], events[1] | {"src_path": path}])
+    with pytest.raises(RecordingError):
+        replay(bad, tmp_path / "copy", BURST)
+    assert [p.name for p in tmp_path.iterdir()] in (["r.tar.gz"], ["r.tar.gz", "copy"])
+    moved = archive(tmp_path / "m.tar.gz", [{**event("moved", "ok"), "dest_path": path}])
+    with pytest.raises(RecordingError):
+        replay(moved, tmp_path / "copy", BURST)
+
+
+@given(st.text())
+def test_a_safe_path_stays_inside(path):
+    try:
+        result = safe_path(path)
+    except RecordingError:
+        return
+    assert os.path.normpath(os.path.join("/t", result)).startswith("/t")  # noqa: PTH118
+
+
+def test_links_are_refused_and_not_followed(tmp_path):
+    link = tarfile.TarInfo("chunks/chunk_0.bin")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    bad = archive(tmp_path / "r.tar.gz", [event("created", "x", binary_chunk_id="chunk_0")], [link])
+    with pytest.raises(RecordingError, match="plain file"):
+        replay(bad, tmp_path / "copy", BURST)
+    outside, target = tmp_path / "outside", tmp_path / "target"
+    outside.mkdir()
+    target.mkdir()
+    (target / "link").symlink_to(outside)
+    (outside / "file").write_text("mine")
+    (target / "file").symlink_to(outside / "file")
+    through = archive(tmp_path / "t.tar.gz", [event("created", "link/x", content="x")])
+    with pytest.raises(RecordingError, match="link"):
+        replay(through, target, BURST)
+    over = archive(tmp_path / "o.tar.gz", [event("created", "file", content="x")])
+    replay(over, target, BURST)
+    assert (outside / "file").read_text() == "mine"
+    assert list(outside.iterdir()) == [outside / "file"]
+
+
+def test_damaged_recordings(root, tmp_path):
+    (root / "a.xml").write_bytes(os.urandom(100_000).hex().encode())
+    with Recording(root, tmp_path / "r.tar.gz"):
+        pass
+    whole = (tmp_path / "r.tar.gz").read_bytes()
+    for number, data in enumerate((whole[: len(whole) // 2], whole[:20], b"", b"\x1f\x8b", b"[1]",
+                                   b'{"events": 3}', b"{" * 100_000, b"\x00" * 50)):  # fmt: skip
+        path = tmp_path / f"{number}.tar.gz"
+        path.write_bytes(data)
+        with pytest.raises(RecordingError):
+            replay(path, tmp_path / "copy", BURST)
+    missing = archive(tmp_path / "x.tar.gz", [event("created", "x", binary_chunk_id="chunk_7")])
+    with pytest.raises(RecordingError, match="chunk_7"):
+        replay(missing, tmp_path / "copy", BURST)
+
+
+def test_wrong_sha256_is_a_difference(tmp_path):
+    wrong = archive(tmp_path / "r.tar.gz", [{**event("created", "x", content="x"),
+                                             "content_hash": "0" * 64}])  # fmt: skip
+    run = CliRunner().invoke
+    target = str(tmp_path / "t")
+    result = run(app, ["replay", str(wrong), target, "--burst"])
+    assert result.exit_code == 1
+    assert run(app, ["replay", str(wrong), target, "--burst", "--no-verify"]).exit_code == 0
+
+
+def test_times():
+    from skywright.instruments.epu.recording.archive import RecordedEvent
+
+    events = [RecordedEvent(time, "created", "x") for time in (0.0, 1.0, 1.0, 301.0)]
+    assert [due for due, _ in Pace(1, None).times(iter(events))] == [0, 1, 1, 301]
+    assert [due for due, _ in Pace().times(iter(events))] == pytest.approx([0, 0.01, 0.01, 1.01])
+    assert [due for due, _ in Pace(float("inf")).times(iter(events))] == [0, 0, 0, 0]
+    assert [due for due, _ in Pace(2, 5).times(iter(events))] == [0, 0.5, 0.5, 5.5]
+
+
+def test_exact_gaps(tmp_path):
+    path = archive(
+        tmp_path / "r.tar.gz",
+        [event("created", f"{n}.xml", 0.3 * n, content="x") for n in range(4)],
+    )
+    waits = []
+    replay(path, tmp_path / "copy", Pace(1, None), wait=waits.append)
+    assert waits == pytest.approx([0.3, 0.6, 0.9], abs=0.15)
+
+
+def test_a_killed_recorder_loses_nothing(root, tmp_path):
+    out = tmp_path / "r.tar.gz"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skywright.cli", "epu", "record", str(root), str(out)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert "ready" in process.stdout.readline()
+    (root / "a.xml").write_text("<a/>")
+    partial = out.with_name(out.name + ".partial")
+    never = threading.Event()
+    for _ in range(500):
+        if "a.xml" in (partial / "events.jsonl").read_text():
+            break
+        never.wait(0.02)
+    process.kill()
+    process.wait()
+    assert replay(partial, tmp_path / "copy", BURST).events == 1
+    assert (tmp_path / "copy" / "a.xml").read_text() == "<a/>"
+
+
+def test_command_line(root, tmp_path):
+    (root / "a.jpg").write_bytes(b"\xff\x00" * 50)
+    out = tmp_path / "r.tar.gz"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skywright.cli", "epu", "record", str(root), str(out),
+         "--no-skip-binary-content"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert "ready" in process.stdout.readline()
+    (root / "b.xml").write_text("<b/>")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    run = CliRunner().invoke
+    assert run(app, ["replay", str(out), str(tmp_path / "copy"), "--burst"]).exit_code == 0
+    assert contents(tmp_path / "copy") == contents(root)
+    counts = json.loads(run(app, ["info", str(out), "--json"]).stdout)["counts"]
+    assert counts["initial_file"] == 1
+    with open_recording(out) as recording:
+        assert recording.metadata()["version"] == "2.0"

@@ -1,0 +1,76 @@
+"""Files that grow for long, and clocks that are wrong: all of it is recorded, once."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from epu_trees import comparable, read_document, written
+from test_epu_watch import Following, recorded
+
+from skywright.instruments.epu.database import open_database
+from skywright.instruments.epu.twin.visit import plan_visit
+
+PIECES = 30
+PAST_S, FUTURE_S = 978307200.0, 4102444800.0  # 2001 and 2100
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return written(plan_visit(3, 1, 4, imaged=2, holes=2), tmp_path / "data")
+
+
+@pytest.fixture
+def following(root: Path, tmp_path: Path):
+    """A watcher of the visit that has read all of it."""
+    database = open_database(tmp_path / "entities.sqlite", durable=False)
+    found = Following(root, database, rescan=0)
+    found.wait_for(found.caught_up)
+    yield found
+    found.stop()
+    database.close()
+
+
+def check(following: Following, root: Path) -> None:
+    following.wait_for(following.caught_up)
+    found = recorded(following.watcher.database, root)
+    assert comparable(found) == comparable(read_document(root))
+    assert following.watcher.unreadable == {}
+
+
+@pytest.mark.parametrize(
+    "seconds", [2.0, pytest.param(60.0, marks=[pytest.mark.soak, pytest.mark.timeout(180)])]
+)
+def test_a_file_that_grows_is_recorded_when_it_is_whole(following, root, seconds) -> None:
+    """A network copy writes a few hundred bytes at a time and closes the file each time."""
+    path = next(root.rglob("Data/*.xml"))
+    whole = path.read_bytes()
+    hole, _, rest = path.name.partition("_Data_")
+    copy = path.with_name(f"{hole}_Data_99{rest}")
+    whole = whole.replace(b"<uniqueID>", b"<uniqueID>99")
+    before, pause = len(following.events), threading.Event()
+    for number in range(PIECES):
+        with copy.open("ab") as file:
+            size = len(whole)
+            file.write(whole[number * size // PIECES : (number + 1) * size // PIECES])
+        pause.wait(seconds / PIECES)
+    check(following, root)
+    relative = copy.relative_to(root).as_posix()
+    assert [each.path for each in following.events[before:]] == [relative]
+
+
+@pytest.mark.parametrize("time_s", [PAST_S, FUTURE_S])
+def test_a_wrong_clock_hides_no_change(following, root, time_s) -> None:
+    """Times of files only say that they differ, never which is the newer."""
+    paths = sorted(root.rglob("Data/*.xml"))[:3]
+    before = len(following.events)
+    for path in paths:
+        text = path.read_bytes().replace(b"<ExposureTime>0.89<", b"<ExposureTime>0.91<")
+        other = path.with_name(f".{path.name}.Ab12Cd")
+        other.write_bytes(text)
+        os.utime(other, (time_s, time_s))
+        other.rename(path)
+    following.wait_for(lambda: len(following.events) >= before + len(paths))
+    check(following, root)
+    changed = {each.path for each in following.events[before:]}
+    assert changed == {path.relative_to(root).as_posix() for path in paths}

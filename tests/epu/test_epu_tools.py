@@ -1,0 +1,198 @@
+"""validate, stat, slim, find-duplicates, format-xml, names and paths."""
+
+import json
+import stat as stat_module
+from pathlib import Path
+
+import pytest
+from epu_trees import read_document, written
+from hypothesis import given
+from hypothesis import strategies as st
+from lxml import etree
+from typer.testing import CliRunner
+
+from skywright.instruments.epu.cli import app
+from skywright.instruments.epu.format_xml import indented
+from skywright.instruments.epu.names import Kind, recognize
+from skywright.instruments.epu.paths import (
+    atlas_candidates,
+    atlas_relative,
+    cygwin_path,
+    map_path,
+)
+from skywright.instruments.epu.twin.visit import plan_visit
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    root = written(plan_visit(seed=1, squares=4, imaged=2, holes=3), tmp_path / "data")
+    return next(root.rglob("EpuSession.dm")).parent
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_valid_session(session):
+    result = run("validate", session, "--json", "--deep")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"valid": True, "errors": [], "warnings": []}
+
+
+def test_all_errors_are_listed(session, tmp_path):
+    (session / "EpuSession.dm").unlink()
+    (session / "Metadata").rename(tmp_path / "elsewhere")
+    (session / "Images-Disc1").rename(session / "Images-Disc0")
+    result = run("validate", session, "--json")
+    assert result.exit_code == 1
+    errors = json.loads(result.stdout)["errors"]
+    assert len(errors) == 3
+    (session / "Images-Disc0").rename(session / "Images")
+    assert "no directory Images-Disc" in run("validate", session).stdout
+
+
+def test_usage_error(tmp_path):
+    from skywright.errors import ConfigError
+
+    assert isinstance(run("validate", tmp_path / "absent").exception, ConfigError)
+
+
+def test_deep_warnings(session):
+    (session / "notes.docx").write_text("x")
+    (session / "Images-Disc1" / "x.tmp").write_text("x")
+    next((session / "Metadata").glob("*.dm")).write_bytes(b"<")
+    big = max((session / "Metadata").glob("*.dm"), key=lambda path: path.stat().st_size)
+    text = big.read_text()
+    start = text.index("<b:KeyValuePair")
+    end = text.index("</b:KeyValuePairOfintTargetLocationXmlBpEWF4JT>") + 47
+    big.write_text(text[:end] + text[start:end] + text[end:])
+    for path in session.rglob("FoilHoles/*.xml"):
+        path.unlink()
+    session.rename(session.with_name("other"))
+    result = run("validate", session.with_name("other"), "--deep", "--json")
+    assert result.exit_code == 0
+    warnings = " | ".join(json.loads(result.stdout)["warnings"])
+    for words in ("session's name", "1 unreadable", "more than once", "1 files of unknown kind"):
+        assert words in warnings
+
+
+def test_stat_and_slim(session):
+    image = session / "Images-Disc1" / "a.JPG"
+    image.write_bytes(b"x" * 1000)
+    (session / "b_Fractions.mrc").write_bytes(b"x" * 10_000_000)
+    kinds = json.loads(run("stat", session, "--json").stdout)["kinds"]
+    assert kinds[0] == {"kind": "movie", "files": 1, "bytes": 10_000_000}
+    assert {"kind": "image .jpg", "files": 1, "bytes": 1000} in kinds
+    before = read_document(session)
+    dry = json.loads(run("slim", session, "--dry-run", "--json").stdout)
+    assert (dry["bytes"], image.stat().st_size) == (10_001_000, 1000)
+    assert json.loads(run("slim", session, "--json").stdout)["files"] == dry["files"]
+    assert image.stat().st_size == 0
+    assert read_document(session) == before
+
+
+def test_find_duplicates(session):
+    path = next(session.rglob("FoilHoles/*.xml"))
+    hole = path.name.split("_")[1]
+    path.with_name(f"FoilHole_{hole}_20300101_000000.xml").write_bytes(path.read_bytes())
+    found = json.loads(run("find-duplicates", session, "--json").stdout)["duplicates"]
+    mine = next(each for each in found if each["foilhole"] == hole)
+    assert mine["session"] == "."
+    assert mine["files"][-1].endswith("20300101_000000.xml")
+    assert f"{len(found)} foil holes" in run("find-duplicates", session).stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".FoilHole_1_20250101_000000.xml.Ab12Cd",
+        "FoilHole_1_20250101_000000.xml.part",
+        "xFoilHole_1_20250101_000000.xml",
+        "FoilHole_1_20250101_000000.jpg",
+        "FoilHole_1_Data_2_3_20250101_000000_Fractions.xml",
+    ],
+)
+def test_names_of_no_kind(name):
+    assert recognize(f"v/s/Images-Disc1/GridSquare_5/FoilHoles/{name}") is None
+
+
+def test_recognized_names():
+    file = recognize("v/s/Images-Disc2/GridSquare_5/Data/FoilHole_1_Data_2_3_20250101_000000.xml")
+    assert file is not None
+    assert (file.kind, file.session, file.gridsquare, file.foilhole, file.location) == (
+        Kind.MICROGRAPH, "v/s", "5", "1", "2",
+    )  # fmt: skip
+    assert recognize("Metadata/GridSquare_7.dm").session == ""
+    assert recognize("real-Atlas/Atlas.dm") is None
+
+
+@given(st.text(max_size=60))
+def test_any_path_is_recognized_or_not(path):
+    recognize(path)
+
+
+def test_paths():
+    assert cygwin_path("Z:\\Dose\\\\a\\b") == "/cygdrive/z/Dose/a/b"
+    assert cygwin_path(r"\\host\share\a") == "/host/share/a"
+    assert cygwin_path(None) is None
+    assert atlas_relative(r"Z:\D\v\atlas\A.dm", r"Z:\D\v") == "atlas/A.dm"
+    assert atlas_relative(r"Y:\D\A.dm", r"Z:\D\v") == "/cygdrive/y/D/A.dm"
+    assert atlas_candidates("v/s", "../../x") == []
+    assert atlas_candidates("v/s", "atlas/A.dm")[0] == "v/atlas/A.dm"
+    prefixes = {"Z:\\D": "/data", "Z:\\D\\v": "/visit", r"\\host\share": "/net"}
+    assert map_path(r"z:\D\v\a.mrc", prefixes) == "/visit/a.mrc"
+    assert map_path(r"Z:\D\w\a.mrc", prefixes) == "/data/w/a.mrc"
+    assert map_path(r"\\host\share\a", prefixes) == "/net/a"
+    assert map_path(r"Z:\Dx\a", prefixes) == "/cygdrive/z/Dx/a"
+
+
+def canonical(data: bytes) -> list[tuple]:
+    """What a document says: names, attributes and texts without blanks at both ends."""
+    root = etree.fromstring(data)
+    return [
+        (str(node.tag), dict(node.attrib), (node.text or "").strip(), (node.tail or "").strip())
+        for node in root.iter()
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<a><b>x</b><c/></a>",
+        b'\xef\xbb\xbf<?xml version="1.0" encoding="utf-8"?>\r\n<a><b>\xc3\xa5</b></a>',
+        b'<?xml version="1.0" encoding="iso-8859-1"?><a><b>\xe5</b></a>',
+        b"<a><b>one <i>two</i> three</b><c><d/></c></a>",
+        b'<a><b xml:space="preserve"><c/> <d/></b></a>',
+        b"<a><!-- note --><b><![CDATA[<x>]]></b></a>",
+        b'<p:a xmlns:p="urn:x"><p:b q="1&#10;2">  keep  inner  </p:b></p:a>',
+        '<?xml version="1.0" encoding="utf-16"?><a><b>å</b></a>'.encode("utf-16"),
+    ],
+)
+def test_indenting_keeps_the_meaning(data):
+    new = indented(data)
+    assert canonical(new) == canonical(data)
+    assert indented(new) == new
+    assert new.startswith(data[:3]) or data[:3] != b"\xef\xbb\xbf"
+    for kept in (b"one <i>two</i> three", b"<c/> <d/>", b"<![CDATA[<x>]]>", b"  keep  inner  "):
+        assert (kept in data) == (kept in new)
+
+
+def test_format_xml_command(session):
+    path = next(session.rglob("Data/*.xml"))
+    path.chmod(0o640)
+    before = read_document(session)
+    broken = session / "broken.xml"
+    broken.write_bytes(b"<a>")
+    old = path.read_bytes()
+    assert run("format-xml", session, "-r", "-d").exit_code == 1
+    assert path.read_bytes() == old
+    result = run("format-xml", session, "-r", "-b")
+    assert result.exit_code == 1
+    assert "broken.xml" in result.output
+    assert path.read_bytes().count(b"\n") > 100
+    assert stat_module.S_IMODE(path.stat().st_mode) == 0o640
+    assert path.with_name(path.name + ".bak").read_bytes() == old
+    broken.unlink()
+    again = run("format-xml", session, "-r")
+    assert (again.exit_code, again.output) == (0, "")
+    assert read_document(session) == before

@@ -1,0 +1,325 @@
+"""The watcher: every way of arriving, every start, broken files, restarts."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from arrivals import SCENARIOS, in_order, run_steps, small_visit
+from epu_trees import comparable, read_document
+
+from skywright.instruments.epu.database import Database, open_database
+from skywright.instruments.epu.watch.changes import PollingSource, changed_files
+from skywright.instruments.epu.watch.final import database_chunks
+from skywright.instruments.epu.watch.watcher import Watcher
+
+LIMIT_S = 60
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "data"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def database(tmp_path: Path):
+    opened = open_database(tmp_path / "entities.sqlite", durable=False)
+    yield opened
+    opened.close()
+
+
+def recorded(database: Database, root: Path) -> dict:
+    with database.read() as connection:
+        return json.loads("".join(database_chunks(connection, root.resolve())))
+
+
+class Following:
+    """A watcher in a thread."""
+
+    def __init__(self, root: Path, database: Database, **options) -> None:
+        self.events = []
+        self.watcher = Watcher(
+            root, database, on_commit=lambda outcome: self.events.extend(outcome.events), **options
+        )
+        self.thread = threading.Thread(target=self.watcher.run, daemon=True)
+        self.thread.start()
+
+    def wait_for(self, condition, seconds: float = LIMIT_S) -> None:
+        never = threading.Event()
+        for _ in range(int(seconds / 0.02)):
+            if condition():
+                return
+            never.wait(0.02)
+        raise AssertionError(f"not within {seconds} s; queue {len(self.watcher.backlog)}")
+
+    def caught_up(self) -> bool:
+        """Whether nothing waits and the tree's files are the known ones."""
+        watcher = self.watcher
+        return (
+            not len(watcher.backlog)
+            and watcher.state.scanned
+            and not list(changed_files(watcher.root, dict(watcher.known)))
+        )
+
+    def stop(self) -> None:
+        self.watcher.stop()
+        self.thread.join(LIMIT_S)
+        assert not self.thread.is_alive()
+
+
+def follow(root: Path, database: Database, name: str, start: str, seed: int, **options) -> list:
+    """Let the files arrive with a watcher started before, during or after; return its events."""
+    rng = random.Random(seed)
+    steps = SCENARIOS[name](root, small_visit(seed), rng)
+    pause = 0.001 * rng.random()
+    if start == "after":
+        run_steps(steps, 0)
+        following = Following(root, database, **options)
+    elif start == "before":
+        following = Following(root, database, **options)
+        run_steps(steps, pause)
+    else:
+        started = threading.Event()
+        writer = threading.Thread(target=run_steps, args=(steps, pause, started))
+        writer.start()
+        started.wait(LIMIT_S)
+        following = Following(root, database, **options)
+        writer.join(LIMIT_S)
+    following.wait_for(following.caught_up)
+    following.stop()
+    return following.events
+
+
+def check(database: Database, root: Path, events: list, seed: int) -> None:
+    document = recorded(database, root)
+    assert comparable(document) == comparable(read_document(root))
+    assert document["issues"] == []
+    plan = {write.path.rpartition("/")[2] for write in small_visit(seed) if "/Data/" in write.path}
+    files = [
+        m["file"].rpartition("/")[2] for grid in document["grids"] for m in grid["micrographs"]
+    ]
+    assert sorted(files) == sorted(plan)
+    created = [event.id for event in events if event.kind == "micrograph"]
+    assert len(created) == len(set(created)) == len(plan)  # each once
+
+
+@pytest.mark.parametrize("start", ["before", "during", "after"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_micrograph_in_every_way(root, database, name, start):
+    seed = 1000 + list(SCENARIOS).index(name)
+    check(database, root, follow(root, database, name, start, seed), seed)
+
+
+@pytest.mark.accuracy
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("start", ["before", "during", "after"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_micrograph_in_every_way_many_times(root, database, name, start, seed):
+    check(database, root, follow(root, database, name, start, seed), seed)
+
+
+@pytest.mark.parametrize("name", ["in_order", "partial", "all_at_once"])
+def test_polling_gives_the_same(root, database, name):
+    check(database, root, follow(root, database, name, "before", 7, polling=0.1), 7)
+
+
+def test_lost_events_are_made_up_by_a_scan(root, database):
+    from skywright.instruments.epu.watch.changes import Changes
+
+    following = Following(root, database, rescan=0)
+    source = following.watcher._source
+    take = source._take
+    source._take = lambda event, changes: None  # every event is lost ...
+    run_steps(in_order(root, small_visit(3), random.Random(3)), 0)
+    source._take = take
+    original = source.read
+
+    def read(timeout):  # ... of which the kernel tells
+        source.read = original
+        return Changes(lost=True)
+
+    source.read = read
+    source.wake()
+    following.wait_for(lambda: following.watcher.state.lost_events and following.caught_up())
+    following.stop()
+    check(database, root, following.events, 3)
+
+
+def test_restart_reads_nothing_twice(root, database, monkeypatch):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    Watcher(root, database).run(idle_exit=0)
+    before = recorded(database, root)
+    monkeypatch.setattr("skywright.instruments.epu.watch.ingest.read_file", None)
+    again = Watcher(root, database)
+    again.run(idle_exit=0)
+    assert again.state.recorded == {}
+    assert recorded(database, root) == before
+
+
+def test_unreadable_file_is_tried_again_then_reported(root, database, monkeypatch):
+    from skywright.instruments.epu.watch import backlog
+
+    monkeypatch.setattr(backlog, "GIVE_UP_S", 0.5)
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    path = next(root.rglob("Data/*.xml"))
+    content = path.read_bytes()
+    path.write_bytes(content[:500])
+    following = Following(root, database)
+    following.wait_for(following.caught_up)
+    (issue,) = recorded(database, root)["issues"]
+    assert (issue["kind"], issue["path"]) == ("unreadable", path.relative_to(root).as_posix())
+    assert following.watcher.state.unreadable == 1
+    path.write_bytes(content)
+    following.wait_for(lambda: following.watcher.state.unreadable == 0)
+    following.stop()
+    assert recorded(database, root)["issues"] == []
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+
+
+def test_bomb_is_reported_at_once(root, database):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    path = next(root.rglob("Metadata/*.dm"))
+    path.write_bytes(b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>')
+    Watcher(root, database).run(idle_exit=0)
+    (issue,) = recorded(database, root)["issues"]
+    assert "document type" in issue["text"]
+
+
+def test_deleted_files_stay_recorded(root, database):
+    run_steps(in_order(root, small_visit(6), random.Random(6)), 0)
+    Watcher(root, database).run(idle_exit=0)
+    before = recorded(database, root)
+    for path in root.rglob("*.xml"):
+        path.unlink()
+    Watcher(root, database).run(idle_exit=0)
+    assert recorded(database, root) == before
+
+
+def test_holes_found_anew_replace_planned_ones_and_imaged_ones_stay(root, database):
+    run_steps(in_order(root, small_visit(8), random.Random(8)), 0)
+    Watcher(root, database).run(idle_exit=0)
+    path = max(root.rglob("Metadata/*.dm"), key=lambda each: each.stat().st_size)
+    square = path.stem.split("_")[1]
+    grid = next(
+        g for g in recorded(database, root)["grids"]
+        if any(s["id"] == square and s["n_foilhole_positions"] for s in g["gridsquares"])
+    )  # fmt: skip
+    holes = [h["id"] for h in grid["foilholes"] if h["gridsquare_id"] == square]
+    text = path.read_text()
+    for number, hole in enumerate(holes):
+        text = text.replace(f"<b:key>{hole}<", f"<b:key>{77000 + number}<")
+    path.write_text(text)
+    for manifest in root.rglob(f"FoilHole_{holes[0]}_2*.xml"):
+        if manifest.parent.name == "FoilHoles":
+            manifest.unlink()
+    Watcher(root, database).run(idle_exit=0)
+    after = {h["id"]: h for g in recorded(database, root)["grids"] for h in g["foilholes"]}
+    assert {"77000", "77001"} <= after.keys()
+    assert after[holes[1]]["x_location"] is None  # its image stays, its place is no longer planned
+    assert after[holes[1]]["center_x"] is not None or after[holes[1]]["quality"] is None
+
+
+def test_without_session_file_everything_is_kept(root, database):
+    writes = [write for write in small_visit(4) if not write.path.endswith("EpuSession.dm")]
+    run_steps(in_order(root, writes, random.Random(4)), 0)
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    assert len(watcher.sessions_missing) == 2
+    document = recorded(database, root)
+    assert document["sessions"] == []
+    assert comparable(document) == comparable(read_document(root))
+    assert sum(len(grid["micrographs"]) for grid in document["grids"]) > 40
+
+
+def test_two_copies_of_a_session_are_two_grids(root, database):
+    writes = small_visit(4)
+    run_steps(in_order(root / "a", writes, random.Random(4)), 0)
+    run_steps(in_order(root / "b", writes, random.Random(4)), 0)
+    Watcher(root, database).run(idle_exit=0)
+    document = recorded(database, root)
+    assert len(document["grids"]) == 4
+    assert comparable(document) == comparable(read_document(root))
+
+
+def test_database_away_for_a_while(root, database, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    from skywright.instruments.epu.watch import store, watcher
+
+    monkeypatch.setattr(watcher, "DATABASE_RETRY_S", 0.05)
+    original, failures = store.record_files, [1, 2, 3]
+
+    def fail(*arguments):
+        if failures and failures.pop():
+            raise OperationalError("x", {}, Exception("no route"))
+        return original(*arguments)
+
+    monkeypatch.setattr(store, "record_files", fail)
+    check(database, root, follow(root, database, "in_order", "before", 9), 9)
+    assert failures == []
+
+
+def test_real_files(test_data, database):
+    root = test_data / "epu"
+    Watcher(root, database).run(idle_exit=0)
+    assert comparable(recorded(database, root)) == comparable(read_document(root))
+
+
+def start_command(root: Path, tmp_path: Path, *options: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "skywright.cli", "epu", "watch", str(root), "--database",
+         str(tmp_path / "command.sqlite"), "--events", str(tmp_path / "events.jsonl"), *options],
+        stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def test_command_killed_in_mid_session_and_started_again(root, tmp_path):
+    writes = small_visit(11)
+    half = len(writes) // 2
+    run_steps(in_order(root, writes[:half], random.Random(1)), 0)
+    first = start_command(root, tmp_path)
+    events = tmp_path / "events.jsonl"
+    never = threading.Event()
+    for _ in range(3000):
+        if events.exists() and events.read_text().count('"micrograph"') > 5:
+            break
+        never.wait(0.02)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    run_steps(in_order(root, writes[half:], random.Random(1)), 0)
+    second = start_command(root, tmp_path, "--idle-exit", "0.5", "--json")
+    output, _ = second.communicate(timeout=LIMIT_S)
+    assert second.returncode == 0
+    assert comparable(json.loads(output)) == comparable(read_document(root))
+    ids = [
+        line["id"] for line in map(json.loads, events.read_text().splitlines())
+        if line["kind"] == "micrograph" and line["event"] == "created"
+    ]  # fmt: skip
+    assert len(ids) == len(set(ids))
+
+
+def test_command_ends_on_sigterm(root, tmp_path):
+    process = start_command(root, tmp_path)
+    run_steps(in_order(root, small_visit(2), random.Random(2)), 0)
+    events = tmp_path / "events.jsonl"
+    never = threading.Event()
+    for _ in range(3000):
+        if events.exists() and events.read_text().count('"micrograph"') > 5:
+            break
+        never.wait(0.02)
+    process.terminate()
+    assert process.wait(5) == 0
+
+
+def test_polling_source_says_when():
+    source = PollingSource(0.05)
+    assert not source.read(0)
+    assert source.read(1).lost

@@ -1,0 +1,373 @@
+"""The agent against a real API: sending, network away, instructions, proxy, lean installation."""
+
+import base64
+import http.server
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from skywright.errors import ConfigError
+from skywright.instruments.epu.agent import Agent, ApiSettings
+from skywright.instruments.epu.agent.instructions import events
+from skywright.instruments.epu.database import Database, open_database, record
+
+LIMIT_S = 60.0
+COUNT = 40
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Database]:
+    opened = open_database(tmp_path / "agent.sqlite", announce=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def api(run_service: Callable[..., Any], tmp_path: Path) -> Any:
+    return run_service("serve", "--port", "0", "--database", f"sqlite:///{tmp_path}/api.sqlite")
+
+
+def tree() -> list[tuple[str, dict[str, Any]]]:
+    """A session with its micrographs, parents first."""
+    rows: list[tuple[str, dict[str, Any]]] = [
+        ("acquisition", {"uuid": "a", "name": "session", "instrument_id": "3632"}),
+        ("grid", {"uuid": "g", "acquisition_uuid": "a", "name": "grid"}),
+        ("atlas", {"uuid": "at", "grid_uuid": "g", "name": "Atlas", "atlas_id": "1"}),
+        ("atlas_tile", {"uuid": "t", "atlas_uuid": "at", "tile_id": "2", "position_x": 3.0}),
+        (
+            "gridsquare",
+            {"uuid": "s", "grid_uuid": "g", "gridsquare_id": "3", "n_foilhole_positions": 4},
+        ),
+    ]
+    for index in range(4):
+        hole = {"uuid": f"h{index}", "grid_uuid": "g", "gridsquare_uuid": "s"}
+        rows.append(("foilhole", hole | {"gridsquare_id": "3", "foilhole_id": f"{index}"}))
+    for index in range(COUNT):
+        links = {"grid_uuid": "g", "gridsquare_uuid": "s", "foilhole_uuid": f"h{index % 4}"}
+        about = {"foilhole_id": f"{index % 4}", "defocus": -1e-6 * index}
+        rows.append(("micrograph", {"uuid": f"m{index}", **links, **about}))
+    return rows
+
+
+def store(database: Database, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    for kind, row in rows:
+        with database.write() as connection:
+            record(connection, kind, [row])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        pause.wait(0.05)
+
+
+def stored(url: str) -> dict[str, float | None]:
+    rows = httpx.get(f"{url}/micrographs", timeout=LIMIT_S).json()
+    return {row["uuid"]: row["defocus"] for row in rows}
+
+
+EXPECTED = {f"m{index}": -1e-6 * index for index in range(COUNT)}
+
+
+def test_what_is_recorded_in_any_order_arrives(local: Database, api: Any) -> None:
+    head, *rest = tree()
+    grid, *rest = rest
+    atlas, *rest = rest
+    random.Random(7).shuffle(rest)
+    tiles_last = [row for row in rest if row[0] != "atlas_tile"]
+    agent = Agent(local, ApiSettings(api.url))
+    agent.start()
+    store(local, [head, grid, *tiles_last, atlas, *[row for row in rest if row[0] == "atlas_tile"]])
+    agent.wake()
+    until(lambda: stored(api.url) == EXPECTED)
+    until(lambda: httpx.get(f"{api.url}/gridsquares/s").json()["status"] != "none")
+    assert agent.state()["refused"] == 0
+    assert agent.close() == 0
+    assert [row["uuid"] for row in httpx.get(f"{api.url}/atlases/at/tiles").json()] == ["t"]
+
+
+def test_an_api_that_is_away_loses_nothing(
+    local: Database, run_service: Callable[..., Any], tmp_path: Path
+) -> None:
+    database = f"sqlite:///{tmp_path}/api.sqlite"
+    first = run_service("serve", "--port", "0", "--database", database)
+    port = str(first.facts["port"])
+    reasons: list[str | None] = []
+    rows = tree()
+    agent = Agent(local, ApiSettings(first.url), offline=reasons.append)
+    agent.start()
+    store(local, rows[:20])
+    agent.wake()
+    until(lambda: len(stored(first.url)) > 5)
+    first.kill()
+    store(local, rows[20:])
+    agent.wake()
+    until(lambda: agent.away is not None)
+    second = run_service("serve", "--port", port, "--database", database)
+    until(lambda: stored(second.url) == EXPECTED)
+    assert agent.close() == 0
+    assert reasons[0] is not None
+    assert reasons[-1] is None
+
+
+def test_a_second_agent_sends_what_the_first_could_not(local: Database, api: Any) -> None:
+    nobody = Agent(local, ApiSettings("http://127.0.0.1:9"))
+    store(local, tree())
+    nobody.start()
+    until(lambda: nobody.away is not None)
+    assert nobody.close(drain=1.0) == len(tree())
+    agent = Agent(local, ApiSettings(api.url))
+    agent.start()
+    until(lambda: stored(api.url) == EXPECTED)
+    assert agent.close() == 0
+
+
+def test_an_api_that_lost_its_database_gets_the_parents_again(local: Database, api: Any) -> None:
+    rows = tree()
+    agent = Agent(local, ApiSettings(api.url))
+    agent.start()
+    store(local, rows[:-1])
+    agent.wake()
+    until(lambda: len(stored(api.url)) == COUNT - 1)
+    assert httpx.delete(f"{api.url}/acquisitions/a").status_code == 204
+    store(local, rows[-1:])
+    agent.wake()
+    until(lambda: len(stored(api.url)) == 1)
+    agent.close()
+
+
+def test_instructions_are_carried_out_once_and_acknowledged(local: Database, api: Any) -> None:
+    done: list[dict[str, Any]] = []
+
+    def skip(payload: dict[str, Any]) -> dict[str, int]:
+        done.append(payload)
+        return {"skipped": 1}
+
+    def fail(payload: dict[str, Any]) -> None:
+        raise RuntimeError("the stage is locked")
+
+    agent = Agent(
+        local,
+        ApiSettings(api.url),
+        agent_id="scope",
+        session_id="session",
+        handlers={
+            "microscope.control.skip_gridsquares": skip,
+            "microscope.control.move_stage": fail,
+        },
+    )
+    agent.start()
+    types = [
+        "microscope.control.skip_gridsquares",
+        "microscope.control.move_stage",
+        "microscope.control.take_image",
+        "agent.status.request",
+    ]
+    session = f"{api.url}/debug/session/session"
+    until(lambda: httpx.get(f"{api.url}/debug/connection-stats").json()["active_connections"] > 0)
+    for kind in types:
+        made = httpx.post(
+            f"{session}/create-instruction",
+            json={"instruction_type": kind, "payload": {"gridsquares": ["3"]}},
+        )
+        assert made.status_code == 200
+
+    def answered() -> bool:
+        found = httpx.get(f"{session}/instructions").json()
+        return sum(found["acknowledgement_statistics"].values()) == len(types)
+
+    until(answered)
+    found = httpx.get(f"{session}/instructions").json()
+    assert found["acknowledgement_statistics"] == {"processed": 2, "failed": 1, "declined": 1}
+    assert {row["status"] for row in found["instructions"]} == {"acknowledged"}
+    assert done == [{"gridsquares": ["3"]}]
+    agent.close()
+
+
+def test_events_are_read_from_lines() -> None:
+    lines = [
+        ": a comment",
+        "event: instruction",
+        'data: {"type": "instruction",',
+        'data: "instruction_id": "1"}',
+        "",
+        "event: heartbeat",
+        "data: {}",
+        "",
+        "data: no json",
+        "",
+    ]
+    assert list(events(iter(lines))) == [
+        {"type": "instruction", "instruction_id": "1"},
+        {"type": "heartbeat"},
+    ]
+
+
+class _Proxy(http.server.BaseHTTPRequestHandler):
+    """Forwards requests that carry the right user and password."""
+
+    seen: list[str]
+
+    def _forward(self) -> None:
+        expected = "Basic " + base64.b64encode(b"user:p@ss").decode()
+        if self.headers.get("Proxy-Authorization") != expected:
+            self.send_response(407)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.seen.append(self.path)
+        length = int(self.headers.get("Content-Length") or 0)
+        request = urllib.request.Request(
+            self.path,
+            self.rfile.read(length) or None,
+            {"Content-Type": "application/json"},
+            method=self.command,
+        )
+        with urllib.request.urlopen(request) as response:
+            body = response.read()
+            self.send_response(response.status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    do_POST = _forward  # noqa: N815 (the name that http.server looks for)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_a_proxy_with_credentials(
+    local: Database, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Proxy.seen = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("SKYWRIGHT_PROXY_USER", "user")
+    monkeypatch.setenv("SKYWRIGHT_PROXY_PASSWORD", "p@ss")
+    proxy = f"http://127.0.0.1:{server.server_address[1]}"
+    agent = Agent(local, ApiSettings(api.url, proxy=proxy))
+    store(local, tree()[:2])
+    agent.start()
+    until(lambda: httpx.get(f"{api.url}/grids").json() != [])
+    agent.close()
+    server.shutdown()
+    server.server_close()
+    assert f"{api.url}/acquisitions" in _Proxy.seen
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ApiSettings("ftp://host"),
+        ApiSettings("http://host", proxy="nonsense://host"),
+        ApiSettings("https://host", ca_file=Path("/none/ca.pem")),
+    ],
+)
+def test_bad_settings_are_refused(local: Database, settings: ApiSettings) -> None:
+    with pytest.raises(ConfigError):
+        Agent(local, settings)
+
+
+BLOCKING = """
+import builtins, sys
+
+POSIX = {
+    "fcntl", "pwd", "grp", "resource", "termios", "pty", "tty", "syslog", "crypt", "posix",
+}
+HEAVY = {
+    "caproto", "epics", "ophyd", "bluesky", "event_model", "tiled", "databroker", "h5py",
+    "fastapi", "uvicorn", "aio_pika", "psycopg", "numba", "skimage", "scipy", "matplotlib",
+    "inotify_simple",
+}
+plain_import = builtins.__import__
+
+def guarded(name, globals=None, locals=None, fromlist=(), level=0):
+    top = name.partition(".")[0]
+    importer = (globals or {}).get("__name__", "")
+    # Other packages choose by platform what they import; ours must do so too.
+    ours = importer.partition(".")[0] in ("skywright", "__main__")
+    if level == 0 and (top in HEAVY or (top in POSIX and ours)):
+        raise ModuleNotFoundError(f"blocked: {name} in {importer}", name=top)
+    return plain_import(name, globals, locals, fromlist, level)
+
+builtins.__import__ = guarded
+"""
+
+LEAN = """
+from skywright.instruments.epu.agent import Agent, ApiSettings
+from skywright.instruments.epu.database import open_database, record
+
+database = open_database(sys.argv[2], announce=True)
+with database.write() as connection:
+    record(connection, "acquisition", [{"uuid": "lean", "name": "lean"}])
+agent = Agent(database, ApiSettings(sys.argv[1]))
+agent.start()
+left = agent.close(drain=30.0)
+assert left == 0, left
+assert not HEAVY & set(sys.modules), HEAVY & set(sys.modules)
+print("sent")
+"""
+
+WATCH = """
+from skywright.cli import main
+main()
+"""
+
+
+def test_the_agent_runs_without_posix_epics_bluesky_and_tiled(api: Any, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKING + LEAN, api.url, str(tmp_path / "lean.sqlite")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        check=False,
+    )
+    assert done.stdout == "sent\n", done.stderr
+    assert json.loads(httpx.get(f"{api.url}/acquisitions/lean").text)["name"] == "lean"
+
+
+def test_a_watched_directory_arrives_whole(
+    run_service: Callable[..., Any], api: Any, tmp_path: Path, test_data: Path
+) -> None:
+    expected = json.loads((test_data / "epu" / "synthetic-sample.expected.json").read_text())
+    command = [sys.executable, "-c", BLOCKING + WATCH, "epu", "watch"]
+    options = ["--api-url", api.url, "--idle-exit", "1", "--polling", "0.3"]
+    options += ["--database", f"{tmp_path}/watch.sqlite"]
+    done = subprocess.run(
+        [*command, str(test_data / "epu" / "synthetic-sample"), *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("foilholes", "micrographs"):
+        rows = httpx.get(f"{api.url}/{name}").json()
+        given = [row for grid in expected["grids"] for row in grid[name]]
+        assert len(rows) == len(given), name
+    (grid,) = httpx.get(f"{api.url}/grids").json()
+    assert len(httpx.get(f"{api.url}/grids/{grid['uuid']}/gridsquares").json()) >= len(
+        expected["grids"][0]["gridsquares"]
+    )
+    atlas = httpx.get(f"{api.url}/grids/{grid['uuid']}/atlas").json()
+    assert atlas["atlas_id"] == expected["atlas"][0]["id"]
+    tiles = httpx.get(f"{api.url}/atlases/{atlas['uuid']}/tiles").json()
+    assert len(tiles) == len(expected["atlas"][0]["tiles"])
+    by_uuid = {row["id"]: row for one in expected["grids"] for row in one["micrographs"]}
+    for row in httpx.get(f"{api.url}/micrographs").json():
+        for field in ("defocus", "applied_defocus", "dose", "detector_name", "image_size_x"):
+            assert row[field] == by_uuid[row["uuid"]][field], field

@@ -1,0 +1,415 @@
+"""The HTTP API: resources, status codes, states, paging, on both kinds of database."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+
+from skywright.instruments.epu.api.app import create_app
+from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.database.schema_exchange import outbox
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+TIME = "2025-01-08T15:49:18.1158288+01:00"
+
+
+@pytest.fixture
+def client(shared_client: TestClient, database: Database) -> TestClient:
+    """A client of a service with an empty database."""
+    return shared_client
+
+
+@pytest.fixture
+def tree(client: TestClient) -> TestClient:
+    """A client of a service with one entity of each kind."""
+    posts: list[tuple[str, Any]] = [
+        ("/acquisitions", {"uuid": "a", "name": "session"}),
+        ("/acquisitions/a/grids", {"uuid": "g", "name": "grid", "acquisition_uuid": "a"}),
+        ("/grids/g/atlas", {"uuid": "at", "atlas_id": "1", "grid_uuid": "g", "name": "Atlas"}),
+        ("/atlases/at/tiles", {"uuid": "t", "tile_id": "2", "atlas_uuid": "at"}),
+        ("/grids/g/gridsquares", {"uuid": "s", "gridsquare_id": "3", "grid_uuid": "g"}),
+        ("/gridsquares/s/foilholes", [hole("h")]),
+        ("/foilholes/h/micrographs", {"uuid": "m", "foilhole_id": "h", "defocus": -1e-6}),
+    ]
+    for path, body in posts:
+        assert client.post(path, json=body).status_code == 201, path
+    return client
+
+
+def hole(uuid: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "uuid": uuid,
+        "foilhole_id": uuid,
+        "gridsquare_id": "3",
+        "gridsquare_uuid": "s",
+        **fields,
+    }
+
+
+def events(database: Database) -> list[dict[str, Any]]:
+    with database.read() as connection:
+        bodies = connection.execute(select(outbox.c.body).order_by(outbox.c.id)).scalars()
+        return [json.loads(body) for body in bodies]
+
+
+PATHS = {
+    "acquisitions": "a",
+    "grids": "g",
+    "atlases": "at",
+    "atlas-tiles": "t",
+    "gridsquares": "s",
+    "foilholes": "h",
+    "micrographs": "m",
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_read_change_delete(tree: TestClient, path: str) -> None:
+    url = f"/{path}/{PATHS[path]}"
+    before = tree.get(url).json()
+    assert tree.get(f"/{path}").json() == [before]
+    field, value = {
+        "atlas-tiles": ("file_format", "Mrc"),
+        "gridsquares": ("state", "Completed"),
+        "foilholes": ("quality", 0.75),
+        "micrographs": ("location_id", "9"),
+    }.get(path, ("name", "changed"))
+    answer = tree.put(url, json={field: value})
+    assert answer.status_code == 200
+    ignored = {"updated_at"}
+    assert {key: value for key, value in answer.json().items() if key not in ignored} == {
+        key: value for key, value in (before | {field: value}).items() if key not in ignored
+    }
+    assert tree.delete(url).status_code == 204
+    assert [tree.request(method, url).status_code for method in ("GET", "DELETE")] == [404, 404]
+    assert tree.put(url, json={field: value}).status_code == 404
+    assert tree.get(f"/{path}").json() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/acquisitions/x/grids", {"uuid": "n", "name": "grid", "acquisition_uuid": "x"}),
+        ("/grids/x/atlas", {"uuid": "n", "grid_uuid": "x", "name": "Atlas"}),
+        ("/atlases/x/tiles", {"uuid": "n", "atlas_uuid": "x"}),
+        ("/grids/x/gridsquares", {"uuid": "n", "gridsquare_id": "3", "grid_uuid": "x"}),
+        ("/gridsquares/x/foilholes", [hole("n", gridsquare_uuid="x")]),
+        ("/foilholes/x/micrographs", {"uuid": "n", "foilhole_id": "1"}),
+    ],
+)
+def test_an_unknown_parent_is_404_and_stores_nothing(
+    tree: TestClient, database: Database, path: str, body: Any
+) -> None:
+    before = events(database)
+    assert tree.post(path, json=body).status_code == 404
+    assert tree.get(path).status_code == 404
+    assert events(database) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/acquisitions", {}),
+        ("/acquisitions", {"uuid": ""}),
+        ("/acquisitions", {"uuid": "n", "start_time": "yesterday"}),
+        ("/acquisitions", {"uuid": "n", "status": "sleeping"}),
+        ("/acquisitions/a/grids", {"uuid": "n", "acquisition_uuid": "a"}),
+        ("/grids/g/gridsquares", {"uuid": "n", "grid_uuid": "g"}),
+        ("/grids/g/gridsquares", {"uuid": "n", "gridsquare_id": "3", "atlas_node_id": 2**70}),
+        ("/grids/g/gridsquares/batch", {"gridsquares": []}),
+        ("/grids/g/gridsquares/batch", {"gridsquares": [{"uuid": "n", "gridsquare_id": "1"}] * 2}),
+        ("/gridsquares/s/foilholes", [hole("n"), {"uuid": "o"}]),
+        ("/gridsquares/s/foilholes", [hole("n"), hole("n")]),
+        ("/foilholes/h/micrographs", {"uuid": "n"}),
+        ("/foilholes/h/micrographs", {"uuid": "n", "foilhole_id": "h", "total_motion": -1}),
+        ("/foilholes/h/micrographs", {"uuid": "n\x00", "foilhole_id": "h"}),
+        ("/foilholes/h/micrographs", {"uuid": "n", "foilhole_id": "h", "image_size_x": 2**40}),
+        ("/micrographs/m/motion_correction/completed", {"total_motion": 1}),
+        ("/micrographs/m/motion_correction/completed", {"total_motion": 1, "average_motion": -1}),
+        ("/micrographs/m/ctf_estimation/completed", {"ctf_max_res": -3}),
+        ("/micrographs/m/ctf_estimation/registered", {"quality": "perhaps"}),
+        ("/quality_predictions", {"value": 0.5}),
+    ],
+)
+def test_a_bad_body_is_422_and_stores_nothing(
+    tree: TestClient, database: Database, path: str, body: Any
+) -> None:
+    before = events(database)
+    answer = tree.post(path, json=body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"]
+    assert events(database) == before
+
+
+def test_a_batch_over_the_limit_is_422(tree: TestClient) -> None:
+    squares = [{"uuid": f"n{i}", "gridsquare_id": str(i), "grid_uuid": "g"} for i in range(1001)]
+    answer = tree.post("/grids/g/gridsquares/batch", json={"gridsquares": squares})
+    assert answer.status_code == 422
+    assert "1000" in answer.json()["detail"]
+    answer = tree.post("/grids/g/gridsquares/batch", json={"gridsquares": squares[:1000]})
+    assert answer.status_code == 201
+    assert [row["uuid"] for row in answer.json()["gridsquares"]] == [
+        row["uuid"] for row in squares[:1000]
+    ]
+
+
+def test_a_batch_with_a_stored_square_is_409_and_stores_none(tree: TestClient) -> None:
+    squares = [{"uuid": uuid, "gridsquare_id": "9", "grid_uuid": "g"} for uuid in ("n", "s")]
+    answer = tree.post("/grids/g/gridsquares/batch", json={"gridsquares": squares})
+    assert answer.status_code == 409
+    assert [row["uuid"] for row in tree.get("/gridsquares").json()] == ["s"]
+
+
+def test_sending_again_makes_no_second_entity(tree: TestClient, database: Database) -> None:
+    before = events(database)
+    again = {"uuid": "m", "foilhole_id": "h", "defocus": -1e-6}
+    assert tree.post("/foilholes/h/micrographs", json=again).status_code == 200
+    assert events(database) == before
+    changed = tree.post("/foilholes/h/micrographs", json=again | {"defocus": -2e-6})
+    assert changed.json()["defocus"] == -2e-6
+    assert len(tree.get("/micrographs").json()) == 1
+    assert events(database)[len(before) :] == [
+        {
+            "event_type": "micrograph.updated",
+            "uuid": "m",
+            "foilhole_uuid": "h",
+            "foilhole_id": "h",
+            "micrograph_id": None,
+        }
+    ]
+
+
+def test_a_uuid_under_another_parent_is_a_conflict(tree: TestClient) -> None:
+    tree.post("/gridsquares/s/foilholes", json=[hole("h2")])
+    answer = tree.post("/foilholes/h2/micrographs", json={"uuid": "m", "foilhole_id": "h2"})
+    assert answer.status_code == 409
+    assert tree.get("/micrographs/m").json()["foilhole_uuid"] == "h"
+
+
+def test_each_change_is_one_message_in_order(tree: TestClient, database: Database) -> None:
+    tree.put("/micrographs/m", json={"defocus": -3e-6})
+    tree.put("/micrographs/none", json={"defocus": -3e-6})
+    tree.post("/grids/g/gridsquares", json={"uuid": "low", "gridsquare_id": "4", "lowmag": True})
+    tree.post("/gridsquares/s/registered")
+    tree.post("/grids/g/registered?count=2")
+    tree.delete("/gridsquares/s")
+    assert [(event["event_type"], event.get("uuid")) for event in events(database)] == [
+        ("acquisition.created", "a"),
+        ("grid.created", "g"),
+        ("atlas.created", "at"),
+        ("atlas_tile.created", "t"),
+        ("gridsquare.created", "s"),
+        ("foilhole.created", "h"),
+        ("micrograph.created", "m"),
+        ("micrograph.updated", "m"),
+        ("gridsquare_lowmag.created", "low"),
+        ("gridsquare.registered", "s"),
+        ("grid.registered", None),
+        ("gridsquare.deleted", "s"),
+    ]
+    assert events(database)[9] == {
+        "event_type": "gridsquare.registered",
+        "uuid": "s",
+        "grid_uuid": "g",
+        "count": 1,
+    }
+
+
+def test_the_status_of_a_request_is_not_taken_on_create(client: TestClient) -> None:
+    body = {"uuid": "a", "name": "n", "status": "completed"}
+    assert client.post("/acquisitions", json=body).json()["status"] == "started"
+    grid = {"uuid": "g", "name": "g", "acquisition_uuid": "a", "status": "scan started"}
+    assert client.post("/acquisitions/a/grids", json=grid).json()["status"] == "none"
+
+
+def test_the_status_none_leaves_the_status(tree: TestClient) -> None:
+    assert tree.post("/gridsquares/s/registered").json() is True
+    answer = tree.put("/gridsquares/s", json={"status": "none", "state": "Completed"}).json()
+    assert answer["status"] == "all foil holes registered"
+    assert answer["state"] == "Completed"
+    tree.put("/acquisitions/a", json={"status": "paused"})
+    assert tree.get("/acquisitions/a").json()["status"] == "paused"
+
+
+@pytest.mark.parametrize(
+    ("sent", "instant"),
+    [
+        (TIME, "2025-01-08T14:49:18.115828+00:00"),
+        ("2025-01-08T15:49:18Z", "2025-01-08T15:49:18+00:00"),
+        ("2025-01-08T15:49:18", "2025-01-08T15:49:18+00:00"),
+    ],
+)
+def test_times_keep_their_instant(tree: TestClient, sent: str, instant: str) -> None:
+    tree.put("/micrographs/m", json={"acquisition_datetime": sent})
+    time = tree.get("/micrographs/m").json()["acquisition_datetime"]
+    assert datetime.fromisoformat(time) == datetime.fromisoformat(instant)
+
+
+def test_pixel_positions_are_answered_as_integers(tree: TestClient) -> None:
+    answer = tree.put("/gridsquares/s", json={"center_x": 2236.751, "physical_x": 1.5}).json()
+    assert (answer["center_x"], answer["physical_x"]) == (2237, 1.5)
+    assert isinstance(answer["center_x"], int)
+    answer = tree.put("/foilholes/h", json={"x_location": 10.2, "center_x": 10.2}).json()
+    assert (answer["x_location"], answer["center_x"]) == (10, 10.2)
+    assert "gridsquare_uuid" not in answer
+    position = {"center_x": 1.4, "center_y": 2, "size_width": 3, "size_height": 4}
+    for _ in range(2):
+        answer = tree.post("/atlas-tiles/t/gridsquares/s", json=position)
+        assert (answer.status_code, answer.json()["center_x"]) == (201, 1)
+    many = [position | {"gridsquare_uuid": uuid} for uuid in ("s", "none")]
+    assert tree.post("/atlas-tiles/t/gridsquares", json=many).status_code == 404
+    assert tree.post("/atlas-tiles/t/gridsquares", json=many[:1]).status_code == 201
+
+
+def test_lists_have_pages_in_a_stable_order(tree: TestClient) -> None:
+    holes = [hole(f"x{index:03}", is_near_grid_bar=index % 2 == 0) for index in range(30)]
+    tree.post("/gridsquares/s/foilholes", json=holes)
+    url = "/gridsquares/s/foilholes"
+    every = [row["uuid"] for row in tree.get(url).json()]
+    pages = [
+        row["uuid"]
+        for offset in range(0, 35, 8)
+        for row in tree.get(url, params={"limit": 8, "offset": offset}).json()
+    ]
+    assert pages == every == ["h", *[row["uuid"] for row in holes]]
+    assert tree.get(url, params={"limit": 0}).json() == []
+    assert [row["uuid"] for row in tree.get(url, params={"on_square_only": True}).json()] == [
+        "h",
+        *[row["uuid"] for row in holes if not row["is_near_grid_bar"]],
+    ]
+    for bad in ({"limit": -1}, {"offset": -1}, {"limit": "x"}, {"limit": 2**70}):
+        assert tree.get(url, params=bad).status_code == 422
+
+
+def test_micrographs_by_defocus_and_time(tree: TestClient) -> None:
+    for index in range(6):
+        body = {
+            "uuid": f"n{index}",
+            "foilhole_id": "h",
+            "defocus": -1e-6 * index,
+            "acquisition_datetime": f"2025-01-08T10:0{index}:00Z",
+        }
+        tree.post("/foilholes/h/micrographs", json=body)
+    chosen = {"defocus_min": -3.5e-6, "defocus_max": -1.5e-6, "order_by": "defocus"}
+    assert [row["uuid"] for row in tree.get("/micrographs", params=chosen).json()] == ["n3", "n2"]
+    late = {"time_from": "2025-01-08T11:04:00+01:00", "gridsquare_uuid": "s"}
+    assert [row["uuid"] for row in tree.get("/micrographs", params=late).json()] == ["n4", "n5"]
+
+
+def test_feedback_is_stored_with_its_status(tree: TestClient, database: Database) -> None:
+    url = "/micrographs/m"
+    body: dict[str, Any] = {"ctf_max_res": 3.5}
+    answer = tree.post(f"{url}/ctf_estimation/completed", json=body)
+    assert (answer.status_code, answer.json()) == (202, {"published": False})
+    body = {"total_motion": 12.5, "average_motion": 0.5}
+    assert tree.post(f"{url}/motion_correction/completed", json=body).status_code == 202
+    row = tree.get(url).json()
+    assert (row["ctf_max_resolution_estimate"], row["total_motion"]) == (3.5, 12.5)
+    assert row["status"] == "ctf completed"  # the late result of an earlier step takes nothing back
+    assert events(database)[-2:] == [
+        {"event_type": "ctf.completed", "micrograph_uuid": "m", "ctf_max_resolution_estimate": 3.5},
+        {"event_type": "motion_correction.completed", "micrograph_uuid": "m", **body},
+    ]
+    assert (
+        tree.post("/micrographs/x/ctf_estimation/completed", json={"ctf_max_res": 1}).status_code
+        == 404
+    )
+
+
+def test_prediction_models_and_predictions(tree: TestClient) -> None:
+    model = {"name": "net", "description": "a network", "can_update": True}
+    assert tree.post("/prediction_models", json=model).status_code == 201
+    assert tree.post("/prediction_models", json=model).status_code == 409
+    assert tree.put("/prediction_models/net", json={"can_train": True}).json()["can_train"]
+    for value in (0.25, 0.75):
+        prediction = {"value": value, "prediction_model_name": "net", "gridsquare_uuid": "s"}
+        assert tree.post("/quality_predictions", json=prediction).status_code == 201
+    history = tree.get("/gridsquares/s/quality_predictions").json()
+    assert [row["value"] for row in history["net"]] == [0.25, 0.75]
+    assert tree.get("/gridsquare/s/overall_prediction").json()["value"] == 0.75
+    assert tree.get("/prediction_model/net/grid/g/prediction").json()[0]["value"] == 0.75
+    metrics = tree.get("/quality_metrics").json()
+    assert (metrics["total_predictions"], metrics["average_quality"]) == (2, 0.5)
+    suggested = tree.get("/grid/g/prediction_model/net/latent_rep/net/suggested_squares").json()
+    assert [row["uuid"] for row in suggested] == ["s"]
+    for missing in ({"gridsquare_uuid": "x"}, {"foilhole_uuid": "x"}):
+        body = {"value": 0.5, "prediction_model_name": "net", **missing}
+        assert tree.post("/quality_predictions", json=body).status_code == 404
+    body = {"value": 0.5, "prediction_model_name": "none", "gridsquare_uuid": "s"}
+    assert tree.post("/quality_predictions", json=body).status_code == 404
+    assert tree.delete("/prediction_models/net").status_code == 204
+    assert tree.get("/prediction_models/net").status_code == 404
+
+
+def test_images_come_only_from_mapped_directories(database: Database, tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "shown").mkdir()
+    for directory in (tmp_path, tmp_path / "shown"):
+        Image.new("L", (8, 4), 7).save(directory / "square.jpg")
+    app = create_app(database, path_map={"Z:\\visit": tmp_path / "shown"})
+    with TestClient(app) as client:
+        client.post("/acquisitions", json={"uuid": "a", "name": "n"})
+        client.post("/acquisitions/a/grids", json={"uuid": "g", "name": "n"})
+        for uuid, path in (
+            ("inside", "Z:\\visit\\square.mrc"),
+            ("outside", "Z:\\visit\\..\\square.mrc"),
+            ("elsewhere", str(tmp_path / "square.jpg")),
+            ("none", None),
+        ):
+            body = {"uuid": uuid, "gridsquare_id": "1", "image_path": path}
+            client.post("/grids/g/gridsquares", json=body)
+        answers = {
+            uuid: client.get(f"/gridsquares/{uuid}/gridsquare_image")
+            for uuid in ("inside", "outside", "elsewhere", "none", "unknown")
+        }
+        assert client.get("/grids/g/atlas_image").status_code == 404
+    assert answers["inside"].headers["content-type"] == "image/png"
+    assert answers["inside"].content.startswith(b"\x89PNG")
+    assert {answer.status_code for uuid, answer in answers.items() if uuid != "inside"} == {404}
+
+
+def test_health_without_a_broker(client: TestClient) -> None:
+    answer = client.get("/health")
+    assert answer.status_code == 200
+    assert answer.json()["services"]["event_broker"]["status"] == "not_configured"
+
+
+def test_cross_origin_and_bearer_headers_are_accepted(client: TestClient) -> None:
+    headers = {"Origin": "http://page.example", "Authorization": "Bearer x"}
+    answer = client.get("/acquisitions", headers=headers)
+    assert answer.headers["access-control-allow-origin"] == "*"
+    headers |= {"Access-Control-Request-Method": "PUT"}
+    assert client.options("/acquisitions", headers=headers).status_code == 200
+
+
+def test_openapi_names_every_path(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/acquisitions/{uuid}/grids", "/grids/{uuid}/gridsquares/batch", "/health"} <= set(
+        paths
+    )
+
+
+def test_instructions_acknowledgements_and_logs(client: TestClient) -> None:
+    assert client.post("/agent/one/session/x/heartbeat").status_code == 404
+    client.post("/debug/sessions/create", json={"session_id": "x", "agent_id": "one"})
+    made = client.post("/debug/session/x/create-instruction", json={}).json()["instruction_id"]
+    url = f"/agent/one/session/x/instructions/{made}/ack"
+    done = {"status": "processed", "processing_time_ms": 3}
+    assert client.post(url.replace("one", "other"), json=done).status_code == 403
+    assert client.post(url.replace(made, "none"), json=done).status_code == 404
+    assert client.post(url, json={"status": "perhaps"}).status_code == 422
+    assert client.post(url, json=done).status_code == 200
+    assert client.post(url, json=done).status_code == 409
+    assert client.post("/debug/session/y/create-instruction", json={}).status_code == 404
+    found = client.get("/debug/session/x/instructions").json()
+    assert found["acknowledgement_statistics"] == {"processed": 1}
+    line = {"timestamp": TIME, "level": "INFO", "logger_name": "agent", "message": "hello"}
+    logs = "/agent/one/session/x/logs"
+    assert client.post(logs, json={"logs": [line] * 600}).json() == {"stored": 500}
+    assert client.post(logs.replace("one", "two"), json={"logs": []}).status_code == 403

@@ -1,0 +1,203 @@
+"""The service as a process: streams of events, its end, its death."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+LIMIT_S = 60.0
+
+
+@pytest.fixture
+def api(run_service: Callable[..., Any], tmp_path: Path) -> Any:
+    return run_service("serve", "--port", "0", "--database", f"sqlite:///{tmp_path}/api.sqlite")
+
+
+def read_events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            yield name, json.loads(line[6:])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        pause.wait(0.05)
+
+
+def instruct(api: Any, session: str, **fields: Any) -> str:
+    answer = httpx.post(f"{api.url}/debug/session/{session}/create-instruction", json=fields)
+    return str(answer.json()["instruction_id"])
+
+
+def test_instructions_come_by_priority_and_sequence_each_once(api: Any) -> None:
+    httpx.post(f"{api.url}/debug/sessions/create", json={"session_id": "s", "agent_id": "a"})
+    order = [("low", 1), ("normal", 2), ("normal", 1), ("high", 9), ("high", 3), ("normal", None)]
+    made = {
+        (priority, number): instruct(api, "s", priority=priority, sequence_number=number)
+        for priority, number in order
+    }
+    expected = [
+        made[key]
+        for key in [
+            ("high", 3),
+            ("high", 9),
+            ("normal", 1),
+            ("normal", 2),
+            ("normal", None),
+            ("low", 1),
+        ]
+    ]
+    url = f"{api.url}/agent/a/session/s/instructions/stream"
+    received = []
+    with httpx.stream("GET", url, timeout=LIMIT_S) as stream:
+        events = read_events(stream.iter_lines())
+        name, first = next(events)
+        assert (name, first["type"]) == ("connection", "connection")
+        assert httpx.post(f"{api.url}/agent/a/session/s/heartbeat").status_code == 200
+        for name, data in events:
+            if name == "instruction":
+                received.append(data["instruction_id"])
+                if len(received) == len(expected):
+                    received.append(instruct(api, "s", priority="low"))  # comes at once
+                elif len(received) > len(expected):
+                    assert data["instruction_id"] == received[-2]
+                    break
+    assert received[: len(expected)] == expected
+
+    def closed() -> bool:
+        found = httpx.get(f"{api.url}/debug/agent-connections").json()
+        return bool(found["total_count"] == 0)
+
+    until(closed)
+    last = instruct(api, "s")
+    with httpx.stream("GET", url, timeout=LIMIT_S) as stream:
+        for name, data in read_events(stream.iter_lines()):
+            if name == "instruction":
+                assert data["instruction_id"] == last
+                break
+
+
+def test_a_session_that_may_not_be_used_gets_an_error_event(api: Any) -> None:
+    httpx.post(f"{api.url}/debug/sessions/create", json={"session_id": "s", "agent_id": "a"})
+    for path in ("agent/a/session/none", "agent/b/session/s"):
+        with httpx.stream("GET", f"{api.url}/{path}/instructions/stream") as stream:
+            ((name, data),) = list(read_events(stream.iter_lines()))
+        assert (name, data["error"]) == ("error", "session_validation_failed")
+
+
+def test_front_ends_hear_of_progress_and_results(api: Any) -> None:
+    post = [
+        ("acquisitions", {"uuid": "a", "name": "n"}),
+        ("acquisitions/a/grids", {"uuid": "g", "name": "n"}),
+        ("grids/g/gridsquares", {"uuid": "s", "gridsquare_id": "1"}),
+        ("gridsquares/s/foilholes", [{"uuid": "h", "foilhole_id": "1", "gridsquare_id": "1"}]),
+    ]
+    for path, body in post:
+        httpx.post(f"{api.url}/{path}", json=body)
+    url = f"{api.url}/frontend/events/stream"
+    unknown = httpx.get(url, params={"event_types": "nonsense"})
+    assert unknown.status_code == 422
+    wanted = {"event_types": "acquisition.progress,processing.metric,heartbeat"}
+    with httpx.stream("GET", url, params=wanted, timeout=LIMIT_S) as stream:
+        events = read_events(stream.iter_lines())
+        assert next(events)[0] == "heartbeat"
+        name, data = next(events)
+        assert name == "acquisition.progress"
+        assert (data["foilhole_count"], data["micrograph_count"]) == (1, 0)
+        body: dict[str, Any] = {"uuid": "m", "foilhole_id": "1"}
+        httpx.post(f"{api.url}/foilholes/h/micrographs", json=body)
+        body = {"ctf_max_res": 3.5}
+        httpx.post(f"{api.url}/micrographs/m/ctf_estimation/completed", json=body)
+        seen: dict[str, Any] = {}
+        for name, data in events:
+            seen[name] = data
+            if seen.get("processing.metric", {}).get("ctf_max_resolution_estimate") == 3.5:
+                break
+    assert seen["acquisition.progress"]["micrograph_count"] == 1
+
+
+def test_it_ends_on_sigterm_with_streams_open(api: Any) -> None:
+    httpx.post(f"{api.url}/debug/sessions/create", json={"session_id": "s", "agent_id": "a"})
+    urls = [
+        f"{api.url}/agent/a/session/s/instructions/stream",
+        f"{api.url}/frontend/events/stream",
+    ]
+    with httpx.Client(timeout=LIMIT_S) as http:
+        streams = [http.send(http.build_request("GET", url), stream=True) for url in urls]
+        lines = [stream.iter_lines() for stream in streams]
+        for line in lines:
+            assert next(line).startswith("event: ")
+        api.process.send_signal(signal.SIGTERM)
+        assert api.process.wait(10.0) == 0
+        for stream in streams:
+            stream.close()
+
+
+def test_what_was_answered_survives_a_kill(run_service: Callable[..., Any], tmp_path: Path) -> None:
+    options = ("serve", "--port", "0", "--database", f"sqlite:///{tmp_path}/api.sqlite")
+    first = run_service(*options)
+    answer = httpx.post(f"{first.url}/acquisitions", json={"uuid": "a", "name": "n"})
+    assert answer.status_code == 201
+    first.kill()
+    second = run_service(*options)
+    assert httpx.get(f"{second.url}/acquisitions/a").status_code == 200
+
+
+def test_a_broker_out_of_reach_is_503_and_the_rest_works(
+    run_service: Callable[..., Any], tmp_path: Path
+) -> None:
+    api = run_service(
+        *("serve", "--port", "0", "--database", f"sqlite:///{tmp_path}/api.sqlite"),
+        *("--broker", "amqp://guest:guest@127.0.0.1:9/"),
+    )
+    assert httpx.post(f"{api.url}/acquisitions", json={"uuid": "a", "name": "n"}).status_code == 201
+    health = httpx.get(f"{api.url}/health")
+    assert health.status_code == 503
+    for body in (health.json(), health.json()["detail"]):
+        assert body["services"]["event_broker"]["status"] == "error"
+        assert body["services"]["database"]["status"] == "ok"
+
+
+def test_the_smoke_test_passes_and_leaves_nothing(api: Any) -> None:
+    def check(url: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "skywright.cli", "epu", "check-api", url, "-v"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = check(api.url)
+    assert done.returncode == 0, done.stdout
+    assert "ok     GET /health" in done.stdout
+    assert httpx.get(f"{api.url}/acquisitions").json() == []
+    failed = check("http://127.0.0.1:9")
+    assert failed.returncode == 1
+    assert "FAILED GET /health" in failed.stdout
+
+
+def test_it_is_importable_as_an_asgi_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYWRIGHT_EPU_DATABASE", str(tmp_path / "epu.sqlite"))
+    monkeypatch.delenv("SKYWRIGHT_EPU_BROKER", raising=False)
+    monkeypatch.delenv("RABBITMQ_HOST", raising=False)
+    from skywright.instruments.epu.api.asgi import app
+
+    async def version() -> int:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://asgi") as client:
+            return (await client.get("/version")).status_code
+
+    assert asyncio.run(version()) == 200

@@ -1,0 +1,409 @@
+"""Messages over a real RabbitMQ: each once, in order, over deaths on both sides."""
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pika
+import pytest
+from sqlalchemy import func, select
+
+from skywright.errors import ConfigError, DataError
+from skywright.instruments.epu.broker import publisher as publisher_module
+from skywright.instruments.epu.broker.apply import apply_event
+from skywright.instruments.epu.broker.connection import BrokerSettings, broker_settings
+from skywright.instruments.epu.broker.consumer import Consumer, apply_batch
+from skywright.instruments.epu.broker.events import EVENT_TYPES, read_event
+from skywright.instruments.epu.broker.examples import example_events
+from skywright.instruments.epu.broker.publisher import Publisher
+from skywright.instruments.epu.broker.send import send_events
+from skywright.instruments.epu.database import Database, open_database, read, record
+from skywright.instruments.epu.database.schema_exchange import applied_message, outbox
+from skywright.instruments.epu.database.schema_quality import metric_statistics, model_weight
+from skywright.instruments.epu.database.write import announce_all
+from skywright.instruments.epu.database.writer import Writer
+
+LIMIT_S = 60.0
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Iterator[Database]:
+    opened = open_database(sqlite_url, announce=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def settings(rabbitmq_url: str, queue: str) -> BrokerSettings:
+    return BrokerSettings(rabbitmq_url, queue, keep_receipts=60)
+
+
+def taken(settings: BrokerSettings) -> list[Any]:
+    """Take all messages of the queue as (properties, body)."""
+    found = []
+    with pika.BlockingConnection(pika.URLParameters(settings.url)) as connection:
+        channel = connection.channel()
+        while True:
+            method, properties, body = channel.basic_get(settings.queue, auto_ack=True)
+            if method is None:
+                return found
+            found.append((properties, json.loads(body)))
+
+
+def announce(database: Database, numbers: range) -> None:
+    with database.write() as connection:
+        announce_all(
+            connection, [{"event_type": "grid.registered", "grid_uuid": str(n)} for n in numbers]
+        )
+
+
+def waiting(database: Database) -> int:
+    with database.read() as connection:
+        return connection.execute(select(func.count()).select_from(outbox)).scalar_one()
+
+
+@contextlib.contextmanager
+def publishing(database: Database, settings: BrokerSettings) -> Iterator[Publisher]:
+    """Run a publisher on a loop of its own."""
+    publisher = Publisher(database, settings)
+    writer = Writer(database)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(publisher.run(writer))
+
+    def run() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield publisher
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        writer.close()
+        loop.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        pause.wait(0.02)
+
+
+def test_the_outbox_is_published_in_order_and_emptied(
+    store: Database, settings: BrokerSettings
+) -> None:
+    announce(store, range(1200))
+    with publishing(store, settings) as publisher:
+        until(lambda: waiting(store) == 0)
+        assert publisher.connected
+        announce(store, range(1200, 1210))
+        publisher.wake()
+        until(lambda: waiting(store) == 0)
+    found = taken(settings)
+    assert [body["grid_uuid"] for _, body in found] == [str(n) for n in range(1210)]
+    properties = found[0][0]
+    assert properties.delivery_mode == 2
+    assert properties.content_type == "application/json"
+    assert len({properties.message_id for properties, _ in found}) == 1210
+    assert "BCC" not in (properties.headers or {})
+
+
+def test_a_publisher_that_dies_before_it_forgets_doubles_nothing(
+    store: Database, settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has confirmed, and the process dies before the outbox is emptied."""
+    died = threading.Event()
+
+    def die(*_arguments: Any, **_values: Any) -> None:
+        died.set()
+        raise OSError("this process is dead")
+
+    announce(store, range(100))
+    with monkeypatch.context() as patch, publishing(store, settings):
+        patch.setattr(publisher_module, "_forget", die)
+        assert died.wait(LIMIT_S)
+    assert waiting(store) == 100
+    announce(store, range(100, 130))
+    with publishing(store, settings):
+        until(lambda: waiting(store) == 0)
+    assert [body["grid_uuid"] for _, body in taken(settings)] == [str(n) for n in range(130)]
+
+
+def test_of_two_publishers_one_publishes_and_the_other_takes_over(
+    store: Database, settings: BrokerSettings
+) -> None:
+    with publishing(store, settings) as second:
+        with publishing(store, settings) as first:
+            until(lambda: first.connected and second.connected)
+            announce(store, range(50))
+            until(lambda: waiting(store) == 0)
+        announce(store, range(50, 100))
+        until(lambda: waiting(store) == 0)
+    assert [body["grid_uuid"] for _, body in taken(settings)] == [str(n) for n in range(100)]
+
+
+def test_a_broker_out_of_reach_keeps_the_outbox(store: Database) -> None:
+    announce(store, range(3))
+    with publishing(store, BrokerSettings("amqp://guest:secret@127.0.0.1:9/", "q")) as publisher:
+        until(lambda: publisher.details != "not connected yet")
+        assert not publisher.connected
+        assert "secret" not in publisher.details
+    assert waiting(store) == 3
+
+
+def session(database: Database) -> None:
+    links = {"grid_uuid": "g", "gridsquare_uuid": "s"}
+    with database.write() as connection:
+        record(connection, "acquisition", [{"uuid": "a", "name": "n"}])
+        record(connection, "grid", [{"uuid": "g", "acquisition_uuid": "a", "name": "n"}])
+        record(connection, "gridsquare", [{"uuid": "s", "grid_uuid": "g"}])
+        record(connection, "foilhole", [{"uuid": "h", **links}])
+        record(connection, "micrograph", [{"uuid": "m", "foilhole_uuid": "h", **links}])
+
+
+MOTION = {
+    "event_type": "motion_correction.completed",
+    "micrograph_uuid": "m",
+    "total_motion": 12.5,
+    "average_motion": 0.5,
+}
+
+
+def encoded(*bodies: dict[str, Any]) -> list[tuple[str | None, bytes]]:
+    return [(str(number), json.dumps(body).encode()) for number, body in enumerate(bodies)]
+
+
+def test_messages_are_applied_once(database: Database) -> None:
+    session(database)
+    judged = {"event_type": "ctf.registered", "micrograph_uuid": "m", "quality": True}
+    batch = encoded(MOTION, judged | {"metric_name": "ctfmaxresolution"})
+    for state in ("applied", "known"):
+        with database.write() as connection:
+            outcomes = apply_batch(connection, batch * 2)
+        assert [outcome.state for outcome in outcomes] == [state] * 2 + ["known"] * 2
+    with database.read() as connection:
+        row = read.get(connection, "micrograph", "m")
+        assert connection.execute(select(metric_statistics.c.count)).scalars().all() == [1]
+        assert connection.execute(select(func.count()).select_from(applied_message)).scalar() == 2
+    assert row is not None
+    assert (row["total_motion"], row["status"]) == (12.5, "motion correction completed")
+
+
+def test_a_bad_message_stops_no_other(database: Database) -> None:
+    session(database)
+    bad = [
+        MOTION | {"average_motion": -1},
+        MOTION | {"micrograph_uuid": "later"},
+        {"event_type": "unknown.name"},
+        {"no": "name"},
+    ]
+    batch = [
+        *encoded(*bad),
+        ("x", b"no json"),
+        ("y", b"\xff\xfe"),
+        ("z", json.dumps(MOTION).encode()),
+    ]
+    with database.write() as connection:
+        outcomes = apply_batch(connection, batch)
+    assert [outcome.state for outcome in outcomes] == [
+        "refused",
+        "early",
+        "refused",
+        "refused",
+        "refused",
+        "refused",
+        "applied",
+    ]
+    assert "average_motion" in outcomes[0].reason
+    assert "later" in outcomes[1].reason
+
+
+def test_results_of_all_steps_change_the_micrograph(database: Database) -> None:
+    session(database)
+    steps = [
+        {"event_type": "particle_selection.completed", "number_of_particles_selected": 150}
+        | {"number_of_particles_rejected": 140, "selection_distribution": {"a": 1}},
+        {"event_type": "particle_picking.completed", "number_of_particles_picked": 300},
+        {"event_type": "ctf.completed", "ctf_max_resolution_estimate": 3.5},
+    ]
+    with database.write() as connection:
+        for step in steps:
+            apply_event(connection, {"micrograph_uuid": "m", **step})
+        row = read.get(connection, "micrograph", "m")
+    assert row is not None
+    assert row["status"] == "particle selection completed"
+    assert row["number_of_particles_picked"] == 300
+    assert json.loads(row["selection_distribution"]) == {"a": 1}
+
+
+def test_judgements_weigh_the_models_that_predicted_them(database: Database) -> None:
+    session(database)
+    from skywright.instruments.epu.database.schema_quality import prediction_model
+
+    with database.write() as connection:
+        for name, value in (("right", 0.9), ("wrong", 0.1)):
+            connection.execute(prediction_model.insert().values(name=name))
+            event = {"event_type": "foilhole.model_prediction", "foilhole_uuid": "h"}
+            prediction = {"prediction_model_name": name, "prediction_value": value}
+            apply_event(connection, event | prediction)
+        judged = {"event_type": "ctf.registered", "micrograph_uuid": "m", "quality": True}
+        apply_event(connection, judged)
+        rows = connection.execute(
+            select(model_weight.c.prediction_model_name, model_weight.c.weight)
+        ).tuples()
+        assert dict(rows.all()) == pytest.approx({"right": 0.9, "wrong": 0.1})
+
+
+def test_every_message_has_an_example_that_can_be_read() -> None:
+    examples = example_events()
+    assert set(examples) == set(EVENT_TYPES)
+    for name, body in examples.items():
+        assert read_event(json.dumps(body).encode()).event_type == name
+    with pytest.raises(DataError, match="total_motion"):
+        read_event({"event_type": "motion_correction.completed", "micrograph_uuid": "m"})
+
+
+def test_the_consumer_waits_for_an_entity_that_comes_later(
+    store: Database, settings: BrokerSettings
+) -> None:
+    async def run() -> None:
+        consumer = Consumer(store, settings)
+        task = asyncio.create_task(consumer.run())
+        await consumer.ready.wait()
+        await send_events(settings, [MOTION])
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(session, store)
+        async with asyncio.timeout(LIMIT_S):
+            while consumer.applied == 0:
+                await asyncio.sleep(0.05)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    with store.read() as connection:
+        row = read.get(connection, "micrograph", "m")
+    assert row is not None
+    assert row["average_motion"] == 0.5
+    assert taken(settings) == []
+
+
+def test_services_killed_in_between_lose_and_double_nothing(
+    run_service: Callable[..., Any], settings: BrokerSettings, sqlite_url: str
+) -> None:
+    """The server is killed twice and the consumer once while micrographs come."""
+    options = ("--database", sqlite_url, "--broker", settings.url)
+    server = run_service("serve", "--port", "0", *options)
+    port = str(server.facts["port"])
+    consumer = run_service("consume", *options)
+    links = [
+        ("acquisitions", {"uuid": "a", "name": "n"}),
+        ("acquisitions/a/grids", {"uuid": "g", "name": "n"}),
+        ("grids/g/gridsquares", {"uuid": "s", "gridsquare_id": "1"}),
+        ("gridsquares/s/foilholes", [{"uuid": "h", "foilhole_id": "1", "gridsquare_id": "1"}]),
+    ]
+    for path, body in links:
+        assert httpx.post(f"{server.url}/{path}", json=body).status_code == 201
+    acknowledged: list[str] = []
+    ending = threading.Event()
+
+    def send() -> None:
+        with httpx.Client(base_url=server.url, timeout=10) as http:
+            while not ending.is_set():
+                body = {"uuid": str(uuid.uuid4()), "foilhole_id": "1"}
+                while not ending.is_set():
+                    try:
+                        answer = http.post("/foilholes/h/micrographs", json=body)
+                    except httpx.HTTPError:
+                        ending.wait(0.1)
+                        continue
+                    assert answer.status_code in (200, 201)
+                    acknowledged.append(body["uuid"])
+                    break
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for victim in (server, consumer, server):
+        enough = len(acknowledged) + 40
+        until(lambda enough=enough: len(acknowledged) >= enough)
+        victim.kill()
+        if victim is server:
+            server = run_service("serve", "--port", port, *options)
+        else:
+            consumer = run_service("consume", *options)
+    enough = len(acknowledged) + 20
+    until(lambda: len(acknowledged) >= enough)
+    ending.set()
+    for thread in threads:
+        thread.join()
+    store = open_database(sqlite_url)
+
+    def applied() -> int:
+        with store.read() as connection:
+            return connection.execute(
+                select(func.count()).select_from(applied_message)
+            ).scalar_one()
+
+    def micrographs() -> set[str]:
+        with store.read() as connection:
+            return {row["uuid"] for row in read.page(connection, "micrograph")}
+
+    # 4 messages of the parents, and one of each micrograph.
+    until(lambda: applied() == len(micrographs()) + 4 and waiting(store) == 0)
+    assert micrographs() >= set(acknowledged)
+    assert len(set(acknowledged)) == len(acknowledged)
+    assert taken(settings) == []
+    store.close()
+
+
+def test_the_command_line_lists_and_refuses(settings: BrokerSettings) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "skywright.cli", "epu", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+            env={key: value for key, value in os.environ.items() if key != "RABBITMQ_HOST"},
+        )
+
+    assert run("simulate-events", "--list").stdout.split() == list(example_events())
+    sent = run("simulate-events", "--broker", settings.url, "--event", "ctf.completed")
+    assert sent.stdout == "sent ctf.completed\n"
+    assert [body["event_type"] for _, body in taken(settings)] == ["ctf.completed"]
+    unknown = run("simulate-events", "--broker", settings.url, "--event", "none")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert run("consume").returncode == 2
+    away = run("simulate-events", "--broker", "amqp://guest:secret@127.0.0.1:9/")
+    assert away.returncode == 1
+    assert "secret" not in away.stderr
+
+
+def test_settings_of_smartem_decisions_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RABBITMQ_HOST", raising=False)
+    monkeypatch.delenv("RABBITMQ_QUEUE", raising=False)
+    assert broker_settings(None) is None
+    for name, value in {"HOST": "mq", "USER": "u", "PASSWORD": "p/w", "VHOST": "v"}.items():
+        monkeypatch.setenv(f"RABBITMQ_{name}", value)
+    found = broker_settings(None)
+    assert found == BrokerSettings("amqp://u:p%2Fw@mq:5672/v", "smartem_backend")
+    for bad in ("http://host", "amqp://", "amqp://host:port/"):
+        with pytest.raises(ConfigError):
+            broker_settings(bad)
+    monkeypatch.setenv("SKYWRIGHT_EPU_KEEP_RECEIPTS", "long")
+    with pytest.raises(ConfigError, match="long"):
+        broker_settings(None)

@@ -1,0 +1,328 @@
+"""The entity database on SQLite and PostgreSQL."""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select, text
+
+from skywright.errors import ConfigError
+from skywright.instruments.epu.database import (
+    Database,
+    acquisition_uuid,
+    foilhole_uuid,
+    grid_uuid,
+    gridsquare_uuid,
+    open_database,
+    read,
+    record,
+    record_files,
+    remove,
+    schema,
+)
+from skywright.instruments.epu.database.engine import metadata
+from skywright.instruments.epu.database.schema_exchange import outbox
+
+SESSION = acquisition_uuid("visit/session")
+GRID = grid_uuid(SESSION)
+
+
+@pytest.fixture(autouse=True)
+def session(request: pytest.FixtureRequest) -> None:
+    """Store one session with its grid."""
+    if "database" not in request.fixturenames:
+        return
+    with request.getfixturevalue("database").write() as connection:
+        record(connection, "acquisition", [{"uuid": SESSION, "name": "session"}])
+        grid = {"uuid": GRID, "acquisition_uuid": SESSION, "name": "grid"}
+        record(connection, "grid", [grid])
+
+
+def square(number: str = "7", **columns: object) -> dict[str, object]:
+    uuid = gridsquare_uuid(GRID, number)
+    return {"uuid": uuid, "grid_uuid": GRID, "gridsquare_id": number, **columns}
+
+
+def hole(number: str = "70", **columns: object) -> dict[str, object]:
+    return {
+        "uuid": foilhole_uuid(GRID, "7", number),
+        "grid_uuid": GRID,
+        "gridsquare_uuid": gridsquare_uuid(GRID, "7"),
+        "gridsquare_id": "7",
+        "foilhole_id": number,
+        **columns,
+    }
+
+
+def micrograph(uuid: str = "m1", **columns: object) -> dict[str, object]:
+    return {
+        "uuid": uuid,
+        "grid_uuid": GRID,
+        "gridsquare_uuid": gridsquare_uuid(GRID, "7"),
+        "foilhole_uuid": foilhole_uuid(GRID, "7", "70"),
+        "gridsquare_id": "7",
+        "foilhole_id": "70",
+        **columns,
+    }
+
+
+def messages(database: Database) -> list[dict[str, object]]:
+    with database.read() as connection:
+        bodies = connection.execute(select(outbox.c.body).order_by(outbox.c.id)).scalars()
+        return [json.loads(body) for body in bodies]
+
+
+def test_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
+    with database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def url_of(database: Database) -> str:
+    return database.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
+
+
+def test_opening_again_keeps_the_rows(database: Database) -> None:
+    again = open_database(url_of(database))
+    with again.read() as connection:
+        assert read.count(connection, "grid") == 1
+    assert again.identity() == database.identity()
+    again.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite_url", "empty_postgres_url"])
+def test_threads_that_open_a_new_database_at_once_make_it_once(
+    url: str, request: pytest.FixtureRequest
+) -> None:
+    database_url = request.getfixturevalue(url)
+    opened: list[Database] = []
+    threads = [
+        threading.Thread(target=lambda: opened.append(open_database(database_url)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({database.identity() for database in opened}) == 1
+    assert len(opened) == 4
+    for database in opened:
+        database.close()
+
+
+def test_a_database_of_a_newer_version_is_refused(sqlite_url: str) -> None:
+    database = open_database(sqlite_url)
+    with database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(ConfigError, match="9999"):
+        open_database(sqlite_url)
+
+
+@pytest.mark.parametrize("url", ["mysql://host/name", "sqlite://", "://"])
+def test_a_bad_url_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError):
+        open_database(url)
+
+
+def test_a_password_is_not_in_the_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_database("postgresql://user:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)
+
+
+def test_record_tells_created_updated_and_unchanged(database: Database) -> None:
+    rows = [micrograph("m1", defocus=1e-6), micrograph("m2", defocus=2e-6)]
+    with database.write() as connection:
+        first = record(connection, "micrograph", rows)
+    with database.write() as connection:
+        second = record(connection, "micrograph", [rows[0], micrograph("m2", defocus=3e-6)])
+    assert (first.created, first.updated, first.unchanged) == ({"m1", "m2"}, set(), set())
+    assert (second.created, second.updated, second.unchanged) == (set(), {"m2"}, {"m1"})
+    names = [body["event_type"] for body in messages(database)]
+    assert names == [
+        "acquisition.created",
+        "grid.created",
+        "micrograph.created",
+        "micrograph.created",
+        "micrograph.updated",
+    ]
+
+
+def test_only_given_columns_change(database: Database) -> None:
+    with database.write() as connection:
+        record(connection, "foilhole", [hole(diameter=51.25, x_location=1020.5)])
+        record(connection, "foilhole", [hole(center_x=1414.75)])
+        row = read.get(connection, "foilhole", foilhole_uuid(GRID, "7", "70"))
+    assert row is not None
+    assert (row["diameter"], row["x_location"], row["center_x"]) == (51.25, 1020.5, 1414.75)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("together", [True, False])
+def test_the_newest_manifest_counts_in_any_order(
+    database: Database, order: tuple[int, int], together: bool
+) -> None:
+    rows = [
+        hole(manifest_stamp="20250108_154715", quality=0.1),
+        hole(manifest_stamp="20250108_154725", quality=0.9),
+    ]
+    arrived = [rows[index] for index in order]
+    with database.write() as connection:
+        for part in [arrived] if together else [[row] for row in arrived]:
+            record(connection, "foilhole", part)
+        row = read.get(connection, "foilhole", foilhole_uuid(GRID, "7", "70"))
+    assert row is not None
+    assert row["quality"] == 0.9
+
+
+def test_children_may_come_before_their_parents(database: Database) -> None:
+    with database.write() as connection:
+        record(connection, "micrograph", [micrograph()])
+        assert len(read.orphan_micrographs(connection, GRID)) == 1
+        record(connection, "foilhole", [hole()])
+        record(connection, "gridsquare", [square()])
+        assert read.orphan_micrographs(connection, GRID) == []
+        found = read.page(connection, "micrograph", foilhole_uuid=hole()["uuid"])
+    assert [row["uuid"] for row in found] == ["m1"]
+
+
+@pytest.mark.parametrize("kind", ["acquisition", "grid", "gridsquare", "foilhole", "micrograph"])
+def test_removing_takes_everything_below(database: Database, kind: str) -> None:
+    uuids = {
+        "acquisition": SESSION,
+        "grid": GRID,
+        "gridsquare": square()["uuid"],
+        "foilhole": hole()["uuid"],
+        "micrograph": "m1",
+    }
+    with database.write() as connection:
+        record(connection, "gridsquare", [square()])
+        record(connection, "foilhole", [hole()])
+        record(connection, "micrograph", [micrograph()])
+        assert remove(connection, kind, str(uuids[kind]))
+        assert not remove(connection, kind, str(uuids[kind]))
+    kinds = list(uuids)
+    with database.read() as connection:
+        counts = [read.count(connection, name) for name in kinds]
+    assert counts == [1] * kinds.index(kind) + [0] * (len(kinds) - kinds.index(kind))
+    assert messages(database)[-1] == {"event_type": f"{kind}.deleted", "uuid": uuids[kind]}
+
+
+def test_an_atlas_that_another_grid_uses_stays(database: Database) -> None:
+    other = grid_uuid(acquisition_uuid("visit/other"))
+    with database.write() as connection:
+        record(connection, "grid", [{"uuid": other, "acquisition_uuid": SESSION, "name": "2"}])
+        record(connection, "atlas", [{"uuid": "atlas", "grid_uuid": GRID, "name": "Atlas"}])
+        for uuid in (GRID, other):
+            link = {"uuid": uuid, "acquisition_uuid": SESSION, "atlas_uuid": "atlas"}
+            record(connection, "grid", [link])
+        remove(connection, "grid", GRID)
+        atlas = read.get(connection, "atlas", "atlas")
+        assert atlas is not None
+        assert atlas["grid_uuid"] == other
+        remove(connection, "grid", other)
+        assert read.get(connection, "atlas", "atlas") is None
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        datetime(2025, 1, 8, 15, 49, 18, 115828, tzinfo=timezone(timedelta(hours=1))),
+        datetime(2025, 7, 8, 15, 49, 18, 1, tzinfo=timezone(-timedelta(hours=7, minutes=30))),
+        datetime(2025, 1, 8, 15, 49, 18, tzinfo=UTC),
+    ],
+)
+def test_a_time_keeps_its_instant(database: Database, time: datetime) -> None:
+    with database.write() as connection:
+        record(connection, "micrograph", [micrograph(acquisition_datetime=time)])
+    with database.read() as connection:
+        row = read.get(connection, "micrograph", "m1")
+    assert row is not None
+    assert row["acquisition_datetime"] == time
+    assert row["acquisition_datetime"].tzinfo is not None
+
+
+def test_a_failed_transaction_leaves_neither_rows_nor_messages(database: Database) -> None:
+    before = messages(database)
+
+    def fail() -> None:
+        with database.write() as connection:
+            record(connection, "micrograph", [micrograph()])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with database.read() as connection:
+        assert read.count(connection, "micrograph") == 0
+    assert messages(database) == before
+
+
+def test_queries_of_micrographs_by_parent_defocus_and_time(database: Database) -> None:
+    start = datetime(2025, 1, 8, tzinfo=UTC)
+    rows = [
+        micrograph(
+            f"m{index}",
+            defocus=1e-6 * (index % 5),
+            acquisition_datetime=start + timedelta(minutes=index),
+        )
+        for index in range(50)
+    ]
+    with database.write() as connection:
+        record(connection, "micrograph", rows)
+    with database.read() as connection:
+        in_range = read.micrographs(
+            connection, read.MicrographQuery(acquisition=SESSION, defocus=(1.5e-6, 3.5e-6))
+        )
+        assert [row["uuid"] for row in in_range] == [
+            row["uuid"] for row in rows if 1.5e-6 <= row["defocus"] <= 3.5e-6
+        ]
+        late = read.MicrographQuery(
+            grid=GRID, time=(start + timedelta(minutes=40), None), descending=True
+        )
+        assert [row["uuid"] for row in read.micrographs(connection, late, limit=3)] == [
+            "m49",
+            "m48",
+            "m47",
+        ]
+        by_defocus = read.MicrographQuery(gridsquare=square()["uuid"], order_by="defocus")
+        pages = [
+            row["uuid"]
+            for offset in range(0, 50, 7)
+            for row in read.micrographs(connection, by_defocus, limit=7, offset=offset)
+        ]
+    assert len(pages) == len(set(pages)) == 50
+
+
+def test_a_hole_finds_its_micrographs_by_an_index(database: Database) -> None:
+    table = schema.micrograph
+    query = select(table).where(table.c.foilhole_uuid == "x").order_by(table.c.number)
+    compiled = query.compile(database.engine, compile_kwargs={"literal_binds": True})
+    with database.read() as connection:
+        if database.dialect == "sqlite":
+            plan = connection.execute(text(f"EXPLAIN QUERY PLAN {compiled}")).all()
+        else:
+            connection.execute(text("SET LOCAL enable_seqscan = off"))
+            plan = connection.execute(text(f"EXPLAIN {compiled}")).all()
+    assert "ix_micrograph_foilhole_uuid_number" in str(plan)
+
+
+def test_files_are_kept_with_what_they_hold(database: Database) -> None:
+    row = {"root": "/data", "path": "a.xml", "kind": "micrograph", "size": 10, "mtime_ns": 2**40}
+    with database.write() as connection:
+        record_files(connection, [row, row | {"path": "b.xml"}])
+        record_files(connection, [row | {"size": 20}])
+        known = read.known_files(connection, "/data")
+        assert read.known_files(connection, "/other") == {}
+    assert {path: found["size"] for path, found in known.items()} == {"a.xml": 20, "b.xml": 10}
+    assert known["a.xml"]["mtime_ns"] == 2**40
+
+
+def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
+    with database.write() as writing:
+        record(writing, "micrograph", [micrograph()])
+        with database.read() as reading:
+            assert read.count(reading, "micrograph") == 0

@@ -1,0 +1,194 @@
+"""From results in the database to the acquisition software: ranks, suggestions, instructions."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from sqlalchemy import func, select
+from support.waiting import until
+
+from skywright.errors import HardwareError
+from skywright.instruments.epu.agent import Agent, ApiSettings
+from skywright.instruments.epu.agent.client import ApiClient
+from skywright.instruments.epu.agent.control import ControlClient
+from skywright.instruments.epu.agent.instructions import DeclinedError
+from skywright.instruments.epu.database import Database, open_database, schema
+from skywright.instruments.epu.database.schema_quality import current_prediction
+from skywright.instruments.epu.decisions.control import InstructionSender
+from skywright.instruments.epu.decisions.decider import MODEL, Decider, troubles
+from skywright.instruments.epu.decisions.policy import Suggestion
+from skywright.instruments.epu.housekeeping import find_duplicates
+from skywright.instruments.epu.twin.processing import processing_of
+from skywright.instruments.epu.twin.visit import plan_visit
+from skywright.instruments.epu.twin.writer import visit_files
+from skywright.instruments.epu.watch.watcher import Watcher
+
+VISIT = plan_visit(8, 1, 9, imaged=9, holes=8)
+
+
+class Double(ThreadingHTTPServer):
+    """Stands for the acquisition-control service: keeps what it is told, declines squares 0."""
+
+    def __init__(self) -> None:
+        self.orders: list[tuple[str, dict[str, Any]]] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Double
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        known = "0" not in body["gridsquare_ids"]
+        if known:
+            self.server.orders.append((self.path, body))
+        text = b'{"accepted": true}' if known else b"square 0 is not of this grid"
+        self.send_response(200 if known else 409)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def double() -> Iterator[Double]:
+    with Double() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Iterator[Database]:
+    """Two thirds of a visit's files, with the results of processing."""
+    files = list(visit_files(VISIT))
+    for file in files[: 2 * len(files) // 3]:
+        path = tmp_path / "data" / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.content)
+    database = open_database(tmp_path / "epu.sqlite", durable=False)
+    Watcher(tmp_path / "data", database).run(idle_exit=0.2)
+    stop = threading.Event()
+    thread = threading.Thread(target=processing_of(VISIT, 1e9), args=(database, stop))
+    thread.start()
+    table = schema.micrograph
+    query = select(table.c.number).where(table.c.ctf_max_resolution_estimate.is_(None))
+
+    def done() -> bool:
+        with database.read() as connection:
+            return connection.execute(query.limit(1)).first() is None
+
+    until(done)
+    stop.set()
+    thread.join()
+    yield database
+    database.close()
+
+
+def test_squares_are_ranked_as_they_truly_are(recorded: Database, tmp_path: Path) -> None:
+    suggested: list[tuple[str, Suggestion]] = []
+    decider = Decider(recorded, suggested=lambda *found: suggested.append(found))
+    decider.step()
+    decider.step()  # nothing new: nothing is suggested again
+    ((grid, suggestion),) = suggested
+    found = decider.overview
+    truth = {micrograph.id: micrograph.good for micrograph in VISIT.micrographs()}
+    table = schema.micrograph
+    with recorded.read() as connection:
+        taken = list(connection.execute(select(table.c.uuid)).scalars())
+        kept = current_prediction.c
+        query = select(kept.value).where(kept.prediction_model_name == MODEL)
+        stored = sorted(connection.execute(query).scalars())
+    assert found["results"] == found["micrographs"] == len(taken)
+    assert found["good"] == sum(truth[uuid] for uuid in taken)
+    shares = {name: share for name, *_, share in found["squares"] if share is not None}
+    np.testing.assert_allclose(stored, sorted(shares.values()), rtol=1e-3)
+    true = {str(square.id): square.share for square in VISIT.grids[0].squares}
+    names = sorted(shares)
+    ranks = np.corrcoef([shares[name] for name in names], [true[name] for name in names])
+    assert ranks[0, 1] > 0.5
+    assert suggestion.squares
+    assert decider.suggestion["grid"] == grid
+    assert (decider.troubles.orphans, decider.troubles.late) == (0, 0)
+    assert decider.troubles.duplicates == len(list(find_duplicates(tmp_path / "data")))
+
+
+def test_orphans_late_ones_and_duplicates_are_counted(recorded: Database) -> None:
+    hole, file = schema.foilhole, schema.source_file
+    with recorded.write() as connection:
+        several = select(file.c.entity_uuid).where(file.c.kind == "foilhole")
+        several = several.group_by(file.c.entity_uuid).having(func.count() > 1)
+        before = troubles(connection, 300.0)
+        name = connection.execute(select(schema.micrograph.c.foilhole_uuid).limit(1)).scalar()
+        connection.execute(hole.delete().where(hole.c.uuid == name))
+        row = (
+            connection.execute(
+                select(file)
+                .where(file.c.kind == "foilhole", file.c.entity_uuid.not_in(several))
+                .limit(1)
+            )
+            .mappings()
+            .one()
+        )
+        connection.execute(file.insert().values({**row, "path": row["path"] + ".again.xml"}))
+        here = schema.micrograph.c.foilhole_uuid == name
+        orphans = len(connection.execute(select(schema.micrograph.c.number).where(here)).all())
+    patient, strict = Decider(recorded), Decider(recorded, late_s=1e-3)
+    patient.step()
+    strict.step()
+    assert (patient.troubles.orphans, patient.troubles.late) == (orphans, 0)
+    assert strict.troubles.late == orphans
+    assert patient.troubles.duplicates == before.duplicates + 1
+
+
+def test_a_suggestion_reaches_the_acquisition_software_and_is_acknowledged(
+    double: Double, run_service: Callable[..., Any], tmp_path: Path
+) -> None:
+    api = run_service("serve", "--port", "0", "--database", f"sqlite:///{tmp_path}/api.sqlite")
+    local = open_database(tmp_path / "agent.sqlite", announce=True)
+    control = ControlClient(double.url)
+    agent = Agent(
+        local, ApiSettings(api.url), agent_id="scope", session_id="s", handlers=control.handlers()
+    )
+    sender = InstructionSender(ApiClient(ApiSettings(api.url)), "s")
+    sender.send(Suggestion(("5", "6", "7"), ("7",), "go to 5"))  # before the agent is there
+    agent.start()
+    until(lambda: len(double.orders) == 2)
+    assert double.orders[0][0] == "/reorder_gridsquares"
+    assert double.orders[0][1]["gridsquare_ids"] == ["5", "6", "7"]
+    assert double.orders[1] == (
+        "/skip_gridsquares",
+        {"gridsquare_ids": ["7"], "reason": "go to 5"},
+    )
+    until(lambda: set(sender.answers().values()) == {"acknowledged"})
+    sender.send(Suggestion(("5", "7", "6"), ("7",), "stay in 5"))  # the next square is the same
+    sender.send(Suggestion(("0", "7"), ("7",), "go to 0"))
+    until(lambda: len(sender.sent) == 3 and set(sender.answers().values()) == {"acknowledged"})
+    found = httpx.get(f"{api.url}/debug/session/s/instructions").json()
+    assert found["acknowledgement_statistics"] == {"processed": 2, "declined": 1}
+    assert len(double.orders) == 2
+    sender.close()
+    agent.close()
+    control.close()
+    local.close()
+
+
+def test_a_service_that_is_away_is_an_error_of_the_instruction(double: Double) -> None:
+    with pytest.raises(DeclinedError, match="not of this grid"):
+        ControlClient(double.url).order("skip_gridsquares", {"gridsquare_ids": ["0"]})
+    with pytest.raises(HardwareError, match="skip_gridsquares"):
+        ControlClient("http://127.0.0.1:9").order("skip_gridsquares", {"gridsquare_ids": []})

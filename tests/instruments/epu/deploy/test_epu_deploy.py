@@ -1,0 +1,222 @@
+"""Container file, Kubernetes manifests, script and bundles of the EPU services."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[4]
+DEPLOY = ROOT / "deploy" / "epu"
+KUBERNETES = DEPLOY / "kubernetes"
+OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
+VERSION = "1.31"
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def is_manifest(document: dict[str, Any]) -> bool:
+    return "kustomize" not in document["apiVersion"]
+
+
+def base() -> list[dict[str, Any]]:
+    files = sorted((KUBERNETES / "base").glob("*.yaml"))
+    found = [document for file in files for document in documents(file.read_text())]
+    return [document for document in found if is_manifest(document)]
+
+
+def rendered(overlay: str) -> list[dict[str, Any]]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl to render overlays; the base is checked without it")
+    done = subprocess.run(
+        ["kubectl", "kustomize", KUBERNETES / "overlays" / overlay],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return documents(done.stdout)
+
+
+def commands(manifests: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Arguments of our containers by name."""
+    return {
+        container["name"]: container["args"]
+        for manifest in manifests
+        if manifest["kind"] == "Deployment"
+        for container in manifest["spec"]["template"]["spec"]["containers"]
+    }
+
+
+@pytest.mark.parametrize(
+    "manifest", base(), ids=lambda one: f"{one['kind']}-{one['metadata']['name']}"
+)
+def test_the_base_is_valid(manifest: dict[str, Any]) -> None:
+    kubernetes_validate.validate(manifest, VERSION, strict=True)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_overlays_are_valid(overlay: str) -> None:
+    manifests = rendered(overlay)
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, VERSION, strict=True)
+        if manifest["kind"] != "Namespace":
+            assert manifest["metadata"]["namespace"] == f"epu-{overlay}"
+    names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+    assert {
+        ("Deployment", "api"),
+        ("Deployment", "consumer"),
+        ("StatefulSet", "postgresql"),
+        ("StatefulSet", "rabbitmq"),
+        ("ServiceAccount", "epu"),
+    } <= names
+
+
+def test_overlays_are_the_three_that_the_issue_names() -> None:
+    assert OVERLAYS == ["development", "production", "staging"]
+
+
+@pytest.mark.parametrize("overlay", ["staging", "production"])
+def test_no_password_is_in_the_overlays_for_others(overlay: str) -> None:
+    assert not [one for one in rendered(overlay) if one["kind"] == "Secret"]
+
+
+def test_pods_pull_with_a_secret_and_run_without_rights() -> None:
+    (account,) = [one for one in base() if one["kind"] == "ServiceAccount"]
+    assert account["imagePullSecrets"]
+    for manifest in base():
+        if manifest["kind"] not in ("Deployment", "StatefulSet"):
+            continue
+        pod = manifest["spec"]["template"]["spec"]
+        assert pod["serviceAccountName"] == "epu"
+        assert pod["securityContext"]["runAsNonRoot"]
+        for container in pod["containers"]:
+            assert not container["securityContext"]["allowPrivilegeEscalation"]
+
+
+def test_the_containers_commands_exist() -> None:
+    from skywright.instruments.epu.cli_services import app
+
+    for arguments in commands(base()).values():
+        result = CliRunner().invoke(app, [*arguments, "--help"])
+        assert result.exit_code == 0, result.output
+        help_text = CliRunner().invoke(app, [arguments[0], "--help"], env={"COLUMNS": "200"}).output
+        for option in arguments[1:]:
+            if option.startswith("--"):
+                assert option in help_text
+    text = (DEPLOY / "Containerfile").read_text()
+    assert '"serve"' in text
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(re.findall(r"\.\[(\w+)\]", text)) <= set(extras["optional-dependencies"])
+
+
+def test_settings_of_the_pods_are_those_that_the_services_read() -> None:
+    from skywright.instruments.epu.broker.connection import broker_settings
+
+    kustomization = yaml.safe_load((KUBERNETES / "base" / "kustomization.yaml").read_text())
+    literals = kustomization["configMapGenerator"][0]["literals"]
+    settings = dict(literal.split("=", 1) for literal in literals)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**settings, "RABBITMQ_PASSWORD": "secret"}.items():
+            patch.setenv(name, value)
+        patch.delenv("RABBITMQ_QUEUE", raising=False)
+        found = broker_settings(None)
+    assert found is not None
+    assert found.url == "amqp://epu:secret@rabbitmq:5672/%2F"
+
+
+def test_the_script_runs_kubectl_as_the_overlay_says(tmp_path: Path) -> None:
+    """With a kubectl that only notes its arguments."""
+    log = tmp_path / "log"
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
+    kubectl.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def cluster(*arguments: str) -> tuple[int, list[str]]:
+        log.write_text("")
+        done = subprocess.run(
+            [DEPLOY / "cluster", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, log.read_text().splitlines()
+
+    status, lines = cluster("up", "staging")
+    assert status == 0
+    assert any(line.startswith("apply -k ") and line.endswith("/staging") for line in lines)
+    for name in ("deployment/api", "deployment/consumer", "statefulset/postgresql"):
+        assert any("rollout status" in line and name in line for line in lines)
+    assert cluster("logs", "staging", "api", "--follow") == (
+        0,
+        ["--namespace epu-staging logs --all-containers --follow deployment/api"],
+    )
+    assert (
+        "--namespace epu-production rollout restart deployment/consumer"
+        in (cluster("restart", "production", "consumer")[1])
+    )
+    assert cluster("status", "production")[0] == 0
+    assert not any("persistentvolumeclaims" in line for line in cluster("down", "staging")[1])
+    for bad in ((), ("up",), ("up", "none"), ("sleep", "staging"), ("logs", "staging", "none")):
+        assert cluster(*bad)[0] == 2, bad
+
+
+@pytest.mark.parametrize("name", ["json", "gelf"])
+def test_logs_for_a_central_server(name: str) -> None:
+    code = (
+        "import logging; from skywright.instruments.epu.service_logs import log_service\n"
+        "log_service(0); log = logging.getLogger('skywright.test'); log.info('hello %s', 1)\n"
+        "try: 1 / 0\nexcept ZeroDivisionError: log.exception('two\\nlines')"
+    )
+    environment = {"SKYWRIGHT_LOG_FORMAT": name, "SMARTEM_LOG_LEVEL": "INFO"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={key: value for key, value in os.environ.items() if key != "SKYWRIGHT_LOG_LEVEL"}
+        | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    import json
+
+    first, second = [json.loads(line) for line in done.stderr.splitlines()]
+    if name == "json":
+        assert (first["level"], first["message"]) == ("INFO", "hello 1")
+        assert "ZeroDivisionError" in second["exception"]
+    else:
+        assert (first["version"], first["level"], first["short_message"]) == ("1.1", 6, "hello 1")
+        assert second["short_message"] == "two"
+        assert "ZeroDivisionError" in second["full_message"]
+
+
+@pytest.mark.soak
+def test_a_wheel_bundle_installs_without_a_network(tmp_path: Path) -> None:
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    out = tmp_path / "bundle"
+    bundle = [sys.executable, DEPLOY / "agent" / "bundle.py", "wheels", out]
+    here = ["--platform", "manylinux_2_28_x86_64", "--python", python]
+    subprocess.run([*bundle, *here], check=True)
+    subprocess.run([out / "install.sh"], check=True, env=os.environ | {"PIP_NO_INDEX": "1"})
+    agent = out / "agent" / "bin" / "skywright"
+    subprocess.run([agent, "epu", "--help"], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.soak
+def test_the_executable_runs(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, DEPLOY / "agent" / "bundle.py", "executable", tmp_path], check=True
+    )
+    agent = tmp_path / "skywright-epu-agent"
+    subprocess.run([agent, "epu", "--help"], check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,125 @@
+"""A simulated visit, tracked over Channel Access into tiled."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bluesky import RunEngine
+from ioc_process import running_ioc
+from store.stack import Stack, running_stack
+from support.waiting import until
+
+from devices.epu.watcher import EpuWatcher
+from plans.epu.track import track_epu
+from skywright.callbacks.journal import Journal
+from skywright.files.columns import ColumnReader
+from skywright.instruments.epu.runs.layouts import ROW
+from skywright.instruments.epu.tree import Tree
+from skywright.store.client import RAW
+
+SIM = ("--source", "sim", "--speed", "inf", "--grids", "2", "--squares", "6", "--imaged", "2",
+       "--holes", "3", "--seed", "5")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("store")) as running:
+        yield running
+
+
+def watcher_of(ioc: Any, assets: Path) -> EpuWatcher:
+    device = EpuWatcher(ioc.prefix, assets=assets, name="epu")
+    device.wait_for_connection(timeout=60)
+    return device
+
+
+SESSION = """
+import sys
+from pathlib import Path
+from bluesky import RunEngine
+from devices.epu.watcher import EpuWatcher
+from plans.epu.track import track_epu
+epu = EpuWatcher(sys.argv[1], assets=Path(sys.argv[2]), name="epu")
+epu.wait_for_connection(timeout=60)
+def say(name, doc):
+    if name == "event":
+        print("event", flush=True)
+RunEngine({})(track_epu(epu, idle=0), say)
+"""
+
+
+def test_a_killed_session_frees_its_grids(RE: RunEngine, tmp_path: Path) -> None:
+    where = ("--root", str(tmp_path / "data"), "--database", str(tmp_path / "epu.sqlite"))
+    with running_ioc("iocs.epu", *SIM, *where, "--lease", "5") as ioc:
+        arguments = [sys.executable, "-c", SESSION, ioc.prefix, str(tmp_path / "assets")]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as session:
+            assert session.stdout is not None
+            assert session.stdout.readline() == "event\n"
+            epu = watcher_of(ioc, tmp_path / "assets")
+            until(lambda: len(json.loads(epu.runs_json.get() or "{}")) == 2)
+            first = set(json.loads(epu.runs_json.get()))
+            session.kill()
+        path = next((tmp_path / "data").rglob("Data/*.xml"))
+        path.write_bytes(path.read_bytes().replace(b"<ExposureTime>0.89<", b"<ExposureTime>2.5<"))
+        starts: list[dict[str, Any]] = []
+        RE.subscribe(lambda _, doc: starts.append(doc), "start")
+        until(lambda: any(grid["waiting"] for grid in epu.grids()))
+        uids = RE(track_epu(epu, idle=3)).plan_result
+        assert uids
+        assert {start["amends"] for start in starts} <= first
+        rows = [
+            exposure
+            for uid in uids
+            for file in (tmp_path / "assets").rglob(f"{uid}_micrographs.h5")
+            for exposure in columns_of(file)
+        ]
+        assert 2.5 in rows
+
+
+def columns_of(path: Path) -> list[float]:
+    with ColumnReader(path, ROW) as reader:
+        return list(reader.read("/entry/exposure_time"))
+
+
+def test_visit_is_in_tiled(RE: RunEngine, stack: Stack, tmp_path: Path) -> None:
+    where = ("--root", str(tmp_path / "data"), "--database", str(tmp_path / "epu.sqlite"))
+    documents: list[tuple[str, dict[str, Any]]] = []
+    journal = Journal(stack.journals)
+    RE.subscribe(journal)
+    RE.subscribe(lambda name, doc: documents.append((name, doc)))
+    with running_ioc("iocs.epu", *SIM, *where) as ioc, stack.ingester():
+        epu = watcher_of(ioc, stack.directory / "assets")
+        uids = RE(track_epu(epu, idle=3)).plan_result
+        assert len(uids) == 2
+        for uid in uids:
+            stack.done(uid)
+        assert RE(track_epu(epu, idle=2)).plan_result == []  # an unchanged tree opens no run
+        path = next((tmp_path / "data").rglob("Data/*.xml"))
+        path.write_bytes(path.read_bytes().replace(b"<ExposureTime>0.89<", b"<ExposureTime>2.5<"))
+        (amending,) = RE(track_epu(epu, idle=2)).plan_result
+        stack.done(amending)
+    journal.close()
+    tree = {
+        grid.session: [len(list(grid.foilholes)), *(json.loads(m) for m in grid.micrographs)]
+        for grid in Tree(tmp_path / "data").grids()
+    }
+    client = stack.client()[RAW]
+    for uid in uids:
+        run = client[uid]
+        expected = tree[run.metadata["start"]["epu_session"]]
+        ids = {text.decode() for text in run["micrographs/epu_micrograph_micrograph_id"][:]}
+        assert ids == {m["id"] for m in expected[1:] if m["exposure_time"] != 2.5} | {
+            m["id"] for m in expected[1:]
+        }
+        holes = run["holes/epu_hole_uuid"][:]
+        assert len(set(holes)) == expected[0]
+        assert len(set(run["squares/epu_square_uuid"][:])) == 6
+    again = client[amending]
+    assert again.metadata["start"]["amends"] in uids
+    assert list(again["micrographs/epu_micrograph_exposure_time"][:]) == [2.5]
+    events = [doc for name, doc in documents if name == "event"]
+    assert all(len(doc["data"]) < 20 for doc in events)
