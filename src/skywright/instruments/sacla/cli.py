@@ -1,0 +1,123 @@
+"""``skywright sacla ...``: online analysis of shots."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from skywright.instruments.sacla.report import Report
+    from skywright.instruments.sacla.sources import ShotSource
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+RoiOption = Annotated[
+    list[str] | None,
+    typer.Option("--roi", help="Region of interest, NAME:DETECTOR:x,y;x,y;... (pixels)."),
+]
+BinsOption = Annotated[str, typer.Option("--bins", help="Delay bins, START:STOP:N (ps).")]
+WindowOption = Annotated[
+    int, typer.Option("--window", min=0, help="Tags that the join waits for late records.")
+]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Analysis processes.")]
+ImagesOption = Annotated[
+    Path | None, typer.Option("--images", help="Write mean and variance images, NPZ.")
+]
+
+
+@app.callback()
+def _group() -> None:
+    """SACLA: shots joined by tag, regions of interest, delay curves."""
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="HDF5 in the format sacla-replay, version 1.")],
+    bins: BinsOption,
+    roi: RoiOption = None,
+    window: WindowOption = 120,
+    workers: WorkersOption = 1,
+    images: ImagesOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Analyze a recorded file."""
+    from skywright.instruments.sacla.regions import parse_region
+    from skywright.instruments.sacla.replay import replay as analyze
+    from skywright.instruments.sacla.report import parse_bins
+
+    regions = [parse_region(text) for text in roi or []]
+    report = analyze(file, regions, parse_bins(bins), window, workers)
+    _print(report, images, as_json)
+
+
+def _print(report: "Report", images: Path | None, as_json: bool) -> None:
+    if images is not None:
+        report.save_images(images)
+    if as_json:
+        json.dump(report.values, sys.stdout, allow_nan=False)
+        sys.stdout.write("\n")
+    else:
+        for key, value in report.values["counts"].items():
+            typer.echo(f"{key:16} {value}")
+
+
+@app.command()
+def live(
+    bins: BinsOption,
+    source: Annotated[str, typer.Option("--source", help="sim or replay.")] = "sim",
+    file: Annotated[Path | None, typer.Option("--file", help="replay: the recorded file.")] = None,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0, help="Factor on the recorded pace; 0: no pace.")
+    ] = 1.0,
+    roi: RoiOption = None,
+    window: WindowOption = 120,
+    workers: WorkersOption = 1,
+    images: ImagesOption = None,
+    shots: Annotated[
+        int | None, typer.Option("--shots", min=1, help="Stop after this number of shots.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="sim: of the random numbers.")] = 0,
+    tiles: Annotated[int, typer.Option("--tiles", min=1, max=8, help="sim: of the MPCCD.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Analyze shots while they come."""
+    import logging
+
+    from skywright.instruments.sacla.live import LiveShots
+    from skywright.instruments.sacla.regions import parse_region
+    from skywright.instruments.sacla.report import parse_bins
+
+    regions, edges = [parse_region(text) for text in roi or []], parse_bins(bins)
+    shots_source = _make_source(source, file, speed, seed, tiles, shots)
+    try:
+        analysis = LiveShots(shots_source, regions, edges, window, workers)
+        try:
+            report = analysis.run(shots, logging.getLogger(__name__).info)
+        finally:
+            analysis.close()
+    finally:
+        shots_source.close()
+    _print(report, images, as_json)
+
+
+def _make_source(
+    kind: str, file: Path | None, speed: float, seed: int, tiles: int, shots: int | None
+) -> "ShotSource":
+    from skywright.errors import ConfigError
+
+    if kind == "replay":
+        from skywright.instruments.sacla.sources.replay import ReplaySource
+
+        if file is None:
+            raise ConfigError("source replay: --file is missing")
+        return ReplaySource(file, speed)
+    if kind == "sim":
+        from skywright.instruments.sacla.sources.sim import SimSource
+        from skywright.instruments.sacla.twin import Beamline, TwinSettings
+
+        single, octal = "MPCCD-1N0-M06-004", [f"MPCCD-8N0-3-002-{k + 1}" for k in range(tiles)]
+        detectors = (single,) if tiles == 1 else tuple(octal)
+        return SimSource(Beamline(TwinSettings(detectors, pool=24), seed), shots, speed)
+    raise ConfigError(f"source {kind!r}: expected sim or replay")

@@ -1,0 +1,200 @@
+"""Where workers find the frames of shots: in a replay file, or in memory that processes share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.instruments.sacla.replay_file import ReplayFile
+
+CHUNK_SHOTS = 8
+"""Shots that are handed to a worker and added to the images at once."""
+
+
+class Frames(Protocol):
+    """Gives the frames of a chunk of shots. The object is sent to workers before it is opened."""
+
+    shared: bool
+    """Whether the frames are in shared memory, for workers in other processes."""
+
+    def has_room(self, chunk: int) -> bool:
+        """Whether the frames of this chunk can be placed now."""
+
+    def place(self, chunk: int, position: int, detector: str, frame: Any) -> int:
+        """Put the frame of a shot where workers find it; return the place.
+
+        Parameters
+        ----------
+        chunk
+            Number of the chunk, rising by 1.
+        position
+            Of the shot in its chunk.
+        detector
+            Its id.
+        frame
+            What the source gave: an array, or something that can be read later.
+        """
+
+    def free(self, chunk: int) -> None:
+        """Take note that the frames of a chunk are used no more."""
+
+    def open(self) -> None:
+        """Open files, attach memory; in the process that reads."""
+
+    def read(self, detector: str, places: Sequence[int]) -> NDArray[np.float32]:
+        """Return (n, rows, columns) frames, valid until the next call for this detector."""
+
+    def close(self) -> None:
+        """Free what `open` took."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A frame that is still in a replay file.
+
+    Parameters
+    ----------
+    file
+        Open, and used by one thread only.
+    detector, index
+        Where it is.
+    """
+
+    file: ReplayFile
+    detector: str
+    index: int
+
+    def read_into(self, out: NDArray[np.float32]) -> None:
+        """Read the frame."""
+        self.file.read_frame(self.detector, self.index, out)
+
+
+class FileFrames:
+    """Frames of a replay file; a place is an index of its dataset.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    """
+
+    shared = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: ReplayFile | None = None
+        self._buffers: dict[str, NDArray[np.float32]] = {}
+
+    def has_room(self, chunk: int) -> bool:
+        """Return True: nothing is copied."""
+        return True
+
+    def place(self, chunk: int, position: int, detector: str, frame: int) -> int:
+        """Return the frame's index in the file."""
+        return frame
+
+    def free(self, chunk: int) -> None:
+        """Do nothing."""
+
+    def open(self) -> None:
+        """Open the file."""
+        self._file = ReplayFile(self._path)
+
+    def read(self, detector: str, places: Sequence[int]) -> NDArray[np.float32]:
+        """Read frames, into a buffer that the next call uses again."""
+        assert self._file is not None
+        buffer = self._buffers.get(detector)
+        if buffer is None or len(buffer) < len(places):
+            shape = self._file.info.tiles[detector].bad.shape
+            buffer = self._buffers[detector] = np.empty((len(places), *shape), np.float32)
+        for k, place in enumerate(places):
+            self._file.read_frame(detector, place, buffer[k])
+        return buffer[: len(places)]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+class SharedFrames:
+    """A ring of chunks of frames in shared memory; a place is a slot.
+
+    Whoever makes the object owns the memory, and frees it with `unlink`.
+
+    Parameters
+    ----------
+    shapes
+        (rows, columns) by detector.
+    chunks
+        Number of chunks of `CHUNK_SHOTS` slots.
+    """
+
+    shared = True
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int]], chunks: int) -> None:
+        self._chunks = chunks
+        self._used: set[int] = set()
+        self._shapes = dict(shapes)
+        self._slots = chunks * CHUNK_SHOTS
+        pixels = sum(rows * columns for rows, columns in self._shapes.values())
+        self._memory = SharedMemory(create=True, size=max(self._slots * pixels * 4, 1))
+        self._views = self._map()
+
+    def __getstate__(self) -> tuple[dict[str, tuple[int, int]], int, str]:
+        return self._shapes, self._slots, self._memory.name
+
+    def __setstate__(self, state: tuple[dict[str, tuple[int, int]], int, str]) -> None:
+        self._shapes, self._slots, self._name = state
+
+    def _map(self) -> dict[str, NDArray[np.float32]]:
+        views, offset = {}, 0
+        for detector, shape in self._shapes.items():
+            whole = (self._slots, *shape)
+            views[detector] = np.ndarray(whole, np.float32, self._memory.buf, offset)
+            offset += views[detector].nbytes
+        return views
+
+    def has_room(self, chunk: int) -> bool:
+        """Whether the chunk that used the same slots is free."""
+        return chunk - self._chunks not in self._used
+
+    def place(self, chunk: int, position: int, detector: str, frame: Any) -> int:
+        """Copy a frame into its slot."""
+        self._used.add(chunk)
+        slot = chunk % self._chunks * CHUNK_SHOTS + position
+        if isinstance(frame, StoredFrame):
+            frame.read_into(self._views[detector][slot])
+        else:
+            self._views[detector][slot] = frame
+        return slot
+
+    def free(self, chunk: int) -> None:
+        """Give the slots of a chunk to later chunks."""
+        self._used.discard(chunk)
+
+    def open(self) -> None:
+        """Attach the memory, in a worker."""
+        if not hasattr(self, "_views"):
+            self._memory = SharedMemory(self._name)
+            self._views = self._map()
+
+    def read(self, detector: str, places: Sequence[int]) -> NDArray[np.float32]:
+        """Return consecutive slots; nothing is copied."""
+        if not places:
+            return self._views[detector][:0]
+        return self._views[detector][places[0] : places[-1] + 1]
+
+    def close(self) -> None:
+        """Detach the memory."""
+        self._views = {}
+        self._memory.close()
+
+    def unlink(self) -> None:
+        """Free the memory, in the process that made it."""
+        self.close()
+        self._memory.unlink()

@@ -1,0 +1,121 @@
+"""Analysis of a running source: frames go to worker processes through shared memory."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import HardwareError, SkywrightError
+from skywright.instruments.sacla.frames import SharedFrames
+from skywright.instruments.sacla.join import Record
+from skywright.instruments.sacla.pipeline import ShotPipeline
+from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.report import Report, make_report
+from skywright.instruments.sacla.sources import ShotSource
+
+RING_BYTES = 512 << 20
+"""Size of the shared memory with frames on their way to workers."""
+POLL_S = 0.1
+"""Time between looks at what the workers have found; 10 a second are shown."""
+
+
+class LiveShots:
+    """Takes the records of a source and analyzes them while they come.
+
+    Parameters
+    ----------
+    source
+        Not yet started; it is not closed here.
+    regions, edges, window
+        See `ShotPipeline`.
+    workers
+        Number of analysis processes.
+    """
+
+    def __init__(
+        self,
+        source: ShotSource,
+        regions: Sequence[Region],
+        edges: NDArray[np.float64],
+        window: int = 120,
+        workers: int = 1,
+    ) -> None:
+        self._source, self._workers = source, workers
+        shapes = {name: tile.bad.shape for name, tile in source.info.tiles.items()}
+        shot_bytes = max(sum(rows * columns for rows, columns in shapes.values()) * 4, 1)
+        chunks = int(np.clip(RING_BYTES // (shot_bytes * 8), 2, 64))
+        self._frames = SharedFrames(shapes, chunks)
+        try:
+            self._pipeline = ShotPipeline(
+                source.info, regions, edges, window, self._frames, workers
+            )
+        except BaseException:
+            self._frames.unlink()
+            raise
+        self._lock = threading.Lock()
+        self._error: SkywrightError | None = None
+        self._wanted: int | None = None
+        self._enough = threading.Event()
+        self._started = time.perf_counter()
+
+    def run(
+        self, shots: int | None = None, report: Callable[[str], None] = lambda _: None
+    ) -> Report:
+        """Run the source until it ends, or until enough shots have passed the join.
+
+        Parameters
+        ----------
+        shots
+            Number of shots, accepted or not; None: until the source ends.
+        report
+            Takes messages about trouble.
+
+        Raises
+        ------
+        SkywrightError
+            If the source or a worker fails.
+        """
+        self._wanted, self._started = shots, time.perf_counter()
+        self._source.start(self._take, report)
+        while self._source.is_running and not self._enough.wait(POLL_S):
+            with self._lock:
+                self._pipeline.poll()
+        self._source.stop()
+        if self._error is not None:
+            raise self._error
+        with self._lock:
+            self._pipeline.finish()
+            return self._make_report()
+
+    def snapshot(self) -> Report:
+        """Report what has been found so far; from any thread."""
+        with self._lock:
+            return self._make_report()
+
+    def close(self) -> None:
+        """End the workers and free the shared memory."""
+        self._pipeline.close()
+        self._frames.unlink()
+
+    def _take(self, record: Record[Any]) -> None:
+        if self._enough.is_set():
+            return
+        try:
+            with self._lock:
+                self._pipeline.add(record)
+                passed = self._pipeline.join.shots_passed
+        except SkywrightError as error:
+            self._error = error
+            self._enough.set()
+        except Exception as error:
+            self._error = HardwareError(f"live analysis: {type(error).__name__}: {error}")
+            self._enough.set()
+        else:
+            if self._wanted is not None and passed >= self._wanted:
+                self._enough.set()
+
+    def _make_report(self) -> Report:
+        return make_report(self._pipeline, time.perf_counter() - self._started, self._workers)

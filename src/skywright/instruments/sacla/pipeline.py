@@ -1,0 +1,269 @@
+"""From records to results: join by tag, verdict, images by workers, curves over what they find.
+
+Stored and running shots go through the same pipeline.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.analysis import Batch
+from skywright.errors import ConfigError
+from skywright.instruments.sacla.frames import CHUNK_SHOTS, Frames
+from skywright.instruments.sacla.join import JoinedShot, Record, TagJoin
+from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.run_info import RunInfo
+from skywright.instruments.sacla.shot_curves import ShotCurves
+from skywright.instruments.sacla.shot_images import BLOCK_TAGS, ShotImages
+from skywright.instruments.sacla.shots import EQUIPMENT, Verdict
+from skywright.instruments.sacla.workers import Answer, Chunk, make_workers
+
+ROW_KEYS = ("sum_ev", "photons", "photon_hist")
+"""Columns of a region, found in the image."""
+
+
+@dataclass
+class _Pending:
+    """Accepted shots of one block that are not yet handed to a worker."""
+
+    block: int = 0
+    tags: list[int] = field(default_factory=list)
+    i0: list[float] = field(default_factory=list)
+    scanned: list[float] = field(default_factory=list)
+    laser_on: list[bool] = field(default_factory=list)
+    places: dict[str, list[int]] = field(default_factory=dict)
+
+
+class ShotPipeline:
+    """Analyze the shots of one run.
+
+    Parameters
+    ----------
+    info
+        The run.
+    regions
+        Regions of interest, with unique names.
+    edges
+        (bins + 1,) ps.
+    window
+        Tags that the join waits for late records.
+    frames
+        Where the workers find frames.
+    workers
+        Number of processes that analyze images; 1: this process, unless the frames are shared.
+    keep_rows
+        Keep the values of each shot, for the report; else only statistics, in flat memory.
+
+    Raises
+    ------
+    ConfigError
+        If a region names an unknown detector, or a name is used twice.
+    """
+
+    def __init__(
+        self,
+        info: RunInfo,
+        regions: Sequence[Region],
+        edges: NDArray[np.float64],
+        window: int,
+        frames: Frames,
+        workers: int = 1,
+        keep_rows: bool = True,
+    ) -> None:
+        self.regions = check_regions(regions, info)
+        self.info, self.edges = info, edges
+        self.join: TagJoin[Any] = TagJoin([*info.tiles, *EQUIPMENT], info.run, window, info.grid)
+        self.verdicts: Counter[Verdict] = Counter()
+        self.frames = 0
+        self.rows: list[Batch] = []
+        block_tags = BLOCK_TAGS * max(1, math.ceil(window / BLOCK_TAGS))
+        self.images = {
+            name: ShotImages(
+                tile,
+                info.pixel_rules,
+                [region for region in self.regions if region.detector == name],
+                block_tags,
+            )
+            for name, tile in info.tiles.items()
+        }
+        self.curves = ShotCurves(len(self.regions), edges.tolist(), block_tags)
+        self._block_tags = block_tags
+        self._frames = frames
+        self._workers = make_workers(
+            workers, {name: a.fresh() for name, a in self.images.items()}, frames
+        )
+        self._count = workers
+        self._keep_rows = keep_rows
+        self._pending = _Pending()
+        self._chunks = 0
+        self._under_way: dict[int, _Pending] = {}
+        self._open_blocks: set[int] = set()  # without their partial result
+        # Where the columns of each region are: its detector, and its position among the detector's.
+        self._columns = [
+            (region.detector, self.images[region.detector].regions.regions.index(region))
+            for region in self.regions
+        ]
+
+    def add(self, record: Record[Any]) -> None:
+        """Take in a record."""
+        self.join.add(record)
+        self._judge(self.join.ready())
+
+    def finish(self) -> None:
+        """End the run: analyze what is left, and wait for the workers."""
+        self._judge(self.join.finish())
+        self._hand_over()
+        self._end_block()
+        self._take(self._workers.answers("all"))
+
+    def poll(self) -> None:
+        """Hand over what has gathered and take what the workers have found; for live displays."""
+        self._hand_over()
+        self._take(self._workers.answers("none"))
+
+    def close(self) -> None:
+        """End the workers."""
+        self._workers.close()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Records and shots so far, by reason."""
+        join, verdicts = self.join, self.verdicts
+        last = self.info.grid.last
+        expected = self.info.grid.count_below(last + 1) if last is not None else join.shots_passed
+        curves = self.curves.result()
+        found = {"records": join.counts.records}
+        for reason in ("other_run", "late", "duplicate"):
+            found[reason] = sum(n for r, n in join.counts.refused.items() if r.value == reason)
+        found["shots_expected"] = expected
+        found |= {verdict.value: verdicts[verdict] for verdict in Verdict}
+        found["no_frame"] += max(join.shots_passed - verdicts.total(), 0)
+        return found | {
+            "accepted_on": int(curves["n_on"]),
+            "accepted_off": int(curves["n_off"]),
+            "no_timing": int(curves["n_unknown"]),
+            "out_of_range": int(curves["n_outside"]),
+        }
+
+    def all_rows(self) -> Batch:
+        """Return the values of all accepted shots, in order of their tags."""
+        if not self.rows:
+            return self._batch(_Pending(), {})
+        data = {key: np.concatenate([rows[key] for rows in self.rows]) for key in self.rows[0].data}
+        identities = np.concatenate([rows.identities for rows in self.rows])
+        batch = Batch(identities, np.full(len(identities), np.nan), data)
+        return batch.take(np.argsort(identities, kind="stable"))
+
+    # ---- from the join to the workers
+
+    def _judge(self, shots: Iterable[JoinedShot[Any]]) -> None:
+        rules = self.info.shot_rules
+        for shot in shots:
+            payloads = shot.payloads
+            values = {key: payloads[key] for key in EQUIPMENT if key in payloads}
+            verdict = rules.judge(values, all(name in payloads for name in self.info.tiles))
+            self.verdicts[verdict] += 1
+            if verdict is Verdict.ACCEPTED:
+                self._accept(shot.tag, values, payloads)
+
+    def _accept(self, tag: int, values: Mapping[str, float], payloads: Mapping[str, Any]) -> None:
+        block = self.info.identity(tag) // self._block_tags
+        if block != self._pending.block:
+            self._hand_over()
+            self._end_block()
+            self._pending.block = block
+        pending = self._pending
+        position = len(pending.tags)
+        while not self._frames.has_room(self._chunks):
+            self._take(self._workers.answers("one"))
+        for name in self.info.tiles:
+            place = self._frames.place(self._chunks, position, name, payloads[name])
+            pending.places.setdefault(name, []).append(place)
+        pending.tags.append(tag)
+        pending.i0.append(values["i0"])
+        pending.scanned.append(self.info.shot_rules.delay(values))
+        pending.laser_on.append(values["laser_open"] > 0.5)
+        if len(pending.tags) == CHUNK_SHOTS:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the pending shots to the worker of their block."""
+        pending = self._pending
+        if not pending.tags:
+            return
+        self._pending = _Pending(pending.block)
+        number, self._chunks = self._chunks, self._chunks + 1
+        self._under_way[number] = pending
+        self._open_blocks.add(pending.block)
+        self.frames += len(pending.tags) * len(self.info.tiles)
+        chunk = Chunk(self._identities(pending), np.array(pending.laser_on, bool), pending.places)
+        self._take(self._workers.analyze(pending.block % self._count, number, chunk))
+
+    def _end_block(self) -> None:
+        """Ask the worker of the pending block for its partial result."""
+        if self._pending.block not in self._open_blocks:
+            return
+        end = (self._pending.block + 1) * self._block_tags
+        self._take(self._workers.split(self._pending.block % self._count, end))
+
+    # ---- from the workers to the results
+
+    def _take(self, answers: Iterable[Answer]) -> None:
+        for answer in answers:
+            if answer.chunk is not None and answer.rows is not None:
+                rows = self._batch(self._under_way.pop(answer.chunk), answer.rows)
+                self._frames.free(answer.chunk)
+                self.curves.update(rows)
+                if self._keep_rows:
+                    self.rows.append(rows)
+            if answer.parts is not None:
+                for name, part in answer.parts.items():
+                    self.images[name].merge(part)
+                self._open_blocks.discard(answer.below // self._block_tags - 1)
+                self._fold()
+
+    def _fold(self) -> None:
+        """Fold the blocks before the first one that is still under way."""
+        lowest = min(self._open_blocks | {self._pending.block})
+        for images in self.images.values():
+            images.advance(lowest * self._block_tags)
+        self.curves.advance(lowest * self._block_tags)
+
+    def _identities(self, pending: _Pending) -> NDArray[np.int64]:
+        return np.array([self.info.identity(tag) for tag in pending.tags], np.int64)
+
+    def _batch(self, pending: _Pending, rows: Mapping[str, Mapping[str, Any]]) -> Batch:
+        count, regions = len(pending.tags), len(self.regions)
+        data: dict[str, NDArray[Any]] = {
+            "tag": np.array(pending.tags, np.int64),
+            "i0": np.array(pending.i0, float),
+            "scanned": np.array(pending.scanned, float),
+            "laser_on": np.array(pending.laser_on, bool),
+            "sum_ev": np.empty((count, regions)),
+            "photons": np.empty((count, regions), np.int64),
+            "photon_hist": np.empty((count, regions, 8), np.int64),
+        }
+        if count:
+            for k, (detector, position) in enumerate(self._columns):
+                for key in ROW_KEYS:
+                    data[key][:, k] = rows[detector][key][:, position]
+        return Batch(self._identities(pending), np.full(count, np.nan), data)
+
+
+def check_regions(regions: Sequence[Region], info: RunInfo) -> tuple[Region, ...]:
+    """Return the regions if their names are unique and their detectors are known."""
+    names = [region.name for region in regions]
+    for region in regions:
+        if names.count(region.name) > 1:
+            raise ConfigError(f"ROI {region.name}: the name is used twice")
+        if region.detector not in info.tiles:
+            known = ", ".join(info.tiles) or "none"
+            raise ConfigError(
+                f"ROI {region.name}: unknown detector {region.detector} (known are {known})"
+            )
+    return tuple(regions)

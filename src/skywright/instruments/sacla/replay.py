@@ -1,0 +1,59 @@
+"""Analysis of a replay file, in this process or in several."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.instruments.sacla.frames import FileFrames
+from skywright.instruments.sacla.pipeline import ShotPipeline
+from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.replay_file import ReplayFile
+from skywright.instruments.sacla.report import Report, make_report
+
+
+def replay(
+    path: Path,
+    regions: Sequence[Region],
+    edges: NDArray[np.float64],
+    window: int = 120,
+    workers: int = 1,
+) -> Report:
+    """Analyze a replay file.
+
+    Parameters
+    ----------
+    path
+        HDF5 in the format sacla-replay, version 1.
+    regions
+        Regions of interest.
+    edges
+        (bins + 1,) of the delay, ps.
+    window
+        Tags that the join waits for late records.
+    workers
+        Number of processes that read and analyze frames; 1: this one.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read.
+    ConfigError
+        If a region does not fit the file.
+    """
+    started = time.perf_counter()
+    with ReplayFile(path) as file:
+        pipeline = ShotPipeline(file.info, regions, edges, window, FileFrames(path), workers)
+        try:
+            for _, record in file.timed_records():
+                pipeline.add(record)
+            pipeline.finish()
+        finally:
+            pipeline.close()
+    return make_report(pipeline, time.perf_counter() - started, workers)

@@ -1,0 +1,243 @@
+"""The reader of replay files, HDF5 in the format "sacla-replay", version 1."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import hdf5plugin  # noqa: F401  registers the filters of compressed files
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+from skywright.instruments.sacla.join import Record, TagGrid
+from skywright.instruments.sacla.run_info import RunInfo
+from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules
+from skywright.instruments.sacla.tile import PixelRules, Tile
+from skywright.instruments.sacla.values import parse_value
+
+FORMAT, VERSION = "sacla-replay", 1
+
+
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """The records of one channel, in order of arrival.
+
+    Parameters
+    ----------
+    name
+        Detector id or key of the point detector.
+    arrival
+        (n,) seconds.
+    tag, run
+        (n,) int64.
+    raw
+        (n,) text of a point detector; None for a detector.
+    """
+
+    name: str
+    arrival: NDArray[np.float64]
+    tag: NDArray[np.int64]
+    run: NDArray[np.int64]
+    raw: list[str] | None = None
+
+
+class ReplayFile:
+    """An open replay file.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or lacks something; the message names it.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            self._file = h5py.File(self.path, "r")
+        except OSError as error:
+            why = "no such file" if not self.path.exists() else f"not readable as HDF5 ({error})"
+            raise DataError(f"{self.path}: {why}") from None
+        try:
+            self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read_header(self) -> None:
+        root = self._file
+        kind = root.attrs.get("format")
+        kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
+        if str(kind) != FORMAT:
+            raise DataError(f"{self.path}: format is {kind!r}, expected {FORMAT!r}")
+        if self._whole(root, "version") != VERSION:
+            raise DataError(f"{self.path}: version is not {VERSION}")
+        step, first = self._whole(root, "tag_step"), self._whole(root, "tag_first")
+        if step < 1:
+            raise DataError(f"{self.path}: tag_step is {step}, expected >= 1")
+        analysis = self._group("analysis")
+        shot_rules = ShotRules(
+            **{key: self._number(analysis, key) for key in ShotRules.__dataclass_fields__}
+        )
+        pixel_rules = PixelRules(
+            **{key: self._number(analysis, key) for key in PixelRules.__dataclass_fields__}
+        )
+        for key in ("photon_ev", "ev_per_electron", "radial_dr"):
+            if getattr(pixel_rules, key) <= 0:
+                raise DataError(f"{self.path}: analysis: {key} is not positive")
+        self.info = RunInfo(
+            run=self._whole(root, "run"),
+            hightag=self._whole(root, "hightag"),
+            grid=TagGrid(first, step, self._whole(root, "tag_last")),
+            tiles={name: self._tile(name) for name in self._group("detectors")},
+            shot_rules=shot_rules,
+            pixel_rules=pixel_rules,
+        )
+
+    def timed_records(self) -> Iterator[tuple[float, Record[int | float]]]:
+        """Yield arrival times and records of all channels, in order of arrival.
+
+        The payload is the index of a frame in its dataset, or the value of a point detector, NaN
+        if it is missing. Records that arrive at the same time are in order of their channels.
+        """
+        channels = self.channels()
+        arrival = np.concatenate([channel.arrival for channel in channels])
+        sizes = [len(channel.tag) for channel in channels]
+        which = np.repeat(np.arange(len(channels)), sizes)
+        index = np.concatenate([np.arange(size) for size in sizes])
+        order = np.argsort(arrival, kind="stable")
+        for number, row in zip(which[order].tolist(), index[order].tolist(), strict=True):
+            channel = channels[number]
+            payload = row if channel.raw is None else parse_value(channel.raw[row])
+            record = Record(channel.name, int(channel.tag[row]), int(channel.run[row]), payload)
+            yield float(channel.arrival[row]), record
+
+    def channels(self) -> list[Channel]:
+        """Read the records of all channels, but no pixels."""
+        found = [self._channel(f"detectors/{name}", name) for name in self.info.tiles]
+        return found + [self._channel(f"equipment/{key}", key) for key in EQUIPMENT]
+
+    def read_frame(self, detector: str, index: int, out: NDArray[np.float32]) -> None:
+        """Read one frame into `out`, (rows, columns) float32.
+
+        Raises
+        ------
+        DataError
+            If the file is damaged there.
+        """
+        try:
+            self._file[f"detectors/{detector}/data"].read_direct(out, np.s_[index])
+        except (OSError, ValueError) as error:
+            where = f"{self.path}: detectors/{detector}/data[{index}]"
+            raise DataError(f"{where}: not readable ({error})") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _group(self, path: str) -> Any:
+        found = self._file.get(path)
+        if not isinstance(found, h5py.Group):
+            raise DataError(f"{self.path}: no group {path}")
+        return found
+
+    def _number(self, group: Any, key: str) -> float:
+        where = f"{self.path}: {group.name}"
+        if key not in group.attrs:
+            raise DataError(f"{where}: no attribute {key}")
+        try:
+            value = float(np.asarray(group.attrs[key]).item())
+        except (TypeError, ValueError):
+            raise DataError(f"{where}: attribute {key} is not a number") from None
+        if not np.isfinite(value):
+            raise DataError(f"{where}: attribute {key} is not finite")
+        return value
+
+    def _whole(self, group: Any, key: str) -> int:
+        value = self._number(group, key)
+        if value != int(value):
+            raise DataError(f"{self.path}: {group.name}: attribute {key} is not a whole number")
+        return int(value)
+
+    def _dataset(self, path: str, ndim: int) -> Any:
+        found = self._file.get(path)
+        if not isinstance(found, h5py.Dataset):
+            raise DataError(f"{self.path}: no dataset {path}")
+        if found.ndim != ndim:
+            raise DataError(f"{self.path}: {path} has {found.ndim} dimensions, expected {ndim}")
+        return found
+
+    def _tile(self, name: str) -> Tile:
+        group = self._group(f"detectors/{name}")
+        shape = (self._whole(group, "ysize"), self._whole(group, "xsize"))
+        gain = self._number(group, "mp_absgain")
+        if gain <= 0:
+            raise DataError(f"{self.path}: {group.name}: mp_absgain is not positive")
+        mask = self._dataset(f"detectors/{name}/mask", 2)
+        data = self._dataset(f"detectors/{name}/data", 3)
+        if mask.shape != shape or data.shape[1:] != shape:
+            raise DataError(
+                f"{self.path}: {group.name}: mask {mask.shape} and data {data.shape} do not fit "
+                f"ysize, xsize {shape}"
+            )
+        if data.dtype.kind not in "fiu":
+            raise DataError(f"{self.path}: {data.name}: dtype {data.dtype}, expected float32")
+        return Tile(name, gain, self._values(mask) != 0)
+
+    def _channel(self, path: str, name: str) -> Channel:
+        self._group(path)
+        arrival = self._values(self._dataset(f"{path}/arrival", 1))
+        tag = self._values(self._dataset(f"{path}/tag", 1))
+        run = self._values(self._dataset(f"{path}/run", 1))
+        is_detector = path.startswith("detectors/")
+        raw = None
+        if is_detector:
+            count = self._dataset(f"{path}/data", 3).shape[0]
+        else:
+            raw = self._texts(self._dataset(f"{path}/raw", 1))
+            count = len(raw)
+        if not len(arrival) == len(tag) == len(run) == count:
+            raise DataError(
+                f"{self.path}: {path}: {len(arrival)} arrival, {len(tag)} tag, {len(run)} run "
+                f"and {count} {'data' if is_detector else 'raw'} records, expected equal numbers"
+            )
+        if tag.dtype.kind not in "iu" or run.dtype.kind not in "iu":
+            raise DataError(f"{self.path}: {path}: tag and run must be whole numbers")
+        try:
+            seconds = arrival.astype(float)
+        except (TypeError, ValueError):
+            raise DataError(f"{self.path}: {path}/arrival: not numbers") from None
+        if np.isnan(seconds).any():
+            raise DataError(f"{self.path}: {path}/arrival: NaN")
+        return Channel(name, seconds, tag.astype(np.int64), run.astype(np.int64), raw)
+
+    def _values(self, dataset: Any) -> NDArray[Any]:
+        try:
+            return np.asarray(dataset[()])
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{self.path}: {dataset.name}: not readable ({error})") from None
+
+    def _texts(self, dataset: Any) -> list[str]:
+        values = self._values(dataset).tolist()
+        return [
+            value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+            for value in values
+        ]

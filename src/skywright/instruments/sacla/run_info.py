@@ -1,0 +1,36 @@
+"""What a source knows of the run that it yields."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from skywright.instruments.sacla.join import TagGrid
+from skywright.instruments.sacla.shots import ShotRules
+from skywright.instruments.sacla.tile import PixelRules, Tile
+
+
+@dataclass(frozen=True, eq=False)
+class RunInfo:
+    """A run: its tags, its detectors and the rules of its analysis.
+
+    Parameters
+    ----------
+    run, hightag
+        Run number; high tag. The identity of a shot is ``hightag * 2**32 + tag``.
+    grid
+        The tags that are shots.
+    tiles
+        Detectors by id.
+    shot_rules, pixel_rules
+        Filters, delay, thresholds.
+    """
+
+    run: int
+    hightag: int
+    grid: TagGrid
+    tiles: Mapping[str, Tile]
+    shot_rules: ShotRules
+    pixel_rules: PixelRules
+
+    def identity(self, tag: int) -> int:
+        """Return the identity of a shot."""
+        return (self.hightag << 32) + tag

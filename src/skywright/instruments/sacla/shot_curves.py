@@ -1,0 +1,167 @@
+"""Analysis of per-shot values: curves with errors, correlation with I0, photon histograms."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.analysis import Analysis, Batch
+from skywright.files.columns import Column
+from skywright.instruments.sacla.moments import Moments
+from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
+from skywright.instruments.sacla.shot_images import BLOCK_TAGS
+
+NORM, I0, SUM = 0, 1, 2
+"""Quantities whose moments are kept per bin."""
+
+
+@dataclass(frozen=True, eq=False)
+class CurveSums:
+    """What is kept of a block.
+
+    Parameters
+    ----------
+    curves
+        Moments of (norm, I0, sum) in (region, laser off or on, bin), as one axis.
+    lines
+        Moments of (norm, I0, sum) over shots with the laser off, one bin a region.
+    photon_hist
+        (regions, 8).
+    counts
+        (4,): shots with laser on, off, without a scanned value, with one outside the bins.
+    """
+
+    curves: Moments
+    lines: Moments
+    photon_hist: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+def find_bins(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Find the bin of each value; -1 outside. Bins are half-open, the last one is closed."""
+    found = np.searchsorted(edges, values, side="right") - 1
+    found = np.where(values == edges[-1], len(edges) - 2, found)
+    inside = (values >= edges[0]) & (values <= edges[-1])
+    return np.where(inside, found, -1)
+
+
+class ShotCurves(Analysis[CurveSums]):
+    """Curves of regions of interest over accepted shots.
+
+    The inputs are columns of the raw run: ``sum_ev`` (n, regions) eV, ``photon_hist``
+    (n, regions, 8), ``i0``, ``laser_on``, and ``scanned``, the delay or any other value that the
+    shots are binned by; NaN where it is missing.
+
+    Parameters
+    ----------
+    regions
+        Number of regions.
+    edges
+        (bins + 1,) rising.
+    block_tags
+        Tags in a block; at least the window of the join.
+    """
+
+    name, version = "sacla_curves", "1"
+    inputs = ("sum_ev", "photon_hist", "i0", "laser_on", "scanned")
+    identity, time = "tag", "time"
+
+    def __init__(self, regions: int, edges: Sequence[float], block_tags: int = BLOCK_TAGS) -> None:
+        edges = [float(edge) for edge in edges]
+        super().__init__(regions=regions, edges=edges, block_tags=block_tags)
+        self.block_size = block_tags  # type: ignore[misc]  # of this object, by its window
+        self._regions, self._edges = regions, np.array(edges)
+        self._bins = len(edges) - 1
+        curves = ("mean", "sem", "ratio", "ratio_sem")
+        shape = (regions, self._bins)
+        self.results = (  # type: ignore[misc]
+            *(Column(f"{side}_n", "<i8", shape) for side in ("on", "off")),
+            *(Column(f"{side}_{key}", "<f8", shape) for side in ("on", "off") for key in curves),
+            Column("diff", "<f8", shape),
+            Column("diff_sem", "<f8", shape),
+            Column("off_n_i0", "<i8", (regions,)),
+            *(Column(key, "<f8", (regions,)) for key in ("slope", "intercept", "r")),
+            Column("photon_hist", "<i8", (regions, HISTOGRAM_BINS)),
+            *(Column(k, "<i8") for k in ("n_on", "n_off", "n_unknown", "n_outside")),
+        )
+
+    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        """Return the inputs: they are the rows."""
+        return {key: batch[key] for key in self.inputs}
+
+    def statistic(self, members: Batch) -> CurveSums:
+        """Compute the moments of a block."""
+        i0, on, scanned = members["i0"], members["laser_on"], members["scanned"]
+        bins = find_bins(scanned, self._edges)
+        labels = np.where(bins >= 0, bins + self._bins * on, -1)
+        sides = []
+        lines = []
+        for sums in members["sum_ev"].T:
+            values = np.stack([sums / i0, i0, sums])
+            sides.append(Moments.of(values, labels, 2 * self._bins))
+            lines.append(Moments.of(values, np.where(on, -1, 0), 1))
+        unknown = np.isnan(scanned)
+        outside = (bins < 0) & ~unknown
+        counts = [on.sum(), (~on).sum(), unknown.sum(), outside.sum()]
+        return CurveSums(
+            _concatenate(sides),
+            _concatenate(lines),
+            members["photon_hist"].sum(axis=0),
+            np.array(counts, np.int64),
+        )
+
+    def fold(self, prefix: CurveSums | None, statistic: CurveSums) -> CurveSums:
+        """Merge with the blocks before."""
+        if prefix is None:
+            return statistic
+        return CurveSums(
+            prefix.curves.merge(statistic.curves),
+            prefix.lines.merge(statistic.lines),
+            prefix.photon_hist + statistic.photon_hist,
+            prefix.counts + statistic.counts,
+        )
+
+    def summarize(self, state: CurveSums | None) -> Mapping[str, Any]:
+        """Return curves with standard errors, correlation, histogram and counts."""
+        if state is None:
+            state = self._nothing()
+        found: dict[str, Any] = {}
+        shape = (self._regions, 2, self._bins)
+        mean = state.curves.means()[NORM].reshape(shape)
+        sem = state.curves.standard_errors()[NORM].reshape(shape)
+        ratio, ratio_sem = (part.reshape(shape) for part in state.curves.ratio(SUM, I0))
+        count = state.curves.count.reshape(shape)
+        for k, side in enumerate(("off", "on")):
+            found[f"{side}_n"], found[f"{side}_mean"] = count[:, k], mean[:, k]
+            found[f"{side}_sem"] = sem[:, k]
+            found[f"{side}_ratio"], found[f"{side}_ratio_sem"] = ratio[:, k], ratio_sem[:, k]
+        found["diff"] = mean[:, 1] - mean[:, 0]
+        found["diff_sem"] = np.hypot(sem[:, 0], sem[:, 1])
+        found["off_n_i0"] = state.lines.count
+        found["slope"], found["intercept"], found["r"] = state.lines.line(I0, SUM)
+        found["photon_hist"] = state.photon_hist
+        names = ("n_on", "n_off", "n_unknown", "n_outside")
+        return found | dict(zip(names, state.counts, strict=True))
+
+    def _nothing(self) -> CurveSums:
+        def empty(bins: int) -> Moments:
+            return Moments(np.zeros(bins, np.int64), np.zeros((3, bins)), np.zeros((3, 3, bins)))
+
+        return CurveSums(
+            empty(self._regions * 2 * self._bins),
+            empty(self._regions),
+            np.zeros((self._regions, HISTOGRAM_BINS), np.int64),
+            np.zeros(4, np.int64),
+        )
+
+
+def _concatenate(parts: list[Moments]) -> Moments:
+    if not parts:
+        return Moments(np.zeros(0, np.int64), np.zeros((3, 0)), np.zeros((3, 3, 0)))
+    return Moments(
+        np.concatenate([part.count for part in parts]),
+        np.concatenate([part.mean for part in parts], axis=-1),
+        np.concatenate([part.products for part in parts], axis=-1),
+    )

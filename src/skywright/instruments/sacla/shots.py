@@ -1,0 +1,71 @@
+"""Shots: what is known of one, which are analyzed, and why the others are not."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+REQUIRED = ("i0", "beam", "laser_open", "laser_close", "delay")
+"""Point detectors without which a shot is not analyzed."""
+EQUIPMENT = (*REQUIRED, "timing")
+
+
+class Verdict(Enum):
+    """Whether a shot is analyzed; the first reason that holds."""
+
+    NO_FRAME = "no_frame"
+    NO_VALUE = "no_value"
+    BEAM_OFF = "beam_off"
+    I0_LOW = "i0_low"
+    LASER_AMBIGUOUS = "laser_ambiguous"
+    ACCEPTED = "accepted"
+
+
+@dataclass(frozen=True)
+class ShotRules:
+    """Filters of shots, and how their delay is computed.
+
+    Parameters
+    ----------
+    i0_min, beam_min
+        Shots at or below are left out.
+    ps_per_pulse, t0_pulse
+        Of the delay stage.
+    ps_per_px, tt_ref_px
+        Of the timing tool's camera.
+    """
+
+    i0_min: float
+    beam_min: float
+    ps_per_pulse: float
+    t0_pulse: float
+    ps_per_px: float
+    tt_ref_px: float
+
+    def judge(self, values: Mapping[str, float], has_frames: bool) -> Verdict:
+        """Say whether a shot is analyzed; a missing value is absent or NaN."""
+        if not has_frames:
+            return Verdict.NO_FRAME
+        if any(math.isnan(values.get(key, math.nan)) for key in REQUIRED):
+            return Verdict.NO_VALUE
+        if values["beam"] <= self.beam_min:
+            return Verdict.BEAM_OFF
+        if values["i0"] <= self.i0_min:
+            return Verdict.I0_LOW
+        if (values["laser_open"] > 0.5) == (values["laser_close"] > 0.5):
+            return Verdict.LASER_AMBIGUOUS
+        return Verdict.ACCEPTED
+
+    def delay(self, values: Mapping[str, float]) -> float:
+        """Return the delay corrected by the timing tool, in ps; NaN without a timing value."""
+        stage = (values["delay"] - self.t0_pulse) * self.ps_per_pulse
+        return stage + (values.get("timing", math.nan) - self.tt_ref_px) * self.ps_per_px
+
+
+@dataclass
+class ShotCounts:
+    """Shots by verdict."""
+
+    expected: int = 0
+    verdicts: Counter[Verdict] = field(default_factory=Counter)

@@ -1,0 +1,59 @@
+"""A recorded file as a source, at the pace of its arrival times or as fast as it is taken."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from skywright.acquire.source import PolledSource
+from skywright.instruments.sacla.frames import StoredFrame
+from skywright.instruments.sacla.join import Record
+from skywright.instruments.sacla.replay_file import ReplayFile
+from skywright.instruments.sacla.sources.arrival import ArrivalClock
+
+
+class ReplaySource(PolledSource[Record[StoredFrame | float]]):
+    """Yields the records of a replay file once.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    speed
+        Factor on the recorded pace; 0: as fast as the records are taken.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read.
+    """
+
+    def __init__(self, path: Path, speed: float = 0.0) -> None:
+        super().__init__("replay")
+        self._file = ReplayFile(path)
+        self.info = self._file.info
+        self._records: Iterator[tuple[float, Record[int | float]]] | None = None
+        self._held: tuple[float, Record[int | float]] | None = None
+        self._clock = ArrivalClock(speed)
+
+    def next(self, timeout_s: float) -> Record[StoredFrame | float] | None:
+        """Return the next record, when it is due."""
+        if self._records is None:
+            self._records = self._file.timed_records()
+        if self._held is None:
+            self._held = next(self._records)
+        arrival, record = self._held
+        if not self._clock.wait(arrival, timeout_s):
+            return None
+        self._held = None
+        if record.channel in self.info.tiles:
+            frame = StoredFrame(self._file, record.channel, int(record.payload))
+            return Record(record.channel, record.tag, record.run, frame)
+        return Record(record.channel, record.tag, record.run, float(record.payload))
+
+    def halt(self) -> None:
+        """End the wait for the next record; the run cannot be continued."""
+        self._clock.end()
+
+    def close(self) -> None:
+        """Stop, and close the file."""
+        super().close()
+        self._file.close()

@@ -1,0 +1,56 @@
+"""The simulated beamline as a source."""
+
+import heapq
+from itertools import count
+from typing import Any
+
+from skywright.acquire.source import PolledSource
+from skywright.instruments.sacla.join import Record
+from skywright.instruments.sacla.sources.arrival import ArrivalClock
+from skywright.instruments.sacla.twin import Beamline
+from skywright.instruments.sacla.values import parse_value
+
+
+class SimSource(PolledSource[Record[Any]]):
+    """Yields the records of simulated shots, in order of their arrival.
+
+    Parameters
+    ----------
+    beamline
+        What is simulated.
+    shots
+        Number of shots; None: without end.
+    speed
+        Factor on the pace; 0: as fast as the records are taken.
+    """
+
+    def __init__(self, beamline: Beamline, shots: int | None = None, speed: float = 1.0) -> None:
+        super().__init__("sim")
+        self.info = beamline.info
+        self._beamline, self._shots = beamline, shots
+        self._made = 0
+        self._order = count()
+        self._coming: list[tuple[float, int, Record[Any]]] = []
+        self._clock = ArrivalClock(speed)
+
+    def next(self, timeout_s: float) -> Record[Any] | None:
+        """Return the next record, when it is due."""
+        rate = self._beamline.settings.rate_hz
+        while not self._coming or self._coming[0][0] >= self._made / rate:
+            if self._shots is not None and self._made >= self._shots:
+                break
+            for arrival, record in self._beamline.shot(self._made):
+                heapq.heappush(self._coming, (arrival, next(self._order), record))
+            self._made += 1
+        if not self._coming:
+            raise StopIteration
+        if not self._clock.wait(self._coming[0][0], timeout_s):
+            return None
+        record = heapq.heappop(self._coming)[2]
+        if record.channel in self.info.tiles:
+            return record
+        return Record(record.channel, record.tag, record.run, parse_value(str(record.payload)))
+
+    def halt(self) -> None:
+        """End the wait for the next record; the run cannot be continued."""
+        self._clock.end()

@@ -1,0 +1,153 @@
+"""One detector tile: how its pixels count, its regions of interest and its rings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import ConfigError
+from skywright.instruments.sacla import pixels
+from skywright.instruments.sacla.regions import Region, pixel_spans, polygon_mask
+
+
+@dataclass(frozen=True)
+class PixelRules:
+    """How the signal of a pixel becomes energy and photons.
+
+    Parameters
+    ----------
+    photon_ev
+        Energy of one photon, eV.
+    ev_per_electron
+        Energy per electron-hole pair, eV.
+    threshold_ev
+        Pixels of less energy count as 0.
+    radial_cx, radial_cy, radial_dr
+        Center and bin width of the radial profile, pixels.
+    """
+
+    photon_ev: float
+    ev_per_electron: float
+    threshold_ev: float
+    radial_cx: float
+    radial_cy: float
+    radial_dr: float
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """A detector: its geometry, gain and bad pixels.
+
+    Parameters
+    ----------
+    detector
+        Its id.
+    gain
+        Electrons per ADU.
+    bad
+        (rows, columns) bool.
+    """
+
+    detector: str
+    gain: float
+    bad: NDArray[np.bool_]
+
+
+class TileRegions:
+    """The regions of interest of one tile, ready to be summed.
+
+    Parameters
+    ----------
+    tile, rules
+        The detector, and how its pixels count.
+    regions
+        Those of this detector, in the order of the sums.
+
+    Raises
+    ------
+    ConfigError
+        If a region is of another detector.
+    """
+
+    def __init__(self, tile: Tile, rules: PixelRules, regions: Sequence[Region]) -> None:
+        for region in regions:
+            if region.detector != tile.detector:
+                raise ConfigError(f"ROI {region.name}: not on detector {tile.detector}")
+        self.tile, self.rules, self.regions = tile, rules, tuple(regions)
+        good = ~tile.bad
+        masks = [polygon_mask(region.points, tile.bad.shape) & good for region in regions]
+        self.npixels = [int(mask.sum()) for mask in masks]
+        self._spans = pixel_spans(masks)
+        self.least = pixels.least_signal(tile.gain, rules.ev_per_electron, rules.threshold_ev)
+        self.ev_per_adu = tile.gain * rules.ev_per_electron
+
+    def sum_signal(self, frame: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return (regions,) the sums over (pixels,) ADU, in eV."""
+        sums = np.empty(len(self.regions))
+        pixels.sum_regions(frame, self._spans, self.least, sums)
+        return sums * self.ev_per_adu
+
+    def measure(self, frames: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """Measure the regions of images.
+
+        Parameters
+        ----------
+        frames
+            (n, pixels) ADU.
+
+        Returns
+        -------
+        dict
+            ``sum_ev`` (n, regions) eV, ``photons`` (n, regions), and ``photon_hist``
+            (n, regions, 8), the pixels with 0 .. 6 and with 7 or more photons.
+        """
+        count, regions = len(frames), len(self.regions)
+        sums = np.empty((count, regions))
+        photons = np.empty((count, regions), np.int64)
+        histograms = np.empty((count, regions, pixels.HISTOGRAM_BINS), np.int64)
+        for k, frame in enumerate(frames):
+            pixels.sum_regions(frame, self._spans, self.least, sums[k])
+            pixels.count_photons(
+                frame,
+                self._spans,
+                self.least,
+                self.tile.gain,
+                self.rules.ev_per_electron,
+                self.rules.photon_ev,
+                photons[k],
+                histograms[k],
+            )
+        return {"sum_ev": sums * self.ev_per_adu, "photons": photons, "photon_hist": histograms}
+
+
+class Rings:
+    """Rings around a center, over which images are averaged: the radial profile.
+
+    Ring k holds the good pixels with floor(distance / width) = k.
+
+    Parameters
+    ----------
+    bad
+        (rows, columns) bool.
+    cx, cy
+        Center, pixels.
+    width
+        Of a ring, pixels.
+    """
+
+    def __init__(self, bad: NDArray[np.bool_], cx: float, cy: float, width: float) -> None:
+        rows, columns = bad.shape
+        radius = np.hypot((np.arange(columns) - cx)[None, :], (np.arange(rows) - cy)[:, None])
+        labels = np.floor(radius / width).astype(np.int64).ravel()
+        self._length = int(labels.max(initial=-1)) + 1
+        good = ~bad.ravel()
+        self.count = np.bincount(labels[good], minlength=self._length)
+        # Bad pixels go to a ring of their own, which no profile shows.
+        self._labels = np.where(good, labels, self._length).astype(np.int32)
+
+    def profile(self, image: NDArray[Any]) -> NDArray[np.float64]:
+        """Average (pixels,) over each ring; NaN where a ring has no good pixel."""
+        total = pixels.sum_labels(image, self._labels, self._length + 1)[:-1]
+        return np.divide(total, self.count, out=np.full(self._length, np.nan), where=self.count > 0)

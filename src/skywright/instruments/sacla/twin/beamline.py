@@ -1,0 +1,197 @@
+"""Simulated shots: pulse energy, laser, delay, timing tool, and MPCCD images with photons."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import erf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.instruments.sacla.join import Record, TagGrid
+from skywright.instruments.sacla.run_info import RunInfo
+from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules
+from skywright.instruments.sacla.tile import PixelRules, Tile
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong: probabilities per record.
+
+    Parameters
+    ----------
+    missing, repeated
+        The record never comes; comes twice.
+    no_value
+        A point detector gives ``not-converged`` in place of a number.
+    other_run
+        The record carries the number of the run before.
+    """
+
+    missing: float = 0.0
+    repeated: float = 0.0
+    no_value: float = 0.0
+    other_run: float = 0.0
+
+
+@dataclass(frozen=True)
+class TwinSettings:
+    """The simulated experiment.
+
+    Parameters
+    ----------
+    detectors
+        Detector ids.
+    shape
+        (rows, columns) of each tile.
+    rate_hz, tag_step
+        Shots per second; tags from one shot to the next.
+    pool
+        Images rendered before the run and used again and again. Fewer images cost less memory, but
+        shots that share an image share its noise.
+    photons_per_px
+        Mean number of photons in a pixel at I0 = 1.
+    effect, width_ps
+        Long after time zero the signal with laser is ``1 + effect`` times that without; width of
+        the rise.
+    delay_ps
+        Lowest and highest delay.
+    jitter_ps
+        Spread of the arrival times, which the timing tool measures.
+    i0_jitter
+        Relative spread of the pulse energy.
+    beam_off, laser_off
+        Fractions of the shots.
+    faults
+        What goes wrong.
+    """
+
+    detectors: tuple[str, ...] = ("MPCCD-1N0-M06-004",)
+    shape: tuple[int, int] = (1024, 512)
+    rate_hz: float = 60.0
+    tag_step: int = 1
+    pool: int = 64
+    photons_per_px: float = 0.02
+    effect: float = 0.2
+    width_ps: float = 0.2
+    delay_ps: tuple[float, float] = (-2.0, 3.0)
+    jitter_ps: float = 0.1
+    i0_jitter: float = 0.25
+    beam_off: float = 0.02
+    laser_off: float = 0.5
+    faults: Faults = field(default_factory=Faults)
+
+
+PHOTON_EV, EV_PER_ELECTRON, GAIN = 10000.0, 3.65, 15.0
+NOISE_ADU = 3.0
+LATENCY_S = {"i0": 0.3, "beam": 0.1, "delay": 0.5, "timing": 0.6}
+FRAME_LATENCY_S = 0.1
+RUN, HIGHTAG, FIRST_TAG = 501, 202301, 400_000_000
+
+
+class Beamline:
+    """A simulated run.
+
+    The image of a shot shows ``I0 * response(delay)`` times the mean photon number, in all pixels.
+
+    Parameters
+    ----------
+    settings
+        The experiment.
+    seed
+        Of all random numbers.
+    """
+
+    def __init__(self, settings: TwinSettings, seed: int = 0) -> None:
+        self.settings = settings
+        self._random = np.random.default_rng(seed)
+        rows, columns = settings.shape
+        tiles = {name: Tile(name, GAIN, self._bad_pixels()) for name in settings.detectors}
+        self.info = RunInfo(
+            run=RUN,
+            hightag=HIGHTAG,
+            grid=TagGrid(FIRST_TAG, settings.tag_step),
+            tiles=tiles,
+            shot_rules=ShotRules(0.05, 0.5, 6.666e-3, 100.0, 2.4431e-3, 500.0),
+            pixel_rules=PixelRules(PHOTON_EV, EV_PER_ELECTRON, 1000.0, columns / 2, rows / 2, 2.0),
+        )
+        self._signals = self._random.normal(1, settings.i0_jitter, settings.pool).clip(0.2, None)
+        self._images = {name: self._render() for name in settings.detectors}
+
+    def response(self, delay_ps: float, laser_on: bool) -> float:
+        """Return the true signal, relative to that without laser."""
+        if not laser_on:
+            return 1.0
+        rise = 0.5 * (1 + erf(delay_ps / self.settings.width_ps))
+        return 1 + self.settings.effect * rise
+
+    def photons(self, pixels: int) -> float:
+        """Return the true mean photon number in a region at I0 = 1, laser off."""
+        return pixels * self.settings.photons_per_px
+
+    def shot(self, number: int) -> Iterator[tuple[float, Record[NDArray[np.float32] | str]]]:
+        """Yield the records of a shot, with their arrival times, s after the start of the run.
+
+        The payload of a detector is its image (to be copied, never changed), that of a point
+        detector the text that the database gives.
+        """
+        values = self._values(number)
+        picture = number % self.settings.pool
+        if values["beam"] == "0":
+            values["i0"], picture = f"{abs(self._random.normal(0, 1e-3)):.6f}V", -1
+        tag = FIRST_TAG + number * self.settings.tag_step
+        at = number / self.settings.rate_hz
+        for name, images in self._images.items():
+            late = at + FRAME_LATENCY_S + self._random.exponential(0.01)
+            yield from self._with_faults(late, Record(name, tag, RUN, images[picture]))
+        for key in EQUIPMENT:
+            late = at + LATENCY_S.get(key, 0.2) + self._random.exponential(0.02)
+            faulty = self._random.random() < self.settings.faults.no_value
+            text = "not-converged" if faulty else values[key]
+            yield from self._with_faults(late, Record(key, tag, RUN, text))
+
+    def _values(self, number: int) -> dict[str, str]:
+        random, settings, rules = self._random, self.settings, self.info.shot_rules
+        laser_on = random.random() >= settings.laser_off
+        delay = random.uniform(*settings.delay_ps)
+        jitter = random.normal(0, settings.jitter_ps)
+        pulses = round((delay - jitter) / rules.ps_per_pulse + rules.t0_pulse)
+        pixel = round(jitter / rules.ps_per_px + rules.tt_ref_px, 2)
+        stage = (pulses - rules.t0_pulse) * rules.ps_per_pulse
+        true = stage + (pixel - rules.tt_ref_px) * rules.ps_per_px
+        # The image comes from the pool; the pulse energy follows from its brightness.
+        i0 = self._signals[number % settings.pool] / self.response(true, laser_on)
+        return {
+            "i0": f"{i0:.9f}V",
+            "beam": "0" if random.random() < settings.beam_off else "1",
+            "laser_open": "1" if laser_on else "0",
+            "laser_close": "0" if laser_on else "1",
+            "delay": f"{pulses}pulse",
+            "timing": f"{pixel}",
+        }
+
+    def _with_faults(
+        self, at: float, record: Record[NDArray[np.float32] | str]
+    ) -> Iterator[tuple[float, Record[NDArray[np.float32] | str]]]:
+        faults, random = self.settings.faults, self._random
+        if random.random() < faults.missing:
+            return
+        if random.random() < faults.other_run:
+            record = Record(record.channel, record.tag, RUN - 1, record.payload)
+        yield at, record
+        if random.random() < faults.repeated:
+            yield at + random.exponential(0.2), record
+
+    def _bad_pixels(self) -> NDArray[np.bool_]:
+        bad = self._random.random(self.settings.shape) < 1e-3
+        bad[:, self.settings.shape[1] // 3] = True  # a dead column
+        return bad
+
+    def _render(self) -> NDArray[np.float32]:
+        """Return the pool of images of a detector, and a dark one at its end."""
+        adu = PHOTON_EV / EV_PER_ELECTRON / GAIN
+        images = np.empty((self.settings.pool + 1, *self.settings.shape), np.float32)
+        for image, signal in zip(images, [*self._signals, 0.0], strict=True):
+            photons = self._random.poisson(signal * self.settings.photons_per_px, image.shape)
+            image[:] = photons * adu
+            image += self._random.standard_normal(image.shape, np.float32) * NOISE_ADU
+        return images

@@ -1,0 +1,34 @@
+"""Values of point detectors, as SACLA's database returns them: text with a unit."""
+
+import math
+import re
+
+_NUMBER = re.compile(
+    r"\s*(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+    r"\s*(?P<unit>(?:[^\W\d_]|[%°µμΩ])(?:[^\W\d_]|[%°µμΩ/*·]|\^-?\d)*)?\s*",
+)
+
+
+def parse_value(text: str | bytes | None) -> float:
+    """Read one value of ``read_syncdatalist``.
+
+    Parameters
+    ----------
+    text
+        A number with an optional unit: ``"1.23V"``, ``"-1500pulse"``, ``"1"``.
+
+    Returns
+    -------
+    float
+        The number. NaN if there is none: ``"not-converged"``, ``"saturated"``, empty, None, or a
+        number that is not finite.
+    """
+    if text is None:
+        return math.nan
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        return math.nan
+    value = float(found["number"])
+    return value if math.isfinite(value) else math.nan

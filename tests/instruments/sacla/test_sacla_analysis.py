@@ -1,0 +1,206 @@
+"""The analyses of shots: any order and assignment of blocks gives the same bits."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skywright.analysis import Batch
+from skywright.errors import ConfigError
+from skywright.instruments.sacla import pixels
+from skywright.instruments.sacla.moments import Moments
+from skywright.instruments.sacla.regions import parse_region, pixel_spans, polygon_mask
+from skywright.instruments.sacla.shot_curves import ShotCurves, find_bins
+from skywright.instruments.sacla.shot_images import ShotImages
+from skywright.instruments.sacla.tile import PixelRules, Tile
+from skywright.instruments.sacla.values import parse_value
+
+RULES = PixelRules(10000.0, 3.65, 1000.0, 4.0, 3.0, 1.0)
+SHAPE = (6, 8)
+BLOCK = 16
+REGION = parse_region("a:D:1,1;7,1;7,5")
+
+
+def images():
+    bad = np.zeros(SHAPE, bool)
+    bad[2, 3] = True
+    return ShotImages(Tile("D", 15.0, bad), RULES, [REGION], BLOCK)
+
+
+def shots(seed, count):
+    rng = np.random.default_rng(seed)
+    identities = np.sort(rng.choice(count * 3, count, replace=False)).astype(np.int64)
+    data = {
+        "image": rng.normal(60, 60, (count, *SHAPE)).astype(np.float32),
+        "laser_on": rng.random(count) > 0.5,
+    }
+    return Batch(identities, np.full(count, np.nan), data)
+
+
+def bits(analysis):
+    return {key: np.asarray(value).tobytes() for key, value in analysis.result().items()}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 1000), st.integers(1, 90), st.data())
+def test_images_any_assignment_of_blocks_and_any_cut_gives_the_same_bits(seed, count, data):
+    batch = shots(seed, count)
+    whole = images()
+    whole.update(batch)
+    workers = [images() for _ in range(3)]
+    blocks = batch.identities // BLOCK
+    for block in data.draw(st.permutations(np.unique(blocks).tolist())):
+        worker = data.draw(st.sampled_from(workers))
+        members = batch.take(blocks == block)
+        while len(members):  # in pieces; a repeated piece is refused
+            size = data.draw(st.integers(1, len(members)))
+            for _ in range(data.draw(st.integers(1, 2))):
+                worker.update(members.take(slice(size)))
+            members = members.take(slice(size, None))
+    total = images()
+    for worker in data.draw(st.permutations(workers)):
+        total.merge(worker.split(10**9))
+        total.merge(worker)
+    total.advance(data.draw(st.integers(0, count * 3)))
+    assert bits(total) == bits(whole)
+
+
+def test_images_are_those_of_numpy():
+    batch = shots(1, 60)
+    analysis = images()
+    rows = analysis.update(batch)
+    ev = batch["image"].astype(float) * 15.0 * 3.65
+    ev[ev < 1000] = 0
+    bad = analysis.regions.tile.bad
+    found = analysis.result()
+    on = batch["laser_on"]
+    np.testing.assert_allclose(found["mean"][~bad], ev.mean(0)[~bad], rtol=1e-12)
+    np.testing.assert_allclose(found["mean_off"][~bad], ev[~on].mean(0)[~bad], rtol=1e-12)
+    np.testing.assert_allclose(found["var"][~bad], ev.var(0, ddof=1)[~bad], rtol=1e-10)
+    np.testing.assert_allclose(found["max"][~bad], ev.max(0)[~bad], rtol=1e-6)
+    assert np.isnan(found["mean"][bad]).all()
+    mask = polygon_mask(REGION.points, SHAPE) & ~bad
+    np.testing.assert_allclose(rows["sum_ev"][:, 0], ev[:, mask].sum(1), rtol=1e-12)
+    photons = np.floor(ev[:, mask] / 10000 + 0.5).astype(int)
+    assert (rows["photons"][:, 0] == photons.sum(1)).all()
+    assert (rows["photon_hist"].sum(0)[0] == np.bincount(photons.ravel(), minlength=8)[:8]).all()
+
+
+def test_variance_of_a_bright_steady_pixel_is_kept():
+    rng = np.random.default_rng(0)
+    frames = (1e6 + rng.normal(0, 3, (2000, *SHAPE))).astype(np.float32)
+    batch = Batch(
+        np.arange(2000), np.zeros(2000), {"image": frames, "laser_on": np.ones(2000, bool)}
+    )
+    analysis = images()
+    analysis.update(batch)
+    expected = frames.astype(float).var(0, ddof=1) * (15 * 3.65) ** 2
+    good = ~analysis.regions.tile.bad
+    np.testing.assert_allclose(analysis.result()["var"][good], expected[good], rtol=1e-6)
+
+
+def curve_rows(seed, count):
+    rng = np.random.default_rng(seed)
+    data = {
+        "sum_ev": rng.normal(1e6, 1e4, (count, 2)),
+        "photon_hist": rng.integers(0, 9, (count, 2, 8)),
+        "i0": rng.normal(1, 0.1, count),
+        "laser_on": rng.random(count) > 0.5,
+        "scanned": np.where(rng.random(count) > 0.1, rng.normal(0, 1, count), np.nan),
+    }
+    return Batch(np.arange(count), np.full(count, np.nan), data)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 1000), st.integers(1, 90), st.data())
+def test_curves_any_order_and_repetition_gives_the_same_bits(seed, count, data):
+    batch = curve_rows(seed, count)
+
+    def curves():
+        return ShotCurves(2, np.linspace(-1, 1, 5).tolist(), BLOCK)
+
+    whole = curves()
+    whole.update(batch)
+    workers = [curves() for _ in range(2)]
+    owner = data.draw(st.lists(st.integers(0, 1), min_size=6, max_size=6))
+    order = data.draw(st.permutations(range(count)))
+    for k in [*order, *order[: count // 3]]:
+        workers[owner[k // BLOCK]].update(batch.take(slice(k, k + 1)))
+    assert bits(workers[0].merge(workers[1])) == bits(whole)
+
+
+def test_ratio_of_sums_and_its_error():
+    rng = np.random.default_rng(2)
+    values, errors = [], []
+    for _ in range(400):
+        i0 = rng.gamma(4, 0.25, 200)
+        found = Moments.of(np.stack([i0, 3 * i0 + rng.normal(0, 0.5, 200)]), np.zeros(200, int), 1)
+        ratio, error = found.ratio(1, 0)
+        values.append(ratio[0])
+        errors.append(error[0])
+    assert np.mean(values) == pytest.approx(3, abs=4 * np.std(values) / 20)
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.15)
+
+
+@given(st.floats(0.1, 100), st.floats(-2000, 2000))
+def test_the_least_signal_is_the_comparison_of_energies(gain, threshold):
+    least = pixels.least_signal(gain, 3.65, threshold)
+    assert np.float64(least) * gain * 3.65 >= threshold
+    below = np.nextafter(least, np.float32(-np.inf))
+    assert np.float64(below) * gain * 3.65 < threshold
+
+
+@given(
+    st.lists(st.tuples(st.integers(-8, 40), st.integers(-8, 40)), min_size=3, max_size=9),
+    st.sampled_from([1.0, 0.5, 0.3]),
+)
+def test_polygons_follow_the_even_odd_rule(corners, scale):
+    points = tuple((x * scale, y * scale) for x, y in corners)
+    mask = polygon_mask(points, (20, 24))
+    for row in range(20):
+        for column in range(24):
+            inside = False
+            for (xa, ya), (xb, yb) in zip(points, points[1:] + points[:1], strict=True):
+                if (ya > row) != (yb > row):
+                    inside ^= column < (xb - xa) * (row - ya) / (yb - ya) + xa
+            assert mask[row, column] == inside, (row, column)
+
+
+def test_spans_cover_their_masks():
+    masks = [np.random.default_rng(k).random(SHAPE) > 0.4 for k in range(3)]
+    rebuilt = np.zeros((3, masks[0].size), bool)
+    for region, first, last in pixel_spans(masks):
+        rebuilt[region, first:last] = True
+    assert (rebuilt.reshape(3, *SHAPE) == masks).all()
+
+
+def test_bins_are_half_open_and_the_last_is_closed():
+    edges = np.array([0.0, 1.0, 2.0])
+    values = np.array([-0.1, 0.0, 0.99, 1.0, 2.0, 2.01, np.nan])
+    assert find_bins(values, edges).tolist() == [-1, 0, 0, 1, 1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1.23V", 1.23), ("-1500pulse", -1500), ("1", 1), (" 2.5e-3 mm ", 2.5e-3), ("12eV", 12),
+        ("+.5", 0.5), ("3.%", 3), (b"7V", 7), ("not-converged", None), ("saturated", None),
+        ("", None), (None, None), ("nan", None), ("inf", None), ("1e999", None), ("1.2.3", None),
+        ("0x10", None), ("1,5V", None), ("5 not-converged", None),
+    ],
+)  # fmt: skip
+def test_values(text, value):
+    assert parse_value(text) == value or (value is None and math.isnan(parse_value(text)))
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_finite_number_or_missing(text):
+    assert not math.isinf(parse_value(text))
+
+
+@pytest.mark.parametrize("text", ["", "a", "a:b", "a:b:1,2;3", "a:b:0,0;1,1", "a:b:x,y;1,2;3,4"])
+def test_a_bad_region_is_named(text):
+    with pytest.raises(ConfigError, match="ROI"):
+        parse_region(text)

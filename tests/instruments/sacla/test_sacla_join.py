@@ -1,0 +1,82 @@
+"""Properties of the tag join."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skywright.instruments.sacla.join import Record, Refusal, TagGrid, TagJoin
+
+CHANNELS = ("image", "i0", "delay")
+RUN = 7
+
+records = st.lists(
+    st.builds(
+        Record,
+        channel=st.sampled_from(CHANNELS),
+        tag=st.integers(90, 160),
+        run=st.sampled_from([RUN, RUN, RUN, RUN, RUN - 1]),
+        payload=st.integers(),
+    ),
+    max_size=300,
+)
+
+
+def plain_join(sequence, window):
+    """The contract, with all records in memory."""
+    got, counts, highest = {}, Counter(), None
+    for record in sequence:
+        if record.run != RUN:
+            counts[Refusal.OTHER_RUN] += 1
+        elif highest is not None and record.tag < highest - window:
+            counts[Refusal.LATE] += 1
+        elif (record.channel, record.tag) in got:
+            counts[Refusal.DUPLICATE] += 1
+        else:
+            got[record.channel, record.tag] = record.payload
+            highest = record.tag if highest is None else max(highest, record.tag)
+    return got, counts
+
+
+@given(records, st.integers(0, 80), st.sampled_from([(100, 1), (101, 2), (95, 7)]), st.booleans())
+def test_the_join_is_that_of_the_contract_in_bounded_memory(sequence, window, grid, is_ended):
+    first, step = grid
+    tags = TagGrid(first, step, 150 if is_ended else None)
+    join = TagJoin(CHANNELS, RUN, window, tags)
+    shots = []
+    for record in sequence:
+        join.add(record)
+        shots += join.ready()
+        assert join.held <= window + 1
+    shots += join.finish()
+    got, counts = plain_join(sequence, window)
+    assert join.counts.records == len(sequence)
+    assert join.counts.refused == counts
+    expected = {}
+    for (channel, tag), payload in got.items():
+        if tag >= first and (tag - first) % step == 0 and (not is_ended or tag <= 150):
+            expected.setdefault(tag, {})[channel] = payload
+    assert [shot.tag for shot in shots] == sorted(expected)
+    assert {shot.tag: shot.payloads for shot in shots} == expected
+    if is_ended:
+        assert join.shots_passed == len(range(first, 151, step))
+
+
+@given(st.integers(1, 5), st.integers(0, 3))
+def test_whole_shots_leave_at_once(step, extra):
+    join = TagJoin(CHANNELS, RUN, 50, TagGrid(10, step))
+    for k in range(20):
+        tag = 10 + k * step
+        for channel in (*CHANNELS, *(f"more{n}" for n in range(extra)))[::-1]:
+            assert list(join.ready()) == []
+            join.add(Record(channel, tag, RUN, channel))
+        assert [shot.tag for shot in join.ready()] == [tag]
+
+
+def test_a_tag_far_ahead_costs_neither_time_nor_memory():
+    join = TagJoin(CHANNELS, RUN, 120, TagGrid(0, 1))
+    join.add(Record("i0", 5, RUN, 1.0))
+    join.add(Record("i0", 10**15, RUN, 1.0))
+    assert [shot.tag for shot in join.ready()] == [5]
+    assert join.held == 1
+    assert join.shots_passed == 10**15 - 120

@@ -1,0 +1,195 @@
+"""`skywright sacla replay` against the contract written a second time, and on broken files."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from sacla_file import make_replay
+from sacla_plain import plain_replay
+
+from skywright.cli import main
+
+ROIS = [
+    ("tri", "MPCCD-A", [(3, 3), (20.5, 5), (15, 31)]),
+    ("bow", "MPCCD-B", [(0, 0), (29, 39), (29, 0), (0, 39)]),
+    ("all", "MPCCD-A", [(-5, -5), (40, -5), (40, 50), (-5, 50)]),
+]
+
+
+@pytest.fixture(name="run")
+def make_run(capfd):
+    """Run the command in this process; return exit status, stdout and stderr."""
+
+    def run(path, *more, rois=ROIS, bins="-2:3:6", command="replay"):
+        file = [str(path)] if command == "replay" else ["--source", "replay", "--file", str(path)]
+        arguments = ["sacla", command, *file]
+        for name, detector, points in rois:
+            corners = ";".join(f"{x},{y}" for x, y in points)
+            arguments += ["--roi", f"{name}:{detector}:{corners}"]
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--bins", bins, "--json", *map(str, more)])
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture(name="report")
+def make_report(run):
+    def report(path, *more, **options):
+        code, out, err = run(path, *more, **options)
+        assert code == 0, err
+        found = json.loads(out)
+        return found, found.pop("perf")
+
+    return report
+
+
+def assert_same(found, expected, where="", close=1e-9):
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key in expected:
+            assert_same(found[key], expected[key], f"{where}/{key}", close)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for k, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert_same(a, b, f"{where}[{k}]", close)
+    elif isinstance(expected, float) and found is not None:
+        assert found == pytest.approx(expected, rel=close, abs=1e-7), where
+    else:
+        assert found == expected, where
+
+
+@pytest.mark.parametrize(("seed", "shots", "window"), [(0, 120, 120), (1, 400, 60), (2, 60, 600)])
+def test_replay_equals_the_plain_way(tmp_path, report, seed, shots, window):
+    path = make_replay(tmp_path / "run.h5", seed, shots)
+    expected, images = plain_replay(path, ROIS, np.linspace(-2, 3, 7).tolist(), window)
+    found, _ = report(path, "--window", window, "--images", tmp_path / "out.npz")
+    assert expected["counts"]["accepted"] > 20
+    assert_same(found, expected)
+    with np.load(tmp_path / "out.npz") as saved:
+        assert set(saved) == set(images)
+        for key, image in images.items():
+            np.testing.assert_allclose(saved[key], image, rtol=1e-9, atol=1e-3, err_msg=key)
+
+
+def test_any_number_of_workers_gives_the_same_bits(tmp_path, report):
+    path = make_replay(tmp_path / "run.h5", 3, 700, detectors=("MPCCD-A",))
+    reports, images = [], []
+    for workers in (1, 2, 3):
+        out = tmp_path / f"{workers}.npz"
+        more = ("--workers", workers, "--images", out)
+        found, perf = report(path, *more, rois=[ROIS[0], ROIS[2]])
+        assert perf["workers"] == workers
+        reports.append(found)
+        with np.load(out) as saved:
+            images.append({key: saved[key].tobytes() for key in saved})
+    assert reports[0]["counts"]["accepted"] > 200
+    assert reports[0] == reports[1] == reports[2]
+    assert images[0] == images[1] == images[2]
+
+
+def test_no_shot_accepted_is_a_report_of_nulls(tmp_path, report):
+    path = make_replay(tmp_path / "run.h5", 4, 20)
+    with h5py.File(path, "a") as file:
+        file["analysis"].attrs["i0_min"] = 1e9
+    found, _ = report(path, "--images", tmp_path / "out.npz")
+    expected, _ = plain_replay(path, ROIS, np.linspace(-2, 3, 7).tolist(), 120)
+    assert found["counts"]["accepted"] == 0
+    assert_same(found, expected)
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def edited(edit):
+    def breaker(path):
+        with h5py.File(path, "a") as file:
+            edit(file)
+
+    return breaker
+
+
+def set_attribute(where, key, value):
+    return edited(lambda file: file[where].attrs.__setitem__(key, value))
+
+
+def delete(where):
+    return edited(lambda file: file.__delitem__(where))
+
+
+def shorten_tags(file):
+    tags = file["equipment/i0/tag"][()]
+    del file["equipment/i0/tag"]
+    file["equipment/i0/tag"] = tags[:-1]
+
+
+@pytest.mark.parametrize(
+    ("breaker", "names"),
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: path.write_text("hello"), "HDF5"),
+        (cut_short, "HDF5"),
+        (set_attribute("/", "format", "other"), "format"),
+        (set_attribute("/", "version", 2), "version"),
+        (set_attribute("/", "tag_step", 0), "tag_step"),
+        (set_attribute("analysis", "photon_ev", 0.0), "photon_ev"),
+        (set_attribute("analysis", "i0_min", "much"), "i0_min"),
+        (set_attribute("detectors/MPCCD-A", "xsize", 31), "xsize"),
+        (set_attribute("detectors/MPCCD-A", "mp_absgain", -1.0), "mp_absgain"),
+        (delete("detectors"), "detectors"),
+        (delete("detectors/MPCCD-B/mask"), "mask"),
+        (delete("equipment/delay"), "equipment/delay"),
+        (edited(shorten_tags), "equipment/i0"),
+    ],
+)
+def test_a_broken_file_is_one_line_and_status_2(tmp_path, run, breaker, names):
+    path = make_replay(tmp_path / "run.h5", 0, 10)
+    breaker(path)
+    code, out, err = run(path)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert names in err
+
+
+@pytest.mark.parametrize(
+    ("rois", "bins", "names"),
+    [
+        ([("a", "MPCCD-C", [(0, 0), (1, 0), (1, 1)])], "0:1:2", "MPCCD-C"),
+        ([("a", "MPCCD-A", [(0, 0), (1, 0)])], "0:1:2", "corners"),
+        ([ROIS[0], ROIS[0]], "0:1:2", "twice"),
+        (ROIS, "1:0:2", "bins"),
+        (ROIS, "0:1", "bins"),
+    ],
+)
+def test_bad_use_is_one_line_and_status_2(tmp_path, run, rois, bins, names):
+    code, out, err = run(make_replay(tmp_path / "run.h5", 0, 10), rois=rois, bins=bins)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert names in err
+
+
+def test_live_over_the_replay_source_equals_the_replay(tmp_path, report, run):
+    path = make_replay(tmp_path / "run.h5", 5, 400)
+    stored, _ = report(path, "--images", tmp_path / "stored.npz")
+    live = run(
+        path, "--workers", 2, "--speed", 0, "--images", tmp_path / "live.npz", command="live"
+    )
+    code, out, err = live
+    assert code == 0, err
+    found = json.loads(out)
+    found.pop("perf")
+    assert found == stored
+    with np.load(tmp_path / "stored.npz") as one, np.load(tmp_path / "live.npz") as other:
+        assert {key: one[key].tobytes() for key in one} == {
+            key: other[key].tobytes() for key in other
+        }
+
+
+def test_live_ends_after_the_shots_asked_for(tmp_path, run):
+    path = make_replay(tmp_path / "run.h5", 5, 400)
+    code, out, err = run(path, "--speed", 0, "--shots", 100, command="live")
+    assert code == 0, err
+    assert 80 < json.loads(out)["counts"]["records"] / 8 < 300
