@@ -1,7 +1,7 @@
 """Spectra by pulse id through tiled: ``python -m benchmarks.bench_psss_catalog``.
 
-20,000 spectra of 2560 columns, float64, in a file as `skywright.psss.layouts` has it, told of as
-the device does and brought in by the ingester; a tiled server in a process of its own. 100
+20,000 spectra of 2560 columns, float64, in a file of `skywright.instruments.psss.layouts`, referred
+to as the device does and stored by the ingester; a tiled server in a process of its own. 100
 neighbours are asked for by pulse id, each time others. Floor: the same rows of the same file by
 h5py, ids looked up alike. Reference: run and ids looked up through tiled for each question.
 All take turns. Asked for the first time, a run is looked up too (``first``).
@@ -20,10 +20,10 @@ from event_model import compose_run, compose_stream_resource
 
 from benchmarks.bench_store import store
 from benchmarks.rows import report
-from devices.psss_columns import spectra_columns
+from devices.psss.columns import spectra_columns
 from skywright.callbacks.journal import Journal
-from skywright.psss import layouts
-from skywright.records import Column, ColumnWriter
+from skywright.files.columns import Column, ColumnWriter
+from skywright.instruments.psss import layouts
 from skywright.store.client import RAW
 from skywright.store.pulses import PulseRows
 

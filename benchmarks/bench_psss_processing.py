@@ -19,7 +19,7 @@ from scipy.optimize import curve_fit
 from scipy.signal import savgol_filter
 
 from benchmarks.rows import report
-from skywright.psss.processing import FitStatus, Settings, Workspace, process
+from skywright.instruments.psss.processing import FitStatus, Settings, Workspace, process
 
 Picture = NDArray[np.uint16]
 ROWS, COLUMNS, POOL, ROUNDS = 2160, 2560, 16, 7

@@ -1,10 +1,10 @@
 """Pulses through `skywright psss serve`: ``python -m benchmarks.bench_psss_service``.
 
-Three processes as at a beamline: a camera (`skywright.psss.sender`, which shows rendered pictures
-in turn), the service, and a reader of its output, which is this one. Nothing is stored and no PVs
-are served. The floor of the rate is the same pictures from the camera to a reader, without the
-service; the delay is what the service itself measures, from the picture taken over to the result at
-the socket.
+Three processes as at a beamline: a camera (`skywright.instruments.psss.sender`, which sends
+rendered pictures in turn), the service, and a reader of its output, which is this one. Nothing is
+stored and no PVs are served. The floor of the rate is the same pictures from the camera to a
+reader, without the service; the delay is what the service itself measures, from the picture taken
+over to the result at the socket.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.processes import running
 from benchmarks.rows import report
-from skywright.process import free_port
+from skywright.processes.process import free_port
 from skywright.wire.bsread import Decoder
 from skywright.wire.bsread_sockets import Receiver
 
@@ -34,7 +34,7 @@ def camera(size: str, rate: float) -> Iterator[int]:
     """Run a camera; yields its port."""
     arguments = ("--port", "0", "--prefix", PREFIX, "--size", size, "--rate", f"{rate:g}")
     more = ("--reel", str(REEL), "--wait-for-reader", f"{LIMIT_S:g}", "--queue-bytes", "1000000000")
-    with running("skywright.psss.sender", *arguments, *more) as ready:
+    with running("skywright.instruments.psss.sender", *arguments, *more) as ready:
         yield ready["port"]
 
 

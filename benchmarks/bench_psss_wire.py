@@ -17,9 +17,9 @@ import zmq
 
 from benchmarks.processes import running
 from benchmarks.rows import report
-from skywright.process import announce_ready
-from skywright.psss.sources.bsread import BsreadSource
-from skywright.psss.twin import Instrument, InstrumentSettings
+from skywright.instruments.psss.sources.bsread import BsreadSource
+from skywright.instruments.psss.twin import Instrument, InstrumentSettings
+from skywright.processes.process import announce_ready
 from skywright.wire.bsread import Encoder
 from skywright.wire.bsread_compression import Compression
 from skywright.wire.bsread_sockets import SYSTEM_BUFFER_BYTES, Sender
@@ -75,7 +75,9 @@ def measure(columns: int, rows: int, compression: Compression, count: int) -> No
     size = ("--size", f"{columns}x{rows}", "--compression", compression, "--reel", str(REEL))
     ours, forwarded, floor = [], [], []
     with (
-        running("skywright.psss.sender", "--port", "0", "--rate", "0", *size) as sending,
+        running(
+            "skywright.instruments.psss.sender", "--port", "0", "--rate", "0", *size
+        ) as sending,
         running(__spec__.name, "send", str(columns), str(rows), compression) as plain,
     ):
         socket = zmq.Context().socket(zmq.PULL)

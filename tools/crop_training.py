@@ -1,4 +1,7 @@
-"""What the trainings of the networks of crops share: `skywright.loop.layers` has their layers."""
+"""What the trainings of the networks of crops share.
+
+`skywright.instruments.loop.layers` has the layers of these networks.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -56,7 +59,7 @@ def pooled_network(
     widths: tuple[int, ...],
     hidden: int,
 ) -> Any:
-    """Return a network whose layers are those of `skywright.loop.layers.judge`.
+    """Return a network whose layers are those of `skywright.instruments.loop.layers.judge`.
 
     `mean` and `gain` scale the numbers; `norms` puts a normalisation behind each convolution;
     `widths` are the channels that come out of those of the head, `hidden` the values between the

@@ -22,15 +22,15 @@ import simplejpeg
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from skywright.loop.background import estimate_field
-from skywright.loop.candidates import Thing, find_things
-from skywright.loop.objects import find_objects
-from skywright.loop.seg_evidence import NETWORK
-from skywright.loop.seg_net import look
-from skywright.loop.twin.render import render
-from skywright.loop.twin.scene import random_scene
-from skywright.loop.twin.trajectory import Pose
-from skywright.loop.weights import EVIDENCE
+from skywright.instruments.loop.background import estimate_field
+from skywright.instruments.loop.candidates import Thing, find_things
+from skywright.instruments.loop.objects import find_objects
+from skywright.instruments.loop.seg_evidence import NETWORK
+from skywright.instruments.loop.seg_net import look
+from skywright.instruments.loop.twin.render import render
+from skywright.instruments.loop.twin.scene import random_scene
+from skywright.instruments.loop.twin.trajectory import Pose
+from skywright.instruments.loop.weights import EVIDENCE
 
 SEEDS = (*range(890_000, 890_900), *range(891_000, 891_400))
 SPOILED_SEEDS, EMPTY_EVERY = range(895_000, 895_400), 12

@@ -19,8 +19,8 @@ from PIL import Image
 
 from dashboard.headless import headless_chromium, show_as
 from skywright.config import Settings, load_settings
-from skywright.process import SUPERVISED
-from skywright.runtime import attach
+from skywright.processes.process import SUPERVISED
+from skywright.processes.stack import attach
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 60.0

@@ -21,9 +21,9 @@ NONE_PART, FRONT_PART = 0.1, 0.35
 
 def pictures_of(seed: int) -> list[dict[str, Any]]:
     """Return pictures of a scene at angles drawn evenly, most of them changed."""
-    from skywright.loop.twin.render import render
-    from skywright.loop.twin.scene import random_scene
-    from skywright.loop.twin.trajectory import Pose
+    from skywright.instruments.loop.twin.render import render
+    from skywright.instruments.loop.twin.scene import random_scene
+    from skywright.instruments.loop.twin.trajectory import Pose
 
     rng = np.random.default_rng(seed)
     width, height = SIZES[rng.choice(len(SIZES), p=SIZE_PARTS)]
@@ -58,9 +58,9 @@ def pictures_of(seed: int) -> list[dict[str, Any]]:
 
 def mask_of(scene: Any, pose: Any) -> Any:
     """Return (H, W) uint8: 1 where the mount is, 2 its head, holes filled."""
-    from skywright.loop.twin import raster
-    from skywright.loop.twin.optics import projection
-    from skywright.loop.twin.truth import shape_of
+    from skywright.instruments.loop.twin import raster
+    from skywright.instruments.loop.twin.optics import projection
+    from skywright.instruments.loop.twin.truth import shape_of
 
     optics = scene.optics
     room = int(ROOM * max(optics.width_px, optics.height_px))

@@ -11,14 +11,14 @@
 
 `scenes` renders those of the accuracy tests, but for their seeds, and lists of each picture the
 things that are the likeliest by their evidence: what the network looks at
-(`skywright.loop.choice_net`), and how far off the detector would be with each. `pins` does so with
-bare pins alone, `spoiled` with pictures that are cut, lit and occluded anew, `drawings` with plain
-rings and films, a third of them cut by a border beside them, and `empty` with views without a mount
-before which something is drawn that is none. `train` begins with the convolutions of the network of
-the kinds, or with other weights of this one: the scenes in which the evidence is wrong are few. The
-loss is that of the choice: what the network says is added to the odds of the evidence,
-and the probability of the right things, or of none, is raised. Every tenth seed is kept to judge
-by.
+(`skywright.instruments.loop.choice_net`), and how far off the detector would be with each. `pins`
+does so with bare pins alone, `spoiled` with pictures that are cut, lit and occluded anew,
+`drawings` with plain rings and films, a third of them cut by a border beside them, and `empty` with
+views without a mount before which something is drawn that is none. `train` begins with the
+convolutions of the network of the kinds, or with other weights of this one: the scenes in which the
+evidence is wrong are few. The loss is that of the choice: what the network says is added to the
+odds of the evidence, and the probability of the right things, or of none, is raised. Every tenth
+seed is kept to judge by.
 """
 
 import pickle
@@ -161,12 +161,12 @@ def looks_at(gray: Any, truth: dict[str, Any]) -> dict[str, Any] | None:
     """
     from fit_loop_weights import EMPTY_WEIGHT, is_right
 
-    from skywright.loop.background import estimate_field
-    from skywright.loop.candidates import find_things
-    from skywright.loop.choice_net import likeness
-    from skywright.loop.choose import log_odds
-    from skywright.loop.kind_crop import crop
-    from skywright.loop.objects import find_objects
+    from skywright.instruments.loop.background import estimate_field
+    from skywright.instruments.loop.candidates import find_things
+    from skywright.instruments.loop.choice_net import likeness
+    from skywright.instruments.loop.choose import log_odds
+    from skywright.instruments.loop.kind_crop import crop
+    from skywright.instruments.loop.objects import find_objects
 
     field, labels, stats = find_objects(estimate_field(gray))
     things = sorted(find_things(field, labels, stats), key=log_odds, reverse=True)
@@ -197,9 +197,9 @@ def looks_at(gray: Any, truth: dict[str, Any]) -> dict[str, Any] | None:
 
 def error_with(gray: Any, thing: Any, truth: dict[str, Any]) -> float:
     """Return by how many px the detector misses the tip if it takes a thing for the mount."""
-    from skywright.loop.detect import find_loop
+    from skywright.instruments.loop.detect import find_loop
 
-    choose = "skywright.loop.choose"
+    choose = "skywright.instruments.loop.choose"
     with (
         patch(f"{choose}.find_things", return_value=[thing]),
         patch(f"{choose}.log_odds", return_value=SURE),
@@ -240,7 +240,7 @@ def join(source: Path, out: Path) -> None:
 
 
 def make_network(mean: Any, gain: Any, norms: bool, widths: tuple[int, ...]) -> Any:
-    """Return the network of `skywright.loop.choice_net`."""
+    """Return the network of `skywright.instruments.loop.choice_net`."""
     return pooled_network(mean, gain, norms, 1, drop=0.4, widths=widths, hidden=HIDDEN)
 
 

@@ -11,9 +11,10 @@ its last part, about its axis; the middle of that is what is asked for.
 
 Scenes of the twin show each loop or mount at three angles; drawings of plain shapes come beside
 them. `crops` finds it in each picture, as the detector does, and keeps what the network looks at
-(`skywright.loop.kind_crop`, with a margin to shift and scale it in) and where in that its head is.
-`train` puts dust beside the heads, folds the normalisations into the weights and writes them for
-`skywright.loop.head_net`; the last tenth of the seeds is kept to judge by.
+(`skywright.instruments.loop.kind_crop`, with a margin to shift and scale it in) and where in that
+its head is. `train` puts dust beside the heads, folds the normalisations into the weights and
+writes them for `skywright.instruments.loop.head_net`; the last tenth of the seeds is kept to judge
+by.
 """
 
 import pickle
@@ -40,7 +41,7 @@ SIZES, SIZE_PARTS = ((352, 240), (480, 384), (704, 480), (640, 512)), (0.2, 0.15
 TURNS, SHARD, FIRST_SEED, FIRST_DRAWING = 3, 50, 820_000, 650_000
 FIRST_PIN = 1_060_000
 BACKLIT = 0.4  # of the scenes at least: loops are centered in back light
-VIEW_OF_HEAD, VIEW_FROM_HEAD = 3.0, -0.8  # as skywright.loop.kind_crop has them
+VIEW_OF_HEAD, VIEW_FROM_HEAD = 3.0, -0.8  # as skywright.instruments.loop.kind_crop has them
 HEAD_WIDTHS = (20, 32, 40, 40)
 HELD, BATCH, RATE, FURTHER_RATE = 0.1, 64, 2e-3, 5e-4
 
@@ -76,9 +77,9 @@ def pictures_of(
     """Return the pictures of a scene in which the tip is seen."""
     import simplejpeg
 
-    from skywright.loop.twin.render import render
-    from skywright.loop.twin.scene import random_scene
-    from skywright.loop.twin.trajectory import Pose
+    from skywright.instruments.loop.twin.render import render
+    from skywright.instruments.loop.twin.scene import random_scene
+    from skywright.instruments.loop.twin.trajectory import Pose
 
     scene = random_scene(rng, kind=kind, width_px=size[0], height_px=size[1], **light)
     rows = []
@@ -162,17 +163,17 @@ def look_at(gray: Any, row: dict[str, Any]) -> tuple[Any, Any] | None:
     The box is neck and tip along, low and high across, from the middle of the crop, parts of its
     side. None if another mount is taken, or the box leaves the frame.
     """
-    from skywright.loop.background import estimate_field
-    from skywright.loop.choose import choose
-    from skywright.loop.detect import MIN_SCORE
-    from skywright.loop.head_net import Head
-    from skywright.loop.kind_crop import crop
-    from skywright.loop.objects import find_objects
+    from skywright.instruments.loop.background import estimate_field
+    from skywright.instruments.loop.choose import choose
+    from skywright.instruments.loop.detect import MIN_SCORE
+    from skywright.instruments.loop.head_net import Head
+    from skywright.instruments.loop.kind_crop import crop
+    from skywright.instruments.loop.objects import find_objects
 
     field, labels, stats = find_objects(estimate_field(gray))
     # What the network gets is cut out by what is known without it.
     unknown = Head(0.0, 0.0, 0.0, 0.0, np.full(4, np.inf))
-    with patch("skywright.loop.choose.measure_head", return_value=unknown):
+    with patch("skywright.instruments.loop.choose.measure_head", return_value=unknown):
         choice = choose(gray, field, labels, stats)
     if choice is None or choice.score < MIN_SCORE or choice.outline.side != row["side"]:
         return None
@@ -198,7 +199,7 @@ def look_at(gray: Any, row: dict[str, Any]) -> tuple[Any, Any] | None:
 
 
 def make_network(mean: Any, gain: Any, norms: bool) -> Any:
-    """Return the network; its layers are those of `skywright.loop.head_net`."""
+    """Return the network; its layers are those of `skywright.instruments.loop.head_net`."""
     import torch
     from torch import nn
 
@@ -225,7 +226,7 @@ def make_network(mean: Any, gain: Any, norms: bool) -> Any:
 
 
 def with_faint(picture: Any, over_noise: Any) -> Any:
-    """Add the channel in which what is faint is seen, as `skywright.loop.head_net` does."""
+    """Add the channel that shows what is faint, as `skywright.instruments.loop.head_net` does."""
     import torch
 
     faint = torch.asinh(picture[:, :1] * over_noise[:, None, None, None] / 1.5) / 4.0

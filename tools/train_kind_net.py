@@ -9,11 +9,11 @@
 Scenes of the twin show each mount at three angles 60 deg apart, half of them cut by the border, so
 that no stem is seen; drawings of plain shapes and sketches of loops, mounts and pins in many
 manners come beside them. `crops` finds the mount in each picture, as the detector does, and keeps
-what the network looks at (`skywright.loop.kind_crop`, with a margin to shift and scale it in) and
-the looks (`skywright.loop.classify.measure`). `train` folds the normalisations into the
-weights and writes them for `skywright.loop.kind_net`; weights that it starts from (`--start`) may
-have fewer channels. Every tenth seed is kept to judge by and to fit the temperature of the odds, by
-the twin alone.
+what the network looks at (`skywright.instruments.loop.kind_crop`, with a margin to shift and scale
+it in) and the looks (`skywright.instruments.loop.classify.measure`). `train` folds the
+normalisations into the weights and writes them for `skywright.instruments.loop.kind_net`; weights
+that it starts from (`--start`) may have fewer channels. Every tenth seed is kept to judge by and to
+fit the temperature of the odds, by the twin alone.
 """
 
 import pickle
@@ -49,7 +49,7 @@ CUT_LIGHT_PARTS = (0.5, 0.28, 0.22)
 NECK = 1.15  # of the head's length: so much must be in view for a stem to be told
 WANTED_PARTS = np.array([0.44, 0.44, 0.12])
 """Weight of the kinds: equal for loops and mounts, or 30 pictures without a hint would vote."""
-OVER_NOISE = -5  # its place among the numbers, see EXTRAS of skywright.loop.kind_crop
+OVER_NOISE = -5  # its place among the numbers, see EXTRAS of skywright.instruments.loop.kind_crop
 WIDTHS, HIDDEN = (20, 32, 40, 40), 64  # channels of the head's convolutions, values before the end
 HELD_EVERY, HELD_REST = 10, 3  # of the seeds
 BATCH, RATE, FURTHER_RATE = 64, 3e-3, 1e-3
@@ -65,8 +65,8 @@ def pictures_of(seed: int) -> list[dict[str, Any]]:
     """Return the pictures of a scene in which the tip is seen."""
     import simplejpeg
 
-    from skywright.loop.twin.render import render
-    from skywright.loop.twin.trajectory import Pose
+    from skywright.instruments.loop.twin.render import render
+    from skywright.instruments.loop.twin.trajectory import Pose
 
     rng = np.random.default_rng(seed)
     kind = str(rng.choice(KINDS, p=KIND_PARTS))
@@ -99,7 +99,7 @@ def pictures_of(seed: int) -> list[dict[str, Any]]:
 
 def any_scene(rng: np.random.Generator, kind: str, **fixed: Any) -> Any:
     """Draw a scene in one of the sizes of picture."""
-    from skywright.loop.twin.scene import random_scene
+    from skywright.instruments.loop.twin.scene import random_scene
 
     width, height = SIZES[rng.choice(len(SIZES), p=SIZE_PARTS)]
     return random_scene(rng, kind=kind, width_px=width, height_px=height, **fixed)
@@ -107,8 +107,8 @@ def any_scene(rng: np.random.Generator, kind: str, **fixed: Any) -> Any:
 
 def cut_scene(rng: np.random.Generator, kind: str) -> Any:
     """Draw scenes until the border leaves no room for the stem."""
-    from skywright.loop.twin.trajectory import Pose
-    from skywright.loop.twin.truth import project
+    from skywright.instruments.loop.twin.trajectory import Pose
+    from skywright.instruments.loop.twin.truth import project
 
     light = str(rng.choice(LIGHTS, p=CUT_LIGHT_PARTS))
     while True:
@@ -173,13 +173,13 @@ def make_crops(source: Path, out: Path) -> None:
 
 def look_at(gray: Any, margin: float) -> tuple[str, Any, Any] | None:
     """Return side, crop and numbers of the mount that the detector takes; None without one."""
-    from skywright.loop.background import estimate_field
-    from skywright.loop.choose import choose, measure
-    from skywright.loop.detect import MIN_SCORE
-    from skywright.loop.kind_crop import crop
-    from skywright.loop.objects import find_objects
+    from skywright.instruments.loop.background import estimate_field
+    from skywright.instruments.loop.choose import choose, measure
+    from skywright.instruments.loop.detect import MIN_SCORE
+    from skywright.instruments.loop.kind_crop import crop
+    from skywright.instruments.loop.objects import find_objects
 
-    with patch("skywright.loop.choose.measure", wraps=measure) as asked:
+    with patch("skywright.instruments.loop.choose.measure", wraps=measure) as asked:
         choice = choose(gray, *find_objects(estimate_field(gray)))
     if choice is None or choice.score < MIN_SCORE:
         return None
@@ -190,7 +190,7 @@ def look_at(gray: Any, margin: float) -> tuple[str, Any, Any] | None:
 
 
 def make_network(mean: Any, gain: Any, norms: bool) -> Any:
-    """Return the network of `skywright.loop.kind_net`."""
+    """Return the network of `skywright.instruments.loop.kind_net`."""
     return pooled_network(mean, gain, norms, len(KINDS), drop=0.3, widths=WIDTHS, hidden=HIDDEN)
 
 

@@ -34,8 +34,8 @@ def make_scenes(out: Path, count: int) -> None:
     """Render scenes of the twin; save pictures (n, 128, 192) and boxes (n, 2, 4), NaN: none."""
     from PIL import Image
 
-    from skywright.loop.twin.render import Pose, render
-    from skywright.loop.twin.scene import random_scene
+    from skywright.instruments.loop.twin.render import Pose, render
+    from skywright.instruments.loop.twin.scene import random_scene
 
     pictures, boxes, kinds = [], [], []
     for seed in range(FIRST_SEED, FIRST_SEED + count):

@@ -8,11 +8,11 @@
 Scenes of the twin show each mount at three angles; the first picture is as the twin makes it, the
 others are stretched, cut, occluded, relit, blurred or inverted (`tools/seg_scenes.py`). Plain
 drawings come beside them. `views` makes of each picture what the network sees
-(`skywright.loop.seg_net.view`) and its targets on the network's grid: part of a cell that is mount,
-or head, and a spot at the tip. `train` writes the weights for `skywright.loop.seg_net`; scenes with
-the last twentieth of the seeds are kept to judge by. The pictures take some
-10 minutes of one core. `--minutes` are those of the processor: the tool gives weights like those of
-the package, not their bits.
+(`skywright.instruments.loop.seg_net.view`) and its targets on the network's grid: part of a cell
+that is mount, or head, and a spot at the tip. `train` writes the weights for
+`skywright.instruments.loop.seg_net`; scenes with the last twentieth of the seeds are kept to judge
+by. The pictures take some 10 minutes of one core. `--minutes` are those of the processor: the tool
+gives weights like those of the package, not their bits.
 """
 
 import pickle
@@ -57,9 +57,9 @@ def make_views(source: Path, out: Path) -> None:
     """Save views and targets, both as small integers."""
     import simplejpeg
 
-    from skywright.loop.background import estimate_field
-    from skywright.loop.objects import find_objects
-    from skywright.loop.seg_net import view
+    from skywright.instruments.loop.background import estimate_field
+    from skywright.instruments.loop.objects import find_objects
+    from skywright.instruments.loop.seg_net import view
 
     rows: dict[str, list[Any]] = {name: [] for name in ("view", "target", "side", "kind", "seed")}
     for file in sorted(source.glob("*.pkl")):
@@ -78,7 +78,7 @@ def make_views(source: Path, out: Path) -> None:
 
 def targets(row: dict[str, Any], field: Any) -> Any:
     """Return (3, rows, columns) 0..1: mount, head, spot at the tip, on the grid over the field."""
-    from skywright.loop.seg_net import GRID
+    from skywright.instruments.loop.seg_net import GRID
 
     parts = np.frombuffer(zlib.decompress(row["mask"]), np.uint8).reshape(row["shape"])
     step, fine = field.step_px, 4
@@ -104,7 +104,7 @@ def targets(row: dict[str, Any], field: Any) -> Any:
 
 
 def make_network(norms: bool = True) -> Any:
-    """Return the network; its layers are those of `skywright.loop.seg_net.run`.
+    """Return the network; its layers are those of `skywright.instruments.loop.seg_net.run`.
 
     `norms` puts a normalisation behind each convolution.
     """

@@ -5,9 +5,10 @@
     python tools/train_tip_net.py train ENDS.npz tip_net.npz         # needs torch
 
 Scenes of the twin show a loop or mount at one angle. `ends` finds it in each picture, as the
-detector does, and keeps what the network sees of its end (`skywright.loop.tip_net.view`) and where
-in that the end truly is. `train` folds the normalisations into the weights and writes them for
-`skywright.loop.tip_net`; the last twentieth of the seeds is kept to judge by.
+detector does, and keeps what the network sees of its end
+(`skywright.instruments.loop.tip_net.view`) and where in that the end truly is. `train` folds the
+normalisations into the weights and writes them for `skywright.instruments.loop.tip_net`; the last
+twentieth of the seeds is kept to judge by.
 """
 
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 from training import optimize, run_steps, save_scenes
 
 FIRST_SEED, SHARD = 920_000, 50
-LINES, COLUMNS, SEEN, NUMBERS = 64, 40, 3, 12  # as skywright.loop.tip_net has them
+LINES, COLUMNS, SEEN, NUMBERS = 64, 40, 3, 12  # as skywright.instruments.loop.tip_net has them
 APART, AT_OUTLINE = (1, 2, 4), 7  # the place of the mark at the outline's end among the numbers
 PARTS, WIDTHS, JOINED = ("picture", "lines"), (12, 16, 24), 32
 SPREAD_PX, LEAST_SPREAD = 2.0, 0.7  # of the true place: px, lines
@@ -37,9 +38,9 @@ def pictures_of(seed: int) -> list[dict[str, Any]]:
     """Return the picture of a scene, if it shows the end of a loop or mount."""
     import simplejpeg
 
-    from skywright.loop.twin.render import render
-    from skywright.loop.twin.scene import random_scene
-    from skywright.loop.twin.trajectory import Pose
+    from skywright.instruments.loop.twin.render import render
+    from skywright.instruments.loop.twin.scene import random_scene
+    from skywright.instruments.loop.twin.trajectory import Pose
 
     rng = np.random.default_rng(seed)
     scene = random_scene(rng)
@@ -85,7 +86,7 @@ def look_at(gray: Any, row: dict[str, Any]) -> list[tuple[Any, Any]]:
     The place is px along from where it was looked for and lines across. Nothing if another mount
     is taken, or its end is out of view.
     """
-    from skywright.loop.detect import find_loop
+    from skywright.instruments.loop.detect import find_loop
 
     seen: list[Any] = []
 
@@ -93,7 +94,7 @@ def look_at(gray: Any, row: dict[str, Any]) -> list[tuple[Any, Any]]:
         seen.append(end)
         return end.tip_px, end.middle_px
 
-    with patch("skywright.loop.detect.tip_of", middle_of):
+    with patch("skywright.instruments.loop.detect.tip_of", middle_of):
         found = find_loop(gray)  # with the middle of what is seen for its tip
     if not seen or found.side != row["side"] or not found.tip_in_view:
         return []
@@ -111,7 +112,7 @@ def turned(x: float, y: float, side: str) -> tuple[float, float]:
 
 
 def make_network(norms: bool) -> Any:
-    """Return the network; its layers are those of `skywright.loop.tip_net`."""
+    """Return the network; its layers are those of `skywright.instruments.loop.tip_net`."""
     import torch
     from torch import nn
 

@@ -20,9 +20,9 @@ from support.psss_process import MAIN, OLD_MAIN, ServiceProcess, running
 from support.psss_scripted import PICTURE
 
 from skywright.cli import main
-from skywright.cli.psss import put_names, serve_arguments
-from skywright.cli.psss_processing import arguments
-from skywright.process import free_port
+from skywright.instruments.psss.cli.app import put_names, serve_arguments
+from skywright.instruments.psss.cli.psss_processing import arguments
+from skywright.processes.process import free_port
 
 PREFIX = "SARFE10-PSSS059"
 

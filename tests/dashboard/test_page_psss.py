@@ -15,11 +15,11 @@ from starlette.testclient import TestClient
 from support.page import fake_checks, settings_of
 
 from dashboard.app import make_app
-from dashboard.spectra import COLUMNS, ROWS, SpectrumBoard
-from dashboard.spectrum_worker import encode
-from dashboard.views.psss import PLANS, board_of, figure
-from devices.spectrum_view import SpectrumFacts
-from plans import spectrum as spectrum_plans
+from dashboard.psss.spectra import COLUMNS, ROWS, SpectrumBoard
+from dashboard.psss.spectrum_worker import encode
+from dashboard.psss.view import PLANS, board_of, figure
+from devices.psss.view import SpectrumFacts
+from plans.psss import spectrum as spectrum_plans
 from skywright.config import IocSettings, Settings
 
 X = np.linspace(8970.0, 9030.0, 2560)

@@ -15,14 +15,15 @@ from ophyd import EpicsSignal
 from ophyd.sim import SynAxis
 from support.documents import Documents, assembled, file_of, of
 from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
+from support.waiting import until
 
-from devices.psss import Psss
-from plans.spectrum import acquire_spectra, scan_spectra, take_background
+from devices.psss.spectrometer import Psss
+from plans.psss.spectrum import acquire_spectra, scan_spectra, take_background
 from skywright.errors import ConfigError, HardwareError
-from skywright.psss import layouts
-from skywright.psss.twin.sase import SpectrumModel
-from skywright.psss.twin.settings import InstrumentSettings
-from skywright.records import ColumnReader
+from skywright.files.columns import ColumnReader
+from skywright.instruments.psss import layouts
+from skywright.instruments.psss.twin.sase import SpectrumModel
+from skywright.instruments.psss.twin.settings import InstrumentSettings
 
 WIDTH, HEIGHT, SEED = 320, 240, 5
 ARGUMENTS = ("--seed", str(SEED), "--size", f"{WIDTH}x{HEIGHT}")
@@ -154,10 +155,10 @@ def test_stage_ends_when_the_count_of_the_file_before_is_over(
     psss: Psss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = psss.spectra_file.captured
-    count.clear_sub(psss._on_rows)  # the test tells what the monitors would
-    psss._on_rows(7)
+    count.unsubscribe_all()  # the test posts what the monitors would
+    psss._on_rows(psss.pulses, 7)
     ask = psss._ask
-    late = threading.Timer(0.3, psss._on_rows, (0,))
+    late = threading.Timer(0.3, psss._on_rows, (psss.pulses, 0))
 
     def asked(signal: Any) -> Any:
         if signal is count:
@@ -167,7 +168,7 @@ def test_stage_ends_when_the_count_of_the_file_before_is_over(
     monkeypatch.setattr(psss, "_ask", asked)
     psss.stage()
     try:
-        psss._on_rows(3)
+        psss._on_rows(psss.pulses, 3)
         late.join()
         psss.raise_trouble()  # it would be: its count went back
         assert psss.pulses.get_index() == 3
@@ -193,7 +194,7 @@ def test_a_count_that_is_told_late_is_waited_for(
         ended = psss.pulses.complete()
         assert asked.wait(10)
         for rows in (3, 4, 5):  # the monitors of what was written last
-            psss._on_rows(rows)
+            psss._on_rows(psss.pulses, rows)
         ended.wait(10)
         assert psss.pulses.get_index() == 5
         psss.raise_trouble()
@@ -363,3 +364,27 @@ def test_ioc_killed_in_flight_and_back(RE: Any, documents: Documents, tmp_path: 
         identity=layouts.PULSE_ID,
     )
     assert rows == 20
+
+
+def test_a_pause_longer_than_the_silence_limit_resumes_when_all_pulses_are_there(
+    RE: Any, documents: Documents, psss: Psss
+) -> None:
+    """The pulses end in the pause, so that none comes after it."""
+    psss.silence_limit.put(1.0)
+
+    paused = threading.Event()
+
+    def pause_once(name: str, doc: dict[str, Any]) -> None:
+        if name == "stream_datum" and doc["indices"]["stop"] >= 60 and not paused.is_set():
+            paused.set()
+            threading.Thread(target=RE.request_pause).start()
+
+    RE.subscribe(pause_once)
+    with pytest.raises(RunEngineInterrupted):
+        RE(acquire_spectra(psss, n=60))
+    until(lambda: psss.pulses.rows >= 60)
+    threading.Event().wait(1.5)
+    RE.resume()
+    (stop,) = of(documents, "stop")
+    assert stop["exit_status"] == "success"
+    assert len(assembled(documents)["psss_pulse_id"]) >= 60

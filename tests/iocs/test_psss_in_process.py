@@ -13,12 +13,12 @@ from support.waiting import until
 
 from iocs.common import _own_alarm
 from iocs.owner import OwnerGroup
-from iocs.psss import PsssIOC
-from iocs.psss_post import post_counts, post_plugin, post_result
-from iocs.psss_pvs import COLUMNS_MAX
+from iocs.psss.ioc import PsssIOC
+from iocs.psss.post import post_counts, post_plugin, post_result
+from iocs.psss.pvs import COLUMNS_MAX
 from skywright.errors import HardwareError
-from skywright.psss.background import PULSES_MAX, record_limit_s
-from skywright.services.psss_service import Service
+from skywright.instruments.psss.background import PULSES_MAX, record_limit_s
+from skywright.instruments.psss.endpoints.service import Service
 
 
 @pytest.fixture

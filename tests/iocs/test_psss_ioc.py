@@ -20,10 +20,11 @@ from ophyd.areadetector.filestore_mixins import FileStoreHDF5IterativeWrite
 from support.channels import channel, watch
 from support.waiting import until
 
-from skywright.psss import Client, layouts
-from skywright.psss.processing import FitStatus
-from skywright.psss.twin.settings import InstrumentSettings
-from skywright.records import ColumnReader
+from skywright.files import areadetector
+from skywright.files.columns import ColumnReader
+from skywright.instruments.psss import Client, layouts
+from skywright.instruments.psss.processing import FitStatus
+from skywright.instruments.psss.twin.settings import InstrumentSettings
 
 SIZE = (96, 320)  # rows, columns
 AXIS = InstrumentSettings(rows=SIZE[0], columns=SIZE[1]).axis_ev
@@ -231,8 +232,8 @@ def test_every_spectrum_and_one_picture_in_so_many(
     for plugin in ("HDF1", "SPEC1"):
         put(pv(f"{plugin}:Capture"), 0)
     with h5py.File(text(pv("HDF1:FullFileName_RBV"))) as file:
-        assert file[layouts.UNIQUE_ID][:].tolist() == pulse_ids[::10].tolist()
-        assert file[layouts.IMAGE].shape == (3, *SIZE)
+        assert file[areadetector.UNIQUE_ID][:].tolist() == pulse_ids[::10].tolist()
+        assert file[areadetector.IMAGE].shape == (3, *SIZE)
     put(pv("HDF1:FilePath"), str(tmp_path / "absent"))
     put(pv("HDF1:Capture"), 1)
     assert "absent" in text(pv("HDF1:WriteMessage"))
@@ -262,8 +263,8 @@ def test_stock_ophyd_classes(
     assert (stop["exit_status"], stop["num_events"]) == ("success", {"primary": 2})
     resource = next(doc for name, doc in documents if name == "resource")
     with h5py.File(Path(resource["root"]) / resource["resource_path"]) as file:
-        assert file[layouts.IMAGE].shape == (60, *SIZE)
-        assert (np.diff(file[layouts.UNIQUE_ID][:]) > 0).all()
+        assert file[areadetector.IMAGE].shape == (60, *SIZE)
+        assert (np.diff(file[areadetector.UNIQUE_ID][:]) > 0).all()
 
 
 def test_bad_values_complete_with_an_alarm_and_a_reason(

@@ -12,11 +12,11 @@ from support.channels import channel
 from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource
 from support.waiting import until
 
-from iocs.psss import PsssIOC
-from iocs.psss_puts import EXPECTED, Puts
-from skywright.cli.psss import OLD_PUT_NAMES, PUT_NAMES
-from skywright.psss.averages import AverageSink
-from skywright.psss.processor import Processor
+from iocs.psss.ioc import PsssIOC
+from iocs.psss.puts import EXPECTED, Puts
+from skywright.instruments.psss.averages import AverageSink
+from skywright.instruments.psss.cli.app import OLD_PUT_NAMES, PUT_NAMES
+from skywright.instruments.psss.processor import Processor
 
 TESTS = str(Path(__file__).parents[1])
 SITE_HAS_TOO = (

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.psss.processing import FWHM_PER_SIGMA, FitStatus, Spectrum
+from skywright.instruments.psss.processing import FWHM_PER_SIGMA, FitStatus, Spectrum
 
 
 class FitScores:

@@ -9,9 +9,9 @@ from pulse_spectra import Detector, energy_axis, gaussian, sase
 from scipy.optimize import curve_fit
 from scipy.signal import savgol_filter
 
-from skywright.psss.fit_chain import FIGURE_NAMES, FIGURES, analyze
-from skywright.psss.processing import FWHM_PER_SIGMA, FitStatus
-from skywright.psss.smoothing import filter_of
+from skywright.instruments.psss.fit_chain import FIGURE_NAMES, FIGURES, analyze
+from skywright.instruments.psss.processing import FWHM_PER_SIGMA, FitStatus
+from skywright.instruments.psss.smoothing import filter_of
 
 Array = NDArray[np.float64]
 ROWS = 200

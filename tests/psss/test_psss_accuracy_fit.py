@@ -8,7 +8,7 @@ from fit_scores import FitScores
 from pulse_spectra import Detector, cramer_rao, energy_axis, gaussian
 from settled_fits import score
 
-from skywright.psss.processing import FWHM_PER_SIGMA, Settings, Workspace, process
+from skywright.instruments.psss.processing import FWHM_PER_SIGMA, Settings, Workspace, process
 
 X = energy_axis()
 LEVELS = {

@@ -7,16 +7,16 @@ import pytest
 from fit_scores import FitScores
 from pulse_spectra import cramer_rao
 
-from skywright.psss.processing import FWHM_PER_SIGMA, Settings, Workspace, process
-from skywright.psss.statistics import (
+from skywright.instruments.psss.processing import FWHM_PER_SIGMA, Settings, Workspace, process
+from skywright.instruments.psss.statistics import (
     autocorrelation,
     baseline,
     correlation_width,
     pulse_length_fs,
     second_order_correlation,
 )
-from skywright.psss.twin.instrument import Instrument
-from skywright.psss.twin.settings import InstrumentSettings
+from skywright.instruments.psss.twin.instrument import Instrument
+from skywright.instruments.psss.twin.settings import InstrumentSettings
 
 LEVELS = {"bright": (4000.0, 2.0), "middle": (800.0, 4.0), "faint": (150.0, 8.0)}
 """Electrons in the brightest pixel, and noise of a pixel in counts."""

@@ -10,18 +10,18 @@ import pytest
 from pulse_spectra import Detector, energy_axis, gaussian, sase
 from support.psss_scripted import PICTURE, make_pulse
 
-from skywright.analyses import make_analysis
+from skywright.acquire.counters import Counters
 from skywright.analysis import Batch, name_of, whole_blocks
-from skywright.blocks import analyze_part
-from skywright.counters import Counters
+from skywright.analysis.blocks import analyze_part
+from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError, DataError
-from skywright.frames import FrameTable, Segment, Track
-from skywright.psss import layouts
-from skywright.psss.analysis import PictureSpectra, SpectrumStatistics
-from skywright.psss.background import History, uploaded
-from skywright.psss.processing import FitStatus, Settings, Workspace, process
-from skywright.psss.run import process_pulse
-from skywright.records import Column, ColumnReader, ColumnWriter
+from skywright.files.columns import Column, ColumnReader, ColumnWriter
+from skywright.files.frames import FrameTable, Segment, Track
+from skywright.instruments.psss import layouts
+from skywright.instruments.psss.analysis import PictureSpectra, SpectrumStatistics
+from skywright.instruments.psss.background import History, uploaded
+from skywright.instruments.psss.processing import FitStatus, Settings, Workspace, process
+from skywright.instruments.psss.run import process_pulse
 
 COLUMNS, ROWS, PULSES = 320, 24, 60
 X = energy_axis(COLUMNS)
@@ -339,8 +339,8 @@ def test_pictures_are_processed_as_when_they_were_taken_background_included(chan
 
 WARM = """
 from numpy import hanning, ones
-from skywright.psss import statistics
-from skywright.psss.analysis import SpectrumStatistics
+from skywright.instruments.psss import statistics
+from skywright.instruments.psss.analysis import SpectrumStatistics
 
 kernels = [statistics.correlate, statistics.walk_spikes]
 SpectrumStatistics(columns=320).warm_up()

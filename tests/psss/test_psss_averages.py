@@ -3,11 +3,11 @@
 import numpy as np
 from support.psss_scripted import PICTURE, make_pulse
 
-from skywright.counters import Counters
-from skywright.psss.averages import AverageSink
-from skywright.psss.processing import Workspace
-from skywright.psss.run import process_pulse
-from skywright.psss.settings import Settings
+from skywright.acquire.counters import Counters
+from skywright.instruments.psss.averages import AverageSink
+from skywright.instruments.psss.processing import Workspace
+from skywright.instruments.psss.run import process_pulse
+from skywright.instruments.psss.settings import Settings
 
 
 def offer(sink: AverageSink, *images: object, number: int = 0) -> None:

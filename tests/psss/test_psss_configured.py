@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from skywright.analyses import make_analysis
+from skywright.analysis.named import make_analysis
 
 CONFIGURATION: dict[str, Any] = {
     **{"psss_width": 320, "psss_height": 240, "psss_axis": [8980.0, 0.125]},

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from support.psss_scripted import make_pulse
 
-from skywright.counters import Counters
-from skywright.psss.continuity import CAUSE, Continuity
-from skywright.psss.processing import Workspace
-from skywright.psss.run import process_pulse
-from skywright.psss.settings import Settings
+from skywright.acquire.counters import Counters
+from skywright.instruments.psss.continuity import CAUSE, Continuity
+from skywright.instruments.psss.processing import Workspace
+from skywright.instruments.psss.run import process_pulse
+from skywright.instruments.psss.settings import Settings
 
 
 def take(path: Path, *pulse_ids: int) -> tuple[Continuity, int]:

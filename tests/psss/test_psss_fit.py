@@ -5,7 +5,7 @@ import pytest
 from pulse_spectra import Detector, cramer_rao, energy_axis, gaussian, sase
 from settled_fits import score
 
-from skywright.psss.fit import (
+from skywright.instruments.psss.fit import (
     AUTO,
     CENTER_ERROR,
     FIGURES,
@@ -16,8 +16,8 @@ from skywright.psss.fit import (
     WEIGHTED,
     fit_gaussian,
 )
-from skywright.psss.fit_model import CENTER, SIGMA, exp_minus
-from skywright.psss.processing import FitStatus, Settings, process
+from skywright.instruments.psss.fit_model import CENTER, SIGMA, exp_minus
+from skywright.instruments.psss.processing import FitStatus, Settings, process
 
 X = energy_axis()
 

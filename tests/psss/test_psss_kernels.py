@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import savgol_filter
 
-from skywright.psss.kernels import CLIPPED, PLAIN, SIGNED, as_words, column_sums
-from skywright.psss.smoothing import filter_of, smooth
+from skywright.instruments.psss.kernels import CLIPPED, PLAIN, SIGNED, as_words, column_sums
+from skywright.instruments.psss.smoothing import filter_of, smooth
 
 INTEGERS = [
     order + name for name in ("u2", "u4", "u8", "i2", "i4", "i8") for order in ("<", ">")

@@ -6,7 +6,7 @@ import pytest
 from pulse_spectra import Detector, energy_axis, gaussian
 
 from skywright.errors import ConfigError
-from skywright.psss.processing import (
+from skywright.instruments.psss.processing import (
     AxisUnit,
     FitStatus,
     Settings,

@@ -11,10 +11,10 @@ from support.psss_scripted import PICTURE, ROWS, TIME_NS, ScriptedSource, make_p
 from support.waiting import until
 
 from skywright.errors import ConfigError, HardwareError
-from skywright.psss import processor as owner
-from skywright.psss.processing import FitStatus
-from skywright.psss.processor import Processor
-from skywright.psss.results import Result, background_applied
+from skywright.instruments.psss import processor as owner
+from skywright.instruments.psss.processing import FitStatus
+from skywright.instruments.psss.processor import Processor
+from skywright.instruments.psss.results import Result, background_applied
 
 
 @dataclass
@@ -334,7 +334,7 @@ def test_what_was_lost_is_counted_once_while_it_starts_and_when_it_cannot(
 def test_silence_is_said(
     processor: Processor, source: ScriptedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from skywright.psss import run
+    from skywright.instruments.psss import run
 
     monkeypatch.setattr(run, "SILENCE_S", 0.0)
     monkeypatch.setattr(run, "LOOK_S", 0.01)

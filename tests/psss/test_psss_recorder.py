@@ -19,13 +19,14 @@ from support.psss_scripted import (
 )
 from support.waiting import until
 
-from skywright.psss import layouts
-from skywright.psss.layouts import PictureLayout, SpectraLayout
-from skywright.psss.processing import FitStatus
-from skywright.psss.processor import Processor
-from skywright.psss.settings import digest_of
-from skywright.recorder import Recorder
-from skywright.records import ColumnReader
+from skywright.acquire.recorder import Recorder
+from skywright.files import areadetector
+from skywright.files.columns import ColumnReader
+from skywright.instruments.psss import layouts
+from skywright.instruments.psss.layouts import PictureLayout, SpectraLayout
+from skywright.instruments.psss.processing import FitStatus
+from skywright.instruments.psss.processor import Processor
+from skywright.instruments.psss.settings import digest_of
 
 AXIS = np.linspace(8990.0, 9010.0, COLUMNS)
 
@@ -149,13 +150,13 @@ def test_one_picture_in_so_many(
     acquire(processor, source, None, first=30)
     pictures.stop()
     with h5py.File(path) as file:
-        assert file[layouts.UNIQUE_ID][:].tolist() == [1, 4, 10]
-        data = file[layouts.IMAGE]
+        assert file[areadetector.UNIQUE_ID][:].tolist() == [1, 4, 10]
+        data = file[areadetector.IMAGE]
         assert data.dtype == np.uint16
         np.testing.assert_array_equal(data[0], PICTURE)
         np.testing.assert_array_equal(data[2, :5, :6], small)
-        assert file[layouts.PICTURE_WIDTH][:].tolist() == [COLUMNS, COLUMNS, 6]
-        assert file[layouts.EPICS_SECONDS][0] == TIME_NS // 10**9 - layouts.EPICS_EPOCH_S
+        assert file[areadetector.WIDTH][:].tolist() == [COLUMNS, COLUMNS, 6]
+        assert file[areadetector.EPICS_SECONDS][0] == TIME_NS // 10**9 - areadetector.EPICS_EPOCH_S
     assert pictures.lost() == {"pictures wrong size": 1, "pictures wrong dtype": 1}
 
 
@@ -167,7 +168,7 @@ def test_pulses_without_a_picture_do_not_count(
     acquire(processor, source, *[None, PICTURE] * 4)  # a camera at half the rate of the machine
     pictures.stop()
     with h5py.File(tmp_path / "raw.h5") as file:
-        assert file[layouts.UNIQUE_ID][:].tolist() == [2, 6]
+        assert file[areadetector.UNIQUE_ID][:].tolist() == [2, 6]
 
 
 def test_an_acquisition_ends_when_all_is_in_the_file(
@@ -258,14 +259,14 @@ def test_a_picture_that_fails_is_the_only_one_not_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    append = layouts.PictureFile._append
+    append = areadetector.ImageWriter.append
 
-    def failing(self: Any, item: layouts.Picture, *size: int) -> None:
-        if item.pulse_id == 2:
+    def failing(self: Any, identity: int, *values: Any, **more: Any) -> None:
+        if identity == 2:
             raise OSError("disk full")
-        append(self, item, *size)
+        append(self, identity, *values, **more)
 
-    monkeypatch.setattr(layouts.PictureFile, "_append", failing)
+    monkeypatch.setattr(areadetector.ImageWriter, "append", failing)
     pictures.every = 1
     pictures.start(tmp_path / "raw.h5")
     with pictures._writing:  # so that they are written together
@@ -275,7 +276,7 @@ def test_a_picture_that_fails_is_the_only_one_not_written(
     assert acquisition.done.wait(20)
     pictures.stop()
     with h5py.File(tmp_path / "raw.h5") as file:
-        assert file[layouts.UNIQUE_ID][:].tolist() == [1, 3]
+        assert file[areadetector.UNIQUE_ID][:].tolist() == [1, 3]
     assert pictures.lost() == {"pictures not written": 1}
 
 
@@ -288,15 +289,15 @@ def test_a_clock_of_another_century_is_recorded(
     assert acquisition.done.wait(20)
     pictures.stop()
     with h5py.File(tmp_path / "raw.h5") as file:
-        assert file[layouts.TIME_STAMP][0] == 9e9
-        assert file[layouts.EPICS_SECONDS][0] == 2**32 - 1  # the most that it can say
+        assert file[areadetector.TIME_STAMP][0] == 9e9
+        assert file[areadetector.EPICS_SECONDS][0] == 2**32 - 1  # the most that it can say
 
 
 def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:
-    from skywright.counters import Counters
-    from skywright.psss.processing import Workspace
-    from skywright.psss.run import process_pulse
-    from skywright.psss.settings import Settings
+    from skywright.acquire.counters import Counters
+    from skywright.instruments.psss.processing import Workspace
+    from skywright.instruments.psss.run import process_pulse
+    from skywright.instruments.psss.settings import Settings
 
     recorder = Recorder(PictureLayout(), queue_bytes=PICTURE.nbytes)
     recorder.start(tmp_path / "a.h5")

@@ -22,12 +22,12 @@ from bluesky import RunEngine
 from ioc_process import IocProcess, running_ioc
 from store.stack import Stack, running_stack
 
-from devices.psss import Psss
-from plans.spectrum import acquire_spectra
+from devices.psss.spectrometer import Psss
+from plans.psss.spectrum import acquire_spectra
 from skywright.callbacks.journal import Journal
-from skywright.psss import layouts
-from skywright.psss.processing import FitStatus
-from skywright.psss.sender import PREFIX
+from skywright.instruments.psss import layouts
+from skywright.instruments.psss.processing import FitStatus
+from skywright.instruments.psss.sender import PREFIX
 
 SECONDS = float(os.environ.get("SKYWRIGHT_SOAK_SECONDS", "600"))
 RATE_HZ, REEL = 100, 40
@@ -41,7 +41,15 @@ READ = 100
 @contextmanager
 def sending(truth: Path) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """Run a camera in a process of its own; yields its port and the process."""
-    command = [sys.executable, "-m", "skywright.psss.sender", "--port", "0", "--truth", str(truth)]
+    command = [
+        sys.executable,
+        "-m",
+        "skywright.instruments.psss.sender",
+        "--port",
+        "0",
+        "--truth",
+        str(truth),
+    ]
     process = subprocess.Popen(
         [*command, "--reel", str(REEL), "--wait-for-reader", "120"],
         stdin=subprocess.PIPE,

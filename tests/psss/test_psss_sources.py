@@ -9,12 +9,12 @@ import hdf5plugin
 import numpy as np
 import pytest
 
+from skywright.acquire.pacing import Pacer
 from skywright.errors import ConfigError
-from skywright.psss.sources.gaps import PulseGaps
-from skywright.psss.sources.pace import Pace
-from skywright.psss.sources.replay import ReplaySource
-from skywright.psss.sources.sim import SimSource
-from skywright.psss.twin import Instrument, InstrumentSettings
+from skywright.instruments.psss.sources.gaps import PulseGaps
+from skywright.instruments.psss.sources.replay import ReplaySource
+from skywright.instruments.psss.sources.sim import SimSource
+from skywright.instruments.psss.twin import Instrument, InstrumentSettings
 
 LIMIT_S = 20.0
 SMALL = InstrumentSettings(columns=64, rows=32, pool_bytes=1)
@@ -138,11 +138,11 @@ def test_sim_refuses_rates_below_zero(bad):
 
 
 def test_a_pace_that_has_ended_never_waits():
-    pace = Pace(0.001)
+    pace = Pacer(1000.0)
     assert pace.wait(0.0) == 0
     pace.end()
     assert pace.wait(LIMIT_S) is None
-    pace.idle(LIMIT_S)
+    pace.pause(LIMIT_S)
 
 
 # What is missing between pulses

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from support.bsread_old import OldSender, frames_of
 
-from skywright.process import free_port
-from skywright.psss.sender import _parser, _source, main
-from skywright.psss.sources.bsread import BsreadSource
-from skywright.psss.twin import Instrument, InstrumentSettings
+from skywright.instruments.psss.sender import _parser, _source, main
+from skywright.instruments.psss.sources.bsread import BsreadSource
+from skywright.instruments.psss.twin import Instrument, InstrumentSettings
+from skywright.processes.process import free_port
 from skywright.wire.bsread_sockets import Sender
 
 LIMIT_S = 20.0
@@ -224,11 +224,18 @@ def test_next_ends_when_another_thread_stops(wire):
 
 @pytest.fixture
 def camera():
-    """Starts `python -m skywright.psss.sender` with arguments; ends what is left at the end."""
+    """Start `python -m skywright.instruments.psss.sender` with arguments; end it after the test."""
     started = []
 
     def start(*arguments):
-        command = [sys.executable, "-m", "skywright.psss.sender", "--port", "0", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "skywright.instruments.psss.sender",
+            "--port",
+            "0",
+            *arguments,
+        ]
         process = subprocess.Popen(
             [*command, "--size", "64x32", "--pool-bytes", "1"], stdout=subprocess.PIPE, text=True
         )

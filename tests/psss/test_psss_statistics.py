@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pulse_spectra import energy_axis, gaussian, sase
 
-from skywright.psss.statistics import (
+from skywright.instruments.psss.statistics import (
     BlockAverage,
     RunningAverage,
     autocorrelation,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from skywright.errors import ConfigError
-from skywright.psss.twin import Instrument, InstrumentSettings
-from skywright.psss.twin.sase import SpectrumModel
-from skywright.psss.twin.settings import FWHM_PER_SIGMA
+from skywright.instruments.psss.twin import Instrument, InstrumentSettings
+from skywright.instruments.psss.twin.sase import SpectrumModel
+from skywright.instruments.psss.twin.settings import FWHM_PER_SIGMA
 
 STILL = {"energy_jitter_ev": 0.0, "bandwidth_jitter": 0.0, "pulse_length_jitter": 0.0}
 SMALL = InstrumentSettings(columns=256, rows=128, pool_bytes=2_000_000)

@@ -7,8 +7,8 @@ import pytest
 from support.psss_scripted import COLUMNS, PICTURE, ScriptedSource, running_service
 from support.waiting import until
 
-from skywright.psss.background import uploaded
-from skywright.services import psss_autosave
+from skywright.instruments.psss.background import uploaded
+from skywright.instruments.psss.endpoints import autosave as psss_autosave
 
 AXIS = np.linspace(9000, 8990, COLUMNS)
 

@@ -14,8 +14,8 @@ from support.psss_old_client import PsssProcessingClient
 from support.psss_scripted import COLUMNS, PICTURE, ROWS, ScriptedSource
 from support.waiting import until
 
-from skywright.services import psss_rest
-from skywright.services.psss_service import Service
+from skywright.instruments.psss.endpoints import rest as psss_rest
+from skywright.instruments.psss.endpoints.service import Service
 
 
 def test_fractions_are_cut(http: httpx.Client, service: Service) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from skywright.cli.psss import serve_arguments
+from skywright.instruments.psss.cli.app import serve_arguments
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy" / "psss"
+CAMERA = "SARFE10-PSSS059"
+"""Name of an instance of the unit."""
 CONDA_NAMES = {"lz4": "python-lz4", "prometheus-client": "prometheus_client"}
 
 
@@ -25,12 +27,13 @@ def project() -> dict[str, Any]:
     [
         ("Containerfile", r'image\.version="([^"]+)"'),
         ("Containerfile", r"skywright-psss:(\S+)"),
-        ("skywright-psss.service", r"skywright-psss:(\d\S*)"),
+        ("skywright-psss@.service", r"skywright-psss:(\d\S*)"),
         ("conda/meta.yaml", r'set version = "([^"]+)"'),
+        ("../../compat/psss_processing/pyproject.toml", r'^version = "([^"]+)"'),
     ],
 )
 def test_versions_are_equal(project: dict[str, Any], file: str, pattern: str) -> None:
-    found = re.findall(pattern, (DEPLOY / file).read_text())
+    found = re.findall(pattern, (DEPLOY / file).read_text(), re.MULTILINE)
     assert found
     assert set(found) == {project["version"]}
 
@@ -41,7 +44,9 @@ def test_the_units_command_line_is_accepted() -> None:
         for line in (DEPLOY / "psss.env").read_text().splitlines()
         if line and not line.startswith("#")
     )
-    unit = (DEPLOY / "skywright-psss.service").read_text().replace("\\\n", " ")
+    unit = (
+        (DEPLOY / "skywright-psss@.service").read_text().replace("%i", CAMERA).replace("\\\n", " ")
+    )
     (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
     given = command.split(" serve ", 1)[1].split()
     words = []
@@ -49,10 +54,15 @@ def test_the_units_command_line_is_accepted() -> None:
         name = word.strip("${}")
         words += environment[name].split() if word.startswith("$") else [word]
     args = serve_arguments(words)
-    assert args.prefix == "SARFE10-PSSS059"
+    assert args.prefix == CAMERA
     assert args.auto_start
     assert args.put_pvs
     assert "Restart=always" in unit
+
+
+def test_the_unit_never_runs_beside_the_unit_of_the_old_service() -> None:
+    unit = (DEPLOY / "skywright-psss@.service").read_text().replace("%i", CAMERA)
+    assert re.findall(r"^Conflicts=(.*)$", unit, re.MULTILINE) == ["psss_SARFE10-PSSS059.service"]
 
 
 def test_the_recipe_has_the_declared_dependencies(project: dict[str, Any]) -> None:

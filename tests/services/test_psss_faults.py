@@ -15,10 +15,10 @@ from support.psss_process import ServiceProcess, running
 from support.psss_scripted import PICTURE, ROWS, picture
 from support.waiting import until
 
-from skywright.process import free_port
-from skywright.psss import Client
-from skywright.psss.client import RefusedError
-from skywright.psss.continuity import CAUSE
+from skywright.instruments.psss import Client
+from skywright.instruments.psss.client import RefusedError
+from skywright.instruments.psss.continuity import CAUSE
+from skywright.processes.process import free_port
 
 PREFIX = "FAULT-PSSS"
 CHANNEL = f"{PREFIX}:FPICTURE"

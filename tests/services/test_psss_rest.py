@@ -12,11 +12,11 @@ from support.psss_old_client import PsssProcessingClient
 from support.psss_scripted import COLUMNS, PICTURE, ROWS, ScriptedSource, running_service
 from support.waiting import until
 
-from skywright.psss import Client
-from skywright.psss.client import RefusedError
-from skywright.psss.processing import FitStatus
-from skywright.services import psss_rest
-from skywright.services.psss_service import Service
+from skywright.instruments.psss import Client
+from skywright.instruments.psss.client import RefusedError
+from skywright.instruments.psss.endpoints import rest as psss_rest
+from skywright.instruments.psss.endpoints.service import Service
+from skywright.instruments.psss.processing import FitStatus
 
 
 def test_a_clients_day(client: Any, source: ScriptedSource, service: Service) -> None:

@@ -12,9 +12,9 @@ from support.bsread_old import OldSender, OldSource
 from support.psss_scripted import PICTURE, PREFIX, ROWS, TIME_NS, ScriptedSource, running_service
 from support.waiting import until
 
-from skywright.process import free_port
-from skywright.psss.sources.bsread import BsreadSource
-from skywright.services.psss_service import Service
+from skywright.instruments.psss.endpoints.service import Service
+from skywright.instruments.psss.sources.bsread import BsreadSource
+from skywright.processes.process import free_port
 
 CHANNEL = f"{PREFIX}:FPICTURE"
 SUMS = PICTURE.sum(axis=0)
@@ -131,7 +131,7 @@ def _compressed(image: Any) -> bytes:
 
 
 def test_a_reader_that_never_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from skywright.services import psss_service
+    from skywright.instruments.psss.endpoints import service as psss_service
 
     original = psss_service.StreamSink
 

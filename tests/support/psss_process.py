@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from support.ready_process import ReadyProcess, ended_after
 
 MAIN = ("-m", "skywright.cli", "psss", "serve")
-OLD_MAIN = ("-c", "from skywright.cli.psss_processing import main; main()")
+OLD_MAIN = ("-c", "from skywright.instruments.psss.cli.psss_processing import main; main()")
 
 
 class ServiceProcess(ReadyProcess):

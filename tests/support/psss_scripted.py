@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.cli.psss import serve_arguments
-from skywright.psss.processing import warm_up
-from skywright.psss.pulse import Pulse
-from skywright.services import psss_service
+from skywright.instruments.psss.cli.app import serve_arguments
+from skywright.instruments.psss.endpoints import service as psss_service
+from skywright.instruments.psss.processing import warm_up
+from skywright.instruments.psss.pulse import Pulse
 
 PREFIX = "TEST-PSSS"
 ROWS, COLUMNS = 40, 120

@@ -1,0 +1,255 @@
+"""Settings of the spectrometer that are more than one put: ROI, energy axis, background."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from bluesky.protocols import Reading, Status
+from numpy.typing import NDArray
+
+from devices.guarded import PUT_S
+from skywright.errors import ConfigError, HardwareError
+
+DEGREE_MAX = 5
+STEP_PART = 1e-3
+"""A polynomial is the axis if it is nowhere off by more than this part of a column."""
+RECORD_MORE_S = 5.0
+"""The IOC gives up a background in time, and says why: it is waited for so much longer."""
+
+
+class Part:
+    """What the parts have in common: Movable and Readable, with one value.
+
+    Parameters
+    ----------
+    device
+        The spectrometer.
+    name
+        After its name.
+    """
+
+    parent = None
+    units = ""
+
+    def __init__(self, device: Any, name: str) -> None:
+        self.device = device
+        self.name = f"{device.name}_{name}"
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Nothing of it is for tables."""
+        return {}
+
+    def get(self) -> list[float]:
+        """Return what is in use."""
+        raise NotImplementedError
+
+    def read(self) -> dict[str, Reading[Any]]:
+        """Read what is in use."""
+        return {self.name: {"value": self.get(), "timestamp": time.time()}}
+
+    def describe(self) -> dict[str, Any]:
+        """Describe it."""
+        key = {
+            "source": f"PV:{self.device.prefix}",
+            "dtype": "array",
+            "shape": [len(self.get())],
+            "dtype_numpy": "<f8",
+        }
+        return {self.name: {**key, **({"units": self.units} if self.units else {})}}
+
+    def read_configuration(self) -> dict[str, Any]:
+        """Return nothing: the device has the configuration."""
+        return {}
+
+    def describe_configuration(self) -> dict[str, Any]:
+        """Describe nothing."""
+        return {}
+
+    def _until(self, reached: Callable[[], bool], what: str, limit_s: float = PUT_S) -> None:
+        """Wait until the IOC shows what it was asked for.
+
+        Raises
+        ------
+        HardwareError
+            If it does not.
+        """
+        pause, deadline = threading.Event(), time.monotonic() + limit_s
+        while not reached():
+            if time.monotonic() > deadline:
+                raise HardwareError(f"{self.name}: {what}; {self.device.reason()}")
+            pause.wait(0.02)
+
+
+class Roi(Part):
+    """Rows of the picture that are summed, [ymin, ymax); (0, 0) is the whole."""
+
+    units = "px"
+
+    def get(self) -> list[float]:
+        """Return the edges in use."""
+        device = self.device
+        edges = (device.roi_ymin, device.roi_ymax)
+        return [float(device.fetch(edge)) for edge in edges]
+
+    def set(self, rows: Sequence[float]) -> Status:
+        """Use other rows; done when the IOC does.
+
+        Raises
+        ------
+        ConfigError
+            If they are not 0 <= ymin < ymax or both 0; nothing is put then.
+        """
+        try:
+            ymin, ymax = (int(row) for row in rows)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{self.name}: {rows!r} is no pair of rows (ymin, ymax)") from error
+        if not (0 <= ymin < ymax or ymin == ymax == 0):
+            raise ConfigError(
+                f"{self.name}: ({ymin}, {ymax}), expected 0 <= ymin < ymax, or (0, 0)"
+            )
+
+        def work() -> None:
+            # One after the other; in between the pair may be none, and the last one stays in use.
+            self.device.put_setpoint(self.device.roi_ymin, ymin)
+            self.device.put_setpoint(self.device.roi_ymax, ymax)
+            self._until(lambda: self.get() == [ymin, ymax], f"did not become [{ymin}, {ymax})")
+
+        return self.device.in_background(work)
+
+
+class EnergyAxis(Part):
+    """Photon energy as polynomial of the column number, eV, [first, step, ...]; empty: pixels."""
+
+    units = "eV"
+
+    def values(self) -> NDArray[np.float64] | None:
+        """Return the axis in use, (columns,) eV; None when there is none."""
+        device = self.device
+        axis = np.atleast_1d(np.asarray(device.fetch(device.spectrum_x), np.float64))
+        if len(axis) < 2 or np.array_equal(axis, np.arange(len(axis))):
+            return None
+        return axis
+
+    def get(self) -> list[float]:
+        """Return the coefficients of the axis in use, of the lowest degree that is exact."""
+        axis = self.values()
+        if axis is None:
+            return []
+        columns = np.arange(len(axis), dtype=np.float64)
+        allowed = STEP_PART * float(np.abs(np.diff(axis)).min())
+        for degree in range(1, DEGREE_MAX + 1):
+            fit = np.polynomial.Polynomial.fit(columns, axis, degree)
+            if np.abs(fit(columns) - axis).max() <= allowed:
+                break
+        found: list[float] = fit.convert().coef.tolist()
+        return found
+
+    def set(self, coefficients: Sequence[float] | None) -> Status:
+        """Use an axis, as wide as the picture; none or no coefficients: pixels.
+
+        Raises
+        ------
+        ConfigError
+            If it is not finite, or neither rises nor falls throughout; nothing is put then.
+        """
+        wanted = None if coefficients is None or not len(coefficients) else list(coefficients)
+
+        def work() -> None:
+            if wanted is None:
+                self.device.put_setpoint(self.device.spectrum_x, [0.0])
+                self._until(lambda: self.values() is None, "the axis was not taken away")
+                return
+            width = int(self.device.fetch(self.device.width))
+            if not width:
+                raise HardwareError(f"{self.name}: no picture yet, so no width; take a pulse first")
+            axis = axis_of(wanted, width)
+            self.device.put_setpoint(self.device.spectrum_x, axis)
+
+            def is_used() -> bool:
+                used = self.values()
+                return used is not None and np.array_equal(used, axis)
+
+            self._until(is_used, "the axis was not taken")
+
+        if wanted is not None:
+            axis_of(wanted, 2)
+        return self.device.in_background(work)
+
+
+def axis_of(coefficients: Sequence[float], columns: int) -> NDArray[np.float64]:
+    """Return the energies of the columns, (columns,) eV.
+
+    Raises
+    ------
+    ConfigError
+        If they are not finite, or neither rise nor fall throughout.
+    """
+    values = np.polynomial.polynomial.polyval(np.arange(float(columns)), list(coefficients))
+    axis = np.atleast_1d(np.asarray(values, np.float64))
+    steps = np.diff(axis)
+    if (
+        len(axis) != columns
+        or not np.isfinite(axis).all()
+        or not ((steps > 0).all() or (steps < 0).all())
+    ):
+        raise ConfigError(
+            f"energy axis: coefficients {list(coefficients)}: expected finite energies that rise, "
+            "or fall, throughout the picture"
+        )
+    return axis
+
+
+class BackgroundRecorder(Part):
+    """Records a background: set to a number of pulses, it uses their mean; reads how many."""
+
+    def __init__(self, device: Any, name: str) -> None:
+        super().__init__(device, name)
+        self._pulses = 0
+
+    def read(self) -> dict[str, Reading[Any]]:
+        """Read how many pulses were recorded here last, and the name of the background in use."""
+        values = {
+            self.name: self._pulses,
+            f"{self.name}_name": str(self.device.fetch(self.device.background)),
+        }
+        return {key: {"value": value, "timestamp": time.time()} for key, value in values.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Describe it."""
+        source = f"PV:{self.device.prefix}BACKGROUND_RBV"
+        return {
+            self.name: {"source": source, "dtype": "integer", "shape": []},
+            f"{self.name}_name": {"source": source, "dtype": "string", "shape": []},
+        }
+
+    def set(self, pulses: int) -> Status:
+        """Record a background of so many pulses; done when it is in use.
+
+        Raises
+        ------
+        ConfigError
+            If the number is not 1..10000; nothing is put then.
+        """
+        if isinstance(pulses, bool) or not isinstance(pulses, int) or not 1 <= pulses <= 10_000:
+            raise ConfigError(f"{self.name}: {pulses!r} pulses, expected 1..10000")
+
+        def work() -> None:
+            from skywright.instruments.psss.background import (
+                record_limit_s,  # takes a second to import
+            )
+
+            device = self.device
+            before = int(device.fetch(device.settings_number))
+            limit_s = record_limit_s(pulses) + RECORD_MORE_S
+            device.put_setpoint(device.background_record, pulses, limit_s)
+            self._until(
+                lambda: int(device.fetch(device.settings_number)) > before,
+                f"no background of {pulses} pulses",
+                2.0,
+            )
+            self._pulses = pulses
+
+        return self.device.in_background(work)

@@ -1,0 +1,295 @@
+"""The single-shot spectrometer as an ophyd device: every pulse a row of a file, step and fly."""
+
+import logging
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from ophyd import Component as Cpt
+from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
+from ophyd.areadetector.base import EpicsSignalWithRBV
+from ophyd.status import DeviceStatus
+
+from devices.file_stream import FileStream
+from devices.guarded import CONNECT_S, PUT_S
+from devices.psss.columns import (
+    picture_columns,
+    settings_columns,
+    spectra_columns,
+    summarize_point,
+)
+from devices.psss.settings import BackgroundRecorder, EnergyAxis, Roi
+from devices.psss.stream import PulseStream, Recording, SettingsStream
+from devices.recording import RecordingDevice
+from skywright.errors import DataError, HardwareError
+
+SINGLE, MULTIPLE, CONTINUOUS = 0, 1, 2
+NAN = float("nan")
+CHOICE: dict[str, Any] = {"kind": Kind.config, "string": True}
+logger = logging.getLogger(__name__)
+
+
+class Psss(RecordingDevice):
+    """A single-shot spectrometer behind the PVs of `iocs.psss`.
+
+    One trigger takes `pulses_per_point` pulses; an event holds what they say together (``mean_``
+    and ``_scatter`` of center, width and intensity over the pulses with a good fit, NaN without).
+    Every pulse is a row of one HDF5 file, opened at stage. `pulses` is that file as a stream of a
+    run, and the flyer; `pulse_settings` is the stream of what they were made with, a row for each
+    ``NAME_settings_number``; `pictures` that of raw pictures, one in `raw_every` pulses.
+
+    Data keys of `pulses`, all external (``STREAM:``): ``NAME_spectrum`` (columns,) float64;
+    ``NAME_pulse_id``; ``NAME_time``, unix s; ``NAME_center``, ``_fwhm``, their ``_error``,
+    ``_com``, ``_std`` ...; ``NAME_status``, a code of
+    `skywright.instruments.psss.processing.FitStatus`.
+
+    Parameters
+    ----------
+    prefix
+        Of the PVs, with its colon.
+    assets
+        Directory below which the IOC writes; a dated directory in it is made for each day.
+    name
+        Of the device.
+    """
+
+    unit = "pulse"
+
+    num_images = Cpt(EpicsSignalWithRBV, "cam1:NumImages", kind=Kind.omitted, put_complete=True)
+    manufacturer = Cpt(EpicsSignalRO, "cam1:Manufacturer_RBV", **CHOICE)
+    model = Cpt(EpicsSignalRO, "cam1:Model_RBV", **CHOICE)
+    message = Cpt(EpicsSignalRO, "MESSAGE", kind=Kind.omitted, string=True)
+    lost = Cpt(EpicsSignalRO, "N_LOST", kind=Kind.normal, auto_monitor=True)
+    processing = Cpt(EpicsSignalWithRBV, "PROCESSING", kind=Kind.omitted, put_complete=True)
+
+    roi_ymin = Cpt(EpicsSignalWithRBV, "SPC_ROI_YMIN", kind=Kind.config)
+    roi_ymax = Cpt(EpicsSignalWithRBV, "SPC_ROI_YMAX", kind=Kind.config)
+    background = Cpt(EpicsSignalWithRBV, "BACKGROUND", **CHOICE)
+    background_mode = Cpt(EpicsSignalWithRBV, "BACKGROUND_MODE", **CHOICE)
+    smoothing = Cpt(EpicsSignalWithRBV, "SMOOTHING", **CHOICE)
+    fit = Cpt(EpicsSignalWithRBV, "FIT", **CHOICE)
+    weighting = Cpt(EpicsSignalWithRBV, "WEIGHTING", **CHOICE)
+    signal_per_row = Cpt(EpicsSignalWithRBV, "SIGNAL_PER_ROW", kind=Kind.config)
+    saturation = Cpt(EpicsSignalWithRBV, "SATURATION", kind=Kind.config)
+    raw_every = Cpt(EpicsSignalWithRBV, "RAW_EVERY", kind=Kind.config)
+    settings_number = Cpt(EpicsSignalRO, "SETTINGS_NUMBER", kind=Kind.omitted)
+    spectrum_x = Cpt(EpicsSignal, "SPECTRUM_X", kind=Kind.omitted, put_complete=True)
+    background_record = Cpt(EpicsSignal, "BACKGROUND_RECORD", kind=Kind.omitted, put_complete=True)
+    spectra_file = Cpt(Recording, "SPEC1:", kind=Kind.omitted)
+    pictures_file = Cpt(Recording, "HDF1:", kind=Kind.omitted)
+
+    pulses_per_point = Cpt(Signal, value=1, kind=Kind.config)
+    record_pictures = Cpt(Signal, value=1, kind=Kind.config)
+    """0: no raw pictures are recorded."""
+    axis = Cpt(Signal, value=[], kind=Kind.config, metadata={"units": "eV"})
+    """The energy axis at stage, as a polynomial of the column number; empty: pixels."""
+
+    settings_file = Cpt(Signal, value="", kind=Kind.config)
+    """Beside the file of the pulses: what each of them was made with, for analyses."""
+
+    mean_center = Cpt(Signal, value=NAN, kind=Kind.hinted)
+    center_scatter = Cpt(Signal, value=NAN, kind=Kind.normal)
+    mean_fwhm = Cpt(Signal, value=NAN, kind=Kind.hinted)
+    fwhm_scatter = Cpt(Signal, value=NAN, kind=Kind.normal)
+    mean_intensity = Cpt(Signal, value=NAN, kind=Kind.hinted)
+    intensity_scatter = Cpt(Signal, value=NAN, kind=Kind.normal)
+    n_pulses = Cpt(Signal, value=0, kind=Kind.normal)
+    n_good = Cpt(Signal, value=0, kind=Kind.normal)
+    first_row = Cpt(Signal, value=0, kind=Kind.normal)
+    first_pulse_id = Cpt(Signal, value=-1, kind=Kind.normal)
+    last_pulse_id = Cpt(Signal, value=-1, kind=Kind.normal)
+
+    def __init__(self, prefix: str, *, assets: Path, name: str = "psss", **kwargs: Any) -> None:
+        super().__init__(prefix, assets=assets, name=name, **kwargs)
+        self.roi = Roi(self, "roi")
+        self.energy_axis = EnergyAxis(self, "energy_axis")
+        self.background_recorder = BackgroundRecorder(self, "background_recorder")
+        columns = lambda: spectra_columns(self._picture_size()[1])  # noqa: E731
+        hinted = ("pulse_id", "center", "fwhm")
+        self.pulses = PulseStream(self, f"{name}_pulses", self.spectra_file, columns, hinted)
+        self.pictures = FileStream(
+            self, f"{name}_pictures", self.pictures_file, self._picture_columns, ("pulse_id",)
+        )
+        self.pulse_settings = SettingsStream(
+            self,
+            f"{name}_pulse_settings",
+            self.spectra_file,
+            lambda: settings_columns(self._picture_size()[1]),
+            ("settings_number",),
+        )
+        self._wanted = self._until_row = 0
+        self._size, self._size_checked = (0, 0), False
+        self._follow(self.pulses, self.spectra_file.captured)
+        self._follow(self.pictures, self.pictures_file.captured)
+
+    # ---- for its parts
+
+    def fetch(self, signal: Any) -> Any:
+        """Ask the IOC for a value, all elements of it.
+
+        Raises
+        ------
+        HardwareError
+            If it does not answer.
+        """
+        return self._ask(signal)
+
+    def put_setpoint(self, signal: Any, value: Any, limit_s: float = PUT_S) -> None:
+        """Put, and wait until the IOC has dealt with it, whatever it then shows.
+
+        Raises
+        ------
+        HardwareError
+            If it does not.
+        """
+        done = threading.Event()
+        with self._told(f"{signal.setpoint_pvname} cannot be put"):
+            signal.put(value, use_complete=True, callback=lambda **_: done.set(), timeout=limit_s)
+        if not done.wait(limit_s):
+            raise HardwareError(
+                f"{self.name}: {signal.setpoint_pvname} not done within {limit_s:g} s; "
+                f"{self.reason()}"
+            )
+
+    def reason(self) -> str:
+        """Return what the IOC has to say about its trouble."""
+        return self._reason()
+
+    def check_size(self) -> None:
+        """Check, once a stage, that pictures have the size that the documents promise.
+
+        Raises
+        ------
+        HardwareError
+            If the camera's mode has changed since `stage`.
+        """
+        if self._size_checked:
+            return
+        size, self._size_checked = self._picture_size(), True
+        if size != self._size:
+            raise HardwareError(
+                f"{self.name}: pictures were {self._size[1]} x {self._size[0]} when it was staged "
+                f"and are {size[1]} x {size[0]} now; repeat the plan"
+            )
+
+    def _telling(self) -> tuple[EpicsSignalRO, ...]:
+        return self.spectra_file.write_message, self.message
+
+    # ---- staging
+
+    def _open(self) -> None:
+        self._put(self.spectra_file.capture, 0)
+        self._put(self.pictures_file.capture, 0)
+        if not self.fetch(self.height):
+            self._prime()
+        self._size, self._size_checked = self._picture_size(), False
+        self.axis.put(self.energy_axis.get())
+        stem = f"{self.name}-{uuid.uuid4()}"
+        self._record(self.pulses, self.spectra_file.captured, stem)
+        self.pulse_settings.begin(self.pulses.file)
+        self.settings_file.put(self.pulse_settings.file)
+        if self.record_pictures.get():
+            self._record(self.pictures, self.pictures_file.captured, f"{stem}-pictures")
+
+    def _prime(self) -> None:
+        """Take one pulse that is not recorded, to learn the picture's size."""
+        self._put(self.image_mode, SINGLE)
+        self._start_acquiring()
+        deadline = time.monotonic() + (self.silence_limit.get() or CONNECT_S)
+        pause = threading.Event()
+        while not self.fetch(self.height):
+            if time.monotonic() > deadline:
+                self._put(self.acquire, 0)
+                raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")
+            pause.wait(0.02)
+        self._put(self.acquire, 0)
+
+    def unstage(self) -> list[Any]:
+        """Stop, and close the files; does not fail when the IOC is gone."""
+        self._watching, self._wanted = False, 0
+        self.pulses.end()
+        self.pulse_settings.end()
+        self.pictures.end()
+        try:
+            if self.connected:
+                self._put(self.acquire, 0)
+                self._put(self.spectra_file.capture, 0)
+                self._put(self.pictures_file.capture, 0)
+        except HardwareError as error:
+            logger.warning("%s", error)
+        return super().unstage()
+
+    # ---- step
+
+    def trigger(self) -> DeviceStatus:
+        """Take `pulses_per_point` pulses; done when they are in the file and summed up.
+
+        Called again before the first has ended, as after resume, it takes further pulses.
+        """
+        return self._background(self._take_point)
+
+    def _take_point(self) -> None:
+        self._check_staged()
+        self._put(self.acquire, 0)
+        pulses = int(self.pulses_per_point.get())
+        first = int(self.fetch(self.spectra_file.captured))
+        self._start(pulses)
+        self._wait(lambda: self.pulses.rows >= first + pulses)
+        try:
+            point = summarize_point(self.pulses.file, first, first + pulses)
+        except DataError as error:
+            text = f"{self.name}: the file of the IOC cannot be read here: {error}"
+            raise HardwareError(text) from error
+        for name, value in point.items():
+            getattr(self, name).put(value)
+
+    # ---- fly, for `pulses`
+
+    def prepare_flight(self, pulses: int) -> None:
+        """Set how many pulses the next flight takes; 0 until it is ended."""
+        self._wanted = int(pulses)
+
+    def begin_flight(self) -> None:
+        """Start to take pulses; return when the IOC does."""
+        self._check_staged()
+        self._put(self.acquire, 0)
+        first = int(self.fetch(self.spectra_file.captured))
+        self._until_row = first + self._wanted
+        self._start(self._wanted)
+        self._wait(lambda: self._acquiring or self.pulses.rows >= first + max(self._wanted, 1))
+        self._watching = True
+
+    def end_flight(self) -> None:
+        """Stop, or wait for the pulses that were prepared; return when all are visible."""
+        self._raise_fault()
+        if self._wanted:
+            self._wait(lambda: self.pulses.rows >= self._until_row)
+        self._watching = False
+        self._put(self.acquire, 0)
+        super().end_flight()
+
+    def _counters(self) -> tuple[tuple[FileStream, EpicsSignalRO], ...]:
+        return (
+            (self.pulses, self.spectra_file.captured),
+            (self.pictures, self.pictures_file.captured),
+        )
+
+    def _expects_rows(self) -> bool:
+        # After a long pause, all pulses that were asked for may be there already.
+        complete = bool(self._wanted) and self.pulses.rows >= self._until_row
+        return self._watching and not complete
+
+    def _start(self, pulses: int) -> None:
+        self._put(self.image_mode, MULTIPLE if pulses else CONTINUOUS)
+        if pulses:
+            self._put(self.num_images, pulses)
+        self._start_acquiring()
+
+    def _picture_size(self) -> tuple[int, int]:
+        """Return rows and columns of the newest picture."""
+        return int(self.fetch(self.height)), int(self.fetch(self.width))
+
+    def _picture_columns(self) -> Any:
+        return picture_columns(*self._picture_size(), self._get(self.pictures_file.data_type))

@@ -1,0 +1,66 @@
+"""Recordings of the spectrometer: pulses, their pictures, and what they were made with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bluesky.protocols import Status, StreamAsset
+from ophyd import Component as Cpt
+from ophyd import EpicsSignalRO, Kind
+
+from devices.file_stream import FilePlugin, FileStream, FlyingStream
+from skywright.errors import DataError
+from skywright.files.columns import ColumnReader
+
+
+class Recording(FilePlugin):
+    """A file plugin with how many rows of its file are visible."""
+
+    captured = Cpt(EpicsSignalRO, "NumCaptured_RBV", kind=Kind.omitted, auto_monitor=True)
+    data_type = Cpt(EpicsSignalRO, "DataType_RBV", kind=Kind.omitted, string=True)
+    lost = Cpt(EpicsSignalRO, "DroppedArrays_RBV", kind=Kind.omitted, auto_monitor=True)
+
+
+class PulseStream(FlyingStream):
+    """Every pulse's spectrum and fit; as a flyer it takes pulses from kickoff to complete."""
+
+    def prepare(self, pulses: int) -> Status:
+        """Set how many pulses the next flight takes; 0 until `complete`."""
+        return self.device.in_background(lambda: self.device.prepare_flight(pulses))
+
+
+class SettingsStream(FileStream):
+    """What the pulses of a file were made with, a row for each settings number."""
+
+    def begin(self, file: str) -> None:
+        """Tell of the settings beside a new file of spectra from now on."""
+        self.rows = 0
+        super().begin(_settings_file(file))
+
+    def get_index(self) -> int:
+        """Return the number of rows that are visible in the file: no PV counts them."""
+        if self.file and self.device.pulses.rows:  # never ahead of the pulses
+            self.rows = max(self.rows, _count_settings(self.file))
+        return self.rows
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
+        """Tell of the rows that are new; often there are none."""
+        self.get_index()
+        yield from super().collect_asset_docs(index)
+
+
+def _settings_file(file: str) -> str:
+    """Return the file of the settings beside a file of spectra."""
+    from skywright.instruments.psss import layouts
+
+    return str(layouts.settings_path(Path(file)))
+
+
+def _count_settings(file: str) -> int:
+    """Return the rows of a file of settings that may be trusted; 0 if it is not there yet."""
+    from skywright.instruments.psss import layouts
+
+    try:
+        with ColumnReader(Path(file), layouts.SETTINGS_NUMBER) as reader:
+            return reader.count()
+    except DataError:
+        return 0

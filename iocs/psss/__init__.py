@@ -1,0 +1,1 @@
+"""IOC of the single-shot spectrometer."""

@@ -1,0 +1,69 @@
+"""The spectrometer as areaDetector's camera sees it: acquisitions."""
+
+from caproto import ChannelType
+from caproto.server import SubGroup
+
+from iocs.areadetector import Cam, choice, long_text, only, put_text, said
+from iocs.recording import DATA_TYPES, Recording, StreamHdf
+from skywright.instruments.psss.processor import Processor
+from skywright.instruments.psss.results import Acquisition
+
+
+class Pulses:
+    """What `iocs.areadetector.Cam` asks of a camera: here an image is a pulse.
+
+    Parameters
+    ----------
+    processor
+        The owner.
+    """
+
+    def __init__(self, processor: Processor) -> None:
+        self.processor = processor
+
+    @property
+    def source(self) -> "Pulses":
+        """Who is asked for a period."""
+        return self
+
+    def set_period(self, seconds: float) -> float:
+        """Return 0: the machine alone sets the period."""
+        return 0.0
+
+    def set_color(self, color: bool) -> bool:
+        """Return False: pictures are grey."""
+        return False
+
+    def acquire(self, wanted: int) -> Acquisition:
+        """Take so many pulses, 0 until stopped."""
+        return self.processor.acquire(wanted)
+
+    def stop(self) -> Acquisition | None:
+        """End the acquisition under way."""
+        return self.processor.stop_acquisition()
+
+
+class PsssCam(Cam):
+    """The camera; NumImages counts pulses."""
+
+    manufacturer = said("skywright", ChannelType.STRING, name="Manufacturer_RBV")
+    data_type = choice(
+        DATA_TYPES,
+        DATA_TYPES.index("UInt16"),
+        put=only(*range(len(DATA_TYPES))),
+        setpoint_kw={"record": "mbbo"},
+        readback_kw={"record": "mbbi"},
+        name="DataType",
+    )
+
+
+class PsssHdf(StreamHdf):
+    """A recording: of pictures, or of every pulse's spectrum and fit."""
+
+    file_name = long_text("psss", put=put_text, name="FileName")
+
+
+class PsssRecording(Recording):
+    """A file plugin over a recorder."""
+
+    plugin = SubGroup(PsssHdf, prefix="")

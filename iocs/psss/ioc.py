@@ -1,0 +1,256 @@
+"""IOC of the single-shot spectrometer: its site's PVs over the owner of the pulses.
+
+Results, ROI and axis have the names of the site (`SPECTRUM_Y`, `SPC_ROI_YMIN` ...); `cam1:` runs
+acquisitions of pulses, `SPEC1:` records every pulse's spectrum and fit, `HDF1:` pictures, one in
+`RAW_EVERY`; `SIM:` says what the simulator knows to be true, for scoring only. `--list-pvs` prints
+all names. The bsread output and the REST API are served beside the PVs; `skywright psss serve`
+starts the same with the ports of the old service.
+
+    python -m iocs.psss --source sim --seed 3 --auto-start
+    python -m iocs.psss --source bsread --input tcp://camera7:9000
+    python -m iocs.psss --source replay --path pictures.h5 --rate 10
+"""
+
+import argparse
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from caproto import AlarmSeverity
+from caproto.server import PVGroup, SubGroup
+
+from iocs.areadetector import YES_NO, Counter, choice, said
+from iocs.common import argument_parser, post, run
+from iocs.owner import OwnerGroup
+from iocs.psss.camera import PsssCam, PsssRecording, Pulses
+from iocs.psss.post import post_averages, post_counts, post_plugin, post_result, post_settings
+from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm
+from skywright.acquire.recorder import Recorder
+from skywright.errors import ConfigError, HardwareError
+from skywright.instruments.psss import background
+from skywright.instruments.psss.endpoints.options import add_service_arguments
+from skywright.instruments.psss.endpoints.service import Service
+from skywright.instruments.psss.layouts import PictureLayout, SpectraLayout
+from skywright.instruments.psss.processor import Processor
+from skywright.instruments.psss.results import Result
+
+POST_PERIOD_S = 0.03
+"""PVs are posted at most so often: newest wins, and a pulse is shown well within 100 ms."""
+AVERAGE_PERIOD_S = 0.2
+COMPLAINT_S = 5.0
+"""So long the message says why a put was refused."""
+
+
+class Sim(PVGroup):
+    """What the simulator knows; absent values are NaN or empty. For scoring only."""
+
+    center = said(float("nan"), units="eV", precision=4, name="Center_RBV")
+    fwhm = said(float("nan"), units="eV", precision=4, name="Fwhm_RBV")
+    pulse_energy = said(float("nan"), units="uJ", precision=3, name="PulseEnergy_RBV")
+    pulse_id = said(-1.0, precision=0, name="PulseId_RBV")
+    beam = choice(["Off", "On"], 1, name="Beam")
+    silent = choice(YES_NO, name="Silent")
+
+
+class PsssIOC(OwnerGroup):
+    """All PVs, over one owner.
+
+    Parameters
+    ----------
+    prefix
+        Of the PVs, with its colon.
+    service
+        The owner with its other faces.
+    """
+
+    spectra = SubGroup(Spectra, prefix="")
+    cam = SubGroup(PsssCam, prefix="cam1:")
+    pictures_part = SubGroup(PsssRecording, prefix="HDF1:")
+    spectra_part = SubGroup(PsssRecording, prefix="SPEC1:")
+    sim = SubGroup(Sim, prefix="SIM:")
+
+    def __init__(self, prefix: str, service: Service | None, auto_start: bool = False) -> None:
+        super().__init__(prefix)
+        self._auto_start = auto_start
+        self._posted: tuple[Any, ...] = ()
+        self._complaint_until = float("inf")
+        self._averages_due = 0.0
+        self._records_background = False
+        self.message_posted: tuple[str, Any] = ("", None)
+        self._newest_posted: Result | None = None
+        plugins = (self.pictures_part.plugin, self.spectra_part.plugin)
+        self.acquired = Counter(self.cam.array_counter, *(each.array_counter for each in plugins))
+        if service is not None:
+            self._attach(service)
+
+    def _attach(self, service: Service) -> None:
+        self.service = service
+        self.processor: Processor = service.processor
+        self.processor.changed = self._changed
+        self.camera = Pulses(self.processor)
+        every = self.spectra.raw_every.readback.value
+        self.pictures: Recorder[Any, Any] = Recorder(PictureLayout(), every, self._changed)
+        self.recorder: Recorder[Any, Any] = Recorder(SpectraLayout(), 1, self._changed)
+        self.spectra.ioc = self
+        for part, recorder in (
+            (self.pictures_part, self.pictures),
+            (self.spectra_part, self.recorder),
+        ):
+            part.attach(self, recorder)
+            self.processor.recorders.append(recorder)
+        self.processor.losses.append(self.recorder.lost)
+        self.processor.tell_failures.append(self.pictures.lost)  # their pulses are not lost
+
+    @property
+    def complaining(self) -> bool:
+        """Whether the message still says why a put was refused."""
+        return self._complaint_until < float("inf")
+
+    async def complain(self, message: str) -> None:
+        """Say on the message PVs why a put was refused."""
+        for channel in (self.spectra.message, self.cam.status_message):
+            await post(channel, message[:1000], AlarmSeverity.MINOR_ALARM)
+        self._complaint_until = asyncio.get_running_loop().time() + COMPLAINT_S
+
+    def close(self) -> None:
+        """Close faces, files and source."""
+        self.service.close()
+        self.recorder.close()
+        self.pictures.close()
+
+    # ---- what puts ask for
+
+    async def change(self, **changes: Any) -> None:
+        """Change settings; raises what is wrong with them."""
+        await self.in_thread(lambda: self.processor.change(**changes))
+
+    async def set_roi(self, ymin: int, ymax: int) -> None:
+        """Use the ROI if it is one; else the last good one stays, and the PVs say so."""
+        pvs = self.spectra
+        try:
+            await self.change(roi=(ymin, ymax))
+        except ConfigError as error:
+            used = self.processor.settings.roi
+            self.processor.note("roi", f"{error}; {list(used)} stays in use")
+        else:
+            await post(pvs.roi_ymin.readback, ymin)  # now: a put of this client is no news
+            await post(pvs.roi_ymax.readback, ymax)
+
+    async def _mark_roi(self) -> None:
+        """Mark edges that are not in use; not in their putter, which sets the alarm in the end."""
+        refused = "roi" in self.processor.notes
+        severity = AlarmSeverity.MAJOR_ALARM if refused else AlarmSeverity.NO_ALARM
+        edges = (self.spectra.roi_ymin, self.spectra.roi_ymax)
+        for edge, used in zip(edges, self.processor.settings.roi, strict=True):
+            if edge.setpoint.alarm.severity == severity:
+                continue
+            if not refused:
+                await edge.setpoint.write(used, verify_value=False)
+            await raise_alarm(edge.setpoint, severity)
+
+    async def record_background(self, pulses: int) -> None:
+        """Use the mean of the next pulses as background, and keep it; one at a time."""
+        # Each holds a thread until its end: those of clicks without beam would be all there are.
+        if self._records_background:
+            raise HardwareError("a background is being recorded; wait until it is in use")
+        self._records_background = True
+        try:
+            await self._record_background(pulses)
+        finally:
+            self._records_background = False
+
+    async def _record_background(self, pulses: int) -> None:
+        limit_s = background.record_limit_s(pulses)
+        found = await self.in_thread(background.record, self.processor, pulses, "", limit_s)
+        await self.in_thread(self.service.parameters.use, found)
+        try:
+            await self.in_thread(self.service.history.keep, found)
+        except HardwareError as error:  # in use all the same
+            await self.complain(str(error))
+
+    # ---- posting
+
+    def served_on(self, port: int) -> None:
+        """Say in /health where the PVs are."""
+        self.service.facts["ca_port"] = port
+
+    async def serving(self) -> None:
+        """Post what has changed, at most every `POST_PERIOD_S`, for as long as the IOC lives."""
+        self.loop = asyncio.get_running_loop()
+        await post(self.cam.model, type(self.processor.source).__name__)
+        axis = self.processor.settings.axis
+        if axis is not None and len(axis) <= COLUMNS_MAX:
+            await self.spectra.spectrum_x.write(axis, verify_value=False)
+        await self.in_thread(self.service.begin, self._auto_start)
+        await self._post_forever(POST_PERIOD_S, POST_PERIOD_S)
+
+    async def _post(self) -> None:
+        if self._complaint_until < asyncio.get_running_loop().time():
+            self._complaint_until = float("inf")
+            self._posted, self.message_posted = (), ("", None)
+        await self._mark_roi()
+        state = self.processor.state()
+        known = (state, self.processor.statistics.counts, self._recorded())
+        if known == self._posted:
+            return  # what clients have put, such as ArrayCounter, stays until there is news
+        self._posted = known
+        newest = state.newest
+        if newest is not None and newest is not self._newest_posted:
+            await post_result(self.spectra, newest)
+            await self._post_truth(newest)
+            self._newest_posted = newest
+            now = asyncio.get_running_loop().time()
+            if now > self._averages_due:
+                self._averages_due = now + AVERAGE_PERIOD_S
+                await post_averages(self.spectra, self.service.averages.get())
+        await post_settings(self.spectra, state, self.service.parameters)
+        await post_counts(self, state)
+        for part, recorder in (
+            (self.pictures_part, self.pictures),
+            (self.spectra_part, self.recorder),
+        ):
+            await post_plugin(part, recorder, state)
+        # Who waits for the end must find all else posted.
+        await post(self.cam.detector_state, int(state.acquiring))
+        await post(self.cam.acquire.readback, int(state.acquiring))
+
+    def _recorded(self) -> tuple[Any, ...]:
+        recorders = (self.pictures, self.recorder)
+        return tuple((each.path, each.visible, each.error, each.lost()) for each in recorders)
+
+    async def _post_truth(self, result: Result) -> None:
+        truth = result.pulse.truth
+        if truth is None:
+            return
+        await post(self.sim.center, truth.center_ev)
+        await post(self.sim.fwhm, truth.fwhm_ev)
+        await post(self.sim.pulse_energy, truth.pulse_energy_uj)
+        await post(self.sim.pulse_id, float(result.pulse.pulse_id))
+
+    async def _after_post(self) -> None:
+        source = self.processor.source
+        for name, value in (
+            ("beam", bool(self.sim.beam.readback.raw_value)),
+            ("silent", bool(self.sim.silent.readback.raw_value)),
+        ):
+            if hasattr(source, name):
+                setattr(source, name, value)
+
+
+def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
+    """Make the IOC of the arguments, and what its ready line says."""
+    if getattr(args, "list_pvs", False):
+        return PsssIOC(args.prefix, None), {}
+    service = Service(args)
+    return PsssIOC(args.prefix, service, args.auto_start), service.facts
+
+
+def main() -> None:
+    """Run the IOC."""
+    parser = argument_parser(__doc__ or "", "SKY:PSSS1:")
+    add_service_arguments(parser, source="sim", output_port=0, rest_port=0)
+    run(build, parser)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""From what the owner of the pulses knows to the PVs that say it."""
+
+import time
+from typing import Any
+
+import numpy as np
+import orjson
+from caproto import AlarmSeverity, AlarmStatus, ChannelData
+
+from iocs.areadetector import COLOR_MODES
+from iocs.common import post
+from iocs.psss.camera import DATA_TYPES
+from iocs.psss.pvs import COLUMNS_MAX, FIGURES, Spectra, raise_alarm, severity_of
+from skywright.acquire.recorder import Recorder
+from skywright.instruments.psss.averages import Averages
+from skywright.instruments.psss.endpoints.parameters import Parameters
+from skywright.instruments.psss.processing import AxisUnit
+from skywright.instruments.psss.results import ProcessorState, Result, background_applied
+from skywright.instruments.psss.settings import Settings
+
+DTYPES = {name.lower(): index for index, name in enumerate(DATA_TYPES)}
+CHOICES = ("background_mode", "smoothing", "fit", "weighting")
+
+
+async def post_result(pvs: Spectra, result: Result) -> None:
+    """Post what was found in a pulse, all with the pulse's time."""
+    found, stamp = result.spectrum, result.time_ns / 1e9
+    severity = severity_of(found.status)
+    columns = len(found.spectrum)
+    too_wide = columns > COLUMNS_MAX
+    why = f"{columns} columns are more than the PVs of a spectrum hold, {COLUMNS_MAX}"
+    pvs.ioc.processor.note("columns", why if too_wide else "")
+    if too_wide:
+        await raise_alarm(pvs.spectrum_y, AlarmSeverity.INVALID_ALARM)
+    elif columns:
+        spectrum = found.spectrum.astype(np.float64)
+        await _write(pvs.spectrum_y, spectrum, stamp, AlarmSeverity.NO_ALARM)
+        if not np.array_equal(pvs.spectrum_x.value, found.axis):
+            pixels = found.unit is AxisUnit.PIXEL
+            alarm = AlarmSeverity.MINOR_ALARM if pixels else AlarmSeverity.NO_ALARM
+            await _write(pvs.spectrum_x, found.axis, stamp, alarm)
+    for name in FIGURES:
+        await _write(getattr(pvs, name), getattr(found, name), stamp, severity)
+    await _write(pvs.brightness, result.brightness, stamp, severity)
+    await _write(pvs.pulse_energy, result.energy_uj, stamp)
+    await _write(pvs.fit_status, pvs.fit_status.enum_strings[found.status], stamp, severity)
+    await _write(pvs.fit_unit, pvs.fit_unit.enum_strings[found.unit], stamp)
+    await post(pvs.background_applied, int(background_applied(result)))
+    await post(pvs.settings_used, result.settings_number)
+    await post(pvs.duration, result.duration_ms)
+    await _write(pvs.pulse_time, stamp, stamp)
+    await _write(pvs.pulse_id, float(result.pulse.pulse_id), stamp)  # last: all else is posted
+
+
+async def post_averages(pvs: Spectra, averages: Averages) -> None:
+    """Post means over the last pulses."""
+    if averages.spectrum is not None and len(averages.spectrum) <= COLUMNS_MAX:
+        await pvs.average_y.write(averages.spectrum, verify_value=False)
+    good = AlarmSeverity.NO_ALARM if averages.fits else AlarmSeverity.INVALID_ALARM
+    for channel, value in (
+        (pvs.average_center, averages.center),
+        (pvs.average_fwhm, averages.fwhm),
+    ):
+        await post(channel, value, good)
+    await post(pvs.average_pulses, averages.pulses)
+    if averages.block is not None and pvs.block_pulse_id.value != averages.block_pulse_id:
+        await pvs.block_y.write(averages.block, verify_value=False)
+        await post(pvs.block_pulse_id, float(averages.block_pulse_id))
+
+
+async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Parameters) -> None:
+    """Post what the next pulse will be processed with, whoever has set it."""
+    if pvs.settings_number.value == state.settings_number and pvs.settings_number.value:
+        return
+    settings: Settings = state.settings
+    await _post_axis(pvs, state)
+    for edge, value in zip((pvs.roi_ymin, pvs.roi_ymax), settings.roi, strict=True):
+        if edge.readback.value != value:  # set by another client: the setpoint follows
+            await post(edge.readback, value)
+            await edge.setpoint.write(value, verify_value=False)
+    for name in CHOICES:
+        pair = getattr(pvs, name)
+        value = getattr(settings, name)
+        if pair.readback.value != value:
+            await pair.readback.write(value, verify_value=False)
+        if pair.setpoint.value != value:
+            await pair.setpoint.write(value, verify_value=False)
+    for channel in (pvs.signal_per_row.readback, pvs.signal_per_row.setpoint):
+        if channel.value != settings.signal_per_row:
+            await channel.write(settings.signal_per_row, verify_value=False)
+    for channel in (pvs.saturation.readback, pvs.saturation.setpoint):
+        if channel.value != (settings.saturation or 0.0):
+            await channel.write(settings.saturation or 0.0, verify_value=False)
+    for channel in (pvs.background.readback, pvs.background.setpoint):
+        await post(channel, settings.background_name)
+    await post(pvs.settings_number, state.settings_number)
+
+
+async def _post_axis(pvs: Spectra, state: ProcessorState) -> None:
+    """Post the axis, set by whom so ever, before a pulse uses it; not one that pictures do not fit.
+
+    Results post what they used, which is the columns' numbers where there is no axis.
+    """
+    shown, axis = pvs.spectrum_x.value, state.settings.axis
+    width = 0 if state.newest is None else len(state.newest.spectrum.spectrum)
+    if axis is not None and width not in (0, len(axis)):
+        return
+    wanted = np.arange(float(len(shown))) if axis is None else axis
+    if not np.array_equal(shown, wanted):
+        alarm = AlarmSeverity.MINOR_ALARM if axis is None else AlarmSeverity.NO_ALARM
+        await _write(pvs.spectrum_x, wanted, time.time(), alarm)
+
+
+async def post_counts(ioc: Any, state: ProcessorState) -> None:
+    """Post state, counts and messages."""
+    pvs, cam = ioc.spectra, ioc.cam
+    alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
+    await post(pvs.state, int(state.processing))
+    for channel in (pvs.processing.readback, pvs.processing.setpoint):
+        if channel.value != int(state.processing):
+            await channel.write(int(state.processing), verify_value=False)
+    if (state.message, alarm) != ioc.message_posted and (state.alarm or not ioc.complaining):
+        ioc.message_posted = (state.message, alarm)
+        await post(pvs.message, state.message[:1000], alarm)
+        await post(cam.status_message, state.message[:1000], alarm)
+    statistics = ioc.processor.statistics
+    processed, sent = statistics.counts
+    await post(pvs.pulses, state.pulses)
+    await post(pvs.processed, processed)
+    await post(pvs.sent, sent)
+    await post(pvs.unsent, sum(state.unsent.values()))
+    await post(pvs.rate, round(statistics.rate_hz, 2))
+    for total, causes, counts in (
+        (pvs.lost, pvs.lost_causes, state.lost),
+        (pvs.failures, pvs.failure_causes, state.failures),
+    ):
+        if total.value != sum(counts.values()):
+            await post(total, sum(counts.values()), AlarmSeverity.MINOR_ALARM)
+            await post(causes, orjson.dumps(counts).decode())
+    newest = state.newest
+    await ioc.acquired.follow(state.acquired)
+    await post(cam.num_images_counter, state.taken)
+    if newest is None:
+        return
+    await post(cam.unique_id, newest.pulse.pulse_id & 0x7FFFFFFF)
+    await post(cam.time_stamp, newest.time_ns / 1e9)
+    # Of the last pulse that had a picture: a camera may have one for each second pulse only.
+    height, width = state.shape
+    for channel, size in (
+        *((each, width) for each in (cam.array_size_x, cam.max_size_x, cam.size_x.readback)),
+        *((each, height) for each in (cam.array_size_y, cam.max_size_y, cam.size_y.readback)),
+    ):
+        await post(channel, size)
+    item_bytes = np.dtype(state.dtype).itemsize if state.dtype else 0
+    await post(cam.array_size, height * width * item_bytes)
+    if (kind := DTYPES.get(state.dtype)) is not None:
+        for pair in (cam.data_type.readback, cam.data_type.setpoint):
+            await post(pair, kind)
+        await post(ioc.pictures_part.plugin.data_type, kind)
+    await post(ioc.spectra_part.plugin.data_type, DTYPES["float64"])
+
+
+async def post_plugin(part: Any, recorder: Recorder[Any, Any], state: ProcessorState) -> None:
+    """Post the state of a recording."""
+    hdf = part.plugin
+    newest = state.newest
+    if newest is not None:
+        height, width = state.shape
+        is_picture = recorder.layout.name == "pictures"
+        sizes, dimensions = (width, height if is_picture else 0, 0), 1 + is_picture
+        for channel, size in zip(
+            (hdf.array_size_0, hdf.array_size_1, hdf.array_size_2), sizes, strict=True
+        ):
+            await post(channel, size)
+        await post(hdf.n_dimensions, dimensions)
+        await post(hdf.unique_id, newest.pulse.pulse_id & 0x7FFFFFFF)
+        await post(hdf.time_stamp, newest.time_ns / 1e9)
+    await post(hdf.color_mode, COLOR_MODES.index("Mono"))
+    await part.post_state()
+
+
+async def _write(
+    channel: ChannelData, value: Any, stamp: float, severity: AlarmSeverity | None = None
+) -> None:
+    """Post a value with its own time stamp, and a severity if one is given."""
+    more: dict[str, Any] = {}
+    if severity is not None and channel.alarm.severity != severity:
+        status = AlarmStatus.STATE if severity else AlarmStatus.NO_ALARM
+        more = {"status": status, "severity": severity}
+    await channel.write(value, verify_value=False, timestamp=stamp, **more)

@@ -1,0 +1,263 @@
+"""Results of the spectrometer to the PVs of an existing IOC, and its ROI and axis from there.
+
+As the old service did it, but no pulse waits for Channel Access: the newest result is put a few
+times a second by a thread of its own, and PVs that are not there cost nothing.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from caproto import ChannelType
+from caproto.asyncio.client import Context
+
+from iocs.psss.pvs import FIGURES, STATES
+from skywright.acquire.counters import Counters
+from skywright.errors import ConfigError
+from skywright.instruments.psss.averages import Averages
+from skywright.instruments.psss.processor import Processor
+from skywright.instruments.psss.results import ProcessorState, Result
+from skywright.instruments.psss.served import Statistics
+
+logger = logging.getLogger(__name__)
+
+PUT_PERIOD_S = 0.1
+PUT_LIMIT_S = 2.0
+CLOSE_LIMIT_S = 3.0
+SEARCH_S = 3.0
+"""After this long PVs that are not there are said."""
+INPUTS = ("ymin", "ymax", "axis")
+EXPECTED = ("output", "center", "fwhm", *INPUTS)
+"""PVs that the old service had; an IOC need not have the others."""
+
+
+class Said(NamedTuple):
+    """What is put as text, or as a code where a PV holds numbers."""
+
+    text: str
+    code: int | None = None
+
+
+class Puts:
+    """Puts results and follows settings until `close`.
+
+    Parameters
+    ----------
+    processor
+        The owner.
+    names
+        PVs of ymin, ymax, axis (read), and of what is put: output, `FIGURES`, what `put_values`
+        and `put_counts` name.
+    averages
+        Asked for the means over the last pulses; None: they are not put.
+
+    Attributes
+    ----------
+    connected
+        Which of them are there now.
+    counters
+        Puts that failed, by PV and cause; not of PVs that an IOC need not have and has not.
+    """
+
+    def __init__(
+        self,
+        processor: Processor,
+        names: Mapping[str, str],
+        averages: Callable[[], Averages] | None = None,
+    ) -> None:
+        self.processor = processor
+        self.names = dict(names)
+        self._averages = averages
+        self._told: dict[str, Any] = {}
+        """Counts as they were put last; empty when a PV has come or gone."""
+        self._said_absent = False
+        self.connected: set[str] = set()
+        self.counters = Counters()
+        self._edges: dict[str, float] = {}
+        self._over = asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="psss-puts", daemon=True)
+        self._thread.start()
+
+    def tell(self) -> dict[str, Any]:
+        """Return what /health says of the PVs."""
+        absent = sorted(set(self.names.values()) - self.connected)
+        not_put = self.counters.as_dict()
+        return {"connected": sorted(self.connected), "absent": absent, "not_put": not_put}
+
+    def close(self) -> None:
+        """End."""
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(CLOSE_LIMIT_S)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._work())
+        except Exception:  # the pulses go on without PVs
+            logger.exception("psss: no more PVs are put")
+            self.processor.note("pvs", "PVs are not put any more; see the log, and start again")
+        finally:
+            left = asyncio.all_tasks(self._loop)  # of the client library
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.close()
+
+    async def _work(self) -> None:
+        async with Context() as context:
+            made = await context.get_pvs(
+                *self.names.values(), connection_state_callback=self._state, timeout=None
+            )
+            pvs = dict(zip(self.names, made, strict=True))
+            tasks = [asyncio.create_task(self._follow(key, pvs[key])) for key in INPUTS]
+            tasks += [asyncio.create_task(self._put_newest(pvs))]
+            over = asyncio.create_task(self._over.wait())
+            await asyncio.wait([*tasks, over], return_when=asyncio.FIRST_COMPLETED)
+            failed = [task for task in tasks if task.done()]
+            for task in (*tasks, over):
+                task.cancel()
+            await asyncio.gather(*tasks, over, return_exceptions=True)
+            for task in failed:
+                task.result()
+
+    def _state(self, pv: Any, state: str) -> None:
+        self._told = {}
+        if state == "connected":
+            self.connected.add(pv.name)
+            logger.info("psss: PV %s is there", pv.name)
+        else:
+            self.connected.discard(pv.name)
+            logger.warning("psss: PV %s is %s", pv.name, state)
+
+    # ---- settings from PVs
+
+    async def _follow(self, key: str, pv: Any) -> None:
+        """Take each value of a PV for ever; what was read last holds while the PV is away."""
+        await pv.wait_for_connection(timeout=None)
+        async for event in pv.subscribe(data_type=ChannelType.DOUBLE):
+            await asyncio.to_thread(self._take, key, np.array(event.data))
+
+    def _take(self, key: str, value: Any) -> None:
+        try:
+            if key == "axis":
+                self.processor.change(axis=value if len(value) > 1 else None)
+            else:
+                self._edges[key] = float(value[0])
+                if len(self._edges) == 2:
+                    self.processor.change(roi=_roi(self._edges["ymin"], self._edges["ymax"]))
+        except (ConfigError, ValueError, TypeError) as error:
+            subject = "axis" if key == "axis" else "roi"
+            self.processor.note(subject, f"{self.names[key]}: {error}; the last good one stays")
+
+    # ---- results to PVs
+
+    async def _put_newest(self, pvs: Mapping[str, Any]) -> None:
+        last: Result | None = None
+        begun = self._loop.time()
+        while True:
+            await asyncio.sleep(PUT_PERIOD_S)
+            self._say_absent(late=self._loop.time() - begun > SEARCH_S)
+            state = self.processor.state()
+            told = self._told
+            counts = put_counts(state, self.processor.statistics)
+            values = {key: each for key, each in counts.items() if told.get(key) != each}
+            told.update(values)
+            if state.newest is not None and state.newest is not last:
+                last = state.newest
+                if self._averages is not None:
+                    values |= put_averages(self._averages())
+                values |= put_values(last)
+            for key, value in values.items():
+                if key in pvs:
+                    await self._put(key, pvs[key], value)
+
+    def _say_absent(self, *, late: bool) -> None:
+        """Say what is not there: of the PVs of old always, of the others once."""
+        absent = set(self.names.values()) - self.connected
+        expected = sorted(absent & {self.names[key] for key in EXPECTED})
+        if not expected or late:
+            self.processor.note("pvs", f"PVs not there: {', '.join(expected)}" if expected else "")
+        if late and not self._said_absent:
+            self._said_absent = True
+            if others := sorted(absent - set(expected)):
+                logger.warning("psss: PVs not there, and not put: %s", ", ".join(others))
+
+    async def _put(self, key: str, pv: Any, value: Any) -> None:
+        if pv.name not in self.connected:
+            if key in EXPECTED:
+                self.counters.add(f"{pv.name} is not there")
+            return
+        try:
+            data = _as_its_type(value, pv.channel.native_data_type, pv.channel.native_data_count)
+            async with asyncio.timeout(PUT_LIMIT_S):
+                await pv.write(data, wait=False)
+        except Exception as error:  # whatever the other IOC does, the next value may get through
+            self.counters.add(f"{pv.name} failed")
+            logger.debug("psss: %s: %s", pv.name, error)
+
+
+def put_values(result: Result) -> dict[str, Any]:
+    """Return what is put of a result, the pulse id last: then all else is there."""
+    found = result.spectrum
+    values: dict[str, Any] = {name: getattr(found, name) for name in FIGURES}
+    if len(found.spectrum):
+        values["output"] = found.spectrum.astype(np.float64)
+    values["fit_status"] = Said(found.status.name, int(found.status))
+    values["fit_unit"] = Said(found.unit.name, int(found.unit))
+    values["pulse_id"] = float(result.pulse.pulse_id)
+    return values
+
+
+def put_averages(averages: Averages) -> dict[str, Any]:
+    """Return what is put of the means over the last pulses."""
+    values: dict[str, Any] = {
+        "average_center": averages.center,
+        "average_fwhm": averages.fwhm,
+        "average_pulses": averages.pulses,
+    }
+    if averages.spectrum is not None:
+        values["average_y"] = averages.spectrum
+    return values
+
+
+def put_counts(state: ProcessorState, statistics: Statistics) -> dict[str, Any]:
+    """Return what is put of the owner's state."""
+    processed, sent = statistics.counts
+    return {
+        "state": Said(STATES[state.processing], int(state.processing)),
+        "message": Said(state.message),
+        "pulses": state.pulses,
+        "processed": processed,
+        "sent": sent,
+        "unsent": sum(state.unsent.values()),
+        "lost": sum(state.lost.values()),
+        "failures": sum(state.failures.values()),
+        "rate": round(statistics.rate_hz, 2),
+    }
+
+
+def _as_its_type(value: Any, kind: ChannelType, count: int) -> Any:
+    """Return a value as a PV of another IOC, of whatever type it is, takes it."""
+    if not isinstance(value, Said):
+        return np.atleast_1d(value)
+    letters = value.text.encode("latin-1", "replace")
+    if kind is ChannelType.STRING:
+        return [letters[:39]]
+    if kind is ChannelType.CHAR and count > 1:
+        return np.frombuffer(letters[: count - 1] + b"\0", np.uint8)
+    if value.code is None:
+        raise ValueError(f"a PV of {kind.name} holds no text")
+    return [value.code]
+
+
+def _roi(ymin: float, ymax: float) -> tuple[int, int]:
+    """Return the ROI that the PVs mean: they may be floating-point records."""
+    if not (ymin.is_integer() and ymax.is_integer()):
+        raise ConfigError(f"roi: ({ymin}, {ymax}) is not whole rows")
+    return int(ymin), int(ymax)

@@ -1,0 +1,186 @@
+"""PVs of the spectrometer: results, ROI and axis by their site's names, settings, counts."""
+
+from typing import Any, get_args
+
+from caproto import AlarmSeverity, AlarmStatus, ChannelType
+from caproto.server import PVGroup, pvproperty
+
+from iocs.areadetector import YES_NO, choice, long_text, number, said, shown
+from iocs.common import setting, text
+from skywright.instruments.psss.averages import PULSES
+from skywright.instruments.psss.processing import AxisUnit, FitStatus
+from skywright.instruments.psss.settings import BackgroundMode, Fit, Smoothing, Weighting
+
+COLUMNS_MAX = 16_384
+AVERAGE_MAX = 10_000
+STATES = ["stopped", "processing"]
+
+FIGURES = (
+    *("center", "fwhm", "com", "std", "center_error", "fwhm_error", "quantile_width"),
+    *("relative_width", "offset", "amplitude", "intensity", "chi2", "quality"),
+)
+"""PVs that show the field of a `Spectrum` of the same name."""
+
+
+def figure(name: str, units: str = "eV") -> Any:
+    """Return a PV of what was found; in pixels, not eV, when FIT_UNIT says so."""
+    return said(float("nan"), precision=4, units=units, name=name)
+
+
+async def _put_edge(obj: Any, instance: Any, value: int) -> int:
+    """Take one edge of the ROI; in use is the last pair that was one.
+
+    Edges come one after the other, so the pair may be upside down in between: the PV keeps what
+    was put, with an alarm until the other edge fits, and `_RBV` says what is in use.
+    """
+    pvs = obj.parent
+    edges = {edge: edge.setpoint.value for edge in (pvs.roi_ymin, pvs.roi_ymax)}
+    edges[obj] = value
+    await pvs.ioc.set_roi(int(edges[pvs.roi_ymin]), int(edges[pvs.roi_ymax]))
+    return value
+
+
+async def _put_axis(pvs: Any, instance: Any, value: Any) -> Any:
+    axis = None if len(value) < 2 else value
+    await pvs.ioc.change(axis=axis)
+    return value
+
+
+async def _put_start(obj: Any, instance: Any, value: int) -> None:
+    processor = obj.parent.ioc.processor
+    await obj.parent.ioc.in_thread(processor.start if value else processor.stop)
+    await obj.readback.write(value)
+
+
+async def _put_background(obj: Any, instance: Any, value: str) -> str:
+    ioc = obj.parent.ioc
+    await ioc.in_thread(ioc.service.parameters.merge, {"background": text(value)})
+    return text(value)
+
+
+async def _put_record(pvs: Any, instance: Any, value: int) -> int:
+    """Record a background of so many pulses; completes when it is in use."""
+    if value > 0:
+        await pvs.ioc.record_background(value)
+    return 0
+
+
+def _setting(field: str) -> Any:
+    async def put(obj: Any, instance: Any, value: Any) -> None:
+        await obj.parent.ioc.change(**{field: value})
+        await obj.readback.write(value)
+
+    return put
+
+
+def _choice(literal: Any, field: str, name: str) -> Any:
+    strings = list(get_args(literal))
+
+    async def put(obj: Any, instance: Any, index: Any) -> None:
+        await obj.parent.ioc.change(**{field: strings[index]})
+        await obj.readback.write(strings[index])
+
+    return choice(strings, put=put, name=name)
+
+
+async def _put_every(obj: Any, instance: Any, value: int) -> None:
+    if not 1 <= value <= 10**6:
+        raise ValueError(f"{value}, expected 1 to 1000000")
+    obj.parent.ioc.pictures.every = value
+    await obj.readback.write(value)
+
+
+async def _put_average(obj: Any, instance: Any, value: int) -> None:
+    if not 1 <= value <= AVERAGE_MAX:
+        raise ValueError(f"{value}, expected 1 to {AVERAGE_MAX}")
+    obj.parent.ioc.service.averages.set_pulses(value)
+    await obj.readback.write(value)
+
+
+class Spectra(PVGroup):
+    """What was found in the newest pulse and what it is made with.
+
+    ``SPECTRUM_X`` takes the energy axis (eV, one value a column; a single value clears it) and
+    shows the axis in use, which is the numbers of the columns when there is none of the picture's
+    width. A fit's figures are NaN, with an alarm, when ``FIT_STATUS`` says that there are none.
+    """
+
+    ioc: Any
+
+    spectrum_x = pvproperty(
+        value=[0.0], max_length=COLUMNS_MAX, put=_put_axis, name="SPECTRUM_X", precision=4
+    )
+    spectrum_y = said([0.0], float, max_length=COLUMNS_MAX, name="SPECTRUM_Y")
+    center = figure("SPECTRUM_CENTER")
+    fwhm = figure("SPECTRUM_FWHM")
+    com = figure("SPECTRUM_COM")
+    std = figure("SPECTRUM_STD")
+    center_error = figure("SPECTRUM_CENTER_ERR")
+    fwhm_error = figure("SPECTRUM_FWHM_ERR")
+    quantile_width = figure("SPECTRUM_QWIDTH")
+    relative_width = figure("SPECTRUM_RES", "permille")
+    brightness = said(float("nan"), precision=3, units="uJ/eV", name="SPECTRUM_BRT")
+    pulse_energy = said(float("nan"), precision=3, units="uJ", name="PULSE_ENERGY")
+    offset = figure("SPECTRUM_OFFSET", "counts")
+    amplitude = figure("SPECTRUM_AMPLITUDE", "counts")
+    intensity = figure("SPECTRUM_INTENSITY", "counts")
+    chi2 = figure("SPECTRUM_CHI2", "")
+    quality = figure("SPECTRUM_QUALITY", "")
+    fit_status = shown([code.name for code in FitStatus], 1, name="FIT_STATUS")
+    fit_unit = shown([code.name for code in AxisUnit], 1, name="FIT_UNIT")
+    pulse_id = said(-1.0, precision=0, name="PULSE_ID")
+    pulse_time = said(0.0, precision=6, units="s", name="PULSE_TIME")
+    average_y = said([0.0], float, max_length=COLUMNS_MAX, name="AVG_SPECTRUM_Y")
+    average_center = said(float("nan"), precision=4, name="AVG_CENTER")
+    average_fwhm = said(float("nan"), precision=4, name="AVG_FWHM")
+    average_n = number(PULSES, _put_average, name="AVG_N")
+    average_pulses = said(0, name="AVG_PULSES")
+    block_y = said([0.0], float, max_length=COLUMNS_MAX, name="BLOCK_SPECTRUM_Y")
+    block_pulse_id = said(-1.0, precision=0, name="BLOCK_PULSE_ID")
+
+    roi_ymin = number(0, _put_edge, units="px", name="SPC_ROI_YMIN")
+    roi_ymax = number(0, _put_edge, units="px", name="SPC_ROI_YMAX")
+    background_mode = _choice(BackgroundMode, "background_mode", "BACKGROUND_MODE")
+    smoothing = _choice(Smoothing, "smoothing", "SMOOTHING")
+    fit = _choice(Fit, "fit", "FIT")
+    weighting = _choice(Weighting, "weighting", "WEIGHTING")
+    signal_per_row = number(1.5, _setting("signal_per_row"), precision=3, name="SIGNAL_PER_ROW")
+    saturation = number(0.0, _setting("saturation"), precision=0, name="SATURATION")
+    background = long_text(put=_put_background, name="BACKGROUND")
+    background_applied = shown(YES_NO, name="BACKGROUND_APPLIED")
+    background_record = pvproperty(value=0, put=_put_record, name="BACKGROUND_RECORD")
+    settings_number = said(0, name="SETTINGS_NUMBER")
+    settings_used = said(0, name="SETTINGS_USED")
+    raw_every = number(100, _put_every, name="RAW_EVERY")
+
+    processing = setting(
+        value=0, dtype=int, put=_put_start, name="PROCESSING", doc="1 starts, 0 stops"
+    )
+    state = shown(STATES, name="STATE")
+    message = said("", ChannelType.CHAR, max_length=1024, name="MESSAGE")
+    pulses = said(0, name="N_PULSES")
+    processed = said(0, name="N_PROCESSED")
+    sent = said(0, name="N_SENT")
+    unsent = said(0, name="N_UNSENT")
+    lost = said(0, name="N_LOST")
+    lost_causes = said("{}", ChannelType.CHAR, max_length=2048, name="LOST_CAUSES")
+    failures = said(0, name="N_FAILURES")
+    failure_causes = said("{}", ChannelType.CHAR, max_length=2048, name="FAILURE_CAUSES")
+    rate = said(0.0, precision=2, units="Hz", name="RATE")
+    duration = said(0.0, precision=3, units="ms", name="DURATION")
+
+
+async def raise_alarm(channel: Any, severity: AlarmSeverity) -> None:
+    """Set the alarm of a PV that keeps its value."""
+    status = AlarmStatus.STATE if severity else AlarmStatus.NO_ALARM
+    if channel.alarm.severity != severity:
+        await channel.alarm.write(status=status, severity=severity)
+        await channel.write(channel.value, verify_value=False)
+
+
+def severity_of(status: FitStatus) -> AlarmSeverity:
+    """Return how a fit's figures are marked: not to be used, to be looked at, or good."""
+    if not status.has_values or status is FitStatus.NOT_CONVERGED:
+        return AlarmSeverity.INVALID_ALARM
+    good = status in (FitStatus.OK, FitStatus.NO_AXIS)
+    return AlarmSeverity.NO_ALARM if good else AlarmSeverity.MINOR_ALARM

@@ -1,0 +1,200 @@
+"""Give the spectrometer its energy axis: from known points, or from a monochromator's energies."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+from bluesky.protocols import Movable, Readable
+from bluesky.utils import MsgGenerator
+
+from plans.psss.stubs import (
+    PULSES,
+    check_movable,
+    check_scanned,
+    finite,
+    metadata,
+    recorded,
+    take_point,
+    whole,
+    with_restored,
+)
+from plans.run_stubs import in_run, with_reasons
+from skywright.errors import ConfigError, DataError
+
+DEGREE_MAX = 3
+CALIBRATION = "calibration"
+
+
+@dataclass(frozen=True)
+class EnergyCalibration:
+    """An energy axis that is in use.
+
+    Parameters
+    ----------
+    coefficients
+        Photon energy, eV, as polynomial of the column number: (first, step, ...).
+    columns, energies_ev
+        The points that it goes through, or past.
+    rms_ev
+        Of the points about it; 0 when there are no more than it has coefficients.
+    uid
+        Of the run.
+    """
+
+    coefficients: tuple[float, ...]
+    columns: tuple[float, ...]
+    energies_ev: tuple[float, ...]
+    rms_ev: float
+    uid: str
+
+
+def calibrate_energy_axis(
+    psss: Readable,
+    energies_ev: Sequence[float],
+    columns: Sequence[float] | None = None,
+    *,
+    monochromator: Movable | None = None,
+    degree: int = 1,
+    pulses: int = 20,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[EnergyCalibration]:
+    """Give the spectrometer its energy axis, a polynomial through known points.
+
+    Parameters
+    ----------
+    psss
+        The spectrometer.
+    energies_ev
+        Known photon energies, at least degree + 1 different ones.
+    columns
+        Where they are in the picture; or
+    monochromator
+        it is set to each energy, and the column is the mean center of the fits.
+    degree
+        Of the polynomial, 1 to 3.
+    pulses
+        At each energy.
+    md
+        Metadata for the start document.
+
+    Returns
+    -------
+    EnergyCalibration
+        In use from the next pulse on.
+
+    Raises
+    ------
+    ConfigError
+        If the points make no sense; before anything moves.
+    TypeError
+        If a device cannot do its part.
+    DataError
+        If too few energies gave a spectrum with a good fit, or the axis through them turns; the
+        axis is then what it was.
+    HardwareError
+        If a device fails; the axis is then what it was.
+    """
+    energies = _checked(energies_ev, columns, monochromator, degree)
+    whole("calibrate_energy_axis", "pulses", pulses)
+    check_movable(psss, "energy_axis")
+    device: Any = psss
+    arguments: dict[str, Any] = {"energies_ev": energies, "degree": degree}
+    arguments |= {"columns": list(map(float, columns))} if columns is not None else {}
+    devices = {"psss": psss, "motor": monochromator}
+    _md = metadata("calibrate_energy_axis", devices, arguments, md)
+    over = False
+
+    def use(points: Mapping[float, float]) -> MsgGenerator[EnergyCalibration]:
+        found = _fit(points, degree)
+        yield from bps.abs_set(device.energy_axis, found.coefficients, wait=True)
+        yield from bps.create(CALIBRATION)
+        yield from bps.read(device.energy_axis)
+        yield from bps.save()
+        return found
+
+    def measured() -> MsgGenerator[EnergyCalibration]:
+        points: dict[float, float] = {}
+        for energy in energies:
+            reading = yield from take_point(device, monochromator, energy)
+            if reading[f"{device.name}_n_good"]:
+                points[energy] = float(reading[f"{device.name}_mean_center"])
+        yield from bps.checkpoint()
+        return (yield from use(points))
+
+    def work() -> MsgGenerator[EnergyCalibration]:
+        nonlocal over
+        if columns is not None:
+            uids: list[str] = []
+            known = dict(zip(energies, map(float, columns), strict=True))
+            found = yield from with_reasons(in_run(lambda: use(known), _md, uids))
+            uid = uids[-1]
+        else:
+            yield from bps.abs_set(device.energy_axis, (), wait=True)  # centers in pixels
+            yield from bps.abs_set(device.pulses_per_point, pulses, wait=True)
+            uid, found = yield from recorded(device, measured, _md, PULSES)
+        over = True
+        return EnergyCalibration(
+            found.coefficients, found.columns, found.energies_ev, found.rms_ev, str(uid)
+        )
+
+    def axis_kept() -> MsgGenerator[EnergyCalibration]:
+        before = yield from bps.rd(device.energy_axis)
+
+        def put_back() -> MsgGenerator[None]:
+            if not over:
+                yield from bps.abs_set(device.energy_axis, tuple(before), wait=True)
+
+        return (yield from bpp.finalize_wrapper(work(), put_back))
+
+    if monochromator is None:
+        return (yield from with_reasons(axis_kept()))
+    check_scanned(psss, monochromator)
+    restored = with_restored(axis_kept(), [device.pulses_per_point, monochromator])
+    return (yield from with_reasons(restored))
+
+
+def _checked(
+    energies_ev: Sequence[float], columns: Sequence[float] | None, mono: Any, degree: int
+) -> list[float]:
+    """Return the energies.
+
+    Raises
+    ------
+    ConfigError
+        If the points make no sense.
+    """
+    plan = "calibrate_energy_axis"
+    if (columns is None) == (mono is None):
+        raise ConfigError(f"{plan}: give either columns, of known lines, or a monochromator")
+    whole(plan, "degree", degree, 1, DEGREE_MAX)
+    energies = [finite(plan, "energies_ev", energy, 0.0) for energy in energies_ev]
+    if len(set(energies)) != len(energies) or len(energies) <= degree:
+        raise ConfigError(
+            f"{plan}: energies_ev = {energies}, expected at least {degree + 1} different ones"
+        )
+    if columns is not None:
+        places = [finite(plan, "columns", column) for column in columns]
+        if len(places) != len(energies) or len(set(places)) != len(places):
+            raise ConfigError(
+                f"{plan}: columns = {places}, expected {len(energies)} different ones"
+            )
+    return energies
+
+
+def _fit(points: Mapping[float, float], degree: int) -> EnergyCalibration:
+    """Return the polynomial through (energy: column) points."""
+    energies, columns = np.array(list(points)), np.array(list(points.values()))
+    if len(np.unique(columns)) <= degree:
+        raise DataError(
+            f"energy axis: only {len(np.unique(columns))} energies gave a spectrum with a good "
+            f"fit at a place of its own, {degree + 1} are needed"
+        )
+    polynomial = np.polynomial.Polynomial.fit(columns, energies, degree)
+    free = len(columns) - degree - 1
+    residuals = polynomial(columns) - energies
+    rms = float(np.sqrt(residuals @ residuals / free)) if free else 0.0
+    coefficients = polynomial.convert().coef.tolist()
+    return EnergyCalibration(tuple(coefficients), tuple(columns), tuple(energies), rms, "")

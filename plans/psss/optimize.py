@@ -1,0 +1,188 @@
+"""Bring one motor to where the spectrum is narrowest or brightest, and say how well, or why not."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.protocols import Movable, Readable
+from bluesky.utils import MsgGenerator
+
+from plans.psss.search import Search, Seen, Verdict, propose
+from plans.psss.stubs import (
+    PULSES,
+    Reading,
+    check_scanned,
+    finite,
+    metadata,
+    recorded,
+    take_point,
+    whole,
+    with_restored,
+)
+from skywright.errors import ConfigError
+
+OBJECTIVES = {"width": "fwhm", "intensity": "intensity"}
+TOLERANCE_PART = 1 / 50
+"""Of the range: the tolerance if none is given."""
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """What an optimization has come to.
+
+    Parameters
+    ----------
+    ok
+        The best position is known within the tolerance, and the motor stands there.
+    why
+        Why not; the motor is then back where it was. Empty if `ok`.
+    position, position_sigma
+        The best; NaN if not known.
+    value, value_sigma
+        What was found there: the width in the axis' unit, or counts.
+    points
+        Measured positions.
+    uid
+        Of the run.
+    """
+
+    ok: bool
+    why: str
+    position: float
+    position_sigma: float
+    value: float
+    value_sigma: float
+    points: int
+    uid: str
+
+
+def optimize_spectrum(
+    psss: Readable,
+    motor: Movable,
+    low: float,
+    high: float,
+    *,
+    objective: str = "width",
+    num: int = 7,
+    pulses: int = 20,
+    tolerance: float | None = None,
+    max_points: int = 25,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[Optimum]:
+    """Move a motor to where the spectrum is narrowest, or brightest; closed loop, within limits.
+
+    A grid over the range is followed by points around the best one, until the vertex of a parabola
+    through them is known within the tolerance and stands still; see `plans.psss.search`.
+
+    Parameters
+    ----------
+    psss
+        The spectrometer.
+    motor
+        What is moved; never out of low..high, but back to where it was.
+    low, high
+        Limits.
+    objective
+        width: the least mean width; intensity: the greatest mean intensity.
+    num
+        Points of the grid, 5 to 1000.
+    pulses
+        At each point, at least 2.
+    tolerance
+        Of the position (1 sigma), in the motor's unit; by default a fiftieth of the range.
+    max_points
+        In all.
+    md
+        Metadata for the start document.
+
+    Returns
+    -------
+    Optimum
+        Not `ok`, with the motor back where it was, when there is no optimum within the range or it
+        is not known well enough.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter makes no sense; before anything moves.
+    TypeError
+        If a device cannot do its part.
+    HardwareError
+        If a device fails; the motor is then brought back.
+    """
+    check_scanned(psss, motor)
+    search = _search(low, high, objective, num, tolerance, max_points)
+    whole("optimize_spectrum", "pulses", pulses, least=2)
+    device: Any = psss
+    figure = f"{device.name}_mean_{OBJECTIVES[objective]}"
+    scatter, good = f"{device.name}_{OBJECTIVES[objective]}_scatter", f"{device.name}_n_good"
+    seen: list[Seen] = []
+
+    def measure(position: float) -> MsgGenerator[Seen]:
+        reading: Reading = yield from take_point(device, motor, position)
+        n_good = float(reading[good])
+        sigma = float(reading[scatter]) / math.sqrt(n_good) if n_good > 1 else math.nan
+        # Of one good pulse nothing tells how good it is.
+        value = float(reading[figure]) if n_good > 1 else math.nan
+        return Seen(position, value, sigma)
+
+    def body() -> MsgGenerator[tuple[Verdict, Seen]]:
+        while not isinstance(step := propose(search, seen), Verdict):
+            seen.append((yield from measure(step)))
+        nothing = Seen(step.position, math.nan, math.nan)
+        found = nothing if step.why else (yield from measure(step.position))
+        yield from bps.checkpoint()
+        return step, found
+
+    arguments = {
+        **{"low": low, "high": high, "objective": objective, "num": num, "pulses": pulses},
+        **{"tolerance": search.tolerance, "max_points": max_points},
+    }
+    _md = metadata("optimize_spectrum", {"psss": psss, "motor": motor}, arguments, md)
+    over = False
+
+    def whole_plan() -> MsgGenerator[Optimum]:
+        nonlocal over
+        yield from bps.abs_set(device.pulses_per_point, pulses, wait=True)
+        uid, (verdict, found) = yield from recorded(device, body, _md, PULSES)
+        over = not verdict.why
+        return Optimum(
+            not verdict.why,
+            verdict.why,
+            verdict.position,
+            verdict.sigma,
+            found.value,
+            found.sigma,
+            len(seen),
+            str(uid),
+        )
+
+    def back_or_stay() -> MsgGenerator[Optimum]:
+        before = yield from bps.rd(motor)
+
+        def back() -> MsgGenerator[None]:
+            if not over:
+                yield from bps.mv(motor, before)
+
+        return (yield from bpp.finalize_wrapper(whole_plan(), back))
+
+    return (yield from with_restored(back_or_stay(), [device.pulses_per_point]))
+
+
+def _search(
+    low: float, high: float, objective: str, num: int, tolerance: float | None, max_points: int
+) -> Search:
+    plan = "optimize_spectrum"
+    low, high = finite(plan, "low", low), finite(plan, "high", high)
+    if not low < high:
+        raise ConfigError(f"{plan}: low = {low:g}, high = {high:g}, expected low < high")
+    if objective not in OBJECTIVES:
+        raise ConfigError(f"{plan}: objective = {objective!r}, expected {' or '.join(OBJECTIVES)}")
+    whole(plan, "num", num, 5, 1000)
+    whole(plan, "max_points", max_points, num, 10_000)
+    if tolerance is None:
+        tolerance = TOLERANCE_PART * (high - low)
+    finite(plan, "tolerance", tolerance, 0.0)
+    return Search(low, high, num, tolerance, max_points, objective == "intensity")

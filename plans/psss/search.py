@@ -1,0 +1,165 @@
+"""Where to measure next on the way to the best position of one motor; pure, from what was seen.
+
+First an even grid between the limits; then, around the best point, positions at which a parabola
+through the points within one and a half steps of the grid gains most, until its vertex is known and
+stands still.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOISE_TIMES = 4.0
+"""Best and worst of the grid must differ by more than so many times their noise."""
+ARM = 0.7
+"""Points that narrow down the vertex are so many steps of the grid to its sides."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found at a position; `value` NaN: nothing."""
+
+    position: float
+    value: float
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is looked for.
+
+    Parameters
+    ----------
+    low, high
+        Limits of the position.
+    num
+        Points of the grid, at least 4.
+    tolerance
+        The best position must be known so well (1 sigma).
+    max_points
+        In all.
+    maximum
+        Whether the greatest value is the best, or the least.
+    """
+
+    low: float
+    high: float
+    num: int
+    tolerance: float
+    max_points: int
+    maximum: bool
+
+    @property
+    def step(self) -> float:
+        """Of the grid."""
+        return (self.high - self.low) / (self.num - 1)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The end of a search: a position, or why there is none."""
+
+    position: float
+    sigma: float
+    why: str = ""
+
+
+def propose(search: Search, seen: Sequence[Seen]) -> float | Verdict:
+    """Return where to measure next, or the end.
+
+    Parameters
+    ----------
+    search
+        What is looked for.
+    seen
+        All that was measured so far, in that order.
+    """
+    if len(seen) < search.num:
+        return float(np.linspace(search.low, search.high, search.num)[len(seen)])
+    good = [each for each in seen if math.isfinite(each.value)]
+    trouble = _trouble(search, good, len(seen))
+    if trouble:
+        return Verdict(math.nan, math.nan, trouble)
+    vertex, sigma = _vertex(search, good)
+    if math.isnan(vertex):
+        why = "around the best point the values do not fall off to both sides"
+        best = _best(search, good).position
+        if len(seen) >= search.max_points:
+            return Verdict(math.nan, math.nan, f"{why}, after {len(seen)} points")
+        return _inside(search, best + ARM * search.step * (1.0 if len(seen) % 2 else -1.0))
+    before, _ = _vertex(search, good[:-1]) if len(good) > search.num else (math.nan, math.nan)
+    settled = sigma <= search.tolerance and abs(vertex - before) <= search.tolerance
+    if settled:
+        return Verdict(vertex, sigma)
+    if len(seen) >= search.max_points:
+        return Verdict(
+            vertex,
+            sigma,
+            f"after {len(seen)} points the best position is known to {sigma:.3g}, "
+            f"{search.tolerance:.3g} is wanted: more pulses or points, or a larger tolerance",
+        )
+    # First where it seems to be; then where a parabola tells most about its vertex.
+    extra = len(seen) - search.num
+    side = (0.0, ARM, -ARM)[extra % 3]
+    return _inside(search, vertex + side * search.step)
+
+
+def _trouble(search: Search, good: Sequence[Seen], count: int) -> str:
+    """Return why no optimum can be looked for; empty if it can."""
+    if len(good) < 4:
+        return f"only {len(good)} of {count} points have spectra with a good fit"
+    values = np.array([each.value for each in good[: search.num]])
+    noise = float(np.median([each.sigma for each in good[: search.num]]))
+    spread = float(np.ptp(values))
+    if math.isfinite(noise) and spread < NOISE_TIMES * noise:
+        return (
+            f"no optimum to be seen: the values differ by {spread:.3g}, each is known to "
+            f"{noise:.3g}; more pulses, or a wider range"
+        )
+    best = _best(search, good).position
+    for border, name in ((search.low, "lower"), (search.high, "upper")):
+        if abs(best - border) < 0.25 * search.step:
+            return f"the best point is at the {name} limit, {border:g}; shift the range"
+    return ""
+
+
+def _best(search: Search, good: Sequence[Seen]) -> Seen:
+    sign = -1.0 if search.maximum else 1.0
+    return min(good, key=lambda each: sign * each.value)
+
+
+def _vertex(search: Search, good: Sequence[Seen]) -> tuple[float, float]:
+    """Return the vertex of the parabola around the best point and its sigma; NaN if it has none.
+
+    The sigma is that of the values' own errors, or of the residuals if those are larger.
+    """
+    middle = _best(search, good).position
+    near = [each for each in good if abs(each.position - middle) <= 1.5 * search.step]
+    if len({each.position for each in near}) < 3:
+        return math.nan, math.nan
+    x = np.array([each.position for each in near]) - middle
+    y = np.array([each.value for each in near]) * (-1.0 if search.maximum else 1.0)
+    errors = np.array([each.sigma for each in near])
+    known = np.isfinite(errors) & (errors > 0.0)
+    typical = float(np.median(errors[known])) if known.any() else 1.0
+    errors = np.where(known, errors, typical)
+    design = np.stack([x**2, x, np.ones_like(x)], axis=1) / errors[:, None]
+    solved, *_ = np.linalg.lstsq(design, y / errors, rcond=None)
+    a, b, _ = solved
+    if not a > 0.0:
+        return math.nan, math.nan
+    covariance: NDArray[np.float64] = np.linalg.pinv(design.T @ design)
+    if len(near) > 3:
+        residuals = y / errors - design @ solved
+        scale = float(residuals @ residuals) / (len(near) - 3)
+        covariance = covariance * (max(scale, 1.0) if known.any() else scale)
+    vertex = float(np.clip(-b / (2.0 * a), x.min(), x.max()))
+    gradient = np.array([-vertex / a, -0.5 / a, 0.0])
+    return middle + vertex, float(np.sqrt(gradient @ covariance @ gradient))
+
+
+def _inside(search: Search, position: float) -> float:
+    return min(max(position, search.low), search.high)

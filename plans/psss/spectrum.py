@@ -1,0 +1,315 @@
+"""Plans of the single-shot spectrometer: every pulse, a background, a scan of a motor."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+from bluesky.protocols import Movable, Readable
+from bluesky.utils import Msg, MsgGenerator
+
+from plans.psss.calibration import EnergyCalibration, calibrate_energy_axis
+from plans.psss.optimize import Optimum, optimize_spectrum
+from plans.psss.stubs import (
+    COLLECT_S,
+    PRIMARY,
+    PULSES,
+    check_flyer,
+    check_movable,
+    check_scanned,
+    collect,
+    declare,
+    finite,
+    metadata,
+    recorded,
+    take_point,
+    wants_pictures,
+    whole,
+    with_restored,
+)
+from plans.run_stubs import in_run, with_reasons
+from skywright.errors import ConfigError
+
+__all__ = [
+    "Background",
+    "EnergyCalibration",
+    "Optimum",
+    "acquire_spectra",
+    "calibrate_energy_axis",
+    "optimize_spectrum",
+    "record_pulses",
+    "scan_spectra",
+    "take_background",
+]
+
+SECONDS_MAX = 24 * 3600.0
+BACKGROUND_PULSES_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class Background:
+    """A background that was recorded and is in use.
+
+    Parameters
+    ----------
+    name
+        In the history.
+    pulses
+        It is the mean of so many.
+    uid
+        Of the run that says so.
+    """
+
+    name: str
+    pulses: int
+    uid: str
+
+
+def acquire_spectra(
+    psss: Readable,
+    n: int | None = None,
+    seconds: float | None = None,
+    *,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[str]:
+    """Record every pulse's spectrum and fit, at the rate of the machine.
+
+    The stream ``primary`` has a row for each pulse, ``pictures`` one for each raw picture.
+
+    Parameters
+    ----------
+    psss
+        The spectrometer.
+    n
+        Number of pulses; or
+    seconds
+        how long, more than 0 and at most a day.
+    md
+        Metadata for the start document.
+
+    Returns
+    -------
+    str
+        The uid of the run.
+
+    Raises
+    ------
+    ConfigError
+        If not one of `n` and `seconds` is given, or it makes no sense; before anything starts.
+    TypeError
+        If the device cannot do its part.
+    HardwareError
+        If no pulse comes, or the IOC goes.
+    """
+    check_flyer(psss)
+    if (n is None) == (seconds is None):
+        raise ConfigError("acquire_spectra: give either n, of pulses, or seconds")
+    pulses = 0 if n is None else whole("acquire_spectra", "n", n)
+    if seconds is not None and finite("acquire_spectra", "seconds", seconds, 0.0) > SECONDS_MAX:
+        raise ConfigError(f"acquire_spectra: seconds = {seconds}, at most {SECONDS_MAX:g}")
+    device: Any = psss
+
+    def body() -> MsgGenerator[None]:
+        pictures = yield from wants_pictures(device)
+        yield from bps.checkpoint()
+        yield from bps.prepare(device.pulses, pulses, wait=True)
+        yield from bps.kickoff(device.pulses, wait=True)
+        for period in _periods(device, pulses, seconds):
+            # Pulses go on in a pause; those that came then are told of after it.
+            yield from bps.checkpoint()
+            yield from bps.sleep(period)
+            yield from collect(device, PRIMARY, pictures)
+        yield from bps.complete(device.pulses, wait=True)
+        yield from collect(device, PRIMARY, pictures)
+
+    arguments = {"n": n} if seconds is None else {"seconds": seconds}
+    _md = metadata("acquire_spectra", {"psss": psss}, arguments, md)
+    uid, _ = yield from recorded(device, body, _md, PRIMARY)
+    return str(uid)
+
+
+def _periods(psss: Any, pulses: int, seconds: float | None) -> Any:
+    """Yield how long to wait before the next report, until the pulses are there or time is over."""
+    if seconds is None:
+        while psss.pulses.get_index() < pulses:
+            yield COLLECT_S
+    else:
+        periods = math.ceil(seconds / COLLECT_S)
+        yield from [seconds / periods] * periods
+
+
+def take_background(
+    psss: Readable,
+    n: int = 100,
+    *,
+    shutter: Movable | None = None,
+    closed: float = 0,
+    settle_s: float = 0.2,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[Background]:
+    """Use the mean picture of the next pulses as background; they must come without light.
+
+    Parameters
+    ----------
+    psss
+        The spectrometer.
+    n
+        Pulses, at most 10,000.
+    shutter
+        Put to `closed` meanwhile, and then back to what it was; None: the beam is off already.
+    closed
+        Its value that blocks the beam.
+    settle_s
+        Rest after that.
+    md
+        Metadata for the start document.
+
+    Returns
+    -------
+    Background
+        In use from the next pulse on.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter makes no sense; before anything moves.
+    TypeError
+        If a device cannot do its part.
+    HardwareError
+        If not enough pulses come; the last background stays in use.
+    """
+    for part in ("background_recorder", "processing"):
+        check_movable(psss, part)
+    if shutter is not None and not (isinstance(shutter, Movable) and isinstance(shutter, Readable)):
+        raise TypeError(f"{shutter!r} is no shutter for this plan: it lacks set or read")
+    whole("take_background", "n", n, most=BACKGROUND_PULSES_MAX)
+    finite("take_background", "settle_s", settle_s, -1e-9)
+    device: Any = psss
+    uids: list[str] = []
+
+    def body() -> MsgGenerator[Mapping[str, Any]]:
+        if shutter is not None:
+            yield from bps.abs_set(shutter, closed, wait=True)
+        yield from bps.abs_set(device.processing, 1, wait=True)
+        yield from bps.sleep(settle_s)
+        yield from bps.checkpoint()
+        yield from bps.abs_set(device.background_recorder, n, wait=True)
+        yield from bps.create(PRIMARY)
+        reading = yield from bps.read(device.background_recorder)
+        yield from bps.save()
+        return reading or {}
+
+    devices = {"psss": psss, "shutter": shutter}
+    _md = metadata("take_background", devices, {"n": n}, md)
+    restored = [*([shutter] if shutter is not None else []), device.processing]
+    reading = yield from with_reasons(with_restored(in_run(body, _md, uids), restored))
+    name = reading.get(f"{device.background_recorder.name}_name", {}).get("value", "")
+    return Background(str(name), n, uids[-1])
+
+
+def scan_spectra(
+    psss: Readable,
+    motor: Movable,
+    start: float,
+    stop: float,
+    num: int,
+    *,
+    pulses: int = 10,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[str]:
+    """Take pulses at each of some positions of a motor.
+
+    The stream ``primary`` has an event for each position with what its pulses say together;
+    ``pulses`` a row for each pulse.
+
+    Parameters
+    ----------
+    psss
+        The spectrometer.
+    motor
+        What is scanned.
+    start, stop, num
+        First and last position, and their number, at least 1.
+    pulses
+        At each position.
+    md
+        Metadata for the start document.
+
+    Returns
+    -------
+    str
+        The uid of the run.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter makes no sense; before anything moves.
+    TypeError
+        If a device cannot do its part.
+    HardwareError
+        If a device fails.
+    """
+    check_scanned(psss, motor)
+    low, high = (finite("scan_spectra", *pair) for pair in (("start", start), ("stop", stop)))
+    whole("scan_spectra", "num", num, most=1_000_000)
+    whole("scan_spectra", "pulses", pulses)
+    device: Any = psss
+
+    def body() -> MsgGenerator[None]:
+        for position in np.linspace(low, high, num).tolist():
+            yield from take_point(device, motor, position)
+        yield from bps.checkpoint()
+
+    arguments = {"start": start, "stop": stop, "num": num, "pulses": pulses}
+    _md = metadata("scan_spectra", {"psss": psss, "motor": motor}, arguments, md)
+
+    def whole_scan() -> MsgGenerator[Any]:
+        yield from bps.abs_set(device.pulses_per_point, pulses, wait=True)
+        return (yield from recorded(device, body, {"num_points": num, **_md}, PULSES))
+
+    uid, _ = yield from with_restored(whole_scan(), [device.pulses_per_point])
+    return str(uid)
+
+
+def record_pulses(plan: MsgGenerator[Any], psss: Readable) -> MsgGenerator[Any]:
+    """Run any plan that triggers the spectrometer, and tell of each pulse in the stream ``pulses``.
+
+    Events hold what the pulses of a point say together; without this the runs of bluesky's own
+    plans do not say where the pulses are.
+
+    Parameters
+    ----------
+    plan
+        Such as ``grid_scan([psss], ...)``; it stages the spectrometer before it opens its run.
+    psss
+        The spectrometer.
+
+    Returns
+    -------
+    Any
+        What `plan` returns.
+
+    Raises
+    ------
+    TypeError
+        If the device has no rows of pulses.
+    """
+    check_flyer(psss)
+    device: Any = psss
+
+    def begin() -> MsgGenerator[None]:
+        yield from declare(device, PULSES)
+
+    def tell() -> MsgGenerator[None]:
+        yield from collect(device, PULSES, (yield from wants_pictures(device)))
+
+    def insert(message: Msg) -> tuple[None, MsgGenerator[None] | None]:
+        after = {"open_run": begin, "save": tell}.get(message.command)
+        return None, None if after is None else after()
+
+    # Not a generator function, so that the queue server does not take it for a plan.
+    wrapped: MsgGenerator[Any] = bpp.plan_mutator(plan, insert)
+    return wrapped

@@ -1,0 +1,191 @@
+"""Steps of the plans of the spectrometer: checks, a run with its streams, points, clean-up.
+
+A spectrometer has `pulses` (flies; every pulse a row of the stream), `pictures` (raw ones, now and
+then), `energy_axis`, `background_recorder`; triggered, it takes `pulses_per_point` pulses.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
+from bluesky.utils import MsgGenerator
+
+from plans.run_stubs import Body, in_run, with_reasons
+from skywright.errors import ConfigError
+
+COLLECT_S = 0.25
+"""Time between two reports of pulses that come freely, s."""
+PRIMARY, PULSES, PICTURES, SETTINGS = "primary", "pulses", "pictures", "settings"
+PULSES_MAX = 10**9
+
+Reading = Mapping[str, Any]
+
+
+# ---- checks, before anything moves
+
+
+def check_flyer(psss: Any) -> None:
+    """Raise `TypeError` if the device does not record pulses at their rate."""
+    for part, protocols in (
+        ("pulses", (Preparable, Flyable, Collectable)),
+        ("pictures", (Collectable,)),
+    ):
+        for protocol in protocols:
+            _check(getattr(psss, part, None), f"{psss!r}'s {part}", protocol)
+
+
+def check_scanned(psss: Any, motor: Any) -> None:
+    """Raise `TypeError` if the devices do not fit a step scan."""
+    _check(psss, f"spectrometer {psss!r}", Readable)
+    _check(psss, f"spectrometer {psss!r}", Triggerable)
+    _check(getattr(psss, "pulses", None), f"{psss!r}'s pulses", Collectable)
+    _check(getattr(psss, "pulses_per_point", None), f"{psss!r}'s pulses_per_point", Movable)
+    _check(motor, f"motor {motor!r}", Readable)
+    _check(motor, f"motor {motor!r}", Movable)
+
+
+def check_movable(psss: Any, part: str) -> None:
+    """Raise `TypeError` if a part of the spectrometer cannot be set."""
+    _check(getattr(psss, part, None), f"{psss!r}'s {part}", Movable)
+
+
+def _check(device: Any, what: str, protocol: Any) -> None:
+    if not isinstance(device, protocol):
+        raise TypeError(f"{what} does not fit this plan: it is not {protocol.__name__}")
+
+
+def whole(plan: str, name: str, value: Any, least: int = 1, most: int = PULSES_MAX) -> int:
+    """Return a whole number within its limits.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigError(f"{plan}: {name} = {value!r}, expected a whole number {least}..{most}")
+    return value
+
+
+def finite(plan: str, name: str, value: Any, least: float = -math.inf) -> float:
+    """Return a finite number above `least`.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not value > least:
+        above = "" if least == -math.inf else f" above {least:g}"
+        raise ConfigError(f"{plan}: {name} = {value!r}, expected a finite number{above}")
+    return float(value)
+
+
+def metadata(
+    plan: str, devices: Mapping[str, Any], arguments: Mapping[str, Any], md: Mapping | None
+) -> dict[str, Any]:
+    """Return the start document's metadata; what the user gives wins."""
+    psss = devices["psss"]
+    assets = getattr(psss, "assets", None)
+    names = {role: device.name for role, device in devices.items() if device is not None}
+    return {
+        "plan_name": plan,
+        "plan_args": {**names, **arguments},
+        "detectors": [psss.name],
+        **({"motors": [devices["motor"].name]} if devices.get("motor") is not None else {}),
+        **({"assets": str(assets)} if assets is not None else {}),
+        **(md or {}),
+    }
+
+
+# ---- a run and its streams
+
+
+def recorded(psss: Any, body: Body, md: Mapping[str, Any], pulses: str) -> MsgGenerator[Any]:
+    """Run `body` in a run with the spectrometer staged and its streams declared.
+
+    Parameters
+    ----------
+    psss
+        The spectrometer.
+    body
+        The plan.
+    md
+        Of the start document.
+    pulses
+        Name of the stream of pulses.
+
+    Returns
+    -------
+    (uid, Any)
+        Of the run, and what `body` returns.
+    """
+    uids: list[str] = []
+
+    def inside() -> MsgGenerator[Any]:
+        yield from declare(psss, pulses)
+        return (yield from body())
+
+    @bpp.stage_decorator([psss])
+    def staged() -> MsgGenerator[Any]:
+        return (yield from in_run(inside, md, uids))
+
+    answer = yield from with_reasons(staged())
+    return uids[-1], answer
+
+
+def declare(psss: Any, pulses: str) -> MsgGenerator[None]:
+    """Declare the streams of a run: of pulses, of what they were made with, of pictures."""
+    yield from bps.declare_stream(psss.pulses, name=pulses, collect=True)
+    if hasattr(psss, "pulse_settings"):
+        yield from bps.declare_stream(psss.pulse_settings, name=SETTINGS, collect=True)
+    if (yield from wants_pictures(psss)):
+        yield from bps.declare_stream(psss.pictures, name=PICTURES, collect=True)
+
+
+def wants_pictures(psss: Any) -> MsgGenerator[bool]:
+    """Return whether raw pictures are recorded."""
+    if not hasattr(psss, "record_pictures"):
+        return False
+    return bool((yield from bps.rd(psss.record_pictures)))
+
+
+def collect(psss: Any, pulses: str, pictures: bool) -> MsgGenerator[None]:
+    """Tell of the new rows of every stream; raises when the spectrometer is in trouble."""
+    yield from bps.collect(psss.pulses, name=pulses)
+    if hasattr(psss, "pulse_settings"):
+        yield from bps.collect(psss.pulse_settings, name=SETTINGS)
+    if pictures:
+        yield from bps.collect(psss.pictures, name=PICTURES)
+
+
+def take_point(psss: Any, motor: Any, position: float) -> MsgGenerator[Reading]:
+    """Move, take the pulses of a point, and return what the event holds."""
+    yield from bps.checkpoint()
+    yield from bps.mv(motor, position)
+    reading = yield from bps.trigger_and_read([psss, motor], name=PRIMARY)
+    yield from collect(psss, PULSES, (yield from wants_pictures(psss)))
+    return {key: each["value"] for key, each in reading.items()}
+
+
+def with_restored(plan: MsgGenerator[Any], settings: Sequence[Any]) -> MsgGenerator[Any]:
+    """Run a plan; whatever happens, put settings (Movable, Readable) back to what they were.
+
+    The last one first, and each of them even if another cannot be put.
+    """
+    for setting in reversed(settings):
+        plan = _with_one_restored(plan, setting)
+    return (yield from plan)
+
+
+def _with_one_restored(plan: MsgGenerator[Any], setting: Any) -> MsgGenerator[Any]:
+    before = yield from bps.rd(setting)
+
+    def put_back() -> MsgGenerator[None]:
+        yield from bps.abs_set(setting, before, wait=True)
+
+    return (yield from bpp.finalize_wrapper(plan, put_back))

@@ -1,0 +1,368 @@
+"""The spectra of a run: fit and spikes of each pulse, and what all of them say together.
+
+`SpectrumStatistics` starts from stored spectra, `PictureSpectra` from stored pictures; what follows
+is one.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.analysis import Analysis, Batch
+from skywright.errors import ConfigError, DataError
+from skywright.files.columns import Column
+from skywright.instruments.psss import processing, statistics
+from skywright.instruments.psss.processing import (
+    FitStatus,
+    Settings,
+    Spectrum,
+    Workspace,
+    process,
+    process_spectrum,
+)
+from skywright.instruments.psss.statistics import (
+    LAGS,
+    autocorrelation,
+    baseline,
+    correlation_width,
+    find_spikes,
+    pulse_length_fs,
+    second_order_correlation,
+)
+from skywright.instruments.psss.stored_settings import StoredSettings, with_background
+
+COUNTS = {"units": "counts"}
+NAN = float("nan")
+FIGURES = (
+    *("center", "fwhm", "center_error", "fwhm_error", "com", "std", "quantile_width"),
+    *("relative_width", "intensity", "chi2", "quality"),
+)
+MEANS = ("center", "fwhm", "com", "std", "quantile_width", "intensity")
+"""Figures whose mean and scatter over the pulses of a `GOOD` status are results."""
+GOOD = (FitStatus.OK, FitStatus.NO_AXIS)
+
+
+class Moments(NamedTuple):
+    """Number, mean and sum of squared deviations, of some figures of some pulses."""
+
+    n: int
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    def with_next(self, other: "Moments") -> "Moments":
+        """Add those of other pulses (Chan, Golub, LeVeque 1979)."""
+        n = self.n + other.n
+        if not other.n:
+            return self
+        if not self.n:
+            return other
+        step = other.mean - self.mean
+        mean = self.mean + step * (other.n / n)
+        squares = self.squares + other.squares + step * step * (self.n * other.n / n)
+        return Moments(n, mean, squares)
+
+    @property
+    def scatter(self) -> NDArray[np.float64]:
+        """Sample standard deviations; NaN below two pulses."""
+        return np.sqrt(self.squares / (self.n - 1)) if self.n > 1 else self.squares * NAN
+
+
+class Pulses(NamedTuple):
+    """What is kept of a block, and of all before it."""
+
+    statuses: NDArray[np.int64]
+    """Pulses of each status."""
+    figures: Moments
+    """Of `MEANS`."""
+    spectra: Moments
+    """Of the spectra, their baselines taken off."""
+    correlation: NDArray[np.float64]
+    """(LAGS,) sum of the autocorrelations of the same."""
+    spikes: Moments
+    """Of count and width, of pulses with spikes of a width."""
+    settings_number: int
+    """The greatest of the pulses'; -1: not known."""
+
+
+class SpectrumStatistics(Analysis[Pulses]):
+    """Fits each stored spectrum again, finds its spikes, and sums up the run.
+
+    Parameters
+    ----------
+    columns
+        Width of the spectra.
+    rows
+        Of the picture, for the signal test.
+    axis
+        Photon energy, eV, as polynomial of the column: [first, step, ...]. None: pixels.
+    resolution_ev
+        FWHM of the spectrometer's response, for the pulse length.
+    settings
+        File with the settings of each number, beside that of the spectra: each pulse is processed
+        with those it had when it was taken, all of them together with the newest. Empty: one for
+        all.
+    **given
+        smoothing, fit, weighting, signal_per_row, saturation, as in
+        `skywright.instruments.psss.settings.Settings`; they, and the axis, hold against the file.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter is impossible.
+    """
+
+    name = "psss_spectra"
+    version = "2"
+    inputs: ClassVar[Sequence[str]] = ("spectrum",)
+    optional: ClassVar[Sequence[str]] = ("settings_number", "pulse_energy")
+    identity = "pulse_id"
+    time = "time"
+    block_size = 100
+    columns = (
+        Column("status", "|u1", attrs={"names": [status.name for status in FitStatus]}),
+        *(Column(name, "<f8", attrs={"units": "eV, or px without axis"}) for name in FIGURES[:7]),
+        Column("relative_width", "<f8", attrs={"units": "per mille"}),
+        Column("brightness", "<f8", attrs={"units": "uJ/eV", "description": "energy / fwhm"}),
+        Column("intensity", "<f8", attrs=COUNTS),
+        Column("chi2", "<f8", attrs={"units": "", "description": "reduced"}),
+        Column("quality", "<f8", attrs={"units": "", "description": "1 is perfect"}),
+        Column("spike_count", "<i4", attrs={"description": "-1: no spectrum"}),
+        Column("spike_width", "<f8", attrs={"units": "eV, or px without axis"}),
+    )
+
+    def __init__(
+        self,
+        columns: int = 2560,
+        rows: int = 2160,
+        axis: Sequence[float] | None = None,
+        resolution_ev: float = 0.0,
+        settings: str = "",
+        background: str = "",
+        **given: Any,
+    ) -> None:
+        kept = {"columns": columns, "rows": rows, "resolution_ev": resolution_ev, **given}
+        kept |= {"settings": settings} if settings else {}
+        kept |= {"background": background} if background else {}
+        super().__init__(**kept, **({} if axis is None else {"axis": [float(c) for c in axis]}))
+        if int(columns) != columns or columns < 1 or not rows >= 0 or not resolution_ev >= 0:
+            raise ConfigError(
+                f"columns {columns}, rows {rows}, resolution_ev {resolution_ev}: expected a "
+                "number of columns, and nothing below 0"
+            )
+        if axis is not None:
+            polynomial = np.polynomial.polynomial.polyval
+            given["axis"] = polynomial(np.arange(float(columns)), list(axis))
+        try:
+            self.settings = Settings(**given)
+        except TypeError as error:
+            raise ConfigError(f"{self.name}: {error}") from error
+        self.settings = with_background(self.settings, background)
+        self._stored = StoredSettings(settings, background, given) if settings else None
+        self.results = _results(int(columns))  # type: ignore[misc]  # their width is known here
+
+    def settings_of(self, number: int) -> Settings:
+        """Return what a pulse with this settings number is processed with."""
+        if self._stored is None or number < 0:
+            return self.settings
+        return self._stored[number]
+
+    def warm_up(self) -> None:
+        """Compile the processing and the statistics of spikes."""
+        processing.warm_up()
+        statistics.warm_up()
+
+    def spectrum_of(
+        self, member: NDArray[Any], settings: Settings, workspace: Workspace
+    ) -> Spectrum:
+        """Process one input."""
+        return process_spectrum(member, self.parameters["rows"], settings, workspace)
+
+    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        """Fit each spectrum by itself, and find its spikes."""
+        width, workspace = int(self.parameters["columns"]), Workspace()
+        n, energies = len(batch), batch.data.get("pulse_energy")
+        found: dict[str, NDArray[Any]] = {
+            **{column.path: np.full(n, NAN) for column in self.columns},
+            "status": np.zeros(n, np.uint8),
+            "spike_count": np.full(n, -1, np.int32),
+            "light": np.full((n, width), NAN),
+            "correlation": np.zeros((n, LAGS)),
+            "settings_number": batch.data.get("settings_number", np.full(n, -1)),
+        }
+        for row, member in enumerate(batch[self.inputs[0]]):
+            if member.shape[-1] != width:
+                raise DataError(
+                    f"{self.inputs[0]}: {member.shape[-1]} columns, expected {width}; set the "
+                    "parameter columns"
+                )
+            settings = self.settings_of(int(found["settings_number"][row]))
+            spectrum = self.spectrum_of(member, settings, workspace)
+            found["status"][row] = spectrum.status
+            if spectrum.status in (FitStatus.NO_IMAGE, FitStatus.BAD_PIXELS):
+                continue
+            for name in FIGURES:
+                found[name][row] = getattr(spectrum, name)
+            if energies is not None:
+                found["brightness"][row] = spectrum.brightness(float(energies[row]))
+            counts = spectrum.spectrum.astype(np.float64)
+            spikes = find_spikes(counts)
+            found["spike_count"][row] = spikes.count
+            found["spike_width"][row] = spikes.width * _pitch(settings)
+            if len(counts) == width:  # narrower ones have no place in a mean
+                found["light"][row] = counts - baseline(counts)
+                found["correlation"][row] = autocorrelation(counts)
+        return found
+
+    def statistic(self, members: Batch) -> Pulses:
+        """Sum up a block."""
+        status = members["status"]
+        good = np.isin(status, GOOD)
+        known = ~np.isnan(members["light"][:, 0])
+        figures = np.stack([members[name] for name in MEANS], axis=1)
+        spikes = np.stack([members["spike_count"], members["spike_width"]], axis=1)
+        return Pulses(
+            statuses=np.bincount(status, minlength=len(FitStatus)),
+            figures=_moments(figures[good]),
+            spectra=_moments(members["light"][known]),
+            correlation=members["correlation"][known].sum(axis=0),
+            spikes=_moments(spikes[~np.isnan(members["spike_width"])].astype(np.float64)),
+            settings_number=int(members["settings_number"].max()),
+        )
+
+    def fold(self, prefix: Pulses | None, statistic: Pulses) -> Pulses:
+        """Add the next block."""
+        if prefix is None:
+            return statistic
+        a, b = prefix, statistic
+        return Pulses(
+            a.statuses + b.statuses,
+            a.figures.with_next(b.figures),
+            a.spectra.with_next(b.spectra),
+            a.correlation + b.correlation,
+            a.spikes.with_next(b.spikes),
+            max(a.settings_number, b.settings_number),
+        )
+
+    def summarize(self, state: Pulses | None) -> Mapping[str, Any]:
+        """Turn the sums into means, g2 and pulse lengths; NaN where there is nothing to say."""
+        width = int(self.parameters["columns"])
+        pulses = state or _no_pulses(width)
+        settings = self.settings_of(pulses.settings_number)
+        means, scatter = pulses.figures.mean, pulses.figures.scatter
+        mean_spectrum, n = pulses.spectra.mean, pulses.spectra.n
+        g2 = np.full(LAGS, NAN)
+        if n:
+            g2 = second_order_correlation(mean_spectrum, pulses.correlation / n)
+        g2_width = correlation_width(g2) * _pitch(settings) if n > 1 else NAN
+        # The baseline is off; so no rows, no threshold but that of the noise.
+        fit = process_spectrum(mean_spectrum, 0, settings)
+        spike_count, spike_width = pulses.spikes.mean
+        return {
+            "n_pulses": int(pulses.statuses.sum()),
+            "n_good": pulses.figures.n,
+            "n_status": pulses.statuses,
+            **{f"{name}_mean": means[i] for i, name in enumerate(MEANS)},
+            **{f"{name}_scatter": scatter[i] for i, name in enumerate(MEANS)},
+            "mean_spectrum": mean_spectrum,
+            "spectrum_scatter": pulses.spectra.scatter,
+            "mean_status": fit.status.name,
+            "mean_center": fit.center,
+            "mean_fwhm": fit.fwhm,
+            "spike_count_mean": spike_count,
+            "spike_width_mean": spike_width,
+            "g2": g2,
+            "g2_width": g2_width,
+            "pulse_length_spikes": self._length(settings, spike_width, of_correlation=False),
+            "pulse_length_g2": self._length(settings, g2_width, of_correlation=True),
+        }
+
+    def _length(self, settings: Settings, width: float, of_correlation: bool) -> float:
+        if settings.axis is None:
+            return NAN
+        resolution = float(self.parameters["resolution_ev"])
+        found = pulse_length_fs(float(width), resolution, of_correlation)
+        return found if math.isfinite(found) else NAN
+
+
+class PictureSpectra(SpectrumStatistics):
+    """The same from stored pictures.
+
+    Parameters
+    ----------
+    roi
+        Rows [ymin, ymax); (0, 0) is the whole.
+    background
+        HDF5 file with a background at ``/entry/data/data``, or the directory of a service's
+        history, where that of each pulse is found by its digest; empty: none is taken off.
+    **parameters
+        `background_mode`, and as of `SpectrumStatistics`; `rows` is that of the pictures.
+    """
+
+    name = "psss_pictures"
+    inputs: ClassVar[Sequence[str]] = ("image",)
+    time = "frame_time"
+
+    def spectrum_of(
+        self, member: NDArray[Any], settings: Settings, workspace: Workspace
+    ) -> Spectrum:
+        """Process a picture, (rows, columns) of any numeric dtype."""
+        return process(member, settings, workspace)
+
+
+def _pitch(settings: Settings) -> float:
+    """Return the width of a column in the middle of the axis, eV; 1 without axis."""
+    axis = settings.axis
+    if axis is None or len(axis) < 2:
+        return 1.0
+    middle = max(len(axis) // 2, 1)
+    return abs(float(axis[middle] - axis[middle - 1]))
+
+
+def _results(width: int) -> tuple[Column, ...]:
+    units = {"units": "eV, or px without axis"}
+    length = {"units": "fs", "description": "FWHM; NaN without axis or spikes"}
+    per_figure = [
+        Column(f"{name}_{kind}", "<f8", attrs=COUNTS if name == "intensity" else units)
+        for kind in ("mean", "scatter")
+        for name in MEANS
+    ]
+    names = [status.name for status in FitStatus]
+    return (
+        Column("n_pulses", "<i8", attrs={"description": "pulses seen"}),
+        Column("n_good", "<i8", attrs={"description": "with a fit that settled"}),
+        Column("n_status", "<i8", (len(names),), attrs={"names": names}),
+        *per_figure,
+        Column("mean_spectrum", "<f8", (width,), attrs=COUNTS),
+        Column("spectrum_scatter", "<f8", (width,), attrs=COUNTS),
+        Column("mean_status", "<U16", attrs={"description": "of the mean spectrum's fit"}),
+        Column("mean_center", "<f8", attrs={**units, "description": "fit of the mean spectrum"}),
+        Column("mean_fwhm", "<f8", attrs={**units, "description": "fit of the mean spectrum"}),
+        Column("spike_count_mean", "<f8", attrs={"units": ""}),
+        Column("spike_width_mean", "<f8", attrs=units),
+        Column("g2", "<f8", (LAGS,), attrs={"description": "by columns; lag 0 holds the noise"}),
+        Column("g2_width", "<f8", attrs={**units, "description": "FWHM of g2 - 1"}),
+        Column("pulse_length_spikes", "<f8", attrs=length),
+        Column("pulse_length_g2", "<f8", attrs=length),
+    )
+
+
+def _moments(rows: NDArray[np.float64]) -> Moments:
+    if not len(rows):
+        nothing = np.full(rows.shape[1], NAN)
+        return Moments(0, nothing, nothing)
+    mean = rows.mean(axis=0)
+    return Moments(len(rows), mean, ((rows - mean) ** 2).sum(axis=0))
+
+
+def _no_pulses(width: int) -> Pulses:
+    return Pulses(
+        np.zeros(len(FitStatus), np.int64),
+        _moments(np.empty((0, len(MEANS)))),
+        _moments(np.empty((0, width))),
+        np.zeros(LAGS),
+        _moments(np.empty((0, 2))),
+        -1,
+    )

@@ -1,0 +1,98 @@
+"""Averages for looking: running over the last pulses, and of blocks that do not overlap."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.instruments.psss.processing import FitStatus
+from skywright.instruments.psss.results import Result
+from skywright.instruments.psss.statistics import BlockAverage, RunningAverage
+
+PULSES = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Averages:
+    """Means over the last pulses.
+
+    Parameters
+    ----------
+    spectrum
+        (W,) counts; None before the first.
+    pulses
+        Spectra in it.
+    center, fwhm
+        Means over those pulses whose fit is good, in the axis' unit; NaN without any.
+    fits
+        How many those are.
+    block
+        (W,) counts, mean of the last full block of as many pulses; None before the first.
+    block_pulse_id
+        Of the last pulse in it; -1 before the first.
+    """
+
+    spectrum: NDArray[np.float64] | None
+    pulses: int
+    center: float
+    fwhm: float
+    fits: int
+    block: NDArray[np.float64] | None = None
+    block_pulse_id: int = -1
+
+
+class AverageSink:
+    """Keeps the averages up to date; they begin anew when settings change.
+
+    Parameters
+    ----------
+    pulses
+        Over how many.
+    """
+
+    def __init__(self, pulses: int = PULSES) -> None:
+        self._lock = threading.Lock()
+        self._pulses = pulses
+        self._settings_number = -1
+        self._full: tuple[NDArray[np.float64] | None, int] = None, -1
+        """The last full block, and the id of its last pulse."""
+        self._begin(pulses)
+
+    def offer(self, result: Result) -> None:
+        """Take in a result."""
+        found = result.spectrum
+        with self._lock:
+            if result.settings_number != self._settings_number:
+                self._settings_number = result.settings_number
+                self._begin(self._pulses)
+            if len(found.spectrum) and found.status is not FitStatus.BAD_PIXELS:
+                self._spectra.add(found.spectrum)
+                block = self._blocks.add(found.spectrum)
+                if block is not None:
+                    self._full = block, result.pulse.pulse_id
+            good = found.status.has_values and found.status is not FitStatus.NOT_CONVERGED
+            self._fits.append((found.center, found.fwhm) if good else (np.nan, np.nan))
+
+    def set_pulses(self, pulses: int) -> None:
+        """Average over so many from now on."""
+        with self._lock:
+            self._pulses = pulses
+            self._begin(pulses)
+
+    def get(self) -> Averages:
+        """Return the averages as they are now."""
+        with self._lock:
+            mean, count = self._spectra.mean(), self._spectra.count
+            full = self._full
+            fits = np.array(self._fits).reshape(-1, 2)
+        fits = fits[np.isfinite(fits[:, 0])]
+        center, fwhm = fits.mean(axis=0) if len(fits) else (np.nan, np.nan)
+        return Averages(mean, count, float(center), float(fwhm), len(fits), *full)
+
+    def _begin(self, pulses: int) -> None:
+        self._spectra = RunningAverage(pulses)
+        self._blocks = BlockAverage(pulses)
+        self._full = None, -1
+        self._fits: deque[tuple[float, float]] = deque(maxlen=pulses)

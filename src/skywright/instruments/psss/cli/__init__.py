@@ -1,0 +1,1 @@
+"""`skywright psss ...`, and the command line of the old service."""

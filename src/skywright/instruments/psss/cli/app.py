@@ -1,0 +1,187 @@
+"""``skywright psss ...``: the service of the single-shot spectrometer, and the old command line."""
+
+import argparse
+import importlib.util
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from skywright.errors import ConfigError
+from skywright.processes.process import announce_ready, end_with_parent
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def _group() -> None:
+    """Single-shot spectrometer: spectra of every pulse, over bsread, REST and PVs."""
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)
+def serve(context: typer.Context) -> None:
+    """Serve spectra: bsread in, results over bsread, REST and PVs (serve --help lists all)."""
+    run_service(serve_arguments(context.args))
+
+
+def serve_arguments(given: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments of ``skywright psss serve``; ``--help`` prints and exits."""
+    from skywright.instruments.psss.endpoints.options import PREFIX, add_service_arguments
+
+    parser = argparse.ArgumentParser("skywright psss serve", description=SERVE)
+    add = parser.add_argument
+    add("--prefix", default=PREFIX, help="of channels and PVs (%(default)s)")
+    add("--host", default="127.0.0.1", help="interface to serve on, 0.0.0.0: all (%(default)s)")
+    add_service_arguments(parser, source="bsread")
+    add_pv_arguments(parser)
+    add("--seed", type=int, default=0, help="sim: (%(default)s)")
+    add("--speed", type=float, default=1.0, help="sim, replay: factor on --rate (%(default)s)")
+    return parser.parse_args(given)
+
+
+SERVE = (
+    "Take the camera's pictures, make a spectrum of each, and hand all on. Stopped until "
+    "POST /start or --auto-start. Prints one JSON line with the ports when it serves; ends on "
+    "SIGTERM."
+)
+
+
+def add_pv_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which PVs are hosted, or put to another IOC."""
+    group = parser.add_argument_group("PVs")
+    add = group.add_argument
+    add("--no-ca", action="store_true", help="neither host nor put PVs")
+    add(
+        "--put-pvs",
+        action="store_true",
+        help="host none: read ROI and axis from the PVs of an existing IOC, and put results there",
+    )
+    add(
+        "--ca-port",
+        dest="port",
+        type=int,
+        default=None,
+        help="TCP and UDP; 0 takes a free one, for clients that name it (default: UDP 5064, shared "
+        "with other IOCs, and TCP 5064 or, if it is taken, another)",
+    )
+    for name, suffix in PUT_NAMES.items():
+        add(f"--{name.replace('_', '-')}-pv", metavar="PV", help=f"--put-pvs: PREFIX:{suffix}")
+
+
+OLD_PUT_NAMES = ("output", "center", "fwhm", "ymin", "ymax", "axis")
+"""Of `PUT_NAMES`, those that the old service had."""
+PUT_NAMES = {
+    "output": "SPECTRUM_Y",
+    "center": "SPECTRUM_CENTER",
+    "fwhm": "SPECTRUM_FWHM",
+    "ymin": "SPC_ROI_YMIN",
+    "ymax": "SPC_ROI_YMAX",
+    "axis": "SPECTRUM_X",
+    "com": "SPECTRUM_COM",
+    "std": "SPECTRUM_STD",
+    "center_error": "SPECTRUM_CENTER_ERR",
+    "fwhm_error": "SPECTRUM_FWHM_ERR",
+    "quantile_width": "SPECTRUM_QWIDTH",
+    "relative_width": "SPECTRUM_RES",
+    "offset": "SPECTRUM_OFFSET",
+    "amplitude": "SPECTRUM_AMPLITUDE",
+    "intensity": "SPECTRUM_INTENSITY",
+    "chi2": "SPECTRUM_CHI2",
+    "quality": "SPECTRUM_QUALITY",
+    "fit_status": "FIT_STATUS",
+    "fit_unit": "FIT_UNIT",
+    "pulse_id": "PULSE_ID",
+    "average_y": "AVG_SPECTRUM_Y",
+    "average_center": "AVG_CENTER",
+    "average_fwhm": "AVG_FWHM",
+    "average_pulses": "AVG_PULSES",
+    "state": "STATE",
+    "message": "MESSAGE",
+    "pulses": "N_PULSES",
+    "processed": "N_PROCESSED",
+    "sent": "N_SENT",
+    "unsent": "N_UNSENT",
+    "lost": "N_LOST",
+    "failures": "N_FAILURES",
+    "rate": "RATE",
+}
+"""PVs of an existing IOC: the argument without ``--`` and ``-pv``, and the default's suffix, which
+is that of the hosted PV."""
+
+
+def run_service(args: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument that cannot be used.
+    """
+    if args.put_pvs and args.no_ca:
+        raise ConfigError("--put-pvs and --no-ca exclude each other")
+    if args.no_ca or args.put_pvs:
+        _serve_without_tree(args)
+    else:
+        _serve_with_tree(args)
+
+
+def _serve_with_tree(args: argparse.Namespace) -> None:
+    """Serve with the PVs, as ``python -m iocs.psss`` does."""
+    import asyncio
+
+    _check_caproto()
+    from iocs.common import serve
+    from iocs.psss.ioc import build
+
+    args.prefix = args.prefix.rstrip(":") + ":"
+    group, facts = build(args)
+    asyncio.run(serve(group, args, facts))
+
+
+def _serve_without_tree(args: argparse.Namespace) -> None:
+    from skywright.instruments.psss.endpoints.service import Service
+
+    service = Service(args)
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    puts: Any = None
+    if args.put_pvs:
+        _check_caproto()
+        from iocs.psss.puts import Puts
+
+        puts = Puts(service.processor, put_names(args), service.averages.get)
+        service.tellers["pvs"] = puts.tell
+    service.begin(args.auto_start)
+    announce_ready(prefix=service.prefix, **service.facts)
+    end_with_parent()
+    over.wait()
+    if puts is not None:
+        puts.close()
+    service.close()
+
+
+def _check_caproto() -> None:
+    if importlib.util.find_spec("caproto") is None:
+        raise ConfigError(
+            "PVs need caproto: pip install 'skywright[psss,epics]', or serve with --no-ca"
+        )
+
+
+def put_names(args: argparse.Namespace) -> dict[str, str]:
+    """Return the PVs of the existing IOC, by what they are; one named "" is left alone."""
+    prefix = args.prefix.rstrip(":")
+    given = {name: getattr(args, f"{name}_pv") for name in PUT_NAMES}
+    return {
+        name: given[name] or f"{prefix}:{suffix}"
+        for name, suffix in PUT_NAMES.items()
+        if given[name] != "" or name in OLD_PUT_NAMES
+    }

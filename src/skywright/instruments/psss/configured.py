@@ -1,0 +1,62 @@
+"""What a run's configuration of the spectrometer says to the analysis of its spectra."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MARK = "signal_per_row"
+"""A key that only the spectrometer has: what is before it is the device's name."""
+SAME = ("smoothing", "fit", "weighting", MARK)
+
+
+def spectra_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of `skywright.instruments.psss.analysis.SpectrumStatistics` for a run.
+
+    Parameters
+    ----------
+    configuration
+        Of the devices, by data key; that of the spectrometer has ``NAME_width``, ``NAME_height``,
+        ``NAME_axis`` (coefficients, empty: pixels), and settings of the processing; or
+        ``NAME_settings_file``, where those of each pulse are.
+
+    Returns
+    -------
+    dict
+        Empty if no spectrometer is in the configuration.
+    """
+    values = _of_device(configuration)
+    found = {name: values[name] for name in SAME if name in values}
+    for name, parameter in (("width", "columns"), ("height", "rows")):
+        if values.get(name):
+            found[parameter] = int(values[name])
+    if values.get("settings_file"):  # has all of them for each pulse, these were those at stage
+        given: dict[str, Any] = {name: found[name] for name in ("columns", "rows") if name in found}
+        return {**given, "settings": str(values["settings_file"])}
+    if values.get("saturation"):
+        found["saturation"] = float(values["saturation"])
+    axis = values.get("axis")
+    if axis is not None and len(axis):
+        found["axis"] = [float(coefficient) for coefficient in axis]
+    return found
+
+
+def picture_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of `skywright.instruments.psss.analysis.PictureSpectra` for a run.
+
+    They are those of `spectra_parameters` and the ROI; there is no background among them.
+    """
+    values, found = _of_device(configuration), spectra_parameters(configuration)
+    if values and "settings" not in found:
+        found["roi"] = [int(values[f"roi_{edge}"]) for edge in ("ymin", "ymax")]
+    return found
+
+
+def _of_device(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spectrometer's values without its name; nothing if there is not one of it."""
+    devices = [key.removesuffix(MARK) for key in configuration if key.endswith(f"_{MARK}")]
+    if len(devices) != 1:
+        return {}
+    return {
+        key.removeprefix(devices[0]): value
+        for key, value in configuration.items()
+        if key.startswith(devices[0])
+    }

@@ -1,0 +1,74 @@
+"""Which pulse was the last one, known even to the process after one that was killed."""
+
+import logging
+import mmap
+import struct
+from pathlib import Path
+
+from skywright.acquire.counters import Counters
+from skywright.instruments.psss.results import Result
+from skywright.instruments.psss.sources.gaps import PULSES_A_DAY
+
+logger = logging.getLogger(__name__)
+
+CAUSE = "while it was down"
+_RECORD = struct.Struct("<8sqq")
+_MAGIC = b"skypsss1"
+_NONE = -1
+
+
+class Continuity:
+    """A sink that notes each pulse in a mapped file, which outlives the process without a write.
+
+    After a stop in order nothing is noted: what passes then was not wanted. After a kill the first
+    pulse tells how many were lost since.
+
+    Parameters
+    ----------
+    path
+        Of the file; without it (its directory cannot be written) nothing is noted.
+    counters
+        Get the pulses lost, as `CAUSE`.
+    """
+
+    def __init__(self, path: Path, counters: Counters) -> None:
+        self._counters = counters
+        self._map: mmap.mmap | None = None
+        self._last = self._before = _NONE
+        self._step = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a+b") as file:
+                if file.seek(0, 2) != _RECORD.size:
+                    file.truncate(0)
+                    file.write(_RECORD.pack(_MAGIC, _NONE, 0))
+                    file.flush()
+                self._map = mmap.mmap(file.fileno(), _RECORD.size)
+        except OSError as error:
+            logger.warning("psss: %s: pulses lost in a crash will not be counted (%s)", path, error)
+            return
+        magic, self._before, step = _RECORD.unpack_from(self._map)
+        if magic != _MAGIC:
+            self._before = _NONE
+        self._step = max(step, 0)
+
+    def offer(self, result: Result) -> None:
+        """Note a pulse."""
+        if self._map is None:
+            return
+        pulse_id = result.pulse.pulse_id
+        apart = pulse_id - self._last
+        if self._last != _NONE and 0 < apart < (self._step or apart + 1):
+            self._step = apart
+        if self._before != _NONE:
+            apart, self._before = pulse_id - self._before, _NONE
+            if 0 < apart <= PULSES_A_DAY:
+                self._counters.add(CAUSE, max(apart // (self._step or 1) - 1, 0))
+        self._last = pulse_id
+        _RECORD.pack_into(self._map, 0, _MAGIC, pulse_id, self._step)
+
+    def stopped(self) -> None:
+        """Note that no pulses are wanted from now on."""
+        self._last = self._before = _NONE
+        if self._map is not None:
+            _RECORD.pack_into(self._map, 0, _MAGIC, _NONE, self._step)

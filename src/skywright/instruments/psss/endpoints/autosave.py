@@ -1,0 +1,92 @@
+"""Settings that survive a restart: ROI, axis, modes and the name of the background."""
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from skywright.errors import SkywrightError
+from skywright.instruments.psss.endpoints.parameters import BACKGROUND, SETTINGS, Parameters
+from skywright.instruments.psss.processor import Processor
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+DIGEST = "background_digest"
+
+
+class Autosave:
+    """Restores settings at once, and writes them to a file whenever they have changed.
+
+    Parameters
+    ----------
+    path
+        JSON file; one that cannot be read, or a value in it that is refused, is logged and left
+        out.
+    processor
+        Whose settings they are.
+    parameters
+        Through which they are restored.
+    """
+
+    def __init__(self, path: Path, processor: Processor, parameters: Parameters) -> None:
+        self._path = path
+        self._processor = processor
+        self._restore(parameters)
+        self._saved = processor.applied[0]
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="psss-autosave", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what has changed, and end."""
+        self._over.set()
+        self._thread.join(2.0)
+
+    def _restore(self, parameters: Parameters) -> None:
+        try:
+            kept = orjson.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            logger.warning("psss: %s: settings are not restored (%s)", self._path, error)
+            return
+        for name in (*SETTINGS, BACKGROUND) if isinstance(kept, dict) else ():
+            if name not in kept:
+                continue
+            try:
+                if name == BACKGROUND and kept[name]:  # these pixels, no others of the same name
+                    digest = str(kept.get(DIGEST, ""))
+                    parameters.use(parameters.history.load(kept[name], digest))
+                else:
+                    parameters.merge({name: kept[name]})
+            except SkywrightError as error:
+                logger.warning("psss: %s is not restored: %s", name, error)
+
+    def _work(self) -> None:
+        over = False
+        while not over:
+            over = self._over.wait(LOOK_S)
+            number, settings = self._processor.applied
+            if number == self._saved:
+                continue
+            values: dict[str, Any] = {name: getattr(settings, name) for name in SETTINGS}
+            values[BACKGROUND] = settings.background_name
+            values[DIGEST] = settings.background_digest
+            try:
+                self._write(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
+            except OSError as error:  # tried again until it is done, and said once
+                text = f"{self._path}: settings are not saved ({error})"
+                self._processor.note("autosave", text)
+            else:
+                self._saved = number
+                self._processor.note("autosave")
+
+    def _write(self, text: bytes) -> None:
+        """Write to a file that gets its name when it is complete."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(".partial")
+        partial.write_bytes(text)
+        partial.rename(self._path)

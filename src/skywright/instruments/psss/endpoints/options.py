@@ -1,0 +1,143 @@
+"""What the PSSS service is told when it starts: the arguments, and the source that they name."""
+
+import argparse
+from pathlib import Path
+
+from skywright.errors import ConfigError
+from skywright.instruments.psss.endpoints.stream import NAMES, PICTURE
+from skywright.instruments.psss.pulse import PulseSource
+
+PREFIX = "SARFE10-PSSS059"
+OUTPUT_PORT, IMAGE_PORT, REST_PORT = 8889, 8890, 12000
+SOURCES = ("bsread", "sim", "replay")
+
+
+def add_service_arguments(
+    parser: argparse.ArgumentParser,
+    source: str,
+    output_port: int = OUTPUT_PORT,
+    rest_port: int = REST_PORT,
+) -> None:
+    """Add what `make_source` and `Service` read, but for prefix, host, seed and speed.
+
+    Parameters
+    ----------
+    parser
+        Gets the arguments.
+    source, output_port, rest_port
+        Defaults; port 0 takes a free one.
+    """
+    group = parser.add_argument_group("pulses")
+    add = group.add_argument
+    add("--source", choices=SOURCES, default=source, help="of the pulses (%(default)s)")
+    add("--input", default="", metavar="TCP", help="bsread: tcp://HOST:PORT of the camera's stream")
+    add(
+        "--input-kind",
+        choices=["pull", "sub"],
+        default="pull",
+        help="bsread: pull takes the messages of a PUSH from other readers, sub shares a PUB's",
+    )
+    add("--step", type=int, help="pulse ids from one picture to the next; learnt if not given")
+    add(
+        "--energy-channel",
+        default="",
+        metavar="NAME",
+        help="bsread: channel of the same stream with the pulse's energy, uJ, for the brightness",
+    )
+    add("--path", type=Path, help="replay: HDF5 file of pictures")
+    add("--dataset", help="replay: (n, rows, columns) in it")
+    add("--rate", type=float, default=100.0, help="sim, replay: pulses a second (%(default)g)")
+    add("--size", default="2560x2160", metavar="WxH", help="sim: of the picture (%(default)s)")
+    group = parser.add_argument_group("processing and its clients")
+    add = group.add_argument
+    add("--auto-start", action="store_true", help="process without waiting for POST /start")
+    add(
+        "--restore",
+        action="store_true",
+        help="begin with the settings of the last time: ROI, axis, modes, background",
+    )
+    add("--threads", type=int, default=1, help="pictures processed side by side (%(default)s)")
+    add("--output-port", type=int, default=output_port, help="results, bsread (%(default)s)")
+    add("--output-host", default="", help="interface of the output (default: that of --host)")
+    add(
+        "--output-kind",
+        choices=["push", "pub"],
+        default="push",
+        help="push shares the messages between readers, pub gives all to each (%(default)s)",
+    )
+    add("--names", choices=NAMES, default="readme", help="of the output's channels (%(default)s)")
+    add(
+        "--image-port",
+        type=int,
+        help=f"pictures on a stream of their own, {IMAGE_PORT} in version 1.8; else with results",
+    )
+    add("--rest-port", type=int, default=rest_port, help="REST API, HTTP (%(default)s)")
+    add(
+        "--background-dir",
+        type=Path,
+        metavar="DIR",
+        help="history of the backgrounds (default: below the store's directory)",
+    )
+
+
+def make_source(args: argparse.Namespace) -> PulseSource:
+    """Return the source that the arguments name.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument that is missing or wrong.
+    """
+    if args.source == "sim":
+        return _simulated(args)
+    if args.source == "replay":
+        from skywright.instruments.psss.sources.replay import ReplaySource
+
+        if args.path is None:
+            raise ConfigError("--source replay: name the HDF5 file with --path")
+        if not args.path.is_file():
+            raise ConfigError(f"--path {args.path}: no such file")
+        return ReplaySource(args.path, args.dataset, rate_hz=args.rate * args.speed)
+    from skywright.instruments.psss.sources.bsread import BsreadSource
+
+    host, _, port = args.input.removeprefix("tcp://").rpartition(":")
+    if not args.input.startswith("tcp://") or not host or not port.isdigit():
+        raise ConfigError(
+            f"--input {args.input!r}: expected tcp://HOST:PORT of the camera's stream, "
+            "or take --source sim"
+        )
+    channel = f"{channel_prefix(args.prefix)}:{PICTURE}"
+    return BsreadSource(
+        args.input,
+        channel,
+        kind=args.input_kind,
+        step=args.step,
+        energy_channel=args.energy_channel,
+    )
+
+
+def channel_prefix(prefix: str) -> str:
+    """Return the prefix without its colon, as channels have it.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    bare = prefix.rstrip(":")
+    if not bare:
+        raise ConfigError(f"--prefix {prefix!r}: expected one such as {PREFIX}")
+    return bare
+
+
+def _simulated(args: argparse.Namespace) -> PulseSource:
+    from skywright.instruments.psss.sources.sim import SimSource
+    from skywright.instruments.psss.twin import InstrumentSettings
+
+    width, _, height = args.size.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise ConfigError(f"--size {args.size}: expected WIDTHxHEIGHT, such as 2560x2160")
+    settings = InstrumentSettings(rows=int(height), columns=int(width))
+    source = SimSource(settings, rate_hz=args.rate, speed=args.speed, seed=args.seed)
+    _ = source.instrument  # rendered now: a start has a second only
+    return source

@@ -1,0 +1,117 @@
+"""The parameters of the REST API: settings of the processing, and whatever else clients keep."""
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from skywright.errors import ConfigError
+from skywright.instruments.psss.background import Background, History
+from skywright.instruments.psss.processor import Processor
+
+BACKGROUND = "background"
+SETTINGS = (
+    *("roi", "background_mode", "smoothing", "fit", "weighting", "axis", "signal_per_row"),
+    "saturation",
+)
+"""Names that are settings of the processing; every other name is only kept and given back."""
+
+
+class Parameters:
+    """What clients have set; any thread.
+
+    Parameters
+    ----------
+    processor
+        Whose settings they are.
+    history
+        Backgrounds that can be chosen by name.
+    """
+
+    def __init__(self, processor: Processor, history: History) -> None:
+        self.processor = processor
+        self.history = history
+        self._lock = threading.Lock()
+        self._kept: dict[str, Any] = {}
+        self._shown: set[str] = set()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all parameters: the background's name, and those that were ever set."""
+        settings = self.processor.settings
+        with self._lock:
+            values = {name: getattr(settings, name) for name in SETTINGS if name in self._shown}
+            kept = dict(self._kept)
+        axis = values.get("axis")
+        if axis is not None:
+            values["axis"] = axis.tolist()
+        return {BACKGROUND: settings.background_name, **values, **kept}
+
+    def merge(self, wanted: Mapping[str, Any]) -> None:
+        """Set parameters, all or none of them.
+
+        Raises
+        ------
+        ConfigError
+            If a value is not allowed.
+        """
+        changes = {name: wanted[name] for name in SETTINGS if name in wanted}
+        _check(changes)
+        changes |= self._background(wanted)
+        others = {k: v for k, v in wanted.items() if k not in SETTINGS and k != BACKGROUND}
+        with self._lock:
+            if changes:
+                try:
+                    self.processor.change(**changes)
+                except (TypeError, ValueError) as error:
+                    raise ConfigError(f"{', '.join(changes)}: {error}") from error
+            self._shown |= changes.keys() & set(SETTINGS)
+            self._kept |= others
+
+    def _background(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the change that the name of a background asks for."""
+        if BACKGROUND not in wanted:
+            return {}
+        name = wanted[BACKGROUND]
+        if not isinstance(name, str):
+            raise ConfigError(f"background: {name!r} is not a name; send pixels to /background")
+        if name and name == self.processor.settings.background_name:
+            return {}
+        return _with(self.history.load(name) if name else None)
+
+    def use(self, background: Background | None) -> None:
+        """Process with a background from the next pulse on; None: without."""
+        self.processor.change(**_with(background))
+
+
+def _with(background: Background | None) -> dict[str, Any]:
+    """Return the change of settings to a background; None: to none."""
+    if background is None:
+        return {"background": None, "background_name": ""}
+    return {"background": background.pixels, "background_name": background.info.name}
+
+
+def _check(changes: dict[str, Any]) -> None:
+    """Check what the settings take as given; an empty axis is none."""
+    least = changes.get("signal_per_row", 0.0)
+    if isinstance(least, bool) or not isinstance(least, int | float) or not least >= 0:
+        raise ConfigError(f"signal_per_row: {least!r} is not a number of counts, 0 or more")
+    if "axis" in changes and changes["axis"] in ([], None):
+        changes["axis"] = None
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body.
+
+    Raises
+    ------
+    ConfigError
+        If it is something else.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"the body is {type(value).__name__}; expected an object {{...}}")
+    return value

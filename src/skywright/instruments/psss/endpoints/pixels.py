@@ -1,0 +1,183 @@
+"""Nested JSON lists to pixels, in a process of its own when there are many.
+
+30 MB of JSON are 5.5 million Python objects: made in the service they would hold up every pulse for
+a second and leave their memory behind.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+
+SMALL_BYTES = 200_000
+"""Bodies up to here are read in the service itself."""
+_REFUSED = 3
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a client sent as the background.
+
+    Parameters
+    ----------
+    name
+        A label.
+    pixels
+        (rows, columns) uint16; None clears the background.
+    """
+
+    name: str
+    pixels: NDArray[np.uint16] | None
+
+
+def parse_upload(body: bytes) -> Upload:
+    """Read the body of POST /background.
+
+    Parameters
+    ----------
+    body
+        JSON ``{"filename": text, "data": [[number, ...], ...] or null}``.
+
+    Raises
+    ------
+    DataError
+        Naming the field that is missing or wrong.
+    """
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"the body is not JSON: {error}") from error
+    if not isinstance(message, dict):
+        raise DataError('the body is not an object {"filename": text, "data": lists or null}')
+    for field in ("filename", "data"):
+        if field not in message:
+            raise DataError(f"{field} is missing; expected filename and data")
+    name = message["filename"]
+    if not isinstance(name, str):
+        raise DataError(f"filename: {name!r} is not text")
+    data = message.pop("data")
+    return Upload(name, None if data is None else to_pixels(data))
+
+
+def to_pixels(data: Any) -> NDArray[np.uint16]:
+    """Return nested lists as (rows, columns) uint16, fractions cut.
+
+    Raises
+    ------
+    DataError
+        If they are no picture, or a value is outside 0..65535.
+    """
+    try:
+        values = np.array(data)
+    except ValueError as error:
+        raise DataError("data: the rows are not of one length") from error
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
+        raise DataError(
+            f"data: of shape {values.shape} and type {values.dtype}; "
+            "expected rows of numbers, [[...], ...]"
+        )
+    if values.dtype.kind == "f":
+        values = np.trunc(values)
+    lowest, highest = values.min(), values.max()
+    if not (lowest >= 0 and highest <= 65535):
+        wrong = lowest if not lowest >= 0 else highest
+        raise DataError(f"data: {wrong} is outside 0..65535 (uint16)")
+    return values.astype(np.uint16)
+
+
+class Parser:
+    """Reads one body as it arrives; use `close` in any case."""
+
+    def __init__(self, expected_bytes: int | None) -> None:
+        self._body = bytearray()
+        self._process: subprocess.Popen[bytes] | None = None
+        if expected_bytes is None or expected_bytes > SMALL_BYTES:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "skywright.instruments.psss.endpoints.pixels"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+            )
+
+    async def feed(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        if self._process is None:
+            self._body += piece
+            return
+        await anyio.to_thread.run_sync(self._write, piece)
+
+    def _write(self, piece: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        rest = memoryview(piece)
+        try:
+            while rest:
+                rest = rest[self._process.stdin.write(rest) :]
+        except BrokenPipeError:  # its end is said in `result`
+            return
+
+    async def result(self) -> Upload:
+        """Return what the body said, when it is complete.
+
+        Raises
+        ------
+        DataError
+            If it is no background.
+        """
+        if self._process is None:
+            return await anyio.to_thread.run_sync(parse_upload, bytes(self._body))
+        return await anyio.to_thread.run_sync(self._receive)
+
+    def _receive(self) -> Upload:
+        assert self._process is not None
+        said, _ = self._process.communicate()
+        if self._process.returncode not in (0, _REFUSED):
+            raise DataError(
+                f"the body could not be read (exit status {self._process.returncode}); "
+                "is there memory for it?"
+            )
+        line, _, pixels = said.partition(b"\n")
+        header = orjson.loads(line)
+        if self._process.returncode == _REFUSED:
+            raise DataError(header["error"])
+        if header["shape"] is None:
+            return Upload(header["name"], None)
+        values = np.frombuffer(pixels, np.uint16).reshape(header["shape"])
+        return Upload(header["name"], values)
+
+    def close(self) -> None:
+        """End the process, if it still runs."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+def main() -> None:
+    """Read a body from stdin; write one JSON line, and the pixels after it, to stdout."""
+    try:
+        upload = parse_upload(sys.stdin.buffer.read())
+    except DataError as error:
+        sys.stdout.buffer.write(orjson.dumps({"error": str(error)}) + b"\n")
+        sys.exit(_REFUSED)
+    shape = None if upload.pixels is None else upload.pixels.shape
+    header: dict[str, Any] = {"name": upload.name, "shape": shape}
+    sys.stdout.buffer.write(orjson.dumps(header) + b"\n")
+    if upload.pixels is not None:
+        sys.stdout.buffer.write(upload.pixels.data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""The REST API of the PSSS service, as its old clients know it, and what is new beside it.
+
+Whatever a handler refuses is HTTP 200 with ``"state": "error"`` and the reason in ``status``: the
+old clients look at nothing else.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+import anyio
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from skywright.errors import ConfigError, SkywrightError
+from skywright.instruments.psss.background import DATASET, Background, History, record, uploaded
+from skywright.instruments.psss.endpoints.metrics import make_registry
+from skywright.instruments.psss.endpoints.parameters import Parameters, read_object
+from skywright.instruments.psss.endpoints.pixels import Parser
+from skywright.instruments.psss.processor import Processor
+
+logger = logging.getLogger(__name__)
+
+BODY_BYTES_MAX = 80_000_000
+UPLOADS_MAX = 3
+"""At the same time: each takes a process with the body's numbers as objects."""
+RECORD_LIMIT_S = 60.0
+SILENCE_LIMIT_S = 30.0
+"""Between two pieces of a body: a sender that hangs gives its place to others."""
+CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Headers": "Origin, Accept, Content-Type, X-Requested-With, X-CSRF-Token",
+}
+T = TypeVar("T", bound=BaseModel)
+Handler = Callable[[Request], Awaitable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Api:
+    """What the API talks to.
+
+    Parameters
+    ----------
+    processor
+        The owner.
+    history
+        Of backgrounds.
+    parameters
+        What clients have set.
+    facts
+        What /health says beside the state, such as ports.
+    tellers
+        Further things that /health says, asked for each time.
+    """
+
+    processor: Processor
+    history: History
+    parameters: Parameters
+    facts: dict[str, Any] = field(default_factory=dict)
+    tellers: dict[str, Callable[[], Any]] = field(default_factory=dict)
+
+
+class RecordRequest(BaseModel):
+    """Body of POST /background/record."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pulses: int = Field(100, ge=1, le=10_000, description="Pictures of which the mean is taken.")
+    name: str = Field("", description="Label; empty makes one of the date.")
+    limit_s: float = Field(30.0, gt=0, le=RECORD_LIMIT_S, description="Time to wait for them, s.")
+
+
+class LoadRequest(BaseModel):
+    """Body of POST /background/load."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field(description="HDF5 file below the directory of backgrounds.")
+    dataset: str = Field(DATASET, description="(rows, columns), or (n, rows, columns): the mean.")
+    name: str = Field("", description="Label; empty takes the path.")
+
+
+def rest_app(api: Api) -> Starlette:
+    """Return the application.
+
+    =============================  ===========================================================
+    ``POST /start``, ``/stop``     of the processing
+    ``GET /status``                ``stopped`` or ``processing``, and the ROI
+    ``GET, POST /parameters``      all, or a change of some, of which all or none are applied
+    ``POST /background``           ``{"filename": label, "data": [[...], ...] or null}``
+    ``GET /statistics``            since the last start
+    ``POST /background/record``    mean of the next pulses
+    ``POST /background/load``      from an HDF5 file
+    ``GET /backgrounds``           the history; POST /parameters ``{"background": name}`` chooses
+    ``GET /health``, ``/metrics``  for people and supervisors, and for Prometheus
+    ``GET /openapi.json``          this table for programs
+    =============================  ===========================================================
+
+    Parameters
+    ----------
+    api
+        What it talks to.
+    """
+    from skywright.instruments.psss.endpoints.openapi import describe
+
+    handlers = _Handlers(api)
+    registry = make_registry(api.processor)
+
+    async def metrics(request: Request) -> Response:
+        text = await anyio.to_thread.run_sync(generate_latest, registry)
+        return Response(text, headers={**CORS, "Content-Type": CONTENT_TYPE_LATEST})
+
+    async def openapi(request: Request) -> Response:
+        return _json(describe(RecordRequest, LoadRequest))
+
+    endpoints: dict[str, dict[str, Handler]] = {
+        "/start": {"POST": handlers.start},
+        "/stop": {"POST": handlers.stop},
+        "/status": {"GET": handlers.status},
+        "/background": {"POST": handlers.background},
+        "/background/record": {"POST": handlers.record_background},
+        "/background/load": {"POST": handlers.load_background},
+        "/backgrounds": {"GET": handlers.backgrounds},
+        "/parameters": {"GET": handlers.parameters, "POST": handlers.set_parameters},
+        "/statistics": {"GET": handlers.statistics},
+        "/health": {"GET": handlers.health},
+    }
+    routes = [
+        Route(path, _endpoint(api, by_method), methods=[*by_method, "OPTIONS"])
+        for path, by_method in endpoints.items()
+    ]
+    routes += [Route("/metrics", metrics), Route("/openapi.json", openapi)]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _html_error})
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Handlers:
+    """What the endpoints do; each returns the fields of its answer beside state and status."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self._recording = anyio.CapacityLimiter(1)
+        self._uploads = asyncio.Semaphore(UPLOADS_MAX)
+
+    def roi(self) -> list[int]:
+        return list(self.api.processor.settings.roi)
+
+    async def start(self, request: Request) -> Mapping[str, Any]:
+        await anyio.to_thread.run_sync(self.api.processor.start)
+        return {}
+
+    async def stop(self, request: Request) -> Mapping[str, Any]:
+        await anyio.to_thread.run_sync(self.api.processor.stop)
+        return {}
+
+    async def status(self, request: Request) -> Mapping[str, Any]:
+        return {"roi": self.roi()}
+
+    async def parameters(self, request: Request) -> Mapping[str, Any]:
+        return {"parameters": self.api.parameters.as_json(), "roi": self.roi()}
+
+    async def set_parameters(self, request: Request) -> Mapping[str, Any]:
+        wanted = await anyio.to_thread.run_sync(read_object, await _body(request))
+        await anyio.to_thread.run_sync(self.api.parameters.merge, wanted)
+        return await self.parameters(request)
+
+    async def statistics(self, request: Request) -> Mapping[str, Any]:
+        processor = self.api.processor
+        lost, unsent = processor.lost(), processor.tell_unsent()
+        return {"statistics": processor.statistics.as_json(lost, unsent)}
+
+    async def background(self, request: Request) -> Mapping[str, Any]:
+        async with self._uploads:
+            return await self._upload(request)
+
+    async def _upload(self, request: Request) -> Mapping[str, Any]:
+        length = request.headers.get("content-length")
+        parser = Parser(int(length) if length else None)
+        try:
+            async with aclosing(_pieces(request, BODY_BYTES_MAX)) as pieces:
+                async for piece in pieces:
+                    await parser.feed(piece)
+            upload = await parser.result()
+        finally:
+            await anyio.to_thread.run_sync(parser.close)
+        if upload.pixels is None:
+            self.api.parameters.use(None)
+            return {}
+        await self._use(await anyio.to_thread.run_sync(uploaded, upload.name, upload.pixels))
+        return {}
+
+    async def record_background(self, request: Request) -> Mapping[str, Any]:
+        wanted = _checked(RecordRequest, await _body(request))
+        background = await anyio.to_thread.run_sync(
+            record,
+            self.api.processor,
+            wanted.pulses,
+            wanted.name,
+            wanted.limit_s,
+            limiter=self._recording,
+        )
+        return {"background": await self._use(background)}
+
+    async def load_background(self, request: Request) -> Mapping[str, Any]:
+        wanted = _checked(LoadRequest, await _body(request))
+        background = await anyio.to_thread.run_sync(
+            self.api.history.read_file, wanted.path, wanted.dataset, wanted.name
+        )
+        return {"background": await self._use(background)}
+
+    async def _use(self, background: Background) -> dict[str, Any]:
+        """Process with a background, and keep it; one that cannot be kept is used all the same."""
+        await anyio.to_thread.run_sync(self.api.parameters.use, background)
+        try:
+            return asdict(await anyio.to_thread.run_sync(self.api.history.keep, background))
+        except SkywrightError as error:
+            logger.warning("%s", error)
+            return asdict(background.info)
+
+    async def backgrounds(self, request: Request) -> Mapping[str, Any]:
+        infos = await anyio.to_thread.run_sync(self.api.history.list)
+        return {"backgrounds": [asdict(info) for info in infos]}
+
+    async def health(self, request: Request) -> Mapping[str, Any]:
+        state = self.api.processor.state()
+        newest = state.newest
+        processed, sent = self.api.processor.statistics.counts
+        return {
+            "message": state.message,
+            "alarm": state.alarm,
+            "pulse_id": None if newest is None else newest.pulse.pulse_id,
+            "fit": None if newest is None else newest.spectrum.status.name,
+            "rate_hz": round(self.api.processor.statistics.rate_hz, 2),
+            "processed": processed,
+            "sent": sent,
+            "lost": state.lost,
+            "unsent": state.unsent,
+            "failures": state.failures,
+            "settings_number": state.settings_number,
+            **self.api.facts,
+            **{name: tell() for name, tell in self.api.tellers.items()},
+        }
+
+
+def _endpoint(api: Api, by_method: Mapping[str, Handler]) -> Handler:
+    """Return the endpoint of a path: answers OPTIONS, and says errors as old clients expect."""
+
+    async def answer(request: Request) -> Any:
+        handler = by_method.get("GET" if request.method == "HEAD" else request.method)
+        if handler is None:
+            return Response(headers=CORS)
+        try:
+            fields = await handler(request)
+        except HTTPException:
+            raise
+        except SkywrightError as error:
+            return _json({"state": "error", "status": str(error)})
+        except Exception as error:
+            logger.exception("%s %s", request.method, request.url.path)
+            return _json({"state": "error", "status": f"{type(error).__name__}: {error}"})
+        status = "processing" if api.processor.processing else "stopped"
+        return _json({"state": "ok", "status": status, **fields})
+
+    return answer
+
+
+def _json(answer: Mapping[str, Any]) -> Response:
+    body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, media_type="application/json", headers=CORS)
+
+
+async def _html_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    page = f"<!DOCTYPE html><title>Error {error.status_code}</title><h1>{error.detail}</h1>"
+    headers = {**CORS, **(error.headers or {})}
+    return HTMLResponse(page, error.status_code, headers)
+
+
+async def _pieces(request: Request, most_bytes: int) -> Any:
+    """Yield the body as it arrives; HTTP 413 when it is too large, 408 when it stops coming."""
+    too_large = HTTPException(413, f"The body is larger than {most_bytes} bytes")
+    if int(request.headers.get("content-length") or 0) > most_bytes:
+        raise too_large
+    received = 0
+    async with aclosing(request.stream()) as stream:
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_LIMIT_S):
+                    piece = await anext(stream, None)
+            except TimeoutError as error:
+                waited = f"Nothing more of the body came in {SILENCE_LIMIT_S:g} s"
+                raise HTTPException(408, waited, {"Connection": "close"}) from error
+            if piece is None:
+                return
+            received += len(piece)
+            if received > most_bytes:
+                raise too_large
+            if piece:
+                yield piece
+
+
+async def _body(request: Request) -> bytes:
+    async with aclosing(_pieces(request, BODY_BYTES_MAX)) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
+def _checked(model: type[T], body: bytes) -> T:
+    try:
+        return model.model_validate(read_object(body) if body.strip() else {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        raise ConfigError(f"{where}: {first['msg']}") from error

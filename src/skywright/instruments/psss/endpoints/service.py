@@ -1,0 +1,123 @@
+"""The PSSS service: one owner of the pulses with all its faces but the PVs."""
+
+import argparse
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from skywright.errors import SkywrightError
+from skywright.instruments.psss.averages import AverageSink
+from skywright.instruments.psss.background import History
+from skywright.instruments.psss.continuity import Continuity
+from skywright.instruments.psss.endpoints.autosave import Autosave
+from skywright.instruments.psss.endpoints.options import channel_prefix, make_source
+from skywright.instruments.psss.endpoints.parameters import Parameters
+from skywright.instruments.psss.endpoints.rest import Api, rest_app
+from skywright.instruments.psss.endpoints.stream import StreamSink
+from skywright.instruments.psss.processing import warm_up
+from skywright.instruments.psss.processor import Processor
+from skywright.instruments.psss.settings import Settings
+from skywright.instruments.psss.sources.sim import SimSource
+from skywright.processes.http_server import HttpServer
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """What runs; `close` ends it.
+
+    Parameters
+    ----------
+    args
+        Of `psss_options.add_service_arguments`, with ``prefix``, ``host``, ``seed``, ``speed``.
+
+    Attributes
+    ----------
+    processor
+        The owner.
+    averages
+        Over the last pulses.
+    parameters, history
+        What clients have set; backgrounds that were used.
+    facts
+        What the ready line and /health say: ports in use.
+    tellers
+        What /health says beside them, asked for each time.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument that cannot be used.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.prefix = channel_prefix(args.prefix)
+        source = make_source(args)
+        warm_up()  # else the first pulses wait for the compiler
+        # The simulated spectrometer is calibrated; a real one's axis comes from its PV.
+        axis = source.settings.axis_ev if isinstance(source, SimSource) else None
+        self.processor = processor = Processor(source, Settings(axis=axis), args.threads)
+        directory = args.background_dir or default_history(self.prefix)
+        self.history = History(directory)
+        self.parameters = Parameters(processor, self.history)
+        self.stream = StreamSink(
+            self.prefix,
+            processor.statistics,
+            args.output_port,
+            host=args.output_host or args.host,
+            names=args.names,
+            image_port=args.image_port,
+            kind=args.output_kind,
+        )
+        self.server: HttpServer | None = None
+        self.facts: dict[str, Any] = {
+            "source": args.source,
+            "output_port": self.stream.port,
+            "image_port": self.stream.image_port,
+        }
+        self.averages = AverageSink()
+        continuity = Continuity(directory / "last_pulse", processor.counters)
+        processor.on_stop = continuity.stopped
+        processor.sinks += [self.stream, self.averages, continuity]
+        processor.tell_unsent = self.stream.unsent
+        self.tellers: dict[str, Callable[[], Any]] = {"delay_ms": self.stream.delays}
+        self.autosave: Autosave | None = None
+        if args.restore:
+            self.autosave = Autosave(directory / "settings.json", processor, self.parameters)
+        api = Api(processor, self.history, self.parameters, self.facts, self.tellers)
+        try:
+            self.server = HttpServer(rest_app(api), args.host, args.rest_port)
+        except BaseException:
+            self.close()
+            raise
+        self.facts["rest_port"] = self.server.port
+
+    def begin(self, auto_start: bool) -> None:
+        """Start the processing if that is wanted; trouble is said, and clients may try again."""
+        if not auto_start:
+            return
+        try:
+            self.processor.start()
+        except SkywrightError as error:
+            logger.error("psss: not started: %s", error)
+
+    def close(self) -> None:
+        """Stop, hand on what was taken, free the ports."""
+        self.processor.close()
+        if self.autosave is not None:
+            self.autosave.close()
+        # Both give their clients a second: together they must not take two.
+        sending = threading.Thread(target=self.stream.close, name="psss-end")
+        sending.start()
+        if self.server is not None:
+            self.server.close()
+        sending.join()
+
+
+def default_history(prefix: str) -> Path:
+    """Return the directory of a prefix's backgrounds, below that of the store."""
+    from skywright.config import load_settings
+
+    return load_settings().directory / "psss" / prefix / "backgrounds"

@@ -1,0 +1,210 @@
+"""The output stream of the PSSS service: pictures as received and what was found in them."""
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+
+from skywright.instruments.psss.processing import FitStatus
+from skywright.instruments.psss.results import Result
+from skywright.instruments.psss.served import Statistics
+from skywright.wire.bsread import ChannelValue, Encoder
+from skywright.wire.bsread_sockets import QUEUE_BYTES, Sender
+
+Names = Literal["readme", "1.8", "both"]
+NAMES: tuple[Names, ...] = ("readme", "1.8", "both")
+PICTURE = "FPICTURE"
+DELAYS_KEPT = 1000
+
+
+class StreamSink:
+    """Sends each result, with pulse id and time of its pulse, as one bsread message.
+
+    A message that the reader is too slow for is dropped whole and counted, never waited for.
+
+    Parameters
+    ----------
+    prefix
+        Of the channels, without colon.
+    statistics
+        Told what was sent.
+    port
+        0 takes a free one.
+    host
+        Interface to bind.
+    names
+        ``readme``: ``PREFIX:FPICTURE.spectrum``, ``.center``, ``.fwhm``,
+        ``.processing_parameters``; ``1.8``: ``PREFIX:SPECTRUM_Y``, ``_X``, ``_CENTER``, ``_FWHM``,
+        ``processing_parameters``; ``both``.
+    image_port
+        Pictures go out there, on a stream of their own; None sends them with the results.
+    kind
+        ``push`` shares the messages between the readers, ``pub`` gives all to each.
+    queue_bytes
+        Most that waits for a reader, for each stream.
+
+    Attributes
+    ----------
+    port, image_port
+        In use.
+
+    Raises
+    ------
+    ConfigError
+        If a port cannot be had.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        statistics: Statistics,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        names: Names = "readme",
+        image_port: int | None = None,
+        kind: Literal["push", "pub"] = "push",
+        queue_bytes: int = QUEUE_BYTES,
+    ) -> None:
+        self._prefix = prefix
+        self._names = names
+        self._statistics = statistics
+        self._missing: dict[str, ChannelValue] = {}
+        self._delays_ms: deque[float] = deque(maxlen=DELAYS_KEPT)
+        address = "*" if host == "0.0.0.0" else host
+        self._sender = Sender(f"tcp://{address}:{port}", kind, queue_bytes=queue_bytes)
+        self._encoder = Encoder()
+        self._images: Sender | None = None
+        self._image_encoder = Encoder()
+        if image_port is not None:
+            try:
+                address = f"tcp://{address}:{image_port}"
+                self._images = Sender(address, kind, queue_bytes=queue_bytes)
+            except BaseException:
+                self._sender.close()
+                raise
+
+    @property
+    def port(self) -> int:
+        """Where results go out."""
+        return self._sender.port
+
+    @property
+    def image_port(self) -> int | None:
+        """Where pictures go out on their own; None if they go with the results."""
+        return self._images.port if self._images else None
+
+    def offer(self, result: Result) -> None:
+        """Send a result."""
+        pulse, channels = result.pulse, dict[str, Any]()
+        picture = self._picture(result)
+        if self._images is None:
+            channels |= picture
+        channels |= self._results(result)
+        frames = self._encoder.encode(pulse.pulse_id, result.time_ns, channels)
+        if self._sender.send(frames):
+            self._statistics.sent(pulse.pulse_id)
+            self._delays_ms.append((time.monotonic() - result.taken_s) * 1e3)
+        if self._images is not None:
+            frames = self._image_encoder.encode(pulse.pulse_id, result.time_ns, picture)
+            self._images.send(frames)
+
+    def unsent(self) -> Mapping[str, int]:
+        """Return messages not sent, by cause."""
+        unsent = dict(self._sender.drops)
+        if self._images is not None:
+            unsent |= {f"image {cause}": count for cause, count in self._images.drops.items()}
+        return unsent
+
+    def delays(self) -> dict[str, float]:
+        """Return how long pulses took of late from being taken to being handed to the socket, ms.
+
+        Returns
+        -------
+        dict
+            ``median`` and ``p99`` of the last `DELAYS_KEPT`; empty before the first.
+        """
+        recent = list(self._delays_ms)
+        if not recent:
+            return {}
+        median, p99 = np.quantile(recent, (0.5, 0.99))
+        return {"median": round(float(median), 3), "p99": round(float(p99), 3)}
+
+    def close(self) -> None:
+        """Send what waits, for a moment, and free the ports."""
+        self._sender.close()
+        if self._images is not None:
+            self._images.close()
+
+    def _picture(self, result: Result) -> dict[str, Any]:
+        """Return the picture's channel: the bytes as received where there are any.
+
+        One that could not be decoded goes out as missing: a reader might die of it.
+        """
+        name, pulse = f"{self._prefix}:{PICTURE}", result.pulse
+        message = pulse.message if pulse.image is not None else None
+        if message is not None and name in message.channels:
+            return {name: message.raw(name)}
+        return {name: self._value(name, pulse.image)}
+
+    def _results(self, result: Result) -> dict[str, Any]:
+        found = result.spectrum
+        named: dict[str, Any] = {}
+        if self._names in ("readme", "both"):
+            stem = f"{self._prefix}:{PICTURE}."
+            named |= {
+                stem + "spectrum": found.spectrum,
+                stem + "center": found.center,
+                stem + "fwhm": found.fwhm,
+                stem + "processing_parameters": None,
+            }
+        if self._names in ("1.8", "both"):
+            stem = f"{self._prefix}:"
+            named |= {
+                stem + "SPECTRUM_Y": found.spectrum,
+                stem + "SPECTRUM_X": found.axis,
+                stem + "SPECTRUM_CENTER": found.center,
+                stem + "SPECTRUM_FWHM": found.fwhm,
+                stem + "processing_parameters": None,
+            }
+        made_with = made_with_json(result)
+        return {
+            name: made_with if value is None else self._value(name, value)
+            for name, value in named.items()
+        }
+
+    def _value(self, name: str, value: Any) -> Any:
+        """Return a value to send; an absent array as missing, declared as the last one was."""
+        if isinstance(value, float):
+            return value
+        if value is None or not value.size:
+            return self._missing.get(name, ChannelValue(None))
+        last = self._missing.get(name)
+        if last is None or last.shape != value.shape or last.type != value.dtype.name:
+            self._missing[name] = ChannelValue(None, value.dtype.name, value.shape)
+        return value
+
+
+def made_with_json(result: Result) -> str:
+    """Return the text of ``processing_parameters``: what a result was made with, and its status.
+
+    ``roi`` is [0, 0] when the whole picture was summed, ``background`` the name of the one that
+    was taken off, empty for none, whatever the settings asked for.
+    """
+    found, settings = result.spectrum, result.settings
+    roi = settings.roi if settings.roi == found.roi else (0, 0)
+    return orjson.dumps(
+        {
+            "roi": roi,
+            "background": found.background_name,
+            "background_mode": settings.background_mode,
+            "smoothing": settings.smoothing,
+            "fit": settings.fit,
+            "settings": result.settings_number,
+            "status": FitStatus(found.status).name,
+            "unit": found.unit.name,
+        }
+    ).decode()

@@ -1,0 +1,186 @@
+"""A spectrum to its figures: smoothing, signal test, fit, direct figures, status.
+
+The parts are compiled, this row of calls is not: compiled as one it would take twice as long to
+compile and save a twentieth of the time.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from skywright.instruments.psss import fit
+from skywright.instruments.psss.fit import (
+    AMPLITUDE_ERROR,
+    MOST_BINS,
+    SIGNIFICANT,
+    fit_gaussian,
+    gather,
+    start_at_peak,
+)
+from skywright.instruments.psss.fit_model import (
+    AMPLITUDE,
+    CENTER,
+    SIGMA,
+    SQUARES,
+    SUMS,
+    Flags,
+    Floats,
+    settle,
+)
+from skywright.instruments.psss.fit_robust import fit_robust
+from skywright.instruments.psss.smoothing import smooth_into
+
+OK, BAD_PIXELS, NO_SIGNAL, NOT_CONVERGED, OUT_OF_WINDOW, SATURATED, ONE_SPIKE = 0, 2, 3, 4, 5, 6, 10
+"""As in `skywright.instruments.psss.processing.FitStatus`."""
+
+COM, STD, QUANTILE_WIDTH, INTENSITY = range(fit.FIGURES, fit.FIGURES + 4)
+FIGURES = fit.FIGURES + 4
+FIGURE_NAMES = (
+    "amplitude", "center", "sigma", "offset", "center_error", "sigma_error", "amplitude_error",
+    "chi2", "quality", "steps", "weighted", "com", "std", "quantile_width", "intensity",
+)  # fmt: skip
+"""In the order of the figures."""
+
+FEWEST_COLUMNS = 8
+QUANTILES = 0.119516, 0.880484
+"""What of a Gaussian is below its two half maxima."""
+FWHM = 2.354820045030949
+"""2 sqrt(2 ln 2), in sigma."""
+DOUBTFUL = 0.7
+"""A fit that explains less of the variance than this may be one of several."""
+RIVAL = 1.02
+"""A fit with squares up to so many times the least is as good."""
+GREATEST = 1e100
+"""Counts beyond it, or differences below its inverse, have squares that no number holds."""
+EDGE = 0.5
+"""A center nearer than so many sigma to an end of the axis is at the edge."""
+
+
+def analyze(
+    x: Floats,
+    raw: Floats,
+    bright: Flags,
+    half: Floats,
+    ends: Floats,
+    smoothed: bool,
+    robust: bool,
+    weighting: int,
+    threshold: float,
+    figures: Floats,
+) -> int:
+    """Find everything in a spectrum.
+
+    Parameters
+    ----------
+    x, raw
+        (W,) float64, axis and spectrum.
+    bright
+        (W,) bool, columns with saturated pixels.
+    half, ends
+        The filter (`smoothing.filter_of`).
+    smoothed, robust, weighting
+        What is fitted, and how.
+    threshold
+        Counts from minimum to maximum that are no signal yet.
+    figures
+        (FIGURES,) float64, NaN, filled as far as there is something to say.
+
+    Returns
+    -------
+    int
+        One of the codes.
+    """
+    y = raw
+    if smoothed and not robust:
+        y = np.empty_like(raw)
+        smooth_into(raw, half, ends, y)
+    height = measure_directly(x, y, figures)
+    if math.isnan(height):
+        return BAD_PIXELS
+    if not height > threshold or len(x) < FEWEST_COLUMNS:
+        return NO_SIGNAL
+    if robust:
+        settled = fit_robust(x, raw, bright, figures)
+    else:
+        settled = fit_gaussian(x, y, raw, fit.UNIFORM if smoothed else weighting, figures)
+    amplitude, center, sigma = figures[AMPLITUDE], figures[CENTER], figures[SIGMA]
+    faint = settled and amplitude < SIGNIFICANT * figures[AMPLITUDE_ERROR]
+    if faint or np.isnan(figures).any():
+        figures[: fit.FIGURES] = np.nan
+        return NO_SIGNAL
+    if not settled:
+        return NOT_CONVERGED
+    low, high = sorted((x[0], x[-1]))
+    if not low + EDGE * sigma <= center <= high - EDGE * sigma or FWHM * sigma > high - low:
+        return OUT_OF_WINDOW
+    if not robust and is_one_spike(x, y, figures):
+        return ONE_SPIKE
+    # A lone column is a hot pixel.
+    return SATURATED if (bright[1:] & bright[:-1]).any() else OK
+
+
+def is_one_spike(x: Floats, y: Floats, figures: Floats) -> bool:
+    """Say whether a single spike was fitted, or would be almost as good a fit.
+
+    Only where the misfit is no noise: spectra with strong spikes have several least squares.
+    """
+    sigma = float(figures[SIGMA])
+    if figures[fit.CHI2] < 2.0 or figures[fit.QUALITY] > DOUBTFUL:
+        return False
+    if FWHM * sigma < 0.25 * figures[QUANTILE_WIDTH]:
+        return True
+    w, p, sums = np.ones(len(x)), np.empty(4), np.empty(SUMS)
+    start_at_peak(x, y, w, float(y.min()), p)
+    narrowest = 0.25 * abs(x[-1] - x[0]) / (len(x) - 1)
+    steps = settle(x, y, w, p, narrowest, fit.TOLERANCE, fit.MOST_STEPS, sums)
+    squares = (1.0 - figures[fit.QUALITY]) * ((y - y.mean()) ** 2).sum()
+    return bool(steps > 0 and p[SIGMA] < 0.5 * sigma and sums[SQUARES] < RIVAL * squares)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def measure_directly(x: Floats, y: Floats, figures: Floats) -> float:
+    """Fill in what needs no fit; return maximum - minimum.
+
+    Nothing is filled in, and the value is 0, if there is no light; NaN if a value is not finite or
+    absurd. The baseline is the mean of the darkest tenth of up to 96 bins.
+    """
+    size = (x.size + MOST_BINS - 1) // MOST_BINS
+    count = (x.size + size - 1) // size
+    bins = np.empty((3, count))
+    gather(x, y, np.ones(x.size), size, False, bins[0], bins[1], bins[2])
+    base = np.mean(np.sort(bins[1])[: max(1, count // 10)])
+    origin = x[x.size // 2]
+    total = first = second = 0.0
+    highest, lowest = y[0], y[0]
+    for i in range(x.size):
+        highest, lowest = max(highest, y[i]), min(lowest, y[i])
+        above, away = y[i] - base, x[i] - origin
+        total += above
+        first += above * away
+        second += above * away * away
+    if not (np.isfinite(total) and max(highest, -lowest) < GREATEST):
+        return np.nan
+    if not total > 0.0 or highest - lowest < 1.0 / GREATEST:
+        return 0.0
+    mean = first / total
+    figures[COM] = origin + mean
+    figures[STD] = np.sqrt(max(second / total - mean * mean, 0.0))
+    figures[INTENSITY] = total
+    left = crossing(x, y, base, QUANTILES[0] * total)
+    figures[QUANTILE_WIDTH] = abs(crossing(x, y, base, QUANTILES[1] * total) - left)
+    return highest - lowest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def crossing(x: Floats, y: Floats, base: float, level: float) -> float:
+    """Return where the sum of y - base reaches `level`; a column's light lies around its x."""
+    reached = 0.0
+    for i in range(x.size):
+        above = y[i] - base
+        if reached + above >= level:
+            pitch = x[min(i + 1, x.size - 1)] - x[max(i - 1, 0)]
+            pitch = pitch if i in (0, x.size - 1) else 0.5 * pitch
+            return x[i] + ((level - reached) / above - 0.5) * pitch
+        reached += above
+    return x[-1]

@@ -1,0 +1,279 @@
+"""What recordings of pulses hold: every spectrum with its fit, and pictures as the camera has them.
+
+A file of spectra has a row for each pulse, whatever became of it; what it was made with is in
+``NAME.settings.h5``, a row for each settings number.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skywright.acquire.image_layout import Image, ImageLayout
+from skywright.acquire.recorder import Layout
+from skywright.files.areadetector import ATTRIBUTES
+from skywright.files.columns import Column, ColumnWriter
+from skywright.instruments.psss.processing import AxisUnit, FitStatus
+from skywright.instruments.psss.results import Result, background_applied, picture_of
+from skywright.instruments.psss.settings import (
+    NAME_BYTES_MAX,
+    BackgroundMode,
+    Fit,
+    Smoothing,
+    Weighting,
+)
+
+DATA, FIT, MADE = "/entry/data", "/entry/fit", "/entry/made_with"
+PULSE_ID, SPECTRUM = f"{DATA}/pulse_id", f"{DATA}/spectrum"
+TIME, TIME_NS = f"{DATA}/time", f"{DATA}/time_ns"
+STATUS, UNIT = f"{FIT}/status", f"{FIT}/unit"
+FIGURES = (
+    *("center", "fwhm", "center_error", "fwhm_error", "offset", "amplitude", "com", "std"),
+    *("quantile_width", "relative_width", "intensity", "chi2", "quality"),
+)
+"""Fields of a `Spectrum` that are columns of floating-point numbers, NaN where there is none."""
+UNITS = {
+    **dict.fromkeys(("offset", "amplitude", "intensity"), "counts"),
+    "relative_width": "per mille",
+    "chi2": "",
+    "quality": "",
+}
+"""Of the figures that are not in the axis' unit."""
+SPECTRA_PER_CHUNK = 32
+"""A reader opens the file for each chunk; one of 2560 columns fits HDF5's cache of 1 MB."""
+
+SETTINGS_NUMBER, AXIS = "/entry/settings_number", "/entry/axis"
+BACKGROUND_NAME, BACKGROUND_DIGEST = "/entry/background_name", "/entry/background_digest"
+ROI, SIGNAL_PER_ROW, SATURATION = "/entry/roi", "/entry/signal_per_row", "/entry/saturation"
+CHOICES = {
+    "background_mode": BackgroundMode,
+    "smoothing": Smoothing,
+    "fit": Fit,
+    "weighting": Weighting,
+}
+
+PICTURE_SETTINGS = f"{ATTRIBUTES}/settings_number"
+_SETTINGS_OF_PICTURE = Column(
+    PICTURE_SETTINGS, "<i8", attrs={"description": "of the pulse's spectrum"}
+)
+
+
+def _names(codes: type[FitStatus] | type[AxisUnit]) -> list[str]:
+    return [code.name for code in codes]
+
+
+_MADE_WITH = (
+    Column(f"{MADE}/settings_number", "<i8", attrs={"description": "row of NAME.settings.h5"}),
+    Column(f"{MADE}/roi_ymin", "<i4", attrs={"units": "px", "description": "rows [ymin, ymax)"}),
+    Column(f"{MADE}/roi_ymax", "<i4", attrs={"units": "px"}),
+    Column(f"{MADE}/background_applied", "|u1"),
+)
+_SCALARS = (
+    Column(TIME, "<f8", attrs={"units": "s", "description": "Unix time"}),
+    Column(TIME_NS, "<i8", attrs={"units": "ns", "description": "since 1970"}),
+    Column(f"{DATA}/time_given", "|u1", attrs={"description": "0: the sender gave none; arrival"}),
+    Column(f"{DATA}/width", "<i4", attrs={"units": "px", "description": "columns of the picture"}),
+    Column(f"{DATA}/pulse_energy", "<f8", attrs={"units": "uJ", "description": "NaN: not known"}),
+    Column(f"{DATA}/duration", "<f4", attrs={"units": "ms", "description": "of the processing"}),
+    Column(STATUS, "|u1", attrs={"names": _names(FitStatus)}),
+    Column(UNIT, "|u1", attrs={"names": _names(AxisUnit)}),
+    Column(f"{FIT}/brightness", "<f8", attrs={"units": "uJ/eV", "description": "energy / fwhm"}),
+    Column(f"{FIT}/saturated", "<i4", attrs={"description": "columns with saturated pixels"}),
+    Column(f"{FIT}/steps", "<i4", attrs={"description": "evaluations of the fit"}),
+    Column(f"{FIT}/weighted", "|u1", attrs={"description": "1: by the noise of each column"}),
+    *(
+        Column(f"{FIT}/{name}", "<f8", attrs={"units": UNITS.get(name, "as /entry/fit/unit says")})
+        for name in FIGURES
+    ),
+    *_MADE_WITH,
+)
+_GROUPS = {
+    "/entry": {"NX_class": "NXentry", "default": "data"},
+    DATA: {"NX_class": "NXdata", "signal": "spectrum"},
+    FIT: {"NX_class": "NXcollection"},
+    MADE: {"NX_class": "NXcollection"},
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpectrumRow:
+    """What is kept of a pulse until its spectrum is written; not the picture."""
+
+    pulse_id: int
+    spectrum: NDArray[Any]
+    values: Mapping[str, Any]
+    made_with: Result
+    """Without its picture: for the settings."""
+
+
+class SpectraLayout(Layout[Result, SpectrumRow]):
+    """Every pulse's spectrum and fit, a row each."""
+
+    name = "spectra"
+    at_once = 64
+
+    def take(self, result: Result) -> SpectrumRow:
+        """Return the row of a result."""
+        found = result.spectrum
+        values: dict[str, Any] = {
+            TIME: result.time_ns / 1e9,
+            TIME_NS: result.time_ns,
+            f"{DATA}/time_given": result.pulse.time_ns is not None,
+            f"{DATA}/width": len(found.spectrum),
+            f"{DATA}/pulse_energy": result.energy_uj,
+            f"{FIT}/brightness": result.brightness,
+            f"{DATA}/duration": result.duration_ms,
+            STATUS: int(found.status),
+            UNIT: int(found.unit),
+            f"{FIT}/saturated": found.saturated,
+            f"{FIT}/steps": found.steps,
+            f"{FIT}/weighted": found.weighted,
+            f"{MADE}/settings_number": result.settings_number,
+            f"{MADE}/roi_ymin": found.roi[0],
+            f"{MADE}/roi_ymax": found.roi[1],
+            f"{MADE}/background_applied": background_applied(result),
+        }
+        values |= {f"{FIT}/{name}": getattr(found, name) for name in FIGURES}
+        return SpectrumRow(result.pulse.pulse_id, found.spectrum, values, _without_picture(result))
+
+    def nbytes(self, item: SpectrumRow) -> int:
+        """Return the memory that a row holds."""
+        return item.spectrum.nbytes + 4000
+
+    def open(self, path: Path, items: Sequence[SpectrumRow], last: bool) -> "SpectraFile | None":
+        """Create the file, as wide as the first picture."""
+        width = next((len(item.spectrum) for item in items if len(item.spectrum)), 0)
+        if not width and not last:
+            return None
+        return SpectraFile(path, max(width, 1))
+
+
+class SpectraFile:
+    """An open file of spectra of one width; not thread-safe.
+
+    Parameters
+    ----------
+    path
+        Of the new file.
+    width
+        Columns; a narrower spectrum is filled up with NaN, of a wider one only the figures are
+        kept.
+    """
+
+    def __init__(self, path: Path, width: int) -> None:
+        self.width = width
+        spectrum = Column(
+            SPECTRUM,
+            "<f8",
+            (width,),
+            SPECTRA_PER_CHUNK,
+            {"units": "counts", "description": "sums of the columns over the ROI's rows"},
+        )
+        identity = Column(PULSE_ID, "<i8", attrs={"description": "of the machine's 100 Hz clock"})
+        self._columns = ColumnWriter(path, (spectrum, *_SCALARS), identity, _GROUPS)
+        try:
+            self._settings = _open_settings(settings_path(path), width)
+        except BaseException:
+            self._columns.close()
+            raise
+        self._settings_written = -1
+
+    def append(self, items: Sequence[SpectrumRow]) -> Mapping[str, int]:
+        """Write rows; return how many spectra were too wide."""
+        lost: Counter[str] = Counter()
+        if not items:
+            return lost
+        for item in items:
+            self._note_settings(item.made_with)
+        spectra = np.full((len(items), self.width), np.nan)
+        for row, item in zip(spectra, items, strict=True):
+            if len(item.spectrum) <= self.width:
+                row[: len(item.spectrum)] = item.spectrum
+            else:
+                lost["spectrum too wide"] += 1
+        rows: dict[str, ArrayLike] = {
+            column.path: [item.values[column.path] for item in items] for column in _SCALARS
+        }
+        self._columns.append([item.pulse_id for item in items], {SPECTRUM: spectra, **rows})
+        return lost
+
+    def flush(self) -> int:
+        """Make all visible; return how many a reader may trust."""
+        self._settings.flush()  # before the rows that refer to them
+        return self._columns.flush()
+
+    def close(self) -> None:
+        """Flush and close; twice does nothing."""
+        try:
+            self._settings.close()
+        finally:
+            self._columns.close()
+
+    def _note_settings(self, result: Result) -> None:
+        if result.settings_number == self._settings_written:
+            return
+        settings, axis = result.settings, np.full(self.width, np.nan)
+        given = settings.axis
+        if given is not None and len(given) == self.width:
+            axis[:] = given
+        rows: dict[str, ArrayLike] = {
+            f"/entry/{name}": get_args(literal).index(getattr(settings, name))
+            for name, literal in CHOICES.items()
+        }
+        rows |= {
+            AXIS: axis,
+            ROI: settings.roi,
+            BACKGROUND_NAME: np.bytes_(settings.background_name.encode()),
+            BACKGROUND_DIGEST: np.bytes_(settings.background_digest.encode()),
+            SIGNAL_PER_ROW: settings.signal_per_row,
+            SATURATION: np.nan if settings.saturation is None else settings.saturation,
+        }
+        self._settings.append(result.settings_number, rows)
+        self._settings_written = result.settings_number
+
+
+def settings_path(path: Path) -> Path:
+    """Return the file beside a file of spectra that has a row for each settings number."""
+    return path.with_suffix(".settings.h5")
+
+
+def _open_settings(path: Path, width: int) -> ColumnWriter:
+    choices = (
+        Column(f"/entry/{name}", "|u1", (), 16, {"names": list(get_args(literal))})
+        for name, literal in CHOICES.items()
+    )
+    columns = (
+        Column(AXIS, "<f8", (width,), 1, {"units": "eV", "description": "NaN: pixels"}),
+        Column(ROI, "<i4", (2,), 16, {"units": "px", "description": "(0, 0): the whole"}),
+        Column(BACKGROUND_NAME, f"S{NAME_BYTES_MAX}", (), 16),
+        Column(BACKGROUND_DIGEST, "S64", (), 16, {"description": "SHA-256; empty: none"}),
+        Column(SIGNAL_PER_ROW, "<f8", (), 16, {"units": "counts"}),
+        Column(SATURATION, "<f8", (), 16, {"description": "NaN: the dtype's greatest"}),
+        *choices,
+    )
+    identity = Column(SETTINGS_NUMBER, "<i8", (), 16)
+    return ColumnWriter(path, columns, identity, {"/entry": {"NX_class": "NXentry"}})
+
+
+def _without_picture(result: Result) -> Result:
+    bare = replace(result.pulse, image=None, message=None, truth=None)
+    return replace(result, pulse=bare)
+
+
+class PictureLayout(ImageLayout):
+    """Pictures as they came, in areaDetector's layout."""
+
+    def __init__(self) -> None:
+        super().__init__("pictures", "pulse id", (_SETTINGS_OF_PICTURE,))
+
+    def take(self, result: Result) -> Image | None:
+        """Return the picture of a result, if it has one."""
+        image = picture_of(result)
+        if image is None:
+            return None
+        extra = {PICTURE_SETTINGS: result.settings_number}
+        return Image(result.pulse.pulse_id, result.time_ns, image, extra)

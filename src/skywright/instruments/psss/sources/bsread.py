@@ -1,0 +1,144 @@
+"""Pulses of a bsread stream."""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from skywright.errors import DataError
+from skywright.instruments.psss.pulse import Pulse
+from skywright.instruments.psss.sources.gaps import PulseGaps
+from skywright.wire.bsread import Decoder, HeadlessError, Message
+from skywright.wire.bsread_sockets import QUEUE_BYTES, Receiver
+
+logger = logging.getLogger(__name__)
+
+
+class BsreadSource:
+    """The pictures of one channel of a stream.
+
+    A message without the channel, with a value that cannot be decoded, or without a time stamp,
+    gives a pulse that says so; it ends nothing. Every lost pulse is counted under one cause:
+    ``headless`` (its message came without its main header), ``garbage`` (it came as something else,
+    as does a message that lost more than that), ``repeated`` (its id is that of the pulse before)
+    or ``gap`` (it never came).
+
+    Parameters
+    ----------
+    address
+        ``tcp://host:port`` of the sender.
+    channel
+        Name of the picture's channel, ``PREFIX:FPICTURE``.
+    kind
+        ``pull`` of a PUSH, ``sub`` of a PUB.
+    step
+        Pulse ids from one picture to the next: 1 at 100 Hz. None: the channel's ``modulo`` when it
+        is above 1, or else the smallest difference seen.
+    queue_bytes
+        Most that waits to be taken.
+    energy_channel
+        Name of the channel with the pulse's energy, uJ; empty: there is none.
+
+    Attributes
+    ----------
+    restarts
+        How often the pulse ids went back: a sender that began anew.
+
+    Raises
+    ------
+    ConfigError
+        By `start`, if zmq does not take the address.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        channel: str,
+        *,
+        kind: Literal["pull", "sub"] = "pull",
+        step: int | None = None,
+        queue_bytes: int = QUEUE_BYTES,
+        energy_channel: str = "",
+    ) -> None:
+        self.energy_channel = energy_channel
+        self.address = address
+        self.channel = channel
+        self._kind: Literal["pull", "sub"] = kind
+        self._step = step
+        self._queue_bytes = queue_bytes
+        self._lock = threading.Lock()
+        self._receiver: Receiver | None = None
+        self._decoder = Decoder()
+        self._gaps = PulseGaps(step)
+        self._lost: Counter[str] = Counter()
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Pulses that did not come through, counted by cause, since the start."""
+        counts = {cause: number for cause, number in self._lost.copy().items() if number}
+        if gap := self._gaps.missing:
+            counts["gap"] = gap
+        return counts
+
+    @property
+    def restarts(self) -> int:
+        """How often the pulse ids went back: a sender that began anew."""
+        return self._gaps.restarts
+
+    def start(self) -> None:
+        """Connect; a running source goes on."""
+        with self._lock:
+            if self._receiver is None:
+                self._decoder = Decoder()
+                self._gaps = PulseGaps(self._step)
+                self._lost = Counter()
+                self._receiver = Receiver(self.address, self._kind, queue_bytes=self._queue_bytes)
+
+    def next(self, timeout_s: float) -> Pulse | None:
+        """Return the next pulse in the order of the wire, or None after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while (receiver := self._receiver) is not None:
+            frames = receiver.receive(max(deadline - time.monotonic(), 0.0))
+            if frames is None:
+                return None
+            try:
+                message = self._decoder.decode(frames)
+            except DataError as error:
+                cause = "headless" if isinstance(error, HeadlessError) else "garbage"
+                self._lost[cause] += 1
+                self._gaps.undecodable()
+                logger.warning("%s: %s", self.address, error)
+                continue
+            if (pulse := self._pulse(message)) is not None:
+                return pulse
+        return None
+
+    def stop(self) -> None:
+        """Disconnect; a `next` under way in another thread ends with None."""
+        with self._lock:
+            receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.close()
+
+    def _pulse(self, message: Message) -> Pulse | None:
+        channel = message.channels.get(self.channel)
+        if not self._gaps.take(message.pulse_id, None if channel is None else channel.modulo):
+            self._lost["repeated"] += 1
+            logger.warning("%s: pulse %d came twice", self.address, message.pulse_id)
+            return None
+        image = None if channel is None else message.value(self.channel)
+        if not isinstance(image, np.ndarray) or image.ndim != 2:
+            image = None
+        energy = self._energy(message)
+        return Pulse(message.pulse_id, message.time_ns, image, message, energy_uj=energy)
+
+    def _energy(self, message: Message) -> float | None:
+        if self.energy_channel not in message.channels:
+            return None
+        value = message.value(self.energy_channel)
+        is_number = isinstance(value, np.generic) and value.dtype.kind in "uif"
+        return float(value) if is_number and np.isfinite(value) else None

@@ -1,0 +1,196 @@
+"""Stored pictures as pulses: an HDF5 dataset with its pulse ids and times."""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  registers the filters of detector files, bitshuffle among them
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.acquire.pacing import Pacer, period_of
+from skywright.errors import ConfigError
+from skywright.instruments.psss.pulse import Pulse
+
+IMAGE_DATASETS = ("/image", "/images", "/data/image", "/entry/data/data", "/entry/data", "/data")
+"""Where pictures are looked for when nobody says where."""
+
+ID_NAMES = ("pulse_id", "pulse_ids", "pulseId")
+TIME_NAMES = ("time_ns", "global_timestamp", "timestamp", "time")
+"""Datasets beside the pictures: ns since 1970, or seconds when they are floating-point."""
+
+
+class ReplaySource:
+    """Play the pictures of an HDF5 file.
+
+    Parameters
+    ----------
+    path
+        HDF5 file, any filter that hdf5plugin reads.
+    dataset
+        (N, rows, columns), any numeric type. None: the first of `IMAGE_DATASETS` that there is,
+        else the only three-dimensional dataset of the file.
+    once
+        End after the last picture; else begin again, pulse ids going on with the same steps.
+    rate_hz
+        Pictures a second; 0 as fast as they are taken.
+
+    Raises
+    ------
+    ConfigError
+        By `start`, if there is nothing to play; the message names what is missing.
+    """
+
+    def __init__(
+        self, path: Path, dataset: str | None = None, *, once: bool = False, rate_hz: float = 100.0
+    ) -> None:
+        self.path = path
+        self.dataset = dataset
+        self.once = once
+        self.rate_hz = rate_hz
+        self._lock = threading.Lock()
+        self._file: h5py.File | None = None
+        self._images: h5py.Dataset | None = None
+        self._ids: NDArray[np.int64] = np.empty(0, np.int64)
+        self._times: NDArray[np.int64] | None = None
+        self._number = 0
+        self._pace = Pacer(period_of(rate_hz))
+        self._unreadable = 0
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Pulses that did not come through since the start: ``late``, ``unreadable``."""
+        counts = {"late": self._pace.skipped, "unreadable": self._unreadable}
+        return {cause: number for cause, number in counts.items() if number}
+
+    @property
+    def ended(self) -> bool:
+        """Whether there are no more pictures; never unless `once`."""
+        return self.once and self._number >= len(self._ids) > 0
+
+    def start(self) -> None:
+        """Open the file; a running source goes on."""
+        with self._lock:
+            if self._file is not None:
+                return
+            try:
+                self._file = h5py.File(self.path, "r")
+            except OSError as error:
+                raise ConfigError(f"{self.path}: no HDF5 file to replay ({error})") from error
+            try:
+                self._images = find_images(self._file, self.dataset)
+                beside = self._images.parent
+                self._ids, self._times = _ids(beside, self._images), _times(beside, self._images)
+            except ConfigError:
+                self._file.close()
+                self._file = None
+                raise
+            self._number, self._unreadable, self._pace = 0, 0, Pacer(period_of(self.rate_hz))
+
+    def next(self, timeout_s: float) -> Pulse | None:
+        """Return the next picture when it is due, or None after `timeout_s` or at the end."""
+        if self._file is None or self.ended:
+            self._pace.pause(timeout_s)
+            return None
+        skipped = self._pace.wait(timeout_s)
+        if skipped is None:
+            return None
+        with self._lock:
+            if self._images is None:
+                return None
+            self._number += skipped
+            if self.ended:
+                return None
+            number, self._number = self._number, self._number + 1
+            return self._pulse(number)
+
+    def stop(self) -> None:
+        """Close the file; `start` plays from its beginning."""
+        self._pace.end()
+        with self._lock:
+            opened, self._file, self._images = self._file, None, None
+            if opened is not None:
+                opened.close()
+
+    def _pulse(self, number: int) -> Pulse:
+        assert self._images is not None
+        turn, index = divmod(number, len(self._ids))
+        span = int(self._ids[-1] - self._ids[0]) + _step(self._ids)
+        image: NDArray[Any] | None = None
+        try:
+            image = self._images[index]
+            image.flags.writeable = False
+        except OSError:  # a chunk that cannot be decompressed
+            self._unreadable += 1
+        time_ns = None
+        if self._times is not None and not turn:
+            time_ns = int(self._times[index])
+        return Pulse(int(self._ids[index]) + turn * span, time_ns, image)
+
+
+def find_images(file: h5py.File, dataset: str | None) -> h5py.Dataset:
+    """Return the dataset of pictures.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name, it is not (N, rows, columns) of numbers, or nobody says
+        which of several it is.
+    """
+    if dataset is None:
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(f"/{name}") if _is_images(item) else None)
+        chosen = [name for name in IMAGE_DATASETS if name in names] or names
+        if not chosen or (len(chosen) > 1 and chosen is names):
+            raise ConfigError(
+                f"{file.filename}: {len(names)} datasets of pictures {names}; say --dataset"
+            )
+        dataset = chosen[0]
+    found = file.get(dataset)
+    if not _is_images(found):
+        raise ConfigError(
+            f"{file.filename}: {dataset}: expected a dataset (N, rows, columns), N > 0"
+        )
+    return found
+
+
+def _is_images(item: Any) -> bool:
+    is_stack = isinstance(item, h5py.Dataset) and item.ndim == 3 and item.size > 0
+    return is_stack and item.dtype.kind in "iufb"
+
+
+def _beside(group: h5py.Group, names: tuple[str, ...], images: h5py.Dataset) -> h5py.Dataset | None:
+    for name in names:
+        found = group.get(name)
+        if isinstance(found, h5py.Dataset) and found.shape == (len(images),):
+            return found
+    return None
+
+
+def _ids(group: h5py.Group, images: h5py.Dataset) -> NDArray[np.int64]:
+    """Return the pulse ids beside the pictures, 0, 1 ... when there are none."""
+    found = _beside(group, ID_NAMES, images)
+    if found is None:
+        return np.arange(len(images), dtype=np.int64)
+    ids = found[()].astype(np.int64)
+    if (np.diff(ids) <= 0).any():
+        raise ConfigError(f"{group.file.filename}: {found.name}: pulse ids do not grow")
+    return ids
+
+
+def _times(group: h5py.Group, images: h5py.Dataset) -> NDArray[np.int64] | None:
+    found = _beside(group, TIME_NAMES, images)
+    if found is None or found.dtype.kind not in "iuf":
+        return None
+    times = found[()]
+    if times.dtype.kind == "f":
+        if not np.isfinite(times).all():
+            return None
+        return np.round(times * 1e9).astype(np.int64)
+    return times.astype(np.int64)
+
+
+def _step(ids: NDArray[np.int64]) -> int:
+    return int(np.diff(ids).min()) if len(ids) > 1 else 1

@@ -1,0 +1,142 @@
+"""Pulses of the simulated instrument."""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.acquire.pacing import Pacer, period_of
+from skywright.errors import ConfigError
+from skywright.instruments.psss.pulse import Pulse
+from skywright.instruments.psss.twin import Instrument, InstrumentSettings, Truth
+
+PULSE_RATE_HZ = 100.0
+"""Of the machine's clock: a pulse id each 10 ms."""
+
+
+class SimSource:
+    """The twin of the instrument at the machine's clock.
+
+    Parameters
+    ----------
+    settings
+        Of the instrument; its picture's size, noise and physics.
+    rate_hz
+        Pulses a second; 0 as fast as they are taken. Below 100 Hz pulse ids come in steps.
+    speed
+        Factor on the rate; pulse ids and times go by the machine's clock all the same.
+    seed
+        Pulses of the same id are the same with the same seed and settings.
+    first_pulse_id
+        Of the first start. None: hundredths of a second since 1970, so that ids grow from one
+        start to the next, process or not.
+    reel
+        Pictures rendered before and shown in turn, for tests that must not spend a core on
+        rendering; 0: each pulse has its own.
+
+    Attributes
+    ----------
+    beam
+        Set to False, pictures have no light, as when the beam is shut off to take a background.
+    silent
+        Set to True, nothing comes, as of a camera that stalls; the machine's clock goes on.
+
+    Raises
+    ------
+    ConfigError
+        If a rate or the speed is below 0.
+    """
+
+    def __init__(
+        self,
+        settings: InstrumentSettings | None = None,
+        *,
+        rate_hz: float = PULSE_RATE_HZ,
+        speed: float = 1.0,
+        seed: int = 0,
+        first_pulse_id: int | None = None,
+        reel: int = 0,
+    ) -> None:
+        if min(rate_hz, speed) < 0.0:
+            raise ConfigError(f"rate {rate_hz} Hz, speed {speed}: expected 0 or more")
+        self.settings = settings or InstrumentSettings()
+        self.beam = True
+        self.silent = False
+        self.rate_hz = rate_hz
+        self.seed = seed
+        self.reel = reel
+        self._first = first_pulse_id
+        self._shown: list[tuple[NDArray[np.uint16], Truth]] = []
+        self._paced_hz = rate_hz * speed
+        self._step = max(round(PULSE_RATE_HZ / rate_hz), 1) if rate_hz else 1
+        self._lock = threading.Lock()
+        self._instrument: Instrument | None = None
+        self._pace = Pacer(period_of(self._paced_hz))
+        self._running = False
+        self._next_id = 0
+        self._time_of_zero_ns = 0
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Pulses since the start that nobody took in time, as ``late``."""
+        return {"late": self._pace.skipped} if self._pace.skipped else {}
+
+    @property
+    def instrument(self) -> Instrument:
+        """The twin, its pool of noise rendered at the first call."""
+        with self._lock:
+            if self._instrument is None:
+                self._instrument = Instrument(self.settings, self.seed)
+                self._instrument.take(0)  # compiles, or reads what was compiled before
+            return self._instrument
+
+    def prepare(self) -> None:
+        """Render the pool of noise, and the reel, now; else the first start does."""
+        instrument = self.instrument
+        if len(self._shown) < self.reel:
+            self._shown = [instrument.take(number, light=self.beam) for number in range(self.reel)]
+
+    def start(self) -> None:
+        """Begin; a running source goes on."""
+        self.prepare()
+        with self._lock:
+            if self._running:
+                return
+            now_ns = time.time_ns()
+            period_ns = round(1e9 / PULSE_RATE_HZ)
+            first = now_ns // period_ns if self._first is None else self._first
+            self._next_id = max(first, self._next_id)
+            self._time_of_zero_ns = now_ns - self._next_id * period_ns
+            self._pace = Pacer(period_of(self._paced_hz))
+            self._running = True
+
+    def next(self, timeout_s: float) -> Pulse | None:
+        """Return the next pulse when it is due, rendered now, or None after `timeout_s`."""
+        pace = self._pace
+        if self.silent or not self._running:
+            pace.pause(timeout_s)
+            return None
+        skipped = pace.wait(timeout_s)
+        if skipped is None:
+            return None
+        with self._lock:
+            pulse_id = self._next_id + skipped * self._step
+            self._next_id = pulse_id + self._step
+        if self._shown:
+            image, truth = self._shown[pulse_id % self.reel]
+            truth = replace(truth, pulse_id=pulse_id)
+        else:
+            image, truth = self.instrument.take(pulse_id, light=self.beam)
+        time_ns = self._time_of_zero_ns + pulse_id * round(1e9 / PULSE_RATE_HZ)
+        # As a gas monitor beside the spectrometer would say it.
+        energy = float(truth.pulse_energy_uj)
+        return Pulse(pulse_id, time_ns, image, truth=truth, energy_uj=energy)
+
+    def stop(self) -> None:
+        """End; pulse ids go on after the next `start`."""
+        with self._lock:
+            self._running = False
+        self._pace.end()

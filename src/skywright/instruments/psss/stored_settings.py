@@ -1,0 +1,108 @@
+"""The settings that a run's pulses were made with, read again from the file beside its spectra."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from skywright.errors import DataError
+from skywright.files.columns import ColumnReader
+from skywright.instruments.psss import layouts
+from skywright.instruments.psss.background import DATASET, History, read_pixels
+from skywright.instruments.psss.settings import Settings
+
+
+class StoredSettings:
+    """Settings by their number. Rows never change, so each is read once, when it is asked for.
+
+    Parameters
+    ----------
+    path
+        File of `layouts.settings_path`; it may still grow.
+    background
+        Where backgrounds are: an HDF5 file, whose pixels are taken off whatever was at the time,
+        or a directory of a service's history, where each is found by its digest. Empty: none is
+        taken off.
+    given
+        Fields of `Settings` that hold against the file.
+    """
+
+    def __init__(self, path: str, background: str = "", given: Mapping[str, Any] | None = None):
+        self.path = path
+        self.background = background
+        self.given = dict(given or {})
+        self._read: dict[int, Settings] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was read: a cluster's worker reads it again."""
+        return {**vars(self), "_read": {}}
+
+    def __getitem__(self, number: int) -> Settings:
+        """Return the settings of a number.
+
+        Raises
+        ------
+        DataError
+            If the file, or the background, cannot be read, or has no such number.
+        """
+        if number not in self._read:
+            self._read[number] = self._settings(number)
+        return self._read[number]
+
+    def _settings(self, number: int) -> Settings:
+        with ColumnReader(Path(self.path), layouts.SETTINGS_NUMBER) as reader:
+            rows = np.flatnonzero(reader.read(layouts.SETTINGS_NUMBER) == number)
+            if not len(rows):
+                raise DataError(f"{self.path}: has no settings {number}")
+            row = int(rows[0])
+
+            def value(path: str) -> Any:
+                return reader.read(path, row, row + 1)[0]
+
+            axis, saturation = value(layouts.AXIS), float(value(layouts.SATURATION))
+            name = bytes(value(layouts.BACKGROUND_NAME)).decode()
+            digest = bytes(value(layouts.BACKGROUND_DIGEST)).decode()
+            choices = {
+                field: get_args(literal)[int(value(f"/entry/{field}"))]
+                for field, literal in layouts.CHOICES.items()
+            }
+            found = Settings(
+                roi=tuple(value(layouts.ROI).tolist()),
+                axis=None if np.isnan(axis).any() else axis,
+                signal_per_row=float(value(layouts.SIGNAL_PER_ROW)),
+                saturation=None if np.isnan(saturation) else saturation,
+                **choices,
+            )
+        return with_background(replace(found, **self.given), self.background, name, digest)
+
+
+def with_background(settings: Settings, where: str, name: str = "", digest: str = "") -> Settings:
+    """Return settings with the background of a file, or of a history if there was one.
+
+    Parameters
+    ----------
+    settings
+        Without background.
+    where
+        As of `StoredSettings`.
+    name, digest
+        Of the background in the history; without digest none is taken off.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    ConfigError
+        If the history does not have it.
+    """
+    if not where:
+        return settings
+    if not Path(where).is_dir():
+        pixels = read_pixels(Path(where), DATASET)
+        return replace(settings, background=pixels, background_name=Path(where).stem)
+    if not digest:
+        return settings
+    found = History(Path(where)).load(name, digest)
+    return replace(settings, background=found.pixels, background_name=name)

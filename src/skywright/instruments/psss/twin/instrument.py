@@ -1,0 +1,161 @@
+"""The simulated instrument: a pulse id in, a picture and what is true of it out."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import ConfigError
+from skywright.instruments.psss.twin.camera import Camera
+from skywright.instruments.psss.twin.optics import line_profile
+from skywright.instruments.psss.twin.sase import SpectrumModel
+from skywright.instruments.psss.twin.settings import FWHM_PER_SIGMA, InstrumentSettings
+
+MACHINE = (
+    *("photon_energy_ev", "energy_jitter_ev", "bandwidth_ev", "bandwidth_jitter"),
+    *("chirp_ev_per_fs", "pulse_energy_uj", "mode_count", "saturation", "pulse_length_jitter"),
+    "pulse_length_fs",
+)
+"""What may change while the instrument runs."""
+
+
+def warm_up() -> None:
+    """Compile what is compiled, into its cache."""
+    Instrument(InstrumentSettings(columns=64, rows=16, pool_bytes=1)).take(0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What is true of one pulse.
+
+    Attributes
+    ----------
+    pulse_id
+        Of the pulse.
+    center_ev, fwhm_ev
+        Of the envelope: what the mean of many pulses with this one's parameters would show; NaN of
+        a pulse without light.
+    pulse_energy_uj, pulse_length_fs
+        Of the pulse; FWHM.
+    spectrum
+        (columns,) float64, counts: light on the picture's rows summed, without noise, background
+        and full scale.
+    line_row
+        Row of the line's middle at the middle column.
+    saturated_pixels
+        At full scale.
+    """
+
+    pulse_id: int
+    center_ev: float
+    fwhm_ev: float
+    pulse_energy_uj: float
+    pulse_length_fs: float
+    spectrum: NDArray[np.float64]
+    line_row: float
+    saturated_pixels: int
+
+
+class Instrument:
+    """Makes any pulse, again and again the same, from its id.
+
+    Parameters
+    ----------
+    settings
+        Of the instrument.
+    seed
+        Another seed, another instrument and other pulses.
+
+    Attributes
+    ----------
+    camera
+        Its `dark` is the background that pictures have.
+    """
+
+    def __init__(self, settings: InstrumentSettings | None = None, seed: int = 0) -> None:
+        self.settings = settings or InstrumentSettings()
+        self.seed = seed
+        self.model = SpectrumModel(self.settings)
+        self.camera = Camera(self.settings, seed)
+        self._first_row, self._profile = line_profile(self.settings)
+        self._electrons = self._electrons_of_mean_pulse()
+        self._energy_uj = self.settings.pulse_energy_uj
+
+    def adjust(self, **changes: float) -> None:
+        """Turn the machine's knobs, from the next pulse on.
+
+        Parameters
+        ----------
+        **changes
+            Settings by name, of the machine alone: `MACHINE`.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such knob, or a value is impossible.
+        """
+        if unknown := sorted(set(changes) - set(MACHINE)):
+            raise ConfigError(f"{', '.join(unknown)}: not of the machine: {', '.join(MACHINE)}")
+        settings = replace(self.settings, **changes)  # type: ignore[arg-type]
+        self.settings, self.model = settings, SpectrumModel(settings)
+
+    def take(self, pulse_id: int, *, light: bool = True) -> tuple[NDArray[np.uint16], Truth]:
+        """Return picture and truth of a pulse.
+
+        Parameters
+        ----------
+        pulse_id
+            0 to 2**63 - 1.
+        light
+            False: none reaches the spectrometer, as when a background is taken.
+
+        Returns
+        -------
+        (rows, columns) uint16, read-only, and what is true of it.
+        """
+        model = self.model
+        s = model.settings
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, pulse_id]))
+        pulse = model.parameters(rng)
+        shares, energy = model.spectrum(pulse, rng)
+        if not light:
+            pulse = replace(pulse, center_ev=math.nan, fwhm_ev=math.nan)
+            shares, energy = np.zeros_like(shares), 0.0
+        shift = round(s.line_jitter_rows * rng.standard_normal())
+        first = self._first_row + shift
+        # More energy a pulse is more light; another width is not.
+        electrons = shares * self._electrons * (s.pulse_energy_uj / self._energy_uj)
+        image, saturated = self.camera.expose(
+            electrons.astype(np.float32), self._profile, first, rng
+        )
+        image.flags.writeable = False
+        middle = 0.5 * (s.rows - 1) if s.line_row is None else s.line_row
+        truth = Truth(
+            pulse_id=pulse_id,
+            center_ev=pulse.center_ev,
+            fwhm_ev=pulse.fwhm_ev,
+            pulse_energy_uj=energy * s.pulse_energy_uj,
+            pulse_length_fs=pulse.length_fs,
+            spectrum=electrons * self._caught(first) / s.electrons_per_count,
+            line_row=middle + shift,
+            saturated_pixels=saturated,
+        )
+        return image, truth
+
+    def _caught(self, first_row: int) -> NDArray[np.float64] | float:
+        """Return the share of each column's light that falls on the picture's rows."""
+        top, bottom = -first_row, self.settings.rows - first_row
+        if top <= 0 and bottom >= len(self._profile):
+            return 1.0
+        inside = self._profile[max(top, 0) : max(bottom, 0)]
+        return inside.sum(axis=0, dtype=np.float64)
+
+    def _electrons_of_mean_pulse(self) -> float:
+        """Return the electrons of all its light, by what the brightest pixel is to have."""
+        s = self.settings
+        rng = np.random.Generator(np.random.Philox(key=[0, 0]))
+        sigma_ev = self.model.parameters(rng).fwhm_ev / FWHM_PER_SIGMA
+        column_share = s.ev_per_pixel / (sigma_ev * math.sqrt(2.0 * math.pi))
+        row_share = 1.0 / (s.line_sigma_rows * math.sqrt(2.0 * math.pi))
+        return s.peak_electrons / (column_share * row_share)

@@ -1,0 +1,82 @@
+"""The network that finds a loop: a small encoder and decoder with skip connections, and its heads.
+
+Its input is a picture of 192 x 256 grey levels. It normalizes the light itself, so that the file
+of weights holds everything that was trained.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+INPUT = (192, 256)  # rows, columns
+MASKS = ("pin", "stem", "head", "content", "other")
+SIDES = ("none", "left", "right", "top", "bottom")
+KINDS = ("none", "nylon", "mitegen", "pin")
+FINE, COARSE = 2, 4  # px of the input for one cell of the maps, of the edges
+MAPS = (*MASKS, "tip", "begin", "tip_dx", "tip_dy", "tip_log_error")
+OUTPUTS = ("maps", "edges", "side", "kind")
+
+
+def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Return a convolution of 3 x 3 with batch normalization and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+class LoopNetwork(nn.Module):
+    """Map a picture to masks, tip, edges of the head, side and kind.
+
+    The outputs are ``maps`` (N, 10, 96, 128), the channels of `MAPS`: logits of the masks, of the
+    tip and of the begin of the stem, the offset of the tip from the center of a cell, in cells,
+    and the logarithm of its expected error; ``edges`` (N, 8, 48, 64), the distances of xmin, ymin,
+    xmax, ymax of the head from the center of a cell, over the size of the input, and the
+    logarithms of their expected errors; ``side`` (N, 5) and ``kind`` (N, 4), logits.
+    """
+
+    def __init__(self, wide: int = 1) -> None:
+        super().__init__()
+        self.stem = block(1, 8 * wide, 2)  # 96 x 128
+        self.down = nn.ModuleList()
+        channels = [8 * wide, 20 * wide, 40 * wide, 72 * wide, 112 * wide]
+        for inputs, outputs in pairwise(channels):
+            self.down.append(nn.Sequential(block(inputs, outputs, 2), block(outputs, outputs)))
+        self.across = nn.ModuleList(nn.Conv2d(c, 32 * wide, 1) for c in channels[1:])
+        self.merge = nn.ModuleList(block(32 * wide, 32 * wide) for _ in channels[2:])
+        self.edges = nn.Conv2d(32 * wide, 8, 1)
+        self.to_fine = nn.Conv2d(32 * wide, 12 * wide, 1)
+        self.skip = nn.Conv2d(8 * wide, 12 * wide, 1)
+        self.fine = block(12 * wide, 12 * wide)
+        self.maps = nn.Conv2d(12 * wide, len(MAPS), 1)
+        pooled = 2 * channels[-1] + 2 * 32 * wide
+        self.whole = nn.Sequential(nn.Linear(pooled, 64), nn.ReLU())
+        self.side, self.kind = nn.Linear(64, len(SIDES)), nn.Linear(64, len(KINDS))
+
+        with torch.no_grad():  # else the first steps only learn that most cells are empty
+            self.maps.bias[:] = torch.tensor([-2.0] * len(MASKS) + [-4.6, -4.6, 0.0, 0.0, 0.0])
+            self.edges.bias[4:] = 2.0
+
+    def forward(self, gray: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return `OUTPUTS` for (N, 1, 192, 256) grey levels, 0..255."""
+        mean = gray.mean((2, 3), keepdim=True)
+        spread = ((gray - mean) ** 2).mean((2, 3), keepdim=True).sqrt()
+        first = self.stem(((gray - mean) / (spread + 4.0)).clamp(-5.0, 5.0))
+        levels, now = [], first
+        for down in self.down:
+            now = down(now)
+            levels.append(now)
+        up = self.across[-1](levels[-1])
+        for k in range(len(levels) - 2, -1, -1):
+            larger = functional.interpolate(up, scale_factor=2.0, mode="nearest")
+            up = self.merge[k](self.across[k](levels[k]) + larger)
+        low = functional.interpolate(self.to_fine(up), scale_factor=2.0, mode="nearest")
+        fine = self.fine(low + self.skip(first))
+        pooled = torch.cat([_pooled(levels[-1]), _pooled(up)], 1)
+        whole = self.whole(pooled)
+        return self.maps(fine), self.edges(up), self.side(whole), self.kind(whole)
+
+
+def _pooled(features: Tensor) -> Tensor:
+    return torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)

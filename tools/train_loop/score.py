@@ -1,0 +1,149 @@
+"""Figures of a network's file, and of the present detector beside it, on pictures held out."""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from generators import GENERATORS, sample_of
+from sample import Sample
+
+FIRST_SEED = 100_000_000  # those below are for training
+BAD_PX, MISS_PX = 25.0, 999.0
+SCORES = (0.5, 0.7, 0.85, 0.95, 1.0001)
+ROW = re.compile(r"^\| `(?P<file>[\w.]+)` \|")
+PLACE = re.compile(r"\(([\d.]+), ([\d.]+)\)")
+Find = Callable[[Any], Any]
+
+
+def score_all(model: Path, real: Path | None, count: int, present: bool) -> None:
+    """Print one JSON line for each set and detector."""
+    from skywright.instruments.loop.detector import LoopFinder
+
+    detectors: dict[str, Find] = {"network": LoopFinder(model).find}
+    if present:
+        from skywright.instruments.loop.detect import find_loop
+
+        detectors["present"] = find_loop
+    sets: dict[str, list[Sample]] = {
+        name: [sample_of(name, FIRST_SEED + k) for k in range(count)] for name in GENERATORS
+    }
+    if real is not None:
+        sets["real"] = real_pictures(real)
+    for name, samples in sets.items():
+        for detector, find in detectors.items():
+            line = {"set": name, "detector": detector, **figures(samples, find)}
+            sys.stdout.write(json.dumps(line) + "\n")
+            sys.stdout.flush()
+
+
+def real_pictures(folder: Path) -> list[Sample]:
+    """Return the pictures of a folder with the truth that the table of its README.md has."""
+    from skywright.instruments.loop.picture import read_picture
+
+    samples = []
+    for line in (folder / "README.md").read_text().splitlines():
+        row = ROW.match(line)
+        path = folder / row["file"] if row else None
+        if path is None or not path.exists():
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        tips = [(float(x), float(y)) for x, y in PLACE.findall(cells[4])]
+        box = re.findall(r"[\d.]+", cells[5])[:4]
+        gray = read_picture(path).astype(float)
+        samples.append(
+            Sample(
+                gray,
+                np.zeros((5, *gray.shape), bool),
+                "nylon" if path.name.startswith(("nylon", "loop")) else "mitegen",
+                cells[3].split()[0],
+                tips[0],
+                box=tuple(float(number) for number in box),  # type: ignore[arg-type]
+                notes={"file": path.name, "tips": tips},
+            )
+        )
+    return samples
+
+
+def figures(samples: list[Sample], find: Find) -> dict[str, Any]:
+    """Return tip errors, overlap, width, side, kind, false tips and calibration of a set."""
+    errors: list[float] = []
+    overlaps: list[float] = []
+    widths: list[float] = []
+    right: dict[str, list[bool]] = {"side": [], "kind": []}
+    scores: list[tuple[float, bool]] = []
+    empty = false = 0
+    named = {}
+    for sample in samples:
+        gray = np.clip(np.round(sample.gray), 0, 255).astype(np.uint8)
+        found = find(gray)
+        if sample.kind == "none":
+            empty += 1
+            false += found.tip_in_view
+            continue
+        height, width = gray.shape
+        x, y = sample.tip
+        if not (0 <= x < width and 0 <= y < height):
+            continue
+        off = MISS_PX
+        if found.tip_in_view:
+            # With and without a crystal or an ice spike that sticks out.
+            tips = sample.notes.get("tips", [(x, y)])
+            off = min(math.hypot(found.tip_x - a, found.tip_y - b) for a, b in tips)
+        errors.append(off)
+        scores.append((found.score, off <= BAD_PX))
+        right["side"].append(found.side == sample.side)
+        right["kind"].append(found.kind == sample.kind)
+        if "file" in sample.notes:
+            named[sample.notes["file"]] = [round(off, 1), found.kind, found.side]
+        if sample.kind != "pin" and np.isfinite(sample.box[0]):
+            box = np.clip(sample.box, 0, [width - 1, height - 1] * 2)
+            overlaps.append(overlap(found.bbox, box))
+            across = box[3] - box[1] if sample.side in ("left", "right") else box[2] - box[0]
+            widths.append(abs(found.width - across) if found.bbox else MISS_PX)
+    off = np.array(errors)
+    out: dict[str, Any] = {
+        "mounts": len(off),
+        "tip median / p95 px": [_round(np.median(off)), _round(np.percentile(off, 95))],
+        "bad": _round((off > BAD_PX).mean()),
+        "missed": int((off == MISS_PX).sum()),
+        "empty views": empty,
+        "false tips": int(false),
+        **{name: _round(np.mean(values)) for name, values in right.items()},
+        "score: share right": _calibration(scores),
+    }
+    if overlaps:
+        low, middle = np.percentile(overlaps, [5, 50])
+        out["overlap median / p5"] = [_round(middle), _round(low)]
+        out["width median px"] = _round(np.median(widths))
+    return {**out, "pictures": named} if named else out
+
+
+def _calibration(scores: list[tuple[float, bool]]) -> dict[str, list[float]]:
+    """Return number and share of detections that are right, by score."""
+    out = {}
+    for low, high in pairwise(SCORES):
+        within = [right for score, right in scores if low <= score < high]
+        if within:
+            out[f"{low:g}"] = [len(within), _round(np.mean(within))]
+    return out
+
+
+def overlap(a: Any, b: Any) -> float:
+    """Return the intersection over the union of two boxes; 0 without a box."""
+    if a is None:
+        return 0.0
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return float(width * height / (sum(areas) - width * height))
+
+
+def _round(value: Any) -> float:
+    return round(float(value), 3)

@@ -1,0 +1,213 @@
+"""The loss and the loop of training."""
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from network import COARSE, FINE, INPUT, MASKS, LoopNetwork
+from torch import Tensor
+from torch.nn import functional
+
+BATCH = 32
+NEAR_CELLS = 2.5  # so far from the tip its offset is learned
+SPREAD_CELLS = 1.3  # of the peaks at tip and begin
+AVERAGE = 0.995  # of the running average of the weights
+# A mirror exchanges these sides: none, left, right, top, bottom.
+MIRRORED = {"x": torch.tensor([0, 2, 1, 3, 4]), "y": torch.tensor([0, 1, 2, 4, 3])}
+log = logging.getLogger("train_loop")
+
+
+class Pool:
+    """The pictures in a folder; new shards are read when asked."""
+
+    def __init__(self, folder: Path, without: str) -> None:
+        self.folder, self.without = folder, without
+        self.read: set[str] = set()
+        self.parts: list[list[Tensor]] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the shards that were added."""
+        for path in sorted(self.folder.glob("*-*.npz")):
+            if path.name in self.read or path.name.startswith("half"):
+                continue
+            if self.without and path.name.startswith(self.without):
+                continue
+            with np.load(path) as held:
+                arrays = [torch.from_numpy(held[k]) for k in ("gray", "bits", "numbers")]
+            self.parts.append(arrays)
+            self.read.add(path.name)
+        self.gray, self.bits, self.numbers = (
+            torch.cat(column) for column in zip(*self.parts, strict=True)
+        )
+
+    def revision(self) -> str:
+        """Return a short hash of the names of what was read."""
+        return hashlib.sha256(" ".join(sorted(self.read)).encode()).hexdigest()[:12]
+
+    def batch(self, pick: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pictures, masks and numbers, mirrored and lit at random."""
+        gray = self.gray[pick].float()
+        bits = self.bits[pick]
+        masks = torch.stack([(bits >> k) & 1 for k in range(len(MASKS))], 1).float()
+        numbers = self.numbers[pick].clone()
+        if torch.rand(()) < 0.5:
+            gray, masks = gray.flip(2), masks.flip(3)
+            numbers[:, [2, 4]] = 1 - numbers[:, [2, 4]]
+            numbers[:, [6, 8]] = 1 - numbers[:, [8, 6]]
+            numbers[:, 1] = MIRRORED["x"][numbers[:, 1].long()].float()
+        if torch.rand(()) < 0.5:
+            gray, masks = gray.flip(1), masks.flip(2)
+            numbers[:, [3, 5]] = 1 - numbers[:, [3, 5]]
+            numbers[:, [7, 9]] = 1 - numbers[:, [9, 7]]
+            numbers[:, 1] = MIRRORED["y"][numbers[:, 1].long()].float()
+        n = len(gray)
+        factor = torch.exp(0.25 * torch.randn(n, 1, 1))
+        noise = torch.rand(n, 1, 1) ** 3 * 8.0 * torch.randn_like(gray)
+        gray = (gray * factor + noise + 10.0 * torch.randn(n, 1, 1)).clamp(0, 255)
+        invert = (torch.rand(n, 1, 1) < 0.07).float()
+        gray = invert * (255 - gray) + (1 - invert) * gray
+        return gray[:, None], masks, numbers
+
+
+def loss_of(outputs: Any, masks: Tensor, numbers: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Return the loss of a batch and its parts."""
+    maps, edges, side, kind = (out.float() for out in outputs)
+    known = numbers[:, 10].view(-1, 1, 1)
+    weight = torch.ones_like(masks)
+    weight[:, MASKS.index("other")] = known.expand(-1, *masks.shape[2:])
+    logits = maps[:, : len(MASKS)]
+    cross = functional.binary_cross_entropy_with_logits(logits, masks, weight)
+    likely = logits.sigmoid() * weight
+    both = (likely * masks * weight).sum((0, 2, 3))
+    dice = 1 - (2 * both + 20) / ((likely + masks * weight).sum((0, 2, 3)) + 20)
+    far_tip, far_begin = _distances(maps, numbers[:, 2:4]), _distances(maps, numbers[:, 4:6])
+    parts = {
+        "mask": 3.0 * cross + 0.5 * dice.mean(),
+        "tip": _peak_loss(maps[:, 5], far_tip),
+        "begin": 0.4 * _peak_loss(maps[:, 6], far_begin),
+        "offset": 0.3 * _offset_loss(maps, far_tip),
+        "edges": 0.5 * _edges_loss(edges, masks, numbers),
+        "side": functional.cross_entropy(side, numbers[:, 1].long(), label_smoothing=0.01),
+        "kind": functional.cross_entropy(kind, numbers[:, 0].long(), label_smoothing=0.01),
+    }
+    return sum(parts.values()), {name: float(value.detach()) for name, value in parts.items()}
+
+
+def _distances(maps: Tensor, places: Tensor) -> Tensor:
+    """Return (N, 2, rows, columns): where a place is from each cell's center, cells; else NaN."""
+    rows, columns = maps.shape[2:]
+    x = torch.arange(columns) + 0.5
+    y = torch.arange(rows) + 0.5
+    dx = places[:, 0, None, None] * columns - x[None, None, :]
+    dy = places[:, 1, None, None] * rows - y[None, :, None]
+    return torch.stack(torch.broadcast_tensors(dx, dy), 1)
+
+
+def _peak_loss(logits: Tensor, far: Tensor) -> Tensor:
+    """Return the penalty-reduced focal loss of a heat-map (Zhou et al., arXiv:1904.07850)."""
+    squared = (far**2).sum(1)
+    there = torch.isfinite(squared)
+    target = torch.where(there, torch.exp(-squared / (2 * SPREAD_CELLS**2)), 0.0)
+    peak = there & (squared <= 0.51)
+    likely = logits.sigmoid().clamp(1e-4, 1 - 1e-4)
+    at_peak = -((1 - likely) ** 2 * likely.log())[peak].sum()
+    beside = -((1 - target) ** 4 * likely**2 * (1 - likely).log())[~peak].sum()
+    return (at_peak + beside) / max(len(logits), 1) * 0.5
+
+
+def _offset_loss(maps: Tensor, far: Tensor) -> Tensor:
+    """Return the negative logarithm of a Laplace distribution's density, near the tip."""
+    near = (far**2).sum(1) <= NEAR_CELLS**2
+    if not near.any():
+        return maps.sum() * 0.0
+    off = (maps[:, 7:9] - far.nan_to_num()).abs().sum(1)[near] / 2
+    scale = maps[:, 9][near].clamp(-4, 4)
+    return (off * torch.exp(-scale) + scale).mean()
+
+
+def _edges_loss(edges: Tensor, masks: Tensor, numbers: Tensor) -> Tensor:
+    """Return the same of the box, where the head (of a bare pin: the pin) is."""
+    rows, columns = edges.shape[2:]
+    step = COARSE // FINE
+    bare = (numbers[:, 0] == 3).view(-1, 1, 1)
+    inside = torch.where(bare, masks[:, 0], masks[:, 2])[:, ::step, ::step] > 0
+    inside = inside & torch.isfinite(numbers[:, 6]).view(-1, 1, 1)
+    if not inside.any():
+        return edges.sum() * 0.0
+    x = ((torch.arange(columns) + 0.5) / columns).view(1, 1, -1).expand(1, rows, -1)
+    y = ((torch.arange(rows) + 0.5) / rows).view(1, -1, 1).expand(1, -1, columns)
+    center = torch.stack([x, y, x, y], 1)
+    target = numbers[:, 6:10, None, None].nan_to_num() - center
+    off = (edges[:, :4] - target).abs().movedim(1, -1)[inside] * INPUT[1] / FINE  # cells
+    scale = edges[:, 4:].movedim(1, -1)[inside].clamp(-4, 4)
+    return (off * torch.exp(-scale) + scale).mean()
+
+
+def train(
+    folder: Path,
+    checkpoint: Path,
+    minutes: float,
+    without: str,
+    rate: float,
+    seed: int,
+    threads: int,
+) -> None:
+    """Train for so many minutes by the clock; go on where the checkpoint, if any, ended."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    pool, network = Pool(folder, without), LoopNetwork()
+    step = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        network.load_state_dict(state["average"])
+        step = state["step"]
+    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
+    begun = saved = time.monotonic()
+    order = torch.empty(0, dtype=torch.long)
+    first = step
+    sums: dict[str, float] = {}
+    while (part := (time.monotonic() - begun) / (60 * minutes)) < 1:
+        now = rate * min(1.0, (step - first + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * part))
+        for group in optimizer.param_groups:
+            group["lr"] = now
+        if len(order) < BATCH:
+            pool.refresh()
+            order = torch.randperm(len(pool.gray))
+        pick, order = order[:BATCH], order[BATCH:]
+        gray, masks, numbers = pool.batch(pick)
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = network(gray)
+        loss, parts = loss_of(outputs, masks, numbers)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        step += 1
+        keep = min(AVERAGE, (step - first) / (step - first + 10))
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                average[name].mul_(keep).add_(value, alpha=1 - keep)
+            else:
+                average[name].copy_(value)
+        for name, amount in parts.items():
+            sums[name] = 0.98 * sums.get(name, amount) + 0.02 * amount
+        if time.monotonic() - saved > 30:
+            saved = time.monotonic()
+            told = " ".join(f"{name} {amount:.3f}" for name, amount in sums.items())
+            log.info("%3.0f%% step %d of %d pictures: %s", 100 * part, step, len(pool.gray), told)
+            _save(checkpoint, average, step, pool, without)
+    _save(checkpoint, average, step, pool, without)
+
+
+def _save(checkpoint: Path, average: Any, step: int, pool: Pool, without: str) -> None:
+    state = {"average": average, "step": step, "data": pool.revision(), "without": without}
+    half = checkpoint.with_suffix(".half")
+    torch.save(state, half)
+    half.rename(checkpoint)
