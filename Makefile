@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	$(BIN)/python -m skywright.warm
+	$(BIN)/python -m skywright.processes.warm
 	@touch $(INSTALLED)
 
 install: $(INSTALLED)
@@ -48,7 +48,7 @@ lint: $(INSTALLED)
 	$(BIN)/codespell src iocs devices plans dashboard profile_collection tests benchmarks docs examples README.md CHANGELOG.md
 
 docs: $(INSTALLED)
-	$(BIN)/sphinx-build -q docs docs/_build
+	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
 	@echo "docs/_build/index.html"
 
 lock: $(INSTALLED)

@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from ophyd.sim import SynAxis
 
 from benchmarks.rows import report
-from skywright.blocks import analyze_blocks
+from skywright.analysis.blocks import analyze_blocks
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.live import LiveAnalysis, Progress
-from skywright.frames import FrameReader, FrameTable, Segment, Track
-from skywright.loop.analysis import LoopDetection
-from skywright.loop.detect import find_loop, warm_up
-from skywright.loop.twin.render import Pose, render
-from skywright.loop.twin.scene import random_scene
-from skywright.records import Column, ColumnWriter
+from skywright.files.columns import Column, ColumnWriter
+from skywright.files.frames import FrameReader, FrameTable, Segment, Track
+from skywright.instruments.loop.analysis import LoopDetection
+from skywright.instruments.loop.detect import find_loop, warm_up
+from skywright.instruments.loop.twin.render import Pose, render
+from skywright.instruments.loop.twin.scene import random_scene
 
 PICTURES, REPEATS, STORED = 24, 5, 480
 RATE_HZ, SECONDS = 60.0, 4.0

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -18,13 +18,13 @@ import numpy as np
 
 from benchmarks.processes import own_channel_access, running
 from benchmarks.rows import report
-from skywright.loop.camera import Camera
-from skywright.loop.capture import IDENTITY, TIME
-from skywright.loop.picture import decode
-from skywright.loop.sources import Deliver, Report, SourceFrame
-from skywright.loop.sources.sim import SimulatedCamera
-from skywright.loop.twin.render import Pose
-from skywright.records import ColumnReader
+from skywright.files.columns import ColumnReader
+from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.capture import IDENTITY, TIME
+from skywright.instruments.loop.picture import decode
+from skywright.instruments.loop.sources import Deliver, Report, SourceFrame
+from skywright.instruments.loop.sources.sim import SimulatedCamera
+from skywright.instruments.loop.twin.render import Pose
 
 SHAPE = (480, 704)
 FPS, CONNECTIONS, BURST, REPEATS = 60, 2, 300, 5
@@ -34,6 +34,7 @@ class Burst:
     """A source that delivers all it has at once."""
 
     name, size, period_s = "burst", SHAPE[::-1], 0.0
+    lost: Mapping[str, int] = {}
 
     def __init__(self, pictures: list[bytes]) -> None:
         self.pictures = pictures

@@ -26,7 +26,7 @@ from benchmarks.bench_camera import FPS, push, twin_pictures
 from benchmarks.processes import own_channel_access, running
 from benchmarks.rows import report
 from dashboard.headless import headless_chromium
-from skywright.loop.capture import IDENTITY
+from skywright.instruments.loop.capture import IDENTITY
 
 READERS = 8
 PREFIX = "BENCH:"
@@ -113,7 +113,15 @@ def main() -> int:
             f'prefix = "{PREFIX}"\n[store]\ndirectory = "{directory}"\n'
             f'[iocs.axis]\nmodule = "iocs.axis"\nprefix = "CAM:"\naddress = "127.0.0.1:{port}"\n'
         )
-        ioc = ("iocs.axis", "--prefix", f"{PREFIX}CAM:", "--port", str(port), "--size", "704x480")
+        ioc = (
+            "iocs.axis",
+            "--prefix",
+            f"{PREFIX}CAM:",
+            "--port",
+            str(port),
+            "--size",
+            "704x480",
+        )
         listen = stack.enter_context(running(*ioc, "--source", "push", "--listen", "0"))["listen"]
         alone = record(listen, pictures, seconds, directory)
         command = ("skywright.cli", "dashboard", "--port", "0", "--config", str(config))

@@ -17,11 +17,11 @@ import numpy as np
 
 from benchmarks.rows import report
 from skywright.cli.demo import write_configuration
-from skywright.cli.demos.centering import CALIBRATION, LOOPS, Simulator, random_place
 from skywright.cli.session import have_beamline
 from skywright.config import load_settings
-from skywright.loop.calibration import now
-from skywright.profile import load_profile
+from skywright.instruments.loop.calibration import now
+from skywright.instruments.loop.demos.centering import CALIBRATION, LOOPS, Simulator, random_place
+from skywright.session.profile import load_profile
 
 SLOW, WHOLE = 3, 5
 """Centerings with a first rotation of 180 deg in 3 s, and with the default settings."""
@@ -29,7 +29,7 @@ SLOW, WHOLE = 3, 5
 
 def center(session: dict[str, Any], simulator: Simulator, number: int, **options: Any) -> Any:
     """Center a sample at a random place; return result, seconds and true distance from the axis."""
-    from plans.loop_centering import center_loop
+    from plans.loop.centering import center_loop
 
     seed, kind = LOOPS[number % len(LOOPS)]
     simulator.mount(seed, kind, random_place(np.random.default_rng(number)))

@@ -13,8 +13,8 @@ import simplejpeg
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.rows import report
-from skywright.loop.detect import find_loop, warm_up
-from skywright.loop.picture import decode
+from skywright.instruments.loop.detect import find_loop, warm_up
+from skywright.instruments.loop.picture import decode
 
 GOAL_MS = 10.0
 RUNS, CALLS = 9, 20

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.rows import report
-from skywright.loop.calibration import ZoomCalibration, now
-from skywright.loop.geometry import View, observe
-from skywright.loop.rotation_fit import fit_rotation
-from skywright.loop.series import Series, fit_series, from_tips
+from skywright.instruments.loop.calibration import ZoomCalibration, now
+from skywright.instruments.loop.geometry import View, observe
+from skywright.instruments.loop.rotation_fit import fit_rotation
+from skywright.instruments.loop.series import Series, fit_series, from_tips
 
 SERIES, REPEATS = 400, 5
 VIEW = View()

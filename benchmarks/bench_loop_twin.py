@@ -10,9 +10,9 @@ import time
 import numpy as np
 
 from benchmarks.rows import report
-from skywright.loop.twin.optics import encode_jpeg
-from skywright.loop.twin.render import Pose, render, warm_up
-from skywright.loop.twin.scene import random_scene
+from skywright.instruments.loop.twin.optics import encode_jpeg
+from skywright.instruments.loop.twin.render import Pose, render, warm_up
+from skywright.instruments.loop.twin.scene import random_scene
 
 GOAL_MS = 15.0
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from skywright.process import SUPERVISED, free_port
-from skywright.runtime import client_environment
+from skywright.processes.process import SUPERVISED, free_port
+from skywright.processes.stack import client_environment
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from skywright.runtime import State, read_state
+from skywright.processes.stack import State, read_state
 
 PERIOD_S = 2.0
 

@@ -8,7 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from skywright.errors import ConfigError
-from skywright.http_process import Server
+from skywright.processes.http_process import Server
 
 GRACE_S = 2
 """Exports under way get this long after SIGTERM."""

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import ChoiceLoader, Environment, FunctionLoader, PackageLoader
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse
 
@@ -43,7 +44,11 @@ def is_same_origin(connection: HTTPConnection) -> bool:
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """Fill a page; values are escaped, whoever wrote them."""
+    """Fill a page; values are escaped, whoever wrote them.
+
+    `template` is a file of this package's directory `templates`, or ``package:file.html`` for one
+    in that directory of another package.
+    """
     text = PAGES.get_template(template).render(
         views=[view for view in request.app.state.views if view.title],
         path=request.url.path,
@@ -74,5 +79,20 @@ def in_short(value: object) -> str:
     return str(value)
 
 
-PAGES = Environment(loader=PackageLoader("dashboard"), autoescape=True, trim_blocks=True)
+def template_of_package(name: str) -> str | None:
+    """Return the template ``package:file.html`` from the directory `templates` of a package."""
+    package, colon, file = name.partition(":")
+    if not colon:
+        return None
+    try:
+        return (files(package) / "templates" / file).read_text(encoding="utf-8")
+    except (ModuleNotFoundError, FileNotFoundError):
+        return None
+
+
+PAGES = Environment(
+    loader=ChoiceLoader([PackageLoader("dashboard"), FunctionLoader(template_of_package)]),
+    autoescape=True,
+    trim_blocks=True,
+)
 PAGES.filters |= {"local_time": local_time, "in_seconds": in_seconds, "in_short": in_short}

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from skywright.config import Settings
-from skywright.process import SUPERVISED
-from skywright.runtime import client_environment, read_state
+from skywright.processes.process import SUPERVISED
+from skywright.processes.stack import client_environment, read_state
 
 SILENCE_S = 30.0
 """A worker that says nothing for so long is begun anew."""

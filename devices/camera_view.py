@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignalRO
 
-from skywright.display import as_bytes
+from skywright.analysis.display import as_bytes
 
 
 @dataclass(frozen=True)

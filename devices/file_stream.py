@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bluesky.protocols import StreamAsset
+from bluesky.protocols import Status, StreamAsset
 from event_model import ComposeStreamResourceBundle, StreamRange, compose_stream_resource
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
+
+from skywright.files.readers import HDF5
 
 STREAM_MODE = 2
 
@@ -69,6 +71,8 @@ class StreamColumn:
         Of the file.
     units
         Empty: none.
+    mimetype
+        Of the file, for `skywright.files.readers`.
     """
 
     key: str
@@ -77,6 +81,7 @@ class StreamColumn:
     shape: tuple[int, ...] = ()
     rows_per_chunk: int = 1024
     units: str = ""
+    mimetype: str = HDF5
 
 
 _KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "S": "string"}
@@ -201,7 +206,7 @@ class FileStream:
 
     def _compose(self, column: StreamColumn) -> ComposeStreamResourceBundle:
         return compose_stream_resource(
-            mimetype="application/x-hdf5",
+            mimetype=column.mimetype,
             uri=f"file://localhost{quote(self.file)}",
             data_key=self.key_of(column),
             parameters={
@@ -210,3 +215,15 @@ class FileStream:
                 "swmr": True,
             },
         )
+
+
+class FlyingStream(FileStream):
+    """A stream that is the flyer of its device: rows come from kickoff to complete."""
+
+    def kickoff(self) -> Status:
+        """Begin; done when rows can come."""
+        return self.device.in_background(self.device.begin_flight)
+
+    def complete(self) -> Status:
+        """End; done when all rows are visible in the file."""
+        return self.device.in_background(self.device.end_flight)

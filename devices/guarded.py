@@ -14,7 +14,7 @@ from skywright.errors import HardwareError
 logger = logging.getLogger(__name__)
 
 CONNECT_S = 4.0
-PUT_S = 4.0
+PUT_S = 8.0
 
 
 def ask_whole(signal: EpicsSignalRO) -> Any:

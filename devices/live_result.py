@@ -12,7 +12,7 @@ from skywright.analysis import name_of
 from skywright.callbacks.derived import COUNTS
 from skywright.callbacks.live import LiveAnalysis, Progress
 from skywright.errors import HardwareError
-from skywright.records import Column
+from skywright.files.columns import Column
 
 _DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
 _MISSING: dict[str, Any] = {"f": float("nan"), "i": -1, "u": 0, "b": False, "U": ""}

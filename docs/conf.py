@@ -1,6 +1,14 @@
 """Sphinx configuration: Markdown pages and the API from numpydoc docstrings."""
 
+import os
+import tempfile
+import types
 from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# The module that ASGI servers import opens a database.
+os.environ["SKYWRIGHT_EPU_DATABASE"] = str(Path(tempfile.mkdtemp()) / "epu.sqlite")
 
 project = "skywright"
 author = "the skywright developers"
@@ -15,3 +23,13 @@ autosummary_generate = True
 numpydoc_show_class_members = False
 myst_heading_anchors = 3
 nitpicky = False
+
+
+def skip(app: Any, what: str, name: str, found: Any, skipped: bool, options: Any) -> bool | None:
+    """Leave out aliases of types, which sphinx takes for classes."""
+    return True if isinstance(found, types.GenericAlias) else None
+
+
+def setup(app: Any) -> None:
+    """Connect `skip`."""
+    app.connect("autodoc-skip-member", skip)

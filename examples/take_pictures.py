@@ -5,7 +5,7 @@ python examples/take_pictures.py
 A notebook does the same with `load_profile(globals())`, and then has RE, axis ... by name.
 """
 
-from skywright.profile import load_profile
+from skywright.session.profile import load_profile
 
 beamline = load_profile()
 RE, axis, take_pictures = beamline["RE"], beamline["axis"], beamline["take_pictures"]

@@ -1,10 +1,9 @@
 """The part of areaDetector's PVs that clients of a camera use: cam, image and HDF5 recording.
 
-The groups expect a parent with ``camera`` (`skywright.loop.camera.Camera` or its like) and the
+The groups expect a parent with ``camera``, an owner with the methods that they call, and the
 helpers of `iocs.owner.OwnerGroup`.
 """
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +263,13 @@ async def _put_template(obj: Any, instance: Any, value: str) -> str:
     return template
 
 
+async def _put_file_number(obj: Any, instance: Any, value: int) -> None:
+    if not 0 <= value <= 10**9:
+        raise ValueError(f"{value}, expected 0 to 1000000000")
+    obj.parent.next_number = int(value)
+    await obj.readback.write(value)
+
+
 async def _put_create(obj: Any, instance: Any, value: int) -> None:
     await obj.readback.write(value)
     await obj.parent.check_path()
@@ -294,7 +300,18 @@ async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
 
 
 class Hdf(Plugin):
-    """The recording, NDPluginFile and NDFileHDF5 of areaDetector."""
+    """The recording, NDPluginFile and NDFileHDF5 of areaDetector.
+
+    Attributes
+    ----------
+    next_number
+        Of the next file, as ``FileNumber`` shows it.
+    newest_single
+        Path of a file of one picture that is not posted yet.
+    """
+
+    next_number = 0
+    newest_single: Path | None = None
 
     # Capture alone says whether pictures are recorded.
     enable = choice(["Disable", "Enable"], 1, put=only(1), name="EnableCallbacks")
@@ -303,7 +320,7 @@ class Hdf(Plugin):
     file_path = long_text(put=_put_file_path, name="FilePath")
     file_name = long_text("pictures", put=put_text, name="FileName")
     file_template = long_text("%s%s_%6.6d.h5", put=_put_template, name="FileTemplate")
-    file_number = number(0, checked(0, 10**9), name="FileNumber")
+    file_number = number(0, _put_file_number, name="FileNumber")
     full_file_name = said("", ChannelType.CHAR, max_length=1024, name="FullFileName_RBV")
     file_path_exists = shown(YES_NO, 0, name="FilePathExists_RBV")
     create_directory = number(0, _put_create, name="CreateDirectory")
@@ -329,7 +346,7 @@ class Hdf(Plugin):
             self.file_template.readback.value,
             self.file_path.readback.value,
             self.file_name.readback.value,
-            self.file_number.readback.value,
+            self.next_number,
         )
         return Path(name)
 
@@ -368,28 +385,29 @@ class Hdf(Plugin):
         if error:
             await self.parent.fail_to_write(error)
         elif self.auto_increment.readback.raw_value:
-            await self.count_file()
+            self.next_number += 1
+            await self.post_files()
         return not error
-
-    async def count_file(self) -> None:
-        """Count the file number up, on both PVs."""
-        file_number = self.file_number.readback.value + 1
-        await self.file_number.readback.write(file_number)
-        await self.file_number.setpoint.write(file_number, verify_value=False)
 
     def write_singles(self) -> None:
         """Write each picture to a file of its own when mode and AutoSave say so."""
         single = self.file_write_mode.readback.raw_value == WRITE_SINGLE
         wanted = single and bool(self.auto_save.readback.raw_value)
-        self.parent.camera.single_path = self._single_path if wanted else None
+        self.parent.camera.single_files = self if wanted else None
 
-    def _single_path(self) -> Path:
-        """Return the path of the next file; the camera's thread asks for each picture."""
-        future = asyncio.run_coroutine_threadsafe(self._next_single(), self.parent.loop)
-        return future.result(5.0)
+    def file_written(self, path: Path) -> None:
+        """Go on to the next number; the camera's thread says so after each file.
 
-    async def _next_single(self) -> Path:
-        path = self.next_path()
-        await post(self.full_file_name, str(path))
-        await self.count_file()
-        return path
+        Only what is in a file counts: a picture that cannot be written leaves no gap. The thread
+        does not wait for the event loop, which may wait for the camera; `post_files` comes later.
+        """
+        self.next_number += 1
+        self.newest_single = path
+
+    async def post_files(self) -> None:
+        """Post the number of the next file, and the path of the newest file of one picture."""
+        if self.newest_single is not None:
+            await post(self.full_file_name, str(self.newest_single))
+            self.newest_single = None
+        for channel in (self.file_number.readback, self.file_number.setpoint):
+            await post(channel, self.next_number)

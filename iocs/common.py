@@ -22,7 +22,7 @@ from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 
 from skywright.errors import ConfigError, SkywrightError
-from skywright.process import announce_ready, end_with_parent, free_port, log_to_stderr
+from skywright.processes.process import announce_ready, end_with_parent, free_port, log_to_stderr
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from caproto.server import PVGroup, pvproperty
 
 from iocs.common import wait_at_most
 from iocs.motor_puts import GO, MOVE, PAUSE, accept_puts
-from skywright.loop.goniometer import MotorsClock, SimulatedAxis
+from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 
 PERIOD_S = 0.05
 EVERYBODY = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_LOG | SubscriptionType.DBE_ALARM

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from caproto.server import PVGroup
+from caproto.server import PVGroup, pvproperty
 
 from iocs.common import wait_at_most
 
 logger = logging.getLogger(__name__)
+
+
+HEARTBEAT_S = 1.0
 
 
 class Ending(Protocol):
@@ -28,6 +31,13 @@ class OwnerGroup(PVGroup):
     Subclasses hand `_changed` to the owner, post its state in `_post`, and may do more after that
     in `_after_post`.
     """
+
+    heartbeat = pvproperty(
+        value=0,
+        read_only=True,
+        name="HEARTBEAT",
+        doc="counts up once a second while PVs are posted",
+    )
 
     def __init__(self, prefix: str) -> None:
         super().__init__(prefix=prefix)
@@ -76,6 +86,7 @@ class OwnerGroup(PVGroup):
 
     async def _post_forever(self, period_s: float, idle_s: float) -> None:
         """Post what has changed, at most every `period_s` and at least every `idle_s` more."""
+        beat_due = 0.0
         while True:
             self._news.clear()
             # Looked at before the state is: who waits for the end must find all else posted.
@@ -86,8 +97,11 @@ class OwnerGroup(PVGroup):
                 if not item[1].done():
                     item[1].set_result(None)
             await self._go_on_after(self._after_post)
+            if asyncio.get_running_loop().time() > beat_due:
+                beat_due = asyncio.get_running_loop().time() + HEARTBEAT_S
+                await self.heartbeat.write((self.heartbeat.value + 1) % 2**31)
             await asyncio.sleep(period_s)
-            await wait_at_most(idle_s, self._news)
+            await wait_at_most(min(idle_s, HEARTBEAT_S), self._news)
 
     async def _go_on_after(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do a part of the posting; what cannot be posted is said and logged, once."""

@@ -1,5 +1,6 @@
 """Plans that take pictures with a camera."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -38,9 +39,10 @@ def take_pictures(
     ValueError
         If `n` is less than 1; before anything moves.
     TypeError
-        If `camera` is no detector.
+        If `camera` is no detector, or its readings are no pictures.
     """
     _check_is(camera, Readable, "trigger, read and describe")
+    _check_has_pictures(camera)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"take_pictures: n = {n!r}, expected a whole number of at least 1")
     _md = _metadata("take_pictures", camera, {"n": n}, md, num_points=n)
@@ -109,6 +111,19 @@ def watch_camera(
 def _check_is(camera: Any, protocol: Any, needs: str) -> None:
     if not isinstance(camera, protocol):
         raise TypeError(f"{camera!r} is no camera for this plan: it lacks {needs}")
+
+
+def _check_has_pictures(camera: Any) -> None:
+    if not getattr(camera, "connected", True):
+        return  # staging says which PVs are silent
+    keys = camera.describe()
+    if inspect.isawaitable(keys):  # of ophyd-async: the RunEngine alone may ask
+        if inspect.iscoroutine(keys):
+            keys.close()  # else Python warns that nobody awaited it
+        return
+    if not any(len(key["shape"]) >= 2 for key in keys.values()):
+        read = ", ".join(keys) or "nothing"
+        raise TypeError(f"take_pictures: {camera.name} reads {read}, expected a camera's picture")
 
 
 def _metadata(

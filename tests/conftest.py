@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from schedule import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401
+from schedule import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+    pytest_xdist_make_scheduler,
+)
 
-from skywright.process import free_port
+from skywright.processes.process import free_port
 
 CA_PORTS = 12
 CI = os.environ.get("CI") == "true"
@@ -72,6 +78,25 @@ def postgres_uri() -> str:
     except OSError as error:
         absent(f"no PostgreSQL at 127.0.0.1:5432 ({error})")
     return "postgresql://127.0.0.1:5432"
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> str:
+    """URL of a RabbitMQ server on this machine that lets us make queues."""
+    try:
+        socket.create_connection(("127.0.0.1", 5672), timeout=1).close()
+    except OSError as error:
+        absent(f"no RabbitMQ at 127.0.0.1:5672 ({error})")
+    return "amqp://guest:guest@127.0.0.1:5672/"
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Path:
+    """Program that starts a RabbitMQ node, for tests that kill it."""
+    program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one on PATH needs root
+    if not program.exists() or shutil.which("erl") is None:
+        absent(f"no RabbitMQ server at {program}")
+    return program
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,13 @@
 What costs is the start of processes. Files that use one server stay in one worker, so that it
 starts once; what takes long starts first, so that no worker is left with it at the end. Within a
 unit the order stays random.
+
+``pytest --write-durations`` measures how long each file takes and writes ``durations.json`` beside
+this module. Files are ordered by it; without it, by the list below.
 """
 
+import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +56,35 @@ LONGEST_FIRST = (
 )
 """Files that stay together; all others follow, each by itself."""
 
-_PLACE = {file: place for place, unit in enumerate(LONGEST_FIRST) for file in unit}
+DURATIONS = TESTS / "durations.json"
+_UNIT = {file: unit for unit in LONGEST_FIRST for file in unit}
+_measured: dict[str, float] = defaultdict(float)
 
 
-def _place(file: str) -> int:
-    return _PLACE.get(file, len(LONGEST_FIRST))
+def unit_of(file: str) -> tuple[str, ...]:
+    """Return the files that stay with `file` in one worker."""
+    return _UNIT.get(file, (file,))
+
+
+def ranks(durations: dict[str, float]) -> dict[tuple[str, ...], float]:
+    """Return a number for each unit; units with smaller numbers start first.
+
+    Parameters
+    ----------
+    durations
+        Seconds of each file. Without any, units have the order of `LONGEST_FIRST`.
+    """
+    if not durations:
+        return {unit: float(place) for place, unit in enumerate(LONGEST_FIRST)}
+    seconds: dict[tuple[str, ...], float] = defaultdict(float)
+    for file, duration in durations.items():
+        seconds[unit_of(file)] -= duration
+    return dict(seconds)
+
+
+def read_durations() -> dict[str, float]:
+    """Return the seconds of each file as they were measured; empty if they were not."""
+    return json.loads(DURATIONS.read_text()) if DURATIONS.is_file() else {}
 
 
 class TogetherScheduling(LoadFileScheduling):
@@ -63,8 +92,8 @@ class TogetherScheduling(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         path = super()._split_scope(nodeid)
-        place = _PLACE.get(path.removeprefix(f"{TESTS.name}/"))
-        return path if place is None else LONGEST_FIRST[place][0]
+        file = path.removeprefix(f"{TESTS.name}/")
+        return unit_of(file)[0] if file in _UNIT else path
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -78,5 +107,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what takes long first."""
-    items.sort(key=lambda item: _place(item.path.relative_to(TESTS).as_posix()))
+    """Put what takes long first; what was never measured comes last."""
+    rank = ranks(read_durations())
+    last = max(rank.values(), default=0.0) + 1.0
+    items.sort(key=lambda item: rank.get(unit_of(item.path.relative_to(TESTS).as_posix()), last))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--write-durations``."""
+    parser.addoption(
+        "--write-durations", action="store_true", help=f"measure files and write {DURATIONS.name}"
+    )
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up the seconds of a file: set-up, tests, tear-down."""
+    _measured[report.nodeid.partition("::")[0].removeprefix(f"{TESTS.name}/")] += report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the durations of all files, at the end of a run that was to measure them."""
+    if session.config.getoption("write_durations") and not hasattr(session.config, "workerinput"):
+        rounded = {file: round(seconds, 1) for file, seconds in sorted(_measured.items())}
+        DURATIONS.write_text(json.dumps(rounded, indent=0) + "\n")

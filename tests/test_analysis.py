@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from skywright.analysis import Analysis, Batch, find_late, join, whole_blocks
 from skywright.errors import DataError
-from skywright.records import Column
+from skywright.files.columns import Column
 
 
 class Sums(Analysis[tuple[int, float, float]]):

@@ -88,7 +88,8 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
     [
         ("[store]\ntiled_port = 99999", r"store\.tiled_port: .*65535 \(got 99999\)"),
         ('[store]\ntiled_port = "x"', r"store\.tiled_port: .*integer.*\(got 'x'\)"),
-        ("[store]\ntild_port = 1", r"store\.tild_port: no such key"),
+        ("[store]\ntild_port = 1", r"store\.tild_port: no such key; did you mean tiled_port\?"),
+        ('[iocs.axis]\nprefx = "m"\nprefix = "A:"', r"iocs\.axis\.prefx: .* did you mean prefix\?"),
         ("colour = 1", r"colour: no such key"),
         ('[iocs.two]\nprefix = "A:"', r"iocs\.two\.module: is missing"),
         (IOC.replace("AXIS1:", "AXIS1"), r"iocs\.axis\.prefix: .*colon.*\(got 'AXIS1'\)"),
@@ -145,3 +146,35 @@ def test_any_login_name_gives_a_legal_prefix(login: str) -> None:
     body = prefix.removeprefix("SKY:").removesuffix(":AXIS1:")
     assert len(body) == len(login)
     assert all(letter.isascii() and (letter.isalnum() or letter in "_-") for letter in body)
+
+
+@pytest.mark.parametrize(
+    ("text", "current"),
+    [
+        ("[goniometer]\nphi_sign = -1", "loop.goniometer"),
+        ('loop_detection = { backend = "onnx" }', "loop.detection"),
+        ('[psss_spectra]\nsmoothing = "none"', "psss.spectra"),
+    ],
+)
+def test_a_key_of_a_former_version_is_told_its_present_name(
+    tmp_path: Path, text: str, current: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"this key is now {current}"):
+        settings_of(tmp_path, text)
+
+
+def test_a_variable_of_a_former_version_is_told_its_present_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SKYWRIGHT_GONIOMETER__PHI", "omega")
+    with pytest.raises(ConfigError, match="is now SKYWRIGHT_LOOP__GONIOMETER__PHI"):
+        load_settings()
+
+
+def test_each_instrument_has_its_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYWRIGHT_LOOP__GONIOMETER__PHI", "omega")
+    settings = settings_of(tmp_path, '[psss.spectra]\nsmoothing = "none"\n')
+    assert settings.loop.goniometer.phi == "omega"
+    assert settings.psss.spectra == {"smoothing": "none"}
+    with pytest.raises(ConfigError, match=r"loop\.goniometer\.spindle: no such key"):
+        settings_of(tmp_path, '[loop.goniometer]\nspindle = "omega"\n')

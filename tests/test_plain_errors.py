@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 import bluesky.plan_stubs as bps
 import pytest
 from bluesky import RunEngine
+from bluesky.utils import RunEngineInterrupted
 from IPython.core.interactiveshell import InteractiveShell
 
+from plans.pictures import take_pictures
 from skywright.errors import SampleError
-from skywright.plain_errors import shorten_engine_log, shorten_tracebacks
+from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 
 
 def raising(error: Exception) -> Iterator[object]:
@@ -37,13 +39,19 @@ def shell() -> Iterator[InteractiveShell]:
 
 
 @pytest.mark.parametrize(
-    ("code", "traced"), [("raise SampleError('no loop')", False), ("raise OSError('bug')", True)]
+    ("code", "traced"),
+    [
+        ("raise SampleError('no loop')", False),
+        ("raise OSError('bug')", True),
+        ("raise ValueError('bug')", True),
+        ("next(take_pictures('no camera', 3))", False),
+    ],
 )
 def test_console_shows_the_error_and_keeps_the_traceback(
     code: str, traced: bool, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shorten_tracebacks(shell)
-    shell.user_ns["SampleError"] = SampleError
+    shell.user_ns |= {"SampleError": SampleError, "take_pictures": take_pictures}
 
     def said(run: Callable[[], object]) -> str:
         run()
@@ -54,3 +62,16 @@ def test_console_shows_the_error_and_keeps_the_traceback(
     assert code.split("'")[1] in text
     assert ("Traceback" in text) == traced
     assert "Traceback" in said(lambda: shell.run_line_magic("tb", ""))
+
+
+def test_console_tells_of_an_interrupted_plan_without_a_traceback(
+    RE: RunEngine, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten_tracebacks(shell, RunEngineInterrupted)
+    shell.user_ns |= {"RE": RE, "plan": lambda: (yield from bps.pause())}
+    shell.run_cell("RE(plan())")
+    streams = capsys.readouterr()
+    text = streams.out + streams.err
+    assert "RE.resume()" in text
+    assert "Traceback" not in text
+    RE.abort()

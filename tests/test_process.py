@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from skywright.process import ROOMS, free_port, log_to_stderr, port_is_free
+from skywright.processes.process import ROOMS, free_port, log_to_stderr, port_is_free
 
 
 def test_free_ports_are_free_and_outside_the_ephemeral_range() -> None:
@@ -56,7 +56,7 @@ def test_log_levels(
 
 LIFELINE = """
 import signal, sys
-from skywright import process
+from skywright.processes import process
 process.STOP_LIMIT_S = 0.2
 {first}
 process.end_with_parent()
@@ -90,7 +90,8 @@ def test_a_child_ends_when_its_lifeline_does(first: str, status: int) -> None:
 
 
 def test_a_child_that_nobody_supervises_does_not_watch_its_stdin() -> None:
-    code = "from skywright.process import end_with_parent; import threading; end_with_parent()\n"
+    code = "from skywright.processes.process import end_with_parent; import threading\n"
+    code += "end_with_parent()\n"
     code += "print([thread.name for thread in threading.enumerate()])"
     environment = {name: value for name, value in os.environ.items() if "SUPERVISED" not in name}
     done = subprocess.run(

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from ophyd import Component, Device, Signal
 
-from skywright import profile
 from skywright.config import Settings
 from skywright.errors import ConfigError, DataError
-from skywright.runtime import Child, State
+from skywright.processes.stack import Child, State
+from skywright.session import profile
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,7 +134,9 @@ def test_an_ioc_that_does_not_say_whether_it_is_simulated_is_not_called_real() -
     children = {name: Child(1, ready) for name, ready in says.items()}
     stack = State(1, 0.0, "SKY:", "", {}, children)
     assert profile._origins(Settings(), stack) == [
+        "epu does not run",
         "axis is SIMULATED",
         "goniometer does not say whether it is simulated",
+        "panoseti does not run",
         "psss is real (bsread)",
     ]

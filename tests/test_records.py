@@ -14,9 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skywright import records
 from skywright.errors import DataError
-from skywright.records import Column, ColumnReader, ColumnWriter, flushed_count
+from skywright.files import columns as records
+from skywright.files.columns import (
+    Column,
+    ColumnReader,
+    ColumnWriter,
+    DoesNotFitError,
+    flushed_count,
+)
 
 IMAGE = Column("/entry/data/data", "|u1", (3, 4), 1, {"units": "counts"})
 TIME = Column("/entry/time", "<f8", rows_per_chunk=16, attrs={"names": ["a", "b"]})
@@ -140,7 +146,7 @@ import sys
 import numpy as np
 sys.path.insert(0, sys.argv[2])
 from test_records import IDENTITY, IMAGE, TIME, rows
-from skywright.records import ColumnWriter
+from skywright.files.columns import ColumnWriter
 from pathlib import Path
 writer = ColumnWriter(Path(sys.argv[1]), [IMAGE, TIME], IDENTITY)
 {limit}
@@ -205,7 +211,7 @@ def test_records_flushed_before_the_disk_failed_stay(tmp_path: Path) -> None:
 
 
 def test_lock_of_h5py_is_where_records_has_it_from() -> None:
-    assert hasattr(h5py._objects, "phil"), "h5py has no _objects.phil: see skywright.records"
+    assert hasattr(h5py._objects, "phil"), "h5py has no _objects.phil: see skywright.files.columns"
 
 
 def test_readers_side_by_side_each_read_their_records(tmp_path: Path) -> None:
@@ -242,3 +248,52 @@ def test_reader_leaves_alone_what_somebody_else_has_open(
         theirs = file[IMAGE.path]
         assert_whole(reader, 20)
         np.testing.assert_array_equal(theirs[:], rows(np.arange(20))[IMAGE.path])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "good", "bad"),
+    [
+        ("S4", ["abcd", "", "ä€"[:1]], ["abcde", "€€"]),
+        ("S4", [b"abcd"], [b"abcde"]),
+        ("|u1", [0, 255], [256, -1]),
+        ("<i4", [2**31 - 1, -(2**31)], [2**31, -(2**31) - 1]),
+        ("<i8", list(np.array([2**63 - 1], np.uint64)), list(np.array([2**63], np.uint64))),
+        ("<u4", [3.0, 2.0**32 - 1], [0.5, float("nan"), float("inf"), 2.0**32]),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(
+    dtype: str, good: list[object], bad: list[object], tmp_path: Path
+) -> None:
+    column = Column("/entry/value", dtype)
+    with ColumnWriter(tmp_path / "a.h5", [column], IDENTITY) as writer:
+        for values in ([*good, *bad], np.array([*good, *bad])):
+            with pytest.raises(
+                DoesNotFitError, match=f"value: .* does not fit .*{len(bad)} of"
+            ) as e:
+                writer.append(np.arange(len(good) + len(bad)), {column.path: values})
+            assert e.value.fits.tolist() == [True] * len(good) + [False] * len(bad)
+            assert writer.appended == 0
+        for value in bad:
+            with pytest.raises(DoesNotFitError):
+                writer.append(1, {column.path: value})
+        writer.append(np.arange(len(good)), {column.path: good})
+        with pytest.raises(DoesNotFitError, match="/entry/id"):
+            writer.append([2.5], {column.path: good[:1]})
+    with ColumnReader(tmp_path / "a.h5", IDENTITY.path) as reader:
+        kept = reader.read(column.path).tolist()
+    assert [
+        k.decode() if isinstance(k, bytes) and isinstance(g, str) else k
+        for k, g in zip(kept, good, strict=True)
+    ] == good
+
+
+def test_values_of_another_kind_are_refused(tmp_path: Path) -> None:
+    columns = [Column("/entry/text", "S4"), Column("/entry/count", "<i4")]
+    with ColumnWriter(tmp_path / "a.h5", columns, IDENTITY) as writer:
+        for wrong in (
+            {"/entry/text": 5, "/entry/count": 5},
+            {"/entry/text": "", "/entry/count": ""},
+        ):
+            with pytest.raises(DataError, match=r"expected (text|integers)"):
+                writer.append(1, wrong)
+    assert flushed_count(tmp_path / "a.h5", IDENTITY.path) == 0

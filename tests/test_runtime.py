@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from skywright import runtime
 from skywright.errors import ConfigError, HardwareError
-from skywright.runtime import Child, State
+from skywright.processes import stack as runtime
+from skywright.processes.stack import Child, State
 
 HOLD = """
 import sys
 from pathlib import Path
-from skywright.runtime import hold_lock
+from skywright.processes.stack import hold_lock
 hold_lock(Path(sys.argv[1]), "skywright up")
 print("held", flush=True)
 sys.stdin.read()
@@ -65,7 +65,7 @@ def test_looks_at_a_lock_do_not_refuse_its_taker(tmp_path: Path) -> None:
     lock = tmp_path / "up.lock"
     lock.touch()
     look = (
-        "import sys; from pathlib import Path; from skywright.runtime import lock_owner\n"
+        "import sys; from pathlib import Path; from skywright.processes.stack import lock_owner\n"
         "print('looking', flush=True)\n"
         "while True: lock_owner(Path(sys.argv[1]))"
     )

@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from skywright.errors import HardwareError
-from skywright.supervisor import Service, Supervisor
+from skywright.processes.supervisor import Service, Supervisor
 
 READY = """
 import os, signal, subprocess, sys, threading
-from skywright.process import announce_ready, end_with_parent
+from skywright.processes.process import announce_ready, end_with_parent
 """
 SERVE = READY + "end_with_parent(); announce_ready(port=7); signal.pause()"
 STUBBORN = READY + "signal.signal(signal.SIGTERM, signal.SIG_IGN); announce_ready(); signal.pause()"
@@ -233,7 +233,7 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     code = f"""
 import asyncio, os, signal, sys
 from pathlib import Path
-from skywright.supervisor import Service, Supervisor
+from skywright.processes.supervisor import Service, Supervisor
 async def main():
     service = Service("a", [sys.executable, "-c", {SERVE!r}])
     supervisor = Supervisor([service], Path({str(tmp_path)!r}), lambda *_: None)

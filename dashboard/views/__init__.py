@@ -1,5 +1,6 @@
-"""The views of the page, a module each: every module here that has a ``VIEW`` is shown."""
+"""The views of the page: each module here that has a ``VIEW``, and the views of the instruments."""
 
+import logging
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from starlette.routing import BaseRoute
 
 from dashboard.feeds import Source
 from dashboard.site import Site
+from skywright.instruments import instruments, resolve
+
+logger = logging.getLogger(__name__)
 
 
 def no_feeds(site: Site) -> Mapping[str, Source]:
@@ -44,7 +48,17 @@ class View:
 
 
 def find_views() -> list[View]:
-    """Import the modules of this package and return their views in order."""
+    """Return the views of this package and those of the instruments, in order.
+
+    One that cannot be imported is logged as an error and left out.
+    """
     modules = (import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
     views: list[View] = [module.VIEW for module in modules if hasattr(module, "VIEW")]
+    for instrument in instruments().values():
+        for target in instrument.views:
+            try:
+                views.append(resolve(target))
+            except Exception as error:  # whatever a stranger's module raises: the others work
+                logger.error("page view %s cannot be imported: %s", target, error)
+                logger.debug("because of", exc_info=True)
     return sorted(views, key=lambda view: (view.order, view.title))

@@ -9,9 +9,9 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from skywright.loop.centering import fit_center
-from skywright.loop.face import fit_face
-from skywright.loop.geometry import View, observe, to_laboratory
+from skywright.instruments.loop.centering import fit_center
+from skywright.instruments.loop.face import fit_face
+from skywright.instruments.loop.geometry import View, observe, to_laboratory
 
 VIEW = View()
 TIP_UM = np.array([-400.0, 260.0, -150.0])

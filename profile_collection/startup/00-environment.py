@@ -1,7 +1,7 @@
 """Find the running beamline; take the store's session lock; set EPICS_* before anybody reads it."""
 
-from skywright import runtime
 from skywright.config import load_settings
+from skywright.processes import stack as runtime
 
 settings = load_settings()
 stack = runtime.attach(settings.directory)

@@ -1,15 +1,19 @@
 """The catalog: `cat` (tiled) and `db` (databroker), both sorted by start time.
 
-A run is there some tens of milliseconds after its end; `stored(uid)` awaits it.
+A run is there a moment after its end; `stored(uid)` awaits it, and shows how many runs wait before
+it. `tiled_key()` prints the key that opens tiled's page.
 """
 
 if stack.tiled_uri:
+    import atexit
     from functools import partial
 
-    from skywright.profile import await_run
+    from skywright.session.profile import await_run, print_key, report_waiting
     from skywright.store.client import broker, catalog, connect
 
     tiled = connect(stack.tiled_uri, settings=settings)
     cat = catalog(tiled)
     db = broker(tiled)
     stored = partial(await_run, cat, settings.directory)
+    tiled_key = partial(print_key, settings.directory)
+    atexit.register(report_waiting, settings.directory)

@@ -3,12 +3,12 @@
 import logging
 from functools import partial
 
-from skywright.profile import find_devices, list_devices, silent_pvs
+from skywright.session.profile import find_devices, list_devices, silent_pvs
 
 listdevs = partial(list_devices, globals())
 
 for _device, _pvs in silent_pvs(find_devices(globals()).values()).items():
-    logging.getLogger("skywright.profile").error(
+    logging.getLogger("skywright.session.profile").error(
         "%s: no answer from %d PVs, the first is %s; look at `skywright doctor`",
         _device,
         len(_pvs),

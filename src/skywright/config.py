@@ -1,12 +1,15 @@
 """The one configuration: ``skywright.toml``, overridden by ``SKYWRIGHT_*`` variables."""
 
 import getpass
+import logging
 import os
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, create_model, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -17,20 +20,23 @@ from pydantic_settings import (
 )
 
 from skywright.errors import ConfigError
+from skywright.instruments import ServiceOffer, instruments, resolve
+from skywright.section import Port, PvPrefix, Section
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+logger = logging.getLogger(__name__)
+
 FILE_NAME = "skywright.toml"
 ENV_PREFIX = "SKYWRIGHT_"
-Port = Annotated[int, Field(ge=0, le=65535, description="0 takes a free port at each start")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+ServiceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
 
-class StoreSettings(_Section):
+class StoreSettings(Section):
     """Where runs are kept, and which tiled server shows them."""
 
     directory: Path = Path("~/.local/share/skywright")
@@ -44,7 +50,7 @@ class StoreSettings(_Section):
     """Further directories with assets, written by IOCs elsewhere, that tiled may read."""
 
 
-class DashboardSettings(_Section):
+class DashboardSettings(Section):
     """The live page."""
 
     host: str = "127.0.0.1"
@@ -63,10 +69,7 @@ def user_name() -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)
 
 
-PvPrefix = Annotated[str, Field(pattern=r"^([\w:;+<>\[\]-]|\{user\})*:$", max_length=40)]
-
-
-class IocSettings(_Section):
+class IocSettings(Section):
     """One IOC: a module that `skywright up` starts, or one that runs elsewhere."""
 
     module: str
@@ -82,50 +85,40 @@ class IocSettings(_Section):
     """``host:port`` of an IOC that somebody else runs; it is then not started."""
 
 
+class ServiceSettings(Section):
+    """A program that `skywright up` starts, watches and restarts like an IOC."""
+
+    command: tuple[str, ...] = ()
+    """The program and its arguments; ``skywright`` and ``python`` are those that run `up`. Empty:
+    the service of this name that an instrument offers."""
+    args: tuple[str, ...] = ()
+    """Further arguments. The name of an IOC in braces stands for its full prefix, or for nothing
+    when there is no such IOC."""
+    environment: dict[str, str] = Field(default={})
+    """Further environment variables."""
+    ready_line: bool = True
+    """Whether it prints skywright's ready line to stdout, as all servers of skywright do. A program
+    without one counts as ready when it has started."""
+
+
 DEFAULT_IOCS = {
-    # The simulated camera looks at the sample, a loop in back light, on the simulated goniometer.
-    "axis": IocSettings(
-        module="iocs.axis",
-        prefix="AXIS1:",
-        args=("--goniometer", "{goniometer}", "--kind", "nylon", "--seed", "141"),
-    ),
-    "goniometer": IocSettings(module="iocs.goniometer", prefix="GONIO1:"),
-    "psss": IocSettings(module="iocs.psss", prefix="PSSS1:", args=("--source", "sim")),
+    name: IocSettings(module=ioc.module, prefix=ioc.prefix, args=ioc.args)
+    for instrument in instruments().values()
+    for name, ioc in instrument.iocs.items()
 }
-
-Row = tuple[float, float, float]
-
-
-class GoniometerSettings(_Section):
-    """The goniometer's motor records, and which way its stages move the sample."""
-
-    phi: str = "phi"
-    """Record of the spindle, below the prefix of the IOC."""
-    stages: tuple[str, str, str] = ("sx", "sy", "sz")
-    """Records of the sample stages; their unit (EGU) says mm or um."""
-    stage_matrix: tuple[Row, Row, Row] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
-    """Rows x, y, z of the sample; columns: its displacement by one unit of each stage."""
-    mounting: Literal["spindle", "table"] = "spindle"
-    """Whether the stages turn with the sample (rows: goniometer frame) or stand under the spindle
-    (rows: along the spindle, across it as the camera sees it, along the beam)."""
-    phi_sign: Literal[1, -1] = 1
-    """-1 where the angle of the motor grows against the sense of the geometry's formula."""
-    oscillation: Literal["controller", "motor"] = "controller"
-    """Who makes oscillations: a controller with the PVs of `iocs.goniometer`, or the session with
-    the motor record alone."""
-
-    @model_validator(mode="after")
-    def _stages_reach_everywhere(self) -> Self:
-        from skywright.loop.stages import check_matrix
-
-        try:
-            check_matrix(self.stage_matrix)
-        except ConfigError as error:
-            raise ValueError(f"goniometer.stage_matrix: {error}") from error
-        return self
+"""The IOCs of all instruments, simulated."""
 
 
-class Settings(BaseSettings):
+def offered_services() -> dict[str, ServiceOffer]:
+    """Return the services that instruments offer, by name."""
+    return {
+        name: offer
+        for instrument in instruments().values()
+        for name, offer in instrument.services.items()
+    }
+
+
+class CommonSettings(BaseSettings):
     """Everything that differs between beamlines.
 
     Values come, first match wins, from arguments, ``SKYWRIGHT_SECTION__KEY`` environment
@@ -146,14 +139,9 @@ class Settings(BaseSettings):
     prefix: PvPrefix = "SKY:{user}:"
     """Beamline part of every PV name; ``{user}`` is the login name, so users do not collide."""
     store: StoreSettings = StoreSettings()
-    iocs: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], IocSettings] = DEFAULT_IOCS
-    goniometer: GoniometerSettings = GoniometerSettings()
-    loop_detection: dict[str, JsonValue] = {"backend": "classical"}
-    """Parameters of the live analysis of that name: its back-end, and what that needs, e.g.
-    ``{"backend": "automl", "url": "http://host:8501"}``."""
-    psss_spectra: dict[str, JsonValue] = {}
-    """Parameters of the live analysis of that name that shall hold against what the spectrometer's
-    configuration says, e.g. ``{"smoothing": "none", "resolution_ev": 0.1}``."""
+    iocs: dict[Name, IocSettings] = DEFAULT_IOCS
+    services: dict[ServiceName, ServiceSettings] = Field(default={})
+    """Programs that `skywright up` starts beside the IOCs, by name."""
     dashboard: DashboardSettings = DashboardSettings()
 
     @classmethod
@@ -187,6 +175,21 @@ class Settings(BaseSettings):
                         f"iocs.{name}.{key}: the same as that of iocs.{taken[value]} ({value})"
                     )
                 taken[value] = name
+        both = sorted(set(self.services) & set(self.iocs))
+        if both:
+            raise ValueError(f"services.{both[0]}: an IOC has this name; choose another one")
+        return self
+
+    @model_validator(mode="after")
+    def _services_have_a_command(self) -> Self:
+        offers = offered_services()
+        for name, service in self.services.items():
+            if not service.command and name not in offers:
+                known = ", ".join(offers) or "no services"
+                raise ValueError(
+                    f"services.{name}.command: is missing, and no instrument offers a service of "
+                    f"this name (instruments offer {known})"
+                )
         return self
 
     @property
@@ -201,11 +204,56 @@ class Settings(BaseSettings):
 
     def ioc_args(self, ioc: str) -> tuple[str, ...]:
         """Return the further arguments of the IOC named `ioc`, names in braces filled in."""
+        return self._with_prefixes(self.iocs[ioc].args)
+
+    def service_command(self, name: str) -> tuple[str, ...]:
+        """Return the command of the service `name`, names of IOCs in braces filled in."""
+        service = self.services[name]
+        command = service.command or offered_services()[name].command
+        return self._with_prefixes((*command, *service.args))
+
+    def _with_prefixes(self, args: Sequence[str]) -> tuple[str, ...]:
+        """Replace each name of an IOC in braces by the IOC's prefix."""
 
         def prefix_of(match: re.Match[str]) -> str:
             return self.pv_prefix(match[1]) if match[1] in self.iocs else ""
 
-        return tuple(re.sub(r"\{([a-z][a-z0-9_]*)\}", prefix_of, a) for a in self.iocs[ioc].args)
+        return tuple(re.sub(r"\{([a-z][a-z0-9_]*)\}", prefix_of, a) for a in args)
+
+
+def _instrument_sections() -> dict[str, Any]:
+    """Return the instruments' own settings as fields for `pydantic.create_model`."""
+    sections: dict[str, Any] = {}
+    for name, instrument in instruments().items():
+        if not instrument.settings:
+            continue
+        if name in CommonSettings.model_fields:
+            logger.error("instrument %s: its settings are left out, [%s] is taken", name, name)
+            continue
+        try:
+            model = resolve(instrument.settings)
+            sections[name] = (model, model())
+        except Exception as error:  # whatever a stranger's module raises: the others work
+            logger.error("instrument %s: its settings cannot be used: %s", name, error)
+            sections[name] = (dict[str, JsonValue], {})
+    return sections
+
+
+if TYPE_CHECKING:
+
+    class Settings(CommonSettings):
+        """The common settings and a section for each instrument, which only it knows."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Settings = create_model(
+        "Settings",
+        __base__=CommonSettings,
+        __module__=__name__,
+        __doc__=CommonSettings.__doc__,
+        **_instrument_sections(),
+    )
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -231,6 +279,7 @@ def load_settings(path: Path | None = None) -> Settings:
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=file)
 
+    _refuse_old_variables()
     try:
         return FromFile()
     except ValidationError as error:
@@ -243,6 +292,25 @@ def load_settings(path: Path | None = None) -> Settings:
         raise ConfigError(f"{file}: {error.strerror}") from error
 
 
+def _renamed() -> dict[str, str]:
+    """Return what replaces top-level keys of former versions."""
+    return {
+        old: new
+        for instrument in instruments().values()
+        for old, new in instrument.renamed_settings.items()
+    }
+
+
+def _refuse_old_variables() -> None:
+    """Raise `ConfigError` for an environment variable of a former version: it has no effect."""
+    for old, new in _renamed().items():
+        for variable in os.environ:
+            key = variable.removeprefix(ENV_PREFIX + old.upper())
+            if key != variable and (not key or key.startswith("__")):
+                current = f"{ENV_PREFIX}{new.replace('.', '__').upper()}{key}"
+                raise ConfigError(f"{variable}: this variable is now {current}")
+
+
 def _explain(error: "ErrorDetails", file: Path) -> str:
     """Say in one line where the wrong value is, what is wrong, and what was seen."""
     if not error["loc"]:  # our own check, which names the keys itself
@@ -250,10 +318,30 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
     parts = [str(part) for part in error["loc"] if part != "[key]"]
     variable = ENV_PREFIX + "__".join(parts).upper()
     where = f"{variable}:" if variable in os.environ else f"{file}: {'.'.join(parts)}:"
+    if parts[0] in _renamed():
+        return f"{where} this key is now {'.'.join([_renamed()[parts[0]], *parts[1:]])}"
     if error["type"] == "extra_forbidden":
-        return f"{where} no such key; see examples/skywright.toml for those there are"
+        near = get_close_matches(parts[-1], _keys(parts[:-1]), 1)
+        hint = f"did you mean {near[0]}? see" if near else "see"
+        return f"{where} no such key; {hint} examples/skywright.toml for those there are"
     if error["type"] == "string_pattern_mismatch" and parts[-1] == "prefix":
         return f"{where} a PV prefix ends with a colon, e.g. 'AXIS1:' (got {error['input']!r})"
     if error["type"] == "missing":
         return f"{where} is missing"
+    if error["type"] == "value_error":  # our own check; pydantic puts "Value error, " before it
+        return f"{where} {error['ctx']['error']} (got {error['input']!r})"
     return f"{where} {error['msg'][0].lower()}{error['msg'][1:]} (got {error['input']!r})"
+
+
+def _keys(parts: Sequence[str]) -> list[str]:
+    """Return the keys that a table of the configuration may have; none if that is not known."""
+    model: Any = Settings
+    for part in parts:
+        fields = getattr(model, "model_fields", {})
+        if part in fields:
+            model = fields[part].annotation
+        elif get_origin(model) is dict:  # [iocs.NAME]
+            model = get_args(model)[1]
+        else:
+            return []
+    return list(getattr(model, "model_fields", {}))

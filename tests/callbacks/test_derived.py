@@ -8,8 +8,8 @@ import pytest
 from support.derived import Derived
 
 from skywright.analysis import Batch
+from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks.derived import DerivedRun
-from skywright.picture_statistics import PictureStatistics
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from support.odd_analyses import PATH
 from support.streaming import StreamingCamera, noise
 
 from skywright.analysis import Batch
+from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks.keeper import Patience
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.worker import Limits
-from skywright.picture_statistics import PictureStatistics
 
 Start = Callable[..., LiveAnalysis]
 

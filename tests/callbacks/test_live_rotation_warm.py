@@ -12,8 +12,8 @@ from unittest.mock import Mock
 sys.path.insert(0, sys.argv[1])
 from support.seen_rotation import CALIBRATION, analysis, rotation
 
-from skywright.callbacks.live_rotation import LiveRotation
-from skywright.loop import harmonic
+from skywright.instruments.loop.live_rotation import LiveRotation
+from skywright.instruments.loop import harmonic
 
 kernels = [harmonic._consensus, harmonic._refine]
 store = Path(sys.argv[2])

@@ -8,7 +8,7 @@ import pytest
 
 from skywright.callbacks.rows import read_rows
 from skywright.errors import DataError
-from skywright.records import Column, ColumnWriter
+from skywright.files.columns import Column, ColumnWriter
 
 VALUE, NUMBER = "/entry/value", "/entry/number"
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from event_model import compose_run, compose_stream_resource
 
-from devices.oscillation import COLUMNS, ROW
-from skywright.callbacks.spindle import Turn, turns_both_ways
-from skywright.loop.timing import Trace
-from skywright.records import ColumnWriter
+from devices.loop.oscillation import COLUMNS, ROW
+from skywright.files.columns import ColumnWriter
+from skywright.instruments.loop.spindle import Turn, turns_both_ways
+from skywright.instruments.loop.timing import Trace
 
 STREAM = {"source": "TEST", "shape": [], "dtype": "number", "external": "STREAM:"}
 IMAGE = {"source": "TEST", "shape": [48, 64], "dtype": "array", "external": "STREAM:"}

@@ -24,7 +24,7 @@ from support.sample_runs import (
 )
 
 from skywright.callbacks.journal import Journal
-from skywright.cli import main
+from skywright.cli import catalog, main
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to"
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -99,10 +99,22 @@ def test_runs_selects(skywright: Run, args: list[str], uids: list[str]) -> None:
 def test_show(skywright: Run) -> None:
     status, out, _ = skywright("show", "4f0c")
     assert status == 0
-    for text in (SCAN, "stream primary, 5 events", "5 × 48 × 64", "analysis loop 2.0, d1a5e002"):
+    for text in (SCAN, "stream primary, 5 rows", "5 × 48 × 64", "analysis loop 2.0, d1a5e002"):
         assert text in out
     assert "offset_um = 1.75" in out
     assert f"{DERIVED_V2}-sheet.png" in out
+
+
+def test_show_gives_few_columns_and_results_unless_asked_for_all(
+    skywright: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "MOST_COLUMNS", 1)
+    monkeypatch.setattr(catalog, "MOST_RESULTS", 0)
+    few, everything = skywright("show", "4f0c")[1], skywright("show", "4f0c", "--all")[1]
+    assert "more columns: --all" in few
+    assert "more results: --all" in few
+    assert "more" not in everything
+    assert few.index("analysis loop") < few.index("stream primary")
 
 
 def test_show_as_json(skywright: Run, store: SampleStore) -> None:
@@ -140,6 +152,7 @@ def test_export_reports(skywright: Run) -> None:
         (["runs", "--since", "someday"], "is no time"),
         (["runs", "--raw", "abcdef"], "no run whose uid starts with"),
         (["export", "4f0c", "--format", "csv", "--link"], "cannot link"),
+        (["export", "4f0c", "--output", "not/there.nxs"], "there is no directory not"),
     ],
 )
 def test_bad_use_is_one_line_and_exit_status_2(skywright: Run, args: list[str], says: str) -> None:

@@ -14,10 +14,10 @@ from support.rotations import Rotation, ellipse_width
 from typer.testing import CliRunner
 
 from skywright.cli import app
-from skywright.cli.series_file import read_rows
 from skywright.errors import DataError
-from skywright.loop.calibration import ZoomCalibration, save_calibrations
-from skywright.loop.geometry import View, observe
+from skywright.instruments.loop.calibration import ZoomCalibration, save_calibrations
+from skywright.instruments.loop.cli.series_file import read_rows
+from skywright.instruments.loop.geometry import View, observe
 
 SWEEP = np.arange(90) * 2.0 + 1.0
 runner = CliRunner()

@@ -4,14 +4,17 @@ import http.client
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from support.dcss import Dcss
 from support.derived import read_runs
@@ -25,8 +28,17 @@ PICTURE = Drawn().jpeg()
 @contextmanager
 def dhs(*args: str, **environment: str) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
     """Run the command until the block ends; yields the process and what its ready line says."""
+    with started((*COMMAND, "loop", "dhs", *args), environment) as running:
+        yield running
+
+
+@contextmanager
+def started(
+    command: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
+    """Run a DHS until the block ends; yields the process and what its ready line says."""
     process = subprocess.Popen(
-        [*COMMAND, "loop", "dhs", *args],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -47,11 +59,11 @@ def dhs(*args: str, **environment: str) -> Iterator[tuple["subprocess.Popen[str]
 
 @pytest.fixture
 def camera() -> Iterator[int]:
-    """Port of a video server that gives one picture, of camera 2 only."""
+    """Port of a video server that gives one picture, of the cameras 2 and quad only."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            good = self.path == "/axis-cgi/jpg/image.cgi?camera=2"
+            good = self.path.endswith(("image.cgi?camera=2", "image.cgi?camera=quad"))
             self.send_response(200 if good else 404)
             self.send_header("Content-Type", "image/jpeg")
             self.send_header("Content-Length", str(len(PICTURE) if good else 0))
@@ -94,9 +106,11 @@ def test_the_old_configuration_file_is_enough(
         f"    axis:\n        host: localhost\n        port: {camera}\n        camera: 2\n"
         "    jpeg_receiver:\n        port: 0\n"
         "    save_image_files: True\n    debug_dir: RESULTS\n    log_dir: logs\n"
+        "    automl: {host: localhost, port: 1, threshold: 0.1, scan_n_results: 5}\n"
         "    osci_delta: 180.0\n    osci_time: 1.0\n    video_fps: 3.0\n"
     )
-    with dhs("--config", str(config), **elsewhere) as (_, ready):
+    options = ("--config", str(config), "--status-port", "0")
+    with dhs(*options, **elsewhere) as (_, ready):
         assert (ready["name"], ready["recorded"]) == ("loopDHS", False)
         with hub.connected(*OPERATIONS) as link:
             assert link.run("initializeCamera", "1.1", "cam") == "normal cam 704 480 3"
@@ -110,9 +124,78 @@ def test_the_old_configuration_file_is_enough(
             assert link.reply("1.3") == "normal done"
             assert [row[0] for row in link.rows("1.3").values()] == ["normal"] * 3
             assert "3 expected, 3 received" in link.notes()[-1]
-    saved = tmp_path / "RESULTS" / "collectLoopImages1_3"
+            # The service of the file does not exist: DCSS hears of it when it has connected.
+            assert "automl: http://localhost:1" in link.notes()[0]
+            url = f"http://127.0.0.1:{ready['status_port']}"
+            health = httpx.get(f"{url}/health", timeout=30)
+            assert health.status_code == 503
+            state = health.json()
+            assert "automl: http://localhost:1" in state["status"]
+            assert state["registered"]
+            assert state["series"] == {
+                "key": "collectLoopImages:1.3",
+                "running": False,
+                "expected": 3,
+                "received": 3,
+                "analysed": 3,
+                "failed": 0,
+                "skipped": 0,
+                "undecodable": 0,
+                "doubled": 0,
+            }
+            metrics = httpx.get(f"{url}/metrics", timeout=30).text
+            assert 'skywright_dhs_operations_total{end="normal"} 4.0' in metrics
+            assert 'skywright_dhs_series_pictures{fate="received"} 3.0' in metrics
+    (started,) = (tmp_path / "RESULTS").iterdir()
+    assert re.fullmatch(r"\d{8}_\d{6}", started.name)
+    saved = started / "collectLoopImages1_3"
+    assert "automl: http://localhost:1" in (tmp_path / "logs" / "loopDHS.log").read_text()
     assert len(list(saved.glob("*.jpeg"))) == len(list(saved.glob("bboxes/*.jpeg"))) == 3
+    assert {path.name for path in saved.glob("*.*g")} | {"loop_info.csv"} >= {
+        "pandas_plot.png",
+        "plot_loop_widths.png",
+    }
+    assert len((saved / "loop_info.csv").read_text().splitlines()) == 4
     hub.close()
+
+
+def test_the_old_command_with_a_camera_named_by_text_ends_a_series_by_count(
+    camera: int, elsewhere: dict[str, str], tmp_path: Path
+) -> None:
+    hub = Dcss()
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "BL-831.config").write_text(
+        f"dcss: {{host: localhost, port: {hub.port}}}\n"
+        "loopdhs:\n"
+        f"    axis: {{host: localhost, port: {camera}, camera: quad}}\n"
+        "    jpeg_receiver: {port: 0}\n"
+        "    osci_time: 1.0\n    video_fps: 3.0\n    end_by_count: true\n"
+    )
+    old = (sys.executable, "-m", "skywright.instruments.loop.cli.loop_dhs")
+    with (
+        started((*old, "BL-831", "loop7", "-v"), elsewhere) as (_, ready),
+        hub.connected(*OPERATIONS, name="loop7") as link,
+    ):
+        assert link.run("initializeCamera", "1.1", "cam") == "normal cam 704 480 3"
+        link.start("collectLoopImages", "1.2")
+        link.until(lambda: link.updates("1.2"))
+        push(ready["receiver_port"], *[turned(60.0 * i).jpeg() for i in range(4)])
+        assert link.reply("1.2") == "normal done"
+        assert len(link.rows("1.2")) == 3
+    hub.close()
+
+
+def test_the_old_command_names_the_file_that_it_misses(
+    elsewhere: dict[str, str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "skywright.instruments.loop.cli.loop_dhs", "BL-0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("loopDHS: config/BL-0.config: no such file")
 
 
 def test_flags_go_before_the_file_and_series_become_runs(

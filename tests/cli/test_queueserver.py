@@ -13,7 +13,7 @@ import pytest
 from bluesky_queueserver_api import BPlan
 from bluesky_queueserver_api.zmq import REManagerAPI
 
-from skywright.process import free_port
+from skywright.processes.process import free_port
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120.0
@@ -106,7 +106,7 @@ def test_a_plan_runs_and_is_in_the_catalog(
     manager: REManagerAPI, beamline: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from skywright.config import load_settings
-    from skywright.profile import await_run
+    from skywright.session.profile import await_run
     from skywright.store.client import catalog, connect
 
     manager.item_execute(BPlan("take_pictures", "axis", 2, md={"sample": "queued"}))

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from support.stack import COMMAND, Up, run, running_up, write_fake_beamline
 
-from skywright.runtime import State, read_state
+from skywright.processes.stack import State, read_state
 
 IOCS = ("--only", "one", "two")
 

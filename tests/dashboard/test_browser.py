@@ -19,6 +19,10 @@ from support.seen_rotation import FACE_DEG, analysis, rotation
 
 from dashboard.headless import headless_chromium, show_as
 from skywright.callbacks.derived import DerivedRun
+from skywright.callbacks.journal import Journal
+from skywright.instruments.loop.found import LoopsFound
+from skywright.instruments.loop.series_run import SeriesRun
+from skywright.instruments.loop.turn import LoopTurn
 
 LIMIT_S = 60.0
 SCENE = {"side": "left", "light": "backlight", "level": 180.0, "contrast": 0.9, "focus_um": 0.0,
@@ -183,13 +187,34 @@ def test_a_rotation_appears_with_its_fit(browser: Any, page: str, stack: Stack) 
     derived = DerivedRun(analysis(), raw, emit, stack.directory / "assets")
     derived.add(rotation(count=60))
     derived.close("success")
-    until(lambda: len(browser.find_elements("css selector", ".chart")) == 2, "charts are drawn")
-    circles = browser.find_elements("css selector", ".chart .marks.a circle")
+    until(
+        lambda: len(browser.find_elements("css selector", "#rotation .chart")) == 2,
+        "charts are drawn",
+    )
+    circles = browser.find_elements("css selector", "#rotation .chart .marks.a circle")
     assert len(circles) == 60 + 1  # and the legend
-    fitted = find(browser, ".chart .curve.a").get_attribute("d")
+    fitted = find(browser, "#rotation .chart .curve.a").get_attribute("d")
     assert fitted.count("L") == 360
-    assert f"face-on at {FACE_DEG:.0f}" in find(browser, ".words").text
+    assert f"face-on at {FACE_DEG:.0f}" in find(browser, "#rotation .words").text
     assert find(browser, f'#rotation a[href="/runs/{derived.uid}"]').is_displayed()
+
+
+def test_a_series_of_a_dhs_grows_on_the_page(browser: Any, page: str, stack: Stack) -> None:
+    browser.get(f"{page}/loop")
+    journal, assets = Journal(stack.journals), stack.directory / "assets"
+    with stack.ingester():
+        run = SeriesRun(LoopsFound(), journal, assets, {"plan_name": "collectLoopImages"})
+        pictures = rotation(count=40)
+        run.found(pictures.take(slice(0, 20)))
+        run.derived.tick()
+        until(lambda: browser.find_elements("css selector", "#series"), "the series is shown")
+        run.found(pictures.take(slice(20, 40)))
+        run.derive(LoopTurn(delta_deg=180.0, time_s=3.0), pictures, {})
+        run.close(0, (0, 0))
+        until(lambda: "face-on at" in find(browser, "#series").text, "the turn is fitted")
+        marks = browser.find_elements("css selector", "#series .chart .marks.c circle")
+        assert len(marks) == 40 + 1  # and the legend
+        assert "40" in find(browser, "#series").text
 
 
 def test_the_state_is_shown_and_examined(browser: Any, page: str) -> None:

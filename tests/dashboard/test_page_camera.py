@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from support.page import settings_of
 
-from dashboard.camera_worker import Looker, Rate, encode, status_words
+from dashboard.loop.camera_worker import Looker, Rate, encode, status_words
 from dashboard.worker import channel_access, worker_messages
 from devices.camera_view import CameraFacts, picture_of, text_of
 
@@ -85,7 +85,7 @@ def test_without_a_beamline_the_page_says_so(tmp_path: Path) -> None:
     assert channel_access(settings) is None
 
     async def first() -> bytes:
-        return await anext(worker_messages(settings, "axis", "dashboard.camera_worker"))
+        return await anext(worker_messages(settings, "axis", "dashboard.loop.camera_worker"))
 
     header = json.loads(asyncio.run(first()))
     assert not header["connected"]

@@ -18,11 +18,11 @@ from ioc_process import IocProcess, running_ioc
 from support.documents import Documents, assembled, file_of, of
 from support.recording_faults import check_absent, check_bad_directory, check_kill, failing
 
-from devices.axis import AxisCamera
+from devices.loop.axis import AxisCamera
 from plans.pictures import take_pictures, watch_camera
 from skywright.errors import HardwareError
-from skywright.loop import capture as layout
-from skywright.records import ColumnReader
+from skywright.files.columns import ColumnReader
+from skywright.instruments.loop import capture as layout
 
 SHAPE = (240, 352)
 ARGUMENTS = ("--seed", "5", "--fps", "40", "--size", "352x240", "--turn", "30")
@@ -95,7 +95,7 @@ def test_a_count_that_is_told_late_is_waited_for(
         ended = camera.complete()
         assert asked.wait(10)
         for rows in (3, 4, 5):  # the monitors of what was written last
-            camera._on_rows(rows)
+            camera._on_rows(camera.pictures, rows)
         ended.wait(10)
         assert camera.get_index() == 5
         camera.raise_trouble()
@@ -245,7 +245,7 @@ import sys
 from pathlib import Path
 from bluesky import RunEngine
 import ophyd
-from devices.axis import AxisCamera
+from devices.loop.axis import AxisCamera
 from plans.pictures import take_pictures, watch_camera
 ophyd.set_cl("caproto")
 camera = AxisCamera(sys.argv[1], assets=Path(sys.argv[2]) / ("long" * 30), name="axis")

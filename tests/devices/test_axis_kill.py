@@ -14,11 +14,12 @@ from bluesky.utils import FailedStatus
 from ioc_process import IocProcess, running_ioc
 from support.documents import Documents
 
-from devices.axis import AxisCamera
+from devices.loop.axis import AxisCamera
 from plans.pictures import take_pictures, watch_camera
 from skywright.errors import HardwareError
-from skywright.loop import capture as layout
-from skywright.records import ColumnReader
+from skywright.files import areadetector
+from skywright.files.columns import ColumnReader
+from skywright.instruments.loop import capture as layout
 
 ARGUMENTS = ("--fps", "60", "--size", "352x240")
 
@@ -31,7 +32,7 @@ def assert_whole(documents: Documents) -> None:
         path = Path(urlparse(resources[0]["uri"]).path)
         with ColumnReader(path, layout.IDENTITY) as reader:
             assert reader.count() >= max(told)
-            pictures = reader.read(layout.IMAGE)
+            pictures = reader.read(areadetector.IMAGE)
             assert (np.ptp(pictures, axis=(1, 2)) > 5).all()
             assert (np.diff(reader.read(layout.IDENTITY)) > 0).all()
 

@@ -24,15 +24,15 @@ from ophyd.utils.errors import DisconnectedError, LimitError
 from support.documents import Documents
 from support.waiting import until
 
-from devices.goniometer import Goniometer, MotorGoniometer
 from devices.guarded import ask_whole
+from devices.loop.goniometer import Goniometer, MotorGoniometer
+from devices.loop.oscillation import COLUMNS, ROW, OscillationFlyer
 from devices.motion import run_task
-from devices.oscillation import COLUMNS, ROW, OscillationFlyer
 from skywright.errors import ConfigError, HardwareError
-from skywright.loop.stages import StageSetup
-from skywright.loop.sweep import Sweep
-from skywright.loop.timing import Trace, angles_at
-from skywright.records import ColumnReader
+from skywright.files.columns import ColumnReader
+from skywright.instruments.loop.stages import StageSetup
+from skywright.instruments.loop.sweep import Sweep
+from skywright.instruments.loop.timing import Trace, angles_at
 
 LIMIT_S = 30.0
 

@@ -15,9 +15,9 @@ from support.odd_analyses import PATH
 from support.streaming import StreamingCamera, noise
 
 from devices.live_result import LiveResult
+from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks.live import LiveAnalysis, Progress
 from skywright.errors import HardwareError
-from skywright.picture_statistics import PictureStatistics
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ from ioc_process import IocProcess, running_ioc
 from support.channels import channel
 from support.waiting import until
 
-from iocs.axis_faces import add_face_arguments, make_faces
-from iocs.axis_source import add_source_arguments, make_source
 from iocs.common import argument_parser
+from iocs.loop.axis_faces import add_face_arguments, make_faces
+from iocs.loop.axis_source import add_source_arguments, make_source
 from skywright.errors import ConfigError
-from skywright.loop.camera import Camera
-from skywright.loop.capture import IDENTITY, SENDER_TIME, TIME
-from skywright.loop.sources import SourceFrame
-from skywright.loop.sources.push import PushedPictures
-from skywright.records import ColumnReader
+from skywright.files.columns import ColumnReader
+from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.capture import IDENTITY, SENDER_TIME, TIME
+from skywright.instruments.loop.sources import SourceFrame
+from skywright.instruments.loop.sources.push import PushedPictures
 
 SMALL = ("--size", "352x240", "--fps", "20")
 

@@ -24,9 +24,10 @@ from ophyd.areadetector.filestore_mixins import (
 from support.channels import channel
 from support.waiting import until
 
-from skywright.loop import capture as layout
-from skywright.loop.picture import read_picture
-from skywright.records import ColumnReader
+from skywright.files import areadetector
+from skywright.files.columns import ColumnReader
+from skywright.instruments.loop import capture as layout
+from skywright.instruments.loop.picture import read_picture
 
 INVALID = 3
 
@@ -257,7 +258,7 @@ def test_told_to_end_in_a_recording_it_closes_the_file(tmp_path: Path) -> None:
         assert ioc.terminate() == 0
     with h5py.File(path) as file:  # without SWMR: closed in order
         assert len(file[layout.IDENTITY]) >= counted
-        assert len(file[layout.IDENTITY]) == len(file[layout.IMAGE])
+        assert len(file[layout.IDENTITY]) == len(file[areadetector.IMAGE])
 
 
 def test_ends_with_its_parent() -> None:
@@ -280,7 +281,7 @@ def test_killed_in_a_recording_what_was_counted_is_readable(tmp_path: Path) -> N
         assert ioc.kill() == -signal.SIGKILL
     with ColumnReader(path, layout.IDENTITY) as reader:
         assert reader.count() >= counted
-        pictures = reader.read(layout.IMAGE)
+        pictures = reader.read(areadetector.IMAGE)
         assert (np.ptp(pictures, axis=(1, 2)) > 10).all()  # no picture of zeros
         assert (np.diff(reader.read(layout.IDENTITY)) == 1).all()
 
@@ -316,8 +317,8 @@ def test_pictures_pushed_over_http(test_data: Path, tmp_path: Path) -> None:
         http.close()
     assert path.with_suffix(".mjpeg").read_bytes() == b"".join(f.read_bytes() for f in files)
     with ColumnReader(path, layout.IDENTITY) as reader:
-        pictures = reader.read(layout.IMAGE)
-        sizes = zip(reader.read(layout.HEIGHT), reader.read(layout.WIDTH), strict=True)
+        pictures = reader.read(areadetector.IMAGE)
+        sizes = zip(reader.read(areadetector.HEIGHT), reader.read(areadetector.WIDTH), strict=True)
     for file, picture, (height, width) in zip(files, pictures, sizes, strict=True):
         np.testing.assert_array_equal(picture[:height, :width], read_picture(file))
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from iocs.axis import AxisIOC
 from iocs.common import post
-from skywright.loop.sources.push import PushedPictures
+from iocs.loop.axis import AxisIOC
+from skywright.instruments.loop.sources.push import PushedPictures
 
 
 @pytest.mark.parametrize("opened", [True, False])

@@ -9,10 +9,10 @@ import numpy as np
 import simplejpeg
 from scipy.ndimage import uniform_filter
 
-from skywright.loop.detect import find_loop
-from skywright.loop.twin.render import render
-from skywright.loop.twin.scene import random_scene
-from skywright.loop.twin.trajectory import Pose
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.twin.render import render
+from skywright.instruments.loop.twin.scene import random_scene
+from skywright.instruments.loop.twin.trajectory import Pose
 
 BAD_PX = 25.0
 MISS_PX = 999.0

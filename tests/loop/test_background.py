@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from skywright.loop.background import border_rows
+from skywright.instruments.loop.background import border_rows
 
 
 def with_bar(gray, height, level=0, text="SAMPLE CAM 3   2026-11-22 03:14:15", size=10):

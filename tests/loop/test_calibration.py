@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from skywright.errors import ConfigError, DataError
-from skywright.loop.calibration import (
+from skywright.instruments.loop.calibration import (
     PIN_TOLERANCE,
     ZoomCalibration,
     at_zoom,
@@ -21,8 +21,8 @@ from skywright.loop.calibration import (
     pin_error,
     save_calibrations,
 )
-from skywright.loop.centering import fit_center
-from skywright.loop.geometry import View, observe
+from skywright.instruments.loop.centering import fit_center
+from skywright.instruments.loop.geometry import View, observe
 
 MID = ZoomCalibration(
     zoom=1.0,

@@ -1,7 +1,7 @@
 """The owner of the camera: every picture is in the file, or counted as lost by its cause."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +11,15 @@ import pytest
 import simplejpeg
 from support.waiting import until
 
-from skywright import records
-from skywright.loop import camera as camera_module
-from skywright.loop import capture as layout
-from skywright.loop.camera import LOST_CAUSES, Camera
-from skywright.loop.capture import Capture
-from skywright.loop.sources import Deliver, Report, SourceFrame
-from skywright.records import ColumnReader
+from skywright.acquire import owner as owner_module
+from skywright.files import areadetector
+from skywright.files import columns as records
+from skywright.files.columns import ColumnReader
+from skywright.instruments.loop import camera as camera_module
+from skywright.instruments.loop import capture as layout
+from skywright.instruments.loop.camera import LOST_CAUSES, Camera
+from skywright.instruments.loop.capture import Capture
+from skywright.instruments.loop.sources import Deliver, Report, SourceFrame
 
 SHAPE = (40, 64)
 
@@ -34,6 +36,7 @@ class HandSource:
     name = "hand"
     size: tuple[int, int] | None = None
     period_s = 0.0
+    lost: Mapping[str, int] = {}
 
     def __init__(self) -> None:
         self.deliver: Deliver | None = None
@@ -128,16 +131,16 @@ def test_recording_has_every_picture_with_its_file(
     with ColumnReader(path, layout.IDENTITY) as reader:  # before it is closed
         assert reader.read(layout.IDENTITY).tolist() == [0, 1, 2, 3, 4]
         assert reader.read(layout.TIME).tolist() == [1e9 + n for n in range(5)]
-        assert reader.read(layout.IMAGE)[:, 20, 30].tolist() == [0, 1, 2, 3, 4]
+        assert reader.read(areadetector.IMAGE)[:, 20, 30].tolist() == [0, 1, 2, 3, 4]
         offsets, sizes = reader.read(layout.JPEG_OFFSET), reader.read(layout.JPEG_SIZE)
-        assert reader.read(layout.EPICS_SECONDS).tolist() == [
+        assert reader.read(areadetector.EPICS_SECONDS).tolist() == [
             int(1e9) + n - 631_152_000 for n in range(5)
         ]
     kept = (tmp_path / "a.mjpeg").read_bytes()
     assert [kept[o : o + s] for o, s in zip(offsets, sizes, strict=True)] == files
     camera.stop_capture()
     with h5py.File(path) as file:
-        assert file["/entry/instrument/detector/data"] == file[layout.IMAGE]
+        assert file["/entry/instrument/detector/data"] == file[areadetector.IMAGE]
         assert file["/entry"].attrs["NX_class"] == b"NXentry"
     assert not (tmp_path / "a.rejected.h5").exists()
     assert lost(camera) == {}
@@ -213,9 +216,9 @@ def test_smaller_picture_keeps_its_place_and_says_its_size(
     assert acquisition.done.wait(5)
     camera.stop_capture()
     with ColumnReader(tmp_path / "a.h5", layout.IDENTITY) as reader:
-        pixels = reader.read(layout.IMAGE)
-        assert reader.read(layout.WIDTH).tolist() == [SHAPE[1], width]
-        assert reader.read(layout.HEIGHT).tolist() == [SHAPE[0], height]
+        pixels = reader.read(areadetector.IMAGE)
+        assert reader.read(areadetector.WIDTH).tolist() == [SHAPE[1], width]
+        assert reader.read(areadetector.HEIGHT).tolist() == [SHAPE[0], height]
     np.testing.assert_allclose(pixels[1, :height, :width], 150, atol=2)
     assert not pixels[1, height:].any()
     assert not pixels[1, :, width:].any()
@@ -247,7 +250,7 @@ def test_color(camera: Camera, source: HandSource, tmp_path: Path) -> None:
     assert camera.set_color(False)  # a recording fixes it
     camera.stop_capture()
     with ColumnReader(tmp_path / "a.h5", layout.IDENTITY) as reader:
-        pixels = reader.read(layout.IMAGE)
+        pixels = reader.read(areadetector.IMAGE)
     assert pixels.shape == (2, *SHAPE, 3)
     np.testing.assert_allclose(pixels[0, 20, 30], [250, 0, 0], atol=6)
     np.testing.assert_allclose(pixels[1, 20, 30], 100, atol=2)
@@ -262,7 +265,7 @@ def test_pixels_without_a_file(camera: Camera, source: HandSource, tmp_path: Pat
     assert acquisition.done.wait(5)
     camera.stop_capture()
     with ColumnReader(tmp_path / "a.h5", layout.IDENTITY) as reader:
-        np.testing.assert_array_equal(reader.read(layout.IMAGE), np.stack([image] * 2))
+        np.testing.assert_array_equal(reader.read(areadetector.IMAGE), np.stack([image] * 2))
         assert reader.read(layout.JPEG_OFFSET).tolist() == [-1, -1]
 
 
@@ -326,7 +329,7 @@ def test_full_disk_is_said_and_the_owner_lives_on(
 
 def test_file_that_cannot_be_made_is_an_answer(camera: Camera, tmp_path: Path) -> None:
     camera.source.size = (64, 40)
-    assert "No such file" in camera.start_capture(tmp_path / "absent" / "a.h5")
+    assert "no such directory" in camera.start_capture(tmp_path / "absent" / "a.h5")
     (tmp_path / "b.h5").write_text("taken")
     assert "exists already" in camera.start_capture(tmp_path / "b.h5")
     assert not (tmp_path / "b.mjpeg").exists()
@@ -336,7 +339,7 @@ def test_file_that_cannot_be_made_is_an_answer(camera: Camera, tmp_path: Path) -
 def test_silence_is_said(
     camera: Camera, source: HandSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(camera_module, "SILENCE_S", 0.05)
+    monkeypatch.setattr(owner_module, "SILENCE_S", 0.05)
     camera.acquire()
     until(lambda: camera.state().alarm)
     assert "no picture from hand" in camera.state().message
@@ -345,16 +348,44 @@ def test_silence_is_said(
     assert camera.state().message == "taking pictures"
 
 
+class Numbered:
+    """Files by number in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.number = 0
+
+    def next_path(self) -> Path:
+        return self.directory / f"{self.number}.h5"
+
+    def file_written(self, path: Path) -> None:
+        assert path == self.next_path()
+        self.number += 1
+
+
 def test_single_mode_writes_a_file_each(camera: Camera, source: HandSource, tmp_path: Path) -> None:
-    paths = iter([tmp_path / "0.h5", tmp_path / "1.h5"])
-    camera.single_path = lambda: next(paths)
+    camera.single_files = files = Numbered(tmp_path)
     acquisition = camera.acquire(2)
     for _ in range(2):
         source.send()
-    assert acquisition.done.wait(5)
+    assert acquisition.done.wait(60)
+    assert files.number == 2
     for number in range(2):
         with ColumnReader(tmp_path / f"{number}.h5", layout.IDENTITY) as reader:
             assert reader.read(layout.IDENTITY).tolist() == [number]
+
+
+def test_single_files_have_no_gap_after_one_that_cannot_be_written(
+    camera: Camera, source: HandSource, tmp_path: Path
+) -> None:
+    camera.single_files = files = Numbered(tmp_path / "later")
+    acquisition = camera.acquire(1)
+    source.send()
+    until(lambda: camera.state().lost[LOST_CAUSES.index("not written")] == 1)
+    files.directory.mkdir()
+    source.send()
+    assert acquisition.done.wait(60)
+    assert [file.name for file in files.directory.glob("*.h5")] == ["0.h5"]
 
 
 def test_closing_keeps_what_has_arrived(source: HandSource, tmp_path: Path) -> None:

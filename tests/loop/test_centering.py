@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from support.rotations import Rotation, correlated, random_rotation
 
-from skywright.loop.centering import AxisPrior, Center, Reason, arc_deg, distinct_views, fit_center
-from skywright.loop.geometry import View, observe
+from skywright.instruments.loop.centering import (
+    AxisPrior,
+    Center,
+    Reason,
+    arc_deg,
+    distinct_views,
+    fit_center,
+)
+from skywright.instruments.loop.geometry import View, observe
 
 SWEEP = np.arange(90) * 2.0 + 1.0
 SEEDS = range(60)

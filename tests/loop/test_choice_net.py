@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from support.loop_pictures import turned
 
-from skywright.loop import choice_net
-from skywright.loop.background import estimate_field
-from skywright.loop.candidates import find_things
-from skywright.loop.choice_net import CLOSE_ODDS, SURE_ODDS, likeness, look_again
-from skywright.loop.choose import log_odds
-from skywright.loop.kind_crop import EXTRAS
-from skywright.loop.objects import find_objects
+from skywright.instruments.loop import choice_net
+from skywright.instruments.loop.background import estimate_field
+from skywright.instruments.loop.candidates import find_things
+from skywright.instruments.loop.choice_net import CLOSE_ODDS, SURE_ODDS, likeness, look_again
+from skywright.instruments.loop.choose import log_odds
+from skywright.instruments.loop.kind_crop import EXTRAS
+from skywright.instruments.loop.objects import find_objects
 
 TURNS = {
     "top": lambda a: a,

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from accuracy_scenes import score
 
-from skywright.loop import detect
-from skywright.loop.background import estimate_field
-from skywright.loop.candidates import find_things
-from skywright.loop.closer import window_around
-from skywright.loop.detect import find_loop
-from skywright.loop.objects import SIDES, find_objects
+from skywright.instruments.loop import detect
+from skywright.instruments.loop.background import estimate_field
+from skywright.instruments.loop.candidates import find_things
+from skywright.instruments.loop.closer import window_around
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.objects import SIDES, find_objects
 
 SMALL = (42453, 43257, 43270)  # mounts in plain view that the whole picture is too small for
 

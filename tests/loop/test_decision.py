@@ -6,7 +6,7 @@ import pytest
 from support.loop_found import GOOD
 
 from skywright.errors import HardwareError, SampleError
-from skywright.loop.decision import check_light, judge
+from skywright.instruments.loop.decision import check_light, judge
 
 
 def found(**changes: Any) -> dict[str, Any]:

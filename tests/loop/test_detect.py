@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter, zoom
 from support.loop_opacity import canvas, distance, nylon, put, shot
 
 from skywright.errors import DataError
-from skywright.loop.detect import (
+from skywright.instruments.loop.detect import (
     CLASS_NAMES,
     SIDE_NAMES,
     SIGN_NAMES,
@@ -16,7 +16,7 @@ from skywright.loop.detect import (
     to_json,
     warm_up,
 )
-from skywright.loop.picture import read_picture
+from skywright.instruments.loop.picture import read_picture
 
 # side, tip, stated tolerance of the annotation (by eye), box, least overlap.
 REAL = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from accuracy_scenes import BAD_PX, score
 
-from skywright.loop.twin.scene import random_scene
+from skywright.instruments.loop.twin.scene import random_scene
 
 pytestmark = pytest.mark.accuracy
 

@@ -6,7 +6,7 @@ from accuracy_scenes import score
 from scipy.ndimage import zoom
 from support.loop_opacity import canvas, distance, nylon, put, shot
 
-from skywright.loop.detect import find_loop
+from skywright.instruments.loop.detect import find_loop
 
 
 def test_bare_pin_has_its_end_as_tip_and_no_loop_class():

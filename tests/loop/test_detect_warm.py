@@ -9,14 +9,15 @@ import sys
 import numpy as np
 from numba.core.registry import CPUDispatcher
 
-from skywright.loop.detect import find_loop, warm_up
-from skywright.loop.twin.render import render
-from skywright.loop.twin.scene import random_scene
-from skywright.loop.twin.trajectory import Pose
+from skywright.instruments.loop.detect import find_loop, warm_up
+from skywright.instruments.loop.twin.render import render
+from skywright.instruments.loop.twin.scene import random_scene
+from skywright.instruments.loop.twin.trajectory import Pose
 
 
 def signatures():
-    modules = [m for name, m in sys.modules.items() if name.startswith("skywright.loop")]
+    prefix = "skywright.instruments.loop"
+    modules = [module for name, module in sys.modules.items() if name.startswith(prefix)]
     kernels = {k for m in modules for k in vars(m).values() if isinstance(k, CPUDispatcher)}
     return {(k.py_func.__qualname__, str(s)) for k in kernels for s in k.signatures}
 

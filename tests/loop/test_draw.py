@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skywright.display import contact_sheet
+from skywright.analysis.display import contact_sheet
 from skywright.errors import DataError
-from skywright.loop.detect import find_loop
-from skywright.loop.draw import (
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.draw import (
     COLORS,
     TIP_COLOR,
     annotate,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.rotations import ellipse_width
 
-from skywright.loop.face import fit_face
+from skywright.instruments.loop.face import fit_face
 
 SWEEP = np.arange(90) * 2.0 + 1.0
 

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from support.scripted_http import Visit, scripted
 
 from skywright.errors import ConfigError, DataError, HardwareError
-from skywright.loop.camera import Camera
-from skywright.loop.sources import Source, SourceFrame, fetched
-from skywright.loop.sources.dating import FITTED_FRAMES, make_dating
-from skywright.loop.sources.mjpeg import StreamedPictures
-from skywright.loop.sources.push import PushedPictures
-from skywright.loop.sources.sim import SimulatedCamera
-from skywright.loop.sources.snapshot import SnapshotPictures, fetch_snapshot
-from skywright.loop.twin.render import Pose
-from skywright.services.axis_upload import Uploader
-from skywright.services.axis_video import video_app
-from skywright.services.http_guard import Guard
-from skywright.services.http_server import HttpServer
+from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.endpoints.axis_upload import Uploader
+from skywright.instruments.loop.endpoints.axis_video import video_app
+from skywright.instruments.loop.sources import Source, SourceFrame, fetched
+from skywright.instruments.loop.sources.dating import FITTED_FRAMES, make_dating
+from skywright.instruments.loop.sources.mjpeg import StreamedPictures
+from skywright.instruments.loop.sources.push import PushedPictures
+from skywright.instruments.loop.sources.sim import SimulatedCamera
+from skywright.instruments.loop.sources.snapshot import SnapshotPictures, fetch_snapshot
+from skywright.instruments.loop.twin.render import Pose
+from skywright.processes.http_guard import Guard
+from skywright.processes.http_server import HttpServer
 from skywright.wire.axis_mjpeg import encode_part
 
 LIMIT_S = 60.0
@@ -126,7 +126,7 @@ def test_single_pictures_of_the_simulated_camera(camera: Camera) -> None:
 
 
 def test_silent_camera_is_said_by_the_face(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skywright.services.axis_video.SILENCE_S", 0.1)
+    monkeypatch.setattr("skywright.instruments.loop.endpoints.axis_video.SILENCE_S", 0.1)
     camera.source.silent = True  # type: ignore[attr-defined]
     server = HttpServer(video_app(camera))
     try:

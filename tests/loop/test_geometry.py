@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skywright.errors import ConfigError, DataError
-from skywright.loop.geometry import (
+from skywright.instruments.loop.geometry import (
     SIDES,
     View,
     axis_px,

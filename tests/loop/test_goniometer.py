@@ -9,19 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skywright.acquire.simulated_axis import KEEP_S, MotorsClock, SimulatedAxis
 from skywright.errors import ConfigError, DataError, HardwareError
-from skywright.loop.geometry import to_laboratory
-from skywright.loop.goniometer import (
-    KEEP_S,
+from skywright.instruments.loop.geometry import to_laboratory
+from skywright.instruments.loop.goniometer import (
     MARGIN_S,
     Goniometer,
-    MotorsClock,
-    SimulatedAxis,
     start_oscillation,
 )
-from skywright.loop.sample_motion import Carriage, SampleMotion, read_motion, write_motion
-from skywright.loop.stages import StageSetup, check_matrix, um_per_unit
-from skywright.loop.sweep import Sweep
+from skywright.instruments.loop.sample_motion import (
+    Carriage,
+    SampleMotion,
+    read_motion,
+    write_motion,
+)
+from skywright.instruments.loop.stages import StageSetup, check_matrix, um_per_unit
+from skywright.instruments.loop.sweep import Sweep
 
 T0 = 1.7e9  # as a clock counts: the precision of float64 seconds is part of the test
 MM = ("mm", "mm", "mm")

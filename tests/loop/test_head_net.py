@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from support.loop_pictures import DARK, LIGHT, Drawn, turned
 
-from skywright.loop import head_net
-from skywright.loop.background import estimate_field
-from skywright.loop.choose import choose
-from skywright.loop.detect import find_loop
-from skywright.loop.head_net import Head, settled, settled_across
-from skywright.loop.kind_crop import EXTRAS, HEAD_PX, VIEW_PX
-from skywright.loop.layers import load
-from skywright.loop.objects import find_objects
+from skywright.instruments.loop import head_net
+from skywright.instruments.loop.background import estimate_field
+from skywright.instruments.loop.choose import choose
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.head_net import Head, settled, settled_across
+from skywright.instruments.loop.kind_crop import EXTRAS, HEAD_PX, VIEW_PX
+from skywright.instruments.loop.layers import load
+from skywright.instruments.loop.objects import find_objects
 
 TURNS = {
     "left": lambda a: a,

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from skywright.loop import kind_net, seg_net
-from skywright.loop.background import estimate_field
-from skywright.loop.candidates import find_things
-from skywright.loop.choose import log_odds
-from skywright.loop.classify import classify, measure
-from skywright.loop.detect import find_loop
-from skywright.loop.kind_crop import EXTRAS, HEAD_PX, VIEW_PX, crop
-from skywright.loop.layers import Layer, through
-from skywright.loop.objects import find_objects
-from skywright.loop.seg_net import look
+from skywright.instruments.loop import kind_net, seg_net
+from skywright.instruments.loop.background import estimate_field
+from skywright.instruments.loop.candidates import find_things
+from skywright.instruments.loop.choose import log_odds
+from skywright.instruments.loop.classify import classify, measure
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.kind_crop import EXTRAS, HEAD_PX, VIEW_PX, crop
+from skywright.instruments.loop.layers import Layer, through
+from skywright.instruments.loop.objects import find_objects
+from skywright.instruments.loop.seg_net import look
 
 TURNS = {
     "left": lambda a: a,

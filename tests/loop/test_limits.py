@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.loop_pictures import Drawn, empty
 
-from skywright.loop.limits import find_limits
+from skywright.instruments.loop.limits import find_limits
 
 PLAIN = Drawn()
 

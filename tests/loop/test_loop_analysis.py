@@ -8,8 +8,15 @@ import pytest
 from PIL import Image
 
 from skywright.analysis import Batch
-from skywright.loop import detect
-from skywright.loop.analysis import KINDS, SIDES, SIGNS, LoopDetection, to_gray, without_padding
+from skywright.instruments.loop import detect
+from skywright.instruments.loop.analysis import (
+    KINDS,
+    SIDES,
+    SIGNS,
+    LoopDetection,
+    to_gray,
+    without_padding,
+)
 
 
 def mount(x_tip: int, shape: tuple[int, int] = (240, 320)) -> np.ndarray[Any, Any]:

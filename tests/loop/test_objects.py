@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skywright.loop.objects import MOST_OBJECTS, label
+from skywright.instruments.loop.objects import MOST_OBJECTS, label
 
 
 def flooded(strength, jump, bridge):

@@ -8,7 +8,7 @@ import pytest
 from accuracy_scenes import BAD_PX, MISS_PX
 from other_scenes import other_scene
 
-from skywright.loop.detect import find_loop
+from skywright.instruments.loop.detect import find_loop
 
 SEEDS, FEW = range(2000, 2500), range(2500, 2560)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skywright.loop.parts import find_parts
-from skywright.loop.silhouette import Outline
+from skywright.instruments.loop.parts import find_parts
+from skywright.instruments.loop.silhouette import Outline
 
 
 def outline(widths, start=0):

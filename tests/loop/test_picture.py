@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from skywright.errors import DataError
-from skywright.loop.picture import decode, read_picture
+from skywright.instruments.loop.picture import decode, read_picture
 
 
 def ramp(height=48, width=64):

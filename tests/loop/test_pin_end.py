@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from accuracy_scenes import score
 
-from skywright.loop import detect
-from skywright.loop.background import estimate_field
-from skywright.loop.choose import choose
-from skywright.loop.head_net import middle_of_pin
-from skywright.loop.kind_crop import crop
-from skywright.loop.objects import find_objects
-from skywright.loop.pin_end import SAME_PX, is_cut, last_section, settled_middle
+from skywright.instruments.loop import detect
+from skywright.instruments.loop.background import estimate_field
+from skywright.instruments.loop.choose import choose
+from skywright.instruments.loop.head_net import middle_of_pin
+from skywright.instruments.loop.kind_crop import crop
+from skywright.instruments.loop.objects import find_objects
+from skywright.instruments.loop.pin_end import SAME_PX, is_cut, last_section, settled_middle
 
 
 def pin(row=230, half=60, end=380, seed=0):

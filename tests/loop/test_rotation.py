@@ -16,12 +16,12 @@ from support.seen_rotation import (
     rotation,
 )
 
-from skywright.analyses import make_analysis
 from skywright.analysis import Batch, name_of
-from skywright.loop.analysis import COLUMNS as DETECTED
-from skywright.loop.analysis import KINDS
-from skywright.loop.detect import BOX_NAMES, HEAD_NAMES
-from skywright.loop.rotation import (
+from skywright.analysis.named import make_analysis
+from skywright.instruments.loop.analysis import COLUMNS as DETECTED
+from skywright.instruments.loop.analysis import KINDS
+from skywright.instruments.loop.detect import BOX_NAMES, HEAD_NAMES
+from skywright.instruments.loop.rotation import (
     CLIPPED,
     COLUMNS,
     FLAT,

@@ -7,11 +7,16 @@ import pytest
 from scipy.ndimage import binary_dilation
 from scipy.signal import correlate
 
-from skywright.loop import candidates, choose, seg_net
-from skywright.loop.background import estimate_field
-from skywright.loop.objects import find_objects
-from skywright.loop.seg_evidence import NETWORK, agreement, head_begins, without_strangers
-from skywright.loop.seg_net import GRID, Map
+from skywright.instruments.loop import candidates, choose, seg_net
+from skywright.instruments.loop.background import estimate_field
+from skywright.instruments.loop.objects import find_objects
+from skywright.instruments.loop.seg_evidence import (
+    NETWORK,
+    agreement,
+    head_begins,
+    without_strangers,
+)
+from skywright.instruments.loop.seg_net import GRID, Map
 
 TURNS = {
     "left": lambda a: a,

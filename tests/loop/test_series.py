@@ -7,11 +7,11 @@ import pytest
 from support.rotations import Rotation, ellipse_width
 
 from skywright.errors import DataError
-from skywright.loop.centering import Reason
-from skywright.loop.detect import find_loop
-from skywright.loop.geometry import View
-from skywright.loop.middle import EXPECTED
-from skywright.loop.series import (
+from skywright.instruments.loop.centering import Reason
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.geometry import View
+from skywright.instruments.loop.middle import EXPECTED
+from skywright.instruments.loop.series import (
     Series,
     cut_by_frame,
     duplicates,
@@ -22,7 +22,7 @@ from skywright.loop.series import (
     vote,
     whole_heads,
 )
-from skywright.loop.timing import Trace, angles_at, fit_delay
+from skywright.instruments.loop.timing import Trace, angles_at, fit_delay
 
 SWEEP = np.arange(90) * 2.0 + 1.0
 VIEW = View()
@@ -144,7 +144,7 @@ def test_middles_that_the_shorter_and_the_longer_boxes_tell_apart_are_doubted(
     box[::2, 3] += np.maximum(lean, 0.0)[::2]
     undoubted = fit_series(replace(series, bbox_px=box), VIEW).middle
     assert undoubted.sigma_um < 5.0  # 10 % of the width: the neck of a loop is a matter of taste
-    monkeypatch.setattr("skywright.loop.middle.APART_OF_WIDTH", 0.05)
+    monkeypatch.setattr("skywright.instruments.loop.middle.APART_OF_WIDTH", 0.05)
     doubted = fit_series(replace(series, bbox_px=box), VIEW).middle
     off = float(np.hypot(*(doubted.offset_um - sure.offset_um)[1:]))
     assert sure.sigma_um < 5.0

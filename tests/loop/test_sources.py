@@ -13,17 +13,17 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from skywright.acquire.pacing import PacedSource
+from skywright.acquire.trajectory import Axis, Move
 from skywright.errors import ConfigError
-from skywright.loop.capture import Capture
-from skywright.loop.picture import decode
-from skywright.loop.sample_motion import SampleMotion
-from skywright.loop.sources import Source, SourceFrame, sim
-from skywright.loop.sources.pace import Paced
-from skywright.loop.sources.push import PushedPictures
-from skywright.loop.sources.replay import Replay
-from skywright.loop.sources.sim import SimulatedCamera, turning
-from skywright.loop.twin.render import Pose
-from skywright.loop.twin.trajectory import Axis, Move
+from skywright.instruments.loop.capture import Capture
+from skywright.instruments.loop.picture import decode
+from skywright.instruments.loop.sample_motion import SampleMotion
+from skywright.instruments.loop.sources import Source, SourceFrame, camera_pace, sim
+from skywright.instruments.loop.sources.push import PushedPictures
+from skywright.instruments.loop.sources.replay import Replay
+from skywright.instruments.loop.sources.sim import SimulatedCamera, turning
+from skywright.instruments.loop.twin.render import Pose
 
 
 def take(source: Source, count: int, act: Callable[[], None] | None = None) -> list[SourceFrame]:
@@ -48,7 +48,7 @@ def take(source: Source, count: int, act: Callable[[], None] | None = None) -> l
 
 
 def test_paced_source_keeps_counting_over_stops() -> None:
-    source = Paced("test", SourceFrame, 0.001, None)
+    source = PacedSource("test", SourceFrame, 0.001, **camera_pace(0.001))
     first = take(source, 3)
     second = take(source, 3)
     numbers = [frame.frame_number for frame in first + second]
@@ -74,7 +74,7 @@ def test_paced_source_reports_and_goes_on() -> None:
         if "no more" in message:
             over.set()
 
-    source = Paced("test", make, 0.001, None)
+    source = PacedSource("test", make, 0.001, **camera_pace(0.001))
     source.start(lambda frame: frames.append(frame.frame_number), report)
     assert over.wait(5)
     source.close()

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from skywright.loop.background import estimate_field
-from skywright.loop.candidates import find_things
-from skywright.loop.detect import find_loop
-from skywright.loop.objects import find_objects
-from skywright.loop.seg_net import look
-from skywright.loop.streaks import RIVAL_ODDS, anisotropy, weigh_streaks
+from skywright.instruments.loop.background import estimate_field
+from skywright.instruments.loop.candidates import find_things
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.objects import find_objects
+from skywright.instruments.loop.seg_net import look
+from skywright.instruments.loop.streaks import RIVAL_ODDS, anisotropy, weigh_streaks
 
 SHAPE = (480, 704)
 WIDE, HIGH = 300, 220  # of the corner that the pin fills, px

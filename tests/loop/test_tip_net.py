@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from support.loop_pictures import DARK, LIGHT, Drawn, turned
 
-from skywright.loop import detect, tip_net
-from skywright.loop.detect import find_loop
-from skywright.loop.refine import End
-from skywright.loop.tip_net import BEYOND, COLUMNS, LINES, _likeliest, _profiles
+from skywright.instruments.loop import detect, tip_net
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.refine import End
+from skywright.instruments.loop.tip_net import BEYOND, COLUMNS, LINES, _likeliest, _profiles
 
 TURNS = {
     "left": (lambda a: a, lambda x, y, w, h: (x, y)),

@@ -19,7 +19,7 @@ import pytest
 from support.loop_session import Session, loop_session
 from support.loop_starts import draw_start, miss
 
-from plans.loop_centering import center_loop
+from plans.loop.centering import center_loop
 from skywright.errors import SkywrightError
 
 pytestmark = [pytest.mark.accuracy, pytest.mark.timeout(3600)]

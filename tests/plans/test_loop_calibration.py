@@ -6,10 +6,10 @@ import pytest
 from support.loop_plain import make_world
 from support.loop_session import Session
 
-from plans.loop_calibration import calibrate_camera
-from plans.loop_centering import center_loop
+from plans.loop.calibration import calibrate_camera
+from plans.loop.centering import center_loop
 from skywright.errors import ConfigError, DataError, HardwareError, SampleError
-from skywright.loop.calibration import load_calibrations
+from skywright.instruments.loop.calibration import load_calibrations
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ from support.loop_session import Session
 from support.loop_starts import miss
 from support.loop_world import LIMIT_UM, World
 
-from plans.loop_centering import (
+from plans.loop.centering import (
     Centering,
     _Course,
     center_loop,
     collect_oscillation,
     collect_steps,
 )
-from plans.loop_settings import CenteringSettings
+from plans.loop.settings import CenteringSettings
 from skywright.errors import ConfigError, HardwareError, SampleError
-from skywright.loop.decision import judge
+from skywright.instruments.loop.decision import judge
 
 TOLERANCE_UM = 10.0
 
@@ -223,7 +223,7 @@ def test_a_place_that_a_pass_cannot_tell_is_looked_at_again(
     def unsure(found: Any, aim: str) -> Any:
         return replace(judge(found, aim), sigma_um=next(sigmas_um))
 
-    monkeypatch.setattr("plans.loop_centering.judge", unsure)
+    monkeypatch.setattr("plans.loop.centering.judge", unsure)
     result = session.run(center_loop(**devices))
     assert result.ok
     assert result.passes == 3

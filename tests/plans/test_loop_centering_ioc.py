@@ -19,14 +19,14 @@ from ioc_process import IocProcess, running_ioc
 from ophyd import EpicsSignal, EpicsSignalRO
 from support.loop_session import Session, loop_session
 
-from devices.axis import AxisCamera
-from devices.goniometer import Goniometer
 from devices.guarded import ask_whole
+from devices.loop.axis import AxisCamera
+from devices.loop.goniometer import Goniometer
 from devices.motion import Motor
-from plans.loop_centering import center_loop, collect_oscillation
+from plans.loop.centering import center_loop, collect_oscillation
 from skywright.errors import HardwareError, SkywrightError
-from skywright.loop.calibration import ZoomCalibration, now
-from skywright.loop.rotation import as_json
+from skywright.instruments.loop.calibration import ZoomCalibration, now
+from skywright.instruments.loop.rotation import as_json
 
 pytestmark = pytest.mark.timeout(150)
 

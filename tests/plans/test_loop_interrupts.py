@@ -11,9 +11,9 @@ from bluesky.utils import Msg, RunEngineInterrupted
 from support.loop_plain import make_world
 from support.loop_session import Session
 
-from plans.loop_centering import center_loop
-from plans.loop_face import face_angle, loop_raster_box, rotate_to_face_on
-from plans.loop_stubs import COLLECT_S
+from plans.loop.centering import center_loop
+from plans.loop.face import face_angle, loop_raster_box, rotate_to_face_on
+from plans.loop.stubs import COLLECT_S
 from skywright.errors import ConfigError, HardwareError, SampleError
 
 

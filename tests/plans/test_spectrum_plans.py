@@ -16,7 +16,8 @@ from ophyd import Signal
 from ophyd.sim import NullStatus, SynAxis
 from support.documents import Documents
 
-from plans.spectrum import (
+from plans.psss.search import Search, Seen, Verdict, propose
+from plans.psss.spectrum import (
     acquire_spectra,
     calibrate_energy_axis,
     optimize_spectrum,
@@ -24,7 +25,6 @@ from plans.spectrum import (
     scan_spectra,
     take_background,
 )
-from plans.spectrum_search import Search, Seen, Verdict, propose
 from skywright.errors import ConfigError, DataError, HardwareError
 
 

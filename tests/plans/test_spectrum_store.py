@@ -9,8 +9,8 @@ from bluesky import RunEngine
 from ioc_process import running_ioc
 from store.stack import Stack, running_stack
 
-from devices.psss import Psss
-from plans.spectrum import acquire_spectra
+from devices.psss.spectrometer import Psss
+from plans.psss.spectrum import acquire_spectra
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.live import LiveAnalysis
 from skywright.store.client import RAW

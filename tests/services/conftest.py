@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import psss_processing
 import pytest
 from support.psss_old_client import PsssProcessingClient
 from support.psss_scripted import ScriptedSource, running_service
 
-from skywright.psss import Client
-from skywright.services.psss_service import Service
+from skywright.instruments.psss import Client
+from skywright.instruments.psss.endpoints.service import Service
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,11 @@ def http(address: str) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(params=["old", "ours"])
+@pytest.fixture(params=["old", "ours", "old name"])
 def client(request: pytest.FixtureRequest, address: str) -> Iterator[Any]:
     if request.param == "old":
         yield PsssProcessingClient(address + "/")
         return
-    with Client(address) as ours:
+    kind = Client if request.param == "ours" else psss_processing.PsssProcessingClient
+    with kind(address) as ours:
         yield ours

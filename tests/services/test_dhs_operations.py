@@ -10,7 +10,9 @@ from support.dhs import Bench, bench
 from support.loop_pictures import Drawn, empty, to_jpeg, turned
 
 from skywright.errors import DataError, HardwareError
-from skywright.services.dhs.settings import DhsSettings
+from skywright.instruments.loop.backends.automl import AutoMLDetector
+from skywright.instruments.loop.dhs.settings import DhsSettings
+from skywright.instruments.loop.picture import decode
 
 PLAIN = Drawn()
 PX = 2.0
@@ -184,6 +186,8 @@ def test_pin_diameters(face: Bench) -> None:
         ((30, 9), too_many),
         ((30, -1), too_many),
         ((30, 0), too_many),
+        ((30, "many"), too_many),
+        ((30, 1.5), too_many),
         ((0, 2), bad_length),
         (("long", 2), bad_length),
         ((100, 4), "ScanDeltaWidthListIsNotGoodForPinIDDetction"),
@@ -278,3 +282,30 @@ def test_the_test_picture(face: Bench) -> None:
     kind, again = last.split()
     assert kind == "nylon"
     assert 0.5 < float(score) == float(again) <= 1
+
+
+def test_the_test_picture_is_answered_whatever_its_score(
+    face: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blank = to_jpeg(empty())
+    monkeypatch.setattr(
+        "skywright.instruments.loop.dhs.operations.decode", lambda *_: decode(blank)
+    )
+    handle = new_handle()
+    reply = face.link.run("testAutoML", handle)
+    head, _, last = reply.partition(" {0 0 0 0} ")
+    assert head.startswith(f"normal testAutoML:{handle} ")
+    assert last.split()[0] == "none"
+    assert float(last.split()[1]) == float(head.split()[2]) < 0.5
+
+
+def test_a_picture_of_the_detector_that_stands_in_comes_with_a_note() -> None:
+    nobody = "http://127.0.0.1:1"
+    with bench(AutoMLDetector(nobody)) as face:
+        face.snapshots[:] = [PLAIN.jpeg()]
+        for count, operation in enumerate(("testAutoML", "getLoopTip"), start=1):
+            assert face.link.run(operation, new_handle()).startswith("normal ")
+            notes = [text for text in face.link.notes() if "built-in detector" in text]
+            assert len(notes) == count
+            assert operation in notes[-1]
+            assert nobody in notes[-1]

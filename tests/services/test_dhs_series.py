@@ -1,5 +1,6 @@
 """Series of pictures: a row for each, whatever happens to pictures, detector, disk and DCSS."""
 
+import csv
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,10 @@ from support.loop_pictures import empty, to_jpeg, turned
 from support.waiting import until
 
 from skywright.callbacks.journal import Journal
-from skywright.callbacks.series_run import SeriesRun
-from skywright.loop.found import LoopsFound
-from skywright.services.dhs import collection
-from skywright.services.dhs.settings import DhsSettings
+from skywright.instruments.loop.dhs import collection, series
+from skywright.instruments.loop.dhs.settings import DhsSettings
+from skywright.instruments.loop.found import LoopsFound
+from skywright.instruments.loop.series_run import SeriesRun
 
 PICTURES = [turned(2.0 * i).jpeg() for i in range(90)]
 
@@ -73,6 +74,17 @@ def test_with_all_that_were_expected_nothing_is_waited_for(
         face.link.start("stopCollectLoopImages", "1.2")
         assert face.link.reply("1.1") == "normal done"
         assert "2 expected, 2 received" in face.link.notes()[-1]
+
+
+def test_the_note_has_the_number_of_a_usual_turn() -> None:
+    with bench() as face:
+        face.collecting("1.1")
+        face.push(*PICTURES[:2])
+        assert face.link.run("stopCollectLoopImages", "1.2") == "normal flag set"
+        assert face.link.reply("1.1") == "normal done"
+        assert (
+            "90 expected, 2 received, 2 analysed (classical 2), 0 failed" in (face.link.notes()[-1])
+        )
 
 
 def test_a_stop_before_any_picture_ends_the_series_even_in_one_segment(face: Bench) -> None:
@@ -224,6 +236,44 @@ def test_pictures_are_saved_as_they_came_and_annotated(tmp_path: Path) -> None:
         red, green, _ = np.asarray(drawn.convert("RGB")).astype(int).reshape(-1, 3).T
         assert (green - red > 80).sum() > 200, "a box is drawn"
     assert (tmp_path / "collectLoopImages1_15" / "loop_0000.jpeg").exists()
+
+
+def test_a_turn_has_angles_a_fit_a_table_and_plots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(series, "TURN_S", 60.0)
+    catalog = Catalog(tmp_path / "store")
+    settings = DhsSettings(
+        save_directory=tmp_path / "saved", expected=13, osci_delta_deg=180.0, osci_time_s=3.0
+    )
+    step = 180.0 / 13
+    pictures = [turned(step * (i + 0.5)).jpeg() for i in range(12)]
+    with bench(begin_run=catalog.begin, settings=settings) as face:
+        face.collecting("1.1")
+        face.push(*pictures, b"no picture")
+        face.link.start("stopCollectLoopImages", "1.2")
+        assert face.link.reply("1.1") == "normal done"
+        assert "face-on at" in face.link.notes()[-2]
+    runs = list(read_runs(catalog.directory / "journal"))
+    (turn,) = [run for run in runs if run.start.get("analysis", {}).get("name") == "loop_turn"]
+    assert turn.start["analysis"]["parameters"]["angles_from"] == "count"
+    expected = [step * (i + 0.5) for i in range(12)]
+    assert np.frombuffer(turn.columns()["phi"]) == pytest.approx(expected)
+    face_on = turn.result["face_on"]
+    assert min(face_on, 180.0 - face_on) < 3.0 * turn.result["face_sigma"]
+    assert abs(turn.result["edge_on"] - 90.0) < 3.0 * turn.result["face_sigma"]
+    assert turn.result["cos"] == pytest.approx(8.0 * np.cos(0.5), abs=1.0)
+    assert turn.result["sin"] == pytest.approx(-8.0 * np.sin(0.5), abs=1.0)
+    assert Path(turn.result["pictures"]).name == "plot_loop_widths.png"
+    saved = tmp_path / "saved" / "collectLoopImages1_1"
+    table = list(csv.DictReader((saved / "loop_info.csv").open()))
+    assert len(table) == 13
+    assert [row["status"] for row in table] == ["normal"] * 12 + ["failed"]
+    assert table[3]["loopClass"] == "nylon"
+    assert table[12]["tipX"] == "undecodable"
+    for name, size in {"pandas_plot.png": (800, 1200), "plot_loop_widths.png": (800, 600)}.items():
+        with Image.open(saved / name) as plot:
+            assert plot.size == size
 
 
 class Catalog:

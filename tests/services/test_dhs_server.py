@@ -12,8 +12,8 @@ from support.dcss import Dcss, Link
 from support.in_loop import running
 
 from skywright.errors import DataError
-from skywright.services.dhs.link import keep_connected
-from skywright.services.dhs.server import Call, Server
+from skywright.instruments.loop.dhs.link import keep_connected
+from skywright.instruments.loop.dhs.server import Call, Server
 
 OPERATIONS = ("echo", "wait", "think", "fail", "break", "long")
 
@@ -100,7 +100,7 @@ def test_what_is_not_ours_is_completed_or_ignored(link: Link) -> None:
         "stoh_register_operation",
     )
     assert link.run("unheardOf", "1.1") == "error not_implemented"
-    assert link.run("echo", "1.2") == "normal "
+    assert link.run("echo", "1.2") == "normal"
 
 
 def test_failures_end_one_operation_only(link: Link) -> None:
@@ -130,7 +130,7 @@ def test_an_abort_completes_all_at_once_even_what_has_only_begun(
     assert set(replies.values()) == {"aborted"}
     assert link.times[-1] - asked < 1.0, "the thread that is busy was waited for"
     operations.release.set()
-    assert link.run("echo", "1.4") == "normal "
+    assert link.run("echo", "1.4") == "normal"
     assert all(len(link.completions(handle)) == 1 for handle in replies)
 
 
@@ -149,7 +149,7 @@ def test_dcss_goes_and_comes_back(dcss: Dcss, operations: Operations) -> None:
         refused.shake_hands()
         refused.close()
     with dcss.connected() as link:
-        assert link.run("echo", "1.4") == "normal "
+        assert link.run("echo", "1.4") == "normal"
 
 
 def test_a_stream_that_has_lost_its_place_is_begun_anew(dcss: Dcss) -> None:
@@ -157,7 +157,7 @@ def test_a_stream_that_has_lost_its_place_is_begun_anew(dcss: Dcss) -> None:
         link.send_bytes(b"9" * 26)
         link.wait_closed()
     with dcss.connected("echo") as link:
-        assert link.run("echo", "1.1") == "normal "
+        assert link.run("echo", "1.1") == "normal"
 
 
 def test_what_runs_is_aborted_when_we_are_told_to_end(operations: Operations) -> None:

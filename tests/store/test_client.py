@@ -23,7 +23,7 @@ from skywright.errors import ConfigError
 from skywright.store import client as client_module
 from skywright.store.client import analysis, broker, catalog, connect, ensure_containers
 from skywright.store.growing import Clients
-from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.ingest import Catalog, RunIngest, State, ingest
 
 
 def record(journals: Path, **metadata: Any) -> str:
@@ -162,7 +162,7 @@ def test_reading_a_growing_run_never_fails(journals: Path, client: Any) -> None:
     done = threading.Event()
 
     def produce() -> None:
-        run = RunIngest(recording.path, client)
+        run = RunIngest(recording.path, Catalog(client))
         for n in range(1, GROWN + 1):
             camera.trigger()
             for name, doc in camera.collect_asset_docs():

@@ -22,13 +22,13 @@ from support.waiting import until
 from skywright.callbacks.journal import UNBORN
 from skywright.config import Settings
 from skywright.errors import ConfigError
-from skywright.process import free_port
+from skywright.processes.process import free_port
+from skywright.store import tiled_writer
 from skywright.store.client import catalog, connect, ensure_containers
-from skywright.store.ingest import AwayError, RunIngest, State, ingest
+from skywright.store.ingest import AwayError, Catalog, RunIngest, State, ingest
 from skywright.store.ingester import Ingester, only_ingester
 from skywright.store.recover import recover
 from skywright.store.server import make_tables
-from skywright.store.tiled_writer import RunWriter
 
 
 @pytest.fixture
@@ -103,18 +103,18 @@ def test_lost_reply_after_an_append_does_not_double_rows(
 ) -> None:
     """The server takes the rows, its answer is lost: replayed, not appended again."""
     recording = record(store)
-    run = RunIngest(recording.path, client)
+    run = RunIngest(recording.path, Catalog(client))
     assert run.step() is State.MORE
-    real = RunWriter._append_with_retry
+    real = tiled_writer.append
     lost = []
 
-    def losing(self: Any, *args: Any) -> None:
-        real(self, *args)
+    def losing(*args: Any) -> None:
+        real(*args)
         if not lost:
             lost.append(True)
             raise httpx.ReadError("the answer is lost")
 
-    monkeypatch.setattr(RunWriter, "_append_with_retry", losing)
+    monkeypatch.setattr(tiled_writer, "append", losing)
     recording.event(x=4.0)
     with pytest.raises(AwayError):
         run.step()
@@ -129,7 +129,7 @@ def test_lost_reply_after_an_append_does_not_double_rows(
 def test_type_that_widens_in_mid_run_is_replayed(store: Path, client: Any) -> None:
     recording = Recording(store / "journal")
     recording.stream("primary", x=scalar("integer"), a=array([2]))
-    run = RunIngest(recording.path, client)
+    run = RunIngest(recording.path, Catalog(client))
     for x, a in ((1, [1, 2]), (2, [3, 4])):
         recording.event(x=x, a=a)
         run.step()
@@ -151,7 +151,7 @@ def test_server_away_keeps_the_place(store: Path, client: Any, stack: Stack) -> 
     """Steps fail while nobody answers; the first one after that catches up."""
     recording = record(store)
     fragile = connect(stack.uri, stack.key)
-    run = RunIngest(recording.path, fragile)
+    run = RunIngest(recording.path, Catalog(fragile))
     run.step()
     real = fragile.context.http_client.send
 

@@ -29,6 +29,7 @@ from skywright.store.lookup import (
     find_runs,
     parse_time,
     run_status,
+    waiting_runs,
 )
 
 ALL = [SCAN, DERIVED_V1, FLY, DERIVED_V2, DEAD, INTERRUPTED]
@@ -107,14 +108,18 @@ def test_summary(store: SampleStore) -> None:
     assert runs[FLY].sample == "thaumatin"
 
 
-def test_running_only_while_somebody_writes_the_journal(tmp_path: Path) -> None:
+def test_running_while_somebody_writes_the_journal_then_storing(tmp_path: Path) -> None:
     start = {"uid": DEAD, "time": T0}
     assert run_status({"start": start}, tmp_path) == "incomplete"
     journal = Journal(tmp_path)
     journal("start", start)
     assert run_status({"start": start}, tmp_path) == "running"
     assert run_status({"start": start}, None) == "incomplete"
+    assert waiting_runs(tmp_path) == []
     journal.close()
+    assert run_status({"start": start}, tmp_path) == "storing"
+    assert waiting_runs(tmp_path) == [DEAD]
+    (tmp_path / f"{DEAD}.jsonl").unlink()  # the ingester is done with it
     assert run_status({"start": start}, tmp_path) == "incomplete"
 
 

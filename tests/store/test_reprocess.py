@@ -22,6 +22,7 @@ from skywright.callbacks.journal import Journal
 from skywright.callbacks.live import LiveAnalysis
 from skywright.cli import main
 from skywright.errors import ConfigError, DataError, SkywrightError
+from skywright.store import lookup
 from skywright.store.lookup import find_run
 from skywright.store.reprocess import cluster, reprocess, wait_until_stored
 
@@ -173,7 +174,7 @@ def test_what_cannot_be_reprocessed_is_said(world: World) -> None:
         attempt(world.live_uid)
     with pytest.raises(DataError, match="no stream with the data keys that loop_detection needs"):
         attempt(world.blind_uid)
-    with pytest.raises(ConfigError, match="no analysis 'loops'; known are loop_detection"):
+    with pytest.raises(ConfigError, match=r"no analysis 'loops'; known are .*loop_detection"):
         attempt(world.uid, "loops")
     with pytest.raises(SkywrightError, match="not in the catalog after 0 s"):
         wait_until_stored(world.client, "nobody", timeout_s=0)
@@ -196,7 +197,15 @@ def test_command_line(
     assert [line["raw_uid"] for line in lines] == [world.uid, world.steps_uid]
     assert lines[1]["result"]["n_frames"] == 10
     assert world.derived(lines[0]["derived_uid"]).result["n_frames"] == FRAMES
+    asked = []
+    monkeypatch.setattr(lookup, "find_run", lambda client, uid: asked.append(uid) or newest)
+    newest = find_run(world.client, world.uid)
+    assert skywright("-1", "--analysis", "picture_statistics", "--json") == 0
+    assert asked == ["-1"]
+    monkeypatch.setattr(lookup, "find_run", find_run)
+    capsys.readouterr()
     for wrong in (
+        ["--analysis", LOOP],
         ["nonsense!", "--analysis", LOOP],
         [world.uid, "--analysis", "x"],
         [world.uid, "--analysis", LOOP, "--parameters", "[1]"],

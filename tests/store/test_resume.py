@@ -14,7 +14,7 @@ from store.stack import Stack, truth
 from support.streaming import StreamingCamera, noise
 
 from skywright.callbacks.journal import Journal
-from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.ingest import Catalog, RunIngest, State, ingest
 
 
 def pausing_scan(camera: Any, points: int, pause_at: set[int]) -> Any:
@@ -68,15 +68,18 @@ def test_resumed_scan_with_frames_reads_as_if_never_paused(
     assert list(run.base["primary"].base["internal"].read(["seq_num"])["seq_num"]) == [1, 2, 3, 4]
 
 
-def test_resumed_scan_is_right_at_each_moment(RE: RunEngine, client: Any, journals: Path) -> None:
+def test_resumed_scan_is_right_at_each_moment(
+    RE: RunEngine, client: Any, journals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Follow the run live, one step after each document: never more frames than events."""
+    monkeypatch.setattr("skywright.store.ingest.UPDATE_S", (0.0, 0.0))
     RE.subscribe(Journal(journals, RE))
     following: dict[str, RunIngest] = {}
     seen = []
 
     def follow(name: str, doc: dict[str, Any]) -> None:
         if name == "start":
-            following[doc["uid"]] = RunIngest(journals / f"{doc['uid']}.jsonl", client)
+            following[doc["uid"]] = RunIngest(journals / f"{doc['uid']}.jsonl", Catalog(client))
         if name != "stop":
             (ingest_now,) = following.values()
             ingest_now.step()

@@ -1,6 +1,5 @@
 """The embedded server: its key, its web page, what it serves, and how it ends."""
 
-import re
 import sqlite3
 import stat
 import subprocess
@@ -21,9 +20,9 @@ from support.waiting import until
 from tiled.storage import SQLStorage
 
 from skywright.errors import ConfigError, DataError
-from skywright.store import table_pool, tiled_writer
+from skywright.store import table_pool
 from skywright.store.client import connect
-from skywright.store.ingest import RunIngest, State, ingest
+from skywright.store.ingest import Catalog, RunIngest, State, ingest
 from skywright.store.probe import check_readable, takes_writes
 from skywright.store.server import make_catalog, read_or_make_api_key, tiled_config
 from skywright.store.table_pool import separate_connections
@@ -179,24 +178,6 @@ def test_bad_directory_stops_the_start(tmp_path: Path) -> None:
     assert "nowhere" in done.stderr
 
 
-@pytest.mark.parametrize("name", tiled_writer.PRIVATE_NAMES)
-def test_private_names_of_the_writer_are_still_there(name: str, client: Any) -> None:
-    """When this fails, bluesky-tiled-plugins has changed; look at store/tiled_writer.py."""
-    parent = tiled_writer.RunWriter.__mro__[1]
-    assert parent.__name__ == "_RunWriter"
-    assert hasattr(parent(client["raw"]), name)
-
-
-def test_private_names_are_all_listed() -> None:
-    text = Path(tiled_writer.__file__).read_text()
-    used = set(re.findall(r"(?:self|super\(\))\.(_[a-z]\w+)", text))
-    ours = {"_unshown", "_normalizer", "_show_frames"}
-    assert used - ours == set(tiled_writer.PRIVATE_NAMES) - {
-        "_append_with_retry",
-        "_internal_dims",
-    }
-
-
 @pytest.mark.parametrize("name", table_pool.PRIVATE_NAMES)
 def test_private_names_of_the_storage_are_still_there(name: str) -> None:
     """When this fails, tiled has changed; look at store/table_pool.py."""
@@ -212,7 +193,7 @@ def test_many_read_a_table_while_it_grows(journals: Path, client: Any) -> None:
     """tiled's own connections would break here: table_pool.py says why."""
     recording = Recording(journals).stream("primary", x=scalar("number"))
     recording.event(x=0.0)
-    follower = RunIngest(recording.path, client)
+    follower = RunIngest(recording.path, Catalog(client))
     follower.step()
     table = client["raw"][recording.uid].base["primary"].base["internal"]
     written = threading.Event()
@@ -243,7 +224,7 @@ def test_subscribers_get_each_event(journals: Path, client: Any) -> None:
     recording = Recording(journals).stream("primary", x=scalar("number"))
     recording.event(x=0.0)
     assert ingest(recording.path, client) is State.WAITING
-    follower = RunIngest(recording.path, client)
+    follower = RunIngest(recording.path, Catalog(client))
     follower.step()  # replays: the table that a reader may subscribe to is there
     table = client["raw"][recording.uid].base["primary"].base["internal"]
     got: list[float] = []

@@ -16,7 +16,7 @@ from support.sample_runs import (
     shared_sample_store,
 )
 
-from skywright.display import as_bytes
+from skywright.analysis.display import as_bytes
 from skywright.errors import DataError
 from skywright.store.export.contents import Column
 from skywright.store.lookup import find_run

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from support.scripted_http import Visit
 
-from skywright.loop.twin.render import Pose, render
-from skywright.loop.twin.scene import random_scene
+from skywright.instruments.loop.twin.render import Pose, render
+from skywright.instruments.loop.twin.scene import random_scene
 from skywright.wire.automl import (
     Box,
     decode_request,

@@ -13,13 +13,13 @@ from support.dcss import Dcss, Link
 from support.in_loop import running
 
 from skywright.errors import HardwareError
-from skywright.loop.backends import Detector, Found
-from skywright.loop.backends.classical import ClassicalDetector
-from skywright.loop.camera import Camera
-from skywright.loop.detect import warm_up
-from skywright.loop.sources.push import PushedPictures
-from skywright.services.dhs.face import Dhs
-from skywright.services.dhs.settings import DhsSettings
+from skywright.instruments.loop.backends import Detector, Found
+from skywright.instruments.loop.backends.classical import ClassicalDetector
+from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.detect import warm_up
+from skywright.instruments.loop.dhs.face import Dhs
+from skywright.instruments.loop.dhs.settings import DhsSettings
+from skywright.instruments.loop.sources.push import PushedPictures
 
 OPERATIONS = (
     "initializeCamera",

@@ -12,9 +12,9 @@ from bluesky import RunEngine
 from support.loop_world import TwinCamera, TwinGoniometer, World, virtual_time
 from support.undrawn import DETECTION, UndrawnRotation
 
-from devices.loop_rotation import CameraCalibration, RotationResult
+from devices.loop.rotation import CameraCalibration, RotationResult
 from skywright.callbacks.live import LiveAnalysis
-from skywright.loop.rotation import as_json
+from skywright.instruments.loop.rotation import as_json
 
 
 @dataclass

@@ -3,8 +3,8 @@
 ===============  ===================================================================================
 what             drawn from
 ===============  ===================================================================================
-scene            `skywright.loop.twin.scene.random_scene`: all of its lights, mounts, dirt and sides
-                 of the pin
+scene            `skywright.instruments.loop.twin.scene.random_scene`: all of its lights, mounts,
+                 dirt and sides of the pin
 loop             170..1000 um long, 0.55..0.95 as wide
 picture          704 x 480 px, 4..7.5 um by columns, rows 1.11 times as high, so that a loop is 0.06
                  of its width long at least, as in that module
@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from support.loop_world import World
 
-from skywright.loop.geometry import axis_um, target_um, to_view
-from skywright.loop.twin.scene import Scene, random_scene
-from skywright.loop.twin.trajectory import Axis, Motion, Pose
-from skywright.loop.twin.truth import frame_truth, shape_of
+from skywright.acquire.trajectory import Axis
+from skywright.instruments.loop.geometry import axis_um, target_um, to_view
+from skywright.instruments.loop.twin.scene import Scene, random_scene
+from skywright.instruments.loop.twin.trajectory import Motion, Pose
+from skywright.instruments.loop.twin.truth import frame_truth, shape_of
 
 OUT_EVERY = 3
 ALONG_UM, ACROSS_UM, BEYOND_UM = 2000.0, 1000.0, 300.0

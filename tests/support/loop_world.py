@@ -22,15 +22,16 @@ from ophyd import Device
 from ophyd.status import Status
 from support.streaming import NUMBER, PICTURE, TIME
 
-from devices.oscillation import OscillationFlyer, SweepTrace
+from devices.loop.oscillation import OscillationFlyer, SweepTrace
+from skywright.acquire.trajectory import Axis
 from skywright.errors import HardwareError
-from skywright.loop.calibration import ZoomCalibration, now
-from skywright.loop.sweep import Sweep
-from skywright.loop.twin.render import render
-from skywright.loop.twin.scene import Scene
-from skywright.loop.twin.trajectory import Axis, Motion, Pose
-from skywright.loop.twin.truth import scene_truth
-from skywright.records import Column, ColumnWriter
+from skywright.files.columns import Column, ColumnWriter
+from skywright.instruments.loop.calibration import ZoomCalibration, now
+from skywright.instruments.loop.sweep import Sweep
+from skywright.instruments.loop.twin.render import render
+from skywright.instruments.loop.twin.scene import Scene
+from skywright.instruments.loop.twin.trajectory import Motion, Pose
+from skywright.instruments.loop.twin.truth import scene_truth
 
 RATE, ACCELERATION = 120.0, 360.0
 STAGE_RATE, STAGE_ACCELERATION = 2000.0, 20_000.0

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from skywright.analysis import Batch
-from skywright.picture_statistics import PictureStatistics
-from skywright.records import Column
+from skywright.analysis.picture_statistics import PictureStatistics
+from skywright.files.columns import Column
 
 PATH = "support.odd_analyses"
 

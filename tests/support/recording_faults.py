@@ -11,7 +11,7 @@ from support.documents import Documents, assembled, file_of, of
 
 from devices.recording import RecordingDevice
 from skywright.errors import HardwareError
-from skywright.records import ColumnReader
+from skywright.files.columns import ColumnReader
 
 Plan = Callable[[Any], Any]
 """From the device to a plan."""

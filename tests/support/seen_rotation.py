@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from skywright.analysis import Batch
-from skywright.loop.analysis import KINDS, SIDES, SIGNS
-from skywright.loop.calibration import ZoomCalibration, now
-from skywright.loop.detect import ERROR_NAMES, HEAD_NAMES
-from skywright.loop.geometry import observe
-from skywright.loop.rotation import LoopRotation, as_json
+from skywright.instruments.loop.analysis import KINDS, SIDES, SIGNS
+from skywright.instruments.loop.calibration import ZoomCalibration, now
+from skywright.instruments.loop.detect import ERROR_NAMES, HEAD_NAMES
+from skywright.instruments.loop.geometry import observe
+from skywright.instruments.loop.rotation import LoopRotation, as_json
 
 CALIBRATION = ZoomCalibration(
     zoom=0.0,

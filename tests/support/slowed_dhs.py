@@ -1,7 +1,7 @@
 """A DHS whose detector takes longer: ``python slowed_dhs.py DCSS_PORT TIMES DIRECTORY``."""
 
 # ruff: noqa: E402
-from skywright.process import share_arenas
+from skywright.processes.process import share_arenas
 
 share_arenas()  # as the command line does, before numpy
 
@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.callbacks.journal import Journal
-from skywright.callbacks.series_run import SeriesRun
-from skywright.loop.backends import Found
-from skywright.loop.backends.classical import ClassicalDetector
-from skywright.loop.camera import Camera
-from skywright.loop.found import LoopsFound
-from skywright.loop.sources.push import PushedPictures
-from skywright.process import announce_ready, end_with_parent, log_to_stderr
-from skywright.services.dhs.face import Dhs
+from skywright.instruments.loop.backends import Found
+from skywright.instruments.loop.backends.classical import ClassicalDetector
+from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.dhs.face import Dhs
+from skywright.instruments.loop.found import LoopsFound
+from skywright.instruments.loop.series_run import SeriesRun
+from skywright.instruments.loop.sources.push import PushedPictures
+from skywright.processes.process import announce_ready, end_with_parent, log_to_stderr
 
 
 class SlowedDetector(ClassicalDetector):

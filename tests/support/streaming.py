@@ -11,7 +11,7 @@ from event_model import compose_stream_resource
 from numpy.typing import NDArray
 from ophyd.status import Status
 
-from skywright.records import Column, ColumnWriter
+from skywright.files.columns import Column, ColumnWriter
 
 NUMBER = "/entry/instrument/NDAttributes/NDArrayUniqueId"
 TIME = "/entry/instrument/NDAttributes/NDArrayTimeStamp"

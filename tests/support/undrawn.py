@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from skywright.callbacks.live_rotation import LiveRotation
-from skywright.loop.analysis import LoopDetection
+from skywright.instruments.loop.analysis import LoopDetection
+from skywright.instruments.loop.live_rotation import LiveRotation
 
 DETECTION = "support.undrawn:Undrawn"
 

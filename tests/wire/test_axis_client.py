@@ -9,7 +9,7 @@ import pytest
 from support.scripted_http import Visit, scripted
 
 from skywright.errors import ConfigError, DataError, HardwareError
-from skywright.services.http_guard import Guard
+from skywright.processes.http_guard import Guard
 from skywright.wire.axis_client import (
     SNAPSHOT_PATH,
     camera_client,
@@ -96,6 +96,21 @@ def test_stale_nonce_is_answered_anew() -> None:
 
         asyncio.run(session())
         assert len(server.requests) == 4
+
+
+def test_a_second_nonce_in_one_request_is_followed() -> None:
+    def script(visit: Visit) -> None:
+        said = re.search(r'nonce="(\w+)"', visit.head)
+        if said and said[1] == "second":
+            visit.say(PICTURE)
+            return
+        nonce = 'nonce="second", stale=true' if said else 'nonce="first"'
+        challenge = f'Digest realm="AXIS", {nonce}, qop="auth", algorithm=MD5'
+        visit.say(f"HTTP/1.1 401 No\r\nWWW-Authenticate: {challenge}\r\n\r\n".encode())
+
+    with scripted(script) as server:
+        assert fetch(server.url, "u", "p") == [JPEG]
+        assert len(server.requests) == 3
 
 
 def test_digest_counts_its_requests() -> None:

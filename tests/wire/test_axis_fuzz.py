@@ -10,15 +10,15 @@ import psutil
 import pytest
 
 from skywright.errors import HardwareError
-from skywright.loop.camera import Camera
-from skywright.loop.sources import SourceFrame
-from skywright.loop.sources.push import PushedPictures
-from skywright.loop.sources.sim import SimulatedCamera
-from skywright.loop.sources.snapshot import fetch_snapshot
-from skywright.loop.twin.render import Pose
-from skywright.services.axis_video import video_app
-from skywright.services.http_guard import Guard
-from skywright.services.http_server import HttpServer
+from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.endpoints.axis_video import video_app
+from skywright.instruments.loop.sources import SourceFrame
+from skywright.instruments.loop.sources.push import PushedPictures
+from skywright.instruments.loop.sources.sim import SimulatedCamera
+from skywright.instruments.loop.sources.snapshot import fetch_snapshot
+from skywright.instruments.loop.twin.render import Pose
+from skywright.processes.http_guard import Guard
+from skywright.processes.http_server import HttpServer
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 8 + b"\xff\xd9"
 REQUESTS = 1000

@@ -38,6 +38,11 @@ def test_layouts_are_those_that_dcss_knows() -> None:
     assert first.rstrip(b"\0") == b"htos_client_is_hardware loopDHS"
 
 
+@pytest.mark.parametrize("layout", [1, 2])
+def test_no_blanks_around_a_text(layout: int) -> None:
+    assert encode(" htos_note hi ", layout) == encode("htos_note hi", layout)
+
+
 def test_what_follows_the_first_nul_is_garbage() -> None:
     old = b"stoc_send_client_type\n\0rest of the buffer".ljust(200, b"x")
     assert parse(old) == [Message("stoc_send_client_type", 1)]

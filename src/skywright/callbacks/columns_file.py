@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis import name_of
-from skywright.records import Column, ColumnWriter
+from skywright.files.columns import Column, ColumnWriter
 
 
 class ColumnsFile:

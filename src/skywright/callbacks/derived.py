@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from skywright import __version__
 from skywright.analysis import Analysis, Batch, find_late, name_of
 from skywright.callbacks.columns_file import ColumnsFile
-from skywright.records import Column
+from skywright.files.columns import Column
 
 EVENT_PERIOD_S = 0.1
 DATUM_PERIOD_S = 2.0
@@ -126,7 +126,7 @@ class DerivedRun:
         self._store(batch.identities, batch.times, rows)
 
     def absorb(self, partial: Analysis[Any], done: Batch) -> None:
-        """Take in whole blocks that a worker has analyzed (`skywright.blocks`)."""
+        """Take in whole blocks that a worker has analyzed (`skywright.analysis.blocks`)."""
         if not len(done):
             return
         self.analysis.merge(partial)
@@ -174,6 +174,7 @@ class DerivedRun:
         exit_status: Literal["success", "abort", "fail"] = "success",
         reason: str = "",
         pictures: Mapping[str, bytes] | None = None,
+        keeps_result: bool = False,
     ) -> None:
         """Emit the last result and the stop document; close the files. A second call does nothing.
 
@@ -185,6 +186,8 @@ class DerivedRun:
             Why it was no success.
         pictures
             File name to contents; kept in `directory` and named by the last result.
+        keeps_result
+            Whether the last result of a failed analysis is emitted as well: it tells what was seen.
         """
         if self._is_closed:
             return
@@ -194,7 +197,7 @@ class DerivedRun:
             for path, contents in zip(paths, (pictures or {}).values(), strict=True):
                 path.write_bytes(contents)
             self._columns.write()
-            if exit_status != "fail":
+            if exit_status != "fail" or keeps_result:
                 self._emit_result("\n".join(map(str, paths)))
             self._emit_datums()
         except Exception as error:

@@ -3,16 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
-from urllib.parse import unquote, urlsplit
 
 from event_model import EventPage, unpack_event_page
 
 from skywright.analysis import Analysis
 from skywright.errors import DataError
-from skywright.frames import FrameTable, Segment, Track
+from skywright.files.frames import FrameTable, Segment, Track
+from skywright.files.readers import locate
 
 Document = Mapping[str, Any]
-HDF5 = "application/x-hdf5"
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,8 @@ class RawRun:
         self._keep_values = keep_values
         self._stream: str | None = None
         self._descriptors: set[str] = set()
-        self._resources: dict[str, tuple[str, str, str]] = {}  # uid -> data key, path, dataset
+        self._resources: dict[str, tuple[str, str, str, str]] = {}
+        """By uid: data key, path, column, mimetype."""
 
     @property
     def uid(self) -> str:
@@ -203,24 +203,25 @@ class RawRun:
         if doc["data_key"] not in self.keys.values():
             return
         try:
-            path, dataset = locate(doc["mimetype"], doc["uri"], doc["parameters"])
+            path, column = locate(doc)
         except DataError as error:
             self.trouble = f"{doc['data_key']}: {error}"
             return
-        self._resources[doc["uid"]] = doc["data_key"], path, dataset
+        self._resources[doc["uid"]] = doc["data_key"], str(path), column, doc["mimetype"]
 
     def _datum(self, doc: Document) -> None:
         if doc["descriptor"] not in self._descriptors or doc["stream_resource"] not in (
             self._resources
         ):
             return
-        key, path, dataset = self._resources[doc["stream_resource"]]
+        key, path, column, mimetype = self._resources[doc["stream_resource"]]
         indices = doc["indices"]
         for name, track in self._tracks():
             if self.keys[name] == key:
                 numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
                 first = doc["seq_nums"]["start"] if numbered else track.count + 1
-                track.add(Segment(path, dataset, indices["start"], indices["stop"], first))
+                start, stop = indices["start"], indices["stop"]
+                track.add(Segment(path, column, start, stop, first, mimetype))
 
     def _event(self, doc: Document) -> None:
         if self.table is None or doc["descriptor"] not in self._descriptors:
@@ -239,23 +240,6 @@ class RawRun:
                 yield self.wanted.identity, table.identity
             if table.time is not None:
                 yield self.wanted.time, table.time
-
-
-def locate(mimetype: str, uri: str, parameters: Mapping[str, Any]) -> tuple[str, str]:
-    """Return path and dataset of a stream resource.
-
-    Raises
-    ------
-    DataError
-        If it is no HDF5 file on a disk of this machine.
-    """
-    parts = urlsplit(uri)
-    if mimetype != HDF5 or parts.scheme != "file":
-        raise DataError(f"{uri} ({mimetype}): expected {HDF5} with a file:// URI")
-    dataset = parameters.get("dataset") or parameters.get("path")
-    if not dataset:
-        raise DataError(f"{uri}: the parameters name no dataset")
-    return unquote(parts.path), str(dataset)
 
 
 def _empty_table(wanted: Wanted, found: Mapping[str, str], data_keys: Document) -> FrameTable:

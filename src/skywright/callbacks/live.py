@@ -12,14 +12,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from skywright.analyses import CONFIGURED, make_analysis
 from skywright.analysis import name_of
+from skywright.analysis.named import is_configured_by_devices, make_analysis
 from skywright.callbacks.derived import IDENTITY
 from skywright.callbacks.follow import Document, RawRun, RunIds, Wanted
 from skywright.callbacks.keeper import Keeper, Patience
 from skywright.callbacks.worker import Limits
 from skywright.errors import DataError
-from skywright.records import ColumnReader
+from skywright.files.columns import ColumnReader
 
 REMEMBERED_RUNS = 16
 
@@ -68,7 +68,7 @@ class LiveAnalysis:
     Parameters
     ----------
     name, parameters
-        The analysis (`skywright.analyses`).
+        The analysis (`skywright.analysis.named`).
     journal, assets
         Directories of the store.
     keys
@@ -106,7 +106,7 @@ class LiveAnalysis:
         self._progress: dict[str, Progress] = {}
         self._callbacks: list[Callable[[Progress], None]] = []
         # Defaults must not hold against what a run's configuration says.
-        given = (parameters or {}) if name in CONFIGURED else self.analysis.parameters
+        given = (parameters or {}) if is_configured_by_devices(name) else self.analysis.parameters
         arguments = [
             *(name, "--parameters", json.dumps(given)),
             *("--keys", json.dumps(dict(keys or {}))),

@@ -14,7 +14,7 @@ import h5py
 from numpy.typing import NDArray
 
 from skywright.errors import DataError
-from skywright.records import ColumnReader
+from skywright.files.columns import ColumnReader
 
 
 def read_rows(

@@ -21,14 +21,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from skywright.analyses import make_analysis
 from skywright.analysis import Analysis
+from skywright.analysis.named import make_analysis
 from skywright.callbacks.derived import DerivedRun, Emit
 from skywright.callbacks.follow import Document, RawRun, RunIds, Wanted
 from skywright.callbacks.journal import Journal, encode_line
 from skywright.errors import DataError, SkywrightError
-from skywright.frames import BATCH_FRAMES, FrameReader, draw_pictures
-from skywright.process import announce_ready, log_to_stderr
+from skywright.files.frames import BATCH_FRAMES, FrameReader, draw_pictures
+from skywright.processes.process import announce_ready, log_to_stderr
 
 UNFLUSHED_POLL_S = 0.005
 """Wait for frames that are announced and not yet whole in their file."""
@@ -176,10 +176,11 @@ class FollowedRun:
         if self._backlog is None:
             self._backlog = announced - self.position
         excess = announced - self.position - max(self._limits.max_behind, self._backlog)
-        if excess > 0:
+        if excess > 0 and derived.analysis.skips:
             derived.dropped += excess
             self.position += excess
-        stop = self._readable(min(announced, self.position + BATCH_FRAMES))
+        batch_size = derived.analysis.live_batch or BATCH_FRAMES
+        stop = self._readable(min(announced, self.position + batch_size))
         if stop > self.position:
             batch = reader.read(self.position, stop)
             derived.missing += stop - self.position - len(batch)

@@ -1,7 +1,7 @@
 """The command line: ``skywright COMMAND``, each command in a module imported only when it runs.
 
-A command ``NAME`` of the table below is the function ``NAME`` of its module (plain Typer
-signature); a group is the module's ``app``, a `typer.Typer`.
+A common command ``NAME`` is the function ``NAME`` of its module in this package (plain Typer
+signature). The command of an instrument is a group, the `typer.Typer` that the instrument declares.
 """
 
 import logging
@@ -13,7 +13,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from skywright.errors import ConfigError, DataError, SkywrightError
-from skywright.process import ROOMS, log_to_stderr, share_arenas
+from skywright.instruments import instruments, resolve
+from skywright.processes.process import ROOMS, log_to_stderr, share_arenas
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ EXIT_FAILED, EXIT_BAD_USE = 1, 2
 
 
 class Entry(NamedTuple):
-    """Where a command lives, its line in ``--help``, and the extra that brings what it imports."""
+    """The module of a command, its line in ``--help``, and the extra with what it imports."""
 
     module: str
     help: str
@@ -41,21 +42,29 @@ COMMANDS = {
     ),
     "reprocess": Entry("reprocess", "Run an analysis over stored runs.", "store"),
     "dashboard": Entry("dashboard", "Serve the live page.", "dashboard"),
-    "loop": Entry("loop", "Sample loop: detection, fits, and faces to other systems.", "loop"),
-    "psss": Entry("psss", "Single-shot spectrometer: spectra for all clients.", "psss"),
 }
-GROUPS = {"loop", "psss"}
+"""The commands that belong to no instrument; a module without a dot is one of this package."""
+
+
+def commands() -> dict[str, Entry]:
+    """Return the commands by name: the common ones, then those of the instruments."""
+    offered = {
+        name: Entry(instrument.commands, instrument.summary or instrument.title, instrument.extra)
+        for name, instrument in instruments().items()
+        if instrument.commands and name not in COMMANDS
+    }
+    return COMMANDS | offered
 
 
 def load(name: str) -> Any:
     """Import the module of the command `name` and return its Typer command."""
-    module = import_module(f"{__name__}.{COMMANDS[name].module}")
-    if name in GROUPS:
-        command: Any = typer.main.get_command(module.app)
+    where = commands()[name].module
+    if ":" in where:
+        command: Any = typer.main.get_command(resolve(where))
         command.name = name
     else:
         single = typer.Typer(add_completion=False)
-        single.command(name)(getattr(module, name))
+        single.command(name)(getattr(import_module(f"{__name__}.{where}"), name))
         command = typer.main.get_command(single)
     _accept_verbose(command)
     return command
@@ -102,11 +111,11 @@ class LazyGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of the commands, in the table's order."""
-        return list(COMMANDS)
+        return list(commands())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command's name and help line, enough for ``--help``; None if unknown."""
-        entry = COMMANDS.get(cmd_name)
+        entry = commands().get(cmd_name)
         return entry and TyperCommand(name=cmd_name, help=entry.help)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -127,15 +136,23 @@ class LazyGroup(TyperGroup):
             raise typer.Exit(EXIT_BAD_USE if bad_use else EXIT_FAILED) from error
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
-            if missing in ROOMS or name[0] not in COMMANDS:
+            if missing in ROOMS or name[0] not in commands():
                 raise
             logger.debug("failed", exc_info=True)
             typer.echo(
                 f"skywright: {name[0]} needs {missing}, which is not installed: "
-                f"pip install 'skywright[{COMMANDS[name[0]].extra}]'",
+                f"pip install '{_to_install(name[0])}'",
                 err=True,
             )
             raise typer.Exit(EXIT_FAILED) from error
+
+
+def _to_install(command: str) -> str:
+    """Return what brings the packages that a command needs, as pip takes it."""
+    instrument = None if command in COMMANDS else instruments()[command]
+    package = instrument.package if instrument else "skywright"
+    extra = instrument.extra if instrument else COMMANDS[command].extra
+    return f"{package}[{extra}]" if extra else package
 
 
 app = typer.Typer(

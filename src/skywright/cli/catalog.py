@@ -29,6 +29,12 @@ Uid = Annotated[
 Newest = Annotated[bool, typer.Option("-1", help="The newest raw run.", show_default=False)]
 
 
+ANSWER = ("ok", "why", "reason")
+"""Results that say whether an analysis found what it looked for, in the order of printing."""
+MOST_RESULTS, MOST_COLUMNS = 12, 12
+"""Results and columns that `show` prints without ``--all``."""
+
+
 class Format(StrEnum):
     """What `export` writes."""
 
@@ -68,7 +74,7 @@ def runs(
 ) -> None:
     """List runs, raw and derived, newest last."""
     from skywright.store.client import connect
-    from skywright.store.lookup import Wanted, find_run, find_runs, parse_time
+    from skywright.store.lookup import Wanted, find_run, find_runs, parse_time, waiting_runs
 
     settings = load_settings(config)
     times = {
@@ -94,6 +100,8 @@ def runs(
         make_console().print(_runs_table(found))
     else:
         typer.echo("no run matches", err=True)
+    if not as_json and (waiting := waiting_runs(_journals(settings))):
+        typer.echo(f"{len(waiting)} more that have ended are being stored", err=True)
 
 
 def show(
@@ -103,10 +111,13 @@ def show(
         Path | None,
         typer.Option(metavar="DIR", help="Write frames, contact sheets and annotated pictures."),
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every column and every result.")
+    ] = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Show one run: how it went, streams, lineage, results, pictures."""
+    """Show one run: the answer of its analyses first, then streams, lineage, pictures."""
     from skywright.store.client import connect
     from skywright.store.lookup import find_run
     from skywright.store.show import view_run
@@ -123,7 +134,7 @@ def show(
     if as_json:
         print_json(asdict(view) | {"pictures": view.pictures, "written": written})
         return
-    _print_view(make_console(), view)
+    _print_view(make_console(), view, everything)
     for path in written:
         typer.echo(path)
 
@@ -216,7 +227,7 @@ def _runs_table(found: "list[RunSummary]") -> Table:
     return table
 
 
-def _print_view(console: Console, view: "RunView") -> None:
+def _print_view(console: Console, view: "RunView", everything: bool) -> None:
     summary = view.summary
     facts = {
         "uid": summary.uid,
@@ -235,17 +246,19 @@ def _print_view(console: Console, view: "RunView") -> None:
         if value not in (None, ""):
             grid.add_row(name, str(value))
     console.print(grid)
+    for derived in (*([view.analysis] if view.analysis else ()), *view.derived):
+        _print_derived(console, derived, everything)
     for stream in view.streams:
-        console.print(f"\nstream {stream.name}, {stream.events} events")
+        console.print(f"\nstream {stream.name}, {stream.rows} rows")
         table = Table(box=None, pad_edge=False, show_header=False)
-        for column in stream.columns:
+        shown = stream.columns if everything else stream.columns[:MOST_COLUMNS]
+        for column in shown:
             shape = " × ".join(map(str, column.shape))
             table.add_row(
                 f"  {column.name}", shape, column.dtype, column.units or "", column.file or ""
             )
         console.print(table)
-    for derived in (*([view.analysis] if view.analysis else ()), *view.derived):
-        _print_derived(console, derived)
+        _print_rest(console, len(stream.columns) - len(shown), "columns")
     for note in view.notes:
         console.print(f"note: {note}")
 
@@ -256,16 +269,26 @@ def _raw_text(view: "RunView") -> str:
     return f"{view.raw.plan or 'run'} {view.raw.scan_id if view.raw.scan_id is not None else ''}"
 
 
-def _print_derived(console: Console, view: "DerivedView") -> None:
+def _print_derived(console: Console, view: "DerivedView", everything: bool) -> None:
     summary = view.summary
     console.print(f"\nanalysis {summary.analysis}, {summary.uid[:8]}, {summary.status}")
     parameters = ", ".join(f"{name} {value}" for name, value in view.parameters.items())
     if parameters:
         console.print(f"  with {parameters}")
-    for name, value in view.results.items():
-        console.print(f"  {name} = {value}")
+    # Whether it worked, and why not, is what a reader wants to know first.
+    first = [name for name in ANSWER if name in view.results]
+    names = [*first, *(name for name in view.results if name not in first)]
+    shown = names if everything else names[:MOST_RESULTS]
+    for name in shown:
+        console.print(f"  {name} = {view.results[name]}")
+    _print_rest(console, len(names) - len(shown), "results")
     for path in view.pictures:
         console.print(f"  {path}", soft_wrap=True)
+
+
+def _print_rest(console: Console, count: int, what: str) -> None:
+    if count:
+        console.print(f"  ... and {count} more {what}: --all", markup=False)
 
 
 def _local(time_s: float) -> str:

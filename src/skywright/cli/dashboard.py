@@ -9,7 +9,7 @@ import typer
 
 from skywright.cli.doctor import examine, glance
 from skywright.config import load_settings
-from skywright.process import SUPERVISED, announce_ready, end_with_parent
+from skywright.processes.process import SUPERVISED, announce_ready, end_with_parent
 
 
 def dashboard(
@@ -27,7 +27,7 @@ def dashboard(
         bool, typer.Option("--json", help="Say where it serves as a JSON line on stdout.")
     ] = False,
 ) -> None:
-    """Serve the live page: runs, the loop camera, the state of the beamline. It changes nothing.
+    """Serve the live page: runs, instruments, the state of the beamline. It changes nothing.
 
     Ctrl-C or SIGTERM ends it.
     """

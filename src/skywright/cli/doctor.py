@@ -17,18 +17,19 @@ from typing import Annotated
 
 import typer
 
-from skywright import runtime
 from skywright.cli import EXIT_FAILED
 from skywright.cli.output import make_console, print_json
 from skywright.cli.up import INGESTER, TILED, check_directory
 from skywright.config import FILE_NAME, Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
-from skywright.process import port_is_free
+from skywright.instruments import instruments
+from skywright.processes import stack as runtime
+from skywright.processes.process import port_is_free
 
 LOW_DISK_BYTES = 5_000_000_000
 STALE_JOURNAL_S = 10.0
 CLOCK_TOLERANCE_S = 0.5
-EXTRAS = ("loop", "epics", "bluesky", "store", "session")
+EXTRAS = ("epics", "bluesky", "store", "session")
 
 
 class Status(StrEnum):
@@ -144,11 +145,12 @@ def check_versions() -> Iterator[Check]:
     """Compare the installed packages with what pyproject.toml asks for."""
     from packaging.requirements import Requirement
 
+    extras = {*EXTRAS, *(each.extra for each in instruments().values())}
     missing, old = [], []
     for text in requires("skywright") or []:
         requirement = Requirement(text)
         if requirement.marker and not any(
-            requirement.marker.evaluate({"extra": extra}) for extra in EXTRAS
+            requirement.marker.evaluate({"extra": extra}) for extra in extras
         ):
             continue
         try:
@@ -230,6 +232,7 @@ def check_stack(settings: Settings, state: runtime.State | None) -> Iterator[Che
     hours = (time.time() - state.started) / 3600
     yield good("up", f"process {state.pid}, since {hours:.1f} h, PVs {state.prefix}")
     expected = [name for name, ioc in settings.iocs.items() if not ioc.address]
+    expected += settings.services
     expected += [INGESTER] if settings.store.tiled_uri else [TILED, INGESTER]
     for name in expected:
         child = state.processes.get(name)

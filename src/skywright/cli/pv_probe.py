@@ -8,9 +8,9 @@ import sys
 import time
 from typing import Any
 
-from skywright import runtime
 from skywright.config import load_settings
-from skywright.profile import find_devices, load_devices, silent_pvs
+from skywright.processes import stack as runtime
+from skywright.session.profile import find_devices, load_devices, silent_pvs
 
 CONNECT_LIMIT_S = 5.0
 

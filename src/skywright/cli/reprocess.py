@@ -14,11 +14,15 @@ from skywright.errors import ConfigError
 
 def reprocess(
     uids: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="UID...", help="Uids or starts of uids, scan_ids, or -1 for the newest raw run."
         ),
-    ],
+    ] = None,
+    newest: Annotated[
+        bool, typer.Option("-1", help="The newest raw run.", show_default=False)
+    ] = False,
+    *,
     analysis: Annotated[str, typer.Option(help="Registered name, or module:Class.")],
     parameters: Annotated[
         str, typer.Option(metavar="JSON", help="Parameters of the analysis.")
@@ -47,7 +51,10 @@ def reprocess(
 
     settings = load_settings(config)
     client = connect(settings=settings)
-    runs = [find_run(client, uid) for uid in uids]
+    wanted = [*(uids or []), *(["-1"] if newest else [])]
+    if not wanted:
+        raise ConfigError("name a run: UID..., or -1 for the newest; `skywright runs` lists them")
+    runs = [find_run(client, uid) for uid in wanted]
     options: dict[str, Any] = {"store": settings.directory, "keys": _keys(key or [])}
     with store.cluster(dask) if dask else nullcontext() as submit:
         for run in runs:

@@ -9,24 +9,29 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
-from skywright import runtime
 from skywright.cli import EXIT_FAILED
 from skywright.cli.up import check_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
-from skywright.process import SUPERVISED
+from skywright.processes import stack as runtime
+from skywright.processes.process import SUPERVISED
 
 logger = logging.getLogger(__name__)
 
 UP_READY_LIMIT_S = 150.0
 ANALYSIS_LIMIT_S = 30.0
+QUIET_S = 1.0
+"""What takes longer at the end of a session is told to the user."""
 SLOW_IMPORTS = (
     "bluesky.callbacks.best_effort",
     "bluesky_tiled_plugins",
@@ -96,11 +101,29 @@ def have_beamline(settings: Settings) -> None:
         process_group=0,  # the terminal's Ctrl-C is not for it
     )
     atexit.register(_stop, process)
-    for name in (*SLOW_IMPORTS, *(["skywright.psss.analysis"] if "psss" in settings.iocs else [])):
-        with suppress(ImportError):  # the start-up file that needs it will say so
-            import_module(name)
-    _await_ready(process)
+    with Console(stderr=True).status("its first part starts") as status:
+        # The imports are this thread's: Channel Access belongs to the thread that begins it.
+        awaited: Future[None] = Future()
+        threading.Thread(
+            target=_await_ready, args=(process, status.update, awaited), daemon=True
+        ).start()
+        for name in (*SLOW_IMPORTS, *_live_analyses(settings)):
+            with suppress(ImportError):  # the start-up file that needs it will say so
+                import_module(name)
+        awaited.result()
     threading.Thread(target=_show_events, args=(process,), daemon=True).start()
+
+
+def _live_analyses(settings: Settings) -> list[str]:
+    """Return the modules of the analyses that this session will run."""
+    from skywright.session.context import configured_instruments
+
+    return [
+        analysis.kind.partition(":")[0]
+        for instrument in configured_instruments(settings).values()
+        for analysis in instrument.analyses.values()
+        if analysis.live
+    ]
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:
@@ -112,15 +135,28 @@ def _stop(process: "subprocess.Popen[str]") -> None:
         process.wait()
 
 
-def _await_ready(process: "subprocess.Popen[str]") -> None:
-    """Return when the ready line has come; its own limits make `up` end if it never does."""
+def _await_ready(
+    process: "subprocess.Popen[str]", progress: Callable[[str], object], awaited: "Future[None]"
+) -> None:
+    """Complete `awaited` when the ready line has come; limits of `up` end it if it never does.
+
+    `progress` is told which parts are ready.
+    """
+    ready: list[str] = []
     assert process.stdout is not None
     assert process.stderr is not None
     for line in process.stdout:
-        if "ready" in json.loads(line):
+        event = json.loads(line)
+        if "ready" in event:
+            awaited.set_result(None)
             return
+        if event.get("event", "").startswith("ready"):
+            ready.append(event["name"])
+            progress(f"ready: {', '.join(ready)}")
     words = process.stderr.read().strip().removeprefix("skywright: ")
-    raise HardwareError(words or f"skywright up ended with exit status {process.wait()}")
+    awaited.set_exception(
+        HardwareError(words or f"skywright up ended with exit status {process.wait()}")
+    )
 
 
 def _show_events(process: "subprocess.Popen[str]") -> None:
@@ -141,7 +177,7 @@ def _run_code(code: str, script: list[str]) -> None:
     typer.Exit
         With status 1, the traceback shown, when the code fails.
     """
-    from skywright.profile import load_profile
+    from skywright.session.profile import load_profile
 
     name = "-c" if code else script[0]
     if not code:
@@ -175,14 +211,16 @@ def _analyses(namespace: dict[str, Any]) -> list[Any]:
 def _finish(engine: Any, analyses: list[Any]) -> None:
     """Leave nothing half done: a run that Ctrl-C has paused, the analysis of the last run.
 
-    The paused run is aborted, so that devices are unstaged and it has a stop document.
+    The paused run is aborted, so that devices are unstaged and it has a stop document. What takes
+    longer than `QUIET_S` is told to the user.
     """
     if engine.state != "idle":
+        typer.echo("aborting the paused run", err=True)
         engine.abort("the session ended")
     for analysis in analyses:
         try:
             if analysis.raw_uid:
-                analysis.wait(timeout_s=ANALYSIS_LIMIT_S)
+                _await(analysis)
         except TimeoutError as error:
             logger.error("%s; `skywright reprocess` does it anew", error)
         except KeyboardInterrupt:
@@ -190,11 +228,30 @@ def _finish(engine: Any, analyses: list[Any]) -> None:
         analysis.close()
 
 
+def _await(analysis: Any) -> None:
+    """Wait until an analysis is done, and tell the user when that takes a while.
+
+    Raises
+    ------
+    TimeoutError
+        If it is not done within `ANALYSIS_LIMIT_S`.
+    """
+    with suppress(TimeoutError):
+        analysis.wait(timeout_s=QUIET_S)
+        return
+    typer.echo(
+        f"waiting for the analysis {analysis.name} of run {analysis.raw_uid[:8]}, at most "
+        f"{ANALYSIS_LIMIT_S:g} s; Ctrl-C goes on without it",
+        err=True,
+    )
+    analysis.wait(timeout_s=ANALYSIS_LIMIT_S)
+
+
 def _run_ipython() -> None:
     from IPython.terminal.ipapp import TerminalIPythonApp
     from traitlets.config import Config
 
-    from skywright.profile import has_display, load_profile, show_banner
+    from skywright.session.profile import has_display, load_profile, show_banner
 
     config = Config()
     config.TerminalInteractiveShell.banner1 = ""

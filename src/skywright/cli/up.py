@@ -1,4 +1,4 @@
-"""``skywright up``: the IOCs, tiled and the ingester of one store, as one thing that runs."""
+"""``skywright up``: the IOCs, tiled, the ingester and configured services of one store."""
 
 import asyncio
 import json
@@ -14,11 +14,17 @@ from typing import Annotated
 
 import typer
 
-from skywright import runtime
 from skywright.config import Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
-from skywright.process import SUPERVISED, announce_ready, end_with_parent, free_port, port_is_free
-from skywright.supervisor import Report, Service, Supervisor
+from skywright.processes import stack as runtime
+from skywright.processes.process import (
+    SUPERVISED,
+    announce_ready,
+    end_with_parent,
+    free_port,
+    port_is_free,
+)
+from skywright.processes.supervisor import Report, Service, Supervisor
 
 TILED, INGESTER, REPEATER, DASHBOARD = "tiled", "ingester", "repeater", "dashboard"
 LEAST_FREE_BYTES = 200_000_000
@@ -29,7 +35,8 @@ def up(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME...", help="Start these alone: IOCs by name, tiled, ingester, dashboard."
+            metavar="NAME...",
+            help="Start these alone: IOCs and services by name, tiled, ingester, dashboard.",
         ),
     ] = None,
     config: Annotated[
@@ -39,7 +46,7 @@ def up(
         bool, typer.Option("--json", help="Report as JSON lines on stdout.")
     ] = False,
 ) -> None:
-    """Start the simulated or configured IOCs, tiled and the ingester; watch and restart them.
+    """Start IOCs, tiled, the ingester and configured services; watch and restart them.
 
     Ctrl-C or SIGTERM stops all of them. Logs are in the store's directory, under logs/.
     """
@@ -109,7 +116,7 @@ def plan_services(settings: Settings, only: set[str], config: Path | None) -> li
     """
     own_tiled = not settings.store.tiled_uri
     iocs = {name: ioc for name, ioc in settings.iocs.items() if not ioc.address}
-    known = {*([TILED] if own_tiled else []), INGESTER, DASHBOARD, *iocs}
+    known = {*([TILED] if own_tiled else []), INGESTER, DASHBOARD, *iocs, *settings.services}
     if only - known:
         raise ConfigError(
             f"--only {', '.join(sorted(only - known))}: not one of {', '.join(sorted(known))}"
@@ -130,6 +137,7 @@ def plan_services(settings: Settings, only: set[str], config: Path | None) -> li
         services.append(Service(INGESTER, command, base, needs=TILED))
     if DASHBOARD in names:
         services.append(_dashboard_service(settings, base))
+    environment = base
     wanted = {name: ioc for name, ioc in iocs.items() if name in names}
     if wanted:
         repeater_port = free_port()
@@ -141,6 +149,11 @@ def plan_services(settings: Settings, only: set[str], config: Path | None) -> li
         services += [
             _ioc_service(settings, name, port, environment) for name, port in ports.items()
         ]
+    services += [
+        _configured_service(settings, name, environment)
+        for name in settings.services
+        if name in names
+    ]
     return services
 
 
@@ -182,6 +195,19 @@ def _ioc_service(
     command = [sys.executable, "-m", module, "--prefix", prefix, "--port", str(port)]
     ports = {"EPICS_CA_SERVER_PORT": str(port), "EPICS_CAS_SERVER_PORT": str(port)}
     return Service(name, [*command, *settings.ioc_args(name)], {**environment, **ports}, port=port)
+
+
+def _configured_service(settings: Settings, name: str, environment: Mapping[str, str]) -> Service:
+    """Return the service ``[services.NAME]``, a client of the IOCs like any other."""
+    own = {"skywright": (sys.executable, "-m", "skywright.cli"), "python": (sys.executable,)}
+    program, *args = settings.service_command(name)
+    given = settings.services[name]
+    return Service(
+        name,
+        [*own.get(program, (program,)), *args],
+        {**environment, **given.environment},
+        ready_line=given.ready_line,
+    )
 
 
 def _addresses(settings: Settings, ports: Mapping[str, int]) -> list[str]:

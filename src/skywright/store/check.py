@@ -3,6 +3,7 @@
 from typing import Any
 
 from skywright.store.survey import Stream, Survey
+from skywright.store.table_adapter import MIMETYPE, rows_of
 from skywright.store.tiled_writer import keys_not_shown
 
 
@@ -25,7 +26,7 @@ def differences(survey: Survey, run: Any) -> list[str]:
     stored_stop = run.metadata.get("stop") or {}
     if survey.stop is not None and stored_stop.get("uid") != survey.stop["uid"]:
         found.append("the stop document is missing")
-    present = dict(run.base.items())
+    present = dict(run.include_data_sources().base.items())
     unshown = keys_not_shown(run.metadata.get("notes") or [])
     for name in set(present) - set(survey.streams):
         found.append(f"stream {name} is not in the journal")
@@ -55,7 +56,7 @@ def _stream_differences(stream: Stream, node: Any, unshown: set[str]) -> list[st
     for key, frames in stream.frames.items():
         if key in unshown:
             continue
-        found += _array_difference(key, parts, frames.rows_before(stream.frames_end()))
+        found += _file_difference(key, parts, frames.rows_before(stream.frames_end()))
     return found
 
 
@@ -70,6 +71,16 @@ def _first_off(rows: list[int], expected: list[int]) -> str:
     pairs = enumerate(zip(rows, expected, strict=False))
     row = next((i for i, (one, other) in pairs if one != other), min(len(rows), len(expected)))
     return f"the first to differ is row {row}"
+
+
+def _file_difference(key: str, parts: dict[str, Any], rows: int) -> list[str]:
+    """Return what is wrong with a column of a file: in a table of columns, or an array."""
+    for table in parts.values():
+        if table.structure_family == "table" and key in table.columns:
+            source = table.data_sources()[0]
+            stored = rows_of(source) if source.mimetype == MIMETYPE else None
+            return [] if stored == rows else [f"{key} has {stored} rows instead of {rows}"]
+    return _array_difference(key, parts, rows)
 
 
 def _array_difference(key: str, parts: dict[str, Any], rows: int) -> list[str]:

@@ -48,7 +48,7 @@ def connect(
     if uri is None or api_key is None:
         settings = settings or load_settings()
         uri = uri or settings.store.tiled_uri or _running_server(settings.directory)
-        api_key = api_key or settings.store.api_key or _embedded_key(settings.directory)
+        api_key = api_key or settings.store.api_key or embedded_key(settings.directory)
     timeout = httpx.Timeout(connect=2.0, read=60.0, write=60.0, pool=10.0)
     try:
         return from_uri(uri, growing_clients(), api_key=api_key, timeout=timeout)
@@ -63,7 +63,7 @@ def connect(
 
 
 def _running_server(directory: Path) -> str:
-    from skywright.runtime import read_state
+    from skywright.processes.stack import read_state
 
     state = read_state(directory)
     if state is None:
@@ -74,7 +74,14 @@ def _running_server(directory: Path) -> str:
     return str(state.tiled_uri)
 
 
-def _embedded_key(directory: Path) -> str:
+def embedded_key(directory: Path) -> str:
+    """Return the key of the tiled server of a store.
+
+    Raises
+    ------
+    ConfigError
+        If its file cannot be read.
+    """
     path = directory / "tiled" / "api_key"
     try:
         return path.read_text().strip()

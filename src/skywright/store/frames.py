@@ -1,103 +1,219 @@
-"""Rows of files as tiled shall show them: aligned with the events, readable at any time."""
+"""Files of a stream as nodes in tiled: aligned with the events, readable at any time."""
 
+import itertools
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+from bluesky_tiled_plugins.writing.consolidators import (
+    CONSOLIDATOR_REGISTRY,
+    consolidator_factory,
+)
+from tiled.structures.core import StructureFamily
+from tiled.structures.data_source import Asset, DataSource, Management
 from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
-from skywright.store.survey import Frames, Segment, Stream
+from skywright.files.readers import HDF5, readers
+from skywright.store.reader_adapter import reader_source
+from skywright.store.survey import Segment, Stream
+from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
 
-HDF5 = "application/x-hdf5"
 KEPT = "/kept"
+COLUMNS = "columns"
+"""Name of the node with the scalar columns of a file, where no data key has it."""
 
-Documents = Iterator[tuple[str, dict[str, Any]]]
+PARTITION_BYTES = 16 << 20
+"""Of a table of columns; a client reads a table partition by partition."""
+PLAIN = {"dataset", "chunk_shape", "swmr", "locking"}
+"""Parameters of a stream resource that say no more than where the rows are."""
 
 
-class ShownFrames:
-    """The rows of one data key that tiled has been told of, and what to tell it next.
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one file, consecutive, as they are numbered in it."""
+
+    resource: str
+    """uid of the stream resource."""
+    start: int
+    stop: int
+
+
+def rows_in_files(segments: Sequence[Segment]) -> list[Rows]:
+    """Return which rows of which files the segments of a data key are.
+
+    Where a key has several files, indices go on from file to file or begin again with each.
+    """
+    first: dict[str, int] = {}
+    for segment in segments:
+        first.setdefault(segment.resource, segment.index)
+    rows = []
+    for segment in segments:
+        start = segment.index - (first[segment.resource] if len(first) > 1 else 0)
+        rows.append(Rows(segment.resource, start, start + segment.rows))
+    return rows
+
+
+def sources(
+    stream: Stream,
+    resources: Mapping[str, dict[str, Any]],
+    data_keys: Mapping[str, Any],
+    kept: Path,
+    *,
+    tables: bool,
+    ended: bool,
+) -> Iterator[tuple[str, DataSource | DataError]]:
+    """Yield the nodes that show the files of a stream, by name.
+
+    All scalar columns of the same rows of the same HDF5 files are one table, each other data key
+    is one array.
 
     Parameters
     ----------
-    stream, key
-        Whose rows.
+    stream
+        The stream, with the rows of its files.
+    resources
+        The stream resources of the run by uid.
+    data_keys
+        Of the stream, as they are stored.
     kept
         Directory for the virtual files that leave superseded rows out.
+    tables
+        Whether the server has the adapter for tables of columns.
+    ended
+        Whether no more rows come. Until then a table is open at its end.
+
+    Yields
+    ------
+    name, source
+        A `DataError` instead of the source says why a data key cannot be shown.
     """
-
-    def __init__(self, stream: Stream, key: str, kept: Path) -> None:
-        self._stream = stream
-        self._key = key
-        self._kept = kept
-        self._told: set[str] = set()
-        self._shown = 0  # rows
-        self._end = float("-inf")  # seq_num after the last row shown
-
-    def news(self, frames: Frames, resources: Mapping[str, dict[str, Any]]) -> Documents:
-        """Yield stream resources and stream datums for the rows not shown yet.
-
-        Parameters
-        ----------
-        frames
-            All rows known of this data key.
-        resources
-            The stream resources of the run by uid.
-
-        Raises
-        ------
-        DataError
-            When rows must be left out of a file that cannot be read.
-        """
-        end = self._stream.frames_end()
-        new = frames.between(self._end, end)
-        if not new:
-            return
-        resource = resources[new[0].resource]
-        if frames.superseded and resource["mimetype"] == HDF5:
-            yield from self._through_virtual_file(frames.between(float("-inf"), end), resources)
+    groups: dict[Any, list[str]] = {}
+    end = stream.frames_end()
+    for key, frames in stream.frames.items():
+        rows = rows_in_files(frames.between(float("-inf"), end))
+        if not rows:
+            continue
+        if tables and _is_column(key, data_keys[key], [resources[r.resource] for r in rows]):
+            where = [(resources[r.resource]["uri"], r.start, r.stop) for r in rows]
+            # The documents of a file come column by column: while the run goes on one column may
+            # be ahead of another.
+            groups.setdefault(tuple(where) if ended else where[0][:2], []).append(key)
         else:
-            for segment in new:
-                yield from self._as_it_is(segment, resources[segment.resource])
-        self._end = new[-1].seq_num + new[-1].rows
+            try:
+                yield key, _array(stream, key, resources, data_keys, kept)
+            except (DataError, NotImplementedError, ValueError, KeyError, TypeError) as error:
+                yield key, error if isinstance(error, DataError) else DataError(str(error))
+    taken = {*data_keys}
+    for keys in groups.values():
+        name = next(n for n in _names() if n not in taken)
+        taken.add(name)
+        yield name, _table(stream, keys, resources, data_keys, ended=ended)
 
-    def _as_it_is(self, segment: Segment, resource: dict[str, Any]) -> Documents:
-        if segment.resource not in self._told:
-            self._told.add(segment.resource)
-            yield "stream_resource", readable_any_time(resource)
-        yield "stream_datum", self._datum(segment)
-        self._shown += segment.rows
 
-    def _through_virtual_file(
-        self, segments: Sequence[Segment], resources: Mapping[str, dict[str, Any]]
-    ) -> Documents:
-        """Show the rows that hold of files that have more: HDF5 has a view for that."""
-        first = resources[segments[0].resource]
-        uid = f"{first['uid']}-kept"
-        name = f"{first['uid']}-{self._key}".replace("/", "_")
-        path = self._kept / f"{name}.h5"
+def _names() -> Iterator[str]:
+    yield COLUMNS
+    yield from (f"{COLUMNS}_{number}" for number in itertools.count(2))
+
+
+def _is_column(key: str, data_key: Mapping[str, Any], files: Sequence[dict[str, Any]]) -> bool:
+    plain = all(
+        f["mimetype"] == HDF5 and {"dataset"} <= f["parameters"].keys() <= PLAIN for f in files
+    )
+    try:
+        dtype = _dtype(data_key)
+    except TypeError:
+        return False
+    return plain and tuple(data_key["shape"]) in ((), (1,)) and fits_table(key, dtype)
+
+
+def _dtype(data_key: Mapping[str, Any]) -> np.dtype[Any]:
+    return np.dtype(data_key.get("dtype_numpy") or "<f8")
+
+
+def _table(
+    stream: Stream,
+    keys: Sequence[str],
+    resources: Mapping[str, dict[str, Any]],
+    data_keys: Mapping[str, Any],
+    *,
+    ended: bool,
+) -> DataSource:
+    rows = rows_in_files(stream.frames[keys[0]].between(float("-inf"), stream.frames_end()))
+    dtypes = {key: _dtype(data_keys[key]) for key in keys}
+    size = max(PARTITION_BYTES // sum(dtype.itemsize for dtype in dtypes.values()), 1)
+    uris = list(dict.fromkeys(resources[r.resource]["uri"] for r in rows))
+    segments: list[list[int | None]] = [
+        [uris.index(resources[r.resource]["uri"]), r.start, r.stop] for r in rows
+    ]
+    count = sum(r.stop - r.start for r in rows)
+    if not ended:
+        segments[-1][2] = None
+    return DataSource(
+        structure_family=StructureFamily.table,
+        structure=table_structure(dtypes, -(-count // size)),
+        mimetype=MIMETYPE,
+        parameters={
+            "columns": {
+                key: resources[stream.frames[key].segments[0].resource]["parameters"]["dataset"]
+                for key in keys
+            },
+            "segments": segments,
+            "partition_rows": size,
+        },
+        management=Management.external,
+        assets=[
+            Asset(data_uri=uri, is_directory=False, parameter="data_uris", num=number)
+            for number, uri in enumerate(uris)
+        ],
+    )
+
+
+def _array(
+    stream: Stream,
+    key: str,
+    resources: Mapping[str, dict[str, Any]],
+    data_keys: Mapping[str, Any],
+    kept: Path,
+) -> DataSource:
+    frames = stream.frames[key]
+    segments = frames.between(float("-inf"), stream.frames_end())
+    first = resources[segments[0].resource]
+    if first["mimetype"] != HDF5 and first["mimetype"] in readers():
+        rows = rows_in_files(segments)
+        places = [(part.start, part.stop) for part in rows]
+        return reader_source([resources[part.resource] for part in rows], places, data_keys[key])
+    if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
+        raise DataError(f"no reader for {first['mimetype']}")
+    if frames.superseded and first["mimetype"] == HDF5:
+        name = f"{first['uid']}-{key}".replace("/", "_")
+        path = kept / f"{name}.h5"
         write_virtual_file(path, [(resources[s.resource], s) for s in segments])
-        if uid not in self._told:
-            self._told.add(uid)
-            parameters = dict(first["parameters"]) | {"dataset": KEPT}
-            changes = {"uid": uid, "uri": f"file://localhost{path}", "parameters": parameters}
-            yield "stream_resource", readable_any_time(first | changes)
-        rows = sum(segment.rows for segment in segments)
-        seq_num = segments[0].seq_num + self._shown
-        yield "stream_datum", self._datum(Segment(uid, self._shown, seq_num, rows - self._shown))
-        self._shown = rows
+        parameters = dict(first["parameters"]) | {"dataset": KEPT}
+        first = first | {"uri": f"file://localhost{path}", "parameters": parameters}
+        count = sum(segment.rows for segment in segments)
+        segments = [Segment(first["uid"], 0, segments[0].seq_num, count)]
+    consolidator = consolidator_factory(readable_any_time(first), {"data_keys": dict(data_keys)})
+    told = {first["uid"]}
+    for segment in segments:
+        if segment.resource not in told:
+            told.add(segment.resource)
+            consolidator.update_from_stream_resource(readable_any_time(resources[segment.resource]))
+        consolidator.consume_stream_datum(_datum(segment))
+    source: DataSource = consolidator.get_data_source()
+    return source
 
-    def _datum(self, segment: Segment) -> dict[str, Any]:
-        seq_num, index = segment.seq_num, segment.index
-        return {
-            "uid": f"{segment.resource}/{index}",
-            "descriptor": self._stream.descriptor,
-            "stream_resource": segment.resource,
-            "indices": {"start": index, "stop": index + segment.rows},
-            "seq_nums": {"start": seq_num, "stop": seq_num + segment.rows},
-        }
+
+def _datum(segment: Segment) -> dict[str, Any]:
+    return {
+        "stream_resource": segment.resource,
+        "indices": {"start": segment.index, "stop": segment.index + segment.rows},
+        "seq_nums": {"start": segment.seq_num, "stop": segment.seq_num + segment.rows},
+    }
 
 
 def readable_any_time(resource: dict[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterable
 from typing import Any, Self
 
+import numpy as np
 import xarray
 from bluesky_tiled_plugins.clients.bluesky_event_stream import (
     DATAVALUES,
     TIMESTAMPS,
     BlueskyEventStreamV3,
 )
+from bluesky_tiled_plugins.clients.bluesky_run import BlueskyRunV3
 from tiled.client.array import ArrayClient
 from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH, Container
 from tiled.utils import OneShotCachedMap
@@ -47,6 +49,8 @@ class GrowingStream(BlueskyEventStreamV3):
             wanted = self._var_keys | wanted - {DATAVALUES}
         if TIMESTAMPS in wanted:
             wanted = self._ts_keys | wanted - {TIMESTAMPS}
+        keys = self.metadata.get("data_keys", {}).items()
+        declared = {key: data_key.get("dtype_numpy") for key, data_key in keys}
         columns: dict[str, Any] = {}
         arrays = {}
         rows = math.inf
@@ -55,7 +59,7 @@ class GrowingStream(BlueskyEventStreamV3):
             if item["attributes"]["structure_family"] == "table":
                 names = [name for name in structure["columns"] if name in wanted]
                 frame = self.base[part].read(names) if names else {}
-                columns |= {name: _values(frame[name]) for name in names}
+                columns |= {name: _values(frame[name], declared.get(name)) for name in names}
                 rows = min([rows, *(len(frame[name]) for name in names)])
             elif part in wanted:
                 arrays[part] = structure
@@ -74,13 +78,34 @@ def _first(n: float) -> Any:
     return slice(0, int(n))
 
 
-def _values(column: Any) -> Any:
-    """Return a table's column as tiled's own client gives it: text as numpy's."""
-    return column.values.astype("U") if column.dtype == "string" else column.values
+def _values(column: Any, declared: Any) -> Any:
+    """Return a table's column as an array: text as numpy's, fixed bytes as in their file."""
+    if column.dtype == "string" or column.dtype == object:
+        text = column.values.astype("U")
+        is_bytes = isinstance(declared, str) and np.dtype(declared).kind == "S"
+        return np.char.encode(text, "utf-8").astype(declared) if is_bytes else text
+    return column.values
 
 
 def _dims(name: str, leading: str, count: int) -> tuple[str, ...]:
     return (leading, *(f"{name}_dim{axis}" for axis in range(1, count)))[:count]
+
+
+class GrowingRun(BlueskyRunV3):
+    """A run whose columns are found by path in any table: ``run["primary/psss_center"]``.
+
+    tiled's own looks in the table of events only.
+    """
+
+    def __getitem__(self, key: Any) -> Any:
+        parts = tuple("/".join((key,) if isinstance(key, str) else key).split("/"))
+        try:
+            return Container.__getitem__(self, parts)
+        except KeyError:
+            if len(parts) < 2:
+                raise
+        stream = Container.__getitem__(self, parts[:1])
+        return stream["/".join(parts[1:])]
 
 
 class Clients(OneShotCachedMap):
@@ -104,5 +129,6 @@ def growing_clients() -> Clients:
     Container.discover_clients_from_entrypoints()
     clients = Clients.of(DEFAULT_STRUCTURE_CLIENT_DISPATCH["numpy"])
     clients.set("BlueskyEventStream", lambda: GrowingStream)
+    clients.set("BlueskyRun", lambda: GrowingRun)
     clients.set("array", lambda: GrowingArray)
     return clients

@@ -5,24 +5,25 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
+from tiled.client.utils import ClientError
 
 from skywright.callbacks.journal import fsync_directory
 from skywright.errors import DataError, SkywrightError
 from skywright.store import repair
 from skywright.store.check import differences
 from skywright.store.client import ANALYSIS, RAW
-from skywright.store.frames import ShownFrames
+from skywright.store.frames import sources
 from skywright.store.modern import Modern
 from skywright.store.probe import takes_writes
 from skywright.store.rows import InOrder, as_row, stored_data_keys, type_notes
 from skywright.store.survey import Stream, Survey
-from skywright.store.tail import Line, Tail, locked_if_dead
-from skywright.store.tiled_writer import RunWriter, not_shown
+from skywright.store.table_adapter import MIMETYPE
+from skywright.store.tail import Line, Tail, locked_if_dead, start_time
+from skywright.store.tiled_writer import RunWriter, StreamWriter, not_shown
 
 ATTEMPTS = 3
 """Failures of one run, while others can be written, before it is put aside."""
@@ -30,6 +31,9 @@ REPLAY_SHARE = 4
 """After a replay the next one waits this many times as long as the last one took, so a run that
 is doubted again and again takes a fifth of the time at most; at its end it never waits."""
 NOT_THERE = {401, 403, 429, 502, 503, 504}
+UPDATE_S = (1.0, 5.0)
+"""Arrays of a run that goes on are made longer in tiled when the run is twice as old as at the last
+time, but no sooner and no later than this. Tables are always up to date."""
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,28 @@ class MismatchError(SkywrightError):
     """What was written is not what the catalog shows."""
 
 
+class Catalog:
+    """The server's containers of runs, and what it can do; looked up once.
+
+    Parameters
+    ----------
+    client
+        tiled's client of the root.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.tables = True
+        """False once the server has said that it has no adapter for tables of columns."""
+        self._containers: dict[str, Any] = {}
+
+    def container(self, name: str) -> Any:
+        """Return the client of ``raw`` or ``analysis``."""
+        if name not in self._containers:
+            self._containers[name] = self.client[name].include_data_sources()
+        return self._containers[name]
+
+
 def ingest(path: Path, client: Any) -> State:
     """Bring one journal into tiled as far as it goes, whatever is there of it already.
 
@@ -66,7 +92,7 @@ def ingest(path: Path, client: Any) -> State:
     AwayError
         When the server cannot be reached; nothing is lost, call again later.
     """
-    run = RunIngest(path, client)
+    run = RunIngest(path, Catalog(client))
     while (state := run.step()) is State.MORE:
         pass
     return state
@@ -77,19 +103,23 @@ class RunIngest:
 
     Parameters
     ----------
-    path, client
+    path
         See `ingest`.
+    catalog
+        The server.
     """
 
-    def __init__(self, path: Path, client: Any) -> None:
+    def __init__(self, path: Path, catalog: Catalog) -> None:
         self.path = path
+        self.began = start_time(path)
+        """When the run began, unix s."""
         self.survey = Survey()
-        self._client = client
+        self._catalog = catalog
         self._tail = Tail(path)
         self._modern = Modern()
         self._target: _Target | None = None
         self._behind: _Replay | None = None
-        self._known = False  # the catalog has been asked for this run
+        self._doubtful = False  # whether all that was written is in the catalog
         self._failures = 0
         self._not_before = 0.0
 
@@ -105,7 +135,7 @@ class RunIngest:
             state = self._step()
         except httpx.HTTPError as error:
             self._target = None
-            self._known = False
+            self._doubtful = True
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status is None or status in NOT_THERE:
                 raise AwayError(f"tiled: {error}") from error
@@ -114,6 +144,7 @@ class RunIngest:
             raise
         except Exception as error:  # whatever this run is, the others go on
             self._target = None
+            self._doubtful = True
             return self._failed(error)
         if self.survey.stop is None and self._behind is None:
             self._failures = 0
@@ -129,9 +160,8 @@ class RunIngest:
         if self._stale():
             if self.survey.stop is None and time.monotonic() < self._not_before:
                 return State.WAITING
-            if self._is_whole_already():
+            if not self._begin_replay():
                 return self._archive("done")
-            self._begin_replay()
         if self._behind is not None:
             self._catch_up()
             return State.MORE
@@ -150,27 +180,27 @@ class RunIngest:
     def _stale(self) -> bool:
         return self._target is None or self._target.is_stale()
 
-    @cached_property
+    @property
     def _container(self) -> Any:
         start = self.survey.start or {}
-        return self._client[ANALYSIS if start.get("purpose") == "analysis" else RAW]
+        return self._catalog.container(ANALYSIS if start.get("purpose") == "analysis" else RAW)
 
-    def _is_whole_already(self) -> bool:
-        """Tell whether somebody before us finished this run but for moving the journal."""
-        if self._known or self.survey.stop is None or self.survey.start is None:
-            return False
-        self._known = True
-        try:
-            run = self._container[self.survey.start["uid"]]
-        except KeyError:
-            return False
-        return not differences(self.survey, run)
-
-    def _begin_replay(self) -> None:
+    def _begin_replay(self) -> bool:
+        """Make the run's node; False if somebody before us has written all of the run."""
         self._target = self._behind = None
-        assets = self.path.parent.parent / "assets"
+        assert self.survey.start is not None
+        writer = RunWriter(self._container, self.survey.start)
+        there = writer.create()
+        if there is not None:
+            ended = self.survey.stop is not None and there.metadata.get("stop")
+            if ended and not differences(self.survey, there):
+                return False
+            self._doubtful = True
+            writer.clear()
         self._behind = _Replay(time.monotonic(), Tail(self.path), Modern())
-        self._target = _Target(self._container, self.survey, assets)
+        assets = self.path.parent.parent / "assets"
+        self._target = _Target(writer, self._catalog, self.survey, assets)
+        return True
 
     def _catch_up(self) -> None:
         """Write the next part of what was looked at before, so that other runs get their turn."""
@@ -187,9 +217,10 @@ class RunIngest:
         assert self._target is not None
         assert self.survey.start is not None
         self._target.close()
-        found = differences(self.survey, self._container[self.survey.start["uid"]])
-        if found:
-            raise MismatchError(f"{self.path}: {'; '.join(found[:5])}")
+        if self._doubtful:
+            found = differences(self.survey, self._container[self.survey.start["uid"]])
+            if found:
+                raise MismatchError(f"{self.path}: {'; '.join(found[:5])}")
         return self._archive("done")
 
     def _archive(self, where: str) -> State:
@@ -219,7 +250,7 @@ class RunIngest:
         if self._failures < ATTEMPTS:
             return State.MORE
         try:
-            healthy = takes_writes(self._client)
+            healthy = takes_writes(self._catalog.client)
         except httpx.HTTPError:
             healthy = False
         if not healthy:
@@ -250,15 +281,17 @@ class _Replay:
 class _Target:
     """A run on its way into tiled, from its first line."""
 
-    def __init__(self, container: Any, survey: Survey, assets: Path) -> None:
+    def __init__(self, writer: RunWriter, catalog: Catalog, survey: Survey, assets: Path) -> None:
+        self._writer = writer
+        self._catalog = catalog
         self._survey = survey
         self._assets = assets
-        self._writer = RunWriter(container)
-        self._writer.start(survey.start or {})
         self._revisions: dict[str, int] = {}
         self._order: dict[str, InOrder] = {}
-        self._shown: dict[str, dict[str, ShownFrames]] = {}
         self._descriptors: dict[str, list[dict[str, Any]]] = {}
+        self._shown: dict[str, int] = {}  # data keys with files that have a node, by stream
+        self._began = time.monotonic()
+        self._updated = 0.0
 
     def is_stale(self) -> bool:
         """Tell whether what was written is not right any more."""
@@ -266,27 +299,36 @@ class _Target:
         return any(streams[name].revision != rev for name, rev in self._revisions.items())
 
     def write(self, lines: Iterable[Line]) -> None:
-        """Write and commit lines that the survey knows already."""
+        """Write lines that the survey knows already; arrays follow a little later."""
         for line in lines:
             self._write(line)
-        self._commit()
+        now = time.monotonic()
+        earliest, latest = UPDATE_S
+        age = self._updated - self._began
+        due = self._survey.stop is None and now - self._updated >= min(max(age, earliest), latest)
+        for name, writer in self._writer.streams.items():
+            stream = self._survey.streams[name]
+            data_keys = stored_data_keys(stream)
+            writer.send_rows(data_keys)
+            if due or len(stream.frames) > self._shown.get(name, 0):
+                writer.send_arrays(data_keys)
+                self._show_files(writer, stream, data_keys)
+                self._shown[name] = len(stream.frames)
+        if due:
+            self._updated = now
 
     def close(self) -> None:
-        """Write the stop document and the remarks."""
+        """Write all that is left, the stop document and the remarks."""
         for stream in self._survey.streams.values():
             self._open(stream)
-        self._commit()
-        for stream in self._survey.streams.values():
+            writer = self._writer.streams[stream.name]
+            data_keys = stored_data_keys(stream)
+            writer.send_rows(data_keys)
+            writer.send_arrays(data_keys)
+            self._show_files(writer, stream, data_keys)
             for note in type_notes(stream):
                 self._survey.note(note)
-        self._writer.notes.extend(self._survey.notes)
-        self._writer.stop(self._survey.stop or {})
-
-    def _commit(self) -> None:
-        for name in self._revisions:
-            self._show_frames(self._survey.streams[name])
-        keys = {name: stored_data_keys(self._survey.streams[name]) for name in self._revisions}
-        self._writer.commit(keys)
+        self._writer.stop(self._survey.stop or {}, self._survey.notes)
 
     def _write(self, line: Line) -> None:
         name, doc = line.name, line.doc
@@ -299,27 +341,38 @@ class _Target:
             if stream is not None:
                 self._open(stream)
                 for event in self._order[stream.name](line.number, doc):
-                    self._writer.event(as_row(stream, event))
+                    self._writer.streams[stream.name].event(as_row(stream, event))
         elif name == "stream_datum":
             stream = self._survey.stream_of.get(doc["descriptor"])
             if stream is not None:
                 self._open(stream)
 
-    def _show_frames(self, stream: Stream) -> None:
-        shown = self._shown.setdefault(stream.name, {})
-        for key, frames in stream.frames.items():
-            if key not in shown:
-                shown[key] = ShownFrames(stream, key, self._assets / "kept")
-            try:
-                news = list(shown[key].news(frames, self._survey.resources))
-            except DataError as error:
-                self._survey.note(not_shown(key, error))
+    def _show_files(
+        self, writer: StreamWriter, stream: Stream, data_keys: dict[str, dict[str, Any]]
+    ) -> None:
+        nodes = sources(
+            stream,
+            self._survey.resources,
+            data_keys,
+            self._assets / "kept",
+            tables=self._catalog.tables,
+            ended=self._survey.stop is not None,
+        )
+        for name, source in nodes:
+            if isinstance(source, DataError):
+                self._survey.note(not_shown(name, source))
                 continue
-            for name, doc in news:
-                if name == "stream_resource":
-                    self._writer.stream_resource(doc)
-                else:
-                    self._writer.stream_datum(doc)
+            try:
+                writer.show(name, source)
+            except ClientError as error:
+                if error.response.status_code != httpx.codes.UNSUPPORTED_MEDIA_TYPE:
+                    raise
+                if source.mimetype == MIMETYPE:  # a server of somebody else
+                    log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)
+                    self._catalog.tables = False
+                    self._show_files(writer, stream, data_keys)
+                    return
+                self._survey.note(not_shown(name, error))
 
     def _open(self, stream: Stream) -> None:
         """Make the node of a stream once its types are known; pass later descriptors on."""
@@ -336,9 +389,9 @@ def _mark_unwritable(container: Any, survey: Survey, reason: str) -> None:
         return
     start = {key: value for key, value in survey.start.items() if not key.startswith("tiled_")}
     try:
-        writer = RunWriter(container)
-        writer.start(start)
-        writer.notes.extend([*survey.notes, reason])
-        writer.stop(survey.stop or {})
+        writer = RunWriter(container, start)
+        if writer.create() is not None:
+            writer.clear()
+        writer.stop(survey.stop or {}, [*survey.notes, reason])
     except Exception:
         log.exception("%s: not even its start document can be stored", survey.start["uid"])

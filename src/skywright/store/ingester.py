@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from watchdog.observers import Observer
 from skywright.callbacks.journal import SUFFIX, UNBORN
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
-from skywright.process import announce_ready, end_with_parent, stand_back
+from skywright.processes.process import announce_ready, end_with_parent, stand_back
 from skywright.store.client import connect, ensure_containers
-from skywright.store.ingest import AwayError, RunIngest, State
-from skywright.store.tail import Tail, locked_if_dead
+from skywright.store.ingest import AwayError, Catalog, RunIngest, State
+from skywright.store.tail import Tail, is_locked, locked_if_dead
 
 SCAN_S = 1.0
 """Journals are looked at this often even when the file system says nothing."""
-BACK_OFF_S = (0.1, 5.0)
+BACK_OFF_S = (0.1, 2.0)
+LIVE_S = 0.5
+"""While runs that have ended wait, those that go on are brought forward this often."""
 GRACE_S = 2.0
 """A request under way gets this long after SIGTERM."""
 
@@ -98,34 +101,63 @@ class Ingester:
         self.journals.mkdir(parents=True, exist_ok=True)
         for path in self.journals.glob(f"*{UNBORN}"):
             adopt_unborn(path)
-        self._client = client
+        self._catalog = Catalog(client)
         self._runs: dict[Path, RunIngest] = {}
+        self._live_due = 0.0
 
     def sweep(self) -> bool:
-        """Take one step with each journal; False when there was nothing to do.
+        """Take a step with the oldest run that has ended, and one with each that goes on.
+
+        So runs end in the order in which they began; while any waits, those that go on get their
+        step every `LIVE_S` only.
+
+        Returns
+        -------
+        bool
+            False when there was nothing to do.
 
         Raises
         ------
         AwayError
             When the server cannot be reached.
         """
-        paths = sorted(self.journals.glob(f"*{SUFFIX}"))
-        for gone in set(self._runs) - set(paths):
-            del self._runs[gone]
+        due = time.monotonic() >= self._live_due
         busy = False
-        for path in paths:
-            run = self._runs.setdefault(path, RunIngest(path, self._client))
-            try:
-                state = run.step()
-            except FileNotFoundError:  # moved by a recovery
-                continue
-            except OSError as error:
-                log.error("%s: is tried again: %s", path, error)
-                continue
-            busy |= state is not State.WAITING
-            if state in (State.DONE, State.ASIDE):
-                del self._runs[path]
+        live = []
+        for run in self._followed():
+            if is_locked(run.path):
+                live.append(run)
+            elif not busy:
+                busy = self._step(run)
+            if busy and not due:
+                return True
+        self._live_due = time.monotonic() + LIVE_S
+        for run in live:
+            busy |= self._step(run)
         return busy
+
+    def _followed(self) -> list[RunIngest]:
+        """Return the runs that are not done, oldest first."""
+        paths = set(self.journals.glob(f"*{SUFFIX}"))
+        for gone in set(self._runs) - paths:
+            del self._runs[gone]
+        for path in paths - set(self._runs):
+            with suppress(FileNotFoundError):  # moved by a recovery
+                self._runs[path] = RunIngest(path, self._catalog)
+        return sorted(self._runs.values(), key=lambda run: run.began)
+
+    def _step(self, run: RunIngest) -> bool:
+        """Take a step with one run; False when there was nothing to do."""
+        try:
+            state = run.step()
+        except FileNotFoundError:  # moved by a recovery
+            return False
+        except OSError as error:
+            log.error("%s: is tried again: %s", run.path, error)
+            return False
+        if state in (State.DONE, State.ASIDE):
+            del self._runs[run.path]
+        return state is not State.WAITING
 
 
 def follow(ingester: Ingester, stop: threading.Event) -> None:

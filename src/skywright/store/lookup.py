@@ -1,21 +1,23 @@
 """Find runs, raw and derived: by plan, time, scan_id, partial uid, sample, link or full text."""
 
-import fcntl
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from tiled.client.container import Container
 from tiled.queries import Comparison, Eq, FullText, Like
 
-from skywright.callbacks.journal import journal_path
+from skywright.callbacks.journal import SUFFIX, journal_path
 from skywright.errors import DataError
 from skywright.store.client import ANALYSIS, RAW, analysis, catalog
+from skywright.store.tail import is_locked, start_time
 
 _RUNS = {RAW: catalog, ANALYSIS: analysis}
 MIN_UID_CHARACTERS = 4
@@ -67,7 +69,8 @@ class RunSummary:
     time_s: float
     duration_s: float | None
     status: str
-    """success, fail, abort, interrupted, running, or incomplete: no stop and nobody writes it."""
+    """success, fail, abort, interrupted; without stop document running, storing, or incomplete:
+    nobody writes or stores it."""
     events: Mapping[str, int]
     """Events a stream, as the stop document says; empty before it."""
 
@@ -213,17 +216,30 @@ def _analysis_name(start: Mapping[str, Any]) -> str | None:
 
 
 def run_status(metadata: Mapping[str, Any], journals: Path | None = None) -> str:
-    """Say how a run ended, or whether it is being written.
+    """Say how a run ended, or whether it is being recorded or stored.
 
-    A run is "running" only when a process holds the lock of its journal; without that proof a
-    run that has no stop document is "incomplete".
+    A run is "running" only when a process holds the lock of its journal. One that has ended is
+    "storing" until the ingester is done with its journal. Without a journal here, a run that has no
+    stop document is "incomplete".
     """
     stop = metadata.get("stop")
     if stop:
         interrupted = str(stop.get("reason", "")).startswith("interrupted")
         return "interrupted" if interrupted else str(stop["exit_status"])
     path = journals and journal_path(journals, metadata["start"]["uid"])
-    return "running" if path and _is_locked(path) else "incomplete"
+    if path and is_locked(path):
+        return "running"
+    return "storing" if path and path.exists() else "incomplete"
+
+
+def waiting_runs(journals: Path) -> list[str]:
+    """Return the uids of the runs that have ended and are not in the catalog yet, oldest first."""
+    found = []
+    for path in journals.glob(f"*{SUFFIX}"):
+        with suppress(FileNotFoundError):  # done meanwhile
+            if not is_locked(path):
+                found.append((start_time(path), unquote(path.name.removesuffix(SUFFIX))))
+    return [uid for _, uid in sorted(found)]
 
 
 def parse_time(text: str, now: datetime | None = None, *, end: bool = False) -> float:
@@ -324,15 +340,3 @@ def _nth_newest(container: Container, n: int) -> Container:
     if len(runs) < n or n == 0:
         raise DataError(f"no run -{n}: the catalog has {len(container)} raw runs, -1 is the newest")
     return runs[n - 1]
-
-
-def _is_locked(path: Path) -> bool:
-    """Tell whether a process holds the journal's lock, that is, writes the run now."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no journal here: already ingested, or written on another machine
-        return False
-    return False

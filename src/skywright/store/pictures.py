@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiled.client.container import Container
 
-from skywright.display import as_bytes, contact_sheet
+from skywright.analysis.display import as_bytes, contact_sheet
 from skywright.errors import DataError
 from skywright.store.export.contents import Column, read_contents
 from skywright.store.show import ColumnView, RunView

@@ -12,9 +12,10 @@ from tiled.utils import path_from_uri
 
 from skywright.callbacks.journal import SUFFIX
 from skywright.errors import ConfigError, DataError
+from skywright.files.index import files_path
+from skywright.files.readers import readers
 from skywright.store.check import differences
 from skywright.store.client import ensure_containers
-from skywright.store.frames import HDF5
 from skywright.store.hdf5_flags import clear_flags
 from skywright.store.ingester import Ingester, only_ingester
 from skywright.store.modern import Modern
@@ -123,8 +124,11 @@ def _differs(survey: Survey, containers: Sequence[Any]) -> bool:
 
 
 def _files(survey: Survey) -> set[Path]:
+    """Return the files of a run that our recorders may have left open: columns and indices."""
+    known = readers()
     resources = survey.resources.values()
-    return {path_from_uri(r["uri"]) for r in resources if r["mimetype"] == HDF5}
+    paths = {path_from_uri(r["uri"]) for r in resources if r["mimetype"] in known}
+    return paths | {index for index in map(files_path, paths) if index.exists()}
 
 
 def _close(path: Path) -> bool:

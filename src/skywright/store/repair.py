@@ -12,7 +12,9 @@ from tiled.utils import path_from_uri
 
 from skywright.callbacks.journal import encode_line
 from skywright.errors import DataError
-from skywright.store.frames import HDF5, open_hdf5
+from skywright.files.index import files_path
+from skywright.files.readers import HDF5, locate, open_reader, readers
+from skywright.store.frames import open_hdf5
 from skywright.store.hdf5_flags import clear_flags
 from skywright.store.survey import Stream, Survey
 from skywright.store.tail import Tail, locked_if_dead
@@ -96,7 +98,7 @@ def _rows(stream: Stream) -> int:
 def _by_file(survey: Survey) -> dict[str, list[dict[str, Any]]]:
     files: dict[str, list[dict[str, Any]]] = {}
     for resource in survey.resources.values():
-        if resource["mimetype"] == HDF5 and "dataset" in resource["parameters"]:
+        if resource["mimetype"] in readers() and "dataset" in resource["parameters"]:
             files.setdefault(resource["uri"], []).append(resource)
     return files
 
@@ -109,6 +111,8 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
     """
     names = {resource["parameters"]["dataset"] for resource in resources}
     try:
+        if resources[0]["mimetype"] != HDF5:
+            return _rows_of(resources[0])
         clear_flags(path_from_uri(resources[0]["uri"]))
         with open_hdf5(resources[0]) as file:
             if AREA_DETECTOR_IDENTITY in file:
@@ -117,6 +121,16 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
     except (DataError, KeyError, OSError) as error:
         log.warning("frames of the interrupted run are not counted: %s", error)
         return None
+
+
+def _rows_of(resource: Mapping[str, Any]) -> int:
+    """Return the number of whole rows of a file of any mimetype that has a reader."""
+    path, column = locate(resource)
+    for file in (path, files_path(path)):
+        if file.exists():
+            clear_flags(file)
+    with open_reader(resource["mimetype"], path, column) as reader:
+        return reader.count()
 
 
 def _unreported(survey: Survey, resource: Mapping[str, Any], rows: int) -> Documents:

@@ -14,14 +14,14 @@ from typing import Any
 
 from tiled.client.container import Container
 
-from skywright.analyses import make_analysis
 from skywright.analysis import Analysis, Batch, whole_blocks
-from skywright.blocks import analyze_part
+from skywright.analysis.blocks import analyze_part
+from skywright.analysis.named import make_analysis
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.follow import Document, RawRun, Wanted
 from skywright.callbacks.journal import Journal, journal_path
 from skywright.errors import ConfigError, DataError, SkywrightError
-from skywright.frames import FrameReader, draw_pictures
+from skywright.files.frames import FrameReader, draw_pictures
 from skywright.store.client import ANALYSIS
 from skywright.store.export.contents import Stream, read_contents
 
@@ -68,7 +68,7 @@ def reprocess(
     run
         tiled client of the raw run.
     name, parameters
-        The analysis (`skywright.analyses`).
+        The analysis (`skywright.analysis.named`).
     store
         Root directory of the store, for its journals and assets.
     keys
@@ -234,7 +234,7 @@ def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
             {
                 "uid": resource,
                 "data_key": column.name,
-                "mimetype": "application/x-hdf5",
+                "mimetype": column.asset.mimetype,
                 "uri": column.asset.file.as_uri(),
                 "parameters": {"dataset": column.asset.dataset},
             },

@@ -21,8 +21,11 @@ from tiled.server.app import build_app_from_config
 
 from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError, SkywrightError
-from skywright.http_process import Server
-from skywright.process import announce_ready, end_with_parent, free_port, stand_back
+from skywright.files.readers import HDF5, readers
+from skywright.processes.http_process import Server
+from skywright.processes.process import announce_ready, end_with_parent, free_port, stand_back
+from skywright.store.reader_adapter import ADAPTER
+from skywright.store.table_adapter import MIMETYPE
 from skywright.store.table_pool import separate_connections
 
 GRACE_S = 2
@@ -73,6 +76,10 @@ def tiled_config(directory: Path, readable: Sequence[Path]) -> dict[str, Any]:
         "uri": f"sqlite:///{home / CATALOG}",
         "writable_storage": [str(data), tables_uri(directory)],
         "readable_storage": [str(path) for path in (directory / "assets", *readable)],
+        "adapters_by_mimetype": {
+            MIMETYPE: "skywright.store.table_adapter:ColumnsAdapter",
+            **{mimetype: ADAPTER for mimetype in readers() if mimetype != HDF5},
+        },
     }
     return {
         "trees": [{"path": "/", "tree": "catalog", "args": tree}],
@@ -82,11 +89,12 @@ def tiled_config(directory: Path, readable: Sequence[Path]) -> dict[str, Any]:
         "expose_raw_assets": False,
         # What the bluesky client asks for: run.documents() and run.validate().
         "media_types": {
-            "BlueskyRun": {
-                "application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"
-            }
+            "BlueskyRun": {"application/json-seq": "skywright.store.documents:export_documents"}
         },
-        "routers": ["bluesky_tiled_plugins.routers.validator:router"],
+        "routers": [
+            "bluesky_tiled_plugins.routers.validator:router",
+            "skywright.store.routes:router",
+        ],
     }
 
 

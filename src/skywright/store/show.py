@@ -34,6 +34,8 @@ class StreamView:
 
     name: str
     events: int
+    rows: int
+    """Number of rows of its longest column, in events or in files."""
     columns: tuple[ColumnView, ...]
 
 
@@ -139,6 +141,7 @@ def _view_stream(stream: Stream) -> StreamView:
     return StreamView(
         name=stream.name,
         events=events.shape[0] if events else 0,
+        rows=max((each.shape[0] for each in stream.columns if each.shape), default=0),
         columns=tuple(
             _view_column(each) for each in stream.columns if each.name not in ("seq_num", "time")
         ),

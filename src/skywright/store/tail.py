@@ -81,6 +81,32 @@ def read_lines(path: Path) -> Iterator[Line]:
         yield from lines
 
 
+def start_time(path: Path) -> float:
+    """Return when the run of a journal began, unix s; what the file says if the journal does not.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such journal.
+    """
+    with path.open("rb") as file:
+        first = _parse(1, file.readline())
+    began = first.doc.get("time")
+    return float(began) if isinstance(began, int | float) else path.stat().st_mtime
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether a process holds a journal's lock, that is, writes the run now."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no journal here: in the catalog already, or written on another machine
+        return False
+    return False
+
+
 @contextmanager
 def locked_if_dead(path: Path) -> Iterator[bool]:
     """Hold the writer's lock of a journal if nobody else does; True when it was to be had.

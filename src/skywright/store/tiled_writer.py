@@ -1,33 +1,25 @@
-"""The one module that touches private names of bluesky-tiled-plugins: one run's writer."""
+"""One run on its way into tiled: as few requests as its nodes allow."""
 
-import copy
-import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
-from bluesky_tiled_plugins.utils import truncate_json_overflow
-from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer, _RunWriter
-from tiled.client.utils import ClientError
-from tiled.structures.core import Spec
+import numpy as np
+import pyarrow
+from bluesky_tiled_plugins.utils import split_table
+from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer
+from tiled.client.utils import ClientError, handle_error
+from tiled.structures.core import Spec, StructureFamily
+from tiled.structures.data_source import DataSource
+from tiled.utils import safe_json_dump
 
-PRIVATE_NAMES = (
-    "_append_with_retry",
-    "_desc_nodes",
-    "_external_data_cache",
-    "_int_array_keys",
-    "_int_dims_names",
-    "_int_ragged_array_keys",
-    "_internal_dims",
-    "_internal_data_cache",
-    "_stream_resource_cache",
-    "_write_external_data",
-    "_write_internal_data",
-)
-"""What of `_RunWriter` is used here; a test names the one that a new version has changed."""
-
+CLOSE = "/custom/close_run/"
+"""Route of our own server that closes all streams of a run (`skywright.store.routes`)."""
 JSON_INTEGERS = range(1 - 2**53, 2**53)
-"""Integers that every JSON reader keeps; tiled's writer clips the others without a word."""
+"""Integers that every JSON reader keeps."""
+TABLE_COLUMNS_MAX = 1024
+"""Columns of a table; DuckDB and PostgreSQL take little more."""
 
 
 def storable(value: Any) -> Any:
@@ -54,116 +46,217 @@ def keys_not_shown(notes: Iterable[str]) -> set[str]:
     return {note.split(_NOT_SHOWN)[0] for note in notes if _NOT_SHOWN in note}
 
 
-class RunWriter(_RunWriter):
-    """Write one run; what has been given is sent by `commit`, all of it at once.
-
-    Beyond its parent it takes over a run that is already in the catalog: the node stays, its
-    children are dropped, so that replaying a journal gives the same run however often.
+class RunWriter:
+    """Write one run.
 
     Parameters
     ----------
     container
         tiled's client of the container of runs.
+    start
+        The start document.
     """
 
-    def __init__(self, container: Any) -> None:
-        # Arrays of any size go to Zarr: in a table small ones lose their shape or dtype.
-        super().__init__(container.include_data_sources(), batch_size=sys.maxsize, max_array_size=0)
-        self._unshown: set[str] = set()
-
-    def start(self, doc: dict[str, Any]) -> None:
-        """Make the run's node, or take over the one that is there."""
-        doc = dict(doc)
-        self.access_tags = doc.pop("tiled_access_tags", None)
+    def __init__(self, container: Any, start: Mapping[str, Any]) -> None:
+        doc = dict(start)
+        self._tags = doc.pop("tiled_access_tags", None)
         extra = doc.pop("tiled_specs", None) or []
-        specs = [Spec(s) if isinstance(s, str) else Spec(**s) for s in extra]
-        specs.append(Spec("BlueskyRun", version="3.0"))
-        metadata = {"start": storable(doc)}
+        self._container = container
+        self._specs = [Spec(s) if isinstance(s, str) else Spec(**s) for s in extra]
+        self._specs.append(Spec("BlueskyRun", version="3.0"))
+        self._metadata = {"start": storable(doc)}
+        self._uid = doc["uid"]
+        self._node: Any = None
+        self.streams: dict[str, StreamWriter] = {}
+
+    def create(self) -> Any:
+        """Make the run's node; return the node that is there already, None if there is none."""
         try:
-            self.root_node = self.client.create_container(
-                key=doc["uid"], metadata=metadata, specs=specs, access_tags=self.access_tags
+            self._node = self._container.create_container(
+                key=self._uid,
+                metadata=self._metadata,
+                specs=self._specs,
+                access_tags=self._tags,
             )
         except ClientError as error:
             if error.response.status_code != httpx.codes.CONFLICT:
                 raise
-            self.root_node = self.client[doc["uid"]]
-            base = self.root_node.base
-            base.delete_contents(list(base.keys()), recursive=True, external_only=False)
-            base.replace_metadata(metadata=metadata, specs=specs, drop_revision=True)
+            self._node = self._container[self._uid]
+            return self._node
+        return None
 
-    def descriptor(self, doc: dict[str, Any]) -> None:
-        """Make the stream's node; large numbers in its metadata stay as they are."""
+    def clear(self) -> None:
+        """Take over the node that is there: it stays, its children are dropped."""
+        base = self._node.base
+        base.delete_contents(list(base.keys()), recursive=True, external_only=False)
+        base.replace_metadata(metadata=self._metadata, specs=self._specs, drop_revision=True)
+
+    def descriptor(self, doc: Mapping[str, Any]) -> None:
+        """Make a stream's node, or add what a later descriptor says of the configuration."""
         doc = storable(doc)
-        super().descriptor(doc)
-        configuration = doc.get("configuration")
-        if configuration and truncate_json_overflow(configuration) != configuration:
-            node = self._desc_nodes[doc["uid"]]
-            node.update_metadata(metadata=_unclipped(node.metadata, doc), drop_revision=True)
+        stream = self.streams.get(doc["name"])
+        if stream is not None:
+            stream.configure(doc)
+            return
+        metadata = {k: v for k, v in doc.items() if k not in ("name", "object_keys", "run_start")}
+        node = self._node.create_container(
+            key=doc["name"],
+            metadata=metadata,
+            specs=[Spec("BlueskyEventStream", version="3.0"), Spec("composite")],
+            access_tags=self._tags,
+        ).base
+        self.streams[doc["name"]] = StreamWriter(node, self._tags)
 
-    def commit(self, data_keys: Mapping[str, dict[str, Any]]) -> None:
-        """Send all that waits: one request a table, array and file of frames.
+    def stop(self, doc: Mapping[str, Any], notes: Iterable[str]) -> None:
+        """Close the run; all else has been written."""
+        metadata = {"stop": storable(doc)}
+        if notes := list(dict.fromkeys(notes)):
+            metadata["notes"] = notes
+        self._node.update_metadata(metadata=metadata, drop_revision=True)
+        self._close()
+
+    def _close(self) -> None:
+        """Tell subscribers that no more updates come; one request where the server is ours."""
+        http = self._node.context.http_client
+        uri = self._node.uri.replace("/api/v1/metadata/", CLOSE, 1)
+        if http.delete(uri).status_code == httpx.codes.OK:
+            return
+        for stream in self.streams.values():
+            for node in (*stream.nodes.values(), stream.node):
+                node.close_stream()
+        self._node.close_stream()
+
+
+class StreamWriter:
+    """Write one stream: its events, and the nodes of its files.
+
+    Parameters
+    ----------
+    node
+        tiled's client of the stream, as a plain container.
+    access_tags
+        Of all nodes.
+    """
+
+    def __init__(self, node: Any, access_tags: Any) -> None:
+        self.node = node
+        self.nodes: dict[str, Any] = {}
+        self._tags = access_tags
+        self._rows: list[dict[str, Any]] = []
+        self._arrays: dict[str, list[Any]] = {}
+        self._axes: dict[tuple[int, int], str] = {}
+        self._sources: dict[str, DataSource] = {}
+        self._updates: list[dict[str, Any]] = []
+
+    def configure(self, doc: Mapping[str, Any]) -> None:
+        """Keep the configuration of a later descriptor."""
+        self._updates.append({k: doc[k] for k in ("uid", "time", "configuration") if doc.get(k)})
+        self.node.update_metadata({"_config_updates": self._updates}, drop_revision=True)
+
+    def event(self, row: Mapping[str, Any]) -> None:
+        """Take one event, as `rows.as_row` makes it; `send_rows` sends it."""
+        times = {f"ts_{key}": stamp for key, stamp in row["timestamps"].items()}
+        self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **row["data"], **times})
+
+    def send_rows(self, data_keys: Mapping[str, Any]) -> None:
+        """Append the scalars of the events that wait: one request, whatever their number.
 
         Parameters
         ----------
         data_keys
-            By stream: the data keys as they are stored. Streams may share a key's name and
-            differ in its type.
+            As they are stored: types and shapes that hold for all events so far.
+        """
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        for key, data_key in data_keys.items():
+            if data_key["dtype"] == "array" and "external" not in data_key:
+                # In a table small arrays lose their shape or element type.
+                self._arrays.setdefault(key, []).extend(row.pop(key) for row in rows)
+        table = pyarrow.Table.from_pylist(rows)
+        table = table.cast(pyarrow.schema([_not_null(field) for field in table.schema]))
+        if table.num_columns <= TABLE_COLUMNS_MAX:
+            self._append("internal", table, data_keys)
+            return
+        for number, part in enumerate(split_table(table, TABLE_COLUMNS_MAX)):
+            self._append(f"internal_{number}", part, data_keys)
+
+    def _append(self, name: str, table: Any, data_keys: Mapping[str, Any]) -> None:
+        if name not in self.nodes:
+            described = {k: v for k, v in data_keys.items() if k in table.column_names}
+            self.nodes[name] = self.node.create_appendable_table(
+                schema=table.schema,
+                key=name,
+                metadata=storable(described),
+                access_tags=self._tags,
+            )
+        append(self.nodes[name], table)
+
+    def send_arrays(self, data_keys: Mapping[str, Any]) -> None:
+        """Append the arrays of the events sent: one request an array."""
+        waiting, self._arrays = self._arrays, {}
+        for key, values in waiting.items():
+            array = np.array(values, dtype=data_keys[key]["dtype_numpy"])
+            node = self.nodes.get(key)
+            if node is not None:
+                node.patch(array, offset=node.shape[:1], extend=True)
+                continue
+            self.nodes[key] = self.node.write_array(
+                array,
+                key=key,
+                metadata=storable(data_keys[key]) | {"dtype_numpy": str(array.dtype)},
+                dims=self._dims(array.shape[1:]),
+                access_tags=self._tags,
+            )
+
+    def _dims(self, lengths: tuple[int, ...]) -> tuple[str, ...]:
+        """Name axes by their length, two of one array differently: xarray wants it so."""
+        axes = [(n, lengths[:axis].count(n)) for axis, n in enumerate(lengths)]
+        names = (self._axes.setdefault(axis, f"dim_int_{len(self._axes) + 1}") for axis in axes)
+        return ("time", *names)
+
+    def show(self, name: str, source: DataSource) -> None:
+        """Make the node `name` of files, or change it to `source`; nothing when it is so already.
 
         Raises
         ------
-        httpx.HTTPError
-            When it is not sure that everything was taken, once.
+        tiled.client.utils.ClientError
+            With status 415 when the server has no adapter for the mimetype.
         """
-        for stream, rows in self._internal_data_cache.items():
-            if rows:
-                keys = data_keys[stream].items()
-                self.data_keys = dict(keys)
-                arrays = {k for k, v in keys if v["dtype"] == "array" and "external" not in v}
-                self._int_array_keys[stream] = arrays
-                self._int_ragged_array_keys[stream] = set()
-                self._write_internal_data(rows, desc_node=self._desc_nodes[stream])
-                rows.clear()
-        while self._external_data_cache:
-            uid = next(iter(self._external_data_cache))
-            self._show_frames(uid, self._external_data_cache.pop(uid))
-
-    def _show_frames(self, uid: str, doc: dict[str, Any]) -> None:
-        if uid in self._unshown:
+        old = self._sources.get(name)
+        if old == source:
             return
-        try:
-            self._write_external_data(doc)
-        except (NotImplementedError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            self._unshown.add(uid)
-            key = self._stream_resource_cache[uid]["data_key"]
-            self.notes.append(not_shown(key, error))
+        if old is None:
+            self.nodes[name] = self.node.new(
+                source.structure_family, [source], key=name, access_tags=self._tags
+            )
+        else:
+            self._change(self.nodes[name], source, old)
+        self._sources[name] = source
 
-    def has_stream(self, name: str) -> bool:
-        """Tell whether the stream has a node."""
-        return name in self._desc_nodes
-
-    def stop(self, doc: dict[str, Any]) -> None:
-        """Close the run; all else has been committed."""
-        super().stop(storable(copy.deepcopy(doc)))
-
-    def _internal_dims(self, desc_name: str, shape: tuple[int | None, ...]) -> tuple[str, ...]:
-        """Name axes by their length, two of one array differently: xarray wants it so."""
-        names = self._int_dims_names[desc_name]
-        lengths = shape[1:]
-        keys = [(n, lengths[:axis].count(n)) for axis, n in enumerate(lengths)]
-        return ("time", *(names.setdefault(key, f"dim_int_{len(names) + 1}") for key in keys))
-
-    def _append_with_retry(self, df_client: Any, table: Any, desc_name: str) -> None:
-        """Append once: after a lost reply the run is replayed, where the parent appends twice."""
-        df_client.append_partition(0, table)
+    def _change(self, node: Any, source: DataSource, old: DataSource) -> None:
+        """Change a data source; who follows an array learns which rows are new."""
+        new = replace(source, id=node.data_sources()[0].id)
+        patch = None
+        if source.structure_family == StructureFamily.array:
+            rows, *rest = source.structure.shape
+            before = old.structure.shape[0]
+            patch = {
+                "patch_shape": ",".join(map(str, (rows - before, *rest))),
+                "patch_offset": ",".join(map(str, (before, *(0 for _ in rest)))),
+            }
+        uri = node.uri.replace("/metadata/", "/data_source/", 1)
+        content = safe_json_dump({"data_source": new})
+        handle_error(node.context.http_client.put(uri, content=content, params=patch))
 
 
-def _unclipped(metadata: Mapping[str, Any], doc: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a stream's metadata that the parent has clipped, as it was."""
-    updates = [dict(update) for update in metadata.get("_config_updates", [])]
-    if not updates:
-        return {"configuration": doc["configuration"]}
-    updates[-1]["configuration"] = doc["configuration"]
-    return {"_config_updates": updates}
+def append(table: Any, rows: pyarrow.Table) -> None:
+    """Append rows once; after a lost reply the run is written again, never the rows alone."""
+    table.append_partition(0, rows)
+
+
+def _not_null(field: pyarrow.Field) -> pyarrow.Field:
+    return field.with_type(pyarrow.string()) if pyarrow.types.is_null(field.type) else field
 
 
 class Legacy:

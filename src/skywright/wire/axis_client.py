@@ -2,6 +2,7 @@
 
 import asyncio
 import email.message
+import re
 from collections.abc import AsyncGenerator, Generator
 from contextlib import suppress
 
@@ -16,6 +17,7 @@ SNAPSHOT_PATH = "/axis-cgi/jpg/image.cgi?camera=1"
 STREAM_PATH = "/axis-cgi/mjpg/video.cgi?camera=1"
 CONNECT_LIMIT_S = 3.0
 UNAUTHORIZED = 401
+STALE = re.compile(r"""\bstale\s*=\s*"?true\b""", re.IGNORECASE)
 
 
 class CameraAuth(httpx.Auth):
@@ -41,11 +43,23 @@ class CameraAuth(httpx.Auth):
             wants_digest = any(offer.lower().startswith("digest ") for offer in offers)
             if response.status_code != UNAUTHORIZED or wants_digest:
                 with suppress(StopIteration):
-                    yield flow.send(response)
+                    response = yield flow.send(response)
+                    if _is_stale(response):
+                        # The nonce ended between challenge and answer: answer the next one, once.
+                        flow = self._digest.auth_flow(request)
+                        next(flow)
+                        yield flow.send(response)
                 return
             self._only_basic = any("basic" in offer.lower() for offer in offers)
         if self._only_basic:
             yield from self._basic.auth_flow(request)
+
+
+def _is_stale(response: httpx.Response) -> bool:
+    """Tell whether a camera refuses the nonce only, not user and password (RFC 7616, 3.3)."""
+    offers = response.headers.get_list("www-authenticate")
+    stale = any(STALE.search(offer) for offer in offers if offer.lower().startswith("digest "))
+    return response.status_code == UNAUTHORIZED and stale
 
 
 class _AskAgain(httpx.AsyncHTTPTransport):

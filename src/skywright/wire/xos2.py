@@ -47,7 +47,7 @@ def encode(text: str, layout: int) -> bytes:
     Parameters
     ----------
     text
-        Command and arguments; ASCII.
+        Command and arguments; ASCII. Blanks around it are left out.
     layout
         1 or 2.
 
@@ -56,6 +56,7 @@ def encode(text: str, layout: int) -> bytes:
     DataError
         If the text is too long for the layout, or not ASCII.
     """
+    text = text.strip(" ")
     if not text.isascii() or "\0" in text:
         raise DataError(f"xos message {text[:60]!r}: expected ASCII without NUL")
     if layout == 1:
@@ -198,4 +199,4 @@ def operation_completed(name: str, handle: str, reply: str) -> str:
 
 def note(text: str) -> str:
     """Return a note for DCSS's users, cut to what DCSS can hold."""
-    return f"htos_note {harmless(text)}"[:NOTE_BYTES_MAX]
+    return f"htos_note {harmless(text)}"[:NOTE_BYTES_MAX].rstrip()

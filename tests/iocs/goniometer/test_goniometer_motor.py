@@ -10,7 +10,7 @@ from ophyd import EpicsMotor
 from support.goniometer_ioc import LIMIT_S, fresh, put, record, text
 from support.waiting import until
 
-from skywright.loop.sample_motion import read_motion
+from skywright.instruments.loop.sample_motion import read_motion
 
 
 def test_ophyd_reads_what_a_motor_says_of_itself(motor: EpicsMotor) -> None:

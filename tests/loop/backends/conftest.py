@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from support.backends import scene_with
 
-from skywright.loop import analysis
-from skywright.loop.detect import Detection, find_loop
+from skywright.instruments.loop import analysis
+from skywright.instruments.loop.detect import Detection, find_loop
 
 
 @pytest.fixture(scope="module")

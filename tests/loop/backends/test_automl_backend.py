@@ -11,13 +11,13 @@ import simplejpeg
 from support.backends import CLASSES, LOOP, PIN, answering, boxes_of, reply
 from support.scripted_http import Visit, scripted
 
-from skywright.analyses import make_analysis
 from skywright.analysis import Batch
-from skywright.loop import analysis
-from skywright.loop.backends import automl, make_detector
-from skywright.loop.backends.automl import AutoMLDetector
-from skywright.loop.detect import CLASS_NAMES, Detection
-from skywright.loop.picture import decode
+from skywright.analysis.named import make_analysis
+from skywright.instruments.loop import analysis
+from skywright.instruments.loop.backends import automl, make_detector
+from skywright.instruments.loop.backends.automl import AutoMLDetector
+from skywright.instruments.loop.detect import CLASS_NAMES, Detection
+from skywright.instruments.loop.picture import decode
 from skywright.wire.automl import (
     HEALTH_PATH,
     PREDICT_PATH,

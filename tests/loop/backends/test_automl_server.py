@@ -20,12 +20,12 @@ from support.backends import (
 )
 from support.scripted_http import Server
 
-from skywright.loop import backends
-from skywright.loop.backends import make_detector
-from skywright.loop.backends.automl import AutoMLDetector
-from skywright.loop.detect import Detection
-from skywright.services.automl_server import automl_app
-from skywright.services.http_server import HttpServer
+from skywright.instruments.loop import backends
+from skywright.instruments.loop.backends import make_detector
+from skywright.instruments.loop.backends.automl import AutoMLDetector
+from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.endpoints.automl_server import automl_app
+from skywright.processes.http_server import HttpServer
 from skywright.wire.automl import (
     HEALTH_PATH,
     PREDICT_PATH,

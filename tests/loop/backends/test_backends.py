@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from support.backends import CLASSES, LOOP, MODEL, PIN, SHAPE, boxes_of, overlap, scene_with
 
-from skywright.analyses import make_analysis
+from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError
-from skywright.loop import analysis, backends
-from skywright.loop.backends import make_detector
-from skywright.loop.backends.boxes import from_boxes, to_boxes
-from skywright.loop.detect import Detection, find_loop
+from skywright.instruments.loop import analysis, backends
+from skywright.instruments.loop.backends import make_detector
+from skywright.instruments.loop.backends.boxes import from_boxes, to_boxes
+from skywright.instruments.loop.detect import Detection, find_loop
 from skywright.wire.automl import (
     Box,
     decode_reply,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from support.backends import MODEL, overlap
 
-from skywright.analyses import make_analysis
 from skywright.analysis import Batch
+from skywright.analysis.named import make_analysis
 from skywright.errors import DataError
-from skywright.loop import analysis, backends
-from skywright.loop.backends import make_detector
-from skywright.loop.twin.render import Pose, render
-from skywright.loop.twin.scene import random_scene
+from skywright.instruments.loop import analysis, backends
+from skywright.instruments.loop.backends import make_detector
+from skywright.instruments.loop.twin.render import Pose, render
+from skywright.instruments.loop.twin.scene import random_scene
 
 
 @pytest.fixture(scope="module")

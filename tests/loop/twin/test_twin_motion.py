@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skywright.acquire.trajectory import Axis, Move, Stop
 from skywright.errors import ConfigError
-from skywright.loop.twin.clock import FrameClock
-from skywright.loop.twin.trajectory import Axis, Motion, Move, Stop
+from skywright.instruments.loop.twin.clock import FrameClock
+from skywright.instruments.loop.twin.trajectory import Motion
 
 finite = st.floats(-500.0, 500.0)
 

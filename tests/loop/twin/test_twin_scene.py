@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import skywright.loop.twin
+import skywright.instruments.loop.twin
 from skywright.errors import ConfigError
-from skywright.loop.twin.mount import Mount
-from skywright.loop.twin.optics import SIDES
-from skywright.loop.twin.render import Pose, render
-from skywright.loop.twin.scene import random_scene
+from skywright.instruments.loop.twin.mount import Mount
+from skywright.instruments.loop.twin.optics import SIDES
+from skywright.instruments.loop.twin.render import Pose, render
+from skywright.instruments.loop.twin.scene import random_scene
 
 SMALL = {"width_px": 352, "height_px": 240}
 
@@ -79,7 +79,7 @@ def test_most_tips_are_in_view():
 
 
 def test_twin_shares_no_code_with_the_analysis():
-    folder = Path(skywright.loop.twin.__file__).parent
+    folder = Path(skywright.instruments.loop.twin.__file__).parent
     for path in folder.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -87,6 +87,7 @@ def test_twin_shares_no_code_with_the_analysis():
                 modules = [name.name for name in node.names]
             ours = {name for name in modules if name.startswith("skywright")}
             assert all(
-                name == "skywright.errors" or name.startswith("skywright.loop.twin")
+                name == "skywright.errors"
+                or name.startswith(("skywright.acquire.", "skywright.instruments.loop.twin"))
                 for name in ours
             ), path.name

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skywright.loop.twin.mount import Mount
-from skywright.loop.twin.optics import SIDES, Optics, encode_jpeg, encode_png
-from skywright.loop.twin.render import (
+from skywright.acquire.trajectory import Axis, Move
+from skywright.instruments.loop.twin.mount import Mount
+from skywright.instruments.loop.twin.optics import SIDES, Optics, encode_jpeg, encode_png
+from skywright.instruments.loop.twin.render import (
     Pose,
     render,
     render_exposure,
@@ -17,8 +18,8 @@ from skywright.loop.twin.render import (
     silhouette,
     warm_up,
 )
-from skywright.loop.twin.scene import Scene
-from skywright.loop.twin.trajectory import Axis, Motion, Move
+from skywright.instruments.loop.twin.scene import Scene
+from skywright.instruments.loop.twin.trajectory import Motion
 
 PERFECT = {
     "psf_px": 0.0,
@@ -212,7 +213,7 @@ def test_crystal_that_sticks_out_is_told_apart():
 
 def test_absorption_follows_the_path_through_a_cylinder():
     # A pin is a closed cylinder: Beer's law along the chord, away from its ends.
-    from skywright.loop.twin import parts
+    from skywright.instruments.loop.twin import parts
 
     steel = replace(parts.STEEL, absorption_per_um=0.002)
     with pytest.MonkeyPatch.context() as patch:
@@ -294,8 +295,8 @@ def test_equal_seeds_give_equal_bits():
 def test_another_process_renders_the_same_bits():
     program = (
         "import zlib, numpy as np;"
-        "from skywright.loop.twin.render import Pose, render;"
-        "from skywright.loop.twin.scene import random_scene;"
+        "from skywright.instruments.loop.twin.render import Pose, render;"
+        "from skywright.instruments.loop.twin.scene import random_scene;"
         "scene = random_scene(np.random.default_rng(12), kind='nylon');"
         "print(zlib.crc32(render(scene, Pose(phi_deg=33.0), frame_seed=9).image.tobytes()))"
     )

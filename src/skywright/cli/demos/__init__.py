@@ -1,13 +1,16 @@
-"""What the demo of every instrument needs: a result to report, runs to wait for, truth to compare.
+"""What the demo of every instrument needs: a result to report, runs to wait for, steps to show.
 
-A demo is a module here with ``iocs()``, the IOCs that it wants beside the default ones, and
+A demo is a module that an instrument declares. It has ``iocs()``, the IOCs to start, and
 ``run(session)``, which gets the profile's namespace and returns a list of `DemoResult`.
 """
 
 import json
+import os
+import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from typing import Any
 from skywright.errors import DataError
 
 STORED_LIMIT_S = 120.0
+STEPS_FD = "SKYWRIGHT_DEMO_STEPS"
+"""Variable with the number of the file descriptor on which a demo reports its steps."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,64 @@ def write_results(results: list[DemoResult], file: Path) -> None:
     file.write_text(json.dumps([asdict(result) for result in results]))
 
 
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Report the start and the end of a step to `skywright demo`, which shows it to the user."""
+    began = time.monotonic()
+    report_step(title)
+    yield
+    report_step(title, seconds=time.monotonic() - began)
+
+
+def report_step(title: str, seconds: float | None = None, progress: str = "") -> None:
+    """Report a step of the demo; nothing where no `skywright demo` reads it.
+
+    Parameters
+    ----------
+    title
+        What is done.
+    seconds
+        Time that it took; None while it goes on.
+    progress
+        How far it is, in words.
+    """
+    number = os.environ.get(STEPS_FD)
+    if number is None:
+        return
+    line = json.dumps({"title": title, "seconds": seconds, "progress": progress}) + "\n"
+    os.write(int(number), line.encode())
+
+
+class RunSteps:
+    """A callback of the RunEngine: each run is a step of the demo."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, tuple[str, float]] = {}
+        self._events: dict[str, int] = {}
+        self._descriptors: dict[str, str] = {}
+
+    def __call__(self, name: str, document: Mapping[str, Any]) -> None:
+        """Take a document of the RunEngine."""
+        if name == "start":
+            title = f"run {document['scan_id']}: {document.get('plan_name', '')}"
+            self._runs[document["uid"]] = title, time.monotonic()
+            self._events[document["uid"]] = 0
+            report_step(title)
+        elif name == "descriptor":
+            self._descriptors[document["uid"]] = document["run_start"]
+        elif name in ("event", "event_page"):
+            uid = self._descriptors[document["descriptor"]]
+            new = document["seq_num"]
+            self._events[uid] += len(new) if isinstance(new, list) else 1
+            report_step(self._runs[uid][0], progress=f"{self._events[uid]} events")
+        elif name == "stop":
+            title, began = self._runs.pop(document["run_start"])
+            self._events.pop(document["run_start"])
+            status, reason = document["exit_status"], document.get("reason", "")
+            ending = "" if status == "success" else f"{status}, {reason}".rstrip(", ")
+            report_step(title, time.monotonic() - began, ending)
+
+
 def wait_for_derived(tiled: Any, raw_uid: str, count: int = 1) -> list[Any]:
     """Return the finished derived runs of a raw run as soon as the catalog shows `count` of them.
 
@@ -45,7 +108,7 @@ def wait_for_derived(tiled: Any, raw_uid: str, count: int = 1) -> list[Any]:
     raw_uid
         Start uid of the raw run.
     count
-        How many analyses look at this run.
+        Number of analyses that work on this run.
 
     Raises
     ------
@@ -55,12 +118,20 @@ def wait_for_derived(tiled: Any, raw_uid: str, count: int = 1) -> list[Any]:
     from skywright.store.lookup import derived_runs
 
     patience, limit = threading.Event(), time.monotonic() + STORED_LIMIT_S
-    while time.monotonic() < limit:
-        runs = [run for run in derived_runs(tiled, raw_uid) if run.metadata.get("stop")]
-        if len(runs) >= count:
-            return runs
-        patience.wait(0.2)
+    with step(f"analysis of run {raw_uid[:8]} in the catalog"):
+        while time.monotonic() < limit:
+            runs = [run for run in derived_runs(tiled, raw_uid) if run.metadata.get("stop")]
+            if len(runs) >= count:
+                return runs
+            patience.wait(0.2)
     raise DataError(
         f"run {raw_uid[:8]}: {count} finished derived runs expected in the catalog within "
         f"{STORED_LIMIT_S:g} s; look at `skywright doctor`"
     )
+
+
+def steps_to_stdout() -> None:
+    """Report steps on what is stdout now, and send all else that is printed to stderr."""
+    sys.stdout.flush()
+    os.environ[STEPS_FD] = str(os.dup(1))
+    os.dup2(2, 1)

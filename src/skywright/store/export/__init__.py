@@ -66,13 +66,16 @@ def export_run(
     Raises
     ------
     DataError
-        If `output` exists, cannot be written, or data of the run cannot be read.
+        If `output` exists, its directory does not, it cannot be written, or data of the run cannot
+        be read.
     """
     if format not in FORMATS:
         raise DataError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
     if link and format != "nexus":
         raise DataError(f"{format} cannot link to other files; leave out --link or export nexus")
     _refuse_existing(output, overwrite)
+    if not output.parent.is_dir():
+        raise DataError(f"{output}: there is no directory {output.parent}; create it first")
     contents = read_contents(run, journals)
     notes = _write(contents, output, format, link)
     files = [output] if output.is_file() else sorted(each for each in output.iterdir())
@@ -95,7 +98,6 @@ def _write(contents: RunContents, output: Path, format: str, link: bool) -> list
     }
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
         notes = writers[format](contents, part)
         if output.is_dir():
             shutil.rmtree(output)

@@ -15,7 +15,9 @@ from tiled.client.container import Container
 from tiled.structures.core import StructureFamily
 
 from skywright.errors import DataError
+from skywright.files.readers import HDF5, readers
 from skywright.store.lookup import run_status
+from skywright.store.table_adapter import MIMETYPE
 
 BLOCK_BYTES = 16 * 2**20
 """Of an array read at once; small enough for any machine, large enough to outweigh a request."""
@@ -23,10 +25,11 @@ BLOCK_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Asset:
-    """The dataset of an HDF5 file that holds a column."""
+    """The dataset of a file that holds a column."""
 
     file: Path
     dataset: str
+    mimetype: str = HDF5
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,9 @@ def _read_stream(node: Container, name: str, notes: list[str]) -> Stream:
     data_keys = descriptor.get("data_keys", {})
     parts = dict(node.items())
     tables = [part for part in parts.values() if _family(part) == StructureFamily.table]
+    files = [table for table in tables if table.data_sources()[0].mimetype == MIMETYPE]
+    in_files = {key: table for table in files for key in table.columns}
+    tables = [table for table in tables if table not in files]
     frame, kept = _events(tables, f"{name}: events")
     columns = [_memory_column(key, frame[key], {}) for key in ("seq_num", "time") if key in frame]
     for key, data_key in data_keys.items():
@@ -139,6 +145,8 @@ def _read_stream(node: Container, name: str, notes: list[str]) -> Stream:
             columns.append(_array_column(key, parts[key], data_key, kept, f"{name}/{key}"))
         elif key in parts:
             notes.append(f"{name}/{key}: {_family(parts[key])}, left out: rows differ in length")
+        elif key in in_files:
+            columns.append(_file_column(key, in_files[key], data_key, f"{name}/{key}"))
         elif key in frame:
             column = frame[key]
             if data_key.get("dtype") == "array":
@@ -209,7 +217,7 @@ def _array_column(
 ) -> Column:
     """Return a column that is an array of its own in the catalog, in a file or in Zarr."""
     source = (node.data_sources() or [None])[0]
-    asset = _hdf5_asset(source)
+    asset = _asset_of(source)
     at = f"{where} ({asset.file}, {asset.dataset})" if asset else where
 
     def read(rows: slice) -> NDArray:
@@ -223,15 +231,38 @@ def _array_column(
     return Column(key, shape, np.dtype(node.dtype), data_key, read, asset)
 
 
-def _hdf5_asset(source: Any) -> Asset | None:
-    """Return file and dataset, if one HDF5 file on this machine's paths holds the array."""
-    if source is None or source.mimetype != "application/x-hdf5" or len(source.assets) != 1:
+def _file_column(key: str, table: Any, data_key: Mapping[str, Any], where: str) -> Column:
+    """Return a column of a file, which is one of a table in the catalog."""
+    source = table.data_sources()[0]
+    segments, dataset = source.parameters["segments"], source.parameters["columns"][key]
+    asset = None
+    if [segment[:2] for segment in segments] == [[0, 0]]:  # else not just these rows
+        asset = _asset(source, dataset)
+    at = f"{where} ({asset.file}, {asset.dataset})" if asset else where
+    with _reading(at):
+        node = table[key]
+
+    def read(rows: slice) -> NDArray:
+        with _reading(at):
+            return np.asarray(node.read((rows,)))
+
+    return Column(key, tuple(node.shape), np.dtype(node.dtype), data_key, read, asset)
+
+
+def _asset_of(source: Any) -> Asset | None:
+    """Return file and dataset, if one file on this machine's paths holds the array."""
+    if source is None or source.mimetype not in readers() or len(source.assets) != 1:
+        return None
+    segments = source.parameters.get("segments", [[0, 0]])
+    if [segment[:2] for segment in segments] != [[0, 0]]:  # else not just these rows
         return None
     dataset = source.parameters.get("dataset")
+    return _asset(source, dataset, source.mimetype) if isinstance(dataset, str) else None
+
+
+def _asset(source: Any, dataset: str, mimetype: str = HDF5) -> Asset | None:
     uri = urlparse(source.assets[0].data_uri)
-    if uri.scheme != "file" or not isinstance(dataset, str):
-        return None
-    return Asset(Path(unquote(uri.path)), dataset)
+    return Asset(Path(unquote(uri.path)), dataset, mimetype) if uri.scheme == "file" else None
 
 
 def _family(node: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from skywright.files.readers import HDF5
 from skywright.store.export.contents import Column, RunContents, Stream
 from skywright.store.lookup import sample_name
 
@@ -166,7 +167,7 @@ def _link(group: h5py.Group, column: Column, what: str, notes: list[str]) -> boo
     if not column.external:
         return False
     try:
-        if column.asset is None:
+        if column.asset is None or column.asset.mimetype != HDF5:
             raise ValueError("not one HDF5 file")
         with h5py.File(column.asset.file, "r", locking=False) as file:
             shape = file[column.asset.dataset].shape

@@ -1,0 +1,180 @@
+"""The camera of the page, a process: ``python -m dashboard.loop.camera_worker --prefix P``.
+
+It follows the camera's PVs, looks for a loop in the newest picture and writes to stdout, for each
+picture and at least every `BEAT_S`, a JSON line and then as many bytes of JPEG as its ``bytes``
+says. It puts nothing, and takes the newest picture only when the last one is written.
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any, BinaryIO
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from devices.camera_view import CameraFacts, CameraView
+from skywright.instruments.loop.backends import Detector, make_detector
+from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.draw import caption
+from skywright.instruments.loop.picture import MIN_SIDE_PX
+from skywright.processes.process import end_with_parent, log_to_stderr
+
+BEAT_S = 1.0
+PERIOD_S = 0.1
+"""Pictures are shown this often at most, however fast the camera posts them."""
+RATE_OVER_S = 3.0
+QUALITY = 80
+
+log = logging.getLogger(__name__)
+
+
+class Rate:
+    """Pictures per second, from the camera's count."""
+
+    def __init__(self) -> None:
+        self._counts: deque[tuple[float, int]] = deque()
+
+    def __call__(self, frames: int, now: float) -> float:
+        """Take in a count at a time (s), and return the rate over the last `RATE_OVER_S`."""
+        if self._counts and frames < self._counts[-1][1]:  # the IOC has begun again
+            self._counts.clear()
+        self._counts.append((now, frames))
+        while now - self._counts[0][0] > RATE_OVER_S:
+            self._counts.popleft()
+        (since, first), (until, last) = self._counts[0], self._counts[-1]
+        return (last - first) / (until - since) if until - since > 0.5 * RATE_OVER_S else math.nan
+
+
+def status_words(facts: CameraFacts, per_s: float) -> str:
+    """Say in one line what the camera does."""
+    if not facts.connected:
+        return "the camera's IOC does not answer"
+    words = ["taking pictures" if facts.acquiring else "idle"]
+    if facts.acquiring and not math.isnan(per_s):
+        words.append(f"{per_s:.1f} per s")
+    if facts.recording:
+        words.append(f"recording, {facts.recorded} in the file")
+    words.append(f"{facts.lost} lost")
+    if facts.message and facts.message not in words:
+        words.append(facts.message)
+    return " · ".join(words)
+
+
+def describe(detection: Detection) -> dict[str, Any]:
+    """Return what is drawn of a detection, px; null where there is nothing."""
+    d = detection
+    base = (d.pin_base_x, d.pin_base_y)
+    return {
+        "tip": [round(d.tip_x, 1), round(d.tip_y, 1)] if d.tip_in_view else None,
+        "box": [round(float(value), 1) for value in d.bbox] if d.bbox else None,
+        "pin": None if math.isnan(base[0]) else [round(float(value), 1) for value in base],
+        "kind": d.kind,
+        "caption": caption(d),
+    }
+
+
+def encode(header: dict[str, Any], picture: NDArray[np.uint8] | None) -> bytes:
+    """Return a message: the header as a JSON line, then the picture as JPEG."""
+    jpeg = b""
+    if picture is not None:
+        pixels = np.ascontiguousarray(picture if picture.ndim == 3 else picture[:, :, np.newaxis])
+        space = "RGB" if picture.ndim == 3 else "GRAY"
+        jpeg = simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorspace=space)
+        header |= {"width": picture.shape[1], "height": picture.shape[0]}
+    return json.dumps(header | {"bytes": len(jpeg)}).encode() + b"\n" + jpeg
+
+
+class Looker:
+    """Looks for the loop with the beamline's detector; makes that, and warms it up, by the way.
+
+    Parameters
+    ----------
+    detection
+        Arguments of `skywright.instruments.loop.backends.make_detector`.
+    """
+
+    def __init__(self, detection: dict[str, Any]) -> None:
+        self._detector: Detector | None = None
+        self._why = "the detector is being loaded"
+        self.loading = threading.Thread(target=self._load, args=(detection,), daemon=True)
+        self.loading.start()
+
+    def __call__(self, picture: NDArray[np.uint8]) -> dict[str, Any]:
+        """Return what is drawn of a picture, or in ``caption`` why nothing is."""
+        if self._detector is None:
+            return {"caption": self._why}
+        if min(picture.shape[:2]) < MIN_SIDE_PX:
+            return {"caption": "too small for the detector"}
+        try:
+            found = self._detector.find(picture)
+        except Exception as error:  # the picture is shown all the same
+            log.exception("the detector failed")
+            return {"caption": f"the detector failed: {error}"}
+        drawn = describe(found.detection)
+        return drawn | {"caption": f"{drawn['caption']} · {found.why}"} if found.why else drawn
+
+    def _load(self, detection: dict[str, Any]) -> None:
+        try:
+            detector = make_detector(**detection)
+            detector.warm_up()
+        except Exception as error:  # pictures are shown all the same
+            log.exception("the detector cannot be loaded")
+            self._why = f"the detector cannot be loaded: {error}"
+        else:
+            self._detector = detector
+
+
+def show(view: CameraView, out: BinaryIO, look: Looker) -> None:
+    """Write messages until nobody reads them."""
+    news = threading.Event()
+    view.watch(news.set)
+    rate, number, pause = Rate(), 0, threading.Event()
+    while True:
+        is_new = news.wait(BEAT_S)
+        news.clear()
+        began = time.monotonic()
+        facts = view.facts()
+        picture = view.picture() if is_new and facts.connected else None
+        header: dict[str, Any] = {
+            "connected": facts.connected,
+            "status": status_words(facts, rate(facts.frames, began)),
+        }
+        if picture is not None:
+            number += 1
+            header |= {"number": number, "found": look(picture)}
+        try:
+            out.write(encode(header, picture))
+            out.flush()
+        except BrokenPipeError:
+            return
+        pause.wait(max(0.0, began + PERIOD_S - time.monotonic()))
+
+
+def main() -> None:
+    """Run the worker."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prefix", required=True, help="PV prefix of the camera, with its colon")
+    parser.add_argument(
+        "--detection", type=json.loads, default={}, help="JSON: [loop.detection] of skywright.toml"
+    )
+    options = parser.parse_args()
+    log_to_stderr()
+    end_with_parent()
+    # What libraries print must not get between the pictures.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    show(CameraView(options.prefix), out, Looker(options.detection))
+    logging.shutdown()
+    os._exit(0)  # Channel Access threads do not end by themselves
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The newest series of a DHS: what was found in its pictures so far."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from tiled.client.container import Container
+
+from dashboard.chart import Marks, draw_chart
+from skywright.instruments.loop.turn import in_words
+from skywright.store.export.contents import Stream, read_contents
+from skywright.store.lookup import RunSummary, Wanted, derived_runs, find_runs
+from skywright.store.show import final_results
+
+PLAN = "collectLoopImages"
+DETECTION, TURN = "loop_detection", "loop_turn"
+
+
+@dataclass(frozen=True)
+class SeriesShown:
+    """A series as it is shown.
+
+    Attributes
+    ----------
+    summary
+        Of the raw run.
+    pictures
+        Number of pictures that were searched so far.
+    results
+        Of the detection.
+    words
+        Where the face is, in one line; empty before the end of a turn.
+    charts
+        Tip and width by picture.
+    """
+
+    summary: RunSummary
+    pictures: int
+    results: Mapping[str, Any]
+    words: str
+    charts: Sequence[Markup]
+
+
+def newest_series(client: Container) -> SeriesShown | None:
+    """Read the newest series of a DHS; None when the catalog has none.
+
+    Raises
+    ------
+    DataError
+        If the server cannot give what its catalog names.
+    """
+    runs = find_runs(client, Wanted(plan=PLAN, purpose=None), 1)
+    if not runs:
+        return None
+    summary, results, words, stream = runs[-1], {}, "", None
+    for run in derived_runs(client, summary.uid):
+        contents = read_contents(run)
+        name = (contents.start.get("analysis") or {}).get("name")
+        found = final_results(contents)
+        if name == DETECTION:
+            results = found
+            stream = next((each for each in contents.streams if each.name == "pictures"), None)
+        elif name == TURN and found:
+            words = in_words(found)
+    values = {} if stream is None else _values(stream, "tip_x", "tip_y", "width")
+    count = min((len(each) for each in values.values()), default=0)
+    return SeriesShown(summary, count, results, words, _draw(values, count) if count else [])
+
+
+def _values(stream: Stream, *names: str) -> dict[str, np.ndarray]:
+    columns = {name: stream.column(name) for name in names}
+    return {
+        name: column.read(slice(0, column.shape[0])).astype(np.float64)
+        for name, column in columns.items()
+        if column is not None
+    }
+
+
+def _draw(values: Mapping[str, np.ndarray], count: int) -> list[Markup]:
+    index = np.arange(count, dtype=np.float64)
+    shown = {name: each[:count] for name, each in values.items()}
+    charts = []
+    if {"tip_x", "tip_y"} <= shown.keys() and np.isfinite(shown["tip_y"]).any():
+        charts.append(
+            draw_chart(
+                [Marks("tip, down", index, shown["tip_y"], "a")],
+                [],
+                "picture",
+                "tip, px",
+                "Row of the tip in each picture of the series",
+            )
+        )
+    if "width" in shown and np.isfinite(shown["width"]).any():
+        charts.append(
+            draw_chart(
+                [Marks("width", index, shown["width"], "c")],
+                [],
+                "picture",
+                "width, px",
+                "Width of the loop in each picture of the series",
+            )
+        )
+    return charts

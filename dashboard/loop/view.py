@@ -1,0 +1,164 @@
+"""The loop: the live camera with what the detector finds, and the rotations with their fits."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from tiled.client.container import Container
+
+from dashboard.chart import Curve, Marks, draw_chart
+from dashboard.feeds import Source
+from dashboard.loop.series import newest_series
+from dashboard.site import Site, render, site_of
+from dashboard.views import View
+from dashboard.worker import worker_messages
+from skywright.errors import DataError, SkywrightError
+from skywright.instruments.loop.calibration import ZoomCalibration
+from skywright.instruments.loop.rotation_curves import RotationCurves, in_words, rotation_curves
+from skywright.store.export.contents import RunContents, read_contents
+from skywright.store.lookup import RunSummary, Wanted, find_run, find_runs, summarize
+from skywright.store.show import final_results
+
+CAMERA = "axis"
+"""The IOC whose camera looks at the loop."""
+ANALYSIS = "loop_rotation"
+SHOWN = 8
+
+_CALIBRATION = TypeAdapter(ZoomCalibration)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """A rotation as it is shown."""
+
+    summary: RunSummary
+    words: str
+    charts: Sequence[Markup]
+    """None of them where nothing was seen."""
+    results: Mapping[str, Any]
+
+
+async def loop(request: Request) -> Response:
+    """Show the camera, the newest series of a DHS, and the rotation that is asked for."""
+    site, uid = site_of(request), request.query_params.get("rotation", "")
+    rotations, rotation, series, wrong = [], None, None, ""
+    try:
+        series = await site.catalog.ask(newest_series)
+        rotations = await site.catalog.ask(newest_rotations, SHOWN)
+        if uid or rotations:
+            rotation = await site.catalog.ask(read_rotation, uid or rotations[0].uid)
+    except SkywrightError as error:  # the camera is shown all the same
+        wrong = str(error)
+    return render(
+        request,
+        "dashboard.loop:loop.html",
+        camera=CAMERA in site.settings.iocs,
+        rotations=rotations,
+        rotation=rotation,
+        series=series,
+        wrong=wrong,
+    )
+
+
+def newest_rotations(client: Container, limit: int) -> list[RunSummary]:
+    """Return the newest fits of rotations, newest first."""
+    return find_runs(client, Wanted(purpose="analysis", analysis=ANALYSIS), limit)[::-1]
+
+
+def read_rotation(client: Container, uid: str) -> Rotation:
+    """Read a fit of a rotation and draw it.
+
+    Raises
+    ------
+    DataError
+        If the run is none, or not whole yet.
+    """
+    run = find_run(client, uid)
+    contents = read_contents(run)
+    results = final_results(contents)
+    calibration = ((contents.start.get("analysis") or {}).get("parameters") or {}).get(
+        "calibration"
+    )
+    if calibration is None or "axis_row" not in results:
+        raise DataError(f"run {uid[:8]}: no whole result of {ANALYSIS}")
+    curves = read_curves(contents, results, _CALIBRATION.validate_python(calibration))
+    return Rotation(
+        summary=summarize(run.item["attributes"]["metadata"], "analysis"),
+        words=in_words(results),
+        charts=[draw_place(curves), draw_width(curves)] if has_points(curves) else [],
+        results=results,
+    )
+
+
+def read_curves(
+    contents: RunContents, results: Mapping[str, Any], calibration: ZoomCalibration
+) -> RotationCurves:
+    """Return what was seen and fitted in a stored rotation."""
+    pictures = next((stream for stream in contents.streams if stream.name == "pictures"), None)
+
+    def values(name: str) -> np.ndarray:
+        column = None if pictures is None else pictures.column(name)
+        if column is None:
+            raise DataError(f"run {contents.start['uid'][:8]}: no column {name} in pictures")
+        return column.read(slice(0, column.shape[0])).astype(np.float64)
+
+    box = ("bboxMinX", "bboxMaxX", "bboxMinY", "bboxMaxY")
+    return rotation_curves(
+        values("phi"),
+        np.stack([values("tipX"), values("tipY")], axis=1),
+        np.stack([values(name) for name in box], axis=1),
+        values("loop_width"),
+        results,
+        calibration,
+    )
+
+
+def has_points(curves: RotationCurves) -> bool:
+    """Tell whether any picture showed the tip at a known angle."""
+    return bool(np.isfinite(curves.phi_deg + curves.seen["tip"]).any())
+
+
+def draw_place(curves: RotationCurves) -> Markup:
+    """Draw the height of tip and middle over the spindle's angle, with the fits."""
+    styles = {"tip": "a", "middle": "b"}
+    return draw_chart(
+        [
+            Marks(name, curves.phi_deg, curves.seen[name], style, square=name == "middle")
+            for name, style in styles.items()
+        ],
+        [Curve(curves.curve_deg, curves.fitted[name], style) for name, style in styles.items()],
+        "spindle, deg",
+        "from the spindle, µm",
+        "Height of the tip and of the middle of the loop over the angle of the spindle",
+    )
+
+
+def draw_width(curves: RotationCurves) -> Markup:
+    """Draw the width of the loop over the spindle's angle, with the fit of its face."""
+    return draw_chart(
+        [Marks("width", curves.phi_deg, curves.width, "c")],
+        [Curve(curves.curve_deg, curves.fitted_width, "c")],
+        "spindle, deg",
+        "width, µm",
+        "Width of the loop over the angle of the spindle",
+    )
+
+
+def feeds(site: Site) -> dict[str, Source]:
+    """Return the camera's feed, where there is a camera."""
+    if CAMERA not in site.settings.iocs:
+        return {}
+    detection = json.dumps(site.settings.loop.detection)
+    worker = (CAMERA, "dashboard.loop.camera_worker", "--detection", detection)
+    return {"camera": partial(worker_messages, site.settings, *worker)}
+
+
+VIEW = View(path="/loop", title="Loop", routes=[Route("/loop", loop)], feeds=feeds, order=20)

@@ -1,0 +1,1 @@
+"""Devices of the loop instrument: camera, goniometer, rotation."""

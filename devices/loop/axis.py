@@ -1,0 +1,192 @@
+"""The AXIS video camera as an ophyd device, step and fly, over areaDetector's PVs."""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bluesky.protocols import StreamAsset
+from ophyd import Component as Cpt
+from ophyd import EpicsSignal, EpicsSignalRO, Kind
+from ophyd.areadetector.base import EpicsSignalWithRBV
+from ophyd.status import DeviceStatus
+
+from devices.file_stream import FilePlugin, FileStream, StreamColumn
+from devices.guarded import CONNECT_S
+from devices.recording import RecordingDevice
+from skywright.errors import HardwareError
+from skywright.files.areadetector import IMAGE
+from skywright.instruments.loop.capture import IDENTITY, TIME
+
+SINGLE, CONTINUOUS = 0, 2
+logger = logging.getLogger(__name__)
+
+
+class HdfPlugin(FilePlugin):
+    """areaDetector's HDF5 plugin."""
+
+    lazy_open = Cpt(EpicsSignal, "LazyOpen", kind=Kind.omitted, put_complete=True)
+    swmr_mode = Cpt(EpicsSignal, "SWMRMode", kind=Kind.omitted, put_complete=True)
+
+
+class AxisCamera(RecordingDevice):
+    """A video camera behind areaDetector's PVs, whose pictures are files, not events.
+
+    ``cam1:`` is the camera, ``HDF1:`` the recording. One trigger takes one picture; as a flyer it
+    takes pictures from kickoff to complete. Every picture of the recording is a row of one HDF5
+    file, opened at stage. Counts come from the number of rows that are visible in the file.
+
+    Data keys, all external (``STREAM:``): ``NAME_image`` (H, W) uint8; ``NAME_frame_number``;
+    ``NAME_frame_time``, unix s.
+
+    Parameters
+    ----------
+    prefix
+        Of the PVs, with its colon.
+    assets
+        Directory below which the IOC writes; a dated directory in it is made for each day.
+    name
+        Of the device.
+    """
+
+    acquire_period = Cpt(EpicsSignalWithRBV, "cam1:AcquirePeriod", kind=Kind.config)
+    color_mode = Cpt(EpicsSignalWithRBV, "cam1:ColorMode", kind=Kind.config, string=True)
+    manufacturer = Cpt(EpicsSignalRO, "cam1:Manufacturer_RBV", kind=Kind.config, string=True)
+    model = Cpt(EpicsSignalRO, "cam1:Model_RBV", kind=Kind.config, string=True)
+    message = Cpt(EpicsSignalRO, "cam1:StatusMessage_RBV", kind=Kind.omitted, string=True)
+    frames = Cpt(EpicsSignalRO, "cam1:ArrayCounter_RBV", kind=Kind.omitted, auto_monitor=True)
+
+    file = Cpt(HdfPlugin, "HDF1:", kind=Kind.omitted)
+    captured = Cpt(EpicsSignalRO, "HDF1:NumCaptured_RBV", kind=Kind.hinted, auto_monitor=True)
+    lost = Cpt(EpicsSignalRO, "HDF1:DroppedArrays_RBV", kind=Kind.normal, auto_monitor=True)
+
+    def __init__(self, prefix: str, *, assets: Path, name: str = "axis", **kwargs: Any) -> None:
+        super().__init__(prefix, assets=assets, name=name, **kwargs)
+        self.pictures = FileStream(self, f"{name}_pictures", self.file, self._columns)
+        self._follow(self.pictures, self.captured)
+
+    def _telling(self) -> tuple[EpicsSignalRO, ...]:
+        return self.file.write_message, self.message
+
+    # ---- staging
+
+    def _open(self) -> None:
+        self._put(self.file.capture, 0)
+        if not self._get(self.height):
+            self._prime()
+        self._put(self.file.lazy_open, 0)
+        self._put(self.file.swmr_mode, 1)
+        self._record(self.pictures, self.captured, f"{self.name}-{uuid.uuid4()}")
+
+    def _prime(self) -> None:
+        """Take one picture that is not recorded, to learn the size."""
+        self._put(self.image_mode, SINGLE)
+        before = self._get(self.frames)
+        self._start_acquiring()
+        deadline = time.monotonic() + (self.silence_limit.get() or CONNECT_S)
+        news = threading.Event()
+        token = self.frames.subscribe(lambda **_: news.set(), run=False)
+        try:
+            while self._get(self.frames) == before or not self._get(self.height):
+                news.clear()
+                if not news.wait(max(0.0, deadline - time.monotonic())):
+                    self._put(self.acquire, 0)
+                    raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")
+        finally:
+            self.frames.unsubscribe(token)
+
+    def unstage(self) -> list[Any]:
+        """Stop, and close the file; does not fail when the IOC is gone."""
+        self.pictures.end()
+        try:
+            if self.connected:
+                self._put(self.acquire, 0)
+                self._put(self.file.capture, 0)
+        except HardwareError as error:
+            logger.warning("%s", error)
+        self._watching = False
+        return super().unstage()
+
+    # ---- step
+
+    def trigger(self) -> DeviceStatus:
+        """Take one picture; done when it is visible in the file.
+
+        Called again before the first has ended, as after resume, it takes a further picture.
+        """
+        # After a resume there can be one row more than events, of the trigger that the pause cut
+        # off: both get the same seq_num, and the last one counts.
+        self.pictures.by_row = True
+        return self._background(self._take_one)
+
+    def _take_one(self) -> None:
+        self._check_staged()
+        self._put(self.image_mode, SINGLE)
+        with self._news:
+            target = self.pictures.rows + 1
+        self._start_acquiring()
+        self._wait(lambda: self.pictures.rows >= target)
+
+    # ---- fly
+
+    def kickoff(self) -> DeviceStatus:
+        """Start to take pictures; done when the camera does."""
+        self.pictures.by_row = False
+        return self._background(self._start)
+
+    def _start(self) -> None:
+        self._check_staged()
+        self._put(self.image_mode, CONTINUOUS)
+        self._start_acquiring()
+        self._wait(lambda: self._acquiring)
+        self._watching = True
+
+    def complete(self) -> DeviceStatus:
+        """Stop taking pictures; done when all that have arrived are visible in the file."""
+        return self._background(self._stop)
+
+    def _stop(self) -> None:
+        self._raise_fault()
+        self._watching = False
+        self._put(self.acquire, 0)
+        self._catch_up(self.pictures, self.captured)
+        self._raise_fault()
+
+    # ---- documents
+
+    def describe(self) -> dict[str, Any]:
+        """Describe one event of a step scan."""
+        return {**super().describe(), **self.describe_collect()}
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Describe one row of the file."""
+        return self.pictures.describe_collect()
+
+    def get_index(self) -> int:
+        """Return the number of rows that are visible in the file."""
+        return self.pictures.get_index()
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
+        """Tell of the file, once, and of the rows that are new.
+
+        Raises
+        ------
+        HardwareError
+            If nothing is new and the IOC is gone, or flies and has sent no picture for
+            `silence_limit`.
+        """
+        return self.pictures.collect_asset_docs(index)
+
+    def _columns(self) -> tuple[StreamColumn, ...]:
+        return (
+            StreamColumn("image", IMAGE, "|u1", self._picture_shape(), 1),
+            StreamColumn("frame_number", IDENTITY, "<i8"),
+            StreamColumn("frame_time", TIME, "<f8", units="s"),
+        )
+
+    def _picture_shape(self) -> tuple[int, ...]:
+        color = (3,) if self._get(self.color_mode).startswith("RGB") else ()
+        return int(self._get(self.height)), int(self._get(self.width)), *color

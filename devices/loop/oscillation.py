@@ -1,0 +1,384 @@
+"""Oscillations of a spindle as a flyer, whose trace of the angle is a file of columns.
+
+`prepare(Sweep(...))`, `kickoff()`, `complete()`; the trace is written at the end, also of a sweep
+that was cut off. `Oscillation` lets the controller do it, `MotorOscillation` does it with what any
+motor record has.
+"""
+
+import contextlib
+import math
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from bluesky.protocols import StreamAsset
+from event_model import ComposeStreamResourceBundle, StreamRange, compose_stream_resource
+from numpy.typing import NDArray
+from ophyd import Component as Cpt
+from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind, Signal
+from ophyd.areadetector.base import EpicsSignalWithRBV
+
+from devices.guarded import TaskStatus, ask_whole
+from devices.motion import Motor, run_task
+from skywright.errors import HardwareError
+from skywright.files.columns import Column, ColumnWriter
+from skywright.instruments.loop.sweep import Sweep
+
+PUT_S = 4.0
+STOP_S = 3.0
+SLOWNESS, MARGIN_S = 2.0, 60.0
+RUN_UP_S = 0.05
+GROUP = "/entry/oscillation"
+ROW = Column(f"{GROUP}/row", "<i8", attrs={"description": "number of the reading in this file"})
+COLUMNS = {
+    "time": Column(f"{GROUP}/time", "<f8", attrs={"units": "s", "description": "unix time"}),
+    "angle": Column(f"{GROUP}/angle", "<f8", attrs={"units": "deg"}),
+    "open": Column(f"{GROUP}/open", "|u1", attrs={"description": "1 while the window is open"}),
+    "sweep": Column(f"{GROUP}/sweep", "<i4", attrs={"description": "number of the sweep, from 0"}),
+}
+
+
+@dataclass(frozen=True)
+class SweepTrace:
+    """Readings of the spindle during a sweep, and when the window was open (unix s; may be NaN)."""
+
+    time: NDArray[np.float64]
+    angle: NDArray[np.float64]
+    window_start: float
+    window_end: float
+
+    @property
+    def open(self) -> NDArray[np.uint8]:
+        """(n,) uint8: 1 for readings in the window, its ends included."""
+        inside = (self.time >= self.window_start) & (self.time <= self.window_end)
+        return inside.astype(np.uint8)
+
+
+class OscillationFlyer(Device):
+    """What the two kinds share: prepare, kickoff, complete, the file and its documents.
+
+    Data keys, all external (``STREAM:``), a row a reading: ``NAME_time`` (unix s, the motors'
+    clock), ``NAME_angle`` (deg), ``NAME_open`` (1 while the window is open), ``NAME_sweep``.
+    The parent has the spindle (`phi`) and the directory for files (`assets`).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.last: SweepTrace | None = None
+        """The trace of the last sweep."""
+        self._sweep: Sweep | None = None
+        self._over: TaskStatus | None = None
+        self._started = threading.Event()
+        self._writer: ColumnWriter | None = None
+        self._recording = False
+        self._sweeps = self._collected = self._rows = 0
+        self._bundles: list[ComposeStreamResourceBundle] = []
+
+    @property
+    def spindle(self) -> Motor:
+        """The motor that turns."""
+        motor: Motor = self.parent.phi
+        return motor
+
+    def carry_out(self, sweep: Sweep) -> SweepTrace:
+        """Make a sweep; set `_started` when the spindle is told to move. Blocks."""
+        raise NotImplementedError
+
+    # ---- flying
+
+    def stage(self) -> list[Any]:
+        """Begin a new file with the next sweep."""
+        staged = super().stage()
+        self._recording = True
+        self._sweeps = self._collected = self._rows = 0
+        self._bundles, self.last = [], None
+        return staged
+
+    def unstage(self) -> list[Any]:
+        """Stop a sweep under way and close the file; does not fail when the IOC is gone."""
+        self._recording = False
+        if self._over is not None and not self._over.done:
+            self.stop()
+            with contextlib.suppress(Exception):  # why it failed does not matter any more
+                self._over.wait(STOP_S)
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        return super().unstage()
+
+    def prepare(self, sweep: Sweep) -> TaskStatus:
+        """Take what the next sweep shall be; nothing moves."""
+
+        def work() -> None:
+            self.spindle.check_connected()
+            self._accept(sweep)
+            self._sweep = sweep
+
+        return run_task(self, work)
+
+    def _accept(self, sweep: Sweep) -> None:
+        """Check a sweep, or write it to where it is to be."""
+
+    def kickoff(self) -> TaskStatus:
+        """Start the prepared sweep; done when the spindle has been told to move."""
+        self._started.clear()
+        over = self._over
+        if self._sweep is None or not self._recording or (over is not None and not over.done):
+            status = TaskStatus(self)
+            status.set_exception(
+                HardwareError(
+                    f"{self.name}: stage it, prepare it with a Sweep, and wait for the last one "
+                    "to be over, before kickoff"
+                )
+            )
+            return status
+        sweep = self._sweep
+        self._over = over = run_task(self, lambda: self._fly(sweep))
+        over.add_callback(lambda _: self._started.set())
+
+        def work() -> None:
+            self._started.wait()
+            if over.done and (error := over.exception(timeout=0)) is not None:
+                raise error
+
+        return run_task(self, work)
+
+    def complete(self) -> TaskStatus:
+        """Return a status that is done when the sweep is over and its trace is in the file."""
+        if self._over is None:
+            status = TaskStatus(self)
+            status.set_exception(HardwareError(f"{self.name}: no sweep; kick it off first"))
+            return status
+        return self._over
+
+    def _fly(self, sweep: Sweep) -> None:
+        self.last = None
+        try:
+            self.last = self.carry_out(sweep)
+        finally:
+            trace = self.last
+            if trace is not None and trace.time.size:
+                self._write(trace)
+
+    # ---- the file and its documents
+
+    def _write(self, trace: SweepTrace) -> None:
+        if self._writer is None and not self._recording:
+            return
+        if self._writer is None:
+            directory = Path(self.parent.assets) / f"{datetime.now():%Y/%m/%d}"
+            directory.mkdir(parents=True, exist_ok=True)
+            path = directory / f"{self.name}-{uuid.uuid4()}.h5"
+            self._writer = ColumnWriter(path, list(COLUMNS.values()), ROW)
+        size = trace.time.size
+        values: dict[str, np.ndarray] = {
+            "time": trace.time,
+            "angle": trace.angle,
+            "open": trace.open,
+            "sweep": np.full(size, self._sweeps),
+        }
+        rows = np.arange(self._rows, self._rows + size)
+        self._writer.append(rows, {COLUMNS[key].path: value for key, value in values.items()})
+        self._rows = self._writer.flush()
+        self._sweeps += 1
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Describe one reading."""
+        source = f"PV:{self.spindle.user_readback.pvname}"
+        return {
+            f"{self.name}_{key}": {
+                "source": source,
+                "dtype": "number" if "f" in column.dtype else "integer",
+                "shape": [],
+                "dtype_numpy": column.dtype,
+                "external": "STREAM:",
+                **({"units": column.attrs["units"]} if "units" in column.attrs else {}),
+            }
+            for key, column in COLUMNS.items()
+        }
+
+    def get_index(self) -> int:
+        """Return the number of readings in the file."""
+        return self._rows
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
+        """Tell of the file, once, and of the readings that are new."""
+        rows = self._rows if index is None else min(index, self._rows)
+        if rows <= self._collected or self._writer is None:
+            return
+        if not self._bundles:
+            uri = f"file://localhost{quote(str(self._writer.path))}"
+            for key, column in COLUMNS.items():
+                bundle = compose_stream_resource(
+                    mimetype="application/x-hdf5",
+                    uri=uri,
+                    data_key=f"{self.name}_{key}",
+                    parameters={"dataset": column.path, "chunk_shape": [1024], "swmr": True},
+                )
+                self._bundles.append(bundle)
+                yield "stream_resource", bundle.stream_resource_doc
+        news = StreamRange(start=self._collected, stop=rows)
+        for bundle in self._bundles:
+            yield "stream_datum", bundle.compose_stream_datum(news)
+        self._collected = rows
+
+
+class Oscillation(OscillationFlyer):
+    """Oscillations that the controller makes and times (`iocs.goniometer`)."""
+
+    start_from = Cpt(EpicsSignalWithRBV, "From", kind=Kind.omitted, put_complete=True)
+    start = Cpt(EpicsSignalWithRBV, "Start", kind=Kind.config, put_complete=True)
+    delta = Cpt(EpicsSignalWithRBV, "Delta", kind=Kind.config, put_complete=True)
+    time = Cpt(EpicsSignalWithRBV, "Time", kind=Kind.config, put_complete=True)
+    run_up = Cpt(EpicsSignalWithRBV, "RunUp", kind=Kind.config, put_complete=True)
+    go = Cpt(EpicsSignal, "Go", kind=Kind.omitted, put_complete=True)
+    going = Cpt(EpicsSignalRO, "Go_RBV", kind=Kind.omitted, auto_monitor=True)
+    state = Cpt(EpicsSignalRO, "State_RBV", kind=Kind.omitted, string=True)
+    message = Cpt(EpicsSignalRO, "Message_RBV", kind=Kind.omitted, string=True)
+    motor_start = Cpt(EpicsSignalRO, "MotorStart_RBV", kind=Kind.normal)
+    window_start = Cpt(EpicsSignalRO, "WindowStart_RBV", kind=Kind.normal)
+    window_end = Cpt(EpicsSignalRO, "WindowEnd_RBV", kind=Kind.normal)
+    trace_time = Cpt(EpicsSignalRO, "TraceTime_RBV", kind=Kind.omitted, auto_monitor=False)
+    trace_angle = Cpt(EpicsSignalRO, "TraceAngle_RBV", kind=Kind.omitted, auto_monitor=False)
+    trace_count = Cpt(EpicsSignalRO, "TraceCount_RBV", kind=Kind.omitted, auto_monitor=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.going.subscribe(self._on_going, run=False)
+
+    def _on_going(self, value: int, **_: Any) -> None:
+        if value:
+            self._started.set()
+
+    def _accept(self, sweep: Sweep) -> None:
+        settings: list[tuple[EpicsSignal, float]] = [
+            (self.start_from, int(sweep.start_deg is not None)),
+            (self.delta, sweep.delta_deg),
+            (self.time, sweep.time_s),
+            (self.run_up, int(sweep.run_up)),
+        ]
+        if sweep.start_deg is not None:
+            settings.append((self.start, sweep.start_deg))
+        for signal, value in settings:
+            signal.set(value, timeout=PUT_S).wait(PUT_S + 1.0)
+
+    def carry_out(self, sweep: Sweep) -> SweepTrace:
+        """Let the controller make a sweep; keep its trace also when it fails."""
+        ended = threading.Event()
+        self.go.set(1).add_callback(lambda _: ended.set())
+        limit = SLOWNESS * sweep.time_s + MARGIN_S
+        try:
+            self.spindle.await_motion(ended.wait, limit, "during an oscillation")
+        except HardwareError:
+            self.stop()
+            ended.wait(STOP_S)
+            raise
+        self.spindle.check_connected()
+        trace = self.read_trace()
+        state = self.state.get(use_monitor=False)
+        if state != "Done":
+            self.last = trace  # what there is of it is kept
+            message = self.message.get(use_monitor=False) or "it says no reason"
+            raise HardwareError(f"{self.name}: ended as {state}: {message}")
+        return trace
+
+    def read_trace(self) -> SweepTrace:
+        """Read the trace of the last sweep, or what there is of the one under way."""
+        count = int(self.trace_count.get())
+        times, angles = ask_whole(self.trace_time), ask_whole(self.trace_angle)
+        return SweepTrace(
+            np.atleast_1d(np.asarray(times, dtype=np.float64))[:count],
+            np.atleast_1d(np.asarray(angles, dtype=np.float64))[:count],
+            float(self.window_start.get(use_monitor=False)),
+            float(self.window_end.get(use_monitor=False)),
+        )
+
+    def stop(self, *, success: bool = False) -> None:
+        """End the sweep under way; the spindle slows down, the window closes."""
+        if self.connected:
+            self.go.put(0, wait=False)
+
+
+class MotorOscillation(OscillationFlyer):
+    """Oscillations with a motor record alone: its velocity is set for the time of the sweep.
+
+    The trace is what RBV says, with the record's time stamps. There is no trigger output: the
+    window is where the angle is between start and end.
+    """
+
+    with_run_up = Cpt(Signal, value=True, kind=Kind.config)
+
+    def _accept(self, sweep: Sweep) -> None:
+        start, lead = self._places(sweep)
+        for angle in (start - lead, start + sweep.delta_deg + lead):
+            self.spindle.check_value(angle)
+
+    def _places(self, sweep: Sweep) -> tuple[float, float]:
+        """Return the start and the signed way of the run-up, deg."""
+        start = self.spindle.position if sweep.start_deg is None else sweep.start_deg
+        # The record takes ACCL seconds to reach VELO, whatever VELO is.
+        ramp = float(self.spindle.acceleration.get())
+        lead = sweep.rate_deg_s * (0.5 * ramp + RUN_UP_S) if sweep.run_up else 0.0
+        return start, lead
+
+    def carry_out(self, sweep: Sweep) -> SweepTrace:
+        """Sweep the spindle at the velocity that fits, watch RBV, restore the velocity."""
+        spindle = self.spindle
+        start, lead = self._places(sweep)
+        end = start + sweep.delta_deg
+        readings: list[tuple[float, float]] = []
+
+        def note(value: float, timestamp: float, **_: Any) -> None:
+            readings.append((timestamp, value))
+
+        self._started.set()
+        spindle.move(start - lead)
+        velocity = spindle.velocity.get()
+        token = None
+        try:
+            self._set_velocity(abs(sweep.rate_deg_s))
+            token = spindle.user_readback.subscribe(note)
+            spindle.move(end + lead)
+        finally:
+            if token is not None:
+                spindle.user_readback.unsubscribe(token)
+            self.last = _crossed(readings, start, end)
+            if spindle.connected:
+                self._set_velocity(velocity)
+        if lead:
+            spindle.move(end)
+        return self.last
+
+    def _set_velocity(self, velocity: float) -> None:
+        signal = self.spindle.velocity
+        signal.put(velocity, wait=True, timeout=PUT_S, use_complete=True)
+        seen = signal.get(use_monitor=False)
+        if not math.isclose(seen, velocity, rel_tol=1e-3):
+            raise HardwareError(
+                f"{self.name}: {signal.pvname} is {seen:g} and not {velocity:g} deg/s; the motor "
+                "does not turn so fast, take more time"
+            )
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop the spindle, and with it a sweep under way."""
+        if self._over is not None and not self._over.done:
+            self.spindle.stop(success=success)
+
+
+def _crossed(readings: list[tuple[float, float]], start: float, end: float) -> SweepTrace:
+    """Return readings as a trace; the window opens and closes where start and end are crossed."""
+    rows = np.array(sorted(set(readings)), dtype=np.float64).reshape(-1, 2)
+    time, angle = rows[:, 0], rows[:, 1]
+    sense = 1.0 if end >= start else -1.0
+    if time.size < 2:
+        return SweepTrace(time, angle, math.nan, math.nan)
+    opened, closed = np.interp(
+        [sense * start, sense * end], sense * angle, time, left=math.nan, right=math.nan
+    )
+    return SweepTrace(time, angle, float(opened), float(closed))

@@ -1,0 +1,180 @@
+"""The sample in the goniometer frame, um, over three stage motors in any direction and unit."""
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ophyd import Component as Cpt
+from ophyd import Device, Kind, Signal
+
+from devices.guarded import TaskStatus
+from devices.motion import MotionLimitError, Motor, move_all, run_task
+from skywright.errors import HardwareError
+from skywright.instruments.loop.stages import StageSetup
+
+Triple = tuple[float, float, float]
+AXES = ("x", "y", "z")
+NOTHING = 1e-9
+"""Relative size of a move of a motor that is left out."""
+
+
+class SampleAxis(Signal):
+    """One coordinate of the sample, um: readable and movable."""
+
+    def __init__(self, *, index: int, **kwargs: Any) -> None:
+        super().__init__(value=float("nan"), **kwargs)
+        self._index = index
+
+    def get(self, **_: Any) -> float:
+        """Return the coordinate, um."""
+        return float(self.parent.position[self._index])
+
+    @property
+    def position(self) -> float:
+        """The coordinate, um."""
+        return self.get()
+
+    def set(self, value: float, **_: Any) -> TaskStatus:
+        """Move along this coordinate alone."""
+        target = self.parent.position
+        target[self._index] = value
+        return self.parent.set(target)
+
+    def put(self, value: float, **_: Any) -> None:
+        """Move, and wait."""
+        self.set(value).wait()
+
+    def check_value(self, value: float) -> None:
+        """Raise `MotionLimitError` if the stages cannot go there."""
+        target = self.parent.position
+        target[self._index] = value
+        self.parent.check_value(target)
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop the stages."""
+        self.parent.stop(success=success)
+
+    def read(self) -> dict[str, Any]:
+        """Read the coordinate."""
+        return {self.name: {"value": self.get(), "timestamp": time.time()}}
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the coordinate."""
+        source = f"PV:{self.parent.source}"
+        key = {"source": source, "dtype": "number", "shape": [], "units": "um", "precision": 2}
+        return {self.name: {**key, "dtype_numpy": "<f8"}}
+
+
+class SampleShift(Device):
+    """Moves the sample by an offset: `set((dx, dy, dz))`, um, goniometer frame."""
+
+    def set(self, shift_um: Triple) -> TaskStatus:
+        """Move the sample by an offset from where it is."""
+        return self.parent.set(self.parent.position + np.asarray(shift_um, dtype=np.float64))
+
+    def check_value(self, shift_um: Triple) -> None:
+        """Raise `MotionLimitError` if the stages cannot make that shift."""
+        self.parent.check_value(self.parent.position + np.asarray(shift_um, dtype=np.float64))
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop the stages."""
+        self.parent.stop(success=success)
+
+
+class SampleStage(Device):
+    """Where the sample is in the goniometer frame, and how to move it.
+
+    x along the spindle, y and z across it, turning with the sample; um. Zero is where all motors
+    are zero. `set((x, y, z))` moves to a place, `by.set((dx, dy, dz))` by an offset; `x`, `y` and
+    `z` can be scanned. Its parent gives the motors (`stages`, `phi`) and the directions (`setup`).
+    """
+
+    x = Cpt(SampleAxis, index=0, kind=Kind.normal)
+    y = Cpt(SampleAxis, index=1, kind=Kind.normal)
+    z = Cpt(SampleAxis, index=2, kind=Kind.normal)
+    by = Cpt(SampleShift, "", kind=Kind.omitted)
+
+    _task: TaskStatus | None = None
+
+    @property
+    def motors(self) -> tuple[Motor, Motor, Motor]:
+        """The three stage motors."""
+        motors: tuple[Motor, Motor, Motor] = self.parent.stages
+        return motors
+
+    @property
+    def setup(self) -> StageSetup:
+        """Directions of the motors."""
+        setup: StageSetup = self.parent.setup
+        return setup
+
+    @property
+    def source(self) -> str:
+        """The PVs that the coordinates come from, for descriptors."""
+        return " ".join(motor.user_readback.pvname for motor in self.motors)
+
+    def _units(self) -> tuple[str, ...]:
+        return tuple(motor.motor_egu.get() for motor in self.motors)
+
+    @property
+    def position(self) -> NDArray[np.float64]:
+        """(3,) float64: x, y, z in um. Raises HardwareError when an IOC does not answer."""
+        for motor in (*self.motors, self.parent.phi):
+            motor.check_connected()
+        motors = [motor.position for motor in self.motors]
+        return self.setup.sample_um(motors, self.parent.phi.position, self._units())
+
+    def targets(self, xyz_um: Any) -> list[tuple[Motor, float]]:
+        """Return the motors that must move to bring the sample to a place, and where to.
+
+        Raises
+        ------
+        HardwareError
+            If the place is none, or the spindle moves under stages on a table.
+        """
+        wanted = np.asarray(xyz_um, dtype=np.float64)
+        if wanted.shape != (3,) or not np.isfinite(wanted).all():
+            raise HardwareError(f"{self.name}: {xyz_um!r}, expected x, y, z in um, all finite")
+        phi = self.parent.phi
+        if self.setup.mounting == "table" and not phi.motor_done_move.get():
+            raise HardwareError(f"{self.name}: {phi.name} turns; what the stages do depends on it")
+        moves = self.setup.motor_moves(wanted - self.position, phi.position, self._units())
+        return [
+            (motor, motor.position + float(move))
+            for motor, move in zip(self.motors, moves, strict=True)
+            if abs(move) > NOTHING * max(1.0, abs(motor.position))
+        ]
+
+    def check_value(self, xyz_um: Any) -> None:
+        """Raise `MotionLimitError` if the stages cannot bring the sample to a place."""
+        for motor, position in self.targets(xyz_um):
+            try:
+                motor.check_value(position)
+            except MotionLimitError as error:
+                where = ", ".join(f"{value:.1f}" for value in xyz_um)
+                raise MotionLimitError(
+                    f"{self.name}: the sample cannot go to ({where}) um: {error}"
+                ) from error
+
+    def set(self, xyz_um: Any) -> TaskStatus:
+        """Move the sample to a place.
+
+        Raises
+        ------
+        HardwareError
+            If an IOC does not answer, or the sample is on its way already.
+        MotionLimitError
+            If a stage would leave its limits; nothing moves then.
+        """
+        if self._task is not None and not self._task.done:
+            raise HardwareError(f"{self.name}: is on its way already; wait, or stop it")
+        self.check_value(xyz_um)
+        moves = self.targets(xyz_um)
+        self._task = run_task(self, lambda: move_all(moves))
+        return self._task
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop the stages."""
+        for motor in self.motors:
+            motor.stop(success=success)

@@ -1,0 +1,21 @@
+"""The monitor's page: its latest runs."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dashboard.site import render, site_of
+from dashboard.views import View
+from skywright.store.lookup import Wanted, find_runs
+
+SHOWN = 20
+
+
+async def bpm(request: Request) -> Response:
+    """Show the newest recordings."""
+    site = site_of(request)
+    runs = await site.catalog.ask(find_runs, Wanted(plan="record_position"), SHOWN)
+    return render(request, "skywright_bpm:bpm.html", runs=runs)
+
+
+VIEW = View(path="/bpm", title="BPM", routes=[Route("/bpm", bpm)], order=60)

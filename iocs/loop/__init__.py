@@ -1,0 +1,1 @@
+"""IOCs of the loop instrument: camera and goniometer."""

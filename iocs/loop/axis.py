@@ -1,0 +1,278 @@
+"""IOC of the AXIS video camera: areaDetector's PVs over the owner of the camera.
+
+Three parts as in areaDetector, `cam1:` (camera), `image1:` (newest picture, for looking only) and
+`HDF1:` (recording), each with `_RBV` readbacks, and `SIM:` with what the simulator knows to be
+true, for scoring only. `--list-pvs` prints all names. `--http` shows the pictures as an AXIS video
+server does, `--push-to` uploads them while the goniometer's video trigger is open.
+
+    python -m iocs.axis --source sim --seed 3 --fps 30
+    python -m iocs.axis --source sim --goniometer SKY:GONIO1:
+    python -m iocs.axis --source push --listen 8171 --size 704x480
+    python -m iocs.axis --source mjpeg --url http://camera7 --user viewer --password-file pw
+    python -m iocs.axis --source snapshot --url http://camera7/axis-cgi/jpg/image.cgi?camera=2
+    python -m iocs.axis --source replay --path pictures/ --fps 10
+"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from caproto import AlarmSeverity, ChannelType
+from caproto.server import PVGroup, SubGroup
+
+from iocs.areadetector import (
+    COLOR_MODES,
+    IMAGE_BYTES_MAX,
+    YES_NO,
+    Cam,
+    Counter,
+    Hdf,
+    Image,
+    checked,
+    choice,
+    long_text,
+    number,
+    put_text,
+    said,
+)
+from iocs.common import argument_parser, post, run
+from iocs.loop.axis_faces import TriggeredUploads, add_face_arguments, make_faces
+from iocs.loop.axis_source import add_source_arguments, make_source
+from iocs.loop.sample import Sample, follow_goniometer
+from iocs.owner import OwnerGroup
+from skywright.instruments.loop.camera import Camera, CameraState
+from skywright.instruments.loop.sources import Source
+
+if TYPE_CHECKING:
+    from skywright.processes.http_server import HttpServer
+
+IMAGE_PERIOD_S = 0.2
+POST_PERIOD_S = 0.02
+
+
+class Sim(PVGroup):
+    """What the simulator knows; absent values are NaN or empty. For scoring only."""
+
+    truth = said("", ChannelType.CHAR, max_length=4096, name="Truth_RBV")
+    frame_number = said(-1, name="FrameNumber_RBV")
+    tip_x = said(float("nan"), units="px", name="TipX_RBV")
+    tip_y = said(float("nan"), units="px", name="TipY_RBV")
+    phi = said(float("nan"), units="deg", name="Phi_RBV")
+    silent = choice(YES_NO, name="Silent")
+    lose = number(0.0, checked(0.0, 1.0), name="Lose")
+    damage = number(0.0, checked(0.0, 1.0), name="Damage")
+    latency = number(0.0, checked(0.0, 10.0), units="s", precision=4, name="Latency")
+
+
+class AxisCam(Cam):
+    """The camera, and what of it was lost."""
+
+    manufacturer = said("AXIS", ChannelType.STRING, name="Manufacturer_RBV")
+    lost_undecodable = said(0, name="LostUndecodable_RBV")
+    lost_wrong_size = said(0, name="LostWrongSize_RBV")
+    lost_queue_full = said(0, name="LostQueueFull_RBV")
+    lost_not_written = said(0, name="LostNotWritten_RBV")
+
+
+class AxisHdf(Hdf):
+    """The recording."""
+
+    file_name = long_text("axis", put=put_text, name="FileName")
+
+
+class AxisIOC(OwnerGroup):
+    """All PVs, over one owner."""
+
+    cam = SubGroup(AxisCam, prefix="cam1:")
+    image = SubGroup(Image, prefix="image1:")
+    hdf = SubGroup(AxisHdf, prefix="HDF1:")
+    sim = SubGroup(Sim, prefix="SIM:")
+    sample = SubGroup(Sample, prefix="SIM:")
+
+    def __init__(self, prefix: str, source: Source, goniometer: str = "") -> None:
+        super().__init__(prefix)
+        self.goniometer = goniometer
+        self.camera = Camera(source, self._changed)
+        self.server: HttpServer | None = None
+        self.uploads: TriggeredUploads | None = None
+        self._posted: CameraState | None = None
+        self._frames = Counter(self.cam.array_counter, self.hdf.array_counter)
+        self._image_posted = 0.0
+        self._image_number = -1
+
+    async def complain(self, message: str) -> None:
+        """Say on the message PV why a put was refused."""
+        await post(self.cam.status_message, message[:1000], AlarmSeverity.MINOR_ALARM)
+
+    async def fail_to_write(self, message: str) -> None:
+        """Say that a recording cannot be written."""
+        await post(self.hdf.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
+        await post(self.hdf.write_status, 1, AlarmSeverity.MAJOR_ALARM)
+
+    def close(self) -> None:
+        """Close faces, files and source."""
+        for face in (self.server, self.uploads, self.camera):
+            if face is not None:
+                face.close()
+
+    # ---- posting
+
+    async def serving(self) -> None:
+        """Post what has changed, at most every `POST_PERIOD_S`, for as long as the IOC lives."""
+        self.loop = asyncio.get_running_loop()
+        source = self.camera.source
+        if self.goniometer and hasattr(source, "follow"):
+            follower = follow_goniometer(self.goniometer, source.follow)
+            self._following = asyncio.create_task(follower)
+        if self.uploads is not None:
+            self._triggering = asyncio.create_task(self.uploads.follow())
+        for channel in (self.sim.latency.setpoint, self.sim.latency.readback):
+            await channel.write(getattr(source, "latency_s", 0.0), verify_value=False)
+        await post(self.cam.model, source.name)
+        for pair in (self.cam.acquire_period, self.cam.acquire_time):
+            await pair.readback.write(source.period_s)
+            await pair.setpoint.write(source.period_s, verify_value=False)
+        await self._post_forever(POST_PERIOD_S, IMAGE_PERIOD_S)
+
+    async def _post(self) -> None:
+        state = self.camera.state()
+        if state == self._posted:
+            return
+        await self._frames.follow(state.frames)
+        await self._post_camera(state)
+        await self._post_plugins(state)
+        await self._post_truth(state)
+        await self._post_recording(state)
+        # Who waits for the end must find all else posted; a put completed meanwhile knows better.
+        for channel in (self.cam.detector_state, self.cam.acquire.readback):
+            if self.camera.state().acquiring == state.acquiring:
+                await post(channel, int(state.acquiring))
+        self._posted = state
+
+    async def _after_post(self) -> None:
+        if self._posted is not None:
+            await self._post_image(self._posted)
+        await self._simulate()
+
+    async def _post_camera(self, state: CameraState) -> None:
+        cam = self.cam
+        height, width, *depth = state.shape
+        await post(cam.num_images_counter, state.taken)
+        await post(cam.unique_id, state.frame_number)
+        await post(cam.time_stamp, state.frame_time)
+        for channel in (cam.array_size_x, cam.max_size_x, cam.size_x.readback):
+            await post(channel, width)
+        for channel in (cam.array_size_y, cam.max_size_y, cam.size_y.readback):
+            await post(channel, height)
+        await post(cam.array_size_z, depth[0] if depth else 0)
+        await post(cam.array_size, int(np.prod(state.shape)))
+        last = self._posted
+        # News only: why a put was refused stands there until there is some.
+        if last is None or (last.message, last.alarm) != (state.message, state.alarm):
+            alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
+            await post(cam.status_message, state.message[:1000], alarm)
+        for channel, count in zip(
+            (cam.lost_undecodable, cam.lost_wrong_size, cam.lost_queue_full, cam.lost_not_written),
+            state.lost,
+            strict=True,
+        ):
+            severity = AlarmSeverity.MINOR_ALARM if count else AlarmSeverity.NO_ALARM
+            await post(channel, count, severity)
+
+    async def _post_plugins(self, state: CameraState) -> None:
+        sizes = [*state.shape[2:], state.shape[1], state.shape[0], 0][:3]
+        for plugin in (self.image, self.hdf):
+            for channel, size in zip(
+                (plugin.array_size_0, plugin.array_size_1, plugin.array_size_2), sizes, strict=True
+            ):
+                await post(channel, size)
+            await post(plugin.n_dimensions, len(state.shape) if state.shape[0] else 0)
+            await post(plugin.color_mode, COLOR_MODES.index("RGB1" if sizes[2] else "Mono"))
+        await post(self.hdf.unique_id, state.frame_number)
+        await post(self.hdf.time_stamp, state.frame_time)
+
+    async def _post_recording(self, state: CameraState) -> None:
+        hdf = self.hdf
+        await hdf.post_files()
+        # Of now: the state may be one of before a put, with the count of the recording before.
+        await post(hdf.num_captured, self.camera.state().captured)
+        await post(hdf.dropped_arrays.readback, sum(state.lost))
+        if state.write_error:
+            await self.fail_to_write(state.write_error)
+        elif state.capturing:
+            await post(hdf.write_message, "", AlarmSeverity.NO_ALARM)
+            await post(hdf.write_status, 0, AlarmSeverity.NO_ALARM)
+        await post(hdf.swmr_active, int(state.capturing))
+        for channel in (hdf.capture.readback, hdf.capture.setpoint):
+            # A put that was completed meanwhile knows better.
+            if self.camera.state().capturing == state.capturing:
+                await post(channel, int(state.capturing))
+
+    async def _post_truth(self, state: CameraState) -> None:
+        if state.truth is None:
+            return
+        x, y = state.truth.get("tip_px") or (None, None)
+        await post(self.sim.frame_number, state.frame_number)
+        await post(self.sim.tip_x, float("nan") if x is None else x)
+        await post(self.sim.tip_y, float("nan") if y is None else y)
+        await post(self.sim.phi, state.truth.get("phi_deg", float("nan")))
+        of_frame = {"frame_number": state.frame_number, **state.truth}
+        await post(self.sim.truth, json.dumps(of_frame))
+
+    async def _post_image(self, state: CameraState) -> None:
+        now = asyncio.get_running_loop().time()
+        if (
+            now < self._image_posted + IMAGE_PERIOD_S
+            or not self.image.enable.readback.raw_value
+            or state.frame_number == self._image_number
+        ):
+            return
+        newest = await self.in_thread(self.camera.latest)
+        if newest is None or newest[1].size > IMAGE_BYTES_MAX:
+            return
+        frame, pixels = newest
+        self._image_posted, self._image_number = now, state.frame_number
+        await self.image.array_data.write(pixels.ravel())
+        await post(self.image.unique_id, frame.frame_number)
+        await post(self.image.time_stamp, frame.time)
+        await post(self.image.array_counter.readback, self.image.array_counter.readback.value + 1)
+
+    async def _simulate(self) -> None:
+        source = self.camera.source
+        for name, value in (
+            ("silent", bool(self.sim.silent.readback.raw_value)),
+            ("lose", self.sim.lose.readback.value),
+            ("damage", self.sim.damage.readback.value),
+            ("latency_s", self.sim.latency.readback.value),
+        ):
+            if hasattr(source, name):
+                setattr(source, name, value)
+
+
+def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
+    """Make the IOC of the arguments, and what its ready line says."""
+    source = make_source(args)
+    facts = {"source": source.name}
+    if hasattr(source, "port"):
+        facts["listen"] = source.port
+    ioc = AxisIOC(args.prefix, source, args.goniometer)
+    if not args.list_pvs:
+        ioc.server, ioc.uploads, more = make_faces(ioc.camera, args)
+        facts |= more
+        asyncio.run(ioc.sample.show())
+    return ioc, facts
+
+
+def main() -> None:
+    """Run the IOC."""
+    parser = argument_parser(__doc__ or "", "SKY:AXIS1:")
+    add_source_arguments(parser)
+    add_face_arguments(parser)
+    run(build, parser)
+
+
+if __name__ == "__main__":
+    main()

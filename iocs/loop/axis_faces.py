@@ -1,0 +1,110 @@
+"""Further faces of the camera: its pictures over HTTP, and uploads while a trigger is open."""
+
+import argparse
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from caproto.asyncio.client import Context
+
+from iocs.loop.axis_source import password_of
+from skywright.errors import ConfigError
+from skywright.instruments.loop.camera import Camera
+
+if TYPE_CHECKING:  # a camera without these faces does not wait for their imports
+    from skywright.instruments.loop.endpoints.axis_upload import Uploader
+    from skywright.processes.http_server import HttpServer
+
+logger = logging.getLogger(__name__)
+
+TRIGGER = "VideoTrigger_RBV"
+
+
+def add_face_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `make_faces` reads."""
+    add = parser.add_argument
+    add("--http", type=int, help="port on which pictures are shown as by AXIS, 0 takes a free")
+    add("--auth", choices=["none", "basic", "digest"], default="none", help="that --http wants")
+    add("--push-to", default="", metavar="URL", help="where pictures are uploaded")
+    add(
+        "--trigger",
+        default="",
+        metavar="PV",
+        help=f"that opens and closes --push-to (the goniometer's {TRIGGER})",
+    )
+
+
+class TriggeredUploads:
+    """Uploads while a PV is not 0.
+
+    Parameters
+    ----------
+    uploader
+        What uploads.
+    pv
+        Name of the trigger.
+    """
+
+    def __init__(self, uploader: "Uploader", pv: str) -> None:
+        self.uploader, self.pv = uploader, pv
+
+    async def follow(self) -> None:
+        """Follow the trigger for ever; one that is lost is closed."""
+        loop, edges = asyncio.get_running_loop(), asyncio.Queue[bool]()
+
+        def lost(pv: Any, state: str) -> None:
+            if state == "disconnected":
+                loop.call_soon_threadsafe(edges.put_nowait, False)
+
+        async def watch(pv: Any) -> None:
+            async for event in pv.subscribe():
+                edges.put_nowait(bool(event.data[0]))
+
+        async with Context() as context:
+            (pv,) = await context.get_pvs(self.pv, timeout=None, connection_state_callback=lost)
+            await pv.wait_for_connection(timeout=None)
+            logger.info("pictures go to %s while %s is open", self.uploader.url, self.pv)
+            watching = asyncio.create_task(watch(pv))
+            try:
+                while True:
+                    await asyncio.to_thread(self.uploader.trigger, await edges.get())
+            finally:
+                watching.cancel()
+
+    def close(self) -> None:
+        """End the uploads."""
+        self.uploader.close()
+
+
+def make_faces(
+    camera: Camera, args: argparse.Namespace
+) -> "tuple[HttpServer | None, TriggeredUploads | None, dict[str, Any]]":
+    """Return the faces that the arguments ask for, and what the ready line says of them.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument that cannot be used.
+    """
+    facts: dict[str, Any] = {}
+    server = uploads = None
+    if args.push_to:
+        trigger = args.trigger or (args.goniometer and args.goniometer + TRIGGER)
+        if not trigger:
+            raise ConfigError("--push-to: name the PV that triggers it with --trigger")
+        from skywright.instruments.loop.endpoints.axis_upload import Uploader
+
+        uploads = TriggeredUploads(Uploader(camera, args.push_to), trigger)
+    if args.http is not None:
+        from skywright.instruments.loop.endpoints.axis_video import video_app
+        from skywright.processes.http_guard import Guard
+        from skywright.processes.http_server import HttpServer
+
+        guard = None
+        if args.auth != "none":
+            if not args.user:
+                raise ConfigError(f"--auth {args.auth}: name who may look with --user")
+            guard = Guard(args.auth, args.user, password_of(args))
+        server = HttpServer(video_app(camera, guard), args.host, args.http)
+        facts["http"] = server.port
+    return server, uploads, facts

@@ -1,0 +1,123 @@
+"""Arguments of the camera's IOC that say where its pictures come from."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from skywright.errors import ConfigError
+from skywright.instruments.loop.sources import Source
+from skywright.instruments.loop.sources.dating import make_dating
+
+SOURCES = ("sim", "push", "mjpeg", "snapshot", "replay")
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `make_source` reads."""
+    add = parser.add_argument
+    add("--source", choices=SOURCES, default="sim")
+    add("--fps", type=float, help="sim, replay: pictures per second (30); snapshot: requests (5)")
+    add("--size", help="WIDTHxHEIGHT; sim: 704x480, others: learnt from the pictures")
+    add("--turn", type=float, default=0.0, help="sim: spindle speed, deg/s")
+    add("--kind", help="sim: nylon, mitegen, pin or none; drawn from the seed")
+    add("--scene", default="{}", help="sim: JSON, fields of mount and camera to fix")
+    add("--goniometer", default="", help="sim: PV prefix of the goniometer that moves the sample")
+    add("--listen", type=int, default=8171, help="push: HTTP port, 0 takes a free")
+    add("--url", default="", help="mjpeg, snapshot: of the camera, or of its pictures")
+    add("--user", help="of the camera (mjpeg, snapshot), or of --http")
+    add("--password-file", type=Path, help="whose first line is the password of --user")
+    add("--delay", type=float, default=0.0, help="push, mjpeg, snapshot: exposure to arrival, s")
+    add(
+        "--dating",
+        choices=["arrival", "sender"],
+        default="arrival",
+        help="push, mjpeg: date by arrival, or by the sender's clock with its offset fitted",
+    )
+    add("--path", type=Path, help="replay: folder of pictures, or HDF5 file")
+    add("--dataset", help="replay: path in the HDF5 file")
+    add("--once", action="store_true", help="replay: end after the last picture")
+
+
+def make_source(args: argparse.Namespace) -> Source:
+    """Return the source that the arguments name.
+
+    Raises
+    ------
+    ConfigError
+        Naming the argument that cannot be used.
+    """
+    size = _size(args.size) if args.size else None
+    if args.source == "sim":
+        return _simulated(args, size or (704, 480))
+    if args.source == "replay":
+        return _replay(args)
+    if not 0.0 <= args.delay <= 10.0:
+        raise ConfigError(f"--delay {args.delay}: expected 0 to 10 s")
+    date = make_dating(args.delay, args.dating)
+    if args.source == "push":
+        from skywright.instruments.loop.sources.push import PushedPictures
+
+        return PushedPictures(args.host, args.listen, size, date=date)
+    if not args.url:
+        raise ConfigError(f"--source {args.source}: name the camera with --url")
+    if args.source == "mjpeg":
+        from skywright.instruments.loop.sources.mjpeg import StreamedPictures
+
+        return StreamedPictures(args.url, args.user, password_of(args), size=size, date=date)
+    from skywright.instruments.loop.sources.snapshot import PERIOD_S, SnapshotPictures
+
+    period = 1.0 / (args.fps * args.speed) if args.fps else PERIOD_S
+    login = args.user, password_of(args)
+    return SnapshotPictures(args.url, *login, size=size, date=date, period_s=period)
+
+
+def password_of(args: argparse.Namespace) -> str:
+    """Return the password of ``--user``; a command line shows it to everybody, a file does not."""
+    if args.password_file is None:
+        return ""
+    try:
+        return str(args.password_file.read_text().splitlines()[0])
+    except (OSError, IndexError) as error:
+        raise ConfigError(f"--password-file {args.password_file}: {error}") from error
+
+
+def _simulated(args: argparse.Namespace, size: tuple[int, int]) -> Source:
+    from skywright.instruments.loop.sources.sim import LATENCY_S, SimulatedCamera, turning
+
+    overrides = _overrides(args)
+    pose_at = turning(deg_per_s=args.turn * args.speed)
+    camera = SimulatedCamera(args.seed, _fps(args) * args.speed, size, pose_at, **overrides)
+    camera.latency_s = LATENCY_S if args.goniometer else 0.0
+    if not args.list_pvs:
+        camera.prepare([pose_at(0.0)])  # the first picture compiles, or loads, the kernels
+    return camera
+
+
+def _replay(args: argparse.Namespace) -> Source:
+    if args.path is None:
+        raise ConfigError("--source replay: name a folder or an HDF5 file with --path")
+    from skywright.instruments.loop.sources.replay import Replay
+
+    return Replay(args.path, _fps(args) * args.speed, loop=not args.once, dataset=args.dataset)
+
+
+def _fps(args: argparse.Namespace) -> float:
+    return float(args.fps or 30.0)
+
+
+def _overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of the scene that the arguments fix."""
+    try:
+        scene = json.loads(args.scene)
+        if not isinstance(scene, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise ConfigError(f"--scene {args.scene}: expected a JSON object: {error}") from error
+    return {**scene, "kind": args.kind} if args.kind else scene
+
+
+def _size(value: str) -> tuple[int, int]:
+    width, _, height = value.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise ConfigError(f"--size {value}: expected WIDTHxHEIGHT, such as 704x480")
+    return int(width), int(height)

@@ -1,0 +1,76 @@
+"""The simulated sample before the simulated camera: mounting another one, following motors."""
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+from caproto import ChannelType
+from caproto.asyncio.client import Context
+from caproto.server import PVGroup
+
+from iocs.areadetector import checked, choice, number, said
+from iocs.common import post, text
+from skywright.errors import DataError
+from skywright.instruments.loop.sample_motion import SampleMotion, read_motion
+
+logger = logging.getLogger(__name__)
+
+KINDS = ["any", "nylon", "mitegen", "pin", "none"]
+
+
+async def follow_goniometer(prefix: str, follow: Callable[[SampleMotion], None]) -> None:
+    """Tell `follow` of the motion that the simulated goniometer at `prefix` publishes, for ever."""
+    async with Context() as context:
+        (pv,) = await context.get_pvs(f"{prefix}SIM:Motion_RBV", timeout=None)
+        await pv.wait_for_connection(timeout=None)
+        logger.info("following the goniometer at %s", prefix)
+        async for event in pv.subscribe(data_count=0):
+            try:
+                follow(read_motion(text(bytes(event.data))))
+            except DataError as error:
+                logger.error("%s: %s", pv.name, error)
+
+
+async def _put_mount(obj: Any, instance: Any, value: int) -> int:
+    """Busy record: completes when the new sample is before the camera."""
+    if value:
+        await obj.parent.mount_sample()
+    return 0
+
+
+class Sample(PVGroup):
+    """The sample; settings take effect with `Mount`. For simulators and for scoring only."""
+
+    seed = number(0, checked(0, 2**31 - 1), name="MountSeed")
+    kind = choice(KINDS, name="MountKind")
+    x = number(math.nan, units="um", name="MountX")
+    y = number(math.nan, units="um", name="MountY")
+    z = number(math.nan, units="um", name="MountZ")
+    phi = number(math.nan, units="deg", name="MountPhi")
+    mount = choice(["Done", "Mount"], put=_put_mount, name="Mount")
+    mounted = said(0, name="Mounted_RBV")
+    scene = said("", ChannelType.CHAR, max_length=2048, name="Scene_RBV")
+
+    async def mount_sample(self) -> None:
+        """Mount the sample that the settings say."""
+        source = self.parent.camera.source
+        if not hasattr(source, "mount"):
+            raise ValueError(f"the pictures come from {source.name}; samples are simulated ones")
+        kind = self.kind.readback.value
+        await self.parent.in_thread(
+            source.mount,
+            self.seed.readback.value,
+            None if kind == "any" else kind,
+            [pair.readback.value for pair in (self.x, self.y, self.z)],
+            self.phi.readback.value,
+        )
+        await self.show()
+        await post(self.mounted, self.mounted.value + 1)
+
+    async def show(self) -> None:
+        """Post what is true of the sample, with all stages at 0."""
+        source = self.parent.camera.source
+        if hasattr(source, "scene_truth"):
+            await post(self.scene, json.dumps(await self.parent.in_thread(source.scene_truth)))

@@ -1,0 +1,97 @@
+"""A file plugin over a `Recorder`: areaDetector's PVs open its files and count its rows."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from caproto import AlarmSeverity
+from caproto.server import PVGroup, SubGroup
+
+from iocs.areadetector import WRITE_STREAM, Hdf, choice, long_text, put_text, shown
+from iocs.common import post
+from skywright.acquire.recorder import Recorder
+
+DATA_TYPES = ["Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Float32", "Float64"]
+
+
+async def _only_stream(obj: Any, instance: Any, value: Any) -> None:
+    if value != WRITE_STREAM:
+        raise ValueError("only Stream: all rows are recorded into one file")
+    await obj.readback.write(value)
+
+
+class StreamHdf(Hdf):
+    """The PVs of a recording of any rows."""
+
+    data_type = shown(DATA_TYPES, DATA_TYPES.index("UInt16"), name="DataType_RBV")
+    file_name = long_text("rows", put=put_text, name="FileName")
+    file_write_mode = choice(
+        ["Single", "Capture", "Stream"], WRITE_STREAM, _only_stream, name="FileWriteMode"
+    )
+
+
+class RecordingIOC(Protocol):
+    """What a recording needs of the IOC; `iocs.owner.OwnerGroup` has it."""
+
+    async def in_thread(self, function: Any, *args: Any) -> Any:
+        """Run what may block beside the event loop."""
+
+    async def posted(self) -> None:
+        """Wait until all that the owner knows now is posted."""
+
+
+class Recording(PVGroup):
+    """A file plugin over a recorder; `attach` comes before the IOC serves."""
+
+    plugin = SubGroup(StreamHdf, prefix="")
+
+    recorder: Recorder[Any, Any]
+    ioc: RecordingIOC
+
+    def attach(self, ioc: RecordingIOC, recorder: Recorder[Any, Any]) -> None:
+        """Set the IOC and the recorder."""
+        self.ioc, self.recorder = ioc, recorder
+
+    @property
+    def camera(self) -> "Recording":
+        """The object that the plugin starts and stops."""
+        return self
+
+    single_files: Any = None
+
+    def start_capture(self, path: Path, count: int, lazy: bool) -> str:
+        """Start a recording; its file is made with the first row."""
+        return self.recorder.start(path, count)
+
+    def stop_capture(self) -> None:
+        """End the recording."""
+        self.recorder.stop()
+
+    async def in_thread(self, function: Any, *args: Any) -> Any:
+        """Run what may block beside the event loop."""
+        return await self.ioc.in_thread(function, *args)
+
+    async def posted(self) -> None:
+        """Wait until all that the owner knows now is posted."""
+        await self.ioc.posted()
+
+    async def fail_to_write(self, message: str) -> None:
+        """Post that a recording cannot be written."""
+        await post(self.plugin.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
+        await post(self.plugin.write_status, 1, AlarmSeverity.MAJOR_ALARM)
+
+    async def post_state(self) -> None:
+        """Post the state of the recording."""
+        hdf, recorder = self.plugin, self.recorder
+        await post(hdf.num_captured, recorder.visible)
+        await post(hdf.dropped_arrays.readback, sum(recorder.lost().values()))
+        capturing = recorder.path is not None
+        if recorder.error:
+            await self.fail_to_write(recorder.error)
+        elif capturing:
+            await post(hdf.write_message, "", AlarmSeverity.NO_ALARM)
+            await post(hdf.write_status, 0, AlarmSeverity.NO_ALARM)
+        await post(hdf.swmr_active, int(capturing))
+        for channel in (hdf.capture.readback, hdf.capture.setpoint):
+            # A put that was completed meanwhile knows better.
+            if (recorder.path is not None) == capturing:
+                await post(channel, int(capturing))

@@ -1,0 +1,333 @@
+"""The plan that calibrates the camera on any mounted sample: scale, roll, axis, delay."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import numpy as np
+from bluesky.protocols import Flyable, Readable
+from bluesky.utils import MsgGenerator
+
+from plans.loop.stubs import (
+    Found,
+    Instruments,
+    check_devices,
+    end_pictures,
+    look,
+    metadata,
+    position,
+    read_result,
+    recorded,
+    sweep,
+)
+from skywright.errors import ConfigError, DataError, HardwareError, SampleError
+from skywright.instruments.loop.calibration import (
+    AxisLine,
+    Scale,
+    ZoomCalibration,
+    fit_axis_line,
+    fit_scale,
+    now,
+)
+from skywright.instruments.loop.decision import check_light
+from skywright.instruments.loop.geometry import View, axis_um, target_um, to_goniometer, to_picture
+from skywright.instruments.loop.sweep import Sweep
+
+FIRST_STEP_UM, GROWTH, LARGEST_UM = 50.0, 4.0, 1000.0
+SEEN_PX = 12.0
+"""A first step is seen well when the tip moves by so much."""
+SPAN = 0.22
+"""The grid reaches so far from where the tip stands, parts of the picture."""
+BORDER = 0.06
+SHIFT = 0.25
+GRID = (-1.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class CameraCalibrated:
+    """What `calibrate_camera` found; units and meanings as in `ZoomCalibration`.
+
+    Attributes
+    ----------
+    calibration
+        What was saved.
+    scale_sigma
+        Relative standard deviation of the worse scale.
+    delay_sigma_s, roll_sigma_deg
+        Standard deviations.
+    uids
+        Of the runs.
+    """
+
+    calibration: ZoomCalibration
+    scale_sigma: float
+    delay_sigma_s: float
+    roll_sigma_deg: float
+    uids: tuple[str, ...]
+
+
+def calibrate_camera(
+    camera: Flyable,
+    goniometer: Readable,
+    result: Readable,
+    *,
+    zoom: float = 0.0,
+    target_px: float | None = None,
+    delta_deg: float = 180.0,
+    time_s: float = 3.0,
+    settle_s: float = 0.3,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[CameraCalibrated]:
+    """Find scale, roll, axis and delay of the camera from the motion of a sample, and save them.
+
+    The stages move the tip over a grid, known steps along and across the spindle; then the spindle
+    turns forward and back, and once more with the tip elsewhere along it. The sample goes back to
+    where it was. Any mount will do whose tip is in view.
+
+    Parameters
+    ----------
+    camera, goniometer
+        As of `plans.loop.centering.center_loop`.
+    result
+        As there; its `calibration` takes what is found.
+    zoom
+        Position of the zoom.
+    target_px
+        Column (row for a pin from top or bottom) of the beam; None is the middle of the picture.
+    delta_deg, time_s
+        Of the rotations.
+    settle_s
+        Rest before a picture is looked at.
+    md
+        Metadata for the start documents.
+
+    Returns
+    -------
+    CameraCalibrated
+
+    Raises
+    ------
+    ConfigError
+        If a parameter makes no sense; before anything moves.
+    TypeError
+        If a device cannot do its part; before anything moves.
+    SampleError
+        If the tip is not in view, or its rotation cannot be fitted.
+    DataError
+        If what is seen contradicts the stages' directions.
+    HardwareError
+        If light, camera, motors or analysis fail.
+    """
+    for name, value in (("zoom", zoom), ("delta_deg", delta_deg), ("time_s", time_s)):
+        if not math.isfinite(value):
+            raise ConfigError(f"calibrate_camera: {name} = {value}, expected a finite number")
+    if not abs(delta_deg) >= 180.0:
+        raise ConfigError(f"calibrate_camera: delta_deg = {delta_deg}, expected 180 or more")
+    tools = Instruments(camera, goniometer, result, settle_s=settle_s)
+    check_devices(tools)
+    if not hasattr(result, "calibration"):
+        raise TypeError(f"{result!r} takes no calibration")
+    turn = Sweep(delta_deg, time_s)
+    arguments = {"zoom": zoom, "delta_deg": delta_deg, "time_s": time_s}
+    _md = metadata("calibrate_camera", tools, arguments, {"zoom": zoom, **(md or {})})
+    uids: list[str] = []
+    home = yield from _place(tools)
+
+    def back(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
+        try:
+            answer = yield from plan
+        except (SampleError, DataError):  # after others nothing shall move
+            yield from bps.abs_set(goniometer.sample, home, wait=True)  # type: ignore[attr-defined]
+            raise
+        yield from bps.abs_set(goniometer.sample, home, wait=True)  # type: ignore[attr-defined]
+        return answer
+
+    def grid() -> MsgGenerator[tuple[ZoomCalibration, Scale]]:
+        answer = yield from back(_measure_scale(tools, zoom, target_px))
+        yield from end_pictures(tools)
+        return answer
+
+    rough, scale = yield from recorded(tools, grid, _md, uids)
+    yield from bps.abs_set(result.calibration, asdict(rough), wait=True)
+
+    def both_ways() -> MsgGenerator[Found]:
+        yield from sweep(tools, turn)
+        yield from sweep(tools, replace(turn, delta_deg=-delta_deg))
+        yield from end_pictures(tools)
+        return (yield from _fitted(tools))
+
+    first = yield from recorded(tools, both_ways, _md, uids)
+    if not math.isfinite(first["delay_sigma"]):
+        raise HardwareError("calibrate_camera: the delay of the camera cannot be fitted")
+    rough = replace(rough, delay_s=first["delay"])
+    yield from bps.abs_set(result.calibration, asdict(rough), wait=True)
+
+    def elsewhere() -> MsgGenerator[Found]:
+        shift = _shift_along(rough, first)
+        yield from bps.abs_set(
+            goniometer.sample,  # type: ignore[attr-defined]
+            (home[0] + shift, home[1], home[2]),
+            wait=True,
+        )
+
+        def rotation() -> MsgGenerator[Found]:
+            yield from sweep(tools, turn)
+            yield from end_pictures(tools)
+            return (yield from _fitted(tools))
+
+        return (yield from back(rotation()))
+
+    second = yield from recorded(tools, elsewhere, _md, uids)
+    line = _axis_line(rough.view, [first, second])
+    final = replace(
+        rough,
+        roll_deg=line.roll_deg,
+        axis_px=line.axis_px,
+        axis_sigma_px=max(line.axis_sigma_px, 0.3),
+        axis_residual_px=max(float(first["rms"]), float(second["rms"])),
+        date=now(),
+    )
+    yield from bps.abs_set(result.calibration, asdict(final), wait=True)
+    return CameraCalibrated(
+        calibration=final,
+        scale_sigma=scale.relative_sigma,
+        delay_sigma_s=float(first["delay_sigma"]),
+        roll_sigma_deg=line.roll_sigma_deg,
+        uids=tuple(uids),
+    )
+
+
+def _place(tools: Instruments) -> MsgGenerator[tuple[float, float, float]]:
+    sample = tools.goniometer.sample
+    x = yield from position(sample.x)
+    y = yield from position(sample.y)
+    z = yield from position(sample.z)
+    return x, y, z
+
+
+def _fitted(tools: Instruments) -> MsgGenerator[Found]:
+    """Return what a rotation tells, if its tip can be fitted at all."""
+    found = yield from read_result(tools)
+    if not (found["tip_ok"] and math.isfinite(found["axis_row"])):
+        raise SampleError(f"calibrate_camera: the tip cannot be followed: {found['why']}")
+    return found
+
+
+# ---- scale
+
+
+def _measure_scale(
+    tools: Instruments, zoom: float, target_px: float | None
+) -> MsgGenerator[tuple[ZoomCalibration, Scale]]:
+    """Move the tip over a grid and fit pixels to um."""
+    shape = tools.camera.describe_collect()[f"{tools.camera.name}_image"]["shape"]
+    height, width = shape[:2]
+    home = yield from _place(tools)
+    phi = yield from position(tools.goniometer.phi)
+    phi_sign = 1
+    if hasattr(tools.goniometer, "phi_sign"):
+        phi_sign = int((yield from bps.rd(tools.goniometer.phi_sign)))
+    moves: list[tuple[float, float]] = []
+    places: list[tuple[float, float]] = []
+    sides: list[str] = []
+
+    def see(along: float, across: float) -> MsgGenerator[np.ndarray]:
+        shift = to_goniometer((along, across, 0.0), phi, phi_sign)
+        target = tuple(float(value) for value in np.add(home, shift))
+        yield from bps.checkpoint()
+        yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
+        found = yield from look(tools)
+        check_light(found)
+        place = (found["last_tip_x"], found["last_tip_y"])
+        moves.append((along, across))
+        places.append(place)
+        sides.append(found["last_side"])
+        return np.array(place)
+
+    start = yield from see(0.0, 0.0)
+    if not np.isfinite(start).all():
+        raise SampleError("calibrate_camera: no tip is in view; bring one there, then repeat")
+    reach = []
+    for direction in np.eye(2):
+        step, seen = FIRST_STEP_UM, np.full(2, np.nan)
+        while True:
+            seen = yield from see(*(step * direction))
+            shift = float(np.hypot(*(seen - start)))
+            if shift >= SEEN_PX or step * GROWTH > LARGEST_UM:
+                break
+            step *= GROWTH
+        if not shift >= SEEN_PX / 4.0:
+            raise SampleError(
+                f"calibrate_camera: a move of {step:g} um shifts the tip by {shift:.1f} px; is it "
+                "the sample that is seen?"
+            )
+        reach.append(_reach(start, (seen - start) / step, width, height))
+    for along in GRID:
+        for across in GRID:
+            if along or across:
+                yield from see(
+                    _of_reach(along, reach[0]),
+                    _of_reach(across, reach[1]),
+                )
+    side: Any = max(set(sides), key=sides.count)
+    scale = fit_scale(moves, places, side)
+    rough = ZoomCalibration(
+        zoom=zoom,
+        um_per_px_x=scale.um_per_px_x,
+        um_per_px_y=scale.um_per_px_y,
+        roll_deg=scale.roll_deg,
+        axis_px=((width if side in ("top", "bottom") else height) - 1) / 2.0,
+        axis_sigma_px=(width if side in ("top", "bottom") else height) / 6.0,
+        scale_residual_px=scale.residual_px,
+        axis_residual_px=0.0,
+        date=now(),
+        side=side,
+        phi_sign=1 if phi_sign > 0 else -1,
+        width_px=width,
+        height_px=height,
+        target_px=target_px,
+    )
+    return rough, scale
+
+
+def _reach(
+    start: np.ndarray, px_per_um: np.ndarray, width: int, height: int
+) -> tuple[float, float]:
+    """Return how far the tip can go back and forth, um, and stay well inside the picture."""
+    size = np.array([width, height], dtype=np.float64)
+    low, high = BORDER * size, (1.0 - BORDER) * size
+    speed = np.where(np.abs(px_per_um) > 1e-9, px_per_um, 1e-9)
+    ends = np.sort(np.stack([(low - start) / speed, (high - start) / speed]), axis=0)
+    span = SPAN * float(np.min(size / np.abs(speed)))
+    return max(float(ends[0].max()), -span), min(float(ends[1].min()), span)
+
+
+def _of_reach(part: float, reach: tuple[float, float]) -> float:
+    low, high = reach
+    return -part * low if part < 0.0 else part * high
+
+
+# ---- axis
+
+
+def _shift_along(calibration: ZoomCalibration, found: Found) -> float:
+    """Return a move along the spindle that takes the tip to the other half of the picture, um."""
+    view = calibration.view
+    size = view.height_px if view.vertical else view.width_px
+    um = (view.um_per_px_y if view.vertical else view.um_per_px_x) * size
+    return -SHIFT * um if found["tip_x"] > 0.0 else SHIFT * um
+
+
+def _axis_line(view: View, rotations: Sequence[Found]) -> AxisLine:
+    """Return the axis from the rows at which rotations saw it, each at its tip."""
+    along, rows, sigmas = [], [], []
+    for found in rotations:
+        across = axis_um(found["axis_row"], view)
+        point = to_picture((target_um(across, view) + found["tip_x"], across), view)
+        x, y = (float(value) for value in point)
+        along.append(y if view.vertical else x)
+        rows.append(x if view.vertical else y)
+        sigmas.append(found["axis_sigma"])
+    return fit_axis_line(along, rows, sigmas, replace(view, roll_deg=0.0))

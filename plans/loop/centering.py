@@ -1,0 +1,462 @@
+"""Plans that find a loop in the camera's pictures and put it into the beam."""
+
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import numpy as np
+from bluesky.protocols import Flyable, Readable
+from bluesky.utils import MsgGenerator
+
+from plans.loop.settings import Centering, CenteringSettings, checked
+from plans.loop.stubs import (
+    Found,
+    Instruments,
+    check_devices,
+    end_pictures,
+    look,
+    metadata,
+    position,
+    read_result,
+    recorded,
+    steps,
+    sweep,
+)
+from skywright.errors import ConfigError, SampleError
+from skywright.instruments.loop.decision import Verdict, check_light, judge
+from skywright.instruments.loop.sweep import Sweep
+
+VIEWS_DEG = (0.0, 90.0)
+STEPS = 18
+"""Pictures of a pass at rest."""
+AGREEMENTS, STRAYED_AGREEMENTS = 2, 3
+MOVE_ERROR = 0.02
+"""Part of a move by which scale and stages may be wrong."""
+
+
+class NotCenteredError(SampleError):
+    """The loop was found, and is not where it shall be."""
+
+
+@dataclass
+class _Course:
+    """What has happened so far."""
+
+    settings: CenteringSettings
+    uids: list[str] = field(default_factory=list)
+    moved_um: Any = field(default_factory=lambda: np.zeros(3))
+    searched: int = 0
+    found: Found = field(default_factory=dict)
+    once_known: bool = False
+    verdict: Verdict | None = None
+    disagreed_um: float = 0.0
+    agreements_wanted: int = 0
+    places_um: list[float] = field(default_factory=list)
+    sigmas_um: list[float] = field(default_factory=list)
+
+    def steady(self, verdict: Verdict) -> Verdict:
+        """Return the verdict with place and sigma as the passes so far agree on them.
+
+        Along the spindle: where the neck of a loop begins may be seen differently in each pass, and
+        dust that it comes to lie beside may pass for its end; on the stage it is at one place.
+        Sigma: how well a middle is known is a property of the loop and its light, and itself not
+        known well from one pass; that of a loop of which half is hardly seen may look good once.
+        The first pass, from afar, counts only until there is another.
+        """
+        if self.settings.aim != "loop" or not verdict.known:
+            return verdict
+        moved_um = float(self.moved_um[0])
+        self.places_um.append(verdict.offset_um[0] - moved_um)
+        self.sigmas_um.append(verdict.sigma_um)
+        along = _median_from_near(self.places_um) + moved_um
+        return replace(
+            verdict,
+            offset_um=(along, *verdict.offset_um[1:]),
+            sigma_um=_median_from_near(self.sigmas_um),
+        )
+
+    def compare(self, verdict: Verdict) -> None:
+        """Take in what a pass measured; `verdict` still holds what the one before did.
+
+        After a move by what was measured the loop is on the spindle. If it is far from there, one
+        of the two measurements was wrong without a sign of it: then as many in a row as
+        `AGREEMENTS` must agree before they are believed. If the loop, seen from near, is elsewhere
+        along the spindle, it takes `STRAYED_AGREEMENTS`: of a crystal much longer than its loop
+        another part passes for it, and may do so twice.
+        """
+        before, self.verdict = self.verdict, verdict
+        self.once_known |= verdict.known
+        if not (before and before.known and verdict.known):
+            return
+        spread = math.hypot(before.sigma_um, verdict.sigma_um)
+        allowed = self.settings.tolerance_um + 3.0 * spread + MOVE_ERROR * before.residual_um
+        along = math.hypot(before.along_sigma_um, verdict.along_sigma_um)
+        allowed_along = self.settings.tolerance_um + 3.0 * along
+        near = self.places_um[1:]
+        strayed = abs(near[-1] - near[-2]) if len(near) > 1 else 0.0
+        if verdict.residual_um > allowed or strayed > allowed_along:
+            self.disagreed_um = max(verdict.residual_um, strayed)
+            wanted = STRAYED_AGREEMENTS if strayed > allowed_along else AGREEMENTS
+            self.agreements_wanted = max(wanted, self.agreements_wanted)
+        else:
+            self.agreements_wanted = max(self.agreements_wanted - 1, 0)
+
+
+def _median_from_near(values: Sequence[float]) -> float:
+    """Return the median of what the passes found, without the first if there are others."""
+    return float(np.median(values[1:] or values))
+
+
+def collect_oscillation(
+    camera: Flyable,
+    goniometer: Readable,
+    delta_deg: float = 180.0,
+    time_s: float = 3.0,
+    *,
+    start_deg: float | None = None,
+    run_up: bool = True,
+    zoom: float = 0.0,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[str]:
+    """Turn the spindle while the camera takes pictures, as DCSS's ``start_oscillation`` does.
+
+    Parameters
+    ----------
+    camera
+        Flies.
+    goniometer
+        With `phi`, `sample` and `oscillation`.
+    delta_deg, time_s
+        Signed angle, and the time that it takes at constant speed.
+    start_deg
+        Where the rotation begins; None is where the spindle stands.
+    run_up
+        Accelerate before the trigger's window opens; else within it.
+    zoom
+        Of the camera, as calibrated.
+    md
+        Metadata for the start document.
+
+    Returns
+    -------
+    str
+        The uid of the run.
+
+    Raises
+    ------
+    ConfigError
+        If angle or time make no sense; before anything moves.
+    TypeError
+        If a device cannot do its part.
+    HardwareError
+        If a device fails.
+    """
+    tools = Instruments(camera, goniometer, None)
+    check_devices(tools)
+    turn = Sweep(delta_deg, time_s, start_deg, run_up)
+    arguments = {"delta_deg": delta_deg, "time_s": time_s, "start_deg": start_deg}
+    uids: list[str] = []
+
+    def body() -> MsgGenerator[None]:
+        yield from sweep(tools, turn)
+        yield from end_pictures(tools)
+
+    _md = metadata("collect_oscillation", tools, arguments, {"zoom": zoom, **(md or {})})
+    yield from recorded(tools, body, _md, uids)
+    return uids[-1]
+
+
+def collect_steps(
+    camera: Readable,
+    goniometer: Readable,
+    angles_deg: Sequence[float],
+    *,
+    settle_s: float = 0.3,
+    zoom: float = 0.0,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[str]:
+    """Take a picture at each of some angles, the spindle at rest.
+
+    Parameters
+    ----------
+    camera
+        Triggered.
+    goniometer
+        With `phi` and `sample`.
+    angles_deg
+        Where.
+    settle_s
+        Rest before each picture.
+    zoom, md
+        As of `collect_oscillation`.
+
+    Returns
+    -------
+    str
+        The uid of the run.
+
+    Raises
+    ------
+    ConfigError
+        If there are no angles, or one is not finite; before anything moves.
+    TypeError
+        If a device cannot do its part.
+    """
+    tools = Instruments(camera, goniometer, None, stepped=True, settle_s=settle_s)
+    check_devices(tools)
+    if not len(angles_deg) or not all(math.isfinite(angle) for angle in angles_deg):
+        raise ConfigError(f"collect_steps: angles {angles_deg}, expected finite ones, at least one")
+    arguments = {"angles_deg": [float(angle) for angle in angles_deg]}
+    uids: list[str] = []
+    _md = metadata("collect_steps", tools, arguments, {"zoom": zoom, **(md or {})})
+    yield from recorded(tools, lambda: steps(tools, angles_deg), _md, uids)
+    return uids[-1]
+
+
+def center_loop(
+    camera: Flyable,
+    goniometer: Readable,
+    result: Readable,
+    *,
+    aim: str = "loop",
+    method: str = "sweep",
+    delta_deg: float = 360.0,
+    time_s: float = 4.0,
+    tolerance_um: float = 10.0,
+    max_passes: int = 5,
+    search_step_um: float = 500.0,
+    search_steps: int = 6,
+    settle_s: float = 0.3,
+    zoom: float = 0.0,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[Centering]:
+    """Put the loop into the beam, and say how well.
+
+    Each pass is a run: light check, search for the tip if it is not in view, rotation, fit, move.
+    The loop is centered when a pass that follows a move, or a first pass, finds it there.
+
+    Parameters
+    ----------
+    camera
+        Flies (is triggered, for methods other than "sweep").
+    goniometer
+        With `phi`, `sample` and `oscillation`.
+    result
+        What the pictures tell, such as `devices.loop.rotation.RotationResult`.
+    aim, method, delta_deg, time_s, tolerance_um, max_passes, search_step_um, search_steps, \
+settle_s, zoom
+        See `plans.loop.settings.CenteringSettings`.
+    md
+        Metadata for the start documents.
+
+    Returns
+    -------
+    Centering
+        Not `ok` when the loop was found but not brought, or not seen, within the tolerance.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter makes no sense or the camera is not calibrated; before anything moves.
+    TypeError
+        If a device cannot do its part; before anything moves.
+    SampleError
+        If there is no pin, no loop, or the tip cannot be brought into view.
+    HardwareError
+        If light, camera, motors or analysis fail, or a stage would leave its limits.
+    """
+    values = {
+        "aim": aim,
+        "method": method,
+        "delta_deg": delta_deg,
+        "time_s": time_s,
+        "tolerance_um": tolerance_um,
+        "max_passes": max_passes,
+        "search_step_um": search_step_um,
+        "search_steps": search_steps,
+        "settle_s": settle_s,
+        "zoom": zoom,
+    }
+    settings: CenteringSettings = checked(CenteringSettings, values, "center_loop")
+    stepped = settings.method != "sweep"
+    tools = Instruments(camera, goniometer, result, stepped, settings.settle_s)
+    check_devices(tools)
+    if hasattr(result, "calibration"):
+        result.calibration.check_value(settings.zoom)
+    course = _Course(settings)
+    identity = str(uuid.uuid4())
+    for number in range(1, settings.max_passes + 1):
+        centering = {"centering": {"uid": identity, "pass": number, "aim": settings.aim}}
+        _md = metadata("center_loop", tools, values, {"zoom": zoom, **centering, **(md or {})})
+
+        def body(number: int = number) -> MsgGenerator[bool]:
+            return (yield from _one_pass(tools, course, number))
+
+        try:
+            over = yield from recorded(tools, body, _md, course.uids)
+        except NotCenteredError as error:
+            return _outcome(course, str(error))
+        if over:
+            return _outcome(course, "")
+    raise AssertionError("the last pass ends or raises")  # pragma: no cover
+
+
+def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[bool]:
+    """Look, rotate, decide, move; return whether the loop is centered.
+
+    Raises
+    ------
+    NotCenteredError
+        In the last pass, if it is not.
+    """
+    settings = course.settings
+    if number == 1 or not (course.verdict and course.verdict.known):
+        yield from _find_tip(tools, course)
+    yield from _rotate(tools, settings, number)
+    yield from end_pictures(tools)
+    found = yield from read_result(tools)
+    verdict = course.steady(judge(found, settings.aim))
+    course.found = found
+    course.compare(verdict)
+    tolerance, last = settings.tolerance_um, number == settings.max_passes
+    sure = verdict.known and verdict.is_sure(tolerance)
+    settled = sure and verdict.is_close(tolerance)
+    if number > 1 and (settled or (sure and last)) and not course.agreements_wanted:
+        return True
+    if last:
+        if not course.once_known:
+            raise SampleError(f"the center cannot be known: {verdict.why}")
+        raise NotCenteredError(_why_not(course, verdict, number))
+    if verdict.coarse or (verdict.known and not settled):
+        yield from _move(tools, course, [-value for value in verdict.offset_um])
+    return False
+
+
+def _why_not(course: _Course, verdict: Verdict, number: int) -> str:
+    settings = course.settings
+    if not verdict.known:
+        return f"the center is not known after {number} passes: {verdict.why}"
+    if course.agreements_wanted and verdict.is_there(settings.tolerance_um):
+        return (
+            f"the passes contradict each other: after a move the loop was seen "
+            f"{course.disagreed_um:.0f} um from where it should be; more passes may tell"
+        )
+    return (
+        f"after {number} passes the loop is {verdict.residual_um:.1f} um (+- "
+        f"{verdict.sigma_um:.1f}) from the spindle and {verdict.offset_um[0]:.1f} um (+- "
+        f"{verdict.along_sigma_um:.1f}) along it from the beam; {settings.tolerance_um:g} um are "
+        "wanted"
+    )
+
+
+def _rotate(tools: Instruments, settings: CenteringSettings, number: int) -> MsgGenerator[None]:
+    """Take the pictures of a pass; every other one turns back."""
+    part = (1.0 if number % 2 else -1.0) * (0.5 if number == 1 else 1.0)
+    if settings.method == "sweep":
+        turn = Sweep(part * settings.delta_deg, abs(part) * settings.time_s)
+        yield from sweep(tools, turn)
+        return
+    here = yield from position(tools.goniometer.phi)
+    if settings.method == "two_angles":
+        # The verifying pass looks from other sides than the one that it verifies.
+        shift = 0.0 if number % 2 else 45.0
+        angles = [here + shift + view for view in VIEWS_DEG]
+    else:
+        angles = [here + part * settings.delta_deg * i / STEPS for i in range(STEPS)]
+    yield from steps(tools, angles)
+
+
+# ---- finding the tip
+
+
+def _find_tip(tools: Instruments, course: _Course) -> MsgGenerator[None]:
+    """Bring the tip into view, along the spindle.
+
+    Raises
+    ------
+    HardwareError
+        If there is no light.
+    SampleError
+        If it cannot be brought into view, or there is nothing.
+    """
+    settings = course.settings
+    while True:
+        found = yield from look(tools)
+        check_light(found)
+        if found["last_tip_in_view"]:
+            return
+        if found["last_kind"] == "none":
+            seen = yield from _look_around(tools)
+            if seen is None:
+                what, way = "nothing is seen, from four sides", 1.0
+            elif seen["last_tip_in_view"]:
+                return
+            else:
+                found = seen
+        if found["last_kind"] != "none":
+            beyond = found["last_sign"] == "+"
+            what = "the mount reaches past the far border" if beyond else "only its base is seen"
+            way = -1.0 if beyond else 1.0
+        if course.searched >= settings.search_steps:
+            moved = f"after {course.searched} steps of {settings.search_step_um:g} um"
+            if found["last_kind"] == "none":
+                raise SampleError(f"no pin: {what} {moved}; is a sample mounted?")
+            raise SampleError(f"tip not in view {found['last_sign']}: {what} {moved}")
+        course.searched += 1
+        yield from _move(tools, course, [way * settings.search_step_um, 0.0, 0.0])
+
+
+def _look_around(tools: Instruments) -> MsgGenerator[Found | None]:
+    """Turn in steps of 90 deg until something is seen; return what, or None."""
+    for _ in range(3):
+        yield from bps.mvr(tools.goniometer.phi, 90.0)
+        found = yield from look(tools)
+        check_light(found)
+        if found["last_kind"] != "none":
+            return found
+    yield from bps.mvr(tools.goniometer.phi, 90.0)
+    return None
+
+
+def _move(tools: Instruments, course: _Course, shift_um: Sequence[float]) -> MsgGenerator[None]:
+    """Move the sample by an offset in the goniometer frame, to a place: made twice, it is the same.
+
+    Raises
+    ------
+    HardwareError
+        If a stage cannot go there.
+    """
+    sample = tools.goniometer.sample
+    here = []
+    for axis in (sample.x, sample.y, sample.z):
+        here.append((yield from position(axis)))
+    yield from bps.checkpoint()
+    target = tuple(float(value) for value in np.add(here, shift_um))
+    yield from bps.abs_set(sample, target, wait=True)
+    course.moved_um = course.moved_um + np.asarray(shift_um)
+
+
+def _outcome(course: _Course, why: str) -> Centering:
+    found, verdict = course.found, course.verdict
+    assert verdict is not None
+    x, y, z = course.moved_um
+    return Centering(
+        ok=not why,
+        why=why,
+        offset_um=verdict.offset_um,
+        residual_um=verdict.residual_um,
+        sigma_um=verdict.sigma_um,
+        along_sigma_um=verdict.along_sigma_um,
+        moved_um=(float(x), float(y), float(z)),
+        kind=found["kind"],
+        face_on_deg=found["face_on"],
+        face_sigma_deg=found["face_sigma"],
+        width_um=found["width"],
+        thickness_um=found["thickness"],
+        length_um=found["length"],
+        passes=len(course.uids),
+        uids=tuple(course.uids),
+    )

@@ -1,0 +1,235 @@
+"""Plans for a centered loop: turn its face to the camera, and box it for a raster."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import bluesky.plan_stubs as bps
+from bluesky.protocols import Flyable, Readable
+from bluesky.utils import MsgGenerator
+
+from plans.loop.stubs import (
+    Found,
+    Instruments,
+    check_devices,
+    end_pictures,
+    look,
+    metadata,
+    position,
+    recorded,
+    stopped_on_error,
+)
+from plans.run_stubs import with_reasons
+from skywright.errors import ConfigError, SampleError
+from skywright.instruments.loop.decision import check_light
+
+AGREEMENT = 0.2
+"""The two views of a loop differ in length by this part at most, or one of them is wrong."""
+
+
+@dataclass(frozen=True)
+class RasterBox:
+    """The box around a loop, seen face on and edge on; um, from the beam.
+
+    Attributes
+    ----------
+    face_on_deg
+        Spindle angle of the first view; the second is 90 deg further.
+    along_um, across_um, depth_um
+        Middle of the box: along the spindle; across it as seen face on, and edge on.
+    length_um, width_um, thickness_um
+        Its extents in the same order, the margin included.
+    step_um
+        Of the raster.
+    n_along, n_across, n_depth
+        Steps of the raster that cover the box.
+    edge_seen
+        The edge-on view showed the same loop; else thickness and depth are those that were given.
+    uid
+        Of the run with the two views.
+    """
+
+    face_on_deg: float
+    along_um: float
+    across_um: float
+    depth_um: float
+    length_um: float
+    width_um: float
+    thickness_um: float
+    step_um: float
+    n_along: int
+    n_across: int
+    n_depth: int
+    edge_seen: bool
+    uid: str
+
+
+def face_angle(face_on_deg: float, phi_deg: float, edge: bool = False) -> float:
+    """Return the angle nearest to `phi_deg` at which a loop is seen face on, or edge on.
+
+    Parameters
+    ----------
+    face_on_deg
+        Of the loop; modulo 180.
+    phi_deg
+        Where the spindle stands.
+    edge
+        90 deg from the face.
+    """
+    wanted = face_on_deg + (90.0 if edge else 0.0)
+    return phi_deg + (wanted - phi_deg + 90.0) % 180.0 - 90.0
+
+
+def rotate_to_face_on(
+    goniometer: Readable, face_on_deg: float, *, edge: bool = False
+) -> MsgGenerator[float]:
+    """Turn the spindle, the short way, until the loop shows its face (or its edge).
+
+    Parameters
+    ----------
+    goniometer
+        With `phi`.
+    face_on_deg
+        From `center_loop`.
+    edge
+        Show the edge.
+
+    Returns
+    -------
+    float
+        Angle of the spindle, deg.
+
+    Raises
+    ------
+    ConfigError
+        If the angle is not finite: the loop has no clear face.
+    HardwareError
+        If the spindle does not get there.
+    """
+    if not math.isfinite(face_on_deg):
+        raise ConfigError(
+            f"rotate_to_face_on: face_on_deg = {face_on_deg}, expected a finite angle; the loop "
+            "may have no clear face"
+        )
+    here = yield from position(goniometer.phi)  # type: ignore[attr-defined]
+    target = face_angle(face_on_deg, here, edge)
+    move = with_reasons(bps.mv(goniometer.phi, target))  # type: ignore[attr-defined]
+    yield from stopped_on_error(move, goniometer)
+    return target
+
+
+def loop_raster_box(
+    camera: Flyable,
+    goniometer: Readable,
+    result: Readable,
+    face_on_deg: float,
+    *,
+    thickness_um: float | None = None,
+    step_um: float = 20.0,
+    margin_um: float = 20.0,
+    settle_s: float = 0.3,
+    zoom: float = 0.0,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[RasterBox]:
+    """Look at a loop face on and edge on, and say what a raster over it must cover.
+
+    Parameters
+    ----------
+    camera, goniometer, result
+        As of `plans.loop.centering.center_loop`.
+    face_on_deg
+        From `center_loop`.
+    thickness_um
+        From `center_loop`: taken, with the depth of the spindle, where the edge-on view takes stem
+        or pin for the loop, which is as thin as they are.
+    step_um
+        Of the raster, usually the size of the beam.
+    margin_um
+        Added on each side.
+    settle_s, zoom, md
+        As of `center_loop`.
+
+    Returns
+    -------
+    RasterBox
+
+    Raises
+    ------
+    ConfigError
+        If a number makes no sense; before anything moves.
+    SampleError
+        If a view shows no loop, or the two views show different ones and no thickness is given.
+    HardwareError
+        If light, camera, spindle or analysis fail.
+    """
+    for name, value, least in (
+        ("step_um", step_um, 0.1),
+        ("margin_um", margin_um, 0.0),
+        ("face_on_deg", face_on_deg, -math.inf),
+    ):
+        if not (math.isfinite(value) and value >= least):
+            raise ConfigError(f"loop_raster_box: {name} = {value}, expected finite, >= {least:g}")
+    tools = Instruments(camera, goniometer, result, settle_s=settle_s)
+    check_devices(tools)
+    arguments = {"face_on_deg": face_on_deg, "step_um": step_um, "margin_um": margin_um}
+    uids: list[str] = []
+
+    def body() -> MsgGenerator[list[Found]]:
+        here = yield from position(tools.goniometer.phi)
+        face = face_angle(face_on_deg, here)
+        views: list[Found] = []
+        for angle in (face, face + 90.0):
+            yield from bps.checkpoint()
+            yield from bps.mv(tools.goniometer.phi, angle)
+            found = yield from look(tools)
+            check_light(found)
+            if not views:
+                _check_box(found, angle)
+            views.append(found)
+        yield from end_pictures(tools)
+        return views
+
+    _md = metadata("loop_raster_box", tools, arguments, {"zoom": zoom, **(md or {})})
+    face, edge = yield from recorded(tools, body, _md, uids)
+    depth, seen_um, edge_seen = edge["last_box_across"], edge["last_box_width"], True
+    if trouble := _disagreement(face, edge):
+        if thickness_um is None:
+            raise SampleError(trouble)
+        depth, seen_um, edge_seen = 0.0, thickness_um, False
+    extents = [face["last_box_length"], face["last_box_width"], seen_um]
+    length, width, thickness = (extent + 2.0 * margin_um for extent in extents)
+    return RasterBox(
+        face_on_deg=face_on_deg,
+        along_um=face["last_box_along"],
+        across_um=face["last_box_across"],
+        depth_um=depth,
+        length_um=length,
+        width_um=width,
+        thickness_um=thickness,
+        step_um=step_um,
+        n_along=math.ceil(length / step_um),
+        n_across=math.ceil(width / step_um),
+        n_depth=math.ceil(thickness / step_um),
+        edge_seen=edge_seen,
+        uid=uids[-1],
+    )
+
+
+def _check_box(found: Found, angle: float) -> None:
+    if not math.isfinite(found["last_box_width"]):
+        raise SampleError(
+            f"no loop is seen at {angle:.1f} deg (class {found['last_kind']}); center it first"
+        )
+
+
+def _disagreement(face: Found, edge: Found) -> str:
+    """Say why the two views cannot be of one loop; empty if they can."""
+    one, other = face["last_box_length"], edge["last_box_length"]
+    if not math.isfinite(other):
+        return f"no loop is seen edge on (class {edge['last_kind']})"
+    if abs(one - other) > AGREEMENT * max(one, other):
+        return (
+            f"the loop is {one:.0f} um long seen face on and {other:.0f} um seen edge on; one of "
+            "the views is wrong"
+        )
+    return ""

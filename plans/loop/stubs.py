@@ -1,0 +1,248 @@
+"""Steps of the plans that center a loop: a run with pictures, a look, a sweep, stages, clean-up.
+
+The camera flies, or is stepped, in the stream ``primary``; the trace of the spindle is the stream
+``oscillation``; what a decision was based on is an event in ``decision``.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
+from bluesky.utils import FailedStatus, MsgGenerator, short_uid
+
+from plans.run_stubs import Body, in_run, with_reasons
+from skywright.errors import HardwareError, SkywrightError
+from skywright.instruments.loop.sweep import Sweep
+
+COLLECT_S, LAST_COLLECT_S = 0.25, 0.1
+"""Time between two reports of a camera that flies, s: while the spindle turns, and at its end."""
+POLL_S = 0.02
+FRESH_S = 5.0
+"""Longest time to wait for a new picture; the camera says sooner why there is none."""
+PRIMARY, OSCILLATION, DECISION = "primary", "oscillation", "decision"
+
+Found = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """The devices that a plan works with, and how it takes pictures.
+
+    Parameters
+    ----------
+    camera
+        Flies (and is triggered, with `stepped`).
+    goniometer
+        Its parts: `phi` and `sample` (x, y, z in um; `sample.by` an offset) are set, `oscillation`
+        is prepared with a `skywright.instruments.loop.sweep.Sweep` and flies.
+    result
+        Triggered to wait for the analysis of the pictures so far, then read.
+    stepped
+        Pictures are taken one by one, the spindle at rest.
+    settle_s
+        Rest before a picture is looked at: it must be exposed after the last move.
+    """
+
+    camera: Any
+    goniometer: Any
+    result: Any
+    stepped: bool = False
+    settle_s: float = 0.3
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Names of the devices, for the start document."""
+        return {
+            "camera": self.camera.name,
+            "goniometer": self.goniometer.name,
+            **({"result": self.result.name} if self.result is not None else {}),
+        }
+
+
+def check_devices(tools: Instruments) -> None:
+    """Raise `TypeError` if a device cannot do its part; nothing has moved then."""
+    gonio = tools.goniometer
+    for part in ("phi", "sample", "oscillation"):
+        if not hasattr(gonio, part):
+            raise TypeError(f"{gonio!r} is no goniometer for this plan: it has no {part}")
+    _check(tools.camera, "camera", Readable if tools.stepped else Flyable)
+    _check(tools.camera, "camera", Collectable)
+    _check(gonio.phi, "spindle", Movable)
+    _check(gonio.sample, "sample stage", Movable)
+    _check(gonio.sample.by, "sample stage", Movable)
+    for protocol in (Preparable, Flyable, Collectable):
+        _check(gonio.oscillation, "oscillation", protocol)
+    if tools.result is not None:
+        _check(tools.result, "result", Readable)
+        _check(tools.result, "result", Triggerable)
+
+
+def _check(device: Any, what: str, protocol: Any) -> None:
+    if not isinstance(device, protocol):
+        raise TypeError(f"{device!r} is no {what} for this plan: it is not {protocol.__name__}")
+
+
+def metadata(
+    plan: str, tools: Instruments, arguments: Mapping[str, Any], md: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the start document's metadata; what the user gives wins."""
+    assets = getattr(tools.camera, "assets", None)
+    sample = tools.goniometer.sample
+    stepped = {
+        "angle_key": tools.goniometer.phi.name,
+        "place_keys": [getattr(sample, axis).name for axis in "xyz"],
+    }
+    return {
+        "plan_name": plan,
+        "plan_args": {**tools.names, **arguments},
+        "detectors": [tools.camera.name],
+        **(stepped if tools.stepped else {}),
+        **({"assets": str(assets)} if assets is not None else {}),
+        **(md or {}),
+    }
+
+
+# ---- runs
+
+
+def recorded(tools: Instruments, body: Body, md: Mapping[str, Any], uids: list[str]) -> Any:
+    """Run `body` in a run with the camera on; leave everything stopped, whatever happens."""
+    gonio, camera = tools.goniometer, tools.camera
+
+    def inside() -> MsgGenerator[Any]:
+        if not tools.stepped:
+            yield from bps.declare_stream(camera, name=PRIMARY, collect=True)
+            yield from bps.declare_stream(gonio.oscillation, name=OSCILLATION, collect=True)
+            yield from bps.checkpoint()
+            yield from bps.kickoff(camera, wait=True)
+        return (yield from body())
+
+    @bpp.stage_decorator([camera, *([] if tools.stepped else [gonio.oscillation])])
+    def staged() -> MsgGenerator[Any]:
+        return (yield from in_run(inside, md, uids))
+
+    return (yield from stopped_on_error(with_reasons(staged()), gonio))
+
+
+def stopped_on_error(plan: MsgGenerator[Any], goniometer: Any) -> MsgGenerator[Any]:
+    """Stop all that moves when a plan ends by an error, an abort or a stop."""
+    over = False
+
+    def work() -> MsgGenerator[Any]:
+        nonlocal over
+        answer = yield from plan
+        over = True
+        return answer
+
+    def stop() -> MsgGenerator[None]:
+        if not over:
+            for part in (goniometer.oscillation, goniometer.sample, goniometer.phi):
+                yield from bps.stop(part)
+
+    return (yield from bpp.finalize_wrapper(work(), stop))
+
+
+# ---- pictures
+
+
+def look(tools: Instruments) -> MsgGenerator[Found]:
+    """Take a picture of the sample as it is now, and return what all pictures so far tell."""
+    yield from bps.sleep(tools.settle_s)
+    if tools.stepped:
+        yield from take_picture(tools)
+    else:
+        before = tools.camera.get_index()
+        for _ in range(math.ceil(FRESH_S / POLL_S)):
+            if tools.camera.get_index() > before:
+                break
+            yield from bps.sleep(POLL_S)
+            yield from bps.collect(tools.camera, name=PRIMARY)  # raises when the camera is lost
+        else:
+            raise HardwareError(f"{tools.camera.name}: no new picture in {FRESH_S:g} s")
+        yield from bps.collect(tools.camera, name=PRIMARY)
+    return (yield from read_result(tools))
+
+
+def read_result(tools: Instruments) -> MsgGenerator[Found]:
+    """Wait for the analysis of all pictures so far, record what it tells, and return it."""
+    gonio, result = tools.goniometer, tools.result
+    reading = yield from bps.trigger_and_read([result, gonio.phi, gonio.sample], name=DECISION)
+    stem = f"{result.name}_"
+    return {
+        key.removeprefix(stem): reading[key]["value"] for key in reading if key.startswith(stem)
+    }
+
+
+def take_picture(tools: Instruments) -> MsgGenerator[None]:
+    """Take one picture, the spindle at rest."""
+    gonio = tools.goniometer
+    yield from bps.trigger_and_read([tools.camera, gonio.phi, gonio.sample], name=PRIMARY)
+
+
+def sweep(tools: Instruments, turn: Sweep) -> MsgGenerator[None]:
+    """Turn the spindle while the camera flies; the trace is told before the last pictures.
+
+    After a pause in the middle the sweep is made anew: no status is waited for while it turns,
+    so the stop that comes with the pause does no harm.
+    """
+    gonio, camera = tools.goniometer, tools.camera
+    start = turn.start_deg
+    if start is None:
+        start = yield from position(gonio.phi)
+    turn = Sweep(turn.delta_deg, turn.time_s, start, turn.run_up)
+    yield from bps.checkpoint()
+    # The engine stops what it has set when it pauses; so the spindle is set first.
+    yield from bps.mv(gonio.phi, start)
+    yield from bps.prepare(gonio.oscillation, turn, wait=True)
+    yield from bps.kickoff(gonio.oscillation, wait=True)
+    reports = math.ceil(turn.time_s / COLLECT_S)
+    for _ in range(reports):
+        yield from bps.sleep(turn.time_s / reports)
+        yield from bps.collect(camera, name=PRIMARY)
+    yield from _come_to_rest(tools)
+    yield from bps.collect(gonio.oscillation, name=OSCILLATION)
+    yield from bps.checkpoint()
+
+
+def _come_to_rest(tools: Instruments) -> MsgGenerator[None]:
+    """Wait for the end of a sweep, and tell of the pictures: those told last are waited for then.
+
+    If the camera fails, the sweep is ended here: its failure would else be taken for the reason,
+    which is why this is not bluesky's `collect_while_completing`.
+    """
+    gonio, group = tools.goniometer, short_uid("sweep")
+    yield from bps.complete(gonio.oscillation, group=group, wait=False)
+    try:
+        while not (yield from bps.wait(group, timeout=LAST_COLLECT_S, error_on_timeout=False)):
+            yield from bps.collect(tools.camera, name=PRIMARY)
+    except SkywrightError:
+        with suppress(FailedStatus):
+            yield from bps.stop(gonio.oscillation)
+            yield from bps.wait(group)
+        raise
+
+
+def steps(tools: Instruments, angles_deg: Sequence[float]) -> MsgGenerator[None]:
+    """Take a picture at each angle, the spindle at rest."""
+    for angle in angles_deg:
+        yield from bps.checkpoint()
+        yield from bps.mv(tools.goniometer.phi, float(angle))
+        yield from bps.sleep(tools.settle_s)
+        yield from take_picture(tools)
+
+
+def end_pictures(tools: Instruments) -> MsgGenerator[None]:
+    """Let the camera deliver what it has, and tell of it."""
+    if not tools.stepped:
+        yield from bps.complete(tools.camera, wait=True)
+        yield from bps.collect(tools.camera, name=PRIMARY)
+
+
+def position(motor: Any) -> MsgGenerator[float]:
+    """Return where a motor is."""
+    return float((yield from bps.rd(motor)))

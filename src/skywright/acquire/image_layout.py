@@ -1,0 +1,106 @@
+"""The layout of recordings of images, in areaDetector's HDF5 layout."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from skywright.acquire.recorder import Layout
+from skywright.files.areadetector import ImageWriter
+from skywright.files.columns import Column
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """An image until it is written.
+
+    Parameters
+    ----------
+    identity
+        Frame number, pulse id or tag.
+    time_ns
+        ns since 1970.
+    image
+        (H, W), or (H, W, 3) in color.
+    extra
+        Values of the layout's further columns, by path.
+    """
+
+    identity: int
+    time_ns: int
+    image: NDArray[Any]
+    extra: Mapping[str, ArrayLike] = field(default_factory=dict)
+
+
+@dataclass
+class ImageLayout(Layout[Any, Image]):
+    """Writes images of the shape and type of the first one.
+
+    A smaller image fills the upper left of zeros. A larger one counts as ``wrong size``, one whose
+    values the type cannot hold as ``wrong dtype``. A subclass may take other results: it writes
+    `take`, and returns an `Image`, or None.
+
+    Parameters
+    ----------
+    name
+        Of what is recorded, for messages and causes of loss.
+    identity
+        What the identity is, for the file.
+    extra
+        Further columns.
+    """
+
+    name: str = "images"
+    identity: str = "frame number"
+    extra: Sequence[Column] = ()
+    at_once: int = 1
+
+    def take(self, result: Any) -> Image | None:
+        """Return the image of a result; None when it has none."""
+        image: Image = result
+        return image
+
+    def nbytes(self, item: Image) -> int:
+        """Return the memory that an image holds."""
+        return item.image.nbytes
+
+    def open(self, path: Path, items: Sequence[Image], last: bool) -> "ImageFile | None":
+        """Create the file when there is an image."""
+        if not items:
+            return None
+        first = items[0].image
+        return ImageFile(ImageWriter(path, first.shape, first.dtype, self.identity, self.extra))
+
+
+class ImageFile:
+    """An open file of images; not thread-safe.
+
+    Parameters
+    ----------
+    writer
+        Of the file.
+    """
+
+    def __init__(self, writer: ImageWriter) -> None:
+        self.writer = writer
+
+    def append(self, items: Sequence[Image]) -> Mapping[str, int]:
+        """Write images; return the number that cannot be in this file, by cause."""
+        lost: Counter[str] = Counter()
+        for item in items:
+            if cause := self.writer.why_not(item.image):
+                lost[cause] += 1
+            else:
+                self.writer.append(item.identity, item.image, item.time_ns, extra=item.extra)
+        return lost
+
+    def flush(self) -> int:
+        """Make all images visible; return how many a reader may trust."""
+        return self.writer.flush()
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+        self.writer.close()

@@ -1,0 +1,172 @@
+"""The clock of simulated and replayed sources: items come at a rate, whether anybody is ready."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+from skywright.acquire.source import PolledSource
+from skywright.errors import DataError
+
+Item = TypeVar("Item")
+
+
+def period_of(rate_hz: float) -> float:
+    """Return the time between items, s; 0, as fast as they are taken, for a rate of 0."""
+    return 1.0 / rate_hz if rate_hz > 0.0 else 0.0
+
+
+class Pacer:
+    """Tells when the next item is due, and how many were skipped because nobody took them.
+
+    Parameters
+    ----------
+    period_s
+        Time between items; 0: an item is always due and none is skipped.
+    behind_s
+        An item that nobody takes for longer than this is skipped, as a camera would lose it; until
+        then a late reader gets the items one right after the other.
+    first_s
+        Time until the first item.
+
+    Attributes
+    ----------
+    skipped
+        Number of items skipped so far.
+    """
+
+    def __init__(self, period_s: float, behind_s: float = 2.0, first_s: float = 0.0) -> None:
+        self.skipped = 0
+        self._first_s = first_s
+        self._period_s = period_s
+        self._behind_s = behind_s
+        self._due: float | None = None
+        self._ended = threading.Event()
+
+    def set_period(self, period_s: float) -> None:
+        """Change the time between items, from the next item on."""
+        self._period_s = period_s
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait for the next item.
+
+        Returns
+        -------
+        int or None
+            Number of items skipped before this one; None when none is due within `timeout_s`, or
+            after `end`.
+        """
+        period_s = self._period_s
+        if self._ended.is_set():
+            return None
+        if not period_s:
+            return 0
+        now = time.monotonic()
+        if self._due is None:
+            self._due = now + self._first_s
+        left = self._due - now
+        if left > timeout_s:
+            self._ended.wait(timeout_s)
+            return None
+        if left > 0.0 and self._ended.wait(left):
+            return None
+        skipped = 0
+        if -left > self._behind_s + period_s:
+            skipped = int(-left / period_s)
+            self.skipped += skipped
+        self._due += (skipped + 1) * period_s
+        return skipped
+
+    def pause(self, timeout_s: float) -> None:
+        """Wait `timeout_s`, or until `end`."""
+        self._ended.wait(timeout_s)
+
+    def end(self) -> None:
+        """End every wait, for good."""
+        self._ended.set()
+
+
+class PacedSource(PolledSource[Item], Generic[Item]):
+    """A source that makes item after item at a rate.
+
+    Parameters
+    ----------
+    name
+        Kind of source.
+    make
+        Returns the item of a number (0, 1, ...), given the present time (unix s). None: that item
+        is lost. It raises `StopIteration` when there are no more.
+    period_s
+        Time between items; 0 makes them as fast as they are taken.
+    behind_s, first_s
+        As for `Pacer`.
+    loses
+        Whether a skipped item is lost: it uses up its number and counts as ``late``. Else the item
+        is made when somebody takes it, and the schedule starts anew.
+    period_min_s
+        Least time between items that `set_period` takes.
+    item_name
+        What an item is called in messages.
+    """
+
+    retry_s = 0.0
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[int, float], Item | None],
+        period_s: float,
+        behind_s: float = 2.0,
+        *,
+        first_s: float = 0.0,
+        loses: bool = True,
+        period_min_s: float = 0.0,
+        item_name: str = "item",
+    ) -> None:
+        super().__init__(name)
+        self.period_s = period_s
+        self._make = make
+        self._behind_s, self._first_s, self._period_min_s = behind_s, first_s, period_min_s
+        self._loses = loses
+        self._item_name = item_name
+        self._number = 0
+        self._late = 0
+        self._pacer = self._new_pacer()
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Items that nobody took in time, as ``late``, since the object was made."""
+        late = self._late + self._pacer.skipped if self._loses else 0
+        return {"late": late} if late else {}
+
+    def set_period(self, seconds: float) -> float:
+        """Set the time between items, s; it takes effect with the next item."""
+        self.period_s = max(seconds, self._period_min_s)
+        self._pacer.set_period(self.period_s)
+        return self.period_s
+
+    def open(self) -> None:
+        """Start the clock."""
+        self._late += self._pacer.skipped
+        self._pacer = self._new_pacer()
+
+    def next(self, timeout_s: float) -> Item | None:
+        """Return the next item when it is due, made now, or None after `timeout_s`."""
+        skipped = self._pacer.wait(timeout_s)
+        if skipped is None:
+            return None
+        number = self._number + (skipped if self._loses else 0)
+        self._number = number + 1
+        try:
+            return self._make(number, time.time())
+        except StopIteration:
+            raise StopIteration(f"no more {self._item_name}s after {number}") from None
+        except Exception as error:
+            raise DataError(f"{self._item_name} {number}: {error}") from error
+
+    def halt(self) -> None:
+        """Stop the clock; numbers go on after the next start."""
+        self._pacer.end()
+
+    def _new_pacer(self) -> Pacer:
+        return Pacer(self.period_s, self._behind_s, self._first_s)

@@ -1,0 +1,420 @@
+"""Recordings: files that are written by a thread of their own, while the owner goes on."""
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from skywright.acquire.counters import Counters
+from skywright.acquire.owner import RefusedError
+from skywright.errors import DataError
+from skywright.files.columns import DoesNotFitError
+
+logger = logging.getLogger(__name__)
+
+FLUSH_S = 0.05
+"""A row is visible in the file at most about this long after it was offered."""
+GATHER_S = 0.04
+"""Longest wait for more items: to write one row takes as long as to write twenty together."""
+QUEUE_BYTES = 256_000_000
+BATCH = 64
+"""Maximum number of items that are written together."""
+
+Result = TypeVar("Result", contravariant=True)
+"""What the owner hands on."""
+Item = TypeVar("Item")
+"""What a layout keeps of a result until it is written."""
+Written = TypeVar("Written", contravariant=True)
+
+
+class File(Protocol[Written]):
+    """An open recording."""
+
+    def append(self, items: Sequence[Written]) -> Mapping[str, int]:
+        """Write items, or raise and write none; return the number of rows lost, by cause."""
+
+    def flush(self) -> int:
+        """Make all rows visible; return how many a reader may trust."""
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+
+
+class Layout(ABC, Generic[Result, Item]):
+    """How results become rows of a file. An item holds one row, or many.
+
+    Attributes
+    ----------
+    name
+        Of what is recorded, for messages and causes of loss: ``spectra``.
+    at_once
+        Maximum number of items of one `File.append`.
+    """
+
+    name: str
+    at_once: int = BATCH
+
+    @abstractmethod
+    def take(self, result: Result) -> Item | None:
+        """Return what is written of a result; None when that is nothing."""
+
+    @abstractmethod
+    def nbytes(self, item: Item) -> int:
+        """Return the memory that an item holds."""
+
+    @abstractmethod
+    def open(self, path: Path, items: Sequence[Item], last: bool) -> File[Item] | None:
+        """Create the file that holds the items; None when they do not tell its shape.
+
+        With `last` no more items come before a reader must find all rows in the file.
+        """
+
+    def open_early(self, path: Path) -> File[Item] | None:
+        """Create the file before the first item; None when that is to tell its shape."""
+        return None
+
+    def describe(self, item: Item) -> str:
+        """Return what an item is, for messages."""
+        return self.name
+
+    def rows(self, item: Item) -> int:
+        """Return the number of rows of an item."""
+        return 1
+
+    def select(self, item: Item, rows: slice) -> Item:
+        """Return an item with some of the rows; called only when an item has other than 1 row."""
+        raise NotImplementedError(f"{type(self).__name__}: items of many rows need `select`")
+
+
+class Recorder(Generic[Result, Item]):
+    """Keeps at most one recording open. All methods may be called from any thread.
+
+    Parameters
+    ----------
+    layout
+        Of its files.
+    every
+        Record the first of each `every` rows of an acquisition.
+    changed
+        Called after the state has changed; must return at once.
+    queue_bytes
+        Most that waits to be written. Further items are not recorded, and count as ``queue full``.
+    synchronous
+        True writes each item in `offer`, on the owner's thread, and refuses it when it cannot be
+        stored: an acquisition then counts what is in the file.
+
+    Attributes
+    ----------
+    path
+        Of the recording under way; None when there is none.
+    visible
+        Rows of this or the last recording that a reader of the file may trust.
+    error
+        Why the last attempt to write failed; empty when it did not.
+    """
+
+    def __init__(
+        self,
+        layout: Layout[Result, Item],
+        every: int = 1,
+        changed: Callable[[], None] | None = None,
+        queue_bytes: int = QUEUE_BYTES,
+        synchronous: bool = False,
+    ) -> None:
+        self.layout = layout
+        self.synchronous = synchronous
+        self.every = every
+        self.path: Path | None = None
+        self.visible = 0
+        self.error = ""
+        self._changed = changed or (lambda: None)
+        self._limit = queue_bytes
+        self._lost = Counters()
+        self._writing = threading.RLock()
+        """Held by the thread that touches the file."""
+        self._filled = threading.Condition()
+        self._queue: deque[Item | Callable[[], None]] = deque()
+        """Items, and marks to call when all items before them are visible."""
+        self._bytes = 0
+        self._seen = 0
+        self._closing = False
+        self._file: File[Item] | None = None
+        self._pending: list[Item] = []
+        """Items from before the file could be made."""
+        self._count = self._recorded = 0
+        self._unflushed_since = 0.0
+        self._thread = threading.Thread(
+            target=self._work, name=f"record-{layout.name}", daemon=True
+        )
+        self._thread.start()
+
+    # ---- the owner's thread
+
+    def offer(self, result: Result) -> None:
+        """Take a result, if a recording is under way.
+
+        Never waits for the disk, unless the recorder is synchronous.
+
+        Raises
+        ------
+        RefusedError
+            If a synchronous recorder cannot store it.
+        """
+        if self.path is None:
+            return
+        item = self.layout.take(result)
+        if item is None:
+            return
+        item = self._every(item)
+        if item is None:
+            return
+        if self.synchronous:
+            self._write_now(item)
+            return
+        size = self.layout.nbytes(item)
+        with self._filled:
+            if self._bytes + size > self._limit and self._queue:
+                self._lost.add("queue full", self.layout.rows(item))
+                return
+            self._bytes += size
+            self._queue.append(item)
+            self._filled.notify()
+
+    def _write_now(self, item: Item) -> None:
+        with self._writing:
+            if self.path is None:  # the recording has just ended
+                return
+            before = self._lost.as_dict()
+            self._write([item], last=False)
+            causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
+            why = self.error
+            if self._due():
+                self._flush(last=False)
+        if causes:
+            what = self.layout.describe(item)
+            raise RefusedError(causes[0], f"{what}: {why}" if why else what)
+
+    def _every(self, item: Item) -> Item | None:
+        """Return the rows of an item that are to be recorded; None when there are none."""
+        if self.every == 1:
+            return item
+        rows = self.layout.rows(item)
+        first = -self._seen % self.every
+        self._seen += rows
+        return None if first >= rows else self._some(item, slice(first, None, self.every))
+
+    def _some(self, item: Item, rows: slice) -> Item:
+        count = self.layout.rows(item)
+        return item if range(count)[rows] == range(count) else self.layout.select(item, rows)
+
+    def mark(self, done: Callable[[], None]) -> None:
+        """Call `done` when all items offered before are in the file and visible."""
+        with self._filled:
+            self._seen = 0
+            self._queue.append(done)
+            self._filled.notify()
+
+    def lost(self) -> Mapping[str, int]:
+        """Return rows that are not in their recording, by cause."""
+        return {
+            f"{self.layout.name} {cause}": count for cause, count in self._lost.as_dict().items()
+        }
+
+    # ---- starts and stops
+
+    def start(self, path: Path, count: int = 0) -> str:
+        """Start a recording; one under way is closed first.
+
+        Parameters
+        ----------
+        path
+            Of the new file, which the first item creates; its directory must exist.
+        count
+            Number of rows after which the recording ends by itself; 0: never.
+
+        Returns
+        -------
+        str
+            Why it failed; empty when it did not.
+        """
+        self.stop()
+        with self._writing:
+            self.error = _why_not(path)
+            if not self.error:
+                self._count, self._recorded, self.visible, self._seen = count, 0, 0, 0
+                try:
+                    self._file = self.layout.open_early(path)
+                    self.path = path
+                except (OSError, DataError) as error:
+                    self.error = str(error)
+        self._changed()
+        return self.error
+
+    def stop(self) -> None:
+        """Close the recording, after all items offered before are in it."""
+        written = threading.Event()
+        self.mark(written.set)
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            written.wait(30.0)
+        with self._writing:
+            self._end()
+        self._changed()
+
+    def close(self) -> None:
+        """Close the recording and end the thread."""
+        self.stop()
+        self._closing = True
+        self.mark(lambda: None)
+        self._thread.join(5.0)
+
+    # ---- the recorder's thread
+
+    def _work(self) -> None:
+        while not self._closing:
+            items, mark = self._next()
+            flushed = False
+            with self._writing:
+                if items:
+                    self._write(items, last=mark is not None)
+                if mark is not None or self._due():
+                    flushed = self._flush(last=mark is not None)
+            if mark is not None:
+                mark()
+            if flushed or mark is not None:
+                self._changed()
+
+    def _next(self) -> tuple[list[Item], Callable[[], None] | None]:
+        """Return up to `BATCH` items that wait, and the mark after them if there is one."""
+        items: list[Item] = []
+        with self._filled:
+            # A synchronous recorder has rows to flush that were never in the queue.
+            is_writing = self._unflushed_since or (self.synchronous and self.path is not None)
+            self._filled.wait_for(lambda: self._queue, FLUSH_S if is_writing else 1.0)
+            if self._queue:
+                self._filled.wait_for(self._is_worth_it, GATHER_S)
+            while self._queue and len(items) < BATCH:
+                item = self._queue.popleft()
+                if callable(item):
+                    return items, item
+                self._bytes -= self.layout.nbytes(item)
+                items.append(item)
+        return items, None
+
+    def _is_worth_it(self) -> bool:
+        """Return whether writing should start without a wait for more items."""
+        return callable(self._queue[-1]) or len(self._queue) >= BATCH
+
+    def _due(self) -> bool:
+        since = self._unflushed_since
+        return bool(since) and time.monotonic() - since > FLUSH_S
+
+    def _write(self, items: list[Item], last: bool) -> None:
+        if self.path is None:
+            self._lost.add("not written", self._rows(items))
+            return
+        items = [*self._pending, *items]
+        self._pending = []
+        try:
+            if self._file is None:
+                self._file = self.layout.open(self.path, items, last)
+        except Exception as error:
+            self._fail(error, self._rows(items))
+            return
+        if self._file is None:
+            self._pending = items
+            return
+        for first in range(0, len(items), self.layout.at_once):
+            self._append(self._file, self._still_wanted(items[first : first + self.layout.at_once]))
+        if self._count and self._recorded >= self._count:
+            self._end()
+
+    def _rows(self, items: Sequence[Item]) -> int:
+        return sum(self.layout.rows(item) for item in items)
+
+    def _still_wanted(self, items: list[Item]) -> list[Item]:
+        """Return the items up to the number of rows that the recording is to have."""
+        if not self._count:
+            return items
+        left, wanted = self._count - self._recorded, []
+        for item in items:
+            if left <= 0:
+                break
+            wanted.append(self._some(item, slice(left)))
+            left -= self.layout.rows(wanted[-1])
+        return wanted
+
+    def _append(self, file: File[Item], items: list[Item]) -> None:
+        if not items:
+            return
+        try:
+            lost = file.append(items)
+            for cause, count in lost.items():
+                self._lost.add(cause, count)
+        except DoesNotFitError as error:
+            if len(items) > 1:  # only the item that does not fit is lost
+                for item in items:
+                    self._append(file, [item])
+            else:
+                self._lost.add("does not fit", self._rows(items))
+                self._report(error)
+            return
+        except Exception as error:
+            self._fail(error, self._rows(items))
+            return
+        self.error = ""
+        self._recorded += self._rows(items) - sum(lost.values())
+        self._unflushed_since = self._unflushed_since or time.monotonic()
+
+    def _flush(self, last: bool) -> bool:
+        if last and self._pending:
+            self._write([], last=True)
+        if self._file is None or not self._unflushed_since:
+            return False
+        self._unflushed_since = 0.0
+        try:
+            self.visible = self._file.flush()
+        except Exception as error:
+            self._fail(error, 0)
+        return True
+
+    def _end(self) -> None:
+        """Close the file; trouble is in `error`."""
+        if self._pending and self.path is not None:
+            self._write([], last=True)
+        file, self._file, self.path = self._file, None, None
+        self._unflushed_since = 0.0
+        if file is not None:
+            try:
+                self.visible = file.flush()
+                file.close()
+            except Exception as error:
+                self._fail(error, 0)
+
+    def _fail(self, error: Exception, count: int) -> None:
+        self._report(error)
+        if count:
+            self._lost.add("not written", count)
+
+    def _report(self, error: Exception) -> None:
+        # Errors of any kind: the end of an acquisition needs this thread.
+        self.error = str(error) or type(error).__name__
+        is_known = isinstance(error, OSError | DataError)
+        logger.warning("%s: %s", self.layout.name, error, exc_info=not is_known)
+
+
+def _why_not(path: Path) -> str:
+    """Return why a file cannot be made there; empty when it seems that it can."""
+    if not path.parent.is_dir():
+        return f"{path.parent}: no such directory; create it"
+    if path.exists():
+        return f"{path}: exists already; a file of records is never reused"
+    try:
+        path.open("xb").close()
+        path.unlink()
+    except OSError as error:
+        return f"{path}: cannot be written ({error.strerror})"
+    return ""

@@ -1,0 +1,239 @@
+"""The interface of every source, and a base class for sources that are asked for the next item.
+
+A source yields frames, pulses, packets or events: *items*. Each item carries its identity (frame
+number, pulse id, tag) and its time. Simulated, replayed and real sources of an instrument have this
+interface and yield the same class of items.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Generic, Protocol, TypeVar
+
+from skywright.errors import HardwareError, SkywrightError
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+SourceItem = TypeVar("SourceItem", covariant=True)
+
+Report = Callable[[str], None]
+"""Takes a message about trouble, for a person."""
+
+ASK_S = 0.2
+"""Longest time that a source is asked for an item without a look at whether it must stop."""
+RETRY_S = 0.5
+"""Pause after an error of the source, so that a lasting error does not fill the log."""
+START_LIMIT_S = STOP_LIMIT_S = 1.0
+
+
+class Source(Protocol[SourceItem]):
+    """Yields items from a thread of its own. All methods may be called from any thread.
+
+    A source is silent until `start`. It delivers its items in the order of their identities, which
+    grow as long as the object lives, over stops and starts. A gap in them is a loss.
+    """
+
+    name: str
+    """Kind of source, for messages and PVs: ``sim``, ``replay``, ``udp``."""
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Items that did not come through, by cause, since the object was made."""
+
+    def start(self, deliver: Callable[[SourceItem], None], report: Report) -> None:
+        """Begin to deliver items; a running source goes on.
+
+        Parameters
+        ----------
+        deliver
+            Called with each item, by one thread at a time. It may wait, and so slow the source
+            down, when the owner processes items on the source's thread.
+        report
+            Called with a message when there is trouble that did not end the source.
+
+        Raises
+        ------
+        SkywrightError
+            If the source cannot start.
+        """
+
+    def stop(self) -> None:
+        """Stop; nothing is delivered once this has returned. A stopped source stays stopped."""
+
+    def set_period(self, seconds: float) -> float:
+        """Ask for a time between items, s; return the one in use, 0 when the sender decides it."""
+
+    def close(self) -> None:
+        """Stop, and free sockets, files and threads for good."""
+
+
+class PolledSource(Generic[Item]):
+    """Base class of sources that are asked for their next item, on a thread of this class.
+
+    A subclass writes `next`, and `open` and `halt` when it holds a socket or a file.
+
+    Parameters
+    ----------
+    name
+        Kind of source.
+    """
+
+    period_s = 0.0
+    """Time between items, s; 0 when the sender decides it."""
+    retry_s = RETRY_S
+    """Pause after an error."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.start_limit_s = START_LIMIT_S
+        self.stop_limit_s = STOP_LIMIT_S
+        self._control = threading.RLock()
+        self._run: _Run[Item] | None = None
+
+    # ---- what a subclass writes
+
+    def open(self) -> None:
+        """Get ready, on the source's thread: connect, open the file.
+
+        Raises
+        ------
+        SkywrightError
+            If that fails; `start` raises it.
+        """
+
+    def next(self, timeout_s: float) -> Item | None:
+        """Return the next item, or None when there is none within `timeout_s`.
+
+        Raises
+        ------
+        StopIteration
+            When no more items will come; its text is reported.
+        """
+        raise NotImplementedError
+
+    def halt(self) -> None:
+        """End a `next` under way in another thread soon, and free what `open` took."""
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Items that did not come through, by cause, since the object was made."""
+        return {}
+
+    def set_period(self, seconds: float) -> float:
+        """Return the time between items, s, that is in use; this source cannot change it."""
+        return self.period_s
+
+    # ---- the interface of a source
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the source was started and has not ended."""
+        run = self._run
+        return run is not None and run.thread.is_alive() and not run.stopping.is_set()
+
+    def start(self, deliver: Callable[[Item], None], report: Report) -> None:
+        """Open the source and begin to deliver items; a running source goes on.
+
+        Raises
+        ------
+        HardwareError
+            If it does not open within `start_limit_s`, or its last run has not ended.
+        SkywrightError
+            What `open` raises.
+        """
+        with self._control:
+            if self.is_running:
+                return
+            if self._run is not None and self._run.thread.is_alive():
+                self._run.thread.join(self.stop_limit_s)
+                if self._run.thread.is_alive():
+                    raise HardwareError(f"{self.name}: the source is still stopping; try again")
+            run = self._run = _Run(self, deliver, report)
+            run.thread.start()
+            if not run.opened.wait(self.start_limit_s):
+                run.stopping.set()
+                raise HardwareError(
+                    f"{self.name}: the source did not start within {self.start_limit_s:g} s"
+                )
+            if run.error is not None:
+                self._run = None
+                raise run.error
+
+    def stop(self) -> None:
+        """Stop; nothing is delivered once this has returned.
+
+        Raises
+        ------
+        HardwareError
+            If the source's thread does not end within `stop_limit_s`.
+        """
+        with self._control:
+            run = self._run
+            if run is None:
+                return
+            run.stopping.set()
+            if run.thread is threading.current_thread():
+                return
+            self._halt()
+            run.thread.join(self.stop_limit_s)
+            if run.thread.is_alive():
+                raise HardwareError(
+                    f"{self.name}: the source has not stopped within {self.stop_limit_s:g} s"
+                )
+            self._run = None
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.stop()
+
+    def _halt(self) -> None:
+        try:
+            self.halt()
+        except Exception as error:
+            logger.warning("%s: %s", self.name, error)
+
+
+class _Run(Generic[Item]):
+    """One run of a polled source, from start to stop."""
+
+    def __init__(
+        self, source: PolledSource[Item], deliver: Callable[[Item], None], report: Report
+    ) -> None:
+        self.opened = threading.Event()
+        self.stopping = threading.Event()
+        self.error: SkywrightError | None = None
+        self._source = source
+        self._deliver = deliver
+        self._report = report
+        self.thread = threading.Thread(target=self._work, name=f"source-{source.name}", daemon=True)
+
+    def _work(self) -> None:
+        source = self._source
+        try:
+            source.open()
+        except SkywrightError as error:
+            self.error = error
+        except Exception as error:
+            self.error = HardwareError(f"{source.name}: {type(error).__name__}: {error}")
+        self.opened.set()
+        if self.error is None:
+            while not self.stopping.is_set() and self._one():
+                pass
+        self.stopping.set()
+        source._halt()  # noqa: SLF001  this class is a part of the source
+
+    def _one(self) -> bool:
+        """Deliver the next item; return False when there are no more."""
+        try:
+            item = self._source.next(ASK_S)
+        except StopIteration as end:
+            self._report(f"{self._source.name}: {end or 'no more items'}")
+            return False
+        except Exception as error:
+            self._report(f"{self._source.name}: {error}")
+            self.stopping.wait(self._source.retry_s)
+            return True
+        if item is not None and not self.stopping.is_set():
+            self._deliver(item)
+        return True

@@ -1,0 +1,125 @@
+"""Worker threads that process items side by side and hand the results on in the items' order."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Literal, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Slot(Generic[Item, Result]):
+    """An item under way."""
+
+    __slots__ = ("done", "item", "nbytes", "result")
+
+    def __init__(self, item: Item, nbytes: int) -> None:
+        self.item = item
+        self.nbytes = nbytes
+        self.done = False
+        self.result: Result
+
+
+class Stage(Generic[Item, Result]):
+    """A bounded queue with worker threads behind it. `put` and `close` may come from any thread.
+
+    Parameters
+    ----------
+    process
+        Turns an item into a result; runs on a worker thread; must not raise.
+    hand_on
+        Takes each result, one at a time, in the order of the items; must not raise.
+    threads
+        Number of items processed side by side, at least 1.
+    queue_bytes, queue_items
+        Most that may wait or be processed. One item is always taken.
+    when_full
+        ``wait``: `put` waits, which slows the source down. ``drop``: `put` refuses the item.
+    name
+        Of the threads.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[Item], Result],
+        hand_on: Callable[[Result], None],
+        threads: int = 1,
+        queue_bytes: int = 64_000_000,
+        queue_items: int = 100_000,
+        when_full: Literal["wait", "drop"] = "drop",
+        name: str = "stage",
+    ) -> None:
+        self._process = process
+        self._hand_on = hand_on
+        self._limit_bytes, self._limit_items = queue_bytes, queue_items
+        self._waits = when_full == "wait"
+        self._changed = threading.Condition()
+        self._slots: deque[_Slot[Item, Result]] = deque()
+        """All items under way, in order."""
+        self._untouched: deque[_Slot[Item, Result]] = deque()
+        self._bytes = 0
+        self._handing_on = False
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, item: Item, nbytes: int) -> bool:
+        """Append an item that holds `nbytes`; return False when the queue is full or closed."""
+        with self._changed:
+            if self._waits:
+                self._changed.wait_for(lambda: self._closing or not self._is_full(nbytes))
+            if self._closing or self._is_full(nbytes):
+                return False
+            slot: _Slot[Item, Result] = _Slot(item, nbytes)
+            self._slots.append(slot)
+            self._untouched.append(slot)
+            self._bytes += nbytes
+            self._changed.notify_all()
+            return True
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Process what waits, then end the threads."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._slots and not self._handing_on, timeout_s)
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout_s)
+
+    def _is_full(self, nbytes: int) -> bool:
+        if not self._slots:
+            return False
+        return self._bytes + nbytes > self._limit_bytes or len(self._slots) >= self._limit_items
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._untouched or self._closing)
+                if not self._untouched:
+                    return
+                slot = self._untouched.popleft()
+            slot.result = self._process(slot.item)
+            with self._changed:
+                slot.done = True
+                if self._handing_on:  # the thread that hands on finds this one, too
+                    continue
+                self._handing_on = True
+            self._hand_on_in_order()
+
+    def _hand_on_in_order(self) -> None:
+        while True:
+            with self._changed:
+                if not self._slots or not self._slots[0].done:
+                    self._handing_on = False
+                    self._changed.notify_all()
+                    return
+                slot = self._slots.popleft()
+                self._bytes -= slot.nbytes
+                self._changed.notify_all()
+            self._hand_on(slot.result)

@@ -1,0 +1,13 @@
+"""Analyses: statistics of a run that do not depend on how its frames arrive."""
+
+from skywright.analysis.framework import (
+    Analysis,
+    Batch,
+    Statistic,
+    find_late,
+    join,
+    name_of,
+    whole_blocks,
+)
+
+__all__ = ["Analysis", "Batch", "Statistic", "find_late", "join", "name_of", "whole_blocks"]

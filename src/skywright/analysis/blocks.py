@@ -1,0 +1,71 @@
+"""Whole blocks of frames, analyzed by themselves, here or on another machine.
+
+A cluster's worker imports this module and what the analysis needs, not the store: it starts in a
+second.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from skywright.analysis import Analysis, Batch, Statistic, find_late
+from skywright.analysis.named import make_analysis
+from skywright.files.frames import FrameReader, FrameTable
+
+
+def analyze_part(
+    name: str, parameters: dict[str, Any], table: FrameTable, frames: int
+) -> tuple[Analysis[Any], Batch]:
+    """Analyze whole blocks; runs on any machine that sees the files.
+
+    Parameters
+    ----------
+    name, parameters
+        The analysis (`make_analysis`).
+    table, frames
+        Where the frames are, and how many; they make up whole blocks (`whole_blocks`).
+
+    Returns
+    -------
+    partial, rows
+        See `analyze_blocks`.
+    """
+    with FrameReader(table) as reader:
+        return analyze_blocks(make_analysis(name, parameters), reader.batches(0, frames))
+
+
+def analyze_blocks(
+    analysis: Analysis[Statistic], batches: Iterable[Batch]
+) -> tuple[Analysis[Statistic], Batch]:
+    """Analyze frames that make up whole blocks (`whole_blocks`).
+
+    Parameters
+    ----------
+    analysis
+        Fresh.
+    batches
+        The frames, in the order of their file.
+
+    Returns
+    -------
+    partial
+        Closed: it holds statistics only.
+    rows
+        The columns of each frame.
+    """
+    done = []
+    highest = None
+    for batch in batches:
+        if len(batch):
+            late, highest = find_late(batch.identities, analysis.block_size, highest)
+            done.append(Batch(batch.identities, batch.times, analysis.update(batch, late)))
+    return analysis.close(), _concatenate(done)
+
+
+def _concatenate(batches: list[Batch]) -> Batch:
+    if not batches:
+        return Batch(np.empty(0, np.int64), np.empty(0))
+    data = {name: np.concatenate([b[name] for b in batches]) for name in batches[0].data}
+    identities = np.concatenate([b.identities for b in batches])
+    return Batch(identities, np.concatenate([b.times for b in batches]), data)

@@ -1,0 +1,455 @@
+"""The analysis framework: statistics of a run that do not depend on how its frames arrive.
+
+Identities (frame numbers, pulse ids, tags) are divided into blocks of fixed size. A block's
+statistic is computed from its members in order of identity, and blocks are folded in block order.
+So any order, repetition and assignment of whole blocks to workers gives the same bits.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+from skywright.files.columns import Column
+
+Statistic = TypeVar("Statistic")
+"""What a concrete analysis keeps of a block, and of all blocks before it."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some members of a run (frames, pulses, shots) and what is known of each.
+
+    Parameters
+    ----------
+    identities
+        (n,) int64, the number that names each member.
+    times
+        (n,) float64, unix seconds; NaN where unknown.
+    data
+        By name, (n, ...) arrays. Never written to.
+    """
+
+    identities: NDArray[np.int64]
+    times: NDArray[np.float64]
+    data: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, values in {"times": self.times, **self.data}.items():
+            if len(values) != len(self.identities):
+                raise DataError(
+                    f"batch: {len(values)} values of {name} for {len(self.identities)} identities"
+                )
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.data[name]
+
+    def take(self, index: Any) -> "Batch":
+        """Return the members that `index` (slice, mask or positions) selects."""
+        data = {name: values[index] for name, values in self.data.items()}
+        return Batch(self.identities[index], self.times[index], data)
+
+
+def join(pieces: Iterable[Batch]) -> Batch:
+    """Join batches into one: each identity once (the first given stays), in order of identity."""
+    pieces = list(pieces)
+    identities = np.concatenate([piece.identities for piece in pieces])
+    first = np.unique(identities, return_index=True)[1]
+    if len(pieces) == 1 and len(first) == len(identities) and (np.diff(identities) > 0).all():
+        return pieces[0]
+    data = {
+        name: np.concatenate([piece[name] for piece in pieces])[first] for name in pieces[0].data
+    }
+    times = np.concatenate([piece.times for piece in pieces])
+    return Batch(identities[first], times[first], data)
+
+
+@dataclass(frozen=True)
+class _Block(Generic[Statistic]):
+    """A closed block: what it was computed from, and the statistic."""
+
+    identities: NDArray[np.int64]
+    statistic: Statistic
+
+    def outranks(self, other: "_Block[Statistic]") -> bool:
+        """Order two versions of one block: more members win, ties go to the larger identities."""
+        mine, others = len(self.identities), len(other.identities)
+        return (mine, self.identities.tolist()) > (others, other.identities.tolist())
+
+
+class Analysis(ABC, Generic[Statistic]):
+    """An analysis and its partial result over the members that it has seen.
+
+    A concrete analysis names its `inputs`, `columns` and `results` and writes `measure`,
+    `statistic` (or `extend`, if it is `ordered`), `fold` and `summarize`; all must be pure.
+    Everything else is done here: `update`, `merge`, `result`, and `advance`, which keeps the memory
+    flat. A block that has gaps
+    (identities that never came) is computed from the members that did come: missing is missing.
+
+    Parameters
+    ----------
+    **parameters
+        The analysis's own parameters, JSON values, as they go into the derived run.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    inputs: ClassVar[Sequence[str]]
+    """Data keys that each member must have; ``image`` stands for ``<device>_image``."""
+    optional: ClassVar[Sequence[str]] = ()
+    """Further data keys, given to `measure` where they are."""
+    columns: ClassVar[Sequence[Column]] = ()
+    """What is found per member; the last part of a path is the name."""
+    results: ClassVar[Sequence[Column]] = ()
+    """What `summarize` gives: scalars (text: dtype ``<U``) and arrays; attributes ``units`` and
+    ``description``."""
+    block_size: ClassVar[int] = 64
+    """Identities in a block. An open block keeps the rows of its members."""
+    ordered: ClassVar[bool] = False
+    """Members of a block come in order of identity and are added one by one with `extend`, so an
+    open block keeps its statistic and no rows: for running images. What comes out of order is
+    refused."""
+    pictures: ClassVar[int] = 0
+    """Members that `draw` wants to see at the end of a run."""
+    skips: ClassVar[bool] = True
+    """A live analysis that is far behind skips the oldest members. False where each member is
+    small and the result needs all of them: it then ends late, and complete."""
+    live_batch: ClassVar[int] = 0
+    """Members that a live analysis takes at once; 0: as suits pictures."""
+    identity: ClassVar[str] = "frame_number"
+    """Data key, beside the first input's, that numbers the members."""
+    time: ClassVar[str] = "frame_time"
+    """Data key, beside the first input's, with the time of each member, unix seconds."""
+
+    def __init__(self, **parameters: Any) -> None:
+        self.parameters = parameters
+        self.refused = 0
+        """Members refused because their block was closed or folded before they came."""
+        self._open: dict[int, list[Batch]] = {}
+        self._growing: dict[int, _Block[Statistic]] = {}  # open blocks of an ordered analysis
+        self._closed: dict[int, _Block[Statistic]] = {}
+        self._computed: dict[int, _Block[Statistic]] = {}  # open blocks as they are now
+        self._prefix: Statistic | None = None
+        self._folded_members = 0
+        self._watermark: int | None = None  # blocks below it are in the prefix or refused
+
+    # What a concrete analysis writes ------------------------------------------------------------
+
+    @abstractmethod
+    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        """Measure each member by itself: (n, ...) rows, by name.
+
+        The rows of a member must be the same bits whatever other members are in the batch. They
+        hold every column, and whatever else `statistic` needs.
+        """
+
+    def statistic(self, members: Batch) -> Statistic:
+        """Compute a block's statistic from the rows of its members, in order of identity."""
+        raise NotImplementedError(f"{type(self).__name__}.statistic")
+
+    def extend(self, statistic: Statistic | None, members: Batch) -> Statistic:
+        """Add members to a block's statistic (None: the block's first), in order of identity.
+
+        Only an `ordered` analysis has it. It sees the inputs of the members beside their rows. The
+        result must not depend on how the members are cut into batches. The statistic given may be
+        changed and returned.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.extend")
+
+    @abstractmethod
+    def fold(self, prefix: Statistic | None, statistic: Statistic) -> Statistic:
+        """Add the next block to the blocks before it (None: there are none); change neither."""
+
+    @abstractmethod
+    def summarize(self, state: Statistic | None) -> Mapping[str, Any]:
+        """Turn the folded blocks (None: there are none) into the declared `results`."""
+
+    def warm_up(self) -> None:
+        """Compile and load what `measure` needs, so that the first frame does not wait."""
+
+    def draw(self, batch: Batch) -> Mapping[str, bytes]:
+        """Draw `pictures` members, spread over the run, for people: file name to contents."""
+        return {}
+
+    # The three verbs ----------------------------------------------------------------------------
+
+    def update(
+        self, batch: Batch, late: NDArray[np.bool_] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Take in members.
+
+        Parameters
+        ----------
+        batch
+            Members in any order, with the declared inputs.
+        late
+            (n,) bool, members that came too late to count (`find_late`): they are measured, and
+            refused for the statistics.
+
+        Returns
+        -------
+        dict
+            The rows of the declared columns, (n, *shape) each, in the batch's order.
+
+        Raises
+        ------
+        DataError
+            If `measure` gives other columns than declared.
+        """
+        rows = self.measure(batch)
+        columns = {name_of(c): _rows(self, c, rows, len(batch)) for c in self.columns}
+        inputs = batch.data if self.ordered else {}
+        measured = Batch(batch.identities, batch.times, {**inputs, **rows, **columns})
+        if late is not None and late.any():
+            self.refused += int(late.sum())
+            measured = measured.take(~late)
+        blocks = measured.identities // self.block_size
+        for block in np.unique(blocks).tolist():
+            piece = measured.take(blocks == block)
+            if block in self._closed or self._is_folded(block):
+                self.refused += len(piece)
+            elif self.ordered:
+                self._grow(block, piece)
+            else:
+                self._open.setdefault(block, []).append(piece)
+                self._computed.pop(block, None)
+        return columns
+
+    def merge(self, other: Self) -> Self:
+        """Take in the blocks of another partial, which stays as it is; return self.
+
+        A block that both have is one block when its members are the same. Of two versions of a
+        block (it was not assigned whole) the one with more members holds, and the members of the
+        other count as refused, as do blocks that would overlap the prefix.
+        """
+        self.refused += other.refused
+        if other._watermark is not None:
+            if self._watermark is not None:
+                self.refused += other._folded_members
+            else:
+                self._adopt_prefix(other)
+        self.close()
+        for number, block in other._blocks().items():
+            if number in other._growing:  # it changes in place when members follow
+                block = copy.deepcopy(block)
+            if self._is_folded(number):
+                self.refused += len(block.identities)
+                continue
+            mine = self._closed.get(number)
+            if mine is None:
+                self._closed[number] = block
+            elif not np.array_equal(mine.identities, block.identities):
+                winner, loser = (block, mine) if block.outranks(mine) else (mine, block)
+                self._closed[number] = winner
+                self.refused += len(loser.identities)
+        return self
+
+    def result(self) -> dict[str, Any]:
+        """Return the declared results over all members seen, as numpy scalars and arrays.
+
+        Raises
+        ------
+        DataError
+            If `summarize` gives other results than declared.
+        """
+        state = self._prefix
+        for _, block in sorted(self._blocks().items()):
+            state = self.fold(state, block.statistic)
+        found = self.summarize(state)
+        if found.keys() != {name_of(c) for c in self.results}:
+            raise DataError(
+                f"analysis {self.name}: summarize gave {sorted(found)}, "
+                f"declared are {sorted(map(name_of, self.results))}"
+            )
+        return {name_of(c): _value(self, c, found[name_of(c)]) for c in self.results}
+
+    # Bookkeeping --------------------------------------------------------------------------------
+
+    @property
+    def members(self) -> int:
+        """Number of members that `result` is computed from."""
+        blocks = self._blocks().values()
+        return self._folded_members + sum(len(block.identities) for block in blocks)
+
+    @property
+    def held_blocks(self) -> int:
+        """Number of blocks kept apart, not folded; what the memory grows with."""
+        return len(self._numbers())
+
+    def fresh(self) -> Self:
+        """Return the same analysis, with no members."""
+        return type(self)(**self.parameters)
+
+    def advance(self, identity: int) -> None:
+        """Fold the blocks that lie wholly below `identity`, all of whose members have passed.
+
+        Members of these blocks that still come are refused and counted.
+        """
+        watermark = identity // self.block_size
+        if self._watermark is not None and watermark <= self._watermark:
+            return
+        self._watermark = watermark
+        for number in sorted(k for k in self._numbers() if k < watermark):
+            block = self._take(number)
+            self._prefix = self.fold(self._prefix, block.statistic)
+            self._folded_members += len(block.identities)
+
+    def close(self) -> Self:
+        """Close every block, so that only statistics are kept (or sent); return self."""
+        self._closed = self._blocks()
+        self._open = {}
+        self._growing = {}
+        self._computed = {}
+        return self
+
+    def split(self, identity: int) -> Self:
+        """Take out the blocks that lie wholly below `identity`, closed, as a partial of their own.
+
+        A worker sends them to whoever merges, and has them no more. Members of these blocks that
+        still come would make a second version of the block, so all must have passed.
+        """
+        part = self.fresh()
+        below = [number for number in self._numbers() if number < identity // self.block_size]
+        part._closed = {number: self._take(number) for number in sorted(below)}  # noqa: SLF001
+        return part
+
+    def _grow(self, number: int, piece: Batch) -> None:
+        """Add members to an open block of an ordered analysis; refuse what is out of order."""
+        known = self._growing.get(number)
+        last = known.identities[-1] if known else np.iinfo(np.int64).min
+        highest = np.concatenate(([last], np.maximum.accumulate(piece.identities)[:-1]))
+        fits = piece.identities > np.maximum(highest, last)
+        self.refused += int((~fits).sum())
+        if not fits.any():
+            return
+        piece = piece if fits.all() else piece.take(fits)
+        if known is None:
+            self._growing[number] = _Block(piece.identities, self.extend(None, piece))
+        else:
+            identities = np.concatenate((known.identities, piece.identities))
+            self._growing[number] = _Block(identities, self.extend(known.statistic, piece))
+
+    def _numbers(self) -> set[int]:
+        return self._open.keys() | self._growing.keys() | self._closed.keys()
+
+    def _is_folded(self, block: int) -> bool:
+        return self._watermark is not None and block < self._watermark
+
+    def _block(self, number: int) -> _Block[Statistic]:
+        """Return a block as it is now; an open one may change later."""
+        if number in self._closed:
+            return self._closed[number]
+        if number in self._growing:
+            return self._growing[number]
+        if number not in self._computed:
+            members = join(self._open[number])
+            self._open[number] = [members]  # repeats are not kept
+            self._computed[number] = _Block(members.identities, self.statistic(members))
+        return self._computed[number]
+
+    def _blocks(self) -> dict[int, _Block[Statistic]]:
+        return {number: self._block(number) for number in self._numbers()}
+
+    def _take(self, number: int) -> _Block[Statistic]:
+        """Return a block and forget it."""
+        block = self._block(number)
+        for blocks in (self._open, self._growing, self._closed, self._computed):
+            blocks.pop(number, None)
+        return block
+
+    def _adopt_prefix(self, other: Self) -> None:
+        self._prefix, self._watermark = other._prefix, other._watermark
+        self._folded_members = other._folded_members
+        for number in [k for k in self._numbers() if self._is_folded(k)]:
+            self.refused += len(self._take(number).identities)
+
+
+def find_late(
+    identities: NDArray[np.int64], block_size: int, highest: int | None = None
+) -> tuple[NDArray[np.bool_], int]:
+    """Find the members that come more than a block after their turn.
+
+    It depends on the sequence alone, not on how it is cut into batches, so that live and stored
+    frames count alike.
+
+    Parameters
+    ----------
+    identities
+        (n,) int64, n > 0, in the order of the file.
+    block_size
+        Of the analysis.
+    highest
+        Highest identity before these; None at the start.
+
+    Returns
+    -------
+    late : (n,) bool
+        The member's block lies two or more below the block of the highest identity so far.
+    highest : int
+        Highest identity now.
+    """
+    reached = np.maximum.accumulate(identities)
+    if highest is not None:
+        reached = np.maximum(reached, highest)
+    return identities // block_size < reached // block_size - 1, int(reached[-1])
+
+
+def whole_blocks(identities: NDArray[np.int64], block_size: int) -> list[tuple[int, int]]:
+    """Cut a sequence into the shortest slices that hold whole blocks.
+
+    Parameters
+    ----------
+    identities
+        (n,) int64, in the order of the file; mostly, not strictly, increasing.
+    block_size
+        Of the analysis.
+
+    Returns
+    -------
+    list of (start, stop)
+        No block has members in two slices.
+    """
+    blocks = identities // block_size
+    if not len(blocks):
+        return []
+    highest_before = np.maximum.accumulate(blocks)[:-1]
+    lowest_after = np.minimum.accumulate(blocks[::-1])[::-1][1:]
+    cuts = np.flatnonzero(highest_before < lowest_after) + 1
+    edges = [0, *cuts.tolist(), len(blocks)]
+    return list(pairwise(edges))
+
+
+def name_of(column: Column) -> str:
+    """Return the name of a column: the last part of its path."""
+    return column.path.rsplit("/", 1)[-1]
+
+
+def _rows(
+    analysis: Analysis[Any], column: Column, rows: Mapping[str, NDArray[Any]], count: int
+) -> NDArray[Any]:
+    name, shape = name_of(column), (count, *column.shape)
+    if name not in rows or np.shape(rows[name]) != shape:
+        got = f"shape {np.shape(rows[name])}" if name in rows else "nothing"
+        raise DataError(
+            f"analysis {analysis.name}: column {name}: measure gave {got}, expected {shape}"
+        )
+    return np.asarray(rows[name], dtype=column.dtype)
+
+
+def _value(analysis: Analysis[Any], column: Column, value: Any) -> Any:
+    array = np.asarray(value, dtype=column.dtype)
+    if array.shape != column.shape:
+        raise DataError(
+            f"analysis {analysis.name}: result {name_of(column)} has shape {array.shape}, "
+            f"declared is {column.shape}"
+        )
+    return array if column.shape else array[()]

@@ -1,0 +1,86 @@
+"""The analyses that go by name: live, in `skywright reprocess`, and on a cluster."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from skywright.analysis import Analysis
+from skywright.errors import ConfigError
+from skywright.instruments import NamedAnalysis, instruments, resolve
+
+COMMON = {
+    "picture_statistics": NamedAnalysis("skywright.analysis.picture_statistics:PictureStatistics"),
+}
+"""Analyses that belong to no instrument."""
+
+
+def named_analyses() -> dict[str, NamedAnalysis]:
+    """Return the analyses that go by a name, those of all instruments and the common ones."""
+    return COMMON | {
+        name: analysis
+        for instrument in instruments().values()
+        for name, analysis in instrument.analyses.items()
+    }
+
+
+def is_configured_by_devices(name: str) -> bool:
+    """Return whether the analysis `name` takes parameters from the devices' configuration."""
+    analyses = named_analyses()
+    return name in analyses and bool(analyses[name].configured)
+
+
+def analysis_class(name: str) -> type[Analysis[Any]]:
+    """Import an analysis.
+
+    Parameters
+    ----------
+    name
+        One of `named_analyses`, or ``module:Class`` of an importable module.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such analysis.
+    """
+    analyses = named_analyses()
+    target = analyses[name].kind if name in analyses else name
+    known = f"known are {', '.join(sorted(analyses))}, or name one as module:Class"
+    if ":" not in target:
+        raise ConfigError(f"no analysis {name!r}; {known}")
+    try:
+        found = resolve(target)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"analysis {target!r} cannot be imported ({error}); {known}") from error
+    if not (isinstance(found, type) and issubclass(found, Analysis)):
+        raise ConfigError(f"analysis {target!r} is no subclass of skywright.analysis.Analysis")
+    return found
+
+
+def make_analysis(
+    name: str,
+    parameters: dict[str, Any] | None = None,
+    configuration: Mapping[str, Any] | None = None,
+) -> Analysis[Any]:
+    """Return a fresh analysis.
+
+    Parameters
+    ----------
+    name
+        As of `analysis_class`.
+    parameters
+        The analysis's own; they hold against what the configuration says.
+    configuration
+        Of the devices of a run, by data key; some analyses find parameters in it.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such analysis or it does not take the parameters.
+    """
+    kind = analysis_class(name)
+    if configuration and is_configured_by_devices(name):
+        found = resolve(named_analyses()[name].configured)(configuration)
+        parameters = {**found, **(parameters or {})}
+    try:
+        return kind(**(parameters or {}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"analysis {name}: parameters {parameters}: {error}") from error

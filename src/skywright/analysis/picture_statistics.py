@@ -1,0 +1,80 @@
+"""Grey levels of a camera's pictures: the plainest analysis, and a model for others."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.analysis import Analysis, Batch
+from skywright.files.columns import Column
+
+LEVELS = 256
+GREY = {"units": "grey levels"}
+
+
+class Levels(NamedTuple):
+    """What is kept of a block."""
+
+    n: int
+    mean_sum: float
+    histogram: NDArray[np.int64]
+
+
+class PictureStatistics(Analysis[Levels]):
+    """Mean, noise and range of each picture; mean level and histogram of all.
+
+    Parameters
+    ----------
+    full_scale
+        Highest grey level, 255 for 8-bit cameras.
+    """
+
+    name = "picture_statistics"
+    version = "1"
+    inputs = ("image",)
+    columns = (
+        Column("mean", "<f8", attrs={**GREY, "description": "mean level"}),
+        Column("sd", "<f8", attrs={**GREY, "description": "standard deviation of the levels"}),
+        Column("darkest", "<f8", attrs=GREY),
+        Column("brightest", "<f8", attrs=GREY),
+    )
+    results = (
+        Column("mean_level", "<f8", attrs={**GREY, "description": "mean of the frames' means"}),
+        Column(
+            "histogram", "<i8", (LEVELS,), attrs={"description": "pixels in 256 ranges of level"}
+        ),
+    )
+
+    def __init__(self, full_scale: float = 255.0) -> None:
+        super().__init__(full_scale=full_scale)
+        self._edges = np.linspace(0, full_scale + 1, LEVELS + 1)
+
+    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        """Measure each picture by itself."""
+        pictures = [np.asarray(picture, np.float64).ravel() for picture in batch["image"]]
+        histograms = [np.histogram(levels, self._edges)[0] for levels in pictures]
+        return {
+            "mean": np.array([levels.mean() for levels in pictures]),
+            "sd": np.array([levels.std() for levels in pictures]),
+            "darkest": np.array([levels.min() for levels in pictures]),
+            "brightest": np.array([levels.max() for levels in pictures]),
+            "histogram": np.array(histograms, np.int64).reshape(-1, LEVELS),
+        }
+
+    def statistic(self, members: Batch) -> Levels:
+        """Add up a block."""
+        return Levels(len(members), float(members["mean"].sum()), members["histogram"].sum(axis=0))
+
+    def fold(self, prefix: Levels | None, statistic: Levels) -> Levels:
+        """Add the next block."""
+        if prefix is None:
+            return statistic
+        a, b = prefix, statistic
+        return Levels(a.n + b.n, a.mean_sum + b.mean_sum, a.histogram + b.histogram)
+
+    def summarize(self, state: Levels | None) -> Mapping[str, Any]:
+        """Divide; NaN when there was no frame."""
+        if state is None:
+            return {"mean_level": np.nan, "histogram": np.zeros(LEVELS, np.int64)}
+        return {"mean_level": state.mean_sum / state.n, "histogram": state.histogram}

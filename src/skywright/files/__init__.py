@@ -1,0 +1,1 @@
+"""Files of columns, and where the frames of a run are."""

@@ -1,0 +1,193 @@
+"""Images in the HDF5 layout of areaDetector's `NDFileHDF5`: paths, columns, and a writer.
+
+Source: the default layout of https://areadetector.github.io/areaDetector/ADCore/NDFileHDF5.html.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from skywright.files.columns import Column, ColumnWriter
+
+IMAGE = "/entry/data/data"
+ATTRIBUTES = "/entry/instrument/NDAttributes"
+UNIQUE_ID = f"{ATTRIBUTES}/NDArrayUniqueId"
+TIME_STAMP = f"{ATTRIBUTES}/NDArrayTimeStamp"
+EPICS_SECONDS = f"{ATTRIBUTES}/NDArrayEpicsTSSec"
+EPICS_NANOSECONDS = f"{ATTRIBUTES}/NDArrayEpicsTSnSec"
+WIDTH, HEIGHT = f"{ATTRIBUTES}/picture_width", f"{ATTRIBUTES}/picture_height"
+
+EPICS_EPOCH_S = 631_152_000
+"""1990-01-01 in Unix seconds."""
+EPICS_SECONDS_MAX = 2**32 - 1
+"""In 2126, the last time that `EPICS_SECONDS` can hold."""
+
+GROUPS: Mapping[str, Mapping[str, Any]] = {
+    "/entry": {"NX_class": "NXentry", "default": "data"},
+    "/entry/data": {"NX_class": "NXdata", "signal": "data"},
+    "/entry/instrument": {"NX_class": "NXinstrument"},
+    "/entry/instrument/detector": {"NX_class": "NXdetector"},
+    ATTRIBUTES: {"NX_class": "NXcollection"},
+}
+LINKS: Mapping[str, str] = {"/entry/instrument/detector/data": IMAGE}
+
+
+def image_columns(shape: Sequence[int], dtype: DTypeLike) -> tuple[Column, ...]:
+    """Return the columns of a file of images, without the identity.
+
+    Parameters
+    ----------
+    shape
+        Of an image: (H, W), or (H, W, 3) in color.
+    dtype
+        Of its pixels.
+    """
+    size = {"units": "px", "description": "of the image; the pixels outside are 0"}
+    return (
+        Column(
+            IMAGE,
+            np.dtype(dtype).newbyteorder("<").str,
+            tuple(shape),
+            1,
+            {"signal": 1, "interpretation": "image"},
+        ),
+        Column(TIME_STAMP, "<f8", attrs={"units": "s", "description": "Unix time"}),
+        Column(EPICS_SECONDS, "<u4", attrs={"units": "s", "description": "since 1990-01-01"}),
+        Column(EPICS_NANOSECONDS, "<u4", attrs={"units": "ns"}),
+        Column(WIDTH, "<i4", attrs=size),
+        Column(HEIGHT, "<i4", attrs=size),
+    )
+
+
+def identity_column(description: str) -> Column:
+    """Return the identity column, with what the identity is: ``frame number of the source``."""
+    return Column(UNIQUE_ID, "<i8", attrs={"description": description})
+
+
+def time_values(time_ns: ArrayLike, time_s: ArrayLike | None = None) -> dict[str, ArrayLike]:
+    """Return the values of the columns of time.
+
+    Parameters
+    ----------
+    time_ns
+        int64 scalar or (n,), ns since 1970.
+    time_s
+        float64 Unix time, where that is what was measured; None: from `time_ns`.
+    """
+    seconds, nanoseconds = np.divmod(np.asarray(time_ns, np.int64), 1_000_000_000)
+    return {
+        TIME_STAMP: np.asarray(time_ns, np.int64) / 1e9 if time_s is None else time_s,
+        EPICS_SECONDS: np.clip(seconds - EPICS_EPOCH_S, 0, EPICS_SECONDS_MAX),
+        EPICS_NANOSECONDS: nanoseconds,
+    }
+
+
+class ImageWriter:
+    """The one writer of a file of images of one shape and type; not thread-safe.
+
+    Parameters
+    ----------
+    path
+        Of the new file; its directory must exist.
+    shape
+        Of an image: (H, W), or (H, W, 3) in color. A smaller image fills the upper left of zeros,
+        so that its coordinates hold; `WIDTH` and `HEIGHT` tell where it ends.
+    dtype
+        Of its pixels.
+    identity
+        What the identity is, for the file.
+    extra
+        Further columns, one value for each image.
+
+    Raises
+    ------
+    DataError
+        If the file exists.
+    OSError
+        If it cannot be created.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: Sequence[int],
+        dtype: DTypeLike = np.uint8,
+        identity: str = "frame number",
+        extra: Sequence[Column] = (),
+    ) -> None:
+        self.path = path
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype).newbyteorder("<")
+        columns = (*image_columns(shape, dtype), *extra)
+        self._columns = ColumnWriter(path, columns, identity_column(identity), GROUPS, LINKS)
+
+    @property
+    def appended(self) -> int:
+        """Number of images appended, flushed or not."""
+        return self._columns.appended
+
+    def why_not(self, image: NDArray[Any]) -> str:
+        """Return why an image cannot be in this file: ``wrong size``, ``wrong dtype``, or ""."""
+        height, width, *depth = image.shape
+        if height > self.shape[0] or width > self.shape[1] or depth != list(self.shape[2:]):
+            return "wrong size"
+        return "" if np.can_cast(image.dtype, self.dtype, "safe") else "wrong dtype"
+
+    def append(
+        self,
+        identity: int,
+        image: NDArray[Any],
+        time_ns: int,
+        time_s: float | None = None,
+        extra: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        """Append an image for which `why_not` gives no reason.
+
+        Parameters
+        ----------
+        identity
+            Frame number or pulse id.
+        image
+            (H, W) or (H, W, 3).
+        time_ns, time_s
+            As for `time_values`.
+        extra
+            Values of the further columns, by path.
+
+        Raises
+        ------
+        DataError
+            If a value is missing or does not fit.
+        OSError
+            If the disk is full or fails; the image is not recorded then.
+        """
+        height, width = image.shape[:2]
+        if image.shape != self.shape:
+            whole = np.zeros(self.shape, self.dtype)
+            whole[:height, :width] = image
+            image = whole
+        rows = {IMAGE: image, WIDTH: width, HEIGHT: height, **time_values(time_ns, time_s)}
+        self._columns.append(identity, rows | dict(extra or {}))
+
+    def flush(self) -> int:
+        """Make all images visible; return how many a reader may trust.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails.
+        """
+        return self._columns.flush()
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails.
+        """
+        self._columns.close()

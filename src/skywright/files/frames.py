@@ -1,0 +1,310 @@
+"""Where the frames of a run are, and how to read them while the file is still written."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.analysis import Analysis, Batch, join
+from skywright.files.readers import HDF5, Reader, open_reader
+
+with contextlib.suppress(ImportError):  # filters of compressed frames, where they are installed
+    import hdf5plugin  # noqa: F401
+
+OPEN_FILES = 8
+BATCH_FRAMES = 16
+"""Frames read at once when there are many."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A range of rows of one column of a file.
+
+    Parameters
+    ----------
+    path, dataset
+        The file, and the column in it.
+    start, stop
+        Rows.
+    sequence
+        Sequence number (of the event stream) of the first row.
+    mimetype
+        Of the file; `skywright.files.readers` has its reader.
+    """
+
+    path: str
+    dataset: str
+    start: int
+    stop: int
+    sequence: int
+    mimetype: str = HDF5
+
+    def continued_by(self, other: "Segment") -> bool:
+        """Say whether `other` begins where this ends."""
+        here = (self.path, self.dataset, self.stop, self.sequence + self.stop - self.start)
+        return here == (other.path, other.dataset, other.start, other.sequence)
+
+
+class Track:
+    """The rows of one data key, one after the other, over any number of files."""
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.count = 0
+
+    def add(self, segment: Segment) -> None:
+        """Append rows; a segment that continues the last one becomes part of it."""
+        self.count += segment.stop - segment.start
+        if self.segments and self.segments[-1].continued_by(segment):
+            last = self.segments.pop()
+            segment = replace(last, stop=segment.stop)
+        self.segments.append(segment)
+
+    def locate(self, start: int, stop: int) -> Iterator[Segment]:
+        """Yield the segments that hold the positions `start` to `stop`."""
+        first = 0
+        for segment in self.segments:
+            length = segment.stop - segment.start
+            low, high = max(start - first, 0), min(stop - first, length)
+            if low < high:
+                yield replace(
+                    segment,
+                    start=segment.start + low,
+                    stop=segment.start + high,
+                    sequence=segment.sequence + low,
+                )
+            first += length
+
+
+@dataclass
+class FrameTable:
+    """What an analysis needs of a run, by position: 0 is the run's first frame.
+
+    Parameters
+    ----------
+    tracks
+        Inputs that are in files.
+    values
+        Inputs that are in events, by sequence number.
+    identity, time
+        The tracks that name and date the frames; without them the sequence number is the
+        identity, and the time is unknown.
+    first
+        Position in the run of the table's first frame; it counts where there are no tracks.
+    """
+
+    tracks: dict[str, Track] = field(default_factory=dict)
+    values: dict[str, dict[int, Any]] = field(default_factory=dict)
+    identity: Track | None = None
+    time: Track | None = None
+    first: int = 0
+
+    @property
+    def all_tracks(self) -> list[Track]:
+        """The tracks of the inputs, of the identity and of the time."""
+        others = (self.identity, self.time)
+        return [*self.tracks.values(), *(track for track in others if track is not None)]
+
+    def announced(self) -> int:
+        """Return the number of frames that the run's documents have told of so far."""
+        if tracks := self.all_tracks:
+            return min(track.count for track in tracks)
+        last = max((max(values, default=0) for values in self.values.values()), default=0)
+        return max(last - self.first, 0)
+
+    def complete(self, start: int) -> int:
+        """Return the position, from `start` on, of the first frame that lacks a value of an event.
+
+        In a step scan the event comes after the document that tells of its frame.
+        """
+        stop = self.announced()
+        if not self.values:
+            return stop
+        for position, number in enumerate(self.sequence(start, stop), start):
+            if any(number not in values for values in self.values.values()):
+                return position
+        return stop
+
+    def sequence(self, start: int, stop: int) -> list[int]:
+        """Return the sequence numbers of the frames at positions `start` to `stop`."""
+        if not self.all_tracks:
+            return list(range(self.first + start + 1, self.first + stop + 1))
+        track = next(iter(self.tracks.values()))
+        return [
+            number
+            for s in track.locate(start, stop)
+            for number in range(s.sequence, s.sequence + s.stop - s.start)
+        ]
+
+    def forget(self, stop: int) -> None:
+        """Drop the event values of the frames before position `stop`."""
+        if self.values and stop:
+            last = self.sequence(stop - 1, stop)[0]
+            for values in self.values.values():
+                for number in [n for n in values if n <= last]:
+                    del values[number]
+
+    def part(self, start: int, stop: int) -> "FrameTable":
+        """Return the table of the frames at positions `start` to `stop` alone."""
+
+        def cut(track: Track | None) -> Track | None:
+            if track is None:
+                return None
+            part = Track()
+            for segment in track.locate(start, stop):
+                part.add(segment)
+            return part
+
+        numbers = set(self.sequence(start, stop))
+        return FrameTable(
+            tracks={name: cut(track) or Track() for name, track in self.tracks.items()},
+            values={
+                name: {n: value for n, value in values.items() if n in numbers}
+                for name, values in self.values.items()
+            },
+            identity=cut(self.identity),
+            time=cut(self.time),
+            first=self.first + start,
+        )
+
+
+class FrameReader:
+    """Reads frames of a `FrameTable`; keeps a few files open.
+
+    Parameters
+    ----------
+    table
+        Where the frames are; it may grow meanwhile.
+    """
+
+    def __init__(self, table: FrameTable) -> None:
+        self.table = table
+        self._readers: dict[tuple[str, str], Reader] = {}
+
+    def readable(self, start: int, stop: int) -> int:
+        """Return the position up to which frames from `start` on are whole in their files.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be opened.
+        """
+        for track in self.table.all_tracks:
+            position = start
+            for segment in track.locate(start, stop):
+                rows = self._reader(segment).count()
+                if rows < segment.stop:
+                    stop = position + max(rows - segment.start, 0)
+                    break
+                position += segment.stop - segment.start
+        return max(start, stop)
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Read frames.
+
+        Parameters
+        ----------
+        start, stop
+            Positions; all must be announced.
+
+        Returns
+        -------
+        Batch
+            Fewer than asked for where frames are not in their file or lack the value of an event.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read.
+        """
+        table = self.table
+        stop = self.readable(start, stop)
+        numbers = table.sequence(start, stop)
+        whole = [
+            i for i, n in enumerate(numbers) if all(n in values for values in table.values.values())
+        ]
+        data = {name: self._rows(track, start, stop) for name, track in table.tracks.items()}
+        if len(whole) < len(numbers):
+            data = {name: rows[whole] for name, rows in data.items()}
+        for name, values in table.values.items():
+            data[name] = np.asarray([values[numbers[i]] for i in whole])
+        identities = np.asarray(numbers, np.int64)
+        if table.identity is not None:
+            identities = self._rows(table.identity, start, stop).astype(np.int64)
+        times = np.full(len(numbers), np.nan)
+        if table.time is not None:
+            times = self._rows(table.time, start, stop).astype(np.float64)
+        return Batch(identities[whole], times[whole], data)
+
+    def identities(self, stop: int) -> NDArray[np.int64]:
+        """Return the identities of the first `stop` frames, (stop,) int64."""
+        if self.table.identity is None:
+            return np.asarray(self.table.sequence(0, stop), np.int64)
+        return self._rows(self.table.identity, 0, stop).astype(np.int64)
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Yield the frames at positions `start` to `stop`, some at a time."""
+        for first in range(start, stop, BATCH_FRAMES):
+            yield self.read(first, min(first + BATCH_FRAMES, stop))
+
+    def close(self) -> None:
+        """Close the files."""
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _rows(self, track: Track, start: int, stop: int) -> NDArray[Any]:
+        pieces = [
+            self._reader(s).read(s.dataset, s.start, s.stop) for s in track.locate(start, stop)
+        ]
+        if not pieces:
+            return np.empty(0)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _reader(self, segment: Segment) -> Reader:
+        """Open a file; its identities count the whole rows, if it has them."""
+        counted = segment.dataset
+        if self.table.identity is not None:
+            in_file = [s.dataset for s in self.table.identity.segments if s.path == segment.path]
+            counted = in_file[0] if in_file else counted
+        key = (segment.path, counted)
+        if key not in self._readers:
+            while len(self._readers) >= OPEN_FILES:
+                self._readers.pop(next(iter(self._readers))).close()
+            self._readers[key] = open_reader(segment.mimetype, Path(segment.path), counted)
+        return self._readers[key]
+
+
+def draw_pictures(analysis: Analysis[Any], reader: FrameReader, count: int) -> Mapping[str, bytes]:
+    """Let an analysis draw some of the first `count` frames, spread evenly over them.
+
+    Returns
+    -------
+    dict
+        File name to contents.
+
+    Raises
+    ------
+    DataError
+        If frames cannot be read.
+    """
+    wanted = min(analysis.pictures, count)
+    positions = sorted({round(i * (count - 1) / max(wanted - 1, 1)) for i in range(wanted)})
+    frames = [batch for p in positions if len(batch := reader.read(p, p + 1))]
+    return analysis.draw(join(frames)) if frames else {}

@@ -1,0 +1,228 @@
+"""Index files: which row is where in files that another program writes.
+
+``NAME.h5`` is a file of columns with a row for each record: its identity, the number of its file,
+offset and size in bytes, and further columns at will. ``NAME.files.h5`` has a row for each file,
+with its path; a row of the index refers only to files that are already there.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+from skywright.files.columns import Column, ColumnReader, ColumnWriter
+
+IDENTITY = "/entry/index/identity"
+FILE, OFFSET, SIZE = "/entry/index/file", "/entry/index/offset", "/entry/index/size"
+FILE_NUMBER, FILE_PATH = "/entry/files/number", "/entry/files/path"
+PATH_BYTES = 1024
+COLUMNS = (
+    Column(FILE, "<i4", attrs={"description": "number of the file in NAME.files.h5"}),
+    Column(OFFSET, "<i8", attrs={"units": "byte", "description": "of the record in its file"}),
+    Column(SIZE, "<i8", attrs={"units": "byte", "description": "of the record"}),
+)
+READ_GAP_BYTES = 4096
+"""Records closer than this in a file are read with one call."""
+
+
+def files_path(path: Path) -> Path:
+    """Return the path of the list of files that belongs to an index."""
+    return path.with_suffix(".files.h5")
+
+
+class IndexWriter:
+    """The one writer of an index; not thread-safe.
+
+    Parameters
+    ----------
+    path
+        Of the new index; its directory must exist.
+    identity
+        What the identity of a record is, for the file.
+    extra
+        Further columns.
+
+    Raises
+    ------
+    DataError
+        If the file exists.
+    OSError
+        If it cannot be created.
+    """
+
+    def __init__(self, path: Path, identity: str = "record", extra: Sequence[Column] = ()) -> None:
+        identity_column = Column(IDENTITY, "<i8", attrs={"description": identity})
+        names = Column(FILE_PATH, f"S{PATH_BYTES}", rows_per_chunk=1)
+        self._files = ColumnWriter(files_path(path), (names,), Column(FILE_NUMBER, "<i4"))
+        try:
+            self._rows = ColumnWriter(path, (*COLUMNS, *extra), identity_column)
+        except BaseException:
+            self._files.close()
+            files_path(path).unlink()
+            raise
+        self._numbers: dict[Path, int] = {}
+
+    def append(
+        self,
+        file: Path,
+        identity: NDArray[Any],
+        offset: NDArray[Any],
+        size: NDArray[Any],
+        extra: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
+        """Append the records of one file.
+
+        Parameters
+        ----------
+        file
+            Absolute path.
+        identity, offset, size
+            (n,) integers.
+        extra
+            Values of the further columns, (n, *shape), by path.
+
+        Raises
+        ------
+        DataError
+            If a value is missing or does not fit.
+        OSError
+            If the disk is full or fails; nothing is appended then.
+        """
+        if file not in self._numbers:
+            self._files.append(len(self._numbers), {FILE_PATH: str(file)})
+            self._numbers[file] = len(self._numbers)
+        number = np.full(len(identity), self._numbers[file])
+        rows = {FILE: number, OFFSET: offset, SIZE: size, **(extra or {})}
+        self._rows.append(identity, rows)
+
+    def flush(self) -> int:
+        """Make all records visible; return how many a reader may trust."""
+        self._files.flush()  # before the rows that refer to them
+        return self._rows.flush()
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+        try:
+            self._files.close()
+        finally:
+            self._rows.close()
+
+
+class IndexReader:
+    """Base class of the readers of formats that have an index. A subclass writes `decode`.
+
+    Columns of the index are read from it; all other columns are decoded from the records.
+
+    Parameters
+    ----------
+    path
+        Of the index.
+    column
+        Counts the rows if it is a column of the index; else the identity of the index does.
+
+    Raises
+    ------
+    DataError
+        If the index cannot be opened.
+    """
+
+    def __init__(self, path: Path, column: str = IDENTITY) -> None:
+        self.path = path
+        self._index = ColumnReader(path, IDENTITY)
+        self._files: list[Path] = []
+        """Files by number, as far as they are known."""
+
+    def decode(self, records: Sequence[memoryview], column: str) -> NDArray[Any]:
+        """Return the values of a column in records, (n, *shape).
+
+        Parameters
+        ----------
+        records
+            The bytes of each record; at least one.
+        column
+            As the stream resource names it.
+
+        Raises
+        ------
+        DataError
+            If there is no such column, or a record is no record of this format.
+        """
+        raise NotImplementedError
+
+    def count(self) -> int:
+        """Return the number of records in the index."""
+        return self._index.count()
+
+    def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Read records `start` to `stop` of a column; fewer if fewer are there.
+
+        Raises
+        ------
+        DataError
+            If there is no such column, or a file is gone, cut short or no file of this format.
+        """
+        if path.startswith("/entry/"):
+            return self._index.read(path, start, stop)
+        stop = self.count() if stop is None else min(stop, self.count())
+        places = [self._index.read(each, start, stop) for each in (FILE, OFFSET, SIZE)]
+        count = min(map(len, places))
+        if not count:
+            return np.empty(0)
+        return self.decode(self._records(*(place[:count] for place in places)), path)
+
+    def close(self) -> None:
+        """Close the index."""
+        self._index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _records(
+        self, files: NDArray[Any], offsets: NDArray[Any], sizes: NDArray[Any]
+    ) -> list[memoryview]:
+        """Return the bytes of records; those that lie together are read together."""
+        records: list[memoryview] = []
+        ends = offsets + sizes
+        apart = (
+            (np.diff(files) != 0)
+            | (offsets[1:] < ends[:-1])
+            | (offsets[1:] - ends[:-1] > READ_GAP_BYTES)
+        )
+        for run in np.split(np.arange(len(files)), np.flatnonzero(apart) + 1):
+            begin, end = int(offsets[run[0]]), int(ends[run[-1]])
+            data = memoryview(self._bytes(self._file(int(files[run[0]])), begin, end))
+            records += [data[offsets[i] - begin : ends[i] - begin] for i in run]
+        return records
+
+    def _bytes(self, file: Path, begin: int, end: int) -> bytes:
+        try:
+            with file.open("rb") as stream:
+                stream.seek(begin)
+                data = stream.read(end - begin)
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+        if len(data) != end - begin:
+            raise DataError(
+                f"{file}: ends at byte {begin + len(data)}, expected {end} as {self.path} says"
+            )
+        return data
+
+    def _file(self, number: int) -> Path:
+        if number >= len(self._files):
+            with ColumnReader(files_path(self.path), FILE_NUMBER) as reader:
+                self._files = [Path(each.decode()) for each in reader.read(FILE_PATH).tolist()]
+        if number >= len(self._files):
+            raise DataError(f"{files_path(self.path)}: has no file {number}")
+        return self._files[number]

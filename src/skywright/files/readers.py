@@ -1,0 +1,117 @@
+"""Readers of files by mimetype, so that a run may refer to files of any program.
+
+A reader gives the columns of one file by rows, whoever writes the file. HDF5 is the first entry of
+the table; an instrument declares its formats in `skywright.instruments.Instrument.readers`. A
+format without columns, such as a raw file of packets, gets an index file (`skywright.files.index`),
+whose path stands in the stream resource.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
+from urllib.parse import unquote, urlsplit
+
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+from skywright.instruments import instruments, resolve
+
+HDF5 = "application/x-hdf5"
+
+
+class Reader(Protocol):
+    """An open file, which may still be written. It is made with the file's path and a column.
+
+    That column, the identity if there is one, counts the rows that are whole.
+    """
+
+    def count(self) -> int:
+        """Return the number of rows that are whole now."""
+
+    def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Return rows `start` to `stop` of the column `path`, (n, *shape), as far as whole.
+
+        Raises
+        ------
+        DataError
+            If there is no such column, or the rows cannot be read.
+        """
+
+    def close(self) -> None:
+        """Close the file."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
+
+MakeReader = Callable[[Path, str], Reader]
+
+
+class UnknownMimetypeError(DataError):
+    """A mimetype that has no reader."""
+
+
+def readers() -> dict[str, str]:
+    """Return the table: ``module:Class`` of each reader, by mimetype.
+
+    The class is made with the file's path and the column that counts its rows.
+    """
+    table = {HDF5: "skywright.files.columns:ColumnReader"}
+    for instrument in instruments().values():
+        table |= instrument.readers
+    return table
+
+
+def open_reader(mimetype: str, path: Path, column: str) -> Reader:
+    """Open a file.
+
+    Parameters
+    ----------
+    mimetype
+        Of the stream resource.
+    path
+        Of the file.
+    column
+        The column that counts the rows that are whole: the identity if there is one.
+
+    Raises
+    ------
+    UnknownMimetypeError
+        If there is no reader for the mimetype.
+    DataError
+        If the file cannot be opened or has no such column.
+    """
+    return _find(mimetype)(path, column)
+
+
+def _find(mimetype: str) -> MakeReader:
+    table = readers()
+    if mimetype not in table:
+        known = ", ".join(sorted(table))
+        raise UnknownMimetypeError(f"no reader for {mimetype!r}; there are readers for {known}")
+    try:
+        return cast(MakeReader, resolve(table[mimetype]))
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"the reader for {mimetype} cannot be imported: {error}") from error
+
+
+def locate(resource: Mapping[str, Any]) -> tuple[Path, str]:
+    """Return the file and the column of a stream resource.
+
+    Raises
+    ------
+    UnknownMimetypeError
+        If there is no reader for its mimetype.
+    DataError
+        If it is no file on a disk of this machine, or its parameters name no column.
+    """
+    uri, parameters = resource["uri"], resource["parameters"]
+    _find(resource["mimetype"])
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        raise DataError(f"{uri}: expected a file:// URI")
+    column = parameters.get("dataset") or parameters.get("path")
+    if not column:
+        raise DataError(f"{uri}: the parameters name no dataset")
+    return Path(unquote(parts.path)), str(column)

@@ -1,0 +1,355 @@
+"""Loop detection over the pictures of a run: what each shows, and what all of them say together."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.analysis import Analysis, Batch
+from skywright.files.columns import Column
+
+if TYPE_CHECKING:
+    from skywright.instruments.loop.backends import Detector
+
+KINDS = ("none", "nylon", "mitegen", "pin")
+SIDES = ("none", "left", "right", "top", "bottom")
+SIGNS = ("", "+", "-")
+BACKENDS = ("classical", "automl", "onnx")
+"""Names of the codes in the columns. A test compares them with those of
+`skywright.instruments.loop.detect` and `skywright.instruments.loop.backends`."""
+
+PX = {"units": "px"}
+GREY = {"units": "grey levels"}
+NAN = float("nan")
+
+
+def _pixels(name: str, description: str) -> Column:
+    return Column(name, "<f4", attrs={**PX, "description": description})
+
+
+COLUMNS = (
+    _pixels("tip_x", "end of the mount farthest from the pin side, to the right; NaN: none"),
+    _pixels("tip_y", "the same, downwards"),
+    _pixels("xmin", "box around the loop without stem and pin; NaN: none"),
+    _pixels("ymin", "box, top"),
+    _pixels("xmax", "box, right"),
+    _pixels("ymax", "box, bottom"),
+    Column("kind", "|u1", attrs={"names": list(KINDS), "description": "kind of mount"}),
+    Column("kind_odds", "<f4", attrs={"units": "", "description": "log odds that kind is right"}),
+    _pixels("width", "extent of the loop across the pin's axis; NaN: none"),
+    Column("side", "|u1", attrs={"names": list(SIDES), "description": "side of the pin"}),
+    Column("score", "<f4", attrs={"units": "", "description": "0..1, near 0 for an empty view"}),
+    _pixels("pin_base_x", "where the pin ends and the stem begins, to the right; NaN: not seen"),
+    _pixels("pin_base_y", "the same, downwards"),
+    _pixels("fiber_width", "thickness of the stem; NaN: none"),
+    Column("clipped", "|b1", attrs={"description": "leaves the frame not only on the pin side"}),
+    Column("tip_in_view", "|b1"),
+    Column(
+        "tip_sign",
+        "|u1",
+        attrs={"names": list(SIGNS), "description": "+: past the far edge, -: at the pin side"},
+    ),
+    Column("level", "<f4", attrs={**GREY, "description": "mean level"}),
+    Column("saturated", "<f4", attrs={"units": "", "description": "part at the scale's ends"}),
+    Column("contrast", "<f4", attrs={**GREY, "description": "mount against light"}),
+    Column("sharpness", "<f4", attrs={"units": "grey levels/px"}),
+    Column("noise", "<f4", attrs={**GREY, "description": "standard deviation of the background"}),
+    Column("flat", "|b1", attrs={"description": "no light or no structure"}),
+    _pixels("head_xmin", "box of the loop as a network measures it; NaN: not measured"),
+    _pixels("head_ymin", "that box, top"),
+    _pixels("head_xmax", "that box, right"),
+    _pixels("head_ymax", "that box, bottom"),
+    _pixels("head_xmin_error", "its expected absolute error"),
+    _pixels("head_ymin_error", "its expected absolute error"),
+    _pixels("head_xmax_error", "its expected absolute error"),
+    _pixels("head_ymax_error", "its expected absolute error"),
+    Column(
+        "backend",
+        "|u1",
+        attrs={"names": list(BACKENDS), "description": "what found it; classical may stand in"},
+    ),
+)
+
+
+def _count(name: str, description: str) -> Column:
+    return Column(name, "<i8", attrs={"description": description})
+
+
+def _result(name: str, units: str, description: str) -> Column:
+    return Column(name, "<f8", attrs={"units": units, "description": description})
+
+
+RESULTS = (
+    _count("n_found", "pictures that show a mount"),
+    _count("n_stood_in", "pictures for which the classical detector stood in for the back-end"),
+    *(_count(f"n_{kind}", f"pictures that show: {kind}") for kind in KINDS),
+    Column("kind", "<U8", attrs={"description": "kind with the most votes, weighted by kind_odds"}),
+    _result("kind_share", "", "its part of all votes for a kind of mount"),
+    Column("side", "<U8", attrs={"description": "side of the pin with the most votes"}),
+    _count("n_tips", "pictures with the tip in view"),
+    _result("tip_x_mean", "px", "mean over the tips in view"),
+    _result("tip_y_mean", "px", "mean over the tips in view"),
+    _result("tip_x_min", "px", "range of the tips in view"),
+    _result("tip_x_max", "px", "range of the tips in view"),
+    _result("tip_y_min", "px", "range of the tips in view"),
+    _result("tip_y_max", "px", "range of the tips in view"),
+    _result("width_max", "px", "largest width: the loop seen face on"),
+    _result("score_mean", "", "mean score of the pictures that show a mount"),
+    _result("last_tip_x", "px", "tip in the last picture; NaN if none is in view"),
+    _result("last_tip_y", "px", "tip in the last picture; NaN if none is in view"),
+    _result("last_score", "", "score of the last picture"),
+    Column("last_kind", "<U8", attrs={"description": "kind of mount in the last picture"}),
+)
+
+
+class Votes(NamedTuple):
+    """What is kept of a block, and of all before it."""
+
+    kinds: NDArray[np.int64]
+    """(4,) pictures of each kind."""
+    weights: NDArray[np.float64]
+    """(4,) sum of their log odds, none below 0."""
+    score: float
+    """Sum of the scores of the pictures that show a mount."""
+    sides: NDArray[np.int64]
+    """(5,) pictures with the pin on each side."""
+    backends: NDArray[np.int64]
+    """(3,) pictures that each back-end looked at."""
+    tips: int
+    tip_sum: NDArray[np.float64]
+    """(2,) x, y."""
+    tip_min: NDArray[np.float64]
+    tip_max: NDArray[np.float64]
+    """(2,) x, y; infinite when there is no tip."""
+    width_max: float
+    last: tuple[float, float, float, int]
+    """tip x, y, score and kind in the last picture."""
+
+
+class LoopDetection(Analysis[Votes]):
+    """Finds tip, box, width and kind of the mount in each picture of a sample camera.
+
+    Parameters
+    ----------
+    backend
+        classical, automl or onnx.
+    **settings
+        Of the back-end (`skywright.instruments.loop.backends.make_detector`). The hash of an ONNX
+        file becomes one of them, so that a derived run tells which network it was.
+
+    Raises
+    ------
+    ConfigError
+        If the back-end cannot do with them.
+    """
+
+    name = "loop_detection"
+    version = "8"
+    inputs: ClassVar[Sequence[str]] = ("image",)
+    columns = COLUMNS
+    results = RESULTS
+    pictures = 12
+
+    def __init__(self, **parameters: Any) -> None:
+        if parameters.get("backend", BACKENDS[0]) != BACKENDS[0] or len(parameters) > 1:
+            # Wrong settings are to stop the session, not the first picture.
+            sha256 = getattr(_detector(json.dumps(parameters, sort_keys=True)), "sha256", "")
+            parameters |= {"sha256": sha256} if sha256 else {}
+        super().__init__(**parameters)
+
+    @property
+    def detector(self) -> "Detector":
+        """The back-end; one for all analyses with these parameters, since it may be large."""
+        return _detector(json.dumps(self.parameters, sort_keys=True))
+
+    def warm_up(self) -> None:
+        """Compile the detector."""
+        self.detector.warm_up()
+
+    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        """Look at each picture by itself, (H, W) uint8 grey or (H, W, 3) uint8 color."""
+        from skywright.instruments.loop.detect import as_row
+
+        found = [self.detector.find(without_padding(picture)) for picture in batch["image"]]
+        rows = [
+            {**as_row(each.detection), "backend": np.uint8(BACKENDS.index(each.backend))}
+            for each in found
+        ]
+        return {
+            c.path: np.array([row[c.path] for row in rows], dtype=c.dtype) for c in self.columns
+        }
+
+    def statistic(self, members: Batch) -> Votes:
+        """Count the votes of a block."""
+        kind, score = members["kind"], members["score"].astype(np.float64)
+        odds = np.maximum(members["kind_odds"].astype(np.float64), 0.0)
+        seen = members["tip_in_view"]
+        tips = np.stack([members["tip_x"], members["tip_y"]], axis=1)[seen].astype(np.float64)
+        widths = members["width"][~np.isnan(members["width"])]
+        return Votes(
+            kinds=np.bincount(kind, minlength=len(KINDS)),
+            weights=np.array([odds[kind == code].sum() for code in range(len(KINDS))]),
+            score=float(score[kind > 0].sum()),
+            sides=np.bincount(members["side"], minlength=len(SIDES)),
+            backends=np.bincount(members["backend"], minlength=len(BACKENDS)),
+            tips=len(tips),
+            tip_sum=tips.sum(axis=0),
+            tip_min=tips.min(axis=0, initial=np.inf),
+            tip_max=tips.max(axis=0, initial=-np.inf),
+            width_max=float(widths.max(initial=-np.inf)),
+            last=(
+                float(members["tip_x"][-1]),
+                float(members["tip_y"][-1]),
+                float(score[-1]),
+                int(kind[-1]),
+            ),
+        )
+
+    def fold(self, prefix: Votes | None, statistic: Votes) -> Votes:
+        """Add the votes of the next block."""
+        if prefix is None:
+            return statistic
+        a, b = prefix, statistic
+        return Votes(
+            kinds=a.kinds + b.kinds,
+            weights=a.weights + b.weights,
+            score=a.score + b.score,
+            sides=a.sides + b.sides,
+            backends=a.backends + b.backends,
+            tips=a.tips + b.tips,
+            tip_sum=a.tip_sum + b.tip_sum,
+            tip_min=np.minimum(a.tip_min, b.tip_min),
+            tip_max=np.maximum(a.tip_max, b.tip_max),
+            width_max=max(a.width_max, b.width_max),
+            last=b.last,
+        )
+
+    def summarize(self, state: Votes | None) -> Mapping[str, Any]:
+        """Say who has won; NaN and "none" where there is nothing to say."""
+        votes = state or _NO_VOTES
+        found = int(votes.kinds[1:].sum())
+        total = float(votes.weights[1:].sum())
+        winner = 1 + int(np.argmax(votes.weights[1:])) if found else 0
+        side = 1 + int(np.argmax(votes.sides[1:])) if votes.sides[1:].any() else 0
+        mean = votes.tip_sum / votes.tips if votes.tips else (NAN, NAN)
+        low, high = _finite(votes.tip_min), _finite(votes.tip_max)
+        tip_x, tip_y, score, kind = votes.last
+        wanted = self.parameters.get("backend", BACKENDS[0])
+        return {
+            "n_found": found,
+            "n_stood_in": int(votes.backends[0]) if wanted != BACKENDS[0] else 0,
+            **{f"n_{name}": int(n) for name, n in zip(KINDS, votes.kinds, strict=True)},
+            "kind": KINDS[winner],
+            "kind_share": votes.weights[winner] / total if total > 0 else NAN,
+            "side": SIDES[side],
+            "n_tips": votes.tips,
+            "tip_x_mean": mean[0],
+            "tip_y_mean": mean[1],
+            "tip_x_min": low[0],
+            "tip_x_max": high[0],
+            "tip_y_min": low[1],
+            "tip_y_max": high[1],
+            "width_max": float(_finite(np.array(votes.width_max))),
+            "score_mean": votes.score / found if found else NAN,
+            "last_tip_x": tip_x,
+            "last_tip_y": tip_y,
+            "last_score": score,
+            "last_kind": KINDS[kind],
+        }
+
+    def draw(self, batch: Batch) -> Mapping[str, bytes]:
+        """Draw box and tip into the pictures, and put all of them on a contact sheet."""
+        from skywright.analysis.display import contact_sheet
+        from skywright.instruments.loop.draw import annotate
+
+        pictures = map(without_padding, batch["image"])
+        drawn = {
+            number: annotate(picture, self.detector(picture), str(number))
+            for number, picture in zip(batch.identities.tolist(), pictures, strict=True)
+        }
+        return {
+            "contact_sheet.png": _encode(contact_sheet(list(drawn.values())), "PNG"),
+            **{f"frame_{n:06d}.jpg": _encode(picture, "JPEG") for n, picture in drawn.items()},
+        }
+
+
+_NO_VOTES = Votes(
+    kinds=np.zeros(len(KINDS), np.int64),
+    weights=np.zeros(len(KINDS)),
+    score=0.0,
+    sides=np.zeros(len(SIDES), np.int64),
+    backends=np.zeros(len(BACKENDS), np.int64),
+    tips=0,
+    tip_sum=np.zeros(2),
+    tip_min=np.full(2, np.inf),
+    tip_max=np.full(2, -np.inf),
+    width_max=-np.inf,
+    last=(NAN, NAN, NAN, 0),
+)
+
+
+@lru_cache(maxsize=4)
+def _detector(parameters: str) -> "Detector":
+    """Return the back-end of some parameters, as JSON."""
+    from skywright.instruments.loop.backends import make_detector
+
+    return make_detector(**json.loads(parameters))
+
+
+def without_padding(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Take away the zeros below and to the right of a picture smaller than its recording.
+
+    Coordinates stay (`skywright.instruments.loop.capture` puts smaller pictures at the upper left).
+
+    Parameters
+    ----------
+    picture
+        (H, W) or (H, W, 3) uint8, of the recording.
+
+    Returns
+    -------
+    (h, w) or (h, w, 3) uint8
+        A view; the whole if there is nothing but zeros.
+    """
+    if picture[-1].any() and picture[:, -1].any():
+        return picture
+    rows = np.flatnonzero(picture.any(axis=tuple(range(1, picture.ndim))))
+    if not len(rows):
+        return picture
+    columns = np.flatnonzero(picture[: rows[-1] + 1].any(axis=(0, *range(2, picture.ndim))))
+    return picture[: rows[-1] + 1, : columns[-1] + 1]
+
+
+def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn color into luminance (ITU-R BT.601, fixed point); grey stays as it is.
+
+    Parameters
+    ----------
+    picture
+        (H, W) or (H, W, 3) uint8.
+
+    Returns
+    -------
+    (H, W) uint8
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        return picture
+    red, green, blue = (picture[..., i].astype(np.uint32) for i in range(3))
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)
+
+
+def _encode(picture: NDArray[np.uint8], kind: str) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    # Lines of one pixel keep their color only if colors are not averaged over 2 x 2 pixels.
+    Image.fromarray(picture).save(buffer, kind, quality=90, subsampling=0)
+    return buffer.getvalue()
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(values), values, NAN)

@@ -1,0 +1,101 @@
+"""What finds the loop in a picture: our detector, a network here, or a service; one interface."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import ConfigError
+from skywright.instruments.loop.detect import Detection
+
+BACKENDS = {
+    "classical": "skywright.instruments.loop.backends.classical:ClassicalDetector",
+    "automl": "skywright.instruments.loop.backends.automl:AutoMLDetector",
+    "onnx": "skywright.instruments.loop.backends.onnx:OnnxDetector",
+}
+"""By name; imported when asked for."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a back-end says of a picture.
+
+    Attributes
+    ----------
+    detection
+        What the picture shows.
+    backend
+        That found it, one of `BACKENDS`.
+    why
+        Why it was not the back-end that was asked; empty if it was.
+    """
+
+    detection: Detection
+    backend: str
+    why: str = ""
+
+
+class Detector(ABC):
+    """A back-end; all methods may be called from any thread."""
+
+    @abstractmethod
+    def find(self, picture: NDArray[np.uint8], file: bytes | None = None, key: str = "") -> Found:
+        """Look at a picture.
+
+        Parameters
+        ----------
+        picture
+            (H, W) grey or (H, W, 3) RGB uint8, at least 32 x 32.
+        file
+            The image file that it came as, for back-ends that send it on.
+        key
+            Name of the picture in a service's log, e.g. ``operation:handle:index``; unique.
+
+        Raises
+        ------
+        DataError
+            If `picture` is not such an array.
+        """
+
+    def __call__(self, picture: NDArray[np.uint8]) -> Detection:
+        """Return what a picture shows."""
+        return self.find(picture).detection
+
+    @abstractmethod
+    def warm_up(self) -> None:
+        """Compile and load what `find` needs."""
+
+    def trouble(self) -> str:
+        """Return why the detector cannot be used at present; empty if it can. May take 1 s."""
+        return ""
+
+    def close(self) -> None:  # noqa: B027  most have none to give back
+        """Give back connections."""
+
+
+def make_detector(backend: str = "classical", **settings: Any) -> Detector:
+    """Return a back-end.
+
+    Parameters
+    ----------
+    backend
+        One of `BACKENDS`.
+    **settings
+        Of its class: automl ``url`` ..., onnx ``model`` ...; JSON values.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such back-end, or it cannot do with the settings.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(f"backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+    module, _, name = BACKENDS[backend].partition(":")
+    try:
+        made: Detector = getattr(import_module(module), name)(**settings)
+    except TypeError as error:
+        raise ConfigError(f"backend {backend}: settings {settings}: {error}") from error
+    return made

@@ -1,0 +1,223 @@
+"""A trained network behind the REST path of an AutoML container; the silhouette stands in for it.
+
+Every picture gets a result in time: when the service is silent, loading, wrong or overwhelmed, the
+classical detector answers and the result says why.
+"""
+
+import itertools
+import logging
+import threading
+import time
+
+import httpx
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from skywright.errors import ConfigError, DataError, HardwareError
+from skywright.instruments.loop.analysis import to_gray
+from skywright.instruments.loop.backends import Detector, Found
+from skywright.instruments.loop.backends.boxes import from_boxes
+from skywright.instruments.loop.detect import find_loop, warm_up
+from skywright.wire.automl import (
+    HEALTH_PATH,
+    MOST_BOXES,
+    PREDICT_PATH,
+    Box,
+    Instance,
+    decode_reply,
+    encode_request,
+)
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, MOST_PAUSE_S = 1.0, 30.0
+RETRY_AFTER_S = 0.2
+HEALTH_LIMIT_S = 1.0
+REPLY_BYTES_MAX = 4_000_000
+JPEG_QUALITY = 95
+BUSY = 503
+
+
+class AutoMLDetector(Detector):
+    """Asks a service for boxes.
+
+    A service that does not answer is left alone for a second, and each time for twice as long, up
+    to 30 s; then one picture asks for its health first.
+
+    Parameters
+    ----------
+    url
+        ``http://host:8501``; without the path.
+    threshold
+        Score below which a box is nothing.
+    timeout_s
+        Limit for a picture, retries included.
+    retries
+        How often a picture is sent again when the service cannot be reached or is busy.
+    waiting
+        Pictures under way at the same time; further ones do not wait.
+    most_boxes
+        Number of boxes of a reply that are looked at, best scores first.
+
+    Raises
+    ------
+    ConfigError
+        If `url` is no HTTP address.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        threshold: float = 0.04,
+        timeout_s: float = 4.0,
+        retries: int = 1,
+        waiting: int = 16,
+        most_boxes: int = MOST_BOXES,
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"automl: url {url!r}: expected http://host:port")
+        self.url = url.rstrip("/")
+        self.threshold = threshold
+        self._timeout_s, self._retries, self._waiting = timeout_s, retries, waiting
+        self._most_boxes = most_boxes
+        self._places = threading.BoundedSemaphore(waiting)
+        self._keys = itertools.count()
+        self._lock = threading.Lock()
+        self._pause_s, self._down_until, self._why = 0.0, 0.0, ""
+        self._client = httpx.Client(
+            timeout=timeout_s,
+            limits=httpx.Limits(max_connections=waiting),
+            trust_env=False,
+        )
+
+    def find(self, picture: NDArray[np.uint8], file: bytes | None = None, key: str = "") -> Found:
+        """Look at a picture; `file` goes out unchanged if it is a JPEG."""
+        gray = to_gray(picture)
+        seen = find_loop(gray)
+        if not self._places.acquire(blocking=False):
+            return Found(seen, "classical", f"automl: {self._waiting} pictures wait already")
+        try:
+            boxes = self._ask(picture, file, key or f"loop:{next(self._keys)}")
+        except (HardwareError, DataError) as error:
+            logger.warning("%s; the classical detector stands in", error)
+            return Found(seen, "classical", str(error))
+        finally:
+            self._places.release()
+        return Found(from_boxes(boxes, seen, gray.shape, self.threshold), "automl")
+
+    def warm_up(self) -> None:
+        """Compile the detector that stands in."""
+        warm_up()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _ask(self, picture: NDArray[np.uint8], file: bytes | None, key: str) -> list[Box]:
+        """Return the boxes; raise HardwareError for no reply, DataError for a wrong one."""
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            self._check_health()
+            body = encode_request([Instance(key, _jpeg(picture, file))], self._most_boxes)
+            reply = self._post(body, deadline)
+        except HardwareError as error:
+            self._leave_alone(str(error))
+            raise
+        with self._lock:
+            self._pause_s, self._why = 0.0, ""
+        try:
+            boxes = decode_reply(reply, key)
+        except DataError as error:
+            raise DataError(f"automl: {self.url}: {error}") from error
+        return sorted(boxes, key=lambda box: -box.score)[: self._most_boxes]
+
+    def trouble(self) -> str:
+        """Return why the service cannot be used at present; empty if it answers."""
+        try:
+            self._ask_health()
+        except HardwareError as error:
+            return str(error)
+        return ""
+
+    def _check_health(self) -> None:
+        """Let nobody wait for a service that is known to be down."""
+        with self._lock:
+            if not self._why:
+                return
+            if time.monotonic() < self._down_until:
+                raise HardwareError(self._why)
+            self._stay_away(self._why)  # this picture asks, the others go on without
+        self._ask_health()
+
+    def _ask_health(self) -> None:
+        """Ask the service for its health; raise HardwareError unless it is well."""
+        try:
+            health = self._client.get(self.url + HEALTH_PATH, timeout=HEALTH_LIMIT_S)
+        except httpx.HTTPError as error:
+            raise HardwareError(f"automl: {self.url}: {_reason(error)}") from error
+        if not health.is_success:
+            raise HardwareError(f"automl: {self.url}{HEALTH_PATH}: {health.status_code}")
+
+    def _leave_alone(self, why: str) -> None:
+        with self._lock:
+            if not self._why or time.monotonic() >= self._down_until:
+                self._stay_away(why)
+
+    def _stay_away(self, why: str) -> None:
+        """Begin the next pause, twice as long; the lock is held."""
+        self._pause_s = min(max(2.0 * self._pause_s, FIRST_PAUSE_S), MOST_PAUSE_S)
+        self._down_until, self._why = time.monotonic() + self._pause_s, why
+
+    def _post(self, body: bytes, deadline: float) -> bytes:
+        for left in range(self._retries, -1, -1):
+            try:
+                return self._post_once(body, deadline)
+            except _AgainError as error:
+                if left == 0 or time.monotonic() + RETRY_AFTER_S >= deadline:
+                    raise HardwareError(f"automl: {self.url}: {error}") from error
+            threading.Event().wait(RETRY_AFTER_S)
+        raise AssertionError("not reached")
+
+    def _post_once(self, body: bytes, deadline: float) -> bytes:
+        reply = bytearray()
+        left = max(deadline - time.monotonic(), 0.01)
+        headers = {"Content-Type": "application/json"}
+        try:
+            with self._client.stream(
+                "POST", self.url + PREDICT_PATH, content=body, headers=headers, timeout=left
+            ) as answer:
+                for piece in answer.iter_bytes():
+                    reply += piece
+                    if time.monotonic() > deadline:
+                        raise HardwareError(f"automl: {self.url}: no reply in {self._timeout_s} s")
+                    if len(reply) > REPLY_BYTES_MAX:
+                        raise DataError(f"automl: {self.url}: more than {REPLY_BYTES_MAX} bytes")
+        except httpx.TimeoutException as error:
+            raise HardwareError(f"automl: {self.url}: {_reason(error)}") from error
+        except httpx.HTTPError as error:
+            raise _AgainError(_reason(error)) from error
+        if answer.status_code == BUSY:
+            raise _AgainError("503, still loading")
+        if not answer.is_success:
+            raise DataError(f"automl: {self.url}: {answer.status_code} {bytes(reply[:200])!r}")
+        return bytes(reply)
+
+
+class _AgainError(Exception):
+    """A failure that another attempt may cure."""
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    silent = isinstance(error, httpx.TimeoutException)
+    return "no reply in time" if silent else str(error) or type(error).__name__
+
+
+def _jpeg(picture: NDArray[np.uint8], file: bytes | None) -> bytes:
+    """Return the file as it came, or make one of the pixels."""
+    if file is not None and file.startswith(b"\xff\xd8"):
+        return file
+    gray = picture.ndim == 2
+    pixels = np.ascontiguousarray(picture[:, :, np.newaxis] if gray else picture)
+    kind = "GRAY" if gray else "RGB"
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace=kind))

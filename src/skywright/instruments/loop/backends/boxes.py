@@ -1,0 +1,222 @@
+"""From the boxes of a network to what a picture shows, and back.
+
+A network names boxes; side, tip and width follow from how they lie. What a box cannot tell (light,
+sharpness, thickness of the stem) is what the silhouette tells.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.silhouette import OPPOSITE
+from skywright.wire.automl import Box
+
+LOOPS, PIN = ("nylon", "mitegen"), "pin"
+CLASSES = (*LOOPS, PIN)
+CONSIDERED = 5
+"""Boxes of highest score that are looked at; the rest is padding."""
+AT_BORDER = 0.004
+"""Part of the frame within which a box touches its border."""
+LEAST_SURE = 0.01
+"""Scores are no nearer than this to 0 and 1 when they weigh in a vote."""
+TIP_PART = 0.15
+"""Of a box's length: a silhouette that ends this near the box's end has the same tip."""
+NAN = float("nan")
+
+
+def from_boxes(
+    boxes: Sequence[Box], seen: Detection, shape: tuple[int, int], threshold: float
+) -> Detection:
+    """Turn the boxes of a picture into a detection.
+
+    The best loop is the loop if its own score reaches the threshold, whatever a pin has; the tip is
+    that of the silhouette if it ends where the box does, else the middle of the box's far edge.
+
+    Parameters
+    ----------
+    boxes
+        By falling score.
+    seen
+        What the silhouette tells of the same picture.
+    shape
+        (H, W) of the picture, px.
+    threshold
+        Score below which a box is nothing.
+
+    Returns
+    -------
+    Detection
+    """
+    good = [box for box in boxes[:CONSIDERED] if box.score >= threshold]
+    loop = next((box for box in good if box.kind in LOOPS), None)
+    pin = next((box for box in good if box.kind == PIN), None)
+    main = loop or pin
+    if main is None:
+        return _nothing(seen, max((box.score for box in boxes), default=0.0))
+    side = _side(pin, main, seen)
+    x0, y0, x1, y1 = corners = _pixels(main, shape)
+    lying = side in ("left", "right")
+    gaps = _gaps(main)
+    sees_tip = gaps[OPPOSITE[side]] > AT_BORDER
+    end = _end(corners, side)
+    same = (
+        seen.side == side and seen.tip_in_view and _ends_at((seen.tip_x, seen.tip_y), corners, side)
+    )
+    tip = (seen.tip_x, seen.tip_y) if same else end
+    base = (NAN, NAN)
+    if pin is not None:
+        base = tip if loop is None else _end(_pixels(pin, shape), side)
+    sure = min(max(main.score, LEAST_SURE), 1.0 - LEAST_SURE)
+    return replace(
+        seen,
+        tip_x=tip[0] if sees_tip else NAN,
+        tip_y=tip[1] if sees_tip else NAN,
+        bbox=corners,
+        kind=main.kind,
+        kind_odds=math.log(sure / (1.0 - sure)),
+        width=y1 - y0 if lying else x1 - x0,
+        side=side,
+        score=min(max(main.score, 0.0), 1.0),
+        pin_base_x=base[0],
+        pin_base_y=base[1],
+        fiber_width=seen.fiber_width if same and seen.kind in LOOPS else NAN,
+        clipped=any(gap <= AT_BORDER for name, gap in gaps.items() if name != side),
+        tip_in_view=sees_tip,
+        tip_sign="" if sees_tip else "+",
+        flat=False,
+        head_box=None,
+    )
+
+
+def to_boxes(detection: Detection, gray: NDArray[np.uint8]) -> list[Box]:
+    """Turn a detection into boxes: the loop, and the pin where it is in view.
+
+    Parameters
+    ----------
+    detection
+        Of the picture.
+    gray
+        (H, W) uint8, the picture.
+    """
+    if detection.kind == "none":
+        return []
+    boxes = []
+    if detection.kind in LOOPS and detection.bbox is not None:
+        boxes.append(_box(detection.kind, detection.score, detection.bbox, gray.shape))
+    if detection.side is not None and not math.isnan(detection.pin_base_x):
+        corners = _pin_corners(detection, gray)
+        if corners is not None:
+            boxes.append(_box(PIN, detection.score, corners, gray.shape))
+    return boxes
+
+
+def _nothing(seen: Detection, score: float) -> Detection:
+    return replace(
+        seen,
+        tip_x=NAN,
+        tip_y=NAN,
+        bbox=None,
+        head_box=None,
+        kind="none",
+        kind_odds=0.0,
+        width=NAN,
+        side=None,
+        score=min(max(score, 0.0), 1.0),
+        pin_base_x=NAN,
+        pin_base_y=NAN,
+        fiber_width=NAN,
+        clipped=False,
+        tip_in_view=False,
+        tip_sign="+",
+    )
+
+
+def _side(pin: Box | None, main: Box, seen: Detection) -> str:
+    """Return the border through which the mount enters: that which the pin is nearest to."""
+    if pin is None and seen.side is not None:
+        return seen.side
+    gaps = _gaps(pin or main)
+    if pin is None and min(gaps.values()) > AT_BORDER:
+        return "left"  # as networks have it that know no other side
+    return min(gaps, key=lambda side: gaps[side])
+
+
+def _gaps(box: Box) -> dict[str, float]:
+    """Return how far a box is from each border, parts of the frame."""
+    return {"left": box.xmin, "right": 1.0 - box.xmax, "top": box.ymin, "bottom": 1.0 - box.ymax}
+
+
+def _pixels(box: Box, shape: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return xmin, ymin, xmax, ymax of a box, px, centers of pixels at whole numbers."""
+    height, width = shape
+    xs = sorted(min(max(x, 0.0), 1.0) * width - 0.5 for x in (box.xmin, box.xmax))
+    ys = sorted(min(max(y, 0.0), 1.0) * height - 0.5 for y in (box.ymin, box.ymax))
+    return xs[0], ys[0], xs[1], ys[1]
+
+
+def _box(
+    kind: str, score: float, corners: tuple[float, float, float, float], shape: tuple[int, ...]
+) -> Box:
+    height, width = shape[:2]
+    x0, y0, x1, y1 = corners
+    parts = ((y0 + 0.5) / height, (x0 + 0.5) / width, (y1 + 0.5) / height, (x1 + 0.5) / width)
+    return Box(kind, score, *(min(max(part, 0.0), 1.0) for part in parts))
+
+
+def _end(corners: tuple[float, float, float, float], side: str) -> tuple[float, float]:
+    """Return the middle of a box's edge that is farthest from the side."""
+    x0, y0, x1, y1 = corners
+    x, y = 0.5 * (x0 + x1), 0.5 * (y0 + y1)
+    return {"left": (x1, y), "right": (x0, y), "top": (x, y1), "bottom": (x, y0)}[side]
+
+
+def _ends_at(
+    tip: tuple[float, float], corners: tuple[float, float, float, float], side: str
+) -> bool:
+    """Tell whether a tip lies at the far end of a box."""
+    x0, y0, x1, y1 = corners
+    end = _end(corners, side)
+    lying = side in ("left", "right")
+    off, length = (tip[0] - end[0], x1 - x0) if lying else (tip[1] - end[1], y1 - y0)
+    inside = y0 <= tip[1] <= y1 if lying else x0 <= tip[0] <= x1
+    return inside and abs(off) <= TIP_PART * length
+
+
+def _pin_corners(
+    detection: Detection, gray: NDArray[np.uint8]
+) -> tuple[float, float, float, float] | None:
+    """Measure the pin, from the border to its end; None where nothing stands out."""
+    height, width = gray.shape
+    x, y = detection.pin_base_x, detection.pin_base_y
+    lying = detection.side in ("left", "right")
+    picture, (u, v) = (gray, (x, y)) if lying else (gray.T, (y, x))
+    length = picture.shape[1]
+    before = detection.side in ("left", "top")
+    # Behind its end the pin is as thick as it is; the end itself may be beveled or ragged.
+    reach = u if before else length - 1 - u
+    near, deep = max(0.1 * reach, 2.0), max(min(0.6 * reach, 60.0), 4.0)
+    start, stop = (u - deep, u - near) if before else (u + near, u + deep)
+    strip = picture[:, max(int(start), 0) : max(int(stop), 1)]
+    if not strip.size:
+        return None
+    profile = np.median(strip, axis=1).astype(np.float64)
+    edges = np.concatenate([profile[:8], profile[-8:]])
+    apart = np.abs(profile - np.median(edges))
+    dark = np.flatnonzero(apart > 0.4 * apart.max())
+    if apart.max() < 5.0 or not len(dark):
+        return None
+    # Shine on the pin parts it; what is farther away is something else.
+    runs = np.split(dark, np.flatnonzero(np.diff(dark) > 0.1 * len(profile)) + 1)
+    run = min(runs, key=lambda each: abs(0.5 * (each[0] + each[-1]) - v))
+    low, high = run[0] - 0.5, run[-1] + 0.5
+    side = str(detection.side)
+    return {
+        "left": (-0.5, low, x, high),
+        "right": (x, low, width - 0.5, high),
+        "top": (low, -0.5, high, y),
+        "bottom": (low, y, high, height - 0.5),
+    }[side]

@@ -1,0 +1,397 @@
+"""Calibration of the camera at each zoom: scale, roll, axis, delay; kept in one JSON file."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+from scipy.optimize import least_squares
+
+from skywright.errors import ConfigError, DataError
+from skywright.instruments.loop.centering import AxisPrior
+from skywright.instruments.loop.geometry import Side, View
+
+Floats = NDArray[np.float64]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PIN_UM, PIN_TOLERANCE = 700.0, 0.05
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ZoomCalibration:
+    """What is known of the camera at one stop of its zoom.
+
+    Parameters
+    ----------
+    zoom : float
+        Position of the zoom, in the motor's unit.
+    um_per_px_x, um_per_px_y : float
+    roll_deg : float
+        As in `View`.
+    axis_px, axis_sigma_px : float
+        Row at which the spindle crosses the target column (column and row for a vertical one).
+    delay_s : float
+        Time stamp of a picture less time of its exposure.
+    scale_residual_px, axis_residual_px : float
+        Rms of the fits that gave scale and axis.
+    date : datetime
+        With time zone.
+    side, phi_sign, width_px, height_px, target_px
+        As in `View`.
+    """
+
+    zoom: Finite
+    um_per_px_x: Positive
+    um_per_px_y: Positive
+    axis_px: Finite
+    axis_sigma_px: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    scale_residual_px: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    axis_residual_px: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    date: AwareDatetime
+    roll_deg: Annotated[float, Field(gt=-45, lt=45)] = 0.0
+    delay_s: Annotated[float, Field(ge=-10, le=10)] = 0.0
+    side: Side = "left"
+    phi_sign: Literal[1, -1] = 1
+    width_px: Annotated[int, Field(gt=0)] = 704
+    height_px: Annotated[int, Field(gt=0)] = 480
+    target_px: Finite | None = None
+
+    @property
+    def view(self) -> View:
+        """How the camera sees the spindle at this zoom."""
+        return View(
+            um_per_px_x=self.um_per_px_x,
+            um_per_px_y=self.um_per_px_y,
+            side=self.side,
+            roll_deg=self.roll_deg,
+            phi_sign=self.phi_sign,
+            width_px=self.width_px,
+            height_px=self.height_px,
+            target_px=self.target_px,
+        )
+
+    @property
+    def axis(self) -> AxisPrior:
+        """The row of the spindle, with its error."""
+        return AxisPrior(self.axis_px, self.axis_sigma_px)
+
+
+_STOPS = TypeAdapter(list[ZoomCalibration])
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Result of `fit_scale`.
+
+    Attributes
+    ----------
+    um_per_px_x, um_per_px_y, roll_deg : float
+        As in `View`.
+    relative_sigma : float
+        Standard deviation of the worse scale, as part of it.
+    residual_px : float
+        Rms.
+    """
+
+    um_per_px_x: float
+    um_per_px_y: float
+    roll_deg: float
+    relative_sigma: float
+    residual_px: float
+
+
+@dataclass(frozen=True)
+class AxisLine:
+    """Result of `fit_axis_line`.
+
+    Attributes
+    ----------
+    axis_px, axis_sigma_px : float
+        Where the spindle crosses the target column (row for a vertical one).
+    roll_deg, roll_sigma_deg : float
+        Its turn in the picture; NaN if it was seen at one place only.
+    residual_px : float
+        Rms.
+    """
+
+    axis_px: float
+    axis_sigma_px: float
+    roll_deg: float
+    roll_sigma_deg: float
+    residual_px: float
+
+
+def fit_scale(moves_um: ArrayLike, places_px: ArrayLike, side: Side = "left") -> Scale:
+    """Find size of pixels and roll from known moves of the sample, the spindle at rest.
+
+    Parameters
+    ----------
+    moves_um : (n, 2) float
+        Displacement of the sample along and across the spindle, as stages report it.
+    places_px : (n, 2) float
+        x, y of the same point of it in each picture.
+    side : str
+        Border through which the pin enters.
+
+    Returns
+    -------
+    Scale
+
+    Raises
+    ------
+    DataError
+        If there are less than 4 places, moves in one direction only, or a sign that does not fit
+        the pin side.
+
+    Notes
+    -----
+    Least squares of five unknowns (place, two scales, roll) with Cauchy loss of 1 px, so that a
+    wrong place does no harm.
+    """
+    moves = np.asarray(moves_um, dtype=np.float64).reshape(-1, 2)
+    places = np.asarray(places_px, dtype=np.float64).reshape(-1, 2)
+    seen = np.isfinite(places).all(axis=1)
+    moves, places = moves[seen], places[seen]
+    if len(moves) < 4:
+        raise DataError(f"scale: the point was found at {len(moves)} places, 4 are needed")
+    spread = np.ptp(moves, axis=0)
+    if spread.min() < 0.05 * spread.max():
+        raise DataError(
+            f"scale: moves span {spread[0]:.0f} um along and {spread[1]:.0f} um across; "
+            "move in both directions"
+        )
+    start = _scale_start(moves, places, side)
+
+    def misses(unknown: Floats) -> Floats:
+        return (_seen(unknown, moves, side) - places).ravel()
+
+    fit = least_squares(misses, start, loss="cauchy", f_scale=1.0, x_scale=np.abs(start) + 1e-3)
+    size_x, size_y = np.exp(fit.x[2:4])
+    residual = misses(fit.x)
+    near = np.abs(residual) < 5.0
+    rms = float(np.sqrt(np.mean(residual[near] ** 2))) if near.any() else float("inf")
+    covariance = np.linalg.inv(fit.jac.T @ fit.jac) * max(rms, 0.05) ** 2
+    return Scale(
+        um_per_px_x=float(size_x),
+        um_per_px_y=float(size_y),
+        roll_deg=float(np.rad2deg(fit.x[4])),
+        relative_sigma=float(np.sqrt(np.diag(covariance)[2:4].max())),
+        residual_px=rms,
+    )
+
+
+def _seen(unknown: Floats, moves: Floats, side: Side) -> Floats:
+    """Return places (n, 2) px for (x0, y0, log um/px x, log um/px y, roll)."""
+    view = View(
+        um_per_px_x=float(np.exp(unknown[2])),
+        um_per_px_y=float(np.exp(unknown[3])),
+        side=side,
+        roll_deg=float(np.clip(np.rad2deg(unknown[4]), -44.9, 44.9)),
+    )
+    return unknown[:2] + moves @ np.linalg.inv(view.matrix).T
+
+
+def _scale_start(moves: Floats, places: Floats, side: Side) -> Floats:
+    """Return a first answer, slopes by medians over pairs, and check its signs."""
+    vertical = side in ("top", "bottom")
+    columns = (1, 0) if vertical else (0, 1)  # that show moves along and across
+    slopes = []
+    for direction, column in enumerate(columns):
+        step = moves[:, None, direction] - moves[None, :, direction]
+        seen = places[:, None, column] - places[None, :, column]
+        far = step > 0.3 * np.ptp(moves[:, direction])
+        slopes.append(float(np.median(seen[far] / step[far])))
+    wanted = (-1.0 if side in ("right", "bottom") else 1.0, 1.0)
+    for slope, sign, name in zip(slopes, wanted, ("along", "across"), strict=True):
+        if slope * sign <= 0.0:
+            raise DataError(
+                f"scale: a move of +1 um {name} the spindle is seen as {slope:+.3g} px, expected "
+                f"the other sign for a pin from the {side}; check the stage's sign and the pin side"
+            )
+    um_per_px = 1.0 / np.abs(slopes)
+    size_x, size_y = um_per_px[::-1] if vertical else um_per_px
+    x0, y0 = np.median(places, axis=0)
+    return np.array([x0, y0, np.log(size_x), np.log(size_y), 0.0])
+
+
+def fit_axis_line(
+    along_px: ArrayLike, axis_px: ArrayLike, sigma_px: ArrayLike, view: View
+) -> AxisLine:
+    """Find axis and roll from rotations with the tip at different places along the spindle.
+
+    Parameters
+    ----------
+    along_px : (n,) float
+        Column of the tip (row for a pin from top or bottom) in each rotation.
+    axis_px : (n,) float
+        `Center.axis_row_px` of each, fitted with a roll of 0: the row of the axis at the tip.
+    sigma_px : (n,) float
+        `Center.axis_sigma_px` of each.
+    view : View
+        For target, pixel sizes and pin side.
+
+    Returns
+    -------
+    AxisLine
+
+    Raises
+    ------
+    DataError
+        If there is no rotation, or a number is not finite.
+    """
+    along, rows, sigma = (
+        np.asarray(v, dtype=np.float64).ravel() for v in (along_px, axis_px, sigma_px)
+    )
+    if not len(along) or not np.isfinite([along, rows, sigma]).all():
+        raise DataError(f"axis: {len(along)} rotations, expected 1 or more with finite axis rows")
+    weight = 1.0 / np.maximum(sigma, 0.05)
+    shift = along - view.target
+    several = np.ptp(shift) > 20.0
+    design = np.stack([np.ones_like(shift), shift], axis=1)[:, : 2 if several else 1]
+    weighted = design * weight[:, None]
+    answer = np.linalg.lstsq(weighted, rows * weight, rcond=None)[0]
+    covariance = np.linalg.inv(weighted.T @ weighted)
+    residual = rows - design @ answer
+    roll = roll_sigma = float("nan")
+    if several:
+        # Rows per column to an angle; the columns of a pin from right or bottom run backwards.
+        sizes = (view.um_per_px_y, view.um_per_px_x)
+        aspect = sizes[1] / sizes[0] if view.vertical else sizes[0] / sizes[1]
+        sign = -1.0 if view.side in ("right", "bottom") else 1.0
+        slope = sign * aspect * answer[1]
+        roll = float(np.rad2deg(np.arctan(slope)))
+        roll_sigma = float(np.rad2deg(aspect * np.sqrt(covariance[1, 1])))
+    return AxisLine(
+        axis_px=float(answer[0]),
+        axis_sigma_px=float(np.sqrt(covariance[0, 0])),
+        roll_deg=roll,
+        roll_sigma_deg=roll_sigma,
+        residual_px=float(np.sqrt(np.mean(residual**2))),
+    )
+
+
+def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
+    """Return the calibration at a zoom, between stops by the logarithm of the scale.
+
+    Parameters
+    ----------
+    stops : sequence of ZoomCalibration
+    zoom : float
+
+    Returns
+    -------
+    ZoomCalibration
+        Axis, roll and delay are interpolated straight; errors, residuals and date are the worse
+        neighbor's.
+
+    Raises
+    ------
+    ConfigError
+        If `zoom` is outside the calibrated stops, or its neighbors differ in picture or side.
+    """
+    ordered = sorted(stops, key=lambda stop: stop.zoom)
+    for stop in ordered:
+        if stop.zoom == zoom:
+            return stop
+    if not ordered or not ordered[0].zoom < zoom < ordered[-1].zoom:
+        known = ", ".join(f"{stop.zoom:g}" for stop in ordered) or "none"
+        raise ConfigError(f"zoom {zoom:g} is outside the calibrated stops ({known}); calibrate it")
+    upper = next(i for i, stop in enumerate(ordered) if stop.zoom > zoom)
+    low, high = ordered[upper - 1], ordered[upper]
+    for name in ("side", "phi_sign", "width_px", "height_px", "target_px"):
+        if getattr(low, name) != getattr(high, name):
+            raise ConfigError(
+                f"zoom {zoom:g}: its stops {low.zoom:g} and {high.zoom:g} differ in {name} "
+                f"({getattr(low, name)}, {getattr(high, name)}); calibrate both alike"
+            )
+    part = (zoom - low.zoom) / (high.zoom - low.zoom)
+
+    def between(name: str) -> float:
+        return (1.0 - part) * getattr(low, name) + part * getattr(high, name)
+
+    def scale(name: str) -> float:
+        return float(getattr(low, name) ** (1.0 - part) * getattr(high, name) ** part)
+
+    worse = {
+        name: max(getattr(low, name), getattr(high, name))
+        for name in ("axis_sigma_px", "scale_residual_px", "axis_residual_px")
+    }
+    return replace(
+        low,
+        zoom=float(zoom),
+        um_per_px_x=scale("um_per_px_x"),
+        um_per_px_y=scale("um_per_px_y"),
+        axis_px=between("axis_px"),
+        roll_deg=between("roll_deg"),
+        delay_s=between("delay_s"),
+        date=min(low.date, high.date),
+        **worse,
+    )
+
+
+def pin_error(width_px: float, view: View, pin_um: float = PIN_UM) -> float:
+    """Return by which part the seen width of a pin differs from its known diameter.
+
+    A sanity check of the scale: beyond `PIN_TOLERANCE` it is not that of this zoom.
+    """
+    return width_px * view.pixel_um / pin_um - 1.0
+
+
+def save_calibrations(stops: Sequence[ZoomCalibration], path: Path) -> None:
+    """Write calibrations, sorted by zoom; the file is replaced whole or not at all."""
+    ordered = sorted(stops, key=lambda stop: stop.zoom)
+    text = _STOPS.dump_json(ordered, indent=2).decode() + "\n"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+
+
+def load_calibrations(path: Path) -> list[ZoomCalibration]:
+    """Read calibrations.
+
+    Parameters
+    ----------
+    path : Path
+        A JSON list of objects with the fields of `ZoomCalibration`.
+
+    Returns
+    -------
+    list of ZoomCalibration
+
+    Raises
+    ------
+    ConfigError
+        Naming file, entry, field and value seen.
+    """
+    try:
+        return _STOPS.validate_python(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {where}: {first['msg']} (got {first['input']!r})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: is no JSON ({error})") from error
+
+
+def now() -> datetime:
+    """Return the date of a calibration made now, local time with zone."""
+    return datetime.now().astimezone()

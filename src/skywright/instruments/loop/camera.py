@@ -1,0 +1,331 @@
+"""The owner of the camera: takes pictures from a source, hands them to endpoints, records them.
+
+Pictures are decoded and written on one thread, so that an acquisition counts pictures that are in
+the file. Every picture that the source delivers is stored, or counted as lost by its cause.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.acquire.counters import Counters
+from skywright.acquire.newest import NewestQueue
+from skywright.acquire.owner import Acquisition, Owner, RefusedError
+from skywright.acquire.recorder import Recorder
+from skywright.errors import DataError
+from skywright.instruments.loop.capture import Capture, Picture, PictureLayout
+from skywright.instruments.loop.frames import pixels
+from skywright.instruments.loop.sources import Source, SourceFrame
+
+QUEUE_BYTES = 64_000_000
+PICTURES = PictureLayout.name
+LOST_CAUSES = ("undecodable", "wrong size", "queue full", "not written")
+
+
+class SingleFiles(Protocol):
+    """Names the files of pictures that get one each; the camera's thread calls both."""
+
+    def next_path(self) -> Path:
+        """Return the path of the next file; the same until that is written."""
+
+    def file_written(self, path: Path) -> None:
+        """Go on to the path after this one."""
+
+
+@dataclass(frozen=True)
+class CameraState:
+    """What the owner knows at one moment.
+
+    Attributes
+    ----------
+    shape
+        (H, W) or (H, W, 3) of the pictures; (0, 0) before the first one when nobody told.
+    frames, taken
+        Pictures taken since the start of the process, and in this acquisition.
+    frame_number, frame_time
+        Identity and time (unix s) of the last one.
+    captured
+        Pictures of this recording that a reader of the file may trust.
+    write_error
+        Why the last picture could not be written; empty when it was.
+    message, alarm
+        What a person should know; `alarm` when somebody should act.
+    lost
+        Pictures lost, by cause (`LOST_CAUSES`), since the start of the process.
+    truth
+        What a simulator says of the last picture; for scoring only.
+    """
+
+    acquiring: bool = False
+    shape: tuple[int, ...] = (0, 0)
+    frames: int = 0
+    taken: int = 0
+    frame_number: int = -1
+    frame_time: float = 0.0
+    capturing: bool = False
+    captured: int = 0
+    file: str = ""
+    write_error: str = ""
+    message: str = "idle"
+    alarm: bool = False
+    lost: tuple[int, ...] = (0,) * len(LOST_CAUSES)
+    truth: Mapping[str, Any] | None = None
+
+
+class SingleFileRecorder:
+    """Writes each picture to a file of its own, while `files` names them.
+
+    Attributes
+    ----------
+    files
+        None writes none.
+    visible
+        Pictures in the newest file: 1 after the first.
+    error
+        Why the last file could not be written; empty when it was.
+    """
+
+    def __init__(self) -> None:
+        self.files: SingleFiles | None = None
+        self.visible = 0
+        self.error = ""
+        self._lost = Counters()
+
+    def offer(self, result: Picture) -> None:
+        """Write a picture, on the camera's thread.
+
+        Raises
+        ------
+        RefusedError
+            If it cannot be written.
+        """
+        files = self.files
+        if files is None or result.image is None:
+            return
+        path = files.next_path()
+        try:
+            capture = Capture(path, result.image.shape)
+            try:
+                capture.add(result.frame, result.image)
+                self.visible = capture.flush()
+            finally:
+                capture.close()
+        except (OSError, DataError) as error:
+            self.error = str(error)
+            self._lost.add("not written")
+            raise RefusedError("not written", f"{_name(result.frame)}: {error}") from error
+        self.error = ""
+        files.file_written(path)
+
+    def mark(self, done: Callable[[], None]) -> None:
+        """Call `done`: each file is complete when `offer` returns."""
+        done()
+
+    def lost(self) -> Mapping[str, int]:
+        """Return pictures that could not be stored, by cause."""
+        return {f"{PICTURES} {cause}": count for cause, count in self._lost.as_dict().items()}
+
+
+class _Pictures(Owner[SourceFrame, SourceFrame]):
+    """The owner of the pictures; trouble of an acquisition stays to be read until the next."""
+
+    def remark(self, result: SourceFrame) -> tuple[str, bool]:
+        """Return the message after a picture."""
+        if self._alarm and not self._silent:
+            return self._message, True
+        return "taking pictures", False
+
+    def expects_items(self) -> bool:
+        """Return whether silence is reported: not while somebody only looks."""
+        return self.acquisition is not None
+
+
+class Camera:
+    """The pictures of a source, for endpoints and recordings. Every method is thread-safe.
+
+    Parameters
+    ----------
+    source
+        Where pictures come from; the camera closes it.
+    changed
+        Called, from any thread, after the state has changed; must return at once.
+    color
+        True records (H, W, 3) RGB, False (H, W) grey.
+    """
+
+    def __init__(
+        self, source: Source, changed: Callable[[], None] | None = None, color: bool = False
+    ) -> None:
+        self.source = source
+        self.changed = changed or (lambda: None)
+        self.color = color
+        self._size = source.size
+        self._layout = PictureLayout()
+        self._singles = SingleFileRecorder()
+        self._recorder = Recorder(self._layout, changed=lambda: self.changed(), synchronous=True)
+        self._owner = _Pictures(
+            source,
+            recorders=[self._singles, self._recorder],
+            changed=lambda: self.changed(),
+            prepare=self._decode,
+            threads=1,
+            queue_bytes=QUEUE_BYTES,
+            name="camera",
+            item_name="picture",
+        )
+
+    # ---- state
+
+    @property
+    def single_files(self) -> SingleFiles | None:
+        """When set, each picture goes to a file of its own, of the path that this gives."""
+        return self._singles.files
+
+    @single_files.setter
+    def single_files(self, files: SingleFiles | None) -> None:
+        self._singles.files, self._singles.error = files, ""
+
+    def state(self) -> CameraState:
+        """Return what is known now."""
+        known, path = self._owner.state(), self._recorder.path
+        last = None if self._owner.newest_kept is None else self._owner.newest_kept.frame
+        lost = known.lost
+        recorder = self._singles if self.single_files is not None else self._recorder
+        return CameraState(
+            acquiring=known.acquiring,
+            shape=self._shape(),
+            frames=known.acquired,
+            taken=known.taken,
+            frame_number=-1 if last is None else last.frame_number,
+            frame_time=0.0 if last is None else last.time,
+            capturing=path is not None,
+            captured=recorder.visible,
+            file=str(path or ""),
+            write_error=self._recorder.error or self._singles.error,
+            message=known.message,
+            alarm=known.alarm,
+            lost=tuple(
+                lost.get(cause, 0) + lost.get(f"{PICTURES} {cause}", 0) for cause in LOST_CAUSES
+            ),
+            truth=None if last is None else last.truth,
+        )
+
+    def _shape(self) -> tuple[int, ...]:
+        if self._recorder.path is not None and self._layout.shape is not None:
+            return self._layout.shape
+        size = self.source.size or self._size
+        if size is None:
+            return (0, 0)
+        width, height = size
+        return (height, width, 3) if self.color else (height, width)
+
+    # ---- what others ask for
+
+    def acquire(
+        self, wanted: int = 0, seen: Callable[[SourceFrame], None] | None = None
+    ) -> Acquisition:
+        """Start to take pictures; an acquisition under way goes on and is returned.
+
+        Parameters
+        ----------
+        wanted
+            Number of pictures that are decoded and, during a recording, stored; 0: until `stop`.
+        seen
+            Called with each picture as it comes, on the source's thread; must return at once.
+
+        Returns
+        -------
+        Acquisition
+            Its event `done` is set when the pictures are in the file and visible there.
+
+        Raises
+        ------
+        SkywrightError
+            What the source raises when it cannot start.
+        """
+        if self._owner.acquisition is None:
+            self._owner.report("taking pictures", alarm=False)  # old trouble is over
+        return self._owner.acquire(wanted, seen)
+
+    def stop(self) -> Acquisition | None:
+        """End the acquisition under way; what has arrived is still recorded, then `done` is set."""
+        return self._owner.stop_acquisition()
+
+    def start_capture(self, path: Path, count: int = 0, lazy: bool = False) -> str:
+        """Start a recording; one under way is closed first.
+
+        Parameters
+        ----------
+        path
+            Of the new ``.h5`` file; its directory must exist.
+        count
+            Number of pictures after which it ends by itself, 0 never.
+        lazy
+            Create the file with the first picture only, in that picture's size.
+
+        Returns
+        -------
+        str
+            Why it failed; empty when it did not.
+        """
+        self._recorder.stop()
+        known = (self.source.size or self._size) is not None and not lazy
+        self._layout.early_shape = self._shape() if known else None
+        error = self._recorder.start(path, count)
+        if error:
+            self._owner.report(error)
+        return error
+
+    def stop_capture(self) -> None:
+        """Close the recording."""
+        self._recorder.stop()
+
+    def set_color(self, color: bool) -> bool:
+        """Choose color or grey; return what is in use, which a recording fixes."""
+        if self._recorder.path is None:
+            self.color = color
+        self.changed()
+        return self.color
+
+    def subscribe(self, depth: int = 1) -> NewestQueue[SourceFrame]:
+        """Return a queue of pictures as they come; the source runs until it is closed.
+
+        Parameters
+        ----------
+        depth
+            Maximum number of pictures that wait; a further one replaces the oldest.
+        """
+        return self._owner.subscribe(depth, runs_source=True)
+
+    def latest(self) -> tuple[SourceFrame, NDArray[np.uint8]] | None:
+        """Return the newest picture with its pixels; None before the first or if undecodable."""
+        frame = self._owner.newest
+        if frame is None:
+            return None
+        try:
+            return frame, pixels(frame, self.color)
+        except DataError:
+            return None
+
+    def close(self) -> None:
+        """Record what has arrived, close the files and the source."""
+        self._owner.close()
+        self._recorder.close()
+
+    def _decode(self, frame: SourceFrame) -> Picture:
+        """Decode a picture, on the camera's thread."""
+        try:
+            image = pixels(frame, self.color)
+        except DataError as error:
+            why = f"{_name(frame)}: {error}"
+            raise RefusedError("undecodable", why, Picture(frame, None)) from error
+        self._size = image.shape[1], image.shape[0]
+        return Picture(frame, image)
+
+
+def _name(frame: SourceFrame) -> str:
+    return f"frame {frame.frame_number}"

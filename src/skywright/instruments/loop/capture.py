@@ -1,0 +1,295 @@
+"""One recording of the camera: pixels in HDF5, in areaDetector's layout, files beside it.
+
+``NAME.h5`` holds the pictures; ``NAME.mjpeg`` every image file exactly as received, one after the
+other; ``NAME.rejected.h5``, only when there are any, a row for each picture that could not become
+pixels of the recording (its bytes are in the ``.mjpeg`` all the same).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skywright.acquire.recorder import Layout
+from skywright.files.areadetector import (
+    ATTRIBUTES,
+    TIME_STAMP,
+    UNIQUE_ID,
+    ImageWriter,
+)
+from skywright.files.columns import Column, ColumnWriter
+from skywright.instruments.loop.sources import SourceFrame
+
+IDENTITY, TIME = UNIQUE_ID, TIME_STAMP
+SENDER_TIME = f"{ATTRIBUTES}/SenderTime"
+JPEG_OFFSET = f"{ATTRIBUTES}/jpeg_offset"
+JPEG_SIZE = f"{ATTRIBUTES}/jpeg_size"
+REJECTED_IDENTITY = "/entry/rejected/NDArrayUniqueId"
+
+CAUSES = ("undecodable", "wrong size")
+"""Why a picture was rejected; the code in the column ``cause`` is the index."""
+
+_EXTRA = (
+    Column(SENDER_TIME, "<f8", attrs={"units": "s", "description": "clock of the sender, or NaN"}),
+    Column(JPEG_OFFSET, "<i8", attrs={"units": "byte", "description": "in the .mjpeg, -1: none"}),
+    Column(JPEG_SIZE, "<i8", attrs={"units": "byte"}),
+)
+_REJECTED = tuple(
+    Column(f"/entry/rejected/{name}", dtype, attrs=attrs)
+    for name, dtype, attrs in (
+        ("time", "<f8", {"units": "s"}),
+        ("jpeg_offset", "<i8", {"units": "byte"}),
+        ("jpeg_size", "<i8", {"units": "byte"}),
+        ("cause", "|u1", {"names": list(CAUSES)}),
+        ("height", "<i4", {"units": "px", "description": "0: unknown"}),
+        ("width", "<i4", {"units": "px", "description": "0: unknown"}),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A picture that was decoded for a recording.
+
+    Attributes
+    ----------
+    frame
+        As it came.
+    image
+        (H, W) or (H, W, 3) uint8; None when it cannot be decoded: the recording keeps its bytes.
+    """
+
+    frame: SourceFrame
+    image: NDArray[np.uint8] | None
+
+
+class Capture:
+    """An open recording; not thread-safe.
+
+    Parameters
+    ----------
+    path
+        Of the new ``.h5`` file.
+    shape
+        Of a picture: (H, W), or (H, W, 3) in color.
+
+    Raises
+    ------
+    DataError
+        If the file exists.
+    OSError
+        If it cannot be created.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self.path = path
+        self.shape = shape
+        self._rejected: ColumnWriter | None = None
+        self._files = path.with_suffix(".mjpeg").open("xb", buffering=0)
+        try:
+            self._images = ImageWriter(path, shape, np.uint8, "frame number of the source", _EXTRA)
+        except BaseException:
+            self._files.close()
+            Path(self._files.name).unlink()
+            raise
+        self._offset = 0
+
+    @property
+    def captured(self) -> int:
+        """Number of pictures recorded, flushed or not."""
+        return self._images.appended
+
+    def append(self, items: Sequence[Picture]) -> Mapping[str, int]:
+        """Record pictures; return the number that are larger than those of the recording.
+
+        A picture that cannot be decoded is kept as rejected, and is not counted here.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails.
+        """
+        lost: Counter[str] = Counter()
+        for item in items:
+            if item.image is None:
+                self.reject(item.frame, "undecodable")
+            elif not self.holds(item.image.shape):
+                lost["wrong size"] += 1
+                self.reject(item.frame, "wrong size", item.image.shape)
+            else:
+                self.add(item.frame, item.image)
+        return lost
+
+    def add(self, frame: SourceFrame, image: NDArray[np.uint8]) -> None:
+        """Record a picture.
+
+        Parameters
+        ----------
+        frame
+            As it came.
+        image
+            Its pixels. A picture smaller than those of the recording lies at their upper left,
+            so that its coordinates hold; `WIDTH` and `HEIGHT` say where it ends.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails; the picture is not recorded then.
+        """
+        before = self._offset
+        offset, size = self._keep(frame)
+        extra: dict[str, ArrayLike] = {
+            SENDER_TIME: frame.sender_time,
+            JPEG_OFFSET: offset,
+            JPEG_SIZE: size,
+        }
+        try:
+            time_ns = round(frame.time * 1e9)
+            self._images.append(frame.frame_number, image, time_ns, frame.time, extra)
+        except Exception:  # the bytes of a picture that is not recorded are not kept
+            self._cut(before)
+            raise
+
+    def reject(self, frame: SourceFrame, cause: str, shape: tuple[int, ...] = (0, 0)) -> None:
+        """Keep the bytes of a picture that cannot be part of the recording, and say why.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails.
+        """
+        if self._rejected is None:
+            self._rejected = ColumnWriter(
+                self.path.with_suffix(".rejected.h5"),
+                _REJECTED,
+                Column(REJECTED_IDENTITY, "<i8"),
+            )
+        before = self._offset
+        offset, size = self._keep(frame)
+        values = (frame.time, offset, size, CAUSES.index(cause), *shape[:2])
+        try:
+            self._rejected.append(
+                frame.frame_number,
+                {column.path: value for column, value in zip(_REJECTED, values, strict=True)},
+            )
+        except OSError:
+            self._cut(before)
+            raise
+
+    def flush(self) -> int:
+        """Make all pictures so far visible; return how many readers may trust.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails.
+        """
+        if self._rejected is not None:
+            self._rejected.flush()
+        return self._images.flush()
+
+    def close(self) -> None:
+        """Flush and close all files; a second call does nothing.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or fails.
+        """
+        try:
+            if self._rejected is not None:
+                self._rejected.close()
+        finally:
+            try:
+                self._images.close()
+            finally:
+                self._files.close()
+
+    def holds(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether a picture of this shape fits into those of the recording."""
+        height, width, *depth = shape
+        return height <= self.shape[0] and width <= self.shape[1] and depth == list(self.shape[2:])
+
+    def _keep(self, frame: SourceFrame) -> tuple[int, int]:
+        """Write the file of a picture; return its offset and size, (-1, 0) when it has none."""
+        if not frame.data:
+            return -1, 0
+        offset, rest = self._offset, memoryview(frame.data)
+        try:
+            while rest:
+                rest = rest[self._files.write(rest) :]
+        except OSError:
+            self._cut(offset)
+            raise
+        self._offset += len(frame.data)
+        return offset, len(frame.data)
+
+    def _cut(self, offset: int) -> None:
+        """Take back what was written past `offset`."""
+        self._files.truncate(offset)
+        self._files.seek(offset)
+        self._offset = offset
+
+
+class PictureLayout(Layout[Picture, Picture]):
+    """Writes pictures of the size of the first one.
+
+    Attributes
+    ----------
+    early_shape
+        Shape of the pictures of the next file, which is created before the first of them; None
+        waits for the first picture, and takes its shape.
+    """
+
+    name = "pictures"
+    at_once = 1
+
+    def __init__(self) -> None:
+        self.early_shape: tuple[int, ...] | None = None
+        self._capture: Capture | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of the pictures in the newest file; None before its first picture."""
+        return None if self._capture is None else self._capture.shape
+
+    def take(self, result: Picture) -> Picture | None:
+        """Return a picture, unless it is undecodable and there is no file to keep its bytes."""
+        return None if result.image is None and self._capture is None else result
+
+    def nbytes(self, item: Picture) -> int:
+        """Return the memory that a picture holds."""
+        return item.frame.nbytes + (0 if item.image is None else item.image.nbytes)
+
+    def rows(self, item: Picture) -> int:
+        """Return the number of rows: none for a picture without pixels."""
+        return int(item.image is not None)
+
+    def select(self, item: Picture, rows: slice) -> Picture:
+        """Return the picture; one without pixels has no rows to select."""
+        return item
+
+    def describe(self, item: Picture) -> str:
+        """Return number and size."""
+        name = f"frame {item.frame.frame_number}"
+        return name if item.image is None else f"{name} of {_size(item.image.shape)}"
+
+    def open_early(self, path: Path) -> Capture | None:
+        """Create the file when the shape of its pictures is known."""
+        self._capture = None if self.early_shape is None else Capture(path, self.early_shape)
+        return self._capture
+
+    def open(self, path: Path, items: Sequence[Picture], last: bool) -> Capture | None:
+        """Create the file for the first picture with pixels."""
+        images = (item.image for item in items if item.image is not None)
+        image = next(images, None)
+        if image is not None:
+            self._capture = Capture(path, image.shape)
+        return self._capture
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, (shape[1], shape[0], *shape[2:])))

@@ -1,0 +1,416 @@
+"""Where a sample is: its tip over a rotation fitted by a circle about the spindle.
+
+`across` = a + b cos(phi) + c sin(phi) gives y = b, z = -c, and a is the axis; `along` is constant
+but for what roll and tilt of the spindle add. Frames as in `skywright.instruments.loop.geometry`.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skywright.instruments.loop.geometry import View, axis_px, axis_um, target_um, to_view
+from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
+
+Floats = NDArray[np.float64]
+MIN_ARC_DEG = 90.0
+MIN_INLIERS = 0.55  # of the tips; 0.6 less what chance puts beyond the gate
+MAX_SIGMA_PX, MAX_SIGMA_UM = 4.0, 10.0  # the larger one; pixels may be of less than a micron
+DISTINCT_DEG = 5.0  # views closer than this show nothing new
+TILT_SIGMA = 0.03  # roll and tilt of a spindle that is not calibrated, rad
+
+
+class Reason(StrEnum):
+    """Why a center cannot be known; empty when it is."""
+
+    KNOWN = ""
+    NO_FRAMES = "no frames"
+    NO_PIN = "no pin"
+    NO_LOOP = "no loop"
+    NOT_IN_VIEW = "tip not in view"
+    TOO_FEW = "too few angles"
+    SHORT_ARC = "arc too short"
+    INCONSISTENT = "tips do not rotate together"
+    UNCERTAIN = "too uncertain"
+
+
+@dataclass(frozen=True)
+class AxisPrior:
+    """What is known of the spindle beforehand.
+
+    Parameters
+    ----------
+    row_px : float
+        Row at which it crosses the target column (column and row for a pin from top or bottom).
+    sigma_px : float
+        Standard deviation of `row_px`; 0 takes it as exact.
+    """
+
+    row_px: float
+    sigma_px: float = 0.0
+
+
+@dataclass(frozen=True)
+class Center:
+    """A point of the sample in the goniometer frame, from its places over a rotation.
+
+    Attributes
+    ----------
+    offset_um : (3,) float64
+        x from the target, y and z from the axis; NaN if there is nothing to go by. With a
+        `reason` it is a coarse answer: its covariance says how coarse.
+    covariance_um2 : (3, 3) float64
+        Of `offset_um`.
+    axis_row_px, axis_sigma_px : float
+        Row at which the spindle crosses the target column (column and row for a vertical one).
+    sigma_um : float
+        Standard deviation of (y, z) in its worst direction.
+    rms_px : float
+        Of the used tips across the spindle.
+    n_given, n_used : int
+        Tips, and those that agree with the fit.
+    arc_deg : float
+        The turn that the used tips cover.
+    roll_deg, roll_sigma_deg : float
+        Turn of the spindle in the picture beyond `View.roll_deg`; NaN for a tip on the axis.
+    tilt_deg : float
+        Turn of the spindle out of the picture; its sigma is the roll's.
+    used : (n,) bool
+    residual_px : (n,) float64
+        Tip less fit, across the spindle.
+    reason : Reason
+        KNOWN (empty) if the center is known.
+    why : str
+        The same with numbers; empty if the center is known.
+    """
+
+    offset_um: Floats
+    covariance_um2: Floats
+    axis_row_px: float
+    axis_sigma_px: float
+    sigma_um: float
+    rms_px: float
+    n_given: int
+    n_used: int
+    arc_deg: float
+    roll_deg: float
+    roll_sigma_deg: float
+    tilt_deg: float
+    used: NDArray[np.bool_]
+    residual_px: Floats
+    reason: Reason
+    why: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the center is known."""
+        return self.reason is Reason.KNOWN
+
+
+def warm_up() -> None:
+    """Compile (or load from the cache) what `fit_center` runs."""
+    phi = np.linspace(0.0, 180.0, 30)
+    rows = 240.0 + 30.0 * np.cos(np.deg2rad(phi))
+    fit_center(phi, np.stack([np.full_like(phi, 350.0), rows], axis=1), View())
+
+
+def fit_center(
+    phi_deg: ArrayLike,
+    tip_px: ArrayLike,
+    view: View,
+    axis: AxisPrior | None = None,
+    *,
+    point_sigma_px: float = 0.0,
+    trust: ArrayLike | None = None,
+    least_inliers: float = MIN_INLIERS,
+    near: Center | None = None,
+) -> Center:
+    """Fit the place of a point from where it is seen over a rotation.
+
+    Parameters
+    ----------
+    phi_deg : (n,) float
+        Angle of the spindle at each picture; any order, any spacing.
+    tip_px : (n, 2) float
+        x, y of the point; NaN where it is not seen. Wrong ones (up to 40 %) are found.
+    view : View
+    axis : AxisPrior, optional
+        The row of the spindle where it is known; else it is a result.
+    point_sigma_px : float
+        Error that all pictures share, because what is found is not quite the point that is meant;
+        added to the variances of y and z. No number of pictures lowers it.
+    trust : (n,) float, optional
+        1 / relative error of each tip, > 0, for tips of unequal worth.
+    least_inliers : float
+        Part of the tips that must lie on one circle.
+    near : Center, optional
+        A fit of nearly the same tips, which saves the search for a majority.
+
+    Returns
+    -------
+    Center
+        `reason` and `why` where the data cannot tell; nothing is raised for that.
+
+    Notes
+    -----
+    Linear least squares with Tukey weights from a consensus start (`fit_harmonic`). The errors of
+    a, b and c are those of the residuals, with their correlation along the angle; y = b, z = -c.
+    """
+    phi = np.asarray(phi_deg, dtype=np.float64).ravel()
+    tip = np.asarray(tip_px, dtype=np.float64).reshape(len(phi), 2)
+    seen = np.isfinite(phi) & np.isfinite(tip).all(axis=1)
+    if not seen.any():
+        reason = Reason.NOT_IN_VIEW if len(phi) else Reason.NO_FRAMES
+        return unknown(len(phi), reason, f"{reason}: no tip in any of {len(phi)} frames")
+    angle = np.deg2rad(phi[seen]) * view.phi_sign
+    places = to_view(tip[seen], view)  # along, across
+    mean, precision = _priors(places, view, axis, arc_deg(phi[seen]))
+    order = [1, 0]  # across first: its scale judges the fit
+    mean, precision, places = mean[order], precision[order], places[:, order]
+    fit = fit_harmonic(
+        angle,
+        places,
+        view.pixel_um,
+        prior_mean=mean,
+        prior_precision=precision,
+        start=None if near is None else _start(near, view),
+    )
+    if trust is not None:
+        fit = _reweigh(angle, places, np.asarray(trust)[seen], view, mean, precision, fit)
+    shared_um = point_sigma_px * view.pixel_um
+    return _center(phi, seen, fit, view, axis is not None, shared_um, least_inliers)
+
+
+def unknown(n: int, reason: Reason, why: str) -> Center:
+    """Return the center of `n` frames that tell nothing at all.
+
+    Parameters
+    ----------
+    n : int
+    reason : Reason
+    why : str
+
+    Returns
+    -------
+    Center
+    """
+    nan = float("nan")
+    return Center(
+        offset_um=np.full(3, nan),
+        covariance_um2=np.full((3, 3), nan),
+        axis_row_px=nan,
+        axis_sigma_px=nan,
+        sigma_um=nan,
+        rms_px=nan,
+        n_given=0,
+        n_used=0,
+        arc_deg=0.0,
+        roll_deg=nan,
+        roll_sigma_deg=nan,
+        tilt_deg=nan,
+        used=np.zeros(n, np.bool_),
+        residual_px=np.full(n, nan),
+        reason=reason,
+        why=why,
+    )
+
+
+def arc_deg(phi_deg: ArrayLike, period_deg: float = 360.0) -> float:
+    """Return the part of a turn that angles cover: the period less the largest gap.
+
+    A sweep is taken to reach half a step (at most 2.5 deg) beyond its ends, as its frames do.
+
+    Parameters
+    ----------
+    phi_deg : (n,) float
+    period_deg : float
+        360 for places, 180 for widths.
+
+    Returns
+    -------
+    float
+        0 for less than two angles.
+    """
+    phi = np.unique(np.asarray(phi_deg, dtype=np.float64) % period_deg)
+    if len(phi) < 2:
+        return 0.0
+    gaps = np.diff(phi, append=phi[0] + period_deg)
+    covered = period_deg - float(gaps.max())
+    if len(phi) > 3:
+        covered += min(float(np.median(gaps)), 5.0)
+    return min(covered, period_deg)
+
+
+def distinct_views(phi_deg: ArrayLike) -> int:
+    """Count angles that differ by `DISTINCT_DEG` at least, opposite views as different."""
+    phi = np.sort(np.asarray(phi_deg, dtype=np.float64) % 360.0)
+    count, last = 0, -np.inf
+    for value in phi:
+        if value - last >= DISTINCT_DEG:
+            count, last = count + 1, value
+    return count
+
+
+def _priors(
+    places: Floats, view: View, axis: AxisPrior | None, arc: float
+) -> tuple[Floats, Floats]:
+    """Return mean and precision (2, 3) for along and across."""
+    mean, precision = np.zeros((2, 3)), np.zeros((2, 3))
+    # Along, a turning tip moves only by roll and tilt: a few percent of what it moves across.
+    sway = TILT_SIGMA * float(np.ptp(np.percentile(places[:, 1], [10, 90]))) + view.pixel_um
+    precision[0, 1:] = 1.0 / sway**2
+    height = view.width_px if view.vertical else view.height_px
+    if axis is not None:
+        mean[1, 0] = axis_um(axis.row_px, view)
+        precision[1, 0] = 1.0 / (max(axis.sigma_px, 1e-3) * view.pixel_um) ** 2
+    elif arc < MIN_ARC_DEG:  # coarse: a camera looks at its spindle
+        mean[1, 0] = axis_um((height - 1) / 2.0, view)
+        precision[1, 0] = 1.0 / (height / 6.0 * view.pixel_um) ** 2
+    return mean, precision
+
+
+def _start(near: Center, view: View) -> Floats:
+    """Return coefficients (2, 3), across first, of a center whose spindle is straight."""
+    row = axis_um(near.axis_row_px, view)
+    x, y, z = near.offset_um
+    return np.array([[row, y, -z], [x + target_um(row, view), 0.0, 0.0]])
+
+
+def _reweigh(
+    angle: Floats,
+    places: Floats,
+    trust: Floats,
+    view: View,
+    mean: Floats,
+    precision: Floats,
+    first: Harmonic,
+) -> Harmonic:
+    """Fit again the tips on which the first fit agrees, each by its worth, if they bear it out."""
+    used = first.weights > 0.0
+    if used.sum() < 4 or not _bear_out(first.residuals[used, 0], trust[used]):
+        return first
+    again = fit_harmonic(
+        angle[used],
+        places[used],
+        view.pixel_um,
+        prior_mean=mean,
+        prior_precision=precision,
+        gain=trust[used] / np.median(trust[used]),
+        start=first.coefficients,
+    )
+    weights = np.zeros(len(angle))
+    weights[used] = again.weights
+    design = np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=1)
+    residuals = places - design @ again.coefficients.T
+    return replace(again, weights=weights, residuals=residuals)
+
+
+def _bear_out(residuals: Floats, trust: Floats) -> bool:
+    """Say whether normal errors are likelier to be of unequal worth than all alike."""
+    alike, unequal = (float(np.sqrt((r**2).mean())) for r in (residuals, residuals * trust))
+    if not unequal:
+        return False
+    return float(np.log(trust).mean()) > np.log(unequal / alike)
+
+
+def _center(
+    phi: Floats,
+    seen: NDArray[np.bool_],
+    fit: Harmonic,
+    view: View,
+    axis_known: bool,
+    shared_um: float,
+    least_inliers: float,
+) -> Center:
+    """Turn coefficients into a place, and judge them."""
+    (a, b, c), (u, *_) = fit.coefficients
+    cov = fit.covariance[0]
+    flip = np.array([1.0, -1.0])
+    covariance = np.zeros((3, 3))
+    covariance[0, 0] = fit.covariance[1, 0, 0]
+    covariance[1:, 1:] = cov[1:, 1:] * np.outer(flip, flip) + np.eye(2) * shared_um**2
+    used = np.zeros(len(phi), np.bool_)
+    used[seen] = fit.weights > 0.0
+    residual = np.full(len(phi), np.nan)
+    residual[seen] = fit.residuals[:, 0] / view.pixel_um
+    sigma = float(np.sqrt(np.linalg.eigvalsh(covariance[1:, 1:]).max()))
+    arc = arc_deg(phi[used])
+    n_given, n_used = int(seen.sum()), int(used.sum())
+    most_px = max(MAX_SIGMA_PX, MAX_SIGMA_UM / view.pixel_um)
+    reason, why = _judge(
+        phi[used], n_given, arc, (sigma / view.pixel_um, most_px), axis_known, least_inliers
+    )
+    roll, tilt, turn_sigma = _turns(fit, view)
+    return Center(
+        offset_um=np.array([u - target_um(a, view), b, -c]),
+        covariance_um2=covariance,
+        axis_row_px=axis_px(a, view),
+        axis_sigma_px=float(np.sqrt(cov[0, 0])) / view.pixel_um,
+        sigma_um=sigma,
+        rms_px=float(np.sqrt(np.mean(residual[used] ** 2))) if n_used else float("nan"),
+        n_given=n_given,
+        n_used=n_used,
+        arc_deg=arc,
+        roll_deg=roll,
+        roll_sigma_deg=turn_sigma,
+        tilt_deg=tilt,
+        used=used,
+        residual_px=residual,
+        reason=reason,
+        why=why,
+    )
+
+
+def _judge(
+    phi: Floats,
+    n_given: int,
+    arc: float,
+    sigma_px: tuple[float, float],
+    axis_known: bool,
+    least_inliers: float,
+) -> tuple[Reason, str]:
+    """Say what keeps the center from being known, the plainest cause first."""
+    sigma, most = sigma_px
+    n_used, views, needed = len(phi), distinct_views(phi), 2 if axis_known else 3
+    if n_used < least_inliers * n_given:
+        return Reason.INCONSISTENT, (
+            f"{Reason.INCONSISTENT}: only {n_used} of {n_given} lie on one circle, "
+            f"{least_inliers:.0%} are needed"
+        )
+    if views < needed:
+        known = "with the axis known" if axis_known else "with the axis unknown"
+        return Reason.TOO_FEW, (
+            f"{Reason.TOO_FEW}: {views} different views (from {n_used} tips), "
+            f"{known} {needed} are needed"
+        )
+    if arc < MIN_ARC_DEG - 1e-6:
+        return Reason.SHORT_ARC, (
+            f"{Reason.SHORT_ARC}: tips cover {arc:.0f} deg, {MIN_ARC_DEG:.0f} are needed; "
+            "center coarsely and turn again"
+        )
+    if not sigma <= most:
+        return Reason.UNCERTAIN, (
+            f"{Reason.UNCERTAIN}: the center is known to {sigma:.1f} px only, "
+            f"{most:.0f} are allowed"
+        )
+    return Reason.KNOWN, ""
+
+
+def _turns(fit: Harmonic, view: View) -> tuple[float, float, float]:
+    """Return roll, tilt and their sigma, deg, from the harmonic along the spindle.
+
+    A roll r adds -r (b cos + c sin) along the spindle, a tilt t adds t times the depth,
+    b sin - c cos.
+    """
+    (_, b, c), (_, ub, uc) = fit.coefficients
+    size = b * b + c * c
+    if size < (5.0 * view.pixel_um) ** 2:
+        return float("nan"), float("nan"), float("nan")
+    spread = float(np.linalg.eigvalsh(fit.covariance[1, 1:, 1:]).max())
+    roll, tilt = -(ub * b + uc * c) / size, (uc * b - ub * c) / size
+    return (
+        float(np.rad2deg(roll)),
+        float(np.rad2deg(tilt)),
+        float(np.rad2deg(np.sqrt(spread / size))),
+    )

@@ -1,0 +1,134 @@
+"""``skywright loop ...``: the sample loop from the command line."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from skywright.cli.output import make_console, print_json
+from skywright.errors import DataError
+from skywright.instruments.loop.cli.automl_server import automl_server
+from skywright.instruments.loop.cli.dhs import dhs
+from skywright.instruments.loop.cli.fit_series import fit_series
+
+if TYPE_CHECKING:
+    from skywright.instruments.loop.detect import Detection
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command("fit-series")(fit_series)
+app.command("automl-server")(automl_server)
+app.command("dhs")(dhs)
+
+EXIT_UNREADABLE = 2
+COLUMNS = ("file", "tip", "bbox", "class", "width", "side", "score", "ms")
+
+
+@app.callback()
+def _group() -> None:
+    """Sample loop: detection, fits, and faces to other systems."""
+
+
+@app.command()
+def find(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JPEG or PNG pictures.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a picture, and nothing else, to stdout.")
+    ] = False,
+) -> None:
+    """Find the loop in pictures: tip, box, class, width, side.
+
+    Pixels, x to the right, y down. `width` is the extent of the loop across the pin's axis, `score`
+    0..1, `ms` the time of decoding and detection. Unreadable files are named on stderr, the others
+    are done all the same; the exit status is then 2.
+    """
+    from skywright.instruments.loop.detect import warm_up
+
+    warm_up()  # else the first picture's time is the compiler's
+    rows = []
+    unreadable = 0
+    for file in files:
+        try:
+            row = find_in_file(file)
+        except DataError as error:
+            typer.echo(f"skywright: {error}", err=True)
+            unreadable += 1
+            continue
+        if as_json:
+            print_json(row)
+        else:
+            rows.append(row)
+    if rows:
+        _print_table(rows)
+    if unreadable:
+        raise typer.Exit(EXIT_UNREADABLE)
+
+
+def find_in_file(file: Path) -> dict[str, Any]:
+    """Detect the loop in one picture file.
+
+    Returns
+    -------
+    dict
+        ``file``, ``tip`` [x, y] or None, ``bbox`` [xmin, ymin, xmax, ymax] or None, ``class``,
+        ``width`` (px) or None, ``side`` or None, ``score`` (0..1), ``ms``.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or is no picture.
+    """
+    from skywright.instruments.loop.detect import find_loop
+    from skywright.instruments.loop.picture import decode
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    begun = time.perf_counter()
+    found = find_loop(decode(data, str(file)))
+    took_ms = (time.perf_counter() - begun) * 1e3
+    return {"file": str(file), **detection_as_json(found), "ms": round(took_ms, 3)}
+
+
+def detection_as_json(found: "Detection") -> dict[str, Any]:
+    """Return the part of a detection that the command line promises, NaN as None."""
+    tip = (found.tip_x, found.tip_y)
+    return {
+        "tip": [_rounded(value) for value in tip] if tip[0] == tip[0] else None,
+        "bbox": [_rounded(value) for value in found.bbox] if found.bbox else None,
+        "class": found.kind,
+        "width": _rounded(found.width),
+        "side": found.side,
+        "score": round(found.score, 4),
+    }
+
+
+def _rounded(value: float) -> float | None:
+    """Return `value` to 0.01 px, None for NaN."""
+    return round(float(value), 2) if value == value else None
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in COLUMNS:
+        is_text = name in ("file", "class", "side")
+        table.add_column(
+            name,
+            justify="left" if is_text else "right",
+            no_wrap=name != "file",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(_cell(row[name], 2 if name == "score" else 0) for name in COLUMNS))
+    make_console().print(table)
+
+
+def _cell(value: Any, digits: int) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(f"{each:.0f}" for each in value)
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,42 @@
+"""``skywright loop automl-server``: a detector behind AutoML's REST path."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def automl_server(
+    port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8501,
+    host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
+    backend: Annotated[str, typer.Option(help="classical or onnx.")] = "classical",
+    model: Annotated[Path | None, typer.Option(help="onnx: the file.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Pictures at the same time.")] = (
+        os.cpu_count() or 1
+    ),
+) -> None:
+    """Serve our detector as an AutoML Vision Edge container serves a network.
+
+    GET /v1/models/default tells whether it is up, POST /v1/models/default:predict finds boxes:
+    classes nylon, mitegen and pin. Prints one JSON line when it listens; ends on SIGTERM.
+    """
+    from skywright.errors import ConfigError
+    from skywright.instruments.loop.backends import make_detector
+    from skywright.instruments.loop.endpoints.automl_server import automl_app
+    from skywright.processes.http_server import HttpServer
+    from skywright.processes.process import announce_ready, end_with_parent
+
+    if backend == "automl":
+        raise ConfigError("--backend automl: this is the server; take classical or onnx")
+    settings: dict[str, Any] = {"model": str(model)} if model is not None else {}
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    server = HttpServer(automl_app(make_detector(backend, **settings), workers), host, port)
+    announce_ready(url=f"http://{host}:{server.port}", port=server.port, backend=backend)
+    end_with_parent()
+    over.wait()
+    server.close()

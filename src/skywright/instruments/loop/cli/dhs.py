@@ -1,0 +1,293 @@
+"""``skywright loop dhs``: the hardware server that DCSS talks to, over the owner of the camera."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from skywright.config import Settings, load_settings
+from skywright.errors import ConfigError
+from skywright.processes.process import announce_ready, end_with_parent, log_to_file
+
+if TYPE_CHECKING:
+    from skywright.instruments.loop.backends import Detector
+    from skywright.instruments.loop.dhs.config import DhsConfig
+    from skywright.instruments.loop.dhs.recording import BeginRun
+    from skywright.instruments.loop.dhs.snapshots import Fetch
+    from skywright.instruments.loop.dhs.status import Status
+    from skywright.processes.http_server import HttpServer
+
+logger = logging.getLogger(__name__)
+
+DCSS_PORT = 14242
+STATUS_PORT = 9001
+AUTOML_WORKERS = 4
+"""Pictures with the inference service at a time, so that the way there and back costs nothing."""
+SNAPSHOT_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for: the command's arguments over the configuration file's values."""
+
+    dcss: tuple[str, int]
+    name: str
+    host: str
+    receiver_port: int
+    snapshot_url: str
+    automl_url: str
+    save_directory: Path | None
+    file: Path | None
+    config: "DhsConfig"
+    status_port: int | None = None
+
+
+def dhs(
+    dcss: Annotated[str, typer.Option(metavar="HOST:PORT", help="DCSS's hardware port.")] = "",
+    name: Annotated[str, typer.Option(help="Name of this DHS in DCSS's database.")] = "loopDHS",
+    receiver_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Where the video server uploads; 0: any.")
+    ] = None,
+    snapshot_url: Annotated[
+        str, typer.Option(metavar="URL", help="Of the camera, or of its single pictures.")
+    ] = "",
+    automl_url: Annotated[
+        str, typer.Option(metavar="URL", help="Of an inference service; else [loop.detection].")
+    ] = "",
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML of the loopDHS that this replaces.")
+    ] = None,
+    save_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Save each picture of a series there.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Interface on which uploads are taken; 0.0.0.0: all.")
+    ] = "127.0.0.1",
+    status_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="HTTP port of /health and /metrics; 0: any. "
+            f"[default: {STATUS_PORT} if it is free]",
+        ),
+    ] = None,
+) -> None:
+    """Serve DCSS: find loops in camera pictures, one by one and in series.
+
+    It connects to DCSS, and again whenever the connection is lost, until Ctrl-C or SIGTERM. Each
+    series becomes a run if a store is configured (skywright.toml, SKYWRIGHT_STORE__DIRECTORY) or
+    the default one exists.
+    """
+    from skywright.instruments.loop.dhs.config import DhsConfig, read_config
+
+    file = read_config(config) if config is not None else DhsConfig()
+    options = Options(
+        dcss=_address(dcss, file),
+        name=name,
+        host=host,
+        receiver_port=file.jpeg_receiver.port if receiver_port is None else receiver_port,
+        snapshot_url=snapshot_url or (file.axis.snapshot_url if file.axis else ""),
+        automl_url=automl_url or (file.automl.url if file.automl else ""),
+        save_directory=save_dir or file.save_directory(datetime.now()),
+        file=config,
+        config=file,
+        status_port=status_port,
+    )
+    if file.log_dir is not None:
+        log_to_file(file.log_dir / f"{name}.log")
+    end_with_parent()
+    asyncio.run(_serve(options))
+
+
+def _address(given: str, config: "DhsConfig") -> tuple[str, int]:
+    """Return host and port of DCSS."""
+    if not given:
+        if config.dcss is None:
+            raise ConfigError("--dcss HOST:PORT: name DCSS, or a --config file with dcss.host")
+        return config.dcss.host, config.dcss.port
+    host, _, port = given.rpartition(":") if ":" in given else (given, "", str(DCSS_PORT))
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--dcss {given}: expected HOST:PORT, such as dcss.beamline:{DCSS_PORT}")
+    return host.strip("[]"), int(port)
+
+
+async def _serve(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    from skywright.instruments.loop.analysis import LoopDetection
+    from skywright.instruments.loop.camera import Camera
+    from skywright.instruments.loop.dhs.face import Dhs
+    from skywright.instruments.loop.dhs.settings import DhsSettings
+    from skywright.instruments.loop.sources.push import PushedPictures
+
+    settings = load_settings()
+    parameters = _parameters(options, settings)
+    begin_run = _catalog(options.name, parameters, settings)
+    config = options.config
+    numbers = DhsSettings(
+        osci_delta_deg=config.osci_delta,
+        osci_time_s=config.osci_time,
+        expected=config.expected,
+        end_by_count=config.end_by_count,
+        fps=config.video_fps,
+        axis_row=config.axis_row,
+        save_directory=options.save_directory,
+        workers=AUTOML_WORKERS if parameters.get("backend") == "automl" else 1,
+    )
+    detector = LoopDetection(**parameters).detector
+    source = PushedPictures(options.host, options.receiver_port)
+    camera = Camera(source)
+    dhs = Dhs(options.name, camera, detector, _fetch(options.snapshot_url), begin_run, numbers)
+    _log_banner(options, source.port, parameters, begin_run is not None)
+    ready = threading.Event()
+    status = dhs.status(
+        ready.is_set,
+        {
+            "dcss": "{}:{}".format(*options.dcss),
+            "receiver_port": source.port,
+            "save_directory": str(options.save_directory or ""),
+            "recorded": begin_run is not None,
+        },
+    )
+    http = _serve_status(status, options)
+    serving = asyncio.create_task(dhs.run(*options.dcss))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+
+    def announce() -> None:
+        ready.set()
+        announce_ready(
+            name=options.name,
+            dcss="{}:{}".format(*options.dcss),
+            receiver_port=source.port,
+            recorded=begin_run is not None,
+            status_port=http.port if http else None,
+        )
+
+    # A thread of its own: DCSS allows 1 s for the handshake, a compiler takes longer.
+    threading.Thread(
+        target=_prepare, args=(detector, announce), name="warm-up", daemon=True
+    ).start()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    if http is not None:
+        http.close()
+    camera.close()
+    detector.close()
+
+
+def _serve_status(status: "Status", options: Options) -> "HttpServer | None":
+    """Serve /health and /metrics; without a port of its own asked for, go on if it is taken."""
+    from skywright.instruments.loop.dhs.status import status_app
+    from skywright.processes.http_server import HttpServer
+
+    port = STATUS_PORT if options.status_port is None else options.status_port
+    try:
+        return HttpServer(status_app(status), options.host, port)
+    except ConfigError as error:
+        if options.status_port is not None:
+            raise
+        logger.warning("no /health and /metrics: %s (--status-port)", error)
+        return None
+
+
+def _prepare(detector: "Detector", announce: Callable[[], None]) -> None:
+    """Load what the detector needs, ask its service, and announce that the DHS is ready."""
+    from skywright.instruments.loop import centering
+
+    logger.info("warming up: the detector is compiled and loaded")
+    if trouble := detector.trouble():
+        logger.error("%s; our detector is used until it answers", trouble)
+    try:
+        detector.warm_up()
+        centering.warm_up()
+    finally:
+        announce()
+
+
+def _log_banner(
+    options: Options, receiver_port: int, parameters: Mapping[str, Any], recorded: bool
+) -> None:
+    """Log the addresses and directories in use, a line each, at level INFO."""
+    facts = {
+        "name in DCSS": options.name,
+        "DCSS": "{}:{}".format(*options.dcss),
+        "configuration file": options.file or "none",
+        "uploads are taken at": f"{options.host}:{receiver_port}",
+        "single pictures": _without_password(options.snapshot_url) or "none",
+        "detector": ", ".join(f"{key} {value}" for key, value in parameters.items()),
+        "pictures are saved in": options.save_directory or "no directory",
+        "log file": options.config.log_dir / f"{options.name}.log"
+        if options.config.log_dir
+        else "none",
+        "series become runs": "yes" if recorded else "no, no store is configured",
+    }
+    for what, value in facts.items():
+        logger.info("%s: %s", what, value)
+
+
+def _without_password(url: str) -> str:
+    import httpx
+
+    return str(httpx.URL(url).copy_with(userinfo=b"")) if url else ""
+
+
+def _parameters(options: Options, settings: Settings) -> dict[str, Any]:
+    """Return the parameters of the analysis `loop_detection`: what searches the pictures."""
+    if not options.automl_url:
+        return dict(settings.loop.detection)
+    automl = options.config.automl
+    given = {
+        "threshold": automl.threshold if automl else None,
+        "most_boxes": automl.scan_n_results if automl else None,
+    }
+    more = {key: value for key, value in given.items() if value is not None}
+    return {"backend": "automl", "url": options.automl_url, **more}
+
+
+def _fetch(url: str) -> "Fetch | None":
+    """Return what fetches a picture of `url`; None without one."""
+    if not url:
+        return None
+    from skywright.wire.axis_client import SNAPSHOT_PATH, camera_client, camera_url, get_snapshot
+
+    address = camera_url(url, SNAPSHOT_PATH)
+
+    async def fetch() -> bytes:
+        async with camera_client(address, silence_s=SNAPSHOT_LIMIT_S) as client:
+            return await get_snapshot(client, address, SNAPSHOT_LIMIT_S)
+
+    return fetch
+
+
+def _catalog(name: str, parameters: dict[str, Any], settings: Settings) -> "BeginRun | None":
+    """Return what begins a run in the store's journal; None where there is no store."""
+    if "store" not in settings.model_fields_set and not settings.directory.is_dir():
+        return None
+    from skywright.callbacks.journal import Journal
+    from skywright.cli.up import check_directory
+    from skywright.instruments.loop.found import LoopsFound
+    from skywright.instruments.loop.series_run import SeriesRun
+    from skywright.session.profile import run_metadata
+
+    check_directory(settings)
+    journal = Journal(settings.directory / "journal")
+    common = {**run_metadata(settings), "dhs": name}
+
+    def begin(metadata: Mapping[str, Any]) -> SeriesRun:
+        return SeriesRun(
+            LoopsFound(**parameters),
+            journal,
+            settings.directory / "assets",
+            {**common, **metadata},
+        )
+
+    return begin

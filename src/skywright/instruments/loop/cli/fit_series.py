@@ -1,0 +1,269 @@
+"""``skywright loop fit-series``: where the loop is, from a rotation."""
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from skywright.cli.output import make_console, print_json
+from skywright.errors import ConfigError
+from skywright.instruments.loop.cli.series_file import Row, look, read_rows, required
+
+if TYPE_CHECKING:
+    from skywright.instruments.loop.centering import AxisPrior
+    from skywright.instruments.loop.geometry import Side, View
+    from skywright.instruments.loop.series import Series, SeriesFit
+    from skywright.instruments.loop.timing import Trace
+
+EXIT_UNKNOWN = 1
+
+
+class Border(StrEnum):
+    """Choices of ``--side``."""
+
+    AUTO = "auto"
+    LEFT = "left"
+    RIGHT = "right"
+    TOP = "top"
+    BOTTOM = "bottom"
+
+
+def fit_series(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help='JSON lines, one a picture: "phi" (deg) and "file" (relative to FILE) or "tip" '
+            "(x, y in px, null if not seen); optional: time (s), and bbox, width, class, side, "
+            "score as `loop find` gives them.",
+        ),
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object, and nothing else, to stdout.")
+    ] = False,
+    um_per_px_x: Annotated[
+        float, typer.Option(help="Size of a pixel by columns, um.", min=1e-6)
+    ] = 6.7,
+    um_per_px_y: Annotated[
+        float, typer.Option(help="Size of a pixel by rows, um.", min=1e-6)
+    ] = 6.7,
+    side: Annotated[
+        Border,
+        typer.Option(help="Border the pin enters through; auto: vote of the pictures, else left."),
+    ] = Border.AUTO,
+    axis_row: Annotated[
+        float | None,
+        typer.Option(help="Row of the spindle, px, where it is known (column for top, bottom)."),
+    ] = None,
+    axis_sigma: Annotated[float, typer.Option(help="Its standard deviation, px.", min=0)] = 0.5,
+    target_column: Annotated[
+        float | None,
+        typer.Option(
+            help="Where the tip shall go, px (row for top, bottom); else the picture's middle."
+        ),
+    ] = None,
+    size: Annotated[
+        tuple[int, int],
+        typer.Option(
+            metavar="WIDTH HEIGHT", help="Size of the pictures where only tips are given, px."
+        ),
+    ] = (704, 480),
+    roll: Annotated[
+        float, typer.Option(help="Turn of the spindle in the picture, deg, along towards across.")
+    ] = 0.0,
+    phi_sign: Annotated[int, typer.Option(help="-1 if the motor turns the other way.")] = 1,
+    delay: Annotated[
+        float, typer.Option(help="By which the times of pictures are late, s; needs `time`.")
+    ] = 0.0,
+    find_delay: Annotated[
+        bool, typer.Option("--fit-delay", help="Find the delay, from sweeps forward and backward.")
+    ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines of the motor's {time, phi}; else the lines' own serve."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Camera calibration file; replaces scale, size, axis, roll, delay."),
+    ] = None,
+    zoom: Annotated[float | None, typer.Option(help="Position of the zoom in that file.")] = None,
+) -> None:
+    """Fit a rotation: where the loop is (um), the row of the axis (px), the face-on angle (deg).
+
+    The tip is seen at x from the target, along the spindle from pin to tip, and at
+    y cos(phi) - z sin(phi) from the axis, towards growing rows (columns for top, bottom).
+
+    The exit status is 1 if the place cannot be known; "why" says why.
+    """
+    import numpy as np
+
+    from skywright.instruments.loop.centering import AxisPrior
+    from skywright.instruments.loop.geometry import View
+    from skywright.instruments.loop.timing import Trace
+
+    rows = read_rows(file)
+    axis = None if axis_row is None else AxisPrior(axis_row, axis_sigma)
+    fixed = None if side is Border.AUTO else cast("Side", side.value)
+    view = View(
+        um_per_px_x=um_per_px_x,
+        um_per_px_y=um_per_px_y,
+        side=fixed or "left",
+        roll_deg=roll,
+        phi_sign=phi_sign,
+        width_px=size[0],
+        height_px=size[1],
+        target_px=target_column,
+    )
+    if calibration is not None:
+        view, axis, delay = _calibrated(calibration, zoom)
+        fixed = view.side
+    motor = None
+    if trace is not None:
+        readings = read_rows(trace)
+        angles = np.unwrap(required(trace, readings, "phi"), period=360.0)
+        motor = Trace(required(trace, readings, "time"), angles)
+    answer = fit_rows(file, rows, view, axis, fixed, motor, None if find_delay else delay)
+    if as_json:
+        print_json(answer)
+    else:
+        _print(answer)
+    if not answer["ok"]:
+        raise typer.Exit(EXIT_UNKNOWN)
+
+
+def _calibrated(path: Path, zoom: float | None) -> "tuple[View, AxisPrior, float]":
+    """Return view, axis and delay at a zoom; the only stop of the file when none is named."""
+    from skywright.instruments.loop.calibration import at_zoom, load_calibrations
+
+    stops = load_calibrations(path)
+    if zoom is None and len(stops) != 1:
+        raise ConfigError(f"{path}: has {len(stops)} zooms; say which with --zoom")
+    stop = at_zoom(stops, stops[0].zoom if zoom is None else zoom)
+    return stop.view, stop.axis, stop.delay_s
+
+
+def fit_rows(
+    path: Path,
+    rows: list[tuple[int, Row]],
+    view: "View",
+    axis: "AxisPrior | None" = None,
+    side: "Side | None" = None,
+    motor: "Trace | None" = None,
+    delay_s: float | None = 0.0,
+) -> dict[str, Any]:
+    """Turn lines into the answer of the command; `delay_s` None is fitted.
+
+    Raises
+    ------
+    DataError
+        Naming file, line and field, for a line without what the fit needs.
+    """
+    from skywright.instruments.loop.series import fit_series
+
+    kept, series, view, notes = look(path, rows, view)
+    if rows and (motor is not None or delay_s != 0.0):
+        series, delay_s, more = _retime(path, kept, series, view, motor, delay_s)
+        notes += more
+    else:
+        required(path, kept, "phi")
+    fit = fit_series(series, view, axis, side)
+    return _answer(fit, len(rows), delay_s or 0.0, notes)
+
+
+def _retime(
+    path: Path,
+    rows: list[tuple[int, Row]],
+    series: "Series",
+    view: "View",
+    motor: "Trace | None",
+    delay_s: float | None,
+) -> "tuple[Series, float, list[str]]":
+    """Take the angles from times; frames whose angle cannot be told lose their tip."""
+    import numpy as np
+
+    from skywright.instruments.loop.timing import Trace, angles_at, fit_delay
+
+    times = required(path, rows, "time")
+    if motor is None:
+        motor = Trace(times, np.unwrap(required(path, rows, "phi"), period=360.0))
+    notes = []
+    if delay_s is None:
+        found = fit_delay(motor, times, series.tip_px, view)
+        delay_s = found.delay_s if found.ok else 0.0
+        if not found.ok:
+            notes.append(f"delay not known, 0 taken: {found.why}")
+    phi, known = angles_at(motor, times, delay_s)
+    if not known.all():
+        notes.append(f"{int((~known).sum())} frames are outside the motor's trace and left out")
+    return replace(series, phi_deg=np.where(known, phi, np.nan)), delay_s, notes
+
+
+def _answer(fit: "SeriesFit", frames: int, delay_s: float, notes: list[str]) -> dict[str, Any]:
+    """Return the object that is printed; null is what is not known."""
+    tip, middle, face = fit.tip, fit.middle, fit.face
+    axis_known = tip.axis_sigma_px < 5.0
+    return {
+        "offset_um": _rounded(tip.offset_um, 3) if fit.ok else None,
+        "axis_row": _rounded(tip.axis_row_px, 3) if axis_known else None,
+        "face_on_deg": _rounded(face.face_on_deg, 2),
+        "sigma_um": _rounded(tip.sigma_um, 3) if fit.ok else None,
+        "n_used": tip.n_used,
+        "ok": fit.ok,
+        "why": fit.why,
+        "covariance_um2": [_rounded(row, 4) for row in tip.covariance_um2] if fit.ok else None,
+        "coarse_um": None if fit.ok else _rounded(tip.offset_um, 1),
+        "coarse_sigma_um": None if fit.ok else _rounded(tip.sigma_um, 1),
+        "middle_um": _rounded(middle.offset_um, 3) if middle.ok else None,
+        "middle_sigma_um": _rounded(middle.sigma_um, 3) if middle.ok else None,
+        "axis_sigma": _rounded(tip.axis_sigma_px, 3) if axis_known else None,
+        "roll_deg": _rounded(fit.view.roll_deg + tip.roll_deg, 3),
+        "roll_sigma_deg": _rounded(tip.roll_sigma_deg, 3),
+        "face_sigma_deg": _rounded(face.sigma_deg, 2) if face.ok else None,
+        "face_why": face.why,
+        "class": fit.kind or None,
+        "class_share": _rounded(fit.kind_share, 3),
+        "side": fit.view.side,
+        "arc_deg": _rounded(tip.arc_deg, 1),
+        "rms_px": _rounded(tip.rms_px, 3),
+        "frames": frames,
+        "n_tips": tip.n_given,
+        "delay_s": _rounded(delay_s, 4),
+        "target": fit.view.target,
+        "um_per_px": [fit.view.um_per_px_x, fit.view.um_per_px_y],
+        "notes": notes,
+    }
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    """Return a number or a row of numbers, None for what is not finite."""
+    import numpy as np
+
+    if np.ndim(value):
+        return [_rounded(each, digits) for each in value] if np.isfinite(value).all() else None
+    return round(float(value), digits) + 0.0 if np.isfinite(value) else None  # no -0.0
+
+
+def _print(answer: dict[str, Any]) -> None:
+    """Print the answer for a person."""
+    console = make_console()
+    if answer["ok"]:
+        x, y, z = answer["offset_um"]
+        console.print(
+            f"tip is off by x {x:.1f}, y {y:.1f}, z {z:.1f} um (+- {answer['sigma_um']:.1f})"
+        )
+    else:
+        console.print(f"cannot be known: {answer['why']}")
+    if answer["axis_row"] is not None:
+        console.print(f"axis at {answer['axis_row']:.1f} px (+- {answer['axis_sigma']:.1f})")
+    if answer["face_on_deg"] is not None:
+        console.print(f"face-on at {answer['face_on_deg']:.1f} deg")
+    elif answer["face_why"]:
+        console.print(f"face-on angle not known: {answer['face_why']}")
+    console.print(
+        f"{answer['n_used']} of {answer['n_tips']} tips used, {answer['frames']} frames, "
+        f"arc {answer['arc_deg']:.0f} deg"
+    )
+    for note in answer["notes"]:
+        console.print(f"note: {note}")

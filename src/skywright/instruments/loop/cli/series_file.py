@@ -1,0 +1,173 @@
+"""The file of ``skywright loop fit-series``: one picture, or what was found in it, a line."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from skywright.errors import DataError
+
+if TYPE_CHECKING:
+    from skywright.instruments.loop.geometry import View
+    from skywright.instruments.loop.series import Series
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Row(BaseModel):
+    """One line of the file; pixels, degrees, seconds. Other fields are ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    phi: Finite | None = None
+    time: Finite | None = None
+    file: str | None = None
+    tip: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    bbox: Annotated[list[float], Field(min_length=4, max_length=4)] | None = None
+    width: float | None = None
+    kind: Annotated[Literal["nylon", "mitegen", "pin", "none"] | None, Field(alias="class")] = None
+    side: Literal["left", "right", "top", "bottom"] | None = None
+    score: Annotated[float, Field(ge=0, le=1)] = 1.0
+    clipped: bool = False
+
+
+def read_rows(path: Path) -> list[tuple[int, Row]]:
+    """Read JSON lines; empty lines are skipped.
+
+    Returns
+    -------
+    list of (line number, Row)
+
+    Raises
+    ------
+    DataError
+        Naming file, line and field.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no UTF-8 text ({error.reason} at {error.start})") from error
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            rows.append((number, _row(path, number, line)))
+    return rows
+
+
+def _row(path: Path, number: int, line: str) -> Row:
+    try:
+        return Row.model_validate(json.loads(line))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        named = f"{field}: " if field else ""
+        raise DataError(
+            f"{path}: line {number}: {named}{first['msg']} (got {first['input']!r:.80})"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: line {number}: is no JSON object ({error}); expected one a line, like "
+            '{"phi": 10.0, "tip": [352.1, 240.0]}'
+        ) from error
+
+
+def look(
+    path: Path, rows: list[tuple[int, Row]], view: "View"
+) -> "tuple[list[tuple[int, Row]], Series, View, list[str]]":
+    """Run the detector where there is no tip; drop pictures that repeat or cannot be decoded."""
+    from skywright.instruments.loop.series import join
+
+    kept, parts, notes = [], [], []
+    seen: dict[bytes, int] = {}
+    size: tuple[int, ...] | None = None
+    for number, row in rows:
+        if "tip" in row.model_fields_set:
+            parts.append(_given(row))
+            kept.append((number, row))
+            continue
+        data = _picture(path, number, row)
+        if data in seen:
+            # A camera that stalls sends a picture again; it was exposed at the first's angle.
+            notes.append(f"line {number} repeats the picture of line {seen[data]}")
+            continue
+        seen[data] = number
+        try:
+            part, shape = _found(row, data)
+        except DataError as error:
+            notes.append(f"line {number}: {error}")
+            continue
+        if size not in (None, shape):
+            raise DataError(
+                f"{path}: line {number}: file: {row.file} is an array of {shape} pixels, those "
+                f"before it {size}; the pictures of a series have one size"
+            )
+        size = shape
+        parts.append(part)
+        kept.append((number, row))
+    if seen and size is None:
+        raise DataError(f"{path}: none of its {len(seen)} pictures can be decoded; {notes[0]}")
+    if size is not None:
+        view = replace(view, width_px=size[1], height_px=size[0])
+    return kept, join(parts), view, notes
+
+
+def _picture(path: Path, number: int, row: Row) -> bytes:
+    """Return the bytes of a line's picture."""
+    if row.file is None:
+        raise DataError(f"{path}: line {number}: file, tip: both missing, expected one of them")
+    picture = path.parent / row.file
+    try:
+        return picture.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{path}: line {number}: file: {picture} cannot be read: {reason!s}"
+        ) from error
+
+
+def _found(row: Row, data: bytes) -> "tuple[Series, tuple[int, ...]]":
+    """Return what the detector finds, and the shape of the picture."""
+    from skywright.instruments.loop.detect import find_loop
+    from skywright.instruments.loop.picture import decode
+    from skywright.instruments.loop.series import from_detections
+
+    gray = decode(data, str(row.file))
+    return from_detections([_nan(row.phi)], [find_loop(gray)]), gray.shape
+
+
+def _given(row: Row) -> "Series":
+    """Return what a line says itself."""
+    import numpy as np
+
+    from skywright.instruments.loop.series import from_tips
+
+    series = from_tips([_nan(row.phi)], [row.tip or (np.nan, np.nan)])
+    return replace(
+        series,
+        bbox_px=np.array([row.bbox or (np.nan,) * 4], dtype=np.float64),
+        width_px=np.array([_nan(row.width)]),
+        kind=np.array([row.kind or ""], dtype="U8"),
+        kind_odds=np.array([row.score]),
+        side=np.array([row.side or ""], dtype="U8"),
+        score=np.array([row.score]),
+        clipped=np.array([row.clipped]),
+    )
+
+
+def required(path: Path, rows: list[tuple[int, Row]], field: str) -> Any:
+    """Return a field of all lines as (n,) float64."""
+    import numpy as np
+
+    for number, row in rows:
+        if getattr(row, field) is None:
+            unit = "s" if field == "time" else "deg"
+            raise DataError(f"{path}: line {number}: {field}: missing, expected a number in {unit}")
+    return np.array([getattr(row, field) for _, row in rows], dtype=np.float64)
+
+
+def _nan(value: float | None) -> float:
+    return float("nan") if value is None else value

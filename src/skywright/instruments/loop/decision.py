@@ -1,0 +1,288 @@
+"""What to do with the result of a rotation: where the sample is, how well known, or why not.
+
+`judge` is the only place where a plan's move is decided; it moves on nothing that is not measured.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from skywright.errors import HardwareError, SampleError
+from skywright.instruments.loop.centering import Reason
+
+Aim = Literal["loop", "tip"]
+AIMS: tuple[Aim, ...] = ("loop", "tip")
+POINTS: dict[Aim, str] = {"loop": "middle", "tip": "tip"}
+COARSE_SIGMA_UM = 500.0
+NEARLY_SIGMA_UM = 30.0
+"""A middle that is not known, but to within this, is a better place to go to than the tip."""
+SEEN_SELDOM = 0.3
+"""Part of the pictures with a tip below which what is seen may be a mount that hardly enters."""
+STEP_IN_UM = 500.0
+"""By so much at most it is brought in, along the spindle."""
+MANY_DARK = 0.3
+"""Part of the pictures without light that is too many."""
+COARSE_REASONS = (Reason.SHORT_ARC, Reason.UNCERTAIN, Reason.NO_PIN)
+SEEN_WELL = 0.6
+"""Part of the pictures that must show the end of a bare pin before it is believed to be one."""
+PIN_SHARE = 0.9
+"""Part of the votes that a bare pin must have to be refused without a closer look."""
+NEAR_PIN_UM = 200.0
+"""The end of a bare pin must be so near the beam to be believed."""
+LEVELS = (45.0, 235.0)
+MOST_SATURATED = 0.2
+"""Parts of a vignetted picture may be at the end of the scale; thin fibers vanish there."""
+OUTLINE_SHARE = 0.15
+"""Part of the pictures that must show the whole outline of a loop."""
+OUTLINE_ALONE = 0.8
+"""Part of the pictures whose outlines must agree to be believed against a tip that jumps."""
+ASPECTS = (0.6, 2.8)
+"""Length by width of loops and mounts; others are outlines with stem, or cut short."""
+HALF_LENGTH = 0.65
+"""Half the usual length of a loop by its width."""
+LENGTH_SHARE, MOST_SLACK_UM = 0.1, 30.0
+"""Along the spindle the middle of a loop is a matter of where its neck begins: a tenth of its
+length, up to a limit, is as good as any."""
+CLOSE = 0.5
+"""Part of the tolerance within which a loop is left where it is; farther off it is moved again,
+while there are passes left, so that errors which a pass does not see stay within the rest."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rotation tells of the place of the sample.
+
+    Attributes
+    ----------
+    offset_um : (x, y, z)
+        Of the aim from the beam, goniometer frame; NaN if there is nothing to go by.
+    sigma_um : float
+        Standard deviation across the spindle, in the worst direction.
+    along_sigma_um : float
+        The same along the spindle.
+    along_slack_um : float
+        What is allowed along the spindle beside the tolerance: a part of the loop's length.
+    known : bool
+        Good enough to be the last word; else it is coarse at best: move, and measure again.
+    coarse : bool
+        Not known, but good enough to move by.
+    why : str
+        Why it is not known.
+    """
+
+    offset_um: tuple[float, float, float]
+    sigma_um: float
+    along_sigma_um: float
+    along_slack_um: float
+    known: bool
+    coarse: bool
+    why: str
+
+    @property
+    def residual_um(self) -> float:
+        """Distance of the aim from the spindle: what the loop will wobble by when it turns."""
+        return math.hypot(*self.offset_um[1:])
+
+    def is_there(self, tolerance_um: float) -> bool:
+        """Say whether the aim was measured where it shall be."""
+        along = abs(self.offset_um[0]) <= max(tolerance_um, self.along_slack_um)
+        return self.residual_um <= tolerance_um and along
+
+    def is_close(self, tolerance_um: float) -> bool:
+        """Say whether it is so near the spindle that another move is not worth its time."""
+        return self.residual_um <= CLOSE * tolerance_um
+
+    def can_tell(self, tolerance_um: float) -> bool:
+        """Say whether such a measurement can tell at all."""
+        along = self.along_sigma_um <= max(tolerance_um, self.along_slack_um)
+        return self.sigma_um <= tolerance_um and along
+
+    def is_sure(self, tolerance_um: float) -> bool:
+        """Say whether it is there with its error counted in."""
+        spread = math.hypot(self.residual_um, self.sigma_um)
+        return (
+            self.is_there(tolerance_um) and self.can_tell(tolerance_um) and spread <= tolerance_um
+        )
+
+
+def check_light(found: Mapping[str, Any]) -> None:
+    """Check the light of the last picture: loops are centered in transmitted light.
+
+    A picture that is too bright has lost thin fibers, one that is too dark is noise or front light:
+    the place of a loop in it can be wrong without a sign of it.
+
+    Parameters
+    ----------
+    found
+        Results of `skywright.instruments.loop.rotation.LoopRotation`.
+
+    Raises
+    ------
+    HardwareError
+        If there is no light or structure, or the level is outside `LEVELS` or `MOST_SATURATED`.
+    """
+    level, saturated = found["last_level"], found["last_saturated"]
+    if found["last_flat"]:
+        raise HardwareError(
+            f"flat image: mean level {level:.0f} of 255 and no structure; is the back light on and "
+            "in, and nothing before the lens?"
+        )
+    low, high = LEVELS
+    if level < low:
+        raise HardwareError(
+            f"light: mean level {level:.0f} of 255, {low:g} at least are needed; is the back light "
+            "in and the front light off?"
+        )
+    if level > high or saturated > MOST_SATURATED:
+        raise HardwareError(
+            f"light: mean level {level:.0f} of 255 and {saturated:.0%} of the pixels at the ends "
+            f"of the scale; at most {high:g} and {MOST_SATURATED:.0%} are allowed, or thin loops "
+            "vanish: less back light"
+        )
+
+
+def judge(found: Mapping[str, Any], aim: Aim = "loop") -> Verdict:
+    """Decide what a rotation tells.
+
+    Parameters
+    ----------
+    found
+        Results of `skywright.instruments.loop.rotation.LoopRotation`.
+    aim
+        Which point goes to the beam.
+
+    Returns
+    -------
+    Verdict
+
+    Raises
+    ------
+    HardwareError
+        If light, camera or clock are at fault: no center can be had from such pictures.
+    SampleError
+        If there is no pin, or a pin without a loop.
+    """
+    _check_pictures(found)
+    # A mount that is in view in few pictures has a tip all the same, on one circle.
+    if found["reason"] == Reason.NO_PIN and not found["tip_ok"]:
+        raise SampleError(f"{found['why']}; is a sample mounted, and the light right?")
+    if found["reason"] == Reason.NO_LOOP:
+        return _judge_pin(found)
+    point = POINTS[aim]
+    if found[f"{point}_ok"] and (_tip_agrees(found) if aim == "loop" else found["ok"]):
+        doubt = _doubt_of_outline(found) if aim == "loop" else ""
+        verdict = _verdict(found, point, known=not doubt, coarse=bool(doubt), why=doubt)
+        return _from_tip(verdict, found) if doubt else verdict
+    why = found["why"] or found[f"{point}_why"]
+    if aim == "loop" and found["ok"]:
+        why = f"the tip is known, the middle of the loop is not: {found['middle_why']}"
+        nearly = found["middle_sigma"] <= NEARLY_SIGMA_UM  # NaN is not
+        return _verdict(found, "middle" if nearly else "tip", known=False, coarse=True, why=why)
+    if aim == "loop" and found["middle_ok"] and found["reason"] == Reason.INCONSISTENT:
+        nearly = found["middle_sigma"] <= NEARLY_SIGMA_UM and not _doubt_of_outline(found)
+        return _verdict(found, "middle", known=False, coarse=bool(nearly), why=why)
+    verdict = _verdict(found, "tip", known=False, coarse=False, why=why)
+    if found["reason"] in COARSE_REASONS and _is_coarse(verdict):
+        return _verdict(found, "tip", known=False, coarse=True, why=why)
+    x = verdict.offset_um[0]
+    seldom = found["n_ok"] < SEEN_SELDOM * found["n_turned"]
+    if seldom and x < 0.0 and verdict.along_sigma_um <= COARSE_SIGMA_UM:
+        # It hardly enters the picture. Where it is across cannot be told; that it is to come
+        # further in can.
+        return replace(verdict, offset_um=(max(x, -STEP_IN_UM), 0.0, 0.0), coarse=True)
+    return verdict
+
+
+def _tip_agrees(found: Mapping[str, Any]) -> bool:
+    """Say whether the tip lets the middle be believed, which stands on boxes.
+
+    A tip that follows no circle says that the boxes are not of one loop, unless nearly all of them
+    agree: then it is the tip that jumps, between two corners of the end.
+    """
+    if found["reason"] == Reason.INCONSISTENT:
+        return bool(found["middle_used"] >= OUTLINE_ALONE * found["n_turned"])
+    return bool(found["ok"]) or found["reason"] == Reason.UNCERTAIN
+
+
+def _from_tip(verdict: Verdict, found: Mapping[str, Any]) -> Verdict:
+    """Take the place along the spindle from the tip, as far as a loop of this width is long."""
+    x = float(found["tip_x"]) - HALF_LENGTH * float(found["width"])
+    if not math.isfinite(x):
+        return replace(verdict, coarse=False)
+    return replace(verdict, offset_um=(x, *verdict.offset_um[1:]), along_slack_um=0.0)
+
+
+def _doubt_of_outline(found: Mapping[str, Any]) -> str:
+    """Say why the middle of an outline may not be that of the loop; empty if it is."""
+    used, turned = int(found["middle_used"]), int(found["n_turned"])
+    if used < OUTLINE_SHARE * turned:
+        return f"the whole outline of the loop is seen in {used} of {turned} pictures only"
+    length, width = float(found["length"]), float(found["width"])
+    low, high = ASPECTS
+    if math.isfinite(width) and not low * width <= length <= high * width:
+        return f"an outline {length:.0f} um long and {width:.0f} um wide is not that of a loop"
+    return ""
+
+
+def _judge_pin(found: Mapping[str, Any]) -> Verdict:
+    """Refuse a bare pin that is seen well, its end near the beam; else come nearer first.
+
+    Away from the spindle a thin stem is out of focus, and the loop on it may be out of the picture.
+    """
+    seen = found["n_ok"] >= SEEN_WELL * found["n_turned"]
+    pins = found["n_pin"] >= SEEN_WELL * found["n_turned"]
+    why = f"{found['why']}, with {found['kind_share']:.0%} of the votes"
+    verdict = _verdict(found, "tip", known=False, coarse=False, why=why)
+    coarse = found["tip_ok"] or _is_coarse(verdict)  # on the spindle it is in view all the time
+    near = max(map(abs, verdict.offset_um)) <= NEAR_PIN_UM
+    if seen and pins and found["kind_share"] >= PIN_SHARE and (near or not coarse):
+        raise SampleError(found["why"])
+    return replace(verdict, coarse=bool(coarse))
+
+
+def _is_coarse(verdict: Verdict) -> bool:
+    """Say whether a place is good enough to move by."""
+    return verdict.sigma_um <= COARSE_SIGMA_UM and all(map(math.isfinite, verdict.offset_um))
+
+
+def _verdict(
+    found: Mapping[str, Any],
+    point: str,
+    *,
+    known: bool,
+    coarse: bool,
+    why: str,
+) -> Verdict:
+    x, y, z = (float(found[f"{point}_{axis}"]) for axis in "xyz")
+    length = float(found["length"])
+    slack = min(LENGTH_SHARE * length, MOST_SLACK_UM)
+    return Verdict(
+        offset_um=(x, y, z),
+        sigma_um=float(found[f"{point}_sigma"]),
+        along_sigma_um=float(found[f"{point}_sigma_x"]),
+        along_slack_um=slack if point == "middle" and length > 0.0 else 0.0,
+        known=known,
+        coarse=coarse,
+        why=why,
+    )
+
+
+def _check_pictures(found: Mapping[str, Any]) -> None:
+    """Raise if the pictures cannot tell anything, whatever the sample."""
+    turned, dark = int(found["n_turned"]), int(found["n_flat_image"])
+    if not turned:
+        raise HardwareError(
+            "no picture was taken while the spindle turned; do the clocks of camera and motors "
+            "agree, and does the camera send pictures?"
+        )
+    if dark > MANY_DARK * turned:
+        raise HardwareError(
+            f"flat image: {dark} pictures of the rotation have no light or no structure; did the "
+            "back light go off?"
+        )
+    if found["frozen"]:
+        raise HardwareError(
+            f"the camera sends the same picture while the spindle turns ({turned} pictures); "
+            "restart the video server"
+        )

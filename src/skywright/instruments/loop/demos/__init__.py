@@ -1,0 +1,1 @@
+"""The demos of the camera and of loop centering."""

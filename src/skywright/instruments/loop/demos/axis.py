@@ -1,0 +1,165 @@
+"""Demo of the AXIS camera: simulated pictures step by step and flying, and pushed JPEGs."""
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from skywright.cli.demos import DemoResult, wait_for_derived
+from skywright.config import IocSettings
+
+TIP_LIMIT_PX = 8.0
+"""Goal for the 95th percentile of the tip's error; the demo's median must be well within."""
+PUSHED, PUSHED_PER_S = 60, 30.0
+
+
+def iocs() -> dict[str, IocSettings]:
+    """Return a camera that looks at a turning loop, and one that listens for pushed pictures."""
+    turning = ("--source", "sim", "--kind", "nylon", "--turn", "30", "--seed", "6")
+    return {
+        "axis": IocSettings(module="iocs.axis", prefix="AXIS1:", args=turning),
+        "axis_push": IocSettings(
+            module="iocs.axis",
+            prefix="AXIS2:",
+            args=("--source", "push", "--listen", "0", "--size", "704x480"),
+        ),
+    }
+
+
+def run(session: Mapping[str, Any]) -> list[DemoResult]:
+    """Run the plans over both cameras; the detection runs beside them."""
+    from devices.loop.axis import AxisCamera
+    from plans.pictures import take_pictures, watch_camera
+
+    axis = session["axis"]
+    settings = session["settings"]
+    pushed = AxisCamera(
+        settings.pv_prefix("axis_push"), name="axis_push", assets=settings.directory / "assets"
+    )
+    pushed.wait_for_connection(timeout=10)
+    truth = _Truth(axis.prefix)
+    return [
+        _score(session, "take_pictures", take_pictures(axis, 10), axis, truth.by_number),
+        _score(session, "watch_camera", watch_camera(axis, 5), axis, truth.by_number),
+        _push(session, pushed, watch_camera(pushed, PUSHED / PUSHED_PER_S + 3.0)),
+    ]
+
+
+class _Truth:
+    """What the simulator says of each picture, by frame number."""
+
+    def __init__(self, prefix: str) -> None:
+        from ophyd import EpicsSignalRO
+
+        self.by_number: dict[int, Mapping[str, Any]] = {}
+        self._signal = EpicsSignalRO(f"{prefix}SIM:Truth_RBV", name="truth", string=True)
+        self._signal.wait_for_connection(timeout=10)
+        self._signal.subscribe(self._keep)
+
+    def _keep(self, value: str, **_: Any) -> None:
+        if value:
+            truth = json.loads(value)
+            self.by_number[truth["frame_number"]] = truth
+
+
+def _score(
+    session: Mapping[str, Any],
+    plan_name: str,
+    plan: Any,
+    camera: Any,
+    truths: Mapping[int, Mapping[str, Any]],
+) -> DemoResult:
+    """Run `plan` and compare what the detection found with what the simulator knows."""
+    outcome = session["RE"](plan)
+    uid = outcome.run_start_uids[0]
+    (derived,) = wait_for_derived(session["tiled"], uid)
+    raw = session["stored"](uid)  # whole: its analysis can be done before it is all in the catalog
+    numbers = raw[f"primary/{camera.name}_frame_number"].read()
+    tips = np.stack([derived[f"pictures/tip_{axis}"].read() for axis in "xy"], axis=1)
+    known = [(tip, truths[n]) for n, tip in zip(numbers, tips, strict=False) if n in truths]
+    final = derived["result"].read().isel(time=-1)
+    truth = known[-1][1] if known else {}
+    in_view = [(tip, t["tip_px"]) for tip, t in known if t["tip_in_view"]]
+    errors = [float(np.hypot(*(tip - np.array(true)))) for tip, true in in_view]
+    result = {
+        "pictures": len(tips),
+        "compared": len(errors),
+        "tip_error_px": _rounded(np.median(errors)) if errors else None,
+        "class": str(final["kind"].item()),
+        "side": str(final["side"].item()),
+    }
+    return DemoResult(
+        plan=plan_name,
+        raw_uid=uid,
+        derived_uids=[derived.metadata["start"]["uid"]],
+        truth={"pictures": len(numbers), "class": truth.get("kind"), "side": truth.get("side")},
+        result=result,
+        ok=bool(
+            outcome.exit_status == "success"
+            and errors
+            and np.median(errors) < TIP_LIMIT_PX
+            and result["class"] == truth.get("kind")
+            and result["side"] == truth.get("side")
+            and len(tips) == len(numbers)
+        ),
+        pictures=_pictures(session, raw),
+    )
+
+
+def _push(session: Mapping[str, Any], camera: Any, plan: Any) -> DemoResult:
+    """Push JPEGs over HTTP while `plan` records what arrives."""
+    from skywright.instruments.loop.twin.optics import encode_jpeg
+    from skywright.instruments.loop.twin.render import Pose, render
+    from skywright.instruments.loop.twin.scene import random_scene
+
+    scene = random_scene(np.random.default_rng(7), kind="mitegen", width_px=704, height_px=480)
+    frames = [render(scene, Pose(phi_deg=6.0 * i), frame_seed=i) for i in range(PUSHED)]
+    files = [encode_jpeg(frame.image, 90) for frame in frames]
+    port = session["stack"].processes["axis_push"].ready["listen"]
+    recording = threading.Event()
+    camera.acquiring.subscribe(lambda value, **_: recording.set() if value else None)
+    sender = threading.Thread(target=_send_when, args=(recording, port, files), daemon=True)
+    sender.start()
+    first = int(camera.captured.get())
+    truths = {first + i: {**_truth(f), "frame_number": i} for i, f in enumerate(frames)}
+    result = _score(session, "watch_camera (pushed JPEGs)", plan, camera, truths)
+    sender.join()
+    return result
+
+
+def _truth(frame: Any) -> dict[str, Any]:
+    truth = frame.truth
+    return {
+        "kind": truth.kind,
+        "side": truth.side,
+        "tip_px": tuple(truth.tip_px),
+        "tip_in_view": truth.tip_in_view,
+    }
+
+
+def _send_when(recording: threading.Event, port: int, files: list[bytes]) -> None:
+    """Send one picture every 1/30 s over one connection, once the camera records."""
+    recording.wait(20.0)
+    patience = threading.Event()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    start = time.monotonic()
+    for number, data in enumerate(files):
+        patience.wait(max(0.0, start + number / PUSHED_PER_S - time.monotonic()))
+        connection.request("POST", "/", body=data, headers={"Content-Type": "image/jpeg"})
+        connection.getresponse().read()
+        if connection.sock is None:  # the receiver wants one connection a picture
+            connection.connect()
+
+
+def _pictures(session: Mapping[str, Any], raw: Any) -> list[str]:
+    from skywright.store.show import view_run
+
+    return [str(path) for path in view_run(session["tiled"], raw).pictures if path.is_file()]
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), 2)

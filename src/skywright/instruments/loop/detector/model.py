@@ -1,0 +1,125 @@
+"""The network: picture in, maps out, by onnxruntime on one thread.
+
+The file says in its metadata what its maps, sides and kinds are, and from which revisions of code
+and data it was trained; ``tools/train_loop`` writes it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from skywright.errors import ConfigError
+
+Floats = NDArray[np.float32]
+OUTPUTS = ("maps", "edges", "side", "kind")
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the network says of a picture that is not higher than wide.
+
+    Attributes
+    ----------
+    masks : dict of (R, C) float32
+        Probability of each part, by name: pin, stem, head, content, other.
+    tip, begin : (R, C) float32
+        Probability that the tip, the end of the pin, is in a cell.
+    tip_offset : (2, R, C) float32
+        Of the tip from the center of a cell, cells, x and y.
+    tip_error : (R, C) float32
+        Expected absolute error of that, cells.
+    edges, edge_errors : (4, R / 2, C / 2) float32
+        xmin, ymin, xmax, ymax of the head, and the expected absolute errors; parts of width or
+        height of the picture; of a bare pin: of the pin.
+    side, kind : dict of float
+        Probabilities by name.
+    """
+
+    masks: dict[str, Floats]
+    tip: Floats
+    begin: Floats
+    tip_offset: Floats
+    tip_error: Floats
+    edges: Floats
+    edge_errors: Floats
+    side: dict[str, float]
+    kind: dict[str, float]
+
+
+class LoopModel:
+    """The network of a file.
+
+    Parameters
+    ----------
+    path
+        ONNX file.
+
+    Raises
+    ------
+    ConfigError
+        If onnxruntime is absent, or the file is no such network.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ConfigError(
+                "loop detection: onnxruntime is not installed; install skywright[loop]"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        # onnxruntime's exceptions have no common base but Exception.
+        except Exception as error:
+            raise ConfigError(f"loop network {path}: {error}") from error
+        self.notes: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        try:
+            self._maps, self._sides, self._kinds = (
+                list(json.loads(self.notes[name])) for name in ("maps", "sides", "kinds")
+            )
+        except KeyError as error:
+            raise ConfigError(
+                f"loop network {path}: no {error} in its metadata, expected a file of "
+                "tools/train_loop"
+            ) from error
+        _, _, self.rows, self.columns = self._session.get_inputs()[0].shape
+
+    def run(self, gray: NDArray[np.uint8]) -> Maps:
+        """Run the network on a picture, (H, W) uint8 with W >= H."""
+        size = (self.columns, self.rows)
+        small = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.HAMMING))
+        fed = {"gray": small.astype(np.float32)[None, None]}
+        maps, edges, side, kind = (out[0] for out in self._session.run(list(OUTPUTS), fed))
+        by_name = dict(zip(self._maps, maps, strict=True))
+        columns = by_name["tip"].shape[1]
+        y, x = np.mgrid[0 : edges.shape[1], 0 : edges.shape[2]] + 0.5
+        here = np.stack([x / edges.shape[2], y / edges.shape[1]] * 2)
+        return Maps(
+            masks={n: _sigmoid(by_name[n]) for n in self._maps[: self._maps.index("tip")]},
+            tip=_sigmoid(by_name["tip"]),
+            begin=_sigmoid(by_name["begin"]),
+            tip_offset=np.stack([by_name["tip_dx"], by_name["tip_dy"]]),
+            tip_error=np.exp(np.clip(by_name["tip_log_error"], -4, 4)),
+            edges=(edges[:4] + here).astype(np.float32),
+            # The network was trained with errors in cells of the tip's map along x.
+            edge_errors=np.exp(np.clip(edges[4:], -4, 4)) / columns,
+            side=dict(zip(self._sides, _softmax(side), strict=True)),
+            kind=dict(zip(self._kinds, _softmax(kind), strict=True)),
+        )
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -30, 30))), np.float32)
+
+
+def _softmax(logits: Floats) -> list[float]:
+    parts = np.exp(logits - logits.max())
+    return [float(part) for part in parts / parts.sum()]

@@ -1,0 +1,243 @@
+"""One series of pictures: every one recorded, searched for the loop, and reported to DCSS.
+
+Pictures come on the source's thread, which only numbers and queues them; the search runs on threads
+of its own, and this coroutine reports in the order of the numbers.
+"""
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+from skywright.errors import DataError
+from skywright.instruments.loop.backends import Detector
+from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.dhs.replies import (
+    NO_PICTURE,
+    OperationError,
+    Size,
+    loop_words,
+    why_failed,
+)
+from skywright.instruments.loop.frames import pixels
+from skywright.instruments.loop.sources import SourceFrame
+
+QUEUE_BYTES = 4_000_000
+"""Of pictures that wait for the search; beyond it pictures are recorded and not searched."""
+FIRST_S = 14.0
+"""Time for the first picture: spindle and trigger must get going, and scripts wait 15 s."""
+QUIET_S = 5.0
+"""A series whose pictures have ceased for so long is over."""
+LATE_S = 0.5
+"""Video servers are up to 0.3 s late: so long after the stop pictures still belong to it."""
+SKIPPED, UNDECODABLE, NOT_SEARCHED = "skipped", "undecodable", "not searched"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of one picture of a series.
+
+    Attributes
+    ----------
+    index
+        Number in the series, from 0, in order of arrival.
+    frame
+        Its identity in the recording, and its time, unix s.
+    found, size
+        What is in it, and its width and height, px; None if it was not searched.
+    backend
+        What has found it, one of `skywright.instruments.loop.backends.BACKENDS`.
+    why
+        Why it was not searched: one of `SKIPPED`, `UNDECODABLE`, `NOT_SEARCHED`, or a longer text.
+    """
+
+    index: int
+    frame_number: int
+    time: float
+    found: Detection | None = None
+    size: Size = (0, 0)
+    backend: str = ""
+    why: str = ""
+
+    @property
+    def row(self) -> str:
+        """The update that DCSS gets of it."""
+        if self.found is None:
+            return f"LOOP_INFO {self.index} failed {self.why}"
+        why = why_failed(self.found, self.size)
+        if why:
+            return f"LOOP_INFO {self.index} failed {why}"
+        return f"LOOP_INFO {self.index} normal {loop_words(self.found, self.size)}"
+
+
+class Collection:
+    """A series, from the first picture to the last row.
+
+    Parameters
+    ----------
+    detector
+        Searches the pictures.
+    search
+        Threads on which it does.
+    key
+        Name of the series for a detector elsewhere; a picture's is ``key:index``.
+    expected
+        Pictures that one turn gives; a stopped series with that many does not wait for late ones.
+    end_by_count
+        Whether the series stops by itself when `expected` pictures have come.
+    keep
+        Called with each picture after its search, on the search's thread: saves it.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        search: Executor,
+        key: str,
+        expected: int = 0,
+        end_by_count: bool = False,
+        keep: Callable[[SourceFrame, Finding], None] | None = None,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        """Pictures ``received``, ``doubled`` (the same bytes once more), and of those reported
+        ``failed`` (no row ``normal``), `SKIPPED`, `UNDECODABLE`."""
+        self.backends: Counter[str] = Counter()
+        """Pictures searched, by what has searched them."""
+        self._detector = detector
+        self.key = key
+        self._expected = expected
+        self._end_by_count = end_by_count and expected > 0
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._order: deque[Future[Finding]] = deque()
+        self._waiting_bytes = 0
+        self._digests: set[bytes] = set()
+        self._begun = self._last = time.monotonic()
+        self._stopped: float | None = None
+        self._over = False
+        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._search = search
+
+    # ---- the source's thread
+
+    def take(self, frame: SourceFrame) -> None:
+        """Give a picture its number and queue it; returns at once."""
+        digest = hashlib.blake2b(frame.data or b"", digest_size=16).digest()
+        with self._lock:
+            is_full = self._end_by_count and self.counts["received"] >= self._expected
+            if self._over or is_full:
+                return
+            index = self.counts["received"]
+            self.counts["received"] += 1
+            self.counts["doubled"] += digest in self._digests
+            self._digests.add(digest)
+            self._last = time.monotonic()
+            if self._waiting_bytes and self._waiting_bytes + frame.nbytes > QUEUE_BYTES:
+                skipped: Future[Finding] = Future()
+                skipped.set_result(Finding(index, frame.frame_number, frame.time, why=SKIPPED))
+                self._order.append(skipped)
+            else:
+                self._waiting_bytes += frame.nbytes
+                self._order.append(self._search.submit(self._look, index, frame))
+        self._loop.call_soon_threadsafe(self._news.set)
+
+    # ---- the search's threads
+
+    def _look(self, index: int, frame: SourceFrame) -> Finding:
+        try:
+            finding = self._find(index, frame)
+        except Exception as error:  # whatever a detector raises, the next picture may be good
+            why = f"{NOT_SEARCHED}: {type(error).__name__}"
+            finding = Finding(index, frame.frame_number, frame.time, why=why)
+        finally:
+            with self._lock:
+                self._waiting_bytes -= frame.nbytes
+        if self._keep is not None:
+            self._keep(frame, finding)
+        return finding
+
+    def _find(self, index: int, frame: SourceFrame) -> Finding:
+        try:
+            gray = pixels(frame, color=False)
+        except DataError:
+            return Finding(index, frame.frame_number, frame.time, why=UNDECODABLE)
+        found = self._detector.find(gray, frame.data, f"{self.key}:{index}")
+        size = gray.shape[1], gray.shape[0]
+        return Finding(index, frame.frame_number, frame.time, found.detection, size, found.backend)
+
+    # ---- the event loop
+
+    def stop(self) -> None:
+        """Say that the turn is over: what has come is still searched and reported."""
+        if self._stopped is None:
+            self._stopped = time.monotonic()
+        self._news.set()
+
+    async def next(self) -> Finding | None:
+        """Return the next finding, in order; None when the series is over.
+
+        Raises
+        ------
+        OperationError
+            If not one picture has come, nor a stop.
+        """
+        while not self._order:
+            left_s = self._ends() - time.monotonic()
+            if left_s <= 0.0:
+                if not self.counts["received"] and self._stopped is None:
+                    raise OperationError(NO_PICTURE)
+                return None
+            self._news.clear()
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+        finding = await asyncio.wrap_future(self._order.popleft())
+        self._count(finding)
+        return finding
+
+    def close(self) -> None:
+        """Take no more pictures, and search none of those that wait."""
+        with self._lock:
+            self._over = True
+            for waiting in self._order:
+                waiting.cancel()
+
+    def fates(self) -> dict[str, int]:
+        """Return pictures received, failed, skipped, undecodable and doubled."""
+        names = ("received", "failed", SKIPPED, UNDECODABLE, "doubled")
+        return {name: self.counts[name] for name in names}
+
+    def summary(self) -> str:
+        """Say how the series went, for DCSS's log."""
+        counts = self.counts
+        expected = f"{self._expected} expected, " if self._expected else ""
+        by = ", ".join(f"{name} {count}" for name, count in self.backends.most_common())
+        by = f" ({by})" if by else ""
+        return (
+            f"{expected}{counts['received']} received, {self.backends.total()} analysed{by}, "
+            f"{counts['failed']} failed, {counts[SKIPPED]} skipped, "
+            f"{counts[UNDECODABLE]} undecodable, {counts['doubled']} doubled"
+        )
+
+    def _ends(self) -> float:
+        """Return when the series is over if nothing more comes."""
+        if self._end_by_count and self.counts["received"] >= self._expected:
+            return self._last
+        if self._stopped is not None:
+            complete = 0 < self._expected <= self.counts["received"]
+            return self._stopped if complete else max(self._stopped, self._last) + LATE_S
+        return self._last + (QUIET_S if self.counts["received"] else FIRST_S)
+
+    def _count(self, finding: Finding) -> None:
+        self.counts["failed"] += " failed " in finding.row
+        if finding.found is None:
+            self.counts[finding.why] += 1
+        else:
+            self.backends[finding.backend] += 1

@@ -1,0 +1,153 @@
+"""The configuration file of the loopDHS that this DHS replaces, as far as it means something here.
+
+Such a file, with all its keys::
+
+    dcss: {host: dcss.beamline, port: 14242}
+    loopdhs:
+        automl: {host: gpu.beamline, port: 5000, threshold: 0.04, scan_n_results: 5}
+        axis: {host: axis6.beamline, port: 80, camera: 1}
+        jpeg_receiver: {port: 9000}
+        save_image_files: false
+        debug_dir: RESULTS
+        log_dir: logs
+        osci_delta: 180.0
+        osci_time: 3.0
+        video_fps: 30.0
+        end_by_count: false
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from skywright.errors import ConfigError
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Part = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Section(BaseModel):
+    # Unknown keys are ignored: the file may belong to a newer or older loopDHS.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class DcssAddress(_Section):
+    """The hub."""
+
+    host: str
+    port: Port = 14242
+
+
+class AutomlAddress(_Section):
+    """The inference service."""
+
+    host: str
+    port: Port = 5000
+    threshold: Part | None = None
+    """Lowest score of a loop or pin."""
+    scan_n_results: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Number of boxes of a reply that are looked at, best scores first."""
+
+    @property
+    def url(self) -> str:
+        """Of the service."""
+        return f"http://{self.host}:{self.port}"
+
+
+class AxisAddress(_Section):
+    """The video server."""
+
+    host: str
+    port: Port = 80
+    camera: int | str = 1
+    """Number of the camera, or its name on the video server, such as ``quad``."""
+
+    @property
+    def snapshot_url(self) -> str:
+        """Of a single picture."""
+        return f"http://{self.host}:{self.port}/axis-cgi/jpg/image.cgi?camera={self.camera}"
+
+
+class Receiver(_Section):
+    """Where the video server uploads pictures to."""
+
+    port: Port = 9000
+
+
+class DhsConfig(_Section):
+    """What the file says; the old file's `loopdhs` section is laid open."""
+
+    dcss: DcssAddress | None = None
+    automl: AutomlAddress | None = None
+    axis: AxisAddress | None = None
+    jpeg_receiver: Receiver = Receiver()
+    save_image_files: bool = False
+    save_image_dir: Path | None = None
+    """Pictures of series are saved there; without it below `debug_dir`."""
+    debug_dir: Path = Path("RESULTS")
+    """Each start of the DHS saves its pictures in a directory below, named by the time."""
+    log_dir: Path | None = None
+    """Directory of a rotating log file; no log file without it."""
+    osci_delta: float = 180.0
+    """Turn of the spindle during a series, deg; 0 if unknown."""
+    osci_time: Annotated[float, Field(ge=0.0)] = 3.0
+    """Duration of a turn, s; 0 if unknown."""
+    video_fps: Annotated[float, Field(ge=0.0)] = 30.0
+    end_by_count: bool = False
+    """Whether a series ends after `expected` pictures, as that of loopDHS; a key of skywright."""
+    axis_row: Part = 0.5
+    """Row of the rotation axis, fraction of the height; a key that the old DHS does not have."""
+
+    @model_validator(mode="after")
+    def _count_is_known(self) -> Self:
+        if self.end_by_count and not self.expected:
+            raise ValueError("end_by_count needs osci_time and video_fps above 0")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_open(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        inner = values.get("loopdhs") or {}
+        if not isinstance(inner, dict):
+            raise ValueError("loopdhs: expected keys and values")
+        flat = {**values, **inner}
+        return {key: value for key, value in flat.items() if value is not None}
+
+    def save_directory(self, started: datetime) -> Path | None:
+        """Return where a DHS that started at `started` saves pictures; None if it does not."""
+        if not self.save_image_files:
+            return None
+        return self.save_image_dir or self.debug_dir / started.strftime("%Y%m%d_%H%M%S")
+
+    @property
+    def expected(self) -> int:
+        """Pictures of one turn; 0 if unknown."""
+        return round(self.osci_time * self.video_fps)
+
+
+def read_config(file: Path) -> DhsConfig:
+    """Read the configuration file of the old loopDHS.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, is no YAML, or has a value that cannot be.
+    """
+    try:
+        values = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return DhsConfig.model_validate(values or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        why = first["msg"].removeprefix("Value error, ")  # pydantic puts that before our own words
+        raise ConfigError(f"{file}: {where}: {why} (got {first['input']!r})") from error

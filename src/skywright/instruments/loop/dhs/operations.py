@@ -1,0 +1,270 @@
+"""The operations that answer from one picture."""
+
+import asyncio
+import math
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.dhs.image_list import ImageList, Listed
+from skywright.instruments.loop.dhs.replies import (
+    FLAT_IMAGE,
+    OperationError,
+    check_light,
+    fraction,
+    loop_words,
+    number,
+    tip_words,
+    why_failed,
+)
+from skywright.instruments.loop.dhs.server import Call, Operation
+from skywright.instruments.loop.dhs.snapshots import Snapshots
+from skywright.instruments.loop.limits import Limits, find_limits
+from skywright.instruments.loop.picture import decode, read_picture
+
+TAKE_BACKGROUND, CLEAR_BACKGROUND, LOAD_BACKGROUND = -1, -2, -3
+MOST_DIAMETERS = 8
+MOST_CUTS = 30
+"""Columns of one vertical cut: their reply must fit into one message."""
+BAD_NUMBER = "RequireTooManyDiametersOrNegativeNumber"
+NOT_A_PIN = "ScanDeltaWidthListIsNotGoodForPinIDDetction"  # spelled as in the field
+TEST_PICTURE = "test_picture.jpg"
+
+
+class SnapshotOperations:
+    """What can be asked of one picture.
+
+    Parameters
+    ----------
+    snapshots
+        Takes them.
+    images
+        The list for ``findBoundingBox``.
+    fps
+        Pictures per second of the camera, as ``initializeCamera`` reports it.
+    directory
+        Where the background picture is kept.
+    """
+
+    def __init__(
+        self, snapshots: Snapshots, images: ImageList, fps: float, directory: Path
+    ) -> None:
+        self._snapshots = snapshots
+        self._images = images
+        self._fps = fps
+        self._background_file = directory / "background.png"
+
+    def table(self) -> dict[str, Operation]:
+        """Return the operations by name."""
+        return {
+            "initializeCamera": self.initialize_camera,
+            "getLoopTip": self.get_loop_tip,
+            "getLoopInfo": self.get_loop_info,
+            "getPinDiameters": self.get_pin_diameters,
+            "getVerticalCut": self.get_vertical_cut,
+            "addImageToList": self.add_image_to_list,
+            "findBoundingBox": self.find_bounding_box,
+            "testAutoML": self.test_automl,
+        }
+
+    async def initialize_camera(self, call: Call) -> str:
+        """``initializeCamera name`` -> ``normal name width height fps``."""
+        name = argument(call, 0, "name of the camera")
+        try:
+            _, gray = await self._snapshots.picture(call)
+        except OperationError as error:
+            raise OperationError("camera_unreachable") from error
+        return f"normal {name} {gray.shape[1]} {gray.shape[0]} {number(self._fps)}"
+
+    async def get_loop_tip(self, call: Call) -> str:
+        """``getLoopTip [flag]`` -> ``normal tipX tipY ...``, see `tip_words`."""
+        flag = integer(call, 0, "flag", default=0)
+        shot = await self._snapshots.take(call)
+        return tip_words(shot.found, shot.size, flag)
+
+    async def get_loop_info(self, call: Call) -> str:
+        """``getLoopInfo [pinBaseSizeHint]`` -> ``normal`` and 13 values, see `loop_words`."""
+        real(call, 0, "pinBaseSizeHint", default=0.0)
+        shot = await self._snapshots.take(call)
+        check_light(shot.found)
+        why = why_failed(shot.found, shot.size)
+        return f"failed {why}" if why else f"normal {loop_words(shot.found, shot.size)}"
+
+    async def get_pin_diameters(self, call: Call) -> str:
+        """``getPinDiameters length number`` -> ``normal pinEndX number upper1 lower1 ...``."""
+        wanted = real(call, 1, "number", wrong=BAD_NUMBER)
+        if wanted not in range(1, MOST_DIAMETERS + 1):
+            raise OperationError(BAD_NUMBER)
+        count = int(wanted)
+        if (length_px := real(call, 0, "length", wrong="InvalidLengthParameter")) <= 0:
+            raise OperationError("InvalidLengthParameter")
+        shot = await self._snapshots.take(call)
+        check_light(shot.found)
+        limits = await asyncio.to_thread(find_limits, shot.gray)
+        edges = pin_edges(shot.found, limits, length_px, count)
+        height, width = shot.gray.shape
+        words = [fraction(y, height) for pair in edges for y in pair]
+        return f"normal {fraction(shot.found.pin_base_x, width)} {count} {' '.join(words)}"
+
+    async def get_vertical_cut(self, call: Call) -> str:
+        """``getVerticalCut x [x2 ...]`` -> ``normal n x1 upper1 lower1 ...``."""
+        given = call.start.arguments
+        places = [real(call, i, "x") for i in range(max(len(given), 1))]
+        if not all(0.0 <= x <= 1.0 for x in places):
+            raise OperationError("x is a fraction of the width, 0 to 1")
+        if len(places) > MOST_CUTS:
+            raise OperationError(f"{len(places)} columns, at most {MOST_CUTS}")
+        shot = await self._snapshots.take(call)
+        check_light(shot.found)
+        limits = await asyncio.to_thread(find_limits, shot.gray)
+        cuts = [f"{number(x)} {vertical_cut(limits, x, shot.gray)}" for x in places]
+        return f"normal {len(cuts)} {' '.join(cuts)}"
+
+    async def add_image_to_list(self, call: Call) -> str:
+        """``addImageToList index [extra]`` -> ``normal heightPixels heightFraction``."""
+        index = integer(call, 0, "index")
+        if index < 0:
+            return await self._set_background(call, index)
+        shot = await self._snapshots.take(call)
+        check_light(shot.found)
+        return self._images.add(Listed(index, shot.found, shot.size, _angle(call)))
+
+    async def find_bounding_box(self, call: Call) -> str:
+        """``findBoundingBox method method`` -> indices and boxes of face and edge."""
+        argument(call, 1, "method")
+        return self._images.bounding_box()
+
+    async def test_automl(self, call: Call) -> str:
+        """``testAutoML`` -> ``normal key score {minY minX maxY maxX} class score``."""
+        await call.update("about to predict one test image")
+        data = resources.files(__package__).joinpath(TEST_PICTURE).read_bytes()
+        gray = decode(data, TEST_PICTURE)
+        shot = await self._snapshots.search(data, gray, call)
+        found, (width, height) = shot.found, shot.size
+        # It tests the way to the detector and back: also a poor score is an answer.
+        xmin, ymin, xmax, ymax = found.bbox or (-0.5, -0.5, -0.5, -0.5)
+        sides = ((ymin, height), (xmin, width), (ymax, height), (xmax, width))
+        box = " ".join(fraction(value, extent) for value, extent in sides)
+        score = number(found.score)
+        return f"normal {call.key} {score} {{{box}}} {found.kind} {score}"
+
+    async def _set_background(self, call: Call, index: int) -> str:
+        """Take, clear or load the empty view by which pictures are divided."""
+        snapshots = self._snapshots
+        if index == CLEAR_BACKGROUND:
+            snapshots.background = None
+        elif index == TAKE_BACKGROUND:
+            snapshots.background = None  # or the picture would be divided by the old one
+            shot = await snapshots.take(call)
+            if shot.found.flat:
+                return f"failed {FLAT_IMAGE}"
+            await asyncio.to_thread(_write_picture, self._background_file, shot.gray)
+            snapshots.background = shot.gray
+        elif index == LOAD_BACKGROUND:
+            named = call.start.arguments[1:2]
+            file = Path(named[0]) if named else self._background_file
+            snapshots.background = await asyncio.to_thread(read_picture, file)
+        else:
+            raise OperationError(f"index {index}, expected -3, -2, -1, 0 or more")
+        return "normal 0 0"
+
+
+def argument(call: Call, place: int, name: str) -> str:
+    """Return an argument; `OperationError` if it is missing."""
+    given = call.start.arguments
+    if place >= len(given) or not given[place]:
+        raise OperationError(f"missing argument {name}")
+    return given[place]
+
+
+def real(
+    call: Call, place: int, name: str, *, default: float | None = None, wrong: str = ""
+) -> float:
+    """Return an argument as a finite number; `OperationError` if it is none (`wrong` says so)."""
+    if default is not None and place >= len(call.start.arguments):
+        return default
+    text = argument(call, place, name)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise OperationError(wrong or f"argument {name} is {text[:20]}, expected a number")
+    return value
+
+
+def integer(call: Call, place: int, name: str, *, default: int | None = None) -> int:
+    """Return an argument as a whole number; `OperationError` if it is none."""
+    value = real(call, place, name, default=default)
+    if value != int(value):
+        raise OperationError(f"argument {name} is {value:g}, expected a whole number")
+    return int(value)
+
+
+def vertical_cut(limits: Limits | None, x: float, gray: NDArray[np.uint8]) -> str:
+    """Return ``upper lower`` of the column at the fraction `x`; ``-1 -1`` if it is empty."""
+    height, width = gray.shape
+    column = min(int(x * width), width - 1)
+    if limits is None or math.isnan(limits.upper[column]):
+        return "-1 -1"
+    return f"{fraction(limits.upper[column], height)} {fraction(limits.lower[column], height)}"
+
+
+def pin_edges(
+    found: Detection, limits: Limits | None, length_px: float, count: int
+) -> list[tuple[float, float]]:
+    """Measure a pin in sections from its end backwards.
+
+    Parameters
+    ----------
+    found, limits
+        Of the picture.
+    length_px
+        Of a section. Its outer thirds are left out.
+    count
+        Of sections.
+
+    Returns
+    -------
+    list of (upper, lower)
+        Mean y of the edges in each section, px.
+
+    Raises
+    ------
+    OperationError
+        If no pin is in view, or the sections do not lie on it.
+    """
+    if limits is None or math.isnan(found.pin_base_x):
+        raise OperationError("PinNotInView +")
+    if limits.side not in ("left", "right"):
+        raise OperationError(NOT_A_PIN)  # a vertical pin has no diameters down the picture
+    backwards = -1.0 if limits.side == "left" else 1.0
+    columns = np.arange(len(limits.upper))
+    behind_px = (columns - found.pin_base_x) * backwards
+    edges = []
+    for section in range(count):
+        middle = (section + 0.5) * length_px
+        inside = np.abs(behind_px - middle) <= max(length_px / 6.0, 0.5)
+        upper, lower = limits.upper[inside], limits.lower[inside]
+        if not len(upper) or np.isnan(upper).any():
+            raise OperationError(NOT_A_PIN)
+        edges.append((float(upper.mean()), float(lower.mean())))
+    return edges
+
+
+def _angle(call: Call) -> float | None:
+    """Return the extra word of ``addImageToList`` if it is a number."""
+    try:
+        value = float(call.start.arguments[1])
+    except (IndexError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _write_picture(file: Path, gray: NDArray[np.uint8]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(gray).save(file)

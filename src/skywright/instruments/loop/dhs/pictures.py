@@ -1,0 +1,103 @@
+"""Pictures of a series for people: saved one by one, and some of them on a sheet."""
+
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from skywright.analysis.display import contact_sheet
+from skywright.errors import DataError
+from skywright.instruments.loop.dhs.collection import Finding
+from skywright.instruments.loop.dhs.recording import Series
+from skywright.instruments.loop.draw import annotate, find_pin_box, write_picture
+from skywright.instruments.loop.frames import pixels
+from skywright.instruments.loop.sources import SourceFrame
+
+logger = logging.getLogger(__name__)
+
+SHEET_PICTURES = 12
+
+
+def draw_sheet(series: Series) -> dict[str, bytes]:
+    """Draw what was found into some pictures of a series, and put them on a contact sheet.
+
+    Returns
+    -------
+    dict
+        File name to contents; empty if nothing was found.
+    """
+    seen = [finding for finding in series.findings if finding.found is not None]
+    places = np.unique(np.linspace(0, len(seen) - 1, min(len(seen), SHEET_PICTURES)).astype(int))
+    drawn = []
+    for finding in (seen[place] for place in places):
+        try:
+            gray = series.picture(finding.index)
+        except DataError as error:
+            logger.warning("%s", error)
+            continue
+        assert finding.found is not None
+        drawn.append(annotate(gray, finding.found, str(finding.index)))
+    if not drawn:
+        return {}
+    buffer = io.BytesIO()
+    Image.fromarray(contact_sheet(drawn)).save(buffer, "PNG")
+    return {"contact_sheet.png": buffer.getvalue()}
+
+
+class Saver:
+    """Saves each picture of a series as it came, and with what was found drawn into it.
+
+    The names are those of the loopDHS: ``loop_0000.jpeg`` and ``bboxes/automl_loop_0000.jpeg``.
+
+    Parameters
+    ----------
+    directory
+        Of all series; each gets one of its own.
+    key
+        Of the operation.
+    """
+
+    def __init__(self, directory: Path, key: str) -> None:
+        name = key.replace(":", "").replace(".", "_")
+        self.directory = directory / name
+        for again in range(2, 10_000):  # DCSS counts handles anew when it starts
+            if not self.directory.exists():
+                break
+            self.directory = directory / f"{name}_{again}"
+        self._failed = False
+
+    def __call__(self, frame: SourceFrame, finding: Finding) -> None:
+        """Save a picture; a disk that refuses is said once."""
+        name = f"loop_{finding.index:04d}.jpeg"
+        try:
+            (self.directory / "bboxes").mkdir(parents=True, exist_ok=True)
+            (self.directory / name).write_bytes(frame.data or b"")
+            if finding.found is not None:
+                drawn = annotate(
+                    pixels(frame, color=True),
+                    finding.found,
+                    _figures(finding),
+                    find_pin_box(pixels(frame, color=False), finding.found),
+                )
+                write_picture(drawn, self.directory / "bboxes" / f"automl_{name}")
+        except (OSError, DataError) as error:
+            if not self._failed:
+                logger.error("%s: pictures cannot be saved: %s", self.directory, error)
+            self._failed = True
+
+
+def _figures(finding: Finding) -> str:
+    """Return index and the main numbers of a finding, px, for the text on its picture."""
+    found = finding.found
+    assert found is not None
+    words = [f"{finding.index}"]
+    if found.tip_in_view:
+        words.append(f"tip {found.tip_x:.0f},{found.tip_y:.0f}")
+    if found.bbox is not None:
+        xmin, ymin, xmax, ymax = found.bbox
+        words.append(f"box {xmax - xmin:.0f}x{ymax - ymin:.0f}")
+    if np.isfinite(found.pin_base_x):
+        words.append(f"pin {found.pin_base_x:.0f},{found.pin_base_y:.0f}")
+    return " ".join(words)

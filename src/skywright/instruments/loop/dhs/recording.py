@@ -1,0 +1,241 @@
+"""Where a series goes: into the camera's file, into the catalog if there is one, onto the disk.
+
+All of it happens on one thread, job after job, so that the end of a series that was aborted and the
+begin of the next cannot meet.
+"""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.analysis import Analysis, Batch
+from skywright.errors import DataError, SkywrightError
+from skywright.files import areadetector
+from skywright.files.columns import ColumnReader
+from skywright.instruments.loop import capture as layout
+from skywright.instruments.loop.analysis import BACKENDS
+from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.detect import as_row
+from skywright.instruments.loop.dhs.collection import SKIPPED, Finding
+from skywright.instruments.loop.sources import SourceFrame
+
+logger = logging.getLogger(__name__)
+
+FLUSH_LIMIT_S = 10.0
+
+
+class Run(Protocol):
+    """A run of the catalog (`skywright.instruments.loop.series_run.SeriesRun`)."""
+
+    path: Path
+
+    def recorded(self, count: int, shape: tuple[int, ...]) -> None:
+        """Tell of the pictures in the file."""
+
+    def found(self, batch: Batch) -> None:
+        """Take in what was found in some of them."""
+
+    def derive(self, analysis: Analysis[Any], batch: Batch, pictures: Mapping[str, bytes]) -> None:
+        """Add a derived run of an analysis over all of them."""
+
+    def close(
+        self,
+        count: int,
+        shape: tuple[int, ...],
+        exit_status: Any,
+        reason: str,
+        skipped: int,
+        pictures: Mapping[str, bytes],
+    ) -> None:
+        """End it."""
+
+
+class TurnFitted(Protocol):
+    """What the angles of a series tell (`skywright.instruments.loop.dhs.turn.Turn`)."""
+
+    @property
+    def batch(self) -> Batch:
+        """What was found, and the angles."""
+
+    def analysis(self) -> Analysis[Any]:
+        """Return the analysis of `batch`, fresh."""
+
+    def draw(self) -> dict[str, bytes]:
+        """Return pictures for people: file name to contents."""
+
+
+BeginRun = Callable[[Mapping[str, Any]], Run]
+"""Begins a run with this metadata."""
+
+
+@dataclass
+class Series:
+    """A series of which the file is complete."""
+
+    path: Path
+    findings: Sequence[Finding]
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """Return the pixels of a picture, (H, W) uint8.
+
+        Raises
+        ------
+        DataError
+            If there is no such picture, or its file could not be written or decoded.
+        """
+        finding = self.findings[index] if 0 <= index < len(self.findings) else None
+        if finding is None:
+            raise DataError(f"picture {index}, the series has {len(self.findings)}")
+        with ColumnReader(self.path, layout.IDENTITY) as reader:
+            rows = np.flatnonzero(reader.read(layout.IDENTITY) == finding.frame_number)
+            if not len(rows):
+                raise DataError(f"{self.path}: no picture {index}")
+            row = int(rows[0])
+            width = int(reader.read(areadetector.WIDTH, row, row + 1)[0])
+            height = int(reader.read(areadetector.HEIGHT, row, row + 1)[0])
+            gray: NDArray[np.uint8] = reader.read(areadetector.IMAGE, row, row + 1)[
+                0, :height, :width
+            ]
+        return gray
+
+
+@dataclass
+class Recording:
+    """One series on its way into its file.
+
+    Parameters
+    ----------
+    camera
+        The owner; its file is this series'.
+    path
+        Of the file.
+    run
+        None without a catalog.
+    """
+
+    camera: Camera
+    path: Path
+    run: Run | None = None
+    findings: list[Finding] = field(default_factory=list)
+    _told: int = 0
+
+    def tell(self) -> None:
+        """Tell the catalog what is new."""
+        if self.run is None:
+            return
+        state = self.camera.state()
+        self.run.recorded(state.captured, state.shape)
+        self._tell_found()
+
+    def end(self) -> Series:
+        """Stop the camera and close the file with all that has come."""
+        acquisition = self.camera.stop()
+        if acquisition is not None and not acquisition.done.wait(FLUSH_LIMIT_S):
+            logger.error("%s: pictures still wait to be written", self.path)
+        self.camera.stop_capture()
+        return Series(self.path, self.findings)
+
+    def end_run(
+        self,
+        exit_status: str,
+        reason: str,
+        pictures: Mapping[str, bytes],
+        turn: "TurnFitted | None" = None,
+    ) -> None:
+        """End the run, with `pictures` (file name to contents) for people; after `end`."""
+        if self.run is None:
+            return
+        self._tell_found()
+        skipped = sum(finding.why == SKIPPED for finding in self.findings)
+        state = self.camera.state()
+        self.run.close(state.captured, state.shape, exit_status, reason, skipped, pictures)
+        if turn is not None:
+            self.run.derive(turn.analysis(), turn.batch, turn.draw())
+
+    def _tell_found(self) -> None:
+        assert self.run is not None
+        news, self._told = self.findings[self._told :], len(self.findings)
+        found = [finding for finding in news if finding.found is not None]
+        if not found:
+            return
+        self.run.found(as_batch(found))
+
+
+def as_batch(findings: Sequence[Finding]) -> Batch:
+    """Return what was found as columns of `skywright.instruments.loop.analysis.LoopDetection`.
+
+    Parameters
+    ----------
+    findings
+        At least one, each of a picture that was searched.
+    """
+    rows = [
+        {**as_row(each.found), "backend": np.uint8(BACKENDS.index(each.backend))}
+        for each in findings
+        if each.found is not None
+    ]
+    return Batch(
+        np.array([each.frame_number for each in findings], np.int64),
+        np.array([each.time for each in findings], np.float64),
+        {name: np.array([row[name] for row in rows]) for name in rows[0]},
+    )
+
+
+class Recorder:
+    """Begins recordings; not thread-safe.
+
+    Parameters
+    ----------
+    camera
+        The owner.
+    begin_run
+        None without a catalog: the file of the last series is then kept, and no other.
+    """
+
+    def __init__(self, camera: Camera, begin_run: BeginRun | None = None) -> None:
+        self.camera = camera
+        self._begin_run = begin_run
+        self.scratch = Path(tempfile.mkdtemp(prefix="skywright-dhs-"))
+        """For what need not outlive this process."""
+        self._count = 0
+
+    def begin(self, metadata: Mapping[str, Any], seen: Callable[[SourceFrame], None]) -> Recording:
+        """Begin to record; what the disk or the catalog refuses is said, and does not stop it.
+
+        Parameters
+        ----------
+        metadata
+            Of the run.
+        seen
+            Called with each picture, on the source's thread.
+        """
+        run = None
+        if self._begin_run is not None:
+            try:
+                run = self._begin_run(metadata)
+            except (OSError, SkywrightError) as error:
+                logger.error("this series gets no run: %s", error)
+        path = run.path if run is not None else self._scratch_file()
+        if why := self.camera.start_capture(path, lazy=True):
+            logger.error("this series is not recorded: %s", why)
+        self.camera.acquire(seen=seen)
+        return Recording(self.camera, path, run)
+
+    def close(self) -> None:
+        """Remove what was kept for the next question only."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _scratch_file(self) -> Path:
+        """Return a file in a new directory; that of the last series stays, which may be asked."""
+        shutil.rmtree(self.scratch / str(self._count - 1), ignore_errors=True)
+        self._count += 1
+        directory = self.scratch / str(self._count)
+        directory.mkdir()
+        return directory / "series.h5"

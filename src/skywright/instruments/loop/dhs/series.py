@@ -1,0 +1,222 @@
+"""The operations on series of pictures: collect, stop, and look at one of them again."""
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+from skywright.instruments.loop.backends import Detector
+from skywright.instruments.loop.dhs.collection import Collection
+from skywright.instruments.loop.dhs.operations import integer, real
+from skywright.instruments.loop.dhs.pictures import Saver, draw_sheet
+from skywright.instruments.loop.dhs.recording import Recorder, Recording, Series
+from skywright.instruments.loop.dhs.replies import OperationError, fraction, number
+from skywright.instruments.loop.dhs.server import Call, Operation
+from skywright.instruments.loop.dhs.settings import DhsSettings
+from skywright.instruments.loop.dhs.status import SeriesState
+from skywright.instruments.loop.dhs.turn import Turn, see_turn, write_files
+from skywright.instruments.loop.limits import find_limits
+
+logger = logging.getLogger(__name__)
+
+TURN_S = 2.0
+"""The end of a series waits this long for the fit of its turn."""
+TELL_S = 1.0
+"""The catalog hears of new pictures this often."""
+
+
+class SeriesOperations:
+    """One series at a time, and the last one.
+
+    Parameters
+    ----------
+    recorder
+        Records pictures.
+    detector
+        Searches them.
+    settings
+        How.
+    """
+
+    def __init__(self, recorder: Recorder, detector: Detector, settings: DhsSettings) -> None:
+        self._recorder = recorder
+        self._detector = detector
+        self._settings = settings
+        self._call: Call | None = None
+        self._collection: Collection | None = None
+        self._seen: Collection | None = None
+        self._last: Series | None = None
+        self._jobs = ThreadPoolExecutor(1, thread_name_prefix="series")
+        # For all series: a new thread takes megabytes that it does not give back.
+        self._search = ThreadPoolExecutor(settings.workers, thread_name_prefix="loop-search")
+
+    def state(self) -> SeriesState:
+        """Return how the series under way stands, or how the last one went."""
+        collection = self._seen
+        if collection is None:
+            return SeriesState()
+        return SeriesState(
+            collection.key,
+            collection is self._collection,
+            self._settings.expected,
+            {**collection.fates(), "analysed": collection.backends.total()},
+        )
+
+    def table(self) -> dict[str, Operation]:
+        """Return the operations by name."""
+        return {
+            "collectLoopImages": self.collect,
+            "stopCollectLoopImages": self.stop_collect,
+            "reboxLoopImage": self.rebox,
+        }
+
+    async def collect(self, call: Call) -> str:
+        """``collectLoopImages [pinBaseSizeHint]`` -> a row for each picture, ``normal done``."""
+        hint = real(call, 0, "pinBaseSizeHint", default=0.0)
+        settings = self._settings
+        saver = Saver(settings.save_directory, call.key) if settings.save_directory else None
+        collection = Collection(
+            self._detector,
+            self._search,
+            call.key,
+            settings.expected,
+            settings.end_by_count,
+            saver,
+        )
+        # From here on a stop means this series, though the one before may still be ending.
+        previous, self._call, self._collection = self._call, call, collection
+        self._seen = collection
+        metadata = {
+            "plan_name": call.start.name,
+            "plan_args": {"pin_base_size_hint": hint},
+            "operation": {"name": call.start.name, "handle": call.start.handle},
+        }
+        begun: Future[Recording] | None = None
+        turn: Future[Turn | None] | None = None
+        status = "abort", "aborted by DCSS"
+        try:
+            if previous is not None and previous.task is not None:
+                previous.abort()
+                await asyncio.wait([previous.task])
+            begun = self._jobs.submit(self._recorder.begin, metadata, collection.take)
+            recording = await asyncio.wrap_future(begun)
+            await call.update("start_oscillation")
+            await self._report(call, collection, recording)
+            self._last = await asyncio.wrap_future(self._jobs.submit(recording.end))
+            turn = self._jobs.submit(_guarded_turn, self._last, settings)
+            await self._tell_turn(call, turn)
+            call.note(collection.summary())
+            status = "success", ""
+        except Exception as error:
+            status = "fail", str(error)
+            raise
+        finally:
+            collection.close()
+            if begun is not None:
+                self._jobs.submit(self._end, begun, turn, saver, *status)
+            if self._call is call:
+                self._call = self._collection = None
+        return "normal done"
+
+    async def stop_collect(self, call: Call) -> str:
+        """``stopCollectLoopImages`` -> ``normal flag set``, whether or not a series runs."""
+        if self._collection is not None:
+            self._collection.stop()
+        return "normal flag set"
+
+    async def rebox(self, call: Call) -> str:
+        """``reboxLoopImage index start end`` -> ``normal index minY maxY width``."""
+        index = integer(call, 0, "index")
+        start, end = real(call, 1, "start"), real(call, 2, "end")
+        if start >= end:
+            raise OperationError("bad_bracket")
+        try:
+            gray = await asyncio.to_thread(self._last_picture, index)
+        except DataError as error:
+            logger.warning("%s: %s", call.key, error)
+            raise OperationError("no_such_image") from error
+        height, width = gray.shape
+        limits = await asyncio.to_thread(find_limits, gray)
+        if limits is None:
+            raise OperationError("no_silhouette")
+        upper, lower = limits.over(start * width - 0.5, end * width - 0.5)
+        if math.isnan(upper):
+            raise OperationError("no_silhouette between start and end")
+        size = number((lower - upper) / height)
+        return f"normal {index} {fraction(upper, height)} {fraction(lower, height)} {size}"
+
+    def close(self) -> None:
+        """End what has begun, and forget the last series."""
+        self._search.shutdown(wait=False, cancel_futures=True)
+        self._jobs.shutdown(wait=True)
+        self._recorder.close()
+
+    def _last_picture(self, index: int) -> NDArray[np.uint8]:
+        if self._last is None:
+            raise DataError("no series yet")
+        return self._last.picture(index)
+
+    async def _report(self, call: Call, collection: Collection, recording: Recording) -> None:
+        """Send a row for each picture, in order, until the series is over."""
+        told = time.monotonic()
+        while (finding := await collection.next()) is not None:
+            recording.findings.append(finding)
+            await call.update(finding.row)
+            if time.monotonic() - told > TELL_S:
+                told = time.monotonic()
+                self._jobs.submit(_guarded, recording.tell)
+
+    async def _tell_turn(self, call: Call, fitting: "Future[Turn | None]") -> None:
+        """Tell DCSS the angles of the turn; a fit that takes long does not keep it waiting."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TURN_S):
+                turn = await asyncio.shield(asyncio.wrap_future(fitting))
+            if turn is not None:
+                call.note(turn.words)
+
+    def _end(
+        self,
+        begun: "Future[Recording]",
+        fitting: "Future[Turn | None] | None",
+        saver: Saver | None,
+        exit_status: str,
+        reason: str,
+    ) -> None:
+        """End a recording and its run; the last job of a series."""
+        if begun.cancelled() or begun.exception() is not None:
+            return
+        recording = begun.result()
+        # One thread has all these jobs: the fit is done.
+        turn = None if fitting is None else fitting.result()
+
+        def end() -> None:
+            series = recording.end()
+            recording.end_run(exit_status, reason, draw_sheet(series), turn)
+
+        _guarded(end)
+        if saver is not None and recording.findings:
+            _guarded(lambda: write_files(recording.findings, turn, saver.directory))
+
+
+def _guarded_turn(series: Series, settings: DhsSettings) -> Turn | None:
+    """Fit the turn; one that cannot be fitted is said, and no matter of the series itself."""
+    try:
+        return see_turn(series.findings, settings)
+    except Exception:
+        logger.exception("series: the turn cannot be fitted")
+        return None
+
+
+def _guarded(job: Callable[[], None]) -> None:
+    """Run a job; a disk or catalog that fails is said, and no operation's affair."""
+    try:
+        job()
+    except Exception:
+        logger.exception("series: the record is not complete")

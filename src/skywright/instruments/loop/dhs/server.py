@@ -1,0 +1,222 @@
+"""Starts what DCSS asks for, and completes each start exactly once."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from skywright.errors import DataError, SkywrightError
+from skywright.instruments.loop.dhs.link import Connection
+from skywright.wire.xos2 import (
+    StartOperation,
+    client_is_hardware,
+    harmless,
+    note,
+    operation_completed,
+    operation_update,
+    split_words,
+    start_operation,
+)
+
+logger = logging.getLogger(__name__)
+
+ERROR_CHARACTERS = 150
+"""Of an error's text; DCSS's log cuts lines at about 200."""
+
+
+@dataclass(eq=False)
+class Call:
+    """One started operation, from its start to its completion.
+
+    Parameters
+    ----------
+    start
+        What DCSS asked for.
+    connection
+        On which; with it the operation ends.
+    """
+
+    start: StartOperation
+    connection: Connection
+    completed: bool = False
+    ended: Callable[[str], None] = field(default=lambda status: None)
+    """Called with the first word of the completion."""
+    task: "asyncio.Task[None] | None" = None
+
+    @property
+    def key(self) -> str:
+        """Name for this start, one word: ``operation:handle``."""
+        return f"{self.start.name}:{self.start.handle}"
+
+    async def update(self, text: str) -> None:
+        """Send news; waits while DCSS does not read."""
+        if not self.completed:
+            start = self.start
+            await self.connection.send(operation_update(start.name, start.handle, text))
+
+    def note(self, text: str) -> None:
+        """Tell DCSS's users something about this operation."""
+        logger.info("%s: %s", self.key, text)
+        if not self.completed:
+            self.connection.write(note(f"{self.start.name} {self.start.handle}: {text}"))
+
+    def complete(self, reply: str) -> None:
+        """Send the end, once; after the first call nothing more is sent of this operation."""
+        if self.completed:
+            return
+        self.completed = True
+        self.ended(reply.split(maxsplit=1)[0])
+        start = self.start
+        try:
+            self.connection.write(operation_completed(start.name, start.handle, reply))
+        except DataError as error:
+            logger.error("%s: %s", self.key, error)
+            self.connection.write(
+                operation_completed(start.name, start.handle, "error reply_too_long")
+            )
+
+    def abort(self) -> None:
+        """End now, whatever the operation is at."""
+        self.complete("aborted")
+        self.drop()
+
+    def drop(self) -> None:
+        """End without a word: nobody listens any more."""
+        self.completed = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+Operation = Callable[[Call], Awaitable[str]]
+"""Does what a call asks for and returns the reply: status, then results.
+
+Raises a `SkywrightError` whose text becomes the reply ``error ...``.
+"""
+
+
+class Server:
+    """The hardware server on any number of connections, one after the other.
+
+    Parameters
+    ----------
+    name
+        Of this DHS in DCSS's database.
+    operations
+        By their names in this code; DCSS may register others for them.
+    trouble
+        Returns what DCSS's users must know when DCSS has connected, empty if nothing. It may block.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        operations: Mapping[str, Operation],
+        trouble: Callable[[], str] | None = None,
+    ) -> None:
+        self.name = name
+        self._trouble = trouble
+        self._was_registered = asyncio.Event()
+        self._operations = operations
+        self._known_as: dict[str, str] = {}
+        self._calls: set[Call] = set()
+        self.counts: Counter[str] = Counter()
+        """Operations by the first word of their completion: ``normal``, ``error``, ``aborted``."""
+
+    @property
+    def registered(self) -> bool:
+        """Whether DCSS has given us operations on the present connection."""
+        return self._was_registered.is_set()
+
+    async def session(self, connection: Connection) -> None:
+        """Serve one connection until it ends; what runs then ends with it."""
+        self._was_registered.clear()
+        asked = False
+        reporting = asyncio.create_task(self._report_trouble(connection))
+        try:
+            async for text in connection.messages():
+                logger.debug("from DCSS: %s", text)
+                words = split_words(text)
+                asked = asked or words[:1] == ["stoc_send_client_type"]
+                self._take(words, connection)
+        except asyncio.CancelledError:  # we are told to end; DCSS waits for its operations
+            self._end_all(Call.abort)
+            raise
+        finally:
+            reporting.cancel()
+            self._end_all(Call.drop)
+            if asked and not self.registered:
+                logger.error(
+                    "DCSS registered nothing for %s; is that name in its database, and no other "
+                    "DHS connected by it?",
+                    self.name,
+                )
+
+    async def close(self) -> None:
+        """Complete all that runs as aborted, and wait until it has let go."""
+        tasks = [call.task for call in self._calls if call.task is not None]
+        self._end_all(Call.abort)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _report_trouble(self, connection: Connection) -> None:
+        """Send what is wrong at present as a note, once DCSS has registered operations."""
+        if self._trouble is None:
+            return
+        trouble = await asyncio.to_thread(self._trouble)
+        if trouble:
+            logger.error("%s", trouble)
+            await self._was_registered.wait()
+            connection.write(note(trouble))
+
+    def _take(self, words: list[str], connection: Connection) -> None:
+        match words:
+            case ["stoc_send_client_type", *_]:
+                connection.write(client_is_hardware(self.name))
+            case ["stoh_register_operation", name, *rest]:
+                self._was_registered.set()
+                self._known_as[name] = rest[0] if rest else name
+            case [word, name, *_] if word.startswith("stoh_register_"):
+                self._was_registered.set()
+                logger.warning("%s %s: this DHS has operations only", word, name)
+            case ["stoh_start_operation", *_]:
+                self._start(words, connection)
+            case ["stoh_abort_all", *_]:
+                logger.warning("abort: %d operations", len(self._calls))
+                self._end_all(Call.abort)
+            case _:
+                logger.debug("ignored: %s", " ".join(words))
+
+    def _start(self, words: list[str], connection: Connection) -> None:
+        try:
+            call = Call(start_operation(words), connection, ended=self._count)
+        except DataError as error:  # without a handle nothing can be completed
+            logger.error("%s", error)
+            return
+        self._calls.add(call)
+        call.task = asyncio.create_task(self._perform(call), name=call.key)
+        call.task.add_done_callback(lambda _: self._calls.discard(call))
+
+    async def _perform(self, call: Call) -> None:
+        name = call.start.name
+        operation = self._operations.get(self._known_as.get(name, name))
+        operation = operation or self._operations.get(name)
+        if operation is None:
+            logger.error("%s: DCSS started it, and this DHS has no such operation", name)
+            call.complete("error not_implemented")
+            return
+        try:
+            reply = await operation(call)
+        except SkywrightError as error:
+            logger.warning("%s: %s", call.key, error)
+            reply = f"error {harmless(str(error))[:ERROR_CHARACTERS]}"
+        except Exception as error:  # one broken operation must not end the others
+            logger.exception("%s: failed", call.key)
+            reply = f"error {harmless(f'{type(error).__name__} {error}')[:ERROR_CHARACTERS]}"
+        call.complete(reply)
+
+    def _count(self, status: str) -> None:
+        self.counts[status] += 1
+
+    def _end_all(self, how: Callable[[Call], None]) -> None:
+        for call in list(self._calls):
+            how(call)

@@ -1,0 +1,120 @@
+"""Single pictures: fetched, divided by the background if there is one, and searched for a loop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import DataError, HardwareError
+from skywright.instruments.loop.backends import Detector
+from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.dhs.replies import NO_PICTURE, OperationError, Size
+from skywright.instruments.loop.dhs.server import Call
+from skywright.instruments.loop.picture import decode
+
+LIMIT_S = 13.0
+"""For a picture and what is found in it; DCSS's scripts give up after 15 s."""
+LEAST_LIGHT = 8.0  # grey levels of a background that can be divided by
+
+Fetch = Callable[[], Awaitable[bytes]]
+"""Gives the file of a fresh picture, or raises `HardwareError` or `DataError`."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A picture and what is found in it."""
+
+    gray: NDArray[np.uint8]
+    found: Detection
+
+    @property
+    def size(self) -> Size:
+        """Width and height, px."""
+        height, width = self.gray.shape
+        return width, height
+
+
+class Snapshots:
+    """Takes single pictures.
+
+    Parameters
+    ----------
+    fetch
+        None if there is no camera to ask.
+    detector
+        Searches them.
+
+    Attributes
+    ----------
+    background
+        An empty view by which pictures are divided; None: they are left as they are.
+    """
+
+    def __init__(self, fetch: Fetch | None, detector: Detector) -> None:
+        self.background: NDArray[np.uint8] | None = None
+        self._fetch = fetch
+        self._detector = detector
+
+    async def picture(self, call: Call) -> tuple[bytes, NDArray[np.uint8]]:
+        """Return file and pixels of a fresh picture.
+
+        Raises
+        ------
+        OperationError
+            If the camera gives none within `LIMIT_S`; a note says why.
+        """
+        try:
+            if self._fetch is None:
+                raise HardwareError("no --snapshot-url is configured")
+            async with asyncio.timeout(LIMIT_S):
+                data = await self._fetch()
+                return data, await asyncio.to_thread(decode, data, "snapshot")
+        except (TimeoutError, HardwareError, DataError) as error:
+            call.note(f"{NO_PICTURE}: {str(error) or f'nothing came in {LIMIT_S:g} s'}")
+            raise OperationError(NO_PICTURE) from error
+
+    async def take(self, call: Call) -> Snapshot:
+        """Return a fresh picture with what is found in it.
+
+        Raises
+        ------
+        OperationError
+            If there is no picture.
+        """
+        data, gray = await self.picture(call)
+        return await self.search(data, gray, call)
+
+    async def search(self, data: bytes, gray: NDArray[np.uint8], call: Call) -> Snapshot:
+        """Find the loop in a picture, given as file and as pixels (H, W) uint8.
+
+        A note tells when another detector stood in for the one that was asked.
+        """
+        background = self.background
+        if background is not None and background.shape == gray.shape:
+            gray = await asyncio.to_thread(without_background, gray, background)
+            file = None
+        else:
+            file = data
+        found = await asyncio.to_thread(self._detector.find, gray, file, call.key)
+        if found.why:
+            call.note(f"{found.why}; the built-in detector was used instead")
+        return Snapshot(gray, found.detection)
+
+
+def without_background(gray: NDArray[np.uint8], background: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Divide a picture by an empty one of the same view: mottle, dust and vignette go.
+
+    Parameters
+    ----------
+    gray, background
+        (H, W) uint8.
+
+    Returns
+    -------
+    (H, W) uint8
+        Of the mean level of the background.
+    """
+    light = np.maximum(background.astype(np.float32), LEAST_LIGHT)
+    return np.clip(gray * (light.mean() / light), 0, 255).astype(np.uint8)

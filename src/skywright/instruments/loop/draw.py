@@ -1,0 +1,185 @@
+"""Pictures with what was found in them drawn in."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from skywright.errors import DataError
+from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.limits import find_limits
+
+COLORS = {
+    "nylon": (64, 220, 64),
+    "mitegen": (64, 200, 255),
+    "pin": (255, 176, 32),
+    "none": (255, 80, 80),
+}
+TIP_COLOR = (255, 64, 64)
+LETTERS = 26  # heights of a letter in the longer side: 13 px in a cell of 360 px on a sheet
+LEAST_FONT_PX = 10
+WRITERS = (".png", ".jpg", ".jpeg")
+
+
+def annotate(
+    picture: NDArray[np.uint8],
+    detection: Detection,
+    title: str = "",
+    pin_box: tuple[float, float, float, float] | None = None,
+) -> NDArray[np.uint8]:
+    """Draw box, tip, end of the pin and a caption into a copy of a picture.
+
+    Parameters
+    ----------
+    picture
+        (H, W) or (H, W, 3) uint8.
+    detection
+        What `skywright.instruments.loop.detect.find_loop` found in it.
+    title
+        Put before the caption, e.g. a file name or a frame number.
+    pin_box
+        xmin, ymin, xmax, ymax of the pin (`find_pin_box`), px.
+
+    Returns
+    -------
+    (H, W, 3) uint8
+    """
+    image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
+    draw = ImageDraw.Draw(image)
+    # Lines and letters grow with the picture, or nothing is seen of them on a sheet.
+    unit = max(1, round(max(image.size) / 500))
+    color = COLORS[detection.kind]
+    if pin_box is not None:
+        draw.rectangle([round(value) for value in pin_box], outline=COLORS["pin"], width=unit)
+    if detection.bbox is not None:
+        corners = [round(value) for value in detection.bbox]
+        draw.rectangle(corners, outline=color, width=unit)
+    if not math.isnan(detection.pin_base_x):
+        _dot(draw, detection.pin_base_x, detection.pin_base_y, 3 * unit, COLORS["pin"])
+    if detection.tip_in_view:
+        _cross(draw, detection.tip_x, detection.tip_y, 9 * unit, unit, TIP_COLOR)
+    text = "\n".join(_lines(title, detection))
+    draw.multiline_text(
+        (4 * unit, 2 * unit),
+        text,
+        fill=color,
+        font=ImageFont.load_default(max(LEAST_FONT_PX, max(image.size) / LETTERS)),
+        stroke_width=max(1, round(max(image.size) / 500)),
+        stroke_fill=(0, 0, 0),
+    )
+    return np.asarray(image)
+
+
+def find_pin_box(
+    gray: NDArray[np.uint8], detection: Detection
+) -> tuple[float, float, float, float] | None:
+    """Return the box of the pin in view: from its border to its end, as wide as its silhouette.
+
+    Parameters
+    ----------
+    gray : (H, W) uint8
+    detection
+        What was found in it.
+
+    Returns
+    -------
+    tuple or None
+        xmin, ymin, xmax, ymax, px; None if no end of a pin is seen.
+    """
+    if math.isnan(detection.pin_base_x) or detection.side is None:
+        return None
+    vertical = detection.side in ("top", "bottom")
+    limits = find_limits(np.ascontiguousarray(gray.T) if vertical else gray)
+    if limits is None:
+        return None
+    end = detection.pin_base_y if vertical else detection.pin_base_x
+    length = gray.shape[0 if vertical else 1]
+    first, last = (0.0, end) if detection.side in ("left", "top") else (end, length - 1.0)
+    low, high = limits.over(first, last)
+    if math.isnan(low):
+        return None
+    return (low, first, high, last) if vertical else (first, low, last, high)
+
+
+def _lines(title: str, detection: Detection) -> list[str]:
+    """Break title and caption into lines that fit a picture."""
+    words = f"{title} {caption(detection)}".split()
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) < LETTERS * 1.6:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def caption(detection: Detection) -> str:
+    """Say in a few words what was found: class, score, side and what is amiss.
+
+    Parameters
+    ----------
+    detection
+        Result of `find_loop`.
+
+    Returns
+    -------
+    str
+    """
+    if detection.flat:
+        return "flat image"
+    words = [detection.kind, f"{detection.score:.2f}"]
+    if detection.side is not None:
+        words.append(f"from {detection.side}")
+    if detection.clipped:
+        words.append("clipped")
+    if not detection.tip_in_view:
+        words.append(f"tip not in view {detection.tip_sign}")
+    return " ".join(words)
+
+
+def write_picture(picture: NDArray[np.uint8], path: str | Path) -> Path:
+    """Write a picture to a PNG or JPEG file.
+
+    Parameters
+    ----------
+    picture
+        (H, W, 3) or (H, W) uint8.
+    path
+        Ends in .png, .jpg or .jpeg.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    DataError
+        If the name has another ending or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITERS:
+        raise DataError(f"{path}: ending {path.suffix!r}, expected one of {', '.join(WRITERS)}")
+    try:
+        Image.fromarray(np.ascontiguousarray(picture)).save(path, quality=90, subsampling=0)
+    except OSError as error:
+        raise DataError(f"{path}: cannot write the picture ({error}); check the folder") from error
+    return path
+
+
+def _cross(
+    draw: ImageDraw.ImageDraw, x: float, y: float, arm: int, width: int, color: tuple[int, ...]
+) -> None:
+    """Draw two lines that leave the point itself free to be seen."""
+    for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        start, end = 0.3 * arm, float(arm)
+        draw.line(
+            (x + start * dx, y + start * dy, x + end * dx, y + end * dy), fill=color, width=width
+        )
+
+
+def _dot(
+    draw: ImageDraw.ImageDraw, x: float, y: float, radius: int, color: tuple[int, ...]
+) -> None:
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color, width=2)

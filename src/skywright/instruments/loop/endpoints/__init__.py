@@ -1,0 +1,1 @@
+"""The camera and the detector as other systems' clients know them."""

@@ -1,0 +1,84 @@
+"""A detector behind the REST path of an AutoML container, for clients that know nothing else."""
+
+import json
+import threading
+
+import anyio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from skywright.errors import DataError
+from skywright.instruments.loop.analysis import to_gray
+from skywright.instruments.loop.backends import Detector
+from skywright.instruments.loop.backends.boxes import CLASSES, to_boxes
+from skywright.instruments.loop.picture import decode
+from skywright.wire.automl import (
+    HEALTH_PATH,
+    PREDICT_PATH,
+    Box,
+    Instance,
+    decode_request,
+    encode_reply,
+)
+
+REQUEST_BYTES_MAX = 64_000_000
+
+
+def automl_app(detector: Detector, workers: int = 2) -> Starlette:
+    """Return the application; it answers 503 until the detector is warm.
+
+    Parameters
+    ----------
+    detector
+        What looks at the pictures.
+    workers
+        Pictures looked at at the same time, over all requests.
+    """
+    ready = threading.Event()
+    places = anyio.CapacityLimiter(workers)
+
+    def warm_up() -> None:
+        detector.warm_up()
+        ready.set()
+
+    threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
+
+    async def health(request: Request) -> Response:
+        state = "AVAILABLE" if ready.is_set() else "LOADING"
+        status = {"version": "1", "state": state, "status": {"error_code": "OK"}}
+        return JSONResponse({"model_version_status": [status]}, 200 if ready.is_set() else 503)
+
+    async def predict(request: Request) -> Response:
+        if not ready.is_set():
+            return _error(503, "the detector is loading; ask again in some seconds")
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > REQUEST_BYTES_MAX:
+                return _error(413, f"more than {REQUEST_BYTES_MAX} bytes; send less pictures")
+        try:
+            instances, most = decode_request(bytes(body))
+            found = [
+                (each.key, await anyio.to_thread.run_sync(look, each, limiter=places))
+                for each in instances
+            ]
+        except DataError as error:
+            return _error(400, str(error))
+        return Response(encode_reply(found, CLASSES, most), media_type="application/json")
+
+    def look(instance: Instance) -> list[Box]:
+        gray = to_gray(decode(instance.picture, f"instance {instance.key!r}"))
+        return to_boxes(detector(gray), gray)
+
+    return Starlette(
+        routes=[
+            Route(HEALTH_PATH, health),
+            Route(PREDICT_PATH, predict, methods=["POST"]),
+        ]
+    )
+
+
+def _error(status: int, why: str) -> Response:
+    return Response(json.dumps({"error": why}), status, media_type="application/json")

@@ -1,0 +1,111 @@
+"""The camera as a video server that uploads its pictures by HTTP while a trigger is open."""
+
+import logging
+import threading
+from collections import Counter
+
+import httpx
+
+from skywright.acquire.newest import NewestQueue
+from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.sources import SourceFrame
+from skywright.wire.axis_body import name_with_time
+from skywright.wire.axis_client import camera_url
+
+logger = logging.getLogger(__name__)
+
+CONNECTIONS = 2
+WAITING = 300
+"""Pictures that wait for a slow receiver; further ones push out the oldest."""
+LIMIT_S = 5.0
+LOOK_S = 0.1
+
+
+class Uploader:
+    """Posts each picture of a camera, as its own request on one of some connections.
+
+    Parameters
+    ----------
+    camera
+        The owner of the pictures; its source runs while the trigger is open.
+    url
+        Of the receiver.
+    connections
+        Uploads at the same time, so that pictures can overtake each other as real ones do.
+
+    Attributes
+    ----------
+    counts
+        Pictures ``sent``, ``refused`` by the receiver, ``failed`` (not reached) and ``dropped``.
+
+    Raises
+    ------
+    ConfigError
+        If `url` is no HTTP address.
+    """
+
+    def __init__(self, camera: Camera, url: str, connections: int = CONNECTIONS) -> None:
+        self.url = camera_url(url, "/")
+        self.counts: Counter[str] = Counter()
+        self._camera = camera
+        self._connections = connections
+        self._lock, self._counting = threading.Lock(), threading.Lock()
+        self._closed = threading.Event()
+        self._pictures: NewestQueue[SourceFrame] | None = None
+        self._threads: list[threading.Thread] = []
+
+    def trigger(self, opened: bool) -> None:
+        """Begin to upload, or end when all pictures taken so far are sent; may block for that."""
+        with self._lock:
+            if opened and self._pictures is None:
+                pictures, closed = self._camera.subscribe(WAITING), threading.Event()
+                self._pictures, self._closed = pictures, closed
+                self._threads = [
+                    threading.Thread(
+                        target=self._send_all, args=(pictures, closed), name="upload", daemon=True
+                    )
+                    for _ in range(self._connections)
+                ]
+                for thread in self._threads:
+                    thread.start()
+            elif not opened and self._pictures is not None:
+                self._pictures.close()
+                self._closed.set()
+                for thread in self._threads:
+                    thread.join(LIMIT_S)
+                self.counts["dropped"] += self._pictures.dropped
+                self._pictures = None
+                logger.info("uploads to %s: %s", self.url, dict(self.counts))
+
+    def close(self) -> None:
+        """Close the trigger."""
+        self.trigger(False)
+
+    def _send_all(self, pictures: NewestQueue[SourceFrame], closed: threading.Event) -> None:
+        with httpx.Client(timeout=LIMIT_S, trust_env=False) as client:
+            while True:
+                over = closed.is_set()
+                frame = pictures.get(LOOK_S)
+                if frame is not None:
+                    self._send(client, frame)
+                elif over:
+                    return
+
+    def _send(self, client: httpx.Client, frame: SourceFrame) -> None:
+        headers = {
+            "Content-Type": "image/jpeg",
+            "Content-Disposition": f'attachment; filename="{name_with_time(frame.time)}"',
+        }
+        try:
+            answer = client.post(self.url, content=frame.data or b"", headers=headers)
+        except httpx.HTTPError as error:
+            self._count("failed", f"{type(error).__name__}: {error}")
+            return
+        self._count("sent" if answer.is_success else "refused", f"{answer.status_code}")
+
+    def _count(self, outcome: str, why: str) -> None:
+        with self._counting:
+            self.counts[outcome] += 1
+            first = self.counts[outcome] == 1
+        if first and outcome != "sent":  # the first says it for all
+            logger.error("upload to %s %s: %s", self.url, outcome, why)

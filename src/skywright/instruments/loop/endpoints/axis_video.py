@@ -1,0 +1,144 @@
+"""The camera as an AXIS video server shows it: single pictures and motion JPEG over HTTP."""
+
+import io
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Literal
+
+import anyio
+from PIL import Image
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from skywright.acquire.newest import NewestQueue
+from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.sources import SourceFrame
+from skywright.processes.http_guard import Guard
+from skywright.wire.axis_mjpeg import BOUNDARY, encode_part
+
+SILENCE_S = 4.0
+"""A request for one picture is refused after this long without one."""
+LOOK_S = 0.5
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def video_app(camera: Camera, guard: Guard | None = None) -> Starlette:
+    """Return the application that shows a camera's pictures.
+
+    ======================================  ====================================================
+    ``GET /``                               200: the server is there
+    ``/axis-cgi/jpg/image.cgi``             the next picture; ``resolution=WxH``,
+                                            ``compression=0..100``
+    ``/axis-cgi/mjpg/video.cgi``            all pictures; ``fps`` or ``req_fps`` leaves some out
+    ======================================  ====================================================
+
+    Also without ``/axis-cgi``. ``camera`` may be 1 or absent; other arguments have no effect.
+    Pictures go out as the camera's files unless another size or compression is asked for.
+
+    Parameters
+    ----------
+    camera
+        The owner of the pictures.
+    guard
+        Who may look; everybody by default.
+    """
+
+    async def hello(request: Request) -> Response:
+        return PlainTextResponse("skywright camera\n")
+
+    async def image(request: Request) -> Response:
+        form = Form.model_validate(dict(request.query_params))
+        subscription = await anyio.to_thread.run_sync(camera.subscribe)
+        try:
+            frame = await anyio.to_thread.run_sync(subscription.get, SILENCE_S)
+        finally:
+            await _end(subscription)
+        if frame is None:
+            return PlainTextResponse(f"no picture for {SILENCE_S:g} s\n", 503)
+        data = await anyio.to_thread.run_sync(form.encode, frame)
+        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
+
+    async def video(request: Request) -> Response:
+        form = Form.model_validate(dict(request.query_params))
+        kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
+        return StreamingResponse(_stream(camera, form), media_type=kind)
+
+    def guarded(endpoint: Endpoint) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            said = request.headers.get("authorization", "")
+            if guard is None or guard.admits(request.method, said):
+                return await endpoint(request)
+            headers = {"WWW-Authenticate": guard.challenge(said)}
+            return PlainTextResponse("Unauthorized\n", 401, headers)
+
+        return answer
+
+    paths = {"/": hello}
+    for root in ("/axis-cgi", ""):
+        paths |= {f"{root}/jpg/image.cgi": image, f"{root}/mjpg/video.cgi": video}
+    routes = [Route(path, guarded(endpoint)) for path, endpoint in paths.items()]
+    return Starlette(routes=routes, exception_handlers={ValidationError: _refuse})
+
+
+class Form(BaseModel):
+    """How a client wants pictures: the arguments of a request."""
+
+    model_config = ConfigDict(frozen=True)
+
+    camera: Literal["1"] = "1"
+    resolution: Annotated[str, Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$")] = ""
+    compression: Annotated[int | None, Field(ge=0, le=100)] = None
+    fps: Annotated[float, Field(ge=0, validation_alias=AliasChoices("fps", "req_fps"))] = 0.0
+    """0 sends all."""
+
+    def encode(self, frame: SourceFrame) -> bytes:
+        """Return a picture as JPEG: the file as it is if that will do."""
+        if frame.data and not self.resolution and self.compression is None:
+            return frame.data
+        try:
+            if frame.image is not None:
+                picture = Image.fromarray(frame.image)
+            else:
+                picture = Image.open(io.BytesIO(frame.data or b""))
+            if self.resolution:
+                width, _, height = self.resolution.partition("x")
+                picture = picture.resize((int(width), int(height)))
+            buffer = io.BytesIO()
+            quality = 85 if self.compression is None else max(100 - self.compression, 1)
+            picture.save(buffer, "JPEG", quality=quality)
+        except OSError:  # a damaged file goes out as it is
+            return frame.data or b""
+        return buffer.getvalue()
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ValidationError)
+    first = error.errors()[0]
+    return PlainTextResponse(f"{first['loc'][0]}={first['input']}: {first['msg']}\n", 400)
+
+
+async def _stream(camera: Camera, form: Form) -> AsyncIterator[bytes]:
+    subscription = await anyio.to_thread.run_sync(camera.subscribe)
+    period = 1.0 / form.fps if form.fps else 0.0
+    due = 0.0
+    try:
+        while True:
+            frame = await anyio.to_thread.run_sync(subscription.get, LOOK_S)
+            now = time.monotonic()
+            if frame is None or now < due:
+                continue
+            due = max(due + period, now)
+            data = await anyio.to_thread.run_sync(form.encode, frame)
+            yield encode_part(data, frame.time)
+    finally:
+        await _end(subscription)
+
+
+async def _end(subscription: NewestQueue[SourceFrame]) -> None:
+    """Unsubscribe although the request is over: the source may take a moment to stop."""
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(subscription.close)

@@ -1,0 +1,120 @@
+"""Camera pictures in: the bytes of an image file to one grey array."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from skywright.errors import DataError
+
+MIN_SIDE_PX = 32
+
+
+def decode(data: bytes, source: str = "picture") -> NDArray[np.uint8]:
+    """Decode the bytes of an image file to grey.
+
+    Parameters
+    ----------
+    data
+        The whole file: JPEG, PNG or what else Pillow reads.
+    source
+        Name of the file, URL or frame, for error messages.
+
+    Returns
+    -------
+    (H, W) uint8
+        Luminance. Of deeper pictures the least of 10, 12, 14, 16 bits that holds them is scaled to
+        0..255.
+
+    Raises
+    ------
+    DataError
+        If the bytes are empty, truncated, no picture, or a picture smaller than 32 x 32.
+    """
+    if not data:
+        raise DataError(f"{source}: 0 bytes, expected an image file; was the upload cut off?")
+    gray = _decode_jpeg(data, source) if data[:2] == b"\xff\xd8" else _decode_other(data, source)
+    if min(gray.shape) < MIN_SIDE_PX:
+        raise DataError(
+            f"{source}: picture of {gray.shape[1]} x {gray.shape[0]} pixels, expected at least "
+            f"{MIN_SIDE_PX} x {MIN_SIDE_PX}; check the resolution of the camera"
+        )
+    return gray
+
+
+def read_picture(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image file to grey.
+
+    Parameters
+    ----------
+    path
+        JPEG, PNG or other image file.
+
+    Returns
+    -------
+    (H, W) uint8
+        Luminance.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or decoded.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{path}: cannot read the picture ({reason}); check the path") from error
+    return decode(data, str(path))
+
+
+def _decode_jpeg(data: bytes, source: str) -> NDArray[np.uint8]:
+    """Decode a JPEG straight to its luminance; libjpeg's warnings (missing data) are errors."""
+    try:
+        return simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)[:, :, 0]
+    except ValueError as error:
+        # CMYK and other rare kinds have no way to grey in libjpeg; Pillow refuses broken ones.
+        try:
+            return _decode_other(data, source)
+        except DataError:
+            raise DataError(
+                f"{source}: JPEG of {len(data)} bytes cannot be decoded ({error}); "
+                "it is truncated or damaged, take the picture again"
+            ) from error
+
+
+def _decode_other(data: bytes, source: str) -> NDArray[np.uint8]:
+    """Decode what Pillow knows: PNG, TIFF, BMP, CMYK JPEG."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith("I") or image.mode == "F":
+                return _scaled_to_bytes(np.asarray(image))
+            if image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+                # Transparent parts show the bright field behind, as a viewer would.
+                white = Image.new("RGBA", image.size, "white")
+                return np.array(Image.alpha_composite(white, image.convert("RGBA")).convert("L"))
+            return np.array(image.convert("L"))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
+        # Pillow raises SyntaxError for broken PNG chunks. Its message for an unknown format shows
+        # the address of a Python object.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "unknown format" if unknown else str(error)
+        raise DataError(
+            f"{source}: {len(data)} bytes cannot be decoded as a picture ({reason}); "
+            "expected JPEG or PNG, whole"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{source}: refused, {error}; expected a camera picture") from error
+
+
+def _scaled_to_bytes(pixels: NDArray) -> NDArray[np.uint8]:
+    """Map a picture deeper than 8 bits to 0..255 by the least bit depth that holds it."""
+    values = pixels.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("pixels that are not finite")
+    # Cameras of 10, 12 and 14 bits write their counts unscaled into 16-bit files.
+    depth = next((bits for bits in (8, 10, 12, 14, 16) if values.max() < 2**bits), 32)
+    return np.clip(values * (255.0 / (2**depth - 1)), 0, 255).astype(np.uint8)

@@ -1,0 +1,115 @@
+"""A rotation as curves over the spindle's angle: what was seen, and what was fitted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.instruments.loop.calibration import ZoomCalibration
+from skywright.instruments.loop.geometry import axis_um, to_view
+
+Floats = NDArray[np.float64]
+POINTS = 361
+
+
+@dataclass(frozen=True)
+class RotationCurves:
+    """Heights from the spindle and widths, um.
+
+    Parameters
+    ----------
+    phi_deg : (n,) float64
+        Spindle at each picture; NaN where it is not known.
+    seen : dict of (n,) float64
+        Height of ``"tip"`` and ``"middle"`` in each picture; NaN where not seen.
+    width : (n,) float64
+        Of the loop in each picture.
+    curve_deg : (m,) float64
+        Angles of the fitted curves.
+    fitted : dict of (m,) float64
+        Height of ``"tip"`` and ``"middle"``; NaN where there is no fit.
+    fitted_width : (m,) float64
+        NaN if the face is not known.
+    """
+
+    phi_deg: Floats
+    seen: Mapping[str, Floats]
+    width: Floats
+    curve_deg: Floats
+    fitted: Mapping[str, Floats]
+    fitted_width: Floats
+
+
+def rotation_curves(
+    phi_deg: Floats,
+    tip_px: Floats,
+    box_px: Floats,
+    width_px: Floats,
+    result: Mapping[str, Any],
+    calibration: ZoomCalibration,
+) -> RotationCurves:
+    """Put what was seen in a rotation beside what was fitted to it.
+
+    Parameters
+    ----------
+    phi_deg : (n,) float64
+        Spindle at each picture.
+    tip_px : (n, 2) float64
+        Tip, x and y.
+    box_px : (n, 4) float64
+        Box around the loop: left, right, top, bottom.
+    width_px : (n,) float64
+        Of the loop, across the pin's axis.
+    result
+        Results of `skywright.instruments.loop.rotation.LoopRotation`.
+    calibration
+        Of the camera.
+    """
+    view = calibration.view
+    row = result["axis_row"]
+    axis = axis_um(row if np.isfinite(row) else calibration.axis_px, view)
+    middle_px = 0.5 * np.stack([box_px[:, 0] + box_px[:, 1], box_px[:, 2] + box_px[:, 3]], axis=1)
+    curve = np.linspace(*_range(phi_deg), POINTS)
+    turn = np.deg2rad(curve - result["face_on"])
+    return RotationCurves(
+        phi_deg=phi_deg,
+        seen={
+            "tip": to_view(tip_px, view)[:, 1] - axis,
+            "middle": to_view(middle_px, view)[:, 1] - axis,
+        },
+        width=width_px * view.pixel_um,
+        curve_deg=curve,
+        fitted={name: _height(result, name, curve, view.phi_sign) for name in ("tip", "middle")},
+        fitted_width=np.hypot(result["width"] * np.cos(turn), result["thickness"] * np.sin(turn)),
+    )
+
+
+def in_words(result: Mapping[str, Any]) -> str:
+    """Say where the loop is and how it faces, or why that is not known.
+
+    Parameters
+    ----------
+    result
+        Results of `skywright.instruments.loop.rotation.LoopRotation`.
+    """
+    if not result["middle_ok"] and not result["ok"]:
+        return result["why"] or result["middle_why"]
+    point = "middle" if result["middle_ok"] else "tip"
+    x, y, z = (result[f"{point}_{axis}"] for axis in "xyz")
+    face = f", face-on at {result['face_on']:.1f} deg" if np.isfinite(result["face_on"]) else ""
+    return (
+        f"{result['kind']}: {point} at x {x:.1f}, y {y:.1f}, z {z:.1f} um "
+        f"(+- {result[f'{point}_sigma']:.1f}){face}"
+    )
+
+
+def _range(phi: Floats) -> tuple[float, float]:
+    known = phi[np.isfinite(phi)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 180.0)
+
+
+def _height(result: Mapping[str, Any], name: str, phi_deg: Floats, sign: int) -> Floats:
+    phi = np.deg2rad(phi_deg) * sign
+    return np.asarray(result[f"{name}_y"] * np.cos(phi) - result[f"{name}_z"] * np.sin(phi))

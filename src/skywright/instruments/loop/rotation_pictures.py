@@ -1,0 +1,174 @@
+"""Pictures of a rotation for people: what was seen where, the fits, before and after."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from skywright.analysis import Batch
+from skywright.analysis.display import contact_sheet
+from skywright.instruments.loop.analysis import to_gray
+from skywright.instruments.loop.calibration import ZoomCalibration
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.draw import annotate
+from skywright.instruments.loop.rotation_curves import in_words, rotation_curves
+
+Floats = NDArray[np.float64]
+TIP, MIDDLE, AXIS = "#c8322b", "#2f6db5", "#777777"
+
+
+def draw_rotation(
+    batch: Batch, result: Mapping[str, Any], calibration: ZoomCalibration
+) -> dict[str, bytes]:
+    """Draw tip, middle and width over the angle of the spindle, with what was fitted.
+
+    Parameters
+    ----------
+    batch
+        Inputs of `skywright.instruments.loop.rotation.LoopRotation`.
+    result
+        Its results.
+    calibration
+        Of the camera.
+
+    Returns
+    -------
+    dict
+        ``rotation.png``: contents of the file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    place, width = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    columns = {name: values.astype(np.float64) for name, values in batch.data.items()}
+    curves = rotation_curves(
+        columns["phi"],
+        np.stack([columns["tip_x"], columns["tip_y"]], axis=1),
+        np.stack([columns[name] for name in ("xmin", "xmax", "ymin", "ymax")], axis=1),
+        columns["width"],
+        result,
+        calibration,
+    )
+    for name, color in (("tip", TIP), ("middle", MIDDLE)):
+        place.plot(curves.phi_deg, curves.seen[name], "o", ms=3, color=color, label=f"{name}, seen")
+        place.plot(curves.curve_deg, curves.fitted[name], "-", lw=1, color=color)
+    place.axhline(0.0, color=AXIS, lw=0.8, ls="--")
+    place.set_ylabel("from the spindle, um")
+    place.legend(loc="upper right", fontsize="small")
+    place.set_title(in_words(result), fontsize="medium", loc="left")
+    width.plot(curves.phi_deg, curves.width, "o", ms=3, color=MIDDLE)
+    width.plot(curves.curve_deg, curves.fitted_width, "-", lw=1, color=MIDDLE)
+    width.set_ylabel("width of the loop, um")
+    width.set_xlabel("spindle, deg")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return {"rotation.png": buffer.getvalue()}
+
+
+Picture = NDArray[np.uint8]
+BEAM = (40, 220, 255)
+SHEET = 12
+
+
+def places_on_sheet(phi_deg: Floats, count: int = SHEET) -> list[int]:
+    """Return the rows of at most `count` pictures, spread over those whose angle is known."""
+    known = np.flatnonzero(np.isfinite(phi_deg))
+    if not known.size:
+        return []
+    picks = np.linspace(0, known.size - 1, min(count, known.size)).round().astype(int)
+    return [int(row) for row in known[picks]]
+
+
+def draw_sheet(
+    pictures: Mapping[int, Picture], phi_deg: Floats, calibration: ZoomCalibration
+) -> dict[str, bytes]:
+    """Draw what was found into pictures of a rotation, and where the beam is; and a sheet of them.
+
+    Parameters
+    ----------
+    pictures
+        (H, W) or (H, W, 3) uint8, by row of the run.
+    phi_deg : (n,) float64
+        Angle of each row.
+    calibration
+        Of the camera.
+
+    Returns
+    -------
+    dict
+        ``rotation_sheet.png`` and ``rotation_NNNN.jpg``: contents of the files.
+    """
+    drawn = {}
+    for row, picture in pictures.items():
+        title = f"{row}: {phi_deg[row]:.1f} deg"
+        found = annotate(picture, find_loop(to_gray(picture)), title)
+        drawn[row] = mark_beam(found, calibration)
+    if not drawn:
+        return {}
+    return {
+        "rotation_sheet.png": _encode(contact_sheet(list(drawn.values())), "PNG"),
+        **{f"rotation_{row:04d}.jpg": _encode(each, "JPEG") for row, each in drawn.items()},
+    }
+
+
+def draw_before_after(
+    before: tuple[Picture, str], after: tuple[Picture, str], calibration: ZoomCalibration
+) -> dict[str, bytes]:
+    """Put two pictures side by side, with the beam in both.
+
+    Parameters
+    ----------
+    before, after
+        (H, W) or (H, W, 3) uint8, and what to write on it.
+    calibration
+        Of the camera.
+
+    Returns
+    -------
+    dict
+        ``before_after.png``: contents of the file.
+    """
+    pair = [mark_beam(picture, calibration, text) for picture, text in (before, after)]
+    return {"before_after.png": _encode(contact_sheet(pair, columns=2, cell_px=720), "PNG")}
+
+
+def mark_beam(picture: Picture, calibration: ZoomCalibration, text: str = "") -> Picture:
+    """Draw the spindle's row and the beam into a copy of a picture.
+
+    Parameters
+    ----------
+    picture
+        (H, W) or (H, W, 3) uint8.
+    calibration
+        With axis and target.
+    text
+        Written at the top.
+
+    Returns
+    -------
+    (H, W, 3) uint8
+    """
+    image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
+    draw = ImageDraw.Draw(image)
+    view, unit = calibration.view, max(1, round(max(image.size) / 500))
+    beam = (
+        (calibration.axis_px, view.target) if view.vertical else (view.target, calibration.axis_px)
+    )
+    x, y = beam
+    radius = 14 * unit
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=BEAM, width=unit)
+    draw.line((x - 2 * radius, y, x + 2 * radius, y), fill=BEAM, width=unit)
+    draw.line((x, y - 2 * radius, x, y + 2 * radius), fill=BEAM, width=unit)
+    if text:
+        font = ImageFont.load_default(14 * unit)
+        draw.text((6, 4), text, fill=BEAM, font=font, stroke_width=unit, stroke_fill=(0, 0, 0))
+    return np.asarray(image)
+
+
+def _encode(picture: Picture, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, kind, quality=88)
+    return buffer.getvalue()

@@ -1,0 +1,417 @@
+"""From what is found in each picture of a rotation to one answer: votes, cleaning, fits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skywright.errors import DataError
+from skywright.instruments.loop.centering import AxisPrior, Center, Reason, fit_center
+from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.face import Face, fit_face
+from skywright.instruments.loop.geometry import SIDES, Side, View
+from skywright.instruments.loop.middle import expected_error, fit_middle, settle, with_error
+
+Floats = NDArray[np.float64]
+Texts = NDArray[np.str_]
+KINDS = ("nylon", "mitegen", "pin", "none")
+EDGE_PX = 2.0  # a tip so near the border may be where the frame cuts the sample
+CUT_EDGE_PX = 10.0  # the same where the silhouette is known to leave the frame
+BAR_PART = 0.1  # of the frame: so near a border a bar of text may cut a head
+HEAD_SPREAD = 0.15  # a head keeps its length over a turn within this part and 3 px
+HEAD_MAJORITY, HEAD_SHARE = 0.6, 0.3  # of the boxes: agree beyond doubt, must agree at least
+# A tip is where the outline ends as seen, not a point of matter: blur and light shift it, more at
+# a wide, blunt end. Per coordinate, parts of a pixel and of the width; scored on rendered scenes.
+TIP_ERROR_PX, TIP_ERROR_OF_WIDTH = 0.2, 0.02
+BLUNT = 0.05  # error of a tip across the spindle, part of the width in that picture
+MIN_SEEN = 0.1  # of the frames show a mount, or there is none; detectors err in 3 %
+
+
+@dataclass(frozen=True)
+class Series:
+    """What was found in n pictures of a rotation, px.
+
+    Parameters
+    ----------
+    phi_deg : (n,) float64
+        Angle of the spindle when each picture was exposed.
+    tip_px : (n, 2) float64
+        x, y of the tip, NaN where none is seen.
+    bbox_px : (n, 4) float64
+        xmin, ymin, xmax, ymax of the head, NaN where unknown.
+    head_px : (n, 4) float64
+        The same box from other evidence, NaN where there is none.
+    error_px : (n, 4) float64
+        Expected absolute errors of `head_px`, NaN where unknown.
+    width_px : (n,) float64
+        Extent of the head across the spindle, NaN where unknown.
+    kind, side : (n,) str
+        As in `Detection`; empty where unknown (kind "none": nothing was seen).
+    kind_odds : (n,) float64
+        Weight of `kind` in the vote, at least 0: added up, log odds of independent pictures.
+    score : (n,) float64
+        0..1, weight in the vote for the side.
+    clipped : (n,) bool
+        The silhouette leaves the frame elsewhere than on the pin side.
+    beyond : (n,) bool
+        The mount reaches past the far border.
+    """
+
+    phi_deg: Floats
+    tip_px: Floats
+    bbox_px: Floats
+    head_px: Floats
+    error_px: Floats
+    width_px: Floats
+    kind: Texts
+    kind_odds: Floats
+    side: Texts
+    score: Floats
+    clipped: NDArray[np.bool_]
+    beyond: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.phi_deg)
+
+
+@dataclass(frozen=True)
+class SeriesFit:
+    """What a rotation tells.
+
+    Attributes
+    ----------
+    tip : Center
+        The tip of the sample: what `offset_um` of the command line is.
+    middle : Center
+        The middle of the loop's box; its own `ok` says whether it is known.
+    face : Face
+    kind : str
+        Class of the mount by vote; empty if unknown.
+    kind_share : float
+        Part of the votes for it.
+    view : View
+        As given, with the side by vote where it was open.
+    duplicates : int
+        Frames that repeat another one.
+    dropped : (n,) bool
+        Frames whose tip was not used for the fit: repeated, clipped or of another side.
+    ok, why : bool, str
+        Whether the tip is known and the sample is a loop; if not, why, in plain words.
+    reason : Reason
+    """
+
+    tip: Center
+    middle: Center
+    face: Face
+    kind: str
+    kind_share: float
+    view: View
+    duplicates: int
+    dropped: NDArray[np.bool_]
+    reason: Reason
+    why: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the tip is known and the sample is a loop."""
+        return self.reason is Reason.KNOWN
+
+
+def from_tips(phi_deg: ArrayLike, tip_px: ArrayLike) -> Series:
+    """Make a series of tips alone.
+
+    Parameters
+    ----------
+    phi_deg : (n,) float
+    tip_px : (n, 2) float
+        NaN where none is seen.
+
+    Returns
+    -------
+    Series
+    """
+    phi = np.asarray(phi_deg, dtype=np.float64).ravel()
+    n = len(phi)
+    return Series(
+        phi_deg=phi,
+        tip_px=np.asarray(tip_px, dtype=np.float64).reshape(n, 2),
+        bbox_px=np.full((n, 4), np.nan),
+        head_px=np.full((n, 4), np.nan),
+        error_px=np.full((n, 4), np.nan),
+        width_px=np.full(n, np.nan),
+        kind=np.full(n, "", dtype="U8"),
+        kind_odds=np.ones(n),
+        side=np.full(n, "", dtype="U8"),
+        score=np.ones(n),
+        clipped=np.zeros(n, np.bool_),
+        beyond=np.zeros(n, np.bool_),
+    )
+
+
+def from_detections(phi_deg: ArrayLike, detections: Sequence[Detection]) -> Series:
+    """Make a series of what `find_loop` found in each picture.
+
+    Parameters
+    ----------
+    phi_deg : (n,) float
+    detections : n of Detection
+
+    Returns
+    -------
+    Series
+
+    Raises
+    ------
+    DataError
+        If there is not one angle for each detection.
+    """
+    phi = np.asarray(phi_deg, dtype=np.float64).ravel()
+    if len(phi) != len(detections):
+        raise DataError(f"series: {len(phi)} angles for {len(detections)} detections")
+    if not detections:
+        return from_tips(phi, np.empty((0, 2)))
+    nowhere = (np.nan,) * 4
+    return Series(
+        phi_deg=phi,
+        tip_px=np.array([(d.tip_x, d.tip_y) for d in detections], dtype=np.float64),
+        bbox_px=np.array([d.bbox or nowhere for d in detections], dtype=np.float64),
+        head_px=np.array([d.head_box or nowhere for d in detections], dtype=np.float64),
+        error_px=np.array([d.head_errors or nowhere for d in detections], dtype=np.float64),
+        width_px=np.array([d.width for d in detections], dtype=np.float64),
+        kind=np.array([d.kind for d in detections], dtype="U8"),
+        kind_odds=np.maximum([d.kind_odds for d in detections], 0.0),
+        side=np.array([d.side or "" for d in detections], dtype="U8"),
+        score=np.array([d.score for d in detections], dtype=np.float64),
+        clipped=np.array([d.clipped for d in detections], dtype=np.bool_),
+        beyond=np.array([d.tip_sign == "+" and d.kind != "none" for d in detections], np.bool_),
+    )
+
+
+def join(parts: Sequence[Series]) -> Series:
+    """Return one series of several, in their order; an empty one of none."""
+    if not parts:
+        return from_tips([], np.empty((0, 2)))
+    names = [field.name for field in fields(Series)]
+    return Series(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
+
+
+def fit_series(
+    series: Series, view: View, axis: AxisPrior | None = None, side: Side | None = None
+) -> SeriesFit:
+    """Say where the sample is, what it is and where its face is.
+
+    Parameters
+    ----------
+    series : Series
+    view : View
+        Its `side` holds if nothing better is known.
+    axis : AxisPrior, optional
+        Row of the spindle where it is known; else it is a result.
+    side : str, optional
+        Border through which the pin enters; None takes a vote.
+
+    Returns
+    -------
+    SeriesFit
+    """
+    voted = vote(series.side, series.score)[0]
+    elected = next((border for border in SIDES if border == voted), view.side)
+    view = replace(view, side=side or elected)
+    repeated = duplicates(series)
+    other = (series.side != "") & (series.side != view.side)
+    cut = cut_by_frame(series, view)
+    dropped = repeated | other | cut
+    tip_px = np.where(dropped[:, None], np.nan, series.tip_px)
+    kind, share = vote(series.kind, np.where(series.kind == "none", 0.0, series.kind_odds))
+    middle, face = _head(series, view, repeated | other, axis, kind)
+    width_px = face.width_um / view.pixel_um if np.isfinite(face.width_um) else 0.0
+    found = np.isfinite(series.width_px).any()
+    shift = np.hypot(TIP_ERROR_PX, TIP_ERROR_OF_WIDTH * width_px) if found else 0.0
+    tip = fit_center(
+        series.phi_deg,
+        tip_px,
+        view,
+        axis,
+        point_sigma_px=float(shift),
+        trust=_trust(series.phi_deg, face, view),
+    )
+    reason, why = _judge(series, tip, kind, int((cut & ~repeated).sum()))
+    return SeriesFit(
+        tip=tip,
+        middle=middle,
+        face=face,
+        kind=kind,
+        kind_share=share,
+        view=view,
+        duplicates=int(repeated.sum()),
+        dropped=dropped,
+        reason=reason,
+        why=why,
+    )
+
+
+def vote(labels: Texts, weight: Floats) -> tuple[str, float]:
+    """Return the label of the largest total weight and its share; empty labels do not vote."""
+    totals = {
+        str(label): float(weight[labels == label].sum()) for label in np.unique(labels) if label
+    }
+    if not totals or max(totals.values()) <= 0.0:
+        return "", 0.0
+    best = max(totals, key=lambda label: totals[label])
+    return best, totals[best] / sum(totals.values())
+
+
+def duplicates(series: Series) -> NDArray[np.bool_]:
+    """Mark frames that repeat an earlier one: same angle, same tip, same box.
+
+    Parameters
+    ----------
+    series : Series
+
+    Returns
+    -------
+    (n,) bool
+        The first of equal frames is kept.
+    """
+    if not len(series):
+        return np.zeros(0, np.bool_)
+    rows = np.column_stack([series.phi_deg, series.tip_px, series.bbox_px])
+    rows = np.nan_to_num(rows, nan=-1e9)
+    _, first = np.unique(rows, axis=0, return_index=True)
+    repeated = np.ones(len(series), np.bool_)
+    repeated[first] = False
+    return repeated
+
+
+def cut_by_frame(series: Series, view: View) -> NDArray[np.bool_]:
+    """Mark tips that may be the place where the frame cuts the sample, not its end.
+
+    Parameters
+    ----------
+    series : Series
+    view : View
+        With the size of the picture and the pin side.
+
+    Returns
+    -------
+    (n,) bool
+    """
+    margin = np.where(series.clipped, CUT_EDGE_PX, EDGE_PX)
+    return _near_border(np.hstack([series.tip_px, series.tip_px]), margin, margin, view)
+
+
+def whole_heads(box_px: Floats, view: View) -> NDArray[np.bool_]:
+    """Mark boxes that hold the head alone, by its length, which a turn does not change.
+
+    Seen edge-on, a head is as thin as its stem, and a box may take stem and pin for it. So where
+    the boxes disagree, the shortest length that `HEAD_SHARE` of them have is that of the head.
+
+    Parameters
+    ----------
+    box_px : (n, 4) float64
+        NaN where unknown.
+    view : View
+        With the pin side.
+
+    Returns
+    -------
+    (n,) bool
+        All boxes if there is no such length.
+    """
+    first = 1 if view.vertical else 0
+    length = box_px[:, first + 2] - box_px[:, first]
+    known = np.isfinite(length)
+    if not known.any():
+        return known
+    spread = HEAD_SPREAD * length + 3.0
+    agree = np.abs(length[:, None] - length[None, :]) < spread[None, :]  # samples x candidates
+    share = agree[known].mean(axis=0)
+    most = float(np.max(share[known]))
+    needed = most if most >= HEAD_MAJORITY else min(HEAD_SHARE, most)
+    candidates = np.flatnonzero(known & (share >= needed))
+    shortest = candidates[np.argmin(length[candidates])]
+    # The candidate with most company near the shortest is in the middle of its cluster.
+    near = candidates[agree[candidates, shortest]]
+    middle = near[np.argmax(share[near])]
+    return known & agree[:, middle]
+
+
+def _trust(phi_deg: Floats, face: Face, view: View) -> Floats | None:
+    """Return the relative worth of tips: less where a blunt end is seen wide."""
+    if not face.ok:
+        return None
+    turn = np.deg2rad(phi_deg - face.face_on_deg)
+    seen_um = np.hypot(face.width_um * np.cos(turn), face.thickness_um * np.sin(turn))
+    return 1.0 / np.hypot(1.0, BLUNT * seen_um / view.pixel_um)
+
+
+def _head(
+    series: Series, view: View, drop: NDArray[np.bool_], axis: AxisPrior | None, kind: str
+) -> tuple[Center, Face]:
+    """Fit the middle of the head and its face."""
+    dropped = drop | _cut_heads(series, view) | series.beyond
+    box, head = (np.where(dropped[:, None], np.nan, px) for px in (series.bbox_px, series.head_px))
+    whole = ~dropped & whole_heads(series.bbox_px, view)
+    width = np.where(whole, series.width_px, np.nan) * view.pixel_um
+    # A head that a picture takes for a pin has lost its outline, and its width with it.
+    width[series.kind == "pin"] = np.nan
+    face = fit_face(series.phi_deg, width, view.pixel_um)
+    if kind == "pin":
+        why = "no face: a bare pin is round"
+        face = replace(fit_face([], [], view.pixel_um), why=why, used=np.zeros_like(whole))
+    middle = fit_middle(series.phi_deg, box, whole, view, axis, face.width_um)
+    if not np.isfinite(head).any():
+        return middle, face
+    whole = ~dropped & whole_heads(series.head_px, view)
+    other = fit_middle(series.phi_deg, head, whole, view, axis, face.width_um)
+    error_um = expected_error(series.error_px[whole], view) * view.pixel_um
+    return with_error(settle(middle, other), error_um), face
+
+
+def _cut_heads(series: Series, view: View) -> NDArray[np.bool_]:
+    """Mark heads that a border, or an overlay's bar along it, may cut.
+
+    That a silhouette leaves the frame is not enough: its pin may, or the bar it hangs on.
+    """
+    across, down = BAR_PART * view.width_px, BAR_PART * view.height_px
+    return series.clipped & _near_border(series.bbox_px, across, down, view)
+
+
+def _near_border(
+    box_px: Floats, across: Floats | float, down: Floats | float, view: View
+) -> NDArray[np.bool_]:
+    """Mark boxes that come within so many pixels of a border other than the pin's."""
+    x0, y0, x1, y1 = box_px.T
+    with np.errstate(invalid="ignore"):
+        near = {
+            "left": x0 < across,
+            "right": x1 > view.width_px - 1 - across,
+            "top": y0 < down,
+            "bottom": y1 > view.height_px - 1 - down,
+        }
+    return np.any([near[border] for border in SIDES if border != view.side], axis=0)
+
+
+def _judge(series: Series, tip: Center, kind: str, cut: int) -> tuple[Reason, str]:
+    """Say what the sample's state adds to what the fit says."""
+    n = len(series)
+    if n == 0:
+        return Reason.NO_FRAMES, "no frames: the series is empty"
+    nothing = int((series.kind == "none").sum())
+    if nothing > (1.0 - MIN_SEEN) * n:
+        return Reason.NO_PIN, f"no pin: nothing is seen in {nothing} of {n} frames"
+    if kind == "pin":
+        pins = int((series.kind == "pin").sum())
+        return Reason.NO_LOOP, f"no loop: {pins} of {n} frames show a bare pin"
+    beyond = int(series.beyond.sum())
+    if tip.reason is Reason.KNOWN:
+        return tip.reason, ""
+    notes = []
+    if beyond:
+        notes.append(f"the mount reaches past the far border in {beyond} of {n} frames")
+    if cut:
+        notes.append(f"the tip leaves the frame in {cut} of {n}")
+    if beyond > 0.5 * n and not tip.n_given:
+        return Reason.NOT_IN_VIEW, f"{Reason.NOT_IN_VIEW}: {notes[0]}; move the sample back"
+    return tip.reason, "; ".join([tip.why, *notes])

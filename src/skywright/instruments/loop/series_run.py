@@ -1,0 +1,198 @@
+"""A series of pictures as a run, without a RunEngine: what was recorded, and what was found."""
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import event_model
+
+from skywright.analysis import Analysis, Batch
+from skywright.callbacks.derived import DerivedRun, Emit
+from skywright.files.areadetector import IMAGE
+from skywright.instruments.loop.capture import IDENTITY, TIME
+
+TELL_S = 1.0
+"""Documents tell of new pictures this often."""
+
+ExitStatus = Literal["success", "abort", "fail"]
+
+log = logging.getLogger(__name__)
+
+
+class SeriesRun:
+    """The raw run of one recording of a camera, and the derived run of an analysis over it.
+
+    Its data keys are those of `devices.loop.axis.AxisCamera` as a flyer: ``CAMERA_image``,
+    ``CAMERA_frame_number``, ``CAMERA_frame_time``, all in the file. Not thread-safe.
+
+    Parameters
+    ----------
+    analysis
+        Fresh; takes in what `found` is given.
+    emit
+        Takes ``(name, document)``, e.g. a `Journal`.
+    assets
+        Root directory of assets.
+    metadata
+        For the start document.
+    camera
+        Name of the device.
+    """
+
+    def __init__(
+        self,
+        analysis: Analysis[Any],
+        emit: Emit,
+        assets: Path,
+        metadata: Mapping[str, Any],
+        camera: str = "axis",
+    ) -> None:
+        self._emit = emit
+        self._camera = camera
+        directory = assets.absolute() / f"{datetime.now():%Y/%m/%d}"
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / f"{camera}-{uuid.uuid4()}.h5"
+        """Where the camera is to record."""
+        self._run: Any = event_model.compose_run(metadata={**metadata, "detectors": [camera]})
+        self._stream: Any = None
+        self._resources: list[Any] = []
+        self._told = 0
+        self._tell_next = 0.0
+        self._failed = False
+        emit("start", self._run.start_doc)
+        self._assets = assets
+        self._keys = {name: f"{camera}_{name}" for name in ("image", "frame_number", "frame_time")}
+        self.derived = DerivedRun(analysis, self._run.start_doc, emit, assets, self._keys)
+
+    @property
+    def uid(self) -> str:
+        """Uid of the raw run."""
+        return str(self._run.start_doc["uid"])
+
+    def recorded(self, count: int, shape: tuple[int, ...]) -> None:
+        """Tell of the pictures that are in the file by now.
+
+        Parameters
+        ----------
+        count
+            Of whole rows in the file.
+        shape
+            Of a picture, (H, W) or (H, W, 3).
+        """
+        if count > self._told and time.monotonic() >= self._tell_next:
+            self._tell(count, shape)
+            self._tell_next = time.monotonic() + TELL_S
+
+    def found(self, batch: Batch) -> None:
+        """Take in what the analysis has of some pictures, in the order of their file.
+
+        When it cannot, the derived run ends there, failed, and the raw run goes on.
+        """
+        if self._failed:
+            return
+        try:
+            self.derived.add(batch)
+        except Exception as error:  # a disk that is full, an analysis that raises
+            self._failed = True
+            log.exception("run %s: what was found cannot be kept", self.uid)
+            self.derived.close("fail", f"{type(error).__name__}: {error}")
+
+    def derive(self, analysis: Analysis[Any], batch: Batch, pictures: Mapping[str, bytes]) -> None:
+        """Add a derived run of an analysis over all pictures, complete at once.
+
+        Parameters
+        ----------
+        analysis
+            Fresh.
+        batch
+            Its inputs.
+        pictures
+            File name to contents, kept with that run.
+        """
+        run = DerivedRun(analysis, self._run.start_doc, self._emit, self._assets, self._keys)
+        run.add(batch)
+        run.close(pictures=pictures)
+
+    def close(
+        self,
+        count: int,
+        shape: tuple[int, ...],
+        exit_status: ExitStatus = "success",
+        reason: str = "",
+        skipped: int = 0,
+        pictures: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Tell of the rest and end both runs.
+
+        Parameters
+        ----------
+        count, shape
+            As of `recorded`.
+        exit_status, reason
+            How the series ended.
+        skipped
+            Pictures that were recorded and not searched.
+        pictures
+            File name to contents, kept with the derived run.
+        """
+        if count > self._told:
+            self._tell(count, shape)
+        self._emit("stop", self._run.compose_stop(exit_status=exit_status, reason=reason))
+        self.derived.dropped += skipped
+        self.derived.close(exit_status, reason, pictures)
+
+    def _tell(self, count: int, shape: tuple[int, ...]) -> None:
+        if self._stream is None:
+            self._describe(shape)
+        for resource in self._resources:
+            datum = resource.compose_stream_datum(
+                indices={"start": self._told, "stop": count},
+                seq_nums={"start": self._told + 1, "stop": count + 1},
+                descriptor=self._stream.descriptor_doc,
+            )
+            self._emit("stream_datum", datum)
+        self._told = count
+
+    def _describe(self, shape: tuple[int, ...]) -> None:
+        columns = {
+            "image": ("array", shape, "|u1", IMAGE, {}),
+            "frame_number": ("integer", (), "<i8", IDENTITY, {}),
+            "frame_time": ("number", (), "<f8", TIME, {"units": "s"}),
+        }
+        data_keys = {
+            f"{self._camera}_{name}": {
+                "source": "file",
+                "dtype": dtype,
+                "shape": list(size),
+                "dtype_numpy": dtype_numpy,
+                "external": "STREAM:",
+                **more,
+            }
+            for name, (dtype, size, dtype_numpy, _, more) in columns.items()
+        }
+        self._stream = self._run.compose_descriptor(
+            name="primary",
+            data_keys=data_keys,
+            object_keys={self._camera: list(data_keys)},
+            configuration={},
+            hints={},
+        )
+        self._emit("descriptor", self._stream.descriptor_doc)
+        for name, (_, size, _, dataset, _) in columns.items():
+            resource = self._run.compose_stream_resource(
+                mimetype="application/x-hdf5",
+                uri=f"file://localhost{quote(str(self.path))}",
+                data_key=f"{self._camera}_{name}",
+                parameters={
+                    "dataset": dataset,
+                    "chunk_shape": [1, *size] if size else [1024],
+                    "swmr": True,
+                },
+            )
+            self._resources.append(resource)
+            self._emit("stream_resource", resource.stream_resource_doc)

@@ -1,0 +1,86 @@
+"""Where camera pictures come from: one interface for simulated, replayed and received ones.
+
+A source is silent until `start`. It hands each picture to `deliver` from a thread of its own, in
+the order of its frame numbers, and tells trouble through `report`. Frame numbers grow for as long
+as the source lives, over stops and starts; a gap says that pictures were lost on the way.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.acquire import source as acquire_source
+from skywright.acquire.source import Report
+
+__all__ = ["Deliver", "Report", "Source", "SourceFrame", "camera_pace"]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceFrame:
+    """One picture as it came.
+
+    Attributes
+    ----------
+    frame_number
+        Identity; grows, gaps are lost pictures.
+    time
+        Unix seconds: exposure where the source knows it, else arrival.
+    data
+        The image file exactly as received (JPEG or PNG); None when the source has pixels only.
+    image
+        (H, W) or (H, W, 3) uint8 when the source has pixels; None when only `data`.
+    sender_time
+        Unix seconds by the sender's clock, NaN when it says none.
+    truth
+        What a simulator knows to be true of this picture, JSON values; for scoring only.
+    """
+
+    frame_number: int
+    time: float
+    data: bytes | None = None
+    image: NDArray[np.uint8] | None = None
+    sender_time: float = float("nan")
+    truth: Mapping[str, Any] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory, bytes."""
+        return len(self.data or b"") + (0 if self.image is None else self.image.nbytes)
+
+
+Deliver = Callable[[SourceFrame], None]
+
+
+class Source(acquire_source.Source[SourceFrame], Protocol):
+    """The source of a camera: that of every instrument, and what a camera tells before a picture.
+
+    Its `name` is ``sim``, ``push``, ``mjpeg``, ``snapshot`` or ``replay``.
+    """
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height, px, of the newest picture or the next; None when nobody knows.
+
+        Takes no lock that is held during a delivery.
+        """
+
+    period_s: float
+    """Time between pictures; 0 when the sender alone knows it."""
+
+
+def camera_pace(period_s: float) -> dict[str, Any]:
+    """Return the arguments of `PacedSource` for a camera that takes a picture each `period_s`.
+
+    The first exposure begins at the start, so its picture comes one period later. A late picture is
+    not made up for by a burst, and is not lost: the schedule starts anew.
+    """
+    return {
+        "behind_s": 0.0,
+        "first_s": period_s,
+        "loses": False,
+        "period_min_s": 0.001,
+        "item_name": "picture",
+    }

@@ -1,0 +1,147 @@
+"""Pictures that an AXIS video server uploads over HTTP, on any number of connections."""
+
+import asyncio
+import threading
+from collections import Counter, deque
+from collections.abc import Mapping
+
+from skywright.errors import ConfigError
+from skywright.instruments.loop.sources import Deliver, Report, SourceFrame
+from skywright.instruments.loop.sources.dating import Date, make_dating
+from skywright.instruments.loop.sources.fetched import picture_size
+from skywright.wire.axis_body import time_in_name
+from skywright.wire.axis_http import PICTURE_BYTES_MAX, Cut, Event, Refused, Upload
+from skywright.wire.axis_receiver import PushReceiver
+
+SIZES_KEPT = 100
+
+
+class PushedPictures:
+    """Listens from the beginning; between `stop` and `start` uploads are answered and dropped.
+
+    Frame numbers count complete uploads in order of arrival, dropped ones included, over all
+    connections. Pictures on parallel connections can overtake each other; their times, those at
+    which their uploads began, tell their order.
+
+    Parameters
+    ----------
+    host, port
+        Where to listen; port 0 takes a free one.
+    size
+        Width and height, px, when known before the first picture; afterwards the largest of the
+        last `SIZES_KEPT` pictures, since a server may send pictures of several sizes.
+    bytes_max
+        Longest upload, bytes.
+    date
+        Gives the time of a picture (`skywright.instruments.loop.sources.dating`).
+
+    Attributes
+    ----------
+    port
+        The one in use.
+    size
+        Width and height, px, that hold each of the last pictures; None before the first. Reading
+        it takes no lock: the owner asks under its own, which deliveries take after ours.
+    counts
+        Uploads ``received``, ``dropped`` (nobody asked), ``cut off`` and ``refused``.
+
+    Raises
+    ------
+    ConfigError
+        If the port cannot be had.
+    """
+
+    name = "push"
+    period_s = 0.0
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        size: tuple[int, int] | None = None,
+        bytes_max: int = PICTURE_BYTES_MAX,
+        date: Date | None = None,
+    ) -> None:
+        self._date = date or make_dating()
+        self._sizes = deque([size] if size else [], maxlen=SIZES_KEPT)
+        self.size = size
+        self.counts: Counter[str] = Counter()
+        self._number = 0
+        self._deliver: Deliver | None = None
+        self._report: Report | None = None
+        self._lock = threading.RLock()
+        self._receiver = PushReceiver(self._take, bytes_max)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="source-push", daemon=True
+        )
+        self._thread.start()
+        opening = asyncio.run_coroutine_threadsafe(self._receiver.open(host, port), self._loop)
+        try:
+            self.port = opening.result(5.0)
+        except OSError as error:
+            self.close()
+            raise ConfigError(
+                f"cannot listen for pictures on {host}:{port} ({error}); choose another port"
+            ) from error
+
+    def start(self, deliver: Deliver, report: Report) -> None:
+        """Begin to hand uploads on."""
+        with self._lock:
+            self._deliver, self._report = deliver, report
+
+    def stop(self) -> None:
+        """Drop uploads from now on; once this has returned, nothing is delivered."""
+        with self._lock:
+            self._deliver = self._report = None
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Uploads that did not arrive whole, by cause, since the object was made."""
+        counts = {cause: self.counts[cause] for cause in ("cut off", "refused")}
+        return {cause: count for cause, count in counts.items() if count}
+
+    def set_period(self, seconds: float) -> float:
+        """Return 0: the sender alone knows its period."""
+        return self.period_s
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.stop()
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._receiver.close(), self._loop).result(3.0)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(3.0)
+            self._loop.close()
+
+    def _take(self, event: Event, peer: str) -> None:
+        """Take what the receiver has; it calls on its own thread only."""
+        with self._lock:
+            if isinstance(event, Upload):
+                self._take_upload(event)
+            elif isinstance(event, Cut):
+                self.counts["cut off"] += 1
+                expected = event.expected_bytes or "more"
+                self._say(f"{peer}: upload cut off, {event.received_bytes} of {expected} bytes")
+            elif isinstance(event, Refused):
+                self.counts["refused"] += 1
+                self._say(f"{peer}: {event.status.value} {event.status.phrase}: {event.why}")
+
+    def _take_upload(self, upload: Upload) -> None:
+        number, self._number = self._number, self._number + 1
+        self.counts["received"] += 1
+        if (size := picture_size(upload.data)) is not None:
+            self._sizes.append(size)
+            widths, heights = zip(*self._sizes, strict=True)
+            self.size = max(widths), max(heights)
+        if self._deliver is None:
+            self.counts["dropped"] += 1
+            return
+        sent = time_in_name(upload.name)
+        self._deliver(
+            SourceFrame(number, self._date(upload.time, sent), upload.data, sender_time=sent)
+        )
+
+    def _say(self, message: str) -> None:
+        if self._report is not None:
+            self._report(message)

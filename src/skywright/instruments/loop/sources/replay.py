@@ -1,0 +1,108 @@
+"""Stored pictures, played at a rate: a folder of image files, or an HDF5 file of a camera."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from skywright.acquire.pacing import PacedSource
+from skywright.errors import ConfigError, DataError
+from skywright.files.areadetector import IMAGE
+from skywright.instruments.loop.capture import JPEG_OFFSET, JPEG_SIZE
+from skywright.instruments.loop.sources import SourceFrame, camera_pace
+
+DATASETS = (IMAGE, "/entry/instrument/detector/data", "/entry/data", "/data")
+"""Where pictures are looked for in an HDF5 file when nobody says where."""
+
+Fetch = Callable[[int], tuple[bytes | None, NDArray[np.uint8] | None]]
+
+
+class Replay(PacedSource[SourceFrame]):
+    """Play stored pictures.
+
+    Parameters
+    ----------
+    path
+        A folder of pictures that Pillow reads, played in the order of their names, or an HDF5
+        file with a dataset (N, H, W) or (N, H, W, 3) of uint8. A recording of ours is played from
+        the image files kept beside it, as they were received.
+    fps
+        Pictures per second.
+    loop
+        Begin again after the last; else the source ends.
+    dataset
+        Path of the dataset in the HDF5 file.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to play.
+    """
+
+    def __init__(
+        self, path: Path, fps: float = 30.0, *, loop: bool = True, dataset: str | None = None
+    ) -> None:
+        self.loop = loop
+        self._count, self._fetch, size = _folder(path) if path.is_dir() else _hdf5(path, dataset)
+        super().__init__("replay", self._frame, 1.0 / fps, **camera_pace(1.0 / fps))
+        self.size: tuple[int, int] | None = size
+
+    def _frame(self, number: int, time: float) -> SourceFrame:
+        if number >= self._count and not self.loop:
+            raise StopIteration
+        data, image = self._fetch(number % self._count)
+        return SourceFrame(number, time, data=data, image=image)
+
+
+def _folder(path: Path) -> tuple[int, Fetch, tuple[int, int]]:
+    known = Image.registered_extensions()
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
+    if not files:
+        raise ConfigError(f"{path}: no picture in this folder; name one with image files")
+    try:
+        with Image.open(files[0]) as first:
+            size = first.size
+    except OSError as error:
+        raise ConfigError(f"{files[0]}: is no picture ({error})") from error
+    return len(files), lambda index: (files[index].read_bytes(), None), size
+
+
+def _hdf5(path: Path, dataset: str | None) -> tuple[int, Fetch, tuple[int, int]]:
+    try:
+        # As a reader of a file that may be written still, or whose writer died.
+        file = h5py.File(path, "r", libver="latest", swmr=True, locking=False)
+    except OSError as error:
+        raise ConfigError(f"{path}: neither a folder of pictures nor HDF5 ({error})") from error
+    names = (dataset,) if dataset else DATASETS
+    found = next((file[name] for name in names if isinstance(file.get(name), h5py.Dataset)), None)
+    if found is None:
+        raise ConfigError(f"{path}: has no dataset {' or '.join(names)}; name the one to play")
+    if found.ndim not in (3, 4) or found.dtype != np.uint8 or not len(found):
+        raise ConfigError(
+            f"{path}: {found.name} is {found.shape} {found.dtype}, expected (N, H, W) uint8"
+        )
+    kept = path.with_suffix(".mjpeg")
+    size = int(found.shape[2]), int(found.shape[1])
+    if kept.exists() and JPEG_OFFSET in file:
+        return len(found), _from_kept(file, found, kept), size
+    return len(found), lambda index: (None, found[index]), size
+
+
+def _from_kept(file: Any, pixels: h5py.Dataset, kept: Path) -> Fetch:
+    offsets, sizes = file[JPEG_OFFSET][:], file[JPEG_SIZE][:]
+
+    def fetch(index: int) -> tuple[bytes | None, NDArray[np.uint8] | None]:
+        if offsets[index] < 0:
+            return None, pixels[index]
+        with kept.open("rb") as stream:
+            stream.seek(offsets[index])
+            data = stream.read(sizes[index])
+        if len(data) != sizes[index]:
+            raise DataError(f"{kept}: ends before picture {index}; the copy is incomplete")
+        return data, None
+
+    return fetch

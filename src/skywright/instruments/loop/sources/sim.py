@@ -1,0 +1,238 @@
+"""The simulated camera: pictures of the twin, as JPEG, made ahead and kept."""
+
+import dataclasses
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import simplejpeg
+
+from skywright.acquire.pacing import PacedSource
+from skywright.instruments.loop.sample_motion import SampleMotion
+from skywright.instruments.loop.sources import SourceFrame, camera_pace
+from skywright.instruments.loop.twin.render import Frame, Pose, render, scene_truth
+from skywright.instruments.loop.twin.scene import Scene, random_scene
+
+POOL_BYTES = 200_000_000
+LATENCY_S = 0.08
+"""From the end of an exposure to the arrival of its picture, for a camera that follows motors:
+their commands take some milliseconds to get here, and no video server is faster."""
+PATIENCE_S = 0.5
+"""So long a picture waits for word of where the motors were; without any they are out of touch."""
+RENDER_LIMIT_S = 60.0
+"""A stop waits for the picture under way; the first one compiles the renderer."""
+NOISE_VARIANTS = 8
+"""Pictures of one pose that differ in their noise, so that no two neighbors are the same bytes."""
+
+PoseAt = Callable[[float], Pose]
+
+
+def turning(phi_deg: float = 0.0, deg_per_s: float = 0.0, step_deg: float = 2.0) -> PoseAt:
+    """Return a spindle that turns evenly in small steps, so that its pictures can be kept.
+
+    Parameters
+    ----------
+    phi_deg
+        Angle at time 0, deg.
+    deg_per_s
+        Speed; 0 stands still.
+    step_deg
+        The angle is rounded down to a multiple of this.
+    """
+
+    def pose_at(time: float) -> Pose:
+        if deg_per_s == 0.0:
+            return Pose(phi_deg=phi_deg)
+        angle = (phi_deg + deg_per_s * time) % 360.0
+        return Pose(phi_deg=math.floor(angle / step_deg) * step_deg)
+
+    return pose_at
+
+
+class SimulatedCamera(PacedSource[SourceFrame]):
+    """A camera that looks at the twin of a sample.
+
+    Parameters
+    ----------
+    seed
+        Draws the scene, the noise and the losses.
+    fps
+        Pictures per second.
+    size
+        Width and height, px.
+    pose_at
+        Where the goniometer is at a time (unix s); by default it stands at 0.
+    **overrides
+        Fields of the scene to fix, as for `random_scene`.
+
+    Attributes
+    ----------
+    lose, damage
+        Fractions of pictures that are lost on the way, or arrive cut off.
+    silent
+        True while the camera is to say nothing.
+    latency_s
+        From the end of an exposure to the time stamp of its picture, which is its arrival.
+    motion
+        What moves the sample, once `follow` has been called; it replaces `pose_at`.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        fps: float = 30.0,
+        size: tuple[int, int] = (704, 480),
+        pose_at: PoseAt | None = None,
+        **overrides: Any,
+    ) -> None:
+        super().__init__("sim", self._frame, 1.0 / fps, **camera_pace(1.0 / fps))
+        self.stop_limit_s = RENDER_LIMIT_S
+        self.size: tuple[int, int] | None = size
+        self.seed = seed
+        self.lose = 0.0
+        self.damage = 0.0
+        self.silent = False
+        self.latency_s = 0.0
+        self.motion: SampleMotion | None = None
+        self._told = threading.Condition()
+        self._in_touch = True
+        self.pose_at = pose_at or turning()
+        overrides |= {"width_px": size[0], "height_px": size[1]}
+        self.scene: Scene = random_scene(np.random.default_rng(seed), **overrides)
+        self._pool: OrderedDict[tuple[Pose, int], tuple[bytes, Mapping[str, Any]]] = OrderedDict()
+        self._pool_bytes = 0
+        self._lock = threading.Lock()
+
+    def prepare(self, poses: list[Pose]) -> None:
+        """Make the pictures of `poses` ahead."""
+        for pose in poses:
+            self._picture(pose, 0)
+
+    def follow(self, motion: SampleMotion) -> None:
+        """Look at a sample that motors move, from now on.
+
+        Parameters
+        ----------
+        motion
+            What is known of it. A picture waits until that is all up to the end of its exposure.
+        """
+        with self._told:
+            self.motion = motion
+            self._told.notify_all()
+
+    def mount(
+        self,
+        seed: int,
+        kind: str | None = None,
+        tip_um: Sequence[float] = (math.nan,) * 3,
+        face_on_deg: float = math.nan,
+    ) -> None:
+        """Put another sample before the same camera; returns when its first picture is made.
+
+        Parameters
+        ----------
+        seed
+            Draws the sample.
+        kind
+            nylon, mitegen, pin or none; None is drawn.
+        tip_um
+            Where its tip is when all stages are at 0, goniometer frame; NaN is drawn.
+        face_on_deg
+            Spindle angle at which it is face-on; NaN is drawn.
+        """
+        optics = self.scene.optics
+        fixed: dict[str, Any] = {f.name: getattr(optics, f.name) for f in fields(optics)}
+        if kind is not None:
+            fixed["kind"] = kind
+        if not math.isnan(face_on_deg):
+            fixed["face_on_deg"] = face_on_deg
+        scene = random_scene(np.random.default_rng(seed), **fixed)
+        x, y, z = np.where(np.isnan(tip_um), scene.mount.tip_um, tip_um).tolist()
+        scene = replace(scene, mount=replace(scene.mount, tip_um=(x, y, z)))
+        with self._lock:
+            self.scene = scene
+            self._pool.clear()
+            self._pool_bytes = 0
+        self._picture(self.motion.pose_at(time.time()) if self.motion else self.pose_at(0.0), 0)
+
+    def scene_truth(self) -> dict[str, Any]:
+        """Return what is true of the sample with all stages at 0, JSON values; for scoring only."""
+        scene = self.scene
+        return {**_json_truth(scene_truth(scene)), "roll_deg": scene.optics.roll_deg}
+
+    def _frame(self, number: int, now: float) -> SourceFrame | None:
+        luck = np.random.default_rng((self.seed, number)).random(2)
+        if self.silent or luck[0] < self.lose:
+            return None
+        end = now - self.latency_s
+        start = end - self.scene.optics.exposure_s
+        motion = self._motion_until(end)
+        path = motion.path_over(start, end) if motion else None
+        pose = motion.pose_at((start + end) / 2.0) if motion else self.pose_at(now)
+        data, truth = self._picture(pose, number % NOISE_VARIANTS, path)
+        if luck[1] < self.damage:
+            data = data[: len(data) // 3]
+        truth = {**truth, "exposure_start_s": start, "exposure_end_s": end}
+        return SourceFrame(number, now, data=data, truth=truth)
+
+    def _motion_until(self, time_s: float) -> SampleMotion | None:
+        """Return the motion, waiting until it is known up to a time, unix s.
+
+        Of motors that are out of touch, dead for one, the last that is known holds, and only the
+        first picture waits.
+        """
+        with self._told:
+            if self.motion is None:
+                return None
+            self._in_touch = self._told.wait_for(
+                lambda: self.motion is not None and self.motion.until >= time_s,
+                PATIENCE_S if self._in_touch else 0.0,
+            )
+            return self.motion
+
+    def _picture(
+        self, pose: Pose, variant: int, path: Sequence[Pose] | None = None
+    ) -> tuple[bytes, Mapping[str, Any]]:
+        """Return JPEG and truth; of a sample at rest from the pool, rendered when not there."""
+        key = (pose, variant)
+        with self._lock:
+            if path is None and key in self._pool:
+                self._pool.move_to_end(key)
+                return self._pool[key]
+            seed = self.seed * NOISE_VARIANTS + variant
+            made = _develop(self.scene, render(self.scene, pose, path=path, frame_seed=seed))
+            if path is None:
+                self._pool[key] = made
+                self._pool_bytes += len(made[0])
+            while self._pool_bytes > POOL_BYTES:
+                self._pool_bytes -= len(self._pool.popitem(last=False)[1][0])
+            return made
+
+
+def _develop(scene: Scene, frame: Frame) -> tuple[bytes, Mapping[str, Any]]:
+    """Return a picture as JPEG, with its truth."""
+    image = np.ascontiguousarray(
+        frame.image if frame.image.ndim == 3 else frame.image[:, :, np.newaxis]
+    )
+    data = simplejpeg.encode_jpeg(
+        image,
+        quality=scene.optics.jpeg_quality,
+        colorspace="RGB" if image.shape[2] == 3 else "GRAY",
+    )
+    return data, _json_truth(frame.truth)
+
+
+def _json_truth(truth: Any) -> dict[str, Any]:
+    """Return a truth as JSON values: NaN, which JSON lacks, is None."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return {key: plain(value) for key, value in dataclasses.asdict(truth).items()}

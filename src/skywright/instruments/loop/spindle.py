@@ -1,0 +1,156 @@
+"""Follow a run's documents to the angle of the spindle at each of its pictures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from event_model import unpack_event_page
+from numpy.typing import NDArray
+
+from skywright.callbacks.rows import read_rows
+from skywright.files.readers import locate
+from skywright.instruments.loop.timing import Trace, angles_at
+
+Document = Mapping[str, Any]
+Floats = NDArray[np.float64]
+SAME_PLACE_UM = 1.0
+TRACE_ROW = "/entry/oscillation/row"
+
+
+@dataclass
+class _Readings:
+    """Where the rows of one column of the trace are."""
+
+    path: str = ""
+    dataset: str = ""
+    count: int = 0
+
+
+@dataclass
+class Turn:
+    """What one raw run tells of its spindle and its pictures.
+
+    The angle comes from a flyer's trace, ``NAME_time`` and ``NAME_angle`` in a file, by time; or,
+    in a step scan, from the readings of the data key that the start document names as
+    ``angle_key``, by sequence number. Pictures of a step scan whose place (the readings of
+    ``place_keys``) is not that of the last one show the sample elsewhere: they have no angle.
+    """
+
+    start: Document
+    shape: tuple[int, ...] = ()
+    images: tuple[str, str] | None = None
+    """File and dataset of the pictures."""
+    _time: _Readings = field(default_factory=_Readings)
+    _angle: _Readings = field(default_factory=_Readings)
+    _keys: dict[str, _Readings] = field(default_factory=dict)
+    _resources: dict[str, _Readings] = field(default_factory=dict)
+    _image_resources: set[str] = field(default_factory=set)
+    _image_key: str = ""
+    _steps: dict[int, tuple[float, Floats]] = field(default_factory=dict)
+    _sequence: list[int] = field(default_factory=list)
+    _step_descriptors: set[str] = field(default_factory=set)
+
+    @property
+    def turns(self) -> bool:
+        """Whether the run has a spindle at all."""
+        return bool(self._keys) or bool(self._step_descriptors)
+
+    def __call__(self, name: str, doc: Document) -> None:
+        """Take in one document of this run."""
+        if name == "descriptor":
+            self._descriptor(doc)
+        elif name == "stream_resource":
+            self._resource(doc)
+        elif name == "stream_datum":
+            self._datum(doc)
+        elif name == "event":
+            self._event(doc)
+        elif name == "event_page":
+            for event in unpack_event_page(doc):  # type: ignore[arg-type]
+                self._event(event)
+
+    def _descriptor(self, doc: Document) -> None:
+        keys = doc["data_keys"]
+        for key, described in keys.items():
+            stem = key.removesuffix("_angle")
+            if stem != key and {f"{stem}_time", f"{stem}_open"} <= keys.keys():
+                self._keys = {f"{stem}_time": self._time, key: self._angle}
+            if key.endswith("_image") and not self._image_key:
+                self._image_key, self.shape = key, tuple(described["shape"])
+        if self.start.get("angle_key") in keys and self._image_key in keys:
+            self._step_descriptors.add(doc["uid"])
+
+    def _resource(self, doc: Document) -> None:
+        if doc["data_key"] == self._image_key:
+            self._image_resources.add(doc["uid"])
+            path, dataset = locate(doc)
+            self.images = str(path), dataset
+        if doc["data_key"] in self._keys:
+            readings = self._keys[doc["data_key"]]
+            path, readings.dataset = locate(doc)
+            readings.path = str(path)
+            self._resources[doc["uid"]] = readings
+
+    def _datum(self, doc: Document) -> None:
+        if doc["stream_resource"] in self._resources:
+            self._resources[doc["stream_resource"]].count = doc["indices"]["stop"]
+        if doc["stream_resource"] in self._image_resources:
+            # Rows of a file belong to events by sequence number; after a resume two rows can.
+            rows, first = doc["indices"], doc["seq_nums"]["start"]
+            self._sequence += range(first, first + rows["stop"] - rows["start"])
+
+    def _event(self, doc: Document) -> None:
+        if doc["descriptor"] in self._step_descriptors:
+            data = doc["data"]
+            place = np.array([float(data[key]) for key in self.start.get("place_keys", ())])
+            self._steps[doc["seq_num"]] = float(data[self.start["angle_key"]]), place
+
+    def trace(self) -> Trace | None:
+        """Return the readings of the spindle; None before there are two.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be read.
+        """
+        count = min(self._time.count, self._angle.count)
+        if count < 2:
+            return None
+        datasets = [self._time.dataset, self._angle.dataset]
+        times, angles = read_rows(Path(self._time.path), TRACE_ROW, datasets, 0, count)
+        known = np.isfinite(times) & np.isfinite(angles)
+        return Trace(times[known], angles[known]) if known.sum() > 1 else None
+
+    def angles(self, times: Floats, trace: Trace | None, delay_s: float) -> Floats:
+        """Return the angle at pictures, deg; NaN where it is not known.
+
+        Parameters
+        ----------
+        times : (n,) float64
+            Time stamps of the run's first n pictures, in the order of the file.
+        trace : Trace or None
+            Of a flyer; None takes the angles of steps.
+        delay_s : float
+            By which the time stamps are late.
+        """
+        if trace is None:
+            return self._step_angles(len(times))
+        angle, known = angles_at(trace, times, delay_s)
+        return np.where(known, angle, np.nan)
+
+    def _step_angles(self, count: int) -> Floats:
+        angles = np.full(count, np.nan)
+        numbers = self._sequence[:count]
+        known = [(row, *self._steps[n]) for row, n in enumerate(numbers) if n in self._steps]
+        for row, angle, place in known:
+            if np.allclose(place, known[-1][2], atol=SAME_PLACE_UM, rtol=0.0):
+                angles[row] = angle
+        return angles
+
+
+def turns_both_ways(trace: Trace) -> bool:
+    """Say whether the spindle has turned forward and backward, so that a delay can be fitted."""
+    steps = np.diff(trace.phi_deg)
+    return bool(min(steps[steps > 0].sum(), -steps[steps < 0].sum()) > 90.0)

@@ -1,0 +1,150 @@
+"""Stages that move the sample: their directions, from motors to the goniometer frame and back."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skywright.errors import ConfigError
+from skywright.instruments.loop.geometry import laboratory_stage_moves, stage_moves, to_goniometer
+
+Floats = NDArray[np.float64]
+Mounting = Literal["spindle", "table"]
+UM_PER_UNIT = {"mm": 1000.0, "millimeter": 1000.0, "um": 1.0, "µm": 1.0, "micron": 1.0, "m": 1e6}
+SQUARE = 0.02
+"""Largest cosine between the directions of two stages: 90 +- 1 deg."""
+
+
+def check_matrix(matrix: ArrayLike) -> Floats:
+    """Check the directions of three stages.
+
+    Parameters
+    ----------
+    matrix : (3, 3) float
+        Column i is the displacement of the sample by one unit of length of stage i. Usually one 1
+        or -1 in each row and column; scales and rotations are allowed, the stages must be square.
+
+    Returns
+    -------
+    (3, 3) float64
+
+    Raises
+    ------
+    ConfigError
+        Naming the stages that are wrong, and how.
+    """
+    try:
+        checked = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"stage matrix {matrix!r}: expected 3 rows of 3 numbers") from error
+    if checked.shape != (3, 3) or not np.isfinite(checked).all():
+        raise ConfigError(f"stage matrix {checked.tolist()}: expected 3 rows of 3 finite numbers")
+    sizes = np.linalg.norm(checked, axis=0)
+    for stage, size in enumerate(sizes, 1):
+        if not 1e-3 <= size <= 1e3:
+            raise ConfigError(
+                f"stage matrix {checked.tolist()}: column {stage} says that stage {stage} moves "
+                f"the sample by {size:g} per unit; expected a length near 1"
+            )
+    cosines = (checked / sizes).T @ (checked / sizes)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        if abs(cosines[one, other]) > SQUARE:
+            angle = np.degrees(np.arccos(np.clip(cosines[one, other], -1.0, 1.0)))
+            raise ConfigError(
+                f"stage matrix {checked.tolist()}: stages {one + 1} and {other + 1} move the sample"
+                f" in directions {angle:.0f} deg apart; expected 90: check columns {one + 1} and "
+                f"{other + 1}"
+            )
+    return checked
+
+
+@dataclass(frozen=True)
+class StageSetup:
+    """How three stages move the sample.
+
+    Parameters
+    ----------
+    matrix : 3 x 3
+        See `check_matrix`. Rows: x, y, z of the goniometer frame for stages on the spindle; along
+        the spindle, across it as seen, along the beam for stages on a table.
+    mounting : "spindle" or "table"
+        Whether the stages turn with the sample.
+    phi_sign : 1 or -1
+        As in `skywright.instruments.loop.geometry.View`.
+
+    Raises
+    ------
+    ConfigError
+        If a value is wrong.
+    """
+
+    matrix: tuple[tuple[float, ...], ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    mounting: Mounting = "spindle"
+    phi_sign: int = 1
+
+    def __post_init__(self) -> None:
+        check_matrix(self.matrix)
+        if self.mounting not in ("spindle", "table"):
+            raise ConfigError(f"stages: mounting {self.mounting!r}, expected spindle or table")
+        if self.phi_sign not in (1, -1):
+            raise ConfigError(f"stages: phi_sign {self.phi_sign!r}, expected 1 or -1")
+
+    def _um(self, units: tuple[str, ...]) -> Floats:
+        """Return the displacement in um by one unit of each motor, by columns."""
+        return np.asarray(self.matrix) * [um_per_unit(unit) for unit in units]
+
+    def sample_um(self, motors: ArrayLike, phi_deg: float, units: tuple[str, ...]) -> Floats:
+        """Return where the sample is.
+
+        Parameters
+        ----------
+        motors : (3,) float
+            Positions, in their units.
+        phi_deg : float
+        units : 3 texts
+            mm, um ...
+
+        Returns
+        -------
+        (3,) float64
+            Displacement in the goniometer frame, um.
+        """
+        shift = self._um(units) @ np.asarray(motors, dtype=np.float64)
+        return shift if self.mounting == "spindle" else to_goniometer(shift, phi_deg, self.phi_sign)
+
+    def motor_moves(self, shift_um: ArrayLike, phi_deg: float, units: tuple[str, ...]) -> Floats:
+        """Return the relative moves of the motors, in their units, that shift the sample.
+
+        Parameters
+        ----------
+        shift_um : (3,) float
+            Wanted displacement in the goniometer frame.
+        phi_deg : float
+            Spindle angle during the move.
+        units : 3 texts
+
+        Returns
+        -------
+        (3,) float64
+        """
+        offset, matrix = -np.asarray(shift_um, dtype=np.float64), self._um(units)
+        if self.mounting == "spindle":
+            return stage_moves(offset, matrix)
+        return laboratory_stage_moves(offset, phi_deg, matrix, self.phi_sign)
+
+
+def um_per_unit(unit: str) -> float:
+    """Return the size of a motor's unit of length in um.
+
+    Raises
+    ------
+    ConfigError
+        If it is no known unit of length.
+    """
+    if unit not in UM_PER_UNIT:
+        raise ConfigError(
+            f"stages: the unit of a motor is {unit!r}, expected one of {', '.join(UM_PER_UNIT)}; "
+            "set its EGU"
+        )
+    return UM_PER_UNIT[unit]

@@ -1,0 +1,195 @@
+"""The angle of the spindle at each picture, from times; the delay of the camera."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import PchipInterpolator
+
+from skywright.errors import DataError
+from skywright.instruments.loop.geometry import View, to_view
+from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
+
+Floats = NDArray[np.float64]
+MAX_GAP_DEG = 10.0  # between readings of the motor; across a larger one the path is not known
+MAX_DELAY_S = 0.6  # video servers lag by 0.06 to 0.3 s
+KNOWN_DELAY_S = 0.02
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Readings of the spindle.
+
+    Parameters
+    ----------
+    time_s : (m,) float
+        In any order; of equal times the last holds.
+    phi_deg : (m,) float
+        Unwrapped: no jump by 360.
+
+    Raises
+    ------
+    DataError
+        If there are less than two different times, or a number is not finite.
+    """
+
+    time_s: Floats
+    phi_deg: Floats
+
+    def __post_init__(self) -> None:
+        time = np.asarray(self.time_s, dtype=np.float64).ravel()
+        phi = np.asarray(self.phi_deg, dtype=np.float64).ravel()
+        if time.shape != phi.shape or not (np.isfinite(time).all() and np.isfinite(phi).all()):
+            raise DataError(
+                f"trace of the spindle: {len(time)} times and {len(phi)} angles, expected as many, "
+                "all finite"
+            )
+        # Stable and reversed, so that unique keeps the last of equal times.
+        time, last = np.unique(time[::-1], return_index=True)
+        if len(time) < 2:
+            raise DataError(
+                f"trace of the spindle: {len(time)} different times, expected 2 or more"
+            )
+        object.__setattr__(self, "time_s", time)
+        object.__setattr__(self, "phi_deg", phi[::-1][last])
+
+
+@dataclass(frozen=True)
+class Delay:
+    """By how much pictures lag behind the motor.
+
+    Attributes
+    ----------
+    delay_s : float
+        Time stamp of a picture less time at which it was exposed; NaN if it cannot be known.
+    sigma_s : float
+    why : str
+        Why it cannot be known; empty if it is.
+    """
+
+    delay_s: float
+    sigma_s: float
+    why: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the delay is known."""
+        return not self.why
+
+
+def angles_at(
+    trace: Trace, time_s: ArrayLike, delay_s: float = 0.0
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Interpolate the spindle's angle at the times of pictures.
+
+    Parameters
+    ----------
+    trace : Trace
+    time_s : (n,) float
+        Time stamps of the pictures, clock of the trace.
+    delay_s : float
+        By which time stamps are late.
+
+    Returns
+    -------
+    phi_deg : (n,) float64
+        Piecewise cubic without overshoot, so acceleration between readings is followed; straight on
+        beyond the ends.
+    known : (n,) bool
+        False beyond the ends of the trace and in gaps of more than 10 deg.
+    """
+    time, phi = trace.time_s, trace.phi_deg
+    wanted = np.asarray(time_s, dtype=np.float64).ravel() - delay_s
+    angle = np.asarray(PchipInterpolator(time, phi)(np.clip(wanted, time[0], time[-1])))
+    first = (phi[1] - phi[0]) / (time[1] - time[0])
+    last = (phi[-1] - phi[-2]) / (time[-1] - time[-2])
+    angle = angle + first * np.minimum(wanted - time[0], 0.0)
+    angle = angle + last * np.maximum(wanted - time[-1], 0.0)
+    gap = np.clip(np.searchsorted(time, wanted, side="right") - 1, 0, len(time) - 2)
+    dense = np.abs(np.diff(phi))[gap] <= MAX_GAP_DEG
+    return angle, (wanted >= time[0]) & (wanted <= time[-1]) & dense
+
+
+def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) -> Delay:
+    """Find the delay at which the tips of all sweeps lie on one circle.
+
+    Between a forward and a backward sweep at speed omega the phases differ by 2 omega delay; here
+    the delay is one more unknown of the fit, so any motion with two speeds serves.
+
+    Parameters
+    ----------
+    trace : Trace
+    time_s : (n,) float
+        Time stamps of the pictures, clock of the trace.
+    tip_px : (n, 2) float
+        x, y, NaN where not seen.
+    view : View
+
+    Returns
+    -------
+    Delay
+    """
+    tip = np.asarray(tip_px, dtype=np.float64).reshape(-1, 2)
+    time = np.asarray(time_s, dtype=np.float64).ravel()
+    seen = np.isfinite(tip).all(axis=1) & np.isfinite(time)
+    if seen.sum() < 8:
+        return Delay(np.nan, np.nan, f"only {seen.sum()} tips, 8 are needed for a delay")
+    time, across = time[seen], to_view(tip[seen], view)[:, 1]
+    delay = min(
+        np.linspace(0.0, MAX_DELAY_S, 13), key=lambda s: _misfit(trace, time, across, view, s)
+    )
+    sigma = np.inf
+    for _ in range(8):
+        step, sigma = _step(trace, time, across, view, delay)
+        if not sigma < 1.0:
+            break
+        delay += float(np.clip(step, -0.1, 0.1))
+        if abs(step) < 1e-5:
+            break
+    if not sigma <= KNOWN_DELAY_S:
+        why = "sweeps at one speed tell no delay; take one forward and one backward"
+        return Delay(np.nan, float(sigma), why)
+    if not -KNOWN_DELAY_S <= delay <= MAX_DELAY_S:
+        why = f"fitted {delay:.3f} s, expected 0 to {MAX_DELAY_S} s; check clocks and `phi_sign`"
+        return Delay(np.nan, float(sigma), why)
+    return Delay(float(delay), float(sigma), "")
+
+
+def _fit(
+    trace: Trace, time: Floats, across: Floats, view: View, delay: float
+) -> tuple[Floats, Harmonic]:
+    angle = np.deg2rad(angles_at(trace, time, delay)[0]) * view.phi_sign
+    return angle, fit_harmonic(angle, across[:, None], view.pixel_um)
+
+
+def _misfit(trace: Trace, time: Floats, across: Floats, view: View, delay: float) -> float:
+    """Return the robust cost of a trial delay."""
+    _, fit = _fit(trace, time, across, view, delay)
+    square = (fit.residuals[:, 0] / (3.0 * view.pixel_um)) ** 2
+    return float((square / (1.0 + square)).sum())
+
+
+def _step(
+    trace: Trace, time: Floats, across: Floats, view: View, delay: float
+) -> tuple[float, float]:
+    """Return the Gauss-Newton correction of the delay and its standard deviation, s."""
+    angle, fit = _fit(trace, time, across, view, delay)
+    tick = 0.01
+    ahead, behind = (angles_at(trace, time, delay + shift)[0] for shift in (-tick, tick))
+    speed = np.deg2rad(ahead - behind) / (2.0 * tick) * view.phi_sign
+    _, b, c = fit.coefficients[0]
+    cos, sin = np.cos(angle), np.sin(angle)
+    slope = -speed * (c * cos - b * sin)  # of the fit with the delay
+    root = np.sqrt(fit.weights)
+    design = np.stack([np.ones_like(cos), cos, sin, slope], axis=1) * root[:, None]
+    size = np.linalg.norm(design, axis=0)
+    if size[3] < 1e-9 * len(time):
+        return 0.0, np.inf
+    # What of the slope the other three cannot imitate is what tells the delay.
+    others, target = design[:, :3], design[:, 3]
+    own = target - others @ np.linalg.lstsq(others, target, rcond=1e-9)[0]
+    square = float(own @ own)
+    if square < 1e-6 * float(target @ target):
+        return 0.0, np.inf
+    step = float(own @ (root * fit.residuals[:, 0])) / square
+    return step, float(max(fit.sigma[0], 0.1 * view.pixel_um) / np.sqrt(square))

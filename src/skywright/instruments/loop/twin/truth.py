@@ -1,0 +1,200 @@
+"""What is true of a scene and of a picture, from the geometry alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.instruments.loop.twin.mount import Kind
+from skywright.instruments.loop.twin.optics import Optics, covers, projection
+from skywright.instruments.loop.twin.scene import Scene
+from skywright.instruments.loop.twin.shape import Shape, build
+from skywright.instruments.loop.twin.trajectory import Pose
+
+Box = tuple[float, float, float, float]
+_NO_BOX: Box = (np.nan, np.nan, np.nan, np.nan)
+
+
+@dataclass(frozen=True)
+class FrameTruth:
+    """What is in one picture, exactly, at the middle of the exposure.
+
+    Coordinates are pixels, x to the right, y down, the center of the first pixel is (0, 0). Boxes
+    are (xmin, ymin, xmax, ymax), not cut by the frame; NaN where there is nothing.
+
+    Attributes
+    ----------
+    kind : "nylon", "mitegen", "pin" or "none"
+    side : border through which the pin enters; None without a mount.
+    tip_px : (x, y); the end of the loop or mount farthest from the pin side, drop and ice
+        included, or of a bare pin: as far as its farthest lump, in the middle of its end face. NaN
+        out of the frame.
+    tip_in_view : bool
+    tip_covered : whether a nozzle, text or border hides the tip that is in the frame.
+    tip_unclipped_px : the same also out of the frame.
+    crystal_tip_px : the same with a crystal that sticks out.
+    box_px : of the head (loop or mount with drop and ice, without crystal, stem, pin).
+    box_with_crystal_px : of the head and the crystal.
+    width_px : extent of `box_px` across the axis; of the pin for a bare pin.
+    pin_end_px : (x, y), middle of the end face of the pin.
+    axis_at_tip_px : row (column for a pin from top or bottom) of the spindle at the tip.
+    phi_deg : at mid exposure.
+    smear_px : way of the tip over the exposure.
+    exposure_start_s, exposure_end_s : clock of the motors, NaN when not given.
+    light : 1 for lamps on.
+    """
+
+    kind: Kind
+    side: str | None
+    tip_px: tuple[float, float]
+    tip_in_view: bool
+    tip_covered: bool
+    tip_unclipped_px: tuple[float, float]
+    crystal_tip_px: tuple[float, float]
+    box_px: Box
+    box_with_crystal_px: Box
+    width_px: float
+    pin_end_px: tuple[float, float]
+    axis_at_tip_px: float
+    phi_deg: float
+    smear_px: float
+    exposure_start_s: float
+    exposure_end_s: float
+    light: float
+
+
+@dataclass(frozen=True)
+class SceneTruth:
+    """What holds for a scene at a stage position, in the goniometer frame.
+
+    Attributes
+    ----------
+    tip_offset_um, center_offset_um : (x, y, z) of the tip, and of the middle of the head: of its
+        extent along the spindle, and what the middles of its silhouettes turn about (the first
+        harmonic over a turn). y and z are the distance from the spindle.
+    axis_px : row (column for a pin from top or bottom) of the spindle where x = 0.
+    um_per_px_x, um_per_px_y : float
+    face_on_deg : spindle angle, 0..180, at which the mount's normal points to the camera.
+    widest_deg : angle at which `FrameTruth.width_px` is largest, 0..180; differs from the former
+        for bent, drop-laden or curled mounts.
+    flatness : (largest - smallest width) / largest over a turn.
+    kind, side, seed
+    """
+
+    tip_offset_um: tuple[float, float, float]
+    center_offset_um: tuple[float, float, float]
+    axis_px: float
+    um_per_px_x: float
+    um_per_px_y: float
+    face_on_deg: float
+    widest_deg: float
+    flatness: float
+    kind: Kind
+    side: str | None
+    seed: int
+
+
+def shape_of(scene: Scene) -> Shape:
+    """Return the mesh of a scene's mount, as fine as its pixels need."""
+    optics = scene.optics
+    return build(scene.mount, round(min(optics.um_per_px_x, optics.um_per_px_y), 3))
+
+
+def project(points_um: NDArray[np.float64], optics: Optics, pose: Pose) -> NDArray[np.float64]:
+    """Project points (N, 3) of the goniometer frame, um at stage 0, to columns and rows (N, 2)."""
+    phi = np.deg2rad(pose.phi_deg)
+    moved = np.atleast_2d(points_um) + np.array([pose.x_um, pose.y_um, pose.z_um])
+    across = moved[:, 1] * np.cos(phi) - moved[:, 2] * np.sin(phi)
+    matrix, origin = projection(optics)
+    return np.stack([moved[:, 0], across], axis=1) @ matrix.T + origin
+
+
+def frame_truth(
+    scene: Scene, shape: Shape, pose: Pose, light: float, smear: float, start: float, end: float
+) -> FrameTruth:
+    """Return the truth of one picture; `smear` px and the exposure are copied into it."""
+    optics, kind = scene.optics, scene.mount.kind
+    marks = np.stack([shape.tip_um, shape.crystal_tip_um, shape.pin_end_um])
+    tip, crystal, pin_end = ((float(u), float(v)) for u, v in project(marks, optics, pose))
+    on_axis = project(np.array([shape.tip_um[0] + pose.x_um, 0.0, 0.0]), optics, Pose())[0]
+    lying = optics.side in ("left", "right")
+    inside = bool(
+        -0.5 <= tip[0] <= optics.width_px - 0.5 and -0.5 <= tip[1] <= optics.height_px - 0.5
+    )
+    box = _box(shape.head, optics, pose)
+    across = _box(shape.pin, optics, pose) if kind == "pin" else box
+    return FrameTruth(
+        kind=kind,
+        side=None if kind == "none" else optics.side,
+        tip_px=tip if inside else (np.nan, np.nan),
+        tip_in_view=inside,
+        tip_covered=inside and covers(optics, *tip),
+        tip_unclipped_px=tip,
+        crystal_tip_px=crystal,
+        box_px=box,
+        box_with_crystal_px=_box(shape.head_and_crystal, optics, pose),
+        width_px=across[3] - across[1] if lying else across[2] - across[0],
+        pin_end_px=pin_end,
+        axis_at_tip_px=float(on_axis[1] if lying else on_axis[0]),
+        phi_deg=pose.phi_deg,
+        smear_px=smear,
+        exposure_start_s=start,
+        exposure_end_s=end,
+        light=light,
+    )
+
+
+def motion_px(shape: Shape, optics: Optics, path: Sequence[Pose] | None) -> tuple[float, float]:
+    """Return the way of the tip over the exposure, and the longest way of the head, px."""
+    if path is None or len(path) < 2 or shape.mesh is None:
+        return 0.0, 0.0
+    points = np.vstack([shape.tip_um, shape.head_and_crystal])
+    seen = np.stack([project(points, optics, pose) for pose in path])
+    way = np.linalg.norm(np.diff(seen, axis=0), axis=2).sum(axis=0)
+    return float(way[0]), float(way.max())
+
+
+def scene_truth(scene: Scene, pose: Pose | None = None) -> SceneTruth:
+    """Return the truth of a scene at a stage position (default all 0)."""
+    pose = pose or Pose()
+    shape, optics, mount = shape_of(scene), scene.optics, scene.mount
+    stage = np.array([pose.x_um, pose.y_um, pose.z_um])
+    widest, flatness = _widths(scene)
+    return SceneTruth(
+        tip_offset_um=_three(shape.tip_um + stage),
+        center_offset_um=_three(shape.center_um + stage),
+        axis_px=optics.axis_px,
+        um_per_px_x=optics.um_per_px_x,
+        um_per_px_y=optics.um_per_px_y,
+        face_on_deg=mount.face_on_deg % 180.0 if mount.kind in ("nylon", "mitegen") else np.nan,
+        widest_deg=widest,
+        flatness=flatness,
+        kind=mount.kind,
+        side=None if mount.kind == "none" else optics.side,
+        seed=scene.seed,
+    )
+
+
+def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _widths(scene: Scene) -> tuple[float, float]:
+    """Return the angle of the largest width across the axis, deg 0..180, and the flatness."""
+    if scene.mount.kind not in ("nylon", "mitegen"):
+        return np.nan, np.nan
+    head = shape_of(scene).head
+    angles = np.arange(0.0, 180.0, 0.5)
+    phi = np.deg2rad(angles)
+    across = head[:, 1:2] * np.cos(phi) - head[:, 2:3] * np.sin(phi)
+    width = across.max(axis=0) - across.min(axis=0)
+    return float(angles[width.argmax()]), float(1.0 - width.min() / width.max())
+
+
+def _box(points: NDArray[np.float64], optics: Optics, pose: Pose) -> Box:
+    if len(points) == 0:
+        return _NO_BOX
+    seen = project(points, optics, pose)
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])

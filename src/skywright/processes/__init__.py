@@ -1,0 +1,1 @@
+"""Processes: their life, the running stack, HTTP servers, kernels compiled ahead."""

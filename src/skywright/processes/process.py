@@ -1,0 +1,164 @@
+"""What every process of skywright does alike: log, say that it is ready, end with its parent."""
+
+import ctypes
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from skywright.errors import ConfigError
+
+SUPERVISED = "SKYWRIGHT_SUPERVISED"
+LOG_LEVEL = "SKYWRIGHT_LOG_LEVEL"
+STOP_LIMIT_S = 5.0
+"""Every process of ours is gone this long after SIGTERM, or after the death of its parent."""
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+ARENAS = "MALLOC_ARENA_MAX"
+"""Does the same as `share_arenas` in the environment of a process to be started."""
+M_ARENA_MAX = -8
+"""Of glibc's malloc.h."""
+ROOMS = ("skywright", "iocs", "devices", "plans", "dashboard")
+"""Our top-level packages."""
+
+
+def log_to_stderr(verbosity: int = 0) -> None:
+    """Send the log to stderr.
+
+    Parameters
+    ----------
+    verbosity
+        0 shows errors, 1 (``-v``) information, 2 (``-vv``) everything. The level named by
+        ``SKYWRIGHT_LOG_LEVEL`` holds instead when `verbosity` is 0.
+    """
+    level = (logging.ERROR, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
+    if verbosity == 0:
+        named = os.environ.get(LOG_LEVEL, "").upper()
+        level = logging.getLevelNamesMapping().get(named, level)
+    logging.basicConfig(stream=sys.stderr, format=LOG_FORMAT)
+    logging.getLogger().setLevel(max(level, logging.WARNING))  # the libraries
+    for room in ROOMS:
+        logging.getLogger(room).setLevel(level)
+
+
+def log_to_file(path: Path, most_bytes: int = 10_000_000, kept: int = 5) -> None:
+    """Send the log to a file too; a full file is renamed ``.1`` and a new one begins.
+
+    Parameters
+    ----------
+    path
+        Of the log file; its directory is created.
+    most_bytes
+        Size at which a new file begins.
+    kept
+        Number of full files that are kept.
+
+    Raises
+    ------
+    ConfigError
+        If the directory or file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(path, maxBytes=most_bytes, backupCount=kept)
+    except OSError as error:
+        raise ConfigError(f"log file {path}: cannot be written ({error.strerror})") from error
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logging.getLogger().addHandler(handler)
+
+
+def announce_ready(**facts: object) -> None:
+    """Say on stdout, as one JSON line ``{"ready": {...}}``, that this process now serves.
+
+    The supervisor and the tests await this line; everything else a server has to say goes to
+    stderr.
+
+    Parameters
+    ----------
+    **facts
+        What the starter needs to know: ports in use, prefix, URI. JSON values only.
+    """
+    sys.stdout.write(json.dumps({"ready": facts}) + "\n")
+    sys.stdout.flush()
+
+
+def end_with_parent() -> None:
+    """End this process, by SIGTERM to itself, when the process that started it is gone.
+
+    The parent holds the write end of our stdin, so its death, SIGKILL included, closes it. A
+    process that has not ended `STOP_LIMIT_S` later is killed. Does nothing unless the parent has
+    set ``SKYWRIGHT_SUPERVISED``.
+    """
+    if not os.environ.get(SUPERVISED):
+        return
+
+    def wait_for_end_of_stdin() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(STOP_LIMIT_S)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait_for_end_of_stdin, name="lifeline", daemon=True).start()
+
+
+def stand_back() -> None:
+    """Let the sessions and the cameras of this machine go first when there are too few cores.
+
+    For processes that catch up later: the store's and the analyses'.
+    """
+    os.nice(5)
+
+
+def share_arenas() -> None:
+    """Let the threads of this process share two heaps, for servers that run for weeks.
+
+    glibc gives each thread one of its own; pictures that pass from thread to thread leave room in
+    all of them, which is not given back. It must come before the first thread, and numpy starts
+    some when it is imported.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # another C library
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that is free for both TCP and UDP on `host` at this moment.
+
+    It lies below the range from which the system takes the near ends of outgoing connections: a
+    server that is restarted finds its port free, and no client that retries connects to itself.
+
+    Raises
+    ------
+    OSError
+        If none is found.
+    """
+    first_ephemeral = 32768
+    kernel = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if kernel.is_file():
+        first_ephemeral = int(kernel.read_text().split()[0])
+    candidates = range(10000, first_ephemeral) if first_ephemeral > 11000 else range(49152, 65536)
+    # Not the seeded generator: processes that seed it alike would try the same ports.
+    for port in random.SystemRandom().sample(candidates, 200):
+        if port_is_free(port, host):
+            return port
+    raise OSError(f"{host}: no port is free for both TCP and UDP")
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Say whether both TCP and UDP servers could take `port` on `host` now."""
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: past TIME_WAIT
+        try:
+            tcp.bind((host, port))
+            udp.bind((host, port))
+        except OSError:
+            return False
+    return True

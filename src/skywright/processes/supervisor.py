@@ -1,0 +1,284 @@
+"""Start processes, await their ready lines, watch them, restart them with back-off, stop them.
+
+One thread, one asyncio task a process. Each child leads its own process group, so the terminal's
+Ctrl-C reaches the supervisor alone; its stdin is a pipe from us that ends when we end, SIGKILL
+included (`skywright.processes.process.end_with_parent`); its stderr goes to a log file.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from skywright.errors import HardwareError
+from skywright.processes.process import ARENAS, LOG_LEVEL, SUPERVISED
+from skywright.processes.stack import Child
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[str, str], None]
+"""Called with a service's name and a line about it, for people to read."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process to keep running."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    port: int = 0
+    """Where it serves, for those who ask; the command says it too."""
+    ready_line: bool = True
+    """Whether the process prints a ready line; without one it is ready when it has started."""
+    needs: str = ""
+    """The service that is stopped after this one; they start at the same time."""
+    ready_limit_s: float = 120.0
+    backoff_s: tuple[float, float] = (0.5, 30.0)
+    """Wait before the first restart, doubled each time up to the second value."""
+    settled_s: float = 60.0
+    """A child that ran this long starts with the shortest back-off again."""
+
+
+@dataclass(frozen=True)
+class _Process:
+    """A child and our ends of its pipes.
+
+    The pipes are ours and not asyncio's: those keep `wait` from returning while a grandchild
+    holds them open.
+    """
+
+    handle: asyncio.subprocess.Process
+    lifeline: BinaryIO
+    stdout: asyncio.StreamReader
+    stdout_transport: asyncio.ReadTransport
+
+
+class Supervisor:
+    """Keep services running.
+
+    Parameters
+    ----------
+    services
+        In the order in which they are shown.
+    logs
+        Directory of the log files, one a service: ``NAME.log``, the previous start's
+        ``NAME.log.1``.
+    report
+        Told what happens.
+    changed
+        Called after each change of `children`, before it is reported.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        logs: Path,
+        report: Report,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.children: dict[str, Child] = {}
+        self._services = services
+        self._logs = logs
+        self._report = report
+        self._changed = changed
+        self._ready = {service.name: asyncio.Event() for service in services}
+        self._processes: dict[str, _Process] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start every service and return when all are ready.
+
+        Raises
+        ------
+        HardwareError
+            If one ends, or says nothing within its limit, before it was ever ready: its name,
+            exit status and last words. The others are then still running; call `stop`.
+        """
+        self._logs.mkdir(exist_ok=True)
+        self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
+        everything = asyncio.create_task(self._all_ready())
+        await asyncio.wait([everything, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        everything.cancel()
+        for task in self._tasks:
+            if task.done():
+                task.result()  # raises why
+
+    async def _all_ready(self) -> None:
+        for event in self._ready.values():
+            await event.wait()
+
+    async def watch(self) -> None:
+        """Restart what dies, until cancelled."""
+        await asyncio.gather(*self._tasks)
+
+    async def stop(self) -> None:
+        """End every child, those that others depend on last; none is left after 5 s."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        needed = {service.needs for service in self._services}
+        for last in (False, True):
+            await asyncio.gather(
+                *(
+                    _end(process, limit_s=2.2)
+                    for name, process in self._processes.items()
+                    if (name in needed) is last
+                )
+            )
+
+    async def _keep(self, service: Service) -> None:
+        """Start `service`, wait until it ends, start it again; for ever."""
+        shortest, longest = service.backoff_s
+        backoff, restarts = shortest, 0
+        while True:
+            started = time.monotonic()
+            why = await self._run_once(service, restarts)
+            if not self._ready[service.name].is_set():
+                raise HardwareError(f"{service.name} {why}")
+            if time.monotonic() - started > service.settled_s:
+                backoff = shortest
+            self._report(service.name, f"{why}; restarting in {backoff:g} s")
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, longest)
+            restarts += 1
+
+    async def _run_once(self, service: Service, restarts: int) -> str:
+        """Start the child and return, when it has ended, how it did."""
+        with self._open_log(service, again=restarts > 0) as log:
+            log_start = log.seek(0, os.SEEK_END)
+            try:
+                process = await _spawn(service, log)
+            except OSError as error:
+                return f"cannot be started: {error}"
+        self._processes[service.name] = process
+        try:
+            facts: Mapping[str, Any] | None = {}
+            if service.ready_line:
+                facts = await asyncio.wait_for(_ready_line(process.stdout), service.ready_limit_s)
+        except TimeoutError:
+            await _end(process, limit_s=1.0)
+            why = f"did not say that it is ready within {service.ready_limit_s:g} s"
+        else:
+            if facts is not None:
+                self._serves(service, process, facts, restarts)
+            drain = asyncio.create_task(_drain(process.stdout))
+            why = _ending(await process.handle.wait())
+            drain.cancel()
+            await _end(process, limit_s=0)
+        if self.children.pop(service.name, None):
+            self._changed()
+        return f"{why}; it said last: {self._last_words(service, log_start)}"
+
+    def _serves(
+        self,
+        service: Service,
+        process: _Process,
+        facts: Mapping[str, Any],
+        restarts: int,
+    ) -> None:
+        self.children[service.name] = Child(process.handle.pid, facts, restarts)
+        self._changed()
+        served = ", ".join(f"{key} {value}" for key, value in facts.items())
+        self._report(service.name, f"ready: {served} (process {process.handle.pid})")
+        self._ready[service.name].set()
+
+    def _log(self, service: Service) -> Path:
+        return self._logs / f"{service.name}.log"
+
+    def _open_log(self, service: Service, again: bool) -> BinaryIO:
+        """Open the log for appending, a new one but for restarts; a full disk stops no child."""
+        log = self._log(service)
+        try:
+            if log.exists() and not again:
+                log.replace(log.with_name(f"{log.name}.1"))
+            return log.open("ab")
+        except OSError as error:
+            self._report(service.name, f"runs without a log: {error}")
+            return Path(os.devnull).open("ab")
+
+    def _last_words(self, service: Service, log_start: int) -> str:
+        """Return the last line that a dead child logged, and where the others are."""
+        log = self._log(service)
+        try:
+            with log.open("rb") as file:
+                file.seek(max(log_start, log.stat().st_size - 4096))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError as error:
+            return f"unknown ({error})"
+        words = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        return f"{words} (log: {log})"
+
+
+async def _spawn(service: Service, log: BinaryIO) -> _Process:
+    stdin_end, lifeline_end = os.pipe()
+    our_end, stdout_end = os.pipe()
+    lifeline, output = os.fdopen(lifeline_end, "wb"), os.fdopen(our_end, "rb")
+    try:
+        handle = await asyncio.create_subprocess_exec(
+            *service.command,
+            stdin=stdin_end,
+            stdout=stdout_end,
+            stderr=log,
+            env={
+                LOG_LEVEL: "INFO",
+                ARENAS: "2",
+                **os.environ,
+                SUPERVISED: "1",
+                **service.environment,
+            },
+            process_group=0,
+        )
+    except BaseException:
+        lifeline.close()
+        output.close()
+        raise
+    finally:
+        os.close(stdin_end)
+        os.close(stdout_end)
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), output
+    )
+    return _Process(handle, lifeline, reader, transport)
+
+
+async def _ready_line(stdout: asyncio.StreamReader) -> dict[str, Any] | None:
+    """Return the facts of the child's ready line; None if its stdout ends without one."""
+    async for line in stdout:
+        with suppress(ValueError, TypeError, KeyError):
+            facts: dict[str, Any] = json.loads(line)["ready"]
+            return facts
+    return None  # it is ending
+
+
+async def _drain(stdout: asyncio.StreamReader) -> None:
+    """Read what else the child says on stdout, so that it never blocks on a full pipe."""
+    while await stdout.read(65536):
+        pass
+
+
+async def _end(process: _Process, limit_s: float) -> None:
+    """Ask the child to end; after `limit_s` kill it, and in any case what it started."""
+    if process.handle.returncode is None:
+        process.handle.terminate()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.handle.wait(), limit_s)
+    with suppress(ProcessLookupError):
+        os.killpg(process.handle.pid, signal.SIGKILL)
+    await process.handle.wait()
+    process.lifeline.close()
+    process.stdout_transport.close()
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with exit status {status}"

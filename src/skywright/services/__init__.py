@@ -1,1 +1,0 @@
-"""Faces for clients of other systems."""

@@ -1,0 +1,1 @@
+"""Start-up of console, script, notebook and queue server; error messages."""

@@ -1,0 +1,149 @@
+"""What the start-up files take from the instruments: live analyses, devices, plans."""
+
+import atexit
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skywright.callbacks.isolated import isolated
+from skywright.callbacks.live import LiveAnalysis
+from skywright.config import Settings
+from skywright.errors import SkywrightError
+from skywright.instruments import Instrument, instruments, missing_packages, resolve
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SessionContext:
+    """What an instrument's devices are made from.
+
+    Parameters
+    ----------
+    settings
+        The configuration.
+    live
+        Live analyses of the session by name; empty where devices are only looked at.
+    subscribe
+        Subscribes a callback to the RunEngine; see `subscriber`. None without a RunEngine.
+    """
+
+    settings: Settings
+    live: Mapping[str, LiveAnalysis] = field(default_factory=dict)
+    subscribe: Callable[[Any], None] | None = None
+
+    @property
+    def assets(self) -> Path:
+        """Directory of the files that IOCs and analyses write."""
+        return self.settings.directory / "assets"
+
+    @property
+    def journal(self) -> Path:
+        """Directory of the runs' journals."""
+        return self.settings.directory / "journal"
+
+
+def configured_instruments(settings: Settings) -> dict[str, Instrument]:
+    """Return the instruments that the session uses: an IOC is configured, or they have none."""
+    return {
+        name: instrument
+        for name, instrument in instruments().items()
+        if not instrument.iocs or set(instrument.iocs) & set(settings.iocs)
+    }
+
+
+def subscriber(engine: Any) -> Callable[[Any], None]:
+    """Return a function that subscribes callbacks to the RunEngine `engine`.
+
+    An error in such a callback is logged and stops no run; its ``close`` is called when the
+    session ends, the last subscribed first.
+    """
+
+    def subscribe(callback: Any) -> None:
+        engine.subscribe(isolated(callback))
+        atexit.register(callback.close)
+
+    return subscribe
+
+
+def start_analyses(context: SessionContext) -> dict[str, LiveAnalysis]:
+    """Start the live analyses of the configured instruments, and subscribe them.
+
+    Returns
+    -------
+    dict
+        By name. One that cannot be imported is logged as an error and left out.
+
+    Raises
+    ------
+    ConfigError
+        If an analysis does not take its parameters in the configuration.
+    """
+    assert context.subscribe is not None
+    started = {}
+    for instrument in configured_instruments(context.settings).values():
+        for name, analysis in instrument.analyses.items():
+            if not analysis.live:
+                continue
+            try:
+                resolve(analysis.kind)
+            except Exception as error:  # whatever a stranger's module raises: the others work
+                _report(instrument, f"analysis {name}", error)
+                continue
+            section = getattr(context.settings, instrument.name, None)
+            parameters = getattr(section, analysis.settings) if analysis.settings else {}
+            started[name] = LiveAnalysis(
+                name, parameters, journal=context.journal, assets=context.assets
+            )
+            context.subscribe(started[name])
+    return started
+
+
+def make_devices(context: SessionContext) -> dict[str, Any]:
+    """Return what the configured instruments put into the session, by name.
+
+    What cannot be imported or made is logged as an error and left out.
+
+    Raises
+    ------
+    SkywrightError
+        What an instrument raises on purpose, such as `ConfigError`.
+    """
+    found: dict[str, Any] = {}
+    for instrument in configured_instruments(context.settings).values():
+        if instrument.devices:
+            try:
+                found |= resolve(instrument.devices)(context)
+            except SkywrightError:
+                raise
+            except Exception as error:  # whatever a stranger's module raises: the others work
+                _report(instrument, "devices", error)
+    return found
+
+
+def find_plans(settings: Settings) -> dict[str, Any]:
+    """Return the plans of the configured instruments by name.
+
+    What cannot be imported is logged as an error and left out.
+    """
+    found = {}
+    for instrument in configured_instruments(settings).values():
+        for target in instrument.plans:
+            try:
+                found[target.partition(":")[2]] = resolve(target)
+            except Exception as error:  # whatever a stranger's module raises: the others work
+                _report(instrument, target, error)
+    return found
+
+
+def _report(instrument: Instrument, what: str, error: Exception) -> None:
+    """Log that a part of an instrument is left out, and what to install if that is the cause."""
+    todo = ""
+    if missing := missing_packages(instrument):
+        extra = f"[{instrument.extra}]"
+        todo = f"; not installed: {', '.join(missing)}: pip install '{instrument.package}{extra}'"
+    reason = f"{type(error).__name__}: {error}{todo}"
+    logger.error("instrument %s: %s is left out: %s", instrument.name, what, reason)
+    logger.debug("because of", exc_info=error)

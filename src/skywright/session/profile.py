@@ -1,0 +1,331 @@
+"""The start-up files and what they need: console, script, notebook and queue server load the same.
+
+In a script or a notebook::
+
+    from skywright.session.profile import load_profile
+
+    load_profile(globals())
+    RE(take_pictures(axis, 3))
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from inspect import isgeneratorfunction
+from pathlib import Path
+from shutil import disk_usage
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from skywright.callbacks.journal import journal_path
+from skywright.config import Settings, load_settings, user_name
+from skywright.errors import ConfigError, DataError
+from skywright.processes.stack import State
+
+REPORT_S = 3.0
+"""A wait for a run to be stored is reported this often."""
+RECORDED_PACKAGES = ("skywright", "bluesky", "ophyd", "event-model", "tiled", "pyepics", "numpy")
+
+
+def startup_directory(settings: Settings) -> Path:
+    """Return the directory of the start-up files.
+
+    It is the key `profile` of the configuration, else ``profile_collection/startup`` beside the
+    package `devices`, which is right for a checkout and for an installed wheel.
+
+    Raises
+    ------
+    ConfigError
+        If it holds no ``*.py`` files.
+    """
+    if settings.profile:
+        directory = settings.profile.expanduser().resolve()
+    else:
+        directory = rooms_directory() / "profile_collection" / "startup"
+    if not any(directory.glob("*.py")):
+        raise ConfigError(f"profile: {directory} holds no start-up files (*.py)")
+    return directory
+
+
+def rooms_directory() -> Path:
+    """Return the directory that holds the packages `devices`, `plans` and `iocs`."""
+    devices = find_spec("devices")
+    if devices is None or devices.origin is None:
+        raise ConfigError("the package devices is not installed; install skywright anew")
+    return Path(devices.origin).parents[1]
+
+
+def load_profile(namespace: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Execute the start-up files, in the order of their names, and return what they define.
+
+    Parameters
+    ----------
+    namespace
+        Where the names go, e.g. ``globals()``; by default a new dictionary.
+
+    Raises
+    ------
+    ConfigError
+        If no `skywright up` runs, another session holds the store, or a directory is missing.
+    """
+    namespace = {"__name__": "__main__"} if namespace is None else namespace
+    for file in sorted(startup_directory(load_settings()).glob("*.py")):
+        exec(compile(file.read_bytes(), file, "exec"), namespace)
+    return namespace
+
+
+def load_devices(settings: Settings) -> dict[str, Any]:
+    """Execute only the start-up files with ``devices`` in their names; return what they define."""
+    from skywright.session.context import SessionContext
+
+    namespace: dict[str, Any] = {
+        "__name__": "__main__",
+        "settings": settings,
+        "context": SessionContext(settings),
+    }
+    for file in sorted(startup_directory(settings).glob("*devices*.py")):
+        exec(compile(file.read_bytes(), file, "exec"), namespace)
+    return namespace
+
+
+def run_metadata(settings: Settings) -> dict[str, Any]:
+    """Return what every start document says beside the plan's own metadata."""
+    return {
+        **settings.metadata,
+        "operator": user_name(),
+        "host": platform.node(),
+        "versions": package_versions(),
+        "git_revision": git_revision(rooms_directory()),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide what a run holds; absent ones left out."""
+    versions = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_revision(directory: Path) -> str:
+    """Return the commit of the checkout at `directory`, with ``+`` if it is changed; else empty."""
+    if not (directory / ".git").exists():
+        return ""
+    command = ["git", "-C", str(directory), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def has_display() -> bool:
+    """Say whether plots can be shown: in a notebook, or where there is a screen."""
+    if os.environ.get("QSERVER_RE_WORKER_ACTIVE"):
+        return False
+    screen = sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    return screen or "ipykernel" in sys.modules
+
+
+def find_devices(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ophyd devices of a namespace by the names that they have in it."""
+    return {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_")
+        and not isinstance(value, type)
+        and all(hasattr(value, method) for method in ("wait_for_connection", "describe", "name"))
+    }
+
+
+def silent_pvs(devices: Iterable[Any], limit_s: float = 5.0) -> dict[str, list[str]]:
+    """Wait until the devices are connected, and return the PVs that did not answer.
+
+    Parameters
+    ----------
+    devices
+        ophyd devices; they are awaited at the same time.
+    limit_s
+        For all of them.
+
+    Returns
+    -------
+    dict
+        PV names by the name of the device; devices that are connected are left out.
+    """
+    devices = list(devices)
+
+    def wait(device: Any) -> list[str]:
+        try:
+            device.wait_for_connection(timeout=limit_s)
+        except TimeoutError:
+            signals = [walk.item for walk in device.walk_signals()]
+            return sorted(
+                pv
+                for signal in signals
+                for pv in {
+                    getattr(signal, "pvname", None),
+                    getattr(signal, "setpoint_pvname", None),
+                }
+                if pv and not signal.connected
+            )
+        return []
+
+    with ThreadPoolExecutor(max_workers=max(1, len(devices))) as threads:
+        silent = dict(zip([each.name for each in devices], threads.map(wait, devices), strict=True))
+    return {name: pvs for name, pvs in silent.items() if pvs}
+
+
+def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any:
+    """Return the run `uid` from the catalog once the ingester has brought in all of it.
+
+    Parameters
+    ----------
+    catalog
+        tiled's client of the raw runs.
+    store
+        Directory of the store.
+    uid
+        Full uid of a run of this session that has ended.
+    limit_s
+        How long to wait.
+
+    Raises
+    ------
+    DataError
+        If it is not there in time.
+    """
+    from skywright.store.lookup import waiting_runs
+
+    journal = journal_path(store / "journal", uid)
+    patience = threading.Event()
+    begin = time.monotonic()
+    report_at = begin + REPORT_S
+    while journal.exists() and (now := time.monotonic()) < begin + limit_s:
+        if now > report_at:
+            waiting = waiting_runs(store / "journal")
+            before = waiting.index(uid) if uid in waiting else len(waiting)
+            behind = f" after {count_runs(before)} that ended earlier" if before else ""
+            _say(f"run {uid[:8]} is being stored{behind}")
+            report_at = now + REPORT_S
+        patience.wait(0.02)
+    try:
+        return catalog[uid]
+    except KeyError as error:
+        raise DataError(
+            f"run {uid} is not in the catalog after {limit_s:g} s; look at `skywright doctor`"
+        ) from error
+
+
+def report_waiting(store: Path) -> None:
+    """Print how many runs have ended and are not in the catalog yet; nothing if none waits."""
+    from skywright.store.lookup import waiting_runs
+
+    if waiting := waiting_runs(store / "journal"):
+        _say(f"{count_runs(len(waiting))} still to be stored; `skywright up` does so when it runs")
+
+
+def count_runs(number: int) -> str:
+    """Return a number of runs in words: ``1 run``, ``2 runs``."""
+    return f"{number} run{'' if number == 1 else 's'}"
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+
+
+def list_devices(namespace: Mapping[str, Any]) -> None:
+    """Print a table of the devices of a namespace: name, class, PV prefix, whether connected."""
+    table = Table("name", "class", "prefix", "connected", box=None)
+    for name, device in sorted(find_devices(namespace).items()):
+        connected = "yes" if device.connected else "[red]no[/red]"
+        table.add_row(name, type(device).__name__, getattr(device, "prefix", ""), connected)
+    Console().print(table)
+
+
+def show_banner(namespace: Mapping[str, Any]) -> None:
+    """Print what a session says first: what is simulated, where things are, what to type."""
+    settings, stack = namespace["settings"], namespace["stack"]
+    devices = sorted(find_devices(namespace))
+    facts = {
+        "PVs": f"{stack.prefix}  ({'; '.join(_origins(settings, stack)) or 'no IOC'})",
+        "store": f"{settings.directory}  ({disk_usage(settings.directory).free / 1e9:.0f} GB free)",
+        "runs": _web_page(settings, stack),
+        "devices": ", ".join(devices),
+        "plans": ", ".join(find_plans(namespace)),
+    }
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]skywright {package_versions()['skywright']}[/], "
+        f"{settings.metadata.get('instrument', '')}"
+    )
+    grid = Table.grid(padding=(0, 2))
+    for name, fact in facts.items():
+        grid.add_row(f"  {name}", Text(fact, overflow="fold"))
+    console.print(grid)
+    camera = devices[0] if devices else "camera"
+    console.print(
+        f"Type [bold]RE(take_pictures({camera}, 3))[/], then [bold]cat\\[-1][/]; "
+        "[bold]listdevs()[/], [bold]count?[/] for help on a plan, [bold]exit[/]."
+    )
+
+
+def find_plans(namespace: Mapping[str, Any]) -> list[str]:
+    """Return the names of the plans of a namespace, ours first."""
+    plans = {
+        name: value.__module__.startswith("plans.")
+        for name, value in namespace.items()
+        if isgeneratorfunction(value) and not name.startswith("_")
+    }
+    return sorted(plans, key=lambda name: (not plans[name], name))
+
+
+def _origins(settings: Settings, stack: State) -> list[str]:
+    """Say of each IOC whether it is simulated."""
+    origins = []
+    for name, ioc in settings.iocs.items():
+        if ioc.address:
+            origins.append(f"{name} at {ioc.address}")
+        elif name not in stack.processes:
+            origins.append(f"{name} does not run")
+        else:
+            origins.append(f"{name} {_origin(stack.processes[name].ready.get('source'))}")
+    return origins
+
+
+def _origin(source: str | None) -> str:
+    if source is None:
+        return "does not say whether it is simulated"
+    return "is SIMULATED" if source == "sim" else f"is real ({source})"
+
+
+def _web_page(settings: Settings, stack: State) -> str:
+    """Return the address of tiled's page of the runs; its key is no matter for a banner."""
+    if not stack.tiled_uri:
+        return "no tiled server runs; runs are kept in journals until one does"
+    if settings.store.tiled_uri:
+        return f"{stack.tiled_uri}/ui/"
+    return f"{stack.tiled_uri}/ui/  (tiled_key() prints its key)"
+
+
+def print_key(store: Path) -> None:
+    """Print the key of the store's tiled server, and the address with it.
+
+    The banner has no key: it is read over shoulders and kept in logs.
+    """
+    from skywright.store.client import embedded_key
+
+    _say(embedded_key(store))

@@ -1,0 +1,265 @@
+"""tiled's adapter for files of columns: their scalar columns are one table, however many.
+
+The embedded server names it in ``adapters_by_mimetype``; a server of somebody else does so with
+``application/x-skywright-columns: "skywright.store.table_adapter:ColumnsAdapter"``.
+
+A table in tiled has a schema and no number of rows. So a file that grows needs no request: each
+read sees the rows that are flushed at that moment.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import dask.array
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow
+from numpy.typing import NDArray
+from tiled.adapters.array import ArrayAdapter
+from tiled.adapters.core import Adapter
+from tiled.structures.bytes import BytesStructure
+from tiled.structures.core import Spec, StructureFamily
+from tiled.structures.data_source import DataSource
+from tiled.structures.table import TableStructure
+from tiled.utils import path_from_uri
+
+from skywright.errors import DataError
+
+MIMETYPE = "application/x-skywright-columns"
+AREA_DETECTOR_IDENTITY = "/entry/instrument/NDAttributes/NDArrayUniqueId"
+BLOCK_ROWS = 1 << 20
+"""Rows of one column in a block that a client asks for."""
+
+
+class ColumnsAdapter(Adapter[TableStructure]):
+    """The scalar columns of one or more HDF5 files as one table.
+
+    Parameters
+    ----------
+    files
+        The files, in order.
+    columns
+        Dataset path by column name; each dataset is ``(n,)`` or ``(n, 1)``.
+    segments
+        The rows of the table: ``(file, start, stop)`` each, with the number of the file. `stop`
+        None takes all rows that are flushed.
+    partition_rows
+        Rows of a partition; the last one takes what is left.
+    structure, metadata, specs
+        As tiled's adapters have them.
+    """
+
+    structure_family = StructureFamily.table
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        columns: Mapping[str, str],
+        segments: Sequence[tuple[int, int, int | None]],
+        partition_rows: int,
+        structure: TableStructure,
+        *,
+        metadata: Any = None,
+        specs: list[Spec] | None = None,
+    ) -> None:
+        super().__init__(structure, metadata=metadata, specs=specs)
+        self._files = files
+        self._columns = columns
+        self._segments = segments
+        self._partition_rows = partition_rows
+
+    @classmethod
+    def from_catalog(
+        cls,
+        data_source: Any,
+        node: Any,
+        /,
+        columns: Mapping[str, str],
+        segments: Sequence[tuple[int, int, int | None]],
+        partition_rows: int = 1 << 62,
+    ) -> Self:
+        """Return the adapter of a registered data source."""
+        assets = sorted(data_source.assets, key=lambda asset: asset.num or 0)
+        files = [path_from_uri(asset.data_uri) for asset in assets]
+        structure, metadata = data_source.structure, node.metadata_
+        return cls(
+            files, columns, segments, partition_rows, structure, metadata=metadata, specs=node.specs
+        )
+
+    @classmethod
+    def validate_data_source(
+        cls, data_source: Any, fix_errors: bool = False
+    ) -> tuple["_Validated", list[str]]:
+        """Check that the files hold the columns and rows that are registered.
+
+        bluesky-tiled-plugins calls this in ``run.validate()``.
+
+        Parameters
+        ----------
+        data_source
+            A registered table; its assets are in the order of the files.
+        fix_errors
+            Has no effect: a file that lost rows cannot be repaired.
+
+        Returns
+        -------
+        data_source, notes
+            The source and no notes.
+
+        Raises
+        ------
+        DataError
+            If a column or rows are missing.
+        """
+        assets = sorted(data_source.assets, key=lambda asset: asset.num or 0)
+        files = [path_from_uri(asset.data_uri) for asset in assets]
+        columns = data_source.parameters["columns"]
+        for number, _, stop in data_source.parameters["segments"]:
+            path = files[number]
+            with _open(path) as file:
+                missing = sorted(set(columns.values()) - set(filter(file.get, columns.values())))
+            if missing:
+                raise DataError(f"{path}: has no dataset {', '.join(missing)}")
+            rows = _flushed(path, columns.values())
+            if stop is not None and rows < stop:
+                raise DataError(f"{path}: has {rows} rows, the catalog refers to {stop}")
+        return _Validated(data_source), []
+
+    def read(self, fields: Sequence[str] | None = None) -> pd.DataFrame:
+        """Read all rows of the columns `fields`, by default of all."""
+        return self._read(fields, 0, None)
+
+    def read_partition(self, partition: int, fields: Sequence[str] | None = None) -> pd.DataFrame:
+        """Read the rows of one partition."""
+        start = partition * self._partition_rows
+        last = partition + 1 >= self._structure.npartitions
+        return self._read(fields, start, None if last else start + self._partition_rows)
+
+    def get(self, key: str) -> ArrayAdapter | None:
+        """Return one column as an array, None if there is none of that name."""
+        return self[key] if key in self._columns else None
+
+    def __getitem__(self, key: str) -> ArrayAdapter:
+        column = _LazyColumn(self, key)
+        meta = np.empty(0, column.dtype)
+        array = dask.array.from_array(column, chunks=(BLOCK_ROWS,), name=False, meta=meta)
+        return ArrayAdapter.from_array(array)
+
+    def _read(self, fields: Sequence[str] | None, start: int, stop: int | None) -> pd.DataFrame:
+        names = list(self._columns) if fields is None else list(fields)
+        values = self.values(names, start, stop)
+        return pd.DataFrame({name: _for_arrow(values[name]) for name in names})
+
+    def count(self) -> int:
+        """Return the number of rows that can be read now."""
+        return sum(stop - start for _, start, stop in self._ranges())
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the element type of a column."""
+        with _open(self._files[0]) as file:
+            return file[self._columns[name]].dtype
+
+    def values(
+        self, names: Sequence[str], start: int = 0, stop: int | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Read rows ``start:stop`` of columns; each is ``(n,)`` with the dtype of its dataset."""
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+        at = 0  # row of the table where the range begins
+        for path, first, last in self._ranges():
+            low = first + max(start - at, 0)
+            high = last if stop is None else min(first + stop - at, last)
+            at += last - first
+            with _open(path) as file:
+                for name in names:
+                    values = file[self._columns[name]][low : max(low, high)]
+                    parts[name].append(values.reshape(len(values)))
+        return {name: np.concatenate(blocks) for name, blocks in parts.items()}
+
+    def _ranges(self) -> Iterator[tuple[Path, int, int]]:
+        """Yield the file, first row and end of each segment, as far as it is flushed."""
+        for number, start, stop in self._segments:
+            path = self._files[number]
+            rows = _flushed(path, self._columns.values())
+            yield path, start, max(start, rows if stop is None else min(stop, rows))
+
+
+class _Validated:
+    """A validated table in a form that lets the plugin's own check, which knows arrays only, pass.
+
+    That check (2.0.12) accepts sources of plain bytes as they are, and writes a source to the
+    catalog only if it differs from the one that it was given.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.assets = copy.deepcopy(source.assets)  # the check sets their sizes
+        self.structure = BytesStructure()
+
+    def __eq__(self, other: object) -> bool:
+        return other is self._source
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _LazyColumn:
+    """What dask needs of an array: rows are read when they are taken."""
+
+    ndim = 1
+
+    def __init__(self, table: ColumnsAdapter, name: str) -> None:
+        self._table = table
+        self._name = name
+        self.shape = (table.count(),)
+        self.dtype = table.dtype(name)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        rows = key[0] if isinstance(key, tuple) else key
+        start, stop, step = rows.indices(self.shape[0])
+        return self._table.values([self._name], start, stop)[self._name][::step]
+
+
+def _open(path: Path) -> h5py.File:
+    return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
+
+
+def _flushed(path: Path, datasets: Iterable[str]) -> int:
+    """Return how many rows of a file are whole.
+
+    The identity of a row is flushed after all its values, so the shortest dataset counts.
+    """
+    with _open(path) as file:
+        names = {*datasets, *([AREA_DETECTOR_IDENTITY] if AREA_DETECTOR_IDENTITY in file else [])}
+        return min(int(file[name].shape[0]) for name in names)
+
+
+def _for_arrow(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values as pandas and Arrow take them: text as objects, numbers in native order."""
+    if values.dtype.kind == "S":
+        return values.astype(object)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def table_structure(dtypes: Mapping[str, np.dtype[Any]], npartitions: int = 1) -> TableStructure:
+    """Return tiled's structure of a table with columns of these types."""
+    fields = [
+        (name, pyarrow.binary() if dtype.kind == "S" else pyarrow.from_numpy_dtype(dtype))
+        for name, dtype in dtypes.items()
+    ]
+    return TableStructure.from_schema(pyarrow.schema(fields), npartitions)
+
+
+def fits_table(name: str, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a column can be in a table: a plain number or bytes, and a name tiled takes."""
+    plain = dtype.kind in "biuS" or (dtype.kind == "f" and dtype.itemsize in (4, 8))
+    return plain and not name.startswith("_")
+
+
+def rows_of(source: DataSource[Any]) -> int | None:
+    """Return the number of rows of such a table as it is registered, None while it is open."""
+    segments = source.parameters["segments"]
+    if any(stop is None for _, _, stop in segments):
+        return None
+    return sum(stop - start for _, start, stop in segments)

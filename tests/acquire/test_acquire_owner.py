@@ -1,0 +1,237 @@
+"""The owner: every item once and in order, losses by cause, nothing lost at a stop."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.hand_source import HEIGHT, IDENTITY, HandSource, events, layout
+from support.waiting import until
+
+from skywright.acquire import owner as owner_module
+from skywright.acquire.owner import Owner, RefusedError
+from skywright.acquire.recorder import Recorder
+from skywright.errors import HardwareError
+from skywright.files.columns import ColumnReader
+
+
+class Collector:
+    """An endpoint that keeps everything; it fails when told to."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.broken = False
+
+    def offer(self, result: Any) -> None:
+        if self.broken:
+            raise OSError("the endpoint is broken")
+        self.items.append(result)
+
+
+@pytest.fixture
+def source() -> HandSource:
+    return HandSource()
+
+
+Make = Callable[..., Owner[Any, Any]]
+
+
+@pytest.fixture
+def make(source: HandSource) -> Iterator[Make]:
+    made: list[Owner[Any, Any]] = []
+
+    def make(*args: Any, **kw: Any) -> Owner[Any, Any]:
+        made.append(Owner(source, *args, **kw))
+        return made[-1]
+
+    yield make
+    for owner in made:
+        owner.close()
+        for recorder in owner.recorders:
+            recorder.close()  # type: ignore[attr-defined]
+    assert source.closed
+
+
+def identities(path: Path) -> list[int]:
+    with ColumnReader(path, IDENTITY.path) as reader:
+        return reader.read(IDENTITY.path).tolist()
+
+
+def test_the_source_runs_while_somebody_wants_items(source: HandSource, make: Make) -> None:
+    owner = make()
+    assert not source.running
+    owner.start()
+    owner.start()
+    assert source.running
+    owner.stop()
+    assert not source.running
+    assert owner.state().message == "idle"
+    queue = owner.subscribe(runs_source=True)
+    other = owner.subscribe(depth=2)
+    source.send(1, 2, 3)
+    assert queue.get(1.0) == 3
+    assert (queue.dropped, other.dropped) == (2, 1)
+    assert [other.get(1.0), other.get(1.0), other.get(0.0)] == [2, 3, None]
+    queue.close()
+    assert not source.running
+    acquisition = owner.acquire(2)
+    source.send(4, 5)
+    assert acquisition.done.wait(5)
+    until(lambda: not source.running)
+    assert owner.state().items == 5
+    assert owner.state().acquired == 2
+
+
+def test_a_source_that_cannot_start_is_an_error_and_nothing_is_under_way(
+    source: HandSource, make: Make
+) -> None:
+    owner = make()
+    source.refuses = "the camera is off"
+    for ask in (owner.start, owner.acquire):
+        with pytest.raises(HardwareError, match="camera is off"):
+            ask()
+    state = owner.state()
+    assert (state.running, state.acquiring, state.alarm) == (False, False, True)
+    assert "camera is off" in state.message
+    source.refuses = ""
+    owner.start()
+    assert owner.is_running
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_results_keep_the_order_of_the_items(source: HandSource, make: Make, threads: int) -> None:
+    collector, first = Collector(), threading.Event()
+
+    def process(item: int) -> int:
+        if threads > 1 and item == 0:  # the others overtake it
+            assert first.wait(5)
+        if item == 2:
+            first.set()
+        return item * 10
+
+    owner = make(process, [collector], threads=threads)
+    owner.start()
+    source.send(*range(50))
+    until(lambda: len(collector.items) == 50)
+    assert collector.items == [item * 10 for item in range(50)]
+
+
+def test_an_acquisition_is_over_when_its_items_are_in_the_file(
+    source: HandSource, make: Make, tmp_path: Path
+) -> None:
+    recorder = Recorder(layout())
+    seen: list[int] = []
+    owner = make(lambda item: events(item, 1), recorders=[recorder], threads=1)
+    owner.start()
+    source.send(0)  # no part of an acquisition: not recorded
+    recorder.start(tmp_path / "a.h5")
+    until(lambda: owner.state().items == 1)
+    acquisition = owner.acquire(3, lambda rows: seen.append(int(rows.identity[0])))
+    assert owner.acquire(7) is acquisition
+    source.send(1, 2, 3, 4)
+    assert acquisition.done.wait(20)
+    assert recorder.visible == 3
+    assert identities(tmp_path / "a.h5") == seen == [1, 2, 3]
+    assert owner.is_running  # it ran before
+
+
+def test_nothing_that_arrived_before_a_stop_is_lost(
+    source: HandSource, make: Make, tmp_path: Path
+) -> None:
+    recorder, go_on = Recorder(layout()), threading.Event()
+
+    def process(item: int) -> Any:
+        assert go_on.wait(10)
+        return events(item, 1)
+
+    owner = make(process, recorders=[recorder], threads=2)
+    recorder.start(tmp_path / "a.h5")
+    acquisition = owner.acquire()
+    source.send(*range(20))
+    assert owner.stop_acquisition() is acquisition
+    source.send(20)  # too late
+    assert not acquisition.done.is_set()
+    go_on.set()
+    assert acquisition.done.wait(20)
+    assert identities(tmp_path / "a.h5") == list(range(20))
+    assert owner.stop_acquisition() is None
+    acquisition = owner.acquire()
+    source.send(*range(30, 40))
+    owner.close()
+    assert acquisition.done.wait(20)
+    assert identities(tmp_path / "a.h5") == [*range(20), *range(30, 40)]
+    assert owner.lost() == {}
+
+
+def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: Path) -> None:
+    recorder, go_on = Recorder(layout()), threading.Event()
+
+    class Frame(int):
+        nbytes = 10
+
+    def process(item: int) -> Any:
+        assert go_on.wait(10)
+        if item == 1:
+            raise RefusedError("undecodable", "item 1 is torn", events(1, 1))
+        if item == 2:
+            raise ValueError("a defect")
+        return events(item, 1)
+
+    owner = make(process, recorders=[recorder], threads=1, queue_bytes=40)
+    recorder.start(tmp_path / "a.h5")
+    source.counts["gap"] = 5
+    acquisition = owner.acquire(2)
+    source.send(*map(Frame, range(7)))
+    go_on.set()
+    assert acquisition.done.wait(20)
+    assert owner.lost() == {"gap": 5, "queue full": 3, "undecodable": 1, "not processed": 1}
+    assert identities(tmp_path / "a.h5") == [0, 1, 3]  # what was refused is kept, and not counted
+    assert acquisition.taken == 2
+
+
+def test_an_endpoint_that_fails_ends_nothing(source: HandSource, make: Make) -> None:
+    broken, whole = Collector(), Collector()
+    owner = make(None, [broken, whole])
+    owner.start()
+    broken.broken = True
+    source.send(1, 2)
+    assert whole.items == [1, 2]
+    assert owner.state().failures == {"Collector failed": 2}
+    assert "the endpoint is broken" in owner.state().message
+    broken.broken = False
+    source.send(3)
+    assert (owner.state().message, owner.state().alarm) == ("taking items", False)
+
+
+def test_silence_and_reports_of_the_source_are_messages(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner_module, "SILENCE_S", 0.05)
+    owner = make(item_name="pulse")
+    owner.start()
+    until(lambda: owner.state().message.startswith("no pulse from hand for more than"))
+    assert owner.state().alarm
+    source.send(1)
+    until(lambda: owner.state().message == "taking pulses")
+    assert source.report is not None
+    source.report("hand: connection lost")
+    until(lambda: owner.failures["source failed"] == 1)
+
+
+def test_a_hundred_thousand_rows_take_a_call_for_each_item(
+    source: HandSource, make: Make, tmp_path: Path
+) -> None:
+    recorder = Recorder(layout())
+    owner = make(recorders=[recorder])
+    recorder.start(tmp_path / "a.h5")
+    acquisition = owner.acquire(20)
+    for number in range(20):
+        source.send(events(number * 5000, 5000))
+    assert acquisition.done.wait(20)
+    assert recorder.visible == 100_000
+    with ColumnReader(tmp_path / "a.h5", IDENTITY.path) as reader:
+        numbers = np.arange(100_000)
+        np.testing.assert_array_equal(reader.read(IDENTITY.path), numbers)
+        np.testing.assert_array_equal(reader.read(HEIGHT.path), numbers % 1000)

@@ -1,0 +1,121 @@
+"""Paced and polled sources: starts and stops, what is late, errors that end nothing."""
+
+import threading
+from typing import Any
+
+import pytest
+from support.waiting import until
+
+from skywright.acquire.pacing import PacedSource, Pacer
+from skywright.acquire.source import PolledSource
+from skywright.errors import ConfigError, HardwareError
+
+
+class Numbers(PacedSource[int]):
+    """Yields its numbers, up to `last`."""
+
+    def __init__(self, period_s: float = 0.0, last: int = 10**9, behind_s: float = 2.0) -> None:
+        super().__init__("numbers", self._number_at, period_s, behind_s)
+        self.last = last
+        self.odd: Any = None
+
+    def _number_at(self, number: int, now: float) -> int | None:
+        assert now > 1e9
+        if number > self.last:
+            raise StopIteration
+        if number == self.odd:
+            raise OSError(f"{number} is odd")
+        return number
+
+
+@pytest.fixture
+def reports() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def got() -> list[int]:
+    return []
+
+
+def test_numbers_go_on_over_stops(got: list[int], reports: list[str]) -> None:
+    source = Numbers(0.001)
+    source.start(got.append, reports.append)
+    source.start(got.append, reports.append)
+    until(lambda: len(got) > 3)
+    source.stop()
+    count = len(got)
+    source.stop()
+    assert not source.is_running
+    source.start(got.append, reports.append)
+    until(lambda: len(got) > count + 3)
+    source.close()
+    assert got == list(range(len(got)))
+    assert source.lost == {}
+
+
+def test_a_late_reader_gets_a_burst_and_then_loses_what_is_counted(
+    got: list[int], reports: list[str]
+) -> None:
+    source, go_on = Numbers(0.002, behind_s=0.05), threading.Event()
+
+    def slow(number: int) -> None:
+        got.append(number)
+        if number == 5:
+            go_on.wait(0.3)
+
+    source.start(slow, reports.append)
+    until(lambda: len(got) > 20)
+    source.close()
+    assert source.lost["late"] >= 50
+    assert got[-1] + 1 == len(got) + source.lost["late"]
+    assert got[:6] == list(range(6))
+
+
+def test_an_error_is_reported_and_the_next_item_comes(got: list[int], reports: list[str]) -> None:
+    source = Numbers(0.001, last=5)
+    source.odd = 2
+    source.start(got.append, reports.append)
+    until(lambda: not source.is_running)
+    assert got == [0, 1, 3, 4, 5]
+    assert reports == ["numbers: item 2: 2 is odd", "numbers: no more items after 6"]
+    source.close()
+
+
+def test_a_source_that_does_not_open_says_why() -> None:
+    gate = threading.Event()
+
+    class Closed(PolledSource[int]):
+        error: Exception | None = ConfigError("no such file")
+
+        def open(self) -> None:
+            if self.error is not None:
+                raise self.error
+            gate.wait(10)
+
+        def next(self, timeout_s: float) -> int | None:
+            gate.wait(timeout_s)
+            return None
+
+    source = Closed("closed")
+    with pytest.raises(ConfigError, match="no such file"):
+        source.start(print, print)
+    source.error = OSError("gone")
+    with pytest.raises(HardwareError, match="OSError: gone"):
+        source.start(print, print)
+    source.error, source.start_limit_s = None, 0.05
+    with pytest.raises(HardwareError, match="did not start within"):
+        source.start(print, print)
+    assert not source.is_running
+    gate.set()
+    source.start_limit_s = 1.0
+    source.start(print, print)
+    source.close()
+
+
+def test_a_period_of_zero_is_always_due() -> None:
+    pacer = Pacer(0.0)
+    assert [pacer.wait(0.0) for _ in range(5)] == [0] * 5
+    pacer.end()
+    assert pacer.wait(0.0) is None
+    assert Pacer(10.0).wait(0.0) == 0  # the first is due at once

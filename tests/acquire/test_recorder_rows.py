@@ -1,0 +1,70 @@
+"""Items of many rows: counts, choices and misfits go by rows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.hand_source import HEIGHT, IDENTITY, events, layout
+
+from skywright.acquire.columns_layout import Rows
+from skywright.acquire.recorder import Recorder
+from skywright.files.columns import ColumnReader
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder[Any, Any]]:
+    recorder: Recorder[Any, Any] = Recorder(layout())
+    yield recorder
+    recorder.close()
+
+
+def identities(path: Path) -> list[int]:
+    with ColumnReader(path, IDENTITY.path) as reader:
+        return reader.read(IDENTITY.path).tolist()
+
+
+def test_a_recording_of_a_number_of_rows_ends_within_an_item(
+    recorder: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    recorder.start(tmp_path / "a.h5", count=7)
+    for first in (0, 5, 10):
+        recorder.offer(events(first, 5))
+    recorder.stop()
+    assert recorder.visible == 7
+    assert identities(tmp_path / "a.h5") == list(range(7))
+
+
+def test_each_third_row_over_the_edges_of_items(
+    recorder: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    recorder.every = 3
+    recorder.start(tmp_path / "a.h5")
+    for first, count in ((0, 4), (4, 1), (5, 9), (14, 0), (14, 2)):
+        recorder.offer(events(first, count))
+    recorder.stop()
+    assert identities(tmp_path / "a.h5") == list(range(0, 16, 3))
+
+
+def test_rows_that_do_not_fit_are_refused_and_counted_and_the_others_kept(
+    recorder: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    recorder.start(tmp_path / "a.h5")
+    heights = np.array([1, 65_536, -1, 65_535, 70_000])
+    recorder.offer(Rows(np.arange(5), {HEIGHT.path: heights}))
+    recorder.offer(events(5, 2))
+    recorder.stop()
+    assert identities(tmp_path / "a.h5") == [0, 3, 5, 6]
+    assert recorder.lost() == {"events does not fit": 3}
+
+
+def test_a_full_queue_counts_rows(tmp_path: Path) -> None:
+    recorder: Recorder[Any, Any] = Recorder(layout(), queue_bytes=events(0, 100).nbytes)
+    recorder.start(tmp_path / "a.h5")
+    with recorder._writing:  # the disk is slow
+        for number in range(5):
+            recorder.offer(events(number * 100, 100))
+    recorder.close()
+    assert recorder.visible + recorder.lost()["events queue full"] == 500
+    assert recorder.lost()["events queue full"] in (200, 300, 400)

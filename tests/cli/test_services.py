@@ -1,0 +1,105 @@
+"""`[services.NAME]`: `skywright up` starts, watches and restarts any program, like an IOC."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+from support.stack import run, running_up, write_fake_beamline
+
+from skywright.config import load_settings
+from skywright.processes.stack import State, read_state
+
+SERVICES = """
+[services.other]
+command = ["python", "fake_service.py"]
+args = ["--watch", "{one}", "--none", "{three}"]
+environment = { ANSWER = "42" }
+
+[services.silent]
+command = ["sleep", "3600"]
+ready_line = false
+"""
+FAKE_SERVICE = """
+import os, signal, sys
+from skywright.processes.process import announce_ready, end_with_parent
+end_with_parent()
+announce_ready(arguments=sys.argv[1:], answer=os.environ["ANSWER"],
+               servers=os.environ["EPICS_CA_ADDR_LIST"])
+signal.pause()
+"""
+
+
+def write_beamline(directory: Path, text: str) -> dict[str, str]:
+    environment = write_fake_beamline(directory)
+    service = directory / "fake_service.py"
+    service.write_text(FAKE_SERVICE)
+    config = Path(environment["SKYWRIGHT_CONFIG"])
+    config.write_text(config.read_text() + text.replace("fake_service.py", str(service)))
+    return environment
+
+
+def state_of(directory: Path) -> State:
+    state = read_state(directory / "store")
+    assert state is not None
+    return state
+
+
+def test_services_start_with_the_iocs_and_come_back(tmp_path: Path) -> None:
+    environment = write_beamline(tmp_path, SERVICES)
+    with running_up("--only", "one", "other", "silent", **environment) as up:
+        state = state_of(tmp_path)
+        assert set(state.processes) == {"one", "repeater", "other", "silent"}
+        facts = state.processes["other"].ready
+        prefix = state.processes["one"].ready["prefix"]
+        assert facts["arguments"] == ["--watch", prefix, "--none", ""]
+        assert facts["answer"] == "42"
+        assert str(state.processes["one"].ready["port"]) in facts["servers"]
+        assert psutil.Process(state.processes["silent"].pid).name() == "sleep"
+
+        for name in ("other", "silent"):
+            os.kill(state.processes[name].pid, signal.SIGKILL)
+            assert "SIGKILL" in up.event(name, "restarting")
+            up.event(name, "ready")
+            assert state_of(tmp_path).processes[name].restarts == 1
+        assert up.end(signal.SIGTERM) == 0
+        assert up.left() == []
+
+
+def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    text = '[services.other]\ncommand = ["no-such-program"]\n'
+    done = run("up", "--only", "other", **write_beamline(tmp_path, text))
+    assert done.returncode == 1
+    assert "other" in done.stderr
+    assert "no-such-program" in done.stderr
+
+
+def test_a_service_without_a_command_is_a_wrong_configuration(tmp_path: Path) -> None:
+    done = run("up", **write_beamline(tmp_path, "[services.other]\n"))
+    assert done.returncode == 2
+    assert "services.other.command: is missing" in done.stderr
+
+
+def test_a_service_with_the_name_of_an_ioc_is_a_wrong_configuration(tmp_path: Path) -> None:
+    text = '[services.one]\ncommand = ["sleep", "1"]\n'
+    done = run("up", **write_beamline(tmp_path, text))
+    assert done.returncode == 2
+    assert "services.one: an IOC has this name" in done.stderr
+
+
+def test_a_service_that_an_instrument_offers_needs_no_command(tmp_path: Path) -> None:
+    environment = write_beamline(tmp_path, '[services.epu-api]\nargs = ["--db", "{one}x"]\n')
+    settings = load_settings(Path(environment["SKYWRIGHT_CONFIG"]))
+    command = settings.service_command("epu-api")
+    assert command[:3] == ("skywright", "epu", "serve")
+    assert command[3:] == ("--db", settings.pv_prefix("one") + "x")
+
+
+def test_doctor_expects_the_services(tmp_path: Path) -> None:
+    environment = write_beamline(tmp_path, SERVICES)
+    with running_up("--only", "one", "two", **environment):
+        checks = json.loads(run("doctor", "--json", **environment).stdout)["checks"]
+    found = [check["found"] for check in checks if check["name"] == "up"]
+    assert "other does not run" in found
+    assert "silent does not run" in found

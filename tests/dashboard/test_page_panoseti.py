@@ -1,0 +1,101 @@
+"""PANOSETI's view: what the page shows of messages, and in a browser over simulated modules."""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ioc_process import running_ioc
+from PIL import Image
+from starlette.testclient import TestClient
+from store.stack import running_stack
+from support.channels import channel
+from support.page import fake_checks, running_page, settings_of
+from support.waiting import until
+
+from dashboard.app import make_app
+from dashboard.headless import headless_chromium, show_as
+from dashboard.panoseti.pano_worker import encode
+from dashboard.panoseti.view import PanosetiBoard, board_of
+from devices.panoseti.array import Panoseti
+from devices.panoseti.view import PanosetiFacts, PanosetiImage
+from skywright.config import IocSettings
+
+PIXELS = np.arange(256, dtype=np.int32).reshape(16, 16)
+
+
+def facts(sequence: float = 1.0, flags: str = "") -> PanosetiFacts:
+    image = PanosetiImage(1, 254, "ph256", 1.7e9, flags, 7.0, sequence, PIXELS)
+    return PanosetiFacts("obs <1>.pffd", "Recording", "following", 1234.0, (image,))
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[TestClient]:
+    settings = settings_of(tmp_path, "", "", tmp_path)
+    ioc = IocSettings(module="iocs.panoseti", prefix="PANO1:")
+    settings = settings.model_copy(update={"iocs": {**settings.iocs, "panoseti": ioc}})
+    with TestClient(make_app(settings, fake_checks()), "http://127.0.0.1") as client:
+        yield client
+
+
+def test_page_shows_modules_with_their_images(page: TestClient) -> None:
+    assert "waiting for the IOC of PANOSETI" in page.get("/panoseti").text
+    assert page.get("/panoseti/image/1/ph256").status_code == 404
+    board = board_of(page.app.state.site)  # type: ignore[attr-defined]
+    board.take(encode(facts(flags="clock not in step with UTC")), 0.0)
+    text = page.get("/panoseti").text
+    assert "obs &lt;1&gt;.pffd" in text
+    assert "module 254 · ph256" in text
+    assert "clock not in step" in text
+    assert "1234" in text
+    with Image.open(io.BytesIO(page.get("/panoseti/image/1/ph256?n=1").content)) as image:
+        assert image.size == (16, 16)
+        corners = [image.convert("RGB").getpixel(place) for place in ((0, 0), (15, 15))]
+    assert corners == [(0, 34, 78), (254, 232, 56)]
+    board.take(b'{"connected": false, "status": "the IOC does not answer", "bytes": 0}\n', 1.0)
+    text = page.get("/panoseti").text
+    assert "the IOC does not answer" in text
+    assert "module 254" in text  # what was known stays
+
+
+def test_the_rate_is_that_of_the_images() -> None:
+    board = PanosetiBoard()
+    for second in range(5):
+        board.take(encode(facts(sequence=1.0 + 20.0 * second)), float(second))
+    assert board.rates == {(1, "ph256"): 20.0}
+
+
+@pytest.mark.timeout(300)
+def test_simulated_modules_in_a_browser(chromium: Path, tmp_path: Path) -> None:
+    """The page shows images that change, without a complaint of the browser."""
+    with (
+        running_stack(tmp_path / "store") as stack,
+        running_ioc("iocs.panoseti", "--source", "sim", prefix="PAGE:PANO1:") as ioc,
+    ):
+        file = stack.directory / "skywright.toml"
+        file.write_text(
+            f'prefix = "PAGE:"\n[store]\ndirectory = "{stack.directory}"\n'
+            f'tiled_uri = "{stack.uri}"\napi_key = "{stack.key}"\n'
+            f'[iocs.panoseti]\nmodule = "iocs.panoseti"\nprefix = "PANO1:"\n'
+            f'address = "127.0.0.1:{ioc.port}"\n'
+        )
+        with running_page(file) as live, headless_chromium() as browser:
+            show_as(browser, 1280, 1300)
+            browser.get(f"{live.uri}/panoseti")
+            running = channel("PAGE:PANO1:SIM:Running")
+            running.put(1)
+            array = Panoseti("PAGE:PANO1:", assets=tmp_path, name="array")
+            array.wait_for_connection(timeout=60)
+            array.track().wait(60)
+            seen = "return [...document.querySelectorAll('img.pixels')].map(i => i.naturalWidth)"
+            until(lambda: {16, 32} & set(browser.execute_script(seen)))
+            first = browser.find_element("css selector", "img.pixels").get_attribute("src")
+            address = "return document.querySelector('img.pixels').src"
+            until(lambda: browser.execute_script(address) != first)
+            if out := os.environ.get("SKYWRIGHT_TEST_PICTURES"):
+                browser.save_screenshot(f"{out}/panoseti.png")
+            running.put(0)
+            severe = [each for each in browser.get_log("browser") if each["level"] == "SEVERE"]
+            assert severe == []

@@ -1,0 +1,62 @@
+"""A part of an instrument that cannot be imported is reported; the session has the others."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skywright.config import Settings, StoreSettings
+from skywright.errors import ConfigError
+from skywright.instruments import Instrument, NamedAnalysis
+from skywright.session import context as module
+from skywright.session.context import SessionContext, find_plans, make_devices, start_analyses
+
+
+def make_lamp(context: SessionContext) -> dict[str, Any]:
+    return {"lamp": str(context.assets)}
+
+
+def refuse(context: SessionContext) -> dict[str, Any]:
+    raise ConfigError("lamp.color: no such color")
+
+
+def plan() -> None:
+    """Stand for a plan."""
+
+
+GOOD = Instrument("good", "", devices=f"{__name__}:make_lamp", plans=(f"{__name__}:plan",))
+BROKEN = Instrument(
+    "broken",
+    "",
+    devices=f"{__name__}:no_such_function",
+    plans=("no_such_module:plan", f"{__name__}:no_such_plan"),
+    analyses={"broken": NamedAnalysis("no_such_module:Analysis", live=True)},
+)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> SessionContext:
+    settings = Settings(store=StoreSettings(directory=tmp_path))
+    return SessionContext(settings, subscribe=lambda callback: None)
+
+
+def test_the_others_work(
+    context: SessionContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "instruments", lambda: {"broken": BROKEN, "good": GOOD})
+    with caplog.at_level(logging.ERROR):
+        assert make_devices(context) == {"lamp": str(context.assets)}
+        assert find_plans(context.settings) == {"plan": plan}
+        assert start_analyses(context) == {}
+    assert len(caplog.messages) == 4
+    assert all(message.startswith("instrument broken: ") for message in caplog.messages)
+
+
+def test_a_wrong_configuration_is_an_error(
+    context: SessionContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = Instrument("refusing", "", devices=f"{__name__}:refuse")
+    monkeypatch.setattr(module, "instruments", lambda: {"refusing": refusing})
+    with pytest.raises(ConfigError, match="no such color"):
+        make_devices(context)

@@ -1,0 +1,145 @@
+"""The read-out of the network's maps, on maps that are drawn here."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from skywright.errors import ConfigError, DataError
+from skywright.instruments.loop.detector.model import LoopModel, Maps
+from skywright.instruments.loop.detector.readout import LoopFinder, read
+
+ROWS, COLUMNS = 96, 128
+SHAPE = (480, 640)  # a cell is 5 px wide and high
+CELL = 5.0
+ERROR_CELLS = 0.2
+
+
+def maps_of(
+    head: tuple[int, int, int, int] | None = (60, 40, 90, 56),
+    *,
+    kind: str = "nylon",
+    side: str = "left",
+    tip: tuple[float, float] | None = (90.0, 48.3),
+    pin: int = 30,
+) -> Maps:
+    """Return what a perfect network says; x0, y0, x1, y1 of the head, tip and pin in cells."""
+    masks = {
+        name: np.zeros((ROWS, COLUMNS), np.float32)
+        for name in ("pin", "stem", "head", "content", "other")
+    }
+    edges = np.zeros((4, ROWS // 2, COLUMNS // 2), np.float32)
+    if kind != "none":
+        masks["pin"][42:54, :pin] = 1
+    if head is not None:
+        x0, y0, x1, y1 = head
+        masks["head"][y0:y1, x0:x1] = 1
+        masks["stem"][47:49, pin:x0] = 1
+        edges[:] = np.array([x0 / COLUMNS, y0 / ROWS, x1 / COLUMNS, y1 / ROWS])[:, None, None]
+    heat, begin = np.zeros((2, ROWS, COLUMNS), np.float32)
+    offset = np.zeros((2, ROWS, COLUMNS), np.float32)
+    if tip is not None:
+        column, row = min(int(tip[0]), COLUMNS - 1), int(tip[1])
+        heat[row, column] = 0.9
+        offset[:, row, column] = tip[0] - column - 0.5, tip[1] - row - 0.5
+    begin[48, pin - 1] = 0.9
+    return Maps(
+        masks=masks,
+        tip=heat,
+        begin=begin,
+        tip_offset=offset,
+        tip_error=np.full((ROWS, COLUMNS), ERROR_CELLS, np.float32),
+        edges=edges,
+        edge_errors=np.full((4, ROWS // 2, COLUMNS // 2), ERROR_CELLS / COLUMNS, np.float32),
+        side={
+            name: 0.9 if name == side else 0.02
+            for name in ("none", "left", "right", "top", "bottom")
+        },
+        kind={name: 0.9 if name == kind else 0.03 for name in ("none", "nylon", "mitegen", "pin")},
+    )
+
+
+@pytest.fixture
+def gray() -> np.ndarray:
+    """A picture with the mount of `maps_of` in it."""
+    picture = np.full(SHAPE, 200, np.uint8)
+    picture[210:270, :150] = 20
+    picture[237:243, 150:300] = 90
+    picture[200:280, 300:450] = 120
+    return picture
+
+
+def test_a_loop(gray: np.ndarray) -> None:
+    found = read(gray, maps_of())
+    assert (found.kind, found.side, found.tip_in_view, found.tip_sign) == (
+        "nylon", "left", True, "",
+    )  # fmt: skip
+    # Half a pixel: the centers of pixels are at whole numbers.
+    assert (found.tip_x, found.tip_y) == pytest.approx((90 * CELL - 0.5, 48.3 * CELL - 0.5))
+    assert found.bbox == pytest.approx((299.5, 199.5, 449.5, 279.5), abs=0.01)
+    assert found.width == pytest.approx(80, abs=0.01)
+    assert found.pin_base_x == pytest.approx(29.5 * CELL - 0.5)
+    assert found.fiber_width == pytest.approx(6, abs=2)
+    assert not found.clipped
+    assert found.head_errors is not None
+    # The tip is seen twice, by heat-map and edge; the other edges once.
+    assert found.head_errors[2] == pytest.approx(CELL * ERROR_CELLS / math.sqrt(2), rel=0.01)
+    assert found.head_errors[0] == pytest.approx(CELL * ERROR_CELLS, rel=0.01)
+
+
+def test_tip_and_edge_meet_by_their_errors(gray: np.ndarray) -> None:
+    maps = maps_of(tip=(90.3, 48.3))
+    found = read(gray, replace(maps, tip_error=maps.tip_error * 3))
+    assert found.tip_x == pytest.approx(90.03 * CELL - 0.5, abs=0.01)
+    far = read(gray, maps_of(tip=(84.0, 48.3)))  # they contradict: the heat-map holds
+    assert far.tip_x == pytest.approx(84.0 * CELL - 0.5)
+
+
+def test_a_bare_pin(gray: np.ndarray) -> None:
+    maps = maps_of(None, kind="pin", tip=(30.0, 48.0))
+    maps.edges[:] = np.array([0, 42 / ROWS, 30 / COLUMNS, 54 / ROWS])[:, None, None]
+    found = read(gray, maps)
+    assert (found.kind, found.tip_in_view) == ("pin", True)
+    assert found.width == pytest.approx(60, abs=0.01)
+    assert (found.pin_base_x, found.pin_base_y) == (found.tip_x, found.tip_y)
+    assert math.isnan(found.fiber_width)
+
+
+def test_no_mount(gray: np.ndarray) -> None:
+    found = read(gray, maps_of(None, kind="none", side="none", tip=None))
+    assert (found.kind, found.side, found.tip_in_view, found.tip_sign) == ("none", None, False, "+")
+    assert found.score < 0.5
+    assert not found.flat
+
+
+def test_a_retracted_mount(gray: np.ndarray) -> None:
+    found = read(gray, maps_of(None, kind="pin", tip=None, pin=5))
+    assert (found.kind, found.side, found.tip_in_view, found.tip_sign) == (
+        "none", "left", False, "-",
+    )  # fmt: skip
+
+
+def test_a_mount_that_reaches_past_the_far_edge(gray: np.ndarray) -> None:
+    found = read(gray, maps_of((100, 40, 128, 56), tip=None))
+    assert (found.kind, found.tip_in_view, found.tip_sign) == ("nylon", False, "+")
+    assert found.clipped
+    assert found.head_box is None
+
+
+def test_a_flat_picture() -> None:
+    for level in (0, 20, 255):
+        found = read(np.full(SHAPE, level, np.uint8), maps_of())
+        assert found.flat
+        assert found.kind == "none"
+
+
+def test_what_is_no_picture_or_no_network(tmp_path) -> None:
+    finder = LoopFinder.__new__(LoopFinder)
+    for wrong in (np.zeros((480, 640)), np.zeros((20, 640), np.uint8)):
+        with pytest.raises(DataError, match="expected"):
+            finder.find(wrong)
+    file = tmp_path / "network.onnx"
+    file.write_bytes(b"none")
+    with pytest.raises(ConfigError, match=r"loop (network|detection)"):
+        LoopModel(file)

@@ -1,0 +1,53 @@
+"""A turn without a calibration: angles of its pictures, and the fits over them."""
+
+import numpy as np
+import pytest
+from support.seen_rotation import CALIBRATION, FACE_DEG, THICKNESS, TIP, WIDTH, rotation
+
+from skywright.instruments.loop.turn import LoopTurn, in_words, turn_angles
+
+
+def test_angles_are_spread_evenly_when_all_pictures_came() -> None:
+    late = np.array([0.0, 0.3, 0.31, 0.32])
+    phi, by = turn_angles(late, 180.0, 3.0, 4)
+    assert (phi.tolist(), by) == ([22.5, 67.5, 112.5, 157.5], "count")
+
+
+def test_times_tell_where_pictures_are_missing() -> None:
+    times = 1.7e9 + np.array([0.0, 0.75, 2.25])
+    phi, by = turn_angles(times, 180.0, 3.0, 4)
+    assert by == "times"
+    assert phi == pytest.approx([22.5, 67.5, 157.5])
+
+
+def test_fits_have_the_amplitudes_and_the_face_in_pixels() -> None:
+    analysis = LoopTurn(delta_deg=180.0, time_s=3.0)
+    analysis.update(rotation())
+    result = analysis.result()
+    pixel = CALIBRATION.um_per_px_y
+    assert result["ok"]
+    assert result["kind"] == "nylon"
+    # 0.3 px of noise in 60 tips; amplitudes and row are correlated over half a turn.
+    assert result["row"] == pytest.approx(CALIBRATION.axis_px, abs=0.4)
+    assert result["cos"] == pytest.approx(TIP[1] / pixel, abs=0.4)
+    assert result["sin"] == pytest.approx(-TIP[2] / pixel, abs=0.4)
+    assert result["face_on"] == pytest.approx(FACE_DEG, abs=0.5)
+    assert result["edge_on"] == pytest.approx(FACE_DEG + 90.0, abs=0.5)
+    assert result["width"] == pytest.approx(WIDTH / pixel, rel=0.02)
+    assert result["thickness"] == pytest.approx(THICKNESS / pixel, rel=0.05)
+    assert in_words(result).startswith("face-on at 25.0 deg")
+
+
+def test_a_round_loop_has_no_face() -> None:
+    analysis = LoopTurn(delta_deg=180.0, time_s=3.0)
+    analysis.update(rotation(width=20.0))
+    result = analysis.result()
+    assert np.isnan(result["edge_on"])
+    assert result["face_why"]
+    assert in_words(result) == f"face not known: {result['face_why']}"
+
+
+def test_no_pictures_are_no_fit() -> None:
+    result = LoopTurn(delta_deg=180.0, time_s=3.0).result()
+    assert not result["ok"]
+    assert in_words(result) == "face not known: no pictures"

@@ -1,0 +1,251 @@
+"""Columns of files as one table in tiled, and what a run costs in requests."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import h5py
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from ophyd.sim import det
+from store.recording import Recording, scalar
+from store.stack import Stack
+from support.streaming import StreamingCamera
+from tiled.client import from_uri
+from tiled.server import SimpleTiledServer
+
+from skywright.callbacks.journal import Journal
+from skywright.files.columns import Column, ColumnWriter
+from skywright.store.client import ensure_containers
+from skywright.store.export.contents import read_contents
+from skywright.store.growing import growing_clients
+from skywright.store.ingest import Catalog, RunIngest, State, ingest
+from skywright.store.table_adapter import MIMETYPE
+
+IDENTITY = "/entry/identity"
+
+
+@contextmanager
+def counted(client: Any) -> Iterator[list[str]]:
+    """Give the requests that a client makes in a with block, as method and path."""
+    made: list[str] = []
+    hooks = client.context.http_client.event_hooks["request"]
+    hooks.append(lambda request: made.append(f"{request.method} {request.url.path}"))
+    try:
+        yield made
+    finally:
+        hooks.pop()
+
+
+class FileRun:
+    """A run whose rows are in a file of columns."""
+
+    def __init__(self, journals: Path, columns: int, assets: Path | None = None) -> None:
+        self.names = [f"c{n}" for n in range(columns)]
+        self.recording = Recording(journals)
+        self.rows = self.told = 0
+        path = (assets or journals) / f"{self.recording.uid}.h5"
+        of = [Column(f"/entry/{name}", "<f8") for name in self.names]
+        self.writer = ColumnWriter(path, [*of, Column("/entry/tag", "S8")], Column(IDENTITY, "<i8"))
+        paths = {name: f"/entry/{name}" for name in (*self.names, "tag")} | {"identity": IDENTITY}
+        kinds = dict.fromkeys(self.names, ("number", "<f8"))
+        kinds |= {"tag": ("string", "|S8"), "identity": ("integer", "<i8")}
+        keys = {
+            key: scalar(kind, dtype_numpy=dtype, external="STREAM:")
+            for key, (kind, dtype) in kinds.items()
+        }
+        self.recording.stream("primary", **keys)
+        self._resources = []
+        for key, dataset in paths.items():
+            resource = self.recording.run.compose_stream_resource(
+                mimetype="application/x-hdf5",
+                uri=f"file://localhost{path}",
+                data_key=key,
+                parameters={"dataset": dataset, "chunk_shape": [1024], "swmr": True},
+            )
+            self._resources.append(resource)
+            self.recording.journal("stream_resource", resource.stream_resource_doc)
+
+    def append(self, rows: int) -> None:
+        """Write rows to the file, flushed; no document tells of them."""
+        numbers = np.arange(self.rows, self.rows + rows)
+        values = {f"/entry/{name}": numbers + 0.5 for name in self.names}
+        self.writer.append(numbers, values | {"/entry/tag": np.full(rows, b"abc", "S8")})
+        self.writer.flush()
+        self.rows += rows
+
+    def tell(self) -> None:
+        """Emit the stream datums of the rows written since the last call."""
+        descriptor = self.recording._streams["primary"].descriptor_doc
+        for resource in self._resources:
+            datum = resource.compose_stream_datum(
+                indices={"start": self.told, "stop": self.rows},
+                seq_nums={"start": self.told + 1, "stop": self.rows + 1},
+                descriptor=descriptor,
+            )
+            self.recording.journal("stream_datum", datum)
+        self.told = self.rows
+
+    def stop(self) -> Path:
+        self.writer.close()
+        return self.recording.stop()
+
+
+def test_requests_do_not_grow_with_columns_or_commits(journals: Path, client: Any) -> None:
+    made = {}
+    for columns, commits in ((1, 1), (60, 12)):
+        run = FileRun(journals, columns)
+        catalog = Catalog(client)
+        catalog.container("raw")
+        follower = RunIngest(run.recording.path, catalog)
+        with counted(client) as requests:
+            for _ in range(commits):
+                run.append(3)
+                run.tell()
+                follower.step()
+            run.stop()
+            while follower.step() is not State.DONE:
+                pass
+        made[columns] = len(requests)
+    assert made[1] == made[60] <= 10, made
+
+
+def test_run_of_a_camera_with_events_takes_twenty_requests_at_most(
+    RE: RunEngine, journals: Path, client: Any
+) -> None:
+    RE.subscribe(Journal(journals, RE))
+    camera = StreamingCamera("cam", journals)
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        for _ in range(10):
+            yield from bps.trigger_and_read([camera, det])
+
+    uid = RE(plan()).run_start_uids[0]
+    with counted(client) as requests:
+        assert ingest(journals / f"{uid}.jsonl", client) is State.DONE
+    assert len(requests) <= 20, requests
+
+
+def test_a_growing_file_needs_no_request(journals: Path, client: Any) -> None:
+    run = FileRun(journals, 3)
+    follower = RunIngest(run.recording.path, Catalog(client))
+    run.append(5)
+    run.tell()
+    follower.step()
+    stream = client["raw"][run.recording.uid]["primary"]
+    assert stream.read()["c1"].values.tolist() == [0.5, 1.5, 2.5, 3.5, 4.5]
+    run.append(2)  # flushed, and nothing tells of it
+    assert len(stream.read()["c1"]) == 7
+    assert stream["identity"].read().tolist() == list(range(7))
+    run.tell()
+    assert ingest(run.stop(), client) is State.DONE
+    stored = client["raw"][run.recording.uid]
+    assert stored["primary/c2"][2:4].tolist() == [2.5, 3.5]
+    assert stored["primary"].read()["tag"].values.tolist() == [b"abc"] * 7
+    column = read_contents(stored).streams[0].column("c1")
+    assert column is not None
+    assert (column.shape, column.dtype) == ((7,), np.dtype("f8"))
+    assert column.asset is not None
+    assert column.asset.dataset == "/entry/c1"
+    names = [name for name, _ in stored.documents()]
+    assert names.count("stream_datum") == 5  # a column each
+    assert names[-1] == "stop"
+
+
+def test_rows_past_the_last_document_are_not_in_an_ended_run(journals: Path, client: Any) -> None:
+    run = FileRun(journals, 1)
+    run.append(4)
+    run.tell()
+    run.append(3)
+    assert ingest(run.stop(), client) is State.DONE
+    assert len(client["raw"][run.recording.uid]["primary"].read()["c0"]) == 4
+
+
+def test_half_a_row_is_never_seen(journals: Path, client: Any) -> None:
+    run = FileRun(journals, 2)
+    run.append(4)
+    run.tell()
+    RunIngest(run.recording.path, Catalog(client)).step()
+    run.writer.append(np.array([4]), {"/entry/c0": [9.0], "/entry/c1": [9.0], "/entry/tag": [b""]})
+    for dataset in run.writer._data.values():
+        dataset.flush()  # the values are there, their identity is not
+    assert len(client["raw"][run.recording.uid]["primary"].read()["c1"]) == 4
+    run.stop()
+
+
+def test_large_tables_are_read_in_partitions(
+    journals: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skywright.store.frames.PARTITION_BYTES", 1000)
+    run = FileRun(journals, 3)
+    run.append(200)
+    run.tell()
+    assert ingest(run.stop(), client) is State.DONE
+    stored = client["raw"][run.recording.uid]
+    table = stored.base["primary"].base["columns"]
+    assert table.structure().npartitions > 5
+    assert stored["primary"].read()["c2"].values.tolist() == [n + 0.5 for n in range(200)]
+    assert stored["primary/identity"][97:99].tolist() == [97, 98]
+
+
+@pytest.fixture(scope="module")
+def foreign(stack: Stack) -> Iterator[Any]:
+    """A server that knows nothing of us."""
+    with SimpleTiledServer(readable_storage=[stack.directory / "assets"]) as server:
+        client = from_uri(server.uri, growing_clients())
+        ensure_containers(client)
+        yield client
+
+
+def test_server_of_somebody_else_gets_arrays(foreign: Any, journals: Path) -> None:
+    catalog = Catalog(foreign)
+    for columns in (3, 2):
+        run = FileRun(journals, columns)
+        run.append(4)
+        run.tell()
+        follower = RunIngest(run.stop(), catalog)
+        with counted(foreign) as requests:
+            while follower.step() is not State.DONE:
+                pass
+        stored = foreign["raw"][run.recording.uid]
+        assert stored["primary"].read()["c1"].values.tolist() == [0.5, 1.5, 2.5, 3.5]
+        assert stored["primary/identity"].read().tolist() == [0, 1, 2, 3]
+        assert "columns" not in stored.base["primary"].base
+    registered = [each for each in requests if each.startswith("POST") and "register" in each]
+    assert len(registered) == 4  # the second run does not ask for a table again
+
+
+def test_two_files_of_one_stream_are_two_tables(journals: Path, client: Any) -> None:
+    recording = Recording(journals)
+    keys = {}
+    for name, rows in (("a", 3), ("b", 5)):
+        with h5py.File(journals / f"{recording.uid}-{name}.h5", "w") as file:
+            file["x"] = np.arange(rows, dtype="<i4")
+        keys[name] = scalar("integer", dtype_numpy="<i4", external="STREAM:")
+    recording.stream("primary", **keys)
+    for name, rows in (("a", 3), ("b", 5)):
+        resource = recording.run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=f"file://localhost{journals}/{recording.uid}-{name}.h5",
+            data_key=name,
+            parameters={"dataset": "x"},
+        )
+        recording.journal("stream_resource", resource.stream_resource_doc)
+        datum = resource.compose_stream_datum(
+            indices={"start": 0, "stop": rows},
+            seq_nums={"start": 1, "stop": rows + 1},
+            descriptor=recording._streams["primary"].descriptor_doc,
+        )
+        recording.journal("stream_datum", datum)
+    assert ingest(recording.stop(), client) is State.DONE
+    stream = client["raw"][recording.uid]["primary"]
+    assert set(stream.base) == {"columns", "columns_2"}
+    assert (stream["a"].shape, stream["b"].shape) == ((3,), (5,))
+    source = stream.base["columns"].data_sources()[0]
+    assert source.mimetype == MIMETYPE

@@ -1,0 +1,120 @@
+"""A run whose images stay in files of another program, from a dead writer to the export."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from store import stack as stack_module
+from store.recording import Recording
+from store.stack import Stack, running_stack
+from support import raw_format
+from support.raw_format import MIMETYPE, image, index, record
+
+from skywright.acquire.index_layout import IndexLayout
+from skywright.acquire.recorder import Recorder
+from skywright.files import readers
+from skywright.store.export import export_run
+from skywright.store.export.contents import read_contents
+from skywright.store.ingest import State, ingest
+from skywright.store.pictures import read_frame
+from skywright.store.reprocess import catalog_documents
+
+ROWS = 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def declared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The format is declared by an instrument of another distribution, for all processes."""
+    site = tmp_path_factory.mktemp("site")
+    info = site / "raw_instrument-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: raw-instrument\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[skywright.instruments]\nraw = support.raw_format:INSTRUMENT\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{site}:{Path(__file__).parents[1]}")
+        patch.setattr(stack_module, "MODULES", ())  # the server is not forked from this process
+        patch.setattr(readers, "instruments", lambda: {"raw": raw_format.INSTRUMENT})
+        yield site
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, declared: Path) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("store")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack) -> Any:
+    return stack.client()
+
+
+def dead_run(journals: Path, mimetype: str = MIMETYPE, told: int = 10) -> Recording:
+    """Leave a run of `told` rows, of which `ROWS` are on disk in two raw files, without a stop."""
+    recorder: Recorder[Any, Any] = Recorder(IndexLayout(extra=(raw_format.TIME,)))
+    path = journals / "index.h5"
+    recorder.start(path)
+    for first, name in ((0, "a.raw"), (ROWS // 2, "b.raw")):
+        numbers = range(first, first + ROWS // 2)
+        (journals / name).write_bytes(b"".join(map(record, numbers)))
+        recorder.offer(index(journals / name, first, ROWS // 2))
+    done = threading.Event()
+    recorder.mark(done.set)
+    assert done.wait(10)
+    recorder.close()
+    recording = Recording(journals).stream("primary", **raw_format.data_keys())
+    descriptor = recording._streams["primary"].descriptor_doc["uid"]
+    for bundle in raw_format.resources(path, mimetype).values():
+        resource = bundle.stream_resource_doc
+        recording.journal("stream_resource", resource | {"run_start": recording.uid})
+        datum = {
+            "uid": f"{resource['uid']}/0",
+            "stream_resource": resource["uid"],
+            "descriptor": descriptor,
+            "indices": {"start": 0, "stop": told},
+            "seq_nums": {"start": 1, "stop": told + 1},
+        }
+        recording.journal("stream_datum", datum)
+    recording.journal.close()
+    return recording
+
+
+def test_images_of_a_dead_writer_are_in_catalog_export_and_reprocessing(
+    journals: Path, client: Any, tmp_path: Path
+) -> None:
+    recording = dead_run(journals)
+    assert ingest(recording.path, client) is State.DONE
+    run = client["raw"][recording.uid]
+    assert run.metadata["stop"]["num_events"] == {"primary": ROWS}
+    expected = [image(number) for number in range(ROWS)]
+    np.testing.assert_array_equal(run["primary"]["raw_image"].read(), expected)
+    np.testing.assert_array_equal(run["primary"]["raw_image"][18:23], expected[18:23])
+    assert run["primary"].read()["raw_frame_number"].values.tolist() == list(range(ROWS))
+
+    (stream,) = read_contents(run).streams
+    column = stream.column("raw_image")
+    assert column is not None
+    np.testing.assert_array_equal(column.read(slice(0, 3)), expected[:3])
+    assert read_frame(run, "primary", "raw_image", 25).shape == raw_format.SHAPE
+    export_run(run, tmp_path / "run.nxs", "nexus")
+    with h5py.File(tmp_path / "run.nxs") as file:
+        found: list[h5py.Dataset] = []
+        file.visititems(
+            lambda name, node: found.append(node) if name.endswith("raw_image") else None
+        )
+        np.testing.assert_array_equal(found[0][:], expected)
+    again = [doc for name, doc in catalog_documents(run) if name == "stream_resource"]
+    assert {doc["data_key"]: doc["mimetype"] for doc in again}["raw_image"] == MIMETYPE
+
+
+def test_a_mimetype_that_nobody_knows_does_not_stop_the_ingest(journals: Path, client: Any) -> None:
+    recording = dead_run(journals, "application/x-odd")
+    assert ingest(recording.path, client) is State.DONE
+    run = client["raw"][recording.uid]
+    assert any("no reader for application/x-odd" in note for note in run.metadata["notes"])
+    assert run.metadata["stop"]["num_events"] == {"primary": 10}

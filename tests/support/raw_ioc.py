@@ -1,0 +1,87 @@
+"""An IOC whose owner follows a raw file that another program writes, and indexes its records."""
+
+import argparse
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from caproto import ChannelType
+from caproto.server import PVGroup, SubGroup
+from support.raw_format import RECORD_BYTES, TIME, index
+
+from iocs.areadetector import said
+from iocs.common import argument_parser, post, run
+from iocs.owner import OwnerGroup
+from iocs.recording import Recording
+from skywright.acquire.index_layout import IndexLayout
+from skywright.acquire.owner import Owner
+from skywright.acquire.recorder import Recorder
+from skywright.acquire.source import PolledSource
+
+
+class Tail(PolledSource[Any]):
+    """Yields the records that a raw file has got since the last time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("raw")
+        self.path, self.seen = path, 0
+        self._ended = __import__("threading").Event()
+
+    def open(self) -> None:
+        self._ended.clear()
+        self.seen = self._count()
+
+    def next(self, timeout_s: float) -> Any:
+        count = self._count()
+        if count == self.seen:
+            self._ended.wait(0.02)
+            return None
+        first, self.seen = self.seen, count
+        return index(self.path, first, count - first, at=first)
+
+    def halt(self) -> None:
+        self._ended.set()
+
+    def _count(self) -> int:
+        return self.path.stat().st_size // RECORD_BYTES if self.path.exists() else 0
+
+
+class RawIOC(OwnerGroup):
+    """The PVs."""
+
+    rows = SubGroup(Recording, prefix="HDF1:")
+    message = said("", ChannelType.CHAR, max_length=1024, name="MESSAGE")
+
+    def __init__(self, prefix: str, path: Path) -> None:
+        super().__init__(prefix)
+        self.recorder: Recorder[Any, Any] = Recorder(
+            IndexLayout(extra=(TIME,)), changed=self._changed
+        )
+        self.owner = Owner(Tail(path), recorders=[self.recorder], changed=self._changed)
+        self.rows.attach(self, self.recorder)
+
+    async def serving(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.owner.acquire()
+        await self._post_forever(0.02, 1.0)
+
+    async def _post(self) -> None:
+        await post(self.message, self.owner.state().message)
+        await self.rows.post_state()
+
+    async def complain(self, message: str) -> None:
+        await post(self.message, message)
+
+    def close(self) -> None:
+        self.owner.close()
+        self.recorder.close()
+
+
+def build(args: argparse.Namespace) -> tuple[PVGroup, dict[str, Any]]:
+    return RawIOC(args.prefix, args.path), {}
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__ or "", "RAW:")
+    parser.add_argument("--path", type=Path, required=True)
+    run(build, parser)
