@@ -134,7 +134,6 @@ def beamline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beamline]:
         gonio = Goniometer(gonio_ioc.prefix, name="gonio", assets=assets)
         axis.wait_for_connection(timeout=20)
         gonio.wait_for_connection(timeout=20)
-        axis.silence_limit.put(2.0)
         known = {key: SCENE[key] for key in ("side", "um_per_px_x", "um_per_px_y", "axis_px")}
         calibration = ZoomCalibration(
             **known,

@@ -31,9 +31,12 @@ class Backlog:
         self._troubles: dict[str, _Trouble] = {}
         self._retries: list[tuple[float, str]] = []
         self._started: dict[str, tuple[EpuFile, float]] = {}
+        self._taken: list[str] = []
 
     def __len__(self) -> int:
-        return sum(map(len, self._ready.values())) + len(self._troubles) + len(self._started)
+        """Return how many files wait or are being recorded."""
+        waiting = sum(map(len, self._ready.values())) + len(self._troubles) + len(self._started)
+        return waiting + len(self._taken)
 
     @property
     def ready(self) -> int:
@@ -51,15 +54,23 @@ class Backlog:
             self._started.setdefault(file.path, (file, now))
 
     def take(self, limit: int, now: float) -> list[tuple[EpuFile, float]]:
-        """Return up to `limit` files with the times at which they came, parents first."""
+        """Return up to `limit` files with the times at which they came, parents first.
+
+        They count as waiting until `settle`.
+        """
         self._wake(now)
         batch: list[tuple[EpuFile, float]] = []
         for kind in sorted(Kind, key=KIND_ORDER.__getitem__):
             ready = self._ready[kind]
             while ready and len(batch) < limit:
                 path = next(iter(ready))
+                self._taken.append(path)  # first: another thread's count misses no file
                 batch.append(ready.pop(path))
         return batch
+
+    def settle(self) -> None:
+        """Forget the batch that was taken: its files are recorded, reported or wait again."""
+        self._taken.clear()
 
     def _wake(self, now: float) -> None:
         for path, (file, since) in list(self._started.items()):

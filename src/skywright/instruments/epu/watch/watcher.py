@@ -195,6 +195,12 @@ class Watcher:
     def _record(self, batch: list[tuple[EpuFile, float]]) -> bool:
         """Record a batch; return whether anything was committed."""
         try:
+            return self._record_taken(batch)
+        finally:
+            self.backlog.settle()
+
+    def _record_taken(self, batch: list[tuple[EpuFile, float]]) -> bool:
+        try:
             outcome = self._ingest.process([file for file, _ in batch])
         except SQLAlchemyError as error:
             self._database_failed(batch, error)
