@@ -44,7 +44,7 @@ def is_same_origin(connection: HTTPConnection) -> bool:
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """Fill a page; values are escaped, whoever wrote them.
+    """Fill a page; all values are escaped, also those from run documents.
 
     `template` is a file of this package's directory `templates`, or ``package:file.html`` for one
     in that directory of another package.

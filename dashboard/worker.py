@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from dashboard.worker_process import encode
 from skywright.config import Settings
 from skywright.processes.process import SUPERVISED
 from skywright.processes.stack import client_environment, read_state
@@ -60,8 +61,8 @@ def channel_access(settings: Settings) -> Mapping[str, str] | None:
 
 
 def say(status: str) -> bytes:
-    """Return a message with nothing but words."""
-    return json.dumps({"connected": False, "status": status, "bytes": 0}).encode() + b"\n"
+    """Return a message with nothing but a text."""
+    return encode({"connected": False, "status": status})
 
 
 @asynccontextmanager

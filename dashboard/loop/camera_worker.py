@@ -1,31 +1,29 @@
 """The camera of the page, a process: ``python -m dashboard.loop.camera_worker --prefix P``.
 
-It follows the camera's PVs, looks for a loop in the newest picture and writes to stdout, for each
-picture and at least every `BEAT_S`, a JSON line and then as many bytes of JPEG as its ``bytes``
-says. It puts nothing, and takes the newest picture only when the last one is written.
+It follows the camera's PVs, looks for a loop in the newest picture and writes a message, with the
+picture as JPEG, for each picture and at least every `BEAT_S`. It takes the newest picture only when
+the last one is written.
 """
 
-import argparse
 import json
 import logging
 import math
-import os
-import sys
 import threading
 import time
 from collections import deque
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from dashboard.worker_process import argument_parser, encode, write_messages
 from devices.camera_view import CameraFacts, CameraView
 from skywright.instruments.loop.backends import Detector, make_detector
 from skywright.instruments.loop.detect import Detection
 from skywright.instruments.loop.draw import caption
 from skywright.instruments.loop.picture import MIN_SIDE_PX
-from skywright.processes.process import end_with_parent, log_to_stderr
 
 BEAT_S = 1.0
 PERIOD_S = 0.1
@@ -81,15 +79,15 @@ def describe(detection: Detection) -> dict[str, Any]:
     }
 
 
-def encode(header: dict[str, Any], picture: NDArray[np.uint8] | None) -> bytes:
-    """Return a message: the header as a JSON line, then the picture as JPEG."""
+def encode_picture(header: dict[str, Any], picture: NDArray[np.uint8] | None) -> bytes:
+    """Return a message: the header, then the picture as JPEG."""
     jpeg = b""
     if picture is not None:
         pixels = np.ascontiguousarray(picture if picture.ndim == 3 else picture[:, :, np.newaxis])
         space = "RGB" if picture.ndim == 3 else "GRAY"
         jpeg = simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorspace=space)
         header |= {"width": picture.shape[1], "height": picture.shape[0]}
-    return json.dumps(header | {"bytes": len(jpeg)}).encode() + b"\n" + jpeg
+    return encode(header, jpeg)
 
 
 class Looker:
@@ -132,8 +130,8 @@ class Looker:
             self._detector = detector
 
 
-def show(view: CameraView, out: BinaryIO, look: Looker) -> None:
-    """Write messages until nobody reads them."""
+def pictures(view: CameraView, look: Looker) -> Iterator[bytes]:
+    """Yield a message for each picture, and at least every `BEAT_S`."""
     news = threading.Event()
     view.watch(news.set)
     rate, number, pause = Rate(), 0, threading.Event()
@@ -150,30 +148,18 @@ def show(view: CameraView, out: BinaryIO, look: Looker) -> None:
         if picture is not None:
             number += 1
             header |= {"number": number, "found": look(picture)}
-        try:
-            out.write(encode(header, picture))
-            out.flush()
-        except BrokenPipeError:
-            return
+        yield encode_picture(header, picture)
         pause.wait(max(0.0, began + PERIOD_S - time.monotonic()))
 
 
 def main() -> None:
     """Run the worker."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prefix", required=True, help="PV prefix of the camera, with its colon")
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--detection", type=json.loads, default={}, help="JSON: [loop.detection] of skywright.toml"
     )
     options = parser.parse_args()
-    log_to_stderr()
-    end_with_parent()
-    # What libraries print must not get between the pictures.
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    show(CameraView(options.prefix), out, Looker(options.detection))
-    logging.shutdown()
-    os._exit(0)  # Channel Access threads do not end by themselves
+    write_messages(lambda: pictures(CameraView(options.prefix), Looker(options.detection)))
 
 
 if __name__ == "__main__":

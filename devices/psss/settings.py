@@ -226,7 +226,7 @@ class BackgroundRecorder(Part):
         }
 
     def set(self, pulses: int) -> Status:
-        """Record a background of so many pulses; done when it is in use.
+        """Record the mean of the next N pulses as background; done when it is in use.
 
         Raises
         ------

@@ -35,7 +35,7 @@ class Pulses:
         return False
 
     def acquire(self, wanted: int) -> Acquisition:
-        """Take so many pulses, 0 until stopped."""
+        """Take N pulses; with N = 0, take pulses until the acquisition is stopped."""
         return self.processor.acquire(wanted)
 
     def stop(self) -> Acquisition | None:

@@ -69,7 +69,7 @@ async def post_averages(pvs: Spectra, averages: Averages) -> None:
 
 
 async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Parameters) -> None:
-    """Post what the next pulse will be processed with, whoever has set it."""
+    """Post the settings of the next pulse; any endpoint may have set them."""
     if pvs.settings_number.value == state.settings_number and pvs.settings_number.value:
         return
     settings: Settings = state.settings

@@ -59,7 +59,7 @@ async def _put_background(obj: Any, instance: Any, value: str) -> str:
 
 
 async def _put_record(pvs: Any, instance: Any, value: int) -> int:
-    """Record a background of so many pulses; completes when it is in use."""
+    """Record the mean of the next N pulses as background; completes when it is in use."""
     if value > 0:
         await pvs.ioc.record_background(value)
     return 0

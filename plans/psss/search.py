@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 NOISE_TIMES = 4.0
-"""Best and worst of the grid must differ by more than so many times their noise."""
+"""Best and worst of the grid must differ by more than this multiple of their noise."""
 ARM = 0.7
-"""Points that narrow down the vertex are so many steps of the grid to its sides."""
+"""Distance of the points on both sides of the vertex that narrow it down, in steps of the grid."""
 
 
 @dataclass(frozen=True)

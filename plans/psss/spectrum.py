@@ -58,7 +58,7 @@ class Background:
     name
         In the history.
     pulses
-        It is the mean of so many.
+        Number of pulses of which it is the mean.
     uid
         Of the run that says so.
     """

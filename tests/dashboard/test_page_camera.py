@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from support.page import settings_of
 
-from dashboard.loop.camera_worker import Looker, Rate, encode, status_words
+from dashboard.loop.camera_worker import Looker, Rate, encode_picture, status_words
 from dashboard.worker import channel_access, worker_messages
 from devices.camera_view import CameraFacts, picture_of, text_of
 
@@ -65,7 +65,7 @@ def test_the_status_says_what_a_person_must_know() -> None:
 
 @pytest.mark.parametrize("picture", [GRAY.astype("u1"), RGB.astype("u1")])
 def test_a_message_is_a_line_and_a_jpeg(picture: np.ndarray) -> None:
-    line, _, jpeg = encode({"status": "a\nb"}, picture).partition(b"\n")
+    line, _, jpeg = encode_picture({"status": "a\nb"}, picture).partition(b"\n")
     header = json.loads(line)
     assert (header["width"], header["height"], header["bytes"]) == (64, 48, len(jpeg))
     assert np.asarray(Image.open(io.BytesIO(jpeg))).shape == picture.shape

@@ -17,7 +17,7 @@ from support.waiting import until
 
 from dashboard.app import make_app
 from dashboard.headless import headless_chromium, show_as
-from dashboard.panoseti.pano_worker import encode
+from dashboard.panoseti.pano_worker import encode_facts
 from dashboard.panoseti.view import PanosetiBoard, board_of
 from devices.panoseti.array import Panoseti
 from devices.panoseti.view import PanosetiFacts, PanosetiImage
@@ -44,7 +44,7 @@ def test_page_shows_modules_with_their_images(page: TestClient) -> None:
     assert "waiting for the IOC of PANOSETI" in page.get("/panoseti").text
     assert page.get("/panoseti/image/1/ph256").status_code == 404
     board = board_of(page.app.state.site)  # type: ignore[attr-defined]
-    board.take(encode(facts(flags="clock not in step with UTC")), 0.0)
+    board.take(encode_facts(facts(flags="clock not in step with UTC")), 0.0)
     text = page.get("/panoseti").text
     assert "obs &lt;1&gt;.pffd" in text
     assert "module 254 · ph256" in text
@@ -63,7 +63,7 @@ def test_page_shows_modules_with_their_images(page: TestClient) -> None:
 def test_the_rate_is_that_of_the_images() -> None:
     board = PanosetiBoard()
     for second in range(5):
-        board.take(encode(facts(sequence=1.0 + 20.0 * second)), float(second))
+        board.take(encode_facts(facts(sequence=1.0 + 20.0 * second)), float(second))
     assert board.rates == {(1, "ph256"): 20.0}
 
 

@@ -16,7 +16,7 @@ from support.page import fake_checks, settings_of
 
 from dashboard.app import make_app
 from dashboard.psss.spectra import COLUMNS, ROWS, SpectrumBoard
-from dashboard.psss.spectrum_worker import encode
+from dashboard.psss.spectrum_worker import encode_spectra
 from dashboard.psss.view import PLANS, board_of, figure
 from devices.psss.view import SpectrumFacts
 from plans.psss import spectrum as spectrum_plans
@@ -38,7 +38,7 @@ def spectrum(center: float) -> np.ndarray:
 
 def message(pulse_id: int, center: float = 9001.5) -> bytes:
     y = spectrum(center)
-    return encode({**FACTS, "pulse_id": float(pulse_id), "center": center}, (X, y, 0.5 * y))
+    return encode_spectra({**FACTS, "pulse_id": float(pulse_id), "center": center}, (X, y, 0.5 * y))
 
 
 def test_messages_become_spectrum_waterfall_and_trend() -> None:
@@ -60,7 +60,7 @@ def test_messages_become_spectrum_waterfall_and_trend() -> None:
 def test_a_picture_of_another_size_begins_a_new_waterfall() -> None:
     board = SpectrumBoard()
     board.take(message(1))
-    board.take(encode({**FACTS, "pulse_id": 2.0}, (X[:400], X[:400], X[:400])))
+    board.take(encode_spectra({**FACTS, "pulse_id": 2.0}, (X[:400], X[:400], X[:400])))
     assert len(board.y) == 400
     assert (
         np.asarray(Image.open(io.BytesIO(base64.b64decode(board.waterfall()[22:])))).shape[0] == 1
@@ -70,7 +70,7 @@ def test_a_picture_of_another_size_begins_a_new_waterfall() -> None:
 def test_an_ioc_that_is_away_is_said_and_the_last_spectrum_stays() -> None:
     board = SpectrumBoard()
     board.take(message(1))
-    board.take(encode({"connected": False, "status": "the IOC does not answer"}))
+    board.take(encode_spectra({"connected": False, "status": "the IOC does not answer"}))
     assert board.status == "the IOC does not answer"
     assert len(board.y)
     board.take(message(2))

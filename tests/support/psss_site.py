@@ -16,7 +16,7 @@ class Site(PVGroup):
     fwhm = pvproperty(value=0.0, name="SPECTRUM_FWHM")
     ymin = pvproperty(value=0, name="SPC_ROI_YMIN")
     ymax = pvproperty(value=0.0, name="SPC_ROI_YMAX")  # floating-point, as some sites have it
-    # Of what is new it has some, as its own types.
+    # It has some of the new PVs, with types of its own.
     com = pvproperty(value=0.0, name="SPECTRUM_COM")
     status = pvproperty(value=0, name="FIT_STATUS")
     unit = pvproperty(value="", dtype=ChannelType.STRING, name="FIT_UNIT")

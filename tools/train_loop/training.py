@@ -157,7 +157,7 @@ def train(
     seed: int,
     threads: int,
 ) -> None:
-    """Train for so many minutes by the clock; go on where the checkpoint, if any, ended."""
+    """Train for a given time in minutes; go on where the checkpoint, if any, ended."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.manual_seed(seed)
     torch.set_num_threads(threads)

@@ -51,7 +51,7 @@ class ColumnsLayout(Layout[Any, Rows]):
     Parameters
     ----------
     name
-        Of what is recorded.
+        Name of the recorded items.
     columns, identity, groups, links
         As for `ColumnWriter`.
     """

@@ -46,7 +46,7 @@ class ImageLayout(Layout[Any, Image]):
     Parameters
     ----------
     name
-        Of what is recorded, for messages and causes of loss.
+        Name of the recorded items in messages and causes of loss.
     identity
         What the identity is, for the file.
     extra

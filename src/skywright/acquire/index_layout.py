@@ -51,7 +51,7 @@ class IndexLayout(Layout[Any, Records]):
     Parameters
     ----------
     name
-        Of what is recorded, for messages and causes of loss.
+        Name of the recorded items in messages and causes of loss.
     identity
         What the identity of a record is, for the file.
     extra

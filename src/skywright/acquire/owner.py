@@ -184,7 +184,7 @@ class Owner(Generic[Item, Result]):
         For `threads` above 0, as for `Stage`. An item's size is its attribute ``nbytes``, 0 when it
         has none. Items that are dropped count as ``queue full``.
     name
-        Of what is owned, for messages: ``camera``.
+        Name of the owned device in messages: ``camera``.
     item_name
         What an item is called in messages: ``frame``, ``pulse``.
     """
@@ -269,7 +269,7 @@ class Owner(Generic[Item, Result]):
         return sum_counts(self.counters.as_dict(), self.source.lost, *recorded)
 
     def state(self) -> OwnerState[Result]:
-        """Return what is known now."""
+        """Return the present state."""
         lost = self.lost()
         with self._lock:
             acquisition = self._acquisition
@@ -308,7 +308,7 @@ class Owner(Generic[Item, Result]):
         self._use(self)
 
     def stop(self) -> None:
-        """Stop the source, whoever wants it; an acquisition under way ends."""
+        """Stop the source for all its users; an acquisition under way ends."""
         with self._lock:
             self._users.clear()
         self.stop_acquisition()

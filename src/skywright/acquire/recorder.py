@@ -50,7 +50,7 @@ class Layout(ABC, Generic[Result, Item]):
     Attributes
     ----------
     name
-        Of what is recorded, for messages and causes of loss: ``spectra``.
+        Name of the recorded items in messages and causes of loss: ``spectra``.
     at_once
         Maximum number of items of one `File.append`.
     """

@@ -175,7 +175,7 @@ class LiveAnalysis:
     def wait(
         self, frames: int | None = None, *, raw_uid: str | None = None, timeout_s: float = 60.0
     ) -> Progress:
-        """Wait until the analysis has reached so many frames, or is done.
+        """Wait until the analysis has reached frame number N, or is done.
 
         Parameters
         ----------
@@ -209,7 +209,7 @@ class LiveAnalysis:
     def columns(
         self, frames: int | None = None, *, raw_uid: str | None = None, timeout_s: float = 10.0
     ) -> dict[str, NDArray[Any]]:
-        """Return what was found per frame, once the analysis has reached so many frames.
+        """Return the results per frame, once the analysis has reached N frames.
 
         Parameters
         ----------

@@ -41,7 +41,7 @@ def read_rows(
     Raises
     ------
     DataError
-        If the file cannot be read, or has not so many rows.
+        If the file cannot be read, or has fewer rows.
     """
     writing = _written_here(path)
     if writing is not None:

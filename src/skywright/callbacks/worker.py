@@ -122,7 +122,7 @@ class FollowedRun:
         return self.raw.stop is not None and (bool(self.over) or self.derived is None)
 
     def progress(self) -> dict[str, Any]:
-        """Return what is known now, for the session."""
+        """Return the state of the analysis, for the session."""
         derived = self.derived
         return {
             "raw_uid": self.raw.uid,

@@ -1,4 +1,4 @@
-"""tiled's adapter for files of columns: their scalar columns are one table, however many.
+"""tiled's adapter for files of columns: all their scalar columns are one table.
 
 The embedded server names it in ``adapters_by_mimetype``; a server of somebody else does so with
 ``application/x-skywright-columns: "skywright.store.table_adapter:ColumnsAdapter"``.

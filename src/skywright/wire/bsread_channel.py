@@ -46,7 +46,7 @@ class Channel:
     modulo, offset
         The channel comes when pulse_id % modulo == offset; None when not said.
     as_sent
-        Its entry of the data header, unknown keys included, for whoever forwards it.
+        Its entry of the data header, unknown keys included, so that it can be forwarded.
     trouble
         Why its values read as None; empty when they can be read.
     """

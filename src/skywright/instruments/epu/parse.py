@@ -197,7 +197,7 @@ def _parse_streamed(
 ) -> etree._Element:
     """Parse a ``.dm`` file; give each element named `tag` to `take`, which may empty it.
 
-    Memory stays small however many holes a file has.
+    Memory use does not grow with the number of holes in a file.
     """
     refuse_dtd(data)
     context = etree.iterparse(BytesIO(data), events=("end",), tag=tag, **PARSER_OPTIONS)

@@ -190,7 +190,7 @@ class Camera:
         self._singles.files, self._singles.error = files, ""
 
     def state(self) -> CameraState:
-        """Return what is known now."""
+        """Return the present state."""
         known, path = self._owner.state(), self._recorder.path
         last = None if self._owner.newest_kept is None else self._owner.newest_kept.frame
         lost = known.lost

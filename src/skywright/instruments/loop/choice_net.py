@@ -16,7 +16,7 @@ from skywright.instruments.loop.candidates import Thing
 from skywright.instruments.loop.kind_crop import crop
 from skywright.instruments.loop.layers import Network, judge, load
 
-CLOSE_ODDS, MOST_LOOKS = 5.0, 4  # so near the likeliest are rivals, and so many are looked at
+CLOSE_ODDS, MOST_LOOKS = 5.0, 4  # rivals are within these odds of the likeliest; number of them
 SAME_END_PX = 6.0  # things of one side that end so near each other are not worth a look
 SURE_ODDS = 3.0  # against there being no mount
 

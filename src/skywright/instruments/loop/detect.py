@@ -112,7 +112,7 @@ class Detection:
     head_errors: Corners | None = None
 
     def moved(self, right: int, down: int) -> "Detection":
-        """Return the same in a picture that this one is a part of, so many px from its corner."""
+        """Return the same in the coordinates of a larger picture, of which this one is a part."""
 
         def box(corners: Corners | None) -> Corners | None:
             if corners is None:

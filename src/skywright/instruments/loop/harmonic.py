@@ -19,7 +19,7 @@ FEW = 16  # samples of which no majority is trimmed
 TUKEY = 4.685  # 95 % efficiency for normal errors
 TUKEY_LOSS = 1.16  # of normal errors: what the weights hide of the variance, and efficiency
 LEAST, MOST = 0.5, 5.0  # scales are held within these units
-GATE = 3.5  # residuals beyond so many sigma are not counted as used
+GATE = 3.5  # residuals beyond this number of sigma are not counted as used
 
 
 @dataclass(frozen=True)

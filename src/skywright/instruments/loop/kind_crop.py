@@ -13,7 +13,7 @@ from skywright.instruments.loop.silhouette import Outline
 
 HEAD_PX, VIEW_PX = 64, 32  # side of the picture of the head, of head with stem and pin
 VIEW_OF_HEAD = 3.0  # extent of the second over that of the first
-ROOM, SLIM = 1.25, 6.0  # around the head; its length counts up to so many widths
+ROOM, SLIM = 1.25, 6.0  # around the head; its length counts up to this multiple of its width
 TIP_AT, VIEW_TIP_AT = 0.1, 0.3  # of the head's extent: what is seen beyond the tip
 LEAST_EXTENT_PX = 16.0
 MOST_SAMPLES = 4  # along and across, averaged for one pixel

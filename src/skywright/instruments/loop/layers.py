@@ -195,7 +195,7 @@ def _add_taps(
     """Add to each channel of (out, n) n values of each plane from each offset on, times its weight.
 
     Weights are (out, into, taps). `out` is a multiple of `TOGETHER`: what is read of a plane serves
-    so many channels.
+    this number of channels.
     """
     out, into, taps = weights.shape
     n = sums.shape[1]

@@ -114,7 +114,7 @@ class LiveRotation:
         raw_uid
             The run.
         frames
-            Wait until so many pictures are detected.
+            Wait until this number of pictures is detected.
         timeout_s
             For that.
 

@@ -24,7 +24,7 @@ EXPECTED = 0.15
 """Error of the middle, part of the larger one that is expected of its edges; scored so."""
 ORDERS, ROUNDS = 8, 6
 GATE, LEAST_PX = 3.5, 0.7
-"""An edge is wrong beyond so many standard deviations; these are `LEAST_PX` at least."""
+"""An edge is wrong beyond this number of standard deviations; these are `LEAST_PX` at least."""
 
 
 def fit_middle(

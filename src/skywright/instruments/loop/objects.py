@@ -259,7 +259,7 @@ def _bridge(
         if not union(strength[i]):
             continue
         for j in range(w):
-            # Of what is inside an object nothing grows.
+            # Nothing grows from the inside of an object.
             if strength[i, j] == 1:
                 for ni in range(max(i - 1, 0), min(i + 2, h)):
                     for nj in range(max(j - 1, 0), min(j + 2, w)):

@@ -15,7 +15,7 @@ from skywright.instruments.loop.silhouette import Outline
 SAME_WIDTH, STEADY = 0.8, 4  # of one section of a pin; columns of another width that end it
 BEVEL, MOST_BEVEL = 0.15, 12  # of a section's width; pixels of the field
 LOOKED_AT = 1.5  # widths before the end: the far part is not needed to know its direction
-BLUNT, BLUNT_AT = 0.62, 0.08  # of the width, so many widths before the end: see `has_end_face`
+BLUNT, BLUNT_AT = 0.62, 0.08  # part of the width; widths before the end: see `has_end_face`
 MOST_SLOPE = 0.1
 SAME_PX = 3.0  # so near each other outline and network mean the same middle
 

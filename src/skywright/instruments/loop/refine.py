@@ -22,7 +22,7 @@ SLACK = 2  # the fine end lies at most this far outside the coarse one
 TIP_LEVEL, LIMIT_LEVEL = 0.4, 0.5
 APEX_LEVEL = 0.3  # where the end is across: the longest spike of ice is a weak one
 REACH = 8  # an edge out of focus rises within this many field pixels
-PROFILE_LEVELS, BEHIND = (0.2, 0.35, 0.6), 10  # of the strength within so many field pixels
+PROFILE_LEVELS, BEHIND = (0.2, 0.35, 0.6), 10  # of the strength within this number of field pixels
 
 
 class End(NamedTuple):

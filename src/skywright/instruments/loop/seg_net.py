@@ -208,7 +208,7 @@ def _inner(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @njit(cache=True)
 def _means(maps: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
-    """Means of (channels, h, w) over blocks, so many a column and a row: (channels * blocks,)."""
+    """Return the means of (channels, h, w) over blocks: (channels * blocks,)."""
     channels, h, w = maps.shape
     high, wide = h // rows, w // columns
     out = np.empty((channels, rows, columns), np.float32)

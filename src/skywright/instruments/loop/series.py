@@ -381,7 +381,7 @@ def _cut_heads(series: Series, view: View) -> NDArray[np.bool_]:
 def _near_border(
     box_px: Floats, across: Floats | float, down: Floats | float, view: View
 ) -> NDArray[np.bool_]:
-    """Mark boxes that come within so many pixels of a border other than the pin's."""
+    """Mark boxes that come within N pixels of a border other than the pin's."""
     x0, y0, x1, y1 = box_px.T
     with np.errstate(invalid="ignore"):
         near = {

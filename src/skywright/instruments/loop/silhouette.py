@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from skywright.instruments.loop.light import quantile
 from skywright.instruments.loop.objects import SIDES
 
-EDGE_DEPTH = 5  # an edge is as strong as it gets within so many pixels
+EDGE_DEPTH = 5  # an edge reaches its full strength within this number of pixels
 WEAK_EDGE = 0.4  # of the usual edge of the thing: what is weaker lies on it
 OPAQUE = 0.4  # of the light, that a silhouette takes away
 WEAK_END, MOST_WEAK_END = 0.15, 0.15  # of what a pin takes away; of the frame, more is no shade

@@ -244,6 +244,6 @@ def _profiles(end: End, tip_px: float, middle_px: float, pitch_px: float) -> NDA
 
 
 def _spot(lines: float) -> NDArray[np.float64]:
-    """Mark a place so many lines from the middle."""
+    """Mark a place by its distance in lines from the middle."""
     places = np.arange(LINES) + 0.5 - 0.5 * LINES
     return np.exp(-0.5 * ((places - lines) / SPOT_LINES) ** 2)

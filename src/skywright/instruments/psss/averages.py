@@ -76,7 +76,7 @@ class AverageSink:
             self._fits.append((found.center, found.fwhm) if good else (np.nan, np.nan))
 
     def set_pulses(self, pulses: int) -> None:
-        """Average over so many from now on."""
+        """Set the number of spectra to average over."""
         with self._lock:
             self._pulses = pulses
             self._begin(pulses)

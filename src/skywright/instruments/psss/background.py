@@ -194,7 +194,7 @@ class History:
 
 
 def record_limit_s(pulses: int) -> float:
-    """Return the time that a recording of so many pulses may take, s: at 10 Hz, and a minute."""
+    """Return the longest time that a recording of N pulses may take, s: N / 10 Hz and a minute."""
     return 60.0 + pulses / 10.0
 
 

@@ -45,7 +45,7 @@ CORRELATED = 1.5
 FEWEST_FOR_NOISE = 32
 """Columns that the noise of dark and of bright ones is estimated from."""
 SIGNIFICANT = 5.0
-"""An amplitude below so many of its uncertainties is no signal."""
+"""An amplitude below this multiple of its uncertainty is no signal."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -50,11 +50,11 @@ FWHM = 2.354820045030949
 DOUBTFUL = 0.7
 """A fit that explains less of the variance than this may be one of several."""
 RIVAL = 1.02
-"""A fit with squares up to so many times the least is as good."""
+"""A fit whose sum of squares is below this multiple of the least one is as good."""
 GREATEST = 1e100
 """Counts beyond it, or differences below its inverse, have squares that no number holds."""
 EDGE = 0.5
-"""A center nearer than so many sigma to an end of the axis is at the edge."""
+"""A center nearer than this number of sigma to an end of the axis is at the edge."""
 
 
 def analyze(

@@ -31,7 +31,7 @@ from skywright.instruments.psss.fit_model import (
 HUBER = 1.345
 """In standard deviations; 95 % efficient where the noise is normal."""
 REJECTED = 10.0
-"""Residuals beyond so many standard deviations are no light of the pulse."""
+"""Residuals beyond this number of standard deviations are no light of the pulse."""
 SCALES = 5
 """Rounds in which the scale is found again; then it stays, so that the fit can settle."""
 MOST_ROUNDS = 40

@@ -32,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 START_LIMIT_S = STOP_LIMIT_S = 1.0
 BARE_MAX = 100
-"""Pulses without a picture that are no news: a camera may give one in so many of the machine's."""
+"""Number of consecutive pulses without an image that is still normal.
+
+A camera may run at a fraction of the machine's rate."""
 
 
 class Processor:
@@ -130,7 +132,7 @@ class Processor:
         return _sum(self.counters.as_dict(), at_source, *(tell() for tell in self.losses))
 
     def state(self) -> ProcessorState:
-        """Return what is known now."""
+        """Return the present state."""
         lost = self.lost()
         failures = _sum(self.failures.as_dict(), *(tell() for tell in self.tell_failures))
         with self._lock:

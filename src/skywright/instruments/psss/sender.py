@@ -245,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
         "--speed", type=float, default=1.0, help="factor on the rate; the clock stays the machine's"
     )
     add("--size", default=f"{known.columns}x{known.rows}", help="COLUMNSxROWS")
-    add("--pulses", type=int, default=0, help="end after so many; 0 never")
+    add("--pulses", type=int, default=0, help="number of pulses to send; 0: without end")
     add("--compression", choices=COMPRESSIONS, default="none")
     add("--header-compression", choices=COMPRESSIONS, default="none")
     add("--queue-bytes", type=int, default=QUEUE_BYTES, help="most that waits for the reader")
@@ -261,7 +261,8 @@ def _parser() -> argparse.ArgumentParser:
         default=known.pool_bytes,
         help="of noisy frames; 0: all noise anew",
     )
-    add("--reel", type=int, default=0, help="render so many pictures before, and show them in turn")
+    reel = "number of pictures to render before the start and to repeat; 0: render each"
+    add("--reel", type=int, default=0, help=reel)
     add("--truth", type=Path, help="npz file to write at the end")
     add("--spectra", action="store_true", help="true spectra in that file too")
     add("-v", "--verbose", action="count", default=0)

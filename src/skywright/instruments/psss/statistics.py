@@ -24,7 +24,7 @@ LENGTH_TIMES_WIDTH = 4.0 * math.sqrt(2.0) * math.log(2.0) * HBAR_EV_FS
 LAGS = 64
 """Columns over which the correlation is followed."""
 NOISE_HEIGHT = 6.0
-"""Between two spikes the spectrum falls by more than so many standard deviations of a column."""
+"""Between two spikes the spectrum falls by more than this multiple of a column's noise."""
 PART_OF_HIGHEST = 0.05
 """And by more than this part of the height of the highest spike."""
 
@@ -212,7 +212,7 @@ class RunningAverage:
 
 
 class BlockAverage:
-    """The mean of each block of so many spectra, one after the other.
+    """Return the mean of each block of N consecutive spectra.
 
     Parameters
     ----------

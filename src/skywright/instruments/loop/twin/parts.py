@@ -46,7 +46,7 @@ def _facets(extent_um: float, pixel_um: float, low: int, high: int) -> int:
 
 
 def _noise(shape: tuple[int, ...], along: float, around: float, rng: np.random.Generator) -> Floats:
-    """Return unit noise (..., S, n), periodic over n, correlated over so many facets."""
+    """Return unit noise (..., S, n), periodic over n, correlated over a given number of facets."""
     raw = rng.standard_normal(shape)
     sigmas = [0.0] * (len(shape) - 2) + [along, around]
     noise = gaussian_filter(raw, sigmas, mode="wrap")

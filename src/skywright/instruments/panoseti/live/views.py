@@ -27,7 +27,7 @@ class View(ABC):
 
     @abstractmethod
     def draw(self, figure: Figure) -> None:
-        """Draw what is known now into an empty figure."""
+        """Draw the present state into an empty figure."""
 
     def save(self, path: Path) -> None:
         """Write the picture to a PNG file."""

@@ -10,7 +10,7 @@ PULSES_A_DAY = 24 * 3600 * 100
 
 SAME_TO_BELIEVE = 200
 """So many equal differences, larger than the step, are another rate of the machine, not losses; and
-a step that held for so many pulses was the right one."""
+a step that held for this number of pulses was the right one."""
 
 
 @dataclass(slots=True)
