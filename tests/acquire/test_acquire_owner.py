@@ -11,7 +11,8 @@ from support.hand_source import HEIGHT, IDENTITY, HandSource, events, layout
 from support.waiting import until
 
 from skywright.acquire import owner as owner_module
-from skywright.acquire.owner import Owner, RefusedError
+from skywright.acquire.acquisition import RefusedError
+from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 from skywright.errors import HardwareError
 from skywright.files.columns import ColumnReader

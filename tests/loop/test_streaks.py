@@ -15,7 +15,7 @@ WIDE, HIGH = 300, 220  # of the corner that the pin fills, px
 
 
 def corner(streaks, along, seed=0, noise=1.5):
-    """A dark pin in the upper left corner, with streaks (depth in grey levels) along rows or not."""
+    """A dark pin in the upper left corner; its streaks are `streaks` grey levels deep."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0 : SHAPE[0], 0 : SHAPE[1]]
     place = y if along == "rows" else x

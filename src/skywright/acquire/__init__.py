@@ -7,6 +7,7 @@ to an `Owner`, and adds recorders (`Recorder` with a `Layout`) and endpoints. Th
 `source`         the interface of every source, and a base class with the thread that asks it
 `pacing`         the clock of simulated and replayed sources
 `owner`          takes items, processes them in order, hands each one to endpoints and recorders
+`acquisition`    a request for items, the interfaces of endpoints, the owner's state
 `stage`          worker threads that process items and keep their order
 `newest`         a short queue in which a new item replaces the oldest
 `recorder`       writes items to files on a thread of its own

@@ -3,94 +3,32 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar, cast
 
+from skywright.acquire.acquisition import (
+    Acquisition,
+    AcquisitionEndpoint,
+    Endpoint,
+    OwnerState,
+    RefusedError,
+)
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.newest import NewestQueue
 from skywright.acquire.source import Source
 from skywright.acquire.stage import Stage
-from skywright.errors import DataError, SkywrightError
+from skywright.errors import SkywrightError
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Taken = TypeVar("Taken", contravariant=True)
 
 SILENCE_S = 2.0
 """After this long without an item the owner's message says so."""
 DRAIN_S = 5.0
 """Longest time that `Owner.close` waits for items that were taken."""
-
-
-class Endpoint(Protocol[Taken]):
-    """Takes every result, in order: PVs, a stream, running averages."""
-
-    def offer(self, result: Taken) -> None:
-        """Take a result. It must return at once, and count what it cannot take."""
-
-
-class AcquisitionEndpoint(Endpoint[Taken], Protocol[Taken]):
-    """Takes the results of acquisitions only: a recorder.
-
-    Its `offer` may raise `RefusedError` for a result that it counts as lost; the acquisition does
-    not count that result then.
-    """
-
-    def mark(self, done: Callable[[], None]) -> None:
-        """Call `done` when all results offered before are stored and visible to readers."""
-
-    def lost(self) -> Mapping[str, int]:
-        """Return results that could not be stored, by cause."""
-
-
-class RefusedError(DataError):
-    """Raised by an owner's `process` or `prepare`: the item does not count in an acquisition.
-
-    Parameters
-    ----------
-    cause
-        Counted as a loss under this name.
-    why
-        For the message.
-    result
-        What the recorders keep of it all the same, for example its raw bytes; None: nothing.
-    """
-
-    def __init__(self, cause: str, why: str, result: Any = None) -> None:
-        super().__init__(why)
-        self.cause = cause
-        self.result = result
-
-
-@dataclass(eq=False)
-class Acquisition:
-    """A request for items.
-
-    Attributes
-    ----------
-    wanted
-        Number of items; 0: until it is stopped.
-    taken
-        Number of items so far.
-    stopping
-        Whether items that arrive now are no part of it any more.
-    over
-        Whether no item is added any more.
-    done
-        Set when all its items are stored by the recorders and visible to readers.
-    """
-
-    wanted: int = 0
-    taken: int = 0
-    stopping: bool = False
-    over: bool = False
-    done: threading.Event = field(default_factory=threading.Event)
-    on_item: Callable[[Any], None] | None = None
-    under_way: int = 0
-    """Items that have arrived and are not handed on yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,42 +54,6 @@ class _Taken:
     kept: Any
     refused: RefusedError | None
     acquisition: Acquisition | None
-
-
-@dataclass(frozen=True)
-class OwnerState(Generic[Result]):
-    """What the owner knows at one moment.
-
-    Attributes
-    ----------
-    running
-        Whether the source was started.
-    acquiring
-        Whether there is an acquisition.
-    newest
-        The last result; None before the first.
-    items, acquired
-        Results handed on since the object was made, in all and in acquisitions.
-    taken
-        Results of the acquisition under way.
-    lost
-        Items lost at the source, here and in the recorders, by cause.
-    failures
-        Errors that cost no item, or nobody knows how many, by cause.
-    message, alarm
-        What a person should know, and whether somebody should act.
-    """
-
-    running: bool = False
-    acquiring: bool = False
-    newest: Result | None = None
-    items: int = 0
-    acquired: int = 0
-    taken: int = 0
-    lost: Mapping[str, int] = field(default_factory=dict)
-    failures: Mapping[str, int] = field(default_factory=dict)
-    message: str = "idle"
-    alarm: bool = False
 
 
 class Owner(Generic[Item, Result]):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.counters import Counters
-from skywright.acquire.owner import RefusedError
 from skywright.errors import DataError
 from skywright.files.columns import DoesNotFitError
 

@@ -1,9 +1,9 @@
 """Readers of files by mimetype, so that a run may refer to files of any program.
 
 A reader gives the columns of one file by rows; any program may write the file. HDF5 is the first
-entry of the table; an instrument declares its formats in `skywright.instruments.Instrument.readers`. A
-format without columns, such as a raw file of packets, gets an index file (`skywright.files.index`),
-whose path stands in the stream resource.
+entry of the table; an instrument declares its formats in
+`skywright.instruments.Instrument.readers`. A format without columns, such as a raw file of packets,
+gets an index file (`skywright.files.index`), whose path stands in the stream resource.
 """
 
 from collections.abc import Callable, Mapping

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.acquire.acquisition import Acquisition, RefusedError
 from skywright.acquire.counters import Counters
 from skywright.acquire.newest import NewestQueue
-from skywright.acquire.owner import Acquisition, Owner, RefusedError
+from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 from skywright.errors import DataError
 from skywright.instruments.loop.capture import Capture, Picture, PictureLayout

@@ -1,0 +1,74 @@
+"""The process of a page's worker: its arguments, its messages on stdout, its end with the page.
+
+A message is a JSON line and then as many bytes as its ``bytes`` gives. A worker puts nothing.
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+
+from skywright.processes.process import end_with_parent, log_to_stderr
+
+
+def encode(facts: Mapping[str, Any], data: bytes = b"") -> bytes:
+    """Return a message: `facts` as a JSON line, NaN as null, then `data`."""
+    known = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in facts.items()}
+    return json.dumps(known | {"bytes": len(data)}).encode() + b"\n" + data
+
+
+NO_ANSWER = encode({"connected": False, "status": "the IOC does not answer"})
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a worker's command line, which has ``--prefix``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--prefix", required=True, help="PV prefix of the IOC, with its colon")
+    return parser
+
+
+def each_period(message: Callable[[], bytes], period_s: float) -> Iterator[bytes]:
+    """Yield a message each period; when the IOC does not answer, the message says so.
+
+    Parameters
+    ----------
+    message
+        Reads the PVs and returns a message, or raises TimeoutError.
+    period_s
+        Pause between two messages, s.
+    """
+    pause = threading.Event()
+    while True:
+        try:
+            yield message()
+        except TimeoutError:
+            yield NO_ANSWER
+        pause.wait(period_s)
+
+
+def write_messages(messages: Callable[[], Iterable[bytes]]) -> NoReturn:
+    """Write messages to stdout until nobody reads them, and end this process.
+
+    Parameters
+    ----------
+    messages
+        Called once, when the process is set up, and before any PV is connected.
+    """
+    log_to_stderr()
+    end_with_parent()
+    # What libraries print must not get between the messages.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        for message in messages():
+            out.write(message)
+            out.flush()
+    except BrokenPipeError:
+        pass
+    logging.shutdown()
+    os._exit(0)  # Channel Access threads do not end by themselves
