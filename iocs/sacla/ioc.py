@@ -3,7 +3,8 @@
 `HDF1:` records every shot: its row, the regions of interest that hold, running images, and the
 frames of one in `FramesEvery`. `Regions` are polygons ``NAME:DETECTOR:x,y;x,y;...`` with blanks
 between them; they hold from the next shot on. `Curve:`, `Recent:`, `Mean:` and `Newest:` are for
-display. `delay` is the motor record of the simulated delay stage, ps. `--list-pvs` prints all names.
+display. `delay` is the motor record of the simulated delay stage, ps. `--list-pvs` prints all
+names.
 
     python -m iocs.sacla --source sim --seed 3
     python -m iocs.sacla --source replay --file run501.h5
@@ -140,6 +141,7 @@ class SaclaIOC(OwnerGroup):
     run_number = said(0, name="Run_RBV")
     high_tag = said(0, name="HighTag_RBV")
     tag = said(-1.0, precision=0, name="Tag_RBV")
+    next_tag = said(0.0, precision=0, name="NextTag_RBV")
     rate = said(0.0, precision=2, units="Hz", name="Rate_RBV")
     lost = said(0.0, precision=0, name="Lost_RBV")
     message = said("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
@@ -149,9 +151,7 @@ class SaclaIOC(OwnerGroup):
         value="", dtype=ChannelType.CHAR, max_length=REGIONS_TEXT, put=_put_regions, name="Regions"
     )
     regions_number = said(0, name="RegionsNumber_RBV")
-    bins = setting(
-        value="", dtype=ChannelType.CHAR, max_length=256, put=_put_bins, name="Bins"
-    )
+    bins = setting(value="", dtype=ChannelType.CHAR, max_length=256, put=_put_bins, name="Bins")
     reset = choice(["Done", "Reset"], put=_put_reset, name="Reset")
     frames_every = number(0, _put_every, name="FramesEvery")
     shown_detector = number(0, checked(0, 15), name="ShownDetector")
@@ -222,6 +222,7 @@ class SaclaIOC(OwnerGroup):
         await post(self.high_tag, info.hightag)
         if state.newest is not None:
             await post(self.tag, float(state.newest.tag))
+        await post(self.next_tag, float(shots.source.next_identity))
         await post(self.regions_number, shots.source.region_set.number)
         lost = sum(state.lost.values())
         await post(self.lost, float(lost), AlarmSeverity.MINOR_ALARM if lost else 0)

@@ -59,9 +59,7 @@ async def post_counts(group: PVGroup, counts: Mapping[str, int]) -> None:
 
 
 def _curve_class() -> type[PVGroup]:
-    parts: dict[str, Any] = {
-        key: doubles(REGIONS_MAX * BINS_MAX, f"{key}_RBV") for key in CURVES
-    }
+    parts: dict[str, Any] = {key: doubles(REGIONS_MAX * BINS_MAX, f"{key}_RBV") for key in CURVES}
     parts["edges"] = doubles(BINS_MAX + 1, "edges_RBV")
     parts["photon_hist"] = doubles(REGIONS_MAX * PHOTON_COUNTS, "photon_hist_RBV")
     parts["sequence"] = said(0.0, precision=0, name="sequence_RBV")
@@ -78,10 +76,10 @@ async def post_curves(
     group: PVGroup, edges: NDArray[np.float64], curves: Mapping[str, Any]
 ) -> None:
     """Post the results of `ShotCurves`."""
-    await write(group.edges, edges)  # type: ignore[attr-defined]
+    await write(group.edges, edges)
     for key in (*CURVES, "photon_hist"):
         await write(getattr(group, key), np.asarray(curves[key], float).ravel())
-    await post(group.sequence, group.sequence.value + 1.0)  # type: ignore[attr-defined]
+    await post(group.sequence, group.sequence.value + 1.0)
 
 
 class RecentPVs(PVGroup):

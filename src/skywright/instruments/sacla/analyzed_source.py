@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.05
 """Time between looks at what the workers have found."""
+SHORT_BLOCK, FEW_TILES = 32, 2
+"""Tags after which the running images of few tiles are brought up to date; to pass on those of
+many tiles takes longer, and they wait for a block of the usual size."""
 
 
 class AnalyzedShots:
@@ -70,6 +73,7 @@ class AnalyzedShots:
                 self._frames,
                 workers,
                 keep_rows=False,
+                block_tags=SHORT_BLOCK if len(source.info.tiles) <= FEW_TILES else None,
                 on_shot=lambda shot: self._deliver(shot),
             )
         except BaseException:
@@ -124,6 +128,12 @@ class AnalyzedShots:
         """Sum over other regions from the next shot on."""
         with self._lock:
             return self._pipeline.change_regions(regions)
+
+    def restart(self) -> None:
+        """Begin curves and running images anew with the next shot."""
+        with self._lock:
+            self._pipeline.restart_images()
+            self._pipeline.change_regions(self._pipeline.regions)
 
     def change_bins(self, edges: NDArray[np.float64]) -> None:
         """Bin the delay otherwise from the next shot on."""

@@ -47,8 +47,8 @@ SHOT_COLUMNS = (
 )
 REGIONS_NUMBER = Column(f"{REGIONS}/regions_number", "<i4")
 REGION_COLUMNS = (
-    Column(f"{REGIONS}/name", f"S{NAME_BYTES}", (REGIONS_MAX,), 16),
-    Column(f"{REGIONS}/detector", f"S{NAME_BYTES}", (REGIONS_MAX,), 16),
+    Column(f"{REGIONS}/name", f"|S{NAME_BYTES}", (REGIONS_MAX,), 16),
+    Column(f"{REGIONS}/detector", f"|S{NAME_BYTES}", (REGIONS_MAX,), 16),
     Column(f"{REGIONS}/corners", "<i4", (REGIONS_MAX,), 16),
     Column(f"{REGIONS}/points", "<f8", (REGIONS_MAX, CORNERS_MAX, 2), 16, {"units": "px"}),
 )

@@ -124,8 +124,8 @@ class ShotOwner:
         return sum(arrival >= since for arrival in list(self._arrivals)) / RATE_S
 
     def forget(self) -> None:
-        """Begin curves and plots anew: the region set gets a new number."""
-        self.source.change_regions(self.source.region_set.regions)
+        """Begin curves, images and plots anew: the region set gets a new number."""
+        self.source.restart()
         self.recent.clear()
 
     # ---- recordings
@@ -146,6 +146,7 @@ class ShotOwner:
             Why it failed; empty when it did not.
         """
         self.stop_recording()
+        self.forget()
         first = self.source.next_identity
         self._shots_layout.first = self._frames_layout.first = first
         self._regions_layout.restart()

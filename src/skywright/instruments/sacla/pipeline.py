@@ -59,6 +59,9 @@ class ShotPipeline:
         Number of processes that analyze images; 1: this process, unless the frames are shared.
     keep_rows
         Keep the values of each shot, for the report; else only statistics, in flat memory.
+    block_tags
+        Tags in a block. Images are complete up to the last whole block, so a short block shows them
+        sooner, and costs more. None: at least the window.
     on_shot
         Called with each shot, accepted or not, in order of their tags, once its images are
         analyzed. Shots without any record are left out.
@@ -78,6 +81,7 @@ class ShotPipeline:
         frames: Frames,
         workers: int = 1,
         keep_rows: bool = True,
+        block_tags: int | None = None,
         on_shot: Callable[[AnalyzedShot], None] | None = None,
     ) -> None:
         self.regions = check_regions(regions, info)
@@ -87,7 +91,7 @@ class ShotPipeline:
         self.verdicts: Counter[Verdict] = Counter()
         self.frames = 0
         self.rows: list[Batch] = []
-        block_tags = BLOCK_TAGS * max(1, math.ceil(window / BLOCK_TAGS))
+        block_tags = block_tags or BLOCK_TAGS * max(1, math.ceil(window / BLOCK_TAGS))
         self.images = {
             name: ShotImages(
                 tile,
@@ -111,7 +115,12 @@ class ShotPipeline:
         self._pending = _Pending(self.region_set)
         self._chunks = 0
         self._under_way: dict[int, _Pending] = {}
-        self._open_blocks: set[int] = set()  # without their partial result
+        self._epoch = 0
+        """Grows when the images begin anew."""
+        self._open_blocks: set[tuple[int, int]] = set()
+        """Epoch and block of those without their partial result."""
+        self._asked: dict[int, deque[int]] = {}
+        """By block, the epochs of its partial results that are under way, in order."""
 
     def change_regions(self, regions: Sequence[Region]) -> RegionSet:
         """Sum over other regions from the next shot on; curves begin anew, running images go on.
@@ -138,6 +147,13 @@ class ShotPipeline:
         """Bin the delay otherwise from the next shot on; the curves begin anew."""
         self.edges = edges
         self.change_regions(self.regions)
+
+    def restart_images(self) -> None:
+        """Begin the running images anew with the next shot."""
+        self._hand_over()
+        self._end_block()
+        self._epoch += 1
+        self.images = {name: images.fresh() for name, images in self.images.items()}
 
     def add(self, record: Record[Any]) -> None:
         """Take in a record."""
@@ -245,7 +261,7 @@ class ShotPipeline:
         self._pending = _Pending(self.region_set, pending.block)
         number, self._chunks = self._chunks, self._chunks + 1
         self._under_way[number] = pending
-        self._open_blocks.add(pending.block)
+        self._open_blocks.add((self._epoch, pending.block))
         self.frames += len(pending.shots) * len(self.info.tiles)
         chunk = Chunk(
             _identities(pending), _laser_on(pending.shots), pending.places, pending.regions
@@ -254,10 +270,14 @@ class ShotPipeline:
 
     def _end_block(self) -> None:
         """Ask the worker of the pending block for its partial result."""
-        if self._pending.block not in self._open_blocks:
+        block = self._pending.block
+        if (self._epoch, block) not in self._open_blocks:
             return
-        end = (self._pending.block + 1) * self._block_tags
-        self._take(self._workers.split(self._pending.block % self._count, end))
+        asked = self._asked.setdefault(block, deque())
+        if self._epoch not in asked:
+            asked.append(self._epoch)
+            end = (block + 1) * self._block_tags
+            self._take(self._workers.split(block % self._count, end))
 
     # ---- from the workers to the results
 
@@ -276,14 +296,19 @@ class ShotPipeline:
                         shot.found = {key: rows[key][k] for key in ROW_KEYS}
                     self._release()
             if answer.parts is not None:
-                for name, part in answer.parts.items():
-                    self.images[name].merge(part)
-                self._open_blocks.discard(answer.below // self._block_tags - 1)
+                block = answer.below // self._block_tags - 1
+                epoch = self._asked[block].popleft()
+                if not self._asked[block]:
+                    del self._asked[block]
+                if epoch == self._epoch:
+                    for name, part in answer.parts.items():
+                        self.images[name].merge(part)
+                self._open_blocks.discard((epoch, block))
                 self._fold()
 
     def _fold(self) -> None:
         """Fold the blocks before the first one that is still under way."""
-        lowest = min(self._open_blocks | {self._pending.block})
+        lowest = min([self._pending.block, *(block for _, block in self._open_blocks)])
         for images in self.images.values():
             images.advance(lowest * self._block_tags)
         self.curves.advance(lowest * self._block_tags)

@@ -82,7 +82,12 @@ class ShotCurves(Analysis[CurveSums]):
     skips = False
     live_batch = 256
 
-    def __init__(self, regions: int, edges: Sequence[float], block_tags: int = BLOCK_TAGS) -> None:
+    def __init__(
+        self,
+        regions: int = 16,
+        edges: Sequence[float] = (-2.0, 3.0),
+        block_tags: int = BLOCK_TAGS,
+    ) -> None:
         edges = [float(edge) for edge in edges]
         super().__init__(regions=regions, edges=edges, block_tags=block_tags)
         self.block_size = block_tags  # type: ignore[misc]  # of this object, by its window

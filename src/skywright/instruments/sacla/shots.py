@@ -62,4 +62,7 @@ class ShotRules:
 
     def delay(self, values: Mapping[str, float]) -> float:
         """Return the delay corrected by the timing tool, in ps; NaN if a value is missing."""
-        return self.stage_delay(values) + (values.get("timing", math.nan) - self.tt_ref_px) * self.ps_per_px
+        return (
+            self.stage_delay(values)
+            + (values.get("timing", math.nan) - self.tt_ref_px) * self.ps_per_px
+        )
