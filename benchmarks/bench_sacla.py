@@ -9,6 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import h5py
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from benchmarks.rows import report
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.replay import replay
-from skywright.instruments.sacla.running_image import RunningImage
+from skywright.instruments.sacla.running_image import GrowingImage
 from skywright.instruments.sacla.tile import PixelRules, Rings, Tile, TileRegions
 
 SHAPE, POOL, ROUNDS, SHOTS = (1024, 512), 24, 60, 600
@@ -78,8 +79,8 @@ def bench_kernels(pool: NDArray) -> None:
     rings = Rings(tile.bad, RULES.radial_cx, RULES.radial_cy, RULES.radial_dr)
     y, x = np.indices(SHAPE)
     labels = np.hypot(x - 256, y - 512).astype(np.int64).ravel()
-    running = [RunningImage.empty(tile.bad.size)]
-    one = np.zeros(1, np.int64)
+    running = [GrowingImage.empty(tile.bad.size)]
+    one, four = np.zeros(1, np.int64), np.arange(4)
 
     def plain_sum(image: Image) -> float:
         ev = image.astype(np.float64) * GAIN * 3.65
@@ -87,13 +88,17 @@ def bench_kernels(pool: NDArray) -> None:
         return float(ev.sum())
 
     def extend(image: Image) -> None:
-        running[0] = running[0].extend(image[None], one, regions.least)
+        # Four frames at once, as half of a chunk with the laser on and off.
+        start = next(turns) * 4 % POOL
+        running[0] = running[0].extend(pool[start : start + 4], four, regions.least)
+
+    turns = count()
 
     functions: dict[str, Callable[[Image], object]] = {
         "roi": regions.sum_signal,
         "roi numpy": plain_sum,
         "floor": bare_sum,
-        "measure": lambda image: regions.measure(image[None]),
+        "measure": lambda image: regions.measure(image[None], one),
         "radial": rings.profile,
         "radial numpy": lambda image: np.bincount(labels, image),
         "images": extend,

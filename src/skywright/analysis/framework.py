@@ -214,7 +214,8 @@ class Analysis(ABC, Generic[Statistic]):
             measured = measured.take(~late)
         blocks = measured.identities // self.block_size
         for block in np.unique(blocks).tolist():
-            piece = measured.take(blocks == block)
+            of_block = blocks == block
+            piece = measured if of_block.all() else measured.take(of_block)
             if block in self._closed or self._is_folded(block):
                 self.refused += len(piece)
             elif self.ordered:
