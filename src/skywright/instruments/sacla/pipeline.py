@@ -55,7 +55,7 @@ class ShotPipeline:
     frames
         Where the workers find frames.
     workers
-        Number of processes that analyze images; 1: this process, unless the frames are shared.
+        Number of workers that analyze images (`make_workers`).
     keep_rows
         Keep the values of each shot, for the report; else only statistics, in flat memory.
 
@@ -80,6 +80,7 @@ class ShotPipeline:
         self.join: TagJoin[Any] = TagJoin([*info.tiles, *EQUIPMENT], info.run, window, info.grid)
         self.verdicts: Counter[Verdict] = Counter()
         self.frames = 0
+        self.lost: Counter[str] = Counter()
         self.rows: list[Batch] = []
         block_tags = BLOCK_TAGS * max(1, math.ceil(window / BLOCK_TAGS))
         self.images = {
@@ -97,7 +98,6 @@ class ShotPipeline:
         self._workers = make_workers(
             workers, {name: a.fresh() for name, a in self.images.items()}, frames
         )
-        self._count = workers
         self._keep_rows = keep_rows
         self._pending = _Pending()
         self._chunks = 0
@@ -132,7 +132,11 @@ class ShotPipeline:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Records and shots so far, by reason."""
+        """Records and shots so far, by reason.
+
+        ``images_lost`` and ``shots_lost`` are there only if workers died: accepted shots that are
+        missing in the images, and accepted shots of which nothing was found.
+        """
         join, verdicts = self.join, self.verdicts
         last = self.info.grid.last
         expected = self.info.grid.count_below(last + 1) if last is not None else join.shots_passed
@@ -148,6 +152,7 @@ class ShotPipeline:
             "accepted_off": int(curves["n_off"]),
             "no_timing": int(curves["n_unknown"]),
             "out_of_range": int(curves["n_outside"]),
+            **{reason: count for reason, count in self.lost.items() if count},
         }
 
     def all_rows(self) -> Batch:
@@ -202,30 +207,40 @@ class ShotPipeline:
         self._open_blocks.add(pending.block)
         self.frames += len(pending.tags) * len(self.info.tiles)
         chunk = Chunk(self._identities(pending), np.array(pending.laser_on, bool), pending.places)
-        self._take(self._workers.analyze(pending.block % self._count, number, chunk))
+        self._take(self._workers.analyze(pending.block, number, chunk))
 
     def _end_block(self) -> None:
         """Ask the worker of the pending block for its partial result."""
         if self._pending.block not in self._open_blocks:
             return
         end = (self._pending.block + 1) * self._block_tags
-        self._take(self._workers.split(self._pending.block % self._count, end))
+        self._take(self._workers.end_block(self._pending.block, end))
 
     # ---- from the workers to the results
 
     def _take(self, answers: Iterable[Answer]) -> None:
         for answer in answers:
-            if answer.chunk is not None and answer.rows is not None:
-                rows = self._batch(self._under_way.pop(answer.chunk), answer.rows)
-                self._frames.free(answer.chunk)
-                self.curves.update(rows)
-                if self._keep_rows:
-                    self.rows.append(rows)
+            if answer.chunk is not None:
+                self._take_rows(answer.chunk, answer.rows)
+            self.lost["images_lost"] += answer.images_lost
             if answer.parts is not None:
                 for name, part in answer.parts.items():
                     self.images[name].merge(part)
                 self._open_blocks.discard(answer.below // self._block_tags - 1)
                 self._fold()
+
+    def _take_rows(
+        self, chunk: int, found: Mapping[str, Mapping[str, NDArray[Any]]] | None
+    ) -> None:
+        pending = self._under_way.pop(chunk)
+        self._frames.free(chunk)
+        if found is None:
+            self.lost["shots_lost"] += len(pending.tags)
+            return
+        rows = self._batch(pending, found)
+        self.curves.update(rows)
+        if self._keep_rows:
+            self.rows.append(rows)
 
     def _fold(self) -> None:
         """Fold the blocks before the first one that is still under way."""

@@ -37,7 +37,7 @@ def least_signal(gain: float, ev_per_electron: float, threshold_ev: float) -> np
         Signal in ADU.
     """
     return _smallest(
-        lambda signal: signal * gain * ev_per_electron >= threshold_ev,
+        lambda signal: bool(signal * gain * ev_per_electron >= threshold_ev),
         threshold_ev / (gain * ev_per_electron),
     )
 
