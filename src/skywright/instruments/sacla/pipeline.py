@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis import Batch
+from skywright.analysis.cluster import Submit
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.frames import CHUNK_SHOTS, Frames
 from skywright.instruments.sacla.join import JoinedShot, Record, TagJoin
@@ -58,6 +59,8 @@ class ShotPipeline:
         Number of workers that analyze images (`make_workers`).
     keep_rows
         Keep the values of each shot, for the report; else only statistics, in flat memory.
+    submit
+        Gives whole blocks to a cluster whose machines see the file; there are no other workers.
 
     Raises
     ------
@@ -74,6 +77,7 @@ class ShotPipeline:
         frames: Frames,
         workers: int = 1,
         keep_rows: bool = True,
+        submit: Submit | None = None,
     ) -> None:
         self.regions = check_regions(regions, info)
         self.info, self.edges = info, edges
@@ -96,7 +100,7 @@ class ShotPipeline:
         self._block_tags = block_tags
         self._frames = frames
         self._workers = make_workers(
-            workers, {name: a.fresh() for name, a in self.images.items()}, frames
+            workers, {name: a.fresh() for name, a in self.images.items()}, frames, submit
         )
         self._keep_rows = keep_rows
         self._pending = _Pending()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis import Batch
+from skywright.analysis.cluster import Submit
 from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.sacla.frames import Frames
 from skywright.instruments.sacla.shot_images import ShotImages
@@ -246,10 +247,19 @@ def unexpected(error: Exception) -> HardwareError:
     return HardwareError(f"analysis worker: {type(error).__name__}: {error}")
 
 
-def make_workers(count: int, analyses: Analyses, frames: Frames) -> Workers:
-    """Return workers: threads where they can read at the same time, processes, or this thread."""
+def make_workers(
+    count: int, analyses: Analyses, frames: Frames, submit: Submit | None = None
+) -> Workers:
+    """Return workers.
+
+    They are machines of a cluster if there is `submit`; this thread if one is enough; threads where
+    they can read frames at the same time; else processes.
+    """
+    from skywright.instruments.sacla.cluster_workers import ClusterWorkers
     from skywright.instruments.sacla.process_workers import ProcessWorkers
 
+    if submit is not None:
+        return ClusterWorkers(submit, analyses, frames)
     if count == 1 and not frames.shared:
         return LocalWorker(analyses, frames)
     if frames.threads:
