@@ -88,6 +88,21 @@ def test_images_are_those_of_numpy():
     assert (rows["photon_hist"].sum(0)[0] == np.bincount(photons.ravel(), minlength=8)[:8]).all()
 
 
+def test_profiles_of_shots_are_those_of_numpy():
+    bad = np.zeros(SHAPE, bool)
+    bad[2, 3] = True
+    analysis = ShotImages(Tile("D", 15.0, bad), RULES, [REGION], BLOCK, profiles=True)
+    batch = shots(3, 9)
+    found = analysis.update(batch)["profile"]
+    y, x = np.indices(SHAPE)
+    rings = np.floor(np.hypot(x - 4.0, y - 3.0)).astype(int)
+    ev = batch["image"].astype(float) * 15.0 * 3.65
+    ev[ev < 1000] = 0
+    for ring in range(rings.max() + 1):
+        chosen = (rings == ring) & ~bad
+        np.testing.assert_allclose(found[:, ring], ev[:, chosen].mean(1), rtol=1e-12)
+
+
 def test_variance_of_a_bright_steady_pixel_is_kept():
     rng = np.random.default_rng(0)
     frames = (1e6 + rng.normal(0, 3, (2000, *SHAPE))).astype(np.float32)

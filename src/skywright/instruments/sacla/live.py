@@ -33,6 +33,8 @@ class LiveShots:
         See `ShotPipeline`.
     workers
         Number of analysis processes.
+    profiles
+        Find the radial profile of each shot.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class LiveShots:
         edges: NDArray[np.float64],
         window: int = 120,
         workers: int = 1,
+        profiles: bool = False,
     ) -> None:
         self._source, self._workers = source, workers
         shapes = {name: tile.bad.shape for name, tile in source.info.tiles.items()}
@@ -50,7 +53,7 @@ class LiveShots:
         self._frames = SharedFrames(shapes, chunks)
         try:
             self._pipeline = ShotPipeline(
-                source.info, regions, edges, window, self._frames, workers
+                source.info, regions, edges, window, self._frames, workers, profiles=profiles
             )
         except BaseException:
             self._frames.unlink()

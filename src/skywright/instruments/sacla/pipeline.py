@@ -61,6 +61,8 @@ class ShotPipeline:
         Keep the values of each shot, for the report; else only statistics, in flat memory.
     submit
         Gives whole blocks to a cluster whose machines see the file; there are no other workers.
+    profiles
+        Find the radial profile of each shot, the rows ``profile/DETECTOR``, (n, rings) eV.
 
     Raises
     ------
@@ -78,6 +80,7 @@ class ShotPipeline:
         workers: int = 1,
         keep_rows: bool = True,
         submit: Submit | None = None,
+        profiles: bool = False,
     ) -> None:
         self.regions = check_regions(regions, info)
         self.info, self.edges = info, edges
@@ -93,6 +96,7 @@ class ShotPipeline:
                 info.pixel_rules,
                 [region for region in self.regions if region.detector == name],
                 block_tags,
+                profiles,
             )
             for name, tile in info.tiles.items()
         }
@@ -267,6 +271,10 @@ class ShotPipeline:
             "photons": np.empty((count, regions), np.int64),
             "photon_hist": np.empty((count, regions, 8), np.int64),
         }
+        for name, images in self.images.items():
+            if images.rings is not None:
+                empty = np.empty((0, images.rings.length))
+                data[f"profile/{name}"] = rows[name]["profile"] if count else empty
         if count:
             for k, (detector, position) in enumerate(self._columns):
                 for key in ROW_KEYS:

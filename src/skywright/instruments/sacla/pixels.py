@@ -396,3 +396,47 @@ def sum_labels(values: NDArray[Any], labels: NDArray[np.int32], count: int) -> N
     for i in range(whole, len(values)):
         total[0, np.uint32(labels[i])] += values[i]
     return total.sum(axis=0)
+
+
+@njit(cache=True, nogil=True)
+def sum_rings(
+    frames: NDArray[np.float32],
+    chosen: NDArray[np.int64],
+    least: np.float32,
+    labels: NDArray[np.int32],
+    sums: NDArray[np.float64],
+) -> None:
+    """Add up the signal of each ring, for each frame; see `sum_labels`.
+
+    Parameters
+    ----------
+    frames
+        (n, pixels) ADU.
+    chosen
+        (m,) indices of frames.
+    least
+        Smaller signals count as 0.
+    labels
+        (pixels,) ring of each pixel.
+    sums
+        (m, rings) ADU, overwritten.
+    """
+    zero = np.float32(0)
+    rings = sums.shape[1]
+    tables = np.empty((4, rings))
+    for m in range(len(chosen)):
+        tables[:] = 0.0
+        frame = frames[chosen[m]]
+        whole = len(frame) // 4 * 4
+        for i in range(0, whole, 4):
+            a, b, c, d = frame[i], frame[i + 1], frame[i + 2], frame[i + 3]
+            tables[0, np.uint32(labels[i])] += zero if a < least else a
+            tables[1, np.uint32(labels[i + 1])] += zero if b < least else b
+            tables[2, np.uint32(labels[i + 2])] += zero if c < least else c
+            tables[3, np.uint32(labels[i + 3])] += zero if d < least else d
+        for i in range(whole, len(frame)):
+            tables[0, np.uint32(labels[i])] += zero if frame[i] < least else frame[i]
+        for ring in range(rings):
+            sums[m, ring] = (tables[0, ring] + tables[1, ring]) + (
+                tables[2, ring] + tables[3, ring]
+            )

@@ -13,7 +13,7 @@ from skywright.instruments.sacla.frame_stack import stack_of
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.running_image import GrowingImage, RunningImage
-from skywright.instruments.sacla.tile import PixelRules, Tile, TileRegions
+from skywright.instruments.sacla.tile import PixelRules, Rings, Tile, TileRegions
 
 BLOCK_TAGS = 256
 """Least number of tags in a block."""
@@ -61,6 +61,8 @@ class ShotImages(Analysis[State]):
         Regions of interest of this detector.
     block_tags
         Tags in a block; at least the window of the join.
+    profiles
+        Find the radial profile of each shot too, the column ``profile``.
     """
 
     name, version = "sacla_images", "1"
@@ -74,8 +76,15 @@ class ShotImages(Analysis[State]):
         rules: PixelRules,
         regions: Sequence[Region] = (),
         block_tags: int = BLOCK_TAGS,
+        profiles: bool = False,
     ) -> None:
-        super().__init__(tile=tile, rules=rules, regions=tuple(regions), block_tags=block_tags)
+        super().__init__(
+            tile=tile,
+            rules=rules,
+            regions=tuple(regions),
+            block_tags=block_tags,
+            profiles=profiles,
+        )
         self.block_size = block_tags  # type: ignore[misc]  # of this object, by its window
         self.regions = TileRegions(tile, rules, regions)
         self._size = tile.bad.size
@@ -85,6 +94,12 @@ class ShotImages(Analysis[State]):
             Column("photons", "<i8", count),
             Column("photon_hist", "<i8", (*count, HISTOGRAM_BINS)),
         )
+        self.rings: Rings | None = None
+        if profiles:
+            center = rules.radial_cx, rules.radial_cy
+            self.rings = Rings(tile.bad, *center, rules.radial_dr)
+            profile = Column("profile", "<f8", (self.rings.length,), attrs={"units": "eV"})
+            self.columns = (*self.columns, profile)  # type: ignore[misc]
         shape = tile.bad.shape
         images = ("mean", "mean_on", "mean_off", "max")
         self.results = (  # type: ignore[misc]
@@ -107,8 +122,13 @@ class ShotImages(Analysis[State]):
         }
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Sum the regions of each image."""
-        return self.regions.measure(*stack_of(batch["image"]).flat)
+        """Sum the regions, and the rings, of each image."""
+        frames, chosen = stack_of(batch["image"]).flat
+        rows = self.regions.measure(frames, chosen)
+        if self.rings is not None:
+            profiles = self.rings.profiles(frames, chosen, self.regions.least)
+            rows["profile"] = profiles * self.regions.ev_per_adu
+        return rows
 
     def extend(self, statistic: State | None, members: Batch) -> GrowingOnOff:
         """Add images, one after the other."""

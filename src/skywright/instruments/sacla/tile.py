@@ -140,13 +140,39 @@ class Rings:
         rows, columns = bad.shape
         radius = np.hypot((np.arange(columns) - cx)[None, :], (np.arange(rows) - cy)[:, None])
         labels = np.floor(radius / width).astype(np.int64).ravel()
-        self._length = int(labels.max(initial=-1)) + 1
+        self.length = int(labels.max(initial=-1)) + 1
         good = ~bad.ravel()
-        self.count = np.bincount(labels[good], minlength=self._length)
+        self.count = np.bincount(labels[good], minlength=self.length)
         # Bad pixels go to a ring of their own, which no profile shows.
-        self._labels = np.where(good, labels, self._length).astype(np.int32)
+        self._labels = np.where(good, labels, self.length).astype(np.int32)
 
     def profile(self, image: NDArray[Any]) -> NDArray[np.float64]:
         """Average (pixels,) over each ring; NaN where a ring has no good pixel."""
-        total = pixels.sum_labels(image, self._labels, self._length + 1)[:-1]
-        return np.divide(total, self.count, out=np.full(self._length, np.nan), where=self.count > 0)
+        return self._means(pixels.sum_labels(image, self._labels, self.length + 1))
+
+    def profiles(
+        self, frames: NDArray[np.float32], chosen: NDArray[np.int64], least: np.float32
+    ) -> NDArray[np.float64]:
+        """Average images over each ring.
+
+        Parameters
+        ----------
+        frames
+            (n, pixels) ADU.
+        chosen
+            (m,) indices of images.
+        least
+            Smaller signals count as 0, ADU.
+
+        Returns
+        -------
+        NDArray
+            (m, rings) ADU; NaN where a ring has no good pixel.
+        """
+        total = np.empty((len(chosen), self.length + 1))
+        pixels.sum_rings(frames, chosen, least, self._labels, total)
+        return self._means(total)
+
+    def _means(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = total[..., :-1]
+        return np.divide(total, self.count, out=np.full(total.shape, np.nan), where=self.count > 0)
