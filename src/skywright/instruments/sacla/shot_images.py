@@ -142,6 +142,10 @@ class ShotImages(Analysis[State]):
             statistic.off.extend(frames, chosen[~is_on], least),
         )
 
+    def compact(self, statistic: State) -> OnOff:
+        """Keep mean and spread."""
+        return _moments(statistic)
+
     def fold(self, prefix: State | None, statistic: State) -> OnOff:
         """Merge with the blocks before."""
         block = _moments(statistic)
