@@ -165,6 +165,10 @@ class Analysis(ABC, Generic[Statistic]):
         """
         raise NotImplementedError(f"{type(self).__name__}.extend")
 
+    def compact(self, statistic: Statistic) -> Statistic:
+        """Turn the statistic of a block that gets no more members into what is kept and sent."""
+        return statistic
+
     @abstractmethod
     def fold(self, prefix: Statistic | None, statistic: Statistic) -> Statistic:
         """Add the next block to the blocks before it (None: there are none); change neither."""
@@ -214,7 +218,8 @@ class Analysis(ABC, Generic[Statistic]):
             measured = measured.take(~late)
         blocks = measured.identities // self.block_size
         for block in np.unique(blocks).tolist():
-            piece = measured.take(blocks == block)
+            of_block = blocks == block
+            piece = measured if of_block.all() else measured.take(of_block)
             if block in self._closed or self._is_folded(block):
                 self.refused += len(piece)
             elif self.ordered:
@@ -319,7 +324,11 @@ class Analysis(ABC, Generic[Statistic]):
         """
         part = self.fresh()
         below = [number for number in self._numbers() if number < identity // self.block_size]
-        part._closed = {number: self._take(number) for number in sorted(below)}  # noqa: SLF001
+        blocks = {number: self._take(number) for number in sorted(below)}
+        part._closed = {  # noqa: SLF001
+            number: _Block(block.identities, self.compact(block.statistic))
+            for number, block in blocks.items()
+        }
         return part
 
     def _grow(self, number: int, piece: Batch) -> None:

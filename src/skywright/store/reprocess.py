@@ -1,14 +1,11 @@
 """An analysis over a stored run, here or on a cluster; it adds a derived run and changes none."""
 
 import json
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +13,20 @@ from tiled.client.container import Container
 
 from skywright.analysis import Analysis, Batch, whole_blocks
 from skywright.analysis.blocks import analyze_part
+from skywright.analysis.cluster import Submit, cluster
 from skywright.analysis.named import make_analysis
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.follow import Document, RawRun, Wanted
 from skywright.callbacks.journal import Journal, journal_path
-from skywright.errors import ConfigError, DataError, SkywrightError
+from skywright.errors import DataError, SkywrightError
 from skywright.files.frames import FrameReader, draw_pictures
 from skywright.store.client import ANALYSIS
 from skywright.store.export.contents import Stream, read_contents
 
+__all__ = ["Reprocessed", "Submit", "cluster", "reprocess", "wait_until_stored"]
+
 IN_FLIGHT = 64
 """Tasks given to a cluster ahead of the one whose result is taken."""
-
-Submit = Callable[..., Any]
-"""Like `concurrent.futures.Executor.submit` and `distributed.Client.submit`."""
 
 
 @dataclass(frozen=True)
@@ -135,39 +132,6 @@ def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> C
         f"derived run {uid} is in its journal, but not in the catalog after {timeout_s} s; does "
         "the ingester run? `skywright recover` brings it in"
     )
-
-
-@contextmanager
-def cluster(address: str) -> Iterator[Submit]:
-    """Connect to a Dask cluster.
-
-    Parameters
-    ----------
-    address
-        Of the scheduler, ``tcp://host:port``; "local" starts one here, a process for each core.
-
-    Raises
-    ------
-    ConfigError
-        If there is no scheduler.
-    """
-    from distributed import Client, LocalCluster
-
-    if address == "local":
-        with (
-            LocalCluster(
-                n_workers=os.cpu_count(), threads_per_worker=1, dashboard_address=None
-            ) as here,
-            Client(here) as client,
-        ):
-            yield partial(client.submit, pure=False)
-        return
-    try:
-        client = Client(address, timeout=10)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"no Dask scheduler at {address}: {error}") from error
-    with client:
-        yield partial(client.submit, pure=False)
 
 
 def _raw_run(

@@ -14,7 +14,7 @@ from skywright.instruments.sacla.moments import Moments
 from skywright.instruments.sacla.regions import parse_region, pixel_spans, polygon_mask
 from skywright.instruments.sacla.shot_curves import ShotCurves, find_bins
 from skywright.instruments.sacla.shot_images import ShotImages
-from skywright.instruments.sacla.tile import PixelRules, Tile
+from skywright.instruments.sacla.tile import PixelRules, Tile, TileRegions
 from skywright.instruments.sacla.values import parse_value
 
 RULES = PixelRules(10000.0, 3.65, 1000.0, 4.0, 3.0, 1.0)
@@ -88,6 +88,21 @@ def test_images_are_those_of_numpy():
     assert (rows["photon_hist"].sum(0)[0] == np.bincount(photons.ravel(), minlength=8)[:8]).all()
 
 
+def test_profiles_of_shots_are_those_of_numpy():
+    bad = np.zeros(SHAPE, bool)
+    bad[2, 3] = True
+    analysis = ShotImages(Tile("D", 15.0, bad), RULES, [REGION], BLOCK, profiles=True)
+    batch = shots(3, 9)
+    found = analysis.update(batch)["profile"]
+    y, x = np.indices(SHAPE)
+    rings = np.floor(np.hypot(x - 4.0, y - 3.0)).astype(int)
+    ev = batch["image"].astype(float) * 15.0 * 3.65
+    ev[ev < 1000] = 0
+    for ring in range(rings.max() + 1):
+        chosen = (rings == ring) & ~bad
+        np.testing.assert_allclose(found[:, ring], ev[:, chosen].mean(1), rtol=1e-12)
+
+
 def test_variance_of_a_bright_steady_pixel_is_kept():
     rng = np.random.default_rng(0)
     frames = (1e6 + rng.normal(0, 3, (2000, *SHAPE))).astype(np.float32)
@@ -99,6 +114,44 @@ def test_variance_of_a_bright_steady_pixel_is_kept():
     expected = frames.astype(float).var(0, ddof=1) * (15 * 3.65) ** 2
     good = ~analysis.regions.tile.bad
     np.testing.assert_allclose(analysis.result()["var"][good], expected[good], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 1000),
+    st.sampled_from([0.0, 0.05, 1.0, 4.0, 30.0]),
+    st.sampled_from([-30000.0, -100.0, 0.0, 1000.0, 4999.0, 5000.0, 26000.0]),
+    st.sampled_from([10000.0, 7123.4]),
+)
+def test_photons_of_overlapping_regions_are_those_of_numpy(seed, dose, threshold, photon_ev):
+    rng = np.random.default_rng(seed)
+    shape, gain = (50, 90), rng.uniform(5, 30)
+    rules = PixelRules(photon_ev, 3.65, threshold, 4.0, 3.0, 1.0)
+    regions = [
+        parse_region("all:D:-1,-1;90,-1;90,50;-1,50"),
+        parse_region("tri:D:3,4;80,9;20,45"),
+        parse_region("out:D:200,200;201,200;201,201"),
+    ]
+    bad = rng.random(shape) < 0.02
+    frames = rng.poisson(dose, (3, *shape)) * photon_ev / 3.65 / gain + rng.normal(
+        0, 9, (3, *shape)
+    )
+    frames = frames.astype(np.float32)
+    exact = rng.random(frames.shape) < 0.1  # on the border between two numbers of photons
+    border = (rng.integers(0, 9, frames.shape) + 0.5) * photon_ev / 3.65 / gain
+    frames[exact] = border[exact].astype(np.float32)
+    tile = TileRegions(Tile("D", gain, bad), rules, regions)
+    found = tile.measure(frames.reshape(3, -1), np.array([2, 0]))
+    ev = frames[[2, 0]].astype(float) * gain * 3.65
+    ev[ev < threshold] = 0
+    photons = np.floor(ev / photon_ev + 0.5).astype(int)
+    for k, region in enumerate(regions):
+        mask = polygon_mask(region.points, shape) & ~bad
+        assert found["photons"][:, k].tolist() == photons[:, mask].sum(1).tolist()
+        for shot, hist in enumerate(found["photon_hist"][:, k]):
+            expected = np.bincount(np.clip(photons[shot, mask], 0, 7), minlength=8)
+            assert hist.tolist() == expected.tolist()
+        np.testing.assert_allclose(found["sum_ev"][:, k], ev[:, mask].sum(1), rtol=1e-10, atol=1e-4)
 
 
 def curve_rows(seed, count):

@@ -55,6 +55,8 @@ class AnalyzedShot:
     found
         ``sum_ev`` (regions,) eV, ``photons`` (regions,), ``photon_hist`` (regions, 8); None where
         the images of the shot were not analyzed.
+    is_lost
+        The shot is accepted, but workers died over its images.
     """
 
     tag: int
@@ -67,8 +69,10 @@ class AnalyzedShot:
     regions: RegionSet
     frames: Mapping[str, Any]
     found: Mapping[str, NDArray[Any]] | None = None
+    is_lost: bool = False
 
     @property
     def is_complete(self) -> bool:
         """Whether all that will be known of the shot is known."""
-        return self.found is not None or self.verdict is not Verdict.ACCEPTED
+        waits = self.verdict is Verdict.ACCEPTED and not self.is_lost
+        return self.found is not None or not waits

@@ -39,16 +39,25 @@ def replay(
     roi: RoiOption = None,
     window: WindowOption = 120,
     workers: WorkersOption = 1,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Dask scheduler, or 'local' to use all cores here."),
+    ] = None,
     images: ImagesOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Analyze a recorded file."""
+    from contextlib import nullcontext
+
+    from skywright.analysis.cluster import cluster
     from skywright.instruments.sacla.regions import parse_region
     from skywright.instruments.sacla.replay import replay as analyze
     from skywright.instruments.sacla.report import parse_bins
 
     regions = [parse_region(text) for text in roi or []]
-    report = analyze(file, regions, parse_bins(bins), window, workers)
+    edges = parse_bins(bins)
+    with cluster(dask) if dask else nullcontext() as submit:
+        report = analyze(file, regions, edges, window, workers, submit)
     _print(report, images, as_json)
 
 

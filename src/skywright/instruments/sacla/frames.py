@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.instruments.sacla.frame_stack import FrameStack
 from skywright.instruments.sacla.replay_file import ReplayFile
 
 CHUNK_SHOTS = 8
@@ -20,6 +21,10 @@ class Frames(Protocol):
 
     shared: bool
     """Whether the frames are in shared memory, for workers in other processes."""
+
+    @property
+    def threads(self) -> bool:
+        """Whether threads can read at the same time."""
 
     def has_room(self, chunk: int) -> bool:
         """Whether the frames of this chunk can be placed now."""
@@ -42,11 +47,14 @@ class Frames(Protocol):
     def free(self, chunk: int) -> None:
         """Take note that the frames of a chunk are used no more."""
 
-    def open(self) -> None:
-        """Open files, attach memory; in the process that reads."""
+    def retake(self, chunk: int) -> bool:
+        """Use the frames of a freed chunk again; return whether they are still there."""
 
-    def read(self, detector: str, places: Sequence[int]) -> NDArray[np.float32]:
-        """Return (n, rows, columns) frames, valid until the next call for this detector."""
+    def open(self) -> None:
+        """Open files, attach memory; in the process or thread that reads."""
+
+    def read(self, detector: str, places: Sequence[int]) -> FrameStack:
+        """Return frames, valid until the next call for this detector."""
 
     def close(self) -> None:
         """Free what `open` took."""
@@ -76,6 +84,9 @@ class StoredFrame:
 class FileFrames:
     """Frames of a replay file; a place is an index of its dataset.
 
+    Frames that are stored as they are (not compressed, not in chunks) are mapped to memory: nothing
+    is copied, and threads do not wait for the lock of the HDF5 library.
+
     Parameters
     ----------
     path
@@ -87,7 +98,14 @@ class FileFrames:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: ReplayFile | None = None
+        self._mapped: dict[str, NDArray[np.float32]] = {}
         self._buffers: dict[str, NDArray[np.float32]] = {}
+
+    @property
+    def threads(self) -> bool:
+        """Whether the frames of all detectors can be mapped."""
+        with ReplayFile(self._path) as file:
+            return all(file.map_frames(name) is not None for name in file.info.tiles)
 
     def has_room(self, chunk: int) -> bool:
         """Return True: nothing is copied."""
@@ -100,23 +118,35 @@ class FileFrames:
     def free(self, chunk: int) -> None:
         """Do nothing."""
 
+    def retake(self, chunk: int) -> bool:
+        """Return True: the file is there."""
+        return True
+
     def open(self) -> None:
         """Open the file."""
         self._file = ReplayFile(self._path)
+        self._mapped, self._buffers = {}, {}
+        for name in self._file.info.tiles:
+            mapped = self._file.map_frames(name)
+            if mapped is not None:
+                self._mapped[name] = mapped
 
-    def read(self, detector: str, places: Sequence[int]) -> NDArray[np.float32]:
-        """Read frames, into a buffer that the next call uses again."""
+    def read(self, detector: str, places: Sequence[int]) -> FrameStack:
+        """Find mapped frames, or read frames into a buffer that the next call uses again."""
         assert self._file is not None
+        if detector in self._mapped:
+            return FrameStack(self._mapped[detector], np.array(places, np.int64))
         buffer = self._buffers.get(detector)
         if buffer is None or len(buffer) < len(places):
             shape = self._file.info.tiles[detector].bad.shape
             buffer = self._buffers[detector] = np.empty((len(places), *shape), np.float32)
         for k, place in enumerate(places):
             self._file.read_frame(detector, place, buffer[k])
-        return buffer[: len(places)]
+        return FrameStack(buffer, np.arange(len(places)))
 
     def close(self) -> None:
         """Close the file."""
+        self._mapped, self._buffers = {}, {}
         if self._file is not None:
             self._file.close()
 
@@ -135,10 +165,12 @@ class SharedFrames:
     """
 
     shared = True
+    threads = False
 
     def __init__(self, shapes: Mapping[str, tuple[int, int]], chunks: int) -> None:
         self._chunks = chunks
         self._used: set[int] = set()
+        self._newest = -1
         self._shapes = dict(shapes)
         self._slots = chunks * CHUNK_SHOTS
         pixels = sum(rows * columns for rows, columns in self._shapes.values())
@@ -166,6 +198,7 @@ class SharedFrames:
     def place(self, chunk: int, position: int, detector: str, frame: Any) -> int:
         """Copy a frame into its slot."""
         self._used.add(chunk)
+        self._newest = max(self._newest, chunk)
         slot = chunk % self._chunks * CHUNK_SHOTS + position
         if isinstance(frame, StoredFrame):
             frame.read_into(self._views[detector][slot])
@@ -177,17 +210,22 @@ class SharedFrames:
         """Give the slots of a chunk to later chunks."""
         self._used.discard(chunk)
 
+    def retake(self, chunk: int) -> bool:
+        """Use a chunk again, unless a later chunk has its slots."""
+        if chunk + self._chunks <= self._newest:
+            return False
+        self._used.add(chunk)
+        return True
+
     def open(self) -> None:
         """Attach the memory, in a worker."""
         if not hasattr(self, "_views"):
             self._memory = SharedMemory(self._name)
             self._views = self._map()
 
-    def read(self, detector: str, places: Sequence[int]) -> NDArray[np.float32]:
-        """Return consecutive slots; nothing is copied."""
-        if not places:
-            return self._views[detector][:0]
-        return self._views[detector][places[0] : places[-1] + 1]
+    def read(self, detector: str, places: Sequence[int]) -> FrameStack:
+        """Return slots; nothing is copied."""
+        return FrameStack(self._views[detector], np.array(places, np.int64))
 
     def close(self) -> None:
         """Detach the memory."""

@@ -99,7 +99,7 @@ class ShotsLayout(ColumnsLayout):
             "time": result.time,
             "run": result.run,
             "verdict": VERDICTS.index(result.verdict.value),
-            "accepted": result.verdict is Verdict.ACCEPTED,
+            "accepted": result.verdict is Verdict.ACCEPTED and not result.is_lost,
             "laser_on": values.get("laser_open", 0.0) > 0.5,
             **{key: values.get(key, np.nan) for key in EQUIPMENT},
             "stage": self._rules.stage_delay(values),

@@ -41,6 +41,8 @@ class LiveShots:
         See `ShotPipeline`.
     workers
         Number of analysis processes.
+    profiles
+        Find the radial profile of each shot.
     """
 
     def __init__(
@@ -50,12 +52,13 @@ class LiveShots:
         edges: NDArray[np.float64],
         window: int = 120,
         workers: int = 1,
+        profiles: bool = False,
     ) -> None:
         self._source, self._workers = source, workers
         self._frames = make_ring(source.info)
         try:
             self._pipeline = ShotPipeline(
-                source.info, regions, edges, window, self._frames, workers
+                source.info, regions, edges, window, self._frames, workers, profiles=profiles
             )
         except BaseException:
             self._frames.unlink()

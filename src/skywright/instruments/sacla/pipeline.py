@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis import Batch
+from skywright.analysis.cluster import Submit
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
 from skywright.instruments.sacla.frames import CHUNK_SHOTS, Frames
@@ -56,7 +57,7 @@ class ShotPipeline:
     frames
         Where the workers find frames.
     workers
-        Number of processes that analyze images; 1: this process, unless the frames are shared.
+        Number of workers that analyze images (`make_workers`).
     keep_rows
         Keep the values of each shot, for the report; else only statistics, in flat memory.
     block_tags
@@ -65,6 +66,10 @@ class ShotPipeline:
     on_shot
         Called with each shot, accepted or not, in order of their tags, once its images are
         analyzed. Shots without any record are left out.
+    submit
+        Gives whole blocks to a cluster whose machines see the file; there are no other workers.
+    profiles
+        Find the radial profile of each shot, the rows ``profile/DETECTOR``, (n, rings) eV.
 
     Raises
     ------
@@ -83,6 +88,8 @@ class ShotPipeline:
         keep_rows: bool = True,
         block_tags: int | None = None,
         on_shot: Callable[[AnalyzedShot], None] | None = None,
+        submit: Submit | None = None,
+        profiles: bool = False,
     ) -> None:
         self.regions = check_regions(regions, info)
         self.region_set = RegionSet(0, self.regions)
@@ -90,6 +97,7 @@ class ShotPipeline:
         self.join: TagJoin[Any] = TagJoin([*info.tiles, *EQUIPMENT], info.run, window, info.grid)
         self.verdicts: Counter[Verdict] = Counter()
         self.frames = 0
+        self.lost: Counter[str] = Counter()
         self.rows: list[Batch] = []
         block_tags = block_tags or BLOCK_TAGS * max(1, math.ceil(window / BLOCK_TAGS))
         self.images = {
@@ -98,6 +106,7 @@ class ShotPipeline:
                 info.pixel_rules,
                 [region for region in self.regions if region.detector == name],
                 block_tags,
+                profiles,
             )
             for name, tile in info.tiles.items()
         }
@@ -105,9 +114,8 @@ class ShotPipeline:
         self._block_tags = block_tags
         self._frames = frames
         self._workers = make_workers(
-            workers, {name: a.fresh() for name, a in self.images.items()}, frames
+            workers, {name: a.fresh() for name, a in self.images.items()}, frames, submit
         )
-        self._count = workers
         self._keep_rows = keep_rows
         self._on_shot = on_shot
         self._leaving: deque[AnalyzedShot] = deque()
@@ -115,12 +123,7 @@ class ShotPipeline:
         self._pending = _Pending(self.region_set)
         self._chunks = 0
         self._under_way: dict[int, _Pending] = {}
-        self._epoch = 0
-        """Grows when the images begin anew."""
-        self._open_blocks: set[tuple[int, int]] = set()
-        """Epoch and block of those without their partial result."""
-        self._asked: dict[int, deque[int]] = {}
-        """By block, the epochs of its partial results that are under way, in order."""
+        self._open_blocks: set[int] = set()  # without their partial result
 
     def change_regions(self, regions: Sequence[Region]) -> RegionSet:
         """Sum over other regions from the next shot on; curves begin anew, running images go on.
@@ -152,7 +155,7 @@ class ShotPipeline:
         """Begin the running images anew with the next shot."""
         self._hand_over()
         self._end_block()
-        self._epoch += 1
+        self._take(self._workers.answers("all"))
         self.images = {name: images.fresh() for name, images in self.images.items()}
 
     def add(self, record: Record[Any]) -> None:
@@ -178,7 +181,11 @@ class ShotPipeline:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Records and shots so far, by reason."""
+        """Records and shots so far, by reason.
+
+        ``images_lost`` and ``shots_lost`` are there only if workers died: accepted shots that are
+        missing in the images, and accepted shots of which nothing was found.
+        """
         join, verdicts = self.join, self.verdicts
         last = self.info.grid.last
         expected = self.info.grid.count_below(last + 1) if last is not None else join.shots_passed
@@ -194,6 +201,7 @@ class ShotPipeline:
             "accepted_off": int(curves["n_off"]),
             "no_timing": int(curves["n_unknown"]),
             "out_of_range": int(curves["n_outside"]),
+            **{reason: count for reason, count in self.lost.items() if count},
         }
 
     def all_rows(self) -> Batch:
@@ -261,54 +269,57 @@ class ShotPipeline:
         self._pending = _Pending(self.region_set, pending.block)
         number, self._chunks = self._chunks, self._chunks + 1
         self._under_way[number] = pending
-        self._open_blocks.add((self._epoch, pending.block))
+        self._open_blocks.add(pending.block)
         self.frames += len(pending.shots) * len(self.info.tiles)
         chunk = Chunk(
             _identities(pending), _laser_on(pending.shots), pending.places, pending.regions
         )
-        self._take(self._workers.analyze(pending.block % self._count, number, chunk))
+        self._take(self._workers.analyze(pending.block, number, chunk))
 
     def _end_block(self) -> None:
         """Ask the worker of the pending block for its partial result."""
         block = self._pending.block
-        if (self._epoch, block) not in self._open_blocks:
+        if block not in self._open_blocks:
             return
-        asked = self._asked.setdefault(block, deque())
-        if self._epoch not in asked:
-            asked.append(self._epoch)
-            end = (block + 1) * self._block_tags
-            self._take(self._workers.split(block % self._count, end))
+        end = (block + 1) * self._block_tags
+        self._take(self._workers.end_block(block, end))
 
     # ---- from the workers to the results
 
     def _take(self, answers: Iterable[Answer]) -> None:
         for answer in answers:
-            if answer.chunk is not None and answer.rows is not None:
-                pending = self._under_way.pop(answer.chunk)
-                rows = self._batch(pending, answer.rows)
-                self._frames.free(answer.chunk)
-                if pending.regions is self.region_set:
-                    self.curves.update(rows)
-                if self._keep_rows:
-                    self.rows.append(rows)
-                if self._on_shot is not None:
-                    for k, shot in enumerate(pending.shots):
-                        shot.found = {key: rows[key][k] for key in ROW_KEYS}
-                    self._release()
+            if answer.chunk is not None:
+                self._take_rows(answer.chunk, answer.rows)
+            self.lost["images_lost"] += answer.images_lost
             if answer.parts is not None:
-                block = answer.below // self._block_tags - 1
-                epoch = self._asked[block].popleft()
-                if not self._asked[block]:
-                    del self._asked[block]
-                if epoch == self._epoch:
-                    for name, part in answer.parts.items():
-                        self.images[name].merge(part)
-                self._open_blocks.discard((epoch, block))
+                for name, part in answer.parts.items():
+                    self.images[name].merge(part)
+                self._open_blocks.discard(answer.below // self._block_tags - 1)
                 self._fold()
+
+    def _take_rows(
+        self, chunk: int, found: Mapping[str, Mapping[str, NDArray[Any]]] | None
+    ) -> None:
+        pending = self._under_way.pop(chunk)
+        self._frames.free(chunk)
+        if found is None:
+            self.lost["shots_lost"] += len(pending.shots)
+            for shot in pending.shots:
+                shot.is_lost = True
+        else:
+            rows = self._batch(pending, found)
+            if pending.regions is self.region_set:
+                self.curves.update(rows)
+            if self._keep_rows:
+                self.rows.append(rows)
+            if self._on_shot is not None:
+                for k, shot in enumerate(pending.shots):
+                    shot.found = {key: rows[key][k] for key in ROW_KEYS}
+        self._release()
 
     def _fold(self) -> None:
         """Fold the blocks before the first one that is still under way."""
-        lowest = min([self._pending.block, *(block for _, block in self._open_blocks)])
+        lowest = min(self._open_blocks | {self._pending.block})
         for images in self.images.values():
             images.advance(lowest * self._block_tags)
         self.curves.advance(lowest * self._block_tags)
@@ -327,6 +338,10 @@ class ShotPipeline:
             "photons": np.empty((count, columns), np.int64),
             "photon_hist": np.empty((count, columns, HISTOGRAM_BINS), np.int64),
         }
+        for name, images in self.images.items():
+            if images.rings is not None:
+                empty = np.empty((0, images.rings.length))
+                data[f"profile/{name}"] = rows[name]["profile"] if count else empty
         if count:
             for k, region in enumerate(regions.regions):
                 position = regions.of(region.detector).index(region)

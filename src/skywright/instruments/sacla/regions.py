@@ -118,3 +118,27 @@ def pixel_spans(masks: list[NDArray[np.bool_]]) -> NDArray[np.int64]:
         return np.empty((0, 3), np.int64)
     found = np.concatenate(spans).astype(np.int64)
     return np.ascontiguousarray(found[np.argsort(found[:, 1], kind="stable")])
+
+
+def cut_spans(spans: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Cut spans at the multiples of a length.
+
+    Parameters
+    ----------
+    spans
+        (n, 3), `pixel_spans`.
+    length
+        Pixels.
+
+    Returns
+    -------
+    NDArray
+        (m, 3), no span longer than `length`, sorted by first pixel.
+    """
+    pieces = [
+        (number, max(first, start), min(last, start + length))
+        for number, first, last in spans.tolist()
+        for start in range(first // length * length, last, length)
+    ]
+    found = np.array(pieces, np.int64).reshape(-1, 3)
+    return np.ascontiguousarray(found[np.argsort(found[:, 1], kind="stable")])

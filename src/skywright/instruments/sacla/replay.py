@@ -1,4 +1,4 @@
-"""Analysis of a replay file, in this process or in several."""
+"""Analysis of a replay file, here or on a cluster."""
 
 import time
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.analysis.cluster import Submit
 from skywright.instruments.sacla.frames import FileFrames
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
@@ -20,6 +21,7 @@ def replay(
     edges: NDArray[np.float64],
     window: int = 120,
     workers: int = 1,
+    submit: Submit | None = None,
 ) -> Report:
     """Analyze a replay file.
 
@@ -34,7 +36,11 @@ def replay(
     window
         Tags that the join waits for late records.
     workers
-        Number of processes that read and analyze frames; 1: this one.
+        Number of threads (processes, where the frames are compressed) that read and analyze frames;
+        1: this one.
+    submit
+        Gives whole blocks to a cluster that sees the file, in place of the workers
+        (`skywright.analysis.cluster.cluster`).
 
     Returns
     -------
@@ -49,7 +55,8 @@ def replay(
     """
     started = time.perf_counter()
     with ReplayFile(path) as file:
-        pipeline = ShotPipeline(file.info, regions, edges, window, FileFrames(path), workers)
+        frames = FileFrames(path.resolve())
+        pipeline = ShotPipeline(file.info, regions, edges, window, frames, workers, submit=submit)
         try:
             for _, record in file.timed_records():
                 pipeline.add(record)

@@ -1,5 +1,7 @@
 """The reader of replay files, HDF5 in the format "sacla-replay", version 1."""
 
+import mmap
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +139,33 @@ class ReplayFile:
         except (OSError, ValueError) as error:
             where = f"{self.path}: detectors/{detector}/data[{index}]"
             raise DataError(f"{where}: not readable ({error})") from None
+
+    def map_frames(self, detector: str) -> NDArray[np.float32] | None:
+        """Map the frames of a detector to memory, without the HDF5 library.
+
+        A frame is read when it is first used. The map stays valid when this file is closed.
+
+        Returns
+        -------
+        NDArray or None
+            (n, rows, columns), private to this process. None if the frames are not stored as they
+            are: compressed, in chunks, in another file, of another type or not aligned.
+        """
+        data = self._file[f"detectors/{detector}/data"]
+        # The kernels are compiled for the type and alignment of this machine.
+        plain = data.dtype == np.float32 and data.chunks is None and not data.is_virtual
+        offset = data.id.get_offset() if plain and not data.external else None
+        if not data.size or offset is None or offset % 4:
+            return None
+        with self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < offset + data.nbytes:
+                return None
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        frames = np.frombuffer(memory, np.float32, data.size, offset).reshape(data.shape)
+        for index in {0, len(frames) - 1}:
+            if frames[index, 0].tobytes() != data[index, 0].tobytes():
+                return None
+        return frames
 
     def close(self) -> None:
         """Close the file."""

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.sacla.pixels import accumulate_images
+from skywright.instruments.sacla.pixels import accumulate_images, image_moments, merge_moments
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +33,49 @@ class RunningImage:
         """Return one without images."""
         return cls(0, np.zeros(size), np.zeros(size), np.full(size, -np.inf, np.float32))
 
+    def merge(self, other: "RunningImage") -> "RunningImage":
+        """Return the two series as one (Chan's formulas); neither changes."""
+        if not other.count:
+            return self
+        if not self.count:
+            return other
+        mean, m2 = np.empty_like(self.mean), np.empty_like(self.m2)
+        counts = (self.count, other.count)
+        merge_moments(counts, self.mean, self.m2, other.mean, other.m2, mean, m2)
+        return RunningImage(sum(counts), mean, m2, np.maximum(self.largest, other.largest))
+
+
+@dataclass(frozen=True, eq=False)
+class GrowingImage:
+    """Sums over a series of images, to which images can be added.
+
+    Parameters
+    ----------
+    count
+        Number of images.
+    origin
+        (pixels,) float32: the first image.
+    sums, squares
+        (pixels,) float64: sums of the deviations from the first image, and of their squares.
+    largest
+        (pixels,) float32.
+    """
+
+    count: int
+    origin: NDArray[np.float32]
+    sums: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    largest: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, size: int) -> Self:
+        """Return one without images."""
+        largest = np.full(size, -np.inf, np.float32)
+        return cls(0, np.zeros(size, np.float32), np.zeros(size), np.zeros(size), largest)
+
     def extend(
         self, frames: NDArray[np.float32], chosen: NDArray[np.int64], least: np.float32
-    ) -> "RunningImage":
+    ) -> "GrowingImage":
         """Add some of (n, pixels) images in order; the arrays of this object are updated.
 
         Parameters
@@ -47,17 +87,19 @@ class RunningImage:
         least
             Smaller signals count as 0, ADU.
         """
-        accumulate_images(frames, chosen, least, self.count, self.mean, self.m2, self.largest)
-        return RunningImage(self.count + len(chosen), self.mean, self.m2, self.largest)
-
-    def merge(self, other: "RunningImage") -> "RunningImage":
-        """Return the two series as one (Chan's formulas); neither changes."""
-        if not other.count:
+        if not len(chosen):
             return self
         if not self.count:
-            return other
-        count = self.count + other.count
-        delta = other.mean - self.mean
-        mean = self.mean + delta * (other.count / count)
-        m2 = self.m2 + other.m2 + delta**2 * (self.count * other.count / count)
-        return RunningImage(count, mean, m2, np.maximum(self.largest, other.largest))
+            first = frames[chosen[0]]
+            np.copyto(self.origin, np.where(first < least, np.float32(0), first))
+        accumulate_images(frames, chosen, least, self.origin, self.sums, self.squares, self.largest)
+        count = self.count + len(chosen)
+        return GrowingImage(count, self.origin, self.sums, self.squares, self.largest)
+
+    def moments(self) -> RunningImage:
+        """Return mean and spread so far."""
+        if not self.count:
+            return RunningImage.empty(len(self.origin))
+        mean, m2 = np.empty_like(self.sums), np.empty_like(self.squares)
+        image_moments(self.count, self.origin, self.sums, self.squares, mean, m2)
+        return RunningImage(self.count, mean, m2, self.largest.copy())

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, Batch
 from skywright.files.columns import Column
+from skywright.instruments.sacla.frame_stack import stack_of
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
 from skywright.instruments.sacla.regions import Region
-from skywright.instruments.sacla.running_image import RunningImage
-from skywright.instruments.sacla.tile import PixelRules, Tile, TileRegions
+from skywright.instruments.sacla.running_image import GrowingImage, RunningImage
+from skywright.instruments.sacla.tile import PixelRules, Rings, Tile, TileRegions
 
 BLOCK_TAGS = 256
 """Least number of tags in a block."""
@@ -30,10 +31,27 @@ class OnOff:
         return OnOff(self.on.merge(other.on), self.off.merge(other.off))
 
 
-class ShotImages(Analysis[OnOff]):
+@dataclass(frozen=True, eq=False)
+class GrowingOnOff:
+    """Sums over the shots of a block, with and without the pump laser."""
+
+    on: GrowingImage
+    off: GrowingImage
+
+    def moments(self) -> OnOff:
+        """Return the running images so far."""
+        return OnOff(self.on.moments(), self.off.moments())
+
+
+State = OnOff | GrowingOnOff
+"""Folded blocks, or one block."""
+
+
+class ShotImages(Analysis[State]):
     """Images of one detector over accepted shots.
 
-    The inputs are ``image``, (n, rows, columns) float32 in ADU, and ``laser_on``, (n,) bool.
+    The inputs are ``image``, (n, rows, columns) float32 in ADU, an array or a `FrameStack`, and
+    ``laser_on``, (n,) bool.
 
     Parameters
     ----------
@@ -43,6 +61,8 @@ class ShotImages(Analysis[OnOff]):
         Regions of interest of this detector.
     block_tags
         Tags in a block; at least the window of the join.
+    profiles
+        Find the radial profile of each shot too, the column ``profile``.
     """
 
     name, version = "sacla_images", "1"
@@ -56,10 +76,20 @@ class ShotImages(Analysis[OnOff]):
         rules: PixelRules,
         regions: Sequence[Region] = (),
         block_tags: int = BLOCK_TAGS,
+        profiles: bool = False,
     ) -> None:
-        super().__init__(tile=tile, rules=rules, regions=tuple(regions), block_tags=block_tags)
+        super().__init__(
+            tile=tile,
+            rules=rules,
+            regions=tuple(regions),
+            block_tags=block_tags,
+            profiles=profiles,
+        )
         self.block_size = block_tags  # type: ignore[misc]  # of this object, by its window
         self._size = tile.bad.size
+        self.rings: Rings | None = None
+        if profiles:
+            self.rings = Rings(tile.bad, rules.radial_cx, rules.radial_cy, rules.radial_dr)
         self._measure_in(TileRegions(tile, rules, regions))
         shape = tile.bad.shape
         images = ("mean", "mean_on", "mean_off", "max")
@@ -84,6 +114,9 @@ class ShotImages(Analysis[OnOff]):
             Column("photons", "<i8", count),
             Column("photon_hist", "<i8", (*count, HISTOGRAM_BINS)),
         )
+        if self.rings is not None:
+            profile = Column("profile", "<f8", (self.rings.length,), attrs={"units": "eV"})
+            self.columns = (*self.columns, profile)  # type: ignore[misc]
 
     @property
     def description(self) -> dict[str, Any]:
@@ -98,28 +131,40 @@ class ShotImages(Analysis[OnOff]):
         }
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Sum the regions of each image."""
-        return self.regions.measure(batch["image"].reshape(len(batch), self._size))
+        """Sum the regions, and the rings, of each image."""
+        frames, chosen = stack_of(batch["image"]).flat
+        rows = self.regions.measure(frames, chosen)
+        if self.rings is not None:
+            profiles = self.rings.profiles(frames, chosen, self.regions.least)
+            rows["profile"] = profiles * self.regions.ev_per_adu
+        return rows
 
-    def extend(self, statistic: OnOff | None, members: Batch) -> OnOff:
+    def extend(self, statistic: State | None, members: Batch) -> GrowingOnOff:
         """Add images, one after the other."""
         if statistic is None:
-            statistic = OnOff(RunningImage.empty(self._size), RunningImage.empty(self._size))
-        frames = members["image"].reshape(len(members), self._size)
+            statistic = GrowingOnOff(GrowingImage.empty(self._size), GrowingImage.empty(self._size))
+        assert isinstance(statistic, GrowingOnOff)  # only folded blocks are not
+        frames, chosen = stack_of(members["image"]).flat
         is_on, least = members["laser_on"], self.regions.least
-        on, off = np.flatnonzero(is_on), np.flatnonzero(~is_on)
-        return OnOff(
-            statistic.on.extend(frames, on, least), statistic.off.extend(frames, off, least)
+        return GrowingOnOff(
+            statistic.on.extend(frames, chosen[is_on], least),
+            statistic.off.extend(frames, chosen[~is_on], least),
         )
 
-    def fold(self, prefix: OnOff | None, statistic: OnOff) -> OnOff:
-        """Merge with the blocks before."""
-        return statistic if prefix is None else prefix.merge(statistic)
+    def compact(self, statistic: State) -> OnOff:
+        """Keep mean and spread."""
+        return _moments(statistic)
 
-    def summarize(self, state: OnOff | None) -> Mapping[str, Any]:
+    def fold(self, prefix: State | None, statistic: State) -> OnOff:
+        """Merge with the blocks before."""
+        block = _moments(statistic)
+        return block if prefix is None else _moments(prefix).merge(block)
+
+    def summarize(self, state: State | None) -> Mapping[str, Any]:
         """Return the images; NaN at bad pixels, and where there are too few shots."""
         empty = RunningImage.empty(self._size)
-        on, off = (state.on, state.off) if state else (empty, empty)
+        found = _moments(state) if state else OnOff(empty, empty)
+        on, off = found.on, found.off
         both = on.merge(off)
         scale = self.regions.ev_per_adu
         return {
@@ -134,4 +179,12 @@ class ShotImages(Analysis[OnOff]):
 
     def _shaped(self, image: NDArray[Any], known: bool) -> NDArray[np.float64]:
         bad = self.regions.tile.bad
-        return np.where(bad | (not known), np.nan, image.reshape(bad.shape).astype(float))
+        if not known:
+            return np.full(bad.shape, np.nan)
+        shaped = image.reshape(bad.shape).astype(float)
+        shaped[bad] = np.nan
+        return shaped
+
+
+def _moments(state: State) -> OnOff:
+    return state.moments() if isinstance(state, GrowingOnOff) else state

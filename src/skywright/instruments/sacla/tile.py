@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skywright.errors import ConfigError
 from skywright.instruments.sacla import pixels
-from skywright.instruments.sacla.regions import Region, pixel_spans, polygon_mask
+from skywright.instruments.sacla.regions import Region, cut_spans, pixel_spans, polygon_mask
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,12 @@ class TileRegions:
         good = ~tile.bad
         masks = [polygon_mask(region.points, tile.bad.shape) & good for region in regions]
         self.npixels = [int(mask.sum()) for mask in masks]
-        self._spans = pixel_spans(masks)
+        # Short pieces, in order of memory: where regions overlap, the pixels are read once.
+        self._spans = cut_spans(pixel_spans(masks), pixels.CHUNK)
         self.least = pixels.least_signal(tile.gain, rules.ev_per_electron, rules.threshold_ev)
+        self._levels = pixels.photon_levels(
+            tile.gain, rules.ev_per_electron, rules.threshold_ev, rules.photon_ev
+        )
         self.ev_per_adu = tile.gain * rules.ev_per_electron
 
     def sum_signal(self, frame: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -89,36 +93,31 @@ class TileRegions:
         pixels.sum_regions(frame, self._spans, self.least, sums)
         return sums * self.ev_per_adu
 
-    def measure(self, frames: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def measure(
+        self, frames: NDArray[np.float32], chosen: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
         """Measure the regions of images.
 
         Parameters
         ----------
         frames
             (n, pixels) ADU.
+        chosen
+            (m,) indices of the images to measure.
 
         Returns
         -------
         dict
-            ``sum_ev`` (n, regions) eV, ``photons`` (n, regions), and ``photon_hist``
-            (n, regions, 8), the pixels with 0 .. 6 and with 7 or more photons.
+            ``sum_ev`` (m, regions) eV, ``photons`` (m, regions), and ``photon_hist``
+            (m, regions, 8), the pixels with 0 .. 6 and with 7 or more photons.
         """
-        count, regions = len(frames), len(self.regions)
-        sums = np.empty((count, regions))
-        photons = np.empty((count, regions), np.int64)
-        histograms = np.empty((count, regions, pixels.HISTOGRAM_BINS), np.int64)
-        for k, frame in enumerate(frames):
-            pixels.sum_regions(frame, self._spans, self.least, sums[k])
-            pixels.count_photons(
-                frame,
-                self._spans,
-                self.least,
-                self.tile.gain,
-                self.rules.ev_per_electron,
-                self.rules.photon_ev,
-                photons[k],
-                histograms[k],
-            )
+        shape = (len(chosen), len(self.regions))
+        sums, photons = np.empty(shape), np.empty(shape, np.int64)
+        histograms = np.empty((*shape, pixels.HISTOGRAM_BINS), np.int64)
+        ev = (float(self.tile.gain), float(self.rules.ev_per_electron), float(self.rules.photon_ev))
+        pixels.measure_regions(
+            frames, chosen, self._spans, self._levels, ev, sums, photons, histograms
+        )
         return {"sum_ev": sums * self.ev_per_adu, "photons": photons, "photon_hist": histograms}
 
 
@@ -141,13 +140,39 @@ class Rings:
         rows, columns = bad.shape
         radius = np.hypot((np.arange(columns) - cx)[None, :], (np.arange(rows) - cy)[:, None])
         labels = np.floor(radius / width).astype(np.int64).ravel()
-        self._length = int(labels.max(initial=-1)) + 1
+        self.length = int(labels.max(initial=-1)) + 1
         good = ~bad.ravel()
-        self.count = np.bincount(labels[good], minlength=self._length)
+        self.count = np.bincount(labels[good], minlength=self.length)
         # Bad pixels go to a ring of their own, which no profile shows.
-        self._labels = np.where(good, labels, self._length).astype(np.int32)
+        self._labels = np.where(good, labels, self.length).astype(np.int32)
 
     def profile(self, image: NDArray[Any]) -> NDArray[np.float64]:
         """Average (pixels,) over each ring; NaN where a ring has no good pixel."""
-        total = pixels.sum_labels(image, self._labels, self._length + 1)[:-1]
-        return np.divide(total, self.count, out=np.full(self._length, np.nan), where=self.count > 0)
+        return self._means(pixels.sum_labels(image, self._labels, self.length + 1))
+
+    def profiles(
+        self, frames: NDArray[np.float32], chosen: NDArray[np.int64], least: np.float32
+    ) -> NDArray[np.float64]:
+        """Average images over each ring.
+
+        Parameters
+        ----------
+        frames
+            (n, pixels) ADU.
+        chosen
+            (m,) indices of images.
+        least
+            Smaller signals count as 0, ADU.
+
+        Returns
+        -------
+        NDArray
+            (m, rings) ADU; NaN where a ring has no good pixel.
+        """
+        total = np.empty((len(chosen), self.length + 1))
+        pixels.sum_rings(frames, chosen, least, self._labels, total)
+        return self._means(total)
+
+    def _means(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = total[..., :-1]
+        return np.divide(total, self.count, out=np.full(total.shape, np.nan), where=self.count > 0)

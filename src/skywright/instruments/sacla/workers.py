@@ -1,15 +1,20 @@
-"""Workers that analyze the images of shots, chunk by chunk; in this process or in others."""
+"""Workers that analyze the images of shots, chunk by chunk, in this process.
 
+Those in processes of their own are in `process_workers`.
+"""
+
+import copy
+import queue
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis import Batch
+from skywright.analysis.cluster import Submit
 from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.sacla.analyzed_shot import RegionSet
 from skywright.instruments.sacla.frames import Frames
@@ -18,8 +23,8 @@ from skywright.instruments.sacla.shot_images import ShotImages
 Analyses = Mapping[str, ShotImages]
 """By detector."""
 Wait = Literal["none", "one", "all"]
-TASKS_UNDER_WAY = 24
-"""Tasks sent to a worker and not answered; their messages must fit into a pipe's buffer."""
+QUEUED_CHUNKS = 256
+"""Chunks that may wait for one worker; whoever hands over more waits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,27 +58,32 @@ class Answer:
     chunk
         Of a chunk: its number. The frames are used no more.
     rows
-        Of a chunk: columns by detector, in the order of the shots.
+        Of a chunk: columns by detector, in the order of the shots. None: workers that had the chunk
+        died again and again, and it is given up.
     parts
         After a block: its partial result by detector.
     below
         After a block: the identity that was asked for.
+    images_lost
+        Shots whose rows were found before a worker died, and whose frames were gone afterwards:
+        they are missing in the partial results.
     """
 
     chunk: int | None = None
     rows: Mapping[str, Mapping[str, NDArray[Any]]] | None = None
     parts: Analyses | None = None
     below: int = 0
+    images_lost: int = 0
 
 
 class Workers(Protocol):
     """Analyze chunks; all chunks of a block go to the same worker, in order."""
 
-    def analyze(self, worker: int, number: int, chunk: Chunk) -> list[Answer]:
-        """Hand a chunk to a worker; return answers that have come meanwhile."""
+    def analyze(self, block: int, number: int, chunk: Chunk) -> list[Answer]:
+        """Hand over a chunk of a block; return answers that have come meanwhile."""
 
-    def split(self, worker: int, identity: int) -> list[Answer]:
-        """Ask a worker for all its blocks below `identity`; return answers that have come."""
+    def end_block(self, block: int, below: int) -> list[Answer]:
+        """Ask for the partial result of a block, the identities below `below`."""
 
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return answers that have come; wait for one, or for those of all tasks, if asked to."""
@@ -82,30 +92,44 @@ class Workers(Protocol):
         """End the workers."""
 
 
-class _Task:
-    """The work itself: the analyses of one worker, and its frames."""
+class Worker:
+    """The work itself: the analyses of one worker, and its frames.
+
+    Parameters
+    ----------
+    analyses
+        By detector; they are used.
+    frames
+        Where the frames are; it is opened.
+    """
 
     def __init__(self, analyses: Analyses, frames: Frames) -> None:
-        self.analyses, self.frames = analyses, frames
+        self._analyses, self._frames = analyses, frames
         frames.open()
 
     def analyze(self, number: int, chunk: Chunk) -> Answer:
+        """Analyze a chunk."""
         times = np.full(len(chunk.identities), np.nan)
         rows = {}
-        for detector, analysis in self.analyses.items():
+        for detector, analysis in self._analyses.items():
             analysis.change_regions(chunk.regions.of(detector))
-            images = self.frames.read(detector, chunk.places[detector])
-            data = {"image": images, "laser_on": chunk.laser_on}
+            images = self._frames.read(detector, chunk.places[detector])
+            data: dict[str, Any] = {"image": images, "laser_on": chunk.laser_on}
             rows[detector] = analysis.update(Batch(chunk.identities, times, data))
         return Answer(number, rows)
 
-    def split(self, identity: int) -> Answer:
-        parts = {key: a.split(identity) for key, a in self.analyses.items()}
-        return Answer(parts=parts, below=identity)
+    def end_block(self, below: int) -> Answer:
+        """Take out the blocks below an identity."""
+        parts = {key: a.split(below) for key, a in self._analyses.items()}
+        return Answer(parts=parts, below=below)
+
+    def close(self) -> None:
+        """Close the frames."""
+        self._frames.close()
 
 
 class LocalWorker:
-    """One worker in this process.
+    """One worker in this thread.
 
     Parameters
     ----------
@@ -116,15 +140,15 @@ class LocalWorker:
     """
 
     def __init__(self, analyses: Analyses, frames: Frames) -> None:
-        self._task = _Task(analyses, frames)
+        self._worker = Worker(analyses, frames)
 
-    def analyze(self, worker: int, number: int, chunk: Chunk) -> list[Answer]:
+    def analyze(self, block: int, number: int, chunk: Chunk) -> list[Answer]:
         """Analyze a chunk at once."""
-        return [self._task.analyze(number, chunk)]
+        return [self._worker.analyze(number, chunk)]
 
-    def split(self, worker: int, identity: int) -> list[Answer]:
-        """Return the blocks below `identity`."""
-        return [self._task.split(identity)]
+    def end_block(self, block: int, below: int) -> list[Answer]:
+        """Return the block."""
+        return [self._worker.end_block(below)]
 
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return nothing: all is answered."""
@@ -132,108 +156,117 @@ class LocalWorker:
 
     def close(self) -> None:
         """Close the frames."""
-        self._task.frames.close()
+        self._worker.close()
 
 
-class ProcessWorkers:
-    """Workers in processes of their own.
+class ThreadWorkers:
+    """Workers in threads: they start at once, and share the memory that a file is mapped to.
+
+    The kernels release the GIL; everything else that a worker does takes microseconds.
 
     Parameters
     ----------
     count
-        Number of processes.
+        Number of threads.
     analyses
-        By detector; each worker has a copy.
+        By detector; each thread has a copy.
     frames
-        Where the frames are; opened in each process.
+        Where the frames are; opened in each thread.
     """
 
     def __init__(self, count: int, analyses: Analyses, frames: Frames) -> None:
-        # One server imports the libraries once, and has no threads when it forks workers.
-        context = get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        self._ends: list[Connection] = []
-        self._processes = []
+        self._tasks: list[queue.SimpleQueue[tuple[Any, ...]]] = []
+        self._found: queue.SimpleQueue[tuple[int, Answer | SkywrightError]] = queue.SimpleQueue()
         self._under_way = [0] * count
-        for _ in range(count):
-            here, there = context.Pipe()
-            process = context.Process(
-                target=_work, args=(there, dict(analyses), frames), daemon=True
-            )
-            process.start()
-            there.close()
-            self._ends.append(here)
-            self._processes.append(process)
+        self._worker_of: dict[int, int] = {}
+        self._threads = []
+        self._ended = False
+        for number in range(count):
+            self._tasks.append(queue.SimpleQueue())
+            mine = {name: analysis.fresh() for name, analysis in analyses.items()}
+            arguments = (number, mine, copy.copy(frames))
+            thread = threading.Thread(target=self._work, args=arguments, daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
-    def analyze(self, worker: int, number: int, chunk: Chunk) -> list[Answer]:
-        """Send a chunk; wait only if the worker has too many."""
-        return self._send(worker, ("analyze", number, chunk))
+    def analyze(self, block: int, number: int, chunk: Chunk) -> list[Answer]:
+        """Hand over a chunk."""
+        if block not in self._worker_of:
+            self._worker_of[block] = int(np.argmin(self._under_way))
+        return self._give(self._worker_of[block], ("analyze", number, chunk))
 
-    def split(self, worker: int, identity: int) -> list[Answer]:
-        """Send the request."""
-        return self._send(worker, ("split", identity))
+    def end_block(self, block: int, below: int) -> list[Answer]:
+        """Ask for a block."""
+        return self._give(self._worker_of.pop(block), ("end_block", below))
 
     def answers(self, wait_for: Wait) -> list[Answer]:
-        """Receive answers."""
-        found = self._receive(None if wait_for == "one" else 0)
-        while wait_for == "all" and any(self._under_way):
-            found += self._receive(None)
-        return found
-
-    def close(self) -> None:
-        """End the processes, whatever they do."""
-        for end in self._ends:
-            end.close()
-        for process in self._processes:
-            process.join(1)
-            if process.is_alive():
-                process.kill()
-                process.join()
-
-    def _send(self, worker: int, task: tuple[Any, ...]) -> list[Answer]:
-        found = self._receive(0)
-        while self._under_way[worker] >= TASKS_UNDER_WAY:
-            found += self._receive(None)
-        try:
-            self._ends[worker].send(task)
-        except OSError:
-            raise HardwareError(f"analysis worker {worker} has ended") from None
-        self._under_way[worker] += 1
-        return found
-
-    def _receive(self, timeout: float | None) -> list[Answer]:
-        found = []
-        busy = [end for end, tasks in zip(self._ends, self._under_way, strict=True) if tasks]
-        for end in wait(busy, timeout) if busy else ():
-            worker = self._ends.index(end)  # type: ignore[arg-type]
+        """Return what has been found."""
+        found: list[Answer] = []
+        while any(self._under_way):
+            wait = wait_for == "all" or (wait_for == "one" and not found)
             try:
-                answer = self._ends[worker].recv()
-            except (EOFError, OSError):
-                raise HardwareError(f"analysis worker {worker} has ended") from None
-            if isinstance(answer, Exception):
-                raise answer
+                worker, answer = self._found.get(wait)
+            except queue.Empty:
+                break
             self._under_way[worker] -= 1
+            if isinstance(answer, SkywrightError):
+                raise answer
             found.append(answer)
         return found
 
+    def close(self) -> None:
+        """End the threads, after the task that each has in hand."""
+        self._ended = True
+        for tasks in self._tasks:
+            tasks.put(("end",))
+        for thread in self._threads:
+            thread.join()
 
-def make_workers(count: int, analyses: Analyses, frames: Frames) -> Workers:
-    """Return workers: processes, or one worker in this process if one is enough."""
+    def _give(self, worker: int, task: tuple[Any, ...]) -> list[Answer]:
+        found = self.answers("none")
+        while self._under_way[worker] >= QUEUED_CHUNKS:
+            found += self.answers("one")
+        self._under_way[worker] += 1
+        self._tasks[worker].put(task)
+        return found
+
+    def _work(self, number: int, analyses: Analyses, frames: Frames) -> None:
+        try:
+            worker = Worker(analyses, frames)
+            try:
+                while True:
+                    kind, *arguments = self._tasks[number].get()
+                    if self._ended or kind == "end":
+                        return
+                    self._found.put((number, getattr(worker, kind)(*arguments)))
+            finally:
+                worker.close()
+        except SkywrightError as error:
+            self._found.put((number, error))
+        except Exception as error:
+            self._found.put((number, unexpected(error)))
+
+
+def unexpected(error: Exception) -> HardwareError:
+    """Say that a worker failed."""
+    return HardwareError(f"analysis worker: {type(error).__name__}: {error}")
+
+
+def make_workers(
+    count: int, analyses: Analyses, frames: Frames, submit: Submit | None = None
+) -> Workers:
+    """Return workers.
+
+    They are machines of a cluster if there is `submit`; this thread if one is enough; threads where
+    they can read frames at the same time; else processes.
+    """
+    from skywright.instruments.sacla.cluster_workers import ClusterWorkers
+    from skywright.instruments.sacla.process_workers import ProcessWorkers
+
+    if submit is not None:
+        return ClusterWorkers(submit, analyses, frames)
     if count == 1 and not frames.shared:
         return LocalWorker(analyses, frames)
+    if frames.threads:
+        return ThreadWorkers(count, analyses, frames)
     return ProcessWorkers(count, analyses, frames)
-
-
-def _work(end: Connection, analyses: Analyses, frames: Frames) -> None:
-    """Answer tasks until the other end is closed."""
-    try:
-        task = _Task(analyses, frames)
-        while True:
-            kind, *arguments = end.recv()
-            end.send(getattr(task, kind)(*arguments))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        pass
-    except SkywrightError as error:
-        end.send(error)
-    except Exception as error:
-        end.send(HardwareError(f"analysis worker: {type(error).__name__}: {error}"))

@@ -1,0 +1,279 @@
+"""Workers in processes of their own. One that dies is replaced, and its blocks are done again."""
+
+import logging
+import pickle
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+from skywright.errors import SkywrightError
+from skywright.instruments.sacla.frames import Frames
+from skywright.instruments.sacla.workers import (
+    QUEUED_CHUNKS,
+    Analyses,
+    Answer,
+    Chunk,
+    Wait,
+    Worker,
+    unexpected,
+)
+
+SENT_TASKS = 24
+"""Tasks sent to a worker and not answered; their messages must fit into a pipe's buffer."""
+ATTEMPTS = 3
+"""Workers that may die over the same task; then it is given up."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Task(NamedTuple):
+    """A chunk to analyze; without a chunk, the end of the block."""
+
+    block: int
+    chunk: int | None
+
+
+@dataclass
+class _Block:
+    """A block whose partial result has not come, with all that is needed to do it again."""
+
+    worker: int
+    chunks: dict[int, Chunk] = field(default_factory=dict)
+    answered: set[int] = field(default_factory=set)
+    below: int | None = None
+
+
+@dataclass
+class _Process:
+    """A worker process, the tasks that it has not answered, and those that wait for it."""
+
+    process: BaseProcess
+    end: Connection
+    sent: deque[_Task] = field(default_factory=deque)
+    waiting: deque[_Task] = field(default_factory=deque)
+
+    @property
+    def load(self) -> int:
+        return len(self.sent) + len(self.waiting)
+
+
+class ProcessWorkers:
+    """Workers in processes.
+
+    When a process dies, another one is started, and the open blocks of the dead one are given to
+    the others, from their first chunk, as long as their frames are still there. The rows of a chunk
+    are returned once, whoever finds them. Frames that are gone are counted (`Answer.images_lost`).
+
+    Parameters
+    ----------
+    count
+        Number of processes.
+    analyses
+        By detector; each worker has a copy.
+    frames
+        Where the frames are; opened in each process.
+    """
+
+    def __init__(self, count: int, analyses: Analyses, frames: Frames) -> None:
+        # One server imports the libraries once, and has no threads when it forks workers.
+        self._context = get_context("forkserver")
+        self._context.set_forkserver_preload([__name__])
+        self._analyses, self._frames = dict(analyses), frames
+        self._blocks: dict[int, _Block] = {}
+        self._deaths: Counter[_Task] = Counter()
+        self._found: list[Answer] = []
+        self._processes = [self._start() for _ in range(count)]
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [worker.process.pid or 0 for worker in self._processes]
+
+    def analyze(self, block: int, number: int, chunk: Chunk) -> list[Answer]:
+        """Hand over a chunk; wait only if the worker has too many."""
+        if block not in self._blocks:
+            self._blocks[block] = _Block(self._least_loaded())
+        held = self._blocks[block]
+        held.chunks[number] = chunk
+        self._give(held.worker, _Task(block, number))
+        while self._processes[held.worker].load > QUEUED_CHUNKS:
+            self._receive(None)
+        return self.answers("none")
+
+    def end_block(self, block: int, below: int) -> list[Answer]:
+        """Ask for a block."""
+        held = self._blocks[block]
+        held.below = below
+        self._give(held.worker, _Task(block, None))
+        return self.answers("none")
+
+    def answers(self, wait_for: Wait) -> list[Answer]:
+        """Receive answers."""
+        while self._receive(0):
+            pass
+        while self._busy and (wait_for == "all" or (wait_for == "one" and not self._found)):
+            self._receive(None)
+        found, self._found = self._found, []
+        return found
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
+        for worker in self._processes:
+            worker.end.close()
+        for worker in self._processes:
+            _reap(worker.process, 1)
+
+    # ---- tasks and answers
+
+    @property
+    def _busy(self) -> bool:
+        return any(worker.load for worker in self._processes)
+
+    def _least_loaded(self, but: int = -1) -> int:
+        """Return the worker with the fewest tasks; another than `but` if there is one."""
+        others = [k for k in range(len(self._processes)) if k != but] or [but]
+        return min(others, key=lambda k: self._processes[k].load)
+
+    def _give(self, number: int, task: _Task) -> None:
+        self._processes[number].waiting.append(task)
+        self._send(number)
+
+    def _send(self, number: int) -> None:
+        """Send tasks that wait, up to what the pipe holds."""
+        worker = self._processes[number]
+        while worker.waiting and len(worker.sent) < SENT_TASKS:
+            task = worker.waiting[0]
+            held = self._blocks[task.block]
+            try:
+                if task.chunk is None:
+                    worker.end.send(("end_block", held.below))
+                else:
+                    worker.end.send(("analyze", task.chunk, held.chunks[task.chunk]))
+            except OSError:
+                self._replace(number)
+                return
+            worker.sent.append(worker.waiting.popleft())
+
+    def _receive(self, timeout: float | None) -> bool:
+        """Take at most one answer of each worker; return whether something came."""
+        number_of = {worker.end: number for number, worker in enumerate(self._processes)}
+        ready = wait(list(number_of), timeout)
+        for end in ready:
+            number = number_of[end]  # type: ignore[index]
+            worker = self._processes[number]
+            if worker.end is not end:  # replaced meanwhile
+                continue
+            try:
+                answer = worker.end.recv()
+            except (EOFError, OSError, pickle.UnpicklingError):
+                self._replace(number)
+                continue
+            if isinstance(answer, Exception):
+                raise answer
+            self._take(worker.sent.popleft(), answer)
+            self._send(number)
+        return bool(ready)
+
+    def _take(self, task: _Task, answer: Answer) -> None:
+        held = self._blocks[task.block]
+        if task.chunk is None:
+            del self._blocks[task.block]
+        elif task.chunk in held.answered:  # done again for the images; its rows are known
+            self._frames.free(task.chunk)
+            return
+        else:
+            held.answered.add(task.chunk)
+        self._found.append(answer)
+
+    # ---- when a worker has died
+
+    def _start(self) -> _Process:
+        here, there = self._context.Pipe()
+        process = self._context.Process(
+            target=_work, args=(there, self._analyses, self._frames), daemon=True
+        )
+        process.start()
+        there.close()
+        return _Process(process, here)
+
+    def _replace(self, number: int) -> None:
+        """Start another process in place of one that has died, and do its blocks again."""
+        dead = self._processes[number]
+        dead.end.close()
+        _reap(dead.process, 0)  # it may live on without its pipe: nobody hears it any more
+        self._processes[number] = self._start()
+        blocks = sorted(k for k, held in self._blocks.items() if held.worker == number)
+        logger.error(
+            "analysis worker %d (process %s) has ended; %d open blocks are done again",
+            number,
+            dead.process.pid,
+            len(blocks),
+        )
+        if dead.sent:
+            culprit = dead.sent[0]
+            self._deaths[culprit] += 1
+            if self._deaths[culprit] >= ATTEMPTS:
+                self._give_up(culprit)
+        for block in blocks:
+            if block in self._blocks:
+                self._do_again(block, number)
+
+    def _do_again(self, block: int, dead: int) -> None:
+        """Give a block to another worker, from its first chunk."""
+        held = self._blocks[block]
+        held.worker = self._least_loaded(but=dead)
+        lost = 0
+        for chunk in sorted(held.chunks):
+            if chunk in held.answered and not self._frames.retake(chunk):
+                lost += len(held.chunks.pop(chunk).identities)
+        tasks = [_Task(block, chunk) for chunk in sorted(held.chunks)]
+        if held.below is not None:
+            tasks.append(_Task(block, None))
+        if lost:
+            logger.error("block %d: the frames of %d shots are gone", block, lost)
+            self._found.append(Answer(images_lost=lost))
+        self._processes[held.worker].waiting.extend(tasks)
+        self._send(held.worker)
+
+    def _give_up(self, task: _Task) -> None:
+        """Leave out what workers died over."""
+        held = self._blocks[task.block]
+        logger.error("block %d, chunk %s: given up, workers die over it", *task)
+        if task.chunk is None:
+            del self._blocks[task.block]
+            lost = sum(len(chunk.identities) for chunk in held.chunks.values())
+            self._found.append(Answer(parts={}, below=held.below or 0, images_lost=lost))
+            return
+        chunk = held.chunks.pop(task.chunk)
+        if task.chunk in held.answered:
+            self._frames.free(task.chunk)
+            self._found.append(Answer(images_lost=len(chunk.identities)))
+        else:
+            self._found.append(Answer(task.chunk))
+
+
+def _reap(process: BaseProcess, patience_s: float) -> None:
+    """Wait for the end of a process; kill it if it does not end by itself."""
+    process.join(patience_s)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _work(end: Connection, analyses: Analyses, frames: Frames) -> None:
+    """Answer tasks until the other end is closed."""
+    try:
+        worker = Worker(analyses, frames)
+        while True:
+            kind, *arguments = end.recv()
+            answer: Any = getattr(worker, kind)(*arguments)
+            end.send(answer)
+    except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+        pass
+    except SkywrightError as error:
+        end.send(error)
+    except Exception as error:
+        end.send(unexpected(error))

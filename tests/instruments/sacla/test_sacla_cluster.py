@@ -1,0 +1,103 @@
+"""Whole blocks of a stored run on a Dask cluster: the same bits as here."""
+
+import json
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+from sacla_file import make_replay
+
+from skywright.cli import main
+from skywright.errors import DataError
+from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.replay import replay
+
+REGION = Region("all", "MPCCD-A", ((-5, -5), (40, -5), (40, 50), (-5, 50)))
+EDGES = np.linspace(-2, 3, 7)
+
+
+@pytest.fixture(scope="module", name="path")
+def make_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sacla") / "run.h5"
+    return make_replay(path, 6, 700, detectors=("MPCCD-A",))
+
+
+@pytest.fixture(scope="module", name="here")
+def make_here(path):
+    return replay(path, [REGION], EDGES)
+
+
+@pytest.fixture(scope="module", name="dask")
+def make_dask():
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        yield cluster
+
+
+def image_bits(images):
+    return {key: np.asarray(image).tobytes() for key, image in images.items()}
+
+
+def values(report):
+    return {key: value for key, value in report.values.items() if key != "perf"}
+
+
+def test_replay_on_a_cluster_gives_the_same_bits(tmp_path, path, here, dask, capfd):
+    corners = ";".join(f"{x},{y}" for x, y in REGION.points)
+    arguments = ["sacla", "replay", str(path), "--roi", f"all:MPCCD-A:{corners}"]
+    arguments += ["--bins", "-2:3:6", "--json", "--images", str(tmp_path / "out.npz")]
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--dask", dask.scheduler_address])
+    out, err = capfd.readouterr()
+    assert not ended.value.code, err
+    found = json.loads(out)
+    assert found.pop("perf")["wall_s"] > 0
+    assert found == json.loads(json.dumps(values(here)))
+    with np.load(tmp_path / "out.npz") as saved:
+        assert image_bits(saved) == image_bits(here.images)
+
+
+def test_a_machine_that_dies_changes_no_bit(path, here):
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        victim = next(iter(client.run(os.getpid).values()))
+        done = []
+
+        def submit(function, *arguments):
+            future = client.submit(function, *arguments, pure=False)
+            if len(done) == 1:
+                os.kill(victim, signal.SIGKILL)
+            done.append(future)
+            return future
+
+        found = replay(path, [REGION], EDGES, submit=submit)
+    assert len(done) > 3
+    assert values(found) == values(here)
+    assert image_bits(found.images) == image_bits(here.images)
+
+
+def test_any_executor_will_do(path, here):
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        found = replay(path, [REGION], EDGES, submit=pool.submit)
+    assert values(found) == values(here)
+    assert image_bits(found.images) == image_bits(here.images)
+
+
+def fail_to_read(*arguments):
+    raise DataError("run.h5: no such file on node 7")
+
+
+def test_a_file_that_the_cluster_does_not_see_is_named(path, dask):
+    with Client(dask) as client:
+
+        def submit(function, *arguments):
+            return client.submit(fail_to_read, *arguments, pure=False)
+
+        with pytest.raises(DataError, match="node 7"):
+            replay(path, [REGION], EDGES, submit=submit)

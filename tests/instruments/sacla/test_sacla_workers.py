@@ -1,0 +1,195 @@
+"""Workers that are killed: nothing is counted twice, and what is lost is counted."""
+
+import os
+import signal
+
+import h5py
+import numpy as np
+import pytest
+from sacla_deadly import DeadlyImages
+from sacla_file import make_replay
+
+from skywright.errors import HardwareError
+from skywright.instruments.sacla import pipeline as pipelines
+from skywright.instruments.sacla.frames import FileFrames, SharedFrames, StoredFrame
+from skywright.instruments.sacla.join import Record
+from skywright.instruments.sacla.pipeline import ShotPipeline
+from skywright.instruments.sacla.process_workers import ProcessWorkers
+from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.replay import replay
+from skywright.instruments.sacla.replay_file import ReplayFile
+from skywright.instruments.sacla.report import make_report
+from skywright.instruments.sacla.workers import LocalWorker, ThreadWorkers
+
+REGION = Region("all", "MPCCD-A", ((-5, -5), (40, -5), (40, 50), (-5, 50)))
+EDGES = np.linspace(-2, 3, 7)
+SHOTS = 700
+
+
+def pack_frames(path):
+    """Store the frames in compressed chunks, which threads cannot read at the same time."""
+    with h5py.File(path, "a") as file:
+        group = file["detectors/MPCCD-A"]
+        frames = group["data"][()]
+        del group["data"]
+        group.create_dataset("data", data=frames, chunks=(1, *frames.shape[1:]), compression=1)
+    return path
+
+
+@pytest.fixture(scope="module", name="path")
+def make_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sacla") / "run.h5"
+    return pack_frames(make_replay(path, 3, SHOTS, detectors=("MPCCD-A",)))
+
+
+@pytest.fixture(scope="module", name="whole")
+def make_whole(path):
+    return replay(path, [REGION], EDGES)
+
+
+def kill_first(pipeline):
+    """Kill the worker that has had the most to do."""
+    os.kill(pipeline._workers.pids[0], signal.SIGKILL)
+
+
+def run(path, frames, workers, disturb, stored=False):
+    """Analyze a file; call `disturb` with the pipeline after each record's number."""
+    with ReplayFile(path) as file:
+        pipeline = ShotPipeline(file.info, [REGION], EDGES, 120, frames, workers)
+        try:
+            for number, (_, record) in enumerate(file.timed_records()):
+                if stored and record.channel in file.info.tiles:
+                    frame = StoredFrame(file, record.channel, record.payload)
+                    record = Record(record.channel, record.tag, record.run, frame)
+                pipeline.add(record)
+                disturb(number, pipeline)
+            pipeline.finish()
+            return make_report(pipeline, 1.0, workers), pipeline
+        finally:
+            pipeline.close()
+
+
+def assert_same(found, expected):
+    for report in (found, expected):
+        report.values.pop("perf", None)
+    assert found.values == expected.values
+    assert {k: v.tobytes() for k, v in found.images.items()} == {
+        k: v.tobytes() for k, v in expected.images.items()
+    }
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_killed_workers_change_no_bit_of_a_stored_run(path, whole, workers):
+    killed = []
+
+    def disturb(number, pipeline):
+        if number in (500, 1500, 2500, 4000):
+            pid = pipeline._workers.pids[len(killed) % workers]
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    found, pipeline = run(path, FileFrames(path), workers, disturb)
+    assert isinstance(pipeline._workers, ProcessWorkers)
+    assert len(set(killed)) == 4
+    assert not set(killed) & set(pipeline._workers.pids)
+    assert found.values["counts"]["accepted"] > 200
+    assert_same(found, whole)
+
+
+def test_all_workers_killed_at_once_and_at_the_end(path, whole):
+    def disturb(number, pipeline):
+        if number in (2000, 4500):
+            for pid in pipeline._workers.pids:
+                os.kill(pid, signal.SIGKILL)
+
+    assert_same(run(path, FileFrames(path), 2, disturb)[0], whole)
+
+
+def test_frames_in_a_ring_that_is_large_enough_are_analyzed_again(path, whole):
+    frames = SharedFrames({"MPCCD-A": (40, 30)}, SHOTS // 8 + 1)
+    try:
+        found, _ = run(
+            path, frames, 2, lambda n, p: kill_first(p) if n in (1200, 3600) else None, stored=True
+        )
+    finally:
+        frames.unlink()
+    assert_same(found, whole)
+
+
+def test_frames_that_left_the_ring_are_counted_and_the_values_are_all_there(path, whole):
+    frames = SharedFrames({"MPCCD-A": (40, 30)}, 4)
+
+    def disturb(number, pipeline):
+        if number == 3000:
+            pipeline._take(pipeline._workers.answers("all"))
+            for pid in pipeline._workers.pids:
+                os.kill(pid, signal.SIGKILL)
+
+    try:
+        found, pipeline = run(path, frames, 2, disturb, stored=True)
+    finally:
+        frames.unlink()
+    counts = found.values["counts"]
+    in_images = sum(int(pipeline.images["MPCCD-A"].result()[key]) for key in ("n_on", "n_off"))
+    assert counts.pop("images_lost") == counts["accepted"] - in_images > 0
+    assert counts == whole.values["counts"]
+    assert found.values["rois"] == whole.values["rois"]
+
+
+def test_a_chunk_that_kills_every_worker_is_given_up_and_counted(path, whole, monkeypatch):
+    tags = whole.values["rois"]["all"]["tags"]
+    monkeypatch.setattr(pipelines, "ShotImages", DeadlyImages)
+    monkeypatch.setattr(DeadlyImages, "deadly_tag", tags[100])
+    original = ProcessWorkers.__init__
+
+    def start(self, count, analyses, frames):  # the tag goes to the processes with the objects
+        for analysis in analyses.values():
+            analysis.deadly_tag = tags[100]
+        original(self, count, analyses, frames)
+
+    monkeypatch.setattr(ProcessWorkers, "__init__", start)
+    found, pipeline = run(path, FileFrames(path), 2, lambda *_: None)
+    counts = found.values["counts"]
+    left = found.values["rois"]["all"]["tags"]
+    assert 1 <= counts["shots_lost"] <= 8
+    assert tags[100] not in left
+    assert set(left) < set(tags)
+    assert len(left) == len(tags) - counts["shots_lost"]
+    in_images = sum(int(pipeline.images["MPCCD-A"].result()[key]) for key in ("n_on", "n_off"))
+    assert in_images == len(left)
+
+
+def test_frames_stored_as_they_are_are_read_by_threads(tmp_path, path, whole):
+    plain = make_replay(tmp_path / "plain.h5", 3, SHOTS, detectors=("MPCCD-A",))
+    found, pipeline = run(plain, FileFrames(plain), 3, lambda *_: None)
+    assert isinstance(pipeline._workers, ThreadWorkers)
+    assert_same(found, whole)
+    single = run(plain, FileFrames(plain), 1, lambda *_: None)
+    assert isinstance(single[1]._workers, LocalWorker)
+    assert_same(single[0], whole)
+
+
+def test_mapped_frames_are_those_that_hdf5_reads(tmp_path, path):
+    plain = make_replay(tmp_path / "plain.h5", 3, 30, detectors=("MPCCD-A",))
+    with ReplayFile(plain) as file, h5py.File(plain) as raw:
+        mapped = file.map_frames("MPCCD-A")
+        np.testing.assert_array_equal(mapped, raw["detectors/MPCCD-A/data"][()])
+    with ReplayFile(path) as file:
+        assert file.map_frames("MPCCD-A") is None
+    with h5py.File(plain, "a") as raw:
+        frames = raw["detectors/MPCCD-A/data"][()]
+        del raw["detectors/MPCCD-A/data"]
+        raw["detectors/MPCCD-A/data"] = frames.astype(">f4")
+    with ReplayFile(plain) as file:
+        assert file.map_frames("MPCCD-A") is None
+
+
+def test_an_error_of_a_worker_thread_ends_the_analysis(tmp_path, monkeypatch):
+    plain = make_replay(tmp_path / "plain.h5", 3, 60, detectors=("MPCCD-A",))
+
+    def fail(self, batch):
+        raise ZeroDivisionError("no")
+
+    monkeypatch.setattr(pipelines.ShotImages, "measure", fail)
+    with pytest.raises(HardwareError, match="ZeroDivisionError: no"):
+        run(plain, FileFrames(plain), 2, lambda *_: None)
