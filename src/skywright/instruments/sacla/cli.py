@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from skywright.instruments.sacla.cli_facility import facility
+
 if TYPE_CHECKING:
     from skywright.instruments.sacla.report import Report
     from skywright.instruments.sacla.sources import ShotSource
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command()(facility)
 
 RoiOption = Annotated[
     list[str] | None,
