@@ -85,7 +85,7 @@ class ShotPipeline:
         self.images = {
             name: ShotImages(
                 tile,
-                info.pixel_rules,
+                info.rules_of(name),
                 [region for region in self.regions if region.detector == name],
                 block_tags,
             )

@@ -90,7 +90,7 @@ class Link:
             shape = tuple(value.pop("shape"))
             if array is None or array.shape != shape:
                 array = np.empty(shape, np.float32)
-            connection.receive_into(memoryview(array).cast("B"))
+            connection.receive_into(array.data.cast("B"))
             return value, array
 
         return self._answer(name, arguments, receive)

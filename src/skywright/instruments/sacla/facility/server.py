@@ -145,7 +145,7 @@ class FacilityServer:
             answer = {"error": "type", "message": f"{name}: {error}"}
         connection.send(json.dumps(answer).encode())
         if pixels is not None:
-            connection.send(memoryview(pixels).cast("B"))
+            connection.send(pixels.data.cast("B"))
 
     def _function(self, name: str) -> Callable[..., Any]:
         if name in self._calls:

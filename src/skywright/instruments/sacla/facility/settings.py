@@ -58,7 +58,7 @@ class FacilitySettings(Section):
     beam_off: Fraction = 0.02
     laser_moving: Fraction = 0.0
     """Probability that both flags of the laser's shutter are false."""
-    every: dict[str, int] = {}
+    every: dict[str, int] = Field(default={})
     """Role of an equipment: it has a value at each N-th shot only."""
     shots: int | None = None
     """The accelerator stops after this number of shots; None: never."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from skywright.instruments.sacla.facility.link import NEWEST, APIError
 from skywright.instruments.sacla.facility.runs import Runs
 from skywright.instruments.sacla.facility.settings import FacilitySettings
+from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.twin import Beamline
 from skywright.instruments.sacla.twin.beamline import GAIN, PHOTON_EV
 from skywright.instruments.sacla.values import parse_value
@@ -95,7 +96,7 @@ class World:
     def _make_shot(self) -> None:
         shot, self._made = self._made, self._made + 1
         hightag, tag = self.runs.hightag, self.runs.tag(shot)
-        records = list(self._beamline.shot(shot))
+        records: list[tuple[float, Record[Any]]] = list(self._beamline.shot(shot))
         moving = self._random.random() < self.settings.laser_moving
         for arrival, record in records:
             if record.channel in self._rings:
@@ -342,7 +343,9 @@ class World:
 
     @staticmethod
     def _is_future(ring: _Ring, tag: int) -> bool:
-        return tag != NEWEST and (ring.newest is None or tag > ring.newest[0])
+        if tag == NEWEST or tag in ring.images:
+            return False
+        return ring.newest is None or tag > ring.newest[0]
 
     def open_stored(self, detector: str, beamline: int, runs: list[int]) -> None:
         """Look for stored runs of a detector."""
