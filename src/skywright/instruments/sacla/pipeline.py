@@ -109,6 +109,17 @@ class ShotPipeline:
             for region in self.regions
         ]
 
+    def begin(self, info: RunInfo) -> None:
+        """Take the run as it is known at its first record; only the tags of its shots may differ.
+
+        Parameters
+        ----------
+        info
+            The run.
+        """
+        self.info = info
+        self.join = TagJoin(self.join.channels, info.run, self.join.window, info.grid)
+
     def add(self, record: Record[Any]) -> None:
         """Take in a record."""
         self.join.add(record)

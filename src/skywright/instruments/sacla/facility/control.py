@@ -81,6 +81,10 @@ class FacilityControl:
         """Return the number of injected faults that no call has met."""
         return int(self._link.call("pending_faults"))
 
+    def most_reads(self, detector: str) -> int:
+        """Return how often the image was read that was read most often by its tag."""
+        return int(self._link.call("most_reads", detector))
+
     def close(self) -> None:
         """Close the connection."""
         self._link.close()

@@ -55,6 +55,7 @@ CONTROL = (
     "silence",
     "inject",
     "pending_faults",
+    "most_reads",
 )
 """Methods of `World` for control clients."""
 

@@ -59,7 +59,7 @@ class FacilitySettings(Section):
     laser_moving: Fraction = 0.0
     """Probability that both flags of the laser's shutter are false."""
     every: dict[str, int] = Field(default={})
-    """Role of an equipment: it has a value at each N-th shot only."""
+    """Role of an equipment, or id of a detector: it has data at each N-th shot only."""
     shots: int | None = None
     """The accelerator stops after this number of shots; None: never."""
     manual: bool = False

@@ -56,6 +56,9 @@ class Channel:
         """Close this end."""
         self._socket.close()
 
+    def __del__(self) -> None:
+        self._socket.close()  # clients of the facility's modules close nothing
+
     def __enter__(self) -> Self:
         return self
 

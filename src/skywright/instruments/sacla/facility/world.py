@@ -73,6 +73,7 @@ class World:
         self._away: set[str] = set()
         self._silent: set[str] = set()
         self._faults: Counter[tuple[str, str]] = Counter()
+        self._reads: Counter[tuple[str, int]] = Counter()
 
     # ---- time
 
@@ -99,6 +100,8 @@ class World:
         records: list[tuple[float, Record[Any]]] = list(self._beamline.shot(shot))
         moving = self._random.random() < self.settings.laser_moving
         for arrival, record in records:
+            if shot % self.settings.every.get(record.channel, 1):
+                continue
             if record.channel in self._rings:
                 # The images of a detector come in order.
                 ring = self._rings[record.channel]
@@ -107,8 +110,6 @@ class World:
                 continue
             due = arrival + self.settings.database_lag_s
             text = record.payload
-            if shot % self.settings.every.get(record.channel, 1):
-                continue
             if text == "not-converged":
                 text = next(self._odd)
             elif moving and record.channel in ("laser_open", "laser_close"):
@@ -190,6 +191,11 @@ class World:
         """Return the number of injected faults that no call has met."""
         with self.changed:
             return sum(self._faults.values())
+
+    def most_reads(self, detector: str) -> int:
+        """Return how often the image was read that was read most often by its tag."""
+        with self.changed:
+            return max((n for (name, _), n in self._reads.items() if name == detector), default=0)
 
     def _meets(self, kind: str, target: str) -> bool:
         if self._faults[kind, target] <= 0:
@@ -336,6 +342,7 @@ class World:
                 return *ring.newest, self.facts(detector)
             if tag not in ring.images:
                 raise APIError(f"-10000: {detector}: the data of tag {tag} are gone")
+            self._reads[detector, tag] += 1
             image = ring.images[tag]
             if self._meets("wrong_tag", detector):
                 tag, image = next(iter(ring.images.items()))

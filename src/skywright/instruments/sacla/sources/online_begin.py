@@ -123,7 +123,7 @@ def make_grid(
     """
     least = start
     if newest - start > settings.catch_up_tags:
-        least = newest + settings.start_ahead_tags
+        least = newest + 1
     first = least + (tag - least) % step
     return TagGrid(first, step, None if shots is None else first + (shots - 1) * step)
 

@@ -31,7 +31,9 @@ class DatabaseThread(threading.Thread):
     begin
         Makes the run of a number, or None while too little is known of it. None in place of the
         function: no other run is read.
-    lost, report, stopping
+    lost
+        Values that did not come through, by cause, of each role; see `ValueReader`.
+    report, stopping
         As for `ImageThread`.
     """
 
@@ -41,7 +43,7 @@ class DatabaseThread(threading.Thread):
         settings: OnlineSettings,
         runs: OnlineRuns,
         begin: Callable[[int], OnlineRun | None] | None,
-        lost: Counters,
+        lost: Mapping[str, Counters],
         report: Callable[[str], None],
         stopping: threading.Event,
     ) -> None:
@@ -79,7 +81,7 @@ class DatabaseThread(threading.Thread):
                 equipment,
                 run,
                 self._settings.wait_tags,
-                self._lost,
+                self._lost[role],
                 lambda trouble, role=role, equipment=equipment: self._says(  # type: ignore[misc]
                     f"{role} ({equipment or 'no equipment'})", trouble
                 ),
@@ -114,6 +116,7 @@ class DatabaseThread(threading.Thread):
 
     def _look_at_runs(self) -> None:
         run, beamline, dbpy = self._runs.latest, self._settings.beamline, self._api.dbpy
+        reached = run.newest  # before the calls: if the run goes on, it has these tags
         try:
             newest = int(dbpy.read_runnumber_newest(beamline))
             if not run.has_ended and (
@@ -128,6 +131,8 @@ class DatabaseThread(threading.Thread):
             self._says("runs", str(error))
         else:
             self._says("runs", "")
+        if not run.has_ended:  # also when the database does not answer: the rest goes on
+            run.confirm(reached)
 
     def _end(self, run: OnlineRun) -> None:
         number = run.info.run

@@ -21,6 +21,9 @@ MOST_RECORDS = 20_000
 class OnlineRun:
     """A run that several threads read.
 
+    That a run has ended is known after the fact. So records are handed out when their tags are
+    confirmed to be of the run; those behind its end are dropped, for the next run to read.
+
     Parameters
     ----------
     info
@@ -50,6 +53,7 @@ class OnlineRun:
         self._lock = threading.Condition()
         self._newest: float = newest
         self._last = info.grid.last
+        self._confirmed = -math.inf
         self._ended = False
         self._open = set(channels)
 
@@ -70,8 +74,9 @@ class OnlineRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all channels have delivered what they have."""
-        return not self._open
+        """Whether all channels have delivered what they have, and all of it is handed out."""
+        with self._lock:
+            return not self._open and not self._records
 
     def awaits(self, channel: str) -> bool:
         """Whether a channel may deliver more."""
@@ -88,6 +93,14 @@ class OnlineRun:
             self._ended = True
             if self._last is None or last < self._last:
                 self._last = last
+            self._confirmed = math.inf
+            self._lock.notify_all()
+
+    def confirm(self, tag: float) -> None:
+        """Take note that the tags up to this one are of the run, unless they are behind its end."""
+        with self._lock:
+            self._confirmed = max(self._confirmed, tag)
+            self._lock.notify_all()
 
     def give_up(self) -> None:
         """Await no more data."""
@@ -128,14 +141,21 @@ class OnlineRun:
     def take(self, timeout_s: float) -> Record[Any] | None:
         """Return the next record, or None when there is none within `timeout_s`."""
         with self._lock:
-            self._lock.wait_for(lambda: self._records, timeout_s)
-            if not self._records:
+            if not self._lock.wait_for(self._has_confirmed, timeout_s):
                 return None
-            record = self._records.popleft()
-            if isinstance(record.payload, np.ndarray):
-                self._held -= record.payload.nbytes
-                self._lock.notify_all()
-            return record
+            return self._pop()
+
+    def _has_confirmed(self) -> bool:
+        while self._records and not self.includes(self._records[0].tag):
+            self._pop()
+        return bool(self._records) and self._records[0].tag <= self._confirmed
+
+    def _pop(self) -> Record[Any]:
+        record = self._records.popleft()
+        if isinstance(record.payload, np.ndarray):
+            self._held -= record.payload.nbytes
+            self._lock.notify_all()
+        return record
 
     def at_or_after(self, tag: float) -> int:
         """Return the lowest tag of a shot that is not below `tag`."""
@@ -157,6 +177,12 @@ class OnlineRuns:
         """The run that began last."""
         with self._changed:
             return self._runs[-1]
+
+    def begin(self, run: OnlineRun) -> None:
+        """Begin anew with a run."""
+        with self._changed:
+            self._runs = [run]
+            self._changed.notify_all()
 
     def add(self, run: OnlineRun) -> None:
         """Begin a run."""

@@ -74,11 +74,8 @@ class OnlineSettings(Section):
     tag_step: Annotated[int, Field(ge=1)] | None = None
     """Tags from one image to the next. None: found in the run's list of tags."""
     catch_up_tags: Tags = 40
-    """A run that began at most this number of tags ago is read from its start; keep it below the
-    length of the ring buffer."""
-    start_ahead_tags: Tags = 180
-    """Of a run that began earlier, shots count from this number of tags after the newest one, so
-    that the analysis has time to start."""
+    """A run that began at most this number of tags ago is read from its start, others from the
+    newest tag; keep it below the length of the ring buffer."""
     wait_tags: Annotated[int, Field(ge=1)] = 90
     """A value or image is given up when the newest tag is this far ahead of its own."""
     ring_tags: Annotated[int, Field(ge=2)] = 100

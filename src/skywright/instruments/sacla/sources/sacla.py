@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from skywright.acquire.counters import Counters
+from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.source import PolledSource
-from skywright.errors import HardwareError
+from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import EQUIPMENT
@@ -36,8 +36,9 @@ class SaclaSource(PolledSource[Record[Any]]):
 
     A thread reads each detector and one reads the database, so that one that hangs does not stop
     the others. `info` is that of the run whose records are delivered: a new object, before the
-    first record of a new run, and all records of a run come before those of the next. A detector
-    that comes late delivers its records at once, and is in `info` from the next run on.
+    first record of a new run, and all records of a run come before those of the next. What `info`
+    says before the first record holds but for the first tag, which is found when the source starts.
+    A detector that comes late delivers its records at once, and is in `info` from the next run on.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ class SaclaSource(PolledSource[Record[Any]]):
         self._shots, self._follow = shots, follow and shots is None
         self._current: OnlineRun
         self._api = import_api()
-        self._lost = Counters()
+        self._lost = {role: Counters() for role in EQUIPMENT}
         self._notes: list[str] = []
         self._send_report: Callable[[str], None] | None = None
         self._ended = threading.Event()
@@ -80,7 +81,12 @@ class SaclaSource(PolledSource[Record[Any]]):
     @property
     def lost(self) -> Mapping[str, int]:
         """Images and values that did not come through, by cause, since the object was made."""
-        return self._lost.as_dict()
+        return sum_counts(*self.lost_by_channel.values())
+
+    @property
+    def lost_by_channel(self) -> Mapping[str, Mapping[str, int]]:
+        """As `lost`, by detector id and role of the point detector."""
+        return {channel: counters.as_dict() for channel, counters in self._lost.items()}
 
     def start(self, deliver: Callable[[Record[Any]], None], report: Callable[[str], None]) -> None:
         """Begin to deliver records."""
@@ -94,6 +100,8 @@ class SaclaSource(PolledSource[Record[Any]]):
         """Start the threads; after a stop, go on with the newest shots."""
         if self._ended.is_set():
             self._begin()
+        else:  # the ring buffer has moved on since the run was found
+            self._read_from_now(self._current.info.run)
         database = DatabaseThread(
             self._api,
             self.settings,
@@ -110,10 +118,8 @@ class SaclaSource(PolledSource[Record[Any]]):
     def next(self, timeout_s: float) -> Record[Any] | None:
         """Return the next record."""
         run = self._current
-        is_finished = run.is_finished  # before no record is found
-        record = run.take(0.0 if is_finished else timeout_s)
-        if record is not None or not is_finished:
-            return record
+        if not run.is_finished:
+            return run.take(timeout_s)
         following = self._runs.after(run, timeout_s if self._follow else 0.0)
         if not self._follow:
             raise StopIteration(f"run {run.info.run}: no more shots")
@@ -156,7 +162,7 @@ class SaclaSource(PolledSource[Record[Any]]):
                 name,
                 self.settings,
                 self._runs,
-                self._lost,
+                self._lost.setdefault(name, Counters()),
                 self._report,
                 self._ended,
             )
@@ -167,8 +173,12 @@ class SaclaSource(PolledSource[Record[Any]]):
         for name, why in absent.items():
             there = f"; the run has {', '.join(known)}" if name not in known else ""
             self._report(f"{name}: {why}{there}; trying again")
-        self._runs.add(self._await(lambda: self._next_run(number), "the run has no images"))
-        self._current = self._runs.latest
+        self._read_from_now(number)
+
+    def _read_from_now(self, number: int) -> None:
+        """Begin with the newest shots of a run, or with its first if it has just begun."""
+        self._current = self._await(lambda: self._next_run(number), "the run has no images")
+        self._runs.begin(self._current)
 
     def _await(self, question: Callable[[], Any], trouble: str) -> Any:
         """Ask until there is an answer."""
@@ -179,9 +189,9 @@ class SaclaSource(PolledSource[Record[Any]]):
                 answer = question()
                 if answer:
                     return answer
+            except ConfigError:
+                raise
             except Exception as error:  # the facility's modules have one exception for everything
-                if isinstance(error, ValueError | LookupError | HardwareError):
-                    raise
                 why = f" ({error})"
             if time.monotonic() > deadline:
                 where = f"source sacla, beamline {self.settings.beamline}"
@@ -195,7 +205,7 @@ class SaclaSource(PolledSource[Record[Any]]):
         return number if dbpy.read_runstatus(beamline, number) in (PAUSED, RUNNING) else 0
 
     def _connected(self, absent: dict[str, str]) -> bool:
-        """Connect to the detectors; return whether any answers."""
+        """Connect to the detectors; raise HardwareError if none answers."""
         absent.clear()
         for name, thread in self._images.items():
             if thread.facts is None:
@@ -203,7 +213,9 @@ class SaclaSource(PolledSource[Record[Any]]):
                     thread.connect()
                 except Exception as error:  # one exception for everything
                     absent[name] = str(error)
-        return any(thread.facts is not None for thread in self._images.values())
+        if len(absent) == len(self._images):
+            raise HardwareError("; ".join(f"{name}: {why}" for name, why in absent.items()))
+        return True
 
     def _next_run(self, number: int) -> OnlineRun | None:
         """Make the run of a number; None while too little is known of it."""
