@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from support.ready_process import ReadyProcess
+from support.ready_process import ReadyProcess, ended_after
 
-from skywright.instruments.sacla.facility import install, uninstall
+from skywright.instruments.sacla.facility import install, path, uninstall
 from skywright.instruments.sacla.facility.control import FacilityControl
 from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS, FacilitySettings
 from skywright.instruments.sacla.shots import EQUIPMENT
@@ -27,16 +27,18 @@ TIMING = EQUIPMENT_IDS["timing"]
 
 @contextmanager
 def served(*options):
-    """Serve a double; yield its process and its socket."""
+    """Serve a double for the time of a with block; yield its socket. It ends on SIGTERM."""
     directory = Path(tempfile.mkdtemp(prefix="sacla"))  # the path of a socket must be short
     socket = directory / "s"
     command = ("-m", "skywright.cli", "sacla", "facility", "--socket", str(socket), *options)
-    process = ReadyProcess(*command)
     try:
-        yield process, socket
+        with ended_after(ReadyProcess(*command)) as process:
+            assert Path(process.ready["socket"]) == socket
+            assert Path(process.ready["path"]) == path()
+            yield socket
+            assert process.terminate() == 0
+            assert not socket.exists()
     finally:
-        if process.process.poll() is None:
-            process.terminate()
         shutil.rmtree(directory)
 
 
