@@ -248,6 +248,27 @@ def test_a_new_run_with_a_new_high_tag_and_low_tags_is_followed(facility):
     assert third.grid.first == 1000 + (shot - images_before(reading, RUN + 1)) * STEP
 
 
+def test_a_run_begins_without_a_detector_that_is_away(facility):
+    facility.reset(**SMALL | {"detectors": (A, B)})
+    facility.advance(1)
+    with Reading(online(detectors=(A, B), wait_tags=60)) as reading:
+        reading.until(lambda r: r.count(A) and r.count(B))
+        facility.take_away(B)
+        reading.until(lambda r: any(B in text and "connect" in text for text in r.reports))
+        facility.start_run()
+        for _ in range(10):
+            facility.advance(0.2)
+        reading.until(lambda r: sum(x.run == RUN + 1 and x.channel == A for x in r.records) > 30)
+        assert set(reading.runs[-1].tiles) == {A}
+        facility.bring_back(B)
+        reading.until(lambda r: any(B in text and "works again" in text for text in r.reports))
+        facility.start_run()
+        for _ in range(15):
+            facility.advance(0.2)
+        reading.until(lambda r: sum(x.run == RUN + 2 and x.channel == B for x in r.records) > 30)
+    assert [set(info.tiles) for info in reading.runs] == [{A, B}, {A}, {A, B}]
+
+
 def images_before(reading, run):
     return sum(record.run < run and record.channel == A for record in reading.records)
 

@@ -1,5 +1,6 @@
 """What is known of a run before its first shot is read: detectors, tags of shots, rules."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from math import gcd, lcm
@@ -11,9 +12,11 @@ from skywright.errors import ConfigError
 from skywright.instruments.sacla.join import TagGrid
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import ShotRules
-from skywright.instruments.sacla.sources.online_api import OnlineApi
+from skywright.instruments.sacla.sources.online_api import ImageReader, OnlineApi
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.tile import PixelRules, Tile
+
+logger = logging.getLogger(__name__)
 
 OCTAL_TILES = 8
 NEWEST_TAGS = 64
@@ -77,11 +80,13 @@ def find_steps(
     Parameters
     ----------
     api, settings
-        The facility's modules; the beamline, and the tag step if it is given.
+        The facility's modules; the beamline, and the tag step if it is given. Then the tag of the
+        newest image counts, else the run's list of tags. A detector that does not answer is left
+        out.
     run
         Run number.
     detectors
-        Those that work.
+        Those that are read.
 
     Returns
     -------
@@ -91,11 +96,17 @@ def find_steps(
     """
     found = []
     for detector in detectors:
-        tags = api.dbpy.read_taglist_bydetid(settings.beamline, run, detector)[-NEWEST_TAGS:]
-        if len(tags) < (1 if settings.tag_step else LEAST_TAGS):
+        try:
+            if settings.tag_step is not None:
+                return ImageReader(api, detector).newest_tag(), settings.tag_step
+            tags = np.sort(api.dbpy.read_taglist_bydetid(settings.beamline, run, detector))
+        except Exception as error:  # the facility's modules have one exception for everything
+            logger.info("%s: its tags are not known: %s", detector, error)
+            continue
+        if len(tags) < LEAST_TAGS:
             return None
-        step = settings.tag_step or gcd(*np.diff(np.sort(tags)).tolist())
-        found.append((int(tags[-1]), max(int(step), 1)))
+        step = gcd(*np.diff(tags[-NEWEST_TAGS:]).tolist())
+        found.append((int(tags[-1]), max(step, 1)))
     if not found:
         return None
     # Detectors of different rates have images together at the tags of the slowest one.

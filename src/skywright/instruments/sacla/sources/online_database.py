@@ -65,6 +65,7 @@ class DatabaseThread(threading.Thread):
             self._look_at_runs()
             unfinished = self._runs.unfinished()
             self._readers = {run: self._readers_of(run) for run in unfinished}
+            self._beyond = {run: at for run, at in self._beyond.items() if run in unfinished}
             for run in unfinished:
                 for reader in self._readers[run]:
                     if run.awaits(reader.role):

@@ -63,6 +63,11 @@ class ImageThread(threading.Thread):
         self._wrong = 0
         self._shape: tuple[int, ...] | None = None
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the detector has answered lately."""
+        return self._reader is not None
+
     def connect(self) -> None:
         """Connect and ask what the detector is.
 

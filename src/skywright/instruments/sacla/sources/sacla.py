@@ -38,7 +38,8 @@ class SaclaSource(PolledSource[Record[Any]]):
     the others. `info` is that of the run whose records are delivered: a new object, before the
     first record of a new run, and all records of a run come before those of the next. What `info`
     says before the first record holds but for the first tag, which is found when the source starts.
-    A detector that comes late delivers its records at once, and is in `info` from the next run on.
+    A detector that comes late delivers its records at once, and is in `info` from the next run on;
+    one that is away when a run begins is not in that run's `info`.
 
     Parameters
     ----------
@@ -118,6 +119,9 @@ class SaclaSource(PolledSource[Record[Any]]):
     def next(self, timeout_s: float) -> Record[Any] | None:
         """Return the next record."""
         run = self._current
+        for thread in self._threads:
+            if not thread.is_alive() and not self._ended.is_set():
+                raise StopIteration(f"the thread {thread.name} has ended")
         if not run.is_finished:
             return run.take(timeout_s)
         following = self._runs.after(run, timeout_s if self._follow else 0.0)
@@ -220,11 +224,18 @@ class SaclaSource(PolledSource[Record[Any]]):
     def _next_run(self, number: int) -> OnlineRun | None:
         """Make the run of a number; None while too little is known of it."""
         settings, dbpy = self.settings, self._api.dbpy
-        facts = {n: t.facts for n, t in self._images.items() if t.facts is not None}
-        steps = find_steps(self._api, settings, number, list(facts))
-        if steps is None:
+        listed = dbpy.read_detidlist(settings.beamline, number)
+        facts = {
+            name: thread.facts
+            for name, thread in self._images.items()
+            if thread.facts is not None and (thread.is_connected or name in listed)
+        }
+        if not facts:
             return None
         _, start = dbpy.read_start_tagnumber(settings.beamline, number)
+        steps = find_steps(self._api, settings, number, list(facts))
+        if steps is None or steps[0] < start:
+            return None
         grid = make_grid(settings, int(start), steps[0], *steps, self._shots)
         info = make_info(self._api, settings, number, grid, facts)
         capacity = int(settings.buffer_mb * 1e6)
