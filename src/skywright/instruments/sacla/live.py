@@ -78,6 +78,7 @@ class LiveShots:
         SkywrightError
             If the source or a worker fails.
         """
+        self._pipeline.wait_for_workers()
         self._wanted, self._started = shots, time.perf_counter()
         self._source.start(self._take, report)
         while self._source.is_running and not self._enough.wait(POLL_S):

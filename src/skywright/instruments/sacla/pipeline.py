@@ -120,6 +120,12 @@ class ShotPipeline:
         self.info = info
         self.join = TagJoin(self.join.channels, info.run, self.join.window, info.grid)
 
+    def wait_for_workers(self) -> None:
+        """Wait until each worker answers, so that running shots do not have to wait for it."""
+        for worker in range(self._count):
+            self._take(self._workers.split(worker, 0))
+        self._take(self._workers.answers("all"))
+
     def add(self, record: Record[Any]) -> None:
         """Take in a record."""
         self.join.add(record)

@@ -107,6 +107,8 @@ class ImageThread(threading.Thread):
 
     def _read(self, run: OnlineRun, tag: int) -> int:
         """Try to read an image; return the tag to be read next."""
+        if run.skipped - tag > self._settings.ring_tags // 2:
+            return self._skip_to(run, tag, run.skipped)
         if self._reader is None and not self._reconnected():
             if run.has_ended:  # the next run does not wait for it
                 run_end = run.at_or_after(math.inf)
@@ -159,12 +161,16 @@ class ImageThread(threading.Thread):
         newest = self._newest()
         if newest is None or newest - tag <= self._settings.ring_tags // 2:
             return self._skip(run, tag, 1, "missing")
+        run.skip(newest)
+        return self._skip_to(run, tag, newest)
+
+    def _skip_to(self, run: OnlineRun, tag: int, newest: float) -> int:
         following = run.at_or_after(newest)
         if run.last is not None:
             following = min(following, run.at_or_after(run.last + 1))
-        count = (following - tag) // run.info.grid.step
+        count = max((following - tag) // run.info.grid.step, 1)
         self._report(f"{self._detector}: reading fell behind, {count} images are gone")
-        return self._skip(run, tag, max(count, 1), "gone")
+        return self._skip(run, tag, count, "gone")
 
     def _got_wrong(self, run: OnlineRun, tag: int) -> int:
         """Drop an image of another tag; ask once more, then go on."""

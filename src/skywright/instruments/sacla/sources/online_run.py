@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -33,7 +33,7 @@ class OnlineRun:
     newest
         Low tag that the accelerator has reached.
     capacity
-        Bytes of images that may wait for the analysis.
+        Bytes of images of each detector that may wait for the analysis.
     stopping
         Ends every wait.
     """
@@ -48,7 +48,9 @@ class OnlineRun:
     ) -> None:
         self.info = info
         self._records: deque[Record[Any]] = deque()
-        self._capacity, self._held = capacity, 0
+        self._capacity = capacity
+        self._held: Counter[str] = Counter()
+        self._skipped: float = -math.inf
         self._stopping = stopping
         self._lock = threading.Condition()
         self._newest: float = newest
@@ -102,6 +104,19 @@ class OnlineRun:
             self._confirmed = max(self._confirmed, tag)
             self._lock.notify_all()
 
+    @property
+    def skipped(self) -> float:
+        """Tag at which a detector went on after it had fallen behind."""
+        return self._skipped
+
+    def skip(self, tag: int) -> None:
+        """Take note that a detector has fallen behind and goes on at a tag.
+
+        Shots before it are not whole, so detectors that are far behind skip them too.
+        """
+        with self._lock:
+            self._skipped = max(self._skipped, tag)
+
     def give_up(self) -> None:
         """Await no more data."""
         self.reach(math.inf)
@@ -124,11 +139,11 @@ class OnlineRun:
     def put_image(self, channel: str, tag: int, image: NDArray[np.float32]) -> None:
         """Hand an image to the analysis; wait while too many are on their way."""
         with self._lock:
-            while self._held and self._held + image.nbytes > self._capacity:
+            while self._held[channel] and self._held[channel] + image.nbytes > self._capacity:
                 if self._stopping.is_set():
                     return
                 self._lock.wait(PUT_S)
-            self._held += image.nbytes
+            self._held[channel] += image.nbytes
             self._records.append(Record(channel, tag, self.info.run, image))
             self._lock.notify_all()
 
@@ -153,7 +168,7 @@ class OnlineRun:
     def _pop(self) -> Record[Any]:
         record = self._records.popleft()
         if isinstance(record.payload, np.ndarray):
-            self._held -= record.payload.nbytes
+            self._held[record.channel] -= record.payload.nbytes
             self._lock.notify_all()
         return record
 

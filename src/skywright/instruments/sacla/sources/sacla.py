@@ -238,6 +238,6 @@ class SaclaSource(PolledSource[Record[Any]]):
             return None
         grid = make_grid(settings, int(start), steps[0], *steps, self._shots)
         info = make_info(self._api, settings, number, grid, facts)
-        capacity = int(settings.buffer_mb * 1e6)
+        capacity = int(settings.buffer_mb * 1e6 / len(self._images))
         channels = (*self._images, *EQUIPMENT)
         return OnlineRun(info, channels, grid.first - 1, capacity, self._ended)
