@@ -10,15 +10,14 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
+from plans.checks import finite, whole
 from plans.psss.stubs import (
     PULSES,
     check_movable,
     check_scanned,
-    finite,
     metadata,
     recorded,
     take_point,
-    whole,
     with_restored,
 )
 from plans.run_stubs import in_run, with_reasons

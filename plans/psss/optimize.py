@@ -9,16 +9,15 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
+from plans.checks import finite, whole
 from plans.psss.search import Search, Seen, Verdict, propose
 from plans.psss.stubs import (
     PULSES,
     Reading,
     check_scanned,
-    finite,
     metadata,
     recorded,
     take_point,
-    whole,
     with_restored,
 )
 from skywright.errors import ConfigError

@@ -11,6 +11,7 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import Msg, MsgGenerator
 
+from plans.checks import finite, whole
 from plans.psss.calibration import EnergyCalibration, calibrate_energy_axis
 from plans.psss.optimize import Optimum, optimize_spectrum
 from plans.psss.stubs import (
@@ -22,12 +23,10 @@ from plans.psss.stubs import (
     check_scanned,
     collect,
     declare,
-    finite,
     metadata,
     recorded,
     take_point,
     wants_pictures,
-    whole,
     with_restored,
 )
 from plans.run_stubs import in_run, with_reasons

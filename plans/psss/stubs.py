@@ -4,7 +4,6 @@ A spectrometer has `pulses` (flies; every pulse a row of the stream), `pictures`
 then), `energy_axis`, `background_recorder`; triggered, it takes `pulses_per_point` pulses.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,13 +12,12 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
+from plans.checks import check_protocol
 from plans.run_stubs import Body, in_run, with_reasons
-from skywright.errors import ConfigError
 
 COLLECT_S = 0.25
 """Time between two reports of pulses that come freely, s."""
 PRIMARY, PULSES, PICTURES, SETTINGS = "primary", "pulses", "pictures", "settings"
-PULSES_MAX = 10**9
 
 Reading = Mapping[str, Any]
 
@@ -34,55 +32,22 @@ def check_flyer(psss: Any) -> None:
         ("pictures", (Collectable,)),
     ):
         for protocol in protocols:
-            _check(getattr(psss, part, None), f"{psss!r}'s {part}", protocol)
+            check_protocol(getattr(psss, part, None), f"{psss!r}'s {part}", protocol)
 
 
 def check_scanned(psss: Any, motor: Any) -> None:
     """Raise `TypeError` if the devices do not fit a step scan."""
-    _check(psss, f"spectrometer {psss!r}", Readable)
-    _check(psss, f"spectrometer {psss!r}", Triggerable)
-    _check(getattr(psss, "pulses", None), f"{psss!r}'s pulses", Collectable)
-    _check(getattr(psss, "pulses_per_point", None), f"{psss!r}'s pulses_per_point", Movable)
-    _check(motor, f"motor {motor!r}", Readable)
-    _check(motor, f"motor {motor!r}", Movable)
+    check_protocol(psss, f"spectrometer {psss!r}", Readable)
+    check_protocol(psss, f"spectrometer {psss!r}", Triggerable)
+    check_protocol(getattr(psss, "pulses", None), f"{psss!r}'s pulses", Collectable)
+    check_protocol(getattr(psss, "pulses_per_point", None), f"{psss!r}'s pulses_per_point", Movable)
+    check_protocol(motor, f"motor {motor!r}", Readable)
+    check_protocol(motor, f"motor {motor!r}", Movable)
 
 
 def check_movable(psss: Any, part: str) -> None:
     """Raise `TypeError` if a part of the spectrometer cannot be set."""
-    _check(getattr(psss, part, None), f"{psss!r}'s {part}", Movable)
-
-
-def _check(device: Any, what: str, protocol: Any) -> None:
-    if not isinstance(device, protocol):
-        raise TypeError(f"{what} does not fit this plan: it is not {protocol.__name__}")
-
-
-def whole(plan: str, name: str, value: Any, least: int = 1, most: int = PULSES_MAX) -> int:
-    """Return a whole number within its limits.
-
-    Raises
-    ------
-    ConfigError
-        If it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigError(f"{plan}: {name} = {value!r}, expected a whole number {least}..{most}")
-    return value
-
-
-def finite(plan: str, name: str, value: Any, least: float = -math.inf) -> float:
-    """Return a finite number above `least`.
-
-    Raises
-    ------
-    ConfigError
-        If it is none.
-    """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not value > least:
-        above = "" if least == -math.inf else f" above {least:g}"
-        raise ConfigError(f"{plan}: {name} = {value!r}, expected a finite number{above}")
-    return float(value)
+    check_protocol(getattr(psss, part, None), f"{psss!r}'s {part}", Movable)
 
 
 def metadata(

@@ -109,6 +109,8 @@ def curve_rows(seed, count):
         "i0": rng.normal(1, 0.1, count),
         "laser_on": rng.random(count) > 0.5,
         "scanned": np.where(rng.random(count) > 0.1, rng.normal(0, 1, count), np.nan),
+        "accepted": rng.random(count) > 0.2,
+        "regions_number": np.arange(count) * 3 // count,
     }
     return Batch(np.arange(count), np.full(count, np.nan), data)
 

@@ -1,6 +1,6 @@
 """Shots of a free-electron laser (SACLA): point detectors and MPCCD images, joined by tag."""
 
-from skywright.instruments import Instrument
+from skywright.instruments import Instrument, Ioc, NamedAnalysis
 
 __all__ = ["INSTRUMENT"]
 
@@ -9,6 +9,23 @@ INSTRUMENT = Instrument(
     title="Shots of a free-electron laser, joined by tag",
     summary="SACLA online analysis: shots joined by tag, regions of interest, delay curves.",
     extra="sacla",
+    iocs={"sacla": Ioc("iocs.sacla", "SACLA1:", ("--source", "sim"))},
+    settings="skywright.instruments.sacla.section:SaclaSettings",
+    analyses={
+        "sacla_curves": NamedAnalysis(
+            "skywright.instruments.sacla.shot_curves:ShotCurves",
+            configured="skywright.instruments.sacla.configured:curve_parameters",
+            live=True,
+            settings="curves",
+        ),
+    },
+    devices="devices.sacla.session:make_devices",
+    plans=(
+        "plans.sacla.shots:acquire_shots",
+        "plans.sacla.shots:delay_scan",
+        "plans.sacla.shots:find_time_zero",
+    ),
+    demos={"sacla": "skywright.instruments.sacla.demos.delay_scan"},
     commands="skywright.instruments.sacla.cli:app",
     kernels=("skywright.instruments.sacla.warm:warm_up",),
 )

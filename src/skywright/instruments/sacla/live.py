@@ -9,17 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import HardwareError, SkywrightError
-from skywright.instruments.sacla.frames import SharedFrames
+from skywright.instruments.sacla.frames import CHUNK_SHOTS, SharedFrames
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.report import Report, make_report
+from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.sources import ShotSource
 
 RING_BYTES = 512 << 20
 """Size of the shared memory with frames on their way to workers."""
 POLL_S = 0.1
 """Time between looks at what the workers have found; 10 a second are shown."""
+
+
+def make_ring(info: RunInfo) -> SharedFrames:
+    """Return shared memory for frames on their way to workers."""
+    shapes = {name: tile.bad.shape for name, tile in info.tiles.items()}
+    shot_bytes = max(sum(rows * columns for rows, columns in shapes.values()) * 4, 1)
+    return SharedFrames(shapes, int(np.clip(RING_BYTES // (shot_bytes * CHUNK_SHOTS), 2, 64)))
 
 
 class LiveShots:
@@ -44,10 +52,7 @@ class LiveShots:
         workers: int = 1,
     ) -> None:
         self._source, self._workers = source, workers
-        shapes = {name: tile.bad.shape for name, tile in source.info.tiles.items()}
-        shot_bytes = max(sum(rows * columns for rows, columns in shapes.values()) * 4, 1)
-        chunks = int(np.clip(RING_BYTES // (shot_bytes * 8), 2, 64))
-        self._frames = SharedFrames(shapes, chunks)
+        self._frames = make_ring(source.info)
         try:
             self._pipeline = ShotPipeline(
                 source.info, regions, edges, window, self._frames, workers

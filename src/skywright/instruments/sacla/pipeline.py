@@ -4,8 +4,9 @@ Stored and running shots go through the same pipeline.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from skywright.analysis import Batch
 from skywright.errors import ConfigError
+from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
 from skywright.instruments.sacla.frames import CHUNK_SHOTS, Frames
 from skywright.instruments.sacla.join import JoinedShot, Record, TagJoin
+from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shot_curves import ShotCurves
@@ -31,11 +34,9 @@ ROW_KEYS = ("sum_ev", "photons", "photon_hist")
 class _Pending:
     """Accepted shots of one block that are not yet handed to a worker."""
 
+    regions: RegionSet
     block: int = 0
-    tags: list[int] = field(default_factory=list)
-    i0: list[float] = field(default_factory=list)
-    scanned: list[float] = field(default_factory=list)
-    laser_on: list[bool] = field(default_factory=list)
+    shots: list[AnalyzedShot] = field(default_factory=list)
     places: dict[str, list[int]] = field(default_factory=dict)
 
 
@@ -58,6 +59,12 @@ class ShotPipeline:
         Number of processes that analyze images; 1: this process, unless the frames are shared.
     keep_rows
         Keep the values of each shot, for the report; else only statistics, in flat memory.
+    block_tags
+        Tags in a block. Images are complete up to the last whole block, so a short block shows them
+        sooner, and costs more. None: at least the window.
+    on_shot
+        Called with each shot, accepted or not, in order of their tags, once its images are
+        analyzed. Shots without any record are left out.
 
     Raises
     ------
@@ -74,14 +81,17 @@ class ShotPipeline:
         frames: Frames,
         workers: int = 1,
         keep_rows: bool = True,
+        block_tags: int | None = None,
+        on_shot: Callable[[AnalyzedShot], None] | None = None,
     ) -> None:
         self.regions = check_regions(regions, info)
+        self.region_set = RegionSet(0, self.regions)
         self.info, self.edges = info, edges
         self.join: TagJoin[Any] = TagJoin([*info.tiles, *EQUIPMENT], info.run, window, info.grid)
         self.verdicts: Counter[Verdict] = Counter()
         self.frames = 0
         self.rows: list[Batch] = []
-        block_tags = BLOCK_TAGS * max(1, math.ceil(window / BLOCK_TAGS))
+        block_tags = block_tags or BLOCK_TAGS * max(1, math.ceil(window / BLOCK_TAGS))
         self.images = {
             name: ShotImages(
                 tile,
@@ -99,15 +109,51 @@ class ShotPipeline:
         )
         self._count = workers
         self._keep_rows = keep_rows
-        self._pending = _Pending()
+        self._on_shot = on_shot
+        self._leaving: deque[AnalyzedShot] = deque()
+        """Shots that `on_shot` has not got yet, in order."""
+        self._pending = _Pending(self.region_set)
         self._chunks = 0
         self._under_way: dict[int, _Pending] = {}
-        self._open_blocks: set[int] = set()  # without their partial result
-        # Where the columns of each region are: its detector, and its position among the detector's.
-        self._columns = [
-            (region.detector, self.images[region.detector].regions.regions.index(region))
-            for region in self.regions
-        ]
+        self._epoch = 0
+        """Grows when the images begin anew."""
+        self._open_blocks: set[tuple[int, int]] = set()
+        """Epoch and block of those without their partial result."""
+        self._asked: dict[int, deque[int]] = {}
+        """By block, the epochs of its partial results that are under way, in order."""
+
+    def change_regions(self, regions: Sequence[Region]) -> RegionSet:
+        """Sum over other regions from the next shot on; curves begin anew, running images go on.
+
+        Returns
+        -------
+        RegionSet
+            With its number, one above the one before.
+
+        Raises
+        ------
+        ConfigError
+            As for the regions at the start; the former regions stay.
+        """
+        checked = check_regions(regions, self.info)
+        self._hand_over()
+        self.regions = checked
+        self.region_set = RegionSet(self.region_set.number + 1, checked)
+        self._pending.regions = self.region_set
+        self.curves = ShotCurves(len(checked), self.edges.tolist(), self._block_tags)
+        return self.region_set
+
+    def change_bins(self, edges: NDArray[np.float64]) -> None:
+        """Bin the delay otherwise from the next shot on; the curves begin anew."""
+        self.edges = edges
+        self.change_regions(self.regions)
+
+    def restart_images(self) -> None:
+        """Begin the running images anew with the next shot."""
+        self._hand_over()
+        self._end_block()
+        self._epoch += 1
+        self.images = {name: images.fresh() for name, images in self.images.items()}
 
     def begin(self, info: RunInfo) -> None:
         """Take the run as it is known at its first record; only the tags of its shots may differ.
@@ -170,7 +216,7 @@ class ShotPipeline:
     def all_rows(self) -> Batch:
         """Return the values of all accepted shots, in order of their tags."""
         if not self.rows:
-            return self._batch(_Pending(), {})
+            return self._batch(_Pending(self.region_set), {})
         data = {key: np.concatenate([rows[key] for rows in self.rows]) for key in self.rows[0].data}
         identities = np.concatenate([rows.identities for rows in self.rows])
         batch = Batch(identities, np.full(len(identities), np.nan), data)
@@ -185,91 +231,133 @@ class ShotPipeline:
             values = {key: payloads[key] for key in EQUIPMENT if key in payloads}
             verdict = rules.judge(values, all(name in payloads for name in self.info.tiles))
             self.verdicts[verdict] += 1
+            judged = AnalyzedShot(
+                shot.tag,
+                self.info.identity(shot.tag),
+                self.info.run,
+                time.time(),
+                verdict,
+                values,
+                rules.delay(values),
+                self.region_set,
+                {name: payloads[name] for name in self.info.tiles if name in payloads},
+            )
+            if self._on_shot is not None:
+                self._leaving.append(judged)
             if verdict is Verdict.ACCEPTED:
-                self._accept(shot.tag, values, payloads)
+                self._accept(judged)
+        self._release()
 
-    def _accept(self, tag: int, values: Mapping[str, float], payloads: Mapping[str, Any]) -> None:
-        block = self.info.identity(tag) // self._block_tags
+    def _release(self) -> None:
+        """Hand on the shots that are complete, in order."""
+        while self._on_shot is not None and self._leaving and self._leaving[0].is_complete:
+            self._on_shot(self._leaving.popleft())
+
+    def _accept(self, shot: AnalyzedShot) -> None:
+        block = shot.identity // self._block_tags
         if block != self._pending.block:
             self._hand_over()
             self._end_block()
             self._pending.block = block
         pending = self._pending
-        position = len(pending.tags)
+        position = len(pending.shots)
         while not self._frames.has_room(self._chunks):
             self._take(self._workers.answers("one"))
         for name in self.info.tiles:
-            place = self._frames.place(self._chunks, position, name, payloads[name])
+            place = self._frames.place(self._chunks, position, name, shot.frames[name])
             pending.places.setdefault(name, []).append(place)
-        pending.tags.append(tag)
-        pending.i0.append(values["i0"])
-        pending.scanned.append(self.info.shot_rules.delay(values))
-        pending.laser_on.append(values["laser_open"] > 0.5)
-        if len(pending.tags) == CHUNK_SHOTS:
+        pending.shots.append(shot)
+        if len(pending.shots) == CHUNK_SHOTS:
             self._hand_over()
 
     def _hand_over(self) -> None:
         """Give the pending shots to the worker of their block."""
         pending = self._pending
-        if not pending.tags:
+        if not pending.shots:
             return
-        self._pending = _Pending(pending.block)
+        self._pending = _Pending(self.region_set, pending.block)
         number, self._chunks = self._chunks, self._chunks + 1
         self._under_way[number] = pending
-        self._open_blocks.add(pending.block)
-        self.frames += len(pending.tags) * len(self.info.tiles)
-        chunk = Chunk(self._identities(pending), np.array(pending.laser_on, bool), pending.places)
+        self._open_blocks.add((self._epoch, pending.block))
+        self.frames += len(pending.shots) * len(self.info.tiles)
+        chunk = Chunk(
+            _identities(pending), _laser_on(pending.shots), pending.places, pending.regions
+        )
         self._take(self._workers.analyze(pending.block % self._count, number, chunk))
 
     def _end_block(self) -> None:
         """Ask the worker of the pending block for its partial result."""
-        if self._pending.block not in self._open_blocks:
+        block = self._pending.block
+        if (self._epoch, block) not in self._open_blocks:
             return
-        end = (self._pending.block + 1) * self._block_tags
-        self._take(self._workers.split(self._pending.block % self._count, end))
+        asked = self._asked.setdefault(block, deque())
+        if self._epoch not in asked:
+            asked.append(self._epoch)
+            end = (block + 1) * self._block_tags
+            self._take(self._workers.split(block % self._count, end))
 
     # ---- from the workers to the results
 
     def _take(self, answers: Iterable[Answer]) -> None:
         for answer in answers:
             if answer.chunk is not None and answer.rows is not None:
-                rows = self._batch(self._under_way.pop(answer.chunk), answer.rows)
+                pending = self._under_way.pop(answer.chunk)
+                rows = self._batch(pending, answer.rows)
                 self._frames.free(answer.chunk)
-                self.curves.update(rows)
+                if pending.regions is self.region_set:
+                    self.curves.update(rows)
                 if self._keep_rows:
                     self.rows.append(rows)
+                if self._on_shot is not None:
+                    for k, shot in enumerate(pending.shots):
+                        shot.found = {key: rows[key][k] for key in ROW_KEYS}
+                    self._release()
             if answer.parts is not None:
-                for name, part in answer.parts.items():
-                    self.images[name].merge(part)
-                self._open_blocks.discard(answer.below // self._block_tags - 1)
+                block = answer.below // self._block_tags - 1
+                epoch = self._asked[block].popleft()
+                if not self._asked[block]:
+                    del self._asked[block]
+                if epoch == self._epoch:
+                    for name, part in answer.parts.items():
+                        self.images[name].merge(part)
+                self._open_blocks.discard((epoch, block))
                 self._fold()
 
     def _fold(self) -> None:
         """Fold the blocks before the first one that is still under way."""
-        lowest = min(self._open_blocks | {self._pending.block})
+        lowest = min([self._pending.block, *(block for _, block in self._open_blocks)])
         for images in self.images.values():
             images.advance(lowest * self._block_tags)
         self.curves.advance(lowest * self._block_tags)
 
-    def _identities(self, pending: _Pending) -> NDArray[np.int64]:
-        return np.array([self.info.identity(tag) for tag in pending.tags], np.int64)
-
     def _batch(self, pending: _Pending, rows: Mapping[str, Mapping[str, Any]]) -> Batch:
-        count, regions = len(pending.tags), len(self.regions)
+        shots, regions = pending.shots, pending.regions
+        count, columns = len(shots), len(regions.regions)
         data: dict[str, NDArray[Any]] = {
-            "tag": np.array(pending.tags, np.int64),
-            "i0": np.array(pending.i0, float),
-            "scanned": np.array(pending.scanned, float),
-            "laser_on": np.array(pending.laser_on, bool),
-            "sum_ev": np.empty((count, regions)),
-            "photons": np.empty((count, regions), np.int64),
-            "photon_hist": np.empty((count, regions, 8), np.int64),
+            "tag": np.array([shot.tag for shot in shots], np.int64),
+            "i0": np.array([shot.values["i0"] for shot in shots], float),
+            "scanned": np.array([shot.delay for shot in shots], float),
+            "laser_on": _laser_on(shots),
+            "accepted": np.ones(count, bool),
+            "regions_number": np.full(count, regions.number),
+            "sum_ev": np.empty((count, columns)),
+            "photons": np.empty((count, columns), np.int64),
+            "photon_hist": np.empty((count, columns, HISTOGRAM_BINS), np.int64),
         }
         if count:
-            for k, (detector, position) in enumerate(self._columns):
+            for k, region in enumerate(regions.regions):
+                position = regions.of(region.detector).index(region)
                 for key in ROW_KEYS:
-                    data[key][:, k] = rows[detector][key][:, position]
-        return Batch(self._identities(pending), np.full(count, np.nan), data)
+                    data[key][:, k] = rows[region.detector][key][:, position]
+        return Batch(_identities(pending), np.full(count, np.nan), data)
+
+
+def _identities(pending: _Pending) -> NDArray[np.int64]:
+    return np.array([shot.identity for shot in pending.shots], np.int64)
+
+
+def _laser_on(shots: Sequence[AnalyzedShot]) -> NDArray[np.bool_]:
+    return np.array([shot.values["laser_open"] > 0.5 for shot in shots], bool)
 
 
 def check_regions(regions: Sequence[Region], info: RunInfo) -> tuple[Region, ...]:

@@ -53,6 +53,12 @@ def parse_region(text: str) -> Region:
     return Region(name, detector, tuple(points))
 
 
+def format_region(region: Region) -> str:
+    """Return a region as `parse_region` reads it."""
+    corners = ";".join(f"{x:g},{y:g}" for x, y in region.points)
+    return f"{region.name}:{region.detector}:{corners}"
+
+
 def polygon_mask(
     points: tuple[tuple[float, float], ...], shape: tuple[int, int]
 ) -> NDArray[np.bool_]:

@@ -31,12 +31,15 @@ class CurveSums:
         (regions, 8).
     counts
         (4,): shots with laser on, off, without a scanned value, with one outside the bins.
+    regions_number
+        Of the regions that the sums are over.
     """
 
     curves: Moments
     lines: Moments
     photon_hist: NDArray[np.int64]
     counts: NDArray[np.int64]
+    regions_number: int
 
 
 def find_bins(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -51,8 +54,9 @@ class ShotCurves(Analysis[CurveSums]):
     """Curves of regions of interest over accepted shots.
 
     The inputs are columns of the raw run: ``sum_ev`` (n, regions) eV, ``photon_hist``
-    (n, regions, 8), ``i0``, ``laser_on``, and ``scanned``, the delay or any other value that the
-    shots are binned by; NaN where it is missing.
+    (n, regions, 8), ``i0``, ``laser_on``, ``accepted``, ``regions_number``, and ``scanned``, the
+    delay or any other value that the shots are binned by; NaN where it is missing. Shots of
+    different regions are never averaged together: those of the highest number count.
 
     Parameters
     ----------
@@ -65,10 +69,25 @@ class ShotCurves(Analysis[CurveSums]):
     """
 
     name, version = "sacla_curves", "1"
-    inputs = ("sum_ev", "photon_hist", "i0", "laser_on", "scanned")
+    inputs = (
+        "sum_ev",
+        "photon_hist",
+        "i0",
+        "laser_on",
+        "scanned",
+        "accepted",
+        "regions_number",
+    )
     identity, time = "tag", "time"
+    skips = False
+    live_batch = 256
 
-    def __init__(self, regions: int, edges: Sequence[float], block_tags: int = BLOCK_TAGS) -> None:
+    def __init__(
+        self,
+        regions: int = 16,
+        edges: Sequence[float] = (-2.0, 3.0),
+        block_tags: int = BLOCK_TAGS,
+    ) -> None:
         edges = [float(edge) for edge in edges]
         super().__init__(regions=regions, edges=edges, block_tags=block_tags)
         self.block_size = block_tags  # type: ignore[misc]  # of this object, by its window
@@ -93,7 +112,11 @@ class ShotCurves(Analysis[CurveSums]):
 
     def statistic(self, members: Batch) -> CurveSums:
         """Compute the moments of a block."""
-        i0, on, scanned = members["i0"], members["laser_on"], members["scanned"]
+        number = int(members["regions_number"].max())
+        chosen = members["accepted"].astype(bool) & (members["regions_number"] == number)
+        members = members.take(chosen)
+        i0, scanned = members["i0"], members["scanned"]
+        on = members["laser_on"].astype(bool)
         bins = find_bins(scanned, self._edges)
         labels = np.where(bins >= 0, bins + self._bins * on, -1)
         sides = []
@@ -108,19 +131,23 @@ class ShotCurves(Analysis[CurveSums]):
         return CurveSums(
             _concatenate(sides),
             _concatenate(lines),
-            members["photon_hist"].sum(axis=0),
+            members["photon_hist"].sum(axis=0, dtype=np.int64),
             np.array(counts, np.int64),
+            number,
         )
 
     def fold(self, prefix: CurveSums | None, statistic: CurveSums) -> CurveSums:
-        """Merge with the blocks before."""
-        if prefix is None:
+        """Merge with the blocks before; newer regions replace older ones."""
+        if prefix is None or prefix.regions_number < statistic.regions_number:
             return statistic
+        if prefix.regions_number > statistic.regions_number:
+            return prefix
         return CurveSums(
             prefix.curves.merge(statistic.curves),
             prefix.lines.merge(statistic.lines),
             prefix.photon_hist + statistic.photon_hist,
             prefix.counts + statistic.counts,
+            prefix.regions_number,
         )
 
     def summarize(self, state: CurveSums | None) -> Mapping[str, Any]:
@@ -154,6 +181,7 @@ class ShotCurves(Analysis[CurveSums]):
             empty(self._regions),
             np.zeros((self._regions, HISTOGRAM_BINS), np.int64),
             np.zeros(4, np.int64),
+            0,
         )
 
 

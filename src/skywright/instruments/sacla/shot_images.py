@@ -59,14 +59,8 @@ class ShotImages(Analysis[OnOff]):
     ) -> None:
         super().__init__(tile=tile, rules=rules, regions=tuple(regions), block_tags=block_tags)
         self.block_size = block_tags  # type: ignore[misc]  # of this object, by its window
-        self.regions = TileRegions(tile, rules, regions)
         self._size = tile.bad.size
-        count = (len(self.regions.regions),)
-        self.columns = (  # type: ignore[misc]
-            Column("sum_ev", "<f8", count, attrs={"units": "eV"}),
-            Column("photons", "<i8", count),
-            Column("photon_hist", "<i8", (*count, HISTOGRAM_BINS)),
-        )
+        self._measure_in(TileRegions(tile, rules, regions))
         shape = tile.bad.shape
         images = ("mean", "mean_on", "mean_off", "max")
         self.results = (  # type: ignore[misc]
@@ -74,6 +68,21 @@ class ShotImages(Analysis[OnOff]):
             Column("n_off", "<i8"),
             *(Column(key, "<f8", shape, attrs={"units": "eV"}) for key in images),
             Column("var", "<f8", shape, attrs={"units": "eV^2"}),
+        )
+
+    def change_regions(self, regions: Sequence[Region]) -> None:
+        """Sum over other regions from the next update on; the running images go on."""
+        if tuple(regions) != self.regions.regions:
+            self.parameters["regions"] = tuple(regions)
+            self._measure_in(TileRegions(self.regions.tile, self.regions.rules, regions))
+
+    def _measure_in(self, regions: TileRegions) -> None:
+        self.regions = regions
+        count = (len(regions.regions),)
+        self.columns = (  # type: ignore[misc]
+            Column("sum_ev", "<f8", count, attrs={"units": "eV"}),
+            Column("photons", "<i8", count),
+            Column("photon_hist", "<i8", (*count, HISTOGRAM_BINS)),
         )
 
     @property

@@ -1,9 +1,8 @@
 """Shots: what is known of one, which are analyzed, and why the others are not."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 REQUIRED = ("i0", "beam", "laser_open", "laser_close", "delay")
@@ -57,15 +56,13 @@ class ShotRules:
             return Verdict.LASER_AMBIGUOUS
         return Verdict.ACCEPTED
 
+    def stage_delay(self, values: Mapping[str, float]) -> float:
+        """Return the delay of the stage alone, in ps; NaN if it is missing."""
+        return (values.get("delay", math.nan) - self.t0_pulse) * self.ps_per_pulse
+
     def delay(self, values: Mapping[str, float]) -> float:
-        """Return the delay corrected by the timing tool, in ps; NaN without a timing value."""
-        stage = (values["delay"] - self.t0_pulse) * self.ps_per_pulse
-        return stage + (values.get("timing", math.nan) - self.tt_ref_px) * self.ps_per_px
-
-
-@dataclass
-class ShotCounts:
-    """Shots by verdict."""
-
-    expected: int = 0
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
+        """Return the delay corrected by the timing tool, in ps; NaN if a value is missing."""
+        return (
+            self.stage_delay(values)
+            + (values.get("timing", math.nan) - self.tt_ref_px) * self.ps_per_px
+        )

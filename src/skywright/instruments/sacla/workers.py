@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from skywright.analysis import Batch
 from skywright.errors import HardwareError, SkywrightError
+from skywright.instruments.sacla.analyzed_shot import RegionSet
 from skywright.instruments.sacla.frames import Frames
 from skywright.instruments.sacla.shot_images import ShotImages
 
@@ -33,11 +34,14 @@ class Chunk:
         (n,) bool.
     places
         Where each frame is (`Frames`), by detector.
+    regions
+        Over which the images are summed.
     """
 
     identities: NDArray[np.int64]
     laser_on: NDArray[np.bool_]
     places: Mapping[str, Sequence[int]]
+    regions: RegionSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +93,7 @@ class _Task:
         times = np.full(len(chunk.identities), np.nan)
         rows = {}
         for detector, analysis in self.analyses.items():
+            analysis.change_regions(chunk.regions.of(detector))
             images = self.frames.read(detector, chunk.places[detector])
             data = {"image": images, "laser_on": chunk.laser_on}
             rows[detector] = analysis.update(Batch(chunk.identities, times, data))

@@ -1,6 +1,6 @@
 """Simulated shots: pulse energy, laser, delay, timing tool, and MPCCD images with photons."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import erf
 
@@ -99,10 +99,19 @@ class Beamline:
         The experiment.
     seed
         Of all random numbers.
+    stage
+        Returns the position of the delay stage, ps, when a shot is made. None: each shot has
+        another delay, in the range of the settings.
     """
 
-    def __init__(self, settings: TwinSettings, seed: int = 0) -> None:
+    def __init__(
+        self,
+        settings: TwinSettings,
+        seed: int = 0,
+        stage: Callable[[], float] | None = None,
+    ) -> None:
         self.settings = settings
+        self._stage = stage
         self._random = np.random.default_rng(seed)
         rows, columns = settings.shape
         tiles = {name: Tile(name, GAIN, self._bad_pixels()) for name in settings.detectors}
@@ -152,9 +161,10 @@ class Beamline:
     def _values(self, number: int) -> dict[str, str]:
         random, settings, rules = self._random, self.settings, self.info.shot_rules
         laser_on = random.random() >= settings.laser_off
-        delay = random.uniform(*settings.delay_ps)
+        delay = random.uniform(*settings.delay_ps) if self._stage is None else 0.0
         jitter = random.normal(0, settings.jitter_ps)
-        pulses = round((delay - jitter) / rules.ps_per_pulse + rules.t0_pulse)
+        at = delay - jitter if self._stage is None else self._stage()
+        pulses = round(at / rules.ps_per_pulse + rules.t0_pulse)
         pixel = round(jitter / rules.ps_per_px + rules.tt_ref_px, 2)
         stage = (pulses - rules.t0_pulse) * rules.ps_per_pulse
         true = stage + (pixel - rules.tt_ref_px) * rules.ps_per_px

@@ -1,0 +1,1 @@
+"""Shots of a free-electron laser as a device."""

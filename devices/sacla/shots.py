@@ -1,0 +1,329 @@
+"""The source of shots as a device: it flies, and sums up the shots of a point of a scan."""
+
+import logging
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bluesky.protocols import Status
+from ophyd import Component as Cpt
+from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
+from ophyd.areadetector.base import EpicsSignalWithRBV
+from ophyd.status import DeviceStatus
+
+from devices.file_stream import FilePlugin, FileStream, FlyingStream
+from devices.following import FollowingDevice
+from devices.sacla.columns import frame_columns, image_columns, region_columns, shot_columns
+from skywright.errors import ConfigError, DataError, HardwareError
+from skywright.files.readers import HDF5, open_reader
+from skywright.instruments.sacla.layouts import SHOTS, TAG
+from skywright.instruments.sacla.moments import Moments
+from skywright.instruments.sacla.owner import beside
+
+logger = logging.getLogger(__name__)
+
+NAN = float("nan")
+ANY_DELAY = math.inf  # a NaN that is set is never reached
+LEAST_SHOTS = 3
+"""Of each side, laser on and off, before an error is believed."""
+
+
+class Plugin(FilePlugin):
+    """The file plugin with the number of rows that are visible.
+
+    Attributes
+    ----------
+    wanted
+        Rows after which the next recording ends by itself; 0: none.
+    """
+
+    captured = Cpt(EpicsSignalRO, "NumCaptured_RBV", kind=Kind.omitted, auto_monitor=True)
+    wanted = 0
+
+    def settings(self, assets: Path, name: str) -> tuple[tuple[Any, Any], ...]:
+        """Return what is put before `capture` opens the file."""
+        return (*super().settings(assets, name), (self.num_capture, self.wanted))
+
+
+class ShotStream(FlyingStream):
+    """A row for each shot; as a flyer it takes shots from kickoff to complete."""
+
+    def prepare(self, shots: int) -> Status:
+        """Set how many shots the next flight takes; 0 until `complete`."""
+        return self.device.in_background(lambda: self.device.prepare_flight(shots))
+
+
+class Shots(FollowingDevice):
+    """Every shot from `stage` to `unstage`, joined by tag and analyzed by the IOC.
+
+    As a flyer `rows` takes shots from kickoff to complete. `trigger` takes the shots of one point
+    of a scan: it is done when the standard error of `diff`, laser on minus off, is at most
+    `wanted_error`, or when `shots_per_point` accepted shots have come.
+
+    Parameters
+    ----------
+    prefix
+        Of the PVs, with its colon.
+    assets
+        Directory below which the IOC writes; a dated directory in it is made for each day.
+    name
+        Of the device.
+
+    Attributes
+    ----------
+    rows, region_sets, images, frames
+        Streams: a row for each shot, the regions that they were summed over, running images, and
+        the frames that the IOC keeps.
+    """
+
+    unit = "shot"
+
+    message = Cpt(EpicsSignalRO, "Message_RBV", kind=Kind.omitted, string=True)
+    run_number = Cpt(EpicsSignalRO, "Run_RBV", kind=Kind.config)
+    detectors = Cpt(EpicsSignalRO, "Detectors_RBV", kind=Kind.config, string=True)
+    shapes = Cpt(EpicsSignalRO, "Shapes_RBV", kind=Kind.omitted)
+    rate = Cpt(EpicsSignalRO, "Rate_RBV", kind=Kind.omitted)
+    next_tag = Cpt(EpicsSignalRO, "NextTag_RBV", kind=Kind.omitted)
+    regions = Cpt(EpicsSignalWithRBV, "Regions", kind=Kind.config, string=True)
+    regions_number = Cpt(EpicsSignalRO, "RegionsNumber_RBV", kind=Kind.omitted)
+    bins = Cpt(EpicsSignalWithRBV, "Bins", kind=Kind.config, string=True)
+    frames_every = Cpt(EpicsSignalWithRBV, "FramesEvery", kind=Kind.config)
+    reset = Cpt(EpicsSignal, "Reset", kind=Kind.omitted, put_complete=True)
+    region_rows = Cpt(EpicsSignalRO, "RegionRows_RBV", kind=Kind.omitted, auto_monitor=True)
+    image_rows = Cpt(EpicsSignalRO, "ImageRows_RBV", kind=Kind.omitted, auto_monitor=True)
+    frame_rows = Cpt(EpicsSignalRO, "FrameRows_RBV", kind=Kind.omitted, auto_monitor=True)
+    plugin = Cpt(Plugin, "HDF1:", kind=Kind.omitted)
+    true_effect = Cpt(EpicsSignalRO, "SIM:Effect_RBV", kind=Kind.omitted)
+    true_width = Cpt(EpicsSignalRO, "SIM:Width_RBV", kind=Kind.omitted)
+    true_jitter = Cpt(EpicsSignalRO, "SIM:Jitter_RBV", kind=Kind.omitted)
+
+    silence_limit = Cpt(Signal, value=10.0, kind=Kind.config, metadata={"units": "s"})
+    """Longest time without a shot, s, before a point of a scan fails; 0 waits for ever."""
+    settle_time = Cpt(Signal, value=0.3, kind=Kind.config, metadata={"units": "s"})
+    """Rest before a point: shots that were under way before it do not count."""
+    shots_per_point = Cpt(Signal, value=100, kind=Kind.config)
+    wanted_error = Cpt(Signal, value=0.0, kind=Kind.config)
+    """Of `diff`, as a part of the mean without laser; 0: all shots of a point are taken."""
+    region = Cpt(Signal, value=0, kind=Kind.config)
+    """Which region of the set a scan looks at."""
+    stage_delay = Cpt(Signal, value=ANY_DELAY, kind=Kind.omitted)
+    """Shots of a point have this delay of the stage, ps; infinity: any."""
+    stage_tolerance = Cpt(Signal, value=0.02, kind=Kind.config, metadata={"units": "ps"})
+
+    mean_on = Cpt(Signal, value=NAN, kind=Kind.normal)
+    mean_off = Cpt(Signal, value=NAN, kind=Kind.normal)
+    diff = Cpt(Signal, value=NAN, kind=Kind.hinted)
+    diff_error = Cpt(Signal, value=NAN, kind=Kind.hinted)
+    n_on = Cpt(Signal, value=0, kind=Kind.normal)
+    n_off = Cpt(Signal, value=0, kind=Kind.normal)
+    mean_delay = Cpt(Signal, value=NAN, kind=Kind.normal)
+
+    def __init__(self, prefix: str, *, assets: Path, name: str = "sacla", **kwargs: Any) -> None:
+        super().__init__(prefix, assets=assets, name=name, **kwargs)
+        self.rows = ShotStream(self, f"{name}_shots", self.plugin, shot_columns, ("scanned",))
+        self.region_sets = FileStream(self, f"{name}_region_sets", self.plugin, region_columns)
+        self.images = FileStream(
+            self, f"{name}_images", self.plugin, lambda: image_columns(self._shapes())
+        )
+        self.frames = FileStream(
+            self, f"{name}_frames", self.plugin, lambda: frame_columns(self._shapes())
+        )
+        self._wanted = 0
+        for stream, captured in self._counters():
+            self._follow(stream, captured)
+
+    # ---- staging
+
+    def _open(self) -> None:
+        self._put(self.plugin.capture, 0)
+        self._record(self.rows, self.plugin.captured, f"{self.name}-{uuid.uuid4()}")
+        path = Path(self.rows.file)
+        for stream, name in ((self.region_sets, "regions"), (self.images, "images")):
+            stream.rows = 0
+            stream.begin(str(beside(path, name)))
+        if int(self._get(self.frames_every)):
+            self.frames.rows = 0
+            self.frames.begin(str(beside(path, "frames")))
+
+    def unstage(self) -> list[Any]:
+        """Close the files; does not fail when the IOC is gone."""
+        self._watching = False
+        for stream, _ in self._counters():
+            stream.end()
+        self.plugin.wanted = self._wanted = 0
+        try:
+            if self.connected:
+                self._put(self.plugin.capture, 0)
+        except HardwareError as error:
+            logger.warning("%s", error)
+        return super().unstage()
+
+    def close_files(self) -> Status:
+        """Return a status that is done when all rows, images and frames are visible."""
+        return self._background(self._close_files)
+
+    def _close_files(self) -> None:
+        self._watching = False
+        self._put(self.plugin.capture, 0)
+        for stream, captured in self._counters():
+            if stream.file:
+                self._catch_up(stream, captured)
+
+    def _counters(self) -> tuple[tuple[FileStream, EpicsSignalRO], ...]:
+        return (
+            (self.rows, self.plugin.captured),
+            (self.region_sets, self.region_rows),
+            (self.images, self.image_rows),
+            (self.frames, self.frame_rows),
+        )
+
+    def _count(self, stream: FileStream, rows: int) -> None:
+        # Only the rows of shots tell of an IOC that was restarted: the files beside are opened
+        # with them, and their counts of the recording before come late.
+        if stream is self.rows:
+            super()._count(stream, rows)
+        else:
+            stream.rows = rows
+
+    def _telling(self) -> tuple[EpicsSignalRO, ...]:
+        return self.plugin.write_message, self.message
+
+    def _shapes(self) -> list[tuple[int, int]]:
+        values = np.atleast_1d(self._ask(self.shapes)).astype(int)
+        return [(int(rows), int(columns)) for rows, columns in values.reshape(-1, 2)]
+
+    # ---- fly
+
+    def prepare_flight(self, shots: int) -> None:
+        """Set how many shots the next recording has; 0 until it is ended. Before `stage`."""
+        self._wanted = self.plugin.wanted = int(shots)
+
+    def end_flight(self) -> None:
+        """Wait for the shots that were prepared, if any; then close the files."""
+        if self._wanted:
+            self._wait_for(lambda: self.rows.rows >= self._wanted)
+        self._close_files()
+
+    def _wait_for(self, reached: Callable[[], bool]) -> None:
+        """Wait for rows; fail when none comes."""
+        while not reached():
+            self._wait_for_row(reached)
+
+    def _wait_for_row(self, reached: Callable[[], bool]) -> None:
+        rows, limit = self.rows.rows, float(self.silence_limit.get())
+        deadline = time.monotonic() + (limit or math.inf)
+        self._wait(
+            lambda: reached() or self.rows.rows > rows or time.monotonic() > deadline,
+        )
+        if self.rows.rows == rows and not reached():
+            raise HardwareError(
+                f"{self.name}: no shot in the file for {limit:g} s; {self._reason()}"
+            )
+
+    # ---- a point of a scan
+
+    def trigger(self) -> DeviceStatus:
+        """Take the shots of a point; done when they are in the file and summed up."""
+        return self._background(self._take_point)
+
+    def _take_point(self) -> None:
+        self._check_staged()
+        wanted, most = float(self.wanted_error.get()), int(self.shots_per_point.get())
+        if most < 1:
+            raise ConfigError(f"{self.name}.shots_per_point = {most}, expected at least 1")
+        threading.Event().wait(float(self.settle_time.get()))
+        first_tag, row = float(self._ask(self.next_tag)), self.rows.rows
+        point = Point(int(self.region.get()), first_tag, *self._stage_range())
+        while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
+            known = row
+            self._wait_for_row(lambda: False)
+            row = self.rows.rows
+            try:
+                point.read(Path(self.rows.file), known, row, most)
+            except DataError as error:
+                text = f"{self.name}: the file of the IOC cannot be read here: {error}"
+                raise HardwareError(text) from error
+        for name, value in point.values().items():
+            getattr(self, name).put(value)
+
+    def _stage_range(self) -> tuple[float, float]:
+        """Return the lowest and the highest delay of the stage that shots of the point have."""
+        delay, tolerance = float(self.stage_delay.get()), float(self.stage_tolerance.get())
+        if not math.isfinite(delay):
+            return -math.inf, math.inf
+        return delay - tolerance, delay + tolerance
+
+
+class Point:
+    """Accepted shots of one point of a scan, and what they say.
+
+    Parameters
+    ----------
+    region
+        Position in the region set.
+    first_tag
+        Shots with a lower identity came before the point.
+    low, high
+        Of the delay of the stage, ps.
+    """
+
+    def __init__(self, region: int, first_tag: float, low: float, high: float) -> None:
+        self._region, self._first = region, first_tag
+        self._low, self._high = low, high
+        self._norm = np.empty(0)
+        self._on = np.empty(0, bool)
+        self._delay = np.empty(0)
+
+    @property
+    def count(self) -> int:
+        """Number of shots."""
+        return len(self._norm)
+
+    def read(self, path: Path, start: int, stop: int, most: int) -> None:
+        """Add the shots of some rows of the file, up to `most` in all."""
+        with open_reader(HDF5, path, TAG.path) as reader:
+            rows = {key: reader.read(f"{SHOTS}/{key}", start, stop) for key in _READ}
+        chosen = (rows["accepted"] == 1) & (rows["tag"] >= self._first)
+        if math.isfinite(self._low):
+            chosen &= (rows["stage"] >= self._low) & (rows["stage"] <= self._high)
+        norm = rows["sum_ev"][chosen, self._region] / rows["i0"][chosen]
+        if len(norm) and np.isnan(norm).any():
+            raise DataError(f"{path}: no region {self._region} in the set of these shots")
+        left = most - self.count
+        self._norm = np.concatenate([self._norm, norm[:left]])
+        self._on = np.concatenate([self._on, rows["laser_on"][chosen][:left] == 1])
+        self._delay = np.concatenate([self._delay, rows["scanned"][chosen][:left]])
+
+    def values(self) -> dict[str, float]:
+        """Return means of sum / I0, eV, with the standard error of their difference."""
+        (off, on), (off_error, on_error), (n_off, n_on) = self._sides()
+        delay = float(np.nanmean(self._delay)) if np.isfinite(self._delay).any() else NAN
+        return {
+            "mean_on": on,
+            "mean_off": off,
+            "diff": on - off,
+            "diff_error": math.hypot(on_error, off_error),
+            "n_on": n_on,
+            "n_off": n_off,
+            "mean_delay": delay,
+        }
+
+    def relative_error(self) -> float:
+        """Return the standard error of the difference by the mean without laser; else infinity."""
+        (off, _), errors, counts = self._sides()
+        if min(counts) < LEAST_SHOTS or not off:
+            return math.inf
+        return math.hypot(*errors) / abs(off)
+
+    def _sides(self) -> tuple[Any, Any, Any]:
+        moments = Moments.of(self._norm[None], self._on.astype(int), 2)
+        means, errors = moments.means()[0], moments.standard_errors()[0]
+        return means.tolist(), errors.tolist(), moments.count.tolist()
+
+
+_READ = ("tag", "accepted", "laser_on", "i0", "stage", "scanned", "sum_ev")

@@ -1,0 +1,1 @@
+"""IOC of shots joined by tag."""

@@ -1,0 +1,353 @@
+"""IOC of shots of a free-electron laser, joined by tag and analyzed while they come.
+
+`HDF1:` records every shot: its row, the regions of interest that hold, running images, and the
+frames of one in `FramesEvery`. `Regions` are polygons ``NAME:DETECTOR:x,y;x,y;...`` with blanks
+between them; they hold from the next shot on. `Curve:`, `Recent:`, `Mean:` and `Newest:` are for
+display. `delay` is the motor record of the simulated delay stage, ps. `--list-pvs` prints all
+names.
+
+    python -m iocs.sacla --source sim --seed 3
+    python -m iocs.sacla --source replay --file run501.h5
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from caproto import AlarmSeverity, ChannelType
+from caproto.server import PVGroup, SubGroup
+
+from iocs.areadetector import Hdf, checked, choice, number, said
+from iocs.common import argument_parser, post, run, setting, text
+from iocs.motor_record import MotorRecord, MotorSettings
+from iocs.owner import OwnerGroup
+from iocs.sacla.pvs import (
+    BINS_MAX,
+    CountPVs,
+    CurvePVs,
+    ImagePVs,
+    RecentPVs,
+    post_counts,
+    post_curves,
+    post_image,
+    post_recent,
+    write,
+)
+from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
+from skywright.errors import ConfigError
+from skywright.instruments.sacla.analyzed_source import AnalyzedShots
+from skywright.instruments.sacla.layouts import check_room, frame_of
+from skywright.instruments.sacla.owner import ShotOwner
+from skywright.instruments.sacla.regions import Region, format_region, parse_region
+from skywright.instruments.sacla.report import parse_bins
+from skywright.instruments.sacla.sources import ShotSource
+
+POST_PERIOD_S = 0.1
+SHOWN_PERIOD_S = 1.0
+"""Time between two curves, images and lists of recent shots on PVs."""
+REGIONS_TEXT = 16_384
+STAGE = MotorSettings("Delay stage", "ps", -50.0, 50.0, 20.0, 50.0, 0.05, 1e-3, 3)
+SINGLE = "MPCCD-1N0-M06-004"
+OCTAL = tuple(f"MPCCD-8N0-3-002-{k}" for k in range(1, 9))
+
+
+class Recording(PVGroup):
+    """The file plugin that opens and closes a recording."""
+
+    plugin = SubGroup(Hdf, prefix="")
+    single_files: Any = None
+    ioc: "SaclaIOC"
+
+    @property
+    def camera(self) -> "Recording":
+        """Whom the plugin asks."""
+        return self
+
+    def start_capture(self, path: Path, count: int, lazy: bool) -> str:
+        """Record every shot from now on."""
+        return self.ioc.shots.start_recording(path, count)
+
+    def stop_capture(self) -> None:
+        """Close the files."""
+        self.ioc.shots.stop_recording()
+
+    async def in_thread(self, function: Any, *args: Any) -> Any:
+        """Run what may block beside the event loop."""
+        return await self.ioc.in_thread(function, *args)
+
+    async def posted(self) -> None:
+        """Wait until all that the owner knows now is posted."""
+        await self.ioc.posted()
+
+    async def fail_to_write(self, message: str) -> None:
+        """Post that the files cannot be written."""
+        await post(self.plugin.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
+        await post(self.plugin.write_status, 1, AlarmSeverity.MAJOR_ALARM)
+
+
+async def _put_regions(obj: Any, instance: Any, value: str) -> str:
+    regions = [parse_region(each) for each in text(value).split()]
+    check_room(regions)
+    await obj.parent.in_thread(obj.parent.shots.source.change_regions, regions)
+    written = format_regions(regions)
+    await obj.readback.write(written)
+    await post(obj.parent.regions_number, obj.parent.shots.source.region_set.number)
+    return written
+
+
+async def _put_bins(obj: Any, instance: Any, value: str) -> str:
+    edges = parse_bins(text(value))
+    if len(edges) - 1 > BINS_MAX:
+        raise ValueError(f"{len(edges) - 1} bins, expected at most {BINS_MAX}")
+    await obj.parent.in_thread(obj.parent.shots.source.change_bins, edges)
+    await obj.readback.write(text(value))
+    return text(value)
+
+
+async def _put_reset(obj: Any, instance: Any, value: int) -> int:
+    if value:
+        await obj.parent.in_thread(obj.parent.shots.forget)
+    return 0
+
+
+async def _put_every(obj: Any, instance: Any, value: int) -> None:
+    if not 0 <= value <= 10**6:
+        raise ValueError(f"{value}, expected 0 to 1000000")
+    obj.parent.shots.frames_every = int(value)
+    await obj.readback.write(int(value))
+
+
+def format_regions(regions: list[Region]) -> str:
+    """Return regions as `Regions` has them."""
+    return " ".join(format_region(region) for region in regions)
+
+
+class Sim(PVGroup):
+    """What the simulator knows to be true, for scoring only."""
+
+    effect = said(float("nan"), precision=4, name="Effect_RBV")
+    width = said(float("nan"), precision=4, units="ps", name="Width_RBV")
+    jitter = said(float("nan"), precision=4, units="ps", name="Jitter_RBV")
+
+
+class SaclaIOC(OwnerGroup):
+    """All PVs, over one owner."""
+
+    source_name = said("", ChannelType.STRING, name="Source_RBV")
+    run_number = said(0, name="Run_RBV")
+    high_tag = said(0, name="HighTag_RBV")
+    tag = said(-1.0, precision=0, name="Tag_RBV")
+    next_tag = said(0.0, precision=0, name="NextTag_RBV")
+    rate = said(0.0, precision=2, units="Hz", name="Rate_RBV")
+    lost = said(0.0, precision=0, name="Lost_RBV")
+    message = said("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
+    detectors = said("", ChannelType.CHAR, max_length=1024, name="Detectors_RBV")
+    shapes = said([0], ChannelType.LONG, max_length=32, name="Shapes_RBV")
+    regions = setting(
+        value="", dtype=ChannelType.CHAR, max_length=REGIONS_TEXT, put=_put_regions, name="Regions"
+    )
+    regions_number = said(0, name="RegionsNumber_RBV")
+    bins = setting(value="", dtype=ChannelType.CHAR, max_length=256, put=_put_bins, name="Bins")
+    reset = choice(["Done", "Reset"], put=_put_reset, name="Reset")
+    frames_every = number(0, _put_every, name="FramesEvery")
+    shown_detector = number(0, checked(0, 15), name="ShownDetector")
+    region_rows = said(0, name="RegionRows_RBV")
+    image_rows = said(0, name="ImageRows_RBV")
+    frame_rows = said(0, name="FrameRows_RBV")
+    counts = SubGroup(CountPVs, prefix="Count:")
+    curve = SubGroup(CurvePVs, prefix="Curve:")
+    recent = SubGroup(RecentPVs, prefix="Recent:")
+    mean = SubGroup(ImagePVs, prefix="Mean:")
+    newest = SubGroup(ImagePVs, prefix="Newest:")
+    recording = SubGroup(Recording, prefix="HDF1:")
+    delay = SubGroup(MotorRecord, prefix="delay")
+    sim = SubGroup(Sim, prefix="SIM:")
+
+    def __init__(self, prefix: str, shots: ShotOwner | None) -> None:
+        super().__init__(prefix)
+        self.recording.ioc = self
+        self.truth: Any = None
+        """Settings of the twin; None: nothing is simulated."""
+        self._shown_due = 0.0
+        if shots is not None:
+            self.shots = shots
+
+    async def prepare(self, axis: SimulatedAxis, speed: float) -> None:
+        """Attach the delay stage, before anybody sees its record."""
+
+        async def commanded() -> None:
+            """Do nothing: the twin asks the axis for its position."""
+
+        clock = MotorsClock(epoch=time.time())
+        await self.delay.attach(axis, STAGE, lambda: clock, commanded, speed)
+
+    async def complain(self, message: str) -> None:
+        """Post why a put was refused."""
+        await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
+
+    async def serving(self) -> None:
+        """Take shots and post them until the end."""
+        self.loop = asyncio.get_running_loop()
+        await self._post_fixed()
+        await self.in_thread(self.shots.owner.start)
+        await asyncio.gather(self._post_forever(POST_PERIOD_S, 0.5), self.delay.serve())
+
+    def close(self) -> None:
+        """Close files, workers and source."""
+        self.shots.close()
+
+    async def _post_fixed(self) -> None:
+        info, source = self.shots.source.info, self.shots.source
+        await post(self.source_name, source.name)
+        await post(self.detectors, ",".join(info.tiles))
+        await write(self.shapes, np.ravel(list(self.shots.shapes.values())).astype(int))
+        await self.regions.readback.write(format_regions(list(source.region_set.regions)))
+        edges = source.edges
+        await self.bins.readback.write(f"{edges[0]:g}:{edges[-1]:g}:{len(edges) - 1}")
+        await post(self.frames_every.readback, self.shots.frames_every)
+        if self.truth is not None:
+            await post(self.sim.effect, self.truth.effect)
+            await post(self.sim.width, self.truth.width_ps)
+            await post(self.sim.jitter, self.truth.jitter_ps)
+
+    async def _post(self) -> None:
+        shots = self.shots
+        state = shots.state()
+        info = shots.source.info
+        await post(self.run_number, info.run)
+        await post(self.high_tag, info.hightag)
+        if state.newest is not None:
+            await post(self.tag, float(state.newest.tag))
+        await post(self.next_tag, float(shots.source.next_identity))
+        await post(self.regions_number, shots.source.region_set.number)
+        lost = sum(state.lost.values())
+        await post(self.lost, float(lost), AlarmSeverity.MINOR_ALARM if lost else 0)
+        severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
+        await post(self.message, state.message[:1000], severity)
+        await post(self.region_rows, shots.regions.visible)
+        await post(self.image_rows, shots.images.visible)
+        await post(self.frame_rows, shots.frames.visible)
+        await self._post_recording()
+
+    async def _post_recording(self) -> None:
+        shots, plugin = self.shots, self.recording.plugin
+        await post(plugin.num_captured, shots.shots.visible)
+        capturing = shots.is_recording
+        if shots.error:
+            await self.recording.fail_to_write(shots.error)
+        elif capturing:
+            await post(plugin.write_message, "", AlarmSeverity.NO_ALARM)
+            await post(plugin.write_status, 0, AlarmSeverity.NO_ALARM)
+        for channel in (plugin.capture.readback, plugin.capture.setpoint):
+            if shots.is_recording == capturing:  # a put that was completed meanwhile knows better
+                await post(channel, int(capturing))
+
+    async def _after_post(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._shown_due:
+            return
+        self._shown_due = now + SHOWN_PERIOD_S
+        shots = self.shots
+        await post(self.rate, round(shots.rate_hz, 2))
+        await post_counts(self.counts, await self.in_thread(shots.source.counts))
+        edges, curves = await self.in_thread(lambda: (shots.source.edges, shots.source.curves()))
+        if len(curves["on_n"]) and curves["on_n"].shape[1] == len(edges) - 1:
+            await post_curves(self.curve, edges, curves)
+        await post_recent(self.recent, list(shots.recent))
+        await self._post_images()
+
+    async def _post_images(self) -> None:
+        shots = self.shots
+        names = list(shots.shapes)
+        if not names:
+            return
+        name = names[min(self.shown_detector.readback.value, len(names) - 1)]
+        newest = shots.with_frames
+        if newest is not None:
+            frame = await self.in_thread(frame_of, newest.frames[name], shots.shapes[name])
+            await post_image(self.newest, frame, 1)
+        mean, count = await self.in_thread(shots.source.mean_image, name)
+        if count:
+            await post_image(self.mean, mean, count)
+
+
+def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
+    """Make the IOC of the arguments, and what its ready line says."""
+    if getattr(args, "list_pvs", False):
+        return SaclaIOC(args.prefix, None), {}
+    axis = SimulatedAxis()
+    source, truth = _make_source(args, axis)
+    regions = [parse_region(each) for each in args.roi or []]
+    if not regions:
+        regions = [whole_tile(source)]
+    check_room(regions)
+    holder: list[SaclaIOC] = []
+    analyzed = AnalyzedShots(source, regions, parse_bins(args.bins), args.window, args.workers)
+    shots = ShotOwner(
+        analyzed,
+        lambda: holder[0]._changed() if holder else None,  # noqa: SLF001
+        args.frames_every,
+        round(args.frames_gb * 1e9),
+    )
+    group = SaclaIOC(args.prefix, shots)
+    group.truth = truth
+    holder.append(group)
+    asyncio.run(group.prepare(axis, args.speed or 1.0))
+    return group, {"source": args.source, "detectors": list(source.info.tiles)}
+
+
+def whole_tile(source: ShotSource) -> Region:
+    """Return a region that holds all pixels of the first detector."""
+    name, tile = next(iter(source.info.tiles.items()))
+    rows, columns = tile.bad.shape
+    corners = ((-0.5, -0.5), (columns - 0.5, -0.5), (columns - 0.5, rows - 0.5), (-0.5, rows - 0.5))
+    return Region("all", name, corners)
+
+
+def _make_source(args: argparse.Namespace, axis: SimulatedAxis) -> tuple[ShotSource, Any]:
+    """Return the source of records, and the settings of the twin."""
+    if args.source == "replay":
+        from skywright.instruments.sacla.sources.replay import ReplaySource
+
+        if args.file is None:
+            raise ConfigError("--source replay needs --file")
+        return ReplaySource(args.file, args.speed), None
+    from skywright.instruments.sacla.sources.sim import SimSource
+    from skywright.instruments.sacla.twin import Beamline, TwinSettings
+
+    settings = TwinSettings(
+        (SINGLE,) if args.tiles == 1 else OCTAL[: args.tiles],
+        shape=(args.rows, args.columns),
+        rate_hz=args.rate,
+        pool=args.pool,
+    )
+    stage = lambda: axis.position(time.time())  # noqa: E731
+    return SimSource(Beamline(settings, args.seed, stage), speed=args.speed), settings
+
+
+def main() -> None:
+    """Run the IOC."""
+    parser = argument_parser(__doc__ or "", "SKY:SACLA1:")
+    add = parser.add_argument
+    add("--source", choices=("sim", "replay"), default="sim", help="of shots (%(default)s)")
+    add("--file", type=Path, help="replay: the recorded file")
+    add("--roi", action="append", help="NAME:DETECTOR:x,y;x,y;... at the start; else a whole tile")
+    add("--bins", default="-2:3:40", help="of the delay, START:STOP:N, ps (%(default)s)")
+    add("--window", type=int, default=120, help="tags that late records may take (%(default)s)")
+    add("--workers", type=int, default=1, help="analysis processes (%(default)s)")
+    add("--frames-every", type=int, default=0, help="record the frames of one in N shots; 0: none")
+    add("--frames-gb", type=float, default=20.0, help="most of a recording's frames (%(default)s)")
+    add("--rate", type=float, default=30.0, help="sim: shots per second (%(default)s)")
+    add("--tiles", type=int, default=1, choices=range(1, 9), help="sim: of the MPCCD (%(default)s)")
+    add("--rows", type=int, default=1024, help="sim: of a tile (%(default)s)")
+    add("--columns", type=int, default=512, help="sim: of a tile (%(default)s)")
+    add("--pool", type=int, default=64, help="sim: images rendered before (%(default)s)")
+    run(build, parser)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""PVs that show shots: counts, curves, recent values, thinned images."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from caproto import ChannelType
+from caproto.server import PVGroup
+from numpy.typing import NDArray
+
+from iocs.areadetector import said
+from iocs.common import post
+from skywright.instruments.sacla.layouts import REGIONS_MAX
+from skywright.instruments.sacla.owner import RECENT, Recent
+
+BINS_MAX = 400
+IMAGE_PIXELS = 65_536
+"""Most pixels of an image on a PV."""
+COUNTS = (
+    "records",
+    "other_run",
+    "late",
+    "duplicate",
+    "shots_expected",
+    "no_frame",
+    "no_value",
+    "beam_off",
+    "i0_low",
+    "laser_ambiguous",
+    "accepted",
+    "accepted_on",
+    "accepted_off",
+    "no_timing",
+    "out_of_range",
+)
+"""Keys of `ShotPipeline.counts`."""
+CURVES = ("on_n", "on_mean", "on_sem", "off_n", "off_mean", "off_sem", "diff", "diff_sem")
+PHOTON_COUNTS = 8
+
+
+def doubles(most: int, name: str) -> Any:
+    """Return a PV of up to `most` numbers that clients only read."""
+    return said([0.0], ChannelType.DOUBLE, max_length=most, name=name)
+
+
+def _count_class() -> type[PVGroup]:
+    parts: dict[str, Any] = {key: said(0.0, precision=0, name=f"{key}_RBV") for key in COUNTS}
+    parts["__doc__"] = "Records and shots since the start of the process, by reason."
+    return type("CountPVs", (PVGroup,), parts)
+
+
+CountPVs = _count_class()
+
+
+async def post_counts(group: PVGroup, counts: Mapping[str, int]) -> None:
+    """Post counts by reason."""
+    for key in COUNTS:
+        await post(getattr(group, key), float(counts[key]))
+
+
+def _curve_class() -> type[PVGroup]:
+    parts: dict[str, Any] = {key: doubles(REGIONS_MAX * BINS_MAX, f"{key}_RBV") for key in CURVES}
+    parts["edges"] = doubles(BINS_MAX + 1, "edges_RBV")
+    parts["photon_hist"] = doubles(REGIONS_MAX * PHOTON_COUNTS, "photon_hist_RBV")
+    parts["sequence"] = said(0.0, precision=0, name="sequence_RBV")
+    parts["__doc__"] = (
+        "Curves against the delay, (regions, bins) as one row; `sequence` is posted last."
+    )
+    return type("CurvePVs", (PVGroup,), parts)
+
+
+CurvePVs = _curve_class()
+
+
+async def post_curves(
+    group: PVGroup, edges: NDArray[np.float64], curves: Mapping[str, Any]
+) -> None:
+    """Post the results of `ShotCurves`."""
+    await write(group.edges, edges)
+    for key in (*CURVES, "photon_hist"):
+        await write(getattr(group, key), np.asarray(curves[key], float).ravel())
+    await post(group.sequence, group.sequence.value + 1.0)
+
+
+class RecentPVs(PVGroup):
+    """The newest accepted shots, oldest first; `sequence` is posted last."""
+
+    tag = doubles(RECENT, "tag_RBV")
+    i0 = doubles(RECENT, "i0_RBV")
+    delay = doubles(RECENT, "delay_RBV")
+    laser_on = doubles(RECENT, "laser_on_RBV")
+    first_sum = doubles(RECENT, "first_sum_RBV")
+    sequence = said(0.0, precision=0, name="sequence_RBV")
+
+
+async def post_recent(group: RecentPVs, recent: Iterable[Recent]) -> None:
+    """Post the values of some shots."""
+    values = np.array(list(recent), float).reshape(-1, len(Recent._fields))
+    for k, key in enumerate(Recent._fields):
+        await write(getattr(group, key), values[:, k])
+    await post(group.sequence, group.sequence.value + 1.0)
+
+
+class ImagePVs(PVGroup):
+    """A thinned image of one detector, eV or ADU; `sequence` is posted last."""
+
+    pixels = said([0.0], ChannelType.FLOAT, max_length=IMAGE_PIXELS, name="pixels_RBV")
+    rows = said(0, name="rows_RBV")
+    columns = said(0, name="columns_RBV")
+    step = said(1, name="step_RBV")
+    shots = said(0.0, precision=0, name="shots_RBV")
+    sequence = said(0.0, precision=0, name="sequence_RBV")
+
+
+async def post_image(group: ImagePVs, image: NDArray[Any], shots: int) -> None:
+    """Post an image, each pixel the mean of step * step pixels."""
+    step = thinning(image.shape)
+    thin = thinned(image, step)
+    await post(group.rows, thin.shape[0])
+    await post(group.columns, thin.shape[1])
+    await post(group.step, step)
+    await post(group.shots, float(shots))
+    await write(group.pixels, thin.ravel())
+    await post(group.sequence, group.sequence.value + 1.0)
+
+
+def thinning(shape: tuple[int, ...]) -> int:
+    """Return the step with which an image fits its PV."""
+    step = 1
+    while (shape[0] // step) * (shape[1] // step) > IMAGE_PIXELS:
+        step += 1
+    return step
+
+
+def thinned(image: NDArray[Any], step: int) -> NDArray[np.float32]:
+    """Average blocks of step * step pixels; NaN, a bad pixel, is left out.
+
+    Parameters
+    ----------
+    image
+        (rows, columns).
+
+    Returns
+    -------
+    NDArray
+        (rows // step, columns // step).
+    """
+    rows, columns = (length // step for length in image.shape)
+    blocks = image[: rows * step, : columns * step].reshape(rows, step, columns, step)
+    good = np.isfinite(blocks)
+    count = good.sum(axis=(1, 3))
+    total = np.where(good, blocks, 0.0).sum(axis=(1, 3))
+    found = np.divide(total, count, out=np.full((rows, columns), np.nan), where=count > 0)
+    return found.astype(np.float32)
+
+
+async def write(channel: Any, values: NDArray[Any]) -> None:
+    """Write an array; an empty one as one NaN, which Channel Access can carry."""
+    await channel.write(values.tolist() if len(values) else [float("nan")], verify_value=False)

@@ -1,0 +1,254 @@
+"""Plans that take shots: a number of them, a scan of the delay, the search for time zero."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+from bluesky.protocols import Movable, Readable
+from bluesky.utils import MsgGenerator
+
+from plans.checks import finite, whole
+from plans.sacla.stubs import (
+    COLLECT_S,
+    PRIMARY,
+    SHOTS,
+    check_flyer,
+    check_scanned,
+    collect,
+    metadata,
+    recorded,
+    until_done,
+)
+from skywright.errors import ConfigError
+from skywright.instruments.sacla.time_zero import TimeZero, fit_time_zero
+
+__all__ = ["DelayScan", "acquire_shots", "delay_scan", "find_time_zero"]
+
+POINTS_MAX = 400
+
+
+@dataclass(frozen=True, eq=False)
+class DelayScan:
+    """Points of a delay scan.
+
+    Parameters
+    ----------
+    uid
+        Of the run.
+    delay
+        (points,) mean delay of the shots of a point, corrected by the timing tool, ps.
+    diff, error
+        (points,) laser on minus off, by the mean without laser of all points, and its standard
+        error.
+    shots
+        (points,) accepted shots.
+    """
+
+    uid: str
+    delay: np.ndarray
+    diff: np.ndarray
+    error: np.ndarray
+    shots: np.ndarray
+
+
+def acquire_shots(
+    sacla: Readable, n: int, *, md: dict[str, Any] | None = None
+) -> MsgGenerator[str]:
+    """Record the next shots, accepted or not, at the rate of the machine.
+
+    The stream ``primary`` has a row for each shot, ``images`` the running images, ``region_sets``
+    the regions of interest, ``frames`` those that the IOC keeps.
+
+    Parameters
+    ----------
+    sacla
+        The shot source.
+    n
+        Number of shots.
+    md
+        Metadata for the start document.
+
+    Returns
+    -------
+    str
+        The uid of the run.
+
+    Raises
+    ------
+    ConfigError
+        If `n` is no number of shots; before anything starts.
+    TypeError
+        If the device cannot do its part.
+    HardwareError
+        If no shot comes, or the IOC goes.
+    """
+    check_flyer(sacla)
+    wanted = whole("acquire_shots", "n", n)
+    device: Any = sacla
+
+    def body() -> MsgGenerator[None]:
+        yield from bps.kickoff(device.rows, wait=True)
+        while device.rows.get_index() < wanted:
+            yield from bps.checkpoint()
+            yield from bps.sleep(COLLECT_S)
+            yield from collect(device, PRIMARY)
+        yield from bps.complete(device.rows, wait=True)
+        yield from collect(device, PRIMARY)
+
+    yield from bps.prepare(device.rows, wanted, wait=True)
+    start = metadata("acquire_shots", device, None, {"n": n}, md)
+    uid, _ = yield from recorded(device, body, start, PRIMARY)
+    return str(uid)
+
+
+def delay_scan(
+    sacla: Readable,
+    motor: Movable,
+    start: float,
+    stop: float,
+    num: int,
+    *,
+    shots: int = 100,
+    error: float = 0.0,
+    is_delay_stage: bool = True,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[DelayScan]:
+    """Scan a motor; measure the region's signal with the laser on minus off at each position.
+
+    A point ends when the standard error of the difference is small enough, or when `shots` accepted
+    shots have come. Every shot of the scan is recorded; the live analysis `sacla_curves` bins
+    them by their own delay.
+
+    Parameters
+    ----------
+    sacla
+        The shot source.
+    motor
+        The delay stage, ps, or another motor.
+    start, stop, num
+        First and last position, number of positions.
+    shots
+        Most accepted shots of a point.
+    error
+        Standard error at which a point ends, as a part of the mean without laser; 0: `shots` are
+        taken.
+    is_delay_stage
+        The motor is the delay stage: each point is a bin of the curves, and shots whose stage
+        was elsewhere do not count in a point.
+    md
+        Metadata for the start document.
+
+    Returns
+    -------
+    DelayScan
+
+    Raises
+    ------
+    ConfigError
+        If a parameter makes no sense; before anything moves.
+    TypeError
+        If a device cannot do its part.
+    HardwareError
+        If no shot comes, a motor fails, or the IOC goes.
+    """
+    check_scanned(sacla, motor)
+    first, last = finite("delay_scan", "start", start), finite("delay_scan", "stop", stop)
+    count = whole("delay_scan", "num", num, 2, POINTS_MAX)
+    whole("delay_scan", "shots", shots)
+    finite("delay_scan", "error", error, -1e-300)
+    if first == last:
+        raise ConfigError(f"delay_scan: start and stop are both {first:g}, expected a range")
+    device: Any = sacla
+    positions = np.linspace(first, last, count)
+    step = abs(last - first) / (count - 1)
+    low, high = min(first, last) - step / 2, max(first, last) + step / 2
+    points: list[dict[str, float]] = []
+
+    def body() -> MsgGenerator[None]:
+        yield from bps.mv(device.shots_per_point, shots, device.wanted_error, error)
+        for position in positions.tolist():
+            yield from bps.checkpoint()
+            yield from bps.mv(motor, position)
+            yield from bps.mv(device.stage_delay, position if is_delay_stage else math.inf)
+            reading = yield from bps.trigger_and_read([device, motor])
+            points.append(_values(device.name, reading))
+            yield from collect(device, SHOTS)
+        yield from until_done(device.close_files())
+        yield from collect(device, SHOTS)
+
+    def scan() -> MsgGenerator[Any]:
+        if is_delay_stage:
+            yield from bps.mv(device.bins, f"{low:.9g}:{high:.9g}:{count}")
+        arguments = {"start": first, "stop": last, "num": num, "shots": shots, "error": error}
+        md_all = metadata("delay_scan", device, motor, arguments, md)
+        return (yield from recorded(device, body, md_all, SHOTS))
+
+    bins = yield from bps.rd(device.bins)
+
+    def restore() -> MsgGenerator[None]:
+        yield from bps.mv(device.bins, bins, device.stage_delay, math.inf)
+
+    uid, _ = yield from bpp.finalize_wrapper(scan(), restore)
+    return _summary(str(uid), points)
+
+
+def find_time_zero(
+    sacla: Readable,
+    motor: Movable,
+    start: float,
+    stop: float,
+    num: int,
+    *,
+    shots: int = 100,
+    error: float = 0.0,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[TimeZero]:
+    """Scan the delay stage and fit where the effect of the laser begins.
+
+    Parameters
+    ----------
+    sacla, motor, start, stop, num, shots, error, md
+        As for `delay_scan`; `motor` is the delay stage.
+
+    Returns
+    -------
+    TimeZero
+        With its standard error; nothing is moved there.
+
+    Raises
+    ------
+    ConfigError, TypeError, HardwareError
+        As `delay_scan`.
+    DataError
+        If the points show no step.
+    """
+    scan = yield from delay_scan(
+        sacla,
+        motor,
+        start,
+        stop,
+        num,
+        shots=shots,
+        error=error,
+        md={"plan_name": "find_time_zero", **(md or {})},
+    )
+    return fit_time_zero(scan.uid, scan.delay, scan.diff, scan.error)
+
+
+_KEYS = ("mean_delay", "diff", "diff_error", "mean_off", "n_on", "n_off")
+
+
+def _values(name: str, reading: Any) -> dict[str, float]:
+    return {key: float(reading[f"{name}_{key}"]["value"]) for key in _KEYS}
+
+
+def _summary(uid: str, points: list[dict[str, float]]) -> DelayScan:
+    columns = {key: np.array([point[key] for point in points]) for key in _KEYS}
+    count = columns["n_on"] + columns["n_off"]
+    off = np.average(columns["mean_off"], weights=np.maximum(columns["n_off"], 1e-9))
+    return DelayScan(
+        uid, columns["mean_delay"], columns["diff"] / off, columns["diff_error"] / abs(off), count
+    )

@@ -1,0 +1,74 @@
+"""A shot after its analysis: its values, the verdict, and what is in its regions of interest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.shots import Verdict
+
+
+@dataclass(frozen=True)
+class RegionSet:
+    """The regions of interest that hold for some shots.
+
+    Parameters
+    ----------
+    number
+        Grows with each change; shots of different numbers are never averaged together.
+    regions
+        With unique names.
+    """
+
+    number: int = 0
+    regions: tuple[Region, ...] = ()
+
+    def of(self, detector: str) -> tuple[Region, ...]:
+        """Return the regions of one detector."""
+        return tuple(region for region in self.regions if region.detector == detector)
+
+
+@dataclass(eq=False)
+class AnalyzedShot:
+    """One shot.
+
+    Parameters
+    ----------
+    tag, identity
+        Low tag; high tag * 2**32 + low tag.
+    run
+        Run number of the facility.
+    time
+        When the shot was whole, or given up, unix s.
+    verdict
+        Whether it is analyzed.
+    values
+        Of the point detectors; what is missing is absent or NaN.
+    delay
+        Corrected by the timing tool, ps; NaN where it is missing.
+    regions
+        Those that `found` is of.
+    frames
+        By detector: an array (rows, columns), or something with ``read_into(array)``.
+    found
+        ``sum_ev`` (regions,) eV, ``photons`` (regions,), ``photon_hist`` (regions, 8); None where
+        the images of the shot were not analyzed.
+    """
+
+    tag: int
+    identity: int
+    run: int
+    time: float
+    verdict: Verdict
+    values: Mapping[str, float]
+    delay: float
+    regions: RegionSet
+    frames: Mapping[str, Any]
+    found: Mapping[str, NDArray[Any]] | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that will be known of the shot is known."""
+        return self.found is not None or self.verdict is not Verdict.ACCEPTED

@@ -1,0 +1,203 @@
+"""Shots of a source, joined by tag and analyzed: a source for the owner."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.acquire.counters import Counters, sum_counts
+from skywright.acquire.source import Report
+from skywright.errors import HardwareError
+from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
+from skywright.instruments.sacla.join import Record
+from skywright.instruments.sacla.live import make_ring
+from skywright.instruments.sacla.pipeline import ShotPipeline
+from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.sources import ShotSource
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.05
+"""Time between looks at what the workers have found."""
+SHORT_BLOCK, FEW_TILES = 32, 2
+"""Tags after which the running images of few tiles are brought up to date; to pass on those of
+many tiles takes longer, and they wait for a block of the usual size."""
+
+
+class AnalyzedShots:
+    """Joins the records of a source, analyzes the images in workers, and yields whole shots.
+
+    Shots come in order of their tags, accepted or not. All methods may be called from any thread.
+
+    Parameters
+    ----------
+    source
+        Of the records; closed with this object.
+    regions, edges, window, workers
+        As for `ShotPipeline`.
+
+    Attributes
+    ----------
+    info
+        The run.
+    """
+
+    def __init__(
+        self,
+        source: ShotSource,
+        regions: Sequence[Region],
+        edges: NDArray[np.float64],
+        window: int = 120,
+        workers: int = 1,
+    ) -> None:
+        self.name, self.info = source.name, source.info
+        self._source = source
+        self._counters = Counters()
+        self._deliver: Callable[[AnalyzedShot], None] = lambda _: None
+        self._report: Report = logger.warning
+        self._lock = threading.RLock()
+        """Held by whoever touches the pipeline; shots are delivered under it."""
+        self._stopping = threading.Event()
+        self._poller: threading.Thread | None = None
+        self._failed = False
+        self._frames = make_ring(source.info)
+        try:
+            self._pipeline = ShotPipeline(
+                source.info,
+                regions,
+                edges,
+                window,
+                self._frames,
+                workers,
+                keep_rows=False,
+                block_tags=SHORT_BLOCK if len(source.info.tiles) <= FEW_TILES else None,
+                on_shot=lambda shot: self._deliver(shot),
+            )
+        except BaseException:
+            self._frames.unlink()
+            raise
+
+    # ---- the interface of a source
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Records that belong to no shot, and those that the source lost, by cause."""
+        refused = self._pipeline.join.counts.refused.copy()
+        records = {f"records {reason.value}": count for reason, count in refused.items()}
+        return sum_counts(self._source.lost, records, self._counters.as_dict())
+
+    def start(self, deliver: Callable[[AnalyzedShot], None], report: Report) -> None:
+        """Begin to deliver shots."""
+        self._deliver, self._report = deliver, report
+        self._stopping.clear()
+        self._source.start(self._take, report)
+        if self._poller is None:
+            self._poller = threading.Thread(target=self._poll, name="sacla-poll", daemon=True)
+            self._poller.start()
+
+    def stop(self) -> None:
+        """Stop; shots that wait for records are delivered with what they have when it goes on."""
+        self._source.stop()
+        self._stopping.set()
+        if self._poller is not None and self._poller is not threading.current_thread():
+            self._poller.join(5.0)
+            self._poller = None
+
+    def set_period(self, seconds: float) -> float:
+        """Return 0: the accelerator decides."""
+        return 0.0
+
+    def close(self) -> None:
+        """Stop, and end the workers."""
+        self.stop()
+        self._source.close()
+        self._pipeline.close()
+        self._frames.unlink()
+
+    # ---- settings and results
+
+    @property
+    def region_set(self) -> RegionSet:
+        """The regions of the next shot."""
+        return self._pipeline.region_set
+
+    def change_regions(self, regions: Sequence[Region]) -> RegionSet:
+        """Sum over other regions from the next shot on."""
+        with self._lock:
+            return self._pipeline.change_regions(regions)
+
+    def restart(self) -> None:
+        """Begin curves and running images anew with the next shot."""
+        with self._lock:
+            self._pipeline.restart_images()
+            self._pipeline.change_regions(self._pipeline.regions)
+
+    def change_bins(self, edges: NDArray[np.float64]) -> None:
+        """Bin the delay otherwise from the next shot on."""
+        with self._lock:
+            self._pipeline.change_bins(edges)
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """(bins + 1,) of the delay, ps."""
+        return self._pipeline.edges
+
+    @property
+    def next_identity(self) -> int:
+        """Above the identity of every shot of which a record has come."""
+        highest = self._pipeline.join.highest
+        return 0 if highest is None else self.info.identity(highest) + 1
+
+    def counts(self) -> dict[str, int]:
+        """Return records and shots so far, by reason."""
+        with self._lock:
+            return self._pipeline.counts
+
+    def curves(self) -> dict[str, Any]:
+        """Return the curves of the present regions and bins: the results of `ShotCurves`."""
+        with self._lock:
+            return self._pipeline.curves.result()
+
+    def mean_image(self, detector: str) -> tuple[NDArray[np.float64], int]:
+        """Return the running mean of a detector, eV, and the number of its shots."""
+        with self._lock:
+            found = self._pipeline.images[detector].result()
+        return found["mean"], int(found["n_on"] + found["n_off"])
+
+    def images(self) -> dict[str, dict[str, Any]]:
+        """Return the running images by detector: the results of `ShotImages`."""
+        with self._lock:
+            return {name: images.result() for name, images in self._pipeline.images.items()}
+
+    # ---- from record to shot
+
+    def _take(self, record: Record[Any]) -> None:
+        with self._lock:
+            try:
+                self._pipeline.add(record)
+            except Exception as error:
+                self._fail(error)
+
+    def _poll(self) -> None:
+        while not self._stopping.wait(POLL_S):
+            with self._lock:
+                try:
+                    if self._source.is_running:
+                        self._pipeline.poll()
+                    else:
+                        self._pipeline.finish()
+                except Exception as error:
+                    self._fail(error)
+                else:
+                    self._failed = False
+
+    def _fail(self, error: Exception) -> None:
+        """Count an error; it is reported once until the analysis works again."""
+        self._counters.add("not analyzed")
+        if not self._failed:
+            self._failed = True
+            logger.warning("sacla: %s", error, exc_info=not isinstance(error, HardwareError))
+            self._report(f"analysis: {error}")

@@ -1,0 +1,27 @@
+"""Parameters of the analyses that the device's configuration in a run gives."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from skywright.errors import ConfigError
+from skywright.instruments.sacla.layouts import REGIONS_MAX
+from skywright.instruments.sacla.report import parse_bins
+
+
+def curve_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return regions and bins of `ShotCurves`.
+
+    Parameters
+    ----------
+    configuration
+        By data key; ``NAME_bins`` is used, START:STOP:N in ps.
+
+    Raises
+    ------
+    ConfigError
+        If there are no bins in it.
+    """
+    for key, value in configuration.items():
+        if key.endswith("_bins") and value:
+            return {"regions": REGIONS_MAX, "edges": parse_bins(str(value)).tolist()}
+    raise ConfigError(f"sacla_curves: no bins among {', '.join(sorted(configuration))}")

@@ -1,0 +1,260 @@
+"""What is recorded of shots: a row for each shot, region sets, frames, and running images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.acquire.columns_layout import ColumnsLayout, Rows
+from skywright.errors import ConfigError
+from skywright.files.columns import Column
+from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
+from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
+from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules, Verdict
+
+REGIONS_MAX, CORNERS_MAX = 16, 64
+"""Regions that a row has room for; corners of one region."""
+NAME_BYTES = 64
+VERDICTS = tuple(verdict.value for verdict in Verdict)
+"""Names of the codes of the column ``verdict``."""
+SHOTS, REGIONS, FRAMES, IMAGES = "/entry/shots", "/entry/regions", "/entry/frames", "/entry/images"
+
+TAG = Column(f"{SHOTS}/tag", "<i8", attrs={"description": "high tag * 2**32 + low tag"})
+SHOT_COLUMNS = (
+    Column(f"{SHOTS}/time", "<f8", attrs={"units": "s"}),
+    Column(f"{SHOTS}/run", "<i8", attrs={"description": "run of the facility"}),
+    Column(f"{SHOTS}/verdict", "|u1", attrs={"names": list(VERDICTS)}),
+    Column(f"{SHOTS}/accepted", "|u1", attrs={"description": "1: the shot is analyzed"}),
+    Column(f"{SHOTS}/laser_on", "|u1"),
+    *(Column(f"{SHOTS}/{key}", "<f8") for key in EQUIPMENT),
+    Column(f"{SHOTS}/stage", "<f8", attrs={"units": "ps", "description": "delay of the stage"}),
+    Column(
+        f"{SHOTS}/scanned",
+        "<f8",
+        attrs={"units": "ps", "description": "delay, corrected by the timing tool"},
+    ),
+    Column(f"{SHOTS}/regions_number", "<i4"),
+    Column(f"{SHOTS}/sum_ev", "<f8", (REGIONS_MAX,), attrs={"units": "eV"}),
+    Column(f"{SHOTS}/photons", "<i8", (REGIONS_MAX,), attrs={"description": "-1: missing"}),
+    Column(
+        f"{SHOTS}/photon_hist",
+        "<i4",
+        (REGIONS_MAX, HISTOGRAM_BINS),
+        attrs={"description": "pixels with 0 .. 6 and with 7 or more photons; -1: missing"},
+    ),
+)
+REGIONS_NUMBER = Column(f"{REGIONS}/regions_number", "<i4")
+REGION_COLUMNS = (
+    Column(f"{REGIONS}/name", f"|S{NAME_BYTES}", (REGIONS_MAX,), 16),
+    Column(f"{REGIONS}/detector", f"|S{NAME_BYTES}", (REGIONS_MAX,), 16),
+    Column(f"{REGIONS}/corners", "<i4", (REGIONS_MAX,), 16),
+    Column(f"{REGIONS}/points", "<f8", (REGIONS_MAX, CORNERS_MAX, 2), 16, {"units": "px"}),
+)
+FRAME_TAG = Column(f"{FRAMES}/tag", "<i8")
+IMAGE_NUMBER = Column(f"{IMAGES}/update", "<i8")
+IMAGE_KEYS = ("mean", "mean_on", "mean_off", "var")
+
+
+def check_room(regions: Sequence[Region]) -> None:
+    """Raise `ConfigError` if regions do not fit into a row."""
+    if len(regions) > REGIONS_MAX:
+        raise ConfigError(f"{len(regions)} regions, expected at most {REGIONS_MAX}")
+    for region in regions:
+        if len(region.points) > CORNERS_MAX:
+            raise ConfigError(
+                f"ROI {region.name}: {len(region.points)} corners, expected at most {CORNERS_MAX}"
+            )
+        for text in (region.name, region.detector):
+            if len(text.encode()) > NAME_BYTES:
+                raise ConfigError(f"ROI {text!r}: longer than {NAME_BYTES} bytes")
+
+
+class ShotsLayout(ColumnsLayout):
+    """A row for each shot, accepted or not.
+
+    Parameters
+    ----------
+    rules
+        How the delay of the stage is computed.
+
+    Attributes
+    ----------
+    first
+        Shots of a lower identity are not recorded: they came before the recording began.
+    """
+
+    def __init__(self, rules: ShotRules) -> None:
+        super().__init__("shots", SHOT_COLUMNS, TAG)
+        self._rules = rules
+        self.first = 0
+
+    def take(self, result: AnalyzedShot) -> Rows | None:
+        """Return the row of a shot."""
+        if result.identity < self.first:
+            return None
+        values = result.values
+        row: dict[str, Any] = {
+            "time": result.time,
+            "run": result.run,
+            "verdict": VERDICTS.index(result.verdict.value),
+            "accepted": result.verdict is Verdict.ACCEPTED,
+            "laser_on": values.get("laser_open", 0.0) > 0.5,
+            **{key: values.get(key, np.nan) for key in EQUIPMENT},
+            "stage": self._rules.stage_delay(values),
+            "scanned": result.delay,
+            "regions_number": result.regions.number,
+            "sum_ev": _padded(result, "sum_ev", np.nan),
+            "photons": _padded(result, "photons", -1),
+            "photon_hist": _padded(result, "photon_hist", -1, (HISTOGRAM_BINS,)),
+        }
+        columns = {
+            column.path: np.asarray(row[column.path.rsplit("/", 1)[1]], column.dtype)[None]
+            for column in SHOT_COLUMNS
+        }
+        return Rows(np.array([result.identity], np.int64), columns)
+
+
+def _padded(
+    shot: AnalyzedShot, key: str, missing: float, shape: tuple[int, ...] = ()
+) -> NDArray[Any]:
+    """Return what was found in each region; `missing` where there is no region, or no image."""
+    room = np.full((REGIONS_MAX, *shape), missing)
+    if shot.found is not None:
+        room[: len(shot.found[key])] = shot.found[key]
+    return room
+
+
+class RegionsLayout(ColumnsLayout):
+    """A row for each set of regions that some shot has."""
+
+    def __init__(self) -> None:
+        super().__init__("region sets", REGION_COLUMNS, REGIONS_NUMBER)
+        self._last = -1
+
+    def restart(self) -> None:
+        """Write the set of the next shot, whichever it is."""
+        self._last = -1
+
+    def take(self, result: AnalyzedShot) -> Rows | None:
+        """Return the row of a set when the first shot has it."""
+        if result.regions.number == self._last:
+            return None
+        self._last = result.regions.number
+        return region_rows(result.regions)
+
+
+def region_rows(regions: RegionSet) -> Rows:
+    """Return a set of regions as one row."""
+    names = np.zeros((1, REGIONS_MAX), f"S{NAME_BYTES}")
+    detectors = np.zeros((1, REGIONS_MAX), f"S{NAME_BYTES}")
+    corners = np.zeros((1, REGIONS_MAX), np.int32)
+    points = np.full((1, REGIONS_MAX, CORNERS_MAX, 2), np.nan)
+    for k, region in enumerate(regions.regions):
+        names[0, k], detectors[0, k] = region.name.encode(), region.detector.encode()
+        corners[0, k] = len(region.points)
+        points[0, k, : len(region.points)] = region.points
+    found = {"name": names, "detector": detectors, "corners": corners, "points": points}
+    return Rows(
+        np.array([regions.number], np.int32),
+        {column.path: found[column.path.rsplit("/", 1)[1]] for column in REGION_COLUMNS},
+    )
+
+
+def read_regions(row: Mapping[str, NDArray[Any]]) -> tuple[Region, ...]:
+    """Return the regions of one row.
+
+    Parameters
+    ----------
+    row
+        ``name``, ``detector`` (16,) bytes, ``corners`` (16,), ``points`` (16, 64, 2).
+    """
+    return tuple(
+        Region(
+            row["name"][k].decode(),
+            row["detector"][k].decode(),
+            tuple((float(x), float(y)) for x, y in row["points"][k, :corners]),
+        )
+        for k, corners in enumerate(row["corners"])
+        if corners
+    )
+
+
+def detector_key(number: int) -> str:
+    """Return the name of a detector in data keys: d1, d2 ..."""
+    return f"d{number + 1}"
+
+
+class FramesLayout(ColumnsLayout):
+    """The frames of some shots, as the source gives them.
+
+    Parameters
+    ----------
+    shapes
+        (rows, columns) by detector.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        self.paths = {name: f"{FRAMES}/{detector_key(k)}" for k, name in enumerate(shapes)}
+        columns = [
+            Column(self.paths[name], "<f4", shape, 1, {"units": "ADU", "detector": name})
+            for name, shape in shapes.items()
+        ]
+        super().__init__("frames", columns, FRAME_TAG)
+        self._shapes = dict(shapes)
+        self.first = 0
+
+    def take(self, result: AnalyzedShot) -> Rows | None:
+        """Return the frames of a shot that has those of all detectors."""
+        if result.identity < self.first or len(result.frames) < len(self._shapes):
+            return None
+        columns = {
+            self.paths[name]: frame_of(result.frames[name], shape)[None]
+            for name, shape in self._shapes.items()
+        }
+        return Rows(np.array([result.identity], np.int64), columns)
+
+
+def frame_of(frame: Any, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the pixels of a frame, which may still be in a file."""
+    if isinstance(frame, np.ndarray):
+        return frame
+    pixels = np.empty(shape, np.float32)
+    frame.read_into(pixels)
+    return pixels
+
+
+class ImagesLayout(ColumnsLayout):
+    """Running images of all detectors: `IMAGE_KEYS` of each, and the numbers of shots.
+
+    Its results are ``(update number, {detector: result of ShotImages})``.
+
+    Parameters
+    ----------
+    shapes
+        (rows, columns) by detector.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        columns = [
+            Column(f"{IMAGES}/{detector_key(k)}_{key}", "<f4", shape, 1, {"detector": name})
+            for k, (name, shape) in enumerate(shapes.items())
+            for key in IMAGE_KEYS
+        ]
+        counts = [Column(f"{IMAGES}/{key}", "<i8", (), 64) for key in ("n_on", "n_off")]
+        super().__init__("images", (*columns, *counts), IMAGE_NUMBER)
+        self._shapes = dict(shapes)
+
+    def take(self, result: tuple[int, Mapping[str, Mapping[str, Any]]]) -> Rows | None:
+        """Return one row."""
+        number, images = result
+        columns: dict[str, Any] = {}
+        for k, name in enumerate(self._shapes):
+            for key in IMAGE_KEYS:
+                path = f"{IMAGES}/{detector_key(k)}_{key}"
+                columns[path] = np.asarray(images[name][key], np.float32)[None]
+        first = images[next(iter(self._shapes))]
+        for key in ("n_on", "n_off"):
+            columns[f"{IMAGES}/{key}"] = np.array([first[key]], np.int64)
+        return Rows(np.array([number], np.int64), columns)

@@ -1,0 +1,220 @@
+"""The owner of shots: what is recorded of them, and what is newest."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from skywright.acquire.acquisition import OwnerState
+from skywright.acquire.columns_layout import Rows
+from skywright.acquire.owner import Owner
+from skywright.acquire.recorder import Recorder
+from skywright.instruments.sacla.analyzed_shot import AnalyzedShot
+from skywright.instruments.sacla.analyzed_source import AnalyzedShots
+from skywright.instruments.sacla.layouts import (
+    FramesLayout,
+    ImagesLayout,
+    RegionsLayout,
+    ShotsLayout,
+)
+
+IMAGE_PERIOD_S = 10.0
+"""Time between two running images on disk."""
+RECENT = 2000
+"""Accepted shots that are kept for plots."""
+RATE_S = 2.0
+STORE_S = 30.0
+"""Longest wait for rows to be written at the end of a recording."""
+
+
+class Recent(NamedTuple):
+    """What plots need of an accepted shot."""
+
+    tag: int
+    i0: float
+    delay: float
+    laser_on: bool
+    first_sum: float
+
+
+class ShotOwner:
+    """Owns analyzed shots and records them.
+
+    A recording has four files: a row for each shot, the region sets of these rows, running images,
+    and the frames of one in `frames_every` shots.
+
+    Parameters
+    ----------
+    source
+        Closed with this object.
+    changed
+        Called from any thread after something has changed; must return at once.
+    frames_every
+        The frames of the first of every N recorded shots are kept; 0: none.
+    frames_bytes
+        Most that the frames of one recording may take, bytes.
+    """
+
+    def __init__(
+        self,
+        source: AnalyzedShots,
+        changed: Callable[[], None] | None = None,
+        frames_every: int = 0,
+        frames_bytes: int = 20_000_000_000,
+    ) -> None:
+        self.source = source
+        shapes = {name: tile.bad.shape for name, tile in source.info.tiles.items()}
+        self.shapes: Mapping[str, tuple[int, int]] = shapes
+        self.frames_every, self._frames_bytes = frames_every, frames_bytes
+        self._shots_layout = ShotsLayout(source.info.shot_rules)
+        self._regions_layout, self._frames_layout = RegionsLayout(), FramesLayout(shapes)
+        self.shots: Recorder[AnalyzedShot, Rows] = Recorder(self._shots_layout, changed=changed)
+        self.regions: Recorder[AnalyzedShot, Rows] = Recorder(self._regions_layout, changed=changed)
+        self.frames: Recorder[AnalyzedShot, Rows] = Recorder(self._frames_layout, changed=changed)
+        self.images: Recorder[Any, Rows] = Recorder(ImagesLayout(shapes), changed=changed)
+        self._all: tuple[Recorder[Any, Any], ...] = (
+            self.shots,
+            self.regions,
+            self.frames,
+            self.images,
+        )
+        self.owner: Owner[AnalyzedShot, AnalyzedShot] = Owner(
+            source,
+            endpoints=[self],
+            recorders=[self.regions, self.shots, self.frames],
+            changed=changed,
+            name="sacla",
+            item_name="shot",
+        )
+        self.recent: deque[Recent] = deque(maxlen=RECENT)
+        self.with_frames: AnalyzedShot | None = None
+        """The newest shot that has the frames of all detectors."""
+        self._arrivals: deque[float] = deque(maxlen=4096)
+        self._updates = 0
+        self._recording = threading.Event()
+        self._writer: threading.Thread | None = None
+
+    def offer(self, result: AnalyzedShot) -> None:
+        """Keep what is newest."""
+        self._arrivals.append(time.monotonic())
+        if len(result.frames) == len(self.shapes):
+            self.with_frames = result
+        if result.found is not None:
+            sums = result.found["sum_ev"]
+            self.recent.append(
+                Recent(
+                    result.tag,
+                    result.values["i0"],
+                    result.delay,
+                    result.values["laser_open"] > 0.5,
+                    float(sums[0]) if len(sums) else float("nan"),
+                )
+            )
+
+    def state(self) -> OwnerState[AnalyzedShot]:
+        """Return the present state."""
+        return self.owner.state()
+
+    @property
+    def rate_hz(self) -> float:
+        """Shots per second, over the last seconds."""
+        since = time.monotonic() - RATE_S
+        return sum(arrival >= since for arrival in list(self._arrivals)) / RATE_S
+
+    def forget(self) -> None:
+        """Begin curves, images and plots anew: the region set gets a new number."""
+        self.source.restart()
+        self.recent.clear()
+
+    # ---- recordings
+
+    def start_recording(self, path: Path, count: int = 0) -> str:
+        """Record every shot that comes from now on.
+
+        Parameters
+        ----------
+        path
+            Of the rows; the other files lie beside it (`beside`).
+        count
+            Number of shots after which the recording ends by itself; 0: none.
+
+        Returns
+        -------
+        str
+            Why it failed; empty when it did not.
+        """
+        self.stop_recording()
+        self.forget()
+        first = self.source.next_identity
+        self._shots_layout.first = self._frames_layout.first = first
+        self._regions_layout.restart()
+        error = self.shots.start(path, count) or self.regions.start(beside(path, "regions"))
+        error = error or self.images.start(beside(path, "images"))
+        if not error and self.frames_every:
+            self.frames.every = self.frames_every
+            shot_bytes = 4 * sum(rows * columns for rows, columns in self.shapes.values())
+            most = max(self._frames_bytes // max(shot_bytes, 1), 1)
+            error = self.frames.start(beside(path, "frames"), most)
+        if error:
+            for recorder in self._all:
+                recorder.stop()
+            return error
+        self._updates = 0
+        self.owner.acquire()
+        self._recording.set()
+        self._writer = threading.Thread(target=self._write_images, name="sacla-images", daemon=True)
+        self._writer.start()
+        return ""
+
+    def stop_recording(self) -> None:
+        """End the recording; all shots that were delivered are in the files then."""
+        acquisition = self.owner.stop_acquisition()
+        if acquisition is not None:
+            acquisition.done.wait(STORE_S)
+        if self._recording.is_set():
+            self._recording.clear()
+            self._offer_images()
+        if self._writer is not None:
+            self._writer.join(STORE_S)
+            self._writer = None
+        for recorder in self._all:
+            recorder.stop()
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether shots are recorded now."""
+        return self.shots.path is not None
+
+    @property
+    def error(self) -> str:
+        """Why a file could not be written the last time; empty if all could."""
+        return "; ".join(recorder.error for recorder in self._all if recorder.error)
+
+    def _write_images(self) -> None:
+        pause = threading.Event()
+        due = time.monotonic() + IMAGE_PERIOD_S
+        while self._recording.is_set():
+            pause.wait(0.2)
+            if time.monotonic() >= due:
+                due += IMAGE_PERIOD_S
+                self._offer_images()
+
+    def _offer_images(self) -> None:
+        images = self.source.images()
+        if images:
+            self.images.offer((self._updates, images))
+            self._updates += 1
+
+    def close(self) -> None:
+        """Stop for good; what was taken is in the files."""
+        self.stop_recording()
+        self.owner.close()
+        for recorder in self._all:
+            recorder.close()
+
+
+def beside(path: Path, name: str) -> Path:
+    """Return the path of another file of a recording."""
+    return path.with_name(f"{path.stem}_{name}{path.suffix}")
