@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from skywright.instruments.sacla.cli_facility import facility
+
 if TYPE_CHECKING:
     from skywright.instruments.sacla.report import Report
     from skywright.instruments.sacla.sources import ShotSource
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command()(facility)
 
 RoiOption = Annotated[
     list[str] | None,
@@ -75,7 +78,7 @@ def _print(report: "Report", images: Path | None, as_json: bool) -> None:
 @app.command()
 def live(
     bins: BinsOption,
-    source: Annotated[str, typer.Option("--source", help="sim or replay.")] = "sim",
+    source: Annotated[str, typer.Option("--source", help="sim, replay or sacla.")] = "sim",
     file: Annotated[Path | None, typer.Option("--file", help="replay: the recorded file.")] = None,
     speed: Annotated[
         float, typer.Option("--speed", min=0, help="Factor on the recorded pace; 0: no pace.")
@@ -89,44 +92,47 @@ def live(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="sim: of the random numbers.")] = 0,
     tiles: Annotated[int, typer.Option("--tiles", min=1, max=8, help="sim: of the MPCCD.")] = 1,
+    online: Annotated[
+        Path | None, typer.Option("--online", help="sacla: TOML file with its settings.")
+    ] = None,
+    beamline: Annotated[
+        int | None, typer.Option("--beamline", min=1, max=3, help="sacla: its number.")
+    ] = None,
+    detector: Annotated[
+        list[str] | None, typer.Option("--detector", help="sacla: id of a detector.")
+    ] = None,
+    equipment: Annotated[
+        list[str] | None, typer.Option("--equipment", help="sacla: ROLE=ID of a point detector.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Analyze shots while they come."""
     import logging
 
+    from skywright.errors import ConfigError
+    from skywright.instruments.sacla import cli_sources
     from skywright.instruments.sacla.live import LiveShots
     from skywright.instruments.sacla.regions import parse_region
     from skywright.instruments.sacla.report import parse_bins
 
     regions, edges = [parse_region(text) for text in roi or []], parse_bins(bins)
-    shots_source = _make_source(source, file, speed, seed, tiles, shots)
+    shots_source: ShotSource
+    if source == "replay":
+        shots_source = cli_sources.replay_source(file, speed)
+    elif source == "sim":
+        shots_source = cli_sources.simulated_source(shots, speed, seed, tiles)
+    elif source == "sacla":
+        shots_source = cli_sources.online_source(
+            online, beamline, detector or [], equipment or [], shots
+        )
+    else:
+        raise ConfigError(f"source {source!r}: expected sim, replay or sacla")
     try:
         analysis = LiveShots(shots_source, regions, edges, window, workers)
         try:
-            report = analysis.run(shots, logging.getLogger(__name__).info)
+            report = analysis.run(shots, logging.getLogger(__name__).warning)
         finally:
             analysis.close()
     finally:
         shots_source.close()
     _print(report, images, as_json)
-
-
-def _make_source(
-    kind: str, file: Path | None, speed: float, seed: int, tiles: int, shots: int | None
-) -> "ShotSource":
-    from skywright.errors import ConfigError
-
-    if kind == "replay":
-        from skywright.instruments.sacla.sources.replay import ReplaySource
-
-        if file is None:
-            raise ConfigError("source replay: --file is missing")
-        return ReplaySource(file, speed)
-    if kind == "sim":
-        from skywright.instruments.sacla.sources.sim import SimSource
-        from skywright.instruments.sacla.twin import Beamline, TwinSettings
-
-        single, octal = "MPCCD-1N0-M06-004", [f"MPCCD-8N0-3-002-{k + 1}" for k in range(tiles)]
-        detectors = (single,) if tiles == 1 else tuple(octal)
-        return SimSource(Beamline(TwinSettings(detectors, pool=24), seed), shots, speed)
-    raise ConfigError(f"source {kind!r}: expected sim or replay")

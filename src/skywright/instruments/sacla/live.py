@@ -86,6 +86,7 @@ class LiveShots:
         SkywrightError
             If the source or a worker fails.
         """
+        self._pipeline.wait_for_workers()
         self._wanted, self._started = shots, time.perf_counter()
         self._source.start(self._take, report)
         while self._source.is_running and not self._enough.wait(POLL_S):
@@ -113,6 +114,8 @@ class LiveShots:
             return
         try:
             with self._lock:
+                if not self._pipeline.join.counts.records:
+                    self._pipeline.begin(self._source.info)
                 self._pipeline.add(record)
                 passed = self._pipeline.join.shots_passed
         except SkywrightError as error:

@@ -103,7 +103,7 @@ class ShotPipeline:
         self.images = {
             name: ShotImages(
                 tile,
-                info.pixel_rules,
+                info.rules_of(name),
                 [region for region in self.regions if region.detector == name],
                 block_tags,
                 profiles,
@@ -157,6 +157,23 @@ class ShotPipeline:
         self._end_block()
         self._take(self._workers.answers("all"))
         self.images = {name: images.fresh() for name, images in self.images.items()}
+
+    def begin(self, info: RunInfo) -> None:
+        """Take the run as it is known at its first record; only the tags of its shots may differ.
+
+        Parameters
+        ----------
+        info
+            The run.
+        """
+        self.info = info
+        self.join = TagJoin(self.join.channels, info.run, self.join.window, info.grid)
+
+    def wait_for_workers(self) -> None:
+        """Wait until each worker answers, so that running shots do not have to wait for it."""
+        for worker in range(self._count):
+            self._take(self._workers.split(worker, 0))
+        self._take(self._workers.answers("all"))
 
     def add(self, record: Record[Any]) -> None:
         """Take in a record."""

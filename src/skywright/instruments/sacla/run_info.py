@@ -1,11 +1,14 @@
 """What a source knows of the run that it yields."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skywright.instruments.sacla.join import TagGrid
 from skywright.instruments.sacla.shots import ShotRules
 from skywright.instruments.sacla.tile import PixelRules, Tile
+
+NO_THRESHOLD_EV = -1e30
+"""Below every pixel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +25,8 @@ class RunInfo:
         Detectors by id.
     shot_rules, pixel_rules
         Filters, delay, thresholds.
+    cameras
+        Detectors whose pixels have no threshold.
     """
 
     run: int
@@ -30,6 +35,13 @@ class RunInfo:
     tiles: Mapping[str, Tile]
     shot_rules: ShotRules
     pixel_rules: PixelRules
+    cameras: frozenset[str] = frozenset()
+
+    def rules_of(self, detector: str) -> PixelRules:
+        """Return how the pixels of a detector count."""
+        if detector in self.cameras:
+            return replace(self.pixel_rules, threshold_ev=NO_THRESHOLD_EV)
+        return self.pixel_rules
 
     def identity(self, tag: int) -> int:
         """Return the identity of a shot."""

@@ -1,0 +1,94 @@
+"""Sources of ``skywright sacla live``, from the options of the command."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skywright.errors import ConfigError
+
+if TYPE_CHECKING:
+    from skywright.instruments.sacla.sources import ShotSource
+    from skywright.instruments.sacla.sources.online_settings import OnlineSettings
+
+
+def replay_source(file: Path | None, speed: float) -> "ShotSource":
+    """Return a recorded file as a source."""
+    from skywright.instruments.sacla.sources.replay import ReplaySource
+
+    if file is None:
+        raise ConfigError("source replay: --file is missing")
+    return ReplaySource(file, speed)
+
+
+def simulated_source(shots: int | None, speed: float, seed: int, tiles: int) -> "ShotSource":
+    """Return the simulated beamline as a source."""
+    from skywright.instruments.sacla.sources.sim import SimSource
+    from skywright.instruments.sacla.twin import Beamline, TwinSettings
+
+    single, octal = "MPCCD-1N0-M06-004", [f"MPCCD-8N0-3-002-{k + 1}" for k in range(tiles)]
+    detectors = (single,) if tiles == 1 else tuple(octal)
+    return SimSource(Beamline(TwinSettings(detectors, pool=24), seed), shots, speed)
+
+
+def online_source(
+    file: Path | None,
+    beamline: int | None,
+    detectors: Sequence[str],
+    equipment: Sequence[str],
+    shots: int | None,
+) -> "ShotSource":
+    """Return SACLA's online data as a source; it ends with the run."""
+    from skywright.instruments.sacla.sources.sacla import SaclaSource
+
+    chosen: dict[str, Any] = {} if beamline is None else {"beamline": beamline}
+    if detectors:
+        chosen["detectors"] = tuple(detectors)
+    ids = {}
+    for text in equipment:
+        role, equals, name = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--equipment {text}: expected ROLE=ID")
+        ids[role] = name
+    return SaclaSource(online_settings(file, chosen, ids), shots, follow=False)
+
+
+def online_settings(
+    file: Path | None, chosen: Mapping[str, Any], equipment: Mapping[str, str]
+) -> "OnlineSettings":
+    """Read the settings of the online source.
+
+    Parameters
+    ----------
+    file
+        TOML; None: the defaults.
+    chosen
+        Settings that replace those of the file.
+    equipment
+        Equipment ids by role that replace those of the file.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or a setting is unknown or of a wrong type.
+    """
+    from pydantic import ValidationError
+
+    from skywright.instruments.sacla.sources.online_settings import OnlineSettings
+
+    where, values = "online settings", {}
+    if file is not None:
+        where = str(file)
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{where}: not readable ({error})") from None
+    values |= chosen
+    if equipment:
+        values["equipment"] = values.get("equipment", {}) | dict(equipment)
+    try:
+        return OnlineSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{where}: {key}: {first['msg']}") from None

@@ -1,0 +1,167 @@
+"""The server of the double: answers calls over a local socket while simulated time goes on."""
+
+import json
+import logging
+import socket as sockets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from skywright.errors import ConfigError
+from skywright.instruments.sacla.facility.link import APIError
+from skywright.instruments.sacla.facility.settings import FacilitySettings
+from skywright.instruments.sacla.facility.wire import Channel
+from skywright.instruments.sacla.facility.world import World
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.005
+"""Time between two looks at what is due."""
+CALLS = {
+    "read_runnumber_newest": "newest_run",
+    "read_runstatus": "run_status",
+    "read_hightagnumber": "hightag",
+    "read_start_tagnumber": "start_tag",
+    "read_end_tagnumber": "end_tag",
+    "read_taglist_byrun": "tags_of_run",
+    "read_taglist": "tags_between",
+    "read_taglist_bydetid": "tags_of_detector",
+    "read_tagnumber_newest": "newest_tag",
+    "read_detidlist": "detectors",
+    "read_equiplist": "equipment",
+    "read_syncdatalist": "values",
+    "read_syncdatalist_float": "numbers",
+    "read_config_photonenergy_in_keV": "photon_energy_kev",
+    "open_reader": "open_reader",
+    "collect": "collect",
+    "open_stored": "open_stored",
+    "collect_stored": "collect_stored",
+}
+"""Methods of `World` by the name of the facility's call."""
+CONTROL = (
+    "advance",
+    "advance_shots",
+    "start_run",
+    "stop_run",
+    "pause_run",
+    "take_away",
+    "bring_back",
+    "silence",
+    "inject",
+    "pending_faults",
+    "most_reads",
+)
+"""Methods of `World` for control clients."""
+
+
+class FacilityServer:
+    """Serves a simulated facility until it is stopped.
+
+    Parameters
+    ----------
+    settings
+        What is simulated.
+    socket
+        Path of the local socket; its directory is made.
+
+    Raises
+    ------
+    ConfigError
+        If another server listens there, or the socket cannot be made.
+    """
+
+    def __init__(self, settings: FacilitySettings, socket: Path) -> None:
+        self.socket = socket
+        self.world = World(settings)
+        self._stopping = threading.Event()
+        self._calls: dict[str, Callable[..., Any]] = {"reset": self._reset}
+        _free(socket)
+        try:
+            socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._listener = sockets.socket(sockets.AF_UNIX)
+            self._listener.bind(str(socket))
+            self._listener.listen(64)
+        except OSError as error:
+            raise ConfigError(f"socket {socket}: cannot be made ({error})") from None
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        threading.Thread(target=self._accept, name="facility-accept", daemon=True).start()
+        before = time.monotonic()
+        while not self._stopping.wait(TICK_S):
+            now = time.monotonic()
+            if not self.world.settings.manual:
+                self.world.advance(now - before)
+            before = now
+        self.socket.unlink(missing_ok=True)
+        self._listener.close()
+
+    def stop(self) -> None:
+        """End `run` soon; from any thread, or a signal handler."""
+        self._stopping.set()
+
+    def _reset(self, settings: dict[str, Any]) -> None:
+        """Begin anew with other settings."""
+        try:
+            self.world = World(FacilitySettings(**settings))
+        except ValidationError as error:
+            raise APIError(str(error)) from None
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                connection = Channel(self._listener.accept()[0])
+            except OSError as error:
+                if not self._stopping.wait(TICK_S):
+                    logger.warning("a client could not connect: %s", error)
+                continue
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: Channel) -> None:
+        with connection, suppress(OSError):
+            while True:
+                name, *arguments = json.loads(connection.receive())
+                self._answer(connection, name, arguments)
+
+    def _answer(self, connection: Channel, name: str, arguments: list[Any]) -> None:
+        pixels = None
+        if self.world.settings.call_s and name in CALLS:
+            self._stopping.wait(self.world.settings.call_s)
+        try:
+            value = self._function(name)(*arguments)
+            if name in ("collect", "collect_stored"):
+                tag, image, facts = value
+                pixels = np.ascontiguousarray(image)
+                value = {"tag": tag, "shape": image.shape, "info": facts}
+            answer: dict[str, Any] = {"value": value}
+        except APIError as error:
+            answer = {"error": "api", "message": str(error)}
+        except TypeError as error:
+            answer = {"error": "type", "message": f"{name}: {error}"}
+        connection.send(json.dumps(answer).encode())
+        if pixels is not None:
+            connection.send(pixels.data.cast("B"))
+
+    def _function(self, name: str) -> Callable[..., Any]:
+        if name in self._calls:
+            return self._calls[name]
+        if name in CALLS or name in CONTROL:
+            function: Callable[..., Any] = getattr(self.world, CALLS.get(name, name))
+            return function
+        raise APIError(f"no call {name}")
+
+
+def _free(socket: Path) -> None:
+    """Remove the socket of a server that has died."""
+    if not socket.exists():
+        return
+    with suppress(OSError):
+        Channel.to(socket).close()
+        raise ConfigError(f"socket {socket}: another facility is being served there")
+    socket.unlink(missing_ok=True)

@@ -1,0 +1,402 @@
+"""The state of the double: rings of images, values and runs, fed by simulated shots in time."""
+
+import heapq
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from itertools import count, cycle
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.instruments.sacla.facility.link import NEWEST, APIError
+from skywright.instruments.sacla.facility.runs import Runs
+from skywright.instruments.sacla.facility.settings import FacilitySettings
+from skywright.instruments.sacla.join import Record
+from skywright.instruments.sacla.twin import Beamline
+from skywright.instruments.sacla.twin.beamline import GAIN, PHOTON_EV
+from skywright.instruments.sacla.values import parse_value
+
+Image = NDArray[np.float32]
+ODD_VALUES = ("not-converged", "saturated", "", None)
+WAIT_FOR_FUTURE_S = 5.0
+
+
+class _Ring:
+    """Images of one detector: the newest ones, and those of runs that are stored."""
+
+    def __init__(self, images: int, history: int) -> None:
+        self.images: OrderedDict[int, Image] = OrderedDict()
+        self.stored: OrderedDict[tuple[int, int], Image] = OrderedDict()  # by high and low tag
+        self.newest: tuple[int, Image] | None = None
+        self.latest_s = 0.0
+        self._most, self._history = images, history
+
+    def add(self, hightag: int, tag: int, image: Image) -> None:
+        self.newest = (tag, image)
+        self.images[tag] = self.stored[hightag, tag] = image
+        if len(self.images) > self._most:
+            self.images.popitem(last=False)
+        if len(self.stored) > self._history:
+            self.stored.popitem(last=False)
+
+
+class World:
+    """The simulated facility. All methods may be called from any thread.
+
+    Parameters
+    ----------
+    settings
+        What is simulated.
+    """
+
+    def __init__(self, settings: FacilitySettings) -> None:
+        self.settings = settings
+        self._beamline = Beamline(settings.twin, settings.seed)
+        self._random = np.random.default_rng([settings.seed, 1])
+        self._odd = cycle(ODD_VALUES)
+        self.runs = Runs(settings.tag_step, settings.running)
+        self.changed = threading.Condition()
+        self._ids = settings.equipment()
+        self._values: dict[str, OrderedDict[tuple[int, int], str | None]] = {
+            name: OrderedDict() for name in self._ids.values()
+        }
+        self._newest: dict[str, tuple[int, int]] = {}
+        self._rings = {
+            name: _Ring(settings.ring_images, settings.history) for name in settings.twin.detectors
+        }
+        self._made = 0  # shots
+        self._now_s = 0.0
+        self._order = count()
+        self._coming: list[tuple[float, int, Callable[[], None]]] = []
+        self._away: set[str] = set()
+        self._silent: set[str] = set()
+        self._faults: Counter[tuple[str, str]] = Counter()
+        self._reads: Counter[tuple[str, int]] = Counter()
+
+    # ---- time
+
+    def advance(self, seconds: float) -> None:
+        """Move the time on; what is due is there afterwards."""
+        with self.changed:
+            self._now_s += seconds
+            while self._made / self.settings.rate_hz <= self._now_s and self._made != (
+                self.settings.shots
+            ):
+                self._make_shot()
+            while self._coming and self._coming[0][0] <= self._now_s:
+                heapq.heappop(self._coming)[2]()
+            self.changed.notify_all()
+
+    def advance_shots(self, shots: int) -> None:
+        """Move the time on until this number of shots more was made; their data come later."""
+        with self.changed:
+            self.advance((self._made + shots - 0.5) / self.settings.rate_hz - self._now_s)
+
+    def _make_shot(self) -> None:
+        shot, self._made = self._made, self._made + 1
+        hightag, tag = self.runs.hightag, self.runs.tag(shot)
+        records: list[tuple[float, Record[Any]]] = list(self._beamline.shot(shot))
+        moving = self._random.random() < self.settings.laser_moving
+        for arrival, record in records:
+            if shot % self.settings.every.get(record.channel, 1):
+                continue
+            if record.channel in self._rings:
+                # The images of a detector come in order.
+                ring = self._rings[record.channel]
+                due = ring.latest_s = max(ring.latest_s, arrival + self.settings.image_lag_s)
+                self._plan(due, self._add_image, record.channel, hightag, tag, record.payload)
+                continue
+            due = arrival + self.settings.database_lag_s
+            text = record.payload
+            if text == "not-converged":
+                text = next(self._odd)
+            elif moving and record.channel in ("laser_open", "laser_close"):
+                text = "0"
+            if record.channel == "i0":  # another monitor sees the same pulse, and answers earlier
+                charge = f"{parse_value(record.payload) * 1e-9:.4e}C"
+                upstream = self._ids["upstream"]
+                self._plan(due - 0.1, self._add_value, upstream, hightag, tag, charge)
+            self._plan(due, self._add_value, self._ids[record.channel], hightag, tag, text)
+
+    def _plan(self, due_s: float, action: Callable[..., None], *arguments: Any) -> None:
+        entry = (due_s, next(self._order), lambda: action(*arguments))
+        heapq.heappush(self._coming, entry)
+
+    def _add_image(self, detector: str, hightag: int, tag: int, image: Image) -> None:
+        if detector not in self._silent:
+            self._rings[detector].add(hightag, tag, image)
+
+    def _add_value(self, equipment: str, hightag: int, tag: int, text: str | None) -> None:
+        values = self._values[equipment]
+        values[hightag, tag] = text
+        if len(values) > self.settings.history:
+            values.popitem(last=False)
+        before = self._newest.get(equipment)
+        if before is None or before[0] != hightag or tag > before[1]:
+            self._newest[equipment] = (hightag, tag)
+
+    # ---- what a control client may do
+
+    def start_run(self, hightag: int | None = None, first: int | None = None) -> dict[str, int]:
+        """Begin a run with the next shot."""
+        with self.changed:
+            run = self.runs.begin(self._made, hightag, first)
+            return {"run": run.number, "hightag": run.hightag, "first": run.first}
+
+    def stop_run(self) -> None:
+        """End the run under way."""
+        with self.changed:
+            self.runs.end(self._made)
+
+    def pause_run(self, is_paused: bool) -> None:
+        """Pause the run, or go on with it."""
+        with self.changed:
+            self.runs.pause(is_paused)
+
+    def take_away(self, detector: str) -> None:
+        """Let a detector be absent."""
+        with self.changed:
+            self._away.add(detector)
+
+    def bring_back(self, detector: str) -> None:
+        """Let an absent or silent detector work again."""
+        with self.changed:
+            self._away.discard(detector)
+            self._silent.discard(detector)
+
+    def silence(self, detector: str) -> None:
+        """Let a detector give no more images; its ring stays."""
+        with self.changed:
+            self._silent.add(detector)
+
+    def inject(self, kind: str, target: str, calls: int) -> None:
+        """Let the next calls fail.
+
+        Parameters
+        ----------
+        kind
+            ``wrong_tag``, ``socket``, ``calibration`` (of a detector), ``database`` (of an
+            equipment).
+        target
+            The detector or the equipment.
+        calls
+            How many.
+        """
+        with self.changed:
+            self._faults[kind, target] += calls
+
+    def pending_faults(self) -> int:
+        """Return the number of injected faults that no call has met."""
+        with self.changed:
+            return sum(self._faults.values())
+
+    def most_reads(self, detector: str) -> int:
+        """Return how often the image was read that was read most often by its tag."""
+        with self.changed:
+            return max((n for (name, _), n in self._reads.items() if name == detector), default=0)
+
+    def _meets(self, kind: str, target: str) -> bool:
+        if self._faults[kind, target] <= 0:
+            return False
+        self._faults[kind, target] -= 1
+        return True
+
+    # ---- the database
+
+    def newest_run(self, beamline: int) -> int:
+        """Return the number of the newest run."""
+        self._check(beamline)
+        with self.changed:
+            return self.runs.runs[-1].number if self.runs.runs else 0
+
+    def run_status(self, beamline: int, run: int) -> int:
+        """Return the status of a run."""
+        self._check(beamline)
+        with self.changed:
+            return int(self.runs.find(run).status) if self.runs.runs else -1
+
+    def hightag(self, beamline: int, run: int) -> int:
+        """Return the high tag of a run."""
+        self._check(beamline)
+        with self.changed:
+            return self.runs.find(run).hightag
+
+    def start_tag(self, beamline: int, run: int) -> tuple[int, int]:
+        """Return (high tag, first low tag) of a run."""
+        self._check(beamline)
+        with self.changed:
+            found = self.runs.find(run)
+            return found.hightag, found.first
+
+    def end_tag(self, beamline: int, run: int) -> tuple[int, int]:
+        """Return (high tag, last low tag) of a run that has ended."""
+        self._check(beamline)
+        with self.changed:
+            found = self.runs.find(run)
+            if found.last is None:
+                raise APIError(f"run {run} has not ended")
+            return found.hightag, found.last
+
+    def tags_of_run(self, beamline: int, run: int) -> list[int]:
+        """Return the low tags of a run so far."""
+        self._check(beamline)
+        with self.changed:
+            found = self.runs.find(run)
+            last = self.runs.tag(self._made - 1) if found.last is None else found.last
+            return list(range(found.first, last + 1, self.settings.tag_step))
+
+    def tags_between(self, beamline: int, hightag: int, first: int, last: int) -> list[int]:
+        """Return the low tags in a range."""
+        self._check(beamline)
+        with self.changed:
+            return sorted(
+                tag
+                for run in self.runs.runs
+                if run.hightag == hightag
+                for tag in self.tags_of_run(beamline, run.number)
+                if first <= tag <= last
+            )
+
+    def tags_of_detector(self, beamline: int, run: int, detector: str) -> list[int]:
+        """Return the low tags of a run at which a detector has an image."""
+        self._check(beamline)
+        with self.changed:
+            ring, found = self._ring(detector), self.runs.find(run)
+            return [
+                tag
+                for high, tag in ring.stored
+                if high == found.hightag
+                and tag >= found.first
+                and (found.last is None or tag <= found.last)
+            ]
+
+    def newest_tag(self, equipment: str) -> tuple[int, int]:
+        """Return (high tag, low tag) of the newest value of an equipment."""
+        with self.changed:
+            self._check_equipment(equipment)
+            if equipment not in self._newest:
+                raise APIError(f"{equipment}: no value yet")
+            return self._newest[equipment]
+
+    def detectors(self, beamline: int, run: int) -> list[str]:
+        """Return the ids of the detectors of a run."""
+        self._check(beamline)
+        with self.changed:
+            self.runs.find(run)
+            return [name for name in self._rings if name not in self._away]
+
+    def equipment(self) -> list[str]:
+        """Return the ids of all equipment."""
+        return list(self._values)
+
+    def values(self, equipment: str, hightag: int, tags: Iterable[int]) -> list[str | None]:
+        """Return values as text."""
+        with self.changed:
+            self._check_equipment(equipment)
+            values = self._values[equipment]
+            return [values.get((hightag, tag)) for tag in tags]
+
+    def numbers(self, equipment: str, hightag: int, tags: Iterable[int]) -> list[float]:
+        """Return values as numbers."""
+        return [parse_value(text) for text in self.values(equipment, hightag, tags)]
+
+    def photon_energy_kev(self, beamline: int, run: int) -> float:
+        """Return the configured photon energy."""
+        self._check(beamline)
+        with self.changed:
+            self.runs.find(run)
+            return PHOTON_EV / 1000
+
+    def _check(self, beamline: int) -> None:
+        if beamline != self.settings.beamline:
+            raise APIError(f"no data of beamline {beamline} on this host")
+
+    def _check_equipment(self, equipment: str) -> None:
+        if equipment not in self._values:
+            raise APIError(f"no equipment {equipment}")
+        if self._meets("database", equipment):
+            raise APIError(f"{equipment}: the database does not answer")
+
+    # ---- images
+
+    def open_reader(self, detector: str) -> None:
+        """Connect to a detector."""
+        with self.changed:
+            self._ring(detector)
+
+    def collect(self, detector: str, tag: int) -> tuple[int, Image, dict[str, Any]]:
+        """Return an image of the ring: its tag, (rows, columns), and facts of the detector."""
+        with self.changed:
+            ring = self._ring(detector)
+            if self._meets("socket", detector):
+                raise APIError(f"-10102: {detector}: the socket was closed")
+            if self._meets("calibration", detector):
+                raise APIError(f"-10300: {detector}: no calibration")
+            if self.settings.future == "wait" and tag != NEWEST:
+                self.changed.wait_for(lambda: not self._is_future(ring, tag), WAIT_FOR_FUTURE_S)
+            if ring.newest is None or self._is_future(ring, tag):
+                raise APIError(f"{detector}: tag {tag} is not there yet")
+            if tag == NEWEST:
+                return *ring.newest, self.facts(detector)
+            if tag not in ring.images:
+                raise APIError(f"-10000: {detector}: the data of tag {tag} are gone")
+            self._reads[detector, tag] += 1
+            image = ring.images[tag]
+            if self._meets("wrong_tag", detector):
+                tag, image = next(iter(ring.images.items()))
+            return tag, image, self.facts(detector)
+
+    @staticmethod
+    def _is_future(ring: _Ring, tag: int) -> bool:
+        if tag == NEWEST or tag in ring.images:
+            return False
+        return ring.newest is None or tag > ring.newest[0]
+
+    def open_stored(self, detector: str, beamline: int, runs: list[int]) -> None:
+        """Look for stored runs of a detector."""
+        self._check(beamline)
+        with self.changed:
+            self._ring(detector)
+            for run in runs:
+                self.runs.find(run)
+
+    def collect_stored(
+        self, detector: str, beamline: int, runs: list[int], tag: int
+    ) -> tuple[int, Image, dict[str, Any]]:
+        """Return an image of stored runs."""
+        self._check(beamline)
+        with self.changed:
+            ring = self._ring(detector)
+            for number in runs:
+                run = self.runs.find(number)
+                inside = run.last is not None and run.first <= tag <= run.last
+                if inside and (run.hightag, tag) in ring.stored:
+                    return tag, ring.stored[run.hightag, tag], self.facts(detector)
+        raise APIError(f"-10000: {detector}: no data of tag {tag} in runs {runs}")
+
+    def facts(self, detector: str) -> dict[str, Any]:
+        """Return what ``read_det_info`` gives."""
+        rows, columns = self.settings.shape
+        facts: dict[str, Any] = {"id": detector, "xsize": columns, "ysize": rows}
+        if detector in self.settings.cameras:
+            return facts
+        place = self.settings.detectors.index(detector)
+        return facts | {
+            "mp_absgain": GAIN,
+            "mp_pixelsizex": 50.0,
+            "mp_pixelsizey": 50.0,
+            "mp_posx": 0.0,
+            "mp_posy": place * rows * 50.0,
+            "mp_posz": 0.0,
+            "mp_rotationangle": 0.0,
+            "mp_manipulator_shift": 0.0,
+        }
+
+    def _ring(self, detector: str) -> _Ring:
+        if detector not in self._rings:
+            raise APIError(f"no such detector: {detector}")
+        if detector in self._away:
+            raise APIError(f"-10101: cannot connect to {detector}")
+        return self._rings[detector]

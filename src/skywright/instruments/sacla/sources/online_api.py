@@ -1,0 +1,111 @@
+"""SACLA's Python modules ``dbpy`` and ``olpy``: import, images as copies, causes of errors."""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import ConfigError
+
+
+class Cause(Enum):
+    """Why a call failed; all failures have the same exception type."""
+
+    GONE = "gone"
+    """The image is no longer in the ring buffer, or never was."""
+    CONNECTION = "connection"
+    """The detector or its server cannot be reached, or there is no such detector."""
+    OTHER = "other"
+    """Not there yet, no calibration, or unknown: asked again for a limited time."""
+
+
+_CODE = re.compile(r"-1\d{4}\b")
+_ABSENT = re.compile(r"no such detector|unknown detector|cannot connect", re.IGNORECASE)
+
+
+def cause_of(error: Exception) -> Cause:
+    """Find out why a call failed, by the code in the message."""
+    text = str(error)
+    found = _CODE.search(text)
+    code = int(found[0]) if found else 0
+    if code == -10000:
+        return Cause.GONE
+    if -10199 <= code <= -10100 or (not code and _ABSENT.search(text)):
+        return Cause.CONNECTION
+    return Cause.OTHER
+
+
+@dataclass(frozen=True)
+class OnlineApi:
+    """The facility's modules."""
+
+    dbpy: Any
+    olpy: Any
+
+    @property
+    def newest(self) -> int:
+        """The tag that stands for the newest image."""
+        return int(getattr(self.olpy, "NEWESTTAG", -1))
+
+
+def import_api() -> OnlineApi:
+    """Import ``dbpy`` and ``olpy``.
+
+    Raises
+    ------
+    ConfigError
+        If they are not installed here.
+    """
+    try:
+        return OnlineApi(import_module("dbpy"), import_module("olpy"))
+    except ImportError as error:
+        raise ConfigError(
+            f"source sacla: SACLA's Python modules dbpy and olpy cannot be imported ({error}). "
+            "They exist on the analysis hosts of a beamline; add their directory to PYTHONPATH. "
+            "Elsewhere use the double: skywright sacla facility"
+        ) from None
+
+
+class ImageReader:
+    """Reads images of one detector from the ring buffer.
+
+    Parameters
+    ----------
+    api
+        The modules.
+    detector
+        Its id.
+
+    Raises
+    ------
+    Exception
+        If the detector cannot be reached.
+    """
+
+    def __init__(self, api: OnlineApi, detector: str) -> None:
+        self._newest = api.newest
+        self._reader = api.olpy.StorageReader(detector)
+        self._buffer = api.olpy.StorageBuffer(self._reader)
+
+    def read(self, tag: int) -> tuple[int, NDArray[np.float32]]:
+        """Return an image and its tag, which may be another one than `tag`.
+
+        The array is a copy: that of the buffer changes at the next call.
+        """
+        found = int(self._reader.collect(self._buffer, tag))
+        return found, np.array(self._buffer.read_det_data(0), np.float32)
+
+    def newest_tag(self) -> int:
+        """Return the tag of the newest image."""
+        return int(self._reader.collect(self._buffer, self._newest))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of the detector, with the newest image."""
+        self.newest_tag()
+        facts = dict(self._buffer.read_det_info(0))
+        rows, columns = self._buffer.read_det_data(0).shape
+        return facts | {"xsize": columns, "ysize": rows}

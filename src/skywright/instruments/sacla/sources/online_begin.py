@@ -1,0 +1,183 @@
+"""What is known of a run before its first shot is read: detectors, tags of shots, rules."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from math import gcd, lcm
+from typing import Any
+
+import numpy as np
+
+from skywright.errors import ConfigError
+from skywright.instruments.sacla.join import TagGrid
+from skywright.instruments.sacla.run_info import RunInfo
+from skywright.instruments.sacla.shots import ShotRules
+from skywright.instruments.sacla.sources.online_api import ImageReader, OnlineApi
+from skywright.instruments.sacla.sources.online_settings import OnlineSettings
+from skywright.instruments.sacla.tile import PixelRules, Tile
+
+logger = logging.getLogger(__name__)
+
+OCTAL_TILES = 8
+NEWEST_TAGS = 64
+"""Tags of a detector from which the tag step is found."""
+LEAST_TAGS = 4
+
+
+def choose_detectors(settings: OnlineSettings, known: Sequence[str]) -> tuple[str, ...]:
+    """Return the ids of the detectors to be read.
+
+    Parameters
+    ----------
+    settings
+        Names them, or has the pattern of the octal.
+    known
+        Those of the run.
+
+    Raises
+    ------
+    ConfigError
+        If none are named and the pattern does not match exactly eight.
+    """
+    if settings.detectors:
+        return settings.detectors
+    tiles = sorted(name for name in known if re.search(settings.octal, name))
+    if len(tiles) != OCTAL_TILES:
+        raise ConfigError(
+            f"source sacla: {len(tiles)} detectors match {settings.octal}, expected "
+            f"{OCTAL_TILES}; choose with the setting detectors (the run has "
+            f"{', '.join(known) or 'none'})"
+        )
+    return tuple(tiles)
+
+
+def make_tile(detector: str, facts: Mapping[str, Any], settings: OnlineSettings) -> Tile:
+    """Return a detector: gain and size as it says itself, bad pixels from a file.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or has another shape.
+    """
+    shape = (int(facts["ysize"]), int(facts["xsize"]))
+    path = settings.masks.get(detector)
+    bad = np.zeros(shape, bool)
+    if path is not None:
+        try:
+            bad = np.load(path, allow_pickle=False) != 0
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"mask of {detector}, {path}: not readable ({error})") from None
+        if bad.shape != shape:
+            raise ConfigError(f"mask of {detector}, {path}: {bad.shape}, expected {shape}")
+    return Tile(detector, float(facts.get("mp_absgain", 1.0)), bad)
+
+
+def find_steps(
+    api: OnlineApi, settings: OnlineSettings, run: int, detectors: Sequence[str]
+) -> tuple[int, int] | None:
+    """Find at which tags all detectors have images.
+
+    Parameters
+    ----------
+    api, settings
+        The facility's modules; the beamline, and the tag step if it is given. Then the tag of the
+        newest image counts, else the run's list of tags. A detector that does not answer is left
+        out.
+    run
+        Run number.
+    detectors
+        Those that are read.
+
+    Returns
+    -------
+    tuple or None
+        A tag with images, and the number of tags between images; None while the run has too few
+        tags.
+    """
+    found = []
+    for detector in detectors:
+        try:
+            if settings.tag_step is not None:
+                return ImageReader(api, detector).newest_tag(), settings.tag_step
+            tags = np.sort(api.dbpy.read_taglist_bydetid(settings.beamline, run, detector))
+        except Exception as error:  # the facility's modules have one exception for everything
+            logger.info("%s: its tags are not known: %s", detector, error)
+            continue
+        if len(tags) < LEAST_TAGS:
+            return None
+        step = gcd(*np.diff(tags[-NEWEST_TAGS:]).tolist())
+        found.append((int(tags[-1]), max(step, 1)))
+    if not found:
+        return None
+    # Detectors of different rates have images together at the tags of the slowest one.
+    tag, _ = max(found, key=lambda pair: pair[1])
+    return tag, lcm(*(step for _, step in found))
+
+
+def make_grid(
+    settings: OnlineSettings, start: int, newest: int, tag: int, step: int, shots: int | None
+) -> TagGrid:
+    """Return the tags that are shots.
+
+    Parameters
+    ----------
+    settings
+        Whether a run that has begun is read from its start.
+    start
+        First tag of the run.
+    newest
+        Tag that the accelerator has reached.
+    tag, step
+        From `find_steps`.
+    shots
+        Number of shots; None: until the run ends.
+    """
+    least = start
+    if newest - start > settings.catch_up_tags:
+        least = newest + 1
+    first = least + (tag - least) % step
+    return TagGrid(first, step, None if shots is None else first + (shots - 1) * step)
+
+
+def make_info(
+    api: OnlineApi,
+    settings: OnlineSettings,
+    run: int,
+    grid: TagGrid,
+    facts: Mapping[str, Mapping[str, Any]],
+) -> RunInfo:
+    """Return what is known of a run.
+
+    Parameters
+    ----------
+    api, settings
+        The facility's modules; rules.
+    run
+        Run number.
+    grid
+        Its shots.
+    facts
+        What each detector says of itself.
+    """
+    tiles = {name: make_tile(name, about, settings) for name, about in facts.items()}
+    pixels = settings.pixels
+    photon_ev = pixels.photon_ev
+    if photon_ev is None:
+        photon_ev = 1000.0 * api.dbpy.read_config_photonenergy_in_keV(settings.beamline, run)
+    rows, columns = next(iter(tiles.values())).bad.shape
+    return RunInfo(
+        run=run,
+        hightag=int(api.dbpy.read_hightagnumber(settings.beamline, run)),
+        grid=grid,
+        tiles=tiles,
+        shot_rules=ShotRules(**settings.shots.model_dump()),
+        pixel_rules=PixelRules(
+            photon_ev=photon_ev,
+            ev_per_electron=pixels.ev_per_electron,
+            threshold_ev=pixels.threshold_ev,
+            radial_cx=columns / 2 if pixels.radial_cx is None else pixels.radial_cx,
+            radial_cy=rows / 2 if pixels.radial_cy is None else pixels.radial_cy,
+            radial_dr=pixels.radial_dr,
+        ),
+        cameras=frozenset(name for name, about in facts.items() if "mp_absgain" not in about),
+    )

@@ -1,0 +1,163 @@
+"""The thread that asks the database: how far the accelerator is, runs, values of point detectors.
+
+All calls of ``dbpy`` come from here, one at a time.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from skywright.acquire.counters import Counters
+from skywright.instruments.sacla.sources.online_api import OnlineApi
+from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
+from skywright.instruments.sacla.sources.online_settings import OnlineSettings
+from skywright.instruments.sacla.sources.online_values import ValueReader
+
+STOPPED, PAUSED, RUNNING = 0, 1, 2
+"""Status of a run."""
+
+
+class DatabaseThread(threading.Thread):
+    """Follows the accelerator and the runs, and reads the values of all point detectors.
+
+    Parameters
+    ----------
+    api
+        The facility's modules.
+    settings
+        Ids and waiting times.
+    runs
+        What is read; runs that begin are added.
+    begin
+        Makes the run of a number, or None while too little is known of it. None in place of the
+        function: no other run is read.
+    lost
+        Values that did not come through, by cause, of each role; see `ValueReader`.
+    report, stopping
+        As for `ImageThread`.
+    """
+
+    def __init__(
+        self,
+        api: OnlineApi,
+        settings: OnlineSettings,
+        runs: OnlineRuns,
+        begin: Callable[[int], OnlineRun | None] | None,
+        lost: Mapping[str, Counters],
+        report: Callable[[str], None],
+        stopping: threading.Event,
+    ) -> None:
+        super().__init__(name="sacla-database", daemon=True)
+        self._api, self._settings, self._runs = api, settings, runs
+        self._begin, self._lost, self._report, self._stopping = begin, lost, report, stopping
+        self._ids: Mapping[str, str] = settings.equipment.of_beamline(settings.beamline)
+        self._reference = settings.reference.replace("{bl}", str(settings.beamline))
+        self._readers: dict[OnlineRun, list[ValueReader]] = {}
+        self._trouble: dict[str, str] = {}
+        self._moved_s = time.monotonic()
+        self._tags: tuple[int, int] | None = None  # newest high and low tag
+        self._beyond: dict[OnlineRun, tuple[int, int]] = {}  # where the next tags began
+
+    def run(self) -> None:
+        """Ask round after round until the end."""
+        while not self._stopping.is_set():
+            self._look_at_tags()
+            self._look_at_runs()
+            unfinished = self._runs.unfinished()
+            self._readers = {run: self._readers_of(run) for run in unfinished}
+            self._beyond = {run: at for run, at in self._beyond.items() if run in unfinished}
+            for run in unfinished:
+                for reader in self._readers[run]:
+                    if run.awaits(reader.role):
+                        reader.read()
+            self._stopping.wait(self._settings.database_s)
+
+    def _readers_of(self, run: OnlineRun) -> list[ValueReader]:
+        if run in self._readers:
+            return self._readers[run]
+        return [
+            ValueReader(
+                self._api,
+                role,
+                equipment,
+                run,
+                self._settings.wait_tags,
+                self._lost[role],
+                lambda trouble, role=role, equipment=equipment: self._says(  # type: ignore[misc]
+                    f"{role} ({equipment or 'no equipment'})", trouble
+                ),
+            )
+            for role, equipment in self._ids.items()
+        ]
+
+    # ---- how far the accelerator is
+
+    def _look_at_tags(self) -> None:
+        try:
+            high, low = self._api.dbpy.read_tagnumber_newest(self._reference)
+        except Exception as error:  # the facility's modules have one exception for everything
+            self._says(f"reference ({self._reference})", str(error))
+            return
+        self._says(f"reference ({self._reference})", "")
+        now = time.monotonic()
+        if (high, low) != self._tags:
+            self._tags, self._moved_s = (int(high), int(low)), now
+        for run in self._runs.unfinished():
+            if run.info.hightag == high and low >= run.info.grid.first:
+                run.reach(low)
+            elif run.has_ended and run.last is not None:
+                # Tags have begun anew: those since then say how long data have been awaited.
+                origin = self._beyond.setdefault(run, (int(high), int(low)))
+                passed = low - origin[1] if origin[0] == high else self._settings.wait_tags
+                run.reach(run.last + 1 + max(passed, 0))
+            if run.has_ended and now - self._moved_s > self._settings.silent_s:
+                run.give_up()
+
+    # ---- runs
+
+    def _look_at_runs(self) -> None:
+        run, beamline, dbpy = self._runs.latest, self._settings.beamline, self._api.dbpy
+        reached = run.newest  # before the calls: if the run goes on, it has these tags
+        try:
+            newest = int(dbpy.read_runnumber_newest(beamline))
+            if not run.has_ended and (
+                newest != run.info.run
+                or dbpy.read_runstatus(beamline, run.info.run) not in (PAUSED, RUNNING)
+            ):
+                self._end(run)
+            is_new = newest != run.info.run and self._begin is not None
+            if is_new and dbpy.read_runstatus(beamline, newest) in (PAUSED, RUNNING):
+                self._start(run, newest)
+        except Exception as error:
+            self._says("runs", str(error))
+        else:
+            self._says("runs", "")
+        if not run.has_ended:  # also when the database does not answer: the rest goes on
+            run.confirm(reached)
+
+    def _end(self, run: OnlineRun) -> None:
+        number = run.info.run
+        try:
+            last = int(self._api.dbpy.read_end_tagnumber(self._settings.beamline, number)[1])
+        except Exception as error:
+            last = int(max(run.newest, run.info.grid.first))
+            self._report(f"run {number}: its last tag is not known ({error}); {last} is taken")
+        run.end(last)
+
+    def _start(self, before: OnlineRun, number: int) -> None:
+        assert self._begin is not None
+        run = self._begin(number)
+        if run is None:
+            return
+        if number != before.info.run + 1:
+            self._report(f"runs {before.info.run + 1} to {number - 1} were not read")
+        self._runs.add(run)
+
+    def _says(self, what: str, trouble: str) -> None:
+        """Report trouble when it begins and when it has passed."""
+        if trouble and what not in self._trouble:
+            self._report(f"{what}: {trouble}; trying again")
+            self._trouble[what] = trouble
+        elif not trouble and what in self._trouble:
+            del self._trouble[what]
+            self._report(f"{what}: works again")

@@ -1,0 +1,236 @@
+"""The thread that reads the images of one detector, tag after tag."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from skywright.acquire.counters import Counters
+from skywright.instruments.sacla.sources.online_api import Cause, ImageReader, OnlineApi, cause_of
+from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
+from skywright.instruments.sacla.sources.online_settings import OnlineSettings
+
+WRONG_TAG_TRIES = 2
+
+
+class ImageThread(threading.Thread):
+    """Reads one detector: run after run, each tag once.
+
+    A tag is asked for until it is there. It is given up when the detector has a newer image but not
+    this one, or when the accelerator is far ahead of it. A detector that cannot be reached is tried
+    again and again.
+
+    Parameters
+    ----------
+    api
+        The facility's modules.
+    detector
+        Its id.
+    settings
+        Waiting times.
+    runs
+        What is read.
+    lost
+        Images that did not come through, by cause: ``missing`` (the detector has none), ``gone``
+        (the ring buffer has moved on), ``wrong tag``, ``wrong shape``, ``detector absent``,
+        ``no image`` (neither it nor a newer one has come).
+    report
+        Takes messages about trouble.
+    stopping
+        Ends the thread.
+    """
+
+    def __init__(
+        self,
+        api: OnlineApi,
+        detector: str,
+        settings: OnlineSettings,
+        runs: OnlineRuns,
+        lost: Counters,
+        report: Callable[[str], None],
+        stopping: threading.Event,
+    ) -> None:
+        super().__init__(name=f"sacla-{detector}", daemon=True)
+        self.facts: dict[str, Any] | None = None
+        self._api, self._detector, self._settings = api, detector, settings
+        self._runs, self._lost, self._report, self._stopping = runs, lost, report, stopping
+        self._reader: ImageReader | None = None
+        self._trouble = ""
+        self._checked_s = self._moved_s = time.monotonic()
+        self._tried_s = 0.0
+        self._seen = self._confirmed = -1
+        self._wrong = 0
+        self._shape: tuple[int, ...] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the detector has answered lately."""
+        return self._reader is not None
+
+    def connect(self) -> None:
+        """Connect and ask what the detector is.
+
+        Raises
+        ------
+        Exception
+            If it cannot be reached, or has no image yet.
+        """
+        reader = ImageReader(self._api, self._detector)
+        self.facts = reader.facts()
+        self._shape = (self.facts["ysize"], self.facts["xsize"])
+        self._reader = reader
+
+    def run(self) -> None:
+        """Read until the end."""
+        for run in self._each_run():
+            tag = run.info.grid.first
+            self._awaits()
+            while run.includes(tag) and not self._stopping.is_set():
+                following = self._read(run, tag)
+                if following != tag:
+                    self._awaits()
+                tag = following
+            run.finish(self._detector)
+
+    def _each_run(self) -> Iterator[OnlineRun]:
+        run = None
+        while not self._stopping.is_set():
+            found = self._runs.after(run, self._settings.database_s)
+            if found is not None:
+                run = found
+                yield run
+
+    def _awaits(self) -> None:
+        self._checked_s = time.monotonic()
+        self._wrong = 0
+
+    def _read(self, run: OnlineRun, tag: int) -> int:
+        """Try to read an image; return the tag to be read next."""
+        if run.skipped - tag > self._settings.ring_tags // 2:
+            return self._skip_to(run, tag, run.skipped)
+        if self._reader is None and not self._reconnected():
+            if run.has_ended:  # the next run does not wait for it
+                run_end = run.at_or_after(math.inf)
+                return self._skip(
+                    run, tag, (run_end - tag) // run.info.grid.step, "detector absent"
+                )
+            return self._given_up(run, tag, "detector absent")
+        assert self._reader is not None
+        try:
+            found, image = self._reader.read(tag)
+        except Exception as error:  # the facility's modules have one exception for everything
+            return self._failed(run, tag, error)
+        if found != tag:
+            return self._got_wrong(run, tag)
+        self._saw(tag)
+        run.reach(tag)
+        if image.shape != self._shape:
+            self._says(f"images have the shape {image.shape}, expected {self._shape}")
+            return self._skip(run, tag, 1, "wrong shape")
+        self._says("")
+        run.put_image(self._detector, tag, image)
+        return tag + run.info.grid.step
+
+    def _failed(self, run: OnlineRun, tag: int, error: Exception) -> int:
+        cause = cause_of(error)
+        if cause is Cause.CONNECTION:
+            self._reader = None
+            self._says(str(error))
+            return tag
+        if cause is Cause.GONE:
+            return self._after_gone(run, tag)
+        now = time.monotonic()
+        if now - self._checked_s > self._settings.check_s:
+            self._checked_s = now
+            newest = self._newest()
+            if newest is not None and newest > tag:
+                if self._confirmed == tag:  # asked once more since, and still there is none
+                    return self._skip(run, tag, 1, "missing")
+                self._confirmed = tag
+                return tag
+            if now - self._moved_s > self._settings.silent_s:
+                self._says(f"no new image for {self._settings.silent_s:g} s ({error})")
+        following = self._given_up(run, tag, "no image")
+        if following == tag:
+            self._stopping.wait(self._settings.poll_s)
+        return following
+
+    def _after_gone(self, run: OnlineRun, tag: int) -> int:
+        """Go on with the next image, or with the newest if this one is far behind it."""
+        newest = self._newest()
+        if newest is None or newest - tag <= self._settings.ring_tags // 2:
+            return self._skip(run, tag, 1, "missing")
+        run.skip(newest)
+        return self._skip_to(run, tag, newest)
+
+    def _skip_to(self, run: OnlineRun, tag: int, newest: float) -> int:
+        following = run.at_or_after(newest)
+        if run.last is not None:
+            following = min(following, run.at_or_after(run.last + 1))
+        count = max((following - tag) // run.info.grid.step, 1)
+        self._report(f"{self._detector}: reading fell behind, {count} images are gone")
+        return self._skip(run, tag, count, "gone")
+
+    def _got_wrong(self, run: OnlineRun, tag: int) -> int:
+        """Drop an image of another tag; ask once more, then go on."""
+        self._wrong += 1
+        if self._wrong < WRONG_TAG_TRIES:
+            return tag
+        return self._skip(run, tag, 1, "wrong tag")
+
+    def _given_up(self, run: OnlineRun, tag: int, cause: str) -> int:
+        """Return the first tag that is still awaited."""
+        if run.newest == math.inf and run.last is None:
+            return tag
+        following = run.at_or_after(run.newest - self._settings.wait_tags)
+        if run.last is not None:
+            following = min(following, run.at_or_after(run.last + 1))
+        if following <= tag:
+            return tag
+        return self._skip(run, tag, (following - tag) // run.info.grid.step, cause)
+
+    def _skip(self, run: OnlineRun, tag: int, count: int, cause: str) -> int:
+        self._lost.add(cause, count)
+        return tag + count * run.info.grid.step
+
+    def _newest(self) -> int | None:
+        assert self._reader is not None
+        try:
+            newest = self._reader.newest_tag()
+            self._saw(newest)
+            return newest
+        except Exception as error:
+            if cause_of(error) is Cause.CONNECTION:
+                self._reader = None
+                self._says(str(error))
+            return None
+
+    def _reconnected(self) -> bool:
+        """Try to reach the detector, not too often; return whether it answers."""
+        now = time.monotonic()
+        if now - self._tried_s < self._settings.retry_s:
+            self._stopping.wait(self._settings.poll_s)
+            return False
+        self._tried_s = now
+        try:
+            self.connect()
+        except Exception as error:
+            self._says(str(error))
+            return False
+        self._says("")
+        self._awaits()
+        return True
+
+    def _saw(self, tag: int) -> None:
+        """Take note of the newest image."""
+        if tag != self._seen:
+            self._seen, self._moved_s = tag, time.monotonic()
+
+    def _says(self, trouble: str) -> None:
+        """Report trouble when it begins and when it has passed."""
+        if trouble and not self._trouble:
+            self._report(f"{self._detector}: {trouble}; trying again")
+        elif self._trouble and not trouble:
+            self._report(f"{self._detector}: works again")
+        self._trouble = trouble

@@ -1,0 +1,243 @@
+"""SACLA's online data as a source: images from the ring buffers, values from the database."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from skywright.acquire.counters import Counters, sum_counts
+from skywright.acquire.source import PolledSource
+from skywright.errors import ConfigError, HardwareError
+from skywright.instruments.sacla.join import Record
+from skywright.instruments.sacla.run_info import RunInfo
+from skywright.instruments.sacla.shots import EQUIPMENT
+from skywright.instruments.sacla.sources.online_api import import_api
+from skywright.instruments.sacla.sources.online_begin import (
+    choose_detectors,
+    find_steps,
+    make_grid,
+    make_info,
+)
+from skywright.instruments.sacla.sources.online_database import (
+    PAUSED,
+    RUNNING,
+    DatabaseThread,
+)
+from skywright.instruments.sacla.sources.online_images import ImageThread
+from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
+from skywright.instruments.sacla.sources.online_settings import OnlineSettings
+
+CONNECT_RETRY_S = 0.2
+JOIN_S = 0.2
+
+
+class SaclaSource(PolledSource[Record[Any]]):
+    """Yields the records of running shots, run after run.
+
+    A thread reads each detector and one reads the database, so that one that hangs does not stop
+    the others. `info` is that of the run whose records are delivered: a new object, before the
+    first record of a new run, and all records of a run come before those of the next. What `info`
+    says before the first record holds but for the first tag, which is found when the source starts.
+    A detector that comes late delivers its records at once, and is in `info` from the next run on;
+    one that is away when a run begins is not in that run's `info`.
+
+    Parameters
+    ----------
+    settings
+        Beamline, ids, waiting times.
+    shots
+        End after this number of shots; None: read all.
+    follow
+        Go on with the next run; else end with the run.
+
+    Raises
+    ------
+    ConfigError
+        If ``dbpy`` and ``olpy`` are not installed here, or the settings do not fit the run.
+    HardwareError
+        If no run is under way, or no detector answers, within ``settings.connect_s``.
+    """
+
+    def __init__(
+        self, settings: OnlineSettings, shots: int | None = None, follow: bool = True
+    ) -> None:
+        super().__init__("sacla")
+        self.start_limit_s += settings.connect_s
+        self.settings = settings
+        self._shots, self._follow = shots, follow and shots is None
+        self._current: OnlineRun
+        self._api = import_api()
+        self._lost = {role: Counters() for role in EQUIPMENT}
+        self._notes: list[str] = []
+        self._send_report: Callable[[str], None] | None = None
+        self._ended = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._begin()
+
+    @property
+    def info(self) -> RunInfo:
+        """The run whose records are delivered."""
+        return self._current.info
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Images and values that did not come through, by cause, since the object was made."""
+        return sum_counts(*self.lost_by_channel.values())
+
+    @property
+    def lost_by_channel(self) -> Mapping[str, Mapping[str, int]]:
+        """As `lost`, by detector id and role of the point detector."""
+        return {channel: counters.as_dict() for channel, counters in self._lost.items()}
+
+    def start(self, deliver: Callable[[Record[Any]], None], report: Callable[[str], None]) -> None:
+        """Begin to deliver records."""
+        self._send_report = report
+        for note in self._notes:
+            report(note)
+        self._notes = []
+        super().start(deliver, report)
+
+    def open(self) -> None:
+        """Start the threads; after a stop, go on with the newest shots."""
+        if self._ended.is_set():
+            self._begin()
+        else:  # the ring buffer has moved on since the run was found
+            self._read_from_now(self._current.info.run)
+        database = DatabaseThread(
+            self._api,
+            self.settings,
+            self._runs,
+            self._next_run if self._follow else None,
+            self._lost,
+            self._report,
+            self._ended,
+        )
+        self._threads = [database, *self._images.values()]
+        for thread in self._threads:
+            thread.start()
+
+    def next(self, timeout_s: float) -> Record[Any] | None:
+        """Return the next record."""
+        run = self._current
+        for thread in self._threads:
+            if not thread.is_alive() and not self._ended.is_set():
+                raise StopIteration(f"the thread {thread.name} has ended")
+        if not run.is_finished:
+            return run.take(timeout_s)
+        following = self._runs.after(run, timeout_s if self._follow else 0.0)
+        if not self._follow:
+            raise StopIteration(f"run {run.info.run}: no more shots")
+        if following is not None:
+            self._current = following
+            self._report(f"run {following.info.run} follows run {run.info.run}")
+        return None
+
+    def halt(self) -> None:
+        """End the threads."""
+        self._ended.set()
+        deadline = time.monotonic() + JOIN_S
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(deadline - time.monotonic(), 0.0))
+
+    def close(self) -> None:
+        """Stop for good."""
+        super().close()
+        self.halt()
+
+    def _report(self, message: str) -> None:
+        if self._send_report is None:
+            self._notes.append(message)
+        else:
+            self._send_report(message)
+
+    # ---- the beginning of a run
+
+    def _begin(self) -> None:
+        """Find the run under way and its detectors."""
+        self._ended = threading.Event()
+        self._runs = OnlineRuns()
+        number = self._await(self._running, "no run is under way")
+        known = self._api.dbpy.read_detidlist(self.settings.beamline, number)
+        detectors = choose_detectors(self.settings, known)
+        self._images = {
+            name: ImageThread(
+                self._api,
+                name,
+                self.settings,
+                self._runs,
+                self._lost.setdefault(name, Counters()),
+                self._report,
+                self._ended,
+            )
+            for name in detectors
+        }
+        absent: dict[str, str] = {}
+        self._await(lambda: self._connected(absent), "no detector answers")
+        for name, why in absent.items():
+            there = f"; the run has {', '.join(known)}" if name not in known else ""
+            self._report(f"{name}: {why}{there}; trying again")
+        self._read_from_now(number)
+
+    def _read_from_now(self, number: int) -> None:
+        """Begin with the newest shots of a run, or with its first if it has just begun."""
+        self._current = self._await(lambda: self._next_run(number), "the run has no images")
+        self._runs.begin(self._current)
+
+    def _await(self, question: Callable[[], Any], trouble: str) -> Any:
+        """Ask until there is an answer."""
+        deadline = time.monotonic() + self.settings.connect_s
+        why = ""
+        while True:
+            try:
+                answer = question()
+                if answer:
+                    return answer
+            except ConfigError:
+                raise
+            except Exception as error:  # the facility's modules have one exception for everything
+                why = f" ({error})"
+            if time.monotonic() > deadline:
+                where = f"source sacla, beamline {self.settings.beamline}"
+                raise HardwareError(f"{where}: {trouble}{why}")
+            threading.Event().wait(CONNECT_RETRY_S)
+
+    def _running(self) -> int:
+        """Return the number of the run under way; 0 if there is none."""
+        beamline, dbpy = self.settings.beamline, self._api.dbpy
+        number = int(dbpy.read_runnumber_newest(beamline))
+        return number if dbpy.read_runstatus(beamline, number) in (PAUSED, RUNNING) else 0
+
+    def _connected(self, absent: dict[str, str]) -> bool:
+        """Connect to the detectors; raise HardwareError if none answers."""
+        absent.clear()
+        for name, thread in self._images.items():
+            if thread.facts is None:
+                try:
+                    thread.connect()
+                except Exception as error:  # one exception for everything
+                    absent[name] = str(error)
+        if len(absent) == len(self._images):
+            raise HardwareError("; ".join(f"{name}: {why}" for name, why in absent.items()))
+        return True
+
+    def _next_run(self, number: int) -> OnlineRun | None:
+        """Make the run of a number; None while too little is known of it."""
+        settings, dbpy = self.settings, self._api.dbpy
+        listed = dbpy.read_detidlist(settings.beamline, number)
+        facts = {
+            name: thread.facts
+            for name, thread in self._images.items()
+            if thread.facts is not None and (thread.is_connected or name in listed)
+        }
+        if not facts:
+            return None
+        _, start = dbpy.read_start_tagnumber(settings.beamline, number)
+        steps = find_steps(self._api, settings, number, list(facts))
+        if steps is None or steps[0] < start:
+            return None
+        grid = make_grid(settings, int(start), steps[0], *steps, self._shots)
+        info = make_info(self._api, settings, number, grid, facts)
+        capacity = int(settings.buffer_mb * 1e6 / len(self._images))
+        channels = (*self._images, *EQUIPMENT)
+        return OnlineRun(info, channels, grid.first - 1, capacity, self._ended)

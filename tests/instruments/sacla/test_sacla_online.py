@@ -1,0 +1,522 @@
+"""The source over SACLA's online data: what goes wrong at the facility, one test for each."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from facility_double import (
+    LIMIT_S,
+    SMALL,
+    TIMING,
+    A,
+    B,
+    FramesInMemory,
+    Reading,
+    Twin,
+    assert_images,
+    assert_values,
+    installed,
+    online,
+    served,
+)
+
+from skywright.cli import main
+from skywright.errors import ConfigError, HardwareError
+from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS, OCTAL, SINGLE
+from skywright.instruments.sacla.join import TagJoin
+from skywright.instruments.sacla.pipeline import ShotPipeline
+from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.report import make_report
+from skywright.instruments.sacla.shots import EQUIPMENT
+from skywright.instruments.sacla.sources.online_api import Cause, cause_of
+from skywright.instruments.sacla.sources.online_begin import choose_detectors
+from skywright.instruments.sacla.sources.sacla import SaclaSource
+from skywright.instruments.sacla.twin.beamline import FIRST_TAG, HIGHTAG, RUN
+
+STEP = 2
+I0 = EQUIPMENT_IDS["i0"].format(bl=3)
+ABSENT = "MPCCD-9-9-009"
+
+
+@pytest.fixture(name="server", scope="module")
+def serve():
+    with served("--set", "manual=true", "--set", "shape=[12,10]", "--set", "pool=4") as socket:
+        yield socket
+
+
+@pytest.fixture(name="facility")
+def make_facility(server):
+    with installed(server) as control:
+        yield control
+
+
+def tag(shot):
+    return FIRST_TAG + shot * STEP
+
+
+def made(facility, shots, extra=30, **settings):
+    """Let the facility make its shots, all of whose data are there; return what is true."""
+    chosen = SMALL | {"shots": shots + extra} | settings
+    facility.reset(**chosen)
+    facility.advance((shots + extra) / 30 + 10)
+    return Twin(shots, **chosen)
+
+
+def test_a_detector_that_is_absent_or_goes_away_is_reported_and_the_rest_goes_on(facility):
+    chosen = SMALL | {"detectors": (A, B)}
+    facility.reset(**chosen)
+    facility.advance(1)
+    with Reading(online(detectors=(A, B, ABSENT), wait_tags=60)) as reading:
+        assert any(ABSENT in text and A in text for text in reading.reports)
+        assert set(reading.source.info.tiles) == {A, B}
+        reading.until(lambda r: r.count(A) > 20 and r.count(B) > 20 and r.count("i0") > 10)
+        facility.take_away(B)
+        reading.until(lambda r: any(B in text and "connect" in text for text in r.reports))
+        before = len(reading.records)
+        facility.advance(2)
+        reading.until(lambda r: sum(x.channel == A for x in r.records[before:]) > 50)
+        reading.until(lambda r: sum(x.channel == "i0" for x in r.records[before:]) > 50)
+        # Away for longer than images are awaited; then it is read again from then on.
+        reading.until(lambda r: r.source.lost.get("detector absent", 0) > 20)
+        facility.bring_back(B)
+        reading.until(lambda r: any(B in text and "works again" in text for text in r.reports))
+        facility.advance(1)
+        reading.until(lambda r: max(r.of(B)) == max(r.of(A)) > tag(95))
+        twin = Twin(150, **chosen).records
+        for name in (A, B):
+            found = reading.of(name)
+            assert_images(found, {key: twin[name][key] for key in found})
+        lost = reading.source.lost_by_channel
+        assert len(reading.of(B)) + lost[B]["detector absent"] == len(reading.of(A))
+        assert not lost[A] | lost["i0"]
+        assert lost[ABSENT].keys() == {"detector absent"}
+
+
+def test_images_that_are_gone_are_counted_and_the_newest_is_read(facility):
+    twin = made(facility, 80, 0, ring_images=10)
+    with Reading(online(ring_tags=10)) as reading:
+        reading.until(lambda r: r.count(A))
+        assert list(reading.of(A)) == [tag(79)]
+        assert reading.source.lost["gone"] == 79
+        assert any("fell behind" in text for text in reading.reports)
+    assert_images(reading.of(A), {tag(79): twin.records[A][tag(79)]})
+
+
+def test_an_image_that_never_came_is_missing_and_not_zero(facility):
+    twin = made(facility, 60, missing=0.15)
+    with Reading(online(), shots=60) as reading:
+        reading.until_ended()
+    images = twin.records[A]
+    assert 40 < len(images) < 60
+    assert_images(reading.of(A), images)
+    assert all(image.any() for image in reading.of(A).values())
+    assert reading.source.lost["missing"] == 60 - len(images)
+    for role in EQUIPMENT:
+        values = reading.of(role)
+        assert len(values) == 60
+        expected = dict.fromkeys(values, math.nan) | twin.values(role)
+        np.testing.assert_equal(values, expected)
+
+
+def test_text_that_is_no_number_is_missing_and_never_infinite(facility):
+    twin = made(facility, 60, no_value=0.3)
+    with Reading(online(), shots=60) as reading:
+        reading.until_ended()
+    assert_values(reading, twin)
+    values = np.concatenate([list(reading.of(role).values()) for role in EQUIPMENT])
+    assert not np.isinf(values).any()
+    assert 60 < np.isnan(values).sum() < 160
+
+
+def test_a_database_call_that_raises_loses_nothing_and_one_that_always_does_is_counted(facility):
+    twin = made(facility, 40)
+    facility.inject("database", I0, 5)
+    with Reading(online(), shots=40) as reading:
+        reading.until_ended()
+    assert facility.pending_faults() == 0
+    assert reading.source.lost == {}
+    assert_values(reading, twin)
+    assert [text for text in reading.reports if I0 in text and "trying again" in text]
+    facility.inject("database", I0, 10**6)
+    with Reading(online(), shots=40) as reading:
+        reading.until_ended()
+    assert reading.source.lost == {"database": 40}
+    assert all(math.isnan(value) for value in reading.of("i0").values())
+    assert_values(reading, twin, [role for role in EQUIPMENT if role != "i0"])
+
+
+def test_channels_of_other_rates_are_joined_at_the_tags_of_the_images(facility):
+    # Images at each second shot, the timing tool at each fourth, all else at each shot.
+    twin = made(facility, 80, every={A: 2, "timing": 4})
+    with Reading(online(), shots=40) as reading:
+        reading.until_ended()
+    assert reading.source.info.grid.step == 2 * STEP
+    tags = [tag(shot) for shot in range(0, 80, 2)]
+    assert list(reading.of(A)) == tags
+    for role in EQUIPMENT:
+        truth = twin.values(role)
+        has_value = {key: role != "timing" or (key - FIRST_TAG) % (4 * STEP) == 0 for key in tags}
+        expected = {key: truth[key] if has_value[key] else math.nan for key in tags}
+        np.testing.assert_equal(reading.of(role), expected)
+    assert reading.source.lost == {"no value": 20}
+
+
+@pytest.mark.parametrize(("image_lag_s", "database_lag_s"), [(0.0, 2.0), (2.0, 0.0)])
+def test_late_values_and_late_images_are_matched_by_tag(facility, image_lag_s, database_lag_s):
+    chosen = SMALL | {
+        "image_lag_s": image_lag_s,
+        "database_lag_s": database_lag_s,
+        "ring_images": 400,
+    }
+    facility.reset(**chosen)
+    facility.advance(3)
+    twin = Twin(60, **chosen)
+    with Reading(online(wait_tags=200), shots=60) as reading:
+        facility.advance(1)
+        for _ in range(10):
+            before = len(reading.records)
+            facility.advance(0.5)
+            reading.until(lambda r, before=before: len(r.records) > before or r.reports)
+        reading.until_ended()
+    assert reading.source.lost == {}
+    info = reading.source.info
+    join = TagJoin([A, *EQUIPMENT], info.run, 200, info.grid)
+    shots = []
+    for record in reading.records:
+        assert join.add(record) is None
+        shots += join.ready()
+    assert [shot.tag for shot in shots] == [tag(shot) for shot in range(60)]
+    for shot in shots:
+        np.testing.assert_array_equal(shot.payloads[A], twin.records[A][shot.tag])
+        assert all(shot.payloads[role] == twin.values(role)[shot.tag] for role in EQUIPMENT)
+
+
+@pytest.mark.parametrize("future", ["error", "wait"])
+def test_an_equipment_whose_newest_tag_is_ahead_of_the_images_loses_none(facility, future):
+    chosen = SMALL | {"image_lag_s": 1.0, "future": future}
+    facility.reset(**chosen)
+    facility.advance(1.3)  # the images of the first shots only
+    twin = Twin(60, **chosen)
+    with Reading(online(tag_step=STEP, wait_tags=200), shots=60) as reading:
+        reading.until(lambda r: r.count("beam") >= 20)
+        assert reading.count(A) < 15
+        for _ in range(6):
+            facility.advance(0.5)
+        reading.until_ended()
+    assert reading.source.lost == {}
+    assert_images(reading.of(A), twin.records[A])
+
+
+def test_a_new_run_with_a_new_high_tag_and_low_tags_is_followed(facility):
+    chosen = dict(SMALL)
+    facility.reset(**chosen)
+    facility.advance_shots(20)
+    with Reading(online(tag_step=STEP, wait_tags=60)) as reading:
+        facility.advance(1)
+        reading.until(lambda r: r.count("timing") >= 20)
+        begun = facility.start_run(202302, 1000)
+        assert begun == {"run": RUN + 1, "hightag": 202302, "first": 1000}
+        for _ in range(10):
+            facility.advance(0.2)
+        reading.until(lambda r: any(x.run == RUN + 1 and x.channel == "timing" for x in r.records))
+        facility.stop_run()
+        facility.start_run()
+        for _ in range(10):
+            facility.advance(0.2)
+        reading.until(lambda r: any(x.run == RUN + 2 and x.channel == "timing" for x in r.records))
+    runs = [info.run for info in reading.runs]
+    assert runs == [RUN, RUN + 1, RUN + 2]
+    assert [info.hightag for info in reading.runs] == [HIGHTAG, 202302, 202302]
+    first, second, third = reading.runs
+    assert second.identity(1000) == (202302 << 32) + 1000 > first.identity(tag(10**6))
+    assert (second.grid.first, second.grid.step) == (1000, STEP)
+    order = [record.run for record in reading.records]
+    assert order == sorted(order)
+    # The images of each run are those of its shots, under its own tags.
+    twin = Twin(300, **chosen).records[A]
+    shot = 0
+    for info in (first, second):
+        images = [x for x in reading.records if x.run == info.run and x.channel == A]
+        assert [x.tag for x in images] == [info.grid.first + k * STEP for k in range(len(images))]
+        for record in images:
+            np.testing.assert_array_equal(record.payload, twin[tag(shot)])
+            shot += 1
+        values = [x for x in reading.records if x.run == info.run and x.channel == "i0"]
+        assert [x.tag for x in values] == [x.tag for x in images]
+    assert reading.source.lost == {}
+    assert third.grid.first == 1000 + (shot - images_before(reading, RUN + 1)) * STEP
+
+
+def test_a_run_begins_without_a_detector_that_is_away(facility):
+    facility.reset(**SMALL | {"detectors": (A, B)})
+    facility.advance(1)
+    with Reading(online(detectors=(A, B), wait_tags=60)) as reading:
+        reading.until(lambda r: r.count(A) and r.count(B))
+        facility.take_away(B)
+        reading.until(lambda r: any(B in text and "connect" in text for text in r.reports))
+        facility.start_run()
+        for _ in range(10):
+            facility.advance(0.2)
+        reading.until(lambda r: sum(x.run == RUN + 1 and x.channel == A for x in r.records) > 30)
+        assert set(reading.runs[-1].tiles) == {A}
+        facility.bring_back(B)
+        reading.until(lambda r: any(B in text and "works again" in text for text in r.reports))
+        facility.start_run()
+        for _ in range(15):
+            facility.advance(0.2)
+        reading.until(lambda r: sum(x.run == RUN + 2 and x.channel == B for x in r.records) > 30)
+    assert [set(info.tiles) for info in reading.runs] == [{A, B}, {A}, {A, B}]
+
+
+def images_before(reading, run):
+    return sum(record.run < run and record.channel == A for record in reading.records)
+
+
+def test_an_octal_shot_is_whole_with_eight_equal_tags_only(facility):
+    chosen = {"detectors": OCTAL, "missing": 0.02}
+    twin = made(facility, 50, **chosen)
+    with Reading(online(detectors=()), shots=50) as reading:
+        reading.until_ended()
+    info = reading.source.info
+    assert set(info.tiles) == set(OCTAL)
+    join = TagJoin([*OCTAL, *EQUIPMENT], info.run, 120, info.grid)
+    for record in reading.records:
+        assert join.add(record) is None
+    shots = [*join.ready(), *join.finish()]
+    whole = {shot.tag for shot in shots if shot.payloads.keys() >= set(OCTAL)}
+    assert whole == set.intersection(*(set(twin.records[name]) for name in OCTAL))
+    assert 30 < len(whole) < 50
+    for shot in shots:
+        for name in shot.payloads.keys() & set(OCTAL):
+            np.testing.assert_array_equal(shot.payloads[name], twin.records[name][shot.tag])
+
+
+def test_an_octal_with_another_number_of_tiles_is_refused(facility):
+    facility.reset(**SMALL | {"detectors": (*OCTAL[:7], A)})
+    facility.advance(1)
+    with pytest.raises(ConfigError, match="7 detectors match"):
+        SaclaSource(online(detectors=()))
+    known = (A, "MPCCD-8-2-002-3", "MPCCD-8N0-3-002-9", *OCTAL)
+    with pytest.raises(ConfigError, match="9 detectors match"):
+        choose_detectors(online(detectors=()), known)
+    assert choose_detectors(online(detectors=()), (A, *OCTAL[::-1])) == OCTAL
+    assert choose_detectors(online(detectors=(A, B)), ()) == (A, B)
+
+
+def test_no_tag_comes_twice_or_out_of_order_after_a_lost_connection(facility):
+    twin = made(facility, 60)
+    reading = Reading(online(wait_tags=400), shots=60)
+    facility.inject("socket", A, 3)
+    with reading:
+        reading.until_ended()
+    assert facility.pending_faults() == 0
+    assert_images(reading.of(A), twin.records[A])
+    assert reading.source.lost == {}
+    assert_values(reading, twin)
+
+
+def test_an_image_of_another_tag_is_dropped_and_asked_for_again(facility):
+    twin = made(facility, 40)
+    facility.inject("wrong_tag", A, 1)
+    with Reading(online(), shots=40) as reading:
+        reading.until_ended()
+    assert facility.pending_faults() == 0
+    assert_images(reading.of(A), twin.records[A])
+    assert reading.source.lost == {}
+    facility.inject("wrong_tag", A, 10**6)
+    with Reading(online(), shots=40) as reading:
+        reading.until_ended()
+    # The first image of the ring is given for all; for the first tag it is the right one.
+    assert_images(reading.of(A), {tag(0): twin.records[A][tag(0)]})
+    assert reading.source.lost == {"wrong tag": 39}
+
+
+def test_the_ring_is_read_once(facility):
+    twin = made(facility, 50, 0)
+    with Reading(online()) as reading:
+        reading.until(lambda r: r.count(A) == 50 and r.count("timing") == 50)
+        for _ in range(5):  # the source asks on and on while nothing new comes
+            facility.advance(0.01)
+            reading.until(lambda r: any("no new image" in text for text in r.reports))
+    assert_images(reading.of(A), twin.records[A])
+    assert facility.most_reads(A) == 1
+
+
+def test_a_silent_detector_is_given_up_while_the_rest_goes_on(facility):
+    facility.reset(**SMALL | {"detectors": (A, B)})
+    facility.advance(1)
+    with Reading(online(detectors=(A, B), wait_tags=60)) as reading:
+        reading.until(lambda r: r.count(B) > 20)
+        facility.silence(B)
+        for _ in range(5):
+            facility.advance(0.5)
+        reading.until(lambda r: r.count(A) > 90 and r.source.lost.get("no image", 0) > 30)
+        reading.until(lambda r: any(B in text and "no new image" in text for text in r.reports))
+        facility.bring_back(B)
+        facility.advance(1)
+        reading.until(lambda r: max(r.of(A)) == max(r.of(B)) > tag(110))
+    lost = reading.source.lost_by_channel
+    assert not lost[A]
+    assert lost[B]["no image"] > 30
+    assert len(reading.of(A)) == len(reading.of(B)) + sum(lost[B].values())
+
+
+def test_a_camera_has_gain_1_and_no_threshold(facility):
+    made(facility, 20, detectors=(A,), cameras=("OPAL-234363",))
+    with Reading(online(detectors=(A, "OPAL-234363")), shots=20) as reading:
+        reading.until_ended()
+    info = reading.source.info
+    assert (info.tiles[A].gain, info.tiles["OPAL-234363"].gain) == (15.0, 1.0)
+    assert info.rules_of(A).threshold_ev == 1000.0
+    assert info.rules_of("OPAL-234363").threshold_ev < -1e20
+    assert info.pixel_rules.photon_ev == 10000.0
+
+
+def test_without_a_run_or_a_detector_the_source_says_so(facility):
+    facility.reset(**SMALL | {"running": False})
+    facility.advance(1)
+    with pytest.raises(HardwareError, match="no run is under way"):
+        SaclaSource(online(connect_s=0.3))
+    facility.start_run()
+    facility.advance(1)
+    with pytest.raises(HardwareError, match=f"no detector answers.*{ABSENT}"):
+        SaclaSource(online(detectors=(ABSENT,), connect_s=0.3))
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        ("-10000: MPCCD-1: the data of tag 3 are gone", Cause.GONE),
+        ("error code -10101 in collect", Cause.CONNECTION),
+        ("no such detector: X", Cause.CONNECTION),
+        ("-10300: no calibration", Cause.OTHER),
+        ("tag 400010000 is not there yet", Cause.OTHER),
+        ("tag -100000: unknown", Cause.OTHER),
+    ],
+)
+def test_errors_are_told_apart_by_their_codes(message, cause):
+    assert cause_of(Exception(message)) is cause
+
+
+def test_without_the_modules_the_error_names_them_and_the_double():
+    with pytest.raises(ConfigError, match=r"dbpy.*PYTHONPATH.*skywright sacla facility"):
+        SaclaSource(online())
+
+
+# ---- from the facility to the report
+
+
+@pytest.fixture(name="live")
+def make_live(capfd, tmp_path):
+    """Run ``skywright sacla live --source sacla`` and return its JSON."""
+
+    def live(shots, *more):
+        settings = tmp_path / "online.toml"
+        settings.write_text(
+            f"catch_up_tags = 1000000\nring_tags = 100000\nconnect_s = {LIMIT_S}\n"
+            f'detectors = ["{SINGLE}"]\n[equipment]\ntiming = "{TIMING}"\n'
+            "[shots]\nt0_pulse = 100\ntt_ref_px = 500\n"
+        )
+        capfd.readouterr()
+        words = f"sacla live --source sacla --online {settings} --shots {shots} --json"
+        roi = f"--roi=all:{SINGLE}:-1,-1;60,-1;60,70;-1,70"
+        with pytest.raises(SystemExit) as ended:
+            main([*words.split(), "--bins", "-2:3:5", roi, *more])
+        out, err = capfd.readouterr()
+        assert not ended.value.code, err
+        return json.loads(out)
+
+    return live
+
+
+def analyzed(shots):
+    """The report over the records of a source, in this process."""
+    rules = {"t0_pulse": 100, "tt_ref_px": 500}
+    with Reading(online(shots=rules), shots=shots) as reading:
+        reading.until_ended()
+    corners = ((-1.0, -1.0), (60.0, -1.0), (60.0, 70.0), (-1.0, 70.0))
+    regions = [Region("all", SINGLE, corners)]
+    pipeline = ShotPipeline(
+        reading.source.info, regions, np.linspace(-2, 3, 6), 120, FramesInMemory()
+    )
+    for record in reading.records:
+        pipeline.add(record)
+    pipeline.finish()
+    return make_report(pipeline, 1.0, 1).values
+
+
+def plain_report(twin, shots, moving=()):
+    """Counts and ROI sums of the first shots, from the twin's records, in plain numpy."""
+    counts = dict.fromkeys(
+        ("no_frame", "no_value", "beam_off", "i0_low", "laser_ambiguous", "accepted"), 0
+    )
+    counts |= {"accepted_on": 0, "accepted_off": 0, "no_timing": 0, "out_of_range": 0}
+    sums = {}
+    for shot in range(shots):
+        key = tag(shot)
+        v = {role: twin.values(role).get(key, math.nan) for role in EQUIPMENT}
+        if key in moving:
+            v["laser_open"] = v["laser_close"] = 0.0
+        image = twin.records[SINGLE].get(key)
+        if image is None:
+            reason = "no_frame"
+        elif any(math.isnan(v[role]) for role in EQUIPMENT if role != "timing"):
+            reason = "no_value"
+        elif v["beam"] <= 0.5:
+            reason = "beam_off"
+        elif v["i0"] <= 0.05:
+            reason = "i0_low"
+        elif v["laser_open"] == v["laser_close"]:
+            reason = "laser_ambiguous"
+        else:
+            reason = "accepted"
+            ev = image.astype(float) * 15 * 3.65
+            sums[key] = ev[ev >= 1000].sum()
+            counts["accepted_on" if v["laser_open"] else "accepted_off"] += 1
+            delay = (v["delay"] - 100) * 6.666e-3 + (v["timing"] - 500) * 2.4431e-3
+            if math.isnan(delay):
+                counts["no_timing"] += 1
+            elif not -2 <= delay <= 3:
+                counts["out_of_range"] += 1
+        counts[reason] += 1
+    return counts, sums
+
+
+def assert_report(report, twin, shots, moving=()):
+    expected, sums = plain_report(twin, shots, moving)
+    found = report["counts"]
+    assert (found["shots_expected"], found["late"], found["other_run"]) == (shots, 0, 0)
+    assert {key: found[key] for key in expected} == expected
+    assert report["rois"]["all"]["tags"] == list(sums)
+    np.testing.assert_allclose(report["rois"]["all"]["sum_ev"], list(sums.values()), rtol=1e-9)
+    return expected
+
+
+def test_shots_without_beam_are_left_out_before_they_are_normalized(facility):
+    twin = made(facility, 60, beam_off=0.4)
+    report = analyzed(60)
+    expected = assert_report(report, twin, 60)
+    assert expected["beam_off"] > 10
+    i0 = [twin.values("i0")[key] for key in report["rois"]["all"]["tags"]]
+    norm = np.array(report["rois"]["all"]["sum_ev"]) / i0
+    np.testing.assert_allclose(report["rois"]["all"]["norm"], norm)
+    assert norm.max() < 10 * norm.mean()
+
+
+def test_shots_while_the_laser_shutter_moves_are_left_out(facility):
+    chosen = {"laser_moving": 0.3}
+    twin = made(facility, 60, **chosen)
+    draws = np.random.default_rng([0, 1]).random(60)
+    moving = {tag(shot) for shot in np.flatnonzero(draws < 0.3)}
+    expected = assert_report(analyzed(60), twin, 60, moving)
+    assert expected["laser_ambiguous"] == len(moving) > 5
+
+
+def test_live_over_the_double_in_real_time_equals_the_truth(facility, live):
+    chosen = {"shape": (64, 48), "pool": 8, "ring_images": 10**5, "rate_hz": 60.0, "seed": 3}
+    chosen |= {"missing": 0.02, "no_value": 0.02, "beam_off": 0.1}
+    facility.reset(**chosen)
+    report = live(120, "--window", "10000")
+    expected = assert_report(report, Twin(120, **chosen), 120)
+    assert all(expected[key] for key in ("no_frame", "no_value", "beam_off", "accepted_on"))
