@@ -89,7 +89,9 @@ class PsssIOC(OwnerGroup):
         self.processor.changed = self._changed
         self.camera = Pulses(self.processor)
         every = self.spectra.raw_every.readback.value
-        self.pictures: Recorder[Any, Any] = Recorder(PictureLayout(), every, self._changed)
+        self.pictures: Recorder[Any, Any] = Recorder(
+            PictureLayout(), every, self._changed, essential=False
+        )
         self.recorder: Recorder[Any, Any] = Recorder(SpectraLayout(), 1, self._changed)
         self.spectra.ioc = self
         for part, recorder in (
@@ -98,8 +100,6 @@ class PsssIOC(OwnerGroup):
         ):
             part.attach(self, recorder)
             self.processor.recorders.append(recorder)
-        self.processor.losses.append(self.recorder.lost)
-        self.processor.tell_failures.append(self.pictures.lost)  # their pulses are not lost
 
     @property
     def complaining(self) -> bool:

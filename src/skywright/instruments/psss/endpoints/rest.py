@@ -269,7 +269,7 @@ def _endpoint(api: Api, by_method: Mapping[str, Handler]) -> Handler:
         except Exception as error:
             logger.exception("%s %s", request.method, request.url.path)
             return _json({"state": "error", "status": f"{type(error).__name__}: {error}"})
-        status = "processing" if api.processor.processing else "stopped"
+        status = "processing" if api.processor.is_running else "stopped"
         return _json({"state": "ok", "status": status, **fields})
 
     return answer

@@ -80,7 +80,7 @@ class Service:
         self.averages = AverageSink()
         continuity = Continuity(directory / "last_pulse", processor.counters)
         processor.on_stop = continuity.stopped
-        processor.sinks += [self.stream, self.averages, continuity]
+        processor.endpoints += [self.stream, self.averages, continuity]
         processor.tell_unsent = self.stream.unsent
         self.tellers: dict[str, Callable[[], Any]] = {"delay_ms": self.stream.delays}
         self.autosave: Autosave | None = None
