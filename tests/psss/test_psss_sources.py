@@ -223,6 +223,17 @@ def test_what_came_undecodable_is_not_missing_too():
     assert gaps.restarts == 0
 
 
+def test_what_came_undecodable_before_the_first_pulse_hides_no_gap_after_it():
+    gaps = PulseGaps(1)
+    for first in (5, 105):
+        gaps.undecodable()
+        for number in (first, first + 2):
+            gaps.take(number)
+        gaps.interrupt()  # what passes from here on was not asked for
+    assert gaps.missing == 2
+    assert gaps.restarts == 0
+
+
 # Files
 
 

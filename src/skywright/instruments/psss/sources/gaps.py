@@ -70,7 +70,7 @@ class PulseGaps:
         if self._now is not None:
             missing, self._now = self._now.missing, None
             self._settled += missing
-        self._bad_pending, self._equal, self._before = 0, 0, None
+        self._equal, self._before = 0, None
 
     def undecodable(self) -> None:
         """Note that something came which was perhaps a pulse."""
@@ -89,6 +89,7 @@ class PulseGaps:
         now = self._now
         step = self._given or (modulo if modulo and modulo > 1 else 0)
         if now is None:
+            self._bad_pending = 0  # of pulses before this one, of which none is missing
             self._begin(pulse_id, step)
             return True
         apart = pulse_id - now.last
