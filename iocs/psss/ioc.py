@@ -242,6 +242,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     if getattr(args, "list_pvs", False):
         return PsssIOC(args.prefix, None), {}
     service = Service(args)
+    service.processor.warm.wait()  # PVs are there when pulses can be; REST answers before
     return PsssIOC(args.prefix, service, args.auto_start), service.facts
 
 

@@ -98,6 +98,7 @@ def running_service(source: Any, *given: str, directory: Path) -> Iterator[psss_
     finally:
         psss_service.make_source = original
     try:
+        service.processor.warm.wait()
         yield service
     finally:
         service.close()

@@ -14,6 +14,7 @@ from typing import Any
 from skywright.acquire.counters import Counters
 from skywright.acquire.owner import Owner
 from skywright.acquire.source import Source
+from skywright.errors import HardwareError
 from skywright.instruments.psss.processing import Settings, Workspace, process
 from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.results import ProcessorState, Result, picture_of, remark
@@ -21,6 +22,9 @@ from skywright.instruments.psss.served import Statistics
 
 logger = logging.getLogger(__name__)
 
+WARMING_UP = "warming up"
+WARM_LIMIT_S = 60.0
+"""Longest time that a start waits for the compiler."""
 AHEAD = 2
 """Pulses per thread that may be under way when several threads process."""
 BARE_MAX = 100
@@ -62,6 +66,9 @@ class Processor(Owner[Pulse, Result]):
         """Called when a time of processing is over and all its results are handed on."""
         self.tell_unsent: Callable[[], Mapping[str, int]] = dict
         """Tells what the output could not send, by cause, since the start of the process."""
+        self.warm = threading.Event()
+        """Cleared by who compiles the kernels; a start waits until it is set."""
+        self.warm.set()
         self._workspace = Workspace()
         self._changing = threading.Lock()
         self._applied = (0, settings or Settings())
@@ -92,6 +99,13 @@ class Processor(Owner[Pulse, Result]):
     def applied(self) -> tuple[int, Settings]:
         """The settings with their number, read together: a frame has one of them throughout."""
         return self._applied
+
+    @property
+    def status(self) -> str:
+        """``processing``, ``stopped`` or ``warming up``."""
+        if not self.warm.is_set():
+            return WARMING_UP
+        return "processing" if self.is_running else self.idle_text
 
     def state(self) -> ProcessorState:
         """Return the present state."""
@@ -126,6 +140,26 @@ class Processor(Owner[Pulse, Result]):
         self.changed()
 
     # ---- what others ask for
+
+    def start(self) -> None:
+        """Start the processing, when the kernels are compiled; nothing happens if it runs.
+
+        Raises
+        ------
+        HardwareError
+            If they are not within `WARM_LIMIT_S`, or the source does not start in time.
+        SkywrightError
+            What the source raises.
+        """
+        if not self.warm.wait(WARM_LIMIT_S):
+            raise HardwareError(f"{WARMING_UP}: the kernels are being compiled; ask again")
+        super().start()
+
+    def close(self) -> None:
+        """Stop for good, and hand on what was taken."""
+        self._closing = True
+        self.warm.set()  # a start that waits ends
+        super().close()
 
     def stop(self) -> None:
         """Stop; nothing happens if it is stopped. An acquisition under way ends.

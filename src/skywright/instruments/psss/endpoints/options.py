@@ -139,6 +139,4 @@ def _simulated(args: argparse.Namespace) -> Source[Pulse]:
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise ConfigError(f"--size {args.size}: expected WIDTHxHEIGHT, such as 2560x2160")
     settings = InstrumentSettings(rows=int(height), columns=int(width))
-    source = SimSource(settings, rate_hz=args.rate, speed=args.speed, seed=args.seed)
-    _ = source.instrument  # rendered now: a start has a second only
-    return source
+    return SimSource(settings, rate_hz=args.rate, speed=args.speed, seed=args.seed)
