@@ -86,11 +86,11 @@ def measure(columns: int, rows: int, compression: Compression, count: int) -> No
             source = BsreadSource(
                 f"tcp://127.0.0.1:{sending['port']}", sending["channel"], queue_bytes=100_000_000
             )
-            source.start()
+            source.open()
             ours.append(rate(lambda: source.next(LIMIT_S).image is not None, count))  # noqa: B023
             forwarded.append(forward(source, sending["channel"], count))
             lost = dict(source.lost)
-            source.stop()
+            source.halt()
             socket.connect(f"tcp://127.0.0.1:{plain['port']}")
             floor.append(rate(lambda: len(socket.recv_multipart(copy=False)) > 0, count))
             socket.disconnect(f"tcp://127.0.0.1:{plain['port']}")

@@ -5,8 +5,8 @@ from caproto.server import SubGroup
 
 from iocs.areadetector import Cam, choice, long_text, only, put_text, said
 from iocs.recording import DATA_TYPES, Recording, StreamHdf
+from skywright.acquire.acquisition import Acquisition
 from skywright.instruments.psss.processor import Processor
-from skywright.instruments.psss.results import Acquisition
 
 
 class Pulses:
@@ -19,16 +19,7 @@ class Pulses:
     """
 
     def __init__(self, processor: Processor) -> None:
-        self.processor = processor
-
-    @property
-    def source(self) -> "Pulses":
-        """Who is asked for a period."""
-        return self
-
-    def set_period(self, seconds: float) -> float:
-        """Return 0: the machine alone sets the period."""
-        return 0.0
+        self.processor, self.source = processor, processor.source
 
     def set_color(self, color: bool) -> bool:
         """Return False: pictures are grey."""

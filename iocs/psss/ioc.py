@@ -89,7 +89,9 @@ class PsssIOC(OwnerGroup):
         self.processor.changed = self._changed
         self.camera = Pulses(self.processor)
         every = self.spectra.raw_every.readback.value
-        self.pictures: Recorder[Any, Any] = Recorder(PictureLayout(), every, self._changed)
+        self.pictures: Recorder[Any, Any] = Recorder(
+            PictureLayout(), every, self._changed, essential=False
+        )
         self.recorder: Recorder[Any, Any] = Recorder(SpectraLayout(), 1, self._changed)
         self.spectra.ioc = self
         for part, recorder in (
@@ -98,8 +100,6 @@ class PsssIOC(OwnerGroup):
         ):
             part.attach(self, recorder)
             self.processor.recorders.append(recorder)
-        self.processor.losses.append(self.recorder.lost)
-        self.processor.tell_failures.append(self.pictures.lost)  # their pulses are not lost
 
     @property
     def complaining(self) -> bool:
@@ -242,6 +242,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     if getattr(args, "list_pvs", False):
         return PsssIOC(args.prefix, None), {}
     service = Service(args)
+    service.processor.warm.wait()  # PVs are there when pulses can be; REST answers before
     return PsssIOC(args.prefix, service, args.auto_start), service.facts
 
 

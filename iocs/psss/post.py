@@ -115,17 +115,17 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     """Post state, counts and messages."""
     pvs, cam = ioc.spectra, ioc.cam
     alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
-    await post(pvs.state, int(state.processing))
+    await post(pvs.state, int(state.running))
     for channel in (pvs.processing.readback, pvs.processing.setpoint):
-        if channel.value != int(state.processing):
-            await channel.write(int(state.processing), verify_value=False)
+        if channel.value != int(state.running):
+            await channel.write(int(state.running), verify_value=False)
     if (state.message, alarm) != ioc.message_posted and (state.alarm or not ioc.complaining):
         ioc.message_posted = (state.message, alarm)
         await post(pvs.message, state.message[:1000], alarm)
         await post(cam.status_message, state.message[:1000], alarm)
     statistics = ioc.processor.statistics
     processed, sent = statistics.counts
-    await post(pvs.pulses, state.pulses)
+    await post(pvs.pulses, state.items)
     await post(pvs.processed, processed)
     await post(pvs.sent, sent)
     await post(pvs.unsent, sum(state.unsent.values()))

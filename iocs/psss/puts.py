@@ -230,9 +230,9 @@ def put_counts(state: ProcessorState, statistics: Statistics) -> dict[str, Any]:
     """Return what is put of the owner's state."""
     processed, sent = statistics.counts
     return {
-        "state": Said(STATES[state.processing], int(state.processing)),
+        "state": Said(STATES[state.running], int(state.running)),
         "message": Said(state.message),
-        "pulses": state.pulses,
+        "pulses": state.items,
         "processed": processed,
         "sent": sent,
         "unsent": sum(state.unsent.values()),

@@ -12,6 +12,7 @@ from support.waiting import until
 
 from skywright.acquire import owner as owner_module
 from skywright.acquire.acquisition import RefusedError
+from skywright.acquire.columns_layout import Rows
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 from skywright.errors import HardwareError
@@ -236,3 +237,136 @@ def test_a_hundred_thousand_rows_take_a_call_for_each_item(
         numbers = np.arange(100_000)
         np.testing.assert_array_equal(reader.read(IDENTITY.path), numbers)
         np.testing.assert_array_equal(reader.read(HEIGHT.path), numbers % 1000)
+
+
+class Numbered(Owner[int, Any]):
+    """Processes each item with the setting of its arrival, and keeps what it is told."""
+
+    tells_items = False
+    idle_text = "at rest"
+    waiting_text = "no {item} yet"
+    silence_text = "{source} sends no {item}"
+    setting = 0
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        self.told: list[Any] = []
+        super().__init__(*args, **kw)
+
+    def arrived(self, item: int) -> tuple[int, int]:
+        return item, self.setting
+
+    def source_starts(self) -> None:
+        self.told.append("starts")
+
+    def source_stopped(self) -> None:
+        self.told.append("stopped")
+
+    def offer(self, result: Any) -> None:
+        self.told.append(result)
+
+
+def test_items_have_the_setting_of_their_arrival_and_are_handed_on_before_a_stop_is_told(
+    source: HandSource,
+) -> None:
+    go_on = threading.Event()
+
+    def process(given: tuple[int, int]) -> tuple[int, int]:
+        assert go_on.wait(20)
+        return given
+
+    owner = Numbered(source, process, threads=3, queue_items=9, when_full="wait")
+    owner.endpoints.append(owner)
+    assert owner.state().message == "at rest"
+    owner.start()
+    assert owner.state().message == "no item yet"
+    for item in range(6):
+        owner.setting = item // 2
+        source.send(item)
+    stopping = threading.Thread(target=owner.stop)
+    stopping.start()
+    until(lambda: not source.running)
+    assert owner.told == ["starts"]
+    go_on.set()
+    stopping.join(20)
+    expected = [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (5, 2)]
+    assert owner.told == ["starts", *expected, "stopped"]
+    owner.close()
+    assert owner.told[-2:] == [(5, 2), "stopped"]
+
+
+def test_no_more_items_are_under_way_than_allowed(source: HandSource, make: Make) -> None:
+    collector, go_on = Collector(), threading.Event()
+
+    def process(item: int) -> int:
+        assert go_on.wait(20)
+        return item
+
+    owner = make(process, [collector], threads=1, queue_items=2)
+    owner.start()
+    source.send(*range(5))
+    assert owner.lost() == {"queue full": 3}
+    go_on.set()
+    owner.stop()
+    assert collector.items == [0, 1]
+
+
+def test_who_finds_an_item_counted_finds_it_at_the_endpoints(
+    source: HandSource, make: Make
+) -> None:
+    counts: list[int] = []
+
+    class Counts:
+        def offer(self, result: Any) -> None:
+            counts.append(owner.state().items)
+
+    owner = make(None, [Counts()])
+    owner.start()
+    source.send(1, 2)
+    assert counts == [0, 1]
+
+
+def test_a_source_that_does_not_stop_is_asked_again_and_can_be_started(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = make()
+    owner.start()
+    source.sticks = True
+    with pytest.raises(HardwareError, match="has not stopped"):
+        owner.stop()
+    assert not owner.is_running
+    owner.start()
+    assert owner.is_running
+    monkeypatch.setattr(owner_module, "SILENCE_S", 0.05)
+    with pytest.raises(HardwareError, match="has not stopped"):
+        owner.stop()
+    source.sticks = False
+    until(lambda: not source.running)
+
+
+def test_what_a_recorder_of_a_part_loses_is_a_failure(
+    source: HandSource, make: Make, tmp_path: Path
+) -> None:
+    recorders = [Recorder(layout()), Recorder(layout(), essential=False)]
+    owner = make(
+        lambda item: Rows(np.array([item]), {HEIGHT.path: np.array([70_000])}), recorders=recorders
+    )
+    for number, recorder in enumerate(recorders):
+        recorder.start(tmp_path / f"{number}.h5")
+    acquisition = owner.acquire(1)
+    source.send(1)
+    assert acquisition.done.wait(20)
+    assert owner.lost() == owner.state().failures == {"events does not fit": 1}  # of one each
+
+
+def test_changed_is_called_for_items_unless_the_owner_says_not(source: HandSource) -> None:
+    counts = []
+    for kind in (Owner[Any, Any], Numbered):
+        calls: list[None] = []
+        owner: Owner[Any, Any] = kind(source, changed=lambda calls=calls: calls.append(None))
+        owner.start()
+        source.send(0)  # the first changes the message
+        before = len(calls)
+        source.send(1, 2, 3)
+        counts.append(len(calls) - before)
+        owner.close()
+    assert counts == [3, 0]

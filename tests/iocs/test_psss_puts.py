@@ -58,7 +58,7 @@ def test_results_are_put_and_settings_followed(
     site: IocProcess, processor: Processor, source: ScriptedSource
 ) -> None:
     averages = AverageSink()
-    processor.sinks.append(averages)
+    processor.endpoints.append(averages)
     puts = Puts(processor, names(site.prefix), averages.get)
     pvs = {name: channel(puts.names[name]) for name in (*EXPECTED, *SITE_HAS_TOO)}
     try:
@@ -100,7 +100,7 @@ def _lose_the_site(
     site.kill()
     until(lambda: not puts.connected)
     source.put(*range(2, 30))
-    until(lambda: processor.state().pulses == 29)
+    until(lambda: processor.state().items == 29)
     until(lambda: puts.tell()["not_put"])
     until(lambda: "PVs not there" in processor.state().message)
     assert processor.settings.roi == (20, 30)
@@ -122,7 +122,7 @@ def test_pulses_do_not_wait_for_pvs_that_are_not_there(
     puts = Puts(processor, names("NOT:THERE:"))
     try:
         source.put(*range(200))
-        until(lambda: processor.state().pulses == 200, 5)
+        until(lambda: processor.state().items == 200, 5)
         assert puts.connected == set()
         until(lambda: "NOT:THERE:SPECTRUM_CENTER is not there" in puts.tell()["not_put"])
     finally:

@@ -21,7 +21,7 @@ from skywright.instruments.psss import layouts
 from skywright.instruments.psss.analysis import PictureSpectra, SpectrumStatistics
 from skywright.instruments.psss.background import History, uploaded
 from skywright.instruments.psss.processing import FitStatus, Settings, Workspace, process
-from skywright.instruments.psss.run import process_pulse
+from skywright.instruments.psss.processor import process_pulse
 
 COLUMNS, ROWS, PULSES = 320, 24, 60
 X = energy_axis(COLUMNS)

@@ -6,7 +6,7 @@ from support.psss_scripted import PICTURE, make_pulse
 from skywright.acquire.counters import Counters
 from skywright.instruments.psss.averages import AverageSink
 from skywright.instruments.psss.processing import Workspace
-from skywright.instruments.psss.run import process_pulse
+from skywright.instruments.psss.processor import process_pulse
 from skywright.instruments.psss.settings import Settings
 
 

@@ -8,7 +8,7 @@ from support.psss_scripted import make_pulse
 from skywright.acquire.counters import Counters
 from skywright.instruments.psss.continuity import CAUSE, Continuity
 from skywright.instruments.psss.processing import Workspace
-from skywright.instruments.psss.run import process_pulse
+from skywright.instruments.psss.processor import process_pulse
 from skywright.instruments.psss.settings import Settings
 
 

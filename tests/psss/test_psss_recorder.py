@@ -65,7 +65,7 @@ def acquire(processor: Processor, source: ScriptedSource, *images: Any, first: i
         source.put(number, image=image)
     assert acquisition.done.wait(20)
     assert acquisition.taken == len(images)
-    until(lambda: not processor.processing)
+    until(lambda: not processor.is_running)
 
 
 def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
@@ -177,14 +177,14 @@ def test_an_acquisition_ends_when_all_is_in_the_file(
     spectra.start(tmp_path / "a.h5")
     processor.start()
     source.put(1)  # not acquired: not recorded
-    until(lambda: processor.state().pulses == 1)
+    until(lambda: processor.state().items == 1)
     acquisition = processor.acquire(3)
     assert processor.acquire(5) is acquisition
     source.put(2, 3, 4, 5)
     assert acquisition.done.wait(20)
     assert spectra.visible == 3
-    until(lambda: processor.state().pulses == 5)
-    assert processor.processing  # it ran before
+    until(lambda: processor.state().items == 5)
+    assert processor.is_running  # it ran before
     endless = processor.acquire()
     source.put(6)
     until(lambda: endless.taken == 1)
@@ -296,7 +296,7 @@ def test_a_clock_of_another_century_is_recorded(
 def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:
     from skywright.acquire.counters import Counters
     from skywright.instruments.psss.processing import Workspace
-    from skywright.instruments.psss.run import process_pulse
+    from skywright.instruments.psss.processor import process_pulse
     from skywright.instruments.psss.settings import Settings
 
     recorder = Recorder(PictureLayout(), queue_bytes=PICTURE.nbytes)

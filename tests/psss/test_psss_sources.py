@@ -30,27 +30,26 @@ def take(source, count, timeout_s=LIMIT_S):
 def test_sim_gives_pulses_by_the_machines_clock():
     source = SimSource(SMALL, rate_hz=0, seed=2, first_pulse_id=500)
     assert source.next(0.0) is None  # silent until started
-    source.start()
-    source.start()
+    source.open()
     pulses = take(source, 5)
-    source.stop()
+    source.halt()
     assert [pulse.pulse_id for pulse in pulses] == [500, 501, 502, 503, 504]
     assert set(np.diff([pulse.time_ns for pulse in pulses])) == {10_000_000}
     image, truth = Instrument(SMALL, seed=2).take(503)
     assert (pulses[3].image == image).all()
     assert pulses[3].truth.center_ev == truth.center_ev
     assert source.next(0.0) is None
-    source.start()
+    source.open()
     assert source.next(LIMIT_S).pulse_id == 505  # ids grow over starts
-    source.stop()
+    source.halt()
 
 
 def test_sim_ids_grow_from_one_process_to_the_next():
     for _ in range(2):
         source = SimSource(SMALL, rate_hz=0)
-        source.start()
+        source.open()
         pulse = source.next(LIMIT_S)
-        source.stop()
+        source.halt()
         assert abs(pulse.pulse_id - time.time() * 100) < 100 * LIMIT_S
         assert abs(pulse.time_ns - time.time_ns()) < 1e9 * LIMIT_S
 
@@ -58,11 +57,11 @@ def test_sim_ids_grow_from_one_process_to_the_next():
 def test_sim_keeps_the_rate():
     source = SimSource(SMALL, rate_hz=50, speed=4, first_pulse_id=0)
     source.prepare()
-    source.start()
+    source.open()
     start = time.monotonic()
     pulses = take(source, 41)
     took = time.monotonic() - start
-    source.stop()
+    source.halt()
     assert took >= 40 / 200 - 0.02
     ids = [pulse.pulse_id for pulse in pulses]
     assert set(np.diff(ids)) == {2}  # 50 Hz on a 100 Hz clock
@@ -72,7 +71,7 @@ def test_pulses_that_nobody_took_are_lost_and_counted(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     source = SimSource(SMALL, rate_hz=100, first_pulse_id=0)
-    source.start()
+    source.open()
     assert source.next(0.0).pulse_id == 0
     assert source.next(0.0) is None
     now[0] += 0.0101
@@ -85,18 +84,22 @@ def test_pulses_that_nobody_took_are_lost_and_counted(monkeypatch):
     assert source.lost == {"late": late - 32}
     assert late - 32 == pytest.approx(500, abs=2)
     assert source.next(0.0) is None
-    source.stop()
+    source.halt()
+    source.open()
+    assert source.next(0.0) is not None
+    assert source.lost == {"late": late - 32}  # of before
+    source.halt()
 
 
 def test_a_wait_ends_when_the_source_is_stopped():
     source = SimSource(SMALL, rate_hz=0.01)
-    source.start()
+    source.open()
     assert source.next(LIMIT_S) is not None
     result = []
     waiting = threading.Thread(target=lambda: result.append(source.next(LIMIT_S)))
     start = time.monotonic()
     waiting.start()
-    source.stop()
+    source.halt()
     waiting.join(LIMIT_S)
     assert result == [None]
     assert time.monotonic() - start < LIMIT_S / 2
@@ -104,9 +107,9 @@ def test_a_wait_ends_when_the_source_is_stopped():
 
 def test_a_reel_shows_its_pictures_in_turn():
     source = SimSource(SMALL, rate_hz=0, first_pulse_id=6, reel=3)
-    source.start()
+    source.open()
     pulses = take(source, 4)
-    source.stop()
+    source.halt()
     assert pulses[0].image is pulses[3].image
     assert [pulse.truth.pulse_id for pulse in pulses] == [6, 7, 8, 9]
     assert pulses[0].truth.center_ev == Instrument(SMALL).take(0)[1].center_ev
@@ -114,21 +117,21 @@ def test_a_reel_shows_its_pictures_in_turn():
 
 def test_without_light_pictures_are_background():
     source = SimSource(replace(SMALL, peak_electrons=1e5), rate_hz=0)
-    source.start()
+    source.open()
     assert source.next(LIMIT_S).image.max() > 10_000
     source.beam = False
     assert source.next(LIMIT_S).image.max() < 1000
-    source.stop()
+    source.halt()
 
 
 def test_a_silent_camera_gives_nothing_until_it_speaks_again():
     source = SimSource(SMALL, rate_hz=0)
-    source.start()
+    source.open()
     source.silent = True
     assert source.next(0.01) is None
     source.silent = False
     assert source.next(LIMIT_S) is not None
-    source.stop()
+    source.halt()
 
 
 @pytest.mark.parametrize("bad", [{"rate_hz": -1.0}, {"speed": -1.0}])
@@ -220,6 +223,17 @@ def test_what_came_undecodable_is_not_missing_too():
     assert gaps.restarts == 0
 
 
+def test_what_came_undecodable_before_the_first_pulse_hides_no_gap_after_it():
+    gaps = PulseGaps(1)
+    for first in (5, 105):
+        gaps.undecodable()
+        for number in (first, first + 2):
+            gaps.take(number)
+        gaps.interrupt()  # what passes from here on was not asked for
+    assert gaps.missing == 2
+    assert gaps.restarts == 0
+
+
 # Files
 
 
@@ -238,8 +252,7 @@ def test_replay_plays_pictures_with_their_ids_and_times(tmp_path):
     path = write(tmp_path / "a.h5", pulse_id=[3, 5, 9, 11], time_ns=[10, 20, 30, 40])
     source = ReplaySource(path, once=True, rate_hz=0)
     assert source.next(0.0) is None
-    source.start()
-    source.start()
+    source.open()
     pulses = take(source, 4)
     assert [(pulse.pulse_id, pulse.time_ns) for pulse in pulses] == [
         (3, 10), (5, 20), (9, 30), (11, 40),
@@ -248,18 +261,18 @@ def test_replay_plays_pictures_with_their_ids_and_times(tmp_path):
     assert not pulses[0].image.flags.writeable
     assert source.next(0.0) is None
     assert source.ended
-    source.stop()
-    source.start()
+    source.halt()
+    source.open()
     assert source.next(LIMIT_S).pulse_id == 3
-    source.stop()
+    source.halt()
 
 
 def test_replay_begins_again_with_ids_that_grow(tmp_path):
     path = write(tmp_path / "a.h5", pulse_id=[3, 5, 9, 11], timestamp=[0.5, 1.5, 2.5, 3.5])
     source = ReplaySource(path, rate_hz=0)
-    source.start()
+    source.open()
     pulses = take(source, 6)
-    source.stop()
+    source.halt()
     assert [pulse.pulse_id for pulse in pulses] == [3, 5, 9, 11, 13, 15]
     assert [pulse.time_ns for pulse in pulses[:2]] == [500_000_000, 1_500_000_000]
     assert pulses[4].time_ns is None  # nothing was taken at that time
@@ -270,9 +283,9 @@ def test_replay_reads_detector_files_written_with_bitshuffle(tmp_path):
     with h5py.File(path, "w") as file:
         file.create_dataset("stack", data=IMAGES, chunks=(1, 6, 5), **hdf5plugin.Bitshuffle())
     source = ReplaySource(path, once=True, rate_hz=0)
-    source.start()
+    source.open()
     assert (np.array([pulse.image for pulse in take(source, 4)]) == IMAGES).all()
-    source.stop()
+    source.halt()
 
 
 def test_a_frame_of_the_wire_can_be_written_to_a_file_and_replayed(tmp_path):
@@ -288,9 +301,9 @@ def test_a_frame_of_the_wire_can_be_written_to_a_file_and_replayed(tmp_path):
         for index in range(2):
             data.id.write_direct_chunk((index, 0, 0), bytes(frames[2]))
     source = ReplaySource(path, once=True, rate_hz=0)
-    source.start()
+    source.open()
     assert (source.next(LIMIT_S).image == image).all()
-    source.stop()
+    source.halt()
 
 
 def test_a_picture_that_cannot_be_read_is_counted_and_ends_nothing(tmp_path):
@@ -299,28 +312,28 @@ def test_a_picture_that_cannot_be_read_is_counted_and_ends_nothing(tmp_path):
         data = file.create_dataset("image", data=IMAGES, chunks=(1, 6, 5), compression="gzip")
         data.id.write_direct_chunk((1, 0, 0), b"rubbish")
     source = ReplaySource(path, once=True, rate_hz=0)
-    source.start()
+    source.open()
     pulses = take(source, 4)
     assert [pulse.image is None for pulse in pulses] == [False, True, False, False]
     assert source.lost == {"unreadable": 1}
-    source.stop()
+    source.halt()
 
 
 def test_replay_says_what_is_missing(tmp_path):
     path = tmp_path / "none.h5"
     with pytest.raises(ConfigError, match=r"none\.h5"):
-        ReplaySource(path).start()
+        ReplaySource(path).open()
     write(path)
     with pytest.raises(ConfigError, match="/nowhere"):
-        ReplaySource(path, "/nowhere").start()
+        ReplaySource(path, "/nowhere").open()
     with pytest.raises(ConfigError, match="do not grow"):
-        ReplaySource(write(path, pulse_id=[4, 3, 2, 1])).start()
+        ReplaySource(write(path, pulse_id=[4, 3, 2, 1])).open()
     with h5py.File(path, "w") as file:
         file["a"] = file["b"] = IMAGES
     with pytest.raises(ConfigError, match=r"/a.*/b"):
-        ReplaySource(path).start()
-    ReplaySource(path, "/b").start()
+        ReplaySource(path).open()
+    ReplaySource(path, "/b").open()
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["flat"] = np.zeros(3)
     with pytest.raises(ConfigError, match="0 datasets"):
-        ReplaySource(tmp_path / "other.h5").start()
+        ReplaySource(tmp_path / "other.h5").open()

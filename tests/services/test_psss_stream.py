@@ -146,7 +146,7 @@ def test_a_reader_that_never_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with reading(service):
             # More than zmq's queues and the system's buffers hold.
             source.put(*range(60), image=big)
-            until(lambda: service.processor.state().pulses == 60)
+            until(lambda: service.processor.state().items == 60)
             state = service.processor.state()
             processed, sent = service.processor.statistics.counts
             assert processed == 60

@@ -22,6 +22,8 @@ class HandSource:
 
     name: str = "hand"
     refuses: str = ""
+    sticks: bool = False
+    """Whether it does not stop."""
     running: bool = False
     closed: bool = False
 
@@ -40,6 +42,8 @@ class HandSource:
         self.deliver, self.report, self.running = deliver, report, True
 
     def stop(self) -> None:
+        if self.sticks:
+            raise HardwareError("hand: the source has not stopped")
         self.running = False
 
     def set_period(self, seconds: float) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.acquire.source import PolledSource
 from skywright.instruments.psss.cli.app import serve_arguments
 from skywright.instruments.psss.endpoints import service as psss_service
 from skywright.instruments.psss.processing import warm_up
@@ -22,10 +23,11 @@ ROWS, COLUMNS = 40, 120
 TIME_NS = 1_700_000_000_123_456_789
 
 
-class ScriptedSource:
+class ScriptedSource(PolledSource[Pulse]):
     """Gives the pulses, or raises the errors, that a test puts."""
 
     def __init__(self) -> None:
+        super().__init__("scripted")
         warm_up()  # a pulse of a test does not wait for the compiler
         self.queue: queue.Queue[Pulse | Exception] = queue.Queue()
         self.counts: Counter[str] = Counter()
@@ -38,7 +40,7 @@ class ScriptedSource:
     def lost(self) -> Mapping[str, int]:
         return self.counts
 
-    def start(self) -> None:
+    def open(self) -> None:
         self.start_gate.wait(10)
         if self.start_error is not None:
             raise self.start_error
@@ -53,7 +55,7 @@ class ScriptedSource:
             raise item
         return item
 
-    def stop(self) -> None:
+    def halt(self) -> None:
         self.running.clear()
 
     def put(self, *pulse_ids: int, **values: Any) -> None:
@@ -96,6 +98,7 @@ def running_service(source: Any, *given: str, directory: Path) -> Iterator[psss_
     finally:
         psss_service.make_source = original
     try:
+        service.processor.warm.wait()
         yield service
     finally:
         service.close()

@@ -23,7 +23,14 @@ class AcquisitionEndpoint(Endpoint[Taken], Protocol[Taken]):
 
     Its `offer` may raise `RefusedError` for a result that it counts as lost; the acquisition does
     not count that result then.
+
+    Attributes
+    ----------
+    essential
+        Whether a result that it cannot store counts as a lost item; else it counts as a failure.
     """
+
+    essential: bool
 
     def mark(self, done: Callable[[], None]) -> None:
         """Call `done` when all results offered before are stored and visible to readers."""

@@ -67,9 +67,9 @@ class Owner(Generic[Item, Result]):
     source
         Where items come from; the owner closes it.
     process
-        Turns an item into a result. It may raise `RefusedError`; any other error counts as
-        ``not processed``. None: the item is the result, and endpoints and subscribers get it on the
-        source's thread.
+        Turns an item, as `arrived` returns it, into a result. It may raise `RefusedError`; any
+        other error counts as ``not processed``. None: the item is the result, and endpoints and
+        subscribers get it on the source's thread.
     prepare
         Turns a result into what the recorders take, for results of acquisitions only: work that
         nobody needs who only looks. Errors as for `process`. None: the result itself.
@@ -82,7 +82,7 @@ class Owner(Generic[Item, Result]):
     threads
         0 processes on the source's thread, so that a slow owner slows the source down. N
         processes N items side by side on threads of the owner.
-    queue_bytes, when_full
+    queue_bytes, queue_items, when_full
         For `threads` above 0, as for `Stage`. An item's size is its attribute ``nbytes``, 0 when it
         has none. Items that are dropped count as ``queue full``.
     name
@@ -91,10 +91,16 @@ class Owner(Generic[Item, Result]):
         What an item is called in messages: ``frame``, ``pulse``.
     """
 
+    tells_items = True
+    """Whether `changed` is called for each item; else only for what is rarer than items."""
+    idle_text = "idle"
+    waiting_text = "waiting for the first {item}"
+    silence_text = "no {item} from {source} for more than {seconds:g} s"
+
     def __init__(
         self,
         source: Source[Item],
-        process: Callable[[Item], Result] | None = None,
+        process: Callable[[Any], Result] | None = None,
         endpoints: Sequence[Endpoint[Result]] = (),
         recorders: Sequence[AcquisitionEndpoint[Any]] = (),
         changed: Callable[[], None] | None = None,
@@ -102,6 +108,7 @@ class Owner(Generic[Item, Result]):
         prepare: Callable[[Result], Any] | None = None,
         threads: int = 0,
         queue_bytes: int = 64_000_000,
+        queue_items: int = 100_000,
         when_full: Literal["wait", "drop"] = "drop",
         name: str = "owner",
         item_name: str = "item",
@@ -122,7 +129,8 @@ class Owner(Generic[Item, Result]):
         """Held while the source is started or stopped; never taken on the way of an item."""
         self._users: set[object] = set()
         """Who wants the source to run."""
-        self._running = False
+        self._running: bool | None = False
+        """None: it was told to stop, and has not stopped yet."""
         self._subscriptions: tuple[NewestQueue[Result], ...] = ()
         self._acquisition: Acquisition | None = None
         self._newest: Result | None = None
@@ -130,7 +138,7 @@ class Owner(Generic[Item, Result]):
         self._items = self._acquired = 0
         self._failing: dict[int, str] = {}
         """Endpoints whose last result failed, by `id`."""
-        self._message, self._alarm = "idle", False
+        self._message, self._alarm = self.idle_text, False
         self._last_arrival = time.monotonic()
         self._silent = False
         self._closing = False
@@ -138,7 +146,7 @@ class Owner(Generic[Item, Result]):
         self._stage: Stage[tuple[Item, Acquisition | None], _Taken] | None = None
         if threads:
             self._stage = Stage(
-                self._processed, self._hand_on, threads, queue_bytes, 100_000, when_full, name
+                self._processed, self._hand_on, threads, queue_bytes, queue_items, when_full, name
             )
         self._watch_thread = threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True)
         self._watch_thread.start()
@@ -148,7 +156,7 @@ class Owner(Generic[Item, Result]):
     @property
     def is_running(self) -> bool:
         """Whether the source was started."""
-        return self._running
+        return bool(self._running)
 
     @property
     def newest(self) -> Result | None:
@@ -166,24 +174,26 @@ class Owner(Generic[Item, Result]):
         return self._acquisition
 
     def lost(self) -> dict[str, int]:
-        """Return items lost at the source, here and in the recorders, by cause."""
-        recorded = (recorder.lost() for recorder in self.recorders)
+        """Return items lost at the source, here and in essential recorders, by cause."""
+        recorded = (recorder.lost() for recorder in self.recorders if recorder.essential)
         return sum_counts(self.counters.as_dict(), self.source.lost, *recorded)
 
     def state(self) -> OwnerState[Result]:
         """Return the present state."""
         lost = self.lost()
+        recorded = (recorder.lost() for recorder in self.recorders if not recorder.essential)
+        failures = sum_counts(self.failures.as_dict(), *recorded)
         with self._lock:
             acquisition = self._acquisition
             return OwnerState(
-                running=self._running,
+                running=self.is_running,
                 acquiring=acquisition is not None,
                 newest=self._newest,
                 items=self._items,
                 acquired=self._acquired,
                 taken=0 if acquisition is None else acquisition.taken,
                 lost=lost,
-                failures=self.failures.as_dict(),
+                failures=failures,
                 message=self._message,
                 alarm=self._alarm,
             )
@@ -325,14 +335,25 @@ class Owner(Generic[Item, Result]):
                 return
             if wanted:
                 self._last_arrival, self._silent = time.monotonic(), False
-                self.report(f"waiting for the first {self.item_name}", alarm=False)
+                self.report(self.waiting_text.format(item=self.item_name), alarm=False)
+                self.source_starts()
                 self.source.start(self._deliver, self._source_reports)
             else:
+                self._running = None
                 self.source.stop()
+                if self._stage is not None:
+                    self._stage.drain(DRAIN_S)
+                self.source_stopped()
             self._running = wanted
             self._look.set()
         if not wanted and not self._alarm:  # else the trouble stays to be read
-            self.report("idle", alarm=False)
+            self.report(self.idle_text, alarm=False)
+
+    def source_starts(self) -> None:
+        """Prepare for items, before the source is started; for subclasses."""
+
+    def source_stopped(self) -> None:
+        """Act on a stop of the source, when all its items are handed on; for subclasses."""
 
     # ---- the way of an item
 
@@ -349,20 +370,30 @@ class Owner(Generic[Item, Result]):
                 acquisition = None
             if acquisition is not None:
                 acquisition.under_way += 1
+        size, item = getattr(item, "nbytes", 0), self.arrived(item)
         if self._process is None:
             self._hand_out(cast("Result", item))
             if acquisition is not None and acquisition.on_item is not None:
                 acquisition.on_item(item)
             if acquisition is None:
                 self._report_item(cast("Result", item))
-                self.changed()
+                if self.tells_items:
+                    self.changed()
                 return
         if self._stage is None:
             self._hand_on(self._processed((item, acquisition)))
-        elif not self._stage.put((item, acquisition), getattr(item, "nbytes", 0)):
+        elif not self._stage.put((item, acquisition), size):
             self.counters.add("queue full")
             self._settle(acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
+
+    def arrived(self, item: Item) -> Any:
+        """Return what `process` gets of an item; for subclasses.
+
+        It is called with each item in order, on the source's thread, and so the place to add
+        settings that change between two items when several are processed side by side.
+        """
+        return item
 
     def _processed(self, taken: tuple[Item, Acquisition | None]) -> _Taken:
         """Process an item."""
@@ -385,12 +416,12 @@ class Owner(Generic[Item, Result]):
 
     def _hand_out(self, result: Result) -> None:
         """Hand a result to endpoints and subscribers."""
+        for endpoint in self.endpoints:  # before it is counted: who finds it counted finds it there
+            self._offer(endpoint, result)
         with self._lock:
             self._newest = result
             self._items += 1
             subscriptions = self._subscriptions
-        for endpoint in self.endpoints:
-            self._offer(endpoint, result)
         for queue in subscriptions:
             queue.offer(result)
 
@@ -410,7 +441,8 @@ class Owner(Generic[Item, Result]):
         elif taken.is_result:
             self._report_item(taken.result)
         self._settle(acquisition)
-        self.changed()
+        if self.tells_items:
+            self.changed()
 
     def _record(
         self, acquisition: Acquisition, taken: _Taken, refused: RefusedError | None
@@ -511,16 +543,15 @@ class Owner(Generic[Item, Result]):
     def _watch(self) -> None:
         """Stop a source that nobody wants any more, and report silence."""
         while not self._closing:
-            self._look.wait(SILENCE_S / 8.0 if self._running else None)
+            self._look.wait(None if self._running is False else SILENCE_S / 8.0)
             self._look.clear()
             try:
                 self._run_source()
             except SkywrightError as error:
                 self.report(str(error))
             silent_s = time.monotonic() - self._last_arrival
-            is_silent = self._running and silent_s > SILENCE_S and self.expects_items()
+            is_silent = self.is_running and silent_s > SILENCE_S and self.expects_items()
             if is_silent and not self._silent:
                 self._silent = True
-                self.report(
-                    f"no {self.item_name} from {self.source.name} for more than {SILENCE_S:g} s"
-                )
+                names = {"item": self.item_name, "source": self.source.name}
+                self.report(self.silence_text.format(**names, seconds=SILENCE_S))

@@ -106,6 +106,9 @@ class Recorder(Generic[Result, Item]):
     synchronous
         True writes each item in `offer`, on the owner's thread, and refuses it when it cannot be
         stored: an acquisition then counts what is in the file.
+    essential
+        Whether rows that are not stored count as items lost; else they count as failures: another
+        recorder keeps the items.
 
     Attributes
     ----------
@@ -124,9 +127,10 @@ class Recorder(Generic[Result, Item]):
         changed: Callable[[], None] | None = None,
         queue_bytes: int = QUEUE_BYTES,
         synchronous: bool = False,
+        essential: bool = True,
     ) -> None:
         self.layout = layout
-        self.synchronous = synchronous
+        self.synchronous, self.essential = synchronous, essential
         self.every = every
         self.path: Path | None = None
         self.visible = 0

@@ -234,6 +234,6 @@ class _Run(Generic[Item]):
             self._report(f"{self._source.name}: {error}")
             self.stopping.wait(self._source.retry_s)
             return True
-        if item is not None and not self.stopping.is_set():
+        if item is not None:  # even while it is stopped: `stop` waits for this thread
             self._deliver(item)
         return True

@@ -82,10 +82,16 @@ class Stage(Generic[Item, Result]):
             self._changed.notify_all()
             return True
 
+    def drain(self, timeout_s: float) -> None:
+        """Wait until what was put is handed on."""
+        if threading.current_thread() not in self._threads:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._slots and not self._handing_on, timeout_s)
+
     def close(self, timeout_s: float = 5.0) -> None:
         """Process what waits, then end the threads."""
+        self.drain(timeout_s)
         with self._changed:
-            self._changed.wait_for(lambda: not self._slots and not self._handing_on, timeout_s)
             self._closing = True
             self._changed.notify_all()
         for thread in self._threads:

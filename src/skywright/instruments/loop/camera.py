@@ -90,6 +90,8 @@ class SingleFileRecorder:
         Why the last file could not be written; empty when it was.
     """
 
+    essential = True
+
     def __init__(self) -> None:
         self.files: SingleFiles | None = None
         self.visible = 0

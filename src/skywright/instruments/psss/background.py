@@ -234,8 +234,8 @@ def record(processor: Processor, pulses: int, name: str, limit_s: float) -> Back
     pulse_ids: list[int] = []
     try:
         while len(pulse_ids) < pulses:
-            if time.monotonic() > deadline or not processor.processing:
-                why = f"within {limit_s:g} s" if processor.processing else "before it was stopped"
+            if time.monotonic() > deadline or not processor.is_running:
+                why = f"within {limit_s:g} s" if processor.is_running else "before it was stopped"
                 raise HardwareError(f"only {len(pulse_ids)} of {pulses} pictures came {why}")
             result = feed.get(FETCH_S)
             if result is None or result.pulse.image is None:
@@ -246,7 +246,7 @@ def record(processor: Processor, pulses: int, name: str, limit_s: float) -> Back
             total += image
             pulse_ids.append(result.pulse.pulse_id)
     finally:
-        processor.unsubscribe(feed)
+        feed.close()
     assert total is not None
     date = _now()
     info = BackgroundInfo(

@@ -5,6 +5,7 @@ The mathematics, its accuracy and what differs from the older services:
 """
 
 import math
+import threading
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -142,8 +143,8 @@ class Spectrum:
         return pulse_energy_uj / self.fwhm if known else math.nan
 
 
-class Workspace:
-    """What a thread uses again from frame to frame."""
+class Workspace(threading.local):
+    """What a thread uses again from frame to frame; of one object each thread has its own."""
 
     def __init__(self) -> None:
         self._pixels = np.empty(0)

@@ -1,8 +1,7 @@
-"""One pulse of the machine as its picture came, and what yields pulses."""
+"""One pulse of the machine as its picture came."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -33,20 +32,3 @@ class Pulse:
     message: Any = None
     truth: Any = None
     energy_uj: float | None = None
-
-
-class PulseSource(Protocol):
-    """A camera: simulated, a bsread stream, or a file. Silent until started."""
-
-    @property
-    def lost(self) -> Mapping[str, int]:
-        """Pulses that did not come through, counted by cause, since the start."""
-
-    def start(self) -> None:
-        """Begin; a running source goes on."""
-
-    def next(self, timeout_s: float) -> Pulse | None:
-        """Return the next pulse in the order of the wire, or None after `timeout_s`."""
-
-    def stop(self) -> None:
-        """End and free what is held; `start` begins anew."""

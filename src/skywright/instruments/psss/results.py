@@ -1,14 +1,14 @@
-"""What the owner of the pulses hands on, and what it expects of those who get it."""
+"""What the owner of the pulses hands on, and what it knows."""
 
 import math
-import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.acquire.acquisition import OwnerState
 from skywright.instruments.psss.processing import Settings, Spectrum
 from skywright.instruments.psss.pulse import Pulse
 
@@ -53,82 +53,26 @@ class Result:
         return self.spectrum.brightness(self.energy_uj)
 
 
-class Sink(Protocol):
-    """Gets every result, in order, on the owner's thread."""
-
-    def offer(self, result: Result) -> None:
-        """Take a result; must return at once and count what it cannot take."""
-
-
-class AcquisitionSink(Sink, Protocol):
-    """Gets the results of acquisitions only: a recorder."""
-
-    def mark(self, done: Callable[[], None]) -> None:
-        """Call `done` when all that was offered before is kept and visible."""
-
-
-@dataclass(eq=False)
-class Acquisition:
-    """A request for pulses: `wanted` of them, 0 until it is stopped.
-
-    `done` is set when all of them are kept by the recorders.
-    """
-
-    wanted: int
-    taken: int = 0
-    over: bool = False
-    done: threading.Event = field(default_factory=threading.Event)
-
-
 @dataclass(frozen=True)
-class ProcessorState:
-    """What the owner knows at one moment.
+class ProcessorState(OwnerState[Result]):
+    """What the owner of the pulses knows at one moment.
 
     Attributes
     ----------
-    processing
-        Whether it was started; it may wait for pulses all the same.
-    newest
-        The last result; None before the first.
     shape, dtype
         Of the last picture, which may have come before `newest`: rows and columns, and numpy's
         name of its type; (0, 0) and empty before the first.
-    pulses
-        Pulses taken since the start of the process.
-    taken
-        Pulses of the acquisition under way.
-    acquired
-        Pulses of all acquisitions since the start of the process.
-    acquiring
-        Whether there is one.
     settings, settings_number
         What the next pulse will be processed with.
-    lost
-        Pulses lost by cause since the start of the process, at the source or behind it.
-    failures
-        What else failed, by cause, since the start of the process: nobody knows of pulses that
-        it cost.
     unsent
         Results that the output could not send, by cause, since the start of the process.
-    message, alarm
-        What a person should know; `alarm` when somebody should act.
     """
 
-    processing: bool
-    acquiring: bool
-    newest: Result | None
-    shape: tuple[int, int]
-    dtype: str
-    pulses: int
-    taken: int
-    acquired: int
-    settings: Settings
-    settings_number: int
-    lost: dict[str, int]
-    failures: dict[str, int]
-    unsent: dict[str, int]
-    message: str
-    alarm: bool
+    shape: tuple[int, int] = (0, 0)
+    dtype: str = ""
+    settings: Settings = field(default_factory=Settings)
+    settings_number: int = 0
+    unsent: Mapping[str, int] = field(default_factory=dict)
 
 
 def background_applied(result: Result) -> bool:

@@ -112,7 +112,7 @@ def send_pulses(
     wait_s = 0.0 if source.rate_hz else SLICE_S
     ids: list[int] = []
     count = 0
-    source.start()
+    source.open()
     while not stop.is_set() and (count < pulses or not pulses):
         pulse = source.next(SLICE_S)
         if pulse is None:
@@ -125,7 +125,7 @@ def send_pulses(
             truth.add(pulse, sent=sent)
         ids = [*ids[:1], pulse.pulse_id]
         count += 1
-    source.stop()
+    source.halt()
     return {
         "pulses": count,
         "sent": sender.sent,

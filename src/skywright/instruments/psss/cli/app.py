@@ -151,8 +151,13 @@ def _serve_without_tree(args: argparse.Namespace) -> None:
 
     service = Service(args)
     over = threading.Event()
+
+    def end(*_: Any) -> None:
+        over.set()
+        service.processor.warm.set()  # else a signal would wait for the compiler
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
+        signal.signal(number, end)
     puts: Any = None
     if args.put_pvs:
         _check_caproto()
@@ -160,9 +165,11 @@ def _serve_without_tree(args: argparse.Namespace) -> None:
 
         puts = Puts(service.processor, put_names(args), service.averages.get)
         service.tellers["pvs"] = puts.tell
-    service.begin(args.auto_start)
-    announce_ready(prefix=service.prefix, **service.facts)
     end_with_parent()
+    service.processor.warm.wait()
+    if not over.is_set():
+        service.begin(args.auto_start)
+        announce_ready(prefix=service.prefix, **service.facts)
     over.wait()
     if puts is not None:
         puts.close()

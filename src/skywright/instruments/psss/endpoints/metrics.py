@@ -21,7 +21,7 @@ class _Pulses(Collector):
         statistics = self.processor.statistics
         processed, sent = statistics.counts
         for name, text, value in (
-            ("processing", "1 while the processing is started", state.processing),
+            ("processing", "1 while the processing is started", state.running),
             ("alarm", "1 when somebody should act", state.alarm),
             ("rate_hz", "pulses a second", statistics.rate_hz),
             ("processed_images", "pictures processed since the last start", processed),
@@ -39,7 +39,7 @@ class _Pulses(Collector):
                 ("fwhm", "of the last fit, eV or pixels", newest.spectrum.fwhm),
             ):
                 yield GaugeMetricFamily(PREFIX + name, text, value=float(value))
-        yield CounterMetricFamily(PREFIX + "pulses", "pulses taken", value=float(state.pulses))
+        yield CounterMetricFamily(PREFIX + "pulses", "pulses taken", value=float(state.items))
         for name, text, counts in (
             ("lost", "pulses lost, by cause", state.lost),
             ("unsent", "results that could not be sent, by cause", state.unsent),

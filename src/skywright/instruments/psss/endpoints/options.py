@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
+from skywright.acquire.source import Source
 from skywright.errors import ConfigError
 from skywright.instruments.psss.endpoints.stream import NAMES, PICTURE
-from skywright.instruments.psss.pulse import PulseSource
+from skywright.instruments.psss.pulse import Pulse
 
 PREFIX = "SARFE10-PSSS059"
 OUTPUT_PORT, IMAGE_PORT, REST_PORT = 8889, 8890, 12000
@@ -80,7 +81,7 @@ def add_service_arguments(
     )
 
 
-def make_source(args: argparse.Namespace) -> PulseSource:
+def make_source(args: argparse.Namespace) -> Source[Pulse]:
     """Return the source that the arguments name.
 
     Raises
@@ -130,7 +131,7 @@ def channel_prefix(prefix: str) -> str:
     return bare
 
 
-def _simulated(args: argparse.Namespace) -> PulseSource:
+def _simulated(args: argparse.Namespace) -> Source[Pulse]:
     from skywright.instruments.psss.sources.sim import SimSource
     from skywright.instruments.psss.twin import InstrumentSettings
 
@@ -138,6 +139,4 @@ def _simulated(args: argparse.Namespace) -> PulseSource:
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise ConfigError(f"--size {args.size}: expected WIDTHxHEIGHT, such as 2560x2160")
     settings = InstrumentSettings(rows=int(height), columns=int(width))
-    source = SimSource(settings, rate_hz=args.rate, speed=args.speed, seed=args.seed)
-    _ = source.instrument  # rendered now: a start has a second only
-    return source
+    return SimSource(settings, rate_hz=args.rate, speed=args.speed, seed=args.seed)

@@ -95,7 +95,7 @@ def rest_app(api: Api) -> Starlette:
 
     =============================  ===========================================================
     ``POST /start``, ``/stop``     of the processing
-    ``GET /status``                ``stopped`` or ``processing``, and the ROI
+    ``GET /status``                ``stopped``, ``processing``, ``warming up``, and the ROI
     ``GET, POST /parameters``      all, or a change of some, of which all or none are applied
     ``POST /background``           ``{"filename": label, "data": [[...], ...] or null}``
     ``GET /statistics``            since the last start
@@ -269,8 +269,7 @@ def _endpoint(api: Api, by_method: Mapping[str, Handler]) -> Handler:
         except Exception as error:
             logger.exception("%s %s", request.method, request.url.path)
             return _json({"state": "error", "status": f"{type(error).__name__}: {error}"})
-        status = "processing" if api.processor.processing else "stopped"
-        return _json({"state": "ok", "status": status, **fields})
+        return _json({"state": "ok", "status": api.processor.status, **fields})
 
     return answer
 

@@ -17,7 +17,7 @@ from skywright.instruments.psss.endpoints.parameters import Parameters
 from skywright.instruments.psss.endpoints.rest import Api, rest_app
 from skywright.instruments.psss.endpoints.stream import StreamSink
 from skywright.instruments.psss.processing import warm_up
-from skywright.instruments.psss.processor import Processor
+from skywright.instruments.psss.processor import WARMING_UP, Processor
 from skywright.instruments.psss.settings import Settings
 from skywright.instruments.psss.sources.sim import SimSource
 from skywright.processes.http_server import HttpServer
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 class Service:
     """What runs; `close` ends it.
+
+    REST answers at once; kernels are compiled meanwhile, on a thread of their own.
 
     Parameters
     ----------
@@ -55,10 +57,11 @@ class Service:
     def __init__(self, args: argparse.Namespace) -> None:
         self.prefix = channel_prefix(args.prefix)
         source = make_source(args)
-        warm_up()  # else the first pulses wait for the compiler
         # The simulated spectrometer is calibrated; a real one's axis comes from its PV.
         axis = source.settings.axis_ev if isinstance(source, SimSource) else None
         self.processor = processor = Processor(source, Settings(axis=axis), args.threads)
+        processor.warm.clear()
+        processor.report(f"{WARMING_UP}: the kernels are compiled or loaded", alarm=False)
         directory = args.background_dir or default_history(self.prefix)
         self.history = History(directory)
         self.parameters = Parameters(processor, self.history)
@@ -80,7 +83,7 @@ class Service:
         self.averages = AverageSink()
         continuity = Continuity(directory / "last_pulse", processor.counters)
         processor.on_stop = continuity.stopped
-        processor.sinks += [self.stream, self.averages, continuity]
+        processor.endpoints += [self.stream, self.averages, continuity]
         processor.tell_unsent = self.stream.unsent
         self.tellers: dict[str, Callable[[], Any]] = {"delay_ms": self.stream.delays}
         self.autosave: Autosave | None = None
@@ -93,6 +96,21 @@ class Service:
             self.close()
             raise
         self.facts["rest_port"] = self.server.port
+        threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
+
+    def _warm_up(self) -> None:
+        """Compile what pulses would wait for."""
+        processor = self.processor
+        message, alarm = processor.idle_text, False
+        try:
+            warm_up()
+            if isinstance(processor.source, SimSource):
+                processor.source.prepare()  # a start has a second only
+        except Exception as error:  # it may succeed with a pulse; if not, each says so
+            logger.exception("psss: kernels are not compiled")
+            message, alarm = f"kernels are not compiled: {error}", True
+        processor.report(message, alarm)
+        processor.warm.set()
 
     def begin(self, auto_start: bool) -> None:
         """Start the processing if that is wanted; trouble is said, and clients may try again."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from skywright.acquire.source import PolledSource
 from skywright.errors import DataError
 from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.sources.gaps import PulseGaps
@@ -18,7 +19,7 @@ from skywright.wire.bsread_sockets import QUEUE_BYTES, Receiver
 logger = logging.getLogger(__name__)
 
 
-class BsreadSource:
+class BsreadSource(PolledSource[Pulse]):
     """The pictures of one channel of a stream.
 
     A message without the channel, with a value that cannot be decoded, or without a time stamp,
@@ -51,7 +52,7 @@ class BsreadSource:
     Raises
     ------
     ConfigError
-        By `start`, if zmq does not take the address.
+        By `open`, if zmq does not take the address.
     """
 
     def __init__(
@@ -64,11 +65,11 @@ class BsreadSource:
         queue_bytes: int = QUEUE_BYTES,
         energy_channel: str = "",
     ) -> None:
+        super().__init__("bsread")
         self.energy_channel = energy_channel
         self.address = address
         self.channel = channel
         self._kind: Literal["pull", "sub"] = kind
-        self._step = step
         self._queue_bytes = queue_bytes
         self._lock = threading.Lock()
         self._receiver: Receiver | None = None
@@ -78,7 +79,7 @@ class BsreadSource:
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Pulses that did not come through, counted by cause, since the start."""
+        """Pulses that did not come through, by cause, since the object was made."""
         counts = {cause: number for cause, number in self._lost.copy().items() if number}
         if gap := self._gaps.missing:
             counts["gap"] = gap
@@ -89,14 +90,12 @@ class BsreadSource:
         """How often the pulse ids went back: a sender that began anew."""
         return self._gaps.restarts
 
-    def start(self) -> None:
-        """Connect; a running source goes on."""
+    def open(self) -> None:
+        """Connect; pulses that come while the source is stopped are not missing."""
         with self._lock:
-            if self._receiver is None:
-                self._decoder = Decoder()
-                self._gaps = PulseGaps(self._step)
-                self._lost = Counter()
-                self._receiver = Receiver(self.address, self._kind, queue_bytes=self._queue_bytes)
+            self._decoder = Decoder()
+            self._gaps.interrupt()
+            self._receiver = Receiver(self.address, self._kind, queue_bytes=self._queue_bytes)
 
     def next(self, timeout_s: float) -> Pulse | None:
         """Return the next pulse in the order of the wire, or None after `timeout_s`."""
@@ -117,7 +116,7 @@ class BsreadSource:
                 return pulse
         return None
 
-    def stop(self) -> None:
+    def halt(self) -> None:
         """Disconnect; a `next` under way in another thread ends with None."""
         with self._lock:
             receiver, self._receiver = self._receiver, None

@@ -65,6 +65,13 @@ class PulseGaps:
         """Pulses that never came, less those that came as something undecodable."""
         return self._settled + (self._now.missing if self._now else 0)
 
+    def interrupt(self) -> None:
+        """Begin a new stretch with the next pulse: what passes until then was not asked for."""
+        if self._now is not None:
+            missing, self._now = self._now.missing, None
+            self._settled += missing
+        self._equal, self._before = 0, None
+
     def undecodable(self) -> None:
         """Note that something came which was perhaps a pulse."""
         self._bad_pending += 1
@@ -82,6 +89,7 @@ class PulseGaps:
         now = self._now
         step = self._given or (modulo if modulo and modulo > 1 else 0)
         if now is None:
+            self._bad_pending = 0  # of pulses before this one, of which none is missing
             self._begin(pulse_id, step)
             return True
         apart = pulse_id - now.last

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.acquire.pacing import Pacer, period_of
+from skywright.acquire.source import PolledSource
 from skywright.errors import ConfigError
 from skywright.instruments.psss.pulse import Pulse
 
@@ -22,7 +23,7 @@ TIME_NAMES = ("time_ns", "global_timestamp", "timestamp", "time")
 """Datasets beside the pictures: ns since 1970, or seconds when they are floating-point."""
 
 
-class ReplaySource:
+class ReplaySource(PolledSource[Pulse]):
     """Play the pictures of an HDF5 file.
 
     Parameters
@@ -40,12 +41,13 @@ class ReplaySource:
     Raises
     ------
     ConfigError
-        By `start`, if there is nothing to play; the message names what is missing.
+        By `open`, if there is nothing to play; the message names what is missing.
     """
 
     def __init__(
         self, path: Path, dataset: str | None = None, *, once: bool = False, rate_hz: float = 100.0
     ) -> None:
+        super().__init__("replay")
         self.path = path
         self.dataset = dataset
         self.once = once
@@ -57,12 +59,13 @@ class ReplaySource:
         self._times: NDArray[np.int64] | None = None
         self._number = 0
         self._pace = Pacer(period_of(rate_hz))
-        self._unreadable = 0
+        self._late = self._unreadable = 0
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Pulses that did not come through since the start: ``late``, ``unreadable``."""
-        counts = {"late": self._pace.skipped, "unreadable": self._unreadable}
+        """Pulses that did not come through: ``late``, ``unreadable``."""
+        with self._lock:
+            counts = {"late": self._late + self._pace.skipped, "unreadable": self._unreadable}
         return {cause: number for cause, number in counts.items() if number}
 
     @property
@@ -70,11 +73,9 @@ class ReplaySource:
         """Whether there are no more pictures; never unless `once`."""
         return self.once and self._number >= len(self._ids) > 0
 
-    def start(self) -> None:
-        """Open the file; a running source goes on."""
+    def open(self) -> None:
+        """Open the file, and play from its beginning."""
         with self._lock:
-            if self._file is not None:
-                return
             try:
                 self._file = h5py.File(self.path, "r")
             except OSError as error:
@@ -87,7 +88,8 @@ class ReplaySource:
                 self._file.close()
                 self._file = None
                 raise
-            self._number, self._unreadable, self._pace = 0, 0, Pacer(period_of(self.rate_hz))
+            self._late += self._pace.skipped
+            self._number, self._pace = 0, Pacer(period_of(self.rate_hz))
 
     def next(self, timeout_s: float) -> Pulse | None:
         """Return the next picture when it is due, or None after `timeout_s` or at the end."""
@@ -106,8 +108,8 @@ class ReplaySource:
             number, self._number = self._number, self._number + 1
             return self._pulse(number)
 
-    def stop(self) -> None:
-        """Close the file; `start` plays from its beginning."""
+    def halt(self) -> None:
+        """Close the file."""
         self._pace.end()
         with self._lock:
             opened, self._file, self._images = self._file, None, None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.acquire.pacing import Pacer, period_of
+from skywright.acquire.source import PolledSource
 from skywright.errors import ConfigError
 from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings, Truth
@@ -17,7 +18,7 @@ PULSE_RATE_HZ = 100.0
 """Of the machine's clock: a pulse id each 10 ms."""
 
 
-class SimSource:
+class SimSource(PolledSource[Pulse]):
     """The twin of the instrument at the machine's clock.
 
     Parameters
@@ -62,6 +63,7 @@ class SimSource:
     ) -> None:
         if min(rate_hz, speed) < 0.0:
             raise ConfigError(f"rate {rate_hz} Hz, speed {speed}: expected 0 or more")
+        super().__init__("sim")
         self.settings = settings or InstrumentSettings()
         self.beam = True
         self.silent = False
@@ -74,15 +76,18 @@ class SimSource:
         self._step = max(round(PULSE_RATE_HZ / rate_hz), 1) if rate_hz else 1
         self._lock = threading.Lock()
         self._instrument: Instrument | None = None
+        self._late = 0
         self._pace = Pacer(period_of(self._paced_hz))
-        self._running = False
+        self._pace.end()
         self._next_id = 0
         self._time_of_zero_ns = 0
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Pulses since the start that nobody took in time, as ``late``."""
-        return {"late": self._pace.skipped} if self._pace.skipped else {}
+        """Pulses that nobody took in time, as ``late``, since the object was made."""
+        with self._lock:
+            late = self._late + self._pace.skipped
+        return {"late": late} if late else {}
 
     @property
     def instrument(self) -> Instrument:
@@ -99,24 +104,22 @@ class SimSource:
         if len(self._shown) < self.reel:
             self._shown = [instrument.take(number, light=self.beam) for number in range(self.reel)]
 
-    def start(self) -> None:
-        """Begin; a running source goes on."""
+    def open(self) -> None:
+        """Start the machine's clock."""
         self.prepare()
         with self._lock:
-            if self._running:
-                return
             now_ns = time.time_ns()
             period_ns = round(1e9 / PULSE_RATE_HZ)
             first = now_ns // period_ns if self._first is None else self._first
             self._next_id = max(first, self._next_id)
             self._time_of_zero_ns = now_ns - self._next_id * period_ns
+            self._late += self._pace.skipped
             self._pace = Pacer(period_of(self._paced_hz))
-            self._running = True
 
     def next(self, timeout_s: float) -> Pulse | None:
         """Return the next pulse when it is due, rendered now, or None after `timeout_s`."""
         pace = self._pace
-        if self.silent or not self._running:
+        if self.silent:
             pace.pause(timeout_s)
             return None
         skipped = pace.wait(timeout_s)
@@ -135,8 +138,6 @@ class SimSource:
         energy = float(truth.pulse_energy_uj)
         return Pulse(pulse_id, time_ns, image, truth=truth, energy_uj=energy)
 
-    def stop(self) -> None:
-        """End; pulse ids go on after the next `start`."""
-        with self._lock:
-            self._running = False
+    def halt(self) -> None:
+        """Stop the clock; pulse ids go on after the next start."""
         self._pace.end()
