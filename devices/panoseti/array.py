@@ -87,6 +87,7 @@ class Panoseti(GuardedDevice):
     message = Cpt(EpicsSignalRO, "Message_RBV", kind=Kind.omitted, string=True)
     further_modules = Cpt(EpicsSignalRO, "FurtherModules_RBV", kind=Kind.omitted)
     threshold = Cpt(EpicsSignalWithRBV, "SIM:Threshold", kind=Kind.omitted)
+    flasher = Cpt(EpicsSignalWithRBV, "SIM:Flasher", kind=Kind.omitted)
     shutter = Cpt(EpicsSignalWithRBV, "SIM:Shutter", kind=Kind.omitted)
     trigger_rate = Cpt(Signal, value=float("nan"), kind=Kind.hinted)
     sim_running = Cpt(EpicsSignalWithRBV, "SIM:Running", kind=Kind.omitted)
@@ -126,6 +127,10 @@ class Panoseti(GuardedDevice):
     def set_threshold(self, threshold_adc: float) -> Status:
         """Set the threshold of the simulated boards, ADC; done when they have it."""
         return self._background(lambda: self._put(self.threshold, threshold_adc))
+
+    def set_flasher(self, photoelectrons: float) -> Status:
+        """Set the simulated flat-field light of each pixel, 0 for none; done when it is so."""
+        return self._background(lambda: self._put(self.flasher, photoelectrons))
 
     def open_shutter(self, is_open: bool) -> Status:
         """Open or close the shutters of the simulated array; done when they are so."""

@@ -36,6 +36,8 @@ from skywright.instruments.panoseti.twin.run import SimulatedRuns
 POST_PERIOD_S = 0.1
 THRESHOLD_ADC = (45.0, 300.0)
 """The simulated boards trigger above this: 3 to 20 sigma."""
+FLASHER_PE = 1000.0
+"""Most light of a flat-field pulse in each pixel, photoelectrons."""
 SHUTTER = ["Closed", "Open"]
 RUN_STATES = ["Waiting", "Recording", "Ended"]
 
@@ -138,6 +140,13 @@ async def _put_shutter(obj: Any, instance: Any, value: int) -> None:
     await obj.readback.write(SHUTTER[value])
 
 
+async def _put_flasher(obj: Any, instance: Any, value: float) -> None:
+    if not 0 <= value <= FLASHER_PE:
+        raise ValueError(f"{value} photoelectrons, expected 0 to {FLASHER_PE:g}")
+    _simulated(obj).set_flasher(value)
+    await obj.readback.write(value)
+
+
 def _simulated(obj: Any) -> SimulatedRuns:
     runs: SimulatedRuns | None = obj.parent.ioc.simulated
     if runs is None:
@@ -151,6 +160,7 @@ class Sim(PVGroup):
     ioc: "PanosetiBase"
     running = choice(YES_NO, put=_put_running, name="Running")
     threshold = number(67.5, _put_threshold, units="ADC", precision=2, name="Threshold")
+    flasher = number(0.0, _put_flasher, units="p.e.", precision=1, name="Flasher")
     shutter = choice(SHUTTER, 1, put=_put_shutter, name="Shutter")
 
 

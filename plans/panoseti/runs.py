@@ -1,6 +1,6 @@
 """Track an observing run that something else takes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -92,17 +92,54 @@ def observe(
     HardwareError
         If the IOC does not answer, does not simulate, or cannot write.
     """
-    check_time("observe", "seconds", seconds)
-    start = metadata_of("observe", panoseti, {"seconds": seconds}, md)
-    uid, _ = yield from simulated_run(panoseti, partial(watch, seconds=seconds), start)
-    return uid
+    return (yield from timed_run("observe", panoseti, seconds, md))
 
 
+Step = Callable[[], Any]
+"""Begins to set something; returns the status."""
 Collect = Callable[[], MsgGenerator[None]]
 Answer = TypeVar("Answer")
 
 
-def watch(collect: Collect, seconds: float) -> MsgGenerator[None]:
+def timed_run(
+    plan: str,
+    panoseti: Any,
+    seconds: float,
+    md: Mapping[str, Any] | None,
+    *,
+    prepare: Sequence[Step] = (),
+    restore: Sequence[Step] = (),
+) -> MsgGenerator[str]:
+    """Take a run of some length with the simulated array; return its uid.
+
+    Parameters
+    ----------
+    plan
+        Name of the plan.
+    panoseti, seconds, md
+        Of the plan, see `observe`.
+    prepare
+        Steps before the run, one after the other.
+    restore
+        Steps after it, whether it has failed or not.
+    """
+    check_time(plan, "seconds", seconds)
+    start = metadata_of(plan, panoseti, {"seconds": seconds}, md)
+
+    def take() -> MsgGenerator[str]:
+        for step in prepare:
+            yield from until_done(step())
+        uid, _ = yield from simulated_run(panoseti, partial(_watch, seconds=seconds), start)
+        return uid
+
+    def put_back() -> MsgGenerator[None]:
+        for step in restore:
+            yield from until_done(step())
+
+    return (yield from bpp.finalize_wrapper(take(), put_back))
+
+
+def _watch(collect: Collect, seconds: float) -> MsgGenerator[None]:
     """Report new frames for some time, s; for `simulated_run`."""
     elapsed = 0.0
     while elapsed < seconds:

@@ -9,7 +9,7 @@ from bluesky import RunEngine
 from ioc_process import running_ioc
 
 from devices.panoseti.array import Panoseti
-from plans.panoseti.calibration import dark_run, tune_threshold
+from plans.panoseti.calibration import calibrate_gain, dark_run, tune_threshold
 from skywright.errors import ConfigError, DataError
 from skywright.files.readers import locate, open_reader
 
@@ -45,6 +45,24 @@ def test_a_dark_run_has_neither_sky_nor_flashes(RE: RunEngine, panoseti: Panoset
     # Exponential above 4.5 sigma with a mean of 0.5: 12 sigma would be a pulse of 3e-7.
     assert heights.max() < 12 * NOISE_ADC
     assert panoseti.shutter.get(as_string=True) == "Open"
+
+
+def test_a_gain_run_has_light_in_every_pixel_and_ends_dark(RE: RunEngine, panoseti) -> None:
+    documents = []
+    RE.subscribe(lambda name, doc: documents.append((name, doc)))
+    RE(calibrate_gain(panoseti, 1.0, flasher_pe=60.0))
+    assert (documents[0][1]["flasher_pe"], documents[0][1]["shutter"]) == (60.0, "closed")
+    images = column(documents, "panoseti_m1_ph256_image")
+    boards = column(documents, "panoseti_m1_ph256_quabo")
+    for board in range(4):
+        light = np.median(images[boards == board], axis=0)
+        # 60 photoelectrons of 15 ADC, gain and light of pixels spread by 10 % and 5 %.
+        assert np.median(light) == pytest.approx(60 * 15, rel=0.05)
+        assert light.min() > 300
+    assert panoseti.flasher.get() == 0
+    assert panoseti.shutter.get(as_string=True) == "Open"
+    with pytest.raises(ConfigError, match="flasher_pe = 0"):
+        RE(calibrate_gain(panoseti, 1.0, flasher_pe=0))
 
 
 def test_the_threshold_for_a_rate_is_the_twins(RE: RunEngine, panoseti: Panoseti) -> None:

@@ -19,11 +19,15 @@ INSTRUMENT = Instrument(
         ),
         "panoseti_ph256": NamedAnalysis(f"{_PIXELS}:PulseHeights"),
         "panoseti_ph1024": NamedAnalysis(f"{_PIXELS}:GroupedPulseHeights"),
+        "panoseti_gain": NamedAnalysis(
+            "skywright.instruments.panoseti.gain_analysis:PixelGain",
+        ),
         "panoseti_img16": NamedAnalysis(f"{_PIXELS}:MovieStatistics"),
         "panoseti_img8": NamedAnalysis(f"{_PIXELS}:ShortMovieStatistics"),
     },
     devices="devices.panoseti.session:make_devices",
     plans=(
+        "plans.panoseti.calibration:calibrate_gain",
         "plans.panoseti.calibration:dark_run",
         "plans.panoseti.calibration:tune_threshold",
         "plans.panoseti.runs:observe",

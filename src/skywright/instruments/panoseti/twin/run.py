@@ -112,6 +112,10 @@ class SimulatedRuns:
         """Open or close the shutters: closed, no module sees sky or flashes."""
         self.array.settings = replace(self.array.settings, shutter_open=is_open)
 
+    def set_flasher(self, photoelectrons: float) -> None:
+        """Set the light of a flat-field pulse in each pixel; 0 switches the flasher off."""
+        self.array.settings = replace(self.array.settings, flasher_pe=photoelectrons)
+
     def stop(self) -> None:
         """End the run: all its frames are in its files, and its marker is there."""
         self._stopping.set()
