@@ -4,10 +4,13 @@
 count is `M1:img16:Rows_RBV`, and one table of the pulse-height events of all modules, whose count
 is `EventRows_RBV`. `M1:` to `M4:` have the newest image of each product of a module.
 
-`SIM:Running` starts and ends a run of the simulated array.
+`SIM:Running` starts and ends a run that this IOC takes itself: with the simulated array, or, with
+the source `sockets`, of the packets that boards send.
 
     python -m iocs.panoseti --source rundir --data-dir /mnt/panoseti
     python -m iocs.panoseti --source sim --seed 3
+    python -m iocs.panoseti --source sockets --packet-port 60001 --data-dir /mnt/panoseti
+    python -m iocs.panoseti --source replay --speed 10 --data-dir /archive/obs_Lick...pffd
 """
 
 import argparse
@@ -29,8 +32,14 @@ from skywright.errors import ConfigError
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.live.publish import flag_text
 from skywright.instruments.panoseti.products import PRODUCTS
+from skywright.instruments.panoseti.sources.packets import (
+    SCIENCE_PORT,
+    PacketSource,
+    ReceivedRuns,
+)
+from skywright.instruments.panoseti.sources.replay import ReplaySource
 from skywright.instruments.panoseti.sources.rundir import RunDirectorySource
-from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, Tracker
+from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, RunSource, Tracker
 from skywright.instruments.panoseti.twin.run import SimulatedRuns
 
 POST_PERIOD_S = 0.1
@@ -120,7 +129,7 @@ class Recording(PVGroup):
 
 async def _put_running(obj: Any, instance: Any, value: int) -> None:
     ioc = obj.parent.ioc
-    runs = ioc.simulated
+    runs = ioc.runs
     if runs is None:
         raise ValueError("the runs of this data directory are taken by something else")
     await ioc.in_thread(runs.start if value else runs.stop)
@@ -148,8 +157,8 @@ async def _put_flasher(obj: Any, instance: Any, value: float) -> None:
 
 
 def _simulated(obj: Any) -> SimulatedRuns:
-    runs: SimulatedRuns | None = obj.parent.ioc.simulated
-    if runs is None:
+    runs = obj.parent.ioc.runs
+    if not isinstance(runs, SimulatedRuns):
         raise ValueError("the boards of this array are set by something else")
     return runs
 
@@ -178,7 +187,8 @@ class PanosetiBase(OwnerGroup):
     sim = SubGroup(Sim, prefix="SIM:")
 
     tracker: Tracker
-    simulated: SimulatedRuns | None = None
+    runs: SimulatedRuns | ReceivedRuns | None = None
+    """What takes runs in this process."""
     temporary: Path | None = None
     """Data directory that this process has made for itself."""
 
@@ -198,8 +208,8 @@ class PanosetiBase(OwnerGroup):
 
     def close(self) -> None:
         """Close files and source."""
-        if self.simulated is not None:
-            self.simulated.stop()
+        if self.runs is not None:
+            self.runs.stop()
         self.tracker.close()
         # A catalog refers to files that were indexed: they stay.
         if self.temporary is not None and not self.tracker.has_recorded:
@@ -220,8 +230,10 @@ class PanosetiBase(OwnerGroup):
         await post(self.modules_further, tracker.slots.further)
         await self._post_recording(max(rows.values(), default=0))
         state = tracker.owner.state()
-        severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
-        await post(self.message, state.message[:1000], severity)
+        trouble = self.runs.error if self.runs is not None else ""
+        alarm = state.alarm or bool(trouble)
+        severity = AlarmSeverity.MINOR_ALARM if alarm else AlarmSeverity.NO_ALARM
+        await post(self.message, (trouble or state.message)[:1000], severity)
         source = tracker.source
         name, ended = await self.in_thread(lambda: (source.run, source.has_ended))
         await post(self.run_name, name)
@@ -256,39 +268,54 @@ def make_group(prefix: str, tracker: Tracker, slots: int) -> PanosetiBase:
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     """Make the IOC of the arguments."""
-    simulated = temporary = None
-    if args.source == "sim":
+    facts: dict[str, Any] = {"source": args.source}
+    modules = frozenset(args.module_id or ())
+    runs: SimulatedRuns | ReceivedRuns | None = None
+    temporary = None
+    source: RunSource
+    if args.source in ("sim", "sockets"):
         if args.data_dir is None:
-            data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
-        else:
-            data_dir = args.data_dir
-        simulated = SimulatedRuns(data_dir, seed=args.seed, flash_rate_hz=args.flash_rate)
+            temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
+        data_dir = args.data_dir or temporary
     elif args.data_dir is None or not args.data_dir.is_dir():
-        raise ConfigError(f"--source rundir needs a directory; --data-dir is {args.data_dir}")
+        raise ConfigError(f"--source {args.source} needs a directory, not {args.data_dir}")
     else:
         data_dir = args.data_dir
-    source = RunDirectorySource(data_dir, frozenset(args.module_id or ()))
+    if args.source == "sockets":
+        runs = ReceivedRuns(data_dir, args.host, args.packet_port, args.grouped, modules)
+        source = PacketSource(runs, modules)
+        facts["packet_port"] = runs.address[1]
+    elif args.source == "replay":
+        source = ReplaySource(data_dir, modules, args.speed)
+    else:
+        if args.source == "sim":
+            runs = SimulatedRuns(data_dir, seed=args.seed, flash_rate_hz=args.flash_rate)
+        source = RunDirectorySource(data_dir, modules)
     holder: list[PanosetiBase] = []
     tracker = Tracker(source, args.modules, lambda: holder[0]._changed() if holder else None)  # noqa: SLF001
     holder.append(make_group(args.prefix, tracker, args.modules))
-    holder[0].simulated = simulated
+    holder[0].runs = runs
     holder[0].temporary = temporary
-    return holder[0], {"source": args.source, "data_dir": str(data_dir)}
+    return holder[0], {**facts, "data_dir": str(data_dir)}
 
 
 def main() -> None:
     """Run the IOC."""
     parser = argument_parser(__doc__ or "", "SKY:PANO1:")
     add = parser.add_argument
-    add("--source", choices=("sim", "rundir"), default="sim", help="of frames (%(default)s)")
+    sources = ("sim", "rundir", "sockets", "replay")
+    add("--source", choices=sources, default="sim", help="of frames (%(default)s)")
     add("--flash-rate", type=float, default=5.0, help="sim: of flashes, Hz (%(default)s)")
     add(
         "--data-dir",
         type=Path,
-        help="data directory of a node; sim: a new temporary one, which stays if a run was indexed",
+        help="data directory of a node; replay: a run directory; sim, sockets: by default a new "
+        "temporary one, which stays if a run was indexed",
     )
-    parser.add_argument("--modules", type=int, default=SLOTS, help="slots (%(default)s)")
-    parser.add_argument("--module-id", type=int, action="append", help="only these modules")
+    add("--packet-port", type=int, default=SCIENCE_PORT, help="sockets: UDP; 0 takes a free one")
+    add("--grouped", action="store_true", help="sockets: write ph1024 instead of ph256")
+    add("--modules", type=int, default=SLOTS, help="slots (%(default)s)")
+    add("--module-id", type=int, action="append", help="only these modules")
     run(build, parser)
 
 

@@ -69,12 +69,12 @@ def track_run(
 def observe(
     panoseti: Any, seconds: float, *, md: Mapping[str, Any] | None = None
 ) -> MsgGenerator[str]:
-    """Take a run with the simulated array, and register every frame of it.
+    """Take a run with the simulated array, or of the packets of boards; register all frames.
 
     Parameters
     ----------
     panoseti
-        The modules; their IOC has the source ``sim``.
+        The modules; their IOC has the source ``sim`` or ``sockets``.
     seconds
         Length of the run, s.
     md

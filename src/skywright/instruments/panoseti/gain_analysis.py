@@ -1,7 +1,7 @@
 """Gain of each pixel from pulses of flat-field light."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class PixelGain(PulseHeights):
     """
 
     name = "panoseti_gain"
-    results = (
+    results: ClassVar[Sequence[Column]] = (
         Column("n_pulses", "<i8", attrs={"description": "frames"}),
         Column("pulses", "<i8", PER_PIXEL, attrs={"description": "pulses of light"}),
         Column("light", "<f8", PER_PIXEL, attrs={**ADC, "description": "mean; or NaN"}),
