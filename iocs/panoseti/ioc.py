@@ -28,8 +28,10 @@ from caproto.server import PVGroup, SubGroup
 from iocs.areadetector import YES_NO, Hdf, choice, number, said, shown
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
-from skywright.errors import ConfigError
+from iocs.panoseti.housekeeping import board_groups
+from skywright.errors import ConfigError, DataError
 from skywright.instruments.panoseti.frames import Frames
+from skywright.instruments.panoseti.housekeeping import BoardState, RunHousekeeping
 from skywright.instruments.panoseti.live.publish import flag_text
 from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.instruments.panoseti.sources.packets import (
@@ -43,6 +45,8 @@ from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, RunSource, 
 from skywright.instruments.panoseti.twin.run import SimulatedRuns
 
 POST_PERIOD_S = 0.1
+HOUSEKEEPING_S = 0.5
+"""Period of the look for new housekeeping."""
 THRESHOLD_ADC = (45.0, 300.0)
 """The simulated boards trigger above this: 3 to 20 sigma."""
 FLASHER_PE = 1000.0
@@ -85,7 +89,8 @@ class ProductPVs(PVGroup):
 
 def _module_class() -> type[PVGroup]:
     parts: dict[str, Any] = {name: SubGroup(ProductPVs, prefix=f"{name}:") for name in PRODUCTS}
-    parts["__doc__"] = "One slot: the number of its module, and its products."
+    parts["__doc__"] = "One slot: the number of its module, its products and boards."
+    parts.update(board_groups())
     parts["module"] = said(-1, name="Module_RBV")
     return type("ModulePVs", (PVGroup,), parts)
 
@@ -133,6 +138,7 @@ async def _put_running(obj: Any, instance: Any, value: int) -> None:
     if runs is None:
         raise ValueError("the runs of this data directory are taken by something else")
     await ioc.in_thread(runs.start if value else runs.stop)
+    await ioc.posted()  # `Run_RBV` is that run's when the put is complete
     await obj.readback.write(YES_NO[value])
 
 
@@ -187,6 +193,7 @@ class PanosetiBase(OwnerGroup):
     sim = SubGroup(Sim, prefix="SIM:")
 
     tracker: Tracker
+    housekeeping: RunHousekeeping
     runs: SimulatedRuns | ReceivedRuns | None = None
     """What takes runs in this process."""
     temporary: Path | None = None
@@ -196,6 +203,9 @@ class PanosetiBase(OwnerGroup):
         super().__init__(prefix)
         self.recording.ioc = self
         self.sim.ioc = self
+        self._housekeeping_due = 0.0
+        self._boards: dict[tuple[int, int], BoardState] = {}
+        """States that are not posted yet: a module gets its slot with its first frame."""
 
     async def complain(self, message: str) -> None:
         """Post a message for a person."""
@@ -240,6 +250,23 @@ class PanosetiBase(OwnerGroup):
         await post(self.data_dir, str(source.data_dir))
         at_work = 2 if ended else 1
         await post(self.run_state, at_work if name and state.acquiring else 0)
+        await self._post_housekeeping(name)
+
+    async def _post_housekeeping(self, run: str) -> None:
+        """Post the states of the boards that are new."""
+        now = asyncio.get_running_loop().time()
+        if now < self._housekeeping_due:
+            return
+        self._housekeeping_due = now + HOUSEKEEPING_S
+        try:
+            for board in await self.in_thread(self.housekeeping.news, run):
+                self._boards[board.module, board.quabo] = board
+        except DataError as error:
+            await self.complain(str(error))
+        for slot, module in enumerate(self.tracker.slots.modules):
+            for board in [each for each in self._boards.values() if each.module == module]:
+                group = getattr(getattr(self, f"slot{slot}"), f"board{board.quabo}")
+                await group.show(self._boards.pop((module, board.quabo)))
 
     async def _post_recording(self, captured: int) -> None:
         tracker, plugin = self.tracker, self.recording.plugin
@@ -263,6 +290,7 @@ def make_group(prefix: str, tracker: Tracker, slots: int) -> PanosetiBase:
     parts["__doc__"] = PanosetiBase.__doc__
     group = type("PanosetiIOC", (PanosetiBase,), parts)(prefix)
     group.tracker = tracker
+    group.housekeeping = RunHousekeeping(tracker.source.data_dir)
     return group
 
 
@@ -271,16 +299,14 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     facts: dict[str, Any] = {"source": args.source}
     modules = frozenset(args.module_id or ())
     runs: SimulatedRuns | ReceivedRuns | None = None
-    temporary = None
+    temporary: Path | None = None
     source: RunSource
+    data_dir: Path | None = args.data_dir
     if args.source in ("sim", "sockets"):
-        if args.data_dir is None:
-            temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
-        data_dir = args.data_dir or temporary
-    elif args.data_dir is None or not args.data_dir.is_dir():
-        raise ConfigError(f"--source {args.source} needs a directory, not {args.data_dir}")
-    else:
-        data_dir = args.data_dir
+        if data_dir is None:
+            data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
+    elif data_dir is None or not data_dir.is_dir():
+        raise ConfigError(f"--source {args.source} needs a directory, not {data_dir}")
     if args.source == "sockets":
         runs = ReceivedRuns(data_dir, args.host, args.packet_port, args.grouped, modules)
         source = PacketSource(runs, modules)

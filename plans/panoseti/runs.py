@@ -1,5 +1,7 @@
 """Track an observing run that something else takes."""
 
+import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -24,9 +26,11 @@ def track_run(
 ) -> MsgGenerator[str]:
     """Register every frame of an observing run, from its first one until the run ends.
 
-    The run may begin before, during or after the call. Its PFF files stay where they are: an index
-    for each module and product says where each frame is. The plan ends when the run's marker
-    ``recording_ended`` is there, or its files have not grown for 10 s and Hashpipe does not run.
+    The run may begin before or after the call: the one in the catalog begins when there is one. Its
+    configuration files are in the start document, passwords removed. Its PFF files stay where they
+    are: an index for each module and product says where each frame is. The plan ends when the run's
+    marker ``recording_ended`` is there, or its files have not grown for 10 s and Hashpipe does not
+    run.
 
     Parameters
     ----------
@@ -52,17 +56,22 @@ def track_run(
     check_time("track_run", "limit_s", limit_s)
     start = metadata_of("track_run", panoseti, {"limit_s": limit_s}, md)
     uids: list[str] = []
+    end = time.monotonic() + limit_s
 
     def body() -> MsgGenerator[None]:
         declared: set[str] = set()
 
         def track() -> MsgGenerator[None]:
             yield from until_done(panoseti.track())
-            yield from _follow(panoseti, declared, limit_s)
+            yield from _follow(panoseti, declared, max(0.0, end - time.monotonic()))
 
         yield from bpp.finalize_wrapper(track(), lambda: _finish(panoseti, declared))
 
-    yield from with_reasons(in_run(body, start, uids))
+    def take() -> MsgGenerator[None]:
+        found = yield from _metadata_of_run(panoseti, limit_s)
+        yield from in_run(body, {**found, **start}, uids)
+
+    yield from with_reasons(take())
     return uids[0]
 
 
@@ -174,8 +183,6 @@ def simulated_run(
         declared: set[str] = set()
 
         def take() -> MsgGenerator[Answer]:
-            # First the run, then the tracking: that begins with the newest run.
-            yield from until_done(panoseti.run_simulated(True))
             yield from until_done(panoseti.track())
             return (yield from body(lambda: _collect(panoseti, declared)))
 
@@ -186,7 +193,17 @@ def simulated_run(
 
         return (yield from bpp.finalize_wrapper(take(), end))
 
-    answer = yield from with_reasons(in_run(run, start, uids))
+    def all_of_it() -> MsgGenerator[Answer]:
+        # First the run, then the tracking: that begins with the newest run.
+        yield from until_done(panoseti.run_simulated(True))
+        found = yield from _metadata_of_run(panoseti, END_S)
+        return (yield from in_run(run, {**found, **start}, uids))
+
+    def give_up(error: Exception) -> MsgGenerator[None]:
+        yield from until_done(panoseti.run_simulated(False))
+
+    whole = bpp.contingency_wrapper(all_of_it(), except_plan=give_up)
+    answer = yield from with_reasons(whole)
     return uids[0], answer
 
 
@@ -207,6 +224,13 @@ def metadata_of(
         "assets": str(panoseti.assets),
         **(md or {}),
     }
+
+
+def _metadata_of_run(panoseti: Any, limit_s: float) -> MsgGenerator[dict[str, Any]]:
+    """Wait until there is a run; return its name and configuration for the start document."""
+    yield from until_done(panoseti.find_run(limit_s))
+    found: dict[str, Any] = json.loads((yield from bps.rd(panoseti.run_metadata)))
+    return found
 
 
 def _follow(panoseti: Any, declared: set[str], limit_s: float) -> MsgGenerator[None]:

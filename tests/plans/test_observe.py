@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from ioc_process import running_ioc
+from ophyd import EpicsSignalRO
+from support.waiting import until
 
 from devices.panoseti.array import Panoseti
 from plans.panoseti.runs import observe
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, HardwareError
 from skywright.files.readers import locate, open_reader
 from skywright.instruments.panoseti.pff import PffFile
 
@@ -21,6 +23,21 @@ def test_a_simulated_run_has_each_frame_once(RE: RunEngine, tmp_path) -> None:
         for _ in range(2):  # the second run does not contain the first
             documents.clear()
             RE(observe(panoseti, 3.0))
+        housekeeping = [
+            EpicsSignalRO(f"{ioc.prefix}M{slot}:Q3:{name}_RBV", name="hk")
+            for slot in (1, 4)
+            for name in ("TEMP1", "HVMON2", "SHUTTER_STATUS")
+        ]
+        for signal in housekeeping:
+            signal.wait_for_connection(timeout=30)
+        until(lambda: not np.isnan(housekeeping[-1].get()), 30, "housekeeping is posted")
+        values = [signal.get() for signal in housekeeping]
+    assert values[::3] == pytest.approx([25.0, 25.0], abs=1.0)
+    assert values[1::3] == pytest.approx([-55.6, -55.6], abs=0.5)
+    assert values[2::3] == [1.0, 1.0]
+    start = documents[0][1]
+    assert (data_dir / start["pff_run"] / "recording_ended").is_file()
+    assert start["run_configs"]["sim_config"]["settings"]["modules"] == [250, 252, 253, 254]
     assert next(doc for name, doc in documents if name == "stop")["exit_status"] == "success"
     modules = sorted(data_dir.glob("module_*"))
     assert len(modules) == 4
@@ -43,6 +60,16 @@ def test_a_simulated_run_has_each_frame_once(RE: RunEngine, tmp_path) -> None:
         times = reader.read("/entry/index/time_ns")
     assert (np.diff(times) > 0).all()
     assert images.mean() > 20
+
+
+def test_an_array_that_is_not_simulated_is_refused_before_a_run(RE: RunEngine, tmp_path) -> None:
+    documents = []
+    RE.subscribe(lambda name, doc: documents.append(name))
+    with running_ioc("iocs.panoseti", "--source", "rundir", "--data-dir", str(tmp_path)) as ioc:
+        panoseti = Panoseti(ioc.prefix, assets=tmp_path / "assets", name="panoseti")
+        with pytest.raises(HardwareError, match="SIM:Running did not become 1"):
+            RE(observe(panoseti, 3.0))
+    assert not documents
 
 
 def test_a_wrong_time_is_refused(RE: RunEngine) -> None:

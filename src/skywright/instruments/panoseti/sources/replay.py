@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +190,7 @@ class _Chain:
             self._latest_ns = int(self._due[-1])
 
 
-def _blocks(paths: Sequence[Path], counters: Counters) -> Iterator[FrameBlock]:
+def _blocks(paths: Sequence[Path], counters: Counters) -> Generator[FrameBlock]:
     for path in paths:
         try:
             with PffFile(path) as file:

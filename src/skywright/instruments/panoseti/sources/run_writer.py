@@ -9,6 +9,7 @@ from typing import Any
 from skywright.errors import HardwareError
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.frames import Frames
+from skywright.instruments.panoseti.housekeeping import FILE_NAME as HOUSEKEEPING
 from skywright.instruments.panoseti.pff_writer import PffWriter
 from skywright.instruments.panoseti.products import PRODUCTS, RunName, start_token
 from skywright.instruments.panoseti.rundir import MARKERS
@@ -89,6 +90,18 @@ class RunWriter:
         if key not in self._writers:
             self._open(frames.module)
         self._writers[key].append(frames.numbers, frames.image, frames.quabo)
+
+    def append_housekeeping(self, objects: Mapping[str, Mapping[str, str]]) -> None:
+        """Append objects to ``hk.pff``, by their keys.
+
+        Raises
+        ------
+        OSError
+            If that cannot be written.
+        """
+        with (self.directory / HOUSEKEEPING).open("a") as file:
+            for key, values in objects.items():
+                file.write(json.dumps({key: values}) + "\n\n")
 
     def end(self, extra: Mapping[str, Any] | None = None) -> str:
         """Close the files and set the marker of a run that is recorded.

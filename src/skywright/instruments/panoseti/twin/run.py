@@ -6,16 +6,21 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from skywright.errors import HardwareError
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.products import RunName
 from skywright.instruments.panoseti.sources.run_writer import RunWriter
+from skywright.instruments.panoseti.twin.housekeeping import board_objects
 from skywright.instruments.panoseti.twin.sky import ArraySettings, Flash, TelescopeArray
 
 logger = logging.getLogger(__name__)
 
 STEP_S = 0.1
 """Time that is simulated and written at once."""
+HOUSEKEEPING_NS = NS
+"""Time between two housekeeping readings."""
 TRUTH = "sim_truth.json"
 """File of a simulated run with its flashes as they were made, for scoring only."""
 FLASH_SIGMA = (5.0, 50.0)
@@ -51,6 +56,7 @@ class SimulatedRuns:
     ) -> None:
         self.data_dir = data_dir
         self.array = TelescopeArray(settings, seed)
+        self._housekeeping_rng = np.random.default_rng([seed, 2])
         self.flashes: list[Flash] = []
         self.error = ""
         self._period_ns = round(movie_period_s * NS)
@@ -105,9 +111,15 @@ class SimulatedRuns:
 
     def _work(self) -> None:
         done_ns = time.time_ns()
+        housekeeping_ns = 0
         try:
             while not self._stopping.wait(STEP_S):
                 now_ns = time.time_ns()
+                if now_ns >= housekeeping_ns:
+                    housekeeping_ns = now_ns + HOUSEKEEPING_NS
+                    settings = self.array.settings
+                    objects = board_objects(settings, now_ns / NS, self._housekeeping_rng)
+                    self._writer.append_housekeeping(objects)
                 frames = (now_ns - done_ns) // self._period_ns
                 if frames > 0:
                     self._take(done_ns, frames)
