@@ -29,6 +29,7 @@ from iocs.areadetector import YES_NO, Hdf, choice, number, said, shown
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.panoseti.housekeeping import board_groups
+from iocs.panoseti.live import LiveFrames
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.housekeeping import BoardState, RunHousekeeping
@@ -187,6 +188,7 @@ class PanosetiBase(OwnerGroup):
     run_state = shown(RUN_STATES, name="RunState_RBV")
     message = said("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
     event_rows = said(0.0, precision=0, name="EventRows_RBV")
+    grpc_port = said(0, name="GrpcPort_RBV", doc="of the live frames; 0: they are not served")
     modules_further = said(0, name="FurtherModules_RBV")
     recording = SubGroup(Recording, prefix="HDF1:")
 
@@ -196,6 +198,7 @@ class PanosetiBase(OwnerGroup):
     housekeeping: RunHousekeeping
     runs: SimulatedRuns | ReceivedRuns | None = None
     """What takes runs in this process."""
+    live: LiveFrames | None = None
     temporary: Path | None = None
     """Data directory that this process has made for itself."""
 
@@ -212,9 +215,16 @@ class PanosetiBase(OwnerGroup):
         await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     async def serving(self) -> None:
-        """Post until the end."""
+        """Post, and serve live frames, until the end."""
         self.loop = asyncio.get_running_loop()
-        await self._post_forever(POST_PERIOD_S, 0.5)
+        if self.live is None:
+            await self._post_forever(POST_PERIOD_S, 0.5)
+            return
+        await post(self.grpc_port, await self.live.start())
+        try:
+            await self._post_forever(POST_PERIOD_S, 0.5)
+        finally:
+            await self.live.stop()
 
     def close(self) -> None:
         """Close files and source."""
@@ -321,6 +331,8 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     tracker = Tracker(source, args.modules, lambda: holder[0]._changed() if holder else None)  # noqa: SLF001
     holder.append(make_group(args.prefix, tracker, args.modules))
     holder[0].runs = runs
+    if args.grpc_port is not None:
+        holder[0].live = LiveFrames(tracker, args.host, args.grpc_port)
     holder[0].temporary = temporary
     return holder[0], {**facts, "data_dir": str(data_dir)}
 
@@ -340,6 +352,7 @@ def main() -> None:
     )
     add("--packet-port", type=int, default=SCIENCE_PORT, help="sockets: UDP; 0 takes a free one")
     add("--grouped", action="store_true", help="sockets: write ph1024 instead of ph256")
+    add("--grpc-port", type=int, help="serve live frames (DaqData) here; 0 takes a free one")
     add("--modules", type=int, default=SLOTS, help="slots (%(default)s)")
     add("--module-id", type=int, action="append", help="only these modules")
     run(build, parser)

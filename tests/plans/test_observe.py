@@ -11,6 +11,7 @@ from devices.panoseti.array import Panoseti
 from plans.panoseti.runs import observe
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.readers import locate, open_reader
+from skywright.instruments.panoseti.demos.clients import StreamClients
 from skywright.instruments.panoseti.pff import PffFile
 
 
@@ -18,11 +19,20 @@ def test_a_simulated_run_has_each_frame_once(RE: RunEngine, tmp_path) -> None:
     documents = []
     RE.subscribe(lambda name, doc: documents.append((name, doc)))
     data_dir = tmp_path / "data"
-    with running_ioc("iocs.panoseti", "--source", "sim", "--data-dir", str(data_dir)) as ioc:
+    arguments = ("--source", "sim", "--data-dir", str(data_dir), "--grpc-port", "0")
+    with running_ioc("iocs.panoseti", *arguments) as ioc:
         panoseti = Panoseti(ioc.prefix, assets=tmp_path / "assets", name="panoseti")
-        for _ in range(2):  # the second run does not contain the first
-            documents.clear()
+        panoseti.wait_for_connection(timeout=60)
+        port = until(lambda: int(panoseti.grpc_port.get()), 30, "live frames are served")
+        with StreamClients(f"127.0.0.1:{port}") as clients:
             RE(observe(panoseti, 3.0))
+        assert clients.error == ""
+        for received in clients.received:
+            # Modules take turns: nobody starves.
+            assert sorted(received.by_module) == [250, 252, 253, 254]
+            assert received.images == sum(received.by_module.values())
+        documents.clear()
+        RE(observe(panoseti, 3.0))  # this run does not contain the first
         housekeeping = [
             EpicsSignalRO(f"{ioc.prefix}M{slot}:Q3:{name}_RBV", name="hk")
             for slot in (1, 4)
