@@ -1,5 +1,6 @@
 """Sources beside the simulation: a stored run that is played back, packets over UDP."""
 
+import asyncio
 import shutil
 import socket
 from itertools import pairwise
@@ -9,9 +10,11 @@ import pytest
 from support.pano_files import START_S, file_name, made_frames, run_directory
 from support.waiting import until
 
+from iocs.panoseti.live import LiveFrames
 from skywright.errors import ConfigError, DataError
 from skywright.files.readers import open_reader
 from skywright.instruments.panoseti.clock import NS, Flag
+from skywright.instruments.panoseti.live.client import stream
 from skywright.instruments.panoseti.packets import make_packets
 from skywright.instruments.panoseti.pff import PffFile, read_pff
 from skywright.instruments.panoseti.pff_writer import encode_frames
@@ -226,3 +229,28 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         ReceivedRuns(tmp_path, "127.0.0.1", runs.address[1])
     runs.close()
     shutil.rmtree(tmp_path)
+
+
+def test_a_replayed_run_reaches_live_clients(test_data, tmp_path):
+    source = ReplaySource(test_data / "panoseti/data_dir" / LICK)
+    tracker = Tracker(source)
+
+    async def main():
+        live = LiveFrames(tracker, "127.0.0.1", 0)
+        port = await live.start()
+        images = stream(f"127.0.0.1:{port}", pulse_height=False)
+        try:
+            assert (await anext(images)).frame_number == 249  # the newest one of a finished run
+            assert await asyncio.to_thread(tracker.start_recording, tmp_path / "index.h5") == ""
+            played = await anext(images)
+            assert played.frame_number < 249
+            expected = read_pff(next(source.data_dir.glob("*img16*")))
+            np.testing.assert_array_equal(played.image, expected.image[played.frame_number])
+        finally:
+            await images.aclose()
+            await live.stop()
+
+    try:
+        asyncio.run(asyncio.wait_for(main(), 60))
+    finally:
+        tracker.close()

@@ -9,7 +9,7 @@ INSTRUMENT = Instrument(
     title="PANOSETI telescope modules",
     summary="PANOSETI: live images over gRPC, PFF files.",
     extra="panoseti",
-    iocs={"panoseti": Ioc("iocs.panoseti", "PANO1:", ("--source", "sim"))},
+    iocs={"panoseti": Ioc("iocs.panoseti", "PANO1:", ("--source", "sim"), "--data-dir")},
     settings="skywright.instruments.panoseti.section:PanosetiSettings",
     analyses={
         "panoseti_flashes": NamedAnalysis(
