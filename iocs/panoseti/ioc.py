@@ -44,6 +44,7 @@ from skywright.instruments.panoseti.sources.replay import ReplaySource
 from skywright.instruments.panoseti.sources.rundir import RunDirectorySource
 from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, RunSource, Tracker
 from skywright.instruments.panoseti.twin.run import SimulatedRuns
+from skywright.instruments.panoseti.warm import warm_up
 
 POST_PERIOD_S = 0.1
 HOUSEKEEPING_S = 0.5
@@ -327,6 +328,8 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         if args.source == "sim":
             runs = SimulatedRuns(data_dir, seed=args.seed, flash_rate_hz=args.flash_rate)
         source = RunDirectorySource(data_dir, modules)
+    if not args.list_pvs:
+        warm_up()  # else the first frame would wait for it, seconds on a busy machine
     holder: list[PanosetiBase] = []
     tracker = Tracker(source, args.modules, lambda: holder[0]._changed() if holder else None)  # noqa: SLF001
     holder.append(make_group(args.prefix, tracker, args.modules))
