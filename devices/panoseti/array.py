@@ -1,5 +1,6 @@
 """The modules of one data acquisition as a device that tracks a run."""
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from devices.file_stream import FilePlugin, FileStream, StreamColumn
 from devices.guarded import GuardedDevice
 from skywright.errors import HardwareError
 from skywright.files.readers import HDF5, open_reader
+from skywright.instruments.panoseti.rundir import run_of
 
 PRODUCTS = {"img8": ("|u1", 32), "img16": ("<u2", 32), "ph256": ("<i2", 16), "ph1024": ("<i2", 32)}
 INDEX = "/entry/index"
@@ -77,6 +79,9 @@ class Panoseti(GuardedDevice):
 
     Attributes
     ----------
+    run_metadata
+        What a start document has of the run that `find_run` has found, JSON: ``pff_run``, its name,
+        and ``run_configs``, its configuration files without passwords.
     streams
         For each slot and product its rows, and those of the event table: Collectable.
     """
@@ -85,10 +90,13 @@ class Panoseti(GuardedDevice):
     data_dir = Cpt(EpicsSignalRO, "DataDir_RBV", kind=Kind.config, string=True)
     run_state = Cpt(EpicsSignalRO, "RunState_RBV", kind=Kind.omitted, auto_monitor=True)
     message = Cpt(EpicsSignalRO, "Message_RBV", kind=Kind.omitted, string=True)
+    grpc_port = Cpt(EpicsSignalRO, "GrpcPort_RBV", kind=Kind.omitted)
     further_modules = Cpt(EpicsSignalRO, "FurtherModules_RBV", kind=Kind.omitted)
     threshold = Cpt(EpicsSignalWithRBV, "SIM:Threshold", kind=Kind.omitted)
+    flasher = Cpt(EpicsSignalWithRBV, "SIM:Flasher", kind=Kind.omitted)
     shutter = Cpt(EpicsSignalWithRBV, "SIM:Shutter", kind=Kind.omitted)
     trigger_rate = Cpt(Signal, value=float("nan"), kind=Kind.hinted)
+    run_metadata = Cpt(Signal, value="{}", kind=Kind.omitted)
     sim_running = Cpt(EpicsSignalWithRBV, "SIM:Running", kind=Kind.omitted)
     plugin = Cpt(FilePlugin, "HDF1:", kind=Kind.omitted)
 
@@ -115,6 +123,13 @@ class Panoseti(GuardedDevice):
         self._counts["events"] = EpicsSignalRO(f"{prefix}EventRows_RBV", name=f"{name}_events_rows")
         self.streams["events"] = _IndexStream(self, f"{name}_events", self.plugin, lambda: EVENTS)
 
+    def find_run(self, limit_s: float) -> Status:
+        """Wait until there is a run, and read its configuration.
+
+        Done when `run_metadata` has it, or when there was no run for `limit_s`.
+        """
+        return self._background(lambda: self._find_run(limit_s))
+
     def track(self) -> Status:
         """Begin to index the run; done when the indexes are open."""
         return self._background(self._begin)
@@ -126,6 +141,10 @@ class Panoseti(GuardedDevice):
     def set_threshold(self, threshold_adc: float) -> Status:
         """Set the threshold of the simulated boards, ADC; done when they have it."""
         return self._background(lambda: self._put(self.threshold, threshold_adc))
+
+    def set_flasher(self, photoelectrons: float) -> Status:
+        """Set the simulated flat-field light of each pixel, 0 for none; done when it is so."""
+        return self._background(lambda: self._put(self.flasher, photoelectrons))
 
     def open_shutter(self, is_open: bool) -> Status:
         """Open or close the shutters of the simulated array; done when they are so."""
@@ -175,6 +194,17 @@ class Panoseti(GuardedDevice):
         for key, stream in self.streams.items():
             stream.begin(str(file.with_name(f"{file.stem}_{key}{file.suffix}")))
         self._events_path = file.with_name(f"{file.stem}_events{file.suffix}")
+
+    def _find_run(self, limit_s: float) -> None:
+        self.connect()
+        pause, deadline = threading.Event(), time.monotonic() + limit_s
+        while not (name := str(self._ask(self.run_name))):
+            if time.monotonic() > deadline:
+                self.run_metadata.put("{}")
+                return
+            pause.wait(0.1)
+        data_dir = Path(self._ask(self.data_dir))
+        self.run_metadata.put(json.dumps(run_of(data_dir, name).metadata()))
 
     def _measure_rate(self, seconds: float) -> None:
         path = self._events_path

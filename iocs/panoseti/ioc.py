@@ -4,10 +4,13 @@
 count is `M1:img16:Rows_RBV`, and one table of the pulse-height events of all modules, whose count
 is `EventRows_RBV`. `M1:` to `M4:` have the newest image of each product of a module.
 
-`SIM:Running` starts and ends a run of the simulated array.
+`SIM:Running` starts and ends a run that this IOC takes itself: with the simulated array, or, with
+the source `sockets`, of the packets that boards send.
 
     python -m iocs.panoseti --source rundir --data-dir /mnt/panoseti
     python -m iocs.panoseti --source sim --seed 3
+    python -m iocs.panoseti --source sockets --packet-port 60001 --data-dir /mnt/panoseti
+    python -m iocs.panoseti --source replay --speed 10 --data-dir /archive/obs_Lick...pffd
 """
 
 import argparse
@@ -25,17 +28,31 @@ from caproto.server import PVGroup, SubGroup
 from iocs.areadetector import YES_NO, Hdf, choice, number, said, shown
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
-from skywright.errors import ConfigError
+from iocs.panoseti.housekeeping import board_groups
+from iocs.panoseti.live import LiveFrames
+from skywright.errors import ConfigError, DataError
 from skywright.instruments.panoseti.frames import Frames
+from skywright.instruments.panoseti.housekeeping import BoardState, RunHousekeeping
 from skywright.instruments.panoseti.live.publish import flag_text
 from skywright.instruments.panoseti.products import PRODUCTS
+from skywright.instruments.panoseti.sources.packets import (
+    SCIENCE_PORT,
+    PacketSource,
+    ReceivedRuns,
+)
+from skywright.instruments.panoseti.sources.replay import ReplaySource
 from skywright.instruments.panoseti.sources.rundir import RunDirectorySource
-from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, Tracker
+from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, RunSource, Tracker
 from skywright.instruments.panoseti.twin.run import SimulatedRuns
+from skywright.instruments.panoseti.warm import warm_up
 
 POST_PERIOD_S = 0.1
+HOUSEKEEPING_S = 0.5
+"""Period of the look for new housekeeping."""
 THRESHOLD_ADC = (45.0, 300.0)
 """The simulated boards trigger above this: 3 to 20 sigma."""
+FLASHER_PE = 1000.0
+"""Most light of a flat-field pulse in each pixel, photoelectrons."""
 SHUTTER = ["Closed", "Open"]
 RUN_STATES = ["Waiting", "Recording", "Ended"]
 
@@ -74,7 +91,8 @@ class ProductPVs(PVGroup):
 
 def _module_class() -> type[PVGroup]:
     parts: dict[str, Any] = {name: SubGroup(ProductPVs, prefix=f"{name}:") for name in PRODUCTS}
-    parts["__doc__"] = "One slot: the number of its module, and its products."
+    parts["__doc__"] = "One slot: the number of its module, its products and boards."
+    parts.update(board_groups())
     parts["module"] = said(-1, name="Module_RBV")
     return type("ModulePVs", (PVGroup,), parts)
 
@@ -118,10 +136,11 @@ class Recording(PVGroup):
 
 async def _put_running(obj: Any, instance: Any, value: int) -> None:
     ioc = obj.parent.ioc
-    runs = ioc.simulated
+    runs = ioc.runs
     if runs is None:
         raise ValueError("the runs of this data directory are taken by something else")
     await ioc.in_thread(runs.start if value else runs.stop)
+    await ioc.posted()  # `Run_RBV` is that run's when the put is complete
     await obj.readback.write(YES_NO[value])
 
 
@@ -138,9 +157,16 @@ async def _put_shutter(obj: Any, instance: Any, value: int) -> None:
     await obj.readback.write(SHUTTER[value])
 
 
+async def _put_flasher(obj: Any, instance: Any, value: float) -> None:
+    if not 0 <= value <= FLASHER_PE:
+        raise ValueError(f"{value} photoelectrons, expected 0 to {FLASHER_PE:g}")
+    _simulated(obj).set_flasher(value)
+    await obj.readback.write(value)
+
+
 def _simulated(obj: Any) -> SimulatedRuns:
-    runs: SimulatedRuns | None = obj.parent.ioc.simulated
-    if runs is None:
+    runs = obj.parent.ioc.runs
+    if not isinstance(runs, SimulatedRuns):
         raise ValueError("the boards of this array are set by something else")
     return runs
 
@@ -151,6 +177,7 @@ class Sim(PVGroup):
     ioc: "PanosetiBase"
     running = choice(YES_NO, put=_put_running, name="Running")
     threshold = number(67.5, _put_threshold, units="ADC", precision=2, name="Threshold")
+    flasher = number(0.0, _put_flasher, units="p.e.", precision=1, name="Flasher")
     shutter = choice(SHUTTER, 1, put=_put_shutter, name="Shutter")
 
 
@@ -162,13 +189,17 @@ class PanosetiBase(OwnerGroup):
     run_state = shown(RUN_STATES, name="RunState_RBV")
     message = said("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
     event_rows = said(0.0, precision=0, name="EventRows_RBV")
+    grpc_port = said(0, name="GrpcPort_RBV", doc="of the live frames; 0: they are not served")
     modules_further = said(0, name="FurtherModules_RBV")
     recording = SubGroup(Recording, prefix="HDF1:")
 
     sim = SubGroup(Sim, prefix="SIM:")
 
     tracker: Tracker
-    simulated: SimulatedRuns | None = None
+    housekeeping: RunHousekeeping
+    runs: SimulatedRuns | ReceivedRuns | None = None
+    """What takes runs in this process."""
+    live: LiveFrames | None = None
     temporary: Path | None = None
     """Data directory that this process has made for itself."""
 
@@ -176,20 +207,30 @@ class PanosetiBase(OwnerGroup):
         super().__init__(prefix)
         self.recording.ioc = self
         self.sim.ioc = self
+        self._housekeeping_due = 0.0
+        self._boards: dict[tuple[int, int], BoardState] = {}
+        """States that are not posted yet: a module gets its slot with its first frame."""
 
     async def complain(self, message: str) -> None:
         """Post a message for a person."""
         await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     async def serving(self) -> None:
-        """Post until the end."""
+        """Post, and serve live frames, until the end."""
         self.loop = asyncio.get_running_loop()
-        await self._post_forever(POST_PERIOD_S, 0.5)
+        if self.live is None:
+            await self._post_forever(POST_PERIOD_S, 0.5)
+            return
+        await post(self.grpc_port, await self.live.start())
+        try:
+            await self._post_forever(POST_PERIOD_S, 0.5)
+        finally:
+            await self.live.stop()
 
     def close(self) -> None:
         """Close files and source."""
-        if self.simulated is not None:
-            self.simulated.stop()
+        if self.runs is not None:
+            self.runs.stop()
         self.tracker.close()
         # A catalog refers to files that were indexed: they stay.
         if self.temporary is not None and not self.tracker.has_recorded:
@@ -210,14 +251,33 @@ class PanosetiBase(OwnerGroup):
         await post(self.modules_further, tracker.slots.further)
         await self._post_recording(max(rows.values(), default=0))
         state = tracker.owner.state()
-        severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
-        await post(self.message, state.message[:1000], severity)
+        trouble = self.runs.error if self.runs is not None else ""
+        alarm = state.alarm or bool(trouble)
+        severity = AlarmSeverity.MINOR_ALARM if alarm else AlarmSeverity.NO_ALARM
+        await post(self.message, (trouble or state.message)[:1000], severity)
         source = tracker.source
         name, ended = await self.in_thread(lambda: (source.run, source.has_ended))
         await post(self.run_name, name)
         await post(self.data_dir, str(source.data_dir))
         at_work = 2 if ended else 1
         await post(self.run_state, at_work if name and state.acquiring else 0)
+        await self._post_housekeeping(name)
+
+    async def _post_housekeeping(self, run: str) -> None:
+        """Post the states of the boards that are new."""
+        now = asyncio.get_running_loop().time()
+        if now < self._housekeeping_due:
+            return
+        self._housekeeping_due = now + HOUSEKEEPING_S
+        try:
+            for board in await self.in_thread(self.housekeeping.news, run):
+                self._boards[board.module, board.quabo] = board
+        except DataError as error:
+            await self.complain(str(error))
+        for slot, module in enumerate(self.tracker.slots.modules):
+            for board in [each for each in self._boards.values() if each.module == module]:
+                group = getattr(getattr(self, f"slot{slot}"), f"board{board.quabo}")
+                await group.show(self._boards.pop((module, board.quabo)))
 
     async def _post_recording(self, captured: int) -> None:
         tracker, plugin = self.tracker, self.recording.plugin
@@ -241,44 +301,63 @@ def make_group(prefix: str, tracker: Tracker, slots: int) -> PanosetiBase:
     parts["__doc__"] = PanosetiBase.__doc__
     group = type("PanosetiIOC", (PanosetiBase,), parts)(prefix)
     group.tracker = tracker
+    group.housekeeping = RunHousekeeping(tracker.source.data_dir)
     return group
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     """Make the IOC of the arguments."""
-    simulated = temporary = None
-    if args.source == "sim":
-        if args.data_dir is None:
+    facts: dict[str, Any] = {"source": args.source}
+    modules = frozenset(args.module_id or ())
+    runs: SimulatedRuns | ReceivedRuns | None = None
+    temporary: Path | None = None
+    source: RunSource
+    data_dir: Path | None = args.data_dir
+    if args.source in ("sim", "sockets"):
+        if data_dir is None:
             data_dir = temporary = Path(tempfile.mkdtemp(prefix="panoseti-"))
-        else:
-            data_dir = args.data_dir
-        simulated = SimulatedRuns(data_dir, seed=args.seed, flash_rate_hz=args.flash_rate)
-    elif args.data_dir is None or not args.data_dir.is_dir():
-        raise ConfigError(f"--source rundir needs a directory; --data-dir is {args.data_dir}")
+    elif data_dir is None or not data_dir.is_dir():
+        raise ConfigError(f"--source {args.source} needs a directory, not {data_dir}")
+    if args.source == "sockets":
+        runs = ReceivedRuns(data_dir, args.host, args.packet_port, args.grouped, modules)
+        source = PacketSource(runs, modules)
+        facts["packet_port"] = runs.address[1]
+    elif args.source == "replay":
+        source = ReplaySource(data_dir, modules, args.speed)
     else:
-        data_dir = args.data_dir
-    source = RunDirectorySource(data_dir, frozenset(args.module_id or ()))
+        if args.source == "sim":
+            runs = SimulatedRuns(data_dir, seed=args.seed, flash_rate_hz=args.flash_rate)
+        source = RunDirectorySource(data_dir, modules)
+    if not args.list_pvs:
+        warm_up()  # else the first frame would wait for it, seconds on a busy machine
     holder: list[PanosetiBase] = []
     tracker = Tracker(source, args.modules, lambda: holder[0]._changed() if holder else None)  # noqa: SLF001
     holder.append(make_group(args.prefix, tracker, args.modules))
-    holder[0].simulated = simulated
+    holder[0].runs = runs
+    if args.grpc_port is not None:
+        holder[0].live = LiveFrames(tracker, args.host, args.grpc_port)
     holder[0].temporary = temporary
-    return holder[0], {"source": args.source, "data_dir": str(data_dir)}
+    return holder[0], {**facts, "data_dir": str(data_dir)}
 
 
 def main() -> None:
     """Run the IOC."""
     parser = argument_parser(__doc__ or "", "SKY:PANO1:")
     add = parser.add_argument
-    add("--source", choices=("sim", "rundir"), default="sim", help="of frames (%(default)s)")
+    sources = ("sim", "rundir", "sockets", "replay")
+    add("--source", choices=sources, default="sim", help="of frames (%(default)s)")
     add("--flash-rate", type=float, default=5.0, help="sim: of flashes, Hz (%(default)s)")
     add(
         "--data-dir",
         type=Path,
-        help="data directory of a node; sim: a new temporary one, which stays if a run was indexed",
+        help="data directory of a node; replay: a run directory; sim, sockets: by default a new "
+        "temporary one, which stays if a run was indexed",
     )
-    parser.add_argument("--modules", type=int, default=SLOTS, help="slots (%(default)s)")
-    parser.add_argument("--module-id", type=int, action="append", help="only these modules")
+    add("--packet-port", type=int, default=SCIENCE_PORT, help="sockets: UDP; 0 takes a free one")
+    add("--grouped", action="store_true", help="sockets: write ph1024 instead of ph256")
+    add("--grpc-port", type=int, help="serve live frames (DaqData) here; 0 takes a free one")
+    add("--modules", type=int, default=SLOTS, help="slots (%(default)s)")
+    add("--module-id", type=int, action="append", help="only these modules")
     run(build, parser)
 
 

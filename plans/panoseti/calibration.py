@@ -1,16 +1,22 @@
-"""Set up the modules: frames in the dark, and the threshold that gives a trigger rate."""
+"""Set up the modules: dark runs, gain of pixels, the threshold that gives a trigger rate."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
-from plans.panoseti.runs import Collect, check_time, metadata_of, simulated_run, until_done, watch
+from plans.panoseti.runs import (
+    Collect,
+    check_time,
+    metadata_of,
+    simulated_run,
+    timed_run,
+    until_done,
+)
 from skywright.errors import ConfigError, DataError
 
 TUNING = "tuning"
@@ -42,40 +48,58 @@ def dark_run(
 
     ``skywright reprocess UID --analysis panoseti_ph256`` gives pedestal and noise of its pixels.
 
+    Arguments, answer and errors are those of `observe`.
+    """
+    return (
+        yield from timed_run(
+            "dark_run",
+            panoseti,
+            seconds,
+            {"shutter": "closed", **(md or {})},
+            prepare=[lambda: panoseti.open_shutter(False)],
+            restore=[lambda: panoseti.open_shutter(True)],
+        )
+    )
+
+
+def calibrate_gain(
+    panoseti: Any,
+    seconds: float = 10.0,
+    *,
+    flasher_pe: float = 50.0,
+    md: Mapping[str, Any] | None = None,
+) -> MsgGenerator[str]:
+    """Take a run with closed shutters and the flat-field light of the flasher, and switch it off.
+
+    ``skywright reprocess UID --analysis panoseti_gain`` gives the gain of its pixels. Arguments,
+    answer and errors are those of `observe`, and:
+
     Parameters
     ----------
-    panoseti
-        The modules; their IOC has the source ``sim``.
-    seconds
-        Length of the run, s.
-    md
-        Metadata of the start document.
-
-    Returns
-    -------
-    str
-        The uid of the run in the catalog.
+    flasher_pe
+        Light of a pulse in each pixel, photoelectrons. More tells the gain better, until the pulse
+        leaves the range of the spectra (3584 ADC).
 
     Raises
     ------
     ConfigError
-        If `seconds` is not above 0.
-    HardwareError
-        If the IOC does not answer, does not simulate, or cannot write.
+        If `flasher_pe` is not above 0.
     """
-    check_time("dark_run", "seconds", seconds)
-    start = metadata_of("dark_run", panoseti, {"seconds": seconds}, {"shutter": "closed"})
-
-    def take() -> MsgGenerator[str]:
-        yield from until_done(panoseti.open_shutter(False))
-        body = partial(watch, seconds=seconds)
-        uid, _ = yield from simulated_run(panoseti, body, {**start, **(md or {})})
-        return uid
-
-    def open_again() -> MsgGenerator[None]:
-        yield from until_done(panoseti.open_shutter(True))
-
-    return (yield from bpp.finalize_wrapper(take(), open_again))
+    if not 0 < flasher_pe < float("inf"):
+        raise ConfigError(f"calibrate_gain: flasher_pe = {flasher_pe!r}, expected above 0")
+    return (
+        yield from timed_run(
+            "calibrate_gain",
+            panoseti,
+            seconds,
+            {"shutter": "closed", "flasher_pe": flasher_pe, **(md or {})},
+            prepare=[
+                lambda: panoseti.open_shutter(False),
+                lambda: panoseti.set_flasher(flasher_pe),
+            ],
+            restore=[lambda: panoseti.set_flasher(0.0), lambda: panoseti.open_shutter(True)],
+        )
+    )
 
 
 def tune_threshold(

@@ -1,6 +1,8 @@
 """Track an observing run that something else takes."""
 
-from collections.abc import Callable, Mapping
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,9 +26,11 @@ def track_run(
 ) -> MsgGenerator[str]:
     """Register every frame of an observing run, from its first one until the run ends.
 
-    The run may begin before, during or after the call. Its PFF files stay where they are: an index
-    for each module and product says where each frame is. The plan ends when the run's marker
-    ``recording_ended`` is there, or its files have not grown for 10 s and Hashpipe does not run.
+    The run may begin before or after the call: the one in the catalog begins when there is one. Its
+    configuration files are in the start document, passwords removed. Its PFF files stay where they
+    are: an index for each module and product says where each frame is. The plan ends when the run's
+    marker ``recording_ended`` is there, or its files have not grown for 10 s and Hashpipe does not
+    run.
 
     Parameters
     ----------
@@ -52,29 +56,34 @@ def track_run(
     check_time("track_run", "limit_s", limit_s)
     start = metadata_of("track_run", panoseti, {"limit_s": limit_s}, md)
     uids: list[str] = []
+    end = time.monotonic() + limit_s
 
     def body() -> MsgGenerator[None]:
         declared: set[str] = set()
 
         def track() -> MsgGenerator[None]:
             yield from until_done(panoseti.track())
-            yield from _follow(panoseti, declared, limit_s)
+            yield from _follow(panoseti, declared, max(0.0, end - time.monotonic()))
 
         yield from bpp.finalize_wrapper(track(), lambda: _finish(panoseti, declared))
 
-    yield from with_reasons(in_run(body, start, uids))
+    def take() -> MsgGenerator[None]:
+        found = yield from _metadata_of_run(panoseti, limit_s)
+        yield from in_run(body, {**found, **start}, uids)
+
+    yield from with_reasons(take())
     return uids[0]
 
 
 def observe(
     panoseti: Any, seconds: float, *, md: Mapping[str, Any] | None = None
 ) -> MsgGenerator[str]:
-    """Take a run with the simulated array, and register every frame of it.
+    """Take a run with the simulated array, or of the packets of boards; register all frames.
 
     Parameters
     ----------
     panoseti
-        The modules; their IOC has the source ``sim``.
+        The modules; their IOC has the source ``sim`` or ``sockets``.
     seconds
         Length of the run, s.
     md
@@ -92,17 +101,54 @@ def observe(
     HardwareError
         If the IOC does not answer, does not simulate, or cannot write.
     """
-    check_time("observe", "seconds", seconds)
-    start = metadata_of("observe", panoseti, {"seconds": seconds}, md)
-    uid, _ = yield from simulated_run(panoseti, partial(watch, seconds=seconds), start)
-    return uid
+    return (yield from timed_run("observe", panoseti, seconds, md))
 
 
+Step = Callable[[], Any]
+"""Begins to set something; returns the status."""
 Collect = Callable[[], MsgGenerator[None]]
 Answer = TypeVar("Answer")
 
 
-def watch(collect: Collect, seconds: float) -> MsgGenerator[None]:
+def timed_run(
+    plan: str,
+    panoseti: Any,
+    seconds: float,
+    md: Mapping[str, Any] | None,
+    *,
+    prepare: Sequence[Step] = (),
+    restore: Sequence[Step] = (),
+) -> MsgGenerator[str]:
+    """Take a run of some length with the simulated array; return its uid.
+
+    Parameters
+    ----------
+    plan
+        Name of the plan.
+    panoseti, seconds, md
+        Of the plan, see `observe`.
+    prepare
+        Steps before the run, one after the other.
+    restore
+        Steps after it, whether it has failed or not.
+    """
+    check_time(plan, "seconds", seconds)
+    start = metadata_of(plan, panoseti, {"seconds": seconds}, md)
+
+    def take() -> MsgGenerator[str]:
+        for step in prepare:
+            yield from until_done(step())
+        uid, _ = yield from simulated_run(panoseti, partial(_watch, seconds=seconds), start)
+        return uid
+
+    def put_back() -> MsgGenerator[None]:
+        for step in restore:
+            yield from until_done(step())
+
+    return (yield from bpp.finalize_wrapper(take(), put_back))
+
+
+def _watch(collect: Collect, seconds: float) -> MsgGenerator[None]:
     """Report new frames for some time, s; for `simulated_run`."""
     elapsed = 0.0
     while elapsed < seconds:
@@ -137,8 +183,6 @@ def simulated_run(
         declared: set[str] = set()
 
         def take() -> MsgGenerator[Answer]:
-            # First the run, then the tracking: that begins with the newest run.
-            yield from until_done(panoseti.run_simulated(True))
             yield from until_done(panoseti.track())
             return (yield from body(lambda: _collect(panoseti, declared)))
 
@@ -149,7 +193,17 @@ def simulated_run(
 
         return (yield from bpp.finalize_wrapper(take(), end))
 
-    answer = yield from with_reasons(in_run(run, start, uids))
+    def all_of_it() -> MsgGenerator[Answer]:
+        # First the run, then the tracking: that begins with the newest run.
+        yield from until_done(panoseti.run_simulated(True))
+        found = yield from _metadata_of_run(panoseti, END_S)
+        return (yield from in_run(run, {**found, **start}, uids))
+
+    def give_up(error: Exception) -> MsgGenerator[None]:
+        yield from until_done(panoseti.run_simulated(False))
+
+    whole = bpp.contingency_wrapper(all_of_it(), except_plan=give_up)
+    answer = yield from with_reasons(whole)
     return uids[0], answer
 
 
@@ -170,6 +224,13 @@ def metadata_of(
         "assets": str(panoseti.assets),
         **(md or {}),
     }
+
+
+def _metadata_of_run(panoseti: Any, limit_s: float) -> MsgGenerator[dict[str, Any]]:
+    """Wait until there is a run; return its name and configuration for the start document."""
+    yield from until_done(panoseti.find_run(limit_s))
+    found: dict[str, Any] = json.loads((yield from bps.rd(panoseti.run_metadata)))
+    return found
 
 
 def _follow(panoseti: Any, declared: set[str], limit_s: float) -> MsgGenerator[None]:

@@ -68,6 +68,7 @@ def test_a_finished_real_run_is_in_the_catalog_frame_by_frame(
 ) -> None:
     data_dir = tmp_path / "data"
     shutil.copytree(test_data / "panoseti/data_dir/module_1", data_dir / "module_1")
+    shutil.copytree(test_data / "panoseti/data_dir" / RUN, data_dir / RUN)
     run = data_dir / "module_1" / RUN
     run.chmod(0o755)
     (run / "recording_ended").write_text("2024-07-25T01:19:53")
@@ -82,6 +83,13 @@ def test_a_finished_real_run_is_in_the_catalog_frame_by_frame(
             stack.done(uid)
         journal.close()
     stored = stack.client()[RAW][uid]
+    start = stored.metadata["start"]
+    assert start["pff_run"] == RUN
+    assert start["run_configs"]["data_config"]["image"]["integration_time_usec"] == 1000
+    assert start["run_configs"]["obs_config"]["wps_barnard"]["url"] == "http://barnard-power"
+    written = "".join(p.read_text() for p in stack.journals.rglob("*") if p.is_file())
+    assert RUN in written
+    assert "PASSWORD" not in written
     check_opened(stored, run)
     check_exports(stored, run, tmp_path)
     assert set(stored) >= {"m1_img16", "m1_ph256"}

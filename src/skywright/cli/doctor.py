@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from skywright.cli import EXIT_FAILED
+from skywright.cli.data_directories import data_directories, why_unreadable
 from skywright.cli.output import make_console, print_json
 from skywright.cli.up import INGESTER, TILED, check_directory
 from skywright.config import FILE_NAME, Settings, load_settings
@@ -73,7 +74,7 @@ def doctor(
         bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")
     ] = False,
 ) -> None:
-    """Check versions, configuration, disk, clock, keys, storage and PVs; say what to do.
+    """Check versions, configuration, disk, data, clock, keys, storage, PVs; say what to do.
 
     Exit status 1 when something is wrong.
     """
@@ -112,6 +113,7 @@ def examine() -> Iterator[Check]:
         return
     yield good("configuration", _source())
     yield from check_disk(settings)
+    yield from check_data(settings)
     yield from check_keys(settings)
     yield check_host_clock()
     state = runtime.read_state(settings.directory)
@@ -185,6 +187,22 @@ def check_disk(settings: Settings) -> Iterator[Check]:
             yield doubtful("disk", found, "make room before a long run")
         else:
             yield good("disk", found)
+
+
+def check_data(settings: Settings) -> Iterator[Check]:
+    """Check that tiled may read the files that other programs write."""
+    for name, directory in data_directories(settings).items():
+        why = why_unreadable(directory)
+        if why:
+            yield wrong("data", f"{name}: {why}", "give this user, who runs tiled, access")
+        elif not directory.exists():
+            todo = "mount it, or correct the IOC's args, unless the IOC is to make it"
+            yield doubtful("data", f"{name}: {directory} does not exist", todo)
+        elif settings.store.tiled_uri:
+            found = f"{name}: {directory} can be read here; tiled is {settings.store.tiled_uri}"
+            yield doubtful("data", found, "see that it can read this directory at the same path")
+        else:
+            yield good("data", f"{name}: tiled may read {directory}")
 
 
 def check_keys(settings: Settings) -> Iterator[Check]:

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from skywright.cli.data_directories import data_directories, why_unreadable
 from skywright.config import Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
 from skywright.processes import stack as runtime
@@ -55,6 +56,7 @@ def up(
         raise ConfigError(f"up {' '.join(names)}: to start these alone say --only")
     wanted = {name for word in [*(only or []), *(names or [])] for name in word.split(",") if name}
     check_directory(settings)
+    check_data_directories(settings)
     runtime.hold_lock(settings.directory / runtime.UP_LOCK, "skywright up")
     services = plan_services(settings, wanted, config)
     (settings.directory / runtime.STATE_FILE).unlink(missing_ok=True)  # of one that was killed
@@ -285,6 +287,22 @@ def check_directory(settings: Settings) -> None:
     for readable in settings.store.readable:
         if not readable.expanduser().is_dir():
             raise ConfigError(f"store.readable: {readable}: no such directory; mount or make it")
+
+
+def check_data_directories(settings: Settings) -> None:
+    """See that tiled may read the files that other programs write.
+
+    Raises
+    ------
+    ConfigError
+        Naming the IOC and what cannot be read.
+    """
+    for name, directory in data_directories(settings).items():
+        why = why_unreadable(directory)
+        if why:
+            raise ConfigError(
+                f"iocs.{name}.args: {why}, so tiled could not serve its files; give access"
+            )
 
 
 def _refused(directory: Path, error: OSError) -> ConfigError:

@@ -36,11 +36,15 @@ class Ioc:
     args
         Arguments of the module that make it simulate. The name of an IOC in braces stands for that
         IOC's full prefix.
+    data_option
+        Argument of the module whose value is a directory of files that another program writes and
+        that tiled reads in place. Empty: there is none.
     """
 
     module: str
     prefix: str
     args: tuple[str, ...] = ()
+    data_option: str = ""
 
 
 @dataclass(frozen=True)

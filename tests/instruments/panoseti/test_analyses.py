@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from skywright.analysis import Batch
+from skywright.errors import ConfigError
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.event_table import GROUP, EventsLayout
 from skywright.instruments.panoseti.flash_analysis import FlashCandidates
 from skywright.instruments.panoseti.frames import QUADRANTS
+from skywright.instruments.panoseti.gain_analysis import PixelGain
 from skywright.instruments.panoseti.pixel_analysis import (
     GroupedPulseHeights,
     MovieStatistics,
@@ -66,6 +68,35 @@ def test_pedestal_noise_gain_and_losses_are_the_twins(product, make):
     assert 0.5 < found["n_lost"] / (0.01 * 4 * sent) < 1.6
     assert found["triggers"].sum() == frames.present.sum()
     assert found["spectrum"].sum() == frames.present.sum() * 256
+
+
+def test_the_gain_of_pixels_is_the_twins():
+    settings = ArraySettings(modules=(250,), shutter_open=False, flasher_pe=50.0)
+    array = TelescopeArray(settings, seed=4)
+    frames = array.pulse_heights("ph256", START, 10.0, [])[250]
+    frames.image[frames.quabo == 3, 4, 5] = 0  # a pixel without light: row 20, column 5
+    batch = batch_of(frames, "ph256")
+    found = analyzed(PixelGain, batch, 3)
+    assert_same(found, analyzed(PixelGain, batch, 1))
+    lit = np.ones((32, 32), bool)
+    lit[20, 5] = False
+    assert np.argwhere(np.isnan(found["gain"])).tolist() == [[20, 5]]
+    assert found["n_without"] == 1
+    # 2000 pulses: a standard error of sqrt(2 / 2000), five times that for one of 1023 pixels.
+    ratio = (found["gain"] / (15.0 * array.gain[0]))[lit]
+    np.testing.assert_allclose(ratio, 1.0, atol=5 * np.sqrt(2 / 2000))
+    assert abs(ratio.mean() - 1.0) < 0.006
+    electrons = (found["photoelectrons"] / (50.0 * array.flat[0]))[lit]
+    np.testing.assert_allclose(electrons, 1.0, atol=0.2)
+    assert np.corrcoef(found["relative_gain"][lit], array.gain[0][lit])[0, 1] > 0.9
+
+
+def test_a_run_without_light_has_no_gain():
+    frames = TelescopeArray(seed=1).pulse_heights("ph256", START, 20.0, [])[250]
+    found = analyzed(PixelGain, batch_of(frames, "ph256"), 1)
+    assert np.isnan(found["gain"]).sum() == found["n_without"] > 900
+    with pytest.raises(ConfigError, match="noise_adc -1"):
+        PixelGain(noise_adc=-1)
 
 
 def test_lost_packets_are_exact_over_blocks_and_wraps():

@@ -121,15 +121,17 @@ def test_kinds_and_modules_are_honored(server):
     assert {image.module for image in images} == {2}
 
 
-def test_each_image_is_sent_once_and_a_quiet_stream_stays_open(server, data_dir):
-    call = server.stream(ph=False, timeout=7.0)
-    seen = []
-    path = run_directory(data_dir, 2) / file_name("img16", 2)
-    threading.Timer(5.5, append, (path, made_frames("img16", 9, seed=2), 8, 9)).start()
-    with pytest.raises(grpc.RpcError):
-        seen.extend(decode(response) for response in call)
-    assert call.code() == Code.DEADLINE_EXCEEDED
-    assert sorted((i.module, i.frame_number) for i in seen) == [(1, 7), (2, 7), (2, 8)]
+def test_each_image_is_sent_once_and_a_quiet_stream_stays_open(tmp_path, data_dir):
+    # Other servers end a stream that is quiet for their reader_timeout.
+    with served_here(tmp_path, data_dir, config={"reader_timeout": 0.2}) as server:
+        call = server.stream(ph=False, timeout=60)
+        seen = [decode(next(call)) for _ in range(2)]
+        path = run_directory(data_dir, 2) / file_name("img16", 2)
+        threading.Timer(1.5, append, (path, made_frames("img16", 9, seed=2), 8, 9)).start()
+        seen.append(decode(next(call)))
+        call.cancel()
+    found = [(image.module, image.frame_number) for image in seen]
+    assert (sorted(found[:2]), found[2]) == ([(1, 7), (2, 7)], (2, 8))
 
 
 def test_an_interval_limits_the_images_of_a_slot(server, data_dir):

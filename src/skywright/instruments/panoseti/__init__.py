@@ -9,7 +9,7 @@ INSTRUMENT = Instrument(
     title="PANOSETI telescope modules",
     summary="PANOSETI: live images over gRPC, PFF files.",
     extra="panoseti",
-    iocs={"panoseti": Ioc("iocs.panoseti", "PANO1:", ("--source", "sim"))},
+    iocs={"panoseti": Ioc("iocs.panoseti", "PANO1:", ("--source", "sim"), "--data-dir")},
     settings="skywright.instruments.panoseti.section:PanosetiSettings",
     analyses={
         "panoseti_flashes": NamedAnalysis(
@@ -19,11 +19,15 @@ INSTRUMENT = Instrument(
         ),
         "panoseti_ph256": NamedAnalysis(f"{_PIXELS}:PulseHeights"),
         "panoseti_ph1024": NamedAnalysis(f"{_PIXELS}:GroupedPulseHeights"),
+        "panoseti_gain": NamedAnalysis(
+            "skywright.instruments.panoseti.gain_analysis:PixelGain",
+        ),
         "panoseti_img16": NamedAnalysis(f"{_PIXELS}:MovieStatistics"),
         "panoseti_img8": NamedAnalysis(f"{_PIXELS}:ShortMovieStatistics"),
     },
     devices="devices.panoseti.session:make_devices",
     plans=(
+        "plans.panoseti.calibration:calibrate_gain",
         "plans.panoseti.calibration:dark_run",
         "plans.panoseti.calibration:tune_threshold",
         "plans.panoseti.runs:observe",

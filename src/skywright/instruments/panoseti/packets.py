@@ -101,7 +101,7 @@ def frames_of_packets(
         group, boards, count = np.arange(len(packets)), board, len(packets)
         numbers, image = header[:, np.newaxis], pixels
     else:
-        group = _groups(product, header, board)
+        group = packet_groups(product, packets)
         count = int(group[-1]) + 1 if len(group) else 0
         numbers = np.zeros((count, QUABOS, len(FIELDS)), np.int64)
         image = np.zeros((count, product.side, product.side), product.dtype)
@@ -114,21 +114,19 @@ def frames_of_packets(
     return make_frames(product, module, "", np.arange(count), zeros, boards, numbers, image)
 
 
-def _groups(
-    product: Product, header: NDArray[np.int64], board: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return the number of the frame of each packet.
+def packet_groups(product: Product, packets: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return (N,) the number of the frame of each packet, from 0, in the order of the packets.
 
     A packet begins a new frame when its time is another one or its board is already there.
     """
     tolerance = MOVIE_TOLERANCE_NS if product.movie else PULSE_TOLERANCE_NS
-    time = header[:, 1] * NS + header[:, 2]
-    group = np.empty(len(header), np.int64)
+    time = packets["pkt_tai"].astype(np.int64) * NS + packets["pkt_nsec"]
+    board = packets["boardloc"] % QUABOS
+    group = np.empty(len(packets), np.int64)
     number, seen, first = -1, 0, 0
-    for row in range(len(header)):
-        bit = 1 << int(board[row])
-        if number < 0 or seen & bit or abs(int(time[row]) - first) > tolerance:
-            number, seen, first = number + 1, 0, int(time[row])
+    for row, (bit, now) in enumerate(zip((1 << board).tolist(), time.tolist(), strict=True)):
+        if number < 0 or seen & bit or abs(now - first) > tolerance:
+            number, seen, first = number + 1, 0, now
         seen |= bit
         group[row] = number
     return group

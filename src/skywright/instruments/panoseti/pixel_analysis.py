@@ -103,7 +103,7 @@ class PulseHeights(Analysis[Pulses]):
         Column("largest", "<i4", attrs={**ADC, "description": "brightest pixel"}),
         Column("mean", "<f8", attrs={**ADC, "description": "mean of the boards that are there"}),
     )
-    results = (
+    results: ClassVar[Sequence[Column]] = (
         Column("n_pulses", "<i8", attrs={"description": "frames"}),
         Column("seconds", "<f8", attrs={"units": "s", "description": "first to last frame"}),
         Column("rate", "<f8", attrs={"units": "Hz", "description": "of packets of all boards"}),

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 MARKERS = ("recording_ended", "collect_complete", "run_complete")
 """In the order in which they appear; each holds the local time."""
+MOST_CONFIG_BYTES = 200_000
+"""A longer file, as JSON, is not in a start document."""
 SECRET_KEY = re.compile(r"passw|secret|token|credential|api_?key", re.IGNORECASE)
 URL_USER = re.compile(r"(?<=//)[^/@\s]*@")
 """User and password of a URL."""
@@ -95,6 +97,20 @@ class RunDirectory:
                     logger.error("%s: %s", path, error)
         return found
 
+    def metadata(self) -> dict[str, Any]:
+        """Return what the start document of a run in the catalog has of this one.
+
+        Its name and its configuration, without passwords. Keys there hold neither dots nor
+        slashes: these become underscores. A file above `MOST_CONFIG_BYTES` is named only.
+        """
+        configs = {
+            name: config
+            if len(json.dumps(config)) <= MOST_CONFIG_BYTES
+            else f"left out: more than {MOST_CONFIG_BYTES} bytes"
+            for name, config in self.configs().items()
+        }
+        return {"pff_run": self.path.name, "run_configs": _with_plain_keys(configs)}
+
     def markers(self) -> dict[str, str]:
         """Return the text of each marker that is there."""
         found: dict[str, str] = {}
@@ -120,6 +136,19 @@ def open_run_directory(path: Path | str) -> RunDirectory:
     path = Path(path)
     if not path.is_dir():
         raise DataError(f"{path} is no directory")
+    return RunDirectory(path, parse_run_name(path))
+
+
+def _with_plain_keys(value: Any) -> Any:
+    """Return a JSON value whose keys are allowed in documents."""
+    if isinstance(value, dict):
+        return {re.sub("[./]", "_", key): _with_plain_keys(each) for key, each in value.items()}
+    return [_with_plain_keys(each) for each in value] if isinstance(value, list) else value
+
+
+def run_of(data_dir: Path, run: str) -> RunDirectory:
+    """Return a run of a data directory by its name; `data_dir` may be the run directory itself."""
+    path = data_dir if data_dir.name == run else data_dir / run
     return RunDirectory(path, parse_run_name(path))
 
 

@@ -4,19 +4,38 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from skywright.acquire.columns_layout import Rows
 from skywright.acquire.index_layout import IndexLayout, Records
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
+from skywright.acquire.source import Source
 from skywright.instruments.panoseti.event_table import EventsLayout
 from skywright.instruments.panoseti.products import PRODUCTS, Product
 from skywright.instruments.panoseti.records import index_layout, records_of
-from skywright.instruments.panoseti.sources.rundir import FrameBlock, RunDirectorySource
+from skywright.instruments.panoseti.sources.rundir import FrameBlock
 
 SLOTS = 4
 """Modules that have PVs and indexes by default."""
+
+
+class RunSource(Source[FrameBlock], Protocol):
+    """A source of the frames of one run after the other."""
+
+    data_dir: Path
+    """Where the files are."""
+
+    @property
+    def run(self) -> str:
+        """Name of the newest run directory; empty if there is none."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the newest run is over and all of its frames are delivered."""
+
+    def rewind(self) -> None:
+        """Deliver all frames of the newest run again, from its start; the source is stopped."""
 
 
 class Slots:
@@ -98,7 +117,7 @@ class Tracker:
 
     def __init__(
         self,
-        source: RunDirectorySource,
+        source: RunSource,
         slots: int = SLOTS,
         changed: Callable[[], None] | None = None,
     ) -> None:

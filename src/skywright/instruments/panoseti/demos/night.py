@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +11,54 @@ from numpy.typing import NDArray
 
 from skywright.cli.demos import DemoResult, wait_for_derived
 from skywright.config import IocSettings
+from skywright.instruments.panoseti.demos.clients import StreamClients
 from skywright.instruments.panoseti.demos.figure import Observed, draw
 
 SEED, SECONDS, FLASH_RATE_HZ = 4, 10.0, 10.0
 SURE_SIGMA = 10.0
 """Flashes above this must be found, but for three."""
 NEAR_NS = 200
+CONNECT_S = 30.0
 
 
 def iocs() -> dict[str, IocSettings]:
     """Return the modules, over the simulated array."""
-    args = ("--source", "sim", "--seed", str(SEED), "--flash-rate", str(FLASH_RATE_HZ))
+    array = ("--source", "sim", "--seed", str(SEED), "--flash-rate", str(FLASH_RATE_HZ))
+    args = (*array, "--grpc-port", "0")
     return {"panoseti": IocSettings(module="iocs.panoseti", prefix="PANO1:", args=args)}
 
 
 def run(session: Mapping[str, Any]) -> list[DemoResult]:
-    """Take ten seconds with four modules; compare the flash candidates with the flashes."""
+    """Take ten seconds with four modules; compare the flash candidates with the flashes.
+
+    Two clients stream live images meanwhile.
+    """
     session["panoseti_flashes"].wait_ready()
-    outcome = session["RE"](session["observe"](session["panoseti"], SECONDS))
+    panoseti = session["panoseti"]
+    panoseti.wait_for_connection(timeout=CONNECT_S)
+    with StreamClients(f"127.0.0.1:{int(panoseti.grpc_port.get())}") as clients:
+        outcome = session["RE"](session["observe"](panoseti, SECONDS))
     uid = outcome.run_start_uids[0]
     (derived,) = wait_for_derived(session["tiled"], uid)
     raw = session["stored"](uid)
-    panoseti = session["panoseti"]
     directory = Path(panoseti.data_dir.get()) / panoseti.run_name.get()
     last = derived["result"].read().isel(time=-1)
     threshold = float(derived.metadata["start"]["analysis"]["parameters"]["threshold_adc"])
     observed = read_back(raw, last, threshold, directory.name)
     pictures = Path(session["settings"].directory) / "pictures"
     picture = draw(observed, pictures / f"panoseti-{uid[:8]}.png")
-    return [_result(uid, derived, last, directory, picture, outcome.exit_status)]
+    result = _result(uid, derived, last, directory, picture, outcome.exit_status)
+    return [_with_clients(result, clients, len(observed.modules))]
+
+
+def _with_clients(result: DemoResult, clients: StreamClients, modules: int) -> DemoResult:
+    """Add what the clients got: each must have had images of every module."""
+    served = all(len(each.by_module) == modules for each in clients.received)
+    return replace(
+        result,
+        result={**result.result, **clients.counts()},
+        ok=result.ok and served and not clients.error,
+    )
 
 
 def _result(

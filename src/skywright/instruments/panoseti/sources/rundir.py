@@ -168,8 +168,11 @@ class RunDirectorySource(PolledSource[FrameBlock]):
     @property
     def run(self) -> str:
         """Name of the newest run directory that holds files; empty if there is none."""
-        newest = run_directories(self.data_dir)[1:]
-        return newest[0].name if newest else ""
+        here, *others = run_directories(self.data_dir)
+        for directory in (*others, here):
+            if any(is_pff_name(path.name) for path in _entries(directory)):
+                return directory.name
+        return ""
 
     @property
     def has_ended(self) -> bool:
@@ -201,12 +204,9 @@ class RunDirectorySource(PolledSource[FrameBlock]):
     def _list(self) -> None:
         self._listed = time.monotonic()
         for directory in run_directories(self.data_dir):
-            try:
-                paths = [path for path in directory.iterdir() if is_pff_name(path.name)]
-            except OSError:
-                continue
-            for path in paths:
-                self._add(path)
+            for path in _entries(directory):
+                if is_pff_name(path.name):
+                    self._add(path)
 
     def _add(self, path: Path) -> None:
         if path in self._files or (
@@ -220,3 +220,11 @@ class RunDirectorySource(PolledSource[FrameBlock]):
                 self._seen.add((state.st_dev, state.st_ino))
         except (OSError, DataError) as error:
             logger.error("%s", error)
+
+
+def _entries(directory: Path) -> list[Path]:
+    """Return what is in a directory; nothing if it is gone."""
+    try:
+        return list(directory.iterdir())
+    except OSError:
+        return []

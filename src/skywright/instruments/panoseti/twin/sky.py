@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.frames import QUADRANTS, Frames
 from skywright.instruments.panoseti.packets import frames_of_packets, make_packets
-from skywright.instruments.panoseti.products import PRODUCTS, QUABOS, Product
+from skywright.instruments.panoseti.products import PRODUCTS, QUABO_SIDE, QUABOS, Product
 
 NETWORK_NS = 300_000
 """From a board to the computer."""
@@ -46,6 +46,12 @@ class ArraySettings:
         Standard deviation of a module's time of a flash.
     packet_loss
         Fraction of packets that do not arrive.
+    flasher_pe
+        Mean photoelectrons of a flat-field pulse in a pixel; 0: the flasher is off.
+    flasher_hz
+        Rate of flat-field pulses.
+    adc_per_pe
+        Height of one photoelectron in a pixel of gain 1, ADC.
     """
 
     modules: tuple[int, ...] = (250, 252, 253, 254)
@@ -58,6 +64,9 @@ class ArraySettings:
     shutter_open: bool = True
     jitter_ns: float = 10.0
     packet_loss: float = 0.001
+    flasher_pe: float = 0.0
+    flasher_hz: float = 200.0
+    adc_per_pe: float = 15.0
 
 
 @dataclass(frozen=True)
@@ -188,6 +197,10 @@ class TelescopeArray:
             boards.append(np.full(count, board))
             times.append(start_ns + rng.integers(0, int(seconds * NS), count))
             images.append(image)
+            pulses = self._flasher_times(start_ns, seconds)
+            boards.append(np.full(len(pulses), board))
+            times.append(pulses + 4 * board)
+            images.append(self._flasher_images(index, board, len(pulses)))
         for flash in flashes:
             time = flash.time_ns + round(rng.normal(0, settings.jitter_ns))
             seen = self._flash_image(index, flash)
@@ -206,6 +219,23 @@ class TelescopeArray:
     def _noise(self, index: int, board: int, count: int) -> NDArray[np.float64]:
         scale = self.settings.noise_adc * self.gain[index][QUADRANTS[board]]
         return self._rng.normal(0, 1, (count, 16, 16)) * scale
+
+    def _flasher_times(self, start_ns: int, seconds: float) -> NDArray[np.int64]:
+        """Return the times of flat-field pulses: whole multiples of their period."""
+        if not self.settings.flasher_pe:
+            return np.empty(0, np.int64)
+        period_ns = round(NS / self.settings.flasher_hz)
+        end_ns = start_ns + round(seconds * NS)
+        first, last = -(-start_ns // period_ns), -(-end_ns // period_ns)
+        return np.arange(first, last, dtype=np.int64) * period_ns
+
+    def _flasher_images(self, index: int, board: int, count: int) -> NDArray[np.float64]:
+        """Return flat-field pulses of a board: light as `flat` spreads it, times the gain."""
+        part = QUADRANTS[board]
+        mean = self.settings.flasher_pe * self.flat[index][part]
+        electrons = self._rng.poisson(mean, (count, QUABO_SIDE, QUABO_SIDE))
+        heights = electrons * self.settings.adc_per_pe * self.gain[index][part]
+        return heights + self._noise(index, board, count)
 
     def _flash_image(self, index: int, flash: Flash) -> NDArray[np.float64]:
         rows, columns = np.mgrid[:32, :32]

@@ -1,0 +1,96 @@
+"""Clients that stream live images while a run is taken."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from skywright.errors import HardwareError
+from skywright.instruments.panoseti.live.client import stream
+
+END_S = 10.0
+
+
+@dataclass
+class Received:
+    """What one client has got.
+
+    Attributes
+    ----------
+    images
+        Number of images.
+    by_module
+        Images of each module.
+    """
+
+    images: int = 0
+    by_module: dict[int, int] = field(default_factory=dict)
+
+
+class StreamClients:
+    """Clients of one server, each with a stream of its own, for the time of a with block.
+
+    Parameters
+    ----------
+    host
+        ``HOST:PORT``.
+    count
+        Number of clients.
+
+    Attributes
+    ----------
+    received
+        Of each client.
+    error
+        Why a stream has failed; empty if none has.
+    """
+
+    def __init__(self, host: str, count: int = 2) -> None:
+        self.received = [Received() for _ in range(count)]
+        self.error = ""
+        self._host = host
+        self._loop = asyncio.new_event_loop()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._thread = threading.Thread(target=self._work, name="stream-clients", daemon=True)
+
+    def __enter__(self) -> "StreamClients":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with suppress(RuntimeError):  # all streams have ended by themselves
+            self._loop.call_soon_threadsafe(self._cancel)
+        self._thread.join(END_S)
+
+    def counts(self) -> Mapping[str, int]:
+        """Return the images of each client, by ``client_1_images``."""
+        return {f"client_{n}_images": each.images for n, each in enumerate(self.received, 1)}
+
+    def _work(self) -> None:
+        try:
+            self._loop.run_until_complete(self._stream_all())
+        finally:
+            self._loop.close()
+
+    async def _stream_all(self) -> None:
+        self._tasks = [asyncio.create_task(self._stream(each)) for each in self.received]
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _stream(self, received: Received) -> None:
+        try:
+            async for image in stream(self._host):
+                received.images += 1
+                received.by_module[image.module] = received.by_module.get(image.module, 0) + 1
+        except HardwareError as error:
+            self.error = str(error)
+
+    def _cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()

@@ -1,0 +1,91 @@
+"""Gain of each pixel from pulses of flat-field light."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from skywright.errors import ConfigError
+from skywright.files.columns import Column
+from skywright.instruments.panoseti.pixel_analysis import (
+    ADC,
+    BIN_ADC,
+    BINS,
+    FIRST_ADC,
+    PER_PIXEL,
+    PulseHeights,
+    Pulses,
+)
+
+LEAST_PULSES = 20
+"""A pixel with fewer pulses of light has no gain."""
+
+
+class PixelGain(PulseHeights):
+    """Gain of the pixels of one module from a run with flat-field light (`calibrate_gain`).
+
+    Photoelectrons follow Poisson's law, so a pixel of gain g with the noise s has pulses with the
+    variance ``g * mean + s^2`` (photon transfer). Pulses below half of a pixel's median are dark
+    counts elsewhere on the board, and are left out. The standard error of a gain is the fraction
+    ``sqrt(2 / n)`` for n pulses.
+
+    Parameters
+    ----------
+    noise_adc
+        Electronic noise of a pixel, standard deviation, ADC: ``noise_median`` of a dark run.
+
+    Raises
+    ------
+    ConfigError
+        If `noise_adc` is negative.
+    """
+
+    name = "panoseti_gain"
+    results: ClassVar[Sequence[Column]] = (
+        Column("n_pulses", "<i8", attrs={"description": "frames"}),
+        Column("pulses", "<i8", PER_PIXEL, attrs={"description": "pulses of light"}),
+        Column("light", "<f8", PER_PIXEL, attrs={**ADC, "description": "mean; or NaN"}),
+        Column(
+            "gain", "<f8", PER_PIXEL, attrs={"units": "ADC", "description": "of a p.e., or NaN"}
+        ),
+        Column("gain_median", "<f8", attrs={**ADC, "description": "of the pixels"}),
+        Column("relative_gain", "<f8", PER_PIXEL, attrs={"description": "gain over its median"}),
+        Column("photoelectrons", "<f8", PER_PIXEL, attrs={"description": "light over gain"}),
+        Column("n_without", "<i8", attrs={"description": "pixels without a gain"}),
+    )
+
+    def __init__(self, noise_adc: float = 15.0) -> None:
+        super().__init__(noise_adc=noise_adc)
+        if not noise_adc >= 0:
+            raise ConfigError(f"{self.name}: noise_adc {noise_adc}: expected at least 0")
+
+    def summarize(self, state: Pulses | None) -> Mapping[str, Any]:
+        """Turn the histograms into gains; NaN where there is too little light."""
+        found = super().summarize(state)
+        histogram = np.zeros((found["pedestal"].size, BINS)) if state is None else state.histogram
+        # The middle of the whole numbers in a bin.
+        heights = FIRST_ADC + BIN_ADC * np.arange(BINS) + (BIN_ADC - 1) / 2
+        half = found["pedestal"].reshape(-1, 1) / 2
+        # Bins at the ends hold what is beyond: their heights are not known.
+        inside = (heights > half) & (np.arange(BINS) < BINS - 1)
+        light = np.where(inside & (half > 0), histogram, 0)
+        count = light.sum(axis=1)
+        enough = count >= LEAST_PULSES
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = np.where(enough, light @ heights / count, np.nan)
+            spread = (light * (heights - mean[:, np.newaxis]) ** 2).sum(axis=1) / (count - 1)
+            # Rounding to bins adds a twelfth of their width squared.
+            variance = spread - BIN_ADC**2 / 12 - self.parameters["noise_adc"] ** 2
+            gain = np.where(variance > 0, variance / mean, np.nan)
+        known = ~np.isnan(gain)
+        middle = float(np.median(gain[known])) if known.any() else np.nan
+        return {
+            "n_pulses": found["n_pulses"],
+            "pulses": count.reshape(PER_PIXEL),
+            "light": mean.reshape(PER_PIXEL),
+            "gain": gain.reshape(PER_PIXEL),
+            "gain_median": middle,
+            "relative_gain": (gain / middle).reshape(PER_PIXEL),
+            "photoelectrons": (mean / gain).reshape(PER_PIXEL),
+            "n_without": (~known).sum(),
+        }

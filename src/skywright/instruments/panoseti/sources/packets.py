@@ -1,0 +1,334 @@
+"""Runs of the science packets that boards send over UDP, grouped into frames and written as PFF.
+
+A frame of four boards is written when it is complete, or when its first packet is `HOLD_S` old:
+what has not come by then is missing in it.
+"""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.acquire.counters import Counters, sum_counts
+from skywright.errors import ConfigError, HardwareError
+from skywright.instruments.panoseti.clock import NS
+from skywright.instruments.panoseti.frames import Frames
+from skywright.instruments.panoseti.packets import (
+    frames_of_packets,
+    packet_dtype,
+    packet_groups,
+)
+from skywright.instruments.panoseti.products import PRODUCTS, QUABOS, Product, RunName
+from skywright.instruments.panoseti.sources.run_writer import RunWriter
+from skywright.instruments.panoseti.sources.rundir import RunDirectorySource
+
+logger = logging.getLogger(__name__)
+
+SCIENCE_PORT = 60_001
+HOLD_S = 0.05
+"""Longest time that a frame waits for packets that are missing."""
+WRITE_S = 0.05
+"""Frames of this time are written together."""
+LISTEN_S = 0.02
+RECEIVE_BYTES = 16 << 20
+"""Buffer of the socket that is asked for: 8,000 packets a second for seconds."""
+MOST_WAITING = 20_000
+"""Packets between two writes."""
+COUNTER = 65536
+
+
+def product_of_packet(data: bytes, grouped: bool) -> Product | None:
+    """Return the product of a packet by its mode and length; None if it is no science packet.
+
+    Parameters
+    ----------
+    data
+        The packet.
+    grouped
+        Whether pulse heights of the boards of a module are one frame.
+    """
+    if not data:
+        return None
+    name = {1: "ph1024" if grouped else "ph256", 2: "img16", 3: "img16", 6: "img8", 7: "img8"}
+    product = PRODUCTS.get(name.get(data[0], ""))
+    if product is None or len(data) != packet_dtype(product).itemsize:
+        return None
+    return product
+
+
+class FrameGrouper:
+    """Group the packets of one module and product into frames.
+
+    Parameters
+    ----------
+    product
+        What is made.
+    hold_s
+        Longest time that a frame waits for packets that are missing.
+    """
+
+    def __init__(self, product: Product, hold_s: float = HOLD_S) -> None:
+        self.product = product
+        self._hold_ns = hold_s * NS
+        self._packets = np.empty(0, packet_dtype(product))
+        self._arrival_ns = np.empty(0, np.int64)
+
+    def add(
+        self, packets: NDArray[np.void], arrival_ns: NDArray[np.int64], now_ns: int | None = None
+    ) -> Frames:
+        """Take packets in the order of arrival, and return the frames that are complete.
+
+        Parameters
+        ----------
+        packets
+            (N,) of `packet_dtype`.
+        arrival_ns
+            (N,) by the computer's clock, ns since 1970 UTC.
+        now_ns
+            Frames whose first packet is older than `hold_s` at this time are returned as they are;
+            None: all frames are.
+        """
+        waiting = np.concatenate([self._packets, packets])
+        arrival = np.concatenate([self._arrival_ns, arrival_ns])
+        if self.product.quabos == 1:
+            return frames_of_packets(self.product, waiting, arrival)
+        # Networks change the order of packets: those of one moment come together again.
+        order = np.argsort(_board_ns(waiting), kind="stable")
+        waiting, arrival = waiting[order], arrival[order]
+        taken = len(waiting)
+        if now_ns is not None and taken:
+            group = packet_groups(self.product, waiting)
+            _, first, count = np.unique(group, return_index=True, return_counts=True)
+            begun = np.minimum.reduceat(arrival, first)
+            open_ones = (count < QUABOS) & (now_ns - begun < self._hold_ns)
+            if open_ones.any():  # frames after an open one wait too: they are written in order
+                taken = int(first[np.argmax(open_ones)])
+        self._packets, self._arrival_ns = waiting[taken:], arrival[taken:]
+        return frames_of_packets(self.product, waiting[:taken], arrival[:taken])
+
+
+class ReceivedRuns:
+    """Takes runs of what boards send over UDP; methods may come from any thread.
+
+    Parameters
+    ----------
+    data_dir
+        Data directory of a node; it is made.
+    host, port
+        Where to listen; port 0 takes a free one.
+    grouped
+        Write pulse heights as ph1024, else as ph256.
+    modules
+        Modules to take; empty for all.
+    hold_s
+        As of `FrameGrouper`.
+
+    Raises
+    ------
+    ConfigError
+        If the port cannot be used.
+
+    Attributes
+    ----------
+    address
+        The address in use.
+    error
+        Why the newest run could not be written; empty when it could.
+    received
+        Packets taken from the socket in runs.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        host: str = "0.0.0.0",
+        port: int = SCIENCE_PORT,
+        grouped: bool = False,
+        modules: frozenset[int] = frozenset(),
+        hold_s: float = HOLD_S,
+    ) -> None:
+        self.data_dir = data_dir
+        self.error = ""
+        self.received = 0
+        self._hold_s = hold_s
+        self._grouped = grouped
+        self._modules = modules
+        self._counters = Counters()
+        self._writer = RunWriter(data_dir, RunName("Packets", "", "sci-data"))
+        self._waiting: dict[tuple[int, str], tuple[list[bytes], list[int]]] = {}
+        self._groupers: dict[tuple[int, str], FrameGrouper] = {}
+        self._counts: dict[tuple[int, str, int], int] = {}
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        try:
+            self._socket.bind((host, port))
+        except OSError as error:
+            self._socket.close()
+            raise ConfigError(f"UDP {host}:{port}: {error.strerror or error}") from error
+        self._socket.settimeout(LISTEN_S)
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is being taken."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Packets that are in no frame, by cause."""
+        return self._counters.as_dict()
+
+    def start(self) -> str:
+        """Begin a run and return the name of its directory.
+
+        Raises
+        ------
+        HardwareError
+            If a run is under way or the files cannot be made.
+        """
+        if self.is_running:
+            raise HardwareError(f"the run {self._writer.run} is under way; stop it first")
+        host, port = self.address
+        run = self._writer.begin((), {"packets_config": {"host": host, "port": port}})
+        self.error = ""
+        self._groupers.clear()
+        self._counts.clear()
+        self._drop_old()
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._work, name="packets", daemon=True)
+        self._thread.start()
+        return run
+
+    def stop(self) -> None:
+        """End the run: all its packets are in its files, and its marker is there."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(10.0)
+            self._thread = None
+
+    def close(self) -> None:
+        """Stop for good and close the socket."""
+        self.stop()
+        self._socket.close()
+
+    def _drop_old(self) -> None:
+        """Forget packets that came before the run."""
+        self._socket.setblocking(False)
+        try:
+            while True:
+                self._socket.recv(2048)
+        except BlockingIOError:
+            self._socket.settimeout(LISTEN_S)
+
+    def _work(self) -> None:
+        trouble = ""
+        try:
+            while not self._stopping.is_set():
+                self._receive()
+                self._write(time.time_ns())
+        except OSError as error:
+            trouble = f"{self.data_dir}: {error}"
+            logger.error("%s", trouble)
+        finally:
+            try:
+                self._receive()
+                self._write(None)
+            except OSError as error:
+                trouble = trouble or f"{self.data_dir}: {error}"
+            self._waiting.clear()
+            self.error = self._writer.end() or trouble
+
+    def _receive(self) -> None:
+        """Take the packets of the next `WRITE_S`, or less when they are many or it is the end."""
+        end = time.monotonic() + WRITE_S
+        for _ in range(MOST_WAITING):
+            try:
+                data = self._socket.recv(2048)
+            except TimeoutError:
+                if self._stopping.is_set():
+                    return
+            else:
+                self._sort_in(data, time.time_ns())
+            if time.monotonic() > end and not self._stopping.is_set():
+                return
+
+    def _sort_in(self, data: bytes, arrival_ns: int) -> None:
+        self.received += 1
+        product = product_of_packet(data, self._grouped)
+        if product is None:
+            self._counters.add("no science packet")
+            return
+        module = int.from_bytes(data[4:6], "little") // QUABOS
+        if module > 255:
+            self._counters.add("module number above 255")
+        elif not self._modules or module in self._modules:
+            packets, arrivals = self._waiting.setdefault((module, product.name), ([], []))
+            packets.append(data)
+            arrivals.append(arrival_ns)
+
+    def _write(self, now_ns: int | None) -> None:
+        """Write the frames that are complete at this time; None: all."""
+        waiting, self._waiting = self._waiting, {}
+        for key in dict.fromkeys([*waiting, *self._groupers]):
+            product = PRODUCTS[key[1]]
+            data, arrivals = waiting.get(key, ([], []))
+            packets = np.frombuffer(b"".join(data), packet_dtype(product))
+            self._count_missing(key, packets)
+            grouper = self._groupers.setdefault(key, FrameGrouper(product, self._hold_s))
+            self._writer.append(grouper.add(packets, np.array(arrivals, np.int64), now_ns))
+
+    def _count_missing(self, key: tuple[int, str], packets: NDArray[np.void]) -> None:
+        """Count the packets that the boards' counters tell of and that have not come."""
+        for board in range(QUABOS):
+            numbers = packets["pkt_num"][packets["boardloc"] % QUABOS == board].astype(np.int64)
+            if not len(numbers):
+                continue
+            before = self._counts.get((*key, board), int(numbers[0]) - 1)
+            steps = np.diff(numbers, prepend=before)
+            # Packets may overtake one another: what counts is the highest number.
+            forward = np.cumsum((steps + COUNTER // 2) % COUNTER - COUNTER // 2)
+            highest = max(0, int(forward.max()))
+            self._counts[(*key, board)] = (before + highest) % COUNTER
+            self._counters.add("packet missing", highest - len(numbers))
+
+
+class PacketSource(RunDirectorySource):
+    """Deliver the frames of runs of UDP packets, as they are in their PFF files.
+
+    Parameters
+    ----------
+    runs
+        What takes the packets; closed with the source.
+    modules
+        Modules to follow; empty for all.
+    """
+
+    def __init__(self, runs: ReceivedRuns, modules: frozenset[int] = frozenset()) -> None:
+        super().__init__(runs.data_dir, modules)
+        self.name = "sockets"
+        self.runs = runs
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Packets and frames that are missing, by cause."""
+        return sum_counts(super().lost, self.runs.lost)
+
+    def close(self) -> None:
+        """Stop for good; the run under way ends."""
+        self.runs.close()
+        super().close()
+
+
+def _board_ns(packets: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return (N,) the boards' own times, ns, over the wrap of their seconds at 1024."""
+    seconds = packets["pkt_tai"].astype(np.int64) % 1024
+    if len(seconds) and seconds.max() - seconds.min() > 512:
+        seconds = np.where(seconds < 512, seconds + 1024, seconds)
+    return seconds * NS + packets["pkt_nsec"]

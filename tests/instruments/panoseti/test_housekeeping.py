@@ -1,0 +1,77 @@
+"""Housekeeping of real and growing files."""
+
+import math
+
+import pytest
+
+from skywright.instruments.panoseti.housekeeping import HousekeepingFile, RunHousekeeping
+from skywright.instruments.panoseti.rundir import run_of
+
+
+def test_the_real_file_is_read_up_to_its_cut_end(test_data):
+    file = HousekeepingFile(test_data / "panoseti/hk_sample.pff")
+    assert file.follow()
+    assert not file.follow()
+    assert file.skipped == 0
+    boards = {board.quabo: board for board in file.boards()}
+    assert {board.module for board in boards.values()} == {254}
+    assert sorted(boards) == [0, 1, 2, 3]
+    first = boards[3]
+    assert (first.seconds, first.uid) == (1687995222.5777988, "0x1716151413121110")
+    assert first.values["HVMON0"] == -55.67592
+    assert first.values["TEMP1"] == 40.25
+    assert file.newest["GPSPRIM"]["TOW"] == "253515"
+    # The sixth object of board 0 is the last one, and cut.
+    assert boards[0].seconds < 1690936804.7447193
+
+
+def test_a_growing_file_is_read_piece_by_piece(tmp_path):
+    path = tmp_path / "hk.pff"
+    file = HousekeepingFile(path)
+    assert not file.follow()
+    piece = '{"QUABO_9": {"Computer_UTC": "%s", "TEMP1": "%s"}}\n\n'
+    path.write_text((piece % (1, 20.5))[:20])
+    assert not file.follow()
+    path.write_text(piece % (1, 20.5) + "GARBAGE\n\n[]\n\n" + piece % (2, "warm"))
+    assert file.follow()
+    assert file.skipped == 2
+    (board,) = file.boards()
+    assert (board.module, board.quabo, board.seconds) == (2, 1, 2.0)
+    assert math.isnan(board.values["TEMP1"])
+    path.write_text(piece % (3, 21.5))
+    assert file.follow()
+    assert file.boards()[0].values["TEMP1"] == 21.5
+
+
+def test_each_state_is_new_once_and_the_next_run_is_followed(tmp_path):
+    piece = '{"QUABO_%d": {"Computer_UTC": "%d"}}\n\n'
+    housekeeping = RunHousekeeping(tmp_path)
+    assert housekeeping.news("obs_a.pffd") == []
+    (tmp_path / "obs_a.pffd").mkdir()
+    path = tmp_path / "obs_a.pffd/hk.pff"
+    path.write_text(piece % (8, 1) + piece % (9, 1))
+    assert [board.quabo for board in housekeeping.news("obs_a.pffd")] == [0, 1]
+    with path.open("a") as out:
+        out.write(piece % (9, 2))
+    assert [board.quabo for board in housekeeping.news("obs_a.pffd")] == [1]
+    assert housekeeping.news("obs_a.pffd") == []
+    (tmp_path / "module_2/obs_b.pffd").mkdir(parents=True)
+    (tmp_path / "module_2/obs_b.pffd/hk.pff").write_text(piece % (8, 3))
+    assert [board.seconds for board in housekeeping.news("obs_b.pffd")] == [3.0]
+
+
+@pytest.mark.parametrize("place", ["", "obs_a.pffd"])
+def test_metadata_of_a_run_holds_no_password_and_no_dots(tmp_path, place):
+    run = tmp_path / "obs_a.pffd"
+    run.mkdir()
+    (run / "net.json").write_text('{"192.168.0.4": {"url": "http://u:pass@h", "password": "p"}}')
+    (run / "broken.json").write_text("{")
+    (run / "large.json").write_text(str(list(range(100_000))))
+    metadata = run_of(tmp_path / place, "obs_a.pffd").metadata()
+    assert metadata == {
+        "pff_run": "obs_a.pffd",
+        "run_configs": {
+            "net": {"192_168_0_4": {"url": "http://h"}},
+            "large": "left out: more than 200000 bytes",
+        },
+    }

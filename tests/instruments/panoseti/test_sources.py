@@ -1,0 +1,256 @@
+"""Sources beside the simulation: a stored run that is played back, packets over UDP."""
+
+import asyncio
+import shutil
+import socket
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from support.pano_files import START_S, file_name, made_frames, run_directory
+from support.waiting import until
+
+from iocs.panoseti.live import LiveFrames
+from skywright.errors import ConfigError, DataError
+from skywright.files.readers import open_reader
+from skywright.instruments.panoseti.clock import NS, Flag
+from skywright.instruments.panoseti.live.client import stream
+from skywright.instruments.panoseti.packets import make_packets
+from skywright.instruments.panoseti.pff import PffFile, read_pff
+from skywright.instruments.panoseti.pff_writer import encode_frames
+from skywright.instruments.panoseti.products import PRODUCTS
+from skywright.instruments.panoseti.sources.packets import (
+    HOLD_S,
+    FrameGrouper,
+    PacketSource,
+    ReceivedRuns,
+)
+from skywright.instruments.panoseti.sources.replay import ReplaySource
+from skywright.instruments.panoseti.tracking import IndexKey, Tracker
+
+LICK = "module_1/obs_Lick.start_2024-07-25T04:34:06Z.runtype_sci-data.pffd"
+
+
+class Clock:
+    """Time that a test sets."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def all_due(source):
+    """Return the blocks that are due now."""
+    blocks = []
+    while (block := source.next(0.0)) is not None:
+        blocks.append(block)
+    return blocks
+
+
+def frames_of(blocks):
+    return sum(len(block.frames) for block in blocks)
+
+
+def test_a_run_is_played_in_its_own_time_and_stands_still_while_stopped(tmp_path):
+    run = run_directory(tmp_path)
+    for seqno in range(2):  # 1 ms apart; the second file repeats the times of the first
+        path = run / file_name("img16", 1, seqno)
+        path.write_bytes(encode_frames(made_frames("img16", 50, seed=seqno)))
+    clock = Clock()
+    source = ReplaySource(run, speed=2.0, clock=clock)
+    source.open()
+    first = frames_of(all_due(source))
+    assert first == 1
+    clock.now += 0.010_2
+    assert frames_of(all_due(source)) == 20
+    source.halt()
+    clock.now += 60.0
+    source.open()
+    assert frames_of(all_due(source)) == 0
+    clock.now += 0.010_2
+    assert frames_of(all_due(source)) == 20
+    assert not source.has_ended
+    clock.now += 0.006
+    rest = all_due(source)
+    # Frames that are earlier than those before them come with them.
+    assert [len(block.frames) for block in rest] == [9, 50]
+    assert [block.path.name for block in rest] == [file_name("img16", 1, n) for n in (0, 1)]
+    assert source.has_ended
+    source.rewind()
+    assert not source.has_ended
+    source.close()
+
+
+def test_a_real_run_is_replayed_into_the_indexes_frame_by_frame(test_data, tmp_path):
+    run = test_data / "panoseti/data_dir" / LICK
+    source = ReplaySource(run, speed=0)
+    tracker = Tracker(source)
+    try:
+        for name in ("one", "two"):
+            assert tracker.start_recording(tmp_path / f"{name}.h5") == ""
+            until(lambda: source.has_ended, 60, "the run is played")
+            tracker.stop_recording()
+            rows = tracker.rows()
+            assert rows[IndexKey(0, "img16")] == 250
+            assert rows[IndexKey(0, "ph256")] == 800
+            assert tracker.events.visible == 800
+    finally:
+        tracker.close()
+    movie = read_pff(next(run.glob("*img16*")))
+    with open_reader("application/x-pff", tmp_path / "two_m1_img16.h5", "img16") as reader:
+        np.testing.assert_array_equal(reader.read("img16"), movie.image)
+        np.testing.assert_array_equal(reader.read("/entry/index/time_ns"), movie.time_ns)
+
+
+def test_a_replay_of_nothing_says_so(tmp_path):
+    with pytest.raises(DataError, match="no PFF files"):
+        ReplaySource(run_directory(tmp_path))
+    with pytest.raises(DataError, match="is no directory"):
+        ReplaySource(tmp_path / "gone")
+
+
+def test_a_file_that_ends_badly_is_counted_and_the_others_come(tmp_path):
+    run = run_directory(tmp_path)
+    (run / file_name("img16", 1)).write_bytes(b"GARBAGE" * 1000)
+    (run / file_name("img16", 2)).write_bytes(encode_frames(made_frames("img16", 7)))
+    source = ReplaySource(run, speed=0)
+    source.open()
+    assert frames_of(all_due(source)) == 7
+    assert source.lost == {"file not readable": 1}
+    source.close()
+
+
+def packets_of(product, count, period_ns=1_000_000, module=254, seed=0):
+    """Return (N * 4,) packets of whole frames with random pixels, in the order of time."""
+    kind = PRODUCTS[product]
+    rng = np.random.default_rng(seed)
+    board = np.tile(np.arange(4), count)
+    times = START_S * NS + np.repeat(np.arange(count) * period_ns, 4) + 8 * board
+    number = np.repeat(65_530 + np.arange(count), 4)
+    pixels = rng.integers(0, 255, (len(board), 16, 16)).astype(kind.dtype)
+    return make_packets(kind, module, board, times, number, pixels)
+
+
+def test_packets_out_of_order_make_whole_frames():
+    kind = PRODUCTS["img16"]
+    packets = packets_of("img16", 100)
+    arrival = START_S * NS + 1_000 * np.arange(len(packets))
+    expected = FrameGrouper(kind).add(packets, arrival)
+    assert len(expected) == 100
+    assert (expected.flags == 0).all()
+    order = np.arange(400)
+    order[[4, 399]] = [4, 399]
+    order[1:399:2], order[2:399:2] = order[2:399:2].copy(), order[1:399:2].copy()
+    found = FrameGrouper(kind).add(packets[order], arrival)
+    np.testing.assert_array_equal(found.image, expected.image)
+    np.testing.assert_array_equal(found.time_ns, expected.time_ns)
+
+
+def test_a_frame_waits_for_its_packets_and_is_then_written_without_them():
+    grouper = FrameGrouper(PRODUCTS["img16"])
+    packets = packets_of("img16", 3)
+    now = START_S * NS
+    arrival = np.full(12, now)
+    late = 6  # of the second frame
+    first = grouper.add(np.delete(packets, late), arrival[1:], now)
+    assert len(first) == 1
+    second = grouper.add(packets[late : late + 1], arrival[:1], now + 1000)
+    assert len(second) == 2
+    assert (second.flags == 0).all()
+    again = FrameGrouper(PRODUCTS["img16"])
+    assert len(again.add(np.delete(packets, late), arrival[1:], now)) == 1
+    rest = again.add(packets[:0], arrival[:0], now + round(HOLD_S * NS))
+    assert rest.flags.tolist() == [Flag.MISSING_QUABO, 0]
+    assert rest.present[0].tolist() == [True, True, False, True]
+
+
+def test_packets_over_udp_are_frames_of_a_tracked_run(tmp_path):
+    # A packet that this process sends late is not lost: frames wait for it.
+    runs = ReceivedRuns(tmp_path / "data", "127.0.0.1", 0, hold_s=600.0)
+    tracker = Tracker(PacketSource(runs))
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        run = runs.start()
+        assert tracker.start_recording(tmp_path / "index.h5") == ""
+        movie = packets_of("img16", 60)
+        pulses = packets_of("ph256", 10, module=3)
+        lost = 37
+        for number, packet in enumerate([*np.delete(movie, lost), *pulses], 1):
+            sender.sendto(packet.tobytes(), runs.address)
+            if number % 40 == 0:  # the socket holds some hundred
+                until(lambda count=number: runs.received >= count, 60, "packets are received")
+        for wrong in (b"", b"\x01" * 20, b"\x09" + bytes(527)):
+            sender.sendto(wrong, runs.address)
+        slots = tracker.slots
+        until(lambda: len(slots.modules) == 2, 60, "both modules have frames")
+        until(lambda: tracker.source.lost.get("no science packet") == 3, 60, "all is received")
+        runs.stop()
+        until(lambda: tracker.source.has_ended, 60, "the run has ended")
+        tracker.stop_recording()
+        rows = tracker.rows()
+        assert rows[IndexKey(slots.slot(254), "img16")] == 60
+        assert rows[IndexKey(slots.slot(3), "ph256")] == tracker.events.visible == 40
+        assert tracker.source.lost == {"no science packet": 3, "packet missing": 1}
+    finally:
+        sender.close()
+        tracker.close()
+    whole = FrameGrouper(PRODUCTS["img16"]).add(movie, np.zeros(240, np.int64))
+    written = read_pff(next((tmp_path / "data/module_254" / run).glob("*img16*")))
+    assert np.flatnonzero(written.flags & Flag.MISSING_QUABO).tolist() == [lost // 4]
+    good = np.delete(np.arange(60), lost // 4)
+    np.testing.assert_array_equal(written.image[good], whole.image[good])
+    np.testing.assert_array_equal(written.numbers[good, :, :3], whole.numbers[good, :, :3])
+    assert (tmp_path / "data" / run / "recording_ended").is_file()
+
+
+def test_a_second_run_does_not_hold_packets_of_the_first(tmp_path):
+    runs = ReceivedRuns(tmp_path, "127.0.0.1", 0, grouped=True, modules=frozenset({9}))
+    names, counts = [], []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for count in (3, 5):
+            names.append(runs.start())
+            for packet in (*packets_of("ph1024", count, module=9), *packets_of("ph1024", 2)):
+                sender.sendto(packet.tobytes(), runs.address)
+            directory = tmp_path / "module_9" / names[-1]
+            until(lambda at=directory: list(at.glob("*ph1024*")), 60, "a file is there")
+            runs.stop()
+            with PffFile(next(directory.glob("*ph1024*"))) as file:
+                counts.append(len(file))
+    runs.close()
+    assert counts == [3, 5]
+    assert all(a != b for a, b in pairwise(names))
+    assert not (tmp_path / "module_254").exists()
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    runs = ReceivedRuns(tmp_path, "127.0.0.1", 0)
+    with pytest.raises(ConfigError, match=str(runs.address[1])):
+        ReceivedRuns(tmp_path, "127.0.0.1", runs.address[1])
+    runs.close()
+    shutil.rmtree(tmp_path)
+
+
+def test_a_replayed_run_reaches_live_clients(test_data, tmp_path):
+    source = ReplaySource(test_data / "panoseti/data_dir" / LICK)
+    tracker = Tracker(source)
+
+    async def main():
+        live = LiveFrames(tracker, "127.0.0.1", 0)
+        port = await live.start()
+        images = stream(f"127.0.0.1:{port}", pulse_height=False)
+        try:
+            assert (await anext(images)).frame_number == 249  # the newest one of a finished run
+            assert await asyncio.to_thread(tracker.start_recording, tmp_path / "index.h5") == ""
+            played = await anext(images)
+            assert played.frame_number < 249
+            expected = read_pff(next(source.data_dir.glob("*img16*")))
+            np.testing.assert_array_equal(played.image, expected.image[played.frame_number])
+        finally:
+            await images.aclose()
+            await live.stop()
+
+    try:
+        asyncio.run(asyncio.wait_for(main(), 60))
+    finally:
+        tracker.close()
