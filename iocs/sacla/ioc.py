@@ -8,6 +8,7 @@ names.
 
     python -m iocs.sacla --source sim --seed 3
     python -m iocs.sacla --source replay --file run501.h5
+    python -m iocs.sacla --source sacla --beamline 3 --online beamtime.toml
 """
 
 import argparse
@@ -201,10 +202,8 @@ class SaclaIOC(OwnerGroup):
         self.shots.close()
 
     async def _post_fixed(self) -> None:
-        info, source = self.shots.source.info, self.shots.source
+        source = self.shots.source
         await post(self.source_name, source.name)
-        await post(self.detectors, ",".join(info.tiles))
-        await write(self.shapes, np.ravel(list(self.shots.shapes.values())).astype(int))
         await self.regions.readback.write(format_regions(list(source.region_set.regions)))
         edges = source.edges
         await self.bins.readback.write(f"{edges[0]:g}:{edges[-1]:g}:{len(edges) - 1}")
@@ -220,6 +219,9 @@ class SaclaIOC(OwnerGroup):
         info = shots.source.info
         await post(self.run_number, info.run)
         await post(self.high_tag, info.hightag)
+        if self.detectors.value != ",".join(info.tiles):
+            await write(self.shapes, np.ravel(list(shots.shapes.values())).astype(int))
+            await post(self.detectors, ",".join(info.tiles))
         if state.newest is not None:
             await post(self.tag, float(state.newest.tag))
         await post(self.next_tag, float(shots.source.next_identity))
@@ -267,7 +269,7 @@ class SaclaIOC(OwnerGroup):
             return
         name = names[min(self.shown_detector.readback.value, len(names) - 1)]
         newest = shots.with_frames
-        if newest is not None:
+        if newest is not None and name in newest.frames:
             frame = await self.in_thread(frame_of, newest.frames[name], shots.shapes[name])
             await post_image(self.newest, frame, 1)
         mean, count = await self.in_thread(shots.source.mean_image, name)
@@ -310,6 +312,12 @@ def whole_tile(source: ShotSource) -> Region:
 
 def _make_source(args: argparse.Namespace, axis: SimulatedAxis) -> tuple[ShotSource, Any]:
     """Return the source of records, and the settings of the twin."""
+    if args.source == "sacla":
+        from skywright.instruments.sacla.cli_sources import online_settings
+        from skywright.instruments.sacla.sources.sacla import SaclaSource
+
+        chosen = {} if args.beamline is None else {"beamline": args.beamline}
+        return SaclaSource(online_settings(args.online, chosen, {})), None
     if args.source == "replay":
         from skywright.instruments.sacla.sources.replay import ReplaySource
 
@@ -333,8 +341,12 @@ def main() -> None:
     """Run the IOC."""
     parser = argument_parser(__doc__ or "", "SKY:SACLA1:")
     add = parser.add_argument
-    add("--source", choices=("sim", "replay"), default="sim", help="of shots (%(default)s)")
+    add(
+        "--source", choices=("sim", "replay", "sacla"), default="sim", help="of shots (%(default)s)"
+    )
     add("--file", type=Path, help="replay: the recorded file")
+    add("--online", type=Path, help="sacla: TOML file with detectors, equipment ids and rules")
+    add("--beamline", type=int, help="sacla: its number, 1 to 3")
     add("--roi", action="append", help="NAME:DETECTOR:x,y;x,y;... at the start; else a whole tile")
     add("--bins", default="-2:3:40", help="of the delay, START:STOP:N, ps (%(default)s)")
     add("--window", type=int, default=120, help="tags that late records may take (%(default)s)")

@@ -12,6 +12,7 @@ from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.source import Report
 from skywright.errors import HardwareError
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
+from skywright.instruments.sacla.frames import SharedFrames
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.live import make_ring
 from skywright.instruments.sacla.pipeline import ShotPipeline
@@ -42,7 +43,7 @@ class AnalyzedShots:
     Attributes
     ----------
     info
-        The run.
+        The run of the shots that are delivered.
     """
 
     def __init__(
@@ -63,22 +64,9 @@ class AnalyzedShots:
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
         self._failed = False
-        self._frames = make_ring(source.info)
-        try:
-            self._pipeline = ShotPipeline(
-                source.info,
-                regions,
-                edges,
-                window,
-                self._frames,
-                workers,
-                keep_rows=False,
-                block_tags=SHORT_BLOCK if len(source.info.tiles) <= FEW_TILES else None,
-                on_shot=lambda shot: self._deliver(shot),
-            )
-        except BaseException:
-            self._frames.unlink()
-            raise
+        self._window, self._workers = window, workers
+        self._frames, self._pipeline = self._make_pipeline(regions, edges)
+        self._pipeline.wait_for_workers()
 
     # ---- the interface of a source
 
@@ -177,9 +165,52 @@ class AnalyzedShots:
     def _take(self, record: Record[Any]) -> None:
         with self._lock:
             try:
+                if self._source.info is not self.info:
+                    self._begin_run()
                 self._pipeline.add(record)
             except Exception as error:
                 self._fail(error)
+
+    def _begin_run(self) -> None:
+        """Hand on what is left of a run, and begin the next one."""
+        before, self.info = self.info, self._source.info
+        self._pipeline.finish()
+        shapes = [
+            {name: tile.bad.shape for name, tile in info.tiles.items()}
+            for info in (before, self.info)
+        ]
+        if shapes[0] == shapes[1]:
+            self._pipeline.begin(self.info)
+            return
+        regions = [each for each in self._pipeline.regions if each.detector in self.info.tiles]
+        old = self._pipeline, self._frames
+        self._frames, self._pipeline = self._make_pipeline(regions, self._pipeline.edges)
+        self._pipeline.region_set = RegionSet(old[0].region_set.number + 1, tuple(regions))
+        self._pipeline.wait_for_workers()
+        old[0].close()
+        old[1].unlink()
+        self._report(f"run {self.info.run}: its detectors are {', '.join(self.info.tiles)}")
+
+    def _make_pipeline(
+        self, regions: Sequence[Region], edges: NDArray[np.float64]
+    ) -> tuple[SharedFrames, ShotPipeline]:
+        info = self._source.info
+        frames = make_ring(info)
+        try:
+            return frames, ShotPipeline(
+                info,
+                regions,
+                edges,
+                self._window,
+                frames,
+                self._workers,
+                keep_rows=False,
+                block_tags=SHORT_BLOCK if len(info.tiles) <= FEW_TILES else None,
+                on_shot=lambda shot: self._deliver(shot),
+            )
+        except BaseException:
+            frames.unlink()
+            raise
 
     def _poll(self) -> None:
         while not self._stopping.wait(POLL_S):

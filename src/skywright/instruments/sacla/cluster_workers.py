@@ -74,6 +74,9 @@ class ClusterWorkers:
             found += self._result(future, *self._under_way.pop(future))
         return found
 
+    def wait_until_ready(self) -> None:
+        """Do nothing: the cluster is somebody else's."""
+
     def close(self) -> None:
         """Take back what the cluster has not begun."""
         for future in self._under_way:

@@ -206,8 +206,8 @@ class FramesLayout(ColumnsLayout):
         self.first = 0
 
     def take(self, result: AnalyzedShot) -> Rows | None:
-        """Return the frames of a shot that has those of all detectors."""
-        if result.identity < self.first or len(result.frames) < len(self._shapes):
+        """Return the frames of a shot that has those of all detectors of the file."""
+        if result.identity < self.first or not result.frames.keys() >= self._shapes.keys():
             return None
         columns = {
             self.paths[name]: frame_of(result.frames[name], shape)[None]
@@ -247,8 +247,10 @@ class ImagesLayout(ColumnsLayout):
         self._shapes = dict(shapes)
 
     def take(self, result: tuple[int, Mapping[str, Mapping[str, Any]]]) -> Rows | None:
-        """Return one row."""
+        """Return one row; None when a detector of the file is no part of the run any more."""
         number, images = result
+        if not self._shapes or not images.keys() >= self._shapes.keys():
+            return None
         columns: dict[str, Any] = {}
         for k, name in enumerate(self._shapes):
             for key in IMAGE_KEYS:

@@ -65,8 +65,7 @@ class ShotOwner:
         frames_bytes: int = 20_000_000_000,
     ) -> None:
         self.source = source
-        shapes = {name: tile.bad.shape for name, tile in source.info.tiles.items()}
-        self.shapes: Mapping[str, tuple[int, int]] = shapes
+        shapes = self.shapes
         self.frames_every, self._frames_bytes = frames_every, frames_bytes
         self._shots_layout = ShotsLayout(source.info.shot_rules)
         self._regions_layout, self._frames_layout = RegionsLayout(), FramesLayout(shapes)
@@ -96,10 +95,15 @@ class ShotOwner:
         self._recording = threading.Event()
         self._writer: threading.Thread | None = None
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """(rows, columns) by detector of the present run."""
+        return {name: tile.bad.shape for name, tile in self.source.info.tiles.items()}
+
     def offer(self, result: AnalyzedShot) -> None:
         """Keep what is newest."""
         self._arrivals.append(time.monotonic())
-        if len(result.frames) == len(self.shapes):
+        if len(result.frames) == len(self.source.info.tiles):
             self.with_frames = result
         if result.found is not None:
             sums = result.found["sum_ev"]
@@ -147,6 +151,9 @@ class ShotOwner:
         """
         self.stop_recording()
         self.forget()
+        # The detectors may be others than at the recording before.
+        self._frames_layout = self.frames.layout = FramesLayout(self.shapes)
+        self.images.layout = ImagesLayout(self.shapes)
         first = self.source.next_identity
         self._shots_layout.first = self._frames_layout.first = first
         self._regions_layout.restart()

@@ -170,10 +170,8 @@ class ShotPipeline:
         self.join = TagJoin(self.join.channels, info.run, self.join.window, info.grid)
 
     def wait_for_workers(self) -> None:
-        """Wait until each worker answers, so that running shots do not have to wait for it."""
-        for worker in range(self._count):
-            self._take(self._workers.split(worker, 0))
-        self._take(self._workers.answers("all"))
+        """Wait until the workers take tasks, so that running shots do not have to wait for them."""
+        self._workers.wait_until_ready()
 
     def add(self, record: Record[Any]) -> None:
         """Take in a record."""

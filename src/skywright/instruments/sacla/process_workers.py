@@ -23,6 +23,8 @@ from skywright.instruments.sacla.workers import (
 
 SENT_TASKS = 24
 """Tasks sent to a worker and not answered; their messages must fit into a pipe's buffer."""
+READY = "ready"
+"""What a worker sends before it takes tasks."""
 ATTEMPTS = 3
 """Workers that may die over the same task; then it is given up."""
 
@@ -54,6 +56,7 @@ class _Process:
     end: Connection
     sent: deque[_Task] = field(default_factory=deque)
     waiting: deque[_Task] = field(default_factory=deque)
+    is_ready: bool = False
 
     @property
     def load(self) -> int:
@@ -119,6 +122,11 @@ class ProcessWorkers:
         found, self._found = self._found, []
         return found
 
+    def wait_until_ready(self) -> None:
+        """Wait until each process takes tasks."""
+        while not all(worker.is_ready for worker in self._processes):
+            self._receive(None)
+
     def close(self) -> None:
         """End the processes, whatever they do."""
         for worker in self._processes:
@@ -173,6 +181,9 @@ class ProcessWorkers:
                 continue
             if isinstance(answer, Exception):
                 raise answer
+            if answer == READY:
+                worker.is_ready = True
+                continue
             self._take(worker.sent.popleft(), answer)
             self._send(number)
         return bool(ready)
@@ -267,6 +278,7 @@ def _work(end: Connection, analyses: Analyses, frames: Frames) -> None:
     """Answer tasks until the other end is closed."""
     try:
         worker = Worker(analyses, frames)
+        end.send(READY)
         while True:
             kind, *arguments = end.recv()
             answer: Any = getattr(worker, kind)(*arguments)

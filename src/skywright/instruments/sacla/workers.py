@@ -88,6 +88,9 @@ class Workers(Protocol):
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return answers that have come; wait for one, or for those of all tasks, if asked to."""
 
+    def wait_until_ready(self) -> None:
+        """Wait until the workers take tasks: to start a process takes seconds."""
+
     def close(self) -> None:
         """End the workers."""
 
@@ -154,6 +157,9 @@ class LocalWorker:
         """Return nothing: all is answered."""
         return []
 
+    def wait_until_ready(self) -> None:
+        """Do nothing: it is ready."""
+
     def close(self) -> None:
         """Close the frames."""
         self._worker.close()
@@ -213,6 +219,9 @@ class ThreadWorkers:
                 raise answer
             found.append(answer)
         return found
+
+    def wait_until_ready(self) -> None:
+        """Do nothing: threads are ready at once."""
 
     def close(self) -> None:
         """End the threads, after the task that each has in hand."""
