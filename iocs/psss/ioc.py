@@ -33,6 +33,7 @@ from skywright.instruments.psss.endpoints.service import Service
 from skywright.instruments.psss.layouts import PictureLayout, SpectraLayout
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.results import Result
+from skywright.processes.process import ended_by_signals
 
 POST_PERIOD_S = 0.03
 """PVs are posted at most so often: newest wins, and a pulse is shown well within 100 ms."""
@@ -241,8 +242,9 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     """Make the IOC of the arguments, and what its ready line says."""
     if getattr(args, "list_pvs", False):
         return PsssIOC(args.prefix, None), {}
-    service = Service(args)
-    service.processor.warm.wait()  # PVs are there when pulses can be; REST answers before
+    with ended_by_signals():
+        service = Service(args)
+        service.processor.warm.wait()  # PVs are there when pulses can be; REST answers before
     return PsssIOC(args.prefix, service, args.auto_start), service.facts
 
 

@@ -360,9 +360,9 @@ def test_what_a_recorder_of_a_part_loses_is_a_failure(
 
 def test_changed_is_called_for_items_unless_the_owner_says_not(source: HandSource) -> None:
     counts = []
+    calls: list[int] = []
     for kind in (Owner[Any, Any], Numbered):
-        calls: list[None] = []
-        owner: Owner[Any, Any] = kind(source, changed=lambda calls=calls: calls.append(None))
+        owner: Owner[Any, Any] = kind(source, changed=lambda: calls.append(0))
         owner.start()
         source.send(0)  # the first changes the message
         before = len(calls)

@@ -9,7 +9,8 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -87,6 +88,22 @@ def announce_ready(**facts: object) -> None:
     """
     sys.stdout.write(json.dumps({"ready": facts}) + "\n")
     sys.stdout.flush()
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end this process at once in a with block: nothing is to be cleaned up.
+
+    Python's own handlers wait for the main thread, and what is left then for other threads. Only
+    the main thread may call this.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_with_parent() -> None:

@@ -72,3 +72,19 @@ def test_wrong_arguments_are_refused():
         find_coincidences(np.array([1, 2]), np.array([1]), 5)
     with pytest.raises(DataError, match="-5 ns"):
         find_coincidences(np.array([1]), np.array([1]), -5)
+
+
+def test_more_pairs_than_events_are_all_there():
+    times = np.full(400, T0)
+    modules = np.tile([7, 9], 200)
+    found = find_coincidences(times, modules, 0)
+    assert len({*zip(found.first.tolist(), found.second.tolist(), strict=True)}) == 200 * 200
+    assert (modules[found.first] != modules[found.second]).all()
+
+
+@pytest.mark.parametrize("numbers", [(-3, 2), (70_000, 10**12), (0, 255)])
+def test_modules_may_have_any_numbers(numbers):
+    times = T0 + np.array([0, 50, 1000, 1001])
+    modules = np.array([*numbers, numbers[0], numbers[0]])
+    found = find_coincidences(times, modules, 100, {numbers: 10.0}, {numbers[1]: 20})
+    assert list(zip(found.first, found.second, strict=True)) == [(0, 1)]

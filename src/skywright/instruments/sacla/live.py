@@ -99,6 +99,10 @@ class LiveShots:
             self._pipeline.finish()
             return self._make_report()
 
+    def stop(self) -> None:
+        """End `run` soon, with what has been found; from any thread."""
+        self._enough.set()
+
     def snapshot(self) -> Report:
         """Report what has been found so far; from any thread."""
         with self._lock:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from skywright.errors import ConfigError
-from skywright.processes.process import announce_ready, end_with_parent
+from skywright.processes.process import announce_ready, end_with_parent, ended_by_signals
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -149,15 +149,13 @@ def _serve_with_tree(args: argparse.Namespace) -> None:
 def _serve_without_tree(args: argparse.Namespace) -> None:
     from skywright.instruments.psss.endpoints.service import Service
 
-    service = Service(args)
+    end_with_parent()
+    with ended_by_signals():
+        service = Service(args)
+        service.processor.warm.wait()
     over = threading.Event()
-
-    def end(*_: Any) -> None:
-        over.set()
-        service.processor.warm.set()  # else a signal would wait for the compiler
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        signal.signal(number, lambda *_: over.set())
     puts: Any = None
     if args.put_pvs:
         _check_caproto()
@@ -165,11 +163,8 @@ def _serve_without_tree(args: argparse.Namespace) -> None:
 
         puts = Puts(service.processor, put_names(args), service.averages.get)
         service.tellers["pvs"] = puts.tell
-    end_with_parent()
-    service.processor.warm.wait()
-    if not over.is_set():
-        service.begin(args.auto_start)
-        announce_ready(prefix=service.prefix, **service.facts)
+    service.begin(args.auto_start)
+    announce_ready(prefix=service.prefix, **service.facts)
     over.wait()
     if puts is not None:
         puts.close()

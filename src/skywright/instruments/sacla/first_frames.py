@@ -1,0 +1,78 @@
+"""The average of the first frames of a source, to draw regions of interest on."""
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import DataError, HardwareError
+from skywright.instruments.sacla.frames import StoredFrame
+from skywright.instruments.sacla.join import Record
+from skywright.instruments.sacla.sources import ShotSource
+
+LOOK_S = 0.1
+"""Time between looks at whether the source has ended."""
+
+
+def average_frames(
+    source: ShotSource, detector: str, count: int = 10, limit_s: float = 60.0
+) -> NDArray[np.float64]:
+    """Start a source, average its first frames of a detector, and stop it.
+
+    Parameters
+    ----------
+    source
+        Not yet started; it is not closed here. Analyze with another source object: the frames that
+        are averaged have left this one.
+    detector
+        Its id.
+    count
+        Number of frames; a source that ends sooner gives fewer.
+    limit_s
+        Longest wait; the frames that have come by then are averaged.
+
+    Returns
+    -------
+    NDArray
+        (rows, columns) ADU.
+
+    Raises
+    ------
+    HardwareError
+        If no frame comes in time.
+    DataError
+        If the source has no such detector, or ends without a frame of it.
+    """
+    if detector not in source.info.tiles:
+        known = ", ".join(source.info.tiles) or "none"
+        raise DataError(f"no detector {detector} (known are {known})")
+    shape = source.info.tiles[detector].bad.shape
+    total, frame = np.zeros(shape), np.empty(shape, np.float32)
+    found = 0
+    enough = threading.Event()
+
+    def take(record: Record[Any]) -> None:
+        nonlocal found
+        if record.channel != detector or enough.is_set():
+            return
+        if isinstance(record.payload, StoredFrame):
+            record.payload.read_into(frame)
+        else:
+            frame[:] = record.payload
+        np.add(total, frame, out=total)
+        found += 1
+        if found >= count:
+            enough.set()
+
+    source.start(take, lambda _: None)
+    waited = 0.0
+    while source.is_running and not enough.wait(LOOK_S) and waited < limit_s:
+        waited += LOOK_S
+    ended = not source.is_running
+    source.stop()
+    if not found:
+        if ended:
+            raise DataError(f"{detector}: the source has ended without a frame")
+        raise HardwareError(f"{detector}: no frame within {limit_s} s")
+    return total / found
