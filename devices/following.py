@@ -7,7 +7,7 @@ that the plan sees.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,13 @@ from ophyd import Component as Cpt
 from ophyd import EpicsSignalRO, Kind, Signal
 
 from devices.file_stream import FileStream
-from devices.guarded import GuardedDevice
+from devices.guarded import PUT_S, GuardedDevice
 from skywright.errors import HardwareError
+
+
+SETTLE_S = 1.0
+"""Longest wait until monitors show what the IOC answers when it is asked, s."""
+LOOK_S = 0.02
 
 
 class FollowingDevice(GuardedDevice):
@@ -165,14 +170,45 @@ class FollowingDevice(GuardedDevice):
 
     # ---- waiting, always with a limit
 
-    def _record(self, stream: FileStream, captured: EpicsSignalRO, name: str) -> None:
-        """Open a file of that name, without its ending; `stream` refers to it from then on."""
+    def _record(
+        self,
+        stream: FileStream,
+        captured: EpicsSignalRO,
+        name: str,
+        beside: Sequence[tuple[FileStream, EpicsSignalRO]] = (),
+    ) -> None:
+        """Open a file of that name, without its ending; `stream` refers to it from then on.
+
+        `beside` are streams of files that the IOC opens at the same time.
+        """
         for signal, value in stream.plugin.settings(self.assets, name):
             self._put(signal, value)
+        before = [(*each, self._settled_count(*each)) for each in ((stream, captured), *beside)]
         self._put(stream.plugin.capture, 1)
-        rows = int(self._ask(captured))
-        self._wait_anew(lambda: stream.rows <= rows)  # no longer those of the file before
+        for each in before:
+            self._await_new_count(*each)
         stream.begin(self._ask(stream.plugin.full_file_name))
+
+    def _settled_count(self, stream: FileStream, captured: EpicsSignalRO) -> int:
+        """Return the rows of the file before, when monitors show them too."""
+        deadline = time.monotonic() + SETTLE_S
+        while stream.rows != (rows := int(self._ask(captured))) and time.monotonic() < deadline:
+            threading.Event().wait(LOOK_S)
+        return rows
+
+    def _await_new_count(self, stream: FileStream, captured: EpicsSignalRO, before: int) -> None:
+        """Wait until monitors show another count than that of the file before.
+
+        That file is closed, so a count that differs is one of the new file.
+        """
+        deadline = time.monotonic() + PUT_S
+        while before and stream.rows == before:
+            if time.monotonic() > deadline:
+                raise HardwareError(
+                    f"{self.name}: {captured.pvname} is still {before}, as in the file before; "
+                    f"{self._reason()}"
+                )
+            threading.Event().wait(LOOK_S)
 
     def _wait_anew(self, reached: Callable[[], bool]) -> None:
         """Wait as for the first row: an earlier silence does not count."""

@@ -126,7 +126,7 @@ class Shots(FollowingDevice):
     def __init__(self, prefix: str, *, assets: Path, name: str = "sacla", **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
         self.rows = ShotStream(self, f"{name}_shots", self.plugin, shot_columns, ("scanned",))
-        self.region_sets = FileStream(self, f"{name}_region_sets", self.plugin, region_columns)
+        self.region_sets = FileStream(self, f"{name}_regions", self.plugin, region_columns)
         self.images = FileStream(
             self, f"{name}_images", self.plugin, lambda: image_columns(self._shapes())
         )
@@ -141,14 +141,17 @@ class Shots(FollowingDevice):
 
     def _open(self) -> None:
         self._put(self.plugin.capture, 0)
-        self._record(self.rows, self.plugin.captured, f"{self.name}-{uuid.uuid4()}")
+        has_frames = bool(self._get(self.frames_every))
+        beside_rows = [
+            (stream, captured)
+            for stream, captured in self._counters()[1:]
+            if stream is not self.frames or has_frames
+        ]
+        name = f"{self.name}-{uuid.uuid4()}"
+        self._record(self.rows, self.plugin.captured, name, beside_rows)
         path = Path(self.rows.file)
-        for stream, name in ((self.region_sets, "regions"), (self.images, "images")):
-            stream.rows = 0
-            stream.begin(str(beside(path, name)))
-        if int(self._get(self.frames_every)):
-            self.frames.rows = 0
-            self.frames.begin(str(beside(path, "frames")))
+        for stream, _ in beside_rows:
+            stream.begin(str(beside(path, stream.name.rsplit("_", 1)[1])))
 
     def unstage(self) -> list[Any]:
         """Close the files; does not fail when the IOC is gone."""

@@ -1,6 +1,7 @@
 """What is recorded of shots: a row for each shot, region sets, frames, and running images."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,37 @@ def check_room(regions: Sequence[Region]) -> None:
                 raise ConfigError(f"ROI {text!r}: longer than {NAME_BYTES} bytes")
 
 
+@dataclass
+class Span:
+    """The shots of one recording, for all its files.
+
+    Parameters
+    ----------
+    first
+        Shots of a lower identity came before it began.
+    count
+        Number of shots; 0: until it is ended.
+    """
+
+    first: int = 0
+    count: int = 0
+    _taken: int = 0
+    _last: int | None = None
+
+    def take(self, identity: int) -> bool:
+        """Count a shot; return whether it belongs to the recording."""
+        if identity < self.first or self._last is not None:
+            return False
+        self._taken += 1
+        if self._taken == self.count:
+            self._last = identity
+        return True
+
+    def holds(self, identity: int) -> bool:
+        """Return whether a shot that was counted, if at all, belongs to the recording."""
+        return self.first <= identity <= (identity if self._last is None else self._last)
+
+
 class ShotsLayout(ColumnsLayout):
     """A row for each shot, accepted or not.
 
@@ -81,18 +113,18 @@ class ShotsLayout(ColumnsLayout):
 
     Attributes
     ----------
-    first
-        Shots of a lower identity are not recorded: they came before the recording began.
+    span
+        Of the recording.
     """
 
     def __init__(self, rules: ShotRules) -> None:
         super().__init__("shots", SHOT_COLUMNS, TAG)
         self._rules = rules
-        self.first = 0
+        self.span = Span()
 
     def take(self, result: AnalyzedShot) -> Rows | None:
         """Return the row of a shot."""
-        if result.identity < self.first:
+        if not self.span.take(result.identity):
             return None
         values = result.values
         row: dict[str, Any] = {
@@ -193,9 +225,12 @@ class FramesLayout(ColumnsLayout):
     ----------
     shapes
         (rows, columns) by detector.
+    span
+        Of the recording; the rows of its shots are taken before their frames.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, int]], span: Span | None = None) -> None:
+        self._span = span or Span()
         self.paths = {name: f"{FRAMES}/{detector_key(k)}" for k, name in enumerate(shapes)}
         columns = [
             Column(self.paths[name], "<f4", shape, 1, {"units": "ADU", "detector": name})
@@ -203,11 +238,12 @@ class FramesLayout(ColumnsLayout):
         ]
         super().__init__("frames", columns, FRAME_TAG)
         self._shapes = dict(shapes)
-        self.first = 0
 
     def take(self, result: AnalyzedShot) -> Rows | None:
         """Return the frames of a shot that has those of all detectors of the file."""
-        if result.identity < self.first or not result.frames.keys() >= self._shapes.keys():
+        if not self._span.holds(result.identity):
+            return None
+        if not result.frames.keys() >= self._shapes.keys():
             return None
         columns = {
             self.paths[name]: frame_of(result.frames[name], shape)[None]

@@ -18,6 +18,7 @@ from skywright.instruments.sacla.layouts import (
     ImagesLayout,
     RegionsLayout,
     ShotsLayout,
+    Span,
 )
 
 IMAGE_PERIOD_S = 10.0
@@ -68,10 +69,10 @@ class ShotOwner:
         shapes = self.shapes
         self.frames_every, self._frames_bytes = frames_every, frames_bytes
         self._shots_layout = ShotsLayout(source.info.shot_rules)
-        self._regions_layout, self._frames_layout = RegionsLayout(), FramesLayout(shapes)
+        self._regions_layout = RegionsLayout()
         self.shots: Recorder[AnalyzedShot, Rows] = Recorder(self._shots_layout, changed=changed)
         self.regions: Recorder[AnalyzedShot, Rows] = Recorder(self._regions_layout, changed=changed)
-        self.frames: Recorder[AnalyzedShot, Rows] = Recorder(self._frames_layout, changed=changed)
+        self.frames: Recorder[AnalyzedShot, Rows] = Recorder(FramesLayout(shapes), changed=changed)
         self.images: Recorder[Any, Rows] = Recorder(ImagesLayout(shapes), changed=changed)
         self._all: tuple[Recorder[Any, Any], ...] = (
             self.shots,
@@ -142,7 +143,7 @@ class ShotOwner:
         path
             Of the rows; the other files lie beside it (`beside`).
         count
-            Number of shots after which the recording ends by itself; 0: none.
+            Number of shots of the recording; 0: until it is stopped.
 
         Returns
         -------
@@ -151,13 +152,12 @@ class ShotOwner:
         """
         self.stop_recording()
         self.forget()
+        span = self._shots_layout.span = Span(self.source.next_identity, count)
         # The detectors may be others than at the recording before.
-        self._frames_layout = self.frames.layout = FramesLayout(self.shapes)
+        self.frames.layout = FramesLayout(self.shapes, span)
         self.images.layout = ImagesLayout(self.shapes)
-        first = self.source.next_identity
-        self._shots_layout.first = self._frames_layout.first = first
         self._regions_layout.restart()
-        error = self.shots.start(path, count) or self.regions.start(beside(path, "regions"))
+        error = self.shots.start(path) or self.regions.start(beside(path, "regions"))
         error = error or self.images.start(beside(path, "images"))
         if not error and self.frames_every:
             self.frames.every = self.frames_every
@@ -191,8 +191,8 @@ class ShotOwner:
 
     @property
     def is_recording(self) -> bool:
-        """Whether shots are recorded now."""
-        return self.shots.path is not None
+        """Whether a recording is open, also one that has all its shots."""
+        return self._recording.is_set()
 
     @property
     def error(self) -> str:

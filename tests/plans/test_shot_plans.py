@@ -1,0 +1,231 @@
+"""Plans that take shots, over Channel Access, against the truth of the simulated beamline."""
+
+import math
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky.utils import RunEngineInterrupted
+from ioc_process import running_ioc
+from support.ready_process import ended_after
+from support.waiting import until
+
+from devices.motion import Motor
+from devices.sacla.shots import Shots
+from plans.sacla.shots import acquire_shots, delay_scan, find_time_zero
+from skywright.errors import ConfigError, HardwareError
+from skywright.files.readers import locate, open_reader
+from skywright.instruments.sacla.layouts import VERDICTS, read_regions
+from skywright.instruments.sacla.regions import parse_region
+
+NAME, ROWS, COLUMNS = "MPCCD-1N0-M06-004", 96, 64
+WHOLE = f"all:{NAME}:-0.5,-0.5;63.5,-0.5;63.5,95.5;-0.5,95.5"
+LEFT = f"left:{NAME}:-0.5,-0.5;20.5,-0.5;20.5,95.5;-0.5,95.5"
+RIGHT = f"right:{NAME}:20.5,-0.5;63.5,-0.5;63.5,95.5;20.5,95.5"
+ARGS = ("--source", "sim", "--seed", "11", "--rate", "60", "--pool", "48", "--roi", WHOLE)
+SIZE = ("--rows", str(ROWS), "--columns", str(COLUMNS))
+
+
+@pytest.fixture(scope="module")
+def beamline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shots, Motor]]:
+    with running_ioc("iocs.sacla", *ARGS, *SIZE) as ioc:
+        folder = tmp_path_factory.mktemp("shots")
+        sacla = Shots(ioc.prefix, assets=folder, name="sacla")
+        motor = Motor(f"{ioc.prefix}delay", name="sacla_delay")
+        for device in (sacla, motor):
+            device.wait_for_connection(timeout=60)
+        sacla.silence_limit.put(60.0)
+        yield sacla, motor
+
+
+@pytest.fixture
+def sacla(beamline: tuple[Shots, Motor]) -> Shots:
+    device = beamline[0]
+    device.regions.set(WHOLE).wait(30)
+    device.frames_every.set(0).wait(30)
+    return device
+
+
+class Run:
+    """The documents of one run, and the columns that they refer to."""
+
+    def __init__(self, engine: RunEngine) -> None:
+        self.documents: list[tuple[str, dict]] = []
+        engine.subscribe(lambda name, doc: self.documents.append((name, doc)))
+
+    def of(self, kind: str) -> list[dict]:
+        return [doc for name, doc in self.documents if name == kind]
+
+    def column(self, key: str) -> np.ndarray:
+        """Return the rows of a column that documents tell of."""
+        resource = next(r for r in self.of("stream_resource") if r["data_key"] == key)
+        data = [d for d in self.of("stream_datum") if d["stream_resource"] == resource["uid"]]
+        start, stop = data[0]["indices"]["start"], data[-1]["indices"]["stop"]
+        path, dataset = locate(resource)
+        with open_reader(resource["mimetype"], path, dataset) as reader:
+            return reader.read(dataset, start, stop)
+
+
+def test_every_shot_is_a_row_and_none_is_missing(RE: RunEngine, sacla: Shots) -> None:
+    run = Run(RE)
+    RE(acquire_shots(sacla, 60))
+    assert run.of("stop")[0]["exit_status"] == "success"
+    tags, verdict = run.column("sacla_tag"), run.column("sacla_verdict")
+    assert len(tags) == 60
+    assert (np.diff(tags) == 1).all()
+    assert tags[0] >> 32 == 202301
+    accepted = run.column("sacla_accepted") == 1
+    assert (accepted == (verdict == VERDICTS.index("accepted"))).all()
+    assert accepted.sum() > 40
+    sums = run.column("sacla_sum_ev")
+    assert np.isfinite(sums[accepted, 0]).all()
+    assert np.isnan(sums[~accepted, 0]).all()
+    assert np.isnan(sums[:, 1:]).all()  # there is one region
+    photons = run.column("sacla_photons")[accepted, 0]
+    expected = 0.02 * ROWS * COLUMNS * run.column("sacla_i0")[accepted]
+    # The effect of the laser, a fifth, and the statistics of about 100 photons.
+    assert photons.mean() == pytest.approx(expected.mean(), rel=0.3)
+
+
+def test_regions_hold_from_the_next_shot_on_and_are_recorded(RE: RunEngine, sacla: Shots) -> None:
+    run = Run(RE)
+    change = threading.Timer(0.7, lambda: sacla.regions.put(f"{WHOLE} {LEFT} {RIGHT}"))
+    change.start()
+    RE(acquire_shots(sacla, 150))
+    change.join()
+    numbers, accepted = run.column("sacla_regions_number"), run.column("sacla_accepted") == 1
+    assert len(np.unique(numbers)) == 2
+    assert (np.diff(numbers) >= 0).all()
+    sums = run.column("sacla_sum_ev")
+    before, after = (accepted & (numbers == number) for number in np.unique(numbers))
+    assert np.isnan(sums[before, 1]).all()
+    np.testing.assert_allclose(sums[after, 1] + sums[after, 2], sums[after, 0], rtol=1e-9)
+    keys = ("name", "detector", "corners", "points")
+    sets = {key: run.column(f"sacla_set_{key}") for key in keys}
+    assert run.column("sacla_set_regions_number").tolist() == np.unique(numbers).tolist()
+    found = [read_regions({key: sets[key][k] for key in keys}) for k in range(2)]
+    assert found[0] == (parse_region(WHOLE),)
+    assert found[1] == tuple(map(parse_region, (WHOLE, LEFT, RIGHT)))
+
+
+def test_regions_that_do_not_fit_are_refused_and_the_former_stay(sacla: Shots) -> None:
+    for wrong, why in (
+        ("a:NO-SUCH:0,0;1,0;1,1", "unknown detector NO-SUCH"),
+        (f"a:{NAME}:0,0;1,0", "2 corners"),
+        (f"{WHOLE} {WHOLE}", "used twice"),
+    ):
+        number = sacla.regions_number.get()
+        sacla.regions.put(wrong, wait=True)
+        assert sacla.regions.get(use_monitor=False) == WHOLE
+        assert why in sacla.message.get(use_monitor=False)
+        assert sacla.regions_number.get(use_monitor=False) == number
+
+
+def test_images_are_those_of_the_recording(RE: RunEngine, sacla: Shots) -> None:
+    run = Run(RE)
+    sacla.frames_every.set(4).wait(30)
+    RE(acquire_shots(sacla, 80))
+    frames = run.column("sacla_frame_d1")
+    assert frames.shape[1:] == (ROWS, COLUMNS)
+    tags = run.column("sacla_tag")
+    assert run.column("sacla_frame_tag").tolist() == tags[::4].tolist()
+    mean = run.column("sacla_image_d1_mean")[-1]
+    shots = run.column("sacla_image_n_on")[-1] + run.column("sacla_image_n_off")[-1]
+    accepted = int((run.column("sacla_accepted") == 1).sum())
+    # Images go on until the files are closed; blocks that are not full are in them.
+    assert shots >= accepted - 64
+    bad = np.isnan(mean)
+    assert bad[:, COLUMNS // 3].all()
+    assert mean[~bad].mean() == pytest.approx(0.02 * 10_000, rel=0.3)
+
+
+def test_a_delay_scan_shows_the_effect_and_ends_points_early(
+    RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots
+) -> None:
+    motor, run = beamline[1], Run(RE)
+    bins = sacla.bins.get()
+    scan = RE(delay_scan(sacla, motor, -0.6, 0.6, 3, shots=400, error=0.06)).plan_result
+    assert run.of("stop")[0]["num_events"]["primary"] == 3
+    assert (scan.shots < 400).all()
+    assert (scan.error < 0.07).all()
+    truth = np.array([0.0, 0.1, 0.2])
+    assert (np.abs(scan.diff - truth) < 5 * scan.error).all()
+    assert scan.delay == pytest.approx([-0.6, 0.0, 0.6], abs=0.1)
+    assert sacla.bins.get(use_monitor=False) == bins
+    assert math.isinf(sacla.stage_delay.get())
+    configuration = run.of("descriptor")[0]["configuration"]
+    assert any("sacla_bins" in each["data"] for each in configuration.values())
+    numbers = run.column("sacla_regions_number")
+    assert len(np.unique(numbers)) == 1
+
+
+def test_time_zero_is_found(
+    RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots
+) -> None:
+    zero = RE(find_time_zero(sacla, beamline[1], -0.9, 0.9, 7, shots=48)).plan_result
+    assert abs(zero.delay_ps) < 5 * zero.delay_error_ps
+    assert abs(zero.height - 0.2) < 5 * zero.height_error
+
+
+def test_a_pause_loses_no_shot(RE: RunEngine, sacla: Shots) -> None:
+    run = Run(RE)
+    pause = threading.Timer(0.8, RE.request_pause)
+    pause.start()
+    with pytest.raises(RunEngineInterrupted):
+        RE(acquire_shots(sacla, 200))
+    pause.join()
+    RE.resume()
+    assert run.of("stop")[0]["exit_status"] == "success"
+    tags = run.column("sacla_tag")
+    assert len(tags) == 200
+    assert (np.diff(tags) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"num": 1}, "num = 1"),
+        ({"stop": -1.0}, "start and stop are both -1"),
+        ({"shots": 0}, "shots = 0"),
+        ({"start": math.nan}, "start = nan"),
+        ({"error": -1.0}, "error = -1"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_moves(
+    beamline: tuple[Shots, Motor], sacla: Shots, arguments: dict, why: str
+) -> None:
+    given = {"start": -1.0, "stop": 1.0, "num": 3} | arguments
+    with pytest.raises(ConfigError, match=why):
+        next(delay_scan(sacla, beamline[1], **given))
+    with pytest.raises(TypeError, match="shots_per_point does not fit"):
+        next(delay_scan(beamline[1], beamline[1], -1.0, 1.0, 3))
+    with pytest.raises(ConfigError, match="n = 0"):
+        next(acquire_shots(sacla, 0))
+
+
+def test_a_killed_ioc_ends_the_run_and_the_next_one_works(RE: RunEngine, tmp_path: Path) -> None:
+    with running_ioc("iocs.sacla", *ARGS, *SIZE) as ioc:
+        sacla = Shots(ioc.prefix, assets=tmp_path, name="sacla")
+        sacla.wait_for_connection(timeout=60)
+        run = Run(RE)
+
+        def kill_when_it_records() -> None:
+            until(lambda: sacla.rows.get_index() > 10, 60, "shots are recorded")
+            ioc.process.kill()
+
+        kill = threading.Thread(target=kill_when_it_records)
+        kill.start()
+        with pytest.raises(HardwareError, match="sacla: lost the IOC"):
+            RE(acquire_shots(sacla, 100_000))
+        kill.join()
+        (stop,) = run.of("stop")
+        assert stop["exit_status"] == "fail"
+        assert "sacla: lost the IOC" in stop["reason"]
+        with ended_after(ioc.again()):
+            sacla.wait_for_connection(timeout=60)
+            again = Run(RE)
+            RE(acquire_shots(sacla, 5))
+            assert len(again.column("sacla_tag")) == 5
