@@ -167,10 +167,10 @@ class ShotPipeline:
         self.join = TagJoin(self.join.channels, info.run, self.join.window, info.grid)
 
     def wait_for_workers(self) -> None:
-        """Wait until each worker answers, so that running shots do not have to wait for it."""
+        """Wait, before the first record, until each worker answers: running shots do not wait."""
         for worker in range(self._count):
-            self._take(self._workers.split(worker, 0))
-        self._take(self._workers.answers("all"))
+            self._workers.split(worker, 0)  # a part without blocks
+        self._workers.answers("all")
 
     def add(self, record: Record[Any]) -> None:
         """Take in a record."""
