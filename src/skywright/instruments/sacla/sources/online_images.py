@@ -85,11 +85,11 @@ class ImageThread(threading.Thread):
         """Read until the end."""
         for run in self._each_run():
             tag = run.info.grid.first
-            self._awaits()
+            self._begin_tag()
             while run.includes(tag) and not self._stopping.is_set():
                 following = self._read(run, tag)
                 if following != tag:
-                    self._awaits()
+                    self._begin_tag()
                 tag = following
             run.finish(self._detector)
 
@@ -101,7 +101,7 @@ class ImageThread(threading.Thread):
                 run = found
                 yield run
 
-    def _awaits(self) -> None:
+    def _begin_tag(self) -> None:
         self._checked_s = time.monotonic()
         self._wrong = 0
 
@@ -123,12 +123,12 @@ class ImageThread(threading.Thread):
             return self._failed(run, tag, error)
         if found != tag:
             return self._got_wrong(run, tag)
-        self._saw(tag)
+        self._note_newest(tag)
         run.reach(tag)
         if image.shape != self._shape:
-            self._says(f"images have the shape {image.shape}, expected {self._shape}")
+            self._set_trouble(f"images have the shape {image.shape}, expected {self._shape}")
             return self._skip(run, tag, 1, "wrong shape")
-        self._says("")
+        self._set_trouble("")
         run.put_image(self._detector, tag, image)
         return tag + run.info.grid.step
 
@@ -136,7 +136,7 @@ class ImageThread(threading.Thread):
         cause = cause_of(error)
         if cause is Cause.CONNECTION:
             self._reader = None
-            self._says(str(error))
+            self._set_trouble(str(error))
             return tag
         if cause is Cause.GONE:
             return self._after_gone(run, tag)
@@ -150,7 +150,7 @@ class ImageThread(threading.Thread):
                 self._confirmed = tag
                 return tag
             if now - self._moved_s > self._settings.silent_s:
-                self._says(f"no new image for {self._settings.silent_s:g} s ({error})")
+                self._set_trouble(f"no new image for {self._settings.silent_s:g} s ({error})")
         following = self._given_up(run, tag, "no image")
         if following == tag:
             self._stopping.wait(self._settings.poll_s)
@@ -198,12 +198,12 @@ class ImageThread(threading.Thread):
         assert self._reader is not None
         try:
             newest = self._reader.newest_tag()
-            self._saw(newest)
+            self._note_newest(newest)
             return newest
         except Exception as error:
             if cause_of(error) is Cause.CONNECTION:
                 self._reader = None
-                self._says(str(error))
+                self._set_trouble(str(error))
             return None
 
     def _reconnected(self) -> bool:
@@ -216,18 +216,18 @@ class ImageThread(threading.Thread):
         try:
             self.connect()
         except Exception as error:
-            self._says(str(error))
+            self._set_trouble(str(error))
             return False
-        self._says("")
-        self._awaits()
+        self._set_trouble("")
+        self._begin_tag()
         return True
 
-    def _saw(self, tag: int) -> None:
+    def _note_newest(self, tag: int) -> None:
         """Take note of the newest image."""
         if tag != self._seen:
             self._seen, self._moved_s = tag, time.monotonic()
 
-    def _says(self, trouble: str) -> None:
+    def _set_trouble(self, trouble: str) -> None:
         """Report trouble when it begins and when it has passed."""
         if trouble and not self._trouble:
             self._report(f"{self._detector}: {trouble}; trying again")
