@@ -195,7 +195,7 @@ def test_late_values_and_late_images_are_matched_by_tag(facility, image_lag_s, d
         assert all(shot.payloads[role] == twin.values(role)[shot.tag] for role in EQUIPMENT)
 
 
-@pytest.mark.parametrize("future", ["error", "wait"])
+@pytest.mark.parametrize("future", ["error", "wait", "newest"])
 def test_an_equipment_whose_newest_tag_is_ahead_of_the_images_loses_none(facility, future):
     chosen = SMALL | {"image_lag_s": 1.0, "future": future}
     facility.reset(**chosen)
@@ -211,12 +211,12 @@ def test_an_equipment_whose_newest_tag_is_ahead_of_the_images_loses_none(facilit
     assert_images(reading.of(A), twin.records[A])
 
 
-def test_a_new_run_with_a_new_high_tag_and_low_tags_is_followed(facility):
-    chosen = dict(SMALL)
+@pytest.mark.parametrize("image_lag_s", [0.0, 0.7])
+def test_a_new_run_with_a_new_high_tag_and_low_tags_is_followed(facility, image_lag_s):
+    chosen = SMALL | {"image_lag_s": image_lag_s}
     facility.reset(**chosen)
-    facility.advance_shots(20)
+    facility.advance(1.5)
     with Reading(online(tag_step=STEP, wait_tags=60)) as reading:
-        facility.advance(1)
         reading.until(lambda r: r.count("timing") >= 20)
         begun = facility.start_run(202302, 1000)
         assert begun == {"run": RUN + 1, "hightag": 202302, "first": 1000}

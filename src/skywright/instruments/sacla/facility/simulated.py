@@ -336,6 +336,8 @@ class SimulatedFacility:
                 raise APIError(f"-10300: {detector}: no calibration")
             if self.settings.future == "wait" and tag != NEWEST:
                 self.changed.wait_for(lambda: not self._is_future(ring, tag), WAIT_FOR_FUTURE_S)
+            if ring.newest is not None and self.settings.future == "newest":
+                tag = NEWEST if self._is_future(ring, tag) else tag
             if ring.newest is None or self._is_future(ring, tag):
                 raise APIError(f"{detector}: tag {tag} is not there yet")
             if tag == NEWEST:

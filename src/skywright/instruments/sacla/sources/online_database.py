@@ -93,25 +93,29 @@ class DatabaseThread(threading.Thread):
     # ---- how far the accelerator is
 
     def _update_tags(self) -> None:
+        now = time.monotonic()
         try:
             high, low = self._api.dbpy.read_tagnumber_newest(self._reference)
         except Exception as error:  # the facility's modules have one exception for everything
             self._set_trouble(f"reference ({self._reference})", str(error))
-            return
-        self._set_trouble(f"reference ({self._reference})", "")
-        now = time.monotonic()
-        if (high, low) != self._tags:
-            self._tags, self._moved_s = (int(high), int(low)), now
+        else:
+            self._set_trouble(f"reference ({self._reference})", "")
+            if (high, low) != self._tags:
+                self._tags, self._moved_s = (int(high), int(low)), now
+            for run in self._runs.unfinished():
+                self._reach(run, int(high), int(low))
         for run in self._runs.unfinished():
-            if run.info.hightag == high and low >= run.info.grid.first:
-                run.reach(low)
-            elif run.has_ended and run.last is not None:
-                # Tags have begun anew: those since then say how long data have been awaited.
-                origin = self._after_end.setdefault(run, (int(high), int(low)))
-                passed = low - origin[1] if origin[0] == high else self._settings.wait_tags
-                run.reach(run.last + 1 + max(passed, 0))
             if run.has_ended and now - self._moved_s > self._settings.silent_s:
                 run.give_up()
+
+    def _reach(self, run: OnlineRun, high: int, low: int) -> None:
+        if run.info.hightag == high and low >= run.info.grid.first:
+            run.reach(low)
+        elif run.has_ended and run.last is not None:
+            # Tags have begun anew: those since then say how long data have been awaited.
+            origin = self._after_end.setdefault(run, (high, low))
+            passed = low - origin[1] if origin[0] == high else self._settings.wait_tags
+            run.reach(run.last + 1 + max(passed, 0))
 
     # ---- runs
 

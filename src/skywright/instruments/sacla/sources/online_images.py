@@ -12,6 +12,8 @@ from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 
 WRONG_TAG_TRIES = 2
+MOST_AHEAD_TAGS = 3600
+"""An image whose tag is this far above the accelerator's is from before the tags began anew."""
 
 
 class ImageThread(threading.Thread):
@@ -78,6 +80,7 @@ class ImageThread(threading.Thread):
         """
         reader = ImageReader(self._api, self._detector)
         self.facts = reader.facts()
+        self._note_newest(reader.newest_tag())
         self._shape = (self.facts["ysize"], self.facts["xsize"])
         self._reader = reader
 
@@ -85,6 +88,8 @@ class ImageThread(threading.Thread):
         """Read until the end."""
         for run in self._each_run():
             tag = run.info.grid.first
+            if self._seen > tag + MOST_AHEAD_TAGS:
+                self._seen = -1
             self._begin_tag()
             while run.includes(tag) and not self._stopping.is_set():
                 following = self._read(run, tag)
@@ -121,6 +126,8 @@ class ImageThread(threading.Thread):
             found, image = self._reader.read(tag)
         except Exception as error:  # the facility's modules have one exception for everything
             return self._failed(run, tag, error)
+        if found < tag and self._seen <= tag:  # the newest in place of one that is still to come
+            return self._failed(run, tag, LookupError(f"tag {tag} is not there yet"))
         if found != tag:
             return self._got_wrong(run, tag)
         self._note_newest(tag)
@@ -143,7 +150,7 @@ class ImageThread(threading.Thread):
         now = time.monotonic()
         if now - self._checked_s > self._settings.check_s:
             self._checked_s = now
-            newest = self._newest()
+            newest = self._newest(run)
             if newest is not None and newest > tag:
                 if self._confirmed == tag:  # asked once more since, and still there is none
                     return self._skip(run, tag, 1, "missing")
@@ -158,7 +165,7 @@ class ImageThread(threading.Thread):
 
     def _after_gone(self, run: OnlineRun, tag: int) -> int:
         """Go on with the next image, or with the newest if this one is far behind it."""
-        newest = self._newest()
+        newest = self._newest(run)
         if newest is None or newest - tag <= self._settings.ring_tags // 2:
             return self._skip(run, tag, 1, "missing")
         run.skip(newest)
@@ -194,17 +201,20 @@ class ImageThread(threading.Thread):
         self._lost.add(cause, count)
         return tag + count * run.info.grid.step
 
-    def _newest(self) -> int | None:
+    def _newest(self, run: OnlineRun) -> int | None:
+        """Return the tag of the newest image; None if it is not known or of other tags."""
         assert self._reader is not None
         try:
             newest = self._reader.newest_tag()
-            self._note_newest(newest)
-            return newest
         except Exception as error:
             if cause_of(error) is Cause.CONNECTION:
                 self._reader = None
                 self._set_trouble(str(error))
             return None
+        if newest > run.newest + MOST_AHEAD_TAGS:
+            return None
+        self._note_newest(newest)
+        return newest
 
     def _reconnected(self) -> bool:
         """Try to reach the detector, not too often; return whether it answers."""
@@ -224,7 +234,7 @@ class ImageThread(threading.Thread):
 
     def _note_newest(self, tag: int) -> None:
         """Take note of the newest image."""
-        if tag != self._seen:
+        if tag > self._seen:
             self._seen, self._moved_s = tag, time.monotonic()
 
     def _set_trouble(self, trouble: str) -> None:
