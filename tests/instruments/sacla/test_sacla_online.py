@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -486,6 +488,14 @@ def test_errors_are_told_apart_by_their_codes(message, cause):
 def test_without_the_modules_the_error_names_them_and_the_double():
     with pytest.raises(ConfigError, match=r"dbpy.*PYTHONPATH.*skywright sacla facility"):
         SaclaSource(online())
+
+
+def test_the_example_of_the_how_to_is_valid(tmp_path):
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "prepare-sacla-beamtime.md"
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    file = tmp_path / "beamtime.toml"
+    file.write_text(example)
+    assert online_settings(file, {}, {}).shots.tt_ref_px == 500.0
 
 
 # ---- from the facility to the report
