@@ -149,10 +149,10 @@ def test_faults_of_a_reader(facility, olpy):
             reader.collect(buffer, tag(100))
     facility.inject("wrong_tag", A, 1)
     assert reader.collect(buffer, tag(100)) == tag(50)
-    facility.take_away(A)
+    facility.remove_detector(A)
     with pytest.raises(olpy.APIError, match="-10101"):
         reader.collect(buffer, tag(100))
-    facility.bring_back(A)
+    facility.restore_detector(A)
     assert reader.collect(buffer, tag(100)) == tag(100)
 
 

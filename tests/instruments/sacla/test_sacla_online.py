@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +23,11 @@ from facility_double import (
     online,
     served,
 )
+from support.waiting import until
 
 from skywright.cli import main
 from skywright.errors import ConfigError, HardwareError
+from skywright.instruments.sacla.cli_sources import online_settings
 from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS, OCTAL, SINGLE
 from skywright.instruments.sacla.join import TagJoin
 from skywright.instruments.sacla.pipeline import ShotPipeline
@@ -30,7 +35,7 @@ from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.report import make_report
 from skywright.instruments.sacla.shots import EQUIPMENT
 from skywright.instruments.sacla.sources.online_api import Cause, cause_of
-from skywright.instruments.sacla.sources.online_begin import choose_detectors
+from skywright.instruments.sacla.sources.online_begin import choose_detectors, make_tile
 from skywright.instruments.sacla.sources.sacla import SaclaSource
 from skywright.instruments.sacla.twin.beamline import FIRST_TAG, HIGHTAG, RUN
 
@@ -71,7 +76,7 @@ def test_a_detector_that_is_absent_or_goes_away_is_reported_and_the_rest_goes_on
         assert any(ABSENT in text and A in text for text in reading.reports)
         assert set(reading.source.info.tiles) == {A, B}
         reading.until(lambda r: r.count(A) > 20 and r.count(B) > 20 and r.count("i0") > 10)
-        facility.take_away(B)
+        facility.remove_detector(B)
         reading.until(lambda r: any(B in text and "connect" in text for text in r.reports))
         before = len(reading.records)
         facility.advance(2)
@@ -79,7 +84,7 @@ def test_a_detector_that_is_absent_or_goes_away_is_reported_and_the_rest_goes_on
         reading.until(lambda r: sum(x.channel == "i0" for x in r.records[before:]) > 50)
         # Away for longer than images are awaited; then it is read again from then on.
         reading.until(lambda r: r.source.lost.get("detector absent", 0) > 20)
-        facility.bring_back(B)
+        facility.restore_detector(B)
         reading.until(lambda r: any(B in text and "works again" in text for text in r.reports))
         facility.advance(1)
         reading.until(lambda r: max(r.of(B)) == max(r.of(A)) > tag(95))
@@ -192,7 +197,7 @@ def test_late_values_and_late_images_are_matched_by_tag(facility, image_lag_s, d
         assert all(shot.payloads[role] == twin.values(role)[shot.tag] for role in EQUIPMENT)
 
 
-@pytest.mark.parametrize("future", ["error", "wait"])
+@pytest.mark.parametrize("future", ["error", "wait", "newest"])
 def test_an_equipment_whose_newest_tag_is_ahead_of_the_images_loses_none(facility, future):
     chosen = SMALL | {"image_lag_s": 1.0, "future": future}
     facility.reset(**chosen)
@@ -208,12 +213,12 @@ def test_an_equipment_whose_newest_tag_is_ahead_of_the_images_loses_none(facilit
     assert_images(reading.of(A), twin.records[A])
 
 
-def test_a_new_run_with_a_new_high_tag_and_low_tags_is_followed(facility):
-    chosen = dict(SMALL)
+@pytest.mark.parametrize("image_lag_s", [0.0, 0.7])
+def test_a_new_run_with_a_new_high_tag_and_low_tags_is_followed(facility, image_lag_s):
+    chosen = SMALL | {"image_lag_s": image_lag_s}
     facility.reset(**chosen)
-    facility.advance_shots(20)
+    facility.advance(1.5)
     with Reading(online(tag_step=STEP, wait_tags=60)) as reading:
-        facility.advance(1)
         reading.until(lambda r: r.count("timing") >= 20)
         begun = facility.start_run(202302, 1000)
         assert begun == {"run": RUN + 1, "hightag": 202302, "first": 1000}
@@ -253,14 +258,14 @@ def test_a_run_begins_without_a_detector_that_is_away(facility):
     facility.advance(1)
     with Reading(online(detectors=(A, B), wait_tags=60)) as reading:
         reading.until(lambda r: r.count(A) and r.count(B))
-        facility.take_away(B)
+        facility.remove_detector(B)
         reading.until(lambda r: any(B in text and "connect" in text for text in r.reports))
         facility.start_run()
         for _ in range(10):
             facility.advance(0.2)
         reading.until(lambda r: sum(x.run == RUN + 1 and x.channel == A for x in r.records) > 30)
         assert set(reading.runs[-1].tiles) == {A}
-        facility.bring_back(B)
+        facility.restore_detector(B)
         reading.until(lambda r: any(B in text and "works again" in text for text in r.reports))
         facility.start_run()
         for _ in range(15):
@@ -348,12 +353,12 @@ def test_a_silent_detector_is_given_up_while_the_rest_goes_on(facility):
     facility.advance(1)
     with Reading(online(detectors=(A, B), wait_tags=60)) as reading:
         reading.until(lambda r: r.count(B) > 20)
-        facility.silence(B)
+        facility.stop_images(B)
         for _ in range(5):
             facility.advance(0.5)
         reading.until(lambda r: r.count(A) > 90 and r.source.lost.get("no image", 0) > 30)
         reading.until(lambda r: any(B in text and "no new image" in text for text in r.reports))
-        facility.bring_back(B)
+        facility.restore_detector(B)
         facility.advance(1)
         reading.until(lambda r: max(r.of(A)) == max(r.of(B)) > tag(110))
     lost = reading.source.lost_by_channel
@@ -371,6 +376,87 @@ def test_a_camera_has_gain_1_and_no_threshold(facility):
     assert info.rules_of(A).threshold_ev == 1000.0
     assert info.rules_of("OPAL-234363").threshold_ev < -1e20
     assert info.pixel_rules.photon_ev == 10000.0
+
+
+def test_a_slow_analysis_loses_images_and_takes_no_memory(facility):
+    facility.reset(**SMALL)
+    facility.advance(1)
+    size = 12 * 10 * 4
+    gate = threading.Event()
+
+    class Slow(Reading):
+        def _take(self, record):
+            assert gate.wait(LIMIT_S)
+            super()._take(record)
+
+    with Slow(online(buffer_mb=5 * size / 1e6, ring_tags=100)) as reading:
+        run = reading.source._current
+        until(lambda: run.held >= 4 * size, LIMIT_S)
+        facility.advance(10)  # three rings
+        assert run.held <= 5 * size
+        gate.set()
+        reading.until(lambda r: r.source.lost.get("gone", 0) > 100)
+        facility.advance(1)
+        reading.until(lambda r: max(r.of(A)) > tag(315))
+        lost = reading.source.lost_by_channel[A]
+        found = reading.of(A)
+        assert len(found) + sum(lost.values()) == (max(found) - FIRST_TAG) // STEP + 1
+
+
+def test_without_following_runs_the_source_ends_with_the_run(facility):
+    twin = Twin(50, **SMALL)
+    facility.reset(**SMALL | {"ring_images": 400})
+    facility.advance_shots(50)
+    with Reading(online(wait_tags=60), follow=False) as reading:
+        facility.stop_run()
+        facility.advance(3)
+        reading.until_ended()
+    assert_images(reading.of(A), twin.records[A])
+    assert_values(reading, twin)
+    assert reading.source.lost == {}
+
+
+def test_after_a_stop_the_source_goes_on_with_the_newest_shots(facility):
+    facility.reset(**SMALL)
+    facility.advance(2)
+    with Reading(online(catch_up_tags=0, wait_tags=60)) as reading:
+        facility.advance(1)
+        reading.until(lambda r: r.count(A) > 20)
+        before = max(reading.of(A))
+        reading.source.stop()
+        stopped = len(reading.records)
+        facility.advance(5)
+        reading.source.start(reading._take, reading._say)
+        assert reading.source.info.grid.first > before + 200
+        facility.advance(2)
+        reading.until(lambda r: sum(x.channel == "timing" for x in r.records[stopped:]) > 20)
+    twin = Twin(400, **SMALL).records[A]
+    assert_images(reading.of(A), {key: twin[key] for key in reading.of(A)})
+    assert min(record.tag for record in reading.records[stopped:]) > before + 200
+    assert reading.source.lost == {}
+
+
+def test_masks_and_settings_come_from_files(tmp_path):
+    bad = np.zeros((12, 10), bool)
+    bad[3] = True
+    np.save(tmp_path / "mask.npy", bad)
+    settings = online(masks={A: tmp_path / "mask.npy"})
+    tile = make_tile(A, {"xsize": 10, "ysize": 12, "mp_absgain": 14.0}, settings)
+    np.testing.assert_array_equal(tile.bad, bad)
+    assert tile.gain == 14.0
+    with pytest.raises(ConfigError, match=r"mask.npy: \(12, 10\), expected \(12, 11\)"):
+        make_tile(A, {"xsize": 11, "ysize": 12}, settings)
+    with pytest.raises(ConfigError, match=r"none\.npy: not readable"):
+        make_tile(A, {"xsize": 10, "ysize": 12}, online(masks={A: tmp_path / "none.npy"}))
+    file = tmp_path / "online.toml"
+    file.write_text('beamline = 1\n[equipment]\ni0 = "x"\n')
+    found = online_settings(file, {"beamline": 2}, {"timing": "t{bl}"})
+    ids = found.equipment.of_beamline(found.beamline)
+    assert (ids["i0"], ids["timing"], ids["laser_open"][:9]) == ("x", "t2", "xfel_bl_2")
+    for text, message in (("bemline = 1", "bemline"), ("beamline = 7", "beamline"), ("=", "read")):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=f"online.toml: .*{message}"):
+            online_settings(file, {}, {})
 
 
 def test_without_a_run_or_a_detector_the_source_says_so(facility):
@@ -402,6 +488,14 @@ def test_errors_are_told_apart_by_their_codes(message, cause):
 def test_without_the_modules_the_error_names_them_and_the_double():
     with pytest.raises(ConfigError, match=r"dbpy.*PYTHONPATH.*skywright sacla facility"):
         SaclaSource(online())
+
+
+def test_the_example_of_the_how_to_is_valid(tmp_path):
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "prepare-sacla-beamtime.md"
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    file = tmp_path / "beamtime.toml"
+    file.write_text(example)
+    assert online_settings(file, {}, {}).shots.tt_ref_px == 500.0
 
 
 # ---- from the facility to the report

@@ -51,17 +51,17 @@ class FacilityControl:
         """Pause the run, or go on with it."""
         self._link.call("pause_run", is_paused)
 
-    def take_away(self, detector: str) -> None:
+    def remove_detector(self, detector: str) -> None:
         """Let a detector be absent."""
-        self._link.call("take_away", detector)
+        self._link.call("remove_detector", detector)
 
-    def bring_back(self, detector: str) -> None:
+    def restore_detector(self, detector: str) -> None:
         """Let an absent or silent detector work again."""
-        self._link.call("bring_back", detector)
+        self._link.call("restore_detector", detector)
 
-    def silence(self, detector: str) -> None:
+    def stop_images(self, detector: str) -> None:
         """Let a detector give no more images; its ring stays."""
-        self._link.call("silence", detector)
+        self._link.call("stop_images", detector)
 
     def inject(self, kind: str, target: str, calls: int = 1) -> None:
         """Let the next calls fail.

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.facility.link import APIError
 from skywright.instruments.sacla.facility.settings import FacilitySettings
+from skywright.instruments.sacla.facility.simulated import SimulatedFacility
 from skywright.instruments.sacla.facility.wire import Channel
-from skywright.instruments.sacla.facility.world import World
 
 logger = logging.getLogger(__name__)
 
@@ -43,21 +43,21 @@ CALLS = {
     "open_stored": "open_stored",
     "collect_stored": "collect_stored",
 }
-"""Methods of `World` by the name of the facility's call."""
+"""Methods of `SimulatedFacility` by the name of the facility's call."""
 CONTROL = (
     "advance",
     "advance_shots",
     "start_run",
     "stop_run",
     "pause_run",
-    "take_away",
-    "bring_back",
-    "silence",
+    "remove_detector",
+    "restore_detector",
+    "stop_images",
     "inject",
     "pending_faults",
     "most_reads",
 )
-"""Methods of `World` for control clients."""
+"""Methods of `SimulatedFacility` for control clients."""
 
 
 class FacilityServer:
@@ -78,7 +78,7 @@ class FacilityServer:
 
     def __init__(self, settings: FacilitySettings, socket: Path) -> None:
         self.socket = socket
-        self.world = World(settings)
+        self.simulated = SimulatedFacility(settings)
         self._stopping = threading.Event()
         self._calls: dict[str, Callable[..., Any]] = {"reset": self._reset}
         _free(socket)
@@ -96,8 +96,8 @@ class FacilityServer:
         before = time.monotonic()
         while not self._stopping.wait(TICK_S):
             now = time.monotonic()
-            if not self.world.settings.manual:
-                self.world.advance(now - before)
+            if not self.simulated.settings.manual:
+                self.simulated.advance(now - before)
             before = now
         self.socket.unlink(missing_ok=True)
         self._listener.close()
@@ -109,7 +109,7 @@ class FacilityServer:
     def _reset(self, settings: dict[str, Any]) -> None:
         """Begin anew with other settings."""
         try:
-            self.world = World(FacilitySettings(**settings))
+            self.simulated = SimulatedFacility(FacilitySettings(**settings))
         except ValidationError as error:
             raise APIError(str(error)) from None
 
@@ -131,8 +131,8 @@ class FacilityServer:
 
     def _answer(self, connection: Channel, name: str, arguments: list[Any]) -> None:
         pixels = None
-        if self.world.settings.call_s and name in CALLS:
-            self._stopping.wait(self.world.settings.call_s)
+        if self.simulated.settings.call_s and name in CALLS:
+            self._stopping.wait(self.simulated.settings.call_s)
         try:
             value = self._function(name)(*arguments)
             if name in ("collect", "collect_stored"):
@@ -152,7 +152,7 @@ class FacilityServer:
         if name in self._calls:
             return self._calls[name]
         if name in CALLS or name in CONTROL:
-            function: Callable[..., Any] = getattr(self.world, CALLS.get(name, name))
+            function: Callable[..., Any] = getattr(self.simulated, CALLS.get(name, name))
             return function
         raise APIError(f"no call {name}")
 

@@ -49,8 +49,9 @@ class FacilitySettings(Section):
     """Added to the time from the shot to its values in the database, 0.1 s to 0.6 s."""
     call_s: Seconds = 0.0
     """Time that every call takes."""
-    future: Literal["error", "wait"] = "error"
-    """What a reader does that is asked for an image which is not there yet."""
+    future: Literal["error", "wait", "newest"] = "error"
+    """What a reader does that is asked for an image which is not there yet: it fails, waits for it,
+    or gives the newest image with its tag."""
     missing: Fraction = 0.0
     """Probability that an image or a value never comes."""
     no_value: Fraction = 0.0

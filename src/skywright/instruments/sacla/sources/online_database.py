@@ -56,16 +56,16 @@ class DatabaseThread(threading.Thread):
         self._trouble: dict[str, str] = {}
         self._moved_s = time.monotonic()
         self._tags: tuple[int, int] | None = None  # newest high and low tag
-        self._beyond: dict[OnlineRun, tuple[int, int]] = {}  # where the next tags began
+        self._after_end: dict[OnlineRun, tuple[int, int]] = {}  # where the next tags began
 
     def run(self) -> None:
         """Ask round after round until the end."""
         while not self._stopping.is_set():
-            self._look_at_tags()
-            self._look_at_runs()
+            self._update_tags()
+            self._update_runs()
             unfinished = self._runs.unfinished()
             self._readers = {run: self._readers_of(run) for run in unfinished}
-            self._beyond = {run: at for run, at in self._beyond.items() if run in unfinished}
+            self._after_end = {run: at for run, at in self._after_end.items() if run in unfinished}
             for run in unfinished:
                 for reader in self._readers[run]:
                     if run.awaits(reader.role):
@@ -83,7 +83,7 @@ class DatabaseThread(threading.Thread):
                 run,
                 self._settings.wait_tags,
                 self._lost[role],
-                lambda trouble, role=role, equipment=equipment: self._says(  # type: ignore[misc]
+                lambda trouble, role=role, equipment=equipment: self._set_trouble(  # type: ignore[misc]
                     f"{role} ({equipment or 'no equipment'})", trouble
                 ),
             )
@@ -92,30 +92,34 @@ class DatabaseThread(threading.Thread):
 
     # ---- how far the accelerator is
 
-    def _look_at_tags(self) -> None:
+    def _update_tags(self) -> None:
+        now = time.monotonic()
         try:
             high, low = self._api.dbpy.read_tagnumber_newest(self._reference)
         except Exception as error:  # the facility's modules have one exception for everything
-            self._says(f"reference ({self._reference})", str(error))
-            return
-        self._says(f"reference ({self._reference})", "")
-        now = time.monotonic()
-        if (high, low) != self._tags:
-            self._tags, self._moved_s = (int(high), int(low)), now
+            self._set_trouble(f"reference ({self._reference})", str(error))
+        else:
+            self._set_trouble(f"reference ({self._reference})", "")
+            if (high, low) != self._tags:
+                self._tags, self._moved_s = (int(high), int(low)), now
+            for run in self._runs.unfinished():
+                self._reach(run, int(high), int(low))
         for run in self._runs.unfinished():
-            if run.info.hightag == high and low >= run.info.grid.first:
-                run.reach(low)
-            elif run.has_ended and run.last is not None:
-                # Tags have begun anew: those since then say how long data have been awaited.
-                origin = self._beyond.setdefault(run, (int(high), int(low)))
-                passed = low - origin[1] if origin[0] == high else self._settings.wait_tags
-                run.reach(run.last + 1 + max(passed, 0))
             if run.has_ended and now - self._moved_s > self._settings.silent_s:
                 run.give_up()
 
+    def _reach(self, run: OnlineRun, high: int, low: int) -> None:
+        if run.info.hightag == high and low >= run.info.grid.first:
+            run.reach(low)
+        elif run.has_ended and run.last is not None:
+            # Tags have begun anew: those since then say how long data have been awaited.
+            origin = self._after_end.setdefault(run, (high, low))
+            passed = low - origin[1] if origin[0] == high else self._settings.wait_tags
+            run.reach(run.last + 1 + max(passed, 0))
+
     # ---- runs
 
-    def _look_at_runs(self) -> None:
+    def _update_runs(self) -> None:
         run, beamline, dbpy = self._runs.latest, self._settings.beamline, self._api.dbpy
         reached = run.newest  # before the calls: if the run goes on, it has these tags
         try:
@@ -129,9 +133,9 @@ class DatabaseThread(threading.Thread):
             if is_new and dbpy.read_runstatus(beamline, newest) in (PAUSED, RUNNING):
                 self._start(run, newest)
         except Exception as error:
-            self._says("runs", str(error))
+            self._set_trouble("runs", str(error))
         else:
-            self._says("runs", "")
+            self._set_trouble("runs", "")
         if not run.has_ended:  # also when the database does not answer: the rest goes on
             run.confirm(reached)
 
@@ -153,7 +157,7 @@ class DatabaseThread(threading.Thread):
             self._report(f"runs {before.info.run + 1} to {number - 1} were not read")
         self._runs.add(run)
 
-    def _says(self, what: str, trouble: str) -> None:
+    def _set_trouble(self, what: str, trouble: str) -> None:
         """Report trouble when it begins and when it has passed."""
         if trouble and what not in self._trouble:
             self._report(f"{what}: {trouble}; trying again")

@@ -12,6 +12,8 @@ from skywright.instruments.sacla.sources.online_run import OnlineRun, OnlineRuns
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 
 WRONG_TAG_TRIES = 2
+MOST_AHEAD_TAGS = 3600
+"""An image whose tag is this far above the accelerator's is from before the tags began anew."""
 
 
 class ImageThread(threading.Thread):
@@ -78,6 +80,7 @@ class ImageThread(threading.Thread):
         """
         reader = ImageReader(self._api, self._detector)
         self.facts = reader.facts()
+        self._note_newest(reader.newest_tag())
         self._shape = (self.facts["ysize"], self.facts["xsize"])
         self._reader = reader
 
@@ -85,11 +88,13 @@ class ImageThread(threading.Thread):
         """Read until the end."""
         for run in self._each_run():
             tag = run.info.grid.first
-            self._awaits()
+            if self._seen > tag + MOST_AHEAD_TAGS:
+                self._seen = -1
+            self._begin_tag()
             while run.includes(tag) and not self._stopping.is_set():
                 following = self._read(run, tag)
                 if following != tag:
-                    self._awaits()
+                    self._begin_tag()
                 tag = following
             run.finish(self._detector)
 
@@ -101,7 +106,7 @@ class ImageThread(threading.Thread):
                 run = found
                 yield run
 
-    def _awaits(self) -> None:
+    def _begin_tag(self) -> None:
         self._checked_s = time.monotonic()
         self._wrong = 0
 
@@ -121,14 +126,16 @@ class ImageThread(threading.Thread):
             found, image = self._reader.read(tag)
         except Exception as error:  # the facility's modules have one exception for everything
             return self._failed(run, tag, error)
+        if found < tag and self._seen <= tag:  # the newest in place of one that is still to come
+            return self._failed(run, tag, LookupError(f"tag {tag} is not there yet"))
         if found != tag:
             return self._got_wrong(run, tag)
-        self._saw(tag)
+        self._note_newest(tag)
         run.reach(tag)
         if image.shape != self._shape:
-            self._says(f"images have the shape {image.shape}, expected {self._shape}")
+            self._set_trouble(f"images have the shape {image.shape}, expected {self._shape}")
             return self._skip(run, tag, 1, "wrong shape")
-        self._says("")
+        self._set_trouble("")
         run.put_image(self._detector, tag, image)
         return tag + run.info.grid.step
 
@@ -136,21 +143,21 @@ class ImageThread(threading.Thread):
         cause = cause_of(error)
         if cause is Cause.CONNECTION:
             self._reader = None
-            self._says(str(error))
+            self._set_trouble(str(error))
             return tag
         if cause is Cause.GONE:
             return self._after_gone(run, tag)
         now = time.monotonic()
         if now - self._checked_s > self._settings.check_s:
             self._checked_s = now
-            newest = self._newest()
+            newest = self._newest(run)
             if newest is not None and newest > tag:
                 if self._confirmed == tag:  # asked once more since, and still there is none
                     return self._skip(run, tag, 1, "missing")
                 self._confirmed = tag
                 return tag
             if now - self._moved_s > self._settings.silent_s:
-                self._says(f"no new image for {self._settings.silent_s:g} s ({error})")
+                self._set_trouble(f"no new image for {self._settings.silent_s:g} s ({error})")
         following = self._given_up(run, tag, "no image")
         if following == tag:
             self._stopping.wait(self._settings.poll_s)
@@ -158,7 +165,7 @@ class ImageThread(threading.Thread):
 
     def _after_gone(self, run: OnlineRun, tag: int) -> int:
         """Go on with the next image, or with the newest if this one is far behind it."""
-        newest = self._newest()
+        newest = self._newest(run)
         if newest is None or newest - tag <= self._settings.ring_tags // 2:
             return self._skip(run, tag, 1, "missing")
         run.skip(newest)
@@ -194,17 +201,20 @@ class ImageThread(threading.Thread):
         self._lost.add(cause, count)
         return tag + count * run.info.grid.step
 
-    def _newest(self) -> int | None:
+    def _newest(self, run: OnlineRun) -> int | None:
+        """Return the tag of the newest image; None if it is not known or of other tags."""
         assert self._reader is not None
         try:
             newest = self._reader.newest_tag()
-            self._saw(newest)
-            return newest
         except Exception as error:
             if cause_of(error) is Cause.CONNECTION:
                 self._reader = None
-                self._says(str(error))
+                self._set_trouble(str(error))
             return None
+        if newest > run.newest + MOST_AHEAD_TAGS:
+            return None
+        self._note_newest(newest)
+        return newest
 
     def _reconnected(self) -> bool:
         """Try to reach the detector, not too often; return whether it answers."""
@@ -216,18 +226,18 @@ class ImageThread(threading.Thread):
         try:
             self.connect()
         except Exception as error:
-            self._says(str(error))
+            self._set_trouble(str(error))
             return False
-        self._says("")
-        self._awaits()
+        self._set_trouble("")
+        self._begin_tag()
         return True
 
-    def _saw(self, tag: int) -> None:
+    def _note_newest(self, tag: int) -> None:
         """Take note of the newest image."""
-        if tag != self._seen:
+        if tag > self._seen:
             self._seen, self._moved_s = tag, time.monotonic()
 
-    def _says(self, trouble: str) -> None:
+    def _set_trouble(self, trouble: str) -> None:
         """Report trouble when it begins and when it has passed."""
         if trouble and not self._trouble:
             self._report(f"{self._detector}: {trouble}; trying again")

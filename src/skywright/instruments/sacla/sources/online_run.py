@@ -147,6 +147,11 @@ class OnlineRun:
             self._records.append(Record(channel, tag, self.info.run, image))
             self._lock.notify_all()
 
+    @property
+    def held(self) -> int:
+        """Bytes of images that wait for the analysis."""
+        return self._held.total()
+
     def put_value(self, channel: str, tag: int, value: float) -> None:
         """Hand a value to the analysis."""
         with self._lock:

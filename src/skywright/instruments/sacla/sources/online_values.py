@@ -31,7 +31,7 @@ class ValueReader:
     lost
         Values that did not come through, by cause: ``no value`` (None or empty, after a wait) and
         ``database`` (the call failed until the value was given up).
-    says
+    set_trouble
         Takes trouble with this equipment, or an empty text when there is none.
     """
 
@@ -43,11 +43,11 @@ class ValueReader:
         run: OnlineRun,
         wait_tags: int,
         lost: Counters,
-        says: Callable[[str], None],
+        set_trouble: Callable[[str], None],
     ) -> None:
         self.role = role
         self._api, self._equipment, self._run = api, equipment, run
-        self._wait_tags, self._lost, self._says = wait_tags, lost, says
+        self._wait_tags, self._lost, self._set_trouble = wait_tags, lost, set_trouble
         self._following = run.info.grid.first
         self._pending: deque[int] = deque()
         self._failed = 0
@@ -63,7 +63,7 @@ class ValueReader:
             waiting = [self._pending.popleft() for _ in range(min(len(self._pending), MOST_TAGS))]
             self._pending.extendleft(reversed(self._ask(waiting, newest)))
             if not self._failed:
-                self._says("")
+                self._set_trouble("")
         if not self._pending and not self._run.includes(self._following):
             self._run.finish(self.role)
 
@@ -90,7 +90,7 @@ class ValueReader:
                 raise ValueError(f"{len(texts)} values for {len(tags)} tags")
         except Exception as error:  # one exception for everything; one tag may spoil a whole call
             self._failed += 1
-            self._says(str(error))
+            self._set_trouble(str(error))
             if len(tags) == 1 or self._failed > FAILED_CALLS:
                 return self._still_awaited(tags, newest, "database")
             middle = len(tags) // 2

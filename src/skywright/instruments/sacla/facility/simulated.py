@@ -42,7 +42,7 @@ class _Ring:
             self.stored.popitem(last=False)
 
 
-class World:
+class SimulatedFacility:
     """The simulated facility. All methods may be called from any thread.
 
     Parameters
@@ -155,18 +155,18 @@ class World:
         with self.changed:
             self.runs.pause(is_paused)
 
-    def take_away(self, detector: str) -> None:
+    def remove_detector(self, detector: str) -> None:
         """Let a detector be absent."""
         with self.changed:
             self._away.add(detector)
 
-    def bring_back(self, detector: str) -> None:
+    def restore_detector(self, detector: str) -> None:
         """Let an absent or silent detector work again."""
         with self.changed:
             self._away.discard(detector)
             self._silent.discard(detector)
 
-    def silence(self, detector: str) -> None:
+    def stop_images(self, detector: str) -> None:
         """Let a detector give no more images; its ring stays."""
         with self.changed:
             self._silent.add(detector)
@@ -197,7 +197,7 @@ class World:
         with self.changed:
             return max((n for (name, _), n in self._reads.items() if name == detector), default=0)
 
-    def _meets(self, kind: str, target: str) -> bool:
+    def _take_fault(self, kind: str, target: str) -> bool:
         if self._faults[kind, target] <= 0:
             return False
         self._faults[kind, target] -= 1
@@ -316,7 +316,7 @@ class World:
     def _check_equipment(self, equipment: str) -> None:
         if equipment not in self._values:
             raise APIError(f"no equipment {equipment}")
-        if self._meets("database", equipment):
+        if self._take_fault("database", equipment):
             raise APIError(f"{equipment}: the database does not answer")
 
     # ---- images
@@ -330,12 +330,14 @@ class World:
         """Return an image of the ring: its tag, (rows, columns), and facts of the detector."""
         with self.changed:
             ring = self._ring(detector)
-            if self._meets("socket", detector):
+            if self._take_fault("socket", detector):
                 raise APIError(f"-10102: {detector}: the socket was closed")
-            if self._meets("calibration", detector):
+            if self._take_fault("calibration", detector):
                 raise APIError(f"-10300: {detector}: no calibration")
             if self.settings.future == "wait" and tag != NEWEST:
                 self.changed.wait_for(lambda: not self._is_future(ring, tag), WAIT_FOR_FUTURE_S)
+            if ring.newest is not None and self.settings.future == "newest":
+                tag = NEWEST if self._is_future(ring, tag) else tag
             if ring.newest is None or self._is_future(ring, tag):
                 raise APIError(f"{detector}: tag {tag} is not there yet")
             if tag == NEWEST:
@@ -344,7 +346,7 @@ class World:
                 raise APIError(f"-10000: {detector}: the data of tag {tag} are gone")
             self._reads[detector, tag] += 1
             image = ring.images[tag]
-            if self._meets("wrong_tag", detector):
+            if self._take_fault("wrong_tag", detector):
                 tag, image = next(iter(ring.images.items()))
             return tag, image, self.facts(detector)
 
