@@ -110,13 +110,13 @@ def test_one_background_is_recorded_at_a_time(
 ) -> None:
     async def clicks() -> None:
         first = asyncio.create_task(ioc.record_background(3))
-        await asyncio.to_thread(until, lambda: service.processor._subscriptions)
+        await asyncio.to_thread(until, lambda: service.processor._outlets.queues)
         with pytest.raises(HardwareError, match="being recorded"):
             await ioc.record_background(3)
         source.put(1, 2, 3)
         await first
         again = asyncio.create_task(ioc.record_background(3))
-        await asyncio.to_thread(until, lambda: service.processor._subscriptions)
+        await asyncio.to_thread(until, lambda: service.processor._outlets.queues)
         await ioc.in_thread(service.processor.stop)
         with pytest.raises(HardwareError, match="before it was stopped"):
             await again

@@ -162,9 +162,7 @@ def test_a_delay_scan_shows_the_effect_and_ends_points_early(
     assert len(np.unique(numbers)) == 1
 
 
-def test_time_zero_is_found(
-    RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots
-) -> None:
+def test_time_zero_is_found(RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots) -> None:
     zero = RE(find_time_zero(sacla, beamline[1], -0.9, 0.9, 7, shots=48)).plan_result
     assert abs(zero.delay_ps) < 5 * zero.delay_error_ps
     assert abs(zero.height - 0.2) < 5 * zero.height_error

@@ -8,17 +8,17 @@ from typing import Any, Generic, Protocol, TypeVar
 from skywright.errors import DataError
 
 Result = TypeVar("Result")
-Taken = TypeVar("Taken", contravariant=True)
+Offered = TypeVar("Offered", contravariant=True)
 
 
-class Endpoint(Protocol[Taken]):
+class Endpoint(Protocol[Offered]):
     """Takes every result, in order: PVs, a stream, running averages."""
 
-    def offer(self, result: Taken) -> None:
+    def offer(self, result: Offered) -> None:
         """Take a result. It must return at once, and count what it cannot take."""
 
 
-class AcquisitionEndpoint(Endpoint[Taken], Protocol[Taken]):
+class AcquisitionEndpoint(Endpoint[Offered], Protocol[Offered]):
     """Takes the results of acquisitions only: a recorder.
 
     Its `offer` may raise `RefusedError` for a result that it counts as lost; the acquisition does
@@ -84,6 +84,31 @@ class Acquisition:
     on_item: Callable[[Any], None] | None = None
     under_way: int = 0
     """Items that have arrived and are not handed on yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An item after an owner's `process` and `prepare`.
+
+    Attributes
+    ----------
+    result
+        For endpoints and subscribers, unless `process` refused the item.
+    is_result
+        Whether there is one.
+    kept
+        For the recorders; None: nothing.
+    refused
+        Why the item does not count.
+    acquisition
+        Of which it is a part.
+    """
+
+    result: Any
+    is_result: bool
+    kept: Any
+    refused: RefusedError | None
+    acquisition: Acquisition | None
 
 
 @dataclass(frozen=True)

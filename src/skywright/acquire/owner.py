@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from skywright.acquire.acquisition import (
@@ -13,9 +12,11 @@ from skywright.acquire.acquisition import (
     Endpoint,
     OwnerState,
     RefusedError,
+    Taken,
 )
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.newest import NewestQueue
+from skywright.acquire.outlets import Outlets
 from skywright.acquire.source import Source
 from skywright.acquire.stage import Stage
 from skywright.errors import SkywrightError
@@ -29,31 +30,6 @@ SILENCE_S = 2.0
 """After this long without an item the owner's message says so."""
 DRAIN_S = 5.0
 """Longest time that `Owner.close` waits for items that were taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """An item after `process` and `prepare`.
-
-    Attributes
-    ----------
-    result
-        For endpoints and subscribers, unless `process` refused the item.
-    is_result
-        Whether there is one.
-    kept
-        For the recorders; None: nothing.
-    refused
-        Why the item does not count.
-    acquisition
-        Of which it is a part.
-    """
-
-    result: Any
-    is_result: bool
-    kept: Any
-    refused: RefusedError | None
-    acquisition: Acquisition | None
 
 
 class Owner(Generic[Item, Result]):
@@ -113,17 +89,16 @@ class Owner(Generic[Item, Result]):
         name: str = "owner",
         item_name: str = "item",
     ) -> None:
-        self.source = source
-        self.endpoints = list(endpoints)
-        self.recorders = list(recorders)
+        self.source, self.recorders = source, list(recorders)
         self.changed = changed or (lambda: None)
         self.counters = Counters()
         """Items lost here, by cause."""
-        self.failures = Counters()
-        """Errors that cost no item, by cause."""
         self.name, self.item_name = name, item_name
-        self._process = process
-        self._prepare = prepare
+        self._outlets: Outlets[Result] = Outlets(name, endpoints)
+        self.endpoints = self._outlets.endpoints
+        self.failures = self._outlets.failures
+        """Errors that cost no item, by cause."""
+        self._process, self._prepare = process, prepare
         self._lock = threading.RLock()
         self._control = threading.RLock()
         """Held while the source is started or stopped; never taken on the way of an item."""
@@ -131,19 +106,15 @@ class Owner(Generic[Item, Result]):
         """Who wants the source to run."""
         self._running: bool | None = False
         """None: it was told to stop, and has not stopped yet."""
-        self._subscriptions: tuple[NewestQueue[Result], ...] = ()
         self._acquisition: Acquisition | None = None
-        self._newest: Result | None = None
         self._newest_kept: Any = None
-        self._items = self._acquired = 0
-        self._failing: dict[int, str] = {}
-        """Endpoints whose last result failed, by `id`."""
+        self._acquired = 0
         self._message, self._alarm = self.idle_text, False
         self._last_arrival = time.monotonic()
         self._silent = False
         self._closing = False
         self._look = threading.Event()
-        self._stage: Stage[tuple[Item, Acquisition | None], _Taken] | None = None
+        self._stage: Stage[tuple[Item, Acquisition | None], Taken] | None = None
         if threads:
             self._stage = Stage(
                 self._processed, self._hand_on, threads, queue_bytes, queue_items, when_full, name
@@ -161,7 +132,7 @@ class Owner(Generic[Item, Result]):
     @property
     def newest(self) -> Result | None:
         """The last result."""
-        return self._newest
+        return self._outlets.newest
 
     @property
     def newest_kept(self) -> Any:
@@ -183,13 +154,14 @@ class Owner(Generic[Item, Result]):
         lost = self.lost()
         recorded = (recorder.lost() for recorder in self.recorders if not recorder.essential)
         failures = sum_counts(self.failures.as_dict(), *recorded)
+        newest, items = self._outlets.progress
         with self._lock:
             acquisition = self._acquisition
             return OwnerState(
                 running=self.is_running,
                 acquiring=acquisition is not None,
-                newest=self._newest,
-                items=self._items,
+                newest=newest,
+                items=items,
                 acquired=self._acquired,
                 taken=0 if acquisition is None else acquisition.taken,
                 lost=lost,
@@ -287,9 +259,7 @@ class Owner(Generic[Item, Result]):
         runs_source
             Whether the source runs as long as this queue is open.
         """
-        queue: NewestQueue[Result] = NewestQueue(depth, self._unsubscribe)
-        with self._lock:
-            self._subscriptions = (*self._subscriptions, queue)
+        self._outlets.add(queue := NewestQueue[Result](depth, self._unsubscribe))
         if runs_source:
             self._use(queue)
         return queue
@@ -309,8 +279,8 @@ class Owner(Generic[Item, Result]):
         self._watch_thread.join(DRAIN_S)
 
     def _unsubscribe(self, queue: NewestQueue[Result]) -> None:
+        self._outlets.remove(queue)
         with self._lock:
-            self._subscriptions = tuple(each for each in self._subscriptions if each is not queue)
             self._users.discard(queue)
         self._run_source()
 
@@ -372,7 +342,7 @@ class Owner(Generic[Item, Result]):
                 acquisition.under_way += 1
         size, item = getattr(item, "nbytes", 0), self.arrived(item)
         if self._process is None:
-            self._hand_out(cast("Result", item))
+            self._outlets.hand_out(cast("Result", item))
             if acquisition is not None and acquisition.on_item is not None:
                 acquisition.on_item(item)
             if acquisition is None:
@@ -388,14 +358,13 @@ class Owner(Generic[Item, Result]):
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
 
     def arrived(self, item: Item) -> Any:
-        """Return what `process` gets of an item; for subclasses.
+        """Return what `process` gets of an item: with settings that change between two items.
 
-        It is called with each item in order, on the source's thread, and so the place to add
-        settings that change between two items when several are processed side by side.
+        For subclasses. It is called in order, on the source's thread.
         """
         return item
 
-    def _processed(self, taken: tuple[Item, Acquisition | None]) -> _Taken:
+    def _processed(self, taken: tuple[Item, Acquisition | None]) -> Taken:
         """Process an item."""
         item, acquisition = taken
         result: Any = None
@@ -407,28 +376,17 @@ class Owner(Generic[Item, Result]):
             if acquisition is not None and not acquisition.over and self._prepare is not None:
                 kept = self._prepare(result)
         except RefusedError as error:
-            return _Taken(result, is_result, error.result, error, acquisition)
+            return Taken(result, is_result, error.result, error, acquisition)
         except Exception as error:  # the next item may be good
             logger.exception("%s: %s cannot be processed", self.name, self.item_name)
             refused = RefusedError("not processed", str(error))
-            return _Taken(result, is_result, None, refused, acquisition)
-        return _Taken(result, True, kept, None, acquisition)
+            return Taken(result, is_result, None, refused, acquisition)
+        return Taken(result, True, kept, None, acquisition)
 
-    def _hand_out(self, result: Result) -> None:
-        """Hand a result to endpoints and subscribers."""
-        for endpoint in self.endpoints:  # before it is counted: who finds it counted finds it there
-            self._offer(endpoint, result)
-        with self._lock:
-            self._newest = result
-            self._items += 1
-            subscriptions = self._subscriptions
-        for queue in subscriptions:
-            queue.offer(result)
-
-    def _hand_on(self, taken: _Taken) -> None:
+    def _hand_on(self, taken: Taken) -> None:
         """Hand on what was processed, in order."""
         if taken.is_result and self._process is not None:
-            self._hand_out(taken.result)
+            self._outlets.hand_out(taken.result)
         acquisition, refused = taken.acquisition, taken.refused
         if acquisition is not None and acquisition.over and taken.is_result:
             refused = None  # by `prepare`, for an acquisition that had all that it wanted before
@@ -445,7 +403,7 @@ class Owner(Generic[Item, Result]):
             self.changed()
 
     def _record(
-        self, acquisition: Acquisition, taken: _Taken, refused: RefusedError | None
+        self, acquisition: Acquisition, taken: Taken, refused: RefusedError | None
     ) -> RefusedError | None:
         """Hand on to the recorders, and count; return why a recorder refused."""
         with self._lock:
@@ -454,7 +412,7 @@ class Owner(Generic[Item, Result]):
         if taken.kept is not None:
             for recorder in self.recorders:
                 try:
-                    self._offer(recorder, taken.kept)
+                    self._outlets.offer(recorder, taken.kept)
                 except RefusedError as error:
                     refused = error
         if refused is not None:
@@ -472,24 +430,9 @@ class Owner(Generic[Item, Result]):
             self._finish(acquisition)
         return None
 
-    def _offer(self, endpoint: Endpoint[Result], result: Result) -> None:
-        name = type(endpoint).__name__
-        try:
-            endpoint.offer(result)
-        except RefusedError:
-            raise
-        except Exception as error:
-            self.failures.add(f"{name} failed")
-            if id(endpoint) not in self._failing:
-                logger.exception("%s: %s failed", self.name, name)
-            self._failing[id(endpoint)] = f"{name}: {error}"
-        else:
-            self._failing.pop(id(endpoint), None)
-
     def _report_item(self, result: Result) -> None:
         """Set the message after a good item."""
-        failure = next(iter(self._failing.values()), "")
-        if failure:
+        if failure := self._outlets.failure:
             self.report(failure)
         else:
             self.report(*self.remark(result))

@@ -170,15 +170,8 @@ class ShotPipeline:
         self.join = TagJoin(self.join.channels, info.run, self.join.window, info.grid)
 
     def wait_for_workers(self) -> None:
-<<<<<<< HEAD
         """Wait until the workers take tasks, so that running shots do not have to wait for them."""
         self._workers.wait_until_ready()
-=======
-        """Wait, before the first record, until each worker answers: running shots do not wait."""
-        for worker in range(self._count):
-            self._workers.split(worker, 0)  # a part without blocks
-        self._workers.answers("all")
->>>>>>> sacla-api
 
     def add(self, record: Record[Any]) -> None:
         """Take in a record."""
