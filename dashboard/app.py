@@ -43,6 +43,7 @@ def make_app(
     checks: Checks,
     hosts: Sequence[str] = LOOPBACK,
     views: Sequence[View] | None = None,
+    operate: bool = False,
 ) -> Starlette:
     """Return the application.
 
@@ -56,9 +57,11 @@ def make_app(
         Names by which browsers may call this server; ``"*"`` for any.
     views
         By default all of `dashboard.views`.
+    operate
+        Views may put PVs; else they only show.
     """
     views = find_views() if views is None else views
-    site = Site(settings, Catalog(settings), Board(settings.directory, checks))
+    site = Site(settings, Catalog(settings), Board(settings.directory, checks), operate=operate)
     sources: dict[str, Source] = {"catalog": site.catalog.changes, "state": site.board.changes}
     for view in views:
         sources |= view.feeds(site)
@@ -88,6 +91,11 @@ def make_app(
             Route("/", first_page),
             *(route for view in views for route in view.routes),
             WebSocketRoute("/live/{feed}", live),
+            *(
+                Mount(f"/static{view.path}", StaticFiles(directory=view.static))
+                for view in views
+                if view.static is not None
+            ),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[

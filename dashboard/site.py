@@ -8,6 +8,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from jinja2 import ChoiceLoader, Environment, FunctionLoader, PackageLoader
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse
 
@@ -25,6 +26,8 @@ class Site:
     board: Board
     live: dict[str, Any] = field(default_factory=dict)
     """What views keep of their feeds, by the feed's name."""
+    operate: bool = False
+    """Whether the page may put PVs; else it only shows."""
 
     @property
     def journals(self) -> Path:
@@ -41,6 +44,20 @@ def is_same_origin(connection: HTTPConnection) -> bool:
     """Tell whether no page of another site asks; browsers name the page's site, programs none."""
     origin = connection.headers.get("origin")
     return origin is None or urlsplit(origin).netloc == connection.headers.get("host")
+
+
+def check_may_operate(request: Request) -> None:
+    """Refuse a request that puts something, unless this page may, and asks itself.
+
+    Raises
+    ------
+    HTTPException
+        403.
+    """
+    if not site_of(request).operate:
+        raise HTTPException(403, "this page only shows; start it with --operate to put settings")
+    if request.headers.get("origin") is None or not is_same_origin(request):
+        raise HTTPException(403, "another site may not put settings")
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

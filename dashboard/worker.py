@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 from dashboard.worker_process import encode
 from skywright.config import Settings
+from skywright.errors import ConfigError
 from skywright.processes.process import SUPERVISED
 from skywright.processes.stack import client_environment, read_state
 
@@ -49,6 +50,37 @@ async def worker_messages(
                 else:
                     yield say("the worker of this page ended; it is begun anew")
         await asyncio.sleep(RETRY_S)
+
+
+async def run_once(settings: Settings, ioc: str, module: str, *arguments: str) -> bytes:
+    """Run a module on the PVs of an IOC to its end, and return what it writes to stdout.
+
+    Raises
+    ------
+    ConfigError
+        If no beamline runs, or the module fails or takes too long.
+    """
+    environment = channel_access(settings)
+    if environment is None:
+        raise ConfigError("no beamline runs on this store; start skywright up")
+    command = ("-m", module, "--prefix", settings.pv_prefix(ioc), *arguments)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
+        process_group=0,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), SILENCE_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise ConfigError(f"{module}: not done within {SILENCE_S:g} s") from None
+    if process.returncode:
+        raise ConfigError(f"{module} failed; the log of skywright dashboard says more")
+    return output
 
 
 def channel_access(settings: Settings) -> Mapping[str, str] | None:

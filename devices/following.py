@@ -18,7 +18,6 @@ from devices.file_stream import FileStream
 from devices.guarded import PUT_S, GuardedDevice
 from skywright.errors import HardwareError
 
-
 SETTLE_S = 1.0
 """Longest wait until monitors show what the IOC answers when it is asked, s."""
 LOOK_S = 0.02

@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from starlette.routing import BaseRoute
 
@@ -38,6 +39,8 @@ class View:
         view's.
     order
         In the navigation, lowest first.
+    static
+        Directory of scripts and styles of its own, served as ``/static/PATH/``.
     """
 
     path: str
@@ -45,6 +48,7 @@ class View:
     routes: Sequence[BaseRoute]
     feeds: Callable[[Site], Mapping[str, Source]] = no_feeds
     order: int = 100
+    static: Path | None = None
 
 
 def find_views() -> list[View]:

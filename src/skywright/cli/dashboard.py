@@ -23,12 +23,16 @@ def dashboard(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
     ] = None,
+    operate: Annotated[
+        bool, typer.Option("--operate", help="Let the page put settings, such as regions.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Say where it serves as a JSON line on stdout.")
     ] = False,
 ) -> None:
-    """Serve the live page: runs, instruments, the state of the beamline. It changes nothing.
+    """Serve the live page: runs, instruments, the state of the beamline.
 
+    It changes nothing, unless --operate lets it.
     Ctrl-C or SIGTERM ends it.
     """
     from dashboard.app import hosts_of, make_app
@@ -44,6 +48,7 @@ def dashboard(
         settings,
         Checks(glance=partial(glance, settings), examine=examine),
         hosts=hosts_of(host),
+        operate=operate,
     )
     serve(
         app,

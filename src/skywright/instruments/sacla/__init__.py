@@ -25,6 +25,7 @@ INSTRUMENT = Instrument(
         "plans.sacla.shots:delay_scan",
         "plans.sacla.shots:find_time_zero",
     ),
+    views=("dashboard.sacla.view:VIEW",),
     demos={"sacla": "skywright.instruments.sacla.demos.delay_scan"},
     commands="skywright.instruments.sacla.cli:app",
     kernels=("skywright.instruments.sacla.warm:warm_up",),

@@ -1,0 +1,1 @@
+"""The page of the shots: regions drawn on the mean image, curves, counts."""

@@ -1,0 +1,64 @@
+"""Shots on the page: ``python -m dashboard.sacla.shots_worker --prefix P``, a process.
+
+It reads the PVs each period and writes a message: the facts as a JSON line, then the mean image as
+float32.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from dashboard.worker_process import argument_parser, each_period, encode, write_messages
+from devices.sacla.view import ShotFacts, ShotView
+
+
+def encode_facts(facts: ShotFacts, shots: int) -> bytes:
+    """Return a message.
+
+    Parameters
+    ----------
+    facts
+        From `ShotView`.
+    shots
+        Most recent shots in it.
+    """
+    header: dict[str, Any] = {"connected": True, **asdict(facts)}
+    image = np.ascontiguousarray(header.pop("image"), "<f4")
+    header["image_shape"] = list(image.shape)
+    header["recent"] = {key: values[-shots:] for key, values in facts.recent.items()}
+    plain = {key: _plain(value) for key, value in header.items()}
+    return encode(plain, image.tobytes())
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON values: lists for arrays, None for NaN."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value
+
+
+def main() -> None:
+    """Run the worker."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--period", type=float, default=1.0, help="s (%(default)s)")
+    parser.add_argument("--shots", type=int, default=500, help="in the plots (%(default)s)")
+    options = parser.parse_args()
+
+    def messages() -> Iterator[bytes]:
+        view = ShotView(options.prefix)
+        return each_period(lambda: encode_facts(view.facts(), options.shots), options.period)
+
+    write_messages(messages)
+
+
+if __name__ == "__main__":
+    main()

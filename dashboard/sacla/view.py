@@ -1,0 +1,226 @@
+"""Shots, live: regions drawn on the mean image, curves against the delay, scatter plots, counts."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from tiled.client.container import Container
+
+from dashboard.chart import Curve, Marks, draw_chart
+from dashboard.feeds import Source
+from dashboard.sacla.board import ShotBoard
+from dashboard.site import Site, check_may_operate, render, site_of
+from dashboard.views import View
+from dashboard.worker import run_once, worker_messages
+from skywright.errors import SkywrightError
+from skywright.store.lookup import RunSummary, Wanted, find_runs
+
+IOC = "sacla"
+"""The IOC of the shots, and the name of its feed."""
+PLANS = ("acquire_shots", "delay_scan", "find_time_zero")
+SHOWN = 8
+REGIONS_MAX = 16
+BODY_BYTES = 32_768
+
+
+async def sacla(request: Request) -> Response:
+    """Show the shots, and their latest runs."""
+    site = site_of(request)
+    board = board_of(site)
+    runs: Sequence[RunSummary] = []
+    wrong = ""
+    try:
+        runs = await site.catalog.ask(newest_runs, SHOWN)
+    except SkywrightError as error:  # the shots are shown all the same
+        wrong = str(error)
+    return render(
+        request,
+        "dashboard.sacla:sacla.html",
+        configured=IOC in site.settings.iocs,
+        board=board,
+        facts=board.facts,
+        curves=draw_curves(board),
+        scatter=draw_scatter(board),
+        histogram=draw_histogram(board),
+        names=region_names(board),
+        runs=runs,
+        wrong=wrong,
+    )
+
+
+async def now(request: Request) -> Response:
+    """Return what the drawing needs: the geometry of the image, and the regions on it."""
+    site = site_of(request)
+    board = board_of(site)
+    facts = board.facts
+    return JSONResponse(
+        {
+            "number": board.number,
+            "status": board.status,
+            "regions": facts.get("regions", ""),
+            "detectors": facts.get("detectors", ""),
+            "step": facts.get("step", 1),
+            "shape": list(board.image.shape),
+            "shots": facts.get("image_shots", 0),
+            "operate": site.operate,
+        },
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+async def mean_image(request: Request) -> Response:
+    """Return the mean image as a PNG file."""
+    board = board_of(site_of(request))
+    if not board.image.size:
+        raise HTTPException(404, "no mean image yet")
+    return Response(board.png(), media_type="image/png", headers={"Cache-Control": "no-store"})
+
+
+async def put(request: Request) -> Response:
+    """Put the regions, or begin curves and images anew."""
+    check_may_operate(request)
+    body = await request.body()
+    if len(body) > BODY_BYTES:
+        raise HTTPException(413, f"more than {BODY_BYTES} bytes")
+    try:
+        wanted = json.loads(body)
+        regions, reset = wanted.get("regions"), bool(wanted.get("reset"))
+        if not (regions is None or isinstance(regions, str)):
+            raise ValueError("regions: expected text")
+    except (ValueError, AttributeError) as error:
+        raise HTTPException(400, f"expected JSON with regions or reset ({error})") from None
+    arguments = [*([] if regions is None else ["--regions", regions])]
+    arguments += ["--reset"] if reset else []
+    answer = await run_once(site_of(request).settings, IOC, "dashboard.sacla.operate", *arguments)
+    return JSONResponse(json.loads(answer), headers={"Cache-Control": "no-store"})
+
+
+def region_names(board: ShotBoard) -> list[str]:
+    """Return the names of the regions, in the order of the curves."""
+    return [each.partition(":")[0] for each in str(board.facts.get("regions", "")).split()]
+
+
+def draw_curves(board: ShotBoard) -> list[tuple[str, Markup]]:
+    """Draw for each region the difference against the delay, with errors, and both sides."""
+    edges = board.array("edges")
+    if len(edges) < 2:
+        return []
+    centers = (edges[1:] + edges[:-1]) / 2
+    charts = []
+    for k, name in enumerate(region_names(board)):
+        found = {key: board.array("curves", key) for key in ("on_mean", "off_mean", "diff")}
+        errors = {key: board.array("curves", f"{key}_sem") for key in ("on", "off", "diff")}
+        if any(len(each) <= k for each in (*found.values(), *errors.values())):
+            continue
+        pairs = (
+            ("laser on - off", [("diff", "diff", "difference", "a")]),
+            (
+                "sum / I0",
+                [("on_mean", "on", "laser on", "a"), ("off_mean", "off", "laser off", "b")],
+            ),
+        )
+        for label, sides in pairs:
+            marks, bars = [], []
+            for value, error, legend, style in sides:
+                y, sem = found[value][k], errors[error][k]
+                marks.append(Marks(legend, centers, y, style, square=style == "b"))
+                bars.append(error_bars(centers, y, sem, style))
+            if any(np.isfinite(each.y).any() for each in marks):
+                title = f"{name}: {label} against the delay"
+                chart = draw_chart(marks, bars, "delay, ps", f"{label}, eV", title)
+                charts.append((title, chart))
+    return charts
+
+
+def error_bars(x: Any, y: Any, error: Any, style: str) -> Curve:
+    """Return vertical lines of one standard error up and down."""
+    gap = np.full(len(x), np.nan)
+    return Curve(
+        np.stack([x, x, gap], axis=1).ravel(),
+        np.stack([y - error, y + error, gap], axis=1).ravel(),
+        style,
+    )
+
+
+def draw_scatter(board: ShotBoard) -> list[tuple[str, Markup]]:
+    """Draw the first region against I0 and against the tag."""
+    names = region_names(board)
+    recent = {key: board.array("recent", key) for key in ("tag", "i0", "laser_on", "first_sum")}
+    if not names or not len(recent["tag"]):
+        return []
+    is_on = recent["laser_on"] > 0.5
+    charts = []
+    for title, x, label in (
+        (f"{names[0]} against I0", recent["i0"], "I0, V"),
+        (f"{names[0]} against the tag", recent["tag"] - recent["tag"][-1], "tag, from the newest"),
+    ):
+        marks = [
+            Marks(legend, x[side], recent["first_sum"][side], style, square=style == "b")
+            for legend, side, style in (("laser on", is_on, "a"), ("laser off", ~is_on, "b"))
+        ]
+        if any(len(each.x) for each in marks):
+            charts.append((title, draw_chart(marks, [], label, "sum, eV", title)))
+    return charts
+
+
+def draw_histogram(board: ShotBoard) -> list[tuple[str, Markup]]:
+    """Draw how many pixels of each region have 0, 1 ... photons, as powers of ten."""
+    counts = board.array("photon_hist")
+    names = region_names(board)
+    if counts.ndim != 2 or not len(counts) or not names or not counts.sum():
+        return []
+    with np.errstate(divide="ignore"):
+        logs = np.where(counts > 0, np.log10(counts), np.nan)
+    marks = [
+        Marks(name, np.arange(8.0), row, "ab"[k % 2], square=bool(k % 2))
+        for k, (name, row) in enumerate(zip(names, logs, strict=False))
+    ]
+    title = "pixels by their photons (7: 7 and more)"
+    return [(title, draw_chart(marks, [], "photons", "log10 of pixels", title))]
+
+
+def newest_runs(client: Container, limit: int) -> list[RunSummary]:
+    """Return the newest runs of the plans that take shots, newest first."""
+    found = [run for plan in PLANS for run in find_runs(client, Wanted(plan=plan), limit)]
+    return sorted(found, key=lambda run: run.time_s, reverse=True)[:limit]
+
+
+def board_of(site: Site) -> ShotBoard:
+    """Return what the page keeps of the shots."""
+    board: ShotBoard = site.live.setdefault(IOC, ShotBoard())
+    return board
+
+
+def feeds(site: Site) -> dict[str, Source]:
+    """Return the feed of the shots, where there is an IOC."""
+    if IOC not in site.settings.iocs:
+        return {}
+    section = site.settings.sacla
+    arguments = ("--period", str(section.plot_every), "--shots", str(section.ngrab))
+    messages = partial(
+        worker_messages, site.settings, IOC, "dashboard.sacla.shots_worker", *arguments
+    )
+    return {IOC: lambda: board_of(site).changes(messages())}
+
+
+VIEW = View(
+    path="/sacla",
+    title="SACLA",
+    routes=[
+        Route("/sacla", sacla),
+        Route("/sacla/now", now),
+        Route("/sacla/mean.png", mean_image),
+        Route("/sacla/put", put, methods=["POST"]),
+    ],
+    feeds=feeds,
+    order=60,
+    static=Path(__file__).parent / "static",
+)

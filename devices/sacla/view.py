@@ -1,0 +1,180 @@
+"""What can be seen of shots, by reading alone: nothing is put."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ophyd import Component as Cpt
+from ophyd import Device, EpicsSignalRO
+
+from devices.camera_view import text_of
+
+Floats = NDArray[np.float64]
+CURVES = ("on_mean", "on_sem", "off_mean", "off_sem", "diff", "diff_sem")
+RECENT = ("tag", "i0", "delay", "laser_on", "first_sum")
+COUNTS = (
+    "accepted",
+    "accepted_on",
+    "accepted_off",
+    "no_frame",
+    "no_value",
+    "beam_off",
+    "i0_low",
+    "laser_ambiguous",
+    "no_timing",
+    "out_of_range",
+    "late",
+    "duplicate",
+    "other_run",
+)
+TRIES = 3
+"""Attempts to read arrays that belong together while the IOC posts new ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShotFacts:
+    """What the IOC shows at one moment.
+
+    Attributes
+    ----------
+    run, tag, rate, lost
+        Run of the facility, newest low tag, shots per second, records and shots lost.
+    message
+        For people.
+    regions, regions_number
+        As text, and the number that grows with each change.
+    detectors
+        Ids.
+    counts
+        Shots by reason, since the start of the IOC.
+    edges : (bins + 1,)
+        ps.
+    curves
+        (regions, bins) by `CURVES`.
+    photon_hist : (regions, 8)
+    recent
+        (n,) by `RECENT`, oldest first.
+    image : (rows, columns) float32
+        Thinned mean image, eV; empty before the first.
+    step
+        Pixels of the detector along a side of one of the image.
+    image_shots
+        Shots in the image.
+    """
+
+    run: int = 0
+    tag: float = -1.0
+    rate: float = 0.0
+    lost: float = 0.0
+    message: str = ""
+    regions: str = ""
+    regions_number: int = 0
+    detectors: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    edges: Floats = field(default_factory=lambda: np.zeros(1))
+    curves: Mapping[str, Floats] = field(default_factory=dict)
+    photon_hist: Floats = field(default_factory=lambda: np.zeros((0, 8)))
+    recent: Mapping[str, Floats] = field(default_factory=dict)
+    image: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    step: int = 1
+    image_shots: int = 0
+
+
+class ShotView(Device):
+    """Counts, curves, recent shots and the mean image.
+
+    Parameters
+    ----------
+    prefix
+        Of the PVs, with its colon.
+    """
+
+    run_number = Cpt(EpicsSignalRO, "Run_RBV")
+    tag = Cpt(EpicsSignalRO, "Tag_RBV")
+    rate = Cpt(EpicsSignalRO, "Rate_RBV")
+    lost = Cpt(EpicsSignalRO, "Lost_RBV")
+    message = Cpt(EpicsSignalRO, "Message_RBV", string=True)
+    regions = Cpt(EpicsSignalRO, "Regions_RBV", string=True)
+    regions_number = Cpt(EpicsSignalRO, "RegionsNumber_RBV")
+    detectors = Cpt(EpicsSignalRO, "Detectors_RBV", string=True)
+
+    def __init__(self, prefix: str, *, name: str = "shot_view", **kwargs: Any) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+
+        def signals(group: str, keys: tuple[str, ...]) -> dict[str, EpicsSignalRO]:
+            return {
+                key: EpicsSignalRO(f"{prefix}{group}:{key}_RBV", name=f"{name}_{group}_{key}")
+                for key in keys
+            }
+
+        self._counts = signals("Count", COUNTS)
+        self._curves = signals("Curve", ("sequence", "edges", "photon_hist", *CURVES))
+        self._recent = signals("Recent", ("sequence", *RECENT))
+        self._mean = signals("Mean", ("sequence", "rows", "columns", "step", "shots", "pixels"))
+
+    def facts(self, timeout_s: float = 3.0) -> ShotFacts:
+        """Read what the IOC shows.
+
+        Raises
+        ------
+        TimeoutError
+            If it does not answer.
+        """
+        limits = {"timeout": timeout_s, "connection_timeout": timeout_s}
+
+        def get(signal: EpicsSignalRO) -> Any:
+            return signal.get(**limits)
+
+        def together(signals: Mapping[str, EpicsSignalRO]) -> dict[str, Any]:
+            """Read arrays that were posted together: the sequence is posted last."""
+            for _ in range(TRIES):
+                before = get(signals["sequence"])
+                values = {key: get(signal) for key, signal in signals.items()}
+                if values["sequence"] == before:
+                    break
+            return values
+
+        curves, recent, mean = (
+            together(group) for group in (self._curves, self._recent, self._mean)
+        )
+        edges = np.atleast_1d(np.asarray(curves["edges"], float))
+        return ShotFacts(
+            run=int(get(self.run_number)),
+            tag=float(get(self.tag)),
+            rate=float(get(self.rate)),
+            lost=float(get(self.lost)),
+            message=text_of(get(self.message)),
+            regions=text_of(get(self.regions)),
+            regions_number=int(get(self.regions_number)),
+            detectors=text_of(get(self.detectors)),
+            counts={key: int(get(signal)) for key, signal in self._counts.items()},
+            edges=edges,
+            curves={key: _rows(curves[key], len(edges) - 1) for key in CURVES},
+            photon_hist=_rows(curves["photon_hist"], 8),
+            recent=_columns({key: recent[key] for key in RECENT}),
+            image=_image(mean),
+            step=int(mean["step"]),
+            image_shots=int(mean["shots"]),
+        )
+
+
+def _rows(values: Any, length: int) -> Floats:
+    """Return an array of rows; none when it does not fit."""
+    flat = np.atleast_1d(np.asarray(values, float))
+    return flat.reshape(-1, length) if length > 0 and len(flat) % length == 0 else np.zeros((0, 0))
+
+
+def _columns(values: Mapping[str, Any]) -> dict[str, Floats]:
+    columns = {key: np.atleast_1d(np.asarray(value, float)) for key, value in values.items()}
+    shortest = min(len(column) for column in columns.values())
+    columns = {key: column[-shortest:] for key, column in columns.items()}
+    good = np.isfinite(columns["tag"])
+    return {key: column[good] for key, column in columns.items()}
+
+
+def _image(mean: Mapping[str, Any]) -> NDArray[np.float32]:
+    rows, columns = int(mean["rows"]), int(mean["columns"])
+    pixels = np.atleast_1d(np.asarray(mean["pixels"], np.float32))
+    return pixels.reshape(rows, columns) if rows * columns == len(pixels) else pixels[:0, None]
