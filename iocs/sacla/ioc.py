@@ -50,6 +50,7 @@ from skywright.instruments.sacla.sources import ShotSource
 POST_PERIOD_S = 0.1
 SHOWN_PERIOD_S = 1.0
 """Time between two curves, images and lists of recent shots on PVs."""
+COMPLAINT_S = 10.0
 REGIONS_TEXT = 16_384
 STAGE = MotorSettings("Delay stage", "ps", -50.0, 50.0, 20.0, 50.0, 0.05, 1e-3, 3)
 SINGLE = "MPCCD-1N0-M06-004"
@@ -173,7 +174,7 @@ class SaclaIOC(OwnerGroup):
         self.recording.ioc = self
         self.truth: Any = None
         """Settings of the twin; None: nothing is simulated."""
-        self._shown_due = 0.0
+        self._shown_due = self._complaint_until = 0.0
         if shots is not None:
             self.shots = shots
 
@@ -187,7 +188,8 @@ class SaclaIOC(OwnerGroup):
         await self.delay.attach(axis, STAGE, lambda: clock, commanded, speed)
 
     async def complain(self, message: str) -> None:
-        """Post why a put was refused."""
+        """Post why a put was refused, for some time."""
+        self._complaint_until = asyncio.get_running_loop().time() + COMPLAINT_S
         await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     async def serving(self) -> None:
@@ -229,7 +231,8 @@ class SaclaIOC(OwnerGroup):
         lost = sum(state.lost.values())
         await post(self.lost, float(lost), AlarmSeverity.MINOR_ALARM if lost else 0)
         severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
-        await post(self.message, state.message[:1000], severity)
+        if asyncio.get_running_loop().time() > self._complaint_until:
+            await post(self.message, state.message[:1000], severity)
         await post(self.region_rows, shots.regions.visible)
         await post(self.image_rows, shots.images.visible)
         await post(self.frame_rows, shots.frames.visible)

@@ -94,6 +94,8 @@ class ShotOwner:
         self._arrivals: deque[float] = deque(maxlen=4096)
         self._updates = 0
         self._recording = threading.Event()
+        """Set while running images are written now and then."""
+        self._is_open = False
         self._writer: threading.Thread | None = None
 
     @property
@@ -169,6 +171,7 @@ class ShotOwner:
                 recorder.stop()
             return error
         self._updates = 0
+        self._is_open = True
         self.owner.acquire()
         self._recording.set()
         self._writer = threading.Thread(target=self._write_images, name="sacla-images", daemon=True)
@@ -188,11 +191,12 @@ class ShotOwner:
             self._writer = None
         for recorder in self._all:
             recorder.stop()
+        self._is_open = False
 
     @property
     def is_recording(self) -> bool:
         """Whether a recording is open, also one that has all its shots."""
-        return self._recording.is_set()
+        return self._is_open
 
     @property
     def error(self) -> str:

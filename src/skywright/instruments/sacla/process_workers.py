@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from skywright.errors import SkywrightError
 from skywright.instruments.sacla.frames import Frames
+from skywright.instruments.sacla.warm import warm_up
 from skywright.instruments.sacla.workers import (
     QUEUED_CHUNKS,
     Analyses,
@@ -278,6 +279,7 @@ def _work(end: Connection, analyses: Analyses, frames: Frames) -> None:
     """Answer tasks until the other end is closed."""
     try:
         worker = Worker(analyses, frames)
+        warm_up()  # else the first shots wait for the kernels
         end.send(READY)
         while True:
             kind, *arguments = end.recv()

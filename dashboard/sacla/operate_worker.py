@@ -1,4 +1,4 @@
-"""Put regions or a reset: ``python -m dashboard.sacla.operate --prefix P --regions TEXT``.
+"""Put regions or a reset: ``python -m dashboard.sacla.operate_worker --prefix P --regions TEXT``.
 
 It prints what the IOC has afterwards as JSON: the regions, and the message if they were refused.
 """
