@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from facility_double import SMALL, A, B, Twin, installed, served
 
+from skywright.cli import main
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.facility import path
 from skywright.instruments.sacla.facility.server import FacilityServer
@@ -181,6 +182,15 @@ def test_the_modules_are_found_on_the_path_and_need_no_more(server):
         check=True,
     )
     assert found.stdout.split() == [str(RUN), "-1"]
+
+
+def test_a_setting_that_does_not_exist_is_one_line_and_status_2(capfd):
+    for option, message in (("rate=3", "rate_hz"), ("shape=3", "shape"), ("seed", "NAME=VALUE")):
+        with pytest.raises(SystemExit) as ended:
+            main(["sacla", "facility", "--set", option])
+        out, err = capfd.readouterr()
+        assert (ended.value.code, out, len(err.splitlines())) == (2, "", 1)
+        assert message in err
 
 
 def test_a_server_leaves_another_ones_socket_alone_and_replaces_a_dead_one(server, tmp_path):

@@ -253,6 +253,30 @@ def test_a_new_run_with_a_new_high_tag_and_low_tags_is_followed(facility, image_
     assert third.grid.first == 1000 + (shot - images_before(reading, RUN + 1)) * STEP
 
 
+def test_a_paused_run_goes_on_and_an_equipment_that_does_not_exist_is_reported(facility):
+    facility.reset(**SMALL)
+    facility.advance(1)
+    ids = {"timing": "xfel_renamed/pixel"}
+    with Reading(online(equipment=ids, wait_tags=60)) as reading:
+        facility.pause_run()
+        for _ in range(5):
+            facility.advance(0.2)
+        reading.until(lambda r: max(r.of(A), default=0) > tag(55))
+        facility.pause_run(False)
+        for _ in range(10):
+            facility.advance(0.2)
+        reading.until(lambda r: max(r.of(A)) > tag(110) and r.count("timing") > 40)
+        assert [text for text in reading.reports if "xfel_renamed/pixel" in text]
+    assert reading.source.lost_by_channel["timing"].keys() == {"database"}
+    assert all(math.isnan(value) for value in reading.of("timing").values())
+    assert reading.source.lost.keys() == {"database"}
+    twin = Twin(150, **SMALL)
+    for role in ("i0", "delay"):
+        found = reading.of(role)
+        assert found == {key: twin.values(role)[key] for key in found}
+    assert len(reading.runs) == 1
+
+
 def test_a_run_begins_without_a_detector_that_is_away(facility):
     facility.reset(**SMALL | {"detectors": (A, B)})
     facility.advance(1)

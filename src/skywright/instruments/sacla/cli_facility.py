@@ -53,8 +53,10 @@ def facility(
         settings = FacilitySettings.model_validate(chosen | _settings(setting or []))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"--set {where}: {first['msg']}") from None
+        where, why = ".".join(map(str, first["loc"])), first["msg"]
+        if first["type"] == "extra_forbidden":
+            why = f"no such setting; there are {', '.join(FacilitySettings.model_fields)}"
+        raise ConfigError(f"--set {where}: {why}") from None
     server = FacilityServer(settings, socket or default_socket(settings.beamline))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
