@@ -13,12 +13,15 @@ from skywright.errors import HardwareError
 from skywright.instruments.sacla import pipeline as pipelines
 from skywright.instruments.sacla.frames import FileFrames, SharedFrames, StoredFrame
 from skywright.instruments.sacla.join import Record
+from skywright.instruments.sacla.live import LiveShots
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.process_workers import ProcessWorkers
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.replay import replay
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.report import make_report
+from skywright.instruments.sacla.sources.sim import SimSource
+from skywright.instruments.sacla.twin import Beamline, TwinSettings
 from skywright.instruments.sacla.workers import LocalWorker, ThreadWorkers
 
 REGION = Region("all", "MPCCD-A", ((-5, -5), (40, -5), (40, 50), (-5, 50)))
@@ -193,3 +196,33 @@ def test_an_error_of_a_worker_thread_ends_the_analysis(tmp_path, monkeypatch):
     monkeypatch.setattr(pipelines.ShotImages, "measure", fail)
     with pytest.raises(HardwareError, match="ZeroDivisionError: no"):
         run(plain, FileFrames(plain), 2, lambda *_: None)
+
+
+def test_killed_workers_do_not_end_a_running_source():
+    settings = TwinSettings(shape=(64, 48), pool=16)
+    region = Region("all", settings.detectors[0], ((-1, -1), (60, -1), (60, 70), (-1, 70)))
+    source = SimSource(Beamline(settings, 4), 900, speed=0)
+    analysis = LiveShots(source, [region], EDGES, 120, 2)
+    take, taken = analysis._take, []
+
+    def disturb(record):
+        take(record)
+        taken.append(record.tag)
+        if len(taken) in (2000, 4000):
+            for pid in analysis._pipeline._workers.pids:
+                os.kill(pid, signal.SIGKILL)
+
+    analysis._take = disturb
+    try:
+        report = analysis.run().values
+        images = analysis._pipeline.images[settings.detectors[0]].result()
+    finally:
+        analysis.close()
+        source.close()
+    counts = report["counts"]
+    assert counts["accepted"] > 700
+    assert "shots_lost" not in counts
+    assert len(report["rois"]["all"]["tags"]) == len(set(report["rois"]["all"]["tags"]))
+    assert len(report["rois"]["all"]["tags"]) == counts["accepted"]
+    in_images = int(images["n_on"] + images["n_off"])
+    assert in_images + counts.get("images_lost", 0) == counts["accepted"]

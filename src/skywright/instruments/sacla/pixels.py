@@ -14,6 +14,8 @@ HISTOGRAM_BINS = 8
 """Photon histogram of a region: pixels with 0 .. 6 photons, and with 7 or more."""
 CHUNK = 2048
 """Pixels that are worked on together: they and their sums stay in the processor's first cache."""
+SPAN = 8192
+"""Longest span of pixels that is summed at once, for the same reason."""
 
 
 def least_signal(gain: float, ev_per_electron: float, threshold_ev: float) -> np.float32:
@@ -89,6 +91,15 @@ def _smallest(passes: Callable[[np.float64], bool], guess: float) -> np.float32:
     return signal
 
 
+@njit(cache=True, nogil=True, inline="never", fastmath={"reassoc"})
+def _load(pixels: Any, line: Any) -> None:
+    """Read one pixel of each cache line, and so have all lines of a span on their way at once."""
+    total = np.float32(0)
+    for i in range(0, len(pixels), 16):
+        total += pixels[i]
+    line[0] = total  # kept, so that the reading is not optimized away
+
+
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _sum_signal(pixels: Any, least: Any) -> float:
     total = 0.0
@@ -119,8 +130,11 @@ def sum_regions(
         (regions,) ADU, overwritten.
     """
     sums[:] = 0.0
+    line = np.empty(1, np.float32)
     for k in range(len(spans)):
-        sums[spans[k, 0]] += _sum_signal(pixels[spans[k, 1] : spans[k, 2]], least)
+        span = pixels[spans[k, 1] : spans[k, 2]]
+        _load(span, line)
+        sums[spans[k, 0]] += _sum_signal(span, least)
 
 
 @njit(cache=True, nogil=True)
@@ -160,24 +174,31 @@ def measure_regions(
     sums[:] = 0.0
     photons[:] = 0
     histograms[:] = 0
-    reached = np.empty(HISTOGRAM_BINS + 1, np.int64)
+    longest = 0
+    for k in range(len(spans)):
+        longest = max(longest, spans[k, 2] - spans[k, 1])
+    reached, line = np.empty(HISTOGRAM_BINS + 1, np.int64), np.empty(1, np.float32)
+    above_levels = np.empty(longest)
     # Below no photons there may be less than none: where the threshold is negative.
     may_be_negative = np.floor(np.float64(levels[0]) * ev[0] * ev[1] / ev[2] + 0.5) < 0
     for m in range(len(chosen)):
         for k in range(len(spans)):
             region = spans[k, 0]
             pixels = frames[chosen[m], spans[k, 1] : spans[k, 2]]
+            _load(pixels, line)
             sums[m, region] += _sum_signal(pixels, levels[0])
             if may_be_negative:
                 photons[m, region] += _count_each(pixels, levels[0], ev, histograms[m, region])
             else:
                 photons[m, region] += _count_levels(
-                    pixels, levels, ev, reached, histograms[m, region]
+                    pixels, levels, ev, reached, above_levels, histograms[m, region]
                 )
 
 
 @njit(cache=True, nogil=True, inline="never")
-def _count_levels(pixels: Any, levels: Any, ev: Any, reached: Any, histogram: Any) -> int:
+def _count_levels(
+    pixels: Any, levels: Any, ev: Any, reached: Any, above_levels: Any, histogram: Any
+) -> int:
     """Count the pixels that reach each level; the higher levels only where there is such signal."""
     reached[0] = len(pixels)
     _count_three(pixels, levels[1], levels[2], levels[3], reached[1:4])
@@ -192,13 +213,29 @@ def _count_levels(pixels: Any, levels: Any, ev: Any, reached: Any, histogram: An
         above = reached[count + 1] if count < HISTOGRAM_BINS - 1 else 0
         histogram[count] += reached[count] - above
     if reached[HISTOGRAM_BINS]:
-        for value in pixels:
-            if value >= levels[HISTOGRAM_BINS]:
-                photons += _photons(value, ev) - (HISTOGRAM_BINS - 1)
+        _photons_above(pixels, levels[HISTOGRAM_BINS], ev, above_levels)
+        photons += int(_sum(above_levels[: len(pixels)]))
     return photons
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="never", error_model="numpy")
+def _photons_above(pixels: Any, level: Any, ev: Any, found: Any) -> None:
+    """Find the photons, less those of the levels below, of each pixel at or above a level."""
+    gain, ev_per_electron, photon_ev = ev
+    for i in range(len(pixels)):
+        count = np.floor(np.float64(pixels[i]) * gain * ev_per_electron / photon_ev + 0.5)
+        found[i] = count - (HISTOGRAM_BINS - 1) if pixels[i] >= level else 0.0
+
+
+@njit(cache=True, nogil=True, inline="never", fastmath={"reassoc"})
+def _sum(whole_numbers: Any) -> float:
+    total = 0.0
+    for value in whole_numbers:
+        total += value
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _photons(value: Any, ev: Any) -> int:
     return int(np.floor(np.float64(value) * ev[0] * ev[1] / ev[2] + 0.5))
 

@@ -161,6 +161,8 @@ class ReplayFile:
             if os.fstat(file.fileno()).st_size < offset + data.nbytes:
                 return None
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        if hasattr(mmap, "MADV_SEQUENTIAL"):  # the system reads ahead of the frame in use
+            memory.madvise(mmap.MADV_SEQUENTIAL)
         frames = np.frombuffer(memory, np.float32, data.size, offset).reshape(data.shape)
         for index in {0, len(frames) - 1}:
             if frames[index, 0].tobytes() != data[index, 0].tobytes():

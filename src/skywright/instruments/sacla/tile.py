@@ -80,7 +80,7 @@ class TileRegions:
         masks = [polygon_mask(region.points, tile.bad.shape) & good for region in regions]
         self.npixels = [int(mask.sum()) for mask in masks]
         # Short pieces, in order of memory: where regions overlap, the pixels are read once.
-        self._spans = cut_spans(pixel_spans(masks), pixels.CHUNK)
+        self._spans = cut_spans(pixel_spans(masks), pixels.SPAN)
         self.least = pixels.least_signal(tile.gain, rules.ev_per_electron, rules.threshold_ev)
         self._levels = pixels.photon_levels(
             tile.gain, rules.ev_per_electron, rules.threshold_ev, rules.photon_ev
