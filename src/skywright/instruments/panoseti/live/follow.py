@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,7 +34,11 @@ _DIRECTORY_CHANGE = (
 )
 
 
-def newest_files(data_dir: Path, modules: frozenset[int] = frozenset()) -> dict[FileKey, Path]:
+def newest_files(
+    data_dir: Path,
+    modules: frozenset[int] = frozenset(),
+    directories: Sequence[Path] | None = None,
+) -> dict[FileKey, Path]:
     """Return the newest file of each module and product.
 
     A data directory of a node holds ``module_<N>/<run>/*.pff``; that of a head node holds
@@ -46,9 +51,11 @@ def newest_files(data_dir: Path, modules: frozenset[int] = frozenset()) -> dict[
         Any of these directories.
     modules
         Modules to look for; empty for all.
+    directories
+        `run_directories` of it, where they are known.
     """
     found: dict[FileKey, Path] = {}
-    for directory in run_directories(data_dir):
+    for directory in run_directories(data_dir) if directories is None else directories:
         best: dict[FileKey, tuple[tuple[int, str], Path]] = {}
         for name in _names(directory):
             if not is_pff_name(name):
@@ -174,6 +181,7 @@ class FileFollower:
         self._inotify: INotify | None = None
         self._wake = asyncio.Event()
         self._grown: dict[Followed, None] = {}
+        self._listing: asyncio.Task[None] | None = None
         self._relist = True
         self._reports = self._unreported = 0
 
@@ -188,6 +196,8 @@ class FileFollower:
         try:
             await self._follow()
         finally:
+            if self._listing is not None:
+                self._listing.cancel()
             if self._inotify is not None:
                 loop.remove_reader(self._inotify.fileno())
                 self._inotify.close()
@@ -198,9 +208,12 @@ class FileFollower:
         next_list = next_poll = 0.0
         while True:
             now = time.monotonic()
-            if self._relist or now >= next_list:
+            if self._listing is not None and self._listing.done():
+                self._listing.result()  # raises what it failed with
+                self._listing = None
+            if self._listing is None and (self._relist or now >= next_list):
                 self._relist = False
-                self._list_files()
+                self._listing = asyncio.create_task(self._list_files())
                 next_list = now + DIRECTORY_PERIOD_S
             for followed in list(self._grown):
                 self._publish(followed)
@@ -209,7 +222,9 @@ class FileFollower:
                 next_poll = now + self._poll_sizes()
             await asyncio.sleep(self._interval_s)
             with suppress(TimeoutError):
-                until = max(0.0, min(next_poll, next_list) - time.monotonic())
+                # A listing that is under way wakes this loop at its end.
+                due = next_poll if self._listing is not None else min(next_poll, next_list)
+                until = max(0.0, due - time.monotonic())
                 # Not wait_for: on Python 3.11 it may lose a cancellation that comes with the event.
                 async with asyncio.timeout(until):
                     await self._wake.wait()
@@ -235,13 +250,28 @@ class FileFollower:
             return max(self._interval_s, FAST_POLL_S)
         return SLOW_POLL_S
 
-    def _list_files(self) -> None:
-        wanted = newest_files(self._data_dir, self._publisher.modules)
+    async def _list_files(self) -> None:
+        """Look for new files and directories beside the frames: years of runs take a while."""
+        try:
+            wanted, directories = await asyncio.to_thread(self._look)
+            self._follow_files(wanted)
+            self._watch_directories(directories)
+        finally:
+            self._wake.set()
+
+    def _look(self) -> tuple[dict[FileKey, Path], set[Path]]:
+        """Return the newest files, and the directories in which others may appear."""
+        runs = run_directories(self._data_dir)
+        wanted = newest_files(self._data_dir, self._publisher.modules, runs)
+        return wanted, {*_module_directories(self._data_dir), *runs}
+
+    def _follow_files(self, wanted: Mapping[FileKey, Path]) -> None:
         for key, followed in list(self._followed.items()):
             if wanted.get(key) != followed.file.path or followed.replaced:
                 self._publish(followed)  # what was written before the change
                 del self._followed[key]
                 del self._by_path[followed.file.path]
+                self._grown.pop(followed, None)
                 followed.file.close()
         for key, path in wanted.items():
             if key in self._followed:
@@ -253,14 +283,11 @@ class FileFollower:
                 continue
             self._followed[key] = self._by_path[path] = followed
             self._publish(followed)
-        self._watch_directories()
 
-    def _watch_directories(self) -> None:
+    def _watch_directories(self, directories: Collection[Path]) -> None:
         if self._inotify is None:
             return
-        wanted = {self._data_dir, *_module_directories(self._data_dir)}
-        wanted |= {path.parent for path in self._by_path}
-        wanted |= set(run_directories(self._data_dir))
+        wanted = {*directories, *(path.parent for path in self._by_path)}
         for path in wanted - set(self._watched):
             try:
                 watch = self._inotify.add_watch(path, flags.MODIFY | _DIRECTORY_CHANGE)
