@@ -7,6 +7,7 @@ and often where they do not, as on a network file system.
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -42,8 +43,8 @@ def newest_files(
     """Return the newest file of each module and product.
 
     A data directory of a node holds ``module_<N>/<run>/*.pff``; that of a head node holds
-    ``<run>/*.pff``; a run directory holds the files. The newest run of a module is the one with
-    the newest modification time, the newest file of a run the one with the highest ``seqno``.
+    ``<run>/*.pff``; a run directory holds the files. `RunFinder` says which run is the newest; the
+    newest file of a run is the one with the highest ``seqno``.
 
     Parameters
     ----------
@@ -72,24 +73,61 @@ def newest_files(
 
 
 def run_directories(data_dir: Path) -> list[Path]:
-    """Return the directories that may hold files now, those of newer runs first.
+    """Return the directories that may hold files now; `RunFinder.directories` says which."""
+    return RunFinder(data_dir).directories()
 
-    These are `data_dir`, and of each module the newest directory, and the newest one with files if
-    that is another: a run that begins has none for a moment.
+
+class RunFinder:
+    """Find the newest runs of a data directory; methods may come from any thread.
+
+    Runs that are there at the first look are ordered by their times of modification. A run that
+    appears later is newer than those, whatever its time says: clocks are set back.
+
+    Parameters
+    ----------
+    data_dir
+        See `newest_files`.
     """
-    runs: list[tuple[int, Path]] = []
-    for parent in [data_dir, *_module_directories(data_dir)]:
-        children = [parent / name for name in _names(parent) if not name.startswith("module_")]
-        dated = [(_modified(child), child) for child in children]
-        for pair in sorted((pair for pair in dated if pair[0] >= 0), reverse=True):
-            newest = not runs or runs[-1][1].parent != parent
-            filled = any(is_pff_name(name) for name in _names(pair[1]))
-            if newest or filled:
-                runs.append(pair)
-            if filled:
-                break
-    runs.sort(reverse=True)
-    return [data_dir, *(path for _, path in runs)]
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._lock = threading.Lock()
+        self._looks = 0
+        self._appeared: dict[str, int] = {}
+        """Number of the look that has found a run first, by its name."""
+
+    def directories(self) -> list[Path]:
+        """Return the directories that may hold files now, those of newer runs first.
+
+        These are the data directory, and of each module the newest directory, and the newest one
+        with files if that is another: a run that begins has none for a moment.
+        """
+        with self._lock:
+            return self._directories()
+
+    def _directories(self) -> list[Path]:
+        data_dir, look = self._data_dir, self._looks
+        self._looks += 1
+        runs: list[tuple[tuple[int, int], Path]] = []
+        there = set()
+        for parent in [data_dir, *_module_directories(data_dir)]:
+            dated = []
+            for name in _names(parent):
+                modified = -1 if name.startswith("module_") else _modified(parent / name)
+                if modified >= 0:
+                    there.add(name)
+                    rank = self._appeared.setdefault(name, look), modified
+                    dated.append((rank, parent / name))
+            for pair in sorted(dated, reverse=True):
+                newest = not runs or runs[-1][1].parent != parent
+                filled = any(is_pff_name(name) for name in _names(pair[1]))
+                if newest or filled:
+                    runs.append(pair)
+                if filled:
+                    break
+        self._appeared = {name: number for name, number in self._appeared.items() if name in there}
+        runs.sort(reverse=True)
+        return [data_dir, *(path for _, path in runs)]
 
 
 def _module_directories(data_dir: Path) -> list[Path]:
@@ -172,6 +210,7 @@ class FileFollower:
 
     def __init__(self, data_dir: Path, publisher: Publisher, interval_s: float) -> None:
         self._data_dir = data_dir
+        self._finder = RunFinder(data_dir)
         self._publisher = publisher
         self._interval_s = interval_s
         self._followed: dict[FileKey, Followed] = {}
@@ -261,7 +300,7 @@ class FileFollower:
 
     def _look(self) -> tuple[dict[FileKey, Path], set[Path]]:
         """Return the newest files, and the directories in which others may appear."""
-        runs = run_directories(self._data_dir)
+        runs = self._finder.directories()
         wanted = newest_files(self._data_dir, self._publisher.modules, runs)
         return wanted, {*_module_directories(self._data_dir), *runs}
 
