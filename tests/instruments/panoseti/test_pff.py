@@ -61,7 +61,11 @@ def test_real_files_of_lick_decode_wholly(test_data, file, count, shape):
     frames = read_pff(path)
     assert frames.image.shape == (count, *shape)
     assert encode_frames(frames) == path.read_bytes()
-    assert not frames.flags.any()
+    backward = np.diff(frames.time_ns, prepend=frames.time_ns[:1]) < 0
+    np.testing.assert_array_equal(frames.flags, np.where(backward, Flag.BACKWARD, 0))
+    with PffFile(path) as opened:  # a frame has the flag in whatever pieces the file is read
+        pieces = [opened.read(first, first + 7).flags for first in range(0, count, 7)]
+    np.testing.assert_array_equal(np.concatenate([frames.flags[:0], *pieces]), frames.flags)
 
 
 def test_real_times_are_exact(test_data):

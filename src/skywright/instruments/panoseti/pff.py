@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from skywright.errors import DataError
 from skywright.instruments.panoseti import pff_kernels as kernels
+from skywright.instruments.panoseti.clock import Flag
 from skywright.instruments.panoseti.frames import Frames, make_frames
 from skywright.instruments.panoseti.pff_layout import (
     FIELDS,
@@ -148,10 +149,22 @@ class PffFile:
             try:
                 while done < count:
                     done += self._decode_part(first + done, count - done, result, done)
+                before_ns = self._time_of(first - 1) if count and first else 0
             except _FrameLengthError:  # happens once: from now on the file counts as irregular
                 continue
             offsets, numbers, quabo, pixels = result
-            return self._frames(np.arange(first, first + count), offsets, numbers, quabo, pixels)
+            frames = self._frames(np.arange(first, first + count), offsets, numbers, quabo, pixels)
+            before = np.concatenate([[before_ns], frames.time_ns[:-1]])[:count]
+            times = frames.time_ns
+            frames.flags[(times > 0) & (times < before)] |= np.uint8(Flag.BACKWARD)
+            return frames
+
+    def _time_of(self, number: int) -> int:
+        """Return the time of a frame, ns."""
+        result = self._allocate(1, images=False)
+        self._decode_part(number, 1, result, 0)
+        offsets, numbers, quabo, pixels = result
+        return int(self._frames(np.array([number]), offsets, numbers, quabo, pixels).time_ns[0])
 
     def blocks(
         self, start: int = 0, stop: int | None = None, block_bytes: int = 64 << 20

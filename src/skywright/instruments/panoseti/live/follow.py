@@ -7,7 +7,9 @@ and often where they do not, as on a network file system.
 import asyncio
 import logging
 import os
+import threading
 import time
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,12 +35,16 @@ _DIRECTORY_CHANGE = (
 )
 
 
-def newest_files(data_dir: Path, modules: frozenset[int] = frozenset()) -> dict[FileKey, Path]:
+def newest_files(
+    data_dir: Path,
+    modules: frozenset[int] = frozenset(),
+    directories: Sequence[Path] | None = None,
+) -> dict[FileKey, Path]:
     """Return the newest file of each module and product.
 
     A data directory of a node holds ``module_<N>/<run>/*.pff``; that of a head node holds
-    ``<run>/*.pff``; a run directory holds the files. The newest run of a module is the one with
-    the newest modification time, the newest file of a run the one with the highest ``seqno``.
+    ``<run>/*.pff``; a run directory holds the files. `RunFinder` says which run is the newest; the
+    newest file of a run is the one with the highest ``seqno``.
 
     Parameters
     ----------
@@ -46,9 +52,11 @@ def newest_files(data_dir: Path, modules: frozenset[int] = frozenset()) -> dict[
         Any of these directories.
     modules
         Modules to look for; empty for all.
+    directories
+        `run_directories` of it, where they are known.
     """
     found: dict[FileKey, Path] = {}
-    for directory in run_directories(data_dir):
+    for directory in run_directories(data_dir) if directories is None else directories:
         best: dict[FileKey, tuple[tuple[int, str], Path]] = {}
         for name in _names(directory):
             if not is_pff_name(name):
@@ -65,24 +73,61 @@ def newest_files(data_dir: Path, modules: frozenset[int] = frozenset()) -> dict[
 
 
 def run_directories(data_dir: Path) -> list[Path]:
-    """Return the directories that may hold files now, those of newer runs first.
+    """Return the directories that may hold files now; `RunFinder.directories` says which."""
+    return RunFinder(data_dir).directories()
 
-    These are `data_dir`, and of each module the newest directory, and the newest one with files if
-    that is another: a run that begins has none for a moment.
+
+class RunFinder:
+    """Find the newest runs of a data directory; methods may come from any thread.
+
+    Runs that are there at the first look are ordered by their times of modification. A run that
+    appears later is newer than those, whatever its time says: clocks are set back.
+
+    Parameters
+    ----------
+    data_dir
+        See `newest_files`.
     """
-    runs: list[tuple[int, Path]] = []
-    for parent in [data_dir, *_module_directories(data_dir)]:
-        children = [parent / name for name in _names(parent) if not name.startswith("module_")]
-        dated = [(_modified(child), child) for child in children]
-        for pair in sorted((pair for pair in dated if pair[0] >= 0), reverse=True):
-            newest = not runs or runs[-1][1].parent != parent
-            filled = any(is_pff_name(name) for name in _names(pair[1]))
-            if newest or filled:
-                runs.append(pair)
-            if filled:
-                break
-    runs.sort(reverse=True)
-    return [data_dir, *(path for _, path in runs)]
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._lock = threading.Lock()
+        self._looks = 0
+        self._appeared: dict[str, int] = {}
+        """Number of the look that has found a run first, by its name."""
+
+    def directories(self) -> list[Path]:
+        """Return the directories that may hold files now, those of newer runs first.
+
+        These are the data directory, and of each module the newest directory, and the newest one
+        with files if that is another: a run that begins has none for a moment.
+        """
+        with self._lock:
+            return self._directories()
+
+    def _directories(self) -> list[Path]:
+        data_dir, look = self._data_dir, self._looks
+        self._looks += 1
+        runs: list[tuple[tuple[int, int], Path]] = []
+        there = set()
+        for parent in [data_dir, *_module_directories(data_dir)]:
+            dated = []
+            for name in _names(parent):
+                modified = -1 if name.startswith("module_") else _modified(parent / name)
+                if modified >= 0:
+                    there.add(name)
+                    rank = self._appeared.setdefault(name, look), modified
+                    dated.append((rank, parent / name))
+            for pair in sorted(dated, reverse=True):
+                newest = not runs or runs[-1][1].parent != parent
+                filled = any(is_pff_name(name) for name in _names(pair[1]))
+                if newest or filled:
+                    runs.append(pair)
+                if filled:
+                    break
+        self._appeared = {name: number for name, number in self._appeared.items() if name in there}
+        runs.sort(reverse=True)
+        return [data_dir, *(path for _, path in runs)]
 
 
 def _module_directories(data_dir: Path) -> list[Path]:
@@ -165,6 +210,7 @@ class FileFollower:
 
     def __init__(self, data_dir: Path, publisher: Publisher, interval_s: float) -> None:
         self._data_dir = data_dir
+        self._finder = RunFinder(data_dir)
         self._publisher = publisher
         self._interval_s = interval_s
         self._followed: dict[FileKey, Followed] = {}
@@ -174,6 +220,7 @@ class FileFollower:
         self._inotify: INotify | None = None
         self._wake = asyncio.Event()
         self._grown: dict[Followed, None] = {}
+        self._listing: asyncio.Task[None] | None = None
         self._relist = True
         self._reports = self._unreported = 0
 
@@ -188,6 +235,8 @@ class FileFollower:
         try:
             await self._follow()
         finally:
+            if self._listing is not None:
+                self._listing.cancel()
             if self._inotify is not None:
                 loop.remove_reader(self._inotify.fileno())
                 self._inotify.close()
@@ -198,9 +247,12 @@ class FileFollower:
         next_list = next_poll = 0.0
         while True:
             now = time.monotonic()
-            if self._relist or now >= next_list:
+            if self._listing is not None and self._listing.done():
+                self._listing.result()  # raises what it failed with
+                self._listing = None
+            if self._listing is None and (self._relist or now >= next_list):
                 self._relist = False
-                self._list_files()
+                self._listing = asyncio.create_task(self._list_files())
                 next_list = now + DIRECTORY_PERIOD_S
             for followed in list(self._grown):
                 self._publish(followed)
@@ -209,7 +261,9 @@ class FileFollower:
                 next_poll = now + self._poll_sizes()
             await asyncio.sleep(self._interval_s)
             with suppress(TimeoutError):
-                until = max(0.0, min(next_poll, next_list) - time.monotonic())
+                # A listing that is under way wakes this loop at its end.
+                due = next_poll if self._listing is not None else min(next_poll, next_list)
+                until = max(0.0, due - time.monotonic())
                 # Not wait_for: on Python 3.11 it may lose a cancellation that comes with the event.
                 async with asyncio.timeout(until):
                     await self._wake.wait()
@@ -235,13 +289,28 @@ class FileFollower:
             return max(self._interval_s, FAST_POLL_S)
         return SLOW_POLL_S
 
-    def _list_files(self) -> None:
-        wanted = newest_files(self._data_dir, self._publisher.modules)
+    async def _list_files(self) -> None:
+        """Look for new files and directories beside the frames: years of runs take a while."""
+        try:
+            wanted, directories = await asyncio.to_thread(self._look)
+            self._follow_files(wanted)
+            self._watch_directories(directories)
+        finally:
+            self._wake.set()
+
+    def _look(self) -> tuple[dict[FileKey, Path], set[Path]]:
+        """Return the newest files, and the directories in which others may appear."""
+        runs = self._finder.directories()
+        wanted = newest_files(self._data_dir, self._publisher.modules, runs)
+        return wanted, {*_module_directories(self._data_dir), *runs}
+
+    def _follow_files(self, wanted: Mapping[FileKey, Path]) -> None:
         for key, followed in list(self._followed.items()):
             if wanted.get(key) != followed.file.path or followed.replaced:
                 self._publish(followed)  # what was written before the change
                 del self._followed[key]
                 del self._by_path[followed.file.path]
+                self._grown.pop(followed, None)
                 followed.file.close()
         for key, path in wanted.items():
             if key in self._followed:
@@ -253,14 +322,11 @@ class FileFollower:
                 continue
             self._followed[key] = self._by_path[path] = followed
             self._publish(followed)
-        self._watch_directories()
 
-    def _watch_directories(self) -> None:
+    def _watch_directories(self, directories: Collection[Path]) -> None:
         if self._inotify is None:
             return
-        wanted = {self._data_dir, *_module_directories(self._data_dir)}
-        wanted |= {path.parent for path in self._by_path}
-        wanted |= set(run_directories(self._data_dir))
+        wanted = {*directories, *(path.parent for path in self._by_path)}
         for path in wanted - set(self._watched):
             try:
                 watch = self._inotify.add_watch(path, flags.MODIFY | _DIRECTORY_CHANGE)

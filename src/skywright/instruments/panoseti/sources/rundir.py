@@ -1,6 +1,7 @@
 """A source that finds every frame of the runs below a directory, once, as their files grow."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from skywright.acquire.source import PolledSource
 from skywright.errors import DataError
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.live.activity import GROWN_WITHIN_S, is_active
-from skywright.instruments.panoseti.live.follow import run_directories
+from skywright.instruments.panoseti.live.follow import RunFinder
 from skywright.instruments.panoseti.pff import PffFile
 from skywright.instruments.panoseti.products import is_pff_name, parse_file_name
 
@@ -62,12 +63,13 @@ class _Growing:
         self.file = PffFile(path)
         self.done = 0
         self.size = 0
+        self.broken = False
         self.rank = (path.parent.name, self.file.name.seqno, path.name)
 
     def blocks(self) -> Iterator[FrameBlock]:
         """Yield what is new."""
         size = self.file.size
-        if size == self.size:
+        if size == self.size or self.broken:
             return
         if size < self.size:
             raise DataError(f"{self.file.path}: was truncated from {self.size} to {size} bytes")
@@ -99,6 +101,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         # The first block waits for kernels to be loaded; on a busy machine a block takes seconds.
         self.stop_limit_s = 10.0
         self.data_dir = data_dir
+        self._finder = RunFinder(data_dir)
         self._modules = modules
         self._files: dict[Path, _Growing] = {}
         self._seen: set[tuple[int, int]] = set()
@@ -168,7 +171,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
     @property
     def run(self) -> str:
         """Name of the newest run directory that holds files; empty if there is none."""
-        here, *others = run_directories(self.data_dir)
+        here, *others = self._finder.directories()
         for directory in (*others, here):
             if any(is_pff_name(path.name) for path in _entries(directory)):
                 return directory.name
@@ -192,34 +195,51 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         return marked or (idle_s > GROWN_WITHIN_S and not is_active(self.data_dir))
 
     def _new_blocks(self) -> Iterator[FrameBlock]:
-        for path, growing in sorted(self._files.items(), key=lambda item: item[1].rank):
+        for growing in sorted(self._files.values(), key=lambda each: each.rank):
             try:
                 yield from growing.blocks()
             except DataError as error:
                 self._counters.add("file not readable")
                 logger.error("%s: it is read no further", error)
-                growing.file.close()
-                del self._files[path]
+                growing.broken = True  # it stays open: no other file gets its inode
 
     def _list(self) -> None:
         self._listed = time.monotonic()
-        for directory in run_directories(self.data_dir):
+        for directory in self._finder.directories():
             for path in _entries(directory):
                 if is_pff_name(path.name):
                     self._add(path)
 
     def _add(self, path: Path) -> None:
-        if path in self._files or (
-            self._modules and parse_file_name(path).module not in self._modules
-        ):
+        if self._modules and parse_file_name(path).module not in self._modules:
             return
         try:
             state = path.stat()
+            if path in self._files:
+                self._look_for_replacement(self._files[path], state)
+                return
             if (state.st_dev, state.st_ino) not in self._seen:
                 self._files[path] = _Growing(path)
                 self._seen.add((state.st_dev, state.st_ino))
         except (OSError, DataError) as error:
             logger.error("%s", error)
+
+    def _look_for_replacement(self, growing: _Growing, there: os.stat_result) -> None:
+        """Read no further in a file whose path leads to another one now: rows name files by path.
+
+        A file that could not be read may be replaced by a good one.
+        """
+        if os.path.samestat(growing.file.stat(), there):
+            return
+        path = growing.file.path
+        if growing.broken and not growing.done:
+            growing.file.close()
+            self._files[path] = _Growing(path)
+            self._seen.add((there.st_dev, there.st_ino))
+        elif not growing.broken:
+            growing.broken = True
+            self._counters.add("file replaced")
+            logger.error("%s was replaced by another file: that one is not read", path)
 
 
 def _entries(directory: Path) -> list[Path]:
