@@ -7,21 +7,7 @@ import argparse
 import json
 import sys
 
-from ophyd import Component as Cpt
-from ophyd import Device, EpicsSignal, EpicsSignalRO
-
-from devices.camera_view import text_of
-
-LIMIT_S = 8.0
-
-
-class Operated(Device):
-    """The PVs that the page may put."""
-
-    regions = Cpt(EpicsSignal, "Regions", string=True)
-    regions_readback = Cpt(EpicsSignalRO, "Regions_RBV", string=True)
-    reset = Cpt(EpicsSignal, "Reset")
-    message = Cpt(EpicsSignalRO, "Message_RBV", string=True)
+from devices.sacla.operated import LIMIT_S, OperatedShots
 
 
 def main() -> None:
@@ -31,21 +17,20 @@ def main() -> None:
     parser.add_argument("--regions", help="NAME:DETECTOR:x,y;x,y;... with blanks between them")
     parser.add_argument("--reset", action="store_true", help="begin curves and images anew")
     options = parser.parse_args()
-    device = Operated(options.prefix, name="operated")
+    sys.stdout.write(json.dumps(put(options.prefix, options.regions, options.reset)) + "\n")
+
+
+def put(prefix: str, regions: str | None, reset: bool) -> dict[str, str]:
+    """Put what is given; return the regions that hold then, and an error."""
+    shots = OperatedShots(prefix, name="operated")
     try:
-        device.wait_for_connection(timeout=LIMIT_S)
+        shots.wait_for_connection(timeout=LIMIT_S)
+        wrong = "" if regions is None else shots.put_regions(regions)
+        if reset:
+            shots.reset()
+        return {"regions": shots.regions_now(), "error": wrong}
     except TimeoutError:
-        sys.stdout.write(json.dumps({"error": "the IOC does not answer"}) + "\n")
-        return
-    wrong = ""
-    if options.regions is not None:
-        device.regions.put(options.regions, wait=True, timeout=LIMIT_S)
-        if device.regions.alarm_severity:
-            wrong = text_of(device.message.get(use_monitor=False))
-    if options.reset:
-        device.reset.put(1, wait=True, timeout=LIMIT_S)
-    now = text_of(device.regions_readback.get(use_monitor=False))
-    sys.stdout.write(json.dumps({"regions": now, "error": wrong}) + "\n")
+        return {"error": "the IOC does not answer"}
 
 
 if __name__ == "__main__":

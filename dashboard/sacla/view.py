@@ -97,9 +97,10 @@ async def put(request: Request) -> Response:
             raise ValueError("regions: expected text")
     except (ValueError, AttributeError) as error:
         raise HTTPException(400, f"expected JSON with regions or reset ({error})") from None
-    arguments = [*([] if regions is None else ["--regions", regions])]
+    arguments = [] if regions is None else ["--regions", regions]
     arguments += ["--reset"] if reset else []
-    answer = await run_once(site_of(request).settings, IOC, "dashboard.sacla.operate_worker", *arguments)
+    settings = site_of(request).settings
+    answer = await run_once(settings, IOC, "dashboard.sacla.operate_worker", *arguments)
     return JSONResponse(json.loads(answer), headers={"Cache-Control": "no-store"})
 
 

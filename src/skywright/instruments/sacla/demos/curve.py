@@ -11,6 +11,8 @@ from scipy.special import erf
 from skywright.instruments.sacla.time_zero import TimeZero
 
 Floats = NDArray[np.float64]
+COARSE = 8
+"""Pixels along a side of one in the picture."""
 LEAST_SHOTS = 5
 """Of each side in a bin whose error is believed."""
 
@@ -75,19 +77,26 @@ def chi2_per_dof(scan: Scan) -> tuple[float, int]:
     return float((pull**2).mean()) if good.any() else float("nan"), int(good.sum())
 
 
+def coarse(image: Floats) -> Floats:
+    """Average `COARSE` * `COARSE` pixels; bad pixels are left out."""
+    rows, columns = (length // COARSE for length in image.shape)
+    cut = image[: rows * COARSE, : columns * COARSE].reshape(rows, COARSE, columns, COARSE)
+    return np.nanmean(cut, axis=(1, 3))
+
+
 def draw(scan: Scan, zero: TimeZero, path: Path) -> Path:
     """Draw a scan into the PNG `path`."""
     from matplotlib.figure import Figure
 
     path.parent.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(13, 8), layout="constrained")
+    centers = (scan.edges[1:] + scan.edges[:-1]) / 2
     figure.suptitle(
         f"delay scan: time zero {1e3 * zero.delay_ps:.0f} ± {1e3 * zero.delay_error_ps:.0f} fs, "
         f"{len(scan.delay)} shots"
     )
     grid = figure.add_gridspec(2, 3, width_ratios=(1.6, 1, 1))
     curve = figure.add_subplot(grid[0, 0])
-    centers = (scan.edges[1:] + scan.edges[:-1]) / 2
     fine = np.linspace(scan.edges[0], scan.edges[-1], 400)
     rise = scan.effect * 0.5 * (1 + erf(fine / scan.width_ps))
     curve.plot(fine, 100 * rise, "-", color="0.6", label="truth")
@@ -100,6 +109,7 @@ def draw(scan: Scan, zero: TimeZero, path: Path) -> Path:
         label="measured",
     )
     curve.set(xlabel="delay (ps)", ylabel="laser on - off (%)", title="difference in the region")
+    curve.set_xticks(centers[::3])
     curve.legend()
     against = figure.add_subplot(grid[1, 0])
     for is_on, name in ((True, "laser on"), (False, "laser off")):
@@ -112,10 +122,12 @@ def draw(scan: Scan, zero: TimeZero, path: Path) -> Path:
         (("mean image (eV)", scan.images["mean"], "viridis"), ("on - off (eV)", on_off, "coolwarm"))
     ):
         axes = figure.add_subplot(grid[:, column + 1])
+        image = coarse(image)
         low, high = np.nanpercentile(image, (1, 99))
         if column:
             low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-        shown = axes.imshow(image, cmap=tints, vmin=low, vmax=high, interpolation="nearest")
+        extent = (-0.5, COARSE * image.shape[1] - 0.5, COARSE * image.shape[0] - 0.5, -0.5)
+        shown = axes.imshow(image, cmap=tints, vmin=low, vmax=high, extent=extent)
         axes.set(title=title, xlabel="column", ylabel="row")
         figure.colorbar(shown, ax=axes, shrink=0.6)
     figure.savefig(path, dpi=90)
