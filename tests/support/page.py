@@ -36,9 +36,9 @@ def fake_checks(*lines: Line) -> Checks:
 class LivePage:
     """A `skywright dashboard`, always at the same address."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, *arguments: str) -> None:
         port = str(free_port())
-        self._command = ("dashboard", "--port", port, "--config", str(config))
+        self._command = ("dashboard", "--port", port, "--config", str(config), *arguments)
         self.start()
 
     def start(self) -> None:
@@ -56,9 +56,9 @@ class LivePage:
 
 
 @contextmanager
-def running_page(config: Path) -> Iterator[LivePage]:
-    """Run the page for the time of a with block."""
-    page = LivePage(config)
+def running_page(config: Path, *arguments: str) -> Iterator[LivePage]:
+    """Run the page, with further arguments of its command, for the time of a with block."""
+    page = LivePage(config, *arguments)
     try:
         yield page
     finally:

@@ -109,7 +109,7 @@ function regionsOn(figure) {
     state.kind = kind;
     state.points = [];
     part("hint").textContent = kind === "rectangle" ? "drag from corner to corner"
-      : "click the corners, double-click the last one; Escape gives up";
+      : "click the corners; a double click or Enter ends, Escape gives up";
     draw();
   }
 
@@ -161,12 +161,16 @@ function regionsOn(figure) {
   svg.onclick = (event) => {
     if (state.kind === "polygon" && event.detail === 1) { state.points.push(place(event)); draw(); }
   };
-  svg.ondblclick = (event) => {
+  function close(event) {
     if (state.kind !== "polygon") return;
     event.preventDefault();
     if (state.points.length >= 3) finish(state.points); else part("hint").textContent = "a polygon has at least three corners";
-  };
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") end(); });
+  }
+  svg.ondblclick = close;
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") end();
+    if (event.key === "Enter") close(event);
+  });
   document.querySelectorAll("[data-draw]").forEach((button) => {
     button.onclick = () => button.dataset.draw === "reset" ? put({ reset: true }) : begin(button.dataset.draw);
   });

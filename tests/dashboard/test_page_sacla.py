@@ -1,0 +1,210 @@
+"""The shots' view: messages, charts, who may put what, and regions drawn in a real browser."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ioc_process import running_ioc
+from PIL import Image
+from starlette.testclient import TestClient
+from support.page import fake_checks, running_page, settings_of
+from support.waiting import until
+
+from dashboard.app import make_app
+from dashboard.headless import headless_chromium
+from dashboard.sacla.board import ShotBoard
+from dashboard.sacla.shots_worker import encode_facts
+from dashboard.sacla.view import board_of
+from devices.sacla.view import COUNTS, CURVES, RECENT, ShotFacts
+from skywright.config import IocSettings, Settings
+from skywright.instruments.sacla.regions import parse_region
+
+NAME = "MPCCD-1N0-M06-004"
+REGIONS = f"spot:{NAME}:1,1;9,1;9,9 rim:{NAME}:0,0;3,0;3,3"
+SAME = {"origin": "http://127.0.0.1"}
+
+
+def facts(**more: Any) -> ShotFacts:
+    edges = np.linspace(-1.0, 1.0, 5)
+    curve = np.array([[1.0, 2.0, np.nan, 4.0], [0.1, 0.2, 0.3, 0.4]])
+    count = 700
+    image = np.arange(48, dtype=np.float32).reshape(8, 6)
+    image[3, 2] = np.nan
+    recent = {key: np.arange(count, dtype=float) for key in RECENT}
+    return ShotFacts(
+        **{
+            "run": 501,
+            "tag": 400_000_077.0,
+            "rate": 59.9,
+            "message": "taking shots",
+            "regions": REGIONS,
+            "regions_number": 3,
+            "detectors": NAME,
+            "counts": dict.fromkeys(COUNTS, 7),
+            "edges": edges,
+            "curves": dict.fromkeys(CURVES, curve),
+            "photon_hist": np.full((2, 8), 5.0),
+            "recent": recent | {"laser_on": np.arange(count) % 2.0},
+            "image": image,
+            "step": 4,
+            "image_shots": 33,
+            **more,
+        }
+    )
+
+
+def test_a_message_carries_the_newest_shots_and_the_image() -> None:
+    board = ShotBoard()
+    message = encode_facts(facts(), 500)
+    header = json.loads(message.split(b"\n")[0])
+    assert header["curves"]["diff"][0][2] is None
+    board.take(message)
+    assert board.status == ""
+    tags = board.array("recent", "tag")
+    assert (len(tags), tags[-1]) == (500, 699.0)
+    assert np.isnan(board.array("curves", "diff")[0, 2])
+    picture = np.asarray(Image.open(io.BytesIO(board.png())))
+    assert picture.shape == (8, 6, 4)
+    assert picture[3, 2, 3] == 0  # a bad pixel
+    assert picture[7, 5, :3].sum() > picture[0, 0, :3].sum()
+
+
+def test_an_ioc_that_is_away_is_told_and_the_last_curves_stay() -> None:
+    board = ShotBoard()
+    board.take(encode_facts(facts(), 10))
+    before = board.number
+    board.take(b'{"connected": false, "status": "the IOC does not answer", "bytes": 0}\n')
+    assert board.status == "the IOC does not answer"
+    assert board.facts["run"] == 501
+    assert board.number > before
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    made = settings_of(tmp_path, "", "", tmp_path)
+    ioc = IocSettings(module="iocs.sacla", prefix="SACLA1:")
+    return made.model_copy(update={"iocs": {**made.iocs, "sacla": ioc}})
+
+
+@pytest.fixture(params=[False, True], ids=["shows", "operates"])
+def page(request: pytest.FixtureRequest, settings: Settings) -> Iterator[TestClient]:
+    app = make_app(settings, fake_checks(), operate=request.param)
+    with TestClient(app, "http://127.0.0.1") as client:
+        yield client
+
+
+def operates(page: TestClient) -> bool:
+    return bool(page.app.state.site.operate)  # type: ignore[attr-defined]
+
+
+def test_page_before_and_after_the_first_shot(page: TestClient) -> None:
+    before = page.get("/sacla").text
+    assert "waiting for the IOC of the shots" in before
+    assert "No curve yet" in before
+    assert page.get("/sacla/mean.png").status_code == 404
+    board_of(page.app.state.site).take(encode_facts(facts(), 500))  # type: ignore[attr-defined]
+    after = page.get("/sacla").text
+    assert "400000077" in after
+    for title in (
+        "spot: laser on - off against the delay",
+        "rim: sum / I0 against the delay",
+        "spot against I0",
+        "spot against the tag",
+        "pixels by their photons",
+    ):
+        assert title in after
+    assert page.get("/sacla/mean.png").headers["content-type"] == "image/png"
+    now = page.get("/sacla/now").json()
+    assert now["shape"] == [8, 6]
+    assert (now["step"], now["regions"], now["operate"]) == (4, REGIONS, operates(page))
+    assert page.get("/static/sacla/regions.js").status_code == 200
+
+
+def test_only_a_page_that_operates_may_put_and_only_for_itself(page: TestClient) -> None:
+    wanted = json.dumps({"regions": REGIONS})
+    for origin in ({}, {"origin": "http://elsewhere"}):
+        assert page.post("/sacla/put", content=wanted, headers=origin).status_code == 403
+    own = page.post("/sacla/put", content=wanted, headers=SAME)
+    assert own.status_code == (503 if operates(page) else 403)  # 503: no beamline runs
+    if operates(page):
+        assert "no beamline runs" in own.text
+        for wrong in (b"", b"[1]", b'{"regions": 3}', b"{"):
+            assert page.post("/sacla/put", content=wrong, headers=SAME).status_code == 400
+        large = b'{"regions": "' + b"x" * 40_000 + b'"}'
+        assert page.post("/sacla/put", content=large, headers=SAME).status_code == 413
+
+
+ROWS, COLUMNS = 128, 96
+
+
+@pytest.fixture(scope="module")
+def operated(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page that operates a simulated beamline; there is no catalog."""
+    store = tmp_path_factory.mktemp("shots")
+    whole = f"all:{NAME}:-0.5,-0.5;95.5,-0.5;95.5,127.5;-0.5,127.5"
+    size = ("--rows", str(ROWS), "--columns", str(COLUMNS), "--pool", "16", "--roi", whole)
+    with running_ioc("iocs.sacla", "--source", "sim", *size, prefix="PAGE:SACLA1:") as ioc:
+        config = store / "skywright.toml"
+        config.write_text(
+            'prefix = "PAGE:"\n'
+            f'[store]\ndirectory = "{store}"\ntiled_uri = "http://127.0.0.1:1"\napi_key = "none"\n'
+            '[iocs.sacla]\nmodule = "iocs.sacla"\nprefix = "SACLA1:"\n'
+            f'address = "127.0.0.1:{ioc.port}"\n'
+        )
+        with running_page(config, "--operate") as running:
+            yield running.uri
+
+
+def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(operated: str) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    with headless_chromium(1280, 1400) as browser:
+
+        def find(selector: str) -> Any:
+            return browser.find_element("css selector", selector)
+
+        def names() -> list[str]:
+            shown = "[...document.querySelectorAll('figure.regions text')]"
+            return list(browser.execute_script(f"return {shown}.map(t => t.textContent)"))
+
+        def regions() -> dict[str, Any]:
+            script = "return fetch('/sacla/now').then(a => a.json()).then(a => a.regions)"
+            found = map(parse_region, browser.execute_script(script).split())
+            return {region.name: np.array(region.points) for region in found}
+
+        browser.get(f"{operated}/sacla")
+        until(lambda: names() == ["all"], 90, "the region of the start is shown")
+        until(lambda: not find("figure.regions img").get_property("hidden"), 90, "an image")
+        drawing = find("figure.regions svg")
+        width, height = drawing.size["width"], drawing.size["height"]
+
+        find("[data-draw=rectangle]").click()
+        mouse = ActionChains(browser).move_to_element_with_offset(drawing, -width // 4, 0)
+        mouse.click_and_hold().move_by_offset(width // 4, height // 4).release().perform()
+        until(lambda: "roi1" in names(), 60, "the rectangle is shown")
+        until(lambda: "roi1" in regions(), 60, "the IOC has the rectangle")
+        box = regions()["roi1"]
+        # A pixel of the screen is less than two of the detector.
+        np.testing.assert_allclose(box.min(axis=0), [COLUMNS / 4, ROWS / 2], atol=2.0)
+        np.testing.assert_allclose(box.max(axis=0), [COLUMNS / 2, ROWS * 3 / 4], atol=2.0)
+
+        find("[data-draw=polygon]").click()
+        ActionChains(browser).move_to_element(drawing).click().pause(0.6).move_by_offset(
+            width // 4, 0
+        ).click().pause(0.6).move_by_offset(0, height // 4).click().perform()
+        ActionChains(browser).send_keys(Keys.ENTER).perform()
+        until(lambda: "roi2" in regions(), 60, "the IOC has the polygon")
+        polygon = regions()["roi2"]
+        np.testing.assert_allclose(polygon[0], [COLUMNS / 2, ROWS / 2], atol=2.0)
+        np.testing.assert_allclose(polygon[2], [COLUMNS * 3 / 4, ROWS * 3 / 4], atol=2.0)
+        until(lambda: "roi2: laser on - off" in browser.page_source, 90, "its curve is drawn")
+
+        find("[aria-label='Remove roi1']").click()
+        until(lambda: list(regions()) == ["all", "roi2"], 60, "the rectangle is gone")
+        severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+        assert severe == []
