@@ -70,8 +70,14 @@ class GrowingImage:
     @classmethod
     def empty(cls, size: int) -> Self:
         """Return one without images."""
-        largest = np.full(size, -np.inf, np.float32)
-        return cls(0, np.zeros(size, np.float32), np.zeros(size), np.zeros(size), largest)
+        origin, largest = np.empty(size, np.float32), np.empty(size, np.float32)
+        sums, squares = np.empty(size), np.empty(size)
+        # Filled, not `np.zeros`: numpy then asks for huge pages, and adding images, which walks
+        # through much memory, takes half the time.
+        for array in (origin, sums, squares):
+            array.fill(0)
+        largest.fill(-np.inf)
+        return cls(0, origin, sums, squares, largest)
 
     def extend(
         self, frames: NDArray[np.float32], chosen: NDArray[np.int64], least: np.float32
