@@ -223,6 +223,27 @@ def test_a_second_run_does_not_hold_packets_of_the_first(tmp_path):
     assert not (tmp_path / "module_254").exists()
 
 
+def test_a_run_without_packets_has_no_frames_of_the_run_before(tmp_path):
+    runs = ReceivedRuns(tmp_path / "data", "127.0.0.1", 0)
+    tracker = Tracker(PacketSource(runs))
+    try:
+        assert tracker.source.run == ""
+        for name, sent in (("one", 4), ("two", 0)):
+            run = runs.start()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                for packet in packets_of("ph256", 10)[:sent]:
+                    sender.sendto(packet.tobytes(), runs.address)
+            assert tracker.start_recording(tmp_path / f"{name}.h5") == ""
+            assert tracker.source.run == run
+            until(lambda count=sent: tracker.events.visible == count, 60, "packets are indexed")
+            runs.stop()
+            until(lambda: tracker.source.has_ended, 60, "the run has ended")
+            tracker.stop_recording()
+            assert tracker.events.visible == sent
+    finally:
+        tracker.close()
+
+
 def test_a_port_that_is_taken_is_named(tmp_path):
     runs = ReceivedRuns(tmp_path, "127.0.0.1", 0)
     with pytest.raises(ConfigError, match=str(runs.address[1])):

@@ -181,6 +181,11 @@ class ReceivedRuns:
         return self._thread is not None and self._thread.is_alive()
 
     @property
+    def run(self) -> str:
+        """Name of the newest run directory; empty before the first one."""
+        return self._writer.run
+
+    @property
     def lost(self) -> Mapping[str, int]:
         """Packets that are in no frame, by cause."""
         return self._counters.as_dict()
@@ -314,6 +319,15 @@ class PacketSource(RunDirectorySource):
         super().__init__(runs.data_dir, modules)
         self.name = "sockets"
         self.runs = runs
+
+    def wants(self, directory: Path) -> bool:
+        """Return whether a directory is of the newest run: that has files with its packets only."""
+        return directory.name == self.run
+
+    @property
+    def run(self) -> str:
+        """Name of the newest run that was taken; empty before the first one."""
+        return self.runs.run
 
     @property
     def lost(self) -> Mapping[str, int]:

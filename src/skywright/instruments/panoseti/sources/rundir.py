@@ -168,6 +168,10 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         self._blocks = iter(())
         self._idle_since = 0.0
 
+    def wants(self, directory: Path) -> bool:
+        """Return whether a run directory may hold frames to deliver; for subclasses."""
+        return True
+
     @property
     def run(self) -> str:
         """Name of the newest run directory that holds files; empty if there is none."""
@@ -205,7 +209,7 @@ class RunDirectorySource(PolledSource[FrameBlock]):
 
     def _list(self) -> None:
         self._listed = time.monotonic()
-        for directory in self._finder.directories():
+        for directory in filter(self.wants, self._finder.directories()):
             for path in _entries(directory):
                 if is_pff_name(path.name):
                     self._add(path)
