@@ -136,6 +136,7 @@ def test_a_stop_that_does_not_end_in_time_is_an_error(
     with pytest.raises(HardwareError, match="still stopping"):
         processor.start()
     gate.set()
+    monkeypatch.undo()
     until(started(processor))
     source.put(2)
     seen(processor, 2)
