@@ -114,8 +114,8 @@ def test_results_follow_the_pulses(pv: Callable[[str], epics.PV], client: Client
     assert pv("AVG_FWHM").get() > 1
     assert len(pv("AVG_SPECTRUM_Y").get()) == SIZE[1]
     watch(pv("PULSE_ID").pvname, seen, form="time")
-    until(lambda: len(arrived) > 5)
-    assert min(arrived[1:]) < 0.1  # the simulator dates pulses when they are due
+    # The simulator dates pulses when they are due; on a busy machine they may be late for a while.
+    until(lambda: len(arrived) > 5 and min(arrived[1:]) < 0.1)
     before = pv("N_PULSES").get()
     until(lambda: pv("N_PULSES").get() > before)
     assert pv("SIM:Center_RBV").get() == pytest.approx(9000, abs=10)

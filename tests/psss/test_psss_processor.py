@@ -136,9 +136,12 @@ def test_a_stop_that_does_not_end_in_time_is_an_error(
     with pytest.raises(HardwareError, match="still stopping"):
         processor.start()
     gate.set()
+    monkeypatch.undo()
     until(started(processor))
     source.put(2)
     seen(processor, 2)
+    processor.stop()
+    assert (processor.state().message, processor.state().alarm) == ("stopped", False)
 
 
 def test_settings_change_on_a_frame_boundary(processor: Processor, source: ScriptedSource) -> None:

@@ -169,9 +169,9 @@ class Processor(Owner[Pulse, Result]):
         HardwareError
             If the source's thread does not end in time.
         """
-        was_running = self.is_running
+        was_stopped = self._running is False
         super().stop()
-        if was_running:
+        if not was_stopped:
             self.report(self.idle_text, alarm=False)  # old trouble is over
 
     def change(self, **changes: Any) -> Settings:
