@@ -155,9 +155,17 @@ class AnalyzedShots:
             found = self._pipeline.images[detector].result()
         return found["mean"], int(found["n_on"] + found["n_off"])
 
-    def images(self) -> dict[str, dict[str, Any]]:
-        """Return the running images by detector: the results of `ShotImages`."""
+    def images(self, *, complete: bool = False) -> dict[str, dict[str, Any]]:
+        """Return the running images by detector: the results of `ShotImages`.
+
+        Parameters
+        ----------
+        complete
+            Up to the newest shot, at the end of a recording; else up to the last whole block.
+        """
         with self._lock:
+            if complete:
+                self._pipeline.complete_images()
             return {name: images.result() for name, images in self._pipeline.images.items()}
 
     # ---- from record to shot

@@ -185,7 +185,7 @@ class ShotOwner:
             acquisition.done.wait(STORE_S)
         if self._recording.is_set():
             self._recording.clear()
-            self._offer_images()
+            self._offer_images(complete=True)
         if self._writer is not None:
             self._writer.join(STORE_S)
             self._writer = None
@@ -212,8 +212,8 @@ class ShotOwner:
                 due += IMAGE_PERIOD_S
                 self._offer_images()
 
-    def _offer_images(self) -> None:
-        images = self.source.images()
+    def _offer_images(self, *, complete: bool = False) -> None:
+        images = self.source.images(complete=complete)
         if images:
             self.images.offer((self._updates, images))
             self._updates += 1

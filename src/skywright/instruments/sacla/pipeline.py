@@ -151,11 +151,19 @@ class ShotPipeline:
         self.edges = edges
         self.change_regions(self.regions)
 
-    def restart_images(self) -> None:
-        """Begin the running images anew with the next shot."""
+    def complete_images(self) -> None:
+        """Bring the running images up to the newest shot; waits for the workers.
+
+        The block under way is cut here. If images go on afterwards, they lack the shots of one of
+        its two pieces.
+        """
         self._hand_over()
         self._end_block()
         self._take(self._workers.answers("all"))
+
+    def restart_images(self) -> None:
+        """Begin the running images anew with the next shot."""
+        self.complete_images()
         self.images = {name: images.fresh() for name, images in self.images.items()}
 
     def begin(self, info: RunInfo) -> None:

@@ -1,0 +1,267 @@
+"""The owner of shots: whole shots in order, run after run, regions that change, recordings."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.waiting import until
+
+from skywright.errors import ConfigError
+from skywright.files.columns import ColumnReader
+from skywright.instruments.sacla.analyzed_shot import RegionSet
+from skywright.instruments.sacla.analyzed_source import AnalyzedShots
+from skywright.instruments.sacla.join import Record, TagGrid
+from skywright.instruments.sacla.layouts import (
+    CORNERS_MAX,
+    FRAME_TAG,
+    IMAGE_NUMBER,
+    IMAGES,
+    REGIONS_NUMBER,
+    SHOTS,
+    TAG,
+    VERDICTS,
+    check_room,
+    read_regions,
+    region_rows,
+)
+from skywright.instruments.sacla.owner import ShotOwner, beside
+from skywright.instruments.sacla.regions import Region, parse_region
+from skywright.instruments.sacla.run_info import RunInfo
+from skywright.instruments.sacla.shots import ShotRules
+from skywright.instruments.sacla.tile import PixelRules, Tile
+
+NAME, SHAPE = "D", (6, 8)
+WHOLE = parse_region("all:D:-1,-1;9,-1;9,7;-1,7")
+LEFT = parse_region("left:D:-1,-1;3.5,-1;3.5,7;-1,7")
+EV = 15.0 * 3.65
+"""Of one ADU."""
+
+
+def run_info(run: int = 7, hightag: int = 202301, detectors: tuple[str, ...] = (NAME,)) -> RunInfo:
+    tiles = {name: Tile(name, 15.0, np.zeros(SHAPE, bool)) for name in detectors}
+    return RunInfo(
+        run=run,
+        hightag=hightag,
+        grid=TagGrid(1000 * run, 2),
+        tiles=tiles,
+        shot_rules=ShotRules(0.05, 0.5, 0.01, 0.0, 0.001, 500.0),
+        pixel_rules=PixelRules(10_000.0, 3.65, 0.0, 4.0, 3.0, 1.0),
+    )
+
+
+class HandShots:
+    """A source whose records the test sends, on the test's thread."""
+
+    name = "hand"
+
+    def __init__(self, info: RunInfo) -> None:
+        self.info = info
+        self.is_running = False
+        self._deliver: Callable[[Record[Any]], None] = lambda _: None
+        self.lost: dict[str, int] = {}
+
+    def start(self, deliver: Callable[[Record[Any]], None], report: Callable[[str], None]) -> None:
+        self._deliver, self.is_running = deliver, True
+
+    def stop(self) -> None:
+        self.is_running = False
+
+    def set_period(self, seconds: float) -> float:
+        return 0.0
+
+    def close(self) -> None:
+        self.stop()
+
+    def shot(self, number: int, **changed: Any) -> None:
+        """Send the records of a shot; None leaves one out."""
+        values: dict[str, Any] = {
+            "i0": 1.0,
+            "beam": 1.0,
+            "laser_open": float(number % 2),
+            "laser_close": float(1 - number % 2),
+            "delay": 10.0,
+            "timing": 500.0,
+            **{name: np.full(SHAPE, 100.0 + number, np.float32) for name in self.info.tiles},
+            **changed,
+        }
+        tag = self.info.grid.first + number * self.info.grid.step
+        for channel, payload in values.items():
+            if payload is not None:
+                self._deliver(Record(channel, tag, self.info.run, payload))
+
+
+@pytest.fixture
+def source() -> HandShots:
+    return HandShots(run_info())
+
+
+@pytest.fixture
+def owner(source: HandShots) -> Iterator[ShotOwner]:
+    analyzed = AnalyzedShots(source, [WHOLE], np.linspace(-1.0, 1.0, 5), window=8)
+    made = ShotOwner(analyzed)
+    made.owner.start()
+    yield made
+    made.close()
+
+
+def items(owner: ShotOwner) -> int:
+    return owner.state().items
+
+
+def column(path: Path, name: str, identity: str = TAG.path) -> np.ndarray:
+    with ColumnReader(path, identity) as reader:
+        return reader.read(name)
+
+
+def test_shots_are_rows_in_order_whatever_their_verdict(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    path = tmp_path / "shots.h5"
+    assert owner.start_recording(path) == ""
+    source.shot(0)
+    source.shot(1, beam=0.0)
+    source.shot(2, D=None)
+    source.shot(3, delay=None)
+    source.shot(4, i0=0.01)
+    source.shot(5, laser_open=0.0)
+    for number in (7, 6, 8, 9, 10, 11, 12):  # two shots the wrong way round
+        source.shot(number)
+    until(lambda: items(owner) == 13, 60, "all shots are through")
+    owner.stop_recording()
+    info = source.info
+    tags = column(path, TAG.path)
+    assert tags.tolist() == [info.identity(7000 + 2 * k) for k in range(13)]
+    verdict = [VERDICTS[code] for code in column(path, f"{SHOTS}/verdict")]
+    assert verdict[:6] == [
+        *("accepted", "beam_off", "no_frame", "no_value", "i0_low", "laser_ambiguous")
+    ]
+    assert verdict[6:] == ["accepted"] * 7
+    sums = column(path, f"{SHOTS}/sum_ev")
+    np.testing.assert_allclose(sums[[0, 6], 0], [48 * 100 * EV, 48 * 106 * EV])
+    assert np.isnan(sums[1:6]).all()
+    assert np.isnan(column(path, f"{SHOTS}/delay")[3])
+    np.testing.assert_allclose(column(path, f"{SHOTS}/scanned")[0], 0.1)
+    images = beside(path, "images")
+    assert column(images, f"{IMAGES}/n_on", IMAGE_NUMBER.path)[-1] == 3
+    assert column(images, f"{IMAGES}/n_off", IMAGE_NUMBER.path)[-1] == 5
+
+
+def test_a_recording_has_as_many_shots_as_wanted_and_their_frames(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    owner.frames_every = 3
+    for number in range(4):
+        source.shot(number)
+    path = tmp_path / "shots.h5"
+    assert owner.start_recording(path, count=7) == ""
+    for number in range(4, 20):
+        source.shot(number)
+    until(lambda: items(owner) == 20, 60, "all shots are through")
+    assert owner.is_recording
+    owner.stop_recording()
+    assert not owner.is_recording
+    tags = column(path, TAG.path)
+    assert tags.tolist() == [source.info.identity(7000 + 2 * k) for k in range(4, 11)]
+    frames = beside(path, "frames")
+    assert column(frames, FRAME_TAG.path, FRAME_TAG.path).tolist() == tags[::3].tolist()
+    pixels = column(frames, "/entry/frames/d1", FRAME_TAG.path)
+    assert pixels[:, 0, 0].tolist() == [104.0, 107.0, 110.0]
+
+
+def test_regions_change_between_two_shots(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    path = tmp_path / "shots.h5"
+    owner.start_recording(path)
+    source.shot(0)
+    first = owner.source.region_set.number
+    assert owner.source.change_regions([LEFT, WHOLE]).number == first + 1
+    with pytest.raises(ConfigError, match="unknown detector X"):
+        owner.source.change_regions([Region("a", "X", ((0, 0), (1, 0), (1, 1)))])
+    source.shot(1)
+    until(lambda: items(owner) == 2, 60, "both shots are through")
+    owner.stop_recording()
+    assert column(path, f"{SHOTS}/regions_number").tolist() == [first, first + 1]
+    sums = column(path, f"{SHOTS}/sum_ev")
+    np.testing.assert_allclose(sums[0, 0], 48 * 100 * EV)
+    np.testing.assert_allclose(sums[1, :2], [24 * 101 * EV, 48 * 101 * EV])
+    assert np.isnan(sums[0, 1])
+    sets = beside(path, "regions")
+    numbers = column(sets, REGIONS_NUMBER.path, REGIONS_NUMBER.path)
+    assert numbers.tolist() == [first, first + 1]
+    # Curves are of the present regions alone.
+    curves = owner.source.curves()
+    assert curves["on_n"].sum(axis=1).tolist() == [1, 1]
+
+
+def test_the_next_run_follows_with_its_own_tags(source: HandShots, owner: ShotOwner) -> None:
+    seen: list[tuple[int, int]] = []
+    queue = owner.owner.subscribe(depth=100)
+    for number in range(5):
+        source.shot(number, timing=None)  # waits for its timing value until the run ends
+    source.info = run_info(8, 202302)
+    for number in range(3):
+        source.shot(number)
+    until(lambda: items(owner) == 8, 60, "the shots of both runs")
+    while (shot := queue.get(0.0)) is not None:
+        seen.append((shot.run, shot.identity))
+    before, after = run_info(), run_info(8, 202302)
+    assert seen == [
+        *((7, before.identity(7000 + 2 * k)) for k in range(5)),
+        *((8, after.identity(8000 + 2 * k)) for k in range(3)),
+    ]
+    queue.close()
+
+
+def test_a_run_with_other_detectors_has_its_own_images(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    source.shot(0)
+    source.info = run_info(8, 202302, ("D", "E"))
+    for number in range(3):
+        source.shot(number)
+    until(lambda: items(owner) == 4, 60, "the shots of both runs")
+    assert list(owner.shapes) == ["D", "E"]
+    path = tmp_path / "shots.h5"
+    assert owner.start_recording(path) == ""
+    for number in range(3, 6):
+        source.shot(number)
+    until(lambda: items(owner) == 7, 60, "the shots of the recording")
+    owner.stop_recording()
+    mean = column(beside(path, "images"), f"{IMAGES}/d2_mean", IMAGE_NUMBER.path)[-1]
+    np.testing.assert_allclose(mean, 104 * EV, rtol=1e-6)
+
+
+def test_recordings_of_another_thread_and_a_path_that_cannot_be_written(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    assert "no such directory" in owner.start_recording(tmp_path / "nowhere" / "shots.h5")
+    assert not owner.is_recording
+    thread = threading.Thread(target=owner.start_recording, args=(tmp_path / "a.h5",))
+    thread.start()
+    thread.join()
+    source.shot(0)
+    until(lambda: owner.shots.visible == 1, 60, "the shot is in the file")
+    owner.stop_recording()
+
+
+def test_region_sets_are_read_as_they_were_written() -> None:
+    regions = (WHOLE, LEFT, replace(LEFT, name="naïve"))
+    rows = region_rows(RegionSet(3, regions))
+    row = {path.rsplit("/", 1)[1]: values[0] for path, values in rows.columns.items()}
+    assert read_regions(row) == regions
+    assert rows.identity.tolist() == [3]
+
+
+def test_regions_without_room_are_refused() -> None:
+    with pytest.raises(ConfigError, match="17 regions"):
+        check_room([replace(WHOLE, name=f"r{k}") for k in range(17)])
+    corners = tuple((float(k), float(k % 2)) for k in range(CORNERS_MAX + 1))
+    with pytest.raises(ConfigError, match="65 corners"):
+        check_room([replace(WHOLE, points=corners)])
+    with pytest.raises(ConfigError, match="longer than 64 bytes"):
+        check_room([replace(WHOLE, name="x" * 65)])

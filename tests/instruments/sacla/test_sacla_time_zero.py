@@ -1,0 +1,107 @@
+"""Time zero from the points of a delay scan, and the curve of a scan against the truth."""
+
+import numpy as np
+import pytest
+
+from skywright.errors import DataError
+from skywright.instruments.sacla.demos.curve import Scan, chi2_per_dof
+from skywright.instruments.sacla.frames import SharedFrames
+from skywright.instruments.sacla.pipeline import ShotPipeline
+from skywright.instruments.sacla.regions import parse_region
+from skywright.instruments.sacla.time_zero import fit_time_zero, step
+from skywright.instruments.sacla.twin import Beamline, TwinSettings
+from skywright.instruments.sacla.values import parse_value
+
+DELAY = np.linspace(-1.0, 1.0, 21)
+
+
+def points(seed: int, middle: float = 0.13, error: float = 0.01) -> tuple[np.ndarray, ...]:
+    noise = np.random.default_rng(seed).normal(0.0, error, len(DELAY))
+    return DELAY, step(DELAY, middle, 0.2, 0.2, 0.0) + noise, np.full(len(DELAY), error)
+
+
+def test_time_zero_and_its_error_over_many_scans() -> None:
+    found = [fit_time_zero("uid", *points(seed)) for seed in range(200)]
+    pulls = np.array([(each.delay_ps - 0.13) / each.delay_error_ps for each in found])
+    # The mean of 200 pulls has an error of 0.07, their spread one of 0.05.
+    assert abs(pulls.mean()) < 0.3
+    assert 0.8 < pulls.std() < 1.2
+    assert np.mean([each.chi2_per_dof for each in found]) == pytest.approx(1.0, abs=0.15)
+    assert np.mean([each.height for each in found]) == pytest.approx(0.2, abs=0.005)
+
+
+def test_a_step_down_and_missing_points() -> None:
+    delay, value, error = points(1)
+    value[4], error[7] = np.nan, 0.0
+    found = fit_time_zero("uid", delay[::-1], -value[::-1], error[::-1])
+    assert found.height == pytest.approx(-0.2, abs=0.03)
+    assert abs(found.delay_ps - 0.13) < 5 * found.delay_error_ps
+
+
+def test_noise_alone_has_no_time_zero() -> None:
+    refused = 0
+    for seed in range(20):
+        delay, value, error = points(seed)
+        try:
+            fit_time_zero("uid", delay, value - step(delay, 0.13, 0.2, 0.2, 0.0), error)
+        except DataError:
+            refused += 1
+    assert refused >= 18  # noise of three sigma is rare, not impossible
+
+
+def test_too_few_points_are_refused() -> None:
+    delay, value, error = (each[:4] for each in points(1))
+    with pytest.raises(DataError, match="4 points"):
+        fit_time_zero("uid", delay, value, error)
+
+
+def scan(seed: int, shots: int) -> Scan:
+    """Analyze simulated shots of all delays; the images of no two shots share their noise."""
+    settings = TwinSettings(shape=(48, 32), pool=shots, photons_per_px=0.05, beam_off=0.0)
+    beamline = Beamline(settings, seed)
+    (name,) = settings.detectors
+    region = parse_region(f"all:{name}:-1,-1;40,-1;40,60;-1,60")
+    edges = np.linspace(-2.0, 3.0, 41)
+    frames = SharedFrames({name: settings.shape}, 8)
+    pipeline = ShotPipeline(beamline.info, [region], edges, 120, frames)
+    try:
+        for number in range(shots):
+            for _, record in beamline.shot(number):
+                if record.channel != name:
+                    record = type(record)(
+                        record.channel, record.tag, record.run, parse_value(str(record.payload))
+                    )
+                pipeline.add(record)
+        pipeline.finish()
+        curves, rows = pipeline.curves.result(), pipeline.all_rows()
+    finally:
+        pipeline.close()
+        frames.unlink()
+    return Scan(
+        edges,
+        *(curves[key][0] for key in ("on_n", "off_n", "off_mean", "diff", "diff_sem")),
+        delay=rows["scanned"],
+        laser_on=rows["laser_on"],
+        i0=rows["i0"],
+        sums=rows["sum_ev"][:, 0],
+        images={},
+        effect=settings.effect,
+        width_ps=settings.width_ps,
+    )
+
+
+def test_the_curve_of_a_scan_agrees_with_the_truth() -> None:
+    found = [chi2_per_dof(scan(seed, 1200)) for seed in range(2)]
+    assert all(bins == 40 for _, bins in found)
+    # 80 bins: the mean of chi2 per degree of freedom has an error of sqrt(2 / 80) = 0.16.
+    assert np.mean([chi2 for chi2, _ in found]) == pytest.approx(1.0, abs=0.65)
+
+
+@pytest.mark.accuracy
+def test_the_curves_of_twenty_scans_agree_with_the_truth() -> None:
+    found = [chi2_per_dof(scan(seed, 3200)) for seed in range(100, 120)]
+    # 800 bins: an error of 0.05. About 40 shots a side and bin make it 1.05, not 1: an error that
+    # is estimated from n shots is itself uncertain (Student's t).
+    mean = float(np.mean([chi2 for chi2, _ in found]))
+    print(f"chi2 per degree of freedom, mean over 20 seeds: {mean:.3f}")
+    assert 0.9 <= mean <= 1.1
