@@ -1,8 +1,9 @@
 """Analysis of the images of one detector: sums over regions of each shot, and running images."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +130,12 @@ class ShotImages(Analysis[State]):
             "regions": regions,
             **asdict(self.regions.rules),
         }
+
+    def fresh(self) -> Self:
+        """Return the same analysis, with no members; the regions are not computed again."""
+        copied = copy.copy(self)
+        Analysis.__init__(copied, **self.parameters)
+        return copied
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Sum the regions, and the rings, of each image."""
