@@ -14,6 +14,7 @@ from support.pano_files import file_name, made_frames, run_directory
 from support.pano_server import served, served_here
 from support.waiting import until
 
+from skywright.acquire.index_layout import IndexFile
 from skywright.errors import DataError
 from skywright.files.readers import open_reader
 from skywright.instruments.panoseti.clock import Flag
@@ -212,6 +213,36 @@ def test_a_full_disk_ends_the_simulated_run_and_the_next_one_is_whole(tmp_path, 
     assert (np.diff(frames.time_ns) > 0).all()
     with PffFile(movie) as file:
         assert file.size % file.layout.frame_bytes == 0
+
+
+def test_a_disk_too_full_for_the_index_is_said_and_the_next_index_is_whole(
+    tmp_path, tracked, monkeypatch
+):
+    data_dir, tracker = tracked
+    path = run_directory(data_dir) / file_name("img16")
+    frames = made_frames("img16", 30)
+    append(path, frames, 0, 10)
+    until_rows(tracker, 10)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(IndexFile, "append", full)
+    append(path, frames, 10, 20)
+    until(lambda: "No space left" in tracker.error, 60, "the error is said")
+    monkeypatch.undo()
+    append(path, frames, 20, 30)
+    tracker.stop_recording()
+    rows, _ = indexed(tmp_path)
+    assert rows == [(0, number) for number in range(len(rows))]  # what is there is right
+    (tmp_path / "again").mkdir()
+    assert tracker.start_recording(tmp_path / "again/index.h5") == ""
+    until_rows(tracker, 30)
+    tracker.stop_recording()
+    assert tracker.error == ""
+    rows, images = indexed(tmp_path / "again")
+    assert rows == [(0, number) for number in range(30)]
+    np.testing.assert_array_equal(images, frames.image)
 
 
 def test_a_flood_of_clients_is_served_and_forgotten(tmp_path):
