@@ -112,6 +112,7 @@ def test_a_start_that_does_not_get_going_is_an_error(
         processor.start()
     assert not processor.is_running
     source.start_gate.set()
+    monkeypatch.undo()
     until(started(processor))
     assert processor.is_running
 
