@@ -182,7 +182,7 @@ def test_a_worker_that_does_not_start_is_started_again(
         assert_same(run(path, FileFrames(path), 2, lambda *_: None)[0], whole)
         assert len(failed) == failures
     else:
-        with pytest.raises(HardwareError, match="cannot be started.*refused"):
+        with pytest.raises(HardwareError, match=r"cannot be started.*refused"):
             run(path, FileFrames(path), 2, lambda *_: None)
 
 
