@@ -2,6 +2,7 @@
 
 import os
 import signal
+from multiprocessing.context import ForkServerProcess
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ from sacla_file import make_replay
 
 from skywright.errors import HardwareError
 from skywright.instruments.sacla import pipeline as pipelines
+from skywright.instruments.sacla import process_workers
 from skywright.instruments.sacla.frames import FileFrames, SharedFrames, StoredFrame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.live import LiveShots
@@ -151,6 +153,7 @@ def test_a_chunk_that_kills_every_worker_is_given_up_and_counted(path, whole, mo
         original(self, count, analyses, frames)
 
     monkeypatch.setattr(ProcessWorkers, "__init__", start)
+    monkeypatch.setattr(process_workers, "ATTEMPTS", 3)
     found, pipeline = run(path, FileFrames(path), 2, lambda *_: None)
     counts = found.values["counts"]
     left = found.values["rois"]["all"]["tags"]
@@ -160,6 +163,27 @@ def test_a_chunk_that_kills_every_worker_is_given_up_and_counted(path, whole, mo
     assert len(left) == len(tags) - counts["shots_lost"]
     in_images = sum(int(pipeline.images["MPCCD-A"].result()[key]) for key in ("n_on", "n_off"))
     assert in_images == len(left)
+
+
+@pytest.mark.parametrize(("failures", "ends_well"), [(2, True), (1000, False)])
+def test_a_worker_that_does_not_start_is_started_again(
+    path, whole, monkeypatch, failures, ends_well
+):
+    original, failed = ForkServerProcess.start, []
+
+    def start(self):  # as when the server that forks the workers has been killed
+        if len(failed) < failures:
+            failed.append(self)
+            raise ConnectionRefusedError(111, "refused")
+        original(self)
+
+    monkeypatch.setattr(ForkServerProcess, "start", start)
+    if ends_well:
+        assert_same(run(path, FileFrames(path), 2, lambda *_: None)[0], whole)
+        assert len(failed) == failures
+    else:
+        with pytest.raises(HardwareError, match=r"cannot be started.*refused"):
+            run(path, FileFrames(path), 2, lambda *_: None)
 
 
 def test_frames_stored_as_they_are_are_read_by_threads(tmp_path, path, whole):

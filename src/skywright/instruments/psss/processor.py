@@ -1,7 +1,7 @@
 """The owner of the spectrometer's pulses, with the settings that they are processed with.
 
 With one thread the source's own processes; with more, pictures are processed side by side and
-their results put in order again. Whoever gets results never makes a pulse wait.
+their results put in order again. No pulse waits for those that get results.
 """
 
 import logging

@@ -60,7 +60,7 @@ class AnalyzedShots:
         self._deliver: Callable[[AnalyzedShot], None] = lambda _: None
         self._report: Report = logger.warning
         self._lock = threading.RLock()
-        """Held by whoever touches the pipeline; shots are delivered under it."""
+        """Held while the pipeline is used; shots are delivered under it."""
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
         self._failed = False

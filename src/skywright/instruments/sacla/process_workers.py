@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
-from skywright.errors import SkywrightError
+from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.sacla.frames import Frames
 from skywright.instruments.sacla.warm import warm_up
 from skywright.instruments.sacla.workers import (
@@ -26,8 +26,8 @@ SENT_TASKS = 24
 """Tasks sent to a worker and not answered; their messages must fit into a pipe's buffer."""
 READY = "ready"
 """What a worker sends before it takes tasks."""
-ATTEMPTS = 3
-"""Workers that may die over the same task; then it is given up."""
+ATTEMPTS = 8
+"""Workers that may die over the same task, and failed starts, until it is given up."""
 
 logger = logging.getLogger(__name__)
 
@@ -203,13 +203,23 @@ class ProcessWorkers:
     # ---- when a worker has died
 
     def _start(self) -> _Process:
-        here, there = self._context.Pipe()
-        process = self._context.Process(
-            target=_work, args=(there, self._analyses, self._frames), daemon=True
-        )
-        process.start()
-        there.close()
-        return _Process(process, here)
+        for attempt in range(ATTEMPTS):
+            here, there = self._context.Pipe()
+            process = self._context.Process(
+                target=_work, args=(there, self._analyses, self._frames), daemon=True
+            )
+            try:
+                process.start()
+            except (OSError, EOFError) as error:
+                # The server that forks workers has died; the next start brings it back.
+                logger.error("analysis worker not started, attempt %d: %r", attempt + 1, error)
+                here.close()
+                cause = error
+            else:
+                return _Process(process, here)
+            finally:
+                there.close()
+        raise HardwareError(f"analysis worker: cannot be started ({cause!r})") from cause
 
     def _replace(self, number: int) -> None:
         """Start another process in place of one that has died, and do its blocks again."""

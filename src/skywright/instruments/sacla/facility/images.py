@@ -79,7 +79,7 @@ class StorageBuffer:
         return self.array
 
     def read_det_info(self, number: int) -> dict[str, Any]:
-        """Return what is known of the detector."""
+        """Return the properties of the detector."""
         if self.array is None or number != 0:
             raise APIError(f"-10001: read_det_info({number}): nothing was collected")
         return dict(self.info)

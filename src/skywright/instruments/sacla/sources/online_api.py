@@ -104,7 +104,7 @@ class ImageReader:
         return int(self._reader.collect(self._buffer, self._newest))
 
     def facts(self) -> dict[str, Any]:
-        """Return what is known of the detector, with the newest image."""
+        """Return the properties of the detector, with the newest image."""
         self.newest_tag()
         facts = dict(self._buffer.read_det_info(0))
         rows, columns = self._buffer.read_det_data(0).shape
