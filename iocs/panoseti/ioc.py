@@ -270,7 +270,7 @@ class PanosetiBase(OwnerGroup):
             return
         self._housekeeping_due = now + HOUSEKEEPING_S
         try:
-            for board in await self.in_thread(self.housekeeping.news, run):
+            for board in await self.in_thread(self.housekeeping.new_states, run):
                 self._boards[board.module, board.quabo] = board
         except DataError as error:
             await self.complain(str(error))

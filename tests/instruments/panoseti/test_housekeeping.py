@@ -46,18 +46,18 @@ def test_a_growing_file_is_read_piece_by_piece(tmp_path):
 def test_each_state_is_new_once_and_the_next_run_is_followed(tmp_path):
     piece = '{"QUABO_%d": {"Computer_UTC": "%d"}}\n\n'
     housekeeping = RunHousekeeping(tmp_path)
-    assert housekeeping.news("obs_a.pffd") == []
+    assert housekeeping.new_states("obs_a.pffd") == []
     (tmp_path / "obs_a.pffd").mkdir()
     path = tmp_path / "obs_a.pffd/hk.pff"
     path.write_text(piece % (8, 1) + piece % (9, 1))
-    assert [board.quabo for board in housekeeping.news("obs_a.pffd")] == [0, 1]
+    assert [board.quabo for board in housekeeping.new_states("obs_a.pffd")] == [0, 1]
     with path.open("a") as out:
         out.write(piece % (9, 2))
-    assert [board.quabo for board in housekeeping.news("obs_a.pffd")] == [1]
-    assert housekeeping.news("obs_a.pffd") == []
+    assert [board.quabo for board in housekeeping.new_states("obs_a.pffd")] == [1]
+    assert housekeeping.new_states("obs_a.pffd") == []
     (tmp_path / "module_2/obs_b.pffd").mkdir(parents=True)
     (tmp_path / "module_2/obs_b.pffd/hk.pff").write_text(piece % (8, 3))
-    assert [board.seconds for board in housekeeping.news("obs_b.pffd")] == [3.0]
+    assert [board.seconds for board in housekeeping.new_states("obs_b.pffd")] == [3.0]
 
 
 @pytest.mark.parametrize("place", ["", "obs_a.pffd"])

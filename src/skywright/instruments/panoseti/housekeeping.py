@@ -173,7 +173,7 @@ class RunHousekeeping:
         self._file: HousekeepingFile | None = None
         self._seen: dict[tuple[int, int], float] = {}
 
-    def news(self, run: str) -> list[BoardState]:
+    def new_states(self, run: str) -> list[BoardState]:
         """Return the boards whose state is new since the last call.
 
         Parameters

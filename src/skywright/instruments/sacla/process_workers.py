@@ -69,7 +69,7 @@ class ProcessWorkers:
 
     When a process dies, another one is started, and the open blocks of the dead one are given to
     the others, from their first chunk, as long as their frames are still there. The rows of a chunk
-    are returned once, whoever finds them. Frames that are gone are counted (`Answer.images_lost`).
+    are returned once. Frames that are gone are counted (`Answer.images_lost`).
 
     Parameters
     ----------

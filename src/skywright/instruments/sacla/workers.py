@@ -24,7 +24,7 @@ Analyses = Mapping[str, ShotImages]
 """By detector."""
 Wait = Literal["none", "one", "all"]
 QUEUED_CHUNKS = 256
-"""Chunks that may wait for one worker; whoever hands over more waits."""
+"""Chunks that may wait for one worker; a further one makes the caller wait."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What is known of a run before its first shot is read: detectors, tags of shots, rules."""
+"""Facts of a run before its first shot is read: detectors, tags of shots, rules."""
 
 import logging
 import re
@@ -146,7 +146,7 @@ def make_info(
     grid: TagGrid,
     facts: Mapping[str, Mapping[str, Any]],
 ) -> RunInfo:
-    """Return what is known of a run.
+    """Return the facts of a run.
 
     Parameters
     ----------

@@ -133,7 +133,7 @@ class OnlineRun:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many records wait that no more values should come."""
+        """Whether too many records wait for more values to be read."""
         return len(self._records) > MOST_RECORDS
 
     def put_image(self, channel: str, tag: int, image: NDArray[np.float32]) -> None:
