@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from schedule import (  # noqa: F401
     pytest_addoption,
@@ -16,6 +17,10 @@ from schedule import (  # noqa: F401
 )
 
 from skywright.processes.process import free_port
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 CA_PORTS = 12
 CI = os.environ.get("CI") == "true"

@@ -2,6 +2,7 @@
 
 python examples/sacla/roi_average.py                      # the simulated beamline
 python examples/sacla/roi_average.py --source replay --file run.h5
+python examples/sacla/roi_average.py --source sacla --beamline 3 --online beamtime.toml
 python examples/sacla/roi_average.py --headless --shots 500 --png roi.png
 
 The picture is the average of ten frames (``--frames``). Click the corners of a polygon, the first
@@ -22,6 +23,7 @@ import numpy as np
 from matplotlib.widgets import PolygonSelector
 
 from skywright.errors import SkywrightError
+from skywright.instruments.sacla.cli_sources import online_source
 from skywright.instruments.sacla.first_frames import average_frames
 from skywright.instruments.sacla.live import LiveShots
 from skywright.instruments.sacla.regions import Region
@@ -36,8 +38,10 @@ REFRESH_S = 1.0
 def read_arguments(arguments):
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source", choices=["sim", "replay"], default="sim")
+    parser.add_argument("--source", choices=["sim", "replay", "sacla"], default="sim")
     parser.add_argument("--file", type=Path, help="replay: the recorded file")
+    parser.add_argument("--online", type=Path, help="sacla: TOML file with its settings")
+    parser.add_argument("--beamline", type=int, help="sacla: its number")
     parser.add_argument("--speed", type=float, default=1.0, help="factor on the pace; 0: no pace")
     parser.add_argument("--detector", help="detector id; by default the first one")
     parser.add_argument("--frames", type=int, default=10, help="frames that are averaged")
@@ -60,6 +64,8 @@ def make_source(options):
     """Return a source of shots, not started."""
     if options.source == "replay":
         return ReplaySource(options.file, options.speed)
+    if options.source == "sacla":
+        return online_source(options.online, options.beamline, [], [], options.shots)
     return SimSource(Beamline(TwinSettings(pool=16), seed=1), options.shots, options.speed)
 
 

@@ -24,7 +24,7 @@ BinsOption = Annotated[str, typer.Option("--bins", help="Delay bins, START:STOP:
 WindowOption = Annotated[
     int, typer.Option("--window", min=0, help="Tags that the join waits for late records.")
 ]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Analysis processes.")]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Share the analysis.")]
 ImagesOption = Annotated[
     Path | None, typer.Option("--images", help="Write mean and variance images, NPZ.")
 ]
