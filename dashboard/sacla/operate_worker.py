@@ -16,11 +16,13 @@ def main() -> None:
     parser.add_argument("--prefix", required=True, help="PV prefix of the IOC, with its colon")
     parser.add_argument("--regions", help="NAME:DETECTOR:x,y;x,y;... with blanks between them")
     parser.add_argument("--reset", action="store_true", help="begin curves and images anew")
+    parser.add_argument("--run", type=int, choices=(0, 1), help="stop, or take shots")
     options = parser.parse_args()
-    sys.stdout.write(json.dumps(put(options.prefix, options.regions, options.reset)) + "\n")
+    answer = put(options.prefix, options.regions, options.reset, options.run)
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
-def put(prefix: str, regions: str | None, reset: bool) -> dict[str, str]:
+def put(prefix: str, regions: str | None, reset: bool, run: int | None) -> dict[str, str]:
     """Put what is given; return the regions that hold then, and an error."""
     shots = OperatedShots(prefix, name="operated")
     try:
@@ -28,6 +30,8 @@ def put(prefix: str, regions: str | None, reset: bool) -> dict[str, str]:
         wrong = "" if regions is None else shots.put_regions(regions)
         if reset:
             shots.reset()
+        if run is not None:
+            shots.run(bool(run))
         return {"regions": shots.regions_now(), "error": wrong}
     except TimeoutError:
         return {"error": "the IOC does not answer"}

@@ -93,12 +93,16 @@ async def put(request: Request) -> Response:
     try:
         wanted = json.loads(body)
         regions, reset = wanted.get("regions"), bool(wanted.get("reset"))
+        run = wanted.get("run")
         if not (regions is None or isinstance(regions, str)):
             raise ValueError("regions: expected text")
+        if run not in (None, True, False):
+            raise ValueError("run: expected true or false")
     except (ValueError, AttributeError) as error:
-        raise HTTPException(400, f"expected JSON with regions or reset ({error})") from None
+        raise HTTPException(400, f"expected JSON with regions, reset or run ({error})") from None
     arguments = [] if regions is None else ["--regions", regions]
     arguments += ["--reset"] if reset else []
+    arguments += [] if run is None else ["--run", str(int(run))]
     settings = site_of(request).settings
     answer = await run_once(settings, IOC, "dashboard.sacla.operate_worker", *arguments)
     return JSONResponse(json.loads(answer), headers={"Cache-Control": "no-store"})

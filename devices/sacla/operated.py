@@ -19,6 +19,7 @@ class OperatedShots(Device):
 
     regions = Cpt(EpicsSignal, "Regions", string=True)
     regions_readback = Cpt(EpicsSignalRO, "Regions_RBV", string=True)
+    take_shots = Cpt(EpicsSignal, "TakeShots")
     reset_sums = Cpt(EpicsSignal, "Reset")
     message = Cpt(EpicsSignalRO, "Message_RBV", string=True)
 
@@ -32,6 +33,10 @@ class OperatedShots(Device):
     def reset(self) -> None:
         """Begin curves and images anew."""
         self.reset_sums.put(1, wait=True, timeout=LIMIT_S)
+
+    def run(self, running: bool) -> None:
+        """Take shots, or stop."""
+        self.take_shots.put(int(running), wait=True, timeout=LIMIT_S)
 
     def regions_now(self) -> str:
         """Return the regions that hold."""

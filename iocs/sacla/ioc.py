@@ -1,5 +1,7 @@
 """IOC of shots of a free-electron laser, joined by tag and analyzed while they come.
 
+Shots are taken while `TakeShots` is Run, and during a recording.
+
 `HDF1:` records every shot: its row, the regions of interest that hold, running images, and the
 frames of one in `FramesEvery`. `Regions` are polygons ``NAME:DETECTOR:x,y;x,y;...`` with blanks
 between them; they hold from the next shot on. `Curve:`, `Recent:`, `Mean:` and `Newest:` are for
@@ -48,9 +50,10 @@ from skywright.instruments.sacla.report import parse_bins
 from skywright.instruments.sacla.sources import ShotSource
 
 POST_PERIOD_S = 0.1
-SHOWN_PERIOD_S = 1.0
-"""Time between two curves, images and lists of recent shots on PVs."""
+CURVE_PERIOD_S, SHOWN_PERIOD_S = 0.25, 1.0
+"""Time between two curves, and between two images and lists of recent shots on PVs."""
 COMPLAINT_S = 10.0
+RUN = ["Stop", "Run"]
 REGIONS_TEXT = 16_384
 STAGE = MotorSettings("Delay stage", "ps", -50.0, 50.0, 20.0, 50.0, 0.05, 1e-3, 3)
 SINGLE = "MPCCD-1N0-M06-004"
@@ -110,6 +113,12 @@ async def _put_bins(obj: Any, instance: Any, value: str) -> str:
     return text(value)
 
 
+async def _put_run(obj: Any, instance: Any, value: int) -> None:
+    owner = obj.parent.shots.owner
+    await obj.parent.in_thread(owner.start if value else owner.stop)
+    await obj.readback.write(RUN[value])
+
+
 async def _put_reset(obj: Any, instance: Any, value: int) -> int:
     if value:
         await obj.parent.in_thread(obj.parent.shots.forget)
@@ -144,6 +153,7 @@ class SaclaIOC(OwnerGroup):
     high_tag = said(0, name="HighTag_RBV")
     tag = said(-1.0, precision=0, name="Tag_RBV")
     next_tag = said(0.0, precision=0, name="NextTag_RBV")
+    take_shots = choice(RUN, put=_put_run, name="TakeShots")
     rate = said(0.0, precision=2, units="Hz", name="Rate_RBV")
     lost = said(0.0, precision=0, name="Lost_RBV")
     message = said("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
@@ -172,9 +182,10 @@ class SaclaIOC(OwnerGroup):
     def __init__(self, prefix: str, shots: ShotOwner | None) -> None:
         super().__init__(prefix)
         self.recording.ioc = self
+        self.auto_start = False
         self.truth: Any = None
         """Settings of the twin; None: nothing is simulated."""
-        self._shown_due = self._complaint_until = 0.0
+        self._curve_due = self._shown_due = self._complaint_until = 0.0
         if shots is not None:
             self.shots = shots
 
@@ -196,7 +207,8 @@ class SaclaIOC(OwnerGroup):
         """Take shots and post them until the end."""
         self.loop = asyncio.get_running_loop()
         await self._post_fixed()
-        await self.in_thread(self.shots.owner.start)
+        if self.auto_start:
+            await self.in_thread(self.shots.owner.start)
         await asyncio.gather(self._post_forever(POST_PERIOD_S, 0.5), self.delay.serve())
 
     def close(self) -> None:
@@ -226,6 +238,9 @@ class SaclaIOC(OwnerGroup):
             await post(self.detectors, ",".join(info.tiles))
         if state.newest is not None:
             await post(self.tag, float(state.newest.tag))
+        running = int(state.running)
+        for channel in (self.take_shots.readback, self.take_shots.setpoint):
+            await post(channel, running)
         await post(self.next_tag, float(shots.source.next_identity))
         await post(self.regions_number, shots.source.region_set.number)
         lost = sum(state.lost.values())
@@ -253,17 +268,21 @@ class SaclaIOC(OwnerGroup):
 
     async def _after_post(self) -> None:
         now = asyncio.get_running_loop().time()
-        if now < self._shown_due:
-            return
-        self._shown_due = now + SHOWN_PERIOD_S
-        shots = self.shots
-        await post(self.rate, round(shots.rate_hz, 2))
-        await post_counts(self.counts, await self.in_thread(shots.source.counts))
-        edges, curves = await self.in_thread(lambda: (shots.source.edges, shots.source.curves()))
+        if now >= self._curve_due:
+            self._curve_due = now + CURVE_PERIOD_S
+            await self._post_curves()
+        if now >= self._shown_due:
+            self._shown_due = now + SHOWN_PERIOD_S
+            await post(self.rate, round(self.shots.rate_hz, 2))
+            await post_recent(self.recent, list(self.shots.recent))
+            await self._post_images()
+
+    async def _post_curves(self) -> None:
+        source = self.shots.source
+        await post_counts(self.counts, await self.in_thread(source.counts))
+        edges, curves = await self.in_thread(lambda: (source.edges, source.curves()))
         if len(curves["on_n"]) and curves["on_n"].shape[1] == len(edges) - 1:
             await post_curves(self.curve, edges, curves)
-        await post_recent(self.recent, list(shots.recent))
-        await self._post_images()
 
     async def _post_images(self) -> None:
         shots = self.shots
@@ -300,6 +319,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     )
     group = SaclaIOC(args.prefix, shots)
     group.truth = truth
+    group.auto_start = args.auto_start or args.source == "sacla"
     holder.append(group)
     asyncio.run(group.prepare(axis, args.speed or 1.0))
     return group, {"source": args.source, "detectors": list(source.info.tiles)}
@@ -351,6 +371,7 @@ def main() -> None:
     add("--online", type=Path, help="sacla: TOML file with detectors, equipment ids and rules")
     add("--beamline", type=int, help="sacla: its number, 1 to 3")
     add("--roi", action="append", help="NAME:DETECTOR:x,y;x,y;... at the start; else a whole tile")
+    add("--auto-start", action="store_true", help="take shots from the start on, as sacla does")
     add("--bins", default="-2:3:40", help="of the delay, START:STOP:N, ps (%(default)s)")
     add("--window", type=int, default=120, help="tags that late records may take (%(default)s)")
     add("--workers", type=int, default=1, help="analysis processes (%(default)s)")

@@ -1,5 +1,6 @@
 """PVs that show shots: counts, curves, recent values, thinned images."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -115,7 +116,7 @@ class ImagePVs(PVGroup):
 async def post_image(group: ImagePVs, image: NDArray[Any], shots: int) -> None:
     """Post an image, each pixel the mean of step * step pixels."""
     step = thinning(image.shape)
-    thin = thinned(image, step)
+    thin = await asyncio.to_thread(thinned, image, step)
     await post(group.rows, thin.shape[0])
     await post(group.columns, thin.shape[1])
     await post(group.step, step)

@@ -179,6 +179,7 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(operated: str) 
 
         browser.get(f"{operated}/sacla")
         until(lambda: names() == ["all"], 90, "the region of the start is shown")
+        find("[data-draw=run]").click()
         until(lambda: not find("figure.regions img").get_property("hidden"), 90, "an image")
         drawing = find("figure.regions svg")
         width, height = drawing.size["width"], drawing.size["height"]

@@ -53,7 +53,8 @@ def memory(ioc: IocProcess) -> int:
 def test_no_shot_is_lost(
     tmp_path: Path, seconds: float, size: tuple[str, ...], is_soak: bool
 ) -> None:
-    with running_ioc("iocs.sacla", "--source", "sim", "--rate", str(RATE_HZ), *size) as ioc:
+    pace = ("--rate", str(RATE_HZ), "--auto-start")
+    with running_ioc("iocs.sacla", "--source", "sim", *pace, *size) as ioc:
         until(lambda: get(ioc, "Count:accepted_RBV") > 60, 120, "shots are analyzed")
         shown: list[float] = []
         curves = epics.PV(

@@ -172,7 +172,8 @@ function regionsOn(figure) {
     if (event.key === "Enter") close(event);
   });
   document.querySelectorAll("[data-draw]").forEach((button) => {
-    button.onclick = () => button.dataset.draw === "reset" ? put({ reset: true }) : begin(button.dataset.draw);
+    const puts = { reset: { reset: true }, run: { run: true }, stop: { run: false } }[button.dataset.draw];
+    button.onclick = () => puts ? put(puts) : begin(button.dataset.draw);
   });
   look();
 }

@@ -17,8 +17,8 @@ from skywright.instruments.sacla.report import Report, make_report
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.sources import ShotSource
 
-RING_BYTES = 512 << 20
-"""Size of the shared memory with frames on their way to workers."""
+RING_BYTES, LEAST_CHUNKS = 128 << 20, 4
+"""Size of the shared memory with frames on their way to workers, unless that is fewer chunks."""
 POLL_S = 0.1
 """Time between looks at what the workers have found; 10 a second are shown."""
 
@@ -27,7 +27,9 @@ def make_ring(info: RunInfo) -> SharedFrames:
     """Return shared memory for frames on their way to workers."""
     shapes = {name: tile.bad.shape for name, tile in info.tiles.items()}
     shot_bytes = max(sum(rows * columns for rows, columns in shapes.values()) * 4, 1)
-    return SharedFrames(shapes, int(np.clip(RING_BYTES // (shot_bytes * CHUNK_SHOTS), 2, 64)))
+    return SharedFrames(
+        shapes, int(np.clip(RING_BYTES // (shot_bytes * CHUNK_SHOTS), LEAST_CHUNKS, 64))
+    )
 
 
 class LiveShots:

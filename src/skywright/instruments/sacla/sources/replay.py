@@ -32,7 +32,11 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         self.info = self._file.info
         self._records: Iterator[tuple[float, Record[int | float]]] | None = None
         self._held: tuple[float, Record[int | float]] | None = None
-        self._clock = ArrivalClock(speed)
+        self._speed, self._clock = speed, ArrivalClock(speed)
+
+    def open(self) -> None:
+        """Begin, or go on after a stop where it ended."""
+        self._clock = ArrivalClock(self._speed)
 
     def next(self, timeout_s: float) -> Record[StoredFrame | float] | None:
         """Return the next record, when it is due."""
@@ -50,7 +54,7 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         return Record(record.channel, record.tag, record.run, float(record.payload))
 
     def halt(self) -> None:
-        """End the wait for the next record; the run cannot be continued."""
+        """End the wait for the next record."""
         self._clock.end()
 
     def close(self) -> None:

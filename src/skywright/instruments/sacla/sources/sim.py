@@ -31,7 +31,11 @@ class SimSource(PolledSource[Record[Any]]):
         self._made = 0
         self._order = count()
         self._coming: list[tuple[float, int, Record[Any]]] = []
-        self._clock = ArrivalClock(speed)
+        self._speed, self._clock = speed, ArrivalClock(speed)
+
+    def open(self) -> None:
+        """Begin, or go on after a stop where it ended."""
+        self._clock = ArrivalClock(self._speed)
 
     def next(self, timeout_s: float) -> Record[Any] | None:
         """Return the next record, when it is due."""
@@ -52,5 +56,5 @@ class SimSource(PolledSource[Record[Any]]):
         return Record(record.channel, record.tag, record.run, parse_value(str(record.payload)))
 
     def halt(self) -> None:
-        """End the wait for the next record; the run cannot be continued."""
+        """End the wait for the next record."""
         self._clock.end()
