@@ -15,6 +15,7 @@ from skywright.errors import HardwareError
 from skywright.files.columns import Column
 
 _DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
+LIMIT_S = 60.0
 _MISSING: dict[str, Any] = {"f": float("nan"), "i": -1, "u": 0, "b": False, "U": ""}
 
 
@@ -31,7 +32,10 @@ class LiveResult:
         Returns the number of frames that the camera has taken in this run, where that is ahead of
         the documents (fly scans); by default what the documents have told of.
     timeout_s
-        `trigger` fails when the analysis gets no further for so long.
+        `trigger` fails when the analysis gets no further for this time.
+    limit_s
+        `trigger` fails after this time, also when the analysis still gets further: a decision that
+        comes minutes late is none.
     hinted
         Results to show in tables.
     """
@@ -45,12 +49,13 @@ class LiveResult:
         *,
         present: Callable[[], int] | None = None,
         timeout_s: float = 10.0,
+        limit_s: float = LIMIT_S,
         hinted: Sequence[str] = (),
     ) -> None:
         self.live = live
         self.name = name
         self._present = present
-        self._timeout_s = timeout_s
+        self._timeout_s, self._limit_s = timeout_s, limit_s
         self._hinted = tuple(hinted)
         self._reached = Progress("")
         counts = [Column(key, "<i8", attrs={"description": text}) for key, text in COUNTS.items()]
@@ -78,7 +83,7 @@ class LiveResult:
                 HardwareError(f"{self.name}: no run has a frame for {self.live.name} to look at")
             )
             return status
-        _Wait(self, status, uid, wanted, self._timeout_s).begin()
+        _Wait(self, status, uid, wanted, self._timeout_s, self._limit_s).begin()
         return status
 
     def accept(self, progress: Progress) -> None:
@@ -133,10 +138,17 @@ class _Wait:
     """One wait for one frame; ends its status once, by progress or by the clock."""
 
     def __init__(
-        self, device: LiveResult, status: Status, uid: str, wanted: int, timeout_s: float
+        self,
+        device: LiveResult,
+        status: Status,
+        uid: str,
+        wanted: int,
+        timeout_s: float,
+        limit_s: float,
     ) -> None:
         self._device, self._status = device, status
         self._uid, self._wanted, self._timeout_s = uid, wanted, timeout_s
+        self._limit_s, self._begun = limit_s, time.monotonic()
         self._lock = threading.Lock()
         self._over = False
         self._reached = device.live.progress(uid).reached
@@ -169,6 +181,10 @@ class _Wait:
     def _give_up(self) -> None:
         """End the wait, but for an analysis that is slow and not stuck."""
         before, self._reached = self._reached, self._device.live.progress(self._uid).reached
+        waited = time.monotonic() - self._begun
+        if self._reached != before and waited > self._limit_s:
+            self._end(f"is at frame {self._reached} of {self._wanted} after {waited:.0f} s")
+            return
         if self._reached != before:
             with self._lock:
                 if not self._over:

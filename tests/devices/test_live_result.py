@@ -131,6 +131,14 @@ def test_a_slow_analysis_is_not_given_up_while_it_goes_on() -> None:
     assert snail.reached == 5
 
 
+def test_a_decision_has_a_bound_however_slowly_the_analysis_goes_on() -> None:
+    snail: Any = Snail()
+    snail.announced = 10**9
+    status = LiveResult(snail, "live", timeout_s=0.01, limit_s=0.1).trigger()
+    with pytest.raises(HardwareError, match=r"analysis snail is at frame \d+ of 1000000000 after"):
+        status.wait(60)
+
+
 def test_a_failed_analysis_is_named_at_once(RE: Any, start: Any, camera: StreamingCamera) -> None:
     live = start(f"{PATH}:Raises", {"at": 2})
     result = LiveResult(live, "live", timeout_s=30)
