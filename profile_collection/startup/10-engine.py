@@ -12,6 +12,7 @@ from skywright.callbacks.journal import Journal
 from skywright.session.context import SessionContext, start_analyses, subscriber
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 from skywright.session.profile import has_display, run_metadata
+from skywright.session.results import show_results
 
 RE = RunEngine(PersistentDict(settings.directory / "md"), call_returns_result=True)
 RE.md.update(run_metadata(settings))
@@ -37,6 +38,7 @@ if "get_ipython" in globals() and hasattr(get_ipython(), "register_magics"):
 
     get_ipython().register_magics(BlueskyMagics)  # %wa, %mov, %ct ...
     shorten_tracebacks(get_ipython(), RunEngineInterrupted)
+    show_results(get_ipython())
 
 sd = SupplementalData()
 RE.preprocessors.append(sd)

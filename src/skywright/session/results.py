@@ -1,0 +1,74 @@
+"""What a plan returned, as a table in the console."""
+
+from dataclasses import fields, is_dataclass
+from shutil import get_terminal_size
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+DIGITS = 6
+LONGEST = 4
+"""Values of an array or a list that are shown in full."""
+
+
+def show_results(shell: Any) -> None:
+    """Let an IPython shell show the result of ``RE(plan)`` as a table.
+
+    Parameters
+    ----------
+    shell
+        From ``get_ipython()``.
+    """
+    formatter = shell.display_formatter.formatters["text/plain"]
+    formatter.for_type_by_name("bluesky.run_engine", "RunEngineResult", _print)
+
+
+def _print(result: Any, printer: Any, cycle: bool) -> None:
+    printer.text(result_text(result, get_terminal_size().columns))
+
+
+def result_text(result: Any, width: int = 100) -> str:
+    """Return a result of the RunEngine for a person.
+
+    Parameters
+    ----------
+    result
+        ``RunEngineResult``: its runs, how they ended, and what the plan returned.
+    width
+        Of the table, characters.
+    """
+    uids = ", ".join(uid[:8] for uid in result.run_start_uids)
+    head = f"{f'run {uids}: ' if uids else ''}{result.exit_status}"
+    if result.reason:
+        head += f", {result.reason}"
+    returned = result.plan_result
+    if is_dataclass(returned) and not isinstance(returned, type):
+        table = Table(show_header=False, box=None)
+        for field in fields(returned):
+            table.add_row(field.name, Text(value_text(getattr(returned, field.name))))
+        console = Console(width=width, color_system=None)
+        with console.capture() as captured:
+            console.print(table)
+        lines = [line.rstrip() for line in captured.get().splitlines()]
+        return "\n".join([head, *lines])
+    is_uid = returned in result.run_start_uids if isinstance(returned, str) else returned is None
+    return head if is_uid else f"{head}\n{value_text(returned)}"
+
+
+def value_text(value: Any) -> str:
+    """Return a value in few words: numbers to six digits, long arrays by their ends."""
+    if isinstance(value, np.ndarray):
+        shown = np.array2string(value, precision=DIGITS, threshold=LONGEST, edgeitems=2)
+        shape = "" if value.size <= LONGEST else f"  ({' x '.join(map(str, value.shape))})"
+        return " ".join(shown.split()) + shape
+    if isinstance(value, list | tuple) and len(value) > LONGEST:
+        first, last = ", ".join(map(value_text, value[:2])), value_text(value[-1])
+        return f"{first} ... {last}  ({len(value)})"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(value_text, value))
+    if isinstance(value, float | np.floating):
+        return f"{value:.{DIGITS}g}"
+    return str(value)

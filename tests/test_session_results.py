@@ -1,0 +1,59 @@
+"""The result of a plan as the console shows it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from bluesky.run_engine import RunEngineResult
+from IPython.core.interactiveshell import InteractiveShell
+
+from skywright.session.results import result_text, show_results, value_text
+
+
+@dataclass(frozen=True)
+class Answer:
+    uid: str
+    delay_ps: float
+    delay: np.ndarray
+    moved_um: tuple[float, ...]
+
+
+def engine_result(plan_result: object, reason: str = "") -> RunEngineResult:
+    status = "fail" if reason else "success"
+    return RunEngineResult(("0123456789ab",), plan_result, status, False, reason, None)
+
+
+ANSWER = Answer("0123456789ab", -0.0337123456, np.linspace(0, 1, 21), (1.0, 2.5, -3.25))
+
+
+def test_a_dataclass_is_a_table() -> None:
+    text = result_text(engine_result(ANSWER))
+    lines = text.splitlines()
+    assert lines[0] == "run 01234567: success"
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in lines[1:]}
+    assert rows == {
+        "uid": "0123456789ab",
+        "delay_ps": "-0.0337123",
+        "delay": "[0. 0.05 ... 0.95 1. ] (21)",
+        "moved_um": "1, 2.5, -3.25",
+    }
+    assert max(map(len, result_text(engine_result(ANSWER), 40).splitlines())) <= 40
+
+
+def test_the_uid_alone_is_not_repeated_and_a_reason_is_told() -> None:
+    assert result_text(engine_result("0123456789ab")) == "run 01234567: success"
+    assert result_text(engine_result(None)) == "run 01234567: success"
+    assert result_text(engine_result(None, "no beam")) == "run 01234567: fail, no beam"
+    assert result_text(engine_result({"a": 1})).endswith("\n{'a': 1}")
+
+
+def test_long_lists_are_shown_by_their_ends() -> None:
+    assert value_text(list(range(10))) == "0, 1 ... 9  (10)"
+    assert value_text(np.zeros((2, 3))).endswith("(2 x 3)")
+
+
+def test_the_shell_shows_the_table() -> None:
+    shell = InteractiveShell()
+    show_results(shell)
+    shown, _ = shell.display_formatter.format(engine_result(ANSWER))
+    assert shown["text/plain"].startswith("run 01234567: success\n")
+    assert "delay_ps" in shown["text/plain"]
