@@ -322,6 +322,8 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     group.auto_start = args.auto_start or args.source == "sacla"
     holder.append(group)
     asyncio.run(group.prepare(axis, args.speed or 1.0))
+    if args.source != "sim":
+        group.delay.busy = f"with --source {args.source} this is no real stage; move the facility's"
     return group, {"source": args.source, "detectors": list(source.info.tiles)}
 
 
