@@ -139,4 +139,5 @@ def test_an_ioc_that_does_not_say_whether_it_is_simulated_is_not_called_real() -
         "goniometer does not say whether it is simulated",
         "panoseti does not run",
         "psss is real (bsread)",
+        "sacla does not run",
     ]
