@@ -196,6 +196,13 @@ class AsyncCamera(StandardDetector):
         )
         super().__init__(name=name)
 
+    @AsyncStatus.wrap
+    async def complete(self) -> None:
+        """End a flight; without this method, one without a number of pictures does not end."""
+        if self._acquire_logic and not await self.events_to_kickoff.get_value():
+            await self._acquire_logic.ensure_stopped()
+        await super().complete()
+
 
 # ---- measuring
 
