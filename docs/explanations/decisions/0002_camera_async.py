@@ -11,11 +11,13 @@ Nothing imports this file. Both cameras run in one environment of their own, her
     /tmp/oa/bin/python docs/explanations/decisions/0002_camera_async.py step
     /tmp/oa/bin/python docs/explanations/decisions/0002_camera_async.py step --ours
 
-The first argument is what to measure: connect, step, event, fly or open (a flight without a number
-of pictures). `--kill PID` kills the IOC one second into step or fly, `--freeze PID` stops it.
+The first argument is what to measure: connect, step, event (of one PV), fly (a number of pictures;
+ophyd-async only), open (until the plan ends it) or monitor (of an array). After 2 s `--kill PID` kills the IOC, and
+`--freeze PID` stops it.
 """
 
 import argparse
+import logging
 import os
 import signal
 import statistics
@@ -23,6 +25,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,12 +33,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from bluesky import RunEngine
 from bluesky import plan_stubs as bps
 from bluesky import plans as bp
 from bluesky import preprocessors as bpp
 from bluesky.run_engine import call_in_bluesky_event_loop
 from ophyd_async.core import (
+    Array1D,
     AsyncStatus,
     DetectorAcquireLogic,
     DetectorDataLogic,
@@ -51,7 +56,13 @@ from ophyd_async.core import (
     non_zero,
     set_and_wait_for_value,
 )
-from ophyd_async.epics.core import EpicsDevice, EpicsOptions, PvSuffix, stop_busy_record
+from ophyd_async.epics.core import (
+    EpicsDevice,
+    EpicsOptions,
+    PvSuffix,
+    epics_signal_r,
+    stop_busy_record,
+)
 
 
 class ImageMode(StrictEnum):
@@ -226,8 +237,8 @@ def make(args: argparse.Namespace) -> tuple[Any, Any]:
     return camera, one
 
 
-def flight(camera: Any, pictures: int, ours: bool) -> Iterator[Any]:
-    """Fly for that many pictures; 0: for two seconds."""
+def flight(camera: Any, pictures: int, seconds: float, ours: bool) -> Iterator[Any]:
+    """Fly for that many pictures or, as our plans do, for that long; collect each 0.2 s."""
 
     @bpp.stage_decorator([camera])
     @bpp.run_decorator()
@@ -236,12 +247,14 @@ def flight(camera: Any, pictures: int, ours: bool) -> Iterator[Any]:
             yield from bps.prepare(camera, TriggerInfo(number_of_events=pictures), wait=True)
         yield from bps.declare_stream(camera, name="pictures", collect=True)
         yield from bps.kickoff(camera, wait=True)
-        if ours:  # pictures until complete
-            yield from bps.sleep(pictures / 30 if pictures else 2)
+        if pictures:
+            yield from bps.collect_while_completing([camera], [camera], flush_period=0.2)
+            return
+        for _ in range(int(5 * seconds)):
+            yield from bps.sleep(0.2)
             yield from bps.collect(camera)
-        elif not pictures:
-            yield from bps.sleep(2)
-        yield from bps.collect_while_completing([camera], [camera], flush_period=0.2)
+        yield from bps.complete(camera, wait=True)
+        yield from bps.collect(camera)
 
     return inner()
 
@@ -251,23 +264,62 @@ def say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def monitor(engine: RunEngine, camera: Any, args: argparse.Namespace) -> None:
+    """Follow the picture that the IOC posts five times a second."""
+    sizes: list[int] = []
+    pv = f"{args.prefix}image1:ArrayData"
+    if args.ours:
+        from ophyd import EpicsSignalRO
+
+        pixels: Any = EpicsSignalRO(pv, name="pixels", auto_monitor=True)
+        pixels.subscribe(lambda value, **_: sizes.append(value.nbytes), run=False)
+    else:
+        pixels = epics_signal_r(Array1D[np.uint8], pv, name="pixels")
+
+        async def follow() -> None:
+            await pixels.connect()
+            pixels.subscribe_reading(lambda of: sizes.append(of["pixels"]["value"].nbytes))
+
+        call_in_bluesky_event_loop(follow())
+    acquire = camera.acquire if args.ours else camera.cam.acquire
+    engine(bps.abs_set(acquire, 1))
+    threading.Event().wait(1.0)
+    before, cpu = len(sizes), time.process_time()
+    threading.Event().wait(args.points / 30)
+    new, cpu = len(sizes) - before, time.process_time() - cpu
+    engine(bps.abs_set(acquire, 0))
+    say(f"{new} updates of {sizes[-1]} bytes, processor time {1e3 * cpu / new:.2f} ms each")
+
+
+def report(came: list[tuple[str, Any, float, float]], struck: list[float]) -> None:
+    """Write what came, and how fast."""
+    say(str(dict(Counter(name for name, *_ in came))))
+    for name, doc, wall, _ in came:
+        if name == "stop" and struck:
+            say(f"{wall - struck[0]:.1f} s after the strike: {doc['exit_status']}: {doc['reason']}")
+    events = [each for each in came if each[0] == "event"]
+    if len(events) > 1:
+        gaps = sorted(1e3 * (after[2] - before[2]) for before, after in pairwise(events))
+        cpu = 1e3 * (events[-1][3] - events[0][3]) / len(gaps)
+        say(f"median {statistics.median(gaps):.1f} ms a point, its processor time {cpu:.2f} ms")
+
+
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["connect", "step", "event", "fly", "open"])
+    parser.add_argument("what", choices=["connect", "step", "event", "fly", "open", "monitor"])
     parser.add_argument("--ours", action="store_true")
-    parser.add_argument("--points", type=int, default=60)
+    parser.add_argument("--points", type=int, default=100)
     parser.add_argument("--prefix", default="T:")
     parser.add_argument("--assets", default="/tmp/oa-assets")
     parser.add_argument("--kill", type=int)
     parser.add_argument("--freeze", type=int)
     args = parser.parse_args()
+    logging.disable()  # the engine's traceback
     engine = RunEngine({})
     camera, one = make(args)
-    came: list[tuple[str, float, float]] = []
-    engine.subscribe(
-        lambda name, doc: came.append((name, time.perf_counter(), time.process_time()))
-    )
+    came: list[tuple[str, Any, float, float]] = []
+    engine.subscribe(lambda *of: came.append((*of, time.perf_counter(), time.process_time())))
     struck: list[float] = []
 
     def strike() -> None:
@@ -275,30 +327,19 @@ def main() -> None:
         os.kill(args.kill or args.freeze, signal.SIGKILL if args.kill else signal.SIGSTOP)
 
     if args.kill or args.freeze:
-        threading.Timer(1.0 if args.what == "step" else 2.0, strike).start()
-    plans = {
-        "connect": lambda: None,
-        "step": lambda: engine(bp.count([camera], num=args.points)),
-        "event": lambda: engine(bp.count([one], num=args.points)),
-        "fly": lambda: engine(flight(camera, args.points, args.ours)),
-        "open": lambda: engine(flight(camera, 0, args.ours)),
-    }
+        threading.Timer(2.0, strike).start()
     try:
-        plans[args.what]()
-    except BaseException as error:
-        say(f"{time.perf_counter() - struck[0] if struck else 0:.1f} s after the strike:")
-        while error is not None:
-            say(f"  {type(error).__name__}: {error}")
-            error = error.__cause__ or error.__context__
-    say(str({name: sum(n == name for n, *_ in came) for name in dict.fromkeys(c[0] for c in came)}))
-    events = [c[1:] for c in came if c[0] == "event"]
-    if len(events) > 1:
-        wall, cpu = zip(*events, strict=True)
-        gaps = sorted(1e3 * (b - a) for a, b in pairwise(wall))
-        say(
-            f"{len(events)} events: median {statistics.median(gaps):.1f} ms, 10 % below "
-            f"{gaps[len(gaps) // 10]:.1f}, processor {1e3 * (cpu[-1] - cpu[0]) / len(gaps):.2f} ms"
-        )
+        if args.what in ("step", "event"):
+            engine(bp.count([camera if args.what == "step" else one], num=args.points))
+        elif args.what in ("fly", "open"):
+            pictures = args.points if args.what == "fly" else 0
+            engine(flight(camera, pictures, args.points / 30, args.ours))
+        elif args.what == "monitor":
+            monitor(engine, camera, args)
+    except Exception as error:
+        say(f"{error!r}"[:400])
+        say(f"the engine gave up {time.perf_counter() - struck[0] if struck else 0:.1f} s after")
+    report(came, struck)
 
 
 if __name__ == "__main__":
