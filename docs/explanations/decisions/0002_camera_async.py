@@ -12,8 +12,8 @@ Nothing imports this file. Both cameras run in one environment of their own, her
     /tmp/oa/bin/python docs/explanations/decisions/0002_camera_async.py step --ours
 
 The first argument is what to measure: connect, step, event (of one PV), fly (a number of pictures;
-ophyd-async only), open (until the plan ends it) or monitor (of an array). After 2 s `--kill PID` kills the IOC, and
-`--freeze PID` stops it.
+ophyd-async only), open (until the plan ends it) or monitor (of an array). After 2 s `--kill PID`
+kills the IOC, and `--freeze PID` stops it.
 """
 
 import argparse
