@@ -12,8 +12,9 @@ Nothing imports this file. Both cameras run in one environment of their own, her
     /tmp/oa/bin/python docs/explanations/decisions/0002_camera_async.py step --ours
 
 The first argument is what to measure: connect, step, event (of one PV), fly (a number of pictures;
-ophyd-async only), open (until the plan ends it) or monitor (of an array). After 2 s `--kill PID`
-kills the IOC, and `--freeze PID` stops it.
+ophyd-async only), open (until the plan ends it), monitor (of an array) or motor (a move of ``sx``
+of ``iocs.goniometer``). After 2 s, or 0.3 s of a move, `--kill PID` kills the IOC, and
+`--freeze PID` stops it.
 """
 
 import argparse
@@ -237,6 +238,21 @@ def make(args: argparse.Namespace) -> tuple[Any, Any]:
     return camera, one
 
 
+def make_motor(args: argparse.Namespace) -> Any:
+    """Return a connected motor of ``python -m iocs.goniometer``."""
+    if args.ours:
+        from devices.motion import Motor
+
+        motor: Any = Motor(f"{args.prefix}sx", name="sx")
+        motor.wait_for_connection(timeout=5.0)
+    else:
+        from ophyd_async.epics.motor import Motor as AsyncMotor
+
+        motor = AsyncMotor(f"{args.prefix}sx", name="sx")
+        call_in_bluesky_event_loop(motor.connect())
+    return motor
+
+
 def flight(camera: Any, pictures: int, seconds: float, ours: bool) -> Iterator[Any]:
     """Fly for that many pictures or, as our plans do, for that long; collect each 0.2 s."""
 
@@ -307,7 +323,9 @@ def report(came: list[tuple[str, Any, float, float]], struck: list[float]) -> No
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["connect", "step", "event", "fly", "open", "monitor"])
+    parser.add_argument(
+        "what", choices=["connect", "step", "event", "fly", "open", "monitor", "motor"]
+    )
     parser.add_argument("--ours", action="store_true")
     parser.add_argument("--points", type=int, default=100)
     parser.add_argument("--prefix", default="T:")
@@ -317,7 +335,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable()  # the engine's traceback
     engine = RunEngine({})
-    camera, one = make(args)
+    camera, one = (make_motor(args), None) if args.what == "motor" else make(args)
     came: list[tuple[str, Any, float, float]] = []
     engine.subscribe(lambda *of: came.append((*of, time.perf_counter(), time.process_time())))
     struck: list[float] = []
@@ -327,7 +345,7 @@ def main() -> None:
         os.kill(args.kill or args.freeze, signal.SIGKILL if args.kill else signal.SIGSTOP)
 
     if args.kill or args.freeze:
-        threading.Timer(2.0, strike).start()
+        threading.Timer(0.3 if args.what == "motor" else 2.0, strike).start()
     try:
         if args.what in ("step", "event"):
             engine(bp.count([camera if args.what == "step" else one], num=args.points))
@@ -336,6 +354,9 @@ def main() -> None:
             engine(flight(camera, pictures, args.points / 30, args.ours))
         elif args.what == "monitor":
             monitor(engine, camera, args)
+        elif args.what == "motor":
+            engine(bps.mv(camera, 2.25))
+            say("the move counts as done")
     except Exception as error:
         say(f"{error!r}"[:400])
         say(f"the engine gave up {time.perf_counter() - struck[0] if struck else 0:.1f} s after")
