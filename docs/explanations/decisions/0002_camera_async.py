@@ -13,8 +13,8 @@ Nothing imports this file. Both cameras run in one environment of their own, her
 
 The first argument is what to measure: connect, step, event (of one PV), fly (a number of pictures;
 ophyd-async only), open (until the plan ends it), monitor (of an array) or motor (a move of ``sx``
-of ``iocs.goniometer``). After 2 s, or 0.3 s of a move, `--kill PID` kills the IOC, and
-`--freeze PID` stops it.
+of ``python -m iocs.goniometer --prefix G: --port 5971``, with ``--prefix G:``). After 2 s, or 0.3 s
+of a move, ``--kill $!`` kills the IOC, and ``--freeze $!`` stops it.
 """
 
 import argparse
@@ -323,9 +323,8 @@ def report(came: list[tuple[str, Any, float, float]], struck: list[float]) -> No
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
-    parser.add_argument(
-        "what", choices=["connect", "step", "event", "fly", "open", "monitor", "motor"]
-    )
+    what = ["connect", "step", "event", "fly", "open", "monitor", "motor"]
+    parser.add_argument("what", choices=what)
     parser.add_argument("--ours", action="store_true")
     parser.add_argument("--points", type=int, default=100)
     parser.add_argument("--prefix", default="T:")
