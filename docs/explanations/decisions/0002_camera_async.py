@@ -116,7 +116,7 @@ class TakePictures(DetectorTriggerLogic):
 
     cam: CamIO
 
-    async def prepare_internal(self, num: int, livetime: float, deadtime: float) -> None:
+    async def prepare_internal(self, num: int, **times: float) -> None:
         """Set mode and number."""
         await self.cam.image_mode.set(ImageMode.MULTIPLE if num else ImageMode.CONTINUOUS)
         if num:
@@ -148,7 +148,7 @@ class Acquire(DetectorAcquireLogic):
 
 @dataclass
 class RecordPictures(DetectorDataLogic):
-    """One file for each run; the library's own needs 12 PVs that our IOC does not have."""
+    """One file for each run; the library's own needs PVs that our IOC does not have."""
 
     cam: CamIO
     hdf: HdfIO
