@@ -240,7 +240,7 @@ def test_a_hundred_thousand_rows_take_a_call_for_each_item(
 
 
 class Numbered(Owner[int, Any]):
-    """Processes each item with the setting of its arrival, and keeps what it is told."""
+    """Processes an item with the setting at its arrival; records the calls of its hooks."""
 
     tells_items = False
     idle_text = "at rest"

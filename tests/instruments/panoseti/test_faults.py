@@ -229,7 +229,7 @@ def test_a_disk_too_full_for_the_index_is_said_and_the_next_index_is_whole(
 
     monkeypatch.setattr(IndexFile, "append", full)
     append(path, frames, 10, 20)
-    until(lambda: "No space left" in tracker.error, 60, "the error is said")
+    until(lambda: "No space left" in tracker.error, 60, "the tracker has the error")
     monkeypatch.undo()
     append(path, frames, 20, 30)
     tracker.stop_recording()

@@ -354,8 +354,8 @@ def image_moments(
 ) -> None:
     """Turn sums of deviations from the first frame into mean and sum of squared deviations.
 
-    The first frame is one of the series, so its squared deviation from the mean is part of what is
-    left; the subtraction loses no more than a factor `count` in relative precision.
+    The subtraction loses at most a factor of ``count + 1`` in relative precision: the sum of squared
+    deviations from the mean contains the squared deviation of the first frame.
 
     Parameters
     ----------

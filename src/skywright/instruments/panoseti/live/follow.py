@@ -78,7 +78,9 @@ def run_directories(data_dir: Path) -> list[Path]:
 
 
 class RunFinder:
-    """Find the newest runs of a data directory; methods may come from any thread.
+    """Finds the newest runs of a data directory.
+
+    All methods may be called from any thread.
 
     Runs that are there at the first look are ordered by their times of modification. A run that
     appears later is newer than those, whatever its time says: clocks are set back.

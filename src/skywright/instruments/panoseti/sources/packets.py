@@ -113,7 +113,9 @@ class FrameGrouper:
 
 
 class ReceivedRuns:
-    """Takes runs of what boards send over UDP; methods may come from any thread.
+    """Receives the packets that boards send over UDP, and writes them as runs.
+
+    All methods may be called from any thread.
 
     Parameters
     ----------

@@ -27,7 +27,9 @@ FLASH_SIGMA = (5.0, 50.0)
 
 
 class SimulatedRuns:
-    """Takes one run after the other into a data directory; methods may come from any thread.
+    """Writes one simulated run after the other into a data directory.
+
+    All methods may be called from any thread.
 
     Parameters
     ----------
