@@ -8,6 +8,9 @@ from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException
 
 from skywright.errors import HardwareError, SkywrightError
 
+WAIT_S = 0.05
+"""Time between two looks at a status, s."""
+
 Body = Callable[[], MsgGenerator[Any]]
 
 
@@ -52,3 +55,23 @@ def with_reasons(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
         if isinstance(cause, SkywrightError):
             raise cause from failed
         raise HardwareError(str(cause or failed)) from failed
+
+
+def until_done(status: Any) -> MsgGenerator[None]:
+    """Wait for a status.
+
+    Parameters
+    ----------
+    status
+        Of a device, which has begun already.
+
+    Raises
+    ------
+    Exception
+        What the status failed with.
+    """
+    while not status.done:
+        yield from bps.sleep(WAIT_S)
+    error = status.exception(timeout=0)
+    if error is not None:
+        raise error

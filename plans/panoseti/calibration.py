@@ -15,8 +15,8 @@ from plans.panoseti.runs import (
     metadata_of,
     simulated_run,
     timed_run,
-    until_done,
 )
+from plans.run_stubs import until_done
 from skywright.errors import ConfigError, DataError
 
 TUNING = "tuning"

@@ -10,15 +10,13 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
-from plans.run_stubs import in_run, with_reasons
+from plans.run_stubs import in_run, until_done, with_reasons
 from skywright.errors import ConfigError
 
 COLLECT_S = 1.0
 """Time between two reports of new frames, s."""
 END_S = 30.0
 """Longest time until all frames of a simulated run that has ended are indexed, s."""
-WAIT_S = 0.05
-"""Time between two looks at a status, s."""
 
 
 def track_run(
@@ -255,12 +253,3 @@ def _collect(panoseti: Any, declared: set[str]) -> MsgGenerator[None]:
             declared.add(key)
             yield from bps.declare_stream(stream, name=key, collect=True)
         yield from bps.collect(stream, name=key)
-
-
-def until_done(status: Any) -> MsgGenerator[None]:
-    """Wait for a status; raise what it failed with."""
-    while not status.done:
-        yield from bps.sleep(WAIT_S)
-    error = status.exception(timeout=0)
-    if error is not None:
-        raise error

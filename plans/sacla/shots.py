@@ -11,6 +11,7 @@ from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import finite, whole
+from plans.run_stubs import until_done
 from plans.sacla.stubs import (
     COLLECT_S,
     PRIMARY,
@@ -20,7 +21,6 @@ from plans.sacla.stubs import (
     collect,
     metadata,
     recorded,
-    until_done,
 )
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.time_zero import TimeZero, fit_time_zero

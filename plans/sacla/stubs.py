@@ -96,12 +96,3 @@ def collect(sacla: Any, rows: str) -> MsgGenerator[None]:
     for name in BESIDE:
         if getattr(sacla, name).file:
             yield from bps.collect(getattr(sacla, name), name=name)
-
-
-def until_done(status: Any) -> MsgGenerator[None]:
-    """Wait for a status; raise what it failed with."""
-    while not status.done:
-        yield from bps.sleep(0.05)
-    error = status.exception(timeout=0)
-    if error is not None:
-        raise error

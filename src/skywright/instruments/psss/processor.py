@@ -216,7 +216,7 @@ class Processor(Owner[Pulse, Result]):
         return process_pulse(pulse, self._workspace, number, settings, self.counters)
 
     def offer(self, result: Result) -> None:
-        """Count a result. This is the first endpoint: a result is counted before clients get it."""
+        """Count a result; the first endpoint, so that it is counted before clients get it."""
         self.statistics.processed(result.duration_ms, result.taken_s)
         image = picture_of(result)
         if image is None:

@@ -354,8 +354,8 @@ def image_moments(
 ) -> None:
     """Turn sums of deviations from the first frame into mean and sum of squared deviations.
 
-    The subtraction loses at most a factor of ``count + 1`` in relative precision: the sum of squared
-    deviations from the mean contains the squared deviation of the first frame.
+    The subtraction loses at most a factor of ``count + 1`` in relative precision: the sum of the
+    squared deviations from the mean contains that of the first frame.
 
     Parameters
     ----------
