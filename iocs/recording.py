@@ -1,5 +1,6 @@
-"""A file plugin over a `Recorder`: areaDetector's PVs open its files and count its rows."""
+"""File plugins over recordings of rows: areaDetector's PVs open the files and count the rows."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,32 +40,29 @@ class RecordingIOC(Protocol):
         """Wait until all that the owner knows now is posted."""
 
 
-class Recording(PVGroup):
-    """A file plugin over a recorder; `attach` comes before the IOC serves."""
+class FilesPart(PVGroup):
+    """A file plugin over files of rows.
+
+    A subclass writes `start_capture` and `stop_capture`, and calls `post_files`. `ioc` is set
+    before the IOC serves.
+    """
 
     plugin = SubGroup(StreamHdf, prefix="")
-
-    recorder: Recorder[Any, Any]
+    single_files: Any = None
     ioc: RecordingIOC
 
-    def attach(self, ioc: RecordingIOC, recorder: Recorder[Any, Any]) -> None:
-        """Set the IOC and the recorder."""
-        self.ioc, self.recorder = ioc, recorder
-
     @property
-    def camera(self) -> "Recording":
+    def camera(self) -> "FilesPart":
         """The object that the plugin starts and stops."""
         return self
 
-    single_files: Any = None
-
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
-        """Start a recording; its file is made with the first row."""
-        return self.recorder.start(path, count)
+        """Start a recording; return why it failed, empty if it did not."""
+        raise NotImplementedError
 
     def stop_capture(self) -> None:
         """End the recording."""
-        self.recorder.stop()
+        raise NotImplementedError
 
     async def in_thread(self, function: Any, *args: Any) -> Any:
         """Run what may block beside the event loop."""
@@ -79,19 +77,60 @@ class Recording(PVGroup):
         await post(self.plugin.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
         await post(self.plugin.write_status, 1, AlarmSeverity.MAJOR_ALARM)
 
-    async def post_state(self) -> None:
-        """Post the state of the recording."""
-        hdf, recorder = self.plugin, self.recorder
-        await post(hdf.num_captured, recorder.visible)
-        await post(hdf.dropped_arrays.readback, sum(recorder.lost().values()))
-        capturing = recorder.path is not None
-        if recorder.error:
-            await self.fail_to_write(recorder.error)
+    async def post_files(
+        self, rows: int, lost: int, is_open: Callable[[], bool], error: str
+    ) -> None:
+        """Post the state of the recording.
+
+        Parameters
+        ----------
+        rows
+            Rows that readers of the file may trust.
+        lost
+            Rows that are not in the file.
+        is_open
+            Returns whether a recording is open now.
+        error
+            Why a file could not be written; empty if all could.
+        """
+        hdf = self.plugin
+        await post(hdf.num_captured, min(rows, 2**31 - 1))
+        await post(hdf.dropped_arrays.readback, min(lost, 2**31 - 1))
+        capturing = is_open()
+        if error:
+            await self.fail_to_write(error)
         elif capturing:
             await post(hdf.write_message, "", AlarmSeverity.NO_ALARM)
             await post(hdf.write_status, 0, AlarmSeverity.NO_ALARM)
         await post(hdf.swmr_active, int(capturing))
         for channel in (hdf.capture.readback, hdf.capture.setpoint):
-            # A put that was completed meanwhile knows better.
-            if (recorder.path is not None) == capturing:
+            if is_open() == capturing:  # a put that was completed meanwhile knows better
                 await post(channel, int(capturing))
+
+
+class Recording(FilesPart):
+    """A file plugin over one recorder; `attach` comes before the IOC serves."""
+
+    recorder: Recorder[Any, Any]
+
+    def attach(self, ioc: RecordingIOC, recorder: Recorder[Any, Any]) -> None:
+        """Set the IOC and the recorder."""
+        self.ioc, self.recorder = ioc, recorder
+
+    def start_capture(self, path: Path, count: int, lazy: bool) -> str:
+        """Start a recording; its file is made with the first row."""
+        return self.recorder.start(path, count)
+
+    def stop_capture(self) -> None:
+        """End the recording."""
+        self.recorder.stop()
+
+    async def post_state(self) -> None:
+        """Post the state of the recording."""
+        recorder = self.recorder
+        await self.post_files(
+            recorder.visible,
+            sum(recorder.lost().values()),
+            lambda: recorder.path is not None,
+            recorder.error,
+        )

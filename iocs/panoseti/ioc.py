@@ -25,11 +25,12 @@ import numpy as np
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import YES_NO, Hdf, choice, number, said, shown
+from iocs.areadetector import YES_NO, choice, number, said, shown
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.panoseti.housekeeping import board_groups
 from iocs.panoseti.live import LiveFrames
+from iocs.recording import FilesPart
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.housekeeping import BoardState, RunHousekeeping
@@ -100,17 +101,10 @@ def _module_class() -> type[PVGroup]:
 ModulePVs = _module_class()
 
 
-class Recording(PVGroup):
+class Recording(FilesPart):
     """The file plugin that opens and closes the indexes."""
 
-    plugin = SubGroup(Hdf, prefix="")
-    single_files: Any = None
     ioc: "PanosetiBase"
-
-    @property
-    def camera(self) -> "Recording":
-        """Whom the plugin asks."""
-        return self
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
         """Index the run from its start."""
@@ -119,19 +113,6 @@ class Recording(PVGroup):
     def stop_capture(self) -> None:
         """Close the indexes."""
         self.ioc.tracker.stop_recording()
-
-    async def in_thread(self, function: Any, *args: Any) -> Any:
-        """Run what may block beside the event loop."""
-        return await self.ioc.in_thread(function, *args)
-
-    async def posted(self) -> None:
-        """Wait until all that the owner knows now is posted."""
-        await self.ioc.posted()
-
-    async def fail_to_write(self, message: str) -> None:
-        """Post that the indexes cannot be written."""
-        await post(self.plugin.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
-        await post(self.plugin.write_status, 1, AlarmSeverity.MAJOR_ALARM)
 
 
 async def _put_running(obj: Any, instance: Any, value: int) -> None:
@@ -249,7 +230,10 @@ class PanosetiBase(OwnerGroup):
                     await getattr(group, name).show(block.frames, rows[key])
         await post(self.event_rows, float(tracker.events.visible))
         await post(self.modules_further, tracker.slots.further)
-        await self._post_recording(max(rows.values(), default=0))
+        most = max(rows.values(), default=0)
+        await self.recording.post_files(
+            most, tracker.rows_lost, lambda: tracker.is_recording, tracker.error
+        )
         state = tracker.owner.state()
         trouble = self.runs.error if self.runs is not None else ""
         alarm = state.alarm or bool(trouble)
@@ -278,19 +262,6 @@ class PanosetiBase(OwnerGroup):
             for board in [each for each in self._boards.values() if each.module == module]:
                 group = getattr(getattr(self, f"slot{slot}"), f"board{board.quabo}")
                 await group.show(self._boards.pop((module, board.quabo)))
-
-    async def _post_recording(self, captured: int) -> None:
-        tracker, plugin = self.tracker, self.recording.plugin
-        await post(plugin.num_captured, min(captured, 2**31 - 1))
-        capturing = tracker.is_recording
-        if tracker.error:
-            await self.recording.fail_to_write(tracker.error)
-        elif capturing:
-            await post(plugin.write_message, "", AlarmSeverity.NO_ALARM)
-            await post(plugin.write_status, 0, AlarmSeverity.NO_ALARM)
-        for channel in (plugin.capture.readback, plugin.capture.setpoint):
-            if tracker.is_recording == capturing:  # a put that was completed meanwhile knows better
-                await post(channel, int(capturing))
 
 
 def make_group(prefix: str, tracker: Tracker, slots: int) -> PanosetiBase:

@@ -24,10 +24,11 @@ import numpy as np
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import Hdf, checked, choice, number, said
+from iocs.areadetector import checked, choice, number, said
 from iocs.common import argument_parser, post, run, setting, text
 from iocs.motor_record import MotorRecord, MotorSettings
 from iocs.owner import OwnerGroup
+from iocs.recording import FilesPart
 from iocs.sacla.pvs import (
     BINS_MAX,
     CountPVs,
@@ -60,17 +61,10 @@ SINGLE = "MPCCD-1N0-M06-004"
 OCTAL = tuple(f"MPCCD-8N0-3-002-{k}" for k in range(1, 9))
 
 
-class Recording(PVGroup):
-    """The file plugin that opens and closes a recording."""
+class Recording(FilesPart):
+    """The file plugin that opens and closes the four files of a recording."""
 
-    plugin = SubGroup(Hdf, prefix="")
-    single_files: Any = None
     ioc: "SaclaIOC"
-
-    @property
-    def camera(self) -> "Recording":
-        """Whom the plugin asks."""
-        return self
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
         """Record every shot from now on."""
@@ -79,19 +73,6 @@ class Recording(PVGroup):
     def stop_capture(self) -> None:
         """Close the files."""
         self.ioc.shots.stop_recording()
-
-    async def in_thread(self, function: Any, *args: Any) -> Any:
-        """Run what may block beside the event loop."""
-        return await self.ioc.in_thread(function, *args)
-
-    async def posted(self) -> None:
-        """Wait until all that the owner knows now is posted."""
-        await self.ioc.posted()
-
-    async def fail_to_write(self, message: str) -> None:
-        """Post that the files cannot be written."""
-        await post(self.plugin.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
-        await post(self.plugin.write_status, 1, AlarmSeverity.MAJOR_ALARM)
 
 
 async def _put_regions(obj: Any, instance: Any, value: str) -> str:
@@ -251,20 +232,12 @@ class SaclaIOC(OwnerGroup):
         await post(self.region_rows, shots.regions.visible)
         await post(self.image_rows, shots.images.visible)
         await post(self.frame_rows, shots.frames.visible)
-        await self._post_recording()
-
-    async def _post_recording(self) -> None:
-        shots, plugin = self.shots, self.recording.plugin
-        await post(plugin.num_captured, shots.shots.visible)
-        capturing = shots.is_recording
-        if shots.error:
-            await self.recording.fail_to_write(shots.error)
-        elif capturing:
-            await post(plugin.write_message, "", AlarmSeverity.NO_ALARM)
-            await post(plugin.write_status, 0, AlarmSeverity.NO_ALARM)
-        for channel in (plugin.capture.readback, plugin.capture.setpoint):
-            if shots.is_recording == capturing:  # a put that was completed meanwhile knows better
-                await post(channel, int(capturing))
+        await self.recording.post_files(
+            shots.shots.visible,
+            sum(shots.shots.lost().values()),
+            lambda: shots.is_recording,
+            shots.error,
+        )
 
     async def _after_post(self) -> None:
         now = asyncio.get_running_loop().time()

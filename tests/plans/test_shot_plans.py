@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,19 @@ class Run:
             return reader.read(dataset, start, stop)
 
 
+def when_rows_come(sacla: Shots, act: Callable[[], object]) -> threading.Thread:
+    """Do something in the course of the next recording, on a thread that is returned."""
+    rows = sacla.rows
+
+    def wait_and_act() -> None:
+        until(lambda: bool(rows.file) and rows.get_index() > 10, 60, "shots are recorded")
+        act()
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    return thread
+
+
 def test_every_shot_is_a_row_and_none_is_missing(RE: RunEngine, sacla: Shots) -> None:
     run = Run(RE)
     RE(acquire_shots(sacla, 60))
@@ -92,8 +105,8 @@ def test_every_shot_is_a_row_and_none_is_missing(RE: RunEngine, sacla: Shots) ->
 
 def test_regions_hold_from_the_next_shot_on_and_are_recorded(RE: RunEngine, sacla: Shots) -> None:
     run = Run(RE)
-    change = threading.Timer(0.7, lambda: sacla.regions.put(f"{WHOLE} {LEFT} {RIGHT}"))
-    change.start()
+    wanted = f"{WHOLE} {LEFT} {RIGHT}"
+    change = when_rows_come(sacla, lambda: sacla.regions.put(wanted))
     RE(acquire_shots(sacla, 150))
     change.join()
     numbers, accepted = run.column("sacla_regions_number"), run.column("sacla_accepted") == 1
@@ -169,8 +182,7 @@ def test_time_zero_is_found(RE: RunEngine, beamline: tuple[Shots, Motor], sacla:
 
 def test_a_pause_loses_no_shot(RE: RunEngine, sacla: Shots) -> None:
     run = Run(RE)
-    pause = threading.Timer(0.8, RE.request_pause)
-    pause.start()
+    pause = when_rows_come(sacla, RE.request_pause)
     with pytest.raises(RunEngineInterrupted):
         RE(acquire_shots(sacla, 200))
     pause.join()
@@ -209,12 +221,7 @@ def test_a_killed_ioc_ends_the_run_and_the_next_one_works(RE: RunEngine, tmp_pat
         sacla.wait_for_connection(timeout=60)
         run = Run(RE)
 
-        def kill_when_it_records() -> None:
-            until(lambda: sacla.rows.get_index() > 10, 60, "shots are recorded")
-            ioc.process.kill()
-
-        kill = threading.Thread(target=kill_when_it_records)
-        kill.start()
+        kill = when_rows_come(sacla, ioc.process.kill)
         with pytest.raises(HardwareError, match="sacla: lost the IOC"):
             RE(acquire_shots(sacla, 100_000))
         kill.join()

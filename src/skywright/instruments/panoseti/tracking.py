@@ -199,6 +199,11 @@ class Tracker:
         """Why an index could not be written the last time; empty if all could."""
         return "; ".join(recorder.error for recorder in self._all if recorder.error)
 
+    @property
+    def rows_lost(self) -> int:
+        """Number of rows that are in no index."""
+        return sum(sum(recorder.lost().values()) for recorder in self._all)
+
     def rows(self) -> dict[IndexKey, int]:
         """Return the number of rows of each index that readers may trust."""
         return {key: recorder.visible for key, recorder in self.recorders.items()}
