@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
 from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException
 
 from skywright.errors import HardwareError, SkywrightError
@@ -12,6 +13,66 @@ WAIT_S = 0.05
 """Time between two looks at a status, s."""
 
 Body = Callable[[], MsgGenerator[Any]]
+
+
+def start_metadata(
+    plan: str,
+    devices: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    md: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the metadata of a start document.
+
+    Parameters
+    ----------
+    plan
+        Its name.
+    devices
+        By the name of the plan's argument, the detector first; None: not given. One that is called
+        ``motor`` is scanned.
+    arguments
+        Other arguments of the plan.
+    md
+        What the user gives; it wins.
+    """
+    given = {role: device for role, device in devices.items() if device is not None}
+    detector, motor = next(iter(given.values())), given.get("motor")
+    assets = getattr(detector, "assets", None)
+    return {
+        "plan_name": plan,
+        "plan_args": {**{role: device.name for role, device in given.items()}, **arguments},
+        "detectors": [detector.name],
+        **({"motors": [motor.name]} if motor is not None else {}),
+        **({"assets": str(assets)} if assets is not None else {}),
+        **(md or {}),
+    }
+
+
+def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[tuple[str, Any]]:
+    """Run `body` in a run with a device staged.
+
+    Parameters
+    ----------
+    device
+        The detector.
+    body
+        The plan; it declares its streams.
+    md
+        Of the start document.
+
+    Returns
+    -------
+    uid, answer
+        Of the run, and what `body` returns.
+    """
+    uids: list[str] = []
+
+    @bpp.stage_decorator([device])
+    def staged() -> MsgGenerator[Any]:
+        return (yield from in_run(body, md, uids))
+
+    answer = yield from with_reasons(staged())
+    return uids[-1], answer
 
 
 def in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:

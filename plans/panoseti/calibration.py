@@ -12,11 +12,10 @@ from bluesky.utils import MsgGenerator
 from plans.panoseti.runs import (
     Collect,
     check_time,
-    metadata_of,
     simulated_run,
     timed_run,
 )
-from plans.run_stubs import until_done
+from plans.run_stubs import start_metadata, until_done
 from skywright.errors import ConfigError, DataError
 
 TUNING = "tuning"
@@ -152,7 +151,7 @@ def tune_threshold(
             "least_adc below most_adc"
         )
     arguments = {"rate_hz": rate_hz, "least_adc": least_adc, "most_adc": most_adc}
-    start = metadata_of("tune_threshold", panoseti, arguments, md)
+    start = start_metadata("tune_threshold", {"panoseti": panoseti}, arguments, md)
 
     def rate_at(threshold_adc: float, collect: Collect) -> MsgGenerator[float]:
         yield from until_done(panoseti.set_threshold(threshold_adc))

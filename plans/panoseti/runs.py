@@ -10,7 +10,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
-from plans.run_stubs import in_run, until_done, with_reasons
+from plans.run_stubs import in_run, start_metadata, until_done, with_reasons
 from skywright.errors import ConfigError
 
 COLLECT_S = 1.0
@@ -52,7 +52,7 @@ def track_run(
         If the IOC does not answer or cannot write.
     """
     check_time("track_run", "limit_s", limit_s)
-    start = metadata_of("track_run", panoseti, {"limit_s": limit_s}, md)
+    start = start_metadata("track_run", {"panoseti": panoseti}, {"limit_s": limit_s}, md)
     uids: list[str] = []
     end = time.monotonic() + limit_s
 
@@ -131,7 +131,7 @@ def timed_run(
         Steps after it, whether it has failed or not.
     """
     check_time(plan, "seconds", seconds)
-    start = metadata_of(plan, panoseti, {"seconds": seconds}, md)
+    start = start_metadata(plan, {"panoseti": panoseti}, {"seconds": seconds}, md)
 
     def take() -> MsgGenerator[str]:
         for step in prepare:
@@ -209,19 +209,6 @@ def check_time(plan: str, name: str, seconds: float) -> None:
     """Refuse a time that is not above 0 s."""
     if not 0 < seconds < float("inf"):
         raise ConfigError(f"{plan}: {name} = {seconds!r}, expected a time above 0 s")
-
-
-def metadata_of(
-    plan: str, panoseti: Any, arguments: Mapping[str, Any], md: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Return the metadata of a plan's start document."""
-    return {
-        "plan_name": plan,
-        "plan_args": {"panoseti": panoseti.name, **arguments},
-        "detectors": [panoseti.name],
-        "assets": str(panoseti.assets),
-        **(md or {}),
-    }
 
 
 def _metadata_of_run(panoseti: Any, limit_s: float) -> MsgGenerator[dict[str, Any]]:

@@ -15,12 +15,11 @@ from plans.psss.stubs import (
     PULSES,
     check_movable,
     check_scanned,
-    metadata,
     recorded,
     take_point,
     with_restored,
 )
-from plans.run_stubs import in_run, with_reasons
+from plans.run_stubs import in_run, start_metadata, with_reasons
 from skywright.errors import ConfigError, DataError
 
 DEGREE_MAX = 3
@@ -103,7 +102,7 @@ def calibrate_energy_axis(
     arguments: dict[str, Any] = {"energies_ev": energies, "degree": degree}
     arguments |= {"columns": list(map(float, columns))} if columns is not None else {}
     devices = {"psss": psss, "motor": monochromator}
-    _md = metadata("calibrate_energy_axis", devices, arguments, md)
+    _md = start_metadata("calibrate_energy_axis", devices, arguments, md)
     over = False
 
     def use(points: Mapping[float, float]) -> MsgGenerator[EnergyCalibration]:

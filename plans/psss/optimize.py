@@ -15,11 +15,11 @@ from plans.psss.stubs import (
     PULSES,
     Reading,
     check_scanned,
-    metadata,
     recorded,
     take_point,
     with_restored,
 )
+from plans.run_stubs import start_metadata
 from skywright.errors import ConfigError
 
 OBJECTIVES = {"width": "fwhm", "intensity": "intensity"}
@@ -139,7 +139,7 @@ def optimize_spectrum(
         **{"low": low, "high": high, "objective": objective, "num": num, "pulses": pulses},
         **{"tolerance": search.tolerance, "max_points": max_points},
     }
-    _md = metadata("optimize_spectrum", {"psss": psss, "motor": motor}, arguments, md)
+    _md = start_metadata("optimize_spectrum", {"psss": psss, "motor": motor}, arguments, md)
     over = False
 
     def whole_plan() -> MsgGenerator[Optimum]:

@@ -23,13 +23,12 @@ from plans.psss.stubs import (
     check_scanned,
     collect,
     declare,
-    metadata,
     recorded,
     take_point,
     wants_pictures,
     with_restored,
 )
-from plans.run_stubs import in_run, with_reasons
+from plans.run_stubs import in_run, start_metadata, with_reasons
 from skywright.errors import ConfigError
 
 __all__ = [
@@ -125,7 +124,7 @@ def acquire_spectra(
         yield from collect(device, PRIMARY, pictures)
 
     arguments = {"n": n} if seconds is None else {"seconds": seconds}
-    _md = metadata("acquire_spectra", {"psss": psss}, arguments, md)
+    _md = start_metadata("acquire_spectra", {"psss": psss}, arguments, md)
     uid, _ = yield from recorded(device, body, _md, PRIMARY)
     return str(uid)
 
@@ -202,7 +201,7 @@ def take_background(
         return reading or {}
 
     devices = {"psss": psss, "shutter": shutter}
-    _md = metadata("take_background", devices, {"n": n}, md)
+    _md = start_metadata("take_background", devices, {"n": n}, md)
     restored = [*([shutter] if shutter is not None else []), device.processing]
     reading = yield from with_reasons(with_restored(in_run(body, _md, uids), restored))
     name = reading.get(f"{device.background_recorder.name}_name", {}).get("value", "")
@@ -263,7 +262,7 @@ def scan_spectra(
         yield from bps.checkpoint()
 
     arguments = {"start": start, "stop": stop, "num": num, "pulses": pulses}
-    _md = metadata("scan_spectra", {"psss": psss, "motor": motor}, arguments, md)
+    _md = start_metadata("scan_spectra", {"psss": psss, "motor": motor}, arguments, md)
 
     def whole_scan() -> MsgGenerator[Any]:
         yield from bps.abs_set(device.pulses_per_point, pulses, wait=True)

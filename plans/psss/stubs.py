@@ -13,7 +13,7 @@ from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readabl
 from bluesky.utils import MsgGenerator
 
 from plans.checks import check_protocol
-from plans.run_stubs import Body, in_run, with_reasons
+from plans.run_stubs import Body, staged_run
 
 COLLECT_S = 0.25
 """Time between two reports of pulses that come freely, s."""
@@ -50,23 +50,6 @@ def check_movable(psss: Any, part: str) -> None:
     check_protocol(getattr(psss, part, None), f"{psss!r}'s {part}", Movable)
 
 
-def metadata(
-    plan: str, devices: Mapping[str, Any], arguments: Mapping[str, Any], md: Mapping | None
-) -> dict[str, Any]:
-    """Return the start document's metadata; what the user gives wins."""
-    psss = devices["psss"]
-    assets = getattr(psss, "assets", None)
-    names = {role: device.name for role, device in devices.items() if device is not None}
-    return {
-        "plan_name": plan,
-        "plan_args": {**names, **arguments},
-        "detectors": [psss.name],
-        **({"motors": [devices["motor"].name]} if devices.get("motor") is not None else {}),
-        **({"assets": str(assets)} if assets is not None else {}),
-        **(md or {}),
-    }
-
-
 # ---- a run and its streams
 
 
@@ -89,18 +72,12 @@ def recorded(psss: Any, body: Body, md: Mapping[str, Any], pulses: str) -> MsgGe
     (uid, Any)
         Of the run, and what `body` returns.
     """
-    uids: list[str] = []
 
     def inside() -> MsgGenerator[Any]:
         yield from declare(psss, pulses)
         return (yield from body())
 
-    @bpp.stage_decorator([psss])
-    def staged() -> MsgGenerator[Any]:
-        return (yield from in_run(inside, md, uids))
-
-    answer = yield from with_reasons(staged())
-    return uids[-1], answer
+    return (yield from staged_run(psss, inside, md))
 
 
 def declare(psss: Any, pulses: str) -> MsgGenerator[None]:

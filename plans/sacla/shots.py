@@ -11,7 +11,7 @@ from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import finite, whole
-from plans.run_stubs import until_done
+from plans.run_stubs import start_metadata, until_done
 from plans.sacla.stubs import (
     COLLECT_S,
     PRIMARY,
@@ -19,7 +19,6 @@ from plans.sacla.stubs import (
     check_flyer,
     check_scanned,
     collect,
-    metadata,
     recorded,
 )
 from skywright.errors import ConfigError
@@ -99,7 +98,7 @@ def acquire_shots(
         yield from collect(device, PRIMARY)
 
     yield from bps.prepare(device.rows, wanted, wait=True)
-    start = metadata("acquire_shots", device, None, {"n": n}, md)
+    start = start_metadata("acquire_shots", {"sacla": device}, {"n": n}, md)
     uid, _ = yield from recorded(device, body, start, PRIMARY)
     return str(uid)
 
@@ -183,7 +182,7 @@ def delay_scan(
         if is_delay_stage:
             yield from bps.mv(device.bins, f"{low:.9g}:{high:.9g}:{count}")
         arguments = {"start": first, "stop": last, "num": num, "shots": shots, "error": error}
-        md_all = metadata("delay_scan", device, motor, arguments, md)
+        md_all = start_metadata("delay_scan", {"sacla": device, "motor": motor}, arguments, md)
         return (yield from recorded(device, body, md_all, SHOTS))
 
     bins = yield from bps.rd(device.bins)

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import bluesky.plan_stubs as bps
-import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import check_protocol
-from plans.run_stubs import Body, in_run, with_reasons
+from plans.run_stubs import Body, staged_run
 
 COLLECT_S = 0.25
 """Time between two reports of new shots, s."""
@@ -38,22 +37,6 @@ def check_scanned(sacla: Any, motor: Any) -> None:
     check_protocol(motor, f"motor {motor!r}", Movable)
 
 
-def metadata(
-    plan: str, sacla: Any, motor: Any, arguments: Mapping[str, Any], md: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Return the start document's metadata; what the user gives wins."""
-    assets = getattr(sacla, "assets", None)
-    named = {"sacla": sacla.name, **({"motor": motor.name} if motor is not None else {})}
-    return {
-        "plan_name": plan,
-        "plan_args": {**named, **arguments},
-        "detectors": [sacla.name],
-        **({"motors": [motor.name]} if motor is not None else {}),
-        **({"assets": str(assets)} if assets is not None else {}),
-        **(md or {}),
-    }
-
-
 def recorded(sacla: Any, body: Body, md: Mapping[str, Any], rows: str) -> MsgGenerator[Any]:
     """Run `body` in a run with the shot source staged and its streams declared.
 
@@ -73,7 +56,6 @@ def recorded(sacla: Any, body: Body, md: Mapping[str, Any], rows: str) -> MsgGen
     (uid, Any)
         Of the run, and what `body` returns.
     """
-    uids: list[str] = []
 
     def inside() -> MsgGenerator[Any]:
         yield from bps.declare_stream(sacla.rows, name=rows, collect=True)
@@ -82,12 +64,7 @@ def recorded(sacla: Any, body: Body, md: Mapping[str, Any], rows: str) -> MsgGen
                 yield from bps.declare_stream(getattr(sacla, name), name=name, collect=True)
         return (yield from body())
 
-    @bpp.stage_decorator([sacla])
-    def staged() -> MsgGenerator[Any]:
-        return (yield from in_run(inside, md, uids))
-
-    answer = yield from with_reasons(staged())
-    return uids[-1], answer
+    return (yield from staged_run(sacla, inside, md))
 
 
 def collect(sacla: Any, rows: str) -> MsgGenerator[None]:
