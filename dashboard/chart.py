@@ -12,8 +12,6 @@ Floats = NDArray[np.float64]
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 26, 40
 MARK = 3.2
-CIVIDIS = ((0, 34, 78), (67, 78, 108), (124, 123, 120), (185, 172, 112), (254, 232, 56))
-"""Anchors of that color map, which people with every kind of color vision see alike."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Steps of every instrument's plans: a run whose stop document says why it failed."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ WAIT_S = 0.05
 """Time between two looks at a status, s."""
 
 Body = Callable[[], MsgGenerator[Any]]
+
+step_log = logging.getLogger("skywright.plans")
+"""Takes one line for each step of a plan, at level INFO; the session prints them."""
 
 
 def start_metadata(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class SeriesShown:
     charts: Sequence[Markup]
 
 
-def newest_series(client: Container) -> SeriesShown | None:
+def newest_series(client: Container, journals: Path) -> SeriesShown | None:
     """Read the newest series of a DHS; None when the catalog has none.
 
     Raises
@@ -51,7 +52,7 @@ def newest_series(client: Container) -> SeriesShown | None:
     DataError
         If the server cannot give what its catalog names.
     """
-    runs = find_runs(client, Wanted(plan=PLAN, purpose=None), 1)
+    runs = find_runs(client, Wanted(plan=PLAN, purpose=None), 1, journals)
     if not runs:
         return None
     summary, results, words, stream = runs[-1], {}, "", None

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,10 @@ async def loop(request: Request) -> Response:
     site, uid = site_of(request), request.query_params.get("rotation", "")
     rotations, rotation, series, wrong = [], None, None, ""
     try:
-        series = await site.catalog.ask(newest_series)
-        rotations = await site.catalog.ask(newest_rotations, SHOWN)
+        series = await site.catalog.ask(newest_series, site.journals)
+        rotations = await site.catalog.ask(newest_rotations, SHOWN, site.journals)
         if uid or rotations:
-            rotation = await site.catalog.ask(read_rotation, uid or rotations[0].uid)
+            rotation = await site.catalog.ask(read_rotation, uid or rotations[0].uid, site.journals)
     except SkywrightError as error:  # the camera is shown all the same
         wrong = str(error)
     return render(
@@ -68,12 +69,12 @@ async def loop(request: Request) -> Response:
     )
 
 
-def newest_rotations(client: Container, limit: int) -> list[RunSummary]:
+def newest_rotations(client: Container, limit: int, journals: Path) -> list[RunSummary]:
     """Return the newest fits of rotations, newest first."""
-    return find_runs(client, Wanted(purpose="analysis", analysis=ANALYSIS), limit)[::-1]
+    return find_runs(client, Wanted(purpose="analysis", analysis=ANALYSIS), limit, journals)[::-1]
 
 
-def read_rotation(client: Container, uid: str) -> Rotation:
+def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
     """Read a fit of a rotation and draw it.
 
     Raises
@@ -91,7 +92,7 @@ def read_rotation(client: Container, uid: str) -> Rotation:
         raise DataError(f"run {uid[:8]}: no whole result of {ANALYSIS}")
     curves = read_curves(contents, results, _CALIBRATION.validate_python(calibration))
     return Rotation(
-        summary=summarize(run.item["attributes"]["metadata"], "analysis"),
+        summary=summarize(run.item["attributes"]["metadata"], "analysis", journals),
         words=in_words(results),
         charts=[draw_place(curves), draw_width(curves)] if has_points(curves) else [],
         results=results,

@@ -1,24 +1,23 @@
 """PANOSETI, live: the newest images of all modules, their rates, and flash candidates of runs."""
 
-import io
-import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from tiled.client.container import Container
 
-from dashboard.chart import CIVIDIS
+from dashboard.color_map import false_color_png
 from dashboard.feeds import Source
+from dashboard.live_board import LiveBoard
 from dashboard.site import Site, render, site_of
 from dashboard.views import View
 from dashboard.worker import worker_messages
@@ -33,54 +32,34 @@ ANALYSIS = "panoseti_flashes"
 SHOWN = 8
 RATE_S = 3.0
 """Rates are differences of rows over at least this time."""
-TINTS = np.array(CIVIDIS, np.float64)
 
 
 @dataclass
-class PanosetiBoard:
-    """The modules as the page shows them.
+class PanosetiBoard(LiveBoard):
+    """The modules as the page shows them: messages of `dashboard.panoseti.pano_worker`.
 
     Attributes
     ----------
-    facts
-        Header of the last message; empty before the first.
     pixels
         (side, side) int32 by slot and product.
     rates
         Frames per second by slot and product.
-    status
-        What is wrong, if the IOC is not connected.
-    number
-        Grows with each message; no number of an earlier server.
     """
 
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    status: str = "waiting for the IOC of PANOSETI"
     pixels: dict[tuple[int, str], NDArray[np.int32]] = field(default_factory=dict)
     rates: dict[tuple[int, str], float] = field(default_factory=dict)
-    status: str = "waiting for the IOC of PANOSETI"
-    number: int = field(default_factory=time.time_ns)
+    clock: Callable[[], float] = time.monotonic
     _counted: dict[tuple[int, str], tuple[float, float]] = field(default_factory=dict)
     """Time and sequence at which a rate began to be measured."""
 
-    async def changes(self, messages: AsyncIterator[bytes]) -> AsyncIterator[str]:
-        """Take in the worker's messages, and yield `number` after each."""
-        async for message in messages:
-            self.take(message, time.monotonic())
-            yield str(self.number)
-
-    def take(self, message: bytes, now: float) -> None:
-        """Take in a message of `dashboard.panoseti.pano_worker` that came at `now`, s."""
-        line, _, pixels = message.partition(b"\n")
-        header = json.loads(line)
-        self.number += 1
-        self.status = "" if header["connected"] else header["status"]
-        if not header["connected"]:
-            return
-        self.facts, begin = header, 0
-        for image in header["images"]:
+    def take_data(self, data: bytes) -> None:
+        """Take in the images, and count the frames since the last message."""
+        begin, now = 0, self.clock()
+        for image in self.facts["images"]:
             key, side = (image["slot"], image["product"]), image["side"]
             end = begin + 4 * side * side
-            self.pixels[key] = np.frombuffer(pixels[begin:end], "<i4").reshape(side, side)
+            self.pixels[key] = np.frombuffer(data[begin:end], "<i4").reshape(side, side)
             begin = end
             since, rows = self._counted.setdefault(key, (now, image["sequence"]))
             if now - since >= RATE_S:
@@ -102,7 +81,7 @@ async def panoseti(request: Request) -> Response:
     board = board_of(site)
     flashes, wrong = [], ""
     try:
-        flashes = await site.catalog.ask(newest_flashes, SHOWN)
+        flashes = await site.catalog.ask(newest_flashes, SHOWN, site.journals)
     except SkywrightError as error:  # the modules are shown all the same
         wrong = str(error)
     return render(
@@ -123,35 +102,13 @@ async def image(request: Request) -> Response:
     key = (int(request.path_params["slot"]), request.path_params["product"])
     if key not in board.pixels:
         raise HTTPException(404, "no image of this module and product yet")
-    return Response(
-        to_png(board.pixels[key]), media_type="image/png", headers={"Cache-Control": "no-store"}
-    )
+    picture = false_color_png(board.pixels[key])
+    return Response(picture, media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
-def to_png(pixels: NDArray[np.int32]) -> bytes:
-    """Return pixels in the page's colors, from their 1st to their 99.5th percentile.
-
-    Parameters
-    ----------
-    pixels : (H, W) int32
-
-    Returns
-    -------
-    bytes
-        Of a PNG file, one pixel a pixel.
-    """
-    low, high = np.percentile(pixels, (1.0, 99.5))
-    place = np.clip((pixels - low) / max(high - low, 1.0), 0.0, 1.0) * (len(TINTS) - 1)
-    steps = np.arange(len(TINTS))
-    colors = np.stack([np.interp(place, steps, channel) for channel in TINTS.T], axis=-1)
-    buffer = io.BytesIO()
-    Image.fromarray(colors.astype(np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def newest_flashes(client: Container, limit: int) -> list[Flashes]:
+def newest_flashes(client: Container, limit: int, journals: Path) -> list[Flashes]:
     """Return the searches for flashes in the newest runs, newest first."""
-    runs = find_runs(client, Wanted(purpose="analysis", analysis=ANALYSIS), limit)[::-1]
+    runs = find_runs(client, Wanted(purpose="analysis", analysis=ANALYSIS), limit, journals)[::-1]
     return [
         Flashes(each, final_results(read_contents(find_run(client, each.uid)))) for each in runs
     ]

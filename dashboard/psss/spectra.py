@@ -1,20 +1,17 @@
 """What the page keeps of the spectrometer: newest spectrum, waterfall, trend of the fits."""
 
 import base64
-import io
-import json
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from dashboard.chart import CIVIDIS
+from dashboard.color_map import false_color_png
+from dashboard.live_board import LiveBoard
 
 Floats = NDArray[np.float64]
 COLUMNS = 480
@@ -24,44 +21,25 @@ TREND = 600
 
 
 @dataclass
-class SpectrumBoard:
-    """The spectrometer as the page shows it.
+class SpectrumBoard(LiveBoard):
+    """The spectrometer as the page shows it: messages of `dashboard.psss.spectrum_worker`.
 
     Attributes
     ----------
-    facts
-        Fields of `devices.psss.view.SpectrumFacts`; empty before the first message.
-    status
-        What is wrong, if the IOC is not connected.
     x, y, average : (n,) float64
         Binned to `COLUMNS` at most.
     """
 
-    facts: Mapping[str, Any] = field(default_factory=dict)
     status: str = "waiting for the spectrometer"
     x: Floats = field(default_factory=lambda: np.empty(0))
     y: Floats = field(default_factory=lambda: np.empty(0))
     average: Floats = field(default_factory=lambda: np.empty(0))
-    number: int = field(default_factory=time.time_ns)
-    """Grows with each message; no number of an earlier server."""
+    clock: Callable[[], float] = time.time
     _waterfall: deque[Floats] = field(default_factory=lambda: deque(maxlen=ROWS))
     _trend: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=TREND))
 
-    async def changes(self, messages: AsyncIterator[bytes]) -> AsyncIterator[str]:
-        """Take in the worker's messages, and yield `number` after each."""
-        async for message in messages:
-            self.take(message)
-            yield str(self.number)
-
-    def take(self, message: bytes, now_s: float | None = None) -> None:
-        """Take in a message of `dashboard.psss.spectrum_worker`."""
-        line, _, data = message.partition(b"\n")
-        header = json.loads(line)
-        self.number += 1
-        if not header["connected"]:
-            self.status = header["status"]
-            return
-        self.facts, self.status = header, ""
+    def take_data(self, data: bytes) -> None:
+        """Take in axis, spectrum and average, if there is a new pulse."""
         arrays = np.frombuffer(data, np.float32).astype(np.float64)
         if not arrays.size:
             return
@@ -70,8 +48,8 @@ class SpectrumBoard:
             self._waterfall.clear()
         self.x, self.y, self.average = x, y, average
         self._waterfall.append(y)
-        now = time.time() if now_s is None else now_s
-        self._trend.append((now, _number(header["center"]), _number(header["fwhm"])))
+        center, width = _number(self.facts["center"]), _number(self.facts["fwhm"])
+        self._trend.append((self.clock(), center, width))
 
     @property
     def trend(self) -> tuple[Floats, Floats, Floats]:
@@ -86,14 +64,7 @@ class SpectrumBoard:
         if not self._waterfall:
             return ""
         rows = np.stack(list(self._waterfall)[::-1])
-        low, high = np.percentile(rows, [1.0, 99.8])
-        level = np.clip((rows - low) / max(high - low, 1e-12), 0.0, 1.0)
-        places = np.linspace(0.0, 1.0, len(CIVIDIS))
-        shades = [np.interp(level, places, shade) for shade in np.transpose(CIVIDIS)]
-        pixels = np.stack(shades, axis=-1).astype(np.uint8)
-        out = io.BytesIO()
-        Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-        return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+        return "data:image/png;base64," + base64.b64encode(false_color_png(rows)).decode()
 
 
 def binned(values: Floats, most: int) -> Floats:

@@ -1,7 +1,6 @@
 """The spectrometer, live: spectrum, waterfall, trend of the fits, counts; and its latest runs."""
 
 import math
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -9,16 +8,14 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from tiled.client.container import Container
 
 from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.feeds import Source
 from dashboard.psss.spectra import SpectrumBoard
+from dashboard.recent_runs import recent_runs
 from dashboard.site import Site, render, site_of
 from dashboard.views import View
 from dashboard.worker import worker_messages
-from skywright.errors import SkywrightError
-from skywright.store.lookup import RunSummary, Wanted, find_runs
 
 IOC = "psss"
 """The IOC of the spectrometer, and the name of its feed."""
@@ -26,20 +23,12 @@ PLANS = (
     *("acquire_spectra", "scan_spectra", "optimize_spectrum"),
     *("take_background", "calibrate_energy_axis"),
 )
-SHOWN = 8
-RUNS = "psss runs"
 
 
 async def psss(request: Request) -> Response:
     """Show what the spectrometer sees, and its latest runs."""
     site = site_of(request)
     board = board_of(site)
-    runs: Sequence[RunSummary] = []
-    wrong = ""
-    try:
-        runs = await runs_of(site)
-    except SkywrightError as error:  # the spectrometer is shown all the same
-        wrong = str(error)
     return render(
         request,
         "dashboard.psss:psss.html",
@@ -52,8 +41,7 @@ async def psss(request: Request) -> Response:
         waterfall=board.waterfall(),
         has_average=bool(np.isfinite(board.average).any()),
         figure=figure,
-        runs=runs,
-        wrong=wrong,
+        recent=await recent_runs(site, PLANS),
     )
 
 
@@ -71,22 +59,6 @@ def board_of(site: Site) -> SpectrumBoard:
     """Return what the page keeps of the spectrometer."""
     board: SpectrumBoard = site.live.setdefault(IOC, SpectrumBoard())
     return board
-
-
-async def runs_of(site: Site) -> Sequence[RunSummary]:
-    """Return the newest runs; the catalog is asked only when it has changed, not at each pulse."""
-    number, runs = site.live.get(RUNS, (None, []))
-    if number != site.catalog.number:
-        number = site.catalog.number
-        runs = await site.catalog.ask(newest_runs, SHOWN)
-        site.live[RUNS] = number, runs
-    return list(runs)
-
-
-def newest_runs(client: Container, limit: int) -> list[RunSummary]:
-    """Return the newest runs of the spectrometer's plans, newest first."""
-    found = [run for plan in PLANS for run in find_runs(client, Wanted(plan=plan), limit)]
-    return sorted(found, key=lambda run: run.time_s, reverse=True)[:limit]
 
 
 def draw_spectra(board: SpectrumBoard) -> list[Markup]:

@@ -1,7 +1,6 @@
 """Shots, live: regions drawn on the mean image, curves against the delay, scatter plots, counts."""
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from tiled.client.container import Container
 
 from dashboard.chart import Curve, Marks, draw_chart
+from dashboard.color_map import false_color_png
 from dashboard.feeds import Source
+from dashboard.recent_runs import recent_runs
 from dashboard.sacla.board import ShotBoard
 from dashboard.site import Site, check_may_operate, render, site_of
 from dashboard.views import View
 from dashboard.worker import run_once, worker_messages
-from skywright.errors import SkywrightError
-from skywright.store.lookup import RunSummary, Wanted, find_runs
 
 IOC = "sacla"
 """The IOC of the shots, and the name of its feed."""
 PLANS = ("acquire_shots", "delay_scan", "find_time_zero")
-SHOWN = 8
-REGIONS_MAX = 16
 BODY_BYTES = 32_768
 
 
@@ -35,12 +31,6 @@ async def sacla(request: Request) -> Response:
     """Show the shots, and their latest runs."""
     site = site_of(request)
     board = board_of(site)
-    runs: Sequence[RunSummary] = []
-    wrong = ""
-    try:
-        runs = await site.catalog.ask(newest_runs, SHOWN)
-    except SkywrightError as error:  # the shots are shown all the same
-        wrong = str(error)
     return render(
         request,
         "dashboard.sacla:sacla.html",
@@ -51,8 +41,7 @@ async def sacla(request: Request) -> Response:
         scatter=draw_scatter(board),
         histogram=draw_histogram(board),
         names=region_names(board),
-        runs=runs,
-        wrong=wrong,
+        recent=await recent_runs(site, PLANS),
     )
 
 
@@ -81,7 +70,9 @@ async def mean_image(request: Request) -> Response:
     board = board_of(site_of(request))
     if not board.image.size:
         raise HTTPException(404, "no mean image yet")
-    return Response(board.png(), media_type="image/png", headers={"Cache-Control": "no-store"})
+    return Response(
+        false_color_png(board.image), media_type="image/png", headers={"Cache-Control": "no-store"}
+    )
 
 
 async def put(request: Request) -> Response:
@@ -190,12 +181,6 @@ def draw_histogram(board: ShotBoard) -> list[tuple[str, Markup]]:
     ]
     title = "pixels by their photons (7: 7 and more)"
     return [(title, draw_chart(marks, [], "photons", "log10 of pixels", title))]
-
-
-def newest_runs(client: Container, limit: int) -> list[RunSummary]:
-    """Return the newest runs of the plans that take shots, newest first."""
-    found = [run for plan in PLANS for run in find_runs(client, Wanted(plan=plan), limit)]
-    return sorted(found, key=lambda run: run.time_s, reverse=True)[:limit]
 
 
 def board_of(site: Site) -> ShotBoard:

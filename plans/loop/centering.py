@@ -25,6 +25,7 @@ from plans.loop.stubs import (
     steps,
     sweep,
 )
+from plans.run_stubs import step_log
 from skywright.errors import ConfigError, SampleError
 from skywright.instruments.loop.decision import Verdict, check_light, judge
 from skywright.instruments.loop.sweep import Sweep
@@ -313,18 +314,23 @@ def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[
         In the last pass, if it is not.
     """
     settings = course.settings
+    name = f"pass {number} of at most {settings.max_passes}"
     if number == 1 or not (course.verdict and course.verdict.known):
+        step_log.info("%s: looking for the tip", name)
         yield from _find_tip(tools, course)
+    step_log.info("%s: taking pictures while the spindle turns", name)
     yield from _rotate(tools, settings, number)
     yield from end_pictures(tools)
     found = yield from read_result(tools)
     verdict = course.steady(judge(found, settings.aim))
     course.found = found
     course.compare(verdict)
+    step_log.info("%s: %s", name, _in_words(verdict))
     tolerance, last = settings.tolerance_um, number == settings.max_passes
     sure = verdict.known and verdict.is_sure(tolerance)
     settled = sure and verdict.is_close(tolerance)
     if number > 1 and (settled or (sure and last)) and not course.agreements_wanted:
+        step_log.info("centered after %d passes", number)
         return True
     if last:
         if not course.once_known:
@@ -333,6 +339,16 @@ def _one_pass(tools: Instruments, course: _Course, number: int) -> MsgGenerator[
     if verdict.coarse or (verdict.known and not settled):
         yield from _move(tools, course, [-value for value in verdict.offset_um])
     return False
+
+
+def _in_words(verdict: Verdict) -> str:
+    """Return in one line where a pass has found the loop."""
+    if not verdict.known:
+        return f"the center is not known: {verdict.why}"
+    return (
+        f"the loop is {verdict.residual_um:.1f} um (+- {verdict.sigma_um:.1f}) from the spindle, "
+        f"{verdict.offset_um[0]:.1f} um along it from the beam"
+    )
 
 
 def _why_not(course: _Course, verdict: Verdict, number: int) -> str:
@@ -406,11 +422,19 @@ def _find_tip(tools: Instruments, course: _Course) -> MsgGenerator[None]:
                 raise SampleError(f"no pin: {what} {moved}; is a sample mounted?")
             raise SampleError(f"tip not in view {found['last_sign']}: {what} {moved}")
         course.searched += 1
+        step_log.info(
+            "tip not in view: %s; moving by %g um along the spindle, step %d of at most %d",
+            what,
+            way * settings.search_step_um,
+            course.searched,
+            settings.search_steps,
+        )
         yield from _move(tools, course, [way * settings.search_step_um, 0.0, 0.0])
 
 
 def _look_around(tools: Instruments) -> MsgGenerator[Found | None]:
     """Turn in steps of 90 deg until something is seen; return what, or None."""
+    step_log.info("nothing is seen; turning the spindle to look from the other sides")
     for _ in range(3):
         yield from bps.mvr(tools.goniometer.phi, 90.0)
         found = yield from look(tools)
@@ -435,6 +459,7 @@ def _move(tools: Instruments, course: _Course, shift_um: Sequence[float]) -> Msg
         here.append((yield from position(axis)))
     yield from bps.checkpoint()
     target = tuple(float(value) for value in np.add(here, shift_um))
+    step_log.info("moving the sample to %s um", ", ".join(f"{value:.1f}" for value in target))
     yield from bps.abs_set(sample, target, wait=True)
     course.moved_um = course.moved_um + np.asarray(shift_um)
 

@@ -13,10 +13,12 @@ from skywright.session.context import SessionContext, start_analyses, subscriber
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 from skywright.session.profile import has_display, run_metadata
 from skywright.session.results import show_results
+from skywright.session.steps import show_steps
 
 RE = RunEngine(PersistentDict(settings.directory / "md"), call_returns_result=True)
 RE.md.update(run_metadata(settings))
 shorten_engine_log()
+show_steps()
 
 journal = Journal(settings.directory / "journal", RE)
 RE.subscribe(journal)

@@ -14,7 +14,8 @@ from support.page import fake_checks, running_page, settings_of
 from support.waiting import until
 
 from dashboard.app import make_app
-from dashboard.epu.view import board_of, color, draw_places
+from dashboard.color_map import css_color
+from dashboard.epu.view import board_of, draw_places
 from dashboard.headless import headless_chromium, show_as
 from devices.epu.view import EpuFacts
 from skywright.config import IocSettings
@@ -73,8 +74,8 @@ def test_page_shows_grid_troubles_and_suggestion(page: TestClient) -> None:
 
 
 def test_colors_go_from_bad_to_good() -> None:
-    assert color(0.0) != color(0.5) != color(1.0)
-    assert color(-1.0) == color(0.0)
+    assert css_color(0.0) != css_color(0.5) != css_color(1.0)
+    assert css_color(-1.0) == css_color(0.0)
     assert draw_places([], "", "hole") is None
 
 

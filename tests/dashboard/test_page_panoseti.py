@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_page_shows_modules_with_their_images(page: TestClient) -> None:
     assert "waiting for the IOC of PANOSETI" in page.get("/panoseti").text
     assert page.get("/panoseti/image/1/ph256").status_code == 404
     board = board_of(page.app.state.site)  # type: ignore[attr-defined]
-    board.take(encode_facts(facts(flags="clock not in step with UTC")), 0.0)
+    board.take(encode_facts(facts(flags="clock not in step with UTC")))
     text = page.get("/panoseti").text
     assert "obs &lt;1&gt;.pffd" in text
     assert "module 254 · ph256" in text
@@ -54,16 +55,16 @@ def test_page_shows_modules_with_their_images(page: TestClient) -> None:
         assert image.size == (16, 16)
         corners = [image.convert("RGB").getpixel(place) for place in ((0, 0), (15, 15))]
     assert corners == [(0, 34, 78), (254, 232, 56)]
-    board.take(b'{"connected": false, "status": "the IOC does not answer", "bytes": 0}\n', 1.0)
+    board.take(b'{"connected": false, "status": "the IOC does not answer", "bytes": 0}\n')
     text = page.get("/panoseti").text
     assert "the IOC does not answer" in text
     assert "module 254" in text  # what was known stays
 
 
 def test_the_rate_is_that_of_the_images() -> None:
-    board = PanosetiBoard()
+    board = PanosetiBoard(clock=count(0.0, 1.0).__next__)
     for second in range(5):
-        board.take(encode_facts(facts(sequence=1.0 + 20.0 * second)), float(second))
+        board.take(encode_facts(facts(sequence=1.0 + 20.0 * second)))
     assert board.rates == {(1, "ph256"): 20.0}
 
 

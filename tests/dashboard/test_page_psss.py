@@ -5,6 +5,7 @@ import base64
 import io
 import json
 from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,9 @@ def message(pulse_id: int, center: float = 9001.5) -> bytes:
 
 
 def test_messages_become_spectrum_waterfall_and_trend() -> None:
-    board = SpectrumBoard()
+    board = SpectrumBoard(clock=count(1000.0, 0.5).__next__)
     for n in range(ROWS + 5):
-        board.take(message(n, 9000.0 + n / 10.0), now_s=1000.0 + n / 2.0)
+        board.take(message(n, 9000.0 + n / 10.0))
     assert len(board.x) <= COLUMNS
     assert board.x[np.argmax(board.y)] == pytest.approx(9000.0 + (ROWS + 4) / 10.0, abs=0.2)
     np.testing.assert_allclose(board.average, 0.5 * board.y, rtol=1e-6)

@@ -15,6 +15,7 @@ from support.page import fake_checks, running_page, settings_of
 from support.waiting import until
 
 from dashboard.app import make_app
+from dashboard.color_map import false_color_png
 from dashboard.headless import headless_chromium
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
@@ -67,7 +68,7 @@ def test_a_message_carries_the_newest_shots_and_the_image() -> None:
     tags = board.array("recent", "tag")
     assert (len(tags), tags[-1]) == (500, 699.0)
     assert np.isnan(board.array("curves", "diff")[0, 2])
-    picture = np.asarray(Image.open(io.BytesIO(board.png())))
+    picture = np.asarray(Image.open(io.BytesIO(false_color_png(board.image))))
     assert picture.shape == (8, 6, 4)
     assert picture[3, 2, 3] == 0  # a bad pixel
     assert picture[7, 5, :3].sum() > picture[0, 0, :3].sum()
@@ -180,7 +181,7 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(operated: str) 
         browser.get(f"{operated}/sacla")
         until(lambda: names() == ["all"], 90, "the region of the start is shown")
         find("[data-draw=run]").click()
-        until(lambda: not find("figure.regions img").get_property("hidden"), 90, "an image")
+        until(lambda: find("figure.regions img").get_property("naturalHeight"), 90, "an image")
         drawing = find("figure.regions svg")
         width, height = drawing.size["width"], drawing.size["height"]
 

@@ -41,6 +41,7 @@ function regionsOn(figure) {
       state.shownNumber = now.number;
       image.src = `${figure.dataset.image}?n=${now.number}`;
       image.hidden = false;
+      image.style.aspectRatio = `${columns} / ${rows}`;  // nothing moves when the picture comes
       svg.setAttribute("viewBox", `-0.5 -0.5 ${columns * now.step} ${rows * now.step}`);
       svg.setAttribute("preserveAspectRatio", "none");
       part("caption").textContent =

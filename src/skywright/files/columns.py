@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 from h5py._objects import phil  # its lock, one for all threads; it has no public name
 from numpy.typing import ArrayLike, NDArray
 
+from skywright.closing import Closing
 from skywright.errors import DataError
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Column:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
-class ColumnWriter:
+class ColumnWriter(Closing):
     """The one writer of a columns file.
 
     Not thread-safe. After an `OSError` what was appended before stands, and the same rows can be
@@ -231,17 +231,6 @@ class ColumnWriter:
             finally:
                 self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class Fits:
     """Casts values to the types of their columns, and notes rows that do not fit.
@@ -328,7 +317,7 @@ def _out_of_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool
         return ~(is_inside & (values == np.trunc(values)))
 
 
-class ColumnReader:
+class ColumnReader(Closing):
     """A reader of a columns file, while it is written or afterwards.
 
     Parameters
@@ -411,17 +400,6 @@ class ColumnReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def flushed_count(path: Path, identity_path: str) -> int:

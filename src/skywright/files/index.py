@@ -7,12 +7,12 @@ with its path; a row of the index refers only to files that are already there.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.closing import Closing
 from skywright.errors import DataError
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
 
@@ -112,7 +112,7 @@ class IndexWriter:
             self._rows.close()
 
 
-class IndexReader:
+class IndexReader(Closing):
     """Base class of the readers of formats that have an index. A subclass writes `decode`.
 
     Columns of the index are read from it; all other columns are decoded from the records.
@@ -177,17 +177,6 @@ class IndexReader:
     def close(self) -> None:
         """Close the index."""
         self._index.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _records(
         self, files: NDArray[Any], offsets: NDArray[Any], sizes: NDArray[Any]

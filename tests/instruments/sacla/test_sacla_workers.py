@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sacla_deadly import DeadlyImages
 from sacla_file import make_replay
+from support.waiting import until
 
 from skywright.errors import HardwareError
 from skywright.instruments.sacla import pipeline as pipelines
@@ -74,6 +75,12 @@ def run(path, frames, workers, disturb, stored=False):
             pipeline.close()
 
 
+def replaced(pipeline, killed):
+    """Take what the workers have answered; return whether others stand for the killed ones."""
+    pipeline._take(pipeline._workers.answers("none"))
+    return not set(killed) & set(pipeline._workers.pids)
+
+
 def assert_same(found, expected):
     for report in (found, expected):
         report.values.pop("perf", None)
@@ -89,6 +96,7 @@ def test_killed_workers_change_no_bit_of_a_stored_run(path, whole, workers):
 
     def disturb(number, pipeline):
         if number in (500, 1500, 2500, 4000):
+            until(lambda: replaced(pipeline, killed), what="the pipeline notices the killed ones")
             pid = pipeline._workers.pids[len(killed) % workers]
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)

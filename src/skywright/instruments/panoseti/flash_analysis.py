@@ -59,7 +59,6 @@ class FlashCandidates(Analysis[Bright]):
     time = "events_seconds"
     block_size = 4096
     skips = False
-    live_batch = 4096
     columns = (Column("bright", "|u1", attrs={"description": "1: dated and above the threshold"}),)
     results = (
         Column("n_events", "<i8", attrs={"description": "pulse-height frames of all modules"}),

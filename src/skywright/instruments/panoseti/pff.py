@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.closing import Closing
 from skywright.errors import DataError
 from skywright.instruments.panoseti import pff_kernels as kernels
 from skywright.instruments.panoseti.clock import Flag
@@ -33,7 +34,7 @@ class _FrameLengthError(Exception):
     """A frame that no probe met has another length than the first one."""
 
 
-class PffFile:
+class PffFile(Closing):
     """One PFF file, finished or growing.
 
     A file of equal frames is never scanned: frame i is at i times the length of a frame. A file in
@@ -73,12 +74,6 @@ class PffFile:
         self._offsets_count = self._scanned = 0
         self._probed_size = -1
         self._buffer = np.empty(0, np.uint8)
-
-    def __enter__(self) -> "PffFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

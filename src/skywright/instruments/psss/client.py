@@ -1,13 +1,13 @@
 """A client of the REST API, ours or the old service's."""
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import numpy as np
 import orjson
 from numpy.typing import ArrayLike
 
+from skywright.closing import Closing
 from skywright.errors import ConfigError, DataError, HardwareError
 
 TIMEOUT_S = 10.0
@@ -18,7 +18,7 @@ class RefusedError(DataError, ValueError):
     """The service answered that it refuses; a `ValueError` too, as the old client raised."""
 
 
-class Client:
+class Client(Closing):
     """Talks to a PSSS service.
 
     Parameters
@@ -128,17 +128,6 @@ class Client:
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _ask(
         self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None

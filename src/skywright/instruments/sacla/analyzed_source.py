@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,11 +152,16 @@ class AnalyzedShots:
     def mean_image(self, detector: str) -> tuple[NDArray[np.float64], int]:
         """Return the running mean of a detector, eV, and the number of its shots."""
         with self._lock:
-            found = self._pipeline.images[detector].result()
+            images = self._pipeline.images[detector]
+            state = images.state()
+        found = images.result_of(state)
         return found["mean"], int(found["n_on"] + found["n_off"])
 
-    def images(self, *, complete: bool = False) -> dict[str, dict[str, Any]]:
-        """Return the running images by detector: the results of `ShotImages`.
+    def images(self, *, complete: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Return the running images: of each detector its name and the results of `ShotImages`.
+
+        All are of the same shots. They are computed one detector after the other, as they are
+        taken, because those of eight tiles need 170 MB and a second, in which shots go on.
 
         Parameters
         ----------
@@ -166,7 +171,10 @@ class AnalyzedShots:
         with self._lock:
             if complete:
                 self._pipeline.complete_images()
-            return {name: images.result() for name, images in self._pipeline.images.items()}
+            held = [
+                (name, images, images.state()) for name, images in self._pipeline.images.items()
+            ]
+        return ((name, images.result_of(state)) for name, images, state in held)
 
     # ---- from record to shot
 

@@ -1,6 +1,6 @@
 """What is recorded of shots: a row for each shot, region sets, frames, and running images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -264,7 +264,8 @@ def frame_of(frame: Any, shape: tuple[int, int]) -> NDArray[np.float32]:
 class ImagesLayout(ColumnsLayout):
     """Running images of all detectors: `IMAGE_KEYS` of each, and the numbers of shots.
 
-    Its results are ``(update number, {detector: result of ShotImages})``.
+    Its results are ``(update number, images)``; the images are pairs of a detector's name and its
+    results of `ShotImages`, computed as they are taken.
 
     Parameters
     ----------
@@ -282,17 +283,19 @@ class ImagesLayout(ColumnsLayout):
         super().__init__("images", (*columns, *counts), IMAGE_NUMBER)
         self._shapes = dict(shapes)
 
-    def take(self, result: tuple[int, Mapping[str, Mapping[str, Any]]]) -> Rows | None:
+    def take(self, result: tuple[int, Iterable[tuple[str, Mapping[str, Any]]]]) -> Rows | None:
         """Return one row; None when a detector of the file is no part of the run any more."""
         number, images = result
-        if not self._shapes or not images.keys() >= self._shapes.keys():
-            return None
+        keys = {name: detector_key(k) for k, name in enumerate(self._shapes)}
         columns: dict[str, Any] = {}
-        for k, name in enumerate(self._shapes):
-            for key in IMAGE_KEYS:
-                path = f"{IMAGES}/{detector_key(k)}_{key}"
-                columns[path] = np.asarray(images[name][key], np.float32)[None]
-        first = images[next(iter(self._shapes))]
-        for key in ("n_on", "n_off"):
-            columns[f"{IMAGES}/{key}"] = np.array([first[key]], np.int64)
+        for name, found in images:
+            if name in keys:
+                detector = keys.pop(name)
+                for key in IMAGE_KEYS:
+                    image = np.asarray(found[key], np.float32)
+                    columns[f"{IMAGES}/{detector}_{key}"] = image[np.newaxis]
+                for key in ("n_on", "n_off"):
+                    columns.setdefault(f"{IMAGES}/{key}", np.array([found[key]], np.int64))
+        if keys or not columns:
+            return None
         return Rows(np.array([number], np.int64), columns)

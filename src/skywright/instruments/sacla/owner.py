@@ -213,10 +213,8 @@ class ShotOwner:
                 self._offer_images()
 
     def _offer_images(self, *, complete: bool = False) -> None:
-        images = self.source.images(complete=complete)
-        if images:
-            self.images.offer((self._updates, images))
-            self._updates += 1
+        self.images.offer((self._updates, self.source.images(complete=complete)))
+        self._updates += 1
 
     def close(self) -> None:
         """Stop for good; what was taken is in the files."""

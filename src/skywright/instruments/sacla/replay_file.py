@@ -5,14 +5,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401  registers the filters of compressed files
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.closing import Closing
 from skywright.errors import DataError
 from skywright.instruments.sacla.join import Record, TagGrid
 from skywright.instruments.sacla.run_info import RunInfo
@@ -46,7 +46,7 @@ class Channel:
     raw: list[str] | None = None
 
 
-class ReplayFile:
+class ReplayFile(Closing):
     """An open replay file.
 
     Parameters
@@ -172,17 +172,6 @@ class ReplayFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _group(self, path: str) -> Any:
         found = self._file.get(path)

@@ -80,7 +80,6 @@ class ShotCurves(Analysis[CurveSums]):
     )
     identity, time = "tag", "time"
     skips = False
-    live_batch = 256
 
     def __init__(
         self,

@@ -3,15 +3,16 @@
 import socket
 import struct
 from pathlib import Path
-from types import TracebackType
 from typing import Self
+
+from skywright.closing import Closing
 
 _LENGTH = struct.Struct("<Q")
 _BUFFER_BYTES = 4 << 20
 """Of the sockets: an image of a tile fits."""
 
 
-class Channel:
+class Channel(Closing):
     """One end of a connection.
 
     Parameters
@@ -58,17 +59,6 @@ class Channel:
 
     def __del__(self) -> None:
         self._socket.close()  # clients of the facility's modules close nothing
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _length(self) -> int:
         head = bytearray(_LENGTH.size)

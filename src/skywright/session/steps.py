@@ -1,0 +1,29 @@
+"""Lines that say what a plan does, in the console while it runs."""
+
+import logging
+import sys
+
+PLANS = logging.getLogger("skywright.plans")
+"""Takes one line for each step of a plan, at level INFO."""
+
+
+class StepHandler(logging.Handler):
+    """Writes the time and a step to the present standard output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        try:
+            sys.stdout.write(f"{self.format(record)}\n")
+            sys.stdout.flush()
+        except Exception:  # the plan goes on without a console
+            self.handleError(record)
+
+
+def show_steps() -> None:
+    """Print the steps of plans from now on; a second call changes nothing."""
+    if not any(isinstance(handler, StepHandler) for handler in PLANS.handlers):
+        handler = StepHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+        PLANS.addHandler(handler)
+        PLANS.setLevel(logging.INFO)
+        PLANS.propagate = False  # the console has the line already
