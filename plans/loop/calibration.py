@@ -22,6 +22,8 @@ from plans.loop.stubs import (
     recorded,
     sweep,
 )
+from plans.run_stubs import step_log
+from skywright.callbacks.worker import DECISION_LIMIT
 from skywright.errors import ConfigError, DataError, HardwareError, SampleError
 from skywright.instruments.loop.calibration import (
     AxisLine,
@@ -42,6 +44,9 @@ SPAN = 0.22
 """The grid reaches so far from where the tip stands, parts of the picture."""
 BORDER = 0.06
 SHIFT = 0.25
+LOOK_LIMIT_S, FIT_LIMIT_S = 0.5, 20.0
+"""Work of the analysis that may wait, s: before a look at one picture; before a fit, which needs
+many pictures and is worth a wait."""
 GRID = (-1.0, 0.0, 1.0)
 
 
@@ -132,6 +137,8 @@ def calibrate_camera(
     turn = Sweep(delta_deg, time_s)
     arguments = {"zoom": zoom, "delta_deg": delta_deg, "time_s": time_s}
     _md = metadata("calibrate_camera", tools, arguments, {"zoom": zoom, **(md or {})})
+    look_md = {**_md, DECISION_LIMIT: LOOK_LIMIT_S, **(md or {})}
+    fit_md = {**_md, DECISION_LIMIT: FIT_LIMIT_S, **(md or {})}
     uids: list[str] = []
     home = yield from _place(tools)
 
@@ -149,23 +156,26 @@ def calibrate_camera(
         yield from end_pictures(tools)
         return answer
 
-    rough, scale = yield from recorded(tools, grid, _md, uids)
+    rough, scale = yield from recorded(tools, grid, look_md, uids)
     yield from bps.abs_set(result.calibration, asdict(rough), wait=True)
 
     def both_ways() -> MsgGenerator[Found]:
+        step_log.info("delay: turning the spindle forward and back")
         yield from sweep(tools, turn)
         yield from sweep(tools, replace(turn, delta_deg=-delta_deg))
         yield from end_pictures(tools)
         return (yield from _fitted(tools))
 
-    first = yield from recorded(tools, both_ways, _md, uids)
+    first = yield from recorded(tools, both_ways, fit_md, uids)
     if not math.isfinite(first["delay_sigma"]):
         raise HardwareError("calibrate_camera: the delay of the camera cannot be fitted")
     rough = replace(rough, delay_s=first["delay"])
+    step_log.info("delay: %.3f s (+- %.3f)", first["delay"], first["delay_sigma"])
     yield from bps.abs_set(result.calibration, asdict(rough), wait=True)
 
     def elsewhere() -> MsgGenerator[Found]:
         shift = _shift_along(rough, first)
+        step_log.info("axis: turning the spindle with the sample %.0f um along it", shift)
         yield from bps.abs_set(
             goniometer.sample,  # type: ignore[attr-defined]
             (home[0] + shift, home[1], home[2]),
@@ -179,7 +189,7 @@ def calibrate_camera(
 
         return (yield from back(rotation()))
 
-    second = yield from recorded(tools, elsewhere, _md, uids)
+    second = yield from recorded(tools, elsewhere, fit_md, uids)
     line = _axis_line(rough.view, [first, second])
     final = replace(
         rough,
@@ -190,6 +200,7 @@ def calibrate_camera(
         date=now(),
     )
     yield from bps.abs_set(result.calibration, asdict(final), wait=True)
+    step_log.info("calibration of zoom %g saved", zoom)
     return CameraCalibrated(
         calibration=final,
         scale_sigma=scale.relative_sigma,
@@ -246,6 +257,7 @@ def _measure_scale(
         sides.append(found["last_side"])
         return np.array(place)
 
+    step_log.info("scale: looking for the tip")
     start = yield from see(0.0, 0.0)
     if not np.isfinite(start).all():
         raise SampleError("calibrate_camera: no tip is in view; bring one there, then repeat")
@@ -263,6 +275,7 @@ def _measure_scale(
                 f"calibrate_camera: a move of {step:g} um shifts the tip by {shift:.1f} px; is it "
                 "the sample that is seen?"
             )
+        step_log.info("scale: a move of %g um shifts the tip by %.1f px", step, shift)
         reach.append(_reach(start, (seen - start) / step, width, height))
     for along in GRID:
         for across in GRID:
@@ -273,6 +286,10 @@ def _measure_scale(
                 )
     side: Any = max(set(sides), key=sides.count)
     scale = fit_scale(moves, places, side)
+    step_log.info(
+        "scale: %.4g um/px (columns), %.4g um/px (rows), roll %.2f deg from %d places",
+        *(scale.um_per_px_x, scale.um_per_px_y, scale.roll_deg, len(places)),
+    )
     rough = ZoomCalibration(
         zoom=zoom,
         um_per_px_x=scale.um_per_px_x,

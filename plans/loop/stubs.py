@@ -16,6 +16,7 @@ from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readabl
 from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 
 from plans.run_stubs import Body, in_run, with_reasons
+from skywright.callbacks.worker import DECISION_LIMIT
 from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.loop.sweep import Sweep
 
@@ -24,6 +25,8 @@ COLLECT_S, LAST_COLLECT_S = 0.25, 0.1
 POLL_S = 0.02
 FRESH_S = 5.0
 """Longest time to wait for a new picture; the camera says sooner why there is none."""
+DECISION_LIMIT_S = 2.0
+"""Work of the analysis that may wait before a decision, s."""
 PRIMARY, OSCILLATION, DECISION = "primary", "oscillation", "decision"
 
 Found = Mapping[str, Any]
@@ -88,7 +91,10 @@ def _check(device: Any, what: str, protocol: Any) -> None:
 
 
 def metadata(
-    plan: str, tools: Instruments, arguments: Mapping[str, Any], md: Mapping[str, Any] | None
+    plan: str,
+    tools: Instruments,
+    arguments: Mapping[str, Any],
+    md: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the start document's metadata; what the user gives wins."""
     assets = getattr(tools.camera, "assets", None)
@@ -102,6 +108,7 @@ def metadata(
         "plan_args": {**tools.names, **arguments},
         "detectors": [tools.camera.name],
         **(stepped if tools.stepped else {}),
+        **({DECISION_LIMIT: DECISION_LIMIT_S} if tools.result is not None else {}),
         **({"assets": str(assets)} if assets is not None else {}),
         **(md or {}),
     }

@@ -365,6 +365,6 @@ def test_a_broken_document_ends_nothing(start: Start) -> None:
 
 
 def test_waiting_in_vain_names_the_analysis(start: Start) -> None:
-    live = start(limits=Limits(max_behind=5))
+    live = start(limits=Limits(max_behind_s=5))
     with pytest.raises(TimeoutError, match="analysis picture_statistics: reached 0 frames"):
         live.wait(3, timeout_s=0.01)

@@ -8,7 +8,8 @@ import pytest
 from event_model import compose_run, compose_stream_resource
 
 from devices.loop.oscillation import COLUMNS, ROW
-from skywright.files.columns import ColumnWriter
+from skywright.errors import DataError
+from skywright.files.columns import Column, ColumnWriter
 from skywright.instruments.loop.spindle import Turn, turns_both_ways
 from skywright.instruments.loop.timing import Trace
 
@@ -69,7 +70,7 @@ def test_angles_of_a_sweep_go_by_time_and_delay(flown: Turn) -> None:
     trace = flown.trace()
     assert trace is not None
     times = 1e9 + np.array([0.05, 1.0, 3.05, 4.0])
-    angles = flown.angles(times, trace, 0.05)
+    angles = flown.angles(times, np.arange(len(times)), trace, 0.05)
     np.testing.assert_allclose(angles[:3], [10.0, 67.0, 190.0], atol=1e-3)
     assert np.isnan(angles[3])  # after the last reading nobody knows
 
@@ -78,6 +79,22 @@ def test_a_run_that_has_not_turned_has_no_trace(flown: Turn) -> None:
     turn = Turn(flown.start)
     assert not turn.turns
     assert turn.trace() is None
+
+
+def test_pictures_after_skipped_ones_keep_their_rows(flown: Turn, tmp_path: Path) -> None:
+    assert flown.rows(np.array([7, 9])).tolist() == [0, 1]  # a camera that does not number them
+    run = compose_run()
+    turn = Turn(run.start_doc)
+    keys = {"axis_image": IMAGE, "axis_frame_number": STREAM}
+    pictures = run.compose_descriptor(name="primary", data_keys=keys).descriptor_doc
+    turn("descriptor", pictures)
+    path, number = tmp_path / "axis.h5", Column("/entry/frame_number", "<i4")
+    with ColumnWriter(path, [], number) as writer:
+        writer.append(np.array([11, 12, 14, 15, 16]), {})
+    tell(turn, "axis_frame_number", path, number.path, pictures["uid"], (0, 5, 1))
+    assert turn.rows(np.array([12, 15, 16])).tolist() == [1, 3, 4]
+    with pytest.raises(DataError, match="lacks pictures"):
+        turn.rows(np.array([12, 13]))
 
 
 def stepped(places: list[float], numbers: list[int]) -> Turn:
@@ -101,13 +118,13 @@ def test_angles_of_steps_go_by_sequence_number() -> None:
     turn = stepped(
         [5.0, 5.0, 5.0], [1, 2, 2, 3, 4]
     )  # taken twice after a resume; one without event
-    angles = turn.angles(np.zeros(5), None, 0.1)
+    angles = turn.angles(np.zeros(5), np.arange(5), None, 0.1)
     np.testing.assert_array_equal(angles, [0.0, 10.0, 10.0, 20.0, np.nan])
 
 
 def test_pictures_of_the_sample_elsewhere_have_no_angle() -> None:
     turn = stepped([0.0, 500.0, 500.4], [1, 2, 3])
-    angles = turn.angles(np.zeros(3), None, 0.0)
+    angles = turn.angles(np.zeros(3), np.arange(3), None, 0.0)
     np.testing.assert_array_equal(angles, [np.nan, 10.0, 20.0])
 
 

@@ -64,9 +64,16 @@ class Fed:
 class Raw:
     """A raw run whose documents go to a worker."""
 
-    def __init__(self, to: Fed, *, keys: tuple[str, ...] = (), external: bool = True) -> None:
+    def __init__(
+        self,
+        to: Fed,
+        metadata: dict[str, Any] | None = None,
+        *,
+        keys: tuple[str, ...] = (),
+        external: bool = True,
+    ) -> None:
         self.to = to
-        run = event_model.compose_run(metadata={"scan_id": 3})
+        run = event_model.compose_run(metadata={"scan_id": 3, **(metadata or {})})
         self.run, self.uid = run, run.start_doc["uid"]
         stream = {"source": "test", "dtype": "array", "external": "STREAM:"}
         images = {
@@ -164,7 +171,7 @@ def test_frames_announced_before_they_are_flushed_are_waited_for(
 def test_frames_that_never_come_are_missing_and_not_zero(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
-    fed = feed("picture_statistics", "--catch-up", "0.2")
+    fed = feed("picture_statistics", "--catch-up", "1")
     raw = Raw(fed)
     raw.use(file)
     fill(file, range(1, 4))
@@ -192,28 +199,41 @@ def test_a_file_that_does_not_exist_fails_the_derived_run(
     assert stop["exit_status"] == "fail"
 
 
-def test_far_behind_the_oldest_are_skipped_and_counted(
-    feed: Callable[..., Fed], file: FrameFile
+@pytest.mark.parametrize(("limit_s", "metadata"), [("0.2", {}), ("9", {"decision_limit_s": 0.2})])
+def test_far_behind_frames_are_skipped_evenly_and_counted(
+    feed: Callable[..., Fed], file: FrameFile, limit_s: str, metadata: dict[str, Any]
 ) -> None:
-    fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}', "--max-behind", "10")
-    raw = Raw(fed)
+    fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}', "--max-behind", limit_s)
+    raw = Raw(fed, metadata)
     raw.use(file)
     fill(file, range(1, 61))
-    raw.tell(0, 1)
-    fed.until("progress", 1)
-    raw.tell(1, 60)
+    raw.tell(0, 8)
+    fed.until("progress", 8)  # now the worker knows how long a frame takes
+    raw.tell(8, 60)
+    fed.until("progress", 60)
     raw.stop()
-    fed.until("done")
     run = fed.end()
-    assert run.result["n_dropped"] == 49
-    assert identities(run) == [1, *range(51, 61)]
-    assert run.result["n_frames"] == 11
+    seen = identities(run)
+    assert run.result["n_frames"] == len(seen) == 60 - run.result["n_dropped"] < 50
+    assert (seen[:8], seen[-1]) == (list(range(1, 9)), 60)
+    assert np.diff(seen).max() < 20
+
+
+def test_an_analysis_that_needs_all_frames_skips_none(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed(f"{PATH}:SlowAndWhole", "--parameters", '{"seconds": 0.005}')
+    raw = Raw(fed, {"decision_limit_s": 0})
+    raw.use(file)
+    fill(file, range(1, 61))
+    raw.tell(0, 60)
+    assert fed.until("progress", 60)["result"]["n_dropped"] == 0
 
 
 def test_what_had_gathered_before_the_worker_came_is_not_skipped(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
-    fed = feed("picture_statistics", "--max-behind", "10")
+    fed = feed("picture_statistics", "--max-behind", "0.001")
     raw = Raw(fed)
     raw.use(file)
     fill(file, range(1, 61))

@@ -1,5 +1,6 @@
 """calibrate_camera over the twin: what it finds is what the twin's camera is."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -22,13 +23,17 @@ from skywright.instruments.loop.calibration import load_calibrations
     ids=["left", "bottom", "rolled"],
 )
 def test_the_camera_is_calibrated_from_motion_alone(
-    session: Session, scene: dict[str, Any]
+    session: Session, scene: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     world = make_world((150.0, 120.0, -90.0), **scene)
     devices = session.mount(world, calibrated=False)
     truth = world.calibration()
     home = world.pose()
-    found = session.run(calibrate_camera(**devices, target_px=truth.target_px, zoom=2.0))
+    with caplog.at_level(logging.INFO, "skywright.plans"):
+        found = session.run(calibrate_camera(**devices, target_px=truth.target_px, zoom=2.0))
+    lines = [each.getMessage() for each in caplog.records if each.name == "skywright.plans"]
+    assert lines[0] == "scale: looking for the tip"
+    assert lines[-1] == "calibration of zoom 2 saved"
     made = found.calibration
     # A pixel is 0.1 .. 0.2 % of the grid; a blunt tip is found to 2 % of its 100 px of width.
     assert made.um_per_px_x == pytest.approx(truth.um_per_px_x, rel=0.005)

@@ -1,6 +1,7 @@
 """center_loop over the twin: what it brings to the beam, what it refuses, and what it writes."""
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,11 +108,20 @@ def test_a_mount_beyond_the_far_border_is_drawn_back(session: Session) -> None:
     assert first == pytest.approx((-500.0, 0.0, 0.0))
 
 
-def test_a_retracted_mount_is_brought_forward(session: Session) -> None:
+def test_a_retracted_mount_is_brought_forward_and_each_step_is_a_line(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
     world = make_world((-2450.0, 100.0, 100.0), um_per_px_x=6.0, um_per_px_y=6.7)
     devices = session.mount(world)
-    check_centered(session.run(center_loop(**devices)), world)
+    with caplog.at_level(logging.INFO, "skywright.plans"):
+        found = session.run(center_loop(**devices))
+    check_centered(found, world)
     assert devices["goniometer"].sample.targets[0][0] == pytest.approx(500.0)
+    lines = [each.getMessage() for each in caplog.records if each.name == "skywright.plans"]
+    assert lines[0] == "pass 1 of at most 5: looking for the tip"
+    assert "nothing is seen, from four sides; moving by 500 um along the spindle" in lines[2]
+    assert sum("the loop is" in line for line in lines) >= found.passes - 1
+    assert lines[-1] == f"centered after {found.passes} passes"
 
 
 def test_the_search_ends_after_its_steps(session: Session) -> None:

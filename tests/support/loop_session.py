@@ -4,16 +4,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from bluesky import RunEngine
+from bluesky.preprocessors import inject_md_wrapper
 from support.loop_world import TwinCamera, TwinGoniometer, World, virtual_time
 from support.undrawn import DETECTION, UndrawnRotation
 
 from devices.loop.rotation import CameraCalibration, RotationResult
 from skywright.callbacks.live import LiveAnalysis
+from skywright.callbacks.worker import DECISION_LIMIT
 from skywright.instruments.loop.rotation import as_json
 
 
@@ -63,6 +66,8 @@ def loop_session(directory: Path) -> Iterator[Session]:
 def _session(directory: Path) -> Iterator[Session]:
     journal, assets = directory / "journal", directory / "assets"
     engine = RunEngine(call_returns_result=True)
+    # Virtual time is faster than the analysis, which is to see all pictures all the same.
+    engine.preprocessors.append(partial(inject_md_wrapper, md={DECISION_LIMIT: 600.0}))
     detection = LiveAnalysis(DETECTION, journal=journal, assets=assets)
     calibration = CameraCalibration(directory / "calibration.json", "camera_calibration")
     rotation = UndrawnRotation(detection, calibration.at_or_guess, journal=journal, assets=assets)

@@ -51,6 +51,12 @@ class Slow(PictureStatistics):
         return super().measure(batch)
 
 
+class SlowAndWhole(Slow):
+    """Needs each frame."""
+
+    skips = False
+
+
 class Against(PictureStatistics):
     """Needs a picture and a motor: the input that comes in events."""
 

@@ -53,6 +53,11 @@ class Batch:
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.data[name]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all members' data."""
+        return sum(values.nbytes for values in self.data.values())
+
     def take(self, index: Any) -> "Batch":
         """Return the members that `index` (slice, mask or positions) selects."""
         data = {name: values[index] for name, values in self.data.items()}
@@ -121,10 +126,8 @@ class Analysis(ABC, Generic[Statistic]):
     pictures: ClassVar[int] = 0
     """Members that `draw` wants to see at the end of a run."""
     skips: ClassVar[bool] = True
-    """A live analysis that is far behind skips the oldest members. False where each member is
-    small and the result needs all of them: it then ends late, and complete."""
-    live_batch: ClassVar[int] = 0
-    """Members that a live analysis takes at once; 0: as suits pictures."""
+    """A live analysis that is far behind, or that a decision waits for, skips members. False where
+    each member is small and the result needs all of them: it then ends late, and complete."""
     identity: ClassVar[str] = "frame_number"
     """Data key, beside the first input's, that numbers the members."""
     time: ClassVar[str] = "frame_time"
@@ -266,9 +269,23 @@ class Analysis(ABC, Generic[Statistic]):
         DataError
             If `summarize` gives other results than declared.
         """
+        return self.result_of(self.state())
+
+    def state(self) -> Statistic | None:
+        """Return the statistic over all members seen, for `result_of`; None if there are none."""
         state = self._prefix
         for _, block in sorted(self._blocks().items()):
             state = self.fold(state, block.statistic)
+        return state
+
+    def result_of(self, state: Statistic | None) -> dict[str, Any]:
+        """Return the declared results of a `state`, which may be an earlier one.
+
+        Raises
+        ------
+        DataError
+            If `summarize` gives other results than declared.
+        """
         found = self.summarize(state)
         if found.keys() != {name_of(c) for c in self.results}:
             raise DataError(

@@ -42,7 +42,7 @@ UPDATE_NUMBER = Column("/entry/update_number", "<i8", rows_per_chunk=64)
 
 COUNTS = {
     "n_frames": "frames in the statistics",
-    "n_dropped": "frames skipped because the analysis was too far behind",
+    "n_dropped": "frames skipped because the analysis was behind",
     "n_missing": "frames announced that were not in their file",
     "n_late": "frames that came more than a block late, left out of the statistics",
     "last_identity": "number of the last frame measured, -1 before the first",

@@ -111,7 +111,7 @@ class LiveAnalysis:
             *(name, "--parameters", json.dumps(given)),
             *("--keys", json.dumps(dict(keys or {}))),
             *("--journal", str(journal), "--assets", str(assets)),
-            *("--max-behind", str(limits.max_behind), "--catch-up", str(limits.catch_up_s)),
+            *("--max-behind", str(limits.max_behind_s), "--catch-up", str(limits.catch_up_s)),
         ]
         self._keeper = Keeper(name, arguments, journal, patience or Patience(), self._tell)
 

@@ -8,6 +8,7 @@ wanted data keys. It survives every failure of the analysis; the failure is in t
 import argparse
 import json
 import logging
+import math
 import os
 import queue
 import signal
@@ -26,12 +27,16 @@ from skywright.analysis.named import make_analysis
 from skywright.callbacks.derived import DerivedRun, Emit
 from skywright.callbacks.follow import Document, RawRun, RunIds, Wanted
 from skywright.callbacks.journal import Journal, encode_line
+from skywright.callbacks.pace import Pace, choose
 from skywright.errors import DataError, SkywrightError
-from skywright.files.frames import BATCH_FRAMES, FrameReader, draw_pictures
+from skywright.files.frames import FrameReader, draw_pictures
 from skywright.processes.process import announce_ready, log_to_stderr
 
 UNFLUSHED_POLL_S = 0.005
 """Wait for frames that are announced and not yet whole in their file."""
+DECISION_LIMIT = "decision_limit_s"
+"""Key of a raw run's start document: its plan waits for what the analysis tells, so no more work
+than this, s, is to wait; frames beyond that are skipped, evenly, and counted."""
 END_LIMIT_S = 3.0
 """Time for frames that are left when the session is gone."""
 
@@ -44,14 +49,14 @@ class Limits:
 
     Parameters
     ----------
-    max_behind
-        Frames it may be behind, above what had gathered when the run was first seen; the oldest
-        beyond that are skipped and counted.
+    max_behind_s
+        Work that may wait, in seconds of the analysis, above what had gathered when the run was
+        first seen. Beyond that frames are skipped, evenly, and counted.
     catch_up_s
         Time after the stop document for the frames that are left.
     """
 
-    max_behind: int = 1000
+    max_behind_s: float = 10.0
     catch_up_s: float = 60.0
 
 
@@ -78,6 +83,8 @@ class FollowedRun:
         self._limits = limits
         self._backlog: int | None = None
         self._deadline: float | None = None
+        self._pace = Pace()
+        self._busy_since: float | None = None
         self._reader: FrameReader | None = None
         self._scalars: dict[str, Any] = {}
 
@@ -170,24 +177,37 @@ class FollowedRun:
         assert raw.table is not None
         assert derived is not None
         assert reader is not None
-        announced = raw.table.complete(self.position)
-        if announced <= self.position:
+        stop = raw.table.complete(self.position)
+        if stop <= self.position:
             return
         if self._backlog is None:
-            self._backlog = announced - self.position
-        excess = announced - self.position - max(self._limits.max_behind, self._backlog)
-        if excess > 0 and derived.analysis.skips:
-            derived.dropped += excess
-            self.position += excess
-        batch_size = derived.analysis.live_batch or BATCH_FRAMES
-        stop = self._readable(min(announced, self.position + batch_size))
-        if stop > self.position:
-            batch = reader.read(self.position, stop)
-            derived.missing += stop - self.position - len(batch)
-            derived.add(batch)
-            self.position = stop
-            self._scalars = derived.scalars()
-            raw.table.forget(stop)
+            self._backlog = stop - self.position
+        stop = self._readable(stop)
+        if stop <= self.position:
+            return
+        affordable = self._affordable() if derived.analysis.skips else math.inf
+        chosen = choose(self.position, stop, affordable)[: self._pace.batch_frames]
+        begun = self._busy_since or time.monotonic()
+        batch = reader.pick(chosen)
+        derived.missing += len(chosen) - len(batch)
+        derived.dropped += chosen[-1] + 1 - self.position - len(chosen)
+        derived.add(batch)
+        self.position = chosen[-1] + 1
+        self._scalars = derived.scalars()
+        raw.table.forget(self.position)
+        now = time.monotonic()
+        self._pace.took(len(batch), now - begun, batch.nbytes)
+        # Until the next batch documents are taken in and rows are written: that time counts too.
+        self._busy_since = now if self.position < stop else None
+
+    def _affordable(self) -> float:
+        """Return how many of the frames that wait there is time for."""
+        limits = self._limits
+        if self._deadline is not None:
+            return self._pace.affordable(self._deadline - time.monotonic())
+        if isinstance(limit_s := self.raw.start.get(DECISION_LIMIT), int | float):
+            return self._pace.affordable(limit_s)
+        return max(self._pace.affordable(limits.max_behind_s), self._backlog or 1)
 
     def _readable(self, stop: int) -> int:
         assert self._reader is not None
@@ -284,22 +304,26 @@ class Worker:
 
     def run(self) -> None:
         """Work until stdin ends."""
-        while True:
+        goes_on = True
+        while goes_on:
             worked = [self._step(run) for run in list(self._runs.values())]
             due = [run.due_s() for run in self._runs.values()]
             timeout = min((seconds for seconds in due if seconds is not None), default=None)
-            try:
-                line = self._lines.get(block=not any(worked), timeout=timeout)
-            except queue.Empty:
-                continue
-            if line is None:
-                break
-            self._document(*json.loads(line))
+            goes_on = self._listen(timeout, block=not any(worked))
         deadline = time.monotonic() + END_LIMIT_S
         for run in list(self._runs.values()):
             while time.monotonic() < deadline and self._step(run):
                 pass
             run.interrupt("the session ended in the middle of the run")
+
+    def _listen(self, timeout: float | None, *, block: bool) -> bool:
+        """Take in all lines that have come, or wait for one; return False when stdin has ended."""
+        with suppress(queue.Empty):
+            while (line := self._lines.get(block, timeout)) is not None:
+                self._document(*json.loads(line))
+                block = False
+            return False
+        return True
 
     def _document(self, name: str, doc: dict[str, Any]) -> None:
         uid = self._ids.of(name, doc)
@@ -347,7 +371,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keys", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--journal", type=Path, required=True, metavar="DIR")
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--max-behind", type=int, default=Limits.max_behind)
+    parser.add_argument("--max-behind", type=float, default=Limits.max_behind_s, metavar="SECONDS")
     parser.add_argument("--catch-up", type=float, default=Limits.catch_up_s, metavar="SECONDS")
     options = parser.parse_args(arguments)
     log_to_stderr()

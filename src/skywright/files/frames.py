@@ -4,21 +4,21 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, Batch, join
+from skywright.closing import Closing
 from skywright.files.readers import HDF5, Reader, open_reader
 
 with contextlib.suppress(ImportError):  # filters of compressed frames, where they are installed
     import hdf5plugin  # noqa: F401
 
 OPEN_FILES = 8
-BATCH_FRAMES = 16
-"""Frames read at once when there are many."""
+BATCH_BYTES = 16 * 2**20
+"""Frames of about so many bytes are read at once when there are many."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,12 @@ class FrameTable:
         )
 
 
-class FrameReader:
+def frames_of(frame_bytes: float) -> int:
+    """Return how many frames of a size are read at once; at least one."""
+    return max(1, int(BATCH_BYTES / max(frame_bytes, 1.0)))
+
+
+class FrameReader(Closing):
     """Reads frames of a `FrameTable`; keeps a few files open.
 
     Parameters
@@ -241,6 +246,12 @@ class FrameReader:
             times = self._rows(table.time, start, stop).astype(np.float64)
         return Batch(identities[whole], times[whole], data)
 
+    def pick(self, positions: range) -> Batch:
+        """Read the frames at some positions; as `read` for each."""
+        if positions.step == 1:
+            return self.read(positions.start, positions.stop)
+        return join(self.read(position, position + 1) for position in positions)
+
     def identities(self, stop: int) -> NDArray[np.int64]:
         """Return the identities of the first `stop` frames, (stop,) int64."""
         if self.table.identity is None:
@@ -248,26 +259,19 @@ class FrameReader:
         return self._rows(self.table.identity, 0, stop).astype(np.int64)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """Yield the frames at positions `start` to `stop`, some at a time."""
-        for first in range(start, stop, BATCH_FRAMES):
-            yield self.read(first, min(first + BATCH_FRAMES, stop))
+        """Yield the frames at positions `start` to `stop`, about `BATCH_BYTES` at a time."""
+        count = 1
+        while start < stop:
+            batch = self.read(start, min(start + count, stop))
+            yield batch
+            start += count
+            count = frames_of(batch.nbytes / max(len(batch), 1))
 
     def close(self) -> None:
         """Close the files."""
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _rows(self, track: Track, start: int, stop: int) -> NDArray[Any]:
         pieces = [

@@ -223,7 +223,8 @@ class LiveRotation:
             return drawn
         path, dataset = turn.images
 
-        def read(row: int) -> Picture:
+        def read(number: int) -> Picture:
+            row = int(found.rows["image_num"][number])  # of the file: pictures may be skipped
             return read_rows(Path(path), dataset, [dataset], row, row + 1)[0][0]
 
         rows = pictures.places_on_sheet(phi)
@@ -276,14 +277,15 @@ def retime(turn: Turn, rows: Batch, calibration: ZoomCalibration) -> tuple[LoopR
         `rows` with ``phi`` (deg) and ``image_num``.
     """
     trace, delay_s, sigma_s = turn.trace(), calibration.delay_s, None
-    numbered: dict[str, NDArray[Any]] = {**rows.data, "image_num": np.arange(len(rows))}
+    places = turn.rows(rows.identities)
+    numbered: dict[str, NDArray[Any]] = {**rows.data, "image_num": places}
     if trace is not None and turns_both_ways(trace):
-        angles = turn.angles(rows.times, trace, delay_s)
+        angles = turn.angles(rows.times, places, trace, delay_s)
         tips = to_series(Batch(rows.identities, rows.times, {**numbered, "phi": angles})).tip_px
         fitted = fit_delay(trace, rows.times, tips, calibration.view)
         if fitted.ok:
             delay_s, sigma_s = fitted.delay_s, fitted.sigma_s
-    numbered["phi"] = turn.angles(rows.times, trace, delay_s)
+    numbered["phi"] = turn.angles(rows.times, places, trace, delay_s)
     analysis = LoopRotation(
         calibration=as_json(calibration), delay_s=delay_s, delay_sigma_s=sigma_s
     )

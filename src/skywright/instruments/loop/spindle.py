@@ -10,6 +10,7 @@ from event_model import unpack_event_page
 from numpy.typing import NDArray
 
 from skywright.callbacks.rows import read_rows
+from skywright.errors import DataError
 from skywright.files.readers import locate
 from skywright.instruments.loop.timing import Trace, angles_at
 
@@ -42,12 +43,14 @@ class Turn:
     shape: tuple[int, ...] = ()
     images: tuple[str, str] | None = None
     """File and dataset of the pictures."""
+    _numbers: _Readings = field(default_factory=_Readings)
     _time: _Readings = field(default_factory=_Readings)
     _angle: _Readings = field(default_factory=_Readings)
     _keys: dict[str, _Readings] = field(default_factory=dict)
     _resources: dict[str, _Readings] = field(default_factory=dict)
     _image_resources: set[str] = field(default_factory=set)
     _image_key: str = ""
+    _number_key: str = ""
     _steps: dict[int, tuple[float, Floats]] = field(default_factory=dict)
     _sequence: list[int] = field(default_factory=list)
     _step_descriptors: set[str] = field(default_factory=set)
@@ -79,6 +82,7 @@ class Turn:
                 self._keys = {f"{stem}_time": self._time, key: self._angle}
             if key.endswith("_image") and not self._image_key:
                 self._image_key, self.shape = key, tuple(described["shape"])
+                self._number_key = f"{key.removesuffix('_image')}_frame_number"
         if self.start.get("angle_key") in keys and self._image_key in keys:
             self._step_descriptors.add(doc["uid"])
 
@@ -87,8 +91,9 @@ class Turn:
             self._image_resources.add(doc["uid"])
             path, dataset = locate(doc)
             self.images = str(path), dataset
-        if doc["data_key"] in self._keys:
-            readings = self._keys[doc["data_key"]]
+        columns = {**self._keys, self._number_key: self._numbers}
+        if doc["data_key"] in columns:
+            readings = columns[doc["data_key"]]
             path, readings.dataset = locate(doc)
             readings.path = str(path)
             self._resources[doc["uid"]] = readings
@@ -123,30 +128,61 @@ class Turn:
         known = np.isfinite(times) & np.isfinite(angles)
         return Trace(times[known], angles[known]) if known.sum() > 1 else None
 
-    def angles(self, times: Floats, trace: Trace | None, delay_s: float) -> Floats:
+    def rows(self, identities: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Return the rows of pictures in their file, from 0; an analysis may have skipped some.
+
+        Parameters
+        ----------
+        identities : (n,) int64
+            Frame numbers.
+
+        Returns
+        -------
+        (n,) intp
+
+        Raises
+        ------
+        DataError
+            If the file cannot be read or lacks one of them.
+        """
+        count, numbers = self._numbers.count, self._numbers
+        if count in (0, len(identities)):  # not numbered, or none was skipped
+            return np.arange(len(identities))
+        path, column = Path(numbers.path), numbers.dataset
+        (written,) = read_rows(path, column, [column], 0, count)
+        rows = np.searchsorted(written, identities)
+        if not np.array_equal(written[np.minimum(rows, count - 1)], identities):
+            raise DataError(f"{path}: {column} lacks pictures that were analyzed")
+        return rows
+
+    def angles(
+        self, times: Floats, rows: NDArray[np.intp], trace: Trace | None, delay_s: float
+    ) -> Floats:
         """Return the angle at pictures, deg; NaN where it is not known.
 
         Parameters
         ----------
         times : (n,) float64
-            Time stamps of the run's first n pictures, in the order of the file.
+            Time stamps of the pictures, in the order of the file.
+        rows : (n,) intp
+            Their rows in the file.
         trace : Trace or None
             Of a flyer; None takes the angles of steps.
         delay_s : float
             By which the time stamps are late.
         """
         if trace is None:
-            return self._step_angles(len(times))
+            return self._step_angles(rows)
         angle, known = angles_at(trace, times, delay_s)
         return np.where(known, angle, np.nan)
 
-    def _step_angles(self, count: int) -> Floats:
-        angles = np.full(count, np.nan)
-        numbers = self._sequence[:count]
-        known = [(row, *self._steps[n]) for row, n in enumerate(numbers) if n in self._steps]
-        for row, angle, place in known:
+    def _step_angles(self, rows: NDArray[np.intp]) -> Floats:
+        angles = np.full(len(rows), np.nan)
+        numbers = [self._sequence[row] for row in rows if row < len(self._sequence)]
+        known = [(k, *self._steps[n]) for k, n in enumerate(numbers) if n in self._steps]
+        for k, angle, place in known:
             if np.allclose(place, known[-1][2], atol=SAME_PLACE_UM, rtol=0.0):
-                angles[row] = angle
+                angles[k] = angle
         return angles
 
 
