@@ -18,7 +18,12 @@ from xdist.scheduler import LoadFileScheduling
 
 TESTS = Path(__file__).parent
 LONGEST_FIRST = (
-    ("cli/test_session.py", "cli/test_doctor.py", "cli/test_queueserver.py"),  # one beamline
+    (  # one beamline
+        "cli/test_session.py",
+        "cli/test_doctor.py",
+        "cli/test_queueserver.py",
+        "cli/test_tutorials.py",
+    ),
     ("store/test_kill.py",),
     ("plans/test_loop_centering_ioc.py",),
     ("plans/test_spectrum_store.py",),
