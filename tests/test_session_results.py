@@ -39,6 +39,18 @@ def test_a_dataclass_is_a_table() -> None:
     assert max(map(len, result_text(engine_result(ANSWER), 40).splitlines())) <= 40
 
 
+def test_a_result_inside_another_has_lines_of_its_own() -> None:
+    @dataclass(frozen=True)
+    class Whole:
+        part: Answer
+        sigma: float
+
+    lines = result_text(engine_result(Whole(ANSWER, 0.5))).splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [
+        "part.uid", "part.delay_ps", "part.delay", "part.moved_um", "sigma",
+    ]  # fmt: skip
+
+
 def test_the_uid_alone_is_not_repeated_and_a_reason_is_told() -> None:
     assert result_text(engine_result("0123456789ab")) == "run 01234567: success"
     assert result_text(engine_result(None)) == "run 01234567: success"

@@ -1,5 +1,6 @@
 """What a plan returned, as a table in the console."""
 
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from shutil import get_terminal_size
 from typing import Any
@@ -30,6 +31,16 @@ def _print(result: Any, printer: Any, cycle: bool) -> None:
     printer.text(result_text(result, get_terminal_size().columns))
 
 
+def _values(result: Any, stem: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield names and values; a result inside another one has a line for each of its values."""
+    for field in fields(result):
+        value, name = getattr(result, field.name), f"{stem}{field.name}"
+        if is_dataclass(value) and not isinstance(value, type):
+            yield from _values(value, f"{name}.")
+        else:
+            yield name, value
+
+
 def result_text(result: Any, width: int = 100) -> str:
     """Return a result of the RunEngine for a person.
 
@@ -47,8 +58,8 @@ def result_text(result: Any, width: int = 100) -> str:
     returned = result.plan_result
     if is_dataclass(returned) and not isinstance(returned, type):
         table = Table(show_header=False, box=None)
-        for field in fields(returned):
-            table.add_row(field.name, Text(value_text(getattr(returned, field.name))))
+        for name, value in _values(returned):
+            table.add_row(name, Text(value_text(value)))
         console = Console(width=width, color_system=None)
         with console.capture() as captured:
             console.print(table)
