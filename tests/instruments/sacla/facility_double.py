@@ -17,12 +17,15 @@ from skywright.instruments.sacla.shots import EQUIPMENT
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.sources.sacla import SaclaSource
 from skywright.instruments.sacla.twin import Beamline
+from skywright.instruments.sacla.twin.beamline import FIRST_TAG
 from skywright.instruments.sacla.values import parse_value
 
 LIMIT_S = 60.0
 A, B = "MPCCD-1N0-M06-004", "MPCCD-1N0-M06-002"
 SMALL = {"shape": (12, 10), "pool": 4, "manual": True, "beam_off": 0.0}
 TIMING = EQUIPMENT_IDS["timing"]
+STEP = 2
+"""Tags from one shot to the next."""
 
 
 @contextmanager
@@ -69,6 +72,19 @@ class Twin:
     def values(self, role):
         """Numbers by tag."""
         return {tag: parse_value(text) for tag, text in self.records[role].items()}
+
+
+def tag(shot):
+    """Return the tag of a shot."""
+    return FIRST_TAG + shot * STEP
+
+
+def made(facility, shots, extra=30, **settings):
+    """Let the facility make its shots, all of whose data are there; return what is true."""
+    chosen = SMALL | {"shots": shots + extra} | settings
+    facility.reset(**chosen)
+    facility.advance((shots + extra) / 30 + 10)
+    return Twin(shots, **chosen)
 
 
 def online(**more):

@@ -7,32 +7,25 @@ import sys
 
 import numpy as np
 import pytest
-from facility_double import SMALL, A, B, Twin, installed, served
+from facility_double import SMALL, A, B, Twin, tag
 
 from skywright.cli import main
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.facility import path
 from skywright.instruments.sacla.facility.server import FacilityServer
 from skywright.instruments.sacla.facility.settings import EQUIPMENT_IDS, FacilitySettings
-from skywright.instruments.sacla.twin.beamline import FIRST_TAG, GAIN, HIGHTAG, RUN
+from skywright.instruments.sacla.twin.beamline import GAIN, HIGHTAG, RUN
 
-BL, STEP = 3, 2
+BL = 3
 IDS = {role: name.format(bl=BL) for role, name in EQUIPMENT_IDS.items()}
 CHOSEN = SMALL | {"detectors": (A, B), "cameras": ("OPAL-234363",), "shots": 150}
 
 
-@pytest.fixture(name="server", scope="module")
-def serve():
-    with served("--set", "manual=true", "--set", "shape=[12,10]", "--set", "pool=4") as socket:
-        yield socket
-
-
 @pytest.fixture(name="facility")
-def make_facility(server):
-    with installed(server) as control:
-        control.reset(**CHOSEN)
-        control.advance(20)
-        yield control
+def with_shots(facility):
+    facility.reset(**CHOSEN)
+    facility.advance(20)
+    return facility
 
 
 @pytest.fixture(name="dbpy")
@@ -43,10 +36,6 @@ def import_dbpy(facility):
 @pytest.fixture(name="olpy")
 def import_olpy(facility):
     return importlib.import_module("olpy")
-
-
-def tag(shot):
-    return FIRST_TAG + shot * STEP
 
 
 def test_runs_and_tags(facility, dbpy):

@@ -114,20 +114,20 @@ class ImageThread(threading.Thread):
         """Try to read an image; return the tag to be read next."""
         if run.skipped - tag > self._settings.ring_tags // 2:
             return self._skip_to(run, tag, run.skipped)
+        reached = run.newest  # before the call: an image that is not there now may come meanwhile
         if self._reader is None and not self._reconnected():
             if run.has_ended:  # the next run does not wait for it
-                run_end = run.at_or_after(math.inf)
-                return self._skip(
-                    run, tag, (run_end - tag) // run.info.grid.step, "detector absent"
-                )
-            return self._given_up(run, tag, "detector absent")
+                reached = math.inf
+            awaited = self._first_awaited(run, tag, reached)
+            return self._skip_before(run, tag, awaited, "detector absent")
         assert self._reader is not None
         try:
             found, image = self._reader.read(tag)
         except Exception as error:  # the facility's modules have one exception for everything
-            return self._failed(run, tag, error)
+            return self._failed(run, tag, reached, error)
         if found < tag and self._seen <= tag:  # the newest in place of one that is still to come
-            return self._failed(run, tag, LookupError(f"tag {tag} is not there yet"))
+            error = LookupError(f"tag {tag} is not there yet")
+            return self._failed(run, tag, reached, error)
         if found != tag:
             return self._got_wrong(run, tag)
         self._note_newest(tag)
@@ -139,7 +139,7 @@ class ImageThread(threading.Thread):
         run.put_image(self._detector, tag, image)
         return tag + run.info.grid.step
 
-    def _failed(self, run: OnlineRun, tag: int, error: Exception) -> int:
+    def _failed(self, run: OnlineRun, tag: int, reached: float, error: Exception) -> int:
         cause = cause_of(error)
         if cause is Cause.CONNECTION:
             self._reader = None
@@ -158,10 +158,14 @@ class ImageThread(threading.Thread):
                 return tag
             if now - self._moved_s > self._settings.silent_s:
                 self._set_trouble(f"no new image for {self._settings.silent_s:g} s ({error})")
-        following = self._given_up(run, tag, "no image")
-        if following == tag:
+        awaited = self._first_awaited(run, tag, reached)
+        if awaited == tag:
             self._stopping.wait(self._settings.poll_s)
-        return following
+            return tag
+        newest = self._newest(run)
+        if newest is not None and newest > tag:  # those behind it may be there
+            return self._skip(run, tag, 1, "missing")
+        return self._skip_before(run, tag, awaited, "no image")
 
     def _after_gone(self, run: OnlineRun, tag: int) -> int:
         """Go on with the next image, or with the newest if this one is far behind it."""
@@ -186,14 +190,17 @@ class ImageThread(threading.Thread):
             return tag
         return self._skip(run, tag, 1, "wrong tag")
 
-    def _given_up(self, run: OnlineRun, tag: int, cause: str) -> int:
-        """Return the first tag that is still awaited."""
-        if run.newest == math.inf and run.last is None:
+    def _first_awaited(self, run: OnlineRun, tag: int, reached: float) -> int:
+        """Return the first tag that is awaited when the accelerator has reached a tag."""
+        if reached == math.inf and run.last is None:
             return tag
-        following = run.at_or_after(run.newest - self._settings.wait_tags)
+        following = run.at_or_after(reached - self._settings.wait_tags)
         if run.last is not None:
             following = min(following, run.at_or_after(run.last + 1))
-        if following <= tag:
+        return max(following, tag)
+
+    def _skip_before(self, run: OnlineRun, tag: int, following: int, cause: str) -> int:
+        if following == tag:
             return tag
         return self._skip(run, tag, (following - tag) // run.info.grid.step, cause)
 
