@@ -1,5 +1,6 @@
 """What the page keeps of the shots: the newest facts and the mean image."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +18,13 @@ class ShotBoard(LiveBoard):
     ----------
     image
         (rows, columns) float32, thinned mean image; NaN where a pixel is bad.
+    operating
+        Held while a request changes the IOC's settings: it reads them first.
     """
 
     status: str = "waiting for the IOC of the shots"
     image: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    operating: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def take_data(self, data: bytes) -> None:
         """Take in the mean image."""

@@ -1,12 +1,14 @@
 """Shots, live: regions drawn on the mean image, curves against the delay, scatter plots, counts."""
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from markupsafe import Markup
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -75,27 +77,46 @@ async def mean_image(request: Request) -> Response:
     )
 
 
+class Wanted(BaseModel):
+    """What a page asks for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    add: Annotated[str, Field(pattern=r"^[^\s:]+:[^\s:]+$")] | None = None
+    """A region: ``DETECTOR:x,y;x,y;...``."""
+    remove: Annotated[str, Field(pattern=r"^[^\s:]+$")] | None = None
+    """Name of a region."""
+    reset: bool = False
+    """Begin curves and images anew."""
+    run: bool | None = None
+    """Take shots, or stop."""
+
+    def arguments(self) -> Iterator[str]:
+        """Yield the options of ``dashboard.sacla.operate_worker``."""
+        if self.add is not None:
+            yield f"--add={self.add}"
+        if self.remove is not None:
+            yield f"--remove={self.remove}"
+        if self.reset:
+            yield "--reset"
+        if self.run is not None:
+            yield f"--run={int(self.run)}"
+
+
 async def put(request: Request) -> Response:
-    """Put the regions, or begin curves and images anew."""
+    """Add or remove a region, take shots or stop, or begin curves and images anew."""
     check_may_operate(request)
     body = await request.body()
     if len(body) > BODY_BYTES:
         raise HTTPException(413, f"more than {BODY_BYTES} bytes")
     try:
-        wanted = json.loads(body)
-        regions, reset = wanted.get("regions"), bool(wanted.get("reset"))
-        run = wanted.get("run")
-        if not (regions is None or isinstance(regions, str)):
-            raise ValueError("regions: expected text")
-        if run not in (None, True, False):
-            raise ValueError("run: expected true or false")
-    except (ValueError, AttributeError) as error:
-        raise HTTPException(400, f"expected JSON with regions, reset or run ({error})") from None
-    arguments = [] if regions is None else ["--regions", regions]
-    arguments += ["--reset"] if reset else []
-    arguments += [] if run is None else ["--run", str(int(run))]
-    settings = site_of(request).settings
-    answer = await run_once(settings, IOC, "dashboard.sacla.operate_worker", *arguments)
+        wanted = Wanted.model_validate_json(body)
+    except ValidationError as error:
+        raise HTTPException(400, f"expected JSON with add, remove, reset or run: {error}") from None
+    site = site_of(request)
+    worker = "dashboard.sacla.operate_worker"
+    async with board_of(site).operating:
+        answer = await run_once(site.settings, IOC, worker, *wanted.arguments())
     return JSONResponse(json.loads(answer), headers={"Cache-Control": "no-store"})
 
 

@@ -1,5 +1,8 @@
 """What a page may put to the IOC of the shots: regions of interest, and a reset."""
 
+from collections.abc import Sequence
+from itertools import count
+
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO
 
@@ -23,9 +26,38 @@ class OperatedShots(Device):
     reset_sums = Cpt(EpicsSignal, "Reset")
     message = Cpt(EpicsSignalRO, "Message_RBV", string=True)
 
-    def put_regions(self, regions: str) -> str:
-        """Put regions; return why they were refused, empty if they were not."""
-        self.regions.put(regions, wait=True, timeout=LIMIT_S)
+    def add_region(self, detector: str, corners: str) -> str:
+        """Add a region to those that the IOC has now, under the first free name.
+
+        Parameters
+        ----------
+        detector
+            Its id.
+        corners
+            ``x,y;x,y;...``, pixels.
+
+        Returns
+        -------
+        str
+            Why it was refused; empty if it was not.
+        """
+        regions = self.regions_now().split()
+        taken = {each.partition(":")[0] for each in regions}
+        name = next(name for n in count(1) if (name := f"roi{n}") not in taken)
+        return self._put_regions([*regions, f"{name}:{detector}:{corners}"])
+
+    def remove_region(self, name: str) -> str:
+        """Remove a region of those that the IOC has now; return why it was refused, or nothing."""
+        regions = self.regions_now().split()
+        kept = [each for each in regions if each.partition(":")[0] != name]
+        if kept == regions:
+            return f"there is no region {name}"
+        if not kept:
+            return f"{name} is the only region, and one must remain"
+        return self._put_regions(kept)
+
+    def _put_regions(self, regions: Sequence[str]) -> str:
+        self.regions.put(" ".join(regions), wait=True, timeout=LIMIT_S)
         if not self.regions.alarm_severity:
             return ""
         return text_of(self.message.get(use_monitor=False))

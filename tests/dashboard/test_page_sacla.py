@@ -126,16 +126,16 @@ def test_page_before_and_after_the_first_shot(page: TestClient) -> None:
 
 
 def test_only_a_page_that_operates_may_put_and_only_for_itself(page: TestClient) -> None:
-    wanted = json.dumps({"regions": REGIONS})
+    wanted = json.dumps({"add": "MPCCD-1:0,0;4,0;4,4"})
     for origin in ({}, {"origin": "http://elsewhere"}):
         assert page.post("/sacla/put", content=wanted, headers=origin).status_code == 403
     own = page.post("/sacla/put", content=wanted, headers=SAME)
     assert own.status_code == (503 if operates(page) else 403)  # 503: no beamline runs
     if operates(page):
         assert "no beamline runs" in own.text
-        for wrong in (b"", b"[1]", b'{"regions": 3}', b"{"):
+        for wrong in (b"", b"[1]", b'{"add": 3}', b'{"add": "-x"}', b"{"):
             assert page.post("/sacla/put", content=wrong, headers=SAME).status_code == 400
-        large = b'{"regions": "' + b"x" * 40_000 + b'"}'
+        large = b'{"add": "' + b"x" * 40_000 + b'"}'
         assert page.post("/sacla/put", content=large, headers=SAME).status_code == 413
 
 
@@ -206,7 +206,11 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(operated: str) 
         np.testing.assert_allclose(polygon[2], [COLUMNS * 3 / 4, ROWS * 3 / 4], atol=2.0)
         until(lambda: "roi2: laser on - off" in browser.page_source, 90, "its curve is drawn")
 
+        # Another page adds a region that this one does not show yet: it stays.
+        add = {"add": f"{NAME}:1,1;9,1;9,9"}
+        request = {"method": "POST", "body": json.dumps(add)}
+        browser.execute_script("fetch('/sacla/put', arguments[0])", request)
         find("[aria-label='Remove roi1']").click()
-        until(lambda: list(regions()) == ["all", "roi2"], 60, "the rectangle is gone")
+        until(lambda: list(regions()) == ["all", "roi2", "roi3"], 60, "the rectangle is gone")
         severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
         assert severe == []

@@ -12,11 +12,6 @@ function parseRegions(text) {
   });
 }
 
-function formatRegions(regions) {
-  return regions.map((r) =>
-    `${r.name}:${r.detector}:${r.points.map(([x, y]) => `${+x.toFixed(1)},${+y.toFixed(1)}`).join(";")}`).join(" ");
-}
-
 function regionsOn(figure) {
   const part = (name) => document.querySelector(`[data-regions=${name}]`);
   const image = figure.querySelector("img"), svg = figure.querySelector("svg");
@@ -88,7 +83,7 @@ function regionsOn(figure) {
         remove.type = "button";
         remove.textContent = "Remove";
         remove.setAttribute("aria-label", `Remove ${region.name}`);
-        remove.onclick = () => put({ regions: formatRegions(state.regions.filter((r) => r !== region && r.name !== region.name)) });
+        remove.onclick = () => put({ remove: region.name });
         li.append(remove);
       }
       return li;
@@ -123,13 +118,10 @@ function regionsOn(figure) {
   }
 
   function finish(points) {
-    const taken = new Set(state.regions.map((r) => r.name));
-    let number = 1;
-    while (taken.has(`roi${number}`)) number += 1;
     const detector = state.now.detectors.split(",")[0];
-    const regions = [...state.regions, { name: `roi${number}`, detector, points }];
+    const placed = points.map(([x, y]) => `${+x.toFixed(1)},${+y.toFixed(1)}`).join(";");
     end();
-    put({ regions: formatRegions(regions) });
+    put({ add: `${detector}:${placed}` });
   }
 
   async function put(wanted) {
