@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.rows import report
+from benchmarks.slowed import slowed
 from skywright.cli.demo import write_configuration
 from skywright.cli.session import have_beamline
 from skywright.config import load_settings
@@ -25,6 +26,8 @@ from skywright.session.profile import load_profile
 
 SLOW, WHOLE = 3, 5
 """Centerings with a first rotation of 180 deg in 3 s, and with the default settings."""
+SLOWER = 3.0
+"""Factor by which the analysis is slower than this machine."""
 
 
 def center(session: dict[str, Any], simulator: Simulator, number: int, **options: Any) -> Any:
@@ -49,6 +52,16 @@ def report_median(name: str, values: list[float], unit: str, **more: Any) -> Non
     """Print the row of a median, with the extremes beside it."""
     value = float(np.median(values))
     report(name, value, unit, max=max(values), min=min(values), **more)
+
+
+def calibrate(session: dict[str, Any]) -> float:
+    """Calibrate the camera with the sample that is mounted; return the seconds it took."""
+    from plans.loop.calibration import calibrate_camera
+
+    began = time.monotonic()
+    plan = calibrate_camera(session["axis"], session["gonio"], session["rotation"])
+    session["RE"](plan)
+    return time.monotonic() - began
 
 
 def main() -> int:
@@ -91,6 +104,13 @@ def main() -> int:
     report_median(name, [distance for _, _, distance in made], "um", goal=10.0)
     rates = [pictures_per_s(session, done.uids[-1]) for done, _, _ in made]
     report_median("loop twin, pictures while the goniometer moves", rates, "1/s", goal=30.0)
+    report("calibrate_camera, whole", calibrate(session), "s")
+    with slowed(lambda: session["loop_detection"].worker_pid, SLOWER):
+        name = f"calibrate_camera, analysis slower by {SLOWER:g}"
+        report(name, calibrate(session), "s")
+        done, took, distance = center(session, simulator, SLOW)
+        name = f"loop centering, whole, analysis slower by {SLOWER:g}"
+        report(name, took, "s", ok=done.ok, distance_um=distance)
     session["loop_rotation"].close()
     session["loop_detection"].close()
     return 0

@@ -13,7 +13,7 @@ from skywright.processes.http_process import Server
 GRACE_S = 2
 """Exports under way get this long after SIGTERM."""
 SLOWEST_S = 20.0
-"""A client that has not answered a ping for so long is gone."""
+"""A client that has not answered a ping for this time is gone."""
 
 
 def serve(app: ASGIApp, host: str, port: int, ready: Callable[[str], None]) -> None:

@@ -14,7 +14,7 @@ from skywright.processes.process import SUPERVISED
 from skywright.processes.stack import client_environment, read_state
 
 SILENCE_S = 30.0
-"""A worker that says nothing for so long is begun anew."""
+"""A worker that has written nothing for this time is started anew."""
 RETRY_S = 2.0
 LINE_LIMIT = 1_000_000
 

@@ -16,7 +16,7 @@ DEGREE_MAX = 5
 STEP_PART = 1e-3
 """A polynomial is the axis if it is nowhere off by more than this part of a column."""
 RECORD_MORE_S = 5.0
-"""The IOC gives up a background in time, and says why: it is waited for so much longer."""
+"""Wait beyond the time after which the IOC gives up a background and says why."""
 
 
 class Part:

@@ -36,10 +36,10 @@ from skywright.instruments.psss.results import Result
 from skywright.processes.process import ended_by_signals
 
 POST_PERIOD_S = 0.03
-"""PVs are posted at most so often: newest wins, and a pulse is shown well within 100 ms."""
+"""Least time between two posts of PVs: the newest pulse is shown, well within 100 ms."""
 AVERAGE_PERIOD_S = 0.2
 COMPLAINT_S = 5.0
-"""So long the message says why a put was refused."""
+"""Time for which the message says why a put was refused."""
 
 
 class Sim(PVGroup):

@@ -23,7 +23,7 @@ from plans.loop.stubs import (
     sweep,
 )
 from plans.run_stubs import step_log
-from skywright.callbacks.worker import DECISION_LIMIT
+from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.errors import ConfigError, DataError, HardwareError, SampleError
 from skywright.instruments.loop.calibration import (
     AxisLine,
@@ -39,9 +39,9 @@ from skywright.instruments.loop.sweep import Sweep
 
 FIRST_STEP_UM, GROWTH, LARGEST_UM = 50.0, 4.0, 1000.0
 SEEN_PX = 12.0
-"""A first step is seen well when the tip moves by so much."""
+"""Least shift of the tip after which a first step counts as seen."""
 SPAN = 0.22
-"""The grid reaches so far from where the tip stands, parts of the picture."""
+"""Reach of the grid from the place of the tip, parts of the picture."""
 BORDER = 0.06
 SHIFT = 0.25
 LOOK_LIMIT_S, FIT_LIMIT_S = 0.5, 20.0

@@ -16,7 +16,7 @@ from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readabl
 from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 
 from plans.run_stubs import Body, in_run, with_reasons
-from skywright.callbacks.worker import DECISION_LIMIT
+from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.loop.sweep import Sweep
 

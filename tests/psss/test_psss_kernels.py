@@ -32,7 +32,7 @@ def draw_picture(dtype, rng, shape=(37, 61)):
     if dtype.kind == "f":
         return (rng.integers(-400, 900, shape) / 4).astype(dtype)
     info = np.iinfo(dtype)
-    # Of 64 bits, so much that the exact sum fits in them.
+    # Small enough that the exact sum fits in 64 bits.
     share = 256 if dtype.itemsize == 8 else 1
     native = dtype.newbyteorder("=")
     picture = rng.integers(info.min // share, info.max // share, shape, native, endpoint=True)

@@ -16,7 +16,7 @@ from support.undrawn import DETECTION, UndrawnRotation
 
 from devices.loop.rotation import CameraCalibration, RotationResult
 from skywright.callbacks.live import LiveAnalysis
-from skywright.callbacks.worker import DECISION_LIMIT
+from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.instruments.loop.rotation import as_json
 
 

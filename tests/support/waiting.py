@@ -19,7 +19,7 @@ def until(
     condition
         Without arguments.
     limit_s
-        The test fails after so long.
+        The test fails after this time.
     what
         Was to become true, for the message of that.
     """

@@ -19,7 +19,7 @@ from skywright.callbacks.journal import encode_line, journal_path
 
 QUEUE_DOCUMENTS = 20_000
 PIPE_LIMIT_S = 10.0
-"""A worker reads its pipe at once; one that does not for so long is frozen."""
+"""A worker reads its pipe at once. One that has not read it for this time is frozen."""
 END_LIMIT_S = 10.0
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Patience:
     restarts
         Deaths of the worker in one run, after which that run is given up.
     stall_s
-        A worker that has frames and says nothing for so long is killed.
+        A worker that has frames and reports nothing for this time is killed.
     """
 
     restarts: int = 3

@@ -7,10 +7,14 @@ from statistics import median
 
 from skywright.files.frames import frames_of
 
+DECISION_LIMIT = "decision_limit_s"
+"""Key of a start document: the plan waits for the analysis, so at most this work, s, may wait.
+Frames beyond that are skipped evenly and counted."""
 BATCH_S = 0.25
-"""A batch takes about so long, so that its progress is told before anyone takes it for stuck."""
+"""Longest time of a batch, s: the worker reports progress after each, and one that reports none is
+taken for stuck."""
 REMEMBERED = 5
-"""Batches whose median counts: the first frame of a process, or one hiccup, tells nothing."""
+"""The median of this number of batches counts: one slow batch, as the first, does not change it."""
 KNOWN = 3
 """Batches to measure before frames are skipped."""
 

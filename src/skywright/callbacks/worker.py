@@ -27,16 +27,13 @@ from skywright.analysis.named import make_analysis
 from skywright.callbacks.derived import DerivedRun, Emit
 from skywright.callbacks.follow import Document, RawRun, RunIds, Wanted
 from skywright.callbacks.journal import Journal, encode_line
-from skywright.callbacks.pace import Pace, choose
+from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose
 from skywright.errors import DataError, SkywrightError
 from skywright.files.frames import FrameReader, draw_pictures
 from skywright.processes.process import announce_ready, log_to_stderr
 
 UNFLUSHED_POLL_S = 0.005
 """Wait for frames that are announced and not yet whole in their file."""
-DECISION_LIMIT = "decision_limit_s"
-"""Key of a raw run's start document: its plan waits for what the analysis tells, so no more work
-than this, s, is to wait; frames beyond that are skipped, evenly, and counted."""
 END_LIMIT_S = 3.0
 """Time for frames that are left when the session is gone."""
 

@@ -18,7 +18,7 @@ with contextlib.suppress(ImportError):  # filters of compressed frames, where th
 
 OPEN_FILES = 8
 BATCH_BYTES = 16 * 2**20
-"""Frames of about so many bytes are read at once when there are many."""
+"""Most bytes of frames that one read takes, unless a single frame is larger."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ NEARLY_SIGMA_UM = 30.0
 SEEN_SELDOM = 0.3
 """Part of the pictures with a tip below which what is seen may be a mount that hardly enters."""
 STEP_IN_UM = 500.0
-"""By so much at most it is brought in, along the spindle."""
+"""Longest move along the spindle that brings it in."""
 MANY_DARK = 0.3
 """Part of the pictures without light that is too many."""
 COARSE_REASONS = (Reason.SHORT_ARC, Reason.UNCERTAIN, Reason.NO_PIN)

@@ -31,9 +31,9 @@ QUEUE_BYTES = 4_000_000
 FIRST_S = 14.0
 """Time for the first picture: spindle and trigger must get going, and scripts wait 15 s."""
 QUIET_S = 5.0
-"""A series whose pictures have ceased for so long is over."""
+"""A series without a new picture for this time is over."""
 LATE_S = 0.5
-"""Video servers are up to 0.3 s late: so long after the stop pictures still belong to it."""
+"""Pictures belong to a series until this time after its stop; video servers are 0.3 s late."""
 SKIPPED, UNDECODABLE, NOT_SEARCHED = "skipped", "undecodable", "not searched"
 
 

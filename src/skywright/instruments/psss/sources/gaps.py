@@ -9,7 +9,7 @@ PULSES_A_DAY = 24 * 3600 * 100
 """A jump of the pulse id by more than this is another clock, not lost pulses."""
 
 SAME_TO_BELIEVE = 200
-"""So many equal differences, larger than the step, are another rate of the machine, not losses; and
+"""This number of equal differences, larger than the step, is another rate of the machine, no loss;
 a step that held for this number of pulses was the right one."""
 
 
