@@ -168,7 +168,9 @@ def calibrate_camera(
 
     first = yield from recorded(tools, both_ways, fit_md, uids)
     if not math.isfinite(first["delay_sigma"]):
-        raise HardwareError("calibrate_camera: the delay of the camera cannot be fitted")
+        raise HardwareError(
+            f"calibrate_camera: the delay of the camera is not known: {first['delay_why']}"
+        )
     rough = replace(rough, delay_s=first["delay"])
     step_log.info("delay: %.3f s (+- %.3f)", first["delay"], first["delay_sigma"])
     yield from bps.abs_set(result.calibration, asdict(rough), wait=True)

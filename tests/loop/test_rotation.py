@@ -200,9 +200,11 @@ def test_nothing_at_all_is_said_plainly() -> None:
 
 
 def test_it_goes_by_name_with_its_parameters() -> None:
-    made = make_analysis("loop_rotation", {"calibration": as_json(CALIBRATION), "delay_s": 0.1})
+    parameters = {"calibration": as_json(CALIBRATION), "delay_s": 0.1, "delay_why": "one speed"}
+    made = make_analysis("loop_rotation", parameters)
     made.update(rotation())
     found = made.result()
     assert found["delay"] == 0.1
     assert np.isnan(found["delay_sigma"])
+    assert found["delay_why"] == "one speed"
     assert made.fresh().parameters == made.parameters

@@ -277,16 +277,18 @@ def retime(turn: Turn, rows: Batch, calibration: ZoomCalibration) -> tuple[LoopR
         `rows` with ``phi`` (deg) and ``image_num``.
     """
     trace, delay_s, sigma_s = turn.trace(), calibration.delay_s, None
+    why = "the spindle did not turn both ways"
     places = turn.rows(rows.identities)
     numbered: dict[str, NDArray[Any]] = {**rows.data, "image_num": places}
     if trace is not None and turns_both_ways(trace):
         angles = turn.angles(rows.times, places, trace, delay_s)
         tips = to_series(Batch(rows.identities, rows.times, {**numbered, "phi": angles})).tip_px
         fitted = fit_delay(trace, rows.times, tips, calibration.view)
+        why = fitted.why
         if fitted.ok:
             delay_s, sigma_s = fitted.delay_s, fitted.sigma_s
     numbered["phi"] = turn.angles(rows.times, places, trace, delay_s)
     analysis = LoopRotation(
-        calibration=as_json(calibration), delay_s=delay_s, delay_sigma_s=sigma_s
+        calibration=as_json(calibration), delay_s=delay_s, delay_sigma_s=sigma_s, delay_why=why
     )
     return analysis, Batch(rows.identities, rows.times, numbered)

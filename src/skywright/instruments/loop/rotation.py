@@ -113,6 +113,7 @@ RESULTS = (
     *(_count(f"n_{state.replace(' ', '_')}", f"pictures: {state}") for state in STATES),
     _result("delay", "s", "time stamp of a picture less time of its exposure"),
     _result("delay_sigma", "s", "its standard deviation; NaN: not fitted, from the calibration"),
+    _text("delay_why", "why it was not fitted"),
     _result("last_time", "s", "time stamp of the last picture"),
     _result("last_tip_x", "px", "tip in the last picture; NaN: none"),
     _result("last_tip_y", "px", "tip in the last picture; NaN: none"),
@@ -151,10 +152,12 @@ class LoopRotation(Analysis[Batch]):
         By which the pictures' times lagged when their angles were taken.
     delay_sigma_s
         Of `delay_s`, where it was fitted.
+    delay_why
+        Why it was not; empty if it was.
     """
 
     name = "loop_rotation"
-    version = "4"
+    version = "5"
     inputs = ("phi", "image_num", *(name_of(column) for column in DETECTED))
     columns = COLUMNS
     results = RESULTS
@@ -165,9 +168,13 @@ class LoopRotation(Analysis[Batch]):
         calibration: Mapping[str, Any],
         delay_s: float = 0.0,
         delay_sigma_s: float | None = None,
+        delay_why: str = "",
     ) -> None:
         super().__init__(
-            calibration=dict(calibration), delay_s=delay_s, delay_sigma_s=delay_sigma_s
+            calibration=dict(calibration),
+            delay_s=delay_s,
+            delay_sigma_s=delay_sigma_s,
+            delay_why=delay_why,
         )
         self.calibration = _CALIBRATION.validate_python(dict(calibration))
 
@@ -212,6 +219,7 @@ class LoopRotation(Analysis[Batch]):
             "delay_sigma": NAN
             if self.parameters["delay_sigma_s"] is None
             else self.parameters["delay_sigma_s"],
+            "delay_why": self.parameters["delay_why"],
         }
 
 

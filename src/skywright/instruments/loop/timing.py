@@ -147,7 +147,10 @@ def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) ->
         if abs(step) < 1e-5:
             break
     if not sigma <= KNOWN_DELAY_S:
-        why = "sweeps at one speed tell no delay; take one forward and one backward"
+        why = (
+            f"{seen.sum()} tips give it to {sigma:.2f} s only, {KNOWN_DELAY_S:g} s is needed; take "
+            "one sweep forward and one backward, of a tip that moves across the spindle"
+        )
         return Delay(np.nan, float(sigma), why)
     if not -KNOWN_DELAY_S <= delay <= MAX_DELAY_S:
         why = f"fitted {delay:.3f} s, expected 0 to {MAX_DELAY_S} s; check clocks and `phi_sign`"
