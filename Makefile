@@ -4,12 +4,15 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo session test bench accuracy soak lint docs lock
+.PHONY: help install demo session test bench accuracy soak lint docs lock wheel images conda release
+ENGINE ?= $(firstword $(foreach e,podman docker,$(shell command -v $(e))))
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 help:
 	@echo "make demo      simulated beamline, every instrument's main plan, a table of runs and pictures"
 	@echo "make session   IPython with the beamline's devices and plans"
 	@echo "make test      the test suite;  make lint, bench, accuracy, soak, docs: see README.md"
+	@echo "make wheel     the wheel into dist;  make images, conda, release VERSION=...: see docs/how-to/release.md"
 
 $(INSTALLED): pyproject.toml requirements.lock
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
@@ -54,3 +57,20 @@ docs: $(INSTALLED)
 lock: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --no-emit-index-url --no-annotate --no-header -o requirements.lock
+
+wheel: $(INSTALLED)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/skywright-$(VERSION)-*.whl
+
+images:
+	@test -n "$(ENGINE)" || { echo "make images needs a container engine, podman or docker" >&2; exit 2; }
+	for name in psss epu automl; do \
+	  $(ENGINE) build -t skywright-$$name:$(VERSION) -f deploy/$$name/Containerfile . || exit; done
+
+conda:
+	@command -v conda-build >/dev/null || { echo "make conda needs conda-build: conda install conda-build" >&2; exit 2; }
+	conda-build deploy/psss/conda --channel conda-forge --output-folder dist/conda
+
+release: $(INSTALLED)
+	@test "$(origin VERSION)" = "command line" || { echo "say make release VERSION=0.2.0" >&2; exit 2; }
+	$(BIN)/python tools/release.py $(VERSION)
