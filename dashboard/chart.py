@@ -21,7 +21,7 @@ class Marks:
     Parameters
     ----------
     label
-        For the legend.
+        For the legend; empty: it is not there.
     x, y : (n,) float64
         NaN is left out.
     style
@@ -175,7 +175,7 @@ def _mark(marks: Marks, x: float, y: float) -> str:
 
 def _legend(marks: Sequence[Marks]) -> list[str]:
     parts, x = [], float(LEFT)
-    for each in marks:
+    for each in (each for each in marks if each.label):
         parts += [f'<g class="marks {each.style}">', _mark(each, x + 5, 12), "</g>"]
         parts.append(f'<text class="legend" x="{x + 13:g}" y="16">{escape(each.label)}</text>')
         x += 30 + 7.5 * len(each.label)

@@ -43,6 +43,7 @@ LONGEST_FIRST = (
     (  # one server with sample runs
         "cli/test_catalog.py",
         "dashboard/test_pages.py",
+        "dashboard/test_plots.py",
         "store/test_export.py",
         "store/test_lookup.py",
         "store/test_show.py",

@@ -153,9 +153,14 @@ function prepareSearch(form) {
   form.onsubmit = (event) => { event.preventDefault(); clearTimeout(timer); search(); };
 }
 
+function preparePlot(form) {
+  form.querySelectorAll("select").forEach((select) => { select.onchange = () => form.requestSubmit(); });
+}
+
 function prepare(root) {
   root.querySelectorAll("figure.frames").forEach(prepareFrames);
   root.querySelectorAll("form.search").forEach(prepareSearch);
+  root.querySelectorAll("form.plot").forEach(preparePlot);
 }
 
 prepare(document);

@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from tiled.client.container import Container
 
+from dashboard.plots import Plot, abscissas, choose, draw_plot, plottable
 from dashboard.site import render, site_of
 from dashboard.views import View
 from skywright.config import Settings
@@ -42,10 +43,17 @@ async def run(request: Request) -> Response:
     """Show a run."""
     site, name = site_of(request), request.path_params["name"]
     view = await site.catalog.ask(look_up, name, site.journals)
+    choice, plot = choose(view, request.query_params), Plot(None)
+    if choice is not None:
+        plot = await site.catalog.ask(draw_plot, view.summary.uid, choice)
     return render(
         request,
         "run.html",
         run=view,
+        choice=choice,
+        plot=plot,
+        plottable=plottable,
+        abscissas=abscissas,
         frames=frames_of(view),
         analyses=[*view.derived, *([view.analysis] if view.analysis else [])],
         formats=FORMATS,

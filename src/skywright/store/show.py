@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tiled.client.container import Container
 
 from skywright.errors import DataError
@@ -14,6 +15,8 @@ from skywright.store.lookup import RunSummary, derived_runs, find_run, summarize
 
 RESULT_STREAM, PICTURES_KEY = "result", "pictures"
 """Where an analysis says what it found, and which pictures it has drawn, a path a line."""
+TEXT = "text"
+"""Type of a column of words."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,13 @@ class ColumnView:
     units: str | None
     file: str | None
     """HDF5 file of an external column."""
+    about: str = ""
+    """What it is, in words."""
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it holds integers or floats."""
+        return self.dtype != TEXT and np.dtype(self.dtype).kind in "iuf"
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class StreamView:
     rows: int
     """Number of rows of its longest column, in events or in files."""
     columns: tuple[ColumnView, ...]
+    hinted: tuple[str, ...] = ()
+    """Columns that the devices say are of interest."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,8 @@ class DerivedView:
     parameters: Mapping[str, Any]
     results: Mapping[str, Any]
     """The last value of each scalar result."""
+    about: Mapping[str, str]
+    """What a result is, in words, with its unit."""
     pictures: tuple[Path, ...]
 
 
@@ -117,6 +131,16 @@ def final_results(contents: RunContents) -> dict[str, Any]:
     }
 
 
+def _about_results(contents: RunContents) -> dict[str, str]:
+    stream = next((each for each in contents.streams if each.name == RESULT_STREAM), None)
+    columns = stream.columns if stream is not None else ()
+    about = {}
+    for column in columns:
+        words = (column.data_key.get(key) for key in ("description", "units"))
+        about[column.name] = ", ".join(str(word) for word in words if word)
+    return {name: text for name, text in about.items() if text}
+
+
 def _raw_summary(client: Container, raw_uid: str, journals: Path | None) -> RunSummary | None:
     try:
         raw = find_run(client, raw_uid)
@@ -132,6 +156,7 @@ def _view_derived(run: Container, contents: RunContents, journals: Path | None) 
         summary=summarize(run.item["attributes"]["metadata"], ANALYSIS, journals),
         parameters=(contents.start.get("analysis") or {}).get("parameters") or {},
         results=results,
+        about=_about_results(contents),
         pictures=tuple(Path(path) for path in pictures if path),
     )
 
@@ -145,6 +170,11 @@ def _view_stream(stream: Stream) -> StreamView:
         columns=tuple(
             _view_column(each) for each in stream.columns if each.name not in ("seq_num", "time")
         ),
+        hinted=tuple(
+            field
+            for device in (stream.descriptor.get("hints") or {}).values()
+            for field in device.get("fields") or ()
+        ),
     )
 
 
@@ -152,7 +182,8 @@ def _view_column(column: Column) -> ColumnView:
     return ColumnView(
         name=column.name,
         shape=column.shape,
-        dtype="text" if column.dtype.kind == "U" else str(column.dtype),
+        dtype=TEXT if column.dtype.kind == "U" else str(column.dtype),
         units=column.data_key.get("units"),
         file=str(column.asset.file) if column.asset and column.external else None,
+        about=str(column.data_key.get("description") or ""),
     )

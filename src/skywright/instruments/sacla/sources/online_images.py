@@ -126,8 +126,8 @@ class ImageThread(threading.Thread):
         except Exception as error:  # the facility's modules have one exception for everything
             return self._failed(run, tag, reached, error)
         if found < tag and self._seen <= tag:  # the newest in place of one that is still to come
-            error = LookupError(f"tag {tag} is not there yet")
-            return self._failed(run, tag, reached, error)
+            early = LookupError(f"tag {tag} is not there yet")
+            return self._failed(run, tag, reached, early)
         if found != tag:
             return self._got_wrong(run, tag)
         self._note_newest(tag)

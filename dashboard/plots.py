@@ -1,0 +1,258 @@
+"""Plots of columns of runs: one against another, of one run or several; rows as an image."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from tiled.client.container import Container
+
+from dashboard.chart import Curve, Marks, draw_chart
+from dashboard.color_map import false_color_png
+from skywright.errors import DataError
+from skywright.store.export.contents import Column, RunContents, Stream, read_contents
+from skywright.store.lookup import find_run
+from skywright.store.pictures import holds_pictures
+from skywright.store.show import ColumnView, RunView, StreamView
+
+Floats = NDArray[np.float64]
+ROW, TIME = "row", "time"
+"""Not columns of a device: the number of the row, and the time of the event."""
+MOST_RUNS = 4
+MOST_ROWS = 1_000_000
+"""Rows of a column that are read; of longer ones each n-th."""
+MOST_MARKS = 400
+"""Points that are drawn one by one; more become a band from least to largest."""
+BINS = 400
+IMAGE_ROWS, IMAGE_COLUMNS = 240, 760
+STYLES = "abcd"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is plotted.
+
+    Parameters
+    ----------
+    stream, y, x
+        Names; `x` may be `ROW` or `TIME`.
+    others
+        Names of runs that are laid over, as `lookup.find_run` takes them.
+    """
+
+    stream: str
+    y: str
+    x: str
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot in a page.
+
+    Parameters
+    ----------
+    drawing
+        An ``<svg>`` or ``<img>`` element; None: there is nothing to draw.
+    notes
+        What is not in it, in words.
+    """
+
+    drawing: Markup | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Series:
+    label: str
+    x: Floats
+    y: NDArray[Any]
+    x_label: str
+    y_label: str
+
+
+def plottable(stream: StreamView) -> list[ColumnView]:
+    """Return the columns of a stream that can be plotted: numbers, or rows of numbers."""
+    return [
+        column
+        for column in stream.columns
+        if column.is_number and len(column.shape) in (1, 2) and column.shape[0] > 1
+        if not holds_pictures(column)
+    ]
+
+
+def abscissas(stream: StreamView) -> list[str]:
+    """Return what the columns of a stream can be plotted against."""
+    scalars = [column.name for column in plottable(stream) if len(column.shape) == 1]
+    return [ROW, *([TIME] if stream.events else []), *scalars]
+
+
+def choose(view: RunView, asked: Mapping[str, str]) -> Choice | None:
+    """Return what to plot of a run: as asked, else what its documents hint at.
+
+    Parameters
+    ----------
+    view
+        The run.
+    asked
+        ``y``: a column as ``stream/name``; ``x``; ``with``: names of runs, with blanks between.
+
+    Returns
+    -------
+    Choice or None
+        None: the run has nothing to plot.
+
+    Raises
+    ------
+    DataError
+        If the run has no such column.
+    """
+    streams = [stream for stream in view.streams if plottable(stream)]
+    if not streams:
+        return None
+    name, _, y = asked.get("y", "").partition("/")
+    motors = _hinted_motors(view.start)
+    if name:
+        stream = next((each for each in streams if each.name == name), None)
+        if stream is None or y not in {column.name for column in plottable(stream)}:
+            raise DataError(f"run {view.summary.uid[:8]} has no numbers {name}/{y}")
+    else:
+        stream = next((each for each in streams if each.name == "primary"), streams[0])
+        y = _first_of_interest(stream, motors)
+    against = abscissas(stream)
+    x = asked.get("x", "")
+    if x not in against:
+        times = [each for each in against if each == TIME or each.endswith(f"_{TIME}")]
+        x = next(each for each in (*motors, *times, ROW) if each in against and each != y)
+    return Choice(stream.name, y, x, tuple(asked.get("with", "").split())[: MOST_RUNS - 1])
+
+
+def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
+    """Read the columns of a choice, and draw them.
+
+    Parameters
+    ----------
+    client
+        tiled client of the root.
+    uid
+        The run; the others are laid over it.
+    choice
+        From `choose`.
+
+    Raises
+    ------
+    DataError
+        If the server cannot read what its catalog names.
+    """
+    series, notes = [], []
+    for name in (uid, *choice.others):
+        try:
+            run = find_run(client, name)
+            series.append(_read(read_contents(run), choice))
+        except DataError as error:
+            if name == uid:
+                raise
+            notes.append(str(error))
+    first = series[0]
+    if first.y.ndim == 2:
+        return Plot(_image(first), (*notes, *_image_notes(first, len(series))))
+    series = [each for each in series if np.isfinite(each.x + each.y).any()]
+    if not series:
+        return Plot(None, (*notes, f"{choice.y} has no value yet"))
+    return Plot(_chart(series, choice), tuple(notes))
+
+
+def _hinted_motors(start: Mapping[str, Any]) -> list[str]:
+    """Return the fields that a plan says it scans."""
+    dimensions = (start.get("hints") or {}).get("dimensions") or []
+    return [field for fields, _ in dimensions for field in fields]
+
+
+def _first_of_interest(stream: StreamView, motors: Sequence[str]) -> str:
+    """Return what a stream is plotted for: a hinted scalar, else any that is no time."""
+    columns = [column for column in plottable(stream) if column.name not in motors]
+    scalars = [column.name for column in columns if len(column.shape) == 1]
+    hinted = [name for name in stream.hinted if name in scalars]
+    values = [name for name in scalars if not name.endswith(TIME)]
+    return [*hinted, *values, *(each.name for each in columns), plottable(stream)[0].name][0]
+
+
+def _read(contents: RunContents, choice: Choice) -> _Series:
+    uid = contents.start["uid"][:8]
+    stream = next((each for each in contents.streams if each.name == choice.stream), None)
+    column = stream.column(choice.y) if stream is not None else None
+    if stream is None or column is None:
+        raise DataError(f"run {uid} has no column {choice.y} in the stream {choice.stream}")
+    if len(column.shape) == 2:
+        step = -(-column.shape[0] // IMAGE_ROWS)
+        values = column.read(slice(0, column.shape[0], step))
+        values = values[:, :: -(-column.shape[1] // IMAGE_COLUMNS)]
+    else:
+        step = -(-column.shape[0] // MOST_ROWS)
+        values = column.read(slice(0, column.shape[0], step))
+    y = np.asarray(values, np.float64)
+    x, x_label = _against(stream, choice.x, slice(0, column.shape[0], step), contents.start)
+    rows = min(len(x), len(y))  # of a run that grows, one may be read later
+    return _Series(uid, x[:rows], y[:rows], x_label, _with_unit(column))
+
+
+def _against(
+    stream: Stream, name: str, rows: slice, start: Mapping[str, Any]
+) -> tuple[Floats, str]:
+    column = stream.column(name)
+    if name == ROW or column is None:
+        return np.arange(rows.start, rows.stop, rows.step, dtype=np.float64), ROW
+    x = np.asarray(column.read(rows), np.float64)
+    if name == TIME or name.endswith(f"_{TIME}"):
+        return x - start["time"], f"{name}, s from the run's start"
+    return x, _with_unit(column)
+
+
+def _with_unit(column: Column) -> str:
+    units = column.data_key.get("units")
+    return f"{column.name}, {units}" if units else column.name
+
+
+def _chart(series: Sequence[_Series], choice: Choice) -> Markup:
+    marks, curves = [], []
+    for k, (each, style) in enumerate(zip(series, STYLES, strict=False)):
+        is_few = len(each.y) <= MOST_MARKS
+        x, y = (each.x, each.y) if is_few else _band(each.x, each.y)
+        label = each.label if len(series) > 1 else ""
+        nothing = np.empty(0)
+        points = (x, y) if is_few else (nothing, nothing)
+        if label or is_few:
+            marks.append(Marks(label, *points, style, square=bool(k % 2)))
+        curves.append(Curve(x, y, style))
+    title = f"{choice.y} against {choice.x}"
+    return draw_chart(marks, curves, series[0].x_label, series[0].y_label, title)
+
+
+def _band(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Return a curve that goes from the least to the largest value in each of `BINS` parts."""
+    order = np.argsort(x, kind="stable")
+    order = order[np.isfinite(x[order] + y[order])]
+    places, values = [], []
+    for part in np.array_split(order, BINS):
+        if len(part):
+            places += [x[part].mean()] * 2
+            values += [y[part].min(), y[part].max()]
+    return np.array(places), np.array(values)
+
+
+def _image(series: _Series) -> Markup:
+    picture = base64.b64encode(false_color_png(series.y)).decode()
+    return Markup('<img class="waterfall" src="data:image/png;base64,{}" alt="{}">').format(
+        picture, f"{series.y_label}: a line for each row, the first at the top"
+    )
+
+
+def _image_notes(series: _Series, runs: int) -> tuple[str, ...]:
+    lines = (
+        f"{series.y_label}: from the top {series.x_label} {series.x[0]:.6g} to {series.x[-1]:.6g}, "
+        "colors from the 1st percentile to the 99.5th"
+    )
+    return (lines, "rows of numbers of one run only are drawn") if runs > 1 else (lines,)

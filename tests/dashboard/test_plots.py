@@ -1,0 +1,131 @@
+"""Plots on the page of a run: which columns, against what, of which runs."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+from support.page import fake_checks, settings_of
+from support.sample_runs import (
+    CURRENT,
+    DERIVED_V1,
+    FLY,
+    OMEGA,
+    SCAN,
+    SampleStore,
+    shared_sample_store,
+)
+
+from dashboard.app import make_app
+from dashboard.plots import MOST_MARKS, Choice, Plot, choose, draw_plot
+from skywright.errors import DataError
+from skywright.store.lookup import find_run
+from skywright.store.show import ColumnView, RunView, StreamView, view_run
+
+
+@pytest.fixture(scope="module")
+def store(pytestconfig: pytest.Config) -> SampleStore:
+    return shared_sample_store(pytestconfig)
+
+
+@pytest.fixture
+def page(store: SampleStore, tmp_path: Path) -> Iterator[TestClient]:
+    app = make_app(settings_of(tmp_path, store.uri, store.api_key, store.assets), fake_checks())
+    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+
+
+def plot(store: SampleStore, uid: str, **asked: str) -> tuple[Choice, Plot]:
+    view = view_run(store.client, find_run(store.client, uid))
+    choice = choose(view, asked)
+    assert choice is not None
+    return choice, draw_plot(store.client, uid, choice)
+
+
+def marks(plot: Plot) -> list[tuple[float, float]]:
+    """Return the places of the circles."""
+    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', str(plot.drawing))
+    return [(float(x), float(y)) for x, y in found]
+
+
+def test_a_scan_is_plotted_against_its_motor_as_its_documents_hint(store: SampleStore) -> None:
+    choice, drawn = plot(store, SCAN)
+    assert choice == Choice("primary", "diode_current", "omega")
+    known = np.isfinite(CURRENT)
+    x, y = np.array(marks(drawn)).T
+    # The places on the screen are linear in the values; y grows downwards.
+    assert np.corrcoef(x, OMEGA[known])[0, 1] > 0.9999
+    assert np.corrcoef(y, CURRENT[known])[0, 1] < -0.9999
+    for words in ("omega, deg", "diode_current, uA"):
+        assert words in str(drawn.drawing)
+
+
+def test_any_column_is_plotted_against_any_other_the_time_or_the_row(store: SampleStore) -> None:
+    choice, drawn = plot(store, SCAN, y="primary/diode_counts", x="cam_frame_number")
+    assert choice == Choice("primary", "diode_counts", "cam_frame_number")
+    assert "cam_frame_number" in str(drawn.drawing)
+    assert "s from the run" in str(plot(store, SCAN, x="time")[1].drawing)
+    assert plot(store, SCAN, x="row")[0].x == "row"
+    assert plot(store, SCAN, x="of another stream")[0].x == "omega"
+    assert plot(store, FLY)[0] == Choice("primary", "cam_frame_time", "row")
+
+
+def test_rows_of_numbers_are_drawn_as_an_image(store: SampleStore) -> None:
+    _, drawn = plot(store, SCAN, y="primary/diode_vector")
+    assert str(drawn.drawing).startswith('<img class="waterfall" src="data:image/png;base64,')
+    assert drawn.notes[0].startswith("diode_vector, V: from the top omega, deg 0 to 90")
+
+
+def test_runs_are_laid_over_one_another(store: SampleStore) -> None:
+    choice, drawn = plot(store, SCAN, **{"with": f"{SCAN[:8]} {FLY[:8]} no-such-run"})
+    assert choice.others == (SCAN[:8], FLY[:8], "no-such-run")
+    assert str(drawn.drawing).count('class="legend"') == 2
+    assert f"run {FLY[:8]} has no column diode_current in the stream primary" in drawn.notes
+    assert any("no-such-run" in note for note in drawn.notes)
+
+
+def test_what_a_run_does_not_have_is_said(store: SampleStore, page: TestClient) -> None:
+    with pytest.raises(DataError, match="has no numbers primary/diode_state"):
+        plot(store, SCAN, y="primary/diode_state")
+    answer = page.get(f"/runs/{SCAN}?y=primary/nothing")
+    assert answer.status_code == 404
+    assert "has no numbers primary/nothing" in answer.text
+
+
+def test_the_page_has_the_plot_and_a_form_that_keeps_the_choice(page: TestClient) -> None:
+    text = page.get(f"/runs/{SCAN}?y=primary/diode_counts&x=time&with={FLY[:8]}").text
+    assert '<svg class="chart"' in text
+    assert '<option value="primary/diode_counts" selected>' in text
+    assert "<option selected>time</option>" in text
+    assert f'name="with" value="{FLY[:8]}"' in text
+    assert "baseline/energy" in text
+    assert "primary/diode_state" not in text
+    assert '<svg class="chart"' in page.get(f"/runs/{DERIVED_V1}").text
+
+
+def test_many_points_become_a_band_between_the_least_and_the_largest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dashboard import plots
+
+    rng = np.random.default_rng(0)
+    x = rng.permutation(np.arange(10.0 * MOST_MARKS))
+    y = np.sin(x / 500.0) + rng.normal(0.0, 0.01, len(x))
+    y[7] = np.nan
+    places, values = plots._band(x, y)
+    assert len(places) == 2 * plots.BINS
+    assert (np.diff(places) >= 0).all()
+    assert (values[::2] <= values[1::2]).all()
+    assert values.min() == np.nanmin(y)
+    assert values.max() == np.nanmax(y)
+
+
+def test_a_run_without_numbers_has_no_plot() -> None:
+    text = ColumnView("state", (5,), "text", None, None)
+    one = ColumnView("energy", (1,), "float64", None, None)
+    stream = StreamView("primary", 5, 5, (text, one))
+    view = RunView.__new__(RunView)
+    object.__setattr__(view, "streams", (stream,))
+    assert choose(view, {}) is None
