@@ -1,6 +1,6 @@
 """Read a stored run, stream by stream, in a form that any exporter can write."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +136,9 @@ def _read_stream(node: Container, name: str, notes: list[str]) -> Stream:
     parts = dict(node.items())
     tables = [part for part in parts.values() if _family(part) == StructureFamily.table]
     files = [table for table in tables if table.data_sources()[0].mimetype == MIMETYPE]
-    in_files = {key: table for table in files for key in table.columns}
+    in_files = {
+        key: (table, rows) for table, rows in _with_rows(files, name) for key in table.columns
+    }
     tables = [table for table in tables if table not in files]
     frame, kept = _events(tables, f"{name}: events")
     columns = [_memory_column(key, frame[key], {}) for key in ("seq_num", "time") if key in frame]
@@ -146,7 +148,7 @@ def _read_stream(node: Container, name: str, notes: list[str]) -> Stream:
         elif key in parts:
             notes.append(f"{name}/{key}: {_family(parts[key])}, left out: rows differ in length")
         elif key in in_files:
-            columns.append(_file_column(key, in_files[key], data_key, f"{name}/{key}"))
+            columns.append(_file_column(key, *in_files[key], data_key, f"{name}/{key}"))
         elif key in frame:
             column = frame[key]
             if data_key.get("dtype") == "array":
@@ -231,22 +233,38 @@ def _array_column(
     return Column(key, shape, np.dtype(node.dtype), data_key, read, asset)
 
 
-def _file_column(key: str, table: Any, data_key: Mapping[str, Any], where: str) -> Column:
-    """Return a column of a file, which is one of a table in the catalog."""
+def _with_rows(tables: Sequence[Any], where: str) -> Iterator[tuple[Any, int]]:
+    """Yield tables of files with their numbers of rows; of one that is closed they are known."""
+    for table in tables:
+        segments = table.data_sources()[0].parameters["segments"]
+        if all(stop is not None for _, _, stop in segments):
+            yield table, sum(stop - start for _, start, stop in segments)
+        else:
+            key = table.columns[0]
+            with _reading(f"{where}/{key}"):
+                yield table, table[key].shape[0]
+
+
+def _file_column(
+    key: str, table: Any, rows: int, data_key: Mapping[str, Any], where: str
+) -> Column:
+    """Return a column of a file, which is one of a table in the catalog.
+
+    Tables have tens of columns, so nothing is asked of the server before a column is read.
+    """
     source = table.data_sources()[0]
     segments, dataset = source.parameters["segments"], source.parameters["columns"][key]
     asset = None
     if [segment[:2] for segment in segments] == [[0, 0]]:  # else not just these rows
         asset = _asset(source, dataset)
     at = f"{where} ({asset.file}, {asset.dataset})" if asset else where
-    with _reading(at):
-        node = table[key]
 
     def read(rows: slice) -> NDArray:
         with _reading(at):
-            return np.asarray(node.read((rows,)))
+            return np.asarray(table[key].read((rows,)))
 
-    return Column(key, tuple(node.shape), np.dtype(node.dtype), data_key, read, asset)
+    dtype = np.dtype(data_key.get("dtype_numpy") or "<f8")  # as the table is registered with
+    return Column(key, (rows,), dtype, data_key, read, asset)
 
 
 def _asset_of(source: Any) -> Asset | None:
