@@ -32,7 +32,7 @@ session: $(INSTALLED)
 	$(BIN)/skywright session
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not accuracy and not soak" --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest -m "not accuracy and not soak" --numprocesses 4 --dist loadfile
 
 accuracy: $(INSTALLED)
 	$(BIN)/python -m pytest -m accuracy --timeout 3600 -s

@@ -27,6 +27,8 @@ MOST_ROWS = 1_000_000
 MOST_MARKS = 400
 """Points that are drawn one by one; more become a band from least to largest."""
 BINS = 400
+ALMOST_EQUAL = 1e-4
+"""Numbers that differ by less than this part of them cannot be told apart on an axis."""
 IMAGE_ROWS, IMAGE_COLUMNS = 240, 760
 STYLES = "abcd"
 
@@ -72,6 +74,7 @@ class _Series:
     y: NDArray[Any]
     x_label: str
     y_label: str
+    notes: tuple[str, ...] = ()
 
 
 def plottable(stream: StreamView) -> list[ColumnView]:
@@ -162,7 +165,7 @@ def draw_plot(client: Container, uid: str, choice: Choice) -> Plot:
     series = [each for each in series if np.isfinite(each.x + each.y).any()]
     if not series:
         return Plot(None, (*notes, f"{choice.y} has no value yet"))
-    return Plot(_chart(series, choice), tuple(notes))
+    return Plot(_chart(series, choice), (*notes, *(line for each in series for line in each.notes)))
 
 
 def _hinted_motors(start: Mapping[str, Any]) -> list[str]:
@@ -172,12 +175,16 @@ def _hinted_motors(start: Mapping[str, Any]) -> list[str]:
 
 
 def _first_of_interest(stream: StreamView, motors: Sequence[str]) -> str:
-    """Return what a stream is plotted for: a hinted scalar, else any that is no time."""
+    """Return what a stream is plotted for: a hinted scalar, else any that is no time.
+
+    Floats before integers: those are mostly the numbers of pulses, frames and settings.
+    """
     columns = [column for column in plottable(stream) if column.name not in motors]
-    scalars = [column.name for column in columns if len(column.shape) == 1]
-    hinted = [name for name in stream.hinted if name in scalars]
-    values = [name for name in scalars if not name.endswith(TIME)]
-    return [*hinted, *values, *(each.name for each in columns), plottable(stream)[0].name][0]
+    scalars = [column for column in columns if len(column.shape) == 1]
+    scalars.sort(key=lambda column: np.dtype(column.dtype).kind != "f")
+    hinted = [column for column in scalars if column.name in stream.hinted]
+    values = [column for column in scalars if not column.name.endswith(TIME)]
+    return [*hinted, *values, *columns, plottable(stream)[0]][0].name
 
 
 def _read(contents: RunContents, choice: Choice) -> _Series:
@@ -196,7 +203,9 @@ def _read(contents: RunContents, choice: Choice) -> _Series:
     y = np.asarray(values, np.float64)
     x, x_label = _against(stream, choice.x, slice(0, column.shape[0], step), contents.start)
     rows = min(len(x), len(y))  # of a run that grows, one may be read later
-    return _Series(uid, x[:rows], y[:rows], x_label, _with_unit(column))
+    x, x_label, x_notes = _from_first(x[:rows], x_label, uid)
+    y, y_label, y_notes = _from_first(y[:rows], _with_unit(column), uid)
+    return _Series(uid, x, y, x_label, y_label, (*x_notes, *y_notes))
 
 
 def _against(
@@ -209,6 +218,15 @@ def _against(
     if name == TIME or name.endswith(f"_{TIME}"):
         return x - start["time"], f"{name}, s from the run's start"
     return x, _with_unit(column)
+
+
+def _from_first(values: Floats, label: str, uid: str) -> tuple[Floats, str, tuple[str, ...]]:
+    """Count large numbers that differ little, those of pulses for example, from the first one."""
+    known = values[np.isfinite(values)]
+    if values.ndim != 1 or not known.size or not 0 < np.ptp(known) < ALMOST_EQUAL * abs(known[0]):
+        return values, label, ()
+    note = f"{label} is drawn from its first value, {known[0]:.16g} in run {uid}"
+    return values - known[0], f"{label}, from the first", (note,)
 
 
 def _with_unit(column: Column) -> str:

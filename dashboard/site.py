@@ -15,6 +15,8 @@ from starlette.responses import HTMLResponse
 from dashboard.board import Board
 from dashboard.catalog import Catalog
 from skywright.config import Settings
+from skywright.rooms import importable
+from skywright.store.show import in_short
 
 
 @dataclass(frozen=True)
@@ -85,30 +87,21 @@ def in_seconds(duration_s: float | None) -> str:
     return "" if duration_s is None else f"{duration_s:.1f} s"
 
 
-def in_short(value: object) -> str:
-    """Return a value of metadata or a result in few words: numbers to 6 digits, NaN as a dash."""
-    if isinstance(value, list | tuple):
-        return " ".join(map(in_short, value))
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, float):
-        return "–" if value != value else f"{value:.6g}"
-    return str(value)
-
-
 def template_of_package(name: str) -> str | None:
     """Return the template ``package:file.html`` from the directory `templates` of a package."""
     package, colon, file = name.partition(":")
     if not colon:
         return None
     try:
-        return (files(package) / "templates" / file).read_text(encoding="utf-8")
+        return (files(importable(package)) / "templates" / file).read_text(encoding="utf-8")
     except (ModuleNotFoundError, FileNotFoundError):
         return None
 
 
 PAGES = Environment(
-    loader=ChoiceLoader([PackageLoader("dashboard"), FunctionLoader(template_of_package)]),
+    loader=ChoiceLoader(
+        [PackageLoader(importable("dashboard")), FunctionLoader(template_of_package)]
+    ),
     autoescape=True,
     trim_blocks=True,
 )

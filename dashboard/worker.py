@@ -12,6 +12,7 @@ from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.processes.process import SUPERVISED
 from skywright.processes.stack import client_environment, read_state
+from skywright.rooms import importable
 
 SILENCE_S = 30.0
 """A worker that has written nothing for this time is started anew."""
@@ -41,7 +42,7 @@ async def worker_messages(
         if environment is None:
             yield say("no beamline runs on this store; start skywright up")
         else:
-            command = ("-m", module, "--prefix", settings.pv_prefix(ioc), *arguments)
+            command = ("-m", importable(module), "--prefix", settings.pv_prefix(ioc), *arguments)
             async with _worker(command, environment) as output:
                 async for header, message in _read(output):
                     yield message
@@ -63,7 +64,7 @@ async def run_once(settings: Settings, ioc: str, module: str, *arguments: str) -
     environment = channel_access(settings)
     if environment is None:
         raise ConfigError("no beamline runs on this store; start skywright up")
-    command = ("-m", module, "--prefix", settings.pv_prefix(ioc), *arguments)
+    command = ("-m", importable(module), "--prefix", settings.pv_prefix(ioc), *arguments)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *command,

@@ -15,6 +15,9 @@ WAIT_S = 0.05
 
 Body = Callable[[], MsgGenerator[Any]]
 
+PRIMARY = "primary"
+"""The stream of the events of a plan, one at each position of a scanned motor."""
+
 step_log = logging.getLogger("skywright.plans")
 """Takes one line for each step of a plan, at level INFO; the session prints them."""
 
@@ -46,10 +49,16 @@ def start_metadata(
         "plan_name": plan,
         "plan_args": {**{role: device.name for role, device in given.items()}, **arguments},
         "detectors": [detector.name],
-        **({"motors": [motor.name]} if motor is not None else {}),
+        **(_scanned(motor) if motor is not None else {}),
         **({"assets": str(assets)} if assets is not None else {}),
         **(md or {}),
     }
+
+
+def _scanned(motor: Any) -> dict[str, Any]:
+    """Return what bluesky's own scans say of a motor, so that plots are drawn against it."""
+    fields = list(getattr(motor, "hints", {}).get("fields") or [motor.name])
+    return {"motors": [motor.name], "hints": {"dimensions": [[fields, PRIMARY]]}}
 
 
 def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[tuple[str, Any]]:
@@ -79,18 +88,28 @@ def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[t
     return uids[-1], answer
 
 
-def in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:
+def in_run(
+    body: Body, md: Mapping[str, Any], uids: list[str], key: str | None = None
+) -> MsgGenerator[Any]:
     """Run `body` in a run whose stop document says why it failed; return what it returns.
 
     Parameters
     ----------
     body
-        The plan.
+        The plan. It may open further runs, each with a key of its own.
     md
         Of the start document.
     uids
         The uid of the run is appended.
+    key
+        bluesky's run key, which tells the runs that are open at the same time from one another.
+        None: no other run is open.
     """
+    run = _in_run(body, md, uids)
+    return (yield from (run if key is None else bpp.set_run_key_wrapper(run, key)))
+
+
+def _in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:
     uids.append((yield from bps.open_run(dict(md))))
     try:
         answer = yield from with_reasons(body())

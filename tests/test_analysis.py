@@ -72,6 +72,37 @@ def reference(identities: Any) -> dict[str, bytes]:
 identity_sets = st.sets(st.integers(0, 60), min_size=1, max_size=40)
 
 
+class LastSums(Sums):
+    """The same of entities that change: the last row of an identity holds."""
+
+    name, holds = "last_sums", "last"
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(-1e6, 1e6)), min_size=1), st.data())
+def test_the_last_row_of_an_identity_may_hold(rows: list[tuple[int, float]], data: Any) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(len(rows) - 1, 1)), max_size=5)))
+    seen, first = LastSums(), Sums()
+    for low, high in pairwise([0, *cuts, len(rows)]):
+        identities = np.array([identity for identity, _ in rows[low:high]], np.int64)
+        x = np.array([value for _, value in rows[low:high]])
+        for analysis in (seen, first):
+            analysis.update(Batch(identities, np.zeros(len(x)), {"x": x}))
+            if data.draw(st.booleans()):
+                analysis.result()  # what is looked at in between changes nothing
+    for analysis, given_rows in ((seen, rows), (first, rows[::-1])):
+        held = sorted(dict(given_rows).items())
+        whole = Sums()
+        x = np.array([value for _, value in held])
+        whole.update(Batch(np.array([k for k, _ in held], np.int64), np.zeros(len(x)), {"x": x}))
+        assert bits(analysis) == bits(whole)
+        assert analysis.members == len(held)
+
+
+def test_an_ordered_analysis_cannot_let_the_last_row_hold() -> None:
+    with pytest.raises(TypeError, match="ordered"):
+        type("Wrong", (Sums,), {"ordered": True, "holds": "last"})
+
+
 @given(identity_sets, st.data())
 def test_any_order_and_repetition_within_one_partial(identities: set[int], data: Any) -> None:
     arriving = data.draw(st.permutations(sorted(identities)))

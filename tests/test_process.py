@@ -103,3 +103,38 @@ def test_a_child_that_nobody_supervises_does_not_watch_its_stdin() -> None:
         check=True,
     )
     assert done.stdout == "['MainThread']\n"
+
+
+ARRAYS_THAT_COME_AND_GO = """
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from skywright.processes.process import return_large_arrays
+
+if sys.argv[1] == "returned":
+    return_large_arrays()
+page = os.sysconf("SC_PAGE_SIZE")
+held = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page
+first = np.ones(4_000_000, np.uint8)
+del first
+before = held()
+stays = []
+for _ in range(3):
+    goes = []
+    for _ in range(20):
+        goes.append(np.ones(3_000_000, np.uint8))
+        stays.append(np.ones(2_000, np.uint8))
+    del goes
+print(held() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+@pytest.mark.parametrize(("how", "is_given_back"), [("returned", True), ("as it is", False)])
+def test_large_arrays_that_are_freed_leave_no_holes(how: str, is_given_back: bool) -> None:
+    command = [sys.executable, "-c", ARRAYS_THAT_COME_AND_GO, how]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (int(result.stdout) < 10_000_000) == is_given_back

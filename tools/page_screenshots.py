@@ -27,6 +27,8 @@ LIMIT_S = 60.0
 WIDE, PHONE = (1280, 860), (360, 740)
 COLORS = 256
 PULSES_SHOWN = 60
+IS_READY = "i => i.complete || !i.checkVisibility() || i.getBoundingClientRect().top > innerHeight"
+"""Of an image: those that cannot be seen are loaded later."""
 
 
 @contextmanager
@@ -58,7 +60,7 @@ def wait(condition: Callable[[], Any]) -> Any:
 
 def shoot(chrome: Any, file: Path) -> None:
     """Save what is seen, in few colors: the documentation must stay small."""
-    wait(lambda: chrome.execute_script("return [...document.images].every(i => i.complete)"))
+    wait(lambda: chrome.execute_script(f"return [...document.images].every({IS_READY})"))
     with Image.open(io.BytesIO(chrome.get_screenshot_as_png())) as image:
         image.convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, kmeans=3).save(
             file, optimize=True
@@ -84,10 +86,6 @@ def visit(chrome: Any, uri: str, paths: dict[str, str]) -> Iterator[str]:
         chrome.get(uri + path)
         if name == "loop":
             wait(lambda: camera_shows(chrome))
-        if name == "run":
-            chrome.execute_script(
-                "document.querySelector('.analysis:last-of-type').scrollIntoView()"
-            )
         yield name
 
 

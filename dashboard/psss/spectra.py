@@ -17,7 +17,8 @@ Floats = NDArray[np.float64]
 COLUMNS = 480
 """Of charts and waterfall: a spectrum of more is binned."""
 ROWS = 120
-TREND = 600
+TREND, TREND_S = 600, 300.0
+"""Most pulses of a trend, and its length, s: a pulse from before a pause would squeeze the rest."""
 
 
 @dataclass
@@ -37,6 +38,7 @@ class SpectrumBoard(LiveBoard):
     clock: Callable[[], float] = time.time
     _waterfall: deque[Floats] = field(default_factory=lambda: deque(maxlen=ROWS))
     _trend: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=TREND))
+    _trend_unit: str | None = None
 
     def take_data(self, data: bytes) -> None:
         """Take in axis, spectrum and average, if there is a new pulse."""
@@ -46,10 +48,17 @@ class SpectrumBoard(LiveBoard):
         x, y, average = (binned(each, COLUMNS) for each in arrays.reshape(3, -1))
         if len(y) != len(self.y) or not np.array_equal(x, self.x):
             self._waterfall.clear()
+        unit = self.facts.get("unit")
+        if unit != self._trend_unit:
+            self._trend.clear()
+        self._trend_unit = unit
         self.x, self.y, self.average = x, y, average
         self._waterfall.append(y)
         center, width = _number(self.facts["center"]), _number(self.facts["fwhm"])
-        self._trend.append((self.clock(), center, width))
+        now = self.clock()
+        self._trend.append((now, center, width))
+        while self._trend[0][0] < now - TREND_S:
+            self._trend.popleft()
 
     @property
     def trend(self) -> tuple[Floats, Floats, Floats]:

@@ -27,6 +27,8 @@ IOC = "sacla"
 """The IOC of the shots, and the name of its feed."""
 PLANS = ("acquire_shots", "delay_scan", "find_time_zero")
 BODY_BYTES = 32_768
+TAGS_SHOWN = 10_000
+"""Shots from longer ago, before a pause, would squeeze the newest ones in the plot over the tag."""
 
 
 async def sacla(request: Request) -> Response:
@@ -174,10 +176,12 @@ def draw_scatter(board: ShotBoard) -> list[tuple[str, Markup]]:
     if not names or not len(recent["tag"]):
         return []
     is_on = recent["laser_on"] > 0.5
+    tags_ago = recent["tag"] - recent["tag"][-1]
+    tags_ago[tags_ago < -TAGS_SHOWN] = np.nan
     charts = []
     for title, x, label in (
         (f"{names[0]} against I0", recent["i0"], "I0, V"),
-        (f"{names[0]} against the tag", recent["tag"] - recent["tag"][-1], "tag, from the newest"),
+        (f"{names[0]} against the tag", tags_ago, "tag, from the newest"),
     ):
         marks = [
             Marks(legend, x[side], recent["first_sum"][side], style, square=style == "b")

@@ -49,6 +49,7 @@ from skywright.instruments.sacla.owner import ShotOwner
 from skywright.instruments.sacla.regions import Region, format_region, parse_region
 from skywright.instruments.sacla.report import parse_bins
 from skywright.instruments.sacla.sources import ShotSource
+from skywright.processes.process import return_large_arrays
 
 POST_PERIOD_S = 0.1
 CURVE_PERIOD_S, SHOWN_PERIOD_S = 0.25, 1.0
@@ -337,6 +338,7 @@ def _make_source(args: argparse.Namespace, axis: SimulatedAxis) -> tuple[ShotSou
 
 def main() -> None:
     """Run the IOC."""
+    return_large_arrays()
     parser = argument_parser(__doc__ or "", "SKY:SACLA1:")
     add = parser.add_argument
     add(

@@ -96,9 +96,6 @@ def track_epu(
         yield from progress()
         yield from bps.close_run()
 
-    def in_run(key: str, plan: Any) -> MsgGenerator[None]:
-        return (yield from bpp.set_run_key_wrapper(plan, key))
-
     def follow() -> MsgGenerator[None]:
         quiet, seen = 0.0, 0
         while True:
@@ -106,15 +103,15 @@ def track_epu(
             yield from bps.trigger(watcher, wait=True)
             for grid in watcher.grids():
                 if grid["waiting"] and grid["uuid"] not in runs:
-                    yield from in_run(grid["uuid"], open_run(grid))
+                    yield from bpp.set_run_key_wrapper(open_run(grid), grid["uuid"])
             for key in runs:
-                yield from in_run(key, collect(key))
+                yield from bpp.set_run_key_wrapper(collect(key), key)
             rows = sum(stream.rows for _, streams in runs.values() for stream in streams)
             moved, seen = rows != seen, rows
             quiet = 0.0 if moved else quiet + time.monotonic() - before
             if moved:
                 for key in runs:
-                    yield from in_run(key, progress())
+                    yield from bpp.set_run_key_wrapper(progress(), key)
             if watcher.stop_requested():
                 return
             if idle and watcher.is_scanned() and quiet >= idle:
@@ -122,7 +119,7 @@ def track_epu(
 
     def finish() -> MsgGenerator[None]:
         for key in list(runs):
-            yield from in_run(key, close(key))
+            yield from bpp.set_run_key_wrapper(close(key), key)
 
     yield from bpp.stage_wrapper(bpp.finalize_wrapper(follow(), finish), [watcher])
     return uids

@@ -15,7 +15,7 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 
-from plans.run_stubs import Body, in_run, with_reasons
+from plans.run_stubs import PRIMARY, Body, in_run, with_reasons
 from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.loop.sweep import Sweep
@@ -27,7 +27,7 @@ FRESH_S = 5.0
 """Longest time to wait for a new picture; the camera says sooner why there is none."""
 DECISION_LIMIT_S = 2.0
 """Work of the analysis that may wait before a decision, s."""
-PRIMARY, OSCILLATION, DECISION = "primary", "oscillation", "decision"
+OSCILLATION, DECISION = "oscillation", "decision"
 
 Found = Mapping[str, Any]
 

@@ -16,7 +16,6 @@ from plans.psss.calibration import EnergyCalibration, calibrate_energy_axis
 from plans.psss.optimize import Optimum, optimize_spectrum
 from plans.psss.stubs import (
     COLLECT_S,
-    PRIMARY,
     PULSES,
     check_flyer,
     check_movable,
@@ -28,7 +27,7 @@ from plans.psss.stubs import (
     wants_pictures,
     with_restored,
 )
-from plans.run_stubs import in_run, start_metadata, with_reasons
+from plans.run_stubs import PRIMARY, in_run, start_metadata, with_reasons
 from skywright.errors import ConfigError
 
 __all__ = [

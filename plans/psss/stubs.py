@@ -13,11 +13,11 @@ from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readabl
 from bluesky.utils import MsgGenerator
 
 from plans.checks import check_protocol
-from plans.run_stubs import Body, staged_run
+from plans.run_stubs import PRIMARY, Body, staged_run
 
 COLLECT_S = 0.25
 """Time between two reports of pulses that come freely, s."""
-PRIMARY, PULSES, PICTURES, SETTINGS = "primary", "pulses", "pictures", "settings"
+PULSES, PICTURES, SETTINGS = "pulses", "pictures", "settings"
 
 Reading = Mapping[str, Any]
 

@@ -11,10 +11,9 @@ from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import finite, whole
-from plans.run_stubs import start_metadata, until_done
+from plans.run_stubs import PRIMARY, start_metadata, until_done
 from plans.sacla.stubs import (
     COLLECT_S,
-    PRIMARY,
     SHOTS,
     check_flyer,
     check_scanned,

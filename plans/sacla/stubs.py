@@ -16,7 +16,7 @@ from plans.run_stubs import Body, staged_run
 
 COLLECT_S = 0.25
 """Time between two reports of new shots, s."""
-PRIMARY, SHOTS = "primary", "shots"
+SHOTS = "shots"
 BESIDE = ("region_sets", "images", "frames")
 """Streams beside that of the rows."""
 

@@ -2,4 +2,8 @@
 
 from importlib.metadata import version
 
+from skywright.rooms import name_rooms
+
 __version__ = version("skywright")
+
+name_rooms()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from bluesky_queueserver_api import BPlan
 from bluesky_queueserver_api.zmq import REManagerAPI
+from support.wheel import build_wheel, make_site
 
 from skywright.processes.process import free_port
 
@@ -38,12 +39,34 @@ def our_plans() -> set[str]:
     return found
 
 
+@pytest.fixture(
+    scope="module",
+    params=["checkout", pytest.param("wheel", marks=pytest.mark.soak)],
+)
+def installed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """Environment of a process that uses skywright as it is installed."""
+    if request.param == "checkout":
+        return {}
+    wheel = build_wheel(tmp_path_factory.mktemp("wheel"))
+    return {"PYTHONPATH": str(make_site(wheel, tmp_path_factory.mktemp("site")))}
+
+
 @pytest.fixture(scope="module")
 def manager(
-    beamline: dict[str, str], redis_port: int, tmp_path_factory: pytest.TempPathFactory
+    installed: dict[str, str],
+    beamline: dict[str, str],
+    redis_port: int,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[REManagerAPI]:
     """A queue server whose environment is open."""
     directory = tmp_path_factory.mktemp("queueserver")
+    environment = {**os.environ, **beamline, **installed}
+    where = "from skywright.rooms import startup_files; print(startup_files())"
+    startup = subprocess.check_output(
+        [sys.executable, "-c", where], cwd=directory, env=environment, text=True
+    ).strip()
     control, info = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
     prefix = f"skywright_test_{uuid.uuid4().hex}"
     command = [
@@ -51,13 +74,12 @@ def manager(
         *("--config", ROOT / "deploy" / "queueserver" / "config.yml"),
         *("--zmq-control-addr", control, "--zmq-info-addr", info),
         *("--redis-addr", f"127.0.0.1:{redis_port}"),
+        *("--startup-dir", startup),
         *("--existing-plans-devices", directory / "existing_plans_and_devices.yaml"),
     ]
     log = directory / "manager.log"
     with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **beamline}, stdout=output, stderr=output
-        )
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
     api = REManagerAPI(zmq_control_addr=control, zmq_info_addr=info)
     try:
         api.wait_for_idle(timeout=LIMIT_S)
@@ -82,8 +104,10 @@ def forget(redis_port: int, prefix: str) -> None:
             server.delete(key)
 
 
-def test_every_plan_of_ours_is_listed(manager: REManagerAPI) -> None:
+def test_every_plan_of_ours_is_listed(manager: REManagerAPI, installed: dict[str, str]) -> None:
     allowed = manager.plans_allowed()["plans_allowed"]
+    module = "skywright.plans.pictures" if installed else "plans.pictures"
+    assert allowed["take_pictures"]["module"] == module
     ours = our_plans()
     assert {"take_pictures", "watch_camera"} <= ours
     assert ours <= set(allowed)

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from support.page import fake_checks, settings_of
 
 from dashboard.app import make_app
-from dashboard.psss.spectra import COLUMNS, ROWS, SpectrumBoard
+from dashboard.psss.spectra import COLUMNS, ROWS, TREND_S, SpectrumBoard
 from dashboard.psss.spectrum_worker import encode_spectra
 from dashboard.psss.view import PLANS, board_of, figure
 from devices.psss.view import SpectrumFacts
@@ -56,6 +56,23 @@ def test_messages_become_spectrum_waterfall_and_trend() -> None:
     assert picture.shape == (ROWS, len(board.x), 3)
     bright = picture.sum(axis=2).argmax(axis=1)
     assert bright[0] > bright[-1]  # newest on top, and the line moves up
+
+
+def test_a_pulse_from_before_a_pause_leaves_the_trend() -> None:
+    board = SpectrumBoard(clock=iter([0.0, TREND_S, TREND_S + 3600.0, TREND_S + 3600.5]).__next__)
+    for n in range(2):
+        board.take(message(n))
+    assert list(board.trend[0]) == [-TREND_S, 0.0]
+    for n in range(2, 4):
+        board.take(message(n))
+    assert list(board.trend[0]) == [-0.5, 0.0]
+
+
+def test_centers_in_pixels_and_in_ev_are_not_in_one_trend() -> None:
+    board = SpectrumBoard()
+    board.take(message(1))
+    board.take(encode_spectra({**FACTS, "unit": "PIXEL", "pulse_id": 2.0}, (X, X, X)))
+    assert len(board.trend[0]) == 1
 
 
 def test_a_picture_of_another_size_begins_a_new_waterfall() -> None:

@@ -19,7 +19,7 @@ from dashboard.color_map import false_color_png
 from dashboard.headless import headless_chromium
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
-from dashboard.sacla.view import board_of
+from dashboard.sacla.view import board_of, draw_scatter
 from devices.sacla.view import COUNTS, CURVES, RECENT, ShotFacts
 from skywright.config import IocSettings, Settings
 from skywright.instruments.sacla.regions import parse_region
@@ -82,6 +82,15 @@ def test_an_ioc_that_is_away_is_told_and_the_last_curves_stay() -> None:
     assert board.status == "the IOC does not answer"
     assert board.facts["run"] == 501
     assert board.number > before
+
+
+def test_shots_from_before_a_pause_do_not_squeeze_the_plot_over_the_tag() -> None:
+    tags = np.arange(700.0) + np.where(np.arange(700) < 600, 0.0, 1e6)
+    board = ShotBoard()
+    board.take(encode_facts(facts(recent={**facts().recent, "tag": tags}), 500))
+    charts = dict(draw_scatter(board))
+    assert charts["spot against I0"].count("<circle") == 251  # one in the legend
+    assert charts["spot against the tag"].count("<circle") == 51
 
 
 @pytest.fixture

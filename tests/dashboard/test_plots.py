@@ -19,7 +19,15 @@ from support.sample_runs import (
 )
 
 from dashboard.app import make_app
-from dashboard.plots import MOST_MARKS, Choice, Plot, choose, draw_plot
+from dashboard.plots import (
+    MOST_MARKS,
+    Choice,
+    Plot,
+    _first_of_interest,
+    _from_first,
+    choose,
+    draw_plot,
+)
 from skywright.errors import DataError
 from skywright.store.lookup import find_run
 from skywright.store.show import ColumnView, RunView, StreamView, view_run
@@ -70,6 +78,28 @@ def test_any_column_is_plotted_against_any_other_the_time_or_the_row(store: Samp
     assert plot(store, SCAN, x="row")[0].x == "row"
     assert plot(store, SCAN, x="of another stream")[0].x == "omega"
     assert plot(store, FLY)[0] == Choice("primary", "cam_frame_time", "row")
+
+
+def test_numbers_of_pulses_are_drawn_from_the_first() -> None:
+    ids = 179_512_345_678 + np.arange(8.0)
+    assert [list(_from_first(ids, "pulse_id", "a1b2c3d4")[0])] == [list(range(8))]
+    label, notes = _from_first(ids, "pulse_id", "a1b2c3d4")[1:]
+    assert label == "pulse_id, from the first"
+    assert notes == (
+        "pulse_id is drawn from its first value, 179512345678 in run a1b2c3d4",
+    )  # fmt: skip
+    for values in (ids[:1], np.full(8, np.nan), np.full(8, 7.0), np.linspace(1.0, 2.0, 8)):
+        assert _from_first(values, "x", "a1b2c3d4")[1:] == ("x", ())
+
+
+def test_a_measured_value_is_plotted_before_the_number_of_a_frame() -> None:
+    columns = tuple(
+        ColumnView(name, (5,), dtype, None, None)
+        for name, dtype in (("identity", "int64"), ("frame_time", "float64"), ("tip_x", "float32"))
+    )
+    stream = StreamView("pictures", 0, 5, columns)
+    assert _first_of_interest(stream, []) == "tip_x"
+    assert _first_of_interest(StreamView("pictures", 0, 5, columns[:2]), []) == "identity"
 
 
 def test_rows_of_numbers_are_drawn_as_an_image(store: SampleStore) -> None:

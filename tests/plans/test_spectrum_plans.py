@@ -289,6 +289,7 @@ def test_scan_has_an_event_a_position_and_a_row_a_pulse(RE: RunEngine) -> None:
     uid, documents = run(RE, scan_spectra(psss, motor, -1.0, 1.0, 5, pulses=4))
     start, stop = documents[0][1], documents[-1][1]
     assert (uid, start["motors"], start["num_points"]) == (start["uid"], ["motor"], 5)
+    assert start["hints"]["dimensions"] == [[["motor"], "primary"]]  # what plots are drawn against
     assert stop["num_events"] == {"primary": 5, "pulses": 20}
     places = [doc["data"]["motor"] for name, doc in documents if name == "event"]
     assert places == [-1.0, -0.5, 0.0, 0.5, 1.0]

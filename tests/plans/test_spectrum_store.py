@@ -82,7 +82,7 @@ def test_every_pulse_is_in_tiled_and_analyzed_alike(RE: RunEngine, stack: Stack)
         np.testing.assert_array_equal(value, results[1][key], err_msg=key)
     assert results[0]["n_pulses"] == PULSES
     # What the analysis finds in a stored spectrum is what the IOC found in the pulse.
-    columns = [run["pictures/center"].read() for run in runs]
+    columns = [run["pulses/center"].read() for run in runs]
     np.testing.assert_array_equal(columns[0], columns[1])
     np.testing.assert_array_equal(columns[0], rows["center"])
     assert np.ptp(rows["center"]) > 80.0

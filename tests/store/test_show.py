@@ -1,5 +1,6 @@
 """What `skywright show` knows of a run, and the pictures that it writes."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from skywright.errors import DataError
 from skywright.store.export.contents import Column
 from skywright.store.lookup import find_run
 from skywright.store.pictures import holds_pictures, write_pictures
-from skywright.store.show import RunView, view_run
+from skywright.store.show import RunView, in_short, view_run
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +116,17 @@ def test_deep_pictures_span_black_to_white() -> None:
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [((5, 48, 64), True), ((5, 48, 64, 3), True), ((5, 5, 6), False), ((5,), False),
-     ((0, 48, 64), False), ((5, 4, 48, 64), False)],
+     ((0, 48, 64), False), ((5, 1000, 16), False), ((5, 16, 1000), True), ((5, 4, 48, 64), False)],
 )  # fmt: skip
 def test_what_is_a_picture(shape: tuple[int, ...], expected: bool) -> None:
     column = Column("x", shape, np.dtype("u1"), {}, np.zeros(shape, "u1").__getitem__)
     assert holds_pictures(column) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1 + 0.2, "0.3"), (math.nan, "–"), (None, "–"), (True, "yes"), (12345678, "12345678"),
+     ([0.5, 1], "0.5 1"), ({"edges": [0.1, 0.2], "on": False}, "edges 0.1 0.2, on no"), ("a", "a")],
+)  # fmt: skip
+def test_values_are_shown_in_few_words(value: object, text: str) -> None:
+    assert in_short(value) == text

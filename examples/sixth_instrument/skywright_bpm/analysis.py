@@ -34,6 +34,7 @@ class BeamPosition(Analysis[Sums]):
     """
 
     name = "bpm_position"
+    stream = "samples"
     version = "1"
     inputs = ("currents",)
     identity = "sample_number"

@@ -13,10 +13,10 @@ from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
+from skywright.devices.file_stream import FileStream, StreamColumn
+from skywright.devices.guarded import GuardedDevice
+from skywright.devices.live_result import LiveResult
 
-from devices.file_stream import FileStream, StreamColumn
-from devices.guarded import GuardedDevice
-from devices.live_result import LiveResult
 from skywright.errors import HardwareError
 from skywright.session.context import SessionContext
 from skywright_bpm.source import CURRENTS, NUMBER, TIME

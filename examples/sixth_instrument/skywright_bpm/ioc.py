@@ -11,10 +11,10 @@ from typing import Any
 
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
+from skywright.iocs.areadetector import choice, long_text, said
+from skywright.iocs.common import argument_parser, post, run, text
+from skywright.iocs.owner import OwnerGroup
 
-from iocs.areadetector import choice, long_text, said
-from iocs.common import argument_parser, post, run, text
-from iocs.owner import OwnerGroup
 from skywright.acquire.columns_layout import Rows
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder

@@ -1,11 +1,11 @@
 """The monitor's page: its latest runs."""
 
+from skywright.dashboard.site import render, site_of
+from skywright.dashboard.views import View
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dashboard.site import render, site_of
-from dashboard.views import View
 from skywright.store.lookup import Wanted, find_runs
 
 SHOWN = 20

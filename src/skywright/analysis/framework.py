@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,18 +64,29 @@ class Batch:
         return Batch(self.identities[index], self.times[index], data)
 
 
-def join(pieces: Iterable[Batch]) -> Batch:
-    """Join batches into one: each identity once (the first given stays), in order of identity."""
+def join(pieces: Iterable[Batch], holds: Literal["first", "last"] = "first") -> Batch:
+    """Join batches into one, in order of identity, each identity once.
+
+    Parameters
+    ----------
+    pieces
+        At least one.
+    holds
+        The row of an identity that stays, of those given.
+    """
     pieces = list(pieces)
     identities = np.concatenate([piece.identities for piece in pieces])
-    first = np.unique(identities, return_index=True)[1]
-    if len(pieces) == 1 and len(first) == len(identities) and (np.diff(identities) > 0).all():
+    if holds == "first":
+        kept = np.unique(identities, return_index=True)[1]
+    else:
+        kept = len(identities) - 1 - np.unique(identities[::-1], return_index=True)[1]
+    if len(pieces) == 1 and len(kept) == len(identities) and (np.diff(identities) > 0).all():
         return pieces[0]
     data = {
-        name: np.concatenate([piece[name] for piece in pieces])[first] for name in pieces[0].data
+        name: np.concatenate([piece[name] for piece in pieces])[kept] for name in pieces[0].data
     }
     times = np.concatenate([piece.times for piece in pieces])
-    return Batch(identities[first], times[first], data)
+    return Batch(identities[kept], times[kept], data)
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,8 @@ class Analysis(ABC, Generic[Statistic]):
     """Data keys that each member must have; ``image`` stands for ``<device>_image``."""
     optional: ClassVar[Sequence[str]] = ()
     """Further data keys, given to `measure` where they are."""
+    stream: ClassVar[str] = "members"
+    """Stream of the derived run with `columns`, called after what a member is: ``pulses``."""
     columns: ClassVar[Sequence[Column]] = ()
     """What is found per member; the last part of a path is the name."""
     results: ClassVar[Sequence[Column]] = ()
@@ -123,6 +136,10 @@ class Analysis(ABC, Generic[Statistic]):
     """Members of a block come in order of identity and are added one by one with `extend`, so an
     open block keeps its statistic and no rows: for running images. What comes out of order is
     refused."""
+    holds: ClassVar[Literal["first", "last"]] = "first"
+    """Which row of an identity counts when it comes again within its block. A row that comes after
+    the block was folded is refused and counted, also where the last one holds. An `ordered`
+    analysis has the first."""
     pictures: ClassVar[int] = 0
     """Members that `draw` wants to see at the end of a run."""
     skips: ClassVar[bool] = True
@@ -132,6 +149,11 @@ class Analysis(ABC, Generic[Statistic]):
     """Data key, beside the first input's, that numbers the members."""
     time: ClassVar[str] = "frame_time"
     """Data key, beside the first input's, with the time of each member, unix seconds."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if cls.ordered and cls.holds == "last":
+            raise TypeError(f"analysis {cls.__name__}: an ordered one cannot let the last row hold")
 
     def __init__(self, **parameters: Any) -> None:
         self.parameters = parameters
@@ -377,7 +399,7 @@ class Analysis(ABC, Generic[Statistic]):
         if number in self._growing:
             return self._growing[number]
         if number not in self._computed:
-            members = join(self._open[number])
+            members = join(self._open[number], self.holds)
             self._open[number] = [members]  # repeats are not kept
             self._computed[number] = _Block(members.identities, self.statistic(members))
         return self._computed[number]

@@ -31,6 +31,7 @@ class PictureStatistics(Analysis[Levels]):
     """
 
     name = "picture_statistics"
+    stream = "pictures"
     version = "1"
     inputs = ("image",)
     columns = (

@@ -237,7 +237,7 @@ class DerivedRun:
 
     def _emit_datums(self) -> None:
         for file, descriptor in (
-            (self._columns, self._pictures.descriptor_doc),
+            (self._columns, self._members.descriptor_doc),
             (self._arrays, self._result.descriptor_doc),
         ):
             for name, doc in file.documents(self._run, descriptor):
@@ -248,14 +248,14 @@ class DerivedRun:
         per_frame = {
             name_of(c): _data_key(c, source, external=True) for c in self._columns.all_columns
         }
-        self._pictures = self._run.compose_descriptor(
-            name="pictures",
+        self._members = self._run.compose_descriptor(
+            name=self.analysis.stream,
             data_keys=per_frame,
             object_keys={self.analysis.name: list(per_frame)},
             configuration={},
             hints={},
         )
-        self._emit("descriptor", self._pictures.descriptor_doc)
+        self._emit("descriptor", self._members.descriptor_doc)
         keys: dict[str, Any] = {
             name: {
                 "source": source,

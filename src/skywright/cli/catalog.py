@@ -270,17 +270,18 @@ def _raw_text(view: "RunView") -> str:
 
 
 def _print_derived(console: Console, view: "DerivedView", everything: bool) -> None:
+    from skywright.store.show import in_short
+
     summary = view.summary
     console.print(f"\nanalysis {summary.analysis}, {summary.uid[:8]}, {summary.status}")
-    parameters = ", ".join(f"{name} {value}" for name, value in view.parameters.items())
-    if parameters:
-        console.print(f"  with {parameters}")
+    if view.parameters:
+        console.print(f"  with {in_short(view.parameters)}")
     # Whether it worked, and why not, is what a reader wants to know first.
     first = [name for name in ANSWER if name in view.results]
     names = [*first, *(name for name in view.results if name not in first)]
     shown = names if everything else names[:MOST_RESULTS]
     for name in shown:
-        console.print(f"  {name} = {view.results[name]}")
+        console.print(f"  {name} = {in_short(view.results[name])}")
     _print_rest(console, len(names) - len(shown), "results")
     for path in view.pictures:
         console.print(f"  {path}", soft_wrap=True)

@@ -26,6 +26,7 @@ from skywright.processes.process import (
     port_is_free,
 )
 from skywright.processes.supervisor import Report, Service, Supervisor
+from skywright.rooms import importable
 
 TILED, INGESTER, REPEATER, DASHBOARD = "tiled", "ingester", "repeater", "dashboard"
 LEAST_FREE_BYTES = 200_000_000
@@ -175,7 +176,7 @@ def _dashboard_service(settings: Settings, base: Mapping[str, str]) -> Service:
 
 
 def _repeater_service(port: int, base: Mapping[str, str]) -> Service:
-    command = [sys.executable, "-m", "iocs.repeater", "--port", str(port)]
+    command = [sys.executable, "-m", importable("iocs.repeater"), "--port", str(port)]
     return Service(REPEATER, command, base, port=port)
 
 
@@ -194,7 +195,7 @@ def _ioc_service(
     settings: Settings, name: str, port: int, environment: Mapping[str, str]
 ) -> Service:
     prefix, module = settings.pv_prefix(name), settings.iocs[name].module
-    command = [sys.executable, "-m", module, "--prefix", prefix, "--port", str(port)]
+    command = [sys.executable, "-m", importable(module), "--prefix", prefix, "--port", str(port)]
     ports = {"EPICS_CA_SERVER_PORT": str(port), "EPICS_CAS_SERVER_PORT": str(port)}
     return Service(name, [*command, *settings.ioc_args(name)], {**environment, **ports}, port=port)
 

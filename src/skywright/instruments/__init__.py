@@ -17,6 +17,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import Any
 
+from skywright.rooms import importable
+
 ENTRY_POINTS = "skywright.instruments"
 """The entry-point group in which a package installed elsewhere names its `Instrument`."""
 
@@ -193,7 +195,7 @@ def resolve(target: str) -> Any:
     ImportError, AttributeError
         If there is no such module, or nothing of that name in it.
     """
-    module, _, name = target.partition(":")
+    module, _, name = importable(target).partition(":")
     return getattr(import_module(module), name)
 
 

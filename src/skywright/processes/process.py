@@ -24,8 +24,9 @@ STOP_LIMIT_S = 5.0
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ARENAS = "MALLOC_ARENA_MAX"
 """Does the same as `share_arenas` in the environment of a process to be started."""
-M_ARENA_MAX = -8
+M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
 """Of glibc's malloc.h."""
+LARGE_ARRAY_BYTES = 1 << 20
 ROOMS = ("skywright", "iocs", "devices", "plans", "dashboard")
 """Our top-level packages."""
 
@@ -141,9 +142,24 @@ def share_arenas() -> None:
     all of them, which is not given back. It must come before the first thread, and numpy starts
     some when it is imported.
     """
+    _mallopt(M_ARENA_MAX, 2)
+
+
+def return_large_arrays() -> None:
+    """Give the memory of each array of 1 MiB and more back to the system when it is freed.
+
+    For processes that make many images of several MB for a moment and keep others. glibc does so
+    at first, but takes arrays up to 32 MB from its heap as soon as one as large was freed, and the
+    images that stay then keep the holes between them from being given back. The price is a page
+    fault per 4 kB of each such array.
+    """
+    _mallopt(M_MMAP_THRESHOLD, LARGE_ARRAY_BYTES)
+
+
+def _mallopt(option: int, value: int) -> None:
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # another C library
-            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def free_port(host: str = "127.0.0.1") -> int:

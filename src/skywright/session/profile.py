@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from inspect import isgeneratorfunction
 from pathlib import Path
 from shutil import disk_usage
@@ -31,6 +30,7 @@ from skywright.callbacks.journal import journal_path
 from skywright.config import Settings, load_settings, user_name
 from skywright.errors import ConfigError, DataError
 from skywright.processes.stack import State
+from skywright.rooms import importable, startup_files
 
 REPORT_S = 3.0
 """A wait for a run to be stored is reported this often."""
@@ -40,29 +40,18 @@ RECORDED_PACKAGES = ("skywright", "bluesky", "ophyd", "event-model", "tiled", "p
 def startup_directory(settings: Settings) -> Path:
     """Return the directory of the start-up files.
 
-    It is the key `profile` of the configuration, else ``profile_collection/startup`` beside the
-    package `devices`, which is right for a checkout and for an installed wheel.
+    It is the key `profile` of the configuration, else skywright's own.
 
     Raises
     ------
     ConfigError
         If it holds no ``*.py`` files.
     """
-    if settings.profile:
-        directory = settings.profile.expanduser().resolve()
-    else:
-        directory = rooms_directory() / "profile_collection" / "startup"
+    own = settings.profile
+    directory = own.expanduser().resolve() if own else startup_files()
     if not any(directory.glob("*.py")):
         raise ConfigError(f"profile: {directory} holds no start-up files (*.py)")
     return directory
-
-
-def rooms_directory() -> Path:
-    """Return the directory that holds the packages `devices`, `plans` and `iocs`."""
-    devices = find_spec("devices")
-    if devices is None or devices.origin is None:
-        raise ConfigError("the package devices is not installed; install skywright anew")
-    return Path(devices.origin).parents[1]
 
 
 def load_profile(namespace: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -105,7 +94,7 @@ def run_metadata(settings: Settings) -> dict[str, Any]:
         "operator": user_name(),
         "host": platform.node(),
         "versions": package_versions(),
-        "git_revision": git_revision(rooms_directory()),
+        "git_revision": git_revision(startup_files().parents[1]),
     }
 
 
@@ -286,7 +275,7 @@ def show_banner(namespace: Mapping[str, Any]) -> None:
 def find_plans(namespace: Mapping[str, Any]) -> list[str]:
     """Return the names of the plans of a namespace, ours first."""
     plans = {
-        name: value.__module__.startswith("plans.")
+        name: value.__module__.startswith(importable("plans."))
         for name, value in namespace.items()
         if isgeneratorfunction(value) and not name.startswith("_")
     }

@@ -15,7 +15,7 @@ from skywright.store.export.contents import Column, read_contents
 from skywright.store.show import ColumnView, RunView
 
 FRAMES = 12
-MIN_SIDE_PX = 16
+MIN_SIDE_PX, MOST_ASPECT = 16, 30
 CELL_PX = 400
 
 
@@ -64,10 +64,13 @@ def write_pictures(
 
 
 def holds_pictures(column: Column | ColumnView) -> bool:
-    """Tell whether rows are pictures: grey or RGB, and not the small matrix of a device."""
+    """Tell whether rows are pictures: grey or RGB, and not a small matrix or a long table."""
     shape = column.shape[1:]
     is_gray, is_rgb = len(shape) == 2, len(shape) == 3 and shape[2] == 3
-    return (is_gray or is_rgb) and column.shape[0] > 0 and min(shape[:2]) >= MIN_SIDE_PX
+    if not (is_gray or is_rgb) or column.shape[0] == 0:
+        return False
+    height, width = shape[:2]
+    return min(height, width) >= MIN_SIDE_PX and height <= MOST_ASPECT * width
 
 
 def read_frame(run: Container, stream: str, key: str, row: int) -> NDArray[np.uint8]:

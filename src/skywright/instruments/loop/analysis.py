@@ -148,6 +148,7 @@ class LoopDetection(Analysis[Votes]):
     """
 
     name = "loop_detection"
+    stream = "pictures"
     version = "8"
     inputs: ClassVar[Sequence[str]] = ("image",)
     columns = COLUMNS

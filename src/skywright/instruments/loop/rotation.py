@@ -157,6 +157,7 @@ class LoopRotation(Analysis[Batch]):
     """
 
     name = "loop_rotation"
+    stream = "pictures"
     version = "5"
     inputs = ("phi", "image_num", *(name_of(column) for column in DETECTED))
     columns = COLUMNS

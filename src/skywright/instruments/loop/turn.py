@@ -76,6 +76,7 @@ class LoopTurn(Analysis[Batch]):
     """
 
     name = "loop_turn"
+    stream = "pictures"
     version = "1"
     inputs = ("phi", *(name_of(column) for column in DETECTED))
     columns = (Column("phi", "<f8", attrs={**DEG, "description": "spindle, from the start"}),)

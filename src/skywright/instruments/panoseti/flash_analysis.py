@@ -51,6 +51,7 @@ class FlashCandidates(Analysis[Bright]):
     """
 
     name = "panoseti_flashes"
+    stream = "events"
     version = "1"
     inputs: ClassVar[Sequence[str]] = (
         "events_time_ns", "events_module", "events_quabo", "events_largest", "events_flags",

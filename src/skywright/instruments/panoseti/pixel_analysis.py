@@ -93,6 +93,7 @@ class PulseHeights(Analysis[Pulses]):
     """
 
     name = "panoseti_ph256"
+    stream = "frames"
     version = "1"
     product: ClassVar[Product] = PRODUCTS["ph256"]
     inputs: ClassVar[Sequence[str]] = ("ph256_image", "ph256_header", "ph256_quabo", "ph256_time")
@@ -254,6 +255,7 @@ class MovieStatistics(Analysis[Movie]):
     """
 
     name = "panoseti_img16"
+    stream = "frames"
     version = "1"
     product: ClassVar[Product] = PRODUCTS["img16"]
     inputs: ClassVar[Sequence[str]] = ("img16_image", "img16_header", "img16_quabo", "img16_time")

@@ -115,6 +115,7 @@ class SpectrumStatistics(Analysis[Pulses]):
     """
 
     name = "psss_spectra"
+    stream = "pulses"
     version = "2"
     inputs: ClassVar[Sequence[str]] = ("spectrum",)
     optional: ClassVar[Sequence[str]] = ("settings_number", "pulse_energy")
@@ -302,6 +303,7 @@ class PictureSpectra(SpectrumStatistics):
     """
 
     name = "psss_pictures"
+    stream = "pictures"
     inputs: ClassVar[Sequence[str]] = ("image",)
     time = "frame_time"
 

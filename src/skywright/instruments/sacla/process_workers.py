@@ -21,6 +21,7 @@ from skywright.instruments.sacla.workers import (
     Worker,
     unexpected,
 )
+from skywright.processes.process import return_large_arrays
 
 SENT_TASKS = 24
 """Tasks sent to a worker and not answered; their messages must fit into a pipe's buffer."""
@@ -287,6 +288,7 @@ def _reap(process: BaseProcess, patience_s: float) -> None:
 
 def _work(end: Connection, analyses: Analyses, frames: Frames) -> None:
     """Answer tasks until the other end is closed."""
+    return_large_arrays()
     try:
         worker = Worker(analyses, frames)
         warm_up()  # else the first shots wait for the kernels

@@ -69,6 +69,7 @@ class ShotCurves(Analysis[CurveSums]):
     """
 
     name, version = "sacla_curves", "1"
+    stream = "shots"
     inputs = (
         "sum_ev",
         "photon_hist",

@@ -67,6 +67,7 @@ class ShotImages(Analysis[State]):
     """
 
     name, version = "sacla_images", "1"
+    stream = "shots"
     inputs = ("image", "laser_on")
     identity, time = "tag", "time"
     ordered = True

@@ -66,6 +66,7 @@ class MicrographQuality(Analysis[Judged]):
     """
 
     name: ClassVar[str] = "epu_quality"
+    stream: ClassVar[str] = "micrographs"
     version: ClassVar[str] = "1"
     inputs = (
         "result_uuid",
