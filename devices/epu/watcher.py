@@ -11,15 +11,15 @@ from typing import Any
 
 from bluesky.protocols import StreamAsset
 from ophyd import Component as Cpt
-from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
+from ophyd import EpicsSignal, EpicsSignalRO, Kind
 from ophyd.status import DeviceStatus
 
 from devices.file_stream import FileStream, StreamColumn
-from devices.guarded import PUT_S
+from devices.guarded import PUT_S, GuardedDevice
 from skywright.errors import HardwareError
 from skywright.instruments.epu.runs.layouts import COLUMNS, ROW, STREAMS
 
-LONG_TEXT: dict[str, Any] = {"kind": Kind.omitted, "string": True, "auto_monitor": True}
+LONG_TEXT: dict[str, Any] = {"kind": Kind.omitted, "string": True}
 BEAT_S = 2.0
 """Seconds between signs of life; the IOC waits 15 s for one."""
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class EntityStream(FileStream):
         yield from super().collect_asset_docs(index)
 
 
-class EpuWatcher(Device):
+class EpuWatcher(GuardedDevice):
     """A watched EPU directory behind the PVs of `iocs.epu`.
 
     Reading it gives progress and health. Rows are not in events: `begin` opens the files of a
@@ -114,13 +114,17 @@ class EpuWatcher(Device):
 
     def grids(self) -> list[dict[str, Any]]:
         """Return the grids: uuid, name, session, data_dir, amends, waiting (rows without run)."""
-        found: list[dict[str, Any]] = json.loads(self.grids_json.get() or "[]")
+        found: list[dict[str, Any]] = json.loads(self._ask(self.grids_json) or "[]")
+        return found
+
+    def runs(self) -> dict[str, dict[str, int]]:
+        """Return the open runs: for each uid the rows that may be read, by stream."""
+        found: dict[str, dict[str, int]] = json.loads(self._ask(self.runs_json) or "{}")
         return found
 
     def rows(self, run: str, stream: str) -> int:
         """Return the rows that may be read from the file of a stream of an open run."""
-        runs = json.loads(self.runs_json.get() or "{}")
-        return int(runs.get(run, {}).get(stream, 0))
+        return int(self.runs().get(run, {}).get(stream, 0))
 
     def is_scanned(self) -> bool:
         """Return whether the directory has been read once as a whole, and nothing waits."""
@@ -146,7 +150,7 @@ class EpuWatcher(Device):
             self._beating = threading.Thread(target=self._beat, name=f"{self.name}-alive")
             self._beating.daemon = True
             self._beating.start()
-        self._wait_until(lambda: run in json.loads(self.runs_json.get() or "{}"))
+        self._wait_until(lambda: run in self.runs())
         return [EntityStream(self, kind, run, directory) for kind in STREAMS]
 
     def end(self, run: str, streams: list[EntityStream]) -> None:

@@ -60,8 +60,8 @@ def test_a_killed_session_frees_its_grids(RE: RunEngine, tmp_path: Path) -> None
             assert session.stdout is not None
             assert session.stdout.readline() == "event\n"
             epu = watcher_of(ioc, tmp_path / "assets")
-            until(lambda: len(json.loads(epu.runs_json.get() or "{}")) == 2)
-            first = set(json.loads(epu.runs_json.get()))
+            until(lambda: len(epu.runs()) == 2)
+            first = set(epu.runs())
             session.kill()
         path = next((tmp_path / "data").rglob("Data/*.xml"))
         path.write_bytes(path.read_bytes().replace(b"<ExposureTime>0.89<", b"<ExposureTime>2.5<"))
