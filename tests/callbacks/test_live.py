@@ -172,6 +172,40 @@ def test_failure_of_the_analysis_is_in_its_own_run_and_the_next_run_works(
     assert live.progress(failed.start["raw_uid"]).error == failed.stop["reason"]
 
 
+def test_each_fitting_stream_has_a_derived_run_of_its_own(
+    RE: Any, start: Start, tmp_path: Path
+) -> None:
+    """Also of a camera that is in two streams, and when one analysis fails or its worker dies."""
+    left, right = (StreamingCamera(name, tmp_path / "assets") for name in ("left", "right"))
+    live, fails = start(), start(f"{PATH}:Raises", {"at": 4})
+    RE.subscribe(live)
+    RE.subscribe(fails)
+
+    @bpp.stage_decorator([left, right])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        for _ in range(3):
+            yield from bps.trigger_and_read([left], name="lefts")
+        for _ in range(5):
+            yield from bps.trigger_and_read([right], name="rights")
+        kill(live)
+        for _ in range(2):
+            yield from bps.trigger_and_read([left], name="more")
+
+    uid = RE(plan()).run_start_uids[0]
+    ends = {"lefts": 3, "rights": 5, "more": 2}
+    assert live.wait(raw_uid=uid, timeout_s=90).stream == "lefts"
+    assert live.streams(uid) == list(ends)
+    assert {name: live.progress(uid, name).result["n_frames"] for name in ends} == ends
+    assert live.columns(raw_uid=uid, stream="more")["identity"].tolist() == [4, 5]
+    fails.wait(raw_uid=uid, timeout_s=90)
+    errors = [fails.progress(uid, name).error for name in ends]
+    assert ["cursed" in error for error in errors] == [False, True, True]
+    derived = {live.progress(uid, name).derived_uid: name for name in ends}
+    stored = {run.start["uid"]: run.start["analysis"]["stream"] for run in finished(tmp_path)}
+    assert {each: stored[each] for each in derived if each} == derived
+
+
 def test_ambiguous_inputs_are_said_in_the_derived_run(
     RE: Any, start: Start, tmp_path: Path
 ) -> None:

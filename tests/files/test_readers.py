@@ -15,7 +15,7 @@ from support.raw_format import MIMETYPE, RawReader, image, index, record
 
 from skywright.acquire.index_layout import IndexLayout
 from skywright.acquire.recorder import Recorder
-from skywright.callbacks.follow import RawRun, Wanted
+from skywright.callbacks.follow import RawRun, RawStream, Wanted
 from skywright.errors import DataError
 from skywright.files import readers
 from skywright.files.frames import FrameReader
@@ -131,7 +131,7 @@ def test_the_follower_reads_any_mimetype_that_has_a_reader(
     )
 
 
-def follow(path: Path, mimetype: str, rows: int = 1) -> RawRun:
+def follow(path: Path, mimetype: str, rows: int = 1) -> RawStream:
     """Return what follows a run whose documents refer to the rows of a file."""
     run = RawRun({"uid": "r"}, Wanted.of(WantsImages, {}))  # type: ignore[arg-type]
     run("descriptor", {"uid": "d", "name": "primary", "data_keys": raw_format.data_keys()})
@@ -146,7 +146,7 @@ def follow(path: Path, mimetype: str, rows: int = 1) -> RawRun:
                 "seq_nums": {"start": 1, "stop": rows + 1},
             },
         )
-    return run
+    return run.streams["primary"]
 
 
 WRITER = """

@@ -55,7 +55,7 @@ def test_every_pulse_is_in_tiled_and_analyzed_alike(RE: RunEngine, stack: Stack)
                 assert done.error == ""
                 stack.done(uid)
                 stack.done(done.derived_uid or "")
-                again = reprocess(stack.client()[RAW][uid], "psss_spectra", store=store)
+                (again,) = reprocess(stack.client()[RAW][uid], "psss_spectra", store=store)
                 wait_until_stored(stack.client(), again.derived_uid)
             journal.close()
     finally:

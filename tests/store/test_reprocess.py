@@ -80,7 +80,7 @@ class World:
         return plan()
 
     def run(self, uid: str, name: str = LOOP, **options: Any) -> Derived:
-        done = reprocess(find_run(self.client, uid), name, store=self.stack.directory, **options)
+        (done,) = reprocess(find_run(self.client, uid), name, store=self.stack.directory, **options)
         wait_until_stored(self.client, done.derived_uid)
         return self.derived(done.derived_uid)
 

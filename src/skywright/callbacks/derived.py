@@ -70,6 +70,8 @@ class DerivedRun:
         Root directory of assets.
     keys
         Data keys of the raw run that the inputs are read from.
+    stream
+        Of the raw run that has them.
     """
 
     def __init__(
@@ -79,6 +81,8 @@ class DerivedRun:
         emit: Emit,
         assets: Path,
         keys: Mapping[str, str] | None = None,
+        *,
+        stream: str = "primary",
     ) -> None:
         self.analysis = analysis
         self.rows = 0
@@ -93,7 +97,8 @@ class DerivedRun:
         self._is_closed = False
         self._next_event = 0.0
         self._next_datum = 0.0
-        run = event_model.compose_run(metadata=_start_metadata(analysis, raw_start, keys or {}))
+        metadata = _start_metadata(analysis, raw_start, keys or {}, stream)
+        run = event_model.compose_run(metadata=metadata)
         self.uid = str(run.start_doc["uid"])
         self.raw_uid = str(raw_start["uid"])
         day = datetime.fromtimestamp(run.start_doc["time"]).astimezone()
@@ -290,7 +295,7 @@ def _in_entry(column: Column) -> Column:
 
 
 def _start_metadata(
-    analysis: Analysis[Any], raw_start: Mapping[str, Any], keys: Mapping[str, str]
+    analysis: Analysis[Any], raw_start: Mapping[str, Any], keys: Mapping[str, str], stream: str
 ) -> dict[str, Any]:
     return {key: raw_start[key] for key in INHERITED if key in raw_start} | {
         "purpose": "analysis",
@@ -301,6 +306,7 @@ def _start_metadata(
             "version": analysis.version,
             "parameters": analysis.parameters,
             "inputs": dict(keys),
+            "stream": stream,
         },
         "versions": {"skywright": __version__},
     }

@@ -103,6 +103,105 @@ class RunIds:
         return self._runs.get(owner)
 
 
+class RawStream:
+    """A stream of a raw run that has all inputs of an analysis, as far as documents have told.
+
+    Parameters
+    ----------
+    run
+        The run.
+    name
+        Of the stream.
+    keep_values
+        Keep the values of events; else only count them.
+
+    Attributes
+    ----------
+    table
+        Where the frames are; None if the inputs cannot be used.
+    trouble
+        Why they cannot; "" if they can.
+    keys
+        Full data key by wanted name.
+    configuration
+        Of the devices of the stream, by data key.
+    """
+
+    def __init__(self, run: "RawRun", name: str, *, keep_values: bool) -> None:
+        self.run, self.name = run, name
+        self.table: FrameTable | None = None
+        self.trouble = ""
+        self.keys: dict[str, str] = {}
+        self.configuration: dict[str, Any] = {}
+        self._keep_values = keep_values
+        self._resources: dict[str, tuple[str, str, str, str]] = {}
+        """By uid: data key, path, column, mimetype."""
+
+    @property
+    def event_keys(self) -> list[str]:
+        """Full data keys of the inputs that come in events."""
+        return [self.keys[name] for name in self.table.values] if self.table else []
+
+    def begin(self, found: Mapping[str, str], descriptor: Document) -> None:
+        """Take in which data keys are the inputs."""
+        self.keys = dict(found)
+        for device in descriptor.get("configuration", {}).values():
+            self.configuration |= device.get("data", {})
+        try:
+            self.table = _empty_table(self.run.wanted, found, descriptor["data_keys"])
+        except DataError as error:
+            self.trouble = str(error)
+
+    def resource(self, doc: Document) -> None:
+        """Take in which file has the rows of a data key."""
+        if doc["data_key"] not in self.keys.values():
+            return
+        try:
+            path, column = locate(doc)
+        except DataError as error:
+            self.trouble = f"{doc['data_key']}: {error}"
+            return
+        self._resources[doc["uid"]] = doc["data_key"], str(path), column, doc["mimetype"]
+
+    def datum(self, doc: Document) -> None:
+        """Take in rows of a file."""
+        if doc["stream_resource"] not in self._resources:
+            return
+        key, path, column, mimetype = self._resources[doc["stream_resource"]]
+        indices = doc["indices"]
+        for name, track in self._tracks():
+            if self.keys[name] == key:
+                numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
+                first = doc["seq_nums"]["start"] if numbered else track.count + 1
+                start, stop = indices["start"], indices["stop"]
+                track.add(Segment(path, column, start, stop, first, mimetype))
+
+    def event(self, doc: Document) -> None:
+        """Take in an event."""
+        if self.table is None:
+            return
+        for name, values in self.table.values.items():
+            if not self._keep_values:
+                values.clear()
+            if self.keys[name] in doc["data"]:
+                values[doc["seq_num"]] = doc["data"][self.keys[name]]
+
+    def wants(self, name: str, doc: Document) -> bool:
+        """Say whether the analysis needs this row, of this stream."""
+        if name == "stream_datum":
+            return doc["stream_resource"] in self._resources
+        return bool(self.event_keys)
+
+    def _tracks(self) -> Iterator[tuple[str, Track]]:
+        table = self.table
+        if table is not None:
+            yield from table.tracks.items()
+            if table.identity is not None:
+                yield self.run.wanted.identity, table.identity
+            if table.time is not None:
+                yield self.run.wanted.time, table.time
+
+
 class RawRun:
     """One raw run, as far as its documents have told.
 
@@ -117,129 +216,75 @@ class RawRun:
 
     Attributes
     ----------
-    table
-        Where the frames are; None until a stream has all inputs.
+    streams
+        Those that have all inputs, by name, in the order in which they appeared.
     stop
         The stop document, once it came.
-    trouble
-        Why the inputs cannot be used; "" if they can.
-    configuration
-        Of the devices of the stream that has the inputs, by data key.
     """
 
     def __init__(self, start: Document, wanted: Wanted, *, keep_values: bool = True) -> None:
         self.start = start
         self.wanted = wanted
-        self.table: FrameTable | None = None
+        self.streams: dict[str, RawStream] = {}
         self.stop: Document | None = None
-        self.trouble = ""
-        self.keys: dict[str, str] = {}
-        self.configuration: dict[str, Any] = {}
         self._keep_values = keep_values
-        self._stream: str | None = None
-        self._descriptors: set[str] = set()
-        self._resources: dict[str, tuple[str, str, str, str]] = {}
-        """By uid: data key, path, column, mimetype."""
+        self._by_descriptor: dict[str, RawStream] = {}
+        self._resources: list[Document] = []
 
     @property
     def uid(self) -> str:
         """Uid of the run."""
         return str(self.start["uid"])
 
-    @property
-    def is_wanted(self) -> bool:
-        """The run has the inputs, be they usable or not."""
-        return self.table is not None or bool(self.trouble)
-
-    @property
-    def event_keys(self) -> list[str]:
-        """Full data keys of the inputs that come in events."""
-        return [self.keys[name] for name in self.table.values] if self.table else []
-
     def __call__(self, name: str, doc: Document) -> None:
         """Take in one document of this run; it is not changed."""
         if name == "descriptor":
             self._descriptor(doc)
         elif name == "stream_resource":
-            self._resource(doc)
-        elif name == "stream_datum":
-            self._datum(doc)
-        elif name == "event":
-            self._event(doc)
-        elif name == "event_page":
-            for event in unpack_event_page(cast(EventPage, doc)):
-                self._event(event)
+            self._resources.append(doc)
+            for each in self.streams.values():
+                each.resource(doc)
         elif name == "stop":
             self.stop = doc
+        elif (stream := self.stream_of(doc)) is not None:
+            if name == "stream_datum":
+                stream.datum(doc)
+            elif name == "event":
+                stream.event(doc)
+            elif name == "event_page":
+                for event in unpack_event_page(cast(EventPage, doc)):
+                    stream.event(event)
+
+    def stream_of(self, doc: Document) -> RawStream | None:
+        """Return the stream of a document of rows; None if it is not followed."""
+        return self._by_descriptor.get(doc.get("descriptor", ""))
 
     def wants(self, name: str, doc: Document) -> bool:
         """Say whether the analysis needs this document."""
-        if name in ("event", "event_page"):
-            return doc["descriptor"] in self._descriptors and bool(self.event_keys)
-        if name == "stream_datum":
-            return doc["stream_resource"] in self._resources
-        return True
+        if name not in ("event", "event_page", "stream_datum"):
+            return True
+        stream = self.stream_of(doc)
+        return stream is not None and stream.wants(name, doc)
 
     def _descriptor(self, doc: Document) -> None:
-        stream = doc.get("name", "primary")
-        if stream == self._stream:  # the configuration has changed, nothing else
-            self._descriptors.add(doc["uid"])
-        if self.is_wanted or stream == "baseline":
+        name = doc.get("name", "primary")
+        if name in self.streams:  # the configuration has changed, nothing else
+            self._by_descriptor[doc["uid"]] = self.streams[name]
             return
-        data_keys = doc["data_keys"]
+        if name == "baseline":
+            return
+        new = RawStream(self, name, keep_values=self._keep_values)
         try:
-            found = self.wanted.find(list(data_keys))
-            if found is not None:
-                self.table = _empty_table(self.wanted, found, data_keys)
-                self.keys = found
-                for device in doc.get("configuration", {}).values():
-                    self.configuration |= device.get("data", {})
-                self._stream = stream
-                self._descriptors.add(doc["uid"])
+            found = self.wanted.find(list(doc["data_keys"]))
         except DataError as error:
-            self.trouble = str(error)
-
-    def _resource(self, doc: Document) -> None:
-        if doc["data_key"] not in self.keys.values():
-            return
-        try:
-            path, column = locate(doc)
-        except DataError as error:
-            self.trouble = f"{doc['data_key']}: {error}"
-            return
-        self._resources[doc["uid"]] = doc["data_key"], str(path), column, doc["mimetype"]
-
-    def _datum(self, doc: Document) -> None:
-        if doc["descriptor"] not in self._descriptors or doc["stream_resource"] not in (
-            self._resources
-        ):
-            return
-        key, path, column, mimetype = self._resources[doc["stream_resource"]]
-        indices = doc["indices"]
-        for name, track in self._tracks():
-            if self.keys[name] == key:
-                numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
-                first = doc["seq_nums"]["start"] if numbered else track.count + 1
-                start, stop = indices["start"], indices["stop"]
-                track.add(Segment(path, column, start, stop, first, mimetype))
-
-    def _event(self, doc: Document) -> None:
-        if self.table is None or doc["descriptor"] not in self._descriptors:
-            return
-        for name, values in self.table.values.items():
-            if not self._keep_values:
-                values.clear()
-            if self.keys[name] in doc["data"]:
-                values[doc["seq_num"]] = doc["data"][self.keys[name]]
-
-    def _tracks(self) -> Iterator[tuple[str, Track]]:
-        table = self.table
-        if table is not None:
-            yield from table.tracks.items()
-            if table.identity is not None:
-                yield self.wanted.identity, table.identity
-            if table.time is not None:
-                yield self.wanted.time, table.time
+            new.trouble = str(error)
+        else:
+            if found is None:
+                return
+            new.begin(found, doc)
+            for resource in self._resources:  # of a device that is in an earlier stream too
+                new.resource(resource)
+        self.streams[name] = self._by_descriptor[doc["uid"]] = new
 
 
 def _empty_table(wanted: Wanted, found: Mapping[str, str], data_keys: Document) -> FrameTable:

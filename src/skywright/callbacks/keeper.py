@@ -41,22 +41,42 @@ class Patience:
     stall_s: float = 120.0
 
 
+class _FollowedStream:
+    """How far the worker is in one stream of a raw run."""
+
+    def __init__(self) -> None:
+        self.heard = time.monotonic()
+        self.reached = 0
+        self.derived_uid: str | None = None
+        self.error = ""
+        self.done = False
+
+
 class _Followed:
     """A raw run as the session knows it, and the documents that a new worker would need."""
 
     def __init__(self, raw: RawRun) -> None:
         self.raw = raw
         self.deaths = 0
-        self.heard = time.monotonic()
-        self.reached = 0
-        self.derived_uid: str | None = None
-        self.error = ""
+        self._streams: dict[str, _FollowedStream] = {}
         self._log: list[tuple[str, Document]] = []
         self._datums: dict[str, int] = {}
 
     @property
-    def announced(self) -> int:
-        table = self.raw.table
+    def streams(self) -> dict[str, _FollowedStream]:
+        """The streams that have the wanted data keys, by name."""
+        for name in list(self.raw.streams):  # the RunEngine's thread adds to them
+            self._streams.setdefault(name, _FollowedStream())
+        return self._streams
+
+    @property
+    def open_streams(self) -> dict[str, _FollowedStream]:
+        """Those of which more is to be heard."""
+        return {name: each for name, each in self.streams.items() if not each.done}
+
+    def announced(self, stream: str) -> int:
+        """Return the number of frames that documents have told of."""
+        table = self.raw.streams[stream].table
         return table.announced() if table is not None else 0
 
     def remember(self, name: str, doc: Document) -> None:
@@ -76,7 +96,13 @@ class _Followed:
 
     @property
     def documents(self) -> list[tuple[str, Document]]:
-        return list(self._log)
+        """What a new worker must know: all but the streams that are done."""
+        done = self.streams.keys() - self.open_streams.keys()
+        return [
+            (name, doc)
+            for name, doc in self._log
+            if name != "descriptor" or doc.get("name", "primary") not in done
+        ]
 
 
 def _continues(before: Document, doc: Document) -> bool:
@@ -111,7 +137,8 @@ class Keeper:
     patience
         When to give up.
     hear
-        Called with the uid of a raw run and what is new of it (fields of `live.Progress`).
+        Called with the uid of a raw run, the name of a stream and what is new of it (fields of
+        `live.Progress`); with an empty name when no more comes of the run.
     """
 
     def __init__(
@@ -237,17 +264,26 @@ class Keeper:
             self.ready.set()
             return
         what, facts = said
-        run = self._runs.get(facts["raw_uid"])
+        uid = facts["raw_uid"]
+        run = self._runs.get(uid)
         if run is None:
             return
-        run.heard = time.monotonic()
-        run.reached, run.derived_uid = facts["reached"], facts["derived_uid"]
-        run.error = facts["reason"]
-        done = what == "done"
-        if done:
-            del self._runs[facts["raw_uid"]]
+        if what == "over":
+            self._end_run(uid)
+            return
+        stream = run.streams[facts["stream"]]
+        stream.heard = time.monotonic()
+        stream.reached, stream.derived_uid = facts["reached"], facts["derived_uid"]
+        stream.error, stream.done = facts["reason"], what == "done"
         news = {key: facts[key] for key in ("derived_uid", "reached", "rows", "columns", "result")}
-        self._tell(facts["raw_uid"], done=done, error=run.error, **news)
+        self._tell(uid, facts["stream"], done=stream.done, error=stream.error, **news)
+
+    def _end_run(self, uid: str, error: str = "") -> None:
+        """Tell that no more comes of a run, for the reason in `error` or because all is done."""
+        run = self._runs.pop(uid)
+        for name in run.open_streams:
+            self._tell(uid, name, done=True, **({"error": error} if error else {}))
+        self._tell(uid, "", done=True, **({"error": error} if error else {}))
 
     def _begin_again(self) -> None:
         worker, self._worker = self._worker, None
@@ -258,41 +294,45 @@ class Keeper:
         self.ready.clear()
         status, limit = worker.returncode, self._patience.restarts
         for uid, run in list(self._runs.items()):
-            if (end := self._end_of(run, status)) is not None:
-                del self._runs[uid]
-                self._tell(uid, done=True, **end)
+            run.deaths += bool(run.raw.streams)
+            for name, stream in run.open_streams.items():
+                if (end := self._end_of(run, name)) is not None:
+                    stream.done = True
+                    self._tell(uid, name, done=True, **end)
+            if max(run.deaths, self._failed_starts) > limit:
+                self._end_run(uid, f"the worker died again (status {status})")
+            elif run.raw.stop is not None and not run.open_streams:
+                self._end_run(uid)
         if self._failed_starts > limit:
             log.error("analysis %s: the worker does not start (status %s)", self.name, status)
             return
         log.warning("analysis %s: the worker died (status %s); starting again", self.name, status)
         self._start()
         for run in self._runs.values():
-            run.heard = time.monotonic()
+            for stream in run.streams.values():
+                stream.heard = time.monotonic()
             for name, doc in run.documents:
                 self._send(name, doc)
 
-    def _end_of(self, run: _Followed, status: int) -> dict[str, Any] | None:
-        """Say how a run ends whose worker has died; None if another worker shall do it again."""
-        if (words := _last_words(self._journal, run.derived_uid)) is not None:
-            return {"reached": run.announced, **words}
-        if run.error:  # the analysis has failed, as it would again
-            return {}
-        run.deaths += run.raw.is_wanted
-        if max(run.deaths, self._failed_starts) > self._patience.restarts:
-            return {"error": f"the worker died again (status {status})"}
-        return None
+    def _end_of(self, run: _Followed, name: str) -> dict[str, Any] | None:
+        """Say how a stream's analysis ended before the worker died; None if it had not."""
+        stream = run.streams[name]
+        if (words := _last_words(self._journal, stream.derived_uid)) is not None:
+            return {"reached": run.announced(name), **words}
+        return {} if stream.error else None  # it has failed, as it would again
 
     def _kill_if_stalled(self) -> None:
         now = time.monotonic()
         for run in self._runs.values():
-            behind = run.raw.stop is not None or run.announced > run.reached
-            busy = run.raw.is_wanted and behind and not run.error
-            if not busy:
-                run.heard = now
-            elif now - run.heard > self._patience.stall_s and self._worker is not None:
-                log.error("analysis %s: silent for %s s, killed", self.name, self._patience.stall_s)
-                self._worker.kill()
-                run.heard = now
+            for name, stream in run.open_streams.items():
+                behind = run.raw.stop is not None or run.announced(name) > stream.reached
+                if not behind or stream.error:
+                    stream.heard = now
+                elif now - stream.heard > self._patience.stall_s and self._worker is not None:
+                    limit_s = self._patience.stall_s
+                    log.error("analysis %s: silent for %s s, killed", self.name, limit_s)
+                    self._worker.kill()
+                    stream.heard = now
 
     def _end(self) -> None:
         """Let the worker finish and hear its last words; end what it did not."""
@@ -301,9 +341,8 @@ class Keeper:
             assert worker.stdin is not None
             worker.stdin.close()
             self._hear_out(worker)
-        for uid in self._runs:
-            self._tell(uid, done=True, error="the session ended before the analysis did")
-        self._runs.clear()
+        for uid in list(self._runs):
+            self._end_run(uid, "the session ended before the analysis did")
 
     def _hear_out(self, worker: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + END_LIMIT_S

@@ -28,12 +28,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the analysis of a raw run is.
+    """How far the analysis of a stream of a raw run is.
 
     Parameters
     ----------
     raw_uid, derived_uid
         The runs; `derived_uid` changes when the worker died and another began again.
+    stream
+        Of the raw run; empty for a run that has no fitting stream.
     reached
         Frames done (or skipped), from the first.
     rows, columns
@@ -49,6 +51,7 @@ class Progress:
     """
 
     raw_uid: str
+    stream: str = ""
     derived_uid: str | None = None
     reached: int = 0
     rows: int = 0
@@ -59,11 +62,21 @@ class Progress:
     error: str = ""
 
 
+@dataclass
+class _Told:
+    """What the worker has told of a raw run."""
+
+    streams: dict[str, Progress] = field(default_factory=dict)
+    over: bool = False
+    error: str = ""
+
+
 class LiveAnalysis:
     """Subscribe it to the RunEngine after the journal; it never raises and never waits.
 
-    Raw runs that have the wanted data keys get a derived run, others nothing. When the worker
-    dies another begins the present runs again, from their first frame, in new derived runs.
+    Each stream of a raw run that has the wanted data keys gets a derived run, others nothing.
+    What a session asks without naming a stream is of the run's first. When the worker dies another
+    begins the present runs again, from their first frame, in new derived runs.
 
     Parameters
     ----------
@@ -103,7 +116,7 @@ class LiveAnalysis:
         self._raws: dict[str, RawRun] = {}
         self._present: RawRun | None = None
         self._changed = threading.Condition()
-        self._progress: dict[str, Progress] = {}
+        self._told: dict[str, _Told] = {}
         self._callbacks: list[Callable[[Progress], None]] = []
         # Defaults must not hold against what a run's configuration says.
         given = (parameters or {}) if is_configured_by_devices(name) else self.analysis.parameters
@@ -132,38 +145,62 @@ class LiveAnalysis:
         if raw is None or not raw.wants(name, doc):
             return
         raw(name, doc)
-        if raw.table is not None and name == "descriptor":
+        if name == "descriptor" and any(each.table is not None for each in raw.streams.values()):
             self._present = raw
         if name == "stop":
             del self._raws[raw.uid]
-        if name == "event":
-            data = {key: doc["data"][key] for key in raw.event_keys if key in doc["data"]}
+        if name == "event" and (stream := raw.stream_of(doc)) is not None:
+            data = {key: doc["data"][key] for key in stream.event_keys if key in doc["data"]}
             doc = {**doc, "data": data, "timestamps": {}}
         if not self._keeper.put(name, doc, raw):
             self._raws.pop(raw.uid, None)
-            self._tell(raw.uid, done=True, error="the worker did not take the documents in time")
+            error = "the worker did not take the documents in time"
+            for stream_name in (*raw.streams, ""):
+                self._tell(raw.uid, stream_name, done=True, error=error)
 
     # What a session asks ------------------------------------------------------------------------
 
     @property
     def announced(self) -> int:
         """Frames of the present raw run that its documents have told of."""
-        table = self._present.table if self._present is not None else None
-        return table.announced() if table is not None else 0
+        streams = self._present.streams.values() if self._present is not None else ()
+        return next((each.table.announced() for each in streams if each.table is not None), 0)
 
     @property
     def raw_uid(self) -> str | None:
         """Uid of the present (or last) raw run that has the wanted data keys."""
         return self._present.uid if self._present is not None else None
 
-    def progress(self, raw_uid: str | None = None) -> Progress:
-        """Return how far the analysis of a raw run (by default the present one) is."""
-        uid = raw_uid or self.raw_uid or ""
+    def progress(self, raw_uid: str | None = None, stream: str | None = None) -> Progress:
+        """Return how far the analysis of a raw run is.
+
+        Parameters
+        ----------
+        raw_uid
+            The raw run; by default the present one.
+        stream
+            Of the run; by default its first that fits.
+        """
         with self._changed:
-            return self._progress.get(uid, Progress(uid))
+            return self._progress_of(raw_uid or self.raw_uid or "", stream)
+
+    def streams(self, raw_uid: str | None = None) -> list[str]:
+        """Return the names of the streams of a raw run that are analyzed, the first one first."""
+        with self._changed:
+            return list(self._told.get(raw_uid or self.raw_uid or "", _Told()).streams)
+
+    def _progress_of(self, uid: str, stream: str | None) -> Progress:
+        told = self._told.get(uid, _Told())
+        if stream is not None:
+            return told.streams.get(stream, Progress(uid, stream))
+        none = Progress(uid, done=told.over, error=told.error)
+        return next(iter(told.streams.values()), none)
 
     def subscribe(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
-        """Call `callback`, in another thread, at each progress; return what ends that."""
+        """Call `callback`, in another thread, at each progress of a run's first stream.
+
+        Returns what ends that.
+        """
         self._callbacks.append(callback)
 
         def unsubscribe() -> None:
@@ -173,16 +210,23 @@ class LiveAnalysis:
         return unsubscribe
 
     def wait(
-        self, frames: int | None = None, *, raw_uid: str | None = None, timeout_s: float = 60.0
+        self,
+        frames: int | None = None,
+        *,
+        raw_uid: str | None = None,
+        stream: str | None = None,
+        timeout_s: float = 60.0,
     ) -> Progress:
         """Wait until the analysis has reached frame number N, or is done.
 
         Parameters
         ----------
         frames
-            Frames of the run; None waits until the derived run is closed.
+            Frames of the stream; None waits until all derived runs of the raw run are closed.
         raw_uid
             The raw run; by default the present one.
+        stream
+            Of the run; by default its first that fits.
         timeout_s
             Limit.
 
@@ -194,26 +238,34 @@ class LiveAnalysis:
         uid = raw_uid or self.raw_uid or ""
 
         def is_there() -> bool:
-            now = self._progress.get(uid, Progress(uid))
-            return now.done or (frames is not None and now.reached >= frames)
+            if frames is None:
+                return self._told.get(uid, _Told()).over
+            now = self._progress_of(uid, stream)
+            return now.done or now.reached >= frames
 
         with self._changed:
-            if not self._changed.wait_for(is_there, timeout_s):
-                now = self._progress.get(uid, Progress(uid))
+            is_in_time = self._changed.wait_for(is_there, timeout_s)
+            now = self._progress_of(uid, stream)
+            if not is_in_time:
                 raise TimeoutError(
                     f"analysis {self.name}: reached {now.reached} frames of run {uid[:8]} in "
                     f"{timeout_s} s, expected {'the end' if frames is None else frames}"
                 )
-            return self._progress[uid]
+            return now
 
     def columns(
-        self, frames: int | None = None, *, raw_uid: str | None = None, timeout_s: float = 10.0
+        self,
+        frames: int | None = None,
+        *,
+        raw_uid: str | None = None,
+        stream: str | None = None,
+        timeout_s: float = 10.0,
     ) -> dict[str, NDArray[Any]]:
         """Return the results per frame, once the analysis has reached N frames.
 
         Parameters
         ----------
-        frames, raw_uid, timeout_s
+        frames, raw_uid, stream, timeout_s
             As of `wait`.
 
         Returns
@@ -230,7 +282,7 @@ class LiveAnalysis:
             If there is no derived run.
         """
         end = time.monotonic() + timeout_s
-        now = self.wait(frames, raw_uid=raw_uid, timeout_s=timeout_s)
+        now = self.wait(frames, raw_uid=raw_uid, stream=stream, timeout_s=timeout_s)
         if not now.columns:
             raise DataError(f"analysis {self.name}: no columns of run {now.raw_uid}: {now.error}")
         names = ["identity", "frame_time", *map(name_of, self.analysis.columns)]
@@ -264,17 +316,25 @@ class LiveAnalysis:
         """End the worker; a run in progress gets an interrupted derived run."""
         self._keeper.close()
 
-    def _tell(self, uid: str, **facts: Any) -> None:
+    def _tell(self, uid: str, stream: str, **facts: Any) -> None:
         with self._changed:
-            before = self._progress.pop(uid, Progress(uid))
+            told = self._told.pop(uid, _Told())
+            self._told[uid] = told
+            before = told.streams.get(stream, Progress(uid, stream))
             facts["result"] = facts.get("result") or before.result
             now = replace(before, time=time.time(), **facts)
-            self._progress[uid] = now
-            while len(self._progress) > REMEMBERED_RUNS:
-                self._progress.pop(next(iter(self._progress)))
+            if stream:
+                told.streams[stream] = now
+            else:
+                told.over, told.error = now.done, now.error
+            while len(self._told) > REMEMBERED_RUNS:
+                self._told.pop(next(iter(self._told)))
             self._changed.notify_all()
-        if now.error and now.error != before.error:
-            log.error("analysis %s of run %s: %s", self.name, uid, now.error)
+            first = next(iter(told.streams), "")
+        if now.error and now.error != before.error and (stream or not first):
+            log.error("analysis %s of run %s %s: %s", self.name, uid, stream, now.error)
+        if stream != first:
+            return
         for callback in list(self._callbacks):
             try:
                 callback(now)

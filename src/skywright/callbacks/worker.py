@@ -1,8 +1,9 @@
 """The process that runs an analysis live: documents in on stdin, progress out on stdout.
 
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
-JSON lines, follows the files they tell of, and writes one derived run for each raw run that has the
-wanted data keys. It survives every failure of the analysis; the failure is in the derived run.
+JSON lines, follows the files they tell of, and writes one derived run for each stream of a raw run
+that has the wanted data keys. It survives every failure of the analysis; the failure is in the
+derived run.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from typing import Any, Literal
 from skywright.analysis import Analysis
 from skywright.analysis.named import make_analysis
 from skywright.callbacks.derived import DerivedRun, Emit
-from skywright.callbacks.follow import Document, RawRun, RunIds, Wanted
+from skywright.callbacks.follow import RawRun, RawStream, RunIds, Wanted
 from skywright.callbacks.journal import Journal, encode_line
 from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose
 from skywright.errors import DataError, SkywrightError
@@ -57,12 +58,12 @@ class Limits:
     catch_up_s: float = 60.0
 
 
-class FollowedRun:
-    """One raw run and the derived run made of it."""
+class FollowedStream:
+    """One stream of a raw run and the derived run made of it."""
 
     def __init__(
         self,
-        raw: RawRun,
+        raw: RawStream,
         make: Callable[[Mapping[str, Any]], Analysis[Any]],
         emit: Emit,
         assets: Path,
@@ -84,14 +85,11 @@ class FollowedRun:
         self._busy_since: float | None = None
         self._reader: FrameReader | None = None
         self._scalars: dict[str, Any] = {}
+        self._guarded(self._begin)
 
-    def document(self, name: str, doc: Document) -> None:
-        """Take in a document of the raw run."""
-        self.raw(name, doc)
-        if name == "stop":
-            self._deadline = time.monotonic() + self._limits.catch_up_s
-        if self.raw.is_wanted and self.derived is None and not self.over:
-            self._guarded(self._begin)
+    def raw_stopped(self) -> None:
+        """Take in that the raw run has ended: what is left must be done soon."""
+        self._deadline = time.monotonic() + self._limits.catch_up_s
 
     def step(self) -> bool:
         """Analyze one batch, if there is one; True if it did something."""
@@ -99,7 +97,7 @@ class FollowedRun:
             return False
         before = self.position
         self._guarded(self._analyze)
-        if self.raw.stop is not None and not self.over and self._is_done():
+        if self.raw.run.stop is not None and not self.over and self._is_done():
             self._guarded(self._finish)
         return self.position > before or bool(self.over)
 
@@ -122,14 +120,15 @@ class FollowedRun:
 
     @property
     def ended(self) -> bool:
-        """Nothing is left to do for this run."""
-        return self.raw.stop is not None and (bool(self.over) or self.derived is None)
+        """Nothing is left to do for this stream."""
+        return self.raw.run.stop is not None and bool(self.over)
 
     def progress(self) -> dict[str, Any]:
         """Return the state of the analysis, for the session."""
         derived = self.derived
         return {
-            "raw_uid": self.raw.uid,
+            "raw_uid": self.raw.run.uid,
+            "stream": self.raw.name,
             "derived_uid": derived.uid if derived else None,
             "reached": self.position,
             "rows": derived.rows if derived else 0,
@@ -144,13 +143,15 @@ class FollowedRun:
         try:
             action()
         except Exception as error:  # an analysis may raise anything, and the worker lives on
-            log.exception("the analysis failed on run %s", self.raw.uid)
+            log.exception(
+                "the analysis failed on run %s, stream %s", self.raw.run.uid, self.raw.name
+            )
             self.over, self.reason = "fail", f"{type(error).__name__}: {error}"
             try:
                 if self.derived is not None:
                     self.derived.close("fail", self.reason)
             except Exception:  # e.g. the disk is full: the journal's lock tells the ingester
-                log.exception("the derived run of %s cannot be closed", self.raw.uid)
+                log.exception("the derived run of %s cannot be closed", self.raw.run.uid)
             self._release()
 
     def _begin(self) -> None:
@@ -161,7 +162,9 @@ class FollowedRun:
         except SkywrightError as error:  # the derived run, of the analysis as it is, says so
             analysis, trouble = self._make({}), str(error)
         self._analysis = analysis
-        self.derived = DerivedRun(analysis, raw.start, self._emit, self._assets, raw.keys)
+        self.derived = DerivedRun(
+            analysis, raw.run.start, self._emit, self._assets, raw.keys, stream=raw.name
+        )
         if trouble:
             raise DataError(trouble)
         assert raw.table is not None
@@ -202,7 +205,7 @@ class FollowedRun:
         limits = self._limits
         if self._deadline is not None:
             return self._pace.affordable(self._deadline - time.monotonic())
-        if isinstance(limit_s := self.raw.start.get(DECISION_LIMIT), int | float):
+        if isinstance(limit_s := self.raw.run.start.get(DECISION_LIMIT), int | float):
             return self._pace.affordable(limit_s)
         return max(self._pace.affordable(limits.max_behind_s), self._backlog or 1)
 
@@ -213,7 +216,7 @@ class FollowedRun:
         except DataError as error:  # the file may come; when the run has stopped it is too late
             if self._is_late():
                 raise
-            log.info("run %s: %s", self.raw.uid, error)
+            log.info("run %s, stream %s: %s", self.raw.run.uid, self.raw.name, error)
             return self.position
 
     def _is_late(self) -> bool:
@@ -282,7 +285,9 @@ class Worker:
         self._wanted = Wanted.of(kind, keys)
         self._emit, self._assets, self._limits = emit, assets, limits
         self._ids = RunIds()
-        self._runs: dict[str, FollowedRun] = {}
+        self._runs: dict[str, RawRun] = {}
+        self._streams: dict[tuple[str, str], FollowedStream] = {}
+        """By uid of the raw run and name of the stream."""
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.over = threading.Event()
 
@@ -303,15 +308,15 @@ class Worker:
         """Work until stdin ends."""
         goes_on = True
         while goes_on:
-            worked = [self._step(run) for run in list(self._runs.values())]
-            due = [run.due_s() for run in self._runs.values()]
+            worked = [self._step(each) for each in list(self._streams.values())]
+            due = [each.due_s() for each in self._streams.values()]
             timeout = min((seconds for seconds in due if seconds is not None), default=None)
             goes_on = self._listen(timeout, block=not any(worked))
         deadline = time.monotonic() + END_LIMIT_S
-        for run in list(self._runs.values()):
-            while time.monotonic() < deadline and self._step(run):
+        for each in list(self._streams.values()):
+            while time.monotonic() < deadline and self._step(each):
                 pass
-            run.interrupt("the session ended in the middle of the run")
+            each.interrupt("the session ended in the middle of the run")
 
     def _listen(self, timeout: float | None, *, block: bool) -> bool:
         """Take in all lines that have come, or wait for one; return False when stdin has ended."""
@@ -323,34 +328,48 @@ class Worker:
         return True
 
     def _document(self, name: str, doc: dict[str, Any]) -> None:
-        uid = self._ids.of(name, doc)
+        uid = str(self._ids.of(name, doc))
         if name == "start" and doc.get("purpose") != "analysis":
-            raw = RawRun(doc, self._wanted)
-            self._runs[str(uid)] = FollowedRun(
-                raw, self._make, self._emit, self._assets, self._limits
-            )
-        elif uid in self._runs:
-            run = self._runs[uid]
-            began = run.derived is not None
-            run.document(name, doc)
-            if (
-                run.derived is not None and not began
-            ):  # if we die, the session knows what to look for
-                say("progress", run.progress())
-            if name == "stop":
-                self._report_end(run)
+            self._runs[uid] = RawRun(doc, self._wanted)
+        run = self._runs.get(uid)
+        if run is None:
+            return
+        run(name, doc)
+        if name == "descriptor":
+            self._follow_new(run)
+        elif name == "stop":
+            for followed in self._of(uid):
+                followed.raw_stopped()
+                self._report_end(followed)
+            self._forget_if_over(run)
 
-    def _step(self, run: FollowedRun) -> bool:
-        worked = run.step()
+    def _of(self, uid: str) -> list[FollowedStream]:
+        return [each for (owner, _), each in self._streams.items() if owner == uid]
+
+    def _follow_new(self, run: RawRun) -> None:
+        for name, raw in run.streams.items():
+            if (run.uid, name) not in self._streams:
+                followed = FollowedStream(raw, self._make, self._emit, self._assets, self._limits)
+                self._streams[run.uid, name] = followed
+                say("progress", followed.progress())  # if we die, the session knows of it
+
+    def _step(self, followed: FollowedStream) -> bool:
+        worked = followed.step()
         if worked:
-            say("progress", run.progress())
-        self._report_end(run)
+            say("progress", followed.progress())
+        self._report_end(followed)
         return worked
 
-    def _report_end(self, run: FollowedRun) -> None:
-        if run.ended and run.raw.uid in self._runs:
-            del self._runs[run.raw.uid]
-            say("done", run.progress())
+    def _report_end(self, followed: FollowedStream) -> None:
+        run = followed.raw.run
+        if followed.ended and self._streams.pop((run.uid, followed.raw.name), None) is not None:
+            say("done", followed.progress())
+            self._forget_if_over(run)
+
+    def _forget_if_over(self, run: RawRun) -> None:
+        if run.uid in self._runs and run.stop is not None and not self._of(run.uid):
+            del self._runs[run.uid]
+            say("over", {"raw_uid": run.uid})
 
 
 def say(what: str, facts: Mapping[str, Any]) -> None:

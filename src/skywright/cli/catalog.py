@@ -273,7 +273,8 @@ def _print_derived(console: Console, view: "DerivedView", everything: bool) -> N
     from skywright.store.show import in_short
 
     summary = view.summary
-    console.print(f"\nanalysis {summary.analysis}, {summary.uid[:8]}, {summary.status}")
+    of = "" if view.stream == "primary" else f" of {view.stream}"
+    console.print(f"\nanalysis {summary.analysis}{of}, {summary.uid[:8]}, {summary.status}")
     if view.parameters:
         console.print(f"  with {in_short(view.parameters)}")
     # Whether it worked, and why not, is what a reader wants to know first.

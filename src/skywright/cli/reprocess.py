@@ -38,13 +38,13 @@ def reprocess(
         typer.Option(metavar="ADDRESS", help="Dask scheduler, or 'local' to use all cores here."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a run, and nothing else.")
+        bool, typer.Option("--json", help="Print one JSON object a derived run, and nothing else.")
     ] = False,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
     ] = None,
 ) -> None:
-    """Run an analysis over stored runs; each adds a derived run and changes none."""
+    """Run an analysis over stored runs; each fitting stream adds a derived run and changes none."""
     from skywright.store import reprocess as store
     from skywright.store.client import connect
     from skywright.store.lookup import find_run
@@ -58,16 +58,17 @@ def reprocess(
     options: dict[str, Any] = {"store": settings.directory, "keys": _keys(key or [])}
     with store.cluster(dask) if dask else nullcontext() as submit:
         for run in runs:
-            done = store.reprocess(run, analysis, _json(parameters), submit=submit, **options)
-            store.wait_until_stored(client, done.derived_uid)
-            if as_json:
-                print_json(done)
-            else:
-                _print(done)
+            results = store.reprocess(run, analysis, _json(parameters), submit=submit, **options)
+            for done in results:
+                store.wait_until_stored(client, done.derived_uid)
+                if as_json:
+                    print_json(done)
+                else:
+                    _print(done)
 
 
 def _print(done: Any) -> None:
-    typer.echo(f"{done.raw_uid[:8]} -> {done.derived_uid}")
+    typer.echo(f"{done.raw_uid[:8]} {done.stream} -> {done.derived_uid}")
     for name, value in done.result.items():
         text = f"{value:.6g}" if isinstance(value, float) else value
         typer.echo(f"  {name:20} {text}")

@@ -16,7 +16,7 @@ from skywright.analysis.blocks import analyze_part
 from skywright.analysis.cluster import Submit, cluster
 from skywright.analysis.named import make_analysis
 from skywright.callbacks.derived import DerivedRun
-from skywright.callbacks.follow import Document, RawRun, Wanted
+from skywright.callbacks.follow import Document, RawRun, RawStream, Wanted
 from skywright.callbacks.journal import Journal, journal_path
 from skywright.errors import DataError, SkywrightError
 from skywright.files.frames import FrameReader, draw_pictures
@@ -31,12 +31,14 @@ IN_FLIGHT = 64
 
 @dataclass(frozen=True)
 class Reprocessed:
-    """What a reprocessing has added.
+    """What a reprocessing of a stream has added.
 
     Parameters
     ----------
     raw_uid, derived_uid
         The runs.
+    stream
+        Of the raw run.
     result
         Counts and scalar results.
     pictures
@@ -45,6 +47,7 @@ class Reprocessed:
 
     raw_uid: str
     derived_uid: str
+    stream: str
     result: Mapping[str, Any]
     pictures: tuple[Path, ...]
 
@@ -57,8 +60,8 @@ def reprocess(
     store: Path,
     keys: Mapping[str, str] | None = None,
     submit: Submit | None = None,
-) -> Reprocessed:
-    """Analyze a stored run again.
+) -> list[Reprocessed]:
+    """Analyze the streams of a stored run again that have the analysis's inputs.
 
     Parameters
     ----------
@@ -74,30 +77,61 @@ def reprocess(
         Gives whole blocks to workers that see the same files (`cluster`); by default they are
         analyzed here, one after the other.
 
+    Returns
+    -------
+    list of Reprocessed
+        One for each stream, in the order in which the run has them.
+
     Raises
     ------
     ConfigError
         If there is no such analysis.
     DataError
         If the run has not the analysis's inputs, has not ended, or the analysis fails; a failure
-        is in the derived run too.
+        is in the derived run too, and the other streams are analyzed before it is raised.
     """
     analysis = make_analysis(name, parameters)
     raw = _raw_run(run, store / "journal", analysis, keys or {})
-    analysis = make_analysis(name, parameters, raw.configuration)
     journal = Journal(store / "journal")
-    derived = DerivedRun(analysis, raw.start, journal, store / "assets", raw.keys)
+    done, failed = [], []
     try:
-        pictures = _analyze(derived, raw, name, submit)
+        for stream in raw.streams.values():
+            try:
+                analysis = make_analysis(name, parameters, stream.configuration)
+                done.append(_reprocess(stream, analysis, name, journal, store, submit))
+            except DataError as error:
+                failed.append(error)
+    finally:
+        journal.close()
+    if failed:
+        raise failed[0]
+    return done
+
+
+def _reprocess(
+    stream: RawStream,
+    analysis: Analysis[Any],
+    name: str,
+    journal: Journal,
+    store: Path,
+    submit: Submit | None,
+) -> Reprocessed:
+    uid = stream.run.uid
+    if stream.trouble:
+        raise DataError(f"run {uid}, stream {stream.name}: {stream.trouble}")
+    derived = DerivedRun(
+        analysis, stream.run.start, journal, store / "assets", stream.keys, stream=stream.name
+    )
+    try:
+        pictures = _analyze(derived, stream, name, submit)
     except Exception as error:  # whatever it is, the derived run says so
         derived.close("fail", f"{type(error).__name__}: {error}")
         raise DataError(
-            f"analysis {name} of run {raw.uid} failed, see {derived.uid}: {error}"
+            f"analysis {name} of run {uid}, stream {stream.name}, failed, see {derived.uid}: "
+            f"{error}"
         ) from error
-    finally:
-        journal.close()
     paths = tuple(derived.directory / picture for picture in pictures)
-    return Reprocessed(raw.uid, derived.uid, derived.scalars(), paths)
+    return Reprocessed(uid, derived.uid, stream.name, derived.scalars(), paths)
 
 
 def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> Container:
@@ -147,9 +181,7 @@ def _raw_run(
     path = journal_path(journals / "done", start["uid"])
     for name, doc in journal_documents(path) if path.is_file() else catalog_documents(run):
         raw(name, doc)
-    if raw.trouble:
-        raise DataError(f"run {raw.uid}: {raw.trouble}")
-    if raw.table is None:
+    if not raw.streams:
         raise DataError(
             f"run {raw.uid} has no stream with the data keys that {analysis.name} needs: "
             f"{', '.join(analysis.inputs)}"
@@ -223,7 +255,7 @@ def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
 
 
 def _analyze(
-    derived: DerivedRun, raw: RawRun, name: str, submit: Submit | None
+    derived: DerivedRun, raw: RawStream, name: str, submit: Submit | None
 ) -> Mapping[str, bytes]:
     assert raw.table is not None
     table, analysis = raw.table, derived.analysis

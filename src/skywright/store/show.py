@@ -56,6 +56,8 @@ class DerivedView:
     """One analysis of the run."""
 
     summary: RunSummary
+    stream: str
+    """Of the raw run that was analyzed."""
     parameters: Mapping[str, Any]
     results: Mapping[str, Any]
     """The last value of each scalar result."""
@@ -152,9 +154,11 @@ def _raw_summary(client: Container, raw_uid: str, journals: Path | None) -> RunS
 def _view_derived(run: Container, contents: RunContents, journals: Path | None) -> DerivedView:
     results = final_results(contents)
     pictures = str(results.pop(PICTURES_KEY, "")).splitlines()
+    analysis = contents.start.get("analysis") or {}
     return DerivedView(
         summary=summarize(run.item["attributes"]["metadata"], ANALYSIS, journals),
-        parameters=(contents.start.get("analysis") or {}).get("parameters") or {},
+        stream=analysis.get("stream") or "primary",  # older derived runs do not name it
+        parameters=analysis.get("parameters") or {},
         results=results,
         about=_about_results(contents),
         pictures=tuple(Path(path) for path in pictures if path),
