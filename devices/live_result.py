@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,44 @@ from skywright.files.columns import Column
 _DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
 LIMIT_S = 60.0
 _MISSING: dict[str, Any] = {"f": float("nan"), "i": -1, "u": 0, "b": False, "U": ""}
+
+
+def readings(
+    name: str, columns: Sequence[Column], result: Mapping[str, Any], stamp: float
+) -> dict[str, Any]:
+    """Return what a device's ``read`` gives for scalar results; missing is NaN, "" or -1.
+
+    Parameters
+    ----------
+    name
+        Of the device; data keys are ``<name>_<result>``.
+    columns
+        The results.
+    result
+        Values by name.
+    stamp
+        Their time, unix seconds.
+    """
+    return {
+        f"{name}_{name_of(c)}": {
+            "value": result.get(name_of(c), _MISSING[np.dtype(c.dtype).kind]),
+            "timestamp": stamp,
+        }
+        for c in columns
+    }
+
+
+def descriptions(name: str, columns: Sequence[Column], source: str) -> dict[str, Any]:
+    """Return what a device's ``describe`` gives for them: types, units and descriptions."""
+    keys = {}
+    for column in columns:
+        dtype = np.dtype(column.dtype)
+        key: dict[str, Any] = {"source": source, "dtype": _DTYPES[dtype.kind], "shape": []}
+        if dtype.kind != "U":
+            key["dtype_numpy"] = dtype.str
+        told = {k: column.attrs[k] for k in ("units", "description") if k in column.attrs}
+        keys[f"{name}_{name_of(column)}"] = key | told
+    return keys
 
 
 class LiveResult:
@@ -92,32 +130,12 @@ class LiveResult:
 
     def read(self) -> dict[str, Any]:
         """Return the scalars that the last `trigger` waited for; missing is NaN, "" or -1."""
-        result, stamp = self._reached.result, self._reached.time or time.time()
-        return {
-            f"{self.name}_{name_of(c)}": {
-                "value": result.get(name_of(c), _MISSING[np.dtype(c.dtype).kind]),
-                "timestamp": stamp,
-            }
-            for c in self._columns
-        }
+        stamp = self._reached.time or time.time()
+        return readings(self.name, self._columns, self._reached.result, stamp)
 
     def describe(self) -> dict[str, Any]:
         """Return types, units and descriptions of the scalars."""
-        keys = {}
-        for column in self._columns:
-            kind = np.dtype(column.dtype).kind
-            key: dict[str, Any] = {
-                "source": f"ANALYSIS:{self.live.name}",
-                "dtype": _DTYPES[kind],
-                "shape": [],
-            }
-            if kind != "U":
-                key["dtype_numpy"] = np.dtype(column.dtype).str
-            for attribute in ("units", "description"):
-                if attribute in column.attrs:
-                    key[attribute] = column.attrs[attribute]
-            keys[f"{self.name}_{name_of(column)}"] = key
-        return keys
+        return descriptions(self.name, self._columns, f"ANALYSIS:{self.live.name}")
 
     def read_configuration(self) -> dict[str, Any]:
         """Return which analysis it is."""

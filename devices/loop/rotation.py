@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ophyd.status import Status, StatusBase
 
-from devices.live_result import LiveResult
-from skywright.analysis import name_of
+from devices.live_result import LiveResult, descriptions, readings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.instruments.loop.calibration import (
     ZoomCalibration,
@@ -27,8 +25,6 @@ from skywright.instruments.loop.geometry import UM_PER_PX
 from skywright.instruments.loop.live_rotation import LiveRotation
 from skywright.instruments.loop.rotation import RESULTS, as_json
 
-_DTYPES = {"f": "number", "i": "integer", "b": "boolean", "U": "string"}
-_MISSING: dict[str, Any] = {"f": float("nan"), "i": -1, "b": False, "U": ""}
 COLUMNS_S = 2.0
 
 
@@ -219,30 +215,11 @@ class RotationResult:
 
     def read(self) -> dict[str, Any]:
         """Return what the last `trigger` waited for; missing is NaN, "" or -1."""
-        stamp = self._stamp or time.time()
-        return {
-            f"{self.name}_{name_of(column)}": {
-                "value": self._result.get(name_of(column), _MISSING[np.dtype(column.dtype).kind]),
-                "timestamp": stamp,
-            }
-            for column in RESULTS
-        }
+        return readings(self.name, RESULTS, self._result, self._stamp or time.time())
 
     def describe(self) -> dict[str, Any]:
         """Return types, units and descriptions."""
-        keys = {}
-        for column in RESULTS:
-            dtype = np.dtype(column.dtype)
-            key: dict[str, Any] = {
-                "source": "ANALYSIS:loop_rotation",
-                "dtype": _DTYPES[dtype.kind],
-                "shape": [],
-                **{k: column.attrs[k] for k in ("units", "description") if k in column.attrs},
-            }
-            if dtype.kind != "U":
-                key["dtype_numpy"] = dtype.str
-            keys[f"{self.name}_{name_of(column)}"] = key
-        return keys
+        return descriptions(self.name, RESULTS, "ANALYSIS:loop_rotation")
 
     def read_configuration(self) -> dict[str, Any]:
         """Return the camera's calibrations."""

@@ -11,7 +11,6 @@ from bluesky.protocols import Flyable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.loop.stubs import (
-    Found,
     Instruments,
     check_devices,
     end_pictures,
@@ -35,6 +34,7 @@ from skywright.instruments.loop.calibration import (
 )
 from skywright.instruments.loop.decision import check_light
 from skywright.instruments.loop.geometry import View, axis_um, target_um, to_goniometer, to_picture
+from skywright.instruments.loop.rotation_values import RotationValues
 from skywright.instruments.loop.sweep import Sweep
 
 FIRST_STEP_UM, GROWTH, LARGEST_UM = 50.0, 4.0, 1000.0
@@ -159,7 +159,7 @@ def calibrate_camera(
     rough, scale = yield from recorded(tools, grid, look_md, uids)
     yield from bps.abs_set(result.calibration, asdict(rough), wait=True)
 
-    def both_ways() -> MsgGenerator[Found]:
+    def both_ways() -> MsgGenerator[RotationValues]:
         step_log.info("delay: turning the spindle forward and back")
         yield from sweep(tools, turn)
         yield from sweep(tools, replace(turn, delta_deg=-delta_deg))
@@ -175,7 +175,7 @@ def calibrate_camera(
     step_log.info("delay: %.3f s (+- %.3f)", first["delay"], first["delay_sigma"])
     yield from bps.abs_set(result.calibration, asdict(rough), wait=True)
 
-    def elsewhere() -> MsgGenerator[Found]:
+    def elsewhere() -> MsgGenerator[RotationValues]:
         shift = _shift_along(rough, first)
         step_log.info("axis: turning the spindle with the sample %.0f um along it", shift)
         yield from bps.abs_set(
@@ -184,7 +184,7 @@ def calibrate_camera(
             wait=True,
         )
 
-        def rotation() -> MsgGenerator[Found]:
+        def rotation() -> MsgGenerator[RotationValues]:
             yield from sweep(tools, turn)
             yield from end_pictures(tools)
             return (yield from _fitted(tools))
@@ -220,11 +220,11 @@ def _place(tools: Instruments) -> MsgGenerator[tuple[float, float, float]]:
     return x, y, z
 
 
-def _fitted(tools: Instruments) -> MsgGenerator[Found]:
+def _fitted(tools: Instruments) -> MsgGenerator[RotationValues]:
     """Return what a rotation tells, if its tip can be fitted at all."""
     found = yield from read_result(tools)
-    if not (found["tip_ok"] and math.isfinite(found["axis_row"])):
-        raise SampleError(f"calibrate_camera: the tip cannot be followed: {found['why']}")
+    if not (found.tip.ok and math.isfinite(found.axis_row)):
+        raise SampleError(f"calibrate_camera: the tip cannot be followed: {found.why}")
     return found
 
 
@@ -253,10 +253,10 @@ def _measure_scale(
         yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
         found = yield from look(tools)
         check_light(found)
-        place = (found["last_tip_x"], found["last_tip_y"])
+        place = (found.last.tip_x, found.last.tip_y)
         moves.append((along, across))
         places.append(place)
-        sides.append(found["last_side"])
+        sides.append(found.last.side)
         return np.array(place)
 
     step_log.info("scale: looking for the tip")
@@ -331,22 +331,22 @@ def _of_reach(part: float, reach: tuple[float, float]) -> float:
 # ---- axis
 
 
-def _shift_along(calibration: ZoomCalibration, found: Found) -> float:
+def _shift_along(calibration: ZoomCalibration, found: RotationValues) -> float:
     """Return a move along the spindle that takes the tip to the other half of the picture, um."""
     view = calibration.view
     size = view.height_px if view.vertical else view.width_px
     um = (view.um_per_px_y if view.vertical else view.um_per_px_x) * size
-    return -SHIFT * um if found["tip_x"] > 0.0 else SHIFT * um
+    return -SHIFT * um if found.tip.x > 0.0 else SHIFT * um
 
 
-def _axis_line(view: View, rotations: Sequence[Found]) -> AxisLine:
+def _axis_line(view: View, rotations: Sequence[RotationValues]) -> AxisLine:
     """Return the axis from the rows at which rotations saw it, each at its tip."""
     along, rows, sigmas = [], [], []
     for found in rotations:
-        across = axis_um(found["axis_row"], view)
-        point = to_picture((target_um(across, view) + found["tip_x"], across), view)
+        across = axis_um(found.axis_row, view)
+        point = to_picture((target_um(across, view) + found.tip.x, across), view)
         x, y = (float(value) for value in point)
         along.append(y if view.vertical else x)
         rows.append(x if view.vertical else y)
-        sigmas.append(found["axis_sigma"])
+        sigmas.append(found.axis_sigma)
     return fit_axis_line(along, rows, sigmas, replace(view, roll_deg=0.0))

@@ -13,7 +13,6 @@ from bluesky.utils import MsgGenerator
 
 from plans.loop.settings import Centering, CenteringSettings, checked
 from plans.loop.stubs import (
-    Found,
     Instruments,
     check_devices,
     end_pictures,
@@ -28,6 +27,7 @@ from plans.loop.stubs import (
 from plans.run_stubs import step_log
 from skywright.errors import ConfigError, SampleError
 from skywright.instruments.loop.decision import Verdict, check_light, judge
+from skywright.instruments.loop.rotation_values import RotationValues
 from skywright.instruments.loop.sweep import Sweep
 
 VIEWS_DEG = (0.0, 90.0)
@@ -50,7 +50,7 @@ class _Course:
     uids: list[str] = field(default_factory=list)
     moved_um: Any = field(default_factory=lambda: np.zeros(3))
     searched: int = 0
-    found: Found = field(default_factory=dict)
+    found: RotationValues | None = None
     once_known: bool = False
     verdict: Verdict | None = None
     disagreed_um: float = 0.0
@@ -402,25 +402,25 @@ def _find_tip(tools: Instruments, course: _Course) -> MsgGenerator[None]:
     while True:
         found = yield from look(tools)
         check_light(found)
-        if found["last_tip_in_view"]:
+        if found.last.tip_in_view:
             return
-        if found["last_kind"] == "none":
+        if found.last.kind == "none":
             seen = yield from _look_around(tools)
             if seen is None:
                 what, way = "nothing is seen, from four sides", 1.0
-            elif seen["last_tip_in_view"]:
+            elif seen.last.tip_in_view:
                 return
             else:
                 found = seen
-        if found["last_kind"] != "none":
-            beyond = found["last_sign"] == "+"
+        if found.last.kind != "none":
+            beyond = found.last.sign == "+"
             what = "the mount reaches past the far border" if beyond else "only its base is seen"
             way = -1.0 if beyond else 1.0
         if course.searched >= settings.search_steps:
             moved = f"after {course.searched} steps of {settings.search_step_um:g} um"
-            if found["last_kind"] == "none":
+            if found.last.kind == "none":
                 raise SampleError(f"no pin: {what} {moved}; is a sample mounted?")
-            raise SampleError(f"tip not in view {found['last_sign']}: {what} {moved}")
+            raise SampleError(f"tip not in view {found.last.sign}: {what} {moved}")
         course.searched += 1
         step_log.info(
             "tip not in view: %s; moving by %g um along the spindle, step %d of at most %d",
@@ -432,14 +432,14 @@ def _find_tip(tools: Instruments, course: _Course) -> MsgGenerator[None]:
         yield from _move(tools, course, [way * settings.search_step_um, 0.0, 0.0])
 
 
-def _look_around(tools: Instruments) -> MsgGenerator[Found | None]:
+def _look_around(tools: Instruments) -> MsgGenerator[RotationValues | None]:
     """Turn in steps of 90 deg until something is seen; return what, or None."""
     step_log.info("nothing is seen; turning the spindle to look from the other sides")
     for _ in range(3):
         yield from bps.mvr(tools.goniometer.phi, 90.0)
         found = yield from look(tools)
         check_light(found)
-        if found["last_kind"] != "none":
+        if found.last.kind != "none":
             return found
     yield from bps.mvr(tools.goniometer.phi, 90.0)
     return None
@@ -466,6 +466,7 @@ def _move(tools: Instruments, course: _Course, shift_um: Sequence[float]) -> Msg
 
 def _outcome(course: _Course, why: str) -> Centering:
     found, verdict = course.found, course.verdict
+    assert found is not None
     assert verdict is not None
     x, y, z = course.moved_um
     return Centering(
@@ -476,12 +477,12 @@ def _outcome(course: _Course, why: str) -> Centering:
         sigma_um=verdict.sigma_um,
         along_sigma_um=verdict.along_sigma_um,
         moved_um=(float(x), float(y), float(z)),
-        kind=found["kind"],
-        face_on_deg=found["face_on"],
-        face_sigma_deg=found["face_sigma"],
-        width_um=found["width"],
-        thickness_um=found["thickness"],
-        length_um=found["length"],
+        kind=found.kind,
+        face_on_deg=found.face_on,
+        face_sigma_deg=found.face_sigma,
+        width_um=found.width,
+        thickness_um=found.thickness,
+        length_um=found.length,
         passes=len(course.uids),
         uids=tuple(course.uids),
     )

@@ -9,7 +9,6 @@ from bluesky.protocols import Flyable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.loop.stubs import (
-    Found,
     Instruments,
     check_devices,
     end_pictures,
@@ -22,6 +21,7 @@ from plans.loop.stubs import (
 from plans.run_stubs import with_reasons
 from skywright.errors import ConfigError, SampleError
 from skywright.instruments.loop.decision import check_light
+from skywright.instruments.loop.rotation_values import RotationValues
 
 AGREEMENT = 0.2
 """The two views of a loop differ in length by this part at most, or one of them is wrong."""
@@ -174,10 +174,10 @@ def loop_raster_box(
     arguments = {"face_on_deg": face_on_deg, "step_um": step_um, "margin_um": margin_um}
     uids: list[str] = []
 
-    def body() -> MsgGenerator[list[Found]]:
+    def body() -> MsgGenerator[list[RotationValues]]:
         here = yield from position(tools.goniometer.phi)
         face = face_angle(face_on_deg, here)
-        views: list[Found] = []
+        views: list[RotationValues] = []
         for angle in (face, face + 90.0):
             yield from bps.checkpoint()
             yield from bps.mv(tools.goniometer.phi, angle)
@@ -191,17 +191,17 @@ def loop_raster_box(
 
     _md = metadata("loop_raster_box", tools, arguments, {"zoom": zoom, **(md or {})})
     face, edge = yield from recorded(tools, body, _md, uids)
-    depth, seen_um, edge_seen = edge["last_box_across"], edge["last_box_width"], True
+    depth, seen_um, edge_seen = edge.last.box_across, edge.last.box_width, True
     if trouble := _disagreement(face, edge):
         if thickness_um is None:
             raise SampleError(trouble)
         depth, seen_um, edge_seen = 0.0, thickness_um, False
-    extents = [face["last_box_length"], face["last_box_width"], seen_um]
+    extents = [face.last.box_length, face.last.box_width, seen_um]
     length, width, thickness = (extent + 2.0 * margin_um for extent in extents)
     return RasterBox(
         face_on_deg=face_on_deg,
-        along_um=face["last_box_along"],
-        across_um=face["last_box_across"],
+        along_um=face.last.box_along,
+        across_um=face.last.box_across,
         depth_um=depth,
         length_um=length,
         width_um=width,
@@ -215,18 +215,18 @@ def loop_raster_box(
     )
 
 
-def _check_box(found: Found, angle: float) -> None:
-    if not math.isfinite(found["last_box_width"]):
+def _check_box(found: RotationValues, angle: float) -> None:
+    if not math.isfinite(found.last.box_width):
         raise SampleError(
-            f"no loop is seen at {angle:.1f} deg (class {found['last_kind']}); center it first"
+            f"no loop is seen at {angle:.1f} deg (class {found.last.kind}); center it first"
         )
 
 
-def _disagreement(face: Found, edge: Found) -> str:
+def _disagreement(face: RotationValues, edge: RotationValues) -> str:
     """Say why the two views cannot be of one loop; empty if they can."""
-    one, other = face["last_box_length"], edge["last_box_length"]
+    one, other = face.last.box_length, edge.last.box_length
     if not math.isfinite(other):
-        return f"no loop is seen edge on (class {edge['last_kind']})"
+        return f"no loop is seen edge on (class {edge.last.kind})"
     if abs(one - other) > AGREEMENT * max(one, other):
         return (
             f"the loop is {one:.0f} um long seen face on and {other:.0f} um seen edge on; one of "

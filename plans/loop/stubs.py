@@ -18,6 +18,7 @@ from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 from plans.run_stubs import PRIMARY, Body, in_run, with_reasons
 from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.errors import HardwareError, SkywrightError
+from skywright.instruments.loop.rotation_values import RotationValues
 from skywright.instruments.loop.sweep import Sweep
 
 COLLECT_S, LAST_COLLECT_S = 0.25, 0.1
@@ -28,8 +29,6 @@ FRESH_S = 5.0
 DECISION_LIMIT_S = 2.0
 """Work of the analysis that may wait before a decision, s."""
 OSCILLATION, DECISION = "oscillation", "decision"
-
-Found = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def stopped_on_error(plan: MsgGenerator[Any], goniometer: Any) -> MsgGenerator[A
 # ---- pictures
 
 
-def look(tools: Instruments) -> MsgGenerator[Found]:
+def look(tools: Instruments) -> MsgGenerator[RotationValues]:
     """Take a picture of the sample as it is now, and return what all pictures so far tell."""
     yield from bps.sleep(tools.settle_s)
     if tools.stepped:
@@ -175,14 +174,14 @@ def look(tools: Instruments) -> MsgGenerator[Found]:
     return (yield from read_result(tools))
 
 
-def read_result(tools: Instruments) -> MsgGenerator[Found]:
+def read_result(tools: Instruments) -> MsgGenerator[RotationValues]:
     """Wait for the analysis of all pictures so far, record what it tells, and return it."""
     gonio, result = tools.goniometer, tools.result
     reading = yield from bps.trigger_and_read([result, gonio.phi, gonio.sample], name=DECISION)
     stem = f"{result.name}_"
-    return {
-        key.removeprefix(stem): reading[key]["value"] for key in reading if key.startswith(stem)
-    }
+    return RotationValues.of(
+        {key.removeprefix(stem): reading[key]["value"] for key in reading if key.startswith(stem)}
+    )
 
 
 def take_picture(tools: Instruments) -> MsgGenerator[None]:

@@ -191,6 +191,7 @@ def test_each_fitting_stream_has_a_derived_run_of_its_own(
         kill(live)
         for _ in range(2):
             yield from bps.trigger_and_read([left], name="more")
+        yield from bps.trigger_and_read([SynAxis(name="n_flat_image")], name="decision")
 
     uid = RE(plan()).run_start_uids[0]
     ends = {"lefts": 3, "rights": 5, "more": 2}

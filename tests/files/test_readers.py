@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -110,6 +110,7 @@ def test_resources_without_a_reader_are_refused_by_name(tmp_path: Path) -> None:
 
 class WantsImages:
     inputs, identity, time, optional = ("image",), "frame_number", "frame_time", ()
+    dimensions: ClassVar[dict[str, int]] = {"image": 2}
 
 
 def test_the_follower_reads_any_mimetype_that_has_a_reader(

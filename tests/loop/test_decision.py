@@ -5,12 +5,21 @@ from typing import Any
 import pytest
 from support.loop_found import GOOD
 
-from skywright.errors import HardwareError, SampleError
+from skywright.analysis import name_of
+from skywright.errors import DataError, HardwareError, SampleError
 from skywright.instruments.loop.decision import check_light, judge
+from skywright.instruments.loop.rotation import RESULTS
+from skywright.instruments.loop.rotation_values import FLAT_NAMES, RotationValues
 
 
-def found(**changes: Any) -> dict[str, Any]:
-    return {**GOOD, **changes}
+def found(**changes: Any) -> RotationValues:
+    return RotationValues.of({**GOOD, **changes})
+
+
+def test_the_values_are_the_scalar_results_of_the_analysis() -> None:
+    assert set(FLAT_NAMES) == {name_of(column) for column in RESULTS if not column.shape}
+    with pytest.raises(DataError, match="no value of tip_x, last_kind"):
+        RotationValues.of({k: v for k, v in GOOD.items() if k not in ("tip_x", "last_kind")})
 
 
 def test_the_middle_of_a_loop_is_the_aim() -> None:

@@ -26,6 +26,7 @@ from plans.loop.centering import (
 from plans.loop.settings import CenteringSettings
 from skywright.errors import ConfigError, HardwareError, SampleError
 from skywright.instruments.loop.decision import judge
+from skywright.instruments.loop.rotation_values import RotationValues
 
 TOLERANCE_UM = 10.0
 
@@ -241,7 +242,7 @@ def test_a_place_that_a_pass_cannot_tell_is_looked_at_again(
 
 def test_passes_that_contradict_each_other_are_not_believed_at_once() -> None:
     course = _Course(CenteringSettings())
-    first = judge(GOOD)
+    first = judge(RotationValues.of(GOOD))
     for residual_um, wanted in ((800, 0), (9, 0), (35, 2), (2, 1), (3, 0), (4, 0)):
         course.compare(replace(first, offset_um=(0.0, float(residual_um), 0.0), sigma_um=4.0))
         assert course.agreements_wanted == wanted
@@ -250,7 +251,7 @@ def test_passes_that_contradict_each_other_are_not_believed_at_once() -> None:
 
 def test_passes_that_see_the_loop_elsewhere_along_the_spindle_are_not_believed() -> None:
     course = _Course(CenteringSettings())
-    first = judge(GOOD)
+    first = judge(RotationValues.of(GOOD))
     # Places of start 16079, a crystal three times as long as its loop, seen from afar at first.
     for place_um, wanted in ((1534, 0), (1570, 0), (1633, 3), (1625, 2), (1631, 1)):
         verdict = replace(first, offset_um=(float(place_um), 0.0, 0.0), along_sigma_um=2.6)
@@ -260,7 +261,7 @@ def test_passes_that_see_the_loop_elsewhere_along_the_spindle_are_not_believed()
 
 def test_one_pass_that_seems_to_know_the_middle_well_is_not_believed_alone() -> None:
     course = _Course(CenteringSettings())
-    first = replace(judge(GOOD), offset_um=(0.0, 3.0, 4.0))
+    first = replace(judge(RotationValues.of(GOOD)), offset_um=(0.0, 3.0, 4.0))
     sure = []
     for sigma_um in (5.0, 21.0, 27.0, 7.0, 8.0, 8.0, 8.0):  # the first from afar
         sure.append(course.steady(replace(first, sigma_um=sigma_um)).is_sure(10.0))
@@ -269,7 +270,7 @@ def test_one_pass_that_seems_to_know_the_middle_well_is_not_believed_alone() -> 
 
 def test_one_pass_that_takes_dust_for_the_end_of_the_loop_does_not_move_it_away() -> None:
     course = _Course(CenteringSettings())
-    first = judge(GOOD)
+    first = judge(RotationValues.of(GOOD))
 
     def seen(along_um: float) -> float:
         verdict = course.steady(replace(first, offset_um=(along_um, 3.0, 4.0)))

@@ -1,7 +1,7 @@
 """Beam position from the currents of four diodes."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class BeamPosition(Analysis[Sums]):
     stream = "samples"
     version = "1"
     inputs = ("currents",)
+    dimensions: ClassVar[Mapping[str, int]] = {"currents": 1}
     identity = "sample_number"
     time = "sample_time"
     block_size = 1024

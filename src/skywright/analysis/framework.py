@@ -123,6 +123,9 @@ class Analysis(ABC, Generic[Statistic]):
     """Data keys that each member must have; ``image`` stands for ``<device>_image``."""
     optional: ClassVar[Sequence[str]] = ()
     """Further data keys, given to `measure` where they are."""
+    dimensions: ClassVar[Mapping[str, int]] = {}
+    """Of inputs that are arrays: a data key with fewer dimensions does not fit, such as the count
+    ``n_flat_image`` beside an ``image``."""
     stream: ClassVar[str] = "members"
     """Stream of the derived run with `columns`, called after what a member is: ``pulses``."""
     columns: ClassVar[Sequence[Column]] = ()

@@ -1,7 +1,7 @@
 """Grey levels of a camera's pictures: the plainest analysis, and a model for others."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ class PictureStatistics(Analysis[Levels]):
     stream = "pictures"
     version = "1"
     inputs = ("image",)
+    dimensions: ClassVar[Mapping[str, int]] = {"image": 2}
     columns = (
         Column("mean", "<f8", attrs={**GREY, "description": "mean level"}),
         Column("sd", "<f8", attrs={**GREY, "description": "standard deviation of the levels"}),

@@ -1,6 +1,6 @@
 """Follow a run's documents to the frames that an analysis wants."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
@@ -26,6 +26,8 @@ class Wanted:
         Full data keys of inputs, where more than one would fit.
     optional
         Further inputs, taken where they are.
+    dimensions
+        Least number of dimensions, of inputs that are arrays.
     """
 
     inputs: tuple[str, ...]
@@ -33,16 +35,27 @@ class Wanted:
     time: str
     keys: Mapping[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    dimensions: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, analysis: Analysis[Any] | type[Analysis[Any]], keys: Mapping[str, str]) -> Self:
         """Return what an analysis asks for."""
         return cls(
-            tuple(analysis.inputs), analysis.identity, analysis.time, keys, tuple(analysis.optional)
+            tuple(analysis.inputs),
+            analysis.identity,
+            analysis.time,
+            keys,
+            tuple(analysis.optional),
+            analysis.dimensions,
         )
 
-    def find(self, data_keys: Sequence[str]) -> dict[str, str] | None:
+    def find(self, data_keys: Mapping[str, Document]) -> dict[str, str] | None:
         """Find the wanted keys among those of a stream.
+
+        Parameters
+        ----------
+        data_keys
+            As in its descriptor.
 
         Returns
         -------
@@ -57,7 +70,12 @@ class Wanted:
         """
         found = {}
         for name in (*self.inputs, *self.optional):
-            fitting = [key for key in data_keys if _fits(key, self.keys.get(name, name))]
+            fitting = [
+                key
+                for key, described in data_keys.items()
+                if _fits(key, self.keys.get(name, name))
+                and len(described.get("shape") or ()) >= self.dimensions.get(name, 0)
+            ]
             if not fitting and name in self.optional:
                 continue
             if not fitting:
@@ -275,7 +293,7 @@ class RawRun:
             return
         new = RawStream(self, name, keep_values=self._keep_values)
         try:
-            found = self.wanted.find(list(doc["data_keys"]))
+            found = self.wanted.find(doc["data_keys"])
         except DataError as error:
             new.trouble = str(error)
         else:

@@ -151,6 +151,7 @@ class LoopDetection(Analysis[Votes]):
     stream = "pictures"
     version = "8"
     inputs: ClassVar[Sequence[str]] = ("image",)
+    dimensions: ClassVar[Mapping[str, int]] = {"image": 2}
     columns = COLUMNS
     results = RESULTS
     pictures = 12

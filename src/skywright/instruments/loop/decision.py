@@ -4,16 +4,15 @@
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from skywright.errors import HardwareError, SampleError
 from skywright.instruments.loop.centering import Reason
+from skywright.instruments.loop.rotation_values import Place, RotationValues
 
 Aim = Literal["loop", "tip"]
 AIMS: tuple[Aim, ...] = ("loop", "tip")
-POINTS: dict[Aim, str] = {"loop": "middle", "tip": "tip"}
 COARSE_SIGMA_UM = 500.0
 NEARLY_SIGMA_UM = 30.0
 """A middle that is not known, but to within this, is a better place to go to than the tip."""
@@ -106,7 +105,7 @@ class Verdict:
         )
 
 
-def check_light(found: Mapping[str, Any]) -> None:
+def check_light(found: RotationValues) -> None:
     """Check the light of the last picture: loops are centered in transmitted light.
 
     A picture that is too bright has lost thin fibers, one that is too dark is noise or front light:
@@ -115,15 +114,15 @@ def check_light(found: Mapping[str, Any]) -> None:
     Parameters
     ----------
     found
-        Results of `skywright.instruments.loop.rotation.LoopRotation`.
+        What the rotation tells.
 
     Raises
     ------
     HardwareError
         If there is no light or structure, or the level is outside `LEVELS` or `MOST_SATURATED`.
     """
-    level, saturated = found["last_level"], found["last_saturated"]
-    if found["last_flat"]:
+    level, saturated = found.last.level, found.last.saturated
+    if found.last.flat:
         raise HardwareError(
             f"flat image: mean level {level:.0f} of 255 and no structure; is the back light on and "
             "in, and nothing before the lens?"
@@ -142,13 +141,13 @@ def check_light(found: Mapping[str, Any]) -> None:
         )
 
 
-def judge(found: Mapping[str, Any], aim: Aim = "loop") -> Verdict:
+def judge(found: RotationValues, aim: Aim = "loop") -> Verdict:
     """Decide what a rotation tells.
 
     Parameters
     ----------
     found
-        Results of `skywright.instruments.loop.rotation.LoopRotation`.
+        What the rotation tells.
     aim
         Which point goes to the beam.
 
@@ -165,28 +164,30 @@ def judge(found: Mapping[str, Any], aim: Aim = "loop") -> Verdict:
     """
     _check_pictures(found)
     # A mount that is in view in few pictures has a tip all the same, on one circle.
-    if found["reason"] == Reason.NO_PIN and not found["tip_ok"]:
-        raise SampleError(f"{found['why']}; is a sample mounted, and the light right?")
-    if found["reason"] == Reason.NO_LOOP:
+    if found.reason == Reason.NO_PIN and not found.tip.ok:
+        raise SampleError(f"{found.why}; is a sample mounted, and the light right?")
+    if found.reason == Reason.NO_LOOP:
         return _judge_pin(found)
-    point = POINTS[aim]
-    if found[f"{point}_ok"] and (_tip_agrees(found) if aim == "loop" else found["ok"]):
+    point = found.middle if aim == "loop" else found.tip
+    if point.ok and (_tip_agrees(found) if aim == "loop" else found.ok):
         doubt = _doubt_of_outline(found) if aim == "loop" else ""
         verdict = _verdict(found, point, known=not doubt, coarse=bool(doubt), why=doubt)
         return _from_tip(verdict, found) if doubt else verdict
-    why = found["why"] or found[f"{point}_why"]
-    if aim == "loop" and found["ok"]:
-        why = f"the tip is known, the middle of the loop is not: {found['middle_why']}"
-        nearly = found["middle_sigma"] <= NEARLY_SIGMA_UM  # NaN is not
-        return _verdict(found, "middle" if nearly else "tip", known=False, coarse=True, why=why)
-    if aim == "loop" and found["middle_ok"] and found["reason"] == Reason.INCONSISTENT:
-        nearly = found["middle_sigma"] <= NEARLY_SIGMA_UM and not _doubt_of_outline(found)
-        return _verdict(found, "middle", known=False, coarse=bool(nearly), why=why)
-    verdict = _verdict(found, "tip", known=False, coarse=False, why=why)
-    if found["reason"] in COARSE_REASONS and _is_coarse(verdict):
-        return _verdict(found, "tip", known=False, coarse=True, why=why)
+    why = found.why or point.why
+    if aim == "loop" and found.ok:
+        why = f"the tip is known, the middle of the loop is not: {found.middle.why}"
+        nearly = found.middle.sigma <= NEARLY_SIGMA_UM  # NaN is not
+        return _verdict(
+            found, found.middle if nearly else found.tip, known=False, coarse=True, why=why
+        )
+    if aim == "loop" and found.middle.ok and found.reason == Reason.INCONSISTENT:
+        nearly = found.middle.sigma <= NEARLY_SIGMA_UM and not _doubt_of_outline(found)
+        return _verdict(found, found.middle, known=False, coarse=nearly, why=why)
+    verdict = _verdict(found, found.tip, known=False, coarse=False, why=why)
+    if found.reason in COARSE_REASONS and _is_coarse(verdict):
+        return _verdict(found, found.tip, known=False, coarse=True, why=why)
     x = verdict.offset_um[0]
-    seldom = found["n_ok"] < SEEN_SELDOM * found["n_turned"]
+    seldom = found.n_ok < SEEN_SELDOM * found.n_turned
     if seldom and x < 0.0 and verdict.along_sigma_um <= COARSE_SIGMA_UM:
         # It hardly enters the picture. Where it is across cannot be told; that it is to come
         # further in can.
@@ -194,51 +195,51 @@ def judge(found: Mapping[str, Any], aim: Aim = "loop") -> Verdict:
     return verdict
 
 
-def _tip_agrees(found: Mapping[str, Any]) -> bool:
+def _tip_agrees(found: RotationValues) -> bool:
     """Say whether the tip lets the middle be believed, which stands on boxes.
 
     A tip that follows no circle says that the boxes are not of one loop, unless nearly all of them
     agree: then it is the tip that jumps, between two corners of the end.
     """
-    if found["reason"] == Reason.INCONSISTENT:
-        return bool(found["middle_used"] >= OUTLINE_ALONE * found["n_turned"])
-    return bool(found["ok"]) or found["reason"] == Reason.UNCERTAIN
+    if found.reason == Reason.INCONSISTENT:
+        return found.middle.used >= OUTLINE_ALONE * found.n_turned
+    return found.ok or found.reason == Reason.UNCERTAIN
 
 
-def _from_tip(verdict: Verdict, found: Mapping[str, Any]) -> Verdict:
+def _from_tip(verdict: Verdict, found: RotationValues) -> Verdict:
     """Take the place along the spindle from the tip, as far as a loop of this width is long."""
-    x = float(found["tip_x"]) - HALF_LENGTH * float(found["width"])
+    x = found.tip.x - HALF_LENGTH * found.width
     if not math.isfinite(x):
         return replace(verdict, coarse=False)
     return replace(verdict, offset_um=(x, *verdict.offset_um[1:]), along_slack_um=0.0)
 
 
-def _doubt_of_outline(found: Mapping[str, Any]) -> str:
+def _doubt_of_outline(found: RotationValues) -> str:
     """Say why the middle of an outline may not be that of the loop; empty if it is."""
-    used, turned = int(found["middle_used"]), int(found["n_turned"])
+    used, turned = found.middle.used, found.n_turned
     if used < OUTLINE_SHARE * turned:
         return f"the whole outline of the loop is seen in {used} of {turned} pictures only"
-    length, width = float(found["length"]), float(found["width"])
+    length, width = found.length, found.width
     low, high = ASPECTS
     if math.isfinite(width) and not low * width <= length <= high * width:
         return f"an outline {length:.0f} um long and {width:.0f} um wide is not that of a loop"
     return ""
 
 
-def _judge_pin(found: Mapping[str, Any]) -> Verdict:
+def _judge_pin(found: RotationValues) -> Verdict:
     """Refuse a bare pin that is seen well, its end near the beam; else come nearer first.
 
     Away from the spindle a thin stem is out of focus, and the loop on it may be out of the picture.
     """
-    seen = found["n_ok"] >= SEEN_WELL * found["n_turned"]
-    pins = found["n_pin"] >= SEEN_WELL * found["n_turned"]
-    why = f"{found['why']}, with {found['kind_share']:.0%} of the votes"
-    verdict = _verdict(found, "tip", known=False, coarse=False, why=why)
-    coarse = found["tip_ok"] or _is_coarse(verdict)  # on the spindle it is in view all the time
+    seen = found.n_ok >= SEEN_WELL * found.n_turned
+    pins = found.n_pin >= SEEN_WELL * found.n_turned
+    why = f"{found.why}, with {found.kind_share:.0%} of the votes"
+    verdict = _verdict(found, found.tip, known=False, coarse=False, why=why)
+    coarse = found.tip.ok or _is_coarse(verdict)  # on the spindle it is in view all the time
     near = max(map(abs, verdict.offset_um)) <= NEAR_PIN_UM
-    if seen and pins and found["kind_share"] >= PIN_SHARE and (near or not coarse):
-        raise SampleError(found["why"])
-    return replace(verdict, coarse=bool(coarse))
+    if seen and pins and found.kind_share >= PIN_SHARE and (near or not coarse):
+        raise SampleError(found.why)
+    return replace(verdict, coarse=coarse)
 
 
 def _is_coarse(verdict: Verdict) -> bool:
@@ -247,30 +248,28 @@ def _is_coarse(verdict: Verdict) -> bool:
 
 
 def _verdict(
-    found: Mapping[str, Any],
-    point: str,
+    found: RotationValues,
+    point: Place,
     *,
     known: bool,
     coarse: bool,
     why: str,
 ) -> Verdict:
-    x, y, z = (float(found[f"{point}_{axis}"]) for axis in "xyz")
-    length = float(found["length"])
-    slack = min(LENGTH_SHARE * length, MOST_SLACK_UM)
+    slack = min(LENGTH_SHARE * found.length, MOST_SLACK_UM)
     return Verdict(
-        offset_um=(x, y, z),
-        sigma_um=float(found[f"{point}_sigma"]),
-        along_sigma_um=float(found[f"{point}_sigma_x"]),
-        along_slack_um=slack if point == "middle" and length > 0.0 else 0.0,
+        offset_um=point.xyz,
+        sigma_um=point.sigma,
+        along_sigma_um=point.sigma_x,
+        along_slack_um=slack if point is found.middle and found.length > 0.0 else 0.0,
         known=known,
         coarse=coarse,
         why=why,
     )
 
 
-def _check_pictures(found: Mapping[str, Any]) -> None:
+def _check_pictures(found: RotationValues) -> None:
     """Raise if the pictures cannot tell anything, whatever the sample."""
-    turned, dark = int(found["n_turned"]), int(found["n_flat_image"])
+    turned, dark = found.n_turned, found.n_flat_image
     if not turned:
         raise HardwareError(
             "no picture was taken while the spindle turned; do the clocks of camera and motors "
@@ -281,7 +280,7 @@ def _check_pictures(found: Mapping[str, Any]) -> None:
             f"flat image: {dark} pictures of the rotation have no light or no structure; did the "
             "back light go off?"
         )
-    if found["frozen"]:
+    if found.frozen:
         raise HardwareError(
             f"the camera sends the same picture while the spindle turns ({turned} pictures); "
             "restart the video server"

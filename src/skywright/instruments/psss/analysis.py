@@ -118,6 +118,7 @@ class SpectrumStatistics(Analysis[Pulses]):
     stream = "pulses"
     version = "2"
     inputs: ClassVar[Sequence[str]] = ("spectrum",)
+    dimensions: ClassVar[Mapping[str, int]] = {"spectrum": 1, "image": 2}
     optional: ClassVar[Sequence[str]] = ("settings_number", "pulse_energy")
     identity = "pulse_id"
     time = "time"

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,7 @@ class ShotImages(Analysis[State]):
     name, version = "sacla_images", "1"
     stream = "shots"
     inputs = ("image", "laser_on")
+    dimensions: ClassVar[Mapping[str, int]] = {"image": 2}
     identity, time = "tag", "time"
     ordered = True
 
