@@ -131,9 +131,9 @@ def take_spectra(uri: str, out: Path, everything: bool) -> None:
 
 
 @contextmanager
-def beamline(demo: Path, name: str) -> Iterator[tuple[str, Settings]]:
-    """Run what a demo ran on, and the page, for the time of a with block; yields its address."""
-    config = demo / f"{name}.toml"
+def beamline(demo: Path) -> Iterator[tuple[str, Settings]]:
+    """Run what the demos ran on, and the page, for the time of a with block; yields its address."""
+    config = demo / "skywright.toml"
     if not config.is_file():
         sys.exit(f"{config}: not there; run `make demo` first")
     with (
@@ -153,17 +153,16 @@ def put(pv: str, value: int) -> None:
 
 
 def main() -> None:
-    """Start each beamline and the page, start what is to be seen, and take the pictures."""
+    """Start the beamline and the page, start what is to be seen, and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, nargs="?", default=ROOT / "docs" / "images")
     parser.add_argument("--demo", type=Path, default=ROOT / "demo", help="what a demo has left")
     parser.add_argument("--all", action="store_true", help="every view in every look")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    with beamline(options.demo, "centering") as (uri, settings):
+    with beamline(options.demo) as (uri, settings):
         put(settings.pv_prefix("axis") + "cam1:Acquire", 1)
         take(uri, options.out, options.all)
-    with beamline(options.demo, "psss") as (uri, settings):
         put(settings.pv_prefix("psss") + "PROCESSING", 1)
         take_spectra(uri, options.out, options.all)
 

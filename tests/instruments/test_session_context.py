@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 
-from skywright.config import Settings, StoreSettings
+from skywright.config import Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
 from skywright.instruments import Instrument, NamedAnalysis
 from skywright.session import context as module
-from skywright.session.context import SessionContext, find_plans, make_devices, start_analyses
+from skywright.session.context import (
+    SessionContext,
+    configured_instruments,
+    find_plans,
+    make_devices,
+    start_analyses,
+)
 
 
 def make_lamp(context: SessionContext) -> dict[str, Any]:
@@ -60,3 +66,19 @@ def test_a_wrong_configuration_is_an_error(
     monkeypatch.setattr(module, "instruments", lambda: {"refusing": refusing})
     with pytest.raises(ConfigError, match="no such color"):
         make_devices(context)
+
+
+@pytest.mark.parametrize(
+    ("iocs", "used"),
+    [
+        ('[iocs.second_camera]\nmodule = "iocs.axis"\nprefix = "CAM2:"', ["loop"]),
+        ('[iocs.psss]\nmodule = "site.psss"\nprefix = "SARFE10-PSSS059:"', ["psss"]),
+        ('[iocs.lamp]\nmodule = "site.lamp"\nprefix = "LAMP:"', []),
+    ],
+)
+def test_an_instrument_is_used_if_an_ioc_has_its_name_or_its_module(
+    iocs: str, used: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "skywright.toml"
+    file.write_text(iocs)
+    assert list(configured_instruments(load_settings(file))) == used

@@ -7,7 +7,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ import typer
 from rich.console import Console
 
 from skywright.cli import EXIT_FAILED
+from skywright.cli.demos import failed_demo
 from skywright.errors import ConfigError
 from skywright.instruments import instruments
 from skywright.processes.process import SUPERVISED
@@ -43,53 +45,59 @@ def demo(
 ) -> None:
     """Run each instrument's main plans over Channel Access and show what the catalog then holds.
 
-    Starts simulated IOCs, tiled and the ingester on a store of their own, and stops them again.
+    Starts one simulated beamline for all of them, on a store of its own, and stops it again.
     """
     names = only or list(demos())
     unknown = sorted(set(names) - set(demos()))
     if unknown:
         raise ConfigError(f"--only {', '.join(unknown)}: there are {', '.join(demos())}")
     started = time.monotonic()
-    results: list[dict[str, Any]] = []
+    directory = directory.resolve()
+    config = write_configuration(names, directory)
     console = Console(stderr=True, highlight=False, markup=False)
-    for name in names:
-        results += _run_demo(name, directory.resolve(), console)
+    results = _run_demos(names, config, console)
     if as_json:
         typer.echo(json.dumps(results))
     else:
-        _print_table(results, directory / f"{names[0]}.toml", time.monotonic() - started)
+        _print_table(results, config, time.monotonic() - started)
     if not results or not all(result["ok"] for result in results):
         raise typer.Exit(EXIT_FAILED)
 
 
-def _run_demo(name: str, directory: Path, console: Console) -> list[dict[str, Any]]:
-    """Run one demo with a beamline and a process of its own.
+def _run_demos(names: Sequence[str], config: Path, console: Console) -> list[dict[str, Any]]:
+    """Run the demos in one process, one after the other.
 
-    A failed demo is a result that says so: the next one runs all the same.
+    A demo that ends the process, or is too slow, is a result that says so: those after it run in
+    a new process.
     """
-    config = write_configuration(name, directory)
-    log = directory / "logs" / f"demo-{name}.log"
+    results: list[dict[str, Any]] = []
+    log = config.parent / "logs" / "demo.log"
     log.parent.mkdir(exist_ok=True)
     environment = {**os.environ, "SKYWRIGHT_CONFIG": str(config), SUPERVISED: "1"}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "results.json"
-        status = _run_process(name, file, log, environment, console)
-        if file.is_file():
-            written: list[dict[str, Any]] = json.loads(file.read_text())
-            return written
-    why = f"ended with exit status {status}" if status else f"not done within {LIMIT_S:g} s"
-    why += f"; look at {os.path.relpath(log)}"
-    console.print(f"{name:<10} failed: {why}", style="red")
-    failed = {"plan": name, "raw_uid": "", "derived_uids": [], "truth": {}, "result": {"why": why}}
-    return [{**failed, "ok": False, "pictures": []}]
+    left = list(names)
+    while left:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "results.jsonl"
+            status = _run_process(left, file, log, environment, console)
+            done = file.read_text().splitlines() if file.is_file() else []
+        for line in done:
+            results += json.loads(line)
+        left = left[len(done) :]
+        if left:
+            name, *left = left
+            why = f"ended with exit status {status}" if status else f"not done within {LIMIT_S:g} s"
+            why += f"; look at {os.path.relpath(log)}"
+            console.print(f"{name:<10} failed: {why}", style="red")
+            results.append(asdict(failed_demo(name, why)))
+    return results
 
 
 def _run_process(
-    name: str, file: Path, log: Path, environment: dict[str, str], console: Console
+    names: Sequence[str], file: Path, log: Path, environment: dict[str, str], console: Console
 ) -> int | None:
-    """Run the process of a demo and show its steps; return its exit status, None if too slow."""
-    command = [sys.executable, "-m", "skywright.cli.demos", name, str(file)]
-    with log.open("w") as errors:
+    """Run demos in a process and show their steps; return its exit status, None if too slow."""
+    command = [sys.executable, "-m", "skywright.cli.demos", str(file), *names]
+    with log.open("a") as errors:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,  # closes when we end: the process ends too
@@ -98,32 +106,61 @@ def _run_process(
             env=environment,
             text=True,
         )
-    late = threading.Event()
-
-    def stop() -> None:
-        late.set()
-        process.terminate()
-
-    timer = threading.Timer(LIMIT_S, stop)
-    timer.start()
+    limit = TimeLimit(LIMIT_S, process.terminate)
     try:
         assert process.stdout is not None
-        _show_steps(name, process.stdout, console)
+        _show_steps(process.stdout, limit, console)
         status = process.wait()
     except BaseException:  # Ctrl-C: the process has it too
         process.terminate()
         process.wait()
         raise
     finally:
-        timer.cancel()
-    return None if late.is_set() else status
+        limit.cancel()
+    return None if limit.is_over else status
 
 
-def _show_steps(name: str, steps: Iterable[str], console: Console) -> None:
+class TimeLimit:
+    """Call a function if a demo is not done in time.
+
+    Parameters
+    ----------
+    limit_s
+        Time for each demo, s.
+    act
+        Called from a thread.
+    """
+
+    def __init__(self, limit_s: float, act: Callable[[], object]) -> None:
+        self.is_over = False
+        self._limit_s, self._act = limit_s, act
+        self._timer = threading.Timer(limit_s, self._end)
+        self._timer.start()
+
+    def restart(self) -> None:
+        """Begin anew: the next demo has started."""
+        self._timer.cancel()
+        self._timer = threading.Timer(self._limit_s, self._end)
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """Call nothing."""
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._act()
+
+
+def _show_steps(steps: Iterable[str], limit: TimeLimit, console: Console) -> None:
     """Print a line for each step that is done; on a terminal also the one that goes on."""
-    with console.status(f"{name:<10} starts") as shown:
+    name = ""
+    with console.status("the beamline starts") as shown:
         for line in steps:
             step = json.loads(line)
+            if step["demo"] != name:
+                name = step["demo"]
+                limit.restart()
             text = f"{name:<10} {step['title']}"
             if step["progress"]:
                 text += f": {step['progress']}"
@@ -132,19 +169,30 @@ def _show_steps(name: str, steps: Iterable[str], console: Console) -> None:
             else:
                 console.print(f"{text}  ({step['seconds']:.1f} s)")
                 shown.update(f"{name:<10} goes on")
-        shown.update(f"{name:<10} stops")
+        shown.update("the beamline stops")
 
 
-def write_configuration(name: str, directory: Path) -> Path:
-    """Write the configuration of a demo's beamline, with its store, into `directory`."""
+def write_configuration(names: Sequence[str], directory: Path) -> Path:
+    """Write the configuration of the demos' beamline, with its store, into `directory`.
+
+    Raises
+    ------
+    ConfigError
+        If two of the demos have IOCs of one name.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     # JSON strings and lists of them are TOML too.
     lines = ["[store]", f"directory = {json.dumps(str(directory))}"]
-    for ioc, settings in import_module(demos()[name]).iocs().items():
-        lines += ["", f"[iocs.{ioc}]"]
-        values = settings.model_dump(mode="json", exclude_defaults=True)
-        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    config = directory / f"{name}.toml"
+    owners: dict[str, str] = {}
+    for name in names:
+        for ioc, settings in import_module(demos()[name]).iocs().items():
+            if ioc in owners:
+                raise ConfigError(f"demos {owners[ioc]} and {name} both have an IOC {ioc!r}")
+            owners[ioc] = name
+            lines += ["", f"[iocs.{ioc}]"]
+            values = settings.model_dump(mode="json", exclude_defaults=True)
+            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    config = directory / "skywright.toml"
     config.write_text("\n".join(lines) + "\n")
     return config
 

@@ -46,11 +46,17 @@ class SessionContext:
 
 
 def configured_instruments(settings: Settings) -> dict[str, Instrument]:
-    """Return the instruments that the session uses: an IOC is configured, or they have none."""
+    """Return the instruments that the session uses: an IOC is configured, or they have none.
+
+    An IOC is an instrument's if it has the name or the module of one that the instrument declares:
+    a second camera is ``[iocs.axis2]`` with ``module = "iocs.axis"``.
+    """
+    configured = set(settings.iocs) | {ioc.module for ioc in settings.iocs.values()}
     return {
         name: instrument
         for name, instrument in instruments().items()
-        if not instrument.iocs or set(instrument.iocs) & set(settings.iocs)
+        if not instrument.iocs
+        or configured & (set(instrument.iocs) | {ioc.module for ioc in instrument.iocs.values()})
     }
 
 

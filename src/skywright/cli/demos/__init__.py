@@ -35,9 +35,24 @@ class DemoResult:
     pictures: list[str]
 
 
-def write_results(results: list[DemoResult], file: Path) -> None:
-    """Write the results as a JSON list to `file`."""
-    file.write_text(json.dumps([asdict(result) for result in results]))
+def failed_demo(name: str, why: str) -> DemoResult:
+    """Return the result of a demo that did not come to its end."""
+    return DemoResult(name, "", [], truth={}, result={"why": why}, ok=False, pictures=[])
+
+
+def append_results(results: list[DemoResult], file: Path) -> None:
+    """Add the results of a demo to `file`, as a line with a JSON list."""
+    with file.open("a") as lines:
+        lines.write(json.dumps([asdict(result) for result in results]) + "\n")
+
+
+_running = ["beamline"]
+"""The demo that the steps belong to."""
+
+
+def begin_demo(name: str) -> None:
+    """Say which demo the next steps belong to."""
+    _running[0] = name
 
 
 @contextmanager
@@ -64,7 +79,8 @@ def report_step(title: str, seconds: float | None = None, progress: str = "") ->
     number = os.environ.get(STEPS_FD)
     if number is None:
         return
-    line = json.dumps({"title": title, "seconds": seconds, "progress": progress}) + "\n"
+    step = {"demo": _running[0], "title": title, "seconds": seconds, "progress": progress}
+    line = json.dumps(step) + "\n"
     os.write(int(number), line.encode())
 
 

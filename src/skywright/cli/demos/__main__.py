@@ -1,40 +1,66 @@
-"""Run one demo in the profile: ``python -m skywright.cli.demos NAME RESULTS.json``.
+"""Run demos in one profile: ``python -m skywright.cli.demos RESULTS.jsonl NAME...``.
 
 Stdout has the steps, one JSON object a line (`skywright.cli.demos.report_step`). Everything else
 goes to stderr.
 """
 
+import logging
 import sys
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from skywright.cli.demo import demos
-from skywright.cli.demos import DemoResult, RunSteps, step, steps_to_stdout, write_results
+from skywright.cli.demos import (
+    DemoResult,
+    RunSteps,
+    append_results,
+    begin_demo,
+    failed_demo,
+    step,
+    steps_to_stdout,
+)
 from skywright.cli.session import have_beamline
 from skywright.config import load_settings
 from skywright.errors import SkywrightError
 from skywright.processes.process import end_with_parent, log_to_stderr
 from skywright.session.profile import load_profile
 
+logger = logging.getLogger(__name__)
 
-def main(name: str, file: str) -> None:
-    """Start the beamline, load the profile, run the demo `name`, write its results to `file`."""
+
+def main(file: Path, names: Sequence[str]) -> None:
+    """Start the beamline, load the profile, run the demos; write the results of each to `file`."""
     steps_to_stdout()
     log_to_stderr()
     end_with_parent()
     try:
-        with step("beamline starts"):
+        with step("starts"):
             have_beamline(load_settings())
         with step("session starts"):
             session = load_profile()
-        session["RE"].waiting_hook = None  # progress bars are for terminals
-        session["RE"].subscribe(RunSteps())
-        results = import_module(demos()[name]).run(session)
     except SkywrightError as error:
-        why = {"why": f"{type(error).__name__}: {error}"}
-        results = [DemoResult(name, "", [], truth={}, result=why, ok=False, pictures=[])]
-    write_results(results, Path(file))
+        for name in names:
+            append_results([failed_demo(name, f"{type(error).__name__}: {error}")], file)
+        return
+    session["RE"].waiting_hook = None  # progress bars are for terminals
+    session["RE"].subscribe(RunSteps())
+    for name in names:
+        begin_demo(name)
+        append_results(run_demo(name, session), file)
+
+
+def run_demo(name: str, session: Mapping[str, Any]) -> list[DemoResult]:
+    """Return the results of a demo; one that says why, if it ends with an error."""
+    try:
+        results: list[DemoResult] = import_module(demos()[name]).run(session)
+    except Exception as error:  # whatever it is: the next demo runs all the same
+        if not isinstance(error, SkywrightError):
+            logger.exception("demo %s", name)
+        return [failed_demo(name, f"{type(error).__name__}: {error}")]
+    return results
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -21,10 +21,10 @@ def iocs() -> dict[str, IocSettings]:
     """Return a camera that looks at a turning loop, and one that listens for pushed pictures."""
     turning = ("--source", "sim", "--kind", "nylon", "--turn", "30", "--seed", "6")
     return {
-        "axis": IocSettings(module="iocs.axis", prefix="AXIS1:", args=turning),
+        "axis_turning": IocSettings(module="iocs.axis", prefix="AXIS2:", args=turning),
         "axis_push": IocSettings(
             module="iocs.axis",
-            prefix="AXIS2:",
+            prefix="AXIS3:",
             args=("--source", "push", "--listen", "0", "--size", "704x480"),
         ),
     }
@@ -32,21 +32,26 @@ def iocs() -> dict[str, IocSettings]:
 
 def run(session: Mapping[str, Any]) -> list[DemoResult]:
     """Run the plans over both cameras; the detection runs beside them."""
-    from devices.loop.axis import AxisCamera
     from plans.pictures import take_pictures, watch_camera
 
-    axis = session["axis"]
-    settings = session["settings"]
-    pushed = AxisCamera(
-        settings.pv_prefix("axis_push"), name="axis_push", assets=settings.directory / "assets"
-    )
-    pushed.wait_for_connection(timeout=10)
+    session["loop_detection"].wait_ready()
+    axis, pushed = _camera(session, "axis_turning"), _camera(session, "axis_push")
     truth = _Truth(axis.prefix)
     return [
         _score(session, "take_pictures", take_pictures(axis, 10), axis, truth.by_number),
         _score(session, "watch_camera", watch_camera(axis, 5), axis, truth.by_number),
         _push(session, pushed, watch_camera(pushed, PUSHED / PUSHED_PER_S + 3.0)),
     ]
+
+
+def _camera(session: Mapping[str, Any], ioc: str) -> Any:
+    """Return the camera of an IOC, connected."""
+    from devices.loop.axis import AxisCamera
+
+    settings = session["settings"]
+    camera = AxisCamera(settings.pv_prefix(ioc), name=ioc, assets=settings.directory / "assets")
+    camera.wait_for_connection(timeout=10)
+    return camera
 
 
 class _Truth:

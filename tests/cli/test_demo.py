@@ -1,0 +1,125 @@
+"""The demos' process: a demo that fails, ends its process or is too slow costs only itself."""
+
+import json
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from skywright.cli import demo as module
+from skywright.cli.demos import DemoResult, __main__, append_results
+from skywright.config import IocSettings, load_settings
+from skywright.errors import ConfigError, SampleError
+
+CHILD = """
+import json, sys, threading
+file, *names = sys.argv[1:]
+for name in names:
+    print(json.dumps({"demo": name, "title": "run 1", "seconds": 0.1, "progress": ""}), flush=True)
+    if name == "dies":
+        sys.exit(3)
+    if name == "hangs":
+        threading.Event().wait(60)
+    with open(file, "a") as lines:
+        lines.write(json.dumps([{"plan": name, "ok": True}]) + "\\n")
+"""
+
+
+def good(plan: str) -> DemoResult:
+    return DemoResult(plan, "uid", [], truth={}, result={}, ok=True, pictures=[])
+
+
+@pytest.fixture
+def run_demos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run demos whose process is a script of few lines; return plan and reason of each."""
+    script = tmp_path / "child.py"
+    script.write_text(CHILD)
+    popen = module.subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> Any:
+        assert command[1:3] == ["-m", "skywright.cli.demos"]
+        return popen([sys.executable, str(script), *command[3:]], **options)
+
+    monkeypatch.setattr(module.subprocess, "Popen", start)
+
+    def run(*names: str) -> list[tuple[str, str]]:
+        console = Console(file=(tmp_path / "console").open("w"))
+        results = module._run_demos(names, tmp_path / "skywright.toml", console)
+        return [(each["plan"], each.get("result", {}).get("why", "")) for each in results]
+
+    return run
+
+
+def test_a_demo_that_ends_its_process_does_not_end_the_others(
+    run_demos: Callable[..., Any],
+) -> None:
+    first, dead, last = run_demos("first", "dies", "last")
+    assert (first, last) == (("first", ""), ("last", ""))
+    assert dead[0] == "dies"
+    assert dead[1].startswith("ended with exit status 3; look at ")
+
+
+def test_a_demo_that_hangs_is_ended_and_the_others_run(
+    run_demos: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LIMIT_S", 2.0)
+    first, late, last = run_demos("first", "hangs", "last")
+    assert (first, last) == (("first", ""), ("last", ""))
+    assert late[0] == "hangs"
+    assert late[1].startswith("not done within 2 s; look at ")
+
+
+def test_a_demo_that_raises_has_a_result_that_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(session: Any) -> list[DemoResult]:
+        raise SampleError("no pin")
+
+    def break_down(session: Any) -> list[DemoResult]:
+        raise ZeroDivisionError("one by zero")
+
+    for name, run in {"refuses": refuse, "breaks": break_down}.items():
+        made = types.ModuleType(f"demo_that_{name}")
+        made.run = run  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, made.__name__, made)
+    monkeypatch.setattr(
+        __main__, "demos", lambda: {name: f"demo_that_{name}" for name in ("refuses", "breaks")}
+    )
+    (refused,) = __main__.run_demo("refuses", {})
+    (broken,) = __main__.run_demo("breaks", {})
+    assert not refused.ok
+    assert refused.result["why"] == "SampleError: no pin"
+    assert broken.result["why"] == "ZeroDivisionError: one by zero"
+
+
+def test_results_are_a_line_for_each_demo(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    append_results([good("a"), good("b")], file)
+    append_results([good("c")], file)
+    assert [[each["plan"] for each in json.loads(line)] for line in file.open()] == [
+        ["a", "b"],
+        ["c"],
+    ]
+
+
+def test_all_demos_have_one_beamline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = module.write_configuration(list(module.demos()), tmp_path)
+    iocs = load_settings(config).iocs
+    assert {"axis", "goniometer", "psss", "panoseti", "epu", "sacla"} <= set(iocs)
+    prefixes = [ioc.prefix for ioc in iocs.values()]
+    assert len(set(prefixes)) == len(prefixes)
+
+
+def test_two_demos_with_an_ioc_of_one_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = types.ModuleType("demo_with_lamp")
+    made.iocs = lambda: {"lamp": IocSettings(module="iocs.axis", prefix="L:")}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    monkeypatch.setattr(module, "demos", lambda: {"a": made.__name__, "b": made.__name__})
+    with pytest.raises(ConfigError, match="demos a and b both have an IOC 'lamp'"):
+        module.write_configuration(["a", "b"], tmp_path)
