@@ -15,6 +15,7 @@ from support.raw_format import MIMETYPE, RawReader, image, index, record
 
 from skywright.acquire.index_layout import IndexLayout
 from skywright.acquire.recorder import Recorder
+from skywright.analysis import ArrayInput
 from skywright.callbacks.follow import RawRun, RawStream, Wanted
 from skywright.errors import DataError
 from skywright.files import readers
@@ -110,7 +111,7 @@ def test_resources_without_a_reader_are_refused_by_name(tmp_path: Path) -> None:
 
 class WantsImages:
     inputs, identity, time, optional = ("image",), "frame_number", "frame_time", ()
-    dimensions: ClassVar[dict[str, int]] = {"image": 2}
+    arrays: ClassVar[dict[str, ArrayInput]] = {"image": ArrayInput(2)}
 
 
 def test_the_follower_reads_any_mimetype_that_has_a_reader(

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import Analysis, Batch
+from skywright.analysis import Analysis, ArrayInput, Batch
 from skywright.files.columns import Column
 from skywright_bpm.source import SCALE_MM
 
@@ -37,7 +37,7 @@ class BeamPosition(Analysis[Sums]):
     stream = "samples"
     version = "1"
     inputs = ("currents",)
-    dimensions: ClassVar[Mapping[str, int]] = {"currents": 1}
+    arrays: ClassVar[Mapping[str, ArrayInput]] = {"currents": ArrayInput(1)}
     identity = "sample_number"
     time = "sample_time"
     block_size = 1024

@@ -2,6 +2,7 @@
 
 from skywright.analysis.framework import (
     Analysis,
+    ArrayInput,
     Batch,
     Statistic,
     find_late,
@@ -10,4 +11,13 @@ from skywright.analysis.framework import (
     whole_blocks,
 )
 
-__all__ = ["Analysis", "Batch", "Statistic", "find_late", "join", "name_of", "whole_blocks"]
+__all__ = [
+    "Analysis",
+    "ArrayInput",
+    "Batch",
+    "Statistic",
+    "find_late",
+    "join",
+    "name_of",
+    "whole_blocks",
+]

@@ -102,6 +102,35 @@ class _Block(Generic[Statistic]):
         return (mine, self.identities.tolist()) > (others, other.identities.tolist())
 
 
+@dataclass(frozen=True)
+class ArrayInput:
+    """What the data key of an input must be, as far as its descriptor tells.
+
+    Parameters
+    ----------
+    dimensions
+        Least number of dimensions.
+    dtypes
+        numpy's names of the dtypes that fit; empty: all.
+    least_side
+        Least length of the first two dimensions, px.
+    """
+
+    dimensions: int = 1
+    dtypes: tuple[str, ...] = ()
+    least_side: int = 0
+
+    def fits(self, data_key: Mapping[str, Any]) -> bool:
+        """Say whether a data key of a descriptor can be this input."""
+        shape = tuple(data_key.get("shape") or ())
+        dtype = data_key.get("dtype_numpy")
+        return (
+            len(shape) >= self.dimensions
+            and all(side is None or side >= self.least_side for side in shape[:2])
+            and (not self.dtypes or dtype is None or np.dtype(dtype).name in self.dtypes)
+        )
+
+
 class Analysis(ABC, Generic[Statistic]):
     """An analysis and its partial result over the members that it has seen.
 
@@ -123,9 +152,9 @@ class Analysis(ABC, Generic[Statistic]):
     """Data keys that each member must have; ``image`` stands for ``<device>_image``."""
     optional: ClassVar[Sequence[str]] = ()
     """Further data keys, given to `measure` where they are."""
-    dimensions: ClassVar[Mapping[str, int]] = {}
-    """Of inputs that are arrays: a data key with fewer dimensions does not fit, such as the count
-    ``n_flat_image`` beside an ``image``."""
+    arrays: ClassVar[Mapping[str, "ArrayInput"]] = {}
+    """What inputs that are arrays must be. Other data keys of that name do not fit, such as the
+    count ``n_flat_image``, or the ``image`` of another kind of detector in the same session."""
     stream: ClassVar[str] = "members"
     """Stream of the derived run with `columns`, called after what a member is: ``pulses``."""
     columns: ClassVar[Sequence[Column]] = ()

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import Analysis, Batch
+from skywright.analysis import Analysis, ArrayInput, Batch
 from skywright.files.columns import Column
 
 LEVELS = 256
@@ -34,7 +34,7 @@ class PictureStatistics(Analysis[Levels]):
     stream = "pictures"
     version = "1"
     inputs = ("image",)
-    dimensions: ClassVar[Mapping[str, int]] = {"image": 2}
+    arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2)}
     columns = (
         Column("mean", "<f8", attrs={**GREY, "description": "mean level"}),
         Column("sd", "<f8", attrs={**GREY, "description": "standard deviation of the levels"}),

@@ -6,7 +6,7 @@ from typing import Any, Self, cast
 
 from event_model import EventPage, unpack_event_page
 
-from skywright.analysis import Analysis
+from skywright.analysis import Analysis, ArrayInput
 from skywright.errors import DataError
 from skywright.files.frames import FrameTable, Segment, Track
 from skywright.files.readers import locate
@@ -26,8 +26,8 @@ class Wanted:
         Full data keys of inputs, where more than one would fit.
     optional
         Further inputs, taken where they are.
-    dimensions
-        Least number of dimensions, of inputs that are arrays.
+    arrays
+        What inputs that are arrays must be; not asked of those in `keys`.
     """
 
     inputs: tuple[str, ...]
@@ -35,7 +35,7 @@ class Wanted:
     time: str
     keys: Mapping[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
-    dimensions: Mapping[str, int] = field(default_factory=dict)
+    arrays: Mapping[str, ArrayInput] = field(default_factory=dict)
 
     @classmethod
     def of(cls, analysis: Analysis[Any] | type[Analysis[Any]], keys: Mapping[str, str]) -> Self:
@@ -46,7 +46,7 @@ class Wanted:
             analysis.time,
             keys,
             tuple(analysis.optional),
-            analysis.dimensions,
+            analysis.arrays,
         )
 
     def find(self, data_keys: Mapping[str, Document]) -> dict[str, str] | None:
@@ -70,11 +70,12 @@ class Wanted:
         """
         found = {}
         for name in (*self.inputs, *self.optional):
+            array = None if name in self.keys else self.arrays.get(name)
             fitting = [
                 key
                 for key, described in data_keys.items()
                 if _fits(key, self.keys.get(name, name))
-                and len(described.get("shape") or ()) >= self.dimensions.get(name, 0)
+                and (array is None or array.fits(described))
             ]
             if not fitting and name in self.optional:
                 continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import Analysis, Batch
+from skywright.analysis import Analysis, ArrayInput, Batch
 from skywright.files.columns import Column
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ class LoopDetection(Analysis[Votes]):
     stream = "pictures"
     version = "8"
     inputs: ClassVar[Sequence[str]] = ("image",)
-    dimensions: ClassVar[Mapping[str, int]] = {"image": 2}
+    # A video camera's: not the images of telescope modules or X-ray detectors in the same session.
+    arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2, ("uint8", "uint16"), 64)}
     columns = COLUMNS
     results = RESULTS
     pictures = 12

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import Analysis, Batch
+from skywright.analysis import Analysis, ArrayInput, Batch
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import Column
 from skywright.instruments.psss import processing, statistics
@@ -118,7 +118,7 @@ class SpectrumStatistics(Analysis[Pulses]):
     stream = "pulses"
     version = "2"
     inputs: ClassVar[Sequence[str]] = ("spectrum",)
-    dimensions: ClassVar[Mapping[str, int]] = {"spectrum": 1, "image": 2}
+    arrays: ClassVar[Mapping[str, ArrayInput]] = {"spectrum": ArrayInput(1)}
     optional: ClassVar[Sequence[str]] = ("settings_number", "pulse_energy")
     identity = "pulse_id"
     time = "time"

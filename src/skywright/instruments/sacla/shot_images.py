@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import Analysis, Batch
+from skywright.analysis import Analysis, ArrayInput, Batch
 from skywright.files.columns import Column
 from skywright.instruments.sacla.frame_stack import stack_of
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
@@ -69,7 +69,7 @@ class ShotImages(Analysis[State]):
     name, version = "sacla_images", "1"
     stream = "shots"
     inputs = ("image", "laser_on")
-    dimensions: ClassVar[Mapping[str, int]] = {"image": 2}
+    arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2)}
     identity, time = "tag", "time"
     ordered = True
 
