@@ -23,7 +23,7 @@ def run(session: Mapping[str, Any]) -> list[DemoResult]:
     session["bpm_position"].wait_ready()
     outcome = session["RE"](session["record_position"](session["bpm"], SECONDS))
     uid = outcome.run_start_uids[0]
-    (derived,) = wait_for_derived(session["tiled"], uid)
+    (derived,) = wait_for_derived(session["tiled"], uid, "bpm_position")
     samples = len(session["stored"](uid)["primary/bpm_sample_number"].read())
     final = derived["result"].read().isel(time=-1)
     result = {name: round(float(final[name].item()), 4) for name in ("mean_x", "mean_y", "rms_x")}

@@ -114,8 +114,8 @@ class RunSteps:
             report_step(title, time.monotonic() - began, ending)
 
 
-def wait_for_derived(tiled: Any, raw_uid: str, count: int = 1) -> list[Any]:
-    """Return the finished derived runs of a raw run as soon as the catalog shows `count` of them.
+def wait_for_derived(tiled: Any, raw_uid: str, *analyses: str) -> list[Any]:
+    """Return a finished derived run for each analysis, as soon as the catalog has them.
 
     Parameters
     ----------
@@ -123,8 +123,8 @@ def wait_for_derived(tiled: Any, raw_uid: str, count: int = 1) -> list[Any]:
         Client of the root.
     raw_uid
         Start uid of the raw run.
-    count
-        Number of analyses that work on this run.
+    *analyses
+        Names of analyses that work on this run.
 
     Raises
     ------
@@ -136,12 +136,16 @@ def wait_for_derived(tiled: Any, raw_uid: str, count: int = 1) -> list[Any]:
     patience, limit = threading.Event(), time.monotonic() + STORED_LIMIT_S
     with step(f"analysis of run {raw_uid[:8]} in the catalog"):
         while time.monotonic() < limit:
-            runs = [run for run in derived_runs(tiled, raw_uid) if run.metadata.get("stop")]
-            if len(runs) >= count:
-                return runs
+            finished = {
+                run.metadata["start"]["analysis"]["name"]: run
+                for run in derived_runs(tiled, raw_uid)
+                if run.metadata.get("stop")
+            }
+            if finished.keys() >= set(analyses):
+                return [finished[name] for name in analyses]
             patience.wait(0.2)
     raise DataError(
-        f"run {raw_uid[:8]}: {count} finished derived runs expected in the catalog within "
+        f"run {raw_uid[:8]}: finished runs of {', '.join(analyses)} expected in the catalog within "
         f"{STORED_LIMIT_S:g} s; look at `skywright doctor`"
     )
 

@@ -1,13 +1,14 @@
 """Demo of EPU: a simulated visit of two grids, tracked live into tiled, against its truth."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.cli.demos import DemoResult
+from skywright.cli.demos import DemoResult, wait_for_derived
 from skywright.config import IocSettings
 from skywright.instruments.epu.demos.figure import GridQuality, draw
 from skywright.instruments.epu.twin.visit import TwinGrid, plan_visit
@@ -32,7 +33,16 @@ def run(session: Mapping[str, Any]) -> list[DemoResult]:
     uids = outcome.plan_result
     visit = plan_visit(SEED, GRIDS, SQUARES, imaged=IMAGED, holes=HOLES)
     directory = Path(session["settings"].directory) / "pictures"
-    return [_result(session["stored"](uid), visit.grids, directory) for uid in uids]
+    return [
+        replace(
+            _result(session["stored"](uid), visit.grids, directory),
+            derived_uids=[
+                derived.metadata["start"]["uid"]
+                for derived in wait_for_derived(session["tiled"], uid, "epu_quality")
+            ],
+        )
+        for uid in uids
+    ]
 
 
 def _result(run: Any, grids: list[TwinGrid], directory: Path) -> DemoResult:

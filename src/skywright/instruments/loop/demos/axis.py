@@ -81,7 +81,7 @@ def _score(
     """Run `plan` and compare what the detection found with what the simulator knows."""
     outcome = session["RE"](plan)
     uid = outcome.run_start_uids[0]
-    (derived,) = wait_for_derived(session["tiled"], uid)
+    (derived,) = wait_for_derived(session["tiled"], uid, "loop_detection")
     raw = session["stored"](uid)  # whole: its analysis can be done before it is all in the catalog
     numbers = raw[f"primary/{camera.name}_frame_number"].read()
     tips = np.stack([derived[f"pictures/tip_{axis}"].read() for axis in "xy"], axis=1)

@@ -179,7 +179,8 @@ def _with_derived(session: Mapping[str, Any], result: DemoResult) -> DemoResult:
     """Add the derived runs and the files of their pictures, before and after first."""
     # The last run of one that was refused before the spindle turned has a detection only.
     turned = "refused" not in result.result
-    runs = wait_for_derived(session["tiled"], result.raw_uid, 2 if turned else 1)
+    analyses = ["loop_detection", "loop_rotation"] if turned else ["loop_detection"]
+    runs = wait_for_derived(session["tiled"], result.raw_uid, *analyses)
     files = [
         line
         for each in runs

@@ -39,7 +39,7 @@ def run(session: Mapping[str, Any]) -> list[DemoResult]:
     with StreamClients(f"127.0.0.1:{int(panoseti.grpc_port.get())}") as clients:
         outcome = session["RE"](session["observe"](panoseti, SECONDS))
     uid = outcome.run_start_uids[0]
-    (derived,) = wait_for_derived(session["tiled"], uid)
+    (derived,) = wait_for_derived(session["tiled"], uid, "panoseti_flashes")
     raw = session["stored"](uid)
     directory = Path(panoseti.data_dir.get()) / panoseti.run_name.get()
     last = derived["result"].read().isel(time=-1)

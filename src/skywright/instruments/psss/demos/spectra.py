@@ -75,7 +75,7 @@ def run(session: Mapping[str, Any]) -> list[DemoResult]:
     _prepare(session)
     outcome = engine(session["acquire_spectra"](psss, PULSES))
     uid = outcome.run_start_uids[0]
-    (derived,) = wait_for_derived(session["tiled"], uid)
+    (derived,) = wait_for_derived(session["tiled"], uid, "psss_spectra")
     found = read_back(session["stored"](uid), derived, np.asarray(psss.axis.get()))
     picture = draw(found, Path(session["settings"].directory) / "pictures" / f"psss-{uid[:8]}.png")
     return [_result(uid, derived.metadata["start"]["uid"], found, picture, outcome.exit_status)]

@@ -39,7 +39,7 @@ def run(session: Mapping[str, Any]) -> list[DemoResult]:
     )
     outcome = session["RE"](found)
     uid = outcome.run_start_uids[0]
-    (derived,) = wait_for_derived(session["tiled"], uid)
+    (derived,) = wait_for_derived(session["tiled"], uid, "sacla_curves")
     scan = read_back(session["stored"](uid), derived, true_response(sacla))
     zero = outcome.plan_result
     pictures = Path(session["settings"].directory) / "pictures"
