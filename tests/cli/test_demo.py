@@ -1,9 +1,11 @@
 """The demos' process: a demo that fails, ends its process or is too slow costs only itself."""
 
+import io
 import json
 import sys
+import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from skywright.cli import demo as module
+from skywright.cli.demo import StepLines
 from skywright.cli.demos import DemoResult, __main__, append_results
 from skywright.config import IocSettings, load_settings
 from skywright.errors import ConfigError, SampleError
@@ -71,6 +74,30 @@ def test_a_demo_that_hangs_is_ended_and_the_others_run(
     assert (first, last) == (("first", ""), ("last", ""))
     assert late[0] == "hangs"
     assert late[1].startswith("not done within 2 s; look at ")
+
+
+def test_without_a_terminal_the_step_that_goes_on_is_printed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "QUIET_S", 0.05)
+    seen, begun = threading.Event(), []
+
+    class Lines(io.StringIO):
+        def write(self, text: str) -> int:
+            if "run 1: 3 events ..." in text:
+                seen.set()
+            return super().write(text)
+
+    def steps() -> Iterator[str]:
+        going_on = {"demo": "loop", "title": "run 1", "seconds": None, "progress": "3 events"}
+        yield json.dumps(going_on)
+        assert seen.wait(20)
+        yield json.dumps({**going_on, "seconds": 1.5, "progress": ""})
+
+    lines = Lines()
+    StepLines(Console(file=lines)).show(steps(), lambda: begun.append(1))
+    assert begun == [1]
+    assert lines.getvalue().splitlines()[-1] == "loop       run 1  (1.5 s)"
 
 
 def test_a_demo_that_raises_has_a_result_that_says_why(

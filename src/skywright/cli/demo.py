@@ -23,6 +23,9 @@ from skywright.instruments import instruments
 from skywright.processes.process import SUPERVISED
 
 LIMIT_S = 270.0
+"""Time for one demo, s."""
+QUIET_S = 4.0
+"""Longest time without a line, s, where there is no terminal."""
 
 
 def demos() -> dict[str, str]:
@@ -109,7 +112,7 @@ def _run_process(
     limit = TimeLimit(LIMIT_S, process.terminate)
     try:
         assert process.stdout is not None
-        _show_steps(process.stdout, limit, console)
+        StepLines(console).show(process.stdout, limit.restart)
         status = process.wait()
     except BaseException:  # Ctrl-C: the process has it too
         process.terminate()
@@ -152,24 +155,49 @@ class TimeLimit:
         self._act()
 
 
-def _show_steps(steps: Iterable[str], limit: TimeLimit, console: Console) -> None:
-    """Print a line for each step that is done; on a terminal also the one that goes on."""
-    name = ""
-    with console.status("the beamline starts") as shown:
-        for line in steps:
-            step = json.loads(line)
-            if step["demo"] != name:
-                name = step["demo"]
-                limit.restart()
-            text = f"{name:<10} {step['title']}"
-            if step["progress"]:
-                text += f": {step['progress']}"
-            if step["seconds"] is None:
-                shown.update(text)
-            else:
-                console.print(f"{text}  ({step['seconds']:.1f} s)")
-                shown.update(f"{name:<10} goes on")
-        shown.update("the beamline stops")
+class StepLines:
+    """Prints a line for each step that is done, and shows the one that goes on.
+
+    A terminal shows that one in its last line. Elsewhere it is printed when nothing was for
+    `QUIET_S`, so that a person who reads a log sees that the demo lives.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._text = "the beamline starts"
+        self._printed = time.monotonic()
+        self._closed = threading.Event()
+
+    def show(self, steps: Iterable[str], begin_demo: Callable[[], object]) -> None:
+        """Show steps until there are no more; `begin_demo` is called when the demo changes."""
+        name = ""
+        with self._console.status(self._text) as status:
+            if not self._console.is_terminal:
+                threading.Thread(target=self._repeat, daemon=True).start()
+            for line in steps:
+                step = json.loads(line)
+                if step["demo"] != name:
+                    name = step["demo"]
+                    begin_demo()
+                text = f"{name:<10} {step['title']}"
+                if step["progress"]:
+                    text += f": {step['progress']}"
+                if step["seconds"] is None:
+                    self._text = text
+                else:
+                    self._print(f"{text}  ({step['seconds']:.1f} s)")
+                    self._text = f"{name:<10} goes on"
+                status.update(self._text)
+            self._closed.set()
+
+    def _print(self, text: str) -> None:
+        self._printed = time.monotonic()
+        self._console.print(text, soft_wrap=True)
+
+    def _repeat(self) -> None:
+        while not self._closed.wait(max(0.1, self._printed + QUIET_S - time.monotonic())):
+            if time.monotonic() - self._printed >= QUIET_S:
+                self._print(f"{self._text} ...")
 
 
 def write_configuration(names: Sequence[str], directory: Path) -> Path:

@@ -77,11 +77,18 @@ def _shown_anyway(record: logging.LogRecord) -> bool:
     return record.msg != "Run aborted"
 
 
-def have_beamline(settings: Settings) -> None:
+def have_beamline(settings: Settings, progress: Callable[[str], object] | None = None) -> None:
     """Use the beamline that runs on the store, else start one that ends with this process.
 
     Must come before the first import of ophyd: what is stopped last must be registered first,
     else Channel Access complains of servers that vanish.
+
+    Parameters
+    ----------
+    settings
+        The configuration.
+    progress
+        Takes which parts are ready, in words, from a thread. None: a line on the terminal does.
 
     Raises
     ------
@@ -105,7 +112,7 @@ def have_beamline(settings: Settings) -> None:
         # The imports are this thread's: Channel Access belongs to the thread that begins it.
         awaited: Future[None] = Future()
         threading.Thread(
-            target=_await_ready, args=(process, status.update, awaited), daemon=True
+            target=_await_ready, args=(process, progress or status.update, awaited), daemon=True
         ).start()
         for name in (*SLOW_IMPORTS, *_live_analyses(settings)):
             with suppress(ImportError):  # the start-up file that needs it will say so

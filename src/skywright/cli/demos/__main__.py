@@ -18,6 +18,7 @@ from skywright.cli.demos import (
     append_results,
     begin_demo,
     failed_demo,
+    report_step,
     step,
     steps_to_stdout,
 )
@@ -37,7 +38,7 @@ def main(file: Path, names: Sequence[str]) -> None:
     end_with_parent()
     try:
         with step("starts"):
-            have_beamline(load_settings())
+            have_beamline(load_settings(), lambda ready: report_step("starts", progress=ready))
         with step("session starts"):
             session = load_profile()
     except SkywrightError as error:
