@@ -140,10 +140,17 @@ class _RunFile:
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.path.with_suffix(UNBORN)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        fd = os.open(self.path.with_suffix(UNBORN), flags, 0o644)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        self.fd = fd
+        while self.fd < 0:
+            fd = os.open(path, flags, 0o644)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if path.exists() and path.stat().st_ino == os.fstat(fd).st_ino:
+                    self.fd = fd  # else an ingester removed the empty file before the lock was held
+            finally:
+                if self.fd != fd:
+                    os.close(fd)
 
     def close(self) -> None:
         if self.fd >= 0:
