@@ -1,5 +1,6 @@
 """Steps of every instrument's plans: a run whose stop document says why it failed."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,9 +10,6 @@ import bluesky.preprocessors as bpp
 from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException
 
 from skywright.errors import HardwareError, SkywrightError
-
-WAIT_S = 0.05
-"""Time between two looks at a status, s."""
 
 Body = Callable[[], MsgGenerator[Any]]
 
@@ -147,15 +145,26 @@ def until_done(status: Any) -> MsgGenerator[None]:
     Parameters
     ----------
     status
-        Of a device, which has begun already.
+        Status of an operation that was started before.
 
     Raises
     ------
     Exception
         What the status failed with.
     """
-    while not status.done:
-        yield from bps.sleep(WAIT_S)
+
+    def finished() -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def finish() -> None:
+            if not future.done():  # cancelled by a pause
+                future.set_result(None)
+
+        status.add_callback(lambda _: loop.call_soon_threadsafe(finish))
+        return future
+
+    yield from bps.wait_for([finished])
     error = status.exception(timeout=0)
     if error is not None:
         raise error

@@ -175,6 +175,12 @@ def test_a_silent_child_ends_the_start_at_its_limit(tmp_path: Path) -> None:
         supervised(tmp_path, [service("a", SILENT, ready_limit_s=0.3)], lambda *_: None)
 
 
+def test_a_child_that_closes_its_stdout_ends_the_start_at_its_limit(tmp_path: Path) -> None:
+    code = "import os, signal; os.close(1); signal.pause()"
+    with pytest.raises(HardwareError, match=r"a did not say that it is ready within 1 s"):
+        supervised(tmp_path, [service("a", code, ready_limit_s=1.0)], lambda *_: None)
+
+
 def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(HardwareError, match=r"a cannot be started: .*no-such-command"):
         supervised(tmp_path, [Service("a", ["/no-such-command"])], lambda *_: None)

@@ -26,8 +26,8 @@ class Pulses:
         return False
 
     def acquire(self, wanted: int) -> Acquisition:
-        """Take N pulses; with N = 0, take pulses until the acquisition is stopped."""
-        return self.processor.acquire(wanted)
+        """Take N pulses, 0: until the acquisition is stopped; return one that is in progress."""
+        return self.processor.acquisition or self.processor.acquire(wanted)
 
     def stop(self) -> Acquisition | None:
         """End the acquisition under way."""

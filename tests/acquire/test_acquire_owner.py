@@ -131,7 +131,9 @@ def test_an_acquisition_is_over_when_its_items_are_in_the_file(
     recorder.start(tmp_path / "a.h5")
     until(lambda: owner.state().items == 1)
     acquisition = owner.acquire(3, lambda rows: seen.append(int(rows.identity[0])))
-    assert owner.acquire(7) is acquisition
+    with pytest.raises(HardwareError, match="an acquisition is in progress"):
+        owner.acquire(7)
+    assert owner.acquisition is acquisition
     source.send(1, 2, 3, 4)
     assert acquisition.done.wait(20)
     assert recorder.visible == 3
@@ -370,3 +372,40 @@ def test_changed_is_called_for_items_unless_the_owner_says_not(source: HandSourc
         counts.append(len(calls) - before)
         owner.close()
     assert counts == [3, 0]
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_callbacks_that_fail_are_counted_and_every_item_is_published(
+    source: HandSource, make: Make, threads: int
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("the callback is broken")
+
+    collector = Collector()
+    owner = make(lambda item: item, [collector], changed=fail, threads=threads)
+    owner.remark = fail  # type: ignore[method-assign, assignment]
+    acquisition = owner.acquire(3, fail)
+    source.send(1, 2, 3, 4)
+    assert acquisition.done.wait(5)
+    until(lambda: owner.state().items == 4)
+    assert collector.items == [1, 2, 3, 4]
+    state = owner.state()
+    assert (acquisition.taken, state.failures["on_item failed"]) == (3, 3)
+    assert state.failures["changed failed"] > 4
+    assert state.message.endswith("the callback is broken")
+    assert state.alarm
+
+
+def test_an_item_whose_setting_cannot_be_attached_is_a_loss(source: HandSource, make: Make) -> None:
+    owner = make(lambda item: item)
+
+    def arrived(item: int) -> int:
+        if item == 2:
+            raise ValueError("no setting")
+        return item
+
+    owner.arrived = arrived  # type: ignore[method-assign]
+    acquisition = owner.acquire(2)
+    source.send(1, 2, 3)
+    assert acquisition.done.wait(5)
+    assert owner.lost() == {"not processed": 1}

@@ -119,3 +119,27 @@ def test_a_period_of_zero_is_always_due() -> None:
     pacer.end()
     assert pacer.wait(0.0) is None
     assert Pacer(10.0).wait(0.0) == 0  # the first is due at once
+
+
+def test_an_item_that_cannot_be_delivered_does_not_end_the_source(
+    got: list[int], reports: list[str]
+) -> None:
+    halted = threading.Event()
+
+    class Halting(Numbers):
+        def halt(self) -> None:
+            super().halt()
+            halted.set()
+
+    def deliver(item: int) -> None:
+        if item == 1:
+            raise ValueError("the owner is broken")
+        got.append(item)
+
+    source = Halting(0.001, last=3)
+    source.start(deliver, reports.append)
+    assert halted.wait(5)
+    until(lambda: not source.is_running)
+    assert got == [0, 2, 3]
+    assert reports[0] == "numbers: ValueError: the owner is broken"
+    source.close()

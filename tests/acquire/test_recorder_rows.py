@@ -1,16 +1,19 @@
 """Items of many rows: counts, choices and misfits go by rows."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.hand_source import HEIGHT, IDENTITY, events, layout
+from support.waiting import until
 
-from skywright.acquire.columns_layout import Rows
+from skywright.acquire.columns_layout import ColumnsLayout, Rows
 from skywright.acquire.recorder import Recorder
-from skywright.files.columns import ColumnReader
+from skywright.errors import DataError
+from skywright.files.columns import Column, ColumnReader, ColumnWriter
 
 
 @pytest.fixture
@@ -68,3 +71,82 @@ def test_a_full_queue_counts_rows(tmp_path: Path) -> None:
     recorder.close()
     assert recorder.visible + recorder.lost()["events queue full"] == 500
     assert recorder.lost()["events queue full"] in (200, 300, 400)
+
+
+class FaultyFile:
+    """A file whose `flush` fails a number of times; counts its rows."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.rows = 0
+        self.closed = False
+
+    def append(self, items: Sequence[Rows]) -> Mapping[str, int]:
+        self.rows += sum(map(len, items))
+        return {}
+
+    def flush(self) -> int:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("disk full")
+        return self.rows
+
+    def close(self) -> None:
+        self.closed = True
+        self.flush()
+
+
+class FaultyLayout(ColumnsLayout):
+    file: FaultyFile
+
+    def open(self, path: Path, items: Sequence[Rows], last: bool) -> Any:
+        return self.file
+
+
+@pytest.fixture
+def faulty() -> Iterator[Recorder[Any, Any]]:
+    recorder: Recorder[Any, Any] = Recorder(FaultyLayout("events", (HEIGHT,), IDENTITY))
+    yield recorder
+    recorder.close()
+
+
+def test_a_flush_that_fails_once_is_tried_again(faulty: Recorder[Any, Any], tmp_path: Path) -> None:
+    file = faulty.layout.file = FaultyFile(1)  # type: ignore[attr-defined]
+    faulty.start(tmp_path / "a.h5")
+    faulty.offer(events(0, 5))
+    until(lambda: faulty.visible == 5)
+    assert file.failures == 0
+    faulty.stop()
+    assert (faulty.lost(), file.closed) == ({}, True)
+
+
+def test_rows_that_were_never_flushed_are_lost_and_the_file_is_closed(
+    faulty: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    file = faulty.layout.file = FaultyFile(10**9)  # type: ignore[attr-defined]
+    faulty.start(tmp_path / "a.h5")
+    faulty.offer(events(0, 5))
+    faulty.stop()
+    assert file.closed
+    assert faulty.lost() == {"events not written": 5}
+    assert faulty.error == "disk full"
+
+
+def test_an_acquisition_whose_rows_are_not_visible_says_so(
+    faulty: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    faulty.layout.file = FaultyFile(10**9)  # type: ignore[attr-defined]
+    faulty.start(tmp_path / "a.h5")
+    faulty.offer(events(0, 5))
+    done = threading.Event()
+    faulty.mark(done.set)
+    assert done.wait(5)
+    assert faulty.lost() == {"events not written": 5}
+
+
+def test_a_file_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    columns = (HEIGHT, Column("/entry/height/below", "<f8"))  # below a dataset
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"a\.h5.*below"):
+            ColumnWriter(tmp_path / "a.h5", columns, IDENTITY)
+        assert list(tmp_path.iterdir()) == []

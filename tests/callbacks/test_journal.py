@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ophyd import Signal
 from ophyd.sim import det, motor
+from support.waiting import until
 
 from skywright.callbacks import journal as journal_module
 from skywright.callbacks.journal import Journal, encode_line
@@ -180,7 +181,8 @@ def test_any_json_value_survives_on_one_line(value: Any) -> None:
 
 
 def test_keys_that_are_no_text_do_not_stop_a_run() -> None:
-    assert json.loads(encode_line("start", {(1, 2): 3, 4: 5})) == ["start", {"4": 5}]
+    line = encode_line("start", {(1, 2): 3, 4: 5, "x": [{b"y": None}]})
+    assert json.loads(line) == ["start", {"(1, 2)": 3, "4": 5, "x": [{"b'y'": None}]}]
 
 
 # A full disk
@@ -392,3 +394,57 @@ def test_engine_is_told_when_memory_is_full_too(
         RE(plan())
     (small_disk / "ballast").unlink()
     journal.close()
+
+
+def test_a_document_with_a_key_that_is_no_text_and_that_contains_itself_is_refused() -> None:
+    endless: dict[Any, Any] = {(1, 2): 3}
+    endless["self"] = endless
+    with pytest.raises(DataError, match="event"):
+        encode_line("event", endless)
+
+
+def test_a_directory_that_cannot_be_synced_blocks_no_later_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.05)
+    sync, failures = journal_module.fsync_directory, [OSError(errno.EIO, "input/output error")]
+
+    def fail_once(directory: Path) -> None:
+        if failures:
+            raise failures.pop()
+        sync(directory)
+
+    monkeypatch.setattr(journal_module, "fsync_directory", fail_once)
+    journal, run = Journal(tmp_path), compose_run()
+    journal("start", run.start_doc)
+    journal("stop", run.compose_stop())
+    until(lambda: journal.trouble is None)
+    found = lines(tmp_path / f"{run.start_doc['uid']}.jsonl")
+    assert [name for name, _ in found] == ["start", "stop"]
+    journal.close()
+
+
+def test_dtypes_of_arrays_in_event_pages_are_kept(tmp_path: Path) -> None:
+    journal, run = Journal(tmp_path), compose_run()
+    journal("start", run.start_doc)
+    keys: Any = {
+        "a": {"dtype": "array", "shape": [2], "source": "x"},
+        "b": {"dtype": "array", "shape": [2], "source": "x"},
+        "c": {"dtype": "number", "shape": [], "source": "x"},
+    }
+    bundle = run.compose_descriptor(name="primary", data_keys=keys)
+    journal("descriptor", bundle.descriptor_doc)
+    rows = np.array([[1, 2], [3, 4]], "<u2")
+    page = {
+        "descriptor": bundle.descriptor_doc["uid"],
+        "uid": ["u", "v"],
+        "time": [0.0, 1.0],
+        "seq_num": [1, 2],
+        "data": {"a": list(rows), "b": rows.astype("<f4"), "c": np.zeros(2, "<f4")},
+        "timestamps": {key: [0.0, 1.0] for key in "abc"},
+    }
+    journal("event_page", page)
+    journal.close()
+    found = lines(tmp_path / f"{run.start_doc['uid']}.jsonl")
+    assert [name for name, _ in found] == ["start", "descriptor", "dtypes", "event_page"]
+    assert found[2][1]["dtype_numpy"] == {"a": "<u2", "b": "<f4"}

@@ -1,15 +1,17 @@
 """Runs of plans: what the stop document says, and several that are open at the same time."""
 
+import threading
 from collections import defaultdict
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import pytest
 from bluesky import RunEngine
-from bluesky.utils import MsgGenerator
+from bluesky.utils import Msg, MsgGenerator, RunEngineInterrupted
 from ophyd import Signal
+from ophyd.status import Status
 
-from plans.run_stubs import in_run
+from plans.run_stubs import in_run, until_done
 from skywright.errors import HardwareError
 
 
@@ -69,3 +71,45 @@ def test_without_a_key_one_run_is_open_at_a_time(engine: RunEngine) -> None:
 
     with pytest.raises(Exception, match="run"):
         engine(in_run(outer, {}, []))
+
+
+def test_a_status_is_awaited_by_one_message_also_over_a_pause(engine: RunEngine) -> None:
+    status, messages = Status(), []
+    waits = threading.Event()
+
+    def watch(message: Msg) -> None:
+        messages.append(message.command)
+        if message.command == "wait_for":
+            waits.set()
+
+    def plan() -> MsgGenerator[str]:
+        yield from bps.checkpoint()
+        yield from until_done(status)
+        return "done"
+
+    def pause() -> None:
+        assert waits.wait(5)
+        engine.request_pause()
+
+    engine.msg_hook = watch
+    threading.Thread(target=pause, daemon=True).start()
+    with pytest.raises(RunEngineInterrupted):
+        engine(plan())
+    threading.Timer(0.1, status.set_finished).start()
+    assert engine.resume().plan_result == "done"
+    assert messages == ["checkpoint", "wait_for", "wait_for"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_error_of_a_status_is_raised(engine: RunEngine, late: bool) -> None:
+    status = Status()
+
+    def fail() -> None:
+        status.set_exception(HardwareError("no light"))
+
+    def plan() -> MsgGenerator[None]:
+        (threading.Timer(0.1, fail).start if late else fail)()
+        yield from until_done(status)
+
+    with pytest.raises(HardwareError, match="no light"):
+        engine(plan())

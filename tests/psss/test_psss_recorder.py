@@ -20,6 +20,7 @@ from support.psss_scripted import (
 from support.waiting import until
 
 from skywright.acquire.recorder import Recorder
+from skywright.errors import HardwareError
 from skywright.files import areadetector
 from skywright.files.columns import ColumnReader
 from skywright.instruments.psss import layouts
@@ -179,7 +180,9 @@ def test_an_acquisition_ends_when_all_is_in_the_file(
     source.put(1)  # not acquired: not recorded
     until(lambda: processor.state().items == 1)
     acquisition = processor.acquire(3)
-    assert processor.acquire(5) is acquisition
+    with pytest.raises(HardwareError, match="in progress"):
+        processor.acquire(5)
+    assert processor.acquisition is acquisition
     source.put(2, 3, 4, 5)
     assert acquisition.done.wait(20)
     assert spectra.visible == 3

@@ -1,6 +1,7 @@
 """The ingester's process, recovery, and what happens while the server is away."""
 
 import asyncio
+import fcntl
 import json
 import os
 import subprocess
@@ -235,6 +236,22 @@ def test_journal_that_was_never_born(store: Path, client: Any) -> None:
     report = recover(store, client)
     assert report.finished == (whole.uid,)
     assert not list((store / "journal").glob("half*"))
+
+
+def test_journal_of_a_writer_that_dies_before_its_rename_is_found_by_a_running_ingester(
+    store: Path, client: Any
+) -> None:
+    ingester = Ingester(store, client)
+    assert not ingester.sweep()
+    path = record(store).stop()
+    new = path.rename(path.with_suffix(UNBORN))
+    with new.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # its writer lives
+        assert not ingester.sweep()
+        assert new.exists()
+    while ingester.sweep():
+        pass
+    assert rows_of(client, path.stem) == [1.0, 2.0, 3.0]
 
 
 def test_newest_run_is_not_held_up_by_a_broken_one(store: Path, client: Any) -> None:

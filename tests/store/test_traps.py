@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from store.recording import Recording, array, scalar
 from store.stack import Stack
+from tiled.client.metadata_update import DELETE_KEY
 
+from skywright.store.check import differences
 from skywright.store.ingest import State, ingest
+from skywright.store.survey import Survey
+from skywright.store.tail import read_lines
 
 
 def stored(path: Path, client: Any) -> Any:
@@ -240,9 +244,17 @@ def test_files_that_tiled_cannot_show_are_told(journals: Path, client: Any) -> N
     datum |= {"indices": {"start": 0, "stop": 1}, "seq_nums": {"start": 1, "stop": 2}}
     recording.journal("stream_datum", datum | {"descriptor": descriptor})
     recording.event(y=1.0)
-    run = stored(recording.stop(), client)
+    path = recording.stop()
+    run = stored(path, client)
     assert run["primary"].read()["y"].values.tolist() == [1.0]
-    assert any(note.startswith("x: its files are not shown") for note in run.metadata["notes"])
+    (reason,) = run.metadata["unreadable_files"].values()
+    assert f"x: tiled cannot read its files: {reason}" in run.metadata["notes"]
+    survey = Survey()
+    for line in read_lines(journals / "done" / path.name):
+        survey.add(line)
+    assert differences(survey, run) == []
+    run.update_metadata({"unreadable_files": {"x": DELETE_KEY, "y": "anything"}})
+    assert differences(survey, client["raw"][path.stem]) == ["primary: x is missing"]
 
 
 def test_names_that_are_no_addresses(journals: Path, client: Any) -> None:

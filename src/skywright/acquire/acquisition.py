@@ -110,6 +110,18 @@ class Taken:
     refused: RefusedError | None
     acquisition: Acquisition | None
 
+    @classmethod
+    def unprocessed(
+        cls,
+        error: Exception,
+        acquisition: Acquisition | None,
+        result: Any = None,
+        is_result: bool = False,
+    ) -> "Taken":
+        """Return an item for which a function of the owner has raised an unexpected error."""
+        refused = RefusedError("not processed", f"{type(error).__name__}: {error}")
+        return cls(result, is_result, None, refused, acquisition)
+
 
 @dataclass(frozen=True)
 class OwnerState(Generic[Result]):

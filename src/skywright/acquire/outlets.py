@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from skywright.acquire.acquisition import Endpoint, RefusedError
@@ -42,8 +42,8 @@ class Outlets(Generic[Result]):
         self.queues: tuple[NewestQueue[Result], ...] = ()
         self._name = name
         self._lock = threading.Lock()
-        self._failing: dict[int, str] = {}
-        """Endpoints whose last result failed, by `id`."""
+        self._failing: dict[object, str] = {}
+        """What failed in its last call, by the `id` of an endpoint or the name of a callback."""
 
     @property
     def newest(self) -> Result | None:
@@ -90,15 +90,28 @@ class Outlets(Generic[Result]):
         RefusedError
             By a recorder that counts the result as lost.
         """
-        name = type(endpoint).__name__
+        self._guard(id(endpoint), type(endpoint).__name__, endpoint.offer, result)
+
+    def call(self, name: str, function: Callable[..., None], *args: Any) -> None:
+        """Call a callback of a client; an error of it does not stop the items.
+
+        It is counted and reported as that of an endpoint.
+        """
         try:
-            endpoint.offer(result)
+            self._guard(name, name, function, *args)
+        except RefusedError as error:  # only a recorder may refuse a result
+            self.failures.add(f"{name} failed")
+            self._failing[name] = f"{name}: {error}"
+
+    def _guard(self, key: object, name: str, function: Callable[..., None], *args: Any) -> None:
+        try:
+            function(*args)
         except RefusedError:
             raise
         except Exception as error:
             self.failures.add(f"{name} failed")
-            if id(endpoint) not in self._failing:
+            if key not in self._failing:
                 logger.exception("%s: %s failed", self._name, name)
-            self._failing[id(endpoint)] = f"{name}: {error}"
+            self._failing[key] = f"{name}: {error}"
         else:
-            self._failing.pop(id(endpoint), None)
+            self._failing.pop(key, None)

@@ -19,7 +19,7 @@ from skywright.acquire.newest import NewestQueue
 from skywright.acquire.outlets import Outlets
 from skywright.acquire.source import Source
 from skywright.acquire.stage import Stage
-from skywright.errors import SkywrightError
+from skywright.errors import HardwareError, SkywrightError
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,10 @@ class Owner(Generic[Item, Result]):
                 return
             self._message, self._alarm = message, alarm
         logger.log(logging.WARNING if alarm else logging.INFO, "%s: %s", self.name, message)
-        self.changed()
+        self._notify()
+
+    def _notify(self) -> None:
+        self._outlets.call("changed", self.changed)
 
     # ---- starts and stops
 
@@ -197,7 +200,7 @@ class Owner(Generic[Item, Result]):
             self._users.clear()
         self.stop_acquisition()
         self._run_source()
-        self.changed()
+        self._notify()
 
     def acquire(
         self, wanted: int = 0, on_item: Callable[[Result], None] | None = None
@@ -212,19 +215,19 @@ class Owner(Generic[Item, Result]):
             Called with each result of the acquisition, in order; must return at once. Without a
             `process` it is called as the items arrive, before it is known whether they count.
 
-        Returns
-        -------
-        Acquisition
-            The one under way, if there is one.
-
         Raises
         ------
+        HardwareError
+            If an acquisition is in progress; `acquisition` is that one.
         SkywrightError
             What the source raises when it cannot start.
         """
         with self._lock:
             if self._acquisition is not None:
-                return self._acquisition
+                raise HardwareError(
+                    f"{self.name}: an acquisition is in progress; stop it first, or wait until "
+                    "its items are stored"
+                )
             acquisition = self._acquisition = Acquisition(wanted, on_item=on_item)
             self._last_arrival = time.monotonic()
         try:
@@ -294,7 +297,7 @@ class Owner(Generic[Item, Result]):
                 self._users.discard(user)
             self.report(f"stopped: {error}")
             raise
-        self.changed()
+        self._notify()
 
     def _run_source(self) -> None:
         """Run the source when somebody wants it, stop it when nobody does."""
@@ -340,15 +343,21 @@ class Owner(Generic[Item, Result]):
                 acquisition = None
             if acquisition is not None:
                 acquisition.under_way += 1
-        size, item = getattr(item, "nbytes", 0), self.arrived(item)
+        size = getattr(item, "nbytes", 0)
+        try:
+            item = self.arrived(item)
+        except Exception as error:
+            logger.exception("%s: %s cannot be processed", self.name, self.item_name)
+            self._hand_on(Taken.unprocessed(error, acquisition))
+            return
         if self._process is None:
             self._outlets.hand_out(cast("Result", item))
             if acquisition is not None and acquisition.on_item is not None:
-                acquisition.on_item(item)
+                self._outlets.call("on_item", acquisition.on_item, item)
             if acquisition is None:
                 self._report_item(cast("Result", item))
                 if self.tells_items:
-                    self.changed()
+                    self._notify()
                 return
         if self._stage is None:
             self._hand_on(self._processed((item, acquisition)))
@@ -379,8 +388,7 @@ class Owner(Generic[Item, Result]):
             return Taken(result, is_result, error.result, error, acquisition)
         except Exception as error:  # the next item may be good
             logger.exception("%s: %s cannot be processed", self.name, self.item_name)
-            refused = RefusedError("not processed", str(error))
-            return Taken(result, is_result, None, refused, acquisition)
+            return Taken.unprocessed(error, acquisition, result, is_result)
         return Taken(result, True, kept, None, acquisition)
 
     def _hand_on(self, taken: Taken) -> None:
@@ -400,7 +408,7 @@ class Owner(Generic[Item, Result]):
             self._report_item(taken.result)
         self._settle(acquisition)
         if self.tells_items:
-            self.changed()
+            self._notify()
 
     def _record(
         self, acquisition: Acquisition, taken: Taken, refused: RefusedError | None
@@ -425,17 +433,19 @@ class Owner(Generic[Item, Result]):
             self._newest_kept = taken.kept
             complete = bool(acquisition.wanted) and acquisition.taken >= acquisition.wanted
         if self._process is not None and acquisition.on_item is not None:
-            acquisition.on_item(taken.result)
+            self._outlets.call("on_item", acquisition.on_item, taken.result)
         if complete:
             self._finish(acquisition)
         return None
 
     def _report_item(self, result: Result) -> None:
         """Set the message after a good item."""
+        messages: list[tuple[str, bool]] = []
+        self._outlets.call("remark", lambda: messages.append(self.remark(result)))
         if failure := self._outlets.failure:
             self.report(failure)
         else:
-            self.report(*self.remark(result))
+            self.report(*messages[0])
         self._silent = False
 
     def remark(self, result: Result) -> tuple[str, bool]:
@@ -474,7 +484,7 @@ class Owner(Generic[Item, Result]):
                 self._users.discard(acquisition)
             acquisition.done.set()
             self._look.set()
-            self.changed()
+            self._notify()
 
         for recorder in self.recorders:
             recorder.mark(one_is_done)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from skywright.acquire.acquisition import RefusedError
-from skywright.acquire.counters import Counters
+from skywright.acquire.counters import Counters, sum_counts
 from skywright.errors import DataError
 from skywright.files.columns import DoesNotFitError
 
@@ -20,7 +20,10 @@ FLUSH_S = 0.05
 """A row is visible in the file at most about this long after it was offered."""
 GATHER_S = 0.04
 """Longest wait for more items: to write one row takes as long as to write twenty together."""
+STOP_LIMIT_S = 30.0
+"""Timeout for the items in the queue when a recording is stopped, s."""
 QUEUE_BYTES = 256_000_000
+"""Default limit of the queue, bytes."""
 BATCH = 64
 """Maximum number of items that are written together."""
 
@@ -149,7 +152,9 @@ class Recorder(Generic[Result, Item]):
         self._file: File[Item] | None = None
         self._pending: list[Item] = []
         """Items from before the file could be made."""
-        self._count = self._recorded = 0
+        self._count = self._recorded = self._flushed = 0
+        self._invisible = 0
+        """Rows before the last mark that could not be flushed until now."""
         self._unflushed_since = 0.0
         self._thread = threading.Thread(
             target=self._work, name=f"record-{layout.name}", daemon=True
@@ -223,10 +228,13 @@ class Recorder(Generic[Result, Item]):
             self._filled.notify()
 
     def lost(self) -> Mapping[str, int]:
-        """Return rows that are not in their recording, by cause."""
-        return {
-            f"{self.layout.name} {cause}": count for cause, count in self._lost.as_dict().items()
-        }
+        """Return the number of rows that are not in their recording, by cause.
+
+        After a failed flush ``not written`` includes the rows that await the next attempt.
+        """
+        unflushed = {"not written": self._invisible}
+        causes = sum_counts(self._lost.as_dict(), unflushed)
+        return {f"{self.layout.name} {cause}": count for cause, count in causes.items()}
 
     # ---- starts and stops
 
@@ -250,6 +258,7 @@ class Recorder(Generic[Result, Item]):
             self.error = _why_not(path)
             if not self.error:
                 self._count, self._recorded, self.visible, self._seen = count, 0, 0, 0
+                self._flushed = 0
                 try:
                     self._file = self.layout.open_early(path)
                     self.path = path
@@ -262,11 +271,27 @@ class Recorder(Generic[Result, Item]):
         """Close the recording, after all items offered before are in it."""
         written = threading.Event()
         self.mark(written.set)
+        in_time = True
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            written.wait(30.0)
+            in_time = written.wait(STOP_LIMIT_S)
         with self._writing:
+            left = 0 if in_time else self._drop_queued()
             self._end()
+            if left:
+                self._report(DataError(f"{left} rows were not written within {STOP_LIMIT_S:g} s"))
         self._changed()
+
+    def _drop_queued(self) -> int:
+        """Remove all items from the queue, so that none gets into the next file; count them."""
+        with self._filled:
+            marks = [each for each in self._queue if callable(each)]
+            rows = self._rows([each for each in self._queue if not callable(each)])
+            self._queue.clear()
+            self._queue.extend(marks)
+            self._bytes = 0
+        if rows:
+            self._lost.add("not written", rows)
+        return rows
 
     def close(self) -> None:
         """Close the recording and end the thread."""
@@ -378,25 +403,39 @@ class Recorder(Generic[Result, Item]):
             self._write([], last=True)
         if self._file is None or not self._unflushed_since:
             return False
-        self._unflushed_since = 0.0
         try:
             self.visible = self._file.flush()
         except Exception as error:
-            self._fail(error, 0)
+            self._report(error)
+            self._unflushed_since = time.monotonic()  # for the next attempt
+            if last:
+                self._invisible = self._recorded - self._flushed
+            return True
+        self._unflushed_since = 0.0
+        self._flushed, self._invisible = self._recorded, 0
         return True
 
     def _end(self) -> None:
-        """Close the file; trouble is in `error`."""
+        """Close the file; an error is in `error`, and rows that are not in the file are lost."""
         if self._pending and self.path is not None:
             self._write([], last=True)
         file, self._file, self.path = self._file, None, None
         self._unflushed_since = 0.0
-        if file is not None:
-            try:
-                self.visible = file.flush()
-                file.close()
-            except Exception as error:
-                self._fail(error, 0)
+        if file is None:
+            return
+        self._invisible = 0
+        try:
+            self.visible = file.flush()
+            self._flushed = self._recorded
+        except Exception as error:
+            self._report(error)
+        unflushed, self._flushed = self._recorded - self._flushed, self._recorded
+        try:
+            file.close()  # flushes once more
+        except Exception as error:
+            self._fail(error, unflushed)
+        else:
+            self.visible += unflushed
 
     def _fail(self, error: Exception, count: int) -> None:
         self._report(error)

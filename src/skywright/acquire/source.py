@@ -217,11 +217,12 @@ class _Run(Generic[Item]):
         except Exception as error:
             self.error = HardwareError(f"{source.name}: {type(error).__name__}: {error}")
         self.opened.set()
-        if self.error is None:
-            while not self.stopping.is_set() and self._one():
+        try:
+            while self.error is None and not self.stopping.is_set() and self._one():
                 pass
-        self.stopping.set()
-        source._halt()  # noqa: SLF001  this class is a part of the source
+        finally:
+            self.stopping.set()
+            source._halt()  # noqa: SLF001  this class is a part of the source
 
     def _one(self) -> bool:
         """Deliver the next item; return False when there are no more."""
@@ -234,6 +235,10 @@ class _Run(Generic[Item]):
             self._report(f"{self._source.name}: {error}")
             self.stopping.wait(self._source.retry_s)
             return True
-        if item is not None:  # even while it is stopped: `stop` waits for this thread
-            self._deliver(item)
+        if item is not None:  # delivered even after `stop` was called, which waits for this thread
+            try:
+                self._deliver(item)
+            except Exception as error:  # the next item may be good
+                logger.exception("%s: an item could not be delivered", self._source.name)
+                self._report(f"{self._source.name}: {type(error).__name__}: {error}")
         return True

@@ -49,7 +49,22 @@ class _Encoder(json.JSONEncoder):
 
 
 _ENCODER = _Encoder()
-_LENIENT = _Encoder(skipkeys=True)
+
+
+def _with_text_keys(value: Any) -> Any:
+    """Return a value whose keys that JSON cannot have are replaced by their text."""
+    if isinstance(value, Mapping):
+        return {_text_key(key): _with_text_keys(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_text_keys(item) for item in value]
+    return value
+
+
+def _text_key(key: Any) -> Any:
+    if key is None or isinstance(key, str | int | float):
+        return key
+    log.warning("the key %r cannot be written as JSON; its text is stored", key)
+    return str(key)
 
 
 def encode_line(name: str, doc: Mapping[str, Any]) -> bytes:
@@ -58,12 +73,13 @@ def encode_line(name: str, doc: Mapping[str, Any]) -> bytes:
     Raises
     ------
     DataError
-        When the document refers to itself and so has no text.
+        If the document contains itself.
     """
     try:
-        text = _ENCODER.encode((name, doc))
-    except TypeError:  # a key that is neither text nor number
-        text = _LENIENT.encode((name, doc))
+        try:
+            text = _ENCODER.encode((name, doc))
+        except TypeError:  # a key that is neither text nor number
+            text = _ENCODER.encode((name, _with_text_keys(doc)))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name} document cannot be written as JSON: {error}") from error
     return text.encode() + b"\n"
@@ -90,6 +106,7 @@ class _RunFile:
     path: Path
     fd: int = -1
     size: int = 0  # bytes up to the last whole line
+    is_renamed: bool = False
     descriptors: set[str] = field(default_factory=set)
 
     def write(self, data: bytes, name: str) -> None:
@@ -109,7 +126,9 @@ class _RunFile:
             if name in ("start", "stop"):
                 os.fsync(self.fd)
             if name == "start":  # seen only with a whole start document and locked
-                self.path.with_suffix(UNBORN).rename(self.path)
+                if not self.is_renamed:  # by an attempt whose directory could not be synced
+                    self.path.with_suffix(UNBORN).rename(self.path)
+                    self.is_renamed = True
                 fsync_directory(self.path.parent)
         except OSError:
             with suppress(OSError):
@@ -121,10 +140,17 @@ class _RunFile:
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.path.with_suffix(UNBORN)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        fd = os.open(self.path.with_suffix(UNBORN), flags, 0o644)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        self.fd = fd
+        while self.fd < 0:
+            fd = os.open(path, flags, 0o644)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if path.exists() and path.stat().st_ino == os.fstat(fd).st_ino:
+                    self.fd = fd  # else an ingester removed the empty file before the lock was held
+            finally:
+                if self.fd != fd:
+                    os.close(fd)
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -195,8 +221,8 @@ class Journal:
             if file is None:
                 log.error("journal: %s document of no open run is not kept: %s", name, doc)
                 return
-            if name == "event" and doc["descriptor"] in self._untyped:
-                self._keep_dtypes(file, doc)
+            if name in ("event", "event_page") and doc["descriptor"] in self._untyped:
+                self._keep_dtypes(file, name, doc)
             self._keep(file, name, encode_line(name, doc))
             if name == "stop":
                 self._forget(file)
@@ -257,14 +283,18 @@ class Journal:
             self._runs.pop(uid, None)
             self._untyped.pop(uid, None)
 
-    def _keep_dtypes(self, file: _RunFile, event: Mapping[str, Any]) -> None:
-        """Keep what JSON forgets: the element types of the arrays of a descriptor."""
-        keys = self._untyped.pop(event["descriptor"])
-        data = event["data"]
+    def _keep_dtypes(self, file: _RunFile, name: str, doc: Mapping[str, Any]) -> None:
+        """Write the element types of the arrays of a descriptor, which JSON does not have."""
+        data = doc["data"]
+        if name == "event_page":
+            if not len(doc["seq_num"]):
+                return
+            data = {key: values[0] for key, values in data.items()}
+        keys = self._untyped.pop(doc["descriptor"])
         arrays = {k: data[k].dtype for k in keys if isinstance(data.get(k), np.ndarray)}
         if arrays:
             types = {key: dtype.str for key, dtype in arrays.items()}
-            doc = {"descriptor": event["descriptor"], "dtype_numpy": types}
+            doc = {"descriptor": doc["descriptor"], "dtype_numpy": types}
             self._keep(file, "dtypes", encode_line("dtypes", doc))
 
     # Writing, and waiting for room

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,7 +97,7 @@ class ColumnWriter(Closing):
     Raises
     ------
     DataError
-        If `path` exists already or a column is given twice.
+        If `path` exists already, a column is given twice or cannot be created.
     OSError
         If the file cannot be created.
     """
@@ -123,13 +124,19 @@ class ColumnWriter(Closing):
             self._file = h5py.File(path, "x", libver="latest", locking=False)
         except FileExistsError as error:
             raise DataError(f"{path}: exists already; a file of records is never reused") from error
-        self._data = {c.path: _create(self._file, c) for c in columns}
-        self._identities = _create(self._file, identity)
-        for name, attributes in (groups or {}).items():
-            _describe(self._file.require_group(name), attributes)
-        for name, target in (links or {}).items():
-            self._file[name] = self._file[target]
-        self._file.swmr_mode = True
+        try:
+            self._data = {c.path: _create(self._file, c) for c in columns}
+            self._identities = _create(self._file, identity)
+            for name, attributes in (groups or {}).items():
+                _describe(self._file.require_group(name), attributes)
+            for name, target in (links or {}).items():
+                self._file[name] = self._file[target]
+            self._file.swmr_mode = True
+        except Exception:
+            with suppress(Exception):  # a full disk
+                self._file.close()
+            path.unlink(missing_ok=True)  # else the next attempt finds a file that exists
+            raise
 
     @property
     def appended(self) -> int:
@@ -415,13 +422,16 @@ def flushed_count(path: Path, identity_path: str) -> int:
 
 
 def _create(file: h5py.File, column: Column) -> h5py.Dataset:
-    dataset = file.create_dataset(
-        column.path,
-        shape=(0, *column.shape),
-        maxshape=(None, *column.shape),
-        chunks=(column.rows_per_chunk, *column.shape),
-        dtype=column.dtype,
-    )
+    try:
+        dataset = file.create_dataset(
+            column.path,
+            shape=(0, *column.shape),
+            maxshape=(None, *column.shape),
+            chunks=(column.rows_per_chunk, *column.shape),
+            dtype=column.dtype,
+        )
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{file.filename}: {column.path}: cannot be created: {error}") from error
     _describe(dataset, column.attrs)
     return dataset
 

@@ -103,6 +103,8 @@ class FrameTable:
     identity: Track | None = None
     time: Track | None = None
     first: int = 0
+    _last_dropped: int = field(default=0, init=False)
+    """Highest sequence number whose values were dropped."""
 
     @property
     def all_tracks(self) -> list[Track]:
@@ -114,7 +116,8 @@ class FrameTable:
         """Return the number of frames that the run's documents have told of so far."""
         if tracks := self.all_tracks:
             return min(track.count for track in tracks)
-        last = max((max(values, default=0) for values in self.values.values()), default=0)
+        newest = [max(values, default=0) for values in self.values.values()]
+        last = max([*newest, self._last_dropped])
         return max(last - self.first, 0)
 
     def complete(self, start: int) -> int:
@@ -134,7 +137,7 @@ class FrameTable:
         """Return the sequence numbers of the frames at positions `start` to `stop`."""
         if not self.all_tracks:
             return list(range(self.first + start + 1, self.first + stop + 1))
-        track = next(iter(self.tracks.values()))
+        track = self.all_tracks[0]
         return [
             number
             for s in track.locate(start, stop)
@@ -145,6 +148,7 @@ class FrameTable:
         """Drop the event values of the frames before position `stop`."""
         if self.values and stop:
             last = self.sequence(stop - 1, stop)[0]
+            self._last_dropped = max(self._last_dropped, last)
             for values in self.values.values():
                 for number in [n for n in values if n <= last]:
                     del values[number]

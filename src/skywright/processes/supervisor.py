@@ -162,7 +162,7 @@ class Supervisor:
         try:
             facts: Mapping[str, Any] | None = {}
             if service.ready_line:
-                facts = await asyncio.wait_for(_ready_line(process.stdout), service.ready_limit_s)
+                facts = await asyncio.wait_for(_ready_line(process), service.ready_limit_s)
         except TimeoutError:
             await _end(process, limit_s=1.0)
             why = f"did not say that it is ready within {service.ready_limit_s:g} s"
@@ -250,13 +250,14 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
     return _Process(handle, lifeline, reader, transport)
 
 
-async def _ready_line(stdout: asyncio.StreamReader) -> dict[str, Any] | None:
-    """Return the facts of the child's ready line; None if its stdout ends without one."""
-    async for line in stdout:
+async def _ready_line(process: _Process) -> dict[str, Any] | None:
+    """Return the facts of the child's ready line; None when the child has ended without one."""
+    async for line in process.stdout:
         with suppress(ValueError, TypeError, KeyError):
             facts: dict[str, Any] = json.loads(line)["ready"]
             return facts
-    return None  # it is ending
+    await process.handle.wait()  # a child that closed its stdout may still run
+    return None
 
 
 async def _drain(stdout: asyncio.StreamReader) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from skywright.store.survey import Stream, Survey
 from skywright.store.table_adapter import MIMETYPE, rows_of
-from skywright.store.tiled_writer import keys_not_shown
+from skywright.store.tiled_writer import UNREADABLE_FILES
 
 
 def differences(survey: Survey, run: Any) -> list[str]:
@@ -27,7 +27,7 @@ def differences(survey: Survey, run: Any) -> list[str]:
     if survey.stop is not None and stored_stop.get("uid") != survey.stop["uid"]:
         found.append("the stop document is missing")
     present = dict(run.include_data_sources().base.items())
-    unshown = keys_not_shown(run.metadata.get("notes") or [])
+    unreadable = set(run.metadata.get(UNREADABLE_FILES) or {})
     for name in set(present) - set(survey.streams):
         found.append(f"stream {name} is not in the journal")
     for name, stream in survey.streams.items():
@@ -36,12 +36,12 @@ def differences(survey: Survey, run: Any) -> list[str]:
         else:
             found += [
                 f"{name}: {problem}"
-                for problem in _stream_differences(stream, present[name], unshown)
+                for problem in _stream_differences(stream, present[name], unreadable)
             ]
     return found
 
 
-def _stream_differences(stream: Stream, node: Any, unshown: set[str]) -> list[str]:
+def _stream_differences(stream: Stream, node: Any, unreadable: set[str]) -> list[str]:
     expected = stream.seq_nums()
     parts = dict(node.base.items())
     tables = [p for p in parts.values() if p.structure_family == "table"]
@@ -54,7 +54,7 @@ def _stream_differences(stream: Stream, node: Any, unshown: set[str]) -> list[st
         if expected and column is not None and column.kind == "array":
             found += _array_difference(key, parts, len(expected))
     for key, frames in stream.frames.items():
-        if key in unshown:
+        if key in unreadable:
             continue
         found += _file_difference(key, parts, frames.rows_before(stream.frames_end()))
     return found

@@ -23,7 +23,7 @@ from skywright.store.rows import InOrder, as_row, stored_data_keys, type_notes
 from skywright.store.survey import Stream, Survey
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.tail import Line, Tail, locked_if_dead, start_time
-from skywright.store.tiled_writer import RunWriter, StreamWriter, not_shown
+from skywright.store.tiled_writer import RunWriter, StreamWriter
 
 ATTEMPTS = 3
 """Failures of one run, while others can be written, before it is put aside."""
@@ -328,7 +328,8 @@ class _Target:
             self._show_files(writer, stream, data_keys)
             for note in type_notes(stream):
                 self._survey.note(note)
-        self._writer.stop(self._survey.stop or {}, self._survey.notes)
+        survey = self._survey
+        self._writer.stop(survey.stop or {}, survey.notes, survey.unreadable)
 
     def _write(self, line: Line) -> None:
         name, doc = line.name, line.doc
@@ -360,7 +361,7 @@ class _Target:
         )
         for name, source in nodes:
             if isinstance(source, DataError):
-                self._survey.note(not_shown(name, source))
+                self._survey.unreadable[name] = str(source)
                 continue
             try:
                 writer.show(name, source)
@@ -372,7 +373,7 @@ class _Target:
                     self._catalog.tables = False
                     self._show_files(writer, stream, data_keys)
                     return
-                self._survey.note(not_shown(name, error))
+                self._survey.unreadable[name] = str(error)
 
     def _open(self, stream: Stream) -> None:
         """Make the node of a stream once its types are known; pass later descriptors on."""

@@ -99,8 +99,6 @@ class Ingester:
     def __init__(self, directory: Path, client: Any) -> None:
         self.journals = directory / "journal"
         self.journals.mkdir(parents=True, exist_ok=True)
-        for path in self.journals.glob(f"*{UNBORN}"):
-            adopt_unborn(path)
         self._catalog = Catalog(client)
         self._runs: dict[Path, RunIngest] = {}
         self._live_due = 0.0
@@ -138,6 +136,9 @@ class Ingester:
 
     def _followed(self) -> list[RunIngest]:
         """Return the runs that are not done, oldest first."""
+        for path in self.journals.glob(f"*{UNBORN}"):
+            with suppress(FileNotFoundError):  # renamed by its writer
+                adopt_unborn(path)
         paths = set(self.journals.glob(f"*{SUFFIX}"))
         for gone in set(self._runs) - paths:
             del self._runs[gone]

@@ -12,6 +12,7 @@ from tiled.utils import path_from_uri
 
 from skywright.callbacks.journal import encode_line
 from skywright.errors import DataError
+from skywright.files.areadetector import UNIQUE_ID
 from skywright.files.index import files_path
 from skywright.files.readers import HDF5, locate, open_reader, readers
 from skywright.store.frames import open_hdf5
@@ -19,7 +20,6 @@ from skywright.store.hdf5_flags import clear_flags
 from skywright.store.survey import Stream, Survey
 from skywright.store.tail import Tail, locked_if_dead
 
-AREA_DETECTOR_IDENTITY = "/entry/instrument/NDAttributes/NDArrayUniqueId"
 LATE = "_after_last_event"
 """Ending of the stream for frames of a stream with events whose own event was never recorded."""
 
@@ -115,8 +115,8 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
             return _rows_of(resources[0])
         clear_flags(path_from_uri(resources[0]["uri"]))
         with open_hdf5(resources[0]) as file:
-            if AREA_DETECTOR_IDENTITY in file:
-                names.add(AREA_DETECTOR_IDENTITY)
+            if UNIQUE_ID in file:
+                names.add(UNIQUE_ID)
             return min(int(file[name].shape[0]) for name in names)
     except (DataError, KeyError, OSError) as error:
         log.warning("frames of the interrupted run are not counted: %s", error)

@@ -166,6 +166,8 @@ class Survey:
         self.key_of: dict[str, str] = {}  # stream resource uid -> data key
         self.resources: dict[str, dict[str, Any]] = {}
         self.notes: list[str] = []
+        self.unreadable: dict[str, str] = {}
+        """By data key, why tiled cannot read its files."""
 
     def add(self, line: Line) -> None:
         """Take one line into account; what cannot be understood becomes a note."""

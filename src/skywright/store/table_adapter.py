@@ -27,9 +27,9 @@ from tiled.structures.table import TableStructure
 from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
+from skywright.files.areadetector import UNIQUE_ID
 
 MIMETYPE = "application/x-skywright-columns"
-AREA_DETECTOR_IDENTITY = "/entry/instrument/NDAttributes/NDArrayUniqueId"
 BLOCK_ROWS = 1 << 20
 """Rows of one column in a block that a client asks for."""
 
@@ -231,7 +231,7 @@ def _flushed(path: Path, datasets: Iterable[str]) -> int:
     The identity of a row is flushed after all its values, so the shortest dataset counts.
     """
     with _open(path) as file:
-        names = {*datasets, *([AREA_DETECTOR_IDENTITY] if AREA_DETECTOR_IDENTITY in file else [])}
+        names = {*datasets, *([UNIQUE_ID] if UNIQUE_ID in file else [])}
         return min(int(file[name].shape[0]) for name in names)
 
 

@@ -18,6 +18,8 @@ CLOSE = "/custom/close_run/"
 """Route of our own server that closes all streams of a run (`skywright.store.routes`)."""
 JSON_INTEGERS = range(1 - 2**53, 2**53)
 """Integers that every JSON reader keeps."""
+UNREADABLE_FILES = "unreadable_files"
+"""Metadata key of a run: data keys whose files tiled cannot read, with the reason."""
 TABLE_COLUMNS_MAX = 1024
 """Columns of a table; DuckDB and PostgreSQL take little more."""
 
@@ -31,19 +33,6 @@ def storable(value: Any) -> Any:
     if isinstance(value, int) and value not in JSON_INTEGERS:
         return str(value)
     return value
-
-
-_NOT_SHOWN = ": its files are not shown: "
-
-
-def not_shown(key: str, error: Exception) -> str:
-    """Return the remark that tiled cannot show the files of a data key."""
-    return f"{key}{_NOT_SHOWN}{error}"
-
-
-def keys_not_shown(notes: Iterable[str]) -> set[str]:
-    """Return the data keys of such remarks."""
-    return {note.split(_NOT_SHOWN)[0] for note in notes if _NOT_SHOWN in note}
 
 
 class RunWriter:
@@ -107,10 +96,30 @@ class RunWriter:
         ).base
         self.streams[doc["name"]] = StreamWriter(node, self._tags)
 
-    def stop(self, doc: Mapping[str, Any], notes: Iterable[str]) -> None:
-        """Close the run; all else has been written."""
+    def stop(
+        self,
+        doc: Mapping[str, Any],
+        notes: Iterable[str],
+        unreadable: Mapping[str, str] | None = None,
+    ) -> None:
+        """Close the run; all else has been written.
+
+        Parameters
+        ----------
+        doc
+            The stop document.
+        notes
+            Sentences for people.
+        unreadable
+            By data key, why tiled cannot read its files. It is stored as `UNREADABLE_FILES`, and
+            as notes.
+        """
         metadata = {"stop": storable(doc)}
-        if notes := list(dict.fromkeys(notes)):
+        reasons = dict(unreadable or {})
+        if reasons:
+            metadata[UNREADABLE_FILES] = reasons
+        sentences = [f"{key}: tiled cannot read its files: {why}" for key, why in reasons.items()]
+        if notes := list(dict.fromkeys([*notes, *sentences])):
             metadata["notes"] = notes
         self._node.update_metadata(metadata=metadata, drop_revision=True)
         self._close()

@@ -231,7 +231,7 @@ class Camera:
     def acquire(
         self, wanted: int = 0, seen: Callable[[SourceFrame], None] | None = None
     ) -> Acquisition:
-        """Start to take pictures; an acquisition under way goes on and is returned.
+        """Start to take pictures; without `seen`, return the acquisition that is in progress.
 
         Parameters
         ----------
@@ -247,11 +247,16 @@ class Camera:
 
         Raises
         ------
+        HardwareError
+            If `seen` is given and an acquisition is in progress.
         SkywrightError
             What the source raises when it cannot start.
         """
-        if self._owner.acquisition is None:
-            self._owner.report("taking pictures", alarm=False)  # old trouble is over
+        current = self._owner.acquisition
+        if current is not None and seen is None:
+            return current
+        if current is None:
+            self._owner.report("taking pictures", alarm=False)  # clears an old alarm
         return self._owner.acquire(wanted, seen)
 
     def stop(self) -> Acquisition | None:

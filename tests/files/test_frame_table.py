@@ -1,0 +1,44 @@
+"""Tables of frames whose inputs are in events, with and without identity and time in a file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from skywright.files.columns import Column, ColumnWriter
+from skywright.files.frames import FrameReader, FrameTable, Segment, Track
+
+
+def test_frames_of_events_are_counted_after_their_values_were_dropped() -> None:
+    table = FrameTable(values={"x": {}, "y": {}})
+    assert table.announced() == 0
+    for number in range(1, 6):
+        for name, values in table.values.items():
+            values[number] = (name, number)
+    assert (table.announced(), table.complete(0)) == (5, 5)
+    table.forget(3)
+    assert sorted(table.values["x"]) == [4, 5]
+    table.forget(5)
+    assert table.values["x"] == {}
+    assert (table.announced(), table.complete(5)) == (5, 5)
+    table.values["x"][6] = 1.0
+    assert (table.announced(), table.complete(5)) == (6, 5)
+    assert FrameTable(values={"x": {}}, first=7).announced() == 0
+
+
+def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    numbers = np.arange(10, 14)
+    with ColumnWriter(path, (Column("/time", "<f8"),), Column("/number", "<i8")) as writer:
+        writer.append(numbers, {"/time": numbers / 2.0})
+    identity, time = Track(), Track()
+    identity.add(Segment(str(path), "/number", 0, 4, 1))
+    time.add(Segment(str(path), "/time", 0, 4, 1))
+    table = FrameTable(values={"x": {1: 1.0, 2: 2.0, 4: 4.0}}, identity=identity, time=time)
+    assert (table.announced(), table.complete(0)) == (4, 2)
+    with FrameReader(table) as reader:
+        batch = reader.read(0, 4)
+    assert batch.identities.tolist() == [10, 11, 13]
+    assert batch.times.tolist() == [5.0, 5.5, 6.5]
+    assert batch["x"].tolist() == [1.0, 2.0, 4.0]
+    table.forget(2)
+    assert sorted(table.values["x"]) == [4]
