@@ -18,9 +18,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from skywright.cli import EXIT_FAILED
-from skywright.cli.up import check_directory
+from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.processes import stack as runtime
@@ -32,6 +33,8 @@ UP_READY_LIMIT_S = 150.0
 ANALYSIS_LIMIT_S = 30.0
 QUIET_S = 1.0
 """What takes longer at the end of a session is told to the user."""
+SLOW_START_S = 30.0
+FIRST_START = "The first start after an installation compiles, which may take some minutes."
 SLOW_IMPORTS = (
     "bluesky.callbacks.best_effort",
     "bluesky_tiled_plugins",
@@ -101,15 +104,26 @@ def have_beamline(settings: Settings) -> None:
         process_group=0,  # the terminal's Ctrl-C is not for it
     )
     atexit.register(_stop, process)
-    with Console(stderr=True).status("its first part starts") as status:
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("its first part starts")
+
+        def show(text: str) -> None:
+            progress.update(task, description=text)
+
         # The imports are this thread's: Channel Access belongs to the thread that begins it.
         awaited: Future[None] = Future()
-        threading.Thread(
-            target=_await_ready, args=(process, status.update, awaited), daemon=True
-        ).start()
+        threading.Thread(target=_await_ready, args=(process, show, awaited), daemon=True).start()
         for name in (*SLOW_IMPORTS, *_live_analyses(settings)):
             with suppress(ImportError):  # the start-up file that needs it will say so
                 import_module(name)
+        with suppress(TimeoutError):
+            awaited.result(SLOW_START_S)
+        if not awaited.done():
+            console.print(FIRST_START)
         awaited.result()
     threading.Thread(target=_show_events, args=(process,), daemon=True).start()
 
@@ -140,9 +154,10 @@ def _await_ready(
 ) -> None:
     """Complete `awaited` when the ready line has come; limits of `up` end it if it never does.
 
-    `progress` is told which parts are ready.
+    `progress` is told which parts are awaited.
     """
-    ready: list[str] = []
+    parts: list[str] = []
+    ready: set[str] = set()
     assert process.stdout is not None
     assert process.stderr is not None
     for line in process.stdout:
@@ -150,9 +165,12 @@ def _await_ready(
         if "ready" in event:
             awaited.set_result(None)
             return
-        if event.get("event", "").startswith("ready"):
-            ready.append(event["name"])
-            progress(f"ready: {', '.join(ready)}")
+        if event["event"].startswith(STARTING):
+            parts = event["event"].removeprefix(STARTING).split(", ")
+        elif event["event"].startswith("ready"):
+            ready.add(event["name"])
+        awaits = ", ".join(part for part in parts if part not in ready)
+        progress(f"{len(ready)} of {len(parts)} parts are ready; waiting for {awaits}")
     words = process.stderr.read().strip().removeprefix("skywright: ")
     awaited.set_exception(
         HardwareError(words or f"skywright up ended with exit status {process.wait()}")
