@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -243,7 +244,14 @@ def _finish(engine: Any, analyses: list[Any]) -> None:
             logger.error("%s; `skywright reprocess` does it anew", error)
         except KeyboardInterrupt:
             logger.error("analysis %s: not awaited", analysis.name)
-        analysis.close()
+    closing = [threading.Thread(target=analysis.close) for analysis in analyses]
+    for thread in closing:  # each ends a process: side by side
+        thread.start()
+    told_at = time.monotonic() + QUIET_S
+    for thread in closing:
+        thread.join(max(told_at - time.monotonic(), 0.0))
+    if any(thread.is_alive() for thread in closing):
+        typer.echo("ending the workers of the analyses ...", err=True)
 
 
 def _await(analysis: Any) -> None:
