@@ -22,7 +22,13 @@ from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 
 from skywright.errors import ConfigError, SkywrightError
-from skywright.processes.process import announce_ready, end_with_parent, free_port, log_to_stderr
+from skywright.processes.process import (
+    announce_ready,
+    end_with_parent,
+    free_port,
+    log_to_stderr,
+    port_number,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +55,9 @@ def argument_parser(description: str, prefix: str) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--prefix", default=prefix, help="PV prefix, with its colon (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="CA port, TCP and UDP; 0 takes a free")
+    parser.add_argument(
+        "--port", type=port_number, default=0, help="CA port, TCP and UDP; 0 takes a free"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="interface to serve on (%(default)s)")
     parser.add_argument("--list-pvs", action="store_true", help="print the PV names and end")
     parser.add_argument("--seed", type=int, default=0, help="of the simulation (%(default)s)")

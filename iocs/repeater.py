@@ -14,7 +14,7 @@ import argparse
 import socket
 import struct
 
-from skywright.processes.process import announce_ready, end_with_parent, log_to_stderr
+from skywright.processes.process import announce_ready, end_with_parent, log_to_stderr, port_number
 
 HEADER = struct.Struct(">HHHHII")
 """Command, size of the payload, data type, count, parameters 1 and 2."""
@@ -25,7 +25,7 @@ Address = tuple[str, int]
 def main() -> None:
     """Run the repeater on the loopback interface until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=5065, help="UDP")
+    parser.add_argument("--port", type=port_number, default=5065, help="UDP")
     options = parser.parse_args()
     log_to_stderr()
     end_with_parent()

@@ -9,10 +9,25 @@ COUNT_MAX = 10**9
 """Of pulses, shots, pictures."""
 
 
-def check_protocol(device: Any, what: str, protocol: Any) -> None:
-    """Raise `TypeError` if a device does not fit a protocol of bluesky."""
-    if not isinstance(device, protocol):
-        raise TypeError(f"{what} does not fit this plan: it is not {protocol.__name__}")
+def check_protocols(device: Any, what: str, *protocols: Any) -> None:
+    """Raise `TypeError` if a device does not fit bluesky's protocols."""
+    for protocol in protocols:
+        if not isinstance(device, protocol):
+            raise TypeError(f"{what} does not fit this plan: it is not {protocol.__name__}")
+
+
+def check_part(device: Any, part: str, *protocols: Any) -> None:
+    """Raise `TypeError` if a device lacks a part, or the part does not fit bluesky's protocols."""
+    found = getattr(device, part, None)
+    if found is None:
+        raise TypeError(f"{device_name(device)} does not fit this plan: it has no {part}")
+    check_protocols(found, f"{device_name(device)}'s {part}", *protocols)
+
+
+def device_name(device: Any) -> str:
+    """Return the name of a device, or what was given in the place of one."""
+    name = getattr(device, "name", "")
+    return name if isinstance(name, str) and name else repr(device)
 
 
 def whole(plan: str, name: str, value: Any, least: int = 1, most: int = COUNT_MAX) -> int:

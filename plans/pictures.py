@@ -122,7 +122,7 @@ def _check_has_pictures(camera: Any) -> None:
             keys.close()  # else Python warns that nobody awaited it
         return
     if not any(len(key["shape"]) >= 2 for key in keys.values()):
-        read = ", ".join(keys) or "nothing"
+        read = ", ".join(list(keys)[:2]) + (" ..." if len(keys) > 2 else "") or "nothing"
         raise TypeError(f"take_pictures: {camera.name} reads {read}, expected a camera's picture")
 
 

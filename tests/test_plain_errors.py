@@ -1,5 +1,6 @@
 """A refusal is a line; any other error keeps its traceback."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import bluesky.plan_stubs as bps
@@ -62,6 +63,39 @@ def test_console_shows_the_error_and_keeps_the_traceback(
     assert code.split("'")[1] in text
     assert ("Traceback" in text) == traced
     assert "Traceback" in said(lambda: shell.run_line_magic("tb", ""))
+
+
+@pytest.mark.parametrize(
+    ("line", "right"),
+    [
+        ("RE(take_pictures(axs, 3))", "name 'axs' is not defined\ndid you mean axis?"),
+        ("take_pictures(axis, num=3)", "argument 'num'\ntake_pictures(camera, n, *"),
+        ("RE(take_pictures)", "not iterable\ncall the plan: RE(take_pictures(...))"),
+        ("RE(paused()); RE(paused())", "paused state\nRE.resume() goes on"),
+    ],
+)
+def test_what_is_typed_wrongly_is_told_with_how_it_is_right(
+    line: str,
+    right: str,
+    RE: RunEngine,
+    shell: InteractiveShell,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shorten_tracebacks(shell, RunEngineInterrupted)
+
+    def paused() -> Iterator[object]:
+        return (yield from bps.pause())
+
+    shell.user_ns |= {"RE": RE, "take_pictures": take_pictures, "axis": 1, "paused": paused}
+    for part in line.split("; "):
+        capsys.readouterr()
+        shell.run_cell(part)
+    streams = capsys.readouterr()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", streams.out + streams.err)
+    assert right in text
+    assert "Traceback" not in text
+    if RE.state == "paused":
+        RE.abort()
 
 
 def test_console_tells_of_an_interrupted_plan_without_a_traceback(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from bluesky.run_engine import RunEngineResult
+from bluesky.run_engine import RunEngine, RunEngineResult
 from IPython.core.interactiveshell import InteractiveShell
 
 from skywright.session.results import result_text, show_results, value_text
@@ -54,6 +54,8 @@ def test_a_result_inside_another_has_lines_of_its_own() -> None:
 def test_the_uid_alone_is_not_repeated_and_a_reason_is_told() -> None:
     assert result_text(engine_result("0123456789ab")) == "run 01234567: success"
     assert result_text(engine_result(None)) == "run 01234567: success"
+    aborted = RunEngine({}).NO_PLAN_RETURN
+    assert result_text(engine_result(aborted)) == "run 01234567: success"
     assert result_text(engine_result(None, "no beam")) == "run 01234567: fail, no beam"
     assert result_text(engine_result({"a": 1})).endswith("\n{'a': 1}")
 

@@ -10,6 +10,7 @@ from caproto.asyncio.client import Context
 from iocs.loop.axis_source import password_of
 from skywright.errors import ConfigError
 from skywright.instruments.loop.camera import Camera
+from skywright.processes.process import port_number
 
 if TYPE_CHECKING:  # a camera without these faces does not wait for their imports
     from skywright.instruments.loop.endpoints.axis_upload import Uploader
@@ -23,7 +24,11 @@ TRIGGER = "VideoTrigger_RBV"
 def add_face_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that `make_faces` reads."""
     add = parser.add_argument
-    add("--http", type=int, help="port on which pictures are shown as by AXIS, 0 takes a free")
+    add(
+        "--http",
+        type=port_number,
+        help="port on which pictures are shown as by AXIS, 0 takes a free",
+    )
     add("--auth", choices=["none", "basic", "digest"], default="none", help="that --http wants")
     add("--push-to", default="", metavar="URL", help="where pictures are uploaded")
     add(

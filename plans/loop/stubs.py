@@ -15,6 +15,7 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 
+from plans.checks import device_name
 from plans.run_stubs import PRIMARY, Body, in_run, with_reasons
 from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.errors import HardwareError, SkywrightError
@@ -71,7 +72,9 @@ def check_devices(tools: Instruments) -> None:
     gonio = tools.goniometer
     for part in ("phi", "sample", "oscillation"):
         if not hasattr(gonio, part):
-            raise TypeError(f"{gonio!r} is no goniometer for this plan: it has no {part}")
+            raise TypeError(
+                f"{device_name(gonio)} is no goniometer for this plan: it has no {part}"
+            )
     _check(tools.camera, "camera", Readable if tools.stepped else Flyable)
     _check(tools.camera, "camera", Collectable)
     _check(gonio.phi, "spindle", Movable)
@@ -86,7 +89,9 @@ def check_devices(tools: Instruments) -> None:
 
 def _check(device: Any, what: str, protocol: Any) -> None:
     if not isinstance(device, protocol):
-        raise TypeError(f"{device!r} is no {what} for this plan: it is not {protocol.__name__}")
+        raise TypeError(
+            f"{device_name(device)} is no {what} for this plan: it is not {protocol.__name__}"
+        )
 
 
 def metadata(

@@ -12,7 +12,7 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import check_protocol
+from plans.checks import check_part, check_protocols, device_name
 from plans.run_stubs import PRIMARY, Body, staged_run
 
 COLLECT_S = 0.25
@@ -27,27 +27,21 @@ Reading = Mapping[str, Any]
 
 def check_flyer(psss: Any) -> None:
     """Raise `TypeError` if the device does not record pulses at their rate."""
-    for part, protocols in (
-        ("pulses", (Preparable, Flyable, Collectable)),
-        ("pictures", (Collectable,)),
-    ):
-        for protocol in protocols:
-            check_protocol(getattr(psss, part, None), f"{psss!r}'s {part}", protocol)
+    check_part(psss, "pulses", Preparable, Flyable, Collectable)
+    check_part(psss, "pictures", Collectable)
 
 
 def check_scanned(psss: Any, motor: Any) -> None:
     """Raise `TypeError` if the devices do not fit a step scan."""
-    check_protocol(psss, f"spectrometer {psss!r}", Readable)
-    check_protocol(psss, f"spectrometer {psss!r}", Triggerable)
-    check_protocol(getattr(psss, "pulses", None), f"{psss!r}'s pulses", Collectable)
-    check_protocol(getattr(psss, "pulses_per_point", None), f"{psss!r}'s pulses_per_point", Movable)
-    check_protocol(motor, f"motor {motor!r}", Readable)
-    check_protocol(motor, f"motor {motor!r}", Movable)
+    check_protocols(psss, f"spectrometer {device_name(psss)}", Readable, Triggerable)
+    check_part(psss, "pulses", Collectable)
+    check_part(psss, "pulses_per_point", Movable)
+    check_protocols(motor, f"motor {device_name(motor)}", Readable, Movable)
 
 
 def check_movable(psss: Any, part: str) -> None:
     """Raise `TypeError` if a part of the spectrometer cannot be set."""
-    check_protocol(getattr(psss, part, None), f"{psss!r}'s {part}", Movable)
+    check_part(psss, part, Movable)
 
 
 # ---- a run and its streams

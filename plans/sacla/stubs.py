@@ -11,7 +11,7 @@ import bluesky.plan_stubs as bps
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import check_protocol
+from plans.checks import check_part, check_protocols, device_name
 from plans.run_stubs import Body, staged_run
 
 COLLECT_S = 0.25
@@ -23,18 +23,15 @@ BESIDE = ("region_sets", "images", "frames")
 
 def check_flyer(sacla: Any) -> None:
     """Raise `TypeError` if the device does not record shots at their rate."""
-    for protocol in (Preparable, Flyable, Collectable):
-        check_protocol(getattr(sacla, "rows", None), f"{sacla!r}'s rows", protocol)
+    check_part(sacla, "rows", Preparable, Flyable, Collectable)
 
 
 def check_scanned(sacla: Any, motor: Any) -> None:
     """Raise `TypeError` if the devices do not fit a step scan."""
-    check_protocol(sacla, f"shot source {sacla!r}", Readable)
-    check_protocol(sacla, f"shot source {sacla!r}", Triggerable)
+    check_protocols(sacla, f"shot source {device_name(sacla)}", Readable, Triggerable)
     for part in ("shots_per_point", "wanted_error", "stage_delay", "bins"):
-        check_protocol(getattr(sacla, part, None), f"{sacla!r}'s {part}", Movable)
-    check_protocol(motor, f"motor {motor!r}", Readable)
-    check_protocol(motor, f"motor {motor!r}", Movable)
+        check_part(sacla, part, Movable)
+    check_protocols(motor, f"motor {device_name(motor)}", Readable, Movable)
 
 
 def recorded(sacla: Any, body: Body, md: Mapping[str, Any], rows: str) -> MsgGenerator[Any]:

@@ -22,6 +22,8 @@ from support.dhs import OPERATIONS
 from support.loop_pictures import Drawn, turned
 from support.stack import COMMAND, run
 
+from skywright.instruments.loop.dhs.config import read_config
+
 PICTURE = Drawn().jpeg()
 
 
@@ -147,7 +149,7 @@ def test_the_old_configuration_file_is_enough(
             assert 'skywright_dhs_operations_total{end="normal"} 4.0' in metrics
             assert 'skywright_dhs_series_pictures{fate="received"} 3.0' in metrics
     (started,) = (tmp_path / "RESULTS").iterdir()
-    assert re.fullmatch(r"\d{8}_\d{6}", started.name)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}", started.name)
     saved = started / "collectLoopImages1_3"
     assert "automl: http://localhost:1" in (tmp_path / "logs" / "loopDHS.log").read_text()
     assert len(list(saved.glob("*.jpeg"))) == len(list(saved.glob("bboxes/*.jpeg"))) == 3
@@ -173,7 +175,7 @@ def test_the_old_command_with_a_camera_named_by_text_ends_a_series_by_count(
     )
     old = (sys.executable, "-m", "skywright.instruments.loop.cli.loop_dhs")
     with (
-        started((*old, "BL-831", "loop7", "-v"), elsewhere) as (_, ready),
+        started((*old, "BL-831", "loop7", "-vvv"), elsewhere) as (_, ready),
         hub.connected(*OPERATIONS, name="loop7") as link,
     ):
         assert link.run("initializeCamera", "1.1", "cam") == "normal cam 704 480 3"
@@ -196,6 +198,20 @@ def test_the_old_command_names_the_file_that_it_misses(
     )
     assert done.returncode == 2
     assert done.stderr.startswith("loopDHS: config/BL-0.config: no such file")
+
+
+def test_keys_without_effect_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "BL-1.config"
+    file.write_text(
+        "dcss: {host: a, prot: 1}\nloopdhs: {osci_dleta: 90, colour: red, axis: {host: b}}\n"
+    )
+    config = read_config(file)
+    assert (config.osci_delta, config.axis and config.axis.port) == (180.0, 80)
+    assert {record.message.removeprefix(f"{file}: ") for record in caplog.records} == {
+        "osci_dleta: unknown key, ignored; did you mean osci_delta?",
+        "colour: unknown key, ignored",
+        "dcss.prot: unknown key, ignored; did you mean port?",
+    }
 
 
 def test_flags_go_before_the_file_and_series_become_runs(

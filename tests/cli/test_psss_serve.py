@@ -22,6 +22,7 @@ from support.psss_scripted import PICTURE
 from skywright.cli import main
 from skywright.instruments.psss.cli.app import put_names, serve_arguments
 from skywright.instruments.psss.cli.psss_processing import arguments
+from skywright.instruments.psss.cli.psss_processing import main as old_main
 from skywright.processes.process import free_port
 
 PREFIX = "SARFE10-PSSS059"
@@ -201,3 +202,15 @@ def check_newer_layout(
         np.testing.assert_array_equal(
             images.receive().data.data[f"{PREFIX}:FPICTURE"].value, PICTURE
         )
+
+
+@pytest.mark.parametrize(
+    ("argument", "port"),
+    [("-r", "99999"), ("--image_output_stream_port", "abc"), ("-o", "-1")],
+)
+def test_a_port_that_is_none_is_said(
+    argument: str, port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        old_main(["tcp://camera:9000", f"{argument}={port}"])
+    assert f"{port!r}: expected a port, 0 to 65535" in capsys.readouterr().err

@@ -117,3 +117,18 @@ def test_every_command_of_the_table_has_its_help(name: str) -> None:
     result = invoke(name, "--help")
     assert result.exit_code == 0
     assert "--verbose" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("shwo",), "No such command 'shwo'. Did you mean 'show'?"),
+        (("loop", "finf"), "No such command 'finf'. Did you mean 'find'?"),
+        (("export", "--fromat", "csv"), "No such option: --fromat (Possible options: --format)"),
+        (("export", "--format", "foo"), "Invalid value for '--format': 'foo' is not one of"),
+    ],
+)
+def test_a_typo_gets_the_name_that_is_nearest(args: tuple[str, ...], said: str) -> None:
+    result = invoke(*args)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.replace("│", " ").split())

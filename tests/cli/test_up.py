@@ -216,14 +216,15 @@ def test_people_read_one_line_for_each_child(fake_beamline: dict[str, str]) -> N
         text=True,
     ) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(4)]
+        lines = [process.stdout.readline() for _ in range(5)]
         process.send_signal(signal.SIGINT)
         lines += process.stdout.read().splitlines()
     assert process.returncode == 0
-    assert sorted(line.split()[0] for line in lines[:3]) == ["one", "repeater", "two"]
-    assert "ONE:" in "".join(lines[:3])
-    assert "all ready" in lines[3]
-    assert lines[4].split() == ["up", "stopping"]
+    assert lines[0].split(maxsplit=1)[1].strip() == "starting repeater, one, two"
+    assert sorted(line.split()[0] for line in lines[1:4]) == ["one", "repeater", "two"]
+    assert "ONE:" in "".join(lines[1:4])
+    assert "all ready" in lines[4]
+    assert lines[5].split() == ["up", "stopping"]
 
 
 def test_help_is_quick_because_it_imports_no_command() -> None:

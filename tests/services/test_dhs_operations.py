@@ -1,5 +1,6 @@
 """The operations that answer from one picture: arguments, units, order and failures."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -309,3 +310,25 @@ def test_a_picture_of_the_detector_that_stands_in_comes_with_a_note() -> None:
             assert len(notes) == count
             assert operation in notes[-1]
             assert nobody in notes[-1]
+
+
+def test_while_the_detector_is_compiled_operations_wait_and_then_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("skywright.instruments.loop.dhs.face.WARM_UP_WAIT_S", 0.2)
+    warm = asyncio.Event()
+    with bench(warm=warm) as made:
+        made.snapshots[:] = [Drawn().jpeg()]
+        link = made.link
+        assert link.run("initializeCamera", "1.1", "cam") == "normal cam 704 480 30"
+        assert link.run("stopCollectLoopImages", "1.2") == "normal flag set"
+        for handle, operation in enumerate(("getLoopInfo", "collectLoopImages", "testAutoML")):
+            assert link.run(operation, f"2.{handle}") == "error warming up"
+            assert f"{operation} 2.{handle}: warming up" in link.notes()[-1]
+            assert link.updates(f"2.{handle}") == []
+        monkeypatch.setattr("skywright.instruments.loop.dhs.face.WARM_UP_WAIT_S", 20.0)
+        notes = len(link.notes())
+        link.start("getLoopTip", "3.1")
+        link.until(lambda: len(link.notes()) > notes)
+        made.loops[0].call_soon_threadsafe(warm.set)
+        assert link.reply("3.1").startswith("normal ")

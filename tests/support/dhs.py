@@ -1,5 +1,6 @@
 """A DHS over a camera that the test pushes pictures to, and the DCSS that it talks to."""
 
+import asyncio
 import http.client
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -65,6 +66,8 @@ class Bench:
     source: PushedPictures
     snapshots: list[bytes | Exception] = field(default_factory=list)
     """What the camera answers when asked for a picture; the last one stays."""
+    loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
+    """The loop of the DHS."""
 
     def push(self, *files: bytes) -> None:
         """Upload pictures, one connection for all, and see that each was taken."""
@@ -88,8 +91,9 @@ def bench(
     detector: Detector | None = None,
     settings: DhsSettings | None = None,
     begin_run: Callable[[Mapping[str, Any]], Any] | None = None,
+    warm: asyncio.Event | None = None,
 ) -> Iterator[Bench]:
-    """Run a DHS, connected and registered."""
+    """Run a DHS, connected and registered; `warm` says when its detector is."""
     warm_up()  # or the first picture would wait for a compiler
     hub = Dcss()
     source = PushedPictures()
@@ -104,17 +108,17 @@ def bench(
             raise answer
         return answer
 
-    dhs: list[Dhs] = []
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def run() -> None:
-        dhs.append(
-            Dhs("loopDHS", camera, detector or ClassicalDetector(), fetch, begin_run, settings)
-        )
-        await dhs[0].run("127.0.0.1", hub.port, retry_s=0.05)
+        loops.append(asyncio.get_running_loop())
+        search = detector or ClassicalDetector()
+        dhs = Dhs("loopDHS", camera, search, fetch, begin_run, settings, warm)
+        await dhs.run("127.0.0.1", hub.port, retry_s=0.05)
 
     try:
         with running(run), hub.connected(*OPERATIONS) as link:
-            yield Bench(link, camera, source, snapshots)
+            yield Bench(link, camera, source, snapshots, loops)
     finally:
         camera.close()
         hub.close()

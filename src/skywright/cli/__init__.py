@@ -120,6 +120,8 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Replace the help-only command by the imported one."""
+        # Typer suggests one of these names for a typo.
+        self.commands = {each: self.get_command(ctx, each) for each in commands()}
         name, _, rest = super().resolve_command(ctx, args)
         return name, load(str(name)), rest
 
@@ -129,6 +131,9 @@ class LazyGroup(TyperGroup):
         name = (ctx._protected_args + ctx.args)[:1]  # noqa: SLF001  the command that will run
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:  # pydantic puts "Value error, " before Typer's words
+            error.message = error.message.removeprefix("Value error, ")
+            raise
         except SkywrightError as error:
             logger.debug("failed", exc_info=True)
             typer.echo(f"skywright: {error}", err=True)

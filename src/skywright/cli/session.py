@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,9 +19,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from skywright.cli import EXIT_FAILED
-from skywright.cli.up import check_directory
+from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.processes import stack as runtime
@@ -32,6 +34,8 @@ UP_READY_LIMIT_S = 150.0
 ANALYSIS_LIMIT_S = 30.0
 QUIET_S = 1.0
 """What takes longer at the end of a session is told to the user."""
+SLOW_START_S = 30.0
+FIRST_START = "The first start after an installation compiles, which may take some minutes."
 SLOW_IMPORTS = (
     "bluesky.callbacks.best_effort",
     "bluesky_tiled_plugins",
@@ -88,7 +92,7 @@ def have_beamline(settings: Settings, progress: Callable[[str], object] | None =
     settings
         The configuration.
     progress
-        Takes which parts are ready, in words, from a thread. None: a line on the terminal does.
+        Takes which parts are awaited, in words, from a thread, beside the line on the terminal.
 
     Raises
     ------
@@ -108,15 +112,28 @@ def have_beamline(settings: Settings, progress: Callable[[str], object] | None =
         process_group=0,  # the terminal's Ctrl-C is not for it
     )
     atexit.register(_stop, process)
-    with Console(stderr=True).status("its first part starts") as status:
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as line:
+        task = line.add_task("its first part starts")
+
+        def show(text: str) -> None:
+            line.update(task, description=text)
+            if progress is not None:
+                progress(text)
+
         # The imports are this thread's: Channel Access belongs to the thread that begins it.
         awaited: Future[None] = Future()
-        threading.Thread(
-            target=_await_ready, args=(process, progress or status.update, awaited), daemon=True
-        ).start()
+        threading.Thread(target=_await_ready, args=(process, show, awaited), daemon=True).start()
         for name in (*SLOW_IMPORTS, *_live_analyses(settings)):
             with suppress(ImportError):  # the start-up file that needs it will say so
                 import_module(name)
+        with suppress(TimeoutError):
+            awaited.result(SLOW_START_S)
+        if not awaited.done():
+            console.print(FIRST_START)
         awaited.result()
     threading.Thread(target=_show_events, args=(process,), daemon=True).start()
 
@@ -147,9 +164,10 @@ def _await_ready(
 ) -> None:
     """Complete `awaited` when the ready line has come; limits of `up` end it if it never does.
 
-    `progress` is told which parts are ready.
+    `progress` is told which parts are awaited.
     """
-    ready: list[str] = []
+    parts: list[str] = []
+    ready: set[str] = set()
     assert process.stdout is not None
     assert process.stderr is not None
     for line in process.stdout:
@@ -157,9 +175,12 @@ def _await_ready(
         if "ready" in event:
             awaited.set_result(None)
             return
-        if event.get("event", "").startswith("ready"):
-            ready.append(event["name"])
-            progress(f"ready: {', '.join(ready)}")
+        if event["event"].startswith(STARTING):
+            parts = event["event"].removeprefix(STARTING).split(", ")
+        elif event["event"].startswith("ready"):
+            ready.add(event["name"])
+        awaits = ", ".join(part for part in parts if part not in ready)
+        progress(f"{len(ready)} of {len(parts)} parts are ready; waiting for {awaits}")
     words = process.stderr.read().strip().removeprefix("skywright: ")
     awaited.set_exception(
         HardwareError(words or f"skywright up ended with exit status {process.wait()}")
@@ -232,7 +253,14 @@ def _finish(engine: Any, analyses: list[Any]) -> None:
             logger.error("%s; `skywright reprocess` does it anew", error)
         except KeyboardInterrupt:
             logger.error("analysis %s: not awaited", analysis.name)
-        analysis.close()
+    closing = [threading.Thread(target=analysis.close) for analysis in analyses]
+    for thread in closing:  # each ends a process: side by side
+        thread.start()
+    told_at = time.monotonic() + QUIET_S
+    for thread in closing:
+        thread.join(max(told_at - time.monotonic(), 0.0))
+    if any(thread.is_alive() for thread in closing):
+        typer.echo("ending the workers of the analyses ...", err=True)
 
 
 def _await(analysis: Any) -> None:

@@ -30,6 +30,8 @@ from skywright.rooms import importable
 
 TILED, INGESTER, REPEATER, DASHBOARD = "tiled", "ingester", "repeater", "dashboard"
 LEAST_FREE_BYTES = 200_000_000
+STARTING = "starting "
+"""Begins the first report; the names of the parts follow."""
 
 
 def up(
@@ -83,6 +85,7 @@ async def _run(
             report("up", f"the state of the stack cannot be written: {error}")
 
     async def supervise() -> None:
+        report("up", STARTING + ", ".join(service.name for service in services))
         await supervisor.start()
         complete.set()
         write_state()

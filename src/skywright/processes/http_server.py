@@ -36,7 +36,7 @@ class HttpServer:
     def __init__(self, app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> None:
         try:
             self._socket = socket.create_server((host, port))
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # the latter: no such port
             raise ConfigError(
                 f"cannot serve HTTP on {host}:{port} ({error}); choose another port"
             ) from error

@@ -1,5 +1,6 @@
 """What every process of skywright does alike: log, say that it is ready, end with its parent."""
 
+import argparse
 import ctypes
 import json
 import logging
@@ -160,6 +161,19 @@ def _mallopt(option: int, value: int) -> None:
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # another C library
             ctypes.CDLL(None).mallopt(option, value)
+
+
+def port_number(text: str) -> int:
+    """Return an argument of the command line as a port, 0 to 65535; a ``type`` of argparse.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is none; argparse says so with the argument's name.
+    """
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a port, 0 to 65535")
+    return int(text)
 
 
 def free_port(host: str = "127.0.0.1") -> int:

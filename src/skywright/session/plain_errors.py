@@ -1,16 +1,22 @@
 """Errors that skywright raises on purpose say what to do: people read a line, no traceback.
 
 These are its own kinds of errors, and the `ValueError` and `TypeError` by which a plan or device
-refuses an argument.
+refuses an argument. A mistake at the prompt is told in a line too, with what to type instead.
 """
 
+import inspect
 import logging
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from types import FrameType
 from typing import Any
 
 from skywright.errors import SkywrightError
 
 ENGINE_LOG = "bluesky"
 OURS = ("skywright", "plans", "devices")
+WRONG_CALL = re.compile(r"(?:.*\.)?(\w+)\(\) (?:missing|takes|got) ")
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -22,11 +28,52 @@ def is_refusal(error: BaseException) -> bool:
 
 def _raised_in(error: BaseException) -> str:
     """Return the top package of the code that has raised an error; "" if unknown."""
+    frame = _last_frame(error)
+    name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
+    return name.partition(".")[0]
+
+
+def _last_frame(error: BaseException) -> FrameType | None:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    name = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    return name.partition(".")[0]
+    return None if trace is None else trace.tb_frame
+
+
+def how_it_is_right(error: BaseException, namespace: Mapping[str, Any]) -> str:
+    """Return what to type instead, after a mistake at the prompt; "" for any other error.
+
+    Parameters
+    ----------
+    error
+        Raised by a line that a person has typed.
+    namespace
+        Of the console.
+    """
+    frame = _last_frame(error)
+    if frame is None:
+        return ""
+    where = _raised_in(error), frame.f_code.co_name
+    if where == ("__main__", "<module>"):
+        if isinstance(error, NameError):
+            near = get_close_matches(error.name or "", namespace, 1)
+            return f"did you mean {near[0]}?" if near else "listdevs() and whos list what there is"
+        wrong = WRONG_CALL.match(str(error)) if isinstance(error, TypeError) else None
+        called = namespace.get(wrong[1]) if wrong else None
+        return _usage(wrong[1], called) if wrong and callable(called) else ""
+    if where == ("bluesky", "ensure_generator"):
+        plan = getattr(frame.f_locals.get("plan"), "__name__", "")
+        return f"call the plan: RE({plan or 'plan'}(...))"
+    if where == ("bluesky", "__call__") and isinstance(error, RuntimeError):
+        return "RE.resume() goes on with the plan before; RE.stop() or RE.abort() ends it"
+    return ""
+
+
+def _usage(name: str, called: Any) -> str:
+    """Return how a function is called, without the types of its arguments."""
+    signature = inspect.signature(called)
+    bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    return f"{name}{signature.replace(parameters=bare, return_annotation=signature.empty)}"
 
 
 class WithoutTraceback(logging.Filter):
@@ -49,7 +96,7 @@ def shorten_engine_log() -> None:
 
 
 def shorten_tracebacks(shell: Any, *kinds: type[BaseException]) -> None:
-    """Let IPython show only the error itself; ``%tb`` shows the traceback.
+    """Let IPython show only the error itself and what is right; ``%tb`` shows the traceback.
 
     Parameters
     ----------
@@ -60,8 +107,10 @@ def shorten_tracebacks(shell: Any, *kinds: type[BaseException]) -> None:
     """
 
     def show(shell: Any, kind: type, error: BaseException, trace: Any, **_: Any) -> None:
-        shell.showtraceback(
-            (kind, error, trace), exception_only=isinstance(error, kinds) or is_refusal(error)
-        )
+        right = how_it_is_right(error, shell.user_ns)
+        if right:
+            error.add_note(right)
+        short = bool(right) or isinstance(error, kinds) or is_refusal(error)
+        shell.showtraceback((kind, error, trace), exception_only=short)
 
     shell.set_custom_exc((Exception,), show)

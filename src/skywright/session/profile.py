@@ -195,7 +195,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
     Raises
     ------
     DataError
-        If it is not there in time.
+        If it is not there in time, or is no uid.
     """
     from skywright.store.lookup import waiting_runs
 
@@ -213,6 +213,8 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
         patience.wait(0.02)
     try:
         return catalog[uid]
+    except ValueError as error:
+        raise DataError(f"{error} RE(...) returns the uids of its runs.") from error
     except KeyError as error:
         raise DataError(
             f"run {uid} is not in the catalog after {limit_s:g} s; look at `skywright doctor`"
@@ -224,7 +226,10 @@ def report_waiting(store: Path) -> None:
     from skywright.store.lookup import waiting_runs
 
     if waiting := waiting_runs(store / "journal"):
-        _say(f"{count_runs(len(waiting))} still to be stored; `skywright up` does so when it runs")
+        _say(
+            f"{count_runs(len(waiting))} still to be stored: `skywright up` does it, "
+            "now if it runs, else at its next start"
+        )
 
 
 def count_runs(number: int) -> str:

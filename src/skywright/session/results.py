@@ -56,6 +56,8 @@ def result_text(result: Any, width: int = 100) -> str:
     if result.reason:
         head += f", {result.reason}"
     returned = result.plan_result
+    if type(returned) is object:  # bluesky's mark of a plan that did not return
+        returned = None
     if is_dataclass(returned) and not isinstance(returned, type):
         table = Table(show_header=False, box=None)
         for name, value in _values(returned):

@@ -23,7 +23,13 @@ from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.files.readers import HDF5, readers
 from skywright.processes.http_process import Server
-from skywright.processes.process import announce_ready, end_with_parent, free_port, stand_back
+from skywright.processes.process import (
+    announce_ready,
+    end_with_parent,
+    free_port,
+    port_number,
+    stand_back,
+)
 from skywright.store.reader_adapter import ADAPTER
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.table_pool import separate_connections
@@ -220,7 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="skywright.store.server", description=__doc__)
     parser.add_argument("--directory", type=Path, default=settings.directory, help="the store")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=settings.store.tiled_port, help="0: a free one")
+    parser.add_argument(
+        "--port", type=port_number, default=settings.store.tiled_port, help="0: a free one"
+    )
     parser.add_argument(
         "--readable",
         type=Path,

@@ -141,7 +141,8 @@ class RotationValues:
         """
         missing = [name for name in FLAT_NAMES if name not in results]
         if missing:
-            raise DataError(f"loop_rotation: no value of {', '.join(missing)}")
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise DataError(f"loop_rotation: no value of {', '.join(missing[:3])}{more}")
         parts: dict[str, Any] = {
             prefix: part(**{each.name: results[f"{prefix}_{each.name}"] for each in fields(part)})
             for prefix, part in _PARTS.items()

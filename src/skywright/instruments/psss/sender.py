@@ -21,7 +21,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.sources.sim import PULSE_RATE_HZ, SimSource
 from skywright.instruments.psss.twin import InstrumentSettings, Truth
-from skywright.processes.process import announce_ready, end_with_parent, log_to_stderr
+from skywright.processes.process import announce_ready, end_with_parent, log_to_stderr, port_number
 from skywright.wire.bsread import Decoder, Encoder, RawChannel
 from skywright.wire.bsread_channel import encode_timestamp
 from skywright.wire.bsread_compression import COMPRESSIONS, Compression
@@ -237,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; * for all")
-    add("--port", type=int, default=9999, help="0 takes a free one")
+    add("--port", type=port_number, default=9999, help="0 takes a free one")
     add("--kind", choices=("push", "pub"), default="push")
     add("--prefix", default=PREFIX, help="the channel is PREFIX:FPICTURE")
     add("--rate", type=float, default=PULSE_RATE_HZ, help="Hz; 0 as fast as it is read")

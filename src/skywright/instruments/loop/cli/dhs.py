@@ -145,11 +145,11 @@ async def _serve(options: Options) -> None:
     detector = LoopDetection(**parameters).detector
     source = PushedPictures(options.host, options.receiver_port)
     camera = Camera(source)
-    dhs = Dhs(options.name, camera, detector, _fetch(options.snapshot_url), begin_run, numbers)
+    fetch, warm = _fetch(options.snapshot_url), asyncio.Event()
+    dhs = Dhs(options.name, camera, detector, fetch, begin_run, numbers, warm)
     _log_banner(options, source.port, parameters, begin_run is not None)
-    ready = threading.Event()
     status = dhs.status(
-        ready.is_set,
+        warm.is_set,
         {
             "dcss": "{}:{}".format(*options.dcss),
             "receiver_port": source.port,
@@ -159,11 +159,12 @@ async def _serve(options: Options) -> None:
     )
     http = _serve_status(status, options)
     serving = asyncio.create_task(dhs.run(*options.dcss))
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+        loop.add_signal_handler(number, serving.cancel)
 
     def announce() -> None:
-        ready.set()
+        warm.set()
         announce_ready(
             name=options.name,
             dcss="{}:{}".format(*options.dcss),
@@ -172,9 +173,13 @@ async def _serve(options: Options) -> None:
             status_port=http.port if http else None,
         )
 
+    def announce_from_thread() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the DHS has ended meanwhile
+            loop.call_soon_threadsafe(announce)
+
     # A thread of its own: DCSS allows 1 s for the handshake, a compiler takes longer.
     threading.Thread(
-        target=_prepare, args=(detector, announce), name="warm-up", daemon=True
+        target=_prepare, args=(detector, announce_from_thread), name="warm-up", daemon=True
     ).start()
     with contextlib.suppress(asyncio.CancelledError):
         await serving

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from skywright import __version__
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments.loop.cli.dhs import dhs
 from skywright.processes.process import log_to_stderr
@@ -40,11 +41,17 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="loopDHS", description="Find loops for DCSS.")
     made.add_argument("beamline", metavar="BEAMLINE", help="reads config/BEAMLINE.config")
     made.add_argument("name", metavar="NAME", nargs="?", default="loopDHS", help="name in DCSS")
-    level = made.add_mutually_exclusive_group()
-    level.add_argument(
-        *("-v", "--verbose"), dest="verbosity", action="store_const", const=1, default=0
+    made.add_argument("--version", action="version", version=f"loopDHS of skywright {__version__}")
+    made.add_argument(
+        *("-v", "--verbose"),
+        dest="verbosity",
+        action="count",
+        default=0,
+        help="-v logs addresses and operations, -vv to -vvvv every message",
     )
-    level.add_argument("-vv", "--very-verbose", dest="verbosity", action="store_const", const=2)
+    made.add_argument(
+        "--very-verbose", dest="verbosity", action="store_const", const=2, help="as -vv"
+    )
     return made
 
 

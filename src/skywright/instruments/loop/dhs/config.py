@@ -16,7 +16,10 @@ Such a file, with all its keys::
         end_by_count: false
 """
 
+import logging
+from collections.abc import Iterator
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -25,13 +28,27 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from skywright.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Part = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Section(BaseModel):
-    # Unknown keys are ignored: the file may belong to a newer or older loopDHS.
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    # Unknown keys have no effect, `read_config` names them: the file may belong to a newer or
+    # older loopDHS.
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    def unknown_keys(self) -> Iterator[str]:
+        """Yield a line for each key without effect, with the key that it is nearest to."""
+        fields = type(self).model_fields
+        for key in self.model_extra or {}:
+            near = get_close_matches(key, fields, 1)
+            yield f"{key}: unknown key, ignored" + (f"; did you mean {near[0]}?" if near else "")
+        for name in fields:
+            section = getattr(self, name)
+            if isinstance(section, _Section):
+                yield from (f"{name}.{line}" for line in section.unknown_keys())
 
 
 class DcssAddress(_Section):
@@ -88,7 +105,8 @@ class DhsConfig(_Section):
     save_image_dir: Path | None = None
     """Pictures of series are saved there; without it below `debug_dir`."""
     debug_dir: Path = Path("RESULTS")
-    """Each start of the DHS saves its pictures in a directory below, named by the time."""
+    """Each start of the DHS saves its pictures in a directory below, named by the time as that
+    of loopDHS is."""
     log_dir: Path | None = None
     """Directory of a rotating log file; no log file without it."""
     osci_delta: float = 180.0
@@ -116,13 +134,14 @@ class DhsConfig(_Section):
         if not isinstance(inner, dict):
             raise ValueError("loopdhs: expected keys and values")
         flat = {**values, **inner}
+        flat.pop("loopdhs", None)
         return {key: value for key, value in flat.items() if value is not None}
 
     def save_directory(self, started: datetime) -> Path | None:
         """Return where a DHS that started at `started` saves pictures; None if it does not."""
         if not self.save_image_files:
             return None
-        return self.save_image_dir or self.debug_dir / started.strftime("%Y%m%d_%H%M%S")
+        return self.save_image_dir or self.debug_dir / started.strftime("%Y-%m-%d-%H%M%S")
 
     @property
     def expected(self) -> int:
@@ -131,7 +150,7 @@ class DhsConfig(_Section):
 
 
 def read_config(file: Path) -> DhsConfig:
-    """Read the configuration file of the old loopDHS.
+    """Read the configuration file of the old loopDHS; keys without effect are logged.
 
     Raises
     ------
@@ -145,9 +164,12 @@ def read_config(file: Path) -> DhsConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     try:
-        return DhsConfig.model_validate(values or {})
+        config = DhsConfig.model_validate(values or {})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         why = first["msg"].removeprefix("Value error, ")  # pydantic puts that before our own words
         raise ConfigError(f"{file}: {where}: {why} (got {first['input']!r})") from error
+    for line in config.unknown_keys():
+        logger.error("%s: %s", file, line)
+    return config

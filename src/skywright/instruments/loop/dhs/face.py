@@ -10,11 +10,17 @@ from skywright.instruments.loop.dhs.image_list import ImageList
 from skywright.instruments.loop.dhs.link import RETRY_S, keep_connected
 from skywright.instruments.loop.dhs.operations import SnapshotOperations
 from skywright.instruments.loop.dhs.recording import BeginRun, Recorder
+from skywright.instruments.loop.dhs.replies import OperationError
 from skywright.instruments.loop.dhs.series import SeriesOperations
-from skywright.instruments.loop.dhs.server import Server
+from skywright.instruments.loop.dhs.server import Call, Operation, Server
 from skywright.instruments.loop.dhs.settings import DhsSettings
 from skywright.instruments.loop.dhs.snapshots import Fetch, Snapshots
 from skywright.instruments.loop.dhs.status import Status
+
+WARM_UP_WAIT_S = 10.0
+"""An operation waits this long for the detector's warm-up; DCSS's scripts give up after 15 s."""
+WARMING_UP = "warming up"
+WITHOUT_DETECTOR = frozenset({"initializeCamera", "findBoundingBox", "stopCollectLoopImages"})
 
 
 class Dhs:
@@ -34,6 +40,8 @@ class Dhs:
         Begins the run of a series; None without a catalog.
     settings
         Numbers and directories.
+    warm
+        Set when the detector is compiled and loaded; None: it is already.
     """
 
     def __init__(
@@ -44,6 +52,7 @@ class Dhs:
         fetch: Fetch | None = None,
         begin_run: BeginRun | None = None,
         settings: DhsSettings | None = None,
+        warm: asyncio.Event | None = None,
     ) -> None:
         settings = settings or DhsSettings()
         recorder = Recorder(camera, begin_run)
@@ -55,7 +64,11 @@ class Dhs:
             settings.save_directory or recorder.scratch,
         )
         self._camera, self._detector = camera, detector
-        self.server = Server(name, {**snapshots.table(), **self._series.table()}, detector.trouble)
+        operations = {**snapshots.table(), **self._series.table()}
+        if warm is not None:
+            for each in operations.keys() - WITHOUT_DETECTOR:
+                operations[each] = _when_warm(operations[each], warm)
+        self.server = Server(name, operations, detector.trouble)
 
     def status(self, is_ready: Callable[[], bool], facts: Mapping[str, Any]) -> Status:
         """Return where the state of this DHS is read, for `status_app`."""
@@ -70,3 +83,22 @@ class Dhs:
         finally:
             await self.server.close()
             await asyncio.to_thread(self._series.close)
+
+
+def _when_warm(operation: Operation, warm: asyncio.Event) -> Operation:
+    """Return `operation`, which waits for the warm-up and fails when that takes long.
+
+    A search that waited inside a compiler could neither be aborted nor end with the DHS.
+    """
+
+    async def perform(call: Call) -> str:
+        if not warm.is_set():
+            call.note(f"{WARMING_UP}: the detector is compiled and loaded")
+            try:
+                async with asyncio.timeout(WARM_UP_WAIT_S):
+                    await warm.wait()
+            except TimeoutError:
+                raise OperationError(WARMING_UP) from None
+        return await operation(call)
+
+    return perform

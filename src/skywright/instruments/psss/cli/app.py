@@ -10,7 +10,12 @@ from typing import Any
 import typer
 
 from skywright.errors import ConfigError
-from skywright.processes.process import announce_ready, end_with_parent, ended_by_signals
+from skywright.processes.process import (
+    announce_ready,
+    end_with_parent,
+    ended_by_signals,
+    port_number,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -67,7 +72,7 @@ def add_pv_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--ca-port",
         dest="port",
-        type=int,
+        type=port_number,
         default=None,
         help="TCP and UDP; 0 takes a free one, for clients that name it (default: UDP 5064, shared "
         "with other IOCs, and TCP 5064 or, if it is taken, another)",

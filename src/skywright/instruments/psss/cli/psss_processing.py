@@ -1,6 +1,7 @@
 """The command line of the old service, psss_processing 1.8, on the new one."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from skywright.instruments.psss.cli.app import (
     serve_arguments,
 )
 from skywright.instruments.psss.endpoints.options import IMAGE_PORT, OUTPUT_PORT, PREFIX, REST_PORT
+from skywright.processes.process import ROOMS, log_to_stderr, port_number
 
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 
@@ -70,9 +72,15 @@ def old_parser() -> argparse.ArgumentParser:
     add("--ymin_pv", default=f"{PREFIX}:SPC_ROI_YMIN", help="(%(default)s)")
     add("--ymax_pv", default=f"{PREFIX}:SPC_ROI_YMAX", help="(%(default)s)")
     add("--axis_pv", default=f"{PREFIX}:SPECTRUM_X", help="(%(default)s)")
-    add("-o", "--data_output_stream_port", type=int, default=OUTPUT_PORT, help="(%(default)s)")
-    add("--image_output_stream_port", type=int, default=IMAGE_PORT, help="(%(default)s)")
-    add("-r", "--rest_api_port", type=int, default=REST_PORT, help="(%(default)s)")
+    add(
+        "-o",
+        "--data_output_stream_port",
+        type=port_number,
+        default=OUTPUT_PORT,
+        help="(%(default)s)",
+    )
+    add("--image_output_stream_port", type=port_number, default=IMAGE_PORT, help="(%(default)s)")
+    add("-r", "--rest_api_port", type=port_number, default=REST_PORT, help="(%(default)s)")
     add("--rest_api_interface", default="0.0.0.0", help="(%(default)s)")
     add("--log_level", default="INFO", choices=LEVELS, help="(%(default)s)")
     add("--auto_start", action="store_true", help="process without waiting for POST /start")
@@ -85,10 +93,6 @@ def _address(given: str) -> str:
 
 
 def _log(level: str) -> None:
-    import logging
-
-    from skywright.processes.process import ROOMS, log_to_stderr
-
     log_to_stderr(0)
     for room in ROOMS:
         logging.getLogger(room).setLevel(level)

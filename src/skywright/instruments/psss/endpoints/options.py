@@ -7,6 +7,7 @@ from skywright.acquire.source import Source
 from skywright.errors import ConfigError
 from skywright.instruments.psss.endpoints.stream import NAMES, PICTURE
 from skywright.instruments.psss.pulse import Pulse
+from skywright.processes.process import port_number
 
 PREFIX = "SARFE10-PSSS059"
 OUTPUT_PORT, IMAGE_PORT, REST_PORT = 8889, 8890, 12000
@@ -58,7 +59,9 @@ def add_service_arguments(
         help="begin with the settings of the last time: ROI, axis, modes, background",
     )
     add("--threads", type=int, default=1, help="pictures processed side by side (%(default)s)")
-    add("--output-port", type=int, default=output_port, help="results, bsread (%(default)s)")
+    add(
+        "--output-port", type=port_number, default=output_port, help="results, bsread (%(default)s)"
+    )
     add("--output-host", default="", help="interface of the output (default: that of --host)")
     add(
         "--output-kind",
@@ -69,10 +72,10 @@ def add_service_arguments(
     add("--names", choices=NAMES, default="readme", help="of the output's channels (%(default)s)")
     add(
         "--image-port",
-        type=int,
+        type=port_number,
         help=f"pictures on a stream of their own, {IMAGE_PORT} in version 1.8; else with results",
     )
-    add("--rest-port", type=int, default=rest_port, help="REST API, HTTP (%(default)s)")
+    add("--rest-port", type=port_number, default=rest_port, help="REST API, HTTP (%(default)s)")
     add(
         "--background-dir",
         type=Path,
