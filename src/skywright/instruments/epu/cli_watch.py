@@ -17,8 +17,12 @@ from skywright.errors import ConfigError
 if TYPE_CHECKING:
     from skywright.instruments.epu.agent import Agent
     from skywright.instruments.epu.watch.ingest import Outcome
+    from skywright.instruments.epu.watch.watcher import Watcher
 
 app = typer.Typer(add_completion=False)
+
+MOST_TROUBLES = 20
+"""Unreadable files that are named at the end; `parse dir` lists all."""
 
 
 @app.command()
@@ -132,6 +136,21 @@ def watch(
         else:
             for kind, count in watcher.state.recorded.items():
                 typer.echo(f"{kind}: {count} recorded")
+            if not watcher.state.recorded:
+                typer.echo(f"nothing new; {len(watcher.known)} files were recorded before")
+        _report_troubles(watcher)
+
+
+def _report_troubles(watcher: "Watcher") -> None:
+    """Print what a person should look after to stderr."""
+    for session in watcher.sessions_missing:
+        typer.echo(f"skywright: {session}: EpuSession.dm is missing", err=True)
+    unreadable = sorted(watcher.unreadable.items())
+    for path, reason in unreadable[:MOST_TROUBLES]:
+        typer.echo(f"skywright: {path}: {reason}", err=True)
+    if len(unreadable) > MOST_TROUBLES:
+        more = len(unreadable) - MOST_TROUBLES
+        typer.echo(f"skywright: {more} more files cannot be read", err=True)
 
 
 def _finish(agent: "Agent") -> None:
