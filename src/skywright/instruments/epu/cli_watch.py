@@ -86,7 +86,10 @@ def watch(
     if not directory.is_dir():
         raise ConfigError(f"{directory}: not a directory; expected the directory that EPU writes")
     if log_file is not None:
-        handler = logging.FileHandler(log_file)
+        try:
+            handler = logging.FileHandler(log_file)
+        except OSError as error:
+            raise ConfigError(f"--log-file {log_file}: {error.strerror}") from error
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)
     from skywright.instruments.epu.database import open_database
@@ -116,7 +119,7 @@ def watch(
             )
             agent.start()
             stack.callback(_finish, agent)
-        lines = stack.enter_context(events.open("a", encoding="utf-8")) if events else None
+        lines = stack.enter_context(_events_file(events)) if events else None
 
         def committed(outcome: "Outcome") -> None:
             if lines is not None:
@@ -141,6 +144,13 @@ def watch(
         _report_troubles(watcher)
 
 
+def _events_file(path: Path) -> IO[str]:
+    try:
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--events {path}: {error.strerror}") from error
+
+
 def _report_troubles(watcher: "Watcher") -> None:
     """Print what a person should look after to stderr."""
     for session in watcher.sessions_missing:
@@ -158,7 +168,9 @@ def _finish(agent: "Agent") -> None:
     left = agent.close()
     if left:
         logging.getLogger(__name__).error(
-            "%d changes are not sent yet; they are sent when this runs again", left
+            "%d changes are not sent yet (%s); they are sent when this runs again",
+            left,
+            agent.away or "there was no time left",
         )
 
 
