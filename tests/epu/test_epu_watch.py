@@ -412,3 +412,53 @@ def test_polling_source_says_when():
     source = PollingSource(0.05)
     assert not source.read(0)
     assert source.read(1).lost
+
+
+def test_the_owner_begins_anew_after_an_unexpected_error(root, database, monkeypatch):
+    from skywright.instruments.epu.watch import owner as module
+
+    class Rows:
+        def __init__(self):
+            self.events = []
+
+        def offer(self, result):
+            self.events += result.events
+
+    class Broken:
+        def offer(self, result):
+            raise OSError("disk full")
+
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    watcher, rows = Watcher(root, database), Rows()
+    original, errors = watcher.backlog.take, [1, 2, 3]
+
+    def take(*arguments):
+        if errors:
+            raise RuntimeError(f"error {errors.pop()}")
+        return original(*arguments)
+
+    monkeypatch.setattr(watcher.backlog, "take", take)
+    owner = module.TreeOwner(module.TreeSource(watcher), [Broken(), rows])
+    owner.start()
+    never = threading.Event()
+    while not owner.state().failures.get("source failed"):
+        never.wait(0.01)
+    run_steps(in_order(root, small_visit(9), random.Random(9)), 0)
+    plan = sum("/Data/" in write.path for write in small_visit(9))
+    while sum(event.kind == "micrograph" for event in rows.events) < plan:
+        never.wait(0.01)
+    owner.close()
+    assert errors == []
+    assert owner.source.ended.is_set()
+    assert (owner.failures.as_dict()["Broken failed"], owner.state().items) == (
+        owner.state().items, watcher.state.sequence
+    )  # fmt: skip
+    check(database, root, rows.events, 9)
+    again = module.TreeOwner(module.TreeSource(watcher), [rows])  # it can be started again
+    before = len(rows.events)
+    next(root.rglob("EpuSession.dm")).write_text("<EpuSessionXml")
+    again.start()
+    while watcher.state.unreadable != 1:
+        never.wait(0.01)
+    again.close()
+    assert len(rows.events) == before

@@ -94,6 +94,7 @@ def watch(
         logging.getLogger().addHandler(handler)
     from skywright.instruments.epu.database import open_database
     from skywright.instruments.epu.watch.final import database_chunks
+    from skywright.instruments.epu.watch.owner import TreeOwner, TreeSource
     from skywright.instruments.epu.watch.watcher import Watcher
 
     with ExitStack() as stack:
@@ -119,18 +120,22 @@ def watch(
             )
             agent.start()
             stack.callback(_finish, agent)
-        lines = stack.enter_context(_events_file(events)) if events else None
-
-        def committed(outcome: "Outcome") -> None:
-            if lines is not None:
-                _append(lines, outcome)
-            if agent is not None:
-                agent.wake()
-
-        watcher = Watcher(directory, opened, polling, on_commit=committed)
+        endpoints: list[_EventLines | _Awaken] = []
+        if events is not None:
+            endpoints.append(_EventLines(stack.enter_context(_events_file(events))))
+        if agent is not None:
+            endpoints.append(_Awaken(agent))
+        watcher = Watcher(directory, opened, polling)
+        source = TreeSource(watcher, idle_exit=idle_exit)
+        owner = TreeOwner(source, endpoints)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: watcher.stop())
-        watcher.run(idle_exit)
+        owner.start()
+        while not source.ended.wait(1.0):  # without a limit Windows would not see Ctrl-C
+            pass
+        owner.close()
+        if source.error is not None:
+            raise typer.Exit(1)  # the log has it
         if as_json:
             with opened.read() as connection:
                 for chunk in database_chunks(connection, watcher.root):
@@ -174,9 +179,27 @@ def _finish(agent: "Agent") -> None:
         )
 
 
-def _append(lines: IO[str], outcome: "Outcome") -> None:
-    lines.write("".join(json.dumps(asdict(event)) + "\n" for event in outcome.events))
-    lines.flush()
+class _EventLines:
+    """Appends a JSON line for each entity to a file."""
+
+    def __init__(self, lines: IO[str]) -> None:
+        self._lines = lines
+
+    def offer(self, result: "Outcome") -> None:
+        """Append the entities of a commit."""
+        self._lines.write("".join(json.dumps(asdict(event)) + "\n" for event in result.events))
+        self._lines.flush()
+
+
+class _Awaken:
+    """Lets the agent send what is committed."""
+
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+
+    def offer(self, result: "Outcome") -> None:
+        """Wake the agent."""
+        self._agent.wake()
 
 
 def default_database(directory: Path) -> Path:

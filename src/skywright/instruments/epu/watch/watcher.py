@@ -110,9 +110,11 @@ class Watcher:
         self.state = WatchState()
         self.backlog = Backlog()
         self.unreadable: dict[str, str] = {}
+        self.on_commit = on_commit
         self._rescan = rescan
-        self._on_commit = on_commit
+        self._polling = polling
         self._stopped = threading.Event()
+        self._has_ended = False
         self._source: ChangeSource = open_source(self.root, polling)  # before the first scan
         self._ingest = Ingest(self.root, database)
         self._next_scan = 0.0
@@ -131,10 +133,19 @@ class Watcher:
     def stop(self) -> None:
         """End `run` soon; callable from other threads and from signal handlers."""
         self._stopped.set()
-        self._source.wake()
+        if not self._has_ended:
+            self._source.wake()
 
     def run(self, idle_exit: float | None = None) -> None:
-        """Follow the directory until `stop`, or until nothing has happened for `idle_exit` s."""
+        """Follow the directory until `stop`, or until nothing has happened for `idle_exit` s.
+
+        It can be called again after it has ended, with an error or without one.
+        """
+        if self._has_ended:
+            self._stopped.clear()
+            self._source = open_source(self.root, self._polling)
+            self._ingest = Ingest(self.root, self.database)
+            self._has_ended = False
         try:
             self.scan()
             while not self._stopped.is_set():
@@ -144,6 +155,7 @@ class Watcher:
                         break
             self._last_try()
         finally:
+            self._has_ended = True
             self._source.close()
 
     def _wait(self, idle_exit: float | None) -> float:
@@ -253,7 +265,7 @@ class Watcher:
         self._ingest.give_up(given_up)
         self._count(outcome, {file.path: since for file, since in batch}, now)
         if outcome.events:
-            self._on_commit(outcome)
+            self.on_commit(outcome)
         return bool(outcome.events)
 
     def _database_failed(self, batch: list[tuple[EpuFile, float]], error: Exception) -> None:
