@@ -253,7 +253,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     simulated = args.source == "sim"
     processing = processing_of(_visit(args), args.speed) if simulated else None
     settings: Any = load_settings()
-    options = OwnerOptions(root, database, args.polling, args.lease, settings.epu)
+    options = OwnerOptions(root, database, args.polling, args.source, args.lease, settings.epu)
     owner = EpuOwner(options, feed, processing)
     ioc = EpuIOC(args.prefix, owner)
     ioc.scratch = base

@@ -2,6 +2,8 @@
 
 import json
 import stat as stat_module
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -196,3 +198,21 @@ def test_format_xml_command(session):
     again = run("format-xml", session, "-r")
     assert (again.exit_code, again.output) == (0, "")
     assert read_document(session) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("watch", "{session}", "--idle-exit", "0", "--events", "{session}"), "--events"),
+        (("watch", "{session}", "--idle-exit", "0", "--log-file", "{session}"), "--log-file"),
+        (("replay", "any.tar.gz", "{session}/EpuSession.dm"), "not a directory"),
+        (("serve", "--port", "99999"), "--port"),
+    ],
+)
+def test_bad_use_is_exit_status_2_and_names_the_option(session, arguments, message):
+    command = [sys.executable, "-m", "skywright.cli", "epu"]
+    command += [argument.format(session=session) for argument in arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

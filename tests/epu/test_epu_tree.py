@@ -146,6 +146,27 @@ def test_atlas_is_found_one_level_higher_and_below_an_extra_level(visit, tmp_pat
     assert [issue for issue in document["issues"] if issue["kind"] == "atlas"] == []
 
 
+def test_copies_without_the_level_of_the_disc_are_two_sessions(visit):
+    whole = read_document(visit)
+    for disc in list(visit.rglob("Images-Disc*")):
+        for square in list(disc.iterdir()):
+            square.rename(disc.parent / square.name)
+        disc.rmdir()
+    flat = read_document(visit)
+    assert [grid["data_dir"] for grid in flat["grids"]] == [
+        grid["data_dir"] for grid in whole["grids"]
+    ]
+    for one, other in zip(flat["grids"], whole["grids"], strict=True):
+        assert len(one["micrographs"]) == len(other["micrographs"]) > 0
+    assert flat["issues"] == []
+
+
+def test_a_directory_without_anything_of_epu_is_named(tmp_path):
+    result = CliRunner().invoke(app, ["parse", "dir", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "nothing of EPU" in result.stderr
+
+
 def test_micrograph_under_two_names_and_rewritten(visit):
     path = next(visit.rglob("Data/*.xml"))
     older = path.with_name("_".join(path.stem.split("_")[:-2]) + "_20200101_000000.xml")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 from arrivals import SCENARIOS, in_order, run_steps, small_visit
 from epu_trees import comparable, read_document
+from sqlalchemy.exc import DataError
 
+from skywright.errors import ConfigError
 from skywright.instruments.epu.database import Database, open_database
 from skywright.instruments.epu.watch.changes import PollingSource, changed_files
 from skywright.instruments.epu.watch.final import database_chunks
@@ -266,6 +269,92 @@ def test_database_away_for_a_while(root, database, monkeypatch):
     assert failures == []
 
 
+def damaged(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_values_beyond_every_type_cost_only_their_value(root, database):
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    first, second, third = sorted(root.rglob("Data/*.xml"))[:3]
+    day = first.name.split("_")[5]
+    iso = f"{day[:4]}-{day[4:6]}-{day[6:]}T"
+    damaged(first, f"acquisitionDateTime>{iso}", f"acquisitionDateTime>{iso[:4]}-13-77T")
+    damaged(second, ":width>2880<", f":width>{10**30}<")
+    damaged(third, f"acquisitionDateTime>{iso}", "acquisitionDateTime>0001-01-01T")
+    session = next(root.rglob("EpuSession.dm"))
+    text = session.read_text()
+    session.write_text(re.sub("StartDateTime>2[^<]*", "StartDateTime>0001-01-01T00:00:00", text))
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    document, expected = recorded(database, root), read_document(root)
+    assert comparable(document) == comparable(expected)
+    assert None in {row["start_time"] for row in document["sessions"]}
+    kinds = {issue["path"].rpartition("/")[2]: issue["kind"] for issue in document["issues"]}
+    assert kinds == {first.name: "unreadable", second.name: "value", third.name: "unreadable"}
+    assert set(watcher.unreadable) == {
+        first.relative_to(root).as_posix(), third.relative_to(root).as_posix()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [OverflowError("too large"), DataError("x", {}, Exception("y"))])
+def test_a_file_that_the_database_refuses_stops_no_other(root, database, monkeypatch, error):
+    from skywright.instruments.epu.watch import rows
+
+    run_steps(in_order(root, small_visit(5), random.Random(5)), 0)
+    refused = sorted(root.rglob("Data/*.xml"))[3].relative_to(root).as_posix()
+    original = rows.micrograph_values
+
+    def values(micrograph, file, grid):
+        if file.path == refused:
+            raise error
+        return original(micrograph, file, grid)
+
+    monkeypatch.setattr(rows, "micrograph_values", values)
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    assert list(watcher.unreadable) == [refused]
+    monkeypatch.undo()
+    expected = read_document(root)
+    found = recorded(database, root)
+    (issue,) = found["issues"]
+    assert (issue["kind"], issue["path"]) == ("unreadable", refused)
+    missing = {m["file"] for grid in expected["grids"] for m in grid["micrographs"]} - {
+        m["file"] for grid in found["grids"] for m in grid["micrographs"]
+    }
+    assert missing == {refused}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_path_that_is_not_utf8_is_reported(root, database):
+    writes = small_visit(5)
+    run_steps(in_order(root / "good", writes, random.Random(5)), 0)
+    expected = read_document(root)
+    odd = Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9"))
+    run_steps(in_order(odd, writes[:9], random.Random(5)), 0)
+    watcher = Watcher(root, database)
+    watcher.run(idle_exit=0)
+    assert watcher.state.unreadable == len(watcher.unreadable) > 0
+    assert all(path.startswith("caf\\xe9/") for path in watcher.unreadable)
+    assert comparable(recorded(database, root)) == comparable(expected)
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        Watcher(odd, database)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pipes in directories")
+def test_a_pipe_with_the_name_of_a_manifest_stops_nobody(root, database):
+    following = Following(root, database)
+    steps = in_order(root, small_visit(5), random.Random(5))
+    run_steps(steps, 0)
+    directory = next(root.rglob("Data"))
+    os.mkfifo(directory / "FoilHole_1_Data_2_3_20250101_000000.xml")
+    late = directory / "FoilHole_1_Data_2_4_20250101_000000.xml"
+    late.write_bytes(next(directory.glob("*.xml")).read_bytes())
+    following.wait_for(lambda: late.name in str(following.watcher.known))
+    following.stop()
+
+
 def test_real_files(test_data, database):
     root = test_data / "epu"
     Watcher(root, database).run(idle_exit=0)
@@ -323,3 +412,53 @@ def test_polling_source_says_when():
     source = PollingSource(0.05)
     assert not source.read(0)
     assert source.read(1).lost
+
+
+def test_the_owner_begins_anew_after_an_unexpected_error(root, database, monkeypatch):
+    from skywright.instruments.epu.watch import owner as module
+
+    class Rows:
+        def __init__(self):
+            self.events = []
+
+        def offer(self, result):
+            self.events += result.events
+
+    class Broken:
+        def offer(self, result):
+            raise OSError("disk full")
+
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    watcher, rows = Watcher(root, database), Rows()
+    original, errors = watcher.backlog.take, [1, 2, 3]
+
+    def take(*arguments):
+        if errors:
+            raise RuntimeError(f"error {errors.pop()}")
+        return original(*arguments)
+
+    monkeypatch.setattr(watcher.backlog, "take", take)
+    owner = module.TreeOwner(module.TreeSource(watcher), [Broken(), rows])
+    owner.start()
+    never = threading.Event()
+    while not owner.state().failures.get("source failed"):
+        never.wait(0.01)
+    run_steps(in_order(root, small_visit(9), random.Random(9)), 0)
+    plan = sum("/Data/" in write.path for write in small_visit(9))
+    while sum(event.kind == "micrograph" for event in rows.events) < plan:
+        never.wait(0.01)
+    owner.close()
+    assert errors == []
+    assert owner.source.ended.is_set()
+    assert (owner.failures.as_dict()["Broken failed"], owner.state().items) == (
+        owner.state().items, watcher.state.sequence
+    )  # fmt: skip
+    check(database, root, rows.events, 9)
+    again = module.TreeOwner(module.TreeSource(watcher), [rows])  # it can be started again
+    before = len(rows.events)
+    next(root.rglob("EpuSession.dm")).write_text("<EpuSessionXml")
+    again.start()
+    while watcher.state.unreadable != 1:
+        never.wait(0.01)
+    again.close()
+    assert len(rows.events) == before

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from bluesky import RunEngine
 from ioc_process import running_ioc
-from store.stack import Stack, running_stack
+from store.stack import Stack, running_stack, truth
 from support.waiting import until
 
 from devices.epu.watcher import EpuWatcher
@@ -123,3 +124,62 @@ def test_visit_is_in_tiled(RE: RunEngine, stack: Stack, tmp_path: Path) -> None:
     assert list(again["micrographs/epu_micrograph_exposure_time"][:]) == [2.5]
     events = [doc for name, doc in documents if name == "event"]
     assert all(len(doc["data"]) < 20 for doc in events)
+
+
+def test_tiled_away_for_a_while_loses_and_doubles_nothing(
+    RE: RunEngine, stack: Stack, tmp_path: Path
+) -> None:
+    where = ("--root", str(tmp_path / "data"), "--database", str(tmp_path / "epu.sqlite"))
+    slow = tuple("150" if each == "inf" else each for each in SIM)
+    journal = Journal(stack.journals)
+    away, back = threading.Event(), threading.Event()
+    counts = {"events": 0, "while_away": 0}
+
+    def restart() -> None:
+        away.wait()
+        stack.server.kill()
+        back.wait()
+        stack.start_server()
+
+    def note(name: str, _doc: dict[str, Any]) -> None:
+        if name != "event":
+            return
+        counts["events"] += 1
+        if away.is_set() and not back.is_set():
+            counts["while_away"] += 1
+        if counts["events"] >= 2:
+            away.set()
+        if counts["while_away"] >= 4:
+            back.set()
+
+    RE.subscribe(journal)
+    RE.subscribe(note)
+    restarter = threading.Thread(target=restart)
+    restarter.start()
+    with running_ioc("iocs.epu", *slow, *where) as ioc, stack.ingester():
+        epu = watcher_of(ioc, stack.directory / "assets")
+        try:
+            uids = RE(track_epu(epu, idle=3)).plan_result
+        finally:
+            away.set()
+            back.set()
+            restarter.join()
+        journals = {uid: stack.done(uid) for uid in uids}
+    journal.close()
+    assert len(uids) == 2
+    assert counts["while_away"] >= 4
+    tree = {
+        grid.session: [len(list(grid.foilholes)), [json.loads(m)["id"] for m in grid.micrographs]]
+        for grid in Tree(tmp_path / "data").grids()
+    }
+    client = stack.client()[RAW]
+    for uid, path in journals.items():
+        run = client[uid]
+        holes, micrographs = tree[run.metadata["start"]["epu_session"]]
+        ids = [text.decode() for text in run["micrographs/epu_micrograph_micrograph_id"][:]]
+        assert len(ids) == len(run["micrographs/epu_micrograph_exposure_time"][:])
+        assert set(ids) == set(micrographs)
+        assert len(set(run["holes/epu_hole_uuid"][:])) == holes
+        expected = truth(path)["primary"]
+        found = run["primary"].read()["epu_n_micrographs"].to_numpy().tolist()
+        assert found == [expected[number]["epu_n_micrographs"] for number in sorted(expected)]

@@ -79,6 +79,9 @@ def _print_tree(directory: Path, as_json: bool, jobs: int) -> None:
         return
     from skywright.instruments.epu.show import tree_tables
 
+    if not tree.sessions and not tree.atlases:
+        text = "nothing of EPU is below this directory; expected a visit or a session's directory"
+        typer.echo(f"skywright: {directory}: {text}", err=True)
     console = make_console()
     for table in tree_tables(tree):
         console.print(table)

@@ -88,6 +88,8 @@ def replay(
         raise ConfigError("use one of --fast, --exact, --speed and --burst")
     if speed is not None and speed <= 0:
         raise ConfigError(f"--speed {speed:g}: must be above 0")
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target}: not a directory; expected the directory to write into")
     pace = Pace()
     if exact:
         pace = Pace(1.0, None)

@@ -38,7 +38,9 @@ DEFAULT_DATABASE = "epu.sqlite"
 
 @app.command()
 def serve(
-    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = 8000,
     host: Annotated[str, typer.Option("--host", help="Interface; 0.0.0.0: all.")] = "127.0.0.1",
     database: DatabaseOption = DEFAULT_DATABASE,
     broker: BrokerOption = None,

@@ -17,8 +17,12 @@ from skywright.errors import ConfigError
 if TYPE_CHECKING:
     from skywright.instruments.epu.agent import Agent
     from skywright.instruments.epu.watch.ingest import Outcome
+    from skywright.instruments.epu.watch.watcher import Watcher
 
 app = typer.Typer(add_completion=False)
+
+MOST_TROUBLES = 20
+"""Unreadable files that are named at the end; `parse dir` lists all."""
 
 
 @app.command()
@@ -82,11 +86,15 @@ def watch(
     if not directory.is_dir():
         raise ConfigError(f"{directory}: not a directory; expected the directory that EPU writes")
     if log_file is not None:
-        handler = logging.FileHandler(log_file)
+        try:
+            handler = logging.FileHandler(log_file)
+        except OSError as error:
+            raise ConfigError(f"--log-file {log_file}: {error.strerror}") from error
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)
     from skywright.instruments.epu.database import open_database
     from skywright.instruments.epu.watch.final import database_chunks
+    from skywright.instruments.epu.watch.owner import TreeOwner, TreeSource
     from skywright.instruments.epu.watch.watcher import Watcher
 
     with ExitStack() as stack:
@@ -112,18 +120,22 @@ def watch(
             )
             agent.start()
             stack.callback(_finish, agent)
-        lines = stack.enter_context(events.open("a", encoding="utf-8")) if events else None
-
-        def committed(outcome: "Outcome") -> None:
-            if lines is not None:
-                _append(lines, outcome)
-            if agent is not None:
-                agent.wake()
-
-        watcher = Watcher(directory, opened, polling, on_commit=committed)
+        endpoints: list[_EventLines | _Awaken] = []
+        if events is not None:
+            endpoints.append(_EventLines(stack.enter_context(_events_file(events))))
+        if agent is not None:
+            endpoints.append(_Awaken(agent))
+        watcher = Watcher(directory, opened, polling)
+        source = TreeSource(watcher, idle_exit=idle_exit)
+        owner = TreeOwner(source, endpoints)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: watcher.stop())
-        watcher.run(idle_exit)
+        owner.start()
+        while not source.ended.wait(1.0):  # without a limit Windows would not see Ctrl-C
+            pass
+        owner.close()
+        if source.error is not None:
+            raise typer.Exit(1)  # the log has it
         if as_json:
             with opened.read() as connection:
                 for chunk in database_chunks(connection, watcher.root):
@@ -132,6 +144,28 @@ def watch(
         else:
             for kind, count in watcher.state.recorded.items():
                 typer.echo(f"{kind}: {count} recorded")
+            if not watcher.state.recorded:
+                typer.echo(f"nothing new; {len(watcher.known)} files were recorded before")
+        _report_troubles(watcher)
+
+
+def _events_file(path: Path) -> IO[str]:
+    try:
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--events {path}: {error.strerror}") from error
+
+
+def _report_troubles(watcher: "Watcher") -> None:
+    """Print what a person should look after to stderr."""
+    for session in watcher.sessions_missing:
+        typer.echo(f"skywright: {session}: EpuSession.dm is missing", err=True)
+    unreadable = sorted(watcher.unreadable.items())
+    for path, reason in unreadable[:MOST_TROUBLES]:
+        typer.echo(f"skywright: {path}: {reason}", err=True)
+    if len(unreadable) > MOST_TROUBLES:
+        more = len(unreadable) - MOST_TROUBLES
+        typer.echo(f"skywright: {more} more files cannot be read", err=True)
 
 
 def _finish(agent: "Agent") -> None:
@@ -139,13 +173,33 @@ def _finish(agent: "Agent") -> None:
     left = agent.close()
     if left:
         logging.getLogger(__name__).error(
-            "%d changes are not sent yet; they are sent when this runs again", left
+            "%d changes are not sent yet (%s); they are sent when this runs again",
+            left,
+            agent.away or "there was no time left",
         )
 
 
-def _append(lines: IO[str], outcome: "Outcome") -> None:
-    lines.write("".join(json.dumps(asdict(event)) + "\n" for event in outcome.events))
-    lines.flush()
+class _EventLines:
+    """Appends a JSON line for each entity to a file."""
+
+    def __init__(self, lines: IO[str]) -> None:
+        self._lines = lines
+
+    def offer(self, result: "Outcome") -> None:
+        """Append the entities of a commit."""
+        self._lines.write("".join(json.dumps(asdict(event)) + "\n" for event in result.events))
+        self._lines.flush()
+
+
+class _Awaken:
+    """Lets the agent send what is committed."""
+
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+
+    def offer(self, result: "Outcome") -> None:
+        """Wake the agent."""
+        self._agent.wake()
 
 
 def default_database(directory: Path) -> Path:

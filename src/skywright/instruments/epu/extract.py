@@ -67,7 +67,7 @@ def convert_all(
                     raise XmlError(f"{field.name}: {error}") from error
                 if problems is not None:
                     problems.append(f"{field.name}: {error}")
-        elif field.required:
+        if field.required and value is None:
             raise XmlError(f"{field.name} is missing (expected at {field.path})")
         values.append(value)
     return values

@@ -6,6 +6,7 @@ namespaces of `NAMESPACES`.
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from lxml import etree
@@ -40,15 +41,23 @@ def number(text: str) -> float | None:
     raise ValueError(f"{text!r} is not a finite number")
 
 
-def integer(text: str) -> int:
-    """Return an integer; a text such as ``2.0`` or ``5E+1`` counts."""
+def integer(text: str, bits: int = 32) -> int:
+    """Return an integer of `bits` bits; a text such as ``2.0`` or ``5E+1`` counts."""
     try:
-        return int(text)
+        value = int(text)
     except ValueError:
-        value = number(text)
-        if value is None or not value.is_integer():
+        real = number(text)
+        if real is None or not real.is_integer():
             raise ValueError(f"{text!r} is not an integer") from None
-        return int(value)
+        value = int(real)
+    if -1 << (bits - 1) <= value < 1 << (bits - 1):
+        return value
+    raise ValueError(f"{text!r} is not an integer of {bits} bits")
+
+
+def long_integer(text: str) -> int:
+    """Return an integer of 64 bits, see `integer`."""
+    return integer(text, 64)
 
 
 def boolean(text: str) -> bool:
@@ -60,11 +69,20 @@ def boolean(text: str) -> bool:
     raise ValueError(f"{text!r} is neither true nor false")
 
 
-def time(text: str) -> str:
-    """Return an ISO 8601 time as it is written: 7 decimals are more than Python's type holds."""
-    if not _TIME.fullmatch(text):
-        raise ValueError(f"{text!r} is not a time")
-    return text
+def time(text: str) -> str | None:
+    """Return an ISO 8601 time as it is written: 7 decimals are more than Python's type holds.
+
+    None for the first and the last year that .NET has, by which it writes "no time".
+    """
+    if text.startswith(("0001-", "9999-")):
+        return None
+    try:
+        if _TIME.fullmatch(text):
+            datetime.fromisoformat(text)
+            return text
+    except ValueError:
+        pass
+    raise ValueError(f"{text!r} is not a time")
 
 
 class Field(NamedTuple):
@@ -218,7 +236,7 @@ TILE_SQUARE_FIELDS = (
 )
 
 METADATA_FIELDS = (
-    Field("atlas_node_id", "E:AtlasNodeId", integer),
+    Field("atlas_node_id", "E:AtlasNodeId", long_integer),
     Field("stage_x", "E:Position/S:X", number),
     Field("stage_y", "E:Position/S:Y", number),
     Field("stage_z", "E:Position/S:Z", number),

@@ -102,6 +102,7 @@ def _place(directory: str) -> _Place:
         square = SQUARE_DIRECTORY.fullmatch(parts[index])
         if square and not gridsquare:
             gridsquare = square[1]
+            session = "/".join(parts[:index])  # of a copy without the level Images-Disc<n>
         if DISC.fullmatch(parts[index]):
             session = "/".join(parts[:index])
             break

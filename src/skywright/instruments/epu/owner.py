@@ -1,4 +1,4 @@
-"""The owner of a watched tree: the watcher in a thread, the grids' rows, what is simulated."""
+"""The owner of a tree that runs are made of: the grids' rows, decisions, what is simulated."""
 
 import logging
 import threading
@@ -17,6 +17,7 @@ from skywright.instruments.epu.decisions.policy import POLICIES, Policy, StayOrL
 from skywright.instruments.epu.runs.tracked import LEASE_S, TrackedGrids
 from skywright.instruments.epu.section import EpuSettings
 from skywright.instruments.epu.watch.ingest import Outcome
+from skywright.instruments.epu.watch.owner import TreeOwner, TreeSource
 from skywright.instruments.epu.watch.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class OwnerOptions:
         URL or file of the entity database.
     polling
         Seconds between scans; None uses the system's events.
+    source
+        Who writes the tree: ``epu``, ``replay``, ``sim``.
     lease
         Seconds without a sign of life of a session after which its runs are over.
     decisions
@@ -49,11 +52,12 @@ class OwnerOptions:
     root: Path
     database: str
     polling: float | None = None
+    source: str = "epu"
     lease: float = LEASE_S
     decisions: EpuSettings = field(default_factory=EpuSettings)
 
 
-class EpuOwner:
+class EpuOwner(TreeOwner):
     """Watches a tree, records it, and hands rows to runs. `close` ends it.
 
     Parameters
@@ -64,8 +68,6 @@ class EpuOwner:
         Writes the tree, for the sources that simulate or replay.
     processing
         Stands for the processing services: writes results into the database.
-    changed
-        Called from any thread after a commit.
     """
 
     def __init__(
@@ -73,27 +75,23 @@ class EpuOwner:
         options: OwnerOptions,
         feed: Feed | None = None,
         processing: Callable[[Database, threading.Event], None] | None = None,
-        changed: Callable[[], None] = lambda: None,
     ) -> None:
         options.root.mkdir(parents=True, exist_ok=True)
         self.options = options
-        self.changed = changed
         self.database: Database = open_database(options.database, durable=False)
         self.grids = TrackedGrids(self.database)
-        self.watcher = Watcher(
-            options.root, self.database, options.polling, on_commit=self._committed
-        )
+        watcher = Watcher(options.root, self.database, options.polling)
+        super().__init__(TreeSource(watcher, options.source), endpoints=[_Rows(self)])
         wanted = options.decisions
         self.sender = _sender(wanted)
         self.decider = Decider(
             self.database, _policy(wanted), wanted.quality, wanted.late_s, self._suggested
         )
         self.last_row_at = time.monotonic()
-        self.failure = ""
+        self.feed_failure = ""
         self._feed = feed
         self._stopped = threading.Event()
         self._threads = [
-            threading.Thread(target=self._watch, name="epu-watch", daemon=True),
             threading.Thread(target=self._poll, name="epu-results", daemon=True),
             threading.Thread(target=self._decide, name="epu-decisions", daemon=True),
         ]
@@ -108,16 +106,9 @@ class EpuOwner:
 
     def start(self) -> None:
         """Begin to watch, and to write if there is a feed."""
+        super().start()
         for thread in self._threads:
             thread.start()
-
-    def _watch(self) -> None:
-        try:
-            self.watcher.run()
-        except Exception as error:
-            logger.exception("the watcher has stopped")
-            self.failure = f"the watcher has stopped: {error}"
-            self.changed()
 
     def _poll(self) -> None:
         """Look for results of processing, which other processes write into the database."""
@@ -152,13 +143,8 @@ class EpuOwner:
             self._feed(self.watcher.root, self._stopped)
         except Exception as error:
             logger.exception("the simulated EPU has stopped")
-            self.failure = f"the simulated EPU has stopped: {error}"
+            self.feed_failure = f"the simulated EPU has stopped: {error}"
             self.changed()
-
-    def _committed(self, outcome: Outcome) -> None:
-        self.grids.committed(outcome)
-        self.last_row_at = time.monotonic()
-        self.changed()
 
     def idle(self) -> float:
         """Return the seconds since the last commit."""
@@ -166,9 +152,11 @@ class EpuOwner:
 
     def alarm(self) -> str:
         """Return what a person should look after; empty when there is nothing."""
-        state = self.watcher.state
-        if self.failure:
-            return self.failure
+        state, own = self.watcher.state, self.state()
+        if self.feed_failure:
+            return self.feed_failure
+        if own.alarm:
+            return own.message
         if state.database_error:
             return f"entity database: {state.database_error}"
         missing = self.watcher.sessions_missing
@@ -195,7 +183,7 @@ class EpuOwner:
     def close(self) -> None:
         """Stop watching, close the files of open runs and the database."""
         self._stopped.set()
-        self.watcher.stop()
+        super().close()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(5)
@@ -203,6 +191,18 @@ class EpuOwner:
             self.sender.close()
         self.grids.close()
         self.database.close()
+
+
+class _Rows:
+    """The endpoint that hands what is committed to the runs of the grids."""
+
+    def __init__(self, owner: EpuOwner) -> None:
+        self._owner = owner
+
+    def offer(self, result: Outcome) -> None:
+        """Hand the rows over."""
+        self._owner.last_row_at = time.monotonic()
+        self._owner.grids.committed(result)
 
 
 def _policy(settings: EpuSettings) -> Policy:

@@ -5,6 +5,7 @@ libxml2 itself refuses a depth above 256 and a text above 10 MB.
 
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ MAX_IMAGE_BYTES = 16 << 20
 """Limit of a manifest; real ones have 10-17 kB."""
 MAX_DM_BYTES = 128 << 20
 """Limit of a ``.dm`` file; the largest real ones have 2.5 MB."""
+
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Without O_NONBLOCK a pipe in the tree would stop its reader for good."""
 
 NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
 _PROLOG_WITH_DTD = re.compile(
@@ -53,9 +57,12 @@ def read_limited(path: str | Path, limit: int) -> bytes:
     OSError
         If it cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, _READ)
     try:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise XmlError("this is not a regular file")
+        size = status.st_size
         data = os.read(descriptor, min(size, limit) + 1)
         while len(data) != size and len(data) <= limit:
             more = os.read(descriptor, 1 << 16)

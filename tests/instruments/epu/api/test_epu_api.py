@@ -250,6 +250,14 @@ def test_times_keep_their_instant(tree: TestClient, sent: str, instant: str) -> 
     assert datetime.fromisoformat(time) == datetime.fromisoformat(instant)
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_a_time_outside_the_calendar_is_422(tree: TestClient, time: str) -> None:
+    body = {"acquisition_datetime": time}
+    assert tree.put("/micrographs/m", json=body).status_code == 422
+    body |= {"uuid": "n", "foilhole_id": "h"}
+    assert tree.post("/foilholes/h/micrographs", json=body).status_code == 422
+
+
 def test_pixel_positions_are_answered_as_integers(tree: TestClient) -> None:
     answer = tree.put("/gridsquares/s", json={"center_x": 2236.751, "physical_x": 1.5}).json()
     assert (answer["center_x"], answer["physical_x"]) == (2237, 1.5)

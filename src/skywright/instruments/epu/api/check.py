@@ -41,6 +41,11 @@ def check(url: str, timeout: float = 30.0) -> Iterator[tuple[str, str | None]]:
         What was checked, and what is wrong; None where all is well.
     """
     with httpx.Client(base_url=url, timeout=timeout) as client:
+        try:
+            client.get("/status")
+        except httpx.HTTPError as error:
+            yield "the connection", str(error) or type(error).__name__
+            return  # all else would fail in the same way
         for path in LISTS:
             yield f"GET /{path}", _expect(client, "GET", f"/{path}", 200)
         yield from _tree(client)

@@ -4,7 +4,7 @@ Field names, required fields and defaults are those that the clients of smartem-
 expect. Requests take pixel positions as any number; answers give them as integers.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -25,6 +25,15 @@ def _storable(text: str) -> str:
     return text
 
 
+def _utc(time: datetime) -> datetime:
+    """Return a time in UTC, as it is stored; one without offset is taken as UTC."""
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("must be between the years 1 and 9999 in UTC") from error
+
+
+Time = Annotated[datetime, AfterValidator(_utc)]
 Text = Annotated[str, AfterValidator(_storable)]
 Number = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_storable)]
 Key = Annotated[str, Field(min_length=1), AfterValidator(_storable)]
@@ -46,9 +55,9 @@ class AcquisitionFields(Model):
     id: Text | None = None
     name: Text | None = None
     status: AcquisitionStatus | None = None
-    start_time: datetime | None = None
-    end_time: datetime | None = None
-    paused_time: datetime | None = None
+    start_time: Time | None = None
+    end_time: Time | None = None
+    paused_time: Time | None = None
     storage_path: Text | None = None
     atlas_path: Text | None = None
     clustering_mode: Text | None = None
@@ -73,8 +82,8 @@ class GridFields(Model):
     status: GridStatus | None = None
     data_dir: Text | None = None
     atlas_dir: Text | None = None
-    scan_start_time: datetime | None = None
-    scan_end_time: datetime | None = None
+    scan_start_time: Time | None = None
+    scan_end_time: Time | None = None
 
 
 class GridCreate(GridFields):
@@ -110,7 +119,7 @@ class AtlasFields(Model):
     uuid: Key | None = None
     atlas_id: Text | None = None
     grid_uuid: Key | None = None
-    acquisition_date: datetime | None = None
+    acquisition_date: Time | None = None
     storage_folder: Text | None = None
     description: Text | None = None
     name: Text | None = None
@@ -157,7 +166,7 @@ class GridSquareFields(Model):
     physical_y: float | None = None
     size_width: float | None = None
     size_height: float | None = None
-    acquisition_datetime: datetime | None = None
+    acquisition_datetime: Time | None = None
     defocus: float | None = None
     magnification: float | None = None
     pixel_size: float | None = None
@@ -219,7 +228,7 @@ class MicrographFields(Model):
     micrograph_id: Text | None = None
     high_res_path: Text | None = None
     manifest_file: Text | None = None
-    acquisition_datetime: datetime | None = None
+    acquisition_datetime: Time | None = None
     defocus: float | None = None
     applied_defocus: float | None = None
     magnification: float | None = None
@@ -286,7 +295,7 @@ class AtlasAnswer(Model):
     uuid: str
     grid_uuid: str | None
     atlas_id: str
-    acquisition_date: datetime | None
+    acquisition_date: Time | None
     storage_folder: str | None
     description: str | None
     name: str
@@ -327,7 +336,7 @@ class GridSquareAnswer(Model):
     physical_y: float | None
     size_width: int | None
     size_height: int | None
-    acquisition_datetime: datetime | None
+    acquisition_datetime: Time | None
     defocus: float | None
     magnification: float | None
     pixel_size: float | None
@@ -365,7 +374,7 @@ class FoilHoleAnswer(Model):
 class MicrographAnswer(MicrographFields):
     """A micrograph."""
 
-    updated_at: datetime | None = None
+    updated_at: Time | None = None
 
 
 class MotionCompleted(Model):
@@ -435,7 +444,7 @@ class PredictionAnswer(Model):
     id: int
     prediction_model_name: str
     value: float
-    timestamp: datetime | None = None
+    timestamp: Time | None = None
     gridsquare_uuid: str | None = None
     foilhole_uuid: str | None = None
     metric_name: str | None = None
@@ -470,7 +479,7 @@ class Acknowledgement(Model):
     result: Text | None = None
     error_message: Text | None = None
     processing_time_ms: float | None = None
-    processed_at: datetime | None = None
+    processed_at: Time | None = None
 
 
 class AcknowledgementAnswer(Model):
@@ -486,7 +495,7 @@ class AcknowledgementAnswer(Model):
 class LogEntry(Model):
     """A line of an agent's log."""
 
-    timestamp: datetime
+    timestamp: Time
     level: Text
     logger_name: Text = ""
     message: Text

@@ -1,6 +1,7 @@
 """The owner of a watched directory: subscribes, scans, records, and looks again."""
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from skywright.errors import ConfigError
 from skywright.instruments.epu.database import Database
@@ -21,7 +22,7 @@ from skywright.instruments.epu.watch.changes import (
     changed_files,
     open_source,
 )
-from skywright.instruments.epu.watch.ingest import Ingest, Outcome
+from skywright.instruments.epu.watch.ingest import Failure, Ingest, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +102,19 @@ class Watcher:
         self.root = root.resolve()
         if not self.root.is_dir():
             raise ConfigError(f"{root}: not a directory; expected the directory that EPU writes")
+        try:
+            str(self.root).encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{self.root!r}: the path is not UTF-8; rename it") from error
         self.database = database
         self.state = WatchState()
         self.backlog = Backlog()
         self.unreadable: dict[str, str] = {}
+        self.on_commit = on_commit
         self._rescan = rescan
-        self._on_commit = on_commit
+        self._polling = polling
         self._stopped = threading.Event()
+        self._has_ended = False
         self._source: ChangeSource = open_source(self.root, polling)  # before the first scan
         self._ingest = Ingest(self.root, database)
         self._next_scan = 0.0
@@ -126,10 +133,19 @@ class Watcher:
     def stop(self) -> None:
         """End `run` soon; callable from other threads and from signal handlers."""
         self._stopped.set()
-        self._source.wake()
+        if not self._has_ended:
+            self._source.wake()
 
     def run(self, idle_exit: float | None = None) -> None:
-        """Follow the directory until `stop`, or until nothing has happened for `idle_exit` s."""
+        """Follow the directory until `stop`, or until nothing has happened for `idle_exit` s.
+
+        It can be called again after it has ended, with an error or without one.
+        """
+        if self._has_ended:
+            self._stopped.clear()
+            self._source = open_source(self.root, self._polling)
+            self._ingest = Ingest(self.root, self.database)
+            self._has_ended = False
         try:
             self.scan()
             while not self._stopped.is_set():
@@ -139,6 +155,7 @@ class Watcher:
                         break
             self._last_try()
         finally:
+            self._has_ended = True
             self._source.close()
 
     def _wait(self, idle_exit: float | None) -> float:
@@ -175,17 +192,32 @@ class Watcher:
     def _take(self, changes: Changes) -> bool:
         now = time.monotonic()
         for file in changes.finished.values():
-            self.backlog.add(file, now)
+            if self._can_be_named(file):
+                self.backlog.add(file, now)
         for file in changes.started.values():
-            self.backlog.add_started(file, now)
+            if self._can_be_named(file):
+                self.backlog.add_started(file, now)
         return bool(changes.finished or changes.started)
+
+    def _can_be_named(self, file: EpuFile) -> bool:
+        """Return whether a database can hold the file's path; report a path that is not UTF-8."""
+        try:
+            file.path.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(file.path).decode(errors="backslashreplace")
+            reason = "the path is not UTF-8: rename the file or its directory"
+            if self.unreadable.setdefault(shown, reason) is reason:
+                logger.warning("%s: %s", shown, reason)
+                self.state.unreadable = len(self.unreadable)
+            return False
+        return True
 
     def scan(self) -> bool:
         """Look through the directory for files that changed; return whether there were any."""
         now = time.monotonic()
         before = len(self.backlog)
         for file in changed_files(self.root, self._ingest.memory.known):
-            if not self.backlog.is_in_trouble(file.path):
+            if not self.backlog.is_in_trouble(file.path) and self._can_be_named(file):
                 self.backlog.add(file, now)
         self.state.rescans += self.state.scanned
         self.state.scanned = True
@@ -202,9 +234,21 @@ class Watcher:
     def _record_taken(self, batch: list[tuple[EpuFile, float]]) -> bool:
         try:
             outcome = self._ingest.process([file for file, _ in batch])
-        except SQLAlchemyError as error:
-            self._database_failed(batch, error)
-            return True
+        except Exception as error:
+            if _database_is_away(error):
+                self._database_failed(batch, error)
+                return True
+            # One file must not keep the others from being recorded.
+            try:
+                self._ingest = Ingest(self.root, self.database)  # as before the transaction
+            except SQLAlchemyError as away:
+                self._database_failed(batch, away)
+                return True
+            if len(batch) > 1:
+                found = [self._record_taken([each]) for each in batch]
+                return any(found)
+            logger.exception("%s: cannot be recorded", batch[0][0].path)
+            outcome = Outcome(failures=[Failure(batch[0][0], f"cannot be recorded: {error}")])
         self.state.database_error = ""
         now = time.monotonic()
         for file in outcome.read:
@@ -221,10 +265,10 @@ class Watcher:
         self._ingest.give_up(given_up)
         self._count(outcome, {file.path: since for file, since in batch}, now)
         if outcome.events:
-            self._on_commit(outcome)
+            self.on_commit(outcome)
         return bool(outcome.events)
 
-    def _database_failed(self, batch: list[tuple[EpuFile, float]], error: SQLAlchemyError) -> None:
+    def _database_failed(self, batch: list[tuple[EpuFile, float]], error: Exception) -> None:
         """Keep the files, and what is known from before the transaction, and try again."""
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         if not self.state.database_error:
@@ -259,3 +303,12 @@ class Watcher:
             if self.state.database_error:
                 return
         self._ingest.give_up(self.backlog.troubles())
+
+
+def _database_is_away(error: Exception) -> bool:
+    """Return whether an error is the database's own, and not that of a value in a file."""
+    if isinstance(error, DataError | IntegrityError):
+        return False
+    if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
+        return False  # a value that the driver cannot convert
+    return isinstance(error, SQLAlchemyError)
