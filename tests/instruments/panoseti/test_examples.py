@@ -1,6 +1,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from skywright.errors import ConfigError
 from skywright.instruments.panoseti.live.config import load_hp_io_config, load_server_config
 from skywright.instruments.panoseti.ublox.config import parse_config
 
@@ -15,3 +18,22 @@ def test_each_example_is_read_as_it_is():
     assert load_hp_io_config(EXAMPLES / "hp_io_config_simulate.json").simulate_daq
     config = parse_config(json.loads((EXAMPLES / "f9t_config.json").read_text()))
     assert len(config.registers()) == 4 + 9
+
+
+def test_archived_files_are_found_beside_the_configuration_or_above_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    package = tmp_path / "package" / "daq_data"
+    (package / "config").mkdir(parents=True)
+    movie = package / "start_x.dp_img16.bpp_2.module_1.seqno_0.pff"
+    movie.touch()
+    config = package / "config" / "server.json"
+    named = {"movie_pff_path": f"daq_data/{movie.name}", "ph_pff_path": "nowhere.pff"}
+    config.write_text(json.dumps({"simulate_daq_cfg": {"source_data": named}}))
+    source = load_server_config(config).simulate_daq_cfg.source_data
+    assert Path(source.movie_pff_path) == movie
+    assert source.ph_pff_path == "nowhere.pff"
+
+
+def test_a_configuration_of_something_else_is_refused():
+    with pytest.raises(ConfigError, match=r"hp_io_config\.json: none of its keys is known"):
+        load_server_config(EXAMPLES / "hp_io_config.json")

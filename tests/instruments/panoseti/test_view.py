@@ -57,6 +57,13 @@ def test_the_command_checks_the_connection_and_writes_pictures(server, tmp_path)
     checked = runner.invoke(app, ["panoseti", "view", "--host", server.address])
     assert checked.exit_code == 0
     assert "answers" in checked.stdout
+    # The speed is printed, so it needs neither windows nor files.
+    counted = runner.invoke(
+        app,
+        ["panoseti", "view", "--host", server.address, "--plot-speed", "--seconds", "1.5"],
+    )  # fmt: skip
+    assert counted.exit_code == 0, counted.output
+    assert "module 254 movie:" in counted.stdout
     shown = runner.invoke(
         app,
         ["panoseti", "view", "--host", server.address, "--plot-view", "--plot-phdist",
@@ -66,6 +73,12 @@ def test_the_command_checks_the_connection_and_writes_pictures(server, tmp_path)
     for name in ("view", "phdist"):
         picture = matplotlib.image.imread(tmp_path / "out" / f"{name}.png")
         assert picture.std() > 0.05
+
+
+def test_a_port_beyond_the_range_is_refused():
+    refused = CliRunner().invoke(app, ["panoseti", "serve", "--port", "99999"])
+    assert refused.exit_code == 2
+    assert "65535" in refused.output
 
 
 def test_speed_counts_images(server):

@@ -28,7 +28,9 @@ def serve(
         Path | None,
         typer.Option(help="Follow the runs of this directory from the start, without InitHpIo."),
     ] = None,
-    port: Annotated[int, typer.Option(help="TCP port; 0 takes a free one.")] = 50051,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")
+    ] = 50051,
     host: Annotated[str, typer.Option(help="Interface; '[::]' for all.")] = HOST,
     config: Annotated[
         Path | None, typer.Option(help="A daq_data_server_config.json; defaults without one.")
@@ -83,7 +85,9 @@ def serve(
 
 @app.command()
 def ublox(
-    port: Annotated[int, typer.Option(help="TCP port; 0 takes a free one.")] = 50051,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")
+    ] = 50051,
     host: Annotated[str, typer.Option(help="Interface.")] = HOST,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Also run a simulated receiver.")

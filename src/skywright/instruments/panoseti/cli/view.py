@@ -96,7 +96,8 @@ async def _show(
     if png is not None:
         png.mkdir(parents=True, exist_ok=True)
     else:
-        windows = _windows(list(chosen))
+        # The speed is printed: it needs no window.
+        windows = _windows([name for name in chosen if name != "speed"])
 
     async def draw() -> None:
         while True:
@@ -137,6 +138,8 @@ async def _show(
 
 
 def _windows(names: list[str]) -> dict[str, "Figure"]:
+    if not names:
+        return {}
     import matplotlib.pyplot as plt
 
     if (

@@ -133,4 +133,6 @@ def _stub(host: str) -> Iterator[tuple[grpc.Channel, Stub]]:
 
 
 def _reason(error: grpc.RpcError) -> str:
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "no answer in time; is a server running there, and is the port right?"
     return f"{error.code().name}: {error.details()}"

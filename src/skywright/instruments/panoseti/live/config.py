@@ -103,7 +103,11 @@ class ServerConfig(_Settings):
 
 def _load(model: type[_Settings], path: Path) -> _Settings:
     try:
-        return model.model_validate(json.loads(path.read_text()))
+        values = json.loads(path.read_text())
+        if isinstance(values, dict) and values and not values.keys() & model.model_fields.keys():
+            expected = ", ".join(model.model_fields)
+            raise ConfigError(f"{path}: none of its keys is known; expected some of {expected}")
+        return model.model_validate(values)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
@@ -117,6 +121,10 @@ def _load(model: type[_Settings], path: Path) -> _Settings:
 def load_server_config(path: Path) -> ServerConfig:
     """Read a ``daq_data_server_config.json``.
 
+    A relative path of an archived file is looked for from the working directory, then from the
+    directory of the configuration and those above it.
+    The observatory's paths are relative to its package.
+
     Raises
     ------
     ConfigError
@@ -124,7 +132,22 @@ def load_server_config(path: Path) -> ServerConfig:
     """
     config = _load(ServerConfig, path)
     assert isinstance(config, ServerConfig)
-    return config
+    simulation = config.simulate_daq_cfg
+    source = simulation.source_data
+    found = SourceData(
+        movie_pff_path=_archived(path, source.movie_pff_path),
+        ph_pff_path=_archived(path, source.ph_pff_path),
+    )
+    simulation = simulation.model_copy(update={"source_data": found})
+    return config.model_copy(update={"simulate_daq_cfg": simulation})
+
+
+def _archived(config: Path, name: str) -> str:
+    """Return the path of an archived file that a configuration names; `name` if it is nowhere."""
+    if not name or Path(name).is_file():
+        return name
+    candidates = (directory / name for directory in config.resolve().parents)
+    return str(next((path for path in candidates if path.is_file()), name))
 
 
 def load_hp_io_config(path: Path) -> HpIoConfig:

@@ -4,11 +4,13 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from skywright.wire.daqdata.encode import LiveImage
 
@@ -72,17 +74,19 @@ class Preview(View):
         shown = panel.imshow(image.image, cmap="plasma", vmin=low, vmax=max(high, low + 1))
         figure.colorbar(shown, ax=panel, label="counts" if image.movie else "ADC")
         panel.set_title(title_of(image), fontsize=7)
+        for axis in (panel.xaxis, panel.yaxis):  # pixels have whole numbers
+            axis.set_major_locator(MaxNLocator(8, integer=True))
 
 
 def title_of(image: LiveImage) -> str:
     """Return kind, board, time and place of an image."""
     kind = "movie" if image.movie else "pulse height"
     board = "" if image.quabo is None else f" Q{image.quabo}"
-    seconds = f"{image.time_ns // 10**9}.{image.time_ns % 10**9:09d}"
+    second, ns = divmod(image.time_ns, 10**9)
+    moment = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d %H:%M:%S}.{ns:09d} UTC"
     remark = f" ({image.message})" if image.message else ""
     return (
-        f"module {image.module} {kind}{board}\n{seconds} s{remark}\n"
-        f"{image.file} #{image.frame_number}"
+        f"module {image.module} {kind}{board}\n{moment}{remark}\n{image.file} #{image.frame_number}"
     )
 
 
