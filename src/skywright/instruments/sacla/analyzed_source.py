@@ -73,8 +73,8 @@ class AnalyzedShots:
     @property
     def lost(self) -> Mapping[str, int]:
         """Records that belong to no shot, and those that the source lost, by cause."""
-        refused = self._pipeline.join.counts.refused.copy()
-        records = {f"records {reason.value}": count for reason, count in refused.items()}
+        refused = self._pipeline.refused.items()
+        records = {f"records {reason}": count for reason, count in refused if count}
         return sum_counts(self._source.lost, records, self._counters.as_dict())
 
     def start(self, deliver: Callable[[AnalyzedShot], None], report: Report) -> None:
@@ -191,21 +191,20 @@ class AnalyzedShots:
         """Hand on what is left of a run, and begin the next one."""
         before, self.info = self.info, self._source.info
         self._pipeline.finish()
-        shapes = [
-            {name: tile.bad.shape for name, tile in info.tiles.items()}
-            for info in (before, self.info)
-        ]
-        if shapes[0] == shapes[1]:
+        if self.info.is_measured_as(before):
             self._pipeline.begin(self.info)
             return
         regions = [each for each in self._pipeline.regions if each.detector in self.info.tiles]
         old = self._pipeline, self._frames
         self._frames, self._pipeline = self._make_pipeline(regions, self._pipeline.edges)
-        self._pipeline.region_set = RegionSet(old[0].region_set.number + 1, tuple(regions))
+        self._pipeline.follow(old[0])
         self._pipeline.wait_for_workers()
         old[0].close()
         old[1].unlink()
-        self._report(f"run {self.info.run}: its detectors are {', '.join(self.info.tiles)}")
+        self._report(
+            f"run {self.info.run}: curves and images begin anew, because detectors, gain, photon "
+            f"energy or rules have changed; its detectors are {', '.join(self.info.tiles)}"
+        )
 
     def _make_pipeline(
         self, regions: Sequence[Region], edges: NDArray[np.float64]

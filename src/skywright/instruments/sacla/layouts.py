@@ -79,28 +79,31 @@ class Span:
     Parameters
     ----------
     first
-        Shots of a lower identity came before it began.
+        Shots of this run with a lower identity came before it began.
     count
         Number of shots; 0: until it is ended.
+    run
+        Run of the facility when it began. The tags of a later run may begin anew.
     """
 
     first: int = 0
     count: int = 0
+    run: int = 0
     _taken: int = 0
-    _last: int | None = None
+    _newest: int | None = None
 
-    def take(self, identity: int) -> bool:
+    def take(self, shot: AnalyzedShot) -> bool:
         """Count a shot; return whether it belongs to the recording."""
-        if identity < self.first or self._last is not None:
+        is_before = shot.run == self.run and shot.identity < self.first
+        if is_before or (self.count and self._taken == self.count):
             return False
         self._taken += 1
-        if self._taken == self.count:
-            self._last = identity
+        self._newest = shot.identity
         return True
 
-    def holds(self, identity: int) -> bool:
-        """Return whether a shot that was counted, if at all, belongs to the recording."""
-        return self.first <= identity <= (identity if self._last is None else self._last)
+    def holds(self, shot: AnalyzedShot) -> bool:
+        """Return whether a shot is the one that was taken last."""
+        return shot.identity == self._newest
 
 
 class ShotsLayout(ColumnsLayout):
@@ -124,7 +127,7 @@ class ShotsLayout(ColumnsLayout):
 
     def take(self, result: AnalyzedShot) -> Rows | None:
         """Return the row of a shot."""
-        if not self.span.take(result.identity):
+        if not self.span.take(result):
             return None
         values = result.values
         row: dict[str, Any] = {
@@ -241,7 +244,7 @@ class FramesLayout(ColumnsLayout):
 
     def take(self, result: AnalyzedShot) -> Rows | None:
         """Return the frames of a shot that has those of all detectors of the file."""
-        if not self._span.holds(result.identity):
+        if not self._span.holds(result):
             return None
         if not result.frames.keys() >= self._shapes.keys():
             return None

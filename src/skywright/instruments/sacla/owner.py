@@ -154,7 +154,9 @@ class ShotOwner:
         """
         self.stop_recording()
         self.forget()
-        span = self._shots_layout.span = Span(self.source.next_identity, count)
+        span = self._shots_layout.span = Span(
+            self.source.next_identity, count, self.source.info.run
+        )
         # The detectors may be others than at the recording before.
         self.frames.layout = FramesLayout(self.shapes, span)
         self.images.layout = ImagesLayout(self.shapes)

@@ -18,7 +18,7 @@ from skywright.analysis.cluster import Submit
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
 from skywright.instruments.sacla.frames import CHUNK_SHOTS, Frames
-from skywright.instruments.sacla.join import JoinedShot, Record, TagJoin
+from skywright.instruments.sacla.join import JoinedShot, Record, Refusal, TagJoin
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.run_info import RunInfo
@@ -96,6 +96,8 @@ class ShotPipeline:
         self.info, self.edges = info, edges
         self.join: TagJoin[Any] = TagJoin([*info.tiles, *EQUIPMENT], info.run, window, info.grid)
         self.verdicts: Counter[Verdict] = Counter()
+        self._earlier: Counter[str] = Counter()
+        """Records and shots of the runs before, by reason."""
         self.frames = 0
         self.lost: Counter[str] = Counter()
         self.rows: list[Batch] = []
@@ -167,15 +169,31 @@ class ShotPipeline:
         self.images = {name: images.fresh() for name, images in self.images.items()}
 
     def begin(self, info: RunInfo) -> None:
-        """Take the run as it is known at its first record; only the tags of its shots may differ.
+        """Take the run as it is known at its first record, or the next run; counts go on.
 
         Parameters
         ----------
         info
-            The run.
+            The run; it is measured as the one before (`RunInfo.is_measured_as`).
         """
+        if self.join.counts.records:
+            self._earlier = Counter(self.counts_of_runs)
+            self.verdicts.clear()
         self.info = info
         self.join = TagJoin(self.join.channels, info.run, self.join.window, info.grid)
+
+    def follow(self, before: "ShotPipeline") -> None:
+        """Go on with the counts, and the numbers of region sets, of a pipeline that has finished.
+
+        Parameters
+        ----------
+        before
+            Of a run that is measured otherwise.
+        """
+        self._earlier = Counter(before.counts_of_runs)
+        self.lost = before.lost.copy()
+        self.region_set = RegionSet(before.region_set.number + 1, self.regions)
+        self._pending.regions = self.region_set
 
     def wait_for_workers(self) -> None:
         """Wait until the workers take tasks, so that running shots do not have to wait for them."""
@@ -203,29 +221,46 @@ class ShotPipeline:
         self._workers.close()
 
     @property
-    def counts(self) -> dict[str, int]:
-        """Records and shots so far, by reason.
+    def refused(self) -> dict[str, int]:
+        """Records so far that belong to no shot, by reason."""
+        refused = self.join.counts.refused
+        return {each.value: self._earlier[each.value] + refused[each] for each in Refusal}
 
-        ``images_lost`` and ``shots_lost`` are there only if workers died: accepted shots that are
-        missing in the images, and accepted shots of which nothing was found.
+    @property
+    def counts(self) -> dict[str, int]:
+        """Records and shots so far, of all runs, by reason.
+
+        ``accepted_on`` and the following ones are of the present regions and bins. ``images_lost``
+        and ``shots_lost`` are there only if workers died: accepted shots that are missing in the
+        images, and accepted shots of which nothing was found.
         """
-        join, verdicts = self.join, self.verdicts
-        last = self.info.grid.last
-        expected = self.info.grid.count_below(last + 1) if last is not None else join.shots_passed
         curves = self.curves.result()
-        found = {"records": join.counts.records}
-        for reason in ("other_run", "late", "duplicate"):
-            found[reason] = sum(n for r, n in join.counts.refused.items() if r.value == reason)
-        found["shots_expected"] = expected
-        found |= {verdict.value: verdicts[verdict] for verdict in Verdict}
-        found["no_frame"] += max(join.shots_passed - verdicts.total(), 0)
-        return found | {
+        return {
+            **self.counts_of_runs,
             "accepted_on": int(curves["n_on"]),
             "accepted_off": int(curves["n_off"]),
             "no_timing": int(curves["n_unknown"]),
             "out_of_range": int(curves["n_outside"]),
             **{reason: count for reason, count in self.lost.items() if count},
         }
+
+    @property
+    def counts_of_runs(self) -> dict[str, int]:
+        """Records and shots so far, of all runs, by reason; without those of regions and bins."""
+        return {reason: self._earlier[reason] + n for reason, n in self._run_counts().items()}
+
+    def _run_counts(self) -> dict[str, int]:
+        """Count records and shots of the present run, by reason."""
+        join, verdicts = self.join, self.verdicts
+        last = self.info.grid.last
+        expected = self.info.grid.count_below(last + 1) if last is not None else join.shots_passed
+        found = {"records": join.counts.records}
+        found |= {reason.value: join.counts.refused[reason] for reason in Refusal}
+        found["shots_expected"] = expected
+        found |= {verdict.value: verdicts[verdict] for verdict in Verdict}
+        # Shots without any record have no verdict.
+        found["no_frame"] += max(join.shots_passed - verdicts.total(), 0)
+        return found
 
     def all_rows(self) -> Batch:
         """Return the values of all accepted shots, in order of their tags."""

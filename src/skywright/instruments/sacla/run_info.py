@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from skywright.instruments.sacla.join import TagGrid
 from skywright.instruments.sacla.shots import ShotRules
 from skywright.instruments.sacla.tile import PixelRules, Tile
@@ -46,3 +48,18 @@ class RunInfo:
     def identity(self, tag: int) -> int:
         """Return the identity of a shot."""
         return (self.hightag << 32) + tag
+
+    def is_measured_as(self, other: "RunInfo") -> bool:
+        """Return whether shots of both runs can be averaged: only their tags differ.
+
+        Detectors, gains, bad pixels, photon energy and all other rules are the same.
+        """
+        return (
+            list(self.tiles) == list(other.tiles)
+            and (self.shot_rules, self.pixel_rules, self.cameras)
+            == (other.shot_rules, other.pixel_rules, other.cameras)
+            and all(
+                mine.gain == yours.gain and np.array_equal(mine.bad, yours.bad)
+                for mine, yours in zip(self.tiles.values(), other.tiles.values(), strict=True)
+            )
+        )
