@@ -78,8 +78,7 @@ class Recording(FilesPart):
 
 async def _put_regions(obj: Any, instance: Any, value: str) -> str:
     regions = [parse_region(each) for each in text(value).split()]
-    check_room(regions)
-    await obj.parent.in_thread(obj.parent.shots.source.change_regions, regions)
+    await obj.parent.in_thread(obj.parent.shots.change_regions, regions)
     written = format_regions(regions)
     await obj.readback.write(written)
     await post(obj.parent.regions_number, obj.parent.shots.source.region_set.number)
@@ -141,6 +140,7 @@ class SaclaIOC(OwnerGroup):
     message = said("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
     detectors = said("", ChannelType.CHAR, max_length=1024, name="Detectors_RBV")
     shapes = said([0], ChannelType.LONG, max_length=32, name="Shapes_RBV")
+    profile_rings = said([0], ChannelType.LONG, max_length=16, name="ProfileRings_RBV")
     regions = setting(
         value="", dtype=ChannelType.CHAR, max_length=REGIONS_TEXT, put=_put_regions, name="Regions"
     )
@@ -217,6 +217,7 @@ class SaclaIOC(OwnerGroup):
         await post(self.high_tag, info.hightag)
         if self.detectors.value != ",".join(info.tiles):
             await write(self.shapes, np.ravel(list(shots.shapes.values())).astype(int))
+            await write(self.profile_rings, np.array([*shots.source.rings.values()] or [0]))
             await post(self.detectors, ",".join(info.tiles))
         if state.newest is not None:
             await post(self.tag, float(state.newest.tag))
@@ -284,7 +285,9 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         regions = [whole_tile(source)]
     check_room(regions)
     holder: list[SaclaIOC] = []
-    analyzed = AnalyzedShots(source, regions, parse_bins(args.bins), args.window, args.workers)
+    analyzed = AnalyzedShots(
+        source, regions, parse_bins(args.bins), args.window, args.workers, args.profiles
+    )
     shots = ShotOwner(
         analyzed,
         lambda: holder[0]._changed() if holder else None,  # noqa: SLF001
@@ -352,6 +355,7 @@ def main() -> None:
     add("--bins", default="-2:3:40", help="of the delay, START:STOP:N, ps (%(default)s)")
     add("--window", type=int, default=120, help="tags that late records may take (%(default)s)")
     add("--workers", type=int, default=1, help="analysis processes (%(default)s)")
+    add("--profiles", action="store_true", help="find and record the radial profile of each shot")
     add("--frames-every", type=int, default=0, help="record the frames of one in N shots; 0: none")
     add("--frames-gb", type=float, default=20.0, help="most of a recording's frames (%(default)s)")
     add("--rate", type=float, default=30.0, help="sim: shots per second (%(default)s)")

@@ -258,8 +258,10 @@ def test_region_sets_are_read_as_they_were_written() -> None:
 
 
 def test_regions_without_room_are_refused() -> None:
-    with pytest.raises(ConfigError, match="17 regions"):
-        check_room([replace(WHOLE, name=f"r{k}") for k in range(17)])
+    with pytest.raises(ConfigError, match=r"65 regions, expected at most 64$"):
+        check_room([replace(WHOLE, name=f"r{k}") for k in range(65)])
+    with pytest.raises(ConfigError, match="17 regions, expected at most 16 in the open file"):
+        check_room([replace(WHOLE, name=f"r{k}") for k in range(17)], 16)
     corners = tuple((float(k), float(k % 2)) for k in range(CORNERS_MAX + 1))
     with pytest.raises(ConfigError, match="65 corners"):
         check_room([replace(WHOLE, points=corners)])

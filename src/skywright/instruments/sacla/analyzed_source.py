@@ -37,7 +37,7 @@ class AnalyzedShots:
     ----------
     source
         Of the records; closed with this object.
-    regions, edges, window, workers
+    regions, edges, window, workers, profiles
         As for `ShotPipeline`.
 
     Attributes
@@ -53,6 +53,7 @@ class AnalyzedShots:
         edges: NDArray[np.float64],
         window: int = 120,
         workers: int = 1,
+        profiles: bool = False,
     ) -> None:
         self.name, self.info = source.name, source.info
         self._source = source
@@ -64,7 +65,7 @@ class AnalyzedShots:
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
         self._failed = False
-        self._window, self._workers = window, workers
+        self._window, self._workers, self._profiles = window, workers, profiles
         self._frames, self._pipeline = self._make_pipeline(regions, edges)
         self._pipeline.wait_for_workers()
 
@@ -132,6 +133,12 @@ class AnalyzedShots:
     def edges(self) -> NDArray[np.float64]:
         """(bins + 1,) of the delay, ps."""
         return self._pipeline.edges
+
+    @property
+    def rings(self) -> Mapping[str, int]:
+        """Rings of the profile of each shot by detector; empty where it is not computed."""
+        images = self._pipeline.images.items()
+        return {name: each.rings.length for name, each in images if each.rings is not None}
 
     @property
     def next_identity(self) -> int:
@@ -222,6 +229,7 @@ class AnalyzedShots:
                 keep_rows=False,
                 block_tags=SHORT_BLOCK if len(info.tiles) <= FEW_TILES else None,
                 on_shot=lambda shot: self._deliver(shot),
+                profiles=self._profiles,
             )
         except BaseException:
             frames.unlink()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from skywright.analysis import Batch
 from skywright.analysis.cluster import Submit
 from skywright.errors import ConfigError
-from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
+from skywright.instruments.sacla.analyzed_shot import PROFILE, AnalyzedShot, RegionSet
 from skywright.instruments.sacla.frames import CHUNK_SHOTS, Frames
 from skywright.instruments.sacla.join import JoinedShot, Record, Refusal, TagJoin
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
@@ -371,8 +371,9 @@ class ShotPipeline:
             if self._keep_rows:
                 self.rows.append(rows)
             if self._on_shot is not None:
+                keys = [*ROW_KEYS, *(key for key in rows.data if key.startswith(PROFILE))]
                 for k, shot in enumerate(pending.shots):
-                    shot.found = {key: rows[key][k] for key in ROW_KEYS}
+                    shot.found = {key: rows[key][k] for key in keys}
         self._release()
 
     def _fold(self) -> None:
@@ -399,7 +400,7 @@ class ShotPipeline:
         for name, images in self.images.items():
             if images.rings is not None:
                 empty = np.empty((0, images.rings.length))
-                data[f"profile/{name}"] = rows[name]["profile"] if count else empty
+                data[PROFILE + name] = rows[name]["profile"] if count else empty
         if count:
             for k, region in enumerate(regions.regions):
                 position = regions.of(region.detector).index(region)
