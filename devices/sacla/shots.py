@@ -94,6 +94,7 @@ class Shots(FollowingDevice):
     regions = Cpt(EpicsSignalWithRBV, "Regions", kind=Kind.config, string=True)
     regions_number = Cpt(EpicsSignalRO, "RegionsNumber_RBV", kind=Kind.omitted)
     bins = Cpt(EpicsSignalWithRBV, "Bins", kind=Kind.config, string=True)
+    binned_by = Cpt(EpicsSignalWithRBV, "BinnedBy", kind=Kind.config, string=True)
     frames_every = Cpt(EpicsSignalWithRBV, "FramesEvery", kind=Kind.config)
     reset = Cpt(EpicsSignal, "Reset", kind=Kind.omitted, put_complete=True)
     region_rows = Cpt(EpicsSignalRO, "RegionRows_RBV", kind=Kind.omitted, auto_monitor=True)

@@ -48,6 +48,7 @@ from skywright.instruments.sacla.layouts import check_room, frame_of
 from skywright.instruments.sacla.owner import ShotOwner
 from skywright.instruments.sacla.regions import Region, format_region, parse_region
 from skywright.instruments.sacla.report import parse_bins
+from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
 from skywright.processes.process import return_large_arrays
 
@@ -92,6 +93,12 @@ async def _put_bins(obj: Any, instance: Any, value: str) -> str:
     await obj.parent.in_thread(obj.parent.shots.source.change_bins, edges)
     await obj.readback.write(text(value))
     return text(value)
+
+
+async def _put_binned_by(obj: Any, instance: Any, value: int) -> None:
+    source = obj.parent.shots.source
+    await obj.parent.in_thread(source.change_bins, None, BINNED_BY[value])
+    await obj.readback.write(BINNED_BY[value])
 
 
 async def _put_run(obj: Any, instance: Any, value: int) -> None:
@@ -146,6 +153,7 @@ class SaclaIOC(OwnerGroup):
     )
     regions_number = said(0, name="RegionsNumber_RBV")
     bins = setting(value="", dtype=ChannelType.CHAR, max_length=256, put=_put_bins, name="Bins")
+    binned_by = choice(list(BINNED_BY), put=_put_binned_by, name="BinnedBy")
     reset = choice(["Done", "Reset"], put=_put_reset, name="Reset")
     frames_every = number(0, _put_every, name="FramesEvery")
     shown_detector = number(0, checked(0, 15), name="ShownDetector")

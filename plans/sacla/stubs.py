@@ -31,7 +31,7 @@ def check_scanned(sacla: Any, motor: Any) -> None:
     """Raise `TypeError` if the devices do not fit a step scan."""
     check_protocol(sacla, f"shot source {sacla!r}", Readable)
     check_protocol(sacla, f"shot source {sacla!r}", Triggerable)
-    for part in ("shots_per_point", "wanted_error", "stage_delay", "bins"):
+    for part in ("shots_per_point", "wanted_error", "stage_delay", "bins", "binned_by"):
         check_protocol(getattr(sacla, part, None), f"{sacla!r}'s {part}", Movable)
     check_protocol(motor, f"motor {motor!r}", Readable)
     check_protocol(motor, f"motor {motor!r}", Movable)

@@ -16,6 +16,8 @@ from support.waiting import until
 from devices.motion import Motor
 from devices.sacla.shots import Shots
 from plans.sacla.shots import acquire_shots, delay_scan, find_time_zero
+from skywright.analysis import Batch
+from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.readers import locate, open_reader
 from skywright.instruments.sacla.layouts import VERDICTS, read_regions
@@ -168,6 +170,27 @@ def test_the_profile_of_each_shot_is_a_column(RE: RunEngine, sacla: Shots) -> No
     frame[frame < 1000] = 0
     expected = np.bincount(rings[good], frame[good]) / np.bincount(rings[good])
     np.testing.assert_allclose(profiles[accepted][0], expected, rtol=1e-6)
+
+
+def test_curves_of_the_run_are_binned_as_the_device_says(RE: RunEngine, sacla: Shots) -> None:
+    run, bins = Run(RE), sacla.bins.get()
+    sacla.binned_by.set("timing").wait(30)
+    sacla.bins.set("450:550:10").wait(30)
+    RE(acquire_shots(sacla, 60))
+    for signal, value in ((sacla.binned_by, "delay"), (sacla.bins, bins)):
+        signal.set(value).wait(30)
+    configurations = run.of("descriptor")[0]["configuration"].values()
+    data = next(each["data"] for each in configurations if "sacla_bins" in each["data"])
+    analysis = make_analysis("sacla_curves", None, data)
+    assert "timing" in analysis.inputs
+    rows = {key: run.column(f"sacla_{key}") for key in analysis.inputs}
+    tags = run.column("sacla_tag")
+    analysis.update(Batch(tags, np.zeros(len(tags)), rows))
+    found = analysis.result()
+    inside = rows["accepted"].astype(bool) & (rows["timing"] >= 450) & (rows["timing"] <= 550)
+    expected = np.histogram(rows["timing"][inside], np.linspace(450, 550, 11))[0]
+    assert (found["on_n"] + found["off_n"])[0].tolist() == expected.tolist()
+    assert expected.sum() > 20
 
 
 def test_images_are_those_of_the_recording(RE: RunEngine, sacla: Shots) -> None:

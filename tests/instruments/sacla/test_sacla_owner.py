@@ -336,3 +336,31 @@ def test_a_run_whose_tags_begin_anew_is_recorded_too(
     assert column(path, TAG.path).tolist() == expected
     assert column(path, f"{SHOTS}/run").tolist() == [7, 7, 8, 8, 8]
     assert column(beside(path, "frames"), FRAME_TAG.path, FRAME_TAG.path).tolist() == expected
+
+
+def test_shots_are_binned_by_any_value(source: HandShots, owner: ShotOwner, tmp_path: Path) -> None:
+    assert owner.start_recording(tmp_path / "shots.h5") == ""
+    source.info = replace(run_info(8), more_values=("motor",))
+    owner.source.change_bins(np.linspace(0.0, 4.0, 5), "motor")
+    for number in range(4):
+        source.shot(number, motor=number + 0.5, i0=float(number % 2 + 1))
+    source.shot(4, motor=None)
+    source.shot(5, motor=float("nan"))
+    for number in range(6, 12):
+        source.shot(number, motor=99.0)
+    until(lambda: items(owner) == 12, 60, "all shots are through")
+    curves = owner.source.curves()
+    assert (curves["on_n"] + curves["off_n"])[0].tolist() == [1, 1, 1, 1]
+    assert (int(curves["n_unknown"]), int(curves["n_outside"])) == (2, 6)
+    owner.source.change_bins(np.array([0.5, 1.5, 2.5]), "i0")
+    for number in range(12, 16):
+        source.shot(number, motor=0.0, i0=float(number % 2 + 1))
+    until(lambda: items(owner) == 16, 60, "all shots are through")
+    curves = owner.source.curves()
+    assert (curves["on_n"][0].tolist(), curves["off_n"][0].tolist()) == ([0, 2], [2, 0])
+    with pytest.raises(ConfigError, match="expected one of delay, stage, timing, i0, motor"):
+        owner.source.change_bins(None, "weather")
+    owner.stop_recording()
+    motor = column(tmp_path / "shots.h5", f"{SHOTS}/motor")
+    assert motor[:4].tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert np.isnan(motor[4:6]).all()

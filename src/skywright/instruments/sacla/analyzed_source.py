@@ -124,14 +124,24 @@ class AnalyzedShots:
             self._pipeline.restart_images()
             self._pipeline.change_regions(self._pipeline.regions)
 
-    def change_bins(self, edges: NDArray[np.float64]) -> None:
-        """Bin the delay otherwise from the next shot on."""
+    def change_bins(
+        self, edges: NDArray[np.float64] | None = None, binned_by: str | None = None
+    ) -> None:
+        """Bin otherwise from the next shot on; what is None stays."""
         with self._lock:
-            self._pipeline.change_bins(edges)
+            pipeline = self._pipeline
+            pipeline.change_bins(
+                pipeline.edges if edges is None else edges, binned_by or pipeline.binned_by
+            )
+
+    @property
+    def binned_by(self) -> str:
+        """What the bins are of, one of `BINNED_BY`."""
+        return self._pipeline.binned_by
 
     @property
     def edges(self) -> NDArray[np.float64]:
-        """(bins + 1,) of the delay, ps."""
+        """(bins + 1,) of what shots are binned by; ps for a delay."""
         return self._pipeline.edges
 
     @property
@@ -203,7 +213,9 @@ class AnalyzedShots:
             return
         regions = [each for each in self._pipeline.regions if each.detector in self.info.tiles]
         old = self._pipeline, self._frames
-        self._frames, self._pipeline = self._make_pipeline(regions, self._pipeline.edges)
+        self._frames, self._pipeline = self._make_pipeline(
+            regions, self._pipeline.edges, self._pipeline.binned_by
+        )
         self._pipeline.follow(old[0])
         self._pipeline.wait_for_workers()
         old[0].close()
@@ -214,7 +226,7 @@ class AnalyzedShots:
         )
 
     def _make_pipeline(
-        self, regions: Sequence[Region], edges: NDArray[np.float64]
+        self, regions: Sequence[Region], edges: NDArray[np.float64], binned_by: str = "delay"
     ) -> tuple[SharedFrames, ShotPipeline]:
         info = self._source.info
         frames = make_ring(info)
@@ -230,6 +242,7 @@ class AnalyzedShots:
                 block_tags=SHORT_BLOCK if len(info.tiles) <= FEW_TILES else None,
                 on_shot=lambda shot: self._deliver(shot),
                 profiles=self._profiles,
+                binned_by=binned_by,
             )
         except BaseException:
             frames.unlink()

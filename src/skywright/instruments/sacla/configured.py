@@ -14,7 +14,7 @@ def curve_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     configuration
-        By data key; ``NAME_bins``, START:STOP:N in ps, and ``NAME_regions`` are used.
+        By data key; ``NAME_bins``, START:STOP:N, ``NAME_binned_by`` and ``NAME_regions`` are used.
 
     Raises
     ------
@@ -25,5 +25,10 @@ def curve_parameters(configuration: Mapping[str, Any]) -> dict[str, Any]:
         if key.endswith("_bins") and value:
             regions = str(configuration.get(f"{key.removesuffix('_bins')}_regions", ""))
             room = room_for(len(regions.split()))
-            return {"regions": room, "edges": parse_bins(str(value)).tolist()}
+            by = str(configuration.get(f"{key.removesuffix('_bins')}_binned_by", "delay"))
+            return {
+                "regions": room,
+                "edges": parse_bins(str(value)).tolist(),
+                "binned_by": "scanned" if by == "delay" else by,
+            }
     raise ConfigError(f"sacla_curves: no bins among {', '.join(sorted(configuration))}")

@@ -13,7 +13,7 @@ from skywright.files.columns import Column
 from skywright.instruments.sacla.analyzed_shot import PROFILE, AnalyzedShot, RegionSet
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
 from skywright.instruments.sacla.regions import Region
-from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules, Verdict
+from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR, ShotRules, Verdict
 
 REGIONS_ROOM, REGIONS_MAX, CORNERS_MAX = 16, 64, 64
 """Regions that a row has room for, or a multiple of it; most regions; corners of one region."""
@@ -58,7 +58,7 @@ def shot_columns(
         Column(f"{SHOTS}/verdict", "|u1", attrs={"names": list(VERDICTS)}),
         Column(f"{SHOTS}/accepted", "|u1", attrs={"description": "1: the shot is analyzed"}),
         Column(f"{SHOTS}/laser_on", "|u1"),
-        *(Column(f"{SHOTS}/{key}", "<f8") for key in EQUIPMENT),
+        *(Column(f"{SHOTS}/{key}", "<f8") for key in (*EQUIPMENT, MOTOR)),
         Column(f"{SHOTS}/stage", "<f8", attrs={"units": "ps", "description": "delay of the stage"}),
         Column(
             f"{SHOTS}/scanned",
@@ -177,7 +177,7 @@ class ShotsLayout(ColumnsLayout):
             "verdict": VERDICTS.index(result.verdict.value),
             "accepted": result.verdict is Verdict.ACCEPTED and not result.is_lost,
             "laser_on": values.get("laser_open", 0.0) > 0.5,
-            **{key: values.get(key, np.nan) for key in EQUIPMENT},
+            **{key: values.get(key, np.nan) for key in (*EQUIPMENT, MOTOR)},
             "stage": self._rules.stage_delay(values),
             "scanned": result.delay,
             "regions_number": result.regions.number,

@@ -24,7 +24,7 @@ from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shot_curves import ShotCurves
 from skywright.instruments.sacla.shot_images import BLOCK_TAGS, ShotImages
-from skywright.instruments.sacla.shots import EQUIPMENT, Verdict
+from skywright.instruments.sacla.shots import BINNED_BY, EQUIPMENT, Verdict
 from skywright.instruments.sacla.workers import Answer, Chunk, make_workers
 
 ROW_KEYS = ("sum_ev", "photons", "photon_hist")
@@ -70,6 +70,8 @@ class ShotPipeline:
         Gives whole blocks to a cluster whose machines see the file; there are no other workers.
     profiles
         Find the radial profile of each shot, the rows ``profile/DETECTOR``, (n, rings) eV.
+    binned_by
+        What `edges` are of, one of `BINNED_BY`.
 
     Raises
     ------
@@ -90,11 +92,13 @@ class ShotPipeline:
         on_shot: Callable[[AnalyzedShot], None] | None = None,
         submit: Submit | None = None,
         profiles: bool = False,
+        binned_by: str = "delay",
     ) -> None:
+        self.binned_by = binned_by
         self.regions = check_regions(regions, info)
         self.region_set = RegionSet(0, self.regions)
         self.info, self.edges = info, edges
-        self.join: TagJoin[Any] = TagJoin([*info.tiles, *EQUIPMENT], info.run, window, info.grid)
+        self.join: TagJoin[Any] = TagJoin(info.channels, info.run, window, info.grid)
         self.verdicts: Counter[Verdict] = Counter()
         self._earlier: Counter[str] = Counter()
         """Records and shots of the runs before, by reason."""
@@ -148,9 +152,18 @@ class ShotPipeline:
         self.curves = ShotCurves(len(checked), self.edges.tolist(), self._block_tags)
         return self.region_set
 
-    def change_bins(self, edges: NDArray[np.float64]) -> None:
-        """Bin the delay otherwise from the next shot on; the curves begin anew."""
-        self.edges = edges
+    def change_bins(self, edges: NDArray[np.float64], binned_by: str) -> None:
+        """Bin otherwise from the next shot on; the curves begin anew.
+
+        Raises
+        ------
+        ConfigError
+            If shots cannot be binned by this value.
+        """
+        if binned_by not in BINNED_BY:
+            raise ConfigError(f"binned by {binned_by!r}, expected one of {', '.join(BINNED_BY)}")
+        self._hand_over()
+        self.edges, self.binned_by = edges, binned_by
         self.change_regions(self.regions)
 
     def complete_images(self) -> None:
@@ -180,7 +193,7 @@ class ShotPipeline:
             self._earlier = Counter(self.counts_of_runs)
             self.verdicts.clear()
         self.info = info
-        self.join = TagJoin(self.join.channels, info.run, self.join.window, info.grid)
+        self.join = TagJoin(info.channels, info.run, self.join.window, info.grid)
 
     def follow(self, before: "ShotPipeline") -> None:
         """Go on with the counts, and the numbers of region sets, of a pipeline that has finished.
@@ -274,10 +287,10 @@ class ShotPipeline:
     # ---- from the join to the workers
 
     def _judge(self, shots: Iterable[JoinedShot[Any]]) -> None:
-        rules = self.info.shot_rules
+        rules, keys = self.info.shot_rules, (*EQUIPMENT, *self.info.more_values)
         for shot in shots:
             payloads = shot.payloads
-            values = {key: payloads[key] for key in EQUIPMENT if key in payloads}
+            values = {key: payloads[key] for key in keys if key in payloads}
             verdict = rules.judge(values, all(name in payloads for name in self.info.tiles))
             self.verdicts[verdict] += 1
             judged = AnalyzedShot(
@@ -389,7 +402,9 @@ class ShotPipeline:
         data: dict[str, NDArray[Any]] = {
             "tag": np.array([shot.tag for shot in shots], np.int64),
             "i0": np.array([shot.values["i0"] for shot in shots], float),
-            "scanned": np.array([shot.delay for shot in shots], float),
+            "scanned": np.array(
+                [self.info.shot_rules.scanned(shot.values, self.binned_by) for shot in shots], float
+            ),
             "laser_on": _laser_on(shots),
             "accepted": np.ones(count, bool),
             "regions_number": np.full(count, regions.number),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skywright.instruments.sacla.join import TagGrid
-from skywright.instruments.sacla.shots import ShotRules
+from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules
 from skywright.instruments.sacla.tile import PixelRules, Tile
 
 NO_THRESHOLD_EV = -1e30
@@ -29,6 +29,8 @@ class RunInfo:
         Filters, delay, thresholds.
     cameras
         Detectors whose pixels have no threshold.
+    more_values
+        Keys of point detectors that the source has beside `EQUIPMENT`.
     """
 
     run: int
@@ -38,6 +40,12 @@ class RunInfo:
     shot_rules: ShotRules
     pixel_rules: PixelRules
     cameras: frozenset[str] = frozenset()
+    more_values: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Detectors and point detectors whose records make a shot whole."""
+        return (*self.tiles, *EQUIPMENT, *self.more_values)
 
     def rules_of(self, detector: str) -> PixelRules:
         """Return how the pixels of a detector count."""
