@@ -172,6 +172,20 @@ def test_the_profile_of_each_shot_is_a_column(RE: RunEngine, sacla: Shots) -> No
     np.testing.assert_allclose(profiles[accepted][0], expected, rtol=1e-6)
 
 
+def test_a_shot_is_no_event_and_no_event_has_an_image(
+    RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots
+) -> None:
+    run = Run(RE)
+    RE(acquire_shots(sacla, 60))
+    assert run.of("event") == run.of("event_page") == []
+    assert len(run.of("stream_datum")) < 60 * len(run.of("stream_resource")) / 2
+    scanned = Run(RE)
+    RE(delay_scan(sacla, beamline[1], -0.5, 0.5, 2, shots=24))
+    events = scanned.of("event")
+    assert len(events) == 2
+    assert all(np.size(value) <= 16 for event in events for value in event["data"].values())
+
+
 def test_curves_of_the_run_are_binned_as_the_device_says(RE: RunEngine, sacla: Shots) -> None:
     run, bins = Run(RE), sacla.bins.get()
     sacla.binned_by.set("timing").wait(30)
