@@ -22,11 +22,21 @@ from dashboard.sacla.board import ShotBoard
 from dashboard.site import Site, check_may_operate, render, site_of
 from dashboard.views import View
 from dashboard.worker import run_once, worker_messages
+from skywright.instruments.sacla.mean_images import linear_histogram
 
 IOC = "sacla"
 """The IOC of the shots, and the name of its feed."""
 PLANS = ("acquire_shots", "delay_scan", "find_time_zero")
 BODY_BYTES = 32_768
+AXES = {
+    "delay": "the delay, ps",
+    "stage": "the delay of the stage, ps",
+    "timing": "the timing tool, px",
+    "i0": "I0, V",
+    "motor": "the motor",
+}
+I0_BINS, LEAST_SHOTS = 40, 10
+"""Of the histogram of I0; shots of which a correlation is told."""
 TAGS_SHOWN = 10_000
 """Shots from longer ago, before a pause, would squeeze the newest ones in the plot over the tag."""
 
@@ -43,7 +53,7 @@ async def sacla(request: Request) -> Response:
         facts=board.facts,
         curves=draw_curves(board),
         scatter=draw_scatter(board),
-        histogram=draw_histogram(board),
+        histogram=draw_histogram(board) + draw_intensity(board),
         names=region_names(board),
         recent=await recent_runs(site, PLANS),
     )
@@ -122,14 +132,37 @@ async def put(request: Request) -> Response:
     return JSONResponse(json.loads(answer), headers={"Cache-Control": "no-store"})
 
 
+def draw_intensity(board: ShotBoard) -> list[tuple[str, Markup]]:
+    """Draw how many of the recent shots have which I0."""
+    values = board.array("recent", "i0")
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return []
+    found = linear_histogram(values, I0_BINS)
+    centers = (found.edges[1:] + found.edges[:-1]) / 2
+    title = f"I0 of the last {len(values)} accepted shots: mean {found.mean:.4g} V, "
+    title += f"standard deviation {found.std:.2g} V"
+    marks = [Marks("shots", centers, found.counts.astype(float), "a")]
+    return [(title, draw_chart(marks, [], "I0, V", "shots", title))]
+
+
+def correlation(x: Any, y: Any) -> str:
+    """Return the correlation of two values, as text; empty where it is not defined."""
+    good = np.isfinite(x) & np.isfinite(y)
+    if good.sum() < LEAST_SHOTS or np.ptp(x[good]) == 0 or np.ptp(y[good]) == 0:
+        return ""
+    return f", r = {np.corrcoef(x[good], y[good])[0, 1]:.3f} without laser"
+
+
 def region_names(board: ShotBoard) -> list[str]:
     """Return the names of the regions, in the order of the curves."""
     return [each.partition(":")[0] for each in str(board.facts.get("regions", "")).split()]
 
 
 def draw_curves(board: ShotBoard) -> list[tuple[str, Markup]]:
-    """Draw for each region the difference against the delay, with errors, and both sides."""
+    """Draw for each region the difference by bins, with errors, and both sides."""
     edges = board.array("edges")
+    axis = AXES.get(str(board.facts.get("binned_by", "delay")), "the motor")
     if len(edges) < 2:
         return []
     centers = (edges[1:] + edges[:-1]) / 2
@@ -153,8 +186,8 @@ def draw_curves(board: ShotBoard) -> list[tuple[str, Markup]]:
                 marks.append(Marks(legend, centers, y, style, square=style == "b"))
                 bars.append(error_bars(centers, y, sem, style))
             if any(np.isfinite(each.y).any() for each in marks):
-                title = f"{name}: {label} against the delay"
-                chart = draw_chart(marks, bars, "delay, ps", f"{label}, eV", title)
+                title = f"{name}: {label} against {axis.partition(',')[0]}"
+                chart = draw_chart(marks, bars, axis, f"{label}, eV", title)
                 charts.append((title, chart))
     return charts
 
@@ -180,7 +213,12 @@ def draw_scatter(board: ShotBoard) -> list[tuple[str, Markup]]:
     tags_ago[tags_ago < -TAGS_SHOWN] = np.nan
     charts = []
     for title, x, label in (
-        (f"{names[0]} against I0", recent["i0"], "I0, V"),
+        (
+            f"{names[0]} against I0"
+            + correlation(recent["i0"][~is_on], recent["first_sum"][~is_on]),
+            recent["i0"],
+            "I0, V",
+        ),
         (f"{names[0]} against the tag", tags_ago, "tag, from the newest"),
     ):
         marks = [

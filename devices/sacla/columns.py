@@ -7,15 +7,25 @@ from skywright.files.columns import Column
 from skywright.instruments.sacla import layouts
 
 
-def shot_columns() -> tuple[StreamColumn, ...]:
-    """Return the columns of the rows of shots."""
-    return (_plain("", layouts.TAG), *(_plain("", column) for column in layouts.SHOT_COLUMNS))
+def shot_columns(regions: int, rings: Sequence[int]) -> tuple[StreamColumn, ...]:
+    """Return the columns of the rows of shots.
+
+    Parameters
+    ----------
+    regions
+        Number of regions when the recording begins.
+    rings
+        Of the profile of each detector; empty: profiles are not recorded.
+    """
+    by_detector = {str(k): count for k, count in enumerate(rings)}
+    columns = layouts.shot_columns(layouts.room_for(regions), by_detector)
+    return tuple(_plain("", column) for column in (layouts.TAG, *columns))
 
 
-def region_columns() -> tuple[StreamColumn, ...]:
+def region_columns(regions: int) -> tuple[StreamColumn, ...]:
     """Return the columns of the region sets; each set is a row."""
-    names = (layouts.REGIONS_NUMBER, *layouts.REGION_COLUMNS)
-    return tuple(_plain("set_", column) for column in names)
+    columns = layouts.region_columns(layouts.room_for(regions))
+    return tuple(_plain("set_", column) for column in (layouts.REGIONS_NUMBER, *columns))
 
 
 def image_columns(shapes: Sequence[tuple[int, int]]) -> tuple[StreamColumn, ...]:

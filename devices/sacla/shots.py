@@ -88,11 +88,13 @@ class Shots(FollowingDevice):
     run_number = Cpt(EpicsSignalRO, "Run_RBV", kind=Kind.config)
     detectors = Cpt(EpicsSignalRO, "Detectors_RBV", kind=Kind.config, string=True)
     shapes = Cpt(EpicsSignalRO, "Shapes_RBV", kind=Kind.omitted)
+    profile_rings = Cpt(EpicsSignalRO, "ProfileRings_RBV", kind=Kind.omitted)
     rate = Cpt(EpicsSignalRO, "Rate_RBV", kind=Kind.omitted)
     next_tag = Cpt(EpicsSignalRO, "NextTag_RBV", kind=Kind.omitted)
     regions = Cpt(EpicsSignalWithRBV, "Regions", kind=Kind.config, string=True)
     regions_number = Cpt(EpicsSignalRO, "RegionsNumber_RBV", kind=Kind.omitted)
     bins = Cpt(EpicsSignalWithRBV, "Bins", kind=Kind.config, string=True)
+    binned_by = Cpt(EpicsSignalWithRBV, "BinnedBy", kind=Kind.config, string=True)
     frames_every = Cpt(EpicsSignalWithRBV, "FramesEvery", kind=Kind.config)
     reset = Cpt(EpicsSignal, "Reset", kind=Kind.omitted, put_complete=True)
     region_rows = Cpt(EpicsSignalRO, "RegionRows_RBV", kind=Kind.omitted, auto_monitor=True)
@@ -126,8 +128,16 @@ class Shots(FollowingDevice):
 
     def __init__(self, prefix: str, *, assets: Path, name: str = "sacla", **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
-        self.rows = ShotStream(self, f"{name}_shots", self.plugin, shot_columns, ("scanned",))
-        self.region_sets = FileStream(self, f"{name}_regions", self.plugin, region_columns)
+        self.rows = ShotStream(
+            self,
+            f"{name}_shots",
+            self.plugin,
+            lambda: shot_columns(self._regions(), self._rings()),
+            ("scanned",),
+        )
+        self.region_sets = FileStream(
+            self, f"{name}_regions", self.plugin, lambda: region_columns(self._regions())
+        )
         self.images = FileStream(
             self, f"{name}_images", self.plugin, lambda: image_columns(self._shapes())
         )
@@ -200,6 +210,14 @@ class Shots(FollowingDevice):
     def _shapes(self) -> list[tuple[int, int]]:
         values = np.atleast_1d(self._ask(self.shapes)).astype(int)
         return [(int(rows), int(columns)) for rows, columns in values.reshape(-1, 2)]
+
+    def _regions(self) -> int:
+        """Return the number of regions; a new file has room for them."""
+        return len(str(self._ask(self.regions)).split())
+
+    def _rings(self) -> list[int]:
+        """Return the rings of the profile of each detector; empty where it is not recorded."""
+        return [int(count) for count in np.atleast_1d(self._ask(self.profile_rings)) if count]
 
     # ---- fly
 

@@ -47,10 +47,12 @@ class ShotFacts:
         As text, and the number that grows with each change.
     detectors
         Ids.
+    binned_by
+        What `edges` are of.
     counts
         Shots by reason, since the start of the IOC.
     edges : (bins + 1,)
-        ps.
+        Of what shots are binned by; ps for a delay.
     curves
         (regions, bins) by `CURVES`.
     photon_hist : (regions, 8)
@@ -72,6 +74,7 @@ class ShotFacts:
     regions: str = ""
     regions_number: int = 0
     detectors: str = ""
+    binned_by: str = "delay"
     counts: Mapping[str, int] = field(default_factory=dict)
     edges: Floats = field(default_factory=lambda: np.zeros(1))
     curves: Mapping[str, Floats] = field(default_factory=dict)
@@ -99,6 +102,7 @@ class ShotView(Device):
     regions = Cpt(EpicsSignalRO, "Regions_RBV", string=True)
     regions_number = Cpt(EpicsSignalRO, "RegionsNumber_RBV")
     detectors = Cpt(EpicsSignalRO, "Detectors_RBV", string=True)
+    binned_by = Cpt(EpicsSignalRO, "BinnedBy_RBV", string=True)
 
     def __init__(self, prefix: str, *, name: str = "shot_view", **kwargs: Any) -> None:
         super().__init__(prefix, name=name, **kwargs)
@@ -149,6 +153,7 @@ class ShotView(Device):
             regions=text_of(get(self.regions)),
             regions_number=int(get(self.regions_number)),
             detectors=text_of(get(self.detectors)),
+            binned_by=text_of(get(self.binned_by)),
             counts={key: int(get(signal)) for key, signal in self._counts.items()},
             edges=edges,
             curves={key: _rows(curves[key], len(edges) - 1) for key in CURVES},

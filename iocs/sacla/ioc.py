@@ -48,6 +48,7 @@ from skywright.instruments.sacla.layouts import check_room, frame_of
 from skywright.instruments.sacla.owner import ShotOwner
 from skywright.instruments.sacla.regions import Region, format_region, parse_region
 from skywright.instruments.sacla.report import parse_bins
+from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
 from skywright.processes.process import return_large_arrays
 
@@ -78,8 +79,7 @@ class Recording(FilesPart):
 
 async def _put_regions(obj: Any, instance: Any, value: str) -> str:
     regions = [parse_region(each) for each in text(value).split()]
-    check_room(regions)
-    await obj.parent.in_thread(obj.parent.shots.source.change_regions, regions)
+    await obj.parent.in_thread(obj.parent.shots.change_regions, regions)
     written = format_regions(regions)
     await obj.readback.write(written)
     await post(obj.parent.regions_number, obj.parent.shots.source.region_set.number)
@@ -93,6 +93,12 @@ async def _put_bins(obj: Any, instance: Any, value: str) -> str:
     await obj.parent.in_thread(obj.parent.shots.source.change_bins, edges)
     await obj.readback.write(text(value))
     return text(value)
+
+
+async def _put_binned_by(obj: Any, instance: Any, value: int) -> None:
+    source = obj.parent.shots.source
+    await obj.parent.in_thread(source.change_bins, None, BINNED_BY[value])
+    await obj.readback.write(BINNED_BY[value])
 
 
 async def _put_run(obj: Any, instance: Any, value: int) -> None:
@@ -141,11 +147,13 @@ class SaclaIOC(OwnerGroup):
     message = said("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
     detectors = said("", ChannelType.CHAR, max_length=1024, name="Detectors_RBV")
     shapes = said([0], ChannelType.LONG, max_length=32, name="Shapes_RBV")
+    profile_rings = said([0], ChannelType.LONG, max_length=16, name="ProfileRings_RBV")
     regions = setting(
         value="", dtype=ChannelType.CHAR, max_length=REGIONS_TEXT, put=_put_regions, name="Regions"
     )
     regions_number = said(0, name="RegionsNumber_RBV")
     bins = setting(value="", dtype=ChannelType.CHAR, max_length=256, put=_put_bins, name="Bins")
+    binned_by = choice(list(BINNED_BY), put=_put_binned_by, name="BinnedBy")
     reset = choice(["Done", "Reset"], put=_put_reset, name="Reset")
     frames_every = number(0, _put_every, name="FramesEvery")
     shown_detector = number(0, checked(0, 15), name="ShownDetector")
@@ -217,6 +225,7 @@ class SaclaIOC(OwnerGroup):
         await post(self.high_tag, info.hightag)
         if self.detectors.value != ",".join(info.tiles):
             await write(self.shapes, np.ravel(list(shots.shapes.values())).astype(int))
+            await write(self.profile_rings, np.array([*shots.source.rings.values()] or [0]))
             await post(self.detectors, ",".join(info.tiles))
         if state.newest is not None:
             await post(self.tag, float(state.newest.tag))
@@ -284,7 +293,9 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         regions = [whole_tile(source)]
     check_room(regions)
     holder: list[SaclaIOC] = []
-    analyzed = AnalyzedShots(source, regions, parse_bins(args.bins), args.window, args.workers)
+    analyzed = AnalyzedShots(
+        source, regions, parse_bins(args.bins), args.window, args.workers, args.profiles
+    )
     shots = ShotOwner(
         analyzed,
         lambda: holder[0]._changed() if holder else None,  # noqa: SLF001
@@ -352,6 +363,7 @@ def main() -> None:
     add("--bins", default="-2:3:40", help="of the delay, START:STOP:N, ps (%(default)s)")
     add("--window", type=int, default=120, help="tags that late records may take (%(default)s)")
     add("--workers", type=int, default=1, help="analysis processes (%(default)s)")
+    add("--profiles", action="store_true", help="find and record the radial profile of each shot")
     add("--frames-every", type=int, default=0, help="record the frames of one in N shots; 0: none")
     add("--frames-gb", type=float, default=20.0, help="most of a recording's frames (%(default)s)")
     add("--rate", type=float, default=30.0, help="sim: shots per second (%(default)s)")

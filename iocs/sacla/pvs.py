@@ -15,8 +15,8 @@ from skywright.instruments.sacla.layouts import REGIONS_MAX
 from skywright.instruments.sacla.owner import RECENT, Recent
 
 BINS_MAX = 400
-IMAGE_PIXELS = 65_536
-"""Most pixels of an image on a PV."""
+IMAGE_PIXELS = 65_535
+"""Most pixels of an image on a PV: pyepics monitors only shorter arrays unless it is told to."""
 COUNTS = (
     "records",
     "other_run",

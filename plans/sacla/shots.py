@@ -180,14 +180,17 @@ def delay_scan(
     def scan() -> MsgGenerator[Any]:
         if is_delay_stage:
             yield from bps.mv(device.bins, f"{low:.9g}:{high:.9g}:{count}")
+            yield from bps.mv(device.binned_by, "delay")
         arguments = {"start": first, "stop": last, "num": num, "shots": shots, "error": error}
         md_all = start_metadata("delay_scan", {"sacla": device, "motor": motor}, arguments, md)
         return (yield from recorded(device, body, md_all, SHOTS))
 
     bins = yield from bps.rd(device.bins)
+    binned_by = yield from bps.rd(device.binned_by)
 
     def restore() -> MsgGenerator[None]:
         yield from bps.mv(device.bins, bins, device.stage_delay, math.inf)
+        yield from bps.mv(device.binned_by, binned_by)
 
     uid, _ = yield from bpp.finalize_wrapper(scan(), restore)
     return _summary(str(uid), points)

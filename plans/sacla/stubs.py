@@ -29,7 +29,7 @@ def check_flyer(sacla: Any) -> None:
 def check_scanned(sacla: Any, motor: Any) -> None:
     """Raise `TypeError` if the devices do not fit a step scan."""
     check_protocols(sacla, f"shot source {device_name(sacla)}", Readable, Triggerable)
-    for part in ("shots_per_point", "wanted_error", "stage_delay", "bins"):
+    for part in ("shots_per_point", "wanted_error", "stage_delay", "bins", "binned_by"):
         check_part(sacla, part, Movable)
     check_protocols(motor, f"motor {device_name(motor)}", Readable, Movable)
 

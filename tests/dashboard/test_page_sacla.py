@@ -19,7 +19,7 @@ from dashboard.color_map import false_color_png
 from dashboard.headless import headless_chromium
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
-from dashboard.sacla.view import board_of, draw_scatter
+from dashboard.sacla.view import board_of, draw_curves, draw_intensity, draw_scatter
 from devices.sacla.view import COUNTS, CURVES, RECENT, ShotFacts
 from skywright.config import IocSettings, Settings
 from skywright.instruments.sacla.regions import parse_region
@@ -88,9 +88,25 @@ def test_shots_from_before_a_pause_do_not_squeeze_the_plot_over_the_tag() -> Non
     tags = np.arange(700.0) + np.where(np.arange(700) < 600, 0.0, 1e6)
     board = ShotBoard()
     board.take(encode_facts(facts(recent={**facts().recent, "tag": tags}), 500))
-    charts = dict(draw_scatter(board))
+    charts = {title.partition(",")[0]: chart for title, chart in draw_scatter(board)}
     assert charts["spot against I0"].count("<circle") == 251  # one in the legend
     assert charts["spot against the tag"].count("<circle") == 51
+
+
+def test_bins_of_another_value_name_their_axis_and_i0_has_a_histogram() -> None:
+    random = np.random.default_rng(1)
+    i0 = random.normal(1.0, 0.2, 700)
+    laser_on = np.arange(700) % 2.0
+    recent = {**facts().recent, "i0": i0, "first_sum": 300 * i0, "laser_on": laser_on}
+    board = ShotBoard()
+    board.take(encode_facts(facts(recent=recent, binned_by="i0"), 700))
+    assert draw_curves(board)[0][0] == "spot: laser on - off against I0"
+    assert draw_scatter(board)[0][0] == "spot against I0, r = 1.000 without laser"
+    title, _ = draw_intensity(board)[0]
+    assert title.startswith("I0 of the last 700 accepted shots: mean ")
+    words = title.replace(",", "").split()
+    assert float(words[words.index("mean") + 1]) == pytest.approx(i0.mean(), rel=1e-3)
+    assert float(words[-2]) == pytest.approx(i0.std(), rel=0.1)
 
 
 @pytest.fixture

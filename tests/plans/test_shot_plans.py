@@ -16,6 +16,8 @@ from support.waiting import until
 from devices.motion import Motor
 from devices.sacla.shots import Shots
 from plans.sacla.shots import acquire_shots, delay_scan, find_time_zero
+from skywright.analysis import Batch
+from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.readers import locate, open_reader
 from skywright.instruments.sacla.layouts import VERDICTS, read_regions
@@ -26,7 +28,7 @@ WHOLE = f"all:{NAME}:-0.5,-0.5;63.5,-0.5;63.5,95.5;-0.5,95.5"
 LEFT = f"left:{NAME}:-0.5,-0.5;20.5,-0.5;20.5,95.5;-0.5,95.5"
 RIGHT = f"right:{NAME}:20.5,-0.5;63.5,-0.5;63.5,95.5;20.5,95.5"
 ARGS = ("--source", "sim", "--seed", "11", "--rate", "60", "--pool", "48", "--roi", WHOLE)
-SIZE = ("--rows", str(ROWS), "--columns", str(COLUMNS))
+SIZE = ("--rows", str(ROWS), "--columns", str(COLUMNS), "--profiles")
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,74 @@ def test_regions_that_do_not_fit_are_refused_and_the_former_stay(sacla: Shots) -
         assert sacla.regions.get(use_monitor=False) == WHOLE
         assert why in sacla.message.get(use_monitor=False)
         assert sacla.regions_number.get(use_monitor=False) == number
+
+
+def test_more_than_16_regions_have_room_in_a_new_file(RE: RunEngine, sacla: Shots) -> None:
+    run = Run(RE)
+    names = [f"r{k}" for k in range(20)]
+    sacla.regions.set(" ".join(WHOLE.replace("all", name) for name in names)).wait(30)
+    refused = when_rows_come(sacla, lambda: sacla.regions.put(f"{WHOLE} " * 33, wait=True))
+    RE(acquire_shots(sacla, 80))
+    refused.join()
+    assert "33 regions, expected at most 32 in the open file" in sacla.message.get()
+    sums, accepted = run.column("sacla_sum_ev"), run.column("sacla_accepted") == 1
+    assert sums.shape[1] == 32
+    assert (sums[accepted, :20] == sums[accepted, :1]).all()
+    assert np.isnan(sums[:, 20:]).all()
+    keys = ("name", "detector", "corners", "points")
+    row = {key: run.column(f"sacla_set_{key}")[0] for key in keys}
+    assert [region.name for region in read_regions(row)] == names
+
+
+def test_the_profile_of_each_shot_is_a_column(RE: RunEngine, sacla: Shots) -> None:
+    run = Run(RE)
+    sacla.frames_every.set(1).wait(30)
+    RE(acquire_shots(sacla, 30))
+    profiles, accepted = run.column("sacla_d1_profile"), run.column("sacla_accepted") == 1
+    assert np.isnan(profiles[~accepted]).all()
+    # A dead column and single bad pixels, which the mean image shows, are in no ring.
+    good = np.isfinite(run.column("sacla_image_d1_mean")[-1])
+    y, x = np.indices((ROWS, COLUMNS))
+    rings = np.floor(np.hypot(x - COLUMNS / 2, y - ROWS / 2) / 2.0).astype(int)
+    frame = run.column("sacla_frame_d1")[np.flatnonzero(accepted)[0]].astype(float) * 15 * 3.65
+    frame[frame < 1000] = 0
+    expected = np.bincount(rings[good], frame[good]) / np.bincount(rings[good])
+    np.testing.assert_allclose(profiles[accepted][0], expected, rtol=1e-6)
+
+
+def test_a_shot_is_no_event_and_no_event_has_an_image(
+    RE: RunEngine, beamline: tuple[Shots, Motor], sacla: Shots
+) -> None:
+    run = Run(RE)
+    RE(acquire_shots(sacla, 60))
+    assert run.of("event") == run.of("event_page") == []
+    assert len(run.of("stream_datum")) < 60 * len(run.of("stream_resource")) / 2
+    scanned = Run(RE)
+    RE(delay_scan(sacla, beamline[1], -0.5, 0.5, 2, shots=24))
+    events = scanned.of("event")
+    assert len(events) == 2
+    assert all(np.size(value) <= 16 for event in events for value in event["data"].values())
+
+
+def test_curves_of_the_run_are_binned_as_the_device_says(RE: RunEngine, sacla: Shots) -> None:
+    run, bins = Run(RE), sacla.bins.get()
+    sacla.binned_by.set("timing").wait(30)
+    sacla.bins.set("450:550:10").wait(30)
+    RE(acquire_shots(sacla, 60))
+    for signal, value in ((sacla.binned_by, "delay"), (sacla.bins, bins)):
+        signal.set(value).wait(30)
+    configurations = run.of("descriptor")[0]["configuration"].values()
+    data = next(each["data"] for each in configurations if "sacla_bins" in each["data"])
+    analysis = make_analysis("sacla_curves", None, data)
+    assert "timing" in analysis.inputs
+    rows = {key: run.column(f"sacla_{key}") for key in analysis.inputs}
+    tags = run.column("sacla_tag")
+    analysis.update(Batch(tags, np.zeros(len(tags)), rows))
+    found = analysis.result()
+    inside = rows["accepted"].astype(bool) & (rows["timing"] >= 450) & (rows["timing"] <= 550)
+    expected = np.histogram(rows["timing"][inside], np.linspace(450, 550, 11))[0]
+    assert (found["on_n"] + found["off_n"])[0].tolist() == expected.tolist()
+    assert expected.sum() > 20
 
 
 def test_images_are_those_of_the_recording(RE: RunEngine, sacla: Shots) -> None:

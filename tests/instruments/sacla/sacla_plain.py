@@ -5,6 +5,14 @@ import re
 
 import h5py
 import numpy as np
+import pytest
+
+ROIS = [
+    ("tri", "MPCCD-A", [(3, 3), (20.5, 5), (15, 31)]),
+    ("bow", "MPCCD-B", [(0, 0), (29, 39), (29, 0), (0, 39)]),
+    ("all", "MPCCD-A", [(-5, -5), (40, -5), (40, 50), (-5, 50)]),
+]
+
 
 EQUIPMENT = ("i0", "beam", "laser_open", "laser_close", "delay", "timing")
 
@@ -190,3 +198,18 @@ def plain_replay(path, rois, edges, window):
         "radial": radial,
     }
     return json.loads(json.dumps(whole)), images
+
+
+def assert_same(found, expected, where="", close=1e-9):
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key in expected:
+            assert_same(found[key], expected[key], f"{where}/{key}", close)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for k, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert_same(a, b, f"{where}[{k}]", close)
+    elif isinstance(expected, float) and found is not None:
+        assert found == pytest.approx(expected, rel=close, abs=1e-7), where
+    else:
+        assert found == expected, where

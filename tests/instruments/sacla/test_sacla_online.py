@@ -11,6 +11,7 @@ from facility_double import (
     LIMIT_S,
     SMALL,
     STEP,
+    TIMING,
     A,
     B,
     Reading,
@@ -101,6 +102,27 @@ def test_text_that_is_no_number_is_missing_and_never_infinite(facility):
     values = np.concatenate([list(reading.of(role).values()) for role in EQUIPMENT])
     assert not np.isinf(values).any()
     assert 60 < np.isnan(values).sum() < 160
+
+
+def test_one_more_value_of_each_shot_is_read_and_awaited(facility):
+    twin = made(facility, 40)
+    more = {"timing": TIMING, "motor": EQUIPMENT_IDS["upstream"]}
+    with Reading(online(equipment=more), shots=40) as reading:
+        info = reading.source.info
+        reading.until_ended()
+    assert_values(reading, twin)
+    motor = reading.of("motor")
+    assert len(motor) == 40
+    assert np.isfinite(list(motor.values())).all()
+    join = TagJoin(info.channels, info.run, 120, info.grid)
+    for record in reading.records:
+        if record.channel != "motor":
+            join.add(record)
+    assert not list(join.ready())  # all shots wait for their motor
+    for record in reading.records:
+        if record.channel == "motor":
+            join.add(record)
+    assert len(list(join.ready())) == 40
 
 
 def test_a_database_call_that_raises_loses_nothing_and_one_that_always_does_is_counted(facility):

@@ -258,10 +258,109 @@ def test_region_sets_are_read_as_they_were_written() -> None:
 
 
 def test_regions_without_room_are_refused() -> None:
-    with pytest.raises(ConfigError, match="17 regions"):
-        check_room([replace(WHOLE, name=f"r{k}") for k in range(17)])
+    with pytest.raises(ConfigError, match=r"65 regions, expected at most 64$"):
+        check_room([replace(WHOLE, name=f"r{k}") for k in range(65)])
+    with pytest.raises(ConfigError, match="17 regions, expected at most 16 in the open file"):
+        check_room([replace(WHOLE, name=f"r{k}") for k in range(17)], 16)
     corners = tuple((float(k), float(k % 2)) for k in range(CORNERS_MAX + 1))
     with pytest.raises(ConfigError, match="65 corners"):
         check_room([replace(WHOLE, points=corners)])
     with pytest.raises(ConfigError, match="longer than 64 bytes"):
         check_room([replace(WHOLE, name="x" * 65)])
+
+
+def test_a_run_with_another_gain_or_photon_energy_is_measured_anew(
+    source: HandShots, owner: ShotOwner
+) -> None:
+    for number in range(3):
+        source.shot(number)
+    before = owner.source.region_set.number
+    info = run_info(8, 202302)
+    source.info = replace(
+        info,
+        tiles={NAME: replace(info.tiles[NAME], gain=30.0)},
+        pixel_rules=replace(info.pixel_rules, photon_ev=5000.0),
+    )
+    for number in range(4):
+        source.shot(number, D=np.full(SHAPE, 100.0, np.float32))
+    until(lambda: items(owner) == 7, 60, "the shots of both runs")
+    assert owner.source.region_set.number == before + 1
+    curves, (mean, shots) = owner.source.curves(), owner.source.mean_image(NAME)
+    assert int(curves["n_on"] + curves["n_off"]) == 4
+    pixels = SHAPE[0] * SHAPE[1]
+    # 100 ADU of 30 electrons are 10950 eV, two photons of 5000 eV.
+    assert curves["on_mean"][0, 2] == pytest.approx(pixels * 100 * 2 * EV)
+    assert curves["photon_hist"][0].tolist() == [0, 0, 4 * pixels, 0, 0, 0, 0, 0]
+    owner.source.images(complete=True)
+    mean, shots = owner.source.mean_image(NAME)
+    assert shots == 4
+    np.testing.assert_allclose(mean, 100 * 2 * EV)
+
+
+def test_counts_go_on_from_run_to_run(source: HandShots, owner: ShotOwner) -> None:
+    for run, detectors in ((7, (NAME,)), (8, (NAME,)), (9, (NAME, "E"))):
+        source.info = run_info(run, 202301, detectors)
+        for number in (0, 1, 3, 4):  # shot 2 comes last
+            source.shot(number)
+        source.shot(4)  # repeated
+        source.shot(2, i0=0.0)
+    until(lambda: items(owner) == 15, 60, "the shots of all runs")
+    counts = owner.source.counts()
+    records = 3 * 6 * 7 + 6
+    assert {key: counts[key] for key in ("records", "duplicate", "accepted", "i0_low")} == {
+        "records": records,
+        "duplicate": 7 + 7 + 8,
+        "accepted": 12,
+        "i0_low": 3,
+    }
+    assert owner.source.lost["records duplicate"] == 22
+
+
+def test_a_run_whose_tags_begin_anew_is_recorded_too(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    path = tmp_path / "shots.h5"
+    source.shot(0)
+    until(lambda: items(owner) == 1, 60, "a shot before the recording")
+    owner.frames_every = 1
+    assert owner.start_recording(path) == ""
+    for number in (1, 2):
+        source.shot(number)
+    source.info = replace(run_info(8), grid=TagGrid(10, 2))  # the same high tag
+    for number in range(3):
+        source.shot(number)
+    until(lambda: items(owner) == 6, 60, "the shots of both runs")
+    owner.stop_recording()
+    identities = [7002, 7004, 10, 12, 14]
+    expected = [source.info.identity(tag) for tag in identities]
+    assert column(path, TAG.path).tolist() == expected
+    assert column(path, f"{SHOTS}/run").tolist() == [7, 7, 8, 8, 8]
+    assert column(beside(path, "frames"), FRAME_TAG.path, FRAME_TAG.path).tolist() == expected
+
+
+def test_shots_are_binned_by_any_value(source: HandShots, owner: ShotOwner, tmp_path: Path) -> None:
+    assert owner.start_recording(tmp_path / "shots.h5") == ""
+    source.info = replace(run_info(8), more_values=("motor",))
+    owner.source.change_bins(np.linspace(0.0, 4.0, 5), "motor")
+    for number in range(4):
+        source.shot(number, motor=number + 0.5, i0=float(number % 2 + 1))
+    source.shot(4, motor=None)
+    source.shot(5, motor=float("nan"))
+    for number in range(6, 12):
+        source.shot(number, motor=99.0)
+    until(lambda: items(owner) == 12, 60, "all shots are through")
+    curves = owner.source.curves()
+    assert (curves["on_n"] + curves["off_n"])[0].tolist() == [1, 1, 1, 1]
+    assert (int(curves["n_unknown"]), int(curves["n_outside"])) == (2, 6)
+    owner.source.change_bins(np.array([0.5, 1.5, 2.5]), "i0")
+    for number in range(12, 16):
+        source.shot(number, motor=0.0, i0=float(number % 2 + 1))
+    until(lambda: items(owner) == 16, 60, "all shots are through")
+    curves = owner.source.curves()
+    assert (curves["on_n"][0].tolist(), curves["off_n"][0].tolist()) == ([0, 2], [2, 0])
+    with pytest.raises(ConfigError, match="expected one of delay, stage, timing, i0, motor"):
+        owner.source.change_bins(None, "weather")
+    owner.stop_recording()
+    motor = column(tmp_path / "shots.h5", f"{SHOTS}/motor")
+    assert motor[:4].tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert np.isnan(motor[4:6]).all()

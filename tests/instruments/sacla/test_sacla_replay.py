@@ -6,15 +6,9 @@ import h5py
 import numpy as np
 import pytest
 from sacla_file import make_replay
-from sacla_plain import plain_replay
+from sacla_plain import ROIS, assert_same, plain_replay
 
 from skywright.cli import main
-
-ROIS = [
-    ("tri", "MPCCD-A", [(3, 3), (20.5, 5), (15, 31)]),
-    ("bow", "MPCCD-B", [(0, 0), (29, 39), (29, 0), (0, 39)]),
-    ("all", "MPCCD-A", [(-5, -5), (40, -5), (40, 50), (-5, 50)]),
-]
 
 
 @pytest.fixture(name="run")
@@ -44,21 +38,6 @@ def make_report(run):
         return found, found.pop("perf")
 
     return report
-
-
-def assert_same(found, expected, where="", close=1e-9):
-    if isinstance(expected, dict):
-        assert found.keys() == expected.keys(), where
-        for key in expected:
-            assert_same(found[key], expected[key], f"{where}/{key}", close)
-    elif isinstance(expected, list):
-        assert len(found) == len(expected), where
-        for k, (a, b) in enumerate(zip(found, expected, strict=True)):
-            assert_same(a, b, f"{where}[{k}]", close)
-    elif isinstance(expected, float) and found is not None:
-        assert found == pytest.approx(expected, rel=close, abs=1e-7), where
-    else:
-        assert found == expected, where
 
 
 @pytest.mark.parametrize(("seed", "shots", "window"), [(0, 120, 120), (1, 400, 60), (2, 60, 600)])
@@ -131,6 +110,7 @@ def shorten_tags(file):
     [
         (lambda path: path.unlink(), "no such file"),
         (lambda path: path.write_text("hello"), "HDF5"),
+        (lambda path: (path.unlink(), path.mkdir()), "directory"),
         (cut_short, "HDF5"),
         (set_attribute("/", "format", "other"), "format"),
         (set_attribute("/", "version", 2), "version"),
@@ -193,3 +173,26 @@ def test_live_ends_after_the_shots_asked_for(tmp_path, run):
     code, out, err = run(path, "--speed", 0, "--shots", 100, command="live")
     assert code == 0, err
     assert 80 < json.loads(out)["counts"]["records"] / 8 < 300
+
+
+def test_without_json_people_read_counts_and_curves(tmp_path, capfd):
+    path = make_replay(tmp_path / "run.h5", 0, 120)
+    with pytest.raises(SystemExit) as ended:
+        main(["sacla", "replay", str(path), "--roi", "a:MPCCD-A:1,1;20,1;20,20", "--bins=-2:3:5"])
+    assert not ended.value.code
+    out = capfd.readouterr().out
+    lines = out.splitlines()
+    assert any(line.split()[:1] == ["accepted"] for line in lines)
+    assert "pixels of MPCCD-A" in out
+    rows = [line.split() for line in lines if ".." in line]
+    assert len(rows) == 5
+    assert all(len(row) == 7 for row in rows)
+
+
+@pytest.mark.parametrize("command", ["replay", "live"])
+def test_images_that_cannot_be_written_are_refused_before_the_analysis(tmp_path, run, command):
+    path = make_replay(tmp_path / "run.h5", 0, 10)
+    code, out, err = run(path, "--images", tmp_path / "nowhere" / "out.npz", command=command)
+    assert (code, out) == (2, "")
+    assert "nowhere" in err
+    assert len(err.splitlines()) == 1

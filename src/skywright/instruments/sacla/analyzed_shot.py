@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.shots import Verdict
 
+PROFILE = "profile/"
+"""Begin of the key of the radial profile of a detector."""
+
 
 @dataclass(frozen=True)
 class RegionSet:
@@ -53,8 +56,9 @@ class AnalyzedShot:
     frames
         By detector: an array (rows, columns), or something with ``read_into(array)``.
     found
-        ``sum_ev`` (regions,) eV, ``photons`` (regions,), ``photon_hist`` (regions, 8); None where
-        the images of the shot were not analyzed.
+        ``sum_ev`` (regions,) eV, ``photons`` (regions,), ``photon_hist`` (regions, 8), and
+        ``profile/DETECTOR`` (rings,) eV where profiles are wanted; None where the images of the
+        shot were not analyzed.
     is_lost
         The shot is accepted, but workers died over its images.
     """

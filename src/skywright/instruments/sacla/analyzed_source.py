@@ -37,7 +37,7 @@ class AnalyzedShots:
     ----------
     source
         Of the records; closed with this object.
-    regions, edges, window, workers
+    regions, edges, window, workers, profiles
         As for `ShotPipeline`.
 
     Attributes
@@ -53,6 +53,7 @@ class AnalyzedShots:
         edges: NDArray[np.float64],
         window: int = 120,
         workers: int = 1,
+        profiles: bool = False,
     ) -> None:
         self.name, self.info = source.name, source.info
         self._source = source
@@ -64,7 +65,7 @@ class AnalyzedShots:
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
         self._failed = False
-        self._window, self._workers = window, workers
+        self._window, self._workers, self._profiles = window, workers, profiles
         self._frames, self._pipeline = self._make_pipeline(regions, edges)
         self._pipeline.wait_for_workers()
 
@@ -73,8 +74,8 @@ class AnalyzedShots:
     @property
     def lost(self) -> Mapping[str, int]:
         """Records that belong to no shot, and those that the source lost, by cause."""
-        refused = self._pipeline.join.counts.refused.copy()
-        records = {f"records {reason.value}": count for reason, count in refused.items()}
+        refused = self._pipeline.refused.items()
+        records = {f"records {reason}": count for reason, count in refused if count}
         return sum_counts(self._source.lost, records, self._counters.as_dict())
 
     def start(self, deliver: Callable[[AnalyzedShot], None], report: Report) -> None:
@@ -123,15 +124,31 @@ class AnalyzedShots:
             self._pipeline.restart_images()
             self._pipeline.change_regions(self._pipeline.regions)
 
-    def change_bins(self, edges: NDArray[np.float64]) -> None:
-        """Bin the delay otherwise from the next shot on."""
+    def change_bins(
+        self, edges: NDArray[np.float64] | None = None, binned_by: str | None = None
+    ) -> None:
+        """Bin otherwise from the next shot on; what is None stays."""
         with self._lock:
-            self._pipeline.change_bins(edges)
+            pipeline = self._pipeline
+            pipeline.change_bins(
+                pipeline.edges if edges is None else edges, binned_by or pipeline.binned_by
+            )
+
+    @property
+    def binned_by(self) -> str:
+        """What the bins are of, one of `BINNED_BY`."""
+        return self._pipeline.binned_by
 
     @property
     def edges(self) -> NDArray[np.float64]:
-        """(bins + 1,) of the delay, ps."""
+        """(bins + 1,) of what shots are binned by; ps for a delay."""
         return self._pipeline.edges
+
+    @property
+    def rings(self) -> Mapping[str, int]:
+        """Rings of the profile of each shot by detector; empty where it is not computed."""
+        images = self._pipeline.images.items()
+        return {name: each.rings.length for name, each in images if each.rings is not None}
 
     @property
     def next_identity(self) -> int:
@@ -191,24 +208,25 @@ class AnalyzedShots:
         """Hand on what is left of a run, and begin the next one."""
         before, self.info = self.info, self._source.info
         self._pipeline.finish()
-        shapes = [
-            {name: tile.bad.shape for name, tile in info.tiles.items()}
-            for info in (before, self.info)
-        ]
-        if shapes[0] == shapes[1]:
+        if self.info.is_measured_as(before):
             self._pipeline.begin(self.info)
             return
         regions = [each for each in self._pipeline.regions if each.detector in self.info.tiles]
         old = self._pipeline, self._frames
-        self._frames, self._pipeline = self._make_pipeline(regions, self._pipeline.edges)
-        self._pipeline.region_set = RegionSet(old[0].region_set.number + 1, tuple(regions))
+        self._frames, self._pipeline = self._make_pipeline(
+            regions, self._pipeline.edges, self._pipeline.binned_by
+        )
+        self._pipeline.follow(old[0])
         self._pipeline.wait_for_workers()
         old[0].close()
         old[1].unlink()
-        self._report(f"run {self.info.run}: its detectors are {', '.join(self.info.tiles)}")
+        self._report(
+            f"run {self.info.run}: curves and images begin anew, because detectors, gain, photon "
+            f"energy or rules have changed; its detectors are {', '.join(self.info.tiles)}"
+        )
 
     def _make_pipeline(
-        self, regions: Sequence[Region], edges: NDArray[np.float64]
+        self, regions: Sequence[Region], edges: NDArray[np.float64], binned_by: str = "delay"
     ) -> tuple[SharedFrames, ShotPipeline]:
         info = self._source.info
         frames = make_ring(info)
@@ -223,6 +241,8 @@ class AnalyzedShots:
                 keep_rows=False,
                 block_tags=SHORT_BLOCK if len(info.tiles) <= FEW_TILES else None,
                 on_shot=lambda shot: self._deliver(shot),
+                profiles=self._profiles,
+                binned_by=binned_by,
             )
         except BaseException:
             frames.unlink()

@@ -55,10 +55,12 @@ def replay(
     from skywright.analysis.cluster import cluster
     from skywright.instruments.sacla.regions import parse_region
     from skywright.instruments.sacla.replay import replay as analyze
-    from skywright.instruments.sacla.report import parse_bins
+    from skywright.instruments.sacla.report import check_writable, parse_bins
 
     regions = [parse_region(text) for text in roi or []]
     edges = parse_bins(bins)
+    if images is not None:
+        check_writable(images)
     with cluster(dask) if dask else nullcontext() as submit:
         report = analyze(file, regions, edges, window, workers, submit)
     _print(report, images, as_json)
@@ -71,8 +73,7 @@ def _print(report: "Report", images: Path | None, as_json: bool) -> None:
         json.dump(report.values, sys.stdout, allow_nan=False)
         sys.stdout.write("\n")
     else:
-        for key, value in report.values["counts"].items():
-            typer.echo(f"{key:16} {value}")
+        typer.echo("\n".join(report.lines()))
 
 
 @app.command()
@@ -113,9 +114,11 @@ def live(
     from skywright.instruments.sacla import cli_sources
     from skywright.instruments.sacla.live import LiveShots
     from skywright.instruments.sacla.regions import parse_region
-    from skywright.instruments.sacla.report import parse_bins
+    from skywright.instruments.sacla.report import check_writable, parse_bins
 
     regions, edges = [parse_region(text) for text in roi or []], parse_bins(bins)
+    if images is not None:
+        check_writable(images)
     shots_source: ShotSource
     if source == "replay":
         shots_source = cli_sources.replay_source(file, speed)

@@ -10,58 +10,94 @@ from numpy.typing import NDArray
 from skywright.acquire.columns_layout import ColumnsLayout, Rows
 from skywright.errors import ConfigError
 from skywright.files.columns import Column
-from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
+from skywright.instruments.sacla.analyzed_shot import PROFILE, AnalyzedShot, RegionSet
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
 from skywright.instruments.sacla.regions import Region
-from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules, Verdict
+from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR, ShotRules, Verdict
 
-REGIONS_MAX, CORNERS_MAX = 16, 64
-"""Regions that a row has room for; corners of one region."""
+REGIONS_ROOM, REGIONS_MAX, CORNERS_MAX = 16, 64, 64
+"""Regions that a row has room for, or a multiple of it; most regions; corners of one region."""
 NAME_BYTES = 64
 VERDICTS = tuple(verdict.value for verdict in Verdict)
 """Names of the codes of the column ``verdict``."""
 SHOTS, REGIONS, FRAMES, IMAGES = "/entry/shots", "/entry/regions", "/entry/frames", "/entry/images"
 
 TAG = Column(f"{SHOTS}/tag", "<i8", attrs={"description": "high tag * 2**32 + low tag"})
-SHOT_COLUMNS = (
-    Column(f"{SHOTS}/time", "<f8", attrs={"units": "s"}),
-    Column(f"{SHOTS}/run", "<i8", attrs={"description": "run of the facility"}),
-    Column(f"{SHOTS}/verdict", "|u1", attrs={"names": list(VERDICTS)}),
-    Column(f"{SHOTS}/accepted", "|u1", attrs={"description": "1: the shot is analyzed"}),
-    Column(f"{SHOTS}/laser_on", "|u1"),
-    *(Column(f"{SHOTS}/{key}", "<f8") for key in EQUIPMENT),
-    Column(f"{SHOTS}/stage", "<f8", attrs={"units": "ps", "description": "delay of the stage"}),
-    Column(
-        f"{SHOTS}/scanned",
-        "<f8",
-        attrs={"units": "ps", "description": "delay, corrected by the timing tool"},
-    ),
-    Column(f"{SHOTS}/regions_number", "<i4"),
-    Column(f"{SHOTS}/sum_ev", "<f8", (REGIONS_MAX,), attrs={"units": "eV"}),
-    Column(f"{SHOTS}/photons", "<i8", (REGIONS_MAX,), attrs={"description": "-1: missing"}),
-    Column(
-        f"{SHOTS}/photon_hist",
-        "<i4",
-        (REGIONS_MAX, HISTOGRAM_BINS),
-        attrs={"description": "pixels with 0 .. 6 and with 7 or more photons; -1: missing"},
-    ),
-)
 REGIONS_NUMBER = Column(f"{REGIONS}/regions_number", "<i4")
-REGION_COLUMNS = (
-    Column(f"{REGIONS}/name", f"|S{NAME_BYTES}", (REGIONS_MAX,), 16),
-    Column(f"{REGIONS}/detector", f"|S{NAME_BYTES}", (REGIONS_MAX,), 16),
-    Column(f"{REGIONS}/corners", "<i4", (REGIONS_MAX,), 16),
-    Column(f"{REGIONS}/points", "<f8", (REGIONS_MAX, CORNERS_MAX, 2), 16, {"units": "px"}),
-)
+
+
+def room_for(regions: int) -> int:
+    """Return the number of regions that a new file has room for, a multiple of 16."""
+    return max(-(-regions // REGIONS_ROOM), 1) * REGIONS_ROOM
+
+
+def shot_columns(
+    room: int = REGIONS_ROOM, rings: Mapping[str, int] | None = None
+) -> tuple[Column, ...]:
+    """Return the columns of the rows of shots, without the tag.
+
+    Parameters
+    ----------
+    room
+        Number of regions that a row has room for.
+    rings
+        Rings of the radial profile of each shot, by detector; without them it is not recorded.
+    """
+    profiles = (
+        Column(
+            f"{SHOTS}/{detector_key(k)}_profile",
+            "<f4",
+            (count,),
+            attrs={"units": "eV", "detector": name, "description": "mean of the pixels of a ring"},
+        )
+        for k, (name, count) in enumerate((rings or {}).items())
+    )
+    return (
+        Column(f"{SHOTS}/time", "<f8", attrs={"units": "s"}),
+        Column(f"{SHOTS}/run", "<i8", attrs={"description": "run of the facility"}),
+        Column(f"{SHOTS}/verdict", "|u1", attrs={"names": list(VERDICTS)}),
+        Column(f"{SHOTS}/accepted", "|u1", attrs={"description": "1: the shot is analyzed"}),
+        Column(f"{SHOTS}/laser_on", "|u1"),
+        *(Column(f"{SHOTS}/{key}", "<f8") for key in (*EQUIPMENT, MOTOR)),
+        Column(f"{SHOTS}/stage", "<f8", attrs={"units": "ps", "description": "delay of the stage"}),
+        Column(
+            f"{SHOTS}/scanned",
+            "<f8",
+            attrs={"units": "ps", "description": "delay, corrected by the timing tool"},
+        ),
+        Column(f"{SHOTS}/regions_number", "<i4"),
+        Column(f"{SHOTS}/sum_ev", "<f8", (room,), attrs={"units": "eV"}),
+        Column(f"{SHOTS}/photons", "<i8", (room,), attrs={"description": "-1: missing"}),
+        Column(
+            f"{SHOTS}/photon_hist",
+            "<i4",
+            (room, HISTOGRAM_BINS),
+            attrs={"description": "pixels with 0 .. 6 and with 7 or more photons; -1: missing"},
+        ),
+        *profiles,
+    )
+
+
+def region_columns(room: int = REGIONS_ROOM) -> tuple[Column, ...]:
+    """Return the columns of the region sets, without their number."""
+    return (
+        Column(f"{REGIONS}/name", f"|S{NAME_BYTES}", (room,), 16),
+        Column(f"{REGIONS}/detector", f"|S{NAME_BYTES}", (room,), 16),
+        Column(f"{REGIONS}/corners", "<i4", (room,), 16),
+        Column(f"{REGIONS}/points", "<f8", (room, CORNERS_MAX, 2), 16, {"units": "px"}),
+    )
+
+
 FRAME_TAG = Column(f"{FRAMES}/tag", "<i8")
 IMAGE_NUMBER = Column(f"{IMAGES}/update", "<i8")
 IMAGE_KEYS = ("mean", "mean_on", "mean_off", "var")
 
 
-def check_room(regions: Sequence[Region]) -> None:
-    """Raise `ConfigError` if regions do not fit into a row."""
-    if len(regions) > REGIONS_MAX:
-        raise ConfigError(f"{len(regions)} regions, expected at most {REGIONS_MAX}")
+def check_room(regions: Sequence[Region], room: int = REGIONS_MAX) -> None:
+    """Raise `ConfigError` if regions do not fit into a row with room for `room` of them."""
+    if len(regions) > room:
+        why = "" if room == REGIONS_MAX else " in the open file; end the recording first"
+        raise ConfigError(f"{len(regions)} regions, expected at most {room}{why}")
     for region in regions:
         if len(region.points) > CORNERS_MAX:
             raise ConfigError(
@@ -79,28 +115,31 @@ class Span:
     Parameters
     ----------
     first
-        Shots of a lower identity came before it began.
+        Shots of this run with a lower identity came before it began.
     count
         Number of shots; 0: until it is ended.
+    run
+        Run of the facility when it began. The tags of a later run may begin anew.
     """
 
     first: int = 0
     count: int = 0
+    run: int = 0
     _taken: int = 0
-    _last: int | None = None
+    _newest: int | None = None
 
-    def take(self, identity: int) -> bool:
+    def take(self, shot: AnalyzedShot) -> bool:
         """Count a shot; return whether it belongs to the recording."""
-        if identity < self.first or self._last is not None:
+        is_before = shot.run == self.run and shot.identity < self.first
+        if is_before or (self.count and self._taken == self.count):
             return False
         self._taken += 1
-        if self._taken == self.count:
-            self._last = identity
+        self._newest = shot.identity
         return True
 
-    def holds(self, identity: int) -> bool:
-        """Return whether a shot that was counted, if at all, belongs to the recording."""
-        return self.first <= identity <= (identity if self._last is None else self._last)
+    def holds(self, shot: AnalyzedShot) -> bool:
+        """Return whether a shot is the one that was taken last."""
+        return shot.identity == self._newest
 
 
 class ShotsLayout(ColumnsLayout):
@@ -110,21 +149,26 @@ class ShotsLayout(ColumnsLayout):
     ----------
     rules
         How the delay of the stage is computed.
-
-    Attributes
-    ----------
+    room, rings
+        As for `shot_columns`.
     span
         Of the recording.
     """
 
-    def __init__(self, rules: ShotRules) -> None:
-        super().__init__("shots", SHOT_COLUMNS, TAG)
-        self._rules = rules
-        self.span = Span()
+    def __init__(
+        self,
+        rules: ShotRules,
+        room: int = REGIONS_ROOM,
+        rings: Mapping[str, int] | None = None,
+        span: Span | None = None,
+    ) -> None:
+        super().__init__("shots", shot_columns(room, rings), TAG)
+        self._rules, self._room, self._rings = rules, room, dict(rings or {})
+        self._span = span or Span()
 
     def take(self, result: AnalyzedShot) -> Rows | None:
         """Return the row of a shot."""
-        if not self.span.take(result.identity):
+        if not self._span.take(result):
             return None
         values = result.values
         row: dict[str, Any] = {
@@ -133,56 +177,61 @@ class ShotsLayout(ColumnsLayout):
             "verdict": VERDICTS.index(result.verdict.value),
             "accepted": result.verdict is Verdict.ACCEPTED and not result.is_lost,
             "laser_on": values.get("laser_open", 0.0) > 0.5,
-            **{key: values.get(key, np.nan) for key in EQUIPMENT},
+            **{key: values.get(key, np.nan) for key in (*EQUIPMENT, MOTOR)},
             "stage": self._rules.stage_delay(values),
             "scanned": result.delay,
             "regions_number": result.regions.number,
-            "sum_ev": _padded(result, "sum_ev", np.nan),
-            "photons": _padded(result, "photons", -1),
-            "photon_hist": _padded(result, "photon_hist", -1, (HISTOGRAM_BINS,)),
+            "sum_ev": _padded(result, "sum_ev", np.nan, (self._room,)),
+            "photons": _padded(result, "photons", -1, (self._room,)),
+            "photon_hist": _padded(result, "photon_hist", -1, (self._room, HISTOGRAM_BINS)),
+            **{
+                f"{detector_key(k)}_profile": _padded(result, PROFILE + name, np.nan, (count,))
+                for k, (name, count) in enumerate(self._rings.items())
+            },
         }
         columns = {
             column.path: np.asarray(row[column.path.rsplit("/", 1)[1]], column.dtype)[None]
-            for column in SHOT_COLUMNS
+            for column in self.columns
         }
         return Rows(np.array([result.identity], np.int64), columns)
 
 
-def _padded(
-    shot: AnalyzedShot, key: str, missing: float, shape: tuple[int, ...] = ()
-) -> NDArray[Any]:
-    """Return what was found in each region; `missing` where there is no region, or no image."""
-    room = np.full((REGIONS_MAX, *shape), missing)
-    if shot.found is not None:
-        room[: len(shot.found[key])] = shot.found[key]
+def _padded(shot: AnalyzedShot, key: str, missing: float, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return what was found, e.g. in each region; `missing` where there is nothing."""
+    room = np.full(shape, missing)
+    if shot.found is not None and key in shot.found:
+        found = shot.found[key][: shape[0]]
+        room[: len(found)] = found
     return room
 
 
 class RegionsLayout(ColumnsLayout):
-    """A row for each set of regions that some shot has."""
+    """A row for each set of regions that some shot has.
 
-    def __init__(self) -> None:
-        super().__init__("region sets", REGION_COLUMNS, REGIONS_NUMBER)
-        self._last = -1
+    Parameters
+    ----------
+    room
+        Number of regions that a row has room for.
+    """
 
-    def restart(self) -> None:
-        """Write the set of the next shot, whichever it is."""
-        self._last = -1
+    def __init__(self, room: int = REGIONS_ROOM) -> None:
+        super().__init__("region sets", region_columns(room), REGIONS_NUMBER)
+        self._room, self._last = room, -1
 
     def take(self, result: AnalyzedShot) -> Rows | None:
         """Return the row of a set when the first shot has it."""
         if result.regions.number == self._last:
             return None
         self._last = result.regions.number
-        return region_rows(result.regions)
+        return region_rows(result.regions, self._room)
 
 
-def region_rows(regions: RegionSet) -> Rows:
+def region_rows(regions: RegionSet, room: int = REGIONS_ROOM) -> Rows:
     """Return a set of regions as one row."""
-    names = np.zeros((1, REGIONS_MAX), f"S{NAME_BYTES}")
-    detectors = np.zeros((1, REGIONS_MAX), f"S{NAME_BYTES}")
-    corners = np.zeros((1, REGIONS_MAX), np.int32)
-    points = np.full((1, REGIONS_MAX, CORNERS_MAX, 2), np.nan)
+    names = np.zeros((1, room), f"S{NAME_BYTES}")
+    detectors = np.zeros((1, room), f"S{NAME_BYTES}")
+    corners = np.zeros((1, room), np.int32)
+    points = np.full((1, room, CORNERS_MAX, 2), np.nan)
     for k, region in enumerate(regions.regions):
         names[0, k], detectors[0, k] = region.name.encode(), region.detector.encode()
         corners[0, k] = len(region.points)
@@ -190,7 +239,7 @@ def region_rows(regions: RegionSet) -> Rows:
     found = {"name": names, "detector": detectors, "corners": corners, "points": points}
     return Rows(
         np.array([regions.number], np.int32),
-        {column.path: found[column.path.rsplit("/", 1)[1]] for column in REGION_COLUMNS},
+        {column.path: found[column.path.rsplit("/", 1)[1]] for column in region_columns(room)},
     )
 
 
@@ -200,7 +249,7 @@ def read_regions(row: Mapping[str, NDArray[Any]]) -> tuple[Region, ...]:
     Parameters
     ----------
     row
-        ``name``, ``detector`` (16,) bytes, ``corners`` (16,), ``points`` (16, 64, 2).
+        ``name``, ``detector`` (room,) bytes, ``corners`` (room,), ``points`` (room, 64, 2).
     """
     return tuple(
         Region(
@@ -241,7 +290,7 @@ class FramesLayout(ColumnsLayout):
 
     def take(self, result: AnalyzedShot) -> Rows | None:
         """Return the frames of a shot that has those of all detectors of the file."""
-        if not self._span.holds(result.identity):
+        if not self._span.holds(result):
             return None
         if not result.frames.keys() >= self._shapes.keys():
             return None

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +14,16 @@ from skywright.acquire.recorder import Recorder
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.layouts import (
+    REGIONS_MAX,
     FramesLayout,
     ImagesLayout,
     RegionsLayout,
     ShotsLayout,
     Span,
+    check_room,
+    room_for,
 )
+from skywright.instruments.sacla.regions import Region
 
 IMAGE_PERIOD_S = 10.0
 """Time between two running images on disk."""
@@ -68,10 +72,9 @@ class ShotOwner:
         self.source = source
         shapes = self.shapes
         self.frames_every, self._frames_bytes = frames_every, frames_bytes
-        self._shots_layout = ShotsLayout(source.info.shot_rules)
-        self._regions_layout = RegionsLayout()
-        self.shots: Recorder[AnalyzedShot, Rows] = Recorder(self._shots_layout, changed=changed)
-        self.regions: Recorder[AnalyzedShot, Rows] = Recorder(self._regions_layout, changed=changed)
+        rows = ShotsLayout(source.info.shot_rules)
+        self.shots: Recorder[AnalyzedShot, Rows] = Recorder(rows, changed=changed)
+        self.regions: Recorder[AnalyzedShot, Rows] = Recorder(RegionsLayout(), changed=changed)
         self.frames: Recorder[AnalyzedShot, Rows] = Recorder(FramesLayout(shapes), changed=changed)
         self.images: Recorder[Any, Rows] = Recorder(ImagesLayout(shapes), changed=changed)
         self._all: tuple[Recorder[Any, Any], ...] = (
@@ -93,6 +96,7 @@ class ShotOwner:
         """The newest shot that has the frames of all detectors."""
         self._arrivals: deque[float] = deque(maxlen=4096)
         self._updates = 0
+        self._room = REGIONS_MAX
         self._recording = threading.Event()
         """Set while running images are written now and then."""
         self._is_open = False
@@ -119,6 +123,17 @@ class ShotOwner:
                     float(sums[0]) if len(sums) else float("nan"),
                 )
             )
+
+    def change_regions(self, regions: Sequence[Region]) -> None:
+        """Sum over other regions from the next shot on.
+
+        Raises
+        ------
+        ConfigError
+            If the open file has no room for that many, or a region does not fit the run.
+        """
+        check_room(regions, self._room if self._is_open else REGIONS_MAX)
+        self.source.change_regions(regions)
 
     def state(self) -> OwnerState[AnalyzedShot]:
         """Return the present state."""
@@ -154,11 +169,14 @@ class ShotOwner:
         """
         self.stop_recording()
         self.forget()
-        span = self._shots_layout.span = Span(self.source.next_identity, count)
-        # The detectors may be others than at the recording before.
+        source = self.source
+        span = Span(source.next_identity, count, source.info.run)
+        self._room = room_for(len(source.region_set.regions))
+        # Regions and detectors may be others than at the recording before.
+        self.shots.layout = ShotsLayout(source.info.shot_rules, self._room, source.rings, span)
+        self.regions.layout = RegionsLayout(self._room)
         self.frames.layout = FramesLayout(self.shapes, span)
         self.images.layout = ImagesLayout(self.shapes)
-        self._regions_layout.restart()
         error = self.shots.start(path) or self.regions.start(beside(path, "regions"))
         error = error or self.images.start(beside(path, "images"))
         if not error and self.frames_every:

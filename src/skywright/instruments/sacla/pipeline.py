@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from skywright.analysis import Batch
 from skywright.analysis.cluster import Submit
 from skywright.errors import ConfigError
-from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
+from skywright.instruments.sacla.analyzed_shot import PROFILE, AnalyzedShot, RegionSet
 from skywright.instruments.sacla.frames import CHUNK_SHOTS, Frames
-from skywright.instruments.sacla.join import JoinedShot, Record, TagJoin
+from skywright.instruments.sacla.join import JoinedShot, Record, Refusal, TagJoin
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shot_curves import ShotCurves
 from skywright.instruments.sacla.shot_images import BLOCK_TAGS, ShotImages
-from skywright.instruments.sacla.shots import EQUIPMENT, Verdict
+from skywright.instruments.sacla.shots import BINNED_BY, EQUIPMENT, Verdict
 from skywright.instruments.sacla.workers import Answer, Chunk, make_workers
 
 ROW_KEYS = ("sum_ev", "photons", "photon_hist")
@@ -70,6 +70,8 @@ class ShotPipeline:
         Gives whole blocks to a cluster whose machines see the file; there are no other workers.
     profiles
         Find the radial profile of each shot, the rows ``profile/DETECTOR``, (n, rings) eV.
+    binned_by
+        What `edges` are of, one of `BINNED_BY`.
 
     Raises
     ------
@@ -90,12 +92,16 @@ class ShotPipeline:
         on_shot: Callable[[AnalyzedShot], None] | None = None,
         submit: Submit | None = None,
         profiles: bool = False,
+        binned_by: str = "delay",
     ) -> None:
+        self.binned_by = binned_by
         self.regions = check_regions(regions, info)
         self.region_set = RegionSet(0, self.regions)
         self.info, self.edges = info, edges
-        self.join: TagJoin[Any] = TagJoin([*info.tiles, *EQUIPMENT], info.run, window, info.grid)
+        self.join: TagJoin[Any] = TagJoin(info.channels, info.run, window, info.grid)
         self.verdicts: Counter[Verdict] = Counter()
+        self._earlier: Counter[str] = Counter()
+        """Records and shots of the runs before, by reason."""
         self.frames = 0
         self.lost: Counter[str] = Counter()
         self.rows: list[Batch] = []
@@ -146,9 +152,18 @@ class ShotPipeline:
         self.curves = ShotCurves(len(checked), self.edges.tolist(), self._block_tags)
         return self.region_set
 
-    def change_bins(self, edges: NDArray[np.float64]) -> None:
-        """Bin the delay otherwise from the next shot on; the curves begin anew."""
-        self.edges = edges
+    def change_bins(self, edges: NDArray[np.float64], binned_by: str) -> None:
+        """Bin otherwise from the next shot on; the curves begin anew.
+
+        Raises
+        ------
+        ConfigError
+            If shots cannot be binned by this value.
+        """
+        if binned_by not in BINNED_BY:
+            raise ConfigError(f"binned by {binned_by!r}, expected one of {', '.join(BINNED_BY)}")
+        self._hand_over()
+        self.edges, self.binned_by = edges, binned_by
         self.change_regions(self.regions)
 
     def complete_images(self) -> None:
@@ -167,15 +182,31 @@ class ShotPipeline:
         self.images = {name: images.fresh() for name, images in self.images.items()}
 
     def begin(self, info: RunInfo) -> None:
-        """Take the run as it is known at its first record; only the tags of its shots may differ.
+        """Take the run as it is known at its first record, or the next run; counts go on.
 
         Parameters
         ----------
         info
-            The run.
+            The run; it is measured as the one before (`RunInfo.is_measured_as`).
         """
+        if self.join.counts.records:
+            self._earlier = Counter(self.counts_of_runs)
+            self.verdicts.clear()
         self.info = info
-        self.join = TagJoin(self.join.channels, info.run, self.join.window, info.grid)
+        self.join = TagJoin(info.channels, info.run, self.join.window, info.grid)
+
+    def follow(self, before: "ShotPipeline") -> None:
+        """Go on with the counts, and the numbers of region sets, of a pipeline that has finished.
+
+        Parameters
+        ----------
+        before
+            Of a run that is measured otherwise.
+        """
+        self._earlier = Counter(before.counts_of_runs)
+        self.lost = before.lost.copy()
+        self.region_set = RegionSet(before.region_set.number + 1, self.regions)
+        self._pending.regions = self.region_set
 
     def wait_for_workers(self) -> None:
         """Wait until the workers take tasks, so that running shots do not have to wait for them."""
@@ -203,29 +234,46 @@ class ShotPipeline:
         self._workers.close()
 
     @property
-    def counts(self) -> dict[str, int]:
-        """Records and shots so far, by reason.
+    def refused(self) -> dict[str, int]:
+        """Records so far that belong to no shot, by reason."""
+        refused = self.join.counts.refused
+        return {each.value: self._earlier[each.value] + refused[each] for each in Refusal}
 
-        ``images_lost`` and ``shots_lost`` are there only if workers died: accepted shots that are
-        missing in the images, and accepted shots of which nothing was found.
+    @property
+    def counts(self) -> dict[str, int]:
+        """Records and shots so far, of all runs, by reason.
+
+        ``accepted_on`` and the following ones are of the present regions and bins. ``images_lost``
+        and ``shots_lost`` are there only if workers died: accepted shots that are missing in the
+        images, and accepted shots of which nothing was found.
         """
-        join, verdicts = self.join, self.verdicts
-        last = self.info.grid.last
-        expected = self.info.grid.count_below(last + 1) if last is not None else join.shots_passed
         curves = self.curves.result()
-        found = {"records": join.counts.records}
-        for reason in ("other_run", "late", "duplicate"):
-            found[reason] = sum(n for r, n in join.counts.refused.items() if r.value == reason)
-        found["shots_expected"] = expected
-        found |= {verdict.value: verdicts[verdict] for verdict in Verdict}
-        found["no_frame"] += max(join.shots_passed - verdicts.total(), 0)
-        return found | {
+        return {
+            **self.counts_of_runs,
             "accepted_on": int(curves["n_on"]),
             "accepted_off": int(curves["n_off"]),
             "no_timing": int(curves["n_unknown"]),
             "out_of_range": int(curves["n_outside"]),
             **{reason: count for reason, count in self.lost.items() if count},
         }
+
+    @property
+    def counts_of_runs(self) -> dict[str, int]:
+        """Records and shots so far, of all runs, by reason; without those of regions and bins."""
+        return {reason: self._earlier[reason] + n for reason, n in self._run_counts().items()}
+
+    def _run_counts(self) -> dict[str, int]:
+        """Count records and shots of the present run, by reason."""
+        join, verdicts = self.join, self.verdicts
+        last = self.info.grid.last
+        expected = self.info.grid.count_below(last + 1) if last is not None else join.shots_passed
+        found = {"records": join.counts.records}
+        found |= {reason.value: join.counts.refused[reason] for reason in Refusal}
+        found["shots_expected"] = expected
+        found |= {verdict.value: verdicts[verdict] for verdict in Verdict}
+        # Shots without any record have no verdict.
+        found["no_frame"] += max(join.shots_passed - verdicts.total(), 0)
+        return found
 
     def all_rows(self) -> Batch:
         """Return the values of all accepted shots, in order of their tags."""
@@ -239,10 +287,10 @@ class ShotPipeline:
     # ---- from the join to the workers
 
     def _judge(self, shots: Iterable[JoinedShot[Any]]) -> None:
-        rules = self.info.shot_rules
+        rules, keys = self.info.shot_rules, (*EQUIPMENT, *self.info.more_values)
         for shot in shots:
             payloads = shot.payloads
-            values = {key: payloads[key] for key in EQUIPMENT if key in payloads}
+            values = {key: payloads[key] for key in keys if key in payloads}
             verdict = rules.judge(values, all(name in payloads for name in self.info.tiles))
             self.verdicts[verdict] += 1
             judged = AnalyzedShot(
@@ -336,8 +384,9 @@ class ShotPipeline:
             if self._keep_rows:
                 self.rows.append(rows)
             if self._on_shot is not None:
+                keys = [*ROW_KEYS, *(key for key in rows.data if key.startswith(PROFILE))]
                 for k, shot in enumerate(pending.shots):
-                    shot.found = {key: rows[key][k] for key in ROW_KEYS}
+                    shot.found = {key: rows[key][k] for key in keys}
         self._release()
 
     def _fold(self) -> None:
@@ -353,7 +402,9 @@ class ShotPipeline:
         data: dict[str, NDArray[Any]] = {
             "tag": np.array([shot.tag for shot in shots], np.int64),
             "i0": np.array([shot.values["i0"] for shot in shots], float),
-            "scanned": np.array([shot.delay for shot in shots], float),
+            "scanned": np.array(
+                [self.info.shot_rules.scanned(shot.values, self.binned_by) for shot in shots], float
+            ),
             "laser_on": _laser_on(shots),
             "accepted": np.ones(count, bool),
             "regions_number": np.full(count, regions.number),
@@ -364,7 +415,7 @@ class ShotPipeline:
         for name, images in self.images.items():
             if images.rings is not None:
                 empty = np.empty((0, images.rings.length))
-                data[f"profile/{name}"] = rows[name]["profile"] if count else empty
+                data[PROFILE + name] = rows[name]["profile"] if count else empty
         if count:
             for k, region in enumerate(regions.regions):
                 position = regions.of(region.detector).index(region)

@@ -403,47 +403,17 @@ def merge_moments(
 
 
 @njit(cache=True, nogil=True)
-def sum_labels(values: NDArray[Any], labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
-    """Add up values by label.
-
-    Every fourth pixel goes to the same table: neighbors often have the same label, and an addition
-    to the same number would wait for the one before.
-
-    Parameters
-    ----------
-    values
-        (pixels,).
-    labels
-        (pixels,) from 0 to count - 1.
-    count
-        Number of labels.
-
-    Returns
-    -------
-    NDArray
-        (count,) float64.
-    """
-    total = np.zeros((4, count))
-    whole = len(values) // 4 * 4
-    for i in range(0, whole, 4):
-        total[0, np.uint32(labels[i])] += values[i]
-        total[1, np.uint32(labels[i + 1])] += values[i + 1]
-        total[2, np.uint32(labels[i + 2])] += values[i + 2]
-        total[3, np.uint32(labels[i + 3])] += values[i + 3]
-    for i in range(whole, len(values)):
-        total[0, np.uint32(labels[i])] += values[i]
-    return total.sum(axis=0)
-
-
-@njit(cache=True, nogil=True)
 def sum_rings(
-    frames: NDArray[np.float32],
+    frames: NDArray[Any],
     chosen: NDArray[np.int64],
-    least: np.float32,
+    least: np.floating[Any],
     labels: NDArray[np.int32],
     sums: NDArray[np.float64],
 ) -> None:
-    """Add up the signal of each ring, for each frame; see `sum_labels`.
+    """Add up the signal of each ring, for each frame.
+
+    Every fourth pixel goes to the same table: neighbors often have the same ring, and an addition
+    to the same number would wait for the one before.
 
     Parameters
     ----------

@@ -65,7 +65,12 @@ class ReplayFile(Closing):
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
-            why = "no such file" if not self.path.exists() else f"not readable as HDF5 ({error})"
+            if self.path.is_dir():
+                why = "is a directory, expected a file"
+            elif not self.path.exists():
+                why = "no such file"
+            else:
+                why = f"not readable as HDF5 ({' '.join(str(error).split())})"
             raise DataError(f"{self.path}: {why}") from None
         try:
             self._read_header()

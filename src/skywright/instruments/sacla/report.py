@@ -30,6 +30,23 @@ class Report:
     values: dict[str, Any]
     images: dict[str, NDArray[np.float64]]
 
+    def lines(self) -> list[str]:
+        """Return the counts, and the curve of each region, as text for people."""
+        lines = [f"{key:16} {value}" for key, value in self.values["counts"].items()]
+        edges = self.values["bins"]["edges"]
+        for name, region in self.values["rois"].items():
+            pixels = f"{region['npixels']} pixels of {region['detector']}"
+            lines += ["", f"{name}: {pixels}, sum / I0, eV"]
+            titles = ("bin, ps", "n on", "on", "n off", "off", "on - off", "error")
+            lines.append("".join(f"{title:>16}" for title in titles))
+            on, off = region["on"], region["off"]
+            for k, low in enumerate(edges[:-1]):
+                found = (on["mean"][k], off["mean"][k], region["diff"][k], region["diff_sem"][k])
+                means = ["-" if value is None else f"{value:.6g}" for value in found]
+                row = (f"{low:.4g}..{edges[k + 1]:.4g}", on["n"][k], means[0], off["n"][k])
+                lines.append("".join(f"{text:>16}" for text in (*row, *means[1:])))
+        return lines
+
     def save_images(self, path: Path) -> None:
         """Write the images as NPZ.
 
@@ -43,6 +60,20 @@ class Report:
                 np.savez(file, **self.images)  # type: ignore[arg-type]
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raise before the analysis what `Report.save_images` would raise after it.
+
+    Raises
+    ------
+    ConfigError
+        If the directory of the file does not exist, or the file is a directory.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: cannot be written (no directory {path.parent})")
+    if path.is_dir():
+        raise ConfigError(f"{path}: cannot be written (is a directory)")
 
 
 def parse_bins(text: str) -> NDArray[np.float64]:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from skywright.instruments.sacla.join import TagGrid
-from skywright.instruments.sacla.shots import ShotRules
+from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules
 from skywright.instruments.sacla.tile import PixelRules, Tile
 
 NO_THRESHOLD_EV = -1e30
@@ -27,6 +29,8 @@ class RunInfo:
         Filters, delay, thresholds.
     cameras
         Detectors whose pixels have no threshold.
+    more_values
+        Keys of point detectors that the source has beside `EQUIPMENT`.
     """
 
     run: int
@@ -36,6 +40,12 @@ class RunInfo:
     shot_rules: ShotRules
     pixel_rules: PixelRules
     cameras: frozenset[str] = frozenset()
+    more_values: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Detectors and point detectors whose records make a shot whole."""
+        return (*self.tiles, *EQUIPMENT, *self.more_values)
 
     def rules_of(self, detector: str) -> PixelRules:
         """Return how the pixels of a detector count."""
@@ -46,3 +56,18 @@ class RunInfo:
     def identity(self, tag: int) -> int:
         """Return the identity of a shot."""
         return (self.hightag << 32) + tag
+
+    def is_measured_as(self, other: "RunInfo") -> bool:
+        """Return whether shots of both runs can be averaged: only their tags differ.
+
+        Detectors, gains, bad pixels, photon energy and all other rules are the same.
+        """
+        return (
+            list(self.tiles) == list(other.tiles)
+            and (self.shot_rules, self.pixel_rules, self.cameras)
+            == (other.shot_rules, other.pixel_rules, other.cameras)
+            and all(
+                mine.gain == yours.gain and np.array_equal(mine.bad, yours.bad)
+                for mine, yours in zip(self.tiles.values(), other.tiles.values(), strict=True)
+            )
+        )

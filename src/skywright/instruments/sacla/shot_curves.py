@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +54,9 @@ class ShotCurves(Analysis[CurveSums]):
     """Curves of regions of interest over accepted shots.
 
     The inputs are columns of the raw run: ``sum_ev`` (n, regions) eV, ``photon_hist``
-    (n, regions, 8), ``i0``, ``laser_on``, ``accepted``, ``regions_number``, and ``scanned``, the
-    delay or any other value that the shots are binned by; NaN where it is missing. Shots of
-    different regions are never averaged together: those of the highest number count.
+    (n, regions, 8), ``i0``, ``laser_on``, ``accepted``, ``regions_number``, and what the shots are
+    binned by; NaN where it is missing. Shots of different regions are never averaged together:
+    those of the highest number count.
 
     Parameters
     ----------
@@ -66,11 +66,13 @@ class ShotCurves(Analysis[CurveSums]):
         (bins + 1,) rising.
     block_tags
         Tags in a block; at least the window of the join.
+    binned_by
+        The column that the edges are of: ``scanned``, the delay, or any other of one number.
     """
 
     name, version = "sacla_curves", "1"
     stream = "shots"
-    inputs = (
+    inputs: ClassVar[Sequence[str]] = (
         "sum_ev",
         "photon_hist",
         "i0",
@@ -87,9 +89,13 @@ class ShotCurves(Analysis[CurveSums]):
         regions: int = 16,
         edges: Sequence[float] = (-2.0, 3.0),
         block_tags: int = BLOCK_TAGS,
+        binned_by: str = "scanned",
     ) -> None:
         edges = [float(edge) for edge in edges]
-        super().__init__(regions=regions, edges=edges, block_tags=block_tags)
+        super().__init__(regions=regions, edges=edges, block_tags=block_tags, binned_by=binned_by)
+        self._binned_by = binned_by
+        others = (key for key in self.inputs if key not in ("scanned", binned_by))
+        self.inputs = (*others, binned_by)  # type: ignore[misc]  # of this object
         self.block_size = block_tags  # type: ignore[misc]  # of this object, by its window
         self._regions, self._edges = regions, np.array(edges)
         self._bins = len(edges) - 1
@@ -115,7 +121,7 @@ class ShotCurves(Analysis[CurveSums]):
         number = int(members["regions_number"].max())
         chosen = members["accepted"].astype(bool) & (members["regions_number"] == number)
         members = members.take(chosen)
-        i0, scanned = members["i0"], members["scanned"]
+        i0, scanned = members["i0"], members[self._binned_by]
         on = members["laser_on"].astype(bool)
         bins = find_bins(scanned, self._edges)
         labels = np.where(bins >= 0, bins + self._bins * on, -1)

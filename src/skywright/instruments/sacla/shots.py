@@ -8,6 +8,10 @@ from enum import Enum
 REQUIRED = ("i0", "beam", "laser_open", "laser_close", "delay")
 """Point detectors without which a shot is not analyzed."""
 EQUIPMENT = (*REQUIRED, "timing")
+MOTOR = "motor"
+"""Key of one more value of each shot, by which shots may be binned; only some sources have it."""
+BINNED_BY = ("delay", "stage", "timing", "i0", MOTOR)
+"""What shots may be binned by: the corrected delay, that of the stage alone, or a value."""
 
 
 class Verdict(Enum):
@@ -59,6 +63,14 @@ class ShotRules:
     def stage_delay(self, values: Mapping[str, float]) -> float:
         """Return the delay of the stage alone, in ps; NaN if it is missing."""
         return (values.get("delay", math.nan) - self.t0_pulse) * self.ps_per_pulse
+
+    def scanned(self, values: Mapping[str, float], binned_by: str) -> float:
+        """Return what a shot is binned by, one of `BINNED_BY`; NaN if it is missing."""
+        if binned_by == "delay":
+            return self.delay(values)
+        if binned_by == "stage":
+            return self.stage_delay(values)
+        return values.get(binned_by, math.nan)
 
     def delay(self, values: Mapping[str, float]) -> float:
         """Return the delay corrected by the timing tool, in ps; NaN if a value is missing."""

@@ -11,7 +11,7 @@ import numpy as np
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.join import TagGrid
 from skywright.instruments.sacla.run_info import RunInfo
-from skywright.instruments.sacla.shots import ShotRules
+from skywright.instruments.sacla.shots import MOTOR, ShotRules
 from skywright.instruments.sacla.sources.online_api import ImageReader, OnlineApi
 from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 from skywright.instruments.sacla.tile import PixelRules, Tile
@@ -179,5 +179,6 @@ def make_info(
             radial_cy=rows / 2 if pixels.radial_cy is None else pixels.radial_cy,
             radial_dr=pixels.radial_dr,
         ),
+        more_values=(MOTOR,) if settings.equipment.motor else (),
         cameras=frozenset(name for name, about in facts.items() if "mp_absgain" not in about),
     )

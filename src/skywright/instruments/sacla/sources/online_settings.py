@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from skywright.instruments.sacla.shots import EQUIPMENT
+from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR
 from skywright.section import Section
 
 Tags = Annotated[int, Field(ge=0)]
@@ -27,9 +27,13 @@ class EquipmentIds(Section):
     timing: str = ""
     """Position of the timing tool's edge, camera pixels. Empty: there is no timing tool."""
 
+    motor: str = ""
+    """One more value of each shot, by which shots may be binned. Empty: there is none."""
+
     def of_beamline(self, beamline: int) -> dict[str, str]:
         """Return the ids by role."""
-        return {role: getattr(self, role).replace(BL, str(beamline)) for role in EQUIPMENT}
+        roles = (*EQUIPMENT, MOTOR) if self.motor else EQUIPMENT
+        return {role: getattr(self, role).replace(BL, str(beamline)) for role in roles}
 
 
 class ShotRuleSettings(Section):

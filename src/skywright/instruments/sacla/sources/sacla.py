@@ -10,7 +10,7 @@ from skywright.acquire.source import PolledSource
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.run_info import RunInfo
-from skywright.instruments.sacla.shots import EQUIPMENT
+from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR
 from skywright.instruments.sacla.sources.online_api import import_api
 from skywright.instruments.sacla.sources.online_begin import (
     choose_detectors,
@@ -67,7 +67,7 @@ class SaclaSource(PolledSource[Record[Any]]):
         self._shots, self._follow = shots, follow and shots is None
         self._current: OnlineRun
         self._api = import_api()
-        self._lost = {role: Counters() for role in EQUIPMENT}
+        self._lost = {role: Counters() for role in (*EQUIPMENT, MOTOR)}
         self._notes: list[str] = []
         self._send_report: Callable[[str], None] | None = None
         self._ended = threading.Event()
@@ -239,5 +239,5 @@ class SaclaSource(PolledSource[Record[Any]]):
         grid = make_grid(settings, int(start), steps[0], *steps, self._shots)
         info = make_info(self._api, settings, number, grid, facts)
         capacity = int(settings.buffer_mb * 1e6 / len(self._images))
-        channels = (*self._images, *EQUIPMENT)
+        channels = (*self._images, *EQUIPMENT, *info.more_values)
         return OnlineRun(info, channels, grid.first - 1, capacity, self._ended)

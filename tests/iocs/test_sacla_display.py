@@ -1,0 +1,62 @@
+"""What the IOC of shots posts for display: whole arrays, at their own pace, whatever the rate."""
+
+import threading
+import time
+
+import epics
+import numpy as np
+from ioc_process import running_ioc
+from support.waiting import until
+
+from iocs.sacla.ioc import CURVE_PERIOD_S, SHOWN_PERIOD_S
+from iocs.sacla.pvs import IMAGE_PIXELS, thinned, thinning
+
+MONITOR_LIMIT = 65_536
+"""pyepics does not monitor arrays of this length unless it is told to."""
+
+
+def test_images_of_any_detector_are_monitored_by_every_client():
+    for shape in ((1024, 512), (8192, 512), (2399, 2399), (40, 30)):
+        step = thinning(shape)
+        small = thinned(np.ones(shape, np.float32), step)
+        assert small.size <= IMAGE_PIXELS < MONITOR_LIMIT
+        assert small.dtype == np.dtype("<f4")
+        assert (small == 1).all()
+
+
+def test_display_has_its_own_pace_and_a_client_that_sleeps_costs_no_shot():
+    size = ("--rows", "256", "--columns", "128", "--pool", "16")
+    with running_ioc(
+        "iocs.sacla", "--source", "sim", "--rate", "120", "--auto-start", *size
+    ) as ioc:
+        seen: dict[str, list[float]] = {"Curve": [], "Mean": []}
+
+        def note(group: str, *, sleeps: bool) -> object:
+            def take(**_: object) -> None:
+                seen[group].append(time.monotonic())
+                if sleeps:
+                    threading.Event().wait(0.5)
+
+            return take
+
+        sequences = [
+            epics.PV(f"{ioc.prefix}{group}:sequence_RBV", callback=note(group, sleeps=sleeps))
+            for group, sleeps in (("Curve", False), ("Mean", True))
+        ]
+        pixels = epics.PV(f"{ioc.prefix}Mean:pixels_RBV", auto_monitor=None)
+        accepted = epics.PV(f"{ioc.prefix}Count:accepted_RBV")
+        until(lambda: (accepted.get() or 0) > 100, 120, "shots are analyzed")
+        started, before = time.monotonic(), accepted.get(use_monitor=False)
+        until(lambda: (accepted.get() or 0) > before + 480, 120, "more shots are analyzed")
+        elapsed = time.monotonic() - started
+        # Some shots share an update: display follows its own clock, and not the shots.
+        for group, period in (("Curve", CURVE_PERIOD_S), ("Mean", SHOWN_PERIOD_S)):
+            updates = sum(at > started for at in seen[group])
+            assert 1 <= updates <= elapsed / period + 2
+            assert updates < 480 / 4
+        shape = [epics.caget(f"{ioc.prefix}Mean:{key}_RBV") for key in ("rows", "columns")]
+        assert pixels.auto_monitor
+        assert len(pixels.get()) == shape[0] * shape[1]
+        assert epics.caget(f"{ioc.prefix}Lost_RBV") == 0
+        for each in (*sequences, pixels, accepted):
+            each.disconnect()
