@@ -25,7 +25,8 @@ from ophyd.sim import SynAxis
 from benchmarks.rows import report
 from skywright.analysis.blocks import analyze_blocks
 from skywright.callbacks.derived import DerivedRun
-from skywright.callbacks.live import LiveAnalysis, Progress
+from skywright.callbacks.live import LiveAnalysis
+from skywright.callbacks.reports import Progress
 from skywright.files.columns import Column, ColumnWriter
 from skywright.files.frames import FrameReader, FrameTable, Segment, Track
 from skywright.instruments.loop.analysis import LoopDetection

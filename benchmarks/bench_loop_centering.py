@@ -117,7 +117,6 @@ def main() -> int:
         done, took, distance = center(session, simulator, SLOW)
         name = f"loop centering, whole, analysis slower by {SLOWER:g}"
         report(name, took, "s", ok=done.ok, distance_um=distance)
-    session["loop_rotation"].close()
     session["loop_detection"].close()
     return 0
 

@@ -10,8 +10,8 @@ from ophyd.status import Status
 
 from skywright.analysis import name_of
 from skywright.callbacks.derived import COUNTS
-from skywright.callbacks.live import LiveAnalysis, Progress
-from skywright.errors import HardwareError
+from skywright.callbacks.reports import Progress, Reports
+from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.files.columns import Column
 
 _DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
@@ -57,13 +57,23 @@ def descriptions(name: str, columns: Sequence[Column], source: str) -> dict[str,
     return keys
 
 
+class StatusWithReason(Status):
+    """A status that, when it failed, shows why; the engine puts that into the stop document."""
+
+    def __repr__(self) -> str:
+        error = self.exception(timeout=0) if self.done else None
+        return super().__repr__() if error is None else f"{type(error).__name__}: {error}"
+
+    __str__ = __repr__
+
+
 class LiveResult:
     """Scalars of a live analysis, Triggerable and Readable.
 
     Parameters
     ----------
     live
-        The analysis, subscribed to the RunEngine.
+        The analysis, of the first or of the second stage.
     name
         Device name; data keys are ``<name>_<result>``.
     present
@@ -82,7 +92,7 @@ class LiveResult:
 
     def __init__(
         self,
-        live: LiveAnalysis,
+        live: Reports,
         name: str = "live",
         *,
         present: Callable[[], int] | None = None,
@@ -111,9 +121,10 @@ class LiveResult:
         -------
         Status
             Fails with `HardwareError`, naming the analysis, when there is no run to wait for, when
-            the analysis failed, or when it gets no further.
+            the analysis failed, or when it gets no further; with `ConfigError` when the analysis
+            says that the configuration is at fault.
         """
-        status = Status(obj=self)
+        status = StatusWithReason(obj=self)
         uid = self.live.raw_uid
         wanted = max(self._present() if self._present else 0, self.live.announced)
         if uid is None or wanted == 0:
@@ -169,6 +180,7 @@ class _Wait:
         self._limit_s, self._begun = limit_s, time.monotonic()
         self._lock = threading.Lock()
         self._over = False
+        self._number = device.live.ask(wanted)
         self._reached = device.live.progress(uid).reached
         self._timer = self._new_timer()
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -188,9 +200,11 @@ class _Wait:
     def _look(self, progress: Progress) -> None:
         if progress.raw_uid != self._uid:
             return
-        if progress.error:
-            self._end(f"failed: {progress.error}")
-        elif progress.reached >= self._wanted:
+        is_answered = progress.done or progress.answered >= self._number
+        if progress.error and is_answered:
+            kind = ConfigError if progress.error_type == ConfigError.__name__ else HardwareError
+            self._end(f"failed: {progress.error}", kind)
+        elif progress.reached >= self._wanted and is_answered:
             self._device.accept(progress)
             self._end(None)
         elif progress.done:
@@ -211,7 +225,7 @@ class _Wait:
             return
         self._end(f"stands at frame {before} of {self._wanted} for {self._timeout_s:g} s")
 
-    def _end(self, trouble: str | None) -> None:
+    def _end(self, trouble: str | None, kind: type[SkywrightError] = HardwareError) -> None:
         with self._lock:
             if self._over:
                 return
@@ -222,6 +236,4 @@ class _Wait:
             self._status.set_finished()
         else:
             live = self._device.live
-            self._status.set_exception(
-                HardwareError(f"{self._device.name}: analysis {live.name} {trouble}")
-            )
+            self._status.set_exception(kind(f"{self._device.name}: analysis {live.name} {trouble}"))

@@ -12,7 +12,7 @@ def make_devices(context: SessionContext) -> dict[str, Any]:
     -------
     dict
         ``axis`` and ``gonio`` if their IOCs are configured; with the live analysis also
-        ``axis_calibration``, ``loop_rotation`` and ``rotation``.
+        ``axis_calibration`` and ``rotation``.
     """
     found: dict[str, Any] = {}
     if "axis" in context.settings.iocs:
@@ -23,7 +23,7 @@ def make_devices(context: SessionContext) -> dict[str, Any]:
         )
     if "goniometer" in context.settings.iocs:
         found["gonio"] = _goniometer(context)
-    if "loop_detection" in context.live:
+    if "loop_rotation" in context.live:
         found |= _results(context)
     return found
 
@@ -46,21 +46,10 @@ def _goniometer(context: SessionContext) -> Any:
 
 def _results(context: SessionContext) -> dict[str, Any]:
     from devices.loop.rotation import CameraCalibration, RotationResult
-    from skywright.instruments.loop.live_rotation import LiveRotation
+    from skywright.instruments.loop.calibration_file import session_calibrations
 
-    calibration = CameraCalibration(
-        context.settings.directory / "calibration" / "axis.json", "axis_calibration"
-    )
-    loop_rotation = LiveRotation(
-        context.live["loop_detection"],
-        calibration.at_or_guess,
-        journal=context.journal,
-        assets=context.assets,
-    )
-    assert context.subscribe is not None
-    context.subscribe(loop_rotation)
+    calibration = CameraCalibration(session_calibrations(context.settings), "axis_calibration")
     return {
         "axis_calibration": calibration,
-        "loop_rotation": loop_rotation,
-        "rotation": RotationResult(loop_rotation, calibration, name="rotation"),
+        "rotation": RotationResult(context.live["loop_rotation"], calibration),
     }

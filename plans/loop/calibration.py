@@ -167,12 +167,12 @@ def calibrate_camera(
         return (yield from _fitted(tools))
 
     first = yield from recorded(tools, both_ways, fit_md, uids)
-    if not math.isfinite(first["delay_sigma"]):
+    if not math.isfinite(first.delay_sigma):
         raise HardwareError(
-            f"calibrate_camera: the delay of the camera is not known: {first['delay_why']}"
+            f"calibrate_camera: the delay of the camera is not known: {first.delay_why}"
         )
-    rough = replace(rough, delay_s=first["delay"])
-    step_log.info("delay: %.3f s (+- %.3f)", first["delay"], first["delay_sigma"])
+    rough = replace(rough, delay_s=first.delay)
+    step_log.info("delay: %.3f s (+- %.3f)", first.delay, first.delay_sigma)
     yield from bps.abs_set(result.calibration, asdict(rough), wait=True)
 
     def elsewhere() -> MsgGenerator[RotationValues]:
@@ -198,7 +198,7 @@ def calibrate_camera(
         roll_deg=line.roll_deg,
         axis_px=line.axis_px,
         axis_sigma_px=max(line.axis_sigma_px, 0.3),
-        axis_residual_px=max(float(first["rms"]), float(second["rms"])),
+        axis_residual_px=max(first.rms, second.rms),
         date=now(),
     )
     yield from bps.abs_set(result.calibration, asdict(final), wait=True)
@@ -206,7 +206,7 @@ def calibrate_camera(
     return CameraCalibrated(
         calibration=final,
         scale_sigma=scale.relative_sigma,
-        delay_sigma_s=float(first["delay_sigma"]),
+        delay_sigma_s=first.delay_sigma,
         roll_sigma_deg=line.roll_sigma_deg,
         uids=tuple(uids),
     )

@@ -338,10 +338,8 @@ class Centered:
 @pytest.fixture(scope="module")
 def centered(session: Session) -> Centered:
     world = make_world()
-    session.rotation.draws = True
-    result = session.run(center_loop(**session.mount(world), md={"sample": "xtal 7"}))
-    session.rotation.derived_uid(result.uids[-1])
-    session.rotation.draws = False
+    md = {"sample": "xtal 7", "draws": "yes"}
+    result = session.run(center_loop(**session.mount(world), md=md))
     return Centered(world, result, list(session.documents))
 
 
@@ -376,7 +374,7 @@ def test_each_rotation_has_a_derived_run_with_rows_and_pictures(
     session: Session, centered: Centered
 ) -> None:
     raw_uid = centered.result.uids[0]
-    derived = session.rotation.derived_uid(raw_uid)
+    derived = session.derived_rotation(raw_uid)
     lines = (session.directory / "journal" / f"{derived}.jsonl").read_text().splitlines()
     documents = [json.loads(line) for line in lines]
     start = documents[0][1]
@@ -400,16 +398,11 @@ def test_each_rotation_has_a_derived_run_with_rows_and_pictures(
         assert 165.0 < np.ptp(entry["phi"][:][known]) < 240.0
 
 
-def test_a_derived_run_is_there_without_its_pictures(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any) -> Any:
-        raise OSError("the file of the frames is gone")
-
-    monkeypatch.setattr(session.rotation, "_draw", fail)
+def test_a_derived_run_is_there_without_its_pictures(session: Session) -> None:
     devices = session.mount(make_world())
-    plan = collect_oscillation(devices["camera"], devices["goniometer"], 90.0, 1.0)
-    derived = session.rotation.derived_uid(session.run(plan))
+    md = {"draws": "fails"}
+    plan = collect_oscillation(devices["camera"], devices["goniometer"], 90.0, 1.0, md=md)
+    derived = session.derived_rotation(session.run(plan))
     lines = (session.directory / "journal" / f"{derived}.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])[0] == "stop"
 
@@ -420,7 +413,7 @@ def test_collect_oscillation_is_a_run_of_its_own(session: Session) -> None:
     plan = collect_oscillation(devices["camera"], devices["goniometer"], 90.0, 1.5, start_deg=10.0)
     uid = session.run(plan)
     assert world.pose().phi_deg == pytest.approx(100.0)
-    derived = session.rotation.derived_uid(uid)
+    derived = session.derived_rotation(uid)
     text = (session.directory / "journal" / f"{derived}.jsonl").read_text()
     last = [doc for name, doc in map(json.loads, text.splitlines()) if name == "event"][-1]["data"]
     assert last["n_turned"] >= 14
@@ -432,7 +425,7 @@ def test_collect_steps_pairs_pictures_and_angles_by_number(session: Session) -> 
     devices = session.mount(world)
     angles = [0.0, 40.0, 80.0, 120.0, 160.0]
     uid = session.run(collect_steps(devices["camera"], devices["goniometer"], angles))
-    derived = session.rotation.derived_uid(uid)
+    derived = session.derived_rotation(uid)
     start = json.loads(
         (session.directory / "journal" / f"{derived}.jsonl").read_text().splitlines()[0]
     )[1]

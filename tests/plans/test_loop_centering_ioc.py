@@ -244,7 +244,7 @@ def test_a_killed_analysis(beamline: Beamline) -> None:
     detection = beamline.session.detection
     pid = detection.worker_pid
     assert pid is not None
-    beamline.session.result._pictures._timeout_s = 5.0
+    beamline.session.result._timeout_s = 5.0
     outcome: list[Any] = []
     try:
         error, seconds = beamline.center_with(lambda: os.kill(pid, signal.SIGKILL))
@@ -253,7 +253,7 @@ def test_a_killed_analysis(beamline: Beamline) -> None:
     except pytest.fail.Exception:  # another worker was there in time, and nothing was lost
         assert beamline.session.stops()[-1]["exit_status"] == "success"
     finally:
-        beamline.session.result._pictures._timeout_s = 30.0
+        beamline.session.result._timeout_s = 30.0
     print(f"killed analysis: {outcome or 'made good'}")
     check_stopped(beamline)
     check_usable(beamline)

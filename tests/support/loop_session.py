@@ -12,10 +12,10 @@ from unittest.mock import patch
 from bluesky import RunEngine
 from bluesky.preprocessors import inject_md_wrapper
 from support.loop_world import TwinCamera, TwinGoniometer, World, virtual_time
-from support.undrawn import DETECTION, UndrawnRotation
+from support.undrawn import DETECTION, ROTATION
 
 from devices.loop.rotation import CameraCalibration, RotationResult
-from skywright.callbacks.live import LiveAnalysis
+from skywright.callbacks.live import LiveAnalysis, SecondReports
 from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.instruments.loop.rotation import as_json
 
@@ -26,7 +26,7 @@ class Session:
 
     engine: RunEngine
     detection: LiveAnalysis
-    rotation: UndrawnRotation
+    rotation: SecondReports
     result: RotationResult
     documents: list[tuple[str, Any]]
     directory: Path
@@ -50,6 +50,12 @@ class Session:
         self.documents.clear()
         return self.engine(plan).plan_result
 
+    def derived_rotation(self, raw_uid: str) -> str:
+        """Wait for the derived run of the fit; return its uid."""
+        done = self.rotation.wait(raw_uid=raw_uid)
+        assert done.derived_uid, done.error
+        return done.derived_uid
+
     def stops(self) -> list[dict[str, Any]]:
         return [doc for name, doc in self.documents if name == "stop"]
 
@@ -68,19 +74,18 @@ def _session(directory: Path) -> Iterator[Session]:
     engine = RunEngine(call_returns_result=True)
     # Virtual time is faster than the analysis, which is to see all pictures all the same.
     engine.preprocessors.append(partial(inject_md_wrapper, md={DECISION_LIMIT: 600.0}))
-    detection = LiveAnalysis(DETECTION, journal=journal, assets=assets)
     calibration = CameraCalibration(directory / "calibration.json", "camera_calibration")
-    rotation = UndrawnRotation(detection, calibration.at_or_guess, journal=journal, assets=assets)
+    second = {ROTATION: {"calibrations": str(calibration.path)}}
+    detection = LiveAnalysis(DETECTION, journal=journal, assets=assets, second=second)
+    rotation = detection.second[ROTATION]
     result = RotationResult(rotation, calibration, timeout_s=30.0)
     documents: list[tuple[str, Any]] = []
     engine.subscribe(lambda name, doc: documents.append((name, doc)))
     engine.subscribe(detection)
-    engine.subscribe(rotation)
     detection.wait_ready()
     try:
         yield Session(engine, detection, rotation, result, documents, directory)
     finally:
         if engine.state != "idle":
             engine.halt()
-        rotation.close()
         detection.close()

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from skywright.analysis.second import Document
 from skywright.instruments.loop.analysis import LoopDetection
-from skywright.instruments.loop.live_rotation import LiveRotation
+from skywright.instruments.loop.rotation_stage import RotationRun, RotationStage
 
 DETECTION = "support.undrawn:Undrawn"
+ROTATION = "support.undrawn:UndrawnRotation"
 
 
 class Undrawn(LoopDetection):
@@ -15,10 +17,18 @@ class Undrawn(LoopDetection):
     pictures = 0
 
 
-class UndrawnRotation(LiveRotation):
-    """The rotation; with `draws` it is as it always is."""
+class UndrawnRun(RotationRun):
+    """A fit that draws as it always does where the run's metadata has ``draws: "yes"``."""
 
-    draws = False
+    def draw(self, *args: Any) -> Mapping[str, bytes]:
+        draws = self.turn.start.get("draws")
+        if draws == "fails":
+            raise OSError("the file of the frames is gone")
+        return super().draw(*args) if draws == "yes" else {}
 
-    def _draw(self, *args: Any) -> Mapping[str, bytes]:
-        return super()._draw(*args) if self.draws else {}
+
+class UndrawnRotation(RotationStage):
+    """The rotation."""
+
+    def follow(self, start: Document) -> UndrawnRun:
+        return UndrawnRun(start, self.calibrations, self._first_pictures)

@@ -60,10 +60,11 @@ def analyze_blocks(
         if len(batch):
             late, highest = find_late(batch.identities, analysis.block_size, highest)
             done.append(Batch(batch.identities, batch.times, analysis.update(batch, late)))
-    return analysis.close(), _concatenate(done)
+    return analysis.close(), concatenate(done)
 
 
-def _concatenate(batches: list[Batch]) -> Batch:
+def concatenate(batches: list[Batch]) -> Batch:
+    """Put batches with the same columns one after the other; none gives a batch with no column."""
     if not batches:
         return Batch(np.empty(0, np.int64), np.empty(0))
     data = {name: np.concatenate([b[name] for b in batches]) for name in batches[0].data}

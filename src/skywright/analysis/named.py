@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skywright.analysis import Analysis
+from skywright.analysis.second import SecondStage
 from skywright.errors import ConfigError
 from skywright.instruments import NamedAnalysis, instruments, resolve
 
@@ -80,6 +81,35 @@ def make_analysis(
     if configuration and is_configured_by_devices(name):
         found = resolve(named_analyses()[name].configured)(configuration)
         parameters = {**found, **(parameters or {})}
+    try:
+        return kind(**(parameters or {}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"analysis {name}: parameters {parameters}: {error}") from error
+
+
+def make_second_stage(name: str, parameters: dict[str, Any] | None = None) -> SecondStage:
+    """Return a second-stage analysis.
+
+    Parameters
+    ----------
+    name
+        One of `named_analyses` that has a stage, or ``module:Class`` of an importable module.
+    parameters
+        Of the stage.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such stage or it does not take the parameters.
+    """
+    named = named_analyses().get(name)
+    target = named.stage if named is not None else name
+    try:
+        kind = resolve(target) if ":" in target else None
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"analysis {name}: {target!r} cannot be imported ({error})") from error
+    if not (isinstance(kind, type) and issubclass(kind, SecondStage)):
+        raise ConfigError(f"analysis {name} works on the rows of no other analysis")
     try:
         return kind(**(parameters or {}))
     except (TypeError, ValueError) as error:

@@ -122,13 +122,14 @@ class DerivedRun:
 
     # Frames in ----------------------------------------------------------------------------------
 
-    def add(self, batch: Batch) -> None:
-        """Analyze frames, in the order of their file."""
+    def add(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        """Analyze frames, in the order of their file; return their columns."""
         if not len(batch):
-            return
+            return {name_of(c): np.empty((0, *c.shape), c.dtype) for c in self.analysis.columns}
         late, self._highest = find_late(batch.identities, self.analysis.block_size, self._highest)
         rows = self.analysis.update(batch, late)
         self._store(batch.identities, batch.times, rows)
+        return rows
 
     def absorb(self, partial: Analysis[Any], done: Batch) -> None:
         """Take in whole blocks that a worker has analyzed (`skywright.analysis.blocks`)."""

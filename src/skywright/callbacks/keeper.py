@@ -61,6 +61,7 @@ class _Followed:
         self._streams: dict[str, _FollowedStream] = {}
         self._log: list[tuple[str, Document]] = []
         self._datums: dict[str, int] = {}
+        self._question: Document | None = None
 
     @property
     def streams(self) -> dict[str, _FollowedStream]:
@@ -80,7 +81,13 @@ class _Followed:
         return table.announced() if table is not None else 0
 
     def remember(self, name: str, doc: Document) -> None:
-        """Keep a document; one that continues the last rows of its resource is joined to it."""
+        """Keep a document; one that continues the last rows of its resource is joined to it.
+
+        Of questions the last one is kept.
+        """
+        if name == "ask":
+            self._question = doc
+            return
         if name == "stream_datum":
             uid = doc["stream_resource"]
             place = self._datums.get(uid)
@@ -98,11 +105,12 @@ class _Followed:
     def documents(self) -> list[tuple[str, Document]]:
         """What a new worker must know: all but the streams that are done."""
         done = self.streams.keys() - self.open_streams.keys()
-        return [
+        known = [
             (name, doc)
             for name, doc in self._log
             if name != "descriptor" or doc.get("name", "primary") not in done
         ]
+        return known if self._question is None else [*known, ("ask", self._question)]
 
 
 def _continues(before: Document, doc: Document) -> bool:
@@ -138,7 +146,7 @@ class Keeper:
         When to give up.
     hear
         Called with the uid of a raw run, the name of a stream and what is new of it (fields of
-        `live.Progress`); with an empty name when no more comes of the run.
+        `reports.Progress`); with an empty name when no more comes of the run.
     """
 
     def __init__(
@@ -147,7 +155,7 @@ class Keeper:
         arguments: Sequence[str],
         journal: Path,
         patience: Patience,
-        hear: Callable[..., None],
+        hear: Callable[..., object],
     ) -> None:
         self.name = name
         self.ready = threading.Event()
@@ -275,7 +283,8 @@ class Keeper:
         stream.heard = time.monotonic()
         stream.reached, stream.derived_uid = facts["reached"], facts["derived_uid"]
         stream.error, stream.done = facts["reason"], what == "done"
-        news = {key: facts[key] for key in ("derived_uid", "reached", "rows", "columns", "result")}
+        keys = ("derived_uid", "reached", "rows", "columns", "result", "second")
+        news = {key: facts[key] for key in keys}
         self._tell(uid, facts["stream"], done=stream.done, error=stream.error, **news)
 
     def _end_run(self, uid: str, error: str = "") -> None:

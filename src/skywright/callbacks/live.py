@@ -1,82 +1,30 @@
 """A document callback that runs an analysis in a process of its own, and says how far it is."""
 
+import itertools
 import json
 import logging
-import threading
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
-from skywright.analysis import name_of
-from skywright.analysis.named import is_configured_by_devices, make_analysis
-from skywright.callbacks.derived import IDENTITY
+from skywright.analysis.named import is_configured_by_devices, make_analysis, make_second_stage
 from skywright.callbacks.follow import Document, RawRun, RunIds, Wanted
 from skywright.callbacks.keeper import Keeper, Patience
+from skywright.callbacks.reports import Progress, Reports
 from skywright.callbacks.worker import Limits
-from skywright.errors import DataError
-from skywright.files.columns import ColumnReader
-
-REMEMBERED_RUNS = 16
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far the analysis of a stream of a raw run is.
-
-    Parameters
-    ----------
-    raw_uid, derived_uid
-        The runs; `derived_uid` changes when the worker died and another began again.
-    stream
-        Of the raw run; empty for a run that has no fitting stream.
-    reached
-        Frames done (or skipped), from the first.
-    rows, columns
-        Frames measured, and the file with a row for each.
-    result
-        Scalars of the latest result, and the counts of `skywright.callbacks.derived.COUNTS`.
-    time
-        When it came, unix seconds.
-    done
-        Nothing more will come.
-    error
-        Why there is no (further) result; "" if all is well.
-    """
-
-    raw_uid: str
-    stream: str = ""
-    derived_uid: str | None = None
-    reached: int = 0
-    rows: int = 0
-    columns: str = ""
-    result: Mapping[str, Any] = field(default_factory=dict)
-    time: float = 0.0
-    done: bool = False
-    error: str = ""
-
-
-@dataclass
-class _Told:
-    """What the worker has told of a raw run."""
-
-    streams: dict[str, Progress] = field(default_factory=dict)
-    over: bool = False
-    error: str = ""
-
-
-class LiveAnalysis:
+class LiveAnalysis(Reports):
     """Subscribe it to the RunEngine after the journal; it never raises and never waits.
 
     Each stream of a raw run that has the wanted data keys gets a derived run, others nothing.
     What a session asks without naming a stream is of the run's first. When the worker dies another
     begins the present runs again, from their first frame, in new derived runs.
+
+    Its process may hold second-stage analyses as well (`skywright.analysis.second`). They work on
+    the rows found in a run's first stream: when they are asked, and once the run has ended.
 
     Parameters
     ----------
@@ -90,6 +38,8 @@ class LiveAnalysis:
         When the worker stops to catch up.
     patience
         When a worker is given up.
+    second
+        Parameters of second-stage analyses by name.
 
     Raises
     ------
@@ -107,26 +57,30 @@ class LiveAnalysis:
         keys: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         patience: Patience | None = None,
+        second: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
-        self.analysis = make_analysis(name, parameters)
-        self.name = name
+        analysis = make_analysis(name, parameters)
+        super().__init__(name, analysis)
+        second = dict(second or {})
+        self.stages = {each: make_second_stage(each, second[each]) for each in second}
+        self.second = {each: SecondReports(each, self) for each in second}
+        """Reports of the second-stage analyses, by name."""
+        self._questions = itertools.count(1)
+        self._event_keys: dict[str, frozenset[str]] = {}
         limits = limits or Limits()
-        self._wanted = Wanted.of(self.analysis, keys or {})
+        self._wanted = Wanted.of(analysis, keys or {})
         self._ids = RunIds()
         self._raws: dict[str, RawRun] = {}
-        self._present: RawRun | None = None
-        self._changed = threading.Condition()
-        self._told: dict[str, _Told] = {}
-        self._callbacks: list[Callable[[Progress], None]] = []
         # Defaults must not hold against what a run's configuration says.
-        given = (parameters or {}) if is_configured_by_devices(name) else self.analysis.parameters
+        given = (parameters or {}) if is_configured_by_devices(name) else analysis.parameters
         arguments = [
             *(name, "--parameters", json.dumps(given)),
             *("--keys", json.dumps(dict(keys or {}))),
             *("--journal", str(journal), "--assets", str(assets)),
+            *("--second", json.dumps(second)),
             *("--max-behind", str(limits.max_behind_s), "--catch-up", str(limits.catch_up_s)),
         ]
-        self._keeper = Keeper(name, arguments, journal, patience or Patience(), self._tell)
+        self._keeper = Keeper(name, arguments, journal, patience or Patience(), self.report)
 
     # The RunEngine's side -----------------------------------------------------------------------
 
@@ -141,160 +95,50 @@ class LiveAnalysis:
         uid = self._ids.of(name, doc)
         if name == "start" and doc.get("purpose") != "analysis":
             self._raws[str(uid)] = RawRun(doc, self._wanted, keep_values=False)
+            self._event_keys[str(uid)] = frozenset(
+                key for stage in self.stages.values() for key in stage.event_keys(doc)
+            )
         raw = self._raws.get(str(uid))
-        if raw is None or not raw.wants(name, doc):
+        if raw is None or not self._is_needed(raw, name, doc):
             return
         raw(name, doc)
         if name == "descriptor" and any(each.table is not None for each in raw.streams.values()):
             self._present = raw
         if name == "stop":
-            del self._raws[raw.uid]
-        if name == "event" and (stream := raw.stream_of(doc)) is not None:
-            data = {key: doc["data"][key] for key in stream.event_keys if key in doc["data"]}
+            del self._raws[raw.uid], self._event_keys[raw.uid]
+        if name == "event":
+            stream = raw.stream_of(doc)
+            keys = self._event_keys[raw.uid].union(stream.event_keys if stream else ())
+            data = {key: doc["data"][key] for key in keys if key in doc["data"]}
             doc = {**doc, "data": data, "timestamps": {}}
         if not self._keeper.put(name, doc, raw):
             self._raws.pop(raw.uid, None)
             error = "the worker did not take the documents in time"
             for stream_name in (*raw.streams, ""):
-                self._tell(raw.uid, stream_name, done=True, error=error)
+                self.report(raw.uid, stream_name, done=True, error=error)
 
-    # What a session asks ------------------------------------------------------------------------
+    def _is_needed(self, raw: RawRun, name: str, doc: Document) -> bool:
+        if raw.wants(name, doc):
+            return True
+        if name == "event":
+            return not self._event_keys[raw.uid].isdisjoint(doc["data"])
+        return bool(self.stages) and (name != "event_page" or bool(self._event_keys[raw.uid]))
 
-    @property
-    def announced(self) -> int:
-        """Frames of the present raw run that its documents have told of."""
-        streams = self._present.streams.values() if self._present is not None else ()
-        return next((each.table.announced() for each in streams if each.table is not None), 0)
-
-    @property
-    def raw_uid(self) -> str | None:
-        """Uid of the present (or last) raw run that has the wanted data keys."""
-        return self._present.uid if self._present is not None else None
-
-    def progress(self, raw_uid: str | None = None, stream: str | None = None) -> Progress:
-        """Return how far the analysis of a raw run is.
-
-        Parameters
-        ----------
-        raw_uid
-            The raw run; by default the present one.
-        stream
-            Of the run; by default its first that fits.
-        """
-        with self._changed:
-            return self._progress_of(raw_uid or self.raw_uid or "", stream)
-
-    def streams(self, raw_uid: str | None = None) -> list[str]:
-        """Return the names of the streams of a raw run that are analyzed, the first one first."""
-        with self._changed:
-            return list(self._told.get(raw_uid or self.raw_uid or "", _Told()).streams)
-
-    def _progress_of(self, uid: str, stream: str | None) -> Progress:
-        told = self._told.get(uid, _Told())
-        if stream is not None:
-            return told.streams.get(stream, Progress(uid, stream))
-        none = Progress(uid, done=told.over, error=told.error)
-        return next(iter(told.streams.values()), none)
-
-    def subscribe(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
-        """Call `callback`, in another thread, at each progress of a run's first stream.
-
-        Returns what ends that.
-        """
-        self._callbacks.append(callback)
-
-        def unsubscribe() -> None:
-            with suppress(ValueError):  # a second call does nothing
-                self._callbacks.remove(callback)
-
-        return unsubscribe
-
-    def wait(
-        self,
-        frames: int | None = None,
-        *,
-        raw_uid: str | None = None,
-        stream: str | None = None,
-        timeout_s: float = 60.0,
-    ) -> Progress:
-        """Wait until the analysis has reached frame number N, or is done.
-
-        Parameters
-        ----------
-        frames
-            Frames of the stream; None waits until all derived runs of the raw run are closed.
-        raw_uid
-            The raw run; by default the present one.
-        stream
-            Of the run; by default its first that fits.
-        timeout_s
-            Limit.
-
-        Raises
-        ------
-        TimeoutError
-            Naming the analysis and how far it is.
-        """
-        uid = raw_uid or self.raw_uid or ""
-
-        def is_there() -> bool:
-            if frames is None:
-                return self._told.get(uid, _Told()).over
-            now = self._progress_of(uid, stream)
-            return now.done or now.reached >= frames
-
-        with self._changed:
-            is_in_time = self._changed.wait_for(is_there, timeout_s)
-            now = self._progress_of(uid, stream)
-            if not is_in_time:
-                raise TimeoutError(
-                    f"analysis {self.name}: reached {now.reached} frames of run {uid[:8]} in "
-                    f"{timeout_s} s, expected {'the end' if frames is None else frames}"
-                )
-            return now
-
-    def columns(
-        self,
-        frames: int | None = None,
-        *,
-        raw_uid: str | None = None,
-        stream: str | None = None,
-        timeout_s: float = 10.0,
-    ) -> dict[str, NDArray[Any]]:
-        """Return the results per frame, once the analysis has reached N frames.
-
-        Parameters
-        ----------
-        frames, raw_uid, stream, timeout_s
-            As of `wait`.
+    def put_question(self, frames: int) -> int:
+        """Ask the second-stage analyses about the present run, its first `frames` frames.
 
         Returns
         -------
-        dict
-            identity, frame_time and the analysis's columns, (n, ...) each, in order of the file;
-            fewer than `frames` where some were skipped.
-
-        Raises
-        ------
-        TimeoutError
-            If it takes longer.
-        DataError
-            If there is no derived run.
+        int
+            Number of the question.
         """
-        end = time.monotonic() + timeout_s
-        now = self.wait(frames, raw_uid=raw_uid, stream=stream, timeout_s=timeout_s)
-        if not now.columns:
-            raise DataError(f"analysis {self.name}: no columns of run {now.raw_uid}: {now.error}")
-        names = ["identity", "frame_time", *map(name_of, self.analysis.columns)]
-        pause = threading.Event()
-        with ColumnReader(Path(now.columns), IDENTITY.path) as reader:
-            while reader.count() < now.rows:
-                if time.monotonic() > end:
-                    raise TimeoutError(
-                        f"{now.columns}: {reader.count()} rows of {now.rows} in {timeout_s} s"
-                    )
-                pause.wait(0.01)
-            return {name: reader.read(f"/entry/{name}", 0, now.rows) for name in names}
+        number = next(self._questions)
+        if self._present is not None:
+            question = {"raw_uid": self._present.uid, "number": number, "frames": frames}
+            self._keeper.put("ask", question, self._present)
+        return number
+
+    # What a session asks ------------------------------------------------------------------------
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until the worker has compiled and loaded what it needs.
@@ -316,27 +160,42 @@ class LiveAnalysis:
         """End the worker; a run in progress gets an interrupted derived run."""
         self._keeper.close()
 
-    def _tell(self, uid: str, stream: str, **facts: Any) -> None:
-        with self._changed:
-            told = self._told.pop(uid, _Told())
-            self._told[uid] = told
-            before = told.streams.get(stream, Progress(uid, stream))
-            facts["result"] = facts.get("result") or before.result
-            now = replace(before, time=time.time(), **facts)
-            if stream:
-                told.streams[stream] = now
-            else:
-                told.over, told.error = now.done, now.error
-            while len(self._told) > REMEMBERED_RUNS:
-                self._told.pop(next(iter(self._told)))
-            self._changed.notify_all()
-            first = next(iter(told.streams), "")
-        if now.error and now.error != before.error and (stream or not first):
-            log.error("analysis %s of run %s %s: %s", self.name, uid, stream, now.error)
-        if stream != first:
-            return
-        for callback in list(self._callbacks):
-            try:
-                callback(now)
-            except Exception:  # a display must not end the analysis
-                log.exception("analysis %s: a subscriber failed", self.name)
+    def report(self, uid: str, stream: str, **facts: Any) -> Progress:
+        """Take in what the worker has reported, of second-stage analyses also."""
+        second = facts.pop("second", {})
+        now = super().report(uid, stream, **facts)
+        shared = {key: facts[key] for key in ("reached", "done") if key in facts}
+        failed = {"error": facts["error"]} if facts.get("error") else {}
+        for name, each in self.second.items():
+            each.report(uid, stream, **{**shared, **second.get(name, {}), **failed})
+        return now
+
+
+class SecondReports(Reports):
+    """What is known of a second-stage analysis.
+
+    Parameters
+    ----------
+    name
+        Of the analysis.
+    first
+        The live analysis whose rows it works on.
+    """
+
+    def __init__(self, name: str, first: LiveAnalysis) -> None:
+        super().__init__(name, first.stages[name].analysis)
+        self._first = first
+
+    @property
+    def announced(self) -> int:
+        """Frames of the present raw run that its documents have told of."""
+        return self._first.announced
+
+    @property
+    def raw_uid(self) -> str | None:
+        """Uid of the present (or last) raw run that has the data keys of the first analysis."""
+        return self._first.raw_uid
+
+    def ask(self, frames: int) -> int:
+        """Ask for the result of the first `frames` frames, and of all documents until now."""
+        return self._first.put_question(frames)

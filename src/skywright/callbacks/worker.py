@@ -16,19 +16,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from skywright.analysis import Analysis
-from skywright.analysis.named import make_analysis
+from skywright.analysis import Analysis, Batch
+from skywright.analysis.named import make_analysis, make_second_stage
+from skywright.analysis.second import SecondStage
 from skywright.callbacks.derived import DerivedRun, Emit
 from skywright.callbacks.follow import RawRun, RawStream, RunIds, Wanted
 from skywright.callbacks.journal import Journal, encode_line
 from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose
+from skywright.callbacks.second import FollowedSecond
 from skywright.errors import DataError, SkywrightError
 from skywright.files.frames import FrameReader, draw_pictures
 from skywright.processes.process import announce_ready, log_to_stderr
@@ -68,8 +70,10 @@ class FollowedStream:
         emit: Emit,
         assets: Path,
         limits: Limits,
+        second: Sequence[FollowedSecond] = (),
     ) -> None:
         self.raw = raw
+        self.second = second
         self.position = 0
         self.derived: DerivedRun | None = None
         self.over = ""
@@ -92,14 +96,19 @@ class FollowedStream:
         self._deadline = time.monotonic() + self._limits.catch_up_s
 
     def step(self) -> bool:
-        """Analyze one batch, if there is one; True if it did something."""
-        if self.over or self.derived is None:
-            return False
+        """Analyze one batch, if there is one, and answer; True if it did something."""
         before = self.position
-        self._guarded(self._analyze)
-        if self.raw.run.stop is not None and not self.over and self._is_done():
+        is_new = not self.over and self.derived is not None
+        if is_new:
+            self._guarded(self._analyze)
+        answers = [each.answer(self._reached()) for each in self.second]
+        if is_new and self.raw.run.stop is not None and not self.over and self._is_done():
             self._guarded(self._finish)
-        return self.position > before or bool(self.over)
+        return self.position > before or (is_new and bool(self.over)) or any(answers)
+
+    def _reached(self) -> float:
+        """Return how many frames need not be waited for any more."""
+        return math.inf if self.over else self.position
 
     def interrupt(self, reason: str) -> None:
         """End the derived run of a raw run that will not end."""
@@ -136,6 +145,7 @@ class FollowedStream:
             "result": self._scalars,
             "exit_status": self.over,
             "reason": self.reason,
+            "second": {each.name: each.facts() for each in self.second},
         }
 
     def _guarded(self, action: Any) -> None:
@@ -147,6 +157,7 @@ class FollowedStream:
                 "the analysis failed on run %s, stream %s", self.raw.run.uid, self.raw.name
             )
             self.over, self.reason = "fail", f"{type(error).__name__}: {error}"
+            self._finish_second()
             try:
                 if self.derived is not None:
                     self.derived.close("fail", self.reason)
@@ -191,7 +202,9 @@ class FollowedStream:
         batch = reader.pick(chosen)
         derived.missing += len(chosen) - len(batch)
         derived.dropped += chosen[-1] + 1 - self.position - len(chosen)
-        derived.add(batch)
+        rows = derived.add(batch)
+        for each in self.second:
+            each.add(Batch(batch.identities, batch.times, rows))
         self.position = chosen[-1] + 1
         self._scalars = derived.scalars()
         raw.table.forget(self.position)
@@ -245,10 +258,16 @@ class FollowedStream:
         if exit_status == "success":
             assert self._reader is not None
             pictures = draw_pictures(self._analysis, self._reader, self.position)
+            self._finish_second()  # before this one: a worker that died has done both or this one
         self.derived.close(exit_status, reason, pictures)
         self._scalars = self.derived.scalars()
         self.over, self.reason = exit_status, reason
         self._release()
+
+    def _finish_second(self) -> None:
+        inputs = {self._analysis.name: self.derived.uid} if self.derived is not None else {}
+        for each in self.second:
+            each.finish(self.raw.name, inputs)
 
     def _release(self) -> None:
         if self._reader is not None:
@@ -268,6 +287,8 @@ class Worker:
         Root directory of assets.
     limits
         When to stop to catch up.
+    second
+        Second-stage analyses by name.
     """
 
     def __init__(
@@ -278,14 +299,20 @@ class Worker:
         emit: Emit,
         assets: Path,
         limits: Limits,
+        second: Mapping[str, SecondStage],
     ) -> None:
         self._make = partial(make_analysis, name, parameters)
         kind = self._make()
         kind.warm_up()
+        for stage in second.values():
+            stage.warm_up()
+        self._stages = second
         self._wanted = Wanted.of(kind, keys)
         self._emit, self._assets, self._limits = emit, assets, limits
         self._ids = RunIds()
         self._runs: dict[str, RawRun] = {}
+        self._second: dict[str, list[FollowedSecond]] = {}
+        """By uid of the raw run."""
         self._streams: dict[tuple[str, str], FollowedStream] = {}
         """By uid of the raw run and name of the stream."""
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -331,10 +358,20 @@ class Worker:
         uid = str(self._ids.of(name, doc))
         if name == "start" and doc.get("purpose") != "analysis":
             self._runs[uid] = RawRun(doc, self._wanted)
+            self._second[uid] = [
+                FollowedSecond(each, stage.follow(doc), doc, self._emit, self._assets)
+                for each, stage in self._stages.items()
+            ]
+        if name == "ask":
+            for second in self._second.get(doc["raw_uid"], ()):
+                second.ask(doc["number"], doc["frames"])
+            return
         run = self._runs.get(uid)
         if run is None:
             return
         run(name, doc)
+        for second in self._second[uid]:
+            second.take(name, doc)
         if name == "descriptor":
             self._follow_new(run)
         elif name == "stop":
@@ -349,7 +386,10 @@ class Worker:
     def _follow_new(self, run: RawRun) -> None:
         for name, raw in run.streams.items():
             if (run.uid, name) not in self._streams:
-                followed = FollowedStream(raw, self._make, self._emit, self._assets, self._limits)
+                second = self._second[run.uid] if raw is next(iter(run.streams.values())) else []
+                followed = FollowedStream(
+                    raw, self._make, self._emit, self._assets, self._limits, second
+                )
                 self._streams[run.uid, name] = followed
                 say("progress", followed.progress())  # if we die, the session knows of it
 
@@ -368,7 +408,7 @@ class Worker:
 
     def _forget_if_over(self, run: RawRun) -> None:
         if run.uid in self._runs and run.stop is not None and not self._of(run.uid):
-            del self._runs[run.uid]
+            del self._runs[run.uid], self._second[run.uid]
             say("over", {"raw_uid": run.uid})
 
 
@@ -387,6 +427,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keys", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--journal", type=Path, required=True, metavar="DIR")
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--second", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--max-behind", type=float, default=Limits.max_behind_s, metavar="SECONDS")
     parser.add_argument("--catch-up", type=float, default=Limits.catch_up_s, metavar="SECONDS")
     options = parser.parse_args(arguments)
@@ -395,8 +436,9 @@ def main(arguments: list[str] | None = None) -> int:
     journal = Journal(options.journal)
     limits = Limits(options.max_behind, options.catch_up)
     try:
+        second = {each: make_second_stage(each, more) for each, more in options.second.items()}
         worker = Worker(
-            options.name, options.parameters, options.keys, journal, options.assets, limits
+            options.name, options.parameters, options.keys, journal, options.assets, limits, second
         )
     except SkywrightError as error:
         sys.stderr.write(f"{error}\n")

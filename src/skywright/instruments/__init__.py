@@ -65,12 +65,24 @@ class NamedAnalysis:
     settings
         Field of the instrument's settings that holds its parameters in a session. Empty: it has
         its defaults.
+    after
+        Name of the analysis of the same instrument whose rows it works on. Empty: it works on the
+        rows of raw runs.
+    stage
+        Of an analysis that has `after`: ``module:Class``, a subclass of
+        `skywright.analysis.second.SecondStage`.
+    prepared
+        Of the same: ``module:function``, takes the `skywright.config.Settings` and returns the
+        parameters of `stage` in a session.
     """
 
     kind: str
     configured: str = ""
     live: bool = False
     settings: str = ""
+    after: str = ""
+    stage: str = ""
+    prepared: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from skywright.callbacks.isolated import isolated
 from skywright.callbacks.live import LiveAnalysis
+from skywright.callbacks.reports import Reports
 from skywright.config import Settings
 from skywright.errors import SkywrightError
 from skywright.instruments import Instrument, instruments, missing_packages, resolve
@@ -31,7 +32,7 @@ class SessionContext:
     """
 
     settings: Settings
-    live: Mapping[str, LiveAnalysis] = field(default_factory=dict)
+    live: Mapping[str, Reports] = field(default_factory=dict)
     subscribe: Callable[[Any], None] | None = None
 
     @property
@@ -74,7 +75,7 @@ def subscriber(engine: Any) -> Callable[[Any], None]:
     return subscribe
 
 
-def start_analyses(context: SessionContext) -> dict[str, LiveAnalysis]:
+def start_analyses(context: SessionContext) -> dict[str, Reports]:
     """Start the live analyses of the configured instruments, and subscribe them.
 
     Returns
@@ -88,10 +89,10 @@ def start_analyses(context: SessionContext) -> dict[str, LiveAnalysis]:
         If an analysis does not take its parameters in the configuration.
     """
     assert context.subscribe is not None
-    started = {}
+    started: dict[str, Reports] = {}
     for instrument in configured_instruments(context.settings).values():
         for name, analysis in instrument.analyses.items():
-            if not analysis.live:
+            if not analysis.live or analysis.after:
                 continue
             try:
                 resolve(analysis.kind)
@@ -100,10 +101,16 @@ def start_analyses(context: SessionContext) -> dict[str, LiveAnalysis]:
                 continue
             section = getattr(context.settings, instrument.name, None)
             parameters = getattr(section, analysis.settings) if analysis.settings else {}
-            started[name] = LiveAnalysis(
-                name, parameters, journal=context.journal, assets=context.assets
+            second = {
+                each: resolve(later.prepared)(context.settings) if later.prepared else {}
+                for each, later in instrument.analyses.items()
+                if later.live and later.after == name
+            }
+            live = LiveAnalysis(
+                name, parameters, journal=context.journal, assets=context.assets, second=second
             )
-            context.subscribe(started[name])
+            context.subscribe(live)
+            started |= {name: live, **live.second}
     return started
 
 

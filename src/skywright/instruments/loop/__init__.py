@@ -27,7 +27,13 @@ INSTRUMENT = Instrument(
         "loop_detection": NamedAnalysis(
             "skywright.instruments.loop.analysis:LoopDetection", live=True, settings="detection"
         ),
-        "loop_rotation": NamedAnalysis("skywright.instruments.loop.rotation:LoopRotation"),
+        "loop_rotation": NamedAnalysis(
+            "skywright.instruments.loop.rotation:LoopRotation",
+            live=True,
+            after="loop_detection",
+            stage="skywright.instruments.loop.rotation_stage:RotationStage",
+            prepared="skywright.instruments.loop.calibration_file:rotation_parameters",
+        ),
     },
     devices="devices.loop.session:make_devices",
     plans=(

@@ -9,8 +9,8 @@ import numpy as np
 from event_model import unpack_event_page
 from numpy.typing import NDArray
 
-from skywright.callbacks.rows import read_rows
 from skywright.errors import DataError
+from skywright.files.columns import ColumnReader
 from skywright.files.readers import locate
 from skywright.instruments.loop.timing import Trace, angles_at
 
@@ -124,7 +124,7 @@ class Turn:
         if count < 2:
             return None
         datasets = [self._time.dataset, self._angle.dataset]
-        times, angles = read_rows(Path(self._time.path), TRACE_ROW, datasets, 0, count)
+        times, angles = _read(self._time.path, TRACE_ROW, datasets, count)
         known = np.isfinite(times) & np.isfinite(angles)
         return Trace(times[known], angles[known]) if known.sum() > 1 else None
 
@@ -148,8 +148,8 @@ class Turn:
         count, numbers = self._numbers.count, self._numbers
         if count in (0, len(identities)):  # not numbered, or none was skipped
             return np.arange(len(identities))
-        path, column = Path(numbers.path), numbers.dataset
-        (written,) = read_rows(path, column, [column], 0, count)
+        path, column = numbers.path, numbers.dataset
+        (written,) = _read(path, column, [column], count)
         rows = np.searchsorted(written, identities)
         if not np.array_equal(written[np.minimum(rows, count - 1)], identities):
             raise DataError(f"{path}: {column} lacks pictures that were analyzed")
@@ -184,6 +184,14 @@ class Turn:
             if np.allclose(place, known[-1][2], atol=SAME_PLACE_UM, rtol=0.0):
                 angles[k] = angle
         return angles
+
+
+def _read(path: str, identity: str, datasets: list[str], count: int) -> list[NDArray[Any]]:
+    """Read the first `count` rows of some columns; `identity` tells how many rows are whole."""
+    with ColumnReader(Path(path), identity) as reader:
+        if (whole := reader.count()) < count:
+            raise DataError(f"{path}: has {whole} rows, {count} were announced")
+        return [reader.read(dataset, 0, count) for dataset in datasets]
 
 
 def turns_both_ways(trace: Trace) -> bool:

@@ -1,0 +1,275 @@
+"""What the worker of a live analysis has reported: how far each stream of each run is."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from skywright.analysis import Analysis, name_of
+from skywright.callbacks.derived import IDENTITY
+from skywright.callbacks.follow import RawRun
+from skywright.errors import DataError
+from skywright.files.columns import ColumnReader
+
+REMEMBERED_RUNS = 16
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the analysis of a stream of a raw run is.
+
+    Parameters
+    ----------
+    raw_uid, derived_uid
+        The runs; `derived_uid` changes when the worker died and another began again.
+    stream
+        Of the raw run; empty for a run that has no fitting stream.
+    reached
+        Frames done (or skipped), from the first.
+    rows, columns
+        Frames measured, and the file with a row for each.
+    result
+        Scalars of the latest result, and the counts of `skywright.callbacks.derived.COUNTS`.
+    time
+        When it came, unix seconds.
+    done
+        Nothing more will come.
+    error, error_type
+        Why there is no (further) result, and the class of the exception; "" if all is well.
+    answered
+        Number of the last question that `result` answers, of a second-stage analysis.
+    """
+
+    raw_uid: str
+    stream: str = ""
+    derived_uid: str | None = None
+    reached: int = 0
+    rows: int = 0
+    columns: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+    time: float = 0.0
+    done: bool = False
+    error: str = ""
+    error_type: str = ""
+    answered: int = 0
+
+
+@dataclass
+class _RunReports:
+    """What the worker has reported of a raw run."""
+
+    streams: dict[str, Progress] = field(default_factory=dict)
+    over: bool = False
+    error: str = ""
+
+
+class Reports:
+    """What is known of a live analysis: for devices, plans and displays.
+
+    Parameters
+    ----------
+    name
+        Of the analysis.
+    analysis
+        The analysis or its class: its results, columns and version.
+    """
+
+    def __init__(self, name: str, analysis: Analysis[Any] | type[Analysis[Any]]) -> None:
+        self.name = name
+        self.analysis = analysis
+        self._present: RawRun | None = None
+        self._changed = threading.Condition()
+        self._runs: dict[str, _RunReports] = {}
+        self._callbacks: list[Callable[[Progress], None]] = []
+
+    @property
+    def announced(self) -> int:
+        """Frames of the present raw run that its documents have told of."""
+        streams = self._present.streams.values() if self._present is not None else ()
+        return next((each.table.announced() for each in streams if each.table is not None), 0)
+
+    @property
+    def raw_uid(self) -> str | None:
+        """Uid of the present (or last) raw run that has the wanted data keys."""
+        return self._present.uid if self._present is not None else None
+
+    def ask(self, frames: int) -> int:
+        """Ask for the result of the first `frames` frames of the present run; does not wait.
+
+        Returns
+        -------
+        int
+            `Progress.answered` reaches it with the answer. 0 for an analysis that reports a result
+            at each step unasked.
+        """
+        return 0
+
+    def progress(self, raw_uid: str | None = None, stream: str | None = None) -> Progress:
+        """Return how far the analysis of a raw run is.
+
+        Parameters
+        ----------
+        raw_uid
+            The raw run; by default the present one.
+        stream
+            Of the run; by default its first that fits.
+        """
+        with self._changed:
+            return self._progress_of(raw_uid or self.raw_uid or "", stream)
+
+    def streams(self, raw_uid: str | None = None) -> list[str]:
+        """Return the names of the streams of a raw run that are analyzed, the first one first."""
+        with self._changed:
+            return list(self._runs.get(raw_uid or self.raw_uid or "", _RunReports()).streams)
+
+    def _progress_of(self, uid: str, stream: str | None) -> Progress:
+        reported = self._runs.get(uid, _RunReports())
+        if stream is not None:
+            return reported.streams.get(stream, Progress(uid, stream))
+        none = Progress(uid, done=reported.over, error=reported.error)
+        return next(iter(reported.streams.values()), none)
+
+    def subscribe(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
+        """Call `callback`, in another thread, at each progress of a run's first stream.
+
+        Returns what ends that.
+        """
+        self._callbacks.append(callback)
+
+        def unsubscribe() -> None:
+            with suppress(ValueError):  # a second call does nothing
+                self._callbacks.remove(callback)
+
+        return unsubscribe
+
+    def wait(
+        self,
+        frames: int | None = None,
+        *,
+        raw_uid: str | None = None,
+        stream: str | None = None,
+        timeout_s: float = 60.0,
+    ) -> Progress:
+        """Wait until the analysis has reached frame number N, or is done.
+
+        Parameters
+        ----------
+        frames
+            Frames of the stream; None waits until all derived runs of the raw run are closed.
+        raw_uid
+            The raw run; by default the present one.
+        stream
+            Of the run; by default its first that fits.
+        timeout_s
+            Limit.
+
+        Raises
+        ------
+        TimeoutError
+            Naming the analysis and how far it is.
+        """
+        uid = raw_uid or self.raw_uid or ""
+
+        def is_there() -> bool:
+            if frames is None:
+                return self._runs.get(uid, _RunReports()).over
+            now = self._progress_of(uid, stream)
+            return now.done or now.reached >= frames
+
+        with self._changed:
+            is_in_time = self._changed.wait_for(is_there, timeout_s)
+            now = self._progress_of(uid, stream)
+            if not is_in_time:
+                raise TimeoutError(
+                    f"analysis {self.name}: reached {now.reached} frames of run {uid[:8]} in "
+                    f"{timeout_s} s, expected {'the end' if frames is None else frames}"
+                )
+            return now
+
+    def columns(
+        self,
+        frames: int | None = None,
+        *,
+        raw_uid: str | None = None,
+        stream: str | None = None,
+        timeout_s: float = 10.0,
+    ) -> dict[str, NDArray[Any]]:
+        """Return the results per frame, once the analysis has reached N frames.
+
+        Parameters
+        ----------
+        frames, raw_uid, stream, timeout_s
+            As of `wait`.
+
+        Returns
+        -------
+        dict
+            identity, frame_time and the analysis's columns, (n, ...) each, in order of the file;
+            fewer than `frames` where some were skipped.
+
+        Raises
+        ------
+        TimeoutError
+            If it takes longer.
+        DataError
+            If there is no derived run.
+        """
+        end = time.monotonic() + timeout_s
+        now = self.wait(frames, raw_uid=raw_uid, stream=stream, timeout_s=timeout_s)
+        if not now.columns:
+            raise DataError(f"analysis {self.name}: no columns of run {now.raw_uid}: {now.error}")
+        names = ["identity", "frame_time", *map(name_of, self.analysis.columns)]
+        pause = threading.Event()
+        with ColumnReader(Path(now.columns), IDENTITY.path) as reader:
+            while reader.count() < now.rows:
+                if time.monotonic() > end:
+                    raise TimeoutError(
+                        f"{now.columns}: {reader.count()} rows of {now.rows} in {timeout_s} s"
+                    )
+                pause.wait(0.01)
+            return {name: reader.read(f"/entry/{name}", 0, now.rows) for name in names}
+
+    def report(self, uid: str, stream: str, **facts: Any) -> Progress:
+        """Take in what the worker has reported.
+
+        Parameters
+        ----------
+        uid
+            The raw run.
+        stream
+            Of the run; empty for what is of the run as a whole.
+        **facts
+            Fields of `Progress` that have changed.
+        """
+        with self._changed:
+            reported = self._runs.pop(uid, _RunReports())
+            self._runs[uid] = reported
+            before = reported.streams.get(stream, Progress(uid, stream))
+            facts["result"] = facts.get("result") or before.result
+            now = replace(before, time=time.time(), **facts)
+            if stream:
+                reported.streams[stream] = now
+            else:
+                reported.over, reported.error = now.done, now.error
+            while len(self._runs) > REMEMBERED_RUNS:
+                self._runs.pop(next(iter(self._runs)))
+            self._changed.notify_all()
+            first = next(iter(reported.streams), "")
+        if now.error and now.error != before.error and (stream or not first):
+            log.error("analysis %s of run %s %s: %s", self.name, uid, stream, now.error)
+        if stream != first:
+            return now
+        for callback in list(self._callbacks):
+            try:
+                callback(now)
+            except Exception:  # a display must not end the analysis
+                log.exception("analysis %s: a subscriber failed", self.name)
+        return now

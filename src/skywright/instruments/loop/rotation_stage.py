@@ -1,0 +1,188 @@
+"""The fit of a rotation as a second-stage analysis, over what `loop_detection` finds."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.analysis import Analysis, Batch
+from skywright.analysis.second import Document, SecondRun, SecondStage
+from skywright.files.columns import ColumnReader
+from skywright.instruments.loop import centering
+from skywright.instruments.loop.calibration import ZoomCalibration
+from skywright.instruments.loop.calibration_file import CalibrationFile
+from skywright.instruments.loop.rotation import LoopRotation, as_json, to_series
+from skywright.instruments.loop.spindle import Turn, turns_both_ways
+from skywright.instruments.loop.timing import fit_delay
+
+log = logging.getLogger(__name__)
+
+Picture = NDArray[np.uint8]
+FirstPictures = dict[str, tuple[Picture, float, str]]
+"""Of the present centering, by its uid: a picture of the first pass, its angle, its title."""
+
+
+class RotationStage(SecondStage):
+    """Fits each run with a spindle and a camera.
+
+    Parameters
+    ----------
+    calibrations
+        Path of the file with the camera's calibrations; it need not exist.
+    """
+
+    analysis = LoopRotation
+
+    def __init__(self, *, calibrations: str) -> None:
+        self.calibrations = CalibrationFile(Path(calibrations))
+        self._first_pictures: FirstPictures = {}
+
+    def follow(self, start: Document) -> "RotationRun":
+        """Return the fit of one raw run."""
+        return RotationRun(start, self.calibrations, self._first_pictures)
+
+    def event_keys(self, start: Document) -> frozenset[str]:
+        """Return the data keys of angle and place, which a step scan names."""
+        return frozenset({*start.get("place_keys", ()), start.get("angle_key", "")} - {""})
+
+    def warm_up(self) -> None:
+        """Compile the fit; load what draws."""
+        centering.warm_up()
+        try:
+            import matplotlib.figure  # noqa: F401
+        except ImportError:  # a lean installation has no plots
+            log.info("loop_rotation: no plots: matplotlib is not installed")
+
+
+class RotationRun(SecondRun):
+    """The fit of one raw run.
+
+    Parameters
+    ----------
+    start
+        Its start document.
+    calibrations
+        Of the camera.
+    first_pictures
+        Shared by the runs of a centering.
+    """
+
+    def __init__(
+        self, start: Document, calibrations: CalibrationFile, first_pictures: FirstPictures
+    ) -> None:
+        self.turn = Turn(start)
+        self._calibrations = calibrations
+        self._first_pictures = first_pictures
+
+    def __call__(self, name: str, doc: Document) -> None:
+        """Take in a document of the run."""
+        self.turn(name, doc)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run has a spindle and pictures."""
+        return self.turn.turns and bool(self.turn.shape)
+
+    def prepare(self, rows: Batch) -> tuple[Analysis[Any], Batch]:
+        """Give each picture its angle, with the calibration that is saved now."""
+        zoom = float(self.turn.start.get("zoom", 0.0))
+        return retime(self.turn, rows, self._calibrations.at_or_guess(zoom, self.turn.shape))
+
+    def failure(self, result: Mapping[str, Any]) -> str:
+        """Return why neither tip nor middle is known."""
+        if result["ok"] or result["middle_ok"]:
+            return ""
+        return str(result["why"] or result["middle_why"])
+
+    def draw(
+        self, analysis: Analysis[Any], members: Batch, result: Mapping[str, Any]
+    ) -> Mapping[str, bytes]:
+        """Draw the fit and a sheet of pictures; of a centering also its first picture."""
+        assert isinstance(analysis, LoopRotation)
+        turn, calibration, phi = self.turn, analysis.calibration, members["phi"]
+        try:
+            from skywright.instruments.loop import rotation_pictures as pictures
+
+            drawn = dict(pictures.draw_rotation(members, result, calibration))
+        except ImportError as error:  # a lean installation has no plots
+            log.info("loop_rotation: no pictures: %s", error)
+            return {}
+        if turn.images is None:
+            return drawn
+        path, dataset = turn.images
+        with ColumnReader(Path(path), dataset) as file:
+
+            def read(number: int) -> Picture:
+                row = int(members["image_num"][number])  # of the file: pictures may be skipped
+                picture: Picture = file.read(dataset, row, row + 1)[0]
+                return picture
+
+            rows = pictures.places_on_sheet(phi)
+            drawn |= pictures.draw_sheet({row: read(row) for row in rows}, phi, calibration)
+            centering = turn.start.get("centering")
+            if centering and rows:
+                drawn |= self._before_after(centering, phi, read, calibration)
+        return drawn
+
+    def _before_after(
+        self,
+        centering: Mapping[str, Any],
+        phi: NDArray[Any],
+        read: Callable[[int], Picture],
+        calibration: ZoomCalibration,
+    ) -> Mapping[str, bytes]:
+        """Keep a picture of the first pass; draw it beside one of a later pass at its angle."""
+        from skywright.instruments.loop.rotation_pictures import draw_before_after
+
+        known = np.flatnonzero(np.isfinite(phi))
+        before = self._first_pictures.get(centering["uid"])
+        if before is None:
+            row = int(known[0])
+            text = f"before, {phi[row]:.0f} deg"
+            self._first_pictures.clear()
+            self._first_pictures[centering["uid"]] = read(row), phi[row], text
+            return {}
+        apart = np.abs((phi[known] - before[1] + 180.0) % 360.0 - 180.0)
+        row = int(known[np.argmin(apart)])
+        text = f"after pass {centering['pass'] - 1}, {phi[row]:.0f} deg"
+        return draw_before_after((before[0], before[2]), (read(row), text), calibration)
+
+
+def retime(turn: Turn, rows: Batch, calibration: ZoomCalibration) -> tuple[LoopRotation, Batch]:
+    """Give each picture its angle; fit the camera's delay where the spindle turned both ways.
+
+    Parameters
+    ----------
+    turn
+        Of the run.
+    rows
+        Columns of `loop_detection` for the first pictures of the run, in the order of the file.
+    calibration
+        Of the camera; its delay holds where none can be fitted.
+
+    Returns
+    -------
+    LoopRotation
+        Fresh, with the delay that was used.
+    Batch
+        `rows` with ``phi`` (deg) and ``image_num``.
+    """
+    trace, delay_s, sigma_s = turn.trace(), calibration.delay_s, None
+    why = "the spindle did not turn both ways"
+    places = turn.rows(rows.identities)
+    numbered: dict[str, NDArray[Any]] = {**rows.data, "image_num": places}
+    if trace is not None and turns_both_ways(trace):
+        angles = turn.angles(rows.times, places, trace, delay_s)
+        tips = to_series(Batch(rows.identities, rows.times, {**numbered, "phi": angles})).tip_px
+        fitted = fit_delay(trace, rows.times, tips, calibration.view)
+        why = fitted.why
+        if fitted.ok:
+            delay_s, sigma_s = fitted.delay_s, fitted.sigma_s
+    numbered["phi"] = turn.angles(rows.times, places, trace, delay_s)
+    analysis = LoopRotation(
+        calibration=as_json(calibration), delay_s=delay_s, delay_sigma_s=sigma_s, delay_why=why
+    )
+    return analysis, Batch(rows.identities, rows.times, numbered)

@@ -1,0 +1,169 @@
+"""A second-stage analysis in the worker of the first one: questions, derived runs, failures."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import numpy as np
+import pytest
+from bluesky.utils import FailedStatus
+from ophyd.sim import SynAxis
+from support.derived import Derived, read_derived
+from support.odd_analyses import PATH
+from support.second_stages import SLOPE
+from support.streaming import StreamingCamera, noise
+
+from devices.live_result import LiveResult
+from skywright.callbacks.live import LiveAnalysis
+from skywright.errors import ConfigError, HardwareError
+
+
+@pytest.fixture
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, RE: Any) -> Iterator[LiveAnalysis]:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # for support.second_stages
+    journal, assets = tmp_path / "journal", tmp_path / "assets"
+    live = LiveAnalysis("picture_statistics", journal=journal, assets=assets, second={SLOPE: {}})
+    RE.subscribe(live)
+    live.wait_ready()
+    yield live
+    live.close()
+
+
+@pytest.fixture
+def camera(tmp_path: Path) -> StreamingCamera:
+    return StreamingCamera("cam", tmp_path / "assets")
+
+
+def steps(camera: Any, result: Any, places: list[float], seen: list[Any], act: Any = None) -> Any:
+    """Take a picture at each place and read what all of them tell."""
+    motor = SynAxis(name="motor")
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        for number, place in enumerate(places):
+            yield from bps.mv(motor, place)
+            yield from bps.trigger_and_read([camera, motor])
+            if act is not None and number == 2:
+                act()
+            yield from bps.trigger(result, wait=True)
+            seen.append(result.read())
+
+    return plan()
+
+
+def finished(tmp_path: Path, uid: str) -> dict[str, Derived]:
+    runs = [r for r in read_derived(tmp_path / "journal") if r.stop and r.start["raw_uid"] == uid]
+    names = [run.start["analysis"]["name"] for run in runs]
+    assert len(set(names)) == len(names)
+    return dict(zip(names, runs, strict=True))
+
+
+def slope_of(places: list[float]) -> float:
+    levels = [noise(number).mean() for number in range(1, len(places) + 1)]
+    return float(np.polyfit(places, levels, 1)[0])
+
+
+def test_each_decision_has_all_frames_and_all_events_until_then(
+    RE: Any, live: LiveAnalysis, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    slope = live.second[SLOPE]
+    places, seen = [1.0, 3.0, 2.0, 7.0], list[Any]()
+    result = LiveResult(slope, "slope", hinted=["slope"])
+    uid = RE(steps(camera, result, places, seen)).run_start_uids[0]
+    assert [each["slope_last_place"]["value"] for each in seen] == places
+    assert [each["slope_n_frames"]["value"] for each in seen] == [1, 2, 3, 4]
+    assert seen[-1]["slope_slope"]["value"] == pytest.approx(slope_of(places), rel=1e-12)
+    done = slope.wait(raw_uid=uid)
+    runs = finished(tmp_path, uid)
+    first, second = runs["picture_statistics"], runs["slope"]
+    assert second.start["uid"] == done.derived_uid
+    assert second.start["analysis"]["inputs"] == {"picture_statistics": first.start["uid"]}
+    assert second.result["slope"] == seen[-1]["slope_slope"]["value"]  # live and stored: the same
+    assert Path(second.result["pictures"]).read_bytes() == b"a line"
+    assert np.frombuffer(second.columns()["place"], "<f8").tolist() == places
+    assert second.stop is not None
+    assert second.stop["exit_status"] == "success"
+    assert slope.columns(raw_uid=uid)["place"].tolist() == places
+
+
+def test_a_question_outlives_the_worker(
+    RE: Any, live: LiveAnalysis, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    def kill() -> None:
+        assert live.worker_pid is not None
+        os.kill(live.worker_pid, signal.SIGKILL)
+
+    places, seen = [1.0, 3.0, 2.0, 7.0], list[Any]()
+    result = LiveResult(live.second[SLOPE], "slope", timeout_s=60.0)
+    uid = RE(steps(camera, result, places, seen, kill)).run_start_uids[0]
+    assert [each["slope_last_place"]["value"] for each in seen] == places
+    live.wait(raw_uid=uid)
+    assert finished(tmp_path, uid).keys() == {"picture_statistics", "slope"}
+
+
+def test_runs_without_what_it_needs_have_none(
+    RE: Any, live: LiveAnalysis, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    uid = RE(bp.count([camera], num=3)).run_start_uids[0]
+    assert live.second[SLOPE].wait(raw_uid=uid).derived_uid is None
+    assert finished(tmp_path, uid).keys() == {"picture_statistics"}
+
+
+def test_a_result_that_tells_nothing_is_a_failed_run_with_its_reason(
+    RE: Any, live: LiveAnalysis, camera: StreamingCamera, tmp_path: Path
+) -> None:
+    result = LiveResult(live.second[SLOPE], "slope")
+    uid = RE(steps(camera, result, [1.0, 1.0], [])).run_start_uids[0]
+    live.wait(raw_uid=uid)
+    runs = finished(tmp_path, uid)
+    assert runs["slope"].stop is not None
+    assert (runs["slope"].stop["exit_status"], runs["slope"].stop["reason"]) == (
+        "fail",
+        "one place only",
+    )
+    assert runs["slope"].result["n_frames"] == 2
+
+
+@pytest.mark.parametrize(("trouble", "kind"), [("config", ConfigError), ("bug", HardwareError)])
+def test_its_failure_reaches_the_decision_and_harms_not_the_first(
+    RE: Any,
+    live: LiveAnalysis,
+    camera: StreamingCamera,
+    tmp_path: Path,
+    trouble: str,
+    kind: type[Exception],
+) -> None:
+    result = LiveResult(live.second[SLOPE], "slope", timeout_s=30.0)
+    with pytest.raises(FailedStatus) as failure:
+        RE(steps(camera, result, [1.0, 2.0], []), trouble=trouble)
+    assert type(failure.value.__cause__) is kind
+    assert "no slope today" in str(failure.value.__cause__)
+    uid = live.raw_uid or ""
+    done = live.wait(raw_uid=uid)
+    assert (done.error, done.result["n_frames"]) == ("", 1)
+    assert "no slope today" in live.second[SLOPE].wait(raw_uid=uid).error
+    assert finished(tmp_path, uid).keys() == {"picture_statistics"}
+
+
+def test_a_failure_of_the_first_reaches_its_decision(
+    RE: Any, camera: StreamingCamera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    journal, assets = tmp_path / "journal", tmp_path / "assets"
+    live = LiveAnalysis(
+        f"{PATH}:Raises", {"at": 2}, journal=journal, assets=assets, second={SLOPE: {}}
+    )
+    RE.subscribe(live)
+    try:
+        result = LiveResult(live.second[SLOPE], "slope", timeout_s=60.0)
+        with pytest.raises(FailedStatus) as failure:
+            RE(steps(camera, result, [1.0, 2.0, 3.0], []))
+        assert "frame 2 is cursed" in str(failure.value.__cause__)
+    finally:
+        live.close()

@@ -1,0 +1,108 @@
+"""The fit of a rotation as a second stage: its derived run, its kernels, its calibration."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.derived import read_derived
+from support.seen_rotation import CALIBRATION, analysis, rotation
+
+from skywright.analysis import Batch
+from skywright.callbacks.journal import Journal
+from skywright.callbacks.second import FollowedSecond
+from skywright.errors import ConfigError
+from skywright.instruments.loop.calibration import save_calibrations
+from skywright.instruments.loop.calibration_file import CalibrationFile
+from skywright.instruments.loop.rotation_stage import RotationRun, RotationStage
+
+START = {"uid": "1f0e7a52-6c2b-4b56-9d0f-0a4f2f6f3a11", "time": 1.0, "scan_id": 1}
+
+WARM = """
+import sys
+
+sys.path.insert(0, sys.argv[1])
+from support.seen_rotation import analysis, rotation
+
+from skywright.instruments.loop import harmonic
+from skywright.instruments.loop.rotation_stage import RotationStage
+
+kernels = [harmonic._consensus, harmonic._refine]
+RotationStage(calibrations=sys.argv[2]).warm_up()
+warm = [len(kernel.signatures) for kernel in kernels]
+made = analysis()
+made.update(rotation())
+print(made.result()["ok"], warm, [len(kernel.signatures) for kernel in kernels])
+"""
+
+
+def test_the_first_rotation_of_a_session_waits_for_no_compiler(tmp_path: Path) -> None:
+    # In a process of its own: other tests have used the kernels of this one.
+    tests = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", WARM, tests, str(tmp_path / "none.json")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True [1, 1] [1, 1]\n"
+
+
+class GivenRotation(RotationRun):
+    """Rows that have their angles already."""
+
+    fits = True
+
+    def prepare(self, rows: Batch) -> Any:
+        return analysis(), rows
+
+    def draw(self, *_: Any) -> Any:
+        return {}
+
+
+def empty_rotation() -> Batch:
+    """Pictures of a full turn in which nothing is seen."""
+    seen = rotation()
+    data = dict(seen.data)
+    for name, values in data.items():
+        if values.dtype.kind == "f" and name not in ("phi", "mean", "contrast"):
+            data[name] = np.full_like(values, np.nan)
+    data["kind"] = np.zeros_like(data["kind"])
+    return Batch(seen.identities, seen.times, data)
+
+
+@pytest.mark.parametrize(("rows", "status"), [(rotation(), "success"), (empty_rotation(), "fail")])
+def test_a_rotation_without_a_loop_is_no_success(rows: Batch, status: str, tmp_path: Path) -> None:
+    run = GivenRotation(START, CalibrationFile(tmp_path / "none.json"), {})
+    journal = Journal(tmp_path)
+    followed = FollowedSecond("loop_rotation", run, START, journal, tmp_path / "assets")
+    followed.add(rows)
+    followed.finish("primary", {"loop_detection": "d"})
+    journal.close()
+    (derived,) = read_derived(tmp_path)
+    assert derived.stop is not None
+    assert derived.stop["exit_status"] == status
+    assert bool(derived.stop["reason"]) == (status == "fail")
+    assert derived.result["ok"] == (status == "success")
+    assert derived.start["analysis"]["inputs"] == {"loop_detection": "d"}
+
+
+def test_a_run_is_fitted_with_the_calibration_that_is_saved_then(tmp_path: Path) -> None:
+    path = tmp_path / "axis.json"
+    run = RotationStage(calibrations=str(path)).follow({**START, "zoom": 0.0})
+    assert isinstance(run, RotationRun)
+    shape = (CALIBRATION.height_px, CALIBRATION.width_px)
+    run.turn.shape = shape
+    guessed, _ = run.prepare(rotation())
+    assert guessed.parameters["calibration"]["axis_px"] == (shape[0] - 1) / 2.0
+    save_calibrations([CALIBRATION], path)
+    made, members = run.prepare(rotation())
+    assert made.parameters["calibration"]["axis_px"] == CALIBRATION.axis_px
+    assert json.loads(json.dumps(made.parameters)) == made.parameters
+    assert np.isnan(members["phi"]).all()  # the run has told of no spindle
+    run.turn.shape = (10, 10)
+    with pytest.raises(ConfigError, match="calibrated for pictures of"):
+        run.prepare(rotation())
