@@ -196,13 +196,18 @@ class FollowingDevice(GuardedDevice):
         return rows
 
     def _await_new_count(self, stream: FileStream, captured: EpicsSignalRO, before: int) -> None:
-        """Wait until monitors show another count than that of the file before.
+        """Wait until the row count is one of the new file.
 
-        That file is closed, so a count that differs is one of the new file.
+        The previous file is closed, so a count that differs is one of the new file. The IOC has
+        posted the count of the new file before it completed the put of `capture`; if the IOC still
+        answers with the same count after `SETTLE_S`, the new file has as many rows already.
         """
-        deadline = time.monotonic() + PUT_S
+        started = time.monotonic()
         while before and stream.rows == before:
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - started
+            if waited > SETTLE_S and int(self._ask(captured)) == before == stream.rows:
+                return
+            if waited > PUT_S:
                 raise HardwareError(
                     f"{self.name}: {captured.pvname} is still {before}, as in the file before; "
                     f"{self._reason()}"

@@ -149,3 +149,20 @@ def test_an_ioc_that_dies_or_hangs_fails_the_plan(
         if ioc.process.poll() is None:
             ioc.process.send_signal(signal.SIGCONT)
     assert why in str(error)
+
+
+def test_a_new_file_may_have_as_many_rows_as_the_previous_one(
+    RE: Any, device: Follower, raw: Path
+) -> None:
+    """No monitor comes when the count at the first post is the one of the previous file."""
+    append(raw, range(3))
+
+    def steps() -> Iterator[None]:
+        append(raw, range(3, 6))
+        until(lambda: device.records.rows == 3)
+        yield
+
+    RE(follow(device, steps()))
+    assert device.records.rows == 3
+    device._await_new_count(device.records, device.file.captured, 3)
+    assert device.records.rows == 3
