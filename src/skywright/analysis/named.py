@@ -1,6 +1,7 @@
 """The analyses that go by name: live, in `skywright reprocess`, and on a cluster."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from skywright.analysis import Analysis
@@ -46,7 +47,9 @@ def analysis_class(name: str) -> type[Analysis[Any]]:
     target = analyses[name].kind if name in analyses else name
     known = f"known are {', '.join(sorted(analyses))}, or name one as module:Class"
     if ":" not in target:
-        raise ConfigError(f"no analysis {name!r}; {known}")
+        near = get_close_matches(name, analyses, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"no analysis {name!r}; {hint}{known}")
     try:
         found = resolve(target)
     except (ImportError, AttributeError) as error:

@@ -29,8 +29,12 @@ Uid = Annotated[
 Newest = Annotated[bool, typer.Option("-1", help="The newest raw run.", show_default=False)]
 
 
-ANSWER = ("ok", "why", "reason")
+VERDICT = "ok"
+ANSWER = (VERDICT, "why", "reason")
 """Results that say whether an analysis found what it looked for, in the order of printing."""
+LOSSES = ("n_dropped", "n_missing", "n_late")
+PLACES = ("last_identity", "update_number")
+"""Results that are printed last; those of losses only if nothing was lost."""
 MOST_RESULTS, MOST_COLUMNS = 12, 12
 """Results and columns that `show` prints without ``--all``."""
 
@@ -246,7 +250,9 @@ def _print_view(console: Console, view: "RunView", everything: bool) -> None:
         if value not in (None, ""):
             grid.add_row(name, str(value))
     console.print(grid)
-    for derived in (*([view.analysis] if view.analysis else ()), *view.derived):
+    # An analysis that judges comes before those that only measure.
+    judged = sorted(view.derived, key=lambda each: VERDICT not in each.results)
+    for derived in (*([view.analysis] if view.analysis else ()), *judged):
         _print_derived(console, derived, everything)
     for stream in view.streams:
         console.print(f"\nstream {stream.name}, {stream.rows} rows")
@@ -278,8 +284,14 @@ def _print_derived(console: Console, view: "DerivedView", everything: bool) -> N
     if view.parameters:
         console.print(f"  with {in_short(view.parameters)}")
     # Whether it worked, and why not, is what a reader wants to know first.
-    first = [name for name in ANSWER if name in view.results]
-    names = [*first, *(name for name in view.results if name not in first)]
+    first = [name for name in ANSWER if view.results.get(name) not in (None, "")]
+    last = [
+        name
+        for name, value in view.results.items()
+        if name in PLACES or (name in LOSSES and not value) or (name in ANSWER and value == "")
+    ]
+    between = [name for name in view.results if name not in {*first, *last}]
+    names = [*first, *between, *last]
     shown = names if everything else names[:MOST_RESULTS]
     for name in shown:
         console.print(f"  {name} = {in_short(view.results[name])}")
