@@ -15,7 +15,10 @@ MAX_SLOTS = 200
 """Texts that may differ between the files of a layout; with more, a full parse is as fast."""
 
 _PLAIN = bytes(code for code in (9, 10, *range(0x20, 0x7F)) if chr(code) not in "<>&")
-"""Bytes of which a text may consist for another to take its place: ASCII without ``& < >``."""
+"""Bytes of which a text may consist for another to take its place.
+
+ASCII without ``& < >``, and without carriage returns, which XML changes.
+"""
 _CUSTOM_KEY = "{" + NAMESPACES["A"] + "}Key"
 
 
@@ -205,8 +208,6 @@ class RepeatedReader(FieldReader):
         XmlError
             If it is not well-formed, has another root, or lacks a required value.
         """
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")  # as XML has it
         for number, layout in enumerate(self._layouts):
             texts = layout.read(data)
             if texts is not None:
@@ -238,7 +239,7 @@ def _marked(
     root: etree._Element, nodes: Sequence[etree._Element | None], data: bytes
 ) -> _Marked | None:
     """Return the document as tags and texts; None if it is not plain."""
-    if data.translate(None, _PLAIN) != b"<>" * data.count(b"<"):
+    if data.translate(None, _PLAIN + b"\r") != b"<>" * data.count(b"<"):
         return None
     start, *parts = data.replace(b"<", b">").split(b">")
     tags, texts = tuple(parts[::2]), parts[1::2]
@@ -252,7 +253,8 @@ def _marked(
     index_of: dict[etree._Element, int | None] = {}
     for index, element in zip(starts, elements, strict=True):
         closed = tags[index].endswith(b"/")
-        if not closed and (element.text or "").encode() != texts[index]:
+        text = texts[index].replace(b"\r\n", b"\n")  # as XML has it
+        if not closed and (element.text or "").encode() != text:
             return None
         index_of[element] = None if closed or element.get(NIL) else index
     keys = [
