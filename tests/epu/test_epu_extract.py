@@ -42,9 +42,41 @@ def warm_reader() -> RepeatedReader:
 
 
 def test_similar_files_are_read_without_a_full_parse(monkeypatch):
+    reader = RepeatedReader(table.MICROGRAPH_FIELDS, lambda root: None)
+    parsed = []
+
+    def parse(data):
+        parsed.append(data)
+        return parse_xml(data)
+
+    monkeypatch.setattr("skywright.instruments.epu.extract.parse_xml", parse)
+    expected = [in_full(data) for data in MICROGRAPHS]
+    for data in [each for each in MICROGRAPHS for _ in range(2)]:
+        assert reader.read_bytes(data) == expected[MICROGRAPHS.index(data)]
+    assert len(parsed) < 8  # each file that differs in a new place is learned
+    parsed.clear()
+    assert [reader.read_bytes(data) for data in MICROGRAPHS] == expected
+    assert parsed == []
+
+
+def test_files_that_differ_everywhere_are_read_too():
+    """Neither many layouts nor many slots change what is read."""
+    rng = random.Random(1)
+    reader = RepeatedReader(table.MICROGRAPH_FIELDS, lambda root: None)
+    for number in range(60):
+        data = MICROGRAPHS[number % len(MICROGRAPHS)]
+        if number % 2:  # a markup of its own
+            data = data.replace(b"<Defocus>", b"<Defocus kept='%d'>" % number)
+        else:
+            data = re.sub(rb">([0-9.]+)<", lambda _: b">%d<" % rng.randrange(10**6), data)
+        assert outcome(reader.read_bytes, data) == outcome(in_full, data)
+
+
+def test_an_instruction_inside_a_value_is_never_taken_for_plain_text():
     reader = warm_reader()
-    monkeypatch.setattr("skywright.instruments.epu.extract.parse_xml", None)
-    assert [reader.read_bytes(data) for data in MICROGRAPHS] == [in_full(d) for d in MICROGRAPHS]
+    for text in (b"1<?a?>", b"1<?a?>2", b"1<?a?>", b"3<?a?>4"):
+        data = re.sub(rb"<Defocus>[^<]*<", b"<Defocus>" + text + b"<", MICROGRAPHS[0])
+        assert reader.read_bytes(data) == in_full(data)
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,7 +1,7 @@
 """Values out of XML by the tables of `fields`: from a tree, and quickly from many similar files."""
 
 from collections.abc import Callable, Sequence
-from operator import itemgetter
+from dataclasses import dataclass
 from typing import Any
 
 from lxml import etree
@@ -9,11 +9,16 @@ from lxml import etree
 from skywright.instruments.epu.fields import NAMESPACES, Field, xpath
 from skywright.instruments.epu.safe_xml import NIL, XmlError, parse_xml, text_of
 
-MAX_LAYOUTS = 256
-"""Markups kept; EPU has a few for each version. What does not fit is read the slow way."""
+MAX_LAYOUTS = 32
+"""Layouts kept; EPU has a few for each version. What does not fit is read the slow way."""
+MAX_SLOTS = 200
+"""Texts that may differ between the files of a layout; with more, a full parse is as fast."""
 
 _PLAIN = bytes(code for code in (9, 10, *range(0x20, 0x7F)) if chr(code) not in "<>&")
-"""Bytes of which a text may consist for another to take its place: ASCII without ``& < >``."""
+"""Bytes of which a text may consist for another to take its place.
+
+ASCII without ``& < >``, and without carriage returns, which XML changes.
+"""
 _CUSTOM_KEY = "{" + NAMESPACES["A"] + "}Key"
 
 
@@ -29,6 +34,8 @@ class FieldReader:
     def __init__(self, fields: Sequence[Field]) -> None:
         self.fields = tuple(fields)
         self.paths = [xpath(field.path) for field in fields]
+        self._rules = [(field.convert, field.default) for field in fields]
+        self._required = [number for number, field in enumerate(fields) if field.required]
 
     def nodes(self, root: etree._Element) -> list[etree._Element | None]:
         """Return the first element of each field's path, None where there is none."""
@@ -36,7 +43,18 @@ class FieldReader:
 
     def read(self, root: etree._Element, problems: list[str] | None = None) -> list[Any]:
         """Return the values below `root`; see `convert_all`."""
-        return convert_all(self.fields, [text_of(node) for node in self.nodes(root)], problems)
+        return self.convert([text_of(node) for node in self.nodes(root)], problems)
+
+    def convert(self, texts: Sequence[str | None], problems: list[str] | None = None) -> list[Any]:
+        """Return the value of each text, None or empty where there is none; see `convert_all`."""
+        try:
+            rules = zip(texts, self._rules, strict=True)
+            values = [convert(text) if text else default for text, (convert, default) in rules]
+        except ValueError:
+            return convert_all(self.fields, texts, problems)
+        if any(values[number] is None for number in self._required):
+            return convert_all(self.fields, texts, problems)
+        return values
 
 
 def convert_all(
@@ -47,7 +65,7 @@ def convert_all(
     Parameters
     ----------
     fields, texts
-        The fields and their texts, None where the file has no value.
+        The fields and their texts, None or empty where the file has no value.
     problems
         A line is appended for each value that is not of its type; its default stands for it.
 
@@ -59,7 +77,7 @@ def convert_all(
     values = []
     for field, text in zip(fields, texts, strict=True):
         value = field.default
-        if text is not None:
+        if text:
             try:
                 value = field.convert(text)
             except ValueError as error:
@@ -73,39 +91,106 @@ def convert_all(
     return values
 
 
-class _Layout:
-    """Where the values are in every file that has the same markup and the same dictionary keys.
+@dataclass(frozen=True, slots=True)
+class _Marked:
+    """A document of plain bytes as tags and the texts behind them.
 
-    Two files whose markup agrees byte for byte are the same tree, and only texts differ. So the
-    place of each value, found once by a full parse, is an index into the list of texts.
+    Attributes
+    ----------
+    start
+        What stands before the first tag.
+    tags, texts
+        Of the same length; a document is `start`, then ``<tag>text`` for each of them.
+    values
+        For each field the index of its text; None where the file has no value.
+    fixed
+        Indexes of texts on which the tree depends: keys of dictionaries, blanks beside the root.
     """
 
-    def __init__(
-        self, keys: dict[int, bytes], indexes: Sequence[int | None], declared: bool
-    ) -> None:
-        self.expected = tuple(keys.values())
-        self._keys = itemgetter(*keys) if len(keys) > 1 else None
-        self._first_key = next(iter(keys), None)
-        # After an XML declaration the first text stands before the root.
-        self._prolog = None if declared else 0
-        # The last text stands after the root and is blank.
-        self.pick = itemgetter(*[-1 if index is None else index for index in indexes])
+    start: bytes
+    tags: tuple[bytes, ...]
+    texts: list[bytes]
+    values: tuple[int | None, ...]
+    fixed: tuple[int, ...]
 
-    def fits(self, texts: Sequence[bytes]) -> bool:
-        """Return whether the dictionaries have these keys, and no text is beside the root."""
-        if not texts[-1].strip() == b"" == texts[0][: self._prolog].strip():
+    @property
+    def tree(self) -> tuple[Any, ...]:
+        """What two documents of the same tree have in common."""
+        keys = [self.texts[index] for index in self.fixed]
+        return self.start, self.tags, self.values, self.fixed, keys
+
+
+class _Layout:
+    """Where the values are in all files that differ from a parsed one in some texts only.
+
+    Those texts are the slots. What lies between two slots agrees byte for byte, and a slot holds
+    plain text, so the trees are the same, and each value stands where the full parse found it.
+    """
+
+    def __init__(self, marked: _Marked) -> None:
+        self._marked = marked
+        self._slots = {index for index in marked.values if index is not None}
+        self._cut()
+
+    def _cut(self) -> None:
+        """Cut the parsed document at its slots."""
+        marked, slots = self._marked, sorted(self._slots)
+        piece, pieces = [marked.start], []
+        for index, (tag, text) in enumerate(zip(marked.tags, marked.texts, strict=True)):
+            piece.append(b"<" + tag + b">")
+            if index in self._slots:
+                pieces.append(b"".join(piece))
+                piece.clear()
+            else:
+                piece.append(text)
+        order = {index: number for number, index in enumerate(slots)}
+        picks = [-1 if index is None else order[index] for index in marked.values]
+        between = b"<" * (len(pieces) - 1)
+        # In one step, for the sake of other threads that read.
+        self._cuts = [(each, len(each)) for each in pieces], b"".join(piece), between, picks
+
+    def read(self, data: bytes) -> list[str] | None:
+        """Return the text of each field, empty where it has no value; None if `data` differs."""
+        pieces, end, between, picks = self._cuts
+        texts = []
+        position = 0
+        for piece, length in pieces:
+            if not data.startswith(piece, position):
+                return None
+            start = position + length
+            position = data.find(b"<", start)
+            if position < 0:
+                return None
+            texts.append(data[start:position])
+        joined = b"<".join(texts)
+        if data[position:] != end or joined.translate(None, _PLAIN) != between:
+            return None
+        plain = joined.decode().split("<")
+        plain.append("")
+        return [plain[pick].strip() for pick in picks]
+
+    def widen(self, marked: _Marked) -> bool:
+        """Make slots of the texts in which a parsed document differs; False if its tree does."""
+        if marked.tree != self._marked.tree:
             return False
-        if self._keys is not None:
-            return self._keys(texts) == self.expected
-        return self._first_key is None or texts[self._first_key] == self.expected[0]
+        pairs = zip(marked.texts, self._marked.texts, strict=True)
+        self._slots.update(index for index, (one, other) in enumerate(pairs) if one != other)
+        self._cut()
+        return True
+
+    @property
+    def is_too_wide(self) -> bool:
+        """Whether a full parse is as fast."""
+        return len(self._slots) > MAX_SLOTS
 
 
 class RepeatedReader(FieldReader):
-    """Reads the values of a table from many files, most of which have the same markup.
+    """Reads the values of a table from many files, most of which differ in a few texts only.
 
-    The first file of a markup is parsed by libxml2. Of the others only the texts are taken, which
-    is several times as fast, and exact: see `_Layout`. A file with anything unusual in it
-    (comments, entities, text beyond ASCII) has a markup of its own and is parsed in full.
+    A file is compared with those that were parsed by libxml2 before; where only texts differ that
+    differed before, they are taken from their places, which is several times as fast, and exact:
+    see `_Layout`. Every other file is parsed in full, and what it differs in is learned. A file
+    with anything unusual in it (comments, entities, text beyond ASCII) is always parsed in full.
     """
 
     def __init__(
@@ -113,8 +198,7 @@ class RepeatedReader(FieldReader):
     ) -> None:
         super().__init__(fields)
         self._check_root = check_root
-        self._layouts: dict[tuple[bytes, ...], list[_Layout]] = {}
-        self._count = 0
+        self._layouts: list[_Layout] = []
 
     def read_bytes(self, data: bytes, problems: list[str] | None = None) -> list[Any]:
         """Return the values of the document `data`; see `convert_all`.
@@ -124,52 +208,60 @@ class RepeatedReader(FieldReader):
         XmlError
             If it is not well-formed, has another root, or lacks a required value.
         """
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")  # as XML has it
-        # With one separator for "<" and ">", tags and texts alternate; what is left of the data
-        # without plain bytes proves that "<" and ">" alternate too, and that the texts are plain.
-        parts = data.replace(b"<", b">").split(b">")
-        texts = parts[2::2]
-        markup = (parts[0], b">".join(parts[1::2]), data.translate(None, _PLAIN))
-        for layout in self._layouts.get(markup, ()):
-            if layout.fits(texts):
-                found = [text.strip().decode() or None for text in layout.pick(texts)]
-                return convert_all(self.fields, found, problems)
+        for number, layout in enumerate(self._layouts):
+            texts = layout.read(data)
+            if texts is not None:
+                if number:  # the next file is probably like this one
+                    others = [each for each in self._layouts if each is not layout]
+                    self._layouts = [layout, *others]
+                return self.convert(texts, problems)
         root = parse_xml(data)
         self._check_root(root)
         nodes = self.nodes(root)
-        if self._count < MAX_LAYOUTS:
-            found_layout = _find_layout(root, nodes, data)
-            if found_layout is not None:
-                self._layouts.setdefault(markup, []).append(found_layout)
-                self._count += 1
-        return convert_all(self.fields, [text_of(node) for node in nodes], problems)
+        self._learn(root, nodes, data)
+        return self.convert([text_of(node) for node in nodes], problems)
+
+    def _learn(
+        self, root: etree._Element, nodes: Sequence[etree._Element | None], data: bytes
+    ) -> None:
+        """Let later files like this one be read without a full parse."""
+        marked = _marked(root, nodes, data)
+        if marked is None:
+            return
+        for layout in self._layouts:
+            if layout.widen(marked):
+                return
+        layouts = [each for each in self._layouts if not each.is_too_wide]
+        self._layouts = [_Layout(marked), *layouts][:MAX_LAYOUTS]
 
 
-def _find_layout(
+def _marked(
     root: etree._Element, nodes: Sequence[etree._Element | None], data: bytes
-) -> _Layout | None:
-    """Return where the texts of `nodes` are among the texts of `data`; None if it is not plain."""
-    if data.translate(None, _PLAIN) != b"<>" * data.count(b"<"):
+) -> _Marked | None:
+    """Return the document as tags and texts; None if it is not plain."""
+    if data.translate(None, _PLAIN + b"\r") != b"<>" * data.count(b"<"):
         return None
-    parts = data.replace(b"<", b">").split(b">")
-    tags, texts = parts[1::2], parts[2::2]
-    if any(tag.startswith(b"!") for tag in tags):
+    start, *parts = data.replace(b"<", b">").split(b">")
+    tags, texts = tuple(parts[::2]), parts[1::2]
+    declared = tags[0].startswith(b"?")
+    if any(tag.startswith((b"!", b"?")) for tag in tags[declared:]):
         return None
-    starts = [index for index, tag in enumerate(tags) if not tag.startswith((b"/", b"?"))]
+    starts = [index for index in range(declared, len(tags)) if not tags[index].startswith(b"/")]
     elements = list(root.iter())
     if len(starts) != len(elements):
         return None
     index_of: dict[etree._Element, int | None] = {}
-    for start, element in zip(starts, elements, strict=True):
-        closed = tags[start].endswith(b"/")
-        if not closed and (element.text or "").encode() != texts[start]:
+    for index, element in zip(starts, elements, strict=True):
+        closed = tags[index].endswith(b"/")
+        text = texts[index].replace(b"\r\n", b"\n")  # as XML has it
+        if not closed and (element.text or "").encode() != text:
             return None
-        index_of[element] = None if closed or element.get(NIL) else start
-    keys = {
-        index: texts[index]
+        index_of[element] = None if closed or element.get(NIL) else index
+    keys = [
+        index
         for element, index in index_of.items()
         if element.tag == _CUSTOM_KEY and index is not None
-    }
-    indexes = [None if node is None else index_of[node] for node in nodes]
-    return _Layout(keys, indexes, declared=starts[0] > 0)
+    ]
+    beside_root = [0, len(tags) - 1] if declared else [len(tags) - 1]
+    values = tuple(None if node is None else index_of[node] for node in nodes)
+    return _Marked(start, tags, texts, values, (*keys, *beside_root))
