@@ -1,5 +1,6 @@
 """Items of many rows: counts, choices and misfits go by rows."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,25 @@ def test_a_full_queue_counts_rows(tmp_path: Path) -> None:
     recorder.close()
     assert recorder.visible + recorder.lost()["events queue full"] == 500
     assert recorder.lost()["events queue full"] in (200, 300, 400)
+
+
+def test_a_recorder_with_patience_waits_for_the_disk_and_loses_nothing(tmp_path: Path) -> None:
+    recorder: Recorder[Any, Any] = Recorder(
+        layout(), queue_bytes=events(0, 100).nbytes, patience_s=60.0
+    )
+    recorder.start(tmp_path / "a.h5")
+    offered = threading.Event()
+
+    def offer() -> None:
+        for number in range(5):
+            recorder.offer(events(number * 100, 100))
+        offered.set()
+
+    with recorder._writing:  # the disk is slow
+        source = threading.Thread(target=offer)
+        source.start()
+        assert not offered.wait(0.2)
+    source.join(60.0)
+    recorder.close()
+    assert not recorder.lost()
+    assert identities(tmp_path / "a.h5") == list(range(500))
