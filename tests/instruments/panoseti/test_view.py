@@ -1,4 +1,6 @@
 import asyncio
+import re
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -12,6 +14,8 @@ from skywright.errors import HardwareError
 from skywright.instruments.panoseti.live.client import ping, services, stream
 from skywright.instruments.panoseti.live.views import Speed
 from skywright.instruments.panoseti.pff_writer import encode_frames
+
+TUTORIAL = Path(__file__).parents[3] / "docs" / "tutorials" / "first-live-view.md"
 
 
 @pytest.fixture
@@ -96,3 +100,13 @@ def test_speed_counts_images(server):
     assert set(speed.rates()) == {
         f"module {module} {kind}" for module in (1, 254) for kind in ("movie", "pulse height")
     }
+
+
+def test_the_tutorial_does_what_it_says(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    typed = "\n".join(re.findall(r"```python\n(.*?)```", TUTORIAL.read_text(), re.S))
+    names: dict = {}
+    exec(typed.replace('"localhost"', repr(server.address)), names)
+    assert {int(line.split()[0]) for line in capsys.readouterr().out.splitlines()} <= {1, 254}
+    assert set(names["curve"].points) == {1, 254}
+    assert matplotlib.image.imread(tmp_path / "pictures" / "lightcurve.png").std() > 0.05
