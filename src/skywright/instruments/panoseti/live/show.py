@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from skywright.errors import ConfigError
+from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.panoseti.live.client import stream
 from skywright.instruments.panoseti.live.views import Speed, View
 
@@ -45,28 +45,37 @@ async def show(
     Raises
     ------
     ConfigError
-        If there is no display for windows.
+        If there is no display for windows, or `png` cannot be made.
     HardwareError
-        If the server does not answer or refuses the stream.
+        If the server does not answer, refuses the stream, or sends no image for `seconds`.
     """
     drawn = {name: view for name, view in views.items() if not isinstance(view, Speed)}
     windows = {} if png is not None else _windows(list(drawn))
     if png is not None:
-        png.mkdir(parents=True, exist_ok=True)
+        try:
+            png.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"directory {png} cannot be made: {error.strerror}") from error
     drawing = asyncio.create_task(_draw(views, windows, png, period_s))
     images = stream(
         host, movie=movie, pulse_height=pulse_height, interval_s=interval_s, modules=modules
     )
+    count = 0
     try:
         async with asyncio.timeout(seconds or None):
             async for image in images:
+                count += 1
                 for view in views.values():
                     view.update(image)
                 if drawing.done():
                     drawing.result()  # raises what it failed with
+        sys.stderr.write(f"{host}: the server has ended the stream\n")
     except TimeoutError:
         if not seconds:
             raise
+        if not count:
+            which = f" of modules {', '.join(map(str, sorted(modules)))}" if modules else ""
+            raise HardwareError(f"{host}: no image{which} came in {seconds:g} s") from None
     finally:
         drawing.cancel()
         if png is not None:
