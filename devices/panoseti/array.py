@@ -108,6 +108,9 @@ class Panoseti(GuardedDevice):
         self.streams: dict[str, FileStream] = {}
         self._counts: dict[str, EpicsSignalRO] = {}
         self._events_path: Path | None = None
+        self._known: dict[str, int] = {}
+        """Rows of each index as the IOC has told last."""
+        self._is_lost = False
         self._newest = [
             EpicsSignalRO(f"{prefix}M1:{product}:Time_RBV", name=f"{name}_{product}_newest")
             for product in PRODUCTS
@@ -177,8 +180,37 @@ class Panoseti(GuardedDevice):
         return [key for key, stream in self.streams.items() if stream.get_index()]
 
     def rows(self, key: str) -> int:
-        """Return the rows of one index."""
-        return int(self._get(self._counts[key]))
+        """Return the rows of one index; of an IOC that is lost, those that it has told.
+
+        Raises
+        ------
+        HardwareError
+            When the IOC is lost, once.
+        """
+        if not self._is_lost:
+            try:
+                self._known[key] = int(self._get(self._counts[key]))
+            except HardwareError as error:
+                raise self._lose("it does not answer") from error
+        return self._known.get(key, 0)
+
+    def _check_ioc(self) -> None:
+        """Raise if the IOC is gone, or was restarted: then it does not index any more."""
+        try:
+            is_indexing = self._get(self.plugin.capture)
+        except HardwareError as error:
+            raise self._lose("it does not answer") from error
+        if not is_indexing:
+            raise self._lose("it was restarted, or its recording was ended")
+
+    def _lose(self, why: str) -> HardwareError:
+        self._is_lost = True
+        frames = sum(rows for key, rows in self._known.items() if key != "events")
+        return HardwareError(
+            f"{self.name}: lost the IOC at {self.prefix} while a run was tracked ({why}); start it "
+            f"if need be and track the run again, that begins with its first frame. {frames} "
+            "frames were reported"
+        )
 
     def _begin(self) -> None:
         self.connect()
@@ -187,6 +219,7 @@ class Panoseti(GuardedDevice):
         name = f"{self.name}-{time.time_ns()}"
         for signal, value in self.plugin.settings(self.assets, name):
             self._put(signal, value)
+        self._is_lost, self._known = False, {}
         self._put(self.plugin.capture, 1)
         if not self._get(self.plugin.capture):
             raise HardwareError(f"{self.name}: {self._get(self.plugin.write_message)}")
@@ -231,18 +264,20 @@ class Panoseti(GuardedDevice):
         return max(float(self._get(signal)) * 1e9 for signal in self._newest)
 
     def _wait(self, limit_s: float) -> None:
-        ended, deadline = threading.Event(), time.monotonic() + limit_s
-        while int(self._get(self.run_state)) != ENDED:
-            if time.monotonic() > deadline:
+        pause, deadline = threading.Event(), time.monotonic() + limit_s
+        while not self._is_lost and time.monotonic() < deadline:
+            self._check_ioc()
+            if int(self._get(self.run_state)) == ENDED:
                 return
-            ended.wait(0.1)
+            pause.wait(0.1)
 
     def _simulate(self, running: bool) -> None:
         self.connect()
         self._put(self.sim_running, int(running))
 
     def _end(self) -> None:
-        self._put(self.plugin.capture, 0)
+        if not self._is_lost:
+            self._put(self.plugin.capture, 0)
 
     def _reason(self) -> str:
         return f"is the IOC at {self.prefix} running?"

@@ -224,6 +224,7 @@ def _follow(panoseti: Any, declared: set[str], limit_s: float) -> MsgGenerator[N
     while not ended.done:
         yield from bps.sleep(COLLECT_S)
         yield from _collect(panoseti, declared)
+    yield from until_done(ended)  # raises what the wait has failed with
 
 
 def _finish(panoseti: Any, declared: set[str]) -> MsgGenerator[None]:

@@ -150,3 +150,25 @@ def test_a_file_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> Non
         with pytest.raises(DataError, match=r"a\.h5.*below"):
             ColumnWriter(tmp_path / "a.h5", columns, IDENTITY)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recorder_with_patience_waits_for_the_disk_and_loses_nothing(tmp_path: Path) -> None:
+    recorder: Recorder[Any, Any] = Recorder(
+        layout(), queue_bytes=events(0, 100).nbytes, patience_s=60.0
+    )
+    recorder.start(tmp_path / "a.h5")
+    offered = threading.Event()
+
+    def offer() -> None:
+        for number in range(5):
+            recorder.offer(events(number * 100, 100))
+        offered.set()
+
+    with recorder._writing:  # the disk is slow
+        source = threading.Thread(target=offer)
+        source.start()
+        assert not offered.wait(0.2)
+    source.join(60.0)
+    recorder.close()
+    assert not recorder.lost()
+    assert identities(tmp_path / "a.h5") == list(range(500))

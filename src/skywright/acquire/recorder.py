@@ -112,6 +112,9 @@ class Recorder(Generic[Result, Item]):
     essential
         Whether rows that are not stored count as items lost; else they count as failures: another
         recorder keeps the items.
+    patience_s
+        Longest wait of `offer` for room in the queue, s. Above 0 only for a source that may wait,
+        as one of files that others write.
 
     Attributes
     ----------
@@ -131,6 +134,7 @@ class Recorder(Generic[Result, Item]):
         queue_bytes: int = QUEUE_BYTES,
         synchronous: bool = False,
         essential: bool = True,
+        patience_s: float = 0.0,
     ) -> None:
         self.layout = layout
         self.synchronous, self.essential = synchronous, essential
@@ -139,7 +143,7 @@ class Recorder(Generic[Result, Item]):
         self.visible = 0
         self.error = ""
         self._changed = changed or (lambda: None)
-        self._limit = queue_bytes
+        self._limit, self._patience_s = queue_bytes, patience_s
         self._lost = Counters()
         self._writing = threading.RLock()
         """Held by the thread that touches the file."""
@@ -166,7 +170,7 @@ class Recorder(Generic[Result, Item]):
     def offer(self, result: Result) -> None:
         """Take a result, if a recording is under way.
 
-        Never waits for the disk, unless the recorder is synchronous.
+        Never waits for the disk, unless the recorder is synchronous or has patience.
 
         Raises
         ------
@@ -186,12 +190,17 @@ class Recorder(Generic[Result, Item]):
             return
         size = self.layout.nbytes(item)
         with self._filled:
-            if self._bytes + size > self._limit and self._queue:
+            if not self._has_room(size):
+                self._filled.wait_for(lambda: self._has_room(size), self._patience_s)
+            if not self._has_room(size):
                 self._lost.add("queue full", self.layout.rows(item))
                 return
             self._bytes += size
             self._queue.append(item)
-            self._filled.notify()
+            self._filled.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        return self._bytes + size <= self._limit or not self._queue
 
     def _write_now(self, item: Item) -> None:
         with self._writing:
@@ -225,7 +234,7 @@ class Recorder(Generic[Result, Item]):
         with self._filled:
             self._seen = 0
             self._queue.append(done)
-            self._filled.notify()
+            self._filled.notify_all()
 
     def lost(self) -> Mapping[str, int]:
         """Return the number of rows that are not in their recording, by cause.
@@ -331,6 +340,7 @@ class Recorder(Generic[Result, Item]):
                     return items, item
                 self._bytes -= self.layout.nbytes(item)
                 items.append(item)
+            self._filled.notify_all()  # there is room again
         return items, None
 
     def _is_worth_it(self) -> bool:

@@ -116,6 +116,23 @@ def test_frames_with_a_longer_number_are_found(digits, tmp_path):
         assert (file.frame(4).image[0] == frames.image[4]).all()
 
 
+@pytest.mark.parametrize("product", list(PRODUCTS))
+def test_a_file_that_is_cut_at_its_beginning_has_its_whole_frames(product, tmp_path):
+    frames = made_frames(product, 6)
+    data = encode_frames(frames)
+    length = len(data) // 6
+    with PffFile(write(tmp_path, product, data[length // 2 :])) as file:
+        read = file.read()
+        np.testing.assert_array_equal(read.image, frames.image[1:])
+        np.testing.assert_array_equal(read.time_ns, frames.time_ns[1:])
+        assert file.skipped == length - length // 2
+
+
+def test_a_file_without_frames_counts_as_regular(tmp_path):
+    with PffFile(write(tmp_path, "img8", b"")) as file:
+        assert (len(file), file.regular, len(file.read())) == (0, True, 0)
+
+
 def test_garbage_and_cut_frames_are_skipped_and_counted(tmp_path):
     frames = made_frames("img16", 6)
     one = [encode_frames(frames[n : n + 1]) for n in range(6)]

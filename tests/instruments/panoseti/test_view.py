@@ -1,4 +1,6 @@
 import asyncio
+import re
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -8,10 +10,13 @@ from support.pano_server import served_here
 from typer.testing import CliRunner
 
 from skywright.cli import app
-from skywright.errors import HardwareError
+from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.panoseti.live.client import ping, services, stream
-from skywright.instruments.panoseti.live.views import Speed
+from skywright.instruments.panoseti.live.show import show
+from skywright.instruments.panoseti.live.views import Preview, Speed
 from skywright.instruments.panoseti.pff_writer import encode_frames
+
+TUTORIAL = Path(__file__).parents[3] / "docs" / "tutorials" / "first-live-view.md"
 
 
 @pytest.fixture
@@ -75,6 +80,17 @@ def test_the_command_checks_the_connection_and_writes_pictures(server, tmp_path)
         assert picture.std() > 0.05
 
 
+def test_modules_without_images_and_an_impossible_directory_are_said(server, tmp_path):
+    views: dict = {"view": Preview()}
+    where = tmp_path / "pictures"
+    with pytest.raises(HardwareError, match=r"no image of modules 7, 9 came in 0\.5 s"):
+        asyncio.run(show(views, server.address, modules=[9, 7], png=where, seconds=0.5))
+    assert (where / "view.png").is_file()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file/pictures cannot be made: Not a directory"):
+        asyncio.run(show(views, server.address, png=tmp_path / "file" / "pictures"))
+
+
 def test_a_port_beyond_the_range_is_refused():
     refused = CliRunner().invoke(app, ["panoseti", "serve", "--port", "99999"])
     assert refused.exit_code == 2
@@ -96,3 +112,13 @@ def test_speed_counts_images(server):
     assert set(speed.rates()) == {
         f"module {module} {kind}" for module in (1, 254) for kind in ("movie", "pulse height")
     }
+
+
+def test_the_tutorial_does_what_it_says(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    typed = "\n".join(re.findall(r"```python\n(.*?)```", TUTORIAL.read_text(), re.S))
+    names: dict = {}
+    exec(typed.replace('"localhost"', repr(server.address)), names)
+    assert {int(line.split()[0]) for line in capsys.readouterr().out.splitlines()} <= {1, 254}
+    assert set(names["curve"].points) == {1, 254}
+    assert matplotlib.image.imread(tmp_path / "pictures" / "lightcurve.png").std() > 0.05

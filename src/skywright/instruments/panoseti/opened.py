@@ -9,6 +9,8 @@ from skywright.instruments.panoseti.products import PRODUCTS
 
 CHUNK_FRAMES = 1024
 """Images that are read together: memory does not depend on the size of a run."""
+CHUNK_ROWS = 65536
+"""Values of a coordinate that are read together."""
 COORDINATES = ("module", "quabo", "flags", "frame", "file")
 
 
@@ -28,7 +30,7 @@ def open_run(run: Any) -> dict[str, Any]:
         is computed. Coordinates along ``time``: ``time`` (datetime64[ns], UTC, exact),
         ``time_ns`` (int64, the same; 0 if no board sent a packet), ``module``, ``quabo``,
         ``flags`` (see `clock.Flag`), ``file`` and ``frame`` in it, and ``number``, its row in
-        the stream ``m<slot>_<product>``.
+        the stream ``m<slot>_<product>``. Only ``time``, the index, is in memory: 8 bytes a frame.
 
     Raises
     ------
@@ -53,23 +55,24 @@ def _open_stream(run: Any, stream: str) -> Any:
 
     product = PRODUCTS[stream.rsplit("_", 1)[1]]
     node, prefix = run[stream], _prefix(run[stream], stream)
-    columns = {name: np.asarray(node[f"{prefix}_{name}"].read()) for name in ("time", *COORDINATES)}
     images = node[f"{prefix}_image"]
-    # The table and the array of a run that goes on may differ in length.
-    count = min(len(columns["time"]), images.shape[0])
+    times = np.asarray(node[f"{prefix}_time"].read())
+    columns = {name: node[f"{prefix}_{name}"] for name in COORDINATES}
+    columns["time_ns"] = node[f"{prefix}_time"]
+    # The columns of a run that goes on may differ in length.
+    count = min(len(times), *(each.shape[0] for each in (images, *columns.values())))
     side = product.side
-    lazy = dask.array.from_array(
-        _Rows(images), chunks=(CHUNK_FRAMES, side, side), name=False, asarray=False
-    )[:count]
-    time_ns = columns.pop("time")[:count]
-    coordinates = {name: ("time", values[:count]) for name, values in columns.items()}
+
+    def lazy(client: Any, *chunks: int) -> Any:
+        array = dask.array.from_array(_Rows(client), chunks=chunks, name=False, asarray=False)
+        return array[:count]
+
     return xarray.Dataset(
-        {"image": (("time", "y", "x"), lazy)},
+        {"image": (("time", "y", "x"), lazy(images, CHUNK_FRAMES, side, side))},
         coords={
-            "time": time_ns.astype("datetime64[ns]"),
-            "time_ns": ("time", time_ns),
-            **coordinates,
-            "number": ("time", np.arange(count)),
+            "time": times[:count].view("datetime64[ns]"),
+            **{name: ("time", lazy(client, CHUNK_ROWS)) for name, client in columns.items()},
+            "number": ("time", dask.array.arange(count, chunks=CHUNK_ROWS)),
             "y": np.arange(side),
             "x": np.arange(side),
         },

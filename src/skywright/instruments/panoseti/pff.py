@@ -18,6 +18,7 @@ from skywright.instruments.panoseti.pff_layout import (
     LONGEST_HEADER,
     HeaderLayout,
     IncompleteHeaderError,
+    find_layout,
     read_layout,
 )
 from skywright.instruments.panoseti.products import FileName, parse_file_name
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 1 << 20
 """Bytes read at a time: they stay in the processor's cache until they are decoded."""
+LATEST_HEADER = 1 << 16
+"""A file that was cut at its beginning has a header at this byte or before it."""
 PROBES = 32
 """Frames that are looked at to find out whether all frames have the same length."""
 
@@ -99,21 +102,27 @@ class PffFile(Closing):
         IncompleteHeaderError
             If the file has no complete header yet.
         DataError
-            If the file does not begin with a header of its product.
+            If no header of its product is in the first `LATEST_HEADER` bytes.
         """
         if self._layout is None:
+            data = os.pread(self._fd, LATEST_HEADER + LONGEST_HEADER, 0)
             try:
-                self._layout = read_layout(os.pread(self._fd, LONGEST_HEADER, 0), self.product)
+                self._layout = read_layout(data[:LONGEST_HEADER], self.product)
             except IncompleteHeaderError:
                 raise
             except DataError as error:
-                raise DataError(f"{self.path.name}: {error}") from error
+                self._layout = find_layout(data, self.product)
+                if self._layout is None:
+                    raise DataError(f"{self.path.name}: {error}") from error
         return self._layout
 
     @property
     def regular(self) -> bool:
         """Whether all frames have the same length, as far as `PROBES` of them show."""
-        return self._find_offsets() is None
+        try:
+            return self._find_offsets() is None
+        except IncompleteHeaderError:
+            return True
 
     def __len__(self) -> int:
         """Return the number of complete frames; 0 for a file without a complete header."""
@@ -346,7 +355,7 @@ def read_pff(path: Path | str) -> Frames:
     Raises
     ------
     DataError
-        If the file's name does not tell product and module, or it does not begin with a header.
+        If the file's name does not tell product and module, or no header is near its beginning.
     """
     with PffFile(path) as file:
         return file.read()

@@ -114,6 +114,17 @@ def read_layout(data: bytes, product: Product) -> HeaderLayout:
     )
 
 
+def find_layout(data: bytes, product: Product) -> HeaderLayout | None:
+    """Return the layout of the first whole header in `data`, wherever it begins; None if none."""
+    at = data.find(b"{")
+    while at >= 0:
+        try:
+            return read_layout(data[at : at + LONGEST_HEADER], product)
+        except DataError:
+            at = data.find(b"{", at + 1)
+    return None
+
+
 def _check_names(raw: bytes, product: Product) -> None:
     try:
         header = json.loads(raw)

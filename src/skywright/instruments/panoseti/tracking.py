@@ -18,6 +18,10 @@ from skywright.instruments.panoseti.sources.rundir import FrameBlock
 
 SLOTS = 4
 """Modules that have PVs and indexes by default."""
+QUEUE_BYTES = 16_000_000
+"""Of the rows that wait for the disk, of each index."""
+PATIENCE_S = 20.0
+"""Frames are in files: reading waits this long for a slow disk before rows are lost."""
 
 
 class RunSource(Source[FrameBlock], Protocol):
@@ -129,10 +133,13 @@ class Tracker:
             for name, product in PRODUCTS.items()
         }
         self.recorders: Mapping[IndexKey, Recorder[FrameBlock, Records]] = {
-            key: Recorder(layout, changed=changed) for key, layout in self._layouts.items()
+            key: Recorder(layout, changed=changed, queue_bytes=QUEUE_BYTES, patience_s=PATIENCE_S)
+            for key, layout in self._layouts.items()
         }
         self._events_layout = EventsLayout(self.slots.slot)
-        self.events: Recorder[Any, Rows] = Recorder(self._events_layout, changed=changed)
+        self.events: Recorder[Any, Rows] = Recorder(
+            self._events_layout, changed=changed, queue_bytes=QUEUE_BYTES, patience_s=PATIENCE_S
+        )
         self.owner: Owner[FrameBlock, FrameBlock] = Owner(
             source,
             recorders=[*self.recorders.values(), self.events],

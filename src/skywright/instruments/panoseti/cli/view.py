@@ -2,16 +2,12 @@
 
 import asyncio
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from skywright.errors import ConfigError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def view(
@@ -64,7 +60,22 @@ def view(
     if init_sim:
         client.init(host, HpIoConfig(simulate_daq=True, force=True, update_interval_seconds=0.1))
     if any(plots):
-        asyncio.run(_show(host, plots, refresh_period, module_ids or [], png, seconds))
+        from skywright.instruments.panoseti.live.show import show
+        from skywright.instruments.panoseti.live.views import MaxPixels, Preview, Speed, View
+
+        kinds: dict[str, type[View]] = {"view": Preview, "phdist": MaxPixels, "speed": Speed}
+        asyncio.run(
+            show(
+                {name: kinds[name]() for name, on in zip(kinds, plots, strict=True) if on},
+                host,
+                movie=plot_view or plot_speed,
+                interval_s=-1.0 if plot_phdist or plot_speed else refresh_period,
+                modules=module_ids or [],
+                period_s=refresh_period,
+                png=png,
+                seconds=seconds,
+            )
+        )
 
 
 def _list_hosts(path: Path) -> None:
@@ -81,72 +92,3 @@ def _list_hosts(path: Path) -> None:
             typer.echo(f"{node}: answers")
         except HardwareError as error:
             typer.echo(f"{node}: no answer ({error})")
-
-
-async def _show(
-    host: str, plots: list[bool], period_s: float, modules: list[int], png: Path | None,
-    seconds: float,
-) -> None:  # fmt: skip
-    from skywright.instruments.panoseti.live.client import stream
-    from skywright.instruments.panoseti.live.views import MaxPixels, Preview, Speed, View
-
-    names = ("view", "phdist", "speed")
-    kinds: tuple[type[View], ...] = (Preview, MaxPixels, Speed)
-    chosen = {name: kind() for name, kind, on in zip(names, kinds, plots, strict=True) if on}
-    if png is not None:
-        png.mkdir(parents=True, exist_ok=True)
-    else:
-        # The speed is printed: it needs no window.
-        windows = _windows([name for name in chosen if name != "speed"])
-
-    async def draw() -> None:
-        while True:
-            await asyncio.sleep(period_s)
-            for name, view in chosen.items():
-                if isinstance(view, Speed):
-                    for key, rate in view.rates().items():
-                        sys.stdout.write(f"{key}: {rate:.1f} images/s\n")
-                    sys.stdout.flush()
-                elif png is not None:
-                    await asyncio.to_thread(view.save, png / f"{name}.png")
-                else:
-                    figure = windows[name]
-                    figure.clear()
-                    view.draw(figure)
-                    figure.canvas.draw_idle()
-                    figure.canvas.flush_events()
-
-    drawing = asyncio.create_task(draw())
-    movie = bool(plots[0] or plots[2])
-    interval_s = period_s if plots == [True, False, False] else -1.0
-    images = stream(host, movie=movie, interval_s=interval_s, modules=modules)
-    try:
-        async with asyncio.timeout(seconds or None):
-            async for image in images:
-                for view in chosen.values():
-                    view.update(image)
-                if drawing.done():
-                    drawing.result()
-    except TimeoutError:
-        if not seconds:
-            raise
-    finally:
-        drawing.cancel()
-        for name, view in chosen.items():
-            if png is not None and not isinstance(view, Speed):
-                view.save(png / f"{name}.png")
-
-
-def _windows(names: list[str]) -> dict[str, "Figure"]:
-    if not names:
-        return {}
-    import matplotlib.pyplot as plt
-
-    if (
-        not plt.get_backend()
-        .lower()
-        .startswith(("tk", "qt", "gtk", "wx", "macosx", "webagg", "nb"))
-    ):
-        raise ConfigError("no display for windows; use --png DIRECTORY for files")
-    plt.ion()
-    return {name: plt.figure(name, layout="constrained") for name in names}

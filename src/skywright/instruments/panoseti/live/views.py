@@ -21,7 +21,11 @@ BINS = 75
 
 
 class View(ABC):
-    """A view: takes every image, draws when it is asked to."""
+    """Base class of views: takes every image, draws when it is asked to.
+
+    `show.show` feeds views from a server and puts them into windows or files. It draws files on a
+    thread of their own, so that no image is missed meanwhile: `update` may be called during `draw`.
+    """
 
     @abstractmethod
     def update(self, image: LiveImage) -> None:
@@ -35,7 +39,9 @@ class View(ABC):
         """Write the picture to a PNG file."""
         figure = Figure(layout="constrained")
         self.draw(figure)
-        figure.savefig(path, dpi=100)
+        part = path.with_name(f".{path.name}")  # who looks at the file never finds half of it
+        figure.savefig(part, dpi=100, format="png")
+        part.replace(path)
 
 
 class Preview(View):
@@ -54,7 +60,7 @@ class Preview(View):
 
     def draw(self, figure: Figure) -> None:
         """Draw all modules."""
-        modules = sorted({module for module, _ in self._newest})
+        modules = sorted({module for module, _ in list(self._newest)})
         figure.set_size_inches(9, 4 * max(1, len(modules)))
         if not modules:
             figure.text(0.5, 0.5, "no image yet", ha="center")
