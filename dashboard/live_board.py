@@ -20,12 +20,13 @@ class LiveBoard:
     status
         What is wrong, if the IOC is not connected; what was known stays.
     number
-        Grows with each message; no number of an earlier server.
+        Grows with each message; no number of an earlier server, and below 2^53, so that JavaScript
+        tells consecutive ones apart.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     status: str = "waiting for the IOC"
-    number: int = field(default_factory=time.time_ns)
+    number: int = field(default_factory=lambda: time.time_ns() // 1000)
 
     async def changes(self, messages: AsyncIterator[bytes]) -> AsyncIterator[str]:
         """Take in the worker's messages, and yield `number` after each."""

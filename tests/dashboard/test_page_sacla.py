@@ -231,6 +231,14 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(operated: str) 
         np.testing.assert_allclose(polygon[2], [COLUMNS * 3 / 4, ROWS * 3 / 4], atol=2.0)
         until(lambda: "roi2: laser on - off" in browser.page_source, 90, "its curve is drawn")
 
+        # The image goes on with the shots, as the curves do.
+        def caption() -> str:
+            return str(find("[data-regions=caption]").text)
+
+        before, source = caption(), find("figure.regions img").get_attribute("src")
+        until(lambda: caption() != before, 60, "the mean of more shots is told")
+        until(lambda: find("figure.regions img").get_attribute("src") != source, 60, "and shown")
+
         # Another page adds a region that this one does not show yet: it stays.
         add = {"add": f"{NAME}:1,1;9,1;9,9"}
         request = {"method": "POST", "body": json.dumps(add)}

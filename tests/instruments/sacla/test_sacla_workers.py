@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 
 import h5py
@@ -258,3 +259,41 @@ def test_killed_workers_do_not_end_a_running_source():
     assert len(report["rois"]["all"]["tags"]) == counts["accepted"]
     in_images = int(images["n_on"] + images["n_off"])
     assert in_images + counts.get("images_lost", 0) == counts["accepted"]
+
+
+def test_partial_results_of_many_detectors_are_merged_one_by_one(tmp_path):
+    names = tuple(f"MPCCD-8N0-3-002-{k + 1}" for k in range(3))
+    path = make_replay(tmp_path / "run.h5", 3, 600, detectors=names)
+    region = replace(REGION, detector=names[0])
+    waited = 0
+    with ReplayFile(path) as file:
+        shapes = {name: tile.bad.shape for name, tile in file.info.tiles.items()}
+        frames = SharedFrames(shapes, 64)
+        pipeline = ShotPipeline(file.info, [region], EDGES, 120, frames, 2)
+        try:
+            for number, (_, record) in enumerate(file.timed_records()):
+                payload = record.payload
+                if record.channel in names:
+                    payload = StoredFrame(file, record.channel, payload)
+                pipeline.add(replace(record, payload=payload))
+                if number % 8 == 0:
+                    pipeline.poll()
+                    waited += len(set(shots_in(pipeline, names).values())) > 1
+            pipeline.finish()
+            found = make_report(pipeline, 1.0, 2)
+        finally:
+            pipeline.close()
+            frames.unlink()
+    assert waited
+    expected = replay(path, [region], EDGES)
+    assert found.values["counts"] == expected.values["counts"]
+    assert found.values["rois"] == expected.values["rois"]
+    assert {key: image.tobytes() for key, image in found.images.items()} == {
+        key: image.tobytes() for key, image in expected.images.items()
+    }
+
+
+def shots_in(pipeline, names):
+    """Return the number of shots in the running images of each detector."""
+    found = {name: pipeline.images_of(name).result() for name in names}
+    return {name: int(result["n_on"] + result["n_off"]) for name, result in found.items()}

@@ -169,7 +169,7 @@ class AnalyzedShots:
     def mean_image(self, detector: str) -> tuple[NDArray[np.float64], int]:
         """Return the running mean of a detector, eV, and the number of its shots."""
         with self._lock:
-            images = self._pipeline.images[detector]
+            images = self._pipeline.images_of(detector)
             state = images.state()
         found = images.result_of(state)
         return found["mean"], int(found["n_on"] + found["n_off"])

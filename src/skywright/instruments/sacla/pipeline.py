@@ -106,7 +106,7 @@ class ShotPipeline:
         self.lost: Counter[str] = Counter()
         self.rows: list[Batch] = []
         block_tags = block_tags or BLOCK_TAGS * max(1, math.ceil(window / BLOCK_TAGS))
-        self.images = {
+        self._images = {
             name: ShotImages(
                 tile,
                 info.rules_of(name),
@@ -120,7 +120,7 @@ class ShotPipeline:
         self._block_tags = block_tags
         self._frames = frames
         self._workers = make_workers(
-            workers, {name: a.fresh() for name, a in self.images.items()}, frames, submit
+            workers, {name: a.fresh() for name, a in self._images.items()}, frames, submit
         )
         self._keep_rows = keep_rows
         self._on_shot = on_shot
@@ -130,6 +130,19 @@ class ShotPipeline:
         self._chunks = 0
         self._under_way: dict[int, _Pending] = {}
         self._open_blocks: set[int] = set()  # without their partial result
+        self._parts: deque[tuple[str, ShotImages]] = deque()
+        """Partial results of one block that `poll` merges one by one: those of eight detectors at
+        once would hold up the display."""
+
+    @property
+    def images(self) -> dict[str, ShotImages]:
+        """The running images by detector, all of the same shots: up to the last whole block."""
+        self._merge_parts()
+        return self._images
+
+    def images_of(self, detector: str) -> ShotImages:
+        """Return the running images of one detector; those of others may lack a block of it."""
+        return self._images[detector]
 
     def change_regions(self, regions: Sequence[Region]) -> RegionSet:
         """Sum over other regions from the next shot on; curves begin anew, running images go on.
@@ -175,11 +188,12 @@ class ShotPipeline:
         self._hand_over()
         self._end_block()
         self._take(self._workers.answers("all"))
+        self._merge_parts()
 
     def restart_images(self) -> None:
         """Begin the running images anew with the next shot."""
         self.complete_images()
-        self.images = {name: images.fresh() for name, images in self.images.items()}
+        self._images = {name: images.fresh() for name, images in self._images.items()}
 
     def begin(self, info: RunInfo) -> None:
         """Take the run as it is known at its first record, or the next run; counts go on.
@@ -223,11 +237,13 @@ class ShotPipeline:
         self._hand_over()
         self._end_block()
         self._take(self._workers.answers("all"))
+        self._merge_parts()
 
     def poll(self) -> None:
         """Hand over what has gathered and take what the workers have found; for live displays."""
         self._hand_over()
         self._take(self._workers.answers("none"))
+        self._merge_parts(1)
 
     def close(self) -> None:
         """End the workers."""
@@ -363,10 +379,11 @@ class ShotPipeline:
                 self._take_rows(answer.chunk, answer.rows)
             self.lost["images_lost"] += answer.images_lost
             if answer.parts is not None:
-                for name, part in answer.parts.items():
-                    self.images[name].merge(part)
+                self._merge_parts()
+                self._parts.extend(answer.parts.items())
                 self._open_blocks.discard(answer.below // self._block_tags - 1)
-                self._fold()
+                if not self._parts:
+                    self._fold()
 
     def _take_rows(
         self, chunk: int, found: Mapping[str, Mapping[str, NDArray[Any]]] | None
@@ -389,10 +406,19 @@ class ShotPipeline:
                     shot.found = {key: rows[key][k] for key in keys}
         self._release()
 
+    def _merge_parts(self, most: int | None = None) -> None:
+        """Merge partial results that wait, all or up to a number; then fold."""
+        count = len(self._parts) if most is None else min(most, len(self._parts))
+        for _ in range(count):
+            name, part = self._parts.popleft()
+            self._images[name].merge(part)
+        if count and not self._parts:
+            self._fold()
+
     def _fold(self) -> None:
         """Fold the blocks before the first one that is still under way."""
         lowest = min(self._open_blocks | {self._pending.block})
-        for images in self.images.values():
+        for images in self._images.values():
             images.advance(lowest * self._block_tags)
         self.curves.advance(lowest * self._block_tags)
 
@@ -412,7 +438,7 @@ class ShotPipeline:
             "photons": np.empty((count, columns), np.int64),
             "photon_hist": np.empty((count, columns, HISTOGRAM_BINS), np.int64),
         }
-        for name, images in self.images.items():
+        for name, images in self._images.items():
             if images.rings is not None:
                 empty = np.empty((0, images.rings.length))
                 data[PROFILE + name] = rows[name]["profile"] if count else empty

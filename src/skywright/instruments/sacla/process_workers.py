@@ -3,14 +3,15 @@
 import logging
 import pickle
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.sacla.frames import Frames
+from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.warm import warm_up
 from skywright.instruments.sacla.workers import (
     QUEUED_CHUNKS,
@@ -48,6 +49,8 @@ class _Block:
     chunks: dict[int, Chunk] = field(default_factory=dict)
     answered: set[int] = field(default_factory=set)
     below: int | None = None
+    parts: dict[str, ShotImages] = field(default_factory=dict)
+    """Partial results that have come, by detector; those of all end the block."""
 
 
 @dataclass
@@ -90,6 +93,7 @@ class ProcessWorkers:
         self._blocks: dict[int, _Block] = {}
         self._deaths: Counter[_Task] = Counter()
         self._found: list[Answer] = []
+        self._has_part = False
         self._processes = [self._start() for _ in range(count)]
 
     @property
@@ -116,8 +120,13 @@ class ProcessWorkers:
         return self.answers("none")
 
     def answers(self, wait_for: Wait) -> list[Answer]:
-        """Receive answers."""
-        while self._receive(0):
+        """Receive answers.
+
+        The partial result of a detector is large: without waiting, at most one of each worker is
+        taken at once, so that the caller is not held up.
+        """
+        self._has_part = False
+        while self._receive(0) and not (self._has_part and wait_for == "none"):
             pass
         while self._busy and (wait_for == "all" or (wait_for == "one" and not self._found)):
             self._receive(None)
@@ -186,6 +195,11 @@ class ProcessWorkers:
             if answer == READY:
                 worker.is_ready = True
                 continue
+            if isinstance(answer, tuple):
+                name, part = answer
+                self._blocks[worker.sent[0].block].parts[name] = part
+                self._has_part = True
+                continue
             self._take(worker.sent.popleft(), answer)
             self._send(number)
         return bool(ready)
@@ -193,6 +207,7 @@ class ProcessWorkers:
     def _take(self, task: _Task, answer: Answer) -> None:
         held = self._blocks[task.block]
         if task.chunk is None:
+            answer = replace(answer, parts=held.parts)
             del self._blocks[task.block]
         elif task.chunk in held.answered:  # done again for the images; its rows are known
             self._frames.free(task.chunk)
@@ -248,6 +263,7 @@ class ProcessWorkers:
         """Give a block to another worker, from its first chunk."""
         held = self._blocks[block]
         held.worker = self._least_loaded(but=dead)
+        held.parts.clear()
         lost = 0
         for chunk in sorted(held.chunks):
             if chunk in held.answered and not self._frames.retake(chunk):
@@ -295,8 +311,10 @@ def _work(end: Connection, analyses: Analyses, frames: Frames) -> None:
         end.send(READY)
         while True:
             kind, *arguments = end.recv()
-            answer: Any = getattr(worker, kind)(*arguments)
-            end.send(answer)
+            answer: Answer = getattr(worker, kind)(*arguments)
+            for part in (answer.parts or {}).items():
+                end.send(part)
+            end.send(replace(answer, parts=None))
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         pass
     except SkywrightError as error:
