@@ -20,9 +20,9 @@ from support.streaming import StreamingCamera, noise
 
 from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
+from skywright.callbacks.followed import Limits
 from skywright.callbacks.keeper import Patience
 from skywright.callbacks.live import LiveAnalysis
-from skywright.callbacks.worker import Limits
 
 Start = Callable[..., LiveAnalysis]
 

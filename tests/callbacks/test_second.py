@@ -15,10 +15,11 @@ from bluesky.utils import FailedStatus
 from ophyd.sim import SynAxis
 from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
-from support.second_stages import SLOPE
+from support.second_stages import SLOPE, DeadlyRun, Slope, SlopeRun
 from support.streaming import StreamingCamera, noise
 
 from devices.live_result import LiveResult
+from skywright.callbacks.drawing import Drawer
 from skywright.callbacks.live import LiveAnalysis
 from skywright.errors import ConfigError, HardwareError
 
@@ -75,7 +76,7 @@ def test_each_decision_has_all_frames_and_all_events_until_then(
     slope = live.second[SLOPE]
     places, seen = [1.0, 3.0, 2.0, 7.0], list[Any]()
     result = LiveResult(slope, "slope", hinted=["slope"])
-    uid = RE(steps(camera, result, places, seen)).run_start_uids[0]
+    uid = RE(steps(camera, result, places, seen), breaks_off=True).run_start_uids[0]
     assert [each["slope_last_place"]["value"] for each in seen] == places
     assert [each["slope_n_frames"]["value"] for each in seen] == [1, 2, 3, 4]
     assert seen[-1]["slope_slope"]["value"] == pytest.approx(slope_of(places), rel=1e-12)
@@ -85,7 +86,7 @@ def test_each_decision_has_all_frames_and_all_events_until_then(
     assert second.start["uid"] == done.derived_uid
     assert second.start["analysis"]["inputs"] == {"picture_statistics": first.start["uid"]}
     assert second.result["slope"] == seen[-1]["slope_slope"]["value"]  # live and stored: the same
-    assert Path(second.result["pictures"]).read_bytes() == b"a line"
+    assert Path(second.result["pictures"]).read_bytes() == b"a line"  # drawn before it broke off
     assert np.frombuffer(second.columns()["place"], "<f8").tolist() == places
     assert second.stop is not None
     assert second.stop["exit_status"] == "success"
@@ -167,3 +168,17 @@ def test_a_failure_of_the_first_reaches_its_decision(
         assert "frame 2 is cursed" in str(failure.value.__cause__)
     finally:
         live.close()
+
+
+def test_a_derived_run_is_there_when_the_process_that_draws_dies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    drawer = Drawer()
+    try:
+        lost = drawer((DeadlyRun({}), Slope(), None, {}))  # type: ignore[arg-type]
+        assert lost.result(60) == {}
+        again = drawer((SlopeRun({}), Slope(), None, {}))  # type: ignore[arg-type]
+        assert again.result(60) == {"slope.txt": b"a line"}
+    finally:
+        drawer.close()

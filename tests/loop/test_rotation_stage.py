@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,6 @@ class GivenRotation(RotationRun):
     def prepare(self, rows: Batch) -> Any:
         return analysis(), rows
 
-    def draw(self, *_: Any) -> Any:
-        return {}
-
 
 def empty_rotation() -> Batch:
     """Pictures of a full turn in which nothing is seen."""
@@ -76,11 +74,15 @@ def empty_rotation() -> Batch:
 
 @pytest.mark.parametrize(("rows", "status"), [(rotation(), "success"), (empty_rotation(), "fail")])
 def test_a_rotation_without_a_loop_is_no_success(rows: Batch, status: str, tmp_path: Path) -> None:
-    run = GivenRotation(START, CalibrationFile(tmp_path / "none.json"), {})
+    run = GivenRotation(START, CalibrationFile(tmp_path / "none.json"))
     journal = Journal(tmp_path)
-    followed = FollowedSecond("loop_rotation", run, START, journal, tmp_path / "assets")
+    drawn: Future[dict[str, bytes]] = Future()
+    drawn.set_result({})
+    store = tmp_path / "assets"
+    followed = FollowedSecond("loop_rotation", run, START, journal, store, lambda _: drawn)
     followed.add(rows)
-    followed.finish("primary", {"loop_detection": "d"})
+    for _ in followed.finishing("primary", {"loop_detection": "d"}):
+        pass
     journal.close()
     (derived,) = read_derived(tmp_path)
     assert derived.stop is not None

@@ -1,6 +1,8 @@
 """A second-stage analysis for tests: the mean level of pictures over the place of a motor."""
 
-from collections.abc import Mapping
+import os
+import signal
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,11 +66,21 @@ class SlopeRun(SecondRun):
         data = {**rows.data, "place": np.array(self.places[: len(rows)])}
         return Slope(), Batch(rows.identities, rows.times, data)
 
-    def draw(self, *_: Any) -> Mapping[str, bytes]:
-        return {"slope.txt": b"a line"}
+    def draw(self, *_: Any) -> Iterator[tuple[str, bytes]]:
+        yield "slope.txt", b"a line"
+        if self.start.get("breaks_off"):
+            raise OSError("no ink")
 
     def failure(self, result: Mapping[str, Any]) -> str:
         return "" if np.isfinite(result["slope"]) else "one place only"
+
+
+class DeadlyRun(SlopeRun):
+    """Takes the process down that draws it, as a fault in compiled code would."""
+
+    def draw(self, *_: Any) -> Iterator[tuple[str, bytes]]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield "", b""
 
 
 class SlopeStage(SecondStage):

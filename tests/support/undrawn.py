@@ -1,6 +1,6 @@
 """The loop analyses without pictures for people, which cost as much as the analyses do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from skywright.analysis.second import Document
@@ -20,15 +20,16 @@ class Undrawn(LoopDetection):
 class UndrawnRun(RotationRun):
     """A fit that draws as it always does where the run's metadata has ``draws: "yes"``."""
 
-    def draw(self, *args: Any) -> Mapping[str, bytes]:
+    def draw(self, *args: Any) -> Iterator[tuple[str, bytes]]:
         draws = self.turn.start.get("draws")
         if draws == "fails":
             raise OSError("the file of the frames is gone")
-        return super().draw(*args) if draws == "yes" else {}
+        if draws == "yes":
+            yield from super().draw(*args)
 
 
 class UndrawnRotation(RotationStage):
     """The rotation."""
 
     def follow(self, start: Document) -> UndrawnRun:
-        return UndrawnRun(start, self.calibrations, self._first_pictures)
+        return UndrawnRun(start, self.calibrations)

@@ -6,7 +6,7 @@ for it, and when the run has ended.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from skywright.analysis.framework import Analysis, Batch
@@ -15,7 +15,7 @@ Document = Mapping[str, Any]
 
 
 class SecondRun(ABC):
-    """A second-stage analysis of one raw run."""
+    """A second-stage analysis of one raw run. It can be pickled."""
 
     @abstractmethod
     def __call__(self, name: str, doc: Document) -> None:
@@ -43,9 +43,12 @@ class SecondRun(ABC):
 
     def draw(
         self, analysis: Analysis[Any], members: Batch, result: Mapping[str, Any]
-    ) -> Mapping[str, bytes]:
-        """Draw the final result for people: file name to contents."""
-        return {}
+    ) -> Iterator[tuple[str, bytes]]:
+        """Draw the final result for people: yield file names and contents.
+
+        It runs in another process, with a copy of this object.
+        """
+        yield from ()
 
     def failure(self, result: Mapping[str, Any]) -> str:
         """Return why the final result is no success; empty if it is one."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from skywright.analysis.named import is_configured_by_devices, make_analysis, make_second_stage
 from skywright.callbacks.follow import Document, RawRun, RunIds, Wanted
+from skywright.callbacks.followed import Limits
 from skywright.callbacks.keeper import Keeper, Patience
 from skywright.callbacks.reports import Progress, Reports
-from skywright.callbacks.worker import Limits
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,9 @@
 """A second-stage analysis that is followed live, over the rows of a followed stream."""
 
 import logging
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from skywright.analysis import Analysis, Batch
 from skywright.analysis.blocks import concatenate
 from skywright.analysis.second import SecondRun
 from skywright.callbacks.derived import DerivedRun, Emit
+from skywright.callbacks.drawing import Draw
 from skywright.errors import DataError, SkywrightError
 
 log = logging.getLogger(__name__)
@@ -31,13 +34,24 @@ class FollowedSecond:
         Takes the derived documents.
     assets
         Root directory of assets.
+    draw
+        Draws the final result.
     """
 
     def __init__(
-        self, name: str, run: SecondRun, start: Mapping[str, Any], emit: Emit, assets: Path
+        self,
+        name: str,
+        run: SecondRun,
+        start: Mapping[str, Any],
+        emit: Emit,
+        assets: Path,
+        draw: Draw,
     ) -> None:
         self.name = name
         self.run = run
+        self.draw_until = math.inf
+        """Time of the monotonic clock after which a derived run is written without pictures."""
+        self._draw = draw
         self._start, self._emit, self._assets = start, emit, assets
         self._rows: list[Batch] = []
         self._asked = self._frames = 0
@@ -79,8 +93,10 @@ class FollowedSecond:
             self._fail(error)
         return True
 
-    def finish(self, stream: str, inputs: Mapping[str, str]) -> None:
-        """Write the derived run, once; a failure is logged and told.
+    def finishing(self, stream: str, inputs: Mapping[str, str]) -> Iterator[None]:
+        """Write the derived run, once, as soon as its pictures are drawn; yield until then.
+
+        A failure is logged and told.
 
         Parameters
         ----------
@@ -97,7 +113,11 @@ class FollowedSecond:
         self._facts = {"answered": self._asked, "error": "", "error_type": ""}
         try:
             analysis, members = self._compute()
-            self._derive(analysis, members, stream, inputs)
+            drawn = self._draw((self.run, analysis, members, scalars(analysis)))
+            while not drawn.done() and time.monotonic() < self.draw_until:
+                yield
+            pictures = drawn.result() if drawn.done() else {}
+            self._derive(analysis, members, stream, inputs, pictures)
         except Exception as error:  # the first analysis must end as it would without this one
             self._fail(error)
             log.error("%s: run %s has no derived run: %s", self.name, self._start["uid"][:8], error)
@@ -116,20 +136,19 @@ class FollowedSecond:
         return analysis, members
 
     def _derive(
-        self, analysis: Analysis[Any], members: Batch, stream: str, inputs: Mapping[str, str]
+        self,
+        analysis: Analysis[Any],
+        members: Batch,
+        stream: str,
+        inputs: Mapping[str, str],
+        pictures: Mapping[str, bytes],
     ) -> None:
-        result = scalars(analysis)
-        try:
-            pictures = self.run.draw(analysis, members, result)
-        except Exception:  # a run is worth more than its pictures
-            log.exception("%s: run %s has no pictures", self.name, self._start["uid"][:8])
-            pictures = {}
         derived = DerivedRun(
             analysis.fresh(), self._start, self._emit, self._assets, inputs, stream=stream
         )
         self._facts["derived_uid"] = derived.uid
         derived.add(members)
-        why = self.run.failure(result)
+        why = self.run.failure(scalars(analysis))
         derived.close("fail" if why else "success", why, pictures, keeps_result=True)
         self._facts |= {
             "rows": derived.rows,

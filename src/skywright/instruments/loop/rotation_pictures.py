@@ -1,7 +1,7 @@
 """Pictures of a rotation for people: what was seen where, the fits, before and after."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,35 +83,33 @@ def places_on_sheet(phi_deg: Floats, count: int = SHEET) -> list[int]:
 
 
 def draw_sheet(
-    pictures: Mapping[int, Picture], phi_deg: Floats, calibration: ZoomCalibration
-) -> dict[str, bytes]:
+    pictures: Iterable[tuple[int, Picture]], phi_deg: Floats, calibration: ZoomCalibration
+) -> Iterator[tuple[str, bytes]]:
     """Draw what was found into pictures of a rotation, and where the beam is; and a sheet of them.
 
     Parameters
     ----------
     pictures
-        (H, W) or (H, W, 3) uint8, by row of the run.
+        Rows of the run, and the (H, W) or (H, W, 3) uint8 picture of each.
     phi_deg : (n,) float64
         Angle of each row.
     calibration
         Of the camera.
 
-    Returns
-    -------
-    dict
-        ``rotation_sheet.png`` and ``rotation_NNNN.jpg``: contents of the files.
+    Yields
+    ------
+    str, bytes
+        ``rotation_NNNN.jpg``, each as soon as it is drawn, and ``rotation_sheet.png``: names and
+        contents of the files.
     """
-    drawn = {}
-    for row, picture in pictures.items():
+    drawn = []
+    for row, picture in pictures:
         title = f"{row}: {phi_deg[row]:.1f} deg"
         found = annotate(picture, find_loop(to_gray(picture)), title)
-        drawn[row] = mark_beam(found, calibration)
-    if not drawn:
-        return {}
-    return {
-        "rotation_sheet.png": _encode(contact_sheet(list(drawn.values())), "PNG"),
-        **{f"rotation_{row:04d}.jpg": _encode(each, "JPEG") for row, each in drawn.items()},
-    }
+        drawn.append(mark_beam(found, calibration))
+        yield f"rotation_{row:04d}.jpg", _encode(drawn[-1], "JPEG")
+    if drawn:
+        yield "rotation_sheet.png", _encode(contact_sheet(drawn), "PNG")
 
 
 def draw_before_after(

@@ -1,7 +1,7 @@
 """The fit of a rotation as a second-stage analysis, over what `loop_detection` finds."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from skywright.instruments.loop.timing import fit_delay
 log = logging.getLogger(__name__)
 
 Picture = NDArray[np.uint8]
-FirstPictures = dict[str, tuple[Picture, float, str]]
-"""Of the present centering, by its uid: a picture of the first pass, its angle, its title."""
+
+_first_pictures: dict[str, tuple[Picture, float, str]] = {}
+"""Of the present centering, by its uid: a picture of the first pass, its angle, its title. It is
+used in the process that draws."""
 
 
 class RotationStage(SecondStage):
@@ -38,23 +40,18 @@ class RotationStage(SecondStage):
 
     def __init__(self, *, calibrations: str) -> None:
         self.calibrations = CalibrationFile(Path(calibrations))
-        self._first_pictures: FirstPictures = {}
 
     def follow(self, start: Document) -> "RotationRun":
         """Return the fit of one raw run."""
-        return RotationRun(start, self.calibrations, self._first_pictures)
+        return RotationRun(start, self.calibrations)
 
     def event_keys(self, start: Document) -> frozenset[str]:
         """Return the data keys of angle and place, which a step scan names."""
         return frozenset({*start.get("place_keys", ()), start.get("angle_key", "")} - {""})
 
     def warm_up(self) -> None:
-        """Compile the fit; load what draws."""
+        """Compile the fit."""
         centering.warm_up()
-        try:
-            import matplotlib.figure  # noqa: F401
-        except ImportError:  # a lean installation has no plots
-            log.info("loop_rotation: no plots: matplotlib is not installed")
 
 
 class RotationRun(SecondRun):
@@ -66,16 +63,11 @@ class RotationRun(SecondRun):
         Its start document.
     calibrations
         Of the camera.
-    first_pictures
-        Shared by the runs of a centering.
     """
 
-    def __init__(
-        self, start: Document, calibrations: CalibrationFile, first_pictures: FirstPictures
-    ) -> None:
+    def __init__(self, start: Document, calibrations: CalibrationFile) -> None:
         self.turn = Turn(start)
         self._calibrations = calibrations
-        self._first_pictures = first_pictures
 
     def __call__(self, name: str, doc: Document) -> None:
         """Take in a document of the run."""
@@ -99,19 +91,19 @@ class RotationRun(SecondRun):
 
     def draw(
         self, analysis: Analysis[Any], members: Batch, result: Mapping[str, Any]
-    ) -> Mapping[str, bytes]:
+    ) -> Iterator[tuple[str, bytes]]:
         """Draw the fit and a sheet of pictures; of a centering also its first picture."""
         assert isinstance(analysis, LoopRotation)
         turn, calibration, phi = self.turn, analysis.calibration, members["phi"]
         try:
             from skywright.instruments.loop import rotation_pictures as pictures
 
-            drawn = dict(pictures.draw_rotation(members, result, calibration))
+            yield from pictures.draw_rotation(members, result, calibration).items()
         except ImportError as error:  # a lean installation has no plots
             log.info("loop_rotation: no pictures: %s", error)
-            return {}
+            return
         if turn.images is None:
-            return drawn
+            return
         path, dataset = turn.images
         with ColumnReader(Path(path), dataset) as file:
 
@@ -121,11 +113,10 @@ class RotationRun(SecondRun):
                 return picture
 
             rows = pictures.places_on_sheet(phi)
-            drawn |= pictures.draw_sheet({row: read(row) for row in rows}, phi, calibration)
+            yield from pictures.draw_sheet(((row, read(row)) for row in rows), phi, calibration)
             centering = turn.start.get("centering")
             if centering and rows:
-                drawn |= self._before_after(centering, phi, read, calibration)
-        return drawn
+                yield from self._before_after(centering, phi, read, calibration).items()
 
     def _before_after(
         self,
@@ -138,12 +129,12 @@ class RotationRun(SecondRun):
         from skywright.instruments.loop.rotation_pictures import draw_before_after
 
         known = np.flatnonzero(np.isfinite(phi))
-        before = self._first_pictures.get(centering["uid"])
+        before = _first_pictures.get(centering["uid"])
         if before is None:
             row = int(known[0])
             text = f"before, {phi[row]:.0f} deg"
-            self._first_pictures.clear()
-            self._first_pictures[centering["uid"]] = read(row), phi[row], text
+            _first_pictures.clear()
+            _first_pictures[centering["uid"]] = read(row), phi[row], text
             return {}
         apart = np.abs((phi[known] - before[1] + 180.0) % 360.0 - 180.0)
         row = int(known[np.argmin(apart)])

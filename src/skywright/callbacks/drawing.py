@@ -1,0 +1,92 @@
+"""Draws the pictures of second-stage analyses in a process of its own, at low priority.
+
+Drawing takes longer than the analysis of many frames, which decisions wait for. The process starts
+with the first drawing and ends with the worker whose pipe it reads.
+"""
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import IO, Any, cast
+
+from skywright.analysis import Analysis, Batch
+from skywright.analysis.second import SecondRun
+from skywright.processes.process import log_to_stderr
+
+NICE = 10
+
+log = logging.getLogger(__name__)
+
+Drawing = tuple[SecondRun, Analysis[Any], Batch, Mapping[str, Any]]
+Draw = Callable[[Drawing], "Future[dict[str, bytes]]"]
+
+
+def draw(drawing: Drawing) -> dict[str, bytes]:
+    """Return the pictures of a result: file name to contents; those before a failure, if it fails.
+
+    The failure is logged: a run is worth more than its pictures.
+    """
+    run, analysis, members, result = drawing
+    pictures: dict[str, bytes] = {}
+    try:
+        for name, contents in run.draw(analysis, members, result):
+            pictures[name] = contents
+    except Exception:
+        log.exception("pictures are lacking")
+    return pictures
+
+
+class Drawer:
+    """Gives drawings to the process, one after the other."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = ThreadPoolExecutor(1, "drawer")
+
+    def __call__(self, drawing: Drawing) -> "Future[dict[str, bytes]]":
+        """Return the future pictures; none of them if the process dies."""
+        return self._thread.submit(self._send, drawing)
+
+    def close(self) -> None:
+        """End the process, with what it draws."""
+        if self._process is not None:
+            self._process.kill()
+        self._thread.shutdown(cancel_futures=True)
+        if self._process is not None:
+            self._process.wait()
+
+    def _send(self, drawing: Drawing) -> dict[str, bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            pickle.dump(drawing, self._process.stdin)
+            self._process.stdin.flush()
+            return cast("dict[str, bytes]", pickle.load(self._process.stdout))
+        except (OSError, EOFError, pickle.UnpicklingError):
+            log.exception("the process that draws has ended; pictures are lacking")
+            return {}
+
+
+def main(drawings: IO[bytes], pictures: IO[bytes]) -> None:
+    """Draw until there is nothing more to read."""
+    with suppress(EOFError):
+        while True:
+            pickle.dump(draw(pickle.load(drawings)), pictures)
+            pictures.flush()
+
+
+if __name__ == "__main__":
+    os.nice(NICE)
+    log_to_stderr()
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    main(sys.stdin.buffer, answers)
