@@ -105,7 +105,12 @@ def bench_parse(small: Path, large: Path, counts: tuple[int, int]) -> None:
         floor = min(one[1] for one in rounds)
         name = f"epu parse dir, {count} micrographs, one process"
         report(
-            name, seconds, "s", goal=goal * count / (10_000 if goal < 2 else 50_000), floor=floor
+            name,
+            seconds,
+            "s",
+            goal=goal * count / (10_000 if goal < 2 else 50_000),
+            floor=floor,
+            processor_s=round(min(one[0][2] for one in rounds), 3),
         )
         if directory == large:
             peak = max(one[0][1] for one in rounds)

@@ -119,6 +119,7 @@ def test_the_policy_gains_in_one_night() -> None:
 
 
 @pytest.mark.accuracy
+@pytest.mark.timeout(1200)  # 60 nights
 def test_the_policy_gains_a_fifth_over_twenty_visits() -> None:
     found = gains(range(1000, 1020), 6)
     print(json.dumps({"what": "good micrographs in 6 h, policy over an order, 20 visits", **found}))
