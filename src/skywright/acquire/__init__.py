@@ -1,4 +1,4 @@
-"""From a source to its owner, and from there to files and endpoints.
+"""The path of the data from a source to its owner, to files and to endpoints.
 
 An instrument writes a source (`Source`, or one method of `PolledSource` or `PacedSource`), gives it
 to an `Owner`, and adds recorders (`Recorder` with a `Layout`) and endpoints. The modules:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from skywright.errors import ConfigError
-from skywright.processes.process import announce_ready, end_with_parent, ended_by_signals
+from skywright.processes.process import announce_ready, default_signal_handling, end_with_parent
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -150,7 +150,7 @@ def _serve_without_tree(args: argparse.Namespace) -> None:
     from skywright.instruments.psss.endpoints.service import Service
 
     end_with_parent()
-    with ended_by_signals():
+    with default_signal_handling():
         service = Service(args)
         service.processor.warm.wait()
     over = threading.Event()
