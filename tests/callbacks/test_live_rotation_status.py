@@ -20,7 +20,7 @@ START = {"uid": "1f0e7a52-6c2b-4b56-9d0f-0a4f2f6f3a11", "time": 1.0, "scan_id": 
 
 
 class FoundRotation(UndrawnRotation):
-    """Fits given rows."""
+    """ColumnCaster given rows."""
 
     rows: Batch
 
