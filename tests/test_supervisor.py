@@ -156,7 +156,7 @@ announce_ready(); signal.pause()
         os.kill(supervisor.children["a"].pid, signal.SIGKILL)
         await reports.until(lambda: len(reports.about("a", "ready")) == 2)
         assert len(reports.about("a", "no camera, try 1")) == 1
-        assert len(reports.about("a", "exit status 1; it said last: no camera, try 2")) == 1
+        assert len(reports.about("a", "exit status 1; last log line: no camera, try 2")) == 1
         assert supervisor.children["a"].restarts == 3
 
     supervised(tmp_path, [service("a", READY + once)], test)

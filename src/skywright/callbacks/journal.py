@@ -344,9 +344,7 @@ class Journal:
             while not backlog_empty.is_set():
                 await asyncio.sleep(0.05)
 
-        engine.request_suspend(
-            wait_for_space, justification=f"The journal waits: {self._trouble}"
-        )
+        engine.request_suspend(wait_for_space, justification=f"The journal waits: {self._trouble}")
 
     def _retry(self) -> None:
         while not self._closed.wait(RETRY_S):

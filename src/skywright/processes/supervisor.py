@@ -175,7 +175,7 @@ class Supervisor:
             await _end(process, limit_s=0)
         if self.children.pop(service.name, None):
             self._changed()
-        return f"{why}; it said last: {self._last_log_line(service, log_start)}"
+        return f"{why}; last log line: {self._last_log_line(service, log_start)}"
 
     def _mark_ready(
         self,

@@ -151,7 +151,7 @@ class Ingester:
         except FileNotFoundError:  # moved by a recovery
             return False
         except OSError as error:
-            log.error("%s: is tried again: %s", run.path, error)
+            log.error("%s: will be retried: %s", run.path, error)
             return False
         if state in (State.DONE, State.ASIDE):
             del self._runs[run.path]
