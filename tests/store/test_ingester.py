@@ -136,7 +136,7 @@ def test_type_that_widens_in_mid_run_is_replayed(store: Path, client: Any) -> No
         run.step()
     recording.event(x=2.5, a=[1, 2, 3])
     recording.event(x=None, a=[0.5])
-    run._not_before = 0.0
+    run._replay_allowed_at = 0.0
     run.step()
     data = client["raw"][recording.uid]["primary"].read()
     assert data["x"].values[:3].tolist() == [1.0, 2.0, 2.5]
@@ -162,7 +162,7 @@ def test_server_away_keeps_the_place(store: Path, client: Any, stack: Stack) -> 
     fragile.context.http_client.send = refuse
     recording.event(x=4.0)
     for _ in range(2):
-        run._not_before = 0.0
+        run._replay_allowed_at = 0.0
         with pytest.raises(ServerUnavailableError):
             run.step()
     fragile.context.http_client.send = real
