@@ -12,7 +12,7 @@ import httpx
 from skywright.config import Settings
 from skywright.errors import ConfigError, DataError
 from skywright.store.client import ANALYSIS, RAW, connect
-from skywright.store.news import follow
+from skywright.store.container_changes import watch_container
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ class Catalog:
         return self._client
 
     async def _listen(self, api_uri: str, api_key: str | None, container: str) -> None:
-        async for _ in follow(api_uri, api_key, container):
+        async for _ in watch_container(api_uri, api_key, container):
             self.subscribed = True
             self._tell()
         raise DataError(f"tiled ended the subscription of {container}")

@@ -43,7 +43,7 @@ class CameraView(Device):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     """
 
     pixels = Cpt(EpicsSignalRO, "image1:ArrayData", auto_monitor=True)

@@ -1,4 +1,4 @@
-"""What IOCs record: the PVs of a file plugin, and the documents that tell of the file's rows."""
+"""File plugin PVs, and the stream documents of the files that they open."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,14 +34,14 @@ class FilePlugin(Device):
     write_message = Cpt(EpicsSignalRO, "WriteMessage", kind=Kind.omitted, string=True)
 
     def settings(self, assets: Path, name: str) -> tuple[tuple[Any, Any], ...]:
-        """Return what is put, in this order, before `capture` opens the file of a new recording.
+        """Return the puts, in order, that precede the one of `capture`.
 
         Parameters
         ----------
         assets
             A dated directory below it is made for each day.
         name
-            Of the file, without its ending.
+            Name of the file, without its ending.
         """
         return (
             (self.create_directory, -5),
@@ -55,7 +55,7 @@ class FilePlugin(Device):
 
 @dataclass(frozen=True)
 class StreamColumn:
-    """A dataset of the file that documents tell of.
+    """A column of the file, as described in documents.
 
     Parameters
     ----------
@@ -64,15 +64,15 @@ class StreamColumn:
     dataset
         Path in the file.
     dtype
-        As `numpy.dtype.str` has it.
+        numpy's `dtype.str`.
     shape
-        Of one row.
+        Shape of one row.
     rows_per_chunk
-        Of the file.
+        Rows per chunk of the file.
     units
         Empty: none.
     mimetype
-        Of the file, for `skywright.files.readers`.
+        Mimetype of the file, for `skywright.files.readers`.
     """
 
     key: str
@@ -93,20 +93,20 @@ class FileStream:
     Parameters
     ----------
     device
-        Whose recording it is; says what went wrong, and its configuration.
+        Device. `raise_trouble` and `read_configuration` of it are called.
     name
-        Of this part.
+        Name of this part.
     plugin
-        Its PVs.
+        PVs of the file plugin.
     columns
-        Returns the columns, of the shapes that pictures have now.
+        Function that returns the columns with the present image shape.
     hinted
-        Keys to show in tables and plots.
+        Keys for tables and plots.
 
     Attributes
     ----------
     by_row
-        Each row is told of by itself, as the event of a step scan is one.
+        Emit one StreamDatum per row, as a step scan needs.
     """
 
     parent = None
@@ -125,7 +125,7 @@ class FileStream:
         self.plugin = plugin
         self.file = ""
         self.rows = 0
-        """Rows that are visible in the file."""
+        """Number of rows that readers of the file can see."""
         self.by_row = False
         self._columns = columns
         self._fixed: Sequence[StreamColumn] = ()
@@ -134,16 +134,16 @@ class FileStream:
 
     @property
     def hints(self) -> dict[str, Any]:
-        """Fields of a table, should somebody make one."""
+        """Fields that BestEffortCallback shows in its table."""
         return {"fields": [f"{self.device.name}_{key}" for key in self._hinted]}
 
     def begin(self, file: str) -> None:
-        """Tell of a new file from now on; `rows` are those of it."""
+        """Emit documents for this file from now on; `rows` counts its rows."""
         self.file, self._told, self._bundles = file, 0, []
         self._fixed = self._columns()
 
     def end(self) -> None:
-        """Tell of nothing any more."""
+        """Forget the file."""
         self.file, self._fixed = "", ()
 
     def describe_collect(self) -> dict[str, Any]:
@@ -178,13 +178,15 @@ class FileStream:
         return self.rows
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Tell of the file, once, and of the rows that are new.
+        """Yield the StreamResource once and StreamDatums for new rows.
+
+        If there is no new row, check that the IOC is alive.
 
         Raises
         ------
         HardwareError
-            If nothing is new and the IOC is gone, or rows should come and none does; or if
-            pictures have another size than at stage.
+            If there is no new row and the IOC is gone or silent, or if images have another size
+            than at stage.
         """
         rows = self.rows if index is None else min(index, self.rows)
         if rows <= self._told:
@@ -218,12 +220,12 @@ class FileStream:
 
 
 class FlyingStream(FileStream):
-    """A stream that is the flyer of its device: rows come from kickoff to complete."""
+    """A stream that is also the flyer of its device: rows come between kickoff and complete."""
 
     def kickoff(self) -> Status:
-        """Begin; done when rows can come."""
-        return self.device.in_background(self.device.begin_flight)
+        """Start; done when rows can come."""
+        return self.device.in_background(self.device.start_flying)
 
     def complete(self) -> Status:
-        """End; done when all rows are visible in the file."""
-        return self.device.in_background(self.device.end_flight)
+        """Finish; done when all rows are visible in the file."""
+        return self.device.in_background(self.device.finish_flying)

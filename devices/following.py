@@ -1,8 +1,7 @@
-"""Devices whose IOC appends rows to files at its own pace, or indexes rows that others write.
+"""Base class of devices whose IOC appends rows to a file without being triggered.
 
-The IOC posts the number of rows; the device turns that number into documents and never waits for a
-value. A count that goes back, a heartbeat that stops and a lost connection each become one error
-that the plan sees.
+The IOC posts the number of rows; the device turns that number into documents. A decreasing row
+count, a stopped heartbeat and a lost connection each raise one HardwareError in the plan.
 """
 
 import threading
@@ -18,34 +17,36 @@ from devices.file_stream import FileStream
 from devices.guarded import PUT_S, GuardedDevice
 from skywright.errors import HardwareError
 
-SETTLE_S = 1.0
-"""Longest wait until monitors show what the IOC answers when it is asked, s."""
-LOOK_S = 0.02
+MONITOR_TIMEOUT_S = 1.0
+"""Timeout for a monitor to deliver the value that a get returned, s."""
+POLL_PERIOD_S = 0.02
 
 
 class FollowingDevice(GuardedDevice):
-    """A device that follows the rows that its IOC appends to a file, whenever they come.
+    """A device whose IOC appends rows to a file without being triggered.
 
-    A silent IOC is no error as long as its heartbeat goes on: a telescope sees nothing for minutes,
-    a microscope pauses. Subclasses call `_follow` when they are made, open their recording in
-    `_open` by `_record`, and close it in `unstage`.
+    No rows is no error while the heartbeat counts: a telescope may see nothing for minutes.
+    A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
+    `_open`, by `_record`, (3) return the signals of messages in `_telling`, (4) return the streams
+    with their counting signals in `_counters`, and (5) close the files in `unstage`. It may
+    override `_be_idle` and `check_size`.
 
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     assets
         Directory below which the IOC writes; a dated directory in it is made for each day.
     name
-        Of the device.
+        Name of the device.
     """
 
     unit = "row"
-    """What a row of the recording is, for messages."""
+    """Name of a row of the recording, for messages."""
 
     heartbeat = Cpt(EpicsSignalRO, "HEARTBEAT", kind=Kind.omitted, auto_monitor=True)
     heartbeat_limit = Cpt(Signal, value=10.0, kind=Kind.config, metadata={"units": "s"})
-    """Longest time without a heartbeat, s, before following fails; 0 waits for ever."""
+    """Maximum time without a heartbeat, s; 0: no limit."""
 
     def __init__(self, prefix: str, *, assets: Path, name: str, **kwargs: Any) -> None:
         super().__init__(prefix, name=name, **kwargs)
@@ -59,7 +60,7 @@ class FollowingDevice(GuardedDevice):
             self.heartbeat.subscribe(self._on_heartbeat, run=False)
 
     def _follow(self, stream: FileStream, captured: EpicsSignalRO) -> None:
-        """Let `captured`, the row count of the IOC, move the rows of `stream`."""
+        """Copy the row count of the IOC to `stream.rows` at each monitor."""
         first = not self._followed
         self._followed.append(stream)
         captured.subscribe(lambda value, **_: self._on_rows(stream, int(value)), run=False)
@@ -67,15 +68,15 @@ class FollowingDevice(GuardedDevice):
             captured.subscribe(self._on_connection, event_type=captured.SUB_META, run=False)
 
     def _open(self) -> None:
-        """Open the recording; `_record` does it for one file."""
+        """Open the files of the recording; `_record` opens one."""
         raise NotImplementedError
 
     def _telling(self) -> tuple[EpicsSignalRO, ...]:
-        """Return the signals with the IOC's messages for people."""
+        """Return the signals with messages of the IOC for the user."""
         raise NotImplementedError
 
     def check_size(self) -> None:
-        """Check that rows have the size that the documents promise, where that can change."""
+        """Check that rows still have the size in the documents."""
 
     # ---- what the IOC posts (Channel Access threads)
 
@@ -85,9 +86,9 @@ class FollowingDevice(GuardedDevice):
             self._news.notify_all()
 
     def _count(self, stream: FileStream, rows: int) -> None:
-        """Note a count of the IOC; it goes back with a new file, never while one is open."""
+        """Store the row count. It may decrease only when no file is open."""
         if stream.file and rows < stream.rows:
-            self._lose("its count went back, it was restarted")
+            self._lose("its row count decreased, the IOC was restarted")
         else:
             stream.rows = rows
 
@@ -99,7 +100,7 @@ class FollowingDevice(GuardedDevice):
     def _on_connection(self, connected: bool = True, **_: Any) -> None:
         with self._news:
             if not connected:
-                self._lose("it does not answer any more")
+                self._lose("it does not answer")
             self._news.notify_all()
 
     def _lose(self, why: str) -> None:
@@ -107,7 +108,7 @@ class FollowingDevice(GuardedDevice):
         if recorded is not None and self._fault is None:
             self._fault = HardwareError(
                 f"{self.name}: lost the IOC at {self.prefix} during a recording ({why}); restart "
-                f"it if need be and repeat. {recorded.rows} {self.unit}s are in {recorded.file}"
+                f"the IOC and repeat the plan. {recorded.file} has {recorded.rows} {self.unit}s"
             )
 
     # ---- staging
@@ -127,15 +128,15 @@ class FollowingDevice(GuardedDevice):
             self._be_idle()
             self._open()
         except BaseException:
-            self.unstage()  # a recording that was opened before the one that failed is closed
+            self.unstage()  # closes the files that were opened before the failure
             raise
         return staged
 
     def _be_idle(self) -> None:
-        """End what a client before has left under way; called before the recording is opened."""
+        """Stop an acquisition of an earlier client; called before the recording is opened."""
 
     def stop(self, *, success: bool = False) -> None:
-        """End every wait at once."""
+        """Abort all waits of this device, then stop it."""
         with self._news:
             self._abort = True
             self._news.notify_all()
@@ -143,15 +144,15 @@ class FollowingDevice(GuardedDevice):
 
     # ---- following, from kickoff to complete of its flyer
 
-    def begin_flight(self) -> None:
-        """Follow the rows from now on."""
+    def start_flying(self) -> None:
+        """Expect rows from now on."""
         self._check_staged()
         with self._news:
             self._last_beat = time.monotonic()
         self._watching = True
 
-    def end_flight(self) -> None:
-        """Catch up with the rows that the IOC counts now."""
+    def finish_flying(self) -> None:
+        """Wait until `rows` equals the present row count of the IOC."""
         self._raise_fault()
         self._watching = False
         for stream, captured in self._counters():
@@ -164,7 +165,7 @@ class FollowingDevice(GuardedDevice):
         raise NotImplementedError
 
     def in_background(self, work: Callable[[], None]) -> Any:
-        """Run `work` on a thread; the status ends with it, and has its exception."""
+        """Run `work` on a thread; its status has the exception of `work`."""
         return self._background(work)
 
     # ---- waiting, always with a limit
@@ -176,9 +177,10 @@ class FollowingDevice(GuardedDevice):
         name: str,
         beside: Sequence[tuple[FileStream, EpicsSignalRO]] = (),
     ) -> None:
-        """Open a file of that name, without its ending; `stream` refers to it from then on.
+        """Open a file `name`, without suffix; `stream` refers to it from then on.
 
-        `beside` are streams of files that the IOC opens at the same time.
+        `beside` has the streams, with their counting signals, of files that the IOC opens at the
+        same time.
         """
         for signal, value in stream.plugin.settings(self.assets, name):
             self._put(signal, value)
@@ -189,10 +191,10 @@ class FollowingDevice(GuardedDevice):
         stream.begin(self._ask(stream.plugin.full_file_name))
 
     def _settled_count(self, stream: FileStream, captured: EpicsSignalRO) -> int:
-        """Return the rows of the file before, when monitors show them too."""
-        deadline = time.monotonic() + SETTLE_S
+        """Wait until the monitor agrees with the IOC; return the row count of the previous file."""
+        deadline = time.monotonic() + MONITOR_TIMEOUT_S
         while stream.rows != (rows := int(self._ask(captured))) and time.monotonic() < deadline:
-            threading.Event().wait(LOOK_S)
+            threading.Event().wait(POLL_PERIOD_S)
         return rows
 
     def _await_new_count(self, stream: FileStream, captured: EpicsSignalRO, before: int) -> None:
@@ -200,22 +202,22 @@ class FollowingDevice(GuardedDevice):
 
         The previous file is closed, so a count that differs is one of the new file. The IOC has
         posted the count of the new file before it completed the put of `capture`; if the IOC still
-        answers with the same count after `SETTLE_S`, the new file has as many rows already.
+        answers with that count after `MONITOR_TIMEOUT_S`, the new file has as many rows already.
         """
         started = time.monotonic()
         while before and stream.rows == before:
             waited = time.monotonic() - started
-            if waited > SETTLE_S and int(self._ask(captured)) == before == stream.rows:
+            if waited > MONITOR_TIMEOUT_S and int(self._ask(captured)) == before == stream.rows:
                 return
             if waited > PUT_S:
                 raise HardwareError(
-                    f"{self.name}: {captured.pvname} is still {before}, as in the file before; "
-                    f"{self._reason()}"
+                    f"{self.name}: {captured.pvname} still has the row count {before} of the "
+                    f"previous file; {self._reason()}"
                 )
-            threading.Event().wait(LOOK_S)
+            threading.Event().wait(POLL_PERIOD_S)
 
     def _wait_anew(self, reached: Callable[[], bool]) -> None:
-        """Wait as for the first row: an earlier silence does not count."""
+        """Wait; the silence limit starts now."""
         with self._news:
             self._last_beat = time.monotonic()
             self._wait(reached)
@@ -230,12 +232,12 @@ class FollowingDevice(GuardedDevice):
                 self._news.wait(0.2)
 
     def _catch_up(self, stream: FileStream, captured: EpicsSignalRO) -> None:
-        """Wait until the rows are those that the IOC counts now; its monitors come later."""
+        """Wait until the monitors have the present row count of the IOC."""
         rows = int(self._ask(captured))
         self._wait_anew(lambda: stream.rows >= rows)
 
     def raise_trouble(self) -> None:
-        """Raise why no row comes, if one should.
+        """Raise if rows are expected and the IOC or the source is silent.
 
         Raises
         ------
@@ -247,7 +249,7 @@ class FollowingDevice(GuardedDevice):
             self._raise_silence()
 
     def _expects_rows(self) -> bool:
-        """Return whether rows should come now."""
+        """Return whether rows are expected now."""
         return self._watching
 
     def _raise_fault(self) -> None:
@@ -263,7 +265,7 @@ class FollowingDevice(GuardedDevice):
             )
 
     def _reason(self) -> str:
-        """Return the IOC's messages about its trouble."""
+        """Return the IOC's error messages."""
         try:
             messages = [signal.get(timeout=0.5) for signal in self._telling()]
         except Exception:  # each control layer has its own

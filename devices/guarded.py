@@ -1,4 +1,4 @@
-"""What our devices do alike: every wait has a limit, every failure says why."""
+"""Base class of the devices: timeouts on every wait, one error class with a reason."""
 
 import logging
 import threading
@@ -18,20 +18,19 @@ PUT_S = 8.0
 
 
 def ask_whole(signal: EpicsSignalRO) -> Any:
-    """Ask for all elements of a PV, also just after its signal has connected.
+    """Read all elements of a PV from the IOC, also just after its signal has connected.
 
-    ophyd then asks for one element with its time stamp, and pyepics gives that to whoever asks in
-    the same form before it has come.
+    At that time ophyd has requested one element with its time stamp, and pyepics would return that
+    request's value for the same form.
     """
     return signal.get(use_monitor=False, form="native")
 
 
-class ShowsReason:
-    """What every status of ours does on failure: show the reason, and leave the device alone.
+class ReasonStatusMixin:
+    """On failure `str(status)` is the reason, and the device is not stopped by ophyd.
 
     The engine puts the reason into the stop document. ophyd would also stop the device, late and
-    from another thread, and so the next move too. What must be stopped here is stopped by the one
-    who finds the fault.
+    from another thread, and so the next move too. The code that detects the fault stops the device.
     """
 
     def _handle_failure(self) -> None:
@@ -45,12 +44,12 @@ class ShowsReason:
     __str__ = __repr__
 
 
-class TaskStatus(ShowsReason, DeviceStatus):
-    """The status of a task of several steps; when it failed it shows why."""
+class TaskStatus(ReasonStatusMixin, DeviceStatus):
+    """Status of a background task."""
 
 
 class GuardedDevice(Device):
-    """A device that turns all that can go wrong on Channel Access into `HardwareError`."""
+    """A device that turns all errors of Channel Access into `HardwareError`."""
 
     def connect(self) -> None:
         """Wait until all PVs answer.
@@ -89,17 +88,17 @@ class GuardedDevice(Device):
             return super().describe_configuration()
 
     def _reason(self) -> str:
-        """Return what the other side has to say about its trouble."""
-        return f"is the IOC at {self.prefix} well?"
+        """Return the IOC's error message, or advice."""
+        return f"check the IOC at {self.prefix}"
 
     def _background(self, work: Callable[[], None]) -> DeviceStatus:
-        """Run `work` on a thread; the status ends with it, and has its exception."""
+        """Run `work` on a thread; its status has the exception of `work`."""
         status = TaskStatus(self)
 
         def run() -> None:
             try:
                 work()
-            except Exception as error:  # whatever it is, the plan must see it
+            except Exception as error:  # any error must reach the plan
                 status.set_exception(error)
             else:
                 status.set_finished()
@@ -108,7 +107,7 @@ class GuardedDevice(Device):
         return status
 
     def _put(self, signal: EpicsSignal, value: Any) -> None:
-        """Put and wait until the IOC has done it (or shows it, for signals with a readback)."""
+        """Put, and wait for put completion (or for the readback, if the signal has one)."""
         with self._told(f"{signal.setpoint_pvname} did not become {value!r} within {PUT_S:g} s"):
             signal.set(value, timeout=PUT_S).wait(timeout=PUT_S + 0.5)
 
@@ -122,7 +121,7 @@ class GuardedDevice(Device):
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
-        """Turn all that the control layers raise when an IOC goes, each its own, into one error."""
+        """Turn the errors of all control layers into `HardwareError`."""
         try:
             yield
         except HardwareError:

@@ -15,7 +15,7 @@ from ophyd.status import MoveStatus, StatusBase
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 from ophyd.utils.errors import DisconnectedError, LimitError
 
-from devices.guarded import ShowsReason, TaskStatus
+from devices.guarded import ReasonStatusMixin, TaskStatus
 from skywright.errors import HardwareError
 
 STALL_S = 3.0
@@ -45,7 +45,7 @@ class MotionLimitError(HardwareError, LimitError):
     """A position beyond the limits was asked for; nothing has moved."""
 
 
-class MotionStatus(ShowsReason, MoveStatus):
+class MotionStatus(ReasonStatusMixin, MoveStatus):
     """The status of one motor's move; when it failed it shows why, also in the stop document."""
 
     def _settled(self) -> None:

@@ -1,4 +1,4 @@
-"""Devices that acquire by ``cam1:`` and whose IOC records: rows must come while they acquire."""
+"""Base class of devices with areaDetector's cam1 and file plugin."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from skywright.errors import HardwareError
 
 
 class RecordingDevice(FollowingDevice):
-    """A device that acquires by ``cam1:`` and whose IOC records.
+    """A device with areaDetector's ``cam1:`` whose IOC records.
 
     While it acquires, silence for longer than `silence_limit` is an error. It needs no heartbeat,
     so it works with areaDetector's own IOCs.
@@ -23,15 +23,15 @@ class RecordingDevice(FollowingDevice):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     assets
         Directory below which the IOC writes; a dated directory in it is made for each day.
     name
-        Of the device.
+        Name of the device.
     """
 
     unit = "picture"
-    """What a row of the recording is, for messages."""
+    """Name of a row of the recording, for messages."""
 
     heartbeat = None
     heartbeat_limit = None
@@ -43,7 +43,7 @@ class RecordingDevice(FollowingDevice):
     height = Cpt(EpicsSignalRO, "cam1:ArraySizeY_RBV", kind=Kind.config)
 
     silence_limit = Cpt(Signal, value=4.0, kind=Kind.config, metadata={"units": "s"})
-    """Longest time without a row, s, before an acquisition fails; 0 waits for ever."""
+    """Maximum time without a row during an acquisition, s; 0: no limit."""
 
     def __init__(self, prefix: str, *, assets: Path, name: str, **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
@@ -83,14 +83,14 @@ class RecordingDevice(FollowingDevice):
     # ---- acquiring
 
     def _start_acquiring(self) -> None:
-        """Put without waiting: completion comes when the rows have."""
+        """Put without completion: the busy record completes only after all rows are written."""
         with self._news:
             self._last_news = time.monotonic()
         with self._told("cannot start"):
             self.acquire.put(1, wait=False)
 
     def _wait_anew(self, reached: Callable[[], bool]) -> None:
-        """Wait as for the first row: an earlier silence does not count."""
+        """Wait; the silence limit starts now."""
         with self._news:
             self._last_news = time.monotonic()
             self._wait(reached)

@@ -52,15 +52,15 @@ def long_text(value: str = "", put: Any = None, **kw: Any) -> Any:
     return setting(value=value, dtype=ChannelType.CHAR, max_length=1024, put=put, **kw)
 
 
-def said(value: Any, dtype: Any = None, **kw: Any) -> Any:
-    """Return a PV that clients only read."""
+def readback(value: Any, dtype: Any = None, **kw: Any) -> Any:
+    """Return a PV that clients cannot write."""
     dtype = type(value) if dtype is None else dtype
     return pvproperty(value=value, dtype=dtype, read_only=True, **kw)
 
 
-def shown(strings: list[str], value: int = 0, **kw: Any) -> Any:
+def enum_readback(strings: list[str], value: int = 0, **kw: Any) -> Any:
     """Return one of `strings` that clients only read."""
-    return said(strings[value], ChannelType.ENUM, enum_strings=strings, **kw)
+    return readback(strings[value], ChannelType.ENUM, enum_strings=strings, **kw)
 
 
 def checked(least: float, most: float) -> Any:
@@ -172,20 +172,20 @@ class Cam(PVGroup):
     min_y = number(0, only(0), name="MinY")
     size_x = number(0, fixed, name="SizeX")
     size_y = number(0, fixed, name="SizeY")
-    port_name = said("CAM1", ChannelType.STRING, name="PortName_RBV")
-    manufacturer = said("", ChannelType.STRING, name="Manufacturer_RBV")
-    model = said("", ChannelType.STRING, name="Model_RBV")
-    max_size_x = said(0, name="MaxSizeX_RBV")
-    max_size_y = said(0, name="MaxSizeY_RBV")
-    array_size_x = said(0, name="ArraySizeX_RBV")
-    array_size_y = said(0, name="ArraySizeY_RBV")
-    array_size_z = said(0, name="ArraySizeZ_RBV")
-    array_size = said(0, name="ArraySize_RBV")
-    num_images_counter = said(0, name="NumImagesCounter_RBV")
-    unique_id = said(-1, name="UniqueId_RBV")
-    time_stamp = said(0.0, precision=3, units="s", name="TimeStamp_RBV")
-    detector_state = shown(["Idle", "Acquire"], 0, name="DetectorState_RBV")
-    status_message = said("", ChannelType.CHAR, max_length=1024, name="StatusMessage_RBV")
+    port_name = readback("CAM1", ChannelType.STRING, name="PortName_RBV")
+    manufacturer = readback("", ChannelType.STRING, name="Manufacturer_RBV")
+    model = readback("", ChannelType.STRING, name="Model_RBV")
+    max_size_x = readback(0, name="MaxSizeX_RBV")
+    max_size_y = readback(0, name="MaxSizeY_RBV")
+    array_size_x = readback(0, name="ArraySizeX_RBV")
+    array_size_y = readback(0, name="ArraySizeY_RBV")
+    array_size_z = readback(0, name="ArraySizeZ_RBV")
+    array_size = readback(0, name="ArraySize_RBV")
+    num_images_counter = readback(0, name="NumImagesCounter_RBV")
+    unique_id = readback(-1, name="UniqueId_RBV")
+    time_stamp = readback(0.0, precision=3, units="s", name="TimeStamp_RBV")
+    detector_state = enum_readback(["Idle", "Acquire"], 0, name="DetectorState_RBV")
+    status_message = readback("", ChannelType.CHAR, max_length=1024, name="StatusMessage_RBV")
 
 
 class Plugin(PVGroup):
@@ -201,21 +201,21 @@ class Plugin(PVGroup):
     array_counter = number(0, name="ArrayCounter")
     dropped_arrays = number(0, name="DroppedArrays")
     min_callback_time = number(0.0, name="MinCallbackTime")
-    array_size_0 = said(0, name="ArraySize0_RBV")
-    array_size_1 = said(0, name="ArraySize1_RBV")
-    array_size_2 = said(0, name="ArraySize2_RBV")
-    n_dimensions = said(0, name="NDimensions_RBV")
-    color_mode = shown(COLOR_MODES, 0, name="ColorMode_RBV")
-    data_type = shown(DATA_TYPES, 1, name="DataType_RBV")
-    unique_id = said(-1, name="UniqueId_RBV")
-    time_stamp = said(0.0, precision=3, units="s", name="TimeStamp_RBV")
+    array_size_0 = readback(0, name="ArraySize0_RBV")
+    array_size_1 = readback(0, name="ArraySize1_RBV")
+    array_size_2 = readback(0, name="ArraySize2_RBV")
+    n_dimensions = readback(0, name="NDimensions_RBV")
+    color_mode = enum_readback(COLOR_MODES, 0, name="ColorMode_RBV")
+    data_type = enum_readback(DATA_TYPES, 1, name="DataType_RBV")
+    unique_id = readback(-1, name="UniqueId_RBV")
+    time_stamp = readback(0.0, precision=3, units="s", name="TimeStamp_RBV")
 
 
 class Image(Plugin):
     """The newest picture, a few times a second, for looking only."""
 
-    port_name = said("Image1", ChannelType.STRING, name="PortName_RBV")
-    plugin_type = said("NDPluginStdArrays", ChannelType.STRING, name="PluginType_RBV")
+    port_name = readback("Image1", ChannelType.STRING, name="PortName_RBV")
+    plugin_type = readback("NDPluginStdArrays", ChannelType.STRING, name="PluginType_RBV")
     array_data = pvproperty(
         value=b"",
         dtype=bytes,
@@ -288,7 +288,7 @@ async def _put_auto_save(obj: Any, instance: Any, value: Any) -> None:
 
 
 async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
-    """Open or close the recording; completes when that has happened and its counts are posted."""
+    """Open or close the recording; completes when the counts of the recording are posted."""
     hdf = obj.parent
     begun = 0
     if value:
@@ -305,7 +305,7 @@ class Hdf(Plugin):
     Attributes
     ----------
     next_number
-        Of the next file, as ``FileNumber`` shows it.
+        Number of the next file, the value of ``FileNumber``.
     newest_single
         Path of a file of one picture that is not posted yet.
     """
@@ -315,14 +315,14 @@ class Hdf(Plugin):
 
     # Capture alone says whether pictures are recorded.
     enable = choice(["Disable", "Enable"], 1, put=only(1), name="EnableCallbacks")
-    port_name = said("FileHDF1", ChannelType.STRING, name="PortName_RBV")
-    plugin_type = said("NDFileHDF5 ver1.10.1", ChannelType.STRING, name="PluginType_RBV")
+    port_name = readback("FileHDF1", ChannelType.STRING, name="PortName_RBV")
+    plugin_type = readback("NDFileHDF5 ver1.10.1", ChannelType.STRING, name="PluginType_RBV")
     file_path = long_text(put=_put_file_path, name="FilePath")
     file_name = long_text("pictures", put=put_text, name="FileName")
     file_template = long_text("%s%s_%6.6d.h5", put=_put_template, name="FileTemplate")
     file_number = number(0, _put_file_number, name="FileNumber")
-    full_file_name = said("", ChannelType.CHAR, max_length=1024, name="FullFileName_RBV")
-    file_path_exists = shown(YES_NO, 0, name="FilePathExists_RBV")
+    full_file_name = readback("", ChannelType.CHAR, max_length=1024, name="FullFileName_RBV")
+    file_path_exists = enum_readback(YES_NO, 0, name="FilePathExists_RBV")
     create_directory = number(0, _put_create, name="CreateDirectory")
     auto_increment = choice(YES_NO, 1, name="AutoIncrement")
     auto_save = choice(YES_NO, put=_put_auto_save, name="AutoSave")
@@ -330,15 +330,15 @@ class Hdf(Plugin):
         ["Single", "Capture", "Stream"], WRITE_STREAM, _put_write_mode, name="FileWriteMode"
     )
     num_capture = number(0, checked(0, 10**9), name="NumCapture")
-    num_captured = said(0, name="NumCaptured_RBV")
+    num_captured = readback(0, name="NumCaptured_RBV")
     capture = choice(["Done", "Capture"], put=_put_capture, name="Capture")
     lazy_open = choice(YES_NO, name="LazyOpen")
     swmr_mode = choice(["Off", "On"], 1, put=only(1), name="SWMRMode")
-    swmr_active = shown(["Off", "Active"], 0, name="SWMRActive_RBV")
+    swmr_active = enum_readback(["Off", "Active"], 0, name="SWMRActive_RBV")
     num_frames_flush = number(0, name="NumFramesFlush")
     compression = choice(["None"], name="Compression")
-    write_status = shown(["Write OK", "Write error"], 0, name="WriteStatus")
-    write_message = said("", ChannelType.CHAR, max_length=1024, name="WriteMessage")
+    write_status = enum_readback(["Write OK", "Write error"], 0, name="WriteStatus")
+    write_message = readback("", ChannelType.CHAR, max_length=1024, name="WriteMessage")
 
     def next_path(self) -> Path:
         """Return the path that the template gives."""

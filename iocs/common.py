@@ -76,7 +76,7 @@ def run(
     ----------
     build
         Makes the PV group of the arguments, and what its ready line says beside prefix and port.
-        The group may have ``complain(text)``, ``serving()`` (coroutines) and ``close()``.
+        The group may have ``post_error(text)``, ``serving()`` (coroutines) and ``close()``.
     parser
         From `argument_parser`.
     """
@@ -104,9 +104,9 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     group, facts
         As `run`'s ``build`` gives them.
     args
-        Of `argument_parser`. A ``port`` of None is what every IOC does: searches are answered on
-        UDP port 5064, or ``EPICS_CA_SERVER_PORT``, beside other IOCs, and the TCP port is another
-        one if theirs is taken. The group may have ``served_on(port)``, told of that one.
+        Result of `argument_parser`. With a ``port`` of None searches are answered on UDP port 5064,
+        or ``EPICS_CA_SERVER_PORT``, shared with other IOCs; the TCP port is another one if that is
+        taken. If the group has ``served_on(port)``, it is called with the TCP port.
 
     Raises
     ------
@@ -123,7 +123,7 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
     for channel in group.pvdb.values():
         _own_alarm(channel)
         for each in (channel, *channel.fields.values()):
-            _never_hang(each, getattr(group, "complain", None))
+            _never_hang(each, getattr(group, "post_error", None))
     context = Context(group.pvdb, [args.host])
     # Beacons hasten reconnection; that nobody listens to them is no trouble.
     context.log.addFilter(lambda record: "send beacon" not in record.msg)
@@ -188,7 +188,7 @@ def _own_alarm(channel: ChannelData) -> None:
         alarm.connect(channel.field_inst)
 
 
-def _never_hang(channel: ChannelData, complain: Complain | None) -> None:
+def _never_hang(channel: ChannelData, post_error: Complain | None) -> None:
     """Answer every put: a refused one raises the PV's alarm and says why on the message PV.
 
     caproto answers a put that raises with an error that put completion does not wait for, so the
@@ -209,8 +209,8 @@ def _never_hang(channel: ChannelData, complain: Complain | None) -> None:
             await channel.alarm.write(
                 status=AlarmStatus.WRITE, severity=AlarmSeverity.INVALID_ALARM
             )
-            if complain is not None:
-                await complain(f"{name}: {reason}")
+            if post_error is not None:
+                await post_error(f"{name}: {reason}")
             return None
         if channel.alarm.severity and channel.alarm.status == AlarmStatus.WRITE:
             await channel.alarm.write(status=AlarmStatus.NO_ALARM, severity=AlarmSeverity.NO_ALARM)
@@ -230,7 +230,7 @@ async def post(channel: ChannelData, value: Any, severity: int | None = None) ->
         Number, text, or index. Of a text goes out what Channel Access can carry: Latin-1, with "?"
         for other letters, and no more than the PV holds.
     severity
-        Of its alarm; None leaves the alarm as it is.
+        Severity of its alarm; None leaves the alarm as it is.
     """
     if isinstance(channel, ChannelEnum):
         value = channel.enum_strings[value]

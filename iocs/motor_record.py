@@ -90,7 +90,7 @@ class MotorRecord(PVGroup):
         commanded
             Awaited after each command that changes the motion, and before its end is shown.
         speed
-            Of simulated time.
+            Speed of simulated time.
         """
         self.axis, self.speed = axis, speed
         self.clock, self.commanded = clock, commanded

@@ -1,4 +1,4 @@
-"""What lies between an owner's threads and the event loop of its PVs."""
+"""PV group that publishes the state of an owner from the asyncio event loop."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ HEARTBEAT_S = 1.0
 
 
 class Ending(Protocol):
-    """Something under way at the owner; `done` is set when all of it is kept."""
+    """An acquisition of the owner; `done` is set when all its items are stored."""
 
     @property
     def done(self) -> threading.Event:
@@ -26,7 +26,7 @@ class Ending(Protocol):
 
 
 class OwnerGroup(PVGroup):
-    """All PVs over one owner.
+    """The PVs of one owner.
 
     Subclasses hand `_changed` to the owner, post its state in `_post`, and may do more after that
     in `_after_post`.
@@ -45,7 +45,7 @@ class OwnerGroup(PVGroup):
         self._news = asyncio.Event()
         self._waiting: list[tuple[threading.Event, asyncio.Future[None]]] = []
         self._failing: dict[str, str] = {}
-        """What could not be posted the last time, by the method that failed."""
+        """Error of the last posting, by the method that failed."""
 
     def _changed(self) -> None:
         """Wake the posting; may be called from any thread."""
@@ -54,20 +54,20 @@ class OwnerGroup(PVGroup):
                 self.loop.call_soon_threadsafe(self._news.set)
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run what may block beside the event loop, so that other clients are served."""
+        """Run a blocking function outside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
     async def over(self, acquisition: Ending) -> None:
-        """Wait until the acquisition is over and its counts are posted."""
-        await self._posted_after(acquisition.done)
+        """Wait until the acquisition has finished and its counts are posted."""
+        await self._wait_posted_after(acquisition.done)
 
     async def posted(self) -> None:
-        """Wait until all that the owner knows now is posted."""
+        """Wait until the present state of the owner is posted."""
         known = threading.Event()
         known.set()
-        await self._posted_after(known)
+        await self._wait_posted_after(known)
 
-    async def _posted_after(self, event: threading.Event) -> None:
+    async def _wait_posted_after(self, event: threading.Event) -> None:
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((event, future))
         self._news.set()
@@ -78,33 +78,34 @@ class OwnerGroup(PVGroup):
         raise NotImplementedError
 
     async def _after_post(self) -> None:
-        """Do what nobody waits for."""
+        """Do work after the posts, for which no client waits."""
 
-    async def complain(self, message: str) -> None:
-        """Say on the message PV what is wrong."""
+    async def post_error(self, message: str) -> None:
+        """Post an error on the message PV."""
         raise NotImplementedError
 
     async def _post_forever(self, period_s: float, idle_s: float) -> None:
-        """Post what has changed, at most every `period_s` and at least every `idle_s` more."""
+        """Post changes, at most every `period_s`, at least every `period_s + idle_s`."""
         beat_due = 0.0
         while True:
             self._news.clear()
-            # Looked at before the state is: who waits for the end must find all else posted.
+            # Read the end events before the state, so that the counts are posted before the waiter
+            # continues
             over = [item for item in self._waiting if item[0].is_set()]
-            await self._go_on_after(self._post)
+            await self._run_guarded(self._post)
             for item in over:
                 self._waiting.remove(item)
                 if not item[1].done():
                     item[1].set_result(None)
-            await self._go_on_after(self._after_post)
+            await self._run_guarded(self._after_post)
             if asyncio.get_running_loop().time() > beat_due:
                 beat_due = asyncio.get_running_loop().time() + HEARTBEAT_S
                 await self.heartbeat.write((self.heartbeat.value + 1) % 2**31)
             await asyncio.sleep(period_s)
             await wait_at_most(min(idle_s, HEARTBEAT_S), self._news)
 
-    async def _go_on_after(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do a part of the posting; what cannot be posted is said and logged, once."""
+    async def _run_guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a part of the posting; an error is posted and logged once."""
         name = work.__name__
         try:
             await work()
@@ -114,4 +115,4 @@ class OwnerGroup(PVGroup):
             if self._failing.get(name) != wrong:
                 self._failing[name] = wrong
                 logger.exception("%s", self.prefix)
-                await self.complain(wrong)
+                await self.post_error(wrong)

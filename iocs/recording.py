@@ -1,4 +1,4 @@
-"""File plugins over recordings of rows: areaDetector's PVs open the files and count the rows."""
+"""File plugins for recordings of rows: areaDetector's PVs open files and count rows."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from caproto import AlarmSeverity
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import WRITE_STREAM, Hdf, choice, long_text, put_text, shown
+from iocs.areadetector import WRITE_STREAM, Hdf, choice, enum_readback, long_text, put_text
 from iocs.common import post
 from skywright.acquire.recorder import Recorder
 
@@ -23,7 +23,7 @@ async def _only_stream(obj: Any, instance: Any, value: Any) -> None:
 class StreamHdf(Hdf):
     """The PVs of a recording of any rows."""
 
-    data_type = shown(DATA_TYPES, DATA_TYPES.index("UInt16"), name="DataType_RBV")
+    data_type = enum_readback(DATA_TYPES, DATA_TYPES.index("UInt16"), name="DataType_RBV")
     file_name = long_text("rows", put=put_text, name="FileName")
     file_write_mode = choice(
         ["Single", "Capture", "Stream"], WRITE_STREAM, _only_stream, name="FileWriteMode"
@@ -31,13 +31,13 @@ class StreamHdf(Hdf):
 
 
 class RecordingIOC(Protocol):
-    """What a recording needs of the IOC; `iocs.owner.OwnerGroup` has it."""
+    """What a recording needs from the IOC, such as `iocs.owner.OwnerGroup`."""
 
     async def in_thread(self, function: Any, *args: Any) -> Any:
-        """Run what may block beside the event loop."""
+        """Run a blocking function outside the event loop."""
 
     async def posted(self) -> None:
-        """Wait until all that the owner knows now is posted."""
+        """Wait until the present state of the owner is posted."""
 
 
 class FilesPart(PVGroup):
@@ -53,11 +53,11 @@ class FilesPart(PVGroup):
 
     @property
     def camera(self) -> "FilesPart":
-        """The object that the plugin starts and stops."""
+        """The object whose `start_capture` and `stop_capture` the plugin calls: this one."""
         return self
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
-        """Start a recording; return why it failed, empty if it did not."""
+        """Start a recording; return an error message, empty if it succeeded."""
         raise NotImplementedError
 
     def stop_capture(self) -> None:
@@ -65,11 +65,11 @@ class FilesPart(PVGroup):
         raise NotImplementedError
 
     async def in_thread(self, function: Any, *args: Any) -> Any:
-        """Run what may block beside the event loop."""
+        """Run a blocking function outside the event loop."""
         return await self.ioc.in_thread(function, *args)
 
     async def posted(self) -> None:
-        """Wait until all that the owner knows now is posted."""
+        """Wait until the present state of the owner is posted."""
         await self.ioc.posted()
 
     async def fail_to_write(self, message: str) -> None:
@@ -85,13 +85,13 @@ class FilesPart(PVGroup):
         Parameters
         ----------
         rows
-            Rows that readers of the file may trust.
+            Number of rows that readers of the file can see.
         lost
             Rows that are not in the file.
         is_open
             Returns whether a recording is open now.
         error
-            Why a file could not be written; empty if all could.
+            Error of a file; empty if there is none.
         """
         hdf = self.plugin
         await post(hdf.num_captured, min(rows, 2**31 - 1))
@@ -104,7 +104,8 @@ class FilesPart(PVGroup):
             await post(hdf.write_status, 0, AlarmSeverity.NO_ALARM)
         await post(hdf.swmr_active, int(capturing))
         for channel in (hdf.capture.readback, hdf.capture.setpoint):
-            if is_open() == capturing:  # a put that was completed meanwhile knows better
+            # A put may have opened or closed the file meanwhile; do not overwrite its value
+            if is_open() == capturing:
                 await post(channel, int(capturing))
 
 

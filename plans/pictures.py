@@ -11,14 +11,14 @@ from bluesky.protocols import Collectable, Flyable, Readable
 from bluesky.utils import MsgGenerator
 
 COLLECT_S = 0.25
-"""Time between two reports of a camera that runs freely, s."""
+"""Period of `collect` while the camera flies, s."""
 SECONDS_MAX = 24 * 3600.0
 
 
 def take_pictures(
     camera: Readable, n: int, *, md: dict[str, Any] | None = None
 ) -> MsgGenerator[str]:
-    """Take pictures one by one, an event each.
+    """Take pictures one by one, one event per picture.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def take_pictures(
     Raises
     ------
     ValueError
-        If `n` is less than 1; before anything moves.
+        If `n` is less than 1; raised before the run starts.
     TypeError
         If `camera` is no detector, or its readings are no pictures.
     """
@@ -60,7 +60,7 @@ def take_pictures(
 def watch_camera(
     camera: Flyable, seconds: float, *, md: dict[str, Any] | None = None
 ) -> MsgGenerator[str]:
-    """Record every picture that a camera sends, for a while.
+    """Record every picture of a camera for a time.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def watch_camera(
     Raises
     ------
     ValueError
-        If `seconds` is not in its range; before anything moves.
+        If `seconds` is not in its range; raised before the run starts.
     TypeError
         If `camera` does not fly.
     """
@@ -98,7 +98,7 @@ def watch_camera(
         yield from bps.declare_stream(camera, name="primary", collect=True)
         yield from bps.kickoff(camera, wait=True)
         for _ in range(periods):
-            # The camera goes on in a pause; what it took then is collected after it.
+            # The camera also takes pictures in a pause; they are collected afterwards.
             yield from bps.checkpoint()
             yield from bps.sleep(seconds / periods)
             yield from bps.collect(camera, name="primary")
@@ -115,9 +115,9 @@ def _check_is(camera: Any, protocol: Any, needs: str) -> None:
 
 def _check_has_pictures(camera: Any) -> None:
     if not getattr(camera, "connected", True):
-        return  # staging says which PVs are silent
+        return  # `stage` will report which PVs do not answer
     keys = camera.describe()
-    if inspect.isawaitable(keys):  # of ophyd-async: the RunEngine alone may ask
+    if inspect.isawaitable(keys):  # of ophyd-async: only the RunEngine can await it
         if inspect.iscoroutine(keys):
             keys.close()  # else Python warns that nobody awaited it
         return
@@ -133,7 +133,7 @@ def _metadata(
     md: Mapping[str, Any] | None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Return the start document's metadata; what the user gives wins."""
+    """Return the start document's metadata; `md` overrides the other keys."""
     assets = getattr(camera, "assets", None)
     return {
         "plan_name": plan,

@@ -1,4 +1,4 @@
-"""Steps of every instrument's plans: a run whose stop document says why it failed."""
+"""Plan stubs: metadata, staged runs, error reasons."""
 
 import asyncio
 import logging
@@ -14,10 +14,10 @@ from skywright.errors import HardwareError, SkywrightError
 Body = Callable[[], MsgGenerator[Any]]
 
 PRIMARY = "primary"
-"""The stream of the events of a plan, one at each position of a scanned motor."""
+"""Name of the main event stream."""
 
 step_log = logging.getLogger("skywright.plans")
-"""Takes one line for each step of a plan, at level INFO; the session prints them."""
+"""Logger of one line per step of a plan, at level INFO; the session prints them."""
 
 
 def start_metadata(
@@ -31,14 +31,14 @@ def start_metadata(
     Parameters
     ----------
     plan
-        Its name.
+        Name of the plan.
     devices
-        By the name of the plan's argument, the detector first; None: not given. One that is called
-        ``motor`` is scanned.
+        Devices by the name of the plan's argument; the first one is the detector, ``motor`` is the
+        scanned motor, None: not given.
     arguments
         Other arguments of the plan.
     md
-        What the user gives; it wins.
+        User metadata; overrides the other keys.
     """
     given = {role: device for role, device in devices.items() if device is not None}
     detector, motor = next(iter(given.values())), given.get("motor")
@@ -54,7 +54,7 @@ def start_metadata(
 
 
 def _scanned(motor: Any) -> dict[str, Any]:
-    """Return what bluesky's own scans say of a motor, so that plots are drawn against it."""
+    """Return the metadata of bluesky's own scans for a motor, which becomes the axis of plots."""
     fields = list(getattr(motor, "hints", {}).get("fields") or [motor.name])
     return {"motors": [motor.name], "hints": {"dimensions": [[fields, PRIMARY]]}}
 
@@ -67,9 +67,9 @@ def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[t
     device
         The detector.
     body
-        The plan; it declares its streams.
+        Function without arguments that returns the inner plan.
     md
-        Of the start document.
+        Metadata of the start document.
 
     Returns
     -------
@@ -89,19 +89,18 @@ def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[t
 def in_run(
     body: Body, md: Mapping[str, Any], uids: list[str], key: str | None = None
 ) -> MsgGenerator[Any]:
-    """Run `body` in a run whose stop document says why it failed; return what it returns.
+    """Run `body` in a run; its stop document has the reason of a failure. Return its result.
 
     Parameters
     ----------
     body
-        The plan. It may open further runs, each with a key of its own.
+        Function that returns the inner plan. It may open further runs, each with its own key.
     md
-        Of the start document.
+        Metadata of the start document.
     uids
         The uid of the run is appended.
     key
-        bluesky's run key, which tells the runs that are open at the same time from one another.
-        None: no other run is open.
+        bluesky's run key; needed if several runs are open at the same time.
     """
     run = _in_run(body, md, uids)
     return (yield from (run if key is None else bpp.set_run_key_wrapper(run, key)))
@@ -123,7 +122,7 @@ def _in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[
 
 
 def with_reasons(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
-    """Turn a failed status into the error that the device gave as its reason.
+    """Replace bluesky's `FailedStatus` by the error of the device.
 
     Raises
     ------

@@ -237,7 +237,7 @@ def test_readers_side_by_side_each_read_their_records(tmp_path: Path) -> None:
 def test_reader_leaves_alone_what_somebody_else_has_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "OPEN_ELSEWHERE_S", 0.01)
+    monkeypatch.setattr(records, "OTHER_READER_TIMEOUT_S", 0.01)
     path = tmp_path / "a.h5"
     with ColumnWriter(path, [IMAGE, TIME], IDENTITY) as writer:
         writer.append(np.arange(20), rows(np.arange(20)))

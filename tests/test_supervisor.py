@@ -138,7 +138,7 @@ def test_back_off_starts_anew_after_a_settled_run(tmp_path: Path) -> None:
             await reports.until(lambda count=count: len(reports.about("a", "ready")) == count + 1)
         assert len(reports.about("a", "restarting in 0.01 s")) == 2
 
-    supervised(tmp_path, [service("a", SERVE, settled_s=0.0)], test)
+    supervised(tmp_path, [service("a", SERVE, backoff_reset_s=0.0)], test)
 
 
 def test_a_restarted_child_that_fails_to_start_is_tried_again(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ announce_ready(); signal.pause()
         os.kill(supervisor.children["a"].pid, signal.SIGKILL)
         await reports.until(lambda: len(reports.about("a", "ready")) == 2)
         assert len(reports.about("a", "no camera, try 1")) == 1
-        assert len(reports.about("a", "exit status 1; it said last: no camera, try 2")) == 1
+        assert len(reports.about("a", "exit status 1; last log line: no camera, try 2")) == 1
         assert supervisor.children["a"].restarts == 3
 
     supervised(tmp_path, [service("a", READY + once)], test)

@@ -53,7 +53,7 @@ class EpuView(Device):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     """
 
     directory = Cpt(EpicsSignalRO, "ROOT", string=True)

@@ -77,11 +77,11 @@ class EpuWatcher(GuardedDevice):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     assets
         Directory below which the IOC writes; a dated directory in it is made for each day.
     name
-        Of the device.
+        Name of the device.
     """
 
     directory = Cpt(EpicsSignalRO, "ROOT", kind=Kind.config, string=True)

@@ -69,11 +69,11 @@ class Panoseti(GuardedDevice):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     assets
         Directory below which the IOC writes the indexes.
     name
-        Of the device.
+        Name of the device.
     slots
         Slots of the IOC.
 

@@ -61,7 +61,7 @@ class PanosetiView(Device):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     slots
         Slots of the IOC.
     """

@@ -48,11 +48,11 @@ class Psss(RecordingDevice):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     assets
         Directory below which the IOC writes; a dated directory in it is made for each day.
     name
-        Of the device.
+        Name of the device.
     """
 
     unit = "pulse"
@@ -251,7 +251,7 @@ class Psss(RecordingDevice):
         """Set how many pulses the next flight takes; 0 until it is ended."""
         self._wanted = int(pulses)
 
-    def begin_flight(self) -> None:
+    def start_flying(self) -> None:
         """Start to take pulses; return when the IOC does."""
         self._check_staged()
         self._put(self.acquire, 0)
@@ -261,14 +261,14 @@ class Psss(RecordingDevice):
         self._wait(lambda: self._acquiring or self.pulses.rows >= first + max(self._wanted, 1))
         self._watching = True
 
-    def end_flight(self) -> None:
+    def finish_flying(self) -> None:
         """Stop, or wait for the pulses that were prepared; return when all are visible."""
         self._raise_fault()
         if self._wanted:
             self._wait(lambda: self.pulses.rows >= self._until_row)
         self._watching = False
         self._put(self.acquire, 0)
-        super().end_flight()
+        super().finish_flying()
 
     def _counters(self) -> tuple[tuple[FileStream, EpicsSignalRO], ...]:
         return (

@@ -20,7 +20,7 @@ class SpectrumFacts:
     Parameters
     ----------
     pulse_id
-        Of the newest pulse; -1 before the first.
+        Pulse id of the newest pulse; -1 before the first.
     center, fwhm, center_error, fwhm_error
         Of its fit, in `unit`; NaN where `fit_status` says that there is none.
     fit_status, unit
@@ -57,7 +57,7 @@ class SpectrumView(Device):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     """
 
     x = Cpt(EpicsSignalRO, "SPECTRUM_X")

@@ -17,7 +17,7 @@ class OperatedShots(Device):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     """
 
     regions = Cpt(EpicsSignal, "Regions", string=True)

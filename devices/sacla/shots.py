@@ -69,11 +69,11 @@ class Shots(FollowingDevice):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     assets
         Directory below which the IOC writes; a dated directory in it is made for each day.
     name
-        Of the device.
+        Name of the device.
 
     Attributes
     ----------
@@ -225,7 +225,7 @@ class Shots(FollowingDevice):
         """Set how many shots the next recording has; 0 until it is ended. Before `stage`."""
         self._wanted = self.plugin.wanted = int(shots)
 
-    def end_flight(self) -> None:
+    def finish_flying(self) -> None:
         """Wait for the shots that were prepared, if any; then close the files."""
         if self._wanted:
             self._wait_for(lambda: self.rows.rows >= self._wanted)

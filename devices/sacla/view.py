@@ -91,7 +91,7 @@ class ShotView(Device):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     """
 
     run_number = Cpt(EpicsSignalRO, "Run_RBV")

@@ -26,7 +26,7 @@ from typing import Any
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from iocs.areadetector import choice, said
+from iocs.areadetector import choice, readback
 from iocs.common import argument_parser, post, run, text
 from iocs.owner import OwnerGroup
 from skywright.config import load_settings
@@ -48,7 +48,7 @@ def _json(name: str, most: int = JSON_BYTES) -> Any:
 
 def _count(name: str) -> Any:
     """Return a PV of a count; a double, as Channel Access has no integers above 2**31."""
-    return said(0.0, precision=0, name=name)
+    return readback(0.0, precision=0, name=name)
 
 
 class EpuIOC(OwnerGroup):
@@ -57,31 +57,31 @@ class EpuIOC(OwnerGroup):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     owner
-        Of the watched tree; None only lists the PVs.
+        Owner that watches the tree; None: only list the PVs.
     """
 
-    root = said("", dtype=ChannelType.CHAR, max_length=1024, name="ROOT")
-    state = said(STATES[0], ChannelType.ENUM, enum_strings=STATES, name="STATE")
-    message = said("", dtype=ChannelType.CHAR, max_length=1024, name="MESSAGE")
+    root = readback("", dtype=ChannelType.CHAR, max_length=1024, name="ROOT")
+    state = readback(STATES[0], ChannelType.ENUM, enum_strings=STATES, name="STATE")
+    message = readback("", dtype=ChannelType.CHAR, max_length=1024, name="MESSAGE")
     sessions = _count("N_SESSION")
     atlases = _count("N_ATLAS")
     squares = _count("N_GRIDSQUARE")
     holes = _count("N_FOILHOLE")
     micrographs = _count("N_MICROGRAPH")
-    last_square = said("", name="LAST_GRIDSQUARE", max_length=64, dtype=ChannelType.CHAR)
-    last_hole = said("", name="LAST_FOILHOLE", max_length=64, dtype=ChannelType.CHAR)
-    last_micrograph = said("", name="LAST_MICROGRAPH", max_length=64, dtype=ChannelType.CHAR)
-    latency = said(0.0, name="LATENCY", units="s", precision=4)
+    last_square = readback("", name="LAST_GRIDSQUARE", max_length=64, dtype=ChannelType.CHAR)
+    last_hole = readback("", name="LAST_FOILHOLE", max_length=64, dtype=ChannelType.CHAR)
+    last_micrograph = readback("", name="LAST_MICROGRAPH", max_length=64, dtype=ChannelType.CHAR)
+    latency = readback(0.0, name="LATENCY", units="s", precision=4)
     unreadable = _count("N_UNREADABLE")
     refused = _count("N_REFUSED")
     queue = _count("QUEUE")
-    rate = said(0.0, name="RATE", units="1/s", precision=2)
+    rate = readback(0.0, name="RATE", units="1/s", precision=2)
     sequence = _count("SEQUENCE")
     rescans = _count("N_RESCAN")
     lost_events = _count("N_LOST_EVENTS")
-    idle = said(0.0, name="IDLE", units="s", precision=1)
+    idle = readback(0.0, name="IDLE", units="s", precision=1)
     grids = _json("GRIDS")
     runs = _json("RUNS")
     orphans = _count("N_ORPHAN")
@@ -89,7 +89,7 @@ class EpuIOC(OwnerGroup):
     duplicates = _count("N_DUPLICATE")
     results = _count("N_RESULT")
     good = _count("N_GOOD")
-    best_square = said("", name="BEST_GRIDSQUARE", max_length=64, dtype=ChannelType.CHAR)
+    best_square = readback("", name="BEST_GRIDSQUARE", max_length=64, dtype=ChannelType.CHAR)
     suggestion = _json("SUGGESTION")
     overview = _json("OVERVIEW", OVERVIEW_BYTES)
     stop = choice(["No", "Yes"], name="STOP")
@@ -112,7 +112,7 @@ class EpuIOC(OwnerGroup):
         if self.scratch is not None:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
-    async def complain(self, message: str) -> None:
+    async def post_error(self, message: str) -> None:
         """Show why a put was refused."""
         await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 

@@ -36,7 +36,7 @@ from iocs.areadetector import (
     long_text,
     number,
     put_text,
-    said,
+    readback,
 )
 from iocs.common import argument_parser, post, run
 from iocs.loop.axis_faces import TriggeredUploads, add_face_arguments, make_faces
@@ -56,11 +56,11 @@ POST_PERIOD_S = 0.02
 class Sim(PVGroup):
     """What the simulator knows; absent values are NaN or empty. For scoring only."""
 
-    truth = said("", ChannelType.CHAR, max_length=4096, name="Truth_RBV")
-    frame_number = said(-1, name="FrameNumber_RBV")
-    tip_x = said(float("nan"), units="px", name="TipX_RBV")
-    tip_y = said(float("nan"), units="px", name="TipY_RBV")
-    phi = said(float("nan"), units="deg", name="Phi_RBV")
+    truth = readback("", ChannelType.CHAR, max_length=4096, name="Truth_RBV")
+    frame_number = readback(-1, name="FrameNumber_RBV")
+    tip_x = readback(float("nan"), units="px", name="TipX_RBV")
+    tip_y = readback(float("nan"), units="px", name="TipY_RBV")
+    phi = readback(float("nan"), units="deg", name="Phi_RBV")
     silent = choice(YES_NO, name="Silent")
     lose = number(0.0, checked(0.0, 1.0), name="Lose")
     damage = number(0.0, checked(0.0, 1.0), name="Damage")
@@ -70,11 +70,11 @@ class Sim(PVGroup):
 class AxisCam(Cam):
     """The camera, and what of it was lost."""
 
-    manufacturer = said("AXIS", ChannelType.STRING, name="Manufacturer_RBV")
-    lost_undecodable = said(0, name="LostUndecodable_RBV")
-    lost_wrong_size = said(0, name="LostWrongSize_RBV")
-    lost_queue_full = said(0, name="LostQueueFull_RBV")
-    lost_not_written = said(0, name="LostNotWritten_RBV")
+    manufacturer = readback("AXIS", ChannelType.STRING, name="Manufacturer_RBV")
+    lost_undecodable = readback(0, name="LostUndecodable_RBV")
+    lost_wrong_size = readback(0, name="LostWrongSize_RBV")
+    lost_queue_full = readback(0, name="LostQueueFull_RBV")
+    lost_not_written = readback(0, name="LostNotWritten_RBV")
 
 
 class AxisHdf(Hdf):
@@ -103,7 +103,7 @@ class AxisIOC(OwnerGroup):
         self._image_posted = 0.0
         self._image_number = -1
 
-    async def complain(self, message: str) -> None:
+    async def post_error(self, message: str) -> None:
         """Say on the message PV why a put was refused."""
         await post(self.cam.status_message, message[:1000], AlarmSeverity.MINOR_ALARM)
 

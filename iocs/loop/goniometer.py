@@ -20,7 +20,7 @@ import numpy as np
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import YES_NO, checked, choice, number, said, shown
+from iocs.areadetector import YES_NO, checked, choice, enum_readback, number, readback
 from iocs.common import argument_parser, post, run, setting
 from iocs.motor_puts import GO, MOVE
 from iocs.motor_record import MotorRecord, MotorSettings
@@ -69,15 +69,15 @@ class Osc(PVGroup):
     time = number(3.0, checked(1e-3, 3600.0), units="s", precision=4, name="Time")
     run_up = choice(["Inside", "Before"], 1, name="RunUp")
     go = choice(["Done", "Go"], put=_put_go, name="Go")
-    state = shown(STATES, IDLE, name="State_RBV")
-    message = said("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
-    motor_start = said(0.0, units="s", precision=6, name="MotorStart_RBV")
-    window_start = said(0.0, units="s", precision=6, name="WindowStart_RBV")
-    window_end = said(0.0, units="s", precision=6, name="WindowEnd_RBV")
-    motor_end = said(0.0, units="s", precision=6, name="MotorEnd_RBV")
-    trace_time = said([0.0], ChannelType.DOUBLE, max_length=TRACE_ROWS, name="TraceTime_RBV")
-    trace_angle = said([0.0], ChannelType.DOUBLE, max_length=TRACE_ROWS, name="TraceAngle_RBV")
-    trace_count = said(0, name="TraceCount_RBV")
+    state = enum_readback(STATES, IDLE, name="State_RBV")
+    message = readback("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
+    motor_start = readback(0.0, units="s", precision=6, name="MotorStart_RBV")
+    window_start = readback(0.0, units="s", precision=6, name="WindowStart_RBV")
+    window_end = readback(0.0, units="s", precision=6, name="WindowEnd_RBV")
+    motor_end = readback(0.0, units="s", precision=6, name="MotorEnd_RBV")
+    trace_time = readback([0.0], ChannelType.DOUBLE, max_length=TRACE_ROWS, name="TraceTime_RBV")
+    trace_angle = readback([0.0], ChannelType.DOUBLE, max_length=TRACE_ROWS, name="TraceAngle_RBV")
+    trace_count = readback(0, name="TraceCount_RBV")
 
 
 async def _put_fault(obj: Any, instance: Any, value: Any) -> None:
@@ -109,8 +109,8 @@ class Faults(PVGroup):
 class Sim(PVGroup):
     """The simulator's own, for simulators and for scoring only."""
 
-    motion = said("", ChannelType.CHAR, max_length=65_536, name="Motion_RBV")
-    pose = said([0.0] * 4, ChannelType.DOUBLE, max_length=4, name="Pose_RBV")
+    motion = readback("", ChannelType.CHAR, max_length=65_536, name="Motion_RBV")
+    pose = readback([0.0] * 4, ChannelType.DOUBLE, max_length=4, name="Pose_RBV")
     clock_offset = number(0.0, put=_put_outside, units="s", precision=6, name="ClockOffset")
     clock_drift = number(0.0, put=_put_outside, precision=9, name="ClockDrift")
     silent = choice(YES_NO, put=_put_outside, name="Silent")
@@ -164,7 +164,7 @@ class GoniometerIOC(PVGroup):
         tasks = [self._post_motion_on(), *(motor.serve() for motor in self.motors.values())]
         await asyncio.gather(*tasks)
 
-    async def complain(self, message: str) -> None:
+    async def post_error(self, message: str) -> None:
         """Say on the message PV why a put was refused."""
         await post(self.osc.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 

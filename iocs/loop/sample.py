@@ -10,7 +10,7 @@ from caproto import ChannelType
 from caproto.asyncio.client import Context
 from caproto.server import PVGroup
 
-from iocs.areadetector import checked, choice, number, said
+from iocs.areadetector import checked, choice, number, readback
 from iocs.common import post, text
 from skywright.errors import DataError
 from skywright.instruments.loop.sample_motion import SampleMotion, read_motion
@@ -50,8 +50,8 @@ class Sample(PVGroup):
     z = number(math.nan, units="um", name="MountZ")
     phi = number(math.nan, units="deg", name="MountPhi")
     mount = choice(["Done", "Mount"], put=_put_mount, name="Mount")
-    mounted = said(0, name="Mounted_RBV")
-    scene = said("", ChannelType.CHAR, max_length=2048, name="Scene_RBV")
+    mounted = readback(0, name="Mounted_RBV")
+    scene = readback("", ChannelType.CHAR, max_length=2048, name="Scene_RBV")
 
     async def mount_sample(self) -> None:
         """Mount the sample that the settings say."""

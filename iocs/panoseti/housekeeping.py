@@ -5,7 +5,7 @@ from typing import Any
 from caproto import ChannelType
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import said
+from iocs.areadetector import readback
 from iocs.common import post
 from skywright.instruments.panoseti.housekeeping import VALUES, BoardState
 from skywright.instruments.panoseti.products import QUABOS
@@ -25,13 +25,13 @@ class _Board(PVGroup):
 
 def _board_class() -> type[_Board]:
     parts: dict[str, Any] = {
-        name.lower(): said(NAN, precision=6, units=unit, name=f"{name}_RBV")
+        name.lower(): readback(NAN, precision=6, units=unit, name=f"{name}_RBV")
         for name, unit in VALUES.items()
     }
     parts["__doc__"] = "One board: its supplies, temperatures and states."
-    parts["uid"] = said("", ChannelType.CHAR, max_length=64, name="UID_RBV")
-    parts["firmware"] = said("", ChannelType.CHAR, max_length=64, name="FWVER_RBV")
-    parts["seconds"] = said(0.0, precision=6, units="s", name="HkTime_RBV")
+    parts["uid"] = readback("", ChannelType.CHAR, max_length=64, name="UID_RBV")
+    parts["firmware"] = readback("", ChannelType.CHAR, max_length=64, name="FWVER_RBV")
+    parts["seconds"] = readback(0.0, precision=6, units="s", name="HkTime_RBV")
     return type("BoardPVs", (_Board,), parts)
 
 

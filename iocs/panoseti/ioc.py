@@ -25,7 +25,7 @@ import numpy as np
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import YES_NO, choice, number, said, shown
+from iocs.areadetector import YES_NO, choice, enum_readback, number, readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.panoseti.housekeeping import board_groups
@@ -61,13 +61,13 @@ RUN_STATES = ["Waiting", "Recording", "Ended"]
 class ProductPVs(PVGroup):
     """The newest image of one product, and the rows of its index; `sequence` is posted last."""
 
-    image = said([0], ChannelType.LONG, max_length=1024, name="Image_RBV")
-    file = said("", ChannelType.CHAR, max_length=256, name="File_RBV")
-    frame = said(-1.0, precision=0, name="Frame_RBV")
-    seconds = said(0.0, precision=6, units="s", name="Time_RBV")
-    flags = said("", ChannelType.CHAR, max_length=256, name="Flags_RBV")
-    rows = said(0.0, precision=0, name="Rows_RBV")
-    sequence = said(0.0, precision=0, name="Sequence_RBV")
+    image = readback([0], ChannelType.LONG, max_length=1024, name="Image_RBV")
+    file = readback("", ChannelType.CHAR, max_length=256, name="File_RBV")
+    frame = readback(-1.0, precision=0, name="Frame_RBV")
+    seconds = readback(0.0, precision=6, units="s", name="Time_RBV")
+    flags = readback("", ChannelType.CHAR, max_length=256, name="Flags_RBV")
+    rows = readback(0.0, precision=0, name="Rows_RBV")
+    sequence = readback(0.0, precision=0, name="Sequence_RBV")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -94,7 +94,7 @@ def _module_class() -> type[PVGroup]:
     parts: dict[str, Any] = {name: SubGroup(ProductPVs, prefix=f"{name}:") for name in PRODUCTS}
     parts["__doc__"] = "One slot: the number of its module, its products and boards."
     parts.update(board_groups())
-    parts["module"] = said(-1, name="Module_RBV")
+    parts["module"] = readback(-1, name="Module_RBV")
     return type("ModulePVs", (PVGroup,), parts)
 
 
@@ -165,13 +165,13 @@ class Sim(PVGroup):
 class PanosetiBase(OwnerGroup):
     """PVs of a run, over one tracker; `make_group` adds the slots."""
 
-    run_name = said("", ChannelType.CHAR, max_length=256, name="Run_RBV")
-    data_dir = said("", ChannelType.CHAR, max_length=1024, name="DataDir_RBV")
-    run_state = shown(RUN_STATES, name="RunState_RBV")
-    message = said("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
-    event_rows = said(0.0, precision=0, name="EventRows_RBV")
-    grpc_port = said(0, name="GrpcPort_RBV", doc="of the live frames; 0: they are not served")
-    modules_further = said(0, name="FurtherModules_RBV")
+    run_name = readback("", ChannelType.CHAR, max_length=256, name="Run_RBV")
+    data_dir = readback("", ChannelType.CHAR, max_length=1024, name="DataDir_RBV")
+    run_state = enum_readback(RUN_STATES, name="RunState_RBV")
+    message = readback("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
+    event_rows = readback(0.0, precision=0, name="EventRows_RBV")
+    grpc_port = readback(0, name="GrpcPort_RBV", doc="of the live frames; 0: they are not served")
+    modules_further = readback(0, name="FurtherModules_RBV")
     recording = SubGroup(Recording, prefix="HDF1:")
 
     sim = SubGroup(Sim, prefix="SIM:")
@@ -192,7 +192,7 @@ class PanosetiBase(OwnerGroup):
         self._boards: dict[tuple[int, int], BoardState] = {}
         """States that are not posted yet: a module gets its slot with its first frame."""
 
-    async def complain(self, message: str) -> None:
+    async def post_error(self, message: str) -> None:
         """Post a message for a person."""
         await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
@@ -257,7 +257,7 @@ class PanosetiBase(OwnerGroup):
             for board in await self.in_thread(self.housekeeping.new_states, run):
                 self._boards[board.module, board.quabo] = board
         except DataError as error:
-            await self.complain(str(error))
+            await self.post_error(str(error))
         for slot, module in enumerate(self.tracker.slots.modules):
             for board in [each for each in self._boards.values() if each.module == module]:
                 group = getattr(getattr(self, f"slot{slot}"), f"board{board.quabo}")

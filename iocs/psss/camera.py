@@ -3,7 +3,7 @@
 from caproto import ChannelType
 from caproto.server import SubGroup
 
-from iocs.areadetector import Cam, choice, long_text, only, put_text, said
+from iocs.areadetector import Cam, choice, long_text, only, put_text, readback
 from iocs.recording import DATA_TYPES, Recording, StreamHdf
 from skywright.acquire.acquisition import Acquisition
 from skywright.instruments.psss.processor import Processor
@@ -37,7 +37,7 @@ class Pulses:
 class PsssCam(Cam):
     """The camera; NumImages counts pulses."""
 
-    manufacturer = said("skywright", ChannelType.STRING, name="Manufacturer_RBV")
+    manufacturer = readback("skywright", ChannelType.STRING, name="Manufacturer_RBV")
     data_type = choice(
         DATA_TYPES,
         DATA_TYPES.index("UInt16"),

@@ -19,7 +19,7 @@ from typing import Any
 from caproto import AlarmSeverity
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import YES_NO, Counter, choice, said
+from iocs.areadetector import YES_NO, Counter, choice, readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.psss.camera import PsssCam, PsssRecording, Pulses
@@ -33,7 +33,7 @@ from skywright.instruments.psss.endpoints.service import Service
 from skywright.instruments.psss.layouts import PictureLayout, SpectraLayout
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.results import Result
-from skywright.processes.process import ended_by_signals
+from skywright.processes.process import default_signal_handling
 
 POST_PERIOD_S = 0.03
 """Least time between two posts of PVs: the newest pulse is shown, well within 100 ms."""
@@ -45,10 +45,10 @@ COMPLAINT_S = 5.0
 class Sim(PVGroup):
     """What the simulator knows; absent values are NaN or empty. For scoring only."""
 
-    center = said(float("nan"), units="eV", precision=4, name="Center_RBV")
-    fwhm = said(float("nan"), units="eV", precision=4, name="Fwhm_RBV")
-    pulse_energy = said(float("nan"), units="uJ", precision=3, name="PulseEnergy_RBV")
-    pulse_id = said(-1.0, precision=0, name="PulseId_RBV")
+    center = readback(float("nan"), units="eV", precision=4, name="Center_RBV")
+    fwhm = readback(float("nan"), units="eV", precision=4, name="Fwhm_RBV")
+    pulse_energy = readback(float("nan"), units="uJ", precision=3, name="PulseEnergy_RBV")
+    pulse_id = readback(-1.0, precision=0, name="PulseId_RBV")
     beam = choice(["Off", "On"], 1, name="Beam")
     silent = choice(YES_NO, name="Silent")
 
@@ -59,7 +59,7 @@ class PsssIOC(OwnerGroup):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     service
         The owner with its other faces.
     """
@@ -107,7 +107,7 @@ class PsssIOC(OwnerGroup):
         """Whether the message still says why a put was refused."""
         return self._complaint_until < float("inf")
 
-    async def complain(self, message: str) -> None:
+    async def post_error(self, message: str) -> None:
         """Say on the message PVs why a put was refused."""
         for channel in (self.spectra.message, self.cam.status_message):
             await post(channel, message[:1000], AlarmSeverity.MINOR_ALARM)
@@ -167,7 +167,7 @@ class PsssIOC(OwnerGroup):
         try:
             await self.in_thread(self.service.history.keep, found)
         except HardwareError as error:  # in use all the same
-            await self.complain(str(error))
+            await self.post_error(str(error))
 
     # ---- posting
 
@@ -242,7 +242,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     """Make the IOC of the arguments, and what its ready line says."""
     if getattr(args, "list_pvs", False):
         return PsssIOC(args.prefix, None), {}
-    with ended_by_signals():
+    with default_signal_handling():
         service = Service(args)
         service.processor.warm.wait()  # PVs are there when pulses can be; REST answers before
     return PsssIOC(args.prefix, service, args.auto_start), service.facts

@@ -5,7 +5,7 @@ from typing import Any, get_args
 from caproto import AlarmSeverity, AlarmStatus, ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from iocs.areadetector import YES_NO, choice, long_text, number, said, shown
+from iocs.areadetector import YES_NO, choice, enum_readback, long_text, number, readback
 from iocs.common import setting, text
 from skywright.instruments.psss.averages import PULSES
 from skywright.instruments.psss.processing import AxisUnit, FitStatus
@@ -24,7 +24,7 @@ FIGURES = (
 
 def figure(name: str, units: str = "eV") -> Any:
     """Return a PV of what was found; in pixels, not eV, when FIT_UNIT says so."""
-    return said(float("nan"), precision=4, units=units, name=name)
+    return readback(float("nan"), precision=4, units=units, name=name)
 
 
 async def _put_edge(obj: Any, instance: Any, value: int) -> int:
@@ -110,7 +110,7 @@ class Spectra(PVGroup):
     spectrum_x = pvproperty(
         value=[0.0], max_length=COLUMNS_MAX, put=_put_axis, name="SPECTRUM_X", precision=4
     )
-    spectrum_y = said([0.0], float, max_length=COLUMNS_MAX, name="SPECTRUM_Y")
+    spectrum_y = readback([0.0], float, max_length=COLUMNS_MAX, name="SPECTRUM_Y")
     center = figure("SPECTRUM_CENTER")
     fwhm = figure("SPECTRUM_FWHM")
     com = figure("SPECTRUM_COM")
@@ -119,24 +119,24 @@ class Spectra(PVGroup):
     fwhm_error = figure("SPECTRUM_FWHM_ERR")
     quantile_width = figure("SPECTRUM_QWIDTH")
     relative_width = figure("SPECTRUM_RES", "permille")
-    brightness = said(float("nan"), precision=3, units="uJ/eV", name="SPECTRUM_BRT")
-    pulse_energy = said(float("nan"), precision=3, units="uJ", name="PULSE_ENERGY")
+    brightness = readback(float("nan"), precision=3, units="uJ/eV", name="SPECTRUM_BRT")
+    pulse_energy = readback(float("nan"), precision=3, units="uJ", name="PULSE_ENERGY")
     offset = figure("SPECTRUM_OFFSET", "counts")
     amplitude = figure("SPECTRUM_AMPLITUDE", "counts")
     intensity = figure("SPECTRUM_INTENSITY", "counts")
     chi2 = figure("SPECTRUM_CHI2", "")
     quality = figure("SPECTRUM_QUALITY", "")
-    fit_status = shown([code.name for code in FitStatus], 1, name="FIT_STATUS")
-    fit_unit = shown([code.name for code in AxisUnit], 1, name="FIT_UNIT")
-    pulse_id = said(-1.0, precision=0, name="PULSE_ID")
-    pulse_time = said(0.0, precision=6, units="s", name="PULSE_TIME")
-    average_y = said([0.0], float, max_length=COLUMNS_MAX, name="AVG_SPECTRUM_Y")
-    average_center = said(float("nan"), precision=4, name="AVG_CENTER")
-    average_fwhm = said(float("nan"), precision=4, name="AVG_FWHM")
+    fit_status = enum_readback([code.name for code in FitStatus], 1, name="FIT_STATUS")
+    fit_unit = enum_readback([code.name for code in AxisUnit], 1, name="FIT_UNIT")
+    pulse_id = readback(-1.0, precision=0, name="PULSE_ID")
+    pulse_time = readback(0.0, precision=6, units="s", name="PULSE_TIME")
+    average_y = readback([0.0], float, max_length=COLUMNS_MAX, name="AVG_SPECTRUM_Y")
+    average_center = readback(float("nan"), precision=4, name="AVG_CENTER")
+    average_fwhm = readback(float("nan"), precision=4, name="AVG_FWHM")
     average_n = number(PULSES, _put_average, name="AVG_N")
-    average_pulses = said(0, name="AVG_PULSES")
-    block_y = said([0.0], float, max_length=COLUMNS_MAX, name="BLOCK_SPECTRUM_Y")
-    block_pulse_id = said(-1.0, precision=0, name="BLOCK_PULSE_ID")
+    average_pulses = readback(0, name="AVG_PULSES")
+    block_y = readback([0.0], float, max_length=COLUMNS_MAX, name="BLOCK_SPECTRUM_Y")
+    block_pulse_id = readback(-1.0, precision=0, name="BLOCK_PULSE_ID")
 
     roi_ymin = number(0, _put_edge, units="px", name="SPC_ROI_YMIN")
     roi_ymax = number(0, _put_edge, units="px", name="SPC_ROI_YMAX")
@@ -147,27 +147,27 @@ class Spectra(PVGroup):
     signal_per_row = number(1.5, _setting("signal_per_row"), precision=3, name="SIGNAL_PER_ROW")
     saturation = number(0.0, _setting("saturation"), precision=0, name="SATURATION")
     background = long_text(put=_put_background, name="BACKGROUND")
-    background_applied = shown(YES_NO, name="BACKGROUND_APPLIED")
+    background_applied = enum_readback(YES_NO, name="BACKGROUND_APPLIED")
     background_record = pvproperty(value=0, put=_put_record, name="BACKGROUND_RECORD")
-    settings_number = said(0, name="SETTINGS_NUMBER")
-    settings_used = said(0, name="SETTINGS_USED")
+    settings_number = readback(0, name="SETTINGS_NUMBER")
+    settings_used = readback(0, name="SETTINGS_USED")
     raw_every = number(100, _put_every, name="RAW_EVERY")
 
     processing = setting(
         value=0, dtype=int, put=_put_start, name="PROCESSING", doc="1 starts, 0 stops"
     )
-    state = shown(STATES, name="STATE")
-    message = said("", ChannelType.CHAR, max_length=1024, name="MESSAGE")
-    pulses = said(0, name="N_PULSES")
-    processed = said(0, name="N_PROCESSED")
-    sent = said(0, name="N_SENT")
-    unsent = said(0, name="N_UNSENT")
-    lost = said(0, name="N_LOST")
-    lost_causes = said("{}", ChannelType.CHAR, max_length=2048, name="LOST_CAUSES")
-    failures = said(0, name="N_FAILURES")
-    failure_causes = said("{}", ChannelType.CHAR, max_length=2048, name="FAILURE_CAUSES")
-    rate = said(0.0, precision=2, units="Hz", name="RATE")
-    duration = said(0.0, precision=3, units="ms", name="DURATION")
+    state = enum_readback(STATES, name="STATE")
+    message = readback("", ChannelType.CHAR, max_length=1024, name="MESSAGE")
+    pulses = readback(0, name="N_PULSES")
+    processed = readback(0, name="N_PROCESSED")
+    sent = readback(0, name="N_SENT")
+    unsent = readback(0, name="N_UNSENT")
+    lost = readback(0, name="N_LOST")
+    lost_causes = readback("{}", ChannelType.CHAR, max_length=2048, name="LOST_CAUSES")
+    failures = readback(0, name="N_FAILURES")
+    failure_causes = readback("{}", ChannelType.CHAR, max_length=2048, name="FAILURE_CAUSES")
+    rate = readback(0.0, precision=2, units="Hz", name="RATE")
+    duration = readback(0.0, precision=3, units="ms", name="DURATION")
 
 
 async def raise_alarm(channel: Any, severity: AlarmSeverity) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import checked, choice, number, said
+from iocs.areadetector import checked, choice, number, readback
 from iocs.common import argument_parser, post, run, setting, text
 from iocs.motor_record import MotorRecord, MotorSettings
 from iocs.owner import OwnerGroup
@@ -128,38 +128,38 @@ def format_regions(regions: list[Region]) -> str:
 class Sim(PVGroup):
     """What the simulator knows to be true, for scoring only."""
 
-    effect = said(float("nan"), precision=4, name="Effect_RBV")
-    width = said(float("nan"), precision=4, units="ps", name="Width_RBV")
-    jitter = said(float("nan"), precision=4, units="ps", name="Jitter_RBV")
+    effect = readback(float("nan"), precision=4, name="Effect_RBV")
+    width = readback(float("nan"), precision=4, units="ps", name="Width_RBV")
+    jitter = readback(float("nan"), precision=4, units="ps", name="Jitter_RBV")
 
 
 class SaclaIOC(OwnerGroup):
     """All PVs, over one owner."""
 
-    source_name = said("", ChannelType.STRING, name="Source_RBV")
-    run_number = said(0, name="Run_RBV")
-    high_tag = said(0, name="HighTag_RBV")
-    tag = said(-1.0, precision=0, name="Tag_RBV")
-    next_tag = said(0.0, precision=0, name="NextTag_RBV")
+    source_name = readback("", ChannelType.STRING, name="Source_RBV")
+    run_number = readback(0, name="Run_RBV")
+    high_tag = readback(0, name="HighTag_RBV")
+    tag = readback(-1.0, precision=0, name="Tag_RBV")
+    next_tag = readback(0.0, precision=0, name="NextTag_RBV")
     take_shots = choice(RUN, put=_put_run, name="TakeShots")
-    rate = said(0.0, precision=2, units="Hz", name="Rate_RBV")
-    lost = said(0.0, precision=0, name="Lost_RBV")
-    message = said("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
-    detectors = said("", ChannelType.CHAR, max_length=1024, name="Detectors_RBV")
-    shapes = said([0], ChannelType.LONG, max_length=32, name="Shapes_RBV")
-    profile_rings = said([0], ChannelType.LONG, max_length=16, name="ProfileRings_RBV")
+    rate = readback(0.0, precision=2, units="Hz", name="Rate_RBV")
+    lost = readback(0.0, precision=0, name="Lost_RBV")
+    message = readback("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
+    detectors = readback("", ChannelType.CHAR, max_length=1024, name="Detectors_RBV")
+    shapes = readback([0], ChannelType.LONG, max_length=32, name="Shapes_RBV")
+    profile_rings = readback([0], ChannelType.LONG, max_length=16, name="ProfileRings_RBV")
     regions = setting(
         value="", dtype=ChannelType.CHAR, max_length=REGIONS_TEXT, put=_put_regions, name="Regions"
     )
-    regions_number = said(0, name="RegionsNumber_RBV")
+    regions_number = readback(0, name="RegionsNumber_RBV")
     bins = setting(value="", dtype=ChannelType.CHAR, max_length=256, put=_put_bins, name="Bins")
     binned_by = choice(list(BINNED_BY), put=_put_binned_by, name="BinnedBy")
     reset = choice(["Done", "Reset"], put=_put_reset, name="Reset")
     frames_every = number(0, _put_every, name="FramesEvery")
     shown_detector = number(0, checked(0, 15), name="ShownDetector")
-    region_rows = said(0, name="RegionRows_RBV")
-    image_rows = said(0, name="ImageRows_RBV")
-    frame_rows = said(0, name="FrameRows_RBV")
+    region_rows = readback(0, name="RegionRows_RBV")
+    image_rows = readback(0, name="ImageRows_RBV")
+    frame_rows = readback(0, name="FrameRows_RBV")
     counts = SubGroup(CountPVs, prefix="Count:")
     curve = SubGroup(CurvePVs, prefix="Curve:")
     recent = SubGroup(RecentPVs, prefix="Recent:")
@@ -188,7 +188,7 @@ class SaclaIOC(OwnerGroup):
         clock = MotorsClock(epoch=time.time())
         await self.delay.attach(axis, STAGE, lambda: clock, commanded, speed)
 
-    async def complain(self, message: str) -> None:
+    async def post_error(self, message: str) -> None:
         """Post why a put was refused, for some time."""
         self._complaint_until = asyncio.get_running_loop().time() + COMPLAINT_S
         await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)

@@ -9,7 +9,7 @@ from caproto import ChannelType
 from caproto.server import PVGroup
 from numpy.typing import NDArray
 
-from iocs.areadetector import said
+from iocs.areadetector import readback
 from iocs.common import post
 from skywright.instruments.sacla.layouts import REGIONS_MAX
 from skywright.instruments.sacla.owner import RECENT, Recent
@@ -41,11 +41,11 @@ PHOTON_COUNTS = 8
 
 def doubles(most: int, name: str) -> Any:
     """Return a PV of up to `most` numbers that clients only read."""
-    return said([0.0], ChannelType.DOUBLE, max_length=most, name=name)
+    return readback([0.0], ChannelType.DOUBLE, max_length=most, name=name)
 
 
 def _count_class() -> type[PVGroup]:
-    parts: dict[str, Any] = {key: said(0.0, precision=0, name=f"{key}_RBV") for key in COUNTS}
+    parts: dict[str, Any] = {key: readback(0.0, precision=0, name=f"{key}_RBV") for key in COUNTS}
     parts["__doc__"] = "Records and shots since the start of the process, by reason."
     return type("CountPVs", (PVGroup,), parts)
 
@@ -63,7 +63,7 @@ def _curve_class() -> type[PVGroup]:
     parts: dict[str, Any] = {key: doubles(REGIONS_MAX * BINS_MAX, f"{key}_RBV") for key in CURVES}
     parts["edges"] = doubles(BINS_MAX + 1, "edges_RBV")
     parts["photon_hist"] = doubles(REGIONS_MAX * PHOTON_COUNTS, "photon_hist_RBV")
-    parts["sequence"] = said(0.0, precision=0, name="sequence_RBV")
+    parts["sequence"] = readback(0.0, precision=0, name="sequence_RBV")
     parts["__doc__"] = (
         "Curves against the delay, (regions, bins) as one row; `sequence` is posted last."
     )
@@ -91,7 +91,7 @@ class RecentPVs(PVGroup):
     delay = doubles(RECENT, "delay_RBV")
     laser_on = doubles(RECENT, "laser_on_RBV")
     first_sum = doubles(RECENT, "first_sum_RBV")
-    sequence = said(0.0, precision=0, name="sequence_RBV")
+    sequence = readback(0.0, precision=0, name="sequence_RBV")
 
 
 async def post_recent(group: RecentPVs, recent: Iterable[Recent]) -> None:
@@ -105,12 +105,12 @@ async def post_recent(group: RecentPVs, recent: Iterable[Recent]) -> None:
 class ImagePVs(PVGroup):
     """A thinned image of one detector, eV or ADU; `sequence` is posted last."""
 
-    pixels = said([0.0], ChannelType.FLOAT, max_length=IMAGE_PIXELS, name="pixels_RBV")
-    rows = said(0, name="rows_RBV")
-    columns = said(0, name="columns_RBV")
-    step = said(1, name="step_RBV")
-    shots = said(0.0, precision=0, name="shots_RBV")
-    sequence = said(0.0, precision=0, name="sequence_RBV")
+    pixels = readback([0.0], ChannelType.FLOAT, max_length=IMAGE_PIXELS, name="pixels_RBV")
+    rows = readback(0, name="rows_RBV")
+    columns = readback(0, name="columns_RBV")
+    step = readback(1, name="step_RBV")
+    shots = readback(0.0, precision=0, name="shots_RBV")
+    sequence = readback(0.0, precision=0, name="sequence_RBV")
 
 
 async def post_image(group: ImagePVs, image: NDArray[Any], shots: int) -> None:

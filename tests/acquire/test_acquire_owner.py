@@ -244,7 +244,7 @@ def test_a_hundred_thousand_rows_take_a_call_for_each_item(
 class Numbered(Owner[int, Any]):
     """Processes an item with the setting at its arrival; records the calls of its hooks."""
 
-    tells_items = False
+    notifies_each_item = False
     idle_text = "at rest"
     waiting_text = "no {item} yet"
     silence_text = "{source} sends no {item}"

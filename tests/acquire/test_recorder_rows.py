@@ -65,7 +65,7 @@ def test_rows_that_do_not_fit_are_refused_and_counted_and_the_others_kept(
 def test_a_full_queue_counts_rows(tmp_path: Path) -> None:
     recorder: Recorder[Any, Any] = Recorder(layout(), queue_bytes=events(0, 100).nbytes)
     recorder.start(tmp_path / "a.h5")
-    with recorder._writing:  # the disk is slow
+    with recorder._file_lock:  # the disk is slow
         for number in range(5):
             recorder.offer(events(number * 100, 100))
     recorder.close()

@@ -274,7 +274,7 @@ def check(
     assert sorted(set(kept)) == list(range(1, points + 1))
     assert (found[0][0], found[-1][0]) == ("start", "stop")
     assert not is_locked(journal.directory / f"{uid}.jsonl")
-    assert ("no room" in capfd.readouterr().out) is paused
+    assert ("The journal waits" in capfd.readouterr().out) is paused
 
 
 @pytest.mark.parametrize("fill_at", ["start", "descriptor", "event2", "event5"])

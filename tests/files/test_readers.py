@@ -174,7 +174,7 @@ def test_rows_of_a_killed_recorder_are_recovered_as_those_of_hdf5(tmp_path: Path
     """The index of a killed recorder is whole as far as it goes, and its run gets all rows."""
     pytest.importorskip("tiled")
     from skywright.store.recover import _files
-    from skywright.store.repair import _last_words
+    from skywright.store.repair import _closing_documents
     from skywright.store.survey import Survey
     from skywright.store.tail import Line
 
@@ -197,7 +197,7 @@ def test_rows_of_a_killed_recorder_are_recovered_as_those_of_hdf5(tmp_path: Path
     for number, (name, doc) in enumerate(dead_run(tmp_path / "index.h5", told=10), 1):
         survey.add(Line(number, name, doc))
     assert survey.notes == []
-    words = list(_last_words(survey, 1e9))
+    words = list(_closing_documents(survey, 1e9))
     told = {doc["indices"]["stop"] for name, doc in words if name == "stream_datum"}
     assert told == {rows}
     assert words[-1][1]["num_events"] == {"primary": rows}

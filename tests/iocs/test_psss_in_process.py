@@ -60,7 +60,7 @@ def test_posting_goes_on_after_an_error() -> None:
             super().__init__("X:")
             self.turns, self.said = 0, list[str]()
 
-        async def complain(self, message: str) -> None:
+        async def post_error(self, message: str) -> None:
             self.said.append(message)
 
         async def _post(self) -> None:
@@ -110,13 +110,13 @@ def test_one_background_is_recorded_at_a_time(
 ) -> None:
     async def clicks() -> None:
         first = asyncio.create_task(ioc.record_background(3))
-        await asyncio.to_thread(until, lambda: service.processor._outlets.queues)
+        await asyncio.to_thread(until, lambda: service.processor._publisher.queues)
         with pytest.raises(HardwareError, match="being recorded"):
             await ioc.record_background(3)
         source.put(1, 2, 3)
         await first
         again = asyncio.create_task(ioc.record_background(3))
-        await asyncio.to_thread(until, lambda: service.processor._outlets.queues)
+        await asyncio.to_thread(until, lambda: service.processor._publisher.queues)
         await ioc.in_thread(service.processor.stop)
         with pytest.raises(HardwareError, match="before it was stopped"):
             await again

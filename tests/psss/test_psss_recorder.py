@@ -272,7 +272,7 @@ def test_a_picture_that_fails_is_the_only_one_not_written(
     monkeypatch.setattr(areadetector.ImageWriter, "append", failing)
     pictures.every = 1
     pictures.start(tmp_path / "raw.h5")
-    with pictures._writing:  # so that they are written together
+    with pictures._file_lock:  # so that they are written together
         acquisition = processor.acquire(3)
         source.put(1, 2, 3)
         until(lambda: acquisition.taken == 3)
@@ -304,7 +304,7 @@ def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:
 
     recorder = Recorder(PictureLayout(), queue_bytes=PICTURE.nbytes)
     recorder.start(tmp_path / "a.h5")
-    with recorder._writing:  # the disk is slow
+    with recorder._file_lock:  # the disk is slow
         for pulse_id in range(5):
             recorder.offer(
                 process_pulse(make_pulse(pulse_id), Workspace(), 0, Settings(), Counters())

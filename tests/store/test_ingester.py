@@ -20,14 +20,14 @@ from store.recording import Recording, array, scalar
 from store.stack import Child, Stack
 from support.waiting import until
 
-from skywright.callbacks.journal import UNBORN
+from skywright.callbacks.journal import TEMPORARY_SUFFIX
 from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.processes.process import free_port
 from skywright.store import tiled_writer
 from skywright.store.client import catalog, connect, ensure_containers
-from skywright.store.ingest import AwayError, Catalog, RunIngest, State, ingest
-from skywright.store.ingester import Ingester, only_ingester
+from skywright.store.ingest import Catalog, RunIngest, ServerUnavailableError, State, ingest
+from skywright.store.ingester import Ingester, ingest_lock
 from skywright.store.recover import recover
 from skywright.store.server import make_tables
 
@@ -60,15 +60,15 @@ def append_again(table: Any, rows: int) -> None:
 
 def test_second_ingester_is_refused_with_the_pid_of_the_first(store: Path, stack: Stack) -> None:
     command = [sys.executable, "-m", "skywright.store.ingester", "--directory", str(store)]
-    with only_ingester(store):
+    with ingest_lock(store):
         done = subprocess.run(
             [*command, "--uri", stack.uri], capture_output=True, text=True, check=False
         )
         assert done.returncode == 2
         assert str(os.getpid()) in done.stderr
-        with pytest.raises(ConfigError, match=str(os.getpid())), only_ingester(store):
+        with pytest.raises(ConfigError, match=str(os.getpid())), ingest_lock(store):
             pass
-    with only_ingester(store):
+    with ingest_lock(store):
         pass
 
 
@@ -117,7 +117,7 @@ def test_lost_reply_after_an_append_does_not_double_rows(
 
     monkeypatch.setattr(tiled_writer, "append", losing)
     recording.event(x=4.0)
-    with pytest.raises(AwayError):
+    with pytest.raises(ServerUnavailableError):
         run.step()
     run.step()
     assert rows_of(client, recording.uid) == [1.0, 2.0, 3.0, 4.0]
@@ -136,7 +136,7 @@ def test_type_that_widens_in_mid_run_is_replayed(store: Path, client: Any) -> No
         run.step()
     recording.event(x=2.5, a=[1, 2, 3])
     recording.event(x=None, a=[0.5])
-    run._not_before = 0.0
+    run._replay_allowed_at = 0.0
     run.step()
     data = client["raw"][recording.uid]["primary"].read()
     assert data["x"].values[:3].tolist() == [1.0, 2.0, 2.5]
@@ -162,8 +162,8 @@ def test_server_away_keeps_the_place(store: Path, client: Any, stack: Stack) -> 
     fragile.context.http_client.send = refuse
     recording.event(x=4.0)
     for _ in range(2):
-        run._not_before = 0.0
-        with pytest.raises(AwayError):
+        run._replay_allowed_at = 0.0
+        with pytest.raises(ServerUnavailableError):
             run.step()
     fragile.context.http_client.send = real
     recording.stop()
@@ -231,8 +231,8 @@ def test_journal_that_was_never_born(store: Path, client: Any) -> None:
     """Its writer died before the start document was whole, or just before the rename."""
     whole = record(store, rows=0)
     whole.journal.close()
-    whole.path.rename(whole.path.with_suffix(UNBORN))
-    (store / "journal" / f"half{UNBORN}").write_text('["start", {"uid": "ha')
+    whole.path.rename(whole.path.with_suffix(TEMPORARY_SUFFIX))
+    (store / "journal" / f"half{TEMPORARY_SUFFIX}").write_text('["start", {"uid": "ha')
     report = recover(store, client)
     assert report.finished == (whole.uid,)
     assert not list((store / "journal").glob("half*"))
@@ -244,7 +244,7 @@ def test_journal_of_a_writer_that_dies_before_its_rename_is_found_by_a_running_i
     ingester = Ingester(store, client)
     assert not ingester.sweep()
     path = record(store).stop()
-    new = path.rename(path.with_suffix(UNBORN))
+    new = path.rename(path.with_suffix(TEMPORARY_SUFFIX))
     with new.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # its writer lives
         assert not ingester.sweep()

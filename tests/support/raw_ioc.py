@@ -9,7 +9,7 @@ from caproto import ChannelType
 from caproto.server import PVGroup, SubGroup
 from support.raw_format import RECORD_BYTES, TIME, index
 
-from iocs.areadetector import said
+from iocs.areadetector import readback
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
 from iocs.recording import Recording
@@ -50,7 +50,7 @@ class RawIOC(OwnerGroup):
     """The PVs."""
 
     rows = SubGroup(Recording, prefix="HDF1:")
-    message = said("", ChannelType.CHAR, max_length=1024, name="MESSAGE")
+    message = readback("", ChannelType.CHAR, max_length=1024, name="MESSAGE")
 
     def __init__(self, prefix: str, path: Path) -> None:
         super().__init__(prefix)
@@ -69,7 +69,7 @@ class RawIOC(OwnerGroup):
         await post(self.message, self.owner.state().message)
         await self.rows.post_state()
 
-    async def complain(self, message: str) -> None:
+    async def post_error(self, message: str) -> None:
         await post(self.message, message)
 
     def close(self) -> None:

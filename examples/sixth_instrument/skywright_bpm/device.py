@@ -34,11 +34,11 @@ class BeamPositionMonitor(GuardedDevice):
     Parameters
     ----------
     prefix
-        Of the PVs, with its colon.
+        Prefix of the PVs, with its colon.
     assets
         Directory below which the IOC writes; a dated directory in it is made for each day.
     name
-        Of the device.
+        Name of the device.
     """
 
     record = Cpt(EpicsSignalWithRBV, "Record", kind=Kind.omitted)

@@ -11,7 +11,7 @@ from typing import Any
 
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
-from skywright.iocs.areadetector import choice, long_text, said
+from skywright.iocs.areadetector import choice, long_text, readback
 from skywright.iocs.common import argument_parser, post, run, text
 from skywright.iocs.owner import OwnerGroup
 
@@ -45,12 +45,12 @@ class BpmIOC(OwnerGroup):
 
     record = choice(RECORD, put=_put_record, name="Record")
     file = long_text(put=_put_file, name="FullFileName")
-    samples = said(0, name="Samples_RBV")
-    lost = said(0, name="Lost_RBV")
-    intensity = said(0.0, precision=3, units="uA", name="Intensity_RBV")
-    message = said("", ChannelType.CHAR, max_length=1024, name="StatusMessage_RBV")
-    true_x = said(0.0, precision=3, units="mm", name="SIM:X_RBV")
-    true_y = said(0.0, precision=3, units="mm", name="SIM:Y_RBV")
+    samples = readback(0, name="Samples_RBV")
+    lost = readback(0, name="Lost_RBV")
+    intensity = readback(0.0, precision=3, units="uA", name="Intensity_RBV")
+    message = readback("", ChannelType.CHAR, max_length=1024, name="StatusMessage_RBV")
+    true_x = readback(0.0, precision=3, units="mm", name="SIM:X_RBV")
+    true_y = readback(0.0, precision=3, units="mm", name="SIM:Y_RBV")
     silent = pvproperty(value=0, name="SIM:Silent", doc="1: samples stop, as with a pulled cable")
 
     def __init__(self, prefix: str, source: SimulatedMonitor) -> None:
@@ -101,7 +101,7 @@ class BpmIOC(OwnerGroup):
         )
         await post(self.message, self.recorder.error or state.message, 2 * int(state.alarm))
 
-    async def complain(self, message: str) -> None:
+    async def post_error(self, message: str) -> None:
         """Show why a put was refused."""
         await post(self.message, message[:1000], AlarmSeverity.MINOR_ALARM)
 

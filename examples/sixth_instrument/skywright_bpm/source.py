@@ -28,7 +28,7 @@ class SimulatedMonitor(PacedSource[Rows]):
     x_mm, y_mm
         Position of the beam; its size is at most `SCALE_MM`.
     seed
-        Of the noise.
+        Seed of the noise.
     speed
         Factor on the rate.
     """

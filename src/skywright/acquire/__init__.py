@@ -1,18 +1,26 @@
-"""From a source to its owner, and from there to files and endpoints.
+"""The path of the data from a source to its owner, to files and to endpoints.
+
+One item passes: source -> `Owner._deliver` -> `process` -> `Publisher` (endpoints, queues) ->
+`prepare` -> `Recorder` -> `Layout.take` -> the recorder's thread -> `File.append` -> `File.flush`.
 
 An instrument writes a source (`Source`, or one method of `PolledSource` or `PacedSource`), gives it
 to an `Owner`, and adds recorders (`Recorder` with a `Layout`) and endpoints. The modules:
 
 ================ =============================================================================
-`source`         the interface of every source, and a base class with the thread that asks it
+`source`         the interface of every source, and a base class that polls in a thread
 `pacing`         the clock of simulated and replayed sources
-`owner`          takes items, processes them in order, hands each one to endpoints and recorders
+`trajectory`     motion of simulated axes
+`simulated_axis` a simulated motor
+`owner`          receives items, processes them, publishes each result in order
 `acquisition`    a request for items, the interfaces of endpoints, the owner's state
-`stage`          worker threads that process items and keep their order
+`processed`      processing of one item
+`ordered_pool`   worker threads that process items and keep their order
+`publisher`      publishes results to endpoints and queues
 `newest`         a short queue in which a new item replaces the oldest
-`recorder`       writes items to files on a thread of its own
-`columns_layout` files of columns, for items that hold one row or many
+`recorder`       writes results to files on its own thread
+`columns_layout` columns files, for items of one or more rows
 `image_layout`   images in areaDetector's layout
+`index_layout`   an index of files that other programs write
 `counters`       counts of losses by cause
 ================ =============================================================================
 """

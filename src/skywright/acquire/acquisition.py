@@ -1,4 +1,4 @@
-"""What an owner shares with those around it: endpoints, acquisitions, refusals, its state."""
+"""Types used by the owner and its clients: endpoints, acquisitions, refusals, its state."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -12,14 +12,14 @@ Offered = TypeVar("Offered", contravariant=True)
 
 
 class Endpoint(Protocol[Offered]):
-    """Takes every result, in order: PVs, a stream, running averages."""
+    """Receives every result, in order: PVs, a stream, running averages."""
 
     def offer(self, result: Offered) -> None:
-        """Take a result. It must return at once, and count what it cannot take."""
+        """Take a result. Must not block. An endpoint that drops results counts them itself."""
 
 
 class AcquisitionEndpoint(Endpoint[Offered], Protocol[Offered]):
-    """Takes the results of acquisitions only: a recorder.
+    """Receives the results of acquisitions only: a recorder.
 
     Its `offer` may raise `RefusedError` for a result that it counts as lost; the acquisition does
     not count that result then.
@@ -40,7 +40,7 @@ class AcquisitionEndpoint(Endpoint[Offered], Protocol[Offered]):
 
 
 class RefusedError(DataError):
-    """Raised by an owner's `process` or `prepare`: the item does not count in an acquisition.
+    """Raised by `process`, `prepare` or a recorder: the item is not part of the acquisition.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class RefusedError(DataError):
     why
         For the message.
     result
-        What the recorders keep of it all the same, for example its raw bytes; None: nothing.
+        What is recorded although the item was refused, for example its raw bytes; None: nothing.
     """
 
     def __init__(self, cause: str, why: str, result: Any = None) -> None:
@@ -65,15 +65,16 @@ class Acquisition:
     Attributes
     ----------
     wanted
-        Number of items; 0: until it is stopped.
+        Requested number of items; 0: until it is stopped.
     taken
         Number of items so far.
     stopping
-        Whether items that arrive now are no part of it any more.
+        True after the stop: new items do not belong to the acquisition.
     over
-        Whether no item is added any more.
+        True when the count is final.
     done
-        Set when all its items are stored by the recorders and visible to readers.
+        Set when all its items are stored by the recorders and visible to readers; rows that could
+        not be stored are counted as lost then.
     """
 
     wanted: int = 0
@@ -83,49 +84,12 @@ class Acquisition:
     done: threading.Event = field(default_factory=threading.Event)
     on_item: Callable[[Any], None] | None = None
     under_way: int = 0
-    """Items that have arrived and are not handed on yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """An item after an owner's `process` and `prepare`.
-
-    Attributes
-    ----------
-    result
-        For endpoints and subscribers, unless `process` refused the item.
-    is_result
-        Whether there is one.
-    kept
-        For the recorders; None: nothing.
-    refused
-        Why the item does not count.
-    acquisition
-        Of which it is a part.
-    """
-
-    result: Any
-    is_result: bool
-    kept: Any
-    refused: RefusedError | None
-    acquisition: Acquisition | None
-
-    @classmethod
-    def unprocessed(
-        cls,
-        error: Exception,
-        acquisition: Acquisition | None,
-        result: Any = None,
-        is_result: bool = False,
-    ) -> "Taken":
-        """Return an item for which a function of the owner has raised an unexpected error."""
-        refused = RefusedError("not processed", f"{type(error).__name__}: {error}")
-        return cls(result, is_result, None, refused, acquisition)
+    """Number of items in processing."""
 
 
 @dataclass(frozen=True)
 class OwnerState(Generic[Result]):
-    """What the owner knows at one moment.
+    """Snapshot of the owner's state.
 
     Attributes
     ----------
@@ -136,15 +100,15 @@ class OwnerState(Generic[Result]):
     newest
         The last result; None before the first.
     items, acquired
-        Results handed on since the object was made, in all and in acquisitions.
+        Number of results since the object was made, in total and in acquisitions.
     taken
-        Results of the acquisition under way.
+        Number of results of the present acquisition.
     lost
         Items lost at the source, here and in the recorders, by cause.
     failures
-        Errors that cost no item, or nobody knows how many, by cause.
+        Errors by cause that lost no item, or an unknown number.
     message, alarm
-        What a person should know, and whether somebody should act.
+        Message for the operator, and whether it needs an action.
     """
 
     running: bool = False

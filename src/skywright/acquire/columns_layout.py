@@ -1,4 +1,4 @@
-"""The layout of files of columns, for items that hold one row or many."""
+"""The layout of columns files, for items of one or more rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class Rows:
 class ColumnsLayout(Layout[Any, Rows]):
     """Writes `Rows` to a file of columns. Many rows at once cost one write for each column.
 
-    A subclass may take other results: it writes `take`, and returns `Rows`, or None.
+    To record other results, override `take` to return `Rows` or None.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class ColumnsFile:
     Parameters
     ----------
     writer
-        Of the file.
+        Writer of the file.
     """
 
     def __init__(self, writer: ColumnWriter) -> None:
@@ -109,7 +109,7 @@ class ColumnsFile:
         return {}
 
     def flush(self) -> int:
-        """Make all rows visible; return how many a reader may trust."""
+        """Make all rows visible to readers; return their number."""
         return self.writer.flush()
 
     def close(self) -> None:

@@ -15,14 +15,14 @@ from skywright.files.columns import Column
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Image:
-    """An image until it is written.
+    """An image with its identity and time, ready to be recorded.
 
     Parameters
     ----------
     identity
         Frame number, pulse id or tag.
     time_ns
-        ns since 1970.
+        Unix time, ns.
     image
         (H, W), or (H, W, 3) in color.
     extra
@@ -39,16 +39,16 @@ class Image:
 class ImageLayout(Layout[Any, Image]):
     """Writes images of the shape and type of the first one.
 
-    A smaller image fills the upper left of zeros. A larger one counts as ``wrong size``, one whose
-    values the type cannot hold as ``wrong dtype``. A subclass may take other results: it writes
-    `take`, and returns an `Image`, or None.
+    A smaller image is stored in the upper left corner; the rest is 0. A larger one counts as
+    ``wrong size``, one whose values the type cannot hold as ``wrong dtype``. To record other
+    results, override `take` to return an `Image` or None.
 
     Parameters
     ----------
     name
         Name of the recorded items in messages and causes of loss.
     identity
-        What the identity is, for the file.
+        Description of the identity, for the file.
     extra
         Further columns.
     """
@@ -81,7 +81,7 @@ class ImageFile:
     Parameters
     ----------
     writer
-        Of the file.
+        Writer of the file.
     """
 
     def __init__(self, writer: ImageWriter) -> None:
@@ -91,14 +91,14 @@ class ImageFile:
         """Write images; return the number that cannot be in this file, by cause."""
         lost: Counter[str] = Counter()
         for item in items:
-            if cause := self.writer.why_not(item.image):
+            if cause := self.writer.reason_to_reject(item.image):
                 lost[cause] += 1
             else:
                 self.writer.append(item.identity, item.image, item.time_ns, extra=item.extra)
         return lost
 
     def flush(self) -> int:
-        """Make all images visible; return how many a reader may trust."""
+        """Make all images visible to readers; return their number."""
         return self.writer.flush()
 
     def close(self) -> None:

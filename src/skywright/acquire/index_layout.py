@@ -46,14 +46,14 @@ class Records:
 class IndexLayout(Layout[Any, Records]):
     """Writes an index of records; their bytes stay where they are.
 
-    A subclass may take other results: it writes `take`, and returns `Records`, or None.
+    To record other results, override `take` to return `Records` or None.
 
     Parameters
     ----------
     name
         Name of the recorded items in messages and causes of loss.
     identity
-        What the identity of a record is, for the file.
+        Description of the identity of a record, for the file.
     extra
         Further columns.
     """
@@ -91,7 +91,7 @@ class IndexFile:
     Parameters
     ----------
     writer
-        Of the index.
+        Writer of the index.
     """
 
     def __init__(self, writer: IndexWriter) -> None:
@@ -114,7 +114,7 @@ class IndexFile:
         self.writer.append(item.file, item.identity, item.offset, item.size, item.extra)
 
     def flush(self) -> int:
-        """Make all records visible; return how many a reader may trust."""
+        """Make all records visible to readers; return their number."""
         return self.writer.flush()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A short queue in which a new item replaces the oldest, for clients that show what is newest."""
+"""A short queue for live displays: a new item replaces the oldest one."""
 
 import threading
 from collections import deque
@@ -21,7 +21,7 @@ class NewestQueue(Generic[T]):
     Attributes
     ----------
     dropped
-        Number of items that were replaced before anybody fetched them.
+        Number of items dropped because the queue was full.
     """
 
     def __init__(
@@ -46,6 +46,6 @@ class NewestQueue(Generic[T]):
             return self._items.popleft() if self._items else None
 
     def close(self) -> None:
-        """End the subscription; items that wait can still be fetched."""
+        """End the subscription. Queued items can still be fetched; a waiting `get` is not woken."""
         if self._on_close is not None:
             self._on_close(self)

@@ -1,4 +1,4 @@
-"""The owner of a source: takes its items, processes them, hands each on once and in order."""
+"""The owner of a source: receives items, processes them, publishes each result once, in order."""
 
 import logging
 import threading
@@ -12,13 +12,13 @@ from skywright.acquire.acquisition import (
     Endpoint,
     OwnerState,
     RefusedError,
-    Taken,
 )
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.newest import NewestQueue
-from skywright.acquire.outlets import Outlets
+from skywright.acquire.ordered_pool import OrderedPool
+from skywright.acquire.processed import ProcessedItem, process_item
+from skywright.acquire.publisher import Publisher
 from skywright.acquire.source import Source
-from skywright.acquire.stage import Stage
 from skywright.errors import HardwareError, SkywrightError
 
 logger = logging.getLogger(__name__)
@@ -27,48 +27,48 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SILENCE_S = 2.0
-"""After this long without an item the owner's message says so."""
+"""`Owner.report` gets `silence_text` after this time without an item, s."""
 DRAIN_S = 5.0
-"""Longest time that `Owner.close` waits for items that were taken."""
+"""Timeout, s, for items still in processing when the source stops or the owner closes."""
 
 
 class Owner(Generic[Item, Result]):
-    """Takes items from a source and hands each result to endpoints and recorders, once, in order.
+    """Receives items of a source and publishes each result to endpoints and recorders, in order.
 
-    The source runs while somebody wants items: after `start`, during an acquisition, and as long as
-    a queue of `subscribe` asks for it. All methods may be called from any thread.
+    The source runs while it has a user: after `start`, during an acquisition, and while a queue of
+    `subscribe(runs_source=True)` is open. All methods may be called from any thread.
 
     Parameters
     ----------
     source
-        Where items come from; the owner closes it.
+        Source of the items; the owner closes it.
     process
         Turns an item, as `arrived` returns it, into a result. It may raise `RefusedError`; any
         other error counts as ``not processed``. None: the item is the result, and endpoints and
         subscribers get it on the source's thread.
     prepare
-        Turns a result into what the recorders take, for results of acquisitions only: work that
-        nobody needs who only looks. Errors as for `process`. None: the result itself.
+        Converts a result into what the recorders store. It runs in acquisitions only, so a live
+        display does not pay for it. Errors as for `process`. None: the result itself.
     endpoints
-        Take every result. An endpoint that fails is reported and ends nothing.
+        Receive every result. An error of an endpoint is reported; the others still get the result.
     recorders
-        Take the results of acquisitions. Complete before the first acquisition.
+        Receive the results of acquisitions. The list must not change after the first acquisition.
     changed
         Called, from any thread, after the state has changed; must return at once.
     threads
         0 processes on the source's thread, so that a slow owner slows the source down. N
-        processes N items side by side on threads of the owner.
+        processes N items in parallel on threads of the owner.
     queue_bytes, queue_items, when_full
-        For `threads` above 0, as for `Stage`. An item's size is its attribute ``nbytes``, 0 when it
-        has none. Items that are dropped count as ``queue full``.
+        As for `OrderedPool`, for `threads` above 0. The size of an item is its ``nbytes``, by
+        default 0. Dropped items count as ``queue full``.
     name
         Name of the owned device in messages: ``camera``.
     item_name
         What an item is called in messages: ``frame``, ``pulse``.
     """
 
-    tells_items = True
-    """Whether `changed` is called for each item; else only for what is rarer than items."""
+    notifies_each_item = True
+    """Whether `changed` is called for each item; if False, only for the state and the message."""
     idle_text = "idle"
     waiting_text = "waiting for the first {item}"
     silence_text = "no {item} from {source} for more than {seconds:g} s"
@@ -94,33 +94,42 @@ class Owner(Generic[Item, Result]):
         self.counters = Counters()
         """Items lost here, by cause."""
         self.name, self.item_name = name, item_name
-        self._outlets: Outlets[Result] = Outlets(name, endpoints)
-        self.endpoints = self._outlets.endpoints
-        self.failures = self._outlets.failures
-        """Errors that cost no item, by cause."""
+        self._log_name = f"{name}: {item_name}"
+        self._publisher: Publisher[Result] = Publisher(name, endpoints)
+        self.endpoints = self._publisher.endpoints
+        self.failures = self._publisher.failures
+        """Errors that lost no item, by cause."""
         self._process, self._prepare = process, prepare
         self._lock = threading.RLock()
-        self._control = threading.RLock()
-        """Held while the source is started or stopped; never taken on the way of an item."""
+        self._source_lock = threading.RLock()
+        """Held while the source starts or stops; never acquired by the thread that delivers
+        items."""
         self._users: set[object] = set()
-        """Who wants the source to run."""
+        """Objects that need the source to run: the owner itself, acquisitions, queues."""
         self._running: bool | None = False
-        """None: it was told to stop, and has not stopped yet."""
+        """None: stopping."""
         self._acquisition: Acquisition | None = None
-        self._newest_kept: Any = None
+        self._last_recorded: Any = None
         self._acquired = 0
         self._message, self._alarm = self.idle_text, False
         self._last_arrival = time.monotonic()
-        self._silent = False
-        self._closing = False
-        self._look = threading.Event()
-        self._stage: Stage[tuple[Item, Acquisition | None], Taken] | None = None
+        self._silent = self._closing = False
+        self._wake_watcher = threading.Event()
+        self._pool: OrderedPool[tuple[Item, Acquisition | None], ProcessedItem] | None = None
         if threads:
-            self._stage = Stage(
-                self._processed, self._hand_on, threads, queue_bytes, queue_items, when_full, name
+            self._pool = OrderedPool(
+                self._process_item,
+                self._hand_on,
+                threads,
+                queue_bytes,
+                queue_items,
+                when_full,
+                name,
             )
-        self._watch_thread = threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True)
-        self._watch_thread.start()
+        self._monitor_thread = threading.Thread(
+            target=self._monitor, name=f"{name}-watch", daemon=True
+        )
+        self._monitor_thread.start()
 
     # ---- state
 
@@ -132,16 +141,16 @@ class Owner(Generic[Item, Result]):
     @property
     def newest(self) -> Result | None:
         """The last result."""
-        return self._outlets.newest
+        return self._publisher.newest
 
     @property
-    def newest_kept(self) -> Any:
-        """What the recorders got of the last result that counted in an acquisition."""
-        return self._newest_kept
+    def last_recorded(self) -> Any:
+        """Last result that was given to the recorders."""
+        return self._last_recorded
 
     @property
     def acquisition(self) -> Acquisition | None:
-        """The acquisition under way."""
+        """The present acquisition, None if there is none."""
         return self._acquisition
 
     def lost(self) -> dict[str, int]:
@@ -154,7 +163,7 @@ class Owner(Generic[Item, Result]):
         lost = self.lost()
         recorded = (recorder.lost() for recorder in self.recorders if not recorder.essential)
         failures = sum_counts(self.failures.as_dict(), *recorded)
-        newest, items = self._outlets.progress
+        newest, items = self._publisher.progress
         with self._lock:
             acquisition = self._acquisition
             return OwnerState(
@@ -171,7 +180,7 @@ class Owner(Generic[Item, Result]):
             )
 
     def report(self, message: str, alarm: bool = True) -> None:
-        """Set the message, and log it when it is another one than before."""
+        """Set the message, and log it if it differs from the present one."""
         with self._lock:
             if (message, alarm) == (self._message, self._alarm):
                 return
@@ -180,40 +189,34 @@ class Owner(Generic[Item, Result]):
         self._notify()
 
     def _notify(self) -> None:
-        self._outlets.call("changed", self.changed)
+        self._publisher.call("changed", self.changed)
 
     # ---- starts and stops
 
     def start(self) -> None:
-        """Run the source until `stop`.
-
-        Raises
-        ------
-        SkywrightError
-            What the source raises; it does not run then.
-        """
-        self._use(self)
+        """Run the source until `stop`; an error of the source is raised."""
+        self._add_user(self)
 
     def stop(self) -> None:
-        """Stop the source for all its users; an acquisition under way ends."""
+        """Stop the source for all its users, and end the present acquisition."""
         with self._lock:
             self._users.clear()
         self.stop_acquisition()
-        self._run_source()
+        self._start_or_stop_source()
         self._notify()
 
     def acquire(
         self, wanted: int = 0, on_item: Callable[[Result], None] | None = None
     ) -> Acquisition:
-        """Hand results to the recorders; the source runs until the acquisition ends.
+        """Start an acquisition: results go to the recorders until it ends.
 
         Parameters
         ----------
         wanted
             Number of items; 0: until `stop_acquisition`.
         on_item
-            Called with each result of the acquisition, in order; must return at once. Without a
-            `process` it is called as the items arrive, before it is known whether they count.
+            Called with each result of the acquisition, in order; must not block. Without a
+            `process` it is called when an item arrives, before a recorder may refuse the item.
 
         Raises
         ------
@@ -224,23 +227,20 @@ class Owner(Generic[Item, Result]):
         """
         with self._lock:
             if self._acquisition is not None:
-                raise HardwareError(
-                    f"{self.name}: an acquisition is in progress; stop it first, or wait until "
-                    "its items are stored"
-                )
+                raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
             acquisition = self._acquisition = Acquisition(wanted, on_item=on_item)
             self._last_arrival = time.monotonic()
         try:
-            self._use(acquisition)
+            self._add_user(acquisition)
         except SkywrightError:
             self.stop_acquisition()
             raise
         return acquisition
 
     def stop_acquisition(self) -> Acquisition | None:
-        """End the acquisition under way and return it.
+        """End the present acquisition and return it.
 
-        Items that have arrived still belong to it. Its `done` is set when they are stored.
+        Items that have arrived belong to it. Its `done` is set when they are stored.
         """
         with self._lock:
             acquisition = self._acquisition
@@ -262,36 +262,36 @@ class Owner(Generic[Item, Result]):
         runs_source
             Whether the source runs as long as this queue is open.
         """
-        self._outlets.add(queue := NewestQueue[Result](depth, self._unsubscribe))
+        queue = NewestQueue[Result](depth, self._unsubscribe)
+        self._publisher.add(queue)
         if runs_source:
-            self._use(queue)
+            self._add_user(queue)
         return queue
 
     def close(self) -> None:
-        """Stop the source for good, and hand on what was taken."""
+        """Stop and close the source, and process the items that are still queued."""
         self._closing = True
-        self.stop_acquisition()
         try:
             self.stop()
             self.source.close()
         except SkywrightError as error:
             logger.warning("%s: %s", self.name, error)
-        if self._stage is not None:
-            self._stage.close(DRAIN_S)
-        self._look.set()
-        self._watch_thread.join(DRAIN_S)
+        if self._pool is not None:
+            self._pool.close(DRAIN_S)
+        self._wake_watcher.set()
+        self._monitor_thread.join(DRAIN_S)
 
     def _unsubscribe(self, queue: NewestQueue[Result]) -> None:
-        self._outlets.remove(queue)
+        self._publisher.remove(queue)
         with self._lock:
             self._users.discard(queue)
-        self._run_source()
+        self._start_or_stop_source()
 
-    def _use(self, user: object) -> None:
+    def _add_user(self, user: object) -> None:
         with self._lock:
             self._users.add(user)
         try:
-            self._run_source()
+            self._start_or_stop_source()
         except SkywrightError as error:
             with self._lock:
                 self._users.discard(user)
@@ -299,9 +299,9 @@ class Owner(Generic[Item, Result]):
             raise
         self._notify()
 
-    def _run_source(self) -> None:
-        """Run the source when somebody wants it, stop it when nobody does."""
-        with self._control:
+    def _start_or_stop_source(self) -> None:
+        """Start the source if it has users, else stop it."""
+        with self._source_lock:
             with self._lock:
                 wanted = bool(self._users) and not self._closing
             if wanted == self._running:
@@ -314,28 +314,28 @@ class Owner(Generic[Item, Result]):
             else:
                 self._running = None
                 self.source.stop()
-                if self._stage is not None:
-                    self._stage.drain(DRAIN_S)
+                if self._pool is not None:
+                    self._pool.drain(DRAIN_S)
                 self.source_stopped()
             self._running = wanted
-            self._look.set()
-        if not wanted and not self._alarm:  # else the trouble stays to be read
+            self._wake_watcher.set()
+        if not wanted and not self._alarm:  # Keep an alarm message, so that the user can read it
             self.report(self.idle_text, alarm=False)
 
     def source_starts(self) -> None:
         """Prepare for items, before the source is started; for subclasses."""
 
     def source_stopped(self) -> None:
-        """Act on a stop of the source, when all its items are handed on; for subclasses."""
+        """Act on a stop of the source, after all its items are published; for subclasses."""
 
-    # ---- the way of an item
+    # ---- processing one item
 
     def _source_reports(self, message: str) -> None:
         self.failures.add("source failed")
         self.report(message)
 
     def _deliver(self, item: Item) -> None:
-        """Take an item, on the source's thread."""
+        """Receive an item, on the source's thread."""
         self._last_arrival = time.monotonic()
         with self._lock:
             acquisition = self._acquisition
@@ -344,60 +344,46 @@ class Owner(Generic[Item, Result]):
             if acquisition is not None:
                 acquisition.under_way += 1
         size = getattr(item, "nbytes", 0)
-        try:
-            item = self.arrived(item)
-        except Exception as error:
-            logger.exception("%s: %s cannot be processed", self.name, self.item_name)
-            self._hand_on(Taken.unprocessed(error, acquisition))
+        attached = process_item(item, acquisition, self.arrived, None, self._log_name)
+        if attached.refused is not None:
+            self._hand_on(attached)
             return
+        item = attached.result
         if self._process is None:
-            self._outlets.hand_out(cast("Result", item))
+            self._publisher.publish(cast("Result", item))
             if acquisition is not None and acquisition.on_item is not None:
-                self._outlets.call("on_item", acquisition.on_item, item)
+                self._publisher.call("on_item", acquisition.on_item, item)
             if acquisition is None:
                 self._report_item(cast("Result", item))
-                if self.tells_items:
+                if self.notifies_each_item:
                     self._notify()
                 return
-        if self._stage is None:
-            self._hand_on(self._processed((item, acquisition)))
-        elif not self._stage.put((item, acquisition), size):
+        if self._pool is None:
+            self._hand_on(self._process_item((item, acquisition)))
+        elif not self._pool.put((item, acquisition), size):
             self.counters.add("queue full")
-            self._settle(acquisition)
+            self._item_finished(acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
 
     def arrived(self, item: Item) -> Any:
-        """Return what `process` gets of an item: with settings that change between two items.
+        """Return the argument of `process` for this item.
+
+        A subclass adds the settings that are valid for this item.
 
         For subclasses. It is called in order, on the source's thread.
         """
         return item
 
-    def _processed(self, taken: tuple[Item, Acquisition | None]) -> Taken:
-        """Process an item."""
-        item, acquisition = taken
-        result: Any = None
-        is_result = False
-        try:
-            result = item if self._process is None else self._process(item)
-            is_result = True
-            kept = result
-            if acquisition is not None and not acquisition.over and self._prepare is not None:
-                kept = self._prepare(result)
-        except RefusedError as error:
-            return Taken(result, is_result, error.result, error, acquisition)
-        except Exception as error:  # the next item may be good
-            logger.exception("%s: %s cannot be processed", self.name, self.item_name)
-            return Taken.unprocessed(error, acquisition, result, is_result)
-        return Taken(result, True, kept, None, acquisition)
+    def _process_item(self, arrival: tuple[Any, Acquisition | None]) -> ProcessedItem:
+        return process_item(*arrival, self._process, self._prepare, self._log_name)
 
-    def _hand_on(self, taken: Taken) -> None:
-        """Hand on what was processed, in order."""
+    def _hand_on(self, taken: ProcessedItem) -> None:
+        """Publish a processed item; called in the order of the items."""
         if taken.is_result and self._process is not None:
-            self._outlets.hand_out(taken.result)
+            self._publisher.publish(taken.result)
         acquisition, refused = taken.acquisition, taken.refused
         if acquisition is not None and acquisition.over and taken.is_result:
-            refused = None  # by `prepare`, for an acquisition that had all that it wanted before
+            refused = None  # `prepare` refused the item, but the acquisition was complete: no loss
         if refused is not None:
             self.counters.add(refused.cause)
         if acquisition is not None:
@@ -406,21 +392,21 @@ class Owner(Generic[Item, Result]):
             self.report(f"{refused.cause}: {refused}")
         elif taken.is_result:
             self._report_item(taken.result)
-        self._settle(acquisition)
-        if self.tells_items:
+        self._item_finished(acquisition)
+        if self.notifies_each_item:
             self._notify()
 
     def _record(
-        self, acquisition: Acquisition, taken: Taken, refused: RefusedError | None
+        self, acquisition: Acquisition, taken: ProcessedItem, refused: RefusedError | None
     ) -> RefusedError | None:
-        """Hand on to the recorders, and count; return why a recorder refused."""
+        """Give an item to the recorders and count it; return why a recorder refused it."""
         with self._lock:
             if acquisition.over:
                 return None
-        if taken.kept is not None:
+        if taken.recorded is not None:
             for recorder in self.recorders:
                 try:
-                    self._outlets.offer(recorder, taken.kept)
+                    self._publisher.offer(recorder, taken.recorded)
                 except RefusedError as error:
                     refused = error
         if refused is not None:
@@ -430,34 +416,34 @@ class Owner(Generic[Item, Result]):
                 return None
             acquisition.taken += 1
             self._acquired += 1
-            self._newest_kept = taken.kept
+            self._last_recorded = taken.recorded
             complete = bool(acquisition.wanted) and acquisition.taken >= acquisition.wanted
         if self._process is not None and acquisition.on_item is not None:
-            self._outlets.call("on_item", acquisition.on_item, taken.result)
+            self._publisher.call("on_item", acquisition.on_item, taken.result)
         if complete:
             self._finish(acquisition)
         return None
 
     def _report_item(self, result: Result) -> None:
-        """Set the message after a good item."""
+        """Set the message after an item without an error."""
         messages: list[tuple[str, bool]] = []
-        self._outlets.call("remark", lambda: messages.append(self.remark(result)))
-        if failure := self._outlets.failure:
+        self._publisher.call("remark", lambda: messages.append(self.remark(result)))
+        if failure := self._publisher.failure:
             self.report(failure)
         else:
             self.report(*messages[0])
         self._silent = False
 
     def remark(self, result: Result) -> tuple[str, bool]:
-        """Return the message after a result, and whether somebody should act; for subclasses."""
+        """Return the message after a result, and whether it is an alarm; for subclasses."""
         return f"taking {self.item_name}s", False
 
     def expects_items(self) -> bool:
         """Return whether silence of a running source is reported; for subclasses."""
         return True
 
-    def _settle(self, acquisition: Acquisition | None) -> None:
-        """Note that an item is handed on, or lost."""
+    def _item_finished(self, acquisition: Acquisition | None) -> None:
+        """Decrease the number of items in processing; finish the acquisition after its last one."""
         if acquisition is None:
             return
         with self._lock:
@@ -472,18 +458,19 @@ class Owner(Generic[Item, Result]):
             if acquisition.over:
                 return
             acquisition.stopping = acquisition.over = True
-            waiting = [object() for _ in self.recorders] or [object()]
+            remaining = len(self.recorders)
 
         def one_is_done() -> None:
+            nonlocal remaining
             with self._lock:
-                waiting.pop()
-                if waiting:
+                remaining -= 1
+                if remaining > 0:
                     return
                 if self._acquisition is acquisition:
                     self._acquisition = None
                 self._users.discard(acquisition)
             acquisition.done.set()
-            self._look.set()
+            self._wake_watcher.set()
             self._notify()
 
         for recorder in self.recorders:
@@ -491,15 +478,15 @@ class Owner(Generic[Item, Result]):
         if not self.recorders:
             one_is_done()
 
-    # ---- the watching thread
+    # ---- the monitoring thread
 
-    def _watch(self) -> None:
-        """Stop a source that nobody wants any more, and report silence."""
+    def _monitor(self) -> None:
+        """Stop a source without users, and report silence."""
         while not self._closing:
-            self._look.wait(None if self._running is False else SILENCE_S / 8.0)
-            self._look.clear()
+            self._wake_watcher.wait(None if self._running is False else SILENCE_S / 8.0)
+            self._wake_watcher.clear()
             try:
-                self._run_source()
+                self._start_or_stop_source()
             except SkywrightError as error:
                 self.report(str(error))
             silent_s = time.monotonic() - self._last_arrival

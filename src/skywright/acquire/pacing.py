@@ -1,4 +1,4 @@
-"""The clock of simulated and replayed sources: items come at a rate, whether anybody is ready."""
+"""The clock of simulated and replayed sources: items are due at a fixed rate."""
 
 import threading
 import time
@@ -24,8 +24,8 @@ class Pacer:
     period_s
         Time between items; 0: an item is always due and none is skipped.
     behind_s
-        An item that nobody takes for longer than this is skipped, as a camera would lose it; until
-        then a late reader gets the items one right after the other.
+        An item that is late by more than this time is skipped. Items that are less late are
+        delivered without pause.
     first_s
         Time until the first item.
 
@@ -101,8 +101,8 @@ class PacedSource(PolledSource[Item], Generic[Item]):
     behind_s, first_s
         As for `Pacer`.
     loses
-        Whether a skipped item is lost: it uses up its number and counts as ``late``. Else the item
-        is made when somebody takes it, and the schedule starts anew.
+        Whether a skipped item counts as lost: it uses up its number and counts as ``late``. Else
+        the item is made when somebody takes it, and the schedule starts anew.
     period_min_s
         Least time between items that `set_period` takes.
     item_name

@@ -1,4 +1,4 @@
-"""Recordings: files that are written by a thread of their own, while the owner goes on."""
+"""The recorder: writes results to files on its own thread."""
 
 import logging
 import threading
@@ -17,9 +17,11 @@ from skywright.files.columns import DoesNotFitError
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
-"""A row is visible in the file at most about this long after it was offered."""
+"""Time from the first unflushed write to the flush, s. A row is visible at most FLUSH_S + 2
+GATHER_S after it was offered."""
 GATHER_S = 0.04
-"""Longest wait for more items: to write one row takes as long as to write twenty together."""
+"""Time to wait for more items before a write, s. One write of 20 rows takes as long as one of 1
+row."""
 STOP_LIMIT_S = 30.0
 """Timeout for the items in the queue when a recording is stopped, s."""
 QUEUE_BYTES = 256_000_000
@@ -28,20 +30,20 @@ BATCH = 64
 """Maximum number of items that are written together."""
 
 Result = TypeVar("Result", contravariant=True)
-"""What the owner hands on."""
+"""What the owner gives to the recorder."""
 Item = TypeVar("Item")
-"""What a layout keeps of a result until it is written."""
+"""What a layout makes of a result, to be written."""
 Written = TypeVar("Written", contravariant=True)
 
 
 class File(Protocol[Written]):
-    """An open recording."""
+    """The open file of a recording."""
 
     def append(self, items: Sequence[Written]) -> Mapping[str, int]:
         """Write items, or raise and write none; return the number of rows lost, by cause."""
 
     def flush(self) -> int:
-        """Make all rows visible; return how many a reader may trust."""
+        """Make all rows visible to readers; return their number."""
 
     def close(self) -> None:
         """Flush and close; a second call does nothing."""
@@ -63,7 +65,7 @@ class Layout(ABC, Generic[Result, Item]):
 
     @abstractmethod
     def take(self, result: Result) -> Item | None:
-        """Return what is written of a result; None when that is nothing."""
+        """Return the item to be written for a result; None: nothing."""
 
     @abstractmethod
     def nbytes(self, item: Item) -> int:
@@ -71,17 +73,17 @@ class Layout(ABC, Generic[Result, Item]):
 
     @abstractmethod
     def open(self, path: Path, items: Sequence[Item], last: bool) -> File[Item] | None:
-        """Create the file that holds the items; None when they do not tell its shape.
+        """Create the file of the items; return None if they do not determine its shape.
 
-        With `last` no more items come before a reader must find all rows in the file.
+        With `last` the file is needed now, because a reader waits for these rows.
         """
 
     def open_early(self, path: Path) -> File[Item] | None:
-        """Create the file before the first item; None when that is to tell its shape."""
+        """Create the file before the first item; return None if that needs an item."""
         return None
 
     def describe(self, item: Item) -> str:
-        """Return what an item is, for messages."""
+        """Return a short description of an item, for error messages."""
         return self.name
 
     def rows(self, item: Item) -> int:
@@ -94,24 +96,24 @@ class Layout(ABC, Generic[Result, Item]):
 
 
 class Recorder(Generic[Result, Item]):
-    """Keeps at most one recording open. All methods may be called from any thread.
+    """Writes at most one recording at a time. All methods may be called from any thread.
 
     Parameters
     ----------
     layout
-        Of its files.
+        Layout of its files.
     every
-        Record the first of each `every` rows of an acquisition.
+        Record rows 0, N, 2N ... of an acquisition, with N = `every`.
     changed
         Called after the state has changed; must return at once.
     queue_bytes
-        Most that waits to be written. Further items are not recorded, and count as ``queue full``.
+        Limit of the queue. Items beyond it are not recorded and count as ``queue full``.
     synchronous
         True writes each item in `offer`, on the owner's thread, and refuses it when it cannot be
         stored: an acquisition then counts what is in the file.
     essential
-        Whether rows that are not stored count as items lost; else they count as failures: another
-        recorder keeps the items.
+        True: a row that cannot be stored is a lost item. False: it is counted as a failure, because
+        another recorder stores the same item.
     patience_s
         Longest wait of `offer` for room in the queue, s. Above 0 only for a source that may wait,
         as one of files that others write.
@@ -119,11 +121,11 @@ class Recorder(Generic[Result, Item]):
     Attributes
     ----------
     path
-        Of the recording under way; None when there is none.
+        Path of the present recording; None if there is none.
     visible
-        Rows of this or the last recording that a reader of the file may trust.
+        Number of rows of this or the last recording that readers can see.
     error
-        Why the last attempt to write failed; empty when it did not.
+        Error of the last write; empty if it succeeded.
     """
 
     def __init__(
@@ -145,17 +147,17 @@ class Recorder(Generic[Result, Item]):
         self._changed = changed or (lambda: None)
         self._limit, self._patience_s = queue_bytes, patience_s
         self._lost = Counters()
-        self._writing = threading.RLock()
-        """Held by the thread that touches the file."""
-        self._filled = threading.Condition()
+        self._file_lock = threading.RLock()
+        """Held by the thread that uses the file."""
+        self._queue_changed = threading.Condition()
         self._queue: deque[Item | Callable[[], None]] = deque()
-        """Items, and marks to call when all items before them are visible."""
+        """Items, and functions to call when all items before them are visible."""
         self._bytes = 0
         self._seen = 0
         self._closing = False
         self._file: File[Item] | None = None
-        self._pending: list[Item] = []
-        """Items from before the file could be made."""
+        self._before_open: list[Item] = []
+        """Items that wait until the file can be created."""
         self._count = self._recorded = self._flushed = 0
         self._invisible = 0
         """Rows before the last mark that could not be flushed until now."""
@@ -168,7 +170,7 @@ class Recorder(Generic[Result, Item]):
     # ---- the owner's thread
 
     def offer(self, result: Result) -> None:
-        """Take a result, if a recording is under way.
+        """Record a result, if a recording is open.
 
         Never waits for the disk, unless the recorder is synchronous or has patience.
 
@@ -182,59 +184,62 @@ class Recorder(Generic[Result, Item]):
         item = self.layout.take(result)
         if item is None:
             return
-        item = self._every(item)
+        item = self._decimate(item)
         if item is None:
             return
         if self.synchronous:
             self._write_now(item)
             return
         size = self.layout.nbytes(item)
-        with self._filled:
+        with self._queue_changed:
             if not self._has_room(size):
-                self._filled.wait_for(lambda: self._has_room(size), self._patience_s)
+                self._queue_changed.wait_for(lambda: self._has_room(size), self._patience_s)
             if not self._has_room(size):
                 self._lost.add("queue full", self.layout.rows(item))
                 return
             self._bytes += size
             self._queue.append(item)
-            self._filled.notify_all()
+            self._queue_changed.notify_all()
 
     def _has_room(self, size: int) -> bool:
         return self._bytes + size <= self._limit or not self._queue
 
     def _write_now(self, item: Item) -> None:
-        with self._writing:
+        with self._file_lock:
             if self.path is None:  # the recording has just ended
                 return
             before = self._lost.as_dict()
             self._write([item], last=False)
             causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
             why = self.error
-            if self._due():
+            if self._flush_is_due():
                 self._flush(last=False)
         if causes:
             what = self.layout.describe(item)
             raise RefusedError(causes[0], f"{what}: {why}" if why else what)
 
-    def _every(self, item: Item) -> Item | None:
-        """Return the rows of an item that are to be recorded; None when there are none."""
+    def _decimate(self, item: Item) -> Item | None:
+        """Return the rows of an item that `every` selects; None if there are none."""
         if self.every == 1:
             return item
         rows = self.layout.rows(item)
         first = -self._seen % self.every
         self._seen += rows
-        return None if first >= rows else self._some(item, slice(first, None, self.every))
+        return None if first >= rows else self._select_rows(item, slice(first, None, self.every))
 
-    def _some(self, item: Item, rows: slice) -> Item:
+    def _select_rows(self, item: Item, rows: slice) -> Item:
         count = self.layout.rows(item)
         return item if range(count)[rows] == range(count) else self.layout.select(item, rows)
 
     def mark(self, done: Callable[[], None]) -> None:
-        """Call `done` when all items offered before are in the file and visible."""
-        with self._filled:
+        """Call `done` when all items offered before are visible in the file, or counted as lost.
+
+        The next item starts a new count of `every`.
+        """
+        with self._queue_changed:
             self._seen = 0
             self._queue.append(done)
-            self._filled.notify_all()
+            self._queue_changed.notify_all()
 
     def lost(self) -> Mapping[str, int]:
         """Return the number of rows that are not in their recording, by cause.
@@ -248,23 +253,23 @@ class Recorder(Generic[Result, Item]):
     # ---- starts and stops
 
     def start(self, path: Path, count: int = 0) -> str:
-        """Start a recording; one under way is closed first.
+        """Start a recording; an open one is closed first.
 
         Parameters
         ----------
         path
-            Of the new file, which the first item creates; its directory must exist.
+            Path of the new file, which the first item creates; its directory must exist.
         count
             Number of rows after which the recording ends by itself; 0: never.
 
         Returns
         -------
         str
-            Why it failed; empty when it did not.
+            Error message; empty if it succeeded.
         """
         self.stop()
-        with self._writing:
-            self.error = _why_not(path)
+        with self._file_lock:
+            self.error = _creation_error(path)
             if not self.error:
                 self._count, self._recorded, self.visible, self._seen = count, 0, 0, 0
                 self._flushed = 0
@@ -277,13 +282,13 @@ class Recorder(Generic[Result, Item]):
         return self.error
 
     def stop(self) -> None:
-        """Close the recording, after all items offered before are in it."""
+        """Close the recording after the queued items are written."""
         written = threading.Event()
         self.mark(written.set)
         in_time = True
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             in_time = written.wait(STOP_LIMIT_S)
-        with self._writing:
+        with self._file_lock:
             left = 0 if in_time else self._drop_queued()
             self._end()
             if left:
@@ -292,7 +297,7 @@ class Recorder(Generic[Result, Item]):
 
     def _drop_queued(self) -> int:
         """Remove all items from the queue, so that none gets into the next file; count them."""
-        with self._filled:
+        with self._queue_changed:
             marks = [each for each in self._queue if callable(each)]
             rows = self._rows([each for each in self._queue if not callable(each)])
             self._queue.clear()
@@ -315,10 +320,10 @@ class Recorder(Generic[Result, Item]):
         while not self._closing:
             items, mark = self._next()
             flushed = False
-            with self._writing:
+            with self._file_lock:
                 if items:
                     self._write(items, last=mark is not None)
-                if mark is not None or self._due():
+                if mark is not None or self._flush_is_due():
                     flushed = self._flush(last=mark is not None)
             if mark is not None:
                 mark()
@@ -326,28 +331,28 @@ class Recorder(Generic[Result, Item]):
                 self._changed()
 
     def _next(self) -> tuple[list[Item], Callable[[], None] | None]:
-        """Return up to `BATCH` items that wait, and the mark after them if there is one."""
+        """Return up to `BATCH` queued items, and the function to call after them, if any."""
         items: list[Item] = []
-        with self._filled:
+        with self._queue_changed:
             # A synchronous recorder has rows to flush that were never in the queue.
             is_writing = self._unflushed_since or (self.synchronous and self.path is not None)
-            self._filled.wait_for(lambda: self._queue, FLUSH_S if is_writing else 1.0)
+            self._queue_changed.wait_for(lambda: self._queue, FLUSH_S if is_writing else 1.0)
             if self._queue:
-                self._filled.wait_for(self._is_worth_it, GATHER_S)
+                self._queue_changed.wait_for(self._should_write_now, GATHER_S)
             while self._queue and len(items) < BATCH:
                 item = self._queue.popleft()
                 if callable(item):
                     return items, item
                 self._bytes -= self.layout.nbytes(item)
                 items.append(item)
-            self._filled.notify_all()  # there is room again
+            self._queue_changed.notify_all()  # there is room again
         return items, None
 
-    def _is_worth_it(self) -> bool:
+    def _should_write_now(self) -> bool:
         """Return whether writing should start without a wait for more items."""
         return callable(self._queue[-1]) or len(self._queue) >= BATCH
 
-    def _due(self) -> bool:
+    def _flush_is_due(self) -> bool:
         since = self._unflushed_since
         return bool(since) and time.monotonic() - since > FLUSH_S
 
@@ -355,8 +360,8 @@ class Recorder(Generic[Result, Item]):
         if self.path is None:
             self._lost.add("not written", self._rows(items))
             return
-        items = [*self._pending, *items]
-        self._pending = []
+        items = [*self._before_open, *items]
+        self._before_open = []
         try:
             if self._file is None:
                 self._file = self.layout.open(self.path, items, last)
@@ -364,25 +369,27 @@ class Recorder(Generic[Result, Item]):
             self._fail(error, self._rows(items))
             return
         if self._file is None:
-            self._pending = items
+            self._before_open = items
             return
         for first in range(0, len(items), self.layout.at_once):
-            self._append(self._file, self._still_wanted(items[first : first + self.layout.at_once]))
+            self._append(
+                self._file, self._limit_to_count(items[first : first + self.layout.at_once])
+            )
         if self._count and self._recorded >= self._count:
             self._end()
 
     def _rows(self, items: Sequence[Item]) -> int:
         return sum(self.layout.rows(item) for item in items)
 
-    def _still_wanted(self, items: list[Item]) -> list[Item]:
-        """Return the items up to the number of rows that the recording is to have."""
+    def _limit_to_count(self, items: list[Item]) -> list[Item]:
+        """Return the items up to the requested number of rows of the recording."""
         if not self._count:
             return items
         left, wanted = self._count - self._recorded, []
         for item in items:
             if left <= 0:
                 break
-            wanted.append(self._some(item, slice(left)))
+            wanted.append(self._select_rows(item, slice(left)))
             left -= self.layout.rows(wanted[-1])
         return wanted
 
@@ -394,7 +401,7 @@ class Recorder(Generic[Result, Item]):
             for cause, count in lost.items():
                 self._lost.add(cause, count)
         except DoesNotFitError as error:
-            if len(items) > 1:  # only the item that does not fit is lost
+            if len(items) > 1:  # write one by one, so that only the item that does not fit is lost
                 for item in items:
                     self._append(file, [item])
             else:
@@ -409,7 +416,7 @@ class Recorder(Generic[Result, Item]):
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
     def _flush(self, last: bool) -> bool:
-        if last and self._pending:
+        if last and self._before_open:
             self._write([], last=True)
         if self._file is None or not self._unflushed_since:
             return False
@@ -427,7 +434,7 @@ class Recorder(Generic[Result, Item]):
 
     def _end(self) -> None:
         """Close the file; an error is in `error`, and rows that are not in the file are lost."""
-        if self._pending and self.path is not None:
+        if self._before_open and self.path is not None:
             self._write([], last=True)
         file, self._file, self.path = self._file, None, None
         self._unflushed_since = 0.0
@@ -453,18 +460,18 @@ class Recorder(Generic[Result, Item]):
             self._lost.add("not written", count)
 
     def _report(self, error: Exception) -> None:
-        # Errors of any kind: the end of an acquisition needs this thread.
+        # All errors are caught: the end of an acquisition needs this thread.
         self.error = str(error) or type(error).__name__
         is_known = isinstance(error, OSError | DataError)
         logger.warning("%s: %s", self.layout.name, error, exc_info=not is_known)
 
 
-def _why_not(path: Path) -> str:
-    """Return why a file cannot be made there; empty when it seems that it can."""
+def _creation_error(path: Path) -> str:
+    """Return why a file cannot be created at this path; empty: it seems possible."""
     if not path.parent.is_dir():
         return f"{path.parent}: no such directory; create it"
     if path.exists():
-        return f"{path}: exists already; a file of records is never reused"
+        return f"{path}: exists already; choose another name"
     try:
         path.open("xb").close()
         path.unlink()

@@ -1,4 +1,4 @@
-"""The interface of every source, and a base class for sources that are asked for the next item.
+"""The interface of every source, and a base class for sources that are polled.
 
 A source yields frames, pulses, packets or events: *items*. Each item carries its identity (frame
 number, pulse id, tag) and its time. Simulated, replayed and real sources of an instrument have this
@@ -18,20 +18,24 @@ Item = TypeVar("Item")
 SourceItem = TypeVar("SourceItem", covariant=True)
 
 Report = Callable[[str], None]
-"""Takes a message about trouble, for a person."""
+"""Function that takes an error message for the operator."""
 
-ASK_S = 0.2
-"""Longest time that a source is asked for an item without a look at whether it must stop."""
+POLL_TIMEOUT_S = 0.2
+"""Timeout of one call of `next`, s; the stop flag is checked after each call."""
 RETRY_S = 0.5
-"""Pause after an error of the source, so that a lasting error does not fill the log."""
-START_LIMIT_S = STOP_LIMIT_S = 1.0
+"""Pause after an error of the source, s, so that a persistent error does not fill the log."""
+START_LIMIT_S = 1.0
+"""Timeout of `start`, s."""
+STOP_LIMIT_S = 1.0
+"""Timeout of `stop`, s."""
 
 
 class Source(Protocol[SourceItem]):
     """Yields items from a thread of its own. All methods may be called from any thread.
 
-    A source is silent until `start`. It delivers its items in the order of their identities, which
-    grow as long as the object lives, over stops and starts. A gap in them is a loss.
+    A source delivers nothing before `start`. Items come in the order of their identities, which
+    increase for the lifetime of the object and are not reset by `stop` and `start`. A gap in them
+    is a loss.
     """
 
     name: str
@@ -39,18 +43,18 @@ class Source(Protocol[SourceItem]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Items that did not come through, by cause, since the object was made."""
+        """Number of items lost in the source, by cause, since the object was made."""
 
     def start(self, deliver: Callable[[SourceItem], None], report: Report) -> None:
-        """Begin to deliver items; a running source goes on.
+        """Start to deliver items. Does nothing if the source runs.
 
         Parameters
         ----------
         deliver
-            Called with each item, by one thread at a time. It may wait, and so slow the source
-            down, when the owner processes items on the source's thread.
+            Called with each item, by one thread at a time. If the owner processes items on this
+            thread, `deliver` blocks until the item is processed.
         report
-            Called with a message when there is trouble that did not end the source.
+            Called with a message after an error that did not end the source.
 
         Raises
         ------
@@ -59,19 +63,19 @@ class Source(Protocol[SourceItem]):
         """
 
     def stop(self) -> None:
-        """Stop; nothing is delivered once this has returned. A stopped source stays stopped."""
+        """Stop. No item is delivered after this has returned. `start` may be called again."""
 
     def set_period(self, seconds: float) -> float:
-        """Ask for a time between items, s; return the one in use, 0 when the sender decides it."""
+        """Request a time between items, s; return the time in use, 0 if the sender sets it."""
 
     def close(self) -> None:
         """Stop, and free sockets, files and threads for good."""
 
 
 class PolledSource(Generic[Item]):
-    """Base class of sources that are asked for their next item, on a thread of this class.
+    """Base class of sources that are polled for their next item, on a thread of this class.
 
-    A subclass writes `next`, and `open` and `halt` when it holds a socket or a file.
+    A subclass overrides `next`, and `open` and `halt` if it uses a socket or a file.
 
     Parameters
     ----------
@@ -80,7 +84,7 @@ class PolledSource(Generic[Item]):
     """
 
     period_s = 0.0
-    """Time between items, s; 0 when the sender decides it."""
+    """Time between items, s; 0 if the sender sets it."""
     retry_s = RETRY_S
     """Pause after an error."""
 
@@ -91,7 +95,7 @@ class PolledSource(Generic[Item]):
         self._control = threading.RLock()
         self._run: _Run[Item] | None = None
 
-    # ---- what a subclass writes
+    # ---- methods that a subclass overrides
 
     def open(self) -> None:
         """Get ready, on the source's thread: connect, open the file.
@@ -113,11 +117,11 @@ class PolledSource(Generic[Item]):
         raise NotImplementedError
 
     def halt(self) -> None:
-        """End a `next` under way in another thread soon, and free what `open` took."""
+        """Make a running `next` in another thread return soon, and release what `open` acquired."""
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Items that did not come through, by cause, since the object was made."""
+        """Number of items lost in the source, by cause, since the object was made."""
         return {}
 
     def set_period(self, seconds: float) -> float:
@@ -133,7 +137,7 @@ class PolledSource(Generic[Item]):
         return run is not None and run.thread.is_alive() and not run.stopping.is_set()
 
     def start(self, deliver: Callable[[Item], None], report: Report) -> None:
-        """Open the source and begin to deliver items; a running source goes on.
+        """Open the source and start to deliver items. Does nothing if the source runs.
 
         Raises
         ------
@@ -161,7 +165,7 @@ class PolledSource(Generic[Item]):
                 raise run.error
 
     def stop(self) -> None:
-        """Stop; nothing is delivered once this has returned.
+        """Stop. No item is delivered after this has returned.
 
         Raises
         ------
@@ -227,7 +231,7 @@ class _Run(Generic[Item]):
     def _one(self) -> bool:
         """Deliver the next item; return False when there are no more."""
         try:
-            item = self._source.next(ASK_S)
+            item = self._source.next(POLL_TIMEOUT_S)
         except StopIteration as end:
             self._report(f"{self._source.name}: {end or 'no more items'}")
             return False

@@ -1,7 +1,7 @@
-"""Whole blocks of frames, analyzed by themselves, here or on another machine.
+"""Analyze whole blocks of frames, in this process or on a cluster.
 
-A cluster's worker imports this module and what the analysis needs, not the store: it starts in a
-second.
+A cluster's worker imports this module and what the analysis needs, not the store: the import is
+fast.
 """
 
 from collections.abc import Iterable

@@ -19,7 +19,7 @@ def cluster(address: str) -> Iterator[Submit]:
     Parameters
     ----------
     address
-        Of the scheduler, ``tcp://host:port``; "local" starts one here, a process for each core.
+        Address of the scheduler, ``tcp://host:port``; "local" starts one, with a process per core.
 
     Raises
     ------

@@ -19,12 +19,12 @@ from skywright.errors import DataError
 from skywright.files.columns import Column
 
 Statistic = TypeVar("Statistic")
-"""What a concrete analysis keeps of a block, and of all blocks before it."""
+"""Type of the partial result of one block, or of several blocks folded."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some members of a run (frames, pulses, shots) and what is known of each.
+    """A batch of frames (or pulses, shots): identities, times and data.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Batch:
     times
         (n,) float64, unix seconds; NaN where unknown.
     data
-        By name, (n, ...) arrays. Never written to.
+        Arrays by name, (n, ...); read-only by convention.
     """
 
     identities: NDArray[np.int64]
@@ -72,7 +72,7 @@ def join(pieces: Iterable[Batch], holds: Literal["first", "last"] = "first") -> 
     pieces
         At least one.
     holds
-        The row of an identity that stays, of those given.
+        Which row to keep if an identity occurs more than once: "first" or "last".
     """
     pieces = list(pieces)
     identities = np.concatenate([piece.identities for piece in pieces])
@@ -96,8 +96,8 @@ class _Block(Generic[Statistic]):
     identities: NDArray[np.int64]
     statistic: Statistic
 
-    def outranks(self, other: "_Block[Statistic]") -> bool:
-        """Order two versions of one block: more members win, ties go to the larger identities."""
+    def is_preferred_to(self, other: "_Block[Statistic]") -> bool:
+        """Return whether this version of a block is used: more members, else larger identities."""
         mine, others = len(self.identities), len(other.identities)
         return (mine, self.identities.tolist()) > (others, other.identities.tolist())
 
@@ -136,9 +136,8 @@ class Analysis(ABC, Generic[Statistic]):
 
     A concrete analysis names its `inputs`, `columns` and `results` and writes `measure`,
     `statistic` (or `extend`, if it is `ordered`), `fold` and `summarize`; all must be pure.
-    Everything else is done here: `update`, `merge`, `result`, and `advance`, which keeps the memory
-    flat. A block that has gaps
-    (identities that never came) is computed from the members that did come: missing is missing.
+    Everything else is done here: `update`, `merge`, `result`, and `advance` limits the memory use.
+    A block with missing identities is computed from the members that exist.
 
     Parameters
     ----------
@@ -156,7 +155,7 @@ class Analysis(ABC, Generic[Statistic]):
     """What inputs that are arrays must be. Other data keys of that name do not fit, such as the
     count ``n_flat_image``, or the ``image`` of another kind of detector in the same session."""
     stream: ClassVar[str] = "members"
-    """Stream of the derived run with `columns`, called after what a member is: ``pulses``."""
+    """Name of the derived run's stream with the columns, for example ``pulses``."""
     columns: ClassVar[Sequence[Column]] = ()
     """What is found per member; the last part of a path is the name."""
     results: ClassVar[Sequence[Column]] = ()
@@ -166,19 +165,17 @@ class Analysis(ABC, Generic[Statistic]):
     """Identities in a block. An open block keeps the rows of its members."""
     ordered: ClassVar[bool] = False
     """Members of a block come in order of identity and are added one by one with `extend`, so an
-    open block keeps its statistic and no rows: for running images. What comes out of order is
-    refused."""
+    open block stores only its statistic: for running images. A member out of order is refused."""
     holds: ClassVar[Literal["first", "last"]] = "first"
-    """Which row of an identity counts when it comes again within its block. A row that comes after
-    the block was folded is refused and counted, also where the last one holds. An `ordered`
-    analysis has the first."""
+    """Which row is used if an identity occurs twice in an open block. Rows for a folded block are
+    refused (`refused` counts them), whatever `holds` is. `ordered` requires "first"."""
     pictures: ClassVar[int] = 0
     """Members that `draw` wants to see at the end of a run."""
     skips: ClassVar[bool] = True
-    """A live analysis that is far behind, or that a decision waits for, skips members. False where
-    each member is small and the result needs all of them: it then ends late, and complete."""
+    """True: a live analysis skips members when it is behind. False: it analyzes all members and may
+    end later."""
     identity: ClassVar[str] = "frame_number"
-    """Data key, beside the first input's, that numbers the members."""
+    """Data key of the identity, without the device prefix of the first input."""
     time: ClassVar[str] = "frame_time"
     """Data key, beside the first input's, with the time of each member, unix seconds."""
 
@@ -217,13 +214,13 @@ class Analysis(ABC, Generic[Statistic]):
         """Add members to a block's statistic (None: the block's first), in order of identity.
 
         Only an `ordered` analysis has it. It sees the inputs of the members beside their rows. The
-        result must not depend on how the members are cut into batches. The statistic given may be
-        changed and returned.
+        result must not depend on how the members are cut into batches. `extend` may modify its
+        argument in place.
         """
         raise NotImplementedError(f"{type(self).__name__}.extend")
 
     def compact(self, statistic: Statistic) -> Statistic:
-        """Turn the statistic of a block that gets no more members into what is kept and sent."""
+        """Reduce the statistic of a finished block before `split` sends it to another process."""
         return statistic
 
     @abstractmethod
@@ -253,8 +250,8 @@ class Analysis(ABC, Generic[Statistic]):
         batch
             Members in any order, with the declared inputs.
         late
-            (n,) bool, members that came too late to count (`find_late`): they are measured, and
-            refused for the statistics.
+            (n,) bool, Members of a folded block (`find_late`): their columns are returned, but they
+            do not enter the result.
 
         Returns
         -------
@@ -310,7 +307,7 @@ class Analysis(ABC, Generic[Statistic]):
             if mine is None:
                 self._closed[number] = block
             elif not np.array_equal(mine.identities, block.identities):
-                winner, loser = (block, mine) if block.outranks(mine) else (mine, block)
+                winner, loser = (block, mine) if block.is_preferred_to(mine) else (mine, block)
                 self._closed[number] = winner
                 self.refused += len(loser.identities)
         return self
@@ -358,7 +355,7 @@ class Analysis(ABC, Generic[Statistic]):
 
     @property
     def held_blocks(self) -> int:
-        """Number of blocks kept apart, not folded; what the memory grows with."""
+        """Number of blocks that are not folded; the memory use grows with it."""
         return len(self._numbers())
 
     def fresh(self) -> Self:
@@ -366,7 +363,7 @@ class Analysis(ABC, Generic[Statistic]):
         return type(self)(**self.parameters)
 
     def advance(self, identity: int) -> None:
-        """Fold the blocks that lie wholly below `identity`, all of whose members have passed.
+        """Fold the blocks that lie completely below `identity`; all their members have arrived.
 
         Members of these blocks that still come are refused and counted.
         """
@@ -456,7 +453,7 @@ class Analysis(ABC, Generic[Statistic]):
 def find_late(
     identities: NDArray[np.int64], block_size: int, highest: int | None = None
 ) -> tuple[NDArray[np.bool_], int]:
-    """Find the members that come more than a block after their turn.
+    """Mark the members whose block is two or more below the highest block so far.
 
     It depends on the sequence alone, not on how it is cut into batches, so that live and stored
     frames count alike.
@@ -466,7 +463,7 @@ def find_late(
     identities
         (n,) int64, n > 0, in the order of the file.
     block_size
-        Of the analysis.
+        Block size of the analysis.
     highest
         Highest identity before these; None at the start.
 
@@ -491,7 +488,7 @@ def whole_blocks(identities: NDArray[np.int64], block_size: int) -> list[tuple[i
     identities
         (n,) int64, in the order of the file; mostly, not strictly, increasing.
     block_size
-        Of the analysis.
+        Block size of the analysis.
 
     Returns
     -------

@@ -71,9 +71,9 @@ def make_analysis(
     name
         As of `analysis_class`.
     parameters
-        The analysis's own; they hold against what the configuration says.
+        The analysis's own; they override the values from the device configuration.
     configuration
-        Of the devices of a run, by data key; some analyses find parameters in it.
+        Configuration of the devices of a run, by data key; some analyses find parameters in it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The journal: every document of a run, on disk before anything else sees it."""
+"""The journal: writes the documents of a run to disk before the other subscribers get them."""
 
 import asyncio
 import atexit
@@ -21,17 +21,17 @@ import numpy as np
 from skywright.errors import ConfigError, DataError
 
 SUFFIX = ".jsonl"
-UNBORN = ".jsonl.new"
-"""A journal whose start document is not whole on disk yet; readers ignore it."""
+TEMPORARY_SUFFIX = ".jsonl.new"
+"""Suffix until the start document is on disk; readers ignore such files."""
 RETRY_S = 1.0
 BACKLOG_BYTES = 64 << 20
-"""What is kept in memory at most while the disk is full."""
+"""Maximum size of the documents in memory while the disk is full, bytes."""
 
 log = logging.getLogger(__name__)
 
 
 class _Encoder(json.JSONEncoder):
-    """JSON of what devices and people put into documents; NaN and infinity are kept."""
+    """JSON of any value in documents; NaN and infinity are kept."""
 
     def default(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
@@ -44,7 +44,7 @@ class _Encoder(json.JSONEncoder):
             return list(value)
         if hasattr(value, "__array__"):
             return np.asarray(value).tolist()
-        log.warning("%r has no JSON form; its text is kept", type(value).__name__)
+        log.warning("%r cannot be written as JSON; its text is stored", type(value).__name__)
         return str(value)
 
 
@@ -101,21 +101,21 @@ def fsync_directory(directory: Path) -> None:
 
 @dataclass
 class _RunFile:
-    """The open journal of one run; its lock tells readers that the writer lives."""
+    """The open journal of one run; while its writer is alive the file is locked."""
 
     path: Path
     fd: int = -1
-    size: int = 0  # bytes up to the last whole line
+    size: int = 0  # bytes up to the last complete line
     is_renamed: bool = False
-    descriptors: set[str] = field(default_factory=set)
+    document_uids: set[str] = field(default_factory=set)
 
     def write(self, data: bytes, name: str) -> None:
-        """Append `data` whole or not at all.
+        """Append `data` completely or not at all.
 
         Raises
         ------
         OSError
-            When the disk does not take it.
+            If it cannot be written.
         """
         if self.fd < 0:
             self._open()
@@ -125,9 +125,10 @@ class _RunFile:
                 left = left[os.write(self.fd, left) :]
             if name in ("start", "stop"):
                 os.fsync(self.fd)
-            if name == "start":  # seen only with a whole start document and locked
+            # Readers see the file only after the start document is complete and the lock is held
+            if name == "start":
                 if not self.is_renamed:  # by an attempt whose directory could not be synced
-                    self.path.with_suffix(UNBORN).rename(self.path)
+                    self.path.with_suffix(TEMPORARY_SUFFIX).rename(self.path)
                     self.is_renamed = True
                 fsync_directory(self.path.parent)
         except OSError:
@@ -140,7 +141,7 @@ class _RunFile:
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        path = self.path.with_suffix(UNBORN)
+        path = self.path.with_suffix(TEMPORARY_SUFFIX)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         while self.fd < 0:
             fd = os.open(path, flags, 0o644)
@@ -159,36 +160,37 @@ class _RunFile:
 
 
 @dataclass(frozen=True)
-class _Waiting:
+class _QueuedLine:
     file: _RunFile
     name: str
     data: bytes
 
 
 class Journal:
-    """Write each run's documents to a JSON-lines file of its own, before anybody else.
+    """Writes each run's documents to a JSON-lines file of its own.
 
     Subscribe it first: ``RE.subscribe(Journal(directory, RE))``. A document is flushed to the
     operating system when the call returns, so SIGKILL of this process loses nothing; start and
     stop documents are synced to the disk. While the disk is full documents wait in memory, in
-    order, and the RunEngine is asked to suspend until there is room.
+    order, and the RunEngine is asked to suspend until the documents that wait are written.
 
     Parameters
     ----------
     directory
-        Where the journals are, made when missing.
+        Directory of the journals; created if missing.
     RE
-        The RunEngine that emits the documents. Without one nothing is suspended; the caller may
-        look at `trouble`, and is blocked only when `backlog_bytes` are waiting.
+        The RunEngine that emits the documents. Without one the call blocks while more than
+        `backlog_bytes` wait; `trouble` is the reason.
     backlog_bytes
-        What may wait in memory. With a RunEngine more than that fails the run.
+        Maximum size of the documents in memory, bytes. With a RunEngine the call raises `DataError`
+        beyond it.
 
     Raises
     ------
     ConfigError
         When the run has a journal in `directory` already (two journals on one RunEngine).
     DataError
-        When a document truly cannot be kept: no JSON form, or the disk full for too long.
+        If a document cannot be stored: no JSON form, or the disk full for too long.
     """
 
     def __init__(
@@ -200,37 +202,37 @@ class Journal:
         self._lock = threading.RLock()
         self._runs: dict[str, _RunFile] = {}  # by start, descriptor and resource uid
         self._untyped: dict[str, list[str]] = {}  # descriptor uid -> keys without dtype_numpy
-        self._backlog: deque[_Waiting] = deque()
+        self._backlog: deque[_QueuedLine] = deque()
         self._backlog_size = 0
-        self._room = threading.Event()
-        self._room.set()
+        self._backlog_empty = threading.Event()
+        self._backlog_empty.set()
         self._closed = threading.Event()
         self._suspended = False
         self._trouble: str | None = None
-        _ALL.add(self)
+        _open_journals.add(self)
 
     @property
     def trouble(self) -> str | None:
-        """What keeps documents from the disk now, or None."""
+        """Why documents cannot be written now; None: they can."""
         return self._trouble
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Keep one document."""
+        """Write one document."""
         with self._lock:
             file = self._file_of(name, doc)
             if file is None:
-                log.error("journal: %s document of no open run is not kept: %s", name, doc)
+                log.error("journal: %s document of no open run is not stored: %s", name, doc)
                 return
             if name in ("event", "event_page") and doc["descriptor"] in self._untyped:
-                self._keep_dtypes(file, name, doc)
-            self._keep(file, name, encode_line(name, doc))
+                self._write_dtypes(file, name, doc)
+            self._write_or_queue(file, name, encode_line(name, doc))
             if name == "stop":
-                self._forget(file)
+                self._close_run(file)
         if self._engine is None:
             self._wait_while_over_limit()
 
     def close(self) -> None:
-        """Release all files; a run still open is then taken for interrupted."""
+        """Close all files; open runs are closed as interrupted by the ingester."""
         with self._lock:
             self._closed.set()
             if self._backlog and not self._drain():
@@ -240,7 +242,7 @@ class Journal:
                     len(self._backlog),
                     self._trouble,
                 )
-            self._room.set()
+            self._backlog_empty.set()
             for file in self._runs.values():
                 file.close()
             self._runs.clear()
@@ -249,41 +251,43 @@ class Journal:
 
     def _file_of(self, name: str, doc: Mapping[str, Any]) -> _RunFile | None:
         if name == "start":
-            return self._begin(doc)
+            return self._open_run(doc)
         if name in ("stop", "descriptor", "resource", "stream_resource"):
-            file = self._runs.get(doc.get("run_start", "")) or self._latest()
+            file = self._runs.get(doc.get("run_start", "")) or self._newest_run()
             if file is not None and name != "stop":
                 self._runs[doc["uid"]] = file
-                file.descriptors.add(doc["uid"])
+                file.document_uids.add(doc["uid"])
             if name == "descriptor":
                 keys = doc["data_keys"].items()
                 untyped = [k for k, v in keys if "external" not in v and "dtype_numpy" not in v]
                 if untyped:
                     self._untyped[doc["uid"]] = untyped
             return file
-        owner = doc.get("descriptor") or doc.get("resource") or doc.get("stream_resource") or ""
-        return self._runs.get(owner)
+        parent_uid = (
+            doc.get("descriptor") or doc.get("resource") or doc.get("stream_resource") or ""
+        )
+        return self._runs.get(parent_uid)
 
-    def _begin(self, doc: Mapping[str, Any]) -> _RunFile:
+    def _open_run(self, doc: Mapping[str, Any]) -> _RunFile:
         path = journal_path(self.directory, doc["uid"])
-        if path.exists() or path.with_suffix(UNBORN).exists():
+        if path.exists() or path.with_suffix(TEMPORARY_SUFFIX).exists():
             raise ConfigError(
                 f"{path}: this run has a journal already; subscribe one Journal to a RunEngine"
             )
         file = self._runs[doc["uid"]] = _RunFile(path)
-        file.descriptors.add(doc["uid"])
+        file.document_uids.add(doc["uid"])
         return file
 
-    def _latest(self) -> _RunFile | None:
-        """Return the youngest open run, for documents that do not say whose they are."""
+    def _newest_run(self) -> _RunFile | None:
+        """Return the newest open run, for documents without `run_start`."""
         return next(reversed(self._runs.values()), None)
 
-    def _forget(self, file: _RunFile) -> None:
-        for uid in file.descriptors:
+    def _close_run(self, file: _RunFile) -> None:
+        for uid in file.document_uids:
             self._runs.pop(uid, None)
             self._untyped.pop(uid, None)
 
-    def _keep_dtypes(self, file: _RunFile, name: str, doc: Mapping[str, Any]) -> None:
+    def _write_dtypes(self, file: _RunFile, name: str, doc: Mapping[str, Any]) -> None:
         """Write the element types of the arrays of a descriptor, which JSON does not have."""
         data = doc["data"]
         if name == "event_page":
@@ -295,11 +299,11 @@ class Journal:
         if arrays:
             types = {key: dtype.str for key, dtype in arrays.items()}
             doc = {"descriptor": doc["descriptor"], "dtype_numpy": types}
-            self._keep(file, "dtypes", encode_line("dtypes", doc))
+            self._write_or_queue(file, "dtypes", encode_line("dtypes", doc))
 
-    # Writing, and waiting for room
+    # Writing, and waiting for space
 
-    def _keep(self, file: _RunFile, name: str, data: bytes) -> None:
+    def _write_or_queue(self, file: _RunFile, name: str, data: bytes) -> None:
         if not self._backlog:
             try:
                 file.write(data, name)
@@ -311,12 +315,12 @@ class Journal:
                 f"{file.path}: {self._trouble}; {self._backlog_size} bytes wait already, "
                 f"{self._limit} is the limit: free space and start the run again"
             )
-        self._backlog.append(_Waiting(file, name, data))
+        self._backlog.append(_QueuedLine(file, name, data))
         self._backlog_size += len(data)
-        if self._room.is_set():
-            self._room.clear()
+        if self._backlog_empty.is_set():
+            self._backlog_empty.clear()
             threading.Thread(target=self._retry, name="journal-retry", daemon=True).start()
-        if name != "stop":  # an engine asked to suspend on its last message breaks
+        if name != "stop":  # A RunEngine that is asked to suspend after its last message never ends
             self._suspend()
 
     def _report(self, error: OSError, path: Path) -> None:
@@ -326,20 +330,21 @@ class Journal:
         self._trouble = reason
 
     def _suspend(self) -> None:
-        """Ask the RunEngine to wait for room, once; later if it cannot rewind just now."""
+        """Suspend the RunEngine until the backlog is written.
+
+        Does nothing if the plan is not resumable now; called again with the next document.
+        """
         engine = self._engine
         if engine is None or self._suspended or engine.state != "running" or not engine.resumable:
             return
         self._suspended = True
-        room = self._room
+        backlog_empty = self._backlog_empty
 
-        async def wait_for_room() -> None:
-            while not room.is_set():
+        async def wait_for_space() -> None:
+            while not backlog_empty.is_set():
                 await asyncio.sleep(0.05)
 
-        engine.request_suspend(
-            wait_for_room, justification=f"The journal has no room: {self._trouble}"
-        )
+        engine.request_suspend(wait_for_space, justification=f"The journal waits: {self._trouble}")
 
     def _retry(self) -> None:
         while not self._closed.wait(RETRY_S):
@@ -348,7 +353,7 @@ class Journal:
                     return
 
     def _drain(self) -> bool:
-        """Write what waits, in order; True when nothing waits any more."""
+        """Write the queued documents in order; return True if none is left."""
         while self._backlog:
             first = self._backlog[0]
             try:
@@ -358,34 +363,34 @@ class Journal:
                 return False
             self._backlog.popleft()
             self._backlog_size -= len(first.data)
-        log.warning("journal: %s: there is room again, nothing was lost", self.directory)
+        log.warning("journal: %s: can be written again, nothing was lost", self.directory)
         self._trouble = None
         self._suspended = False
-        self._room.set()
+        self._backlog_empty.set()
         return True
 
     def _wait_while_over_limit(self) -> None:
         while self._backlog_size > self._limit and not self._closed.is_set():
-            self._room.wait(RETRY_S)
+            self._backlog_empty.wait(RETRY_S)
 
     def release_after_fork(self) -> None:
-        """Let go of the files in a forked child, or the locks would outlive the parent."""
+        """Close the files in a forked child; else their locks would outlive the parent."""
         for file in self._runs.values():
             file.close()
         self._runs = {}
 
 
-_ALL: "weakref.WeakSet[Journal]" = weakref.WeakSet()
+_open_journals: "weakref.WeakSet[Journal]" = weakref.WeakSet()
 
 
 def _release_all() -> None:
-    for journal in list(_ALL):
+    for journal in list(_open_journals):
         journal.release_after_fork()
 
 
 @atexit.register
 def _close_all() -> None:
-    for journal in list(_ALL):
+    for journal in list(_open_journals):
         journal.close()
 
 

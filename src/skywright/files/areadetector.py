@@ -41,9 +41,9 @@ def image_columns(shape: Sequence[int], dtype: DTypeLike) -> tuple[Column, ...]:
     Parameters
     ----------
     shape
-        Of an image: (H, W), or (H, W, 3) in color.
+        Shape of an image: (H, W), or (H, W, 3) in color.
     dtype
-        Of its pixels.
+        Dtype of its pixels.
     """
     size = {"units": "px", "description": "of the image; the pixels outside are 0"}
     return (
@@ -91,14 +91,14 @@ class ImageWriter:
     Parameters
     ----------
     path
-        Of the new file; its directory must exist.
+        Path of the new file; its directory must exist.
     shape
-        Of an image: (H, W), or (H, W, 3) in color. A smaller image fills the upper left of zeros,
-        so that its coordinates hold; `WIDTH` and `HEIGHT` tell where it ends.
+        Shape of an image: (H, W), or (H, W, 3) in color. A smaller image is stored in the upper
+        left corner, the rest is 0; `WIDTH` and `HEIGHT` are its size.
     dtype
-        Of its pixels.
+        Dtype of its pixels.
     identity
-        What the identity is, for the file.
+        Description of the identity, for the file.
     extra
         Further columns, one value for each image.
 
@@ -129,8 +129,8 @@ class ImageWriter:
         """Number of images appended, flushed or not."""
         return self._columns.appended
 
-    def why_not(self, image: NDArray[Any]) -> str:
-        """Return why an image cannot be in this file: ``wrong size``, ``wrong dtype``, or ""."""
+    def reason_to_reject(self, image: NDArray[Any]) -> str:
+        """Return the reason to reject an image: ``wrong size``, ``wrong dtype``, or "" for none."""
         height, width, *depth = image.shape
         if height > self.shape[0] or width > self.shape[1] or depth != list(self.shape[2:]):
             return "wrong size"
@@ -144,7 +144,7 @@ class ImageWriter:
         time_s: float | None = None,
         extra: Mapping[str, ArrayLike] | None = None,
     ) -> None:
-        """Append an image for which `why_not` gives no reason.
+        """Append an image for which `reason_to_reject` returns "".
 
         Parameters
         ----------
@@ -173,7 +173,7 @@ class ImageWriter:
         self._columns.append(identity, rows | dict(extra or {}))
 
     def flush(self) -> int:
-        """Make all images visible; return how many a reader may trust.
+        """Make all images visible to readers; return their number.
 
         Raises
         ------

@@ -1,7 +1,8 @@
-"""Files of columns: one HDF5 dataset a quantity, first axis the record, readable while written.
+"""Columns files: HDF5 files with one dataset per quantity; the first axis is the row.
 
-The rule (one writer, any readers, SWMR): values are written and flushed first, the identity column
-is extended and flushed last. Whoever trusts the length of the identity never sees half a record.
+They can be read while they are written (one writer, any number of readers, SWMR): values are
+flushed first, the identity column last. A reader that uses the length of the identity column never
+reads an incomplete row.
 """
 
 import errno
@@ -25,9 +26,9 @@ from skywright.errors import DataError
 
 T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
-"""Room that must stay free on the disk: HDF5 cannot close a file that it cannot flush."""
-OPEN_ELSEWHERE_S = 0.1
-"""How long a reader waits for another reader of this process to be done with a column."""
+"""Free space to keep on the disk, bytes. HDF5 cannot close a file that it cannot flush."""
+OTHER_READER_TIMEOUT_S = 0.1
+"""Timeout, s, for another reader of this process that has the column open."""
 
 
 class DoesNotFitError(DataError):
@@ -36,7 +37,7 @@ class DoesNotFitError(DataError):
     Attributes
     ----------
     fits
-        (n,) bool, for each row of the call.
+        (n,) bool, True for the rows of the call that fit.
     """
 
     def __init__(self, message: str, fits: NDArray[np.bool_]) -> None:
@@ -53,12 +54,12 @@ class Column:
     path
         Path in the HDF5 file, ``/entry/data/data``.
     dtype
-        A numpy dtype, ``"<f8"``. Text is fixed bytes (``"S16"``) or an integer code whose names
-        are in the attribute ``names``.
+        A numpy dtype, ``"<f8"``. Text is stored as fixed-length bytes (``"S16"``), or as an integer
+        code; the attribute ``names`` lists the texts.
     shape
-        Of one record; () is a scalar.
+        Shape of one row; () is a scalar.
     rows_per_chunk
-        Records in an HDF5 chunk: 1 for pictures, about 1024 for scalars.
+        Rows per HDF5 chunk: 1 for images, about 1024 for scalars.
     attrs
         Attributes of the dataset; text, numbers, or what JSON knows (stored as JSON text).
     """
@@ -71,28 +72,28 @@ class Column:
 
     @property
     def row_bytes(self) -> int:
-        """Size of one record in bytes."""
+        """Size of one row, bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
 class ColumnWriter(Closing):
     """The one writer of a columns file.
 
-    Not thread-safe. After an `OSError` what was appended before stands, and the same rows can be
-    appended again when there is room.
+    Not thread-safe. After an `OSError` nothing of the call is stored, earlier rows are unaffected,
+    and the call may be repeated.
 
     Parameters
     ----------
     path
-        Of the new file; its directory must exist.
+        Path of the new file; its directory must exist.
     columns
         The quantities.
     identity
-        The integer column that numbers the records, written last.
+        The integer column that identifies the rows, flushed last.
     groups
         Attributes of groups, by path.
     links
-        Second names of columns: path of the link to path of the column.
+        HDF5 hard links: {link path: column path}.
 
     Raises
     ------
@@ -118,17 +119,18 @@ class ColumnWriter(Closing):
         self._appended = 0
         self._pending: list[NDArray[Any]] = []
         self._row_bytes = sum(c.row_bytes for c in (*columns, identity))
-        _check_room(path.parent, self._row_bytes)
+        _check_free_space(path.parent, self._row_bytes)
         try:
-            # "x" alone makes us the only writer; locks fail on network disks and keep readers out.
+            # Mode "x" fails if the file exists, so there is one writer. HDF5 locks are off: they
+            # fail on network disks and block readers.
             self._file = h5py.File(path, "x", libver="latest", locking=False)
         except FileExistsError as error:
-            raise DataError(f"{path}: exists already; a file of records is never reused") from error
+            raise DataError(f"{path}: exists already; choose another name") from error
         try:
             self._data = {c.path: _create(self._file, c) for c in columns}
             self._identities = _create(self._file, identity)
             for name, attributes in (groups or {}).items():
-                _describe(self._file.require_group(name), attributes)
+                _write_attributes(self._file.require_group(name), attributes)
             for name, target in (links or {}).items():
                 self._file[name] = self._file[target]
             self._file.swmr_mode = True
@@ -140,16 +142,16 @@ class ColumnWriter(Closing):
 
     @property
     def appended(self) -> int:
-        """Number of records appended, flushed or not."""
+        """Number of rows, flushed or not."""
         return self._appended
 
     @property
     def flushed(self) -> int:
-        """Number of records that a reader may trust."""
+        """Number of flushed rows, which readers can see."""
         return self._appended - sum(map(len, self._pending))
 
     def append(self, identity: int | ArrayLike, rows: Mapping[str, ArrayLike]) -> None:
-        """Append records; they become visible with the next `flush`.
+        """Append rows; they become visible with the next `flush`.
 
         Parameters
         ----------
@@ -166,14 +168,14 @@ class ColumnWriter(Closing):
             If text is longer than its column, or an integer is out of the range of its column.
             Nothing is written then; `DoesNotFitError.fits` tells which rows fit.
         OSError
-            If the disk is full or fails. The records of this call are lost.
+            If the disk is full or fails. Nothing of this call is stored.
         """
-        fits = Fits(self.path)
+        fits = ColumnCaster(self.path)
         identities = np.atleast_1d(fits.cast(self.identity, np.asarray(identity)))
         count = len(identities)
         if rows.keys() != self.columns.keys():
             wrong = sorted(rows.keys() ^ self.columns.keys())
-            raise DataError(f"{self.path}: columns {wrong} missing or unknown in this record")
+            raise DataError(f"{self.path}: columns {wrong} missing or unknown in these rows")
         blocks: dict[str, NDArray[Any]] = {}
         for path, column in self.columns.items():
             block = np.asarray(rows[path])
@@ -186,7 +188,7 @@ class ColumnWriter(Closing):
                 )
             blocks[path] = fits.cast(column, block)
         fits.check(count)
-        _check_room(self.path.parent, count * self._row_bytes)
+        _check_free_space(self.path.parent, count * self._row_bytes)
         start = self._appended
         for path, block in blocks.items():
             dataset = self._data[path]
@@ -196,12 +198,12 @@ class ColumnWriter(Closing):
         self._appended = start + count
 
     def flush(self) -> int:
-        """Make all records appended so far visible.
+        """Make all rows appended so far visible.
 
         Returns
         -------
         int
-            Number of records that readers may trust now.
+            Number of rows that readers can see now.
 
         Raises
         ------
@@ -218,7 +220,8 @@ class ColumnWriter(Closing):
             self._identities[start:] = np.concatenate(self._pending)
             self._identities.flush()
         except (OSError, RuntimeError) as error:
-            # HDF5 would write the new length later even so, over identities that are not there.
+            # Undo the resize; otherwise HDF5 writes the new length later although the identities
+            # were not written
             self._identities.resize(start, axis=0)
             raise OSError(f"{self.path}: {error}") from error
         self._pending.clear()
@@ -239,13 +242,13 @@ class ColumnWriter(Closing):
                 self._file.close()
 
 
-class Fits:
-    """Casts values to the types of their columns, and notes rows that do not fit.
+class ColumnCaster:
+    """Casts values to the types of their columns; `check` raises if rows do not fit.
 
     Parameters
     ----------
     path
-        Of the file, for the message.
+        Path of the file, for the message.
     """
 
     def __init__(self, path: Path) -> None:
@@ -311,13 +314,14 @@ def _out_of_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool
     """Return where values are no integers of the range of an integer type."""
     limits = np.iinfo(dtype)
     if values.dtype.kind in "iu":
-        # A Python integer may be out of the range of the values' own type: compare within it.
+        # Compare with limits that the dtype of `values` can represent, else numpy raises
+        # OverflowError
         own = np.iinfo(values.dtype)
         least, most = max(limits.min, own.min), min(limits.max, own.max)
         return (values < least) | (values > most)
     if values.dtype.kind != "f":
         raise TypeError(f"expected integers, got {values.dtype}")
-    # As floats: 2**63 is exact, and is the first that does not fit.
+    # float64 represents 2**63 exactly; it is the smallest value that is too large
     above = np.float64(limits.max) + (1.0 if limits.max < 2**53 else 0.0)
     is_inside = (values >= np.float64(limits.min)) & (values < above)
     with np.errstate(invalid="ignore"):
@@ -351,43 +355,46 @@ class ColumnReader(Closing):
         self.count()
 
     def count(self) -> int:
-        """Return the number of records that are whole now."""
-        return self._look(self._identity_path, len)
+        """Return the present number of complete rows."""
+        return self._with_refreshed(self._identity_path, len)
 
     def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Read records of one column.
+        """Read rows of one column.
 
         Parameters
         ----------
         path
             Path of the column.
         start, stop
-            Range of records; `stop` None reads up to the last whole one.
+            Range of rows; `stop` None reads up to the last complete one.
 
         Returns
         -------
         (n, *shape) array of the column's dtype
-            Fewer records than asked for when fewer are whole.
+            Fewer rows than requested if fewer are complete.
         """
         count = self.count()
         last = count if stop is None else min(stop, count)
-        values: NDArray[Any] = self._look(path, lambda column: column[start : max(start, last)])
+        values: NDArray[Any] = self._with_refreshed(
+            path, lambda column: column[start : max(start, last)]
+        )
         return values
 
     def attributes(self, path: str) -> dict[str, Any]:
-        """Return the attributes of a column, JSON text decoded to what it says."""
-        attributes = self._look(path, lambda column: dict(column.attrs))
-        return {key: _plain(value) for key, value in attributes.items()}
+        """Return the attributes of a column; JSON text is decoded."""
+        attributes = self._with_refreshed(path, lambda column: dict(column.attrs))
+        return {key: _decode_attribute(value) for key, value in attributes.items()}
 
-    def _look(self, path: str, take: Callable[[h5py.Dataset], T]) -> T:
-        """Take something from a column as it is now.
+    def _with_refreshed(self, path: str, take: Callable[[h5py.Dataset], T]) -> T:
+        """Refresh a dataset and return `function(dataset)`.
 
-        A dataset that is refreshed while this process has it open twice reads wrong records from
-        then on, without an error (h5py issue 2803, HDF5 2.0). So it is open here only while h5py's
-        lock is held. One that somebody else has open is waited for; if that lasts, the column is
-        taken as it was when it was opened there. What this process writes is always as it is.
+        A dataset that is refreshed while this process has it open twice reads wrong rows from then
+        on, without an error (h5py issue 2803, HDF5 2.0). So it is open here only while h5py's lock
+        is held. If another reader of this process has the dataset open, wait up to
+        `OTHER_READER_TIMEOUT_S`, then read without a refresh (data may be old). A dataset that this
+        process writes needs no refresh.
         """
-        end = time.monotonic() + OPEN_ELSEWHERE_S
+        end = time.monotonic() + OTHER_READER_TIMEOUT_S
         while True:
             with phil:
                 dataset = self._file.get(path)
@@ -410,7 +417,7 @@ class ColumnReader(Closing):
 
 
 def flushed_count(path: Path, identity_path: str) -> int:
-    """Return the number of whole records in a columns file.
+    """Return the number of complete rows in a columns file.
 
     Raises
     ------
@@ -432,23 +439,23 @@ def _create(file: h5py.File, column: Column) -> h5py.Dataset:
         )
     except (TypeError, ValueError) as error:
         raise DataError(f"{file.filename}: {column.path}: cannot be created: {error}") from error
-    _describe(dataset, column.attrs)
+    _write_attributes(dataset, column.attrs)
     return dataset
 
 
-def _describe(node: h5py.HLObject, attributes: Mapping[str, Any]) -> None:
+def _write_attributes(node: h5py.HLObject, attributes: Mapping[str, Any]) -> None:
     for name, value in attributes.items():
-        node.attrs[name] = _attribute(value)
+        node.attrs[name] = _encode_attribute(value)
 
 
-def _attribute(value: Any) -> Any:
-    """Return numbers as they are and all else as fixed-length text, which SWMR can carry."""
+def _encode_attribute(value: Any) -> Any:
+    """Return numbers unchanged, other values as fixed-length text, which SWMR supports."""
     if isinstance(value, (int, float, np.generic)):
         return value
     return np.bytes_((value if isinstance(value, str) else json.dumps(value)).encode())
 
 
-def _plain(value: Any) -> Any:
+def _decode_attribute(value: Any) -> Any:
     if not isinstance(value, bytes):
         return value
     text = value.decode()
@@ -458,14 +465,14 @@ def _plain(value: Any) -> Any:
         return text
 
 
-def _check_room(directory: Path, wanted_bytes: int) -> None:
-    """Refuse before HDF5 runs into a full disk, after which it could not even close the file."""
+def _check_free_space(directory: Path, needed_bytes: int) -> None:
+    """Raise before HDF5 meets a full disk, after which it cannot close the file."""
     disk = os.statvfs(directory)
     free = disk.f_bavail * disk.f_frsize
-    if free < wanted_bytes + RESERVE_BYTES:
+    if free < needed_bytes + RESERVE_BYTES:
         raise OSError(
             errno.ENOSPC,
-            f"disk full: {free / 1e6:.1f} MB free, {(wanted_bytes + RESERVE_BYTES) / 1e6:.1f} MB "
+            f"disk full: {free / 1e6:.1f} MB free, {(needed_bytes + RESERVE_BYTES) / 1e6:.1f} MB "
             "needed; free some room",
             str(directory),
         )

@@ -1,4 +1,4 @@
-"""Where the frames of a run are, and how to read them while the file is still written."""
+"""Where the frames of a run are in its files and events, and how to read them."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ with contextlib.suppress(ImportError):  # filters of compressed frames, where th
 
 OPEN_FILES = 8
 BATCH_BYTES = 16 * 2**20
-"""Most bytes of frames that one read takes, unless a single frame is larger."""
+"""Maximum size of one read, bytes; one frame is read even if it is larger."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Segment:
     sequence
         Sequence number (of the event stream) of the first row.
     mimetype
-        Of the file; `skywright.files.readers` has its reader.
+        Mimetype of the file; `skywright.files.readers` has its reader.
     """
 
     path: str
@@ -44,14 +44,14 @@ class Segment:
     sequence: int
     mimetype: str = HDF5
 
-    def continued_by(self, other: "Segment") -> bool:
-        """Say whether `other` begins where this ends."""
+    def is_followed_by(self, other: "Segment") -> bool:
+        """Return whether `other` starts at the end of this segment."""
         here = (self.path, self.dataset, self.stop, self.sequence + self.stop - self.start)
         return here == (other.path, other.dataset, other.start, other.sequence)
 
 
 class Track:
-    """The rows of one data key, one after the other, over any number of files."""
+    """The rows of one data key in order, over any number of files."""
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
@@ -60,7 +60,7 @@ class Track:
     def add(self, segment: Segment) -> None:
         """Append rows; a segment that continues the last one becomes part of it."""
         self.count += segment.stop - segment.start
-        if self.segments and self.segments[-1].continued_by(segment):
+        if self.segments and self.segments[-1].is_followed_by(segment):
             last = self.segments.pop()
             segment = replace(last, stop=segment.stop)
         self.segments.append(segment)
@@ -83,7 +83,7 @@ class Track:
 
 @dataclass
 class FrameTable:
-    """What an analysis needs of a run, by position: 0 is the run's first frame.
+    """Where the inputs of an analysis are, by frame position (0 = first frame of the stream).
 
     Parameters
     ----------
@@ -92,10 +92,10 @@ class FrameTable:
     values
         Inputs that are in events, by sequence number.
     identity, time
-        The tracks that name and date the frames; without them the sequence number is the
-        identity, and the time is unknown.
+        Columns with the identity and the time of the frames; without them the sequence number is
+        the identity, and the time is unknown.
     first
-        Position in the run of the table's first frame; it counts where there are no tracks.
+        Used only for tables without file columns.
     """
 
     tracks: dict[str, Track] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class FrameTable:
         return [*self.tracks.values(), *(track for track in others if track is not None)]
 
     def announced(self) -> int:
-        """Return the number of frames that the run's documents have told of so far."""
+        """Return the number of frames in the documents received so far."""
         if tracks := self.all_tracks:
             return min(track.count for track in tracks)
         newest = [max(values, default=0) for values in self.values.values()]
@@ -121,9 +121,9 @@ class FrameTable:
         return max(last - self.first, 0)
 
     def complete(self, start: int) -> int:
-        """Return the position, from `start` on, of the first frame that lacks a value of an event.
+        """Return the position of the first frame, from `start` on, that lacks a value of an event.
 
-        In a step scan the event comes after the document that tells of its frame.
+        In a step scan the stream datum of a frame comes before its event.
         """
         stop = self.announced()
         if not self.values:
@@ -154,7 +154,7 @@ class FrameTable:
                     del values[number]
 
     def part(self, start: int, stop: int) -> "FrameTable":
-        """Return the table of the frames at positions `start` to `stop` alone."""
+        """Return a table of the frames at positions `start` to `stop` only."""
 
         def cut(track: Track | None) -> Track | None:
             if track is None:
@@ -178,7 +178,7 @@ class FrameTable:
 
 
 def frames_of(frame_bytes: float) -> int:
-    """Return how many frames of a size are read at once; at least one."""
+    """Return the number of frames of this size per read, at least one."""
     return max(1, int(BATCH_BYTES / max(frame_bytes, 1.0)))
 
 
@@ -188,7 +188,7 @@ class FrameReader(Closing):
     Parameters
     ----------
     table
-        Where the frames are; it may grow meanwhile.
+        Where the frames are; it may grow during the reading.
     """
 
     def __init__(self, table: FrameTable) -> None:
@@ -196,7 +196,7 @@ class FrameReader(Closing):
         self._readers: dict[tuple[str, str], Reader] = {}
 
     def readable(self, start: int, stop: int) -> int:
-        """Return the position up to which frames from `start` on are whole in their files.
+        """Return the position up to which frames from `start` on are complete in their files.
 
         Raises
         ------
@@ -224,7 +224,7 @@ class FrameReader(Closing):
         Returns
         -------
         Batch
-            Fewer than asked for where frames are not in their file or lack the value of an event.
+            Fewer than requested if frames are not in their file or lack the value of an event.
 
         Raises
         ------
@@ -251,7 +251,7 @@ class FrameReader(Closing):
         return Batch(identities[whole], times[whole], data)
 
     def pick(self, positions: range) -> Batch:
-        """Read the frames at some positions; as `read` for each."""
+        """Read the frames at these positions."""
         if positions.step == 1:
             return self.read(positions.start, positions.stop)
         return join(self.read(position, position + 1) for position in positions)
@@ -286,7 +286,10 @@ class FrameReader(Closing):
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _reader(self, segment: Segment) -> Reader:
-        """Open a file; its identities count the whole rows, if it has them."""
+        """Return the (cached) reader of a file.
+
+        The identity column, if the file has one, gives the number of complete rows.
+        """
         counted = segment.dataset
         if self.table.identity is not None:
             in_file = [s.dataset for s in self.table.identity.segments if s.path == segment.path]
@@ -300,7 +303,7 @@ class FrameReader(Closing):
 
 
 def draw_pictures(analysis: Analysis[Any], reader: FrameReader, count: int) -> Mapping[str, bytes]:
-    """Let an analysis draw some of the first `count` frames, spread evenly over them.
+    """Draw `analysis.pictures` frames, evenly spaced in the first `count`.
 
     Returns
     -------

@@ -40,7 +40,7 @@ class IndexWriter:
     Parameters
     ----------
     path
-        Of the new index; its directory must exist.
+        Path of the new index; its directory must exist.
     identity
         What the identity of a record is, for the file.
     extra
@@ -120,7 +120,7 @@ class IndexReader(Closing):
     Parameters
     ----------
     path
-        Of the index.
+        Path of the index.
     column
         Counts the rows if it is a column of the index; else the identity of the index does.
 

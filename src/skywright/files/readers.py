@@ -1,9 +1,9 @@
-"""Readers of files by mimetype, so that a run may refer to files of any program.
+"""Readers of files by mimetype, so that runs can refer to files of any program.
 
-A reader gives the columns of one file by rows; any program may write the file. HDF5 is the first
-entry of the table; an instrument declares its formats in
-`skywright.instruments.Instrument.readers`. A format without columns, such as a raw file of packets,
-gets an index file (`skywright.files.index`), whose path stands in the stream resource.
+A reader reads rows of the columns of one file. HDF5 is the first entry of the table; an instrument
+declares its formats in `skywright.instruments.Instrument.readers`. A format without columns, such
+as a raw file of packets, gets an index file (`skywright.files.index`), whose path stands in the
+stream resource.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,13 +20,14 @@ HDF5 = "application/x-hdf5"
 
 
 class Reader(Protocol):
-    """An open file, which may still be written. It is made with the file's path and a column.
+    """An open file, which may still be written.
 
-    That column, the identity if there is one, counts the rows that are whole.
+    The constructor takes a path and a column; the length of that column is the number of complete
+    rows.
     """
 
     def count(self) -> int:
-        """Return the number of rows that are whole now."""
+        """Return the present number of complete rows."""
 
     def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return rows `start` to `stop` of the column `path`, (n, *shape), as far as whole.
@@ -55,7 +56,7 @@ class UnknownMimetypeError(DataError):
 def readers() -> dict[str, str]:
     """Return the table: ``module:Class`` of each reader, by mimetype.
 
-    The class is made with the file's path and the column that counts its rows.
+    The constructor takes the file's path and the column whose length is the number of rows.
     """
     table = {HDF5: "skywright.files.columns:ColumnReader"}
     for instrument in instruments().values():
@@ -69,11 +70,11 @@ def open_reader(mimetype: str, path: Path, column: str) -> Reader:
     Parameters
     ----------
     mimetype
-        Of the stream resource.
+        Mimetype of the stream resource.
     path
-        Of the file.
+        Path of the file.
     column
-        The column that counts the rows that are whole: the identity if there is one.
+        The column whose length is the number of complete rows: the identity if there is one.
 
     Raises
     ------
@@ -104,7 +105,7 @@ def locate(resource: Mapping[str, Any]) -> tuple[Path, str]:
     UnknownMimetypeError
         If there is no reader for its mimetype.
     DataError
-        If it is no file on a disk of this machine, or its parameters name no column.
+        If its URI is no file:// URI, or its parameters name no column.
     """
     uri, parameters = resource["uri"], resource["parameters"]
     _find(resource["mimetype"])

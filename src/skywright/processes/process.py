@@ -1,4 +1,4 @@
-"""What every process of skywright does alike: log, say that it is ready, end with its parent."""
+"""What all processes of skywright share: logs, the ready line, the end with the parent, memory."""
 
 import argparse
 import ctypes
@@ -20,13 +20,13 @@ from skywright.errors import ConfigError
 SUPERVISED = "SKYWRIGHT_SUPERVISED"
 LOG_LEVEL = "SKYWRIGHT_LOG_LEVEL"
 STOP_LIMIT_S = 5.0
-"""Every process of ours is gone this long after SIGTERM, or after the death of its parent."""
+"""Maximum time from SIGTERM (or the parent's end) to the end of a process, s."""
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ARENAS = "MALLOC_ARENA_MAX"
-"""Does the same as `share_arenas` in the environment of a process to be started."""
+"""Environment variable that has the effect of `share_arenas` in a process to be started."""
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
-"""Of glibc's malloc.h."""
+"""Option numbers of glibc's malloc.h."""
 LARGE_ARRAY_BYTES = 1 << 20
 ROOMS = ("skywright", "iocs", "devices", "plans", "dashboard")
 """Our top-level packages."""
@@ -39,29 +39,29 @@ def log_to_stderr(verbosity: int = 0) -> None:
     ----------
     verbosity
         0 shows errors, 1 (``-v``) information, 2 (``-vv``) everything. The level named by
-        ``SKYWRIGHT_LOG_LEVEL`` holds instead when `verbosity` is 0.
+        ``SKYWRIGHT_LOG_LEVEL`` is used if `verbosity` is 0.
     """
     level = (logging.ERROR, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     if verbosity == 0:
         named = os.environ.get(LOG_LEVEL, "").upper()
         level = logging.getLevelNamesMapping().get(named, level)
     logging.basicConfig(stream=sys.stderr, format=LOG_FORMAT)
-    logging.getLogger().setLevel(max(level, logging.WARNING))  # the libraries
+    logging.getLogger().setLevel(max(level, logging.WARNING))  # other libraries: at least WARNING
     for room in ROOMS:
         logging.getLogger(room).setLevel(level)
 
 
-def log_to_file(path: Path, most_bytes: int = 10_000_000, kept: int = 5) -> None:
+def log_to_file(path: Path, max_bytes: int = 10_000_000, backup_count: int = 5) -> None:
     """Send the log to a file too; a full file is renamed ``.1`` and a new one begins.
 
     Parameters
     ----------
     path
-        Of the log file; its directory is created.
-    most_bytes
+        Path of the log file; its directory is created.
+    max_bytes
         Size at which a new file begins.
-    kept
-        Number of full files that are kept.
+    backup_count
+        Number of full files to keep.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def log_to_file(path: Path, most_bytes: int = 10_000_000, kept: int = 5) -> None
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(path, maxBytes=most_bytes, backupCount=kept)
+        handler = RotatingFileHandler(path, maxBytes=max_bytes, backupCount=backup_count)
     except OSError as error:
         raise ConfigError(f"log file {path}: cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
@@ -78,7 +78,7 @@ def log_to_file(path: Path, most_bytes: int = 10_000_000, kept: int = 5) -> None
 
 
 def announce_ready(**facts: object) -> None:
-    """Say on stdout, as one JSON line ``{"ready": {...}}``, that this process now serves.
+    """Print the ready line, ``{"ready": {...}}`` in JSON, to stdout.
 
     The supervisor and the tests await this line; everything else a server has to say goes to
     stderr.
@@ -93,8 +93,8 @@ def announce_ready(**facts: object) -> None:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGINT end this process at once in a with block: nothing is to be cleaned up.
+def default_signal_handling() -> Iterator[None]:
+    """Context in which SIGTERM and SIGINT end the process at once, without cleanup.
 
     Python's own handlers wait for the main thread, and what is left then for other threads. Only
     the main thread may call this.
@@ -128,10 +128,10 @@ def end_with_parent() -> None:
     threading.Thread(target=wait_for_end_of_stdin, name="lifeline", daemon=True).start()
 
 
-def stand_back() -> None:
-    """Let the sessions and the cameras of this machine go first when there are too few cores.
+def lower_priority() -> None:
+    """Lower the priority of this process, so that sessions and cameras come first.
 
-    For processes that catch up later: the store's and the analyses'.
+    For processes that may be late: those of the store and of the analyses.
     """
     os.nice(5)
 
@@ -139,9 +139,9 @@ def stand_back() -> None:
 def share_arenas() -> None:
     """Let the threads of this process share two heaps, for servers that run for weeks.
 
-    glibc gives each thread one of its own; pictures that pass from thread to thread leave room in
-    all of them, which is not given back. It must come before the first thread, and numpy starts
-    some when it is imported.
+    Limit glibc to two malloc arenas. Otherwise each thread has its own heap and freed image buffers
+    are not returned to the system. It must come before the first thread, and numpy starts some when
+    it is imported.
     """
     _mallopt(M_ARENA_MAX, 2)
 
@@ -149,10 +149,9 @@ def share_arenas() -> None:
 def return_large_arrays() -> None:
     """Give the memory of each array of 1 MiB and more back to the system when it is freed.
 
-    For processes that make many images of several MB for a moment and keep others. glibc does so
-    at first, but takes arrays up to 32 MB from its heap as soon as one as large was freed, and the
-    images that stay then keep the holes between them from being given back. The price is a page
-    fault per 4 kB of each such array.
+    For processes that make many images of several MB for a moment and keep others. By default glibc
+    raises this threshold up to 32 MB after the first large free; long-lived images then fragment
+    the heap. The price is a page fault per 4 kB of each such array.
     """
     _mallopt(M_MMAP_THRESHOLD, LARGE_ARRAY_BYTES)
 
@@ -200,7 +199,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Say whether both TCP and UDP servers could take `port` on `host` now."""
+    """Return whether both TCP and UDP servers could take `port` on `host` now."""
     with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: past TIME_WAIT
         try:

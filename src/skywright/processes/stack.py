@@ -1,4 +1,4 @@
-"""The running stack as others see it: its state file, its locks, its EPICS addresses."""
+"""State file, locks and EPICS environment of a running `skywright up`."""
 
 import fcntl
 import json
@@ -15,7 +15,7 @@ from skywright.errors import ConfigError, HardwareError
 STATE_FILE, UP_LOCK, SESSION_LOCK = "up.json", "up.lock", "session.lock"
 MAX_ARRAY_BYTES = 40_000_000
 
-_held: dict[Path, int] = {}  # locks of this process, kept open until it ends
+_locks_of_this_process: dict[Path, int] = {}  # kept open until this process ends
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Child:
 
 @dataclass(frozen=True)
 class State:
-    """What `skywright up` says about itself in ``<store>/up.json``."""
+    """State of `skywright up`, as stored in ``<store>/up.json``."""
 
     pid: int
     started: float
@@ -40,7 +40,7 @@ class State:
     epics: Mapping[str, str]
     """Environment of Channel Access clients."""
     processes: Mapping[str, Child] = field(default_factory=dict)
-    """By service. (Not ``children``: the queue server takes what has that for a device.)"""
+    """By service. Not called `children`: the queue server treats such objects as devices."""
 
 
 def client_environment(addresses: list[str], repeater_port: int = 0) -> dict[str, str]:
@@ -116,7 +116,7 @@ def await_state(directory: Path, limit_s: float) -> State | None:
 
 
 def apply_epics(state: State) -> None:
-    """Point this process's Channel Access clients at the stack.
+    """Set the EPICS environment of this process to that of the stack.
 
     Must come before the first import of ophyd or pyepics, which read the environment once.
     """
@@ -124,7 +124,7 @@ def apply_epics(state: State) -> None:
 
 
 def hold_lock(file: Path, what: str) -> None:
-    """Take the lock `file` until this process ends, whichever way it ends.
+    """Acquire the lock and keep it until this process ends.
 
     A lock that this process holds already is left as it is.
 
@@ -140,7 +140,7 @@ def hold_lock(file: Path, what: str) -> None:
     ConfigError
         If another process holds it, with its pid.
     """
-    if file in _held:
+    if file in _locks_of_this_process:
         return
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     patience = threading.Event()
@@ -149,7 +149,7 @@ def hold_lock(file: Path, what: str) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError as error:
-            if attempt < 4:  # a look by `lock_owner` holds it for a moment
+            if attempt < 4:  # `lock_owner` of another process may hold the lock for a moment
                 patience.wait(0.05)
                 continue
             owner = os.pread(descriptor, 32, 0).decode().strip()
@@ -160,12 +160,12 @@ def hold_lock(file: Path, what: str) -> None:
             ) from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    _held[file] = descriptor
+    _locks_of_this_process[file] = descriptor
 
 
 def lock_owner(file: Path) -> int | None:
-    """Return the pid of the process that holds the lock `file`; None if nobody does."""
-    if file in _held:
+    """Return the pid of the process that holds the lock `file`; None if it is free."""
+    if file in _locks_of_this_process:
         return os.getpid()
     try:
         with file.open() as lock:

@@ -1,8 +1,9 @@
 """Start processes, await their ready lines, watch them, restart them with back-off, stop them.
 
-One thread, one asyncio task a process. Each child leads its own process group, so the terminal's
-Ctrl-C reaches the supervisor alone; its stdin is a pipe from us that ends when we end, SIGKILL
-included (`skywright.processes.process.end_with_parent`); its stderr goes to a log file.
+One thread, one asyncio task per process. Each child leads its own process group, so the terminal's
+Ctrl-C reaches the supervisor alone; its stdin is a pipe from the supervisor, which closes when the
+supervisor ends, also by SIGKILL (`skywright.processes.process.end_with_parent`); its stderr goes to
+a log file.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from skywright.processes.stack import Child
 logger = logging.getLogger(__name__)
 
 Report = Callable[[str, str], None]
-"""Called with a service's name and a line about it, for people to read."""
+"""Called with the name of a service and a message for the user."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +36,27 @@ class Service:
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
-    """Where it serves, for those who ask; the command says it too."""
+    """TCP port of the service; 0 if it has none. It is also in `command`."""
     ready_line: bool = True
     """Whether the process prints a ready line; without one it is ready when it has started."""
     needs: str = ""
-    """The service that is stopped after this one; they start at the same time."""
+    """Name of a service that must be stopped after this one."""
     ready_limit_s: float = 120.0
     backoff_s: tuple[float, float] = (0.5, 30.0)
     """Wait before the first restart, doubled each time up to the second value."""
-    settled_s: float = 60.0
-    """A child that ran this long starts with the shortest back-off again."""
+    backoff_reset_s: float = 60.0
+    """After this run time of a child, s, its next restart waits the shortest back-off."""
 
 
 @dataclass(frozen=True)
 class _Process:
-    """A child and our ends of its pipes.
+    """A child process and the supervisor's ends of its pipes.
 
-    The pipes are ours and not asyncio's: those keep `wait` from returning while a grandchild
-    holds them open.
+    They are not asyncio's own pipes, which block `wait` while a grandchild has them open.
     """
 
     handle: asyncio.subprocess.Process
-    lifeline: BinaryIO
+    parent_pipe: BinaryIO
     stdout: asyncio.StreamReader
     stdout_transport: asyncio.ReadTransport
 
@@ -67,12 +67,12 @@ class Supervisor:
     Parameters
     ----------
     services
-        In the order in which they are shown.
+        Services in display order.
     logs
-        Directory of the log files, one a service: ``NAME.log``, the previous start's
+        Directory of the log files, one per service: ``NAME.log``, the previous start's
         ``NAME.log.1``.
     report
-        Told what happens.
+        Called with the name of a service and a message.
     changed
         Called after each change of `children`, before it is reported.
     """
@@ -99,14 +99,14 @@ class Supervisor:
         Raises
         ------
         HardwareError
-            If one ends, or says nothing within its limit, before it was ever ready: its name,
-            exit status and last words. The others are then still running; call `stop`.
+            If a service ends or times out before it is ready. The message has its name, exit status
+            and last log line. The others are then still running; call `stop`.
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
-        everything = asyncio.create_task(self._all_ready())
-        await asyncio.wait([everything, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-        everything.cancel()
+        all_ready = asyncio.create_task(self._all_ready())
+        await asyncio.wait([all_ready, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        all_ready.cancel()
         for task in self._tasks:
             if task.done():
                 task.result()  # raises why
@@ -120,7 +120,7 @@ class Supervisor:
         await asyncio.gather(*self._tasks)
 
     async def stop(self) -> None:
-        """End every child, those that others depend on last; none is left after 5 s."""
+        """End every child within 5 s, those that others depend on last."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -135,7 +135,7 @@ class Supervisor:
             )
 
     async def _keep(self, service: Service) -> None:
-        """Start `service`, wait until it ends, start it again; for ever."""
+        """Start `service`, and restart it each time it has ended."""
         shortest, longest = service.backoff_s
         backoff, restarts = shortest, 0
         while True:
@@ -143,7 +143,7 @@ class Supervisor:
             why = await self._run_once(service, restarts)
             if not self._ready[service.name].is_set():
                 raise HardwareError(f"{service.name} {why}")
-            if time.monotonic() - started > service.settled_s:
+            if time.monotonic() - started > service.backoff_reset_s:
                 backoff = shortest
             self._report(service.name, f"{why}; restarting in {backoff:g} s")
             await asyncio.sleep(backoff)
@@ -151,7 +151,7 @@ class Supervisor:
             restarts += 1
 
     async def _run_once(self, service: Service, restarts: int) -> str:
-        """Start the child and return, when it has ended, how it did."""
+        """Start the child, wait until it has ended, and return how."""
         with self._open_log(service, again=restarts > 0) as log:
             log_start = log.seek(0, os.SEEK_END)
             try:
@@ -168,16 +168,16 @@ class Supervisor:
             why = f"did not say that it is ready within {service.ready_limit_s:g} s"
         else:
             if facts is not None:
-                self._serves(service, process, facts, restarts)
+                self._mark_ready(service, process, facts, restarts)
             drain = asyncio.create_task(_drain(process.stdout))
             why = _ending(await process.handle.wait())
             drain.cancel()
             await _end(process, limit_s=0)
         if self.children.pop(service.name, None):
             self._changed()
-        return f"{why}; it said last: {self._last_words(service, log_start)}"
+        return f"{why}; last log line: {self._last_log_line(service, log_start)}"
 
-    def _serves(
+    def _mark_ready(
         self,
         service: Service,
         process: _Process,
@@ -204,8 +204,8 @@ class Supervisor:
             self._report(service.name, f"runs without a log: {error}")
             return Path(os.devnull).open("ab")
 
-    def _last_words(self, service: Service, log_start: int) -> str:
-        """Return the last line that a dead child logged, and where the others are."""
+    def _last_log_line(self, service: Service, log_start: int) -> str:
+        """Return the last line of a child's log, and the path of the log."""
         log = self._log(service)
         try:
             with log.open("rb") as file:
@@ -220,7 +220,7 @@ class Supervisor:
 async def _spawn(service: Service, log: BinaryIO) -> _Process:
     stdin_end, lifeline_end = os.pipe()
     our_end, stdout_end = os.pipe()
-    lifeline, output = os.fdopen(lifeline_end, "wb"), os.fdopen(our_end, "rb")
+    parent_pipe, output = os.fdopen(lifeline_end, "wb"), os.fdopen(our_end, "rb")
     try:
         handle = await asyncio.create_subprocess_exec(
             *service.command,
@@ -237,7 +237,7 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
             process_group=0,
         )
     except BaseException:
-        lifeline.close()
+        parent_pipe.close()
         output.close()
         raise
     finally:
@@ -247,7 +247,7 @@ async def _spawn(service: Service, log: BinaryIO) -> _Process:
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), output
     )
-    return _Process(handle, lifeline, reader, transport)
+    return _Process(handle, parent_pipe, reader, transport)
 
 
 async def _ready_line(process: _Process) -> dict[str, Any] | None:
@@ -261,13 +261,13 @@ async def _ready_line(process: _Process) -> dict[str, Any] | None:
 
 
 async def _drain(stdout: asyncio.StreamReader) -> None:
-    """Read what else the child says on stdout, so that it never blocks on a full pipe."""
+    """Discard further output of the child, so that it never blocks on a full pipe."""
     while await stdout.read(65536):
         pass
 
 
 async def _end(process: _Process, limit_s: float) -> None:
-    """Ask the child to end; after `limit_s` kill it, and in any case what it started."""
+    """Terminate the child, kill it after `limit_s`, then kill its process group."""
     if process.handle.returncode is None:
         process.handle.terminate()
         with suppress(TimeoutError):
@@ -275,7 +275,7 @@ async def _end(process: _Process, limit_s: float) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.handle.pid, signal.SIGKILL)
     await process.handle.wait()
-    process.lifeline.close()
+    process.parent_pipe.close()
     process.stdout_transport.close()
 
 

@@ -8,19 +8,19 @@ from skywright.store.tiled_writer import UNREADABLE_FILES
 
 
 def differences(survey: Survey, run: Any) -> list[str]:
-    """Return what the catalog's run lacks or has too much; nothing when it is whole.
+    """Return the differences between the run in the catalog and its journal; empty if equal.
 
     Parameters
     ----------
     survey
-        All of a journal.
+        Survey of the complete journal.
     run
         tiled's client of the run.
 
     Returns
     -------
     list of str
-        One sentence a difference.
+        One sentence per difference.
     """
     found = []
     stored_stop = run.metadata.get("stop") or {}

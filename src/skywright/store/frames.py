@@ -79,7 +79,7 @@ def sources(
     resources
         The stream resources of the run by uid.
     data_keys
-        Of the stream, as they are stored.
+        Data keys of the stream, as they are stored.
     kept
         Directory for the virtual files that leave superseded rows out.
     tables

@@ -1,4 +1,4 @@
-"""One journal into tiled: live, after a restart and at recovery by the same function."""
+"""Writes one journal to tiled. The same code is used live, after a restart and by `recover`."""
 
 import logging
 import time
@@ -17,9 +17,9 @@ from skywright.store import repair
 from skywright.store.check import differences
 from skywright.store.client import ANALYSIS, RAW
 from skywright.store.frames import sources
-from skywright.store.modern import Modern
+from skywright.store.modern import DocumentNormalizer
 from skywright.store.probe import takes_writes
-from skywright.store.rows import InOrder, as_row, stored_data_keys, type_notes
+from skywright.store.rows import SequenceSorter, as_row, stored_data_keys, type_notes
 from skywright.store.survey import Stream, Survey
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.tail import Line, Tail, locked_if_dead, start_time
@@ -27,36 +27,36 @@ from skywright.store.tiled_writer import RunWriter, StreamWriter
 
 ATTEMPTS = 3
 """Failures of one run, while others can be written, before it is put aside."""
-REPLAY_SHARE = 4
-"""After a replay the next one waits this many times as long as the last one took, so a run that
-is doubted again and again takes a fifth of the time at most; at its end it never waits."""
-NOT_THERE = {401, 403, 429, 502, 503, 504}
+REPLAY_PAUSE_FACTOR = 4
+"""Pause before the next replay, in units of the duration of the last one (limits replays to 1/5 of
+the time). No pause after the stop document."""
+RETRY_LATER_STATUS = {401, 403, 429, 502, 503, 504}
 UPDATE_S = (1.0, 5.0)
-"""Arrays of a run that goes on are made longer in tiled when the run is twice as old as at the last
-time, but no sooner and no later than this. Tables are always up to date."""
+"""Period of array updates in tiled, (min, max) s. It grows with the age of the run: next update at
+twice the age of the last one. Tables are always up to date."""
 
 log = logging.getLogger(__name__)
 
 
 class State(Enum):
-    """Where the ingest of a journal stands."""
+    """State of the ingest of a journal."""
 
     MORE = "more to write"
     WAITING = "waits for its writer"
-    DONE = "in the catalog, whole"
+    DONE = "complete in the catalog"
     ASIDE = "cannot be written"
 
 
-class AwayError(SkywrightError):
-    """The server does not answer, or does not take anything from anybody: try later."""
+class ServerUnavailableError(SkywrightError):
+    """The server does not answer or accepts no writes; try again later."""
 
 
 class MismatchError(SkywrightError):
-    """What was written is not what the catalog shows."""
+    """The catalog differs from the journal."""
 
 
 class Catalog:
-    """The server's containers of runs, and what it can do; looked up once.
+    """The server's containers of runs and its capabilities, read once.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Catalog:
     def __init__(self, client: Any) -> None:
         self.client = client
         self.tables = True
-        """False once the server has said that it has no adapter for tables of columns."""
+        """False: the server has no adapter for tables of columns."""
         self._containers: dict[str, Any] = {}
 
     def container(self, name: str) -> Any:
@@ -78,7 +78,7 @@ class Catalog:
 
 
 def ingest(path: Path, client: Any) -> State:
-    """Bring one journal into tiled as far as it goes, whatever is there of it already.
+    """Write a journal to tiled until its end. Existing nodes of the run are verified or replaced.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ def ingest(path: Path, client: Any) -> State:
 
     Raises
     ------
-    AwayError
-        When the server cannot be reached; nothing is lost, call again later.
+    ServerUnavailableError
+        When the server cannot be reached; call again later.
     """
     run = RunIngest(path, Catalog(client))
     while (state := run.step()) is State.MORE:
@@ -99,7 +99,7 @@ def ingest(path: Path, client: Any) -> State:
 
 
 class RunIngest:
-    """The ingest of one journal, step by step; each step commits what has gathered.
+    """The ingest of one journal in steps; each step writes the documents that have arrived.
 
     Parameters
     ----------
@@ -116,69 +116,69 @@ class RunIngest:
         self.survey = Survey()
         self._catalog = catalog
         self._tail = Tail(path)
-        self._modern = Modern()
-        self._target: _Target | None = None
-        self._behind: _Replay | None = None
-        self._doubtful = False  # whether all that was written is in the catalog
+        self._normalizer = DocumentNormalizer()
+        self._writer_of_run: _RunToTiled | None = None
+        self._replay: _Replay | None = None
+        self._must_verify = False  # True: the catalog may lack something that was written
         self._failures = 0
-        self._not_before = 0.0
+        self._replay_allowed_at = 0.0
 
     def step(self) -> State:
-        """Write what has gathered since the last step.
+        """Write the documents that have arrived since the last step.
 
         Raises
         ------
-        AwayError
+        ServerUnavailableError
             When the server cannot be reached; the next step tries again.
         """
         try:
             state = self._step()
         except httpx.HTTPError as error:
-            self._target = None
-            self._doubtful = True
+            self._writer_of_run = None
+            self._must_verify = True
             status = getattr(getattr(error, "response", None), "status_code", None)
-            if status is None or status in NOT_THERE:
-                raise AwayError(f"tiled: {error}") from error
+            if status is None or status in RETRY_LATER_STATUS:
+                raise ServerUnavailableError(f"tiled: {error}") from error
             return self._failed(error)
         except OSError:
             raise
-        except Exception as error:  # whatever this run is, the others go on
-            self._target = None
-            self._doubtful = True
+        except Exception as error:  # an error in one run must not stop the others
+            self._writer_of_run = None
+            self._must_verify = True
             return self._failed(error)
-        if self.survey.stop is None and self._behind is None:
+        if self.survey.stop is None and self._replay is None:
             self._failures = 0
         return state
 
     def _step(self) -> State:
         end = self.path.stat().st_size
-        lines = self._look()
-        while self._stale() and self._tail.offset < end and self._look():
+        lines = self._read_new_lines()
+        while self._needs_replay() and self._tail.offset < end and self._read_new_lines():
             pass
         if self.survey.start is None:
             return self._without_start()
-        if self._stale():
-            if self.survey.stop is None and time.monotonic() < self._not_before:
+        if self._needs_replay():
+            if self.survey.stop is None and time.monotonic() < self._replay_allowed_at:
                 return State.WAITING
             if not self._begin_replay():
                 return self._archive("done")
-        if self._behind is not None:
-            self._catch_up()
+        if self._replay is not None:
+            self._replay_next()
             return State.MORE
-        if lines and self._target is not None:
-            self._target.write(lines)
+        if lines and self._writer_of_run is not None:
+            self._writer_of_run.write(lines)
         if self.survey.stop is not None:
             return self._finish()
-        return State.MORE if lines else self._end_if_dead()
+        return State.MORE if lines else self._close_if_interrupted()
 
-    def _look(self) -> list[Line]:
-        lines = [new for line in self._tail.read() for new in self._modern(line)]
+    def _read_new_lines(self) -> list[Line]:
+        lines = [new for line in self._tail.read() for new in self._normalizer(line)]
         for line in lines:
             self.survey.add(line)
         return lines
 
-    def _stale(self) -> bool:
-        return self._target is None or self._target.is_stale()
+    def _needs_replay(self) -> bool:
+        return self._writer_of_run is None or self._writer_of_run.needs_replay()
 
     @property
     def _container(self) -> Any:
@@ -186,8 +186,11 @@ class RunIngest:
         return self._catalog.container(ANALYSIS if start.get("purpose") == "analysis" else RAW)
 
     def _begin_replay(self) -> bool:
-        """Make the run's node; False if somebody before us has written all of the run."""
-        self._target = self._behind = None
+        """Create the run's node and start a replay.
+
+        Return False if the catalog already has the complete run.
+        """
+        self._writer_of_run = self._replay = None
         assert self.survey.start is not None
         writer = RunWriter(self._container, self.survey.start)
         there = writer.create()
@@ -195,29 +198,29 @@ class RunIngest:
             ended = self.survey.stop is not None and there.metadata.get("stop")
             if ended and not differences(self.survey, there):
                 return False
-            self._doubtful = True
+            self._must_verify = True
             writer.clear()
-        self._behind = _Replay(time.monotonic(), Tail(self.path), Modern())
+        self._replay = _Replay(time.monotonic(), Tail(self.path), DocumentNormalizer())
         assets = self.path.parent.parent / "assets"
-        self._target = _Target(writer, self._catalog, self.survey, assets)
+        self._writer_of_run = _RunToTiled(writer, self._catalog, self.survey, assets)
         return True
 
-    def _catch_up(self) -> None:
-        """Write the next part of what was looked at before, so that other runs get their turn."""
-        assert self._behind is not None
-        assert self._target is not None
-        lines = self._behind.tail.read(self._tail.offset)
-        self._target.write([new for line in lines for new in self._behind.modern(line)])
-        if self._behind.tail.offset == self._tail.offset:
+    def _replay_next(self) -> None:
+        """Replay the next chunk (about 2 MB) of the journal."""
+        assert self._replay is not None
+        assert self._writer_of_run is not None
+        lines = self._replay.tail.read(self._tail.offset)
+        self._writer_of_run.write([new for line in lines for new in self._replay.normalizer(line)])
+        if self._replay.tail.offset == self._tail.offset:
             now = time.monotonic()
-            self._not_before = now + REPLAY_SHARE * (now - self._behind.began)
-            self._behind = None
+            self._replay_allowed_at = now + REPLAY_PAUSE_FACTOR * (now - self._replay.began)
+            self._replay = None
 
     def _finish(self) -> State:
-        assert self._target is not None
+        assert self._writer_of_run is not None
         assert self.survey.start is not None
-        self._target.close()
-        if self._doubtful:
+        self._writer_of_run.close()
+        if self._must_verify:
             found = differences(self.survey, self._container[self.survey.start["uid"]])
             if found:
                 raise MismatchError(f"{self.path}: {'; '.join(found[:5])}")
@@ -231,12 +234,12 @@ class RunIngest:
         fsync_directory(self.path.parent)
         return State.DONE
 
-    def _end_if_dead(self) -> State:
-        ended = repair.end_if_dead(self.path, self._tail.offset, self.survey)
+    def _close_if_interrupted(self) -> State:
+        ended = repair.close_interrupted_run(self.path, self._tail.offset, self.survey)
         return State.MORE if ended else State.WAITING
 
     def _without_start(self) -> State:
-        """Put aside a file that is no journal, when nobody writes it any more."""
+        """Move a file that is no journal to ``aside`` after its writer has ended."""
         with locked_if_dead(self.path) as dead:
             if not dead or self.path.stat().st_size > self._tail.offset:
                 return State.WAITING
@@ -254,13 +257,13 @@ class RunIngest:
         except httpx.HTTPError:
             healthy = False
         if not healthy:
-            raise AwayError(f"tiled takes no data at present: {error}") from error
+            raise ServerUnavailableError(f"tiled takes no data at present: {error}") from error
         return self._put_aside(error)
 
     def _put_aside(self, error: Exception) -> State:
         if self.survey.stop is None:
-            ended = self._end_if_dead()
-            self._not_before = time.monotonic() + 60.0
+            ended = self._close_if_interrupted()
+            self._replay_allowed_at = time.monotonic() + 60.0
             return ended
         reason = f"this run cannot be written, its journal is kept in journal/aside: {error}"
         log.error("%s: %s", self.path, reason)
@@ -271,15 +274,15 @@ class RunIngest:
 
 @dataclass(frozen=True)
 class _Replay:
-    """How far the lines looked at have been written again."""
+    """State of a replay: when it began, and the reader at its position."""
 
     began: float
     tail: Tail
-    modern: Modern
+    normalizer: DocumentNormalizer
 
 
-class _Target:
-    """A run on its way into tiled, from its first line."""
+class _RunToTiled:
+    """Writes a run to tiled, from its first line."""
 
     def __init__(self, writer: RunWriter, catalog: Catalog, survey: Survey, assets: Path) -> None:
         self._writer = writer
@@ -287,19 +290,20 @@ class _Target:
         self._survey = survey
         self._assets = assets
         self._revisions: dict[str, int] = {}
-        self._order: dict[str, InOrder] = {}
+        self._order: dict[str, SequenceSorter] = {}
         self._descriptors: dict[str, list[dict[str, Any]]] = {}
-        self._shown: dict[str, int] = {}  # data keys with files that have a node, by stream
+        # number of data keys with a registered file, by stream
+        self._file_nodes: dict[str, int] = {}
         self._began = time.monotonic()
         self._updated = 0.0
 
-    def is_stale(self) -> bool:
-        """Tell whether what was written is not right any more."""
+    def needs_replay(self) -> bool:
+        """Return whether rows that were written have changed since."""
         streams = self._survey.streams
         return any(streams[name].revision != rev for name, rev in self._revisions.items())
 
     def write(self, lines: Iterable[Line]) -> None:
-        """Write lines that the survey knows already; arrays follow a little later."""
+        """Write lines that are already in the survey. Array nodes are updated every UPDATE_S."""
         for line in lines:
             self._write(line)
         now = time.monotonic()
@@ -310,22 +314,22 @@ class _Target:
             stream = self._survey.streams[name]
             data_keys = stored_data_keys(stream)
             writer.send_rows(data_keys)
-            if due or len(stream.frames) > self._shown.get(name, 0):
+            if due or len(stream.frames) > self._file_nodes.get(name, 0):
                 writer.send_arrays(data_keys)
-                self._show_files(writer, stream, data_keys)
-                self._shown[name] = len(stream.frames)
+                self._register_files(writer, stream, data_keys)
+                self._file_nodes[name] = len(stream.frames)
         if due:
             self._updated = now
 
     def close(self) -> None:
-        """Write all that is left, the stop document and the remarks."""
+        """Write all that is left, the stop document and the notes."""
         for stream in self._survey.streams.values():
             self._open(stream)
             writer = self._writer.streams[stream.name]
             data_keys = stored_data_keys(stream)
             writer.send_rows(data_keys)
             writer.send_arrays(data_keys)
-            self._show_files(writer, stream, data_keys)
+            self._register_files(writer, stream, data_keys)
             for note in type_notes(stream):
                 self._survey.note(note)
         survey = self._survey
@@ -348,7 +352,7 @@ class _Target:
             if stream is not None:
                 self._open(stream)
 
-    def _show_files(
+    def _register_files(
         self, writer: StreamWriter, stream: Stream, data_keys: dict[str, dict[str, Any]]
     ) -> None:
         nodes = sources(
@@ -364,14 +368,14 @@ class _Target:
                 self._survey.unreadable[name] = str(source)
                 continue
             try:
-                writer.show(name, source)
+                writer.register(name, source)
             except ClientError as error:
                 if error.response.status_code != httpx.codes.UNSUPPORTED_MEDIA_TYPE:
                     raise
-                if source.mimetype == MIMETYPE:  # a server of somebody else
+                if source.mimetype == MIMETYPE:  # a tiled server without our adapter
                     log.info("tiled has no adapter for %s; each column is an array", MIMETYPE)
                     self._catalog.tables = False
-                    self._show_files(writer, stream, data_keys)
+                    self._register_files(writer, stream, data_keys)
                     return
                 self._survey.unreadable[name] = str(error)
 
@@ -379,7 +383,7 @@ class _Target:
         """Make the node of a stream once its types are known; pass later descriptors on."""
         if stream.name not in self._revisions:
             self._revisions[stream.name] = stream.revision
-            self._order[stream.name] = InOrder(stream)
+            self._order[stream.name] = SequenceSorter(stream)
         for doc in self._descriptors.pop(stream.name, []):
             self._writer.descriptor(doc | {"data_keys": stored_data_keys(stream)})
 
@@ -395,4 +399,4 @@ def _mark_unwritable(container: Any, survey: Survey, reason: str) -> None:
             writer.clear()
         writer.stop(survey.stop or {}, [*survey.notes, reason])
     except Exception:
-        log.exception("%s: not even its start document can be stored", survey.start["uid"])
+        log.exception("%s: the start document cannot be stored either", survey.start["uid"])

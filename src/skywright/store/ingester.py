@@ -1,4 +1,4 @@
-"""The process that brings journals into tiled: ``python -m skywright.store.ingester``."""
+"""The process that writes journals to tiled: ``python -m skywright.store.ingester``."""
 
 import argparse
 import fcntl
@@ -17,28 +17,28 @@ import httpx
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
-from skywright.callbacks.journal import SUFFIX, UNBORN
+from skywright.callbacks.journal import SUFFIX, TEMPORARY_SUFFIX
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
-from skywright.processes.process import announce_ready, end_with_parent, stand_back
+from skywright.processes.process import announce_ready, end_with_parent, lower_priority
 from skywright.store.client import connect, ensure_containers
-from skywright.store.ingest import AwayError, Catalog, RunIngest, State
+from skywright.store.ingest import Catalog, RunIngest, ServerUnavailableError, State
 from skywright.store.tail import Tail, is_locked, locked_if_dead
 
 SCAN_S = 1.0
-"""Journals are looked at this often even when the file system says nothing."""
+"""Period of the directory scan if no file system event arrives, s."""
 BACK_OFF_S = (0.1, 2.0)
-LIVE_S = 0.5
-"""While runs that have ended wait, those that go on are brought forward this often."""
+OPEN_RUN_PERIOD_S = 0.5
+"""While finished runs are queued, open runs get one step per this period, s."""
 GRACE_S = 2.0
-"""A request under way gets this long after SIGTERM."""
+"""Time for a request in progress after SIGTERM, s."""
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def only_ingester(directory: Path) -> Iterator[None]:
-    """Hold the store's ingest lock.
+def ingest_lock(directory: Path) -> Iterator[None]:
+    """Hold the lock of the store's ingest in the with block.
 
     Raises
     ------
@@ -61,28 +61,25 @@ def only_ingester(directory: Path) -> Iterator[None]:
         yield
 
 
-def adopt_unborn(path: Path) -> None:
-    """Give a journal its name whose writer died before it could.
-
-    Without a whole start document nothing was recorded, and the file goes.
-    """
+def adopt_temporary(path: Path) -> None:
+    """Rename the temporary journal of a dead writer; delete it if its start is incomplete."""
     with locked_if_dead(path) as dead:
         if not dead:
             return
         lines = Tail(path).read()
         if lines and lines[0].name == "start":
-            path.rename(path.with_name(path.name.removesuffix(UNBORN) + SUFFIX))
+            path.rename(path.with_name(path.name.removesuffix(TEMPORARY_SUFFIX) + SUFFIX))
         else:
             path.unlink()
 
 
-class _Wake(FileSystemEventHandler):
-    def __init__(self, news: threading.Event) -> None:
-        self._news = news
+class _JournalEvents(FileSystemEventHandler):
+    def __init__(self, wake: threading.Event) -> None:
+        self._wake = wake
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type in ("created", "modified", "moved"):
-            self._news.set()
+            self._wake.set()
 
 
 class Ingester:
@@ -104,10 +101,10 @@ class Ingester:
         self._live_due = 0.0
 
     def sweep(self) -> bool:
-        """Take a step with the oldest run that has ended, and one with each that goes on.
+        """Take a step with the oldest finished run, and with the open runs.
 
-        So runs end in the order in which they began; while any waits, those that go on get their
-        step every `LIVE_S` only.
+        So runs are finished in the order in which they began. While finished runs are queued, open
+        runs get one step per `OPEN_RUN_PERIOD_S`.
 
         Returns
         -------
@@ -116,7 +113,7 @@ class Ingester:
 
         Raises
         ------
-        AwayError
+        ServerUnavailableError
             When the server cannot be reached.
         """
         due = time.monotonic() >= self._live_due
@@ -129,16 +126,16 @@ class Ingester:
                 busy = self._step(run)
             if busy and not due:
                 return True
-        self._live_due = time.monotonic() + LIVE_S
+        self._live_due = time.monotonic() + OPEN_RUN_PERIOD_S
         for run in live:
             busy |= self._step(run)
         return busy
 
     def _followed(self) -> list[RunIngest]:
         """Return the runs that are not done, oldest first."""
-        for path in self.journals.glob(f"*{UNBORN}"):
+        for path in self.journals.glob(f"*{TEMPORARY_SUFFIX}"):
             with suppress(FileNotFoundError):  # renamed by its writer
-                adopt_unborn(path)
+                adopt_temporary(path)
         paths = set(self.journals.glob(f"*{SUFFIX}"))
         for gone in set(self._runs) - paths:
             del self._runs[gone]
@@ -148,13 +145,13 @@ class Ingester:
         return sorted(self._runs.values(), key=lambda run: run.began)
 
     def _step(self, run: RunIngest) -> bool:
-        """Take a step with one run; False when there was nothing to do."""
+        """Take a step with one run; return False if there was nothing to do."""
         try:
             state = run.step()
         except FileNotFoundError:  # moved by a recovery
             return False
         except OSError as error:
-            log.error("%s: is tried again: %s", run.path, error)
+            log.error("%s: will be retried: %s", run.path, error)
             return False
         if state in (State.DONE, State.ASIDE):
             del self._runs[run.path]
@@ -162,46 +159,46 @@ class Ingester:
 
 
 def follow(ingester: Ingester, stop: threading.Event) -> None:
-    """Bring journals into tiled as they grow until `stop` is set."""
-    news = threading.Event()
+    """Write journals to tiled as they grow, until `stop` is set."""
+    wake = threading.Event()
     observer = Observer()
-    observer.schedule(_Wake(news), str(ingester.journals))
+    observer.schedule(_JournalEvents(wake), str(ingester.journals))
     observer.start()
 
-    def wake_at_stop() -> None:
+    def set_at_stop() -> None:
         stop.wait()
-        news.set()
+        wake.set()
 
-    threading.Thread(target=wake_at_stop, name="wake", daemon=True).start()
+    threading.Thread(target=set_at_stop, name="wake", daemon=True).start()
     delay = BACK_OFF_S[0]
     while not stop.is_set():
-        news.clear()
+        wake.clear()
         try:
             busy = ingester.sweep()
             delay = BACK_OFF_S[0]
-        except AwayError as error:
+        except ServerUnavailableError as error:
             log.warning("%s; the next try is in %.1f s", error, delay)
             stop.wait(delay)
             delay = min(2 * delay, BACK_OFF_S[1])
             continue
         if not busy:
-            news.wait(SCAN_S)
+            wake.wait(SCAN_S)
     observer.stop()
 
 
 def _end_in_time(stop: threading.Event) -> None:
     """End the process soon after `stop`, even in the middle of a slow request.
 
-    That is as good as ending in peace: the next ingester replays what is not whole.
+    This is safe: the next ingester replays incomplete runs.
     """
     stop.wait()
     threading.Event().wait(GRACE_S)
-    log.info("the request under way is not waited for")
+    log.info("a request in progress is abandoned")
     os._exit(0)
 
 
-def _connect_patiently(uri: str | None, settings: Settings, stop: threading.Event) -> Any:
-    """Connect when there is somebody to connect to; None when stopped before."""
+def _connect_with_retry(uri: str | None, settings: Settings, stop: threading.Event) -> Any:
+    """Connect to tiled, with retries; return None if `stop` is set first."""
     delay = BACK_OFF_S[0]
     while not stop.is_set():
         try:
@@ -218,7 +215,7 @@ def _connect_patiently(uri: str | None, settings: Settings, stop: threading.Even
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the ingester from the command line; defaults come from the configuration."""
     end_with_parent()
-    stand_back()
+    lower_priority()
     settings = load_settings()
     parser = argparse.ArgumentParser(prog="skywright.store.ingester", description=__doc__)
     parser.add_argument("--directory", type=Path, default=settings.directory, help="the store")
@@ -233,9 +230,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = settings.model_copy(update={"store": store})
     directory = settings.directory
     try:
-        with only_ingester(directory):
+        with ingest_lock(directory):
             announce_ready(directory=str(directory))
-            client = _connect_patiently(options.uri, settings, stop)
+            client = _connect_with_retry(options.uri, settings, stop)
             if client is not None:
                 follow(Ingester(directory, client), stop)
     except SkywrightError as error:

@@ -1,6 +1,6 @@
-"""Documents as the rest of the store knows them, whatever made them.
+"""Normalizes documents of any bluesky version for the rest of the store.
 
-No reserved names among the data keys, no filled-in gaps, no resource and datum documents.
+The result has no reserved names among the data keys, and no resource and datum documents.
 """
 
 import copy
@@ -18,8 +18,8 @@ _NOT_IN_ADDRESSES = re.compile(r"[/\\?#%]")
 PASSED = ("start", "dtypes", "stream_datum", "")
 
 
-class Modern:
-    """Turn the lines of one journal, in order, into modern ones."""
+class DocumentNormalizer:
+    """Normalizes the lines of one journal, in order."""
 
     def __init__(self) -> None:
         self._out: list[tuple[str, dict[str, Any]]] = []
@@ -28,7 +28,7 @@ class Modern:
         self._renamed: set[str] = set()  # uids of descriptors with reserved names
 
     def __call__(self, line: Line) -> list[Line]:
-        """Return what stands for one line; a broken document comes back as a broken line."""
+        """Return the normalized lines of one line; a broken document gives a broken line."""
         try:
             self._take(line.name, line.doc)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

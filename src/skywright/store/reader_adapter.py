@@ -108,7 +108,7 @@ def reader_source(
     segments
         First row and end of each.
     data_key
-        Of the descriptor: shape and dtype_numpy.
+        Data key of the descriptor: shape and dtype_numpy.
 
     Raises
     ------

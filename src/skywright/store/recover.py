@@ -17,8 +17,8 @@ from skywright.files.readers import readers
 from skywright.store.check import differences
 from skywright.store.client import ensure_containers
 from skywright.store.hdf5_flags import clear_flags
-from skywright.store.ingester import Ingester, only_ingester
-from skywright.store.modern import Modern
+from skywright.store.ingester import Ingester, ingest_lock
+from skywright.store.modern import DocumentNormalizer
 from skywright.store.survey import Survey
 from skywright.store.tail import locked_if_dead, read_lines
 
@@ -66,7 +66,7 @@ def recover(directory: Path, client: Any) -> Report:
 
     Raises
     ------
-    AwayError
+    ServerUnavailableError
         When the server cannot be reached.
     DataError
         When a running ingester does not get through.
@@ -104,7 +104,7 @@ def _uids(directory: Path) -> set[str]:
 
 def survey_of(path: Path) -> Survey:
     """Return what a whole journal says."""
-    survey, modern = Survey(), Modern()
+    survey, modern = Survey(), DocumentNormalizer()
     for line in read_lines(path):
         for new in modern(line):
             survey.add(new)
@@ -141,7 +141,7 @@ def _close(path: Path) -> bool:
 
 def _drain(directory: Path, client: Any) -> None:
     try:
-        with only_ingester(directory):
+        with ingest_lock(directory):
             ingester = Ingester(directory, client)
             while ingester.sweep():
                 pass

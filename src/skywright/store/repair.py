@@ -1,4 +1,4 @@
-"""What a writer that was killed could not do itself: count its frames, end its run."""
+"""Closes the run of a writer that was killed: counts its frames, writes its stop document."""
 
 import logging
 import os
@@ -21,18 +21,18 @@ from skywright.store.survey import Stream, Survey
 from skywright.store.tail import Tail, locked_if_dead
 
 LATE = "_after_last_event"
-"""Ending of the stream for frames of a stream with events whose own event was never recorded."""
+"""Suffix of the stream for frames without an event, of a stream with events."""
 
 log = logging.getLogger(__name__)
 
 Documents = Iterator[tuple[str, dict[str, Any]]]
 
 
-def end_if_dead(path: Path, offset: int, survey: Survey) -> bool:
-    """End the journal of a process that was killed; True when there is more to read in it.
+def close_interrupted_run(path: Path, offset: int, survey: Survey) -> bool:
+    """Append a stop document if the writer is dead. Return True if the journal has new lines.
 
-    The files of the run get their consistency flags cleared, frames on disk that no stream
-    datum speaks of get one, and the run gets a stop document with the reason ``interrupted``.
+    The files of the run get their consistency flags cleared, frames on disk that have no stream
+    datum get one, and the run gets a stop document with the reason ``interrupted``.
 
     Parameters
     ----------
@@ -49,11 +49,11 @@ def end_if_dead(path: Path, offset: int, survey: Survey) -> bool:
         tail = Tail(path)
         tail.offset = offset
         if tail.read():
-            return True  # its last words came between our last look and its death
+            return True  # lines were written after the last read
         died = path.stat().st_mtime
-        lines = b"".join(encode_line(name, doc) for name, doc in _last_words(survey, died))
+        lines = b"".join(encode_line(name, doc) for name, doc in _closing_documents(survey, died))
         with path.open("r+b") as file:
-            file.truncate(offset)  # a line that was cut short
+            file.truncate(offset)  # an incomplete line
             file.seek(offset)
             file.write(lines)
             file.flush()
@@ -62,7 +62,7 @@ def end_if_dead(path: Path, offset: int, survey: Survey) -> bool:
     return True
 
 
-def _last_words(survey: Survey, died: float) -> Documents:
+def _closing_documents(survey: Survey, died: float) -> Documents:
     counts = {name: _rows(stream) for name, stream in survey.streams.items()}
     names = {stream.descriptor: stream.name for stream in survey.streams.values()}
     for resources in _by_file(survey).values():
@@ -104,7 +104,7 @@ def _by_file(survey: Survey) -> dict[str, list[dict[str, Any]]]:
 
 
 def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
-    """Return how many whole rows the one file of `resources` has, None when it is not here.
+    """Return the number of complete rows of the one file of `resources`, None if it is not here.
 
     The identity of a row is written and flushed after all its values, so the shortest dataset
     counts.
@@ -124,7 +124,7 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
 
 
 def _rows_of(resource: Mapping[str, Any]) -> int:
-    """Return the number of whole rows of a file of any mimetype that has a reader."""
+    """Return the number of complete rows of a file whose mimetype has a reader."""
     path, column = locate(resource)
     for file in (path, files_path(path)):
         if file.exists():

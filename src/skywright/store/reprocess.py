@@ -38,7 +38,7 @@ class Reprocessed:
     raw_uid, derived_uid
         The runs.
     stream
-        Of the raw run.
+        Stream of the raw run.
     result
         Counts and scalar results.
     pictures
@@ -142,7 +142,7 @@ def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> C
     client
         tiled client of the root.
     uid
-        Of the derived run.
+        Uid of the derived run.
     timeout_s
         Limit.
 

@@ -55,7 +55,7 @@ def _time(stamp: Any) -> float:
     return float("nan") if stamp is None else float(stamp)
 
 
-class InOrder:
+class SequenceSorter:
     """Let the events of a stream pass in order of seq_num, the last of each only.
 
     After a resume the RunEngine gives a seq_num again; when the run ends before it has caught

@@ -27,8 +27,8 @@ from skywright.processes.process import (
     announce_ready,
     end_with_parent,
     free_port,
+    lower_priority,
     port_number,
-    stand_back,
 )
 from skywright.store.reader_adapter import ADAPTER
 from skywright.store.table_adapter import MIMETYPE
@@ -221,7 +221,7 @@ def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server from the command line; defaults come from the configuration."""
     end_with_parent()
-    stand_back()
+    lower_priority()
     settings = load_settings()
     parser = argparse.ArgumentParser(prog="skywright.store.server", description=__doc__)
     parser.add_argument("--directory", type=Path, default=settings.directory, help="the store")

@@ -1,4 +1,4 @@
-"""What a journal says: streams, column types, which event of a seq_num holds."""
+"""Index of a journal: streams, column types, and the valid event of each seq_num."""
 
 from array import array
 from dataclasses import dataclass, field, replace
@@ -74,7 +74,7 @@ def _continues(last: Segment, new: Segment) -> bool:
 
 @dataclass
 class Stream:
-    """One stream of a run as far as it has been read."""
+    """One stream of a run, as far as its journal has been read."""
 
     name: str
     descriptor: str
@@ -83,16 +83,16 @@ class Stream:
     columns: dict[str, Column] = field(default_factory=dict)
     promised: dict[str, str] = field(default_factory=dict)
     revision: int = 0
-    """Grows when rows that were right before are not any more."""
+    """Increases when rows that were written have to be written again."""
     last_line: array = field(default_factory=lambda: array("q"))
-    """Line of the event that holds, by seq_num - first_seq; 0 where there is none."""
+    """Line of the valid event, by seq_num - first_seq; 0: none."""
     first_seq: int = 1
     frames: dict[str, Frames] = field(default_factory=dict)
     """By data key: which row of which file belongs to which seq_num."""
 
     @property
     def superseded(self) -> bool:
-        """Some file of this stream has rows that a resumed run took again."""
+        """Whether a resumed run took rows of a file of this stream again."""
         return any(frames.superseded for frames in self.frames.values())
 
     @property
@@ -105,7 +105,7 @@ class Stream:
         return [self.first_seq + i for i, line in enumerate(self.last_line) if line]
 
     def frames_end(self) -> float:
-        """Return the seq_num from which on rows of files are not shown.
+        """Return the first seq_num whose rows of files are not in the catalog.
 
         Where events and files share a stream each event has one row of each file; a row whose
         event was not recorded would make their lengths differ, and readers fail.
@@ -115,11 +115,11 @@ class Stream:
         return self.first_seq + len(self.last_line)
 
     def holds(self, seq_num: int, line: int) -> bool:
-        """Tell whether the event on `line` is the last one of `seq_num`."""
+        """Return whether the event on `line` is the last one of `seq_num`."""
         return bool(self.last_line[seq_num - self.first_seq] == line)
 
     def has(self, seq_num: int) -> bool:
-        """Tell whether an event of `seq_num` is known."""
+        """Return whether an event of `seq_num` is known."""
         place = seq_num - self.first_seq
         return 0 <= place < len(self.last_line) and self.last_line[place] != 0
 
@@ -150,13 +150,13 @@ class Stream:
         self.last_line[place] = line
 
     def add_frames(self, key: str, doc: dict[str, Any]) -> None:
-        """Note the rows of a file that a stream datum speaks of."""
+        """Add the rows of a file in a stream datum."""
         if self.frames.setdefault(key, Frames()).add(doc):
             self.revision += 1
 
 
 class Survey:
-    """All that is known of a run from the lines of its journal so far."""
+    """Contents of a journal so far."""
 
     def __init__(self) -> None:
         self.start: dict[str, Any] | None = None
@@ -170,7 +170,7 @@ class Survey:
         """By data key, why tiled cannot read its files."""
 
     def add(self, line: Line) -> None:
-        """Take one line into account; what cannot be understood becomes a note."""
+        """Add one line; a line that cannot be understood becomes a note."""
         if not line.name:
             self.note(f"line {line.number} of the journal is broken: {line.doc['error']}")
             return
@@ -183,7 +183,7 @@ class Survey:
             )
 
     def note(self, text: str) -> None:
-        """Keep one remark for the run's metadata, once."""
+        """Add a note for the run's metadata, once."""
         if text not in self.notes:
             self.notes.append(text)
 

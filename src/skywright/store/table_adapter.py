@@ -1,7 +1,8 @@
 """tiled's adapter for files of columns: all their scalar columns are one table.
 
-The embedded server names it in ``adapters_by_mimetype``; a server of somebody else does so with
-``application/x-skywright-columns: "skywright.store.table_adapter:ColumnsAdapter"``.
+The embedded server names it in ``adapters_by_mimetype``; to use it in another tiled server, add
+``application/x-skywright-columns: "skywright.store.table_adapter:ColumnsAdapter"`` to its
+configuration.
 
 A table in tiled has a schema and no number of rows. So a file that grows needs no request: each
 read sees the rows that are flushed at that moment.
@@ -30,8 +31,8 @@ from skywright.errors import DataError
 from skywright.files.areadetector import UNIQUE_ID
 
 MIMETYPE = "application/x-skywright-columns"
-BLOCK_ROWS = 1 << 20
-"""Rows of one column in a block that a client asks for."""
+CHUNK_ROWS = 1 << 20
+"""Rows of one column per chunk that a client requests."""
 
 
 class ColumnsAdapter(Adapter[TableStructure]):
@@ -44,10 +45,9 @@ class ColumnsAdapter(Adapter[TableStructure]):
     columns
         Dataset path by column name; each dataset is ``(n,)`` or ``(n, 1)``.
     segments
-        The rows of the table: ``(file, start, stop)`` each, with the number of the file. `stop`
-        None takes all rows that are flushed.
+        Rows of the table: ``(file number, start, stop)`` each; `stop` None: all flushed rows.
     partition_rows
-        Rows of a partition; the last one takes what is left.
+        Rows of a partition; the last one has the rest.
     structure, metadata, specs
         As tiled's adapters have them.
     """
@@ -145,7 +145,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
     def __getitem__(self, key: str) -> ArrayAdapter:
         column = _LazyColumn(self, key)
         meta = np.empty(0, column.dtype)
-        array = dask.array.from_array(column, chunks=(BLOCK_ROWS,), name=False, meta=meta)
+        array = dask.array.from_array(column, chunks=(CHUNK_ROWS,), name=False, meta=meta)
         return ArrayAdapter.from_array(array)
 
     def _read(self, fields: Sequence[str] | None, start: int, stop: int | None) -> pd.DataFrame:
@@ -167,7 +167,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
     ) -> dict[str, NDArray[Any]]:
         """Read rows ``start:stop`` of columns; each is ``(n,)`` with the dtype of its dataset."""
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
-        at = 0  # row of the table where the range begins
+        at = 0  # row of the table at which the range starts
         for path, first, last in self._ranges():
             low = first + max(start - at, 0)
             high = last if stop is None else min(first + stop - at, last)
@@ -205,7 +205,7 @@ class _Validated:
 
 
 class _LazyColumn:
-    """What dask needs of an array: rows are read when they are taken."""
+    """Array interface for dask; reads rows on access."""
 
     ndim = 1
 
@@ -226,7 +226,7 @@ def _open(path: Path) -> h5py.File:
 
 
 def _flushed(path: Path, datasets: Iterable[str]) -> int:
-    """Return how many rows of a file are whole.
+    """Return the number of complete rows of a file.
 
     The identity of a row is flushed after all its values, so the shortest dataset counts.
     """
@@ -252,13 +252,13 @@ def table_structure(dtypes: Mapping[str, np.dtype[Any]], npartitions: int = 1) -
 
 
 def fits_table(name: str, dtype: np.dtype[Any]) -> bool:
-    """Tell whether a column can be in a table: a plain number or bytes, and a name tiled takes."""
+    """Return whether a column can be in a table: numbers or bytes, and a name valid in tiled."""
     plain = dtype.kind in "biuS" or (dtype.kind == "f" and dtype.itemsize in (4, 8))
     return plain and not name.startswith("_")
 
 
 def rows_of(source: DataSource[Any]) -> int | None:
-    """Return the number of rows of such a table as it is registered, None while it is open."""
+    """Return the registered number of rows of a table of this adapter; None while it is open."""
     segments = source.parameters["segments"]
     if any(stop is None for _, _, stop in segments):
         return None

@@ -24,7 +24,7 @@ def separate_connections(uri: str) -> None:
     Parameters
     ----------
     uri
-        Of a storage in DuckDB: ``duckdb:///...``, as in tiled's ``writable_storage``.
+        Uri of a storage in DuckDB: ``duckdb:///...``, as in tiled's ``writable_storage``.
 
     Raises
     ------

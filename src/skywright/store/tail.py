@@ -1,4 +1,4 @@
-"""Reading journals while, and after, somebody writes them."""
+"""Read journals, also while they are written."""
 
 import fcntl
 import json
@@ -14,7 +14,7 @@ CHUNK_BYTES = 2 << 20
 
 @dataclass(frozen=True)
 class Line:
-    """One whole line of a journal; `name` is empty and `doc` has ``error`` when it is broken."""
+    """One line of a journal; for a broken line `name` is empty and `doc` has ``error``."""
 
     number: int
     name: str
@@ -22,7 +22,7 @@ class Line:
 
 
 class Tail:
-    """The whole lines of a journal, from where it was last left.
+    """Reads complete lines of a journal; each `read` continues where the last one ended.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 
 def start_time(path: Path) -> float:
-    """Return when the run of a journal began, unix s; what the file says if the journal does not.
+    """Return the start time of a run, Unix s; the file's modification time if it has none.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def start_time(path: Path) -> float:
 
 
 def is_locked(path: Path) -> bool:
-    """Tell whether a process holds a journal's lock, that is, writes the run now."""
+    """Return whether a process holds a journal's lock, that is, writes the run now."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -109,7 +109,7 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def locked_if_dead(path: Path) -> Iterator[bool]:
-    """Hold the writer's lock of a journal if nobody else does; True when it was to be had.
+    """Try to lock the journal. Yields True if the writer is dead and we hold the lock.
 
     The writer holds it while the run is open and the kernel frees it with the process, so True
     on a journal without a stop document means that the writer is dead.
@@ -120,5 +120,5 @@ def locked_if_dead(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        # The file may have been moved to `done` by somebody who held the lock before.
+        # Another ingester may have moved the file to `done` before the lock was free.
         yield path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino

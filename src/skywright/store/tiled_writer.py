@@ -1,4 +1,4 @@
-"""One run on its way into tiled: as few requests as its nodes allow."""
+"""Writes one run to tiled with few requests."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -59,7 +59,7 @@ class RunWriter:
         self.streams: dict[str, StreamWriter] = {}
 
     def create(self) -> Any:
-        """Make the run's node; return the node that is there already, None if there is none."""
+        """Create the run's node; return the node that existed before, None if it is new."""
         try:
             self._node = self._container.create_container(
                 key=self._uid,
@@ -75,13 +75,13 @@ class RunWriter:
         return None
 
     def clear(self) -> None:
-        """Take over the node that is there: it stays, its children are dropped."""
+        """Delete the children of the existing node and replace its metadata."""
         base = self._node.base
         base.delete_contents(list(base.keys()), recursive=True, external_only=False)
         base.replace_metadata(metadata=self._metadata, specs=self._specs, drop_revision=True)
 
     def descriptor(self, doc: Mapping[str, Any]) -> None:
-        """Make a stream's node, or add what a later descriptor says of the configuration."""
+        """Create a stream's node, or add the configuration of a later descriptor."""
         doc = storable(doc)
         stream = self.streams.get(doc["name"])
         if stream is not None:
@@ -125,7 +125,7 @@ class RunWriter:
         self._close()
 
     def _close(self) -> None:
-        """Tell subscribers that no more updates come; one request where the server is ours."""
+        """Close the streams of updates; our server has a route that does so in one request."""
         http = self._node.context.http_client
         uri = self._node.uri.replace("/api/v1/metadata/", CLOSE, 1)
         if http.delete(uri).status_code == httpx.codes.OK:
@@ -144,7 +144,7 @@ class StreamWriter:
     node
         tiled's client of the stream, as a plain container.
     access_tags
-        Of all nodes.
+        Access tags of all nodes.
     """
 
     def __init__(self, node: Any, access_tags: Any) -> None:
@@ -158,17 +158,17 @@ class StreamWriter:
         self._updates: list[dict[str, Any]] = []
 
     def configure(self, doc: Mapping[str, Any]) -> None:
-        """Keep the configuration of a later descriptor."""
+        """Store the configuration of a later descriptor."""
         self._updates.append({k: doc[k] for k in ("uid", "time", "configuration") if doc.get(k)})
         self.node.update_metadata({"_config_updates": self._updates}, drop_revision=True)
 
     def event(self, row: Mapping[str, Any]) -> None:
-        """Take one event, as `rows.as_row` makes it; `send_rows` sends it."""
+        """Add one event, as `rows.as_row` makes it; `send_rows` sends it."""
         times = {f"ts_{key}": stamp for key, stamp in row["timestamps"].items()}
         self._rows.append({"seq_num": row["seq_num"], "time": row["time"], **row["data"], **times})
 
     def send_rows(self, data_keys: Mapping[str, Any]) -> None:
-        """Append the scalars of the events that wait: one request, whatever their number.
+        """Append the scalars of the queued events, in one request.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class StreamWriter:
         append(self.nodes[name], table)
 
     def send_arrays(self, data_keys: Mapping[str, Any]) -> None:
-        """Append the arrays of the events sent: one request an array."""
+        """Append the arrays of the events sent, one request per array."""
         waiting, self._arrays = self._arrays, {}
         for key, values in waiting.items():
             array = np.array(values, dtype=data_keys[key]["dtype_numpy"])
@@ -219,13 +219,16 @@ class StreamWriter:
             )
 
     def _dims(self, lengths: tuple[int, ...]) -> tuple[str, ...]:
-        """Name axes by their length, two of one array differently: xarray wants it so."""
+        """Return dimension names.
+
+        xarray needs equal names for equal lengths, and different names within one array.
+        """
         axes = [(n, lengths[:axis].count(n)) for axis, n in enumerate(lengths)]
         names = (self._axes.setdefault(axis, f"dim_int_{len(self._axes) + 1}") for axis in axes)
         return ("time", *names)
 
-    def show(self, name: str, source: DataSource) -> None:
-        """Make the node `name` of files, or change it to `source`; nothing when it is so already.
+    def register(self, name: str, source: DataSource) -> None:
+        """Create or update the node `name`. Does nothing if it is unchanged.
 
         Raises
         ------
@@ -244,7 +247,7 @@ class StreamWriter:
         self._sources[name] = source
 
     def _change(self, node: Any, source: DataSource, old: DataSource) -> None:
-        """Change a data source; who follows an array learns which rows are new."""
+        """Update a data source. For arrays, tell subscribers which rows are new."""
         new = replace(source, id=node.data_sources()[0].id)
         patch = None
         if source.structure_family == StructureFamily.array:
@@ -260,7 +263,7 @@ class StreamWriter:
 
 
 def append(table: Any, rows: pyarrow.Table) -> None:
-    """Append rows once; after a lost reply the run is written again, never the rows alone."""
+    """Append rows; not repeated after a lost reply, because the whole run is written again."""
     table.append_partition(0, rows)
 
 
@@ -287,5 +290,5 @@ class Legacy:
         self._normalizer(name, doc)
 
     def finish(self, stop: dict[str, Any]) -> None:
-        """Emit what events have referred to before it was there."""
+        """Emit the datums that were referenced before their resource arrived."""
         self._normalizer.stop(stop)

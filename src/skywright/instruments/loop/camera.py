@@ -195,7 +195,7 @@ class Camera:
     def state(self) -> CameraState:
         """Return the present state."""
         known, path = self._owner.state(), self._recorder.path
-        last = None if self._owner.newest_kept is None else self._owner.newest_kept.frame
+        last = None if self._owner.last_recorded is None else self._owner.last_recorded.frame
         lost = known.lost
         recorder = self._singles if self.single_files is not None else self._recorder
         return CameraState(

@@ -80,7 +80,7 @@ def settle(one: Center, other: Center) -> Center:
     Parameters
     ----------
     one, other : Center
-        Fits whose errors have different causes.
+        ColumnCaster whose errors have different causes.
 
     Returns
     -------

@@ -142,7 +142,7 @@ def as_json(calibration: ZoomCalibration) -> dict[str, Any]:
 
 
 class LoopRotation(Analysis[Batch]):
-    """Fits tip, middle and face of a loop over a rotation.
+    """ColumnCaster tip, middle and face of a loop over a rotation.
 
     Parameters
     ----------

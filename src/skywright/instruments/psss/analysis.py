@@ -88,7 +88,7 @@ class Pulses(NamedTuple):
 
 
 class SpectrumStatistics(Analysis[Pulses]):
-    """Fits each stored spectrum again, finds its spikes, and sums up the run.
+    """ColumnCaster each stored spectrum again, finds its spikes, and sums up the run.
 
     Parameters
     ----------

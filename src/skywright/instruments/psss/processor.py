@@ -49,7 +49,9 @@ class Processor(Owner[Pulse, Result]):
         at once.
     """
 
-    tells_items = False  # 100 a second: who shows results looks for them at a rate of their own
+    notifies_each_item = (
+        False  # 100 a second: who shows results looks for them at a rate of their own
+    )
     idle_text = "stopped"
     waiting_text = "waiting for {item}s"
     silence_text = "no {item} for more than {seconds:g} s"

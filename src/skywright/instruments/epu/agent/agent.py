@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from skywright import __version__
-from skywright.instruments.epu.agent.client import ApiClient, ApiSettings, AwayError
+from skywright.instruments.epu.agent.client import ApiClient, ApiSettings, ServerUnavailableError
 from skywright.instruments.epu.agent.instructions import Handler, carry_out, events
 from skywright.instruments.epu.agent.upload import Uploader
 from skywright.instruments.epu.database import Database
@@ -123,7 +123,7 @@ class Agent:
             try:
                 while self._uploader.upload():
                     self._report(None)
-            except AwayError as error:
+            except ServerUnavailableError as error:
                 if stopping:
                     return
                 self._report(str(error))
@@ -168,7 +168,7 @@ class Agent:
                         self._event(event)
                         if self._stop.is_set():
                             return
-            except AwayError as error:
+            except ServerUnavailableError as error:
                 log.info("instructions: %s", error)
             except Exception:
                 if self._stop.is_set():
@@ -188,7 +188,7 @@ class Agent:
         while not self._stop.wait(HEARTBEAT_S):
             try:
                 self._client.request("POST", f"{self._path}/heartbeat")
-            except AwayError as error:
+            except ServerUnavailableError as error:
                 log.debug("heartbeat: %s", error)
             except RuntimeError:  # the client was closed meanwhile
                 return

@@ -17,7 +17,7 @@ TOKEN = "SKYWRIGHT_EPU_TOKEN"
 PROXY_USER, PROXY_PASSWORD = "SKYWRIGHT_PROXY_USER", "SKYWRIGHT_PROXY_PASSWORD"
 
 
-class AwayError(HardwareError):
+class ServerUnavailableError(HardwareError):
     """The API does not answer, or cannot serve now; what was sent must be sent again."""
 
 
@@ -78,15 +78,17 @@ class ApiClient:
 
         Raises
         ------
-        AwayError
+        ServerUnavailableError
             There is no answer, or the server cannot serve now.
         """
         try:
             response = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
-            raise AwayError(f"{method} {path}: {error or type(error).__name__}") from error
+            raise ServerUnavailableError(
+                f"{method} {path}: {error or type(error).__name__}"
+            ) from error
         if response.status_code >= 500 or response.status_code in (401, 407, 408, 429):
-            raise AwayError(f"{method} {path}: status {response.status_code}")
+            raise ServerUnavailableError(f"{method} {path}: status {response.status_code}")
         return response
 
     @contextmanager
@@ -102,17 +104,17 @@ class ApiClient:
 
         Raises
         ------
-        AwayError
+        ServerUnavailableError
             There is no answer, or the stream broke off.
         """
         timeout = httpx.Timeout(30.0, read=silence)
         try:
             with self._http.stream("GET", path, timeout=timeout) as response:
                 if response.status_code != 200:
-                    raise AwayError(f"GET {path}: status {response.status_code}")
+                    raise ServerUnavailableError(f"GET {path}: status {response.status_code}")
                 yield response
         except httpx.HTTPError as error:
-            raise AwayError(f"GET {path}: {error or type(error).__name__}") from error
+            raise ServerUnavailableError(f"GET {path}: {error or type(error).__name__}") from error
 
     def close(self) -> None:
         """Close all connections."""

@@ -115,7 +115,7 @@ class Uploader:
 
         Raises
         ------
-        AwayError
+        ServerUnavailableError
             The API does not answer. What it has not taken stays in the outbox.
         """
         rows = self._next_rows()

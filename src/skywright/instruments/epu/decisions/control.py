@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from skywright.errors import HardwareError
-from skywright.instruments.epu.agent.client import ApiClient, AwayError
+from skywright.instruments.epu.agent.client import ApiClient, ServerUnavailableError
 from skywright.instruments.epu.agent.control import PREFIX
 from skywright.instruments.epu.decisions.policy import Suggestion
 
@@ -55,7 +55,7 @@ class InstructionSender:
 
         Raises
         ------
-        AwayError
+        ServerUnavailableError
             If the API does not answer.
         """
         found = self._client.request("GET", f"{self._path}/instructions").json()
@@ -78,7 +78,7 @@ class InstructionSender:
                     self._send(suggestion)
                     self.problem = ""
                     break
-                except (AwayError, HardwareError) as error:
+                except (ServerUnavailableError, HardwareError) as error:
                     self.problem = str(error)
                     logger.warning("suggestion not sent yet: %s", error)
                     self._stopped.wait(RETRY_S)

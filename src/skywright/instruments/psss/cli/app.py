@@ -12,8 +12,8 @@ import typer
 from skywright.errors import ConfigError
 from skywright.processes.process import (
     announce_ready,
+    default_signal_handling,
     end_with_parent,
-    ended_by_signals,
     port_number,
 )
 
@@ -155,7 +155,7 @@ def _serve_without_tree(args: argparse.Namespace) -> None:
     from skywright.instruments.psss.endpoints.service import Service
 
     end_with_parent()
-    with ended_by_signals():
+    with default_signal_handling():
         service = Service(args)
         service.processor.warm.wait()
     over = threading.Event()

@@ -1,4 +1,4 @@
-"""Hear from tiled when a container changes, over its streaming websocket."""
+"""Yield the changes of a tiled container from its websocket."""
 
 import json
 from collections.abc import AsyncIterator
@@ -9,22 +9,24 @@ from websockets.asyncio.client import connect
 MAX_MESSAGE_BYTES = 64 * 2**20
 
 
-async def follow(api_uri: str, api_key: str | None, path: str) -> AsyncIterator[dict[str, Any]]:
-    """Yield what tiled says of the children of a container, from now on.
+async def watch_container(
+    api_uri: str, api_key: str | None, path: str
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield the changes of the children of a container, from now on.
 
     Parameters
     ----------
     api_uri
-        Of the server, e.g. ``http://127.0.0.1:8000/api/v1`` (`Context.api_uri` of tiled's client).
+        `Context.api_uri` of tiled's client, ``http://127.0.0.1:8000/api/v1``.
     api_key
         A key that may read the container.
     path
-        Of the container, e.g. ``"raw"``.
+        Path of the container, e.g. ``"raw"``.
 
     Yields
     ------
     dict
-        First the schema, ``type`` ``container-schema``: what changes after it is told. Then
+        First the schema (``type`` ``container-schema``), then
         ``container-child-created`` or ``container-child-metadata-updated``, with ``key`` and
         ``metadata`` of the child.
 

@@ -1,4 +1,4 @@
-"""Worker threads that process items side by side and hand the results on in the items' order."""
+"""A thread pool that returns results in the order of the items."""
 
 import threading
 from collections import deque
@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 class _Slot(Generic[Item, Result]):
-    """An item under way."""
+    """An item in the pool."""
 
     __slots__ = ("done", "item", "nbytes", "result")
 
@@ -21,23 +21,23 @@ class _Slot(Generic[Item, Result]):
         self.result: Result
 
 
-class Stage(Generic[Item, Result]):
-    """A bounded queue with worker threads behind it. `put` and `close` may come from any thread.
+class OrderedPool(Generic[Item, Result]):
+    """A bounded queue with worker threads. `put` and `close` may be called from any thread.
 
     Parameters
     ----------
     process
         Turns an item into a result; runs on a worker thread; must not raise.
     hand_on
-        Takes each result, one at a time, in the order of the items; must not raise.
+        Receives each result, one at a time, in the order of the items; must not raise.
     threads
-        Number of items processed side by side, at least 1.
+        Number of items processed in parallel, at least 1.
     queue_bytes, queue_items
-        Most that may wait or be processed. One item is always taken.
+        Limits of the queue. One item is accepted even if it is larger.
     when_full
         ``wait``: `put` waits, which slows the source down. ``drop``: `put` refuses the item.
     name
-        Of the threads.
+        Name of the threads.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Stage(Generic[Item, Result]):
         self._waits = when_full == "wait"
         self._changed = threading.Condition()
         self._slots: deque[_Slot[Item, Result]] = deque()
-        """All items under way, in order."""
-        self._untouched: deque[_Slot[Item, Result]] = deque()
+        """All items in the pool, in order."""
+        self._not_started: deque[_Slot[Item, Result]] = deque()
         self._bytes = 0
-        self._handing_on = False
+        self._publishing = False
         self._closing = False
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
@@ -69,7 +69,7 @@ class Stage(Generic[Item, Result]):
             thread.start()
 
     def put(self, item: Item, nbytes: int) -> bool:
-        """Append an item that holds `nbytes`; return False when the queue is full or closed."""
+        """Append an item of `nbytes`; return False if the queue is full or closed."""
         with self._changed:
             if self._waits:
                 self._changed.wait_for(lambda: self._closing or not self._is_full(nbytes))
@@ -77,19 +77,19 @@ class Stage(Generic[Item, Result]):
                 return False
             slot: _Slot[Item, Result] = _Slot(item, nbytes)
             self._slots.append(slot)
-            self._untouched.append(slot)
+            self._not_started.append(slot)
             self._bytes += nbytes
             self._changed.notify_all()
             return True
 
     def drain(self, timeout_s: float) -> None:
-        """Wait until what was put is handed on."""
+        """Wait until all items are processed and their results are out."""
         if threading.current_thread() not in self._threads:
             with self._changed:
-                self._changed.wait_for(lambda: not self._slots and not self._handing_on, timeout_s)
+                self._changed.wait_for(lambda: not self._slots and not self._publishing, timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Process what waits, then end the threads."""
+        """Process the queued items, then end the threads."""
         self.drain(timeout_s)
         with self._changed:
             self._closing = True
@@ -106,23 +106,23 @@ class Stage(Generic[Item, Result]):
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._untouched or self._closing)
-                if not self._untouched:
+                self._changed.wait_for(lambda: self._not_started or self._closing)
+                if not self._not_started:
                     return
-                slot = self._untouched.popleft()
+                slot = self._not_started.popleft()
             slot.result = self._process(slot.item)
             with self._changed:
                 slot.done = True
-                if self._handing_on:  # the thread that hands on finds this one, too
+                if self._publishing:  # the thread that hands on finds this one, too
                     continue
-                self._handing_on = True
-            self._hand_on_in_order()
+                self._publishing = True
+            self._publish_in_order()
 
-    def _hand_on_in_order(self) -> None:
+    def _publish_in_order(self) -> None:
         while True:
             with self._changed:
                 if not self._slots or not self._slots[0].done:
-                    self._handing_on = False
+                    self._publishing = False
                     self._changed.notify_all()
                     return
                 slot = self._slots.popleft()

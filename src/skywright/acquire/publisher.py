@@ -1,4 +1,4 @@
-"""Who gets every result of an owner: endpoints, and queues of the newest results."""
+"""Publishes each result of an owner to its endpoints and queues."""
 
 import logging
 import threading
@@ -14,24 +14,25 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class Outlets(Generic[Result]):
-    """Hands each result to all endpoints and queues, in order.
+class Publisher(Generic[Result]):
+    """Publishes each result to all endpoints and queues, in order.
 
-    One thread at a time may call `hand_out` and `offer`; all else may be called from any thread.
+    One thread at a time may call `publish` and `offer`; all else may be called from any thread.
 
     Parameters
     ----------
     name
         Name of the owned device in messages.
     endpoints
-        Take every result. An endpoint that fails is counted and ends nothing.
+        Take every result. The error of an endpoint is counted and logged; the others still get the
+        result.
 
     Attributes
     ----------
     failures
         Failures of endpoints, by cause.
     queues
-        Those that are open.
+        Open queues.
     """
 
     def __init__(self, name: str, endpoints: Sequence[Endpoint[Result]]) -> None:
@@ -52,28 +53,29 @@ class Outlets(Generic[Result]):
 
     @property
     def progress(self) -> tuple[Result | None, int]:
-        """The last result, and how many there were with it."""
+        """The last result, and the number of results including it, read under one lock."""
         with self._lock:
             return self._newest, self._count
 
     @property
     def failure(self) -> str:
-        """What is wrong with an endpoint now; empty when nothing is."""
+        """Present error of an endpoint or callback; empty: none."""
         return next(iter(self._failing.copy().values()), "")
 
     def add(self, queue: NewestQueue[Result]) -> None:
-        """Hand results to a queue, too."""
+        """Publish results to this queue too."""
         with self._lock:
             self.queues = (*self.queues, queue)
 
     def remove(self, queue: NewestQueue[Result]) -> None:
-        """Hand no more results to a queue."""
+        """Publish no more results to this queue."""
         with self._lock:
             self.queues = tuple(each for each in self.queues if each is not queue)
 
-    def hand_out(self, result: Result) -> None:
-        """Hand a result to all."""
-        for endpoint in self.endpoints:  # before it is counted: who finds it counted finds it there
+    def publish(self, result: Result) -> None:
+        """Publish a result."""
+        # Endpoints first: a client that reads the count must find the result at the endpoint
+        for endpoint in self.endpoints:
             self.offer(endpoint, result)
         with self._lock:
             self._newest = result
@@ -83,7 +85,7 @@ class Outlets(Generic[Result]):
             queue.offer(result)
 
     def offer(self, endpoint: Endpoint[Any], result: Any) -> None:
-        """Hand a result to one endpoint, which may be a recorder.
+        """Publish a result to one endpoint or recorder.
 
         Raises
         ------
