@@ -2,10 +2,16 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 
 from bluesky import RunEngine, SupplementalData
 from bluesky.callbacks.best_effort import BestEffortCallback
-from bluesky.utils import PersistentDict, ProgressBarManager, RunEngineInterrupted
+from bluesky.utils import (
+    PersistentDict,
+    ProgressBarManager,
+    RunEngineInterrupted,
+    TerminalProgressBar,
+)
 
 from skywright.callbacks.isolated import isolated
 from skywright.callbacks.journal import Journal
@@ -13,7 +19,7 @@ from skywright.session.context import SessionContext, start_analyses, subscriber
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 from skywright.session.profile import has_display, run_metadata
 from skywright.session.results import show_results
-from skywright.session.steps import progress_of_long_waits, show_steps
+from skywright.session.steps import LONG_WAIT_S, show_steps
 
 RE = RunEngine(PersistentDict(settings.directory / "md"), call_returns_result=True)
 RE.md.update(run_metadata(settings))
@@ -33,7 +39,7 @@ if not has_display():
 RE.subscribe(isolated(bec))
 
 if sys.stdout.isatty():
-    RE.waiting_hook = ProgressBarManager(progress_of_long_waits)
+    RE.waiting_hook = ProgressBarManager(partial(TerminalProgressBar, delay_draw=LONG_WAIT_S))
 
 if "get_ipython" in globals() and hasattr(get_ipython(), "register_magics"):
     from bluesky.magics import BlueskyMagics

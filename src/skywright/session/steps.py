@@ -2,10 +2,9 @@
 
 import logging
 import sys
-from typing import Any
 
 LONG_WAIT_S = 3.0
-"""A shorter wait of a plan needs no line."""
+"""A shorter wait of a plan needs no progress bar."""
 PLANS = logging.getLogger("skywright.plans")
 """Takes one line for each step of a plan, at level INFO."""
 
@@ -30,16 +29,3 @@ def show_steps() -> None:
         PLANS.addHandler(handler)
         PLANS.setLevel(logging.INFO)
         PLANS.propagate = False  # the console has the line already
-
-
-def progress_of_long_waits(statuses: Any) -> Any:
-    """Return what shows how far a plan's wait is; for bluesky's ``ProgressBarManager``.
-
-    Parameters
-    ----------
-    statuses
-        What the plan waits for.
-    """
-    from bluesky.utils import TerminalProgressBar
-
-    return TerminalProgressBar(statuses, delay_draw=LONG_WAIT_S)
