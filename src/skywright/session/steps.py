@@ -4,7 +4,7 @@ import logging
 import sys
 
 LONG_WAIT_S = 3.0
-"""A shorter wait of a plan needs no line."""
+"""A shorter wait of a plan needs no progress bar."""
 PLANS = logging.getLogger("skywright.plans")
 """Takes one line for each step of a plan, at level INFO."""
 
