@@ -25,6 +25,8 @@ from skywright.errors import DataError
 T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
 """Room that must stay free on the disk: HDF5 cannot close a file that it cannot flush."""
+CACHE_BYTES = 1 << 20
+"""Cache of each column of a writer. HDF5 2 takes 8 MB and keeps chunks that are full in it."""
 OPEN_ELSEWHERE_S = 0.1
 """How long a reader waits for another reader of this process to be done with a column."""
 
@@ -120,7 +122,9 @@ class ColumnWriter(Closing):
         _check_room(path.parent, self._row_bytes)
         try:
             # "x" alone makes us the only writer; locks fail on network disks and keep readers out.
-            self._file = h5py.File(path, "x", libver="latest", locking=False)
+            self._file = h5py.File(
+                path, "x", libver="latest", locking=False, rdcc_nbytes=CACHE_BYTES
+            )
         except FileExistsError as error:
             raise DataError(f"{path}: exists already; a file of records is never reused") from error
         self._data = {c.path: _create(self._file, c) for c in columns}
