@@ -1,9 +1,11 @@
 """Each clause of the DaqData contract, over real gRPC."""
 
+import asyncio
 import os
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -18,6 +20,8 @@ from support.pano_files import file_name, made_frames, run_directory
 from support.pano_server import Server, end_of, served, served_here
 from support.waiting import until
 
+from skywright.instruments.panoseti.live import service
+from skywright.instruments.panoseti.live.hp_io import HpIo
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.wire.daqdata import daq_data_pb2 as pb
 from skywright.wire.daqdata.encode import decode
@@ -341,6 +345,31 @@ def test_init_with_force_cancels_streams(server, data_dir):
     assert server.init(data_dir=str(data_dir), force=True).success
     assert [end_of(call) for call in calls] == [Code.CANCELLED] * 3
     server.images(10)
+
+
+def test_clients_wait_for_an_init_and_are_then_unavailable(server, data_dir, tmp_path, monkeypatch):
+    began, release, start = threading.Event(), threading.Event(), HpIo.start
+
+    async def slow(hp_io, config):
+        began.set()
+        await asyncio.shield(asyncio.to_thread(release.wait, 60))
+        await start(hp_io, config)
+
+    monkeypatch.setattr(HpIo, "start", slow)
+    with hashpipe(tmp_path), ThreadPoolExecutor(2) as pool:
+        first = pool.submit(server.init, data_dir=str(data_dir), timeout=60, module_ids=[2])
+        assert began.wait(30)
+        # The limit of the first one's own work was read before; these two wait this long.
+        monkeypatch.setattr(service, "INIT_WAIT_S", 0.3)
+        assert end_of(server.stream()) == Code.UNAVAILABLE
+        code, text = status(lambda: server.init(data_dir=str(data_dir)))
+        assert (code, text) == (Code.UNAVAILABLE, "another InitHpIo lasts longer than 0.3 s")
+        monkeypatch.setattr(service, "INIT_WAIT_S", 60.0)
+        image = pool.submit(lambda: server.images(1)[0])
+        assert not image.done()
+        release.set()
+        assert first.result(30).success
+        assert image.result(30).module == 2
 
 
 def test_init_of_an_empty_directory_succeeds_while_hashpipe_runs(server, tmp_path):
