@@ -31,8 +31,8 @@ START_NS = 1_721_882_092 * NS
 PERIOD_NS = 1_000_000
 MOST_BYTES = 500_000_000
 """Memory of a process, whatever the size of the run."""
-OPENED_BYTES_PER_FRAME = 8
-"""The index of times of an opened run."""
+OPENED_BYTES_PER_FRAME = 16
+"""The index of times of an opened run, 8, and as much again while its parts are joined."""
 SLICE_BYTES = 50_000_000
 
 

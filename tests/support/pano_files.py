@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from skywright.instruments.panoseti.clock import NS, TAI_MINUS_UTC_S
 from skywright.instruments.panoseti.frames import Frames, make_frames
+from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import PRODUCTS, FileName, Product
 
 START_S = 1_721_882_092
@@ -52,3 +53,9 @@ def run_directory(data_dir: Path, module: int = 1, run: str = "a") -> Path:
     path = data_dir / f"module_{module}" / f"obs_{run}.start_2024-07-25T04:34:06Z.runtype_test.pffd"
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def append(path: Path, frames: Frames, first: int, last: int) -> None:
+    """Append frames `first` to `last` to a file, unbuffered."""
+    with path.open("ab", buffering=0) as out:
+        out.write(encode_frames(frames[first:last]))

@@ -3,12 +3,13 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.empty_pb2 import Empty
 from support.ready_process import ReadyProcess, ended_after
 
@@ -127,3 +128,10 @@ def end_of(call: Any) -> grpc.StatusCode:
     except grpc.RpcError:
         pass
     return call.code()
+
+
+def status(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    """Return the status and the details with which a call is refused."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code(), caught.value.details()

@@ -27,6 +27,8 @@ from skywright.errors import DataError
 T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
 """Free space to keep on the disk, bytes. HDF5 cannot close a file that it cannot flush."""
+CACHE_BYTES = 1 << 20
+"""Cache of each column of a writer, bytes. HDF5 2 takes 8 MB and keeps chunks that are full in it."""
 OTHER_READER_TIMEOUT_S = 0.1
 """Timeout, s, for another reader of this process that has the column open."""
 
@@ -123,7 +125,9 @@ class ColumnWriter(Closing):
         try:
             # Mode "x" fails if the file exists, so there is one writer. HDF5 locks are off: they
             # fail on network disks and block readers.
-            self._file = h5py.File(path, "x", libver="latest", locking=False)
+            self._file = h5py.File(
+                path, "x", libver="latest", locking=False, rdcc_nbytes=CACHE_BYTES
+            )
         except FileExistsError as error:
             raise DataError(f"{path}: exists already; choose another name") from error
         try:

@@ -9,13 +9,12 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from support.pano_files import file_name, made_frames, run_directory
-from support.pano_server import Server, end_of, served, served_here
+from support.pano_files import append, file_name, made_frames, run_directory
+from support.pano_server import Server, end_of, served, served_here, status
 from support.waiting import until
 
 from skywright.instruments.panoseti.pff_writer import encode_frames
@@ -24,40 +23,6 @@ from skywright.wire.daqdata.encode import decode
 from skywright.wire.daqdata.methods import Stub
 
 Code = grpc.StatusCode
-
-
-def append(path, frames, first, last):
-    with path.open("ab", buffering=0) as out:
-        out.write(encode_frames(frames[first:last]))
-
-
-def status(call):
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return caught.value.code(), caught.value.details()
-
-
-@pytest.fixture
-def data_dir(tmp_path):
-    """Two modules with a finished movie file and a finished pulse-height file each."""
-    root = tmp_path / "data"
-    for module in (1, 2):
-        for product in ("img16", "ph256"):
-            frames = made_frames(product, 8, seed=module, module=module)
-            append(run_directory(root, module) / file_name(product, module), frames, 0, 8)
-    return root
-
-
-@pytest.fixture
-def server(tmp_path, data_dir):
-    with served_here(tmp_path, data_dir) as running:
-        yield running
-
-
-@pytest.fixture
-def process(tmp_path, data_dir):
-    with served(tmp_path, "--data-dir", data_dir) as running:
-        yield running
 
 
 def test_real_files_are_streamed_whole(test_data, tmp_path):
@@ -305,83 +270,6 @@ def _is_free(server: Server) -> bool:
     return True
 
 
-def test_init_checks_its_arguments(server, tmp_path):
-    code, text = status(lambda: server.init(data_dir="/nowhere/at/all", force=True))
-    assert code == Code.INVALID_ARGUMENT
-    assert "/nowhere/at/all" in text
-    code, _ = status(lambda: server.init(simulate_daq=True, update_interval_seconds=0.0001))
-    assert code == Code.INVALID_ARGUMENT
-    (tmp_path / "old").mkdir()
-    code, text = status(lambda: server.init(data_dir=str(tmp_path / "old"), force=True))
-    assert code == Code.FAILED_PRECONDITION
-    assert "hashpipe" in text
-
-
-def test_init_of_an_active_directory_honors_module_ids(server, data_dir):
-    assert server.init(data_dir=str(data_dir), module_ids=[2]).success
-    assert {image.module for image in server.images(5)} == {2}
-
-
-def test_init_without_force_leaves_streams_alone(server, data_dir):
-    call = server.stream()
-    next(call)
-    code, text = status(lambda: server.init(data_dir=str(data_dir)))
-    assert code == Code.FAILED_PRECONDITION
-    assert "1 stream" in text
-    assert "127.0.0.1" in text
-    for _ in range(9):
-        next(call)
-    call.cancel()
-
-
-def test_init_with_force_cancels_streams(server, data_dir):
-    calls = [server.stream() for _ in range(3)]
-    for call in calls:
-        next(call)
-    assert server.init(data_dir=str(data_dir), force=True).success
-    assert [end_of(call) for call in calls] == [Code.CANCELLED] * 3
-    server.images(10)
-
-
-def test_init_of_an_empty_directory_succeeds_while_hashpipe_runs(server, tmp_path):
-    empty = tmp_path / "empty"
-    run = run_directory(empty, 5)
-    with hashpipe(tmp_path):
-        assert server.init(data_dir=str(empty), force=True).success
-    call = server.stream()
-    append(run / file_name("img16", 5), made_frames("img16", 1), 0, 1)
-    assert decode(next(call)).module == 5
-    call.cancel()
-
-
-class hashpipe:  # noqa: N801
-    """A process named hashpipe."""
-
-    def __init__(self, directory):
-        self.path = directory / "hashpipe"
-
-    def __enter__(self):
-        import subprocess
-
-        shutil.copy(shutil.which("sleep"), self.path)
-        self.process = subprocess.Popen([str(self.path), "600"])
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-
-
-def test_a_failed_init_restores_what_ran(tmp_path, data_dir):
-    config = {
-        "simulate_daq_cfg": {"source_data": {"movie_pff_path": "/nowhere.dp_img16.module_1.pff"}}
-    }
-    with served_here(tmp_path, data_dir, config=config) as server:
-        answer = server.init(simulate_daq=True)
-        assert not answer.success
-        assert "/nowhere" in answer.error_message
-        assert {image.module for image in server.images(10)} == {1, 2}
-
-
 @pytest.mark.parametrize("mode", ["filesystem_poll", "filesystem_pipe", "uds", "rpc"])
 def test_every_simulation_streams_both_kinds(mode, tmp_path, test_data):
     run = test_data / "panoseti/data_dir/module_1"
@@ -521,50 +409,3 @@ def test_a_taken_port_is_one_clear_line(server, data_dir):
     )  # fmt: skip
     assert done.returncode == 2
     assert f"127.0.0.1:{port}" in done.stderr.splitlines()[-1]
-
-
-@pytest.mark.parametrize(
-    ("times", "is_timed"),
-    [(10, False), pytest.param(100, True, marks=pytest.mark.soak)],
-    ids=["ten", "hundred"],
-)
-def test_forced_inits_leak_nothing(process, data_dir, tmp_path, times, is_timed):
-    server, stop = process, threading.Event()
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.insecure_channel(server.address, options) for _ in range(16)]
-    pings = []
-
-    def watch(stub):
-        while not stop.is_set():
-            end_of(server.stream(stub=stub, timeout=20))
-
-    def ping(stub):
-        while not stop.wait(0.02):
-            started = time.monotonic()
-            stub.Ping(Empty(), timeout=20)
-            pings.append(time.monotonic() - started)
-
-    def counts():
-        assert server.init(data_dir=str(data_dir), force=True).success
-        return server.descriptors, server.threads
-
-    with grpc.insecure_channel(server.address, options) as own:
-        threads = [threading.Thread(target=watch, args=(Stub(channel),)) for channel in channels]
-        threads.append(threading.Thread(target=ping, args=(Stub(own),)))
-        for thread in threads:
-            thread.start()
-        with hashpipe(tmp_path):
-            for _ in range(5):
-                before = counts()
-            for _ in range(times):
-                assert server.init(data_dir=str(data_dir), force=True).success
-            after = counts()
-        stop.set()
-        for channel in channels:
-            channel.close()
-        for thread in threads:
-            thread.join()
-    print(f"{times} inits, {len(pings)} pings, the slowest {max(pings) * 1e3:.0f} ms")
-    assert not is_timed or max(pings) < 0.3
-    assert after[0] <= before[0] + 3
-    assert after[1] <= before[1] + 2
