@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.second import SecondRun
-from skywright.processes.process import log_to_stderr
+from skywright.processes.process import log_to_stderr, stand_back
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,8 @@ class Drawer:
             return cast("dict[str, bytes]", pickle.load(self._process.stdout))
         except (OSError, EOFError, pickle.UnpicklingError):
             log.exception("the process that draws has ended; pictures are lacking")
+            self._process.kill()  # the next drawing has another one
+            self._process.wait()
             return {}
 
 
@@ -86,6 +88,7 @@ def main(drawings: IO[bytes], pictures: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    stand_back()
     log_to_stderr()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
