@@ -1,4 +1,4 @@
-"""Draws the pictures of second-stage analyses in a process of its own, at low priority.
+"""Draws the pictures of second-stage analyses in a process of its own.
 
 Drawing takes longer than the analysis of many frames, which decisions wait for. The process starts
 with the first drawing and ends with the worker whose pipe it reads.
@@ -16,9 +16,7 @@ from typing import IO, Any, cast
 
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.second import SecondRun
-from skywright.processes.process import log_to_stderr
-
-NICE = 10
+from skywright.processes.process import log_to_stderr, lower_priority
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +57,9 @@ class Drawer:
         self._thread.shutdown(cancel_futures=True)
         if self._process is not None:
             self._process.wait()
+            assert self._process.stdin is not None
+            with suppress(OSError):  # what was on its way to the process is lost
+                self._process.stdin.close()
 
     def _send(self, drawing: Drawing) -> dict[str, bytes]:
         if self._process is None or self._process.poll() is not None:
@@ -73,6 +74,8 @@ class Drawer:
             return cast("dict[str, bytes]", pickle.load(self._process.stdout))
         except (OSError, EOFError, pickle.UnpicklingError):
             log.exception("the process that draws has ended; pictures are lacking")
+            self._process.kill()  # the next drawing has another one
+            self._process.wait()
             return {}
 
 
@@ -85,7 +88,7 @@ def main(drawings: IO[bytes], pictures: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(NICE)
+    lower_priority()
     log_to_stderr()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer

@@ -257,16 +257,14 @@ class FollowedStream:
         derived.dropped += readable  # whole, and no time for them
         derived.missing += left - readable
         self.position = table.announced()
-        self._closing = self._close_in_steps()
+        self._closing = self._close_all(draw_pictures(self._analysis, reader, self.position))
 
-    def _close_in_steps(self) -> Iterator[None]:
-        """Draw pictures and close the derived runs, those of the second stage first.
+    def _close_all(self, pictures: Mapping[str, bytes]) -> Iterator[None]:
+        """Close the derived runs, those of the second stage first; yield while one has to wait.
 
         So a worker that dies in between has done both, or does the first one again.
         """
-        assert self._reader is not None
         yield from self._finishing_second()
-        pictures = draw_pictures(self._analysis, self._reader, self.position)
         self._close("success", "", pictures)
 
     def _close(

@@ -32,8 +32,6 @@ from skywright.callbacks.second import FollowedSecond
 from skywright.errors import SkywrightError
 from skywright.processes.process import announce_ready, log_to_stderr
 
-CLOSE_PERIOD_S = 0.5
-"""The end of a run waits while there are frames, which decisions may wait for; but not longer."""
 END_LIMIT_S = 3.0
 """Time for frames that are left when the session is gone."""
 
@@ -82,7 +80,6 @@ class Worker:
         self._streams: dict[tuple[str, str], FollowedStream] = {}
         """By uid of the raw run and name of the stream."""
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._close_next = 0.0
         self._drawer = Drawer()
         self._pause = threading.Event()
 
@@ -103,18 +100,14 @@ class Worker:
         """Work until stdin ends."""
         goes_on = True
         while goes_on:
-            streams = list(self._streams.values())
-            worked = [self._step(each) for each in streams]
-            if not any(worked) or time.monotonic() > self._close_next:
-                worked += [any(self._close_step(each) for each in streams)]
-                self._close_next = time.monotonic() + CLOSE_PERIOD_S
+            worked = [self._step(each) for each in list(self._streams.values())]
             due = [each.due_s() for each in self._streams.values()]
             timeout = min((seconds for seconds in due if seconds is not None), default=None)
             goes_on = self._listen(timeout, block=not any(worked))
         deadline = time.monotonic() + END_LIMIT_S
         for each in list(self._streams.values()):
             while time.monotonic() < deadline and not each.over:
-                if not (self._step(each) or self._close_step(each)):
+                if not self._step(each):
                     if not each.is_closing:
                         break
                     self._pause.wait(DRAWING_POLL_S)
@@ -174,13 +167,9 @@ class Worker:
         worked = followed.step()
         if worked:
             say("progress", followed.progress())
+        ended = followed.close_step()
         self._report_end(followed)
-        return worked
-
-    def _close_step(self, followed: FollowedStream) -> bool:
-        worked = followed.close_step()
-        self._report_end(followed)
-        return worked
+        return worked or ended
 
     def _report_end(self, followed: FollowedStream) -> None:
         run = followed.raw.run

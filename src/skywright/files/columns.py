@@ -28,7 +28,7 @@ T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
 """Free space to keep on the disk, bytes. HDF5 cannot close a file that it cannot flush."""
 CACHE_BYTES = 1 << 20
-"""Cache of each column of a writer, bytes. HDF5 2 takes 8 MB and keeps chunks that are full in it."""
+"""Cache of each column of a writer, bytes. HDF5 2 takes 8 MB and keeps full chunks in it."""
 OTHER_READER_TIMEOUT_S = 0.1
 """Timeout, s, for another reader of this process that has the column open."""
 
