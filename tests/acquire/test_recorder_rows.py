@@ -164,7 +164,7 @@ def test_a_recorder_with_patience_waits_for_the_disk_and_loses_nothing(tmp_path:
             recorder.offer(events(number * 100, 100))
         offered.set()
 
-    with recorder._writing:  # the disk is slow
+    with recorder._file_lock:  # the disk is slow
         source = threading.Thread(target=offer)
         source.start()
         assert not offered.wait(0.2)

@@ -207,8 +207,9 @@ def test_far_behind_frames_are_skipped_evenly_and_counted(
     raw = Raw(fed, metadata)
     raw.use(file)
     fill(file, range(1, 61))
-    raw.tell(0, 8)
-    fed.until("progress", 8)  # now the worker knows how long a frame takes
+    for frame in range(8):  # one by one: none waits, so none is skipped
+        raw.tell(frame, frame + 1)
+        fed.until("progress", frame + 1)  # the worker learns how long a frame takes
     raw.tell(8, 60)
     fed.until("progress", 60)
     raw.stop()

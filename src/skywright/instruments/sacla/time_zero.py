@@ -6,12 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 from scipy.special import erf
+from scipy.stats import chi2 as chi2_distribution
 
 from skywright.errors import DataError
 
 LEAST_POINTS = 5
-LEAST_SIGMA = 3.0
-"""The step must be at least this far above its error."""
+LARGEST_CHANCE = 1e-3
+"""Probability that noise alone looks as much like a step: beyond it there is no time zero."""
+STEP_PARAMETERS = 4
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,16 @@ def fit_time_zero(
         raise DataError(f"time zero: no step fits the points ({reason})") from reason
     errors = np.sqrt(np.diag(covariance))
     middle, width, height, _ = found.tolist()
-    if not abs(height) > LEAST_SIGMA * errors[2]:
-        raise DataError(
-            f"time zero: no step above the noise: height {height:.3g} +- {errors[2]:.3g}"
-        )
     chi2 = float((((y - step(x, *found)) / sigma) ** 2).sum())
+    # Not by the error of the height: with a slow rise that one is large though the step is clear.
+    flat = float(np.average(y, weights=sigma**-2))
+    gain = float((((y - flat) / sigma) ** 2).sum()) - chi2
+    chance = float(chi2_distribution.sf(gain, STEP_PARAMETERS - 1))
+    if not chance < LARGEST_CHANCE:
+        raise DataError(
+            f"time zero: no step above the noise: height {height:.3g} +- {errors[2]:.3g}, noise "
+            f"alone looks like it in {chance:.1%} of scans"
+        )
     return TimeZero(
         uid,
         middle,
@@ -118,5 +125,5 @@ def fit_time_zero(
         float(errors[1]),
         height,
         float(errors[2]),
-        chi2 / max(len(x) - 4, 1),
+        chi2 / max(len(x) - STEP_PARAMETERS, 1),
     )
