@@ -75,7 +75,7 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp())
     # Finalizers run from the newest to the oldest: after those of all that writes there.
     weakref.finalize(main, shutil.rmtree, directory, ignore_errors=True)
-    os.environ["SKYWRIGHT_CONFIG"] = str(write_configuration("centering", directory))
+    os.environ["SKYWRIGHT_CONFIG"] = str(write_configuration(["centering"], directory))
     os.environ["SKYWRIGHT_PREFIX"] = f"BENCH{os.getpid()}:"
     have_beamline(load_settings())
     session = load_profile()
