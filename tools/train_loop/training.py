@@ -161,7 +161,9 @@ def train(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
-    pool, network = Pool(folder, without), LoopNetwork()
+    pool = Pool(folder, without)
+    # On a processor this order of the memory takes two thirds of the time of the other one.
+    network = LoopNetwork().to(memory_format=torch.channels_last)
     step = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -183,7 +185,7 @@ def train(
         pick, order = order[:BATCH], order[BATCH:]
         gray, masks, numbers = pool.batch(pick)
         with torch.autocast("cpu", torch.bfloat16):
-            outputs = network(gray)
+            outputs = network(gray.contiguous(memory_format=torch.channels_last))
         loss, parts = loss_of(outputs, masks, numbers)
         optimizer.zero_grad()
         loss.backward()
