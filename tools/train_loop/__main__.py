@@ -48,6 +48,7 @@ def export(checkpoint: Path, model: Path) -> None:
     import torch
     from network import INPUT, KINDS, MAPS, OUTPUTS, SIDES, LoopNetwork
 
+    code = revision()  # before the model file, which is one of the repository's, changes
     state = torch.load(checkpoint, weights_only=True)
     network = LoopNetwork()
     network.load_state_dict(state["average"])
@@ -59,7 +60,7 @@ def export(checkpoint: Path, model: Path) -> None:
     )  # fmt: skip
     loaded = onnx.load(str(model))
     notes = {
-        "code": revision(),
+        "code": code,
         "data": state["data"],
         "steps": str(state["step"]),
         "without": state["without"],
