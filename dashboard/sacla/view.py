@@ -36,7 +36,7 @@ AXES = {
     "motor": "the motor",
 }
 I0_BINS, LEAST_SHOTS = 40, 10
-"""Of the histogram of I0; shots of which a correlation is told."""
+"""Bins of the histogram of I0; least number of shots for a correlation."""
 TAGS_SHOWN = 10_000
 """Shots from longer ago, before a pause, would squeeze the newest ones in the plot over the tag."""
 

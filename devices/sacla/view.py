@@ -52,7 +52,7 @@ class ShotFacts:
     counts
         Shots by reason, since the start of the IOC.
     edges : (bins + 1,)
-        Of what shots are binned by; ps for a delay.
+        Edges of the bins, in the unit of the binned value; ps for a delay.
     curves
         (regions, bins) by `CURVES`.
     photon_hist : (regions, 8)

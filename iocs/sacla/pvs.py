@@ -16,7 +16,7 @@ from skywright.instruments.sacla.owner import RECENT, Recent
 
 BINS_MAX = 400
 IMAGE_PIXELS = 65_535
-"""Most pixels of an image on a PV: pyepics monitors only shorter arrays unless it is told to."""
+"""Most pixels of an image on a PV: by default, pyepics monitors shorter arrays only."""
 COUNTS = (
     "records",
     "other_run",

@@ -236,7 +236,7 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(operated: str) 
             return str(find("[data-regions=caption]").text)
 
         before, source = caption(), find("figure.regions img").get_attribute("src")
-        until(lambda: caption() != before, 60, "the mean of more shots is told")
+        until(lambda: caption() != before, 60, "the caption of the mean image has more shots")
         until(lambda: find("figure.regions img").get_attribute("src") != source, 60, "and shown")
 
         # Another page adds a region that this one does not show yet: it stays.

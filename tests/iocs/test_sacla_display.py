@@ -12,7 +12,7 @@ from iocs.sacla.ioc import CURVE_PERIOD_S, SHOWN_PERIOD_S
 from iocs.sacla.pvs import IMAGE_PIXELS, thinned, thinning
 
 MONITOR_LIMIT = 65_536
-"""pyepics does not monitor arrays of this length unless it is told to."""
+"""By default, pyepics does not monitor arrays of this length."""
 
 
 def test_images_of_any_detector_are_monitored_by_every_client():

@@ -172,7 +172,7 @@ class LiveAnalysis(Reports):
 
 
 class SecondReports(Reports):
-    """What is known of a second-stage analysis.
+    """Progress and results of a second-stage analysis.
 
     Parameters
     ----------

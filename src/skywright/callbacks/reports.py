@@ -72,7 +72,7 @@ class _RunReports:
 
 
 class Reports:
-    """What is known of a live analysis: for devices, plans and displays.
+    """Progress and results of a live analysis, for devices, plans and displays.
 
     Parameters
     ----------

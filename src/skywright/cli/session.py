@@ -164,7 +164,7 @@ def _await_ready(
 ) -> None:
     """Complete `awaited` when the ready line has come; limits of `up` end it if it never does.
 
-    `progress` is told which parts are awaited.
+    `progress` gets the names of the parts that are awaited.
     """
     parts: list[str] = []
     ready: set[str] = set()

@@ -1,7 +1,7 @@
 """Errors that skywright raises on purpose say what to do: people read a line, no traceback.
 
 These are its own kinds of errors, and the `ValueError` and `TypeError` by which a plan or device
-refuses an argument. A mistake at the prompt is told in a line too, with what to type instead.
+refuses an argument. A mistake at the prompt is one line too; it says what to type instead.
 """
 
 import inspect

@@ -123,7 +123,7 @@ class _Marked:
 class _Layout:
     """Where the values are in all files that differ from a parsed one in some texts only.
 
-    Those texts are the slots. What lies between two slots agrees byte for byte, and a slot holds
+    Those texts are the slots. The bytes between two slots agree, and a slot holds
     plain text, so the trees are the same, and each value stands where the full parse found it.
     """
 

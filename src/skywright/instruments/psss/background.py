@@ -28,7 +28,7 @@ PULSES_MAX = 10_000
 
 @dataclass(frozen=True)
 class BackgroundInfo:
-    """What is known of a background, without its pixels.
+    """Description of a background, without its pixels.
 
     Parameters
     ----------

@@ -141,7 +141,7 @@ class AnalyzedShots:
 
     @property
     def edges(self) -> NDArray[np.float64]:
-        """(bins + 1,) of what shots are binned by; ps for a delay."""
+        """(bins + 1,) edges of the bins, in the unit of the binned value; ps for a delay."""
         return self._pipeline.edges
 
     @property

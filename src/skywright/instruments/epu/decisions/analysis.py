@@ -29,7 +29,7 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GridQuality:
-    """What is known of a grid; squares are sorted by their share, the best first.
+    """Statistics of a grid; squares are sorted by their share, the best first.
 
     Attributes
     ----------
