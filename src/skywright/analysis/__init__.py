@@ -2,14 +2,12 @@
 
 from skywright.analysis.framework import (
     Analysis,
-    ArrayInput,
-    Batch,
     Statistic,
     find_late,
-    join,
     name_of,
     whole_blocks,
 )
+from skywright.analysis.inputs import ArrayInput, Batch, join
 
 __all__ = [
     "Analysis",

@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from skywright.analysis.framework import Analysis, Batch
+from skywright.analysis.framework import Analysis
+from skywright.analysis.inputs import Batch
 
 Document = Mapping[str, Any]
 

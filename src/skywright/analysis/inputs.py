@@ -1,0 +1,106 @@
+"""Inputs of analyses: batches of members, and what an input that is an array must be."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of frames (or pulses, shots): identities, times and data.
+
+    Parameters
+    ----------
+    identities
+        (n,) int64, the number that names each member.
+    times
+        (n,) float64, unix seconds; NaN where unknown.
+    data
+        Arrays by name, (n, ...); read-only by convention.
+    """
+
+    identities: NDArray[np.int64]
+    times: NDArray[np.float64]
+    data: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, values in {"times": self.times, **self.data}.items():
+            if len(values) != len(self.identities):
+                raise DataError(
+                    f"batch: {len(values)} values of {name} for {len(self.identities)} identities"
+                )
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.data[name]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all members' data."""
+        return sum(values.nbytes for values in self.data.values())
+
+    def take(self, index: Any) -> "Batch":
+        """Return the members that `index` (slice, mask or positions) selects."""
+        data = {name: values[index] for name, values in self.data.items()}
+        return Batch(self.identities[index], self.times[index], data)
+
+
+def join(pieces: Iterable[Batch], holds: Literal["first", "last"] = "first") -> Batch:
+    """Join batches into one, in order of identity, each identity once.
+
+    Parameters
+    ----------
+    pieces
+        At least one.
+    holds
+        Which row to keep if an identity occurs more than once: "first" or "last".
+    """
+    pieces = list(pieces)
+    identities = np.concatenate([piece.identities for piece in pieces])
+    if holds == "first":
+        kept = np.unique(identities, return_index=True)[1]
+    else:
+        kept = len(identities) - 1 - np.unique(identities[::-1], return_index=True)[1]
+    if len(pieces) == 1 and len(kept) == len(identities) and (np.diff(identities) > 0).all():
+        return pieces[0]
+    data = {
+        name: np.concatenate([piece[name] for piece in pieces])[kept] for name in pieces[0].data
+    }
+    times = np.concatenate([piece.times for piece in pieces])
+    return Batch(identities[kept], times[kept], data)
+
+
+@dataclass(frozen=True)
+class ArrayInput:
+    """What the data key of an input must be, as far as its descriptor tells.
+
+    Parameters
+    ----------
+    dimensions
+        Least number of dimensions.
+    dtypes
+        numpy's names of the dtypes that fit; empty: all.
+    least_side
+        Least length of the first two dimensions, px.
+    """
+
+    dimensions: int = 1
+    dtypes: tuple[str, ...] = ()
+    least_side: int = 0
+
+    def fits(self, data_key: Mapping[str, Any]) -> bool:
+        """Say whether a data key of a descriptor can be this input."""
+        shape = tuple(data_key.get("shape") or ())
+        dtype = data_key.get("dtype_numpy")
+        return (
+            len(shape) >= self.dimensions
+            and all(side is None or side >= self.least_side for side in shape[:2])
+            and (not self.dtypes or dtype is None or np.dtype(dtype).name in self.dtypes)
+        )
