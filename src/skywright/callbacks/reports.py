@@ -17,7 +17,8 @@ from skywright.callbacks.follow import RawRun
 from skywright.errors import DataError
 from skywright.files.columns import ColumnReader
 
-REMEMBERED_RUNS = 16
+REMEMBERED_RUNS = 256
+"""Number of raw runs, the latest, whose reports are kept: a few kB each."""
 
 log = logging.getLogger(__name__)
 
