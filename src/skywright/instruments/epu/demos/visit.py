@@ -14,8 +14,8 @@ from skywright.instruments.epu.demos.figure import GridQuality, draw
 from skywright.instruments.epu.twin.visit import TwinGrid, plan_visit
 
 SEED, GRIDS, SQUARES, IMAGED, HOLES = 7, 2, 25, 6, 12
-SPEED = 120
-"""The visit lasts 48 s: the session follows it from its middle, and then live."""
+SPEED = 160
+"""The visit lasts 36 s: the session finds it begun, and follows its last part live."""
 GOOD_A = 4.25
 """Good micrographs of the twin resolve 2.5-4.0 angstrom, the others 4.5-12."""
 IDLE_S = 4.0
