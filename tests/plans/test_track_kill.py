@@ -38,7 +38,7 @@ def session(RE: RunEngine, stack: Stack) -> Iterator[RunEngine]:
 
 
 def at_rows(RE: RunEngine, count: int, act: Any) -> None:
-    """Act on a thread of its own once `count` rows are told of, once."""
+    """Call the action in a thread, one time, when documents announce `count` rows."""
     rows = threading.Event()
 
     def look(name: str, doc: dict[str, Any]) -> None:
