@@ -32,6 +32,9 @@ CAMERA = "axis"
 """The IOC whose camera looks at the loop."""
 ANALYSIS = "loop_rotation"
 SHOWN = 8
+CURVE_COLUMNS = (
+    "phi", "tipX", "tipY", "bboxMinX", "bboxMaxX", "bboxMinY", "bboxMaxY", "loop_width",
+)  # fmt: skip
 
 _CALIBRATION = TypeAdapter(ZoomCalibration)
 
@@ -88,12 +91,16 @@ def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
     calibration = ((contents.start.get("analysis") or {}).get("parameters") or {}).get(
         "calibration"
     )
-    if calibration is None or "axis_row" not in results:
-        raise DataError(f"run {uid[:8]}: no whole result of {ANALYSIS}")
-    curves = read_curves(contents, results, _CALIBRATION.validate_python(calibration))
+    if calibration is None:
+        raise DataError(f"run {uid[:8]}: no calibration in the parameters of its analysis")
+    try:
+        curves = read_curves(contents, results, _CALIBRATION.validate_python(calibration))
+        words = in_words(results)
+    except KeyError as error:  # the catalog is writing the run
+        raise DataError(f"run {uid[:8]}: it is {contents.status}, no result {error} yet") from error
     return Rotation(
         summary=summarize(run.item["attributes"]["metadata"], "analysis", journals),
-        words=in_words(results),
+        words=words,
         charts=[draw_place(curves), draw_width(curves)] if has_points(curves) else [],
         results=results,
     )
@@ -102,23 +109,24 @@ def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:
 def read_curves(
     contents: RunContents, results: Mapping[str, Any], calibration: ZoomCalibration
 ) -> RotationCurves:
-    """Return what was seen and fitted in a stored rotation."""
+    """Return what was seen and fitted in a stored rotation.
+
+    The catalog may be writing the run: of columns that grow one after another, the rows that all
+    of them have are read.
+    """
     pictures = next((stream for stream in contents.streams if stream.name == "pictures"), None)
-
-    def values(name: str) -> np.ndarray:
-        column = None if pictures is None else pictures.column(name)
-        if column is None:
-            raise DataError(f"run {contents.start['uid'][:8]}: no column {name} in pictures")
-        return column.read(slice(0, column.shape[0])).astype(np.float64)
-
-    box = ("bboxMinX", "bboxMaxX", "bboxMinY", "bboxMaxY")
+    columns = {name: None if pictures is None else pictures.column(name) for name in CURVE_COLUMNS}
+    missing = [name for name, column in columns.items() if column is None]
+    if missing:
+        uid = contents.start["uid"][:8]
+        raise DataError(
+            f"run {uid}: it is {contents.status} and has no column {', '.join(missing)} in pictures"
+        )
+    known = [column for column in columns.values() if column is not None]
+    rows = slice(0, min(column.shape[0] for column in known))
+    phi, x, y, *edges, width = (column.read(rows).astype(np.float64) for column in known)
     return rotation_curves(
-        values("phi"),
-        np.stack([values("tipX"), values("tipY")], axis=1),
-        np.stack([values(name) for name in box], axis=1),
-        values("loop_width"),
-        results,
-        calibration,
+        phi, np.stack([x, y], axis=1), np.stack(edges, axis=1), width, results, calibration
     )
 
 

@@ -78,6 +78,7 @@ def ioc(raw: Path) -> Iterator[IocProcess]:
 def device(ioc: IocProcess, tmp_path: Path) -> Follower:
     follower = Follower(ioc.prefix, assets=tmp_path)
     follower.wait_for_connection(timeout=60)
+    until(lambda: follower.heartbeat.get() > 0, what="the IOC follows the file")
     return follower
 
 
@@ -134,10 +135,9 @@ def test_an_ioc_that_dies_or_hangs_fails_the_plan(
     RE: Any, ioc: IocProcess, device: Follower, raw: Path, number: signal.Signals, why: str
 ) -> None:
     device.heartbeat_limit.put(2.5)
-    append(raw, range(3))
 
     def steps() -> Iterator[None]:
-        append(raw, range(3, 6))
+        append(raw, range(3))
         until(lambda: device.records.rows == 3)
         ioc.process.send_signal(number)
         for _ in range(300):
@@ -155,10 +155,9 @@ def test_a_new_file_may_have_as_many_rows_as_the_previous_one(
     RE: Any, device: Follower, raw: Path
 ) -> None:
     """No monitor comes when the count at the first post is the one of the previous file."""
-    append(raw, range(3))
 
     def steps() -> Iterator[None]:
-        append(raw, range(3, 6))
+        append(raw, range(3))
         until(lambda: device.records.rows == 3)
         yield
 

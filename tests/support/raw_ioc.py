@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ class Tail(PolledSource[Any]):
     def __init__(self, path: Path) -> None:
         super().__init__("raw")
         self.path, self.seen = path, 0
-        self._ended = __import__("threading").Event()
+        self.opened, self._ended = threading.Event(), threading.Event()
 
     def open(self) -> None:
         self._ended.clear()
         self.seen = self._count()
+        self.opened.set()
 
     def next(self, timeout_s: float) -> Any:
         count = self._count()
@@ -57,12 +59,15 @@ class RawIOC(OwnerGroup):
         self.recorder: Recorder[Any, Any] = Recorder(
             IndexLayout(extra=(TIME,)), changed=self._changed
         )
-        self.owner = Owner(Tail(path), recorders=[self.recorder], changed=self._changed)
+        self.tail = Tail(path)
+        self.owner = Owner(self.tail, recorders=[self.recorder], changed=self._changed)
         self.rows.attach(self, self.recorder)
 
     async def serving(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.owner.acquire()
+        # The first heartbeat says that rows which are appended from now on are seen.
+        await asyncio.to_thread(self.tail.opened.wait)
         await self._post_forever(0.02, 1.0)
 
     async def _post(self) -> None:

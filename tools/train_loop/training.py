@@ -74,8 +74,8 @@ class Pool:
         return gray[:, None], masks, numbers
 
 
-def loss_of(outputs: Any, masks: Tensor, numbers: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Return the loss of a batch and its parts."""
+def loss_of(outputs: Any, masks: Tensor, numbers: Tensor) -> dict[str, Tensor]:
+    """Return the parts of the loss of a batch."""
     maps, edges, side, kind = (out.float() for out in outputs)
     known = numbers[:, 10].view(-1, 1, 1)
     weight = torch.ones_like(masks)
@@ -86,7 +86,7 @@ def loss_of(outputs: Any, masks: Tensor, numbers: Tensor) -> tuple[Tensor, dict[
     both = (likely * masks * weight).sum((0, 2, 3))
     dice = 1 - (2 * both + 20) / ((likely + masks * weight).sum((0, 2, 3)) + 20)
     far_tip, far_begin = _distances(maps, numbers[:, 2:4]), _distances(maps, numbers[:, 4:6])
-    parts = {
+    return {
         "mask": 3.0 * cross + 0.5 * dice.mean(),
         "tip": _peak_loss(maps[:, 5], far_tip),
         "begin": 0.4 * _peak_loss(maps[:, 6], far_begin),
@@ -95,7 +95,6 @@ def loss_of(outputs: Any, masks: Tensor, numbers: Tensor) -> tuple[Tensor, dict[
         "side": functional.cross_entropy(side, numbers[:, 1].long(), label_smoothing=0.01),
         "kind": functional.cross_entropy(kind, numbers[:, 0].long(), label_smoothing=0.01),
     }
-    return sum(parts.values()), {name: float(value.detach()) for name, value in parts.items()}
 
 
 def _distances(maps: Tensor, places: Tensor) -> Tensor:
@@ -115,19 +114,18 @@ def _peak_loss(logits: Tensor, far: Tensor) -> Tensor:
     target = torch.where(there, torch.exp(-squared / (2 * SPREAD_CELLS**2)), 0.0)
     peak = there & (squared <= 0.51)
     likely = logits.sigmoid().clamp(1e-4, 1 - 1e-4)
-    at_peak = -((1 - likely) ** 2 * likely.log())[peak].sum()
-    beside = -((1 - target) ** 4 * likely**2 * (1 - likely).log())[~peak].sum()
-    return (at_peak + beside) / max(len(logits), 1) * 0.5
+    # Every cell is computed and one of the two is taken: faster than a gather and a scatter.
+    at_peak = (1 - likely) ** 2 * likely.log()
+    beside = (1 - target) ** 4 * likely**2 * (1 - likely).log()
+    return -torch.where(peak, at_peak, beside).sum() / max(len(logits), 1) * 0.5
 
 
 def _offset_loss(maps: Tensor, far: Tensor) -> Tensor:
     """Return the negative logarithm of a Laplace distribution's density, near the tip."""
     near = (far**2).sum(1) <= NEAR_CELLS**2
-    if not near.any():
-        return maps.sum() * 0.0
-    off = (maps[:, 7:9] - far.nan_to_num()).abs().sum(1)[near] / 2
-    scale = maps[:, 9][near].clamp(-4, 4)
-    return (off * torch.exp(-scale) + scale).mean()
+    off = (maps[:, 7:9] - far.nan_to_num()).abs().sum(1) / 2
+    scale = maps[:, 9].clamp(-4, 4)
+    return _mean_where(near, off * torch.exp(-scale) + scale)
 
 
 def _edges_loss(edges: Tensor, masks: Tensor, numbers: Tensor) -> Tensor:
@@ -137,15 +135,18 @@ def _edges_loss(edges: Tensor, masks: Tensor, numbers: Tensor) -> Tensor:
     bare = (numbers[:, 0] == 3).view(-1, 1, 1)
     inside = torch.where(bare, masks[:, 0], masks[:, 2])[:, ::step, ::step] > 0
     inside = inside & torch.isfinite(numbers[:, 6]).view(-1, 1, 1)
-    if not inside.any():
-        return edges.sum() * 0.0
     x = ((torch.arange(columns) + 0.5) / columns).view(1, 1, -1).expand(1, rows, -1)
     y = ((torch.arange(rows) + 0.5) / rows).view(1, -1, 1).expand(1, -1, columns)
     center = torch.stack([x, y, x, y], 1)
     target = numbers[:, 6:10, None, None].nan_to_num() - center
-    off = (edges[:, :4] - target).abs().movedim(1, -1)[inside] * INPUT[1] / FINE  # cells
-    scale = edges[:, 4:].movedim(1, -1)[inside].clamp(-4, 4)
-    return (off * torch.exp(-scale) + scale).mean()
+    off = (edges[:, :4] - target).abs() * INPUT[1] / FINE  # cells
+    scale = edges[:, 4:].clamp(-4, 4)
+    return _mean_where(inside[:, None], (off * torch.exp(-scale) + scale).mean(1, keepdim=True))
+
+
+def _mean_where(there: Tensor, values: Tensor) -> Tensor:
+    """Return the mean of the values at the cells that are there, 0 without any."""
+    return torch.where(there, values, 0.0).sum() / there.sum().clamp(min=1)
 
 
 def train(
@@ -169,6 +170,13 @@ def train(
         state = torch.load(checkpoint, weights_only=True)
         network.load_state_dict(state["average"])
         step = state["step"]
+
+    @torch.compile
+    def forward(gray: Tensor, masks: Tensor, numbers: Tensor) -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = network(gray)
+        return loss_of(outputs, masks, numbers)
+
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
     begun = saved = time.monotonic()
@@ -184,11 +192,9 @@ def train(
             order = torch.randperm(len(pool.gray))
         pick, order = order[:BATCH], order[BATCH:]
         gray, masks, numbers = pool.batch(pick)
-        with torch.autocast("cpu", torch.bfloat16):
-            outputs = network(gray.contiguous(memory_format=torch.channels_last))
-        loss, parts = loss_of(outputs, masks, numbers)
+        parts = forward(gray.contiguous(memory_format=torch.channels_last), masks, numbers)
         optimizer.zero_grad()
-        loss.backward()
+        sum(parts.values()).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         step += 1
@@ -198,7 +204,8 @@ def train(
                 average[name].mul_(keep).add_(value, alpha=1 - keep)
             else:
                 average[name].copy_(value)
-        for name, amount in parts.items():
+        for name, value in parts.items():
+            amount = float(value.detach())
             sums[name] = 0.98 * sums.get(name, amount) + 0.02 * amount
         if time.monotonic() - saved > 30:
             saved = time.monotonic()

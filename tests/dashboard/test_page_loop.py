@@ -1,0 +1,44 @@
+"""The page of rotations, while the catalog writes the run that it shows."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support.seen_rotation import CALIBRATION
+
+from dashboard.loop.view import CURVE_COLUMNS, has_points, read_curves
+from skywright.errors import DataError
+from skywright.store.export.contents import Column, RunContents, Stream
+
+RESULTS = {
+    "axis_row": 244.0, "face_on": 25.0, "width": 220.0, "thickness": 60.0,
+    "tip_y": 90.0, "tip_z": -60.0, "middle_y": 80.0, "middle_z": -40.0,
+}  # fmt: skip
+
+
+def contents(**rows: int) -> RunContents:
+    """A run whose stream `pictures` has so many rows in each of its columns."""
+    columns = []
+    for name, count in rows.items():
+        values = np.linspace(1.0, 90.0, count)
+        columns.append(Column(name, values.shape, values.dtype, {}, values.__getitem__))
+    start: Any = {"uid": "12345678-0000"}
+    return RunContents(start, None, "running", (Stream("pictures", {}, tuple(columns), {}),), ())
+
+
+def test_columns_that_grow_one_after_another_are_read_to_their_common_row() -> None:
+    rows = {name: 60 - k for k, name in enumerate(CURVE_COLUMNS)}
+    curves = read_curves(contents(**rows), RESULTS, CALIBRATION)
+    assert len(curves.phi_deg) == len(curves.seen["tip"]) == len(curves.width) == min(rows.values())
+    assert has_points(curves)
+
+
+def test_an_empty_column_gives_no_points() -> None:
+    rows = dict.fromkeys(CURVE_COLUMNS, 60) | {"phi": 0}
+    assert not has_points(read_curves(contents(**rows), RESULTS, CALIBRATION))
+
+
+def test_missing_columns_are_named_with_the_state_of_the_run() -> None:
+    rows = {name: 60 for name in CURVE_COLUMNS if name != "phi"}
+    with pytest.raises(DataError, match="it is running and has no column phi in pictures"):
+        read_curves(contents(**rows), RESULTS, CALIBRATION)
