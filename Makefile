@@ -20,6 +20,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m compileall -q src iocs devices plans dashboard compat
 	$(BIN)/python -m skywright.processes.warm
 	@touch $(INSTALLED)
 
