@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from network import COARSE, FINE, INPUT, MASKS, LoopNetwork
+from network import COARSE, FINE, INPUT, KINDS, MASKS, LoopNetwork
 from torch import Tensor
 from torch.nn import functional
 
@@ -89,6 +89,7 @@ def cut_out(gray: Tensor, masks: Tensor, numbers: Tensor) -> tuple[Tensor, Tenso
     about = torch.where(torch.isfinite(about), about, torch.rand(n, 2))
     # A head is to fill a third to all of the part; one that fills the picture is seen whole.
     head = (box[:, 2:] - box[:, :2]).amax(1).nan_to_num(0.3)
+    head[numbers[:, 0] == KINDS.index("pin")] = 0.3  # its end is looked at, not its length
     size = (head * torch.exp(torch.rand(n) * 1.4)).clamp(SMALLEST_PART, 1.0)
     size = torch.where(torch.rand(n) < WHOLE, torch.ones(n), size)[:, None]
     about = about + 0.15 * size * torch.randn(n, 2)
@@ -180,7 +181,7 @@ def _edges_loss(edges: Tensor, masks: Tensor, numbers: Tensor) -> Tensor:
     """Return the same of the box, where the head (of a bare pin: the pin) is."""
     rows, columns = edges.shape[2:]
     step = COARSE // FINE
-    bare = (numbers[:, 0] == 3).view(-1, 1, 1)
+    bare = (numbers[:, 0] == KINDS.index("pin")).view(-1, 1, 1)
     inside = torch.where(bare, masks[:, 0], masks[:, 2])[:, ::step, ::step] > 0
     inside = inside & torch.isfinite(numbers[:, 6]).view(-1, 1, 1)
     x = ((torch.arange(columns) + 0.5) / columns).view(1, 1, -1).expand(1, rows, -1)
