@@ -30,6 +30,11 @@ TRANSPOSED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right"
 OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 FAR_EDGE = {"right": 0, "bottom": 1, "left": 2, "top": 3}
 """The edge of a box at the tip, by the side where the mount enters: xmin, ymin, xmax, ymax."""
+CLOSER_LOOKS = 2
+HEAD_PART = 0.55  # of a part that is looked at again: so much its head fills
+END_PART = 0.25  # of the frame: of a bare pin the end is looked at
+SMALLEST_PART, LARGEST_PART = 0.3, 0.8  # of the frame
+LEAST_PART_PX = 48
 SCORE_FIT = (1.0, 0.0)
 """Slope and offset that calibrate the logarithm of the odds that there is a mount."""
 
@@ -83,8 +88,57 @@ class LoopFinder:
             )
         standing = gray.shape[0] > gray.shape[1]
         picture = np.ascontiguousarray(gray.T if standing else gray)
-        found = read(picture, self.model.run(picture))
+        found = whole = read(picture, self.model.run(picture))
+        for _ in range(CLOSER_LOOKS):
+            closer = self._look_closer(picture, found)
+            if closer is None:
+                break
+            found = closer
+        found = replace(
+            found,
+            score=whole.score,
+            level=whole.level,
+            saturated=whole.saturated,
+            sharpness=whole.sharpness,
+            noise=whole.noise,
+        )
         return _transposed(found) if standing else found
+
+    def _look_closer(self, picture: NDArray[np.uint8], found: Detection) -> Detection | None:
+        """Look at the part of a picture about the end of what was found.
+
+        None if what was found is large enough, or the part shows something else.
+        """
+        part = part_about(found, picture.shape)
+        if part is None:
+            return None
+        rows, columns = part
+        seen = np.ascontiguousarray(picture[rows, columns])
+        closer = read(seen, self.model.run(seen))
+        if not closer.tip_in_view or closer.side != found.side:
+            return None
+        return closer.moved(columns.start, rows.start)
+
+
+def part_about(found: Detection, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+    """Return rows and columns of the part of a picture to look at again.
+
+    The head fills half of it, as in the training; None if it fills more of the picture already.
+    """
+    if not found.tip_in_view or found.bbox is None:
+        return None
+    height, width = shape
+    x0, y0, x1, y1 = found.bbox
+    about, head = np.array([found.tip_x, found.tip_y]), END_PART
+    if found.kind != "pin":
+        about = (about + [(x0 + x1) / 2, (y0 + y1) / 2]) / 2
+        head = max((x1 - x0) / width, (y1 - y0) / height)
+    size = np.array([width, height]) * max(head / HEAD_PART, SMALLEST_PART)
+    if size[0] < LEAST_PART_PX or size[0] > LARGEST_PART * width:
+        return None
+    first = np.clip(about - size / 2, 0, [width, height] - size).astype(int)
+    last = first + size.astype(int)
+    return slice(int(first[1]), int(last[1])), slice(int(first[0]), int(last[0]))
 
 
 def read(gray: NDArray[np.uint8], maps: Maps) -> Detection:
