@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skimage.measure import label, profile_line, regionprops
 
 from skywright.errors import DataError
-from skywright.instruments.loop.detect import DARK_LEVEL, FLAT_RANGE, Corners, Detection
+from skywright.instruments.loop.detection import DARK_LEVEL, FLAT_RANGE, Corners, Detection
 from skywright.instruments.loop.detector.model import LoopModel, Maps
 
 NAN = float("nan")
@@ -131,7 +131,7 @@ def part_about(found: Detection, shape: tuple[int, ...]) -> tuple[slice, slice] 
     x0, y0, x1, y1 = found.bbox
     about, head = np.array([found.tip_x, found.tip_y]), END_PART
     if found.kind != "pin":
-        about = (about + [(x0 + x1) / 2, (y0 + y1) / 2]) / 2
+        about = np.mean([about, [(x0 + x1) / 2, (y0 + y1) / 2]], 0)
         head = max((x1 - x0) / width, (y1 - y0) / height)
     size = np.array([width, height]) * max(head / HEAD_PART, SMALLEST_PART)
     if size[0] < LEAST_PART_PX or size[0] > LARGEST_PART * width:
