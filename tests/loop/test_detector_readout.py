@@ -121,9 +121,7 @@ def test_a_closer_look_is_more_exact(gray: np.ndarray) -> None:
     x, y = part.px((100 / COLUMNS, 48 / ROWS))
     (left, top), (_, bottom) = part.px((30 / COLUMNS, 20 / ROWS)), part.px((0, 76 / ROWS))
     assert (found.tip_x, found.tip_y) == pytest.approx((x, y))
-    assert found.bbox == pytest.approx(
-        (*part.px((30 / COLUMNS, 20 / ROWS)), x, part.px((0, 76 / ROWS))[1])
-    )
+    assert found.bbox == pytest.approx((left, top, x, bottom))
     assert found.head_errors is not None
     assert found.head_errors[0] == pytest.approx(part.width * ERROR_CELLS / COLUMNS, rel=0.01)
 
