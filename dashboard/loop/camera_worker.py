@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dashboard.worker_process import argument_parser, encode, write_messages
 from devices.camera_view import CameraFacts, CameraView
 from skywright.instruments.loop.backends import Detector, make_detector
-from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.draw import caption
 from skywright.instruments.loop.picture import MIN_SIDE_PX
 

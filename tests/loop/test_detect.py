@@ -7,14 +7,13 @@ from scipy.ndimage import gaussian_filter, zoom
 from support.loop_opacity import canvas, distance, nylon, put, shot
 
 from skywright.errors import DataError
-from skywright.instruments.loop.detect import (
+from skywright.instruments.loop.detect import find_loop, warm_up
+from skywright.instruments.loop.detection import (
     CLASS_NAMES,
     SIDE_NAMES,
     SIGN_NAMES,
     as_row,
-    find_loop,
     to_json,
-    warm_up,
 )
 from skywright.instruments.loop.picture import read_picture
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from skywright.errors import ConfigError, DataError
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.detector.model import LoopModel, Maps
-from skywright.instruments.loop.detector.readout import LoopFinder, read
+from skywright.instruments.loop.detector.readout import LoopFinder, Part, look_at, part_about
 
 ROWS, COLUMNS = 96, 128
 SHAPE = (480, 640)  # a cell is 5 px wide and high
@@ -60,6 +61,24 @@ def maps_of(
     )
 
 
+class Said:
+    """A network that says this of the whole picture, and that of its parts."""
+
+    def __init__(self, whole: Maps, part: Maps) -> None:
+        self.whole, self.part, self.looks = whole, part, 0
+
+    def run(self, gray: np.ndarray) -> Maps:
+        self.looks += 1
+        return self.whole if gray.shape == SHAPE else self.part
+
+
+def read(gray: np.ndarray, maps: Maps, closer: Maps | None = None) -> Detection:
+    """Read the maps of a picture; by default nothing is seen in its parts."""
+    finder = LoopFinder.__new__(LoopFinder)
+    finder.model = Said(maps, closer or maps_of(None, kind="none", side="none", tip=None))
+    return finder.find(gray)
+
+
 @pytest.fixture
 def gray() -> np.ndarray:
     """A picture with the mount of `maps_of` in it."""
@@ -86,6 +105,43 @@ def test_a_loop(gray: np.ndarray) -> None:
     # The tip is seen twice, by heat-map and edge; the other edges once.
     assert found.head_errors[2] == pytest.approx(CELL * ERROR_CELLS / math.sqrt(2), rel=0.01)
     assert found.head_errors[0] == pytest.approx(CELL * ERROR_CELLS, rel=0.01)
+
+
+def test_a_closer_look_is_more_exact(gray: np.ndarray) -> None:
+    whole = maps_of()
+    look = look_at(whole, Part(0, 0, 640, 480))
+    assert look is not None
+    part = part_about(look)
+    assert part is not None
+    assert (part.width, part.height) == pytest.approx(
+        (640 * 30 / 128 / 0.55, 480 * 30 / 128 / 0.55), abs=1
+    )
+    closer = maps_of((30, 20, 100, 76), tip=(100.0, 48.0), pin=0)
+    found = read(gray, whole, closer)
+    x, y = part.px((100 / COLUMNS, 48 / ROWS))
+    (left, top), (_, bottom) = part.px((30 / COLUMNS, 20 / ROWS)), part.px((0, 76 / ROWS))
+    assert (found.tip_x, found.tip_y) == pytest.approx((x, y))
+    assert found.bbox == pytest.approx((left, top, x, bottom))
+    assert found.head_errors is not None
+    assert found.head_errors[0] == pytest.approx(part.width * ERROR_CELLS / COLUMNS, rel=0.01)
+
+
+def test_a_closer_look_that_is_less_sure_does_not_count(gray: np.ndarray) -> None:
+    closer = maps_of((30, 20, 100, 76), tip=(100.0, 48.0), pin=0)
+    found = read(gray, maps_of(), replace(closer, tip=closer.tip * 0.5))
+    assert found.tip_x == pytest.approx(90 * CELL - 0.5)
+
+
+def test_a_head_that_fills_the_picture_is_looked_at_once() -> None:
+    look = look_at(maps_of((30, 10, 110, 90), tip=(110.0, 48.0), pin=10), Part(0, 0, 640, 480))
+    assert look is not None
+    assert part_about(look) is None
+
+
+def test_the_tip_of_a_loop_is_at_its_head_and_not_at_the_pin(gray: np.ndarray) -> None:
+    maps = maps_of()
+    maps.tip[48, 30] = 0.95  # the end of the pin
+    assert read(gray, maps).tip_x == pytest.approx(90 * CELL - 0.5)
 
 
 def test_tip_and_edge_meet_by_their_errors(gray: np.ndarray) -> None:

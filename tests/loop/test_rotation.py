@@ -20,7 +20,7 @@ from skywright.analysis import Batch, name_of
 from skywright.analysis.named import make_analysis
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.analysis import KINDS
-from skywright.instruments.loop.detect import BOX_NAMES, HEAD_NAMES
+from skywright.instruments.loop.detection import BOX_NAMES, HEAD_NAMES
 from skywright.instruments.loop.rotation import (
     CLIPPED,
     COLUMNS,

@@ -7,7 +7,7 @@ import numpy as np
 from skywright.analysis import Batch
 from skywright.instruments.loop.analysis import KINDS, SIDES, SIGNS
 from skywright.instruments.loop.calibration import ZoomCalibration, now
-from skywright.instruments.loop.detect import ERROR_NAMES, HEAD_NAMES
+from skywright.instruments.loop.detection import ERROR_NAMES, HEAD_NAMES
 from skywright.instruments.loop.geometry import observe
 from skywright.instruments.loop.rotation import LoopRotation, as_json
 

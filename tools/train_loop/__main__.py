@@ -56,7 +56,7 @@ def export(checkpoint: Path, model: Path) -> None:
     example = torch.zeros(1, 1, *INPUT)
     torch.onnx.export(
         network, (example,), str(model), input_names=["gray"], output_names=list(OUTPUTS),
-        dynamo=False,
+        dynamic_axes={name: {0: "pictures"} for name in ("gray", *OUTPUTS)}, dynamo=False,
     )  # fmt: skip
     loaded = onnx.load(str(model))
     notes = {

@@ -1,7 +1,8 @@
 """The network that finds a loop: a small encoder and decoder with skip connections, and its heads.
 
-Its input is a picture of 192 x 256 grey levels. It normalizes the light itself, so that the file
-of weights holds everything that was trained.
+Its input is a picture, or a part of one, of 96 x 128 grey levels: small, so that it learns and runs
+fast; the read-out lets it look a second time at the part that it found. It normalizes the light
+itself, so that the file of weights holds everything that was trained.
 """
 
 from itertools import pairwise
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-INPUT = (192, 256)  # rows, columns
+INPUT = (96, 128)  # rows, columns
 MASKS = ("pin", "stem", "head", "content", "other")
 SIDES = ("none", "left", "right", "top", "bottom")
 KINDS = ("none", "nylon", "mitegen", "pin")
@@ -29,28 +30,28 @@ def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 class LoopNetwork(nn.Module):
     """Map a picture to masks, tip, edges of the head, side and kind.
 
-    The outputs are ``maps`` (N, 10, 96, 128), the channels of `MAPS`: logits of the masks, of the
+    The outputs are ``maps`` (N, 10, 48, 64), the channels of `MAPS`: logits of the masks, of the
     tip and of the begin of the stem, the offset of the tip from the center of a cell, in cells,
-    and the logarithm of its expected error; ``edges`` (N, 8, 48, 64), the distances of xmin, ymin,
+    and the logarithm of its expected error; ``edges`` (N, 8, 24, 32), the distances of xmin, ymin,
     xmax, ymax of the head from the center of a cell, over the size of the input, and the
     logarithms of their expected errors; ``side`` (N, 5) and ``kind`` (N, 4), logits.
     """
 
-    def __init__(self, wide: int = 1) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.stem = block(1, 8 * wide, 2)  # 96 x 128
+        self.stem = block(1, 16, 2)  # 48 x 64
         self.down = nn.ModuleList()
-        channels = [8 * wide, 20 * wide, 40 * wide, 72 * wide, 112 * wide]
+        channels = [16, 32, 48, 80, 112]  # processors compute 16 at once
         for inputs, outputs in pairwise(channels):
             self.down.append(nn.Sequential(block(inputs, outputs, 2), block(outputs, outputs)))
-        self.across = nn.ModuleList(nn.Conv2d(c, 32 * wide, 1) for c in channels[1:])
-        self.merge = nn.ModuleList(block(32 * wide, 32 * wide) for _ in channels[2:])
-        self.edges = nn.Conv2d(32 * wide, 8, 1)
-        self.to_fine = nn.Conv2d(32 * wide, 12 * wide, 1)
-        self.skip = nn.Conv2d(8 * wide, 12 * wide, 1)
-        self.fine = block(12 * wide, 12 * wide)
-        self.maps = nn.Conv2d(12 * wide, len(MAPS), 1)
-        pooled = 2 * channels[-1] + 2 * 32 * wide
+        self.across = nn.ModuleList(nn.Conv2d(c, 32, 1) for c in channels[1:])
+        self.merge = nn.ModuleList(block(32, 32) for _ in channels[2:])
+        self.edges = nn.Conv2d(32, 8, 1)
+        self.to_fine = nn.Conv2d(32, 16, 1)
+        self.skip = nn.Conv2d(16, 16, 1)
+        self.fine = block(16, 16)
+        self.maps = nn.Conv2d(16, len(MAPS), 1)
+        pooled = 2 * channels[-1] + 2 * 32
         self.whole = nn.Sequential(nn.Linear(pooled, 64), nn.ReLU())
         self.side, self.kind = nn.Linear(64, len(SIDES)), nn.Linear(64, len(KINDS))
 
@@ -59,7 +60,7 @@ class LoopNetwork(nn.Module):
             self.edges.bias[4:] = 2.0
 
     def forward(self, gray: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return `OUTPUTS` for (N, 1, 192, 256) grey levels, 0..255."""
+        """Return `OUTPUTS` for (N, 1, 96, 128) grey levels, 0..255."""
         mean = gray.mean((2, 3), keepdim=True)
         spread = ((gray - mean) ** 2).mean((2, 3), keepdim=True).sqrt()
         first = self.stem(((gray - mean) / (spread + 4.0)).clamp(-5.0, 5.0))

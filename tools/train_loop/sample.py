@@ -4,14 +4,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from network import FINE, INPUT, KINDS, MASKS, SIDES
+from network import KINDS, MASKS, SIDES
 from numpy.typing import NDArray
 from PIL import Image
 
 NAN = float("nan")
 NOWHERE = (NAN, NAN)
 NO_BOX = (NAN, NAN, NAN, NAN)
-CELLS = (INPUT[0] // FINE, INPUT[1] // FINE)
+PICTURE = (192, 256)  # rows, columns of a packed picture: parts of it are still sharp
+CELLS = (96, 128)  # of its masks
 FLIPPED = {"left": "right", "right": "left"}
 TURNED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right", "none": "none"}
 
@@ -84,9 +85,9 @@ def cut(sample: Sample, x0: int, y0: int, width: int, height: int) -> Sample:
 
 
 def resized(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a picture at the size of the network's input."""
+    """Return a picture at the size at which it is packed."""
     picture = Image.fromarray(np.ascontiguousarray(gray))
-    return np.asarray(picture.resize(INPUT[::-1], Image.Resampling.HAMMING))
+    return np.asarray(picture.resize(PICTURE[::-1], Image.Resampling.HAMMING))
 
 
 def packed(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from network import COARSE, FINE, INPUT, MASKS, LoopNetwork
+from network import COARSE, FINE, INPUT, KINDS, MASKS, LoopNetwork
 from torch import Tensor
 from torch.nn import functional
 
 BATCH = 32
 NEAR_CELLS = 2.5  # so far from the tip its offset is learned
 SPREAD_CELLS = 1.3  # of the peaks at tip and begin
-AVERAGE = 0.995  # of the running average of the weights
+AVERAGE = 0.998  # of the running average of the weights
+WHOLE = 0.45  # part of the pictures that are seen whole
+SMALLEST_PART = 0.3  # of width and height of a picture
 # A mirror exchanges these sides: none, left, right, top, bottom.
 MIRRORED = {"x": torch.tensor([0, 2, 1, 3, 4]), "y": torch.tensor([0, 1, 2, 4, 3])}
 log = logging.getLogger("train_loop")
@@ -50,28 +52,75 @@ class Pool:
         return hashlib.sha256(" ".join(sorted(self.read)).encode()).hexdigest()[:12]
 
     def batch(self, pick: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pictures, masks and numbers, mirrored and lit at random."""
-        gray = self.gray[pick].float()
+        """Return pictures, masks and numbers: whole or in part, mirrored and lit at random."""
+        gray = self.gray[pick].float()[:, None]
         bits = self.bits[pick]
         masks = torch.stack([(bits >> k) & 1 for k in range(len(MASKS))], 1).float()
-        numbers = self.numbers[pick].clone()
+        gray, masks, numbers = cut_out(gray, masks, self.numbers[pick].clone())
         if torch.rand(()) < 0.5:
-            gray, masks = gray.flip(2), masks.flip(3)
+            gray, masks = gray.flip(3), masks.flip(3)
             numbers[:, [2, 4]] = 1 - numbers[:, [2, 4]]
             numbers[:, [6, 8]] = 1 - numbers[:, [8, 6]]
             numbers[:, 1] = MIRRORED["x"][numbers[:, 1].long()].float()
         if torch.rand(()) < 0.5:
-            gray, masks = gray.flip(1), masks.flip(2)
+            gray, masks = gray.flip(2), masks.flip(2)
             numbers[:, [3, 5]] = 1 - numbers[:, [3, 5]]
             numbers[:, [7, 9]] = 1 - numbers[:, [9, 7]]
             numbers[:, 1] = MIRRORED["y"][numbers[:, 1].long()].float()
         n = len(gray)
-        factor = torch.exp(0.25 * torch.randn(n, 1, 1))
-        noise = torch.rand(n, 1, 1) ** 3 * 8.0 * torch.randn_like(gray)
-        gray = (gray * factor + noise + 10.0 * torch.randn(n, 1, 1)).clamp(0, 255)
-        invert = (torch.rand(n, 1, 1) < 0.07).float()
+        factor = torch.exp(0.25 * torch.randn(n, 1, 1, 1))
+        noise = torch.rand(n, 1, 1, 1) ** 3 * 6.0 * torch.randn_like(gray)
+        gray = (gray * factor + noise + 10.0 * torch.randn(n, 1, 1, 1)).clamp(0, 255)
+        invert = (torch.rand(n, 1, 1, 1) < 0.07).float()
         gray = invert * (255 - gray) + (1 - invert) * gray
-        return gray[:, None], masks, numbers
+        return gray, masks, numbers
+
+
+def cut_out(gray: Tensor, masks: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what a first look sees, the whole picture, or a second one: a part about the end.
+
+    Pictures come out at the size of the network's input, masks at that of its maps.
+    """
+    n = len(gray)
+    box = numbers[:, 6:10]
+    middle = (box[:, :2] + box[:, 2:]) / 2
+    tip = torch.where(torch.isfinite(numbers[:, 2:4]), numbers[:, 2:4], middle)
+    about = torch.where(torch.rand(n, 1) < 0.5, tip, middle)
+    about = torch.where(torch.isfinite(about), about, torch.rand(n, 2))
+    # A head is to fill a third to all of the part; one that fills the picture is seen whole.
+    head = (box[:, 2:] - box[:, :2]).amax(1).nan_to_num(0.3)
+    head[numbers[:, 0] == KINDS.index("pin")] = 0.3  # its end is looked at, not its length
+    size = (head * torch.exp(torch.rand(n) * 1.4)).clamp(SMALLEST_PART, 1.0)
+    size = torch.where(torch.rand(n) < WHOLE, torch.ones(n), size)[:, None]
+    about = about + 0.15 * size * torch.randn(n, 2)
+    first = torch.minimum((about - size / 2).clamp(min=0), 1 - size)
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = size[:, 0]
+    theta[:, :, 2] = 2 * first + size - 1
+    rows, columns = INPUT
+    # Twice as fine, then the mean of 2 x 2: else what is small would be skipped.
+    gray = _sampled(gray, theta, 2 * rows, 2 * columns)
+    gray = functional.avg_pool2d(gray, 2)
+    masks = (_sampled(masks, theta, rows // FINE, columns // FINE) > 0.4).float()
+    numbers[:, 2:10] = (numbers[:, 2:10] - first.repeat(1, 4)) / size
+    for at in (2, 4):
+        outside = ((numbers[:, at : at + 2] < 0) | (numbers[:, at : at + 2] > 1)).any(1)
+        numbers[outside, at : at + 2] = torch.nan
+    numbers[:, 6:10] = numbers[:, 6:10].clamp(0, 1)
+    slim = (numbers[:, 8:10] - numbers[:, 6:8] < 0.01).any(1)
+    numbers[slim, 6:10] = torch.nan
+    # Of a mount that a part does not show, nothing is said.
+    empty = masks[:, :3].sum((1, 2, 3)) < 1
+    numbers[empty, 0] = numbers[empty, 1] = 0
+    numbers[empty, 2:10] = torch.nan
+    return gray, masks, numbers
+
+
+def _sampled(picture: Tensor, theta: Tensor, rows: int, columns: int) -> Tensor:
+    grid = functional.affine_grid(theta, [len(picture), 1, rows, columns], align_corners=False)
+    return functional.grid_sample(
+        picture, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
 
 
 def loss_of(outputs: Any, masks: Tensor, numbers: Tensor) -> dict[str, Tensor]:
@@ -132,7 +181,7 @@ def _edges_loss(edges: Tensor, masks: Tensor, numbers: Tensor) -> Tensor:
     """Return the same of the box, where the head (of a bare pin: the pin) is."""
     rows, columns = edges.shape[2:]
     step = COARSE // FINE
-    bare = (numbers[:, 0] == 3).view(-1, 1, 1)
+    bare = (numbers[:, 0] == KINDS.index("pin")).view(-1, 1, 1)
     inside = torch.where(bare, masks[:, 0], masks[:, 2])[:, ::step, ::step] > 0
     inside = inside & torch.isfinite(numbers[:, 6]).view(-1, 1, 1)
     x = ((torch.arange(columns) + 0.5) / columns).view(1, 1, -1).expand(1, rows, -1)
@@ -168,7 +217,7 @@ def train(
     step = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["average"])
+        begin_from(network, state["average"])
         step = state["step"]
 
     @torch.compile
@@ -213,6 +262,17 @@ def train(
             log.info("%3.0f%% step %d of %d pictures: %s", 100 * part, step, len(pool.gray), told)
             _save(checkpoint, average, step, pool, without)
     _save(checkpoint, average, step, pool, without)
+
+
+def begin_from(network: LoopNetwork, held: Any) -> None:
+    """Take weights over, also of a narrower network: what is new starts as it is."""
+    own = network.state_dict()
+    for name, value in held.items():
+        if own[name].shape == value.shape:
+            own[name].copy_(value)
+        else:
+            own[name][tuple(slice(0, n) for n in value.shape)] = value
+    network.load_state_dict(own)
 
 
 def _save(checkpoint: Path, average: Any, step: int, pool: Pool, without: str) -> None:

@@ -7,7 +7,8 @@ import pytest
 from support.backends import scene_with
 
 from skywright.instruments.loop import analysis
-from skywright.instruments.loop.detect import Detection, find_loop
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.detection import Detection
 
 
 @pytest.fixture(scope="module")

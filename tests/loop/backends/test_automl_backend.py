@@ -16,7 +16,7 @@ from skywright.analysis.named import make_analysis
 from skywright.instruments.loop import analysis
 from skywright.instruments.loop.backends import automl, make_detector
 from skywright.instruments.loop.backends.automl import AutoMLDetector
-from skywright.instruments.loop.detect import CLASS_NAMES, Detection
+from skywright.instruments.loop.detection import CLASS_NAMES, Detection
 from skywright.instruments.loop.picture import decode
 from skywright.wire.automl import (
     HEALTH_PATH,

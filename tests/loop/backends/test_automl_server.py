@@ -23,7 +23,7 @@ from support.scripted_http import Server
 from skywright.instruments.loop import backends
 from skywright.instruments.loop.backends import make_detector
 from skywright.instruments.loop.backends.automl import AutoMLDetector
-from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.endpoints.automl_server import automl_app
 from skywright.processes.http_server import HttpServer
 from skywright.wire.automl import (

@@ -12,7 +12,8 @@ from skywright.errors import ConfigError
 from skywright.instruments.loop import analysis, backends
 from skywright.instruments.loop.backends import make_detector
 from skywright.instruments.loop.backends.boxes import from_boxes, to_boxes
-from skywright.instruments.loop.detect import Detection, find_loop
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.detection import Detection
 from skywright.wire.automl import (
     Box,
     decode_reply,

@@ -20,7 +20,7 @@ SIDES = ("none", "left", "right", "top", "bottom")
 SIGNS = ("", "+", "-")
 BACKENDS = ("classical", "automl", "onnx")
 """Names of the codes in the columns. A test compares them with those of
-`skywright.instruments.loop.detect` and `skywright.instruments.loop.backends`."""
+`skywright.instruments.loop.detection` and `skywright.instruments.loop.backends`."""
 
 PX = {"units": "px"}
 GREY = {"units": "grey levels"}
@@ -175,7 +175,7 @@ class LoopDetection(Analysis[Votes]):
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Look at each picture by itself, (H, W) uint8 grey or (H, W, 3) uint8 color."""
-        from skywright.instruments.loop.detect import as_row
+        from skywright.instruments.loop.detection import as_row
 
         found = [self.detector.find(without_padding(picture)) for picture in batch["image"]]
         rows = [

@@ -18,7 +18,7 @@ from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.analysis import KINDS, SIDES, SIGNS
 from skywright.instruments.loop.calibration import ZoomCalibration
 from skywright.instruments.loop.centering import Center
-from skywright.instruments.loop.detect import BOX_NAMES, ERROR_NAMES, HEAD_NAMES
+from skywright.instruments.loop.detection import BOX_NAMES, ERROR_NAMES, HEAD_NAMES
 from skywright.instruments.loop.geometry import axis_um, target_um, to_view
 from skywright.instruments.loop.rotation_fit import fit_rotation
 from skywright.instruments.loop.series import Series, cut_by_frame

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skywright.errors import DataError
 from skywright.instruments.loop.centering import AxisPrior, Center, Reason, fit_center
-from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.face import Face, fit_face
 from skywright.instruments.loop.geometry import SIDES, Side, View
 from skywright.instruments.loop.middle import expected_error, fit_middle, settle, with_error

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import ConfigError
-from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.detection import Detection
 
 BACKENDS = {
     "classical": "skywright.instruments.loop.backends.classical:ClassicalDetector",

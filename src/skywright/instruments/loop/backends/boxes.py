@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.silhouette import OPPOSITE
 from skywright.wire.automl import Box
 

@@ -13,7 +13,7 @@ from skywright.instruments.loop.cli.dhs import dhs
 from skywright.instruments.loop.cli.fit_series import fit_series
 
 if TYPE_CHECKING:
-    from skywright.instruments.loop.detect import Detection
+    from skywright.instruments.loop.detection import Detection
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("fit-series")(fit_series)

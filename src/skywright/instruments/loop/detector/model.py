@@ -16,6 +16,7 @@ from skywright.errors import ConfigError
 
 Floats = NDArray[np.float32]
 OUTPUTS = ("maps", "edges", "side", "kind")
+MIRRORED = {"top": "bottom", "bottom": "top"}
 
 
 @dataclass(frozen=True)
@@ -93,27 +94,54 @@ class LoopModel:
         _, _, self.rows, self.columns = self._session.get_inputs()[0].shape
 
     def run(self, gray: NDArray[np.uint8]) -> Maps:
-        """Run the network on a picture, (H, W) uint8 with W >= H."""
+        """Run the network on a picture, (H, W) uint8 with W >= H, and on its mirror image.
+
+        Both are looked at together, and the mean of what the network says of them is returned.
+        """
         size = (self.columns, self.rows)
         small = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.HAMMING))
-        fed = {"gray": small.astype(np.float32)[None, None]}
-        maps, edges, side, kind = (out[0] for out in self._session.run(list(OUTPUTS), fed))
+        fed = np.stack([small, small[::-1]])[:, None].astype(np.float32)
+        maps, edges, side, kind = self._session.run(list(OUTPUTS), {"gray": fed})
+        maps, edges = _mean_of_mirrored(maps, self._maps.index("tip_dy")), _edges(edges)
         by_name = dict(zip(self._maps, maps, strict=True))
         columns = by_name["tip"].shape[1]
-        y, x = np.mgrid[0 : edges.shape[1], 0 : edges.shape[2]] + 0.5
-        here = np.stack([x / edges.shape[2], y / edges.shape[1]] * 2)
+        sides = [_softmax(each) for each in side]
+        likely = dict(zip(self._sides, sides[0], strict=True))
+        mirrored = dict(zip(self._sides, sides[1], strict=True))
+        kinds = np.mean([_softmax(each) for each in kind], 0)
         return Maps(
             masks={n: _sigmoid(by_name[n]) for n in self._maps[: self._maps.index("tip")]},
             tip=_sigmoid(by_name["tip"]),
             begin=_sigmoid(by_name["begin"]),
             tip_offset=np.stack([by_name["tip_dx"], by_name["tip_dy"]]),
             tip_error=np.exp(np.clip(by_name["tip_log_error"], -4, 4)),
-            edges=(edges[:4] + here).astype(np.float32),
+            edges=edges[:4],
             # The network was trained with errors in cells of the tip's map along x.
             edge_errors=np.exp(np.clip(edges[4:], -4, 4)) / columns,
-            side=dict(zip(self._sides, _softmax(side), strict=True)),
-            kind=dict(zip(self._kinds, _softmax(kind), strict=True)),
+            side={
+                name: (value + mirrored[MIRRORED.get(name, name)]) / 2
+                for name, value in likely.items()
+            },
+            kind=dict(zip(self._kinds, map(float, kinds), strict=True)),
         )
+
+
+def _mean_of_mirrored(maps: Floats, tip_dy: int) -> Floats:
+    """Return the mean of the maps of a picture and of those of its image upside down."""
+    turned = maps[1, :, ::-1].copy()
+    turned[tip_dy] *= -1
+    return np.asarray((maps[0] + turned) / 2, np.float32)
+
+
+def _edges(edges: Floats) -> Floats:
+    """Return the same of the edges, as places in the picture, and of their errors."""
+    y, x = np.mgrid[0 : edges.shape[2], 0 : edges.shape[3]] + 0.5
+    here = np.stack([x / edges.shape[3], y / edges.shape[2]] * 2)
+    places, turned = edges[0, :4] + here, (edges[1, :4] + here)[:, ::-1]
+    ymin, ymax = 1 - turned[3], 1 - turned[1]
+    turned = np.stack([turned[0], ymin, turned[2], ymax])
+    errors = (edges[0, 4:] + edges[1, [4, 7, 6, 5], ::-1]) / 2
+    return np.concatenate([(places + turned) / 2, errors]).astype(np.float32)
 
 
 def _sigmoid(logits: Floats) -> Floats:

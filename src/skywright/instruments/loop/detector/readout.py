@@ -1,7 +1,9 @@
 """From the maps of the network to what a picture shows.
 
-All coordinates here are parts of the picture's width and height until `_pixels`. A picture higher
-than wide is transposed first, as the network was trained with such.
+The network looks at the whole picture first and then at the part about the end of what it found,
+so that a small loop is measured as well as a large one; the surest look counts. All coordinates
+are parts of the picture's width and height until `_described`. A picture higher than wide is
+transposed first, as the network was trained with such.
 """
 
 import math
@@ -10,22 +12,31 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import label, profile_line, regionprops
+from scipy.ndimage import maximum_filter
+from skimage.measure import label, profile_line
 
 from skywright.errors import DataError
-from skywright.instruments.loop.detect import DARK_LEVEL, FLAT_RANGE, Corners, Detection
+from skywright.instruments.loop.detection import DARK_LEVEL, FLAT_RANGE, Corners, Detection
 from skywright.instruments.loop.detector.model import LoopModel, Maps
 
 NAN = float("nan")
+Cell = tuple[int, int]
+Place = tuple[float, float]
 LEAST_SCORE = 0.5  # below it nothing is reported but the score
 LEAST_PEAK = 0.15  # of the tip's heat-map: below it the tip is not in view
 LEAST_BEGIN = 0.2
 INSIDE = 0.5  # of the highest probability in the picture: from there a cell belongs to a part
 LEAST_PART = 0.15  # a part whose highest probability is below is not in the picture
 LEAST_CELLS = 4  # of a mount
-NEAR_CELLS = 3  # a tip lies at most so far outside of the masks
+NEAR_CELLS = 2  # a tip lies at most so far outside of the masks
 RETRACTED = 0.06  # of the frame: a mount that reaches less far, and shows no tip, is retracted
 AT_BORDER = 0.006  # of the frame: within it a box touches the border
+CLOSER_LOOKS = 2
+AS_SURE = 0.8  # a closer look counts if it is nearly as sure as the one before: it is more exact
+HEAD_PART = 0.55  # of a part that is looked at again: so much its head fills
+END_PART = 0.25  # of the frame: of a bare pin the end is looked at
+SMALLEST_PART, LARGEST_PART = 0.3, 0.8  # of what was looked at before
+LEAST_PART_PX = 48
 TRANSPOSED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right"}
 OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 FAR_EDGE = {"right": 0, "bottom": 1, "left": 2, "top": 3}
@@ -49,6 +60,41 @@ class Light:
         """Whether neither a mount nor an empty view can be told."""
         least = 4 * FLAT_RANGE if self.level < DARK_LEVEL else FLAT_RANGE
         return self.spread < least
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a picture, px: first column and row, width and height."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def of(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Cut it out."""
+        rows, columns = slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+        return np.ascontiguousarray(picture[rows, columns])
+
+    def px(self, place: Place) -> Place:
+        """Return where a place in it, parts of its size, is in the picture; px."""
+        return self.x + place[0] * self.width - 0.5, self.y + place[1] * self.height - 0.5
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the network says of a part of a picture; places and errors in px of the picture."""
+
+    part: Part
+    maps: Maps
+    mount: NDArray[np.bool_]
+    kind: str
+    odds: float
+    sure: float
+    tip: Place | None
+    begin: Place | None
+    box: Corners | None
+    errors: Corners | None
 
 
 class LoopFinder:
@@ -82,44 +128,66 @@ class LoopFinder:
                 "uint8 of at least 32 x 32; decode it with skywright.instruments.loop.picture"
             )
         standing = gray.shape[0] > gray.shape[1]
-        picture = np.ascontiguousarray(gray.T if standing else gray)
-        found = read(picture, self.model.run(picture))
+        found = self._find(np.ascontiguousarray(gray.T if standing else gray))
         return _transposed(found) if standing else found
 
-
-def read(gray: NDArray[np.uint8], maps: Maps) -> Detection:
-    """Turn the maps of a picture, W >= H, into a detection."""
-    light = light_of(gray)
-    score = score_of(maps)
-    mount = _mount(maps)
-    if score < LEAST_SCORE or mount is None or light.flat:
-        return _nothing(light, score, None, "+")
-    side = max(OPPOSITE, key=lambda name: maps.side[name])
-    peak = _peak(maps.tip, mount)
-    if peak is None and _reach(mount, side) < RETRACTED:
-        return _nothing(light, score, side, "-")
-    kind, odds = _kind(maps)
-    box, errors = _box(maps, mount, kind)
-    tip, errors = _tip(maps, peak, side, box, errors)
-    sees_tip = tip is not None and not _reaches(tip, side)
-    return _described(
-        gray,
-        maps,
-        mount,
-        light,
-        _Seen(score, side, kind, odds, box, errors, tip if sees_tip else None),
-    )
+    def _find(self, picture: NDArray[np.uint8]) -> Detection:
+        whole = Part(0, 0, picture.shape[1], picture.shape[0])
+        maps, light = self.model.run(picture), light_of(picture)
+        score = score_of(maps)
+        best = look_at(maps, whole)
+        if score < LEAST_SCORE or best is None or light.flat:
+            return _nothing(light, score, None, "+")
+        side = max(OPPOSITE, key=lambda name: maps.side[name])
+        if best.tip is None and _reach(best.mount, side) < RETRACTED:
+            return _nothing(light, score, side, "-")
+        mount = best.mount
+        for _ in range(CLOSER_LOOKS):
+            part = part_about(best)
+            if part is None:
+                break
+            closer = look_at(self.model.run(part.of(picture)), part)
+            if closer is None or closer.tip is None or closer.sure < AS_SURE * best.sure:
+                break
+            best = closer
+        return _described(picture, light, score, side, mount, _ending(best, side, picture.shape))
 
 
-@dataclass(frozen=True)
-class _Seen:
-    score: float
-    side: str
-    kind: str
-    odds: float
-    box: Corners | None
-    errors: Corners | None
-    tip: tuple[float, float] | None
+def part_about(look: Look) -> Part | None:
+    """Return the part of a picture to look at next, about the end of what was found.
+
+    The head fills half of it, as in the training; None if it fills more of the last look already.
+    """
+    if look.tip is None or look.box is None:
+        return None
+    width, height = look.part.width, look.part.height
+    x0, y0, x1, y1 = look.box
+    about, head = look.tip, END_PART
+    if look.kind != "pin":
+        about = (about[0] + (x0 + x1) / 2) / 2, (about[1] + (y0 + y1) / 2) / 2
+        head = max((x1 - x0) / width, (y1 - y0) / height)
+    size = max(head / HEAD_PART, SMALLEST_PART)
+    if size > LARGEST_PART or size * width < LEAST_PART_PX:
+        return None
+    w, h = int(size * width), int(size * height)
+    x = np.clip(about[0] - w / 2, look.part.x, look.part.x + width - w)
+    y = np.clip(about[1] - h / 2, look.part.y, look.part.y + height - h)
+    return Part(int(x), int(y), w, h)
+
+
+def look_at(maps: Maps, part: Part) -> Look | None:
+    """Read the maps of a part of a picture; None if hardly any cell is of a mount."""
+    likely = np.maximum(np.maximum(maps.masks["pin"], maps.masks["stem"]), maps.masks["head"])
+    mount = likely > max(INSIDE * float(likely.max()), LEAST_PART)
+    if mount.sum() < LEAST_CELLS:
+        return None
+    kind, odds, sure, peak = _end(maps)
+    box, errors = _box(maps, kind, peak, part)
+    return Look(
+        part=part, maps=maps, mount=mount, kind=kind, odds=odds, sure=sure,
+        tip=None if peak is None else part.px(_tip(maps, peak)),
+        begin=_begin(maps, mount, part), box=box, errors=errors,
+    )  # fmt: skip
 
 
 def score_of(maps: Maps) -> float:
@@ -145,42 +213,113 @@ def light_of(gray: NDArray[np.uint8]) -> Light:
     )
 
 
-def _mount(maps: Maps) -> NDArray[np.bool_] | None:
-    """Return the cells of the mount: the region of pin, stem and head that has most weight."""
-    likely = np.maximum(np.maximum(maps.masks["pin"], maps.masks["stem"]), maps.masks["head"])
-    # A thin stem may be seen in part only: regions apart by a cell or two belong together.
-    grown = np.maximum.reduce(
-        [np.roll(likely, (r, c), (0, 1)) for r in (-1, 0, 1) for c in (-1, 0, 1)]
-    )
-    if likely.max() < LEAST_PART:
-        return None
-    least = INSIDE * float(likely.max())
-    regions = label(grown > least, connectivity=2)
-    best = max(
-        regionprops(regions, intensity_image=likely),
-        key=lambda r: r.area * r.intensity_mean * (1 + maps.tip[regions == r.label].max()),
-    )
-    inside = (regions == best.label) & (likely > least)
-    return inside if inside.sum() >= LEAST_CELLS else None
+def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
+    """Return kind, the logarithm of its odds, how sure both are, and the cell of the tip, if any.
+
+    Kind and tip are told together: the tip of a bare pin is at the pin, that of a loop at its head.
+    """
+    likely = {name: max(value, 1e-4) for name, value in maps.kind.items() if name != "none"}
+    pin = likely["pin"] / sum(likely.values())
+    ends = {
+        name: part * maps.tip * maximum_filter(maps.masks[name], 2 * NEAR_CELLS + 1)
+        for name, part in (("pin", pin), ("head", 1 - pin))
+    }
+    bare = ends["pin"].max() > ends["head"].max()
+    heat = ends["pin" if bare else "head"]
+    row, column = divmod(int(np.argmax(heat)), heat.shape[1])
+    seen = maps.tip[row, column] >= LEAST_PEAK
+    if not seen:
+        bare = pin > 0.5
+    kind = "pin" if bare else max(("nylon", "mitegen"), key=lambda name: likely[name])
+    part = min(likely[kind] / sum(likely.values()), 1 - 1e-4)
+    odds = math.log(part / (1 - part))
+    return kind, odds, float(heat.max()), (row, column) if seen else None
 
 
-def _inside(part: NDArray[np.float32], mount: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the cells of a part of the mount; none if the part is not seen."""
-    highest = float(part[mount].max())
-    return (part > max(INSIDE * highest, LEAST_PART)) & mount
+def _box(
+    maps: Maps, kind: str, peak: Cell | None, where: Part
+) -> tuple[Corners | None, Corners | None]:
+    """Return the edges of the head as its cells see them, and their errors; px."""
+    part = maps.masks["pin" if kind == "pin" else "head"]
+    inside = part > max(INSIDE * float(part.max()), LEAST_PART)
+    if peak is not None:  # of several things that look like a head, the one at the tip
+        regions = label(inside, connectivity=2)
+        row, column = peak
+        near = regions[
+            max(row - NEAR_CELLS, 0) : row + NEAR_CELLS + 1,
+            max(column - NEAR_CELLS, 0) : column + NEAR_CELLS + 1,
+        ]
+        if near.any():
+            inside = np.isin(regions, np.unique(near[near > 0]))
+    height, width = maps.edges.shape[1:]
+    coarse = inside.reshape(height, 2, width, 2).any((1, 3))
+    if not coarse.any():
+        return None, None
+    values, errors = maps.edges[:, coarse], maps.edge_errors[:, coarse]
+    weight = 1.0 / errors**2
+    corners = np.clip((values * weight).sum(1) / weight.sum(1), 0, 1)
+    # Cells of one head err together: their number does not make the edge better known.
+    expected = (errors * weight).sum(1) / weight.sum(1)
+    if corners[2] <= corners[0] or corners[3] <= corners[1]:
+        return None, None
+    (x0, y0), (x1, y1) = where.px((corners[0], corners[1])), where.px((corners[2], corners[3]))
+    scale = [where.width, where.height, where.width, where.height]
+    return _four(np.array([x0, y0, x1, y1])), _four(expected * scale)
 
 
-def _peak(heat: NDArray[np.float32], mount: NDArray[np.bool_]) -> tuple[int, int] | None:
-    """Return the cell of the highest probability in or near the mount."""
-    rows, columns = np.nonzero(mount)
-    near = np.zeros_like(mount)
-    near[
-        max(rows.min() - NEAR_CELLS, 0) : rows.max() + NEAR_CELLS + 1,
-        max(columns.min() - NEAR_CELLS, 0) : columns.max() + NEAR_CELLS + 1,
-    ] = True
-    k = int(np.argmax(np.where(near, heat, 0)))
-    row, column = divmod(k, heat.shape[1])
-    return (row, column) if heat[row, column] >= LEAST_PEAK else None
+def _tip(maps: Maps, peak: Cell) -> Place:
+    """Return the tip by its heat-map's highest cell and the offset that this cell sees."""
+    row, column = peak
+    rows, columns = maps.tip.shape
+    dx, dy = np.clip(maps.tip_offset[:, row, column], -3, 3)
+    return float(column + 0.5 + dx) / columns, float(row + 0.5 + dy) / rows
+
+
+def _begin(maps: Maps, mount: NDArray[np.bool_], part: Part) -> Place | None:
+    """Return where the stem begins, None if that is not in view."""
+    heat = maps.begin * maximum_filter(mount, 2 * NEAR_CELLS + 1)
+    row, column = divmod(int(np.argmax(heat)), heat.shape[1])
+    return part.px(_centroid(heat, (row, column))) if heat[row, column] >= LEAST_BEGIN else None
+
+
+def _ending(look: Look, side: str, shape: tuple[int, ...]) -> Look:
+    """Return a look with one end: along the axis the mean of tip and edge of the box.
+
+    Each counts by its expected error, where they agree. A tip beyond the far border is none.
+    """
+    if look.tip is None:
+        return look
+    far = FAR_EDGE[side]
+    tip, box, errors = [*look.tip], look.box, look.errors
+    row, column = _cell(look, look.tip)
+    own = float(look.maps.tip_error[row, column]) / look.maps.tip.shape[1] * look.part.width
+    if box is not None and errors is not None:
+        edge = errors[far]
+        if abs(box[far] - tip[far % 2]) < 3 * (own + edge):
+            tip[far % 2] = (tip[far % 2] / own**2 + box[far] / edge**2) / (own**-2 + edge**-2)
+            errors = _four(
+                np.array([*errors[:far], (own**-2 + edge**-2) ** -0.5, *errors[far + 1 :]])
+            )
+        if look.kind != "pin":
+            ended = [*box]
+            ended[far] = tip[far % 2]
+            if ended[2] > ended[0] and ended[3] > ended[1]:
+                box = _four(np.array(ended))
+    height, width = shape
+    beyond = {
+        "left": tip[0] > width - 0.5, "right": tip[0] < -0.5,
+        "top": tip[1] > height - 0.5, "bottom": tip[1] < -0.5,
+    }[side]  # fmt: skip
+    return replace(look, tip=None if beyond else (tip[0], tip[1]), box=box, errors=errors)
+
+
+def _cell(look: Look, place: Place) -> Cell:
+    """Return the cell of a look's maps in which a place is."""
+    rows, columns = look.maps.tip.shape
+    part = look.part
+    row = int((place[1] + 0.5 - part.y) / part.height * rows)
+    column = int((place[0] + 0.5 - part.x) / part.width * columns)
+    return min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)
 
 
 def _reach(mount: NDArray[np.bool_], side: str) -> float:
@@ -195,134 +334,60 @@ def _reach(mount: NDArray[np.bool_], side: str) -> float:
     }[side]
 
 
-def _kind(maps: Maps) -> tuple[str, float]:
-    """Return the kind of the mount, and the logarithm of its odds against the other kinds."""
-    likely = {name: value for name, value in maps.kind.items() if name != "none"}
-    kind = max(likely, key=lambda name: likely[name])
-    part = min(likely[kind] / max(sum(likely.values()), 1e-9), 1 - 1e-4)
-    return kind, math.log(part / (1 - part))
-
-
-def _box(maps: Maps, mount: NDArray[np.bool_], kind: str) -> tuple[Corners | None, Corners | None]:
-    """Return the edges of the head as its cells see them, weighted by their errors."""
-    part = maps.masks["pin" if kind == "pin" else "head"]
-    inside = _inside(part, mount)
-    height, width = maps.edges.shape[1:]
-    coarse = inside.reshape(height, 2, width, 2).any((1, 3))
-    if not coarse.any():
-        return None, None
-    values, errors = maps.edges[:, coarse], maps.edge_errors[:, coarse]
-    weight = 1.0 / errors**2
-    corners = np.clip((values * weight).sum(1) / weight.sum(1), 0, 1)
-    # Cells of one head err together: their number does not make the edge better known.
-    expected = (errors * weight).sum(1) / weight.sum(1)
-    if corners[2] <= corners[0] or corners[3] <= corners[1]:
-        return None, None
-    return _four(corners), _four(expected)
-
-
-def _tip(
-    maps: Maps, peak: tuple[int, int] | None, side: str, box: Corners | None, errors: Corners | None
-) -> tuple[tuple[float, float] | None, Corners | None]:
-    """Return the tip by its heat-map and, along the axis, the edge of the box, by their errors."""
-    if peak is None:
-        return None, errors
-    row, column = peak
-    rows, columns = maps.tip.shape
-    dx, dy = np.clip(maps.tip_offset[:, row, column], -3, 3)
-    tip = [(column + 0.5 + dx) / columns, (row + 0.5 + dy) / rows]
-    own = float(maps.tip_error[row, column]) / columns
-    if box is None or errors is None:
-        return (float(tip[0]), float(tip[1])), errors
-    far = FAR_EDGE[side]
-    edge, apart = errors[far], abs(box[far] - tip[far % 2])
-    if apart < 3 * (own + edge):
-        tip[far % 2] = (tip[far % 2] / own**2 + box[far] / edge**2) / (own**-2 + edge**-2)
-        expected = [*errors]
-        expected[far] = (own**-2 + edge**-2) ** -0.5
-        errors = _four(np.array(expected))
-    return (float(tip[0]), float(tip[1])), errors
-
-
-def _reaches(tip: tuple[float, float], side: str) -> bool:
-    """Tell whether a tip is at the border opposite to the mount's side."""
-    x, y = tip
-    return {"left": 1 - x, "right": x, "top": 1 - y, "bottom": y}[side] <= 0.0
-
-
 def _described(
-    gray: NDArray[np.uint8], maps: Maps, mount: NDArray[np.bool_], light: Light, seen: _Seen
+    gray: NDArray[np.uint8],
+    light: Light,
+    score: float,
+    side: str,
+    mount: NDArray[np.bool_],
+    look: Look,
 ) -> Detection:
-    """Return everything in pixels."""
-    height, width = gray.shape
-    lying = seen.side in ("left", "right")
-    tip = _pixels(seen.tip, gray.shape) if seen.tip else (NAN, NAN)
-    corners, errors = None, None
-    if seen.box is not None and seen.errors is not None:
-        corners = _corners(seen.box, gray.shape)
-        # Along y the errors are in the same unit as along x: cells of the map's columns.
-        errors = _four(np.array(seen.errors) * [width, height, width, height])
-        if seen.tip is not None and seen.kind != "pin":
-            corners = _ending_at(corners, tip, seen.side)
-    extent = (
-        NAN if corners is None else (corners[3] - corners[1] if lying else corners[2] - corners[0])
-    )
-    begin = _peak(maps.begin, mount)
-    base = (NAN, NAN)
-    if seen.kind == "pin":
-        base = tip
-    elif begin is not None:
-        base = _pixels(_refined(maps.begin, begin), gray.shape)
+    """Return what was seen as a detection."""
+    lying, bare = side in ("left", "right"), look.kind == "pin"
+    tip, box = look.tip or (NAN, NAN), look.box
+    extent = NAN if box is None else (box[3] - box[1] if lying else box[2] - box[0])
+    base = tip if bare else look.begin or (NAN, NAN)
+    whole_head = look.tip is not None and not bare
     return Detection(
         tip_x=tip[0],
         tip_y=tip[1],
-        bbox=corners if seen.kind != "pin" or seen.tip else None,
-        kind=seen.kind,
-        kind_odds=seen.odds,
+        bbox=box if not bare or look.tip else None,
+        kind=look.kind,
+        kind_odds=look.odds,
         width=extent,
-        side=seen.side,
-        score=seen.score,
+        side=side,
+        score=score,
         pin_base_x=base[0],
         pin_base_y=base[1],
-        fiber_width=NAN if seen.kind == "pin" else stem_width(gray, maps, mount, lying),
-        clipped=seen.tip is None or _touches(corners, seen, gray.shape),
-        tip_in_view=seen.tip is not None,
-        tip_sign="" if seen.tip else "+",
+        fiber_width=NAN if bare else stem_width(gray, look, lying),
+        clipped=look.tip is None or (not bare and _is_cut(box, side, gray.shape)),
+        tip_in_view=look.tip is not None,
+        tip_sign="" if look.tip else "+",
         level=light.level,
         saturated=light.saturated,
         contrast=_contrast(gray, mount),
         sharpness=light.sharpness,
         noise=light.noise,
         flat=False,
-        head_box=corners if seen.kind != "pin" and seen.tip else None,
-        head_errors=errors if seen.kind != "pin" and seen.tip else None,
+        head_box=box if whole_head else None,
+        head_errors=look.errors if whole_head else None,
     )
 
 
-def _ending_at(corners: Corners, tip: tuple[float, float], side: str) -> Corners:
-    """Let a box end where the tip is."""
-    out = [*corners]
-    far = FAR_EDGE[side]
-    out[far] = tip[far % 2]
-    if out[2] <= out[0] or out[3] <= out[1]:
-        return corners
-    return _four(np.array(out))
-
-
-def _touches(corners: Corners | None, seen: _Seen, shape: tuple[int, ...]) -> bool:
+def _is_cut(box: Corners | None, side: str, shape: tuple[int, ...]) -> bool:
     """Tell whether a head is cut by another border than that of its side."""
-    if corners is None or seen.kind == "pin":
+    if box is None:
         return False
     height, width = shape
-    x0, y0, x1, y1 = corners
+    x0, y0, x1, y1 = box
     gaps = {
         "left": x0 / width, "right": 1 - (x1 + 1) / width,
         "top": y0 / height, "bottom": 1 - (y1 + 1) / height,
     }  # fmt: skip
-    return any(gap < AT_BORDER for name, gap in gaps.items() if name != seen.side)
+    return any(gap < AT_BORDER for name, gap in gaps.items() if name != side)
 
 
-def _refined(heat: NDArray[np.float32], cell: tuple[int, int]) -> tuple[float, float]:
+def _centroid(heat: NDArray[np.float32], cell: Cell) -> Place:
     """Return the center of a peak, part of width and height."""
     row, column = cell
     r0, c0 = max(row - 2, 0), max(column - 2, 0)
@@ -333,10 +398,10 @@ def _refined(heat: NDArray[np.float32], cell: tuple[int, int]) -> tuple[float, f
     return x / heat.shape[1], y / heat.shape[0]
 
 
-def stem_width(gray: NDArray[np.uint8], maps: Maps, mount: NDArray[np.bool_], lying: bool) -> float:
+def stem_width(gray: NDArray[np.uint8], look: Look, lying: bool) -> float:
     """Measure the stem across its middle: its extent at half of its contrast, px."""
-    stem = _inside(maps.masks["stem"], mount)
-    rows, columns = np.nonzero(stem)
+    stem = look.maps.masks["stem"]
+    rows, columns = np.nonzero((stem > max(INSIDE * float(stem.max()), LEAST_PART)) & look.mount)
     if len(rows) < LEAST_CELLS:
         return NAN
     along = columns if lying else rows
@@ -344,12 +409,12 @@ def stem_width(gray: NDArray[np.uint8], maps: Maps, mount: NDArray[np.bool_], ly
     across = (rows if lying else columns)[along == middle]
     if not len(across):
         return NAN
-    scale = gray.shape[0] / stem.shape[0], gray.shape[1] / stem.shape[1]
+    scale = np.array([look.part.height / stem.shape[0], look.part.width / stem.shape[1]])
     half = (np.ptp(across) / 2 + 3) * scale[0 if lying else 1]
     center = np.array(
         [across.mean() + 0.5, middle + 0.5] if lying else [middle + 0.5, across.mean() + 0.5]
     )
-    center = center * scale - 0.5
+    center = center * scale - 0.5 + [look.part.y, look.part.x]
     step = np.array([half, 0.0] if lying else [0.0, half])
     profile = profile_line(gray, center - step, center + step, linewidth=3, mode="nearest")
     apart = np.abs(profile - np.median(np.r_[profile[:3], profile[-3:]]))
@@ -375,15 +440,6 @@ def _nothing(light: Light, score: float, side: str | None, sign: str) -> Detecti
         saturated=light.saturated, contrast=light.spread, sharpness=light.sharpness,
         noise=light.noise, flat=light.flat,
     )  # fmt: skip
-
-
-def _pixels(place: tuple[float, float], shape: tuple[int, ...]) -> tuple[float, float]:
-    return place[0] * shape[1] - 0.5, place[1] * shape[0] - 0.5
-
-
-def _corners(box: Corners, shape: tuple[int, ...]) -> Corners:
-    (x0, y0), (x1, y1) = _pixels((box[0], box[1]), shape), _pixels((box[2], box[3]), shape)
-    return x0, y0, x1, y1
 
 
 def _four(values: NDArray) -> Corners:

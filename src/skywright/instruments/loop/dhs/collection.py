@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from skywright.errors import DataError
 from skywright.instruments.loop.backends import Detector
-from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.dhs.replies import (
     NO_PICTURE,
     OperationError,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.dhs.replies import OperationError, Size, fraction, number
 
 TURN_DEG = 180.0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.dhs.image_list import ImageList, Listed
 from skywright.instruments.loop.dhs.replies import (
     FLAT_IMAGE,

@@ -22,7 +22,7 @@ from skywright.files.columns import ColumnReader
 from skywright.instruments.loop import capture as layout
 from skywright.instruments.loop.analysis import BACKENDS
 from skywright.instruments.loop.camera import Camera
-from skywright.instruments.loop.detect import as_row
+from skywright.instruments.loop.detection import as_row
 from skywright.instruments.loop.dhs.collection import SKIPPED, Finding
 from skywright.instruments.loop.sources import SourceFrame
 

@@ -3,7 +3,7 @@
 import math
 
 from skywright.errors import DataError
-from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.detection import Detection
 
 EDGE_PX = 8.0
 """A box that comes this near to the frame (border lines of encoders included) is cut by it."""

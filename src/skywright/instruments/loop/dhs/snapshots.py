@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skywright.errors import DataError, HardwareError
 from skywright.instruments.loop.backends import Detector
-from skywright.instruments.loop.detect import Detection
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.dhs.replies import NO_PICTURE, OperationError, Size
 from skywright.instruments.loop.dhs.server import Call
 from skywright.instruments.loop.picture import decode

@@ -1,0 +1,173 @@
+"""What a detector says of one picture, as an object, as a row of a file and as JSON."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+CLASS_NAMES = ("none", "nylon", "mitegen", "pin")
+SIDE_NAMES = ("none", "left", "right", "top", "bottom")
+SIGN_NAMES = ("", "+", "-")
+DARK_LEVEL, FLAT_RANGE = 30.0, 3.0  # grey levels: no light; no structure at all
+NAN = float("nan")
+Corners = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What one picture shows; pixels, x to the right, y down, pixel centers at whole numbers.
+
+    Attributes
+    ----------
+    tip_x, tip_y
+        End of the silhouette farthest from the pin side, px; NaN if there is none in view.
+    bbox
+        xmin, ymin, xmax, ymax of the loop or mount head without stem and pin, px; None if there is
+        none. Clipped to the frame.
+    kind
+        "nylon", "mitegen", "pin" (bare pin) or "none".
+    kind_odds
+        Logarithm of the odds that the kind is right, given a mount; 0 for "none". The weight of a
+        picture in the vote of a rotation.
+    width
+        Extent of the head (of a bare pin: of the pin) across the pin's axis, px; NaN if none.
+    side
+        Border through which the mount enters: "left", "right", "top", "bottom"; None if none.
+    score
+        0..1, near 0 for an empty view.
+    pin_base_x, pin_base_y
+        Where the pin (or the body of a mount) ends and the stem begins, px; NaN if out of view.
+    fiber_width
+        Thickness of the stem, px; NaN if there is none.
+    clipped
+        The silhouette leaves the frame elsewhere than on the pin side.
+    tip_in_view, tip_sign
+        False with "+" if the mount reaches past the far edge or nothing is seen, with "-" if only
+        something at the pin side is seen whose end cannot be told; True with "".
+    level, saturated
+        Mean grey level, fraction of pixels at the ends of the scale.
+    contrast
+        Grey levels by which the mount (none: the 99.9th percentile of all) differs from the light.
+    sharpness
+        99.5th percentile of the gradient, grey levels per pixel.
+    noise
+        Standard deviation of the background at the detector's working scale, grey levels.
+    flat
+        Light off or no structure: neither a mount nor an empty view can be told.
+    head_box
+        The box of the head as a network measures it, from other evidence than its outline; None
+        where it does not, of a bare pin for one.
+    head_errors
+        Expected absolute errors of `head_box`, px, in its order.
+    """
+
+    tip_x: float
+    tip_y: float
+    bbox: Corners | None
+    kind: str
+    kind_odds: float
+    width: float
+    side: str | None
+    score: float
+    pin_base_x: float
+    pin_base_y: float
+    fiber_width: float
+    clipped: bool
+    tip_in_view: bool
+    tip_sign: str
+    level: float
+    saturated: float
+    contrast: float
+    sharpness: float
+    noise: float
+    flat: bool
+    head_box: Corners | None = None
+    head_errors: Corners | None = None
+
+    def moved(self, right: int, down: int) -> "Detection":
+        """Return the same in the coordinates of a larger picture, of which this one is a part."""
+
+        def box(corners: Corners | None) -> Corners | None:
+            if corners is None:
+                return None
+            x0, y0, x1, y1 = corners
+            return x0 + right, y0 + down, x1 + right, y1 + down
+
+        return replace(
+            self,
+            tip_x=self.tip_x + right,
+            tip_y=self.tip_y + down,
+            bbox=box(self.bbox),
+            pin_base_x=self.pin_base_x + right,
+            pin_base_y=self.pin_base_y + down,
+            head_box=box(self.head_box),
+        )
+
+
+def to_json(detection: Detection, file: str, ms: float) -> dict[str, Any]:
+    """Turn a detection into the object that `skywright loop find --json` prints.
+
+    Parameters
+    ----------
+    detection
+        Result of `find_loop`.
+    file
+        Name of the picture.
+    ms
+        Time from picture to result.
+
+    Returns
+    -------
+    dict
+        file, tip, bbox, class, width, side, score, ms; null where there is nothing.
+    """
+    d = detection
+    return {
+        "file": file,
+        "tip": [round(d.tip_x, 2), round(d.tip_y, 2)] if d.tip_in_view else None,
+        "bbox": [round(value, 2) for value in d.bbox] if d.bbox else None,
+        "class": d.kind,
+        "width": None if math.isnan(d.width) else round(d.width, 2),
+        "side": d.side,
+        "score": round(d.score, 4),
+        "ms": round(ms, 3),
+    }
+
+
+_CODES: dict[str, tuple[str, ...]] = {
+    "kind": CLASS_NAMES,
+    "side": SIDE_NAMES,
+    "tip_sign": SIGN_NAMES,
+}
+BOX_NAMES = ("xmin", "ymin", "xmax", "ymax")
+HEAD_NAMES = tuple(f"head_{name}" for name in BOX_NAMES)
+ERROR_NAMES = tuple(f"{name}_error" for name in HEAD_NAMES)
+_BOXES = {"bbox": BOX_NAMES, "head_box": HEAD_NAMES, "head_errors": ERROR_NAMES}
+
+
+def as_row(detection: Detection) -> dict[str, np.generic]:
+    """Turn a detection into scalars of fixed type for a file of columns.
+
+    Parameters
+    ----------
+    detection
+        Result of `find_loop`.
+
+    Returns
+    -------
+    dict of numpy scalars
+        The fields of `Detection`: float32, bool_, and uint8 codes for kind, side and tip_sign
+        (places in CLASS_NAMES, SIDE_NAMES, SIGN_NAMES); bbox as xmin, ymin, xmax, ymax, NaN if
+        there is none, head_box as head_xmin and so on, head_errors as head_xmin_error and so on.
+    """
+    row: dict[str, np.generic] = {}
+    for name, value in asdict(detection).items():
+        if name in _CODES:
+            row[name] = np.uint8(_CODES[name].index("none" if value is None else value))
+        elif name in _BOXES:
+            corners = value or (NAN,) * 4
+            row.update({key: np.float32(v) for key, v in zip(_BOXES[name], corners, strict=True)})
+        else:
+            row[name] = np.bool_(value) if isinstance(value, bool) else np.float32(value)
+    return row
