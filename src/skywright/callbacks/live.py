@@ -113,9 +113,8 @@ class LiveAnalysis(Reports):
             doc = {**doc, "data": data, "timestamps": {}}
         if not self._keeper.put(name, doc, raw):
             self._raws.pop(raw.uid, None)
-            error = "the worker did not take the documents in time"
-            for stream_name in (*raw.streams, ""):
-                self.report(raw.uid, stream_name, done=True, error=error)
+            self._event_keys.pop(raw.uid, None)
+            self._keeper.abandon(raw.uid, "the worker did not take the documents in time")
 
     def _is_needed(self, raw: RawRun, name: str, doc: Document) -> bool:
         if raw.wants(name, doc):

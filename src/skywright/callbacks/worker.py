@@ -136,6 +136,9 @@ class Worker:
             for second in self._second.get(doc["raw_uid"], ()):
                 second.ask(doc["number"], doc["frames"])
             return
+        if name == "abandon":
+            self._abandon(doc["raw_uid"], doc["reason"])
+            return
         run = self._runs.get(uid)
         if run is None:
             return
@@ -149,6 +152,17 @@ class Worker:
                 followed.raw_stopped()
                 self._report_end(followed)
             self._forget_if_over(run)
+
+    def _abandon(self, uid: str, reason: str) -> None:
+        """End the derived runs of a raw run of which no more documents come."""
+        if self._runs.pop(uid, None) is None:
+            return
+        del self._second[uid]
+        for followed in self._of(uid):
+            followed.interrupt(reason)
+            del self._streams[uid, followed.raw.name]
+            say("done", followed.progress())
+        say("over", {"raw_uid": uid})
 
     def _of(self, uid: str) -> list[FollowedStream]:
         return [each for (owner, _), each in self._streams.items() if owner == uid]
