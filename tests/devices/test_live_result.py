@@ -17,8 +17,9 @@ from support.streaming import StreamingCamera, noise
 from devices.live_result import LiveResult
 from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks.live import LiveAnalysis
-from skywright.callbacks.reports import Progress
-from skywright.errors import HardwareError
+from skywright.callbacks.reports import Progress, Reports
+from skywright.errors import ConfigError, HardwareError
+from skywright.files.columns import Column
 
 
 @pytest.fixture
@@ -94,6 +95,31 @@ def test_keys(start: Any) -> None:
     reading = result.read()  # nothing yet: missing is missing
     assert np.isnan(reading["loop_last_tip_x"]["value"])
     assert reading["loop_kind"]["value"] == ""
+
+
+def declared(dtype: str) -> Reports:
+    """Reports of an analysis with one scalar result of a dtype."""
+
+    class Flagged(PictureStatistics):
+        results = (Column("flag", dtype),)
+
+    return Reports("flagged", Flagged)
+
+
+def test_a_boolean_is_read_only_when_it_is_known() -> None:
+    """Before, it was False, which looks like a value."""
+    result = LiveResult(declared("|b1"), "live")
+    assert result.describe()["live_flag"]["dtype"] == "boolean"
+    with pytest.raises(HardwareError, match=r"live_flag can only be true or false: trigger live"):
+        result.read()
+    result.accept(Progress("a", result={"flag": False}))
+    assert result.read()["live_flag"]["value"] is False
+
+
+@pytest.mark.parametrize("dtype", ["|u1", "<u8", "<c16", "|S4"])
+def test_a_result_without_a_missing_value_is_refused(dtype: str) -> None:
+    with pytest.raises(ConfigError, match="live: result flag of analysis flagged is declared as"):
+        LiveResult(declared(dtype), "live")
 
 
 def test_too_slow_an_analysis_is_named(RE: Any, start: Any, camera: StreamingCamera) -> None:
