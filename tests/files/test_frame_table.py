@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skywright.analysis import join
 from skywright.files.columns import Column, ColumnWriter
 from skywright.files.frames import FrameReader, FrameTable, Segment, Track
 
@@ -42,3 +43,21 @@ def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> No
     assert batch["x"].tolist() == [1.0, 2.0, 4.0]
     table.forget(2)
     assert sorted(table.values["x"]) == [4]
+
+
+def test_int64_nanoseconds_are_inputs_without_a_loss(tmp_path: Path) -> None:
+    """`Batch.times` are float64 seconds, which cannot tell these times apart; inputs can."""
+    path = tmp_path / "a.h5"
+    ns = 1_795_565_922_000_000_001 + np.arange(4)
+    with ColumnWriter(path, (Column("/ns", "<i8"),), Column("/number", "<i8")) as writer:
+        writer.append(np.arange(4), {"/ns": ns})
+    in_file = Track()
+    in_file.add(Segment(str(path), "/ns", 0, 4, 1))
+    in_events = {number: int(value) for number, value in enumerate(ns, 1)}
+    table = FrameTable(tracks={"in_file": in_file}, values={"in_events": in_events})
+    with FrameReader(table) as reader:
+        batch = join([*reader.batches(2, 4), reader.read(0, 2)])
+    for name in ("in_file", "in_events"):
+        assert batch[name].dtype == np.int64
+        assert batch[name].tolist() == ns.tolist()
+    assert len(np.unique(ns / 1e9)) == 1
