@@ -17,8 +17,8 @@ from skywright.store.ingest import Catalog, RunIngest, State
 from skywright.store.lookup import Wanted, find_runs
 from skywright.store.pictures import write_pictures
 from skywright.store.recover import recover
-from skywright.store.reprocess import catalog_documents
 from skywright.store.show import view_run
+from skywright.store.stored_run import catalog_documents
 
 
 @pytest.fixture
