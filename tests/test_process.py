@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from skywright.processes.process import ROOMS, free_port, log_to_stderr, port_is_free
+from skywright.processes.logs import ROOMS, log_to_stderr
+from skywright.processes.ports import free_port, port_is_free
 
 
 def test_free_ports_are_free_and_outside_the_ephemeral_range() -> None:
@@ -56,11 +57,11 @@ def test_log_levels(
 
 LIFELINE = """
 import signal, sys
-from skywright.processes import process
-process.STOP_LIMIT_S = 0.2
+from skywright.processes import lifecycle
+lifecycle.STOP_LIMIT_S = 0.2
 {first}
-process.end_with_parent()
-process.announce_ready(port=1)
+lifecycle.end_with_parent()
+lifecycle.announce_ready(port=1)
 while True:
     signal.pause()
 """
@@ -90,7 +91,7 @@ def test_a_child_ends_when_its_lifeline_does(first: str, status: int) -> None:
 
 
 def test_a_child_that_nobody_supervises_does_not_watch_its_stdin() -> None:
-    code = "from skywright.processes.process import end_with_parent; import threading\n"
+    code = "from skywright.processes.lifecycle import end_with_parent; import threading\n"
     code += "end_with_parent()\n"
     code += "print([thread.name for thread in threading.enumerate()])"
     environment = {name: value for name, value in os.environ.items() if "SUPERVISED" not in name}
@@ -112,7 +113,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skywright.processes.process import return_large_arrays
+from skywright.processes.memory import return_large_arrays
 
 if sys.argv[1] == "returned":
     return_large_arrays()
@@ -126,7 +127,7 @@ for _ in range(3):
     goes = []
     for _ in range(20):
         goes.append(np.ones(3_000_000, np.uint8))
-        stays.append(np.ones(2_000, np.uint8))
+        stays.append(np.ones(50_000, np.uint8))  # more than the holes that imports leave
     del goes
 print(held() - before)
 """

@@ -33,7 +33,7 @@ from skywright.instruments.psss.endpoints.service import Service
 from skywright.instruments.psss.layouts import PictureLayout, SpectraLayout
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.results import Result
-from skywright.processes.process import default_signal_handling
+from skywright.processes.lifecycle import default_signal_handling
 
 POST_PERIOD_S = 0.03
 """Least time between two posts of PVs: the newest pulse is shown, well within 100 ms."""

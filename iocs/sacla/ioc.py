@@ -50,7 +50,7 @@ from skywright.instruments.sacla.regions import Region, format_region, parse_reg
 from skywright.instruments.sacla.report import parse_bins
 from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
-from skywright.processes.process import return_large_arrays
+from skywright.processes.memory import return_large_arrays
 
 POST_PERIOD_S = 0.1
 CURVE_PERIOD_S, SHOWN_PERIOD_S = 0.25, 1.0

@@ -16,7 +16,8 @@ from typing import IO, Any, cast
 
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.second import SecondRun
-from skywright.processes.process import log_to_stderr, lower_priority
+from skywright.processes.lifecycle import lower_priority
+from skywright.processes.logs import log_to_stderr
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,8 @@ from skywright.callbacks.followed import DRAWING_POLL_S, FollowedStream, Limits
 from skywright.callbacks.journal import Journal, encode_line
 from skywright.callbacks.second import FollowedSecond
 from skywright.errors import SkywrightError
-from skywright.processes.process import announce_ready, log_to_stderr
+from skywright.processes.lifecycle import announce_ready
+from skywright.processes.logs import log_to_stderr
 
 END_LIMIT_S = 3.0
 """Time for frames that are left when the session is gone."""

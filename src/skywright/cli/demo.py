@@ -20,7 +20,7 @@ from skywright.cli import EXIT_FAILED
 from skywright.cli.demos import failed_demo
 from skywright.errors import ConfigError
 from skywright.instruments import instruments
-from skywright.processes.process import SUPERVISED
+from skywright.processes.lifecycle import SUPERVISED
 
 LIMIT_S = 270.0
 """Time for one demo, s."""

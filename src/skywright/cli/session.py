@@ -26,7 +26,7 @@ from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.processes import stack as runtime
-from skywright.processes.process import SUPERVISED
+from skywright.processes.lifecycle import SUPERVISED
 
 logger = logging.getLogger(__name__)
 

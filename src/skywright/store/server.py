@@ -23,13 +23,8 @@ from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.files.readers import HDF5, readers
 from skywright.processes.http_process import Server
-from skywright.processes.process import (
-    announce_ready,
-    end_with_parent,
-    free_port,
-    lower_priority,
-    port_number,
-)
+from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
+from skywright.processes.ports import free_port, port_number
 from skywright.store.reader_adapter import ADAPTER
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.table_pool import separate_connections
