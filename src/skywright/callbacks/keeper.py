@@ -68,7 +68,7 @@ class _Followed:
 
     @property
     def streams(self) -> dict[str, _FollowedStream]:
-        """The streams that have the wanted data keys, by name."""
+        """The streams that have the required data keys, by name."""
         for name in list(self.raw.streams):  # the RunEngine's thread adds to them
             self._streams.setdefault(name, _FollowedStream())
         return self._streams

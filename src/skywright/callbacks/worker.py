@@ -2,7 +2,7 @@
 
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
 JSON lines, follows the files they tell of, and writes one derived run for each stream of a raw run
-that has the wanted data keys. It survives every failure of the analysis; the failure is in the
+that has the required data keys. It survives every failure of the analysis; the failure is in the
 derived run.
 """
 
@@ -25,7 +25,7 @@ from skywright.analysis.named import make_analysis, make_second_stage
 from skywright.analysis.second import SecondStage
 from skywright.callbacks.derived import Emit
 from skywright.callbacks.drawing import Drawer
-from skywright.callbacks.follow import RawRun, RunIds, Wanted
+from skywright.callbacks.follow import RawRun, RequiredKeys, RunIds
 from skywright.callbacks.followed import DRAWING_POLL_S, FollowedStream, Limits
 from skywright.callbacks.journal import Journal, encode_line
 from skywright.callbacks.second import FollowedSecond
@@ -72,7 +72,7 @@ class Worker:
         for stage in second.values():
             stage.warm_up()
         self._stages = second
-        self._wanted = Wanted.of(kind, keys)
+        self._required = RequiredKeys.of(kind, keys)
         self._emit, self._assets, self._limits = emit, assets, limits
         self._ids = RunIds()
         self._runs: dict[str, RawRun] = {}
@@ -128,7 +128,7 @@ class Worker:
     def _document(self, name: str, doc: dict[str, Any]) -> None:
         uid = str(self._ids.of(name, doc))
         if name == "start" and doc.get("purpose") != "analysis":
-            self._runs[uid] = RawRun(doc, self._wanted)
+            self._runs[uid] = RawRun(doc, self._required)
             self._second[uid] = [
                 FollowedSecond(each, stage.follow(doc), doc, self._emit, self._assets, self._drawer)
                 for each, stage in self._stages.items()

@@ -24,7 +24,7 @@ from skywright.analysis.named import (
 )
 from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun
 from skywright.callbacks.drawing import Drawing, draw
-from skywright.callbacks.follow import RawRun, RawStream, Wanted
+from skywright.callbacks.follow import RawRun, RawStream, RequiredKeys
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.second import FollowedSecond
 from skywright.errors import DataError, SkywrightError
@@ -329,7 +329,7 @@ def _raw_run(
         raise DataError(
             f"{start['uid']} is itself a derived run; name its raw run {start.get('raw_uid')}"
         )
-    raw = RawRun(start, Wanted.of(analysis, keys))
+    raw = RawRun(start, RequiredKeys.of(analysis, keys))
     for name, doc in run_documents(run, journals):
         raw(name, doc)
     if not raw.streams:
