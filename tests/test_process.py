@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from skywright.processes.logs import ROOMS, log_to_stderr
@@ -139,3 +140,35 @@ def test_large_arrays_that_are_freed_leave_no_holes(how: str, is_given_back: boo
     command = [sys.executable, "-c", ARRAYS_THAT_COME_AND_GO, how]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert (int(result.stdout) < 10_000_000) == is_given_back
+
+
+CHILD_THAT_READS = """
+import sys
+print(sys.argv[1], flush=True)
+sys.stdin.read()
+"""
+
+PARENT = """
+import os, signal
+from skywright.processes.child import start_module
+child = start_module("reads", "hello", text=True)
+print(child.stdout.readline().strip(), child.pid, flush=True)
+signal.pause()
+"""
+
+
+def test_a_child_module_ends_with_its_parent_also_by_sigkill(tmp_path: Path) -> None:
+    (tmp_path / "reads.py").write_text(CHILD_THAT_READS)
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        said, pid = parent.stdout.readline().split()
+        assert said == "hello"
+        child = psutil.Process(int(pid))
+        parent.kill()
+        psutil.wait_procs([child], timeout=60)
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

@@ -363,7 +363,7 @@ def test_a_full_queue_ends_the_derived_run_with_the_reason_and_a_stop_document_a
 def test_a_worker_that_cannot_be_started_ends_its_runs(
     RE: Any, start: Start, camera: StreamingCamera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper.sys, "executable", "/no/such/python")
+    monkeypatch.setattr("sys.executable", "/no/such/python")
     live = start()
     RE.subscribe(live)
     uid = RE(bp.count([camera], num=2)).run_start_uids[0]

@@ -6,7 +6,6 @@ import os
 import queue
 import select
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from skywright.callbacks.follow import Document, RawRun
 from skywright.callbacks.journal import encode_line, journal_path
+from skywright.processes.child import start_module
 
 QUEUE_DOCUMENTS = 20_000
 """A document that finds this many entries before it in the queue is not taken."""
@@ -163,7 +163,7 @@ class Keeper:
         self.name = name
         self.ready = threading.Event()
         """The worker has compiled and loaded what it needs."""
-        self._command = [sys.executable, "-m", "skywright.callbacks.worker", *arguments]
+        self._arguments = arguments
         self._journal = journal
         self._patience = patience
         self._tell = hear
@@ -233,10 +233,9 @@ class Keeper:
 
     def _start(self) -> None:
         try:
-            self._worker = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            self._worker = start_module(
+                "skywright.callbacks.worker",
+                *self._arguments,
                 start_new_session=True,  # Ctrl-C is for the plan
             )
         except OSError:
