@@ -209,3 +209,33 @@ def test_without_a_frame_there_is_nothing_to_wait_for(start: Any) -> None:
     status = LiveResult(start(), "live").trigger()
     with pytest.raises(HardwareError, match="no run has a frame for picture_statistics"):
         wait(status, timeout=1)
+
+
+def test_decisions_behind_a_slow_analysis_do_not_get_later_and_later(
+    RE: Any, start: Any, camera: StreamingCamera
+) -> None:
+    """The analysis takes four times as long as there is; it goes to the newest frame each time."""
+    frame_s, limit_s, burst = 0.02, 0.2, 40
+    camera.burst = burst
+    live = start(f"{PATH}:Slow", {"seconds": frame_s})
+    live.wait_ready()
+    result = LiveResult(live, "live", present=camera.get_index, timeout_s=30.0)
+    RE.subscribe(live)
+    seen: list[dict[str, Any]] = []
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator(md={"decision_limit_s": limit_s})
+    def fly() -> Any:
+        yield from bps.declare_stream(camera, name="primary", collect=True)
+        for _ in range(4):
+            yield from bps.kickoff(camera, wait=True)
+            yield from bps.trigger(result, group="result")
+            yield from bps.collect(camera, name="primary")
+            yield from bps.wait("result")
+            seen.append({key: each["value"] for key, each in result.read().items()})
+
+    RE(fly())
+    assert [each["live_last_identity"] for each in seen] == [burst * k for k in range(1, 5)]
+    analyzed = np.diff([each["live_n_frames"] for each in seen])
+    assert max(analyzed) <= limit_s / frame_s  # of 40; the time of a frame is known by then
+    assert seen[-1]["live_n_frames"] + seen[-1]["live_n_dropped"] == 4 * burst
