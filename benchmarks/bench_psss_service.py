@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.processes import running
 from benchmarks.rows import report
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 from skywright.wire.bsread import Decoder
 from skywright.wire.bsread_sockets import Receiver
 

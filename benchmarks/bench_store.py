@@ -28,7 +28,7 @@ from ophyd import Component, Device, Signal
 
 from benchmarks.rows import report
 from skywright.callbacks.journal import Journal
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 from skywright.store.client import connect, ensure_containers
 
 COLUMNS = 6

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from skywright.processes.process import SUPERVISED, free_port
+from skywright.processes.lifecycle import SUPERVISED
+from skywright.processes.ports import free_port
 from skywright.processes.stack import client_environment
 
 

@@ -43,8 +43,8 @@ class Catalog:
         self._away: tuple[float, ConfigError] | None = None
         self._reader = ThreadPoolExecutor(1, "catalog")
         self._answers: dict[Any, asyncio.Task[Any]] = {}
-        self._news = asyncio.Condition()
-        self._telling: asyncio.Task[None] | None = None
+        self._changed = asyncio.Condition()
+        self._notify_task: asyncio.Task[None] | None = None
         self.number = time.time_ns()
         """Grows whenever the catalog may have changed; no number of an earlier server."""
 
@@ -77,9 +77,9 @@ class Catalog:
         """Yield `number` at the beginning and whenever it has grown."""
         seen = -1
         while True:
-            async with self._news:
+            async with self._changed:
                 while self.number == seen:
-                    await self._news.wait()
+                    await self._changed.wait()
                 seen = self.number
             yield str(seen)
 
@@ -143,14 +143,14 @@ class Catalog:
     def _tell(self) -> None:
         """Forget all answers, and tell who listens, once a burst."""
         self._answers.clear()
-        if self._telling is None or self._telling.done():
-            self._telling = asyncio.create_task(self._tell_later())
+        if self._notify_task is None or self._notify_task.done():
+            self._notify_task = asyncio.create_task(self._notify_later())
 
-    async def _tell_later(self) -> None:
+    async def _notify_later(self) -> None:
         await asyncio.sleep(GATHER_S)
-        async with self._news:
+        async with self._changed:
             self.number += 1
-            self._news.notify_all()
+            self._changed.notify_all()
 
 
 def _root(client: Any) -> tuple[str, str | None]:

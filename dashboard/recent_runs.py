@@ -8,7 +8,7 @@ from tiled.client.container import Container
 
 from dashboard.site import Site
 from skywright.errors import SkywrightError
-from skywright.store.lookup import RunSummary, Wanted, find_runs
+from skywright.store.lookup import RunFilter, RunSummary, find_runs
 
 SHOWN = 8
 
@@ -39,5 +39,7 @@ async def recent_runs(site: Site, plans: Sequence[str]) -> RecentRuns:
 
 def newest_of(client: Container, plans: Sequence[str], journals: Path) -> list[RunSummary]:
     """Return the newest raw runs of the plans, `SHOWN` at most, newest first."""
-    found = [run for plan in plans for run in find_runs(client, Wanted(plan=plan), SHOWN, journals)]
+    found = [
+        run for plan in plans for run in find_runs(client, RunFilter(plan=plan), SHOWN, journals)
+    ]
     return sorted(found, key=lambda run: run.time_s, reverse=True)[:SHOWN]

@@ -1,14 +1,10 @@
 """Serve the page until told to end."""
 
-import asyncio
-import socket
 from collections.abc import Callable
 
-import uvicorn
 from starlette.types import ASGIApp
 
-from skywright.errors import ConfigError
-from skywright.processes.http_process import Server
+from skywright.processes import http_server
 
 GRACE_S = 2
 """Exports under way get this long after SIGTERM."""
@@ -33,18 +29,13 @@ def serve(app: ASGIApp, host: str, port: int, ready: Callable[[str], None]) -> N
     ConfigError
         If the port cannot be taken.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise ConfigError(
-            f"--port {port}: cannot be taken on {host} ({error}); does a dashboard run already? "
-            "Choose another, or 0 for a free one"
-        ) from error
-    config = uvicorn.Config(
+    shown = f"[{host}]" if ":" in host else host
+    http_server.serve(
         app,
-        log_config=None,
-        access_log=False,
+        host,
+        port,
+        lambda at: ready(f"http://{shown}:{at}"),
+        loop="asyncio",
         # This one holds a sender back while its client's buffer is full; pictures are compressed.
         ws="websockets-sansio",
         ws_per_message_deflate=False,
@@ -52,17 +43,3 @@ def serve(app: ASGIApp, host: str, port: int, ready: Callable[[str], None]) -> N
         ws_ping_timeout=SLOWEST_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    with listener:
-        asyncio.run(_serve(Server(config), listener, host, ready))
-
-
-async def _serve(
-    server: Server, listener: socket.socket, host: str, ready: Callable[[str], None]
-) -> None:
-    serving = asyncio.create_task(server.serve([listener]))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.02)
-    if server.started:
-        shown = f"[{host}]" if ":" in host else host
-        ready(f"http://{shown}:{listener.getsockname()[1]}")
-    await serving

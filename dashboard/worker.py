@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dashboard.worker_process import encode
 from skywright.config import Settings
 from skywright.errors import ConfigError
-from skywright.processes.process import SUPERVISED
+from skywright.processes.lifecycle import SUPERVISED
 from skywright.processes.stack import client_environment, read_state
 from skywright.rooms import importable
 

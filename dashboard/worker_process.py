@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from skywright.processes.process import end_with_parent, log_to_stderr
+from skywright.processes.lifecycle import end_with_parent
+from skywright.processes.logs import log_to_stderr
 
 
 def encode(facts: Mapping[str, Any], data: bytes = b"") -> bytes:

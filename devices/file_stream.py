@@ -129,7 +129,7 @@ class FileStream:
         self.by_row = False
         self._columns = columns
         self._fixed: Sequence[StreamColumn] = ()
-        self._told = 0
+        self._rows_emitted = 0
         self._bundles: list[ComposeStreamResourceBundle] = []
 
     @property
@@ -139,7 +139,7 @@ class FileStream:
 
     def begin(self, file: str) -> None:
         """Emit documents for this file from now on; `rows` counts its rows."""
-        self.file, self._told, self._bundles = file, 0, []
+        self.file, self._rows_emitted, self._bundles = file, 0, []
         self._fixed = self._columns()
 
     def end(self) -> None:
@@ -189,7 +189,7 @@ class FileStream:
             than at stage.
         """
         rows = self.rows if index is None else min(index, self.rows)
-        if rows <= self._told:
+        if rows <= self._rows_emitted:
             self.device.raise_trouble()
             return
         if not self._bundles:
@@ -197,14 +197,14 @@ class FileStream:
             self._bundles = [self._compose(column) for column in self._fixed]
             for bundle in self._bundles:
                 yield "stream_resource", bundle.stream_resource_doc
-        size = 1 if self.by_row else rows - self._told
-        for start in range(self._told, rows, size):
+        size = 1 if self.by_row else rows - self._rows_emitted
+        for start in range(self._rows_emitted, rows, size):
             for bundle in self._bundles:
                 yield (
                     "stream_datum",
                     bundle.compose_stream_datum(StreamRange(start=start, stop=start + size)),
                 )
-        self._told = rows
+        self._rows_emitted = rows
 
     def _compose(self, column: StreamColumn) -> ComposeStreamResourceBundle:
         return compose_stream_resource(

@@ -27,8 +27,8 @@ class FollowingDevice(GuardedDevice):
 
     No rows is no error while the heartbeat counts: a telescope may see nothing for minutes.
     A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
-    `_open`, by `_record`, (3) return the signals of messages in `_telling`, (4) return the streams
-    with their counting signals in `_counters`, and (5) close the files in `unstage`. It may
+    `_open`, by `_record`, (3) return the signals of messages in `_message_signals`, (4) return the
+    streams with their counting signals in `_counters`, and (5) close the files in `unstage`. It may
     override `_be_idle` and `check_size`.
 
     Parameters
@@ -51,7 +51,7 @@ class FollowingDevice(GuardedDevice):
     def __init__(self, prefix: str, *, assets: Path, name: str, **kwargs: Any) -> None:
         super().__init__(prefix, name=name, **kwargs)
         self.assets = Path(assets)
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._last_beat = time.monotonic()
         self._fault: HardwareError | None = None
         self._abort = self._watching = False
@@ -71,7 +71,7 @@ class FollowingDevice(GuardedDevice):
         """Open the files of the recording; `_record` opens one."""
         raise NotImplementedError
 
-    def _telling(self) -> tuple[EpicsSignalRO, ...]:
+    def _message_signals(self) -> tuple[EpicsSignalRO, ...]:
         """Return the signals with messages of the IOC for the user."""
         raise NotImplementedError
 
@@ -81,9 +81,9 @@ class FollowingDevice(GuardedDevice):
     # ---- what the IOC posts (Channel Access threads)
 
     def _on_rows(self, stream: FileStream, rows: int) -> None:
-        with self._news:
+        with self._changed:
             self._count(stream, rows)
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def _count(self, stream: FileStream, rows: int) -> None:
         """Store the row count. It may decrease only when no file is open."""
@@ -93,15 +93,15 @@ class FollowingDevice(GuardedDevice):
             stream.rows = rows
 
     def _on_heartbeat(self, **_: Any) -> None:
-        with self._news:
+        with self._changed:
             self._last_beat = time.monotonic()
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def _on_connection(self, connected: bool = True, **_: Any) -> None:
-        with self._news:
+        with self._changed:
             if not connected:
                 self._lose("it does not answer")
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def _lose(self, why: str) -> None:
         recorded = next((stream for stream in self._followed if stream.file), None)
@@ -137,9 +137,9 @@ class FollowingDevice(GuardedDevice):
 
     def stop(self, *, success: bool = False) -> None:
         """Abort all waits of this device, then stop it."""
-        with self._news:
+        with self._changed:
             self._abort = True
-            self._news.notify_all()
+            self._changed.notify_all()
         super().stop(success=success)
 
     # ---- following, from kickoff to complete of its flyer
@@ -147,7 +147,7 @@ class FollowingDevice(GuardedDevice):
     def start_flying(self) -> None:
         """Expect rows from now on."""
         self._check_staged()
-        with self._news:
+        with self._changed:
             self._last_beat = time.monotonic()
         self._watching = True
 
@@ -157,7 +157,7 @@ class FollowingDevice(GuardedDevice):
         self._watching = False
         for stream, captured in self._counters():
             if stream.file:
-                self._catch_up(stream, captured)
+                self._wait_for_rows(stream, captured)
         self._raise_fault()
 
     def _counters(self) -> tuple[tuple[FileStream, EpicsSignalRO], ...]:
@@ -188,12 +188,14 @@ class FollowingDevice(GuardedDevice):
         self._put(stream.plugin.capture, 1)
         for each in before:
             self._await_new_count(*each)
-        stream.begin(self._ask(stream.plugin.full_file_name))
+        stream.begin(self._read_now(stream.plugin.full_file_name))
 
     def _settled_count(self, stream: FileStream, captured: EpicsSignalRO) -> int:
         """Wait until the monitor agrees with the IOC; return the row count of the previous file."""
         deadline = time.monotonic() + MONITOR_TIMEOUT_S
-        while stream.rows != (rows := int(self._ask(captured))) and time.monotonic() < deadline:
+        while (
+            stream.rows != (rows := int(self._read_now(captured))) and time.monotonic() < deadline
+        ):
             threading.Event().wait(POLL_PERIOD_S)
         return rows
 
@@ -207,7 +209,10 @@ class FollowingDevice(GuardedDevice):
         started = time.monotonic()
         while before and stream.rows == before:
             waited = time.monotonic() - started
-            if waited > MONITOR_TIMEOUT_S and int(self._ask(captured)) == before == stream.rows:
+            if (
+                waited > MONITOR_TIMEOUT_S
+                and int(self._read_now(captured)) == before == stream.rows
+            ):
                 return
             if waited > PUT_S:
                 raise HardwareError(
@@ -218,22 +223,22 @@ class FollowingDevice(GuardedDevice):
 
     def _wait_anew(self, reached: Callable[[], bool]) -> None:
         """Wait; the silence limit starts now."""
-        with self._news:
+        with self._changed:
             self._last_beat = time.monotonic()
             self._wait(reached)
 
     def _wait(self, reached: Callable[[], bool]) -> None:
-        with self._news:
+        with self._changed:
             while not reached():
                 self._raise_fault()
                 if self._abort:
                     raise HardwareError(f"{self.name}: stopped")
                 self._raise_silence()
-                self._news.wait(0.2)
+                self._changed.wait(0.2)
 
-    def _catch_up(self, stream: FileStream, captured: EpicsSignalRO) -> None:
+    def _wait_for_rows(self, stream: FileStream, captured: EpicsSignalRO) -> None:
         """Wait until the monitors have the present row count of the IOC."""
-        rows = int(self._ask(captured))
+        rows = int(self._read_now(captured))
         self._wait_anew(lambda: stream.rows >= rows)
 
     def raise_trouble(self) -> None:
@@ -267,7 +272,7 @@ class FollowingDevice(GuardedDevice):
     def _reason(self) -> str:
         """Return the IOC's error messages."""
         try:
-            messages = [signal.get(timeout=0.5) for signal in self._telling()]
+            messages = [signal.get(timeout=0.5) for signal in self._message_signals()]
         except Exception:  # each control layer has its own
             return "and its IOC does not answer"
         return "the IOC says: " + ("; ".join(filter(None, messages)) or "nothing")

@@ -69,22 +69,22 @@ class GuardedDevice(Device):
 
     def read(self) -> dict[str, Any]:
         """Read what an event holds."""
-        with self._told("cannot be read"):
+        with self._hardware_errors("cannot be read"):
             return super().read()
 
     def read_configuration(self) -> dict[str, Any]:
         """Read the configuration."""
-        with self._told("its configuration cannot be read"):
+        with self._hardware_errors("its configuration cannot be read"):
             return super().read_configuration()
 
     def describe(self) -> dict[str, Any]:
         """Describe what an event holds."""
-        with self._told("cannot be described"):
+        with self._hardware_errors("cannot be described"):
             return super().describe()
 
     def describe_configuration(self) -> dict[str, Any]:
         """Describe the configuration."""
-        with self._told("its configuration cannot be described"):
+        with self._hardware_errors("its configuration cannot be described"):
             return super().describe_configuration()
 
     def _reason(self) -> str:
@@ -108,19 +108,23 @@ class GuardedDevice(Device):
 
     def _put(self, signal: EpicsSignal, value: Any) -> None:
         """Put, and wait for put completion (or for the readback, if the signal has one)."""
-        with self._told(f"{signal.setpoint_pvname} did not become {value!r} within {PUT_S:g} s"):
+        with self._hardware_errors(
+            f"{signal.setpoint_pvname} did not become {value!r} within {PUT_S:g} s"
+        ):
             signal.set(value, timeout=PUT_S).wait(timeout=PUT_S + 0.5)
 
-    def _get(self, signal: EpicsSignalRO) -> Any:
-        with self._told(f"{signal.pvname} cannot be read"):
+    def _read_signal(self, signal: EpicsSignalRO) -> Any:
+        """Return the value; of a monitored signal the one of its last monitor."""
+        with self._hardware_errors(f"{signal.pvname} cannot be read"):
             return signal.get()
 
-    def _ask(self, signal: EpicsSignalRO) -> Any:
-        with self._told(f"{signal.pvname} cannot be read"):
+    def _read_now(self, signal: EpicsSignalRO) -> Any:
+        """Ask the IOC for the value, also of a monitored signal."""
+        with self._hardware_errors(f"{signal.pvname} cannot be read"):
             return ask_whole(signal)
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _hardware_errors(self, what: str) -> Iterator[None]:
         """Turn the errors of all control layers into `HardwareError`."""
         try:
             yield

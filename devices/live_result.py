@@ -16,7 +16,9 @@ from skywright.files.columns import Column
 
 _DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
 LIMIT_S = 60.0
-_MISSING: dict[str, Any] = {"f": float("nan"), "i": -1, "u": 0, "b": False, "U": ""}
+_MISSING: dict[str, Any] = {"f": float("nan"), "i": -1, "U": ""}
+"""Value of a missing result, by kind of dtype. Booleans have none: they are read only when known.
+Other kinds, such as unsigned integers, are refused."""
 
 
 def readings(
@@ -34,14 +36,21 @@ def readings(
         Values by name.
     stamp
         Their time, unix seconds.
+
+    Raises
+    ------
+    HardwareError
+        If a boolean is missing.
     """
-    return {
-        f"{name}_{name_of(c)}": {
-            "value": result.get(name_of(c), _MISSING[np.dtype(c.dtype).kind]),
-            "timestamp": stamp,
-        }
-        for c in columns
-    }
+    values = {name_of(c): _MISSING.get(np.dtype(c.dtype).kind) for c in columns} | dict(result)
+    found = {f"{name}_{name_of(c)}": values[name_of(c)] for c in columns}
+    unknown = [key for key, value in found.items() if value is None]
+    if unknown:
+        raise HardwareError(
+            f"{name}: there is no result yet, and {', '.join(unknown)} can only be true or false: "
+            f"trigger {name} before it is read"
+        )
+    return {key: {"value": value, "timestamp": stamp} for key, value in found.items()}
 
 
 def descriptions(name: str, columns: Sequence[Column], source: str) -> dict[str, Any]:
@@ -86,6 +95,11 @@ class LiveResult:
         comes minutes late is none.
     hinted
         Results to show in tables.
+
+    Raises
+    ------
+    ConfigError
+        If a scalar result has a dtype in which a missing value would look like a value.
     """
 
     parent = None
@@ -108,6 +122,13 @@ class LiveResult:
         self._reached = Progress("")
         counts = [Column(key, "<i8", attrs={"description": text}) for key, text in COUNTS.items()]
         self._columns = [*counts, *(c for c in live.analysis.results if not c.shape)]
+        for column in self._columns:
+            if np.dtype(column.dtype).kind not in (*_MISSING, "b"):
+                raise ConfigError(
+                    f"{name}: result {name_of(column)} of analysis {live.name} is declared as "
+                    f"{np.dtype(column.dtype)}, which has no value that means 'missing'; declare a "
+                    "signed integer, a float, text or a boolean"
+                )
 
     @property
     def hints(self) -> dict[str, list[str]]:
@@ -140,7 +161,13 @@ class LiveResult:
         self._reached = progress
 
     def read(self) -> dict[str, Any]:
-        """Return the scalars that the last `trigger` waited for; missing is NaN, "" or -1."""
+        """Return the scalars that the last `trigger` waited for; missing is NaN, "" or -1.
+
+        Raises
+        ------
+        HardwareError
+            Before the first `trigger`, if a result is a boolean.
+        """
         stamp = self._reached.time or time.time()
         return readings(self.name, self._columns, self._reached.result, stamp)
 

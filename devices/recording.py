@@ -47,7 +47,7 @@ class RecordingDevice(FollowingDevice):
 
     def __init__(self, prefix: str, *, assets: Path, name: str, **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
-        self._last_news = time.monotonic()
+        self._last_row_time = time.monotonic()
         self._acquiring = False
 
     def _follow(self, stream: FileStream, captured: EpicsSignalRO) -> None:
@@ -58,15 +58,15 @@ class RecordingDevice(FollowingDevice):
     # ---- what the IOC posts (Channel Access threads)
 
     def _on_rows(self, stream: FileStream, rows: int) -> None:
-        with self._news:
+        with self._changed:
             if stream is self._followed[0]:
-                self._last_news = time.monotonic()
+                self._last_row_time = time.monotonic()
             super()._on_rows(stream, rows)
 
     def _on_acquiring(self, value: int, **_: Any) -> None:
-        with self._news:
+        with self._changed:
             self._acquiring = bool(value)
-            self._news.notify_all()
+            self._changed.notify_all()
 
     # ---- staging
 
@@ -77,26 +77,26 @@ class RecordingDevice(FollowingDevice):
         """Stop acquiring at once."""
         super().stop(success=success)
         if self.connected:
-            with self._told("cannot be stopped"):
+            with self._hardware_errors("cannot be stopped"):
                 self.acquire.put(0, wait=False)
 
     # ---- acquiring
 
     def _start_acquiring(self) -> None:
         """Put without completion: the busy record completes only after all rows are written."""
-        with self._news:
-            self._last_news = time.monotonic()
-        with self._told("cannot start"):
+        with self._changed:
+            self._last_row_time = time.monotonic()
+        with self._hardware_errors("cannot start"):
             self.acquire.put(1, wait=False)
 
     def _wait_anew(self, reached: Callable[[], bool]) -> None:
         """Wait; the silence limit starts now."""
-        with self._news:
-            self._last_news = time.monotonic()
+        with self._changed:
+            self._last_row_time = time.monotonic()
             self._wait(reached)
 
     def _raise_silence(self) -> None:
-        limit, silence = self.silence_limit.get(), time.monotonic() - self._last_news
+        limit, silence = self.silence_limit.get(), time.monotonic() - self._last_row_time
         if limit and silence > limit:
             raise HardwareError(
                 f"{self.name}: no {self.unit} in the file for {silence:.1f} s; {self._reason()}"

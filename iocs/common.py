@@ -22,13 +22,9 @@ from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 
 from skywright.errors import ConfigError, SkywrightError
-from skywright.processes.process import (
-    announce_ready,
-    end_with_parent,
-    free_port,
-    log_to_stderr,
-    port_number,
-)
+from skywright.processes.lifecycle import announce_ready, end_with_parent
+from skywright.processes.logs import log_to_stderr
+from skywright.processes.ports import free_port, port_number
 
 logger = logging.getLogger(__name__)
 

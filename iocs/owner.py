@@ -42,7 +42,7 @@ class OwnerGroup(PVGroup):
     def __init__(self, prefix: str) -> None:
         super().__init__(prefix=prefix)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._news = asyncio.Event()
+        self._change_event = asyncio.Event()
         self._waiting: list[tuple[threading.Event, asyncio.Future[None]]] = []
         self._failing: dict[str, str] = {}
         """Error of the last posting, by the method that failed."""
@@ -51,7 +51,7 @@ class OwnerGroup(PVGroup):
         """Wake the posting; may be called from any thread."""
         if self.loop is not None and not self.loop.is_closed():
             with contextlib.suppress(RuntimeError):  # closed in this moment
-                self.loop.call_soon_threadsafe(self._news.set)
+                self.loop.call_soon_threadsafe(self._change_event.set)
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking function outside the event loop."""
@@ -70,7 +70,7 @@ class OwnerGroup(PVGroup):
     async def _wait_posted_after(self, event: threading.Event) -> None:
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((event, future))
-        self._news.set()
+        self._change_event.set()
         await future
 
     async def _post(self) -> None:
@@ -88,7 +88,7 @@ class OwnerGroup(PVGroup):
         """Post changes, at most every `period_s`, at least every `period_s + idle_s`."""
         beat_due = 0.0
         while True:
-            self._news.clear()
+            self._change_event.clear()
             # Read the end events before the state, so that the counts are posted before the waiter
             # continues
             over = [item for item in self._waiting if item[0].is_set()]
@@ -102,7 +102,7 @@ class OwnerGroup(PVGroup):
                 beat_due = asyncio.get_running_loop().time() + HEARTBEAT_S
                 await self.heartbeat.write((self.heartbeat.value + 1) % 2**31)
             await asyncio.sleep(period_s)
-            await wait_at_most(min(idle_s, HEARTBEAT_S), self._news)
+            await wait_at_most(min(idle_s, HEARTBEAT_S), self._change_event)
 
     async def _run_guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do a part of the posting; an error is posted and logged once."""

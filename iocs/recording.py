@@ -130,7 +130,7 @@ class Recording(FilesPart):
         """Post the state of the recording."""
         recorder = self.recorder
         await self.post_files(
-            recorder.visible,
+            recorder.rows_readable,
             sum(recorder.lost().values()),
             lambda: recorder.path is not None,
             recorder.error,

@@ -14,7 +14,9 @@ import argparse
 import socket
 import struct
 
-from skywright.processes.process import announce_ready, end_with_parent, log_to_stderr, port_number
+from skywright.processes.lifecycle import announce_ready, end_with_parent
+from skywright.processes.logs import log_to_stderr
+from skywright.processes.ports import port_number
 
 HEADER = struct.Struct(">HHHHII")
 """Command, size of the payload, data type, count, parameters 1 and 2."""

@@ -82,7 +82,7 @@ def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[t
     def staged() -> MsgGenerator[Any]:
         return (yield from in_run(body, md, uids))
 
-    answer = yield from with_reasons(staged())
+    answer = yield from with_device_errors(staged())
     return uids[-1], answer
 
 
@@ -109,7 +109,7 @@ def in_run(
 def _in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[Any]:
     uids.append((yield from bps.open_run(dict(md))))
     try:
-        answer = yield from with_reasons(body())
+        answer = yield from with_device_errors(body())
     except RunEngineControlException as request:
         status = getattr(request, "exit_status", "abort")
         yield from bps.close_run(exit_status=status)
@@ -121,7 +121,7 @@ def _in_run(body: Body, md: Mapping[str, Any], uids: list[str]) -> MsgGenerator[
     return answer
 
 
-def with_reasons(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
+def with_device_errors(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
     """Replace bluesky's `FailedStatus` by the error of the device.
 
     Raises

@@ -16,7 +16,7 @@ from schedule import (  # noqa: F401
     pytest_xdist_make_scheduler,
 )
 
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("any machine", deadline=None)

@@ -15,6 +15,8 @@ from skywright.analysis import Analysis, Batch, find_late, join, whole_blocks
 from skywright.errors import DataError
 from skywright.files.columns import Column
 
+SETTINGS = 3
+
 
 class Sums(Analysis[tuple[int, float, float]]):
     """Float sums, which tell every change of order in their last bits."""
@@ -101,6 +103,79 @@ def test_the_last_row_of_an_identity_may_hold(rows: list[tuple[int, float]], dat
 def test_an_ordered_analysis_cannot_let_the_last_row_hold() -> None:
     with pytest.raises(TypeError, match="ordered"):
         type("Wrong", (Sums,), {"ordered": True, "holds": "last"})
+
+
+class SettingSums(Sums):
+    """Sums of the members of each setting by themselves."""
+
+    name, block_setting = "setting_sums", "setting"
+    inputs = ("x", "setting")
+    results = (Column("totals", "<f8", (SETTINGS,)),)
+
+    def measure(self, batch: Batch) -> Mapping[str, Any]:
+        return {**super().measure(batch), "setting": batch["setting"]}
+
+    def statistic(self, members: Batch) -> Any:
+        assert len(set(members["setting"].tolist())) == 1  # never members of two settings
+        return {int(members["setting"][0]): super().statistic(members)[1]}
+
+    def fold(self, prefix: Any, statistic: Any) -> Any:
+        before = prefix or {}
+        return before | {key: before.get(key, 0.0) + x for key, x in statistic.items()}
+
+    def summarize(self, state: Any) -> Mapping[str, Any]:
+        return {"totals": np.array([(state or {}).get(key, np.nan) for key in range(SETTINGS)])}
+
+
+class OrderedSettingSums(SettingSums):
+    """The same, member by member."""
+
+    name, ordered = "ordered_setting_sums", True
+
+    def extend(self, statistic: Any, members: Batch) -> Any:
+        (setting,) = set(members["setting"].tolist())
+        total = (statistic or {}).get(setting, 0.0)
+        for x in members["x"]:
+            total += x
+        return {setting: total}
+
+
+@pytest.mark.parametrize("kind", [SettingSums, OrderedSettingSums])
+@given(data=st.data())
+def test_members_of_different_settings_are_in_different_blocks(kind: Any, data: Any) -> None:
+    settings_ = st.lists(st.integers(0, SETTINGS - 1), min_size=1, max_size=30)
+    numbers = np.array(data.draw(settings_))
+    frames = batch_of(range(len(numbers)))
+    frames = Batch(frames.identities, frames.times, {**frames.data, "setting": numbers})
+    expected = np.full(SETTINGS, np.nan)
+    for setting in set(numbers.tolist()):  # the same, each setting alone, a block of 4 at a time
+        one = Sums()
+        one.update(frames.take(numbers == setting))
+        expected[setting] = one.result()["total"]
+
+    whole, cut, workers = kind(), kind(), [kind(), kind()]
+    whole.update(frames)
+    stops = sorted(data.draw(st.sets(st.integers(1, len(numbers)), max_size=6)))
+    for low, high in pairwise([0, *stops, len(numbers)]):
+        if high > low:
+            cut.update(frames.take(slice(low, high)))
+            cut.advance((high // 4 - 1) * 4)
+    for block in range(-(-len(numbers) // 4)):
+        workers[data.draw(st.integers(0, 1))].update(frames.take(slice(4 * block, 4 * block + 4)))
+    for analysis in (whole, cut, workers[0].merge(workers[1])):
+        assert analysis.result()["totals"].tobytes() == expected.tobytes()
+        assert (analysis.members, analysis.refused) == (len(numbers), 0)
+
+
+@pytest.mark.parametrize("setting", [None, np.array([0.5]), np.array([[1]])])
+def test_numbers_of_settings_that_are_none_are_named(setting: Any) -> None:
+    class Wrong(SettingSums):
+        def measure(self, batch: Batch) -> Mapping[str, Any]:
+            rows = {**Sums.measure(self, batch), "setting": setting}
+            return {key: value for key, value in rows.items() if value is not None}
+
+    with pytest.raises(DataError, match="setting_sums: numbers of settings setting: measure gave"):
+        Wrong().update(batch_of([1]))
 
 
 @given(identity_sets, st.data())

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from skywright.processes.process import ROOMS, free_port, log_to_stderr, port_is_free
+from skywright.processes.logs import ROOMS, log_to_stderr
+from skywright.processes.ports import free_port, port_is_free
 
 
 def test_free_ports_are_free_and_outside_the_ephemeral_range() -> None:
@@ -56,11 +58,11 @@ def test_log_levels(
 
 LIFELINE = """
 import signal, sys
-from skywright.processes import process
-process.STOP_LIMIT_S = 0.2
+from skywright.processes import lifecycle
+lifecycle.STOP_LIMIT_S = 0.2
 {first}
-process.end_with_parent()
-process.announce_ready(port=1)
+lifecycle.end_with_parent()
+lifecycle.announce_ready(port=1)
 while True:
     signal.pause()
 """
@@ -90,7 +92,7 @@ def test_a_child_ends_when_its_lifeline_does(first: str, status: int) -> None:
 
 
 def test_a_child_that_nobody_supervises_does_not_watch_its_stdin() -> None:
-    code = "from skywright.processes.process import end_with_parent; import threading\n"
+    code = "from skywright.processes.lifecycle import end_with_parent; import threading\n"
     code += "end_with_parent()\n"
     code += "print([thread.name for thread in threading.enumerate()])"
     environment = {name: value for name, value in os.environ.items() if "SUPERVISED" not in name}
@@ -112,7 +114,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skywright.processes.process import return_large_arrays
+from skywright.processes.memory import return_large_arrays
 
 if sys.argv[1] == "returned":
     return_large_arrays()
@@ -126,7 +128,7 @@ for _ in range(3):
     goes = []
     for _ in range(20):
         goes.append(np.ones(3_000_000, np.uint8))
-        stays.append(np.ones(2_000, np.uint8))
+        stays.append(np.ones(50_000, np.uint8))  # more than the holes that imports leave
     del goes
 print(held() - before)
 """
@@ -138,3 +140,35 @@ def test_large_arrays_that_are_freed_leave_no_holes(how: str, is_given_back: boo
     command = [sys.executable, "-c", ARRAYS_THAT_COME_AND_GO, how]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert (int(result.stdout) < 10_000_000) == is_given_back
+
+
+CHILD_THAT_READS = """
+import sys
+print(sys.argv[1], flush=True)
+sys.stdin.read()
+"""
+
+PARENT = """
+import os, signal
+from skywright.processes.child import start_module
+child = start_module("reads", "hello", text=True)
+print(child.stdout.readline().strip(), child.pid, flush=True)
+signal.pause()
+"""
+
+
+def test_a_child_module_ends_with_its_parent_also_by_sigkill(tmp_path: Path) -> None:
+    (tmp_path / "reads.py").write_text(CHILD_THAT_READS)
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        said, pid = parent.stdout.readline().split()
+        assert said == "hello"
+        child = psutil.Process(int(pid))
+        parent.kill()
+        psutil.wait_procs([child], timeout=60)
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

@@ -129,9 +129,9 @@ def test_full_disk_is_told_before_hdf5_meets_it(
     path = tmp_path / "a.h5"
     writer = ColumnWriter(path, [IMAGE, TIME], IDENTITY)
     writer.append(0, {IMAGE.path: np.zeros((3, 4)), TIME.path: 0.0})
-    full = SimpleNamespace(f_bavail=10, f_frsize=4096)
+    full = SimpleNamespace(free=40960)
     with monkeypatch.context() as patch:
-        patch.setattr(records.os, "statvfs", lambda _: full)
+        patch.setattr(records.shutil, "disk_usage", lambda _: full)
         with pytest.raises(OSError, match=r"disk full: 0\.0 MB free"):
             writer.append(1, {IMAGE.path: np.zeros((3, 4)), TIME.path: 0.0})
     assert writer.flush() == 1

@@ -16,7 +16,7 @@ from skywright.processes.supervisor import Service, Supervisor
 
 READY = """
 import os, signal, subprocess, sys, threading
-from skywright.processes.process import announce_ready, end_with_parent
+from skywright.processes.lifecycle import announce_ready, end_with_parent
 """
 SERVE = READY + "end_with_parent(); announce_ready(port=7); signal.pause()"
 STUBBORN = READY + "signal.signal(signal.SIGTERM, signal.SIG_IGN); announce_ready(); signal.pause()"

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dashboard.headless import headless_chromium, show_as
 from skywright.config import Settings, load_settings
-from skywright.processes.process import SUPERVISED
+from skywright.processes.lifecycle import SUPERVISED
 from skywright.processes.stack import attach
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from tiled.client.container import Container
 from dashboard.chart import Marks, draw_chart
 from skywright.instruments.loop.turn import in_words
 from skywright.store.export.contents import Stream, read_contents
-from skywright.store.lookup import RunSummary, Wanted, derived_runs, find_runs
+from skywright.store.lookup import RunFilter, RunSummary, derived_runs, find_runs
 from skywright.store.show import final_results
 
 PLAN = "collectLoopImages"
@@ -52,7 +52,7 @@ def newest_series(client: Container, journals: Path) -> SeriesShown | None:
     DataError
         If the server cannot give what its catalog names.
     """
-    runs = find_runs(client, Wanted(plan=PLAN, purpose=None), 1, journals)
+    runs = find_runs(client, RunFilter(plan=PLAN, purpose=None), 1, journals)
     if not runs:
         return None
     summary, results, words, stream = runs[-1], {}, "", None

@@ -25,7 +25,7 @@ from skywright.errors import DataError, SkywrightError
 from skywright.instruments.loop.calibration import ZoomCalibration
 from skywright.instruments.loop.rotation_curves import RotationCurves, in_words, rotation_curves
 from skywright.store.export.contents import RunContents, read_contents
-from skywright.store.lookup import RunSummary, Wanted, find_run, find_runs, summarize
+from skywright.store.lookup import RunFilter, RunSummary, find_run, find_runs, summarize
 from skywright.store.show import final_results
 
 CAMERA = "axis"
@@ -74,7 +74,9 @@ async def loop(request: Request) -> Response:
 
 def newest_rotations(client: Container, limit: int, journals: Path) -> list[RunSummary]:
     """Return the newest fits of rotations, newest first."""
-    return find_runs(client, Wanted(purpose="analysis", analysis=ANALYSIS), limit, journals)[::-1]
+    return find_runs(client, RunFilter(purpose="analysis", analysis=ANALYSIS), limit, journals)[
+        ::-1
+    ]
 
 
 def read_rotation(client: Container, uid: str, journals: Path) -> Rotation:

@@ -23,7 +23,7 @@ from dashboard.views import View
 from dashboard.worker import worker_messages
 from skywright.errors import SkywrightError
 from skywright.store.export.contents import read_contents
-from skywright.store.lookup import RunSummary, Wanted, find_run, find_runs
+from skywright.store.lookup import RunFilter, RunSummary, find_run, find_runs
 from skywright.store.show import final_results
 
 IOC = "panoseti"
@@ -108,7 +108,9 @@ async def image(request: Request) -> Response:
 
 def newest_flashes(client: Container, limit: int, journals: Path) -> list[Flashes]:
     """Return the searches for flashes in the newest runs, newest first."""
-    runs = find_runs(client, Wanted(purpose="analysis", analysis=ANALYSIS), limit, journals)[::-1]
+    runs = find_runs(client, RunFilter(purpose="analysis", analysis=ANALYSIS), limit, journals)[
+        ::-1
+    ]
     return [
         Flashes(each, final_results(read_contents(find_run(client, each.uid)))) for each in runs
     ]

@@ -89,7 +89,7 @@ async def mean_image(request: Request) -> Response:
     )
 
 
-class Wanted(BaseModel):
+class OperateRequest(BaseModel):
     """What a page asks for."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -122,13 +122,13 @@ async def put(request: Request) -> Response:
     if len(body) > BODY_BYTES:
         raise HTTPException(413, f"more than {BODY_BYTES} bytes")
     try:
-        wanted = Wanted.model_validate_json(body)
+        request_body = OperateRequest.model_validate_json(body)
     except ValidationError as error:
         raise HTTPException(400, f"expected JSON with add, remove, reset or run: {error}") from None
     site = site_of(request)
     worker = "dashboard.sacla.operate_worker"
     async with board_of(site).operating:
-        answer = await run_once(site.settings, IOC, worker, *wanted.arguments())
+        answer = await run_once(site.settings, IOC, worker, *request_body.arguments())
     return JSONResponse(json.loads(answer), headers={"Cache-Control": "no-store"})
 
 

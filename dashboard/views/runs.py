@@ -11,7 +11,7 @@ from tiled.client.container import Container
 from dashboard.site import render, site_of
 from dashboard.views import View
 from skywright.errors import DataError
-from skywright.store.lookup import RunSummary, Wanted, find_runs, parse_time
+from skywright.store.lookup import RunFilter, RunSummary, find_runs, parse_time
 
 LIMIT, MOST = 50, 1000
 
@@ -36,7 +36,7 @@ class Search:
         limit = texts.pop("limit")
         return cls(**texts, limit=min(int(limit), MOST) if limit.isdecimal() else LIMIT)
 
-    def wanted(self) -> Wanted:
+    def run_filter(self) -> RunFilter:
         """Return what to look for.
 
         Raises
@@ -44,7 +44,7 @@ class Search:
         DataError
             If a time cannot be read.
         """
-        return Wanted(
+        return RunFilter(
             text=self.q or None,
             plan=self.plan or None,
             sample=self.sample or None,
@@ -82,7 +82,7 @@ async def runs(request: Request) -> Response:
 
 def newest_first(client: Container, search: Search, journals: Path) -> list[RunSummary]:
     """Return the runs that match."""
-    found = find_runs(client, search.wanted(), search.limit, journals)
+    found = find_runs(client, search.run_filter(), search.limit, journals)
     kinds = {"raw": "raw", "derived": "analysis"}
     wanted = kinds.get(search.kind)
     return [run for run in reversed(found) if wanted is None or run.container == wanted]

@@ -114,12 +114,12 @@ class EpuWatcher(GuardedDevice):
 
     def grids(self) -> list[dict[str, Any]]:
         """Return the grids: uuid, name, session, data_dir, amends, waiting (rows without run)."""
-        found: list[dict[str, Any]] = json.loads(self._ask(self.grids_json) or "[]")
+        found: list[dict[str, Any]] = json.loads(self._read_now(self.grids_json) or "[]")
         return found
 
     def runs(self) -> dict[str, dict[str, int]]:
         """Return the open runs: for each uid the rows that may be read, by stream."""
-        found: dict[str, dict[str, int]] = json.loads(self._ask(self.runs_json) or "{}")
+        found: dict[str, dict[str, int]] = json.loads(self._read_now(self.runs_json) or "{}")
         return found
 
     def rows(self, run: str, stream: str) -> int:

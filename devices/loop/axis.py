@@ -68,14 +68,14 @@ class AxisCamera(RecordingDevice):
         self.pictures = FileStream(self, f"{name}_pictures", self.file, self._columns)
         self._follow(self.pictures, self.captured)
 
-    def _telling(self) -> tuple[EpicsSignalRO, ...]:
+    def _message_signals(self) -> tuple[EpicsSignalRO, ...]:
         return self.file.write_message, self.message
 
     # ---- staging
 
     def _open(self) -> None:
         self._put(self.file.capture, 0)
-        if not self._get(self.height):
+        if not self._read_signal(self.height):
             self._prime()
         self._put(self.file.lazy_open, 0)
         self._put(self.file.swmr_mode, 1)
@@ -84,13 +84,13 @@ class AxisCamera(RecordingDevice):
     def _prime(self) -> None:
         """Take one picture that is not recorded, to learn the size."""
         self._put(self.image_mode, SINGLE)
-        before = self._get(self.frames)
+        before = self._read_signal(self.frames)
         self._start_acquiring()
         deadline = time.monotonic() + (self.silence_limit.get() or CONNECT_S)
         news = threading.Event()
         token = self.frames.subscribe(lambda **_: news.set(), run=False)
         try:
-            while self._get(self.frames) == before or not self._get(self.height):
+            while self._read_signal(self.frames) == before or not self._read_signal(self.height):
                 news.clear()
                 if not news.wait(max(0.0, deadline - time.monotonic())):
                     self._put(self.acquire, 0)
@@ -125,7 +125,7 @@ class AxisCamera(RecordingDevice):
     def _take_one(self) -> None:
         self._check_staged()
         self._put(self.image_mode, SINGLE)
-        with self._news:
+        with self._changed:
             target = self.pictures.rows + 1
         self._start_acquiring()
         self._wait(lambda: self.pictures.rows >= target)
@@ -152,7 +152,7 @@ class AxisCamera(RecordingDevice):
         self._raise_fault()
         self._watching = False
         self._put(self.acquire, 0)
-        self._catch_up(self.pictures, self.captured)
+        self._wait_for_rows(self.pictures, self.captured)
         self._raise_fault()
 
     # ---- documents
@@ -188,5 +188,5 @@ class AxisCamera(RecordingDevice):
         )
 
     def _picture_shape(self) -> tuple[int, ...]:
-        color = (3,) if self._get(self.color_mode).startswith("RGB") else ()
-        return int(self._get(self.height)), int(self._get(self.width)), *color
+        color = (3,) if self._read_signal(self.color_mode).startswith("RGB") else ()
+        return int(self._read_signal(self.height)), int(self._read_signal(self.width)), *color

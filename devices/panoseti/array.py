@@ -189,7 +189,7 @@ class Panoseti(GuardedDevice):
         """
         if not self._is_lost:
             try:
-                self._known[key] = int(self._get(self._counts[key]))
+                self._known[key] = int(self._read_signal(self._counts[key]))
             except HardwareError as error:
                 raise self._lose("it does not answer") from error
         return self._known.get(key, 0)
@@ -197,7 +197,7 @@ class Panoseti(GuardedDevice):
     def _check_ioc(self) -> None:
         """Raise if the IOC is gone, or was restarted: then it does not index any more."""
         try:
-            is_indexing = self._get(self.plugin.capture)
+            is_indexing = self._read_signal(self.plugin.capture)
         except HardwareError as error:
             raise self._lose("it does not answer") from error
         if not is_indexing:
@@ -221,9 +221,9 @@ class Panoseti(GuardedDevice):
             self._put(signal, value)
         self._is_lost, self._known = False, {}
         self._put(self.plugin.capture, 1)
-        if not self._get(self.plugin.capture):
-            raise HardwareError(f"{self.name}: {self._get(self.plugin.write_message)}")
-        file = Path(self._ask(self.plugin.full_file_name))
+        if not self._read_signal(self.plugin.capture):
+            raise HardwareError(f"{self.name}: {self._read_signal(self.plugin.write_message)}")
+        file = Path(self._read_now(self.plugin.full_file_name))
         for key, stream in self.streams.items():
             stream.begin(str(file.with_name(f"{file.stem}_{key}{file.suffix}")))
         self._events_path = file.with_name(f"{file.stem}_events{file.suffix}")
@@ -231,12 +231,12 @@ class Panoseti(GuardedDevice):
     def _find_run(self, limit_s: float) -> None:
         self.connect()
         pause, deadline = threading.Event(), time.monotonic() + limit_s
-        while not (name := str(self._ask(self.run_name))):
+        while not (name := str(self._read_now(self.run_name))):
             if time.monotonic() > deadline:
                 self.run_metadata.put("{}")
                 return
             pause.wait(0.1)
-        data_dir = Path(self._ask(self.data_dir))
+        data_dir = Path(self._read_now(self.data_dir))
         self.run_metadata.put(json.dumps(run_of(data_dir, name).metadata()))
 
     def _measure_rate(self, seconds: float) -> None:
@@ -261,13 +261,13 @@ class Panoseti(GuardedDevice):
 
     def _newest_ns(self) -> float:
         """Return the time of the newest frame that the IOC shows, ns."""
-        return max(float(self._get(signal)) * 1e9 for signal in self._newest)
+        return max(float(self._read_signal(signal)) * 1e9 for signal in self._newest)
 
     def _wait(self, limit_s: float) -> None:
         pause, deadline = threading.Event(), time.monotonic() + limit_s
         while not self._is_lost and time.monotonic() < deadline:
             self._check_ioc()
-            if int(self._get(self.run_state)) == ENDED:
+            if int(self._read_signal(self.run_state)) == ENDED:
                 return
             pause.wait(0.1)
 

@@ -134,7 +134,7 @@ class Psss(RecordingDevice):
         HardwareError
             If it does not answer.
         """
-        return self._ask(signal)
+        return self._read_now(signal)
 
     def put_setpoint(self, signal: Any, value: Any, limit_s: float = PUT_S) -> None:
         """Put, and wait until the IOC has dealt with it, whatever it then shows.
@@ -145,7 +145,7 @@ class Psss(RecordingDevice):
             If it does not.
         """
         done = threading.Event()
-        with self._told(f"{signal.setpoint_pvname} cannot be put"):
+        with self._hardware_errors(f"{signal.setpoint_pvname} cannot be put"):
             signal.put(value, use_complete=True, callback=lambda **_: done.set(), timeout=limit_s)
         if not done.wait(limit_s):
             raise HardwareError(
@@ -174,7 +174,7 @@ class Psss(RecordingDevice):
                 f"and are {size[1]} x {size[0]} now; repeat the plan"
             )
 
-    def _telling(self) -> tuple[EpicsSignalRO, ...]:
+    def _message_signals(self) -> tuple[EpicsSignalRO, ...]:
         return self.spectra_file.write_message, self.message
 
     # ---- staging
@@ -292,4 +292,6 @@ class Psss(RecordingDevice):
         return int(self.fetch(self.height)), int(self.fetch(self.width))
 
     def _picture_columns(self) -> Any:
-        return picture_columns(*self._picture_size(), self._get(self.pictures_file.data_type))
+        return picture_columns(
+            *self._picture_size(), self._read_signal(self.pictures_file.data_type)
+        )

@@ -39,16 +39,16 @@ class Plugin(FilePlugin):
 
     Attributes
     ----------
-    wanted
+    requested_rows
         Rows after which the next recording ends by itself; 0: none.
     """
 
     captured = Cpt(EpicsSignalRO, "NumCaptured_RBV", kind=Kind.omitted, auto_monitor=True)
-    wanted = 0
+    requested_rows = 0
 
     def settings(self, assets: Path, name: str) -> tuple[tuple[Any, Any], ...]:
         """Return what is put before `capture` opens the file."""
-        return (*super().settings(assets, name), (self.num_capture, self.wanted))
+        return (*super().settings(assets, name), (self.num_capture, self.requested_rows))
 
 
 class ShotStream(FlyingStream):
@@ -144,7 +144,7 @@ class Shots(FollowingDevice):
         self.frames = FileStream(
             self, f"{name}_frames", self.plugin, lambda: frame_columns(self._shapes())
         )
-        self._wanted = 0
+        self._requested_rows = 0
         for stream, captured in self._counters():
             self._follow(stream, captured)
 
@@ -152,7 +152,7 @@ class Shots(FollowingDevice):
 
     def _open(self) -> None:
         self._put(self.plugin.capture, 0)
-        has_frames = bool(self._get(self.frames_every))
+        has_frames = bool(self._read_signal(self.frames_every))
         beside_rows = [
             (stream, captured)
             for stream, captured in self._counters()[1:]
@@ -169,7 +169,7 @@ class Shots(FollowingDevice):
         self._watching = False
         for stream, _ in self._counters():
             stream.end()
-        self.plugin.wanted = self._wanted = 0
+        self.plugin.requested_rows = self._requested_rows = 0
         try:
             if self.connected:
                 self._put(self.plugin.capture, 0)
@@ -186,7 +186,7 @@ class Shots(FollowingDevice):
         self._put(self.plugin.capture, 0)
         for stream, captured in self._counters():
             if stream.file:
-                self._catch_up(stream, captured)
+                self._wait_for_rows(stream, captured)
 
     def _counters(self) -> tuple[tuple[FileStream, EpicsSignalRO], ...]:
         return (
@@ -204,31 +204,31 @@ class Shots(FollowingDevice):
         else:
             stream.rows = rows
 
-    def _telling(self) -> tuple[EpicsSignalRO, ...]:
+    def _message_signals(self) -> tuple[EpicsSignalRO, ...]:
         return self.plugin.write_message, self.message
 
     def _shapes(self) -> list[tuple[int, int]]:
-        values = np.atleast_1d(self._ask(self.shapes)).astype(int)
+        values = np.atleast_1d(self._read_now(self.shapes)).astype(int)
         return [(int(rows), int(columns)) for rows, columns in values.reshape(-1, 2)]
 
     def _regions(self) -> int:
         """Return the number of regions; a new file has room for them."""
-        return len(str(self._ask(self.regions)).split())
+        return len(str(self._read_now(self.regions)).split())
 
     def _rings(self) -> list[int]:
         """Return the rings of the profile of each detector; empty where it is not recorded."""
-        return [int(count) for count in np.atleast_1d(self._ask(self.profile_rings)) if count]
+        return [int(count) for count in np.atleast_1d(self._read_now(self.profile_rings)) if count]
 
     # ---- fly
 
     def prepare_flight(self, shots: int) -> None:
         """Set how many shots the next recording has; 0 until it is ended. Before `stage`."""
-        self._wanted = self.plugin.wanted = int(shots)
+        self._requested_rows = self.plugin.requested_rows = int(shots)
 
     def finish_flying(self) -> None:
         """Wait for the shots that were prepared, if any; then close the files."""
-        if self._wanted:
-            self._wait_for(lambda: self.rows.rows >= self._wanted)
+        if self._requested_rows:
+            self._wait_for(lambda: self.rows.rows >= self._requested_rows)
         self._close_files()
 
     def _wait_for(self, reached: Callable[[], bool]) -> None:
@@ -259,7 +259,7 @@ class Shots(FollowingDevice):
         if most < 1:
             raise ConfigError(f"{self.name}.shots_per_point = {most}, expected at least 1")
         threading.Event().wait(float(self.settle_time.get()))
-        first_tag, row = float(self._ask(self.next_tag)), self.rows.rows
+        first_tag, row = float(self._read_now(self.next_tag)), self.rows.rows
         point = Point(int(self.region.get()), first_tag, *self._stage_range())
         while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
             known = row

@@ -10,7 +10,7 @@ from caproto.asyncio.client import Context
 from iocs.loop.axis_source import password_of
 from skywright.errors import ConfigError
 from skywright.instruments.loop.camera import Camera
-from skywright.processes.process import port_number
+from skywright.processes.ports import port_number
 
 if TYPE_CHECKING:  # a camera without these faces does not wait for their imports
     from skywright.instruments.loop.endpoints.axis_upload import Uploader

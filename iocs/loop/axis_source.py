@@ -8,7 +8,7 @@ from typing import Any
 from skywright.errors import ConfigError
 from skywright.instruments.loop.sources import Source
 from skywright.instruments.loop.sources.dating import make_dating
-from skywright.processes.process import port_number
+from skywright.processes.ports import port_number
 
 SOURCES = ("sim", "push", "mjpeg", "snapshot", "replay")
 

@@ -228,7 +228,7 @@ class PanosetiBase(OwnerGroup):
                 block = tracker.newest.get(key)
                 if block is not None and len(block.frames):
                     await getattr(group, name).show(block.frames, rows[key])
-        await post(self.event_rows, float(tracker.events.visible))
+        await post(self.event_rows, float(tracker.events.rows_readable))
         await post(self.modules_further, tracker.slots.further)
         most = max(rows.values(), default=0)
         await self.recording.post_files(

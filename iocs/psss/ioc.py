@@ -33,7 +33,7 @@ from skywright.instruments.psss.endpoints.service import Service
 from skywright.instruments.psss.layouts import PictureLayout, SpectraLayout
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.results import Result
-from skywright.processes.process import default_signal_handling
+from skywright.processes.lifecycle import default_signal_handling
 
 POST_PERIOD_S = 0.03
 """Least time between two posts of PVs: the newest pulse is shown, well within 100 ms."""
@@ -217,7 +217,7 @@ class PsssIOC(OwnerGroup):
 
     def _recorded(self) -> tuple[Any, ...]:
         recorders = (self.pictures, self.recorder)
-        return tuple((each.path, each.visible, each.error, each.lost()) for each in recorders)
+        return tuple((each.path, each.rows_readable, each.error, each.lost()) for each in recorders)
 
     async def _post_truth(self, result: Result) -> None:
         truth = result.pulse.truth

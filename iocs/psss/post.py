@@ -139,7 +139,7 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
             await post(causes, orjson.dumps(counts).decode())
     newest = state.newest
     await ioc.acquired.follow(state.acquired)
-    await post(cam.num_images_counter, state.taken)
+    await post(cam.num_images_counter, state.acquisition_items)
     if newest is None:
         return
     await post(cam.unique_id, newest.pulse.pulse_id & 0x7FFFFFFF)

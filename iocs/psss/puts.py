@@ -72,9 +72,9 @@ class Puts:
         self.processor = processor
         self.names = dict(names)
         self._averages = averages
-        self._told: dict[str, Any] = {}
+        self._counts_put: dict[str, Any] = {}
         """Counts as they were put last; empty when a PV has come or gone."""
-        self._said_absent = False
+        self._absence_logged = False
         self.connected: set[str] = set()
         self.counters = Counters()
         self._edges: dict[str, float] = {}
@@ -127,7 +127,7 @@ class Puts:
                 task.result()
 
     def _state(self, pv: Any, state: str) -> None:
-        self._told = {}
+        self._counts_put = {}
         if state == "connected":
             self.connected.add(pv.name)
             logger.info("psss: PV %s is there", pv.name)
@@ -164,10 +164,10 @@ class Puts:
             await asyncio.sleep(PUT_PERIOD_S)
             self._say_absent(late=self._loop.time() - begun > SEARCH_S)
             state = self.processor.state()
-            told = self._told
+            put_before = self._counts_put
             counts = put_counts(state, self.processor.statistics)
-            values = {key: each for key, each in counts.items() if told.get(key) != each}
-            told.update(values)
+            values = {key: each for key, each in counts.items() if put_before.get(key) != each}
+            put_before.update(values)
             if state.newest is not None and state.newest is not last:
                 last = state.newest
                 if self._averages is not None:
@@ -183,8 +183,8 @@ class Puts:
         expected = sorted(absent & {self.names[key] for key in EXPECTED})
         if not expected or late:
             self.processor.note("pvs", f"PVs not there: {', '.join(expected)}" if expected else "")
-        if late and not self._said_absent:
-            self._said_absent = True
+        if late and not self._absence_logged:
+            self._absence_logged = True
             if others := sorted(absent - set(expected)):
                 logger.warning("psss: PVs not there, and not put: %s", ", ".join(others))
 

@@ -50,7 +50,7 @@ from skywright.instruments.sacla.regions import Region, format_region, parse_reg
 from skywright.instruments.sacla.report import parse_bins
 from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
-from skywright.processes.process import return_large_arrays
+from skywright.processes.memory import return_large_arrays
 
 POST_PERIOD_S = 0.1
 CURVE_PERIOD_S, SHOWN_PERIOD_S = 0.25, 1.0
@@ -239,11 +239,11 @@ class SaclaIOC(OwnerGroup):
         severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
         if asyncio.get_running_loop().time() > self._complaint_until:
             await post(self.message, state.message[:1000], severity)
-        await post(self.region_rows, shots.regions.visible)
-        await post(self.image_rows, shots.images.visible)
-        await post(self.frame_rows, shots.frames.visible)
+        await post(self.region_rows, shots.regions.rows_readable)
+        await post(self.image_rows, shots.images.rows_readable)
+        await post(self.frame_rows, shots.frames.rows_readable)
         await self.recording.post_files(
-            shots.shots.visible,
+            shots.shots.rows_readable,
             sum(shots.shots.lost().values()),
             lambda: shots.is_recording,
             shots.error,

@@ -18,7 +18,7 @@ from plans.loop.stubs import (
     recorded,
     stopped_on_error,
 )
-from plans.run_stubs import with_reasons
+from plans.run_stubs import with_device_errors
 from skywright.errors import ConfigError, SampleError
 from skywright.instruments.loop.decision import check_light
 from skywright.instruments.loop.rotation_values import RotationValues
@@ -113,7 +113,7 @@ def rotate_to_face_on(
         )
     here = yield from position(goniometer.phi)  # type: ignore[attr-defined]
     target = face_angle(face_on_deg, here, edge)
-    move = with_reasons(bps.mv(goniometer.phi, target))  # type: ignore[attr-defined]
+    move = with_device_errors(bps.mv(goniometer.phi, target))  # type: ignore[attr-defined]
     yield from stopped_on_error(move, goniometer)
     return target
 

@@ -16,7 +16,7 @@ from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readabl
 from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 
 from plans.checks import device_name
-from plans.run_stubs import PRIMARY, Body, in_run, with_reasons
+from plans.run_stubs import PRIMARY, Body, in_run, with_device_errors
 from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.loop.rotation_values import RotationValues
@@ -137,7 +137,7 @@ def recorded(tools: Instruments, body: Body, md: Mapping[str, Any], uids: list[s
     def staged() -> MsgGenerator[Any]:
         return (yield from in_run(inside, md, uids))
 
-    return (yield from stopped_on_error(with_reasons(staged()), gonio))
+    return (yield from stopped_on_error(with_device_errors(staged()), gonio))
 
 
 def stopped_on_error(plan: MsgGenerator[Any], goniometer: Any) -> MsgGenerator[Any]:

@@ -10,7 +10,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
-from plans.run_stubs import in_run, start_metadata, until_done, with_reasons
+from plans.run_stubs import in_run, start_metadata, until_done, with_device_errors
 from skywright.errors import ConfigError
 
 COLLECT_S = 1.0
@@ -69,7 +69,7 @@ def track_run(
         found = yield from _metadata_of_run(panoseti, limit_s)
         yield from in_run(body, {**found, **start}, uids)
 
-    yield from with_reasons(take())
+    yield from with_device_errors(take())
     return uids[0]
 
 
@@ -201,7 +201,7 @@ def simulated_run(
         yield from until_done(panoseti.run_simulated(False))
 
     whole = bpp.contingency_wrapper(all_of_it(), except_plan=give_up)
-    answer = yield from with_reasons(whole)
+    answer = yield from with_device_errors(whole)
     return uids[0], answer
 
 

@@ -19,7 +19,7 @@ from plans.psss.stubs import (
     take_point,
     with_restored,
 )
-from plans.run_stubs import in_run, start_metadata, with_reasons
+from plans.run_stubs import in_run, start_metadata, with_device_errors
 from skywright.errors import ConfigError, DataError
 
 DEGREE_MAX = 3
@@ -127,7 +127,7 @@ def calibrate_energy_axis(
         if columns is not None:
             uids: list[str] = []
             known = dict(zip(energies, map(float, columns), strict=True))
-            found = yield from with_reasons(in_run(lambda: use(known), _md, uids))
+            found = yield from with_device_errors(in_run(lambda: use(known), _md, uids))
             uid = uids[-1]
         else:
             yield from bps.abs_set(device.energy_axis, (), wait=True)  # centers in pixels
@@ -148,10 +148,10 @@ def calibrate_energy_axis(
         return (yield from bpp.finalize_wrapper(work(), put_back))
 
     if monochromator is None:
-        return (yield from with_reasons(axis_kept()))
+        return (yield from with_device_errors(axis_kept()))
     check_scanned(psss, monochromator)
     restored = with_restored(axis_kept(), [device.pulses_per_point, monochromator])
-    return (yield from with_reasons(restored))
+    return (yield from with_device_errors(restored))
 
 
 def _checked(

@@ -27,7 +27,7 @@ from plans.psss.stubs import (
     wants_pictures,
     with_restored,
 )
-from plans.run_stubs import PRIMARY, in_run, start_metadata, with_reasons
+from plans.run_stubs import PRIMARY, in_run, start_metadata, with_device_errors
 from skywright.errors import ConfigError
 
 __all__ = [
@@ -202,7 +202,7 @@ def take_background(
     devices = {"psss": psss, "shutter": shutter}
     _md = start_metadata("take_background", devices, {"n": n}, md)
     restored = [*([shutter] if shutter is not None else []), device.processing]
-    reading = yield from with_reasons(with_restored(in_run(body, _md, uids), restored))
+    reading = yield from with_device_errors(with_restored(in_run(body, _md, uids), restored))
     name = reading.get(f"{device.background_recorder.name}_name", {}).get("value", "")
     return Background(str(name), n, uids[-1])
 

@@ -64,8 +64,8 @@ def user_name() -> str:
     """Return the login name, reduced to the characters that a PV name may hold."""
     try:
         name = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without an entry in passwd
-        name = f"uid{os.getuid()}"
+    except (OSError, KeyError, ImportError):  # no entry in passwd (a container), or no passwd
+        name = f"uid{os.getuid()}" if hasattr(os, "getuid") else "user"
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)
 
 

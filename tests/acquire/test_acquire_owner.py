@@ -136,7 +136,7 @@ def test_an_acquisition_is_over_when_its_items_are_in_the_file(
     assert owner.acquisition is acquisition
     source.send(1, 2, 3, 4)
     assert acquisition.done.wait(20)
-    assert recorder.visible == 3
+    assert recorder.rows_readable == 3
     assert identities(tmp_path / "a.h5") == seen == [1, 2, 3]
     assert owner.is_running  # it ran before
 
@@ -192,7 +192,7 @@ def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: P
     assert acquisition.done.wait(20)
     assert owner.lost() == {"gap": 5, "queue full": 3, "undecodable": 1, "not processed": 1}
     assert identities(tmp_path / "a.h5") == [0, 1, 3]  # what was refused is kept, and not counted
-    assert acquisition.taken == 2
+    assert acquisition.items == 2
 
 
 def test_an_endpoint_that_fails_ends_nothing(source: HandSource, make: Make) -> None:
@@ -234,7 +234,7 @@ def test_a_hundred_thousand_rows_take_a_call_for_each_item(
     for number in range(20):
         source.send(events(number * 5000, 5000))
     assert acquisition.done.wait(20)
-    assert recorder.visible == 100_000
+    assert recorder.rows_readable == 100_000
     with ColumnReader(tmp_path / "a.h5", IDENTITY.path) as reader:
         numbers = np.arange(100_000)
         np.testing.assert_array_equal(reader.read(IDENTITY.path), numbers)
@@ -390,7 +390,7 @@ def test_callbacks_that_fail_are_counted_and_every_item_is_published(
     until(lambda: owner.state().items == 4)
     assert collector.items == [1, 2, 3, 4]
     state = owner.state()
-    assert (acquisition.taken, state.failures["on_item failed"]) == (3, 3)
+    assert (acquisition.items, state.failures["on_item failed"]) == (3, 3)
     assert state.failures["changed failed"] > 4
     assert state.message.endswith("the callback is broken")
     assert state.alarm

@@ -35,7 +35,7 @@ def test_a_recording_of_a_number_of_rows_ends_within_an_item(
     for first in (0, 5, 10):
         recorder.offer(events(first, 5))
     recorder.stop()
-    assert recorder.visible == 7
+    assert recorder.rows_readable == 7
     assert identities(tmp_path / "a.h5") == list(range(7))
 
 
@@ -69,7 +69,7 @@ def test_a_full_queue_counts_rows(tmp_path: Path) -> None:
         for number in range(5):
             recorder.offer(events(number * 100, 100))
     recorder.close()
-    assert recorder.visible + recorder.lost()["events queue full"] == 500
+    assert recorder.rows_readable + recorder.lost()["events queue full"] == 500
     assert recorder.lost()["events queue full"] in (200, 300, 400)
 
 
@@ -114,7 +114,7 @@ def test_a_flush_that_fails_once_is_tried_again(faulty: Recorder[Any, Any], tmp_
     file = faulty.layout.file = FaultyFile(1)  # type: ignore[attr-defined]
     faulty.start(tmp_path / "a.h5")
     faulty.offer(events(0, 5))
-    until(lambda: faulty.visible == 5)
+    until(lambda: faulty.rows_readable == 5)
     assert file.failures == 0
     faulty.stop()
     assert (faulty.lost(), file.closed) == ({}, True)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from skywright.analysis import ArrayInput
-from skywright.callbacks.follow import Wanted
+from skywright.callbacks.follow import RequiredKeys
 from skywright.errors import DataError
 from skywright.instruments.loop.analysis import LoopDetection
 
@@ -31,18 +31,18 @@ def key(*shape: int | None, dtype: str | None = "<u2") -> dict[str, Any]:
 def test_loop_detection_takes_pictures_of_video_cameras_only(
     described: dict[str, Any], fits: bool
 ) -> None:
-    wanted = Wanted.of(LoopDetection, {})
+    wanted = RequiredKeys.of(LoopDetection, {})
     found = wanted.find({"cam_image": described, "cam_frame_number": key()})
     assert found == ({"image": "cam_image", "frame_number": "cam_frame_number"} if fits else None)
 
 
 def test_a_key_that_the_user_names_is_taken_whatever_it_is() -> None:
-    wanted = Wanted.of(LoopDetection, {"image": "m1_image"})
+    wanted = RequiredKeys.of(LoopDetection, {"image": "m1_image"})
     assert wanted.find({"m1_image": key(32, 32)}) == {"image": "m1_image"}
 
 
 def test_the_one_that_fits_is_taken_of_two() -> None:
-    wanted = Wanted(("image",), "number", "time", arrays={"image": ArrayInput(2)})
+    wanted = RequiredKeys(("image",), "number", "time", arrays={"image": ArrayInput(2)})
     assert wanted.find({"a_image": key(), "b_image": key(4, 4)}) == {"image": "b_image"}
     with pytest.raises(DataError, match="a_image, b_image all fit the input 'image'"):
         wanted.find({"a_image": key(4, 4), "b_image": key(4, 4)})

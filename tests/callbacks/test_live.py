@@ -20,6 +20,7 @@ from support.streaming import StreamingCamera, noise
 
 from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
+from skywright.callbacks import keeper
 from skywright.callbacks.followed import Limits
 from skywright.callbacks.keeper import Patience
 from skywright.callbacks.live import LiveAnalysis
@@ -322,6 +323,51 @@ def test_a_frozen_worker_delays_nothing(RE: Any, start: Start, camera: Streaming
     assert result.exit_status == "success"
     end = live.wait(raw_uid=result.run_start_uids[0], timeout_s=90)
     assert (end.error, end.result["n_frames"]) == ("", 30)
+
+
+@pytest.mark.parametrize(("full_from", "error"), [(3, "did not take"), (6, "")])
+def test_a_full_queue_ends_the_derived_run_with_the_reason_and_a_stop_document_always_has_room(
+    RE: Any,
+    start: Start,
+    camera: StreamingCamera,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    full_from: int,
+    error: str,
+) -> None:
+    live = start()
+    live.wait_ready()
+    pid = live.worker_pid
+
+    def fill(name: str, doc: Any) -> None:
+        if name == "event" and doc["seq_num"] == full_from:
+            monkeypatch.setattr(keeper, "QUEUE_DOCUMENTS", 0)
+
+    RE.subscribe(live)
+    RE.subscribe(fill)
+    uid = RE(bp.count([camera], num=6)).run_start_uids[0]
+    end = live.wait(raw_uid=uid, timeout_s=90)
+    assert end.done
+    assert error in end.error
+    (run,) = finished(tmp_path)
+    assert run.stop is not None
+    assert run.stop["exit_status"] == ("abort" if error else "success")
+    assert error in run.stop["reason"]
+    assert error or run.result["n_frames"] == 6
+    monkeypatch.undo()
+    again = RE(bp.count([camera], num=2)).run_start_uids[0]
+    assert live.wait(raw_uid=again, timeout_s=90).result["n_frames"] == 2
+    assert live.worker_pid == pid
+
+
+def test_a_worker_that_cannot_be_started_ends_its_runs(
+    RE: Any, start: Start, camera: StreamingCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    live = start()
+    RE.subscribe(live)
+    uid = RE(bp.count([camera], num=2)).run_start_uids[0]
+    assert "cannot be started" in live.wait(raw_uid=uid, timeout_s=90).error
 
 
 def test_a_worker_told_to_end_in_a_run_is_replaced_too(

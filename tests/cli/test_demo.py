@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 import threading
 import types
@@ -41,13 +42,13 @@ def run_demos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     """Run demos whose process is a script of few lines; return plan and reason of each."""
     script = tmp_path / "child.py"
     script.write_text(CHILD)
-    popen = module.subprocess.Popen
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
-    def start(command: list[str], **options: Any) -> Any:
-        assert command[1:3] == ["-m", "skywright.cli.demos"]
-        return popen([sys.executable, str(script), *command[3:]], **options)
+    def start(name: str, *arguments: str, **options: Any) -> Any:
+        assert name == "skywright.cli.demos"
+        return subprocess.Popen([sys.executable, str(script), *arguments], **pipes, **options)
 
-    monkeypatch.setattr(module.subprocess, "Popen", start)
+    monkeypatch.setattr(module, "start_module", start)
 
     def run(*names: str) -> list[tuple[str, str]]:
         console = Console(file=(tmp_path / "console").open("w"))

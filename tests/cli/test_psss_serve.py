@@ -23,7 +23,7 @@ from skywright.cli import main
 from skywright.instruments.psss.cli.app import put_names, serve_arguments
 from skywright.instruments.psss.cli.psss_processing import arguments
 from skywright.instruments.psss.cli.psss_processing import main as old_main
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 
 PREFIX = "SARFE10-PSSS059"
 

@@ -14,7 +14,7 @@ from bluesky_queueserver_api import BPlan
 from bluesky_queueserver_api.zmq import REManagerAPI
 from support.wheel import build_wheel, make_site
 
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120.0

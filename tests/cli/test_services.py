@@ -23,7 +23,7 @@ ready_line = false
 """
 FAKE_SERVICE = """
 import os, signal, sys
-from skywright.processes.process import announce_ready, end_with_parent
+from skywright.processes.lifecycle import announce_ready, end_with_parent
 end_with_parent()
 announce_ready(arguments=sys.argv[1:], answer=os.environ["ANSWER"],
                servers=os.environ["EPICS_CA_ADDR_LIST"])

@@ -227,7 +227,7 @@ def test_a_question_is_asked_once_until_the_catalog_changes(
             break
         pause.wait(0.05)
     assert catalog.subscribed
-    page.portal.call(catalog._tell_later)  # what was told at the beginning has been told
+    page.portal.call(catalog._notify_later)  # what was told at the beginning has been told
     assert [ask(1), ask(1), ask(2)] == [1, 1, 2]
     assert asked == [1, 2]
     monkeypatch.setattr(catalog, "subscribed", False)

@@ -83,7 +83,7 @@ def test_a_count_that_is_told_late_is_waited_for(
     camera.stage()
     try:
         asked = threading.Event()
-        ask = camera._ask
+        ask = camera._read_now
 
         def ahead(signal: Any) -> Any:
             if signal is not camera.captured:
@@ -91,7 +91,7 @@ def test_a_count_that_is_told_late_is_waited_for(
             asked.set()
             return 5
 
-        monkeypatch.setattr(camera, "_ask", ahead)
+        monkeypatch.setattr(camera, "_read_now", ahead)
         ended = camera.complete()
         assert asked.wait(10)
         for rows in (3, 4, 5):  # the monitors of what was written last

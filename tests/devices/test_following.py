@@ -44,7 +44,7 @@ class Follower(FollowingDevice):
         self.records = FlyingStream(self, f"{name}_records", self.file, lambda: columns)
         self._follow(self.records, self.file.captured)
 
-    def _telling(self) -> tuple[EpicsSignalRO, ...]:
+    def _message_signals(self) -> tuple[EpicsSignalRO, ...]:
         return self.file.write_message, self.message
 
     def _counters(self) -> Any:

@@ -17,8 +17,9 @@ from support.streaming import StreamingCamera, noise
 from devices.live_result import LiveResult
 from skywright.analysis.picture_statistics import PictureStatistics
 from skywright.callbacks.live import LiveAnalysis
-from skywright.callbacks.reports import Progress
-from skywright.errors import HardwareError
+from skywright.callbacks.reports import Progress, Reports
+from skywright.errors import ConfigError, HardwareError
+from skywright.files.columns import Column
 
 
 @pytest.fixture
@@ -94,6 +95,31 @@ def test_keys(start: Any) -> None:
     reading = result.read()  # nothing yet: missing is missing
     assert np.isnan(reading["loop_last_tip_x"]["value"])
     assert reading["loop_kind"]["value"] == ""
+
+
+def declared(dtype: str) -> Reports:
+    """Reports of an analysis with one scalar result of a dtype."""
+
+    class Flagged(PictureStatistics):
+        results = (Column("flag", dtype),)
+
+    return Reports("flagged", Flagged)
+
+
+def test_a_boolean_is_read_only_when_it_is_known() -> None:
+    """Before, it was False, which looks like a value."""
+    result = LiveResult(declared("|b1"), "live")
+    assert result.describe()["live_flag"]["dtype"] == "boolean"
+    with pytest.raises(HardwareError, match=r"live_flag can only be true or false: trigger live"):
+        result.read()
+    result.accept(Progress("a", result={"flag": False}))
+    assert result.read()["live_flag"]["value"] is False
+
+
+@pytest.mark.parametrize("dtype", ["|u1", "<u8", "<c16", "|S4"])
+def test_a_result_without_a_missing_value_is_refused(dtype: str) -> None:
+    with pytest.raises(ConfigError, match="live: result flag of analysis flagged is declared as"):
+        LiveResult(declared(dtype), "live")
 
 
 def test_too_slow_an_analysis_is_named(RE: Any, start: Any, camera: StreamingCamera) -> None:
@@ -183,3 +209,33 @@ def test_without_a_frame_there_is_nothing_to_wait_for(start: Any) -> None:
     status = LiveResult(start(), "live").trigger()
     with pytest.raises(HardwareError, match="no run has a frame for picture_statistics"):
         wait(status, timeout=1)
+
+
+def test_decisions_behind_a_slow_analysis_do_not_get_later_and_later(
+    RE: Any, start: Any, camera: StreamingCamera
+) -> None:
+    """The analysis takes four times as long as there is; it goes to the newest frame each time."""
+    frame_s, limit_s, burst = 0.02, 0.2, 40
+    camera.burst = burst
+    live = start(f"{PATH}:Slow", {"seconds": frame_s})
+    live.wait_ready()
+    result = LiveResult(live, "live", present=camera.get_index, timeout_s=30.0)
+    RE.subscribe(live)
+    seen: list[dict[str, Any]] = []
+
+    @bpp.stage_decorator([camera])
+    @bpp.run_decorator(md={"decision_limit_s": limit_s})
+    def fly() -> Any:
+        yield from bps.declare_stream(camera, name="primary", collect=True)
+        for _ in range(4):
+            yield from bps.kickoff(camera, wait=True)
+            yield from bps.trigger(result, group="result")
+            yield from bps.collect(camera, name="primary")
+            yield from bps.wait("result")
+            seen.append({key: each["value"] for key, each in result.read().items()})
+
+    RE(fly())
+    assert [each["live_last_identity"] for each in seen] == [burst * k for k in range(1, 5)]
+    analyzed = np.diff([each["live_n_frames"] for each in seen])
+    assert max(analyzed) <= limit_s / frame_s  # of 40; the time of a frame is known by then
+    assert seen[-1]["live_n_frames"] + seen[-1]["live_n_dropped"] == 4 * burst

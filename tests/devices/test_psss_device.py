@@ -157,7 +157,7 @@ def test_stage_ends_when_the_count_of_the_file_before_is_over(
     count = psss.spectra_file.captured
     count.unsubscribe_all()  # the test posts what the monitors would
     psss._on_rows(psss.pulses, 7)
-    ask = psss._ask
+    ask = psss._read_now
     late = threading.Timer(0.3, psss._on_rows, (psss.pulses, 0))
 
     def asked(signal: Any) -> Any:
@@ -165,7 +165,7 @@ def test_stage_ends_when_the_count_of_the_file_before_is_over(
             late.start()
         return ask(signal)
 
-    monkeypatch.setattr(psss, "_ask", asked)
+    monkeypatch.setattr(psss, "_read_now", asked)
     psss.stage()
     try:
         psss._on_rows(psss.pulses, 3)
@@ -182,7 +182,7 @@ def test_a_count_that_is_told_late_is_waited_for(
     psss.stage()
     try:
         asked = threading.Event()
-        ask = psss._ask
+        ask = psss._read_now
 
         def ahead(signal: Any) -> Any:
             if signal is not psss.spectra_file.captured:
@@ -190,7 +190,7 @@ def test_a_count_that_is_told_late_is_waited_for(
             asked.set()
             return 5
 
-        monkeypatch.setattr(psss, "_ask", ahead)
+        monkeypatch.setattr(psss, "_read_now", ahead)
         ended = psss.pulses.complete()
         assert asked.wait(10)
         for rows in (3, 4, 5):  # the monitors of what was written last

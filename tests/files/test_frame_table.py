@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from skywright.analysis import join
 from skywright.files.columns import Column, ColumnWriter
-from skywright.files.frames import FrameReader, FrameTable, Segment, Track
+from skywright.files.frames import FileRows, FrameReader, FrameTable, Track
 
 
 def test_frames_of_events_are_counted_after_their_values_were_dropped() -> None:
@@ -31,8 +32,8 @@ def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> No
     with ColumnWriter(path, (Column("/time", "<f8"),), Column("/number", "<i8")) as writer:
         writer.append(numbers, {"/time": numbers / 2.0})
     identity, time = Track(), Track()
-    identity.add(Segment(str(path), "/number", 0, 4, 1))
-    time.add(Segment(str(path), "/time", 0, 4, 1))
+    identity.add(FileRows(str(path), "/number", 0, 4, 1))
+    time.add(FileRows(str(path), "/time", 0, 4, 1))
     table = FrameTable(values={"x": {1: 1.0, 2: 2.0, 4: 4.0}}, identity=identity, time=time)
     assert (table.announced(), table.complete(0)) == (4, 2)
     with FrameReader(table) as reader:
@@ -42,3 +43,21 @@ def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> No
     assert batch["x"].tolist() == [1.0, 2.0, 4.0]
     table.forget(2)
     assert sorted(table.values["x"]) == [4]
+
+
+def test_int64_nanoseconds_are_inputs_without_a_loss(tmp_path: Path) -> None:
+    """`Batch.times` are float64 seconds, which cannot tell these times apart; inputs can."""
+    path = tmp_path / "a.h5"
+    ns = 1_795_565_922_000_000_001 + np.arange(4)
+    with ColumnWriter(path, (Column("/ns", "<i8"),), Column("/number", "<i8")) as writer:
+        writer.append(np.arange(4), {"/ns": ns})
+    in_file = Track()
+    in_file.add(FileRows(str(path), "/ns", 0, 4, 1))
+    in_events = {number: int(value) for number, value in enumerate(ns, 1)}
+    table = FrameTable(tracks={"in_file": in_file}, values={"in_events": in_events})
+    with FrameReader(table) as reader:
+        batch = join([*reader.batches(2, 4), reader.read(0, 2)])
+    for name in ("in_file", "in_events"):
+        assert batch[name].dtype == np.int64
+        assert batch[name].tolist() == ns.tolist()
+    assert len(np.unique(ns / 1e9)) == 1

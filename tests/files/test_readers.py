@@ -16,7 +16,7 @@ from support.raw_format import MIMETYPE, RawReader, image, index, record
 from skywright.acquire.index_layout import IndexLayout
 from skywright.acquire.recorder import Recorder
 from skywright.analysis import ArrayInput
-from skywright.callbacks.follow import RawRun, RawStream, Wanted
+from skywright.callbacks.follow import RawRun, RawStream, RequiredKeys
 from skywright.errors import DataError
 from skywright.files import readers
 from skywright.files.frames import FrameReader
@@ -135,7 +135,7 @@ def test_the_follower_reads_any_mimetype_that_has_a_reader(
 
 def follow(path: Path, mimetype: str, rows: int = 1) -> RawStream:
     """Return what follows a run whose documents refer to the rows of a file."""
-    run = RawRun({"uid": "r"}, Wanted.of(WantsImages, {}))  # type: ignore[arg-type]
+    run = RawRun({"uid": "r"}, RequiredKeys.of(WantsImages, {}))  # type: ignore[arg-type]
     run("descriptor", {"uid": "d", "name": "primary", "data_keys": raw_format.data_keys()})
     for bundle in raw_format.resources(path, mimetype).values():
         run("stream_resource", bundle.stream_resource_doc)
@@ -165,7 +165,7 @@ for n in range(10**6):
     with path.open("ab") as file:
         file.write(record(n))
     recorder.offer(index(path, n, 1, at=n % 100))
-    if recorder.visible > 150:
+    if recorder.rows_readable > 150:
         print("on", flush=True)
 """
 

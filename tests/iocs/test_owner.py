@@ -27,7 +27,7 @@ class Quiet(OwnerGroup):
 
     def __init__(self) -> None:
         super().__init__("TEST:")
-        self._news: News = News()
+        self._change_event: News = News()
         self.posted = asyncio.Event()
 
     async def _post(self) -> None:
@@ -37,7 +37,7 @@ class Quiet(OwnerGroup):
         """Post, and return when the next news is waited for."""
         posting = asyncio.create_task(self._post_forever(0.0, 60.0))
         async with asyncio.timeout(LIMIT_S):
-            await self._news.awaited.wait()
+            await self._change_event.awaited.wait()
         return posting
 
 
@@ -47,7 +47,7 @@ def test_posting_ends_though_it_is_told_together_with_news(news: bool) -> None:
         group = Quiet()
         posting = await group.begin()
         if news:
-            group._news.set()
+            group._change_event.set()
         posting.cancel()
         await asyncio.wait([posting], timeout=LIMIT_S)
         return posting.cancelled()
@@ -60,7 +60,7 @@ def test_news_wakes_the_posting() -> None:
         group = Quiet()
         posting = await group.begin()
         group.posted.clear()
-        group._news.set()
+        group._change_event.set()
         async with asyncio.timeout(LIMIT_S):
             await group.posted.wait()
         return posting.cancel()

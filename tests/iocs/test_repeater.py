@@ -10,7 +10,7 @@ import pytest
 from support.ready_process import ReadyProcess, ended_after
 
 from iocs.repeater import BEACON, CONFIRM, HEADER, REGISTER
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 
 LOOPBACK = 0x7F000001
 

@@ -311,8 +311,8 @@ def test_full_disk_is_said_and_the_owner_lives_on(
     source.send()
     until(lambda: camera.state().captured == 1)
     with monkeypatch.context() as patch:
-        full = SimpleNamespace(f_bavail=0, f_frsize=4096)
-        patch.setattr(records.os, "statvfs", lambda _: full)
+        full = SimpleNamespace(free=0)
+        patch.setattr(records.shutil, "disk_usage", lambda _: full)
         source.send()
         until(lambda: lost(camera) == {"not written": 1})
         assert "disk full" in camera.state().write_error

@@ -16,7 +16,7 @@ from skywright.analysis.blocks import analyze_part
 from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
-from skywright.files.frames import FrameTable, Segment, Track
+from skywright.files.frames import FileRows, FrameTable, Track
 from skywright.instruments.psss import layouts
 from skywright.instruments.psss.analysis import PictureSpectra, SpectrumStatistics
 from skywright.instruments.psss.background import History, uploaded
@@ -126,7 +126,7 @@ def test_a_stored_file_in_parts_gives_the_same_bits(tmp_path):
         writer.append(batch.identities, {"/spectrum": batch["spectrum"], "/time": batch.times})
     tracks = {name: Track() for name in ("spectrum", "pulse_id", "time")}
     for name, track in tracks.items():
-        track.add(Segment(str(path), f"/{name}", 0, PULSES, 1))
+        track.add(FileRows(str(path), f"/{name}", 0, PULSES, 1))
     table = FrameTable(
         {"spectrum": tracks["spectrum"]}, identity=tracks["pulse_id"], time=tracks["time"]
     )

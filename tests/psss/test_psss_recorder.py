@@ -65,7 +65,7 @@ def acquire(processor: Processor, source: ScriptedSource, *images: Any, first: i
     for number, image in enumerate(images, first):
         source.put(number, image=image)
     assert acquisition.done.wait(20)
-    assert acquisition.taken == len(images)
+    assert acquisition.items == len(images)
     until(lambda: not processor.is_running)
 
 
@@ -77,7 +77,7 @@ def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
     processor.change(axis=AXIS)
     acquire(processor, source, *[PICTURE] * 20)
     with ColumnReader(path, layouts.PULSE_ID) as reader:  # while it is open
-        assert reader.count() == spectra.visible == 20
+        assert reader.count() == spectra.rows_readable == 20
         assert reader.read(layouts.PULSE_ID).tolist() == list(range(1, 21))
         expected = PICTURE.sum(axis=0, dtype=np.uint32)
         assert (reader.read(layouts.SPECTRUM) == expected).all()
@@ -185,15 +185,15 @@ def test_an_acquisition_ends_when_all_is_in_the_file(
     assert processor.acquisition is acquisition
     source.put(2, 3, 4, 5)
     assert acquisition.done.wait(20)
-    assert spectra.visible == 3
+    assert spectra.rows_readable == 3
     until(lambda: processor.state().items == 5)
     assert processor.is_running  # it ran before
     endless = processor.acquire()
     source.put(6)
-    until(lambda: endless.taken == 1)
+    until(lambda: endless.items == 1)
     assert processor.stop_acquisition() is endless
     assert endless.done.wait(20)
-    assert spectra.visible == 4
+    assert spectra.rows_readable == 4
     endless = processor.acquire()
     processor.stop()
     assert endless.done.wait(20)
@@ -206,7 +206,7 @@ def test_a_recording_of_a_number_ends_by_itself(
     spectra.start(tmp_path / "a.h5", count=2)
     acquire(processor, source, *[PICTURE] * 3)
     assert spectra.path is None
-    assert spectra.visible == 2
+    assert spectra.rows_readable == 2
     with h5py.File(tmp_path / "a.h5") as file:  # closed in order
         assert file[layouts.PULSE_ID][:].tolist() == [1, 2]
 
@@ -216,7 +216,7 @@ def test_pulses_without_pictures_alone_make_a_file_too(
 ) -> None:
     spectra.start(tmp_path / "a.h5")
     acquire(processor, source, None, None)
-    assert spectra.visible == 2
+    assert spectra.rows_readable == 2
     spectra.stop()
     with ColumnReader(tmp_path / "a.h5", layouts.PULSE_ID) as reader:
         assert reader.read(layouts.STATUS).tolist() == [FitStatus.NO_IMAGE] * 2
@@ -275,7 +275,7 @@ def test_a_picture_that_fails_is_the_only_one_not_written(
     with pictures._file_lock:  # so that they are written together
         acquisition = processor.acquire(3)
         source.put(1, 2, 3)
-        until(lambda: acquisition.taken == 3)
+        until(lambda: acquisition.items == 3)
     assert acquisition.done.wait(20)
     pictures.stop()
     with h5py.File(tmp_path / "raw.h5") as file:
@@ -312,4 +312,4 @@ def test_a_queue_that_is_full_is_counted(tmp_path: Path) -> None:
     recorder.close()
     lost = recorder.lost()["pictures queue full"]
     assert lost >= 2
-    assert recorder.visible == 5 - lost
+    assert recorder.rows_readable == 5 - lost

@@ -17,7 +17,7 @@ from support.waiting import until
 from skywright.instruments.psss.sender import _parser, _source, main
 from skywright.instruments.psss.sources.bsread import BsreadSource
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 from skywright.wire.bsread_sockets import Sender
 
 LIMIT_S = 20.0

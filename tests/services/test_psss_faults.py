@@ -18,7 +18,7 @@ from support.waiting import until
 from skywright.instruments.psss import Client
 from skywright.instruments.psss.client import RefusedError
 from skywright.instruments.psss.continuity import CAUSE
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 
 PREFIX = "FAULT-PSSS"
 CHANNEL = f"{PREFIX}:FPICTURE"

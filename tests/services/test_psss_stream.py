@@ -14,7 +14,7 @@ from support.waiting import until
 
 from skywright.instruments.psss.endpoints.service import Service
 from skywright.instruments.psss.sources.bsread import BsreadSource
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 
 CHANNEL = f"{PREFIX}:FPICTURE"
 SUMS = PICTURE.sum(axis=0)

@@ -17,7 +17,7 @@ from skywright.errors import HardwareError
 from skywright.instruments.psss import processor as psss_processor
 from skywright.instruments.psss.endpoints import service as psss_service
 from skywright.instruments.psss.endpoints.service import Service
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 
 SLOW = """
 import ctypes, sys

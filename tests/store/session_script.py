@@ -23,7 +23,7 @@ from support.streaming import StreamingCamera
 
 from skywright.callbacks import journal as journal_module
 from skywright.callbacks.journal import Journal
-from skywright.processes.process import announce_ready, end_with_parent
+from skywright.processes.lifecycle import announce_ready, end_with_parent
 
 directory, points, (kind, _, place) = (
     Path(sys.argv[1]),

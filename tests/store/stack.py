@@ -14,7 +14,7 @@ from typing import IO, Any
 from support.forked import MODULES, Forked
 from support.waiting import until
 
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 from skywright.store.client import connect, ensure_containers
 
 READY_LIMIT_S = 90.0

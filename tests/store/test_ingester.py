@@ -23,7 +23,7 @@ from support.waiting import until
 from skywright.callbacks.journal import TEMPORARY_SUFFIX
 from skywright.config import Settings
 from skywright.errors import ConfigError
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 from skywright.store import tiled_writer
 from skywright.store.client import catalog, connect, ensure_containers
 from skywright.store.ingest import Catalog, RunIngest, ServerUnavailableError, State, ingest

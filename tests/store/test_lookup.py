@@ -23,7 +23,7 @@ from support.sample_runs import (
 from skywright.callbacks.journal import Journal
 from skywright.errors import DataError
 from skywright.store.lookup import (
-    Wanted,
+    RunFilter,
     derived_runs,
     find_run,
     find_runs,
@@ -44,47 +44,47 @@ def store(pytestconfig: pytest.Config) -> SampleStore:
 @pytest.mark.parametrize(
     ("wanted", "uids"),
     [
-        (Wanted(), ALL),
-        (Wanted(plan="count"), [DEAD, INTERRUPTED]),
-        (Wanted(plan="coun"), []),
-        (Wanted(scan_id=7), [SCAN, INTERRUPTED]),
-        (Wanted(scan_id=7, plan="scan"), [SCAN]),
-        (Wanted(since_s=T0 + 1, until_s=T0 + 2 * DAY_S), [DERIVED_V1, FLY, DERIVED_V2]),
-        (Wanted(since_s=T0, until_s=T0), []),
-        (Wanted(sample="lysozyme A-1"), [SCAN, DERIVED_V1, DERIVED_V2]),
-        (Wanted(sample="thaumatin"), [FLY]),
-        (Wanted(sample="insulin"), [INTERRUPTED]),
-        (Wanted(raw_uid=SCAN), [DERIVED_V1, DERIVED_V2]),
-        (Wanted(purpose="analysis"), [DERIVED_V1, DERIVED_V2]),
-        (Wanted(purpose="alignment"), [SCAN]),
-        (Wanted(analysis="loop"), [DERIVED_V1, DERIVED_V2]),
-        (Wanted(analysis="loo"), []),
-        (Wanted(text="4f0c1"), [SCAN]),
-        (Wanted(text="4F0C1D2E-52a1"), [SCAN]),
-        (Wanted(text="d1a5e0"), [DERIVED_V1, DERIVED_V2]),
-        (Wanted(text=DERIVED_V1), [DERIVED_V1]),
-        (Wanted(text="7"), [SCAN, INTERRUPTED]),
-        (Wanted(text="lysozyme"), [SCAN, DERIVED_V1, DERIVED_V2]),
-        (Wanted(text="A-1 Lysozyme"), [SCAN, DERIVED_V1, DERIVED_V2]),
-        (Wanted(text="müller"), [SCAN]),
-        (Wanted(text="Muller"), [SCAN]),
-        (Wanted(text="watch_camera"), [FLY]),
-        (Wanted(text="interrupted process"), [INTERRUPTED]),  # in the stop document
-        (Wanted(text="AND"), [INTERRUPTED]),
-        (Wanted(text="lysozyme", plan="scan"), [SCAN]),
-        (Wanted(text="lysozyme insulin"), []),
-        (Wanted(text="scan_id"), []),  # a key of every start document, and text of none
-        (Wanted(text="  "), ALL),
-        (Wanted(text="-"), []),
+        (RunFilter(), ALL),
+        (RunFilter(plan="count"), [DEAD, INTERRUPTED]),
+        (RunFilter(plan="coun"), []),
+        (RunFilter(scan_id=7), [SCAN, INTERRUPTED]),
+        (RunFilter(scan_id=7, plan="scan"), [SCAN]),
+        (RunFilter(since_s=T0 + 1, until_s=T0 + 2 * DAY_S), [DERIVED_V1, FLY, DERIVED_V2]),
+        (RunFilter(since_s=T0, until_s=T0), []),
+        (RunFilter(sample="lysozyme A-1"), [SCAN, DERIVED_V1, DERIVED_V2]),
+        (RunFilter(sample="thaumatin"), [FLY]),
+        (RunFilter(sample="insulin"), [INTERRUPTED]),
+        (RunFilter(raw_uid=SCAN), [DERIVED_V1, DERIVED_V2]),
+        (RunFilter(purpose="analysis"), [DERIVED_V1, DERIVED_V2]),
+        (RunFilter(purpose="alignment"), [SCAN]),
+        (RunFilter(analysis="loop"), [DERIVED_V1, DERIVED_V2]),
+        (RunFilter(analysis="loo"), []),
+        (RunFilter(text="4f0c1"), [SCAN]),
+        (RunFilter(text="4F0C1D2E-52a1"), [SCAN]),
+        (RunFilter(text="d1a5e0"), [DERIVED_V1, DERIVED_V2]),
+        (RunFilter(text=DERIVED_V1), [DERIVED_V1]),
+        (RunFilter(text="7"), [SCAN, INTERRUPTED]),
+        (RunFilter(text="lysozyme"), [SCAN, DERIVED_V1, DERIVED_V2]),
+        (RunFilter(text="A-1 Lysozyme"), [SCAN, DERIVED_V1, DERIVED_V2]),
+        (RunFilter(text="müller"), [SCAN]),
+        (RunFilter(text="Muller"), [SCAN]),
+        (RunFilter(text="watch_camera"), [FLY]),
+        (RunFilter(text="interrupted process"), [INTERRUPTED]),  # in the stop document
+        (RunFilter(text="AND"), [INTERRUPTED]),
+        (RunFilter(text="lysozyme", plan="scan"), [SCAN]),
+        (RunFilter(text="lysozyme insulin"), []),
+        (RunFilter(text="scan_id"), []),  # a key of every start document, and text of none
+        (RunFilter(text="  "), ALL),
+        (RunFilter(text="-"), []),
     ],
 )
-def test_find_runs(store: SampleStore, wanted: Wanted, uids: list[str]) -> None:
+def test_find_runs(store: SampleStore, wanted: RunFilter, uids: list[str]) -> None:
     assert [run.uid for run in find_runs(store.client, wanted)] == uids
 
 
 def test_limit_keeps_the_newest(store: SampleStore) -> None:
-    assert [run.uid for run in find_runs(store.client, Wanted(), 2)] == ALL[-2:]
-    assert len(find_runs(store.client, Wanted(), 100)) == len(ALL)
+    assert [run.uid for run in find_runs(store.client, RunFilter(), 2)] == ALL[-2:]
+    assert len(find_runs(store.client, RunFilter(), 100)) == len(ALL)
 
 
 @settings(
@@ -92,11 +92,11 @@ def test_limit_keeps_the_newest(store: SampleStore) -> None:
 )
 @given(text=st.text(max_size=12))
 def test_any_text_is_a_query_that_the_server_takes(store: SampleStore, text: str) -> None:
-    assert {run.uid for run in find_runs(store.client, Wanted(text=text))} <= set(ALL)
+    assert {run.uid for run in find_runs(store.client, RunFilter(text=text))} <= set(ALL)
 
 
 def test_summary(store: SampleStore) -> None:
-    runs = {run.uid: run for run in find_runs(store.client, Wanted())}
+    runs = {run.uid: run for run in find_runs(store.client, RunFilter())}
     scan, derived, dead = runs[SCAN], runs[DERIVED_V2], runs[DEAD]
     assert (scan.container, scan.scan_id, scan.plan, scan.status) == ("raw", 7, "scan", "success")
     assert (scan.time_s, scan.duration_s) == (T0, 6.5)

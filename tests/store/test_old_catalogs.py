@@ -14,11 +14,11 @@ from skywright.callbacks.journal import Journal
 from skywright.store.client import broker
 from skywright.store.export import export_run
 from skywright.store.ingest import Catalog, RunIngest, State
-from skywright.store.lookup import Wanted, find_runs
+from skywright.store.lookup import RunFilter, find_runs
 from skywright.store.pictures import write_pictures
 from skywright.store.recover import recover
-from skywright.store.reprocess import catalog_documents
 from skywright.store.show import view_run
+from skywright.store.stored_run import catalog_documents
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_old_run_opens_and_lists(old: Any, client: Any, tmp_path: Path) -> None:
     uid = old.metadata["start"]["uid"]
     assert old["primary"].read()["cam_frame_number"].values.tolist() == [1, 2, 3]
     assert old["primary/cam_frame_number"][1:].tolist() == [2, 3]
-    assert find_runs(client, Wanted(text=uid))[0].events == {"primary": 3}
+    assert find_runs(client, RunFilter(text=uid))[0].events == {"primary": 3}
     assert broker(client)[uid].start["uid"] == uid
     view = view_run(client, old)
     assert {column.name for column in view.streams[0].columns} >= {"cam_image", "cam_frame_time"}

@@ -21,7 +21,7 @@ from skywright.store.export import export_run
 from skywright.store.export.contents import read_contents
 from skywright.store.ingest import State, ingest
 from skywright.store.pictures import read_frame
-from skywright.store.reprocess import catalog_documents
+from skywright.store.stored_run import catalog_documents
 
 ROWS = 40
 

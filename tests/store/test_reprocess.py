@@ -16,6 +16,7 @@ from ophyd.sim import SynAxis
 from store.stack import Stack, running_stack
 from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
+from support.second_stages import SLOPE
 from support.streaming import StreamingCamera
 
 from skywright.callbacks.journal import Journal
@@ -26,9 +27,11 @@ from skywright.store import lookup
 from skywright.store.lookup import find_run
 from skywright.store.reprocess import cluster, reprocess, wait_until_stored
 
-LOOP = "loop_detection"
+LOOP, ROTATION = "loop_detection", "loop_rotation"
 FRAMES = 70
 """Of the raw run: more than a block."""
+TURN = 18
+"""Pictures of the run with a rotation."""
 
 
 def mount(number: int) -> np.ndarray[Any, Any]:
@@ -49,7 +52,10 @@ class World:
         self.client = stack.client()
         self.camera = StreamingCamera("cam", stack.directory / "assets", mount, burst=FRAMES)
         journal = Journal(stack.journals)
-        live = LiveAnalysis(LOOP, journal=stack.journals, assets=stack.directory / "assets")
+        self.rotation = {"calibrations": str(stack.directory / "calibrations.json")}
+        second = {ROTATION: self.rotation}
+        assets = stack.directory / "assets"
+        live = LiveAnalysis(LOOP, journal=stack.journals, assets=assets, second=second)
         live.wait_ready()
         engine = RunEngine(call_returns_result=True)
         engine.subscribe(journal)
@@ -59,12 +65,20 @@ class World:
         assert done.error == ""
         assert done.derived_uid is not None
         self.live_uid = done.derived_uid
+        motor = SynAxis(name="motor")
+        turn = bp.scan([self.camera], motor, 0, 170, TURN)
+        self.turn_uid: str = engine(turn, angle_key="motor").run_start_uids[0]
+        done = live.wait(raw_uid=self.turn_uid, timeout_s=120)
+        assert done.derived_uid is not None
+        self.turn_live_uid = done.derived_uid
+        self.rotation_live_uid = live.second[ROTATION].progress(self.turn_uid).derived_uid or ""
         live.close()
         self.steps_uid: str = engine(
             bp.scan([self.camera], SynAxis(name="gonio_angle"), 0, 90, 10)
         ).run_start_uids[0]
         self.blind_uid: str = engine(bp.count([SynAxis(name="m")])).run_start_uids[0]
-        for uid in (self.uid, self.live_uid, self.steps_uid, self.blind_uid):
+        turned = (self.turn_uid, self.turn_live_uid, self.rotation_live_uid)
+        for uid in (self.uid, self.live_uid, *turned, self.steps_uid, self.blind_uid):
             stack.done(uid)
 
     def fly(self) -> Any:
@@ -159,11 +173,70 @@ def test_inputs_from_events(world: World, tmp_path: Path, journal: bool) -> None
 
 
 def test_failure_is_an_error_and_in_the_derived_run(world: World) -> None:
-    run, cursed = find_run(world.client, world.steps_uid), FRAMES + 3
+    run, cursed = find_run(world.client, world.steps_uid), FRAMES + TURN + 3
     with pytest.raises(DataError, match=f"frame {cursed} is cursed") as failure:
         reprocess(run, f"{PATH}:Raises", {"at": cursed}, store=world.stack.directory)
     uid = str(failure.value).split("see ")[1].split(":")[0]
     assert wait_until_stored(world.client, uid).metadata["stop"]["exit_status"] == "fail"
+
+
+@pytest.mark.parametrize("journal", [True, False])
+@pytest.mark.parametrize("of_derived", [False, True])
+def test_a_second_stage_of_a_raw_run_and_of_a_derived_run(
+    world: World, tmp_path: Path, of_derived: bool, journal: bool
+) -> None:
+    """The rows are new or stored; both give the bits of the live analysis."""
+    aside = world.stack.journals / "done" / f"{world.turn_uid}.jsonl"
+    uid = world.turn_live_uid if of_derived else world.turn_uid
+    if not journal:
+        aside.rename(tmp_path / aside.name)
+    try:
+        found = find_run(world.client, uid)
+        done = reprocess(found, ROTATION, world.rotation, store=world.stack.directory)
+    finally:
+        if not journal:
+            (tmp_path / aside.name).rename(aside)
+    assert [each.analysis for each in done] == [ROTATION] if of_derived else [LOOP, ROTATION]
+    live, again = world.derived(world.rotation_live_uid), world.derived(done[-1].derived_uid)
+    assert live.result["n_frames"] == TURN
+    assert repr(again.numbers) == repr(live.numbers)
+    assert again.columns() == live.columns()
+    assert again.stop is not None
+    assert live.stop is not None
+    assert (again.stop["exit_status"], again.stop["reason"]) == (
+        live.stop["exit_status"],
+        live.stop["reason"],
+    )
+    first = world.turn_live_uid if of_derived else done[0].derived_uid
+    assert again.start["analysis"]["inputs"] == {LOOP: first}
+    assert again.start["raw_uid"] == done[-1].raw_uid == world.turn_uid
+    assert done[-1].pictures
+    assert all(path.is_file() for path in done[-1].pictures)
+    wait_until_stored(world.client, done[-1].derived_uid)
+
+
+def test_a_second_stage_that_is_no_registered_one_takes_a_derived_run(world: World) -> None:
+    turn = find_run(world.client, world.turn_uid)
+    with pytest.raises(ConfigError, match="name a derived run that has them"):
+        reprocess(turn, SLOPE, store=world.stack.directory)
+    (first,) = reprocess(turn, "picture_statistics", store=world.stack.directory)
+    derived = wait_until_stored(world.client, first.derived_uid)
+    (done,) = reprocess(derived, SLOPE, store=world.stack.directory)
+    assert done.result["last_place"] == 170.0
+    assert world.derived(done.derived_uid).result["slope"] == done.result["slope"]
+
+
+def test_what_a_second_stage_cannot_take_is_said(world: World) -> None:
+    def attempt(uid: str) -> None:
+        run = find_run(world.client, uid)
+        reprocess(run, ROTATION, world.rotation, store=world.stack.directory)
+
+    with pytest.raises(DataError, match=f"run {world.uid} does not have what loop_rotation needs"):
+        attempt(world.uid)
+    with pytest.raises(DataError, match=r"derived run of loop_rotation; .* those of loop_detect"):
+        attempt(world.rotation_live_uid)
+    with pytest.raises(ConfigError, match=r"loop_rotation: parameters None: .*calibration"):
+        reprocess(find_run(world.client, world.uid), ROTATION, store=world.stack.directory)
 
 
 def test_what_cannot_be_reprocessed_is_said(world: World) -> None:
@@ -197,6 +270,12 @@ def test_command_line(
     assert [line["raw_uid"] for line in lines] == [world.uid, world.steps_uid]
     assert lines[1]["result"]["n_frames"] == 10
     assert world.derived(lines[0]["derived_uid"]).result["n_frames"] == FRAMES
+    assert skywright(world.turn_live_uid, "--analysis", ROTATION, "--json") == 0
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (line["analysis"], line["raw_uid"]) == (ROTATION, world.turn_uid)
+    assert skywright("--help") == 0
+    words = capsys.readouterr().out.replace("│", " ").split()
+    assert "loop_detection, loop_rotation (after loop_detection), " in " ".join(words)
     asked = []
     monkeypatch.setattr(lookup, "find_run", lambda client, uid: asked.append(uid) or newest)
     newest = find_run(world.client, world.uid)

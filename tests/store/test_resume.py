@@ -107,7 +107,7 @@ def test_virtual_file_while_the_source_is_still_written(client: Any, journals: P
     import h5py
 
     from skywright.store.frames import KEPT, write_virtual_file
-    from skywright.store.survey import Segment
+    from skywright.store.survey import ResourceRows
 
     camera = StreamingCamera("cam", journals)
     camera.stage()
@@ -119,7 +119,7 @@ def test_virtual_file_while_the_source_is_still_written(client: Any, journals: P
         "parameters": {"dataset": "/entry/data/data"},
     }
     target = journals / "kept.h5"
-    segments = [Segment("r", 0, 1, 2), Segment("r", 4, 3, 1)]
+    segments = [ResourceRows("r", 0, 1, 2), ResourceRows("r", 4, 3, 1)]
     write_virtual_file(target, [(resource, segment) for segment in segments])
     with h5py.File(target, "r", swmr=True, libver="latest", locking=False) as file:
         kept = file[KEPT][:]

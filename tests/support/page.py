@@ -9,7 +9,7 @@ from store.stack import Child
 
 from dashboard.board import Checks
 from skywright.config import Settings
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 
 
 @dataclass(frozen=True)

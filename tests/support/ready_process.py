@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from skywright.processes.process import SUPERVISED
+from skywright.processes.lifecycle import SUPERVISED
 
 ROOT = Path(__file__).parents[2]
 Own = TypeVar("Own", bound="ReadyProcess")

@@ -1,7 +1,7 @@
 """A DHS whose detector takes longer: ``python slowed_dhs.py DCSS_PORT TIMES DIRECTORY``."""
 
 # ruff: noqa: E402
-from skywright.processes.process import share_arenas
+from skywright.processes.memory import share_arenas
 
 share_arenas()  # as the command line does, before numpy
 
@@ -23,7 +23,8 @@ from skywright.instruments.loop.dhs.face import Dhs
 from skywright.instruments.loop.found import LoopsFound
 from skywright.instruments.loop.series_run import SeriesRun
 from skywright.instruments.loop.sources.push import PushedPictures
-from skywright.processes.process import announce_ready, end_with_parent, log_to_stderr
+from skywright.processes.lifecycle import announce_ready, end_with_parent
+from skywright.processes.logs import log_to_stderr
 
 
 class SlowedDetector(ClassicalDetector):

@@ -86,7 +86,7 @@ def run(*args: str, **environment: str) -> "subprocess.CompletedProcess[str]":
 
 FAKE_IOC = """
 import argparse, signal, socket, sys
-from skywright.processes.process import announce_ready, end_with_parent
+from skywright.processes.lifecycle import announce_ready, end_with_parent
 end_with_parent()
 parser = argparse.ArgumentParser()
 parser.add_argument("--prefix")

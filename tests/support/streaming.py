@@ -73,13 +73,13 @@ class StreamingCamera:
         self.flush = True
         self._files = 0
         self._bundles: list[Any] = []
-        self._told = 0
+        self._rows_emitted = 0
 
     def stage(self) -> list[Any]:
         self._files += 1
         path = self.directory / f"{self.name}_{time.time_ns()}_{self._files}.h5"
         self.file = FrameFile(path, self.shape)
-        self._bundles, self._told = [], 0
+        self._bundles, self._rows_emitted = [], 0
         return [self]
 
     def unstage(self) -> list[Any]:
@@ -131,7 +131,7 @@ class StreamingCamera:
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, Any]]:
         stop = self.get_index() if index is None else index
-        if stop == self._told:
+        if stop == self._rows_emitted:
             return
         if not self._bundles:
             assert self.file is not None
@@ -146,9 +146,9 @@ class StreamingCamera:
                 self._bundles.append(bundle)
                 yield "stream_resource", bundle.stream_resource_doc
         for bundle in self._bundles:
-            indices = {"start": self._told, "stop": stop}
+            indices = {"start": self._rows_emitted, "stop": stop}
             yield "stream_datum", bundle.compose_stream_datum(indices)
-        self._told = stop
+        self._rows_emitted = stop
 
     # Flyable: a burst of frames at once
 

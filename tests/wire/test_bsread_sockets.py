@@ -15,7 +15,7 @@ from support.bsread_old import OldSender, OldSource, frames_of
 from support.waiting import until
 
 from skywright.errors import ConfigError
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 from skywright.wire.bsread import Decoder, Encoder
 from skywright.wire.bsread_sockets import Receiver, Sender
 

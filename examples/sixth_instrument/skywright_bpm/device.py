@@ -97,7 +97,7 @@ class BeamPositionMonitor(GuardedDevice):
     def _finish(self) -> None:
         self._flying = False
         self._put(self.record, 0)
-        rows = int(self._ask(self.samples))
+        rows = int(self._read_now(self.samples))
         with self._changed:
             if not self._changed.wait_for(lambda: self.stream.rows >= rows, SILENCE_S):
                 raise HardwareError(f"{self.name}: {rows} samples are not announced")

@@ -95,7 +95,7 @@ class BpmIOC(OwnerGroup):
         state = self.monitor.state()
         if state.newest is not None and len(state.newest):
             await post(self.intensity, float(state.newest.columns[CURRENTS.path][-1].sum()))
-        await post(self.samples, self.recorder.visible)
+        await post(self.samples, self.recorder.rows_readable)
         await post(
             self.lost, sum(state.lost.values()), AlarmSeverity.MINOR_ALARM * bool(state.lost)
         )

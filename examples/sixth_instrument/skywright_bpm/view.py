@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from skywright.store.lookup import Wanted, find_runs
+from skywright.store.lookup import RunFilter, find_runs
 
 SHOWN = 20
 
@@ -14,7 +14,7 @@ SHOWN = 20
 async def bpm(request: Request) -> Response:
     """Show the newest recordings."""
     site = site_of(request)
-    runs = await site.catalog.ask(find_runs, Wanted(plan="record_position"), SHOWN)
+    runs = await site.catalog.ask(find_runs, RunFilter(plan="record_position"), SHOWN)
     return render(request, "skywright_bpm:bpm.html", runs=runs)
 
 

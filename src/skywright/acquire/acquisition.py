@@ -64,9 +64,9 @@ class Acquisition:
 
     Attributes
     ----------
-    wanted
+    requested
         Requested number of items; 0: until it is stopped.
-    taken
+    items
         Number of items so far.
     stopping
         True after the stop: new items do not belong to the acquisition.
@@ -77,13 +77,13 @@ class Acquisition:
         not be stored are counted as lost then.
     """
 
-    wanted: int = 0
-    taken: int = 0
+    requested: int = 0
+    items: int = 0
     stopping: bool = False
     over: bool = False
     done: threading.Event = field(default_factory=threading.Event)
     on_item: Callable[[Any], None] | None = None
-    under_way: int = 0
+    in_progress: int = 0
     """Number of items in processing."""
 
 
@@ -101,7 +101,7 @@ class OwnerState(Generic[Result]):
         The last result; None before the first.
     items, acquired
         Number of results since the object was made, in total and in acquisitions.
-    taken
+    acquisition_items
         Number of results of the present acquisition.
     lost
         Items lost at the source, here and in the recorders, by cause.
@@ -116,7 +116,7 @@ class OwnerState(Generic[Result]):
     newest: Result | None = None
     items: int = 0
     acquired: int = 0
-    taken: int = 0
+    acquisition_items: int = 0
     lost: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
     message: str = "idle"

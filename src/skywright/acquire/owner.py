@@ -172,7 +172,7 @@ class Owner(Generic[Item, Result]):
                 newest=newest,
                 items=items,
                 acquired=self._acquired,
-                taken=0 if acquisition is None else acquisition.taken,
+                acquisition_items=0 if acquisition is None else acquisition.items,
                 lost=lost,
                 failures=failures,
                 message=self._message,
@@ -206,13 +206,13 @@ class Owner(Generic[Item, Result]):
         self._notify()
 
     def acquire(
-        self, wanted: int = 0, on_item: Callable[[Result], None] | None = None
+        self, requested: int = 0, on_item: Callable[[Result], None] | None = None
     ) -> Acquisition:
         """Start an acquisition: results go to the recorders until it ends.
 
         Parameters
         ----------
-        wanted
+        requested
             Number of items; 0: until `stop_acquisition`.
         on_item
             Called with each result of the acquisition, in order; must not block. Without a
@@ -228,7 +228,7 @@ class Owner(Generic[Item, Result]):
         with self._lock:
             if self._acquisition is not None:
                 raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
-            acquisition = self._acquisition = Acquisition(wanted, on_item=on_item)
+            acquisition = self._acquisition = Acquisition(requested, on_item=on_item)
             self._last_arrival = time.monotonic()
         try:
             self._add_user(acquisition)
@@ -247,7 +247,7 @@ class Owner(Generic[Item, Result]):
             if acquisition is None:
                 return None
             acquisition.stopping = True
-            nothing_left = not acquisition.under_way
+            nothing_left = not acquisition.in_progress
         if nothing_left:
             self._finish(acquisition)
         return acquisition
@@ -303,10 +303,10 @@ class Owner(Generic[Item, Result]):
         """Start the source if it has users, else stop it."""
         with self._source_lock:
             with self._lock:
-                wanted = bool(self._users) and not self._closing
-            if wanted == self._running:
+                should_run = bool(self._users) and not self._closing
+            if should_run == self._running:
                 return
-            if wanted:
+            if should_run:
                 self._last_arrival, self._silent = time.monotonic(), False
                 self.report(self.waiting_text.format(item=self.item_name), alarm=False)
                 self.source_starts()
@@ -317,9 +317,11 @@ class Owner(Generic[Item, Result]):
                 if self._pool is not None:
                     self._pool.drain(DRAIN_S)
                 self.source_stopped()
-            self._running = wanted
+            self._running = should_run
             self._wake_watcher.set()
-        if not wanted and not self._alarm:  # Keep an alarm message, so that the user can read it
+        if (
+            not should_run and not self._alarm
+        ):  # Keep an alarm message, so that the user can read it
             self.report(self.idle_text, alarm=False)
 
     def source_starts(self) -> None:
@@ -342,7 +344,7 @@ class Owner(Generic[Item, Result]):
             if acquisition is not None and acquisition.stopping:
                 acquisition = None
             if acquisition is not None:
-                acquisition.under_way += 1
+                acquisition.in_progress += 1
         size = getattr(item, "nbytes", 0)
         attached = process_item(item, acquisition, self.arrived, None, self._log_name)
         if attached.refused is not None:
@@ -377,36 +379,36 @@ class Owner(Generic[Item, Result]):
     def _process_item(self, arrival: tuple[Any, Acquisition | None]) -> ProcessedItem:
         return process_item(*arrival, self._process, self._prepare, self._log_name)
 
-    def _hand_on(self, taken: ProcessedItem) -> None:
+    def _hand_on(self, processed: ProcessedItem) -> None:
         """Publish a processed item; called in the order of the items."""
-        if taken.is_result and self._process is not None:
-            self._publisher.publish(taken.result)
-        acquisition, refused = taken.acquisition, taken.refused
-        if acquisition is not None and acquisition.over and taken.is_result:
+        if processed.is_result and self._process is not None:
+            self._publisher.publish(processed.result)
+        acquisition, refused = processed.acquisition, processed.refused
+        if acquisition is not None and acquisition.over and processed.is_result:
             refused = None  # `prepare` refused the item, but the acquisition was complete: no loss
         if refused is not None:
             self.counters.add(refused.cause)
         if acquisition is not None:
-            refused = self._record(acquisition, taken, refused) or refused
+            refused = self._record(acquisition, processed, refused) or refused
         if refused is not None:
             self.report(f"{refused.cause}: {refused}")
-        elif taken.is_result:
-            self._report_item(taken.result)
+        elif processed.is_result:
+            self._report_item(processed.result)
         self._item_finished(acquisition)
         if self.notifies_each_item:
             self._notify()
 
     def _record(
-        self, acquisition: Acquisition, taken: ProcessedItem, refused: RefusedError | None
+        self, acquisition: Acquisition, processed: ProcessedItem, refused: RefusedError | None
     ) -> RefusedError | None:
         """Give an item to the recorders and count it; return why a recorder refused it."""
         with self._lock:
             if acquisition.over:
                 return None
-        if taken.recorded is not None:
+        if processed.recorded is not None:
             for recorder in self.recorders:
                 try:
-                    self._publisher.offer(recorder, taken.recorded)
+                    self._publisher.offer(recorder, processed.recorded)
                 except RefusedError as error:
                     refused = error
         if refused is not None:
@@ -414,12 +416,12 @@ class Owner(Generic[Item, Result]):
         with self._lock:
             if acquisition.over:
                 return None
-            acquisition.taken += 1
+            acquisition.items += 1
             self._acquired += 1
-            self._last_recorded = taken.recorded
-            complete = bool(acquisition.wanted) and acquisition.taken >= acquisition.wanted
+            self._last_recorded = processed.recorded
+            complete = bool(acquisition.requested) and acquisition.items >= acquisition.requested
         if self._process is not None and acquisition.on_item is not None:
-            self._publisher.call("on_item", acquisition.on_item, taken.result)
+            self._publisher.call("on_item", acquisition.on_item, processed.result)
         if complete:
             self._finish(acquisition)
         return None
@@ -447,8 +449,8 @@ class Owner(Generic[Item, Result]):
         if acquisition is None:
             return
         with self._lock:
-            acquisition.under_way -= 1
-            last = acquisition.stopping and not acquisition.under_way
+            acquisition.in_progress -= 1
+            last = acquisition.stopping and not acquisition.in_progress
         if last:
             self._finish(acquisition)
 

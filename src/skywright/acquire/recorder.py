@@ -122,7 +122,7 @@ class Recorder(Generic[Result, Item]):
     ----------
     path
         Path of the present recording; None if there is none.
-    visible
+    rows_readable
         Number of rows of this or the last recording that readers can see.
     error
         Error of the last write; empty if it succeeded.
@@ -142,7 +142,7 @@ class Recorder(Generic[Result, Item]):
         self.synchronous, self.essential = synchronous, essential
         self.every = every
         self.path: Path | None = None
-        self.visible = 0
+        self.rows_readable = 0
         self.error = ""
         self._changed = changed or (lambda: None)
         self._limit, self._patience_s = queue_bytes, patience_s
@@ -159,7 +159,7 @@ class Recorder(Generic[Result, Item]):
         self._before_open: list[Item] = []
         """Items that wait until the file can be created."""
         self._count = self._recorded = self._flushed = 0
-        self._invisible = 0
+        self._unreadable = 0
         """Rows before the last mark that could not be flushed until now."""
         self._unflushed_since = 0.0
         self._thread = threading.Thread(
@@ -246,7 +246,7 @@ class Recorder(Generic[Result, Item]):
 
         After a failed flush ``not written`` includes the rows that await the next attempt.
         """
-        unflushed = {"not written": self._invisible}
+        unflushed = {"not written": self._unreadable}
         causes = sum_counts(self._lost.as_dict(), unflushed)
         return {f"{self.layout.name} {cause}": count for cause, count in causes.items()}
 
@@ -271,7 +271,7 @@ class Recorder(Generic[Result, Item]):
         with self._file_lock:
             self.error = _creation_error(path)
             if not self.error:
-                self._count, self._recorded, self.visible, self._seen = count, 0, 0, 0
+                self._count, self._recorded, self.rows_readable, self._seen = count, 0, 0, 0
                 self._flushed = 0
                 try:
                     self._file = self.layout.open_early(path)
@@ -421,15 +421,15 @@ class Recorder(Generic[Result, Item]):
         if self._file is None or not self._unflushed_since:
             return False
         try:
-            self.visible = self._file.flush()
+            self.rows_readable = self._file.flush()
         except Exception as error:
             self._report(error)
             self._unflushed_since = time.monotonic()  # for the next attempt
             if last:
-                self._invisible = self._recorded - self._flushed
+                self._unreadable = self._recorded - self._flushed
             return True
         self._unflushed_since = 0.0
-        self._flushed, self._invisible = self._recorded, 0
+        self._flushed, self._unreadable = self._recorded, 0
         return True
 
     def _end(self) -> None:
@@ -440,9 +440,9 @@ class Recorder(Generic[Result, Item]):
         self._unflushed_since = 0.0
         if file is None:
             return
-        self._invisible = 0
+        self._unreadable = 0
         try:
-            self.visible = file.flush()
+            self.rows_readable = file.flush()
             self._flushed = self._recorded
         except Exception as error:
             self._report(error)
@@ -452,7 +452,7 @@ class Recorder(Generic[Result, Item]):
         except Exception as error:
             self._fail(error, unflushed)
         else:
-            self.visible += unflushed
+            self.rows_readable += unflushed
 
     def _fail(self, error: Exception, count: int) -> None:
         self._report(error)

@@ -71,11 +71,11 @@ class Move:
         """Time at which the target is reached."""
         return self.start_time + self.duration_s
 
-    def segments(self) -> list["Segment"]:
+    def segments(self) -> list["MotionPhase"]:
         """Return the phases of constant acceleration, the rest at the target last."""
         sign = math.copysign(1.0, self.target - self.start)
         peak, ramp = self.peak_velocity, self.ramp_s
-        at_end = Segment(self.end_time, self.target, 0.0, 0.0)
+        at_end = MotionPhase(self.end_time, self.target, 0.0, 0.0)
         if peak == 0.0:
             return [at_end]
         cruise = self.duration_s - 2.0 * ramp
@@ -83,11 +83,11 @@ class Move:
         rise = 0.5 * peak * ramp * sign
         phases = []
         if ramp:
-            phases.append(Segment(self.start_time, self.start, 0.0, rate))
-        phases.append(Segment(self.start_time + ramp, self.start + rise, sign * peak, 0.0))
+            phases.append(MotionPhase(self.start_time, self.start, 0.0, rate))
+        phases.append(MotionPhase(self.start_time + ramp, self.start + rise, sign * peak, 0.0))
         if ramp:
             phases.append(
-                Segment(self.start_time + ramp + cruise, self.target - rise, sign * peak, -rate)
+                MotionPhase(self.start_time + ramp + cruise, self.target - rise, sign * peak, -rate)
             )
         return [*phases, at_end]
 
@@ -109,7 +109,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Segment:
+class MotionPhase:
     """A phase of constant acceleration from a time on."""
 
     time: float
@@ -135,8 +135,8 @@ class Axis:
     commands: tuple[Move | Stop, ...] = field(default=())
 
     @cached_property
-    def _segments(self) -> tuple[Segment, ...]:
-        segments = [Segment(-math.inf, self.initial, 0.0, 0.0)]
+    def _segments(self) -> tuple[MotionPhase, ...]:
+        segments = [MotionPhase(-math.inf, self.initial, 0.0, 0.0)]
         for command in self.commands:
             time = command.start_time if isinstance(command, Move) else command.time
             position, velocity = _state(segments, time)
@@ -209,7 +209,7 @@ class Axis:
         return Axis(self.initial, (*self.commands, Stop(time_s, acceleration)))
 
 
-def _state(segments: list[Segment], time: float) -> tuple[float, float]:
+def _state(segments: list[MotionPhase], time: float) -> tuple[float, float]:
     s = next(s for s in reversed(segments) if s.time <= time)
     if not math.isfinite(s.time):
         return s.position, 0.0
@@ -219,12 +219,12 @@ def _state(segments: list[Segment], time: float) -> tuple[float, float]:
     )
 
 
-def _braking(time: float, position: float, velocity: float, rate: float) -> list[Segment]:
+def _braking(time: float, position: float, velocity: float, rate: float) -> list[MotionPhase]:
     if velocity == 0.0 or math.isinf(rate):
-        return [Segment(time, position, 0.0, 0.0)]
+        return [MotionPhase(time, position, 0.0, 0.0)]
     ramp = abs(velocity) / rate
     way = 0.5 * velocity * ramp
     return [
-        Segment(time, position, velocity, -math.copysign(rate, velocity)),
-        Segment(time + ramp, position + way, 0.0, 0.0),
+        MotionPhase(time, position, velocity, -math.copysign(rate, velocity)),
+        MotionPhase(time + ramp, position + way, 0.0, 0.0),
     ]

@@ -1,13 +1,14 @@
 """The analysis framework: statistics of a run that do not depend on how its frames arrive.
 
-Identities (frame numbers, pulse ids, tags) are divided into blocks of fixed size. A block's
-statistic is computed from its members in order of identity, and blocks are folded in block order.
-So any order, repetition and assignment of whole blocks to workers gives the same bits.
+Identities (frame numbers, pulse ids, tags) are divided into blocks of fixed size; a block may be
+divided further by the settings that its members were taken with. A block's statistic is computed
+from its members in order of identity, and blocks are folded in block order. So any order,
+repetition and assignment of whole blocks to workers gives the same bits.
 """
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -18,6 +19,10 @@ from numpy.typing import NDArray
 from skywright.analysis.inputs import ArrayInput, Batch, join
 from skywright.errors import DataError
 from skywright.files.columns import Column
+
+BlockKey = tuple[int, int]
+"""Number of a block (identity // block size), and number of its settings; blocks are in the order
+of their keys. Without `Analysis.block_setting` the second one is 0."""
 
 Statistic = TypeVar("Statistic")
 """Type of the partial result of one block, or of several blocks folded."""
@@ -68,6 +73,11 @@ class Analysis(ABC, Generic[Statistic]):
     ``description``."""
     block_size: ClassVar[int] = 64
     """Identities in a block. An open block keeps the rows of its members."""
+    block_setting: ClassVar[str] = ""
+    """Name of a row of `measure`, integers: the number of the settings that a member was taken
+    with, such as its regions of interest. It is part of the block's key, so members of different
+    settings are never in one statistic; `fold` says what becomes of them. Within a range of
+    identities the blocks are folded in order of this number. Empty: settings do not matter."""
     ordered: ClassVar[bool] = False
     """Members of a block come in order of identity and are added one by one with `extend`, so an
     open block stores only its statistic: for running images. A member out of order is refused."""
@@ -93,10 +103,10 @@ class Analysis(ABC, Generic[Statistic]):
         self.parameters = parameters
         self.refused = 0
         """Members refused because their block was closed or folded before they came."""
-        self._open: dict[int, list[Batch]] = {}
-        self._growing: dict[int, _Block[Statistic]] = {}  # open blocks of an ordered analysis
-        self._closed: dict[int, _Block[Statistic]] = {}
-        self._computed: dict[int, _Block[Statistic]] = {}  # open blocks as they are now
+        self._open: dict[BlockKey, list[Batch]] = {}
+        self._growing: dict[BlockKey, _Block[Statistic]] = {}  # open, of an ordered analysis
+        self._closed: dict[BlockKey, _Block[Statistic]] = {}
+        self._computed: dict[BlockKey, _Block[Statistic]] = {}  # open blocks as they are now
         self._prefix: Statistic | None = None
         self._folded_members = 0
         self._watermark: int | None = None  # blocks below it are in the prefix or refused
@@ -166,7 +176,7 @@ class Analysis(ABC, Generic[Statistic]):
         Raises
         ------
         DataError
-            If `measure` gives other columns than declared.
+            If `measure` gives other columns than declared, or no numbers of settings.
         """
         rows = self.measure(batch)
         columns = {name_of(c): _rows(self, c, rows, len(batch)) for c in self.columns}
@@ -175,17 +185,14 @@ class Analysis(ABC, Generic[Statistic]):
         if late is not None and late.any():
             self.refused += int(late.sum())
             measured = measured.take(~late)
-        blocks = measured.identities // self.block_size
-        for block in np.unique(blocks).tolist():
-            of_block = blocks == block
-            piece = measured if of_block.all() else measured.take(of_block)
-            if block in self._closed or self._is_folded(block):
+        for key, piece in self._cut(measured):
+            if key in self._closed or self._is_folded(key):
                 self.refused += len(piece)
             elif self.ordered:
-                self._grow(block, piece)
+                self._grow(key, piece)
             else:
-                self._open.setdefault(block, []).append(piece)
-                self._computed.pop(block, None)
+                self._open.setdefault(key, []).append(piece)
+                self._computed.pop(key, None)
         return columns
 
     def merge(self, other: Self) -> Self:
@@ -202,18 +209,18 @@ class Analysis(ABC, Generic[Statistic]):
             else:
                 self._adopt_prefix(other)
         self.close()
-        for number, block in other._blocks().items():
-            if number in other._growing:  # it changes in place when members follow
+        for key, block in other._blocks().items():
+            if key in other._growing:  # it changes in place when members follow
                 block = copy.deepcopy(block)
-            if self._is_folded(number):
+            if self._is_folded(key):
                 self.refused += len(block.identities)
                 continue
-            mine = self._closed.get(number)
+            mine = self._closed.get(key)
             if mine is None:
-                self._closed[number] = block
+                self._closed[key] = block
             elif not np.array_equal(mine.identities, block.identities):
                 winner, loser = (block, mine) if block.is_preferred_to(mine) else (mine, block)
-                self._closed[number] = winner
+                self._closed[key] = winner
                 self.refused += len(loser.identities)
         return self
 
@@ -261,7 +268,7 @@ class Analysis(ABC, Generic[Statistic]):
     @property
     def held_blocks(self) -> int:
         """Number of blocks that are not folded; the memory use grows with it."""
-        return len(self._numbers())
+        return len(self._keys())
 
     def fresh(self) -> Self:
         """Return the same analysis, with no members."""
@@ -276,8 +283,8 @@ class Analysis(ABC, Generic[Statistic]):
         if self._watermark is not None and watermark <= self._watermark:
             return
         self._watermark = watermark
-        for number in sorted(k for k in self._numbers() if k < watermark):
-            block = self._take(number)
+        for key in sorted(key for key in self._keys() if self._is_folded(key)):
+            block = self._take(key)
             self._prefix = self.fold(self._prefix, block.statistic)
             self._folded_members += len(block.identities)
 
@@ -296,17 +303,38 @@ class Analysis(ABC, Generic[Statistic]):
         still come would make a second version of the block, so all must have passed.
         """
         part = self.fresh()
-        below = [number for number in self._numbers() if number < identity // self.block_size]
-        blocks = {number: self._take(number) for number in sorted(below)}
+        below = [key for key in self._keys() if key[0] < identity // self.block_size]
+        blocks = {key: self._take(key) for key in sorted(below)}
         part._closed = {  # noqa: SLF001
-            number: _Block(block.identities, self.compact(block.statistic))
-            for number, block in blocks.items()
+            key: _Block(block.identities, self.compact(block.statistic))
+            for key, block in blocks.items()
         }
         return part
 
-    def _grow(self, number: int, piece: Batch) -> None:
+    def _cut(self, members: Batch) -> Iterator[tuple[BlockKey, Batch]]:
+        """Yield the members of each block, in block order."""
+        blocks = members.identities // self.block_size
+        settings = self._settings(members)
+        for block, setting in np.unique(np.stack([blocks, settings], axis=1), axis=0).tolist():
+            of_block = (blocks == block) & (settings == setting)
+            yield (block, setting), members if of_block.all() else members.take(of_block)
+
+    def _settings(self, members: Batch) -> NDArray[np.int64]:
+        """Return the number of the settings of each member."""
+        if not self.block_setting:
+            return np.zeros(len(members), np.int64)
+        numbers = members.data.get(self.block_setting)
+        if numbers is None or numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            got = "nothing" if numbers is None else f"{numbers.dtype} of shape {numbers.shape}"
+            raise DataError(
+                f"analysis {self.name}: numbers of settings {self.block_setting}: measure gave "
+                f"{got}, expected one integer per member"
+            )
+        return numbers.astype(np.int64)
+
+    def _grow(self, key: BlockKey, piece: Batch) -> None:
         """Add members to an open block of an ordered analysis; refuse what is out of order."""
-        known = self._growing.get(number)
+        known = self._growing.get(key)
         last = known.identities[-1] if known else np.iinfo(np.int64).min
         highest = np.concatenate(([last], np.maximum.accumulate(piece.identities)[:-1]))
         fits = piece.identities > np.maximum(highest, last)
@@ -315,44 +343,44 @@ class Analysis(ABC, Generic[Statistic]):
             return
         piece = piece if fits.all() else piece.take(fits)
         if known is None:
-            self._growing[number] = _Block(piece.identities, self.extend(None, piece))
+            self._growing[key] = _Block(piece.identities, self.extend(None, piece))
         else:
             identities = np.concatenate((known.identities, piece.identities))
-            self._growing[number] = _Block(identities, self.extend(known.statistic, piece))
+            self._growing[key] = _Block(identities, self.extend(known.statistic, piece))
 
-    def _numbers(self) -> set[int]:
+    def _keys(self) -> set[BlockKey]:
         return self._open.keys() | self._growing.keys() | self._closed.keys()
 
-    def _is_folded(self, block: int) -> bool:
-        return self._watermark is not None and block < self._watermark
+    def _is_folded(self, key: BlockKey) -> bool:
+        return self._watermark is not None and key[0] < self._watermark
 
-    def _block(self, number: int) -> _Block[Statistic]:
+    def _block(self, key: BlockKey) -> _Block[Statistic]:
         """Return a block as it is now; an open one may change later."""
-        if number in self._closed:
-            return self._closed[number]
-        if number in self._growing:
-            return self._growing[number]
-        if number not in self._computed:
-            members = join(self._open[number], self.holds)
-            self._open[number] = [members]  # repeats are not kept
-            self._computed[number] = _Block(members.identities, self.statistic(members))
-        return self._computed[number]
+        if key in self._closed:
+            return self._closed[key]
+        if key in self._growing:
+            return self._growing[key]
+        if key not in self._computed:
+            members = join(self._open[key], self.holds)
+            self._open[key] = [members]  # repeats are not kept
+            self._computed[key] = _Block(members.identities, self.statistic(members))
+        return self._computed[key]
 
-    def _blocks(self) -> dict[int, _Block[Statistic]]:
-        return {number: self._block(number) for number in self._numbers()}
+    def _blocks(self) -> dict[BlockKey, _Block[Statistic]]:
+        return {key: self._block(key) for key in self._keys()}
 
-    def _take(self, number: int) -> _Block[Statistic]:
+    def _take(self, key: BlockKey) -> _Block[Statistic]:
         """Return a block and forget it."""
-        block = self._block(number)
+        block = self._block(key)
         for blocks in (self._open, self._growing, self._closed, self._computed):
-            blocks.pop(number, None)
+            blocks.pop(key, None)
         return block
 
     def _adopt_prefix(self, other: Self) -> None:
         self._prefix, self._watermark = other._prefix, other._watermark
         self._folded_members = other._folded_members
-        for number in [k for k in self._numbers() if self._is_folded(k)]:
-            self.refused += len(self._take(number).identities)
+        for key in [key for key in self._keys() if self._is_folded(key)]:
+            self.refused += len(self._take(key).identities)
 
 
 def find_late(

@@ -19,9 +19,11 @@ class Batch:
     identities
         (n,) int64, the number that names each member.
     times
-        (n,) float64, unix seconds; NaN where unknown.
+        (n,) float64, unix seconds, to about 0.2 us; NaN where unknown. An analysis that needs exact
+        times names a column of int64 ns among its `inputs`, as `panoseti_ph256` does.
     data
-        Arrays by name, (n, ...); read-only by convention.
+        Arrays by name, (n, ...), with the dtype that they have in their file or events; read-only
+        by convention.
     """
 
     identities: NDArray[np.int64]

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skywright.analysis import Analysis
 from skywright.analysis.second import SecondStage
 from skywright.errors import ConfigError
 from skywright.instruments import NamedAnalysis, instruments, resolve
+
+if TYPE_CHECKING:  # a cluster's worker needs no configuration
+    from skywright.config import Settings
 
 COMMON = {
     "picture_statistics": NamedAnalysis("skywright.analysis.picture_statistics:PictureStatistics"),
@@ -90,6 +93,47 @@ def make_analysis(
         raise ConfigError(f"analysis {name}: parameters {parameters}: {error}") from error
 
 
+def is_second_stage(name: str) -> bool:
+    """Return whether `name` is a second-stage analysis, of a name or as ``module:Class``.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be imported.
+    """
+    return _second_stage_class(name) is not None
+
+
+def first_stage_of(name: str, default: str | None = None) -> str:
+    """Return the name of the analysis whose rows a second-stage analysis takes.
+
+    Parameters
+    ----------
+    name
+        Of the second-stage analysis.
+    default
+        For one that is given as ``module:Class``, which does not tell.
+
+    Raises
+    ------
+    ConfigError
+        If it does not tell, and there is no default.
+    """
+    named = named_analyses().get(name)
+    first = named.after if named is not None else default
+    if first is None:
+        raise ConfigError(
+            f"analysis {name} does not say whose rows it takes: name a derived run that has them"
+        )
+    return first
+
+
+def stage_parameters(name: str, settings: "Settings") -> dict[str, Any]:
+    """Return the parameters of a second-stage analysis that the configuration gives."""
+    named = named_analyses().get(name)
+    return resolve(named.prepared)(settings) if named is not None and named.prepared else {}
+
+
 def make_second_stage(name: str, parameters: dict[str, Any] | None = None) -> SecondStage:
     """Return a second-stage analysis.
 
@@ -105,15 +149,21 @@ def make_second_stage(name: str, parameters: dict[str, Any] | None = None) -> Se
     ConfigError
         If there is no such stage or it does not take the parameters.
     """
+    kind = _second_stage_class(name)
+    if kind is None:
+        raise ConfigError(f"analysis {name} works on the rows of no other analysis")
+    try:
+        return kind(**(parameters or {}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"analysis {name}: parameters {parameters}: {error}") from error
+
+
+def _second_stage_class(name: str) -> type[SecondStage] | None:
+    """Import a second-stage analysis; return None if `name` is none."""
     named = named_analyses().get(name)
     target = named.stage if named is not None else name
     try:
         kind = resolve(target) if ":" in target else None
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"analysis {name}: {target!r} cannot be imported ({error})") from error
-    if not (isinstance(kind, type) and issubclass(kind, SecondStage)):
-        raise ConfigError(f"analysis {name} works on the rows of no other analysis")
-    try:
-        return kind(**(parameters or {}))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"analysis {name}: parameters {parameters}: {error}") from error
+    return kind if isinstance(kind, type) and issubclass(kind, SecondStage) else None

@@ -28,7 +28,7 @@ class ColumnsFile:
         self.columns = columns
         self.identity = identity
         self._writer = ColumnWriter(path, columns, identity) if columns else None
-        self._told = 0
+        self._rows_emitted = 0
         self._rows: list[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]] = []
         self._resources: list[Any] = []
 
@@ -54,17 +54,17 @@ class ColumnsFile:
             self._writer.flush()
 
     @property
-    def untold(self) -> int:
+    def rows_to_emit(self) -> int:
         """Rows in the file that no document has told of."""
-        return self._writer.flushed - self._told if self._writer is not None else 0
+        return self._writer.flushed - self._rows_emitted if self._writer is not None else 0
 
     def documents(self, run: Any, descriptor: Any) -> list[tuple[str, Any]]:
         """Return the documents that tell of the rows since the last call.
 
         Only columns that are external in `descriptor` are told of: events carry the others.
         """
-        rows = self._told + self.untold
-        if rows == self._told:
+        rows = self._rows_emitted + self.rows_to_emit
+        if rows == self._rows_emitted:
             return []
         docs: list[tuple[str, Any]] = []
         if not self._resources:
@@ -85,12 +85,12 @@ class ColumnsFile:
             docs += [("stream_resource", each.stream_resource_doc) for each in self._resources]
         for each in self._resources:
             datum = each.compose_stream_datum(
-                indices={"start": self._told, "stop": rows},
-                seq_nums={"start": self._told + 1, "stop": rows + 1},
+                indices={"start": self._rows_emitted, "stop": rows},
+                seq_nums={"start": self._rows_emitted + 1, "stop": rows + 1},
                 descriptor=descriptor,
             )
             docs.append(("stream_datum", datum))
-        self._told = rows
+        self._rows_emitted = rows
         return docs
 
     def close(self) -> None:

@@ -93,7 +93,7 @@ class DerivedRun:
         self._highest: int | None = None
         self._last = -1
         self._update_number = 0
-        self._news = False
+        self._result_changed = False
         self._is_closed = False
         self._next_event = 0.0
         self._next_datum = 0.0
@@ -147,7 +147,7 @@ class DerivedRun:
         self._columns.append(identities, {"frame_time": times, **rows})
         self.rows += len(identities)
         self._last = int(identities[-1])
-        self._news = True
+        self._result_changed = True
         self.tick()
 
     def tick(self) -> float | None:
@@ -156,16 +156,16 @@ class DerivedRun:
         Writing a row of many columns costs as much as measuring a picture, so rows gather a little.
         """
         now = time.monotonic()
-        if self._news and now >= self._next_event:
+        if self._result_changed and now >= self._next_event:
             self._columns.write()
             self._emit_result()
-            self._news = False
+            self._result_changed = False
             self._next_event = now + EVENT_PERIOD_S
-        if self._columns.untold and now >= self._next_datum:
+        if self._columns.rows_to_emit and now >= self._next_datum:
             self._emit_datums()
             self._next_datum = now + DATUM_PERIOD_S
-        due = [self._next_event] if self._news else []
-        due += [self._next_datum] if self._columns.untold else []
+        due = [self._next_event] if self._result_changed else []
+        due += [self._next_datum] if self._columns.rows_to_emit else []
         return max(min(due) - now, 0.0) if due else None
 
     # Results out --------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ from typing import IO, Any, cast
 
 from skywright.analysis import Analysis, Batch
 from skywright.analysis.second import SecondRun
-from skywright.processes.process import log_to_stderr, lower_priority
+from skywright.processes.child import start_module
+from skywright.processes.lifecycle import lower_priority
+from skywright.processes.logs import log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +65,7 @@ class Drawer:
 
     def _send(self, drawing: Drawing) -> dict[str, bytes]:
         if self._process is None or self._process.poll() is not None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+            self._process = start_module("skywright.callbacks.drawing")
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:

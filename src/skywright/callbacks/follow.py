@@ -8,14 +8,14 @@ from event_model import EventPage, unpack_event_page
 
 from skywright.analysis import Analysis, ArrayInput
 from skywright.errors import DataError
-from skywright.files.frames import FrameTable, Segment, Track
+from skywright.files.frames import FileRows, FrameTable, Track
 from skywright.files.readers import locate
 
 Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequiredKeys:
     """The data keys that an analysis asks for.
 
     Parameters
@@ -50,7 +50,7 @@ class Wanted:
         )
 
     def find(self, data_keys: Mapping[str, Document]) -> dict[str, str] | None:
-        """Find the wanted keys among those of a stream.
+        """Find the required keys among those of a stream.
 
         Parameters
         ----------
@@ -60,7 +60,7 @@ class Wanted:
         Returns
         -------
         dict or None
-            Full data key by wanted name; optional inputs, identity and time only where they are.
+            Full data key by required name; optional inputs, identity and time only where they are.
             None when an input is not there.
 
         Raises
@@ -141,7 +141,7 @@ class RawStream:
     trouble
         Why they cannot; "" if they can.
     keys
-        Full data key by wanted name.
+        Full data key by required name.
     configuration
         Of the devices of the stream, by data key.
     """
@@ -167,7 +167,7 @@ class RawStream:
         for device in descriptor.get("configuration", {}).values():
             self.configuration |= device.get("data", {})
         try:
-            self.table = _empty_table(self.run.wanted, found, descriptor["data_keys"])
+            self.table = _empty_table(self.run.required, found, descriptor["data_keys"])
         except DataError as error:
             self.trouble = str(error)
 
@@ -193,7 +193,7 @@ class RawStream:
                 numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
                 first = doc["seq_nums"]["start"] if numbered else track.count + 1
                 start, stop = indices["start"], indices["stop"]
-                track.add(Segment(path, column, start, stop, first, mimetype))
+                track.add(FileRows(path, column, start, stop, first, mimetype))
 
     def event(self, doc: Document) -> None:
         """Take in an event."""
@@ -216,9 +216,9 @@ class RawStream:
         if table is not None:
             yield from table.tracks.items()
             if table.identity is not None:
-                yield self.run.wanted.identity, table.identity
+                yield self.run.required.identity, table.identity
             if table.time is not None:
-                yield self.run.wanted.time, table.time
+                yield self.run.required.time, table.time
 
 
 class RawRun:
@@ -228,7 +228,7 @@ class RawRun:
     ----------
     start
         Its start document.
-    wanted
+    required
         What an analysis asks for.
     keep_values
         Keep the values of events; else only count them.
@@ -241,9 +241,11 @@ class RawRun:
         The stop document, once it came.
     """
 
-    def __init__(self, start: Document, wanted: Wanted, *, keep_values: bool = True) -> None:
+    def __init__(
+        self, start: Document, required: RequiredKeys, *, keep_values: bool = True
+    ) -> None:
         self.start = start
-        self.wanted = wanted
+        self.required = required
         self.streams: dict[str, RawStream] = {}
         self.stop: Document | None = None
         self._keep_values = keep_values
@@ -294,7 +296,7 @@ class RawRun:
             return
         new = RawStream(self, name, keep_values=self._keep_values)
         try:
-            found = self.wanted.find(doc["data_keys"])
+            found = self.required.find(doc["data_keys"])
         except DataError as error:
             new.trouble = str(error)
         else:
@@ -306,9 +308,11 @@ class RawRun:
         self.streams[name] = self._by_descriptor[doc["uid"]] = new
 
 
-def _empty_table(wanted: Wanted, found: Mapping[str, str], data_keys: Document) -> FrameTable:
+def _empty_table(
+    required: RequiredKeys, found: Mapping[str, str], data_keys: Document
+) -> FrameTable:
     table = FrameTable()
-    for name in (name for name in (*wanted.inputs, *wanted.optional) if name in found):
+    for name in (name for name in (*required.inputs, *required.optional) if name in found):
         external = data_keys[found[name]].get("external")
         if external is None:
             table.values[name] = {}
@@ -320,6 +324,6 @@ def _empty_table(wanted: Wanted, found: Mapping[str, str], data_keys: Document) 
                 "(stream_resource and stream_datum documents)"
             )
     streams = {n for n, key in found.items() if "external" in data_keys[key]}
-    table.identity = Track() if wanted.identity in streams else None
-    table.time = Track() if wanted.time in streams else None
+    table.identity = Track() if required.identity in streams else None
+    table.time = Track() if required.time in streams else None
     return table

@@ -6,7 +6,6 @@ import os
 import queue
 import select
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +15,10 @@ from typing import Any
 
 from skywright.callbacks.follow import Document, RawRun
 from skywright.callbacks.journal import encode_line, journal_path
+from skywright.processes.child import start_module
 
 QUEUE_DOCUMENTS = 20_000
+"""A document that finds this many entries before it in the queue is not taken."""
 PIPE_LIMIT_S = 10.0
 """A worker reads its pipe at once. One that has not read it for this time is frozen."""
 END_LIMIT_S = 10.0
@@ -58,6 +59,8 @@ class _Followed:
     def __init__(self, raw: RawRun) -> None:
         self.raw = raw
         self.deaths = 0
+        self.abandoned = ""
+        """Why no more of its documents come before its stop document; "" for most runs."""
         self._streams: dict[str, _FollowedStream] = {}
         self._log: list[tuple[str, Document]] = []
         self._datums: dict[str, int] = {}
@@ -65,7 +68,7 @@ class _Followed:
 
     @property
     def streams(self) -> dict[str, _FollowedStream]:
-        """The streams that have the wanted data keys, by name."""
+        """The streams that have the required data keys, by name."""
         for name in list(self.raw.streams):  # the RunEngine's thread adds to them
             self._streams.setdefault(name, _FollowedStream())
         return self._streams
@@ -160,24 +163,42 @@ class Keeper:
         self.name = name
         self.ready = threading.Event()
         """The worker has compiled and loaded what it needs."""
-        self._command = [sys.executable, "-m", "skywright.callbacks.worker", *arguments]
+        self._arguments = arguments
         self._journal = journal
         self._patience = patience
         self._tell = hear
         self._runs: dict[str, _Followed] = {}
-        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(QUEUE_DOCUMENTS)
+        # `put` sets the limit: what the worker reports, and the end of a run, must always have room
+        self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._worker: subprocess.Popen[bytes] | None = None
         self._failed_starts = 0
         self._thread = threading.Thread(target=self._keep, name=f"live-{name}", daemon=True)
         self._thread.start()
 
     def put(self, name: str, doc: Document, raw: RawRun) -> bool:
-        """Take in a document, at once; False if there is no room for it."""
-        try:
-            self._queue.put_nowait(("document", (name, doc, raw)))
-        except queue.Full:
+        """Take in a document, at once.
+
+        Returns
+        -------
+        bool
+            False if there is no room for it; for a stop document there always is.
+        """
+        if name != "stop" and self._queue.qsize() >= QUEUE_DOCUMENTS:
             return False
+        self._queue.put(("document", (name, doc, raw)))
         return True
+
+    def abandon(self, uid: str, reason: str) -> None:
+        """End the analysis of a raw run of which no more documents come, at once.
+
+        Parameters
+        ----------
+        uid
+            Of the raw run.
+        reason
+            Why; it is in the stop documents of the derived runs, and reported.
+        """
+        self._queue.put(("abandon", (uid, reason)))
 
     @property
     def worker_pid(self) -> int | None:
@@ -199,6 +220,8 @@ class Keeper:
                 continue
             if what == "document":
                 self._forward(*payload)
+            elif what == "abandon":
+                self._abandon(*payload)
             elif what == "line":
                 self._hear(*payload)
             elif what == "died" and payload is self._worker:
@@ -210,15 +233,16 @@ class Keeper:
 
     def _start(self) -> None:
         try:
-            self._worker = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            self._worker = start_module(
+                "skywright.callbacks.worker",
+                *self._arguments,
                 start_new_session=True,  # Ctrl-C is for the plan
             )
         except OSError:
             log.exception("analysis %s: the worker cannot be started", self.name)
             self._worker = None
+            for uid in list(self._runs):
+                self._end_run(uid, "the worker cannot be started")
             return
         assert self._worker.stdin is not None
         os.set_blocking(self._worker.stdin.fileno(), False)
@@ -243,6 +267,17 @@ class Keeper:
         if run is not None:
             run.remember(name, doc)
             self._send(name, doc)
+
+    def _abandon(self, uid: str, reason: str) -> None:
+        run = self._runs.get(uid)
+        if run is None:
+            self._tell(uid, "", done=True, error=reason)
+            return
+        run.abandoned = reason
+        if self._worker is None:
+            self._end_run(uid, reason)
+        else:
+            self._send("abandon", {"raw_uid": uid, "reason": reason})
 
     def _send(self, name: str, doc: Document) -> None:
         """Write a line to the worker; one that does not read is killed, and its death is heard."""
@@ -277,7 +312,7 @@ class Keeper:
         if run is None:
             return
         if what == "over":
-            self._end_run(uid)
+            self._end_run(uid, run.abandoned)
             return
         stream = run.streams[facts["stream"]]
         stream.heard = time.monotonic()
@@ -310,8 +345,8 @@ class Keeper:
                     self._tell(uid, name, done=True, **end)
             if max(run.deaths, self._failed_starts) > limit:
                 self._end_run(uid, f"the worker died again (status {status})")
-            elif run.raw.stop is not None and not run.open_streams:
-                self._end_run(uid)
+            elif run.abandoned or (run.raw.stop is not None and not run.open_streams):
+                self._end_run(uid, run.abandoned)
         if self._failed_starts > limit:
             log.error("analysis %s: the worker does not start (status %s)", self.name, status)
             return
@@ -334,7 +369,8 @@ class Keeper:
         now = time.monotonic()
         for run in self._runs.values():
             for name, stream in run.open_streams.items():
-                behind = run.raw.stop is not None or run.announced(name) > stream.reached
+                is_ending = run.raw.stop is not None or bool(run.abandoned)
+                behind = is_ending or run.announced(name) > stream.reached
                 if not behind or stream.error:
                     stream.heard = now
                 elif now - stream.heard > self._patience.stall_s and self._worker is not None:

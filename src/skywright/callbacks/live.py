@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skywright.analysis.named import is_configured_by_devices, make_analysis, make_second_stage
-from skywright.callbacks.follow import Document, RawRun, RunIds, Wanted
+from skywright.callbacks.follow import Document, RawRun, RequiredKeys, RunIds
 from skywright.callbacks.followed import Limits
 from skywright.callbacks.keeper import Keeper, Patience
 from skywright.callbacks.reports import Progress, Reports
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class LiveAnalysis(Reports):
     """Subscribe it to the RunEngine after the journal; it never raises and never waits.
 
-    Each stream of a raw run that has the wanted data keys gets a derived run, others nothing.
+    Each stream of a raw run that has the required data keys gets a derived run, others nothing.
     What a session asks without naming a stream is of the run's first. When the worker dies another
     begins the present runs again, from their first frame, in new derived runs.
 
@@ -68,7 +68,7 @@ class LiveAnalysis(Reports):
         self._questions = itertools.count(1)
         self._event_keys: dict[str, frozenset[str]] = {}
         limits = limits or Limits()
-        self._wanted = Wanted.of(analysis, keys or {})
+        self._required = RequiredKeys.of(analysis, keys or {})
         self._ids = RunIds()
         self._raws: dict[str, RawRun] = {}
         # Defaults must not hold against what a run's configuration says.
@@ -94,7 +94,7 @@ class LiveAnalysis(Reports):
     def _accept(self, name: str, doc: Document) -> None:
         uid = self._ids.of(name, doc)
         if name == "start" and doc.get("purpose") != "analysis":
-            self._raws[str(uid)] = RawRun(doc, self._wanted, keep_values=False)
+            self._raws[str(uid)] = RawRun(doc, self._required, keep_values=False)
             self._event_keys[str(uid)] = frozenset(
                 key for stage in self.stages.values() for key in stage.event_keys(doc)
             )
@@ -113,9 +113,8 @@ class LiveAnalysis(Reports):
             doc = {**doc, "data": data, "timestamps": {}}
         if not self._keeper.put(name, doc, raw):
             self._raws.pop(raw.uid, None)
-            error = "the worker did not take the documents in time"
-            for stream_name in (*raw.streams, ""):
-                self.report(raw.uid, stream_name, done=True, error=error)
+            self._event_keys.pop(raw.uid, None)
+            self._keeper.abandon(raw.uid, "the worker did not take the documents in time")
 
     def _is_needed(self, raw: RawRun, name: str, doc: Document) -> bool:
         if raw.wants(name, doc):

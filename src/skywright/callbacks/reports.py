@@ -99,7 +99,7 @@ class Reports:
 
     @property
     def raw_uid(self) -> str | None:
-        """Uid of the present (or last) raw run that has the wanted data keys."""
+        """Uid of the present (or last) raw run that has the required data keys."""
         return self._present.uid if self._present is not None else None
 
     def ask(self, frames: int) -> int:

@@ -2,7 +2,7 @@
 
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
 JSON lines, follows the files they tell of, and writes one derived run for each stream of a raw run
-that has the wanted data keys. It survives every failure of the analysis; the failure is in the
+that has the required data keys. It survives every failure of the analysis; the failure is in the
 derived run.
 """
 
@@ -25,12 +25,13 @@ from skywright.analysis.named import make_analysis, make_second_stage
 from skywright.analysis.second import SecondStage
 from skywright.callbacks.derived import Emit
 from skywright.callbacks.drawing import Drawer
-from skywright.callbacks.follow import RawRun, RunIds, Wanted
+from skywright.callbacks.follow import RawRun, RequiredKeys, RunIds
 from skywright.callbacks.followed import DRAWING_POLL_S, FollowedStream, Limits
 from skywright.callbacks.journal import Journal, encode_line
 from skywright.callbacks.second import FollowedSecond
 from skywright.errors import SkywrightError
-from skywright.processes.process import announce_ready, log_to_stderr
+from skywright.processes.lifecycle import announce_ready
+from skywright.processes.logs import log_to_stderr
 
 END_LIMIT_S = 3.0
 """Time for frames that are left when the session is gone."""
@@ -71,7 +72,7 @@ class Worker:
         for stage in second.values():
             stage.warm_up()
         self._stages = second
-        self._wanted = Wanted.of(kind, keys)
+        self._required = RequiredKeys.of(kind, keys)
         self._emit, self._assets, self._limits = emit, assets, limits
         self._ids = RunIds()
         self._runs: dict[str, RawRun] = {}
@@ -127,7 +128,7 @@ class Worker:
     def _document(self, name: str, doc: dict[str, Any]) -> None:
         uid = str(self._ids.of(name, doc))
         if name == "start" and doc.get("purpose") != "analysis":
-            self._runs[uid] = RawRun(doc, self._wanted)
+            self._runs[uid] = RawRun(doc, self._required)
             self._second[uid] = [
                 FollowedSecond(each, stage.follow(doc), doc, self._emit, self._assets, self._drawer)
                 for each, stage in self._stages.items()
@@ -135,6 +136,9 @@ class Worker:
         if name == "ask":
             for second in self._second.get(doc["raw_uid"], ()):
                 second.ask(doc["number"], doc["frames"])
+            return
+        if name == "abandon":
+            self._abandon(doc["raw_uid"], doc["reason"])
             return
         run = self._runs.get(uid)
         if run is None:
@@ -149,6 +153,17 @@ class Worker:
                 followed.raw_stopped()
                 self._report_end(followed)
             self._forget_if_over(run)
+
+    def _abandon(self, uid: str, reason: str) -> None:
+        """End the derived runs of a raw run of which no more documents come."""
+        if self._runs.pop(uid, None) is None:
+            return
+        del self._second[uid]
+        for followed in self._of(uid):
+            followed.interrupt(reason)
+            del self._streams[uid, followed.raw.name]
+            say("done", followed.progress())
+        say("over", {"raw_uid": uid})
 
     def _of(self, uid: str) -> list[FollowedStream]:
         return [each for (owner, _), each in self._streams.items() if owner == uid]

@@ -14,7 +14,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.instruments import instruments, resolve
-from skywright.processes.process import ROOMS, log_to_stderr, share_arenas
+from skywright.processes.logs import ROOMS, log_to_stderr
+from skywright.processes.memory import share_arenas
 
 logger = logging.getLogger(__name__)
 

@@ -78,7 +78,7 @@ def runs(
 ) -> None:
     """List runs, raw and derived, newest last."""
     from skywright.store.client import connect
-    from skywright.store.lookup import Wanted, find_run, find_runs, parse_time, waiting_runs
+    from skywright.store.lookup import RunFilter, find_run, find_runs, parse_time, waiting_runs
 
     settings = load_settings(config)
     times = {
@@ -86,7 +86,7 @@ def runs(
         "until_s": parse_time(until, end=True) if until else None,
     }
     client = connect(settings=settings)
-    wanted = Wanted(
+    run_filter = RunFilter(
         plan=plan,
         scan_id=scan_id,
         sample=sample,
@@ -96,7 +96,7 @@ def runs(
         raw_uid=find_run(client, raw).metadata["start"]["uid"] if raw else None,
         **times,
     )
-    found = find_runs(client, wanted, limit, _journals(settings))
+    found = find_runs(client, run_filter, limit, _journals(settings))
     if as_json:
         for run in found:
             print_json(run)

@@ -9,7 +9,7 @@ import typer
 
 from skywright.cli.doctor import examine, glance
 from skywright.config import load_settings
-from skywright.processes.process import SUPERVISED, announce_ready, end_with_parent
+from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent
 
 
 def dashboard(

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,7 +18,8 @@ from skywright.cli import EXIT_FAILED
 from skywright.cli.demos import failed_demo
 from skywright.errors import ConfigError
 from skywright.instruments import instruments
-from skywright.processes.process import SUPERVISED
+from skywright.processes.child import start_module
+from skywright.processes.lifecycle import SUPERVISED
 
 LIMIT_S = 270.0
 """Time for one demo, s."""
@@ -99,12 +98,10 @@ def _run_process(
     names: Sequence[str], file: Path, log: Path, environment: dict[str, str], console: Console
 ) -> int | None:
     """Run demos in a process and show their steps; return its exit status, None if too slow."""
-    command = [sys.executable, "-m", "skywright.cli.demos", str(file), *names]
     with log.open("a") as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # closes when we end: the process ends too
-            stdout=subprocess.PIPE,
+        process = start_module(
+            "skywright.cli.demos",
+            *(str(file), *names),
             stderr=errors,
             env=environment,
             text=True,

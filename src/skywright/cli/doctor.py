@@ -25,7 +25,7 @@ from skywright.config import FILE_NAME, Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments import instruments
 from skywright.processes import stack as runtime
-from skywright.processes.process import port_is_free
+from skywright.processes.ports import port_is_free
 
 LOW_DISK_BYTES = 5_000_000_000
 STALE_JOURNAL_S = 10.0

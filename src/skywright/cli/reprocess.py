@@ -7,9 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from skywright.analysis.named import named_analyses, stage_parameters
 from skywright.cli.output import print_json
 from skywright.config import load_settings
 from skywright.errors import ConfigError
+
+NAMES = [
+    f"{name} (after {analysis.after})" if analysis.after else name
+    for name, analysis in sorted(named_analyses().items())
+]
+"""The analyses that go by a name, for the help."""
 
 
 def reprocess(
@@ -23,9 +30,16 @@ def reprocess(
         bool, typer.Option("-1", help="The newest raw run.", show_default=False)
     ] = False,
     *,
-    analysis: Annotated[str, typer.Option(help="Registered name, or module:Class.")],
+    analysis: Annotated[
+        str, typer.Option(metavar="NAME", help=f"{', '.join(NAMES)}, or module:Class.")
+    ],
     parameters: Annotated[
-        str, typer.Option(metavar="JSON", help="Parameters of the analysis.")
+        str,
+        typer.Option(
+            metavar="JSON",
+            help="Parameters of the analysis; those of a second-stage analysis come from the "
+            "configuration otherwise.",
+        ),
     ] = "{}",
     key: Annotated[
         list[str] | None,
@@ -44,7 +58,11 @@ def reprocess(
         Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
     ] = None,
 ) -> None:
-    """Run an analysis over stored runs; each fitting stream adds a derived run and changes none."""
+    """Run an analysis over stored runs; each fitting stream adds a derived run and changes none.
+
+    An analysis with "after" takes what another one has found: name a derived run of that one, or a
+    raw run to do both.
+    """
     from skywright.store import reprocess as store
     from skywright.store.client import connect
     from skywright.store.lookup import find_run
@@ -55,10 +73,11 @@ def reprocess(
     if not wanted:
         raise ConfigError("name a run: UID..., or -1 for the newest; `skywright runs` lists them")
     runs = [find_run(client, uid) for uid in wanted]
+    given = stage_parameters(analysis, settings) | _json(parameters)
     options: dict[str, Any] = {"store": settings.directory, "keys": _keys(key or [])}
     with store.cluster(dask) if dask else nullcontext() as submit:
         for run in runs:
-            results = store.reprocess(run, analysis, _json(parameters), submit=submit, **options)
+            results = store.reprocess(run, analysis, given, submit=submit, **options)
             for done in results:
                 store.wait_until_stored(client, done.derived_uid)
                 if as_json:
@@ -68,7 +87,7 @@ def reprocess(
 
 
 def _print(done: Any) -> None:
-    typer.echo(f"{done.raw_uid[:8]} {done.stream} -> {done.derived_uid}")
+    typer.echo(f"{done.raw_uid[:8]} {done.stream} -> {done.derived_uid} {done.analysis}")
     for name, value in done.result.items():
         text = f"{value:.6g}" if isinstance(value, float) else value
         typer.echo(f"  {name:20} {text}")

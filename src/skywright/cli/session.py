@@ -26,7 +26,8 @@ from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.processes import stack as runtime
-from skywright.processes.process import SUPERVISED
+from skywright.processes.child import start_module
+from skywright.processes.lifecycle import SUPERVISED
 
 logger = logging.getLogger(__name__)
 
@@ -102,10 +103,9 @@ def have_beamline(settings: Settings, progress: Callable[[str], object] | None =
     if runtime.await_state(settings.directory, UP_READY_LIMIT_S):
         return
     typer.echo("Starting the beamline ...", err=True)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "skywright.cli", "up", "--json"],
-        stdin=subprocess.PIPE,  # our end closes when we end: its lifeline
-        stdout=subprocess.PIPE,
+    process = start_module(
+        "skywright.cli",
+        *("up", "--json"),
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, SUPERVISED: "1"},

@@ -18,13 +18,8 @@ from skywright.cli.data_directories import data_directories, why_unreadable
 from skywright.config import Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
 from skywright.processes import stack as runtime
-from skywright.processes.process import (
-    SUPERVISED,
-    announce_ready,
-    end_with_parent,
-    free_port,
-    port_is_free,
-)
+from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent
+from skywright.processes.ports import free_port, port_is_free
 from skywright.processes.supervisor import Report, Service, Supervisor
 from skywright.rooms import importable
 

@@ -7,7 +7,7 @@ reads an incomplete row.
 
 import errno
 import json
-import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -471,8 +471,7 @@ def _decode_attribute(value: Any) -> Any:
 
 def _check_free_space(directory: Path, needed_bytes: int) -> None:
     """Raise before HDF5 meets a full disk, after which it cannot close the file."""
-    disk = os.statvfs(directory)
-    free = disk.f_bavail * disk.f_frsize
+    free = shutil.disk_usage(directory).free
     if free < needed_bytes + RESERVE_BYTES:
         raise OSError(
             errno.ENOSPC,

@@ -22,7 +22,7 @@ BATCH_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
-class Segment:
+class FileRows:
     """A range of rows of one column of a file.
 
     Parameters
@@ -44,7 +44,7 @@ class Segment:
     sequence: int
     mimetype: str = HDF5
 
-    def is_followed_by(self, other: "Segment") -> bool:
+    def is_followed_by(self, other: "FileRows") -> bool:
         """Return whether `other` starts at the end of this segment."""
         here = (self.path, self.dataset, self.stop, self.sequence + self.stop - self.start)
         return here == (other.path, other.dataset, other.start, other.sequence)
@@ -54,10 +54,10 @@ class Track:
     """The rows of one data key in order, over any number of files."""
 
     def __init__(self) -> None:
-        self.segments: list[Segment] = []
+        self.segments: list[FileRows] = []
         self.count = 0
 
-    def add(self, segment: Segment) -> None:
+    def add(self, segment: FileRows) -> None:
         """Append rows; a segment that continues the last one becomes part of it."""
         self.count += segment.stop - segment.start
         if self.segments and self.segments[-1].is_followed_by(segment):
@@ -65,7 +65,7 @@ class Track:
             segment = replace(last, stop=segment.stop)
         self.segments.append(segment)
 
-    def locate(self, start: int, stop: int) -> Iterator[Segment]:
+    def locate(self, start: int, stop: int) -> Iterator[FileRows]:
         """Yield the segments that hold the positions `start` to `stop`."""
         first = 0
         for segment in self.segments:
@@ -285,7 +285,7 @@ class FrameReader(Closing):
             return np.empty(0)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def _reader(self, segment: Segment) -> Reader:
+    def _reader(self, segment: FileRows) -> Reader:
         """Return the (cached) reader of a file.
 
         The identity column, if the file has one, gives the number of complete rows.

@@ -1,7 +1,12 @@
-"""An HTTP face on a thread of its own, beside whatever else the process does."""
+"""HTTP servers: on a thread beside whatever else a process does, or as the work of a process."""
 
+import signal
 import socket
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -10,10 +15,117 @@ from skywright.errors import ConfigError
 
 GRACE_S = 1.0
 """Time that answers under way are given at the end."""
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Parameters
+    ----------
+    host, port
+        Where; port 0 takes a free one.
+
+    Raises
+    ------
+    ConfigError
+        If the port cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:  # the latter: no such port
+        raise ConfigError(
+            f"cannot serve HTTP on {host}:{port} ({error}); does it run already? Choose another "
+            "port, or 0 for a free one"
+        ) from error
+
+
+def serve(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    ready: Callable[[int], None],
+    *,
+    on_signal: Callable[[], None] = lambda: None,
+    **options: Any,
+) -> None:
+    """Serve an ASGI application as the work of this process, until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    app
+        The application.
+    host, port
+        Where to listen; port 0 takes a free one.
+    ready
+        Called with the port once requests are answered.
+    on_signal
+        Called at the signal, before open responses are waited for.
+    **options
+        Of `uvicorn.Config`, such as ``timeout_graceful_shutdown``.
+
+    Raises
+    ------
+    ConfigError
+        If the port cannot be had, or the application does not start.
+    """
+    with listen(host, port) as listener:
+        at: int = listener.getsockname()[1]
+        config = uvicorn.Config(app, log_config=None, access_log=False, **options)
+        server = ProcessServer(config, lambda: ready(at), on_signal)
+        try:
+            server.run([listener])
+        except SystemExit as failure:  # uvicorn's, after its start has failed
+            raise ConfigError(
+                f"the server on {host}:{at} did not start; the log above says why"
+            ) from failure
+
+
+class ProcessServer(uvicorn.Server):
+    """A server that ends on a signal with status 0; uvicorn's own raises the signal again.
+
+    Parameters
+    ----------
+    config
+        Of uvicorn.
+    ready
+        Called when it listens.
+    on_signal
+        Called at SIGTERM and SIGINT.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None] = lambda: None,
+        on_signal: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(config)
+        self._ready, self._on_signal = ready, on_signal
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End on SIGTERM and SIGINT, at once on the second one."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End."""
+        self._on_signal()
+        super().handle_exit(sig, frame)
 
 
 class HttpServer:
-    """Serve an ASGI application until `close`.
+    """Serve an ASGI application on a thread until `close`.
 
     Parameters
     ----------
@@ -34,12 +146,7 @@ class HttpServer:
     """
 
     def __init__(self, app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> None:
-        try:
-            self._socket = socket.create_server((host, port))
-        except (OSError, OverflowError) as error:  # the latter: no such port
-            raise ConfigError(
-                f"cannot serve HTTP on {host}:{port} ({error}); choose another port"
-            ) from error
+        self._socket = listen(host, port)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             app,

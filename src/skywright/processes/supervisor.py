@@ -2,8 +2,8 @@
 
 One thread, one asyncio task per process. Each child leads its own process group, so the terminal's
 Ctrl-C reaches the supervisor alone; its stdin is a pipe from the supervisor, which closes when the
-supervisor ends, also by SIGKILL (`skywright.processes.process.end_with_parent`); its stderr goes to
-a log file.
+supervisor ends, also by SIGKILL (`skywright.processes.lifecycle.end_with_parent`); its stderr goes
+to a log file.
 """
 
 import asyncio
@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from skywright.errors import HardwareError
-from skywright.processes.process import ARENAS, LOG_LEVEL, SUPERVISED
+from skywright.processes.lifecycle import SUPERVISED
+from skywright.processes.logs import LOG_LEVEL
+from skywright.processes.memory import ARENAS
 from skywright.processes.stack import Child
 
 logger = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skywright.analysis.named import stage_parameters
 from skywright.callbacks.isolated import isolated
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.reports import Reports
@@ -102,7 +103,7 @@ def start_analyses(context: SessionContext) -> dict[str, Reports]:
             section = getattr(context.settings, instrument.name, None)
             parameters = getattr(section, analysis.settings) if analysis.settings else {}
             second = {
-                each: resolve(later.prepared)(context.settings) if later.prepared else {}
+                each: stage_parameters(each, context.settings)
                 for each, later in instrument.analyses.items()
                 if later.live and later.after == name
             }

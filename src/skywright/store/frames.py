@@ -20,7 +20,7 @@ from tiled.utils import path_from_uri
 from skywright.errors import DataError
 from skywright.files.readers import HDF5, readers
 from skywright.store.reader_adapter import reader_source
-from skywright.store.survey import Segment, Stream
+from skywright.store.survey import ResourceRows, Stream
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
 
 KEPT = "/kept"
@@ -43,7 +43,7 @@ class Rows:
     stop: int
 
 
-def rows_in_files(segments: Sequence[Segment]) -> list[Rows]:
+def rows_in_files(segments: Sequence[ResourceRows]) -> list[Rows]:
     """Return which rows of which files the segments of a data key are.
 
     Where a key has several files, indices go on from file to file or begin again with each.
@@ -196,7 +196,7 @@ def _array(
         parameters = dict(first["parameters"]) | {"dataset": KEPT}
         first = first | {"uri": f"file://localhost{path}", "parameters": parameters}
         count = sum(segment.rows for segment in segments)
-        segments = [Segment(first["uid"], 0, segments[0].seq_num, count)]
+        segments = [ResourceRows(first["uid"], 0, segments[0].seq_num, count)]
     consolidator = consolidator_factory(readable_any_time(first), {"data_keys": dict(data_keys)})
     told = {first["uid"]}
     for segment in segments:
@@ -208,7 +208,7 @@ def _array(
     return source
 
 
-def _datum(segment: Segment) -> dict[str, Any]:
+def _datum(segment: ResourceRows) -> dict[str, Any]:
     return {
         "stream_resource": segment.resource,
         "indices": {"start": segment.index, "stop": segment.index + segment.rows},
@@ -239,7 +239,7 @@ def open_hdf5(resource: Mapping[str, Any]) -> h5py.File:
         raise DataError(f"{path}: cannot be read as HDF5: {error}") from error
 
 
-def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Segment]]) -> None:
+def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], ResourceRows]]) -> None:
     """Write an HDF5 file with one virtual dataset, `KEPT`, of the rows of `parts`, in order.
 
     Parameters

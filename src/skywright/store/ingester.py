@@ -20,7 +20,7 @@ from watchdog.observers import Observer
 from skywright.callbacks.journal import SUFFIX, TEMPORARY_SUFFIX
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
-from skywright.processes.process import announce_ready, end_with_parent, lower_priority
+from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
 from skywright.store.client import connect, ensure_containers
 from skywright.store.ingest import Catalog, RunIngest, ServerUnavailableError, State
 from skywright.store.tail import Tail, is_locked, locked_if_dead

@@ -33,7 +33,7 @@ Query = Any
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RunFilter:
     """What a run must have to be found; None admits every run."""
 
     plan: str | None = None
@@ -76,7 +76,7 @@ class RunSummary:
 
 
 def find_runs(
-    client: Container, wanted: Wanted, limit: int | None = None, journals: Path | None = None
+    client: Container, run_filter: RunFilter, limit: int | None = None, journals: Path | None = None
 ) -> list[RunSummary]:
     """Search both containers.
 
@@ -84,7 +84,7 @@ def find_runs(
     ----------
     client
         tiled client of the root.
-    wanted
+    run_filter
         What to look for; its fields are joined by "and".
     limit
         Keep this many, the newest.
@@ -96,10 +96,10 @@ def find_runs(
     list of RunSummary
         Sorted by start time, newest last.
     """
-    for queries, accepts in _readings(wanted.text):
+    for queries, accepts in _readings(run_filter.text):
         found: dict[str, RunSummary] = {}
         for container, runs_of in _RUNS.items():
-            for alternative in tiled_queries(wanted):
+            for alternative in tiled_queries(run_filter):
                 runs = _search(runs_of(client), [*alternative, *queries])
                 matching = (run for run in runs if accepts(run.metadata))
                 for run in islice(matching, limit):
@@ -153,29 +153,29 @@ def derived_runs(client: Container, raw_uid: str) -> list[Container]:
     return list(_search(analysis(client), [Eq("start.raw_uid", raw_uid)]))[::-1]
 
 
-def tiled_queries(wanted: Wanted) -> list[list[Query]]:
-    """Return `wanted`, but for its text, as tiled queries: alternatives of queries to be chained.
+def tiled_queries(run_filter: RunFilter) -> list[list[Query]]:
+    """Return the filter, but for its text, as tiled queries: alternatives of queries to be chained.
 
     tiled has no "or", so each alternative is one search.
     """
     queries: list[Query] = []
-    if wanted.plan is not None:
-        queries.append(Eq("start.plan_name", wanted.plan))
-    if wanted.since_s is not None:
-        queries.append(Comparison("ge", "start.time", float(wanted.since_s)))
-    if wanted.until_s is not None:
-        queries.append(Comparison("lt", "start.time", float(wanted.until_s)))
-    if wanted.scan_id is not None:
-        queries.append(Eq("start.scan_id", wanted.scan_id))
-    if wanted.raw_uid is not None:
-        queries.append(Eq("start.raw_uid", wanted.raw_uid))
-    if wanted.purpose is not None:
-        queries.append(Eq("start.purpose", wanted.purpose))
-    if wanted.analysis is not None:
-        queries.append(Eq("start.analysis.name", wanted.analysis))
-    if wanted.sample is None:
+    if run_filter.plan is not None:
+        queries.append(Eq("start.plan_name", run_filter.plan))
+    if run_filter.since_s is not None:
+        queries.append(Comparison("ge", "start.time", float(run_filter.since_s)))
+    if run_filter.until_s is not None:
+        queries.append(Comparison("lt", "start.time", float(run_filter.until_s)))
+    if run_filter.scan_id is not None:
+        queries.append(Eq("start.scan_id", run_filter.scan_id))
+    if run_filter.raw_uid is not None:
+        queries.append(Eq("start.raw_uid", run_filter.raw_uid))
+    if run_filter.purpose is not None:
+        queries.append(Eq("start.purpose", run_filter.purpose))
+    if run_filter.analysis is not None:
+        queries.append(Eq("start.analysis.name", run_filter.analysis))
+    if run_filter.sample is None:
         return [queries]
-    return [[*queries, Eq(f"start.{key}", wanted.sample)] for key in SAMPLE_KEYS]
+    return [[*queries, Eq(f"start.{key}", run_filter.sample)] for key in SAMPLE_KEYS]
 
 
 def summarize(

@@ -1,27 +1,38 @@
 """An analysis over a stored run, here or on a cluster; it adds a derived run and changes none."""
 
-import json
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tiled.client.container import Container
 
-from skywright.analysis import Analysis, Batch, whole_blocks
+from skywright.analysis import Analysis, Batch, name_of, whole_blocks
 from skywright.analysis.blocks import analyze_part
 from skywright.analysis.cluster import Submit, cluster
-from skywright.analysis.named import make_analysis
-from skywright.callbacks.derived import DerivedRun
-from skywright.callbacks.follow import Document, RawRun, RawStream, Wanted
-from skywright.callbacks.journal import Journal, journal_path
+from skywright.analysis.named import (
+    analysis_class,
+    first_stage_of,
+    is_second_stage,
+    make_analysis,
+    make_second_stage,
+    named_analyses,
+)
+from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun
+from skywright.callbacks.drawing import Drawing, draw
+from skywright.callbacks.follow import RawRun, RawStream, RequiredKeys
+from skywright.callbacks.journal import Journal
+from skywright.callbacks.second import FollowedSecond
 from skywright.errors import DataError, SkywrightError
+from skywright.files.columns import ColumnReader
 from skywright.files.frames import FrameReader, draw_pictures
-from skywright.store.client import ANALYSIS
-from skywright.store.export.contents import Stream, read_contents
+from skywright.store.client import ANALYSIS, RAW
+from skywright.store.export.contents import read_contents
+from skywright.store.stored_run import run_documents
 
 __all__ = ["Reprocessed", "Submit", "cluster", "reprocess", "wait_until_stored"]
 
@@ -37,18 +48,24 @@ class Reprocessed:
     ----------
     raw_uid, derived_uid
         The runs.
+    analysis
+        Name of the analysis.
     stream
         Stream of the raw run.
     result
         Counts and scalar results.
+    columns
+        File with a row for each member.
     pictures
         Annotated pictures.
     """
 
     raw_uid: str
     derived_uid: str
+    analysis: str
     stream: str
     result: Mapping[str, Any]
+    columns: Path
     pictures: tuple[Path, ...]
 
 
@@ -63,12 +80,17 @@ def reprocess(
 ) -> list[Reprocessed]:
     """Analyze the streams of a stored run again that have the analysis's inputs.
 
+    A second-stage analysis (`skywright.analysis.second`) takes the rows of a derived run of its
+    first analysis. For a raw run the first analysis is done again before.
+
     Parameters
     ----------
     run
-        tiled client of the raw run.
+        tiled client of the raw run; for a second-stage analysis also of the derived run whose rows
+        it takes.
     name, parameters
-        The analysis (`skywright.analysis.named`).
+        The analysis (`skywright.analysis.named`); of a second-stage analysis the parameters of its
+        stage.
     store
         Root directory of the store, for its journals and assets.
     keys
@@ -80,7 +102,8 @@ def reprocess(
     Returns
     -------
     list of Reprocessed
-        One for each stream, in the order in which the run has them.
+        One for each stream, in the order in which the run has them; that of a second-stage
+        analysis, of the first stream, is the last one.
 
     Raises
     ------
@@ -90,6 +113,8 @@ def reprocess(
         If the run has not the analysis's inputs, has not ended, or the analysis fails; a failure
         is in the derived run too, and the other streams are analyzed before it is raised.
     """
+    if is_second_stage(name):
+        return _reprocess_second(run, name, parameters, store, keys, submit)
     analysis = make_analysis(name, parameters)
     raw = _raw_run(run, store / "journal", analysis, keys or {})
     journal = Journal(store / "journal")
@@ -131,7 +156,134 @@ def _reprocess(
             f"{error}"
         ) from error
     paths = tuple(derived.directory / picture for picture in pictures)
-    return Reprocessed(uid, derived.uid, stream.name, derived.scalars(), paths)
+    scalars = derived.scalars()
+    return Reprocessed(
+        uid, derived.uid, analysis.name, stream.name, scalars, derived.columns_path, paths
+    )
+
+
+def _reprocess_second(
+    run: Container,
+    name: str,
+    parameters: dict[str, Any] | None,
+    store: Path,
+    keys: Mapping[str, str] | None,
+    submit: Submit | None,
+) -> list[Reprocessed]:
+    """Do a second-stage analysis, over the rows of a derived run or after the first analysis."""
+    stage = make_second_stage(name, parameters)
+    stored = _stored_rows(run, name)
+    raw = run if stored is None else _raw_of(run)
+    start = raw.metadata["start"]
+    journal, pictures = Journal(store / "journal"), dict[str, bytes]()
+
+    def draw_here(drawing: Drawing) -> "Future[dict[str, bytes]]":
+        pictures.update(draw(drawing))
+        drawn: Future[dict[str, bytes]] = Future()
+        drawn.set_result(pictures)
+        return drawn
+
+    try:
+        second = FollowedSecond(
+            name, stage.follow(start), start, journal, store / "assets", draw_here
+        )
+        for kind, doc in run_documents(raw, store / "journal"):
+            if kind != "start":
+                second.take(kind, doc)
+        if not second.run.fits:
+            raise DataError(f"run {start['uid']} does not have what {name} needs")
+        done: list[Reprocessed] = []
+        if stored is None:
+            done = reprocess(raw, first_stage_of(name), store=store, keys=keys, submit=submit)
+            stored = _new_rows(done[0])
+        second.add(stored.rows)
+        for _ in second.finishing(stored.stream, {stored.analysis: stored.uid}):
+            pass
+    finally:
+        journal.close()
+    facts = second.facts()
+    if facts.get("error") or "derived_uid" not in facts:
+        reason = facts.get("error") or f"{stored.analysis} has found no row"
+        raise DataError(f"analysis {name} of run {start['uid']}: {reason}")
+    columns = Path(facts["columns"])
+    new = Reprocessed(
+        raw_uid=start["uid"],
+        derived_uid=facts["derived_uid"],
+        analysis=stage.analysis.name,
+        stream=stored.stream,
+        result=facts["result"],
+        columns=columns,
+        pictures=tuple(columns.parent / picture for picture in pictures),
+    )
+    return [*done, new]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of the derived run of a first analysis."""
+
+    uid: str
+    analysis: str
+    stream: str
+    """Of the raw run."""
+    rows: Batch
+
+
+def _new_rows(done: Reprocessed) -> _Rows:
+    names = [name_of(column) for column in analysis_class(done.analysis).columns]
+    rows = _read_rows(done.columns, names)
+    return _Rows(done.derived_uid, done.analysis, done.stream, rows)
+
+
+def _stored_rows(run: Container, name: str) -> _Rows | None:
+    """Return the rows of a stored derived run for the second-stage analysis; None if it is raw."""
+    if run.metadata["start"].get("purpose") != "analysis":
+        return None
+    contents = read_contents(run)
+    uid, made = contents.start["uid"], contents.start["analysis"]
+    first = first_stage_of(name, made["name"])
+    if made["name"] != first:
+        raise DataError(f"{uid} is a derived run of {made['name']}; {name} takes those of {first}")
+    if contents.stop is None:
+        raise DataError(f"derived run {uid} has not ended; wait for it, or `skywright recover`")
+    identity, frame_time = name_of(IDENTITY), name_of(FRAME_TIME)
+    for stream in contents.streams:
+        column = stream.column(identity)
+        if column is not None and column.asset is not None:
+            break
+    else:
+        raise DataError(f"derived run {uid} has no rows for {name}")
+    names = {each.name for each in stream.columns if each.external} - {identity, frame_time}
+    lacking = (
+        {name_of(c) for c in analysis_class(first).columns} - names
+        if first in named_analyses()
+        else set()
+    )
+    if lacking:
+        raise DataError(
+            f"derived run {uid} of {first} {made['version']} lacks the columns "
+            f"{', '.join(sorted(lacking))}; name its raw run, {contents.start['raw_uid']}"
+        )
+    return _Rows(uid, first, made["stream"], _read_rows(column.asset.file, names))
+
+
+def _raw_of(derived: Container) -> Container:
+    """Return the raw run of a derived run."""
+    uid, runs = derived.metadata["start"]["raw_uid"], derived.parent.parent[RAW]
+    if uid not in runs:
+        raise DataError(f"the raw run {uid} of {derived.metadata['start']['uid']} is not stored")
+    raw: Container = runs[uid]
+    return raw
+
+
+def _read_rows(columns: Path, names: Iterable[str]) -> Batch:
+    """Read the rows of a derived run."""
+    with ColumnReader(columns, IDENTITY.path) as reader:
+        count = reader.count()
+        identities = reader.read(IDENTITY.path, 0, count)
+        times = reader.read(FRAME_TIME.path, 0, count)
+        data = {name: reader.read(f"/entry/{name}", 0, count) for name in names}
+    return Batch(identities, times, data)
 
 
 def wait_until_stored(client: Container, uid: str, timeout_s: float = 60.0) -> Container:
@@ -177,9 +329,8 @@ def _raw_run(
         raise DataError(
             f"{start['uid']} is itself a derived run; name its raw run {start.get('raw_uid')}"
         )
-    raw = RawRun(start, Wanted.of(analysis, keys))
-    path = journal_path(journals / "done", start["uid"])
-    for name, doc in journal_documents(path) if path.is_file() else catalog_documents(run):
+    raw = RawRun(start, RequiredKeys.of(analysis, keys))
+    for name, doc in run_documents(run, journals):
         raw(name, doc)
     if not raw.streams:
         raise DataError(
@@ -189,69 +340,6 @@ def _raw_run(
     if raw.stop is None:
         raise DataError(f"run {raw.uid} has not ended; wait for it, or `skywright recover`")
     return raw
-
-
-def journal_documents(path: Path) -> Iterator[tuple[str, Document]]:
-    """Yield the documents of a finished journal: every frame, just as it was told live."""
-    with path.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                name, doc = json.loads(line)
-                yield name, doc
-
-
-def catalog_documents(run: Container) -> Iterator[tuple[str, Document]]:
-    """Yield documents made of what the catalog holds, for a run whose journal is not here.
-
-    Frames that a resumed scan has taken again are in the catalog once, so that they count once.
-
-    Raises
-    ------
-    DataError
-        If the server cannot give what its catalog names.
-    """
-    contents = read_contents(run)
-    yield "start", contents.start
-    for stream in contents.streams:
-        yield from _stream_documents(stream)
-    if contents.stop is not None:
-        yield "stop", contents.stop
-
-
-def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
-    uid = stream.descriptor["uid"]
-    yield "descriptor", {**stream.descriptor, "name": stream.name}
-    in_files = [column for column in stream.columns if column.asset is not None]
-    for column in in_files:
-        assert column.asset is not None
-        resource = f"{uid}/{column.name}"
-        yield (
-            "stream_resource",
-            {
-                "uid": resource,
-                "data_key": column.name,
-                "mimetype": column.asset.mimetype,
-                "uri": column.asset.file.as_uri(),
-                "parameters": {"dataset": column.asset.dataset},
-            },
-        )
-        rows = {"start": 0, "stop": column.shape[0]}
-        yield (
-            "stream_datum",
-            {
-                "stream_resource": resource,
-                "descriptor": uid,
-                "indices": rows,
-                "seq_nums": {"start": 1, "stop": column.shape[0] + 1},
-            },
-        )
-    numbers = stream.column("seq_num")
-    others = [c for c in stream.columns if c.asset is None and c.name not in ("seq_num", "time")]
-    if numbers is not None and others:
-        values = {column.name: column.read(slice(None)).tolist() for column in others}
-        for row, number in enumerate(numbers.read(slice(None)).tolist()):
-            data = {key: column[row] for key, column in values.items()}
-            yield "event", {"descriptor": uid, "seq_num": number, "data": data}
 
 
 def _analyze(

@@ -22,14 +22,9 @@ from tiled.server.app import build_app_from_config
 from skywright.config import load_settings
 from skywright.errors import ConfigError, DataError, SkywrightError
 from skywright.files.readers import HDF5, readers
-from skywright.processes.http_process import Server
-from skywright.processes.process import (
-    announce_ready,
-    end_with_parent,
-    free_port,
-    lower_priority,
-    port_number,
-)
+from skywright.processes.http_server import ProcessServer
+from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
+from skywright.processes.ports import free_port, port_number
 from skywright.store.reader_adapter import ADAPTER
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.table_pool import separate_connections
@@ -171,7 +166,7 @@ def _check_directories(readable: Sequence[Path]) -> None:
             )
 
 
-async def _serve(server: Server, directory: Path, readable: Sequence[Path]) -> int:
+async def _serve(server: ProcessServer, directory: Path, readable: Sequence[Path]) -> int:
     """Serve until SIGTERM; say so once a real frame has come back through HTTP."""
     from skywright.store.probe import check_readable
 
@@ -215,7 +210,7 @@ def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) 
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    return asyncio.run(_serve(Server(config), directory, readable))
+    return asyncio.run(_serve(ProcessServer(config), directory, readable))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ RESERVED = ("time", "seq_num")
 
 
 @dataclass(frozen=True)
-class Segment:
+class ResourceRows:
     """Consecutive rows of one file, which belong to consecutive seq_nums."""
 
     resource: str
@@ -27,17 +27,19 @@ class Frames:
     """The rows of a data key's files, each seq_num once, in order of seq_num."""
 
     def __init__(self) -> None:
-        self.segments: list[Segment] = []
+        self.segments: list[ResourceRows] = []
         self.superseded = False
 
-    def between(self, start: float, stop: float) -> list[Segment]:
+    def between(self, start: float, stop: float) -> list[ResourceRows]:
         """Return the rows of the seq_nums from `start` up to, without, `stop`."""
         parts = []
         for old in self.segments:
             low = int(min(max(start - old.seq_num, 0), old.rows))
             high = int(min(max(stop - old.seq_num, 0), old.rows))
             if high > low:
-                parts.append(Segment(old.resource, old.index + low, old.seq_num + low, high - low))
+                parts.append(
+                    ResourceRows(old.resource, old.index + low, old.seq_num + low, high - low)
+                )
         return parts
 
     def rows_before(self, stop: float) -> int:
@@ -47,7 +49,7 @@ class Frames:
     def add(self, doc: dict[str, Any]) -> bool:
         """Take one stream datum; True when it replaces rows that were there."""
         first, rows = doc["indices"]["start"], doc["indices"]["stop"] - doc["indices"]["start"]
-        new = Segment(doc["stream_resource"], first, doc["seq_nums"]["start"], rows)
+        new = ResourceRows(doc["stream_resource"], first, doc["seq_nums"]["start"], rows)
         if rows <= 0:
             return False
         last = self.segments[-1] if self.segments else None
@@ -64,7 +66,7 @@ class Frames:
         return True
 
 
-def _continues(last: Segment, new: Segment) -> bool:
+def _continues(last: ResourceRows, new: ResourceRows) -> bool:
     return (last.resource, last.index + last.rows, last.seq_num + last.rows) == (
         new.resource,
         new.index,

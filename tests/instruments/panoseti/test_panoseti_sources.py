@@ -94,7 +94,7 @@ def test_a_real_run_is_replayed_into_the_indexes_frame_by_frame(test_data, tmp_p
             rows = tracker.rows()
             assert rows[IndexKey(0, "img16")] == 250
             assert rows[IndexKey(0, "ph256")] == 800
-            assert tracker.events.visible == 800
+            assert tracker.events.rows_readable == 800
     finally:
         tracker.close()
     movie = read_pff(next(run.glob("*img16*")))
@@ -190,7 +190,7 @@ def test_packets_over_udp_are_frames_of_a_tracked_run(tmp_path):
         tracker.stop_recording()
         rows = tracker.rows()
         assert rows[IndexKey(slots.slot(254), "img16")] == 60
-        assert rows[IndexKey(slots.slot(3), "ph256")] == tracker.events.visible == 40
+        assert rows[IndexKey(slots.slot(3), "ph256")] == tracker.events.rows_readable == 40
         assert tracker.source.lost == {"no science packet": 3, "packet missing": 1}
     finally:
         sender.close()
@@ -235,11 +235,13 @@ def test_a_run_without_packets_has_no_frames_of_the_run_before(tmp_path):
                     sender.sendto(packet.tobytes(), runs.address)
             assert tracker.start_recording(tmp_path / f"{name}.h5") == ""
             assert tracker.source.run == run
-            until(lambda count=sent: tracker.events.visible == count, 60, "packets are indexed")
+            until(
+                lambda count=sent: tracker.events.rows_readable == count, 60, "packets are indexed"
+            )
             runs.stop()
             until(lambda: tracker.source.has_ended, 60, "the run has ended")
             tracker.stop_recording()
-            assert tracker.events.visible == sent
+            assert tracker.events.rows_readable == sent
     finally:
         tracker.close()
 

@@ -245,7 +245,7 @@ def test_recordings_of_another_thread_and_a_path_that_cannot_be_written(
     thread.start()
     thread.join()
     source.shot(0)
-    until(lambda: owner.shots.visible == 1, 60, "the shot is in the file")
+    until(lambda: owner.shots.rows_readable == 1, 60, "the shot is in the file")
     owner.stop_recording()
 
 

@@ -25,7 +25,8 @@ from skywright.cli.demos import (
 from skywright.cli.session import have_beamline
 from skywright.config import load_settings
 from skywright.errors import SkywrightError
-from skywright.processes.process import end_with_parent, log_to_stderr
+from skywright.processes.lifecycle import end_with_parent
+from skywright.processes.logs import log_to_stderr
 from skywright.session.profile import load_profile
 
 logger = logging.getLogger(__name__)

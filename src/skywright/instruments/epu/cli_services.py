@@ -57,7 +57,7 @@ def serve(
     from skywright.instruments.epu.broker.publisher import Publisher
     from skywright.instruments.epu.database import open_database
     from skywright.instruments.epu.service_logs import log_service
-    from skywright.processes.process import announce_ready, end_with_parent
+    from skywright.processes.lifecycle import announce_ready, end_with_parent
 
     log_service(verbose)
     end_with_parent()
@@ -99,7 +99,7 @@ def consume(
     from skywright.instruments.epu.broker.consumer import Consumer
     from skywright.instruments.epu.database import open_database
     from skywright.instruments.epu.service_logs import log_service
-    from skywright.processes.process import announce_ready, end_with_parent
+    from skywright.processes.lifecycle import announce_ready, end_with_parent
 
     log_service(verbose)
     end_with_parent()

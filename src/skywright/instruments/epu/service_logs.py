@@ -9,7 +9,7 @@ import traceback
 from typing import Any
 
 from skywright.errors import ConfigError
-from skywright.processes.process import LOG_LEVEL, log_to_stderr
+from skywright.processes.logs import LOG_LEVEL, log_to_stderr
 
 OLD_LEVEL = "SMARTEM_LOG_LEVEL"
 """Variable of smartem-decisions; read where ours is not set."""

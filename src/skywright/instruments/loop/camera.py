@@ -84,7 +84,7 @@ class SingleFileRecorder:
     ----------
     files
         None writes none.
-    visible
+    rows_readable
         Pictures in the newest file: 1 after the first.
     error
         Why the last file could not be written; empty when it was.
@@ -94,7 +94,7 @@ class SingleFileRecorder:
 
     def __init__(self) -> None:
         self.files: SingleFiles | None = None
-        self.visible = 0
+        self.rows_readable = 0
         self.error = ""
         self._lost = Counters()
 
@@ -114,7 +114,7 @@ class SingleFileRecorder:
             capture = Capture(path, result.image.shape)
             try:
                 capture.add(result.frame, result.image)
-                self.visible = capture.flush()
+                self.rows_readable = capture.flush()
             finally:
                 capture.close()
         except (OSError, DataError) as error:
@@ -202,11 +202,11 @@ class Camera:
             acquiring=known.acquiring,
             shape=self._shape(),
             frames=known.acquired,
-            taken=known.taken,
+            taken=known.acquisition_items,
             frame_number=-1 if last is None else last.frame_number,
             frame_time=0.0 if last is None else last.time,
             capturing=path is not None,
-            captured=recorder.visible,
+            captured=recorder.rows_readable,
             file=str(path or ""),
             write_error=self._recorder.error or self._singles.error,
             message=known.message,

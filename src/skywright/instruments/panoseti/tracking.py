@@ -213,7 +213,7 @@ class Tracker:
 
     def rows(self) -> dict[IndexKey, int]:
         """Return the number of rows of each index that readers may trust."""
-        return {key: recorder.visible for key, recorder in self.recorders.items()}
+        return {key: recorder.rows_readable for key, recorder in self.recorders.items()}
 
     def close(self) -> None:
         """Stop for good."""

@@ -21,7 +21,9 @@ from skywright.errors import ConfigError
 from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.sources.sim import PULSE_RATE_HZ, SimSource
 from skywright.instruments.psss.twin import InstrumentSettings, Truth
-from skywright.processes.process import announce_ready, end_with_parent, log_to_stderr, port_number
+from skywright.processes.lifecycle import announce_ready, end_with_parent
+from skywright.processes.logs import log_to_stderr
+from skywright.processes.ports import port_number
 from skywright.wire.bsread import Decoder, Encoder, RawChannel
 from skywright.wire.bsread_channel import encode_timestamp
 from skywright.wire.bsread_compression import COMPRESSIONS, Compression

@@ -32,7 +32,7 @@ def facility(
 
     from skywright.errors import ConfigError
     from skywright.instruments.sacla import facility as double
-    from skywright.processes.process import announce_ready, end_with_parent
+    from skywright.processes.lifecycle import announce_ready, end_with_parent
 
     if path:
         typer.echo(double.path())

@@ -11,7 +11,7 @@ from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.instruments.sacla.frames import Frames
 from skywright.instruments.sacla.workers import Analyses, Answer, Chunk, Wait, Worker
 
-BLOCKS_UNDER_WAY = 32
+BLOCKS_IN_PROGRESS = 32
 """Blocks given to the cluster whose results have not been taken."""
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class ClusterWorkers:
         self._submit, self._analyses, self._frames = submit, dict(analyses), frames
         self._chunks: dict[int, dict[int, Chunk]] = {}
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._under_way: dict[Any, tuple[list[int], int]] = {}
+        self._in_progress: dict[Any, tuple[list[int], int]] = {}
 
     def analyze(self, block: int, number: int, chunk: Chunk) -> list[Answer]:
         """Keep a chunk until its block is whole."""
@@ -54,24 +54,24 @@ class ClusterWorkers:
     def end_block(self, block: int, below: int) -> list[Answer]:
         """Give a block to the cluster."""
         found = self.answers("none")
-        while len(self._under_way) >= BLOCKS_UNDER_WAY:
+        while len(self._in_progress) >= BLOCKS_IN_PROGRESS:
             found += self.answers("one")
         chunks = self._chunks.pop(block)
         future = self._submit(analyze_block, self._analyses, self._frames, chunks, below)
-        self._under_way[future] = (list(chunks), below)
+        self._in_progress[future] = (list(chunks), below)
         future.add_done_callback(self._done.put)
         return found
 
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return the results of blocks that are done."""
         found: list[Answer] = []
-        while self._under_way:
+        while self._in_progress:
             wait = wait_for == "all" or (wait_for == "one" and not found)
             try:
                 future = self._done.get(wait)
             except queue.Empty:
                 break
-            found += self._result(future, *self._under_way.pop(future))
+            found += self._result(future, *self._in_progress.pop(future))
         return found
 
     def wait_until_ready(self) -> None:
@@ -79,7 +79,7 @@ class ClusterWorkers:
 
     def close(self) -> None:
         """Take back what the cluster has not begun."""
-        for future in self._under_way:
+        for future in self._in_progress:
             future.cancel()
 
     def _result(self, future: Any, chunks: list[int], below: int) -> list[Answer]:

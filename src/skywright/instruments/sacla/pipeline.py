@@ -128,7 +128,7 @@ class ShotPipeline:
         """Shots that `on_shot` has not got yet, in order."""
         self._pending = _Pending(self.region_set)
         self._chunks = 0
-        self._under_way: dict[int, _Pending] = {}
+        self._in_progress: dict[int, _Pending] = {}
         self._open_blocks: set[int] = set()  # without their partial result
         self._parts: deque[tuple[str, ShotImages]] = deque()
         """Partial results of one block that `poll` merges one by one: those of eight detectors at
@@ -355,7 +355,7 @@ class ShotPipeline:
             return
         self._pending = _Pending(self.region_set, pending.block)
         number, self._chunks = self._chunks, self._chunks + 1
-        self._under_way[number] = pending
+        self._in_progress[number] = pending
         self._open_blocks.add(pending.block)
         self.frames += len(pending.shots) * len(self.info.tiles)
         chunk = Chunk(
@@ -388,7 +388,7 @@ class ShotPipeline:
     def _take_rows(
         self, chunk: int, found: Mapping[str, Mapping[str, NDArray[Any]]] | None
     ) -> None:
-        pending = self._under_way.pop(chunk)
+        pending = self._in_progress.pop(chunk)
         self._frames.free(chunk)
         if found is None:
             self.lost["shots_lost"] += len(pending.shots)

@@ -22,7 +22,7 @@ from skywright.instruments.sacla.workers import (
     Worker,
     unexpected,
 )
-from skywright.processes.process import return_large_arrays
+from skywright.processes.memory import return_large_arrays
 
 SENT_TASKS = 24
 """Tasks sent to a worker and not answered; their messages must fit into a pipe's buffer."""

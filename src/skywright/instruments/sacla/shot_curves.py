@@ -82,6 +82,7 @@ class ShotCurves(Analysis[CurveSums]):
         "regions_number",
     )
     identity, time = "tag", "time"
+    block_setting = "regions_number"
     skips = False
 
     def __init__(
@@ -118,9 +119,8 @@ class ShotCurves(Analysis[CurveSums]):
 
     def statistic(self, members: Batch) -> CurveSums:
         """Compute the moments of a block."""
-        number = int(members["regions_number"].max())
-        chosen = members["accepted"].astype(bool) & (members["regions_number"] == number)
-        members = members.take(chosen)
+        number = int(members[self.block_setting][0])
+        members = members.take(members["accepted"].astype(bool))
         i0, scanned = members["i0"], members[self._binned_by]
         on = members["laser_on"].astype(bool)
         bins = find_bins(scanned, self._edges)

@@ -183,7 +183,7 @@ class ThreadWorkers:
     def __init__(self, count: int, analyses: Analyses, frames: Frames) -> None:
         self._tasks: list[queue.SimpleQueue[tuple[Any, ...]]] = []
         self._found: queue.SimpleQueue[tuple[int, Answer | SkywrightError]] = queue.SimpleQueue()
-        self._under_way = [0] * count
+        self._in_progress = [0] * count
         self._worker_of: dict[int, int] = {}
         self._threads = []
         self._ended = False
@@ -198,7 +198,7 @@ class ThreadWorkers:
     def analyze(self, block: int, number: int, chunk: Chunk) -> list[Answer]:
         """Hand over a chunk."""
         if block not in self._worker_of:
-            self._worker_of[block] = int(np.argmin(self._under_way))
+            self._worker_of[block] = int(np.argmin(self._in_progress))
         return self._give(self._worker_of[block], ("analyze", number, chunk))
 
     def end_block(self, block: int, below: int) -> list[Answer]:
@@ -208,13 +208,13 @@ class ThreadWorkers:
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return what has been found."""
         found: list[Answer] = []
-        while any(self._under_way):
+        while any(self._in_progress):
             wait = wait_for == "all" or (wait_for == "one" and not found)
             try:
                 worker, answer = self._found.get(wait)
             except queue.Empty:
                 break
-            self._under_way[worker] -= 1
+            self._in_progress[worker] -= 1
             if isinstance(answer, SkywrightError):
                 raise answer
             found.append(answer)
@@ -233,9 +233,9 @@ class ThreadWorkers:
 
     def _give(self, worker: int, task: tuple[Any, ...]) -> list[Answer]:
         found = self.answers("none")
-        while self._under_way[worker] >= QUEUED_CHUNKS:
+        while self._in_progress[worker] >= QUEUED_CHUNKS:
             found += self.answers("one")
-        self._under_way[worker] += 1
+        self._in_progress[worker] += 1
         self._tasks[worker].put(task)
         return found
 

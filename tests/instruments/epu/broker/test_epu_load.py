@@ -24,7 +24,7 @@ from sqlalchemy import func, select
 from skywright.instruments.epu.database import open_database
 from skywright.instruments.epu.database.schema import micrograph
 from skywright.instruments.epu.database.schema_exchange import applied_message, outbox
-from skywright.processes.process import free_port
+from skywright.processes.ports import free_port
 
 CONNECTIONS = 8
 LIMIT_S = 120.0

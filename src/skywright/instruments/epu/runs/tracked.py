@@ -105,7 +105,7 @@ class TrackedGrids:
         self._grids: dict[str, Any] = {}
         self._polled = datetime.now(UTC)
         self._refresh()
-        self._waiting |= {grid for grid in self._grids if self._has_news(grid)}
+        self._waiting |= {grid for grid in self._grids if self._has_new_rows(grid)}
 
     # ---- what there is
 
@@ -197,7 +197,7 @@ class TrackedGrids:
                 if found:
                     yield found
 
-    def _news(
+    def _new_rows(
         self, grid: str, kind: str, uuids: Iterable[str] | None = None
     ) -> Iterable[list[RowMapping]]:
         """Yield the rows that differ from what the runs have."""
@@ -208,8 +208,8 @@ class TrackedGrids:
             if news:
                 yield news
 
-    def _has_news(self, grid: str) -> bool:
-        return any(True for kind in KINDS for _ in self._news(grid, kind))
+    def _has_new_rows(self, grid: str) -> bool:
+        return any(True for kind in KINDS for _ in self._new_rows(grid, kind))
 
     # ---- what happens
 
@@ -248,7 +248,7 @@ class TrackedGrids:
                 for kind in ("micrograph", "result"):
                     if run is not None:
                         self._append(run, kind, uuids)
-                    elif any(True for _ in self._news(grid, kind, uuids)):
+                    elif any(True for _ in self._new_rows(grid, kind, uuids)):
                         self._waiting.add(grid)
             return True
 
@@ -268,7 +268,7 @@ class TrackedGrids:
     def _append(self, run: OpenRun, kind: str, uuids: Iterable[str] | None = None) -> None:
         writer = run.writers[kind]
         handed = self._handed_over(run.grid)[kind]
-        for rows in self._news(run.grid, kind, uuids):
+        for rows in self._new_rows(run.grid, kind, uuids):
             columns = blocks(kind, rows)
             identity = np.arange(writer.appended, writer.appended + len(rows))
             try:
@@ -303,7 +303,7 @@ class TrackedGrids:
                 logger.warning("run %s: its session is gone; the grid is free again", run.uid)
                 self.end(run.uid, run.told)
                 self._handed.pop(run.grid, None)
-                if self._has_news(run.grid):
+                if self._has_new_rows(run.grid):
                     self._waiting.add(run.grid)
             return bool(dead)
 

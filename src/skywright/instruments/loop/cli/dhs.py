@@ -15,7 +15,8 @@ import typer
 
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError
-from skywright.processes.process import announce_ready, end_with_parent, log_to_file
+from skywright.processes.lifecycle import announce_ready, end_with_parent
+from skywright.processes.logs import log_to_file
 
 if TYPE_CHECKING:
     from skywright.instruments.loop.backends import Detector

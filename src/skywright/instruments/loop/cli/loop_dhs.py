@@ -8,7 +8,7 @@ from pathlib import Path
 from skywright import __version__
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments.loop.cli.dhs import dhs
-from skywright.processes.process import log_to_stderr
+from skywright.processes.logs import log_to_stderr
 
 
 def main(given: Sequence[str] | None = None) -> None:

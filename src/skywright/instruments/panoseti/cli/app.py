@@ -59,7 +59,7 @@ def serve(
         load_server_config,
     )
     from skywright.instruments.panoseti.live.server import serve as serve_forever
-    from skywright.processes.process import end_with_parent
+    from skywright.processes.lifecycle import end_with_parent
 
     end_with_parent()
     settings = load_server_config(config) if config else ServerConfig()
@@ -95,7 +95,7 @@ def ublox(
 ) -> None:
     """Serve a ZED-F9T timing receiver (UbloxControl gRPC)."""
     from skywright.instruments.panoseti.ublox.server import serve as serve_receiver
-    from skywright.processes.process import end_with_parent
+    from skywright.processes.lifecycle import end_with_parent
 
     end_with_parent()
     asyncio.run(serve_receiver(host, port, simulate))

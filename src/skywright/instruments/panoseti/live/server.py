@@ -14,7 +14,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.panoseti.live.config import HpIoConfig, ServerConfig
 from skywright.instruments.panoseti.live.service import DaqDataService
 from skywright.instruments.panoseti.live.sockets import claim_socket, remove_socket
-from skywright.processes.process import announce_ready
+from skywright.processes.lifecycle import announce_ready
 from skywright.wire.daqdata import SERVICE
 from skywright.wire.daqdata.methods import handlers
 

@@ -9,7 +9,7 @@ from grpc_reflection.v1alpha import reflection
 
 from skywright.errors import ConfigError
 from skywright.instruments.panoseti.ublox.service import UbloxService
-from skywright.processes.process import announce_ready
+from skywright.processes.lifecycle import announce_ready
 from skywright.wire.ubx import SERVICE
 from skywright.wire.ubx.methods import handlers
 

@@ -10,12 +10,8 @@ from typing import Any
 import typer
 
 from skywright.errors import ConfigError
-from skywright.processes.process import (
-    announce_ready,
-    default_signal_handling,
-    end_with_parent,
-    port_number,
-)
+from skywright.processes.lifecycle import announce_ready, default_signal_handling, end_with_parent
+from skywright.processes.ports import port_number
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

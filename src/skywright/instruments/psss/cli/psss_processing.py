@@ -13,7 +13,8 @@ from skywright.instruments.psss.cli.app import (
     serve_arguments,
 )
 from skywright.instruments.psss.endpoints.options import IMAGE_PORT, OUTPUT_PORT, PREFIX, REST_PORT
-from skywright.processes.process import ROOMS, log_to_stderr, port_number
+from skywright.processes.logs import ROOMS, log_to_stderr
+from skywright.processes.ports import port_number
 
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 

@@ -7,7 +7,7 @@ from skywright.acquire.source import Source
 from skywright.errors import ConfigError
 from skywright.instruments.psss.endpoints.stream import NAMES, PICTURE
 from skywright.instruments.psss.pulse import Pulse
-from skywright.processes.process import port_number
+from skywright.processes.ports import port_number
 
 PREFIX = "SARFE10-PSSS059"
 OUTPUT_PORT, IMAGE_PORT, REST_PORT = 8889, 8890, 12000

@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from skywright.errors import DataError
+from skywright.processes.child import start_module
 
 SMALL_BYTES = 200_000
 """Bodies up to here are read in the service itself."""
@@ -99,10 +100,8 @@ class Parser:
         self._body = bytearray()
         self._process: subprocess.Popen[bytes] | None = None
         if expected_bytes is None or expected_bytes > SMALL_BYTES:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "skywright.instruments.psss.endpoints.pixels"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            self._process = start_module(
+                "skywright.instruments.psss.endpoints.pixels",
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
             )

@@ -1,0 +1,72 @@
+"""Start and end of a process that another one started: ready line, signals, end, priority."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SUPERVISED = "SKYWRIGHT_SUPERVISED"
+STOP_LIMIT_S = 5.0
+"""Maximum time from SIGTERM (or the parent's end) to the end of a process, s."""
+
+
+def announce_ready(**facts: object) -> None:
+    """Print the ready line, ``{"ready": {...}}`` in JSON, to stdout.
+
+    The supervisor and the tests await this line; everything else a server has to say goes to
+    stderr.
+
+    Parameters
+    ----------
+    **facts
+        What the starter needs to know: ports in use, prefix, URI. JSON values only.
+    """
+    sys.stdout.write(json.dumps({"ready": facts}) + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def default_signal_handling() -> Iterator[None]:
+    """Context in which SIGTERM and SIGINT end the process at once, without cleanup.
+
+    Python's own handlers wait for the main thread, and what is left then for other threads. Only
+    the main thread may call this.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """End this process, by SIGTERM to itself, when the process that started it is gone.
+
+    The parent holds the write end of our stdin, so its death, SIGKILL included, closes it. A
+    process that has not ended `STOP_LIMIT_S` later is killed. Does nothing unless the parent has
+    set ``SKYWRIGHT_SUPERVISED``.
+    """
+    if not os.environ.get(SUPERVISED):
+        return
+
+    def wait_for_end_of_stdin() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(STOP_LIMIT_S)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait_for_end_of_stdin, name="lifeline", daemon=True).start()
+
+
+def lower_priority() -> None:
+    """Lower the priority of this process, so that sessions and cameras come first.
+
+    For processes that may be late: those of the store and of the analyses.
+    """
+    os.nice(5)

@@ -1,0 +1,59 @@
+"""Where the log of a process goes: stderr, and a file that is renamed when it is full."""
+
+import logging
+import os
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from skywright.errors import ConfigError
+
+LOG_LEVEL = "SKYWRIGHT_LOG_LEVEL"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+ROOMS = ("skywright", "iocs", "devices", "plans", "dashboard")
+"""Our top-level packages."""
+
+
+def log_to_stderr(verbosity: int = 0) -> None:
+    """Send the log to stderr.
+
+    Parameters
+    ----------
+    verbosity
+        0 shows errors, 1 (``-v``) information, 2 (``-vv``) everything. The level named by
+        ``SKYWRIGHT_LOG_LEVEL`` is used if `verbosity` is 0.
+    """
+    level = (logging.ERROR, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
+    if verbosity == 0:
+        named = os.environ.get(LOG_LEVEL, "").upper()
+        level = logging.getLevelNamesMapping().get(named, level)
+    logging.basicConfig(stream=sys.stderr, format=LOG_FORMAT)
+    logging.getLogger().setLevel(max(level, logging.WARNING))  # other libraries: at least WARNING
+    for room in ROOMS:
+        logging.getLogger(room).setLevel(level)
+
+
+def log_to_file(path: Path, max_bytes: int = 10_000_000, backup_count: int = 5) -> None:
+    """Send the log to a file too; a full file is renamed ``.1`` and a new one begins.
+
+    Parameters
+    ----------
+    path
+        Path of the log file; its directory is created.
+    max_bytes
+        Size at which a new file begins.
+    backup_count
+        Number of full files to keep.
+
+    Raises
+    ------
+    ConfigError
+        If the directory or file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(path, maxBytes=max_bytes, backupCount=backup_count)
+    except OSError as error:
+        raise ConfigError(f"log file {path}: cannot be written ({error.strerror})") from error
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logging.getLogger().addHandler(handler)

@@ -1,0 +1,37 @@
+"""Settings of the C library's memory allocation, for processes that run for weeks."""
+
+import ctypes
+import sys
+from contextlib import suppress
+
+ARENAS = "MALLOC_ARENA_MAX"
+"""Environment variable that has the effect of `share_arenas` in a process to be started."""
+M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
+"""Option numbers of glibc's malloc.h."""
+LARGE_ARRAY_BYTES = 1 << 20
+
+
+def share_arenas() -> None:
+    """Let the threads of this process share two heaps, for servers that run for weeks.
+
+    Limit glibc to two malloc arenas. Otherwise each thread has its own heap and freed image buffers
+    are not returned to the system. It must come before the first thread, and numpy starts some when
+    it is imported.
+    """
+    _mallopt(M_ARENA_MAX, 2)
+
+
+def return_large_arrays() -> None:
+    """Give the memory of each array of 1 MiB and more back to the system when it is freed.
+
+    For processes that make many images of several MB for a moment and keep others. By default glibc
+    raises this threshold up to 32 MB after the first large free; long-lived images then fragment
+    the heap. The price is a page fault per 4 kB of each such array.
+    """
+    _mallopt(M_MMAP_THRESHOLD, LARGE_ARRAY_BYTES)
+
+
+def _mallopt(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # another C library
+            ctypes.CDLL(None).mallopt(option, value)

@@ -1,0 +1,54 @@
+"""TCP and UDP ports: of the command line, free ones."""
+
+import argparse
+import random
+import socket
+from pathlib import Path
+
+
+def port_number(text: str) -> int:
+    """Return an argument of the command line as a port, 0 to 65535; a ``type`` of argparse.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is none; argparse says so with the argument's name.
+    """
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a port, 0 to 65535")
+    return int(text)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that is free for both TCP and UDP on `host` at this moment.
+
+    It lies below the range from which the system takes the near ends of outgoing connections: a
+    server that is restarted finds its port free, and no client that retries connects to itself.
+
+    Raises
+    ------
+    OSError
+        If none is found.
+    """
+    first_ephemeral = 32768
+    kernel = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if kernel.is_file():
+        first_ephemeral = int(kernel.read_text().split()[0])
+    candidates = range(10000, first_ephemeral) if first_ephemeral > 11000 else range(49152, 65536)
+    # Not the seeded generator: processes that seed it alike would try the same ports.
+    for port in random.SystemRandom().sample(candidates, 200):
+        if port_is_free(port, host):
+            return port
+    raise OSError(f"{host}: no port is free for both TCP and UDP")
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Return whether both TCP and UDP servers could take `port` on `host` now."""
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: past TIME_WAIT
+        try:
+            tcp.bind((host, port))
+            udp.bind((host, port))
+        except OSError:
+            return False
+    return True
