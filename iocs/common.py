@@ -24,6 +24,7 @@ from caproto.server import PVGroup, get_pv_pair_wrapper
 from skywright.errors import ConfigError, SkywrightError
 from skywright.processes.process import (
     announce_ready,
+    end_process,
     end_with_parent,
     free_port,
     log_to_stderr,
@@ -94,6 +95,7 @@ def run(
     except (SkywrightError, OSError) as error:
         logger.critical("%s", error)
         sys.exit(1)
+    end_process()
 
 
 async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What all processes of skywright share: logs, the ready line, the end with the parent, memory."""
 
 import argparse
+import atexit
 import ctypes
 import json
 import logging
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import NoReturn
 
 from skywright.errors import ConfigError
 
@@ -126,6 +128,20 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=wait_for_end_of_stdin, name="lifeline", daemon=True).start()
+
+
+def end_process(status: int = 0) -> NoReturn:
+    """End this process at once; for a server that has closed everything it holds.
+
+    Functions registered with `atexit` run and the standard streams are flushed. Python's own end
+    also takes down each module, which takes 0.7 s with compiled kernels and several seconds on a
+    busy machine, and it waits for threads that still work, such as a request without an answer.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001  as multiprocessing does in its children
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+            stream.flush()
+    os._exit(status)
 
 
 def lower_priority() -> None:
