@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from skywright.cli import run_named
 from skywright.cli.output import print_json
 from skywright.config import load_settings
 from skywright.errors import ConfigError
@@ -16,12 +17,11 @@ def reprocess(
     uids: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="UID...", help="Uids or starts of uids, scan_ids, or -1 for the newest raw run."
+            metavar="UID...",
+            help="Uids or starts of uids, scan_ids, or -1 for the newest raw run, -2 for the one "
+            "before.",
         ),
     ] = None,
-    newest: Annotated[
-        bool, typer.Option("-1", help="The newest raw run.", show_default=False)
-    ] = False,
     *,
     analysis: Annotated[str, typer.Option(help="Registered name, or module:Class.")],
     parameters: Annotated[
@@ -51,10 +51,9 @@ def reprocess(
 
     settings = load_settings(config)
     client = connect(settings=settings)
-    wanted = [*(uids or []), *(["-1"] if newest else [])]
-    if not wanted:
+    if not uids:
         raise ConfigError("name a run: UID..., or -1 for the newest; `skywright runs` lists them")
-    runs = [find_run(client, uid) for uid in wanted]
+    runs = [find_run(client, uid) for uid in map(run_named, uids)]
     options: dict[str, Any] = {"store": settings.directory, "keys": _keys(key or [])}
     with store.cluster(dask) if dask else nullcontext() as submit:
         for run in runs:
