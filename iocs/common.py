@@ -22,7 +22,7 @@ from caproto.asyncio.server import Context
 from caproto.server import PVGroup, get_pv_pair_wrapper
 
 from skywright.errors import ConfigError, SkywrightError
-from skywright.processes.lifecycle import announce_ready, end_with_parent
+from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.ports import free_port, port_number
 
@@ -90,6 +90,7 @@ def run(
     except (SkywrightError, OSError) as error:
         logger.critical("%s", error)
         sys.exit(1)
+    end_process()
 
 
 async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, Any]) -> None:

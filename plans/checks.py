@@ -1,7 +1,13 @@
 """Checks of the arguments of plans, before anything moves."""
 
+import inspect
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
+
+from bluesky.protocols import Movable, Readable
 
 from skywright.errors import ConfigError
 
@@ -9,19 +15,86 @@ COUNT_MAX = 10**9
 """Of pulses, shots, pictures."""
 
 
-def check_protocols(device: Any, what: str, *protocols: Any) -> None:
-    """Raise `TypeError` if a device does not fit bluesky's protocols."""
-    for protocol in protocols:
+@dataclass(frozen=True)
+class Needs:
+    """What a plan needs of a device.
+
+    Parameters
+    ----------
+    kind
+        What the device is, for messages.
+    protocols
+        Protocols of bluesky that it fits.
+    parts
+        Names of its parts and methods (``sample.by``: of a part's part), and the protocols that
+        each fits.
+    readings
+        Names of its readings, without its own name.
+    """
+
+    kind: str
+    protocols: tuple[Any, ...] = ()
+    parts: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    readings: tuple[str, ...] = ()
+
+
+MOTOR = Needs("motor", (Readable, Movable))
+
+
+def check_devices(plan: str, **devices: tuple[Any, Needs]) -> None:
+    """Refuse devices that cannot do their part in a plan; call it before anything moves.
+
+    Parameters
+    ----------
+    plan
+        Name of the plan.
+    **devices
+        Each device and what the plan needs of it, by the name of the plan's argument. An optional
+        device that is not given is left out by the caller.
+
+    Raises
+    ------
+    TypeError
+        Naming the plan, the argument, the device and what it lacks.
+    """
+    for argument, (device, needs) in devices.items():
+        if lacking := _lacking(device, needs):
+            raise TypeError(
+                f"{plan}: {argument} = {device_name(device)}, expected a {needs.kind}: {lacking}"
+            )
+
+
+def _lacking(device: Any, needs: Needs) -> str:
+    """Return what a device lacks, in words; empty if nothing."""
+    for protocol in needs.protocols:
         if not isinstance(device, protocol):
-            raise TypeError(f"{what} does not fit this plan: it is not {protocol.__name__}")
+            return f"it is not {protocol.__name__}"
+    for name, protocols in needs.parts.items():
+        try:
+            part = attrgetter(name)(device)
+        except AttributeError:
+            return f"it has no {name}"
+        for protocol in protocols:
+            if not isinstance(part, protocol):
+                return f"its {name} is not {protocol.__name__}"
+    keys = described(device) if needs.readings else None
+    missing = [each for each in needs.readings if f"{device.name}_{each}" not in (keys or {})]
+    if keys is not None and missing:
+        return f"it does not read {missing[0]}"
+    return ""
 
 
-def check_part(device: Any, part: str, *protocols: Any) -> None:
-    """Raise `TypeError` if a device lacks a part, or the part does not fit bluesky's protocols."""
-    found = getattr(device, part, None)
-    if found is None:
-        raise TypeError(f"{device_name(device)} does not fit this plan: it has no {part}")
-    check_protocols(found, f"{device_name(device)}'s {part}", *protocols)
+def described(device: Any) -> Mapping[str, Any] | None:
+    """Return the data keys of a readable device; None if only the RunEngine can find them out."""
+    if not getattr(device, "connected", True):
+        return None  # `stage` will report which PVs do not answer
+    keys = device.describe()
+    if inspect.isawaitable(keys):  # of ophyd-async
+        if inspect.iscoroutine(keys):
+            keys.close()  # else Python warns that nobody awaited it
+        return None
+    found: Mapping[str, Any] = keys
+    return found
 
 
 def device_name(device: Any) -> str:
@@ -43,8 +116,10 @@ def whole(plan: str, name: str, value: Any, least: int = 1, most: int = COUNT_MA
     return value
 
 
-def finite(plan: str, name: str, value: Any, least: float = -math.inf) -> float:
-    """Return a finite number above `least`.
+def finite(
+    plan: str, name: str, value: Any, least: float = -math.inf, *, inclusive: bool = False
+) -> float:
+    """Return a finite number above `least`, or `least` itself where that is `inclusive`.
 
     Raises
     ------
@@ -52,7 +127,13 @@ def finite(plan: str, name: str, value: Any, least: float = -math.inf) -> float:
         If it is none.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not value > least:
-        above = "" if least == -math.inf else f" above {least:g}"
+    if (
+        not is_number
+        or not math.isfinite(value)
+        or value < least
+        or (value == least and not inclusive)
+    ):
+        above = f" of at least {least:g}" if inclusive else f" above {least:g}"
+        above = "" if least == -math.inf else above
         raise ConfigError(f"{plan}: {name} = {value!r}, expected a finite number{above}")
     return float(value)

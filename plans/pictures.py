@@ -1,6 +1,5 @@
 """Plans that take pictures with a camera."""
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +8,8 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Readable
 from bluesky.utils import MsgGenerator
+
+from plans.checks import Needs, check_devices, described
 
 COLLECT_S = 0.25
 """Period of `collect` while the camera flies, s."""
@@ -41,7 +42,7 @@ def take_pictures(
     TypeError
         If `camera` is no detector, or its readings are no pictures.
     """
-    _check_is(camera, Readable, "trigger, read and describe")
+    check_devices("take_pictures", camera=(camera, Needs("camera", (Readable,))))
     _check_has_pictures(camera)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"take_pictures: n = {n!r}, expected a whole number of at least 1")
@@ -83,8 +84,8 @@ def watch_camera(
     TypeError
         If `camera` does not fly.
     """
-    _check_is(camera, Flyable, "kickoff and complete")
-    _check_is(camera, Collectable, "describe_collect")
+    flying = Needs("camera that flies", (Flyable, Collectable))
+    check_devices("watch_camera", camera=(camera, flying))
     if not isinstance(seconds, (int, float)) or not 0.0 < seconds <= SECONDS_MAX:
         raise ValueError(
             f"watch_camera: seconds = {seconds!r}, expected more than 0, at most {SECONDS_MAX:g}"
@@ -108,22 +109,13 @@ def watch_camera(
     return (yield from inner())
 
 
-def _check_is(camera: Any, protocol: Any, needs: str) -> None:
-    if not isinstance(camera, protocol):
-        raise TypeError(f"{camera!r} is no camera for this plan: it lacks {needs}")
-
-
 def _check_has_pictures(camera: Any) -> None:
-    if not getattr(camera, "connected", True):
-        return  # `stage` will report which PVs do not answer
-    keys = camera.describe()
-    if inspect.isawaitable(keys):  # of ophyd-async: only the RunEngine can await it
-        if inspect.iscoroutine(keys):
-            keys.close()  # else Python warns that nobody awaited it
-        return
-    if not any(len(key["shape"]) >= 2 for key in keys.values()):
+    keys = described(camera)
+    if keys is not None and not any(len(key["shape"]) >= 2 for key in keys.values()):
         read = ", ".join(list(keys)[:2]) + (" ..." if len(keys) > 2 else "") or "nothing"
-        raise TypeError(f"take_pictures: {camera.name} reads {read}, expected a camera's picture")
+        raise TypeError(
+            f"take_pictures: camera = {camera.name}, expected a camera: it reads {read}, no picture"
+        )
 
 
 def _metadata(

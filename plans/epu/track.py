@@ -6,7 +6,10 @@ from typing import Any, Protocol
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+from bluesky.protocols import Readable, Triggerable
 from bluesky.utils import MsgGenerator
+
+from plans.checks import Needs, check_devices, finite
 
 
 class Watcher(Protocol):
@@ -33,6 +36,13 @@ class Watcher(Protocol):
         """Return a status that is done when there may be news."""
 
 
+WATCHING = Needs(
+    "watcher of a visit",
+    (Readable, Triggerable),
+    dict.fromkeys(("grids", "is_scanned", "stop_requested", "begin", "end"), ()),
+)
+
+
 def track_epu(
     watcher: Watcher, *, idle: float = 1800.0, md: Mapping[str, Any] | None = None
 ) -> MsgGenerator[list[str]]:
@@ -56,7 +66,16 @@ def track_epu(
     -------
     list of str
         Uids of the runs.
+
+    Raises
+    ------
+    ConfigError
+        If `idle` is no time.
+    TypeError
+        If `watcher` is no watcher of a visit.
     """
+    check_devices("track_epu", watcher=(watcher, WATCHING))
+    finite("track_epu", "idle", idle, 0.0, inclusive=True)
     runs: dict[str, tuple[str, list[Any]]] = {}
     uids: list[str] = []
 

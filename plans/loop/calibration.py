@@ -7,12 +7,14 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import numpy as np
-from bluesky.protocols import Flyable, Readable
+from bluesky.protocols import Flyable, Movable, Readable
 from bluesky.utils import MsgGenerator
 
+from plans.checks import finite
 from plans.loop.stubs import (
+    ROTATION,
     Instruments,
-    check_devices,
+    check_tools,
     end_pictures,
     look,
     metadata,
@@ -125,15 +127,16 @@ def calibrate_camera(
     HardwareError
         If light, camera, motors or analysis fail.
     """
+    plan = "calibrate_camera"
     for name, value in (("zoom", zoom), ("delta_deg", delta_deg), ("time_s", time_s)):
-        if not math.isfinite(value):
-            raise ConfigError(f"calibrate_camera: {name} = {value}, expected a finite number")
+        finite(plan, name, value)
+    finite(plan, "settle_s", settle_s, 0.0, inclusive=True)
+    if target_px is not None:
+        finite(plan, "target_px", target_px)
     if not abs(delta_deg) >= 180.0:
         raise ConfigError(f"calibrate_camera: delta_deg = {delta_deg}, expected 180 or more")
     tools = Instruments(camera, goniometer, result, settle_s=settle_s)
-    check_devices(tools)
-    if not hasattr(result, "calibration"):
-        raise TypeError(f"{result!r} takes no calibration")
+    check_tools(plan, tools, replace(ROTATION, parts={"calibration": (Movable,)}))
     turn = Sweep(delta_deg, time_s)
     arguments = {"zoom": zoom, "delta_deg": delta_deg, "time_s": time_s}
     _md = metadata("calibrate_camera", tools, arguments, {"zoom": zoom, **(md or {})})
@@ -157,7 +160,7 @@ def calibrate_camera(
         return answer
 
     rough, scale = yield from recorded(tools, grid, look_md, uids)
-    yield from bps.abs_set(result.calibration, asdict(rough), wait=True)
+    yield from bps.abs_set(tools.result.calibration, asdict(rough), wait=True)
 
     def both_ways() -> MsgGenerator[RotationValues]:
         step_log.info("delay: turning the spindle forward and back")
@@ -173,7 +176,7 @@ def calibrate_camera(
         )
     rough = replace(rough, delay_s=first.delay)
     step_log.info("delay: %.3f s (+- %.3f)", first.delay, first.delay_sigma)
-    yield from bps.abs_set(result.calibration, asdict(rough), wait=True)
+    yield from bps.abs_set(tools.result.calibration, asdict(rough), wait=True)
 
     def elsewhere() -> MsgGenerator[RotationValues]:
         shift = _shift_along(rough, first)
@@ -201,7 +204,7 @@ def calibrate_camera(
         axis_residual_px=max(first.rms, second.rms),
         date=now(),
     )
-    yield from bps.abs_set(result.calibration, asdict(final), wait=True)
+    yield from bps.abs_set(tools.result.calibration, asdict(final), wait=True)
     step_log.info("calibration of zoom %g saved", zoom)
     return CameraCalibrated(
         calibration=final,

@@ -11,10 +11,11 @@ import numpy as np
 from bluesky.protocols import Flyable, Readable
 from bluesky.utils import MsgGenerator
 
+from plans.checks import finite
 from plans.loop.settings import Centering, CenteringSettings, checked
 from plans.loop.stubs import (
     Instruments,
-    check_devices,
+    check_tools,
     end_pictures,
     look,
     metadata,
@@ -156,7 +157,7 @@ def collect_oscillation(
         If a device fails.
     """
     tools = Instruments(camera, goniometer, None)
-    check_devices(tools)
+    check_tools("collect_oscillation", tools)
     turn = Sweep(delta_deg, time_s, start_deg, run_up)
     arguments = {"delta_deg": delta_deg, "time_s": time_s, "start_deg": start_deg}
     uids: list[str] = []
@@ -207,10 +208,10 @@ def collect_steps(
         If a device cannot do its part.
     """
     tools = Instruments(camera, goniometer, None, stepped=True, settle_s=settle_s)
-    check_devices(tools)
-    if not len(angles_deg) or not all(math.isfinite(angle) for angle in angles_deg):
-        raise ConfigError(f"collect_steps: angles {angles_deg}, expected finite ones, at least one")
-    arguments = {"angles_deg": [float(angle) for angle in angles_deg]}
+    check_tools("collect_steps", tools)
+    if not len(angles_deg):
+        raise ConfigError("collect_steps: angles_deg is empty, expected at least one angle")
+    arguments = {"angles_deg": [finite("collect_steps", "angles_deg", a) for a in angles_deg]}
     uids: list[str] = []
     _md = metadata("collect_steps", tools, arguments, {"zoom": zoom, **(md or {})})
     yield from recorded(tools, lambda: steps(tools, angles_deg), _md, uids)
@@ -284,7 +285,7 @@ settle_s, zoom
     settings: CenteringSettings = checked(CenteringSettings, values, "center_loop")
     stepped = settings.method != "sweep"
     tools = Instruments(camera, goniometer, result, stepped, settings.settle_s)
-    check_devices(tools)
+    check_tools("center_loop", tools)
     if hasattr(result, "calibration"):
         result.calibration.check_value(settings.zoom)
     course = _Course(settings)

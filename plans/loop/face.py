@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import bluesky.plan_stubs as bps
-from bluesky.protocols import Flyable, Readable
+from bluesky.protocols import Flyable, Movable, Readable
 from bluesky.utils import MsgGenerator
 
+from plans.checks import Needs, check_devices, finite
 from plans.loop.stubs import (
     Instruments,
-    check_devices,
+    check_tools,
     end_pictures,
     look,
     metadata,
@@ -106,11 +107,11 @@ def rotate_to_face_on(
     HardwareError
         If the spindle does not get there.
     """
-    if not math.isfinite(face_on_deg):
-        raise ConfigError(
-            f"rotate_to_face_on: face_on_deg = {face_on_deg}, expected a finite angle; the loop "
-            "may have no clear face"
-        )
+    spindle = Needs("goniometer", parts={"phi": (Movable, Readable)})
+    check_devices("rotate_to_face_on", goniometer=(goniometer, spindle))
+    if isinstance(face_on_deg, float) and math.isnan(face_on_deg):
+        raise ConfigError("rotate_to_face_on: face_on_deg is NaN: the loop has no clear face")
+    finite("rotate_to_face_on", "face_on_deg", face_on_deg)
     here = yield from position(goniometer.phi)  # type: ignore[attr-defined]
     target = face_angle(face_on_deg, here, edge)
     move = with_device_errors(bps.mv(goniometer.phi, target))  # type: ignore[attr-defined]
@@ -162,15 +163,15 @@ def loop_raster_box(
     HardwareError
         If light, camera, spindle or analysis fail.
     """
-    for name, value, least in (
-        ("step_um", step_um, 0.1),
-        ("margin_um", margin_um, 0.0),
-        ("face_on_deg", face_on_deg, -math.inf),
-    ):
-        if not (math.isfinite(value) and value >= least):
-            raise ConfigError(f"loop_raster_box: {name} = {value}, expected finite, >= {least:g}")
+    plan = "loop_raster_box"
+    finite(plan, "step_um", step_um, 0.1, inclusive=True)
+    finite(plan, "margin_um", margin_um, 0.0, inclusive=True)
+    finite(plan, "settle_s", settle_s, 0.0, inclusive=True)
+    finite(plan, "face_on_deg", face_on_deg)
+    if thickness_um is not None and not math.isnan(thickness_um):  # NaN: `center_loop` saw none
+        finite(plan, "thickness_um", thickness_um, 0.0)
     tools = Instruments(camera, goniometer, result, settle_s=settle_s)
-    check_devices(tools)
+    check_tools("loop_raster_box", tools)
     arguments = {"face_on_deg": face_on_deg, "step_um": step_um, "margin_um": margin_um}
     uids: list[str] = []
 

@@ -15,11 +15,11 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 
-from plans.checks import device_name
+from plans.checks import Needs, check_devices
 from plans.run_stubs import PRIMARY, Body, in_run, with_device_errors
 from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.errors import HardwareError, SkywrightError
-from skywright.instruments.loop.rotation_values import RotationValues
+from skywright.instruments.loop.rotation_values import FLAT_NAMES, RotationValues
 from skywright.instruments.loop.sweep import Sweep
 
 COLLECT_S, LAST_COLLECT_S = 0.25, 0.1
@@ -67,31 +67,25 @@ class Instruments:
         }
 
 
-def check_devices(tools: Instruments) -> None:
-    """Raise `TypeError` if a device cannot do its part; nothing has moved then."""
-    gonio = tools.goniometer
-    for part in ("phi", "sample", "oscillation"):
-        if not hasattr(gonio, part):
-            raise TypeError(
-                f"{device_name(gonio)} is no goniometer for this plan: it has no {part}"
-            )
-    _check(tools.camera, "camera", Readable if tools.stepped else Flyable)
-    _check(tools.camera, "camera", Collectable)
-    _check(gonio.phi, "spindle", Movable)
-    _check(gonio.sample, "sample stage", Movable)
-    _check(gonio.sample.by, "sample stage", Movable)
-    for protocol in (Preparable, Flyable, Collectable):
-        _check(gonio.oscillation, "oscillation", protocol)
+GONIOMETER = Needs(
+    "goniometer",
+    parts={
+        "phi": (Movable,),
+        "sample": (Movable,),
+        "sample.by": (Movable,),
+        "oscillation": (Preparable, Flyable, Collectable),
+    },
+)
+ROTATION = Needs("result of a rotation", (Readable, Triggerable), readings=FLAT_NAMES)
+
+
+def check_tools(plan: str, tools: Instruments, result: Needs = ROTATION) -> None:
+    """Refuse devices that cannot do their part in a plan, see `plans.checks.check_devices`."""
+    camera = Needs("camera", (Readable if tools.stepped else Flyable, Collectable))
+    given = {"camera": (tools.camera, camera), "goniometer": (tools.goniometer, GONIOMETER)}
     if tools.result is not None:
-        _check(tools.result, "result", Readable)
-        _check(tools.result, "result", Triggerable)
-
-
-def _check(device: Any, what: str, protocol: Any) -> None:
-    if not isinstance(device, protocol):
-        raise TypeError(
-            f"{device_name(device)} is no {what} for this plan: it is not {protocol.__name__}"
-        )
+        given["result"] = tools.result, result
+    check_devices(plan, **given)
 
 
 def metadata(

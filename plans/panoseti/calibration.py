@@ -2,21 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator
 
-from plans.panoseti.runs import (
-    Collect,
-    check_time,
-    simulated_run,
-    timed_run,
-)
+from plans.checks import check_devices, finite
+from plans.panoseti.runs import OBSERVING, Collect, simulated_run, timed_run
 from plans.run_stubs import start_metadata, until_done
-from skywright.errors import ConfigError, DataError
+from skywright.errors import DataError
 
 TUNING = "tuning"
 
@@ -55,6 +52,7 @@ def dark_run(
             panoseti,
             seconds,
             {"shutter": "closed", **(md or {})},
+            needs=replace(OBSERVING, parts={**OBSERVING.parts, "open_shutter": ()}),
             prepare=[lambda: panoseti.open_shutter(False)],
             restore=[lambda: panoseti.open_shutter(True)],
         )
@@ -84,14 +82,15 @@ def calibrate_gain(
     ConfigError
         If `flasher_pe` is not above 0.
     """
-    if not 0 < flasher_pe < float("inf"):
-        raise ConfigError(f"calibrate_gain: flasher_pe = {flasher_pe!r}, expected above 0")
+    finite("calibrate_gain", "flasher_pe", flasher_pe, 0.0)
+    parts = {**OBSERVING.parts, "open_shutter": (), "set_flasher": ()}
     return (
         yield from timed_run(
             "calibrate_gain",
             panoseti,
             seconds,
             {"shutter": "closed", "flasher_pe": flasher_pe, **(md or {})},
+            needs=replace(OBSERVING, parts=parts),
             prepare=[
                 lambda: panoseti.open_shutter(False),
                 lambda: panoseti.set_flasher(flasher_pe),
@@ -138,18 +137,28 @@ def tune_threshold(
     ------
     ConfigError
         If an argument is impossible.
+    TypeError
+        If `panoseti` cannot do its part.
     DataError
         If the rate is not between those at `least_adc` and `most_adc`.
     HardwareError
         If the IOC does not answer, does not simulate, or cannot write.
     """
-    check_time("tune_threshold", "seconds", seconds)
-    if not (rate_hz > 0 and 0 < least_adc < most_adc and tolerance > 0 and resolution_adc > 0):
-        raise ConfigError(
-            f"tune_threshold: rate_hz {rate_hz}, least_adc {least_adc}, most_adc {most_adc}, "
-            f"tolerance {tolerance}, resolution_adc {resolution_adc}: expected all above 0, and "
-            "least_adc below most_adc"
-        )
+    plan = "tune_threshold"
+    finite(plan, "seconds", seconds, 0.0)
+    finite(plan, "rate_hz", rate_hz, 0.0)
+    finite(plan, "least_adc", least_adc, 0.0)
+    finite(plan, "most_adc", most_adc, least_adc)
+    finite(plan, "tolerance", tolerance, 0.0)
+    finite(plan, "resolution_adc", resolution_adc, 0.0)
+    parts = {
+        **OBSERVING.parts,
+        "set_threshold": (),
+        "measure_rate": (),
+        "threshold": (Readable,),
+        "trigger_rate": (Readable,),
+    }
+    check_devices(plan, panoseti=(panoseti, replace(OBSERVING, parts=parts)))
     arguments = {"rate_hz": rate_hz, "least_adc": least_adc, "most_adc": most_adc}
     start = start_metadata("tune_threshold", {"panoseti": panoseti}, arguments, md)
 

@@ -3,20 +3,35 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator
 
+from plans.checks import Needs, check_devices, finite
 from plans.run_stubs import in_run, start_metadata, until_done, with_device_errors
-from skywright.errors import ConfigError
 
 COLLECT_S = 1.0
 """Time between two reports of new frames, s."""
 END_S = 30.0
 """Longest time until all frames of a simulated run that has ended are indexed, s."""
+TRACKING = Needs(
+    "telescope array",
+    parts={
+        "track": (),
+        "find_run": (),
+        "wait_for_run": (),
+        "end_track": (),
+        "recorded": (),
+        "streams": (),
+        "run_metadata": (Readable,),
+    },
+)
+OBSERVING = replace(TRACKING, parts={**TRACKING.parts, "run_simulated": ()})
 
 
 def track_run(
@@ -48,10 +63,13 @@ def track_run(
     ------
     ConfigError
         If `limit_s` is not above 0.
+    TypeError
+        If `panoseti` cannot do its part.
     HardwareError
         If the IOC does not answer or cannot write.
     """
-    check_time("track_run", "limit_s", limit_s)
+    finite("track_run", "limit_s", limit_s, 0.0)
+    check_devices("track_run", panoseti=(panoseti, TRACKING))
     start = start_metadata("track_run", {"panoseti": panoseti}, {"limit_s": limit_s}, md)
     uids: list[str] = []
     end = time.monotonic() + limit_s
@@ -96,6 +114,8 @@ def observe(
     ------
     ConfigError
         If `seconds` is not above 0.
+    TypeError
+        If `panoseti` cannot do its part.
     HardwareError
         If the IOC does not answer, does not simulate, or cannot write.
     """
@@ -114,6 +134,7 @@ def timed_run(
     seconds: float,
     md: Mapping[str, Any] | None,
     *,
+    needs: Needs | None = None,
     prepare: Sequence[Step] = (),
     restore: Sequence[Step] = (),
 ) -> MsgGenerator[str]:
@@ -125,12 +146,15 @@ def timed_run(
         Name of the plan.
     panoseti, seconds, md
         Of the plan, see `observe`.
+    needs
+        What the plan needs of the modules; None: what `observe` needs.
     prepare
         Steps before the run, one after the other.
     restore
         Steps after it, whether it has failed or not.
     """
-    check_time(plan, "seconds", seconds)
+    finite(plan, "seconds", seconds, 0.0)
+    check_devices(plan, panoseti=(panoseti, needs or OBSERVING))
     start = start_metadata(plan, {"panoseti": panoseti}, {"seconds": seconds}, md)
 
     def take() -> MsgGenerator[str]:
@@ -203,12 +227,6 @@ def simulated_run(
     whole = bpp.contingency_wrapper(all_of_it(), except_plan=give_up)
     answer = yield from with_device_errors(whole)
     return uids[0], answer
-
-
-def check_time(plan: str, name: str, seconds: float) -> None:
-    """Refuse a time that is not above 0 s."""
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(f"{plan}: {name} = {seconds!r}, expected a time above 0 s")
 
 
 def _metadata_of_run(panoseti: Any, limit_s: float) -> MsgGenerator[dict[str, Any]]:

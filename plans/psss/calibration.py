@@ -10,11 +10,10 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import finite, whole
+from plans.checks import MOTOR, Needs, check_devices, finite, whole
 from plans.psss.stubs import (
     PULSES,
-    check_movable,
-    check_scanned,
+    SCANNED,
     recorded,
     take_point,
     with_restored,
@@ -95,14 +94,18 @@ def calibrate_energy_axis(
     HardwareError
         If a device fails; the axis is then what it was.
     """
+    plan = "calibrate_energy_axis"
     energies = _checked(energies_ev, columns, monochromator, degree)
-    whole("calibrate_energy_axis", "pulses", pulses)
-    check_movable(psss, "energy_axis")
+    whole(plan, "pulses", pulses)
+    check_devices(plan, psss=(psss, Needs("spectrometer", parts={"energy_axis": (Movable,)})))
+    if monochromator is not None:
+        devices = {"psss": (psss, SCANNED), "monochromator": (monochromator, MOTOR)}
+        check_devices(plan, **devices)
     device: Any = psss
     arguments: dict[str, Any] = {"energies_ev": energies, "degree": degree}
     arguments |= {"columns": list(map(float, columns))} if columns is not None else {}
-    devices = {"psss": psss, "motor": monochromator}
-    _md = start_metadata("calibrate_energy_axis", devices, arguments, md)
+    given = {"psss": psss, "motor": monochromator}
+    _md = start_metadata(plan, given, arguments, md)
     over = False
 
     def use(points: Mapping[float, float]) -> MsgGenerator[EnergyCalibration]:
@@ -149,7 +152,6 @@ def calibrate_energy_axis(
 
     if monochromator is None:
         return (yield from with_device_errors(axis_kept()))
-    check_scanned(psss, monochromator)
     restored = with_restored(axis_kept(), [device.pulses_per_point, monochromator])
     return (yield from with_device_errors(restored))
 

@@ -9,12 +9,12 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import finite, whole
+from plans.checks import MOTOR, check_devices, finite, whole
 from plans.psss.search import Search, Seen, Verdict, propose
 from plans.psss.stubs import (
     PULSES,
+    SCANNED,
     Reading,
-    check_scanned,
     recorded,
     take_point,
     with_restored,
@@ -111,7 +111,7 @@ def optimize_spectrum(
     HardwareError
         If a device fails; the motor is then brought back.
     """
-    check_scanned(psss, motor)
+    check_devices("optimize_spectrum", psss=(psss, SCANNED), motor=(motor, MOTOR))
     search = _search(low, high, objective, num, tolerance, max_points)
     whole("optimize_spectrum", "pulses", pulses, least=2)
     device: Any = psss

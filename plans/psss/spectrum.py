@@ -11,15 +11,14 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import Msg, MsgGenerator
 
-from plans.checks import finite, whole
+from plans.checks import MOTOR, Needs, check_devices, finite, whole
 from plans.psss.calibration import EnergyCalibration, calibrate_energy_axis
 from plans.psss.optimize import Optimum, optimize_spectrum
 from plans.psss.stubs import (
     COLLECT_S,
+    FLYING,
     PULSES,
-    check_flyer,
-    check_movable,
-    check_scanned,
+    SCANNED,
     collect,
     declare,
     recorded,
@@ -44,6 +43,9 @@ __all__ = [
 
 SECONDS_MAX = 24 * 3600.0
 BACKGROUND_PULSES_MAX = 10_000
+RECORDS_BACKGROUNDS = Needs(
+    "spectrometer", parts={"background_recorder": (Movable,), "processing": (Movable,)}
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def acquire_spectra(
     HardwareError
         If no pulse comes, or the IOC goes.
     """
-    check_flyer(psss)
+    check_devices("acquire_spectra", psss=(psss, FLYING))
     if (n is None) == (seconds is None):
         raise ConfigError("acquire_spectra: give either n, of pulses, or seconds")
     pulses = 0 if n is None else whole("acquire_spectra", "n", n)
@@ -178,12 +180,12 @@ def take_background(
     HardwareError
         If not enough pulses come; the last background stays in use.
     """
-    for part in ("background_recorder", "processing"):
-        check_movable(psss, part)
-    if shutter is not None and not (isinstance(shutter, Movable) and isinstance(shutter, Readable)):
-        raise TypeError(f"{shutter!r} is no shutter for this plan: it lacks set or read")
+    check_devices("take_background", psss=(psss, RECORDS_BACKGROUNDS))
+    if shutter is not None:
+        shut = Needs("shutter", (Readable, Movable))
+        check_devices("take_background", shutter=(shutter, shut))
     whole("take_background", "n", n, most=BACKGROUND_PULSES_MAX)
-    finite("take_background", "settle_s", settle_s, -1e-9)
+    finite("take_background", "settle_s", settle_s, 0.0, inclusive=True)
     device: Any = psss
     uids: list[str] = []
 
@@ -249,7 +251,7 @@ def scan_spectra(
     HardwareError
         If a device fails.
     """
-    check_scanned(psss, motor)
+    check_devices("scan_spectra", psss=(psss, SCANNED), motor=(motor, MOTOR))
     low, high = (finite("scan_spectra", *pair) for pair in (("start", start), ("stop", stop)))
     whole("scan_spectra", "num", num, most=1_000_000)
     whole("scan_spectra", "pulses", pulses)
@@ -294,7 +296,7 @@ def record_pulses(plan: MsgGenerator[Any], psss: Readable) -> MsgGenerator[Any]:
     TypeError
         If the device has no rows of pulses.
     """
-    check_flyer(psss)
+    check_devices("record_pulses", psss=(psss, FLYING))
     device: Any = psss
 
     def begin() -> MsgGenerator[None]:

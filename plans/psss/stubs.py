@@ -12,7 +12,7 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import check_part, check_protocols, device_name
+from plans.checks import Needs
 from plans.run_stubs import PRIMARY, Body, staged_run
 
 COLLECT_S = 0.25
@@ -22,26 +22,18 @@ PULSES, PICTURES, SETTINGS = "pulses", "pictures", "settings"
 Reading = Mapping[str, Any]
 
 
-# ---- checks, before anything moves
+# ---- what plans need of it
 
 
-def check_flyer(psss: Any) -> None:
-    """Raise `TypeError` if the device does not record pulses at their rate."""
-    check_part(psss, "pulses", Preparable, Flyable, Collectable)
-    check_part(psss, "pictures", Collectable)
-
-
-def check_scanned(psss: Any, motor: Any) -> None:
-    """Raise `TypeError` if the devices do not fit a step scan."""
-    check_protocols(psss, f"spectrometer {device_name(psss)}", Readable, Triggerable)
-    check_part(psss, "pulses", Collectable)
-    check_part(psss, "pulses_per_point", Movable)
-    check_protocols(motor, f"motor {device_name(motor)}", Readable, Movable)
-
-
-def check_movable(psss: Any, part: str) -> None:
-    """Raise `TypeError` if a part of the spectrometer cannot be set."""
-    check_part(psss, part, Movable)
+FLYING = Needs(
+    "spectrometer",
+    parts={"pulses": (Preparable, Flyable, Collectable), "pictures": (Collectable,)},
+)
+SCANNED = Needs(
+    "spectrometer",
+    (Readable, Triggerable),
+    {"pulses": (Collectable,), "pulses_per_point": (Movable,)},
+)
 
 
 # ---- a run and its streams

@@ -10,13 +10,13 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import finite, whole
+from plans.checks import MOTOR, check_devices, finite, whole
 from plans.run_stubs import PRIMARY, start_metadata, until_done
 from plans.sacla.stubs import (
     COLLECT_S,
+    FLYING,
+    SCANNED,
     SHOTS,
-    check_flyer,
-    check_scanned,
     collect,
     recorded,
 )
@@ -83,7 +83,7 @@ def acquire_shots(
     HardwareError
         If no shot comes, or the IOC goes.
     """
-    check_flyer(sacla)
+    check_devices("acquire_shots", sacla=(sacla, FLYING))
     wanted = whole("acquire_shots", "n", n)
     device: Any = sacla
 
@@ -152,11 +152,11 @@ def delay_scan(
     HardwareError
         If no shot comes, a motor fails, or the IOC goes.
     """
-    check_scanned(sacla, motor)
+    check_devices("delay_scan", sacla=(sacla, SCANNED), motor=(motor, MOTOR))
     first, last = finite("delay_scan", "start", start), finite("delay_scan", "stop", stop)
     count = whole("delay_scan", "num", num, 2, POINTS_MAX)
     whole("delay_scan", "shots", shots)
-    finite("delay_scan", "error", error, -1e-300)
+    finite("delay_scan", "error", error, 0.0, inclusive=True)
     if first == last:
         raise ConfigError(f"delay_scan: start and stop are both {first:g}, expected a range")
     device: Any = sacla

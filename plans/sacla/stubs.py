@@ -11,7 +11,7 @@ import bluesky.plan_stubs as bps
 from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readable, Triggerable
 from bluesky.utils import MsgGenerator
 
-from plans.checks import check_part, check_protocols, device_name
+from plans.checks import Needs
 from plans.run_stubs import Body, staged_run
 
 COLLECT_S = 0.25
@@ -21,17 +21,14 @@ BESIDE = ("region_sets", "images", "frames")
 """Streams beside that of the rows."""
 
 
-def check_flyer(sacla: Any) -> None:
-    """Raise `TypeError` if the device does not record shots at their rate."""
-    check_part(sacla, "rows", Preparable, Flyable, Collectable)
-
-
-def check_scanned(sacla: Any, motor: Any) -> None:
-    """Raise `TypeError` if the devices do not fit a step scan."""
-    check_protocols(sacla, f"shot source {device_name(sacla)}", Readable, Triggerable)
-    for part in ("shots_per_point", "wanted_error", "stage_delay", "bins", "binned_by"):
-        check_part(sacla, part, Movable)
-    check_protocols(motor, f"motor {device_name(motor)}", Readable, Movable)
+FLYING = Needs("shot source", parts={"rows": (Preparable, Flyable, Collectable)})
+SCANNED = Needs(
+    "shot source",
+    (Readable, Triggerable),
+    dict.fromkeys(
+        ("shots_per_point", "wanted_error", "stage_delay", "bins", "binned_by"), (Movable,)
+    ),
+)
 
 
 def recorded(sacla: Any, body: Body, md: Mapping[str, Any], rows: str) -> MsgGenerator[Any]:

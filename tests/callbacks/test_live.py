@@ -24,6 +24,7 @@ from skywright.callbacks import keeper
 from skywright.callbacks.followed import Limits
 from skywright.callbacks.keeper import Patience
 from skywright.callbacks.live import LiveAnalysis
+from skywright.callbacks.reports import Reports
 
 Start = Callable[..., LiveAnalysis]
 
@@ -67,6 +68,19 @@ def expected(numbers: range) -> dict[str, Any]:
 def kill(live: LiveAnalysis) -> None:
     if live.worker_pid is not None:
         os.kill(live.worker_pid, signal.SIGKILL)
+
+
+def test_runs_are_unfinished_until_their_last_derived_run_is_closed() -> None:
+    reports = Reports("picture_statistics", PictureStatistics)
+    assert reports.wait_for_all(0.0)
+    for uid in ("first", "second"):
+        reports.report(uid, "primary", reached=1)
+    reports.report("second", "primary", done=True)
+    reports.report("second", "", done=True)  # streams of several runs are analyzed in turn
+    assert reports.unfinished == ["first"]
+    assert not reports.wait_for_all(0.0)
+    reports.report("first", "", done=True)
+    assert reports.wait_for_all(0.0)
 
 
 def test_step_and_fly_scans_become_derived_runs(

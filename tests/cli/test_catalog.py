@@ -130,7 +130,14 @@ def test_show_as_json(skywright: Run, store: SampleStore) -> None:
 
 def test_newest(skywright: Run) -> None:
     assert INTERRUPTED in skywright("show", "-1")[1]
+    assert FLY in skywright("show", "-3")[1]
     assert FLY in skywright("show", "--", "-3")[1]
+    assert skywright("export", "--format", "csv", "-3")[1].startswith(FLY[:8])
+    for command in (["show", "-99"], ["export", "-99"], ["runs", "--raw", "-99"]):
+        assert "no run -99: the catalog has" in skywright(*command)[2]
+    again = ["reprocess", "-1", "-99", "--analysis", "picture_statistics"]
+    assert "no run -99: the catalog has" in skywright(*again)[2]
+    assert "no such option" in skywright("show", "--al")[2].lower()
 
 
 def test_export_reports(skywright: Run) -> None:
@@ -148,7 +155,6 @@ def test_export_reports(skywright: Run) -> None:
     [
         (["show", "nix"], "expected a uid"),
         (["show"], "name one run"),
-        (["show", "4f0c", "-1"], "name one run"),
         (["runs", "--since", "someday"], "is no time"),
         (["runs", "--raw", "abcdef"], "no run whose uid starts with"),
         (["export", "4f0c", "--format", "csv", "--link"], "cannot link"),

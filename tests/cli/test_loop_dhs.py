@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -242,6 +243,43 @@ def test_flags_go_before_the_file_and_series_become_runs(
     assert derived.start["raw_uid"] == raw.start["uid"]
     assert [each.stop["exit_status"] for each in (raw, derived) if each.stop] == ["abort"] * 2
     hub.close()
+
+
+def test_it_ends_while_its_detection_service_does_not_answer(
+    camera: int, elsewhere: dict[str, str]
+) -> None:
+    hub = Dcss()
+    url = f"http://127.0.0.1:{camera}/axis-cgi/jpg/image.cgi?camera=2"
+    given = ("--dcss", f"127.0.0.1:{hub.port}", "--receiver-port", "0", "--snapshot-url", url)
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        detection = {
+            "backend": "automl",
+            "url": f"http://127.0.0.1:{service.getsockname()[1]}",
+            "timeout_s": 600.0,
+        }
+        with (
+            dhs(*given, SKYWRIGHT_LOOP__DETECTION=json.dumps(detection), **elsewhere) as (
+                process,
+                _,
+            ),
+            hub.connected(*OPERATIONS) as link,
+        ):
+            link.start("getLoopTip", "1.1")
+            request = accept_predict(service)
+            process.send_signal(signal.SIGTERM)
+            assert link.reply("1.1") == "aborted"
+            assert process.wait(60) == 0  # the service has 600 s
+            request.close()
+    hub.close()
+
+
+def accept_predict(service: socket.socket) -> socket.socket:
+    """Return the connection on which a picture was sent to the service; no answer was sent."""
+    while True:
+        connection, _ = service.accept()
+        if connection.recv(4096).startswith(b"POST"):
+            return connection
+        connection.close()
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_session_without_up_starts_one_runs_a_script_and_leaves_nothing(tmp_pa
     assert done.stderr.count("Traceback") == 1
     assert f'File "{script}", line ' in done.stderr
     # Lines at the end may say what the exit waits for: workers, derived runs that are stored.
-    awaited = ("ending the workers", "still to be stored")
+    awaited = ("waiting for", "still to be stored")
     lines = [line for line in done.stderr.splitlines() if not any(map(line.count, awaited))]
     last = lines[-1]
     assert "ValueError: take_pictures: n = 0" in last
@@ -187,6 +187,67 @@ def test_a_session_that_is_killed_takes_its_beamline_along(tmp_path: Path) -> No
     assert len(processes) == 5  # up, repeater, two IOCs, ingester
     _, alive = psutil.wait_procs(processes, timeout=60)
     assert alive == []
+
+
+ENDING = """
+import signal, subprocess, sys, threading
+from skywright.cli import session
+
+session.QUIET_S = 0.05
+session.ANALYSIS_LIMIT_S = session.UP_END_LIMIT_S = 600.0
+stubborn = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print(flush=True); time.sleep(600)"
+)
+beamline = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE, text=True)
+beamline.stdout.readline()
+
+
+class Engine:
+    state = "idle"
+
+
+class Analysis:
+    name = "slow"
+    unfinished = ["0123456789", "9876543210"]
+    killed = threading.Event()
+
+    def wait_for_all(self, timeout_s):
+        return threading.Event().wait(timeout_s)
+
+    def close(self):
+        self.killed.wait()
+
+    def kill(self):
+        self.killed.set()
+
+
+session._finish(Engine(), [Analysis()])
+session._stop(beamline)
+print(Analysis.killed.is_set(), beamline.returncode)
+"""
+
+
+def test_the_end_says_what_it_waits_for_and_ctrl_c_goes_on() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for text in (
+            "the analysis slow of 2 runs, at most 600 s; Ctrl-C goes on without it\n",
+            "the workers of the analyses to end, at most 20 s; Ctrl-C kills them\n",
+            "the beamline to end, at most 600 s; Ctrl-C kills it\n",
+        ):
+            assert process.stderr.readline() == f"waiting for {text}"
+            process.send_signal(signal.SIGINT)
+            if "slow" in text:
+                said = process.stderr.readline()
+                assert said.startswith("analysis slow is not complete, `skywright reprocess`")
+                assert said.endswith("runs: 01234567, 98765432\n")
+        assert process.stdout.read() == f"True {-signal.SIGKILL}\n"
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
 
 
 def test_a_beamline_that_cannot_start_is_one_line(tmp_path: Path) -> None:

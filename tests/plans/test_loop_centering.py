@@ -16,6 +16,7 @@ from support.loop_session import Session
 from support.loop_starts import miss
 from support.loop_world import LIMIT_UM, World
 
+from plans.loop.calibration import calibrate_camera
 from plans.loop.centering import (
     Centering,
     _Course,
@@ -23,6 +24,7 @@ from plans.loop.centering import (
     collect_oscillation,
     collect_steps,
 )
+from plans.loop.face import loop_raster_box
 from plans.loop.settings import CenteringSettings
 from skywright.errors import ConfigError, HardwareError, SampleError
 from skywright.instruments.loop.decision import judge
@@ -314,10 +316,16 @@ def test_a_camera_that_is_not_calibrated_is_refused(session: Session) -> None:
 
 def test_a_device_that_cannot_do_its_part_is_refused(session: Session) -> None:
     devices = session.mount(make_world())
-    with pytest.raises(TypeError, match="no goniometer"):
-        list(center_loop(devices["camera"], devices["camera"], devices["result"]))
-    with pytest.raises(TypeError, match="no camera"):
-        list(center_loop(devices["goniometer"], devices["goniometer"], devices["result"]))
+    camera, goniometer, result = devices.values()
+    for plan, words in (
+        (center_loop(camera, camera, result), "goniometer = axis, expected a goniometer: it has"),
+        (center_loop(goniometer, goniometer, result), "camera = gonio, expected a camera: it is"),
+        (center_loop(camera, goniometer, camera), "result = axis, expected a result of a rotation"),
+        (calibrate_camera(camera, goniometer, camera), "result = axis, expected a result"),
+        (loop_raster_box(camera, goniometer, camera, 0.0), "result = axis, expected a result"),
+    ):
+        with pytest.raises(TypeError, match=f"{plan.__name__}: {words}"):
+            next(plan)
 
 
 # ---- documents

@@ -235,8 +235,21 @@ def test_acquire_checks_before_it_starts(arguments: dict[str, Any], words: str) 
     psss = FakePsss()
     with pytest.raises(ConfigError, match=words):
         list(acquire_spectra(psss, **arguments))
-    with pytest.raises(TypeError, match="does not fit this plan"):
-        list(acquire_spectra(SynAxis(name="motor"), 1))
+    assert psss.calls == []
+
+
+def test_a_wrong_second_device_is_refused_by_name() -> None:
+    psss = FakePsss()
+    lines = [9000.0, 9010.0]
+    for plan, argument in (
+        (scan_spectra(psss, psss, 0.0, 1.0, 3), "motor"),
+        (optimize_spectrum(psss, psss, 0.0, 1.0), "motor"),
+        (calibrate_energy_axis(psss, lines, monochromator=psss), "monochromator"),
+    ):
+        name = plan.__name__
+        words = f"{name}: {argument} = fake, expected a motor: it is not Movable"
+        with pytest.raises(TypeError, match=words):
+            next(plan)
     assert psss.calls == []
 
 
@@ -263,7 +276,7 @@ def test_background_that_fails_leaves_all_as_it_was(RE: RunEngine) -> None:
     assert (shutter.value, psss.processing.value) == (1, 0)
     with pytest.raises(ConfigError, match="n = 20000"):
         list(take_background(psss, 20_000))
-    with pytest.raises(TypeError, match="is no shutter"):
+    with pytest.raises(TypeError, match="take_background: shutter = 3, expected a shutter"):
         list(take_background(psss, 20, shutter=3))
 
 

@@ -21,6 +21,7 @@ from skywright.instruments.loop.dhs.settings import DhsSettings
 from skywright.instruments.loop.found import LoopsFound
 from skywright.instruments.loop.series_run import SeriesRun
 
+LIMIT_S = 30.0
 PICTURES = [turned(2.0 * i).jpeg() for i in range(90)]
 
 
@@ -236,6 +237,27 @@ def test_pictures_are_saved_as_they_came_and_annotated(tmp_path: Path) -> None:
         red, green, _ = np.asarray(drawn.convert("RGB")).astype(int).reshape(-1, 3).T
         assert (green - red > 80).sum() > 200, "a box is drawn"
     assert (tmp_path / "collectLoopImages1_15" / "loop_0000.jpeg").exists()
+
+
+def test_an_aborted_series_saves_what_was_not_searched_and_is_not_plotted(tmp_path: Path) -> None:
+    slow = SlowDetector(seconds=LIMIT_S)
+    settings = DhsSettings(save_directory=tmp_path, osci_delta_deg=180.0)
+    with bench(slow, settings=settings) as face:
+        face.collecting("1.1")
+        slow.release.set()
+        face.push(PICTURES[0])
+        face.link.until(lambda: face.link.rows("1.1"))
+        slow.release.clear()
+        slow.looking.clear()
+        face.push(*PICTURES[1:6])
+        assert slow.looking.wait(LIMIT_S)
+        face.link.send("stoh_abort_all soft")
+        assert face.link.reply("1.1") == "aborted"
+        saved = tmp_path / "collectLoopImages1_1"
+        until((saved / "loop_info.csv").exists)  # the last job of the series
+        assert [path.read_bytes() for path in sorted(saved.glob("*.jpeg"))] == PICTURES[:6]
+        assert not list(saved.glob("*.png"))
+        slow.release.set()
 
 
 def test_a_turn_has_angles_a_fit_a_table_and_plots(

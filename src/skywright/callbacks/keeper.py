@@ -210,6 +210,12 @@ class Keeper:
         self._queue.put(("close", None))
         self._thread.join(2 * END_LIMIT_S)
 
+    def kill(self) -> None:
+        """Kill the worker, so that a `close` under way ends at once."""
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
+
     def _keep(self) -> None:
         self._start()
         while True:

@@ -159,6 +159,10 @@ class LiveAnalysis(Reports):
         """End the worker; a run in progress gets an interrupted derived run."""
         self._keeper.close()
 
+    def kill(self) -> None:
+        """Kill the worker of an analysis that was told to close and takes too long."""
+        self._keeper.kill()
+
     def report(self, uid: str, stream: str, **facts: Any) -> Progress:
         """Take in what the worker has reported, of second-stage analyses also."""
         second = facts.pop("second", {})

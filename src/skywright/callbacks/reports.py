@@ -195,6 +195,32 @@ class Reports:
                 )
             return now
 
+    @property
+    def unfinished(self) -> list[str]:
+        """Uids of raw runs whose derived runs are not all closed."""
+        with self._changed:
+            present = self.raw_uid
+            open_runs = [uid for uid, reported in self._runs.items() if not reported.over]
+            if present is not None and present not in self._runs:
+                open_runs.append(present)
+            return open_runs
+
+    def wait_for_all(self, timeout_s: float) -> bool:
+        """Wait until the derived runs of all raw runs are closed.
+
+        Parameters
+        ----------
+        timeout_s
+            Limit.
+
+        Returns
+        -------
+        bool
+            Whether they are.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.unfinished, timeout_s)
+
     def columns(
         self,
         frames: int | None = None,

@@ -5,6 +5,7 @@ signature). The command of an instrument is a group, the `typer.Typer` that the 
 """
 
 import logging
+import re
 import sys
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -20,14 +21,19 @@ from skywright.processes.memory import share_arenas
 logger = logging.getLogger(__name__)
 
 EXIT_FAILED, EXIT_BAD_USE = 1, 2
+MINUS = "\N{MINUS SIGN}"
 
 
 class Entry(NamedTuple):
-    """The module of a command, its line in ``--help``, and the extra with what it imports."""
+    """The module of a command, its line in ``--help``, and the extra with what it imports.
+
+    `takes_runs` says that its arguments may be runs by number, such as ``-2``.
+    """
 
     module: str
     help: str
     extra: str
+    takes_runs: bool = False
 
 
 COMMANDS = {
@@ -36,12 +42,12 @@ COMMANDS = {
     "session": Entry("session", "IPython, or a script, with the profile loaded.", "all"),
     "doctor": Entry("doctor", "Check everything a session needs; say what to do.", "all"),
     "runs": Entry("catalog", "List runs, raw and derived.", "store"),
-    "show": Entry("catalog", "Show one run.", "store"),
-    "export": Entry("catalog", "Write a run as NeXus, CSV or Zarr.", "store"),
+    "show": Entry("catalog", "Show one run.", "store", takes_runs=True),
+    "export": Entry("catalog", "Write a run as NeXus, CSV or Zarr.", "store", takes_runs=True),
     "recover": Entry(
         "catalog", "Bring journals that are not yet stored into the catalog.", "store"
     ),
-    "reprocess": Entry("reprocess", "Run an analysis over stored runs.", "store"),
+    "reprocess": Entry("reprocess", "Run an analysis over stored runs.", "store", takes_runs=True),
     "dashboard": Entry("dashboard", "Serve the live page.", "dashboard"),
 }
 """The commands that belong to no instrument; a module without a dot is one of this package."""
@@ -65,10 +71,27 @@ def load(name: str) -> Any:
         command.name = name
     else:
         single = typer.Typer(add_completion=False)
-        single.command(name)(getattr(import_module(f"{__name__}.{where}"), name))
+        kind = RunsCommand if commands()[name].takes_runs else TyperCommand
+        single.command(name, cls=kind)(getattr(import_module(f"{__name__}.{where}"), name))
         command = typer.main.get_command(single)
     _accept_verbose(command)
     return command
+
+
+class RunsCommand(TyperCommand):
+    """A command that takes runs by number: ``-1``, the newest, is an argument and no option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; those of numbers get a minus sign that begins no option."""
+        numbered = re.compile(r"-\d+")
+        return super().parse_args(
+            ctx, [MINUS + arg[1:] if numbered.fullmatch(arg) else arg for arg in args]
+        )
+
+
+def run_named(given: str) -> str:
+    """Return an argument of a `RunsCommand` as it was given."""
+    return given.replace(MINUS, "-")
 
 
 def _accept_verbose(command: Any) -> None:

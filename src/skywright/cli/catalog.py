@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from skywright.cli import run_named
 from skywright.cli.output import make_console, print_json
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError
@@ -23,10 +24,11 @@ Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Use this skyw
 Uid = Annotated[
     str | None,
     typer.Argument(
-        metavar="UID", help="A uid or the start of one, a scan_id, or -1 for the newest raw run."
+        metavar="UID",
+        help="A uid or the start of one, a scan_id, or -1 for the newest raw run, -2 for the one "
+        "before.",
     ),
 ]
-Newest = Annotated[bool, typer.Option("-1", help="The newest raw run.", show_default=False)]
 
 
 VERDICT = "ok"
@@ -110,7 +112,6 @@ def runs(
 
 def show(
     uid: Uid = None,
-    newest: Newest = False,
     pictures: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write frames, contact sheets and annotated pictures."),
@@ -128,7 +129,7 @@ def show(
 
     settings = load_settings(config)
     client = connect(settings=settings)
-    run = find_run(client, _one_run(uid, newest))
+    run = find_run(client, _one_run(uid))
     view = view_run(client, run, _journals(settings))
     written = []
     if pictures:
@@ -145,7 +146,6 @@ def show(
 
 def export(
     uid: Uid = None,
-    newest: Newest = False,
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.nexus,
     output: Annotated[
         Path | None,
@@ -164,7 +164,7 @@ def export(
     from skywright.store.lookup import find_run
 
     settings = load_settings(config)
-    run = find_run(connect(settings=settings), _one_run(uid, newest))
+    run = find_run(connect(settings=settings), _one_run(uid))
     start = run.metadata["start"]
     target = output or Path(f"{start['uid'][:8]}{SUFFIXES[format]}")
     report = export_run(
@@ -201,10 +201,10 @@ def recover(as_json: AsJson = False, config: Config = None) -> None:
         raise typer.Exit(1)
 
 
-def _one_run(uid: str | None, newest: bool) -> str:
-    if (uid is None) == (not newest):
+def _one_run(uid: str | None) -> str:
+    if uid is None:
         raise ConfigError("name one run: UID, or -1 for the newest; `skywright runs` lists them")
-    return uid or "-1"
+    return run_named(uid)
 
 
 def _journals(settings: Settings) -> Path:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from skywright.analysis.named import named_analyses, stage_parameters
+from skywright.cli import run_named
 from skywright.cli.output import print_json
 from skywright.config import load_settings
 from skywright.errors import ConfigError
@@ -23,12 +24,11 @@ def reprocess(
     uids: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="UID...", help="Uids or starts of uids, scan_ids, or -1 for the newest raw run."
+            metavar="UID...",
+            help="Uids or starts of uids, scan_ids, or -1 for the newest raw run, -2 for the one "
+            "before.",
         ),
     ] = None,
-    newest: Annotated[
-        bool, typer.Option("-1", help="The newest raw run.", show_default=False)
-    ] = False,
     *,
     analysis: Annotated[
         str, typer.Option(metavar="NAME", help=f"{', '.join(NAMES)}, or module:Class.")
@@ -69,10 +69,9 @@ def reprocess(
 
     settings = load_settings(config)
     client = connect(settings=settings)
-    wanted = [*(uids or []), *(["-1"] if newest else [])]
-    if not wanted:
+    if not uids:
         raise ConfigError("name a run: UID..., or -1 for the newest; `skywright runs` lists them")
-    runs = [find_run(client, uid) for uid in wanted]
+    runs = [find_run(client, uid) for uid in map(run_named, uids)]
     given = stage_parameters(analysis, settings) | _json(parameters)
     options: dict[str, Any] = {"store": settings.directory, "keys": _keys(key or [])}
     with store.cluster(dask) if dask else nullcontext() as submit:

@@ -10,9 +10,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,11 +28,12 @@ from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.processes import stack as runtime
 from skywright.processes.child import start_module
-from skywright.processes.lifecycle import SUPERVISED
+from skywright.processes.lifecycle import SUPERVISED, end_process
 
 logger = logging.getLogger(__name__)
 
 UP_READY_LIMIT_S = 150.0
+UP_END_LIMIT_S = 10.0
 ANALYSIS_LIMIT_S = 30.0
 QUIET_S = 1.0
 """What takes longer at the end of a session is told to the user."""
@@ -151,12 +153,21 @@ def _live_analyses(settings: Settings) -> list[str]:
 
 
 def _stop(process: "subprocess.Popen[str]") -> None:
+    """End the beamline that this session has started."""
     process.terminate()
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    if not _awaited(
+        partial(_has_ended, process), "the beamline to end", UP_END_LIMIT_S, "Ctrl-C kills it"
+    ):
+        process.kill()  # its children end by their lifelines
         process.wait()
+
+
+def _has_ended(process: "subprocess.Popen[str]", limit_s: float) -> bool:
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _await_ready(
@@ -237,49 +248,67 @@ def _analyses(namespace: dict[str, Any]) -> list[Any]:
 
 
 def _finish(engine: Any, analyses: list[Any]) -> None:
-    """Leave nothing half done: a run that Ctrl-C has paused, the analysis of the last run.
+    """Leave nothing half done: a run that Ctrl-C has paused, the analyses of the runs.
 
-    The paused run is aborted, so that devices are unstaged and it has a stop document. What takes
-    longer than `QUIET_S` is told to the user.
+    The paused run is aborted, so that devices are unstaged and it has a stop document.
     """
+    from skywright.callbacks.keeper import END_LIMIT_S
+    from skywright.session.profile import count_runs
+
     if engine.state != "idle":
         typer.echo("aborting the paused run", err=True)
         engine.abort("the session ended")
     for analysis in analyses:
-        try:
-            if analysis.raw_uid:
-                _await(analysis)
-        except TimeoutError as error:
-            logger.error("%s; `skywright reprocess` does it anew", error)
-        except KeyboardInterrupt:
-            logger.error("analysis %s: not awaited", analysis.name)
-    closing = [threading.Thread(target=analysis.close) for analysis in analyses]
+        what = f"the analysis {analysis.name} of {count_runs(len(analysis.unfinished))}"
+        if not _awaited(analysis.wait_for_all, what, ANALYSIS_LIMIT_S, "Ctrl-C goes on without it"):
+            incomplete = ", ".join(uid[:8] for uid in analysis.unfinished)
+            logger.error(
+                "analysis %s is not complete, `skywright reprocess` does it anew; runs: %s",
+                analysis.name,
+                incomplete,
+            )
+    closing = [threading.Thread(target=each.close, daemon=True) for each in analyses]
     for thread in closing:  # each ends a process: side by side
         thread.start()
-    told_at = time.monotonic() + QUIET_S
-    for thread in closing:
-        thread.join(max(told_at - time.monotonic(), 0.0))
-    if any(thread.is_alive() for thread in closing):
-        typer.echo("ending the workers of the analyses ...", err=True)
+    what = "the workers of the analyses to end"
+    if not _awaited(partial(_have_ended, closing), what, 2 * END_LIMIT_S, "Ctrl-C kills them"):
+        for analysis in analyses:
+            analysis.kill()
 
 
-def _await(analysis: Any) -> None:
-    """Wait until an analysis is done, and tell the user when that takes a while.
+def _awaited(wait: Callable[[float], bool], what: str, limit_s: float, on_interrupt: str) -> bool:
+    """Wait for something, and tell the user what it is when it takes longer than `QUIET_S`.
 
-    Raises
-    ------
-    TimeoutError
-        If it is not done within `ANALYSIS_LIMIT_S`.
+    Parameters
+    ----------
+    wait
+        Waits at most this many seconds, and returns whether it has happened.
+    what
+        Is awaited, in words.
+    limit_s
+        Maximum time to wait.
+    on_interrupt
+        What Ctrl-C does, in words.
+
+    Returns
+    -------
+    bool
+        Whether it has happened; False after `limit_s` or Ctrl-C.
     """
-    with suppress(TimeoutError):
-        analysis.wait(timeout_s=QUIET_S)
-        return
-    typer.echo(
-        f"waiting for the analysis {analysis.name} of run {analysis.raw_uid[:8]}, at most "
-        f"{ANALYSIS_LIMIT_S:g} s; Ctrl-C goes on without it",
-        err=True,
-    )
-    analysis.wait(timeout_s=ANALYSIS_LIMIT_S)
+    try:
+        if wait(QUIET_S):
+            return True
+        typer.echo(f"waiting for {what}, at most {limit_s:g} s; {on_interrupt}", err=True)
+        return wait(limit_s)
+    except KeyboardInterrupt:
+        return False
+
+
+def _have_ended(threads: Sequence[threading.Thread], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0.0))
+    return not any(thread.is_alive() for thread in threads)
 
 
 def _run_ipython() -> None:
@@ -303,3 +332,4 @@ def _run_ipython() -> None:
         app.start()
     finally:
         _finish(engine, analyses)
+    end_process()

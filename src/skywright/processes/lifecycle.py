@@ -1,12 +1,14 @@
 """Start and end of a process that another one started: ready line, signals, end, priority."""
 
+import atexit
 import json
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 SUPERVISED = "SKYWRIGHT_SUPERVISED"
 STOP_LIMIT_S = 5.0
@@ -62,6 +64,20 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=wait_for_end_of_stdin, name="lifeline", daemon=True).start()
+
+
+def end_process(status: int = 0) -> NoReturn:
+    """End this process at once; for a server that has closed everything it holds.
+
+    Functions registered with `atexit` run and the standard streams are flushed. Python's own end
+    also takes down each module, which takes 0.7 s with compiled kernels and several seconds on a
+    busy machine, and it waits for threads that still work, such as a request without an answer.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001  as multiprocessing does in its children
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+            stream.flush()
+    os._exit(status)
 
 
 def lower_priority() -> None:

@@ -27,7 +27,7 @@ def automl_server(
     from skywright.instruments.loop.backends import make_detector
     from skywright.instruments.loop.endpoints.automl_server import automl_app
     from skywright.processes.http_server import HttpServer
-    from skywright.processes.lifecycle import announce_ready, end_with_parent
+    from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
 
     if backend == "automl":
         raise ConfigError("--backend automl: this is the server; take classical or onnx")
@@ -40,3 +40,4 @@ def automl_server(
     end_with_parent()
     over.wait()
     server.close()
+    end_process()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import signal
 import threading
@@ -15,7 +16,7 @@ import typer
 
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError
-from skywright.processes.lifecycle import announce_ready, end_with_parent
+from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
 from skywright.processes.logs import log_to_file
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _address(given: str, config: "DhsConfig") -> tuple[str, int]:
 
 
 async def _serve(options: Options) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT, then end the process."""
     from skywright.instruments.loop.analysis import LoopDetection
     from skywright.instruments.loop.camera import Camera
     from skywright.instruments.loop.dhs.face import Dhs
@@ -162,7 +163,8 @@ async def _serve(options: Options) -> None:
     serving = asyncio.create_task(dhs.run(*options.dcss))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, serving.cancel)
+        # A second signal must not cut off what the first one has begun to close.
+        loop.add_signal_handler(number, lambda: serving.cancelling() or serving.cancel())
 
     def announce() -> None:
         warm.set()
@@ -187,7 +189,8 @@ async def _serve(options: Options) -> None:
     if http is not None:
         http.close()
     camera.close()
-    detector.close()
+    # Neither a detector that waits for its service nor a compiler may hold up the end.
+    end_process()
 
 
 def _serve_status(status: "Status", options: Options) -> "HttpServer | None":
@@ -217,6 +220,8 @@ def _prepare(detector: "Detector", announce: Callable[[], None]) -> None:
         centering.warm_up()
     finally:
         announce()
+    # The plots at the end of the first series would wait for it, 2 s on a busy machine.
+    importlib.import_module("matplotlib.figure")
 
 
 def _log_banner(

@@ -9,9 +9,9 @@ import hashlib
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from typing import Protocol
 
 from skywright.errors import DataError
 from skywright.instruments.loop.backends import Detector
@@ -74,6 +74,16 @@ class Finding:
         return f"LOOP_INFO {self.index} normal {loop_words(self.found, self.size)}"
 
 
+class PictureSaver(Protocol):
+    """Saves pictures one by one (`skywright.instruments.loop.dhs.pictures.Saver`)."""
+
+    def save(self, index: int, frame: SourceFrame) -> None:
+        """Save a picture as it came."""
+
+    def save_drawn(self, frame: SourceFrame, finding: Finding) -> None:
+        """Save a picture with what was found drawn into it."""
+
+
 class Collection:
     """A series, from the first picture to the last row.
 
@@ -89,8 +99,8 @@ class Collection:
         Pictures that one turn gives; a stopped series with that many does not wait for late ones.
     end_by_count
         Whether the series stops by itself when `expected` pictures have come.
-    keep
-        Called with each picture after its search, on the search's thread: saves it.
+    saver
+        Saves each picture, on the search's thread; None saves none.
     """
 
     def __init__(
@@ -100,7 +110,7 @@ class Collection:
         key: str,
         expected: int = 0,
         end_by_count: bool = False,
-        keep: Callable[[SourceFrame, Finding], None] | None = None,
+        saver: "PictureSaver | None" = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         """Pictures ``received``, ``doubled`` (the same bytes once more), and of those reported
@@ -111,9 +121,10 @@ class Collection:
         self.key = key
         self._expected = expected
         self._end_by_count = end_by_count and expected > 0
-        self._keep = keep
+        self._saver = saver
         self._lock = threading.Lock()
         self._order: deque[Future[Finding]] = deque()
+        self._unsearched: dict[int, SourceFrame] = {}
         self._waiting_bytes = 0
         self._digests: set[bytes] = set()
         self._begun = self._last = time.monotonic()
@@ -143,12 +154,17 @@ class Collection:
                 self._order.append(skipped)
             else:
                 self._waiting_bytes += frame.nbytes
+                self._unsearched[index] = frame
                 self._order.append(self._search.submit(self._look, index, frame))
         self._loop.call_soon_threadsafe(self._news.set)
 
     # ---- the search's threads
 
     def _look(self, index: int, frame: SourceFrame) -> Finding:
+        with self._lock:
+            taken_back = self._unsearched.pop(index, None) is None
+        if self._saver is not None and not taken_back:
+            self._saver.save(index, frame)
         try:
             finding = self._find(index, frame)
         except Exception as error:  # whatever a detector raises, the next picture may be good
@@ -157,8 +173,8 @@ class Collection:
         finally:
             with self._lock:
                 self._waiting_bytes -= frame.nbytes
-        if self._keep is not None:
-            self._keep(frame, finding)
+        if self._saver is not None:
+            self._saver.save_drawn(frame, finding)
         return finding
 
     def _find(self, index: int, frame: SourceFrame) -> Finding:
@@ -202,12 +218,14 @@ class Collection:
         self._count(finding)
         return finding
 
-    def close(self) -> None:
-        """Take no more pictures, and search none of those that wait."""
+    def close(self) -> dict[int, SourceFrame]:
+        """Take no more pictures; return those that still wait, by number: no search follows."""
         with self._lock:
             self._over = True
             for waiting in self._order:
                 waiting.cancel()
+            unsearched, self._unsearched = self._unsearched, {}
+        return unsearched
 
     def fates(self) -> dict[str, int]:
         """Return pictures received, failed, skipped, undecodable and doubled."""

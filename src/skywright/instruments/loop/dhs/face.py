@@ -82,7 +82,7 @@ class Dhs:
             await keep_connected(host, port, self.server.session, retry_s)
         finally:
             await self.server.close()
-            await asyncio.to_thread(self._series.close)
+            await self._series.close()
 
 
 def _when_warm(operation: Operation, warm: asyncio.Event) -> Operation:

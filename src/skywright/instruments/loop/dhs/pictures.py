@@ -68,24 +68,38 @@ class Saver:
             self.directory = directory / f"{name}_{again}"
         self._failed = False
 
-    def __call__(self, frame: SourceFrame, finding: Finding) -> None:
-        """Save a picture; a disk that refuses is said once."""
-        name = f"loop_{finding.index:04d}.jpeg"
+    def save(self, index: int, frame: SourceFrame) -> None:
+        """Save a picture as it came; an error of the disk is logged, once a series."""
         try:
             (self.directory / "bboxes").mkdir(parents=True, exist_ok=True)
-            (self.directory / name).write_bytes(frame.data or b"")
-            if finding.found is not None:
-                drawn = annotate(
-                    pixels(frame, color=True),
-                    finding.found,
-                    _figures(finding),
-                    find_pin_box(pixels(frame, color=False), finding.found),
-                )
-                write_picture(drawn, self.directory / "bboxes" / f"automl_{name}")
+            (self.directory / _file_name(index)).write_bytes(frame.data or b"")
+        except OSError as error:
+            self._report(error)
+
+    def save_drawn(self, frame: SourceFrame, finding: Finding) -> None:
+        """Save a picture that was searched with what was found drawn into it."""
+        if finding.found is None:
+            return
+        try:
+            drawn = annotate(
+                pixels(frame, color=True),
+                finding.found,
+                _figures(finding),
+                find_pin_box(pixels(frame, color=False), finding.found),
+            )
+            path = self.directory / "bboxes" / f"automl_{_file_name(finding.index)}"
+            write_picture(drawn, path)
         except (OSError, DataError) as error:
-            if not self._failed:
-                logger.error("%s: pictures cannot be saved: %s", self.directory, error)
-            self._failed = True
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        if not self._failed:
+            logger.error("%s: pictures cannot be saved: %s", self.directory, error)
+        self._failed = True
+
+
+def _file_name(index: int) -> str:
+    return f"loop_{index:04d}.jpeg"
 
 
 def _figures(finding: Finding) -> str:

@@ -67,8 +67,9 @@ class TurnFitted(Protocol):
     def analysis(self) -> Analysis[Any]:
         """Return the analysis of `batch`, fresh."""
 
-    def draw(self) -> dict[str, bytes]:
-        """Return pictures for people: file name to contents."""
+    @property
+    def plots(self) -> dict[str, bytes]:
+        """Pictures for people: file name to contents."""
 
 
 BeginRun = Callable[[Mapping[str, Any]], Run]
@@ -157,7 +158,7 @@ class Recording:
         state = self.camera.state()
         self.run.close(state.captured, state.shape, exit_status, reason, skipped, pictures)
         if turn is not None:
-            self.run.derive(turn.analysis(), turn.batch, turn.draw())
+            self.run.derive(turn.analysis(), turn.batch, turn.plots)
 
     def _tell_found(self) -> None:
         assert self.run is not None

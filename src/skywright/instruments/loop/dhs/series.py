@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -23,6 +23,7 @@ from skywright.instruments.loop.dhs.settings import DhsSettings
 from skywright.instruments.loop.dhs.status import SeriesState
 from skywright.instruments.loop.dhs.turn import Turn, see_turn, write_files
 from skywright.instruments.loop.limits import find_limits
+from skywright.instruments.loop.sources import SourceFrame
 
 logger = logging.getLogger(__name__)
 
@@ -118,9 +119,9 @@ class SeriesOperations:
             status = "fail", str(error)
             raise
         finally:
-            collection.close()
+            unsearched = collection.close()
             if begun is not None:
-                self._jobs.submit(self._end, begun, turn, saver, *status)
+                self._jobs.submit(self._end, begun, turn, saver, unsearched, *status)
             if self._call is call:
                 self._call = self._collection = None
         return "normal done"
@@ -152,11 +153,11 @@ class SeriesOperations:
         size = number((lower - upper) / height)
         return f"normal {index} {fraction(upper, height)} {fraction(lower, height)} {size}"
 
-    def close(self) -> None:
-        """End what has begun, and forget the last series."""
+    async def close(self) -> None:
+        """End what has begun, and forget the last series; no search is waited for."""
         self._search.shutdown(wait=False, cancel_futures=True)
-        self._jobs.shutdown(wait=True)
-        self._recorder.close()
+        await asyncio.wrap_future(self._jobs.submit(self._recorder.close))
+        self._jobs.shutdown()
 
     def _last_picture(self, index: int) -> NDArray[np.uint8]:
         if self._last is None:
@@ -186,23 +187,33 @@ class SeriesOperations:
         begun: "Future[Recording]",
         fitting: "Future[Turn | None] | None",
         saver: Saver | None,
+        unsearched: Mapping[int, SourceFrame],
         exit_status: str,
         reason: str,
     ) -> None:
-        """End a recording and its run; the last job of a series."""
+        """End a recording and its run; the last job of a series.
+
+        An aborted series gets no drawings: the next series, or the end of the DHS, waits for this.
+        """
         if begun.cancelled() or begun.exception() is not None:
             return
         recording = begun.result()
         # One thread has all these jobs: the fit is done.
         turn = None if fitting is None else fitting.result()
+        plotted = exit_status != "abort"
 
         def end() -> None:
             series = recording.end()
-            recording.end_run(exit_status, reason, draw_sheet(series), turn)
+            sheet = draw_sheet(series) if plotted else {}
+            recording.end_run(exit_status, reason, sheet, turn)
 
         _guarded(end)
-        if saver is not None and recording.findings:
-            _guarded(lambda: write_files(recording.findings, turn, saver.directory))
+        if saver is None:
+            return
+        for index, frame in unsearched.items():
+            saver.save(index, frame)
+        if recording.findings:
+            _guarded(lambda: write_files(recording.findings, turn, saver.directory, plotted))
 
 
 def _guarded_turn(series: Series, settings: DhsSettings) -> Turn | None:

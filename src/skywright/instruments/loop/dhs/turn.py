@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ class Turn:
         """Return the analysis of `batch`, fresh."""
         return LoopTurn(**self.parameters)
 
-    def draw(self) -> dict[str, bytes]:
-        """Return ``plot_loop_widths.png``: file name to contents."""
+    @cached_property
+    def plots(self) -> dict[str, bytes]:
+        """``plot_loop_widths.png``: file name to contents."""
         widths = self.batch["width"].astype(np.float64)
         return {"plot_loop_widths.png": draw_widths(self.batch["phi"], widths, self.result)}
 
@@ -77,8 +79,19 @@ def see_turn(findings: Sequence[Finding], settings: DhsSettings) -> Turn | None:
     return Turn(batch, parameters, analysis.result())
 
 
-def write_files(findings: Sequence[Finding], turn: Turn | None, directory: Path) -> None:
-    """Write ``loop_info.csv`` and the plots of a series into the directory of its pictures.
+def write_files(
+    findings: Sequence[Finding], turn: Turn | None, directory: Path, plotted: bool = True
+) -> None:
+    """Write ``loop_info.csv`` of a series into the directory of its pictures, and its plots.
+
+    Parameters
+    ----------
+    findings, turn
+        Of the series.
+    directory
+        Created if it is missing.
+    plotted
+        Whether plots are wanted.
 
     Raises
     ------
@@ -87,6 +100,8 @@ def write_files(findings: Sequence[Finding], turn: Turn | None, directory: Path)
     """
     directory.mkdir(parents=True, exist_ok=True)
     write_table(findings, directory / "loop_info.csv")
-    drawn = {"pandas_plot.png": draw_values(findings)} | (turn.draw() if turn else {})
+    if not plotted:
+        return
+    drawn = {"pandas_plot.png": draw_values(findings)} | (turn.plots if turn else {})
     for name, contents in drawn.items():
         (directory / name).write_bytes(contents)

@@ -10,7 +10,12 @@ from typing import Any
 import typer
 
 from skywright.errors import ConfigError
-from skywright.processes.lifecycle import announce_ready, default_signal_handling, end_with_parent
+from skywright.processes.lifecycle import (
+    announce_ready,
+    default_signal_handling,
+    end_process,
+    end_with_parent,
+)
 from skywright.processes.ports import port_number
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -119,7 +124,7 @@ is that of the hosted PV."""
 
 
 def run_service(args: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT, then end the process.
 
     Raises
     ------
@@ -145,6 +150,7 @@ def _serve_with_tree(args: argparse.Namespace) -> None:
     args.prefix = args.prefix.rstrip(":") + ":"
     group, facts = build(args)
     asyncio.run(serve(group, args, facts))
+    end_process()
 
 
 def _serve_without_tree(args: argparse.Namespace) -> None:
@@ -170,6 +176,7 @@ def _serve_without_tree(args: argparse.Namespace) -> None:
     if puts is not None:
         puts.close()
     service.close()
+    end_process()
 
 
 def _check_caproto() -> None:
