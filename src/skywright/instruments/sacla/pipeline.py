@@ -71,7 +71,7 @@ class ShotPipeline:
     profiles
         Find the radial profile of each shot, the rows ``profile/DETECTOR``, (n, rings) eV.
     binned_by
-        What `edges` are of, one of `BINNED_BY`.
+        What `edges` are of, one of `BINNED_BY` or a key of ``info.more_values``.
 
     Raises
     ------
