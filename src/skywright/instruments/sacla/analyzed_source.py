@@ -44,6 +44,9 @@ class AnalyzedShots:
     ----------
     info
         The run of the shots that are delivered.
+    run_begins
+        Called after the last shot of a run, before the first one of the next; `info` is that of
+        the next one, the running images are still those of the one before.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class AnalyzedShots:
         profiles: bool = False,
     ) -> None:
         self.name, self.info = source.name, source.info
+        self.run_begins: Callable[[], None] = lambda: None
         self._source = source
         self._counters = Counters()
         self._deliver: Callable[[AnalyzedShot], None] = lambda _: None
@@ -208,8 +212,21 @@ class AnalyzedShots:
         """Hand on what is left of a run, and begin the next one."""
         before, self.info = self.info, self._source.info
         self._pipeline.finish()
+        if (before.hightag, before.run) != (self.info.hightag, self.info.run):
+            try:
+                self.run_begins()
+            except Exception as error:  # the run is analyzed all the same
+                self._fail(error)
         if self.info.is_measured_as(before):
+            highest = self._pipeline.join.highest
             self._pipeline.begin(self.info)
+            first = self.info.identity(self.info.grid.first)
+            if highest is not None and first <= before.identity(highest):
+                # Blocks of tags are folded in their order; earlier ones would be refused.
+                self.restart()
+                self._report(
+                    f"run {self.info.run}: curves and images begin anew, because its tags do"
+                )
             return
         regions = [each for each in self._pipeline.regions if each.detector in self.info.tiles]
         old = self._pipeline, self._frames
