@@ -12,7 +12,7 @@ from support.waiting import until
 
 from skywright.errors import ConfigError
 from skywright.files.columns import ColumnReader
-from skywright.instruments.sacla.analyzed_shot import RegionSet
+from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.join import Record, TagGrid
 from skywright.instruments.sacla.layouts import (
@@ -29,6 +29,7 @@ from skywright.instruments.sacla.layouts import (
     region_rows,
 )
 from skywright.instruments.sacla.owner import ShotOwner, beside
+from skywright.instruments.sacla.process_workers import ProcessWorkers
 from skywright.instruments.sacla.regions import Region, parse_region
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import ShotRules
@@ -297,6 +298,38 @@ def test_a_run_with_another_gain_or_photon_energy_is_measured_anew(
     mean, shots = owner.source.mean_image(NAME)
     assert shots == 4
     np.testing.assert_allclose(mean, 100 * 2 * EV)
+
+
+def test_another_gain_waits_for_no_worker_and_loses_no_shot(
+    source: HandShots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shots: list[tuple[int, float]] = []
+
+    def take(shot: AnalyzedShot) -> None:
+        assert shot.found is not None
+        shots.append((shot.run, float(shot.found["sum_ev"][0])))
+
+    def refuse(_: ProcessWorkers) -> None:
+        raise AssertionError("shots and display wait while processes start")
+
+    analyzed = AnalyzedShots(source, [WHOLE], np.linspace(-1.0, 1.0, 5), window=8, workers=2)
+    try:
+        analyzed.start(take, pytest.fail)
+        monkeypatch.setattr(ProcessWorkers, "wait_until_ready", refuse)
+        monkeypatch.setattr(analyzed, "_report", lambda _: None)  # that images begin anew
+        for number in range(10):
+            source.shot(number, D=np.full(SHAPE, 100.0, np.float32))
+        info = run_info(8)
+        source.info = replace(info, tiles={NAME: replace(info.tiles[NAME], gain=30.0)})
+        for number in range(10):
+            source.shot(number, D=np.full(SHAPE, 100.0, np.float32))
+            assert analyzed.counts()["accepted"] == 11 + number
+        until(lambda: len(shots) == 20, 60, "the shots of both runs")
+        sums = SHAPE[0] * SHAPE[1] * 100 * EV
+        assert shots == [(7, pytest.approx(sums))] * 10 + [(8, pytest.approx(2 * sums))] * 10
+        assert analyzed.lost == {}
+    finally:
+        analyzed.close()
 
 
 def test_counts_go_on_from_run_to_run(source: HandShots, owner: ShotOwner) -> None:

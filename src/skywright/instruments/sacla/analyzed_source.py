@@ -233,8 +233,8 @@ class AnalyzedShots:
         self._frames, self._pipeline = self._make_pipeline(
             regions, self._pipeline.edges, self._pipeline.binned_by
         )
+        # Its worker processes need seconds to start; shots gather for them meanwhile.
         self._pipeline.follow(old[0])
-        self._pipeline.wait_for_workers()
         old[0].close()
         old[1].unlink()
         self._report(
