@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.live import make_ring
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.sources import ShotSource
 
 logger = logging.getLogger(__name__)
@@ -173,9 +175,8 @@ class AnalyzedShots:
     def mean_image(self, detector: str) -> tuple[NDArray[np.float64], int]:
         """Return the running mean of a detector, eV, and the number of its shots."""
         with self._lock:
-            images = self._pipeline.images_of(detector)
-            state = images.state()
-        found = images.result_of(state)
+            images = self._pipeline.images_of(detector).snapshot()
+        found = images.result()
         return found["mean"], int(found["n_on"] + found["n_off"])
 
     def images(self, *, complete: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -192,10 +193,14 @@ class AnalyzedShots:
         with self._lock:
             if complete:
                 self._pipeline.complete_images()
-            held = [
-                (name, images, images.state()) for name, images in self._pipeline.images.items()
-            ]
-        return ((name, images.result_of(state)) for name, images, state in held)
+        more = True
+        while more:  # one by one, so that shots and display wait for one tile only
+            with self._lock:
+                more = self._pipeline.merge_part()
+                if not more:
+                    images = self._pipeline.images.items()
+                    held = deque((name, each.snapshot()) for name, each in images)
+        return _results(held)
 
     # ---- from record to shot
 
@@ -285,3 +290,10 @@ class AnalyzedShots:
             self._failed = True
             logger.warning("sacla: %s", error, exc_info=not isinstance(error, HardwareError))
             self._report(f"analysis: {error}")
+
+
+def _results(held: deque[tuple[str, ShotImages]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield results one by one; what was held for one is freed before the next."""
+    while held:
+        name, images = held.popleft()
+        yield name, images.result()

@@ -144,6 +144,11 @@ class ShotPipeline:
         """Return the running images of one detector; those of others may lack a block of it."""
         return self._images[detector]
 
+    def merge_part(self) -> bool:
+        """Merge one partial result that waits; return whether more of them wait."""
+        self._merge_parts(1)
+        return bool(self._parts)
+
     def change_regions(self, regions: Sequence[Region]) -> RegionSet:
         """Sum over other regions from the next shot on; curves begin anew, running images go on.
 
