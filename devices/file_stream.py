@@ -102,11 +102,17 @@ class FileStream:
         Function that returns the columns with the present image shape.
     hinted
         Keys for tables and plots.
+    files
+        Returns the files of the recording in order, each with the number of rows in those before;
+        None: there is one file.
 
     Attributes
     ----------
     by_row
         Emit one StreamDatum per row, as a step scan needs.
+    has_more
+        Whether rows of a further file were visible at the last `collect_asset_docs`: the RunEngine
+        takes the rows of one file at a time.
     """
 
     parent = None
@@ -118,7 +124,9 @@ class FileStream:
         plugin: FilePlugin,
         columns: Callable[[], Sequence[StreamColumn]],
         hinted: Sequence[str] = (),
+        files: Callable[[], Sequence[tuple[str, int]]] | None = None,
     ) -> None:
+        self._files = files or (lambda: [(self.file, 0)])
         self._hinted = tuple(hinted)
         self.device = device
         self.name = name
@@ -129,8 +137,9 @@ class FileStream:
         self.by_row = False
         self._columns = columns
         self._fixed: Sequence[StreamColumn] = ()
+        self.has_more = False
         self._rows_emitted = 0
-        self._bundles: list[ComposeStreamResourceBundle] = []
+        self._bundles: dict[str, list[ComposeStreamResourceBundle]] = {}
 
     @property
     def hints(self) -> dict[str, Any]:
@@ -139,7 +148,7 @@ class FileStream:
 
     def begin(self, file: str) -> None:
         """Emit documents for this file from now on; `rows` counts its rows."""
-        self.file, self._rows_emitted, self._bundles = file, 0, []
+        self.file, self._rows_emitted, self._bundles, self.has_more = file, 0, {}, False
         self._fixed = self._columns()
 
     def end(self) -> None:
@@ -178,7 +187,7 @@ class FileStream:
         return self.rows
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Yield the StreamResource once and StreamDatums for new rows.
+        """Yield the StreamResource of a file once and StreamDatums for new rows, up to its end.
 
         If there is no new row, check that the IOC is alive.
 
@@ -190,26 +199,39 @@ class FileStream:
         """
         rows = self.rows if index is None else min(index, self.rows)
         if rows <= self._rows_emitted:
+            self.has_more = False
             self.device.raise_trouble()
             return
-        if not self._bundles:
+        file, start, stop = self.pieces(self._rows_emitted, rows)[0]
+        if file not in self._bundles:
             self.device.check_size()
-            self._bundles = [self._compose(column) for column in self._fixed]
-            for bundle in self._bundles:
+            self._bundles[file] = [self._compose(file, column) for column in self._fixed]
+            for bundle in self._bundles[file]:
                 yield "stream_resource", bundle.stream_resource_doc
-        size = 1 if self.by_row else rows - self._rows_emitted
-        for start in range(self._rows_emitted, rows, size):
-            for bundle in self._bundles:
+        size = 1 if self.by_row else stop - start
+        for row in range(start, stop, size):
+            for bundle in self._bundles[file]:
                 yield (
                     "stream_datum",
-                    bundle.compose_stream_datum(StreamRange(start=start, stop=start + size)),
+                    bundle.compose_stream_datum(StreamRange(start=row, stop=row + size)),
                 )
-        self._rows_emitted = rows
+        self._rows_emitted += stop - start
+        self.has_more = self._rows_emitted < rows
 
-    def _compose(self, column: StreamColumn) -> ComposeStreamResourceBundle:
+    def pieces(self, start: int, stop: int) -> list[tuple[str, int, int]]:
+        """Return where rows of the recording are: a file, and the first and last + 1 row in it."""
+        files = self._files()
+        ends = [first for _, first in files[1:]] + [stop]
+        return [
+            (file, max(start, first) - first, min(stop, end) - first)
+            for (file, first), end in zip(files, ends, strict=True)
+            if max(start, first) < min(stop, end)
+        ]
+
+    def _compose(self, file: str, column: StreamColumn) -> ComposeStreamResourceBundle:
         return compose_stream_resource(
             mimetype=column.mimetype,
-            uri=f"file://localhost{quote(self.file)}",
+            uri=f"file://localhost{quote(file)}",
             data_key=self.key_of(column),
             parameters={
                 "dataset": column.dataset,

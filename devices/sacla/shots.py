@@ -1,5 +1,6 @@
 """The source of shots as a device: it flies, and sums up the shots of a point of a scan."""
 
+import json
 import logging
 import math
 import threading
@@ -98,6 +99,7 @@ class Shots(FollowingDevice):
     frames_every = Cpt(EpicsSignalWithRBV, "FramesEvery", kind=Kind.config)
     reset = Cpt(EpicsSignal, "Reset", kind=Kind.omitted, put_complete=True)
     region_rows = Cpt(EpicsSignalRO, "RegionRows_RBV", kind=Kind.omitted, auto_monitor=True)
+    files = Cpt(EpicsSignalRO, "Files_RBV", kind=Kind.omitted, string=True)
     image_rows = Cpt(EpicsSignalRO, "ImageRows_RBV", kind=Kind.omitted, auto_monitor=True)
     frame_rows = Cpt(EpicsSignalRO, "FrameRows_RBV", kind=Kind.omitted, auto_monitor=True)
     plugin = Cpt(Plugin, "HDF1:", kind=Kind.omitted)
@@ -134,15 +136,28 @@ class Shots(FollowingDevice):
             self.plugin,
             lambda: shot_columns(self._regions(), self._rings()),
             ("scanned",),
+            lambda: self._files_of("", 0),
         )
         self.region_sets = FileStream(
-            self, f"{name}_regions", self.plugin, lambda: region_columns(self._regions())
+            self,
+            f"{name}_regions",
+            self.plugin,
+            lambda: region_columns(self._regions()),
+            files=lambda: self._files_of("regions", 1),
         )
         self.images = FileStream(
-            self, f"{name}_images", self.plugin, lambda: image_columns(self._shapes())
+            self,
+            f"{name}_images",
+            self.plugin,
+            lambda: image_columns(self._shapes()),
+            files=lambda: self._files_of("images", 2),
         )
         self.frames = FileStream(
-            self, f"{name}_frames", self.plugin, lambda: frame_columns(self._shapes())
+            self,
+            f"{name}_frames",
+            self.plugin,
+            lambda: frame_columns(self._shapes()),
+            files=lambda: self._files_of("frames", 3),
         )
         self._requested_rows = 0
         for stream, captured in self._counters():
@@ -187,6 +202,22 @@ class Shots(FollowingDevice):
         for stream, captured in self._counters():
             if stream.file:
                 self._wait_for_rows(stream, captured)
+
+    def _files_of(self, kind: str, place: int) -> list[tuple[str, int]]:
+        """Return the files of a stream, one for each run of the facility, with their first rows."""
+        try:
+            # Asked, not monitored: it must be at least as new as the number of rows.
+            text = str(self._ask(self.files))
+        except HardwareError:
+            self._lose("it does not answer")
+            self._raise_fault()
+            raise
+        folder = Path(self.rows.file).parent
+        found = []
+        for name, first in json.loads(text):
+            path = folder / name
+            found.append((str(beside(path, kind) if kind else path), int(first[place])))
+        return found
 
     def _counters(self) -> tuple[tuple[FileStream, EpicsSignalRO], ...]:
         return (
@@ -266,7 +297,8 @@ class Shots(FollowingDevice):
             self._wait_for_row(lambda: False)
             row = self.rows.rows
             try:
-                point.read(Path(self.rows.file), known, row, most)
+                for file, start, stop in self.rows.pieces(known, row):
+                    point.read(Path(file), start, stop, most)
             except DataError as error:
                 text = f"{self.name}: the file of the IOC cannot be read here: {error}"
                 raise HardwareError(text) from error

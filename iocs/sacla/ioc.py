@@ -3,10 +3,11 @@
 Shots are taken while `TakeShots` is Run, and during a recording.
 
 `HDF1:` records every shot: its row, the regions of interest that hold, running images, and the
-frames of one in `FramesEvery`. `Regions` are polygons ``NAME:DETECTOR:x,y;x,y;...`` with blanks
-between them; they hold from the next shot on. `Curve:`, `Recent:`, `Mean:` and `Newest:` are for
-display. `delay` is the motor record of the simulated delay stage, ps. `--list-pvs` prints all
-names.
+frames of one in `FramesEvery`. A new run of the facility opens new files; `Files_RBV` has, as JSON,
+the file of rows of each run and how many rows, region sets, images and frames came before it.
+`Regions` are polygons ``NAME:DETECTOR:x,y;x,y;...`` with blanks between them; they hold from the
+next shot on. `Curve:`, `Recent:`, `Mean:` and `Newest:` are for display. `delay` is the motor
+record of the simulated delay stage, ps. `--list-pvs` prints all names.
 
     python -m iocs.sacla --source sim --seed 3
     python -m iocs.sacla --source replay --file run501.h5
@@ -15,6 +16,7 @@ names.
 
 import argparse
 import asyncio
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -157,6 +159,7 @@ class SaclaIOC(OwnerGroup):
     reset = choice(["Done", "Reset"], put=_put_reset, name="Reset")
     frames_every = number(0, _put_every, name="FramesEvery")
     shown_detector = number(0, checked(0, 15), name="ShownDetector")
+    files = readback("[]", ChannelType.CHAR, max_length=16_384, name="Files_RBV")
     region_rows = readback(0, name="RegionRows_RBV")
     image_rows = readback(0, name="ImageRows_RBV")
     frame_rows = readback(0, name="FrameRows_RBV")
@@ -239,11 +242,14 @@ class SaclaIOC(OwnerGroup):
         severity = AlarmSeverity.MINOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
         if asyncio.get_running_loop().time() > self._complaint_until:
             await post(self.message, state.message[:1000], severity)
-        await post(self.region_rows, shots.regions.rows_readable)
-        await post(self.image_rows, shots.images.rows_readable)
-        await post(self.frame_rows, shots.frames.rows_readable)
+        # Where the rows are comes before their numbers: who knows of a row finds its file.
+        parts, (rows, region_sets, images, frames) = shots.progress()
+        await post(self.files, json.dumps(parts))
+        await post(self.region_rows, region_sets)
+        await post(self.image_rows, images)
+        await post(self.frame_rows, frames)
         await self.recording.post_files(
-            shots.shots.rows_readable,
+            rows,
             sum(shots.shots.lost().values()),
             lambda: shots.is_recording,
             shots.error,

@@ -1,7 +1,8 @@
 """Steps of the plans that take shots: checks, a run with its streams, reports of new rows.
 
-A shot source has `rows` (flies; a row for each shot), `region_sets`, `images`, `frames`, and
-`close_files`; triggered, it takes the shots of one point of a scan.
+A shot source has `rows` (flies; a row for each shot), `region_sets`, `images` and `frames`, all
+with `has_more` (rows of a further file are left to report), and `close_files`; triggered, it takes
+the shots of one point of a scan.
 """
 
 from collections.abc import Mapping
@@ -63,7 +64,14 @@ def recorded(sacla: Any, body: Body, md: Mapping[str, Any], rows: str) -> MsgGen
 
 def collect(sacla: Any, rows: str) -> MsgGenerator[None]:
     """Report the rows of all files that are new."""
-    yield from bps.collect(sacla.rows, name=rows)
+    yield from _collect_files(sacla.rows, rows)
     for name in BESIDE:
         if getattr(sacla, name).file:
-            yield from bps.collect(getattr(sacla, name), name=name)
+            yield from _collect_files(getattr(sacla, name), name)
+
+
+def _collect_files(stream: Any, name: str) -> MsgGenerator[None]:
+    """Report the new rows of a stream; a new run of the facility has opened a further file."""
+    yield from bps.collect(stream, name=name)
+    while stream.has_more:
+        yield from bps.collect(stream, name=name)

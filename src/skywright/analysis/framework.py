@@ -234,6 +234,15 @@ class Analysis(ABC, Generic[Statistic]):
         """
         return self.result_of(self.state())
 
+    def snapshot(self) -> Self:
+        """Return a copy that later merges and folds do not change; the statistics are shared.
+
+        For an analysis that only merges: open blocks of an updated one may change in place.
+        """
+        copied = copy.copy(self)
+        copied._closed = dict(self._closed)  # noqa: SLF001  (its own class)
+        return copied
+
     def state(self) -> Statistic | None:
         """Return the statistic over all members seen, for `result_of`; None if there are none."""
         state = self._prefix

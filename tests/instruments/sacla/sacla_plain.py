@@ -36,15 +36,19 @@ def null(value):
     return None if value is None or not np.isfinite(value) else float(value)
 
 
-def plain_replay(path, rois, edges, window):
-    """Return the report (without perf) and the images; `rois`: (name, detector, points)."""
+def plain_replay(path, rois, edges, window, binned_by=None):
+    """Return the report (without perf) and the images; `rois`: (name, detector, points).
+
+    `binned_by`: a group of equipment; None: the delay, corrected by the timing tool.
+    """
+    equipment = (*EQUIPMENT, *({binned_by} - {None, *EQUIPMENT}))
     with h5py.File(path) as f:
         a, run = dict(f["analysis"].attrs), int(f.attrs["run"])
         first, last, step = (int(f.attrs[k]) for k in ("tag_first", "tag_last", "tag_step"))
         records = []
         detectors = list(f["detectors"])
         for channel in [f"detectors/{d}" for d in detectors] + [
-            f"equipment/{e}" for e in EQUIPMENT
+            f"equipment/{e}" for e in equipment
         ]:
             g = f[channel]
             name = channel.split("/")[1]
@@ -86,7 +90,7 @@ def plain_replay(path, rois, edges, window):
         shots = []
         for tag in range(first, last + 1, step):
             counts["shots_expected"] += 1
-            v = {e: got.get((e, tag)) for e in EQUIPMENT}
+            v = {e: got.get((e, tag)) for e in equipment}
             if any((d, tag) not in got for d in detectors):
                 counts["no_frame"] += 1
             elif any(v[e] is None for e in EQUIPMENT[:5]):
@@ -102,15 +106,18 @@ def plain_replay(path, rois, edges, window):
                 counts["accepted"] += 1
                 counts["accepted_on" if on else "accepted_off"] += 1
                 where = None
-                if v["timing"] is None:
+                if v[binned_by or "timing"] is None:
                     counts["no_timing"] += 1
                 else:
-                    delay = (v["delay"] - a["t0_pulse"]) * a["ps_per_pulse"]
-                    delay += (v["timing"] - a["tt_ref_px"]) * a["ps_per_px"]
+                    if binned_by is None:
+                        value = (v["delay"] - a["t0_pulse"]) * a["ps_per_pulse"]
+                        value += (v["timing"] - a["tt_ref_px"]) * a["ps_per_px"]
+                    else:
+                        value = v[binned_by]
                     for k in range(len(edges) - 1):
-                        if edges[k] <= delay < edges[k + 1]:
+                        if edges[k] <= value < edges[k + 1]:
                             where = k
-                    if delay == edges[-1]:
+                    if value == edges[-1]:
                         where = len(edges) - 2
                     counts["out_of_range"] += where is None
                 shots.append((tag, v["i0"], on, where))
@@ -188,12 +195,13 @@ def plain_replay(path, rois, edges, window):
                 "diff_sem": diff_sem,
                 "corr_i0_off": fit,
             }
+    bins = {"edges": list(edges), **({"binned_by": binned_by} if binned_by else {})}
     whole = {
         "format": "skywright-sacla-replay",
         "version": 1,
         "run": run,
         "counts": counts,
-        "bins": {"edges": list(edges)},
+        "bins": bins,
         "rois": report,
         "radial": radial,
     }

@@ -67,6 +67,20 @@ def test_images_any_assignment_of_blocks_and_any_cut_gives_the_same_bits(seed, c
     assert bits(total) == bits(whole)
 
 
+def test_a_snapshot_stays_as_it_was_while_blocks_are_merged_and_folded():
+    batch = shots(4, 60)
+    parts = [images() for _ in range(3)]
+    cut = len(batch.identities) // 3
+    for k, part in enumerate(parts):
+        part.update(batch.take(np.arange(k * cut, (k + 1) * cut)))
+    whole = images()
+    whole.merge(parts[0])
+    taken, before = whole.snapshot(), bits(whole)
+    whole.merge(parts[1])
+    whole.advance(10**6)
+    assert bits(taken) == before != bits(whole)
+
+
 def test_images_are_those_of_numpy():
     batch = shots(1, 60)
     analysis = images()

@@ -12,7 +12,7 @@ from support.waiting import until
 
 from skywright.errors import ConfigError
 from skywright.files.columns import ColumnReader
-from skywright.instruments.sacla.analyzed_shot import RegionSet
+from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.join import Record, TagGrid
 from skywright.instruments.sacla.layouts import (
@@ -29,6 +29,7 @@ from skywright.instruments.sacla.layouts import (
     region_rows,
 )
 from skywright.instruments.sacla.owner import ShotOwner, beside
+from skywright.instruments.sacla.process_workers import ProcessWorkers
 from skywright.instruments.sacla.regions import Region, parse_region
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import ShotRules
@@ -39,6 +40,8 @@ WHOLE = parse_region("all:D:-1,-1;9,-1;9,7;-1,7")
 LEFT = parse_region("left:D:-1,-1;3.5,-1;3.5,7;-1,7")
 EV = 15.0 * 3.65
 """Of one ADU."""
+ON = ("n_on", "n_off")
+"""Numbers of shots in the running images."""
 
 
 def run_info(run: int = 7, hightag: int = 202301, detectors: tuple[str, ...] = (NAME,)) -> RunInfo:
@@ -297,6 +300,38 @@ def test_a_run_with_another_gain_or_photon_energy_is_measured_anew(
     np.testing.assert_allclose(mean, 100 * 2 * EV)
 
 
+def test_another_gain_waits_for_no_worker_and_loses_no_shot(
+    source: HandShots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shots: list[tuple[int, float]] = []
+
+    def take(shot: AnalyzedShot) -> None:
+        assert shot.found is not None
+        shots.append((shot.run, float(shot.found["sum_ev"][0])))
+
+    def refuse(_: ProcessWorkers) -> None:
+        raise AssertionError("shots and display wait while processes start")
+
+    analyzed = AnalyzedShots(source, [WHOLE], np.linspace(-1.0, 1.0, 5), window=8, workers=2)
+    try:
+        analyzed.start(take, pytest.fail)
+        monkeypatch.setattr(ProcessWorkers, "wait_until_ready", refuse)
+        monkeypatch.setattr(analyzed, "_report", lambda _: None)  # that images begin anew
+        for number in range(10):
+            source.shot(number, D=np.full(SHAPE, 100.0, np.float32))
+        info = run_info(8)
+        source.info = replace(info, tiles={NAME: replace(info.tiles[NAME], gain=30.0)})
+        for number in range(10):
+            source.shot(number, D=np.full(SHAPE, 100.0, np.float32))
+            assert analyzed.counts()["accepted"] == 11 + number
+        until(lambda: len(shots) == 20, 60, "the shots of both runs")
+        sums = SHAPE[0] * SHAPE[1] * 100 * EV
+        assert shots == [(7, pytest.approx(sums))] * 10 + [(8, pytest.approx(2 * sums))] * 10
+        assert analyzed.lost == {}
+    finally:
+        analyzed.close()
+
+
 def test_counts_go_on_from_run_to_run(source: HandShots, owner: ShotOwner) -> None:
     for run, detectors in ((7, (NAME,)), (8, (NAME,)), (9, (NAME, "E"))):
         source.info = run_info(run, 202301, detectors)
@@ -316,7 +351,7 @@ def test_counts_go_on_from_run_to_run(source: HandShots, owner: ShotOwner) -> No
     assert owner.source.lost["records duplicate"] == 22
 
 
-def test_a_run_whose_tags_begin_anew_is_recorded_too(
+def test_a_new_run_opens_new_files_and_its_tags_may_begin_anew(
     source: HandShots, owner: ShotOwner, tmp_path: Path
 ) -> None:
     path = tmp_path / "shots.h5"
@@ -331,11 +366,64 @@ def test_a_run_whose_tags_begin_anew_is_recorded_too(
         source.shot(number)
     until(lambda: items(owner) == 6, 60, "the shots of both runs")
     owner.stop_recording()
-    identities = [7002, 7004, 10, 12, 14]
-    expected = [source.info.identity(tag) for tag in identities]
-    assert column(path, TAG.path).tolist() == expected
-    assert column(path, f"{SHOTS}/run").tolist() == [7, 7, 8, 8, 8]
-    assert column(beside(path, "frames"), FRAME_TAG.path, FRAME_TAG.path).tolist() == expected
+    (first, second), counts = owner.progress()
+    assert (first.name, second.name) == ("shots.h5", "shots_2_run8.h5")
+    assert first.first == (0, 0, 0, 0)
+    assert counts[0] == counts[3] == 5
+    last = tmp_path / second.name
+    tags = {7: [7002, 7004], 8: [10, 12, 14]}
+    for part, run in ((path, 7), (last, 8)):
+        expected = [source.info.identity(tag) for tag in tags[run]]
+        assert column(part, TAG.path).tolist() == expected
+        assert set(column(part, f"{SHOTS}/run")) == {run}
+        assert column(beside(part, "frames"), FRAME_TAG.path, FRAME_TAG.path).tolist() == expected
+        assert len(column(beside(part, "regions"), REGIONS_NUMBER.path, REGIONS_NUMBER.path)) == 1
+    assert second.first[0] == second.first[3] == 2
+    # The images of a file are up to its last shot; where tags begin anew, images do too.
+    shots = [
+        sum(column(beside(part, "images"), f"{IMAGES}/{key}", IMAGE_NUMBER.path)[-1] for key in ON)
+        for part in (path, last)
+    ]
+    assert shots == [2, 3]
+    curves = owner.source.curves()
+    assert int(curves["n_on"] + curves["n_off"]) == 3
+
+
+def test_a_count_of_shots_is_that_of_all_runs_and_an_empty_run_has_no_file(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    assert owner.start_recording(tmp_path / "shots.h5", 4) == ""
+    source.info = run_info(8)  # no shot of run 7 is in the recording
+    for number in range(2):
+        source.shot(number)
+    source.info = run_info(9)
+    for number in range(5):
+        source.shot(number)
+    until(lambda: items(owner) == 7, 60, "the shots of both runs")
+    owner.stop_recording()
+    parts, counts = owner.progress()
+    assert [part.name for part in parts] == ["shots.h5", "shots_2_run9.h5"]
+    assert counts[0] == 4
+    assert set(column(tmp_path / "shots.h5", f"{SHOTS}/run")) == {8}
+    assert column(tmp_path / parts[1].name, f"{SHOTS}/run").tolist() == [9, 9]
+
+
+def test_a_new_file_that_cannot_be_opened_ends_the_recording_with_an_alarm(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    assert owner.start_recording(folder / "shots.h5") == ""
+    source.shot(0)
+    until(lambda: owner.progress()[1][0] == 1, 60, "the shot is recorded")
+    (folder / "shots_2_run8.h5").mkdir()
+    source.info = run_info(8)
+    source.shot(0)
+    until(lambda: not owner.is_recording, 60, "the recording has ended")
+    assert "shots_2_run8.h5" in owner.error
+    source.shot(1)
+    until(lambda: items(owner) == 3, 60, "shots go on")
+    assert owner.progress()[1][0] == 1
 
 
 def test_shots_are_binned_by_any_value(source: HandShots, owner: ShotOwner, tmp_path: Path) -> None:

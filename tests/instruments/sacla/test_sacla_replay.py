@@ -168,6 +168,47 @@ def test_live_over_the_replay_source_equals_the_replay(tmp_path, report, run):
         }
 
 
+@pytest.mark.parametrize(("value", "bins"), [("motor", "0:8:4"), ("i0", "0.6:1.2:5")])
+def test_shots_are_binned_by_another_value_stored_and_live(tmp_path, report, run, value, bins):
+    path = make_replay(tmp_path / "run.h5", 6, 300)
+    with h5py.File(path, "a") as file:
+        group = (
+            file.copy(file["equipment/delay"], file["equipment"], "motor")
+            or file["equipment/motor"]
+        )
+        count = len(group["tag"])
+        del group["raw"]
+        texts = [f"{k % 10}pulse" if k % 7 else "not-converged" for k in range(count)]
+        group.create_dataset("raw", data=texts, dtype=h5py.string_dtype())
+    start, stop, number = bins.split(":")
+    edges = np.linspace(float(start), float(stop), int(number) + 1).tolist()
+    expected, _ = plain_replay(path, ROIS, edges, 120, value)
+    stored, _ = report(path, "--binned-by", value, bins=bins)
+    assert sum(stored["rois"]["tri"]["on"]["n"]) > 20
+    assert stored["counts"]["out_of_range"] > 0
+    assert_same(stored, expected)
+    code, out, err = run(path, "--binned-by", value, "--speed", 0, bins=bins, command="live")
+    assert code == 0, err
+    found = json.loads(out)
+    found.pop("perf")
+    assert found == stored
+
+
+@pytest.mark.parametrize("command", ["replay", "live"])
+def test_a_value_that_the_source_lacks_is_refused(tmp_path, run, command):
+    path = make_replay(tmp_path / "run.h5", 0, 10)
+    code, out, err = run(path, "--binned-by", "pressure", command=command)
+    assert (code, out) == (2, "")
+    assert "equipment/pressure" in err
+
+
+def test_the_simulated_source_names_what_its_shots_can_be_binned_by(capfd):
+    with pytest.raises(SystemExit) as ended:
+        main(["sacla", "live", "--bins", "0:1:2", "--binned-by", "motor", "--json"])
+    assert ended.value.code == 2
+    assert "'motor': the source has no such value, expected one of delay" in capfd.readouterr().err
+
+
 def test_live_ends_after_the_shots_asked_for(tmp_path, run):
     path = make_replay(tmp_path / "run.h5", 5, 400)
     code, out, err = run(path, "--speed", 0, "--shots", 100, command="live")

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.live import make_ring
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.sources import ShotSource
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,9 @@ class AnalyzedShots:
     ----------
     info
         The run of the shots that are delivered.
+    run_begins
+        Called after the last shot of a run, before the first one of the next; `info` is that of
+        the next one, the running images are still those of the one before.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class AnalyzedShots:
         profiles: bool = False,
     ) -> None:
         self.name, self.info = source.name, source.info
+        self.run_begins: Callable[[], None] = lambda: None
         self._source = source
         self._counters = Counters()
         self._deliver: Callable[[AnalyzedShot], None] = lambda _: None
@@ -169,9 +175,8 @@ class AnalyzedShots:
     def mean_image(self, detector: str) -> tuple[NDArray[np.float64], int]:
         """Return the running mean of a detector, eV, and the number of its shots."""
         with self._lock:
-            images = self._pipeline.images_of(detector)
-            state = images.state()
-        found = images.result_of(state)
+            images = self._pipeline.images_of(detector).snapshot()
+        found = images.result()
         return found["mean"], int(found["n_on"] + found["n_off"])
 
     def images(self, *, complete: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -188,10 +193,14 @@ class AnalyzedShots:
         with self._lock:
             if complete:
                 self._pipeline.complete_images()
-            held = [
-                (name, images, images.state()) for name, images in self._pipeline.images.items()
-            ]
-        return ((name, images.result_of(state)) for name, images, state in held)
+        more = True
+        while more:  # one by one, so that shots and display wait for one tile only
+            with self._lock:
+                more = self._pipeline.merge_part()
+                if not more:
+                    images = self._pipeline.images.items()
+                    held = deque((name, each.snapshot()) for name, each in images)
+        return _results(held)
 
     # ---- from record to shot
 
@@ -208,16 +217,29 @@ class AnalyzedShots:
         """Hand on what is left of a run, and begin the next one."""
         before, self.info = self.info, self._source.info
         self._pipeline.finish()
+        if (before.hightag, before.run) != (self.info.hightag, self.info.run):
+            try:
+                self.run_begins()
+            except Exception as error:  # the run is analyzed all the same
+                self._fail(error)
         if self.info.is_measured_as(before):
+            highest = self._pipeline.join.highest
             self._pipeline.begin(self.info)
+            first = self.info.identity(self.info.grid.first)
+            if highest is not None and first <= before.identity(highest):
+                # Blocks of tags are folded in their order; earlier ones would be refused.
+                self.restart()
+                self._report(
+                    f"run {self.info.run}: curves and images begin anew, because its tags do"
+                )
             return
         regions = [each for each in self._pipeline.regions if each.detector in self.info.tiles]
         old = self._pipeline, self._frames
         self._frames, self._pipeline = self._make_pipeline(
             regions, self._pipeline.edges, self._pipeline.binned_by
         )
+        # Its worker processes need seconds to start; shots gather for them meanwhile.
         self._pipeline.follow(old[0])
-        self._pipeline.wait_for_workers()
         old[0].close()
         old[1].unlink()
         self._report(
@@ -268,3 +290,10 @@ class AnalyzedShots:
             self._failed = True
             logger.warning("sacla: %s", error, exc_info=not isinstance(error, HardwareError))
             self._report(f"analysis: {error}")
+
+
+def _results(held: deque[tuple[str, ShotImages]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield results one by one; what was held for one is freed before the next."""
+    while held:
+        name, images = held.popleft()
+        yield name, images.result()

@@ -20,7 +20,18 @@ RoiOption = Annotated[
     list[str] | None,
     typer.Option("--roi", help="Region of interest, NAME:DETECTOR:x,y;x,y;... (pixels)."),
 ]
-BinsOption = Annotated[str, typer.Option("--bins", help="Delay bins, START:STOP:N (ps).")]
+BinsOption = Annotated[
+    str, typer.Option("--bins", help="START:STOP:N, ps or the unit of --binned-by.")
+]
+BinnedByOption = Annotated[
+    str,
+    typer.Option(
+        "--binned-by",
+        metavar="VALUE",
+        help="What the bins are of: delay, stage (its delay alone), timing, i0, or the key of "
+        "another point detector of the source.",
+    ),
+]
 WindowOption = Annotated[
     int, typer.Option("--window", min=0, help="Tags that the join waits for late records.")
 ]
@@ -39,6 +50,7 @@ def _group() -> None:
 def replay(
     file: Annotated[Path, typer.Argument(help="HDF5 in the format sacla-replay, version 1.")],
     bins: BinsOption,
+    binned_by: BinnedByOption = "delay",
     roi: RoiOption = None,
     window: WindowOption = 120,
     workers: WorkersOption = 1,
@@ -62,7 +74,7 @@ def replay(
     if images is not None:
         check_writable(images)
     with cluster(dask) if dask else nullcontext() as submit:
-        report = analyze(file, regions, edges, window, workers, submit)
+        report = analyze(file, regions, edges, window, workers, submit, binned_by)
     _print(report, images, as_json)
 
 
@@ -84,6 +96,7 @@ def live(
     speed: Annotated[
         float, typer.Option("--speed", min=0, help="Factor on the recorded pace; 0: no pace.")
     ] = 1.0,
+    binned_by: BinnedByOption = "delay",
     roi: RoiOption = None,
     window: WindowOption = 120,
     workers: WorkersOption = 1,
@@ -121,7 +134,7 @@ def live(
         check_writable(images)
     shots_source: ShotSource
     if source == "replay":
-        shots_source = cli_sources.replay_source(file, speed)
+        shots_source = cli_sources.replay_source(file, speed, binned_by)
     elif source == "sim":
         shots_source = cli_sources.simulated_source(shots, speed, seed, tiles)
     elif source == "sacla":
@@ -131,7 +144,7 @@ def live(
     else:
         raise ConfigError(f"source {source!r}: expected sim, replay or sacla")
     try:
-        analysis = LiveShots(shots_source, regions, edges, window, workers)
+        analysis = LiveShots(shots_source, regions, edges, window, workers, binned_by=binned_by)
         try:
             report = analysis.run(shots, logging.getLogger(__name__).warning)
         finally:

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 
 
-def replay_source(file: Path | None, speed: float) -> "ShotSource":
-    """Return a recorded file as a source."""
+def replay_source(file: Path | None, speed: float, binned_by: str) -> "ShotSource":
+    """Return a recorded file as a source, with the value that its shots are binned by."""
+    from skywright.instruments.sacla.shots import more_values_for
     from skywright.instruments.sacla.sources.replay import ReplaySource
 
     if file is None:
         raise ConfigError("source replay: --file is missing")
-    return ReplaySource(file, speed)
+    return ReplaySource(file, speed, more_values_for(binned_by))
 
 
 def simulated_source(shots: int | None, speed: float, seed: int, tiles: int) -> "ShotSource":

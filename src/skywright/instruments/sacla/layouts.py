@@ -120,20 +120,22 @@ class Span:
         Number of shots; 0: until it is ended.
     run
         Run of the facility when it began. The tags of a later run may begin anew.
+    taken
+        Number of shots so far.
     """
 
     first: int = 0
     count: int = 0
     run: int = 0
-    _taken: int = 0
+    taken: int = 0
     _newest: int | None = None
 
     def take(self, shot: AnalyzedShot) -> bool:
         """Count a shot; return whether it belongs to the recording."""
         is_before = shot.run == self.run and shot.identity < self.first
-        if is_before or (self.count and self._taken == self.count):
+        if is_before or (self.count and self.taken == self.count):
             return False
-        self._taken += 1
+        self.taken += 1
         self._newest = shot.identity
         return True
 

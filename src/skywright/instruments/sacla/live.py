@@ -45,6 +45,13 @@ class LiveShots:
         Number of analysis processes.
     profiles
         Find the radial profile of each shot.
+    binned_by
+        One of `BINNED_BY`, or the key of any other point detector of the source.
+
+    Raises
+    ------
+    ConfigError
+        If a region does not fit the run, or the source has no such value to bin by.
     """
 
     def __init__(
@@ -55,12 +62,21 @@ class LiveShots:
         window: int = 120,
         workers: int = 1,
         profiles: bool = False,
+        binned_by: str = "delay",
     ) -> None:
+        source.info.check_binned_by(binned_by)
         self._source, self._workers = source, workers
         self._frames = make_ring(source.info)
         try:
             self._pipeline = ShotPipeline(
-                source.info, regions, edges, window, self._frames, workers, profiles=profiles
+                source.info,
+                regions,
+                edges,
+                window,
+                self._frames,
+                workers,
+                profiles=profiles,
+                binned_by=binned_by,
             )
         except BaseException:
             self._frames.unlink()

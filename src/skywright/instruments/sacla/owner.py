@@ -1,5 +1,6 @@
 """The owner of shots: what is recorded of them, and what is newest."""
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -34,6 +35,25 @@ STORE_S = 30.0
 """Longest wait for rows to be written at the end of a recording."""
 
 
+PARTS_MAX = 64
+"""Most runs of the facility with files of their own in one recording; later ones share the last."""
+
+
+class FilePart(NamedTuple):
+    """The files of one run of the facility in a recording.
+
+    Attributes
+    ----------
+    name
+        Of the file of rows; the other files lie beside it (`beside`).
+    first
+        Number of rows, region sets, images and frames in the files before.
+    """
+
+    name: str
+    first: tuple[int, ...]
+
+
 class Recent(NamedTuple):
     """What plots need of an accepted shot."""
 
@@ -48,7 +68,8 @@ class ShotOwner:
     """Owns analyzed shots and records them.
 
     A recording has four files: a row for each shot, the region sets of these rows, running images,
-    and the frames of one in `frames_every` shots.
+    and the frames of one in `frames_every` shots. When the facility begins a run, the recording
+    goes on in four new files of the same columns.
 
     Parameters
     ----------
@@ -95,12 +116,26 @@ class ShotOwner:
         self.with_frames: AnalyzedShot | None = None
         """The newest shot that has the frames of all detectors."""
         self._arrivals: deque[float] = deque(maxlen=4096)
-        self._updates = 0
+        self._updates = itertools.count()
+        self._frames_left = 0
+        self._rings: Mapping[str, int] = {}
+        self._file_shapes: Mapping[str, tuple[int, int]] = shapes
+        """Of the frames and images in the files; a later run may have others."""
         self._room = REGIONS_MAX
         self._recording = threading.Event()
         """Set while running images are written now and then."""
         self._is_open = False
         self._writer: threading.Thread | None = None
+        self._files_lock = threading.RLock()
+        """Held while files are opened or closed; never while waiting for the source."""
+        self._parts: list[FilePart] = []
+        self._parts_lock = threading.Lock()
+        """Held while the counts of one part become those of the next one."""
+        self._path = Path()
+        self._span = Span()
+        self._taken_before = 0
+        """Shots in the parts before the present one."""
+        source.run_begins = self._open_next_part
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, int]]:
@@ -169,32 +204,106 @@ class ShotOwner:
         """
         self.stop_recording()
         self.forget()
-        source = self.source
-        span = Span(source.next_identity, count, source.info.run)
-        self._room = room_for(len(source.region_set.regions))
-        # Regions and detectors may be others than at the recording before.
-        self.shots.layout = ShotsLayout(source.info.shot_rules, self._room, source.rings, span)
-        self.regions.layout = RegionsLayout(self._room)
-        self.frames.layout = FramesLayout(self.shapes, span)
-        self.images.layout = ImagesLayout(self.shapes)
-        error = self.shots.start(path) or self.regions.start(beside(path, "regions"))
-        error = error or self.images.start(beside(path, "images"))
-        if not error and self.frames_every:
-            self.frames.every = self.frames_every
-            shot_bytes = 4 * sum(rows * columns for rows, columns in self.shapes.values())
-            most = max(self._frames_bytes // max(shot_bytes, 1), 1)
-            error = self.frames.start(beside(path, "frames"), most)
+        with self._files_lock:
+            error = self._open(path, count)
         if error:
-            for recorder in self._all:
-                recorder.stop()
             return error
-        self._updates = 0
-        self._is_open = True
         self.owner.acquire()
         self._recording.set()
         self._writer = threading.Thread(target=self._write_images, name="sacla-images", daemon=True)
         self._writer.start()
         return ""
+
+    def _open(self, path: Path, count: int) -> str:
+        source = self.source
+        self._path, self._span = path, Span(source.next_identity, count, source.info.run)
+        self._taken_before = 0
+        self._room = room_for(len(source.region_set.regions))
+        self._updates = itertools.count()
+        # Regions and detectors may be others than at the recording before.
+        self._rings, self._file_shapes = source.rings, self.shapes
+        wanted: list[Recorder[Any, Any]] = [self.shots, self.regions, self.images]
+        if self.frames_every:
+            self.frames.every = self.frames_every
+            shot_bytes = 4 * sum(rows * columns for rows, columns in self.shapes.values())
+            self._frames_left = max(self._frames_bytes // max(shot_bytes, 1), 1)
+            wanted.append(self.frames)
+        error = self._open_part(path, wanted, [], (0,) * len(self._all))
+        self._is_open = not error
+        return error
+
+    def _open_part(
+        self,
+        path: Path,
+        wanted: Sequence[Recorder[Any, Any]],
+        before: Sequence[FilePart],
+        first: tuple[int, ...],
+    ) -> str:
+        """Open the files of a part; all recorders are stopped. Return why it failed, or nothing."""
+        self.shots.layout = ShotsLayout(
+            self.source.info.shot_rules, self._room, self._rings, self._span
+        )
+        self.regions.layout = RegionsLayout(self._room)
+        self.frames.layout = FramesLayout(self._file_shapes, self._span)
+        self.images.layout = ImagesLayout(self._file_shapes)
+        names = {id(self.regions): "regions", id(self.frames): "frames", id(self.images): "images"}
+        error = ""
+        with self._parts_lock:
+            for recorder in self._all:  # also of one that is not opened: its rows are in `first`
+                recorder.rows_readable = 0
+            for recorder in wanted:
+                name = names.get(id(recorder))
+                most = self._frames_left if recorder is self.frames else 0
+                error = error or recorder.start(beside(path, name) if name else path, most)
+            self._parts = [*before, FilePart(path.name, first)]
+        if error:
+            for recorder in self._all:
+                recorder.stop()
+        return error
+
+    def _open_next_part(self) -> None:
+        """Go on in new files, between the last shot of a run and the first one of the next."""
+        taken = self._span.taken
+        if not self._is_open or taken == self._taken_before or len(self._parts) >= PARTS_MAX:
+            return
+        self._offer_images(complete=True)
+        with self._files_lock:
+            if not self._is_open:
+                return
+            wanted = [recorder for recorder in self._all if recorder.path is not None]
+            for recorder in wanted:
+                recorder.stop()
+            self._taken_before = taken
+            if self.frames in wanted:
+                self._frames_left -= self.frames.rows_readable
+            counts = self.progress()[1]
+            path = self._path.with_stem(
+                f"{self._path.stem}_{len(self._parts) + 1}_run{self.source.info.run}"
+            )
+            error = self._open_part(path, wanted, self._parts, counts)
+            if error:
+                self._is_open = False
+        if error:
+            self.owner.stop_acquisition()
+            self.owner.report(f"the recording ended with the run before: {error}")
+
+    def progress(self) -> tuple[tuple[FilePart, ...], tuple[int, ...]]:
+        """Return the parts of the recording, and how much of it readers can see.
+
+        Returns
+        -------
+        parts
+            One for each run of the facility, in order.
+        counts
+            Numbers of rows, region sets, images and frames in all parts.
+        """
+        with self._parts_lock:
+            first = self._parts[-1].first if self._parts else (0,) * len(self._all)
+            readable = (self.shots, self.regions, self.images, self.frames)
+            return tuple(self._parts), tuple(
+                before + recorder.rows_readable
+                for before, recorder in zip(first, readable, strict=True)
+            )
 
     def stop_recording(self) -> None:
         """End the recording; all shots that were delivered are in the files then."""
@@ -207,9 +316,10 @@ class ShotOwner:
         if self._writer is not None:
             self._writer.join(STORE_S)
             self._writer = None
-        for recorder in self._all:
-            recorder.stop()
-        self._is_open = False
+        with self._files_lock:
+            for recorder in self._all:
+                recorder.stop()
+            self._is_open = False
 
     @property
     def is_recording(self) -> bool:
@@ -231,8 +341,7 @@ class ShotOwner:
                 self._offer_images()
 
     def _offer_images(self, *, complete: bool = False) -> None:
-        self.images.offer((self._updates, self.source.images(complete=complete)))
-        self._updates += 1
+        self.images.offer((next(self._updates), self.source.images(complete=complete)))
 
     def close(self) -> None:
         """Stop for good; what was taken is in the files."""

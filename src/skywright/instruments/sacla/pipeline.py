@@ -71,7 +71,7 @@ class ShotPipeline:
     profiles
         Find the radial profile of each shot, the rows ``profile/DETECTOR``, (n, rings) eV.
     binned_by
-        What `edges` are of, one of `BINNED_BY`.
+        What `edges` are of, one of `BINNED_BY` or a key of ``info.more_values``.
 
     Raises
     ------
@@ -143,6 +143,11 @@ class ShotPipeline:
     def images_of(self, detector: str) -> ShotImages:
         """Return the running images of one detector; those of others may lack a block of it."""
         return self._images[detector]
+
+    def merge_part(self) -> bool:
+        """Merge one partial result that waits; return whether more of them wait."""
+        self._merge_parts(1)
+        return bool(self._parts)
 
     def change_regions(self, regions: Sequence[Region]) -> RegionSet:
         """Sum over other regions from the next shot on; curves begin anew, running images go on.

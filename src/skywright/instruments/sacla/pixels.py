@@ -91,15 +91,6 @@ def _smallest(passes: Callable[[np.float64], bool], guess: float) -> np.float32:
     return signal
 
 
-@njit(cache=True, nogil=True, inline="never", fastmath={"reassoc"})
-def _load(pixels: Any, line: Any) -> None:
-    """Read one pixel of each cache line, and so have all lines of a span on their way at once."""
-    total = np.float32(0)
-    for i in range(0, len(pixels), 16):
-        total += pixels[i]
-    line[0] = total  # kept, so that the reading is not optimized away
-
-
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _sum_signal(pixels: Any, least: Any) -> float:
     total = 0.0
@@ -130,11 +121,8 @@ def sum_regions(
         (regions,) ADU, overwritten.
     """
     sums[:] = 0.0
-    line = np.empty(1, np.float32)
     for k in range(len(spans)):
-        span = pixels[spans[k, 1] : spans[k, 2]]
-        _load(span, line)
-        sums[spans[k, 0]] += _sum_signal(span, least)
+        sums[spans[k, 0]] += _sum_signal(pixels[spans[k, 1] : spans[k, 2]], least)
 
 
 @njit(cache=True, nogil=True)
@@ -177,7 +165,7 @@ def measure_regions(
     longest = 0
     for k in range(len(spans)):
         longest = max(longest, spans[k, 2] - spans[k, 1])
-    reached, line = np.empty(HISTOGRAM_BINS + 1, np.int64), np.empty(1, np.float32)
+    reached = np.empty(HISTOGRAM_BINS + 1, np.int64)
     above_levels = np.empty(longest)
     # Below no photons there may be less than none: where the threshold is negative.
     may_be_negative = np.floor(np.float64(levels[0]) * ev[0] * ev[1] / ev[2] + 0.5) < 0
@@ -185,7 +173,6 @@ def measure_regions(
         for k in range(len(spans)):
             region = spans[k, 0]
             pixels = frames[chosen[m], spans[k, 1] : spans[k, 2]]
-            _load(pixels, line)
             sums[m, region] += _sum_signal(pixels, levels[0])
             if may_be_negative:
                 photons[m, region] += _count_each(pixels, levels[0], ev, histograms[m, region])
@@ -412,7 +399,7 @@ def sum_rings(
 ) -> None:
     """Add up the signal of each ring, for each frame.
 
-    Every fourth pixel goes to the same table: neighbors often have the same ring, and an addition
+    Every eighth pixel goes to the same table: neighbors often have the same ring, and an addition
     to the same number would wait for the one before.
 
     Parameters
@@ -428,22 +415,33 @@ def sum_rings(
     sums
         (m, rings) ADU, overwritten.
     """
-    zero = np.float32(0)
-    rings = sums.shape[1]
-    tables = np.empty((4, rings))
+    tables = np.empty((8, sums.shape[1]))
     for m in range(len(chosen)):
         tables[:] = 0.0
-        frame = frames[chosen[m]]
-        whole = len(frame) // 4 * 4
-        for i in range(0, whole, 4):
-            a, b, c, d = frame[i], frame[i + 1], frame[i + 2], frame[i + 3]
-            tables[0, np.uint32(labels[i])] += zero if a < least else a
-            tables[1, np.uint32(labels[i + 1])] += zero if b < least else b
-            tables[2, np.uint32(labels[i + 2])] += zero if c < least else c
-            tables[3, np.uint32(labels[i + 3])] += zero if d < least else d
-        for i in range(whole, len(frame)):
-            tables[0, np.uint32(labels[i])] += zero if frame[i] < least else frame[i]
-        for ring in range(rings):
-            sums[m, ring] = (tables[0, ring] + tables[1, ring]) + (
-                tables[2, ring] + tables[3, ring]
-            )
+        _add_rings(frames[chosen[m]], least, labels, tables)
+        for ring in range(sums.shape[1]):
+            total = 0.0
+            for k in range(8):
+                total += tables[k, ring]
+            sums[m, ring] = total
+
+
+@njit(cache=True, nogil=True, inline="never")
+def _add_rings(frame: Any, least: Any, labels: Any, tables: Any) -> None:
+    zero = np.float32(0)
+    whole = len(frame) // 8 * 8
+    for i in range(0, whole, 8):
+        # All are loaded before the first addition, which might change them for all the compiler
+        # knows.
+        a, b, c, d = frame[i], frame[i + 1], frame[i + 2], frame[i + 3]
+        e, f, g, h = frame[i + 4], frame[i + 5], frame[i + 6], frame[i + 7]
+        tables[0, np.uint32(labels[i])] += zero if a < least else a
+        tables[1, np.uint32(labels[i + 1])] += zero if b < least else b
+        tables[2, np.uint32(labels[i + 2])] += zero if c < least else c
+        tables[3, np.uint32(labels[i + 3])] += zero if d < least else d
+        tables[4, np.uint32(labels[i + 4])] += zero if e < least else e
+        tables[5, np.uint32(labels[i + 5])] += zero if f < least else f
+        tables[6, np.uint32(labels[i + 6])] += zero if g < least else g
+        tables[7, np.uint32(labels[i + 7])] += zero if h < least else h
+    for i in range(whole, len(frame)):
+        tables[0, np.uint32(labels[i])] += zero if frame[i] < least else frame[i]

@@ -13,6 +13,7 @@ from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.report import Report, make_report
+from skywright.instruments.sacla.shots import more_values_for
 
 
 def replay(
@@ -22,6 +23,7 @@ def replay(
     window: int = 120,
     workers: int = 1,
     submit: Submit | None = None,
+    binned_by: str = "delay",
 ) -> Report:
     """Analyze a replay file.
 
@@ -32,7 +34,7 @@ def replay(
     regions
         Regions of interest.
     edges
-        (bins + 1,) of the delay, ps.
+        (bins + 1,) of the delay, ps, or of the value that shots are binned by.
     window
         Tags that the join waits for late records.
     workers
@@ -41,6 +43,8 @@ def replay(
     submit
         Gives whole blocks to a cluster that sees the file, in place of the workers
         (`skywright.analysis.cluster.cluster`).
+    binned_by
+        One of `BINNED_BY`, or the key of any other point detector of the file.
 
     Returns
     -------
@@ -54,9 +58,17 @@ def replay(
         If a region does not fit the file.
     """
     started = time.perf_counter()
-    with ReplayFile(path) as file:
-        frames = FileFrames(path.resolve())
-        pipeline = ShotPipeline(file.info, regions, edges, window, frames, workers, submit=submit)
+    with ReplayFile(path, more_values_for(binned_by)) as file:
+        pipeline = ShotPipeline(
+            file.info,
+            regions,
+            edges,
+            window,
+            FileFrames(path.resolve()),
+            workers,
+            submit=submit,
+            binned_by=binned_by,
+        )
         try:
             for _, record in file.timed_records():
                 pipeline.add(record)

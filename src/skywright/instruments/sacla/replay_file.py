@@ -2,7 +2,7 @@
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ class ReplayFile(Closing):
     ----------
     path
         Of the file.
+    more_values
+        Groups of ``equipment`` that are read beside `EQUIPMENT`.
 
     Raises
     ------
@@ -60,8 +62,8 @@ class ReplayFile(Closing):
         If the file cannot be read, or lacks something; the message names it.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, more_values: Sequence[str] = ()) -> None:
+        self.path, self._more_values = Path(path), tuple(more_values)
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
@@ -106,7 +108,10 @@ class ReplayFile(Closing):
             tiles={name: self._tile(name) for name in self._group("detectors")},
             shot_rules=shot_rules,
             pixel_rules=pixel_rules,
+            more_values=self._more_values,
         )
+        for key in self._more_values:
+            self._group(f"equipment/{key}")
 
     def timed_records(self) -> Iterator[tuple[float, Record[int | float]]]:
         """Yield arrival times and records of all channels, in order of arrival.
@@ -129,7 +134,8 @@ class ReplayFile(Closing):
     def channels(self) -> list[Channel]:
         """Read the records of all channels, but no pixels."""
         found = [self._channel(f"detectors/{name}", name) for name in self.info.tiles]
-        return found + [self._channel(f"equipment/{key}", key) for key in EQUIPMENT]
+        keys = (*EQUIPMENT, *self._more_values)
+        return found + [self._channel(f"equipment/{key}", key) for key in keys]
 
     def read_frame(self, detector: str, index: int, out: NDArray[np.float32]) -> None:
         """Read one frame into `out`, (rows, columns) float32.

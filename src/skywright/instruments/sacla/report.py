@@ -34,10 +34,11 @@ class Report:
         """Return the counts, and the curve of each region, as text for people."""
         lines = [f"{key:16} {value}" for key, value in self.values["counts"].items()]
         edges = self.values["bins"]["edges"]
+        title = self.values["bins"].get("binned_by", "bin, ps")
         for name, region in self.values["rois"].items():
             pixels = f"{region['npixels']} pixels of {region['detector']}"
             lines += ["", f"{name}: {pixels}, sum / I0, eV"]
-            titles = ("bin, ps", "n on", "on", "n off", "off", "on - off", "error")
+            titles = (title, "n on", "on", "n off", "off", "on - off", "error")
             lines.append("".join(f"{title:>16}" for title in titles))
             on, off = region["on"], region["off"]
             for k, low in enumerate(edges[:-1]):
@@ -102,12 +103,15 @@ def make_report(pipeline: ShotPipeline, wall_s: float, workers: int) -> Report:
         for key, image in analysis.result().items()
         if key in ("mean", "mean_on", "mean_off", "var")
     }
+    bins: dict[str, Any] = {"edges": pipeline.edges.tolist()}
+    if pipeline.binned_by != "delay":  # the contract has no other value, and no key for it
+        bins["binned_by"] = pipeline.binned_by
     values = {
         "format": FORMAT,
         "version": VERSION,
         "run": pipeline.info.run,
         "counts": pipeline.counts,
-        "bins": {"edges": pipeline.edges.tolist()},
+        "bins": bins,
         "rois": _regions(pipeline),
         "radial": {name: _radial(pipeline, name, images) for name in pipeline.info.tiles},
         "perf": {"wall_s": wall_s, "frames_per_s": pipeline.frames / wall_s, "workers": workers},

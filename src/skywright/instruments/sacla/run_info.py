@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skywright.errors import ConfigError
 from skywright.instruments.sacla.join import TagGrid
-from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules
+from skywright.instruments.sacla.shots import BINNED_BY, EQUIPMENT, ShotRules, more_values_for
 from skywright.instruments.sacla.tile import PixelRules, Tile
 
 NO_THRESHOLD_EV = -1e30
@@ -46,6 +47,16 @@ class RunInfo:
     def channels(self) -> tuple[str, ...]:
         """Detectors and point detectors whose records make a shot whole."""
         return (*self.tiles, *EQUIPMENT, *self.more_values)
+
+    def check_binned_by(self, binned_by: str) -> None:
+        """Raise `ConfigError` if the source has no value of this name to bin shots by."""
+        missing = set(more_values_for(binned_by)) - set(self.more_values)
+        if missing:
+            known = [key for key in BINNED_BY if not more_values_for(key)]
+            raise ConfigError(
+                f"binned by {binned_by!r}: the source has no such value, expected one of "
+                f"{', '.join((*known, *self.more_values))}"
+            )
 
     def rules_of(self, detector: str) -> PixelRules:
         """Return how the pixels of a detector count."""

@@ -14,6 +14,11 @@ BINNED_BY = ("delay", "stage", "timing", "i0", MOTOR)
 """What shots may be binned by: the corrected delay, that of the stage alone, or a value."""
 
 
+def more_values_for(binned_by: str) -> tuple[str, ...]:
+    """Return the values beside `EQUIPMENT` that a source must have for bins of `binned_by`."""
+    return () if binned_by in ("stage", *EQUIPMENT) else (binned_by,)
+
+
 class Verdict(Enum):
     """Whether a shot is analyzed; the first reason that holds."""
 

@@ -146,6 +146,7 @@ class Rings:
         self.length = int(labels.max(initial=-1)) + 1
         good = ~bad.ravel()
         self.count = np.bincount(labels[good], minlength=self.length)
+        self._divisor = np.where(self.count > 0, self.count, np.nan)
         # Bad pixels go to a ring of their own, which no profile shows.
         self._labels = np.where(good, labels, self.length).astype(np.int32)
 
@@ -180,5 +181,5 @@ class Rings:
         return self._means(total)
 
     def _means(self, total: NDArray[np.float64]) -> NDArray[np.float64]:
-        total = total[..., :-1]
-        return np.divide(total, self.count, out=np.full(total.shape, np.nan), where=self.count > 0)
+        means: NDArray[np.float64] = total[..., :-1] / self._divisor
+        return means

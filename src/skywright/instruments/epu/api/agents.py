@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 from sqlalchemy import Connection, insert, select, update
 
-from skywright.instruments.epu.api import instructions, models
+from skywright.instruments.epu.api import instructions, models_services
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.service import Service, ServiceOf
 from skywright.instruments.epu.api.streams import event, event_stream
@@ -106,13 +106,13 @@ def _instruction(row: instructions.Row) -> dict[str, Any]:
 
 @router.post(
     "/agent/{agent_id}/session/{session_id}/instructions/{instruction_id}/ack",
-    response_model=models.AcknowledgementAnswer,
+    response_model=models_services.AcknowledgementAnswer,
 )
 async def acknowledge(
     agent_id: str,
     session_id: str,
     instruction_id: str,
-    body: models.Acknowledgement,
+    body: models_services.Acknowledgement,
     service: ServiceOf,
 ) -> Response:
     """Take an agent's answer to an instruction; there is one answer to each."""
@@ -174,7 +174,7 @@ async def heartbeat(agent_id: str, session_id: str, service: ServiceOf) -> Respo
 
 @router.post("/agent/{agent_id}/session/{session_id}/logs")
 async def logs(
-    agent_id: str, session_id: str, body: models.LogBatch, service: ServiceOf
+    agent_id: str, session_id: str, body: models_services.LogBatch, service: ServiceOf
 ) -> dict[str, int]:
     """Store lines of an agent's log, the first 500 of a request."""
 

@@ -92,9 +92,9 @@ def create_app(
         app.add_exception_handler(failure, _does_not_fit)
     app.add_exception_handler(OperationalError, _database_down)
     for part in (
-        status,
-        queries,
         entities,
+        queries,
+        status,
         links,
         feedback,
         predictions,

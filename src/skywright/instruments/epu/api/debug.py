@@ -7,7 +7,7 @@ from uuid import uuid4
 from fastapi import APIRouter, HTTPException, Response
 from sqlalchemy import Connection, func, insert, select, update
 
-from skywright.instruments.epu.api import instructions, models
+from skywright.instruments.epu.api import instructions, models_services
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.service import Service, ServiceOf
 from skywright.instruments.epu.database import read
@@ -62,7 +62,7 @@ def connection_stats(service: ServiceOf) -> dict[str, int]:
         }
 
 
-async def _create_session(service: Service, body: models.SessionCreate) -> dict[str, Any]:
+async def _create_session(service: Service, body: models_services.SessionCreate) -> dict[str, Any]:
     now = datetime.now(UTC)
     session_id = body.session_id or str(uuid4())
 
@@ -99,13 +99,13 @@ async def _create_session(service: Service, body: models.SessionCreate) -> dict[
 
 
 @router.post("/sessions/create")
-async def create_session(body: models.SessionCreate, service: ServiceOf) -> Response:
+async def create_session(body: models_services.SessionCreate, service: ServiceOf) -> Response:
     """Make an agent session, or use one of that name again."""
     return answer(await _create_session(service, body))
 
 
 @router.post("/sessions/create-managed")
-async def create_managed(body: models.SessionCreate, service: ServiceOf) -> Response:
+async def create_managed(body: models_services.SessionCreate, service: ServiceOf) -> Response:
     """Make an agent session."""
     made = await _create_session(service, body)
     return answer(made | {"created_via": "connection_manager", "timestamp": made["created_at"]})
@@ -134,7 +134,7 @@ async def close_session(session_id: str, service: ServiceOf) -> Response:
 
 @router.post("/session/{session_id}/create-instruction")
 async def create_instruction(
-    session_id: str, body: models.InstructionCreate, service: ServiceOf
+    session_id: str, body: models_services.InstructionCreate, service: ServiceOf
 ) -> Response:
     """Make an instruction for the agent of a session."""
     row = await service.writer.do(

@@ -107,6 +107,62 @@ def _add_routes(kind: str, path: str, fields: type[BaseModel], shape: type[BaseM
             raise missing(kind)
 
 
+# The router tries one route after the other: those that are asked most come first.
+
+# ---- micrographs
+
+
+@router.get("/foilholes/{uuid}/micrographs", response_model=list[models.MicrographAnswer])
+def foilhole_micrographs(
+    uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
+) -> Response:
+    """Give the micrographs of a hole."""
+    return _children(service, "micrograph", uuid, limit, offset)
+
+
+@router.post(
+    "/foilholes/{uuid}/micrographs", status_code=201, response_model=models.MicrographAnswer
+)
+async def create_micrograph(
+    uuid: str, body: models.MicrographCreate, service: ServiceOf
+) -> Response:
+    """Create a micrograph of a hole."""
+    return await _create_one(service, "micrograph", uuid, body)
+
+
+# ---- holes
+
+
+@router.get("/gridsquares/{uuid}/foilholes", response_model=list[models.FoilHoleAnswer])
+def gridsquare_foilholes(
+    uuid: str,
+    service: ServiceOf,
+    limit: Limit = None,
+    offset: Offset = 0,
+    on_square_only: bool = False,
+) -> Response:
+    """Give the holes of a square; ``on_square_only``: without those near a grid bar."""
+    where = [schema.foilhole.c.is_near_grid_bar.is_(False)] if on_square_only else []
+    return _children(service, "foilhole", uuid, limit, offset, *where)
+
+
+@router.post(
+    "/gridsquares/{uuid}/foilholes",
+    status_code=201,
+    response_model=list[models.FoilHoleAnswer] | models.FoilHoleAnswer,
+)
+async def create_foilholes(
+    uuid: str, body: list[models.FoilHoleCreate] | models.FoilHoleCreate, service: ServiceOf
+) -> Response:
+    """Create a list of holes of a square, all or none; older clients send a single hole."""
+    if isinstance(body, models.FoilHoleCreate):
+        return await _create_one(service, "foilhole", uuid, body)
+    _distinct("foilhole", body)
+    _same_parent("foilhole", uuid, body)
+    created = await _post(service, Creation("foilhole", uuid, [columns(hole) for hole in body]))
+    return list_answer("foilhole", created.rows, 201)
+
+
 # ---- acquisitions and grids
 
 
@@ -278,60 +334,6 @@ async def gridsquare_registered(uuid: str, service: ServiceOf, count: int | None
 
     await service.writer.do(work)
     return True
-
-
-# ---- holes
-
-
-@router.get("/gridsquares/{uuid}/foilholes", response_model=list[models.FoilHoleAnswer])
-def gridsquare_foilholes(
-    uuid: str,
-    service: ServiceOf,
-    limit: Limit = None,
-    offset: Offset = 0,
-    on_square_only: bool = False,
-) -> Response:
-    """Give the holes of a square; ``on_square_only``: without those near a grid bar."""
-    where = [schema.foilhole.c.is_near_grid_bar.is_(False)] if on_square_only else []
-    return _children(service, "foilhole", uuid, limit, offset, *where)
-
-
-@router.post(
-    "/gridsquares/{uuid}/foilholes",
-    status_code=201,
-    response_model=list[models.FoilHoleAnswer] | models.FoilHoleAnswer,
-)
-async def create_foilholes(
-    uuid: str, body: list[models.FoilHoleCreate] | models.FoilHoleCreate, service: ServiceOf
-) -> Response:
-    """Create a list of holes of a square, all or none; older clients send a single hole."""
-    if isinstance(body, models.FoilHoleCreate):
-        return await _create_one(service, "foilhole", uuid, body)
-    _distinct("foilhole", body)
-    _same_parent("foilhole", uuid, body)
-    created = await _post(service, Creation("foilhole", uuid, [columns(hole) for hole in body]))
-    return list_answer("foilhole", created.rows, 201)
-
-
-# ---- micrographs
-
-
-@router.get("/foilholes/{uuid}/micrographs", response_model=list[models.MicrographAnswer])
-def foilhole_micrographs(
-    uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
-) -> Response:
-    """Give the micrographs of a hole."""
-    return _children(service, "micrograph", uuid, limit, offset)
-
-
-@router.post(
-    "/foilholes/{uuid}/micrographs", status_code=201, response_model=models.MicrographAnswer
-)
-async def create_micrograph(
-    uuid: str, body: models.MicrographCreate, service: ServiceOf
-) -> Response:
-    """Create a micrograph of a hole."""
-    return await _create_one(service, "micrograph", uuid, body)
 
 
 _add_routes("acquisition", "/acquisitions", models.AcquisitionFields, models.AcquisitionAnswer)

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from sqlalchemy import Connection
 
-from skywright.instruments.epu.api import models
+from skywright.instruments.epu.api import models_services
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.create import missing
 from skywright.instruments.epu.api.service import Service, ServiceOf
@@ -38,9 +38,11 @@ def _event(name: str, uuid: str, **values: Any) -> dict[str, Any]:
 @router.post(
     "/micrographs/{uuid}/motion_correction/completed",
     status_code=202,
-    response_model=models.Published,
+    response_model=models_services.Published,
 )
-async def motion_completed(uuid: str, body: models.MotionCompleted, service: ServiceOf) -> Response:
+async def motion_completed(
+    uuid: str, body: models_services.MotionCompleted, service: ServiceOf
+) -> Response:
     """Store the result of motion correction and publish it."""
     event = _event("motion_correction.completed", uuid, **body.model_dump())
     return await _report(service, uuid, event)
@@ -49,9 +51,11 @@ async def motion_completed(uuid: str, body: models.MotionCompleted, service: Ser
 @router.post(
     "/micrographs/{uuid}/ctf_estimation/completed",
     status_code=202,
-    response_model=models.Published,
+    response_model=models_services.Published,
 )
-async def ctf_completed(uuid: str, body: models.CtfCompleted, service: ServiceOf) -> Response:
+async def ctf_completed(
+    uuid: str, body: models_services.CtfCompleted, service: ServiceOf
+) -> Response:
     """Store the result of CTF estimation and publish it."""
     event = _event("ctf.completed", uuid, ctf_max_resolution_estimate=body.ctf_max_res)
     return await _report(service, uuid, event)
@@ -60,9 +64,11 @@ async def ctf_completed(uuid: str, body: models.CtfCompleted, service: ServiceOf
 @router.post(
     "/micrographs/{uuid}/motion_correction/registered",
     status_code=202,
-    response_model=models.Published,
+    response_model=models_services.Published,
 )
-async def motion_registered(uuid: str, body: models.Registered, service: ServiceOf) -> Response:
+async def motion_registered(
+    uuid: str, body: models_services.Registered, service: ServiceOf
+) -> Response:
     """Publish how a metric judges the motion of a micrograph."""
     event = _event("motion_correction.registered", uuid, **body.model_dump())
     return await _report(service, uuid, event)
@@ -71,9 +77,11 @@ async def motion_registered(uuid: str, body: models.Registered, service: Service
 @router.post(
     "/micrographs/{uuid}/ctf_estimation/registered",
     status_code=202,
-    response_model=models.Published,
+    response_model=models_services.Published,
 )
-async def ctf_registered(uuid: str, body: models.Registered, service: ServiceOf) -> Response:
+async def ctf_registered(
+    uuid: str, body: models_services.Registered, service: ServiceOf
+) -> Response:
     """Publish how a metric judges the CTF of a micrograph."""
     event = _event("ctf.registered", uuid, **body.model_dump())
     return await _report(service, uuid, event)

@@ -8,7 +8,7 @@ from uuid import uuid4
 from fastapi import HTTPException
 from sqlalchemy import Connection, RowMapping, case, insert, select, update
 
-from skywright.instruments.epu.api import models
+from skywright.instruments.epu.api import models_services
 from skywright.instruments.epu.database.schema_exchange import (
     agent_acknowledgement,
     agent_connection,
@@ -40,7 +40,7 @@ def session_problem(connection: Connection, agent_id: str, session_id: str) -> s
 
 
 def instruct(
-    connection: Connection, session_id: str, body: models.InstructionCreate
+    connection: Connection, session_id: str, body: models_services.InstructionCreate
 ) -> dict[str, Any]:
     """Store an instruction for the agent of a session, and announce it.
 
@@ -131,7 +131,7 @@ def acknowledge(
     agent_id: str,
     session_id: str,
     instruction_id: str,
-    body: models.Acknowledgement,
+    body: models_services.Acknowledgement,
 ) -> datetime:
     """Store an agent's answer to an instruction and give the time of it.
 

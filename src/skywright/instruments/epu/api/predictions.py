@@ -6,7 +6,7 @@ from fastapi import APIRouter, HTTPException, Response
 from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from skywright.instruments.epu.api import models
+from skywright.instruments.epu.api import models, models_services
 from skywright.instruments.epu.api.answers import answer, list_answer
 from skywright.instruments.epu.api.create import missing
 from skywright.instruments.epu.api.service import Limit, Offset, ServiceOf
@@ -47,7 +47,7 @@ def _rows(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
 # ---- models
 
 
-@router.get("/prediction_models", response_model=list[models.PredictionModelAnswer])
+@router.get("/prediction_models", response_model=list[models_services.PredictionModelAnswer])
 def list_models(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
     """Give the prediction models, by name."""
     query = select(prediction_model).order_by(prediction_model.c.name)
@@ -55,8 +55,10 @@ def list_models(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> 
         return answer(_rows(connection, query.limit(limit).offset(offset or None)))
 
 
-@router.post("/prediction_models", status_code=201, response_model=models.PredictionModelAnswer)
-async def create_model(body: models.PredictionModelCreate, service: ServiceOf) -> Response:
+@router.post(
+    "/prediction_models", status_code=201, response_model=models_services.PredictionModelAnswer
+)
+async def create_model(body: models_services.PredictionModelCreate, service: ServiceOf) -> Response:
     """Make a prediction model; a name that exists is a conflict."""
 
     def work(connection: Connection) -> dict[str, Any]:
@@ -69,16 +71,16 @@ async def create_model(body: models.PredictionModelCreate, service: ServiceOf) -
     return answer(await service.writer.do(work), 201)
 
 
-@router.get("/prediction_models/{name}", response_model=models.PredictionModelAnswer)
+@router.get("/prediction_models/{name}", response_model=models_services.PredictionModelAnswer)
 def get_model(name: str, service: ServiceOf) -> Response:
     """Give a prediction model."""
     with service.database.read() as connection:
         return answer(dict(_model(connection, name)))
 
 
-@router.put("/prediction_models/{name}", response_model=models.PredictionModelAnswer)
+@router.put("/prediction_models/{name}", response_model=models_services.PredictionModelAnswer)
 async def update_model(
-    name: str, body: models.PredictionModelUpdate, service: ServiceOf
+    name: str, body: models_services.PredictionModelUpdate, service: ServiceOf
 ) -> Response:
     """Change a prediction model."""
 
@@ -107,8 +109,10 @@ async def delete_model(name: str, service: ServiceOf) -> None:
 # ---- predictions
 
 
-@router.post("/quality_predictions", status_code=201, response_model=models.PredictionAnswer)
-async def create_prediction(body: models.PredictionCreate, service: ServiceOf) -> Response:
+@router.post(
+    "/quality_predictions", status_code=201, response_model=models_services.PredictionAnswer
+)
+async def create_prediction(body: models_services.PredictionCreate, service: ServiceOf) -> Response:
     """Store a prediction for one square or one hole."""
     if (body.gridsquare_uuid is None) == (body.foilhole_uuid is None):
         raise HTTPException(422, "give one of gridsquare_uuid and foilhole_uuid")
@@ -139,7 +143,7 @@ async def create_prediction(body: models.PredictionCreate, service: ServiceOf) -
     return answer(await service.writer.do(work), 201)
 
 
-@router.get("/quality_predictions", response_model=list[models.PredictionAnswer])
+@router.get("/quality_predictions", response_model=list[models_services.PredictionAnswer])
 def list_predictions(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
     """Give all predictions in the order of their arrival."""
     query = select(prediction).order_by(prediction.c.id).limit(limit).offset(offset or None)
@@ -147,7 +151,7 @@ def list_predictions(service: ServiceOf, limit: Limit = None, offset: Offset = 0
         return answer(_rows(connection, query))
 
 
-@router.get("/quality_metrics", response_model=models.QualityMetrics)
+@router.get("/quality_metrics", response_model=models_services.QualityMetrics)
 def quality_metrics(service: ServiceOf) -> Response:
     """Give statistics over all predictions."""
     value = prediction.c.value
@@ -171,7 +175,7 @@ def quality_metrics(service: ServiceOf) -> Response:
 
 @router.get(
     "/gridsquares/{uuid}/quality_predictions",
-    response_model=dict[str, list[models.PredictionAnswer]],
+    response_model=dict[str, list[models_services.PredictionAnswer]],
 )
 def square_predictions(uuid: str, service: ServiceOf) -> Response:
     """Give the history of a square's predictions, by model."""
@@ -183,7 +187,7 @@ def square_predictions(uuid: str, service: ServiceOf) -> Response:
 
 @router.get(
     "/gridsquares/{uuid}/foilhole_quality_predictions",
-    response_model=dict[str, dict[str, list[models.PredictionAnswer]]],
+    response_model=dict[str, dict[str, list[models_services.PredictionAnswer]]],
 )
 def hole_predictions(uuid: str, service: ServiceOf) -> Response:
     """Give the history of the predictions of a square's holes, by model, then by hole."""
@@ -195,7 +199,7 @@ def hole_predictions(uuid: str, service: ServiceOf) -> Response:
 
 @router.get(
     "/quality_metric/{name}/gridsquares/{uuid}/foilhole_quality_predictions",
-    response_model=dict[str, list[models.PredictionAnswer]],
+    response_model=dict[str, list[models_services.PredictionAnswer]],
 )
 def hole_metric_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
     """Give the history of the predictions of a square's holes for one metric, by hole."""
@@ -223,7 +227,9 @@ def _by(rows: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]
     return grouped
 
 
-@router.get("/gridsquare/{uuid}/overall_prediction", response_model=models.PredictionAnswer)
+@router.get(
+    "/gridsquare/{uuid}/overall_prediction", response_model=models_services.PredictionAnswer
+)
 def overall(uuid: str, service: ServiceOf) -> Response:
     """Give the combined prediction of a square."""
     query = select(overall_prediction).where(overall_prediction.c.gridsquare_uuid == uuid)
@@ -246,7 +252,7 @@ def model_weights(uuid: str, service: ServiceOf) -> Response:
 
 @router.get(
     "/prediction_model/{name}/grid/{uuid}/prediction",
-    response_model=list[models.PredictionAnswer],
+    response_model=list[models_services.PredictionAnswer],
 )
 def grid_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
     """Give the present prediction of a model for each square of a grid."""
@@ -263,7 +269,7 @@ def grid_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
 
 @router.get(
     "/prediction_model/{name}/gridsquare/{uuid}/prediction",
-    response_model=list[models.PredictionAnswer],
+    response_model=list[models_services.PredictionAnswer],
 )
 def gridsquare_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
     """Give the present prediction of a model for each hole of a square."""
@@ -313,7 +319,7 @@ def _latent(
 
 @router.get(
     "/prediction_model/{name}/grid/{uuid}/latent_representation",
-    response_model=list[models.LatentRepresentation],
+    response_model=list[models_services.LatentRepresentation],
 )
 def grid_latent(name: str, uuid: str, service: ServiceOf) -> Response:
     """Give where a model places the squares of a grid in its latent space."""
@@ -324,7 +330,7 @@ def grid_latent(name: str, uuid: str, service: ServiceOf) -> Response:
 
 @router.get(
     "/prediction_model/{name}/gridsquare/{uuid}/latent_representation",
-    response_model=list[models.LatentRepresentation],
+    response_model=list[models_services.LatentRepresentation],
 )
 def gridsquare_latent(name: str, uuid: str, service: ServiceOf) -> Response:
     """Give where a model places the holes of a square in its latent space."""

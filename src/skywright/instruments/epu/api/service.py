@@ -84,8 +84,11 @@ class Service:
         return self.broker is not None and self.broker.connected
 
 
-def service_of(request: Request) -> Service:
-    """Give the service of the application that handles `request`."""
+async def service_of(request: Request) -> Service:
+    """Give the service of the application that handles `request`.
+
+    It is a coroutine because a plain function would run on another thread for each request.
+    """
     service: Service = request.app.state.service
     return service
 

@@ -1,6 +1,6 @@
 """A recorded file as a source, at the pace of its arrival times or as fast as it is taken."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from skywright.acquire.source import PolledSource
@@ -19,6 +19,8 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         Of the file.
     speed
         Factor on the recorded pace; 0: as fast as the records are taken.
+    more_values
+        As for `ReplayFile`.
 
     Raises
     ------
@@ -26,9 +28,9 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         If the file cannot be read.
     """
 
-    def __init__(self, path: Path, speed: float = 0.0) -> None:
+    def __init__(self, path: Path, speed: float = 0.0, more_values: Sequence[str] = ()) -> None:
         super().__init__("replay")
-        self._file = ReplayFile(path)
+        self._file = ReplayFile(path, more_values)
         self.info = self._file.info
         self._records: Iterator[tuple[float, Record[int | float]]] | None = None
         self._held: tuple[float, Record[int | float]] | None = None

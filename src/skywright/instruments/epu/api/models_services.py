@@ -1,0 +1,158 @@
+"""Bodies of requests and answers of processing services, prediction models and agents."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from skywright.instruments.epu.api.models import Int, Key, Model, Text, Time
+
+
+class MotionCompleted(Model):
+    """Result of motion correction, pixels or Angstrom as the sender counts."""
+
+    total_motion: Annotated[float, Field(ge=0)]
+    average_motion: Annotated[float, Field(ge=0)]
+
+
+class CtfCompleted(Model):
+    """Result of CTF estimation."""
+
+    ctf_max_res: Annotated[float, Field(ge=0)]
+
+
+class Registered(Model):
+    """Judgement of a micrograph by a metric."""
+
+    quality: bool
+    metric_name: Text | None = None
+
+
+class Published(Model):
+    """Whether the message goes to the broker."""
+
+    published: bool
+
+
+class PredictionModelCreate(Model):
+    """A new quality prediction model."""
+
+    name: Key
+    description: Text = ""
+    level: Literal["gridsquare", "foilhole", "foilholegroup"] = "gridsquare"
+    can_train: bool = False
+    can_infer: bool = True
+    can_update: bool = False
+
+
+class PredictionModelUpdate(Model):
+    """Changes to a quality prediction model."""
+
+    description: Text | None = None
+    level: Literal["gridsquare", "foilhole", "foilholegroup"] | None = None
+    can_train: bool | None = None
+    can_infer: bool | None = None
+    can_update: bool | None = None
+
+
+class PredictionModelAnswer(PredictionModelCreate):
+    """A quality prediction model."""
+
+
+class PredictionCreate(Model):
+    """A prediction for a square or a hole."""
+
+    value: float
+    prediction_model_name: Key
+    metric_name: Text | None = None
+    foilhole_uuid: Key | None = None
+    gridsquare_uuid: Key | None = None
+
+
+class PredictionAnswer(Model):
+    """A prediction."""
+
+    id: int
+    prediction_model_name: str
+    value: float
+    timestamp: Time | None = None
+    gridsquare_uuid: str | None = None
+    foilhole_uuid: str | None = None
+    metric_name: str | None = None
+
+
+class QualityMetrics(Model):
+    """Statistics over all predictions."""
+
+    total_predictions: int
+    average_quality: float | None
+    min_quality: float | None
+    max_quality: float | None
+    models_count: int
+
+
+class LatentRepresentation(Model):
+    """Coordinates of a square or hole in a model's latent space."""
+
+    x: float | None
+    y: float | None
+    index: int | None
+    gridsquare_uuid: str = ""
+    foilhole_uuid: str = ""
+
+
+class Acknowledgement(Model):
+    """An agent's answer to an instruction."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+
+    status: Literal["received", "processed", "failed", "declined"]
+    result: Text | None = None
+    error_message: Text | None = None
+    processing_time_ms: float | None = None
+    processed_at: Time | None = None
+
+
+class AcknowledgementAnswer(Model):
+    """Confirmation of an acknowledgement."""
+
+    status: str
+    instruction_id: str
+    acknowledged_at: datetime
+    agent_id: str
+    session_id: str
+
+
+class LogEntry(Model):
+    """A line of an agent's log."""
+
+    timestamp: Time
+    level: Text
+    logger_name: Text = ""
+    message: Text
+
+
+class LogBatch(Model):
+    """Lines of an agent's log; the first 500 are stored."""
+
+    logs: list[LogEntry]
+
+
+class SessionCreate(Model):
+    """A new agent session."""
+
+    session_id: Key | None = None
+    agent_id: Key = "test-agent"
+    acquisition_uuid: Key | None = None
+    name: Text | None = None
+
+
+class InstructionCreate(Model):
+    """A new instruction for the agent of a session."""
+
+    instruction_type: Key = "test.instruction"
+    payload: dict[str, Any] = Field(default_factory=lambda: {"test": True})
+    sequence_number: Int | None = None
+    priority: Literal["high", "normal", "low"] = "normal"
+    expires_in_minutes: Annotated[float, Field(ge=0, le=1e6)] | None = 60
+    metadata: dict[str, Any] = Field(default_factory=dict)
