@@ -3,7 +3,8 @@
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ INDEX = "/entry/index"
 ENDED = 2
 SETTLE_S = 30.0
 """Longest time without a frame while a rate is measured, s."""
+GONE_S = 2.0
+"""An IOC that does not answer for this time after an error is lost, s."""
 PASS_S = 1.0
 """Frames of all files are in the event table this long after the newest one is seen, s."""
 
@@ -63,6 +66,10 @@ EVENTS = (
 """Pulse-height events of all modules; `skywright.instruments.panoseti.event_table` says what."""
 
 
+class LostIocError(HardwareError):
+    """The IOC is gone, or was restarted, while a run was tracked."""
+
+
 class Panoseti(GuardedDevice):
     """Modules whose runs something else takes; `track` and `end_track` index one run.
 
@@ -84,6 +91,10 @@ class Panoseti(GuardedDevice):
         and ``run_configs``, its configuration files without passwords.
     streams
         For each slot and product its rows, and those of the event table: Collectable.
+    is_lost
+        Whether the IOC was lost during the present, or last, tracking.
+    losses
+        How often the IOC was lost while a run was tracked.
     """
 
     run_name = Cpt(EpicsSignalRO, "Run_RBV", kind=Kind.config, string=True)
@@ -110,7 +121,8 @@ class Panoseti(GuardedDevice):
         self._events_path: Path | None = None
         self._known: dict[str, int] = {}
         """Rows of each index as the IOC has told last."""
-        self._is_lost = False
+        self._is_tracking = self.is_lost = False
+        self.losses = 0
         self._newest = [
             EpicsSignalRO(f"{prefix}M1:{product}:Time_RBV", name=f"{name}_{product}_newest")
             for product in PRODUCTS
@@ -187,42 +199,67 @@ class Panoseti(GuardedDevice):
         HardwareError
             When the IOC is lost, once.
         """
-        if not self._is_lost:
+        if not self.is_lost:
             try:
                 self._known[key] = int(self._read_signal(self._counts[key]))
+            except LostIocError:
+                raise
             except HardwareError as error:
                 raise self._lose("it does not answer") from error
         return self._known.get(key, 0)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Turn errors into `HardwareError`; while a run is tracked, that of a lost IOC says so."""
+        try:
+            with super()._told(what):
+                yield
+        except HardwareError as error:
+            if self._is_tracking and not self.is_lost and self._is_gone():
+                raise self._lose("it does not answer") from error
+            raise
+
+    def _is_gone(self) -> bool:
+        """Ask the IOC: its PVs are not noticed to be disconnected all at the same moment."""
+        try:
+            self.plugin.capture.get(use_monitor=False, timeout=GONE_S, connection_timeout=GONE_S)
+        except Exception:  # whatever the control layer raises
+            return True
+        return False
 
     def _check_ioc(self) -> None:
         """Raise if the IOC is gone, or was restarted: then it does not index any more."""
         try:
             is_indexing = self._read_signal(self.plugin.capture)
+        except LostIocError:
+            raise
         except HardwareError as error:
             raise self._lose("it does not answer") from error
         if not is_indexing:
             raise self._lose("it was restarted, or its recording was ended")
 
-    def _lose(self, why: str) -> HardwareError:
-        self._is_lost = True
+    def _lose(self, why: str) -> LostIocError:
+        self.is_lost = True
+        self.losses += 1
         frames = sum(rows for key, rows in self._known.items() if key != "events")
-        return HardwareError(
+        return LostIocError(
             f"{self.name}: lost the IOC at {self.prefix} while a run was tracked ({why}); start it "
             f"if need be and track the run again, that begins with its first frame. {frames} "
             "frames were reported"
         )
 
     def _begin(self) -> None:
+        self.is_lost, self._known = False, {}
         self.connect()
         for signal in (*self._counts.values(), *self._newest):
             signal.wait_for_connection(timeout=5.0)
         name = f"{self.name}-{time.time_ns()}"
         for signal, value in self.plugin.settings(self.assets, name):
             self._put(signal, value)
-        self._is_lost, self._known = False, {}
         self._put(self.plugin.capture, 1)
         if not self._read_signal(self.plugin.capture):
             raise HardwareError(f"{self.name}: {self._read_signal(self.plugin.write_message)}")
+        self._is_tracking = True
         file = Path(self._read_now(self.plugin.full_file_name))
         for key, stream in self.streams.items():
             stream.begin(str(file.with_name(f"{file.stem}_{key}{file.suffix}")))
@@ -265,7 +302,7 @@ class Panoseti(GuardedDevice):
 
     def _wait(self, limit_s: float) -> None:
         pause, deadline = threading.Event(), time.monotonic() + limit_s
-        while not self._is_lost and time.monotonic() < deadline:
+        while not self.is_lost and time.monotonic() < deadline:
             self._check_ioc()
             if int(self._read_signal(self.run_state)) == ENDED:
                 return
@@ -276,8 +313,9 @@ class Panoseti(GuardedDevice):
         self._put(self.sim_running, int(running))
 
     def _end(self) -> None:
-        if not self._is_lost:
+        if not self.is_lost:
             self._put(self.plugin.capture, 0)
+        self._is_tracking = False
 
     def _reason(self) -> str:
         return f"is the IOC at {self.prefix} running?"

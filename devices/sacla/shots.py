@@ -207,7 +207,7 @@ class Shots(FollowingDevice):
         """Return the files of a stream, one for each run of the facility, with their first rows."""
         try:
             # Asked, not monitored: it must be at least as new as the number of rows.
-            text = str(self._ask(self.files))
+            text = str(self._read_now(self.files))
         except HardwareError:
             self._lose("it does not answer")
             self._raise_fault()

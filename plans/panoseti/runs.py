@@ -28,6 +28,8 @@ TRACKING = Needs(
         "end_track": (),
         "recorded": (),
         "streams": (),
+        "is_lost": (),
+        "losses": (),
         "run_metadata": (Readable,),
     },
 )
@@ -163,7 +165,11 @@ def timed_run(
         uid, _ = yield from simulated_run(panoseti, partial(_watch, seconds=seconds), start)
         return uid
 
+    losses = panoseti.losses
+
     def put_back() -> MsgGenerator[None]:
+        if panoseti.losses > losses:  # a new IOC begins with its defaults
+            return
         for step in restore:
             yield from until_done(step())
 
@@ -200,6 +206,7 @@ def simulated_run(
         Of the run in the catalog, and what `body` returned.
     """
     uids: list[str] = []
+    losses = panoseti.losses
 
     def run() -> MsgGenerator[Answer]:
         declared: set[str] = set()
@@ -209,7 +216,7 @@ def simulated_run(
             return (yield from body(lambda: _collect(panoseti, declared)))
 
         def end() -> MsgGenerator[None]:
-            yield from until_done(panoseti.run_simulated(False))
+            yield from end_simulated_run()
             yield from _follow(panoseti, declared, END_S)
             yield from _finish(panoseti, declared)
 
@@ -221,8 +228,12 @@ def simulated_run(
         found = yield from _metadata_of_run(panoseti, END_S)
         return (yield from in_run(run, {**found, **start}, uids))
 
+    def end_simulated_run() -> MsgGenerator[None]:
+        if panoseti.losses == losses:  # a lost IOC would be waited for, and its error be reported
+            yield from until_done(panoseti.run_simulated(False))
+
     def give_up(error: Exception) -> MsgGenerator[None]:
-        yield from until_done(panoseti.run_simulated(False))
+        yield from end_simulated_run()
 
     whole = bpp.contingency_wrapper(all_of_it(), except_plan=give_up)
     answer = yield from with_device_errors(whole)
@@ -256,6 +267,8 @@ def _collect(panoseti: Any, declared: set[str]) -> MsgGenerator[None]:
     for key in panoseti.recorded():
         stream = panoseti.streams[key]
         if key not in declared:
-            declared.add(key)
+            if panoseti.is_lost:  # the configuration that a declaration reads is gone
+                continue
             yield from bps.declare_stream(stream, name=key, collect=True)
+            declared.add(key)
         yield from bps.collect(stream, name=key)

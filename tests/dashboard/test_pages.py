@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import h5py
 import httpx
@@ -28,6 +29,7 @@ from support.sample_runs import (
 from tiled.client.container import Container
 
 from dashboard.app import make_app
+from dashboard.site import PAGES
 from skywright.config import Settings
 
 FRAME = f"/runs/{SCAN}/frames/primary/cam_image"
@@ -111,6 +113,19 @@ def test_a_derived_run_names_its_raw_run(page: TestClient) -> None:
     assert f'href="/runs/{SCAN}"' in text
     assert "Derived from" in text
     assert "<dt>min_score</dt><dd>0.3</dd>" in text
+
+
+def test_of_a_run_only_the_answer_is_open(page: TestClient) -> None:
+    for uid in (SCAN, DERIVED_V1):
+        text = page.get(f"/runs/{uid}").text
+        assert "<details><summary>" in text
+        assert "<details open" not in text
+    parts: Any = PAGES.get_template("parts.html").module
+    shown = parts.answer({"ok": False, "why": "no loop", "tip_x": 3.0})
+    assert "<dt>ok</dt><dd>no</dd>" in shown
+    assert "<dt>why</dt><dd>no loop</dd>" in shown
+    assert "tip_x" not in shown
+    assert parts.answer({"tip_x": 3.0}).strip() == ""
 
 
 def test_what_people_wrote_is_never_markup(page: TestClient) -> None:

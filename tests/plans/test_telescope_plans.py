@@ -163,7 +163,7 @@ def test_a_rate_out_of_reach_leaves_the_threshold(RE: RunEngine, panoseti: Panos
     with pytest.raises(DataError, match="is not between"):
         RE(tune_threshold(panoseti, 50_000.0, seconds=0.5))
     assert panoseti.threshold.get() == former
-    with pytest.raises(ConfigError, match=r"most_adc = 80\.0, expected a finite number above 90"):
+    with pytest.raises(ConfigError, match=r"most_adc = 80\.0, expected .* above 90"):
         RE(tune_threshold(panoseti, 10.0, least_adc=90.0, most_adc=80.0))
 
 
@@ -174,6 +174,7 @@ class Refusing:
     running = True
     streams: ClassVar[dict[str, Any]] = {}
     run_metadata = Signal(name="panoseti_run_metadata", value="{}")
+    is_lost, losses = False, 0
     track = find_run = wait_for_run = end_track = recorded = None
     """Not reached: the array refuses before."""
 

@@ -1,7 +1,7 @@
 """The IOC is killed while it tracks a run: the plan says so, and the next one has all frames."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from store.stack import Stack, running_stack
 from support.pano_files import file_name, made_frames, run_directory
 
 from devices.panoseti.array import Panoseti
-from plans.panoseti.runs import track_run
+from plans.panoseti.calibration import dark_run
+from plans.panoseti.runs import observe, track_run
 from skywright.callbacks.journal import Journal
 from skywright.errors import HardwareError
 from skywright.instruments.panoseti.pff_writer import encode_frames
@@ -103,3 +104,21 @@ def test_a_killed_ioc_ends_the_run_and_the_next_one_has_each_frame_once(
             panoseti.wait_for_connection(timeout=60)
             uid = session(track_run(panoseti, 120.0)).plan_result
         assert check_frames(stack, uid, COUNT) == COUNT
+
+
+@pytest.mark.parametrize("plan", [observe, dark_run])
+def test_a_killed_ioc_ends_a_simulated_run_with_the_reason(
+    RE: RunEngine, tmp_path: Path, plan: Callable[..., Any]
+) -> None:
+    where = ("--data-dir", str(tmp_path / "data"), "--grpc-port", "0")
+    stops: list[dict[str, Any]] = []
+    RE.subscribe(lambda name, doc: stops.append(doc), "stop")
+    with running_ioc("iocs.panoseti", "--source", "sim", *where) as ioc:
+        panoseti = Panoseti(ioc.prefix, assets=tmp_path / "assets", name="panoseti")
+        panoseti.wait_for_connection(timeout=60)
+        at_rows(RE, 100, ioc.kill)
+        with pytest.raises(HardwareError, match=r"panoseti: lost the IOC at .* \d+ frames were"):
+            RE(plan(panoseti, 3600.0))
+    (stop,) = stops
+    assert stop["exit_status"] == "fail"
+    assert "lost the IOC" in stop["reason"]
