@@ -209,10 +209,10 @@ class Panoseti(GuardedDevice):
         return self._known.get(key, 0)
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _hardware_errors(self, what: str) -> Iterator[None]:
         """Turn errors into `HardwareError`; while a run is tracked, that of a lost IOC says so."""
         try:
-            with super()._told(what):
+            with super()._hardware_errors(what):
                 yield
         except HardwareError as error:
             if self._is_tracking and not self.is_lost and self._is_gone():
