@@ -121,6 +121,8 @@ async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
         acquisition = ioc.camera.stop()
     if acquisition is not None:
         await ioc.over(acquisition)
+    else:  # it has just ended by itself: its last rows may not be posted yet
+        await ioc.posted()
     return 0
 
 

@@ -3,9 +3,11 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from iocs import areadetector
 from iocs.common import post
 from iocs.loop.axis import AxisIOC
 from skywright.instruments.loop.sources.push import PushedPictures
@@ -72,3 +74,17 @@ def test_an_older_state_does_not_bring_back_the_count_before(tmp_path: Path) -> 
             ioc.close()
 
     assert asyncio.run(shown()) == 0
+
+
+def test_a_stop_after_the_end_completes_when_the_last_rows_are_posted() -> None:
+    """Else a client that puts Acquire to 0 reads a number of rows that lacks the last ones."""
+    events: list[str] = []
+
+    async def posted() -> None:
+        events.append("posted")
+
+    camera = SimpleNamespace(stop=lambda: events.append("stop"))  # None: nothing is acquired
+    ioc = SimpleNamespace(camera=camera, posted=posted)
+    record = SimpleNamespace(parent=SimpleNamespace(parent=ioc))
+    assert asyncio.run(areadetector._put_acquire(record, None, 0)) == 0
+    assert events == ["stop", "posted"]

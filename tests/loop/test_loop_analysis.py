@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from skywright.analysis import Batch
-from skywright.instruments.loop import detect
+from skywright.instruments.loop import detect, detection
 from skywright.instruments.loop.analysis import (
     KINDS,
     SIDES,
@@ -34,12 +34,16 @@ def batch_of(*pictures: Any) -> Batch:
 
 
 def test_columns_are_those_of_the_detector() -> None:
-    row = detect.as_row(detect.find_loop(mount(190)))
+    row = detection.as_row(detect.find_loop(mount(190)))
     assert {c.path: np.dtype(c.dtype) for c in LoopDetection.columns} == {
         **{name: value.dtype for name, value in row.items()},
         "backend": np.dtype(np.uint8),
     }
-    assert (KINDS, SIDES, SIGNS) == (detect.CLASS_NAMES, detect.SIDE_NAMES, detect.SIGN_NAMES)
+    assert (KINDS, SIDES, SIGNS) == (
+        detection.CLASS_NAMES,
+        detection.SIDE_NAMES,
+        detection.SIGN_NAMES,
+    )
 
 
 def test_rows_and_votes() -> None:
