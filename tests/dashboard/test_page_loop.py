@@ -17,7 +17,7 @@ RESULTS = {
 
 
 def contents(**rows: int) -> RunContents:
-    """A run whose stream `pictures` has so many rows in each of its columns."""
+    """A run whose stream `pictures` has columns of these numbers of rows."""
     columns = []
     for name, count in rows.items():
         values = np.linspace(1.0, 90.0, count)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ ROWS, COLUMNS = 96, 128
 SHAPE = (480, 640)  # a cell is 5 px wide and high
 CELL = 5.0
 ERROR_CELLS = 0.2
+NETWORK = Path(__file__).parents[2] / "tools" / "train_loop" / "loop_net.onnx"
 
 
 def maps_of(
@@ -188,6 +190,18 @@ def test_a_flat_picture() -> None:
         found = read(np.full(SHAPE, level, np.uint8), maps_of())
         assert found.flat
         assert found.kind == "none"
+
+
+def test_the_network_sees_the_same_in_a_picture_upside_down(gray: np.ndarray) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    model = LoopModel(NETWORK)
+    upright, turned = model.run(gray), model.run(gray[::-1].copy())
+    assert np.allclose(upright.tip, turned.tip[::-1], atol=1e-4)
+    assert np.allclose(upright.masks["pin"], turned.masks["pin"][::-1], atol=1e-4)
+    assert np.allclose(upright.tip_offset[1], -turned.tip_offset[1, ::-1], atol=1e-3)
+    assert np.allclose(upright.edges[1], 1 - turned.edges[3, ::-1], atol=1e-4)
+    assert upright.side["top"] == pytest.approx(turned.side["bottom"], abs=1e-4)
+    assert upright.kind == pytest.approx(turned.kind, abs=1e-4)
 
 
 def test_what_is_no_picture_or_no_network(tmp_path) -> None:

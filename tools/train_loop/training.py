@@ -109,7 +109,7 @@ def cut_out(gray: Tensor, masks: Tensor, numbers: Tensor) -> tuple[Tensor, Tenso
     numbers[:, 6:10] = numbers[:, 6:10].clamp(0, 1)
     slim = (numbers[:, 8:10] - numbers[:, 6:8] < 0.01).any(1)
     numbers[slim, 6:10] = torch.nan
-    # Of a mount that a part does not show, nothing is said.
+    # A part that shows no cell of the mount is labelled as empty.
     empty = masks[:, :3].sum((1, 2, 3)) < 1
     numbers[empty, 0] = numbers[empty, 1] = 0
     numbers[empty, 2:10] = torch.nan

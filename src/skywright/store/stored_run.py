@@ -40,7 +40,7 @@ def journal_documents(path: Path) -> Iterator[tuple[str, Document]]:
 
 
 def catalog_documents(run: Container) -> Iterator[tuple[str, Document]]:
-    """Yield documents made of what the catalog holds, for a run whose journal is not here.
+    """Yield documents of a run whose journal is not here, from its contents in the catalog.
 
     Frames that a resumed scan has taken again are in the catalog once, so that they count once.
 

@@ -96,7 +96,7 @@ class LoopModel:
     def run(self, gray: NDArray[np.uint8]) -> Maps:
         """Run the network on a picture, (H, W) uint8 with W >= H, and on its mirror image.
 
-        Both are looked at together, and the mean of what the network says of them is returned.
+        Both go through the network together; the mean of their maps is returned.
         """
         size = (self.columns, self.rows)
         small = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.HAMMING))

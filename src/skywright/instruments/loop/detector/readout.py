@@ -1,9 +1,8 @@
 """From the maps of the network to what a picture shows.
 
-The network looks at the whole picture first and then at the part about the end of what it found,
-so that a small loop is measured as well as a large one; the surest look counts. All coordinates
-are parts of the picture's width and height until `_described`. A picture higher than wide is
-transposed first, as the network was trained with such.
+The network sees the whole picture first and then a part of it around the end of the mount, so that
+a small loop is measured as well as a large one; the surest look counts. A picture higher than wide
+is transposed first, as the network was trained.
 """
 
 import math
@@ -35,7 +34,7 @@ CLOSER_LOOKS = 2
 AS_SURE = 0.8  # a closer look counts if it is nearly as sure as the one before: it is more exact
 HEAD_PART = 0.55  # of a part that is looked at again: so much its head fills
 END_PART = 0.25  # of the frame: of a bare pin the end is looked at
-SMALLEST_PART, LARGEST_PART = 0.3, 0.8  # of what was looked at before
+SMALLEST_PART, LARGEST_PART = 0.3, 0.8  # of the picture of the look before
 LEAST_PART_PX = 48
 TRANSPOSED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right"}
 OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
@@ -154,7 +153,7 @@ class LoopFinder:
 
 
 def part_about(look: Look) -> Part | None:
-    """Return the part of a picture to look at next, about the end of what was found.
+    """Return the part of a picture for the next look, around the end of the mount.
 
     The head fills half of it, as in the training; None if it fills more of the last look already.
     """
@@ -216,7 +215,7 @@ def light_of(gray: NDArray[np.uint8]) -> Light:
 def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
     """Return kind, the logarithm of its odds, how sure both are, and the cell of the tip, if any.
 
-    Kind and tip are told together: the tip of a bare pin is at the pin, that of a loop at its head.
+    Kind and tip are decided together: a bare pin ends at the pin, a loop at its head.
     """
     likely = {name: max(value, 1e-4) for name, value in maps.kind.items() if name != "none"}
     pin = likely["pin"] / sum(likely.values())
