@@ -40,8 +40,6 @@ TRANSPOSED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right"
 OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 FAR_EDGE = {"right": 0, "bottom": 1, "left": 2, "top": 3}
 """The edge of a box at the tip, by the side where the mount enters: xmin, ymin, xmax, ymax."""
-SCORE_FIT = (1.0, 0.0)
-"""Slope and offset that calibrate the logarithm of the odds that there is a mount."""
 
 
 @dataclass(frozen=True)
@@ -190,10 +188,8 @@ def look_at(maps: Maps, part: Part) -> Look | None:
 
 
 def score_of(maps: Maps) -> float:
-    """Return the probability that a mount is in the picture and rightly told."""
-    none = min(max(maps.kind["none"], 1e-6), 1 - 1e-6)
-    slope, offset = SCORE_FIT
-    return 1.0 / (1.0 + math.exp(-slope * math.log((1 - none) / none) - offset))
+    """Return the probability that a mount is in the picture, as the network gives it."""
+    return 1.0 - maps.kind["none"]
 
 
 def light_of(gray: NDArray[np.uint8]) -> Light:
