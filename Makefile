@@ -7,12 +7,14 @@ INSTALLED := .venv/installed
 .PHONY: help install demo session test bench accuracy soak lint docs lock wheel images conda release
 ENGINE ?= $(firstword $(foreach e,podman docker,$(shell command -v $(e))))
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# Each process of the tests would compile anew what it imports: 10 s of each worker alone.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo      simulated beamline, every instrument's main plan, a table of runs and pictures"
 	@echo "make session   IPython with the beamline's devices and plans"
 	@echo "make test      the test suite;  make lint, bench, accuracy, soak, docs: see README.md"
-	@echo "make wheel     the wheel into dist;  make images, conda, release VERSION=...: see docs/how-to/release.md"
+	@echo "make wheel     the wheels into dist;  make images, conda, release VERSION=...: see docs/how-to/release.md"
 
 $(INSTALLED): pyproject.toml requirements.lock
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
@@ -60,8 +62,8 @@ lock: $(INSTALLED)
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --no-emit-index-url --no-annotate --no-header -o requirements.lock
 
 wheel: $(INSTALLED)
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
-	@ls dist/skywright-$(VERSION)-*.whl
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . ./compat/psss_processing
+	@ls dist/skywright-$(VERSION)-*.whl dist/skywright_psss_processing-$(VERSION)-*.whl
 
 images:
 	@test -n "$(ENGINE)" || { echo "make images needs a container engine, podman or docker" >&2; exit 2; }

@@ -2,12 +2,16 @@
 
 Each runs in a process of its own, so that none warms or slows another, and prints one JSON object
 a line: ``name``, ``value``, ``unit``, where there is one ``floor`` or ``reference`` with ``ratio``,
-``goal``, and more.
+``goal``, and more. The first line says how fast this machine is (`yardstick`); by it the goals of
+times and rates are scaled to ``goal_here``.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+from benchmarks import yardstick
 
 FOLDER = Path(__file__).parent
 
@@ -19,10 +23,12 @@ def main(names: list[str]) -> int:
     if unknown:
         sys.stderr.write(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}\n")
         return 2
+    environment = {**os.environ, yardstick.VARIABLE: str(yardstick.measure())}
     failed = 0
     for name in names or known:
         command = [sys.executable, "-m", f"benchmarks.{known[name].stem}"]
-        if subprocess.run(command, cwd=FOLDER.parent, check=False).returncode:
+        done = subprocess.run(command, cwd=FOLDER.parent, env=environment, check=False)
+        if done.returncode:
             sys.stderr.write(f"benchmark {name} failed\n")
             failed += 1
     return min(failed, 1)

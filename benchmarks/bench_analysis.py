@@ -28,7 +28,7 @@ from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.reports import Progress
 from skywright.files.columns import Column, ColumnWriter
-from skywright.files.frames import FileRows, FrameReader, FrameTable, Track
+from skywright.files.frames import FileRows, FrameReader, FrameTable, KeyRows
 from skywright.instruments.loop.analysis import LoopDetection
 from skywright.instruments.loop.detect import find_loop, warm_up
 from skywright.instruments.loop.twin.render import Pose, render
@@ -190,7 +190,7 @@ def throughput(directory: Path, pictures: Pictures) -> tuple[float, float]:
     camera.end()
     tracks = {}
     for key, dataset in PATHS.items():
-        tracks[key] = Track()
+        tracks[key] = KeyRows()
         tracks[key].add(FileRows(str(path), dataset, 0, STORED, 1))
     image, number, when = tracks.values()
     table = FrameTable(tracks={"image": image}, identity=number, time=when)

@@ -64,13 +64,11 @@ def draw(
     width = np.hypot(wide * np.cos(turn), thin * np.sin(turn)) + rng.normal(0, 2 * noise_px, 90)
     half = width / 2
     box = np.column_stack([tips[:, 0] - 60, tips[:, 1] - half, tips[:, 0], tips[:, 1] + half])
-    head = box + rng.normal(0.0, noise_px, (90, 4))
     keep = rng.random(90) >= lost
     series = replace(
         from_tips(phi[keep], tips[keep]),
         width_px=width[keep],
         bbox_px=box[keep],
-        head_px=head[keep],
         kind=np.full(keep.sum(), "nylon", dtype="U8"),
         side=np.full(keep.sum(), "left", dtype="U8"),
     )

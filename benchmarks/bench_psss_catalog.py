@@ -10,7 +10,7 @@ All take turns. Asked for the first time, a run is looked up too (``first``).
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from event_model import compose_run, compose_stream_resource
 
 from benchmarks.bench_store import store
 from benchmarks.rows import report
+from devices.file_stream import StreamColumn
 from devices.psss.columns import spectra_columns
 from skywright.callbacks.journal import Journal
 from skywright.files.columns import Column, ColumnWriter
@@ -55,13 +56,20 @@ def write_file(path: Path) -> None:
     writer.close()
 
 
-def tell(journal: Journal, path: Path) -> str:
-    """Emit a run over the file, as the device's documents are; return its uid."""
-    columns = spectra_columns(WIDTH)
-    run = compose_run(metadata={"plan_name": "acquire_spectra"})
+def tell(
+    journal: Journal,
+    path: Path,
+    columns: Sequence[StreamColumn],
+    rows: int,
+    metadata: dict[str, Any],
+    stream_name: str = "primary",
+) -> str:
+    """Emit a run over a file, as a device's documents are; return its uid."""
+    run = compose_run(metadata=metadata)
     journal("start", run.start_doc)
+    (device,) = metadata["detectors"]
     keys: dict[str, Any] = {
-        f"psss_{each.key}": {
+        f"{device}_{each.key}": {
             "source": "bench",
             "dtype": "array" if each.shape else "number",
             "shape": list(each.shape),
@@ -71,14 +79,18 @@ def tell(journal: Journal, path: Path) -> str:
         for each in columns
     }
     stream = run.compose_descriptor(
-        name="primary", data_keys=keys, object_keys={"psss": list(keys)}, configuration={}, hints={}
+        name=stream_name,
+        data_keys=keys,
+        object_keys={device: list(keys)},
+        configuration={},
+        hints={},
     )
     journal("descriptor", stream.descriptor_doc)
     for each in columns:
         bundle = compose_stream_resource(
             mimetype="application/x-hdf5",
             uri=f"file://localhost{path}",
-            data_key=f"psss_{each.key}",
+            data_key=f"{device}_{each.key}",
             parameters={
                 "dataset": each.dataset,
                 "chunk_shape": [each.rows_per_chunk, *each.shape],
@@ -88,7 +100,7 @@ def tell(journal: Journal, path: Path) -> str:
         )
         journal("stream_resource", bundle.stream_resource_doc)
         datum = bundle.compose_stream_datum(
-            {"start": 0, "stop": SPECTRA}, {"start": 1, "stop": SPECTRA + 1}, stream.descriptor_doc
+            {"start": 0, "stop": rows}, {"start": 1, "stop": rows + 1}, stream.descriptor_doc
         )
         journal("stream_datum", datum)
     journal("stop", run.compose_stop())
@@ -121,7 +133,8 @@ def main() -> int:
         path = running.directory / "assets" / "psss.h5"
         write_file(path)
         journal = Journal(running.directory / "journal")
-        uid = tell(journal, path)
+        metadata = {"plan_name": "acquire_spectra", "detectors": ["psss"]}
+        uid = tell(journal, path, spectra_columns(WIDTH), SPECTRA, metadata)
         journal.close()
         running.done(uid)
 

@@ -129,6 +129,7 @@ def bench_kernels(pool: NDArray) -> None:
         "ms",
         goal=0.3,
         reference=took["radial numpy"],
+        floor=took["floor"],
         **more,
     )
     per_tile = took["images"] / len(four)

@@ -3,6 +3,8 @@
 import json
 
 DIGITS = 4
+TIMES, RATES = ("s", "ms", "us"), ("1/s", "frames/s", "pictures/s", "GB/s")
+"""Units of what is slower on a slower machine."""
 
 
 def report(
@@ -29,7 +31,8 @@ def report(
     unit
         Unit of `value`, `goal`, `floor` and `reference`.
     goal
-        What a time or an error shall not exceed, or a rate shall reach.
+        What a time or an error shall not exceed, or a rate shall reach. Beside that of a time or a
+        rate the row has ``goal_here``, what it is on a machine as slow as this one.
     floor
         The best there can be. The row's ``ratio`` is `value` to it.
     reference
@@ -43,7 +46,13 @@ def report(
     if given:
         row["ratio"] = value / next(iter(given.values()))
     if goal is not None:
+        from benchmarks.yardstick import slowdown
+
         row["goal"] = goal
+        if unit in TIMES:
+            row["goal_here"] = goal * slowdown()
+        elif unit in RATES:
+            row["goal_here"] = goal / slowdown()
     text = json.dumps(row | more)
     # Read back, so that floats are rounded wherever they are.
     print(json.dumps(json.loads(text, parse_float=rounded)), flush=True)

@@ -12,6 +12,8 @@ Floats = NDArray[np.float64]
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 26, 40
 MARK = 3.2
+LINE = 17
+"""Height of a line of the legend."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ def draw_chart(
     series: list[Marks | Curve] = [*curves, *marks]
     x_axis = _Axis(_values(series, "x"), LEFT, WIDTH - RIGHT)
     y_axis = _Axis(_values(series, "y"), HEIGHT - BOTTOM, TOP)
+    legend, above = _legend(marks)
     parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg class="chart" viewBox="0 {-above} {WIDTH} {HEIGHT + above}" role="img" '
         f'aria-label="{escape(title)}">',
         *_grid(x_axis, y_axis),
         f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 4}">'
@@ -89,7 +92,7 @@ def draw_chart(
     for each in marks:
         points = [_mark(each, *point) for point in _points(each, x_axis, y_axis)]
         parts += [f'<g class="marks {each.style}">', *points, "</g>"]
-    return Markup("\n".join([*parts, *_legend(marks), "</svg>"]))
+    return Markup("\n".join([*parts, *legend, "</svg>"]))
 
 
 class _Axis:
@@ -173,10 +176,23 @@ def _mark(marks: Marks, x: float, y: float) -> str:
     return f'<circle cx="{x}" cy="{y}" r="{MARK}"/>'
 
 
-def _legend(marks: Sequence[Marks]) -> list[str]:
-    parts, x = [], float(LEFT)
+def _legend(marks: Sequence[Marks]) -> tuple[list[str], int]:
+    """Return the elements of the legend, and the height of its lines but the last one."""
+    lines: list[list[Marks]] = [[]]
     for each in (each for each in marks if each.label):
-        parts += [f'<g class="marks {each.style}">', _mark(each, x + 5, 12), "</g>"]
-        parts.append(f'<text class="legend" x="{x + 13:g}" y="16">{escape(each.label)}</text>')
-        x += 30 + 7.5 * len(each.label)
-    return parts
+        if lines[-1] and sum(map(_width, [*lines[-1], each])) > WIDTH - LEFT:
+            lines.append([])
+        lines[-1].append(each)
+    parts = []
+    for number, line in enumerate(reversed(lines)):
+        x, y = float(LEFT), 16 - LINE * number
+        for each in line:
+            parts += [f'<g class="marks {each.style}">', _mark(each, x + 5, y - 4), "</g>"]
+            parts.append(f'<text class="legend" x="{x + 13:g}" y="{y}">{escape(each.label)}</text>')
+            x += _width(each)
+    return parts, LINE * (len(lines) - 1)
+
+
+def _width(marks: Marks) -> float:
+    """Return the width of an entry of the legend."""
+    return 30 + 7.5 * len(marks.label)

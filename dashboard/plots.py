@@ -12,6 +12,7 @@ from tiled.client.container import Container
 
 from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.color_map import false_color_png
+from dashboard.site import local_time
 from skywright.errors import DataError
 from skywright.store.export.contents import Column, RunContents, Stream, read_contents
 from skywright.store.lookup import find_run
@@ -205,7 +206,15 @@ def _read(contents: RunContents, choice: Choice) -> _Series:
     rows = min(len(x), len(y))  # of a run that grows, one may be read later
     x, x_label, x_notes = _from_first(x[:rows], x_label, uid)
     y, y_label, y_notes = _from_first(y[:rows], _with_unit(column), uid)
-    return _Series(uid, x, y, x_label, y_label, (*x_notes, *y_notes))
+    label = f"{run_name(contents.start)} {local_time(contents.start['time'])}"
+    return _Series(label, x, y, x_label, y_label, (*x_notes, *y_notes))
+
+
+def run_name(start: Mapping[str, Any]) -> str:
+    """Return what a run is called: its analysis, else its plan."""
+    analysis = start.get("analysis")
+    name = analysis.get("name") if isinstance(analysis, Mapping) else None
+    return str(name or start.get("plan_name") or "run")
 
 
 def _against(

@@ -14,8 +14,9 @@ from skywright.processes.lifecycle import SUPERVISED
 from skywright.processes.stack import client_environment, read_state
 from skywright.rooms import importable
 
-SILENCE_S = 30.0
-"""A worker that has written nothing for this time is started anew."""
+SILENCE_S, START_S = 30.0, 180.0
+"""A worker that writes nothing for this time is started anew; the second holds for the first
+message: a busy computer loads Python's modules slowly, and a new start would begin that again."""
 RETRY_S = 2.0
 LINE_LIMIT = 1_000_000
 
@@ -123,8 +124,10 @@ async def _worker(
 
 async def _read(output: asyncio.StreamReader) -> AsyncIterator[tuple[dict[str, object], bytes]]:
     """Yield headers and whole messages until the worker ends or falls silent."""
+    limit_s = START_S
     with suppress(asyncio.IncompleteReadError, TimeoutError):
         while True:
-            line = await asyncio.wait_for(output.readuntil(b"\n"), SILENCE_S)
+            line = await asyncio.wait_for(output.readuntil(b"\n"), limit_s)
+            limit_s = SILENCE_S
             header = json.loads(line)
             yield header, line + await output.readexactly(header["bytes"])

@@ -93,7 +93,7 @@ class FileStream:
     Parameters
     ----------
     device
-        Device. `raise_trouble` and `read_configuration` of it are called.
+        Device. `raise_if_silent` and `read_configuration` of it are called.
     name
         Name of this part.
     plugin
@@ -200,7 +200,7 @@ class FileStream:
         rows = self.rows if index is None else min(index, self.rows)
         if rows <= self._rows_emitted:
             self.has_more = False
-            self.device.raise_trouble()
+            self.device.raise_if_silent()
             return
         file, start, stop = self.pieces(self._rows_emitted, rows)[0]
         if file not in self._bundles:

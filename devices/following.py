@@ -25,7 +25,7 @@ POLL_PERIOD_S = 0.02
 class FollowingDevice(GuardedDevice):
     """A device whose IOC appends rows to a file without being triggered.
 
-    No rows is no error while the heartbeat counts: a telescope may see nothing for minutes.
+    No rows is not an error while the heartbeat counts up: a telescope may be idle for minutes.
     A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
     `_open`, by `_record`, (3) return the signals of messages in `_message_signals`, (4) return the
     streams with their counting signals in `_counters`, and (5) close the files in `unstage`. It may
@@ -60,7 +60,7 @@ class FollowingDevice(GuardedDevice):
             self.heartbeat.subscribe(self._on_heartbeat, run=False)
 
     def _follow(self, stream: FileStream, captured: EpicsSignalRO) -> None:
-        """Copy the row count of the IOC to `stream.rows` at each monitor."""
+        """Copy the row count of the IOC, `captured`, to `stream.rows` at each monitor."""
         first = not self._followed
         self._followed.append(stream)
         captured.subscribe(lambda value, **_: self._on_rows(stream, int(value)), run=False)
@@ -145,14 +145,26 @@ class FollowingDevice(GuardedDevice):
     # ---- following, from kickoff to complete of its flyer
 
     def start_flying(self) -> None:
-        """Expect rows from now on."""
+        """Expect rows from now on.
+
+        Raises
+        ------
+        HardwareError
+            If the device is not staged.
+        """
         self._check_staged()
         with self._changed:
             self._last_beat = time.monotonic()
         self._watching = True
 
     def finish_flying(self) -> None:
-        """Wait until `rows` equals the present row count of the IOC."""
+        """Wait until the `rows` of each stream have reached the present row count of the IOC.
+
+        Raises
+        ------
+        HardwareError
+            If the IOC is silent or was restarted, or the device was stopped.
+        """
         self._raise_fault()
         self._watching = False
         for stream, captured in self._counters():
@@ -165,7 +177,7 @@ class FollowingDevice(GuardedDevice):
         raise NotImplementedError
 
     def in_background(self, work: Callable[[], None]) -> Any:
-        """Run `work` on a thread; its status has the exception of `work`."""
+        """Run `work` on a thread; return a status that fails with the exception of `work`."""
         return self._background(work)
 
     # ---- waiting, always with a limit
@@ -179,18 +191,18 @@ class FollowingDevice(GuardedDevice):
     ) -> None:
         """Open a file `name`, without suffix; `stream` refers to it from then on.
 
-        `beside` has the streams, with their counting signals, of files that the IOC opens at the
-        same time.
+        `beside`: streams of other files that the IOC opens at the same time, each with the signal
+        that counts its rows.
         """
         for signal, value in stream.plugin.settings(self.assets, name):
             self._put(signal, value)
-        before = [(*each, self._settled_count(*each)) for each in ((stream, captured), *beside)]
+        before = [(*each, self._count_before(*each)) for each in ((stream, captured), *beside)]
         self._put(stream.plugin.capture, 1)
         for each in before:
             self._await_new_count(*each)
         stream.begin(self._read_now(stream.plugin.full_file_name))
 
-    def _settled_count(self, stream: FileStream, captured: EpicsSignalRO) -> int:
+    def _count_before(self, stream: FileStream, captured: EpicsSignalRO) -> int:
         """Wait until the monitor agrees with the IOC; return the row count of the previous file."""
         deadline = time.monotonic() + MONITOR_TIMEOUT_S
         while (
@@ -202,9 +214,9 @@ class FollowingDevice(GuardedDevice):
     def _await_new_count(self, stream: FileStream, captured: EpicsSignalRO, before: int) -> None:
         """Wait until the row count is one of the new file.
 
-        The previous file is closed, so a count that differs is one of the new file. The IOC has
-        posted the count of the new file before it completed the put of `capture`; if the IOC still
-        answers with that count after `MONITOR_TIMEOUT_S`, the new file has as many rows already.
+        The previous file is closed, so a count other than `before` belongs to the new file. The IOC
+        posts the count of the new file before it completes the put of `capture`. So if it still
+        answers with `before` after `MONITOR_TIMEOUT_S`, the new file has as many rows already.
         """
         started = time.monotonic()
         while before and stream.rows == before:
@@ -221,8 +233,8 @@ class FollowingDevice(GuardedDevice):
                 )
             threading.Event().wait(POLL_PERIOD_S)
 
-    def _wait_anew(self, reached: Callable[[], bool]) -> None:
-        """Wait; the silence limit starts now."""
+    def _wait_with_new_timeout(self, reached: Callable[[], bool]) -> None:
+        """Restart the heartbeat timeout, then wait until `reached()` is true."""
         with self._changed:
             self._last_beat = time.monotonic()
             self._wait(reached)
@@ -239,9 +251,9 @@ class FollowingDevice(GuardedDevice):
     def _wait_for_rows(self, stream: FileStream, captured: EpicsSignalRO) -> None:
         """Wait until the monitors have the present row count of the IOC."""
         rows = int(self._read_now(captured))
-        self._wait_anew(lambda: stream.rows >= rows)
+        self._wait_with_new_timeout(lambda: stream.rows >= rows)
 
-    def raise_trouble(self) -> None:
+    def raise_if_silent(self) -> None:
         """Raise if rows are expected and the IOC or the source is silent.
 
         Raises

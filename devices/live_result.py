@@ -219,12 +219,12 @@ class _Wait:
 
     def begin(self) -> None:
         self._timer.start()
-        self._unsubscribe = self._device.live.subscribe(self._look)
-        self._look(self._device.live.progress(self._uid))
+        self._unsubscribe = self._device.live.subscribe(self._on_progress)
+        self._on_progress(self._device.live.progress(self._uid))
         if self._over:  # it may have ended before it knew how to unsubscribe
             self._unsubscribe()
 
-    def _look(self, progress: Progress) -> None:
+    def _on_progress(self, progress: Progress) -> None:
         if progress.raw_uid != self._uid:
             return
         is_answered = progress.done or progress.answered >= self._number

@@ -89,7 +89,7 @@ class RecordingDevice(FollowingDevice):
         with self._hardware_errors("cannot start"):
             self.acquire.put(1, wait=False)
 
-    def _wait_anew(self, reached: Callable[[], bool]) -> None:
+    def _wait_with_new_timeout(self, reached: Callable[[], bool]) -> None:
         """Wait; the silence limit starts now."""
         with self._changed:
             self._last_row_time = time.monotonic()

@@ -74,7 +74,12 @@ def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[t
     Returns
     -------
     uid, answer
-        Of the run, and what `body` returns.
+        Uid of the run, and the return value of `body`.
+
+    Raises
+    ------
+    SkywrightError
+        The error of the device, if it failed.
     """
     uids: list[str] = []
 
@@ -89,7 +94,7 @@ def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[t
 def in_run(
     body: Body, md: Mapping[str, Any], uids: list[str], key: str | None = None
 ) -> MsgGenerator[Any]:
-    """Run `body` in a run; its stop document has the reason of a failure. Return its result.
+    """Run `body` in a run and return its result; a failure is the reason in the stop document.
 
     Parameters
     ----------

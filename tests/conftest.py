@@ -1,9 +1,11 @@
 """What every test shares: loopback Channel Access on its own ports, test data, an engine."""
 
+import logging
 import os
 import shutil
 import socket
 from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +18,7 @@ from schedule import (  # noqa: F401
     pytest_xdist_make_scheduler,
 )
 
+from skywright.processes.logs import ROOMS
 from skywright.processes.ports import free_port
 
 # How long an example takes says more about the machine than about the code.
@@ -53,6 +56,21 @@ def absent(what: str) -> None:
     if CI:
         pytest.fail(f"{what}, and CI must have it")
     pytest.skip(what)
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """Take back what a command that runs in this process did to the log: others read it."""
+    root = logging.getLogger()
+    loggers = [root, *map(logging.getLogger, ROOMS)]
+    levels, handlers = [logger.level for logger in loggers], list(root.handlers)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    for handler in set(root.handlers) - set(handlers):
+        if type(handler) in (logging.StreamHandler, RotatingFileHandler):  # not those of pytest
+            root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture(scope="session")

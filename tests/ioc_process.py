@@ -34,7 +34,7 @@ class IocProcess(ReadyProcess):
         *args: str,
         prefix: str | None = None,
         port: int | None = None,
-        limit_s: float = 60.0,
+        limit_s: float = 240.0,
         **environment: str,
     ) -> None:
         self.module, self.args = module, args
@@ -45,7 +45,7 @@ class IocProcess(ReadyProcess):
         where = ("--prefix", self.prefix, "--port", str(self.port))
         super().__init__("-m", module, *where, "-v", *args, limit_s=limit_s, **environment)
 
-    def end(self, number: signal.Signals, limit_s: float = 30.0) -> int:
+    def end(self, number: signal.Signals, limit_s: float = 120.0) -> int:
         """End it by a signal; return the exit status. Its port is free again."""
         try:
             return super().end(number, limit_s)

@@ -4,6 +4,9 @@ What costs is the start of processes. Files that use one server stay in one work
 starts once; what takes long starts first, so that no worker is left with it at the end. Within a
 unit the order stays random.
 
+Every worker imports every file of tests. So what is slow to import (tiled's server, alembic,
+pexpect) is imported by the test that needs it.
+
 ``pytest --write-durations`` measures how long each file takes and writes ``durations.json`` beside
 this module. Files are ordered by it; without it, by the list below.
 """

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skywright.analysis import Analysis, Batch, find_late, join, whole_blocks
+from skywright.analysis import Analysis, Batch, IdentityOrder, find_late, join, whole_blocks
 from skywright.errors import DataError
 from skywright.files.columns import Column
 
@@ -77,7 +77,7 @@ identity_sets = st.sets(st.integers(0, 60), min_size=1, max_size=40)
 class LastSums(Sums):
     """The same of entities that change: the last row of an identity holds."""
 
-    name, holds = "last_sums", "last"
+    name, keep = "last_sums", "last"
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(-1e6, 1e6)), min_size=1), st.data())
@@ -102,7 +102,7 @@ def test_the_last_row_of_an_identity_may_hold(rows: list[tuple[int, float]], dat
 
 def test_an_ordered_analysis_cannot_let_the_last_row_hold() -> None:
     with pytest.raises(TypeError, match="ordered"):
-        type("Wrong", (Sums,), {"ordered": True, "holds": "last"})
+        type("Wrong", (Sums,), {"ordered": True, "keep": "last"})
 
 
 class SettingSums(Sums):
@@ -165,6 +165,43 @@ def test_members_of_different_settings_are_in_different_blocks(kind: Any, data: 
     for analysis in (whole, cut, workers[0].merge(workers[1])):
         assert analysis.result()["totals"].tobytes() == expected.tobytes()
         assert (analysis.members, analysis.refused) == (len(numbers), 0)
+
+
+@given(
+    st.lists(st.sets(st.integers(0, 60), min_size=1, max_size=15), min_size=1, max_size=SETTINGS),
+    st.data(),
+)
+def test_identities_may_begin_anew_with_new_settings(runs: list[set[int]], data: Any) -> None:
+    identities = np.concatenate([sorted(run) for run in runs]).astype(np.int64)
+    numbers = np.repeat(np.arange(len(runs)), [len(run) for run in runs])
+    frames = batch_of(identities)
+    frames = Batch(identities, frames.times, {**frames.data, "setting": numbers})
+    expected = np.full(SETTINGS, np.nan)
+    for number, run in enumerate(runs):  # the same, each run alone
+        one = Sums()
+        one.update(batch_of(sorted(run)))
+        expected[number] = one.result()["total"]
+
+    live, order = SettingSums(), IdentityOrder(4)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(identities)), max_size=6)))
+    for low, high in pairwise(sorted({0, *cuts, len(identities)})):
+        piece, before = frames.take(slice(low, high)), order.highest
+        places = order.place(piece.identities, live.settings_numbers(piece))
+        late, highest = find_late(places, 4, before)
+        assert highest == order.highest
+        live.update(Batch(places, piece.times, piece.data), late)
+        live.advance((highest // 4 - 1) * 4)
+    places = IdentityOrder(4).place(identities, numbers)
+    assert ((places - identities) % 4 == 0).all()
+    partials = []
+    for start, stop in whole_blocks(places, 4):
+        partial, piece = SettingSums(), frames.take(slice(start, stop))
+        assert len(set((places - identities)[start:stop].tolist())) == 1
+        partial.update(Batch(places[start:stop], piece.times, piece.data))
+        partials.append(partial)
+    for analysis in (live, reduce(SettingSums.merge, partials)):
+        assert analysis.result()["totals"].tobytes() == expected.tobytes()
+        assert (analysis.members, analysis.refused) == (len(identities), 0)
 
 
 @pytest.mark.parametrize("setting", [None, np.array([0.5]), np.array([[1]])])

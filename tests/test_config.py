@@ -98,6 +98,21 @@ def test_a_file_that_names_iocs_has_those_alone(tmp_path: Path) -> None:
         (IOC.replace("iocs.axis]", "iocs.Axis-1]"), r"iocs\.Axis-1: .*\(got 'Axis-1'\)"),
         (IOC + IOC.replace("s.axis]", "s.two]"), r"iocs\.two\.prefix: the same as .*iocs\.axis"),
         ("iocs = 3", r"iocs: .*dictionary.*\(got 3\)"),
+        (
+            '[loop.detection]\nbackend = "automl"\nurl = "http://a:1"\ntthreshold = 0.1',
+            r"loop\.detection: backend automl: tthreshold: no such key; did you mean threshold\?",
+        ),
+        ('[loop.detection]\nbackend = "automl"', r"loop\.detection: .*url: is missing"),
+        ('[loop.detection]\nbackend = "nix"', r"loop\.detection: backend 'nix': expected one of"),
+        ('[loop.detection]\nmodel = "a.onnx"', r"loop\.detection: .*model: no such key"),
+        (
+            '[psss.spectra]\nsmoting = "none"',
+            r"psss\.spectra: smoting: no such key; did you mean smoothing\?",
+        ),
+        (
+            "[psss.spectra]\nresolution = 0.1",
+            r"psss\.spectra: resolution: no such key; did you mean resolution_ev\?",
+        ),
         ("prefix = [", r"not TOML: "),
     ],
 )
@@ -105,6 +120,7 @@ def test_wrong_files_are_named_with_the_key(tmp_path: Path, text: str, said: str
     with pytest.raises(ConfigError, match=said) as caught:
         settings_of(tmp_path, text)
     assert str(tmp_path / "my.toml") in str(caught.value)
+    assert "Value error" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

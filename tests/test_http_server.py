@@ -40,11 +40,11 @@ def test_a_process_serves_until_sigterm_and_ends_with_status_0() -> None:
     ) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().split(":")[-1].strip(" }\n"))
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=90) as answer:
             assert answer.read() == b"hello"
         process.send_signal(signal.SIGTERM)
         assert process.stdout.read() == "[1]\n"
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
 
 
 async def broken(scope: Any, receive: Any, send: Any) -> None:

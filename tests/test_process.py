@@ -107,7 +107,7 @@ def test_a_child_ends_when_its_lifeline_does(first: str, status: int) -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == '{"ready": {"port": 1}}\n'
         child.stdin.close()
-        assert child.wait(timeout=60) == status
+        assert child.wait(90) == status
 
 
 def test_a_child_that_nobody_supervises_does_not_watch_its_stdin() -> None:

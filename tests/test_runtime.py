@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from skywright.errors import ConfigError, HardwareError
+from skywright.processes import locks
 from skywright.processes import stack as runtime
 from skywright.processes.stack import Child, State
 
 HOLD = """
 import sys
 from pathlib import Path
-from skywright.processes.stack import hold_lock
+from skywright.processes.locks import hold_lock
 hold_lock(Path(sys.argv[1]), "skywright up")
 print("held", flush=True)
 sys.stdin.read()
@@ -49,15 +50,15 @@ def holder(lock: Path) -> Iterator["subprocess.Popen[str]"]:
 
 def test_a_lock_names_its_owner_and_ends_with_it(tmp_path: Path) -> None:
     lock = tmp_path / "up.lock"
-    assert runtime.lock_owner(lock) is None
+    assert locks.lock_owner(lock) is None
     with holder(lock) as process:
-        assert runtime.lock_owner(lock) == process.pid
+        assert locks.lock_owner(lock) == process.pid
         with pytest.raises(ConfigError, match=f"{tmp_path}: a skywright up .*{process.pid}; stop"):
-            runtime.hold_lock(lock, "skywright up")
+            locks.hold_lock(lock, "skywright up")
         process.send_signal(signal.SIGKILL)
-    assert runtime.lock_owner(lock) is None
-    runtime.hold_lock(lock, "skywright up")
-    runtime.hold_lock(lock, "skywright up")  # a second time is no harm
+    assert locks.lock_owner(lock) is None
+    locks.hold_lock(lock, "skywright up")
+    locks.hold_lock(lock, "skywright up")  # a second time is no harm
 
 
 def test_looks_at_a_lock_do_not_refuse_its_taker(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_looks_at_a_lock_do_not_refuse_its_taker(tmp_path: Path) -> None:
     lock = tmp_path / "up.lock"
     lock.touch()
     look = (
-        "import sys; from pathlib import Path; from skywright.processes.stack import lock_owner\n"
+        "import sys; from pathlib import Path; from skywright.processes.locks import lock_owner\n"
         "print('looking', flush=True)\n"
         "while True: lock_owner(Path(sys.argv[1]))"
     )
@@ -74,7 +75,7 @@ def test_looks_at_a_lock_do_not_refuse_its_taker(tmp_path: Path) -> None:
     ) as looker:
         assert looker.stdout is not None
         assert looker.stdout.readline() == "looking\n"
-        runtime.hold_lock(lock, "skywright up")
+        locks.hold_lock(lock, "skywright up")
         looker.kill()
 
 

@@ -68,23 +68,19 @@ def test_its_demo_runs_and_its_command_reads_the_file(
     assert found["mean_x"] == pytest.approx(result["result"]["mean_x"], abs=1e-4)
 
 
-def test_it_has_a_command_a_section_a_view_and_an_analysis(environment: dict[str, str]) -> None:
+def test_it_has_a_command_a_section_a_view_with_a_page_and_an_analysis(
+    environment: dict[str, str],
+) -> None:
     assert "Beam position monitor" in run(environment, "--help").stdout
     assert "position" in run(environment, "bpm", "--help").stdout
     code = (
         "from skywright.config import load_settings; from dashboard.views import find_views;"
-        "from skywright.analysis.named import analysis_class;"
+        "from skywright.analysis.named import analysis_class; from dashboard.site import PAGES;"
         "settings = load_settings();"
         "print(settings.bpm.position, settings.iocs['bpm'].module,"
-        " '/bpm' in [view.path for view in find_views()], analysis_class('bpm_position').__name__)"
+        " '/bpm' in [view.path for view in find_views()], analysis_class('bpm_position').__name__,"
+        " PAGES.get_template('skywright_bpm:bpm.html').name)"
     )
     assert python({**environment, "SKYWRIGHT_BPM__POSITION": '{"scale_mm": 3.0}'}, code) == (
-        "{'scale_mm': 3.0} skywright_bpm.ioc True BeamPosition"
+        "{'scale_mm': 3.0} skywright_bpm.ioc True BeamPosition skywright_bpm:bpm.html"
     )
-
-
-def test_its_page_is_served(environment: dict[str, str]) -> None:
-    code = (
-        "from dashboard.site import PAGES;print(PAGES.get_template('skywright_bpm:bpm.html').name)"
-    )
-    assert python(environment, code) == "skywright_bpm:bpm.html"

@@ -172,13 +172,30 @@ def test_a_child_dead_before_it_was_ready_ends_the_start(tmp_path: Path) -> None
 
 def test_a_silent_child_ends_the_start_at_its_limit(tmp_path: Path) -> None:
     with pytest.raises(HardwareError, match=r"a did not say that it is ready within 0.3 s"):
-        supervised(tmp_path, [service("a", SILENT, ready_limit_s=0.3)], lambda *_: None)
+        supervised(tmp_path, [service("a", SILENT, late_s=0.1, ready_limit_s=0.3)], lambda *_: None)
+
+
+def test_a_start_goes_on_without_a_child_that_may_be_late(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    code = f"open({str(gate)!r}).read()\n{SERVE}"
+    slow = service("slow", code, late_s=0.2, may_be_late=True)
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        assert supervisor.late == ["slow"]
+        assert set(supervisor.children) == {"quick"}
+        assert reports.about("slow", "is not ready after")
+        gate.write_bytes(b"")  # the child reads to the end, and goes on
+        await reports.until(lambda: bool(reports.about("slow", "ready: port 7")))
+        assert supervisor.late == []
+
+    supervised(tmp_path, [service("quick", SERVE), slow], test)
 
 
 def test_a_child_that_closes_its_stdout_ends_the_start_at_its_limit(tmp_path: Path) -> None:
     code = "import os, signal; os.close(1); signal.pause()"
     with pytest.raises(HardwareError, match=r"a did not say that it is ready within 1 s"):
-        supervised(tmp_path, [service("a", code, ready_limit_s=1.0)], lambda *_: None)
+        supervised(tmp_path, [service("a", code, late_s=0.5, ready_limit_s=1.0)], lambda *_: None)
 
 
 def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -80,6 +80,23 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
+def test_the_old_clients_wheel_has_its_old_name_only(tmp_path: Path) -> None:
+    with ZipFile(build_wheel(tmp_path, ROOT / "compat" / "psss_processing")) as archive:
+        names = [name for name in archive.namelist() if "dist-info" not in name]
+        archive.extractall(tmp_path / "site")
+    assert names == ["psss_processing/__init__.py"]
+    code = "from psss_processing import PsssProcessingClient as c; print(c().get_address())"
+    said = python(tmp_path / "site", "-c", code, cwd=tmp_path)
+    assert said == "http://sf-daqsync-02:12000/\n"
+
+
+def test_make_wheel_builds_both() -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "wheel"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "--wheel-dir dist . ./compat/psss_processing\n" in done.stdout
+
+
 @pytest.fixture(scope="module")
 def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_site(wheel, tmp_path_factory.mktemp("site"))

@@ -18,7 +18,7 @@ VERSIONED = {
     "pyproject.toml": r'(?m)^(version = ")[^"]+',
     "compat/psss_processing/pyproject.toml": r'(?m)^(version = ")[^"]+',
     "deploy/psss/Containerfile": r'(skywright-psss:|image\.version=")\d[^\s"]*',
-    "deploy/psss/skywright-psss@.service": r"(skywright-psss:)\d\S*",
+    "deploy/psss/skywright-psss@.service": r"(skywright-psss(?::|-kernels-))\d[^\s:]*",
     "deploy/psss/conda/meta.yaml": r'(set version = ")[^"]+',
     "deploy/epu/kubernetes/overlays/production/kustomization.yaml": r"(newTag: )\S+",
     "deploy/epu/kubernetes/overlays/staging/kustomization.yaml": r"(newTag: )\S+",

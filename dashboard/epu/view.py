@@ -45,6 +45,7 @@ async def epu(request: Request) -> Response:
         scale=draw_scale(),
         suggestion=suggestion,
         next_squares=suggestion.get("squares", [])[:NEXT],
+        next_holes=suggestion.get("holes", [])[:NEXT],
         recent=await recent_runs(site, PLANS),
     )
 

@@ -4,6 +4,7 @@ It reads the PVs every `PERIOD_S` and writes a message: the facts, then the pixe
 int32, one after the other.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,14 @@ from dashboard.worker_process import argument_parser, each_period, encode, write
 from devices.panoseti.view import PanosetiFacts, PanosetiView
 
 PERIOD_S = 1.0
+
+
+def pointing_text(pointing_deg: tuple[float, float, float]) -> str:
+    """Return where a telescope points, for people; empty if its elevation is not known."""
+    azimuth, elevation, angle = pointing_deg
+    if math.isnan(elevation):
+        return ""
+    return f"az {azimuth:.3f}°, el {elevation:.3f}°, PA {angle:.3f}°"
 
 
 def encode_facts(facts: PanosetiFacts) -> bytes:
@@ -31,6 +40,10 @@ def encode_facts(facts: PanosetiFacts) -> bytes:
                 "seconds": each.seconds,
                 "flags": each.flags,
                 "rows": each.rows,
+                "rate_hz": each.rate_hz,
+                "packets_lost": each.packets_lost,
+                "clock": each.clock,
+                "pointing": pointing_text(each.pointing_deg),
                 "sequence": each.sequence,
                 "side": len(each.pixels),
             }

@@ -1,6 +1,7 @@
 """PANOSETI, live: the newest images of all modules, their rates, and flash candidates of runs."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from tiled.client.container import Container
 
+from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.color_map import false_color_png
 from dashboard.feeds import Source
 from dashboard.live_board import LiveBoard
@@ -30,8 +33,9 @@ IOC = "panoseti"
 """The IOC of the modules, and the name of its feed."""
 ANALYSIS = "panoseti_flashes"
 SHOWN = 8
-RATE_S = 3.0
-"""Rates are differences of rows over at least this time."""
+WINDOW_S, BINS = 600.0, 75
+"""Time and bins of the distribution of largest pixels."""
+STYLES = "abcd"
 
 
 @dataclass
@@ -42,29 +46,30 @@ class PanosetiBoard(LiveBoard):
     ----------
     pixels
         (side, side) int32 by slot and product.
-    rates
-        Frames per second by slot and product.
+    largest
+        Time, module and largest pixel of the pulse-height images of the last `WINDOW_S`.
     """
 
     status: str = "waiting for the IOC of PANOSETI"
     pixels: dict[tuple[int, str], NDArray[np.int32]] = field(default_factory=dict)
-    rates: dict[tuple[int, str], float] = field(default_factory=dict)
+    largest: deque[tuple[float, int, int]] = field(default_factory=deque)
     clock: Callable[[], float] = time.monotonic
-    _counted: dict[tuple[int, str], tuple[float, float]] = field(default_factory=dict)
-    """Time and sequence at which a rate began to be measured."""
+    _seen: dict[tuple[int, str], float] = field(default_factory=dict)
+    """Sequence of the image that was taken in last."""
 
     def take_data(self, data: bytes) -> None:
-        """Take in the images, and count the frames since the last message."""
+        """Take in the images."""
         begin, now = 0, self.clock()
         for image in self.facts["images"]:
             key, side = (image["slot"], image["product"]), image["side"]
             end = begin + 4 * side * side
             self.pixels[key] = np.frombuffer(data[begin:end], "<i4").reshape(side, side)
             begin = end
-            since, rows = self._counted.setdefault(key, (now, image["sequence"]))
-            if now - since >= RATE_S:
-                self.rates[key] = (image["sequence"] - rows) / (now - since)
-                self._counted[key] = (now, image["sequence"])
+            if key[1].startswith("ph") and self._seen.get(key) != image["sequence"]:
+                self.largest.append((now, image["module"], int(self.pixels[key].max())))
+            self._seen[key] = image["sequence"]
+        while self.largest and now - self.largest[0][0] > WINDOW_S:
+            self.largest.popleft()
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,29 @@ async def panoseti(request: Request) -> Response:
         board=board,
         facts=board.facts,
         images=board.facts.get("images", []),
+        largest=draw_largest(board),
         flashes=flashes,
         wrong=wrong,
+    )
+
+
+def draw_largest(board: PanosetiBoard) -> Markup | None:
+    """Draw the distribution of the largest pixels of each module; None if there are none."""
+    if not board.largest:
+        return None
+    modules, values = np.array([entry[1:] for entry in board.largest]).T
+    edges = np.linspace(values.min() - 0.5, values.max() + 0.5, BINS + 1)
+    centers = (edges[1:] + edges[:-1]) / 2
+    marks, curves = [], []
+    for number, module in enumerate(np.unique(modules)):
+        density, _ = np.histogram(values[modules == module], edges, density=True)
+        label = f"{module} ({np.count_nonzero(modules == module)})"
+        style, is_square = STYLES[number % len(STYLES)], number % 2 == 1
+        filled = density > 0
+        curves.append(Curve(centers, density, style))
+        marks.append(Marks(label, centers[filled], density[filled], style, is_square))
+    return draw_chart(
+        marks, curves, "largest pixel, ADC", "density", "Distribution of the largest pixels"
     )
 
 

@@ -18,6 +18,8 @@ def main() -> None:
     parser.add_argument("--prefix", required=True, help="PV prefix of the IOC, with its colon")
     parser.add_argument("--add", metavar="DETECTOR:x,y;x,y;...", help="add a region")
     parser.add_argument("--remove", metavar="NAME", help="remove a region")
+    parser.add_argument("--show", metavar="DETECTOR", help="whose images are shown")
+    parser.add_argument("--plot", metavar="NAME", help="region of the plots of single shots")
     parser.add_argument("--reset", action="store_true", help="begin curves and images anew")
     parser.add_argument("--run", type=int, choices=(0, 1), help="stop, or take shots")
     sys.stdout.write(json.dumps(operate(parser.parse_args())) + "\n")
@@ -34,6 +36,10 @@ def operate(options: argparse.Namespace) -> dict[str, str]:
             wrong = shots.add_region(detector, corners)
         if options.remove is not None:
             wrong = wrong or shots.remove_region(options.remove)
+        if options.show is not None:
+            wrong = wrong or shots.show(options.show)
+        if options.plot is not None:
+            wrong = wrong or shots.plot(options.plot)
         if options.reset:
             shots.reset()
         if options.run is not None:

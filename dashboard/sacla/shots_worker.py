@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dashboard.sacla.outlines import mask_outlines
 from dashboard.worker_process import argument_parser, each_period, encode, write_messages
 from devices.sacla.view import ShotFacts, ShotView
 
@@ -28,6 +29,7 @@ def encode_facts(facts: ShotFacts, shots: int) -> bytes:
     header: dict[str, Any] = {"connected": True, **asdict(facts)}
     image = np.ascontiguousarray(header.pop("image"), "<f4")
     header["image_shape"] = list(image.shape)
+    header["outlines"] = mask_outlines(facts.regions, facts.regions_number)
     header["recent"] = {key: values[-shots:] for key, values in facts.recent.items()}
     plain = {key: _plain(value) for key, value in header.items()}
     return encode(plain, image.tobytes())

@@ -1,7 +1,9 @@
 """Shots, live: regions drawn on the mean image, curves against the delay, scatter plots, counts."""
 
+import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +24,13 @@ from dashboard.sacla.board import ShotBoard
 from dashboard.site import Site, check_may_operate, render, site_of
 from dashboard.views import View
 from dashboard.worker import run_once, worker_messages
-from skywright.instruments.sacla.mean_images import linear_histogram
+from skywright.instruments.sacla.mean_images import (
+    PixelHistogram,
+    autocorrelation,
+    center_of_mass,
+    linear_histogram,
+    log_histogram,
+)
 
 IOC = "sacla"
 """The IOC of the shots, and the name of its feed."""
@@ -35,8 +43,9 @@ AXES = {
     "i0": "I0, V",
     "motor": "the motor",
 }
-I0_BINS, LEAST_SHOTS = 40, 10
-"""Bins of the histogram of I0; least number of shots for a correlation."""
+ONOFF = (("on", "a"), ("off", "b"))
+VALUE_BINS, LEAST_SHOTS = 40, 10
+"""Bins of the histograms of values; least number of shots for a correlation."""
 TAGS_SHOWN = 10_000
 """Shots from longer ago, before a pause, would squeeze the newest ones in the plot over the tag."""
 
@@ -53,7 +62,7 @@ async def sacla(request: Request) -> Response:
         facts=board.facts,
         curves=draw_curves(board),
         scatter=draw_scatter(board),
-        histogram=draw_histogram(board) + draw_intensity(board),
+        histogram=draw_histogram(board) + draw_values(board),
         names=region_names(board),
         recent=await recent_runs(site, PLANS),
     )
@@ -69,7 +78,12 @@ async def now(request: Request) -> Response:
             "number": board.number,
             "status": board.status,
             "regions": facts.get("regions", ""),
+            "outlines": facts.get("outlines", {}),
             "detectors": facts.get("detectors", ""),
+            "region": facts.get("shown_region", ""),
+            "center": facts.get("center"),
+            "mass": mass_of(board),
+            "detector": facts.get("shown_detector", ""),
             "step": facts.get("step", 1),
             "shape": list(board.image.shape),
             "shots": facts.get("image_shots", 0),
@@ -89,6 +103,26 @@ async def mean_image(request: Request) -> Response:
     )
 
 
+def mass_of(board: ShotBoard) -> list[float] | None:
+    """Return the center of mass of the mean image, x and y in pixels of the detector."""
+    step = board.facts.get("step", 1)
+    found = [step * position + (step - 1) / 2 for position in center_of_mass(board.image)]
+    return [round(position, 2) for position in found] if np.isfinite(found).all() else None
+
+
+async def autocorrelation_image(request: Request) -> Response:
+    """Return the autocorrelation of the mean image as a PNG file; no shift is in the middle."""
+    board = board_of(site_of(request))
+    if not board.image.size:
+        raise HTTPException(404, "no mean image yet")
+    found = await asyncio.to_thread(autocorrelation, board.image)
+    return Response(
+        false_color_png(found.astype(np.float32)),
+        media_type="image/png",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
 class OperateRequest(BaseModel):
     """What a page asks for."""
 
@@ -98,6 +132,10 @@ class OperateRequest(BaseModel):
     """A region: ``DETECTOR:x,y;x,y;...``."""
     remove: Annotated[str, Field(pattern=r"^[^\s:]+$")] | None = None
     """Name of a region."""
+    show: Annotated[str, Field(pattern=r"^[^\s:,]+$")] | None = None
+    """Id of the detector whose images are shown."""
+    plot: Annotated[str, Field(pattern=r"^[^\s:]+$")] | None = None
+    """Name of the region whose single shots are plotted."""
     reset: bool = False
     """Begin curves and images anew."""
     run: bool | None = None
@@ -109,6 +147,10 @@ class OperateRequest(BaseModel):
             yield f"--add={self.add}"
         if self.remove is not None:
             yield f"--remove={self.remove}"
+        if self.show is not None:
+            yield f"--show={self.show}"
+        if self.plot is not None:
+            yield f"--plot={self.plot}"
         if self.reset:
             yield "--reset"
         if self.run is not None:
@@ -116,7 +158,7 @@ class OperateRequest(BaseModel):
 
 
 async def put(request: Request) -> Response:
-    """Add or remove a region, take shots or stop, or begin curves and images anew."""
+    """Change regions, choose what is shown, take shots or stop, or begin everything anew."""
     check_may_operate(request)
     body = await request.body()
     if len(body) > BODY_BYTES:
@@ -124,7 +166,9 @@ async def put(request: Request) -> Response:
     try:
         request_body = OperateRequest.model_validate_json(body)
     except ValidationError as error:
-        raise HTTPException(400, f"expected JSON with add, remove, reset or run: {error}") from None
+        raise HTTPException(
+            400, f"expected JSON with add, remove, show, plot, reset or run: {error}"
+        ) from None
     site = site_of(request)
     worker = "dashboard.sacla.operate_worker"
     async with board_of(site).operating:
@@ -132,18 +176,34 @@ async def put(request: Request) -> Response:
     return JSONResponse(json.loads(answer), headers={"Cache-Control": "no-store"})
 
 
-def draw_intensity(board: ShotBoard) -> list[tuple[str, Markup]]:
-    """Draw how many of the recent shots have which I0."""
-    values = board.array("recent", "i0")
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return []
-    found = linear_histogram(values, I0_BINS)
+def draw_values(board: ShotBoard) -> list[tuple[str, Markup]]:
+    """Draw how many of the recent shots have which I0, and which sum over the plotted region."""
+    charts = []
+    for key, name, unit in (("i0", "I0", "V"), ("sum", plotted_region(board), "eV")):
+        values = board.array("recent", key)
+        values = values[np.isfinite(values)]
+        if not name or len(values) < 2:
+            continue
+        found = linear_histogram(values, VALUE_BINS)
+        title = f"{name} of the last {len(values)} accepted shots: mean {found.mean:.4g} {unit}, "
+        title += f"standard deviation {found.std:.2g} {unit}"
+        charts.append(_histogram_chart(title, found, f"{name}, {unit}"))
+        if key == "sum" and (values > 0).any():
+            logarithmic = log_histogram(values, VALUE_BINS)
+            edges = np.log10(logarithmic.edges)
+            title = f"{name} of the same shots, logarithmic bins; {logarithmic.below} at or below 0"
+            charts.append(
+                _histogram_chart(
+                    title, replace(logarithmic, edges=edges), f"log10 of {name}, {unit}"
+                )
+            )
+    return charts
+
+
+def _histogram_chart(title: str, found: PixelHistogram, axis: str) -> tuple[str, Markup]:
     centers = (found.edges[1:] + found.edges[:-1]) / 2
-    title = f"I0 of the last {len(values)} accepted shots: mean {found.mean:.4g} V, "
-    title += f"standard deviation {found.std:.2g} V"
     marks = [Marks("shots", centers, found.counts.astype(float), "a")]
-    return [(title, draw_chart(marks, [], "I0, V", "shots", title))]
+    return title, draw_chart(marks, [], axis, "shots", title)
 
 
 def correlation(x: Any, y: Any) -> str:
@@ -168,8 +228,10 @@ def draw_curves(board: ShotBoard) -> list[tuple[str, Markup]]:
     centers = (edges[1:] + edges[:-1]) / 2
     charts = []
     for k, name in enumerate(region_names(board)):
-        found = {key: board.array("curves", key) for key in ("on_mean", "off_mean", "diff")}
-        errors = {key: board.array("curves", f"{key}_sem") for key in ("on", "off", "diff")}
+        values = ("on_mean", "off_mean", "diff", "on_ratio", "off_ratio")
+        found = {key: board.array("curves", key) for key in values}
+        sides = ("on", "off", "diff", "on_ratio", "off_ratio")
+        errors = {key: board.array("curves", f"{key}_sem") for key in sides}
         if any(len(each) <= k for each in (*found.values(), *errors.values())):
             continue
         pairs = (
@@ -178,10 +240,17 @@ def draw_curves(board: ShotBoard) -> list[tuple[str, Markup]]:
                 "sum / I0",
                 [("on_mean", "on", "laser on", "a"), ("off_mean", "off", "laser off", "b")],
             ),
+            (
+                "sum of sums / sum of I0",
+                [
+                    (f"{side}_ratio", f"{side}_ratio", f"laser {side}", style)
+                    for side, style in ONOFF
+                ],
+            ),
         )
-        for label, sides in pairs:
+        for label, shown in pairs:
             marks, bars = [], []
-            for value, error, legend, style in sides:
+            for value, error, legend, style in shown:
                 y, sem = found[value][k], errors[error][k]
                 marks.append(Marks(legend, centers, y, style, square=style == "b"))
                 bars.append(error_bars(centers, y, sem, style))
@@ -202,11 +271,16 @@ def error_bars(x: Any, y: Any, error: Any, style: str) -> Curve:
     )
 
 
+def plotted_region(board: ShotBoard) -> str:
+    """Return the name of the region whose single shots are plotted."""
+    return str(board.facts.get("shown_region", ""))
+
+
 def draw_scatter(board: ShotBoard) -> list[tuple[str, Markup]]:
-    """Draw the first region against I0 and against the tag."""
-    names = region_names(board)
-    recent = {key: board.array("recent", key) for key in ("tag", "i0", "laser_on", "first_sum")}
-    if not names or not len(recent["tag"]):
+    """Draw a region against I0 and against the tag."""
+    name = plotted_region(board)
+    recent = {key: board.array("recent", key) for key in ("tag", "i0", "laser_on", "sum")}
+    if not name or not len(recent["tag"]):
         return []
     is_on = recent["laser_on"] > 0.5
     tags_ago = recent["tag"] - recent["tag"][-1]
@@ -214,15 +288,14 @@ def draw_scatter(board: ShotBoard) -> list[tuple[str, Markup]]:
     charts = []
     for title, x, label in (
         (
-            f"{names[0]} against I0"
-            + correlation(recent["i0"][~is_on], recent["first_sum"][~is_on]),
+            f"{name} against I0" + correlation(recent["i0"][~is_on], recent["sum"][~is_on]),
             recent["i0"],
             "I0, V",
         ),
-        (f"{names[0]} against the tag", tags_ago, "tag, from the newest"),
+        (f"{name} against the tag", tags_ago, "tag, from the newest"),
     ):
         marks = [
-            Marks(legend, x[side], recent["first_sum"][side], style, square=style == "b")
+            Marks(legend, x[side], recent["sum"][side], style, square=style == "b")
             for legend, side, style in (("laser on", is_on, "a"), ("laser off", ~is_on, "b"))
         ]
         if any(len(each.x) for each in marks):
@@ -234,7 +307,7 @@ def draw_histogram(board: ShotBoard) -> list[tuple[str, Markup]]:
     """Draw how many pixels of each region have 0, 1 ... photons, as powers of ten."""
     counts = board.array("photon_hist")
     names = region_names(board)
-    if counts.ndim != 2 or not len(counts) or not names or not counts.sum():
+    if counts.ndim != 2 or not len(counts) or not names or not (counts > 0).any():
         return []
     with np.errstate(divide="ignore"):
         logs = np.where(counts > 0, np.log10(counts), np.nan)
@@ -243,6 +316,9 @@ def draw_histogram(board: ShotBoard) -> list[tuple[str, Markup]]:
         for k, (name, row) in enumerate(zip(names, logs, strict=False))
     ]
     title = "pixels by their photons (7: 7 and more)"
+    rates = zip(names, board.array("hit_rate"), strict=False)
+    shown = [f"{name} {100 * rate:.1f} %" for name, rate in rates if np.isfinite(rate)]
+    title += f"; hit rate: {', '.join(shown)}" if shown else ""
     return [(title, draw_chart(marks, [], "photons", "log10 of pixels", title))]
 
 
@@ -271,6 +347,7 @@ VIEW = View(
         Route("/sacla", sacla),
         Route("/sacla/now", now),
         Route("/sacla/mean.png", mean_image),
+        Route("/sacla/autocorrelation.png", autocorrelation_image),
         Route("/sacla/put", put, methods=["POST"]),
     ],
     feeds=feeds,

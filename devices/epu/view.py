@@ -25,7 +25,7 @@ class EpuFacts:
     duplicates, unreadable, queue
         Holes with several manifests; files that cannot be read; files that wait.
     rate, latency
-        Entities per second; seconds from file to database of the last one.
+        New micrographs per second; seconds from file to database of the last one.
     suggestion, overview
         As `skywright.instruments.epu.decisions.decider` makes them.
     """

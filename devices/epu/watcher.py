@@ -24,6 +24,7 @@ BEAT_S = 2.0
 """Seconds between signs of life; the IOC waits 15 s for one."""
 logger = logging.getLogger(__name__)
 
+TEXT: dict[str, Any] = {"kind": Kind.normal, "string": True, "auto_monitor": True}
 COUNT: dict[str, Any] = {"kind": Kind.normal, "auto_monitor": True}
 
 
@@ -70,8 +71,9 @@ class EntityStream(FileStream):
 class EpuWatcher(GuardedDevice):
     """A watched EPU directory behind the PVs of `iocs.epu`.
 
-    Reading it gives progress and health. Rows are not in events: `begin` opens the files of a
-    run, and returns the streams ``squares``, ``holes``, ``micrographs`` and ``results``. A thread
+    Reading it gives progress, health and the suggestion: the grid's uuid, the next square, why, and
+    its next holes, separated by spaces. Rows are not in events: `begin` opens the files of a run,
+    and returns the streams ``squares``, ``holes``, ``micrographs`` and ``results``. A thread
     tells the IOC that the session lives, also while the plan is paused.
 
     Parameters
@@ -85,8 +87,9 @@ class EpuWatcher(GuardedDevice):
     """
 
     directory = Cpt(EpicsSignalRO, "ROOT", kind=Kind.config, string=True)
+    path_map = Cpt(EpicsSignalRO, "PATH_MAP", kind=Kind.config, string=True)
     watch_state = Cpt(EpicsSignalRO, "STATE", kind=Kind.omitted, string=True, auto_monitor=True)
-    message = Cpt(EpicsSignalRO, "MESSAGE", kind=Kind.normal, string=True, auto_monitor=True)
+    message = Cpt(EpicsSignalRO, "MESSAGE", **TEXT)
     n_gridsquares = Cpt(EpicsSignalRO, "N_GRIDSQUARE", **COUNT)
     n_foilholes = Cpt(EpicsSignalRO, "N_FOILHOLE", **COUNT)
     n_micrographs = Cpt(EpicsSignalRO, "N_MICROGRAPH", kind=Kind.hinted, auto_monitor=True)
@@ -95,6 +98,10 @@ class EpuWatcher(GuardedDevice):
     queue = Cpt(EpicsSignalRO, "QUEUE", **COUNT)
     rate = Cpt(EpicsSignalRO, "RATE", **COUNT)
     latency = Cpt(EpicsSignalRO, "LATENCY", **COUNT)
+    suggested_grid = Cpt(EpicsSignalRO, "SUGGESTION_GRID", **TEXT)
+    best_square = Cpt(EpicsSignalRO, "BEST_GRIDSQUARE", **TEXT)
+    reason = Cpt(EpicsSignalRO, "SUGGESTION_REASON", **TEXT)
+    next_holes = Cpt(EpicsSignalRO, "NEXT_FOILHOLES", **TEXT)
     sequence = Cpt(EpicsSignalRO, "SEQUENCE", kind=Kind.omitted, auto_monitor=True)
     idle = Cpt(EpicsSignalRO, "IDLE", kind=Kind.omitted, auto_monitor=True)
     grids_json = Cpt(EpicsSignalRO, "GRIDS", **LONG_TEXT)
@@ -133,6 +140,11 @@ class EpuWatcher(GuardedDevice):
     def stop_requested(self) -> bool:
         """Return whether somebody has asked the plan to end."""
         return bool(self.stop_request.get() == "Yes")
+
+    def suggestion(self) -> tuple[str, ...]:
+        """Return the suggested square with its grid, and its next holes."""
+        signals = (self.suggested_grid, self.best_square, self.next_holes)
+        return tuple(str(signal.get()) for signal in signals)
 
     def begin(self, grid: str, run: str) -> list[EntityStream]:
         """Open the files of a run; return its streams.
@@ -190,7 +202,7 @@ class EpuWatcher(GuardedDevice):
         timer.start()
         return status
 
-    def raise_trouble(self) -> None:
+    def raise_if_silent(self) -> None:
         """Raise HardwareError if the IOC is gone."""
         if not self.sequence.connected:
             raise HardwareError(f"{self.name}: the IOC {self.prefix} does not answer")

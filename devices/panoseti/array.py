@@ -18,11 +18,14 @@ from devices.file_stream import FilePlugin, FileStream, StreamColumn
 from devices.guarded import GuardedDevice
 from skywright.errors import HardwareError
 from skywright.files.readers import HDF5, open_reader
-from skywright.instruments.panoseti.rundir import run_of
+from skywright.instruments.panoseti.rundir import is_under_way, run_of
+from skywright.instruments.panoseti.telescopes import telescopes_in, telescopes_text
 
 PRODUCTS = {"img8": ("|u1", 32), "img16": ("<u2", 32), "ph256": ("<i2", 16), "ph1024": ("<i2", 32)}
 INDEX = "/entry/index"
 ENDED = 2
+NEWEST = "newest"
+"""As `TrackRun`: no run by name."""
 SETTLE_S = 30.0
 """Longest time without a frame while a rate is measured, s."""
 GONE_S = 2.0
@@ -89,6 +92,9 @@ class Panoseti(GuardedDevice):
     run_metadata
         What a start document has of the run that `find_run` has found, JSON: ``pff_run``, its name,
         and ``run_configs``, its configuration files without passwords.
+    telescopes
+        Where the telescopes of that run are and point to, JSON; in the configuration of its
+        streams.
     streams
         For each slot and product its rows, and those of the event table: Collectable.
     is_lost
@@ -98,6 +104,7 @@ class Panoseti(GuardedDevice):
     """
 
     run_name = Cpt(EpicsSignalRO, "Run_RBV", kind=Kind.config, string=True)
+    track_name = Cpt(EpicsSignalWithRBV, "TrackRun", kind=Kind.omitted, string=True)
     data_dir = Cpt(EpicsSignalRO, "DataDir_RBV", kind=Kind.config, string=True)
     run_state = Cpt(EpicsSignalRO, "RunState_RBV", kind=Kind.omitted, auto_monitor=True)
     message = Cpt(EpicsSignalRO, "Message_RBV", kind=Kind.omitted, string=True)
@@ -108,6 +115,7 @@ class Panoseti(GuardedDevice):
     shutter = Cpt(EpicsSignalWithRBV, "SIM:Shutter", kind=Kind.omitted)
     trigger_rate = Cpt(Signal, value=float("nan"), kind=Kind.hinted)
     run_metadata = Cpt(Signal, value="{}", kind=Kind.omitted)
+    telescopes = Cpt(Signal, value="[]", kind=Kind.config)
     sim_running = Cpt(EpicsSignalWithRBV, "SIM:Running", kind=Kind.omitted)
     plugin = Cpt(FilePlugin, "HDF1:", kind=Kind.omitted)
 
@@ -119,6 +127,7 @@ class Panoseti(GuardedDevice):
         self.streams: dict[str, FileStream] = {}
         self._counts: dict[str, EpicsSignalRO] = {}
         self._events_path: Path | None = None
+        self._found_run = ""
         self._known: dict[str, int] = {}
         """Rows of each index as the IOC has told last."""
         self._is_tracking = self.is_lost = False
@@ -138,15 +147,22 @@ class Panoseti(GuardedDevice):
         self._counts["events"] = EpicsSignalRO(f"{prefix}EventRows_RBV", name=f"{name}_events_rows")
         self.streams["events"] = _IndexStream(self, f"{name}_events", self.plugin, lambda: EVENTS)
 
-    def find_run(self, limit_s: float) -> Status:
+    def find_run(self, limit_s: float, wait_for_new: bool = False) -> Status:
         """Wait until there is a run, and read its configuration.
 
         Done when `run_metadata` has it, or when there was no run for `limit_s`.
+
+        Parameters
+        ----------
+        limit_s
+            Longest time to wait, s.
+        wait_for_new
+            Pass over a run that is over; if none is under way within `limit_s`, the status fails.
         """
-        return self._background(lambda: self._find_run(limit_s))
+        return self._background(lambda: self._find_run(limit_s, wait_for_new))
 
     def track(self) -> Status:
-        """Begin to index the run; done when the indexes are open."""
+        """Begin to index the run that `find_run` has found; done when the indexes are open."""
         return self._background(self._begin)
 
     def run_simulated(self, running: bool) -> Status:
@@ -181,8 +197,8 @@ class Panoseti(GuardedDevice):
         """Close the indexes; done when every frame found is visible in them."""
         return self._background(self._end)
 
-    def raise_trouble(self) -> None:
-        """Nothing new is no trouble: a run may be quiet."""
+    def raise_if_silent(self) -> None:
+        """Raise nothing: a run may have no new frames for a long time."""
 
     def check_size(self) -> None:
         """Images have one size for each product."""
@@ -256,6 +272,7 @@ class Panoseti(GuardedDevice):
         name = f"{self.name}-{time.time_ns()}"
         for signal, value in self.plugin.settings(self.assets, name):
             self._put(signal, value)
+        self._put(self.track_name, self._found_run or NEWEST)
         self._put(self.plugin.capture, 1)
         if not self._read_signal(self.plugin.capture):
             raise HardwareError(f"{self.name}: {self._read_signal(self.plugin.write_message)}")
@@ -265,16 +282,26 @@ class Panoseti(GuardedDevice):
             stream.begin(str(file.with_name(f"{file.stem}_{key}{file.suffix}")))
         self._events_path = file.with_name(f"{file.stem}_events{file.suffix}")
 
-    def _find_run(self, limit_s: float) -> None:
+    def _find_run(self, limit_s: float, wait_for_new: bool) -> None:
         self.connect()
+        self._found_run = ""
         pause, deadline = threading.Event(), time.monotonic() + limit_s
-        while not (name := str(self._read_now(self.run_name))):
+        while True:
+            name = str(self._read_now(self.run_name))
+            data_dir = Path(self._read_now(self.data_dir))
+            if name and (not wait_for_new or is_under_way(data_dir, name)):
+                break
             if time.monotonic() > deadline:
+                if wait_for_new:
+                    raise HardwareError(f"{self.name}: no run was under way within {limit_s:g} s")
                 self.run_metadata.put("{}")
+                self.telescopes.put("[]")
                 return
-            pause.wait(0.1)
-        data_dir = Path(self._read_now(self.data_dir))
-        self.run_metadata.put(json.dumps(run_of(data_dir, name).metadata()))
+            pause.wait(0.5 if wait_for_new else 0.1)
+        self._found_run = name
+        run = run_of(data_dir, name)
+        self.run_metadata.put(json.dumps(run.metadata()))
+        self.telescopes.put(telescopes_text(telescopes_in(run)))
 
     def _measure_rate(self, seconds: float) -> None:
         path = self._events_path
@@ -315,6 +342,7 @@ class Panoseti(GuardedDevice):
     def _end(self) -> None:
         if not self.is_lost:
             self._put(self.plugin.capture, 0)
+            self._put(self.track_name, NEWEST)
         self._is_tracking = False
 
     def _reason(self) -> str:

@@ -12,6 +12,9 @@ from devices.camera_view import text_of
 from devices.panoseti.array import PRODUCTS
 
 STATES = ("Waiting", "Recording", "Ended")
+CLOCKS = ("", "Locked", "Unlocked")
+IMAGE_PARTS = ("Image", "Time", "Flags", "Rows", "Rate", "PacketsLost", "Sequence")
+MODULE_PARTS = ("Module", "Clock", "Azimuth", "Elevation", "PositionAngle")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,14 @@ class PanosetiImage:
         What is unusual; empty if nothing is.
     rows
         Rows of its index.
+    rate_hz
+        Frames per second, by their times.
+    packets_lost
+        Packets of the run that did not arrive.
+    clock
+        ``Locked``, ``Unlocked`` if a board of the module is not in step with UTC; empty: unknown.
+    pointing_deg
+        Azimuth, elevation and position angle of the telescope; NaN: unknown.
     sequence
         Grows with each image.
     pixels : (side, side) int32
@@ -40,6 +51,10 @@ class PanosetiImage:
     seconds: float
     flags: str
     rows: float
+    rate_hz: float
+    packets_lost: float
+    clock: str
+    pointing_deg: tuple[float, float, float]
     sequence: float
     pixels: NDArray[np.int32]
 
@@ -76,7 +91,10 @@ class PanosetiView(Device):
     ) -> None:
         super().__init__(prefix, name=name, **kwargs)
         self._modules = {
-            slot: EpicsSignalRO(f"{prefix}M{slot}:Module_RBV", name=f"{name}_m{slot}")
+            slot: {
+                part: EpicsSignalRO(f"{prefix}M{slot}:{part}_RBV", name=f"{name}_m{slot}_{part}")
+                for part in MODULE_PARTS
+            }
             for slot in range(1, slots + 1)
         }
         self._signals = {
@@ -84,7 +102,7 @@ class PanosetiView(Device):
                 part: EpicsSignalRO(
                     f"{prefix}M{slot}:{product}:{part}_RBV", name=f"{name}_{slot}_{product}_{part}"
                 )
-                for part in ("Image", "Time", "Flags", "Rows", "Sequence")
+                for part in IMAGE_PARTS
             }
             for slot in self._modules
             for product in PRODUCTS
@@ -111,14 +129,19 @@ class PanosetiView(Device):
             pixels = np.asarray(read(signals["Image"]), np.int32).ravel()
             if pixels.size != side * side:
                 continue  # an array that has just connected comes whole with the next reading
+            module = {part: read(signal) for part, signal in self._modules[slot].items()}
             images.append(
                 PanosetiImage(
                     slot,
-                    int(read(self._modules[slot])),
+                    int(module["Module"]),
                     product,
                     float(read(signals["Time"])),
                     text_of(read(signals["Flags"])),
                     float(read(signals["Rows"])),
+                    float(read(signals["Rate"])),
+                    float(read(signals["PacketsLost"])),
+                    CLOCKS[int(module["Clock"])],
+                    (module["Azimuth"], module["Elevation"], module["PositionAngle"]),
                     sequence,
                     pixels.reshape(side, side),
                 )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from devices.file_stream import StreamColumn
 from skywright.files.columns import Column
 from skywright.instruments.sacla import layouts
+from skywright.instruments.sacla.regions import MASK
 
 
 def shot_columns(regions: int, rings: Sequence[int]) -> tuple[StreamColumn, ...]:
@@ -22,9 +23,21 @@ def shot_columns(regions: int, rings: Sequence[int]) -> tuple[StreamColumn, ...]
     return tuple(_plain("", column) for column in (layouts.TAG, *columns))
 
 
-def region_columns(regions: int) -> tuple[StreamColumn, ...]:
-    """Return the columns of the region sets; each set is a row."""
-    columns = layouts.region_columns(layouts.room_for(regions))
+def region_columns(
+    regions: Sequence[str], shapes: Sequence[tuple[int, int]]
+) -> tuple[StreamColumn, ...]:
+    """Return the columns of the region sets; each set is a row.
+
+    Parameters
+    ----------
+    regions
+        Regions when the recording begins, as text (`parse_region`).
+    shapes
+        (rows, columns) of each detector.
+    """
+    has_masks = any(f":{MASK}" in region for region in regions)
+    mask_bytes = layouts.mask_room(shapes) if has_masks else 0
+    columns = layouts.region_columns(layouts.room_for(len(regions)), mask_bytes)
     return tuple(_plain("set_", column) for column in (layouts.REGIONS_NUMBER, *columns))
 
 

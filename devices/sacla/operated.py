@@ -1,4 +1,4 @@
-"""What a page may put to the IOC of the shots: regions of interest, and a reset."""
+"""What a page may put to the IOC of the shots: regions of interest, what is shown, a reset."""
 
 from collections.abc import Sequence
 from itertools import count
@@ -22,6 +22,9 @@ class OperatedShots(Device):
 
     regions = Cpt(EpicsSignal, "Regions", string=True)
     regions_readback = Cpt(EpicsSignalRO, "Regions_RBV", string=True)
+    detectors = Cpt(EpicsSignalRO, "Detectors_RBV", string=True)
+    shown_detector = Cpt(EpicsSignal, "ShownDetector")
+    shown_region = Cpt(EpicsSignal, "ShownRegion")
     take_shots = Cpt(EpicsSignal, "TakeShots")
     reset_sums = Cpt(EpicsSignal, "Reset")
     message = Cpt(EpicsSignalRO, "Message_RBV", string=True)
@@ -61,6 +64,22 @@ class OperatedShots(Device):
         if not self.regions.alarm_severity:
             return ""
         return text_of(self.message.get(use_monitor=False))
+
+    def show(self, detector: str) -> str:
+        """Let the images be of this detector; return why it was refused, or nothing."""
+        detectors = text_of(self.detectors.get(use_monitor=False)).split(",")
+        if detector not in detectors:
+            return f"there is no detector {detector}"
+        self.shown_detector.put(detectors.index(detector), wait=True, timeout=LIMIT_S)
+        return ""
+
+    def plot(self, region: str) -> str:
+        """Let the plots of single shots be of this region; return why it was refused."""
+        names = [each.partition(":")[0] for each in self.regions_now().split()]
+        if region not in names:
+            return f"there is no region {region}"
+        self.shown_region.put(names.index(region), wait=True, timeout=LIMIT_S)
+        return ""
 
     def reset(self) -> None:
         """Begin curves and images anew."""

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from devices.following import FollowingDevice
 from devices.sacla.columns import frame_columns, image_columns, region_columns, shot_columns
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.readers import HDF5, open_reader
-from skywright.instruments.sacla.layouts import SHOTS, TAG
+from skywright.instruments.sacla.layouts import SHOTS, TAG, VERDICTS
 from skywright.instruments.sacla.moments import Moments
 from skywright.instruments.sacla.owner import beside
 
@@ -88,6 +89,7 @@ class Shots(FollowingDevice):
     message = Cpt(EpicsSignalRO, "Message_RBV", kind=Kind.omitted, string=True)
     run_number = Cpt(EpicsSignalRO, "Run_RBV", kind=Kind.config)
     detectors = Cpt(EpicsSignalRO, "Detectors_RBV", kind=Kind.config, string=True)
+    measuring = Cpt(EpicsSignalRO, "Measuring_RBV", kind=Kind.config, string=True)
     shapes = Cpt(EpicsSignalRO, "Shapes_RBV", kind=Kind.omitted)
     profile_rings = Cpt(EpicsSignalRO, "ProfileRings_RBV", kind=Kind.omitted)
     rate = Cpt(EpicsSignalRO, "Rate_RBV", kind=Kind.omitted)
@@ -96,6 +98,7 @@ class Shots(FollowingDevice):
     regions_number = Cpt(EpicsSignalRO, "RegionsNumber_RBV", kind=Kind.omitted)
     bins = Cpt(EpicsSignalWithRBV, "Bins", kind=Kind.config, string=True)
     binned_by = Cpt(EpicsSignalWithRBV, "BinnedBy", kind=Kind.config, string=True)
+    hits = Cpt(EpicsSignalRO, "Hits_RBV", kind=Kind.config, string=True)
     frames_every = Cpt(EpicsSignalWithRBV, "FramesEvery", kind=Kind.config)
     reset = Cpt(EpicsSignal, "Reset", kind=Kind.omitted, put_complete=True)
     region_rows = Cpt(EpicsSignalRO, "RegionRows_RBV", kind=Kind.omitted, auto_monitor=True)
@@ -108,7 +111,7 @@ class Shots(FollowingDevice):
     true_jitter = Cpt(EpicsSignalRO, "SIM:Jitter_RBV", kind=Kind.omitted)
 
     silence_limit = Cpt(Signal, value=10.0, kind=Kind.config, metadata={"units": "s"})
-    """Longest time without a shot, s, before a point of a scan fails; 0 waits for ever."""
+    """Longest time without a shot that counts, s, before a point fails; 0 waits for ever."""
     settle_time = Cpt(Signal, value=0.3, kind=Kind.config, metadata={"units": "s"})
     """Rest before a point: shots that were under way before it do not count."""
     shots_per_point = Cpt(Signal, value=100, kind=Kind.config)
@@ -134,7 +137,7 @@ class Shots(FollowingDevice):
             self,
             f"{name}_shots",
             self.plugin,
-            lambda: shot_columns(self._regions(), self._rings()),
+            lambda: shot_columns(len(self._regions()), self._rings()),
             ("scanned",),
             lambda: self._files_of("", 0),
         )
@@ -142,7 +145,7 @@ class Shots(FollowingDevice):
             self,
             f"{name}_regions",
             self.plugin,
-            lambda: region_columns(self._regions()),
+            lambda: region_columns(self._regions(), self._shapes()),
             files=lambda: self._files_of("regions", 1),
         )
         self.images = FileStream(
@@ -242,9 +245,9 @@ class Shots(FollowingDevice):
         values = np.atleast_1d(self._read_now(self.shapes)).astype(int)
         return [(int(rows), int(columns)) for rows, columns in values.reshape(-1, 2)]
 
-    def _regions(self) -> int:
-        """Return the number of regions; a new file has room for them."""
-        return len(str(self._read_now(self.regions)).split())
+    def _regions(self) -> list[str]:
+        """Return the regions, as text; a new file has room for them."""
+        return str(self._read_now(self.regions)).split()
 
     def _rings(self) -> list[int]:
         """Return the rings of the profile of each detector; empty where it is not recorded."""
@@ -292,8 +295,9 @@ class Shots(FollowingDevice):
         threading.Event().wait(float(self.settle_time.get()))
         first_tag, row = float(self._read_now(self.next_tag)), self.rows.rows
         point = Point(int(self.region.get()), first_tag, *self._stage_range())
+        limit, counted_at = float(self.silence_limit.get()), time.monotonic()
         while not (point.count >= most or (wanted and point.relative_error() <= wanted)):
-            known = row
+            known, count = row, point.count
             self._wait_for_row(lambda: False)
             row = self.rows.rows
             try:
@@ -302,6 +306,11 @@ class Shots(FollowingDevice):
             except DataError as error:
                 text = f"{self.name}: the file of the IOC cannot be read here: {error}"
                 raise HardwareError(text) from error
+            if point.count > count:
+                counted_at = time.monotonic()
+            elif limit and time.monotonic() - counted_at > limit:
+                seen = point.describe_seen()
+                raise HardwareError(f"{self.name}: no shot counts for {limit:g} s; {seen}")
         for name, value in point.values().items():
             getattr(self, name).put(value)
 
@@ -332,6 +341,9 @@ class Point:
         self._norm = np.empty(0)
         self._on = np.empty(0, bool)
         self._delay = np.empty(0)
+        self._verdicts: Counter[str] = Counter()
+        self._stages = math.inf, -math.inf
+        """Lowest and highest delay of the stage of the accepted shots."""
 
     @property
     def count(self) -> int:
@@ -342,16 +354,35 @@ class Point:
         """Add the shots of some rows of the file, up to `most` in all."""
         with open_reader(HDF5, path, TAG.path) as reader:
             rows = {key: reader.read(f"{SHOTS}/{key}", start, stop) for key in _READ}
-        chosen = (rows["accepted"] == 1) & (rows["tag"] >= self._first)
+        is_new = rows["tag"] >= self._first
+        self._verdicts.update(VERDICTS[code] for code in rows["verdict"][is_new].tolist())
+        # A shot that lacks the frame of another detector is not accepted, and its regions count.
+        is_measured = rows["photons"][:, self._region] >= 0
+        chosen = ((rows["accepted"] == 1) | is_measured) & is_new
+        low, high = self._stages
+        stages = rows["stage"][chosen]
+        self._stages = stages.min(initial=low), stages.max(initial=high)
         if math.isfinite(self._low):
             chosen &= (rows["stage"] >= self._low) & (rows["stage"] <= self._high)
-        norm = rows["sum_ev"][chosen, self._region] / rows["i0"][chosen]
-        if len(norm) and np.isnan(norm).any():
+        sums = rows["sum_ev"][chosen, self._region]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            norm = sums / rows["i0"][chosen]
+        if np.isnan(sums).any():
             raise DataError(f"{path}: no region {self._region} in the set of these shots")
         left = most - self.count
         self._norm = np.concatenate([self._norm, norm[:left]])
         self._on = np.concatenate([self._on, rows["laser_on"][chosen][:left] == 1])
         self._delay = np.concatenate([self._delay, rows["scanned"][chosen][:left]])
+
+    def describe_seen(self) -> str:
+        """Return how many shots have come since the point began, and why they do not count."""
+        counts = ", ".join(f"{count} {name}" for name, count in self._verdicts.most_common())
+        text = f"since the point began: {counts or 'no shot'}"
+        low, high = self._stages
+        if low <= high and (low < self._low or high > self._high):
+            text += f"; the stage is at {low:.4g} to {high:.4g} ps in accepted shots, "
+            text += f"expected {self._low:.4g} to {self._high:.4g} ps"
+        return text
 
     def values(self) -> dict[str, float]:
         """Return means of sum / I0, eV, with the standard error of their difference."""
@@ -380,4 +411,4 @@ class Point:
         return means.tolist(), errors.tolist(), moments.count.tolist()
 
 
-_READ = ("tag", "accepted", "laser_on", "i0", "stage", "scanned", "sum_ev")
+_READ = ("tag", "verdict", "accepted", "laser_on", "i0", "stage", "scanned", "sum_ev", "photons")

@@ -12,8 +12,12 @@ from ophyd import Device, EpicsSignalRO
 from devices.camera_view import text_of
 
 Floats = NDArray[np.float64]
-CURVES = ("on_mean", "on_sem", "off_mean", "off_sem", "diff", "diff_sem")
-RECENT = ("tag", "i0", "delay", "laser_on", "first_sum")
+CURVES = (
+    *("on_mean", "on_sem", "off_mean", "off_sem", "diff", "diff_sem"),
+    *("on_ratio", "on_ratio_sem", "off_ratio", "off_ratio_sem"),
+)
+RECENT = ("tag", "i0", "delay", "laser_on", "sum")
+IMAGE = ("sequence", "rows", "columns", "step", "shots", "pixels", "cx", "cy")
 COUNTS = (
     "accepted",
     "accepted_on",
@@ -56,10 +60,17 @@ class ShotFacts:
     curves
         (regions, bins) by `CURVES`.
     photon_hist : (regions, 8)
+    hit_rate : (regions,)
     recent
         (n,) by `RECENT`, oldest first.
+    shown_region
+        Name of the region that ``recent["sum"]`` is over.
     image : (rows, columns) float32
         Thinned mean image, eV; empty before the first.
+    shown_detector
+        Id of the detector of the image.
+    center
+        x and y of the rings of the radial profile, pixels; NaN where it is not known.
     step
         Pixels of the detector along a side of one of the image.
     image_shots
@@ -79,8 +90,12 @@ class ShotFacts:
     edges: Floats = field(default_factory=lambda: np.zeros(1))
     curves: Mapping[str, Floats] = field(default_factory=dict)
     photon_hist: Floats = field(default_factory=lambda: np.zeros((0, 8)))
+    hit_rate: Floats = field(default_factory=lambda: np.zeros(0))
     recent: Mapping[str, Floats] = field(default_factory=dict)
+    shown_region: str = ""
     image: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    shown_detector: str = ""
+    center: tuple[float, float] = (np.nan, np.nan)
     step: int = 1
     image_shots: int = 0
 
@@ -114,9 +129,16 @@ class ShotView(Device):
             }
 
         self._counts = signals("Count", COUNTS)
-        self._curves = signals("Curve", ("sequence", "edges", "photon_hist", *CURVES))
+        self._curves = signals("Curve", ("sequence", "edges", "photon_hist", "hit_rate", *CURVES))
         self._recent = signals("Recent", ("sequence", *RECENT))
-        self._mean = signals("Mean", ("sequence", "rows", "columns", "step", "shots", "pixels"))
+        self._mean = signals("Mean", IMAGE)
+        for group, key, found in (
+            ("Mean", "detector", self._mean),
+            ("Recent", "region", self._recent),
+        ):
+            found[key] = EpicsSignalRO(
+                f"{prefix}{group}:{key}_RBV", name=f"{name}_{group}_{key}", string=True
+            )
 
     def facts(self, timeout_s: float = 3.0) -> ShotFacts:
         """Read what the IOC shows.
@@ -158,8 +180,12 @@ class ShotView(Device):
             edges=edges,
             curves={key: _rows(curves[key], len(edges) - 1) for key in CURVES},
             photon_hist=_rows(curves["photon_hist"], 8),
+            hit_rate=np.atleast_1d(np.asarray(curves["hit_rate"], float)),
             recent=_columns({key: recent[key] for key in RECENT}),
             image=_image(mean),
+            shown_region=text_of(recent["region"]),
+            center=(float(mean["cx"]), float(mean["cy"])),
+            shown_detector=text_of(mean["detector"]),
             step=int(mean["step"]),
             image_shots=int(mean["shots"]),
         )

@@ -2,7 +2,7 @@
 
 The owner records every entity in its database; the PVs say how far it is. `GRIDS` and `RUNS` are
 JSON: the grids, and the rows that each open run may read from its files. `SUGGESTION` and
-`OVERVIEW` are JSON too: which squares to take next, and the present grid for people.
+`OVERVIEW` are JSON too: which squares and holes to take next, and the present grid for people.
 
 `BEGIN` takes JSON with `grid`, `run` and `directory` and opens the files of a run; `END` takes the
 run's uid. A session puts the uids of its open runs, separated by spaces, into `ALIVE` every few
@@ -39,6 +39,8 @@ from skywright.instruments.epu.twin.visit import TwinVisit, plan_visit
 
 POST_PERIOD_S, IDLE_PERIOD_S = 0.1, 1.0
 JSON_BYTES, OVERVIEW_BYTES = 1 << 16, 1 << 17
+NEXT_HOLES = 16
+"""Holes in the PV of the next ones."""
 STATES = ["Stopped", "Scanning", "Watching"]
 
 
@@ -63,6 +65,7 @@ class EpuIOC(OwnerGroup):
     """
 
     root = readback("", dtype=ChannelType.CHAR, max_length=1024, name="ROOT")
+    path_map = _json("PATH_MAP", 4096)
     state = readback(STATES[0], ChannelType.ENUM, enum_strings=STATES, name="STATE")
     message = readback("", dtype=ChannelType.CHAR, max_length=1024, name="MESSAGE")
     sessions = _count("N_SESSION")
@@ -90,7 +93,10 @@ class EpuIOC(OwnerGroup):
     results = _count("N_RESULT")
     good = _count("N_GOOD")
     best_square = readback("", name="BEST_GRIDSQUARE", max_length=64, dtype=ChannelType.CHAR)
-    suggestion = _json("SUGGESTION")
+    suggested_grid = readback("", name="SUGGESTION_GRID", max_length=64, dtype=ChannelType.CHAR)
+    reason = readback("", name="SUGGESTION_REASON", max_length=1024, dtype=ChannelType.CHAR)
+    next_holes = readback("", name="NEXT_FOILHOLES", max_length=1024, dtype=ChannelType.CHAR)
+    suggestion = _json("SUGGESTION", OVERVIEW_BYTES)
     overview = _json("OVERVIEW", OVERVIEW_BYTES)
     stop = choice(["No", "Yes"], name="STOP")
     begin = pvproperty(value="", dtype=ChannelType.CHAR, max_length=4096, name="BEGIN")
@@ -149,6 +155,7 @@ class EpuIOC(OwnerGroup):
         assert self.owner is not None
         self.loop = asyncio.get_running_loop()
         await post(self.root, str(self.owner.watcher.root))
+        await post(self.path_map, json.dumps(self.owner.options.settings.path_map))
         self.owner.start()
         await self._post_forever(POST_PERIOD_S, IDLE_PERIOD_S)
 
@@ -204,8 +211,12 @@ class EpuIOC(OwnerGroup):
         await post(self.duplicates, float(troubles.duplicates))
         await post(self.results, float(found.get("results", 0)))
         await post(self.good, float(found.get("good", 0)))
-        await post(self.best_square, (decider.suggestion.get("squares") or ("",))[0])
-        await post(self.suggestion, json.dumps(decider.suggestion))
+        suggestion = decider.suggestion
+        await post(self.suggested_grid, suggestion.get("grid", ""))
+        await post(self.best_square, (suggestion.get("squares") or ("",))[0])
+        await post(self.reason, suggestion.get("reason", ""))
+        await post(self.next_holes, " ".join(suggestion.get("holes", ())[:NEXT_HOLES]))
+        await post(self.suggestion, json.dumps(suggestion))
         await post(self.overview, overview_text(found))
 
 

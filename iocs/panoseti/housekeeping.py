@@ -1,16 +1,17 @@
-"""PVs of the housekeeping of a board."""
+"""PVs of a board: its housekeeping, and the state of its clock."""
 
 from typing import Any
 
-from caproto import ChannelType
+from caproto import AlarmSeverity, ChannelData, ChannelType
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import readback
+from iocs.areadetector import enum_readback, readback
 from iocs.common import post
 from skywright.instruments.panoseti.housekeeping import VALUES, BoardState
 from skywright.instruments.panoseti.products import QUABOS
 
 NAN = float("nan")
+CLOCKS = ["Unknown", "Locked", "Unlocked"]
 
 
 class _Board(PVGroup):
@@ -31,11 +32,19 @@ def _board_class() -> type[_Board]:
     parts["__doc__"] = "One board: its supplies, temperatures and states."
     parts["uid"] = readback("", ChannelType.CHAR, max_length=64, name="UID_RBV")
     parts["firmware"] = readback("", ChannelType.CHAR, max_length=64, name="FWVER_RBV")
+    parts["clock"] = enum_readback(CLOCKS, name="Clock_RBV")
     parts["seconds"] = readback(0.0, precision=6, units="s", name="HkTime_RBV")
     return type("BoardPVs", (_Board,), parts)
 
 
 BoardPVs = _board_class()
+
+
+async def post_clock(channel: ChannelData, is_in_step: bool | None) -> None:
+    """Post whether a clock is in step with UTC, None if that is not known; unlocked is an alarm."""
+    is_unlocked = is_in_step is False
+    severity = AlarmSeverity.MINOR_ALARM if is_unlocked else AlarmSeverity.NO_ALARM
+    await post(channel, 0 if is_in_step is None else 1 + is_unlocked, severity)
 
 
 def board_groups() -> dict[str, Any]:

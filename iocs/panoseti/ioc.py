@@ -2,19 +2,24 @@
 
 `HDF1:` indexes every frame of a run from its start: one index for each slot and product, whose
 count is `M1:img16:Rows_RBV`, and one table of the pulse-height events of all modules, whose count
-is `EventRows_RBV`. `M1:` to `M4:` have the newest image of each product of a module.
+is `EventRows_RBV`. The run is the one that `TrackRun` names, or the newest one if that is
+`newest`. While it is indexed, `Run_RBV` is its name, and else that of the newest run. `M1:` to
+`M4:` have the newest image of each product of a module.
 
 `SIM:Running` starts and ends a run that this IOC takes itself: with the simulated array, or, with
 the source `sockets`, of the packets that boards send.
 
     python -m iocs.panoseti --source rundir --data-dir /mnt/panoseti
     python -m iocs.panoseti --source sim --seed 3
+    python -m iocs.panoseti --source sim --movie-rate 1000 --buffered --max-file-mb 500
+    python -m iocs.panoseti --source sim --module-id 254 --product img8 --movie-rate 50000
     python -m iocs.panoseti --source sockets --packet-port 60001 --data-dir /mnt/panoseti
     python -m iocs.panoseti --source replay --speed 10 --data-dir /archive/obs_Lick...pffd
 """
 
 import argparse
 import asyncio
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -25,17 +30,27 @@ import numpy as np
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
-from iocs.areadetector import YES_NO, choice, enum_readback, number, readback
+from iocs.areadetector import (
+    YES_NO,
+    choice,
+    enum_readback,
+    long_text,
+    number,
+    put_text,
+    readback,
+)
 from iocs.common import argument_parser, post, run
 from iocs.owner import OwnerGroup
-from iocs.panoseti.housekeeping import board_groups
+from iocs.panoseti.housekeeping import CLOCKS, NAN, board_groups, post_clock
 from iocs.panoseti.live import LiveFrames
 from iocs.recording import FilesPart
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.housekeeping import BoardState, RunHousekeeping
 from skywright.instruments.panoseti.live.publish import flag_text
-from skywright.instruments.panoseti.products import PRODUCTS
+from skywright.instruments.panoseti.products import PRODUCTS, QUABOS
+from skywright.instruments.panoseti.received import ReceivedFrames
+from skywright.instruments.panoseti.rundir import Telescope
 from skywright.instruments.panoseti.sources.packets import (
     SCIENCE_PORT,
     PacketSource,
@@ -43,29 +58,45 @@ from skywright.instruments.panoseti.sources.packets import (
 )
 from skywright.instruments.panoseti.sources.replay import ReplaySource
 from skywright.instruments.panoseti.sources.rundir import RunDirectorySource
+from skywright.instruments.panoseti.telescopes import RunTelescopes
 from skywright.instruments.panoseti.tracking import SLOTS, IndexKey, RunSource, Tracker
 from skywright.instruments.panoseti.twin.run import SimulatedRuns
+from skywright.instruments.panoseti.twin.sky import ArraySettings
 from skywright.instruments.panoseti.warm import warm_up
 
 POST_PERIOD_S = 0.1
 HOUSEKEEPING_S = 0.5
-"""Period of the look for new housekeeping."""
+"""Period of the look for new housekeeping, and for the positions of telescopes."""
+ANGLES = {
+    "Azimuth": "azimuth_deg",
+    "Elevation": "elevation_deg",
+    "PositionAngle": "position_angle_deg",
+}
+"""PVs of where a telescope points, and what `Telescope` calls it."""
 THRESHOLD_ADC = (45.0, 300.0)
 """The simulated boards trigger above this: 3 to 20 sigma."""
 FLASHER_PE = 1000.0
 """Most light of a flat-field pulse in each pixel, photoelectrons."""
 SHUTTER = ["Closed", "Open"]
+NEWEST = "newest"
 RUN_STATES = ["Waiting", "Recording", "Ended"]
 
 
 class ProductPVs(PVGroup):
-    """The newest image of one product, and the rows of its index; `sequence` is posted last."""
+    """The newest image of one product, its rate and losses; `sequence` is posted last.
+
+    `header` is that of the image as JSON, `rate` by the times of frames, `lost` counts packets of
+    the run, `rows` those of the index.
+    """
 
     image = readback([0], ChannelType.LONG, max_length=1024, name="Image_RBV")
     file = readback("", ChannelType.CHAR, max_length=256, name="File_RBV")
     frame = readback(-1.0, precision=0, name="Frame_RBV")
     seconds = readback(0.0, precision=6, units="s", name="Time_RBV")
     flags = readback("", ChannelType.CHAR, max_length=256, name="Flags_RBV")
+    header = readback("", ChannelType.CHAR, max_length=1024, name="Header_RBV")
+    rate = readback(0.0, precision=3, units="Hz", name="Rate_RBV")
+    lost = readback(0.0, precision=0, name="PacketsLost_RBV")
     rows = readback(0.0, precision=0, name="Rows_RBV")
     sequence = readback(0.0, precision=0, name="Sequence_RBV")
 
@@ -73,8 +104,11 @@ class ProductPVs(PVGroup):
         super().__init__(*args, **kwargs)
         self._posted: Any = None
 
-    async def show(self, frames: Frames, rows: int) -> None:
+    async def show(self, frames: Frames, rows: int, received: ReceivedFrames | None) -> None:
         """Post the last of these frames."""
+        await post(self.rows, float(rows))
+        await post(self.rate, 0.0 if received is None else received.rate_hz)
+        await post(self.lost, 0.0 if received is None else float(received.packets_lost))
         if frames is not self._posted:
             self._posted = frames
             last = len(frames) - 1
@@ -84,18 +118,40 @@ class ProductPVs(PVGroup):
             flags = int(frames.flags[last])
             severity = AlarmSeverity.MINOR_ALARM if flags else AlarmSeverity.NO_ALARM
             await post(self.flags, flag_text(flags), severity)
+            await post(self.header, json.dumps(frames.header(last)))
             await self.image.write(frames.image[last].astype(np.int32).ravel().tolist(),
                                    verify_value=False)  # fmt: skip
             await post(self.sequence, self.sequence.value + 1.0)
-        await post(self.rows, float(rows))
 
 
-def _module_class() -> type[PVGroup]:
+class _Module(PVGroup):
+    async def show_clocks(self, clocks: list[bool | None]) -> None:
+        """Post the state of the boards' clocks; that of the module is the worst of them."""
+        for board, is_in_step in enumerate(clocks):
+            await post_clock(getattr(self, f"board{board}").clock, is_in_step)
+        known = [each for each in clocks if each is not None]
+        await post_clock(self.clock, all(known) if known else None)
+
+    async def show_telescope(self, telescope: Telescope | None) -> None:
+        """Post where the telescope is and points to; None: that is not known."""
+        await post(self.telescope, telescope.name if telescope else "")
+        await post(self.dome, telescope.dome if telescope else "")
+        for pv, name in ANGLES.items():
+            value = getattr(telescope, name, None)
+            await post(getattr(self, pv.lower()), NAN if value is None else float(value))
+
+
+def _module_class() -> type[_Module]:
     parts: dict[str, Any] = {name: SubGroup(ProductPVs, prefix=f"{name}:") for name in PRODUCTS}
-    parts["__doc__"] = "One slot: the number of its module, its products and boards."
+    parts["__doc__"] = "One slot: its module, telescope and clock, its products and boards."
     parts.update(board_groups())
+    parts["clock"] = enum_readback(CLOCKS, name="Clock_RBV")
+    parts["telescope"] = readback("", ChannelType.CHAR, max_length=64, name="Telescope_RBV")
+    parts["dome"] = readback("", ChannelType.CHAR, max_length=64, name="Dome_RBV")
+    for name in ANGLES:
+        parts[name.lower()] = readback(NAN, precision=4, units="deg", name=f"{name}_RBV")
     parts["module"] = readback(-1, name="Module_RBV")
-    return type("ModulePVs", (PVGroup,), parts)
+    return type("ModulePVs", (_Module,), parts)
 
 
 ModulePVs = _module_class()
@@ -107,8 +163,9 @@ class Recording(FilesPart):
     ioc: "PanosetiBase"
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
-        """Index the run from its start."""
-        return self.ioc.tracker.start_recording(path)
+        """Index one run from its start."""
+        run = self.ioc.track_run.readback.value
+        return self.ioc.tracker.start_recording(path, "" if run == NEWEST else run)
 
     def stop_capture(self) -> None:
         """Close the indexes."""
@@ -166,6 +223,7 @@ class PanosetiBase(OwnerGroup):
     """PVs of a run, over one tracker; `make_group` adds the slots."""
 
     run_name = readback("", ChannelType.CHAR, max_length=256, name="Run_RBV")
+    track_run = long_text(NEWEST, put_text, name="TrackRun", doc="run to index")
     data_dir = readback("", ChannelType.CHAR, max_length=1024, name="DataDir_RBV")
     run_state = enum_readback(RUN_STATES, name="RunState_RBV")
     message = readback("", ChannelType.CHAR, max_length=1024, name="Message_RBV")
@@ -178,6 +236,7 @@ class PanosetiBase(OwnerGroup):
 
     tracker: Tracker
     housekeeping: RunHousekeeping
+    telescopes: RunTelescopes
     runs: SimulatedRuns | ReceivedRuns | None = None
     """What takes runs in this process."""
     live: LiveFrames | None = None
@@ -191,6 +250,8 @@ class PanosetiBase(OwnerGroup):
         self._housekeeping_due = 0.0
         self._boards: dict[tuple[int, int], BoardState] = {}
         """States that are not posted yet: a module gets its slot with its first frame."""
+        self._pointing: dict[int, Telescope | None] = {}
+        """What is posted, by slot."""
 
     async def post_error(self, message: str) -> None:
         """Post a message for a person."""
@@ -227,7 +288,9 @@ class PanosetiBase(OwnerGroup):
                 key = IndexKey(slot, name)
                 block = tracker.newest.get(key)
                 if block is not None and len(block.frames):
-                    await getattr(group, name).show(block.frames, rows[key])
+                    received = tracker.received.get(key)
+                    await getattr(group, name).show(block.frames, rows[key], received)
+            await group.show_clocks([tracker.clocks.get((slot, each)) for each in range(QUABOS)])
         await post(self.event_rows, float(tracker.events.rows_readable))
         await post(self.modules_further, tracker.slots.further)
         most = max(rows.values(), default=0)
@@ -248,7 +311,7 @@ class PanosetiBase(OwnerGroup):
         await self._post_housekeeping(name)
 
     async def _post_housekeeping(self, run: str) -> None:
-        """Post the states of the boards that are new."""
+        """Post the states of the boards that are new, and where telescopes point."""
         now = asyncio.get_running_loop().time()
         if now < self._housekeeping_due:
             return
@@ -258,7 +321,12 @@ class PanosetiBase(OwnerGroup):
                 self._boards[board.module, board.quabo] = board
         except DataError as error:
             await self.post_error(str(error))
+        telescopes = await self.in_thread(self.telescopes.of, run)
         for slot, module in enumerate(self.tracker.slots.modules):
+            telescope = telescopes.get(module)
+            if self._pointing.get(slot) != telescope:
+                await getattr(self, f"slot{slot}").show_telescope(telescope)
+                self._pointing[slot] = telescope
             for board in [each for each in self._boards.values() if each.module == module]:
                 group = getattr(getattr(self, f"slot{slot}"), f"board{board.quabo}")
                 await group.show(self._boards.pop((module, board.quabo)))
@@ -273,7 +341,28 @@ def make_group(prefix: str, tracker: Tracker, slots: int) -> PanosetiBase:
     group = type("PanosetiIOC", (PanosetiBase,), parts)(prefix)
     group.tracker = tracker
     group.housekeeping = RunHousekeeping(tracker.source.data_dir)
+    group.telescopes = RunTelescopes(tracker.source.data_dir)
     return group
+
+
+def simulated_runs(data_dir: Path, args: argparse.Namespace) -> SimulatedRuns:
+    """Return the simulated array of the arguments."""
+    unlocked = tuple(args.unlocked or ())
+    settings = ArraySettings(unlocked=unlocked)
+    if args.module_id:
+        settings = ArraySettings(modules=tuple(dict.fromkeys(args.module_id)), unlocked=unlocked)
+    if not args.movie_rate > 0:
+        raise ConfigError(f"--movie-rate {args.movie_rate}: expected above 0 Hz")
+    return SimulatedRuns(
+        data_dir,
+        settings,
+        seed=args.seed,
+        movie_period_s=1 / args.movie_rate,
+        flash_rate_hz=args.flash_rate,
+        buffered=args.buffered,
+        products=args.product or ("img16", "ph256"),
+        max_file_bytes=round(args.max_file_mb * 1e6),
+    )
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
@@ -297,7 +386,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         source = ReplaySource(data_dir, modules, args.speed)
     else:
         if args.source == "sim":
-            runs = SimulatedRuns(data_dir, seed=args.seed, flash_rate_hz=args.flash_rate)
+            runs = simulated_runs(data_dir, args)
         source = RunDirectorySource(data_dir, modules)
     if not args.list_pvs:
         warm_up()  # else the first frame would wait for it, seconds on a busy machine
@@ -319,6 +408,16 @@ def main() -> None:
     add("--source", choices=sources, default="sim", help="of frames (%(default)s)")
     add("--flash-rate", type=float, default=5.0, help="sim: of flashes, Hz (%(default)s)")
     add(
+        "--product",
+        action="append",
+        choices=PRODUCTS,
+        help="sim: write this one; may be repeated (img16 and ph256)",
+    )
+    add("--movie-rate", type=float, default=200.0, help="sim: movie frames, Hz (%(default)s)")
+    add("--buffered", action="store_true", help="sim: files grow in Hashpipe's steps")
+    add("--max-file-mb", type=float, default=0.0, help="sim: size of a file, MB; 0: no limit")
+    add("--unlocked", type=int, action="append", help="sim: module whose clock is out of step")
+    add(
         "--data-dir",
         type=Path,
         help="data directory of a node; replay: a run directory; sim, sockets: by default a new "
@@ -328,7 +427,7 @@ def main() -> None:
     add("--grouped", action="store_true", help="sockets: write ph1024 instead of ph256")
     add("--grpc-port", type=int, help="serve live frames (DaqData) here; 0 takes a free one")
     add("--modules", type=int, default=SLOTS, help="slots (%(default)s)")
-    add("--module-id", type=int, action="append", help="only these modules")
+    add("--module-id", type=int, action="append", help="only this module; may be repeated")
     run(build, parser)
 
 

@@ -5,9 +5,10 @@ Shots are taken while `TakeShots` is Run, and during a recording.
 `HDF1:` records every shot: its row, the regions of interest that hold, running images, and the
 frames of one in `FramesEvery`. A new run of the facility opens new files; `Files_RBV` has, as JSON,
 the file of rows of each run and how many rows, region sets, images and frames came before it.
-`Regions` are polygons ``NAME:DETECTOR:x,y;x,y;...`` with blanks between them; they hold from the
-next shot on. `Curve:`, `Recent:`, `Mean:` and `Newest:` are for display. `delay` is the motor
-record of the simulated delay stage, ps. `--list-pvs` prints all names.
+`Regions` are polygons ``NAME:DETECTOR:x,y;x,y;...`` or masks ``NAME:DETECTOR:mask=FILE``, with
+blanks between them; they hold from the next shot on. The IOC reads the file of a mask when it is
+put, and records the mask itself. `Curve:`, `Recent:`, `Mean:` and `Newest:` are for display.
+`delay` is the motor record of the simulated delay stage, ps. `--list-pvs` prints all names.
 
     python -m iocs.sacla --source sim --seed 3
     python -m iocs.sacla --source replay --file run501.h5
@@ -46,10 +47,11 @@ from iocs.sacla.pvs import (
 from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
-from skywright.instruments.sacla.layouts import check_room, frame_of
-from skywright.instruments.sacla.owner import ShotOwner
+from skywright.instruments.sacla.layouts import REGIONS_MAX, check_room, frame_of
+from skywright.instruments.sacla.owner import IMAGE_PERIOD_S, ShotOwner
 from skywright.instruments.sacla.regions import Region, format_region, parse_region
 from skywright.instruments.sacla.report import parse_bins
+from skywright.instruments.sacla.shot_curves import parse_hits
 from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
 from skywright.processes.memory import return_large_arrays
@@ -60,6 +62,8 @@ CURVE_PERIOD_S, SHOWN_PERIOD_S = 0.25, 1.0
 COMPLAINT_S = 10.0
 RUN = ["Stop", "Run"]
 REGIONS_TEXT = 16_384
+MEASURING_TEXT = 262_144
+"""Most of it are the bad pixels of eight tiles, compressed."""
 STAGE = MotorSettings("Delay stage", "ps", -50.0, 50.0, 20.0, 50.0, 0.05, 1e-3, 3)
 SINGLE = "MPCCD-1N0-M06-004"
 OCTAL = tuple(f"MPCCD-8N0-3-002-{k}" for k in range(1, 9))
@@ -80,7 +84,9 @@ class Recording(FilesPart):
 
 
 async def _put_regions(obj: Any, instance: Any, value: str) -> str:
-    regions = [parse_region(each) for each in text(value).split()]
+    regions = await obj.parent.in_thread(
+        lambda: [parse_region(each) for each in text(value).split()]  # reads the files of masks
+    )
     await obj.parent.in_thread(obj.parent.shots.change_regions, regions)
     written = format_regions(regions)
     await obj.readback.write(written)
@@ -150,15 +156,18 @@ class SaclaIOC(OwnerGroup):
     detectors = readback("", ChannelType.CHAR, max_length=1024, name="Detectors_RBV")
     shapes = readback([0], ChannelType.LONG, max_length=32, name="Shapes_RBV")
     profile_rings = readback([0], ChannelType.LONG, max_length=16, name="ProfileRings_RBV")
+    measuring = readback("", ChannelType.CHAR, max_length=MEASURING_TEXT, name="Measuring_RBV")
     regions = setting(
         value="", dtype=ChannelType.CHAR, max_length=REGIONS_TEXT, put=_put_regions, name="Regions"
     )
     regions_number = readback(0, name="RegionsNumber_RBV")
     bins = setting(value="", dtype=ChannelType.CHAR, max_length=256, put=_put_bins, name="Bins")
     binned_by = choice(list(BINNED_BY), put=_put_binned_by, name="BinnedBy")
+    hits = readback("", ChannelType.STRING, name="Hits_RBV")
     reset = choice(["Done", "Reset"], put=_put_reset, name="Reset")
     frames_every = number(0, _put_every, name="FramesEvery")
     shown_detector = number(0, checked(0, 15), name="ShownDetector")
+    shown_region = number(0, checked(0, REGIONS_MAX - 1), name="ShownRegion")
     files = readback("[]", ChannelType.CHAR, max_length=16_384, name="Files_RBV")
     region_rows = readback(0, name="RegionRows_RBV")
     image_rows = readback(0, name="ImageRows_RBV")
@@ -178,6 +187,8 @@ class SaclaIOC(OwnerGroup):
         self.auto_start = False
         self.truth: Any = None
         """Settings of the twin; None: nothing is simulated."""
+        self._measured: Any = None
+        """The run of which `measuring` tells."""
         self._curve_due = self._shown_due = self._complaint_until = 0.0
         if shots is not None:
             self.shots = shots
@@ -214,6 +225,7 @@ class SaclaIOC(OwnerGroup):
         await self.regions.readback.write(format_regions(list(source.region_set.regions)))
         edges = source.edges
         await self.bins.readback.write(f"{edges[0]:g}:{edges[-1]:g}:{len(edges) - 1}")
+        await post(self.hits, ":".join(map(str, source.hits)))
         await post(self.frames_every.readback, self.shots.frames_every)
         if self.truth is not None:
             await post(self.sim.effect, self.truth.effect)
@@ -230,6 +242,9 @@ class SaclaIOC(OwnerGroup):
             await write(self.shapes, np.ravel(list(shots.shapes.values())).astype(int))
             await write(self.profile_rings, np.array([*shots.source.rings.values()] or [0]))
             await post(self.detectors, ",".join(info.tiles))
+        if info is not self._measured:
+            self._measured = info
+            await post(self.measuring, json.dumps(shots.source.measuring))
         if state.newest is not None:
             await post(self.tag, float(state.newest.tag))
         running = int(state.running)
@@ -263,7 +278,10 @@ class SaclaIOC(OwnerGroup):
         if now >= self._shown_due:
             self._shown_due = now + SHOWN_PERIOD_S
             await post(self.rate, round(self.shots.rate_hz, 2))
-            await post_recent(self.recent, list(self.shots.recent))
+            regions = self.shots.source.region_set.regions
+            place = max(min(self.shown_region.readback.value, len(regions) - 1), 0)
+            name = regions[place].name if regions else ""
+            await post_recent(self.recent, list(self.shots.recent), place, name)
             await self._post_images()
 
     async def _post_curves(self) -> None:
@@ -279,13 +297,17 @@ class SaclaIOC(OwnerGroup):
         if not names:
             return
         name = names[min(self.shown_detector.readback.value, len(names) - 1)]
-        newest = shots.with_frames
-        if newest is not None and name in newest.frames:
-            frame = await self.in_thread(frame_of, newest.frames[name], shots.shapes[name])
-            await post_image(self.newest, frame, 1)
+        await post(self.mean.cx, shots.source.info.pixel_rules.radial_cx)
+        await post(self.mean.cy, shots.source.info.pixel_rules.radial_cy)
+        newest = shots.newest_frames.get(name)
+        if newest is not None:
+            frame = await self.in_thread(frame_of, newest, shots.shapes[name])
+            await post_image(self.newest, frame, 1, name)
         mean, count = await self.in_thread(shots.source.mean_image, name)
         if count:
-            await post_image(self.mean, mean, count)
+            await post_image(self.mean, mean, count, name)
+        elif not self.mean.sequence.value:  # regions are drawn before there is an image
+            await post(self.mean.detector, name)
 
 
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
@@ -300,13 +322,20 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     check_room(regions)
     holder: list[SaclaIOC] = []
     analyzed = AnalyzedShots(
-        source, regions, parse_bins(args.bins), args.window, args.workers, args.profiles
+        source,
+        regions,
+        parse_bins(args.bins),
+        args.window,
+        args.workers,
+        args.profiles,
+        parse_hits(args.hits),
     )
     shots = ShotOwner(
         analyzed,
         lambda: holder[0]._changed() if holder else None,  # noqa: SLF001
         args.frames_every,
         round(args.frames_gb * 1e9),
+        args.image_period,
     )
     group = SaclaIOC(args.prefix, shots)
     group.truth = truth
@@ -341,13 +370,14 @@ def _make_source(args: argparse.Namespace, axis: SimulatedAxis) -> tuple[ShotSou
             raise ConfigError("--source replay needs --file")
         return ReplaySource(args.file, args.speed), None
     from skywright.instruments.sacla.sources.sim import SimSource
-    from skywright.instruments.sacla.twin import Beamline, TwinSettings
+    from skywright.instruments.sacla.twin import Beamline, TwinSettings, parse_faults
 
     settings = TwinSettings(
         (SINGLE,) if args.tiles == 1 else OCTAL[: args.tiles],
         shape=(args.rows, args.columns),
         rate_hz=args.rate,
         pool=args.pool,
+        faults=parse_faults(args.fault or []),
     )
     stage = lambda: axis.position(time.time())  # noqa: E731
     return SimSource(Beamline(settings, args.seed, stage), speed=args.speed), settings
@@ -364,19 +394,33 @@ def main() -> None:
     add("--file", type=Path, help="replay: the recorded file")
     add("--online", type=Path, help="sacla: TOML file with detectors, equipment ids and rules")
     add("--beamline", type=int, help="sacla: its number, 1 to 3")
-    add("--roi", action="append", help="NAME:DETECTOR:x,y;x,y;... at the start; else a whole tile")
+    add("--roi", action="append", help="a region at the start, as of Regions; else a whole tile")
     add("--auto-start", action="store_true", help="take shots from the start on, as sacla does")
     add("--bins", default="-2:3:40", help="of the delay, START:STOP:N, ps (%(default)s)")
+    add("--hits", default="1:10", help="a hit: PHOTONS:PIXELS, least of each (%(default)s)")
     add("--window", type=int, default=120, help="tags that late records may take (%(default)s)")
     add("--workers", type=int, default=1, help="analysis processes (%(default)s)")
     add("--profiles", action="store_true", help="find and record the radial profile of each shot")
     add("--frames-every", type=int, default=0, help="record the frames of one in N shots; 0: none")
     add("--frames-gb", type=float, default=20.0, help="most of a recording's frames (%(default)s)")
+    add(
+        "--image-period",
+        type=float,
+        default=IMAGE_PERIOD_S,
+        help="s between running images on disk (%(default)s)",
+    )
     add("--rate", type=float, default=30.0, help="sim: shots per second (%(default)s)")
     add("--tiles", type=int, default=1, choices=range(1, 9), help="sim: of the MPCCD (%(default)s)")
     add("--rows", type=int, default=1024, help="sim: of a tile (%(default)s)")
     add("--columns", type=int, default=512, help="sim: of a tile (%(default)s)")
     add("--pool", type=int, default=64, help="sim: images rendered before (%(default)s)")
+    add(
+        "--fault",
+        action="append",
+        metavar="NAME=VALUE",
+        help="sim: probability of missing, repeated, no_value, other_run, late or out_of_order "
+        "records; run_shots=N begins a run after each N shots",
+    )
     run(build, parser)
 
 

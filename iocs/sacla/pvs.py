@@ -35,8 +35,13 @@ COUNTS = (
     "out_of_range",
 )
 """Keys of `ShotPipeline.counts`."""
-CURVES = ("on_n", "on_mean", "on_sem", "off_n", "off_mean", "off_sem", "diff", "diff_sem")
+CURVES = (
+    *("on_n", "on_mean", "on_sem", "off_n", "off_mean", "off_sem", "diff", "diff_sem"),
+    *("on_ratio", "on_ratio_sem", "off_ratio", "off_ratio_sem"),
+)
 PHOTON_COUNTS = 8
+OF_REGIONS = ("hit_rate", "hit_rate_sem")
+"""Keys of `ShotCurves` with a number for each region."""
 
 
 def doubles(most: int, name: str) -> Any:
@@ -63,6 +68,7 @@ def _curve_class() -> type[PVGroup]:
     parts: dict[str, Any] = {key: doubles(REGIONS_MAX * BINS_MAX, f"{key}_RBV") for key in CURVES}
     parts["edges"] = doubles(BINS_MAX + 1, "edges_RBV")
     parts["photon_hist"] = doubles(REGIONS_MAX * PHOTON_COUNTS, "photon_hist_RBV")
+    parts |= {key: doubles(REGIONS_MAX, f"{key}_RBV") for key in OF_REGIONS}
     parts["sequence"] = readback(0.0, precision=0, name="sequence_RBV")
     parts["__doc__"] = (
         "Curves against the delay, (regions, bins) as one row; `sequence` is posted last."
@@ -78,7 +84,7 @@ async def post_curves(
 ) -> None:
     """Post the results of `ShotCurves`."""
     await write(group.edges, edges)
-    for key in (*CURVES, "photon_hist"):
+    for key in (*CURVES, *OF_REGIONS, "photon_hist"):
         await write(getattr(group, key), np.asarray(curves[key], float).ravel())
     await post(group.sequence, group.sequence.value + 1.0)
 
@@ -90,21 +96,29 @@ class RecentPVs(PVGroup):
     i0 = doubles(RECENT, "i0_RBV")
     delay = doubles(RECENT, "delay_RBV")
     laser_on = doubles(RECENT, "laser_on_RBV")
-    first_sum = doubles(RECENT, "first_sum_RBV")
+    sum = doubles(RECENT, "sum_RBV")
+    region = readback("", ChannelType.CHAR, max_length=256, name="region_RBV")
     sequence = readback(0.0, precision=0, name="sequence_RBV")
 
 
-async def post_recent(group: RecentPVs, recent: Iterable[Recent]) -> None:
-    """Post the values of some shots."""
-    values = np.array(list(recent), float).reshape(-1, len(Recent._fields))
-    for k, key in enumerate(Recent._fields):
-        await write(getattr(group, key), values[:, k])
+async def post_recent(group: RecentPVs, recent: Iterable[Recent], place: int, region: str) -> None:
+    """Post the values of some shots, and their sums over the region at a place of the set."""
+    shots = list(recent)
+    for key in ("tag", "i0", "delay", "laser_on"):
+        await write(getattr(group, key), np.array([getattr(shot, key) for shot in shots], float))
+    nan = float("nan")
+    sums = [shot.sums[place] if place < len(shot.sums) else nan for shot in shots]
+    await write(group.sum, np.array(sums))
+    await post(group.region, region)
     await post(group.sequence, group.sequence.value + 1.0)
 
 
 class ImagePVs(PVGroup):
     """A thinned image of one detector, eV or ADU; `sequence` is posted last."""
 
+    detector = readback("", ChannelType.CHAR, max_length=256, name="detector_RBV")
+    cx = readback(float("nan"), precision=2, units="px", name="cx_RBV")
+    cy = readback(float("nan"), precision=2, units="px", name="cy_RBV")
     pixels = readback([0.0], ChannelType.FLOAT, max_length=IMAGE_PIXELS, name="pixels_RBV")
     rows = readback(0, name="rows_RBV")
     columns = readback(0, name="columns_RBV")
@@ -113,10 +127,11 @@ class ImagePVs(PVGroup):
     sequence = readback(0.0, precision=0, name="sequence_RBV")
 
 
-async def post_image(group: ImagePVs, image: NDArray[Any], shots: int) -> None:
-    """Post an image, each pixel the mean of step * step pixels."""
+async def post_image(group: ImagePVs, image: NDArray[Any], shots: int, detector: str) -> None:
+    """Post an image of a detector, each pixel the mean of step * step pixels."""
     step = thinning(image.shape)
     thin = await asyncio.to_thread(thinned, image, step)
+    await post(group.detector, detector)
     await post(group.rows, thin.shape[0])
     await post(group.columns, thin.shape[1])
     await post(group.step, step)

@@ -26,6 +26,9 @@ class Watcher(Protocol):
     def stop_requested(self) -> bool:
         """Return whether the plan is to end."""
 
+    def suggestion(self) -> Any:
+        """Return what to take next; a change makes an event."""
+
     def begin(self, grid: str, run: str) -> list[Any]:
         """Open a run's files; return its streams."""
 
@@ -39,7 +42,7 @@ class Watcher(Protocol):
 WATCHING = Needs(
     "watcher of a visit",
     (Readable, Triggerable),
-    dict.fromkeys(("grids", "is_scanned", "stop_requested", "begin", "end"), ()),
+    dict.fromkeys(("grids", "is_scanned", "stop_requested", "suggestion", "begin", "end"), ()),
 )
 
 
@@ -51,7 +54,8 @@ def track_epu(
     Grids may be interleaved: their runs are open side by side. A grid whose rows all belong to an
     earlier run opens none; new rows of such a grid open a run that names the earlier one in
     ``amends``. Rows are in the streams ``squares``, ``holes``, ``micrographs`` and ``results``
-    (of processing); the stream ``primary`` holds progress and health, at most one event a second.
+    (of processing); the stream ``primary`` holds progress, health and what is suggested to take
+    next, at most one event a second.
 
     Parameters
     ----------
@@ -116,7 +120,7 @@ def track_epu(
         yield from bps.close_run()
 
     def follow() -> MsgGenerator[None]:
-        quiet, seen = 0.0, 0
+        quiet, seen, suggested = 0.0, 0, watcher.suggestion()
         while True:
             before = time.monotonic()
             yield from bps.trigger(watcher, wait=True)
@@ -128,7 +132,8 @@ def track_epu(
             rows = sum(stream.rows for _, streams in runs.values() for stream in streams)
             moved, seen = rows != seen, rows
             quiet = 0.0 if moved else quiet + time.monotonic() - before
-            if moved:
+            former, suggested = suggested, watcher.suggestion()
+            if moved or suggested != former:
                 for key in runs:
                     yield from bpp.set_run_key_wrapper(progress(), key)
             if watcher.stop_requested():

@@ -37,11 +37,17 @@ OBSERVING = replace(TRACKING, parts={**TRACKING.parts, "run_simulated": ()})
 
 
 def track_run(
-    panoseti: Any, limit_s: float = 86_400.0, *, md: Mapping[str, Any] | None = None
+    panoseti: Any,
+    limit_s: float = 86_400.0,
+    *,
+    wait_for_new: bool = False,
+    md: Mapping[str, Any] | None = None,
 ) -> MsgGenerator[str]:
     """Register every frame of an observing run, from its first one until the run ends.
 
-    The run may begin before or after the call: the one in the catalog begins when there is one. Its
+    It is the newest run, also one that is over; if there is none, the first one that comes. With
+    `wait_for_new` it is the run that is under way, or the next one. The run in the catalog begins
+    when there is one, and has no frames of other runs. Its
     configuration files are in the start document, passwords removed. Its PFF files stay where they
     are: an index for each module and product says where each frame is. The plan ends when the run's
     marker ``recording_ended`` is there, or its files have not grown for 10 s and Hashpipe does not
@@ -53,6 +59,9 @@ def track_run(
         The modules.
     limit_s
         End after this time in any case, s.
+    wait_for_new
+        Wait for a run without the marker ``recording_ended`` whose files have grown in the last
+        10 s, or, where Hashpipe runs, for any without that marker.
     md
         Metadata of the start document.
 
@@ -68,11 +77,13 @@ def track_run(
     TypeError
         If `panoseti` cannot do its part.
     HardwareError
-        If the IOC does not answer or cannot write.
+        If the IOC does not answer or cannot write, or no run is under way within `limit_s` and
+        `wait_for_new` is set.
     """
     finite("track_run", "limit_s", limit_s, 0.0)
     check_devices("track_run", panoseti=(panoseti, TRACKING))
-    start = start_metadata("track_run", {"panoseti": panoseti}, {"limit_s": limit_s}, md)
+    arguments = {"limit_s": limit_s, "wait_for_new": wait_for_new}
+    start = start_metadata("track_run", {"panoseti": panoseti}, arguments, md)
     uids: list[str] = []
     end = time.monotonic() + limit_s
 
@@ -86,7 +97,7 @@ def track_run(
         yield from bpp.finalize_wrapper(track(), lambda: _finish(panoseti, declared))
 
     def take() -> MsgGenerator[None]:
-        found = yield from _metadata_of_run(panoseti, limit_s)
+        found = yield from _metadata_of_run(panoseti, limit_s, wait_for_new)
         yield from in_run(body, {**found, **start}, uids)
 
     yield from with_device_errors(take())
@@ -240,9 +251,11 @@ def simulated_run(
     return uids[0], answer
 
 
-def _metadata_of_run(panoseti: Any, limit_s: float) -> MsgGenerator[dict[str, Any]]:
+def _metadata_of_run(
+    panoseti: Any, limit_s: float, wait_for_new: bool = False
+) -> MsgGenerator[dict[str, Any]]:
     """Wait until there is a run; return its name and configuration for the start document."""
-    yield from until_done(panoseti.find_run(limit_s))
+    yield from until_done(panoseti.find_run(limit_s, wait_for_new))
     found: dict[str, Any] = json.loads((yield from bps.rd(panoseti.run_metadata)))
     return found
 

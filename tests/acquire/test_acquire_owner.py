@@ -80,7 +80,7 @@ def test_the_source_runs_while_somebody_wants_items(source: HandSource, make: Ma
     assert not source.running
     acquisition = owner.acquire(2)
     source.send(4, 5)
-    assert acquisition.done.wait(5)
+    assert acquisition.done.wait(90)
     until(lambda: not source.running)
     assert owner.state().items == 5
     assert owner.state().acquired == 2
@@ -108,7 +108,7 @@ def test_results_keep_the_order_of_the_items(source: HandSource, make: Make, thr
 
     def process(item: int) -> int:
         if threads > 1 and item == 0:  # the others overtake it
-            assert first.wait(5)
+            assert first.wait(90)
         if item == 2:
             first.set()
         return item * 10
@@ -135,7 +135,7 @@ def test_an_acquisition_is_over_when_its_items_are_in_the_file(
         owner.acquire(7)
     assert owner.acquisition is acquisition
     source.send(1, 2, 3, 4)
-    assert acquisition.done.wait(20)
+    assert acquisition.done.wait(90)
     assert recorder.rows_readable == 3
     assert identities(tmp_path / "a.h5") == seen == [1, 2, 3]
     assert owner.is_running  # it ran before
@@ -147,7 +147,7 @@ def test_nothing_that_arrived_before_a_stop_is_lost(
     recorder, go_on = Recorder(layout()), threading.Event()
 
     def process(item: int) -> Any:
-        assert go_on.wait(10)
+        assert go_on.wait(90)
         return events(item, 1)
 
     owner = make(process, recorders=[recorder], threads=2)
@@ -158,13 +158,13 @@ def test_nothing_that_arrived_before_a_stop_is_lost(
     source.send(20)  # too late
     assert not acquisition.done.is_set()
     go_on.set()
-    assert acquisition.done.wait(20)
+    assert acquisition.done.wait(90)
     assert identities(tmp_path / "a.h5") == list(range(20))
     assert owner.stop_acquisition() is None
     acquisition = owner.acquire()
     source.send(*range(30, 40))
     owner.close()
-    assert acquisition.done.wait(20)
+    assert acquisition.done.wait(90)
     assert identities(tmp_path / "a.h5") == [*range(20), *range(30, 40)]
     assert owner.lost() == {}
 
@@ -176,7 +176,7 @@ def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: P
         nbytes = 10
 
     def process(item: int) -> Any:
-        assert go_on.wait(10)
+        assert go_on.wait(90)
         if item == 1:
             raise RefusedError("undecodable", "item 1 is torn", events(1, 1))
         if item == 2:
@@ -189,7 +189,7 @@ def test_losses_are_counted_by_cause(source: HandSource, make: Make, tmp_path: P
     acquisition = owner.acquire(2)
     source.send(*map(Frame, range(7)))
     go_on.set()
-    assert acquisition.done.wait(20)
+    assert acquisition.done.wait(90)
     assert owner.lost() == {"gap": 5, "queue full": 3, "undecodable": 1, "not processed": 1}
     assert identities(tmp_path / "a.h5") == [0, 1, 3]  # what was refused is kept, and not counted
     assert acquisition.items == 2
@@ -233,7 +233,7 @@ def test_a_hundred_thousand_rows_take_a_call_for_each_item(
     acquisition = owner.acquire(20)
     for number in range(20):
         source.send(events(number * 5000, 5000))
-    assert acquisition.done.wait(20)
+    assert acquisition.done.wait(90)
     assert recorder.rows_readable == 100_000
     with ColumnReader(tmp_path / "a.h5", IDENTITY.path) as reader:
         numbers = np.arange(100_000)
@@ -254,7 +254,7 @@ class Numbered(Owner[int, Any]):
         self.told: list[Any] = []
         super().__init__(*args, **kw)
 
-    def arrived(self, item: int) -> tuple[int, int]:
+    def process_argument(self, item: int) -> tuple[int, int]:
         return item, self.setting
 
     def source_starts(self) -> None:
@@ -273,7 +273,7 @@ def test_items_have_the_setting_of_their_arrival_and_are_handed_on_before_a_stop
     go_on = threading.Event()
 
     def process(given: tuple[int, int]) -> tuple[int, int]:
-        assert go_on.wait(20)
+        assert go_on.wait(90)
         return given
 
     owner = Numbered(source, process, threads=3, queue_items=9, when_full="wait")
@@ -289,7 +289,7 @@ def test_items_have_the_setting_of_their_arrival_and_are_handed_on_before_a_stop
     until(lambda: not source.running)
     assert owner.told == ["starts"]
     go_on.set()
-    stopping.join(20)
+    stopping.join(90)
     expected = [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (5, 2)]
     assert owner.told == ["starts", *expected, "stopped"]
     owner.close()
@@ -300,7 +300,7 @@ def test_no_more_items_are_under_way_than_allowed(source: HandSource, make: Make
     collector, go_on = Collector(), threading.Event()
 
     def process(item: int) -> int:
-        assert go_on.wait(20)
+        assert go_on.wait(90)
         return item
 
     owner = make(process, [collector], threads=1, queue_items=2)
@@ -356,7 +356,7 @@ def test_what_a_recorder_of_a_part_loses_is_a_failure(
         recorder.start(tmp_path / f"{number}.h5")
     acquisition = owner.acquire(1)
     source.send(1)
-    assert acquisition.done.wait(20)
+    assert acquisition.done.wait(90)
     assert owner.lost() == owner.state().failures == {"events does not fit": 1}  # of one each
 
 
@@ -383,10 +383,10 @@ def test_callbacks_that_fail_are_counted_and_every_item_is_published(
 
     collector = Collector()
     owner = make(lambda item: item, [collector], changed=fail, threads=threads)
-    owner.remark = fail  # type: ignore[method-assign, assignment]
+    owner.status_message = fail  # type: ignore[method-assign, assignment]
     acquisition = owner.acquire(3, fail)
     source.send(1, 2, 3, 4)
-    assert acquisition.done.wait(5)
+    assert acquisition.done.wait(90)
     until(lambda: owner.state().items == 4)
     assert collector.items == [1, 2, 3, 4]
     state = owner.state()
@@ -399,13 +399,13 @@ def test_callbacks_that_fail_are_counted_and_every_item_is_published(
 def test_an_item_whose_setting_cannot_be_attached_is_a_loss(source: HandSource, make: Make) -> None:
     owner = make(lambda item: item)
 
-    def arrived(item: int) -> int:
+    def process_argument(item: int) -> int:
         if item == 2:
             raise ValueError("no setting")
         return item
 
-    owner.arrived = arrived  # type: ignore[method-assign]
+    owner.process_argument = process_argument  # type: ignore[method-assign]
     acquisition = owner.acquire(2)
     source.send(1, 2, 3)
-    assert acquisition.done.wait(5)
+    assert acquisition.done.wait(90)
     assert owner.lost() == {"not processed": 1}

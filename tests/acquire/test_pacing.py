@@ -138,7 +138,7 @@ def test_an_item_that_cannot_be_delivered_does_not_end_the_source(
 
     source = Halting(0.001, last=3)
     source.start(deliver, reports.append)
-    assert halted.wait(5)
+    assert halted.wait(90)
     until(lambda: not source.is_running)
     assert got == [0, 2, 3]
     assert reports[0] == "numbers: ValueError: the owner is broken"

@@ -140,7 +140,7 @@ def test_an_acquisition_whose_rows_are_not_visible_says_so(
     faulty.offer(events(0, 5))
     done = threading.Event()
     faulty.mark(done.set)
-    assert done.wait(5)
+    assert done.wait(90)
     assert faulty.lost() == {"events not written": 5}
 
 
@@ -152,9 +152,11 @@ def test_a_file_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> Non
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_recorder_with_patience_waits_for_the_disk_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_recorder_with_a_queue_timeout_waits_for_the_disk_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
     recorder: Recorder[Any, Any] = Recorder(
-        layout(), queue_bytes=events(0, 100).nbytes, patience_s=60.0
+        layout(), queue_bytes=events(0, 100).nbytes, queue_timeout_s=60.0
     )
     recorder.start(tmp_path / "a.h5")
     offered = threading.Event()
@@ -168,7 +170,7 @@ def test_a_recorder_with_patience_waits_for_the_disk_and_loses_nothing(tmp_path:
         source = threading.Thread(target=offer)
         source.start()
         assert not offered.wait(0.2)
-    source.join(60.0)
+    source.join(90)
     recorder.close()
     assert not recorder.lost()
     assert identities(tmp_path / "a.h5") == list(range(500))

@@ -65,3 +65,47 @@ def test_a_run_without_frames_has_a_result_that_says_so(
     assert (result["n_frames"], result["last_identity"]) == (0, -1)
     assert np.isnan(result["mean_level"])
     assert Derived(docs).start["raw_scan_id"] == -1
+
+
+class Slow(PictureStatistics):
+    """Array results in rows 5 s apart, scalars in events 2 s apart."""
+
+    scalar_period_s, array_period_s = 2.0, 5.0
+
+
+def test_scalars_and_arrays_have_their_own_periods(
+    tmp_path: Path, docs: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("skywright.callbacks.derived.time.monotonic", lambda: now)
+    run = DerivedRun(Slow(), {"uid": "raw"}, lambda *e: docs.append(e), tmp_path)
+    for second in range(9):
+        now = 100.0 + second
+        run.add(Batch(np.array([second]), np.zeros(1), {"image": np.full((1, 4, 5), 9, np.uint8)}))
+    events = [doc["data"] for doc in Derived(docs).of("event")]
+    # At 0 s, 2 s ... the scalars; at 5 s the second row of arrays, which takes an event with it.
+    assert [event["n_frames"] for event in events] == [1, 3, 5, 6, 8]
+    assert [event["update_number"] for event in events] == [0, 0, 0, 1, 1]
+    assert run.tick() == pytest.approx(1.0)  # the next event is due at 9 s
+    run.close()
+    assert Derived(docs).result["update_number"] == 2
+    assert Derived(docs).rows("update_number").tolist() == [0, 1, 2]
+    assert Derived(docs).rows("histogram")[:, 9].tolist() == [20, 6 * 20, 9 * 20]
+
+
+def test_an_analysis_without_arrays_has_no_stream_of_them(
+    tmp_path: Path, docs: list[tuple[str, Any]]
+) -> None:
+    class Scalars(PictureStatistics):
+        results = tuple(c for c in PictureStatistics.results if not c.shape)
+
+        def summarize(self, state: Any) -> Any:
+            found = super().summarize(state)
+            return {name: found[name] for name in found if not np.ndim(found[name])}
+
+    run = DerivedRun(Scalars(), {"uid": "raw"}, lambda *e: docs.append(e), tmp_path)
+    run.add(Batch(np.arange(1), np.zeros(1), {"image": np.full((1, 4, 5), 9, np.uint8)}))
+    run.close()
+    names = [doc["name"] for doc in Derived(docs).of("descriptor")]
+    assert names == [PictureStatistics.stream, "result"]
+    assert Derived(docs).result["update_number"] == -1

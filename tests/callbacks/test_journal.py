@@ -258,7 +258,7 @@ def check(
     watching = threading.Thread(target=watcher.watch)
     watching.start()
     result = RE(scan(points))
-    watching.join(timeout=60)
+    watching.join(90)
     for _ in range(100):
         if journal.trouble is None:
             break
@@ -368,7 +368,7 @@ def test_memory_is_bounded_while_the_disk_is_full(
     threading.Thread(target=produce, daemon=True).start()
     assert not done.wait(0.5)
     ballast.unlink()
-    assert done.wait(60)
+    assert done.wait(90)
     while journal.trouble:
         threading.Event().wait(0.01)
     assert len(lines(small_disk / "journal" / f"{run.start_doc['uid']}.jsonl")) == 10

@@ -20,11 +20,11 @@ from support.streaming import StreamingCamera, noise
 
 from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
-from skywright.callbacks import keeper
-from skywright.callbacks.followed import Limits
-from skywright.callbacks.keeper import Patience
+from skywright.callbacks import worker_supervisor
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.reports import Reports
+from skywright.callbacks.stream_analysis import BacklogLimits
+from skywright.callbacks.worker_supervisor import WorkerLimits
 
 Start = Callable[..., LiveAnalysis]
 
@@ -294,7 +294,7 @@ def test_twenty_kills(RE: Any, start: Start, camera: StreamingCamera, tmp_path: 
 def test_a_run_that_kills_every_worker_is_given_up_and_the_next_one_is_not(
     RE: Any, start: Start, camera: StreamingCamera, tmp_path: Path
 ) -> None:
-    live = start(f"{PATH}:Dies", {"at": 3}, patience=Patience(restarts=1))
+    live = start(f"{PATH}:Dies", {"at": 3}, worker_limits=WorkerLimits(restarts=1))
     RE.subscribe(live)
     result = RE(bp.count([camera], num=4))
     end = live.wait(raw_uid=result.run_start_uids[0], timeout_s=90)
@@ -310,7 +310,7 @@ def test_an_analysis_that_cannot_start_is_given_up(
     RE: Any, start: Start, camera: StreamingCamera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "")  # the worker cannot import it, we can
-    live = start(f"{PATH}:Raises", {"at": 0}, patience=Patience(restarts=1))
+    live = start(f"{PATH}:Raises", {"at": 0}, worker_limits=WorkerLimits(restarts=1))
     RE.subscribe(live)
     result = RE(bp.count([camera], num=2))
     assert "status 2" in live.wait(raw_uid=result.run_start_uids[0], timeout_s=90).error
@@ -320,7 +320,9 @@ def test_an_analysis_that_cannot_start_is_given_up(
 def test_a_hung_analysis_is_killed_and_given_up(
     RE: Any, start: Start, camera: StreamingCamera
 ) -> None:
-    live = start(f"{PATH}:Slow", {"seconds": 3600}, patience=Patience(restarts=0, stall_s=0.5))
+    live = start(
+        f"{PATH}:Slow", {"seconds": 3600}, worker_limits=WorkerLimits(restarts=0, stall_s=0.5)
+    )
     live.wait_ready()
     RE.subscribe(live)
     result = RE(bp.count([camera], num=2))
@@ -328,7 +330,7 @@ def test_a_hung_analysis_is_killed_and_given_up(
 
 
 def test_a_frozen_worker_delays_nothing(RE: Any, start: Start, camera: StreamingCamera) -> None:
-    live = start(patience=Patience(restarts=20, stall_s=4.0))
+    live = start(worker_limits=WorkerLimits(restarts=20, stall_s=4.0))
     live.wait_ready()
     RE.subscribe(live)
     assert live.worker_pid is not None
@@ -355,7 +357,7 @@ def test_a_full_queue_ends_the_derived_run_with_the_reason_and_a_stop_document_a
 
     def fill(name: str, doc: Any) -> None:
         if name == "event" and doc["seq_num"] == full_from:
-            monkeypatch.setattr(keeper, "QUEUE_DOCUMENTS", 0)
+            monkeypatch.setattr(worker_supervisor, "QUEUE_DOCUMENTS", 0)
 
     RE.subscribe(live)
     RE.subscribe(fill)
@@ -460,6 +462,6 @@ def test_a_broken_document_ends_nothing(start: Start) -> None:
 
 
 def test_waiting_in_vain_names_the_analysis(start: Start) -> None:
-    live = start(limits=Limits(max_behind_s=5))
+    live = start(limits=BacklogLimits(max_behind_s=5))
     with pytest.raises(TimeoutError, match="analysis picture_statistics: reached 0 frames"):
         live.wait(3, timeout_s=0.01)

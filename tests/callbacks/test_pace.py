@@ -14,18 +14,18 @@ def test_the_first_batch_is_one_frame() -> None:
     pace = Pace()
     assert pace.batch_frames == 1
     assert pace.affordable(0.1) == math.inf
-    pace.took(0, 1.0, 0)  # nothing was read: nothing is known
+    pace.add_measurement(0, 1.0, 0)  # nothing was read: nothing is known
     assert pace.batch_frames == 1
 
 
 def test_a_batch_is_bounded_by_time_and_by_bytes() -> None:
     slow, large = Pace(), Pace()
-    slow.took(1, BATCH_S / 10.5, 100)
+    slow.add_measurement(1, BATCH_S / 10.5, 100)
     assert slow.batch_frames == 10
-    large.took(2, 1e-6, BATCH_BYTES // 2)
+    large.add_measurement(2, 1e-6, BATCH_BYTES // 2)
     assert large.batch_frames == 4
-    slow.took(1, 60.0, 100)
-    slow.took(1, 60.0, 100)
+    slow.add_measurement(1, 60.0, 100)
+    slow.add_measurement(1, 60.0, 100)
     assert slow.batch_frames == 1
 
 
@@ -33,7 +33,7 @@ def test_there_is_always_time_for_one_frame() -> None:
     pace = Pace()
     for seconds in (9.0, 2.0, 2.0):  # the first frame of a process is slow, and tells nothing
         assert pace.affordable(0.1) == math.inf
-        pace.took(4, seconds, 4)
+        pace.add_measurement(4, seconds, 4)
     assert pace.affordable(2.0) == 4
     assert pace.affordable(-3.0) == 1
 

@@ -56,7 +56,7 @@ class Fed:
         """Close stdin and return the one derived run."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        assert self.process.wait(90) == 0
         (run,) = read_derived(self.directory / "journal")
         return run
 
@@ -269,7 +269,7 @@ def test_end_of_the_session_interrupts_the_derived_run(
     fed.until("progress", 5)
     if how == "sigterm":
         fed.process.send_signal(signal.SIGTERM)
-        assert fed.process.wait(60) == 0
+        assert fed.process.wait(90) == 0
     run = fed.end()
     assert run.stop is not None
     assert run.stop["exit_status"] == "abort"

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from event_model import compose_run
+from rich.console import Console
 from support.sample_runs import (
     DEAD,
     DERIVED_V1,
@@ -25,6 +27,8 @@ from support.sample_runs import (
 
 from skywright.callbacks.journal import Journal
 from skywright.cli import catalog, main
+from skywright.store.lookup import find_run
+from skywright.store.show import view_run
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to"
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -117,6 +121,26 @@ def test_show_gives_few_columns_and_results_unless_asked_for_all(
     assert few.index("analysis loop") < few.index("stream primary")
 
 
+def test_show_begins_with_the_answer_of_an_analysis(
+    store: SampleStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = view_run(store.client, find_run(store.client, DERIVED_V1))
+    assert view.analysis is not None
+    results = {"tip_x": 3.0, "n_found": 88, "why": "no loop", "ok": False}
+    measured = replace(view.analysis, results={"mean": 1.0})
+    judged = replace(view.analysis, results=results)
+    derived = (measured, judged)
+    catalog._print_view(Console(), replace(view, analysis=None, derived=derived), False)
+    shown = re.findall(r"^  (\w+) = (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert shown == [
+        ("ok", "no"),
+        ("why", "no loop"),
+        ("tip_x", "3"),
+        ("n_found", "88"),
+        ("mean", "1"),
+    ]
+
+
 def test_show_as_json(skywright: Run, store: SampleStore) -> None:
     status, out, _ = skywright("show", "4f0c", "--json", "--pictures", "pics")
     assert status == 0
@@ -138,6 +162,31 @@ def test_newest(skywright: Run) -> None:
     again = ["reprocess", "-1", "-99", "--analysis", "picture_statistics"]
     assert "no run -99: the catalog has" in skywright(*again)[2]
     assert "no such option" in skywright("show", "--al")[2].lower()
+
+
+def test_reprocess_takes_the_parameters_of_the_configuration(
+    skywright: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYWRIGHT_LOOP__DETECTION", '{"backend": "automl", "url": "nix"}')
+    for name in ("loop_detection", "loop_rotation"):
+        status, _, err = skywright("reprocess", "-1", "--analysis", name)
+        assert status == 2
+        if name == "loop_detection":
+            assert "url 'nix'" in err
+    status, _, err = skywright(
+        *("reprocess", "-1", "--analysis", "loop_detection"),
+        *("--parameters", '{"backend": "no such"}'),
+    )
+    assert "backend 'no such'" in err
+    for name, given in (
+        ("loop_detection", {"backend": "onnx", "model_": "a"}),
+        ("psss_spectra", {"smoting": "none"}),
+    ):
+        options = ("--analysis", name, "--parameters", json.dumps(given))
+        status, _, err = skywright("reprocess", "-1", *options)
+        assert status == 2
+        assert f"analysis {name}: " in err
+        assert "no such key; did you mean" in err
 
 
 def test_export_reports(skywright: Run) -> None:

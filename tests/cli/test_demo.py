@@ -92,7 +92,7 @@ def test_without_a_terminal_the_step_that_goes_on_is_printed_again(
     def steps() -> Iterator[str]:
         going_on = {"demo": "loop", "title": "run 1", "seconds": None, "progress": "3 events"}
         yield json.dumps(going_on)
-        assert seen.wait(20)
+        assert seen.wait(90)
         yield json.dumps({**going_on, "seconds": 1.5, "progress": ""})
 
     lines = Lines()

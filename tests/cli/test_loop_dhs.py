@@ -23,6 +23,10 @@ from support.dhs import OPERATIONS
 from support.loop_pictures import Drawn, turned
 from support.stack import COMMAND, run
 
+from skywright.config import Settings
+from skywright.errors import ConfigError
+from skywright.instruments.loop.cli.dhs import Options
+from skywright.instruments.loop.cli.dhs import _parameters as detector_parameters
 from skywright.instruments.loop.dhs.config import read_config
 
 PICTURE = Drawn().jpeg()
@@ -53,7 +57,7 @@ def started(
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        status = process.wait(timeout=20)
+        status = process.wait(timeout=90)
         assert process.stdin is not None
         process.stdin.close()
         process.stdout.close()
@@ -91,7 +95,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]
 
 
 def push(port: int, *files: bytes) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
     for file in files:
         connection.request("POST", "/", file, {"Content-Type": "image/jpeg"})
         assert connection.getresponse().read() == b""
@@ -119,7 +123,7 @@ def test_the_old_configuration_file_is_enough(
             assert link.run("initializeCamera", "1.1", "cam") == "normal cam 704 480 3"
             status, x, *_ = link.run("getLoopTip", "1.2").split()
             assert status == "normal"
-            assert float(x) == pytest.approx(Drawn().tip / 704, abs=1.0 / 704)
+            assert float(x) == pytest.approx(Drawn().tip / 704, abs=3.0 / 704)
             link.start("collectLoopImages", "1.3")
             link.until(lambda: link.updates("1.3"))
             push(ready["receiver_port"], *[turned(60.0 * i).jpeg() for i in range(3)])
@@ -130,7 +134,7 @@ def test_the_old_configuration_file_is_enough(
             # The service of the file does not exist: DCSS hears of it when it has connected.
             assert "automl: http://localhost:1" in link.notes()[0]
             url = f"http://127.0.0.1:{ready['status_port']}"
-            health = httpx.get(f"{url}/health", timeout=30)
+            health = httpx.get(f"{url}/health", timeout=90)
             assert health.status_code == 503
             state = health.json()
             assert "automl: http://localhost:1" in state["status"]
@@ -146,7 +150,7 @@ def test_the_old_configuration_file_is_enough(
                 "undecodable": 0,
                 "doubled": 0,
             }
-            metrics = httpx.get(f"{url}/metrics", timeout=30).text
+            metrics = httpx.get(f"{url}/metrics", timeout=90).text
             assert 'skywright_dhs_operations_total{end="normal"} 4.0' in metrics
             assert 'skywright_dhs_series_pictures{fate="received"} 3.0' in metrics
     (started,) = (tmp_path / "RESULTS").iterdir()
@@ -171,7 +175,7 @@ def test_the_old_command_with_a_camera_named_by_text_ends_a_series_by_count(
         f"dcss: {{host: localhost, port: {hub.port}}}\n"
         "loopdhs:\n"
         f"    axis: {{host: localhost, port: {camera}, camera: quad}}\n"
-        "    jpeg_receiver: {port: 0}\n"
+        "    jpeg_receiver: {port: 0}\n    log_dir: logs\n"
         "    osci_time: 1.0\n    video_fps: 3.0\n    end_by_count: true\n"
     )
     old = (sys.executable, "-m", "skywright.instruments.loop.cli.loop_dhs")
@@ -186,6 +190,20 @@ def test_the_old_command_with_a_camera_named_by_text_ends_a_series_by_count(
         assert link.reply("1.2") == "normal done"
         assert len(link.rows("1.2")) == 3
     hub.close()
+    logged = (tmp_path / "logs" / "loop7.log").read_text()
+    for line in (
+        "name in DCSS: loop7",
+        f"DCSS: localhost:{hub.port}",
+        "configuration file: config/BL-831.config",
+        f"uploads are taken at: 0.0.0.0:{ready['receiver_port']}",
+        f"single pictures: http://localhost:{camera}/axis-cgi/jpg/image.cgi?camera=quad",
+        "detector: backend network",
+        "pictures are saved in: no directory",
+        "log file: logs/loop7.log",
+        f"/health and /metrics: http://0.0.0.0:{ready['status_port']}",
+        "series become runs: no, no store is configured",
+    ):
+        assert f"INFO skywright.instruments.loop.cli.dhs: {line}\n" in logged
 
 
 def test_the_old_command_names_the_file_that_it_misses(
@@ -213,6 +231,52 @@ def test_keys_without_effect_are_named(tmp_path: Path, caplog: pytest.LogCapture
         "colour: unknown key, ignored",
         "dcss.prot: unknown key, ignored; did you mean port?",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("loopdhs: {osci_time: .inf}", "osci_time: Input should be a finite number"),
+        ("loopdhs: {osci_delta: .nan}", "osci_delta: Input should be a finite number"),
+        (
+            "loopdhs: {axis: {host: a, camera: [1, 2]}}",
+            "axis.camera: Input should be a valid string",
+        ),
+        ("loopdhs: {axis: [a, 80]}", "axis: expected keys and values (got ['a', 80])"),
+        ("loopdhs: [a]", "loopdhs: expected keys and values"),
+        ("- a", "expected keys and values (got ['a'])"),
+        ("dcss: {port: 1}", "dcss.host: is missing"),
+        ("dcss: {host: }", "dcss.host: is missing"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "BL-1.config"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_config(file)
+    assert str(caught.value).startswith(f"{file}: {said}")
+    assert "Value error" not in str(caught.value)
+
+
+def test_the_files_threshold_and_number_of_boxes_reach_the_detector(tmp_path: Path) -> None:
+    file = tmp_path / "BL-1.config"
+    file.write_text("loopdhs: {automl: {host: gpu, threshold: 0.1, scan_n_results: 3}}")
+    config = read_config(file)
+    options = Options(
+        dcss=("a", 1), name="loopDHS", host="127.0.0.1", receiver_port=0, snapshot_url="",
+        automl_url="http://gpu:5000", save_directory=None, file=file, config=config,
+    )  # fmt: skip
+    found = detector_parameters(options, Settings())
+    url = "http://gpu:5000"
+    assert found == {"backend": "automl", "url": url, "threshold": 0.1, "most_boxes": 3}
+
+
+def test_a_key_without_a_value_has_its_default(tmp_path: Path) -> None:
+    file = tmp_path / "BL-1.config"
+    file.write_text("loopdhs:\n  axis:\n    host: a\n    camera:\n  debug_dir:\n")
+    config = read_config(file)
+    assert config.axis is not None
+    assert config.axis.snapshot_url == "http://a:80/axis-cgi/jpg/image.cgi?camera=1"
 
 
 def test_flags_go_before_the_file_and_series_become_runs(
@@ -245,6 +309,41 @@ def test_flags_go_before_the_file_and_series_become_runs(
     hub.close()
 
 
+SLOW = """
+import ctypes, sys
+from skywright.instruments.loop.backends.network import NetworkDetector
+# As the compiler: C code that no Python signal handler can interrupt.
+NetworkDetector.warm_up = lambda self: ctypes.CDLL(None).sleep(600)
+from skywright.cli import main
+main(["loop", "dhs", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_while_it_warms_up(
+    number: signal.Signals, elsewhere: dict[str, str]
+) -> None:
+    hub = Dcss()
+    given = ("--dcss", f"127.0.0.1:{hub.port}", "--receiver-port", "0", "--status-port", "0")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *given],
+        env={**os.environ, **elsewhere},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with hub.connected(*OPERATIONS) as link:  # DCSS is answered meanwhile
+            process.send_signal(number)
+            assert process.wait(90) == 0  # the compiler takes longer
+            link.wait_closed()
+        assert process.stdout is not None
+        assert process.stdout.read() == ""  # it was never ready
+    finally:
+        process.kill()
+        process.communicate()
+        hub.close()
+
+
 def test_it_ends_while_its_detection_service_does_not_answer(
     camera: int, elsewhere: dict[str, str]
 ) -> None:
@@ -268,7 +367,7 @@ def test_it_ends_while_its_detection_service_does_not_answer(
             request = accept_predict(service)
             process.send_signal(signal.SIGTERM)
             assert link.reply("1.1") == "aborted"
-            assert process.wait(60) == 0  # the service has 600 s
+            assert process.wait(90) == 0  # the service has 600 s
             request.close()
     hub.close()
 

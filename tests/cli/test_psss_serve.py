@@ -112,7 +112,7 @@ def test_serve_with_old_clients_and_pvs(tmp_path: Path) -> None:
         client.set_background("dark", PICTURE // 3)
         client.start()
         output = service.ready["output_port"]
-        with OldSource("127.0.0.1", output, receive_timeout=20_000) as reader:
+        with OldSource("127.0.0.1", output, receive_timeout=90_000) as reader:
             reader.await_sender()
             for pulse_id in range(10, 40):
                 sender.send({f"{PREFIX}:FPICTURE": PICTURE}, pulse_id)
@@ -188,8 +188,8 @@ def check_newer_layout(
     assert client.get_status() == "processing"
     with (
         OldSender(input_port) as sender,
-        OldSource("127.0.0.1", data_port, receive_timeout=20_000) as data,
-        OldSource("127.0.0.1", image_port, receive_timeout=20_000) as images,
+        OldSource("127.0.0.1", data_port, receive_timeout=90_000) as data,
+        OldSource("127.0.0.1", image_port, receive_timeout=90_000) as images,
     ):
         data.await_sender()
         images.await_sender()

@@ -2,11 +2,13 @@
 
 import logging
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
 import typer
+from rich.text import Text
 from typer.testing import CliRunner
 
 import skywright.cli as cli
@@ -117,6 +119,26 @@ def test_every_command_of_the_table_has_its_help(name: str) -> None:
     result = invoke(name, "--help")
     assert result.exit_code == 0
     assert "--verbose" in result.stdout
+
+
+@pytest.mark.parametrize("name", list(cli.commands()))
+def test_no_help_loses_brackets_as_markup(name: str) -> None:
+    for command in all_below(cli.load(name)):
+        for text in (command.help, *(getattr(each, "help", "") for each in command.params)):
+            shown = Text.from_markup(text or "").plain
+            assert shown == (text or "").replace("\\[", "["), f"{command.name}: {text}"
+
+
+def all_below(command: Any) -> Iterator[Any]:
+    yield command
+    for each in getattr(command, "commands", {}).values():
+        yield from all_below(each)
+
+
+def test_the_default_of_the_status_port_is_in_the_help() -> None:
+    shown = " ".join(invoke("loop", "dhs", "--help").stdout.replace("│", " ").split())
+    assert "else loop.detection." in shown
+    assert "[default: (9001 if it is free)]" in shown
 
 
 @pytest.mark.parametrize(

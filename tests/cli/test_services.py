@@ -2,15 +2,20 @@
 
 import json
 import os
+import re
 import signal
+import socket
+import uuid
 from pathlib import Path
 
+import pika
 import psutil
 from support.stack import run, running_up, write_fake_beamline
 
 from skywright.config import load_settings
 from skywright.processes.stack import State, read_state
 
+ROOT = Path(__file__).parents[2]
 SERVICES = """
 [services.other]
 command = ["python", "fake_service.py"]
@@ -94,6 +99,44 @@ def test_a_service_that_an_instrument_offers_needs_no_command(tmp_path: Path) ->
     command = settings.service_command("epu-api")
     assert command[:3] == ("skywright", "epu", "serve")
     assert command[3:] == ("--db", settings.pv_prefix("one") + "x")
+
+
+def test_the_services_of_epu_start_and_come_back(tmp_path: Path, rabbitmq_url: str) -> None:
+    database = f"sqlite:///{tmp_path / 'epu.sqlite'}"
+    options = f'"--database", "{database}", "--broker", "{rabbitmq_url}"'
+    text = (
+        f'[services.epu-api]\nargs = ["--port", "0", {options}]\n'
+        f"[services.epu-consumer]\nargs = [{options}]\n"
+    )
+    names = ("epu-api", "epu-consumer")
+    environment = write_beamline(tmp_path, text) | {"RABBITMQ_QUEUE": f"test.{uuid.uuid4().hex}"}
+    try:
+        with running_up("--only", *names, **environment) as up:
+            state = state_of(tmp_path)
+            assert set(names) <= set(state.processes)
+            for name in names:
+                os.kill(state.processes[name].pid, signal.SIGKILL)
+                assert "SIGKILL" in up.event(name, "restarting")
+                up.event(name, "ready")
+                assert state_of(tmp_path).processes[name].restarts == 1
+            assert up.end(signal.SIGTERM) == 0
+            assert up.left() == []
+    finally:
+        with pika.BlockingConnection(pika.URLParameters(rabbitmq_url)) as connection:
+            connection.channel().queue_delete(environment["RABBITMQ_QUEUE"])
+
+
+def test_the_dhs_of_the_reference_page_is_open_to_the_video_server(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "reference" / "dhs.md").read_text()
+    (section,) = re.findall(r"```toml\n(\[services\.loop-dhs\]\n.*?)```", page, re.DOTALL)
+    (named,) = re.findall(r"/\S+\.config", section)
+    config = tmp_path / "BL-831.config"
+    config.write_text("{dcss: {host: localhost, port: 1}, loopdhs: {jpeg_receiver: {port: 0}}}")
+    environment = write_beamline(tmp_path, section.replace(named, str(config)))
+    with running_up("--only", "loop-dhs", **environment):
+        facts = state_of(tmp_path).processes["loop-dhs"].ready
+        # This address is another interface than 127.0.0.1, the default.
+        socket.create_connection(("127.0.0.2", facts["receiver_port"])).close()
 
 
 def test_doctor_expects_the_services(tmp_path: Path) -> None:

@@ -6,17 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bluesky
-import pexpect
 import psutil
 import pytest
 from bluesky.utils import PersistentDict
 from support.stack import COMMAND, run, write_fake_beamline
 
+from skywright.cli import session
 from skywright.config import DEFAULT_IOCS
 from skywright.processes.stack import read_state
 from skywright.session import profile
@@ -96,8 +97,9 @@ def test_an_example_is_a_script_of_its_own_and_scan_ids_go_on(beamline: dict[str
     assert latest["scan_id"] == 42
 
 
-def test_a_missing_script_is_bad_use(beamline: dict[str, str]) -> None:
-    done = run("session", "no-such-script.py", **beamline)
+def test_a_missing_script_is_bad_use_and_starts_no_beamline(tmp_path: Path) -> None:
+    store = {"SKYWRIGHT_STORE__DIRECTORY": str(tmp_path / "store")}
+    done = run("session", "no-such-script.py", **store)
     assert done.returncode == 2
     assert done.stderr == "skywright: no-such-script.py: no such file or directory\n"
 
@@ -193,6 +195,8 @@ ENDING = """
 import signal, subprocess, sys, threading
 from skywright.cli import session
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell's job began us
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as `session` does
 session.QUIET_S = 0.05
 session.ANALYSIS_LIMIT_S = session.UP_END_LIMIT_S = 600.0
 stubborn = (
@@ -228,7 +232,8 @@ print(Analysis.killed.is_set(), beamline.returncode)
 """
 
 
-def test_the_end_says_what_it_waits_for_and_ctrl_c_goes_on() -> None:
+@pytest.mark.parametrize("last", [signal.SIGINT, signal.SIGTERM])
+def test_the_end_says_what_it_waits_for_and_ctrl_c_goes_on(last: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", ENDING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -240,7 +245,7 @@ def test_the_end_says_what_it_waits_for_and_ctrl_c_goes_on() -> None:
             "the beamline to end, at most 600 s; Ctrl-C kills it\n",
         ):
             assert process.stderr.readline() == f"waiting for {text}"
-            process.send_signal(signal.SIGINT)
+            process.send_signal(last if "beamline" in text else signal.SIGINT)
             if "slow" in text:
                 said = process.stderr.readline()
                 assert said.startswith("analysis slow is not complete, `skywright reprocess`")
@@ -248,6 +253,36 @@ def test_the_end_says_what_it_waits_for_and_ctrl_c_goes_on() -> None:
         assert process.stdout.read() == f"True {-signal.SIGKILL}\n"
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+PARTS = """
+import json
+for name, event in (
+    ("up", "starting one, two"), ("one", "ready on 5064"), ("two", "slow"), ("two", "ready"),
+):
+    print(json.dumps({"name": name, "event": event}), flush=True)
+print(json.dumps({"ready": {}}), flush=True)
+"""
+
+
+def test_the_progress_of_a_start_names_the_parts_that_are_awaited(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert PARTS.count(session.STARTING) == 1
+    lines: list[str] = []
+    awaited: Future[None] = Future()
+    with subprocess.Popen(
+        [sys.executable, "-c", PARTS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        session._await_ready(process, lines.append, awaited)
+    assert awaited.done()
+    assert lines == [
+        "0 of 2 parts are ready; waiting for one, two",
+        "1 of 2 parts are ready; waiting for two",
+        "1 of 2 parts are ready; waiting for two",
+        "2 of 2 parts are ready; waiting for ",
+    ]
+    assert capsys.readouterr().err == "two: slow\n"
 
 
 def test_a_beamline_that_cannot_start_is_one_line(tmp_path: Path) -> None:
@@ -263,6 +298,8 @@ def test_a_beamline_that_cannot_start_is_one_line(tmp_path: Path) -> None:
 
 
 def test_ipython_shows_the_banner_and_a_prompt(beamline: dict[str, str]) -> None:
+    import pexpect
+
     home = beamline["SKYWRIGHT_STORE__DIRECTORY"]
     child = pexpect.spawn(
         COMMAND[0],

@@ -82,7 +82,7 @@ def test_sigkill_leaves_no_process_and_no_state(up: Up, tmp_path: Path) -> None:
 def test_the_death_of_the_starter_ends_everything(up: Up) -> None:
     assert up.process.stdin is not None
     up.process.stdin.close()
-    assert up.process.wait(timeout=60) == 0
+    assert up.process.wait(90) == 0
     assert up.left() == []
 
 

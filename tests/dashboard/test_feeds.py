@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from dashboard.feeds import Feed, Message
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 class Tap:

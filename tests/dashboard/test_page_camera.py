@@ -75,7 +75,7 @@ def test_a_detector_that_cannot_be_loaded_is_said_on_the_picture(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     look = Looker({"backend": "crystal ball"})
-    look.loading.join(30)
+    look.loading.join(90)
     assert "crystal ball" in look(GRAY.astype("u1"))["caption"]
     assert "crystal ball" in caplog.text
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,13 @@ GRID = {
     "results": 30,
     "good": 24,
 }
-SUGGESTION = {"squares": ["11", "12"], "skipped": ["13"], "reason": "stay in 11"}
+SUGGESTION = {
+    "squares": ["11", "12"],
+    "skipped": ["13"],
+    "reason": "stay in 11",
+    "holes": ["1107"],
+    "skipped_holes": ["1108", "1109"],
+}
 
 
 @pytest.fixture
@@ -59,18 +66,22 @@ def test_page_before_the_first_message_and_before_the_first_file(page: TestClien
 
 
 def test_page_shows_grid_troubles_and_suggestion(page: TestClient) -> None:
-    text = say(
-        page, orphans=3.0, late=2.0, overview=GRID, suggestion=SUGGESTION, message="watching"
-    )
+    troubles = {"orphans": 3.0, "late": 2.0, "message": "watching"}
+    health = {"rate": 0.254, "latency": 0.0417}
+    text = say(page, overview=GRID, suggestion=SUGGESTION, **troubles, **health)
     assert "grid &lt;1&gt;" in text
     assert "1 Completed, 2 None" in text
     assert "2 micrographs have waited for their foil hole" in text
     assert "skip 1 squares" in text
+    assert "<code>1107</code>" in text
+    assert "skip 2 holes" in text
     assert "3.46" in text
     assert "square 11: 30 micrographs, 80% good" in text
     assert "square 12: 4 micrographs, no results yet" in text
     assert text.count("hole 7:") == 1
     assert "hole 8" not in text  # it has no place
+    shown = dict(re.findall(r"<dt>([^<]*)</dt>\s*<dd>([^<]*)</dd>", text))
+    assert (shown["per second"], shown["file to database"]) == ("0.25", "42 ms")
 
 
 def test_colors_go_from_bad_to_good() -> None:

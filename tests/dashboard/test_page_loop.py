@@ -7,6 +7,7 @@ import pytest
 from support.seen_rotation import CALIBRATION
 
 from dashboard.loop.view import CURVE_COLUMNS, has_points, read_curves
+from dashboard.site import PAGES
 from skywright.errors import DataError
 from skywright.store.export.contents import Column, RunContents, Stream
 
@@ -42,3 +43,15 @@ def test_missing_columns_are_named_with_the_state_of_the_run() -> None:
     rows = {name: 60 for name in CURVE_COLUMNS if name != "phi"}
     with pytest.raises(DataError, match="it is running and has no column phi in pictures"):
         read_curves(contents(**rows), RESULTS, CALIBRATION)
+
+
+def test_each_figure_has_a_word_of_explanation_on_hover() -> None:
+    summary = {"uid": "1234", "raw_uid": "5678", "time_s": 0.0, "status": "success"}
+    seen = {"results": {"kind": "nylon", "n_found": 88}, "pictures": 90, "summary": summary}
+    fitted = {"results": dict.fromkeys(("kind", "tip_used", "rms", "arc", "delay"), 7.0)}
+    text = PAGES.get_template("dashboard.loop:loop.html").render(
+        site={"catalog": {"number": 1}}, series=seen, rotation={**fitted, "summary": summary}
+    )
+    assert 'title="range of spindle angles in which the tip is seen"><dt>arc</dt>' in text
+    assert text.count("<dt>") == 8
+    assert "<div><dt>" not in text

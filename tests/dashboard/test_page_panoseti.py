@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
-from itertools import count
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,10 @@ PIXELS = np.arange(256, dtype=np.int32).reshape(16, 16)
 
 
 def facts(sequence: float = 1.0, flags: str = "") -> PanosetiFacts:
-    image = PanosetiImage(1, 254, "ph256", 1.7e9, flags, 7.0, sequence, PIXELS)
+    image = PanosetiImage(
+        1, 254, "ph256", 1.7e9, flags, 7.0, 1000.25, 17.0, "Unlocked", (182.987, 79.4016, -1.4321),
+        sequence, PIXELS,
+    )  # fmt: skip
     return PanosetiFacts("obs <1>.pffd", "Recording", "following", 1234.0, (image,))
 
 
@@ -50,6 +53,10 @@ def test_page_shows_modules_with_their_images(page: TestClient) -> None:
     assert "obs &lt;1&gt;.pffd" in text
     assert "module 254 · ph256" in text
     assert "clock not in step" in text
+    assert "1000.2/s" in text
+    assert "17 packets lost" in text
+    assert "az 182.987°, el 79.402°, PA -1.432°" in text
+    assert "clock not locked" in text
     assert "1234" in text
     with Image.open(io.BytesIO(page.get("/panoseti/image/1/ph256?n=1").content)) as image:
         assert image.size == (16, 16)
@@ -61,11 +68,30 @@ def test_page_shows_modules_with_their_images(page: TestClient) -> None:
     assert "module 254" in text  # what was known stays
 
 
-def test_the_rate_is_that_of_the_images() -> None:
-    board = PanosetiBoard(clock=count(0.0, 1.0).__next__)
-    for second in range(5):
-        board.take(encode_facts(facts(sequence=1.0 + 20.0 * second)))
-    assert board.rates == {(1, "ph256"): 20.0}
+def test_the_distribution_of_largest_pixels(page: TestClient) -> None:
+    site = page.app.state.site  # type: ignore[attr-defined]
+    times = iter([0.0, 300.0, 300.0, 700.0])
+    board = PanosetiBoard(clock=times.__next__)
+    site.live["panoseti"] = board
+    assert "Largest pixels" not in page.get("/panoseti").text
+
+    def take(sequence: float, brighter: int, product: str = "ph256", module: int = 254) -> None:
+        image = replace(
+            facts(sequence).images[0], slot=module, module=module, product=product,
+            pixels=PIXELS + np.int32(brighter),
+        )  # fmt: skip
+        board.take(encode_facts(PanosetiFacts("", "Recording", "", 0.0, (image,))))
+
+    take(1.0, 0)
+    take(2.0, 100, module=3)
+    take(2.0, 500, module=3)  # the image that was there before
+    assert [(module, value) for _, module, value in board.largest] == [(254, 255), (3, 355)]
+    text = page.get("/panoseti").text
+    assert "Largest pixels" in text
+    assert "254 (1)" in text
+    assert ">3 (1)" in text
+    take(1.0, 0, "img16")  # a movie does not count, and the first image is too old by now
+    assert [(module, value) for _, module, value in board.largest] == [(3, 355)]
 
 
 @pytest.mark.timeout(300)

@@ -135,6 +135,9 @@ def test_page_before_and_after_the_first_pulse(page: TestClient) -> None:
     assert '<img class="waterfall" src="data:image/png' in after
     assert "photon energy, eV" in after
     assert ">77<" in after
+    # A word of explanation on hover, for each figure.
+    assert 'title="full width at half maximum of that Gaussian"><dt>FWHM</dt>' in after
+    assert "<div><dt>" not in after
 
 
 @pytest.mark.parametrize(

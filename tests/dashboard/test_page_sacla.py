@@ -19,9 +19,10 @@ from dashboard.color_map import false_color_png
 from dashboard.headless import headless_chromium
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
-from dashboard.sacla.view import board_of, draw_curves, draw_intensity, draw_scatter
+from dashboard.sacla.view import board_of, draw_curves, draw_scatter, draw_values
 from devices.sacla.view import COUNTS, CURVES, RECENT, ShotFacts
 from skywright.config import IocSettings, Settings
+from skywright.instruments.sacla.mean_images import autocorrelation
 from skywright.instruments.sacla.regions import parse_region
 
 NAME = "MPCCD-1N0-M06-004"
@@ -45,11 +46,14 @@ def facts(**more: Any) -> ShotFacts:
             "regions": REGIONS,
             "regions_number": 3,
             "detectors": NAME,
+            "shown_detector": NAME,
             "counts": dict.fromkeys(COUNTS, 7),
             "edges": edges,
             "curves": dict.fromkeys(CURVES, curve),
             "photon_hist": np.full((2, 8), 5.0),
             "recent": recent | {"laser_on": np.arange(count) % 2.0},
+            "shown_region": "spot",
+            "center": (10.0, 12.0),
             "image": image,
             "step": 4,
             "image_shots": 33,
@@ -93,16 +97,18 @@ def test_shots_from_before_a_pause_do_not_squeeze_the_plot_over_the_tag() -> Non
     assert charts["spot against the tag"].count("<circle") == 51
 
 
-def test_bins_of_another_value_name_their_axis_and_i0_has_a_histogram() -> None:
+def test_bins_of_another_value_name_their_axis_and_values_have_histograms() -> None:
     random = np.random.default_rng(1)
     i0 = random.normal(1.0, 0.2, 700)
     laser_on = np.arange(700) % 2.0
-    recent = {**facts().recent, "i0": i0, "first_sum": 300 * i0, "laser_on": laser_on}
+    recent = {**facts().recent, "i0": i0, "sum": 300 * i0, "laser_on": laser_on}
     board = ShotBoard()
     board.take(encode_facts(facts(recent=recent, binned_by="i0"), 700))
     assert draw_curves(board)[0][0] == "spot: laser on - off against I0"
     assert draw_scatter(board)[0][0] == "spot against I0, r = 1.000 without laser"
-    title, _ = draw_intensity(board)[0]
+    (title, _), (linear, _), (logarithmic, _) = draw_values(board)
+    assert linear.startswith("spot of the last 700 accepted shots: mean ")
+    assert logarithmic == "spot of the same shots, logarithmic bins; 0 at or below 0"
     assert title.startswith("I0 of the last 700 accepted shots: mean ")
     words = title.replace(",", "").split()
     assert float(words[words.index("mean") + 1]) == pytest.approx(i0.mean(), rel=1e-3)
@@ -131,13 +137,17 @@ def test_page_before_and_after_the_first_shot(page: TestClient) -> None:
     before = page.get("/sacla").text
     assert "waiting for the IOC of the shots" in before
     assert "No curve yet" in before
-    assert page.get("/sacla/mean.png").status_code == 404
+    for image in ("mean", "autocorrelation"):
+        assert page.get(f"/sacla/{image}.png").status_code == 404
     board_of(page.app.state.site).take(encode_facts(facts(), 500))  # type: ignore[attr-defined]
     after = page.get("/sacla").text
     assert "400000077" in after
+    assert 'title="shots that pass all filters"><dt>accepted</dt>' in after
+    assert "<div><dt>" not in after
     for title in (
         "spot: laser on - off against the delay",
         "rim: sum / I0 against the delay",
+        "rim: sum of sums / sum of I0 against the delay",
         "spot against I0",
         "spot against the tag",
         "pixels by their photons",
@@ -146,6 +156,14 @@ def test_page_before_and_after_the_first_shot(page: TestClient) -> None:
     assert page.get("/sacla/mean.png").headers["content-type"] == "image/png"
     now = page.get("/sacla/now").json()
     assert now["shape"] == [8, 6]
+    assert now["detector"] == NAME
+    assert (now["region"], now["center"]) == ("spot", [10.0, 12.0])
+    image = np.nan_to_num(facts().image)
+    rows, columns = (4 * np.arange(length) + 1.5 for length in image.shape)
+    mass = [image.sum(axis=0) @ columns, image.sum(axis=1) @ rows] / image.sum()
+    assert now["mass"] == pytest.approx(mass, abs=0.01)
+    correlated = autocorrelation(facts().image).astype(np.float32)
+    assert page.get("/sacla/autocorrelation.png").content == false_color_png(correlated)
     assert (now["step"], now["regions"], now["operate"]) == (4, REGIONS, operates(page))
     assert page.get("/static/sacla/regions.js").status_code == 200
 
@@ -165,14 +183,26 @@ def test_only_a_page_that_operates_may_put_and_only_for_itself(page: TestClient)
 
 
 ROWS, COLUMNS = 128, 96
+FIRST, SECOND = (f"MPCCD-8N0-3-002-{k}" for k in (1, 2))
 
 
 @pytest.fixture(scope="module")
 def operated(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page that operates a simulated beamline; there is no catalog."""
     store = tmp_path_factory.mktemp("shots")
-    whole = f"all:{NAME}:-0.5,-0.5;95.5,-0.5;95.5,127.5;-0.5,127.5"
-    size = ("--rows", str(ROWS), "--columns", str(COLUMNS), "--pool", "16", "--roi", whole)
+    whole = f"all:{FIRST}:-0.5,-0.5;95.5,-0.5;95.5,127.5;-0.5,127.5"
+    size = (
+        "--rows",
+        str(ROWS),
+        "--columns",
+        str(COLUMNS),
+        "--pool",
+        "16",
+        "--tiles",
+        "2",
+        "--roi",
+        whole,
+    )
     with running_ioc("iocs.sacla", "--source", "sim", *size, prefix="PAGE:SACLA1:") as ioc:
         config = store / "skywright.toml"
         config.write_text(
@@ -185,9 +215,28 @@ def operated(chromium: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             yield running.uri
 
 
-def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(operated: str) -> None:
+def test_a_mask_has_the_outline_of_its_pixels_and_of_its_hole(tmp_path: Path) -> None:
+    ring = np.zeros((ROWS, COLUMNS), bool)
+    ring[10:30, 20:60] = True
+    ring[15:20, 30:50] = False
+    np.save(tmp_path / "ring.npy", ring)
+    texts = f"{REGIONS} ring:{NAME}:mask={tmp_path}/ring.npy gone:{NAME}:mask={tmp_path}/gone.npy"
+    header = json.loads(encode_facts(facts(regions=texts), 10).split(b"\n")[0])
+    assert list(header["outlines"]) == ["ring"]
+    outer, inner = (np.array(curve) for curve in header["outlines"]["ring"])
+    for curve, corners in (
+        (outer, [[19.5, 9.5], [59.5, 29.5]]),
+        (inner, [[29.5, 14.5], [49.5, 19.5]]),
+    ):
+        np.testing.assert_allclose([curve.min(axis=0), curve.max(axis=0)], corners, atol=0.51)
+
+
+def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(
+    operated: str, tmp_path: Path
+) -> None:
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.select import Select
 
     with headless_chromium(1280, 1400) as browser:
 
@@ -202,6 +251,11 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(operated: str) 
             script = "return fetch('/sacla/now').then(a => a.json()).then(a => a.regions)"
             found = map(parse_region, browser.execute_script(script).split())
             return {region.name: np.array(region.points) for region in found}
+
+        def detectors() -> dict[str, str]:
+            script = "return fetch('/sacla/now').then(a => a.json()).then(a => a.regions)"
+            found = map(parse_region, browser.execute_script(script).split())
+            return {region.name: region.detector for region in found}
 
         browser.get(f"{operated}/sacla")
         until(lambda: names() == ["all"], 90, "the region of the start is shown")
@@ -240,10 +294,42 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(operated: str) 
         until(lambda: find("figure.regions img").get_attribute("src") != source, 60, "and shown")
 
         # Another page adds a region that this one does not show yet: it stays.
-        add = {"add": f"{NAME}:1,1;9,1;9,9"}
+        add = {"add": f"{FIRST}:1,1;9,1;9,9"}
         request = {"method": "POST", "body": json.dumps(add)}
         browser.execute_script("fetch('/sacla/put', arguments[0])", request)
         find("[aria-label='Remove roi1']").click()
         until(lambda: list(regions()) == ["all", "roi2", "roi3"], 60, "the rectangle is gone")
+
+        ring = np.ones((ROWS, COLUMNS), bool)
+        ring[9:-9, 9:-9] = False
+        np.save(tmp_path / "ring.npy", ring)
+        request["body"] = json.dumps({"add": f"{FIRST}:mask={tmp_path}/ring.npy"})
+        browser.execute_script("fetch('/sacla/put', arguments[0])", request)
+        drawn = (
+            "[...document.querySelectorAll('figure.regions path:not(.mass)')].map(p => p.outerHTML)"
+        )
+        until(
+            lambda: any(path.count("M") == 2 for path in browser.execute_script(f"return {drawn}")),
+            60,
+            "the mask is drawn with its hole",
+        )
+
+        # The single shots of another region are plotted.
+        Select(find("[data-regions=region]")).select_by_value("roi2")
+        until(lambda: "roi2 against I0" in browser.page_source, 60, "its shots are plotted")
+
+        # The other tile: no region of the first one is drawn on it, and a new one is its own.
+        Select(find("[data-regions=detector]")).select_by_value(SECOND)
+        until(lambda: SECOND in caption(), 60, "the other tile is shown")
+        assert names() == []
+        assert find("[data-regions=detector]").get_property("value") == SECOND
+        find("[data-draw=rectangle]").click()
+        drawing = find("figure.regions svg")
+        mouse = ActionChains(browser).move_to_element_with_offset(drawing, -width // 4, 0)
+        mouse.click_and_hold().move_by_offset(width // 4, height // 4).release().perform()
+        until(names, 60, "the rectangle is shown")
+        (new,) = names()
+        shown = dict.fromkeys(("all", "roi1", "roi2", "roi3"), FIRST)
+        assert detectors() == {**shown, new: SECOND}
         severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
         assert severe == []

@@ -21,6 +21,7 @@ from support.sample_runs import (
     DEAD,
     DERIVED_V1,
     DERIVED_V2,
+    FLY,
     FRAMES,
     SCAN,
     SampleStore,
@@ -108,6 +109,13 @@ def test_a_run_shows_what_came_of_it(page: TestClient) -> None:
     assert "diode_matrix" in text
 
 
+def test_a_stream_counts_the_rows_of_its_files_where_it_has_no_events(page: TestClient) -> None:
+    text = page.get(f"/runs/{FLY}").text
+    assert "<summary>primary, 6 rows, 2 columns</summary>" in text
+    assert "0 events" not in text
+    assert "<summary>primary, 5 events, 9 columns</summary>" in page.get(f"/runs/{SCAN}").text
+
+
 def test_a_derived_run_names_its_raw_run(page: TestClient) -> None:
     text = page.get(f"/runs/{DERIVED_V2}").text
     assert f'href="/runs/{SCAN}"' in text
@@ -123,7 +131,8 @@ def test_of_a_run_only_the_answer_is_open(page: TestClient) -> None:
     parts: Any = PAGES.get_template("parts.html").module
     shown = parts.answer({"ok": False, "why": "no loop", "tip_x": 3.0})
     assert "<dt>ok</dt><dd>no</dd>" in shown
-    assert "<dt>why</dt><dd>no loop</dd>" in shown
+    assert 'title="why there is no such result"><dt>why</dt><dd>no loop</dd>' in shown
+    assert "<div><dt>" not in shown
     assert "tip_x" not in shown
     assert parts.answer({"tip_x": 3.0}).strip() == ""
 

@@ -19,6 +19,7 @@ from support.sample_runs import (
 )
 
 from dashboard.app import make_app
+from dashboard.chart import WIDTH, Marks, draw_chart
 from dashboard.plots import (
     MOST_MARKS,
     Choice,
@@ -28,6 +29,7 @@ from dashboard.plots import (
     choose,
     draw_plot,
 )
+from dashboard.site import local_time
 from skywright.errors import DataError
 from skywright.store.lookup import find_run
 from skywright.store.show import ColumnView, RunView, StreamView, view_run
@@ -111,9 +113,28 @@ def test_rows_of_numbers_are_drawn_as_an_image(store: SampleStore) -> None:
 def test_runs_are_laid_over_one_another(store: SampleStore) -> None:
     choice, drawn = plot(store, SCAN, **{"with": f"{SCAN[:8]} {FLY[:8]} no-such-run"})
     assert choice.others == (SCAN[:8], FLY[:8], "no-such-run")
-    assert str(drawn.drawing).count('class="legend"') == 2
+    legend = re.findall(r'class="legend" x="[\d.]+" y="(-?\d+)">(.*?)<', str(drawn.drawing))
+    started = local_time(find_run(store.client, SCAN).metadata["start"]["time"])
+    assert [text for _, text in legend] == [f"scan {started}"] * 2
+    assert [int(y) for y, _ in legend] == [16, 16]
     assert f"run {FLY[:8]} has no column diode_current in the stream primary" in drawn.notes
     assert any("no-such-run" in note for note in drawn.notes)
+
+
+def test_a_legend_that_is_too_wide_has_lines_of_its_own_above_the_chart() -> None:
+    x = np.arange(3.0)
+    marks = [Marks(f"acquire_spectra 2026-11-25 14:03:0{k}", x, x, "abcd"[k]) for k in range(4)]
+    drawn = str(draw_chart(marks, [], "x", "y", "title"))
+    places = re.findall(
+        r'class="legend" x="([\d.]+)" y="(-?\d+)">acquire_spectra \S+ (\S+)<', drawn
+    )
+    assert sorted((float(y), clock) for _, y, clock in places) == [
+        (-35.0, "14:03:00"),
+        (-18.0, "14:03:01"),
+        (-1.0, "14:03:02"),
+        (16.0, "14:03:03"),
+    ]
+    assert f'viewBox="0 -51 {WIDTH} 351"' in drawn
 
 
 def test_what_a_run_does_not_have_is_said(store: SampleStore, page: TestClient) -> None:

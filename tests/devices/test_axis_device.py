@@ -93,12 +93,12 @@ def test_a_count_that_is_told_late_is_waited_for(
 
         monkeypatch.setattr(camera, "_read_now", ahead)
         ended = camera.complete()
-        assert asked.wait(10)
+        assert asked.wait(90)
         for rows in (3, 4, 5):  # the monitors of what was written last
             camera._on_rows(camera.pictures, rows)
         ended.wait(10)
         assert camera.get_index() == 5
-        camera.raise_trouble()
+        camera.raise_if_silent()
     finally:
         camera.unstage()
 

@@ -34,7 +34,7 @@ from skywright.instruments.loop.stages import StageSetup
 from skywright.instruments.loop.sweep import Sweep
 from skywright.instruments.loop.timing import Trace, angles_at
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -210,16 +210,16 @@ def test_the_sample_can_be_scanned_along_one_axis(
 def test_a_limit_that_is_moved_holds_whatever_a_late_value_brings(gonio: MotorGoniometer) -> None:
     motor, limit = gonio.sy, gonio.sy.low_limit_travel
     before = limit.get()
-    limit.set(-0.5).wait(5)
+    limit.set(-0.5).wait(90)
     # What ophyd does with a value of VAL that left before, and comes after, the limit.
     motor.user_setpoint._metadata.update(lower_ctrl_limit=before)
     assert motor.limits == (-0.5, 2.5)
     with pytest.raises(LimitError, match=r"-0\.6 mm is beyond its limits -0\.5\.\.2\.5"):
         motor.set(-0.6)
-    limit.set(before).wait(5)
+    limit.set(before).wait(90)
     motor.user_setpoint._metadata.update(lower_ctrl_limit=-0.5)
-    motor.set(-0.6).wait(10)
-    motor.set(0.0).wait(10)
+    motor.set(-0.6).wait(90)
+    motor.set(0.0).wait(90)
 
 
 def test_beyond_the_limits_nothing_moves(gonio: MotorGoniometer) -> None:

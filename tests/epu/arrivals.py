@@ -101,9 +101,33 @@ def all_at_once(root: Path, writes: list[Write], rng: random.Random) -> Iterator
     yield move
 
 
+def mixed(root: Path, writes: list[Write], rng: random.Random) -> Iterator[Step]:
+    """Each file arrives in a way of its own; the steps of all files are mixed at random."""
+    by_path: dict[str, list[Write]] = {}
+    for write in writes:
+        by_path.setdefault(write.path, []).append(write)
+    ways = [
+        list(rng.choice((in_order, partial, growing, renamed))(root, own, rng))
+        for own in by_path.values()
+    ]
+    order = [steps for steps in ways for _ in steps]  # each file once for each of its steps
+    rng.shuffle(order)
+    for steps in order:
+        yield steps.pop(0)
+
+
 SCENARIOS = {
     scenario.__name__: scenario
-    for scenario in (in_order, children_first, partial, reordered, growing, renamed, all_at_once)
+    for scenario in (
+        in_order,
+        children_first,
+        partial,
+        reordered,
+        growing,
+        renamed,
+        all_at_once,
+        mixed,
+    )
 }
 
 

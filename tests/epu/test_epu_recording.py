@@ -10,18 +10,21 @@ import subprocess
 import sys
 import tarfile
 import threading
+import typing
 from pathlib import Path
 
 import pytest
 from arrivals import SCENARIOS, in_order, run_steps, small_visit
 from epu_trees import read_document
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from skywright.instruments.epu.cli import app
 from skywright.instruments.epu.recording.archive import (
+    RecordedEvent,
     RecordingError,
+    event_from,
     open_recording,
     safe_path,
 )
@@ -51,11 +54,11 @@ class Recording:
 
     def __enter__(self) -> None:
         self.thread.start()
-        assert self.ready.wait(30)
+        assert self.ready.wait(90)
 
     def __exit__(self, *_: object) -> None:
         self.stopped.set()
-        self.thread.join(60)
+        self.thread.join(90)
         assert not self.thread.is_alive()
 
 
@@ -179,6 +182,158 @@ def test_a_safe_path_stays_inside(path):
     assert os.path.normpath(os.path.join("/t", result)).startswith("/t")  # noqa: PTH118
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("timestamp", "now"),
+        ("timestamp", 1e300),
+        ("timestamp", float("nan")),
+        ("timestamp", True),
+        ("timestamp", None),
+        ("event_type", []),
+        ("src_path", "\ud800"),
+        ("is_directory", "yes"),
+        ("content", 5),
+        ("content", "\ud800"),
+        ("binary_chunk_id", ["chunk_0"]),
+        ("size", 2**70),
+        ("size", -1),
+        ("size", 1.5),
+        ("content_hash", 5),
+        ("file_position", True),
+        ("operation_data", "abc"),
+        ("operation_data", {"new_size": "q"}),
+        ("is_placeholder", 1),
+    ],
+)
+def test_a_field_of_another_type_or_range_is_named(tmp_path, name, value):
+    bad = event("created", "x", content="x") | {name: value}
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({"events": [event("created", "ok", content="x"), bad]}))
+    field = "new_size" if value == {"new_size": "q"} else name
+    for play in (lambda: replay(path, tmp_path / "copy", Pace(1, None)), lambda: summarize(path)):
+        with pytest.raises(RecordingError, match=f"^{field} of an event "):
+            play()
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("name", ["chunk_" + "1" * 5000, "chunk_", "../chunk_1", "chunk_1.txt"])
+def test_a_chunk_has_a_number(name):
+    with pytest.raises(RecordingError, match="not a chunk"):
+        event_from(event("created", "x", binary_chunk_id=name))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ([], "metadata must be an object"),
+        ("x", "metadata must be an object"),
+        (None, "metadata must be an object"),
+        ({"watch_dir": ["/a"]}, "watch_dir of the metadata"),
+        ({"version": 2}, "version of the metadata"),
+        ({"recorded_at": "\ud800"}, "recorded_at of the metadata"),
+    ],
+)
+def test_damaged_metadata_are_named(tmp_path, metadata, reason):
+    whole, lines, partial = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.partial"
+    whole.write_text(json.dumps({"metadata": metadata, "events": []}))
+    lines.write_text(f'{{"metadata": {json.dumps(metadata)}, "events": [\n]}}\n')
+    partial.mkdir()
+    (partial / "metadata.json").write_text(json.dumps(metadata))
+    (partial / "events.jsonl").touch()
+    for path in (whole, lines, partial):
+        with pytest.raises(RecordingError, match=reason):
+            summarize(path)
+        result = CliRunner().invoke(app, ["info", str(path)])
+        assert isinstance(result.exception, RecordingError)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_categories=())),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(), values, max_size=3),
+    max_leaves=5,
+)
+PATHS = st.sampled_from(["a", "a/b", "b", "."])
+REQUIRED = {
+    "event_type": st.sampled_from(["initial_dir", "created", "appended", "moved", "deleted"]),
+    "timestamp": st.sampled_from([0, 0.5]),
+    "src_path": PATHS,
+}
+OPTIONAL = dict.fromkeys(RecordedEvent.__slots__[len(REQUIRED) :], JSON) | {
+    "dest_path": PATHS | JSON,
+    "content": st.just("x") | JSON,
+    "size": st.just(3) | JSON,
+}
+EVENTS = st.fixed_dictionaries(
+    {name: valid | JSON for name, valid in REQUIRED.items()}, optional=OPTIONAL
+)
+
+
+@given(EVENTS | JSON)
+def test_any_json_is_an_event_of_the_declared_types_or_an_error(values):
+    try:
+        found = event_from(json.loads(json.dumps(values)))
+    except RecordingError as error:
+        str(error).encode()
+        return
+    for name, kind in typing.get_type_hints(RecordedEvent).items():
+        kind = dict if name == "operation_data" else kind
+        assert isinstance(getattr(found, name), kind), name
+    (found.content or "").encode("utf-8", "surrogateescape")
+
+
+@settings(max_examples=50)
+@given(st.lists(EVENTS, max_size=4), st.just({}) | JSON)
+def test_any_json_is_played_or_refused(tmp_path_factory, events, metadata):
+    directory = tmp_path_factory.mktemp("any")
+    path = directory / "old.json"
+    path.write_text(json.dumps({"metadata": metadata, "events": events}))
+    for play in (lambda: replay(path, directory / "copy", BURST), lambda: summarize(path)):
+        try:
+            play()
+        except (RecordingError, OSError) as error:
+            str(error).encode()
+    assert {entry.name for entry in directory.iterdir()} <= {"old.json", "copy"}
+
+
+def test_the_recorded_directory_itself_stays(tmp_path):
+    events = [
+        {**event("initial_dir", "."), "is_directory": True},
+        event("created", "x", content="x"),
+    ]
+    good = archive(tmp_path / "r.tar.gz", events)
+    assert replay(good, tmp_path / "copy", BURST).events == 2
+    assert contents(tmp_path / "copy") == {"x": b"x"}
+    for bad in (
+        event("deleted", "./"),
+        event("moved", ".", dest_path="y"),
+        event("moved", "x", dest_path="."),
+    ):
+        path = archive(tmp_path / "bad.tar.gz", [*events, bad])
+        with pytest.raises(RecordingError, match="directory itself cannot be"):
+            replay(path, tmp_path / "other", BURST)
+        assert not (tmp_path / "other").exists()
+
+
+def test_an_archive_that_unpacks_to_more_is_refused(tmp_path):
+    bomb = tarfile.TarInfo("chunks/chunk_0.bin")
+    bomb.size = 1 << 20
+    path = archive(tmp_path / "r.tar.gz", [event("created", "x", content="x")], [bomb])
+    assert path.stat().st_size < 5000
+    assert replay(path, tmp_path / "copy", BURST, max_unpacked=2 << 20).events == 1
+    with pytest.raises(RecordingError, match="unpacks to more than 1000000 bytes"):
+        replay(path, tmp_path / "other", BURST, max_unpacked=1_000_000)
+    run = CliRunner().invoke
+    for command in (["info", str(path)], ["replay", str(path), str(tmp_path / "other")]):
+        refused = run(app, [*command, "--max-size", "0"])
+        assert "unpacks to more than 0 bytes" in str(refused.exception)
+        assert run(app, command).exit_code == 0
+
+
 def test_links_are_refused_and_not_followed(tmp_path):
     link = tarfile.TarInfo("chunks/chunk_0.bin")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -211,6 +366,16 @@ def test_damaged_recordings(root, tmp_path):
         path.write_bytes(data)
         with pytest.raises(RecordingError):
             replay(path, tmp_path / "copy", BURST)
+    refused = 0
+    for at in range(20, len(whole), len(whole) // 50):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            refused += bool(replay(path, tmp_path / "copy", BURST).differences)
+        except RecordingError:
+            refused += 1
+    assert refused > 40
     missing = archive(tmp_path / "x.tar.gz", [event("created", "x", binary_chunk_id="chunk_7")])
     with pytest.raises(RecordingError, match="chunk_7"):
         replay(missing, tmp_path / "copy", BURST)
@@ -227,8 +392,6 @@ def test_wrong_sha256_is_a_difference(tmp_path):
 
 
 def test_times():
-    from skywright.instruments.epu.recording.archive import RecordedEvent
-
     events = [RecordedEvent(time, "created", "x") for time in (0.0, 1.0, 1.0, 301.0)]
     assert [due for due, _ in Pace(1, None).times(iter(events))] == [0, 1, 1, 301]
     assert [due for due, _ in Pace().times(iter(events))] == pytest.approx([0, 0.01, 0.01, 1.01])
@@ -279,7 +442,7 @@ def test_command_line(root, tmp_path):
     assert "ready" in process.stdout.readline()
     (root / "b.xml").write_text("<b/>")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
     assert process.returncode == 0
     run = CliRunner().invoke
     assert run(app, ["replay", str(out), str(tmp_path / "copy"), "--burst"]).exit_code == 0
@@ -288,3 +451,53 @@ def test_command_line(root, tmp_path):
     assert counts["initial_file"] == 1
     with open_recording(out) as recording:
         assert recording.metadata()["version"] == "2.0"
+
+
+def test_extensions_that_are_always_text_or_binary(root, tmp_path):
+    text = {"a.mrc": b"text after all", "b.odd": b"\x00\x01\xff"}
+    binary = {"c.xml": b"<c/>", "d.star": b"data_"}
+    for name, content in (text | binary).items():
+        (root / name).write_bytes(content)
+    out = tmp_path / "r.tar.gz"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skywright.cli", "epu", "record", str(root), str(out),
+         "--force-text-extensions", "mrc, .ODD", "--force-binary-extensions", ".xml,star"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert "ready" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=90)
+    assert process.returncode == 0
+    target = tmp_path / "copy"
+    assert CliRunner().invoke(app, ["replay", str(out), str(target), "--burst"]).exit_code == 0
+    empty = {name: bytes(len(content)) for name, content in binary.items()}  # its size alone
+    assert contents(target) == text | empty
+
+
+def test_what_the_recorder_could_not_read_is_left_out_on_request(root, tmp_path, monkeypatch):
+    (root / "a.xml").write_text("<a/>")
+    (root / "locked.xml").write_text("<locked/>")
+    original, is_locked = Path.read_bytes, True
+
+    def read_bytes(path: Path) -> bytes:
+        if path == root / "locked.xml" and is_locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    out = tmp_path / "r.tar.gz"
+    with Recording(root, out):
+        pass
+    run = CliRunner().invoke
+    assert run(app, ["replay", str(out), str(tmp_path / "all"), "--burst"]).exit_code == 0
+    assert contents(tmp_path / "all") == {"a.xml": b"<a/>", "locked.xml": bytes(9)}
+    skip = ["replay", str(out), str(tmp_path / "some"), "--burst", "--skip-unreadable", "--json"]
+    assert json.loads(run(app, skip).stdout) == {"events": 1, "differences": []}
+    assert contents(tmp_path / "some") == {"a.xml": b"<a/>"}
+    later = tmp_path / "later.tar.gz"
+    with Recording(root, later):
+        is_locked = False
+        (root / "locked.xml").write_text("<open/>")
+    replay(later, tmp_path / "later", BURST, skip_unreadable=True)
+    assert contents(tmp_path / "later") == {"a.xml": b"<a/>", "locked.xml": b"<open/>"}

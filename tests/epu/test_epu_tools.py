@@ -1,10 +1,14 @@
 """validate, stat, slim, find-duplicates, format-xml, names and paths."""
 
+import ctypes
 import json
+import os
+import signal
 import stat as stat_module
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from epu_trees import read_document, written
@@ -13,6 +17,7 @@ from hypothesis import strategies as st
 from lxml import etree
 from typer.testing import CliRunner
 
+from skywright.instruments.epu import safe_xml
 from skywright.instruments.epu.cli import app
 from skywright.instruments.epu.format_xml import indented
 from skywright.instruments.epu.names import Kind, recognize
@@ -53,6 +58,13 @@ def test_all_errors_are_listed(session, tmp_path):
     assert "no directory Images-Disc" in run("validate", session).stdout
 
 
+def test_a_visit_is_no_session_and_its_sessions_are_named(session):
+    result = run("validate", session.parent, "--json")
+    assert result.exit_code == 1
+    (warning,) = json.loads(result.stdout)["warnings"]
+    assert session.name in warning
+
+
 def test_usage_error(tmp_path):
     from skywright.errors import ConfigError
 
@@ -91,6 +103,40 @@ def test_stat_and_slim(session):
     assert json.loads(run("slim", session, "--json").stdout)["files"] == dry["files"]
     assert image.stat().st_size == 0
     assert read_document(session) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stat_watch_shows_new_files_until_it_is_told_to_end(session, number):
+    command = [sys.executable, "-m", "skywright.cli", "epu", "stat", str(session), "--json"]
+    process = subprocess.Popen(
+        [*command, "--watch", "0.1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        first = json.loads(process.stdout.readline())["kinds"]
+        assert not any(kind["kind"] == "image .png" for kind in first)
+        (session / "late.png").write_bytes(b"x" * 1000)
+        wanted = {"kind": "image .png", "files": 1, "bytes": 1000}
+        assert any(wanted in json.loads(line)["kinds"] for line in process.stdout)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_stat_names_a_directory_that_cannot_be_listed(session, monkeypatch):
+    scandir = os.scandir
+
+    def refused(path):
+        if Path(path).name == "Metadata":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    result = run("stat", session)
+    assert result.exit_code == 0
+    assert "Metadata: Permission denied" in result.stderr
+    assert "micrograph" in result.stdout
 
 
 def test_find_duplicates(session):
@@ -145,7 +191,10 @@ def test_paths():
     assert map_path(r"z:\D\v\a.mrc", prefixes) == "/visit/a.mrc"
     assert map_path(r"Z:\D\w\a.mrc", prefixes) == "/data/w/a.mrc"
     assert map_path(r"\\host\share\a", prefixes) == "/net/a"
-    assert map_path(r"Z:\Dx\a", prefixes) == "/cygdrive/z/Dx/a"
+    assert map_path(r"Z:\Dx\a", prefixes) is None
+    assert map_path("/cygdrive/z/D/v/a.mrc", prefixes) == "/visit/a.mrc"
+    assert map_path("/cygdrive/z/D", {"/cygdrive/Z/d/": "/data/"}) == "/data"
+    assert map_path(None, prefixes) is None
 
 
 def canonical(data: bytes) -> list[tuple]:
@@ -204,8 +253,9 @@ def test_format_xml_command(session):
     ("arguments", "message"),
     [
         (("watch", "{session}", "--idle-exit", "0", "--events", "{session}"), "--events"),
-        (("watch", "{session}", "--idle-exit", "0", "--log-file", "{session}"), "--log-file"),
+        (("watch", "{session}", "--idle-exit", "0", "--log-file", "{session}"), "log file"),
         (("replay", "any.tar.gz", "{session}/EpuSession.dm"), "not a directory"),
+        (("record", "{session}", "{session}/EpuSession.dm/out.tar.gz"), "EpuSession.dm"),
         (("serve", "--port", "99999"), "--port"),
     ],
 )
@@ -216,3 +266,56 @@ def test_bad_use_is_exit_status_2_and_names_the_option(session, arguments, messa
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+class CreateFile:
+    """Windows' CreateFileW as far as Linux allows: it converts its arguments and keeps them.
+
+    Whether Windows shares the file then is not tested here.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.calls: list[tuple] = []
+
+    def __call__(self, *arguments):
+        for kind, argument in zip(self.argtypes, arguments, strict=True):
+            kind.from_param(argument)
+        self.calls.append(arguments)
+        return os.open(self.path, os.O_RDONLY) if self.path else self.restype(-1).value
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Let the reader of files take this system for Windows; call it with CreateFileW."""
+
+    def use(create: CreateFile) -> None:
+        library = {"kernel32": SimpleNamespace(CreateFileW=create)}
+        runtime = SimpleNamespace(open_osfhandle=lambda handle, flags: handle)
+        monkeypatch.setattr(safe_xml, "sys", SimpleNamespace(platform="win32"))
+        monkeypatch.setitem(sys.modules, "msvcrt", runtime)
+        for name, value in (
+            ("WinDLL", lambda name, use_last_error: library[name]),
+            ("WinError", lambda code: FileNotFoundError(code, "not found")),
+            ("get_last_error", lambda: 2),
+        ):
+            monkeypatch.setattr(ctypes, name, value, raising=False)
+
+    return use
+
+
+def test_windows_opens_files_so_that_they_can_be_renamed_and_removed(tmp_path, windows):
+    path = tmp_path / "a.xml"
+    path.write_text("<a/>")
+    create = CreateFile(path)
+    windows(create)
+    assert safe_xml.read_limited(path, 100) == b"<a/>"
+    generic_read, share_all, open_existing = 0x80000000, 7, 3
+    assert create.calls == [(str(path), generic_read, share_all, None, open_existing, 0, None)]
+
+
+def test_an_error_of_windows_names_the_file(tmp_path, windows):
+    windows(CreateFile(None))
+    with pytest.raises(FileNotFoundError) as caught:
+        safe_xml.read_limited(tmp_path / "none.xml", 100)
+    assert caught.value.filename == str(tmp_path / "none.xml")

@@ -227,6 +227,25 @@ def test_broken_file_is_reported_and_the_rest_goes_on(visit, content, reason):
     assert count[0] == count[1] - 1
 
 
+def test_an_older_manifest_that_is_broken_is_reported_too(visit):
+    path = next(visit.rglob("FoilHoles/*.xml"))
+    older = path.with_name(f"FoilHole_{path.name.split('_')[1]}_20200101_000000.xml")
+    whole = read_document(visit)
+    older.write_bytes(path.read_bytes()[:100])
+    document = read_document(visit)
+    (issue,) = document.pop("issues")
+    assert (issue["kind"], issue["path"]) == ("unreadable", older.relative_to(visit).as_posix())
+    assert {"issues": [], **document} == whole
+
+
+def test_tables_name_broken_files_whole(visit):
+    path = next(visit.rglob("Data/*.xml"))
+    path.write_bytes(b"")
+    lines = run("parse", "dir", visit).stdout.split("issues")[1].splitlines()
+    column = "".join(line.split("│")[2].strip() for line in lines if line.startswith("│"))
+    assert column == path.relative_to(visit).as_posix()
+
+
 def test_deep_and_huge_files_are_refused(visit):
     path = next(visit.rglob("Data/*.xml"))
     path.write_bytes(b"<a>" * 3000 + b"</a>" * 3000)
@@ -236,7 +255,7 @@ def test_deep_and_huge_files_are_refused(visit):
     with huge.open("r+b") as file:
         file.truncate(1 << 30)
     texts = [issue["text"] for issue in read_document(visit)["issues"]]
-    assert any("depth" in text for text in texts)
+    assert any("more than 256 deep" in text for text in texts)
     assert any("larger than" in text for text in texts)
 
 
@@ -249,6 +268,15 @@ def test_value_of_the_wrong_type_costs_only_the_value(visit):
     assert "exposure_time" in issue["text"]
     rows = [m for g in document["grids"] for m in g["micrographs"] if m["exposure_time"] is None]
     assert len(rows) == 1
+
+
+def test_a_long_wrong_value_is_cut_in_its_message(visit):
+    path = next(visit.rglob("Data/*.xml"))
+    long = b"<ExposureTime>" + b"9" * 1_000_000 + b"x<"
+    path.write_bytes(path.read_bytes().replace(b"<ExposureTime>0.89<", long))
+    (issue,) = read_document(visit)["issues"]
+    assert issue["text"].startswith("exposure_time: '999")
+    assert len(issue["text"]) < 120
 
 
 def test_unreadable_directory_is_an_issue(visit):

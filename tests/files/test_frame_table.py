@@ -6,7 +6,7 @@ import numpy as np
 
 from skywright.analysis import join
 from skywright.files.columns import Column, ColumnWriter
-from skywright.files.frames import FileRows, FrameReader, FrameTable, Track
+from skywright.files.frames import FileRows, FrameReader, FrameTable, KeyRows
 
 
 def test_frames_of_events_are_counted_after_their_values_were_dropped() -> None:
@@ -15,14 +15,14 @@ def test_frames_of_events_are_counted_after_their_values_were_dropped() -> None:
     for number in range(1, 6):
         for name, values in table.values.items():
             values[number] = (name, number)
-    assert (table.announced(), table.complete(0)) == (5, 5)
+    assert (table.announced(), table.complete_until(0)) == (5, 5)
     table.forget(3)
     assert sorted(table.values["x"]) == [4, 5]
     table.forget(5)
     assert table.values["x"] == {}
-    assert (table.announced(), table.complete(5)) == (5, 5)
+    assert (table.announced(), table.complete_until(5)) == (5, 5)
     table.values["x"][6] = 1.0
-    assert (table.announced(), table.complete(5)) == (6, 5)
+    assert (table.announced(), table.complete_until(5)) == (6, 5)
     assert FrameTable(values={"x": {}}, first=7).announced() == 0
 
 
@@ -31,11 +31,11 @@ def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> No
     numbers = np.arange(10, 14)
     with ColumnWriter(path, (Column("/time", "<f8"),), Column("/number", "<i8")) as writer:
         writer.append(numbers, {"/time": numbers / 2.0})
-    identity, time = Track(), Track()
+    identity, time = KeyRows(), KeyRows()
     identity.add(FileRows(str(path), "/number", 0, 4, 1))
     time.add(FileRows(str(path), "/time", 0, 4, 1))
     table = FrameTable(values={"x": {1: 1.0, 2: 2.0, 4: 4.0}}, identity=identity, time=time)
-    assert (table.announced(), table.complete(0)) == (4, 2)
+    assert (table.announced(), table.complete_until(0)) == (4, 2)
     with FrameReader(table) as reader:
         batch = reader.read(0, 4)
     assert batch.identities.tolist() == [10, 11, 13]
@@ -51,7 +51,7 @@ def test_int64_nanoseconds_are_inputs_without_a_loss(tmp_path: Path) -> None:
     ns = 1_795_565_922_000_000_001 + np.arange(4)
     with ColumnWriter(path, (Column("/ns", "<i8"),), Column("/number", "<i8")) as writer:
         writer.append(np.arange(4), {"/ns": ns})
-    in_file = Track()
+    in_file = KeyRows()
     in_file.add(FileRows(str(path), "/ns", 0, 4, 1))
     in_events = {number: int(value) for number, value in enumerate(ns, 1)}
     table = FrameTable(tracks={"in_file": in_file}, values={"in_events": in_events})

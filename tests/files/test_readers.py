@@ -16,7 +16,7 @@ from support.raw_format import MIMETYPE, RawReader, image, index, record
 from skywright.acquire.index_layout import IndexLayout
 from skywright.acquire.recorder import Recorder
 from skywright.analysis import ArrayInput
-from skywright.callbacks.follow import RawRun, RawStream, RequiredKeys
+from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.errors import DataError
 from skywright.files import readers
 from skywright.files.frames import FrameReader
@@ -40,7 +40,7 @@ def recorder(tmp_path: Path) -> Iterator[Recorder[Any, Any]]:
 def written(recorder: Recorder[Any, Any]) -> None:
     done = threading.Event()
     recorder.mark(done.set)
-    assert done.wait(10)
+    assert done.wait(90)
 
 
 def append(path: Path, numbers: range) -> None:
@@ -128,9 +128,7 @@ def test_the_follower_reads_any_mimetype_that_has_a_reader(
     assert batch.identities.tolist() == list(range(4, 12))
     assert batch.times.tolist() == [1e9 + n for n in range(4, 12)]
     np.testing.assert_array_equal(batch["image"], [image(n) for n in range(4, 12)])
-    assert (
-        "no reader for 'application/x-odd'" in follow(tmp_path / "a", "application/x-odd").trouble
-    )
+    assert "no reader for 'application/x-odd'" in follow(tmp_path / "a", "application/x-odd").error
 
 
 def follow(path: Path, mimetype: str, rows: int = 1) -> RawStream:

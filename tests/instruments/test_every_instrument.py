@@ -160,7 +160,7 @@ class Beamline:
         self._stack = stack
         self.devices = make_devices(SessionContext(self.settings))
         for device in self.devices.values():
-            device.wait_for_connection(timeout=30)
+            device.wait_for_connection(timeout=90)
 
     def restart(self, name: str) -> None:
         """Start a killed IOC again and wait until the devices are connected to it."""

@@ -38,11 +38,11 @@ def test_stream_and_snapshots_of_another_camera_are_recorded(tmp_path: Path) -> 
                 assert ioc.ready["source"] == source
                 directory = tmp_path / source
                 directory.mkdir()
-                pv(ioc, "HDF1:FilePath").put(str(directory), wait=True, timeout=30)
-                pv(ioc, "HDF1:LazyOpen").put(1, wait=True, timeout=30)
-                pv(ioc, "HDF1:Capture").put(1, wait=True, timeout=30)
-                pv(ioc, "cam1:ImageMode").put(1, wait=True, timeout=30)
-                pv(ioc, "cam1:NumImages").put(5, wait=True, timeout=30)
+                pv(ioc, "HDF1:FilePath").put(str(directory), wait=True, timeout=90)
+                pv(ioc, "HDF1:LazyOpen").put(1, wait=True, timeout=90)
+                pv(ioc, "HDF1:Capture").put(1, wait=True, timeout=90)
+                pv(ioc, "cam1:ImageMode").put(1, wait=True, timeout=90)
+                pv(ioc, "cam1:NumImages").put(5, wait=True, timeout=90)
                 pv(ioc, "cam1:Acquire").put(1, wait=True, timeout=60)
                 assert pv(ioc, "cam1:ArraySizeX_RBV").get() == 352
                 assert pv(ioc, "HDF1:NumCaptured_RBV").get() == 5
@@ -114,11 +114,11 @@ def test_pictures_are_uploaded_while_the_video_trigger_is_open() -> None:
                 trigger = pv(gonio, "VideoTrigger")
                 for _ in range(2):
                     count = len(frames)
-                    trigger.put(1, wait=True, timeout=30)
+                    trigger.put(1, wait=True, timeout=90)
                     until(lambda count=count: len(frames) > count + 5)
-                    trigger.put(0, wait=True, timeout=30)
+                    trigger.put(0, wait=True, timeout=90)
                     until(lambda: "uploads to" in ioc.text.rpartition("is open")[2])
-                trigger.put(1, wait=True, timeout=30)
+                trigger.put(1, wait=True, timeout=90)
                 count = len(frames)
                 until(lambda: len(frames) > count + 2)
                 gonio.terminate()  # a trigger that is lost is closed

@@ -60,7 +60,7 @@ def test_list_of_pvs() -> None:
         [sys.executable, "-m", "iocs.axis", "--prefix", "X:", "--list-pvs"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=True,
     )
     names = listed.stdout.split()
@@ -86,7 +86,7 @@ def test_bad_arguments_end_with_status_2(arguments: list[str]) -> None:
         [sys.executable, "-m", "iocs.axis", *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert ended.returncode == 2
@@ -99,7 +99,7 @@ def test_port_in_use_is_said(ioc: IocProcess) -> None:
         [sys.executable, "-m", "iocs.axis", "--prefix", "Y:", "--port", str(ioc.port)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert ended.returncode == 2
@@ -155,8 +155,8 @@ def test_stock_ophyd_classes_single_files(ioc: IocProcess, RE: Any, tmp_path: Pa
     for path in files:
         with h5py.File(path) as file:
             assert file["/entry/data/data"].shape == (1, 240, 352)
-    detector.hdf.auto_save.set(0).wait(60)
-    detector.hdf.file_write_mode.set(2).wait(60)
+    detector.hdf.auto_save.set(0).wait(90)
+    detector.hdf.file_write_mode.set(2).wait(90)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_ends_with_its_parent() -> None:
     with running_ioc("iocs.axis", "--size", "352x240") as ioc:
         assert ioc.process.stdin is not None
         ioc.process.stdin.close()
-        assert ioc.process.wait(60) == 0
+        assert ioc.process.wait(90) == 0
 
 
 def test_killed_in_a_recording_what_was_counted_is_readable(tmp_path: Path) -> None:

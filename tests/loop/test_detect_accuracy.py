@@ -10,7 +10,10 @@ from collections import Counter
 import numpy as np
 import pytest
 from accuracy_scenes import BAD_PX, score
+from support.loop_plain import make_world
 
+from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.twin.render import render
 from skywright.instruments.loop.twin.scene import random_scene
 
 pytestmark = pytest.mark.accuracy
@@ -100,6 +103,17 @@ def test_tips_out_of_the_frame_are_not_reported(scores):
     beyond = [row.found.tip_in_view for row in scores if row.what == "beyond"]
     print(json.dumps({"tips out of the frame": len(beyond), "reported": sum(beyond)}))
     assert sum(beyond) <= 0.1 * len(beyond)
+
+
+def test_thin_stems_that_go_on_beyond_the_frame_have_no_tip():
+    seen = []
+    for tip_um in (2900.0, 3000.0, 3300.0, 3600.0, 4200.0):
+        for stem_um in (700.0, 1800.0, 2600.0):
+            for seed in range(5, 9):
+                world = make_world((tip_um, 0.0, 0.0), stem_um=stem_um, seed=seed)
+                seen.append(find_loop(render(world.scene, world.pose()).image).tip_in_view)
+    print(json.dumps({"thin stems beyond the frame": len(seen), "tips": sum(seen)}))
+    assert sum(seen) <= 0.1 * len(seen)
 
 
 def test_empty_views():

@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from skywright.errors import ConfigError, DataError
+from skywright.instruments.loop.detect import NETWORK
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.detector.model import LoopModel, Maps
 from skywright.instruments.loop.detector.readout import LoopFinder, Part, look_at, part_about
@@ -16,7 +16,6 @@ ROWS, COLUMNS = 96, 128
 SHAPE = (480, 640)  # a cell is 5 px wide and high
 CELL = 5.0
 ERROR_CELLS = 0.2
-NETWORK = Path(__file__).parents[2] / "tools" / "train_loop" / "loop_net.onnx"
 
 
 def maps_of(
@@ -124,6 +123,8 @@ def test_a_closer_look_is_more_exact(gray: np.ndarray) -> None:
     (left, top), (_, bottom) = part.px((30 / COLUMNS, 20 / ROWS)), part.px((0, 76 / ROWS))
     assert (found.tip_x, found.tip_y) == pytest.approx((x, y))
     assert found.bbox == pytest.approx((left, top, x, bottom))
+    # The pin ends outside of that part: what looks like its end there is something else.
+    assert found.pin_base_x == pytest.approx(29.5 * CELL - 0.5)
     assert found.head_errors is not None
     assert found.head_errors[0] == pytest.approx(part.width * ERROR_CELLS / COLUMNS, rel=0.01)
 
@@ -185,6 +186,26 @@ def test_a_mount_that_reaches_past_the_far_edge(gray: np.ndarray) -> None:
     assert found.head_box is None
 
 
+def test_a_mount_that_goes_on_to_the_far_border_beside_an_unlikely_tip_has_none(
+    gray: np.ndarray,
+) -> None:
+    maps = maps_of((100, 40, 128, 56), tip=(125.0, 48.0))
+    assert read(gray, maps).tip_in_view  # ice at the border, for one
+    found = read(gray, replace(maps, tip=maps.tip * 0.3))
+    assert (found.tip_in_view, found.tip_sign) == (False, "+")
+    ends = maps_of((100, 40, 126, 56), tip=(125.0, 48.0))
+    assert read(gray, replace(ends, tip=ends.tip * 0.3)).tip_in_view
+
+
+def test_an_unlikely_tip_is_none_where_the_mount_is_seen_closer_and_goes_on(
+    gray: np.ndarray,
+) -> None:
+    maps, closer = maps_of(), maps_of((30, 20, 100, 76), tip=None, pin=0)
+    assert read(gray, maps, closer).tip_in_view
+    found = read(gray, replace(maps, tip=maps.tip * 0.3), closer)
+    assert (found.tip_in_view, found.tip_sign, found.kind) == (False, "+", "nylon")
+
+
 def test_a_flat_picture() -> None:
     for level in (0, 20, 255):
         found = read(np.full(SHAPE, level, np.uint8), maps_of())
@@ -193,7 +214,6 @@ def test_a_flat_picture() -> None:
 
 
 def test_the_network_sees_the_same_in_a_picture_upside_down(gray: np.ndarray) -> None:
-    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     model = LoopModel(NETWORK)
     upright, turned = model.run(gray), model.run(gray[::-1].copy())
     assert np.allclose(upright.tip, turned.tip[::-1], atol=1e-4)

@@ -14,6 +14,7 @@ from skywright.instruments.loop.draw import (
     TIP_COLOR,
     annotate,
     caption,
+    find_pin_box,
     write_picture,
 )
 
@@ -37,6 +38,30 @@ def test_box_and_tip_are_drawn_where_they_are(gray):
     assert (picture[round(found.tip_y), round(found.tip_x) + 6] == TIP_COLOR).all()
     assert not changed[y1 + 5 :].any()
     assert changed[:20].any()  # the caption
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_the_pin_box_is_the_pins_from_its_border_to_its_end(gray, turns):
+    """The pin of the picture is 60 columns long and 49 rows wide around row 120."""
+    turned = np.ascontiguousarray(np.rot90(gray, turns))
+    found = find_loop(turned)
+    assert found.side == ("left", "bottom", "right", "top")[turns]
+    box = find_pin_box(turned, found)
+    assert box is not None
+    expected = {
+        "left": (0, 96, 60, 144),
+        "bottom": (96, 259, 144, 319),
+        "right": (259, 95, 319, 143),
+        "top": (95, 0, 143, 60),
+    }[found.side]
+    np.testing.assert_allclose(box, expected, atol=3.0)
+    color = np.dstack([turned] * 3)
+    drawn = annotate(color, found, pin_box=box)
+    x, y = round(box[2] if turns == 0 else box[0]), round((box[1] + box[3]) / 2)
+    places = (drawn == COLORS["pin"]).all(axis=2)
+    assert places[max(y - 8, 0) : y + 8, max(x - 1, 0) : x + 2].sum() >= 8, "its edge is drawn"
+    no_pin = replace(found, pin_base_x=float("nan"))
+    assert find_pin_box(turned, no_pin) is None
 
 
 def test_color_pictures_keep_their_color(gray):

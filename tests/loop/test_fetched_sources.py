@@ -29,7 +29,7 @@ from skywright.processes.http_guard import Guard
 from skywright.processes.http_server import HttpServer
 from skywright.wire.axis_mjpeg import encode_part
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=myboundary\r\n\r\n"
 
 

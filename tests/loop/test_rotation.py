@@ -62,34 +62,6 @@ def test_tip_middle_and_face_are_found() -> None:
     assert (found["n_ok"], found["n_turned"]) == (60, 60)
 
 
-def curled_film(phi_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper edge, um, of a film bent to a third of a circle, at (80, -40) um."""
-    along = np.linspace(-1.0, 1.0, 201)
-    place = np.stack([80.0 + 250.0 * np.sin(along), -40.0 + 250.0 * np.cos(along)])
-    phi = np.deg2rad(phi_deg)
-    seen = place[0, :, None] * np.cos(phi) - place[1, :, None] * np.sin(phi)
-    return seen.min(axis=0), seen.max(axis=0)
-
-
-def test_views_that_are_left_out_do_not_shift_the_middle() -> None:
-    everywhere = np.arange(0.0, 360.0, 1.0)
-    low, high = curled_film(everywhere)
-    turn = np.deg2rad(everywhere)
-    truth = (high + low) @ np.stack([np.cos(turn), -np.sin(turn)], axis=1) / len(turn)
-    count = 90
-    batch = rotation(count)
-    batch["phi"][:] = phi = 4.0 * np.arange(count)
-    low, high = (244.0 + edge / 7.4 for edge in curled_film(phi))
-    batch["ymin"][:], batch["ymax"][:], batch["width"][:] = low, high, high - low
-    edge_on = np.abs(phi % 180.0 - 90.0) < 20.0
-    for name in ("xmin", "xmax", "ymin", "ymax"):
-        batch[name][edge_on] = np.nan
-    found = results(batch)
-    assert found["middle_ok"]
-    offset = [found["middle_y"], found["middle_z"]]
-    np.testing.assert_allclose(offset, truth, atol=5.0)  # the boxes' mean misses it by 8 um
-
-
 def test_pictures_that_show_the_end_of_the_stem_tell_nothing_of_the_loop() -> None:
     clean = rotation()
     missed = np.arange(60) % 5 > 1  # three of five

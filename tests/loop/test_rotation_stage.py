@@ -14,7 +14,7 @@ from support.seen_rotation import CALIBRATION, analysis, rotation
 
 from skywright.analysis import Batch
 from skywright.callbacks.journal import Journal
-from skywright.callbacks.second import FollowedSecond
+from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.errors import ConfigError
 from skywright.instruments.loop.calibration import save_calibrations
 from skywright.instruments.loop.calibration_file import CalibrationFile
@@ -79,9 +79,9 @@ def test_a_rotation_without_a_loop_is_no_success(rows: Batch, status: str, tmp_p
     drawn: Future[dict[str, bytes]] = Future()
     drawn.set_result({})
     store = tmp_path / "assets"
-    followed = FollowedSecond("loop_rotation", run, START, journal, store, lambda _: drawn)
-    followed.add(rows)
-    for _ in followed.finishing("primary", {"loop_detection": "d"}):
+    second = SecondAnalysis("loop_rotation", run, START, journal, store, lambda _: drawn)
+    second.add(rows)
+    for _ in second.finish_steps("primary", {"loop_detection": "d"}):
         pass
     journal.close()
     (derived,) = read_derived(tmp_path)

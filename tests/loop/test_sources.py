@@ -39,7 +39,7 @@ def take(source: Source, count: int, act: Callable[[], None] | None = None) -> l
     source.start(deliver, lambda message: None)
     if act is not None:
         act()
-    assert enough.wait(20), f"{len(frames)} pictures of {count}"
+    assert enough.wait(90), f"{len(frames)} pictures of {count}"
     source.stop()
     taken = len(frames)
     assert not threading.Event().wait(0.05)  # room for a picture that should not come
@@ -76,7 +76,7 @@ def test_paced_source_reports_and_goes_on() -> None:
 
     source = PacedSource("test", make, 0.001, **camera_pace(0.001))
     source.start(lambda frame: frames.append(frame.frame_number), report)
-    assert over.wait(5)
+    assert over.wait(90)
     source.close()
     assert frames == [0, 2, 3]
     assert reports == ["test: picture 1: broken file", "test: no more pictures after 4"]
@@ -167,7 +167,7 @@ def test_replay_once_says_that_it_is_over(folder: Path) -> None:
     frames: list[SourceFrame] = []
     over = threading.Event()
     source.start(frames.append, lambda message: over.set())
-    assert over.wait(5)
+    assert over.wait(90)
     assert len(frames) == 3
 
 
@@ -246,7 +246,7 @@ def test_size_can_be_asked_while_a_picture_is_delivered(folder: Path) -> None:
     def deliver(frame: SourceFrame) -> None:
         asking = threading.Thread(target=lambda: answers.append(source.size), daemon=True)
         asking.start()
-        asking.join(10)
+        asking.join(90)
 
     try:
         source.start(deliver, lambda message: None)
@@ -276,7 +276,7 @@ def test_pushed_pictures_tell_of_refused_and_cut_uploads() -> None:
     connection.putheader("Content-Length", "100")
     connection.endheaders(b"half")
     connection.close()
-    assert cut.wait(5)
+    assert cut.wait(90)
     source.close()
     assert "415 Unsupported Media Type: text/plain" in reports[0]
     assert "upload cut off, 4 of 100 bytes" in reports[1]

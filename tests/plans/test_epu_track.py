@@ -13,13 +13,17 @@ from bluesky import RunEngine
 from ioc_process import running_ioc
 from store.stack import Stack, running_stack, truth
 from support.waiting import until
+from tiled.queries import Eq
 
 from devices.epu.watcher import EpuWatcher
 from plans.epu.track import track_epu
 from skywright.callbacks.journal import Journal
 from skywright.files.columns import ColumnReader
 from skywright.instruments.epu.runs.layouts import ROW
+from skywright.instruments.epu.runs.query import find_micrographs
 from skywright.instruments.epu.tree import Tree
+from skywright.instruments.epu.twin.visit import plan_visit
+from skywright.instruments.epu.twin.writer import visit_files
 from skywright.store.client import RAW
 
 SIM = ("--source", "sim", "--speed", "inf", "--grids", "2", "--squares", "6", "--imaged", "2",
@@ -124,6 +128,50 @@ def test_visit_is_in_tiled(RE: RunEngine, stack: Stack, tmp_path: Path) -> None:
     assert list(again["micrographs/epu_micrograph_exposure_time"][:]) == [2.5]
     events = [doc for name, doc in documents if name == "event"]
     assert all(len(doc["data"]) < 20 for doc in events)
+
+
+def test_suggestions_and_paths_on_the_cluster_are_in_the_catalog(
+    RE: RunEngine, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "skywright.toml"
+    config.write_text("[epu.path_map]\n'Z:\\DoseFractions' = \"/dls/m02\"\n")
+    monkeypatch.setenv("SKYWRIGHT_CONFIG", str(config))
+    visit = plan_visit(8, 1, 9, imaged=3, holes=8)
+    square = [square for square in visit.grids[0].squares if square.holes][-1]
+    left = [f"FoilHole_{hole.id}_" for hole in square.holes[5:]]  # planned, and not taken
+    for file in visit_files(visit):
+        if any(name in file.path for name in left):
+            continue
+        path = tmp_path / "data" / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.content)
+    where = ("--root", str(tmp_path / "data"), "--database", str(tmp_path / "epu.sqlite"))
+    starts: list[dict[str, Any]] = []
+    RE.subscribe(lambda _, doc: starts.append(doc), "start")
+    journal = Journal(stack.journals)
+    RE.subscribe(journal)
+    with running_ioc("iocs.epu", "--source", "epu", *where) as ioc, stack.ingester():
+        epu = watcher_of(ioc, stack.directory / "assets")
+        until(lambda: epu.suggestion()[1])
+        path_map = json.loads(epu.path_map.get())
+        (uid,) = RE(track_epu(epu, idle=1)).plan_result
+        stack.done(uid)
+    journal.close()
+    run = stack.client()[RAW][uid]
+    last = run["primary"].read().isel(time=-1)
+    assert last["epu_suggested_grid"] == starts[0]["epu_grid"]
+    assert last["epu_best_square"] == str(square.id)
+    assert last["epu_next_holes"] == " ".join(str(hole.id) for hole in square.holes[5:])
+    assert str(square.id) in str(last["epu_reason"].values)
+    paths = [path.decode() for path in run["micrographs/epu_micrograph_cluster_path"][:]]
+    assert paths
+    assert all(path.startswith(f"/dls/m02/{visit.name}/") for path in paths)
+    session = stack.client()[RAW].search(Eq("start.epu_session", starts[0]["epu_session"]))
+    hole = square.holes[0]
+    found = find_micrographs(list(session.values()), hole=str(hole.id), limit=3)
+    assert {uuid.decode() for uuid in found["uuid"]} <= {each.id for each in hole.micrographs}
+    assert len(found["uuid"]) == 3
+    assert path_map == {"Z:\\DoseFractions": "/dls/m02"}
 
 
 def test_tiled_away_for_a_while_loses_and_doubles_nothing(

@@ -66,26 +66,26 @@ class Beamline:
 
     def signal(self, suffix: str) -> EpicsSignal:
         signal = EpicsSignal(suffix, name="fault", put_complete=True)
-        signal.wait_for_connection(timeout=10)
+        signal.wait_for_connection(timeout=90)
         return signal
 
     def put(self, name: str, value: Any) -> None:
-        self.signal(name).put(value, wait=True, timeout=10)
+        self.signal(name).put(value, wait=True, timeout=90)
 
     def offset_um(self) -> np.ndarray[Any, Any]:
         """Distance of the middle of the loop from the beam, as the simulators know it."""
         scene = EpicsSignalRO(f"{self.axis.prefix}SIM:Scene_RBV", name="scene", string=True)
         pose = EpicsSignalRO(f"{self.gonio.prefix}SIM:Pose_RBV", name="pose")
         for each in (scene, pose):
-            each.wait_for_connection(timeout=10)
+            each.wait_for_connection(timeout=90)
         truth = json.loads(ask_whole(scene))
         return np.array(truth["center_offset_um"]) + np.asarray(ask_whole(pose))[:3]
 
     def home(self) -> None:
         """Put the loop to where each test begins: off the beam, in view."""
-        self.axis.wait_for_connection(timeout=20)
-        self.gonio.wait_for_connection(timeout=20)
-        self.gonio.sample.by.set(tuple(OFF_UM - self.offset_um())).wait(20)
+        self.axis.wait_for_connection(timeout=90)
+        self.gonio.wait_for_connection(timeout=90)
+        self.gonio.sample.by.set(tuple(OFF_UM - self.offset_um())).wait(90)
 
     def center(self, **changes: Any) -> Any:
         return self.session.run(center_loop(**self.devices, **{**QUICK, **changes}))
@@ -116,7 +116,7 @@ class Beamline:
         finally:
             self.session.engine.msg_hook = None
             turning.set()
-            thread.join(30)
+            thread.join(90)
         return caught.value, time.monotonic() - struck[0]
 
 
@@ -132,8 +132,8 @@ def beamline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beamline]:
         assets = directory / "assets"
         axis = AxisCamera(camera_ioc.prefix, name="axis", assets=assets)
         gonio = Goniometer(gonio_ioc.prefix, name="gonio", assets=assets)
-        axis.wait_for_connection(timeout=20)
-        gonio.wait_for_connection(timeout=20)
+        axis.wait_for_connection(timeout=90)
+        gonio.wait_for_connection(timeout=90)
         known = {key: SCENE[key] for key in ("side", "um_per_px_x", "um_per_px_y", "axis_px")}
         calibration = ZoomCalibration(
             **known,
@@ -159,8 +159,8 @@ SLOW_DOWN_S = 2.0
 
 def check_usable(beamline: Beamline) -> None:
     """The session takes pictures of a turning sample again, and they are looked at."""
-    beamline.axis.wait_for_connection(timeout=20)
-    beamline.gonio.wait_for_connection(timeout=20)
+    beamline.axis.wait_for_connection(timeout=90)
+    beamline.gonio.wait_for_connection(timeout=90)
     uid = beamline.session.run(collect_oscillation(beamline.axis, beamline.gonio, 90.0, 1.0))
     assert [stop["exit_status"] for stop in beamline.session.stops()] == ["success"]
     assert beamline.session.detection.wait(raw_uid=uid, timeout_s=30).rows >= 5
@@ -230,13 +230,13 @@ def test_a_soft_limit_is_refused_before_the_move(beamline: Beamline) -> None:
     limit = beamline.gonio.sx.low_limit_travel
     before = limit.get()
     here = beamline.gonio.sample.position
-    limit.set(beamline.gonio.sx.position - 0.05).wait(5)
+    limit.set(beamline.gonio.sx.position - 0.05).wait(90)
     try:
         with pytest.raises(HardwareError, match="beyond its limits"):
             beamline.center()
         np.testing.assert_allclose(beamline.gonio.sample.position, here, atol=1.0)
     finally:
-        limit.set(before).wait(5)
+        limit.set(before).wait(90)
 
 
 def test_a_killed_analysis(beamline: Beamline) -> None:

@@ -88,7 +88,7 @@ def test_a_status_is_awaited_by_one_message_also_over_a_pause(engine: RunEngine)
         return "done"
 
     def pause() -> None:
-        assert waits.wait(5)
+        assert waits.wait(90)
         engine.request_pause()
 
     engine.msg_hook = watch

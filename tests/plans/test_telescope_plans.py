@@ -99,7 +99,7 @@ def test_housekeeping_of_the_boards_is_shown(RE: RunEngine, panoseti: Panoseti) 
         for name in ("TEMP1", "HVMON2", "SHUTTER_STATUS")
     ]
     for signal in signals:
-        signal.wait_for_connection(timeout=30)
+        signal.wait_for_connection(timeout=90)
     until(lambda: not np.isnan(signals[-1].get()), 30, "housekeeping is posted")
     values = [signal.get() for signal in signals]
     assert values[::3] == pytest.approx([25.0, 25.0], abs=1.0)

@@ -12,13 +12,19 @@ import zarr
 from bluesky import RunEngine
 from ioc_process import running_ioc
 from store.stack import Stack, running_stack
+from support.pano_files import file_name, made_frames, run_directory
+from support.waiting import until
 
+from devices.panoseti import array
 from devices.panoseti.array import Panoseti
 from plans.panoseti.runs import track_run
 from skywright.callbacks.journal import Journal
+from skywright.errors import HardwareError
 from skywright.files.readers import locate, open_reader
 from skywright.instruments.panoseti.opened import open_run
 from skywright.instruments.panoseti.pff import read_pff
+from skywright.instruments.panoseti.pff_writer import encode_frames
+from skywright.instruments.panoseti.telescopes import flash_parameters
 from skywright.store.client import RAW
 from skywright.store.export import export_run
 
@@ -87,6 +93,10 @@ def test_a_finished_real_run_is_in_the_catalog_frame_by_frame(
     assert start["pff_run"] == RUN
     assert start["run_configs"]["data_config"]["image"]["integration_time_usec"] == 1000
     assert start["run_configs"]["obs_config"]["wps_barnard"]["url"] == "http://barnard-power"
+    configuration = stored["events"].metadata["configuration"]["panoseti_events"]["data"]
+    ((west, barnard, meters),) = flash_parameters(configuration)["baselines_m"]
+    assert (west, barnard) == (1, 3)
+    assert 200 < meters < 2000
     written = "".join(p.read_text() for p in stack.journals.rglob("*") if p.is_file())
     assert RUN in written
     assert "PASSWORD" not in written
@@ -109,3 +119,51 @@ def test_a_finished_real_run_is_in_the_catalog_frame_by_frame(
     path, column = locate(resource)
     with open_reader(resource["mimetype"], path, column) as reader:
         np.testing.assert_array_equal(reader.read("img16", 10, 20), movie.image[10:20])
+
+
+def test_a_run_that_is_over_is_passed_over_and_the_next_one_is_tracked(
+    RE: RunEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_dir = tmp_path / "data"
+    old = run_directory(data_dir, 1, "old")
+    (old / file_name("img16")).write_bytes(encode_frames(made_frames("img16", 5)))
+    (old / "recording_ended").touch()
+    frames = made_frames("img16", 7, seed=1)
+
+    is_under_way = array.is_under_way
+
+    def look(directory: Path, run: str) -> bool:
+        found = is_under_way(directory, run)
+        if not found:  # the old run was passed over: now the next one begins
+            new = run_directory(directory, 1, "new")
+            (new / file_name("img16")).write_bytes(encode_frames(frames))
+        return found
+
+    documents: list[tuple[str, dict[str, Any]]] = []
+
+    def end(name: str, doc: dict[str, Any]) -> None:
+        documents.append((name, doc))
+        if name == "start":
+            (data_dir / "module_1" / doc["pff_run"] / "recording_ended").touch()
+
+    RE.subscribe(end)
+    with running_ioc("iocs.panoseti", "--source", "rundir", "--data-dir", str(data_dir)) as ioc:
+        panoseti = Panoseti(ioc.prefix, assets=tmp_path / "assets", name="panoseti")
+        panoseti.wait_for_connection(timeout=60)
+        until(lambda: panoseti.run_name.get() == old.name, 60, "the old run is found")
+        with pytest.raises(HardwareError, match="no run was under way within 0 s"):
+            panoseti.find_run(0.0, wait_for_new=True).wait(60)
+        panoseti.track().wait(60)  # no run by name: the newest one
+        until(lambda: panoseti.rows("m1_img16") == 5, 60, "it is indexed")
+        panoseti.end_track().wait(60)
+        monkeypatch.setattr(array, "is_under_way", look)
+        RE(track_run(panoseti, 120.0, wait_for_new=True))
+    assert "obs_new" in documents[0][1]["pff_run"]
+    resource = next(
+        doc
+        for name, doc in documents
+        if name == "stream_resource" and doc["data_key"] == "panoseti_m1_img16_image"
+    )
+    path, column = locate(resource)
+    with open_reader(resource["mimetype"], path, column) as reader:
+        np.testing.assert_array_equal(reader.read(column), frames.image)

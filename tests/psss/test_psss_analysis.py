@@ -16,7 +16,7 @@ from skywright.analysis.blocks import analyze_part
 from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
-from skywright.files.frames import FileRows, FrameTable, Track
+from skywright.files.frames import FileRows, FrameTable, KeyRows
 from skywright.instruments.psss import layouts
 from skywright.instruments.psss.analysis import PictureSpectra, SpectrumStatistics
 from skywright.instruments.psss.background import History, uploaded
@@ -124,7 +124,7 @@ def test_a_stored_file_in_parts_gives_the_same_bits(tmp_path):
     columns = (Column("/spectrum", "<f8", (COLUMNS,), 8), Column("/time", "<f8"))
     with ColumnWriter(path, columns, Column("/pulse_id", "<i8")) as writer:
         writer.append(batch.identities, {"/spectrum": batch["spectrum"], "/time": batch.times})
-    tracks = {name: Track() for name in ("spectrum", "pulse_id", "time")}
+    tracks = {name: KeyRows() for name in ("spectrum", "pulse_id", "time")}
     for name, track in tracks.items():
         track.add(FileRows(str(path), f"/{name}", 0, PULSES, 1))
     table = FrameTable(

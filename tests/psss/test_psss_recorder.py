@@ -64,7 +64,7 @@ def acquire(processor: Processor, source: ScriptedSource, *images: Any, first: i
     acquisition = processor.acquire(len(images))
     for number, image in enumerate(images, first):
         source.put(number, image=image)
-    assert acquisition.done.wait(20)
+    assert acquisition.done.wait(90)
     assert acquisition.items == len(images)
     until(lambda: not processor.is_running)
 
@@ -127,7 +127,7 @@ def test_brightness_is_there_where_the_energy_is_known(
     processor.change(axis=AXIS)
     for number, energy in ((2, None), (3, 250.0)):
         source.queue.put(replace(make_pulse(number), energy_uj=energy))
-    assert acquisition.done.wait(20)
+    assert acquisition.done.wait(90)
     spectra.stop()
     with ColumnReader(path, layouts.PULSE_ID) as reader:
         energies = reader.read("/entry/data/pulse_energy")
@@ -184,7 +184,7 @@ def test_an_acquisition_ends_when_all_is_in_the_file(
         processor.acquire(5)
     assert processor.acquisition is acquisition
     source.put(2, 3, 4, 5)
-    assert acquisition.done.wait(20)
+    assert acquisition.done.wait(90)
     assert spectra.rows_readable == 3
     until(lambda: processor.state().items == 5)
     assert processor.is_running  # it ran before
@@ -192,11 +192,11 @@ def test_an_acquisition_ends_when_all_is_in_the_file(
     source.put(6)
     until(lambda: endless.items == 1)
     assert processor.stop_acquisition() is endless
-    assert endless.done.wait(20)
+    assert endless.done.wait(90)
     assert spectra.rows_readable == 4
     endless = processor.acquire()
     processor.stop()
-    assert endless.done.wait(20)
+    assert endless.done.wait(90)
     assert processor.stop_acquisition() is None
 
 
@@ -276,7 +276,7 @@ def test_a_picture_that_fails_is_the_only_one_not_written(
         acquisition = processor.acquire(3)
         source.put(1, 2, 3)
         until(lambda: acquisition.items == 3)
-    assert acquisition.done.wait(20)
+    assert acquisition.done.wait(90)
     pictures.stop()
     with h5py.File(tmp_path / "raw.h5") as file:
         assert file[areadetector.UNIQUE_ID][:].tolist() == [1, 3]
@@ -289,7 +289,7 @@ def test_a_clock_of_another_century_is_recorded(
     pictures.start(tmp_path / "raw.h5")
     acquisition = processor.acquire(1)
     source.put(1, time_ns=9 * 10**18)  # in 2255
-    assert acquisition.done.wait(20)
+    assert acquisition.done.wait(90)
     pictures.stop()
     with h5py.File(tmp_path / "raw.h5") as file:
         assert file[areadetector.TIME_STAMP][0] == 9e9

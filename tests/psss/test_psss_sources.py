@@ -16,7 +16,7 @@ from skywright.instruments.psss.sources.replay import ReplaySource
 from skywright.instruments.psss.sources.sim import SimSource
 from skywright.instruments.psss.twin import Instrument, InstrumentSettings
 
-LIMIT_S = 20.0
+LIMIT_S = 120.0
 SMALL = InstrumentSettings(columns=64, rows=32, pool_bytes=1)
 
 

@@ -20,7 +20,7 @@ from skywright.instruments.psss.twin import Instrument, InstrumentSettings
 from skywright.processes.ports import free_port
 from skywright.wire.bsread_sockets import Sender
 
-LIMIT_S = 20.0
+LIMIT_S = 120.0
 CHANNEL = "P:FPICTURE"
 IMAGE = np.arange(30, dtype="u2").reshape(5, 6)
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from support.dcss import Dcss, Link
 from support.in_loop import running
+from support.waiting import until
 
 from skywright.errors import DataError
 from skywright.instruments.loop.dhs.link import keep_connected
 from skywright.instruments.loop.dhs.server import Call, Server
+from skywright.processes.ports import free_port
 
 OPERATIONS = ("echo", "wait", "think", "fail", "break", "long")
 
@@ -123,7 +125,7 @@ def test_an_abort_completes_all_at_once_even_what_has_only_begun(
 ) -> None:
     link.start("wait", "1.1")
     link.start("think", "1.2")
-    assert operations.thinking.wait(20)
+    assert operations.thinking.wait(90)
     asked = time.monotonic()
     link.send("stoh_start_operation wait 1.3", "stoh_abort_all hard")
     replies = {handle: link.reply(handle) for handle in ("1.1", "1.2", "1.3")}
@@ -138,7 +140,7 @@ def test_dcss_goes_and_comes_back(dcss: Dcss, operations: Operations) -> None:
     with dcss.connected(*OPERATIONS) as link:
         link.start("wait", "1.1")
         link.start("think", "1.2")
-        assert operations.thinking.wait(20)
+        assert operations.thinking.wait(90)
     with dcss.connected(*OPERATIONS) as link:
         operations.release.set()
         assert link.run("echo", "1.3", "again") == "normal again"
@@ -226,3 +228,13 @@ def test_a_thousand_fuzzed_messages_leave_nothing_behind(dcss: Dcss) -> None:
         while (open_files(), threading.active_count()) > (files, threads):
             assert time.monotonic() < deadline, "threads or descriptors leak"
             threading.Event().wait(0.05)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])  # the latter may have two addresses
+def test_why_dcss_cannot_be_reached_is_in_the_systems_words(
+    host: str, operations: Operations, caplog: pytest.LogCaptureFixture
+) -> None:
+    port, server = free_port(), operations.server()
+    with running(lambda: keep_connected(host, port, server.session, retry_s=0.05)):
+        until(lambda: caplog.messages)
+    assert caplog.messages[0] == (f"DCSS at {host}:{port}: Connection refused; trying every 0.05 s")

@@ -87,7 +87,7 @@ def test_a_background_is_recorded_from_the_pulses(
     for pulse_id, level in ((21, 1), (22, 2), (23, 4)):
         source.put(pulse_id, image=np.full((ROWS, COLUMNS), level, np.uint16))
         until(lambda: (r := service.processor.newest) and r.pulse.pulse_id == pulse_id)  # noqa: B023
-    thread.join(20)
+    thread.join(90)
     info = answers[0]["background"]
     assert (info["name"], info["pulses"]) == ("live", 3)
     assert (info["first_pulse_id"], info["last_pulse_id"]) == (21, 23)

@@ -1,6 +1,12 @@
 """Unit, container and conda recipe: one version, flags that exist, dependencies as declared."""
 
+import http.server
+import json
+import os
 import re
+import subprocess
+import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -28,6 +34,7 @@ def project() -> dict[str, Any]:
         ("Containerfile", r'image\.version="([^"]+)"'),
         ("Containerfile", r"skywright-psss:(\S+)"),
         ("skywright-psss@.service", r"skywright-psss:(\d\S*)"),
+        ("skywright-psss@.service", r"skywright-psss-kernels-?([^:]*):"),
         ("conda/meta.yaml", r'set version = "([^"]+)"'),
         ("../../compat/psss_processing/pyproject.toml", r'^version = "([^"]+)"'),
     ],
@@ -60,9 +67,30 @@ def test_the_units_command_line_is_accepted() -> None:
     assert "Restart=always" in unit
 
 
+def test_the_container_is_asked_on_the_services_port() -> None:
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    text = (DEPLOY / "Containerfile").read_text().replace("\\\n", " ")
+    (asks,) = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", text, re.MULTILINE)
+    _, *words = json.loads(asks)
+    with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {**os.environ, "PSSS_REST_PORT": str(server.server_port)}
+        subprocess.run([sys.executable, *words], env=environment, check=True)
+        server.shutdown()
+
+
 def test_the_unit_never_runs_beside_the_unit_of_the_old_service() -> None:
     unit = (DEPLOY / "skywright-psss@.service").read_text().replace("%i", CAMERA)
-    assert re.findall(r"^Conflicts=(.*)$", unit, re.MULTILINE) == ["psss_SARFE10-PSSS059.service"]
+    settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
+    assert settings["Conflicts"] == "psss_SARFE10-PSSS059.service"
+    # Without an order systemd may start this one before the other one has stopped.
+    assert settings["Conflicts"] in settings["After"].split()
 
 
 def test_the_recipe_has_the_declared_dependencies(project: dict[str, Any]) -> None:

@@ -74,7 +74,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         *("--background-dir", str(tmp_path_factory.mktemp("backgrounds"))),
     ) as service:
         output = service.ready["output_port"]
-        reader = OldSource("127.0.0.1", output, receive_timeout=20_000).await_sender()
+        reader = OldSource("127.0.0.1", output, receive_timeout=90_000).await_sender()
         world = World(service, Client(service.address), input_port, OldSender(input_port), reader)
         world.send(PICTURE)
         until(lambda: world.health()["pulse_id"] == world.pulse_id)
@@ -246,7 +246,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     got: list[int] = []
     with (
         OldSender(input_port, block=False, queue_size=2) as sender,
-        OldSource("127.0.0.1", output_port, receive_timeout=20_000) as reader,
+        OldSource("127.0.0.1", output_port, receive_timeout=90_000) as reader,
     ):
 
         def pass_on(pulse_id: int) -> bool:

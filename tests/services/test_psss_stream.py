@@ -32,7 +32,7 @@ NEWER = {
 
 @contextmanager
 def reading(service: Service, port: str = "output_port") -> Iterator[OldSource]:
-    with OldSource("127.0.0.1", service.facts[port], receive_timeout=20_000) as reader:
+    with OldSource("127.0.0.1", service.facts[port], receive_timeout=90_000) as reader:
         sender = service.stream._sender if port == "output_port" else service.stream._images
         assert sender is not None
         assert sender.wait_for_reader(20)

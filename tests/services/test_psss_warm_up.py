@@ -27,7 +27,7 @@ service.warm_up = lambda: ctypes.CDLL(None).sleep(600)
 from skywright.cli import main
 main(["psss", "serve", *sys.argv[1:]])
 """
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 
 @pytest.fixture

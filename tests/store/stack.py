@@ -2,22 +2,20 @@
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from support.forked import MODULES, Forked
+from support.forked import start
 from support.waiting import until
 
 from skywright.processes.ports import free_port
 from skywright.store.client import connect, ensure_containers
 
-READY_LIMIT_S = 90.0
+READY_LIMIT_S = 240.0
 
 
 class Child:
@@ -25,8 +23,11 @@ class Child:
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self.process = _start(
-            arguments, {**os.environ, **environment, "SKYWRIGHT_SUPERVISED": "1"}, self.errors
+        self.process = start(
+            arguments,
+            {**os.environ, **environment, "SKYWRIGHT_SUPERVISED": "1"},
+            Path.cwd(),
+            self.errors,
         )
         timer = threading.Timer(READY_LIMIT_S, self.process.kill)
         timer.start()
@@ -54,21 +55,6 @@ class Child:
         for pipe in (self.process.stdin, self.process.stdout, self.errors):
             pipe.close()  # type: ignore[union-attr]
         return status
-
-
-def _start(
-    arguments: Sequence[str], environment: dict[str, str], errors: IO[str]
-) -> "subprocess.Popen[str] | Forked":
-    if arguments[0] == "-m" and arguments[1] in MODULES:
-        return Forked(arguments[1], arguments[2:], environment, errors)
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-        env=environment,
-    )
 
 
 class Stack:

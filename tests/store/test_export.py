@@ -34,7 +34,14 @@ from support.sample_runs import (
 from skywright.errors import DataError
 from skywright.store.export import FORMATS, export_run
 from skywright.store.export import contents as contents_module
-from skywright.store.export.contents import Asset, Column, RunContents, Stream, row_blocks
+from skywright.store.export.contents import (
+    Asset,
+    Column,
+    RowsInFile,
+    RunContents,
+    Stream,
+    row_blocks,
+)
 from skywright.store.export.nexus import write_nexus
 from skywright.store.lookup import find_run
 
@@ -224,9 +231,9 @@ def test_what_does_not_hold_just_these_rows_is_copied(tmp_path: Path) -> None:
     frames = np.arange(4 * 6, dtype="u1").reshape(4, 2, 3)
     with h5py.File(tmp_path / "camera.h5", "w") as file:
         file["data"] = frames
-    asset = Asset(tmp_path / "camera.h5", "data")
+    parts = (RowsInFile(Asset(tmp_path / "camera.h5", "data"), 0, 3),)
     key = {"external": "STREAM:"}
-    column = Column("cam", (3, 2, 3), frames.dtype, key, frames[:3].__getitem__, asset)
+    column = Column("cam", (3, 2, 3), frames.dtype, key, frames[:3].__getitem__, parts)
     start = {"uid": "u", "time": 0.0}
     run = RunContents(start, None, "running", (Stream("primary", {}, (column,), {}),), ())
     notes = write_nexus(run, tmp_path / "out.nxs", link=True)

@@ -16,7 +16,6 @@ from store.recording import Recording, scalar
 from store.stack import Stack
 from support.streaming import StreamingCamera
 from tiled.client import from_uri
-from tiled.server import SimpleTiledServer
 
 from skywright.callbacks.journal import Journal
 from skywright.files.columns import Column, ColumnWriter
@@ -197,6 +196,8 @@ def test_large_tables_are_read_in_partitions(
 @pytest.fixture(scope="module")
 def foreign(stack: Stack) -> Iterator[Any]:
     """A server that knows nothing of us."""
+    from tiled.server import SimpleTiledServer
+
     with SimpleTiledServer(readable_storage=[stack.directory / "assets"]) as server:
         client = from_uri(server.uri, growing_clients())
         ensure_containers(client)

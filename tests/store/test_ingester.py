@@ -29,7 +29,6 @@ from skywright.store.client import catalog, connect, ensure_containers
 from skywright.store.ingest import Catalog, RunIngest, ServerUnavailableError, State, ingest
 from skywright.store.ingester import Ingester, ingest_lock
 from skywright.store.recover import recover
-from skywright.store.server import make_tables
 
 
 @pytest.fixture
@@ -294,6 +293,8 @@ def test_server_on_postgresql_and_redis(
     tmp_path: Path, databases: tuple[str, str], redis_port: int
 ) -> None:
     """The same ingest against a tiled server elsewhere: only configuration differs."""
+    from skywright.store.server import make_tables
+
     make_tables(databases[0].replace("postgresql:", "postgresql+asyncpg:"))
     port = free_port()
     config = {

@@ -228,9 +228,9 @@ def test_server_ends_soon_with_a_stream_open(killable: Stack) -> None:
     subscription = table.subscribe()
     subscription.new_data.add_callback(seen)
     subscription.start_in_thread(0)
-    assert arrived.wait(60)
+    assert arrived.wait(90)
     killable.server.process.terminate()
-    assert killable.server.process.wait(timeout=60) == 0
+    assert killable.server.process.wait(90) == 0
     subscription.disconnect()
     killable.start_server()
     assert client["raw"][recording.uid]["primary"].read()["x"].values.tolist() == [1.0]

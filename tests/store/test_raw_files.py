@@ -8,10 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from store import stack as stack_module
 from store.recording import Recording
 from store.stack import Stack, running_stack
-from support import raw_format
+from support import forked, raw_format
 from support.raw_format import MIMETYPE, image, index, record
 
 from skywright.acquire.index_layout import IndexLayout
@@ -38,7 +37,7 @@ def declared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{site}:{Path(__file__).parents[1]}")
-        patch.setattr(stack_module, "MODULES", ())  # the server is not forked from this process
+        patch.setattr(forked, "AHEAD", {})  # the server is not forked from this process
         patch.setattr(readers, "instruments", lambda: {"raw": raw_format.INSTRUMENT})
         yield site
 
@@ -65,7 +64,7 @@ def dead_run(journals: Path, mimetype: str = MIMETYPE, told: int = 10) -> Record
         recorder.offer(index(journals / name, first, ROWS // 2))
     done = threading.Event()
     recorder.mark(done.set)
-    assert done.wait(10)
+    assert done.wait(90)
     recorder.close()
     recording = Recording(journals).stream("primary", **raw_format.data_keys())
     descriptor = recording._streams["primary"].descriptor_doc["uid"]

@@ -15,6 +15,7 @@ from bluesky import RunEngine
 from ophyd.sim import SynAxis
 from store.stack import Stack, running_stack
 from support.derived import Derived, read_derived
+from support.limits import ALL_FRAMES
 from support.odd_analyses import PATH
 from support.second_stages import SLOPE
 from support.streaming import StreamingCamera
@@ -55,7 +56,9 @@ class World:
         self.rotation = {"calibrations": str(stack.directory / "calibrations.json")}
         second = {ROTATION: self.rotation}
         assets = stack.directory / "assets"
-        live = LiveAnalysis(LOOP, journal=stack.journals, assets=assets, second=second)
+        live = LiveAnalysis(
+            LOOP, journal=stack.journals, assets=assets, second=second, limits=ALL_FRAMES
+        )
         live.wait_ready()
         engine = RunEngine(call_returns_result=True)
         engine.subscribe(journal)
@@ -235,7 +238,7 @@ def test_what_a_second_stage_cannot_take_is_said(world: World) -> None:
         attempt(world.uid)
     with pytest.raises(DataError, match=r"derived run of loop_rotation; .* those of loop_detect"):
         attempt(world.rotation_live_uid)
-    with pytest.raises(ConfigError, match=r"loop_rotation: parameters None: .*calibration"):
+    with pytest.raises(ConfigError, match="analysis loop_rotation: calibrations: is missing"):
         reprocess(find_run(world.client, world.uid), ROTATION, store=world.stack.directory)
 
 

@@ -24,7 +24,6 @@ from skywright.store import table_pool
 from skywright.store.client import connect
 from skywright.store.ingest import Catalog, RunIngest, State, ingest
 from skywright.store.probe import check_readable, takes_writes
-from skywright.store.server import make_catalog, read_or_make_api_key, tiled_config
 from skywright.store.table_pool import separate_connections
 
 READERS = 6
@@ -32,6 +31,8 @@ STEPS = 30
 
 
 def test_key_is_made_once_and_is_its_owners(tmp_path: Path) -> None:
+    from skywright.store.server import read_or_make_api_key
+
     key = read_or_make_api_key(tmp_path)
     path = tmp_path / "tiled" / "api_key"
     assert key.isalnum()
@@ -140,6 +141,8 @@ os._exit(9)
 
 def test_catalog_of_a_server_that_was_killed_while_it_wrote(tmp_path: Path) -> None:
     """SQLite cannot even read it before somebody who may write has undone the half of it."""
+    from skywright.store.server import make_catalog
+
     make_catalog(tmp_path)
     path = tmp_path / "tiled" / "catalog.db"
     subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
@@ -152,6 +155,8 @@ def test_catalog_of_a_server_that_was_killed_while_it_wrote(tmp_path: Path) -> N
 
 
 def test_a_file_that_is_no_catalog_is_said(tmp_path: Path) -> None:
+    from skywright.store.server import make_catalog
+
     (tmp_path / "tiled").mkdir()
     (tmp_path / "tiled" / "catalog.db").write_text("this is a note of mine\n" * 50)
     with pytest.raises(DataError, match=r"catalog\.db: file is not a database"):
@@ -159,6 +164,8 @@ def test_a_file_that_is_no_catalog_is_said(tmp_path: Path) -> None:
 
 
 def test_further_directories_are_readable(tmp_path: Path) -> None:
+    from skywright.store.server import tiled_config
+
     other = tmp_path / "ioc data"
     other.mkdir()
     tree = tiled_config(tmp_path / "store", [other])["trees"][0]["args"]

@@ -15,7 +15,7 @@ from skywright.wire.automl import (
     encode_reply,
 )
 
-MODEL = Path(__file__).parents[1] / "loop" / "loop_net.onnx"
+MODEL = Path(__file__).parents[1] / "loop" / "dark_box.onnx"
 CLASSES = ("nylon", "mitegen", "pin")
 SHAPE = (480, 704)
 

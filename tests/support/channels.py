@@ -10,7 +10,7 @@ from typing import Any
 
 from epics import PV
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 _channels: dict[str, PV] = {}
 _watching: list[PV] = []

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 class Dcss:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import h5py
 import numpy as np
 from event_model import DocumentNames, schema_validators
+from numpy.typing import NDArray
 
 COUNTERS = {"n_dropped", "n_missing", "n_late", "update_number", "pictures"}
 
@@ -39,20 +40,19 @@ class Derived:
         """The last result without what tells how it came about."""
         return {k: v for k, v in self.result.items() if k not in COUNTERS}
 
+    def rows(self, key: str) -> NDArray[Any]:
+        """The rows of a column, as far as the documents tell of them."""
+        resource = next(each for each in self.of("stream_resource") if each["data_key"] == key)
+        datums = self.of("stream_datum")
+        stops = [d["indices"]["stop"] for d in datums if d["stream_resource"] == resource["uid"]]
+        with h5py.File(urlsplit(resource["uri"]).path, "r", locking=False) as file:
+            return np.asarray(file[resource["parameters"]["dataset"]][: max(stops)])
+
     def columns(self) -> dict[str, bytes]:
-        """Bytes of each column, as far as the documents tell of them."""
-        found = {}
-        for resource in self.of("stream_resource"):
-            with h5py.File(urlsplit(resource["uri"]).path, "r", locking=False) as file:
-                stop = max(
-                    d["indices"]["stop"]
-                    for d in self.of("stream_datum")
-                    if d["stream_resource"] == resource["uid"]
-                )
-                values = file[resource["parameters"]["dataset"]][:stop]
-                found[resource["data_key"]] = values
-        last = {k: v[-1:] for k, v in found.items() if k == "histogram"}
-        return {k: np.asarray(v).tobytes() for k, v in {**found, **last}.items()}
+        """Bytes of each column of the members, and of the last array results."""
+        keys = {each["data_key"] for each in self.of("stream_resource")} - COUNTERS
+        rows = {key: self.rows(key) for key in keys}
+        return {k: (v[-1:] if k == "histogram" else v).tobytes() for k, v in rows.items()}
 
 
 def read_runs(journal: Path) -> list[Derived]:

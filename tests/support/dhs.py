@@ -15,7 +15,7 @@ from support.in_loop import running
 
 from skywright.errors import HardwareError
 from skywright.instruments.loop.backends import Detector, Found
-from skywright.instruments.loop.backends.classical import ClassicalDetector
+from skywright.instruments.loop.backends.network import NetworkDetector
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.detect import warm_up
 from skywright.instruments.loop.dhs.face import Dhs
@@ -38,14 +38,14 @@ OPERATIONS = (
 
 
 class SlowDetector(Detector):
-    """The classical detector, `seconds` late, or once it is released."""
+    """Our detector, `seconds` late, or once it is released."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.release = threading.Event()
         self.looking = threading.Event()
         self.keys: list[str] = []
-        self._inner = ClassicalDetector()
+        self._inner = NetworkDetector()
 
     def find(self, picture: NDArray[np.uint8], file: bytes | None = None, key: str = "") -> Found:
         self.keys.append(key)
@@ -71,7 +71,7 @@ class Bench:
 
     def push(self, *files: bytes) -> None:
         """Upload pictures, one connection for all, and see that each was taken."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.source.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.source.port, timeout=90)
         for file in files:
             connection.request("POST", "/upload", file, {"Content-Type": "image/jpeg"})
             answer = connection.getresponse()
@@ -112,7 +112,7 @@ def bench(
 
     async def run() -> None:
         loops.append(asyncio.get_running_loop())
-        search = detector or ClassicalDetector()
+        search = detector or NetworkDetector()
         dhs = Dhs("loopDHS", camera, search, fetch, begin_run, settings, warm)
         await dhs.run("127.0.0.1", hub.port, retry_s=0.05)
 

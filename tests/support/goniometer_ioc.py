@@ -12,7 +12,7 @@ from ophyd import EpicsMotor
 from support.channels import channel, watch
 from support.waiting import until
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 @functools.cache

@@ -49,7 +49,7 @@ class LivePage:
         """End it as a person does, whatever is open."""
         self._child.process.terminate()
         try:
-            assert self._child.process.wait(timeout=10) == 0
+            assert self._child.process.wait(timeout=90) == 0
         finally:
             self._child.kill()
             self._child.stop()

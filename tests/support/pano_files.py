@@ -1,9 +1,12 @@
 """Frames and PFF files of made numbers, for tests."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from support.waiting import until
 
 from skywright.instruments.panoseti.clock import NS, TAI_MINUS_UTC_S
 from skywright.instruments.panoseti.frames import Frames, make_frames
@@ -59,3 +62,16 @@ def append(path: Path, frames: Frames, first: int, last: int) -> None:
     """Append frames `first` to `last` to a file, unbuffered."""
     with path.open("ab", buffering=0) as out:
         out.write(encode_frames(frames[first:last]))
+
+
+def announce(run: Path, *products: str) -> None:
+    """Write the names of products into the pipe of a run, as soon as the server reads it."""
+
+    def opened() -> int:
+        with suppress(OSError):  # ENXIO: nobody reads it yet
+            return os.open(run / "read_status_2", os.O_WRONLY | os.O_NONBLOCK)
+        return 0
+
+    pipe_end = until(opened, what="the pipe is read")
+    os.write(pipe_end, "".join(product.ljust(10) for product in products).encode())
+    os.close(pipe_end)

@@ -57,7 +57,7 @@ def served_here(
     try:
         running = call(start())
         server = Server(running.port)
-        server.socket = running.socket
+        server.socket, server.loop = running.socket, loop
         try:
             yield server
         finally:
@@ -74,6 +74,7 @@ class Server:
 
     process: ReadyProcess
     socket: Path | None
+    loop: asyncio.AbstractEventLoop
 
     def __init__(self, port: int) -> None:
         self.address = f"127.0.0.1:{port}"

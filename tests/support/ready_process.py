@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from support.forked import start
+
 from skywright.processes.lifecycle import SUPERVISED
 
 ROOT = Path(__file__).parents[2]
@@ -31,17 +33,10 @@ class ReadyProcess:
         Variables beside those of this process.
     """
 
-    def __init__(self, *command: str, limit_s: float = 90.0, **environment: str) -> None:
+    def __init__(self, *command: str, limit_s: float = 240.0, **environment: str) -> None:
         self.command = command
-        self.process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,  # with it the process ends, when this one does
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, SUPERVISED: "1", **environment},
-        )
+        # With its stdin the process ends, when this one does.
+        self.process = start(command, {**os.environ, SUPERVISED: "1", **environment}, ROOT)
         self.log: list[str] = []
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
@@ -71,7 +66,7 @@ class ReadyProcess:
         """What it has logged."""
         return "".join(self.log)
 
-    def terminate(self, limit_s: float = 30.0) -> int:
+    def terminate(self, limit_s: float = 120.0) -> int:
         """End it by SIGTERM; return the exit status."""
         return self.end(signal.SIGTERM, limit_s)
 
@@ -79,7 +74,7 @@ class ReadyProcess:
         """End it by SIGKILL."""
         return self.end(signal.SIGKILL)
 
-    def end(self, number: signal.Signals, limit_s: float = 30.0) -> int:
+    def end(self, number: signal.Signals, limit_s: float = 120.0) -> int:
         """End it by a signal; return the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)

@@ -91,7 +91,7 @@ def check_kill(
         documents.clear()
         restarted = process.again()
         try:
-            device.wait_for_connection(timeout=30)
+            device.wait_for_connection(timeout=90)
             RE(again(device))
             return len(assembled(documents)[key])
         finally:

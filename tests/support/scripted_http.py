@@ -77,9 +77,9 @@ def scripted(script: Script) -> Iterator[Server]:
         with contextlib.suppress(OSError):
             listening.shutdown(socket.SHUT_RDWR)
         listening.close()
-        thread.join(5)
+        thread.join(90)
         for each in threads:
-            each.join(5)
+            each.join(90)
 
 
 def _read(connection: socket.socket) -> tuple[str, bytes]:

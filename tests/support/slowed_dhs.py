@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from skywright.callbacks.journal import Journal
 from skywright.instruments.loop.backends import Found
-from skywright.instruments.loop.backends.classical import ClassicalDetector
+from skywright.instruments.loop.backends.network import NetworkDetector
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.dhs.face import Dhs
 from skywright.instruments.loop.found import LoopsFound
@@ -27,7 +27,7 @@ from skywright.processes.lifecycle import announce_ready, end_with_parent
 from skywright.processes.logs import log_to_stderr
 
 
-class SlowedDetector(ClassicalDetector):
+class SlowedDetector(NetworkDetector):
     """Takes `times` as long as it should."""
 
     def __init__(self, times: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 Value = TypeVar("Value")
-LIMIT_S, PAUSE_S = 60.0, 0.01
+LIMIT_S, PAUSE_S = 120.0, 0.01
 
 
 def until(

@@ -10,10 +10,10 @@ from skywright.rooms import ROOMS
 ROOT = Path(__file__).parents[2]
 
 
-def build_wheel(directory: Path) -> Path:
-    """Build the wheel of this checkout in a directory; return its file."""
+def build_wheel(directory: Path, project: Path = ROOT) -> Path:
+    """Build the wheel of this checkout, or of a project in it, in a directory; return its file."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", directory, ROOT]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", directory, project]
     subprocess.run([*pip, *build], check=True)
     (found,) = directory.glob("*.whl")
     return found

@@ -19,7 +19,7 @@ from skywright.processes.ports import free_port
 from skywright.wire.bsread import Decoder, Encoder
 from skywright.wire.bsread_sockets import Receiver, Sender
 
-LIMIT_S = 20.0
+LIMIT_S = 120.0
 LOCAL = "tcp://127.0.0.1:0"
 KINDS = [("push", "pull"), ("pub", "sub")]
 

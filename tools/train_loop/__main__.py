@@ -102,11 +102,10 @@ def main() -> int:
     out = steps.add_parser("export", help="write the ONNX file")
     out.add_argument("checkpoint", type=Path)
     out.add_argument("model", type=Path)
-    told = steps.add_parser("score", help="figures, one JSON line a set and detector")
+    told = steps.add_parser("score", help="figures, one JSON line a set")
     told.add_argument("model", type=Path)
     told.add_argument("--real", type=Path, help="folder of real pictures with truth in README.md")
     told.add_argument("--count", type=int, default=100)
-    told.add_argument("--present", action="store_true", help="the present detector beside it")
     args = parser.parse_args()
     if args.step == "data":
         make_data(args.pool, args.seconds, args.first)
@@ -127,7 +126,7 @@ def main() -> int:
     else:
         from score import score_all
 
-        score_all(args.model, args.real, args.count, args.present)
+        score_all(args.model, args.real, args.count)
     return 0
 
 

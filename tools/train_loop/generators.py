@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 ROOT = Path(__file__).resolve().parents[2]
 TWIN_SIZES = ((352, 240), (384, 307), (448, 304), (480, 400))
 PARTS = {"pin": "pin", "stem": "stem", "head": "head", "drop": "head", "ice": "head"}
+USUAL = 0.6  # part of the pictures as a good beamline has them; the others are spoiled
 LEAST_SEEN_PX = 16  # of a mount; with less there is none
 CONTENT = ("drop", "ice", "crystal")
 
@@ -28,7 +29,8 @@ def sample_of(generator: str, seed: int) -> Sample:
     """
     rng = np.random.default_rng([seed, sorted(GENERATORS).index(generator)])
     sample = GENERATORS[generator](rng)
-    if generator != "other" and rng.random() < 0.5:
+    usual = rng.random() < USUAL
+    if generator != "other" and rng.random() < (0.2 if usual else 0.5):
         sample = zoomed(rng, sample)
     if generator in ("painter", "composite"):
         sample = posed(rng, sample)
@@ -36,7 +38,7 @@ def sample_of(generator: str, seed: int) -> Sample:
         return sample
     if sample.masks[:3].sum() < LEAST_SEEN_PX:
         sample = Sample(sample.gray, sample.masks, other_known=sample.other_known)
-    return spoiled(rng, sample)
+    return compressed(rng, sample, 0.4, 6.0, 45) if usual else spoiled(rng, sample)
 
 
 def twin(rng: np.random.Generator) -> Sample:
@@ -215,14 +217,22 @@ def spoiled(rng: np.random.Generator, sample: Sample) -> Sample:
         gray = target + (gray - level) * log_uniform(rng, 0.12, 1.4)
     if rng.random() < 0.1:
         gray = gray + rng.uniform(1, 12) * noise_field(rng, gray.shape, log_uniform(rng, 1.2, 4))
-    if rng.random() < 0.7:
-        gray = gray + rng.normal(0, log_uniform(rng, 0.4, 14), gray.shape)
     if rng.random() < 0.08:
         gray = np.repeat(gray[::2], 2, axis=0)[:height] if rng.random() < 0.5 else combed(rng, gray)
+    return compressed(rng, replace(sample, gray=gray), 0.4, 14.0, 20)
+
+
+def compressed(
+    rng: np.random.Generator, sample: Sample, least: float, most: float, quality: int
+) -> Sample:
+    """Noise of `least` to `most` grey levels, and JPEG of at least a quality, as they come."""
+    gray = sample.gray
+    if rng.random() < 0.7:
+        gray = gray + rng.normal(0, log_uniform(rng, least, most), gray.shape)
     gray = np.clip(np.round(gray), 0, 255).astype(np.uint8)
     if rng.random() < 0.6:
         data = io.BytesIO()
-        Image.fromarray(gray).save(data, "JPEG", quality=int(rng.integers(20, 95)))
+        Image.fromarray(gray).save(data, "JPEG", quality=int(rng.integers(quality, 95)))
         gray = np.asarray(Image.open(data))
     return replace(sample, gray=gray.astype(np.float64))
 

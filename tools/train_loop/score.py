@@ -1,4 +1,4 @@
-"""Figures of a network's file, and of the present detector beside it, on pictures held out."""
+"""Figures of a network's file on pictures held out."""
 
 import json
 import math
@@ -21,25 +21,19 @@ PLACE = re.compile(r"\(([\d.]+), ([\d.]+)\)")
 Find = Callable[[Any], Any]
 
 
-def score_all(model: Path, real: Path | None, count: int, present: bool) -> None:
-    """Print one JSON line for each set and detector."""
+def score_all(model: Path, real: Path | None, count: int) -> None:
+    """Print one JSON line for each set."""
     from skywright.instruments.loop.detector import LoopFinder
 
-    detectors: dict[str, Find] = {"network": LoopFinder(model).find}
-    if present:
-        from skywright.instruments.loop.detect import find_loop
-
-        detectors["present"] = find_loop
+    find = LoopFinder(model).find
     sets: dict[str, list[Sample]] = {
         name: [sample_of(name, FIRST_SEED + k) for k in range(count)] for name in GENERATORS
     }
     if real is not None:
         sets["real"] = real_pictures(real)
     for name, samples in sets.items():
-        for detector, find in detectors.items():
-            line = {"set": name, "detector": detector, **figures(samples, find)}
-            sys.stdout.write(json.dumps(line) + "\n")
-            sys.stdout.flush()
+        sys.stdout.write(json.dumps({"set": name, **figures(samples, find)}) + "\n")
+        sys.stdout.flush()
 
 
 def real_pictures(folder: Path) -> list[Sample]:

@@ -3,19 +3,21 @@
 "use strict";
 
 const LOOK_MS = 1000;
+const RING_PX = [60, 120, 240];
 const SVG = "http://www.w3.org/2000/svg";
 
-function parseRegions(text) {
+function parseRegions(text, outlines) {
   return text.split(/\s+/).filter(Boolean).map((each) => {
     const [name, detector, corners] = each.split(":");
-    return { name, detector, points: corners.split(";").filter(Boolean).map((c) => c.split(",").map(Number)) };
+    if (corners.startsWith("mask=")) return { name, detector, curves: outlines[name] || [] };
+    return { name, detector, curves: [corners.split(";").filter(Boolean).map((c) => c.split(",").map(Number))] };
   });
 }
 
 function regionsOn(figure) {
   const part = (name) => document.querySelector(`[data-regions=${name}]`);
   const image = figure.querySelector("img"), svg = figure.querySelector("svg");
-  const state = { now: null, regions: [], kind: null, points: [], pointer: null, shownNumber: null };
+  const state = { now: null, regions: [], kind: null, points: [], pointer: null, shownNumber: null, detector: null, plotted: null };
 
   async function look() {
     try {
@@ -29,20 +31,60 @@ function regionsOn(figure) {
 
   function show(now) {
     state.now = now;
-    state.regions = parseRegions(now.regions);
+    state.regions = parseRegions(now.regions, now.outlines);
     part("tools").hidden = !now.operate;
+    const plotted = `${state.regions.map((each) => each.name)}|${now.region}`;
+    if (plotted !== state.plotted) {
+      state.plotted = plotted;
+      select("region", state.regions.map((each) => each.name), now.region);
+    }
+    if (now.detector !== state.detector) {  // the corners of a drawing are those of the tile before
+      state.detector = now.detector;
+      choices(now);
+      end();
+    }
     const [rows, columns] = now.shape;
     if (rows && now.number !== state.shownNumber) {
       state.shownNumber = now.number;
       image.src = `${figure.dataset.image}?n=${now.number}`;
       image.hidden = false;
+      autocorrelation();
       image.style.aspectRatio = `${columns} / ${rows}`;  // nothing moves when the picture comes
       svg.setAttribute("viewBox", `-0.5 -0.5 ${columns * now.step} ${rows * now.step}`);
       svg.setAttribute("preserveAspectRatio", "none");
       part("caption").textContent =
-        `${now.detectors.split(",")[0]}, mean of ${now.shots} shots, eV; colors from the 1st percentile to the 99.5th`;
+        `${now.detector}, mean of ${now.shots} shots, eV; colors from the 1st percentile to the 99.5th`;
     }
     draw();
+  }
+
+  function choices(now) {
+    const names = now.detectors.split(",").filter(Boolean);
+    select("detector", names, now.detector);
+    part("detector").hidden = names.length < 2;
+  }
+
+  function select(name, options, value) {
+    part(name).replaceChildren(...options.map((each) => new Option(each, each)));
+    part(name).value = value;
+  }
+
+  function overlays(size) {
+    const now = state.now;
+    if (!now || !now.shape[0] || !part("overlays").checked) return;
+    const [x, y] = now.center || [null, null];
+    if (x !== null && y !== null) {
+      for (const r of RING_PX) svg.append(element("circle", { cx: x, cy: y, r }));
+    }
+    if (now.mass) {
+      const [cx, cy] = now.mass, half = size / 2;
+      svg.append(element("path", { class: "mass", d: `M${cx - half},${cy}h${size}M${cx},${cy - half}v${size}` }));
+    }
+  }
+
+  function autocorrelation() {
+    const fold = part("autocorrelation"), shown = fold.querySelector("img");
+    if (fold.open && state.shownNumber !== null) shown.src = `${shown.dataset.image}?n=${state.shownNumber}`;
   }
 
   function element(name, attributes, text) {
@@ -55,11 +97,13 @@ function regionsOn(figure) {
   function draw() {
     svg.replaceChildren();
     const size = state.now ? state.now.shape[1] * state.now.step / 28 : 14;
-    for (const region of state.regions) {
-      svg.append(element("polygon", { points: region.points.map((p) => p.join()).join(" ") }));
-      const [x, y] = region.points[0];
+    for (const region of state.regions.filter((each) => each.detector === state.detector && each.curves.length)) {
+      const closed = region.curves.map((points) => `M${points.map((p) => p.join()).join("L")}Z`);
+      svg.append(element("path", { d: closed.join(""), "fill-rule": "evenodd" }));
+      const [x, y] = region.curves[0][0];
       svg.append(element("text", { x: x + size / 3, y: y + size, "font-size": size, "stroke-width": size / 5 }, region.name));
     }
+    overlays(size);
     if (state.points.length) {
       const points = state.pointer ? [...state.points, state.pointer] : state.points;
       const shown = state.kind === "rectangle" && points.length > 1 ? [...corners(points[0], points[1]), points[0]] : points;
@@ -72,12 +116,12 @@ function regionsOn(figure) {
   function list() {
     const names = state.regions.map((r) => r.name).join();
     const ul = part("list");
-    const key = `${names}|${state.now && state.now.operate}`;
+    const key = `${names}|${state.detector}|${state.now && state.now.operate}`;
     if (ul.dataset.key === key) return;
     ul.dataset.key = key;
     ul.replaceChildren(...state.regions.map((region) => {
       const li = document.createElement("li");
-      li.textContent = `${region.name} `;
+      li.textContent = region.detector === state.detector ? `${region.name} ` : `${region.name} (${region.detector}) `;
       if (state.now.operate && state.regions.length > 1) {
         const remove = document.createElement("button");
         remove.type = "button";
@@ -118,10 +162,9 @@ function regionsOn(figure) {
   }
 
   function finish(points) {
-    const detector = state.now.detectors.split(",")[0];
     const placed = points.map(([x, y]) => `${+x.toFixed(1)},${+y.toFixed(1)}`).join(";");
     end();
-    put({ add: `${detector}:${placed}` });
+    put({ add: `${state.detector}:${placed}` });
   }
 
   async function put(wanted) {
@@ -129,12 +172,21 @@ function regionsOn(figure) {
     const answer = await fetch(figure.dataset.put, {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted),
     });
-    if (!answer.ok) { part("error").textContent = `not put: ${answer.status} ${answer.statusText}`; return; }
+    if (!answer.ok) {
+      part("error").textContent = `not put: ${answer.status} ${answer.statusText}`;
+      choices(state.now);
+      state.plotted = null;
+      return;
+    }
     const found = await answer.json();
     part("error").textContent = found.error || "";
     if (found.regions !== undefined) { state.now.regions = found.regions; show(state.now); }
   }
 
+  part("overlays").onchange = draw;
+  part("autocorrelation").ontoggle = autocorrelation;
+  part("region").onchange = () => put({ plot: part("region").value });
+  part("detector").onchange = () => put({ show: part("detector").value });
   svg.onpointerdown = (event) => {
     if (!state.kind) return;
     event.preventDefault();

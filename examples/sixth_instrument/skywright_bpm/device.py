@@ -105,7 +105,7 @@ class BeamPositionMonitor(GuardedDevice):
     def _reason(self) -> str:
         return f"the IOC reports: {self.message.get()}" if self.connected else super()._reason()
 
-    def raise_trouble(self) -> None:
+    def raise_if_silent(self) -> None:
         """Raise `HardwareError` if samples should come and none does; `FileStream` calls it."""
         silence = time.monotonic() - self._last_sample
         if self._flying and (silence > SILENCE_S or not self.connected):

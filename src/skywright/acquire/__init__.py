@@ -1,7 +1,8 @@
 """The path of the data from a source to its owner, to files and to endpoints.
 
-One item passes: source -> `Owner._deliver` -> `process` -> `Publisher` (endpoints, queues) ->
-`prepare` -> `Recorder` -> `Layout.take` -> the recorder's thread -> `File.append` -> `File.flush`.
+An item takes this path: source -> `Owner._deliver` -> `process_argument` -> `process` ->
+`prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.take` -> the recorder's
+thread -> `File.append` -> `File.flush`. Without `process` it is published before `prepare`.
 
 An instrument writes a source (`Source`, or one method of `PolledSource` or `PacedSource`), gives it
 to an `Owner`, and adds recorders (`Recorder` with a `Layout`) and endpoints. The modules:

@@ -70,17 +70,19 @@ class Acquisition:
         Number of items so far.
     stopping
         True after the stop: new items do not belong to the acquisition.
-    over
-        True when the count is final.
+    is_final
+        True when `items` is final; the recorders may still write.
     done
-        Set when all its items are stored by the recorders and visible to readers; rows that could
-        not be stored are counted as lost then.
+        Set after `is_final`, when the recorders have stored all items and readers can see them.
+        Rows that could not be stored are counted as lost by then.
+    on_item
+        Called with each result of the acquisition; None: nothing is called.
     """
 
     requested: int = 0
     items: int = 0
     stopping: bool = False
-    over: bool = False
+    is_final: bool = False
     done: threading.Event = field(default_factory=threading.Event)
     on_item: Callable[[Any], None] | None = None
     in_progress: int = 0

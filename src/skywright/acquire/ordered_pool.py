@@ -28,7 +28,7 @@ class OrderedPool(Generic[Item, Result]):
     ----------
     process
         Turns an item into a result; runs on a worker thread; must not raise.
-    hand_on
+    deliver_result
         Receives each result, one at a time, in the order of the items; must not raise.
     threads
         Number of items processed in parallel, at least 1.
@@ -43,7 +43,7 @@ class OrderedPool(Generic[Item, Result]):
     def __init__(
         self,
         process: Callable[[Item], Result],
-        hand_on: Callable[[Result], None],
+        deliver_result: Callable[[Result], None],
         threads: int = 1,
         queue_bytes: int = 64_000_000,
         queue_items: int = 100_000,
@@ -51,7 +51,7 @@ class OrderedPool(Generic[Item, Result]):
         name: str = "stage",
     ) -> None:
         self._process = process
-        self._hand_on = hand_on
+        self._deliver_result = deliver_result
         self._limit_bytes, self._limit_items = queue_bytes, queue_items
         self._waits = when_full == "wait"
         self._changed = threading.Condition()
@@ -113,7 +113,7 @@ class OrderedPool(Generic[Item, Result]):
             slot.result = self._process(slot.item)
             with self._changed:
                 slot.done = True
-                if self._publishing:  # the thread that hands on finds this one, too
+                if self._publishing:  # the delivering thread finds this result too
                     continue
                 self._publishing = True
             self._publish_in_order()
@@ -128,4 +128,4 @@ class OrderedPool(Generic[Item, Result]):
                 slot = self._slots.popleft()
                 self._bytes -= slot.nbytes
                 self._changed.notify_all()
-            self._hand_on(slot.result)
+            self._deliver_result(slot.result)

@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SILENCE_S = 2.0
-"""`Owner.report` gets `silence_text` after this time without an item, s."""
+"""Time without an item, s, after which the owner reports `silence_text`."""
 DRAIN_S = 5.0
 """Timeout, s, for items still in processing when the source stops or the owner closes."""
 
@@ -43,8 +43,8 @@ class Owner(Generic[Item, Result]):
     source
         Source of the items; the owner closes it.
     process
-        Turns an item, as `arrived` returns it, into a result. It may raise `RefusedError`; any
-        other error counts as ``not processed``. None: the item is the result, and endpoints and
+        Turns an item, as `process_argument` returns it, into a result. It may raise `RefusedError`;
+        any other error counts as ``not processed``. None: the item is the result, and endpoints and
         subscribers get it on the source's thread.
     prepare
         Converts a result into what the recorders store. It runs in acquisitions only, so a live
@@ -56,11 +56,11 @@ class Owner(Generic[Item, Result]):
     changed
         Called, from any thread, after the state has changed; must return at once.
     threads
-        0 processes on the source's thread, so that a slow owner slows the source down. N
-        processes N items in parallel on threads of the owner.
+        0: the source's thread processes each item, so a slow owner slows the source down. N: N
+        threads of the owner process items in parallel.
     queue_bytes, queue_items, when_full
-        As for `OrderedPool`, for `threads` above 0. The size of an item is its ``nbytes``, by
-        default 0. Dropped items count as ``queue full``.
+        As for `OrderedPool`; used if `threads` is above 0. The size of an item is its ``nbytes``,
+        or 0 if it has none. Dropped items count as ``queue full``.
     name
         Name of the owned device in messages: ``camera``.
     item_name
@@ -68,7 +68,7 @@ class Owner(Generic[Item, Result]):
     """
 
     notifies_each_item = True
-    """Whether `changed` is called for each item; if False, only for the state and the message."""
+    """True: `changed` is also called after each item. False: only for state and message."""
     idle_text = "idle"
     waiting_text = "waiting for the first {item}"
     silence_text = "no {item} from {source} for more than {seconds:g} s"
@@ -92,7 +92,7 @@ class Owner(Generic[Item, Result]):
         self.source, self.recorders = source, list(recorders)
         self.changed = changed or (lambda: None)
         self.counters = Counters()
-        """Items lost here, by cause."""
+        """Number of items lost in the owner, by cause."""
         self.name, self.item_name = name, item_name
         self._log_name = f"{name}: {item_name}"
         self._publisher: Publisher[Result] = Publisher(name, endpoints)
@@ -107,14 +107,14 @@ class Owner(Generic[Item, Result]):
         self._users: set[object] = set()
         """Objects that need the source to run: the owner itself, acquisitions, queues."""
         self._running: bool | None = False
-        """None: stopping."""
+        """True: the source was started; False: it is stopped; None: it is stopping."""
         self._acquisition: Acquisition | None = None
         self._last_recorded: Any = None
         self._acquired = 0
         self._message, self._alarm = self.idle_text, False
         self._last_arrival = time.monotonic()
         self._silent = self._closing = False
-        self._wake_watcher = threading.Event()
+        self._wake_monitor = threading.Event()
         self._pool: OrderedPool[tuple[Item, Acquisition | None], ProcessedItem] | None = None
         if threads:
             self._pool = OrderedPool(
@@ -154,7 +154,10 @@ class Owner(Generic[Item, Result]):
         return self._acquisition
 
     def lost(self) -> dict[str, int]:
-        """Return items lost at the source, here and in essential recorders, by cause."""
+        """Return the number of items lost in the source, the owner and essential recorders.
+
+        It is given by cause.
+        """
         recorded = (recorder.lost() for recorder in self.recorders if recorder.essential)
         return sum_counts(self.counters.as_dict(), self.source.lost, *recorded)
 
@@ -194,11 +197,23 @@ class Owner(Generic[Item, Result]):
     # ---- starts and stops
 
     def start(self) -> None:
-        """Run the source until `stop`; an error of the source is raised."""
+        """Run the source until `stop`.
+
+        Raises
+        ------
+        SkywrightError
+            What the source raises when it cannot start.
+        """
         self._add_user(self)
 
     def stop(self) -> None:
-        """Stop the source for all its users, and end the present acquisition."""
+        """Stop the source for all its users, and end the present acquisition.
+
+        Raises
+        ------
+        SkywrightError
+            What the source raises when it cannot stop in time.
+        """
         with self._lock:
             self._users.clear()
         self.stop_acquisition()
@@ -221,7 +236,7 @@ class Owner(Generic[Item, Result]):
         Raises
         ------
         HardwareError
-            If an acquisition is in progress; `acquisition` is that one.
+            If an acquisition is in progress; the property `acquisition` returns it.
         SkywrightError
             What the source raises when it cannot start.
         """
@@ -261,6 +276,11 @@ class Owner(Generic[Item, Result]):
             Maximum number of results that wait.
         runs_source
             Whether the source runs as long as this queue is open.
+
+        Raises
+        ------
+        SkywrightError
+            With `runs_source`: what the source raises when it cannot start.
         """
         queue = NewestQueue[Result](depth, self._unsubscribe)
         self._publisher.add(queue)
@@ -271,14 +291,14 @@ class Owner(Generic[Item, Result]):
     def close(self) -> None:
         """Stop and close the source, and process the items that are still queued."""
         self._closing = True
-        try:
-            self.stop()
-            self.source.close()
-        except SkywrightError as error:
-            logger.warning("%s: %s", self.name, error)
+        for end in (self.stop, self.source.close):  # a source that does not stop is closed too
+            try:
+                end()
+            except SkywrightError as error:
+                logger.warning("%s: %s", self.name, error)
         if self._pool is not None:
             self._pool.close(DRAIN_S)
-        self._wake_watcher.set()
+        self._wake_monitor.set()
         self._monitor_thread.join(DRAIN_S)
 
     def _unsubscribe(self, queue: NewestQueue[Result]) -> None:
@@ -318,7 +338,7 @@ class Owner(Generic[Item, Result]):
                     self._pool.drain(DRAIN_S)
                 self.source_stopped()
             self._running = should_run
-            self._wake_watcher.set()
+            self._wake_monitor.set()
         if (
             not should_run and not self._alarm
         ):  # Keep an alarm message, so that the user can read it
@@ -346,7 +366,8 @@ class Owner(Generic[Item, Result]):
             if acquisition is not None:
                 acquisition.in_progress += 1
         size = getattr(item, "nbytes", 0)
-        attached = process_item(item, acquisition, self.arrived, None, self._log_name)
+        # `process_argument` may raise, so it runs like a `process` of its own, without a `prepare`
+        attached = process_item(item, acquisition, self.process_argument, None, self._log_name)
         if attached.refused is not None:
             self._hand_on(attached)
             return
@@ -367,12 +388,11 @@ class Owner(Generic[Item, Result]):
             self._item_finished(acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
 
-    def arrived(self, item: Item) -> Any:
+    def process_argument(self, item: Item) -> Any:
         """Return the argument of `process` for this item.
 
-        A subclass adds the settings that are valid for this item.
-
-        For subclasses. It is called in order, on the source's thread.
+        Subclasses override it to add the settings that are valid for this item. It is called in
+        the order of the items, on the source's thread.
         """
         return item
 
@@ -381,41 +401,41 @@ class Owner(Generic[Item, Result]):
 
     def _hand_on(self, processed: ProcessedItem) -> None:
         """Publish a processed item; called in the order of the items."""
-        if processed.is_result and self._process is not None:
+        if processed.has_result and self._process is not None:
             self._publisher.publish(processed.result)
         acquisition, refused = processed.acquisition, processed.refused
-        if acquisition is not None and acquisition.over and processed.is_result:
+        if acquisition is not None and acquisition.is_final and processed.has_result:
             refused = None  # `prepare` refused the item, but the acquisition was complete: no loss
         if refused is not None:
             self.counters.add(refused.cause)
-        if acquisition is not None:
-            refused = self._record(acquisition, processed, refused) or refused
+        if acquisition is not None and not acquisition.is_final:
+            refused = self._record(processed) or refused
+            if refused is None:
+                self._count(acquisition, processed)
         if refused is not None:
             self.report(f"{refused.cause}: {refused}")
-        elif processed.is_result:
+        elif processed.has_result:
             self._report_item(processed.result)
         self._item_finished(acquisition)
         if self.notifies_each_item:
             self._notify()
 
-    def _record(
-        self, acquisition: Acquisition, processed: ProcessedItem, refused: RefusedError | None
-    ) -> RefusedError | None:
-        """Give an item to the recorders and count it; return why a recorder refused it."""
-        with self._lock:
-            if acquisition.over:
-                return None
+    def _record(self, processed: ProcessedItem) -> RefusedError | None:
+        """Give an item to the recorders; return their last refusal, None if all took it."""
+        refused = None
         if processed.recorded is not None:
             for recorder in self.recorders:
                 try:
                     self._publisher.offer(recorder, processed.recorded)
                 except RefusedError as error:
                     refused = error
-        if refused is not None:
-            return refused
+        return refused
+
+    def _count(self, acquisition: Acquisition, processed: ProcessedItem) -> None:
+        """Count an item of an acquisition, and finish the acquisition after its last item."""
         with self._lock:
-            if acquisition.over:
-                return None
+            if acquisition.is_final:
+                return
             acquisition.items += 1
             self._acquired += 1
             self._last_recorded = processed.recorded
@@ -424,19 +444,17 @@ class Owner(Generic[Item, Result]):
             self._publisher.call("on_item", acquisition.on_item, processed.result)
         if complete:
             self._finish(acquisition)
-        return None
 
     def _report_item(self, result: Result) -> None:
         """Set the message after an item without an error."""
-        messages: list[tuple[str, bool]] = []
-        self._publisher.call("remark", lambda: messages.append(self.remark(result)))
+        message = self._publisher.call("remark", self.status_message, result)
         if failure := self._publisher.failure:
             self.report(failure)
-        else:
-            self.report(*messages[0])
+        elif message is not None:
+            self.report(*message)
         self._silent = False
 
-    def remark(self, result: Result) -> tuple[str, bool]:
+    def status_message(self, result: Result) -> tuple[str, bool]:
         """Return the message after a result, and whether it is an alarm; for subclasses."""
         return f"taking {self.item_name}s", False
 
@@ -457,9 +475,9 @@ class Owner(Generic[Item, Result]):
     def _finish(self, acquisition: Acquisition) -> None:
         """End an acquisition; `done` is set when the recorders have stored its items."""
         with self._lock:
-            if acquisition.over:
+            if acquisition.is_final:
                 return
-            acquisition.stopping = acquisition.over = True
+            acquisition.stopping = acquisition.is_final = True
             remaining = len(self.recorders)
 
         def one_is_done() -> None:
@@ -472,7 +490,7 @@ class Owner(Generic[Item, Result]):
                     self._acquisition = None
                 self._users.discard(acquisition)
             acquisition.done.set()
-            self._wake_watcher.set()
+            self._wake_monitor.set()
             self._notify()
 
         for recorder in self.recorders:
@@ -483,10 +501,13 @@ class Owner(Generic[Item, Result]):
     # ---- the monitoring thread
 
     def _monitor(self) -> None:
-        """Stop a source without users, and report silence."""
+        """Stop a source without users, and report silence.
+
+        An acquisition may end on the source's thread, which cannot stop the source itself.
+        """
         while not self._closing:
-            self._wake_watcher.wait(None if self._running is False else SILENCE_S / 8.0)
-            self._wake_watcher.clear()
+            self._wake_monitor.wait(None if self._running is False else SILENCE_S / 8.0)
+            self._wake_monitor.clear()
             try:
                 self._start_or_stop_source()
             except SkywrightError as error:

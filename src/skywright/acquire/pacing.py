@@ -12,22 +12,22 @@ Item = TypeVar("Item")
 
 
 def period_of(rate_hz: float) -> float:
-    """Return the time between items, s; 0, as fast as they are taken, for a rate of 0."""
+    """Return the time between items, s. Rate 0 gives 0: items are due as soon as requested."""
     return 1.0 / rate_hz if rate_hz > 0.0 else 0.0
 
 
 class Pacer:
-    """Tells when the next item is due, and how many were skipped because nobody took them.
+    """Waits until the next item is due, and counts items skipped because they were late.
 
     Parameters
     ----------
     period_s
-        Time between items; 0: an item is always due and none is skipped.
+        Time between items, s; 0: an item is always due and none is skipped.
     behind_s
-        An item that is late by more than this time is skipped. Items that are less late are
-        delivered without pause.
+        Maximum delay, s. Beyond it, by one period or more, all late items but the newest are
+        skipped. Otherwise late items are delivered without pause.
     first_s
-        Time until the first item.
+        Time until the first item, s.
 
     Attributes
     ----------
@@ -82,29 +82,29 @@ class Pacer:
         self._ended.wait(timeout_s)
 
     def end(self) -> None:
-        """End every wait, for good."""
+        """End a running `wait`; every later one returns None at once."""
         self._ended.set()
 
 
 class PacedSource(PolledSource[Item], Generic[Item]):
-    """A source that makes item after item at a rate.
+    """A source that makes one item after another at a fixed rate.
 
     Parameters
     ----------
     name
         Kind of source.
     make
-        Returns the item of a number (0, 1, ...), given the present time (unix s). None: that item
-        is lost. It raises `StopIteration` when there are no more.
+        Called with the number of the item (0, 1, ...) and the present Unix time, s; returns the
+        item, or None if there is none of this number. Raises `StopIteration` after the last item.
     period_s
-        Time between items; 0 makes them as fast as they are taken.
+        Time between items, s; 0: they are made as soon as they are requested.
     behind_s, first_s
         As for `Pacer`.
     loses
-        Whether a skipped item counts as lost: it uses up its number and counts as ``late``. Else
-        the item is made when somebody takes it, and the schedule starts anew.
+        True: skipped items use up their numbers and count as lost, as ``late``. False: no number
+        is skipped and no item is lost; the schedule continues from the present time.
     period_min_s
-        Least time between items that `set_period` takes.
+        Minimum time between items for `set_period`, s.
     item_name
         What an item is called in messages.
     """
@@ -135,7 +135,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Items that nobody took in time, as ``late``, since the object was made."""
+        """Number of skipped items since the object was made, as ``late``."""
         late = self._late + self._pacer.skipped if self._loses else 0
         return {"late": late} if late else {}
 
@@ -165,7 +165,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
             raise DataError(f"{self._item_name} {number}: {error}") from error
 
     def halt(self) -> None:
-        """Stop the clock; numbers go on after the next start."""
+        """Stop the clock; after the next start the numbers continue."""
         self._pacer.end()
 
     def _new_pacer(self) -> Pacer:

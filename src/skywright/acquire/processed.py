@@ -17,9 +17,9 @@ class ProcessedItem:
     Attributes
     ----------
     result
-        For endpoints and subscribers, unless `process` refused the item.
-    is_result
-        Whether there is a result; None may be one.
+        Result for endpoints and subscribers; None if `process` refused the item.
+    has_result
+        Whether there is a result; a result may be None.
     recorded
         What the recorders get; None: nothing.
     refused
@@ -29,7 +29,7 @@ class ProcessedItem:
     """
 
     result: Any
-    is_result: bool
+    has_result: bool
     recorded: Any
     refused: RefusedError | None
     acquisition: Acquisition | None
@@ -54,17 +54,17 @@ def process_item(
         Name of the item in the log.
     """
     result: Any = None
-    is_result = False
+    has_result = False
     try:
         result = item if process is None else process(item)
-        is_result = True
+        has_result = True
         recorded = result
-        if acquisition is not None and not acquisition.over and prepare is not None:
+        if acquisition is not None and not acquisition.is_final and prepare is not None:
             recorded = prepare(result)
     except RefusedError as error:
-        return ProcessedItem(result, is_result, error.result, error, acquisition)
+        return ProcessedItem(result, has_result, error.result, error, acquisition)
     except Exception as error:  # the next item may be good
         logger.exception("%s cannot be processed", name)
         refused = RefusedError("not processed", f"{type(error).__name__}: {error}")
-        return ProcessedItem(result, is_result, None, refused, acquisition)
+        return ProcessedItem(result, has_result, None, refused, acquisition)
     return ProcessedItem(result, True, recorded, None, acquisition)

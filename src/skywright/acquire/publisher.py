@@ -12,6 +12,7 @@ from skywright.acquire.newest import NewestQueue
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 
 
 class Publisher(Generic[Result]):
@@ -44,7 +45,7 @@ class Publisher(Generic[Result]):
         self._name = name
         self._lock = threading.Lock()
         self._failing: dict[object, str] = {}
-        """What failed in its last call, by the `id` of an endpoint or the name of a callback."""
+        """Error of each failing endpoint, by its `id`, and of each callback, by its name."""
 
     @property
     def newest(self) -> Result | None:
@@ -94,20 +95,23 @@ class Publisher(Generic[Result]):
         """
         self._guard(id(endpoint), type(endpoint).__name__, endpoint.offer, result)
 
-    def call(self, name: str, function: Callable[..., None], *args: Any) -> None:
-        """Call a callback of a client; an error of it does not stop the items.
+    def call(self, name: str, function: Callable[..., Returned], *args: Any) -> Returned | None:
+        """Call a callback of a client and return its value.
 
-        It is counted and reported as that of an endpoint.
+        Its error is counted and reported, not raised; the value is None then.
         """
         try:
-            self._guard(name, name, function, *args)
+            return self._guard(name, name, function, *args)
         except RefusedError as error:  # only a recorder may refuse a result
             self.failures.add(f"{name} failed")
             self._failing[name] = f"{name}: {error}"
+            return None
 
-    def _guard(self, key: object, name: str, function: Callable[..., None], *args: Any) -> None:
+    def _guard(
+        self, key: object, name: str, function: Callable[..., Returned], *args: Any
+    ) -> Returned | None:
         try:
-            function(*args)
+            value = function(*args)
         except RefusedError:
             raise
         except Exception as error:
@@ -115,5 +119,6 @@ class Publisher(Generic[Result]):
             if key not in self._failing:
                 logger.exception("%s: %s failed", self._name, name)
             self._failing[key] = f"{name}: {error}"
-        else:
-            self._failing.pop(key, None)
+            return None
+        self._failing.pop(key, None)
+        return value

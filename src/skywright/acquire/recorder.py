@@ -17,8 +17,8 @@ from skywright.files.columns import DoesNotFitError
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
-"""Time from the first unflushed write to the flush, s. A row is visible at most FLUSH_S + 2
-GATHER_S after it was offered."""
+"""Time from the first unflushed write to the flush, s. A row is visible at most
+FLUSH_S + 2 * GATHER_S after it was offered."""
 GATHER_S = 0.04
 """Time to wait for more items before a write, s. One write of 20 rows takes as long as one of 1
 row."""
@@ -32,7 +32,7 @@ BATCH = 64
 Result = TypeVar("Result", contravariant=True)
 """What the owner gives to the recorder."""
 Item = TypeVar("Item")
-"""What a layout makes of a result, to be written."""
+"""One or more rows to write, which `Layout.take` returns. It is not the item of a source."""
 Written = TypeVar("Written", contravariant=True)
 
 
@@ -50,7 +50,7 @@ class File(Protocol[Written]):
 
 
 class Layout(ABC, Generic[Result, Item]):
-    """How results become rows of a file. An item holds one row, or many.
+    """Defines how results become rows of a file. An item holds one row or many.
 
     Attributes
     ----------
@@ -73,9 +73,10 @@ class Layout(ABC, Generic[Result, Item]):
 
     @abstractmethod
     def open(self, path: Path, items: Sequence[Item], last: bool) -> File[Item] | None:
-        """Create the file of the items; return None if they do not determine its shape.
+        """Create the file for the items; return None to wait for an item that gives its shape.
 
-        With `last` the file is needed now, because a reader waits for these rows.
+        If `last` is True somebody waits for these rows: create the file if that is possible at all.
+        `open` is called again with more items after None.
         """
 
     def open_early(self, path: Path) -> File[Item] | None:
@@ -109,14 +110,14 @@ class Recorder(Generic[Result, Item]):
     queue_bytes
         Limit of the queue. Items beyond it are not recorded and count as ``queue full``.
     synchronous
-        True writes each item in `offer`, on the owner's thread, and refuses it when it cannot be
-        stored: an acquisition then counts what is in the file.
+        True: `offer` writes each item, on the owner's thread, and raises `RefusedError` if it
+        cannot be stored. So an acquisition counts only items that are in the file.
     essential
         True: a row that cannot be stored is a lost item. False: it is counted as a failure, because
         another recorder stores the same item.
-    patience_s
-        Longest wait of `offer` for room in the queue, s. Above 0 only for a source that may wait,
-        as one of files that others write.
+    queue_timeout_s
+        Timeout of `offer` for space in the queue, s. Use more than 0 only for a source that may
+        wait, such as one that reads files of other programs.
 
     Attributes
     ----------
@@ -136,7 +137,7 @@ class Recorder(Generic[Result, Item]):
         queue_bytes: int = QUEUE_BYTES,
         synchronous: bool = False,
         essential: bool = True,
-        patience_s: float = 0.0,
+        queue_timeout_s: float = 0.0,
     ) -> None:
         self.layout = layout
         self.synchronous, self.essential = synchronous, essential
@@ -145,7 +146,7 @@ class Recorder(Generic[Result, Item]):
         self.rows_readable = 0
         self.error = ""
         self._changed = changed or (lambda: None)
-        self._limit, self._patience_s = queue_bytes, patience_s
+        self._limit, self._queue_timeout_s = queue_bytes, queue_timeout_s
         self._lost = Counters()
         self._file_lock = threading.RLock()
         """Held by the thread that uses the file."""
@@ -160,7 +161,7 @@ class Recorder(Generic[Result, Item]):
         """Items that wait until the file can be created."""
         self._count = self._recorded = self._flushed = 0
         self._unreadable = 0
-        """Rows before the last mark that could not be flushed until now."""
+        """Number of rows before the last mark that no flush has made visible yet."""
         self._unflushed_since = 0.0
         self._thread = threading.Thread(
             target=self._work, name=f"record-{layout.name}", daemon=True
@@ -172,7 +173,8 @@ class Recorder(Generic[Result, Item]):
     def offer(self, result: Result) -> None:
         """Record a result, if a recording is open.
 
-        Never waits for the disk, unless the recorder is synchronous or has patience.
+        It waits only if the recorder is synchronous, or if the queue is full and
+        `queue_timeout_s` > 0.
 
         Raises
         ------
@@ -193,7 +195,7 @@ class Recorder(Generic[Result, Item]):
         size = self.layout.nbytes(item)
         with self._queue_changed:
             if not self._has_room(size):
-                self._queue_changed.wait_for(lambda: self._has_room(size), self._patience_s)
+                self._queue_changed.wait_for(lambda: self._has_room(size), self._queue_timeout_s)
             if not self._has_room(size):
                 self._lost.add("queue full", self.layout.rows(item))
                 return
@@ -234,7 +236,7 @@ class Recorder(Generic[Result, Item]):
     def mark(self, done: Callable[[], None]) -> None:
         """Call `done` when all items offered before are visible in the file, or counted as lost.
 
-        The next item starts a new count of `every`.
+        The next item is row 0 for `every` again.
         """
         with self._queue_changed:
             self._seen = 0
@@ -258,7 +260,8 @@ class Recorder(Generic[Result, Item]):
         Parameters
         ----------
         path
-            Path of the new file, which the first item creates; its directory must exist.
+            Path of the new file; its directory must exist. `Layout.open_early` creates the file
+            now, else the first item does.
         count
             Number of rows after which the recording ends by itself; 0: never.
 
@@ -357,6 +360,7 @@ class Recorder(Generic[Result, Item]):
         return bool(since) and time.monotonic() - since > FLUSH_S
 
     def _write(self, items: list[Item], last: bool) -> None:
+        """Write items, and create the file before; `last`: a mark follows, somebody waits."""
         if self.path is None:
             self._lost.add("not written", self._rows(items))
             return
@@ -416,6 +420,7 @@ class Recorder(Generic[Result, Item]):
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
     def _flush(self, last: bool) -> bool:
+        """Make the written rows visible; return whether that was tried."""
         if last and self._before_open:
             self._write([], last=True)
         if self._file is None or not self._unflushed_since:

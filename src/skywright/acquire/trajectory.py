@@ -168,17 +168,6 @@ class Axis:
         t, _, v, a = self._phase(np.asarray(time_s, float))
         return v + a * t
 
-    def mean_over(self, start_s: float, end_s: float) -> float:
-        """Return the exact mean position over an exposure; the position if it has no length."""
-        if end_s <= start_s:
-            return float(self.position_at(start_s))
-        inner = [s.time for s in self._segments if start_s < s.time < end_s]
-        cuts = np.array([start_s, *inner, end_s])
-        # A parabola in each piece: Simpson's rule is exact.
-        ends, middles = self.position_at(cuts), self.position_at((cuts[1:] + cuts[:-1]) / 2.0)
-        area = np.diff(cuts) * (ends[:-1] + 4.0 * middles + ends[1:]) / 6.0
-        return float(area.sum() / (end_s - start_s))
-
     def moving_at(self, time_s: float) -> bool:
         """Tell whether the axis is between the start and the end of a move."""
         return time_s < self.rest_time and bool(

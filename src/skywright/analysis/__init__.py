@@ -2,6 +2,7 @@
 
 from skywright.analysis.framework import (
     Analysis,
+    IdentityOrder,
     Statistic,
     find_late,
     name_of,
@@ -13,6 +14,7 @@ __all__ = [
     "Analysis",
     "ArrayInput",
     "Batch",
+    "IdentityOrder",
     "Statistic",
     "find_late",
     "join",

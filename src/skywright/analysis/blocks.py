@@ -5,6 +5,7 @@ fast.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from skywright.files.frames import FrameReader, FrameTable
 
 
 def analyze_part(
-    name: str, parameters: dict[str, Any], table: FrameTable, frames: int
+    name: str, parameters: dict[str, Any], table: FrameTable, frames: int, shift: int = 0
 ) -> tuple[Analysis[Any], Batch]:
     """Analyze whole blocks; runs on any machine that sees the files.
 
@@ -25,6 +26,8 @@ def analyze_part(
         The analysis (`make_analysis`).
     table, frames
         Where the frames are, and how many; they make up whole blocks (`whole_blocks`).
+    shift
+        Places of the frames less their identities (`IdentityOrder`).
 
     Returns
     -------
@@ -32,11 +35,11 @@ def analyze_part(
         See `analyze_blocks`.
     """
     with FrameReader(table) as reader:
-        return analyze_blocks(make_analysis(name, parameters), reader.batches(0, frames))
+        return analyze_blocks(make_analysis(name, parameters), reader.batches(0, frames), shift)
 
 
 def analyze_blocks(
-    analysis: Analysis[Statistic], batches: Iterable[Batch]
+    analysis: Analysis[Statistic], batches: Iterable[Batch], shift: int = 0
 ) -> tuple[Analysis[Statistic], Batch]:
     """Analyze frames that make up whole blocks (`whole_blocks`).
 
@@ -46,6 +49,8 @@ def analyze_blocks(
         Fresh.
     batches
         The frames, in the order of their file.
+    shift
+        Places of the frames less their identities (`IdentityOrder`).
 
     Returns
     -------
@@ -58,8 +63,10 @@ def analyze_blocks(
     highest = None
     for batch in batches:
         if len(batch):
-            late, highest = find_late(batch.identities, analysis.block_size, highest)
-            done.append(Batch(batch.identities, batch.times, analysis.update(batch, late)))
+            places = batch.identities + shift
+            late, highest = find_late(places, analysis.block_size, highest)
+            rows = analysis.update(replace(batch, identities=places), late)
+            done.append(Batch(batch.identities, batch.times, rows))
     return analysis.close(), concatenate(done)
 
 

@@ -27,12 +27,16 @@ def cluster(address: str) -> Iterator[Submit]:
         If there is no scheduler, or Dask is not installed.
     """
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise ConfigError(f"Dask is not installed ({error}); install skywright[dask]") from error
 
+    # Frames of running shots go with their task, so that the cluster can do it again.
+    no_warning = dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
     if address == "local":
         with (
+            no_warning,
             LocalCluster(
                 n_workers=os.cpu_count(), threads_per_worker=1, dashboard_address=None
             ) as here,
@@ -44,5 +48,5 @@ def cluster(address: str) -> Iterator[Submit]:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:
         raise ConfigError(f"no Dask scheduler at {address}: {error}") from error
-    with client:
+    with no_warning, client:
         yield partial(client.submit, pure=False)

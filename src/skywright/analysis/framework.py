@@ -30,13 +30,13 @@ Statistic = TypeVar("Statistic")
 
 @dataclass(frozen=True)
 class _Block(Generic[Statistic]):
-    """A closed block: what it was computed from, and the statistic."""
+    """The identities of a block's members, and their statistic."""
 
     identities: NDArray[np.int64]
     statistic: Statistic
 
     def is_preferred_to(self, other: "_Block[Statistic]") -> bool:
-        """Return whether this version of a block is used: more members, else larger identities."""
+        """Return whether this has more members than `other`, or as many and larger identities."""
         mine, others = len(self.identities), len(other.identities)
         return (mine, self.identities.tolist()) > (others, other.identities.tolist())
 
@@ -44,9 +44,9 @@ class _Block(Generic[Statistic]):
 class Analysis(ABC, Generic[Statistic]):
     """An analysis and its partial result over the members that it has seen.
 
-    A concrete analysis names its `inputs`, `columns` and `results` and writes `measure`,
-    `statistic` (or `extend`, if it is `ordered`), `fold` and `summarize`; all must be pure.
-    Everything else is done here: `update`, `merge`, `result`, and `advance` limits the memory use.
+    A subclass names its `inputs`, `columns` and `results` and defines `measure`, `statistic` (or
+    `extend`, if it is `ordered`), `fold` and `summarize`; all must be pure functions. This class
+    does the rest: `update`, `merge` and `result`; `advance` folds blocks to limit the memory use.
     A block with missing identities is computed from the members that exist.
 
     Parameters
@@ -62,42 +62,47 @@ class Analysis(ABC, Generic[Statistic]):
     optional: ClassVar[Sequence[str]] = ()
     """Further data keys, given to `measure` where they are."""
     arrays: ClassVar[Mapping[str, ArrayInput]] = {}
-    """What inputs that are arrays must be. Other data keys of that name do not fit, such as the
-    count ``n_flat_image``, or the ``image`` of another kind of detector in the same session."""
+    """Shape and dtype that array inputs must have, by input. They exclude other data keys of the
+    same name: the count ``n_flat_image``, or the ``image`` of another kind of detector."""
     stream: ClassVar[str] = "members"
     """Name of the derived run's stream with the columns, for example ``pulses``."""
     columns: ClassVar[Sequence[Column]] = ()
-    """What is found per member; the last part of a path is the name."""
+    """Columns of `measure`, one row per member; the last part of a path is the name."""
     results: ClassVar[Sequence[Column]] = ()
-    """What `summarize` gives: scalars (text: dtype ``<U``) and arrays; attributes ``units`` and
-    ``description``."""
+    """Results of `summarize`: scalars (text: dtype ``<U``) and arrays, with the attributes
+    ``units`` and ``description``."""
+    scalar_period_s: ClassVar[float] = 0.1
+    """Least time between two events of a derived run with the scalar results, s."""
+    array_period_s: ClassVar[float] = 1.0
+    """Least time between two rows of the array results on disk, s: long for large arrays."""
     block_size: ClassVar[int] = 64
     """Identities in a block. An open block keeps the rows of its members."""
     block_setting: ClassVar[str] = ""
     """Name of a row of `measure`, integers: the number of the settings that a member was taken
     with, such as its regions of interest. It is part of the block's key, so members of different
-    settings are never in one statistic; `fold` says what becomes of them. Within a range of
-    identities the blocks are folded in order of this number. Empty: settings do not matter."""
+    settings are never in one statistic; `fold` decides how to combine them. Within a range of
+    identities the blocks are folded in order of this number. If it is an input too, identities may
+    restart where it increases (`IdentityOrder`). Empty: settings do not matter."""
     ordered: ClassVar[bool] = False
     """Members of a block come in order of identity and are added one by one with `extend`, so an
     open block stores only its statistic: for running images. A member out of order is refused."""
-    holds: ClassVar[Literal["first", "last"]] = "first"
+    keep: ClassVar[Literal["first", "last"]] = "first"
     """Which row is used if an identity occurs twice in an open block. Rows for a folded block are
-    refused (`refused` counts them), whatever `holds` is. `ordered` requires "first"."""
+    refused (`refused` counts them), whatever `keep` is. `ordered` requires "first"."""
     pictures: ClassVar[int] = 0
-    """Members that `draw` wants to see at the end of a run."""
+    """Number of members to `draw` at the end of a run."""
     skips: ClassVar[bool] = True
     """True: a live analysis skips members when it is behind. False: it analyzes all members and may
     end later."""
     identity: ClassVar[str] = "frame_number"
-    """Data key of the identity, without the device prefix of the first input."""
+    """Data key of the identity, without its device prefix, which is that of the first input."""
     time: ClassVar[str] = "frame_time"
-    """Data key, beside the first input's, with the time of each member, unix seconds."""
+    """Data key of the time of each member, Unix s; its device prefix is that of the first input."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        if cls.ordered and cls.holds == "last":
-            raise TypeError(f"analysis {cls.__name__}: an ordered one cannot let the last row hold")
+        if cls.ordered and cls.keep == "last":
+            raise TypeError(f'analysis {cls.__name__}: ordered = True requires keep = "first"')
 
     def __init__(self, **parameters: Any) -> None:
         self.parameters = parameters
@@ -117,8 +122,8 @@ class Analysis(ABC, Generic[Statistic]):
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Measure each member by itself: (n, ...) rows, by name.
 
-        The rows of a member must be the same bits whatever other members are in the batch. They
-        hold every column, and whatever else `statistic` needs.
+        The rows of a member must be the same bits whatever other members are in the batch. The
+        rows include all `columns`, and other values that `statistic` needs.
         """
 
     def statistic(self, members: Batch) -> Statistic:
@@ -128,9 +133,9 @@ class Analysis(ABC, Generic[Statistic]):
     def extend(self, statistic: Statistic | None, members: Batch) -> Statistic:
         """Add members to a block's statistic (None: the block's first), in order of identity.
 
-        Only an `ordered` analysis has it. It sees the inputs of the members beside their rows. The
-        result must not depend on how the members are cut into batches. `extend` may modify its
-        argument in place.
+        Only an `ordered` analysis defines it. `members` has their inputs and their rows of
+        `measure`. The result must not depend on how the members are cut into batches. `extend` may
+        change `statistic` in place.
         """
         raise NotImplementedError(f"{type(self).__name__}.extend")
 
@@ -140,7 +145,7 @@ class Analysis(ABC, Generic[Statistic]):
 
     @abstractmethod
     def fold(self, prefix: Statistic | None, statistic: Statistic) -> Statistic:
-        """Add the next block to the blocks before it (None: there are none); change neither."""
+        """Add the next block to the folded blocks before it (None: none); change no argument."""
 
     @abstractmethod
     def summarize(self, state: Statistic | None) -> Mapping[str, Any]:
@@ -150,7 +155,7 @@ class Analysis(ABC, Generic[Statistic]):
         """Compile and load what `measure` needs, so that the first frame does not wait."""
 
     def draw(self, batch: Batch) -> Mapping[str, bytes]:
-        """Draw `pictures` members, spread over the run, for people: file name to contents."""
+        """Draw `pictures` members, spread over the run, for people; contents by file name."""
         return {}
 
     # The three verbs ----------------------------------------------------------------------------
@@ -158,15 +163,15 @@ class Analysis(ABC, Generic[Statistic]):
     def update(
         self, batch: Batch, late: NDArray[np.bool_] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Take in members.
+        """Add members to the open blocks.
 
         Parameters
         ----------
         batch
             Members in any order, with the declared inputs.
         late
-            (n,) bool, Members of a folded block (`find_late`): their columns are returned, but they
-            do not enter the result.
+            (n,) bool, True for members of folded blocks (`find_late`): their columns are returned,
+            but they are not in the result.
 
         Returns
         -------
@@ -196,11 +201,11 @@ class Analysis(ABC, Generic[Statistic]):
         return columns
 
     def merge(self, other: Self) -> Self:
-        """Take in the blocks of another partial, which stays as it is; return self.
+        """Add the blocks of another partial result, which is not changed; return self.
 
-        A block that both have is one block when its members are the same. Of two versions of a
-        block (it was not assigned whole) the one with more members holds, and the members of the
-        other count as refused, as do blocks that would overlap the prefix.
+        A block that both have with the same members is used once. If the members differ (the block
+        was split between workers), the version with more members is used; the members of the other
+        count as refused. So do the members of blocks that are folded already.
         """
         self.refused += other.refused
         if other._watermark is not None:
@@ -237,7 +242,7 @@ class Analysis(ABC, Generic[Statistic]):
     def snapshot(self) -> Self:
         """Return a copy that later merges and folds do not change; the statistics are shared.
 
-        For an analysis that only merges: open blocks of an updated one may change in place.
+        Use it for an analysis that is only merged: `update` may change open blocks in place.
         """
         copied = copy.copy(self)
         copied._closed = dict(self._closed)  # noqa: SLF001  (its own class)
@@ -268,6 +273,12 @@ class Analysis(ABC, Generic[Statistic]):
 
     # Bookkeeping --------------------------------------------------------------------------------
 
+    def settings_numbers(self, batch: Batch) -> NDArray[np.integer[Any]] | None:
+        """Return the numbers of the settings of members, if they are an input; else None."""
+        numbers = batch.data.get(self.block_setting)
+        is_known = numbers is not None and numbers.ndim == 1 and numbers.dtype.kind in "iu"
+        return numbers if is_known else None
+
     @property
     def members(self) -> int:
         """Number of members that `result` is computed from."""
@@ -284,7 +295,7 @@ class Analysis(ABC, Generic[Statistic]):
         return type(self)(**self.parameters)
 
     def advance(self, identity: int) -> None:
-        """Fold the blocks that lie completely below `identity`; all their members have arrived.
+        """Fold the blocks below `identity`; call it when all their members have arrived.
 
         Members of these blocks that still come are refused and counted.
         """
@@ -306,10 +317,10 @@ class Analysis(ABC, Generic[Statistic]):
         return self
 
     def split(self, identity: int) -> Self:
-        """Take out the blocks that lie wholly below `identity`, closed, as a partial of their own.
+        """Remove the blocks below `identity`, and return them, closed, as a partial result.
 
-        A worker sends them to whoever merges, and has them no more. Members of these blocks that
-        still come would make a second version of the block, so all must have passed.
+        A worker sends it to the process that merges. Call it when all members of these blocks have
+        arrived: a later member would start a second version of its block.
         """
         part = self.fresh()
         below = [key for key in self._keys() if key[0] < identity // self.block_size]
@@ -370,7 +381,7 @@ class Analysis(ABC, Generic[Statistic]):
         if key in self._growing:
             return self._growing[key]
         if key not in self._computed:
-            members = join(self._open[key], self.holds)
+            members = join(self._open[key], self.keep)
             self._open[key] = [members]  # repeats are not kept
             self._computed[key] = _Block(members.identities, self.statistic(members))
         return self._computed[key]
@@ -420,6 +431,71 @@ def find_late(
     if highest is not None:
         reached = np.maximum(reached, highest)
     return identities // block_size < reached // block_size - 1, int(reached[-1])
+
+
+@dataclass
+class IdentityOrder:
+    """Gives the members of a stream a place in one order, also if their identities restart.
+
+    Identities may restart with new settings: at an accelerator a new run can restart its tags.
+    Such members are not late. The place of a member is its identity plus a shift. The shift is a
+    multiple of the block size that puts the member behind all earlier ones. Blocks are made by
+    place.
+
+    Parameters
+    ----------
+    block_size
+        Block size of the analysis.
+    highest
+        Highest place so far; None at the start.
+    setting
+        Highest number of settings so far.
+    shift
+        Place minus identity of the present members.
+    """
+
+    block_size: int
+    highest: int | None = None
+    setting: int | None = None
+    shift: int = 0
+
+    def place(
+        self, identities: NDArray[np.int64], settings: NDArray[np.integer[Any]] | None
+    ) -> NDArray[np.int64]:
+        """Return the places of the next members.
+
+        Parameters
+        ----------
+        identities
+            (n,) in the order of the file.
+        settings
+            (n,) numbers of the settings that they were taken with; None: there are none.
+        """
+        places = identities + self.shift
+        start = 0
+        for cut in self._rises(settings):
+            self._note_highest(places[start:cut])
+            start, block = cut, int(identities[cut] + self.shift) // self.block_size
+            if self.highest is not None and block < self.highest // self.block_size - 1:
+                self.shift += (self.highest // self.block_size + 2 - block) * self.block_size
+                places[cut:] = identities[cut:] + self.shift
+        self._note_highest(places[start:])
+        return places
+
+    def _rises(self, settings: NDArray[np.integer[Any]] | None) -> list[int]:
+        """Return where the number of settings is higher than ever before."""
+        if settings is None or not len(settings):
+            return []
+        reached = np.maximum.accumulate(settings.astype(np.int64))
+        before = int(reached[0]) - 1 if self.setting is None else self.setting
+        self.setting = max(int(reached[-1]), before)
+        ahead = np.concatenate(([before], np.maximum(reached[:-1], before)))
+        return np.flatnonzero(reached > ahead).tolist()
+
+    def _note_highest(self, places: NDArray[np.int64]) -> None:
+        if len(places):
+            highest = int(places.max())
+            self.highest = highest if self.highest is None else max(highest, self.highest)
 
 
 def whole_blocks(identities: NDArray[np.int64], block_size: int) -> list[tuple[int, int]]:

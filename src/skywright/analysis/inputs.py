@@ -54,19 +54,19 @@ class Batch:
         return Batch(self.identities[index], self.times[index], data)
 
 
-def join(pieces: Iterable[Batch], holds: Literal["first", "last"] = "first") -> Batch:
+def join(pieces: Iterable[Batch], keep: Literal["first", "last"] = "first") -> Batch:
     """Join batches into one, in order of identity, each identity once.
 
     Parameters
     ----------
     pieces
         At least one.
-    holds
+    keep
         Which row to keep if an identity occurs more than once: "first" or "last".
     """
     pieces = list(pieces)
     identities = np.concatenate([piece.identities for piece in pieces])
-    if holds == "first":
+    if keep == "first":
         kept = np.unique(identities, return_index=True)[1]
     else:
         kept = len(identities) - 1 - np.unique(identities[::-1], return_index=True)[1]
@@ -81,7 +81,7 @@ def join(pieces: Iterable[Batch], holds: Literal["first", "last"] = "first") -> 
 
 @dataclass(frozen=True)
 class ArrayInput:
-    """What the data key of an input must be, as far as its descriptor tells.
+    """Shape and dtype that the data key of an array input must have in its descriptor.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class ArrayInput:
     least_side: int = 0
 
     def fits(self, data_key: Mapping[str, Any]) -> bool:
-        """Say whether a data key of a descriptor can be this input."""
+        """Return whether a data key of a descriptor can be this input."""
         shape = tuple(data_key.get("shape") or ())
         dtype = data_key.get("dtype_numpy")
         return (

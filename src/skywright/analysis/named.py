@@ -1,16 +1,19 @@
 """The analyses that go by name: live, in `skywright reprocess`, and on a cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skywright.analysis import Analysis
 from skywright.analysis.second import SecondStage
+from skywright.arguments import check_keys
 from skywright.errors import ConfigError
 from skywright.instruments import NamedAnalysis, instruments, resolve
 
 if TYPE_CHECKING:  # a cluster's worker needs no configuration
     from skywright.config import Settings
+
+Made = TypeVar("Made")
 
 COMMON = {
     "picture_statistics": NamedAnalysis("skywright.analysis.picture_statistics:PictureStatistics"),
@@ -87,10 +90,16 @@ def make_analysis(
     if configuration and is_configured_by_devices(name):
         found = resolve(named_analyses()[name].configured)(configuration)
         parameters = {**found, **(parameters or {})}
+    return _made(name, kind, parameters or {})
+
+
+def _made(name: str, kind: Callable[..., Made], parameters: dict[str, Any]) -> Made:
+    """Return `kind` with these parameters; `ConfigError` names the analysis if one is wrong."""
     try:
-        return kind(**(parameters or {}))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"analysis {name}: parameters {parameters}: {error}") from error
+        check_keys(parameters, kind)
+        return kind(**parameters)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise ConfigError(f"analysis {name}: {error}") from error
 
 
 def is_second_stage(name: str) -> bool:
@@ -128,10 +137,23 @@ def first_stage_of(name: str, default: str | None = None) -> str:
     return first
 
 
-def stage_parameters(name: str, settings: "Settings") -> dict[str, Any]:
-    """Return the parameters of a second-stage analysis that the configuration gives."""
-    named = named_analyses().get(name)
-    return resolve(named.prepared)(settings) if named is not None and named.prepared else {}
+def configured_parameters(name: str, settings: "Settings") -> dict[str, Any]:
+    """Return the parameters that the configuration gives an analysis, or a second-stage one.
+
+    Parameters
+    ----------
+    name
+        As of `analysis_class`; one that belongs to no instrument has its defaults.
+    settings
+        The configuration.
+    """
+    for instrument in instruments().values():
+        named = instrument.analyses.get(name)
+        if named is not None and named.prepared:
+            return dict(resolve(named.prepared)(settings))
+        if named is not None and named.settings:
+            return dict(getattr(getattr(settings, instrument.name), named.settings))
+    return {}
 
 
 def make_second_stage(name: str, parameters: dict[str, Any] | None = None) -> SecondStage:
@@ -152,10 +174,7 @@ def make_second_stage(name: str, parameters: dict[str, Any] | None = None) -> Se
     kind = _second_stage_class(name)
     if kind is None:
         raise ConfigError(f"analysis {name} works on the rows of no other analysis")
-    try:
-        return kind(**(parameters or {}))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"analysis {name}: parameters {parameters}: {error}") from error
+    return _made(name, kind, parameters or {})
 
 
 def _second_stage_class(name: str) -> type[SecondStage] | None:

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright import __version__
-from skywright.analysis import Analysis, Batch, find_late, name_of
-from skywright.callbacks.columns_file import ColumnsFile
+from skywright.analysis import Analysis, Batch, IdentityOrder, find_late, name_of
+from skywright.callbacks.derived_columns import DerivedColumns
 from skywright.files.columns import Column
 
-EVENT_PERIOD_S = 0.1
 DATUM_PERIOD_S = 2.0
-"""Documents tell of new rows this often; who needs them sooner follows the file."""
+"""Period of stream datums for new rows, s. A client that needs rows sooner reads the file."""
 
 INHERITED = (
     "sample",
@@ -32,7 +31,7 @@ INHERITED = (
     "data_groups",
     "tiled_access_tags",
 )
-"""What a derived run takes over from its raw run's start document."""
+"""Keys that a derived run copies from the start document of its raw run."""
 
 IDENTITY = Column("/entry/identity", "<i8", attrs={"description": "number of the raw frame"})
 FRAME_TIME = Column(
@@ -40,13 +39,16 @@ FRAME_TIME = Column(
 )
 UPDATE_NUMBER = Column("/entry/update_number", "<i8", rows_per_chunk=64)
 
+ARRAYS = "arrays"
+"""Name of the stream of array results; each row is one update."""
+
 COUNTS = {
     "n_frames": "frames in the statistics",
     "n_dropped": "frames skipped because the analysis was behind",
     "n_missing": "frames announced that were not in their file",
     "n_late": "frames that came more than a block late, left out of the statistics",
     "last_identity": "number of the last frame measured, -1 before the first",
-    "update_number": "number of this result, and its row in array results",
+    "update_number": "row of the stream arrays with the newest array results, -1: none yet",
 }
 
 Emit = Callable[[str, Any], Any]
@@ -56,12 +58,13 @@ class DerivedRun:
     """Runs one analysis over one raw run and emits the derived run.
 
     The start document goes out at once. Per-frame columns are rows of ``columns.h5``, array
-    results rows of ``arrays.h5``, in a directory of this run below `assets`.
+    results rows of ``arrays.h5``, in a directory of this run below `assets`. Scalar results are
+    events. `Analysis.scalar_period_s` and `Analysis.array_period_s` limit how often.
 
     Parameters
     ----------
     analysis
-        Fresh; it is used up.
+        A new analysis without members; this run updates it.
     raw_start
         Start document of the raw run.
     emit
@@ -69,9 +72,10 @@ class DerivedRun:
     assets
         Root directory of assets.
     keys
-        Data keys of the raw run that the inputs are read from.
+        Full data key of the raw run by input; for a second-stage analysis, the uid of the first
+        analysis's derived run by name.
     stream
-        Of the raw run that has them.
+        Name of the raw run's stream that has the inputs.
     """
 
     def __init__(
@@ -90,13 +94,13 @@ class DerivedRun:
         self.dropped = 0
         self.missing = 0
         self._emit = emit
-        self._highest: int | None = None
+        self._order = IdentityOrder(analysis.block_size)
         self._last = -1
-        self._update_number = 0
-        self._result_changed = False
+        self._updates = 0
+        """Rows of array results."""
+        self._scalars_changed = self._arrays_changed = False
         self._is_closed = False
-        self._next_event = 0.0
-        self._next_datum = 0.0
+        self._next_scalars = self._next_arrays = self._next_datum = 0.0
         metadata = _start_metadata(analysis, raw_start, keys or {}, stream)
         run = event_model.compose_run(metadata=metadata)
         self.uid = str(run.start_doc["uid"])
@@ -106,13 +110,14 @@ class DerivedRun:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._run = run
         emit("start", run.start_doc)
-        self._columns = ColumnsFile(
+        self._columns = DerivedColumns(
             self.directory / "columns.h5",
             [FRAME_TIME, *(_in_entry(c) for c in analysis.columns)],
             IDENTITY,
         )
         arrays = [replace(_in_entry(c), rows_per_chunk=1) for c in analysis.results if c.shape]
-        self._arrays = ColumnsFile(self.directory / "arrays.h5", arrays, UPDATE_NUMBER)
+        self._has_arrays = bool(arrays)
+        self._arrays = DerivedColumns(self.directory / "arrays.h5", arrays, UPDATE_NUMBER)
         self._describe()
 
     @property
@@ -123,50 +128,87 @@ class DerivedRun:
     # Frames in ----------------------------------------------------------------------------------
 
     def add(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
-        """Analyze frames, in the order of their file; return their columns."""
+        """Analyze frames; write and emit what is due.
+
+        Parameters
+        ----------
+        batch
+            The next frames, in the order of their file.
+
+        Returns
+        -------
+        dict
+            The columns of the frames, (n, *shape) each, by name.
+
+        Raises
+        ------
+        DataError
+            If the analysis gives other columns than declared.
+        OSError
+            If rows cannot be written.
+        """
         if not len(batch):
             return {name_of(c): np.empty((0, *c.shape), c.dtype) for c in self.analysis.columns}
-        late, self._highest = find_late(batch.identities, self.analysis.block_size, self._highest)
-        rows = self.analysis.update(batch, late)
+        before = self._order.highest
+        places = self._order.place(batch.identities, self.analysis.settings_numbers(batch))
+        late, _ = find_late(places, self.analysis.block_size, before)
+        rows = self.analysis.update(replace(batch, identities=places), late)
         self._store(batch.identities, batch.times, rows)
         return rows
 
-    def absorb(self, partial: Analysis[Any], done: Batch) -> None:
-        """Take in whole blocks that a worker has analyzed (`skywright.analysis.blocks`)."""
+    def absorb(self, partial: Analysis[Any], done: Batch, shift: int = 0) -> None:
+        """Add whole blocks that a worker has analyzed (`skywright.analysis.blocks`).
+
+        Parameters
+        ----------
+        partial, done
+            Closed analysis of the blocks, and the columns of their members.
+        shift
+            Place minus identity of the members (`IdentityOrder`).
+        """
         if not len(done):
             return
         self.analysis.merge(partial)
-        self._highest = max(int(done.identities.max()), self._highest or 0)
+        self._order.place(done.identities + shift, None)
         self._store(done.identities, done.times, done.data)
 
     def _store(
         self, identities: NDArray[np.int64], times: NDArray[np.float64], rows: Mapping[str, Any]
     ) -> None:
         size = self.analysis.block_size
-        self.analysis.advance((int(self._highest or 0) // size - 1) * size)
+        # The highest block and the one before it stay open, as in `find_late`
+        self.analysis.advance((int(self._order.highest or 0) // size - 1) * size)
         self._columns.append(identities, {"frame_time": times, **rows})
         self.rows += len(identities)
         self._last = int(identities[-1])
-        self._result_changed = True
+        self._scalars_changed, self._arrays_changed = True, self._has_arrays
         self.tick()
 
     def tick(self) -> float | None:
         """Write and emit what is due; return in how many seconds to call again, None if never.
 
-        Writing a row of many columns costs as much as measuring a picture, so rows gather a little.
+        Writing a row of many columns takes as long as measuring a picture, so rows are written
+        several at a time.
         """
         now = time.monotonic()
-        if self._result_changed and now >= self._next_event:
+        arrays_due = self._arrays_changed and now >= self._next_arrays
+        if arrays_due or (self._scalars_changed and now >= self._next_scalars):
             self._columns.write()
-            self._emit_result()
-            self._result_changed = False
-            self._next_event = now + EVENT_PERIOD_S
-        if self._columns.rows_to_emit and now >= self._next_datum:
+            self._emit_result(with_arrays=arrays_due)
+            self._next_scalars = now + self.analysis.scalar_period_s
+            if arrays_due:
+                self._next_arrays = now + self.analysis.array_period_s
+        if self._rows_to_emit and now >= self._next_datum:
             self._emit_datums()
             self._next_datum = now + DATUM_PERIOD_S
-        due = [self._next_event] if self._result_changed else []
-        due += [self._next_datum] if self._columns.rows_to_emit else []
+        due = [self._next_scalars] if self._scalars_changed else []
+        due += [self._next_arrays] if self._arrays_changed else []
+        due += [self._next_datum] if self._rows_to_emit else []
         return max(min(due) - now, 0.0) if due else None
+
+    @property
+    def _rows_to_emit(self) -> int:
+        return self._columns.rows_to_emit + self._arrays.rows_to_emit
 
     # Results out --------------------------------------------------------------------------------
 
@@ -189,11 +231,11 @@ class DerivedRun:
         exit_status
             "success", "abort" or "fail".
         reason
-            Why it was no success.
+            Reason, if `exit_status` is not "success".
         pictures
-            File name to contents; kept in `directory` and named by the last result.
+            Contents by file name; stored in `directory`. The last result has their paths.
         keeps_result
-            Whether the last result of a failed analysis is emitted as well: it tells what was seen.
+            True: emit the last result also if `exit_status` is "fail".
         """
         if self._is_closed:
             return
@@ -204,7 +246,8 @@ class DerivedRun:
                 path.write_bytes(contents)
             self._columns.write()
             if exit_status != "fail" or keeps_result:
-                self._emit_result("\n".join(map(str, paths)))
+                has_new = self._has_arrays and (self._arrays_changed or not self._updates)
+                self._emit_result("\n".join(map(str, paths)), with_arrays=has_new)
             self._emit_datums()
         except Exception as error:
             exit_status, reason = "fail", f"{type(error).__name__}: {error}"
@@ -224,44 +267,34 @@ class DerivedRun:
             "n_missing": self.missing,
             "n_late": self.analysis.refused,
             "last_identity": self._last,
-            "update_number": self._update_number,
+            "update_number": self._updates - 1,
         }
 
-    def _emit_result(self, pictures: str = "") -> None:
+    def _emit_result(self, pictures: str = "", *, with_arrays: bool) -> None:
         result = self.analysis.result()
         arrays = {name: value for name, value in result.items() if np.ndim(value)}
-        if arrays:
+        if with_arrays:
             row = {name: value[np.newaxis] for name, value in arrays.items()}
-            self._arrays.append(np.array([self._update_number]), row)
+            self._arrays.append(np.array([self._updates]), row)
             self._arrays.write()
+            self._updates += 1
+            self._arrays_changed = False
         data = self._counts() | {k: v.item() for k, v in result.items() if k not in arrays}
         data["pictures"] = pictures
-        self._update_number += 1
+        self._scalars_changed = False
         now = time.time()
         event = self._result.compose_event(data=data, timestamps=dict.fromkeys(data, now))
         self._emit("event", event)
 
     def _emit_datums(self) -> None:
-        for file, descriptor in (
-            (self._columns, self._members.descriptor_doc),
-            (self._arrays, self._result.descriptor_doc),
-        ):
-            for name, doc in file.documents(self._run, descriptor):
-                self._emit(name, doc)
+        for file, bundle in ((self._columns, self._members), (self._arrays, self._array_rows)):
+            if bundle is not None:
+                for name, doc in file.documents(self._run, bundle.descriptor_doc):
+                    self._emit(name, doc)
 
     def _describe(self) -> None:
         source = f"ANALYSIS:{self.analysis.name}"
-        per_frame = {
-            name_of(c): _data_key(c, source, external=True) for c in self._columns.all_columns
-        }
-        self._members = self._run.compose_descriptor(
-            name=self.analysis.stream,
-            data_keys=per_frame,
-            object_keys={self.analysis.name: list(per_frame)},
-            configuration={},
-            hints={},
-        )
-        self._emit("descriptor", self._members.descriptor_doc)
+        self._members = self._describe_file(self.analysis.stream, self._columns)
         keys: dict[str, Any] = {
             name: {
                 "source": source,
@@ -272,23 +305,37 @@ class DerivedRun:
             }
             for name, text in COUNTS.items()
         }
-        for column in self.analysis.results:
-            keys[name_of(column)] = _data_key(column, source, external=bool(column.shape))
+        scalars = [column for column in self.analysis.results if not column.shape]
+        keys |= {name_of(c): _data_key(c, source, external=False) for c in scalars}
         keys["pictures"] = {
             "source": source,
             "dtype": "string",
             "shape": [],
             "description": "files of annotated pictures, one path a line",
         }
-        scalars = [name_of(c) for c in self.analysis.results if not c.shape]
         self._result = self._run.compose_descriptor(
             name="result",
             data_keys=keys,
             object_keys={self.analysis.name: list(keys)},
             configuration={},
-            hints={self.analysis.name: {"fields": scalars}},
+            hints={self.analysis.name: {"fields": [name_of(c) for c in scalars]}},
         )
         self._emit("descriptor", self._result.descriptor_doc)
+        self._array_rows = self._describe_file(ARRAYS, self._arrays) if self._has_arrays else None
+
+    def _describe_file(self, stream: str, file: DerivedColumns) -> Any:
+        """Describe the stream of the rows of a file."""
+        source = f"ANALYSIS:{self.analysis.name}"
+        keys = {name_of(c): _data_key(c, source, external=True) for c in file.all_columns}
+        bundle = self._run.compose_descriptor(
+            name=stream,
+            data_keys=keys,
+            object_keys={self.analysis.name: list(keys)},
+            configuration={},
+            hints={},
+        )
+        self._emit("descriptor", bundle.descriptor_doc)
+        return bundle
 
 
 def _in_entry(column: Column) -> Column:

@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import fcntl
 import json
 import logging
 import os
@@ -19,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from skywright.errors import ConfigError, DataError
+from skywright.processes.locks import lock
 
 SUFFIX = ".jsonl"
 TEMPORARY_SUFFIX = ".jsonl.new"
 """Suffix until the start document is on disk; readers ignore such files."""
 RETRY_S = 1.0
+"""Period of attempts to write while the disk is full, s."""
 BACKLOG_BYTES = 64 << 20
 """Maximum size of the documents in memory while the disk is full, bytes."""
 
@@ -52,7 +53,7 @@ _ENCODER = _Encoder()
 
 
 def _with_text_keys(value: Any) -> Any:
-    """Return a value whose keys that JSON cannot have are replaced by their text."""
+    """Return a value in which each key that JSON cannot have is replaced by its text."""
     if isinstance(value, Mapping):
         return {_text_key(key): _with_text_keys(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -146,7 +147,7 @@ class _RunFile:
         while self.fd < 0:
             fd = os.open(path, flags, 0o644)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                lock(fd)
                 if path.exists() and path.stat().st_ino == os.fstat(fd).st_ino:
                     self.fd = fd  # else an ingester removed the empty file before the lock was held
             finally:
@@ -171,26 +172,19 @@ class Journal:
 
     Subscribe it first: ``RE.subscribe(Journal(directory, RE))``. A document is flushed to the
     operating system when the call returns, so SIGKILL of this process loses nothing; start and
-    stop documents are synced to the disk. While the disk is full documents wait in memory, in
-    order, and the RunEngine is asked to suspend until the documents that wait are written.
+    stop documents are synced to the disk. While the disk is full, documents wait in memory, in
+    order, and the journal requests the RunEngine to suspend until they are written.
 
     Parameters
     ----------
     directory
         Directory of the journals; created if missing.
     RE
-        The RunEngine that emits the documents. Without one the call blocks while more than
-        `backlog_bytes` wait; `trouble` is the reason.
+        The RunEngine that emits the documents. Without one, a call of the journal blocks while more
+        than `backlog_bytes` wait; `trouble` is the reason.
     backlog_bytes
-        Maximum size of the documents in memory, bytes. With a RunEngine the call raises `DataError`
-        beyond it.
-
-    Raises
-    ------
-    ConfigError
-        When the run has a journal in `directory` already (two journals on one RunEngine).
-    DataError
-        If a document cannot be stored: no JSON form, or the disk full for too long.
+        Maximum size of the documents in memory, bytes. With a RunEngine, a call beyond it raises
+        `DataError`.
     """
 
     def __init__(
@@ -217,7 +211,15 @@ class Journal:
         return self._trouble
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Write one document."""
+        """Write one document.
+
+        Raises
+        ------
+        ConfigError
+            If the run has a journal in `directory` already (two journals on one RunEngine).
+        DataError
+            If the document cannot be stored: it has no JSON form, or the disk is full for too long.
+        """
         with self._lock:
             file = self._file_of(name, doc)
             if file is None:
@@ -232,7 +234,7 @@ class Journal:
             self._wait_while_over_limit()
 
     def close(self) -> None:
-        """Close all files; open runs are closed as interrupted by the ingester."""
+        """Close all files; the ingester closes the open runs, as interrupted."""
         with self._lock:
             self._closed.set()
             if self._backlog and not self._drain():
@@ -288,7 +290,10 @@ class Journal:
             self._untyped.pop(uid, None)
 
     def _write_dtypes(self, file: _RunFile, name: str, doc: Mapping[str, Any]) -> None:
-        """Write the element types of the arrays of a descriptor, which JSON does not have."""
+        """Write a line ``dtypes`` with the dtypes of a descriptor's arrays, which JSON loses.
+
+        It is not a document of event-model; the ingester reads it.
+        """
         data = doc["data"]
         if name == "event_page":
             if not len(doc["seq_num"]):

@@ -1,4 +1,4 @@
-"""A document callback that runs an analysis in a process of its own, and says how far it is."""
+"""A document callback that runs an analysis in a process of its own and reports its progress."""
 
 import itertools
 import json
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from skywright.analysis.named import is_configured_by_devices, make_analysis, make_second_stage
-from skywright.callbacks.follow import Document, RawRun, RequiredKeys, RunIds
-from skywright.callbacks.followed import Limits
-from skywright.callbacks.keeper import Keeper, Patience
+from skywright.callbacks.raw_run import Document, RawRun, RequiredKeys, RunIds
 from skywright.callbacks.reports import Progress, Reports
+from skywright.callbacks.stream_analysis import BacklogLimits
+from skywright.callbacks.worker_supervisor import WorkerLimits, WorkerSupervisor
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 class LiveAnalysis(Reports):
     """Subscribe it to the RunEngine after the journal; it never raises and never waits.
 
-    Each stream of a raw run that has the required data keys gets a derived run, others nothing.
-    What a session asks without naming a stream is of the run's first. When the worker dies another
-    begins the present runs again, from their first frame, in new derived runs.
+    Each stream of a raw run that has the required data keys gets a derived run. Methods with a
+    `stream` argument use the first of these streams by default. When the worker dies, a new one
+    analyzes the present runs again, from their first frame, into new derived runs.
 
-    Its process may hold second-stage analyses as well (`skywright.analysis.second`). They work on
-    the rows found in a run's first stream: when they are asked, and once the run has ended.
+    The worker can run second-stage analyses too (`skywright.analysis.second`). They work on the
+    rows of the first stream, on request (`ask`) and after the end of the run.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ class LiveAnalysis(Reports):
     keys
         Full data keys of inputs, where more than one would fit.
     limits
-        When the worker stops to catch up.
-    patience
-        When a worker is given up.
+        Limits of the backlog.
+    worker_limits
+        Limits of a worker that dies or stalls.
     second
         Parameters of second-stage analyses by name.
 
@@ -55,8 +55,8 @@ class LiveAnalysis(Reports):
         journal: Path,
         assets: Path,
         keys: Mapping[str, str] | None = None,
-        limits: Limits | None = None,
-        patience: Patience | None = None,
+        limits: BacklogLimits | None = None,
+        worker_limits: WorkerLimits | None = None,
         second: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         analysis = make_analysis(name, parameters)
@@ -67,11 +67,11 @@ class LiveAnalysis(Reports):
         """Reports of the second-stage analyses, by name."""
         self._questions = itertools.count(1)
         self._event_keys: dict[str, frozenset[str]] = {}
-        limits = limits or Limits()
+        limits = limits or BacklogLimits()
         self._required = RequiredKeys.of(analysis, keys or {})
         self._ids = RunIds()
         self._raws: dict[str, RawRun] = {}
-        # Defaults must not hold against what a run's configuration says.
+        # The configuration of a run replaces defaults.
         given = (parameters or {}) if is_configured_by_devices(name) else analysis.parameters
         arguments = [
             *(name, "--parameters", json.dumps(given)),
@@ -80,25 +80,31 @@ class LiveAnalysis(Reports):
             *("--second", json.dumps(second)),
             *("--max-behind", str(limits.max_behind_s), "--catch-up", str(limits.catch_up_s)),
         ]
-        self._keeper = Keeper(name, arguments, journal, patience or Patience(), self.report)
+        self._supervisor = WorkerSupervisor(
+            name, arguments, journal, worker_limits or WorkerLimits(), self.report
+        )
 
     # The RunEngine's side -----------------------------------------------------------------------
 
     def __call__(self, name: str, doc: Document) -> None:
-        """Take in a document of the session; it is not changed."""
+        """Process a document of the session; the document is not changed."""
         try:
             self._accept(name, doc)
         except Exception:  # a display or analysis must never end a run
             log.exception("analysis %s: %s document not taken in", self.name, name)
 
     def _accept(self, name: str, doc: Document) -> None:
+        # The session parses the documents too, because `announced` needs the number of their frames
         uid = self._ids.of(name, doc)
+        if uid is None:
+            log.debug("analysis %s: %s document of an unknown run is ignored", self.name, name)
+            return
         if name == "start" and doc.get("purpose") != "analysis":
-            self._raws[str(uid)] = RawRun(doc, self._required, keep_values=False)
-            self._event_keys[str(uid)] = frozenset(
+            self._raws[uid] = RawRun(doc, self._required, keep_values=False)
+            self._event_keys[uid] = frozenset(
                 key for stage in self.stages.values() for key in stage.event_keys(doc)
             )
-        raw = self._raws.get(str(uid))
+        raw = self._raws.get(uid)
         if raw is None or not self._is_needed(raw, name, doc):
             return
         raw(name, doc)
@@ -111,30 +117,30 @@ class LiveAnalysis(Reports):
             keys = self._event_keys[raw.uid].union(stream.event_keys if stream else ())
             data = {key: doc["data"][key] for key in keys if key in doc["data"]}
             doc = {**doc, "data": data, "timestamps": {}}
-        if not self._keeper.put(name, doc, raw):
+        if not self._supervisor.put(name, doc, raw):
             self._raws.pop(raw.uid, None)
             self._event_keys.pop(raw.uid, None)
-            self._keeper.abandon(raw.uid, "the worker did not take the documents in time")
+            self._supervisor.abandon(raw.uid, "the worker did not take the documents in time")
 
     def _is_needed(self, raw: RawRun, name: str, doc: Document) -> bool:
-        if raw.wants(name, doc):
+        if raw.needs(name, doc):
             return True
         if name == "event":
             return not self._event_keys[raw.uid].isdisjoint(doc["data"])
         return bool(self.stages) and (name != "event_page" or bool(self._event_keys[raw.uid]))
 
     def put_question(self, frames: int) -> int:
-        """Ask the second-stage analyses about the present run, its first `frames` frames.
+        """Request the second-stage results over the first `frames` frames of the present run.
 
         Returns
         -------
         int
-            Number of the question.
+            Number of the request; see `Progress.answered`.
         """
         number = next(self._questions)
         if self._present is not None:
             question = {"raw_uid": self._present.uid, "number": number, "frames": frames}
-            self._keeper.put("ask", question, self._present)
+            self._supervisor.put("ask", question, self._present)
         return number
 
     # What a session asks ------------------------------------------------------------------------
@@ -147,21 +153,21 @@ class LiveAnalysis(Reports):
         TimeoutError
             If it has not.
         """
-        if not self._keeper.ready.wait(timeout_s):
+        if not self._supervisor.ready.wait(timeout_s):
             raise TimeoutError(f"analysis {self.name}: no worker is ready after {timeout_s} s")
 
     @property
     def worker_pid(self) -> int | None:
         """Process id of the present worker."""
-        return self._keeper.worker_pid
+        return self._supervisor.worker_pid
 
     def close(self) -> None:
         """End the worker; a run in progress gets an interrupted derived run."""
-        self._keeper.close()
+        self._supervisor.close()
 
     def kill(self) -> None:
-        """Kill the worker of an analysis that was told to close and takes too long."""
-        self._keeper.kill()
+        """Kill the worker of an analysis whose `close` takes too long."""
+        self._supervisor.kill()
 
     def report(self, uid: str, stream: str, **facts: Any) -> Progress:
         """Take in what the worker has reported, of second-stage analyses also."""
@@ -191,7 +197,7 @@ class SecondReports(Reports):
 
     @property
     def announced(self) -> int:
-        """Frames of the present raw run that its documents have told of."""
+        """Number of frames in the documents of the present raw run."""
         return self._first.announced
 
     @property

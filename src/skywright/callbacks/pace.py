@@ -1,20 +1,21 @@
-"""Which frames a live analysis takes next: how many at once, and which ones when time is short."""
+"""Choice of the frames of the next batch: how many, and which ones when time is short."""
 
 import math
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
-from skywright.files.frames import frames_of
+from skywright.files.frames import frames_per_read
 
 DECISION_LIMIT = "decision_limit_s"
-"""Key of a start document: the plan waits for the analysis, so at most this work, s, may wait.
-Frames beyond that are skipped evenly and counted."""
+"""Key of a start document: maximum backlog, as the time that its analysis takes, s, for a plan that
+waits for results. Frames beyond it are skipped, evenly spread, and counted."""
 BATCH_S = 0.25
-"""Longest time of a batch, s: the worker reports progress after each, and one that reports none is
-taken for stuck."""
+"""Maximum time of a batch, s. The worker reports progress after each batch; a worker that reports
+none counts as stalled."""
 REMEMBERED = 5
-"""The median of this number of batches counts: one slow batch, as the first, does not change it."""
+"""Number of batches whose median time is used, so that one slow batch, such as the first, does
+not matter."""
 KNOWN = 3
 """Batches to measure before frames are skipped."""
 
@@ -26,8 +27,8 @@ class Pace:
     _times: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     _frame_bytes: float = 0.0
 
-    def took(self, frames: int, seconds: float, size: int) -> None:
-        """Take in what a batch of frames took; `size` in bytes."""
+    def add_measurement(self, frames: int, seconds: float, size: int) -> None:
+        """Note the time, s, and the size, bytes, of a batch of frames."""
         if frames:
             self._times.append(seconds / frames)
             self._frame_bytes = size / frames
@@ -37,17 +38,17 @@ class Pace:
         """Frames to take at once; one until a batch is measured."""
         if not self._times:
             return 1
-        return max(1, min(int(BATCH_S / median(self._times)), frames_of(self._frame_bytes)))
+        return max(1, min(int(BATCH_S / median(self._times)), frames_per_read(self._frame_bytes)))
 
     def affordable(self, seconds: float) -> float:
-        """Return how many frames a time is enough for: at least one, any number if unknown."""
+        """Return the number of frames that fit into a time, s: at least 1; infinity if unknown."""
         if len(self._times) < KNOWN:
             return math.inf
         return max(1, int(seconds / median(self._times)))
 
 
 def choose(start: int, stop: int, affordable: float) -> range:
-    """Return the positions to analyze of `start` to `stop`: as many as there is time for.
+    """Return the positions to analyze among `start` to `stop`, about `affordable` of them.
 
     They are spread evenly, and the last one is always among them: it is what a decision looks at.
     """

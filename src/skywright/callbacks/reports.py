@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, name_of
 from skywright.callbacks.derived import IDENTITY
-from skywright.callbacks.follow import RawRun
+from skywright.callbacks.raw_run import RawRun
 from skywright.errors import DataError
 from skywright.files.columns import ColumnReader
 
@@ -46,7 +46,7 @@ class Progress:
     error, error_type
         Why there is no (further) result, and the class of the exception; "" if all is well.
     answered
-        Number of the last question that `result` answers, of a second-stage analysis.
+        For a second-stage analysis: number of the last request (`ask`) that `result` answers.
     """
 
     raw_uid: str
@@ -68,7 +68,7 @@ class _RunReports:
     """What the worker has reported of a raw run."""
 
     streams: dict[str, Progress] = field(default_factory=dict)
-    over: bool = False
+    is_done: bool = False
     error: str = ""
 
 
@@ -93,7 +93,7 @@ class Reports:
 
     @property
     def announced(self) -> int:
-        """Frames of the present raw run that its documents have told of."""
+        """Number of frames in the documents of the present raw run."""
         streams = self._present.streams.values() if self._present is not None else ()
         return next((each.table.announced() for each in streams if each.table is not None), 0)
 
@@ -108,8 +108,8 @@ class Reports:
         Returns
         -------
         int
-            `Progress.answered` reaches it with the answer. 0 for an analysis that reports a result
-            at each step unasked.
+            Number of the request: `Progress.answered` reaches it when the result is there. 0 for a
+            first-stage analysis, which reports a result after each batch without a request.
         """
         return 0
 
@@ -135,13 +135,13 @@ class Reports:
         reported = self._runs.get(uid, _RunReports())
         if stream is not None:
             return reported.streams.get(stream, Progress(uid, stream))
-        none = Progress(uid, done=reported.over, error=reported.error)
+        none = Progress(uid, done=reported.is_done, error=reported.error)
         return next(iter(reported.streams.values()), none)
 
     def subscribe(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
         """Call `callback`, in another thread, at each progress of a run's first stream.
 
-        Returns what ends that.
+        Returns a function that ends the subscription.
         """
         self._callbacks.append(callback)
 
@@ -181,7 +181,7 @@ class Reports:
 
         def is_there() -> bool:
             if frames is None:
-                return self._runs.get(uid, _RunReports()).over
+                return self._runs.get(uid, _RunReports()).is_done
             now = self._progress_of(uid, stream)
             return now.done or now.reached >= frames
 
@@ -200,7 +200,7 @@ class Reports:
         """Uids of raw runs whose derived runs are not all closed."""
         with self._changed:
             present = self.raw_uid
-            open_runs = [uid for uid, reported in self._runs.items() if not reported.over]
+            open_runs = [uid for uid, reported in self._runs.items() if not reported.is_done]
             if present is not None and present not in self._runs:
                 open_runs.append(present)
             return open_runs
@@ -285,7 +285,7 @@ class Reports:
             if stream:
                 reported.streams[stream] = now
             else:
-                reported.over, reported.error = now.done, now.error
+                reported.is_done, reported.error = now.done, now.error
             while len(self._runs) > REMEMBERED_RUNS:
                 self._runs.pop(next(iter(self._runs)))
             self._changed.notify_all()

@@ -1,9 +1,9 @@
 """The process that runs an analysis live: documents in on stdin, progress out on stdout.
 
 ``python -m skywright.callbacks.worker NAME --journal DIR --assets DIR`` reads ``[name, document]``
-JSON lines, follows the files they tell of, and writes one derived run for each stream of a raw run
-that has the required data keys. It survives every failure of the analysis; the failure is in the
-derived run.
+JSON lines, reads the files that they refer to, and writes one derived run for each stream of a raw
+run that has the required data keys. A failure of the analysis does not end this process; it is the
+reason in the derived run's stop document.
 """
 
 import argparse
@@ -25,33 +25,33 @@ from skywright.analysis.named import make_analysis, make_second_stage
 from skywright.analysis.second import SecondStage
 from skywright.callbacks.derived import Emit
 from skywright.callbacks.drawing import Drawer
-from skywright.callbacks.follow import RawRun, RequiredKeys, RunIds
-from skywright.callbacks.followed import DRAWING_POLL_S, FollowedStream, Limits
 from skywright.callbacks.journal import Journal, encode_line
-from skywright.callbacks.second import FollowedSecond
+from skywright.callbacks.raw_run import RawRun, RequiredKeys, RunIds
+from skywright.callbacks.second_analysis import SecondAnalysis
+from skywright.callbacks.stream_analysis import DRAWING_POLL_S, BacklogLimits, StreamAnalysis
 from skywright.errors import SkywrightError
 from skywright.processes.lifecycle import announce_ready
 from skywright.processes.logs import log_to_stderr
 
 END_LIMIT_S = 3.0
-"""Time for frames that are left when the session is gone."""
+"""Time limit for the remaining frames after the session has ended, s."""
 
 log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Reads documents, analyzes, reports; the loop of this process.
+    """The loop of this process: reads documents, analyzes frames, reports progress.
 
     Parameters
     ----------
     name, parameters, keys
         The analysis, its parameters, and full data keys of inputs that need them.
     emit
-        Takes the derived documents.
+        Called with each derived document.
     assets
         Root directory of assets.
     limits
-        When to stop to catch up.
+        Limits of the backlog.
     second
         Second-stage analyses by name.
     """
@@ -63,7 +63,7 @@ class Worker:
         keys: Mapping[str, str],
         emit: Emit,
         assets: Path,
-        limits: Limits,
+        limits: BacklogLimits,
         second: Mapping[str, SecondStage],
     ) -> None:
         self._make = partial(make_analysis, name, parameters)
@@ -76,16 +76,16 @@ class Worker:
         self._emit, self._assets, self._limits = emit, assets, limits
         self._ids = RunIds()
         self._runs: dict[str, RawRun] = {}
-        self._second: dict[str, list[FollowedSecond]] = {}
+        self._second: dict[str, list[SecondAnalysis]] = {}
         """By uid of the raw run."""
-        self._streams: dict[tuple[str, str], FollowedStream] = {}
+        self._streams: dict[tuple[str, str], StreamAnalysis] = {}
         """By uid of the raw run and name of the stream."""
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._drawer = Drawer()
         self._pause = threading.Event()
 
     def read_from(self, fd: int) -> None:
-        """Queue the whole lines of a pipe, at once, so that it never fills."""
+        """Queue complete lines of a pipe as they arrive, so that the pipe never fills."""
         rest = b""
         while piece := os.read(fd, 1 << 16):
             *lines, rest = (rest + piece).split(b"\n")
@@ -102,12 +102,12 @@ class Worker:
         goes_on = True
         while goes_on:
             worked = [self._step(each) for each in list(self._streams.values())]
-            due = [each.due_s() for each in self._streams.values()]
+            due = [each.write_due() for each in self._streams.values()]
             timeout = min((seconds for seconds in due if seconds is not None), default=None)
             goes_on = self._listen(timeout, block=not any(worked))
         deadline = time.monotonic() + END_LIMIT_S
         for each in list(self._streams.values()):
-            while time.monotonic() < deadline and not each.over:
+            while time.monotonic() < deadline and not each.exit_status:
                 if not self._step(each):
                     if not each.is_closing:
                         break
@@ -117,7 +117,7 @@ class Worker:
         self._drawer.close()
 
     def _listen(self, timeout: float | None, *, block: bool) -> bool:
-        """Take in all lines that have come, or wait for one; return False when stdin has ended."""
+        """Process all queued lines, or wait for one; return False at the end of stdin."""
         with suppress(queue.Empty):
             while (line := self._lines.get(block, timeout)) is not None:
                 self._document(*json.loads(line))
@@ -126,13 +126,7 @@ class Worker:
         return True
 
     def _document(self, name: str, doc: dict[str, Any]) -> None:
-        uid = str(self._ids.of(name, doc))
-        if name == "start" and doc.get("purpose") != "analysis":
-            self._runs[uid] = RawRun(doc, self._required)
-            self._second[uid] = [
-                FollowedSecond(each, stage.follow(doc), doc, self._emit, self._assets, self._drawer)
-                for each, stage in self._stages.items()
-            ]
+        """Process a document, or a command of the session: ``ask`` or ``abandon``."""
         if name == "ask":
             for second in self._second.get(doc["raw_uid"], ()):
                 second.ask(doc["number"], doc["frames"])
@@ -140,6 +134,16 @@ class Worker:
         if name == "abandon":
             self._abandon(doc["raw_uid"], doc["reason"])
             return
+        uid = self._ids.of(name, doc)
+        if uid is None:
+            log.debug("%s document of an unknown run is ignored: %s", name, doc)
+            return
+        if name == "start" and doc.get("purpose") != "analysis":
+            self._runs[uid] = RawRun(doc, self._required)
+            self._second[uid] = [
+                SecondAnalysis(each, stage.follow(doc), doc, self._emit, self._assets, self._drawer)
+                for each, stage in self._stages.items()
+            ]
         run = self._runs.get(uid)
         if run is None:
             return
@@ -149,57 +153,58 @@ class Worker:
         if name == "descriptor":
             self._follow_new(run)
         elif name == "stop":
-            for followed in self._of(uid):
-                followed.raw_stopped()
-                self._report_end(followed)
+            for stream in self._of(uid):
+                stream.start_deadline()
+                self._report_end(stream)
             self._forget_if_over(run)
 
     def _abandon(self, uid: str, reason: str) -> None:
-        """End the derived runs of a raw run of which no more documents come."""
+        """End the derived runs of a raw run whose documents are no longer sent."""
         if self._runs.pop(uid, None) is None:
             return
         del self._second[uid]
-        for followed in self._of(uid):
-            followed.interrupt(reason)
-            del self._streams[uid, followed.raw.name]
-            say("done", followed.progress())
-        say("over", {"raw_uid": uid})
+        for stream in self._of(uid):
+            stream.interrupt(reason)
+            del self._streams[uid, stream.raw.name]
+            send_message("done", stream.progress())
+        send_message("over", {"raw_uid": uid})
 
-    def _of(self, uid: str) -> list[FollowedStream]:
+    def _of(self, uid: str) -> list[StreamAnalysis]:
         return [each for (owner, _), each in self._streams.items() if owner == uid]
 
     def _follow_new(self, run: RawRun) -> None:
         for name, raw in run.streams.items():
             if (run.uid, name) not in self._streams:
+                # Second-stage analyses work on the first stream only
                 second = self._second[run.uid] if raw is next(iter(run.streams.values())) else []
-                followed = FollowedStream(
+                stream = StreamAnalysis(
                     raw, self._make, self._emit, self._assets, self._limits, second
                 )
-                self._streams[run.uid, name] = followed
-                say("progress", followed.progress())  # if we die, the session knows of it
+                self._streams[run.uid, name] = stream
+                send_message("progress", stream.progress())  # if we die, the session has the uid
 
-    def _step(self, followed: FollowedStream) -> bool:
-        worked = followed.step()
+    def _step(self, stream: StreamAnalysis) -> bool:
+        worked = stream.step()
         if worked:
-            say("progress", followed.progress())
-        ended = followed.close_step()
-        self._report_end(followed)
+            send_message("progress", stream.progress())
+        ended = stream.close_step()
+        self._report_end(stream)
         return worked or ended
 
-    def _report_end(self, followed: FollowedStream) -> None:
-        run = followed.raw.run
-        if followed.ended and self._streams.pop((run.uid, followed.raw.name), None) is not None:
-            say("done", followed.progress())
+    def _report_end(self, stream: StreamAnalysis) -> None:
+        run = stream.raw.run
+        if stream.ended and self._streams.pop((run.uid, stream.raw.name), None) is not None:
+            send_message("done", stream.progress())
             self._forget_if_over(run)
 
     def _forget_if_over(self, run: RawRun) -> None:
         if run.uid in self._runs and run.stop is not None and not self._of(run.uid):
             del self._runs[run.uid], self._second[run.uid]
-            say("over", {"raw_uid": run.uid})
+            send_message("over", {"raw_uid": run.uid})
 
 
-def say(what: str, facts: Mapping[str, Any]) -> None:
-    """Write one line to the session; when it is gone, stdin tells."""
+def send_message(what: str, facts: Mapping[str, Any]) -> None:
+    """Write a message to the session. If the session has ended, the end of stdin ends us."""
     with suppress(BrokenPipeError):
         sys.stdout.buffer.write(encode_line(what, facts))
         sys.stdout.buffer.flush()
@@ -214,13 +219,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--journal", type=Path, required=True, metavar="DIR")
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR")
     parser.add_argument("--second", type=json.loads, default={}, metavar="JSON")
-    parser.add_argument("--max-behind", type=float, default=Limits.max_behind_s, metavar="SECONDS")
-    parser.add_argument("--catch-up", type=float, default=Limits.catch_up_s, metavar="SECONDS")
+    parser.add_argument(
+        "--max-behind", type=float, default=BacklogLimits.max_behind_s, metavar="SECONDS"
+    )
+    parser.add_argument(
+        "--catch-up", type=float, default=BacklogLimits.catch_up_s, metavar="SECONDS"
+    )
     options = parser.parse_args(arguments)
     log_to_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a session pauses the plan, not us
     journal = Journal(options.journal)
-    limits = Limits(options.max_behind, options.catch_up)
+    limits = BacklogLimits(options.max_behind, options.catch_up)
     try:
         second = {each: make_second_stage(each, more) for each, more in options.second.items()}
         worker = Worker(

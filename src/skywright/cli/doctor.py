@@ -24,6 +24,7 @@ from skywright.cli.up import INGESTER, TILED, check_directory
 from skywright.config import FILE_NAME, Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments import instruments
+from skywright.processes import locks
 from skywright.processes import stack as runtime
 from skywright.processes.ports import port_is_free
 
@@ -264,7 +265,7 @@ def check_stack(settings: Settings, state: runtime.State | None) -> Iterator[Che
 
 def check_session(settings: Settings) -> Iterator[Check]:
     """Say who holds the store's session, if anybody does."""
-    owner = runtime.lock_owner(settings.directory / runtime.SESSION_LOCK)
+    owner = locks.lock_owner(settings.directory / runtime.SESSION_LOCK)
     if owner is not None:
         yield good("session", f"process {owner} has the session of this store")
 

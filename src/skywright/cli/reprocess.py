@@ -7,7 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from skywright.analysis.named import named_analyses, stage_parameters
+from skywright.analysis.named import (
+    configured_parameters,
+    first_stage_of,
+    is_second_stage,
+    named_analyses,
+)
 from skywright.cli import run_named
 from skywright.cli.output import print_json
 from skywright.config import load_settings
@@ -37,8 +42,8 @@ def reprocess(
         str,
         typer.Option(
             metavar="JSON",
-            help="Parameters of the analysis; those of a second-stage analysis come from the "
-            "configuration otherwise.",
+            help="Parameters of the analysis; those that are not named come from the "
+            "configuration, as in a session.",
         ),
     ] = "{}",
     key: Annotated[
@@ -72,8 +77,10 @@ def reprocess(
     if not uids:
         raise ConfigError("name a run: UID..., or -1 for the newest; `skywright runs` lists them")
     runs = [find_run(client, uid) for uid in map(run_named, uids)]
-    given = stage_parameters(analysis, settings) | _json(parameters)
+    given = configured_parameters(analysis, settings) | _json(parameters)
     options: dict[str, Any] = {"store": settings.directory, "keys": _keys(key or [])}
+    if is_second_stage(analysis) and analysis in named_analyses():
+        options["first"] = configured_parameters(first_stage_of(analysis), settings)
     with store.cluster(dask) if dask else nullcontext() as submit:
         for run in runs:
             results = store.reprocess(run, analysis, given, submit=submit, **options)

@@ -26,13 +26,14 @@ from skywright.cli import EXIT_FAILED
 from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
+from skywright.processes import locks
 from skywright.processes import stack as runtime
 from skywright.processes.child import start_module
 from skywright.processes.lifecycle import SUPERVISED, end_process
 
 logger = logging.getLogger(__name__)
 
-UP_READY_LIMIT_S = 150.0
+UP_READY_LIMIT_S = 600.0
 UP_END_LIMIT_S = 10.0
 ANALYSIS_LIMIT_S = 30.0
 QUIET_S = 1.0
@@ -68,13 +69,18 @@ def session(
     logging.getLogger("bluesky").addFilter(_shown_anyway)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = load_settings(config)
+    if script and not code:
+        sys.argv = script
+        name, source = script[0], _read_script(Path(script[0]))
+    else:
+        name, source = "-c", code
     if config:
         os.environ["SKYWRIGHT_CONFIG"] = str(config.resolve())
     check_directory(settings)
-    runtime.hold_lock(settings.directory / runtime.SESSION_LOCK, "session")
+    locks.hold_lock(settings.directory / runtime.SESSION_LOCK, "session")
     have_beamline(settings)
     if code or script:
-        _run_code(code, script or [])
+        _run_code(name, source)
     else:
         _run_ipython()
 
@@ -154,6 +160,7 @@ def _live_analyses(settings: Settings) -> list[str]:
 
 def _stop(process: "subprocess.Popen[str]") -> None:
     """End the beamline that this session has started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: it ends the waiting
     process.terminate()
     if not _awaited(
         partial(_has_ended, process), "the beamline to end", UP_END_LIMIT_S, "Ctrl-C kills it"
@@ -190,6 +197,8 @@ def _await_ready(
             parts = event["event"].removeprefix(STARTING).split(", ")
         elif event["event"].startswith("ready"):
             ready.add(event["name"])
+        elif event["name"] != "up":
+            typer.echo(f"{event['name']}: {event['event']}", err=True)
         awaits = ", ".join(part for part in parts if part not in ready)
         progress(f"{len(ready)} of {len(parts)} parts are ready; waiting for {awaits}")
     words = process.stderr.read().strip().removeprefix("skywright: ")
@@ -208,8 +217,8 @@ def _show_events(process: "subprocess.Popen[str]") -> None:
         typer.echo(f"{event['name']}: {event['event']}", err=True)
 
 
-def _run_code(code: str, script: list[str]) -> None:
-    """Run a line, or a script with its arguments, in the profile's namespace.
+def _run_code(name: str, source: str) -> None:
+    """Run a line, or the text of the script `name`, in the profile's namespace.
 
     Raises
     ------
@@ -218,10 +227,6 @@ def _run_code(code: str, script: list[str]) -> None:
     """
     from skywright.session.profile import load_profile
 
-    name = "-c" if code else script[0]
-    if not code:
-        sys.argv = script
-    source = code or _read_script(Path(name))
     namespace = load_profile()
     try:
         exec(compile(source, name, "exec"), namespace)
@@ -252,7 +257,7 @@ def _finish(engine: Any, analyses: list[Any]) -> None:
 
     The paused run is aborted, so that devices are unstaged and it has a stop document.
     """
-    from skywright.callbacks.keeper import END_LIMIT_S
+    from skywright.callbacks.worker_supervisor import END_LIMIT_S
     from skywright.session.profile import count_runs
 
     if engine.state != "idle":

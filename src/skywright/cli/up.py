@@ -17,6 +17,7 @@ import typer
 from skywright.cli.data_directories import data_directories, why_unreadable
 from skywright.config import Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
+from skywright.processes import locks
 from skywright.processes import stack as runtime
 from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent
 from skywright.processes.ports import free_port, port_is_free
@@ -55,7 +56,7 @@ def up(
     wanted = {name for word in [*(only or []), *(names or [])] for name in word.split(",") if name}
     check_directory(settings)
     check_data_directories(settings)
-    runtime.hold_lock(settings.directory / runtime.UP_LOCK, "skywright up")
+    locks.hold_lock(settings.directory / runtime.UP_LOCK, "skywright up")
     services = plan_services(settings, wanted, config)
     (settings.directory / runtime.STATE_FILE).unlink(missing_ok=True)  # of one that was killed
     end_with_parent()
@@ -84,7 +85,8 @@ async def _run(
         await supervisor.start()
         complete.set()
         write_state()
-        report("up", f"all ready; store {settings.directory}; Ctrl-C stops")
+        ready = f"ready but {', '.join(supervisor.late)}" if supervisor.late else "all ready"
+        report("up", f"{ready}; store {settings.directory}; Ctrl-C stops")
         if announce:
             announce_ready(directory=str(settings.directory), pid=os.getpid())
         await supervisor.watch()
@@ -195,7 +197,13 @@ def _ioc_service(
     prefix, module = settings.pv_prefix(name), settings.iocs[name].module
     command = [sys.executable, "-m", importable(module), "--prefix", prefix, "--port", str(port)]
     ports = {"EPICS_CA_SERVER_PORT": str(port), "EPICS_CAS_SERVER_PORT": str(port)}
-    return Service(name, [*command, *settings.ioc_args(name)], {**environment, **ports}, port=port)
+    return Service(
+        name,
+        [*command, *settings.ioc_args(name)],
+        {**environment, **ports},
+        port=port,
+        may_be_late=True,
+    )
 
 
 def _configured_service(settings: Settings, name: str, environment: Mapping[str, str]) -> Service:
@@ -208,6 +216,7 @@ def _configured_service(settings: Settings, name: str, environment: Mapping[str,
         [*own.get(program, (program,)), *args],
         {**environment, **given.environment},
         ready_line=given.ready_line,
+        may_be_late=True,
     )
 
 

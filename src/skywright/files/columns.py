@@ -390,7 +390,7 @@ class ColumnReader(Closing):
         return {key: _decode_attribute(value) for key, value in attributes.items()}
 
     def _with_refreshed(self, path: str, take: Callable[[h5py.Dataset], T]) -> T:
-        """Refresh a dataset and return `function(dataset)`.
+        """Refresh a dataset and return `take(dataset)`.
 
         A dataset that is refreshed while this process has it open twice reads wrong rows from then
         on, without an error (h5py issue 2803, HDF5 2.0). So it is open here only while h5py's lock
@@ -418,18 +418,6 @@ class ColumnReader(Closing):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def flushed_count(path: Path, identity_path: str) -> int:
-    """Return the number of complete rows in a columns file.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be opened as HDF5 or has no such column.
-    """
-    with ColumnReader(path, identity_path) as reader:
-        return reader.count()
 
 
 def _create(file: h5py.File, column: Column) -> h5py.Dataset:

@@ -30,7 +30,7 @@ class FileRows:
     path, dataset
         The file, and the column in it.
     start, stop
-        Rows.
+        First row, and the row after the last one.
     sequence
         Sequence number (of the event stream) of the first row.
     mimetype
@@ -50,7 +50,7 @@ class FileRows:
         return here == (other.path, other.dataset, other.start, other.sequence)
 
 
-class Track:
+class KeyRows:
     """The rows of one data key in order, over any number of files."""
 
     def __init__(self) -> None:
@@ -95,19 +95,19 @@ class FrameTable:
         Columns with the identity and the time of the frames; without them the sequence number is
         the identity, and the time is unknown.
     first
-        Used only for tables without file columns.
+        Sequence number before the first frame; used only if no column is in a file.
     """
 
-    tracks: dict[str, Track] = field(default_factory=dict)
+    tracks: dict[str, KeyRows] = field(default_factory=dict)
     values: dict[str, dict[int, Any]] = field(default_factory=dict)
-    identity: Track | None = None
-    time: Track | None = None
+    identity: KeyRows | None = None
+    time: KeyRows | None = None
     first: int = 0
     _last_dropped: int = field(default=0, init=False)
     """Highest sequence number whose values were dropped."""
 
     @property
-    def all_tracks(self) -> list[Track]:
+    def all_tracks(self) -> list[KeyRows]:
         """The tracks of the inputs, of the identity and of the time."""
         others = (self.identity, self.time)
         return [*self.tracks.values(), *(track for track in others if track is not None)]
@@ -120,10 +120,11 @@ class FrameTable:
         last = max([*newest, self._last_dropped])
         return max(last - self.first, 0)
 
-    def complete(self, start: int) -> int:
-        """Return the position of the first frame, from `start` on, that lacks a value of an event.
+    def complete_until(self, start: int) -> int:
+        """Return the position up to which the frames from `start` on have all event values.
 
-        In a step scan the stream datum of a frame comes before its event.
+        In a step scan the stream datum of a frame comes before its event. If nothing is missing,
+        this is `announced()`.
         """
         stop = self.announced()
         if not self.values:
@@ -156,17 +157,17 @@ class FrameTable:
     def part(self, start: int, stop: int) -> "FrameTable":
         """Return a table of the frames at positions `start` to `stop` only."""
 
-        def cut(track: Track | None) -> Track | None:
+        def cut(track: KeyRows | None) -> KeyRows | None:
             if track is None:
                 return None
-            part = Track()
+            part = KeyRows()
             for segment in track.locate(start, stop):
                 part.add(segment)
             return part
 
         numbers = set(self.sequence(start, stop))
         return FrameTable(
-            tracks={name: cut(track) or Track() for name, track in self.tracks.items()},
+            tracks={name: cut(track) or KeyRows() for name, track in self.tracks.items()},
             values={
                 name: {n: value for n, value in values.items() if n in numbers}
                 for name, values in self.values.items()
@@ -177,8 +178,8 @@ class FrameTable:
         )
 
 
-def frames_of(frame_bytes: float) -> int:
-    """Return the number of frames of this size per read, at least one."""
+def frames_per_read(frame_bytes: float) -> int:
+    """Return how many frames of `frame_bytes` bytes to read at once, at least 1."""
     return max(1, int(BATCH_BYTES / max(frame_bytes, 1.0)))
 
 
@@ -257,10 +258,27 @@ class FrameReader(Closing):
         return join(self.read(position, position + 1) for position in positions)
 
     def identities(self, stop: int) -> NDArray[np.int64]:
-        """Return the identities of the first `stop` frames, (stop,) int64."""
+        """Return the identities of the first `stop` frames, (stop,) int64.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read.
+        """
         if self.table.identity is None:
             return np.asarray(self.table.sequence(0, stop), np.int64)
         return self._rows(self.table.identity, 0, stop).astype(np.int64)
+
+    def column(self, name: str, stop: int) -> NDArray[Any] | None:
+        """Return the column of an input, (stop, *shape); None if it is not in files.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read.
+        """
+        track = self.table.tracks.get(name)
+        return None if track is None else self._rows(track, 0, stop)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Yield the frames at positions `start` to `stop`, about `BATCH_BYTES` at a time."""
@@ -269,7 +287,7 @@ class FrameReader(Closing):
             batch = self.read(start, min(start + count, stop))
             yield batch
             start += count
-            count = frames_of(batch.nbytes / max(len(batch), 1))
+            count = frames_per_read(batch.nbytes / max(len(batch), 1))
 
     def close(self) -> None:
         """Close the files."""
@@ -277,7 +295,7 @@ class FrameReader(Closing):
             reader.close()
         self._readers.clear()
 
-    def _rows(self, track: Track, start: int, stop: int) -> NDArray[Any]:
+    def _rows(self, track: KeyRows, start: int, stop: int) -> NDArray[Any]:
         pieces = [
             self._reader(s).read(s.dataset, s.start, s.stop) for s in track.locate(start, stop)
         ]

@@ -2,8 +2,8 @@
 
 A reader reads rows of the columns of one file. HDF5 is the first entry of the table; an instrument
 declares its formats in `skywright.instruments.Instrument.readers`. A format without columns, such
-as a raw file of packets, gets an index file (`skywright.files.index`), whose path stands in the
-stream resource.
+as a raw file of packets, has an index file (`skywright.files.index`); the stream resource gives the
+path of the index.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,9 @@ class Reader(Protocol):
         """Return the present number of complete rows."""
 
     def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Return rows `start` to `stop` of the column `path`, (n, *shape), as far as whole.
+        """Return rows `start` to `stop` of the column `path`, (n, *shape).
+
+        Incomplete rows are left out. `stop` None reads up to the last complete row.
 
         Raises
         ------
@@ -108,7 +110,7 @@ def locate(resource: Mapping[str, Any]) -> tuple[Path, str]:
         If its URI is no file:// URI, or its parameters name no column.
     """
     uri, parameters = resource["uri"], resource["parameters"]
-    _find(resource["mimetype"])
+    _find(resource["mimetype"])  # raises if there is no reader
     parts = urlsplit(uri)
     if parts.scheme != "file":
         raise DataError(f"{uri}: expected a file:// URI")

@@ -63,8 +63,8 @@ class NamedAnalysis:
     live
         The session runs it on every fitting run while data are taken.
     settings
-        Field of the instrument's settings that holds its parameters in a session. Empty: it has
-        its defaults.
+        Field or property of the instrument's settings that holds its parameters in a session.
+        Empty: it has its defaults.
     after
         Name of the analysis of the same instrument whose rows it works on. Empty: it works on the
         rows of raw runs.

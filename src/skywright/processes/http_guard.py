@@ -1,4 +1,4 @@
-"""Who may look: one user, by basic (RFC 7617) or digest (RFC 7616) authentication.
+"""Authentication of one user, by basic (RFC 7617) or digest (RFC 7616) authentication.
 
 For the simulated camera, so that clients can be tried against both; it protects nothing else.
 """
@@ -17,7 +17,7 @@ class Guard:
     """Admits one user.
 
     Digest is qop=auth with MD5, as cameras have it. There is one nonce at a time: a client that
-    comes back with an older one, or plays a request again, is told so by ``stale=true``.
+    comes back with an older one, or plays a request again, gets the answer ``stale=true``.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ class Guard:
 
     def _admits_digest(self, method: str, header: str) -> bool:
         try:
-            said = parse_keqv_list(parse_http_list(header))
-            count = int(said["nc"], 16)
+            given = parse_keqv_list(parse_http_list(header))
+            count = int(given["nc"], 16)
             own = _md5(self.user, REALM, self.password)
-            request = _md5(method, said["uri"])
-            expected = _md5(own, self._nonce, said["nc"], said["cnonce"], "auth", request)
-            right = secrets.compare_digest(said["response"].encode(), expected.encode())
+            request = _md5(method, given["uri"])
+            expected = _md5(own, self._nonce, given["nc"], given["cnonce"], "auth", request)
+            right = secrets.compare_digest(given["response"].encode(), expected.encode())
         except (KeyError, ValueError, IndexError):
             return False
         if not right or count <= self._count:

@@ -152,7 +152,6 @@ class HttpServer:
             app,
             log_config=None,
             access_log=False,
-            lifespan="off",
             timeout_graceful_shutdown=int(GRACE_S),
         )
         self._server = uvicorn.Server(config)

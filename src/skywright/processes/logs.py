@@ -36,6 +36,8 @@ def log_to_stderr(verbosity: int = 0) -> None:
 def log_to_file(path: Path, max_bytes: int = 10_000_000, backup_count: int = 5) -> None:
     """Send the log to a file too; a full file is renamed ``.1`` and a new one begins.
 
+    The file gets our warnings also where stderr shows errors only.
+
     Parameters
     ----------
     path
@@ -56,4 +58,12 @@ def log_to_file(path: Path, max_bytes: int = 10_000_000, backup_count: int = 5) 
     except OSError as error:
         raise ConfigError(f"log file {path}: cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
-    logging.getLogger().addHandler(handler)
+    root = logging.getLogger()
+    for room in map(logging.getLogger, ROOMS):
+        level = room.getEffectiveLevel()
+        if level > logging.WARNING:
+            for each in root.handlers:
+                if getattr(each, "stream", None) is sys.stderr:
+                    each.setLevel(level)
+            room.setLevel(logging.WARNING)
+    root.addHandler(handler)

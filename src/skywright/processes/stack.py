@@ -1,6 +1,5 @@
-"""State file, locks and EPICS environment of a running `skywright up`."""
+"""State file and EPICS environment of a running `skywright up`."""
 
-import fcntl
 import json
 import os
 import threading
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from skywright.errors import ConfigError, HardwareError
+from skywright.processes.locks import lock_owner
 
 STATE_FILE, UP_LOCK, SESSION_LOCK = "up.json", "up.lock", "session.lock"
 MAX_ARRAY_BYTES = 40_000_000
-
-_locks_of_this_process: dict[Path, int] = {}  # kept open until this process ends
 
 
 @dataclass(frozen=True)
@@ -121,61 +119,6 @@ def apply_epics(state: State) -> None:
     Must come before the first import of ophyd or pyepics, which read the environment once.
     """
     os.environ.update(state.epics)
-
-
-def hold_lock(file: Path, what: str) -> None:
-    """Acquire the lock and keep it until this process ends.
-
-    A lock that this process holds already is left as it is.
-
-    Parameters
-    ----------
-    file
-        Made if absent; holds the owner's pid for people to read.
-    what
-        What is locked, for the message, e.g. ``"skywright up"``.
-
-    Raises
-    ------
-    ConfigError
-        If another process holds it, with its pid.
-    """
-    if file in _locks_of_this_process:
-        return
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    patience = threading.Event()
-    for attempt in range(5):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError as error:
-            if attempt < 4:  # `lock_owner` of another process may hold the lock for a moment
-                patience.wait(0.05)
-                continue
-            owner = os.pread(descriptor, 32, 0).decode().strip()
-            os.close(descriptor)
-            raise ConfigError(
-                f"{file.parent}: a {what} runs on this store already, process {owner}; "
-                "stop it, or set store.directory to another one"
-            ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    _locks_of_this_process[file] = descriptor
-
-
-def lock_owner(file: Path) -> int | None:
-    """Return the pid of the process that holds the lock `file`; None if it is free."""
-    if file in _locks_of_this_process:
-        return os.getpid()
-    try:
-        with file.open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(lock.read() or 0)
-    except FileNotFoundError:
-        pass
-    return None
 
 
 def attach(directory: Path) -> State:

@@ -43,7 +43,12 @@ class Service:
     """Whether the process prints a ready line; without one it is ready when it has started."""
     needs: str = ""
     """Name of a service that must be stopped after this one."""
-    ready_limit_s: float = 120.0
+    late_s: float = 120.0
+    """After this time the user is told that it is not ready yet."""
+    may_be_late: bool = False
+    """Whether the start of the others goes on after `late_s`."""
+    ready_limit_s: float = 600.0
+    """After this time a process that is not ready is ended, and the start with it if that waits."""
     backoff_s: tuple[float, float] = (0.5, 30.0)
     """Wait before the first restart, doubled each time up to the second value."""
     backoff_reset_s: float = 60.0
@@ -91,12 +96,13 @@ class Supervisor:
         self._logs = logs
         self._report = report
         self._changed = changed
-        self._ready = {service.name: asyncio.Event() for service in services}
+        self._settled = {service.name: asyncio.Event() for service in services}
+        """Set when a service is ready, or late and the start goes on without it."""
         self._processes: dict[str, _Process] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start every service and return when all are ready.
+        """Start every service and return when all are ready, or late where they may be.
 
         Raises
         ------
@@ -106,16 +112,21 @@ class Supervisor:
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
-        all_ready = asyncio.create_task(self._all_ready())
-        await asyncio.wait([all_ready, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-        all_ready.cancel()
+        settled = asyncio.create_task(self._all_settled())
+        await asyncio.wait([settled, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        settled.cancel()
         for task in self._tasks:
             if task.done():
                 task.result()  # raises why
 
-    async def _all_ready(self) -> None:
-        for event in self._ready.values():
+    async def _all_settled(self) -> None:
+        for event in self._settled.values():
             await event.wait()
+
+    @property
+    def late(self) -> list[str]:
+        """Names of the services that are not ready."""
+        return [service.name for service in self._services if service.name not in self.children]
 
     async def watch(self) -> None:
         """Restart what dies, until cancelled."""
@@ -143,7 +154,7 @@ class Supervisor:
         while True:
             started = time.monotonic()
             why = await self._run_once(service, restarts)
-            if not self._ready[service.name].is_set():
+            if not self._settled[service.name].is_set():
                 raise HardwareError(f"{service.name} {why}")
             if time.monotonic() - started > service.backoff_reset_s:
                 backoff = shortest
@@ -164,7 +175,7 @@ class Supervisor:
         try:
             facts: Mapping[str, Any] | None = {}
             if service.ready_line:
-                facts = await asyncio.wait_for(_ready_line(process), service.ready_limit_s)
+                facts = await self._await_ready_line(service, process, log_start)
         except TimeoutError:
             await _end(process, limit_s=1.0)
             why = f"did not say that it is ready within {service.ready_limit_s:g} s"
@@ -179,6 +190,30 @@ class Supervisor:
             self._changed()
         return f"{why}; last log line: {self._last_log_line(service, log_start)}"
 
+    async def _await_ready_line(
+        self, service: Service, process: _Process, log_start: int
+    ) -> Mapping[str, Any] | None:
+        """Return the facts of the ready line; None when the child has ended without one.
+
+        Raises
+        ------
+        TimeoutError
+            If the line has not come within `Service.ready_limit_s`.
+        """
+        reading = asyncio.create_task(_ready_line(process))
+        try:
+            if not (await asyncio.wait([reading], timeout=service.late_s))[0]:
+                self._report(
+                    service.name,
+                    f"is not ready after {service.late_s:g} s and is still awaited; "
+                    f"last log line: {self._last_log_line(service, log_start)}",
+                )
+                if service.may_be_late:
+                    self._settled[service.name].set()
+            return await asyncio.wait_for(reading, service.ready_limit_s - service.late_s)
+        finally:
+            reading.cancel()
+
     def _mark_ready(
         self,
         service: Service,
@@ -190,7 +225,7 @@ class Supervisor:
         self._changed()
         served = ", ".join(f"{key} {value}" for key, value in facts.items())
         self._report(service.name, f"ready: {served} (process {process.handle.pid})")
-        self._ready[service.name].set()
+        self._settled[service.name].set()
 
     def _log(self, service: Service) -> Path:
         return self._logs / f"{service.name}.log"

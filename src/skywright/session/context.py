@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skywright.analysis.named import stage_parameters
+from skywright.analysis.named import configured_parameters
 from skywright.callbacks.isolated import isolated
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.reports import Reports
@@ -100,10 +100,9 @@ def start_analyses(context: SessionContext) -> dict[str, Reports]:
             except Exception as error:  # whatever a stranger's module raises: the others work
                 _report(instrument, f"analysis {name}", error)
                 continue
-            section = getattr(context.settings, instrument.name, None)
-            parameters = getattr(section, analysis.settings) if analysis.settings else {}
+            parameters = configured_parameters(name, context.settings)
             second = {
-                each: stage_parameters(each, context.settings)
+                each: configured_parameters(each, context.settings)
                 for each, later in instrument.analyses.items()
                 if later.live and later.after == name
             }

@@ -90,7 +90,7 @@ def sources(
     Yields
     ------
     name, source
-        A `DataError` instead of the source says why a data key cannot be shown.
+        A `DataError` instead of the source is the reason why a data key cannot be stored.
     """
     groups: dict[Any, list[str]] = {}
     end = stream.frames_end()
@@ -198,10 +198,10 @@ def _array(
         count = sum(segment.rows for segment in segments)
         segments = [ResourceRows(first["uid"], 0, segments[0].seq_num, count)]
     consolidator = consolidator_factory(readable_any_time(first), {"data_keys": dict(data_keys)})
-    told = {first["uid"]}
+    seen = {first["uid"]}
     for segment in segments:
-        if segment.resource not in told:
-            told.add(segment.resource)
+        if segment.resource not in seen:
+            seen.add(segment.resource)
             consolidator.update_from_stream_resource(readable_any_time(resources[segment.resource]))
         consolidator.consume_stream_datum(_datum(segment))
     source: DataSource = consolidator.get_data_source()

@@ -87,6 +87,11 @@ def ingest(path: Path, client: Any) -> State:
     client
         tiled's client of the root.
 
+    Returns
+    -------
+    State
+        `State.WAITING` if the run is still open; else `State.DONE` or `State.ASIDE`.
+
     Raises
     ------
     ServerUnavailableError
@@ -130,6 +135,8 @@ class RunIngest:
         ------
         ServerUnavailableError
             When the server cannot be reached; the next step tries again.
+        OSError
+            If the journal cannot be read or moved.
         """
         try:
             state = self._step()
@@ -153,6 +160,7 @@ class RunIngest:
     def _step(self) -> State:
         end = self.path.stat().st_size
         lines = self._read_new_lines()
+        # Before a replay, read all that the journal has now into the survey
         while self._needs_replay() and self._tail.offset < end and self._read_new_lines():
             pass
         if self.survey.start is None:
@@ -161,7 +169,8 @@ class RunIngest:
             if self.survey.stop is None and time.monotonic() < self._replay_allowed_at:
                 return State.WAITING
             if not self._begin_replay():
-                return self._archive("done")
+                self._archive("done")
+                return State.DONE
         if self._replay is not None:
             self._replay_next()
             return State.MORE
@@ -186,7 +195,7 @@ class RunIngest:
         return self._catalog.container(ANALYSIS if start.get("purpose") == "analysis" else RAW)
 
     def _begin_replay(self) -> bool:
-        """Create the run's node and start a replay.
+        """Create the run's node and start a replay. The first writing of a run is a replay too.
 
         Return False if the catalog already has the complete run.
         """
@@ -224,17 +233,19 @@ class RunIngest:
             found = differences(self.survey, self._container[self.survey.start["uid"]])
             if found:
                 raise MismatchError(f"{self.path}: {'; '.join(found[:5])}")
-        return self._archive("done")
+        self._archive("done")
+        return State.DONE
 
-    def _archive(self, where: str) -> State:
+    def _archive(self, where: str) -> None:
+        """Move the journal to the directory `where` beside the open journals."""
         directory = self.path.parent / where
         directory.mkdir(exist_ok=True)
         self.path.rename(directory / self.path.name)
         fsync_directory(directory)
         fsync_directory(self.path.parent)
-        return State.DONE
 
     def _close_if_interrupted(self) -> State:
+        """Add a stop document to the journal if its writer is dead; return `State.MORE` then."""
         ended = repair.close_interrupted_run(self.path, self._tail.offset, self.survey)
         return State.MORE if ended else State.WAITING
 
@@ -262,9 +273,9 @@ class RunIngest:
 
     def _put_aside(self, error: Exception) -> State:
         if self.survey.stop is None:
-            ended = self._close_if_interrupted()
-            self._replay_allowed_at = time.monotonic() + 60.0
-            return ended
+            state = self._close_if_interrupted()
+            self._replay_allowed_at = time.monotonic() + 60.0  # an open run is tried again then
+            return state
         reason = f"this run cannot be written, its journal is kept in journal/aside: {error}"
         log.error("%s: %s", self.path, reason)
         _mark_unwritable(self._container, self.survey, reason)

@@ -1,7 +1,6 @@
 """The process that writes journals to tiled: ``python -m skywright.store.ingester``."""
 
 import argparse
-import fcntl
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from skywright.callbacks.journal import SUFFIX, TEMPORARY_SUFFIX
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
 from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
+from skywright.processes.locks import lock_with_pid
 from skywright.store.client import connect, ensure_containers
 from skywright.store.ingest import Catalog, RunIngest, ServerUnavailableError, State
 from skywright.store.tail import Tail, is_locked, locked_if_dead
@@ -28,6 +28,7 @@ from skywright.store.tail import Tail, is_locked, locked_if_dead
 SCAN_S = 1.0
 """Period of the directory scan if no file system event arrives, s."""
 BACK_OFF_S = (0.1, 2.0)
+"""First and longest pause before the next attempt to reach the server, s."""
 OPEN_RUN_PERIOD_S = 0.5
 """While finished runs are queued, open runs get one step per this period, s."""
 GRACE_S = 2.0
@@ -38,27 +39,19 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def ingest_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock of the store's ingest in the with block.
+    """Hold the lock that allows one ingester per store, in the with block.
 
     Raises
     ------
     ConfigError
-        When another process has it, with its pid.
+        If another process holds the lock; the message has its pid.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "ingest.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            pid = file.read().strip() or "unknown"
-            raise ConfigError(
-                f"{directory}: process {pid} ingests this store already; stop it first"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    descriptor = lock_with_pid(directory / "ingest.lock", "catalog ingester")
+    try:
         yield
+    finally:
+        os.close(descriptor)
 
 
 def adopt_temporary(path: Path) -> None:
@@ -83,7 +76,7 @@ class _JournalEvents(FileSystemEventHandler):
 
 
 class Ingester:
-    """Follow all journals of a store.
+    """Writes all journals of a store to tiled, while they grow.
 
     Parameters
     ----------
@@ -101,10 +94,10 @@ class Ingester:
         self._live_due = 0.0
 
     def sweep(self) -> bool:
-        """Take a step with the oldest finished run, and with the open runs.
+        """Write new documents of the oldest finished run, and of the open runs.
 
-        So runs are finished in the order in which they began. While finished runs are queued, open
-        runs get one step per `OPEN_RUN_PERIOD_S`.
+        Finished runs are written in the order of their start times. While some are queued, open
+        runs get one step per `OPEN_RUN_PERIOD_S`. A finished run is one whose writer has ended.
 
         Returns
         -------

@@ -49,7 +49,7 @@ class RunFilter:
     analysis: str | None = None
     """Name of the analysis that made a derived run."""
     text: str | None = None
-    """Partial uid, else scan_id, else words; the first reading that finds a run holds."""
+    """Partial uid, else scan_id, else words; the first of these that finds a run is used."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class RunSummary:
     """success, fail, abort, interrupted; without stop document running, storing, or incomplete:
     nobody writes or stores it."""
     events: Mapping[str, int]
-    """Events a stream, as the stop document says; empty before it."""
+    """Number of events of each stream, from the stop document; empty before it."""
 
 
 def find_runs(
@@ -85,11 +85,11 @@ def find_runs(
     client
         tiled client of the root.
     run_filter
-        What to look for; its fields are joined by "and".
+        The conditions; its fields are joined by "and".
     limit
         Keep this many, the newest.
     journals
-        Directory of the journals, which tells runs that are written now from incomplete ones.
+        Directory of the journals: a run with a locked journal is in progress, not incomplete.
 
     Returns
     -------

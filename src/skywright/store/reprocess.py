@@ -3,15 +3,16 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tiled.client.container import Container
 
-from skywright.analysis import Analysis, Batch, name_of, whole_blocks
+from skywright.analysis import Analysis, Batch, IdentityOrder, name_of, whole_blocks
 from skywright.analysis.blocks import analyze_part
 from skywright.analysis.cluster import Submit, cluster
 from skywright.analysis.named import (
@@ -24,9 +25,9 @@ from skywright.analysis.named import (
 )
 from skywright.callbacks.derived import FRAME_TIME, IDENTITY, DerivedRun
 from skywright.callbacks.drawing import Drawing, draw
-from skywright.callbacks.follow import RawRun, RawStream, RequiredKeys
 from skywright.callbacks.journal import Journal
-from skywright.callbacks.second import FollowedSecond
+from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
+from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.errors import DataError, SkywrightError
 from skywright.files.columns import ColumnReader
 from skywright.files.frames import FrameReader, draw_pictures
@@ -77,6 +78,7 @@ def reprocess(
     store: Path,
     keys: Mapping[str, str] | None = None,
     submit: Submit | None = None,
+    first: dict[str, Any] | None = None,
 ) -> list[Reprocessed]:
     """Analyze the streams of a stored run again that have the analysis's inputs.
 
@@ -98,6 +100,8 @@ def reprocess(
     submit
         Gives whole blocks to workers that see the same files (`cluster`); by default they are
         analyzed here, one after the other.
+    first
+        Parameters of the first analysis, where a second-stage analysis has it done again.
 
     Returns
     -------
@@ -114,7 +118,8 @@ def reprocess(
         is in the derived run too, and the other streams are analyzed before it is raised.
     """
     if is_second_stage(name):
-        return _reprocess_second(run, name, parameters, store, keys, submit)
+        again = partial(reprocess, parameters=first, store=store, keys=keys, submit=submit)
+        return _reprocess_second(run, name, parameters, store, again)
     analysis = make_analysis(name, parameters)
     raw = _raw_run(run, store / "journal", analysis, keys or {})
     journal = Journal(store / "journal")
@@ -142,8 +147,8 @@ def _reprocess(
     submit: Submit | None,
 ) -> Reprocessed:
     uid = stream.run.uid
-    if stream.trouble:
-        raise DataError(f"run {uid}, stream {stream.name}: {stream.trouble}")
+    if stream.error:
+        raise DataError(f"run {uid}, stream {stream.name}: {stream.error}")
     derived = DerivedRun(
         analysis, stream.run.start, journal, store / "assets", stream.keys, stream=stream.name
     )
@@ -167,10 +172,12 @@ def _reprocess_second(
     name: str,
     parameters: dict[str, Any] | None,
     store: Path,
-    keys: Mapping[str, str] | None,
-    submit: Submit | None,
+    again: Callable[[Container, str], list[Reprocessed]],
 ) -> list[Reprocessed]:
-    """Do a second-stage analysis, over the rows of a derived run or after the first analysis."""
+    """Do a second-stage analysis, over the rows of a derived run or after the first analysis.
+
+    The first analysis of a raw run is done by `again`.
+    """
     stage = make_second_stage(name, parameters)
     stored = _stored_rows(run, name)
     raw = run if stored is None else _raw_of(run)
@@ -184,7 +191,7 @@ def _reprocess_second(
         return drawn
 
     try:
-        second = FollowedSecond(
+        second = SecondAnalysis(
             name, stage.follow(start), start, journal, store / "assets", draw_here
         )
         for kind, doc in run_documents(raw, store / "journal"):
@@ -194,10 +201,10 @@ def _reprocess_second(
             raise DataError(f"run {start['uid']} does not have what {name} needs")
         done: list[Reprocessed] = []
         if stored is None:
-            done = reprocess(raw, first_stage_of(name), store=store, keys=keys, submit=submit)
+            done = again(raw, first_stage_of(name))
             stored = _new_rows(done[0])
         second.add(stored.rows)
-        for _ in second.finishing(stored.stream, {stored.analysis: stored.uid}):
+        for _ in second.finish_steps(stored.stream, {stored.analysis: stored.uid}):
             pass
     finally:
         journal.close()
@@ -350,13 +357,18 @@ def _analyze(
     with FrameReader(table) as reader:
         announced = table.announced()
         whole = reader.readable(0, announced)
-        slices = whole_blocks(reader.identities(whole), analysis.block_size)
+        identities = reader.identities(whole)
+        settings = reader.column(analysis.block_setting, whole)
+        places = IdentityOrder(analysis.block_size).place(identities, settings)
+        slices = whole_blocks(places, analysis.block_size)
+        shifts = [int(places[start] - identities[start]) for start, _ in slices]
         tasks = (
-            (name, analysis.parameters, table.part(*each), each[1] - each[0]) for each in slices
+            (name, analysis.parameters, table.part(start, stop), stop - start, shift)
+            for (start, stop), shift in zip(slices, shifts, strict=True)
         )
         in_files = 0
-        for blocks, rows in _in_order(tasks, submit):
-            derived.absorb(blocks, rows)
+        for (blocks, rows), shift in zip(_in_order(tasks, submit), shifts, strict=True):
+            derived.absorb(blocks, rows, shift)
             in_files += len(rows)
         derived.missing = announced - in_files
         pictures = draw_pictures(analysis, reader, whole)

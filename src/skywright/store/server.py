@@ -25,6 +25,7 @@ from skywright.files.readers import HDF5, readers
 from skywright.processes.http_server import ProcessServer
 from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
 from skywright.processes.ports import free_port, port_number
+from skywright.store.dependencies import remember_dependencies
 from skywright.store.reader_adapter import ADAPTER
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.table_pool import separate_connections
@@ -200,6 +201,7 @@ def serve(directory: Path, host: str, port: int, readable: Sequence[Path] = ()) 
     readable = [path.expanduser().resolve() for path in readable]
     _check_directories(readable)
     make_catalog(directory)
+    remember_dependencies()
     app = build_app_from_config(tiled_config(directory, readable))
     separate_connections(tables_uri(directory))
     config = uvicorn.Config(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tiled.client.container import Container
 
-from skywright.callbacks.follow import Document
 from skywright.callbacks.journal import journal_path
+from skywright.callbacks.raw_run import Document
 from skywright.store.export.contents import Stream, read_contents
 
 
@@ -60,32 +60,32 @@ def catalog_documents(run: Container) -> Iterator[tuple[str, Document]]:
 def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
     uid = stream.descriptor["uid"]
     yield "descriptor", {**stream.descriptor, "name": stream.name}
-    in_files = [column for column in stream.columns if column.asset is not None]
-    for column in in_files:
-        assert column.asset is not None
-        resource = f"{uid}/{column.name}"
-        yield (
-            "stream_resource",
-            {
-                "uid": resource,
-                "data_key": column.name,
-                "mimetype": column.asset.mimetype,
-                "uri": column.asset.file.as_uri(),
-                "parameters": {"dataset": column.asset.dataset},
-            },
-        )
-        rows = {"start": 0, "stop": column.shape[0]}
-        yield (
-            "stream_datum",
-            {
-                "stream_resource": resource,
-                "descriptor": uid,
-                "indices": rows,
-                "seq_nums": {"start": 1, "stop": column.shape[0] + 1},
-            },
-        )
+    for column in stream.columns:
+        number = 1
+        for part, rows in enumerate(column.parts):
+            resource, stop = f"{uid}/{column.name}/{part}", number + rows.stop - rows.start
+            yield (
+                "stream_resource",
+                {
+                    "uid": resource,
+                    "data_key": column.name,
+                    "mimetype": rows.asset.mimetype,
+                    "uri": rows.asset.file.as_uri(),
+                    "parameters": {"dataset": rows.asset.dataset},
+                },
+            )
+            yield (
+                "stream_datum",
+                {
+                    "stream_resource": resource,
+                    "descriptor": uid,
+                    "indices": {"start": rows.start, "stop": rows.stop},
+                    "seq_nums": {"start": number, "stop": stop},
+                },
+            )
+            number = stop
     numbers = stream.column("seq_num")
-    others = [c for c in stream.columns if c.asset is None and c.name not in ("seq_num", "time")]
+    others = [c for c in stream.columns if not c.parts and c.name not in ("seq_num", "time")]
     if numbers is not None and others:
         values = {column.name: column.read(slice(None)).tolist() for column in others}
         for row, number in enumerate(numbers.read(slice(None)).tolist()):

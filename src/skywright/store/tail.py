@@ -1,6 +1,5 @@
 """Read journals, also while they are written."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -8,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from skywright.processes.locks import try_lock
 
 CHUNK_BYTES = 2 << 20
 
@@ -99,12 +100,9 @@ def is_locked(path: Path) -> bool:
     """Return whether a process holds a journal's lock, that is, writes the run now."""
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not try_lock(file, shared=True)
     except OSError:  # no journal here: in the catalog already, or written on another machine
         return False
-    return False
 
 
 @contextmanager
@@ -115,10 +113,9 @@ def locked_if_dead(path: Path) -> Iterator[bool]:
     on a journal without a stop document means that the writer is dead.
     """
     with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
         # Another ingester may have moved the file to `done` before the lock was free.
-        yield path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino
+        yield (
+            try_lock(file)
+            and path.exists()
+            and os.fstat(file.fileno()).st_ino == path.stat().st_ino
+        )

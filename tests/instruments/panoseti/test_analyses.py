@@ -1,21 +1,31 @@
 """Analyses of pulse heights, movies and flashes against the twin's truth and plain numpy."""
 
+from functools import reduce
+
 import numpy as np
 import pytest
+from support.pano_files import numbers_at
 
 from skywright.analysis import Batch
+from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError
-from skywright.instruments.panoseti.clock import NS
+from skywright.instruments.panoseti.clock import NS, NSEC, NUM, TAI
 from skywright.instruments.panoseti.event_table import GROUP, EventsLayout
 from skywright.instruments.panoseti.flash_analysis import FlashCandidates
 from skywright.instruments.panoseti.frames import QUADRANTS
 from skywright.instruments.panoseti.gain_analysis import PixelGain
 from skywright.instruments.panoseti.pixel_analysis import (
+    CLOCK_BLOCKS,
+    Clocks,
     GroupedPulseHeights,
     MovieStatistics,
     PulseHeights,
+    sample_clocks,
 )
+from skywright.instruments.panoseti.products import PRODUCTS
+from skywright.instruments.panoseti.rundir import Telescope
 from skywright.instruments.panoseti.sources.rundir import FrameBlock
+from skywright.instruments.panoseti.telescopes import telescopes_text
 from skywright.instruments.panoseti.twin.sky import ArraySettings, TelescopeArray
 
 START = 1_721_882_092 * NS
@@ -110,6 +120,50 @@ def test_lost_packets_are_exact_over_blocks_and_wraps():
     np.testing.assert_array_equal(found["board_lost"], [6, 6, 6, 6])
 
 
+@pytest.mark.parametrize("product", ["img16", "ph256"])
+def test_the_offset_of_a_board_without_lock_is_estimated_over_the_run(product):
+    array = TelescopeArray(ArraySettings(packet_loss=0.0), seed=5)
+    if product == "img16":
+        frames, make = array.movie("img16", 250, START, 1_000_000, 3000), MovieStatistics
+        free = frames.numbers[:, 2]
+    else:
+        frames, make = array.pulse_heights("ph256", START, 40.0, [])[250], PulseHeights
+        free = frames.numbers[frames.quabo == 2, 0]
+    ahead = free[:, TAI] * NS + free[:, NSEC] + 60 * NS + 250_000_000
+    free[:, TAI], free[:, NSEC] = ahead // NS % 1024, ahead % NS
+    if product == "img16":
+        frames.numbers[:, 2] = free
+        frames.numbers[2990:, 3] = 0
+    else:
+        frames.numbers[frames.quabo == 2, 0] = free
+    batch = batch_of(frames, product)
+    found = analyzed(make, batch, 3)
+    assert_same(found, analyzed(make, batch, 1))
+    assert found["n_unlocked"] == len(free)
+    assert found["clock_locked"].tolist() == [1, 1, 0, 1]
+    offset = found["clock_seconds"] * NS + found["clock_offset_ns"]
+    expected = np.array([0, 0, 1024 * NS - 60 * NS - 250_000_000, 0])
+    # The network delays the packets by some 0.3 ms.
+    assert np.all((offset - expected > 0) & (offset - expected < 1_000_000))
+
+
+def test_the_packets_that_tell_offsets_are_spread_over_a_long_run():
+    numbers = numbers_at(PRODUCTS["img16"], START + 1_000_000 * np.arange(10))
+    clocks = []
+    for block in range(5 * CLOCK_BLOCKS):
+        of_block = numbers.copy()
+        of_block[:, 1, TAI] += 7 * (block < CLOCK_BLOCKS)  # in step after a fifth of the run
+        of_block[:, :, NUM] = block
+        clocks.append(sample_clocks(of_block, np.zeros(10, int)))
+    whole = reduce(Clocks.with_next, clocks)
+    assert CLOCK_BLOCKS / 2 < len(whole.sample) <= CLOCK_BLOCKS
+    steps = np.diff(whole.sample[:, 0, 0, NUM])
+    assert set(steps.tolist()) == {whole.stride}
+    found = whole.results(np.full(4, 10 * 5 * CLOCK_BLOCKS))
+    assert found["clock_seconds"].tolist() == [0, 0, 0, 0]
+    assert found["clock_locked"].tolist() == [1, 0.8, 1, 1]
+
+
 def test_movie_statistics_are_numpys_and_find_hot_and_dead_pixels():
     array = TelescopeArray(ArraySettings(packet_loss=0.02, stars=0), seed=2)
     frames = array.movie("img16", 254, START, 1_000_000, 2500)
@@ -184,6 +238,36 @@ def test_flash_candidates_link_to_their_frames_and_are_the_flashes(product, tmp_
     truth = np.array([flash.time_ns for flash in flashes])
     false = (np.abs(times[:, np.newaxis] - truth).min(axis=1) > 200).sum()
     assert false <= 3 + 2 * found["n_expected"]
+
+
+def test_flashes_in_domes_a_kilometer_apart_are_found_with_their_positions(tmp_path):
+    array = TelescopeArray(ArraySettings(modules=(1, 3)), seed=12)
+    flashes = array.random_flashes(100, START, 30.0, (20.0, 50.0))
+    events = events_of(array.pulse_heights("ph256", START, 30.0, flashes), tmp_path)
+    # Light from the horizon meets the second dome 3.3 us after the first.
+    events["events_time_ns"][events["events_module"] == 3] += 3300
+    domes = [
+        Telescope(1, "", "west", 37.34, -121.64, 1283, None, None, None),
+        Telescope(3, "", "east", 37.34 + 1 / 111, -121.64, 1283, None, None, None),
+    ]
+    configuration = {"panoseti_telescopes": telescopes_text(domes)}
+    truth = np.array([flash.time_ns for flash in flashes])
+    missed = {}
+    for name, known in (("with", configuration), ("without", {})):
+        found = analyzed(
+            lambda known=known: make_analysis("panoseti_flashes", {}, known), events, 2
+        )
+        count = int(found["n_candidates"])
+        times = np.append(found["candidate_time_ns"][:count], 0)
+        missed[name] = (np.abs(truth[:, np.newaxis] - times).min(axis=1) > 200).mean()
+        if name == "with":
+            assert (found["candidate_modules"][:count] == 2).all()
+            assert count <= 100 + 3 + 2 * found["n_expected"]  # each flash is one candidate
+            expected = found["n_expected"]
+    assert missed["with"] <= 0.03
+    assert missed["without"] >= 0.97
+    # The chance rate is that of the wider window: 100 ns and the light's 3.3 us, both ways.
+    assert expected / found["n_expected"] == pytest.approx(2 * 3436 / 201, rel=0.02)
 
 
 def test_events_of_boards_without_utc_do_not_count(tmp_path):

@@ -1,18 +1,24 @@
 """InitHpIo of the DaqData contract, over real gRPC."""
 
 import asyncio
+import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import grpc
+import numpy as np
 import pytest
-from google.protobuf.empty_pb2 import Empty
-from support.pano_files import append, file_name, made_frames, run_directory
+from support.pano_files import announce, append, file_name, made_frames, run_directory
 from support.pano_server import end_of, served_here, status
 
-from skywright.instruments.panoseti.live import service
+from skywright.errors import ConfigError
+from skywright.instruments.panoseti.live import follow, pipe, service
+from skywright.instruments.panoseti.live.config import load_server_config
 from skywright.instruments.panoseti.live.hp_io import HpIo
 from skywright.wire.daqdata.encode import decode
 from skywright.wire.daqdata.methods import Stub
@@ -27,8 +33,6 @@ class hashpipe:  # noqa: N801
         self.path = directory / "hashpipe"
 
     def __enter__(self):
-        import subprocess
-
         shutil.copy(shutil.which("sleep"), self.path)
         self.process = subprocess.Popen([str(self.path), "600"])
 
@@ -41,8 +45,15 @@ def test_init_checks_its_arguments(server, tmp_path):
     code, text = status(lambda: server.init(data_dir="/nowhere/at/all", force=True))
     assert code == Code.INVALID_ARGUMENT
     assert "/nowhere/at/all" in text
-    code, _ = status(lambda: server.init(simulate_daq=True, update_interval_seconds=0.0001))
-    assert code == Code.INVALID_ARGUMENT
+    for data_dir in ("x" * 5000, "/\0"):
+        code, text = status(lambda name=data_dir: server.init(data_dir=name, force=True))
+        assert (code, text[-28:]) == (Code.INVALID_ARGUMENT, "no directory of this machine")
+    for seconds in (0.0001, float("nan"), float("inf"), 1e300):
+        code, text = status(
+            lambda value=seconds: server.init(simulate_daq=True, update_interval_seconds=value)
+        )
+        assert code == Code.INVALID_ARGUMENT
+        assert "between 0.001 and 60" in text
     (tmp_path / "old").mkdir()
     code, text = status(lambda: server.init(data_dir=str(tmp_path / "old"), force=True))
     assert code == Code.FAILED_PRECONDITION
@@ -86,7 +97,7 @@ def test_clients_wait_for_an_init_and_are_then_unavailable(server, data_dir, tmp
     monkeypatch.setattr(HpIo, "start", slow)
     with hashpipe(tmp_path), ThreadPoolExecutor(2) as pool:
         first = pool.submit(server.init, data_dir=str(data_dir), timeout=60, module_ids=[2])
-        assert began.wait(30)
+        assert began.wait(90)
         # The limit of the first one's own work was read before; these two wait this long.
         monkeypatch.setattr(service, "INIT_WAIT_S", 0.3)
         assert end_of(server.stream()) == Code.UNAVAILABLE
@@ -98,6 +109,111 @@ def test_clients_wait_for_an_init_and_are_then_unavailable(server, data_dir, tmp
         release.set()
         assert first.result(30).success
         assert image.result(30).module == 2
+
+
+BY_PIPE = {
+    "acquisition_methods": {
+        "filesystem_poll": {"enabled": False},
+        "filesystem_pipe": {"enabled": True},
+    }
+}
+
+
+class Held:
+    """A method of the server that waits until `release` is set; calls are answered meanwhile."""
+
+    def __init__(self, monkeypatch, owner, name):
+        self.began, self.release = threading.Event(), threading.Event()
+        method = getattr(owner, name)
+
+        def held(*arguments):
+            self.began.set()
+            assert self.release.wait(90)
+            return method(*arguments)
+
+        monkeypatch.setattr(owner, name, held)
+
+    def let_go_after_a_ping(self, server):
+        assert self.began.wait(90)
+        server.ping(timeout=90)
+        self.release.set()
+
+
+def test_calls_are_answered_while_notification_is_closed(server, data_dir, monkeypatch):
+    closing = Held(monkeypatch, follow.INotify, "close")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.init, data_dir=str(data_dir), force=True)
+        closing.let_go_after_a_ping(server)
+        assert answer.result(30).success
+
+
+def test_calls_are_answered_while_a_file_is_opened(server, data_dir, monkeypatch):
+    reading = Held(monkeypatch, follow.Followed, "read_new")
+    append(run_directory(data_dir, 3) / file_name("img16", 3), made_frames("img16", 5), 0, 5)
+    call = server.stream(modules=(3,))
+    reading.let_go_after_a_ping(server)
+    assert decode(next(call)).frame_number == 4
+    call.cancel()
+
+
+def test_calls_are_answered_while_a_growing_file_is_read(server, data_dir, monkeypatch):
+    """A large file whose frames turn out to differ in length is scanned for seconds."""
+    call = server.stream(ph=False, modules=(1,))
+    next(call)
+    reading = Held(monkeypatch, follow.Followed, "read_new")
+    path = run_directory(data_dir, 1) / file_name("img16", 1)
+    append(path, made_frames("img16", 9, seed=1), 8, 9)
+    reading.let_go_after_a_ping(server)
+    assert decode(next(call)).frame_number == 8
+    call.cancel()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(pipe, "newest_files"), (follow.Followed, "read_new")], ids=str
+)
+def test_calls_are_answered_while_an_announced_file_is_read(tmp_path, monkeypatch, owner, name):
+    run = run_directory(tmp_path / "data", 9)
+    os.mkfifo(run / "read_status_2")
+    frames = made_frames("img8", 1)
+    with served_here(tmp_path, tmp_path / "data", config=BY_PIPE) as server:
+        call = server.stream()
+        append(run / file_name("img8", 9), frames, 0, 1)
+        reading = Held(monkeypatch, owner, name)
+        announce(run, "img8")
+        reading.let_go_after_a_ping(server)
+        np.testing.assert_array_equal(decode(next(call)).image, frames.image[0])
+        call.cancel()
+
+
+def test_a_run_is_announced_after_the_clock_was_set_back(tmp_path):
+    runs = [run_directory(tmp_path / "data", 9, name) for name in ("a", "b")]
+    for run in runs:
+        os.mkfifo(run / "read_status_2")
+    runs[1].rename(tmp_path / "later")
+    append(runs[0] / file_name("img8", 9), made_frames("img8", 1), 0, 1)
+    os.utime(runs[0], (4e9, 4e9))
+    with served_here(tmp_path, tmp_path / "data", config=BY_PIPE) as server:
+        call = server.stream()
+        announce(runs[0], "img8")
+        next(call)
+        append(tmp_path / "later" / file_name("img8", 9), made_frames("img8", 2), 0, 2)
+        (tmp_path / "later").rename(runs[1])
+        announce(runs[1], "img8")
+        assert decode(next(call)).frame_number == 1
+        call.cancel()
+
+
+def test_a_stream_that_is_not_read_is_ended_too(server, data_dir, caplog):
+    path = run_directory(data_dir, 1) / file_name("img16", 1)
+    options = [("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0)]
+    with grpc.insecure_channel(server.address, options) as channel:
+        call = server.stream(stub=Stub(channel), timeout=60)
+        next(call)
+        for number in range(8, 400):
+            append(path, made_frames("img16", number + 1, seed=1), number, number + 1)
+        assert server.init(data_dir=str(data_dir), force=True).success
+        assert end_of(call) == Code.CANCELLED
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_init_of_an_empty_directory_succeeds_while_hashpipe_runs(server, tmp_path):
@@ -122,6 +238,90 @@ def test_a_failed_init_restores_what_ran(tmp_path, data_dir):
         assert {image.module for image in server.images(10)} == {1, 2}
 
 
+def test_a_data_source_that_does_not_end_is_left_behind(tmp_path, data_dir, monkeypatch, caplog):
+    release = asyncio.Event()
+
+    async def stubborn(follower):
+        while not release.is_set():
+            with suppress(asyncio.CancelledError):
+                await release.wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(follow.FileFollower, "run", stubborn)
+        with served_here(tmp_path, data_dir, config={"hp_io_stop_timeout": 0.05}) as server:
+            patched.undo()
+            assert server.init(data_dir=str(data_dir)).success
+            assert "files has not ended within 0.05 s" in caplog.text
+            server.images(10)
+            server.loop.call_soon_threadsafe(release.set)
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_a_failed_init_is_no_failed_call(server, data_dir, monkeypatch, restored):
+    """An error that nobody expects is an answer too, also where what ran cannot start again."""
+    start = HpIo._ways
+
+    def failing(hp_io, config):
+        if config.module_ids or not restored:
+            raise KeyError("module")
+        return start(hp_io, config)
+
+    monkeypatch.setattr(HpIo, "_ways", failing)
+    answer = server.init(data_dir=str(data_dir), module_ids=[2])
+    assert not answer.success
+    assert "KeyError: 'module'" in answer.error_message
+    assert ("cannot be started again" in answer.error_message) != restored
+    if restored:
+        assert {image.module for image in server.images(10)} == {1, 2}
+    else:
+        code, text = status(lambda: next(server.stream()))
+        assert code == Code.FAILED_PRECONDITION
+        assert "cannot be started again" in text
+        monkeypatch.undo()
+        assert server.init(data_dir=str(data_dir)).success
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (
+            {"acquisition_methods": {"uds": {"socket_path_template": "/tmp/{product}.sock"}}},
+            "acquisition_methods.uds.socket_path_template",
+        ),
+        *(
+            ({"simulate_daq_cfg": {"filesystem_cfg": {key: text}}}, f"filesystem_cfg.{key}")
+            for key in ("sim_run_dir_template", "daq_active_file")
+            for text in ("module_{module}/x", "{", "{}", "{module_id.x}", "{module_id[0]}")
+        ),
+    ],
+)
+def test_a_template_with_an_unknown_name_is_told_by_its_key(tmp_path, config, key):
+    path = tmp_path / "server.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=f"{key}: .* only"):
+        load_server_config(path)
+
+
+PINGS = """
+import sys, threading, time
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from skywright.wire.daqdata.methods import Stub
+
+end = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), end.set()), daemon=True).start()
+times = []
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    ping = Stub(channel).Ping
+    while not end.wait(0.02):
+        started = time.monotonic()
+        ping(Empty(), timeout=90, wait_for_ready=True)
+        times.append(time.monotonic() - started)
+print(len(times), max(times))
+"""
+"""Pings until its input ends, in a process of its own: this one has 16 clients to run."""
+
+
 @pytest.mark.parametrize(
     ("times", "is_timed"),
     [(10, False), pytest.param(100, True, marks=pytest.mark.soak)],
@@ -131,39 +331,35 @@ def test_forced_inits_leak_nothing(process, data_dir, tmp_path, times, is_timed)
     server, stop = process, threading.Event()
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.insecure_channel(server.address, options) for _ in range(16)]
-    pings = []
+    pinger = subprocess.Popen(
+        [sys.executable, "-c", PINGS, server.address],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
     def watch(stub):
         while not stop.is_set():
-            end_of(server.stream(stub=stub, timeout=20))
-
-    def ping(stub):
-        while not stop.wait(0.02):
-            started = time.monotonic()
-            stub.Ping(Empty(), timeout=20)
-            pings.append(time.monotonic() - started)
+            end_of(server.stream(stub=stub, timeout=90))
 
     def counts():
         assert server.init(data_dir=str(data_dir), force=True).success
         return server.descriptors, server.threads
 
-    with grpc.insecure_channel(server.address, options) as own:
-        threads = [threading.Thread(target=watch, args=(Stub(channel),)) for channel in channels]
-        threads.append(threading.Thread(target=ping, args=(Stub(own),)))
-        for thread in threads:
-            thread.start()
-        with hashpipe(tmp_path):
-            for _ in range(5):
-                before = counts()
-            for _ in range(times):
-                assert server.init(data_dir=str(data_dir), force=True).success
-            after = counts()
-        stop.set()
-        for channel in channels:
-            channel.close()
-        for thread in threads:
-            thread.join()
-    print(f"{times} inits, {len(pings)} pings, the slowest {max(pings) * 1e3:.0f} ms")
-    assert not is_timed or max(pings) < 0.3
+    threads = [threading.Thread(target=watch, args=(Stub(channel),)) for channel in channels]
+    for thread in threads:
+        thread.start()
+    with hashpipe(tmp_path):
+        for _ in range(5):
+            before = counts()
+        for _ in range(times):
+            assert server.init(data_dir=str(data_dir), force=True).success
+        after = counts()
+    pings, slowest = pinger.communicate()[0].split()
+    stop.set()
+    for channel in channels:
+        channel.close()
+    for thread in threads:
+        thread.join()
+    print(f"{times} inits, {pings} pings, the slowest {float(slowest) * 1e3:.0f} ms")
+    assert not is_timed or float(slowest) < 0.3
     assert after[0] <= before[0] + 3
     assert after[1] <= before[1] + 2

@@ -14,13 +14,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from support.pano_files import append, file_name, made_frames, run_directory
+from support.pano_files import announce, append, file_name, made_frames, run_directory
 from support.pano_server import Server, end_of, served, served_here, status
 from support.waiting import until
 
+from skywright.instruments.panoseti.live.follow import Followed, RunFinder
+from skywright.instruments.panoseti.live.publish import Publisher
+from skywright.instruments.panoseti.live.slots import SlotKey, Slots
 from skywright.instruments.panoseti.pff_writer import encode_frames
+from skywright.instruments.panoseti.products import parse_file_name
 from skywright.wire.daqdata import daq_data_pb2 as pb
-from skywright.wire.daqdata.encode import decode
+from skywright.wire.daqdata.encode import ImageEncoder, decode
 from skywright.wire.daqdata.methods import Stub
 
 Code = grpc.StatusCode
@@ -200,9 +204,113 @@ def test_garbage_and_truncation_leave_the_other_files_alone(server, data_dir, ca
     call.cancel()
 
 
-def test_ping_answers_within_its_deadline(server):
+def test_a_name_that_is_not_utf8_is_sent_readably(server, data_dir):
+    name = b"start_caf\xe9.dp_img16.bpp_2.module_3.seqno_0.pff"
+    path = run_directory(data_dir, 3) / os.fsdecode(name)
+    append(path, made_frames("img16", 5), 0, 5)
+    call = server.stream(modules=(3,))
+    image = decode(next(call))
+    assert image.file == "start_caf\ufffd.dp_img16.bpp_2.module_3.seqno_0.pff"
+    append(path, made_frames("img16", 6), 5, 6)
+    assert decode(next(call)).frame_number == 5
+    call.cancel()
+
+
+def test_an_unexpected_error_leaves_the_other_files_alone(server, data_dir, monkeypatch, caplog):
+    """One file fails when it is opened, another one when it grows."""
+    paths = {number: run_directory(data_dir, number) / file_name("img16", number) for number in
+             (1, 2, 3)}  # fmt: skip
+    call = server.stream(ph=False, modules=(1, 2))
+    for _ in range(2):
+        next(call)
+    read_new = Followed.read_new
+
+    def failing(followed):
+        if followed.file.path in (paths[2], paths[3]) and not followed.broken:
+            raise RuntimeError("a fault that nobody expects")
+        return read_new(followed)
+
+    monkeypatch.setattr(Followed, "read_new", failing)
+    for number in (2, 3):
+        append(paths[number], made_frames("img16", 9, seed=number), 8, 9)
+    for number in (2, 3):
+        line = f"{paths[number]} is not read any more"
+        until(lambda line=line: line in caplog.messages, what="the file is named in the log")
+    append(paths[1], made_frames("img16", 9, seed=1), 8, 9)
+    image = decode(next(call))
+    assert (image.module, image.frame_number) == (1, 8)
+    call.cancel()
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_a_data_source_that_fails_ends_the_streams_and_says_why(
+    server, data_dir, monkeypatch, simulated
+):
+    if simulated:
+        assert server.init(simulate_daq=True).success
+    check = health_pb2_grpc.HealthStub(server.channel).Check
+    call = server.stream()
+    next(call)
+    monkeypatch.setattr(RunFinder, "directories", lambda finder: 1 / 0)
+    assert end_of(call) == Code.UNAVAILABLE
+    assert "ZeroDivisionError" in call.details()
+    code, text = status(lambda: next(server.stream()))
+    assert code == Code.FAILED_PRECONDITION
+    assert "ZeroDivisionError" in text
+    health = health_pb2.HealthCheckResponse
+    assert check(health_pb2.HealthCheckRequest(), timeout=5).status == health.NOT_SERVING
+    monkeypatch.undo()
+    assert server.init(data_dir=str(data_dir)).success
+    assert check(health_pb2.HealthCheckRequest(), timeout=5).status == health.SERVING
+    server.images(10)
+
+
+def test_a_file_is_asked_about_while_it_is_opened_again(data_dir):
+    """The look for new files, in another thread, meets a truncated file that is just closed."""
+    path = run_directory(data_dir, 2) / file_name("img16", 2)
+    followed = Followed(path, parse_file_name(path))
+    followed.file.close()
+    assert not followed.replaced
+    path.rename(path.with_suffix(".old"))
+    assert followed.replaced
+
+
+def test_a_frame_is_encoded_once_for_all_clients(server, data_dir, monkeypatch):
+    encoded = []
+    encode = ImageEncoder.encode
+
+    def counted(encoder, numbers, image, file, number, *rest):
+        encoded.append((file, number))
+        return encode(encoder, numbers, image, file, number, *rest)
+
+    calls = [server.stream(ph=False, modules=(1,)) for _ in range(6)]
+    for call in calls:
+        next(call)
+    monkeypatch.setattr(ImageEncoder, "encode", counted)
+    path = run_directory(data_dir, 1) / file_name("img16", 1)
+    for number in (8, 9):
+        append(path, made_frames("img16", 10, seed=1), number, number + 1)
+        assert {decode(next(call)).frame_number for call in calls} == {number}
+    assert encoded == [(path.name, 8), (path.name, 9)]
+    for call in calls:
+        call.cancel()
+
+
+def test_what_a_slow_client_misses_is_counted_for_it_alone():
+    slots, quiet, busy = Slots(), SlotKey(1, "img16", -1), SlotKey(2, "img16", -1)
+    quick, slow = (slots.subscribe(movie=True, pulse_height=False) for _ in range(2))
+    slots.publish(quiet, True, b"quiet")
+    for number in range(5):
+        slots.publish(busy, True, b"%d" % number)
+        while quick.next() is not None:
+            pass
+    assert [slow.next(), slow.next(), slow.next()] == [b"quiet", b"4", None]
+    assert ((quick.sent, quick.missed), (slow.sent, slow.missed)) == ((6, 0), (2, 4))
+
+
+def test_ping_is_answered(server):
     for _ in range(20):
-        server.ping()
+        server.ping(timeout=90)  # the deadline of 0.3 s is a matter of the soak test
 
 
 def test_reflection_and_health(server):
@@ -247,7 +355,7 @@ def test_a_socket_of_a_killed_server_is_taken_over(tmp_path, data_dir):
 def test_without_a_source_streams_have_a_failed_precondition(tmp_path):
     with served_here(tmp_path) as server:
         assert end_of(server.stream()) == Code.FAILED_PRECONDITION
-        server.ping()
+        server.ping(timeout=90)
 
 
 def test_a_configured_limit_of_streams(tmp_path, data_dir):
@@ -323,6 +431,47 @@ def test_frames_pushed_over_a_socket(tmp_path):
         call.cancel()
 
 
+def test_a_socket_over_which_nothing_comes_is_closed(tmp_path):
+    import socket
+
+    template = f"{tmp_path}/dp_{{dp_name}}.sock"
+    uds = {"enabled": True, "socket_path_template": template, "read_timeout": 1.0}
+    config = {"acquisition_methods": {"uds": uds}}
+    with served_here(tmp_path, tmp_path, config=config) as server:
+        call = server.stream()
+        for module in (1, 2):  # the next connection is taken as before
+            with socket.socket(socket.AF_UNIX) as hashpipe_end:
+                hashpipe_end.settimeout(90)
+                hashpipe_end.connect(template.format(dp_name="img8"))
+                frame = encode_frames(made_frames("img8", 1))
+                hashpipe_end.sendall(module.to_bytes(2, "big") + frame)
+                assert decode(next(call)).module == module
+                assert module == 2 or hashpipe_end.recv(1) == b""
+        call.cancel()
+
+
+@pytest.mark.parametrize("way", ["filesystem_poll", "filesystem_pipe"])
+def test_only_the_valid_data_products_are_published(tmp_path, data_dir, way):
+    run = run_directory(data_dir, 1)
+    os.mkfifo(run / "read_status_2")
+    methods = {"filesystem_poll": {"enabled": False}, way: {"enabled": True}}
+    config = {"valid_data_products": ["img16"], "acquisition_methods": methods}
+    with served_here(tmp_path, data_dir, config=config) as server:
+        call = server.stream(modules=(1,))
+        if way == "filesystem_pipe":
+            announce(run, "ph256", "img16")
+        assert decode(next(call)).movie
+        append(run / file_name("ph256"), made_frames("ph256", 12, seed=1), 8, 12)
+        append(run / file_name("img16"), made_frames("img16", 9, seed=1), 8, 9)
+        if way == "filesystem_pipe":
+            announce(run, "ph256", "img16")
+        assert decode(next(call)).movie
+        upload(server, pb.UploadImageRequest(pano_image=uploaded("ph256", 1)))
+        upload(server, pb.UploadImageRequest(pano_image=uploaded("img16", 1)))
+        assert decode(next(call)).movie
+        call.cancel()
+
+
 def test_frames_announced_by_a_pipe(tmp_path):
     run = run_directory(tmp_path / "data", 9)
     os.mkfifo(run / "read_status_2")
@@ -344,21 +493,23 @@ def test_frames_announced_by_a_pipe(tmp_path):
         call.cancel()
 
 
+def uploaded(product, module=99):
+    """Return the message of a made frame."""
+    slots = Slots()
+    slot = slots.subscribe(movie=True, pulse_height=True)
+    Publisher(slots).publish(made_frames(product, 1, module=module), 0)
+    return pb.StreamImagesResponse.FromString(slot.next()).pano_image
+
+
 def upload(server, *requests):
-    return server.stub.UploadImages(iter(requests), timeout=20)
+    return server.stub.UploadImages(iter(requests), timeout=90)
 
 
 def test_uploaded_images_reach_the_clients(server):
     call = server.stream(modules=(99,))
-    image = pb.PanoImage(
-        type=pb.PanoImage.PULSE_HEIGHT,
-        image_array=[65531] * 256,
-        shape=[16, 16],
-        bytes_per_pixel=2,
-        module_id=99,
-        frame_number=7,
-    )
-    image.header.update({"quabo_num": 2, "pkt_tai": 5})
+    image = uploaded("ph256")
+    image.image_array[:], image.frame_number = [65531] * 256, 7
+    image.header["quabo_num"] = 2
     upload(server, pb.UploadImageRequest(), pb.UploadImageRequest(pano_image=image))
     found = decode(next(call))
     assert (found.quabo, found.frame_number) == (2, 7)
@@ -370,7 +521,71 @@ def test_uploaded_images_reach_the_clients(server):
     call.cancel()
 
 
-def test_sigterm_cancels_streams_and_ends_soon(process):
+@pytest.mark.parametrize("product", ["ph256", "img8"])
+def test_an_uploaded_image_without_valid_numbers_is_refused(server, product):
+    def refused(change, text):
+        image = uploaded(product)
+        header = image.header if product == "ph256" else image.header["quabo_0"]
+        change(image, header)
+        code, details = status(lambda: upload(server, pb.UploadImageRequest(pano_image=image)))
+        assert code == Code.INVALID_ARGUMENT
+        assert text in details
+
+    for name in ("pkt_tai", "pkt_nsec", "tv_sec", "tv_usec"):
+        refused(lambda _, header, name=name: header.fields.pop(name), f"{name} must be a finite")
+        for value in (float("nan"), float("inf"), "5", None):
+            refused(
+                lambda _, header, name=name, value=value: header.update({name: value}),
+                f"{name} must be a finite",
+            )
+    refused(lambda image, _: setattr(image, "module_id", 256), "module_id must be 0 to 255")
+    if product == "img8":
+        refused(lambda image, _: image.header.fields.pop("quabo_0"), "header.quabo_0.pkt_tai must")
+        return
+    for value in (float("nan"), float("inf"), -1, 4, 0.5, "1", None):
+        refused(
+            lambda _, header, value=value: header.update({"quabo_num": value}),
+            "quabo_num must be a number from 0 to 3",
+        )
+    refused(
+        lambda _, header: header.fields.pop("quabo_num"), "quabo_num must be a number from 0 to 3"
+    )
+    assert {image.module for image in server.images(10)} == {1, 2}
+
+
+def test_a_second_uploader_waits_for_the_first(server):
+    def image(number):
+        made = uploaded("img16")
+        made.frame_number = number
+        return pb.UploadImageRequest(pano_image=made)
+
+    taken, again, end = threading.Event(), threading.Event(), threading.Event()
+
+    def first():
+        yield image(1)
+        again.wait(30)
+        yield image(2)
+        end.wait(30)
+
+    def second():
+        yield image(3)
+        taken.set()
+
+    call = server.stream(ph=False, modules=(99,))
+    with ThreadPoolExecutor(2) as clients:
+        clients.submit(server.stub.UploadImages, first(), timeout=60)
+        assert decode(next(call)).frame_number == 1
+        clients.submit(server.stub.UploadImages, second(), timeout=60)
+        assert taken.wait(90)
+        server.ping(timeout=90)  # on the same connection: the server has got the third image
+        again.set()
+        assert decode(next(call)).frame_number == 2
+        end.set()
+        assert decode(next(call)).frame_number == 3
+    call.cancel()
+
+
+def test_sigterm_cancels_streams_and_ends_the_server(process):
     server = process
     calls = [server.stream() for _ in range(4)]
     for call in calls:
@@ -378,9 +593,7 @@ def test_sigterm_cancels_streams_and_ends_soon(process):
     # The clients go on reading: the status of a stream comes behind its images.
     with ThreadPoolExecutor(len(calls)) as clients:
         ends = clients.map(end_of, calls)
-        started = time.monotonic()
         assert server.process.terminate() == 0
-        assert time.monotonic() - started < 5
         assert list(ends) == [Code.CANCELLED] * 4
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -15,12 +16,14 @@ from support.pano_server import served, served_here
 from support.waiting import until
 
 from skywright.acquire.index_layout import IndexFile
-from skywright.errors import DataError
+from skywright.errors import ConfigError, DataError
 from skywright.files.readers import open_reader
-from skywright.instruments.panoseti.clock import Flag
-from skywright.instruments.panoseti.live.follow import RunFinder
+from skywright.instruments.panoseti.clock import NUM, Flag
+from skywright.instruments.panoseti.live.follow import Followed, RunFinder
 from skywright.instruments.panoseti.pff import PffFile, read_pff
 from skywright.instruments.panoseti.pff_writer import encode_frames
+from skywright.instruments.panoseti.products import parse_file_name
+from skywright.instruments.panoseti.sources import rundir
 from skywright.instruments.panoseti.sources.rundir import RunDirectorySource
 from skywright.instruments.panoseti.tracking import IndexKey, Tracker
 from skywright.instruments.panoseti.twin.run import SimulatedRuns
@@ -51,13 +54,19 @@ def until_rows(tracker, count, key=IMG16):
     until(lambda: tracker.rows()[key] >= count, 60, f"{count} frames are in the index")
 
 
+def rows_of(tmp_path, key=IMG16):
+    """Return (number of the file, frame) of each row of an index."""
+    path = tmp_path / f"index_{key.name}.h5"
+    with open_reader("application/x-pff", path, key.product) as reader:
+        columns = [reader.read(f"/entry/index/{name}").tolist() for name in ("file", "frame")]
+    return list(zip(*columns, strict=True))
+
+
 def indexed(tmp_path, key=IMG16):
-    """Return (sequence number, frame) of each row of an index, and its images."""
-    product = key.product
-    with open_reader("application/x-pff", tmp_path / f"index_{key.name}.h5", product) as reader:
-        columns = [reader.read(f"/entry/index/{name}") for name in ("file", "frame")]
-        images = reader.read(product)
-    return list(zip(*(column.tolist() for column in columns), strict=True)), images
+    """Return (number of the file, frame) of each row of an index, and its images."""
+    path = tmp_path / f"index_{key.name}.h5"
+    with open_reader("application/x-pff", path, key.product) as reader:
+        return rows_of(tmp_path, key), reader.read(key.product)
 
 
 def test_a_rollover_in_mid_read_leaves_each_frame_once_and_in_order(tmp_path):
@@ -82,7 +91,10 @@ def test_a_rollover_in_mid_read_leaves_each_frame_once_and_in_order(tmp_path):
     assert source.lost == {}
 
 
-def test_a_directory_that_is_deleted_keeps_its_rows_and_the_next_run_is_indexed(tmp_path, tracked):
+def test_a_directory_that_is_deleted_keeps_its_rows_and_the_next_index_has_the_next_run(
+    tmp_path, tracked, monkeypatch
+):
+    monkeypatch.setattr(rundir, "GROWN_WITHIN_S", 0.5)  # the deleted run ends soon
     data_dir, tracker = tracked
     frames = made_frames("img16", 60)
     gone = run_directory(data_dir)
@@ -90,14 +102,78 @@ def test_a_directory_that_is_deleted_keeps_its_rows_and_the_next_run_is_indexed(
     until_rows(tracker, 40)
     shutil.rmtree(data_dir / "module_1")
     append(run_directory(data_dir, 1, "again") / file_name("img16"), frames, 40, 60)
-    until_rows(tracker, 60)
+    until(lambda: tracker.source.has_ended, 60, "the deleted run has ended")
     tracker.stop_recording()
     with open_reader("application/x-pff", tmp_path / "index_m1_img16.h5", "img16") as reader:
         times = reader.read("/entry/index/time_ns")
-        np.testing.assert_array_equal(times, frames.time_ns)
-        np.testing.assert_array_equal(reader.read("img16", 40, 60), frames.image[40:])
+        np.testing.assert_array_equal(times, frames.time_ns[:40])
         with pytest.raises((DataError, OSError), match=str(gone)):
             reader.read("img16", 0, 1)
+    (tmp_path / "again").mkdir()
+    assert tracker.start_recording(tmp_path / "again/index.h5") == ""
+    until_rows(tracker, 20)
+    tracker.stop_recording()
+    _, images = indexed(tmp_path / "again")
+    np.testing.assert_array_equal(images, frames.image[40:])
+
+
+def test_a_module_of_the_run_before_is_not_in_the_run(tmp_path):
+    data_dir = tmp_path / "data"
+    for module in (1, 2):
+        old = run_directory(data_dir, module, "old")
+        append(old / file_name("img16", module), made_frames("img16", 5, module=module))
+        os.utime(old, (1e9, 1e9))
+    new = run_directory(data_dir, 1, "new")
+    frames = made_frames("img16", 7, seed=1)
+    append(new / file_name("img16"), frames)
+    (new / "recording_ended").touch()
+    tracker = Tracker(RunDirectorySource(data_dir))
+    assert tracker.start_recording(tmp_path / "index.h5") == ""
+    until(lambda: tracker.source.has_ended, 60, "the run has ended")
+    tracker.stop_recording()
+    tracker.close()
+    assert tracker.slots.modules == [1]
+    np.testing.assert_array_equal(indexed(tmp_path)[1], frames.image)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_run_that_begins_at_once_is_not_in_the_one_that_has_ended(
+    tmp_path, tracked, monkeypatch, marked
+):
+    monkeypatch.setattr(rundir, "GROWN_WITHIN_S", 0.5)
+    data_dir, tracker = tracked
+    frames = made_frames("img16", 7)
+    run = run_directory(data_dir, 1, "one")
+    append(run / file_name("img16"), frames)
+    until_rows(tracker, 7)
+    if marked:
+        (run / "recording_ended").touch()
+    following = run_directory(data_dir, 1, "two")
+    append(following / file_name("img16"), made_frames("img16", 9, seed=1))
+    until(lambda: tracker.source.has_ended, 60, "the first run has ended")
+    assert tracker.source.run == run.name
+    tracker.stop_recording()
+    assert tracker.source.run == following.name
+    np.testing.assert_array_equal(indexed(tmp_path)[1], frames.image)
+
+
+def test_a_run_that_has_no_file_yet_is_the_newest(tmp_path):
+    data_dir = tmp_path / "data"
+    old = run_directory(data_dir, 1, "old")
+    append(old / file_name("img16"), made_frames("img16", 5))
+    os.utime(old, (1e9, 1e9))
+    new = run_directory(data_dir, 1, "new")
+    hour_ahead = time.time() + 3600  # however slow this machine is, it was made just now
+    os.utime(new, (hour_ahead, hour_ahead))
+    tracker = Tracker(RunDirectorySource(data_dir))
+    assert tracker.start_recording(tmp_path / "index.h5") == ""
+    assert tracker.source.run == new.name
+    frames = made_frames("img16", 7, seed=1)
+    append(new / file_name("img16"), frames)
+    until_rows(tracker, 7)
+    tracker.stop_recording()
+    tracker.close()
+    np.testing.assert_array_equal(indexed(tmp_path)[1], frames.image)
 
 
 def test_truncated_and_garbage_files_are_counted_and_the_others_are_whole(tmp_path, tracked):
@@ -121,6 +197,138 @@ def test_truncated_and_garbage_files_are_counted_and_the_others_are_whole(tmp_pa
     assert rows == [(0, number) for number in range(30)]
     np.testing.assert_array_equal(images, frames.image)
     assert tracker.source.lost == {"file not readable": 2}
+
+
+def test_a_file_that_begins_with_bytes_of_no_frame_is_read_when_it_has_grown(tmp_path, tracked):
+    data_dir, tracker = tracked
+    path = run_directory(data_dir) / file_name("img16")
+    frames = made_frames("img16", 10)
+    data = encode_frames(frames)
+    begin = len(data) // 10 - 700  # the tail of a frame, and no header
+    path.write_bytes(data[begin : begin + 690])
+    followed = Followed(path, parse_file_name(path))
+    assert followed.read_new() is None
+    until(lambda: tracker.source.lost == {"file not readable": 1}, 60, "it is counted")
+    with path.open("ab") as out:
+        out.write(data[begin + 690 :])
+    until_rows(tracker, 9)
+    tracker.stop_recording()
+    assert tracker.source.lost == {}
+    np.testing.assert_array_equal(indexed(tmp_path)[1], frames.image[1:])
+    assert followed.read_new().number.tolist() == [8]
+    followed.file.close()
+
+
+class Failing:
+    """`os.preadv` that fails where a test says."""
+
+    def __init__(self, monkeypatch, path, begin):
+        self.left = 0
+        self._preadv = os.preadv
+        self._path, self._begin = path, begin
+        monkeypatch.setattr(os, "preadv", self)
+
+    def __call__(self, fd, buffers, offset, *more):
+        if (
+            self.left
+            and offset >= self._begin
+            and os.path.samestat(os.fstat(fd), self._path.stat())
+        ):
+            self.left -= 1
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return self._preadv(fd, buffers, offset, *more)
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_whole(tmp_path, tracked, monkeypatch):
+    data_dir, tracker = tracked
+    path = run_directory(data_dir) / file_name("img16")
+    frames = made_frames("img16", 3000)
+    failing = Failing(monkeypatch, path, 1_500_000)
+    failing.left = 2
+    append(path, frames)
+    (path.parent / "recording_ended").touch()
+    until(lambda: failing.left == 0, 60, "reading has failed")
+    until(lambda: tracker.source.has_ended, 60, "the run has ended")
+    tracker.stop_recording()
+    rows, images = indexed(tmp_path)
+    assert rows == [(0, number) for number in range(3000)]
+    np.testing.assert_array_equal(images, frames.image)
+    assert tracker.source.lost == {}
+
+
+def test_a_file_that_can_never_be_read_is_counted_and_the_run_ends(tmp_path, tracked, monkeypatch):
+    monkeypatch.setattr(rundir, "RETRY_LIMIT_S", 0.0)
+    data_dir, tracker = tracked
+    path = run_directory(data_dir) / file_name("img16")
+    Failing(monkeypatch, path, 0).left = 10**9
+    append(path, made_frames("img16", 10))
+    (path.parent / "recording_ended").touch()
+    until(lambda: tracker.source.has_ended, 60, "the run has ended")
+    assert tracker.source.lost == {"file not readable": 1}
+
+
+def test_a_live_file_that_cannot_be_read_for_a_moment_is_read_again(tmp_path, monkeypatch):
+    path = run_directory(tmp_path) / file_name("img16")
+    failing = Failing(monkeypatch, path, 0)
+    append(path, made_frames("img16", 10))
+    followed = Followed(path, parse_file_name(path))
+    failing.left = 1
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        followed.read_new()
+    assert followed.read_new().number.tolist() == [9]
+    assert followed.read_new() is None
+    followed.file.close()
+
+
+def open_files(directory):
+    """Return the files below a directory that this process has open."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(descriptor.readlink())
+    return [path for path in found if path.is_relative_to(directory)]
+
+
+def test_files_that_were_rolled_over_are_closed_and_opened_when_they_grow(tmp_path, tracked):
+    data_dir, tracker = tracked
+    run = run_directory(data_dir)
+    frames = made_frames("img16", 66)
+    for seqno in range(60):
+        append(run / file_name("img16", 1, seqno), frames, seqno, seqno + 1)
+    until_rows(tracker, 60)
+    last = run / file_name("img16", 1, 59)
+    until(lambda: open_files(data_dir) == [last], 60, "the newest file only is open")
+    append(run / file_name("img16", 1, 7), frames, 60, 62)
+    until_rows(tracker, 62)
+    (run / file_name("img16", 1, 8)).unlink()  # its inode may be given to the next file
+    append(run / file_name("img16", 1, 60), frames, 62, 66)
+    until_rows(tracker, 66)
+    tracker.stop_recording()
+    assert rows_of(tmp_path)[59:] == [(59, 0), (7, 1), (7, 2), (60, 0), (60, 1), (60, 2), (60, 3)]
+    assert tracker.source.lost == {}
+
+
+def test_too_many_open_files_are_said_and_lose_nothing(tmp_path, tracked, monkeypatch):
+    data_dir, tracker = tracked
+
+    def refuse(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    said = "Too many open files"
+    run = run_directory(data_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(PffFile, "__init__", refuse)
+        append(run / file_name("img16"), made_frames("img16", 5))
+        until(lambda: said in tracker.owner.state().message, 60, "the message has it")
+    until_rows(tracker, 5)
+    until(lambda: said not in tracker.owner.state().message, 60, "the message is another one")
+    listdir = Path.iterdir
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", lambda at: refuse() if at == run else listdir(at))
+        until(lambda: said in tracker.owner.state().message, 60, "the message has it")
+    append(run / file_name("img16", 1, 1), made_frames("img16", 5))
+    until_rows(tracker, 10)
+    assert tracker.source.lost == {}
 
 
 def test_a_file_that_another_one_replaces_is_counted_and_not_mixed_with_it(tmp_path, tracked):
@@ -260,7 +468,7 @@ def test_a_flood_of_clients_is_served_and_forgotten(tmp_path):
         assert {decode(next(call)).frame_number for call in calls} == {0}
         append(path, frames, 1, 2)
         assert {decode(next(call)).frame_number for call in calls} == {1}
-        server.ping(timeout=30)
+        server.ping(timeout=90)
         for call in calls:
             call.cancel()
         for channel in channels:
@@ -301,3 +509,55 @@ def test_an_owner_that_is_started_again_indexes_each_frame_once(tmp_path):
     rows, images = indexed(tmp_path, key)
     assert rows == [(0, number) for number in range(300)]
     np.testing.assert_array_equal(images, frames.image)
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_a_fast_simulated_movie_rolls_over_and_is_indexed_once(tracked, tmp_path, buffered):
+    data_dir, tracker = tracked
+    settings = ArraySettings(modules=(250,), unlocked=(250,), packet_loss=0.0)
+    runs = SimulatedRuns(
+        data_dir, settings, movie_period_s=20e-6, buffered=buffered,
+        products=("img8", "ph1024"), max_file_bytes=4_000_000,
+    )  # fmt: skip
+    run = runs.start()
+    key = IndexKey(0, "img8")
+    until_rows(tracker, 8_000, key)
+    runs.stop()
+    assert runs.error == ""
+    files = sorted(
+        (data_dir / "module_250" / run).glob("*img8*"),
+        key=lambda path: parse_file_name(path).seqno,
+    )
+    counts = []
+    for path in files:
+        with PffFile(path) as file:
+            counts.append(len(file))
+            assert file.size == len(file) * 1516
+    assert len(files) >= 3
+    assert all(count == -(-4_000_000 // 1516) for count in counts[:-1])
+    until_rows(tracker, sum(counts), key)
+    tracker.stop_recording()
+    rows, images = indexed(tmp_path, key)
+    assert len(rows) == len(set(rows)) == len(images) == sum(counts)
+    np.testing.assert_array_equal(images[-1], read_pff(files[-1]).image[-1])
+    with open_reader("application/x-pff", tmp_path / "index_m1_img8.h5", "img8") as reader:
+        numbers, flags = (reader.read(f"/entry/index/{each}") for each in ("header", "flags"))
+    sent = numbers[:, 0, NUM]
+    assert set(np.diff(sent) % 65536) == {1}  # each frame once, in order
+    assert set(flags) == {int(Flag.UNLOCKED)}
+    pulses = next((data_dir / "module_250" / run).glob("*ph1024*"))
+    assert pulses.stat().st_size > 0
+    assert tracker.clocks == dict.fromkeys([(0, board) for board in range(4)], False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"products": ("img32",)}, "img32"),
+        ({"movie_period_s": 1e-6}, "at least 2e-05 s"),
+        ({"settings": ArraySettings(unlocked=(7,))}, r"no module \[7\]"),
+    ],
+)
+def test_an_impossible_simulation_is_refused(tmp_path, wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        SimulatedRuns(tmp_path, **wrong)

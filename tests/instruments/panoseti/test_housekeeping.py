@@ -43,6 +43,17 @@ def test_a_growing_file_is_read_piece_by_piece(tmp_path):
     assert file.boards()[0].values["TEMP1"] == 21.5
 
 
+def test_keys_and_values_that_no_board_sends_are_passed_over(tmp_path):
+    path = tmp_path / "hk.pff"
+    keys = ("QUABO_²", "QUABO_" + 5000 * "9", "QUABO_", "QUABO_9")
+    objects = [f'{{"{key}": {{"Computer_UTC": "1"}}}}' for key in keys]
+    path.write_text("\n\n".join([100_000 * "[", *objects, ""]) + "\n")
+    file = HousekeepingFile(path)
+    assert file.follow()
+    assert file.skipped == 1
+    assert [(board.module, board.quabo) for board in file.boards()] == [(2, 1)]
+
+
 def test_each_state_is_new_once_and_the_next_run_is_followed(tmp_path):
     piece = '{"QUABO_%d": {"Computer_UTC": "%d"}}\n\n'
     housekeeping = RunHousekeeping(tmp_path)

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import socket
+import threading
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from support.pano_files import START_S, file_name, made_frames, run_directory
 from support.waiting import until
 
 from iocs.panoseti.live import LiveFrames
-from skywright.errors import ConfigError, DataError
+from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.readers import open_reader
 from skywright.instruments.panoseti.clock import NS, Flag
 from skywright.instruments.panoseti.live.client import stream
@@ -19,6 +20,7 @@ from skywright.instruments.panoseti.packets import make_packets
 from skywright.instruments.panoseti.pff import PffFile, read_pff
 from skywright.instruments.panoseti.pff_writer import encode_frames
 from skywright.instruments.panoseti.products import PRODUCTS
+from skywright.instruments.panoseti.sources import packets
 from skywright.instruments.panoseti.sources.packets import (
     HOLD_S,
     FrameGrouper,
@@ -26,6 +28,7 @@ from skywright.instruments.panoseti.sources.packets import (
     ReceivedRuns,
 )
 from skywright.instruments.panoseti.sources.replay import ReplaySource
+from skywright.instruments.panoseti.sources.run_writer import RunWriter
 from skywright.instruments.panoseti.tracking import IndexKey, Tracker
 
 LICK = "module_1/obs_Lick.start_2024-07-25T04:34:06Z.runtype_sci-data.pffd"
@@ -221,6 +224,105 @@ def test_a_second_run_does_not_hold_packets_of_the_first(tmp_path):
     assert counts == [3, 5]
     assert all(a != b for a, b in pairwise(names))
     assert not (tmp_path / "module_254").exists()
+
+
+def test_a_packet_with_odd_times_does_not_end_the_run(tmp_path):
+    runs = ReceivedRuns(tmp_path, "127.0.0.1", 0)
+    run = runs.start()
+    sent = packets_of("ph256", 3)
+    sent["pkt_nsec"][2], sent["pkt_tai"][5] = 2_150_000_000, 1024 * 64 + 7
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for packet in sent:
+            sender.sendto(packet.tobytes(), runs.address)
+    runs.stop()
+    assert runs.error == ""
+    runs.close()
+    written = read_pff(next((tmp_path / "module_254" / run).glob("*ph256*")))
+    assert len(written) == 12
+    assert (written.numbers[2, 0, 2], written.numbers[5, 0, 1]) == (999_999_999, 7)
+
+
+def test_frames_that_cannot_be_written_are_counted_and_those_of_other_modules_come(
+    tmp_path, monkeypatch
+):
+    runs = ReceivedRuns(tmp_path, "127.0.0.1", 0)
+    append = RunWriter.append
+
+    def refusing(writer, frames):
+        if len(frames) and frames.module == 3:
+            raise DataError("no room in the header")
+        append(writer, frames)
+
+    monkeypatch.setattr(RunWriter, "append", refusing)
+    run = runs.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for module in (3, 254):
+            for packet in packets_of("ph256", 2, module=module):
+                sender.sendto(packet.tobytes(), runs.address)
+    runs.stop()
+    runs.close()
+    assert runs.error == ""
+    assert runs.lost == {"packet not writable": 8}
+    assert len(read_pff(next((tmp_path / "module_254" / run).glob("*ph256*")))) == 8
+
+
+def test_an_error_that_ends_a_run_of_packets_is_said(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("of all things")
+
+    monkeypatch.setattr(RunWriter, "append", fail)
+    runs = ReceivedRuns(tmp_path, "127.0.0.1", 0)
+    runs.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(packets_of("ph256", 1)[0].tobytes(), runs.address)
+        until(lambda: not runs.is_running, 60, "the run has ended")
+    assert "of all things" in runs.error
+    runs.close()
+
+
+def test_a_run_of_boards_that_never_pause_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(packets, "DRAIN_S", 0.1)
+    runs = ReceivedRuns(tmp_path, "127.0.0.1", 0)
+    packet, ended = packets_of("ph256", 1)[0].tobytes(), threading.Event()
+
+    def send():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while not ended.wait(0.001):
+                sender.sendto(packet, runs.address)
+
+    boards = threading.Thread(target=send)
+    boards.start()
+    try:
+        for _ in range(2):
+            runs.start()
+            before = runs.received
+            until(lambda at=before: runs.received > at, 60, "packets come")
+            runs.stop()
+            assert not runs.is_running
+    finally:
+        ended.set()
+        boards.join()
+        runs.close()
+
+
+def test_a_run_that_does_not_end_is_not_followed_by_a_second_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(packets, "STOP_S", 0.05)
+    disk = threading.Event()
+    monkeypatch.setattr(RunWriter, "append", lambda *_: disk.wait(60))
+    runs = ReceivedRuns(tmp_path, "127.0.0.1", 0)
+    runs.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(packets_of("ph256", 1)[0].tobytes(), runs.address)
+    until(lambda: runs.received, 60, "the packet is there")
+    with pytest.raises(HardwareError, match="does not end"):
+        runs.stop()
+    assert runs.is_running
+    with pytest.raises(HardwareError, match="is under way"):
+        runs.start()
+    disk.set()
+    monkeypatch.setattr(packets, "STOP_S", 60.0)
+    runs.close()
+    assert not runs.is_running
 
 
 def test_a_run_without_packets_has_no_frames_of_the_run_before(tmp_path):

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 
 import numpy as np
@@ -11,6 +12,7 @@ from skywright.errors import DataError
 from skywright.instruments.panoseti.clock import (
     NS,
     NSEC,
+    NUM,
     SEC,
     TAI,
     Flag,
@@ -116,6 +118,25 @@ def test_frames_with_a_longer_number_are_found(digits, tmp_path):
         assert (file.frame(4).image[0] == frames.image[4]).all()
 
 
+@pytest.mark.parametrize("end", [b"{", b'{ "quabo_num": '])
+def test_a_frame_that_is_cut_at_a_brace_is_whole_when_the_file_has_grown(end, tmp_path):
+    frames = made_frames("ph256", 4)
+    image = np.frombuffer((end * 512)[-512:], np.int16)
+    frames.image[2] = image.reshape(16, 16)
+    data = encode_frames(frames)
+    long = data.replace(f"{frames.numbers[0, 0, NSEC]:>9}".encode(), b"1734567890", 1)
+    assert len(long) == len(data) + 1
+    begin = long.index(image.tobytes())
+    cut = long.index(end, begin + 200) + len(end)  # inside the image
+    path = write(tmp_path, "ph256", long[:cut])
+    with PffFile(path) as file:
+        assert len(file) == 2
+        path.write_bytes(long)
+        assert len(file) == 4
+        np.testing.assert_array_equal(file.read().image, frames.image)
+        assert (file.skipped, file.torn) == (0, 0)
+
+
 @pytest.mark.parametrize("product", list(PRODUCTS))
 def test_a_file_that_is_cut_at_its_beginning_has_its_whole_frames(product, tmp_path):
     frames = made_frames(product, 6)
@@ -195,6 +216,49 @@ def test_other_padding_and_field_order_are_read(tmp_path):
     assert list(read.quabo) == [2, 2, 2]
 
 
+def compact(boards):
+    """As Python's json writes a header: numbers without padding, so frames differ in length."""
+    return json.dumps(boards, separators=(",", ":"))
+
+
+def one_line(boards):
+    """Padded numbers on one line, with a field that nobody asked for, the last board first."""
+    parts = []
+    for name, board in reversed(boards.items()):
+        numbers = ", ".join(f'"{key}": {value:>12}' for key, value in board.items())
+        parts.append(f'"{name}" : {{ "temperature": 21, {numbers} }}')
+    return "{" + ", ".join(parts) + "}"
+
+
+def indented(boards):
+    """As Python's json writes a header with an indent: without an empty line in it."""
+    return json.dumps(boards, indent=4)
+
+
+@pytest.mark.parametrize("product", ["img8", "img16", "ph1024"])
+@pytest.mark.parametrize("header", [compact, one_line, indented])
+def test_whole_modules_by_other_writers_are_read(header, product, tmp_path):
+    frames = made_frames(product, 12)
+    frames.numbers[3, 2] = 0  # a lost packet
+    frames.numbers[5:, 1, NSEC] = 1_734_567_890  # a board without lock, 10 digits
+    frames.numbers[9, :, NUM] = [0, 7, 65535, 123]
+    parts = []
+    for number in range(12):
+        boards = frames.header(number)
+        assert isinstance(boards, dict)
+        parts.append(header(boards).encode() + b"\n\n*" + frames.image[number].tobytes())
+    path = write(tmp_path, product, b"".join(parts))
+    with PffFile(path) as file:
+        assert len(file) == 12
+        read = file.read()
+        np.testing.assert_array_equal(read.image, frames.image)
+        np.testing.assert_array_equal(read.numbers, frames.numbers)
+        assert (read.flags[3], read.flags[4]) == (Flag.MISSING_QUABO, 0)
+        assert (file.newest().image[0] == frames.image[11]).all()
+        assert (file.frame(7).numbers[0] == frames.numbers[7]).all()
+        assert (file.skipped, file.torn) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -202,6 +266,7 @@ def test_other_padding_and_field_order_are_read(tmp_path):
         (b"{" * 5000, "no end of a PFF header"),
         (b'{ "quabo_num": 0}\n\n*' + bytes(512), "pkt_num must be a whole number"),
         (b"{ not json }\n\n*" + bytes(512), "not JSON"),
+        (b'{"a":' + b"[" * 3000 + b"\n\n*" + bytes(512), "not JSON"),
     ],
 )
 def test_a_file_without_a_header_is_refused_by_name(data, message, tmp_path):

@@ -31,6 +31,39 @@ def test_secrets_are_left_out_at_any_depth():
     assert without_secrets(value) == {"a": [{"url": "http://h/x?y"}], "b": "a@b"}
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("http://admin:p@ss@10.0.0.1", "http://10.0.0.1"),
+        ("http://admin:pa/ss@host/x", "http://host/x"),
+        ("admin:pa/ss@host", "host"),
+        ("admin:pw@host", "host"),
+        ("http://:pw@host:80/a?b=c", "http://host:80/a?b=c"),
+        ("http://user@host", "http://host"),
+        ("at http://a:b@c and http://d:e@f/g", "at http://c and http://f/g"),
+        ("http://host:80/x", "http://host:80/x"),
+        ("http://host/x?mail=a@b", "http://host/x?mail=a@b"),
+        ("2024-07-25T04:34:06Z", "2024-07-25T04:34:06Z"),
+        ("mail a@b, 10:30 @ Lick", "mail a@b, 10:30 @ Lick"),
+    ],
+)
+def test_passwords_are_taken_out_of_addresses(text, kept):
+    assert without_secrets([text]) == [kept]
+
+
+def test_keys_that_name_a_secret_are_left_out():
+    secret = ("pwd", "pass", "auth", "wps_pw", "userPass", "Authorization", "passphrase", "passwd")
+    plain = ("bypass", "author", "authors", "passband", "pwm", "name")
+    value = dict.fromkeys((*secret, *plain), 1)
+    assert list(without_secrets(value)) == list(plain)
+
+
+def test_a_configuration_that_is_nested_without_end_is_left_out(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    (tmp_path / "b.json").write_text("{}")
+    assert open_run_directory(tmp_path).configs() == {"b": {}}
+
+
 def test_module_numbers_come_from_addresses():
     assert [module_id(a) for a in ("192.168.3.248", "192.168.0.4", "192.168.0.12")] == [254, 1, 3]
     with pytest.raises(DataError):

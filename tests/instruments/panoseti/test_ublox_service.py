@@ -3,16 +3,18 @@
 import asyncio
 import struct
 import threading
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
-from pyubx2 import UBXReader
+from pyubx2 import UBX_CONFIG_DATABASE, UBXReader
 
 from skywright.instruments.panoseti.ublox.config import Position, position_registers
 from skywright.instruments.panoseti.ublox.pulses import PulseErrors
 from skywright.instruments.panoseti.ublox.service import UbloxService
-from skywright.instruments.panoseti.ublox.twin import TIM_TP, SimulatedF9t, frame
+from skywright.instruments.panoseti.ublox.twin import NAV_TIMEUTC, TIM_TP, SimulatedF9t, frame
 from skywright.wire.ubx import ublox_control_pb2 as pb
 from skywright.wire.ubx.methods import Stub, handlers
 
@@ -26,14 +28,23 @@ SETTINGS = [
     {"key": "CFG_MSGOUT_UBX_TIM_TP_USB", "value": 1},
     {"key": "CFG_MSGOUT_UBX_NAV_TIMEUTC_USB", "value": 1},
 ]
+REAL_OF_4_BYTES = next(name for name, (_, kind) in UBX_CONFIG_DATABASE.items() if kind == "R004")
 POSITION = {
     "format": "LLH", "lat_deg": 37.4219999, "lon_deg": -122.0840575, "height_m": 12.345,
     "acc_m": 0.02,
 }  # fmt: skip
 
 
+class Served(NamedTuple):
+    """A service, a client's stub of it, and the event loop that it runs in."""
+
+    service: UbloxService
+    stub: Stub
+    loop: asyncio.AbstractEventLoop
+
+
 @pytest.fixture
-def stub():
+def served():
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -51,11 +62,16 @@ def stub():
 
     service, server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Stub(channel)
+        yield Served(service, Stub(channel), loop)
     asyncio.run_coroutine_threadsafe(stop(), loop).result(20)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+@pytest.fixture
+def stub(served):
+    return served.stub
 
 
 @pytest.fixture
@@ -69,7 +85,7 @@ def init(stub, device, force=False, **changes):
     request = pb.InitF9tRequest(force_init=force)
     config = {"device": device, "f9t_uid": UID, "cfg_key_settings": SETTINGS, **changes}
     request.f9t_config.update({key: value for key, value in config.items() if value is not None})
-    return stub.InitF9t(request, timeout=20)
+    return stub.InitF9t(request, timeout=90)
 
 
 def status(call):
@@ -82,7 +98,7 @@ def test_init_configures_and_messages_come(stub, twin):
     answer = init(stub, twin.device, position=POSITION)
     assert answer.init_status == pb.InitF9tResponse.SUCCESS
     assert MessageToDict(answer.f9t_config)["position"]["acc_m"] == 0.02
-    call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=20)
+    call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
     found = {}
     while len(found) < 2:
         message = next(call)
@@ -100,18 +116,73 @@ def test_init_configures_and_messages_come(stub, twin):
 
 def test_patterns_match_the_start_of_a_name(stub, twin):
     init(stub, twin.device)
-    call = stub.CaptureUblox(pb.CaptureUbloxRequest(patterns=["NAV", "TP"]), timeout=20)
+    call = stub.CaptureUblox(pb.CaptureUbloxRequest(patterns=["NAV", "TP"]), timeout=90)
     assert {next(call).name for _ in range(5)} == {"NAV-TIMEUTC"}
     call.cancel()
     wrong = stub.CaptureUblox(pb.CaptureUbloxRequest(patterns=["("]), timeout=5)
     assert status(lambda: next(wrong))[0] == Code.INVALID_ARGUMENT
 
 
+def test_a_full_queue_drops_messages_of_that_client_only(served, caplog):
+    caplog.set_level("WARNING", "skywright")
+    twin = SimulatedF9t(period_s=600.0)
+    try:
+        init(served.stub, twin.device)
+        requests = [pb.CaptureUbloxRequest(patterns=[name]) for name in ("FAST", "RARE")]
+        fast, rare = (served.stub.CaptureUblox(request, timeout=60) for request in requests)
+        publish = served.service._publish
+
+        def of(name, number):
+            publish((name, SimpleNamespace(), str(number).encode()))
+
+        async def burst():  # in one turn of the loop, so no client can read in between
+            for number in range(300):
+                of("FAST", number)
+                if number % 100 == 0:
+                    of("RARE", number)
+
+        def run(coroutine):
+            asyncio.run_coroutine_threadsafe(coroutine, served.loop).result(20)
+
+        async def first():
+            of("FAST", "first")
+            of("RARE", "first")
+
+        run(first())
+        assert next(fast).payload == next(rare).payload == b"first"
+        run(burst())
+        assert [int(next(fast).payload) for _ in range(200)] == list(range(200))
+        assert [int(next(rare).payload) for _ in range(3)] == [0, 100, 200]
+        run(first())
+        assert next(fast).payload == next(rare).payload == b"first"
+        run(served.service.stop())
+        assert {status(lambda call=call: next(call))[0] for call in (fast, rare)} == {
+            Code.CANCELLED
+        }
+    finally:
+        twin.close()
+    (warning,) = (each.getMessage() for each in caplog.records if "dropped" in each.message)
+    assert warning.startswith("100 messages were dropped")
+
+
+def test_a_receiver_that_is_unplugged_ends_the_streams(stub):
+    twin = SimulatedF9t(period_s=0.1)
+    init(stub, twin.device)
+    call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
+    next(call)
+    twin.close()
+    code, text = status(lambda: list(call))
+    assert code == Code.UNAVAILABLE
+    assert twin.device in text
+    again = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
+    assert status(lambda: next(again))[0] == Code.FAILED_PRECONDITION
+
+
 def test_the_newest_messages_come_first(stub):
     twin = SimulatedF9t(period_s=3.0)
     try:
         init(stub, twin.device)
-        first = stub.CaptureUblox(pb.CaptureUbloxRequest(patterns=["TIM"]), timeout=20)
+        first = stub.CaptureUblox(pb.CaptureUbloxRequest(patterns=["TIM"]), timeout=90)
         seen = next(first)
         again = stub.CaptureUblox(pb.CaptureUbloxRequest(patterns=["TIM"]), timeout=2)
         assert next(again).payload == seen.payload
@@ -133,7 +204,7 @@ def test_poll_message_is_unimplemented(stub):
 
 def test_init_needs_force_while_streams_are_active(stub, twin):
     init(stub, twin.device)
-    call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=20)
+    call = stub.CaptureUblox(pb.CaptureUbloxRequest(), timeout=90)
     next(call)
     code, text = status(lambda: init(stub, twin.device))
     assert code == Code.FAILED_PRECONDITION
@@ -146,7 +217,7 @@ def test_init_needs_force_while_streams_are_active(stub, twin):
     assert call.code() == Code.CANCELLED
 
 
-@pytest.mark.parametrize("device", [None, 5, "", "/nowhere/tty", "/tmp"])
+@pytest.mark.parametrize("device", [None, 5, "", "/nowhere/tty", "/tmp", "/dev/tty\0"])
 def test_a_wrong_device_is_an_invalid_argument(stub, device):
     code, text = status(lambda: init(stub, device))
     assert code == Code.INVALID_ARGUMENT
@@ -183,6 +254,52 @@ def test_an_unknown_register_is_named(stub, twin):
     assert "CFG_NO_SUCH_KEY" in text
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("CFG_TP_PULSE_DEF", 300, "from 0 to 255, it is 300"),
+        ("CFG_TP_PULSE_DEF", -1, "from 0 to 255"),
+        ("CFG_TP_PULSE_DEF", 1.7, "whole number"),
+        ("CFG_TP_ANT_CABLEDELAY", -32769, "from -32768 to 32767"),
+        ("CFG_TP_TP1_ENA", 2, "from 0 to 1"),
+        ("CFG_INFMSG_UBX_USB", 256, "from 0 to 255"),
+        ("CFG_TP_FREQ_TP2", 1e300, "from 0 to 4294967295"),
+        ("CFG_TP_FREQ_TP2", float("inf"), "f9t_config"),
+        ("CFG_TP_DUTY_TP2", float("nan"), "f9t_config"),
+        ("CFG_TP_DUTY_TP2", float("inf"), "f9t_config"),
+    ],
+)
+def test_a_value_that_a_register_cannot_have_is_an_invalid_argument(stub, twin, key, value, text):
+    settings = [{"key": key, "value": value}]
+    code, message = status(lambda: init(stub, twin.device, cfg_key_settings=settings))
+    assert code == Code.INVALID_ARGUMENT
+    assert text in message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"position": {**POSITION, "format": "ECEF", "ecef_x_m": 1e300}},
+        {"position": {**POSITION, "height_m": float("inf")}},
+        {"baud": 1e300},
+    ],
+)
+def test_other_odd_numbers_are_invalid_arguments(stub, twin, changes):
+    assert status(lambda: init(stub, twin.device, **changes))[0] == Code.INVALID_ARGUMENT
+
+
+def test_registers_of_every_type_are_set_and_verified(stub, twin):
+    settings = [
+        {"key": "CFG_INFMSG_UBX_USB", "value": 31},  # X
+        {"key": "CFG_TP_TP1_ENA", "value": True},  # L
+        {"key": "CFG_TP_ANT_CABLEDELAY", "value": -32768},  # I
+        {"key": "CFG_TP_FREQ_TP2", "value": 4294967295},  # U
+        {"key": REAL_OF_4_BYTES, "value": 0.1},
+    ]
+    answer = init(stub, twin.device, cfg_key_settings=settings)
+    assert answer.message == "5 registers are set and verified"
+
+
 def test_a_position_is_split_into_coarse_and_fine_parts():
     registers = position_registers(Position(**POSITION))
     lat = registers["CFG_TMODE_LAT"] * 1e-7 + registers["CFG_TMODE_LAT_HP"] * 1e-9
@@ -193,12 +310,43 @@ def test_a_position_is_split_into_coarse_and_fine_parts():
     assert all(abs(v) <= 99 for k, v in registers.items() if k.endswith("_HP"))
 
 
-def test_a_quantization_error_is_of_the_next_pulse():
-    real = frame(TIM_TP, struct.pack("<IIiHBB", 273_244_000, 0, 2558, 2379, 0, 0))
-    parsed = UBXReader.parse(real)
+def test_the_error_of_a_pulse_is_with_its_time(stub, twin):
+    init(stub, twin.device)
+    request = pb.CaptureUbloxRequest(patterns=["NAV-TIMEUTC"])
+    call = stub.CaptureUblox(request, timeout=90)
+    found = [MessageToDict(next(call).parsed_data) for _ in range(5)]
+    call.cancel()
+    truth = dict(twin.pulses)
+    assert [each["pulseQErr"] for each in found] == [truth[each["iTOW"]] for each in found]
+    assert len({each["pulseQErr"] for each in found}) > 1
+
+
+def tim_tp(tow_ms, qerr_ps, flags=0, sub_ms=0):
+    return UBXReader.parse(
+        frame(TIM_TP, struct.pack("<IIiHBB", tow_ms, sub_ms, qerr_ps, 2379, flags, 0))
+    )
+
+
+def time_utc(tow_ms, valid=7, second=4):
+    # A Tuesday, the third day of the week.
+    date_and_time = (2025, 8, 12, 3, 53, second)
+    return UBXReader.parse(
+        frame(NAV_TIMEUTC, struct.pack("<IIiHBBBBBB", tow_ms, 62, -5, *date_and_time, valid))
+    )
+
+
+def test_a_pulse_is_found_by_its_time_whatever_comes_first():
     errors = PulseErrors()
-    assert errors.pulse() is None
-    errors.message(parsed)
-    error = errors.pulse()
-    assert (error.tow_ms, error.late_ps, error.week) == (273_244_000, 2558, 2379)
-    assert errors.pulse() is None
+    assert errors.error_of(time_utc(186_844_000)) is None
+    errors.announce(tim_tp(186_844_000, 2558))
+    errors.announce(tim_tp(186_844_999, -7, sub_ms=2**32 - 1))
+    assert errors.error_of(time_utc(186_844_000)) == 2558
+    assert errors.error_of(time_utc(186_845_000)) == -7
+    errors.announce(tim_tp(186_846_000, 9, flags=1 << 4))
+    assert errors.error_of(time_utc(186_846_000)) is None
+    errors.announce(tim_tp(2 * 86_400_000 + 14_026_000, 11, flags=1))  # its time base is UTC
+    assert errors.error_of(time_utc(186_844_001, second=46)) == 11
+    assert errors.error_of(time_utc(186_844_001, valid=0, second=46)) is None
+    for second in range(4):
+        errors.announce(tim_tp(1000 * second, second))
+    assert errors.error_of(time_utc(186_844_000)) is None

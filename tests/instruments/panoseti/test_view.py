@@ -1,5 +1,8 @@
 import asyncio
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.image
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 
 from skywright.cli import app
 from skywright.errors import ConfigError, HardwareError
+from skywright.instruments.panoseti.live import client
 from skywright.instruments.panoseti.live.client import ping, services, stream
 from skywright.instruments.panoseti.live.show import show
 from skywright.instruments.panoseti.live.views import Preview, Speed
@@ -52,6 +56,36 @@ def test_ping_and_services(server):
     ]  # fmt: skip
 
 
+LEAN = """
+import sys
+
+for name in ("caproto", "epics", "ophyd", "bluesky", "event_model", "tiled", "databroker",
+             "bluesky_tiled_plugins", "dask", "zarr", "xarray", "scipy", "skimage"):
+    sys.modules[name] = None  # an import of it fails
+
+from skywright.cli import app
+
+sys.argv = ["skywright", *sys.argv[1:]]
+app()
+"""
+
+
+def test_client_and_views_need_neither_epics_nor_bluesky_nor_tiled(server, tmp_path):
+    options = ["--ping", "--reflect-services", "--plot-view", "--plot-phdist", "--plot-speed"]
+    done = subprocess.run(
+        [
+            sys.executable, "-c", LEAN, "panoseti", "view", "--host", server.address, *options,
+            "--png", tmp_path, "--seconds", "2",
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"{server.address}: answers" in done.stdout
+    assert "daqdata.DaqData: StreamImages" in done.stdout
+    for name in ("view", "phdist"):
+        assert matplotlib.image.imread(tmp_path / f"{name}.png").size
+
+
 def test_no_server_is_a_clear_error():
     with pytest.raises(HardwareError, match=r"127\.0\.0\.1:9"):
         ping("127.0.0.1:9", 0.3)
@@ -80,6 +114,57 @@ def test_the_command_checks_the_connection_and_writes_pictures(server, tmp_path)
         assert picture.std() > 0.05
 
 
+def test_the_command_lists_reflects_and_starts_what_is_read(server, tmp_path, monkeypatch):
+    limits = {server.address: 20.0, "127.0.0.1:9": 0.1}
+    checked = client.ping
+    monkeypatch.setattr(client, "ping", lambda host, _=0.0: checked(host, limits[host]))
+
+    def run(*options):
+        done = CliRunner().invoke(app, ["panoseti", "view", "--host", server.address, *options])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    hosts = tmp_path / "daq_config.json"
+    hosts.write_text(json.dumps({"daq_nodes": [{"ip_addr": host} for host in limits]}))
+    listed = run("--list-hosts", str(hosts)).splitlines()
+    assert listed[0] == f"{server.address}: answers"
+    assert listed[1].startswith("127.0.0.1:9: no answer")
+    assert run("--list-hosts") == f"{server.address}: answers\n"
+    assert run("--ping") == f"{server.address}: answers\n"
+    methods = "StreamImages, InitHpIo, Ping, UploadImages"
+    assert f"daqdata.DaqData: {methods}" in run("--reflect-services")
+    config = tmp_path / "hp_io_config.json"
+    read = {"data_dir": str(tmp_path / "data"), "module_ids": [254], "force": True}
+    config.write_text(json.dumps({**read, "update_interval_seconds": 0.01}))
+    run("--init", str(config))
+    assert {image.module for image in server.images(5)} == {254}
+    run("--init-sim")
+    assert {image.module for image in server.images(2)} == {224}
+
+
+def test_several_modules_follow_one_option(server, tmp_path):
+    command = ["panoseti", "view", "--host", server.address, "--plot-view", "--seconds", "0.5"]
+    command += ["--png", str(tmp_path), "--module-ids", "7", "9"]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 1
+    assert "no image of modules 7, 9 came" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["7"], "modules follow --module-ids"),
+        (["nodes.json"], "only --list-hosts reads"),
+        (["--list-hosts", "nodes.json"], "daq_nodes[].ip_addr"),
+        (["--init", "hp_io_config.json", "--init-sim"], "one of --init and --init-sim"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(options, text):
+    refused = CliRunner().invoke(app, ["panoseti", "view", *options])
+    assert refused.exit_code == 2
+    assert text in refused.stderr
+
+
 def test_modules_without_images_and_an_impossible_directory_are_said(server, tmp_path):
     views: dict = {"view": Preview()}
     where = tmp_path / "pictures"
@@ -91,10 +176,19 @@ def test_modules_without_images_and_an_impossible_directory_are_said(server, tmp
         asyncio.run(show(views, server.address, png=tmp_path / "file" / "pictures"))
 
 
-def test_a_port_beyond_the_range_is_refused():
-    refused = CliRunner().invoke(app, ["panoseti", "serve", "--port", "99999"])
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--port", "99999"], "65535"),
+        (["--data-dir", ".", "--update-interval", "nan"], "expected a time above 0 s"),
+        (["--data-dir", ".", "--simulate"], "one of --data-dir, --simulate and --hp-io-config"),
+        (["--module-ids", "1"], "--module-ids goes with --data-dir"),
+    ],
+)
+def test_options_of_serve_that_cannot_be_are_refused(options, text):
+    refused = CliRunner().invoke(app, ["panoseti", "serve", *options])
     assert refused.exit_code == 2
-    assert "65535" in refused.output
+    assert text in refused.stderr
 
 
 def test_speed_counts_images(server):

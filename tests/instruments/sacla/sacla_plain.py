@@ -157,11 +157,14 @@ def plain_replay(path, rois, edges, window, binned_by=None):
             sums = pixels.sum(1)
             photons = np.floor(pixels / a["photon_ev"] + 0.5).astype(int)
             i0 = np.array([s[1] for s in shots])
-            norm = sums / i0
+            with np.errstate(divide="ignore", invalid="ignore"):
+                norm = sums / i0
             sides = {}
             for side, chosen in (("on", on), ("off", ~on)):
                 parts = [
-                    norm[[bool(c) and s[3] == k for s, c in zip(shots, chosen, strict=True)]]
+                    np.where(np.isfinite(norm), norm, np.nan)[
+                        [bool(c) and s[3] == k for s, c in zip(shots, chosen, strict=True)]
+                    ]
                     for k in range(len(edges) - 1)
                 ]
                 sides[side] = {
@@ -188,7 +191,7 @@ def plain_replay(path, rois, edges, window, binned_by=None):
                 "tags": [s[0] for s in shots],
                 "sum_ev": sums.tolist(),
                 "photons": photons.sum(1).tolist(),
-                "norm": norm.tolist(),
+                "norm": [null(value) for value in norm],
                 "photon_hist": np.bincount(np.clip(photons, 0, 7).ravel(), minlength=8).tolist(),
                 **sides,
                 "diff": diff,

@@ -7,12 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skywright.analysis import Batch
+from skywright.analysis import Batch, IdentityOrder, whole_blocks
+from skywright.analysis.blocks import analyze_blocks, concatenate
+from skywright.callbacks.derived import DerivedRun
 from skywright.errors import ConfigError
 from skywright.instruments.sacla import pixels
 from skywright.instruments.sacla.moments import Moments
-from skywright.instruments.sacla.regions import parse_region, pixel_spans, polygon_mask
-from skywright.instruments.sacla.shot_curves import ShotCurves, find_bins
+from skywright.instruments.sacla.regions import (
+    Region,
+    make_mask,
+    parse_region,
+    pixel_spans,
+    polygon_mask,
+)
+from skywright.instruments.sacla.shot_curves import ShotCurves, find_bins, parse_hits
 from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.tile import PixelRules, Tile, TileRegions
 from skywright.instruments.sacla.values import parse_value
@@ -145,6 +153,7 @@ def test_photons_of_overlapping_regions_are_those_of_numpy(seed, dose, threshold
         parse_region("all:D:-1,-1;90,-1;90,50;-1,50"),
         parse_region("tri:D:3,4;80,9;20,45"),
         parse_region("out:D:200,200;201,200;201,201"),
+        Region("dots", "D", mask=make_mask(rng.random(shape) < 0.3)),
     ]
     bad = rng.random(shape) < 0.02
     frames = rng.poisson(dose, (3, *shape)) * photon_ev / 3.65 / gain + rng.normal(
@@ -160,7 +169,7 @@ def test_photons_of_overlapping_regions_are_those_of_numpy(seed, dose, threshold
     ev[ev < threshold] = 0
     photons = np.floor(ev / photon_ev + 0.5).astype(int)
     for k, region in enumerate(regions):
-        mask = polygon_mask(region.points, shape) & ~bad
+        mask = region.pixels(shape) & ~bad
         assert found["photons"][:, k].tolist() == photons[:, mask].sum(1).tolist()
         for shot, hist in enumerate(found["photon_hist"][:, k]):
             expected = np.bincount(np.clip(photons[shot, mask], 0, 7), minlength=8)
@@ -179,6 +188,8 @@ def curve_rows(seed, count):
         "accepted": rng.random(count) > 0.2,
         "regions_number": np.arange(count) * 3 // count,
     }
+    data["sum_ev"][~data["accepted"]] = np.nan  # not measured
+    data["photon_hist"][~data["accepted"]] = -1
     return Batch(np.arange(count), np.full(count, np.nan), data)
 
 
@@ -198,6 +209,88 @@ def test_curves_any_order_and_repetition_gives_the_same_bits(seed, count, data):
     for k in [*order, *order[: count // 3]]:
         workers[owner[k // BLOCK]].update(batch.take(slice(k, k + 1)))
     assert bits(workers[0].merge(workers[1])) == bits(whole)
+
+
+def test_hits_are_shots_with_enough_pixels_of_enough_photons():
+    batch = curve_rows(5, 300)
+    missing = batch["photon_hist"].copy()
+    missing[:100, 1] = -1  # the second region is there from shot 100 on
+    data = {**batch.data, "photon_hist": missing, "regions_number": np.zeros(300, int)}
+    curves = ShotCurves(2, [-1.0, 1.0], BLOCK, hits=(3, 20))
+    curves.update(Batch(batch.identities, batch.times, data))
+    found = curves.result()
+    for region, first in ((0, 0), (1, 100)):
+        shots = batch["accepted"] & (np.arange(300) >= first)
+        hits = batch["photon_hist"][shots, region, 3:].sum(axis=1) >= 20
+        assert 0.1 < hits.mean() < 0.9
+        assert found["hit_rate"][region] == pytest.approx(hits.mean())
+        assert found["hit_rate_sem"][region] == pytest.approx(hits.std() / np.sqrt(len(hits)))
+    assert np.isnan(ShotCurves(2).result()["hit_rate"]).all()
+    assert parse_hits("2:5") == (2, 5)
+    for wrong in ("", "2", "8:1", "0:1", "1:0", "a:b", "1:2:3"):
+        with pytest.raises(ConfigError, match=f"hits '{wrong}': expected"):
+            parse_hits(wrong)
+
+
+def test_only_measured_regions_count():
+    """A file has room for more regions than are drawn; a region may be there for some shots."""
+    batch = curve_rows(6, 90)
+    sums, histograms = np.full((90, 3), np.nan), np.full((90, 3, 8), -1)
+    sums[:, 0], histograms[:, 0] = batch["sum_ev"][:, 0], batch["photon_hist"][:, 0]
+    sums[40:, 1], histograms[40:, 1] = batch["sum_ev"][40:, 1], batch["photon_hist"][40:, 1]
+    data = {"sum_ev": sums, "photon_hist": histograms, "regions_number": np.zeros(90, int)}
+    curves = ShotCurves(3, [-9.0, 9.0], BLOCK)
+    curves.update(Batch(batch.identities, batch.times, {**batch.data, **data}))
+    found = curves.result()
+    off = batch["accepted"] & ~batch["laser_on"]
+    for region, first in ((0, 0), (1, 40)):
+        shots = np.arange(90) >= first
+        assert found["photon_hist"][region].tolist() == (
+            histograms[shots & batch["accepted"], region].sum(axis=0).tolist()
+        )
+        assert found["off_n_i0"][region] == (off & shots).sum()
+        assert found["off_n"][region] == (off & shots & ~np.isnan(batch["scanned"])).sum()
+    assert found["photon_hist"][2].tolist() == [-1] * 8
+    assert found["off_n"][2] == found["off_n_i0"][2] == 0
+
+
+def test_curves_begin_anew_where_tags_do(tmp_path):
+    """Under the same high tag a later run has lower tags, and a region set of a higher number."""
+    first, second = curve_rows(1, 300), curve_rows(2, 200)
+    both = concatenate(
+        [
+            Batch(batch.identities + tag, batch.times, {**batch.data, "regions_number": number})
+            for batch, tag, number in (
+                (first, 9000, np.full(300, 4)),
+                (second, 20, np.full(200, 5)),
+            )
+        ]
+    )
+    parameters = {"regions": 2, "edges": np.linspace(-1, 1, 5).tolist(), "block_tags": BLOCK}
+
+    def derived():
+        raw = {"uid": "raw", "scan_id": 1}
+        return DerivedRun(ShotCurves(**parameters), raw, lambda *_: None, tmp_path)
+
+    live, again = derived(), derived()
+    for start in range(0, len(both), 37):
+        live.add(both.take(slice(start, start + 37)))
+    places = IdentityOrder(BLOCK).place(both.identities, both["regions_number"])
+    for start, stop in whole_blocks(places, BLOCK):
+        shift = int(places[start] - both.identities[start])
+        piece = both.take(slice(start, stop))
+        again.absorb(*analyze_blocks(ShotCurves(**parameters), [piece], shift), shift)
+    alone = ShotCurves(**parameters)
+    alone.update(
+        Batch(
+            second.identities + 20, second.times, {**second.data, "regions_number": np.full(200, 5)}
+        )
+    )
+    for run in (live, again):
+        assert run.scalars()["n_late"] == 0
+        assert run.scalars()["n_frames"] == 500
+        assert bits(run.analysis) == bits(alone)
+        run.close()
 
 
 def test_ratio_of_sums_and_its_error():

@@ -8,13 +8,16 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
 from sacla_file import make_replay
 
+from skywright.analysis.cluster import cluster
 from skywright.cli import main
 from skywright.errors import DataError
+from skywright.instruments.sacla.live import LiveShots
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.replay import replay
+from skywright.instruments.sacla.sources.sim import SimSource
+from skywright.instruments.sacla.twin import Beamline, TwinSettings
 
 REGION = Region("all", "MPCCD-A", ((-5, -5), (40, -5), (40, 50), (-5, 50)))
 EDGES = np.linspace(-2, 3, 7)
@@ -33,6 +36,8 @@ def make_here(path):
 
 @pytest.fixture(scope="module", name="dask")
 def make_dask():
+    from distributed import LocalCluster
+
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         yield cluster
 
@@ -61,7 +66,64 @@ def test_replay_on_a_cluster_gives_the_same_bits(tmp_path, path, here, dask, cap
         assert image_bits(saved) == image_bits(here.images)
 
 
+def test_live_on_a_cluster_gives_what_the_replay_gives(tmp_path, path, here, dask, capfd):
+    corners = ";".join(f"{x},{y}" for x, y in REGION.points)
+    arguments = ["sacla", "live", "--source", "replay", "--file", str(path), "--speed", "0"]
+    arguments += ["--roi", f"all:MPCCD-A:{corners}", "--bins", "-2:3:6", "--json"]
+    arguments += ["--images", str(tmp_path / "out.npz"), "--dask", dask.scheduler_address]
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    out, err = capfd.readouterr()
+    assert not ended.value.code, err
+    found = json.loads(out)
+    found.pop("perf")
+    assert found == json.loads(json.dumps(values(here)))
+    with np.load(tmp_path / "out.npz") as saved:
+        assert image_bits(saved) == image_bits(here.images)
+
+
+def test_frames_of_running_shots_are_sent_and_a_machine_that_dies_loses_none():
+    from distributed import Client, LocalCluster
+
+    settings = TwinSettings(shape=(256, 200), pool=16)
+    region = Region("all", settings.detectors[0], ((-1, -1), (200, -1), (200, 260), (-1, 260)))
+    sent = []
+
+    def live(submit):
+        source = SimSource(Beamline(settings, 4), 700, speed=0)
+        analysis = LiveShots(source, [region], EDGES, 120, submit=submit)
+        try:
+            return analysis.run()
+        finally:
+            analysis.close()
+            source.close()
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as machines,
+        cluster(machines.scheduler_address) as submit,
+        Client(machines) as client,
+    ):
+        victim = next(iter(client.run(os.getpid).values()))
+
+        def submit_and_kill(function, *arguments):
+            future = submit(function, *arguments)
+            if len(sent) == 1:
+                os.kill(victim, signal.SIGKILL)
+            sent.append(future)
+            return future
+
+        found = live(submit_and_kill)
+    expected = live(None)
+    assert len(sent) > 2
+    assert found.values["counts"]["accepted"] > 500
+    assert values(found) == values(expected)
+    assert image_bits(found.images) == image_bits(expected.images)
+
+
 def test_a_machine_that_dies_changes_no_bit(path, here):
+    from distributed import Client, LocalCluster
+
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
@@ -94,6 +156,8 @@ def fail_to_read(*arguments):
 
 
 def test_a_file_that_the_cluster_does_not_see_is_named(path, dask):
+    from distributed import Client
+
     with Client(dask) as client:
 
         def submit(function, *arguments):

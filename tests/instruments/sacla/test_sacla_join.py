@@ -80,3 +80,21 @@ def test_a_tag_far_ahead_costs_neither_time_nor_memory():
     assert [shot.tag for shot in join.ready()] == [5]
     assert join.held == 1
     assert join.shots_passed == 10**15 - 120
+
+
+def test_a_shot_that_has_left_does_not_leave_again():
+    join = TagJoin(CHANNELS, RUN, 10, TagGrid(0, 1))
+    for channel in CHANNELS:
+        join.add(Record(channel, 0, RUN, channel))
+    join.add(Record("image", 1, RUN, "image"))
+    assert [shot.tag for shot in join.ready()] == [0]
+    # Of a channel that nothing waits for, and of a shot that the end has given up.
+    assert join.add(Record("another", 0, RUN, 1.0)) is Refusal.LATE
+    assert [shot.tag for shot in join.finish()] == [1]
+    assert join.add(Record("image", 1, RUN, "again")) is Refusal.DUPLICATE
+    assert join.add(Record("i0", 1, RUN, 1.0)) is Refusal.LATE
+    for tag in (2, 30):
+        for channel in CHANNELS:
+            assert join.add(Record(channel, tag, RUN, channel)) is None
+    assert [shot.tag for shot in (*join.ready(), *join.finish())] == [2, 30]
+    assert join.counts.refused == {Refusal.LATE: 2, Refusal.DUPLICATE: 1}

@@ -1,6 +1,7 @@
 """Replay files with odd but legal contents give what the contract, written a second time, gives."""
 
 import json
+import random
 
 import h5py
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 from sacla_file import make_replay
 from sacla_plain import ROIS, assert_same, plain_replay
 
+from skywright.errors import DataError
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.replay import replay
+from skywright.instruments.sacla.replay_file import ReplayFile
 
+DAMAGES = 100
 EDGES = np.linspace(-2, 3, 7)
 
 
@@ -82,6 +86,15 @@ def fixed_texts(file):
         replaced(f"equipment/{name}/raw", lambda texts: texts.astype("S24"))(file)
 
 
+def without_i0(file):
+    """Accept shots whose I0 is 0: sum / I0 is infinite, and 0 / 0 where the sum is 0 too."""
+    rule(i0_min=-1.0, beam_min=-1.0)(file)
+    raw = file["equipment/i0/raw"][()]
+    raw[20:30] = b"0V"
+    file["equipment/i0/raw"][...] = raw
+    file["detectors/MPCCD-A/data"][22:26] = 0.0
+
+
 MASK = "detectors/MPCCD-A/mask"
 CASES = {
     "threshold 0": rule(threshold_ev=0.0),
@@ -90,6 +103,7 @@ CASES = {
     "center of rings outside": rule(radial_cx=-50.3, radial_cy=99.9, radial_dr=0.37),
     "one ring": rule(radial_dr=1e4),
     "no cut of I0 and beam": rule(i0_min=-1.0, beam_min=-1.0),
+    "I0 of 0": without_i0,
     "stage the other way": rule(ps_per_pulse=-6.666e-3),
     "no bad pixel": replaced(MASK, lambda mask: mask * 0),
     "mask of 255": replaced(MASK, lambda mask: mask * 255),
@@ -128,3 +142,23 @@ def test_an_odd_file_gives_what_the_contract_says(tmp_path, case):
     assert_same(values, expected)
     for key, image in images.items():
         np.testing.assert_allclose(found.images[key], image, rtol=1e-9, atol=1e-3, err_msg=key)
+
+
+def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path):
+    whole = make_replay(tmp_path / "whole.h5", 1, 6, shape=(4, 4)).read_bytes()
+    path, rng, refused = tmp_path / "damaged.h5", random.Random(4), []
+    for _ in range(DAMAGES):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice([1, 1, 2, 4])):
+            damaged[rng.randrange(len(whole))] = rng.choice([0, 255, rng.randrange(256)])
+        path.write_bytes(damaged)
+        try:
+            with ReplayFile(path) as file:
+                for _, record in file.timed_records():
+                    if record.channel in file.info.tiles:
+                        shape = file.info.tiles[record.channel].bad.shape
+                        file.read_frame(record.channel, record.payload, np.empty(shape, "f4"))
+        except DataError as error:
+            refused.append(str(error))
+    assert DAMAGES / 10 < len(refused) < DAMAGES / 2
+    assert all(text.startswith(f"{path}: ") and "\n" not in text for text in refused)

@@ -209,18 +209,25 @@ def test_a_new_run_with_a_new_high_tag_and_low_tags_is_followed(facility, image_
     chosen = SMALL | {"image_lag_s": image_lag_s, "ring_images": 400}
     facility.reset(**chosen)
     facility.advance(1.5)
+
+    def timing_of(run):
+        return lambda r: any(x.run == run and x.channel == "timing" for x in r.records)
+
+    def go_on():
+        facility.advance(0.1)
+
     with Reading(online(tag_step=STEP, wait_tags=60, silent_s=LIMIT_S)) as reading:
         reading.until(lambda r: r.count("timing") >= 20)
         begun = facility.start_run(202302, 1000)
         assert begun == {"run": RUN + 1, "hightag": 202302, "first": 1000}
         for _ in range(10):
             facility.advance(0.2)
-        reading.until(lambda r: any(x.run == RUN + 1 and x.channel == "timing" for x in r.records))
+        reading.until(timing_of(RUN + 1), go_on)
         facility.stop_run()
         facility.start_run()
         for _ in range(10):
             facility.advance(0.2)
-        reading.until(lambda r: any(x.run == RUN + 2 and x.channel == "timing" for x in r.records))
+        reading.until(timing_of(RUN + 2), go_on)
     runs = [info.run for info in reading.runs]
     assert runs == [RUN, RUN + 1, RUN + 2]
     assert [info.hightag for info in reading.runs] == [HIGHTAG, 202302, 202302]

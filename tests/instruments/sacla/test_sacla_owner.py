@@ -1,23 +1,26 @@
 """The owner of shots: whole shots in order, run after run, regions that change, recordings."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sacla_hand import EV, NAME, SHAPE, WHOLE, HandShots, run_info
 from support.waiting import until
 
 from skywright.errors import ConfigError
 from skywright.files.columns import ColumnReader
+from skywright.instruments.sacla import pipeline as pipelines
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
 from skywright.instruments.sacla.analyzed_source import AnalyzedShots
-from skywright.instruments.sacla.join import Record, TagGrid
+from skywright.instruments.sacla.join import TagGrid
 from skywright.instruments.sacla.layouts import (
     CORNERS_MAX,
     FRAME_TAG,
+    FRAMES,
     IMAGE_NUMBER,
     IMAGES,
     REGIONS_NUMBER,
@@ -30,71 +33,14 @@ from skywright.instruments.sacla.layouts import (
 )
 from skywright.instruments.sacla.owner import ShotOwner, beside
 from skywright.instruments.sacla.process_workers import ProcessWorkers
-from skywright.instruments.sacla.regions import Region, parse_region
-from skywright.instruments.sacla.run_info import RunInfo
-from skywright.instruments.sacla.shots import ShotRules
-from skywright.instruments.sacla.tile import PixelRules, Tile
+from skywright.instruments.sacla.regions import Region, make_mask, parse_region
+from skywright.instruments.sacla.tile import Tile, TileRegions
+from skywright.instruments.sacla.workers import Answer, ThreadWorkers, Worker
 
-NAME, SHAPE = "D", (6, 8)
-WHOLE = parse_region("all:D:-1,-1;9,-1;9,7;-1,7")
 LEFT = parse_region("left:D:-1,-1;3.5,-1;3.5,7;-1,7")
-EV = 15.0 * 3.65
-"""Of one ADU."""
+DOTS = Region("dots", "D", mask=make_mask(np.arange(48).reshape(SHAPE) % 3 == 1))
 ON = ("n_on", "n_off")
 """Numbers of shots in the running images."""
-
-
-def run_info(run: int = 7, hightag: int = 202301, detectors: tuple[str, ...] = (NAME,)) -> RunInfo:
-    tiles = {name: Tile(name, 15.0, np.zeros(SHAPE, bool)) for name in detectors}
-    return RunInfo(
-        run=run,
-        hightag=hightag,
-        grid=TagGrid(1000 * run, 2),
-        tiles=tiles,
-        shot_rules=ShotRules(0.05, 0.5, 0.01, 0.0, 0.001, 500.0),
-        pixel_rules=PixelRules(10_000.0, 3.65, 0.0, 4.0, 3.0, 1.0),
-    )
-
-
-class HandShots:
-    """A source whose records the test sends, on the test's thread."""
-
-    name = "hand"
-
-    def __init__(self, info: RunInfo) -> None:
-        self.info = info
-        self.is_running = False
-        self._deliver: Callable[[Record[Any]], None] = lambda _: None
-        self.lost: dict[str, int] = {}
-
-    def start(self, deliver: Callable[[Record[Any]], None], report: Callable[[str], None]) -> None:
-        self._deliver, self.is_running = deliver, True
-
-    def stop(self) -> None:
-        self.is_running = False
-
-    def set_period(self, seconds: float) -> float:
-        return 0.0
-
-    def close(self) -> None:
-        self.stop()
-
-    def shot(self, number: int, **changed: Any) -> None:
-        """Send the records of a shot; None leaves one out."""
-        values: dict[str, Any] = {
-            "i0": 1.0,
-            "beam": 1.0,
-            "laser_open": float(number % 2),
-            "laser_close": float(1 - number % 2),
-            "delay": 10.0,
-            "timing": 500.0,
-            **{name: np.full(SHAPE, 100.0 + number, np.float32) for name in self.info.tiles},
-            **changed,
-        }
-        tag = self.info.grid.first + number * self.info.grid.step
-        for channel, payload in values.items():
-            if payload is not None:
-                self._deliver(Record(channel, tag, self.info.run, payload))
 
 
 @pytest.fixture
@@ -255,9 +201,80 @@ def test_recordings_of_another_thread_and_a_path_that_cannot_be_written(
 def test_region_sets_are_read_as_they_were_written() -> None:
     regions = (WHOLE, LEFT, replace(LEFT, name="naïve"))
     rows = region_rows(RegionSet(3, regions))
-    row = {path.rsplit("/", 1)[1]: values[0] for path, values in rows.columns.items()}
-    assert read_regions(row) == regions
     assert rows.identity.tolist() == [3]
+    assert read_regions(first_row(rows.columns)) == regions
+    regions = (DOTS, WHOLE)
+    assert read_regions(first_row(region_rows(RegionSet(4, regions), 16, 100).columns)) == regions
+
+
+def first_row(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {path.rsplit("/", 1)[1]: values[0] for path, values in columns.items()}
+
+
+def test_images_of_eight_tiles_are_up_to_date_after_64_tags() -> None:
+    names = tuple(f"MPCCD-8N0-3-002-{k}" for k in range(1, 9))
+    source = HandShots(run_info(detectors=names))
+    analyzed = AnalyzedShots(source, [], np.linspace(-1.0, 1.0, 5), window=8)
+    try:
+        analyzed.start(lambda shot: None, pytest.fail)
+        for number in range(68):  # the tags 7000, 7002 ... 7134, in which 7040 ... 7103 is a block
+            source.shot(number)
+        until(
+            lambda: all(analyzed.mean_image(name)[1] == 52 for name in names), 60, "the images come"
+        )
+    finally:
+        analyzed.close()
+
+
+def test_a_recorded_mask_gives_the_sums_again_from_the_frames(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    path, rng = tmp_path / "shots.h5", np.random.default_rng(2)
+    owner.change_regions([LEFT, DOTS])
+    owner.frames_every = 1
+    owner.start_recording(path)
+    for number in range(4):
+        source.shot(number, D=rng.normal(100.0, 30.0, SHAPE).astype(np.float32))
+    until(lambda: items(owner) == 4, 60, "the shots are through")
+    owner.stop_recording()
+    sets = beside(path, "regions")
+    columns = owner.regions.layout.columns
+    row = {
+        each.path: column(sets, each.path, REGIONS_NUMBER.path)
+        for each in columns  # type: ignore[attr-defined]
+    }
+    regions = read_regions(first_row(row))
+    assert regions == (LEFT, DOTS)
+    frames = column(beside(path, "frames"), f"{FRAMES}/d1", FRAME_TAG.path)
+    tile = TileRegions(source.info.tiles[NAME], source.info.pixel_rules, regions)
+    again = tile.measure(frames.reshape(4, -1), np.arange(4))
+    sums = column(path, f"{SHOTS}/sum_ev")[:, :2]
+    assert sums.tobytes() == again["sum_ev"].tobytes()
+    np.testing.assert_allclose(sums[:, 1], frames.reshape(4, -1)[:, 1::3].sum(1) * EV, rtol=1e-5)
+
+
+def test_a_mask_has_no_room_in_a_recording_that_began_without_one(
+    source: HandShots, owner: ShotOwner, tmp_path: Path
+) -> None:
+    owner.start_recording(tmp_path / "shots.h5")
+    with pytest.raises(ConfigError, match="ROI dots: the open file has no room for masks"):
+        owner.change_regions([WHOLE, DOTS])
+    assert owner.source.region_set.regions == (WHOLE,)
+    owner.stop_recording()
+    owner.change_regions([WHOLE, DOTS])
+    assert owner.source.region_set.regions == (WHOLE, DOTS)
+
+
+def test_a_mask_is_left_out_when_a_run_has_tiles_of_another_shape(
+    source: HandShots, owner: ShotOwner
+) -> None:
+    owner.change_regions([WHOLE, DOTS])
+    source.shot(0)
+    info = run_info(8, 202302)
+    source.info = replace(info, tiles={NAME: Tile(NAME, 15.0, np.zeros((4, 4), bool))})
+    source.shot(0, D=np.ones((4, 4), np.float32))
+    until(lambda: items(owner) == 2, 60, "the shots of both runs")
+    assert owner.source.region_set.regions == (WHOLE,)
 
 
 def test_regions_without_room_are_refused() -> None:
@@ -288,15 +305,16 @@ def test_a_run_with_another_gain_or_photon_energy_is_measured_anew(
         source.shot(number, D=np.full(SHAPE, 100.0, np.float32))
     until(lambda: items(owner) == 7, 60, "the shots of both runs")
     assert owner.source.region_set.number == before + 1
-    curves, (mean, shots) = owner.source.curves(), owner.source.mean_image(NAME)
+    curves = owner.source.curves()
     assert int(curves["n_on"] + curves["n_off"]) == 4
     pixels = SHAPE[0] * SHAPE[1]
     # 100 ADU of 30 electrons are 10950 eV, two photons of 5000 eV.
     assert curves["on_mean"][0, 2] == pytest.approx(pixels * 100 * 2 * EV)
     assert curves["photon_hist"][0].tolist() == [0, 0, 4 * pixels, 0, 0, 0, 0, 0]
-    owner.source.images(complete=True)
-    mean, shots = owner.source.mean_image(NAME)
-    assert shots == 4
+    source.shot(20)  # of the next block: the images of the one before are whole
+    source.shot(30)  # so that nothing more is awaited before shot 20
+    until(lambda: owner.source.mean_image(NAME)[1] == 4, 60, "the images of four shots")
+    mean, _ = owner.source.mean_image(NAME)
     np.testing.assert_allclose(mean, 100 * 2 * EV)
 
 
@@ -330,6 +348,57 @@ def test_another_gain_waits_for_no_worker_and_loses_no_shot(
         assert analyzed.lost == {}
     finally:
         analyzed.close()
+
+
+def test_images_are_those_of_the_recorded_shots_and_no_shot_waits_for_a_worker(
+    source: HandShots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is held up while a recording begins, a reset is asked for, and it ends."""
+    hold, original = threading.Event(), Worker.analyze
+
+    def analyze(self: Worker, *arguments: Any) -> Answer:
+        assert hold.wait(90)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Worker, "analyze", analyze)
+    monkeypatch.setattr(
+        pipelines,
+        "make_workers",
+        lambda count, analyses, frames, submit: ThreadWorkers(count, analyses, frames),
+    )
+    analyzed = AnalyzedShots(source, [WHOLE], np.linspace(-1.0, 1.0, 5), window=8)
+    owner = ShotOwner(analyzed)
+    try:
+        owner.owner.start()
+        path = tmp_path / "shots.h5"
+        for number in range(3):
+            source.shot(number)
+        assert owner.start_recording(path) == ""
+        for number in range(3, 8):
+            source.shot(number)
+        ending = threading.Thread(target=owner.stop_recording)
+        ending.start()
+        until(lambda: analyzed.is_between_recordings, 60, "the recording is asked to end")
+        analyzed.restart()
+        for number in range(8, 12):
+            source.shot(number)  # all of one block of tags, in three series
+        assert items(owner) == 0
+        assert ending.is_alive()
+        hold.set()
+        ending.join(90)
+        until(lambda: items(owner) == 12, 60, "all shots are through")
+        expected = [source.info.identity(7000 + 2 * k) for k in range(3, 8)]
+        assert column(path, TAG.path).tolist() == expected
+        images = beside(path, "images")
+        mean = column(images, f"{IMAGES}/d1_mean", IMAGE_NUMBER.path)[-1]
+        np.testing.assert_allclose(mean, 105 * EV, rtol=1e-6)
+        largest = column(images, f"{IMAGES}/d1_max", IMAGE_NUMBER.path)[-1]
+        np.testing.assert_allclose(largest, 107 * EV, rtol=1e-6)
+        diff = column(images, f"{IMAGES}/d1_diff", IMAGE_NUMBER.path)[-1]
+        np.testing.assert_allclose(diff, (105 - 105) * EV, atol=1e-3)
+    finally:
+        hold.set()
+        owner.close()
 
 
 def test_counts_go_on_from_run_to_run(source: HandShots, owner: ShotOwner) -> None:

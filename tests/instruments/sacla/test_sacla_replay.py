@@ -9,6 +9,12 @@ from sacla_file import make_replay
 from sacla_plain import ROIS, assert_same, plain_replay
 
 from skywright.cli import main
+from skywright.errors import ConfigError
+from skywright.instruments.sacla.regions import polygon_mask
+from skywright.instruments.sacla.replay_file import ReplayFile
+from skywright.instruments.sacla.replay_writer import record_replay
+from skywright.instruments.sacla.sources.sim import SimSource
+from skywright.instruments.sacla.twin import Beamline, TwinSettings
 
 
 @pytest.fixture(name="run")
@@ -19,7 +25,8 @@ def make_run(capfd):
         file = [str(path)] if command == "replay" else ["--source", "replay", "--file", str(path)]
         arguments = ["sacla", command, *file]
         for name, detector, points in rois:
-            corners = ";".join(f"{x},{y}" for x, y in points)
+            is_text = isinstance(points, str)
+            corners = points if is_text else ";".join(f"{x},{y}" for x, y in points)
             arguments += ["--roi", f"{name}:{detector}:{corners}"]
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -67,6 +74,54 @@ def test_any_number_of_workers_gives_the_same_bits(tmp_path, report):
     assert reports[0]["counts"]["accepted"] > 200
     assert reports[0] == reports[1] == reports[2]
     assert images[0] == images[1] == images[2]
+
+
+@pytest.mark.parametrize("command", ["replay", "live"])
+def test_the_mask_of_a_polygon_gives_what_the_polygon_gives(tmp_path, report, command):
+    path = make_replay(tmp_path / "run.h5", 3, 300)
+    pixels = {name: polygon_mask(points, (40, 30)) for name, _, points in ROIS}
+    np.save(tmp_path / "tri.npy", pixels["tri"])
+    with h5py.File(tmp_path / "masks.h5", "w") as file:
+        file["entry/bow"] = pixels["bow"].astype(np.uint8)
+    masks = [
+        ("tri", "MPCCD-A", f"mask={tmp_path / 'tri.npy'}"),
+        ("bow", "MPCCD-B", f"mask={tmp_path / 'masks.h5'}:/entry/bow"),
+        ROIS[2],
+    ]
+    expected, _ = report(path)
+    speed = ("--speed", 0) if command == "live" else ()
+    found, _ = report(path, "--workers", 2, *speed, rois=masks, command=command)
+    assert found == expected
+    assert found["counts"]["accepted"] > 50
+
+
+@pytest.mark.parametrize(
+    ("values", "source", "names"),
+    [
+        (None, "mask.npy", "not readable"),
+        (None, "mask.h5:mask", "not readable"),
+        (np.ones((40, 30), bool), "mask.h5:other", "no dataset other"),
+        (np.ones((40, 30), bool), "mask.h5", "expected FILE.npy, or FILE:DATASET"),
+        (np.ones((30, 40), bool), "mask.npy", "mask of shape (30, 40), expected (40, 30)"),
+        (np.zeros((40, 30), bool), "mask.npy", "no pixel"),
+        (np.full((40, 30), 1.0), "mask.npy", "float64"),
+        (np.arange(1200).reshape(40, 30), "mask.npy", "values other than 0 and 1"),
+        (np.ones((1, 40, 30), bool), "mask.h5:mask", "(1, 40, 30), expected (rows, columns)"),
+        (np.ones((40, 30), bool), "mask .npy", "without blanks"),
+    ],
+)
+def test_a_bad_mask_is_one_line_and_status_2(tmp_path, run, monkeypatch, values, source, names):
+    path = make_replay(tmp_path / "run.h5", 0, 10)
+    monkeypatch.chdir(tmp_path)
+    if values is not None:
+        np.save("mask.npy", values)
+        with h5py.File("mask.h5", "w") as file:
+            file["mask"] = values
+    code, out, err = run(path, rois=[("m", "MPCCD-A", f"mask={source}")])
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert "ROI m: " in err
+    assert names in err
 
 
 def test_no_shot_accepted_is_a_report_of_nulls(tmp_path, report):
@@ -119,6 +174,12 @@ def shorten_tags(file):
         (set_attribute("analysis", "i0_min", "much"), "i0_min"),
         (set_attribute("detectors/MPCCD-A", "xsize", 31), "xsize"),
         (set_attribute("detectors/MPCCD-A", "mp_absgain", -1.0), "mp_absgain"),
+        (set_attribute("detectors/MPCCD-A", "mp_absgain", 1e300), "mp_absgain"),
+        (set_attribute("analysis", "ev_per_electron", 1e-323), "ev_per_electron"),
+        (set_attribute("analysis", "radial_dr", -1.0), "radial_dr"),
+        (set_attribute("analysis", "radial_dr", 1e-9), "radial_dr = 1e-09"),
+        (set_attribute("analysis", "radial_dr", 1e-300), "radial_dr = 1e-300"),
+        (set_attribute("analysis", "radial_cx", 1e12), "radial_cx = 1e+12"),
         (delete("detectors"), "detectors"),
         (delete("detectors/MPCCD-B/mask"), "mask"),
         (delete("equipment/delay"), "equipment/delay"),
@@ -209,11 +270,21 @@ def test_the_simulated_source_names_what_its_shots_can_be_binned_by(capfd):
     assert "'motor': the source has no such value, expected one of delay" in capfd.readouterr().err
 
 
-def test_live_ends_after_the_shots_asked_for(tmp_path, run):
+def test_live_ends_after_the_shots_asked_for(tmp_path, run, report):
     path = make_replay(tmp_path / "run.h5", 5, 400)
     code, out, err = run(path, "--speed", 0, "--shots", 100, command="live")
     assert code == 0, err
-    assert 80 < json.loads(out)["counts"]["records"] / 8 < 300
+    found = json.loads(out)
+    assert 80 < found["counts"]["records"] / 8 < 300
+    with h5py.File(path, "a") as file:  # the shots behind them are none
+        file.attrs["tag_last"] = file.attrs["tag_first"] + 99 * file.attrs["tag_step"]
+    expected, _ = report(path)
+    for each in (found, expected):
+        for key in ("records", "other_run", "late", "duplicate"):
+            del each["counts"][key]
+    del found["perf"]
+    assert found == expected
+    assert found["counts"]["shots_expected"] == 100
 
 
 def test_without_json_people_read_counts_and_curves(tmp_path, capfd):
@@ -237,3 +308,43 @@ def test_images_that_cannot_be_written_are_refused_before_the_analysis(tmp_path,
     assert (code, out) == (2, "")
     assert "nowhere" in err
     assert len(err.splitlines()) == 1
+
+
+def record(source, *more):
+    with pytest.raises(SystemExit) as ended:
+        main(["sacla", "record", *map(str, more), "--speed", "0", *source])
+    return int(ended.value.code or 0)
+
+
+def test_a_recorded_source_is_replayed_with_the_numbers_of_its_live_analysis(
+    tmp_path, report, run, capfd
+):
+    path = make_replay(tmp_path / "run.h5", 5, 200)
+    expected, _ = report(path)
+    assert record(["--source", "replay", "--file", str(path)], tmp_path / "copy.h5") == 0
+    found, _ = report(tmp_path / "copy.h5")
+    assert found == expected
+    plain, _ = plain_replay(tmp_path / "copy.h5", ROIS, np.linspace(-2, 3, 7).tolist(), 120)
+    assert_same(found, plain)
+
+
+def test_a_recording_ends_at_its_number_of_shots_or_its_limit(tmp_path, capfd):
+    out = tmp_path / "run.h5"
+    source = SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), None, 0.0)
+    record_replay(source, out, shots=20)
+    source.close()
+    with ReplayFile(out) as file:
+        assert file.info.grid.count_below(file.info.grid.last + 1) == 20
+        assert all(len(channel.tag) == 20 for channel in file.channels())
+    messages = []
+    source = SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), None, 0.0)
+    with pytest.raises(ConfigError, match=r"run\.h5: cannot be written \(exists\)"):
+        record_replay(source, out)
+    source.close()
+    out.unlink()
+    source = SimSource(Beamline(TwinSettings(("A",), shape=(32, 32), pool=4), 1), None, 0.0)
+    record_replay(source, out, most_bytes=7.5 * 32 * 32 * 4, report=messages.append)
+    source.close()
+    assert messages == [f"{out}: the frames have reached 3.072e-05 GB"]
+    with ReplayFile(out) as file:
+        assert len(file.channels()[0].tag) == 7

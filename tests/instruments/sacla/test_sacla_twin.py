@@ -1,11 +1,16 @@
 """The simulated beamline through the live analysis: the curve agrees with the truth."""
 
 import numpy as np
+import pytest
+from support.waiting import until
 
+from skywright.cli import main
+from skywright.errors import ConfigError
+from skywright.instruments.sacla.analyzed_source import AnalyzedShots
 from skywright.instruments.sacla.live import LiveShots
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.sources.sim import SimSource
-from skywright.instruments.sacla.twin import Beamline, Faults, TwinSettings
+from skywright.instruments.sacla.twin import Beamline, Faults, TwinSettings, parse_faults
 
 SHAPE = (64, 48)
 REGION = Region("all", "MPCCD-1N0-M06-004", ((-1, -1), (60, -1), (60, 70), (-1, 70)))
@@ -50,6 +55,55 @@ def test_faults_are_counted_and_what_is_whole_is_analyzed():
     assert counts["no_value"] > 30
     assert 300 < counts["accepted"] < 580
     assert len(report["rois"]["all"]["tags"]) == counts["accepted"]
+
+
+def test_records_out_of_order_change_nothing_and_late_ones_are_refused():
+    plain, disorder, late = (
+        run(TwinSettings(shape=SHAPE, pool=16, faults=faults), 600)[1]
+        for faults in (Faults(), Faults(out_of_order=0.2), Faults(late=0.02))
+    )
+    for report in (plain, disorder):
+        report.pop("perf")
+    assert disorder == plain
+    counts = late["counts"]
+    # A late record is refused if the join still waits for others then.
+    assert 10 < counts["late"] < 600 * 7 * 0.03
+    assert counts["no_frame"] + counts["no_value"] > 10
+    assert set(late["rois"]["all"]["tags"]) < set(plain["rois"]["all"]["tags"])
+
+
+def test_a_new_run_begins_after_a_number_of_shots():
+    settings = TwinSettings(shape=SHAPE, pool=8, tag_step=2, faults=Faults(run_shots=40))
+    source = SimSource(Beamline(settings, 2), 100, speed=0)
+    analyzed = AnalyzedShots(source, [REGION], EDGES)
+    shots = []
+    try:
+        analyzed.start(shots.append, lambda _: None)
+        until(lambda: len(shots) == 100, 60, "all shots")
+        runs = [(501, 400_000_000), (502, 400_000_080), (503, 400_000_160)]
+        expected = [(run, first + 2 * k) for run, first in runs for k in range(40)][:100]
+        assert [(shot.run, shot.tag) for shot in shots] == expected
+        assert "no_frame" not in {shot.verdict.value for shot in shots}
+        assert analyzed.lost == {}
+        assert source.info.run == 503
+        assert source.info.grid.first == 400_000_160
+    finally:
+        analyzed.close()
+
+
+@pytest.mark.parametrize("text", ["late", "late=often", "late=1.5", "run_shots=-1", "weather=0.1"])
+def test_a_fault_that_makes_no_sense_is_refused(text, capfd):
+    with pytest.raises(ConfigError, match=f"fault '{text}': expected run_shots=N, or NAME"):
+        parse_faults(["missing=0.1", text])
+    with pytest.raises(SystemExit) as ended:
+        main(["sacla", "live", "--bins", "0:1:2", "--fault", text, "--json"])
+    assert ended.value.code == 2
+    assert f"fault '{text}'" in capfd.readouterr().err
+
+
+def test_faults_are_read_from_text():
+    texts = ["missing=0.1", "run_shots=300", "out_of_order=1"]
+    assert parse_faults(texts) == Faults(missing=0.1, run_shots=300, out_of_order=1.0)
 
 
 def test_the_same_seed_gives_the_same_run():

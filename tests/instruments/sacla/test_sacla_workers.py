@@ -20,7 +20,7 @@ from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.live import LiveShots
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.process_workers import ProcessWorkers
-from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.regions import Region, make_mask
 from skywright.instruments.sacla.replay import replay
 from skywright.instruments.sacla.replay_file import ReplayFile
 from skywright.instruments.sacla.report import make_report
@@ -108,6 +108,36 @@ def test_killed_workers_change_no_bit_of_a_stored_run(path, whole, workers):
     assert not set(killed) & set(pipeline._workers.pids)
     assert found.values["counts"]["accepted"] > 200
     assert_same(found, whole)
+
+
+def test_masks_that_fill_a_pipe_reach_the_workers_before_their_chunks(tmp_path):
+    shape = (1200, 800)  # a mask has 120 kB
+    path = make_replay(tmp_path / "run.h5", 4, 24, shape, ("MPCCD-A",))
+    pixels = np.random.default_rng(1).random(shape) < 0.5
+    masks = [Region(f"m{k}", "MPCCD-A", mask=make_mask(pixels ^ bool(k))) for k in range(3)]
+    frames, changed = SharedFrames({"MPCCD-A": shape}, 4), []
+    with ReplayFile(path) as file:
+        pipeline = ShotPipeline(file.info, masks, EDGES, 120, frames, 2, on_shot=changed.append)
+        try:
+            for number, (_, record) in enumerate(file.timed_records()):
+                payload = record.payload
+                if record.channel in file.info.tiles:
+                    payload = StoredFrame(file, record.channel, payload)
+                if number % 100 == 50:
+                    pipeline.change_regions(pipeline.regions[::-1])
+                pipeline.add(replace(record, payload=payload))
+            pipeline.finish()
+        finally:
+            pipeline.close()
+            frames.unlink()
+    expected = replay(path, masks, EDGES).values["rois"]
+    accepted = [shot for shot in changed if shot.found is not None]
+    assert len({shot.regions.number for shot in accepted}) > 1
+    for region in masks:
+        found = [
+            float(shot.found["sum_ev"][shot.regions.regions.index(region)]) for shot in accepted
+        ]
+        assert found == expected[region.name]["sum_ev"]
 
 
 def test_all_workers_killed_at_once_and_at_the_end(path, whole):

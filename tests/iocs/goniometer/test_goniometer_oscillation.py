@@ -158,7 +158,7 @@ def test_a_wrong_matrix_ends_it_with_a_message() -> None:
         [sys.executable, "-m", "iocs.goniometer", "--matrix", "[[1,0],[0,1]]"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
     )
     assert done.returncode == 2
     assert "3 x 3" in done.stderr

@@ -1,4 +1,4 @@
-"""A picture in good light, and what the classical detector sees in it."""
+"""A picture in good light, and what our detector sees in it."""
 
 from typing import Any
 

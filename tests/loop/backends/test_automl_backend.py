@@ -54,6 +54,25 @@ def test_service_is_asked_with_the_file_unchanged(
     assert server.requests[0].startswith(f"POST {PREDICT_PATH} ")
 
 
+@pytest.mark.parametrize(("most", "kind"), [(1, "pin"), (2, "mitegen")])
+def test_no_more_boxes_are_looked_at_than_asked_for(
+    most: int, kind: str, picture: np.ndarray[Any, Any]
+) -> None:
+    asked: list[int] = []
+
+    def keep(visit: Visit) -> bool:
+        asked.append(decode_request(visit.body)[1])
+        return False
+
+    boxes = boxes_of(("pin", 0.9, PIN), ("mitegen", 0.6, LOOP))  # all, whatever is asked for
+    with scripted(answering(boxes, keep)) as server:
+        detector = make_detector("automl", url=server.url, most_boxes=most)
+        found = detector.find(picture)
+        assert (found.backend, found.detection.kind) == ("automl", kind)
+        detector.close()
+    assert asked == [most]
+
+
 @pytest.mark.parametrize(
     ("script", "says"),
     [
@@ -69,14 +88,14 @@ def test_service_is_asked_with_the_file_unchanged(
     ],
     ids=["503", "no json", "empty", "foreign key", "400", "no http", "closed", "silent", "half"],
 )
-def test_classical_stands_in_and_says_why(
+def test_our_network_stands_in_and_says_why(
     script: Callable[[Visit], None], says: str, picture: np.ndarray[Any, Any], seen: Detection
 ) -> None:
     with scripted(script) as server:
         detector = AutoMLDetector(server.url, timeout_s=0.5)
         found = detector.find(picture)
         detector.close()
-    assert (found.detection, found.backend) == (seen, "classical")
+    assert (found.detection, found.backend) == (seen, "network")
     assert says in found.why
     assert server.url in found.why
 
@@ -107,11 +126,11 @@ def test_service_that_is_down_is_left_alone_and_found_again(
 
     with scripted(answering(boxes_of(("nylon", 0.6, LOOP)), down)) as server:
         detector = AutoMLDetector(server.url, retries=0, timeout_s=30)
-        assert [detector.find(picture).backend for _ in range(3)] == ["classical"] * 3
+        assert [detector.find(picture).backend for _ in range(3)] == ["network"] * 3
         assert len(server.requests) == 1  # the others did not wait for it
         pauses = [detector._pause_s]
         detector._down_until = 0.0  # the pause is over
-        assert detector.find(picture).backend == "classical"
+        assert detector.find(picture).backend == "network"
         assert server.requests[-1].startswith(f"GET {HEALTH_PATH} ")
         pauses.append(detector._pause_s)
         detector._down_until = 0.0
@@ -126,7 +145,7 @@ def test_pictures_beyond_the_queue_do_not_wait(picture: np.ndarray[Any, Any]) ->
 
     def slow(visit: Visit) -> bool:
         arrived.release()
-        assert go.wait(60)
+        assert go.wait(90)
         return False
 
     with (
@@ -138,7 +157,7 @@ def test_pictures_beyond_the_queue_do_not_wait(picture: np.ndarray[Any, Any]) ->
         for _ in range(2):
             assert arrived.acquire(timeout=60)
         found = detector.find(picture)
-        assert (found.backend, found.why) == ("classical", "automl: 2 pictures wait already")
+        assert (found.backend, found.why) == ("network", "automl: 2 pictures wait already")
         go.set()
         assert [each.result(60).backend for each in under_way] == ["automl"] * 2
 
@@ -156,7 +175,7 @@ def test_analysis_records_which_back_end_found_what(picture: np.ndarray[Any, Any
         n = np.arange(3)
         rows = live.update(Batch(n, n * 0.1, {"image": np.array([picture] * 3)}))
         assert [analysis.BACKENDS[code] for code in rows["backend"]] == [
-            *("automl", "classical", "automl")
+            *("automl", "network", "automl")
         ]
         assert [CLASS_NAMES[code] for code in rows["kind"]][::2] == ["mitegen"] * 2
         assert live.result()["n_stood_in"] == 1

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -110,6 +111,38 @@ def test_our_server_is_not_ready_before_it_is_warm(picture: np.ndarray[Any, Any]
         server.close()
 
 
+@pytest.mark.parametrize("port", ["taken", "99999"])
+def test_a_port_that_cannot_be_had_is_bad_use_and_loads_no_detector(port: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = str(taken.getsockname()[1]) if port == "taken" else port
+        done = subprocess.run(
+            [sys.executable, "-m", "skywright.cli", "loop", "automl-server", "--port", number],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert (f":{number}" if port == "taken" else "65535") in done.stderr
+
+
+def test_the_detector_is_not_loaded_before_the_server_listens() -> None:
+    class Unused(backends.Detector):
+        loading = threading.Event()
+
+        def find(self, picture: Any, file: bytes | None = None, key: str = "") -> backends.Found:
+            raise AssertionError("unused")
+
+        def warm_up(self) -> None:
+            self.loading.set()
+
+    app = automl_app(Unused())
+    assert not [each for each in threading.enumerate() if each.name == "warm-up"]
+    assert not Unused.loading.is_set()
+    server = HttpServer(app)
+    assert Unused.loading.wait(60)
+    server.close()
+
+
 def test_server_as_a_process() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "skywright.cli", "loop", "automl-server", "--port", "0"],
@@ -123,7 +156,7 @@ def test_server_as_a_process() -> None:
         ready = json.loads(process.stdout.readline())["ready"]
         assert httpx.get(ready["url"] + HEALTH_PATH, timeout=60).status_code in (200, 503)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
     finally:
         process.kill()
         process.communicate()

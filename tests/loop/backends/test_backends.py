@@ -25,19 +25,20 @@ def test_codes_of_back_ends_are_their_names() -> None:
     assert tuple(backends.BACKENDS) == analysis.BACKENDS
 
 
-def test_classical_is_the_default_and_takes_color(
+def test_our_network_is_the_default_and_takes_color(
     picture: np.ndarray[Any, Any], seen: Detection
 ) -> None:
     found = make_detector().find(picture)
-    assert (found.detection, found.backend, found.why) == (seen, "classical", "")
-    assert make_detector("classical")(picture) == seen
+    assert (found.detection, found.backend, found.why) == (seen, "network", "")
+    # Runs and settings of earlier versions name it so.
+    assert make_detector("classical").find(picture).backend == "network"
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"backend": "oracle"}, "expected one of classical, automl, onnx"),
-        ({"backend": "classical", "url": "x"}, "url"),
+        ({"backend": "oracle"}, "expected one of network, automl, onnx"),
+        ({"backend": "network", "url": "x"}, "url"),
         ({"backend": "automl"}, "url"),
         ({"backend": "automl", "url": "host:8501"}, "expected http://host:port"),
         ({"backend": "onnx", "model": "/none.onnx"}, "/none.onnx"),
@@ -119,7 +120,7 @@ def test_boxes_there_and_back(kind: str, side: str) -> None:
     assert (again.kind, again.side) == (seen.kind, side)
     if kind != "pin":
         assert overlap(again.bbox, seen.bbox) > 0.99
-    # Where the silhouette ends at the end of the box, its tip is taken.
+    # Where our detector's tip is at the end of the box, its tip is taken.
     full = from_boxes(boxes, seen, gray.shape, 0.04)
     assert (full.tip_x, full.tip_y) == pytest.approx((seen.tip_x, seen.tip_y), abs=2.0)
 

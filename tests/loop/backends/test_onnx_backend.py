@@ -1,18 +1,16 @@
-"""A network of named boxes as back-end."""
+"""A network of named boxes as back-end: one whose answer is known (`support.dark_box_net`)."""
 
 from typing import Any
 
 import numpy as np
 import pytest
-from support.backends import MODEL, overlap
+from support.backends import MODEL
 
 from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
 from skywright.errors import DataError
 from skywright.instruments.loop import analysis, backends
 from skywright.instruments.loop.backends import make_detector
-from skywright.instruments.loop.twin.render import Pose, render
-from skywright.instruments.loop.twin.scene import random_scene
 
 
 @pytest.fixture(scope="module")
@@ -20,40 +18,27 @@ def network() -> backends.Detector:
     return make_detector("onnx", model=str(MODEL))
 
 
-def test_network_of_the_tests_is_small() -> None:
-    assert MODEL.stat().st_size <= 500_000
+@pytest.mark.parametrize("colors", [(), (3,)])
+def test_box_of_a_network_is_in_the_pixels_of_the_picture(
+    network: backends.Detector, colors: tuple[int, ...]
+) -> None:
+    picture = np.full((480, 704, *colors), 220, np.uint8)
+    picture[120:240, 100:260] = 20
+    found = network.find(picture)
+    assert found.backend == "onnx"
+    assert (found.detection.kind, found.detection.score) == ("nylon", 1.0)
+    # The network sees 192 x 128: an edge is known to one of its pixels.
+    assert found.detection.bbox == pytest.approx((99.5, 119.5, 259.5, 239.5), abs=4.0)
 
 
-def test_network_finds_loops_of_unseen_scenes(network: backends.Detector) -> None:
-    found, kinds, pins = [], [], []
-    for seed in range(9000, 9040):
-        rng = np.random.default_rng(seed)
-        scene = random_scene(rng, kind=str(rng.choice(["nylon", "mitegen"])))
-        frame = render(scene, Pose(phi_deg=float(rng.uniform(0, 360))), frame_seed=seed)
-        truth = frame.truth
-        if not truth.tip_in_view or truth.tip_covered:
-            continue
-        result = network.find(frame.image)
-        assert result.backend == "onnx"
-        height, width = frame.image.shape[:2]
-        box = np.clip(truth.box_px, -0.5, np.array([width, height] * 2) - 0.5)
-        there = result.detection.bbox is not None and result.detection.kind != "pin"
-        found.append(overlap(result.detection.bbox, box) if there else 0.0)
-        kinds.append(result.detection.kind == truth.kind)
-        pins.append(result.detection.side == truth.side)
-    assert len(found) > 25
-    assert np.median(found) >= 0.7
-    assert np.mean(pins) >= 0.8
-    assert np.mean(kinds) >= 0.6
+def test_below_the_threshold_is_nothing(network: backends.Detector) -> None:
+    nothing = network(np.full((480, 704), 220, np.uint8))
+    assert (nothing.kind, nothing.score, nothing.bbox) == ("none", 0.0, None)
 
 
-def test_network_sees_nothing_in_empty_views(network: backends.Detector) -> None:
-    kinds = []
-    for seed in range(9100, 9115):
-        rng = np.random.default_rng(seed)
-        frame = render(random_scene(rng, kind="none"), Pose(), frame_seed=seed)
-        kinds.append(network(frame.image).kind)
-    assert kinds.count("none") >= 11
+def test_classes_of_the_settings_hold() -> None:
+    picture = np.full((480, 704), 20, np.uint8)
+    assert make_detector("onnx", model=str(MODEL), classes=["mitegen"])(picture).kind == "mitegen"
 
 
 def test_analysis_records_which_network_it_was(picture: np.ndarray[Any, Any]) -> None:

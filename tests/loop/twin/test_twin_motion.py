@@ -1,7 +1,6 @@
-"""Moves, stops and the camera's clock."""
+"""Moves and stops."""
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 
 from skywright.acquire.trajectory import Axis, Move, Stop
 from skywright.errors import ConfigError
-from skywright.instruments.loop.twin.clock import FrameClock
 from skywright.instruments.loop.twin.trajectory import Motion
 
 finite = st.floats(-500.0, 500.0)
@@ -36,15 +34,6 @@ def test_position_is_the_integral_of_velocity(start, target, velocity, accelerat
     assert move.position_at(begin) == pytest.approx(start, abs=1e-9)
     assert move.position_at(move.end_time) == target
     assert move.position_at(move.end_time + 5.0) == target
-
-
-@settings(max_examples=40, deadline=None)
-@given(stop_at=st.floats(-0.5, 4.0), from_s=st.floats(-1.0, 4.0), length=st.floats(0.001, 2.0))
-def test_mean_over_an_exposure_is_exact(stop_at, from_s, length):
-    axis = Axis(3.0).move_to(120.0, 60.0, 200.0, 0.0).stop(stop_at, 100.0)
-    time = np.linspace(from_s, from_s + length, 20001)
-    numeric = np.trapezoid(axis.position_at(time), time) / length
-    assert axis.mean_over(from_s, from_s + length) == pytest.approx(numeric, abs=2e-4)
 
 
 def test_trapezoid_and_triangle_times():
@@ -98,60 +87,3 @@ def test_path_of_an_exposure():
     assert [pose.phi_deg for pose in path] == pytest.approx([60.0, 61.0, 62.0])
     assert motion.path_over(4.0, 5.0) is None
     assert motion.pose_at(1.0).phi_deg == pytest.approx(60.0)
-
-
-def test_latency_lies_in_its_range_and_varies():
-    frames = [FrameClock(seed=3).frame(i) for i in range(1500)]
-    latency = np.array([frame.latency_s for frame in frames])
-    assert latency.min() >= 0.06
-    assert latency.max() <= 0.3
-    assert 0.08 < latency.mean() < 0.12
-    assert latency.std() > 0.02
-    arrival = np.array([frame.arrival_s for frame in frames])
-    assert np.count_nonzero(np.diff(arrival) < 0.0) > 0  # some overtake
-    assert np.allclose(arrival - [frame.end_s for frame in frames], latency)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.6, 1.0])
-def test_lost_frames_are_as_many_as_told_and_come_in_bursts(fraction):
-    clock = FrameClock(lost_fraction=fraction, seed=11)
-    lost = np.array([clock.frame(i).lost for i in range(4000)])
-    assert lost.mean() == pytest.approx(fraction, abs=0.03)
-    if 0.0 < fraction < 1.0:
-        after_lost = lost[1:][lost[:-1]].mean()
-        assert after_lost > fraction + 0.05
-    assert all(math.isnan(clock.frame(i).arrival_s) == lost[i] for i in range(50))
-
-
-def test_frames_follow_the_cameras_own_clock():
-    clock = FrameClock(fps=25.0, exposure_s=0.01, drift=2e-3, offset_s=7.0, jitter_s=0.0)
-    frames = list(clock.frames(0.0, 100.0))
-    assert len(frames) == 2505  # 0.2 % fast
-    camera = np.diff([frame.camera_time_s for frame in frames])
-    assert camera == pytest.approx(0.04)
-    assert clock.camera_time(0.0) == 7.0
-
-
-def test_jitter_keeps_the_order_of_exposures():
-    clock = FrameClock(fps=30.0, exposure_s=1 / 40, jitter_s=0.01)
-    frames = [clock.frame(i) for i in range(300)]
-    gaps = [b.start_s - a.end_s for a, b in pairwise(frames)]
-    assert min(gaps) >= 0.0
-    assert np.std(gaps) > 1e-4
-
-
-def test_a_frame_is_the_same_whenever_asked():
-    clock = FrameClock(lost_fraction=0.3, doubled_fraction=0.2, seed=2)
-    forward = [repr(clock.frame(i)) for i in range(40)]
-    backward = [repr(clock.frame(i)) for i in reversed(range(40))]
-    assert forward == backward[::-1]
-    assert any(clock.frame(i).doubled for i in range(40))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"fps": 0.0}, {"exposure_s": 1.0}, {"latency_min_s": 0.5}, {"lost_fraction": 1.5}],
-)
-def test_senseless_clocks_are_refused(change):
-    with pytest.raises(ConfigError):
-        FrameClock(**change)

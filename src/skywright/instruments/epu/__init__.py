@@ -15,7 +15,7 @@ INSTRUMENT = Instrument(
         "epu_quality": NamedAnalysis(
             "skywright.instruments.epu.decisions.analysis:MicrographQuality",
             live=True,
-            settings="quality",
+            settings="quality_parameters",
         ),
     },
     devices="devices.epu.session:make_devices",

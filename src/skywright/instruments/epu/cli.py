@@ -149,27 +149,35 @@ def validate(
 def stat(
     directory: DirectoryArgument,
     watch: Annotated[
-        float | None, typer.Option(metavar="S", min=0.1, help="Print again every S seconds.")
+        float | None,
+        typer.Option(metavar="S", min=0.1, help="Print again every S seconds, until Ctrl-C."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Files and bytes by kind, largest first."""
-    import threading
+    import signal
+    from threading import Event
 
     from skywright.instruments.epu.housekeeping import usage
     from skywright.instruments.epu.show import usage_table
 
     existing_directory(directory)
-    never = threading.Event()
-    while True:
-        found = usage(directory)
+    ended = Event()
+    if watch is not None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
+    while not ended.is_set():
+        problems: list[tuple[str, str]] = []
+        found = usage(directory, problems)
+        for path, reason in problems:
+            typer.echo(f"skywright: {directory / path}: {reason}", err=True)
         if as_json:
             print_json({"kinds": found})
         else:
             make_console().print(usage_table(found))
         if watch is None:
             return
-        never.wait(watch)
+        ended.wait(watch)
 
 
 @app.command()

@@ -13,6 +13,13 @@ from skywright.errors import ConfigError
 app = typer.Typer(add_completion=False)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+MaxSizeOption = Annotated[
+    int,
+    typer.Option(
+        "--max-size", metavar="GIB", min=0, help="Refuse a recording that unpacks to more."
+    ),
+]
+MAX_SIZE_GIB = 64
 
 
 def _extensions(text: str) -> frozenset[str]:
@@ -51,8 +58,18 @@ def record(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     options = RecordOptions(skip_binary, _extensions(text), _extensions(binary))
-    count = record_directory(directory, path, options, stopped, _announce)
+    try:
+        count = record_directory(directory, path, options, stopped, _announce)
+    except OSError as error:
+        raise ConfigError(_reason(error, path)) from error
     typer.echo(f"{path}: {count} events")
+
+
+def _reason(error: Exception, file: Path) -> str:
+    """Return what went wrong with which file; `file` stands where the error names none."""
+    if isinstance(error, OSError):
+        return f"{error.filename or file}: {error.strerror or error}"
+    return f"{file}: {error}"
 
 
 def _announce(count: int) -> None:
@@ -77,6 +94,7 @@ def replay(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out what the recorder could not read.")
     ] = False,
+    max_size: MaxSizeOption = MAX_SIZE_GIB,
     as_json: JsonOption = False,
 ) -> None:
     """Play a recording into TARGET; exit status 1 if a file comes out different."""
@@ -100,10 +118,9 @@ def replay(
     if max_delay is not None:
         pace = Pace(pace.speed, max_delay)
     try:
-        result = play(file, target, pace, verify, skip_unreadable)
+        result = play(file, target, pace, verify, skip_unreadable, max_unpacked=max_size << 30)
     except (RecordingError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise RecordingError(f"{file}: {reason}") from error
+        raise RecordingError(_reason(error, file)) from error
     for difference in result.differences:
         typer.echo(f"skywright: {difference}", err=True)
     if as_json:
@@ -116,6 +133,7 @@ def replay(
 @app.command()
 def info(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
+    max_size: MaxSizeOption = MAX_SIZE_GIB,
     as_json: JsonOption = False,
 ) -> None:
     """Print the counts per event type of a recording."""
@@ -123,10 +141,9 @@ def info(
     from skywright.instruments.epu.recording.replay import summarize
 
     try:
-        summary = summarize(file)
+        summary = summarize(file, max_size << 30)
     except (RecordingError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise RecordingError(f"{file}: {reason}") from error
+        raise RecordingError(_reason(error, file)) from error
     if as_json:
         print_json(summary)
         return

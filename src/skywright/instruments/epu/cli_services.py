@@ -90,6 +90,12 @@ def _path_map(pairs: list[str]) -> dict[str, Path]:
 def consume(
     database: DatabaseOption = DEFAULT_DATABASE,
     broker: BrokerOption = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--ready-file", metavar="FILE", help="Exists while messages are received; for probes."
+        ),
+    ] = None,
     verbose: VerboseOption = 0,
 ) -> None:
     """Apply the messages of the broker to the entity database until SIGTERM."""
@@ -107,7 +113,7 @@ def consume(
     store = open_database(database)
 
     async def run() -> None:
-        consumer = Consumer(store, settings)
+        consumer = Consumer(store, settings, ready_file)
         task = asyncio.create_task(consumer.run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from skywright.errors import ConfigError
+from skywright.processes.logs import log_to_file
 
 if TYPE_CHECKING:
     from skywright.instruments.epu.agent import Agent
@@ -86,12 +87,7 @@ def watch(
     if not directory.is_dir():
         raise ConfigError(f"{directory}: not a directory; expected the directory that EPU writes")
     if log_file is not None:
-        try:
-            handler = logging.FileHandler(log_file)
-        except OSError as error:
-            raise ConfigError(f"--log-file {log_file}: {error.strerror}") from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logging.getLogger().addHandler(handler)
+        log_to_file(log_file)
     from skywright.instruments.epu.database import open_database
     from skywright.instruments.epu.watch.final import database_chunks
     from skywright.instruments.epu.watch.owner import TreeOwner, TreeSource
@@ -159,7 +155,7 @@ def _events_file(path: Path) -> IO[str]:
 def _report_troubles(watcher: "Watcher") -> None:
     """Print what a person should look after to stderr."""
     for session in watcher.sessions_missing:
-        typer.echo(f"skywright: {session}: EpuSession.dm is missing", err=True)
+        typer.echo(f"skywright: {session}: no EpuSession.dm that can be read", err=True)
     unreadable = sorted(watcher.unreadable.items())
     for path, reason in unreadable[:MOST_TROUBLES]:
         typer.echo(f"skywright: {path}: {reason}", err=True)

@@ -25,7 +25,14 @@ NAMESPACES = {
     "i": "http://www.w3.org/2001/XMLSchema-instance",
 }
 
+LONGEST_SHOWN = 60
+"""Characters of a wrong value that a message repeats; a hostile file may hold millions."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?")
+
+
+def shown(text: str) -> str:
+    """Return a text of a file as a message has it: whole, or its beginning if it is long."""
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}...")
 
 
 def number(text: str) -> float | None:
@@ -33,12 +40,12 @@ def number(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a number") from None
+        raise ValueError(f"{shown(text)} is not a number") from None
     if value - value == 0 and "_" not in text:
         return value
     if text in ("NaN", "INF", "-INF"):
         return None
-    raise ValueError(f"{text!r} is not a finite number")
+    raise ValueError(f"{shown(text)} is not a finite number")
 
 
 def integer(text: str, bits: int = 32) -> int:
@@ -48,11 +55,11 @@ def integer(text: str, bits: int = 32) -> int:
     except ValueError:
         real = number(text)
         if real is None or not real.is_integer():
-            raise ValueError(f"{text!r} is not an integer") from None
+            raise ValueError(f"{shown(text)} is not an integer") from None
         value = int(real)
     if -1 << (bits - 1) <= value < 1 << (bits - 1):
         return value
-    raise ValueError(f"{text!r} is not an integer of {bits} bits")
+    raise ValueError(f"{shown(text)} is not an integer of {bits} bits")
 
 
 def long_integer(text: str) -> int:
@@ -66,7 +73,7 @@ def boolean(text: str) -> bool:
         return True
     if text in ("false", "0", "False"):
         return False
-    raise ValueError(f"{text!r} is neither true nor false")
+    raise ValueError(f"{shown(text)} is neither true nor false")
 
 
 def time(text: str) -> str | None:
@@ -82,7 +89,7 @@ def time(text: str) -> str | None:
             return text
     except ValueError:
         pass
-    raise ValueError(f"{text!r} is not a time")
+    raise ValueError(f"{shown(text)} is not a time")
 
 
 class Field(NamedTuple):
@@ -254,12 +261,4 @@ HOLE_FIELDS = (
     Field("y_stage_position", "G:value/E:StagePosition/S:Y", number),
     Field("diameter", "G:value/E:PixelWidthHeight/D:width", number),
     Field("is_near_grid_bar", "G:value/E:IsNearGridBar", boolean, False),
-)
-HOLE_DETAIL_FIELDS = (
-    Field("order", "G:value/E:Order", integer),
-    Field("planned_quality", "G:value/E:Quality", number),
-    Field("selected", "G:value/E:Selected", boolean, False),
-    Field("state", "G:value/E:State", str),
-    Field("pixel_intensity_mean", "G:value/E:FilterProperties/E:PixelIntensityMean", number),
-    Field("image_path", "G:value/E:FoilHoleImagePath", str),
 )

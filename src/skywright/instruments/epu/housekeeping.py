@@ -34,10 +34,13 @@ def kind_of_file(path: str) -> str:
     return f"image .{match[1].lower()}" if match else "other"
 
 
-def usage(directory: Path) -> list[Usage]:
-    """Return files and bytes by kind below `directory`, the kind with most bytes first."""
+def usage(directory: Path, problems: list[tuple[str, str]] | None = None) -> list[Usage]:
+    """Return files and bytes by kind below `directory`, the kind with most bytes first.
+
+    A directory that cannot be listed is appended to `problems` as (path, reason).
+    """
     kinds: dict[str, Usage] = {}
-    for parent, name in walk(directory):
+    for parent, name in walk(directory, problems):
         path = f"{parent}/{name}" if parent else name
         try:
             size = (directory / path).stat(follow_symlinks=False).st_size

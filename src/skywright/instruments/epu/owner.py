@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from skywright.errors import ConfigError
 from skywright.instruments.epu.database import Database, open_database
 from skywright.instruments.epu.decisions.decider import Decider
-from skywright.instruments.epu.decisions.policy import POLICIES, Policy, StayOrLeave, Suggestion
+from skywright.instruments.epu.decisions.policy import Suggestion, make_policy
 from skywright.instruments.epu.runs.tracked import LEASE_S, TrackedGrids
 from skywright.instruments.epu.section import EpuSettings
 from skywright.instruments.epu.watch.ingest import Outcome
@@ -45,8 +45,8 @@ class OwnerOptions:
         Who writes the tree: ``epu``, ``replay``, ``sim``.
     lease
         Seconds without a sign of life of a session after which its runs are over.
-    decisions
-        How micrographs are judged, and who chooses the next square.
+    settings
+        How micrographs are judged, who chooses the next square, and where paths are elsewhere.
     """
 
     root: Path
@@ -54,7 +54,7 @@ class OwnerOptions:
     polling: float | None = None
     source: str = "epu"
     lease: float = LEASE_S
-    decisions: EpuSettings = field(default_factory=EpuSettings)
+    settings: EpuSettings = field(default_factory=EpuSettings)
 
 
 class EpuOwner(TreeOwner):
@@ -79,13 +79,17 @@ class EpuOwner(TreeOwner):
         options.root.mkdir(parents=True, exist_ok=True)
         self.options = options
         self.database: Database = open_database(options.database, durable=False)
-        self.grids = TrackedGrids(self.database)
+        self.grids = TrackedGrids(self.database, options.settings.path_map)
         watcher = Watcher(options.root, self.database, options.polling)
         super().__init__(TreeSource(watcher, options.source), endpoints=[_Rows(self)])
-        wanted = options.decisions
+        wanted = options.settings
         self.sender = _sender(wanted)
         self.decider = Decider(
-            self.database, _policy(wanted), wanted.quality, wanted.late_s, self._suggested
+            self.database,
+            make_policy(wanted.policy, wanted.move_holes),
+            wanted.quality_parameters,
+            wanted.late_s,
+            self._suggested,
         )
         self.last_row_at = time.monotonic()
         self.feed_failure = ""
@@ -121,6 +125,8 @@ class EpuOwner(TreeOwner):
                     self.changed()
             except SQLAlchemyError as error:
                 logger.warning("results of processing cannot be read: %s", error)
+            except Exception:  # the files are recorded all the same
+                logger.exception("results of processing are not handed over")
 
     def _decide(self) -> None:
         """Rank squares and suggest what to take next."""
@@ -203,12 +209,6 @@ class _Rows:
         """Hand the rows over."""
         self._owner.last_row_at = time.monotonic()
         self._owner.grids.committed(result)
-
-
-def _policy(settings: EpuSettings) -> Policy:
-    if settings.policy == "stay_or_leave":
-        return StayOrLeave(move_holes=settings.move_holes)
-    return POLICIES[settings.policy]()
 
 
 def _sender(settings: EpuSettings) -> Any:

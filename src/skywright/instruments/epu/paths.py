@@ -22,25 +22,47 @@ def cygwin_path(path: str | None) -> str | None:
 
 
 def map_path(path: str | None, prefixes: Mapping[str, str]) -> str | None:
-    r"""Return where another machine sees a path of EPU's.
+    r"""Return where another machine sees a path of EPU's; None where no prefix matches.
 
     Parameters
     ----------
     path
-        Windows path; None stays None.
+        Windows path, or its cygwin form; None stays None.
     prefixes
-        Windows prefix (``Z:\DoseFractions``) -> prefix there; the longest that matches holds, and
-        case does not matter. Without a match the result is the cygwin form.
+        Windows prefix (``Z:\DoseFractions``), or its cygwin form -> prefix there; the longest that
+        matches holds, and case does not matter.
     """
     if path is None:
         return None
-    wanted = _comparable(path)
-    for prefix in sorted(prefixes, key=len, reverse=True):
-        start = _comparable(prefix)
-        if wanted == start or wanted.startswith(start + "/"):
-            rest = _slashed(path)[len(start) :]
-            return prefixes[prefix].rstrip("/\\") + rest
-    return cygwin_path(path)
+    plain = _plain(path)
+    starts = {_plain(prefix).lower(): place for prefix, place in prefixes.items()}
+    for start in sorted(starts, key=len, reverse=True):
+        if plain.lower() == start or plain.lower().startswith(start + "/"):
+            return starts[start].rstrip("/\\") + plain[len(start) :]
+    return None
+
+
+def micrograph_path(storage: str | None, directory: str, file: str) -> str | None:
+    """Return where EPU itself has a file of a session; None before its storage path is known.
+
+    Parameters
+    ----------
+    storage
+        The session's storage path, in the form that the entity database has.
+    directory
+        The session's directory, relative to the directory that is read.
+    file
+        The file, relative to the same.
+    """
+    if not storage:
+        return None
+    inside = file.removeprefix(f"{directory}/")
+    return posixpath.join(storage, posixpath.basename(directory), inside)
+
+
+def _plain(path: str) -> str:
+    """Return the cygwin form of a path, without ``/`` at its end."""
+    return (cygwin_path(path) or "").rstrip("/")
 
 
 def atlas_relative(atlas: str | None, storage: str | None) -> str | None:

@@ -6,6 +6,7 @@ libxml2 itself refuses a depth above 256 and a text above 10 MB.
 import os
 import re
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ MAX_DM_BYTES = 128 << 20
 
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 """Without O_NONBLOCK a pipe in the tree would stop its reader for good."""
+
+# Of Windows' CreateFileW.
+GENERIC_READ = 0x80000000
+SHARE_READ_WRITE_DELETE = 0x1 | 0x2 | 0x4
+OPEN_EXISTING = 3
 
 NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
 _PROLOG_WITH_DTD = re.compile(
@@ -47,6 +53,28 @@ class XmlError(DataError):
         self.incomplete = incomplete
 
 
+def _open_shared(path: str | Path) -> int:
+    """Open a file on Windows so that other programs may write, rename and remove it meanwhile.
+
+    `os.open` does not share removal there: EPU could not replace a file that is being read.
+    """
+    import ctypes
+    import msvcrt
+
+    windows: Any = ctypes  # the types of other systems lack what is used here
+    runtime: Any = msvcrt
+    create = windows.WinDLL("kernel32", use_last_error=True).CreateFileW
+    number, pointer = windows.c_uint32, windows.c_void_p
+    create.argtypes = (windows.c_wchar_p, number, number, pointer, number, number, pointer)
+    create.restype = pointer
+    handle = create(str(path), GENERIC_READ, SHARE_READ_WRITE_DELETE, None, OPEN_EXISTING, 0, None)
+    if handle == pointer(-1).value:
+        error: OSError = windows.WinError(windows.get_last_error())
+        error.filename = str(path)
+        raise error
+    return int(runtime.open_osfhandle(handle, _READ))
+
+
 def read_limited(path: str | Path, limit: int) -> bytes:
     """Return the content of a file.
 
@@ -57,7 +85,7 @@ def read_limited(path: str | Path, limit: int) -> bytes:
     OSError
         If it cannot be read.
     """
-    descriptor = os.open(path, _READ)
+    descriptor = _open_shared(path) if sys.platform == "win32" else os.open(path, _READ)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -129,7 +157,9 @@ def xml_error(error: Exception) -> XmlError:
     """Return an lxml error as ours: reason, line, and whether more data could mend it."""
     line = getattr(error, "lineno", None)
     reason = str(getattr(error, "msg", None) or error)
-    reason = re.sub(r", line \d+, column \d+.*$", "", reason, flags=re.DOTALL)
+    reason = re.sub(r"(,? line \d+)+(, column \d+.*)?$", "", reason, flags=re.DOTALL)
+    if reason.startswith("Excessive depth"):
+        return XmlError("elements are nested more than 256 deep, the limit", line)
     return XmlError(f"not well-formed XML: {reason}", line, incomplete=True)
 
 

@@ -24,3 +24,11 @@ class EpuSettings(Section):
     """Session of that agent (``skywright epu watch --session-id``)."""
     late_s: float = Field(default=300.0, gt=0)
     """Seconds that a micrograph may wait for its hole before it counts as late."""
+    path_map: dict[str, str] = Field(default={})
+    r"""Where the processing cluster sees paths of EPU: prefix there by Windows prefix, e.g.
+    ``{'Z:\DoseFractions' = "/dls/m02"}``."""
+
+    @property
+    def quality_parameters(self) -> dict[str, JsonValue]:
+        """Parameters of the analysis `epu_quality`, those that choose included."""
+        return {"policy": self.policy, "move_holes": self.move_holes, **self.quality}

@@ -33,7 +33,9 @@ def tree_tables(tree: Tree) -> Iterator[Table]:
     if squares.row_count:
         yield squares
     if tree.issues:
-        issues = Table("issue", "path", "text", title=f"{len(tree.issues)} issues")
+        issues = Table("issue", title=f"{len(tree.issues)} issues")
+        for column in ("path", "text"):
+            issues.add_column(column, overflow="fold")  # a path is shown whole
         for issue in tree.issues[:MAX_ISSUES]:
             issues.add_row(issue.kind, issue.path, issue.text)
         if len(tree.issues) > MAX_ISSUES:

@@ -203,7 +203,7 @@ class _GridReader:
         for gridsquare in sorted({*files.metadata, *files.gridsquares, *files.foilholes}):
             metadata = self._metadata(gridsquare)
             manifest = self._newest(files.gridsquares.get(gridsquare, ()), parse_gridsquare)
-            if gridsquare in files.metadata or gridsquare in files.gridsquares:
+            if metadata is not None or manifest is not None:
                 self.gridsquares.append(self._gridsquare_row(gridsquare, metadata, manifest))
             yield from self._holes_of(gridsquare, metadata)
 
@@ -220,12 +220,16 @@ class _GridReader:
     def _newest(
         self, files: Iterable[EpuFile], parse: Callable[..., tuple[T, Instrument]]
     ) -> T | None:
-        """Return what the newest of several manifests that can be read says."""
-        for file in sorted(files, key=lambda file: file.age, reverse=True):
+        """Return what the newest of several manifests that can be read says.
+
+        All are read: the others may be broken, which is reported.
+        """
+        newest = None
+        for file in sorted(files, key=lambda file: file.age):
             found = read_entity(self._tree.root, file, parse, self._tree.issues)
             if found is not None:
-                return found[0]
-        return None
+                newest = found[0]
+        return newest
 
     def _gridsquare_row(
         self,

@@ -37,10 +37,13 @@ def validate_layout(directory: Path) -> Verdict:
     OSError
         If the directory cannot be listed.
     """
-    errors = []
+    errors, warnings = [], []
     entries = sorted(directory.iterdir())
     if not (directory / SESSION_NAME).is_file():
         errors.append(f"{SESSION_NAME} is missing")
+        below = [entry.name for entry in entries if (entry / SESSION_NAME).is_file()]
+        if below:
+            warnings.append(f"sessions are below, to be checked each: {', '.join(below)}")
     if not (directory / METADATA).is_dir():
         errors.append(f"the directory {METADATA} is missing")
     discs = [
@@ -51,7 +54,7 @@ def validate_layout(directory: Path) -> Verdict:
     if not discs:
         errors.append("no directory Images-Disc<n>")
     errors += [f"{name}: disc numbers begin at 1" for name, number in discs if number < 1]
-    return Verdict(not errors, errors)
+    return Verdict(not errors, errors, warnings)
 
 
 def validate_deep(directory: Path) -> Verdict:
@@ -67,7 +70,7 @@ def validate_deep(directory: Path) -> Verdict:
                 seen.without_metadata.append(row["id"])
         for _ in grid.micrographs:
             pass
-    verdict.warnings = [
+    verdict.warnings += [
         *_session_names(tree),
         *_issue_warnings(tree.issues),
         *_counted("imaged grid squares without .dm", seen.without_metadata),

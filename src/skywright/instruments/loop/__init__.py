@@ -51,7 +51,7 @@ INSTRUMENT = Instrument(
     },
     views=("dashboard.loop.view:VIEW",),
     kernels=(
-        "skywright.instruments.loop.warm:warm_up_analysis",
+        "skywright.instruments.loop.centering:warm_up",
         "skywright.instruments.loop.twin.render:warm_up",
     ),
 )

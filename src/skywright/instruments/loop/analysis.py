@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KINDS = ("none", "nylon", "mitegen", "pin")
 SIDES = ("none", "left", "right", "top", "bottom")
 SIGNS = ("", "+", "-")
-BACKENDS = ("classical", "automl", "onnx")
+BACKENDS = ("network", "automl", "onnx")
 """Names of the codes in the columns. A test compares them with those of
 `skywright.instruments.loop.detection` and `skywright.instruments.loop.backends`."""
 
@@ -70,7 +70,7 @@ COLUMNS = (
     Column(
         "backend",
         "|u1",
-        attrs={"names": list(BACKENDS), "description": "what found it; classical may stand in"},
+        attrs={"names": list(BACKENDS), "description": "what found it; network may stand in"},
     ),
 )
 
@@ -85,7 +85,7 @@ def _result(name: str, units: str, description: str) -> Column:
 
 RESULTS = (
     _count("n_found", "pictures that show a mount"),
-    _count("n_stood_in", "pictures for which the classical detector stood in for the back-end"),
+    _count("n_stood_in", "pictures for which our network stood in for the back-end"),
     *(_count(f"n_{kind}", f"pictures that show: {kind}") for kind in KINDS),
     Column("kind", "<U8", attrs={"description": "kind with the most votes, weighted by kind_odds"}),
     _result("kind_share", "", "its part of all votes for a kind of mount"),
@@ -136,7 +136,7 @@ class LoopDetection(Analysis[Votes]):
     Parameters
     ----------
     backend
-        classical, automl or onnx.
+        network, automl or onnx.
     **settings
         Of the back-end (`skywright.instruments.loop.backends.make_detector`). The hash of an ONNX
         file becomes one of them, so that a derived run tells which network it was.
@@ -149,7 +149,7 @@ class LoopDetection(Analysis[Votes]):
 
     name = "loop_detection"
     stream = "pictures"
-    version = "8"
+    version = "9"
     inputs: ClassVar[Sequence[str]] = ("image",)
     # A video camera's: not the images of telescope modules or X-ray detectors in the same session.
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"image": ArrayInput(2, ("uint8", "uint16"), 64)}
@@ -170,7 +170,7 @@ class LoopDetection(Analysis[Votes]):
         return _detector(json.dumps(self.parameters, sort_keys=True))
 
     def warm_up(self) -> None:
-        """Compile the detector."""
+        """Load the detector."""
         self.detector.warm_up()
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:

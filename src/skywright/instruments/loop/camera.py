@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.acquire.acquisition import Acquisition, RefusedError
-from skywright.acquire.counters import Counters
 from skywright.acquire.newest import NewestQueue
 from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 from skywright.errors import DataError
-from skywright.instruments.loop.capture import Capture, Picture, PictureLayout
+from skywright.instruments.loop.capture import Picture, PictureLayout
 from skywright.instruments.loop.frames import pixels
 from skywright.instruments.loop.sources import Source, SourceFrame
 
@@ -77,26 +76,18 @@ class CameraState:
     truth: Mapping[str, Any] | None = None
 
 
-class SingleFileRecorder:
-    """Writes each picture to a file of its own, while `files` names them.
+class SingleFileRecorder(Recorder[Picture, Picture]):
+    """Writes each picture to a file of its own, a recording of one row, while `files` names them.
 
     Attributes
     ----------
     files
         None writes none.
-    rows_readable
-        Pictures in the newest file: 1 after the first.
-    error
-        Why the last file could not be written; empty when it was.
     """
 
-    essential = True
-
     def __init__(self) -> None:
+        super().__init__(PictureLayout(), synchronous=True)
         self.files: SingleFiles | None = None
-        self.rows_readable = 0
-        self.error = ""
-        self._lost = Counters()
 
     def offer(self, result: Picture) -> None:
         """Write a picture, on the camera's thread.
@@ -110,33 +101,17 @@ class SingleFileRecorder:
         if files is None or result.image is None:
             return
         path = files.next_path()
-        try:
-            capture = Capture(path, result.image.shape)
-            try:
-                capture.add(result.frame, result.image)
-                self.rows_readable = capture.flush()
-            finally:
-                capture.close()
-        except (OSError, DataError) as error:
-            self.error = str(error)
+        if error := self.start(path, count=1):
             self._lost.add("not written")
-            raise RefusedError("not written", f"{_name(result.frame)}: {error}") from error
-        self.error = ""
+            raise RefusedError("not written", f"{_name(result.frame)}: {error}")
+        super().offer(result)
         files.file_written(path)
-
-    def mark(self, done: Callable[[], None]) -> None:
-        """Call `done`: each file is complete when `offer` returns."""
-        done()
-
-    def lost(self) -> Mapping[str, int]:
-        """Return pictures that could not be stored, by cause."""
-        return {f"{PICTURES} {cause}": count for cause, count in self._lost.as_dict().items()}
 
 
 class _Pictures(Owner[SourceFrame, SourceFrame]):
     """The owner of the pictures; trouble of an acquisition stays to be read until the next."""
 
-    def remark(self, result: SourceFrame) -> tuple[str, bool]:
+    def status_message(self, result: SourceFrame) -> tuple[str, bool]:
         """Return the message after a picture."""
         if self._alarm and not self._silent:
             return self._message, True
@@ -323,6 +298,7 @@ class Camera:
         """Record what has arrived, close the files and the source."""
         self._owner.close()
         self._recorder.close()
+        self._singles.close()
 
     def _decode(self, frame: SourceFrame) -> Picture:
         """Decode a picture, on the camera's thread."""

@@ -124,7 +124,6 @@ def fit_center(
     point_sigma_px: float = 0.0,
     trust: ArrayLike | None = None,
     least_inliers: float = MIN_INLIERS,
-    near: Center | None = None,
 ) -> Center:
     """Fit the place of a point from where it is seen over a rotation.
 
@@ -144,8 +143,6 @@ def fit_center(
         1 / relative error of each tip, > 0, for tips of unequal worth.
     least_inliers : float
         Part of the tips that must lie on one circle.
-    near : Center, optional
-        A fit of nearly the same tips, which saves the search for a majority.
 
     Returns
     -------
@@ -174,7 +171,6 @@ def fit_center(
         view.pixel_um,
         prior_mean=mean,
         prior_precision=precision,
-        start=None if near is None else _start(near, view),
     )
     if trust is not None:
         fit = _reweigh(angle, places, np.asarray(trust)[seen], view, mean, precision, fit)
@@ -268,13 +264,6 @@ def _priors(
         mean[1, 0] = axis_um((height - 1) / 2.0, view)
         precision[1, 0] = 1.0 / (height / 6.0 * view.pixel_um) ** 2
     return mean, precision
-
-
-def _start(near: Center, view: View) -> Floats:
-    """Return coefficients (2, 3), across first, of a center whose spindle is straight."""
-    row = axis_um(near.axis_row_px, view)
-    x, y, z = near.offset_um
-    return np.array([[row, y, -z], [x + target_um(row, view), 0.0, 0.0]])
 
 
 def _reweigh(

@@ -12,7 +12,6 @@ from skywright.instruments.loop.centering import Reason
 from skywright.instruments.loop.rotation_values import Place, RotationValues
 
 Aim = Literal["loop", "tip"]
-AIMS: tuple[Aim, ...] = ("loop", "tip")
 COARSE_SIGMA_UM = 500.0
 NEARLY_SIGMA_UM = 30.0
 """A middle that is not known, but to within this, is a better place to go to than the tip."""
@@ -92,8 +91,8 @@ class Verdict:
         """Say whether it is so near the spindle that another move is not worth its time."""
         return self.residual_um <= CLOSE * tolerance_um
 
-    def can_tell(self, tolerance_um: float) -> bool:
-        """Say whether such a measurement can tell at all."""
+    def error_is_within(self, tolerance_um: float) -> bool:
+        """Say whether the error of the measurement allows a verdict to this tolerance."""
         along = self.along_sigma_um <= max(tolerance_um, self.along_slack_um)
         return self.sigma_um <= tolerance_um and along
 
@@ -101,7 +100,9 @@ class Verdict:
         """Say whether it is there with its error counted in."""
         spread = math.hypot(self.residual_um, self.sigma_um)
         return (
-            self.is_there(tolerance_um) and self.can_tell(tolerance_um) and spread <= tolerance_um
+            self.is_there(tolerance_um)
+            and self.error_is_within(tolerance_um)
+            and spread <= tolerance_um
         )
 
 

@@ -1,13 +1,12 @@
-"""What a detector says of one picture, as an object, as a row of a file and as JSON."""
+"""What a detector says of one picture, as an object and as a row of a file."""
 
-import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
 CLASS_NAMES = ("none", "nylon", "mitegen", "pin")
 SIDE_NAMES = ("none", "left", "right", "top", "bottom")
+OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 SIGN_NAMES = ("", "+", "-")
 DARK_LEVEL, FLAT_RANGE = 30.0, 3.0  # grey levels: no light; no structure at all
 NAN = float("nan")
@@ -56,8 +55,8 @@ class Detection:
     flat
         Light off or no structure: neither a mount nor an empty view can be told.
     head_box
-        The box of the head as a network measures it, from other evidence than its outline; None
-        where it does not, of a bare pin for one.
+        The box of the head where its errors are known: `bbox` of our detector; None of a bare pin
+        and of boxes that tell no errors.
     head_errors
         Expected absolute errors of `head_box`, px, in its order.
     """
@@ -105,44 +104,14 @@ class Detection:
         )
 
 
-def to_json(detection: Detection, file: str, ms: float) -> dict[str, Any]:
-    """Turn a detection into the object that `skywright loop find --json` prints.
-
-    Parameters
-    ----------
-    detection
-        Result of `find_loop`.
-    file
-        Name of the picture.
-    ms
-        Time from picture to result.
-
-    Returns
-    -------
-    dict
-        file, tip, bbox, class, width, side, score, ms; null where there is nothing.
-    """
-    d = detection
-    return {
-        "file": file,
-        "tip": [round(d.tip_x, 2), round(d.tip_y, 2)] if d.tip_in_view else None,
-        "bbox": [round(value, 2) for value in d.bbox] if d.bbox else None,
-        "class": d.kind,
-        "width": None if math.isnan(d.width) else round(d.width, 2),
-        "side": d.side,
-        "score": round(d.score, 4),
-        "ms": round(ms, 3),
-    }
-
-
+BOX_NAMES = ("xmin", "ymin", "xmax", "ymax")
+HEAD_NAMES = tuple(f"head_{name}" for name in BOX_NAMES)
+ERROR_NAMES = tuple(f"{name}_error" for name in HEAD_NAMES)
 _CODES: dict[str, tuple[str, ...]] = {
     "kind": CLASS_NAMES,
     "side": SIDE_NAMES,
     "tip_sign": SIGN_NAMES,
 }
-BOX_NAMES = ("xmin", "ymin", "xmax", "ymax")
-HEAD_NAMES = tuple(f"head_{name}" for name in BOX_NAMES)
-ERROR_NAMES = tuple(f"{name}_error" for name in HEAD_NAMES)
 _BOXES = {"bbox": BOX_NAMES, "head_box": HEAD_NAMES, "head_errors": ERROR_NAMES}
 
 

@@ -4,17 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 
-from skywright.instruments.loop.background import Field, estimate_field
-from skywright.instruments.loop.choose import choose
-from skywright.instruments.loop.detect import MIN_SCORE
-from skywright.instruments.loop.objects import find_objects
-from skywright.instruments.loop.silhouette import Outline, seen_from
+from skywright.instruments.loop.detect import finder
 
-OUTSIDE, INSIDE = 4, 8
-"""Pixels of the field, from the coarse edge, in which the fine one is looked for."""
+WINDOW_CELLS = 2
+"""The edge is looked for so many cells of the network's mask outside and inside of the mask's."""
 EDGE_LEVEL = 0.5  # of the contrast: where a blurred edge truly is
-MIN_CONTRAST = 6.0  # grey levels: a weaker edge is left where the outline has it
+MIN_CONTRAST = 6.0  # grey levels: a weaker edge is left where the mask has it
+SMOOTH_COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -59,67 +57,64 @@ def find_limits(gray: NDArray[np.uint8]) -> Limits | None:
     Limits or None
         None if there is no mount; the mount is the one that
         `skywright.instruments.loop.detect.find_loop` finds.
+
+    Raises
+    ------
+    DataError
+        If `gray` is not such an array.
     """
-    field, labels, stats = find_objects(estimate_field(gray))
-    choice = choose(gray, field, labels, stats)
-    if choice is None or choice.score < MIN_SCORE:
+    seen = finder().silhouette(gray)
+    if seen is None:
         return None
-    filled = _filled(choice.outline)
-    there = filled.any(axis=0)
-    first = np.argmax(filled, axis=0)
-    last = len(filled) - 1 - np.argmax(filled[::-1], axis=0)
-    step = field.step_px
-    upper, lower = (np.full(gray.shape[1], np.nan) for _ in range(2))
-    deviation = _deviation(gray, field)
-    for column in np.flatnonzero(there):
-        rows = deviation[:, column]
-        top, bottom = int(first[column]) * step, (int(last[column]) + 1) * step
-        columns = slice(field.x0_px + column * step, field.x0_px + (column + 1) * step)
-        # Edge k of the field's pixels lies at k - 0.5 where pixel centers are at whole numbers.
-        upper[columns] = field.y0_px + _fine_edge(rows, top, bottom, step) - 0.5
-        mirrored = _fine_edge(rows[::-1], len(rows) - bottom, len(rows) - top, step)
-        lower[columns] = field.y0_px + len(rows) - mirrored - 0.5
-    return Limits(upper, lower, choice.outline.side)
+    mask, side = seen
+    height, width = gray.shape
+    cell = height / len(mask)
+    in_cells = mask[:, ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(int)]
+    there = in_cells.any(axis=0)
+    top = np.argmax(in_cells, axis=0) * cell
+    bottom = height - np.argmax(in_cells[::-1], axis=0) * cell
+    smooth = uniform_filter1d(gray.astype(np.float64), SMOOTH_COLUMNS, axis=1)
+    reach = (bottom - top) / 2
+    upper = _edges(smooth, top, cell, reach)
+    lower = height - 1 - _edges(smooth[::-1], height - bottom, cell, reach)
+    upper[~there] = lower[~there] = np.nan
+    return Limits(upper, lower, side)
 
 
-def _filled(outline: Outline) -> NDArray[np.bool_]:
-    """Return the (h, w) picture of an outline, filled, as the field lies in the picture."""
-    v = np.arange(outline.across)[:, np.newaxis]
-    turned = (v >= outline.low) & (v <= outline.high)
-    turned[:, : outline.start] = False  # a line drawn to the border, where nothing is seen
-    if outline.side == "bottom":
-        return turned.T[::-1]
-    return seen_from(outline.side, turned)  # the other turns undo themselves
-
-
-def _deviation(gray: NDArray[np.uint8], field: Field) -> NDArray[np.float64]:
-    """Return (h * step, w): rows of the picture, columns of the field, distance from the light."""
-    step = field.step_px
-    inner = gray[field.y0_px : field.y1_px, field.x0_px : field.x1_px].astype(np.float64)
-    columns = inner.reshape(len(inner), -1, step).mean(axis=2)
-    return np.abs(columns - np.repeat(field.light, step, axis=0))
-
-
-def _fine_edge(rows: NDArray[np.float64], edge: int, far: int, step: int) -> float:
-    """Return where, from outside (small indices) inwards, half of the edge's contrast is reached.
+def _edges(
+    rows: NDArray[np.float64], coarse: NDArray[np.float64], cell: float, reach: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return where, coming from row 0, each column first has half of the contrast of the edge.
 
     Parameters
     ----------
-    rows
-        Distance from the light; row k covers k..k+1.
-    edge, far
-        The coarse edge, and the opposite one.
-    step
-        Rows to a pixel of the field.
+    rows : (H, W) float64
+        The picture, or the same upside down.
+    coarse : (W,) float64
+        Where the mask begins, px from the border; 0: the mount is cut by it.
+    cell
+        Height of a cell of the mask, px.
+    reach : (W,) float64
+        How far inside of `coarse` the edge may be, px.
+
+    Returns
+    -------
+    (W,) float64
+        px, pixel centers at whole numbers.
     """
-    begin, end = max(edge - OUTSIDE * step, 0), min(edge + INSIDE * step, far, len(rows))
-    if edge <= 0:
-        return 0.0  # cut by the frame
-    window = rows[begin:end]
-    level = EDGE_LEVEL * float(window.max(initial=0.0))
-    inside = np.flatnonzero(window >= level)
-    if level < EDGE_LEVEL * MIN_CONTRAST or not len(inside) or inside[0] == 0:
-        return float(edge)
-    k = int(inside[0])
-    before, here = window[k - 1], window[k]
-    return begin + k + 0.5 - float((here - level) / (here - before))
+    count, columns = rows.shape
+    span = round(WINDOW_CELLS * cell)
+    offsets = np.arange(-span, span + 1)[:, np.newaxis]
+    first = np.round(coarse).astype(int)
+    window = rows[np.clip(first + offsets, 0, count - 1), np.arange(columns)]
+    outside = max(span // 2, 1)
+    apart = np.abs(window - np.median(window[:outside], axis=0))
+    apart[offsets > np.maximum(reach, 1.0)] = 0.0
+    level = EDGE_LEVEL * apart.max(axis=0)
+    here = np.argmax(apart >= level, axis=0)
+    before = np.maximum(here - 1, 0)
+    at, ahead = (np.take_along_axis(apart, k[np.newaxis], 0)[0] for k in (here, before))
+    share = (at - level) / np.maximum(at - ahead, 1e-9)
+    fine = first - span + here - np.clip(share, 0.0, 1.0)
+    weak = (level < EDGE_LEVEL * MIN_CONTRAST) | (here == 0)
+    return np.where(coarse <= 0, -0.5, np.where(weak, coarse - 0.5, fine))

@@ -18,7 +18,7 @@ from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.analysis import KINDS, SIDES, SIGNS
 from skywright.instruments.loop.calibration import ZoomCalibration
 from skywright.instruments.loop.centering import Center
-from skywright.instruments.loop.detection import BOX_NAMES, ERROR_NAMES, HEAD_NAMES
+from skywright.instruments.loop.detection import BOX_NAMES, ERROR_NAMES
 from skywright.instruments.loop.geometry import axis_um, target_um, to_view
 from skywright.instruments.loop.rotation_fit import fit_rotation
 from skywright.instruments.loop.series import Series, cut_by_frame
@@ -142,7 +142,7 @@ def as_json(calibration: ZoomCalibration) -> dict[str, Any]:
 
 
 class LoopRotation(Analysis[Batch]):
-    """ColumnCaster tip, middle and face of a loop over a rotation.
+    """Fits tip, middle and face of a loop over a rotation.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ class LoopRotation(Analysis[Batch]):
 
     name = "loop_rotation"
     stream = "pictures"
-    version = "5"
+    version = "6"
     inputs = ("phi", "image_num", *(name_of(column) for column in DETECTED))
     columns = COLUMNS
     results = RESULTS
@@ -240,15 +240,14 @@ def to_series(batch: Batch) -> Series:
     side = np.array(SIDES)[batch["side"]]
     sign = np.array(SIGNS)[batch["tip_sign"]]
     px = {name: batch[name].astype(np.float64) for name in ("tip_x", "tip_y", "width")}
-    box, head, error = (
+    box, error = (
         np.stack([batch[name].astype(np.float64) for name in names], axis=1)
-        for names in (BOX_NAMES, HEAD_NAMES, ERROR_NAMES)
+        for names in (BOX_NAMES, ERROR_NAMES)
     )
     return Series(
         phi_deg=batch["phi"].astype(np.float64),
         tip_px=np.stack([px["tip_x"], px["tip_y"]], axis=1),
         bbox_px=box,
-        head_px=head,
         error_px=error,
         width_px=px["width"],
         kind=kind,

@@ -68,7 +68,6 @@ def keep_outermost(series: Series, view: View) -> tuple[Series, int]:
         series,
         tip_px=series.tip_px * lost[:, None],
         bbox_px=series.bbox_px * lost[:, None],
-        head_px=series.head_px * lost[:, None],
         width_px=series.width_px * lost,
         kind=np.where(blank, "", series.kind),
         side=np.where(blank, "", series.side),

@@ -1,8 +1,9 @@
 """The section ``[loop]`` of ``skywright.toml``."""
 
-from typing import Literal, Self
+from contextlib import suppress
+from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from skywright.errors import ConfigError
 from skywright.section import Section
@@ -42,10 +43,26 @@ class GoniometerSettings(Section):
         return self
 
 
+DETECTION: dict[str, JsonValue] = {"backend": "network"}
+
+
 class LoopSettings(Section):
     """What differs between beamlines for the sample loop."""
 
     goniometer: GoniometerSettings = GoniometerSettings()
-    detection: dict[str, JsonValue] = Field(default={"backend": "classical"})
+    detection: dict[str, JsonValue] = Field(default=DETECTION)
     """Parameters of the analysis `loop_detection`: its back-end, and what that needs, e.g.
     ``{"backend": "automl", "url": "http://host:8501"}``."""
+
+    @field_validator("detection")
+    @classmethod
+    def _backend_takes_them(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if value != DETECTION:  # the default, which imports no back-end for this
+            from skywright.instruments.loop.backends import check_detector
+
+            try:
+                with suppress(ImportError):  # not on this machine: it does not search pictures
+                    check_detector(**value)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
+        return value

@@ -11,7 +11,7 @@ from skywright.instruments.loop.centering import AxisPrior, Center, Reason, fit_
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.face import Face, fit_face
 from skywright.instruments.loop.geometry import SIDES, Side, View
-from skywright.instruments.loop.middle import expected_error, fit_middle, settle, with_error
+from skywright.instruments.loop.middle import fit_middle
 
 Floats = NDArray[np.float64]
 Texts = NDArray[np.str_]
@@ -24,7 +24,6 @@ HEAD_MAJORITY, HEAD_SHARE = 0.6, 0.3  # of the boxes: agree beyond doubt, must a
 # A tip is where the outline ends as seen, not a point of matter: blur and light shift it, more at
 # a wide, blunt end. Per coordinate, parts of a pixel and of the width; scored on rendered scenes.
 TIP_ERROR_PX, TIP_ERROR_OF_WIDTH = 0.2, 0.02
-BLUNT = 0.05  # error of a tip across the spindle, part of the width in that picture
 MIN_SEEN = 0.1  # of the frames show a mount, or there is none; detectors err in 3 %
 
 
@@ -40,10 +39,8 @@ class Series:
         x, y of the tip, NaN where none is seen.
     bbox_px : (n, 4) float64
         xmin, ymin, xmax, ymax of the head, NaN where unknown.
-    head_px : (n, 4) float64
-        The same box from other evidence, NaN where there is none.
     error_px : (n, 4) float64
-        Expected absolute errors of `head_px`, NaN where unknown.
+        Expected absolute errors of `bbox_px`, NaN where unknown.
     width_px : (n,) float64
         Extent of the head across the spindle, NaN where unknown.
     kind, side : (n,) str
@@ -61,7 +58,6 @@ class Series:
     phi_deg: Floats
     tip_px: Floats
     bbox_px: Floats
-    head_px: Floats
     error_px: Floats
     width_px: Floats
     kind: Texts
@@ -137,7 +133,6 @@ def from_tips(phi_deg: ArrayLike, tip_px: ArrayLike) -> Series:
         phi_deg=phi,
         tip_px=np.asarray(tip_px, dtype=np.float64).reshape(n, 2),
         bbox_px=np.full((n, 4), np.nan),
-        head_px=np.full((n, 4), np.nan),
         error_px=np.full((n, 4), np.nan),
         width_px=np.full(n, np.nan),
         kind=np.full(n, "", dtype="U8"),
@@ -176,7 +171,6 @@ def from_detections(phi_deg: ArrayLike, detections: Sequence[Detection]) -> Seri
         phi_deg=phi,
         tip_px=np.array([(d.tip_x, d.tip_y) for d in detections], dtype=np.float64),
         bbox_px=np.array([d.bbox or nowhere for d in detections], dtype=np.float64),
-        head_px=np.array([d.head_box or nowhere for d in detections], dtype=np.float64),
         error_px=np.array([d.head_errors or nowhere for d in detections], dtype=np.float64),
         width_px=np.array([d.width for d in detections], dtype=np.float64),
         kind=np.array([d.kind for d in detections], dtype="U8"),
@@ -234,7 +228,6 @@ def fit_series(
         view,
         axis,
         point_sigma_px=float(shift),
-        trust=_trust(series.phi_deg, face, view),
     )
     reason, why = _judge(series, tip, kind, int((cut & ~repeated).sum()))
     return SeriesFit(
@@ -337,21 +330,11 @@ def whole_heads(box_px: Floats, view: View) -> NDArray[np.bool_]:
     return known & agree[:, middle]
 
 
-def _trust(phi_deg: Floats, face: Face, view: View) -> Floats | None:
-    """Return the relative worth of tips: less where a blunt end is seen wide."""
-    if not face.ok:
-        return None
-    turn = np.deg2rad(phi_deg - face.face_on_deg)
-    seen_um = np.hypot(face.width_um * np.cos(turn), face.thickness_um * np.sin(turn))
-    return 1.0 / np.hypot(1.0, BLUNT * seen_um / view.pixel_um)
-
-
 def _head(
     series: Series, view: View, drop: NDArray[np.bool_], axis: AxisPrior | None, kind: str
 ) -> tuple[Center, Face]:
     """Fit the middle of the head and its face."""
     dropped = drop | _cut_heads(series, view) | series.beyond
-    box, head = (np.where(dropped[:, None], np.nan, px) for px in (series.bbox_px, series.head_px))
     whole = ~dropped & whole_heads(series.bbox_px, view)
     width = np.where(whole, series.width_px, np.nan) * view.pixel_um
     # A head that a picture takes for a pin has lost its outline, and its width with it.
@@ -360,13 +343,8 @@ def _head(
     if kind == "pin":
         why = "no face: a bare pin is round"
         face = replace(fit_face([], [], view.pixel_um), why=why, used=np.zeros_like(whole))
-    middle = fit_middle(series.phi_deg, box, whole, view, axis, face.width_um)
-    if not np.isfinite(head).any():
-        return middle, face
-    whole = ~dropped & whole_heads(series.head_px, view)
-    other = fit_middle(series.phi_deg, head, whole, view, axis, face.width_um)
-    error_um = expected_error(series.error_px[whole], view) * view.pixel_um
-    return with_error(settle(middle, other), error_um), face
+    box = np.where(whole[:, None], series.bbox_px, np.nan)
+    return fit_middle(series.phi_deg, box, series.error_px, view, axis, face.width_um), face
 
 
 def _cut_heads(series: Series, view: View) -> NDArray[np.bool_]:

@@ -16,8 +16,8 @@ from skywright.callbacks.derived import DerivedRun, Emit
 from skywright.files.areadetector import IMAGE
 from skywright.instruments.loop.capture import IDENTITY, TIME
 
-TELL_S = 1.0
-"""Documents tell of new pictures this often."""
+EMIT_S = 1.0
+"""Documents of new pictures are emitted this often."""
 
 ExitStatus = Literal["success", "abort", "fail"]
 
@@ -61,8 +61,8 @@ class SeriesRun:
         self._run: Any = event_model.compose_run(metadata={**metadata, "detectors": [camera]})
         self._stream: Any = None
         self._resources: list[Any] = []
-        self._told = 0
-        self._tell_next = 0.0
+        self._emitted = 0
+        self._next_emit_s = 0.0
         self._failed = False
         emit("start", self._run.start_doc)
         self._assets = assets
@@ -75,7 +75,7 @@ class SeriesRun:
         return str(self._run.start_doc["uid"])
 
     def recorded(self, count: int, shape: tuple[int, ...]) -> None:
-        """Tell of the pictures that are in the file by now.
+        """Emit documents of the pictures that are in the file by now.
 
         Parameters
         ----------
@@ -84,9 +84,9 @@ class SeriesRun:
         shape
             Of a picture, (H, W) or (H, W, 3).
         """
-        if count > self._told and time.monotonic() >= self._tell_next:
-            self._tell(count, shape)
-            self._tell_next = time.monotonic() + TELL_S
+        if count > self._emitted and time.monotonic() >= self._next_emit_s:
+            self._emit_rows(count, shape)
+            self._next_emit_s = time.monotonic() + EMIT_S
 
     def found(self, batch: Batch) -> None:
         """Take in what the analysis has of some pictures, in the order of their file.
@@ -127,7 +127,7 @@ class SeriesRun:
         skipped: int = 0,
         pictures: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Tell of the rest and end both runs.
+        """Emit documents of the remaining pictures and end both runs.
 
         Parameters
         ----------
@@ -140,23 +140,23 @@ class SeriesRun:
         pictures
             File name to contents, kept with the derived run.
         """
-        if count > self._told:
-            self._tell(count, shape)
+        if count > self._emitted:
+            self._emit_rows(count, shape)
         self._emit("stop", self._run.compose_stop(exit_status=exit_status, reason=reason))
         self.derived.dropped += skipped
         self.derived.close(exit_status, reason, pictures)
 
-    def _tell(self, count: int, shape: tuple[int, ...]) -> None:
+    def _emit_rows(self, count: int, shape: tuple[int, ...]) -> None:
         if self._stream is None:
             self._describe(shape)
         for resource in self._resources:
             datum = resource.compose_stream_datum(
-                indices={"start": self._told, "stop": count},
-                seq_nums={"start": self._told + 1, "stop": count + 1},
+                indices={"start": self._emitted, "stop": count},
+                seq_nums={"start": self._emitted + 1, "stop": count + 1},
                 descriptor=self._stream.descriptor_doc,
             )
             self._emit("stream_datum", datum)
-        self._told = count
+        self._emitted = count
 
     def _describe(self, shape: tuple[int, ...]) -> None:
         columns = {

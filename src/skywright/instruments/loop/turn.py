@@ -60,7 +60,7 @@ def _result(name: str, attrs: Mapping[str, str], description: str) -> Column:
 
 
 class LoopTurn(Analysis[Batch]):
-    """ColumnCaster the height of the tip and the width of the loop over a turn.
+    """Fits the height of the tip and the width of the loop over a turn.
 
     The tip is seen at ``row + cos * cos(phi) + sin * sin(phi)``, the loop with the width
     ``sqrt(width^2 cos^2(phi - face_on) + thickness^2 sin^2(phi - face_on))``.

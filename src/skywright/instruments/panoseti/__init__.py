@@ -14,6 +14,7 @@ INSTRUMENT = Instrument(
     analyses={
         "panoseti_flashes": NamedAnalysis(
             "skywright.instruments.panoseti.flash_analysis:FlashCandidates",
+            configured="skywright.instruments.panoseti.telescopes:flash_parameters",
             live=True,
             settings="flashes",
         ),

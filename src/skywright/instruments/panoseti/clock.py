@@ -117,15 +117,26 @@ def estimate_offset(numbers: NDArray[np.int64]) -> ClockOffset:
     arrival = chosen[:, SEC] * NS + chosen[:, USEC] * 1000
     carry, offset_ns = divmod(int(np.median(arrival - board_ns(chosen, seconds))), NS)
     seconds = (seconds + carry) % TAI_PERIOD_S
-    near = (d <= 1) | (d == TAI_PERIOD_S - 1)
     step = (d - seconds + TAI_PERIOD_S // 2) % TAI_PERIOD_S - TAI_PERIOD_S // 2
     return ClockOffset(
         seconds=seconds,
         offset_ns=offset_ns,
-        locked=float(np.mean(near & running)),
+        locked=float(np.mean(in_step(numbers))),
         steady=float(np.mean(np.abs(step) <= 1)),
         packets=len(numbers),
     )
+
+
+def in_step(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return (N,) whether a board's clock is in step with UTC in each packet.
+
+    Parameters
+    ----------
+    numbers
+        (N, 5) int64, header numbers of packets that came.
+    """
+    d = (numbers[:, SEC] - numbers[:, TAI] + TAI_MINUS_UTC_S) % TAI_PERIOD_S
+    return (numbers[:, NSEC] < NS - 1) & ((d <= 1) | (d == TAI_PERIOD_S - 1))
 
 
 def board_ns(numbers: NDArray[np.int64], seconds: int = 0) -> NDArray[np.int64]:

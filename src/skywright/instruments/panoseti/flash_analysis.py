@@ -43,6 +43,9 @@ class FlashCandidates(Analysis[Bright]):
         Largest difference of the times of one flash in two modules, ns.
     least_modules
         Modules that must see it.
+    baselines_m
+        ``[module, module, meters]`` for each pair of modules of different domes: the time that
+        light takes is added to the window. In a session they come from the run's configuration.
 
     Raises
     ------
@@ -79,11 +82,19 @@ class FlashCandidates(Analysis[Bright]):
     )
 
     def __init__(
-        self, threshold_adc: float = 90.0, window_ns: int = WINDOW_NS, least_modules: int = 2
+        self,
+        threshold_adc: float = 90.0,
+        window_ns: int = WINDOW_NS,
+        least_modules: int = 2,
+        baselines_m: Sequence[Sequence[float]] = (),
     ) -> None:
         super().__init__(
-            threshold_adc=threshold_adc, window_ns=window_ns, least_modules=least_modules
+            threshold_adc=threshold_adc,
+            window_ns=window_ns,
+            least_modules=least_modules,
+            baselines_m=[list(each) for each in baselines_m],
         )
+        self._baselines_m = {(int(a), int(b)): float(meters) for a, b, meters in baselines_m}
         if not threshold_adc > 0 or window_ns < 0 or least_modules < 2:
             raise ConfigError(
                 f"{self.name}: threshold_adc {threshold_adc}, window_ns {window_ns}, least_modules "
@@ -118,7 +129,13 @@ class FlashCandidates(Analysis[Bright]):
         state = state or Bright(0, 0, (np.empty((0, len(FIELDS)), np.int64),))
         rows = np.concatenate(state.pieces)
         number, time_ns, module, quabo, largest = rows.T
-        found = find_flashes(EventTable(time_ns, module, quabo, largest, number), **self.parameters)
+        found = find_flashes(
+            EventTable(time_ns, module, quabo, largest, number),
+            self.parameters["threshold_adc"],
+            self.parameters["window_ns"],
+            self.parameters["least_modules"],
+            self._baselines_m,
+        )
         brightest = np.array([largest[group].max() for group in found.rows], np.int64)
         kept = np.sort(np.argsort(-brightest, kind="stable")[:KEPT])
         times, modules, heights = (np.zeros(KEPT, np.int64) for _ in range(3))

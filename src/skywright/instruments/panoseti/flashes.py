@@ -1,5 +1,6 @@
 """Flash candidates: bright pulse heights in several modules at once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,11 @@ class Candidates:
 
 
 def find_flashes(
-    events: EventTable, threshold_adc: float, window_ns: int = WINDOW_NS, least_modules: int = 2
+    events: EventTable,
+    threshold_adc: float,
+    window_ns: int = WINDOW_NS,
+    least_modules: int = 2,
+    baselines_m: Mapping[tuple[int, int], float] | None = None,
 ) -> Candidates:
     """Find moments at which several modules have an event above a threshold.
 
@@ -64,19 +69,26 @@ def find_flashes(
         Of all modules.
     threshold_adc
         Events whose largest pixel is below it do not count.
-    window_ns
+    window_ns, baselines_m
         As for `coincidences.find_coincidences`.
     least_modules
         Modules that must see it.
     """
     bright = np.flatnonzero(events.largest >= threshold_adc)
-    pairs = find_coincidences(events.time_ns[bright], events.module[bright], window_ns)
+    times = events.time_ns[bright]
+    pairs = find_coincidences(times, events.module[bright], window_ns, baselines_m)
     if not len(pairs):
         empty = np.empty(0, np.int64)
         return Candidates(empty, empty, [], pairs.expected)
     rows = np.unique(np.concatenate([pairs.first, pairs.second]))
-    rows = rows[np.argsort(events.time_ns[bright[rows]], kind="stable")]
-    gaps = np.diff(events.time_ns[bright[rows]]) > window_ns
+    rows = rows[np.argsort(times[rows], kind="stable")]
+    # Events of one flash follow one another within the window, or a pair of domes spans the gap.
+    place = np.empty(len(bright), np.int64)
+    place[rows] = np.arange(len(rows))
+    spans = np.zeros(len(rows), np.int64)
+    np.add.at(spans, place[pairs.first], 1)
+    np.add.at(spans, place[pairs.second], -1)
+    gaps = (np.diff(times[rows]) > window_ns) & (np.cumsum(spans)[:-1] == 0)
     groups = [bright[group] for group in np.split(rows, np.flatnonzero(gaps) + 1)]
     counts = [len(np.unique(events.module[group])) for group in groups]
     kept = [index for index, count in enumerate(counts) if count >= least_modules]

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,8 @@ from skywright.instruments.panoseti.rundir import run_of
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "hk.pff"
-QUABO = "QUABO_"
+QUABO = re.compile(r"QUABO_([0-9]{1,4})")
+"""Key of a board, by its ``boardloc``."""
 END = b"\n\n"
 MOST_BYTES = 1 << 20
 """Bytes that are read at a time; no object is longer."""
@@ -119,9 +121,9 @@ class HousekeepingFile:
         """Return the newest state of each board."""
         states = []
         for key, values in self.newest.items():
-            number = key.removeprefix(QUABO)
-            if key.startswith(QUABO) and number.isdigit():
-                states.append(_state(int(number), values))
+            board = QUABO.fullmatch(key)
+            if board:
+                states.append(_state(int(board[1]), values))
         return states
 
     def _take(self, pieces: Iterable[bytes]) -> bool:
@@ -134,7 +136,7 @@ class HousekeepingFile:
                 ((key, values),) = value.items()
                 self.newest[key] = {name: str(text) for name, text in values.items()}
                 found = True
-            except (ValueError, AttributeError):
+            except (ValueError, AttributeError, RecursionError):
                 self.skipped += 1
                 logger.warning("%s: %r... is no housekeeping object", self.path, piece[:40])
         return found

@@ -8,7 +8,7 @@ of one moment together.
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.panoseti.clock import NS
+from skywright.instruments.panoseti.clock import NS, TAI_MINUS_UTC_S, TAI_PERIOD_S
 from skywright.instruments.panoseti.frames import QUADRANTS, Frames, make_frames
 from skywright.instruments.panoseti.pff_layout import FIELDS
 from skywright.instruments.panoseti.products import QUABO_SIDE, QUABOS, Product
@@ -62,7 +62,7 @@ def make_packets(
     packets["acq_mode"] = ACQ_MODE[product.name]
     packets["pkt_num"] = pkt_num % 65536
     packets["boardloc"] = 4 * module + quabo
-    packets["pkt_tai"] = (time_ns // NS + 37) % 1024
+    packets["pkt_tai"] = (time_ns // NS + TAI_MINUS_UTC_S) % TAI_PERIOD_S
     packets["pkt_nsec"] = time_ns % NS
     for board in range(QUABOS):
         rows = quabo == board
@@ -74,6 +74,9 @@ def frames_of_packets(
     product: Product, packets: NDArray[np.void], arrival_ns: NDArray[np.int64]
 ) -> Frames:
     """Return the frames that the DAQ makes of the packets of one module.
+
+    As newer Hashpipe does, nanoseconds of a free-running clock are written as 999999999 when they
+    have passed 10^9; of the TAI seconds, 10 bits are used.
 
     Parameters
     ----------
@@ -88,7 +91,8 @@ def frames_of_packets(
     module = int(packets["boardloc"][0] // 4) if len(packets) else 0
     header = np.stack(
         [
-            packets["pkt_num"], packets["pkt_tai"], packets["pkt_nsec"],
+            packets["pkt_num"], packets["pkt_tai"] % TAI_PERIOD_S,
+            np.minimum(packets["pkt_nsec"], NS - 1),
             arrival_ns // NS, arrival_ns % NS // 1000,
         ],
         axis=1,
@@ -120,7 +124,7 @@ def packet_groups(product: Product, packets: NDArray[np.void]) -> NDArray[np.int
     A packet begins a new frame when its time is another one or its board is already there.
     """
     tolerance = MOVIE_TOLERANCE_NS if product.movie else PULSE_TOLERANCE_NS
-    time = packets["pkt_tai"].astype(np.int64) * NS + packets["pkt_nsec"]
+    time = (packets["pkt_tai"] % TAI_PERIOD_S).astype(np.int64) * NS + packets["pkt_nsec"]
     board = packets["boardloc"] % QUABOS
     group = np.empty(len(packets), np.int64)
     number, seen, first = -1, 0, 0

@@ -258,7 +258,7 @@ class PffFile(Closing):
         while self._scanned < size:
             data = self._pread(self._scanned, min(BLOCK_BYTES, size - self._scanned))
             last = self._scanned + len(data) >= size
-            count, used, skipped, torn = self._decode(data, most, last, found)
+            count, used, skipped, torn = self._decode(data, most, found)
             needed = self._offsets_count + count
             while needed > len(self._offsets):
                 self._offsets = np.concatenate([self._offsets, np.empty_like(self._offsets)])
@@ -285,7 +285,7 @@ class PffFile(Closing):
             end = min(int(offsets[number + most - 1]) + frame_bytes + 64, self.size)
         data = self._pread(begin, end - begin)
         rows = tuple(column[done : done + most] for column in result)
-        count, _, skipped, _ = self._decode(data, most, True, rows)
+        count, _, skipped, _ = self._decode(data, most, rows)
         if offsets is None and (skipped or count < most) and len(data) == end - begin:
             self._offsets = np.empty(1024, np.int64)
             raise _FrameLengthError
@@ -298,12 +298,12 @@ class PffFile(Closing):
         return count
 
     def _decode(
-        self, data: NDArray[np.uint8], most: int, last: bool, rows: tuple[NDArray, ...]
+        self, data: NDArray[np.uint8], most: int, rows: tuple[NDArray, ...]
     ) -> tuple[int, int, int, int]:
         layout = self.layout
         return kernels.decode(
             data, layout.text, layout.starts, layout.columns,
-            self.product.image_bytes, most, last, *rows,
+            self.product.image_bytes, most, *rows,
         )  # fmt: skip
 
     def _allocate(self, count: int, images: bool) -> tuple[NDArray, ...]:

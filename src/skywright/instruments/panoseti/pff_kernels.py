@@ -2,7 +2,6 @@
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 LBRACE, BLANK, ZERO, NINE = 123, 32, 48, 57
 MISMATCH = -1
@@ -63,11 +62,12 @@ def find_header(data, at, text, starts, columns, numbers, quabo):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
-def decode(data, text, starts, columns, image_bytes, most, last, offsets, numbers, quabo, pixels):  # type: ignore[no-untyped-def]
+def decode(data, text, starts, columns, image_bytes, most, offsets, numbers, quabo, pixels):  # type: ignore[no-untyped-def]
     """Decode the frames in `data` from its first byte.
 
     A frame counts when its header is valid, its image is complete, and either another header
-    follows or nothing does. Bytes between such frames are skipped and counted.
+    follows or nothing does. Bytes between such frames are skipped and counted. A frame that is cut
+    at the end of `data` is left to the next call: the file may grow.
 
     Parameters
     ----------
@@ -75,9 +75,6 @@ def decode(data, text, starts, columns, image_bytes, most, last, offsets, number
         (B,) uint8.
     most
         Decode at most this number of frames.
-    last
-        Whether `data` ends where the file ends; if not, a frame that is cut at the end of `data` is
-        left to the next call.
     offsets, numbers, quabo, pixels
         Filled: (M,) int64, (M, 5 Q) int64, (M,) int64 and (M, image_bytes) uint8. `pixels` may
         have no rows: then no image is copied.
@@ -112,7 +109,7 @@ def decode(data, text, starts, columns, image_bytes, most, last, offsets, number
         if end > size:
             # Either the tail of a growing file, or an image that is cut before another header.
             found = find_header(data, here + length, text, starts, columns, ahead_row, ahead_board)
-            if found < size and not last:
+            if found < size:
                 whole = parse_header(data, found, text, starts, columns, ahead_row, ahead_board)
                 if whole == CUT:
                     break
@@ -178,8 +175,3 @@ def fill_headers(out, spans, values):  # type: ignore[no-untyped-def]
                 out[row, position] = BLANK
                 position -= 1
     return -1
-
-
-def empty_pixels(image_bytes: int) -> NDArray[np.uint8]:
-    """Return the `pixels` argument of `decode` that copies no image."""
-    return np.zeros((0, image_bytes), np.uint8)

@@ -22,7 +22,8 @@ NSEC_DIGITS = 9
 """Digits that ``pkt_nsec`` has; boards without lock make it longer, and with it that one header."""
 FIELDS = ("pkt_num", "pkt_tai", "pkt_nsec", "tv_sec", "tv_usec")
 """Numbers of each board, in the order of the columns of a decoded header."""
-_NUMBER = re.compile(rb'"(\w+)"(\s*):(\s*)(-?[0-9]+)(\s*)(?=[,}])')
+_NUMBER = re.compile(rb'"(\w+)"(\s*:\s*?) *(-?[0-9]+)( *)(?=\s*[,}])')
+"""A number and the blanks around it, which pad it; other white space is fixed text."""
 
 
 class IncompleteHeaderError(DataError):
@@ -59,11 +60,6 @@ class HeaderLayout:
         """Length of a regular frame, header and image."""
         return self.header_bytes + self.product.image_bytes
 
-    @property
-    def search_key(self) -> bytes:
-        """Bytes with which every header begins: its text up to the first number."""
-        return self.text[: self.starts[1]].tobytes()
-
 
 def read_layout(data: bytes, product: Product) -> HeaderLayout:
     """Return the layout of the first header in `data`.
@@ -99,10 +95,10 @@ def read_layout(data: bytes, product: Product) -> HeaderLayout:
         if name in FIELDS:
             column = board * len(FIELDS) + FIELDS.index(name)
         if name == "pkt_nsec":
-            overflow += max(0, len(found[4]) - NSEC_DIGITS)
-        pieces.append(raw[last : found.end(2) + 1])
+            overflow += max(0, len(found[3]) - NSEC_DIGITS)
+        pieces.append(raw[last : found.end(2)])
         columns.append(column)
-        last = found.end(5)
+        last = found.end(4)
     pieces.append(raw[last:] + HEADER_END)
     lengths = np.cumsum([0, *map(len, pieces)])
     return HeaderLayout(
@@ -128,7 +124,7 @@ def find_layout(data: bytes, product: Product) -> HeaderLayout | None:
 def _check_names(raw: bytes, product: Product) -> None:
     try:
         header = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"the first PFF header is not JSON: {error}") from error
     names = [f"quabo_{number}" for number in range(product.quabos)]
     boards = [header] if product.quabos == 1 else [header.get(name) for name in names]

@@ -9,14 +9,19 @@ from numpy.typing import NDArray
 from skywright.analysis import Analysis, Batch
 from skywright.errors import ConfigError
 from skywright.files.columns import Column
-from skywright.instruments.panoseti.clock import NUM, SEC
+from skywright.instruments.panoseti.clock import NUM, SEC, estimate_offset, in_step
 from skywright.instruments.panoseti.frames import QUADRANTS, missing_pixels
+from skywright.instruments.panoseti.pff_layout import FIELDS
 from skywright.instruments.panoseti.products import PRODUCTS, QUABOS, Product
 
 SIDE = 32
 PIXELS = SIDE * SIDE
 COUNTER = 65536
 """Boards count their packets modulo this."""
+CLOCK_PACKETS = 8
+"""Packets of each board that a block of frames gives to the estimate of the clocks' offsets."""
+CLOCK_BLOCKS = 128
+"""Most blocks, spread over the run, whose packets are kept for that estimate."""
 BIN_ADC, FIRST_ADC, BINS = 4, -512, 1024
 """Histograms of pulse heights: -512 to 3584 ADC; the first and last bin hold what is beyond."""
 HOT, DEAD = 3.0, 0.3
@@ -61,13 +66,79 @@ def count_gaps(numbers: NDArray[np.int64], quabo: NDArray[np.int64]) -> Gaps:
     first, last = np.full(QUABOS, -1), np.full(QUABOS, -1)
     lost, packets = np.zeros(QUABOS, np.int64), np.zeros(QUABOS, np.int64)
     for board in range(QUABOS):
-        of_board = numbers[quabo == board, 0] if numbers.shape[1] == 1 else numbers[:, board]
-        sent = of_board[of_board[:, SEC] > 0, NUM]
+        sent = packets_of(board, numbers, quabo)[:, NUM]
         if len(sent):
             first[board], last[board] = sent[0], sent[-1]
             lost[board] = ((np.diff(sent) - 1) % COUNTER).sum()
             packets[board] = len(sent)
     return Gaps(first, last, lost, packets)
+
+
+class Clocks(NamedTuple):
+    """Packets of successive blocks that tell how far the boards' clocks are from UTC."""
+
+    sample: NDArray[np.int64]
+    """(B, 4, CLOCK_PACKETS, 5) header numbers, zeros where there are fewer packets."""
+    stride: int
+    """Every N-th block is in the sample."""
+    blocks: int
+    locked: NDArray[np.int64]
+    """(4,) packets whose clock is in step with UTC."""
+
+    def with_next(self, other: "Clocks") -> "Clocks":
+        """Add the block that follows."""
+        sample, stride = self.sample, self.stride
+        if self.blocks % stride == 0:
+            sample = np.concatenate([sample, other.sample])
+        if len(sample) > CLOCK_BLOCKS:
+            sample, stride = sample[::2], 2 * stride
+        return Clocks(sample, stride, self.blocks + 1, self.locked + other.locked)
+
+    def results(self, packets: NDArray[np.int64]) -> dict[str, Any]:
+        """Return the values of `CLOCK_RESULTS`; `packets` (4,) came from the boards."""
+        offsets = [
+            estimate_offset(self.sample[:, board].reshape(-1, len(FIELDS)))
+            for board in range(QUABOS)
+        ]
+        with np.errstate(invalid="ignore"):
+            locked = self.locked / packets
+        return {
+            "n_unlocked": (packets - self.locked).sum(),
+            "clock_locked": locked,
+            "clock_seconds": np.array([offset.seconds for offset in offsets]),
+            "clock_offset_ns": np.array([offset.offset_ns for offset in offsets]),
+        }
+
+
+CLOCK_RESULTS = (
+    Column("n_unlocked", "<i8", attrs={"description": "packets of clocks not in step with UTC"}),
+    Column("clock_locked", "<f8", (QUABOS,), attrs={"description": "part of the packets; or NaN"}),
+    Column(
+        "clock_seconds",
+        "<i8",
+        (QUABOS,),
+        attrs={"units": "s", "description": "to add to the board's clock; 0: in step"},
+    ),
+    Column(
+        "clock_offset_ns",
+        "<i8",
+        (QUABOS,),
+        attrs={"units": "ns", "description": "and rest of a second, with the network's delay"},
+    ),
+)
+
+
+def sample_clocks(numbers: NDArray[np.int64], quabo: NDArray[np.int64]) -> Clocks:
+    """Take the clocks of one block; arguments as those of `count_gaps`."""
+    sample = np.zeros((1, QUABOS, CLOCK_PACKETS, len(FIELDS)), np.int64)
+    locked = np.zeros(QUABOS, np.int64)
+    for board in range(QUABOS):
+        sent = packets_of(board, numbers, quabo)
+        if len(sent):
+            rows = np.linspace(0, len(sent) - 1, min(len(sent), CLOCK_PACKETS)).astype(int)
+            sample[0, board, : len(rows)] = sent[rows]
+            locked[board] = in_step(sent).sum()
+    return Clocks(sample, 1, 1, locked)
 
 
 class Pulses(NamedTuple):
@@ -83,6 +154,7 @@ class Pulses(NamedTuple):
     time_ns: tuple[int, int]
     """Of the first and the last frame."""
     gaps: Gaps
+    clocks: Clocks
 
 
 class PulseHeights(Analysis[Pulses]):
@@ -94,7 +166,7 @@ class PulseHeights(Analysis[Pulses]):
 
     name = "panoseti_ph256"
     stream = "frames"
-    version = "1"
+    version = "2"
     product: ClassVar[Product] = PRODUCTS["ph256"]
     inputs: ClassVar[Sequence[str]] = ("ph256_image", "ph256_header", "ph256_quabo", "ph256_time")
     identity = "ph256_number"
@@ -123,6 +195,7 @@ class PulseHeights(Analysis[Pulses]):
         Column("dead", "|u1", PER_PIXEL, attrs={"description": "1: noise below 0.3 x the median"}),
         Column("n_hot", "<i8", attrs={"description": "pixels"}),
         Column("n_dead", "<i8", attrs={"description": "pixels"}),
+        *CLOCK_RESULTS,
     )
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
@@ -159,7 +232,7 @@ class PulseHeights(Analysis[Pulses]):
         span = (int(dated.min()), int(dated.max())) if len(dated) else (0, 0)
         return Pulses(
             len(members), histogram.reshape(PIXELS, BINS), largest, triggers, span,
-            count_gaps(header, quabo),
+            count_gaps(header, quabo), sample_clocks(header, quabo),
         )  # fmt: skip
 
     def fold(self, prefix: Pulses | None, statistic: Pulses) -> Pulses:
@@ -174,6 +247,7 @@ class PulseHeights(Analysis[Pulses]):
             a.triggers + b.triggers,
             _span(a.time_ns, b.time_ns),
             a.gaps.with_next(b.gaps),
+            a.clocks.with_next(b.clocks),
         )
 
     def summarize(self, state: Pulses | None) -> Mapping[str, Any]:
@@ -206,6 +280,7 @@ class PulseHeights(Analysis[Pulses]):
             "dead": dead.reshape(PER_PIXEL),
             "n_hot": hot.sum(),
             "n_dead": dead.sum(),
+            **state.clocks.results(state.gaps.packets),
         }
 
     def _of_board(
@@ -238,6 +313,7 @@ class Movie(NamedTuple):
     """(32, 32) sums of squares; float64 holds them exactly up to 2^53."""
     time_ns: tuple[int, int]
     gaps: Gaps
+    clocks: Clocks
 
 
 class MovieStatistics(Analysis[Movie]):
@@ -256,7 +332,7 @@ class MovieStatistics(Analysis[Movie]):
 
     name = "panoseti_img16"
     stream = "frames"
-    version = "1"
+    version = "2"
     product: ClassVar[Product] = PRODUCTS["img16"]
     inputs: ClassVar[Sequence[str]] = ("img16_image", "img16_header", "img16_quabo", "img16_time")
     identity = "img16_number"
@@ -278,6 +354,7 @@ class MovieStatistics(Analysis[Movie]):
         Column("dead", "|u1", PER_PIXEL, attrs={"description": "1: below 0.3 x the median"}),
         Column("n_hot", "<i8", attrs={"description": "pixels"}),
         Column("n_dead", "<i8", attrs={"description": "pixels"}),
+        *CLOCK_RESULTS,
     )
 
     def __init__(self, hot: float = 10.0) -> None:
@@ -300,13 +377,15 @@ class MovieStatistics(Analysis[Movie]):
         there = ~missing_pixels(header[:, :, SEC] > 0, self.product)
         image = np.where(there, image, 0)
         dated = members["time"][members["time"] > 0]
+        quabo = members["quabo"].astype(np.int64)
         return Movie(
             len(members),
             there.sum(axis=0),
             image.sum(axis=0),
             (image * image).sum(axis=0).astype(np.float64),
             (int(dated.min()), int(dated.max())) if len(dated) else (0, 0),
-            count_gaps(header, members["quabo"].astype(np.int64)),
+            count_gaps(header, quabo),
+            sample_clocks(header, quabo),
         )
 
     def fold(self, prefix: Movie | None, statistic: Movie) -> Movie:
@@ -321,13 +400,15 @@ class MovieStatistics(Analysis[Movie]):
             a.squares + b.squares,
             _span(a.time_ns, b.time_ns),
             a.gaps.with_next(b.gaps),
+            a.clocks.with_next(b.clocks),
         )
 
     def summarize(self, state: Movie | None) -> Mapping[str, Any]:
         """Turn the sums into means and variances; NaN where there is nothing."""
         if state is None:
             empty = np.zeros(PER_PIXEL, np.int64)
-            state = Movie(0, empty, empty, empty.astype(float), (0, 0), _no_gaps())
+            clocks = _no_clocks()
+            state = Movie(0, empty, empty, empty.astype(float), (0, 0), _no_gaps(), clocks)
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = state.total / state.present
             variance = (state.squares - state.total * mean) / (state.present - 1)
@@ -349,6 +430,7 @@ class MovieStatistics(Analysis[Movie]):
             "dead": dead,
             "n_hot": hot.sum(),
             "n_dead": dead.sum(),
+            **state.clocks.results(state.gaps.packets),
         }
 
 
@@ -367,6 +449,19 @@ def _span(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
     return (min(times), max(times)) if times else (0, 0)
 
 
+def packets_of(
+    board: int, numbers: NDArray[np.int64], quabo: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return (n, 5) the header numbers of the packets of one board that came."""
+    of_board = numbers[quabo == board, 0] if numbers.shape[1] == 1 else numbers[:, board]
+    return of_board[of_board[:, SEC] > 0]
+
+
+def _no_clocks() -> Clocks:
+    nothing = np.zeros((0, QUABOS, CLOCK_PACKETS, len(FIELDS)), np.int64)
+    return Clocks(nothing, 1, 0, np.zeros(QUABOS, np.int64))
+
+
 def _no_gaps() -> Gaps:
     nothing = np.zeros(QUABOS, np.int64)
     return Gaps(nothing - 1, nothing - 1, nothing, nothing)
@@ -375,7 +470,7 @@ def _no_gaps() -> Gaps:
 def _no_pulses() -> Pulses:
     histogram = np.zeros((PIXELS, BINS), np.int64)
     largest, triggers = np.zeros((QUABOS, BINS), np.int64), np.zeros(PIXELS, np.int64)
-    return Pulses(0, histogram, largest, triggers, (0, 0), _no_gaps())
+    return Pulses(0, histogram, largest, triggers, (0, 0), _no_gaps(), _no_clocks())
 
 
 def _percentile(histogram: NDArray[np.int64], fraction: float) -> NDArray[np.float64]:

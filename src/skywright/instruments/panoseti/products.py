@@ -14,6 +14,7 @@ from skywright.errors import DataError
 QUABO_SIDE = 16
 """Pixels along one side of a quadrant board."""
 QUABOS = 4
+HIGHEST_MODULE = 255
 
 
 @dataclass(frozen=True)

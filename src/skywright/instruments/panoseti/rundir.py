@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skywright.errors import DataError
+from skywright.instruments.panoseti.live.activity import grew_recently, hashpipe_runs
 from skywright.instruments.panoseti.products import (
     RunName,
     is_pff_name,
@@ -18,13 +19,22 @@ from skywright.instruments.panoseti.products import (
 
 logger = logging.getLogger(__name__)
 
-MARKERS = ("recording_ended", "collect_complete", "run_complete")
+ENDED_MARKER = "recording_ended"
+MARKERS = (ENDED_MARKER, "collect_complete", "run_complete")
 """In the order in which they appear; each holds the local time."""
 MOST_CONFIG_BYTES = 200_000
 """A longer file, as JSON, is not in a start document."""
-SECRET_KEY = re.compile(r"passw|secret|token|credential|api_?key", re.IGNORECASE)
-URL_USER = re.compile(r"(?<=//)[^/@\s]*@")
-"""User and password of a URL."""
+SECRET_KEY = re.compile(
+    r"passw|passphrase|secret|token|credential|api_?key|pwd|(?<![a-z])pw(?![a-z])"
+    r"|(?<!by)pass(?![a-z])|auth(?!ors?(?![a-z]))",
+    re.IGNORECASE,
+)
+"""Keys that name a secret; ``bypass`` and ``author`` do not."""
+URL_USER = re.compile(r"[^\s:/@]*:(?!//)\S*@|(?<=//)[^/@\s]*@")
+"""User and password of a URL, with or without its scheme.
+
+Passwords hold ``@`` and ``/``, so all up to the last ``@`` counts as one.
+"""
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ class RunDirectory:
             for path in sorted(directory.glob("*.json")):
                 try:
                     found.setdefault(path.stem, without_secrets(json.loads(path.read_text())))
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, RecursionError) as error:
                     logger.error("%s: %s", path, error)
         return found
 
@@ -150,6 +160,17 @@ def run_of(data_dir: Path, run: str) -> RunDirectory:
     """Return a run of a data directory by its name; `data_dir` may be the run directory itself."""
     path = data_dir if data_dir.name == run else data_dir / run
     return RunDirectory(path, parse_run_name(path))
+
+
+def is_under_way(data_dir: Path, run: str) -> bool:
+    """Return whether a run goes on.
+
+    It has no marker, and one of its files has grown in the last 10 s or Hashpipe runs here.
+    """
+    directory = run_of(data_dir, run)
+    if directory.markers():
+        return False
+    return any(map(grew_recently, directory.directories)) or hashpipe_runs()
 
 
 def without_secrets(value: Any) -> Any:

@@ -13,6 +13,7 @@ from skywright.acquire.recorder import Recorder
 from skywright.acquire.source import Source
 from skywright.instruments.panoseti.event_table import EventsLayout
 from skywright.instruments.panoseti.products import PRODUCTS, Product
+from skywright.instruments.panoseti.received import ReceivedFrames, newest_clocks
 from skywright.instruments.panoseti.records import index_layout, records_of
 from skywright.instruments.panoseti.sources.rundir import FrameBlock
 
@@ -20,7 +21,7 @@ SLOTS = 4
 """Modules that have PVs and indexes by default."""
 QUEUE_BYTES = 16_000_000
 """Of the rows that wait for the disk, of each index."""
-PATIENCE_S = 20.0
+QUEUE_TIMEOUT_S = 20.0
 """Frames are in files: reading waits this long for a slow disk before rows are lost."""
 
 
@@ -32,14 +33,20 @@ class RunSource(Source[FrameBlock], Protocol):
 
     @property
     def run(self) -> str:
-        """Name of the newest run directory; empty if there is none."""
+        """Name of the run whose frames are delivered; empty if there is none."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether the newest run is over and all of its frames are delivered."""
+        """Whether this run is over and all of its frames are delivered."""
 
-    def rewind(self) -> None:
-        """Deliver all frames of the newest run again, from its start; the source is stopped."""
+    def rewind(self, run: str = "") -> None:
+        """Deliver all frames of one run from its start, and no others; the source is stopped.
+
+        Parameters
+        ----------
+        run
+            Name of its directory; empty: the newest run, or the first one that comes.
+        """
 
 
 class Slots:
@@ -133,12 +140,17 @@ class Tracker:
             for name, product in PRODUCTS.items()
         }
         self.recorders: Mapping[IndexKey, Recorder[FrameBlock, Records]] = {
-            key: Recorder(layout, changed=changed, queue_bytes=QUEUE_BYTES, patience_s=PATIENCE_S)
+            key: Recorder(
+                layout, changed=changed, queue_bytes=QUEUE_BYTES, queue_timeout_s=QUEUE_TIMEOUT_S
+            )
             for key, layout in self._layouts.items()
         }
         self._events_layout = EventsLayout(self.slots.slot)
         self.events: Recorder[Any, Rows] = Recorder(
-            self._events_layout, changed=changed, queue_bytes=QUEUE_BYTES, patience_s=PATIENCE_S
+            self._events_layout,
+            changed=changed,
+            queue_bytes=QUEUE_BYTES,
+            queue_timeout_s=QUEUE_TIMEOUT_S,
         )
         self.owner: Owner[FrameBlock, FrameBlock] = Owner(
             source,
@@ -151,22 +163,33 @@ class Tracker:
         self.has_recorded = False
         """Whether an index was ever begun: it refers to the files of the run."""
         self.newest: dict[IndexKey, FrameBlock] = {}
+        self.received: dict[IndexKey, ReceivedFrames] = {}
+        """Rate and lost packets of each slot and product that has frames."""
+        self.clocks: dict[tuple[int, int], bool] = {}
+        """Whether the clock of a board is in step with UTC, by slot and board."""
         self.owner.endpoints.append(self)
 
     def offer(self, result: FrameBlock) -> None:
-        """Note the newest frames of each slot and product."""
+        """Note the newest frames of each slot and product, and what they tell."""
         slot = self.slots.slot(result.frames.module)
-        if slot is not None:
-            self.newest[IndexKey(slot, result.frames.product.name)] = result
+        if slot is None:
+            return
+        key = IndexKey(slot, result.frames.product.name)
+        self.received.setdefault(key, ReceivedFrames()).add(result)
+        for board, is_in_step in newest_clocks(result.frames).items():
+            self.clocks[slot, board] = is_in_step
+        self.newest[key] = result
 
-    def start_recording(self, path: Path) -> str:
-        """Begin to index every frame of the run from its start.
+    def start_recording(self, path: Path, run: str = "") -> str:
+        """Begin to index every frame of one run from its start.
 
         Parameters
         ----------
         path
             ``DIR/NAME.h5``: the index of a slot and product is ``DIR/NAME_m1_img16.h5``, the event
             table of all modules ``DIR/NAME_events.h5``.
+        run
+            Name of the run, as `RunSource.rewind` takes it.
 
         Returns
         -------
@@ -181,10 +204,12 @@ class Tracker:
             if error:
                 return error
         self._events_layout.restart()
+        self.received.clear()
+        self.clocks.clear()
         error = self.events.start(index_path(path, "events"))
         if error:
             return error
-        self.source.rewind()
+        self.source.rewind(run)
         self.owner.acquire()
         return ""
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, ArrayInput, Batch
+from skywright.arguments import check_keys
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import Column
 from skywright.instruments.psss import processing, statistics
@@ -157,11 +158,8 @@ class SpectrumStatistics(Analysis[Pulses]):
         if axis is not None:
             polynomial = np.polynomial.polynomial.polyval
             given["axis"] = polynomial(np.arange(float(columns)), list(axis))
-        try:
-            self.settings = Settings(**given)
-        except TypeError as error:
-            raise ConfigError(f"{self.name}: {error}") from error
-        self.settings = with_background(self.settings, background)
+        check_keys(given, SpectrumStatistics, Settings)
+        self.settings = with_background(Settings(**given), background)
         self._stored = StoredSettings(settings, background, given) if settings else None
         self.results = _results(int(columns))  # type: ignore[misc]  # their width is known here
 

@@ -12,6 +12,8 @@ from skywright.errors import ConfigError, DataError, HardwareError
 
 TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 70.0
+"""The service waits up to 60 s for its kernels (`processor.WARM_LIMIT_S`)."""
 
 
 class RefusedError(DataError, ValueError):
@@ -26,7 +28,7 @@ class Client(Closing):
     address
         ``http://host:port``.
     timeout_s
-        Time that the service may keep silent; an upload may take a minute.
+        Time that the service may keep silent; a start or an upload may take a minute.
 
     Raises
     ------
@@ -61,7 +63,7 @@ class Client(Closing):
 
     def start(self) -> str:
         """Start the processing; return the state, ``processing``."""
-        return str(self._ask("POST", "/start")["status"])
+        return str(self._ask("POST", "/start", timeout_s=START_TIMEOUT_S)["status"])
 
     def stop(self) -> str:
         """Stop the processing; return the state, ``stopped``."""
@@ -100,7 +102,8 @@ class Client(Closing):
         filename
             Its name, a label only: no file is read.
         data
-            (rows, columns), 0 to 65535, fractions are cut; None clears.
+            (rows, columns), 0 to 65535, fractions are cut; an array, lists, or an object that has
+            ``tolist()``; None clears.
 
         Returns
         -------
@@ -112,6 +115,8 @@ class Client(Closing):
         DataError
             If `data` is no picture of numbers.
         """
+        if data is not None and not isinstance(data, np.ndarray) and hasattr(data, "tolist"):
+            data = data.tolist()
         pixels = None if data is None else np.ascontiguousarray(data)
         if pixels is not None and (pixels.ndim != 2 or pixels.dtype.kind not in "biuf"):
             raise DataError(

@@ -209,7 +209,7 @@ class Processor(Owner[Pulse, Result]):
         """Tell who asked for it."""
         self.on_stop()
 
-    def arrived(self, item: Pulse) -> tuple[Pulse, int, Settings]:
+    def process_argument(self, item: Pulse) -> tuple[Pulse, int, Settings]:
         """Return a pulse with what it is to be processed with."""
         return item, *self._applied
 
@@ -226,7 +226,7 @@ class Processor(Owner[Pulse, Result]):
         else:
             self._bare, self._shape, self._dtype = 0, image.shape, image.dtype.name
 
-    def remark(self, result: Result) -> tuple[str, bool]:
+    def status_message(self, result: Result) -> tuple[str, bool]:
         """Return the message after a result; one without a picture changes it only after long."""
         image = picture_of(result)
         if image is not None:

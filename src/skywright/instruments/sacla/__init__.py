@@ -18,6 +18,25 @@ INSTRUMENT = Instrument(
             live=True,
             settings="curves",
         ),
+        "sacla_values": NamedAnalysis(
+            "skywright.instruments.sacla.shot_values:ShotValues",
+            configured="skywright.instruments.sacla.configured:value_parameters",
+            live=True,
+            settings="values",
+        ),
+        "sacla_images": NamedAnalysis(
+            "skywright.instruments.sacla.run_images:RunningImages",
+            configured="skywright.instruments.sacla.configured:image_parameters",
+            live=True,
+        ),
+        "sacla_frame_images": NamedAnalysis(
+            "skywright.instruments.sacla.run_images:FrameImages",
+            configured="skywright.instruments.sacla.configured:image_parameters",
+        ),
+        "sacla_bin_images": NamedAnalysis(
+            "skywright.instruments.sacla.bin_images:BinImages",
+            configured="skywright.instruments.sacla.configured:bin_image_parameters",
+        ),
     },
     devices="devices.sacla.session:make_devices",
     plans=(

@@ -55,12 +55,18 @@ class AnalyzedShot:
         Those that `found` is of.
     frames
         By detector: an array (rows, columns), or something with ``read_into(array)``.
+    recording
+        Number of the recording that the shot belongs to; 0: none.
     found
         ``sum_ev`` (regions,) eV, ``photons`` (regions,), ``photon_hist`` (regions, 8), and
         ``profile/DETECTOR`` (rings,) eV where profiles are wanted; None where the images of the
         shot were not analyzed.
     is_lost
-        The shot is accepted, but workers died over its images.
+        The shot's images were to be analyzed, but workers died or failed over them.
+    is_partial
+        The shot lacks the frames of some detectors and has no other fault, and those that came are
+        analyzed. Its verdict is ``no_frame``. In `found`, what belongs to the other detectors is
+        NaN, or -1 where it is a number of photons.
     """
 
     tag: int
@@ -72,11 +78,13 @@ class AnalyzedShot:
     delay: float
     regions: RegionSet
     frames: Mapping[str, Any]
+    recording: int = 0
     found: Mapping[str, NDArray[Any]] | None = None
     is_lost: bool = False
+    is_partial: bool = False
 
     @property
     def is_complete(self) -> bool:
         """Whether all that will be known of the shot is known."""
-        waits = self.verdict is Verdict.ACCEPTED and not self.is_lost
+        waits = (self.verdict is Verdict.ACCEPTED or self.is_partial) and not self.is_lost
         return self.found is not None or not waits

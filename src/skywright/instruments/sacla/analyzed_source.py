@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,10 +15,15 @@ from skywright.acquire.source import Report
 from skywright.errors import HardwareError
 from skywright.instruments.sacla.analyzed_shot import AnalyzedShot, RegionSet
 from skywright.instruments.sacla.frames import SharedFrames
+from skywright.instruments.sacla.image_series import results
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.live import make_ring
+from skywright.instruments.sacla.measuring import describe_measuring
 from skywright.instruments.sacla.pipeline import ShotPipeline
+from skywright.instruments.sacla.recording import Recording
 from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.run_info import RunInfo
+from skywright.instruments.sacla.shot_curves import DEFAULT_HITS, Hits
 from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.sources import ShotSource
 
@@ -25,9 +31,12 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.05
 """Time between looks at what the workers have found."""
-SHORT_BLOCK, FEW_TILES = 32, 2
-"""Tags after which the running images of few tiles are brought up to date; to pass on those of
-many tiles takes longer, and they wait for a block of the usual size."""
+POLLER_LIMIT_S = 5.0
+"""Longest wait for the last look to end."""
+SHORT_BLOCK, MIDDLE_BLOCK, FEW_TILES = 32, 64, 2
+"""Tags after which running images are brought up to date, of few tiles and of more. At 60 Hz that
+is twice a second, and once: to pass on and merge those of eight tiles takes about 0.3 s of a
+processor."""
 
 
 class AnalyzedShots:
@@ -39,7 +48,7 @@ class AnalyzedShots:
     ----------
     source
         Of the records; closed with this object.
-    regions, edges, window, workers, profiles
+    regions, edges, window, workers, profiles, hits
         As for `ShotPipeline`.
 
     Attributes
@@ -59,6 +68,7 @@ class AnalyzedShots:
         window: int = 120,
         workers: int = 1,
         profiles: bool = False,
+        hits: Hits = DEFAULT_HITS,
     ) -> None:
         self.name, self.info = source.name, source.info
         self.run_begins: Callable[[], None] = lambda: None
@@ -72,7 +82,8 @@ class AnalyzedShots:
         self._poller: threading.Thread | None = None
         self._failed = False
         self._window, self._workers, self._profiles = window, workers, profiles
-        self._frames, self._pipeline = self._make_pipeline(regions, edges)
+        self.hits = hits
+        self._frames, self._pipeline = self._make_pipeline(self.info, regions, edges)
         self._pipeline.wait_for_workers()
 
     # ---- the interface of a source
@@ -95,22 +106,32 @@ class AnalyzedShots:
 
     def stop(self) -> None:
         """Stop; shots that wait for records are delivered with what they have when it goes on."""
+        self._end_poller()
         self._source.stop()
+
+    def _end_poller(self) -> None:
+        # The poller must not take this for the end of the source, at which no more records come.
         self._stopping.set()
         if self._poller is not None and self._poller is not threading.current_thread():
-            self._poller.join(5.0)
-            self._poller = None
+            self._poller.join(POLLER_LIMIT_S)
+            if not self._poller.is_alive():
+                self._poller = None
 
     def set_period(self, seconds: float) -> float:
         """Return 0: the accelerator decides."""
         return 0.0
 
     def close(self) -> None:
-        """Stop, and end the workers."""
-        self.stop()
-        self._source.close()
-        self._pipeline.close()
-        self._frames.unlink()
+        """Stop, end the workers and free the memory, whatever the source does."""
+        try:
+            self._end_poller()
+            self._source.close()
+        finally:
+            with self._lock:
+                try:
+                    self._pipeline.close()
+                finally:
+                    self._frames.unlink()
 
     # ---- settings and results
 
@@ -157,6 +178,11 @@ class AnalyzedShots:
         return {name: each.rings.length for name, each in images if each.rings is not None}
 
     @property
+    def measuring(self) -> dict[str, Any]:
+        """How the pixels of the present run are measured, JSON values."""
+        return describe_measuring(self.info, self._pipeline.block_tags)
+
+    @property
     def next_identity(self) -> int:
         """Above the identity of every shot of which a record has come."""
         highest = self._pipeline.join.highest
@@ -179,28 +205,73 @@ class AnalyzedShots:
         found = images.result()
         return found["mean"], int(found["n_on"] + found["n_off"])
 
-    def images(self, *, complete: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Return the running images: of each detector its name and the results of `ShotImages`.
-
-        All are of the same shots. They are computed one detector after the other, as they are
-        taken, because those of eight tiles need 170 MB and a second, in which shots go on.
+    def start_recording(self, number: int, count: int = 0) -> Recording:
+        """Record the shots from the next one on (`AnalyzedShot.recording`).
 
         Parameters
         ----------
-        complete
-            Up to the newest shot, at the end of a recording; else up to the last whole block.
+        number
+            Of the recording, from 1 on.
+        count
+            Number of shots, accepted or not; 0: until `end_recording`.
         """
         with self._lock:
-            if complete:
-                self._pipeline.complete_images()
+            return self._pipeline.start_recording(number, count)
+
+    def end_recording(self, recording: Recording, limit_s: float) -> bool:
+        """End a recording with the newest shot, and wait until all is known of its shots.
+
+        Shots go on meanwhile.
+
+        Returns
+        -------
+        bool
+            Whether it came to that within the limit.
+        """
+        pause, deadline = threading.Event(), time.monotonic() + limit_s
+        is_ended = False
+        while time.monotonic() < deadline:
+            with self._lock:
+                try:
+                    if not is_ended:
+                        self._pipeline.end_recording()
+                        is_ended = True
+                    self._pipeline.poll()
+                    if self._pipeline.is_recorded(recording.number):
+                        return True
+                except Exception as error:  # of a worker: it is tried again
+                    self._fail(error)
+            pause.wait(POLL_S / 2)
+        return False
+
+    @property
+    def is_between_recordings(self) -> bool:
+        """Whether the next shots belong to no recording."""
+        return self._pipeline.recording is None
+
+    def recorded_images(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Return the running images of the recording, up to the last whole block.
+
+        Yields
+        ------
+        name, results
+            Of each detector; all are of the same shots. They are computed as they are taken.
+            Nothing when the recording has no accepted shot yet.
+        """
+        held = deque[tuple[str, ShotImages]]()
         more = True
         while more:  # one by one, so that shots and display wait for one tile only
             with self._lock:
-                more = self._pipeline.merge_part()
-                if not more:
-                    images = self._pipeline.images.items()
-                    held = deque((name, each.snapshot()) for name, each in images)
-        return _results(held)
+                series = self._pipeline.recorded
+                more = series is not None and series.merge(1)
+                if series is not None and not more:
+                    held = series.snapshots()
+        return results(held)
+
+    def release_images(self) -> None:
+        """Free the images of a recording that has ended."""
+        with self._lock:
+            self._pipeline.recorded = None
 
     # ---- from record to shot
 
@@ -208,49 +279,59 @@ class AnalyzedShots:
         with self._lock:
             try:
                 if self._source.info is not self.info:
-                    self._begin_run()
+                    self._begin_run(self._source.info)
                 self._pipeline.add(record)
             except Exception as error:
                 self._fail(error)
 
-    def _begin_run(self) -> None:
-        """Hand on what is left of a run, and begin the next one."""
-        before, self.info = self.info, self._source.info
+    def _begin_run(self, info: RunInfo) -> None:
+        """Hand on what is left of a run, and begin the next one.
+
+        If that fails, `info` and the pipeline are still those of the run before, so that the next
+        record tries it again.
+        """
+        before, old = self.info, (self._pipeline, self._frames)
         self._pipeline.finish()
-        if (before.hightag, before.run) != (self.info.hightag, self.info.run):
+        made = None
+        if not info.is_measured_as(before):
+            regions = [
+                each
+                for each in self._pipeline.regions
+                if each.detector in info.tiles and each.fits(info.tiles[each.detector].bad.shape)
+            ]
+            made = self._make_pipeline(info, regions, self.edges, self.binned_by)
+        self.info = info
+        if (before.hightag, before.run) != (info.hightag, info.run):
             try:
                 self.run_begins()
             except Exception as error:  # the run is analyzed all the same
                 self._fail(error)
-        if self.info.is_measured_as(before):
+        if made is None:
             highest = self._pipeline.join.highest
-            self._pipeline.begin(self.info)
-            first = self.info.identity(self.info.grid.first)
+            self._pipeline.begin(info)
+            first = info.identity(info.grid.first)
             if highest is not None and first <= before.identity(highest):
                 # Blocks of tags are folded in their order; earlier ones would be refused.
                 self.restart()
-                self._report(
-                    f"run {self.info.run}: curves and images begin anew, because its tags do"
-                )
+                self._report(f"run {info.run}: curves and images begin anew, because its tags do")
             return
-        regions = [each for each in self._pipeline.regions if each.detector in self.info.tiles]
-        old = self._pipeline, self._frames
-        self._frames, self._pipeline = self._make_pipeline(
-            regions, self._pipeline.edges, self._pipeline.binned_by
-        )
         # Its worker processes need seconds to start; shots gather for them meanwhile.
+        self._frames, self._pipeline = made
         self._pipeline.follow(old[0])
         old[0].close()
         old[1].unlink()
         self._report(
-            f"run {self.info.run}: curves and images begin anew, because detectors, gain, photon "
-            f"energy or rules have changed; its detectors are {', '.join(self.info.tiles)}"
+            f"run {info.run}: curves and images begin anew, because detectors, gain, photon "
+            f"energy or rules have changed; its detectors are {', '.join(info.tiles)}"
         )
 
     def _make_pipeline(
-        self, regions: Sequence[Region], edges: NDArray[np.float64], binned_by: str = "delay"
+        self,
+        info: RunInfo,
+        regions: Sequence[Region],
+        edges: NDArray[np.float64],
+        binned_by: str = "delay",
     ) -> tuple[SharedFrames, ShotPipeline]:
-        info = self._source.info
         frames = make_ring(info)
         try:
             return frames, ShotPipeline(
@@ -261,10 +342,12 @@ class AnalyzedShots:
                 frames,
                 self._workers,
                 keep_rows=False,
-                block_tags=SHORT_BLOCK if len(info.tiles) <= FEW_TILES else None,
+                block_tags=SHORT_BLOCK if len(info.tiles) <= FEW_TILES else MIDDLE_BLOCK,
                 on_shot=lambda shot: self._deliver(shot),
                 profiles=self._profiles,
                 binned_by=binned_by,
+                hits=self.hits,
+                partial=True,
             )
         except BaseException:
             frames.unlink()
@@ -290,10 +373,3 @@ class AnalyzedShots:
             self._failed = True
             logger.warning("sacla: %s", error, exc_info=not isinstance(error, HardwareError))
             self._report(f"analysis: {error}")
-
-
-def _results(held: deque[tuple[str, ShotImages]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield results one by one; what was held for one is freed before the next."""
-    while held:
-        name, images = held.popleft()
-        yield name, images.result()

@@ -11,14 +11,17 @@ from skywright.instruments.sacla.cli_facility import facility
 
 if TYPE_CHECKING:
     from skywright.instruments.sacla.report import Report
-    from skywright.instruments.sacla.sources import ShotSource
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command()(facility)
 
 RoiOption = Annotated[
     list[str] | None,
-    typer.Option("--roi", help="Region of interest, NAME:DETECTOR:x,y;x,y;... (pixels)."),
+    typer.Option(
+        "--roi",
+        help="Region of interest: NAME:DETECTOR:x,y;x,y;... (pixels), or NAME:DETECTOR:mask=FILE "
+        "with FILE.npy or FILE.h5:DATASET.",
+    ),
 ]
 BinsOption = Annotated[
     str, typer.Option("--bins", help="START:STOP:N, ps or the unit of --binned-by.")
@@ -36,8 +39,45 @@ WindowOption = Annotated[
     int, typer.Option("--window", min=0, help="Tags that the join waits for late records.")
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Share the analysis.")]
+DaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dask", metavar="ADDRESS", help="Dask scheduler, or 'local' to use all cores here."
+    ),
+]
 ImagesOption = Annotated[
     Path | None, typer.Option("--images", help="Write mean and variance images, NPZ.")
+]
+SourceOption = Annotated[str, typer.Option("--source", help="sim, replay or sacla.")]
+FileOption = Annotated[Path | None, typer.Option("--file", help="replay: the recorded file.")]
+SpeedOption = Annotated[
+    float, typer.Option("--speed", min=0, help="Factor on the recorded pace; 0: no pace.")
+]
+ShotsOption = Annotated[
+    int | None, typer.Option("--shots", min=1, help="Stop after this number of shots.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="sim: of the random numbers.")]
+TilesOption = Annotated[int, typer.Option("--tiles", min=1, max=8, help="sim: of the MPCCD.")]
+FaultOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        metavar="NAME=VALUE",
+        help="sim: probability of a fault of a record: missing, repeated, no_value, "
+        "other_run, late, out_of_order; run_shots=N begins a run after each N shots.",
+    ),
+]
+OnlineOption = Annotated[
+    Path | None, typer.Option("--online", help="sacla: TOML file with its settings.")
+]
+BeamlineOption = Annotated[
+    int | None, typer.Option("--beamline", min=1, max=3, help="sacla: its number.")
+]
+DetectorOption = Annotated[
+    list[str] | None, typer.Option("--detector", help="sacla: id of a detector.")
+]
+EquipmentOption = Annotated[
+    list[str] | None, typer.Option("--equipment", help="sacla: ROLE=ID of a point detector.")
 ]
 
 
@@ -54,10 +94,7 @@ def replay(
     roi: RoiOption = None,
     window: WindowOption = 120,
     workers: WorkersOption = 1,
-    dask: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Dask scheduler, or 'local' to use all cores here."),
-    ] = None,
+    dask: DaskOption = None,
     images: ImagesOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -91,39 +128,30 @@ def _print(report: "Report", images: Path | None, as_json: bool) -> None:
 @app.command()
 def live(
     bins: BinsOption,
-    source: Annotated[str, typer.Option("--source", help="sim, replay or sacla.")] = "sim",
-    file: Annotated[Path | None, typer.Option("--file", help="replay: the recorded file.")] = None,
-    speed: Annotated[
-        float, typer.Option("--speed", min=0, help="Factor on the recorded pace; 0: no pace.")
-    ] = 1.0,
+    source: SourceOption = "sim",
+    file: FileOption = None,
+    speed: SpeedOption = 1.0,
     binned_by: BinnedByOption = "delay",
     roi: RoiOption = None,
     window: WindowOption = 120,
     workers: WorkersOption = 1,
+    dask: DaskOption = None,
     images: ImagesOption = None,
-    shots: Annotated[
-        int | None, typer.Option("--shots", min=1, help="Stop after this number of shots.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="sim: of the random numbers.")] = 0,
-    tiles: Annotated[int, typer.Option("--tiles", min=1, max=8, help="sim: of the MPCCD.")] = 1,
-    online: Annotated[
-        Path | None, typer.Option("--online", help="sacla: TOML file with its settings.")
-    ] = None,
-    beamline: Annotated[
-        int | None, typer.Option("--beamline", min=1, max=3, help="sacla: its number.")
-    ] = None,
-    detector: Annotated[
-        list[str] | None, typer.Option("--detector", help="sacla: id of a detector.")
-    ] = None,
-    equipment: Annotated[
-        list[str] | None, typer.Option("--equipment", help="sacla: ROLE=ID of a point detector.")
-    ] = None,
+    shots: ShotsOption = None,
+    seed: SeedOption = 0,
+    tiles: TilesOption = 1,
+    fault: FaultOption = None,
+    online: OnlineOption = None,
+    beamline: BeamlineOption = None,
+    detector: DetectorOption = None,
+    equipment: EquipmentOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Analyze shots while they come."""
     import logging
+    from contextlib import nullcontext
 
-    from skywright.errors import ConfigError
+    from skywright.analysis.cluster import cluster
     from skywright.instruments.sacla import cli_sources
     from skywright.instruments.sacla.live import LiveShots
     from skywright.instruments.sacla.regions import parse_region
@@ -132,23 +160,80 @@ def live(
     regions, edges = [parse_region(text) for text in roi or []], parse_bins(bins)
     if images is not None:
         check_writable(images)
-    shots_source: ShotSource
-    if source == "replay":
-        shots_source = cli_sources.replay_source(file, speed, binned_by)
-    elif source == "sim":
-        shots_source = cli_sources.simulated_source(shots, speed, seed, tiles)
-    elif source == "sacla":
-        shots_source = cli_sources.online_source(
-            online, beamline, detector or [], equipment or [], shots
-        )
-    else:
-        raise ConfigError(f"source {source!r}: expected sim, replay or sacla")
+    shots_source = cli_sources.make_source(
+        source,
+        file,
+        speed,
+        binned_by,
+        shots,
+        seed,
+        tiles,
+        fault or [],
+        online,
+        beamline,
+        detector or [],
+        equipment or [],
+    )
     try:
-        analysis = LiveShots(shots_source, regions, edges, window, workers, binned_by=binned_by)
-        try:
-            report = analysis.run(shots, logging.getLogger(__name__).warning)
-        finally:
-            analysis.close()
+        with cluster(dask) if dask else nullcontext() as submit:
+            analysis = LiveShots(
+                shots_source, regions, edges, window, workers, binned_by=binned_by, submit=submit
+            )
+            try:
+                report = analysis.run(shots, logging.getLogger(__name__).warning)
+            finally:
+                analysis.close()
     finally:
         shots_source.close()
     _print(report, images, as_json)
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Argument(help="New file, HDF5 in the format sacla-replay.")],
+    source: SourceOption = "sim",
+    file: FileOption = None,
+    speed: SpeedOption = 1.0,
+    binned_by: BinnedByOption = "delay",
+    shots: ShotsOption = None,
+    most_gb: Annotated[
+        float, typer.Option("--most-gb", min=0, help="Most of the frames; then it ends.")
+    ] = 100.0,
+    seed: SeedOption = 0,
+    tiles: TilesOption = 1,
+    fault: FaultOption = None,
+    online: OnlineOption = None,
+    beamline: BeamlineOption = None,
+    detector: DetectorOption = None,
+    equipment: EquipmentOption = None,
+) -> None:
+    """Record every frame and value of a source in a file that `replay` reads."""
+    from skywright.instruments.sacla import cli_sources
+    from skywright.instruments.sacla.replay_writer import record_replay
+
+    shots_source = cli_sources.make_source(
+        source,
+        file,
+        speed,
+        binned_by,
+        shots,
+        seed,
+        tiles,
+        fault or [],
+        online,
+        beamline,
+        detector or [],
+        equipment or [],
+    )
+    try:
+        count = record_replay(
+            shots_source,
+            out,
+            shots,
+            most_gb * 1e9,
+            beamline or 3,
+            lambda message: typer.echo(message, err=True),
+        )
+    finally:
+        shots_source.close()
+    typer.echo(f"{out}: {count} records")

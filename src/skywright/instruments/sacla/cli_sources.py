@@ -1,4 +1,4 @@
-"""Sources of ``skywright sacla live``, from the options of the command."""
+"""Sources of ``skywright sacla live`` and ``record``, from the options of the command."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -12,24 +12,53 @@ if TYPE_CHECKING:
     from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 
 
-def replay_source(file: Path | None, speed: float, binned_by: str) -> "ShotSource":
+def make_source(
+    kind: str,
+    file: Path | None,
+    speed: float,
+    binned_by: str,
+    shots: int | None,
+    seed: int,
+    tiles: int,
+    faults: Sequence[str],
+    online: Path | None,
+    beamline: int | None,
+    detectors: Sequence[str],
+    equipment: Sequence[str],
+) -> "ShotSource":
+    """Return the source ``sim``, ``replay`` or ``sacla``, from the options of the command."""
+    if kind == "replay":
+        return replay_source(file, speed, binned_by, shots)
+    if kind == "sim":
+        return simulated_source(shots, speed, seed, tiles, faults)
+    if kind == "sacla":
+        return online_source(online, beamline, detectors, equipment, shots)
+    raise ConfigError(f"source {kind!r}: expected sim, replay or sacla")
+
+
+def replay_source(
+    file: Path | None, speed: float, binned_by: str, shots: int | None
+) -> "ShotSource":
     """Return a recorded file as a source, with the value that its shots are binned by."""
     from skywright.instruments.sacla.shots import more_values_for
     from skywright.instruments.sacla.sources.replay import ReplaySource
 
     if file is None:
         raise ConfigError("source replay: --file is missing")
-    return ReplaySource(file, speed, more_values_for(binned_by))
+    return ReplaySource(file, speed, more_values_for(binned_by), shots)
 
 
-def simulated_source(shots: int | None, speed: float, seed: int, tiles: int) -> "ShotSource":
+def simulated_source(
+    shots: int | None, speed: float, seed: int, tiles: int, faults: Sequence[str]
+) -> "ShotSource":
     """Return the simulated beamline as a source."""
     from skywright.instruments.sacla.sources.sim import SimSource
-    from skywright.instruments.sacla.twin import Beamline, TwinSettings
+    from skywright.instruments.sacla.twin import Beamline, TwinSettings, parse_faults
 
     single, octal = "MPCCD-1N0-M06-004", [f"MPCCD-8N0-3-002-{k + 1}" for k in range(tiles)]
     detectors = (single,) if tiles == 1 else tuple(octal)
-    return SimSource(Beamline(TwinSettings(detectors, pool=24), seed), shots, speed)
+    settings = TwinSettings(detectors, pool=24, faults=parse_faults(faults))
+    return SimSource(Beamline(settings, seed), shots, speed)
 
 
 def online_source(

@@ -1,4 +1,4 @@
-"""Whole blocks of shots, analyzed on a cluster whose machines see the same files."""
+"""Whole blocks of shots, analyzed on a cluster whose machines see the same files, or get frames."""
 
 import copy
 import logging
@@ -8,11 +8,13 @@ from typing import Any
 
 from skywright.analysis.cluster import Submit
 from skywright.errors import ConfigError, HardwareError, SkywrightError
-from skywright.instruments.sacla.frames import Frames
+from skywright.instruments.sacla.frames import Frames, SentFrames
+from skywright.instruments.sacla.image_series import Block
 from skywright.instruments.sacla.workers import Analyses, Answer, Chunk, Wait, Worker
 
-BLOCKS_IN_PROGRESS = 32
-"""Blocks given to the cluster whose results have not been taken."""
+BLOCKS_IN_PROGRESS, SENT_BLOCKS = 32, 4
+"""Blocks given to the cluster whose results have not been taken, and of those whose frames go with
+them; one of 256 shots of a tile has 0.5 GB."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,35 +32,42 @@ class ClusterWorkers:
     analyses
         By detector; each block has a copy.
     frames
-        Frames in files.
+        Frames in files, or `SentFrames`, which go to the cluster with their block.
 
     Raises
     ------
     ConfigError
-        If the frames are in this machine's memory.
+        If the frames are in memory that processes of this machine share.
     """
 
     def __init__(self, submit: Submit, analyses: Analyses, frames: Frames) -> None:
         if frames.shared:
-            raise ConfigError("a cluster analyzes stored runs; these frames are in memory")
+            raise ConfigError("a cluster does not see the memory that these frames are in")
         self._submit, self._analyses, self._frames = submit, dict(analyses), frames
-        self._chunks: dict[int, dict[int, Chunk]] = {}
+        self._most = SENT_BLOCKS if isinstance(frames, SentFrames) else BLOCKS_IN_PROGRESS
+        self._chunks: dict[Block, dict[int, Chunk]] = {}
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._in_progress: dict[Any, tuple[list[int], int]] = {}
+        self._in_progress: dict[Any, tuple[list[int], Block]] = {}
 
-    def analyze(self, block: int, number: int, chunk: Chunk) -> list[Answer]:
+    def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
         """Keep a chunk until its block is whole."""
         self._chunks.setdefault(block, {})[number] = chunk
         return self.answers("none")
 
-    def end_block(self, block: int, below: int) -> list[Answer]:
+    def end_block(self, block: Block) -> list[Answer]:
         """Give a block to the cluster."""
         found = self.answers("none")
-        while len(self._in_progress) >= BLOCKS_IN_PROGRESS:
+        while len(self._in_progress) >= self._most:
             found += self.answers("one")
         chunks = self._chunks.pop(block)
-        future = self._submit(analyze_block, self._analyses, self._frames, chunks, below)
-        self._in_progress[future] = (list(chunks), below)
+        frames = self._frames
+        if isinstance(frames, SentFrames):
+            frames = frames.only(chunks)
+        future = self._submit(analyze_block, self._analyses, frames, chunks, block)
+        if frames is not self._frames:
+            for number in chunks:
+                self._frames.free(number)
+        self._in_progress[future] = (list(chunks), block)
         future.add_done_callback(self._done.put)
         return found
 
@@ -82,7 +91,7 @@ class ClusterWorkers:
         for future in self._in_progress:
             future.cancel()
 
-    def _result(self, future: Any, chunks: list[int], below: int) -> list[Answer]:
+    def _result(self, future: Any, chunks: list[int], block: Block) -> list[Answer]:
         try:
             return list(future.result())
         except SkywrightError:
@@ -90,18 +99,18 @@ class ClusterWorkers:
         except Exception as error:
             if type(error).__name__ not in ("KilledWorker", "BrokenProcessPool"):
                 raise HardwareError(f"cluster: {type(error).__name__}: {error}") from error
-            logger.error("block below %d is given up: %s", below, error)
-            return [*map(Answer, chunks), Answer(parts={}, below=below)]
+            logger.error("block %d is given up: %s", block[1], error)
+            return [*map(Answer, chunks), Answer(block=block, parts={})]
 
 
 def analyze_block(
-    analyses: Analyses, frames: Frames, chunks: Mapping[int, Chunk], below: int
+    analyses: Analyses, frames: Frames, chunks: Mapping[int, Chunk], block: Block
 ) -> list[Answer]:
-    """Analyze the chunks of a block, in order; runs on any machine that sees the files."""
+    """Analyze the chunks of a block, in order; runs on any machine that sees or gets the frames."""
     mine = {name: analysis.fresh() for name, analysis in analyses.items()}
     worker = Worker(mine, copy.copy(frames))
     try:
-        answers = [worker.analyze(number, chunk) for number, chunk in sorted(chunks.items())]
-        return [*answers, worker.end_block(below)]
+        answers = [worker.analyze(block, number, chunk) for number, chunk in sorted(chunks.items())]
+        return [*answers, worker.end_block(block)]
     finally:
         worker.close()

@@ -1,6 +1,6 @@
 """Where workers find the frames of shots: in a replay file, or in memory that processes share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -236,3 +236,62 @@ class SharedFrames:
         """Free the memory, in the process that made it."""
         self.close()
         self._memory.unlink()
+
+
+class SentFrames:
+    """Frames of running shots that are sent to other machines with their block; a place is a slot.
+
+    Parameters
+    ----------
+    shapes
+        (rows, columns) by detector.
+    """
+
+    shared = False
+    threads = False
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        self._shapes = dict(shapes)
+        self._frames: dict[int, dict[str, dict[int, NDArray[np.float32]]]] = {}
+        """By chunk, detector and slot."""
+
+    def only(self, chunks: Iterable[int]) -> "SentFrames":
+        """Return the frames of some chunks."""
+        found = SentFrames(self._shapes)
+        found._frames = {chunk: self._frames[chunk] for chunk in chunks}
+        return found
+
+    def has_room(self, chunk: int) -> bool:
+        """Return True: who sends the blocks waits when too many are under way."""
+        return True
+
+    def place(self, chunk: int, position: int, detector: str, frame: Any) -> int:
+        """Copy a frame."""
+        copied = np.empty(self._shapes[detector], np.float32)
+        if isinstance(frame, StoredFrame):
+            frame.read_into(copied)
+        else:
+            copied[:] = frame
+        slot = chunk * CHUNK_SHOTS + position
+        self._frames.setdefault(chunk, {}).setdefault(detector, {})[slot] = copied
+        return slot
+
+    def free(self, chunk: int) -> None:
+        """Forget the frames of a chunk."""
+        self._frames.pop(chunk, None)
+
+    def retake(self, chunk: int) -> bool:
+        """Return whether the chunk is not freed."""
+        return chunk in self._frames
+
+    def open(self) -> None:
+        """Do nothing: they are here."""
+
+    def read(self, detector: str, places: Sequence[int]) -> FrameStack:
+        """Return copies of the frames."""
+        frames = np.stack([self._frames[k // CHUNK_SHOTS][detector][k] for k in places])
+        return FrameStack(frames, np.arange(len(frames)))
+
+    def close(self) -> None:
+        """Forget all frames."""
+        self._frames = {}

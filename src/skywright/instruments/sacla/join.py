@@ -85,6 +85,11 @@ class TagGrid:
             tag = min(tag, self.last + 1)
         return max(-(-(tag - self.first) // self.step), 0)
 
+    def cut(self, shots: int) -> "TagGrid":
+        """Return the first shots of the grid, at most a number of them."""
+        last = self.first + (shots - 1) * self.step
+        return TagGrid(self.first, self.step, last if self.last is None else min(last, self.last))
+
 
 @dataclass
 class JoinCounts:
@@ -157,6 +162,8 @@ class TagJoin(Generic[Payload]):
             return Refusal.LATE
         if record.channel in self._known.get(record.tag, ()):
             return Refusal.DUPLICATE
+        if record.tag < self._next and record.tag in self.grid:
+            return Refusal.LATE  # its shot has left: nothing waited for this channel, or any more
         return None
 
     def _advance(self, highest: int) -> None:
@@ -189,7 +196,7 @@ class TagJoin(Generic[Payload]):
             yield JoinedShot(tag, self._waiting.pop(tag))
 
     def finish(self) -> Iterator[JoinedShot[Payload]]:
-        """Yield what is left, at the end of the run."""
+        """Yield what is left, at the end of the run; records that still come are late."""
         for tag in sorted(self._waiting):
             yield JoinedShot(tag, self._waiting.pop(tag))
         end = self.highest if self.grid.last is None else self.grid.last

@@ -1,7 +1,6 @@
 """What is recorded of shots: a row for each shot, region sets, frames, and running images."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from skywright.errors import ConfigError
 from skywright.files.columns import Column
 from skywright.instruments.sacla.analyzed_shot import PROFILE, AnalyzedShot, RegionSet
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
-from skywright.instruments.sacla.regions import Region
+from skywright.instruments.sacla.regions import Mask, Region
 from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR, ShotRules, Verdict
 
 REGIONS_ROOM, REGIONS_MAX, CORNERS_MAX = 16, 64, 64
@@ -78,27 +77,71 @@ def shot_columns(
     )
 
 
-def region_columns(room: int = REGIONS_ROOM) -> tuple[Column, ...]:
-    """Return the columns of the region sets, without their number."""
+def mask_room(shapes: Iterable[tuple[int, int]]) -> int:
+    """Return the bytes that a mask of any of these tiles has room in, a bit for each pixel."""
+    return max((-(-rows * columns // 8) for rows, columns in shapes), default=0)
+
+
+def region_columns(room: int = REGIONS_ROOM, mask_bytes: int = 0) -> tuple[Column, ...]:
+    """Return the columns of the region sets, without their number.
+
+    Parameters
+    ----------
+    room
+        Number of regions that a row has room for.
+    mask_bytes
+        Room for the mask of each (`mask_room`); 0: masks are not recorded.
+    """
+    masks = (
+        Column(f"{REGIONS}/mask_shape", "<i4", (room, 2), 16),
+        Column(
+            f"{REGIONS}/mask",
+            "|u1",
+            (room, mask_bytes),
+            1,
+            {"description": "a bit for each pixel, row by row; the highest one is the first"},
+        ),
+    )
     return (
         Column(f"{REGIONS}/name", f"|S{NAME_BYTES}", (room,), 16),
         Column(f"{REGIONS}/detector", f"|S{NAME_BYTES}", (room,), 16),
         Column(f"{REGIONS}/corners", "<i4", (room,), 16),
         Column(f"{REGIONS}/points", "<f8", (room, CORNERS_MAX, 2), 16, {"units": "px"}),
+        *(masks if mask_bytes else ()),
     )
 
 
+FRAME_VALUES = ("i0", "scanned", "stage", "timing", MOTOR)
+"""Values of a shot that are beside its frames too, so that images can be binned."""
 FRAME_TAG = Column(f"{FRAMES}/tag", "<i8")
 IMAGE_NUMBER = Column(f"{IMAGES}/update", "<i8")
-IMAGE_KEYS = ("mean", "mean_on", "mean_off", "var")
+IMAGE_COUNTS = ("n_on", "n_off")
+"""Shots with and without the pump laser in the running images: of each detector, and the most."""
+IMAGE_KEYS = ("mean", "mean_on", "mean_off", "diff", "var", "max")
+"""Running images of each detector, eV; `var` in eV^2."""
 
 
-def check_room(regions: Sequence[Region], room: int = REGIONS_MAX) -> None:
-    """Raise `ConfigError` if regions do not fit into a row with room for `room` of them."""
+def check_room(
+    regions: Sequence[Region], room: int = REGIONS_MAX, mask_bytes: int | None = None
+) -> None:
+    """Raise `ConfigError` if regions do not fit into a row.
+
+    Parameters
+    ----------
+    regions
+        The regions.
+    room, mask_bytes
+        As for `region_columns`; without them there is no open file.
+    """
     if len(regions) > room:
         why = "" if room == REGIONS_MAX else " in the open file; end the recording first"
         raise ConfigError(f"{len(regions)} regions, expected at most {room}{why}")
     for region in regions:
+        if region.mask and mask_bytes is not None and len(region.mask.bits) > mask_bytes:
+            raise ConfigError(
+                f"ROI {region.name}: the open file has no room for masks, because the recording "
+                "began without one; end it first"
+            )
         if len(region.points) > CORNERS_MAX:
             raise ConfigError(
                 f"ROI {region.name}: {len(region.points)} corners, expected at most {CORNERS_MAX}"
@@ -106,42 +149,6 @@ def check_room(regions: Sequence[Region], room: int = REGIONS_MAX) -> None:
         for text in (region.name, region.detector):
             if len(text.encode()) > NAME_BYTES:
                 raise ConfigError(f"ROI {text!r}: longer than {NAME_BYTES} bytes")
-
-
-@dataclass
-class Span:
-    """The shots of one recording, for all its files.
-
-    Parameters
-    ----------
-    first
-        Shots of this run with a lower identity came before it began.
-    count
-        Number of shots; 0: until it is ended.
-    run
-        Run of the facility when it began. The tags of a later run may begin anew.
-    taken
-        Number of shots so far.
-    """
-
-    first: int = 0
-    count: int = 0
-    run: int = 0
-    taken: int = 0
-    _newest: int | None = None
-
-    def take(self, shot: AnalyzedShot) -> bool:
-        """Count a shot; return whether it belongs to the recording."""
-        is_before = shot.run == self.run and shot.identity < self.first
-        if is_before or (self.count and self.taken == self.count):
-            return False
-        self.taken += 1
-        self._newest = shot.identity
-        return True
-
-    def holds(self, shot: AnalyzedShot) -> bool:
-        """Return whether a shot is the one that was taken last."""
-        return shot.identity == self._newest
 
 
 class ShotsLayout(ColumnsLayout):
@@ -153,8 +160,8 @@ class ShotsLayout(ColumnsLayout):
         How the delay of the stage is computed.
     room, rings
         As for `shot_columns`.
-    span
-        Of the recording.
+    recording
+        Number of the recording whose shots are taken.
     """
 
     def __init__(
@@ -162,23 +169,23 @@ class ShotsLayout(ColumnsLayout):
         rules: ShotRules,
         room: int = REGIONS_ROOM,
         rings: Mapping[str, int] | None = None,
-        span: Span | None = None,
+        recording: int = 0,
     ) -> None:
         super().__init__("shots", shot_columns(room, rings), TAG)
         self._rules, self._room, self._rings = rules, room, dict(rings or {})
-        self._span = span or Span()
+        self._recording = recording
 
     def take(self, result: AnalyzedShot) -> Rows | None:
         """Return the row of a shot."""
-        if not self._span.take(result):
+        if result.recording != self._recording:
             return None
         values = result.values
         row: dict[str, Any] = {
             "time": result.time,
             "run": result.run,
             "verdict": VERDICTS.index(result.verdict.value),
-            "accepted": result.verdict is Verdict.ACCEPTED and not result.is_lost,
-            "laser_on": values.get("laser_open", 0.0) > 0.5,
+            "accepted": is_accepted(result),
+            "laser_on": is_laser_on(result),
             **{key: values.get(key, np.nan) for key in (*EQUIPMENT, MOTOR)},
             "stage": self._rules.stage_delay(values),
             "scanned": result.delay,
@@ -212,36 +219,52 @@ class RegionsLayout(ColumnsLayout):
 
     Parameters
     ----------
-    room
-        Number of regions that a row has room for.
+    room, mask_bytes
+        As for `region_columns`.
+    recording
+        Number of the recording whose shots are taken.
     """
 
-    def __init__(self, room: int = REGIONS_ROOM) -> None:
-        super().__init__("region sets", region_columns(room), REGIONS_NUMBER)
-        self._room, self._last = room, -1
+    def __init__(self, room: int = REGIONS_ROOM, mask_bytes: int = 0, recording: int = 0) -> None:
+        super().__init__("region sets", region_columns(room, mask_bytes), REGIONS_NUMBER)
+        self._room, self._mask_bytes = room, mask_bytes
+        self._last, self._recording = -1, recording
 
     def take(self, result: AnalyzedShot) -> Rows | None:
         """Return the row of a set when the first shot has it."""
-        if result.regions.number == self._last:
+        if result.recording != self._recording or result.regions.number == self._last:
             return None
         self._last = result.regions.number
-        return region_rows(result.regions, self._room)
+        return region_rows(result.regions, self._room, self._mask_bytes)
 
 
-def region_rows(regions: RegionSet, room: int = REGIONS_ROOM) -> Rows:
-    """Return a set of regions as one row."""
+def region_rows(regions: RegionSet, room: int = REGIONS_ROOM, mask_bytes: int = 0) -> Rows:
+    """Return a set of regions as one row (`region_columns`)."""
     names = np.zeros((1, room), f"S{NAME_BYTES}")
     detectors = np.zeros((1, room), f"S{NAME_BYTES}")
     corners = np.zeros((1, room), np.int32)
     points = np.full((1, room, CORNERS_MAX, 2), np.nan)
+    masks, shapes = np.zeros((1, room, mask_bytes), np.uint8), np.zeros((1, room, 2), np.int32)
     for k, region in enumerate(regions.regions):
         names[0, k], detectors[0, k] = region.name.encode(), region.detector.encode()
         corners[0, k] = len(region.points)
-        points[0, k, : len(region.points)] = region.points
-    found = {"name": names, "detector": detectors, "corners": corners, "points": points}
+        if region.mask is None:
+            points[0, k, : len(region.points)] = region.points
+        else:
+            shapes[0, k] = region.mask.shape
+            masks[0, k, : len(region.mask.bits)] = np.frombuffer(region.mask.bits, np.uint8)
+    found = {
+        "name": names,
+        "detector": detectors,
+        "corners": corners,
+        "points": points,
+        "mask_shape": shapes,
+        "mask": masks,
+    }
+    columns = region_columns(room, mask_bytes)
     return Rows(
         np.array([regions.number], np.int32),
-        {column.path: found[column.path.rsplit("/", 1)[1]] for column in region_columns(room)},
+        {column.path: found[column.path.rsplit("/", 1)[1]] for column in columns},
     )
 
 
@@ -251,22 +274,36 @@ def read_regions(row: Mapping[str, NDArray[Any]]) -> tuple[Region, ...]:
     Parameters
     ----------
     row
-        ``name``, ``detector`` (room,) bytes, ``corners`` (room,), ``points`` (room, 64, 2).
+        ``name``, ``detector`` (room,) bytes, ``corners`` (room,), ``points`` (room, 64, 2), and
+        ``mask_shape`` (room, 2), ``mask`` (room, bytes) where masks are recorded.
     """
     return tuple(
         Region(
-            row["name"][k].decode(),
+            name.decode(),
             row["detector"][k].decode(),
-            tuple((float(x), float(y)) for x, y in row["points"][k, :corners]),
+            tuple((float(x), float(y)) for x, y in row["points"][k, : row["corners"][k]]),
+            _read_mask(row, k),
         )
-        for k, corners in enumerate(row["corners"])
-        if corners
+        for k, name in enumerate(row["name"])
+        if name
     )
+
+
+def _read_mask(row: Mapping[str, NDArray[Any]], k: int) -> Mask | None:
+    if "mask" not in row or not row["mask_shape"][k].any():
+        return None
+    rows, columns = row["mask_shape"][k].tolist()
+    return Mask((rows, columns), row["mask"][k, : mask_room([(rows, columns)])].tobytes())
 
 
 def detector_key(number: int) -> str:
     """Return the name of a detector in data keys: d1, d2 ..."""
     return f"d{number + 1}"
+
+
+def detector_counts(detectors: int) -> tuple[str, ...]:
+    """Return the names of the numbers of shots in the images of each detector."""
+    return tuple(f"{detector_key(k)}_{key}" for k in range(detectors) for key in IMAGE_COUNTS)
 
 
 class FramesLayout(ColumnsLayout):
@@ -276,31 +313,64 @@ class FramesLayout(ColumnsLayout):
     ----------
     shapes
         (rows, columns) by detector.
-    span
-        Of the recording; the rows of its shots are taken before their frames.
+    rules
+        How the delay of the stage is computed; None: it is missing.
+    recording
+        Number of the recording whose shots are taken.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, int]], span: Span | None = None) -> None:
-        self._span = span or Span()
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, int]],
+        rules: ShotRules | None = None,
+        recording: int = 0,
+    ) -> None:
+        self._rules, self._recording = rules, recording
         self.paths = {name: f"{FRAMES}/{detector_key(k)}" for k, name in enumerate(shapes)}
         columns = [
-            Column(self.paths[name], "<f4", shape, 1, {"units": "ADU", "detector": name})
-            for name, shape in shapes.items()
+            Column(f"{FRAMES}/time", "<f8", attrs={"units": "s"}),
+            Column(f"{FRAMES}/accepted", "|u1", attrs={"description": "1: the shot is analyzed"}),
+            Column(f"{FRAMES}/laser_on", "|u1"),
+            *(Column(f"{FRAMES}/{key}", "<f8") for key in FRAME_VALUES),
+            *(
+                Column(self.paths[name], "<f4", shape, 1, {"units": "ADU", "detector": name})
+                for name, shape in shapes.items()
+            ),
         ]
         super().__init__("frames", columns, FRAME_TAG)
         self._shapes = dict(shapes)
 
     def take(self, result: AnalyzedShot) -> Rows | None:
         """Return the frames of a shot that has those of all detectors of the file."""
-        if not self._span.holds(result):
+        if result.recording != self._recording:
             return None
         if not result.frames.keys() >= self._shapes.keys():
             return None
         columns = {
-            self.paths[name]: frame_of(result.frames[name], shape)[None]
-            for name, shape in self._shapes.items()
+            f"{FRAMES}/time": np.array([result.time]),
+            f"{FRAMES}/accepted": np.array([is_accepted(result)], np.uint8),
+            f"{FRAMES}/laser_on": np.array([is_laser_on(result)], np.uint8),
         }
+        values = {
+            **result.values,
+            "scanned": result.delay,
+            "stage": self._rules.stage_delay(result.values) if self._rules else np.nan,
+        }
+        for key in FRAME_VALUES:
+            columns[f"{FRAMES}/{key}"] = np.array([values.get(key, np.nan)])
+        for name, shape in self._shapes.items():
+            columns[self.paths[name]] = frame_of(result.frames[name], shape)[None]
         return Rows(np.array([result.identity], np.int64), columns)
+
+
+def is_accepted(shot: AnalyzedShot) -> bool:
+    """Return whether the images of a shot are analyzed."""
+    return shot.verdict is Verdict.ACCEPTED and not shot.is_lost
+
+
+def is_laser_on(shot: AnalyzedShot) -> bool:
+    """Return whether the shutter of the pump laser was open."""
+    return shot.values.get("laser_open", 0.0) > 0.5
 
 
 def frame_of(frame: Any, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -330,7 +400,8 @@ class ImagesLayout(ColumnsLayout):
             for k, (name, shape) in enumerate(shapes.items())
             for key in IMAGE_KEYS
         ]
-        counts = [Column(f"{IMAGES}/{key}", "<i8", (), 64) for key in ("n_on", "n_off")]
+        names = [*IMAGE_COUNTS, *detector_counts(len(shapes))]
+        counts = [Column(f"{IMAGES}/{name}", "<i8", (), 64) for name in names]
         super().__init__("images", (*columns, *counts), IMAGE_NUMBER)
         self._shapes = dict(shapes)
 
@@ -345,8 +416,12 @@ class ImagesLayout(ColumnsLayout):
                 for key in IMAGE_KEYS:
                     image = np.asarray(found[key], np.float32)
                     columns[f"{IMAGES}/{detector}_{key}"] = image[np.newaxis]
-                for key in ("n_on", "n_off"):
-                    columns.setdefault(f"{IMAGES}/{key}", np.array([found[key]], np.int64))
+                for key in IMAGE_COUNTS:
+                    count = np.array([found[key]], np.int64)
+                    columns[f"{IMAGES}/{detector}_{key}"] = count
+                    columns[f"{IMAGES}/{key}"] = np.maximum(
+                        columns.get(f"{IMAGES}/{key}", 0), count
+                    )
         if keys or not columns:
             return None
         return Rows(np.array([number], np.int64), columns)

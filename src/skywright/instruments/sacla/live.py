@@ -1,4 +1,4 @@
-"""Analysis of a running source: frames go to worker processes through shared memory."""
+"""Analysis of a running source: frames go to worker processes by shared memory, or to a cluster."""
 
 import threading
 import time
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.analysis.cluster import Submit
 from skywright.errors import HardwareError, SkywrightError
-from skywright.instruments.sacla.frames import CHUNK_SHOTS, SharedFrames
+from skywright.instruments.sacla.frames import CHUNK_SHOTS, SentFrames, SharedFrames
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.regions import Region
@@ -25,7 +26,7 @@ POLL_S = 0.1
 
 def make_ring(info: RunInfo) -> SharedFrames:
     """Return shared memory for frames on their way to workers."""
-    shapes = {name: tile.bad.shape for name, tile in info.tiles.items()}
+    shapes = info.shapes
     shot_bytes = max(sum(rows * columns for rows, columns in shapes.values()) * 4, 1)
     return SharedFrames(
         shapes, int(np.clip(RING_BYTES // (shot_bytes * CHUNK_SHOTS), LEAST_CHUNKS, 64))
@@ -47,6 +48,9 @@ class LiveShots:
         Find the radial profile of each shot.
     binned_by
         One of `BINNED_BY`, or the key of any other point detector of the source.
+    submit
+        Sends whole blocks, with their frames, to a cluster, in place of the workers
+        (`skywright.analysis.cluster.cluster`).
 
     Raises
     ------
@@ -63,10 +67,11 @@ class LiveShots:
         workers: int = 1,
         profiles: bool = False,
         binned_by: str = "delay",
+        submit: Submit | None = None,
     ) -> None:
         source.info.check_binned_by(binned_by)
         self._source, self._workers = source, workers
-        self._frames = make_ring(source.info)
+        self._frames = make_ring(source.info) if submit is None else SentFrames(source.info.shapes)
         try:
             self._pipeline = ShotPipeline(
                 source.info,
@@ -75,11 +80,12 @@ class LiveShots:
                 window,
                 self._frames,
                 workers,
+                submit=submit,
                 profiles=profiles,
                 binned_by=binned_by,
             )
         except BaseException:
-            self._frames.unlink()
+            self._free_frames()
             raise
         self._lock = threading.Lock()
         self._error: SkywrightError | None = None
@@ -127,9 +133,15 @@ class LiveShots:
             return self._make_report()
 
     def close(self) -> None:
-        """End the workers and free the shared memory."""
+        """End the workers and free the memory."""
         self._pipeline.close()
-        self._frames.unlink()
+        self._free_frames()
+
+    def _free_frames(self) -> None:
+        if isinstance(self._frames, SharedFrames):
+            self._frames.unlink()
+        else:
+            self._frames.close()
 
     def _take(self, record: Record[Any]) -> None:
         if self._enough.is_set():

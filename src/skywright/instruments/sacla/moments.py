@@ -14,11 +14,11 @@ class Moments:
     Parameters
     ----------
     count
-        (bins,) values.
+        (bins,) members.
     mean
-        (k, bins); 0 where there is no value.
+        (k, bins); 0 where there is no member, NaN where a member has no finite value.
     products
-        (k, k, bins): sum of (a - mean a) (b - mean b).
+        (k, k, bins): sum of (a - mean a) (b - mean b); NaN likewise.
     """
 
     count: NDArray[np.int64]
@@ -32,14 +32,14 @@ class Moments:
         Parameters
         ----------
         values
-            (k, n). A member with a value that is not finite is left out.
+            (k, n). What is not finite makes its quantity NaN in the bin, and no other quantity.
         labels
             (n,) bin of each member; -1: in no bin.
         bins
             Number of bins.
         """
-        used = (labels >= 0) & np.isfinite(values).all(axis=0)
-        values, labels = values[:, used], labels[used]
+        used = labels >= 0
+        values, labels = np.where(np.isfinite(values), values, np.nan)[:, used], labels[used]
         count = np.bincount(labels, minlength=bins).astype(np.int64)
         size = np.maximum(count, 1)
         mean = np.stack([np.bincount(labels, row, bins) / size for row in values])

@@ -20,10 +20,11 @@ from skywright.instruments.sacla.layouts import (
     ImagesLayout,
     RegionsLayout,
     ShotsLayout,
-    Span,
     check_room,
+    mask_room,
     room_for,
 )
+from skywright.instruments.sacla.recording import Recording
 from skywright.instruments.sacla.regions import Region
 
 IMAGE_PERIOD_S = 10.0
@@ -61,7 +62,8 @@ class Recent(NamedTuple):
     i0: float
     delay: float
     laser_on: bool
-    first_sum: float
+    sums: tuple[float, ...]
+    """Over each region, eV."""
 
 
 class ShotOwner:
@@ -81,6 +83,8 @@ class ShotOwner:
         The frames of the first of every N recorded shots are kept; 0: none.
     frames_bytes
         Most that the frames of one recording may take, bytes.
+    image_period_s
+        Time between two running images on disk.
     """
 
     def __init__(
@@ -89,8 +93,10 @@ class ShotOwner:
         changed: Callable[[], None] | None = None,
         frames_every: int = 0,
         frames_bytes: int = 20_000_000_000,
+        image_period_s: float = IMAGE_PERIOD_S,
     ) -> None:
         self.source = source
+        self._image_period_s = image_period_s
         shapes = self.shapes
         self.frames_every, self._frames_bytes = frames_every, frames_bytes
         rows = ShotsLayout(source.info.shot_rules)
@@ -113,16 +119,19 @@ class ShotOwner:
             item_name="shot",
         )
         self.recent: deque[Recent] = deque(maxlen=RECENT)
-        self.with_frames: AnalyzedShot | None = None
-        """The newest shot that has the frames of all detectors."""
+        self.newest_frames: dict[str, Any] = {}
+        """The newest frame of each detector."""
         self._arrivals: deque[float] = deque(maxlen=4096)
         self._updates = itertools.count()
         self._frames_left = 0
         self._rings: Mapping[str, int] = {}
         self._file_shapes: Mapping[str, tuple[int, int]] = shapes
         """Of the frames and images in the files; a later run may have others."""
-        self._room = REGIONS_MAX
-        self._recording = threading.Event()
+        self._room, self._mask_bytes = REGIONS_MAX, 0
+        self._recording: Recording | None = None
+        self._number = 0
+        """Of the newest recording."""
+        self._writes_images = threading.Event()
         """Set while running images are written now and then."""
         self._is_open = False
         self._writer: threading.Thread | None = None
@@ -132,7 +141,6 @@ class ShotOwner:
         self._parts_lock = threading.Lock()
         """Held while the counts of one part become those of the next one."""
         self._path = Path()
-        self._span = Span()
         self._taken_before = 0
         """Shots in the parts before the present one."""
         source.run_begins = self._open_next_part
@@ -140,22 +148,20 @@ class ShotOwner:
     @property
     def shapes(self) -> Mapping[str, tuple[int, int]]:
         """(rows, columns) by detector of the present run."""
-        return {name: tile.bad.shape for name, tile in self.source.info.tiles.items()}
+        return self.source.info.shapes
 
     def offer(self, result: AnalyzedShot) -> None:
         """Keep what is newest."""
         self._arrivals.append(time.monotonic())
-        if len(result.frames) == len(self.source.info.tiles):
-            self.with_frames = result
+        self.newest_frames.update(result.frames)
         if result.found is not None:
-            sums = result.found["sum_ev"]
             self.recent.append(
                 Recent(
                     result.tag,
                     result.values["i0"],
                     result.delay,
                     result.values["laser_open"] > 0.5,
-                    float(sums[0]) if len(sums) else float("nan"),
+                    tuple(result.found["sum_ev"].tolist()),
                 )
             )
 
@@ -167,7 +173,7 @@ class ShotOwner:
         ConfigError
             If the open file has no room for that many, or a region does not fit the run.
         """
-        check_room(regions, self._room if self._is_open else REGIONS_MAX)
+        check_room(regions, *((self._room, self._mask_bytes) if self._is_open else ()))
         self.source.change_regions(regions)
 
     def state(self) -> OwnerState[AnalyzedShot]:
@@ -205,20 +211,24 @@ class ShotOwner:
         self.stop_recording()
         self.forget()
         with self._files_lock:
-            error = self._open(path, count)
+            error = self._open(path)
         if error:
             return error
         self.owner.acquire()
-        self._recording.set()
+        self._recording = self.source.start_recording(self._number, count)
+        self._writes_images.set()
         self._writer = threading.Thread(target=self._write_images, name="sacla-images", daemon=True)
         self._writer.start()
         return ""
 
-    def _open(self, path: Path, count: int) -> str:
+    def _open(self, path: Path) -> str:
         source = self.source
-        self._path, self._span = path, Span(source.next_identity, count, source.info.run)
-        self._taken_before = 0
-        self._room = room_for(len(source.region_set.regions))
+        self._path, self._taken_before = path, 0
+        self._number += 1
+        regions = source.region_set.regions
+        self._room = room_for(len(regions))
+        has_masks = any(region.mask for region in regions)
+        self._mask_bytes = mask_room(self.shapes.values()) if has_masks else 0
         self._updates = itertools.count()
         # Regions and detectors may be others than at the recording before.
         self._rings, self._file_shapes = source.rings, self.shapes
@@ -240,11 +250,10 @@ class ShotOwner:
         first: tuple[int, ...],
     ) -> str:
         """Open the files of a part; all recorders are stopped. Return why it failed, or nothing."""
-        self.shots.layout = ShotsLayout(
-            self.source.info.shot_rules, self._room, self._rings, self._span
-        )
-        self.regions.layout = RegionsLayout(self._room)
-        self.frames.layout = FramesLayout(self._file_shapes, self._span)
+        number, rules = self._number, self.source.info.shot_rules
+        self.shots.layout = ShotsLayout(rules, self._room, self._rings, number)
+        self.regions.layout = RegionsLayout(self._room, self._mask_bytes, number)
+        self.frames.layout = FramesLayout(self._file_shapes, rules, number)
         self.images.layout = ImagesLayout(self._file_shapes)
         names = {id(self.regions): "regions", id(self.frames): "frames", id(self.images): "images"}
         error = ""
@@ -263,10 +272,12 @@ class ShotOwner:
 
     def _open_next_part(self) -> None:
         """Go on in new files, between the last shot of a run and the first one of the next."""
-        taken = self._span.taken
-        if not self._is_open or taken == self._taken_before or len(self._parts) >= PARTS_MAX:
+        if self._recording is None or not self._is_open or len(self._parts) >= PARTS_MAX:
             return
-        self._offer_images(complete=True)
+        taken = self._recording.taken
+        if taken == self._taken_before:
+            return
+        self._offer_images()
         with self._files_lock:
             if not self._is_open:
                 return
@@ -306,16 +317,23 @@ class ShotOwner:
             )
 
     def stop_recording(self) -> None:
-        """End the recording; all shots that were delivered are in the files then."""
-        acquisition = self.owner.stop_acquisition()
-        if acquisition is not None:
-            acquisition.done.wait(STORE_S)
-        if self._recording.is_set():
-            self._recording.clear()
-            self._offer_images(complete=True)
+        """End the recording; all its shots, and images up to the last one, are in the files then.
+
+        Shots that come meanwhile are not recorded, and wait for nothing.
+        """
+        recording, self._recording = self._recording, None
+        self._writes_images.clear()
         if self._writer is not None:
             self._writer.join(STORE_S)
             self._writer = None
+        if recording is not None and not self.source.end_recording(recording, STORE_S):
+            self.owner.report(f"shots of the recording are not analyzed after {STORE_S:g} s")
+        acquisition = self.owner.stop_acquisition()
+        if acquisition is not None:
+            acquisition.done.wait(STORE_S)
+        if recording is not None and self._is_open:
+            self._offer_images()
+        self.source.release_images()
         with self._files_lock:
             for recorder in self._all:
                 recorder.stop()
@@ -333,15 +351,15 @@ class ShotOwner:
 
     def _write_images(self) -> None:
         pause = threading.Event()
-        due = time.monotonic() + IMAGE_PERIOD_S
-        while self._recording.is_set():
+        due = time.monotonic() + self._image_period_s
+        while self._writes_images.is_set():
             pause.wait(0.2)
             if time.monotonic() >= due:
-                due += IMAGE_PERIOD_S
+                due += self._image_period_s
                 self._offer_images()
 
-    def _offer_images(self, *, complete: bool = False) -> None:
-        self.images.offer((next(self._updates), self.source.images(complete=complete)))
+    def _offer_images(self) -> None:
+        self.images.offer((next(self._updates), self.source.recorded_images()))
 
     def close(self) -> None:
         """Stop for good; what was taken is in the files."""

@@ -18,14 +18,16 @@ from skywright.analysis.cluster import Submit
 from skywright.errors import ConfigError
 from skywright.instruments.sacla.analyzed_shot import PROFILE, AnalyzedShot, RegionSet
 from skywright.instruments.sacla.frames import CHUNK_SHOTS, Frames
+from skywright.instruments.sacla.image_series import Block, ImageSeries
 from skywright.instruments.sacla.join import JoinedShot, Record, Refusal, TagJoin
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
+from skywright.instruments.sacla.recording import Recording
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.run_info import RunInfo
-from skywright.instruments.sacla.shot_curves import ShotCurves
+from skywright.instruments.sacla.shot_curves import DEFAULT_HITS, Hits, ShotCurves
 from skywright.instruments.sacla.shot_images import BLOCK_TAGS, ShotImages
 from skywright.instruments.sacla.shots import BINNED_BY, EQUIPMENT, Verdict
-from skywright.instruments.sacla.workers import Answer, Chunk, make_workers
+from skywright.instruments.sacla.workers import MISSING, Answer, Chunk, make_workers
 
 ROW_KEYS = ("sum_ev", "photons", "photon_hist")
 """Columns of a region, found in the image."""
@@ -33,10 +35,10 @@ ROW_KEYS = ("sum_ev", "photons", "photon_hist")
 
 @dataclass
 class _Pending:
-    """Accepted shots of one block that are not yet handed to a worker."""
+    """Shots of one block whose images are to be analyzed, and not yet handed to a worker."""
 
     regions: RegionSet
-    block: int = 0
+    block: Block | None = None
     shots: list[AnalyzedShot] = field(default_factory=list)
     places: dict[str, list[int]] = field(default_factory=dict)
 
@@ -67,16 +69,23 @@ class ShotPipeline:
         Called with each shot, accepted or not, in order of their tags, once its images are
         analyzed. Shots without any record are left out.
     submit
-        Gives whole blocks to a cluster whose machines see the file; there are no other workers.
+        Gives whole blocks to a cluster whose machines see the frames; there are no other workers.
     profiles
         Find the radial profile of each shot, the rows ``profile/DETECTOR``, (n, rings) eV.
     binned_by
         What `edges` are of, one of `BINNED_BY` or a key of ``info.more_values``.
+    hits
+        What a hit in a region is.
+    partial
+        Analyze the frames that came also where those of other detectors are missing
+        (`AnalyzedShot.is_partial`): they are in the images of their detectors and in the curves of
+        their regions. The shots count as ``no_frame`` all the same.
 
     Raises
     ------
     ConfigError
-        If a region names an unknown detector, or a name is used twice.
+        If a region names an unknown detector or has a mask of another shape, or a name is used
+        twice.
     """
 
     def __init__(
@@ -93,6 +102,8 @@ class ShotPipeline:
         submit: Submit | None = None,
         profiles: bool = False,
         binned_by: str = "delay",
+        hits: Hits = DEFAULT_HITS,
+        partial: bool = False,
     ) -> None:
         self.binned_by = binned_by
         self.regions = check_regions(regions, info)
@@ -106,7 +117,9 @@ class ShotPipeline:
         self.lost: Counter[str] = Counter()
         self.rows: list[Batch] = []
         block_tags = block_tags or BLOCK_TAGS * max(1, math.ceil(window / BLOCK_TAGS))
-        self._images = {
+        self.recording: Recording | None = None
+        """What is recorded now; each shot says to which recording it belongs."""
+        images = {
             name: ShotImages(
                 tile,
                 info.rules_of(name),
@@ -116,38 +129,34 @@ class ShotPipeline:
             )
             for name, tile in info.tiles.items()
         }
-        self.curves = ShotCurves(len(self.regions), edges.tolist(), block_tags)
-        self._block_tags = block_tags
+        self.hits, self.block_tags = hits, block_tags
+        self.curves = self._new_curves()
         self._frames = frames
-        self._workers = make_workers(
-            workers, {name: a.fresh() for name, a in self._images.items()}, frames, submit
-        )
-        self._keep_rows = keep_rows
+        self._workers = make_workers(workers, images, frames, submit)
+        self._series = ImageSeries(0, 0, {name: each.fresh() for name, each in images.items()})
+        self._ending: dict[int, ImageSeries] = {}
+        """Series of which no more shots come, and some partial results still do."""
+        self.recorded: ImageSeries | None = None
+        """The images of the recording, or of the last one."""
+        self._keep_rows, self._partial = keep_rows, partial
         self._on_shot = on_shot
         self._leaving: deque[AnalyzedShot] = deque()
         """Shots that `on_shot` has not got yet, in order."""
         self._pending = _Pending(self.region_set)
         self._chunks = 0
         self._in_progress: dict[int, _Pending] = {}
-        self._open_blocks: set[int] = set()  # without their partial result
-        self._parts: deque[tuple[str, ShotImages]] = deque()
-        """Partial results of one block that `poll` merges one by one: those of eight detectors at
-        once would hold up the display."""
+        self._answers: deque[Answer] = deque()
+        """Of workers, not yet taken; an error over one of them loses no other."""
 
     @property
     def images(self) -> dict[str, ShotImages]:
         """The running images by detector, all of the same shots: up to the last whole block."""
-        self._merge_parts()
-        return self._images
+        self._series.merge()
+        return self._series.images
 
     def images_of(self, detector: str) -> ShotImages:
         """Return the running images of one detector; those of others may lack a block of it."""
-        return self._images[detector]
-
-    def merge_part(self) -> bool:
-        """Merge one partial result that waits; return whether more of them wait."""
-        self._merge_parts(1)
-        return bool(self._parts)
+        return self._series.images[detector]
 
     def change_regions(self, regions: Sequence[Region]) -> RegionSet:
         """Sum over other regions from the next shot on; curves begin anew, running images go on.
@@ -167,7 +176,7 @@ class ShotPipeline:
         self.regions = checked
         self.region_set = RegionSet(self.region_set.number + 1, checked)
         self._pending.regions = self.region_set
-        self.curves = ShotCurves(len(checked), self.edges.tolist(), self._block_tags)
+        self.curves = self._new_curves()
         return self.region_set
 
     def change_bins(self, edges: NDArray[np.float64], binned_by: str) -> None:
@@ -184,21 +193,35 @@ class ShotPipeline:
         self.edges, self.binned_by = edges, binned_by
         self.change_regions(self.regions)
 
-    def complete_images(self) -> None:
-        """Bring the running images up to the newest shot; waits for the workers.
-
-        The block under way is cut here. If images go on afterwards, they lack the shots of one of
-        its two pieces.
-        """
-        self._hand_over()
-        self._end_block()
-        self._take(self._workers.answers("all"))
-        self._merge_parts()
-
     def restart_images(self) -> None:
-        """Begin the running images anew with the next shot."""
-        self.complete_images()
-        self._images = {name: images.fresh() for name, images in self._images.items()}
+        """Begin the running images anew with the next shot; waits for no worker."""
+        self._begin_series(self._series.recording)
+
+    def start_recording(self, number: int, count: int = 0) -> Recording:
+        """Record the shots from the next one on; their images are a series of their own.
+
+        Parameters
+        ----------
+        number
+            Of the recording, another one than before.
+        count
+            Number of shots, accepted or not; 0: until `end_recording`.
+        """
+        first = 0 if self.join.highest is None else self.info.identity(self.join.highest) + 1
+        self.recording = Recording(number, first, self.info.run, count)
+        self.recorded = None
+        return self.recording
+
+    def end_recording(self) -> None:
+        """End it with the newest shot; waits for no worker (`is_recorded`)."""
+        self.recording = None
+        if self._series.recording:
+            self._begin_series(0)
+
+    def is_recorded(self, number: int) -> bool:
+        """Return whether all shots of an ended recording are delivered, and in its images."""
+        is_delivered = all(shot.recording != number for shot in self._leaving)
+        return is_delivered and (self.recorded is None or self.recorded.is_complete)
 
     def begin(self, info: RunInfo) -> None:
         """Take the run as it is known at its first record, or the next run; counts go on.
@@ -223,6 +246,8 @@ class ShotPipeline:
             Of a run that is measured otherwise.
         """
         self._earlier = Counter(before.counts_of_runs)
+        self.recording, self.recorded = before.recording, before.recorded
+        before._series.is_closed = True  # noqa: SLF001  (its own class)
         self.lost = before.lost.copy()
         self.region_set = RegionSet(before.region_set.number + 1, self.regions)
         self._pending.regions = self.region_set
@@ -239,16 +264,19 @@ class ShotPipeline:
     def finish(self) -> None:
         """End the run: analyze what is left, and wait for the workers."""
         self._judge(self.join.finish())
-        self._hand_over()
         self._end_block()
         self._take(self._workers.answers("all"))
-        self._merge_parts()
+        for series in [*self._ending.values(), self._series]:
+            series.merge()
+        self._fold()
 
     def poll(self) -> None:
         """Hand over what has gathered and take what the workers have found; for live displays."""
         self._hand_over()
         self._take(self._workers.answers("none"))
-        self._merge_parts(1)
+        for series in [*self._ending.values(), self._series]:
+            series.merge(1)
+        self._fold()
 
     def close(self) -> None:
         """End the workers."""
@@ -265,8 +293,8 @@ class ShotPipeline:
         """Records and shots so far, of all runs, by reason.
 
         ``accepted_on`` and the following ones are of the present regions and bins. ``images_lost``
-        and ``shots_lost`` are there only if workers died: accepted shots that are missing in the
-        images, and accepted shots of which nothing was found.
+        and ``shots_lost`` are there only if workers died or failed: accepted shots that are missing
+        in the images, and accepted shots of which nothing was found.
         """
         curves = self.curves.result()
         return {
@@ -305,6 +333,9 @@ class ShotPipeline:
         batch = Batch(identities, np.full(len(identities), np.nan), data)
         return batch.take(np.argsort(identities, kind="stable"))
 
+    def _new_curves(self) -> ShotCurves:
+        return ShotCurves(len(self.regions), self.edges.tolist(), self.block_tags, hits=self.hits)
+
     # ---- from the join to the workers
 
     def _judge(self, shots: Iterable[JoinedShot[Any]]) -> None:
@@ -312,23 +343,31 @@ class ShotPipeline:
         for shot in shots:
             payloads = shot.payloads
             values = {key: payloads[key] for key in keys if key in payloads}
-            verdict = rules.judge(values, all(name in payloads for name in self.info.tiles))
-            self.verdicts[verdict] += 1
+            frames = {name: payloads[name] for name in self.info.tiles if name in payloads}
+            verdict = rules.judge(values, len(frames) == len(self.info.tiles))
+            identity, recording = self.info.identity(shot.tag), self.recording
+            is_recorded = recording is not None and recording.take(self.info.run, identity)
             judged = AnalyzedShot(
                 shot.tag,
-                self.info.identity(shot.tag),
+                identity,
                 self.info.run,
                 time.time(),
                 verdict,
                 values,
                 rules.delay(values),
                 self.region_set,
-                {name: payloads[name] for name in self.info.tiles if name in payloads},
+                frames,
+                recording.number if recording is not None and is_recorded else 0,
             )
+            if self._partial and frames and verdict is Verdict.NO_FRAME:
+                judged.is_partial = rules.judge(values, True) is Verdict.ACCEPTED
             if self._on_shot is not None:
                 self._leaving.append(judged)
-            if verdict is Verdict.ACCEPTED:
-                self._accept(judged)
+            try:
+                if verdict is Verdict.ACCEPTED or judged.is_partial:
+                    self._accept(judged)
+            finally:
+                self.verdicts[judged.verdict] += 1
         self._release()
 
     def _release(self) -> None:
@@ -337,58 +376,90 @@ class ShotPipeline:
             self._on_shot(self._leaving.popleft())
 
     def _accept(self, shot: AnalyzedShot) -> None:
-        block = shot.identity // self._block_tags
-        if block != self._pending.block:
-            self._hand_over()
-            self._end_block()
-            self._pending.block = block
-        pending = self._pending
-        position = len(pending.shots)
-        while not self._frames.has_room(self._chunks):
-            self._take(self._workers.answers("one"))
+        """Put the frames of a shot where workers find them.
+
+        If that fails, nothing of the shot stays behind: without a frame that can be read it has the
+        verdict ``no_frame``, and after the error of a worker it is lost.
+        """
+        try:
+            self._make_room(shot)
+        except Exception:
+            shot.is_lost = True
+            self.lost["shots_lost"] += 1
+            raise
+        pending, places = self._pending, {}
+        for name, frame in shot.frames.items():
+            try:
+                places[name] = self._frames.place(self._chunks, len(pending.shots), name, frame)
+            except Exception:
+                shot.verdict, shot.is_partial = Verdict.NO_FRAME, False
+                shot.frames = {key: frame for key, frame in shot.frames.items() if key != name}
+                raise
         for name in self.info.tiles:
-            place = self._frames.place(self._chunks, position, name, shot.frames[name])
-            pending.places.setdefault(name, []).append(place)
+            pending.places.setdefault(name, []).append(places.get(name, MISSING))
         pending.shots.append(shot)
         if len(pending.shots) == CHUNK_SHOTS:
             self._hand_over()
 
+    def _make_room(self, shot: AnalyzedShot) -> None:
+        """Begin the block of a shot if it is the first one of it, and wait for a free place."""
+        if shot.recording != self._series.recording:
+            self._begin_series(shot.recording)
+        block = self._series.number, shot.identity // self.block_tags
+        if block != self._pending.block:
+            self._end_block()
+            self._pending.block = block
+            self._series.open_blocks.add(block[1])
+        while not self._frames.has_room(self._chunks):
+            self._take(self._workers.answers("one"))
+
     def _hand_over(self) -> None:
         """Give the pending shots to the worker of their block."""
         pending = self._pending
-        if not pending.shots:
+        if not pending.shots or pending.block is None:
             return
         self._pending = _Pending(self.region_set, pending.block)
         number, self._chunks = self._chunks, self._chunks + 1
         self._in_progress[number] = pending
-        self._open_blocks.add(pending.block)
-        self.frames += len(pending.shots) * len(self.info.tiles)
+        self.frames += sum(len(shot.frames) for shot in pending.shots)
         chunk = Chunk(
             _identities(pending), _laser_on(pending.shots), pending.places, pending.regions
         )
         self._take(self._workers.analyze(pending.block, number, chunk))
 
     def _end_block(self) -> None:
-        """Ask the worker of the pending block for its partial result."""
-        block = self._pending.block
-        if block not in self._open_blocks:
-            return
-        end = (block + 1) * self._block_tags
-        self._take(self._workers.end_block(block, end))
+        """Hand over what is pending, and ask the worker of its block for the partial result."""
+        self._hand_over()
+        block, self._pending.block = self._pending.block, None
+        if block is not None:
+            self._take(self._workers.end_block(block))
+
+    def _begin_series(self, recording: int) -> None:
+        """Sum the next shots up in images of their own."""
+        self._end_block()
+        before = self._series
+        before.is_closed = True
+        if not before.is_complete:
+            self._ending[before.number] = before
+        fresh = {name: images.fresh() for name, images in before.images.items()}
+        self._series = ImageSeries(before.number + 1, recording, fresh)
+        if recording:
+            self.recorded = self._series
 
     # ---- from the workers to the results
 
     def _take(self, answers: Iterable[Answer]) -> None:
-        for answer in answers:
+        self._answers.extend(answers)
+        while self._answers:
+            answer = self._answers.popleft()
             if answer.chunk is not None:
                 self._take_rows(answer.chunk, answer.rows)
             self.lost["images_lost"] += answer.images_lost
-            if answer.parts is not None:
-                self._merge_parts()
-                self._parts.extend(answer.parts.items())
-                self._open_blocks.discard(answer.below // self._block_tags - 1)
-                if not self._parts:
-                    self._fold()
+            if answer.block is not None and answer.parts is not None:
+                number, block = answer.block
+                series = self._ending.get(number, self._series)
+                series.take(block, answer.parts)
+        self._fold()
 
     def _take_rows(
         self, chunk: int, found: Mapping[str, Mapping[str, NDArray[Any]]] | None
@@ -401,31 +472,24 @@ class ShotPipeline:
                 shot.is_lost = True
         else:
             rows = self._batch(pending, found)
-            if pending.regions is self.region_set:
-                self.curves.update(rows)
-            if self._keep_rows:
-                self.rows.append(rows)
             if self._on_shot is not None:
                 keys = [*ROW_KEYS, *(key for key in rows.data if key.startswith(PROFILE))]
                 for k, shot in enumerate(pending.shots):
                     shot.found = {key: rows[key][k] for key in keys}
+            if self._keep_rows:
+                self.rows.append(rows)
+            if pending.regions is self.region_set:
+                self.curves.update(rows)
         self._release()
-
-    def _merge_parts(self, most: int | None = None) -> None:
-        """Merge partial results that wait, all or up to a number; then fold."""
-        count = len(self._parts) if most is None else min(most, len(self._parts))
-        for _ in range(count):
-            name, part = self._parts.popleft()
-            self._images[name].merge(part)
-        if count and not self._parts:
-            self._fold()
 
     def _fold(self) -> None:
         """Fold the blocks before the first one that is still under way."""
-        lowest = min(self._open_blocks | {self._pending.block})
-        for images in self._images.values():
-            images.advance(lowest * self._block_tags)
-        self.curves.advance(lowest * self._block_tags)
+        self._ending = {k: each for k, each in self._ending.items() if not each.is_complete}
+        under_way = [each for each in (*self._ending.values(), self._series) if each.open_blocks]
+        for series in under_way:
+            series.fold(min(series.open_blocks))
+        if under_way:
+            self.curves.advance(min(min(each.open_blocks) for each in under_way) * self.block_tags)
 
     def _batch(self, pending: _Pending, rows: Mapping[str, Mapping[str, Any]]) -> Batch:
         shots, regions = pending.shots, pending.regions
@@ -437,13 +501,13 @@ class ShotPipeline:
                 [self.info.shot_rules.scanned(shot.values, self.binned_by) for shot in shots], float
             ),
             "laser_on": _laser_on(shots),
-            "accepted": np.ones(count, bool),
+            "accepted": np.array([shot.verdict is Verdict.ACCEPTED for shot in shots], bool),
             "regions_number": np.full(count, regions.number),
             "sum_ev": np.empty((count, columns)),
             "photons": np.empty((count, columns), np.int64),
             "photon_hist": np.empty((count, columns, HISTOGRAM_BINS), np.int64),
         }
-        for name, images in self._images.items():
+        for name, images in self._series.images.items():
             if images.rings is not None:
                 empty = np.empty((0, images.rings.length))
                 data[PROFILE + name] = rows[name]["profile"] if count else empty
@@ -464,7 +528,7 @@ def _laser_on(shots: Sequence[AnalyzedShot]) -> NDArray[np.bool_]:
 
 
 def check_regions(regions: Sequence[Region], info: RunInfo) -> tuple[Region, ...]:
-    """Return the regions if their names are unique and their detectors are known."""
+    """Return the regions if names are unique, detectors known, and masks of their shape."""
     names = [region.name for region in regions]
     for region in regions:
         if names.count(region.name) > 1:
@@ -474,4 +538,6 @@ def check_regions(regions: Sequence[Region], info: RunInfo) -> tuple[Region, ...
             raise ConfigError(
                 f"ROI {region.name}: unknown detector {region.detector} (known are {known})"
             )
+        if region.mask is not None:
+            region.pixels(info.tiles[region.detector].bad.shape)  # raises if it does not fit
     return tuple(regions)

@@ -81,13 +81,13 @@ def photon_levels(
 
 def _smallest(passes: Callable[[np.float64], bool], guess: float) -> np.float32:
     """Find the smallest single-precision signal that passes, near a guess."""
+    below, above = np.float32(-np.inf), np.float32(np.inf)
     with np.errstate(over="ignore"):
         signal = np.float32(guess)
-    below, above = np.float32(-np.inf), np.float32(np.inf)
-    while not passes(np.float64(signal)):
-        signal = np.nextafter(signal, above, dtype=np.float32)
-    while passes(np.float64(np.nextafter(signal, below, dtype=np.float32))):
-        signal = np.nextafter(signal, below, dtype=np.float32)
+        while not passes(np.float64(signal)):
+            signal = np.nextafter(signal, above, dtype=np.float32)
+        while passes(np.float64(np.nextafter(signal, below, dtype=np.float32))):
+            signal = np.nextafter(signal, below, dtype=np.float32)
     return signal
 
 
@@ -394,7 +394,7 @@ def sum_rings(
     frames: NDArray[Any],
     chosen: NDArray[np.int64],
     least: np.floating[Any],
-    labels: NDArray[np.int32],
+    labels: NDArray[np.unsignedinteger[Any]],
     sums: NDArray[np.float64],
 ) -> None:
     """Add up the signal of each ring, for each frame.
@@ -411,7 +411,7 @@ def sum_rings(
     least
         Smaller signals count as 0.
     labels
-        (pixels,) ring of each pixel.
+        (pixels,) ring of each pixel, uint16 or uint32.
     sums
         (m, rings) ADU, overwritten.
     """

@@ -10,7 +10,10 @@ from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from skywright.errors import HardwareError, SkywrightError
+from skywright.instruments.sacla.analyzed_shot import RegionSet
 from skywright.instruments.sacla.frames import Frames
+from skywright.instruments.sacla.image_series import Block
+from skywright.instruments.sacla.large_messages import receive_large, send_large
 from skywright.instruments.sacla.shot_images import ShotImages
 from skywright.instruments.sacla.warm import warm_up
 from skywright.instruments.sacla.workers import (
@@ -26,6 +29,8 @@ from skywright.processes.memory import return_large_arrays
 
 SENT_TASKS = 24
 """Tasks sent to a worker and not answered; their messages must fit into a pipe's buffer."""
+NO_REGIONS = RegionSet()
+"""In the place of those that are sent before the chunks."""
 READY = "ready"
 """What a worker sends before it takes tasks."""
 ATTEMPTS = 8
@@ -37,7 +42,7 @@ logger = logging.getLogger(__name__)
 class _Task(NamedTuple):
     """A chunk to analyze; without a chunk, the end of the block."""
 
-    block: int
+    block: Block
     chunk: int | None
 
 
@@ -48,7 +53,8 @@ class _Block:
     worker: int
     chunks: dict[int, Chunk] = field(default_factory=dict)
     answered: set[int] = field(default_factory=set)
-    below: int | None = None
+    is_ended: bool = False
+    """All its chunks are known."""
     parts: dict[str, ShotImages] = field(default_factory=dict)
     """Partial results that have come, by detector; those of all end the block."""
 
@@ -62,6 +68,8 @@ class _Process:
     sent: deque[_Task] = field(default_factory=deque)
     waiting: deque[_Task] = field(default_factory=deque)
     is_ready: bool = False
+    regions: RegionSet | None = None
+    """What it was sent last; the chunks that follow are summed over it."""
 
     @property
     def load(self) -> int:
@@ -90,7 +98,7 @@ class ProcessWorkers:
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
         self._analyses, self._frames = dict(analyses), frames
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: dict[Block, _Block] = {}
         self._deaths: Counter[_Task] = Counter()
         self._found: list[Answer] = []
         self._has_part = False
@@ -101,7 +109,7 @@ class ProcessWorkers:
         """Process ids of the workers."""
         return [worker.process.pid or 0 for worker in self._processes]
 
-    def analyze(self, block: int, number: int, chunk: Chunk) -> list[Answer]:
+    def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
         """Hand over a chunk; wait only if the worker has too many."""
         if block not in self._blocks:
             self._blocks[block] = _Block(self._least_loaded())
@@ -112,10 +120,10 @@ class ProcessWorkers:
             self._receive(None)
         return self.answers("none")
 
-    def end_block(self, block: int, below: int) -> list[Answer]:
+    def end_block(self, block: Block) -> list[Answer]:
         """Ask for a block."""
         held = self._blocks[block]
-        held.below = below
+        held.is_ended = True
         self._give(held.worker, _Task(block, None))
         return self.answers("none")
 
@@ -165,12 +173,18 @@ class ProcessWorkers:
         worker = self._processes[number]
         while worker.waiting and len(worker.sent) < SENT_TASKS:
             task = worker.waiting[0]
-            held = self._blocks[task.block]
+            chunk = None if task.chunk is None else self._blocks[task.block].chunks[task.chunk]
             try:
-                if task.chunk is None:
-                    worker.end.send(("end_block", held.below))
+                if chunk is None:
+                    worker.end.send(("end_block", task.block))
                 else:
-                    worker.end.send(("analyze", task.chunk, held.chunks[task.chunk]))
+                    if chunk.regions is not worker.regions:
+                        # Masks may be larger than the pipe's buffer, so the worker must not send.
+                        if worker.sent or not worker.is_ready:
+                            return
+                        worker.end.send(("regions", chunk.regions))
+                        worker.regions = chunk.regions
+                    worker.end.send(("analyze", *task, replace(chunk, regions=NO_REGIONS)))
             except OSError:
                 self._replace(number)
                 return
@@ -187,6 +201,8 @@ class ProcessWorkers:
                 continue
             try:
                 answer = worker.end.recv()
+                if isinstance(answer, tuple):
+                    name, part = receive_large(end, answer)
             except (EOFError, OSError, pickle.UnpicklingError):
                 self._replace(number)
                 continue
@@ -194,9 +210,9 @@ class ProcessWorkers:
                 raise answer
             if answer == READY:
                 worker.is_ready = True
+                self._send(number)
                 continue
             if isinstance(answer, tuple):
-                name, part = answer
                 self._blocks[worker.sent[0].block].parts[name] = part
                 self._has_part = True
                 continue
@@ -250,8 +266,8 @@ class ProcessWorkers:
             dead.process.pid,
             len(blocks),
         )
-        if dead.sent:
-            culprit = dead.sent[0]
+        if tasks := dead.sent or dead.waiting:
+            culprit = tasks[0]
             self._deaths[culprit] += 1
             if self._deaths[culprit] >= ATTEMPTS:
                 self._give_up(culprit)
@@ -259,7 +275,7 @@ class ProcessWorkers:
             if block in self._blocks:
                 self._do_again(block, number)
 
-    def _do_again(self, block: int, dead: int) -> None:
+    def _do_again(self, block: Block, dead: int) -> None:
         """Give a block to another worker, from its first chunk."""
         held = self._blocks[block]
         held.worker = self._least_loaded(but=dead)
@@ -269,10 +285,10 @@ class ProcessWorkers:
             if chunk in held.answered and not self._frames.retake(chunk):
                 lost += len(held.chunks.pop(chunk).identities)
         tasks = [_Task(block, chunk) for chunk in sorted(held.chunks)]
-        if held.below is not None:
+        if held.is_ended:
             tasks.append(_Task(block, None))
         if lost:
-            logger.error("block %d: the frames of %d shots are gone", block, lost)
+            logger.error("block %s: the frames of %d shots are gone", block, lost)
             self._found.append(Answer(images_lost=lost))
         self._processes[held.worker].waiting.extend(tasks)
         self._send(held.worker)
@@ -280,11 +296,11 @@ class ProcessWorkers:
     def _give_up(self, task: _Task) -> None:
         """Leave out what workers died over."""
         held = self._blocks[task.block]
-        logger.error("block %d, chunk %s: given up, workers die over it", *task)
+        logger.error("block %s, chunk %s: given up, workers die over it", *task)
         if task.chunk is None:
             del self._blocks[task.block]
             lost = sum(len(chunk.identities) for chunk in held.chunks.values())
-            self._found.append(Answer(parts={}, below=held.below or 0, images_lost=lost))
+            self._found.append(Answer(block=task.block, parts={}, images_lost=lost))
             return
         chunk = held.chunks.pop(task.chunk)
         if task.chunk in held.answered:
@@ -309,11 +325,17 @@ def _work(end: Connection, analyses: Analyses, frames: Frames) -> None:
         worker = Worker(analyses, frames)
         warm_up()  # else the first shots wait for the kernels
         end.send(READY)
+        regions = NO_REGIONS
         while True:
             kind, *arguments = end.recv()
+            if kind == "regions":
+                regions = arguments[0]
+                continue
+            if kind == "analyze":
+                arguments[-1] = replace(arguments[-1], regions=regions)
             answer: Answer = getattr(worker, kind)(*arguments)
             for part in (answer.parts or {}).items():
-                end.send(part)
+                send_large(end, part)
             end.send(replace(answer, parts=None))
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         pass

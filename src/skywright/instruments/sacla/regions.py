@@ -1,16 +1,46 @@
-"""Regions of interest: polygons on a detector tile, and the spans of pixels that they cover."""
+"""Regions of interest on a detector tile, and the spans of pixels that they cover."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skywright.errors import ConfigError
 
+MASK = "mask="
+"""Begin of the text of a mask, in place of corners."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The pixels of a region, one by one.
+
+    Parameters
+    ----------
+    shape
+        (rows, columns) of the tile.
+    bits
+        A bit for each pixel, row by row (`numpy.packbits`).
+    source
+        File that it was read from, as `read_mask` takes it.
+    """
+
+    shape: tuple[int, int]
+    bits: bytes = field(repr=False)
+    source: str = field(default="", compare=False)
+
+    @property
+    def pixels(self) -> NDArray[np.bool_]:
+        """(rows, columns) bool."""
+        bits = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=int(np.prod(self.shape)))
+        return bits.reshape(self.shape).astype(bool)
+
 
 @dataclass(frozen=True)
 class Region:
-    """A polygon on the image of one detector.
+    """Pixels of one detector: those inside a polygon, or those of a mask.
 
     Parameters
     ----------
@@ -20,25 +50,56 @@ class Region:
         Detector id.
     points
         Corners (x = column, y = row) in pixels; pixel centers are at integers.
+    mask
+        In place of corners.
     """
 
     name: str
     detector: str
-    points: tuple[tuple[float, float], ...]
+    points: tuple[tuple[float, float], ...] = ()
+    mask: Mask | None = None
+
+    def pixels(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Return the pixels of a tile that belong to the region, (rows, columns) bool.
+
+        Raises
+        ------
+        ConfigError
+            If the mask is of a tile of another shape.
+        """
+        if self.mask is None:
+            return polygon_mask(self.points, shape)
+        if not self.fits(shape):
+            raise ConfigError(
+                f"ROI {self.name}: mask of shape {self.mask.shape}, expected {shape}, the rows and "
+                f"columns of {self.detector}"
+            )
+        return self.mask.pixels
+
+    def fits(self, shape: tuple[int, int]) -> bool:
+        """Return whether the region can be of a tile of (rows, columns)."""
+        return self.mask is None or self.mask.shape == shape
 
 
 def parse_region(text: str) -> Region:
-    """Read ``NAME:DET:x,y;x,y;...``.
+    """Read ``NAME:DET:x,y;x,y;...`` or ``NAME:DET:mask=FILE`` (`read_mask`).
 
     Raises
     ------
     ConfigError
-        If the text has another form, or fewer than three corners.
+        If the text has another form or fewer than three corners, or there is no such mask.
     """
     parts = text.split(":", 2)
     if len(parts) != 3 or not parts[0] or not parts[1]:
-        raise ConfigError(f"ROI {text!r}: expected NAME:DETECTOR:x,y;x,y;...")
+        raise ConfigError(
+            f"ROI {text!r}: expected NAME:DETECTOR:x,y;x,y;... or NAME:DETECTOR:mask=FILE"
+        )
     name, detector, corners = parts
+    if corners.startswith(MASK):
+        try:
+            return Region(name, detector, mask=read_mask(corners.removeprefix(MASK)))
+        except ConfigError as error:
+            raise ConfigError(f"ROI {name}: {error}") from None
     points = []
     for corner in corners.strip().strip(";").split(";"):
         try:
@@ -55,8 +116,64 @@ def parse_region(text: str) -> Region:
 
 def format_region(region: Region) -> str:
     """Return a region as `parse_region` reads it."""
+    if region.mask is not None:
+        return f"{region.name}:{region.detector}:{MASK}{region.mask.source}"
     corners = ";".join(f"{x:g},{y:g}" for x, y in region.points)
     return f"{region.name}:{region.detector}:{corners}"
+
+
+def read_mask(source: str) -> Mask:
+    """Read a mask from a file: (rows, columns), True or 1 for the pixels of the region.
+
+    Parameters
+    ----------
+    source
+        ``FILE.npy``, or ``FILE:DATASET`` of an HDF5 file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, has another form, or no pixel.
+    """
+    if not source or any(letter.isspace() for letter in source):
+        raise ConfigError(f"mask {source!r}: expected a file, without blanks in its path")
+    try:
+        values = _read_array(source)
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise ConfigError(f"mask {source}: not readable ({error})") from None
+    if values.ndim != 2 or values.dtype.kind not in "biu":
+        raise ConfigError(
+            f"mask {source}: {values.dtype} of shape {values.shape}, expected (rows, columns) of "
+            "bool or integers"
+        )
+    pixels = values == 1
+    if not pixels.any():
+        raise ConfigError(f"mask {source}: no pixel is True or 1")
+    if (values[~pixels] != 0).any():
+        raise ConfigError(f"mask {source}: values other than 0 and 1")
+    return make_mask(pixels, source)
+
+
+def make_mask(pixels: NDArray[np.bool_], source: str = "") -> Mask:
+    """Return (rows, columns) bool as a mask."""
+    rows, columns = pixels.shape
+    return Mask((rows, columns), np.packbits(pixels).tobytes(), source)
+
+
+def _read_array(source: str) -> NDArray[Any]:
+    if source.endswith(".npy"):
+        values: NDArray[Any] = np.load(Path(source), allow_pickle=False)
+        return values
+    import h5py
+
+    path, colon, dataset = source.rpartition(":")
+    if not colon:
+        raise ValueError("expected FILE.npy, or FILE:DATASET of an HDF5 file")
+    with h5py.File(path, "r") as file:
+        found = file.get(dataset)
+        if not isinstance(found, h5py.Dataset):
+            raise KeyError(f"no dataset {dataset}")
+        return np.asarray(found[()])
 
 
 def polygon_mask(
@@ -135,10 +252,11 @@ def cut_spans(spans: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     NDArray
         (m, 3), no span longer than `length`, sorted by first pixel.
     """
-    pieces = [
-        (number, max(first, start), min(last, start + length))
-        for number, first, last in spans.tolist()
-        for start in range(first // length * length, last, length)
-    ]
-    found = np.array(pieces, np.int64).reshape(-1, 3)
+    numbers, first, last = spans.T
+    count = (last - 1) // length - first // length + 1
+    which = np.repeat(np.arange(len(spans)), count)
+    piece = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    start = (first // length)[which] * length + piece * length
+    begin, end = np.maximum(first[which], start), np.minimum(last[which], start + length)
+    found = np.stack([numbers[which], begin, end], axis=1)
     return np.ascontiguousarray(found[np.argsort(found[:, 1], kind="stable")])

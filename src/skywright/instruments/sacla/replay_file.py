@@ -3,6 +3,7 @@
 import mmap
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.closing import Closing
-from skywright.errors import DataError
+from skywright.errors import ConfigError, DataError
 from skywright.instruments.sacla.join import Record, TagGrid
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules
-from skywright.instruments.sacla.tile import PixelRules, Tile
+from skywright.instruments.sacla.tile import PixelRules, Tile, count_rings
 from skywright.instruments.sacla.values import parse_value
 
 FORMAT, VERSION = "sacla-replay", 1
+SCALES = (1e-9, 1e9)
+"""Least and largest gain, energy per electron and energy of a photon that make sense."""
+LONGEST_SIDE = 16_384
+"""Of a tile, pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +71,7 @@ class ReplayFile(Closing):
         self.path, self._more_values = Path(path), tuple(more_values)
         try:
             self._file = h5py.File(self.path, "r")
-        except OSError as error:
+        except Exception as error:  # h5py raises many kinds
             if self.path.is_dir():
                 why = "is a directory, expected a file"
             elif not self.path.exists():
@@ -75,14 +80,26 @@ class ReplayFile(Closing):
                 why = f"not readable as HDF5 ({' '.join(str(error).split())})"
             raise DataError(f"{self.path}: {why}") from None
         try:
-            self._read_header()
+            with self._reading("the header"):
+                self._read_header()
         except BaseException:
             self._file.close()
             raise
 
+    @contextmanager
+    def _reading(self, where: str) -> Iterator[None]:
+        """Turn what a damaged file raises into a `DataError` that names the file and the place."""
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:  # h5py raises many kinds
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{self.path}: {where}: not readable ({why})") from None
+
     def _read_header(self) -> None:
-        root = self._file
-        kind = root.attrs.get("format")
+        root = "/"
+        kind = self._file.attrs.get("format")
         kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
         if str(kind) != FORMAT:
             raise DataError(f"{self.path}: format is {kind!r}, expected {FORMAT!r}")
@@ -91,21 +108,19 @@ class ReplayFile(Closing):
         step, first = self._whole(root, "tag_step"), self._whole(root, "tag_first")
         if step < 1:
             raise DataError(f"{self.path}: tag_step is {step}, expected >= 1")
-        analysis = self._group("analysis")
         shot_rules = ShotRules(
-            **{key: self._number(analysis, key) for key in ShotRules.__dataclass_fields__}
+            **{key: self._number("analysis", key) for key in ShotRules.__dataclass_fields__}
         )
         pixel_rules = PixelRules(
-            **{key: self._number(analysis, key) for key in PixelRules.__dataclass_fields__}
+            **{key: self._number("analysis", key) for key in PixelRules.__dataclass_fields__}
         )
-        for key in ("photon_ev", "ev_per_electron", "radial_dr"):
-            if getattr(pixel_rules, key) <= 0:
-                raise DataError(f"{self.path}: analysis: {key} is not positive")
+        for key in ("photon_ev", "ev_per_electron"):
+            self._check_scale("analysis", key, getattr(pixel_rules, key))
         self.info = RunInfo(
             run=self._whole(root, "run"),
             hightag=self._whole(root, "hightag"),
             grid=TagGrid(first, step, self._whole(root, "tag_last")),
-            tiles={name: self._tile(name) for name in self._group("detectors")},
+            tiles={name: self._tile(name, pixel_rules) for name in self._group("detectors")},
             shot_rules=shot_rules,
             pixel_rules=pixel_rules,
             more_values=self._more_values,
@@ -145,11 +160,9 @@ class ReplayFile(Closing):
         DataError
             If the file is damaged there.
         """
-        try:
-            self._file[f"detectors/{detector}/data"].read_direct(out, np.s_[index])
-        except (OSError, ValueError) as error:
-            where = f"{self.path}: detectors/{detector}/data[{index}]"
-            raise DataError(f"{where}: not readable ({error})") from None
+        path = f"detectors/{detector}/data"
+        with self._reading(f"{path}[{index}]"):
+            self._file[path].read_direct(out, np.s_[index])
 
     def map_frames(self, detector: str) -> NDArray[np.float32] | None:
         """Map the frames of a detector to memory, without the HDF5 library.
@@ -161,7 +174,16 @@ class ReplayFile(Closing):
         NDArray or None
             (n, rows, columns), private to this process. None if the frames are not stored as they
             are: compressed, in chunks, in another file, of another type or not aligned.
+
+        Raises
+        ------
+        DataError
+            If the file is damaged there.
         """
+        with self._reading(f"detectors/{detector}/data"):
+            return self._map(detector)
+
+    def _map(self, detector: str) -> NDArray[np.float32] | None:
         data = self._file[f"detectors/{detector}/data"]
         # The kernels are compiled for the type and alignment of this machine.
         plain = data.dtype == np.float32 and data.chunks is None and not data.is_virtual
@@ -185,65 +207,82 @@ class ReplayFile(Closing):
         self._file.close()
 
     def _group(self, path: str) -> Any:
-        found = self._file.get(path)
+        with self._reading(path):
+            found = self._file.get(path)
         if not isinstance(found, h5py.Group):
             raise DataError(f"{self.path}: no group {path}")
         return found
 
-    def _number(self, group: Any, key: str) -> float:
-        where = f"{self.path}: {group.name}"
-        if key not in group.attrs:
-            raise DataError(f"{where}: no attribute {key}")
+    def _number(self, path: str, key: str) -> float:
+        where, group = f"{self.path}: {path}", self._group(path)
+        with self._reading(f"{path}: attribute {key}"):
+            if key not in group.attrs:
+                raise DataError(f"{where}: no attribute {key}")
+            read = np.asarray(group.attrs[key])
         try:
-            value = float(np.asarray(group.attrs[key]).item())
+            value = float(read.item())
         except (TypeError, ValueError):
             raise DataError(f"{where}: attribute {key} is not a number") from None
         if not np.isfinite(value):
             raise DataError(f"{where}: attribute {key} is not finite")
         return value
 
-    def _whole(self, group: Any, key: str) -> int:
-        value = self._number(group, key)
+    def _whole(self, path: str, key: str) -> int:
+        value = self._number(path, key)
         if value != int(value):
-            raise DataError(f"{self.path}: {group.name}: attribute {key} is not a whole number")
+            raise DataError(f"{self.path}: {path}: attribute {key} is not a whole number")
         return int(value)
 
+    def _check_scale(self, path: str, key: str, value: float) -> None:
+        least, most = SCALES
+        if not least <= value <= most:
+            expected = f"expected {least:g} to {most:g}"
+            raise DataError(f"{self.path}: {path}: {key} is {value:g}, {expected}")
+
     def _dataset(self, path: str, ndim: int) -> Any:
-        found = self._file.get(path)
+        with self._reading(path):
+            found = self._file.get(path)
         if not isinstance(found, h5py.Dataset):
             raise DataError(f"{self.path}: no dataset {path}")
-        if found.ndim != ndim:
-            raise DataError(f"{self.path}: {path} has {found.ndim} dimensions, expected {ndim}")
+        with self._reading(path):
+            dimensions = found.ndim
+        if dimensions != ndim:
+            raise DataError(f"{self.path}: {path} has {dimensions} dimensions, expected {ndim}")
         return found
 
-    def _tile(self, name: str) -> Tile:
-        group = self._group(f"detectors/{name}")
-        shape = (self._whole(group, "ysize"), self._whole(group, "xsize"))
-        gain = self._number(group, "mp_absgain")
-        if gain <= 0:
-            raise DataError(f"{self.path}: {group.name}: mp_absgain is not positive")
-        mask = self._dataset(f"detectors/{name}/mask", 2)
-        data = self._dataset(f"detectors/{name}/data", 3)
+    def _tile(self, name: str, rules: PixelRules) -> Tile:
+        path = f"detectors/{name}"
+        shape = (self._whole(path, "ysize"), self._whole(path, "xsize"))
+        if not all(0 < length <= LONGEST_SIDE for length in shape):
+            expected = f"expected 1 to {LONGEST_SIDE} pixels"
+            raise DataError(f"{self.path}: {path}: ysize, xsize {shape}, {expected}")
+        gain = self._number(path, "mp_absgain")
+        self._check_scale(path, "mp_absgain", gain)
+        try:
+            count_rings(shape, rules.radial_cx, rules.radial_cy, rules.radial_dr)
+        except ConfigError as error:
+            raise DataError(f"{self.path}: analysis: {error}") from None
+        mask = self._dataset(f"{path}/mask", 2)
+        data = self._dataset(f"{path}/data", 3)
         if mask.shape != shape or data.shape[1:] != shape:
             raise DataError(
-                f"{self.path}: {group.name}: mask {mask.shape} and data {data.shape} do not fit "
+                f"{self.path}: {path}: mask {mask.shape} and data {data.shape} do not fit "
                 f"ysize, xsize {shape}"
             )
         if data.dtype.kind not in "fiu":
-            raise DataError(f"{self.path}: {data.name}: dtype {data.dtype}, expected float32")
-        return Tile(name, gain, self._values(mask) != 0)
+            raise DataError(f"{self.path}: {path}/data: dtype {data.dtype}, expected float32")
+        with self._reading(f"{path}/mask"):
+            return Tile(name, gain, mask[()] != 0)
 
     def _channel(self, path: str, name: str) -> Channel:
         self._group(path)
-        arrival = self._values(self._dataset(f"{path}/arrival", 1))
-        tag = self._values(self._dataset(f"{path}/tag", 1))
-        run = self._values(self._dataset(f"{path}/run", 1))
+        arrival, tag, run = (self._values(f"{path}/{key}") for key in ("arrival", "tag", "run"))
         is_detector = path.startswith("detectors/")
         raw = None
         if is_detector:
             count = self._dataset(f"{path}/data", 3).shape[0]
         else:
-            raw = self._texts(self._dataset(f"{path}/raw", 1))
+            raw = self._texts(f"{path}/raw")
             count = len(raw)
         if not len(arrival) == len(tag) == len(run) == count:
             raise DataError(
@@ -260,14 +299,13 @@ class ReplayFile(Closing):
             raise DataError(f"{self.path}: {path}/arrival: NaN")
         return Channel(name, seconds, tag.astype(np.int64), run.astype(np.int64), raw)
 
-    def _values(self, dataset: Any) -> NDArray[Any]:
-        try:
+    def _values(self, path: str) -> NDArray[Any]:
+        dataset = self._dataset(path, 1)
+        with self._reading(path):
             return np.asarray(dataset[()])
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{self.path}: {dataset.name}: not readable ({error})") from None
 
-    def _texts(self, dataset: Any) -> list[str]:
-        values = self._values(dataset).tolist()
+    def _texts(self, path: str) -> list[str]:
+        values = self._values(path).tolist()
         return [
             value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
             for value in values

@@ -134,7 +134,7 @@ def _regions(pipeline: ShotPipeline) -> dict[str, Any]:
             "sum_ev": _numbers(sums),
             "photons": rows["photons"][:, k].tolist(),
             "norm": _numbers(norm),
-            "photon_hist": curves["photon_hist"][k].tolist(),
+            "photon_hist": np.maximum(curves["photon_hist"][k], 0).tolist(),
             **{
                 side: {
                     "n": curves[f"{side}_n"][k].tolist(),

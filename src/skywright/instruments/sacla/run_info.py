@@ -48,6 +48,11 @@ class RunInfo:
         """Detectors and point detectors whose records make a shot whole."""
         return (*self.tiles, *EQUIPMENT, *self.more_values)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(rows, columns) by detector."""
+        return {name: (tile.bad.shape[0], tile.bad.shape[1]) for name, tile in self.tiles.items()}
+
     def check_binned_by(self, binned_by: str) -> None:
         """Raise `ConfigError` if the source has no value of this name to bin shots by."""
         missing = set(more_values_for(binned_by)) - set(self.more_values)

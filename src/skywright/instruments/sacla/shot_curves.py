@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, Batch
+from skywright.errors import ConfigError
 from skywright.files.columns import Column
 from skywright.instruments.sacla.moments import Moments
 from skywright.instruments.sacla.pixels import HISTOGRAM_BINS
@@ -28,9 +29,11 @@ class CurveSums:
     lines
         Moments of (norm, I0, sum) over shots with the laser off, one bin a region.
     photon_hist
-        (regions, 8).
+        (regions, 8), over the shots whose region is measured.
+    hits
+        (2, regions): shots whose region is measured, and hits among them.
     counts
-        (4,): shots with laser on, off, without a scanned value, with one outside the bins.
+        (4,): accepted shots with laser on, off, without a scanned value, with one outside the bins.
     regions_number
         Of the regions that the sums are over.
     """
@@ -38,8 +41,44 @@ class CurveSums:
     curves: Moments
     lines: Moments
     photon_hist: NDArray[np.int64]
+    hits: NDArray[np.int64]
     counts: NDArray[np.int64]
     regions_number: int
+
+
+class Hits(NamedTuple):
+    """What a hit is: a shot with enough pixels of enough photons in a region.
+
+    Parameters
+    ----------
+    photons
+        Least number of photons in a pixel, 1 to 7.
+    pixels
+        Least number of such pixels.
+    """
+
+    photons: int = 1
+    pixels: int = 10
+
+
+DEFAULT_HITS = Hits()
+
+
+def parse_hits(text: str) -> Hits:
+    """Read ``PHOTONS:PIXELS``.
+
+    Raises
+    ------
+    ConfigError
+        If the text has another form.
+    """
+    try:
+        photons, pixels = map(int, text.split(":"))
+    except ValueError:
+        raise ConfigError(f"hits {text!r}: expected PHOTONS:PIXELS") from None
+    if not (0 < photons < HISTOGRAM_BINS and pixels > 0):
+        raise ConfigError(f"hits {text!r}: expected 1 to 7 photons, and at least 1 pixel")
+    return Hits(photons, pixels)
 
 
 def find_bins(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -51,7 +90,9 @@ def find_bins(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArra
 
 
 class ShotCurves(Analysis[CurveSums]):
-    """Curves of regions of interest over accepted shots.
+    """Curves of regions of interest over the shots in which they are measured.
+
+    These are the accepted shots, and live those that lack the frame of another detector alone.
 
     The inputs are columns of the raw run: ``sum_ev`` (n, regions) eV, ``photon_hist``
     (n, regions, 8), ``i0``, ``laser_on``, ``accepted``, ``regions_number``, and what the shots are
@@ -68,9 +109,11 @@ class ShotCurves(Analysis[CurveSums]):
         Tags in a block; at least the window of the join.
     binned_by
         The column that the edges are of: ``scanned``, the delay, or any other of one number.
+    hits
+        What a hit in a region is.
     """
 
-    name, version = "sacla_curves", "1"
+    name, version = "sacla_curves", "3"
     stream = "shots"
     inputs: ClassVar[Sequence[str]] = (
         "sum_ev",
@@ -91,9 +134,17 @@ class ShotCurves(Analysis[CurveSums]):
         edges: Sequence[float] = (-2.0, 3.0),
         block_tags: int = BLOCK_TAGS,
         binned_by: str = "scanned",
+        hits: Sequence[int] = DEFAULT_HITS,
     ) -> None:
-        edges = [float(edge) for edge in edges]
-        super().__init__(regions=regions, edges=edges, block_tags=block_tags, binned_by=binned_by)
+        edges, hits = [float(edge) for edge in edges], Hits(*hits)
+        super().__init__(
+            regions=regions,
+            edges=edges,
+            block_tags=block_tags,
+            binned_by=binned_by,
+            hits=list(hits),
+        )
+        self._hits = hits
         self._binned_by = binned_by
         others = (key for key in self.inputs if key not in ("scanned", binned_by))
         self.inputs = (*others, binned_by)  # type: ignore[misc]  # of this object
@@ -110,6 +161,7 @@ class ShotCurves(Analysis[CurveSums]):
             Column("off_n_i0", "<i8", (regions,)),
             *(Column(key, "<f8", (regions,)) for key in ("slope", "intercept", "r")),
             Column("photon_hist", "<i8", (regions, HISTOGRAM_BINS)),
+            *(Column(key, "<f8", (regions,)) for key in ("hit_rate", "hit_rate_sem")),
             *(Column(k, "<i8") for k in ("n_on", "n_off", "n_unknown", "n_outside")),
         )
 
@@ -120,24 +172,33 @@ class ShotCurves(Analysis[CurveSums]):
     def statistic(self, members: Batch) -> CurveSums:
         """Compute the moments of a block."""
         number = int(members[self.block_setting][0])
-        members = members.take(members["accepted"].astype(bool))
+        # A shot that lacks the frame of another detector is not accepted, and its regions count.
+        is_measured = (members["photon_hist"][:, :, 0] >= 0).any(axis=1)
+        members = members.take(members["accepted"].astype(bool) | is_measured)
+        accepted = members["accepted"].astype(bool)
         i0, scanned = members["i0"], members[self._binned_by]
         on = members["laser_on"].astype(bool)
         bins = find_bins(scanned, self._edges)
         labels = np.where(bins >= 0, bins + self._bins * on, -1)
         sides = []
         lines = []
-        for sums in members["sum_ev"].T:
-            values = np.stack([sums / i0, i0, sums])
-            sides.append(Moments.of(values, labels, 2 * self._bins))
-            lines.append(Moments.of(values, np.where(on, -1, 0), 1))
+        pixels = members["photon_hist"].astype(np.int64)
+        is_known = pixels[:, :, 0] >= 0
+        for sums, known in zip(members["sum_ev"].T, is_known.T, strict=True):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                norms = sums / i0
+            values = np.stack([norms, i0, sums])
+            sides.append(Moments.of(values, np.where(known, labels, -1), 2 * self._bins))
+            lines.append(Moments.of(values, np.where(known & ~on, 0, -1), 1))
         unknown = np.isnan(scanned)
         outside = (bins < 0) & ~unknown
-        counts = [on.sum(), (~on).sum(), unknown.sum(), outside.sum()]
+        counts = [(each & accepted).sum() for each in (on, ~on, unknown, outside)]
+        is_hit = is_known & (pixels[:, :, self._hits.photons :].sum(axis=2) >= self._hits.pixels)
         return CurveSums(
             _concatenate(sides),
             _concatenate(lines),
-            members["photon_hist"].sum(axis=0, dtype=np.int64),
+            np.where(is_known[:, :, None], pixels, 0).sum(axis=0),
+            np.stack([is_known.sum(axis=0), is_hit.sum(axis=0)]),
             np.array(counts, np.int64),
             number,
         )
@@ -152,6 +213,7 @@ class ShotCurves(Analysis[CurveSums]):
             prefix.curves.merge(statistic.curves),
             prefix.lines.merge(statistic.lines),
             prefix.photon_hist + statistic.photon_hist,
+            prefix.hits + statistic.hits,
             prefix.counts + statistic.counts,
             prefix.regions_number,
         )
@@ -174,7 +236,12 @@ class ShotCurves(Analysis[CurveSums]):
         found["diff_sem"] = np.hypot(sem[:, 0], sem[:, 1])
         found["off_n_i0"] = state.lines.count
         found["slope"], found["intercept"], found["r"] = state.lines.line(I0, SUM)
-        found["photon_hist"] = state.photon_hist
+        measured, hits = state.hits
+        found["photon_hist"] = np.where(measured[:, None] > 0, state.photon_hist, -1)
+        rate = np.where(measured > 0, hits / np.maximum(measured, 1), np.nan)
+        found["hit_rate"] = rate
+        # The standard error of a share.
+        found["hit_rate_sem"] = np.sqrt(rate * (1 - rate) / np.maximum(measured, 1))
         names = ("n_on", "n_off", "n_unknown", "n_outside")
         return found | dict(zip(names, state.counts, strict=True))
 
@@ -186,6 +253,7 @@ class ShotCurves(Analysis[CurveSums]):
             empty(self._regions * 2 * self._bins),
             empty(self._regions),
             np.zeros((self._regions, HISTOGRAM_BINS), np.int64),
+            np.zeros((2, self._regions), np.int64),
             np.zeros(4, np.int64),
             0,
         )

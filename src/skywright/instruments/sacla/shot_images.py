@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -95,7 +95,7 @@ class ShotImages(Analysis[State]):
             self.rings = Rings(tile.bad, rules.radial_cx, rules.radial_cy, rules.radial_dr)
         self._measure_in(TileRegions(tile, rules, regions))
         shape = tile.bad.shape
-        images = ("mean", "mean_on", "mean_off", "max")
+        images = ("mean", "mean_on", "mean_off", "diff", "max")
         self.results = (  # type: ignore[misc]
             Column("n_on", "<i8"),
             Column("n_off", "<i8"),
@@ -120,18 +120,6 @@ class ShotImages(Analysis[State]):
         if self.rings is not None:
             profile = Column("profile", "<f8", (self.rings.length,), attrs={"units": "eV"})
             self.columns = (*self.columns, profile)  # type: ignore[misc]
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """The parameters as JSON values, without the mask."""
-        regions = [asdict(region) for region in self.regions.regions]
-        tile = self.regions.tile
-        return {
-            "detector": tile.detector,
-            "gain": tile.gain,
-            "regions": regions,
-            **asdict(self.regions.rules),
-        }
 
     def fresh(self) -> Self:
         """Return the same analysis, with no members; the regions are not computed again."""
@@ -176,12 +164,15 @@ class ShotImages(Analysis[State]):
         on, off = found.on, found.off
         both = on.merge(off)
         scale = self.regions.ev_per_adu
+        mean_on = self._shaped(on.mean * scale, on.count > 0)
+        mean_off = self._shaped(off.mean * scale, off.count > 0)
         return {
             "n_on": on.count,
             "n_off": off.count,
             "mean": self._shaped(both.mean * scale, both.count > 0),
-            "mean_on": self._shaped(on.mean * scale, on.count > 0),
-            "mean_off": self._shaped(off.mean * scale, off.count > 0),
+            "mean_on": mean_on,
+            "mean_off": mean_off,
+            "diff": mean_on - mean_off,
             "max": self._shaped(both.largest * scale, both.count > 0),
             "var": self._shaped(both.m2 * (scale**2 / max(both.count - 1, 1)), both.count > 1),
         }

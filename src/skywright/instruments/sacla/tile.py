@@ -1,5 +1,6 @@
 """One detector tile: how its pixels count, its regions of interest and its rings."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from skywright.errors import ConfigError
 from skywright.instruments.sacla import pixels
-from skywright.instruments.sacla.regions import Region, cut_spans, pixel_spans, polygon_mask
+from skywright.instruments.sacla.regions import Region, cut_spans, pixel_spans
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class TileRegions:
     Raises
     ------
     ConfigError
-        If a region is of another detector.
+        If a region is of another detector, or its mask of another shape.
     """
 
     def __init__(self, tile: Tile, rules: PixelRules, regions: Sequence[Region]) -> None:
@@ -77,7 +78,7 @@ class TileRegions:
                 raise ConfigError(f"ROI {region.name}: not on detector {tile.detector}")
         self.tile, self.rules, self.regions = tile, rules, tuple(regions)
         good = ~tile.bad
-        masks = [polygon_mask(region.points, tile.bad.shape) & good for region in regions]
+        masks = [region.pixels(tile.bad.shape) & good for region in regions]
         self.npixels = [int(mask.sum()) for mask in masks]
         # Short pieces, in order of memory: where regions overlap, the pixels are read once.
         self._spans = cut_spans(pixel_spans(masks), pixels.SPAN)
@@ -122,6 +123,34 @@ class TileRegions:
 
 
 _FIRST = np.zeros(1, np.int64)
+MOST_RINGS = 1_000_000
+
+
+def count_rings(shape: tuple[int, int], cx: float, cy: float, width: float) -> int:
+    """Return the number of rings from the center to the farthest pixel.
+
+    Parameters
+    ----------
+    shape
+        (rows, columns).
+    cx, cy, width
+        See `Rings`.
+
+    Raises
+    ------
+    ConfigError
+        If the width is not positive, or there are more than `MOST_RINGS`.
+    """
+    if not width > 0:
+        raise ConfigError(f"radial_dr is {width:g}, expected > 0")
+    rows, columns = shape
+    radius = max(math.hypot(x - cx, y - cy) for x in (0, columns - 1) for y in (0, rows - 1))
+    if not radius < MOST_RINGS * width:
+        raise ConfigError(
+            f"radial_cx = {cx:g}, radial_cy = {cy:g} and radial_dr = {width:g} give more than "
+            f"{MOST_RINGS} rings"
+        )
+    return math.floor(radius / width) + 1
 
 
 class Rings:
@@ -137,9 +166,15 @@ class Rings:
         Center, pixels.
     width
         Of a ring, pixels.
+
+    Raises
+    ------
+    ConfigError
+        As of `count_rings`.
     """
 
     def __init__(self, bad: NDArray[np.bool_], cx: float, cy: float, width: float) -> None:
+        count_rings(bad.shape, cx, cy, width)
         rows, columns = bad.shape
         radius = np.hypot((np.arange(columns) - cx)[None, :], (np.arange(rows) - cy)[:, None])
         labels = np.floor(radius / width).astype(np.int64).ravel()
@@ -147,8 +182,12 @@ class Rings:
         good = ~bad.ravel()
         self.count = np.bincount(labels[good], minlength=self.length)
         self._divisor = np.where(self.count > 0, self.count, np.nan)
-        # Bad pixels go to a ring of their own, which no profile shows.
-        self._labels = np.where(good, labels, self.length).astype(np.int32)
+        # Bad pixels go to a ring of their own, which no profile shows. Short numbers: with the
+        # pixels, they are all that is read from memory.
+        kind = np.uint16 if self.length < 2**16 else np.uint32
+        self._labels: NDArray[np.unsignedinteger[Any]] = np.where(good, labels, self.length).astype(
+            kind
+        )
 
     def profile(self, image: NDArray[Any]) -> NDArray[np.float64]:
         """Average (pixels,) over each ring; NaN where a ring has no good pixel."""

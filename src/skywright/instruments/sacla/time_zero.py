@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import curve_fit
-from scipy.special import erf
-from scipy.stats import chi2 as chi2_distribution
+from scipy.special import chdtrc, erf
 
 from skywright.errors import DataError
 
@@ -111,7 +110,7 @@ def fit_time_zero(
     # Not by the error of the height: with a slow rise that one is large though the step is clear.
     flat = float(np.average(y, weights=sigma**-2))
     gain = float((((y - flat) / sigma) ** 2).sum()) - chi2
-    chance = float(chi2_distribution.sf(gain, STEP_PARAMETERS - 1))
+    chance = float(chdtrc(STEP_PARAMETERS - 1, max(gain, 0.0)))
     if not chance < LARGEST_CHANCE:
         raise DataError(
             f"time zero: no step above the noise: height {height:.3g} +- {errors[2]:.3g}, noise "

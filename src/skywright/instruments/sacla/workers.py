@@ -18,11 +18,14 @@ from skywright.analysis.cluster import Submit
 from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.sacla.analyzed_shot import RegionSet
 from skywright.instruments.sacla.frames import Frames
+from skywright.instruments.sacla.image_series import Block
 from skywright.instruments.sacla.shot_images import ShotImages
 
 Analyses = Mapping[str, ShotImages]
 """By detector."""
 Wait = Literal["none", "one", "all"]
+MISSING = -1
+"""The place of a frame that never came."""
 QUEUED_CHUNKS = 256
 """Chunks that may wait for one worker; a further one makes the caller wait."""
 
@@ -38,7 +41,7 @@ class Chunk:
     laser_on
         (n,) bool.
     places
-        Where each frame is (`Frames`), by detector.
+        Where each frame is (`Frames`), by detector; `MISSING` where the shot has none.
     regions
         Over which the images are summed.
     """
@@ -60,10 +63,10 @@ class Answer:
     rows
         Of a chunk: columns by detector, in the order of the shots. None: workers that had the chunk
         died again and again, and it is given up.
+    block
+        After the end of a block: which one.
     parts
-        After a block: its partial result by detector.
-    below
-        After a block: the identity that was asked for.
+        After the end of a block: its partial result by detector.
     images_lost
         Shots whose rows were found before a worker died, and whose frames were gone afterwards:
         they are missing in the partial results.
@@ -71,19 +74,19 @@ class Answer:
 
     chunk: int | None = None
     rows: Mapping[str, Mapping[str, NDArray[Any]]] | None = None
+    block: Block | None = None
     parts: Analyses | None = None
-    below: int = 0
     images_lost: int = 0
 
 
 class Workers(Protocol):
     """Analyze chunks; all chunks of a block go to the same worker, in order."""
 
-    def analyze(self, block: int, number: int, chunk: Chunk) -> list[Answer]:
+    def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
         """Hand over a chunk of a block; return answers that have come meanwhile."""
 
-    def end_block(self, block: int, below: int) -> list[Answer]:
-        """Ask for the partial result of a block, the identities below `below`."""
+    def end_block(self, block: Block) -> list[Answer]:
+        """Ask for the partial result of a block."""
 
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return answers that have come; wait for one, or for those of all tasks, if asked to."""
@@ -108,27 +111,48 @@ class Worker:
 
     def __init__(self, analyses: Analyses, frames: Frames) -> None:
         self._analyses, self._frames = analyses, frames
+        self._blocks: dict[Block, Analyses] = {}
         frames.open()
 
-    def analyze(self, number: int, chunk: Chunk) -> Answer:
-        """Analyze a chunk."""
+    def analyze(self, block: Block, number: int, chunk: Chunk) -> Answer:
+        """Analyze a chunk of a block."""
+        if block not in self._blocks:
+            self._blocks[block] = {name: each.fresh() for name, each in self._analyses.items()}
         times = np.full(len(chunk.identities), np.nan)
         rows = {}
-        for detector, analysis in self._analyses.items():
-            analysis.change_regions(chunk.regions.of(detector))
-            images = self._frames.read(detector, chunk.places[detector])
-            data: dict[str, Any] = {"image": images, "laser_on": chunk.laser_on}
-            rows[detector] = analysis.update(Batch(chunk.identities, times, data))
+        for detector, analysis in self._blocks[block].items():
+            regions = chunk.regions.of(detector)
+            self._analyses[detector].change_regions(regions)  # of the blocks to come
+            analysis.change_regions(regions)
+            places = np.array(chunk.places[detector], np.int64)
+            came = places != MISSING
+            images = self._frames.read(detector, places[came].tolist())
+            data: dict[str, Any] = {"image": images, "laser_on": chunk.laser_on[came]}
+            found = analysis.update(Batch(chunk.identities[came], times[came], data))
+            rows[detector] = {key: _for_all(values, came) for key, values in found.items()}
         return Answer(number, rows)
 
-    def end_block(self, below: int) -> Answer:
-        """Take out the blocks below an identity."""
-        parts = {key: a.split(below) for key, a in self._analyses.items()}
-        return Answer(parts=parts, below=below)
+    def end_block(self, block: Block) -> Answer:
+        """Return the partial result of a block, and forget it."""
+        parts = {
+            name: analysis.split((block[1] + 1) * analysis.block_size)
+            for name, analysis in self._blocks.pop(block).items()
+        }
+        return Answer(block=block, parts=parts)
 
     def close(self) -> None:
         """Close the frames."""
         self._frames.close()
+
+
+def _for_all(values: NDArray[Any], came: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return values of all shots from those of which a frame came; the others are NaN, or -1."""
+    if came.all():
+        return values
+    missing = np.nan if values.dtype.kind == "f" else -1
+    spread = np.full((len(came), *values.shape[1:]), missing, values.dtype)
+    spread[came] = values
+    return spread
 
 
 class LocalWorker:
@@ -145,13 +169,13 @@ class LocalWorker:
     def __init__(self, analyses: Analyses, frames: Frames) -> None:
         self._worker = Worker(analyses, frames)
 
-    def analyze(self, block: int, number: int, chunk: Chunk) -> list[Answer]:
+    def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
         """Analyze a chunk at once."""
-        return [self._worker.analyze(number, chunk)]
+        return [self._worker.analyze(block, number, chunk)]
 
-    def end_block(self, block: int, below: int) -> list[Answer]:
+    def end_block(self, block: Block) -> list[Answer]:
         """Return the block."""
-        return [self._worker.end_block(below)]
+        return [self._worker.end_block(block)]
 
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return nothing: all is answered."""
@@ -184,7 +208,7 @@ class ThreadWorkers:
         self._tasks: list[queue.SimpleQueue[tuple[Any, ...]]] = []
         self._found: queue.SimpleQueue[tuple[int, Answer | SkywrightError]] = queue.SimpleQueue()
         self._in_progress = [0] * count
-        self._worker_of: dict[int, int] = {}
+        self._worker_of: dict[Block, int] = {}
         self._threads = []
         self._ended = False
         for number in range(count):
@@ -195,15 +219,15 @@ class ThreadWorkers:
             thread.start()
             self._threads.append(thread)
 
-    def analyze(self, block: int, number: int, chunk: Chunk) -> list[Answer]:
+    def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
         """Hand over a chunk."""
         if block not in self._worker_of:
             self._worker_of[block] = int(np.argmin(self._in_progress))
-        return self._give(self._worker_of[block], ("analyze", number, chunk))
+        return self._give(self._worker_of[block], ("analyze", block, number, chunk))
 
-    def end_block(self, block: int, below: int) -> list[Answer]:
+    def end_block(self, block: Block) -> list[Answer]:
         """Ask for a block."""
-        return self._give(self._worker_of.pop(block), ("end_block", below))
+        return self._give(self._worker_of.pop(block), ("end_block", block))
 
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return what has been found."""

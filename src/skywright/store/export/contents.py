@@ -15,7 +15,7 @@ from tiled.client.container import Container
 from tiled.structures.core import StructureFamily
 
 from skywright.errors import DataError
-from skywright.files.readers import HDF5, readers
+from skywright.files.readers import HDF5, open_reader, readers
 from skywright.store.lookup import run_status
 from skywright.store.table_adapter import MIMETYPE
 
@@ -33,6 +33,15 @@ class Asset:
 
 
 @dataclass(frozen=True)
+class RowsInFile:
+    """Rows `start` to `stop` of a dataset, which are the next rows of a column."""
+
+    asset: Asset
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class Column:
     """Values of one data key, first axis = events, frames or pulses."""
 
@@ -43,7 +52,15 @@ class Column:
     """What the descriptor says: units, source, precision ..."""
     read: Callable[[slice], NDArray]
     """Rows of the column; text is ``<U``."""
-    asset: Asset | None = None
+    parts: tuple[RowsInFile, ...] = ()
+    """Where the rows are, in order; empty if they are not in files on this machine's paths."""
+
+    @property
+    def asset(self) -> Asset | None:
+        """The dataset that begins with the rows of the column and has them all, if there is one."""
+        if len(self.parts) != 1 or self.parts[0].start:
+            return None
+        return self.parts[0].asset
 
     @property
     def external(self) -> bool:
@@ -218,19 +235,18 @@ def _array_column(
     key: str, node: Any, data_key: Mapping[str, Any], kept: NDArray[np.bool_], where: str
 ) -> Column:
     """Return a column that is an array of its own in the catalog, in a file or in Zarr."""
-    source = (node.data_sources() or [None])[0]
-    asset = _asset_of(source)
-    at = f"{where} ({asset.file}, {asset.dataset})" if asset else where
+    source, shape = (node.data_sources() or [None])[0], tuple(node.shape)
+    parts = _array_parts(source, shape[0]) if source is not None and shape else ()
+    at = _in_words(where, parts)
 
     def read(rows: slice) -> NDArray:
         with _reading(at):
             return np.asarray(node.read((rows,)))
 
-    shape = tuple(node.shape)
     if "external" not in data_key and len(kept) == shape[0] and not kept.all():
         values = read(slice(0, shape[0]))[kept]
         return Column(key, values.shape, values.dtype, data_key, values.__getitem__)
-    return Column(key, shape, np.dtype(node.dtype), data_key, read, asset)
+    return Column(key, shape, np.dtype(node.dtype), data_key, read, parts)
 
 
 def _with_rows(tables: Sequence[Any], where: str) -> Iterator[tuple[Any, int]]:
@@ -254,33 +270,70 @@ def _file_column(
     """
     source = table.data_sources()[0]
     segments, dataset = source.parameters["segments"], source.parameters["columns"][key]
-    asset = None
-    if [segment[:2] for segment in segments] == [[0, 0]]:  # else not just these rows
-        asset = _asset(source, dataset)
-    at = f"{where} ({asset.file}, {asset.dataset})" if asset else where
+    parts = _parts(_assets(source, dataset, HDF5), segments, rows)
+    at = _in_words(where, parts)
 
     def read(rows: slice) -> NDArray:
         with _reading(at):
             return np.asarray(table[key].read((rows,)))
 
     dtype = np.dtype(data_key.get("dtype_numpy") or "<f8")  # as the table is registered with
-    return Column(key, (rows,), dtype, data_key, read, asset)
+    return Column(key, (rows,), dtype, data_key, read, parts)
 
 
-def _asset_of(source: Any) -> Asset | None:
-    """Return file and dataset, if one file on this machine's paths holds the array."""
-    if source is None or source.mimetype not in readers() or len(source.assets) != 1:
-        return None
-    segments = source.parameters.get("segments", [[0, 0]])
-    if [segment[:2] for segment in segments] != [[0, 0]]:  # else not just these rows
-        return None
+def _array_parts(source: Any, rows: int) -> tuple[RowsInFile, ...]:
+    """Return where the rows of an array are, if its files are on this machine's paths."""
     dataset = source.parameters.get("dataset")
-    return _asset(source, dataset, source.mimetype) if isinstance(dataset, str) else None
+    if source.mimetype not in readers() or not isinstance(dataset, str):
+        return ()
+    assets = _assets(source, dataset, source.mimetype)
+    segments = source.parameters.get("segments")
+    if segments is None:  # tiled's own adapter: the whole files, one after the other
+        counts = [rows] if len(assets) == 1 else _row_counts(assets)
+        segments = [[number, 0, count] for number, count in enumerate(counts)]
+    return _parts(assets, segments, rows)
 
 
-def _asset(source: Any, dataset: str, mimetype: str = HDF5) -> Asset | None:
-    uri = urlparse(source.assets[0].data_uri)
-    return Asset(Path(unquote(uri.path)), dataset, mimetype) if uri.scheme == "file" else None
+def _parts(
+    assets: Sequence[Asset], segments: Sequence[Sequence[Any]], rows: int
+) -> tuple[RowsInFile, ...]:
+    """Return `rows` rows in files by segments: file number, start and stop; None: all that follow.
+
+    Empty if the files do not have just these rows.
+    """
+    parts, left = [], rows
+    for number, start, stop in segments:
+        if number >= len(assets):
+            return ()
+        end = start + left if stop is None else stop
+        parts.append(RowsInFile(assets[number], start, end))
+        left -= end - start
+    return () if left else tuple(parts)
+
+
+def _row_counts(assets: Sequence[Asset]) -> list[int]:
+    """Return the number of rows of each dataset; none if one cannot be read."""
+    counts = []
+    for asset in assets:
+        try:
+            with open_reader(asset.mimetype, asset.file, asset.dataset) as reader:
+                counts.append(reader.count())
+        except DataError:
+            return []
+    return counts
+
+
+def _assets(source: Any, dataset: str, mimetype: str) -> list[Asset]:
+    """Return the dataset of each file of a data source; none if one is no file here."""
+    places = [urlparse(each.data_uri) for each in sorted(source.assets, key=lambda a: a.num or 0)]
+    if any(place.scheme != "file" for place in places):
+        return []
+    return [Asset(Path(unquote(place.path)), dataset, mimetype) for place in places]
+
+
+def _in_words(where: str, parts: Sequence[RowsInFile]) -> str:
+    """Return `where` with the first file of a column, for messages."""
+    return f"{where} ({parts[0].asset.file}, {parts[0].asset.dataset})" if parts else where
 
 
 def _family(node: Any) -> str:

@@ -2,7 +2,9 @@
 
 import base64
 import http.server
+import itertools
 import json
+import logging
 import os
 import random
 import subprocess
@@ -16,13 +18,25 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from skywright.errors import ConfigError
-from skywright.instruments.epu.agent import Agent, ApiSettings
-from skywright.instruments.epu.agent.instructions import events
-from skywright.instruments.epu.database import Database, open_database, record
+from skywright.instruments.epu.agent import Agent, ApiSettings, upload
+from skywright.instruments.epu.agent import agent as agent_module
+from skywright.instruments.epu.agent.instructions import carry_out, events
+from skywright.instruments.epu.api.app import create_app
+from skywright.instruments.epu.database import (
+    Database,
+    open_database,
+    record,
+    record_files,
+    remove,
+    schema,
+)
+from skywright.instruments.epu.database.schema_exchange import outbox
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 COUNT = 40
 
 
@@ -99,6 +113,53 @@ def test_what_is_recorded_in_any_order_arrives(local: Database, api: Any) -> Non
     assert [row["uuid"] for row in httpx.get(f"{api.url}/atlases/at/tiles").json()] == ["t"]
 
 
+class _Direct:
+    """A client of an API in this process."""
+
+    def __init__(self, client: TestClient) -> None:
+        self._client = client
+
+    def request(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        return self._client.request(method, path, json=body)
+
+
+def test_a_grid_and_its_squares_are_registered_when_all_is_sent(
+    local: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "BATCH", 3)
+    rows = tree()
+    place = {"center": [1.0, 2.0], "size": [3.0, 4.0]}
+    rows[3][1]["gridsquares"] = {"3": [place], "4": [place], "77": [place], "5": []}
+    second = {"uuid": "s4", "grid_uuid": "g", "gridsquare_id": "9", "atlas_node_id": 4}
+    rows.insert(5, ("gridsquare", second))
+    store(local, rows[:20])
+    remote = open_database(tmp_path / "api.sqlite", announce=True)
+    with TestClient(create_app(remote)) as client:
+        uploader = upload.Uploader(local, _Direct(client))  # type: ignore[arg-type]
+
+        def send() -> list[str]:
+            while uploader.upload():
+                pass
+            with remote.read() as connection:
+                names = select(outbox.c.event_type).order_by(outbox.c.id)
+                return list(connection.execute(names).scalars())
+
+        names = send()
+        assert names.count("grid.registered") == names.count("gridsquare.registered") == 1
+        for last, registered in (("gridsquare", "grid"), ("foilhole", "gridsquare")):
+            made = [place for place, name in enumerate(names) if name == f"{last}.created"]
+            assert max(made) < names.index(f"{registered}.registered")
+        third = {"uuid": "s77", "grid_uuid": "g", "gridsquare_id": "77"}
+        store(local, [("gridsquare", third)])
+        assert send().count("grid.registered") == 1
+        with remote.read() as connection:
+            table = schema.atlas_tile_position.c
+            query = select(table.atlastile_uuid, table.gridsquare_uuid, table.size_height)
+            found = connection.execute(query.order_by(table.gridsquare_uuid)).all()
+        assert found == [("t", uuid, 4.0) for uuid in ("s", "s4", "s77")]
+    remote.close()
+
+
 def test_an_api_that_is_away_loses_nothing(
     local: Database, run_service: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -149,6 +210,90 @@ def test_an_api_that_lost_its_database_gets_the_parents_again(local: Database, a
     agent.close()
 
 
+def test_holes_that_came_and_went_do_not_stop_what_follows(local: Database, api: Any) -> None:
+    rows = tree()
+    store(local, rows[:-1])
+    gone = [
+        {"uuid": f"gone{index}", "grid_uuid": "g", "gridsquare_uuid": "s", "foilhole_id": "9"}
+        for index in range(600)
+    ]
+    with local.write() as connection:
+        record(connection, "foilhole", gone)
+    with local.write() as connection:
+        for hole in gone:
+            remove(connection, "foilhole", hole["uuid"])
+    store(local, rows[-1:])
+    agent = Agent(local, ApiSettings(api.url))
+    agent.start()
+    until(lambda: stored(api.url) == EXPECTED)
+    until(lambda: agent.state()["pending"] == 0)
+    assert agent.close() == 0
+    assert len(httpx.get(f"{api.url}/foilholes").json()) == 4
+
+
+def test_of_a_refused_list_only_the_wrong_hole_is_refused(local: Database, api: Any) -> None:
+    rows = tree()
+    for path, body in (
+        ("acquisitions", {"uuid": "a", "name": "n"}),
+        ("acquisitions/a/grids", {"uuid": "g", "name": "n"}),
+        ("grids/g/gridsquares", {"uuid": "other", "gridsquare_id": "1"}),
+        (
+            "gridsquares/other/foilholes",
+            [{"uuid": "h2", "foilhole_id": "1", "gridsquare_id": "1"}],
+        ),
+    ):
+        assert httpx.post(f"{api.url}/{path}", json=body).status_code == 201
+    store(local, rows[:9])
+    agent = Agent(local, ApiSettings(api.url))
+    agent.start()
+    until(lambda: agent.state()["pending"] == 0)
+    agent.close()
+    assert agent.state()["refused"] == 1
+    found = httpx.get(f"{api.url}/gridsquares/s/foilholes").json()
+    assert [row["uuid"] for row in found] == ["h0", "h1", "h3"]
+
+
+def test_a_gateway_that_is_in_the_way_loses_nothing(
+    local: Database, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statuses = [301, 403, 404, 405, 413]
+    place = itertools.cycle(statuses)
+
+    class Gateway(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(next(place))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_DELETE = do_POST  # noqa: N815
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    monkeypatch.setattr(agent_module, "RETRY_S", (0.01, 0.05))
+    rows = tree()
+    store(local, rows)
+    reasons: set[str | None] = set()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    agent = Agent(local, ApiSettings(f"http://127.0.0.1:{server.server_address[1]}/wrong"))
+    agent.start()
+
+    def all_came() -> bool:
+        reasons.add(agent.away)
+        return all(any(str(each) in (reason or "") for reason in reasons) for each in statuses)
+
+    until(all_came)
+    assert agent.close(drain=30.0) == len(rows)
+    server.shutdown()
+    server.server_close()
+    agent = Agent(local, ApiSettings(api.url))
+    agent.start()
+    until(lambda: stored(api.url) == EXPECTED)
+    assert agent.close() == 0
+
+
 def test_instructions_are_carried_out_once_and_acknowledged(local: Database, api: Any) -> None:
     done: list[dict[str, Any]] = []
 
@@ -195,6 +340,41 @@ def test_instructions_are_carried_out_once_and_acknowledged(local: Database, api
     assert {row["status"] for row in found["instructions"]} == {"acknowledged"}
     assert done == [{"gridsquares": ["3"]}]
     agent.close()
+
+
+def test_information_and_settings_are_answered(
+    local: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tree()
+    store(local, [row for row in rows if row[1]["uuid"] != "h3"])
+    row = {"root": "/r", "path": "bad.xml", "kind": "foilhole", "size": 1, "mtime_ns": 1}
+    with local.write() as connection:
+        record_files(connection, [row | {"problem": "not XML"}, row | {"path": "good.xml"}])
+    agent = Agent(local, ApiSettings("http://127.0.0.1:9"))
+    monkeypatch.setattr(logging.getLogger("skywright"), "level", logging.WARNING)
+
+    def ask(kind: str, **payload: Any) -> Any:
+        event = {"instruction_id": f"{kind} {payload}", "instruction_type": kind}
+        status = carry_out(local, agent._handlers, "/path", event | {"payload": payload})
+        with local.read() as connection:
+            newest = select(outbox.c.body).order_by(outbox.c.id.desc()).limit(1)
+            body = json.loads(connection.execute(newest).scalar_one())["acknowledgement"]
+        return status, json.loads(body["result"] or "null"), body["error_message"]
+
+    assert ask("agent.info.datastore")[:2] == (
+        "processed",
+        {"acquisition": 1, "grid": 1, "atlas": 1, "atlas_tile": 1, "gridsquare": 1}
+        | {"foilhole": 3, "micrograph": COUNT},
+    )
+    bad = {"path": "bad.xml", "problem": "not XML"}
+    assert ask("agent.info.errors")[1] == {"count": 1, "errors": [bad]}
+    late = [row[1]["uuid"] for row in rows if row[1].get("foilhole_uuid") == "h3"]
+    assert ask("agent.info.orphans")[1] == {"count": len(late), "micrographs": late}
+    status, _, problem = ask("agent.config.update", colour="red")
+    assert (status, "colour" in problem) == ("declined", True)
+    assert ask("agent.config.update", heartbeat_interval=0)[0] == "declined"
+    assert ask("agent.config.update", log_level="debug", heartbeat_interval=5)[0] == "processed"
+    assert logging.getLogger("skywright").level == logging.DEBUG
 
 
 def test_events_are_read_from_lines() -> None:
@@ -308,6 +488,7 @@ builtins.__import__ = guarded
 
 LEAN = """
 from skywright.instruments.epu.agent import Agent, ApiSettings
+from skywright.instruments.epu.agent import agent as agent_module
 from skywright.instruments.epu.database import open_database, record
 
 database = open_database(sys.argv[2], announce=True)
@@ -345,16 +526,17 @@ def test_a_watched_directory_arrives_whole(
 ) -> None:
     expected = json.loads((test_data / "epu" / "synthetic-sample.expected.json").read_text())
     command = [sys.executable, "-c", BLOCKING + WATCH, "epu", "watch"]
-    options = ["--api-url", api.url, "--idle-exit", "1", "--polling", "0.3"]
+    options = ["--idle-exit", "1", "--polling", "0.3"]
     options += ["--database", f"{tmp_path}/watch.sqlite"]
-    done = subprocess.run(
-        [*command, str(test_data / "epu" / "synthetic-sample"), *options],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    for more in ([], ["--api-url", api.url]):  # recorded before there is an API, sent later
+        done = subprocess.run(
+            [*command, str(test_data / "epu" / "synthetic-sample"), *options, *more],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
     for name in ("foilholes", "micrographs"):
         rows = httpx.get(f"{api.url}/{name}").json()
         given = [row for grid in expected["grids"] for row in grid[name]]

@@ -1,5 +1,6 @@
 """The HTTP API: resources, status codes, states, paging, on both kinds of database."""
 
+import io
 import json
 from datetime import datetime
 from pathlib import Path
@@ -10,8 +11,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from skywright.instruments.epu.api.app import create_app
-from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.broker.apply import apply_event
+from skywright.instruments.epu.database import Database, read
 from skywright.instruments.epu.database.schema_exchange import outbox
+from skywright.instruments.epu.twin.visit import plan_visit
+from skywright.instruments.epu.twin.writer import write_visit
+from skywright.instruments.epu.watch.watcher import Watcher
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -133,6 +138,7 @@ def test_an_unknown_parent_is_404_and_stores_nothing(
         ("/micrographs/m/motion_correction/completed", {"total_motion": 1, "average_motion": -1}),
         ("/micrographs/m/ctf_estimation/completed", {"ctf_max_res": -3}),
         ("/micrographs/m/ctf_estimation/registered", {"quality": "perhaps"}),
+        ("/micrographs/m/ctf_estimation/registered", {"quality": True, "metric_name": "beauty"}),
         ("/quality_predictions", {"value": 0.5}),
     ],
 )
@@ -232,8 +238,20 @@ def test_the_status_none_leaves_the_status(tree: TestClient) -> None:
     answer = tree.put("/gridsquares/s", json={"status": "none", "state": "Completed"}).json()
     assert answer["status"] == "all foil holes registered"
     assert answer["state"] == "Completed"
+    for status in ("scan started", "none"):  # it does so for squares only
+        assert tree.put("/grids/g", json={"status": status}).json()["status"] == status
     tree.put("/acquisitions/a", json={"status": "paused"})
     assert tree.get("/acquisitions/a").json()["status"] == "paused"
+
+
+def test_uuid_natural_id_and_parent_suffice(tree: TestClient) -> None:
+    atlas = {"uuid": "at2", "atlas_id": "7", "grid_uuid": "g"}
+    answer = tree.post("/grids/g/atlas", json=atlas)
+    assert (answer.status_code, answer.json()["atlas_id"]) == (201, "7")
+    for body in ({"uuid": "h2", "foilhole_id": "8"}, [{"uuid": "h3", "foilhole_id": "9"}]):
+        assert tree.post("/gridsquares/s/foilholes", json=body).status_code == 201
+    for uuid in ("h2", "h3"):
+        assert tree.get(f"/foilholes/{uuid}").json()["gridsquare_id"] == "3"  # its square's
 
 
 @pytest.mark.parametrize(
@@ -366,6 +384,7 @@ def test_images_come_only_from_mapped_directories(database: Database, tmp_path: 
         client.post("/acquisitions/a/grids", json={"uuid": "g", "name": "n"})
         for uuid, path in (
             ("inside", "Z:\\visit\\square.mrc"),
+            ("cygwin", "/cygdrive/z/visit/square.jpg"),  # as the agent sends it
             ("outside", "Z:\\visit\\..\\square.mrc"),
             ("elsewhere", str(tmp_path / "square.jpg")),
             ("none", None),
@@ -374,12 +393,42 @@ def test_images_come_only_from_mapped_directories(database: Database, tmp_path: 
             client.post("/grids/g/gridsquares", json=body)
         answers = {
             uuid: client.get(f"/gridsquares/{uuid}/gridsquare_image")
-            for uuid in ("inside", "outside", "elsewhere", "none", "unknown")
+            for uuid in ("inside", "cygwin", "outside", "elsewhere", "none", "unknown")
         }
         assert client.get("/grids/g/atlas_image").status_code == 404
     assert answers["inside"].headers["content-type"] == "image/png"
-    assert answers["inside"].content.startswith(b"\x89PNG")
-    assert {answer.status_code for uuid, answer in answers.items() if uuid != "inside"} == {404}
+    for uuid in ("inside", "cygwin"):
+        assert answers.pop(uuid).content.startswith(b"\x89PNG")
+    assert {answer.status_code for answer in answers.values()} == {404}
+
+
+def test_images_of_a_tree_that_the_watcher_recorded(database: Database, tmp_path: Path) -> None:
+    from PIL import Image
+
+    plan = plan_visit(seed=4, grids=1, squares=3, imaged=1, holes=2, areas=(1, 1))
+    write_visit(plan, tmp_path)
+    Watcher(tmp_path, database).run(idle_exit=0)
+    (manifest,) = tmp_path.rglob("GridSquare_*_*.xml")
+    (atlas,) = tmp_path.rglob("Atlas.dm")
+    with database.read() as connection:
+        (grid,) = read.page(connection, "grid")
+        (square,) = (row for row in read.page(connection, "gridsquare") if row["image_path"])
+    image = square["image_path"].rpartition("/")[2]
+    Image.new("L", (8, 4), 7).save(manifest.with_name(image).with_suffix(".jpg"))
+    Image.new("L", (6, 6), 7).save(atlas.with_name("Atlas_1.jpg"))
+    urls = {
+        f"/gridsquares/{square['uuid']}/gridsquare_image": (8, 4),
+        f"/grids/{grid['uuid']}/atlas_image": (6, 6),
+    }
+    for prefix in ("Z:\\DoseFractions", "z:\\dosefractions\\", "/cygdrive/z/DoseFractions"):
+        with TestClient(create_app(database, path_map={prefix: tmp_path})) as client:
+            for url, size in urls.items():
+                answer = client.get(url)
+                assert answer.status_code == 200, (prefix, url)
+                assert Image.open(io.BytesIO(answer.content)).size == size
+    for other in ("Y:\\DoseFractions", "Z:\\Dose"):
+        with TestClient(create_app(database, path_map={other: tmp_path})) as client:
+            assert [client.get(url).status_code for url in urls] == [404, 404]
 
 
 def test_health_without_a_broker(client: TestClient) -> None:
@@ -421,3 +470,142 @@ def test_instructions_acknowledgements_and_logs(client: TestClient) -> None:
     logs = "/agent/one/session/x/logs"
     assert client.post(logs, json={"logs": [line] * 600}).json() == {"stored": 500}
     assert client.post(logs.replace("one", "two"), json={"logs": []}).status_code == 403
+
+
+@pytest.fixture
+def predicted(tree: TestClient, database: Database) -> TestClient:
+    """A client of a service with a model's predictions of three squares and three holes."""
+    for number in ("2", "3"):
+        square = {"uuid": f"s{number}", "gridsquare_id": f"9{number}"}
+        assert tree.post("/grids/g/gridsquares", json=square).status_code == 201
+    tree.post("/gridsquares/s/foilholes", json=[hole("h2"), hole("h3")])
+    tree.post("/prediction_models", json={"name": "net"})
+    model = {"prediction_model_name": "net"}
+    messages: list[dict[str, Any]] = []
+    for place, group in (("s", "squares"), ("h", "holes")):
+        for uuid, value, cluster in ((place, 0.9, 0), (f"{place}2", 0.8, 0), (f"{place}3", 0.2, 1)):
+            subject = "gridsquare_uuid" if group == "squares" else "foilhole_uuid"
+            kind = subject.removesuffix("_uuid")
+            messages.append(
+                {"event_type": f"{kind}.model_prediction", subject: uuid, "metric": "numparticles"}
+                | model
+                | {"prediction_value": value}
+            )
+            for name, key, number in (
+                (f"coordinates:{uuid}", "x", value),
+                (f"coordinates:{uuid}", "y", 1 - value),
+                ("cluster_indices", uuid, cluster),
+            ):
+                messages.append(
+                    {"event_type": "grid.model_parameter_update", "grid_uuid": "g", **model}
+                    | {"group": name, "key": key, "value": number}
+                )
+    judgement = {"micrograph_uuid": "m", "quality": True, "metric_name": "numparticles"}
+    messages.append({"event_type": "particle_picking.registered", **judgement})
+    with database.write() as connection:
+        for message in messages:
+            apply_event(connection, message)
+    return tree
+
+
+PREDICTED_LISTS = {
+    "/prediction_model/net/grid/g/prediction": ("gridsquare_uuid", ["s", "s2", "s3"]),
+    "/prediction_model/net/gridsquare/s/prediction": ("foilhole_uuid", ["h", "h2", "h3"]),
+    "/prediction_model/net/grid/g/latent_representation": (
+        "gridsquare_uuid",
+        ["s", "s2", "s3"],
+    ),
+    "/prediction_model/net/gridsquare/s/latent_representation": (
+        "foilhole_uuid",
+        ["h", "h2", "h3"],
+    ),
+    # The best of each cluster comes before the second best of one.
+    "/grid/g/prediction_model/net/latent_rep/net/suggested_squares": ("uuid", ["s", "s3", "s2"]),
+    "/gridsquares/s/prediction_model/net/latent_rep/net/suggested_holes": (
+        "uuid",
+        ["h", "h3", "h2"],
+    ),
+}
+
+
+@pytest.mark.parametrize("url", PREDICTED_LISTS)
+def test_lists_of_predictions_have_pages(predicted: TestClient, url: str) -> None:
+    key, expected = PREDICTED_LISTS[url]
+    assert [row[key] for row in predicted.get(url).json()] == expected
+    page = predicted.get(url, params={"limit": 1, "offset": 1}).json()
+    assert [row[key] for row in page] == expected[1:2]
+    assert predicted.get(url, params={"limit": 0}).json() == []
+    for bad in ({"limit": -1}, {"offset": -1}):
+        assert predicted.get(url, params=bad).status_code == 422
+    parts = url.split("/")
+    for index, part in enumerate(parts):
+        if part in ("g", "s", "net"):
+            unknown = "/".join([*parts[:index], "unknown", *parts[index + 1 :]])
+            assert predicted.get(unknown).status_code == 404, unknown
+
+
+def test_latent_representations_have_coordinates_and_cluster(predicted: TestClient) -> None:
+    answer = predicted.get("/prediction_model/net/grid/g/latent_representation").json()
+    assert answer[2] == {
+        "x": 0.2,
+        "y": 0.8,
+        "index": 1,
+        "gridsquare_uuid": "s3",
+        "foilhole_uuid": "",
+    }
+    answer = predicted.get("/prediction_model/net/gridsquare/s/latent_representation").json()
+    assert (answer[1]["x"], answer[1]["index"], answer[1]["gridsquare_uuid"]) == (0.8, 0, "")
+
+
+def test_the_history_of_the_holes_of_a_square(predicted: TestClient, database: Database) -> None:
+    again = {"event_type": "foilhole.model_multi_prediction", "foilhole_uuids": ["h", "h2"]}
+    again |= {"prediction_model_name": "net", "prediction_value": 0.5}
+    with database.write() as connection:
+        apply_event(connection, again)
+    holes = predicted.get("/gridsquares/s/foilhole_quality_predictions").json()["net"]
+    assert {uuid: [row["value"] for row in rows] for uuid, rows in holes.items()} == {
+        "h": [0.9, 0.5],
+        "h2": [0.8, 0.5],
+        "h3": [0.2],
+    }
+    url = "/quality_metric/numparticles/gridsquares/s/foilhole_quality_predictions"
+    assert [row["value"] for row in predicted.get(url).json()["h"]] == [0.9]
+    assert predicted.get(url.replace("numparticles", "ctfmaxresolution")).json() == {}
+    for path in ("/gridsquares/x/foilhole_quality_predictions", url.replace("/s/", "/x/")):
+        assert predicted.get(path).status_code == 404
+
+
+def test_a_judgement_weighs_the_models_of_a_grid(predicted: TestClient) -> None:
+    (row,) = predicted.get("/grid/g/model_weights").json()["net"]
+    assert (row["micrograph_uuid"], row["micrograph_quality"], row["weight"]) == ("m", True, 1.0)
+    assert row["origin"] == "particle_picking.registered"
+    assert predicted.get("/grid/x/model_weights").status_code == 404
+
+
+def test_counts_of_grids(tree: TestClient) -> None:
+    tree.post("/acquisitions", json={"uuid": "empty", "name": "n"})
+    tree.post("/acquisitions/a/grids", json={"uuid": "g2", "name": "second"})
+    assert tree.get("/acquisitions/grid-counts").json() == {"a": 2, "empty": 0}
+
+
+def test_agent_sessions_have_pages_and_are_closed(client: TestClient) -> None:
+    for name in ("x", "y", "z"):
+        body = {"session_id": name, "agent_id": "one"}
+        made = client.post("/debug/sessions/create-managed", json=body).json()
+        assert (made["session_id"], made["created_via"]) == (name, "connection_manager")
+        for _ in range(2):
+            client.post(f"/debug/session/{name}/create-instruction", json={})
+    found = client.get("/debug/sessions", params={"limit": 1, "offset": 1}).json()
+    assert [row["session_id"] for row in found["active_sessions"]] == ["y"]
+    assert found["total_count"] == 3
+    every = client.get("/debug/session/x/instructions").json()
+    found = client.get("/debug/session/x/instructions", params={"offset": 1}).json()
+    assert found == every | {"instructions": every["instructions"][1:]}
+    assert found["total_instructions"] == 2
+    assert client.get("/debug/session/none/instructions").status_code == 404
+    for path in ("sessions", "agent-connections", "session/x/instructions"):
+        assert client.get(f"/debug/{path}", params={"limit": -1}).status_code == 422
+    assert client.delete("/debug/sessions/y/close").json()["status"] == "closed"
+    assert client.delete("/debug/sessions/none/close").status_code == 404
+    left = [row["session_id"] for row in client.get("/debug/sessions").json()["active_sessions"]]
+    assert left == ["z", "x"]

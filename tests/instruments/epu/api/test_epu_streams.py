@@ -1,6 +1,7 @@
 """The service as a process: streams of events, its end, its death."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import subprocess
@@ -8,13 +9,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
-LIMIT_S = 60.0
+from skywright.instruments.epu.api import agents, instructions
+from skywright.instruments.epu.api.models_services import InstructionCreate
+from skywright.instruments.epu.api.service import Service
+from skywright.instruments.epu.broker.events import read_event
+from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.database.schema_exchange import (
+    agent_instruction,
+    agent_session,
+    outbox,
+)
+
+LIMIT_S = 120.0
 
 
 @pytest.fixture
@@ -100,6 +114,58 @@ def test_a_session_that_may_not_be_used_gets_an_error_event(api: Any) -> None:
         assert (name, data["error"]) == ("error", "session_validation_failed")
 
 
+async def taken_from_stream(database: Database, most: int) -> list[str]:
+    """Take instructions from a stream that breaks while the last one is sent."""
+    service = Service(database)
+    service.start()
+    stream = agents._instructions(service, "a", "s", "")
+    found: list[str] = []
+    async for chunk in stream:
+        ((name, data),) = read_events(iter(chunk.decode().splitlines()))
+        if name == "instruction":
+            found.append(data["instruction_id"])
+            if len(found) == most:
+                break
+    await stream.aclose()  # type: ignore[attr-defined]
+    service.writer.close()
+    return found
+
+
+def given(database: Database, *minutes: float) -> list[str]:
+    """Store a session and an instruction for each time of expiry."""
+    now = datetime.now(UTC)
+    row = {"session_id": "s", "agent_id": "a", "created_at": now, "last_activity_at": now}
+    with database.write() as connection:
+        connection.execute(agent_session.insert().values(row))
+        bodies = [InstructionCreate(expires_in_minutes=each) for each in minutes]
+        made = [instructions.instruct(connection, "s", body) for body in bodies]
+    return [each["instruction_id"] for each in made]
+
+
+def test_what_a_broken_stream_did_not_deliver_comes_again(database: Database) -> None:
+    ids = given(database, 60, 60, 60)
+    assert asyncio.run(taken_from_stream(database, 2)) == ids[:2]
+    table = agent_instruction.c
+    query = select(table.status, table.retry_count).order_by(table.number)
+    with database.read() as connection:
+        rows = connection.execute(query).all()
+    assert rows == [("sent", 0), ("pending", 1), ("pending", 1)]
+    assert asyncio.run(taken_from_stream(database, 2)) == ids[1:]
+
+
+def test_an_instruction_whose_time_is_over_is_not_sent(database: Database) -> None:
+    late, good = given(database, 1e-9, 60)
+    assert asyncio.run(taken_from_stream(database, 1)) == [good]
+    table = agent_instruction.c
+    with database.read() as connection:
+        expired = select(table.instruction_id).where(table.status == "expired")
+        assert list(connection.execute(expired).scalars()) == [late]
+        bodies = [json.loads(body) for body in connection.execute(select(outbox.c.body)).scalars()]
+    (message,) = [body for body in bodies if body["event_type"] == "agent.instruction.expired"]
+    assert (message["instruction_id"], message["session_id"]) == (late, "s")
+    assert read_event(json.dumps(message).encode()).event_type == "agent.instruction.expired"
+
+
 def test_front_ends_hear_of_progress_and_results(api: Any) -> None:
     post = [
         ("acquisitions", {"uuid": "a", "name": "n"}),
@@ -131,6 +197,89 @@ def test_front_ends_hear_of_progress_and_results(api: Any) -> None:
     assert seen["acquisition.progress"]["micrograph_count"] == 1
 
 
+@pytest.fixture
+def two_agents(api: Any) -> Iterator[dict[str, httpx.Response]]:
+    """Two acquisitions with an agent each, and the agents' open streams."""
+    with contextlib.ExitStack() as stack:
+        streams, kept = {}, []
+        for agent, uuid in (("one", "a"), ("two", "b")):
+            httpx.post(f"{api.url}/acquisitions", json={"uuid": uuid, "name": "n"})
+            body = {"session_id": f"s-{agent}", "agent_id": agent, "acquisition_uuid": uuid}
+            httpx.post(f"{api.url}/debug/sessions/create", json=body)
+            url = f"{api.url}/agent/{agent}/session/s-{agent}/instructions/stream"
+            streams[agent] = stack.enter_context(httpx.stream("GET", url, timeout=LIMIT_S))
+            kept.append(streams[agent].iter_lines())  # a stream ends with its iterator
+            assert next(kept[-1]) == "event: connection"
+        yield streams
+
+
+def test_front_ends_hear_of_one_agent_alone(
+    api: Any, two_agents: dict[str, httpx.Response]
+) -> None:
+    wanted = {"event_types": "agent.status,instruction.lifecycle,agent.log", "agent_id": "one"}
+    url = f"{api.url}/frontend/events/stream"
+    with httpx.stream("GET", url, params=wanted, timeout=LIMIT_S) as stream:
+        events = read_events(stream.iter_lines())
+        name, data = next(events)
+        assert (name, data["agent_id"], data["acquisition_uuid"]) == ("agent.status", "one", "a")
+        assert (data["status"], data["connection_count"]) == ("online", 1)
+        for agent in ("two", "one"):
+            session = f"{api.url}/agent/{agent}/session/s-{agent}"
+            line = {
+                "timestamp": "2025-01-08T10:00:00Z",
+                "level": "INFO",
+                "message": f"I am {agent}",
+            }
+            httpx.post(f"{session}/logs", json={"logs": [line]})
+            made = instruct(api, f"s-{agent}", instruction_type="agent.status.request")
+            done = httpx.post(f"{session}/instructions/{made}/ack", json={"status": "processed"})
+            assert done.status_code == 200
+        told: dict[str, list[dict[str, Any]]] = {}
+        for name, data in events:
+            assert data["agent_id"] == "one"
+            told.setdefault(name, []).append(data)
+            steps = told.get("instruction.lifecycle", [])
+            if steps and steps[-1]["ack_status"] and "agent.log" in told:
+                break
+        assert steps[-1]["instruction_id"] == made
+        assert (steps[-1]["status"], steps[-1]["ack_status"]) == ("acknowledged", "processed")
+        assert [line["message"] for line in told["agent.log"]] == ["I am one"]
+        two_agents["one"].close()
+        offline = next(data for _, data in events if data.get("status") == "offline")
+        assert (offline["session_id"], offline["connection_count"]) == ("s-one", 0)
+
+
+def test_front_ends_hear_of_one_acquisition_alone(
+    api: Any, two_agents: dict[str, httpx.Response]
+) -> None:
+    for uuid in ("a", "b"):
+        post = [
+            (f"acquisitions/{uuid}/grids", {"uuid": f"g-{uuid}", "name": "n"}),
+            (f"grids/g-{uuid}/gridsquares", {"uuid": f"s-{uuid}", "gridsquare_id": "1"}),
+            (f"gridsquares/s-{uuid}/foilholes", [{"uuid": f"h-{uuid}", "foilhole_id": "1"}]),
+        ]
+        for path, body in post:
+            assert httpx.post(f"{api.url}/{path}", json=body).status_code == 201
+    wanted = {
+        "event_types": "agent.status,acquisition.progress,processing.metric",
+        "acquisition_uuid": "b",
+    }
+    url = f"{api.url}/frontend/events/stream"
+    with httpx.stream("GET", url, params=wanted, timeout=LIMIT_S) as stream:
+        events = read_events(stream.iter_lines())
+        (_, agent), (_, progress) = next(events), next(events)
+        assert (agent["agent_id"], agent["acquisition_uuid"]) == ("two", "b")
+        assert (progress["acquisition_uuid"], progress["foilhole_count"]) == ("b", 1)
+        for uuid in ("a", "b"):
+            body: dict[str, Any] = {"uuid": f"m-{uuid}", "foilhole_id": "1", "total_motion": 3.0}
+            httpx.post(f"{api.url}/foilholes/h-{uuid}/micrographs", json=body)
+        for name, data in events:
+            if name == "processing.metric":
+                assert (data["micrograph_uuid"], data["foilhole_uuid"]) == ("m-b", "h-b")
+                break
+            assert data["acquisition_uuid"] == "b"
+
+
 def test_it_ends_on_sigterm_with_streams_open(api: Any) -> None:
     httpx.post(f"{api.url}/debug/sessions/create", json={"session_id": "s", "agent_id": "a"})
     urls = [
@@ -143,7 +292,7 @@ def test_it_ends_on_sigterm_with_streams_open(api: Any) -> None:
         for line in lines:
             assert next(line).startswith("event: ")
         api.process.send_signal(signal.SIGTERM)
-        assert api.process.wait(10.0) == 0
+        assert api.process.wait(90) == 0
         for stream in streams:
             stream.close()
 

@@ -55,7 +55,7 @@ def make_hole(url: str) -> None:
         ("gridsquares/s/foilholes", [{"uuid": "h", "foilhole_id": "1", "gridsquare_id": "1"}]),
     ]
     for path, body in posts:
-        assert httpx.post(f"{url}/{path}", json=body, timeout=30).status_code == 201
+        assert httpx.post(f"{url}/{path}", json=body, timeout=90).status_code == 201
 
 
 PARENTS = 4

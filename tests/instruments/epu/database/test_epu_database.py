@@ -1,19 +1,19 @@
 """The entity database on SQLite and PostgreSQL."""
 
 import json
+import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from sqlalchemy import select, text
 
 from skywright.errors import ConfigError
 from skywright.instruments.epu.database import (
     Database,
     acquisition_uuid,
+    engine,
     foilhole_uuid,
     grid_uuid,
     gridsquare_uuid,
@@ -77,6 +77,9 @@ def messages(database: Database) -> list[dict[str, object]]:
 
 
 def test_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
     with database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
@@ -111,6 +114,26 @@ def test_threads_that_open_a_new_database_at_once_make_it_once(
     assert len(opened) == 4
     for database in opened:
         database.close()
+
+
+def test_a_new_file_that_others_open_at_the_same_time_is_tried_again() -> None:
+    class Locked:
+        """A connection whose first two tries meet the lock of another one."""
+
+        tries = 0
+
+        def execute(self, pragma: str) -> "Locked":
+            self.tries += 1
+            if self.tries < 3:
+                raise sqlite3.OperationalError("database is locked")
+            return self
+
+        def close(self) -> None:
+            pass
+
+    connection = Locked()
+    engine._use_wal(connection)
+    assert connection.tries == 3
 
 
 def test_a_database_of_a_newer_version_is_refused(sqlite_url: str) -> None:
@@ -152,6 +175,34 @@ def test_record_tells_created_updated_and_unchanged(database: Database) -> None:
     ]
 
 
+@pytest.mark.parametrize("url", ["sqlite_url", "postgres_url"])
+def test_what_was_recorded_before_is_announced_once_it_is_switched_on(
+    url: str, request: pytest.FixtureRequest
+) -> None:
+    database_url = request.getfixturevalue(url)
+    plain = open_database(database_url)
+    with plain.write() as connection:
+        record(connection, "acquisition", [{"uuid": SESSION, "name": "session"}])
+        grid = {"uuid": GRID, "acquisition_uuid": SESSION, "name": "grid"}
+        record(connection, "grid", [grid])
+        record(connection, "micrograph", [micrograph()])
+        record(connection, "gridsquare", [square(lowmag=True)])
+    assert messages(plain) == []
+    announcing = open_database(database_url, announce=True)
+    names = ["acquisition.created", "grid.created", "gridsquare_lowmag.created"]
+    names.append("micrograph.created")
+    assert [message["event_type"] for message in messages(plain)] == names
+    with plain.write() as connection:  # a process that runs since before, such as the IOC
+        record(connection, "micrograph", [micrograph("m2")])
+    open_database(database_url, announce=True).close()
+    later = open_database(database_url)
+    with later.write() as connection:
+        remove(connection, "micrograph", "m1")
+    assert [message["uuid"] for message in messages(plain)[len(names) :]] == ["m2", "m1"]
+    for database in (plain, announcing, later):
+        database.close()
+
+
 def test_only_given_columns_change(database: Database) -> None:
     with database.write() as connection:
         record(connection, "foilhole", [hole(diameter=51.25, x_location=1020.5)])
@@ -159,6 +210,26 @@ def test_only_given_columns_change(database: Database) -> None:
         row = read.get(connection, "foilhole", foilhole_uuid(GRID, "7", "70"))
     assert row is not None
     assert (row["diameter"], row["x_location"], row["center_x"]) == (51.25, 1020.5, 1414.75)
+
+
+def test_rows_with_different_columns_keep_their_order(database: Database) -> None:
+    optional = {"quality": 0.5, "planned": False, "status": "micrographs detected"}
+    holes = [hole(f"{n}", **(optional if n % 2 else {})) for n in range(6)]
+    before = len(messages(database))
+    with database.write() as connection:
+        record(connection, "foilhole", holes)
+        stored = read.page(connection, "foilhole")
+    names = [row["foilhole_id"] for row in holes]
+    assert [row["foilhole_id"] for row in stored] == names
+    assert [row["planned"] for row in stored] == [True, False] * 3
+    assert [row["status"] for row in stored] == ["none", "micrographs detected"] * 3
+    assert [row["quality"] for row in stored] == [None, 0.5] * 3
+    changed = [row | {"diameter": 1.0} for row in holes]
+    with database.write() as connection:
+        record(connection, "foilhole", changed)
+    found = [(each["event_type"], each["foilhole_id"]) for each in messages(database)[before:]]
+    expected = [(f"foilhole.{change}", name) for change in ("created", "updated") for name in names]
+    assert found == expected
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

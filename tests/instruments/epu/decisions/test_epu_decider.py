@@ -18,8 +18,13 @@ from skywright.instruments.epu.agent import Agent, ApiSettings
 from skywright.instruments.epu.agent.client import ApiClient
 from skywright.instruments.epu.agent.control import ControlClient
 from skywright.instruments.epu.agent.instructions import DeclinedError
+from skywright.instruments.epu.broker.quality import store_prediction
 from skywright.instruments.epu.database import Database, open_database, schema
-from skywright.instruments.epu.database.schema_quality import current_prediction
+from skywright.instruments.epu.database.schema_quality import (
+    current_prediction,
+    overall_prediction,
+    prediction_model,
+)
 from skywright.instruments.epu.decisions.control import InstructionSender
 from skywright.instruments.epu.decisions.decider import MODEL, Decider, troubles
 from skywright.instruments.epu.decisions.policy import Suggestion
@@ -49,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        known = "0" not in body["gridsquare_ids"]
+        known = "0" not in body.get("gridsquare_ids", ())
         if known:
             self.server.orders.append((self.path, body))
         text = b'{"accepted": true}' if known else b"square 0 is not of this grid"
@@ -127,6 +132,34 @@ def test_squares_are_ranked_as_they_truly_are(recorded: Database, tmp_path: Path
     assert decider.troubles.duplicates == len(list(find_duplicates(tmp_path / "data")))
 
 
+def test_holes_are_suggested_by_what_models_predict(recorded: Database) -> None:
+    decider = Decider(recorded)
+    hole, table, overall = schema.foilhole, schema.micrograph, overall_prediction
+    newest = select(table.c.gridsquare_id).order_by(table.c.number.desc()).limit(1)
+    with recorded.write() as connection:
+        square = connection.execute(newest).scalar()
+        query = select(hole).where(hole.c.gridsquare_id == square).order_by(hole.c.number)
+        _, *others = connection.execute(query).mappings()
+        taken = [other["uuid"] for other in others]
+        connection.execute(table.delete().where(table.c.foilhole_uuid.in_(taken)))
+    decider.step()
+    assert decider.suggestion["squares"][0] == square  # it has too few results to be left
+    before = tuple(other["foilhole_id"] for other in others)
+    assert decider.suggestion["holes"] == before
+    with recorded.write() as connection:
+        connection.execute(prediction_model.insert().values(name="model", description=""))
+        for other, value in ((others[-1], 0.99), (others[0], 0.01)):
+            grid, uuid = other["grid_uuid"], other["uuid"]
+            store_prediction(connection, grid, "model", value, foilhole_uuid=uuid)
+    decider.step()
+    assert decider.suggestion["holes"] == (before[-1], *before[1:-1])
+    assert decider.suggestion["skipped_holes"] == (before[0],)
+    with recorded.read() as connection:
+        query = select(overall.c.foilhole_uuid, overall.c.suggested_acquisition_index)
+        stored = connection.execute(query.where(overall.c.foilhole_uuid.is_not(None))).tuples()
+        assert dict(stored.all()) == {taken[-1]: 0, taken[0]: None}
+
+
 def test_orphans_late_ones_and_duplicates_are_counted(recorded: Database) -> None:
     hole, file = schema.foilhole, schema.source_file
     with recorded.write() as connection:
@@ -181,10 +214,44 @@ def test_a_suggestion_reaches_the_acquisition_software_and_is_acknowledged(
     found = httpx.get(f"{api.url}/debug/session/s/instructions").json()
     assert found["acknowledgement_statistics"] == {"processed": 2, "declined": 1}
     assert len(double.orders) == 2
+
+    def suggest(skipped: str, holes: tuple[str, ...], bad: tuple[str, ...]) -> None:
+        sender.send(Suggestion(("5", "7"), (skipped,), "stay in 5", holes, bad))
+
+    suggest("7", ("52", "51", "53"), ("54",))  # and square 5 again
+    until(lambda: len(double.orders) == 4)
+    assert double.orders[3] == (
+        "/reorder_foilholes",
+        {
+            "gridsquare_id": "5",
+            "foilhole_ids": ["52", "51", "53"],
+            "skipped_foilhole_ids": ["54"],
+            "reason": "stay in 5",
+        },
+    )
+    suggest("8", ("51", "53"), ("54",))  # hole 52 is taken: the order of the others is the same
+    until(lambda: len(double.orders) == 5)
+    suggest("8", ("51",), ("53", "54"))  # hole 53 turns out bad
+    until(lambda: len(double.orders) == 6)
+    assert double.orders[4][0] == "/skip_gridsquares"
+    assert double.orders[5][1]["foilhole_ids"] == ["51"]
+    until(lambda: set(sender.answers().values()) == {"acknowledged"})
+    found = httpx.get(f"{api.url}/debug/session/s/instructions").json()
+    assert found["acknowledgement_statistics"] == {"processed": 6, "declined": 1}
     sender.close()
     agent.close()
     control.close()
     local.close()
+
+
+def test_orders_of_each_kind_reach_the_service(double: Double) -> None:
+    control = ControlClient(double.url)
+    handlers = control.handlers()
+    kinds = ["move_stage", "take_image", "reorder_gridsquares", "skip_gridsquares"]
+    for kind in [*kinds, "reorder_foilholes"]:
+        assert handlers[f"microscope.control.{kind}"]({"x": 1e-4}) == {"accepted": True}
+    assert double.orders == [(f"/{kind}", {"x": 1e-4}) for kind in [*kinds, "reorder_foilholes"]]
+    control.close()
 
 
 def test_a_service_that_is_away_is_an_error_of_the_instruction(double: Double) -> None:

@@ -2,14 +2,24 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from nights import SQUARES, batch_of, night_of
 
+from skywright.analysis.named import configured_parameters, make_analysis
+from skywright.config import load_settings
+from skywright.errors import ConfigError
 from skywright.instruments.epu.decisions.analysis import MicrographQuality
-from skywright.instruments.epu.decisions.policy import EpuOrder, Left, RandomOrder, StayOrLeave
-from skywright.instruments.epu.decisions.quality import estimate
+from skywright.instruments.epu.decisions.policy import (
+    EpuOrder,
+    Left,
+    RandomOrder,
+    StayOrLeave,
+    rank_holes,
+)
+from skywright.instruments.epu.decisions.quality import GridQuality, estimate
 from skywright.instruments.epu.twin.microscope import Result, acquire
 from skywright.instruments.epu.twin.visit import TwinGrid, plan_visit
 
@@ -87,6 +97,75 @@ def test_the_policy_leaves_a_bad_square_and_stays_in_a_good_one() -> None:
     assert worst in leave.skipped
     assert best not in leave.skipped
     assert EpuOrder().suggest(quality, Left(left)).squares == tuple(left)
+
+
+def test_holes_are_ranked_by_results_then_by_predictions() -> None:
+    quality = GridQuality(
+        ("1",), np.array([30]), np.array([0.6]), np.array([0.1]), {("1", "c"): 0.9}, 30, 18
+    )
+    holes = ("a", "b", "c", "d", "e")
+    left = Left({"1": holes}, "1", {("1", "c"): 0.1, ("1", "d"): 0.8, ("1", "b"): 0.2})
+    assert rank_holes(quality, left, "1", 0.5) == (("c", "d", "a", "e"), ("b",))
+    bad = Left({"1": ("a", "b")}, "1", {("1", "a"): 0.1, ("1", "b"): 0.2})
+    assert rank_holes(quality, bad, "1", 0.5) == (("b", "a"), ())  # something must be taken
+    found = StayOrLeave().suggest(quality, left)
+    assert (found.squares, found.holes, found.skipped_holes) == (
+        ("1",),
+        ("c", "d", "a", "e"),
+        ("b",),
+    )
+    assert EpuOrder().suggest(quality, left).holes == holes
+
+
+@pytest.mark.parametrize("policy", ["stay_or_leave", "random_order"])
+def test_the_choice_is_a_result_that_is_found_again(policy: str) -> None:
+    (grid,) = plan_visit(5, 1, 12, imaged=12, holes=30).grids
+    rows = results_of(grid, 10)
+    live, again = (MicrographQuality(policy=policy, move_holes=3.0) for _ in range(2))
+    again.update(batch_of(rows, 0))
+    for start in range(0, len(rows), 100):
+        live.update(batch_of(rows[start : start + 100], start))
+        live.advance(start)
+    first, second = live.result(), again.result()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], name)
+    assert live.parameters["policy"] == policy
+    quality = again.quality()
+    square = str(second["next_square"])
+    known = {hole: share for (owner, hole), share in quality.holes.items() if owner == square}
+    count = len(known)
+    assert {str(hole) for hole in second["hole_id"][:count]} == set(known)
+    assert set(second["hole_id"][count:]) == {-1}
+    shares = second["hole_share"][:count]
+    np.testing.assert_array_equal(shares, [known[str(hole)] for hole in second["hole_id"][:count]])
+    if policy == "stay_or_leave":
+        assert square == quality.squares[0]
+        assert list(shares) == sorted(shares, reverse=True)
+
+
+def test_the_analysis_has_the_policy_of_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "skywright.toml"
+    file.write_text('[epu]\npolicy = "epu_order"\nquality = {ctf_limit_a = 4.0}\n')
+    found = configured_parameters("epu_quality", load_settings(file))
+    assert make_analysis("epu_quality", found).parameters == {
+        "ctf_limit_a": 4.0,
+        "motion_limit_a": 200.0,
+        "policy": "epu_order",
+        "move_holes": 2.0,
+    }
+
+
+def test_without_results_nothing_is_chosen() -> None:
+    found = MicrographQuality().result()
+    assert found["next_square"] == ""
+    assert set(found["hole_id"]) == {-1}
+
+
+def test_a_policy_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="known are stay_or_leave, epu_order, random_order"):
+        MicrographQuality(policy="best")
+    with pytest.raises(ConfigError, match="move_holes"):
+        MicrographQuality(move_holes=-1.0)
 
 
 def test_time_counts_moves_and_nothing_is_taken_twice() -> None:

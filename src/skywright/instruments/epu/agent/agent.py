@@ -9,7 +9,13 @@ from urllib.parse import quote
 
 from skywright import __version__
 from skywright.instruments.epu.agent.client import ApiClient, ApiSettings, ServerUnavailableError
-from skywright.instruments.epu.agent.instructions import Handler, carry_out, events
+from skywright.instruments.epu.agent.information import counts, errors, orphans
+from skywright.instruments.epu.agent.instructions import (
+    DeclinedError,
+    Handler,
+    carry_out,
+    events,
+)
 from skywright.instruments.epu.agent.upload import Uploader
 from skywright.instruments.epu.database import Database
 
@@ -39,7 +45,7 @@ class Agent:
         Name of the session for instructions; one for each watched directory.
     handlers
         What to do for each type of instruction, beside those that the agent answers itself:
-        ``agent.status.request`` and ``agent.info.metrics``.
+        ``agent.status.request``, ``agent.info.*`` and ``agent.config.update``.
     offline
         Called with the reason when the API goes away, and with None when it is back.
     """
@@ -59,7 +65,15 @@ class Agent:
         self._uploader = Uploader(database, self._client)
         self.agent_id = agent_id or platform.node() or "agent"
         self.session_id = session_id or self.agent_id
-        own = {"agent.status.request": self._status, "agent.info.metrics": self._status}
+        self._heartbeat = HEARTBEAT_S
+        own: dict[str, Handler] = {
+            "agent.status.request": self._status,
+            "agent.info.metrics": self._status,
+            "agent.info.datastore": lambda payload: counts(database),
+            "agent.info.errors": lambda payload: errors(database),
+            "agent.info.orphans": lambda payload: orphans(database),
+            "agent.config.update": self._configure,
+        }
         self._handlers = {**own, **(handlers or {})}
         self._offline = offline
         self._away: str | None = None
@@ -114,6 +128,25 @@ class Agent:
 
     def _status(self, _payload: dict[str, Any]) -> dict[str, Any]:
         return self.state()
+
+    def _configure(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Change settings until the agent ends: ``log_level`` and ``heartbeat_interval``."""
+        unknown = payload.keys() - {"log_level", "heartbeat_interval"}
+        if unknown or not payload:
+            raise DeclinedError(
+                f"{', '.join(sorted(unknown)) or 'no setting'}:"
+                " the settings are log_level and heartbeat_interval"
+            )
+        level = str(payload.get("log_level", "INFO")).upper()
+        if level not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+            raise DeclinedError(f"log_level {level}: expected DEBUG, INFO, WARNING or ERROR")
+        interval = payload.get("heartbeat_interval", self._heartbeat)
+        if type(interval) not in (int, float) or not 1 <= interval <= 3600:
+            raise DeclinedError(f"heartbeat_interval {interval}: expected 1 to 3600 seconds")
+        self._heartbeat = float(interval)
+        if "log_level" in payload:
+            logging.getLogger("skywright").setLevel(level)
+        return payload
 
     def _send(self) -> None:
         wait = RETRY_S[0]
@@ -185,7 +218,7 @@ class Agent:
             log.error("instructions: %s", event.get("message"))
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S):
+        while not self._stop.wait(self._heartbeat):
             try:
                 self._client.request("POST", f"{self._path}/heartbeat")
             except ServerUnavailableError as error:

@@ -8,7 +8,13 @@ import httpx
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.epu.agent.instructions import DeclinedError, Handler
 
-KINDS = ("reorder_gridsquares", "skip_gridsquares", "reorder_foilholes")
+KINDS = (
+    "move_stage",
+    "take_image",
+    "reorder_gridsquares",
+    "skip_gridsquares",
+    "reorder_foilholes",
+)
 PREFIX = "microscope.control."
 TIMEOUT_S = 10.0
 

@@ -5,19 +5,23 @@ of one entity are one request. Parents go first. A child whose parent is not rec
 row stays in the outbox.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 from pydantic import BaseModel
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, or_, select
 
-from skywright.instruments.epu.agent.client import ApiClient
+from skywright.instruments.epu.agent.client import ApiClient, ServerUnavailableError
 from skywright.instruments.epu.api import models
-from skywright.instruments.epu.database import Database, read
+from skywright.instruments.epu.database import Database, read, schema
+from skywright.instruments.epu.database.schema import setting
 from skywright.instruments.epu.database.schema_exchange import outbox
+from skywright.instruments.epu.database.write import present
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,10 @@ ACKNOWLEDGE = "agent.acknowledge"
 BATCH = 500
 HOLES = 500
 """Holes in one request."""
+REFUSED = (400, 409, 422)
+"""Answers of an API that does not want what is sent. Others, such as 403 or 404, tell of the way to
+the API: a wrong path, a gateway."""
+TOO_LARGE = 413
 
 ORDER = ("acquisition", "grid", "atlas", "gridsquare", "atlas_tile", "foilhole", "micrograph")
 
@@ -132,7 +140,10 @@ class Uploader:
             elif kind not in by_kind:
                 self._done([row["id"]])
             elif change == "deleted":
-                self._client.request("DELETE", f"{ROUTES[kind].one}/{body['uuid']}")
+                path = f"{ROUTES[kind].one}/{body['uuid']}"
+                response = self._client.request("DELETE", path)
+                if response.status_code not in (200, 204, 404):
+                    raise _wrong_place("DELETE", path, response)
                 self._done([row["id"]])
             else:
                 by_kind[kind].setdefault(body["uuid"], []).append(row["id"])
@@ -162,55 +173,111 @@ class Uploader:
             rows, orphans = _split(connection, kind, wanted)
         for uuid in orphans:
             self._postponed.update(wanted[uuid])
+        gone = wanted.keys() - {row["uuid"] for row in rows} - set(orphans)
+        self._done([number for uuid in gone for number in wanted[uuid]])
         for parent, group in _by_parent(kind, rows).items():
             step = HOLES if kind == "foilhole" else 1
             for start in range(0, len(group), step):
                 part = group[start : start + step]
                 self._create(kind, parent, part)
-                self._done([number for row in part for number in wanted[row["uuid"]]])
+                numbers = [number for row in part for number in wanted[row["uuid"]]]
+                if start + step >= len(group):
+                    self._register(kind, group, numbers)
+                self._done(numbers)
         if rows and kind != "micrograph":
             self.parents_changed()
-        if kind == "foilhole":
-            self._register({row["gridsquare_uuid"] for row in rows})
         return bool(rows)
 
     def _create(
         self, kind: str, parent: str | None, rows: Sequence[read.Row], again: bool = True
-    ) -> None:
+    ) -> bool:
+        """Send entities; give whether the API took them all.
+
+        Of a list that is refused each half is sent by itself, so that only what is wrong is
+        refused.
+        """
         path = ROUTES[kind].create.format(parent)
         bodies = [request_body(kind, row) for row in rows]
         response = self._client.request("POST", path, bodies if kind == "foilhole" else bodies[0])
-        if response.status_code == 404 and again and self._create_parent(kind, parent):
-            self._create(kind, parent, rows, again=False)
-        elif response.status_code in (200, 201):
+        status = response.status_code
+        if status in (200, 201):
             self.sent += len(rows)
-        else:
-            self.refused += len(rows)
-            log.error("the API refuses %s: %s %s", path, response.status_code, response.text[:300])
+            return True
+        if status == 404 and again and parent is not None:
+            if self._create_parent(kind, parent):
+                return self._create(kind, parent, rows, again=False)
+        elif len(rows) > 1 and status in (*REFUSED, TOO_LARGE):
+            half = len(rows) // 2
+            first = self._create(kind, parent, rows[:half], again)
+            return self._create(kind, parent, rows[half:], again) and first
+        elif status not in REFUSED:
+            raise _wrong_place("POST", path, response)
+        self.refused += len(rows)
+        log.error("the API refuses %s: %s %s", path, status, response.text[:300])
+        return False
 
-    def _create_parent(self, kind: str, parent: str | None) -> bool:
+    def _create_parent(self, kind: str, parent: str) -> bool:
         """Send the parent, since the API does not know it; it may have lost its database."""
         above = ROUTES[kind].parent
-        if above is None or parent is None:
-            return False
+        assert above is not None
         with self._database.read() as connection:
             row = read.get(connection, above, parent)
         if row is None:
             return False
         column = ROUTES[above].column
-        self._create(above, row[column] if column else None, [row])
-        return True
+        return self._create(above, row[column] if column else None, [row])
 
-    def _register(self, squares: Iterable[str]) -> None:
-        """Say of squares that all their holes are stored, once for each number of holes."""
-        for uuid in squares:
+    def _register(self, kind: str, rows: Sequence[read.Row], numbers: Sequence[int]) -> None:
+        """Say of a square or grid that all below it is sent; `numbers` are rows just sent."""
+        if kind == "foilhole":
+            self._register_square(rows[0]["gridsquare_uuid"], numbers)
+        elif kind in ("grid", "atlas", "atlas_tile", "gridsquare"):
             with self._database.read() as connection:
-                square = read.get(connection, "gridsquare", uuid)
-                stored = read.count(connection, "foilhole", gridsquare_uuid=uuid)
-            planned = square["n_foilhole_positions"] if square is not None else None
-            if planned and stored >= planned and self._registered.get(uuid) != stored:
-                self._registered[uuid] = stored
-                self._client.request("POST", f"/gridsquares/{uuid}/registered?count={stored}")
+                grids = _grids_of(connection, kind, rows)
+            for grid in grids:
+                self._register_grid(grid, numbers)
+
+    def _register_square(self, uuid: str, numbers: Sequence[int]) -> None:
+        """Say of a square that all its holes are stored, once for each number of holes."""
+        with self._database.read() as connection:
+            square = read.get(connection, "gridsquare", uuid)
+            stored = read.count(connection, "foilhole", gridsquare_uuid=uuid)
+            waits = _waits(connection, "foilhole", uuid, numbers)
+        planned = square["n_foilhole_positions"] if square is not None else None
+        if planned and stored >= planned and not waits and self._registered.get(uuid) != stored:
+            self._post(f"/gridsquares/{uuid}/registered?count={stored}")
+            self._registered[uuid] = stored
+
+    def _register_grid(self, uuid: str, numbers: Sequence[int]) -> None:
+        """Send where squares are on tiles; say once that a grid's atlas and squares are sent."""
+        mark = f"registered {uuid}"
+        with self._database.read() as connection:
+            atlas = _atlas_of(connection, uuid)
+            waiting = (("atlas", atlas), ("atlas_tile", atlas), ("gridsquare", uuid))
+            if atlas is None or any(
+                _waits(connection, kind, above or "", numbers) for kind, above in waiting
+            ):
+                return
+            positions = _positions(connection, uuid, atlas)
+            query = select(setting.c.value).where(setting.c.name == mark)
+            before = connection.execute(query).scalar()
+        now = hashlib.sha256(json.dumps(positions).encode()).hexdigest()
+        if now == before:
+            return
+        for tile, squares in positions.items():
+            self._post(f"/atlas-tiles/{tile}/gridsquares", squares)
+        if before is None:
+            self._post(f"/grids/{uuid}/registered")
+        with self._database.write() as connection:
+            connection.execute(delete(setting).where(setting.c.name == mark))
+            connection.execute(setting.insert().values(name=mark, value=now))
+
+    def _post(self, path: str, body: Any = None) -> None:
+        response = self._client.request("POST", path, body)
+        if response.status_code in (*REFUSED, 404):
+            log.error("the API refuses %s: %s", path, response.text[:300])
+        elif response.status_code not in (200, 201):
+            raise _wrong_place("POST", path, response)
 
     def _acknowledge(self, body: dict[str, Any]) -> None:
         response = self._client.request("POST", body["path"], body["acknowledgement"])
@@ -220,6 +287,12 @@ class Uploader:
     def _done(self, numbers: Sequence[int]) -> None:
         with self._database.write() as connection:
             connection.execute(delete(outbox).where(outbox.c.id.in_(numbers)))
+
+
+def _wrong_place(method: str, path: str, response: httpx.Response) -> ServerUnavailableError:
+    return ServerUnavailableError(
+        f"{method} {path}: status {response.status_code}; check the API's address and rights"
+    )
 
 
 def request_body(kind: str, row: read.Row) -> dict[str, Any]:
@@ -248,6 +321,60 @@ def _split(
             known[parent] = read.get(connection, above, parent) is not None
     orphans = [row["uuid"] for row in found if not known[row[column]]]
     return [row for row in found if known[row[column]]], orphans
+
+
+def _waits(connection: Connection, kind: str, uuid: str, sent: Sequence[int]) -> bool:
+    """Return whether the outbox names entities of a kind below `uuid` beside the rows `sent`."""
+    name = outbox.c.event_type
+    query = select(outbox.c.body).where(
+        or_(name.startswith(f"{kind}."), name.startswith(f"{kind}_lowmag.")),
+        outbox.c.body.contains(json.dumps(uuid), autoescape=True),
+        outbox.c.id.not_in(sent),
+    )
+    uuids = {json.loads(body)["uuid"] for body in connection.execute(query).scalars()}
+    return bool(present(connection, kind, list(uuids)))
+
+
+def _grids_of(connection: Connection, kind: str, rows: Sequence[read.Row]) -> list[str]:
+    if kind == "grid":
+        return [row["uuid"] for row in rows]
+    if kind == "gridsquare":
+        return [rows[0]["grid_uuid"]]
+    grid, atlas = schema.grid.c, schema.atlas.c
+    uuids = [row["uuid" if kind == "atlas" else "atlas_uuid"] for row in rows]
+    owners = select(atlas.grid_uuid).where(atlas.uuid.in_(uuids))
+    query = select(grid.uuid).where(or_(grid.atlas_uuid.in_(uuids), grid.uuid.in_(owners)))
+    return list(connection.execute(query).scalars())
+
+
+def _atlas_of(connection: Connection, grid: str) -> str | None:
+    """Return the atlas that a grid uses, its own or one that it shares."""
+    row = read.get(connection, "grid", grid)
+    if row is not None and row["atlas_uuid"] is not None:
+        return str(row["atlas_uuid"])
+    found = read.page(connection, "atlas", limit=1, grid_uuid=grid)
+    return found[0]["uuid"] if found else None
+
+
+def _positions(connection: Connection, grid: str, atlas: str) -> dict[str, list[dict[str, Any]]]:
+    """Return where the squares of a grid are on the tiles of its atlas, by the tile's uuid."""
+    rows = read.page(connection, "gridsquare", grid_uuid=grid)
+    squares = {str(row["atlas_node_id"]): row["uuid"] for row in rows}
+    squares |= {row["gridsquare_id"]: row["uuid"] for row in rows}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for tile in read.page(connection, "atlas_tile", atlas_uuid=atlas):
+        for key, places in (tile["gridsquares"] or {}).items():
+            if key not in squares or not places:
+                continue
+            values = (*places[-1]["center"], *places[-1]["size"])
+            if None not in values:
+                names = ("center_x", "center_y", "size_width", "size_height")
+                position = {
+                    "gridsquare_uuid": squares[key],
+                    **dict(zip(names, values, strict=True)),
+                }
+                found.setdefault(tile["uuid"], []).append(position)
+    return found
 
 
 def _by_parent(kind: str, rows: Iterable[read.Row]) -> dict[str | None, list[read.Row]]:

@@ -52,6 +52,7 @@ async def _instructions(
         return
     ids = {"agent_id": agent_id, "session_id": session_id, "connection_id": connection_id}
     reason = "client_disconnect"
+    undelivered: list[instructions.Row] = []
     try:
         yield event("connection", {**ids, "status": "connected"})
         next_heartbeat = 0.0
@@ -61,27 +62,36 @@ async def _instructions(
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
                 await service.writer.do(partial(instructions.beat, connection_id=connection_id))
                 yield event("heartbeat", {**ids, "timestamp": _now()})
-            for row in await _waiting(service, agent_id, session_id):
-                yield event("instruction", _instruction(row))
+            await _take_waiting(service, agent_id, session_id, undelivered)
+            while undelivered:
+                yield event("instruction", _instruction(undelivered[0]))
+                del undelivered[0]
             await service.wait(POLL_S, changed)
         reason = "server_shutdown"
     finally:
+
+        def end(connection: Connection) -> None:
+            instructions.put_back(connection, undelivered)
+            instructions.disconnect(connection, connection_id, reason)
+
         # The task may be cancelled here; the writer's thread does this by itself.
-        service.writer.post(
-            lambda connection: instructions.disconnect(connection, connection_id, reason)
-        )
+        service.writer.post(end)
 
 
-async def _waiting(service: Service, agent_id: str, session_id: str) -> Any:
+async def _take_waiting(
+    service: Service, agent_id: str, session_id: str, rows: list[instructions.Row]
+) -> None:
+    """Put the instructions that wait into `rows`, also where this task is cancelled meanwhile."""
+
     def look() -> bool:
         with service.database.read() as connection:
             return instructions.waiting(connection, session_id)
 
-    if not await asyncio.to_thread(look):
-        return []
-    return await service.writer.do(
-        lambda connection: instructions.hand_out(connection, agent_id, session_id)
-    )
+    def take(connection: Connection) -> None:
+        rows[:] = instructions.hand_out(connection, agent_id, session_id)
+
+    if await asyncio.to_thread(look):
+        await service.writer.do(take)
 
 
 def _now() -> str:

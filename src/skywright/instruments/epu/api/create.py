@@ -34,7 +34,7 @@ TITLES = {
 }
 
 _INHERITED = {
-    "foilhole": ("grid_uuid",),
+    "foilhole": ("grid_uuid", "gridsquare_id"),
     "micrograph": ("grid_uuid", "gridsquare_uuid", "gridsquare_id"),
 }
 """Columns that a child has from its parent."""

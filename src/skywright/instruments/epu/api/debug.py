@@ -5,11 +5,11 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, HTTPException, Response
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Table, func, insert, select, update
 
 from skywright.instruments.epu.api import instructions, models_services
 from skywright.instruments.epu.api.answers import answer
-from skywright.instruments.epu.api.service import Service, ServiceOf
+from skywright.instruments.epu.api.service import Limit, Offset, Service, ServiceOf
 from skywright.instruments.epu.database import read
 from skywright.instruments.epu.database.schema_exchange import (
     agent_acknowledgement,
@@ -22,25 +22,25 @@ router = APIRouter(prefix="/debug", tags=["debug"])
 
 
 @router.get("/sessions")
-def sessions(service: ServiceOf) -> Response:
-    """Give the active sessions, the last used first."""
-    table = agent_session
+def sessions(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+    """Give the active sessions, the last used first, and how many there are."""
+    found = _active(service, agent_session, "last_activity_at")
+    return answer({"active_sessions": found[offset:][:limit], "total_count": len(found)})
+
+
+def _active(service: Service, table: Table, newest: str) -> list[dict[str, Any]]:
     query = select(table).where(table.c.status == "active")
+    order = (table.c[newest].desc(), *table.primary_key)
     with service.database.read() as connection:
-        rows = connection.execute(query.order_by(table.c.last_activity_at.desc())).mappings()
-        found = [dict(row) for row in rows]
-    return answer({"active_sessions": found, "total_count": len(found)})
+        return [dict(row) for row in connection.execute(query.order_by(*order)).mappings()]
 
 
 @router.get("/agent-connections")
-def connections(service: ServiceOf) -> Response:
-    """Give the open streams."""
-    table = agent_connection
-    query = select(table).where(table.c.status == "active")
-    with service.database.read() as connection:
-        rows = connection.execute(query.order_by(table.c.last_heartbeat_at.desc())).mappings()
-        found = [dict(row) | {"connection_type": "sse"} for row in rows]
-    return answer({"active_connections": found, "total_count": len(found)})
+def connections(service: ServiceOf, limit: Limit = None, offset: Offset = 0) -> Response:
+    """Give the open streams, and how many there are."""
+    rows = _active(service, agent_connection, "last_heartbeat_at")
+    found = [row | {"connection_type": "sse"} for row in rows]
+    return answer({"active_connections": found[offset:][:limit], "total_count": len(found)})
 
 
 @router.get("/connection-stats")
@@ -150,11 +150,15 @@ async def create_instruction(
 
 
 @router.get("/session/{session_id}/instructions")
-def session_instructions(session_id: str, service: ServiceOf) -> Response:
+def session_instructions(
+    session_id: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
+) -> Response:
     """Give the instructions of a session, the newest first, and how they were answered."""
     table, ack = agent_instruction, agent_acknowledgement
     query = select(table).where(table.c.session_id == session_id).order_by(table.c.number.desc())
     with service.database.read() as connection:
+        if instructions.session(connection, session_id) is None:
+            raise HTTPException(404, f"Session {session_id} not found")
         rows = [dict(row) for row in connection.execute(query).mappings()]
         per = select(ack.c.instruction_id, func.count()).group_by(ack.c.instruction_id)
         counts = dict(connection.execute(per.where(ack.c.session_id == session_id)).tuples().all())
@@ -168,7 +172,7 @@ def session_instructions(session_id: str, service: ServiceOf) -> Response:
     return answer(
         {
             "session_id": session_id,
-            "instructions": rows,
+            "instructions": rows[offset:][:limit],
             "total_instructions": len(rows),
             "acknowledgement_statistics": statistics,
         }

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, or_, select
 from skywright.instruments.epu.api.service import Service, ServiceOf
 from skywright.instruments.epu.api.streams import event, event_stream
 from skywright.instruments.epu.database import schema
+from skywright.instruments.epu.database.read import last_change
 from skywright.instruments.epu.database.schema_exchange import (
     agent_acknowledgement,
     agent_connection,
@@ -61,6 +62,11 @@ async def _events(service: Service, view: "_View") -> AsyncIterator[bytes]:
         with service.database.read() as connection:
             return list(view.changes(connection))
 
+    def begin() -> None:
+        with service.database.read() as connection:
+            view.last_metric = last_change(connection)
+
+    await asyncio.to_thread(begin)
     next_heartbeat = 0.0
     while not service.stopping.is_set():
         changed = service.changed
@@ -82,7 +88,7 @@ class _View:
     agent: str | None
     told: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    last_metric: datetime = field(default_factory=lambda: datetime.now(UTC))
+    last_metric: int = 0
     last_log: int | None = None
 
     def changes(self, connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -193,9 +199,9 @@ class _View:
             "number_of_particles_selected",
         )
         query = (
-            select(table.c.uuid, table.c.updated_at, *[table.c[name] for name in names])
-            .where(table.c.updated_at > self.last_metric)
-            .order_by(table.c.updated_at)
+            select(table.c.uuid, table.c.change, *[table.c[name] for name in names])
+            .where(table.c.change > self.last_metric)
+            .order_by(table.c.change)
             .limit(MOST_METRICS)
         )
         if self.acquisition is not None:
@@ -203,7 +209,7 @@ class _View:
             query = query.where(table.c.grid_uuid.in_(grids))
         rows = list(connection.execute(query).mappings())
         if rows:
-            self.last_metric = rows[-1]["updated_at"]
+            self.last_metric = rows[-1]["change"]
         return [
             {"micrograph_uuid": row["uuid"], **{name: row[name] for name in names}} for row in rows
         ]

@@ -9,6 +9,7 @@ from fastapi import APIRouter, HTTPException, Response
 from skywright.instruments.epu.api.create import missing
 from skywright.instruments.epu.api.service import Service, ServiceOf
 from skywright.instruments.epu.database import read
+from skywright.instruments.epu.paths import cygwin_path, map_path
 
 router = APIRouter()
 
@@ -36,9 +37,9 @@ def atlas_image(uuid: str, service: ServiceOf) -> Response:
         if grid is None:
             raise missing("grid")
         acquisition = read.get(connection, "acquisition", grid["acquisition_uuid"])
-    paths = [grid["atlas_dir"], acquisition["atlas_path"] if acquisition else None]
-    for path in paths:
-        place = _local(service, path)
+    storage = acquisition["storage_path"] if acquisition else None
+    for path in (grid["atlas_dir"], acquisition["atlas_path"] if acquisition else None):
+        place = _local(service, _absolute(path, storage))
         if place is None:
             continue
         directory = place if place.is_dir() else place.parent
@@ -51,18 +52,23 @@ def atlas_image(uuid: str, service: ServiceOf) -> Response:
     raise HTTPException(404, f"Atlas of grid {uuid}: no image")
 
 
+def _absolute(path: str | None, storage: str | None) -> str | None:
+    """Give the path of an atlas; a relative one begins at the storage path of its session."""
+    plain = cygwin_path(path)
+    if not plain or plain.startswith("/"):
+        return plain
+    return f"{storage}/{plain}" if storage else None
+
+
 def _local(service: Service, path: str | None) -> Path | None:
     """Give where this machine sees a path of EPU; None where the path map has no prefix of it."""
-    if not path:
+    mapped = map_path(path, {prefix: str(root) for prefix, root in service.path_map.items()})
+    if mapped is None:
         return None
-    plain = path.replace("\\", "/")
-    for prefix, root in service.path_map.items():
-        start = prefix.replace("\\", "/").rstrip("/")
-        if plain == start or plain.startswith(start + "/"):
-            place = (root / plain[len(start) :].lstrip("/")).resolve()
-            # The path came with a request: it must not lead out of the mapped directory.
-            return place if place.is_relative_to(root.resolve()) else None
-    return None
+    place = Path(mapped).resolve()
+    # The path came with a request: it must not lead out of the mapped directories.
+    roots = [root.resolve() for root in service.path_map.values()]
+    return place if any(place.is_relative_to(root) for root in roots) else None
 
 
 def _find(service: Service, path: str | None) -> Path | None:

@@ -117,6 +117,22 @@ def hand_out(connection: Connection, agent_id: str, session_id: str) -> Sequence
     return sent
 
 
+def put_back(connection: Connection, rows: Sequence[Row]) -> None:
+    """Let instructions wait again that were handed out to a stream that broke before they went.
+
+    ``retry_count`` counts these. ``max_retries`` does not limit them: the agent has not had the
+    instruction, and only its time of expiry may end it.
+    """
+    table = agent_instruction
+    ids = [row["instruction_id"] for row in rows]
+    if ids:
+        connection.execute(
+            update(table)
+            .where(table.c.instruction_id.in_(ids), table.c.status == "sent")
+            .values(status="pending", sent_at=None, retry_count=table.c.retry_count + 1)
+        )
+
+
 def waiting(connection: Connection, session_id: str) -> bool:
     """Say whether a session has instructions to hand out."""
     table = agent_instruction

@@ -129,7 +129,6 @@ class AtlasCreate(AtlasFields):
     """A new atlas with its tiles."""
 
     uuid: Key
-    name: Text
     tiles: list[TileCreate] | None = None
 
 
@@ -215,7 +214,6 @@ class FoilHoleCreate(FoilHoleFields):
 
     uuid: Key
     foilhole_id: Text
-    gridsquare_id: Text
 
 
 class MicrographFields(Model):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from skywright.instruments.epu.api.models import Int, Key, Model, Text, Time
+from skywright.instruments.epu.broker.events import QualityName
 
 
 class MotionCompleted(Model):
@@ -25,7 +26,7 @@ class Registered(Model):
     """Judgement of a micrograph by a metric."""
 
     quality: bool
-    metric_name: Text | None = None
+    metric_name: QualityName | None = None
 
 
 class Published(Model):

@@ -247,6 +247,7 @@ def model_weights(uuid: str, service: ServiceOf) -> Response:
     table = model_weight
     query = select(table).where(table.c.grid_uuid == uuid).order_by(table.c.id)
     with service.database.read() as connection:
+        _known(connection, "grid", uuid)
         return answer(_by(_rows(connection, query), "prediction_model_name"))
 
 
@@ -254,16 +255,22 @@ def model_weights(uuid: str, service: ServiceOf) -> Response:
     "/prediction_model/{name}/grid/{uuid}/prediction",
     response_model=list[models_services.PredictionAnswer],
 )
-def grid_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
+def grid_predictions(
+    name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
+) -> Response:
     """Give the present prediction of a model for each square of a grid."""
     table, square = current_prediction, schema.gridsquare
     query = (
         select(table)
         .join_from(table, square, table.c.gridsquare_uuid == square.c.uuid)
         .where(square.c.grid_uuid == uuid, table.c.prediction_model_name == name)
-        .order_by(square.c.number)
+        .order_by(square.c.number, table.c.id)
+        .limit(limit)
+        .offset(offset or None)
     )
     with service.database.read() as connection:
+        _known(connection, "grid", uuid)
+        _model(connection, name)
         return answer([row | {"timestamp": None} for row in _rows(connection, query)])
 
 
@@ -271,16 +278,22 @@ def grid_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
     "/prediction_model/{name}/gridsquare/{uuid}/prediction",
     response_model=list[models_services.PredictionAnswer],
 )
-def gridsquare_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
+def gridsquare_predictions(
+    name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
+) -> Response:
     """Give the present prediction of a model for each hole of a square."""
     table, hole = current_prediction, schema.foilhole
     query = (
         select(table)
         .join_from(table, hole, table.c.foilhole_uuid == hole.c.uuid)
         .where(hole.c.gridsquare_uuid == uuid, table.c.prediction_model_name == name)
-        .order_by(hole.c.number)
+        .order_by(hole.c.number, table.c.id)
+        .limit(limit)
+        .offset(offset or None)
     )
     with service.database.read() as connection:
+        _known(connection, "gridsquare", uuid)
+        _model(connection, name)
         return answer([row | {"timestamp": None} for row in _rows(connection, query)])
 
 
@@ -299,7 +312,9 @@ def _latent(
     )
     column = "grid_uuid" if kind == "gridsquare" else "gridsquare_uuid"
     children = schema.ENTITIES[kind]
-    uuids = connection.execute(select(children.c.uuid).where(children.c[column] == parent))
+    uuids = connection.execute(
+        select(children.c.uuid).where(children.c[column] == parent).order_by(children.c.number)
+    )
     found: dict[str, dict[str, Any]] = {
         uuid: {"x": None, "y": None, "index": None} for uuid in uuids.scalars()
     }
@@ -321,23 +336,32 @@ def _latent(
     "/prediction_model/{name}/grid/{uuid}/latent_representation",
     response_model=list[models_services.LatentRepresentation],
 )
-def grid_latent(name: str, uuid: str, service: ServiceOf) -> Response:
+def grid_latent(
+    name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
+) -> Response:
     """Give where a model places the squares of a grid in its latent space."""
     with service.database.read() as connection:
+        _known(connection, "grid", uuid)
+        _model(connection, name)
         places = _latent(connection, name, uuid, "gridsquare", uuid)
-    return answer([{"foilhole_uuid": "", **place} for place in places.values()])
+    rows = [{"foilhole_uuid": "", **place} for place in places.values()]
+    return answer(rows[offset:][:limit])
 
 
 @router.get(
     "/prediction_model/{name}/gridsquare/{uuid}/latent_representation",
     response_model=list[models_services.LatentRepresentation],
 )
-def gridsquare_latent(name: str, uuid: str, service: ServiceOf) -> Response:
+def gridsquare_latent(
+    name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
+) -> Response:
     """Give where a model places the holes of a square in its latent space."""
     with service.database.read() as connection:
         square = _known(connection, "gridsquare", uuid)
+        _model(connection, name)
         places = _latent(connection, name, square["grid_uuid"], "foilhole", uuid)
-    return answer([{"gridsquare_uuid": "", **place} for place in places.values()])
+    rows = [{"gridsquare_uuid": "", **place} for place in places.values()]
+    return answer(rows[offset:][:limit])
 
 
 def _suggest(
@@ -348,6 +372,8 @@ def _suggest(
     Neighbours in latent space look alike, so the best of each cluster tells more about the grid
     than several from one cluster.
     """
+    for name in (model, latent):
+        _model(connection, name)
     children, table = schema.ENTITIES[kind], current_prediction
     column = "grid_uuid" if kind == "gridsquare" else "gridsquare_uuid"
     query = (
@@ -371,20 +397,35 @@ def _suggest(
     "/grid/{uuid}/prediction_model/{name}/latent_rep/{latent}/suggested_squares",
     response_model=list[models.GridSquareAnswer],
 )
-def suggested_squares(uuid: str, name: str, latent: str, service: ServiceOf) -> Response:
+def suggested_squares(
+    uuid: str,
+    name: str,
+    latent: str,
+    service: ServiceOf,
+    limit: Limit = None,
+    offset: Offset = 0,
+) -> Response:
     """Give the squares of a grid that a model has predictions for, those to take first first."""
     with service.database.read() as connection:
+        _known(connection, "grid", uuid)
         rows = _suggest(connection, name, latent, uuid, "gridsquare", uuid)
-    return list_answer("gridsquare", rows)
+    return list_answer("gridsquare", rows[offset:][:limit])
 
 
 @router.get(
     "/gridsquares/{uuid}/prediction_model/{name}/latent_rep/{latent}/suggested_holes",
     response_model=list[models.FoilHoleAnswer],
 )
-def suggested_holes(uuid: str, name: str, latent: str, service: ServiceOf) -> Response:
+def suggested_holes(
+    uuid: str,
+    name: str,
+    latent: str,
+    service: ServiceOf,
+    limit: Limit = None,
+    offset: Offset = 0,
+) -> Response:
     """Give the holes of a square that a model has predictions for, those to take first first."""
     with service.database.read() as connection:
         square = _known(connection, "gridsquare", uuid)
         rows = _suggest(connection, name, latent, square["grid_uuid"], "foilhole", uuid)
-    return list_answer("foilhole", rows)
+    return list_answer("foilhole", rows[offset:][:limit])

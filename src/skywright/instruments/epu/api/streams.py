@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 def event(name: str, data: dict[str, Any]) -> bytes:
     """Give one event; its data is JSON and repeats the name as ``type``."""
-    body = orjson.dumps({"type": name, **data})
+    body = orjson.dumps({"type": name, **data}, option=orjson.OPT_NON_STR_KEYS)  # as in `answer`
     return b"event: " + name.encode() + b"\ndata: " + body + b"\n\n"
 
 

@@ -17,7 +17,8 @@ _LINKS = ("acquisition_uuid", "grid_uuid", "atlas_uuid", "gridsquare_uuid", "foi
 def change(connection: Connection, kind: str, uuid: str, given: dict[str, Any]) -> Row:
     """Change the given columns of an entity and give the row as it is now.
 
-    The status ``none`` changes nothing: clients of smartem-decisions send it with every update.
+    The status ``none`` of a square changes nothing: clients of smartem-decisions send it with every
+    update.
 
     Raises
     ------
@@ -34,7 +35,7 @@ def change(connection: Connection, kind: str, uuid: str, given: dict[str, Any]) 
         name: value
         for name, value in given.items()
         if (value is not None or table.c[name].nullable)
-        and not (name == "status" and value == "none")
+        and not (kind == "gridsquare" and name == "status" and value == "none")
     }
     changes |= _move(connection, kind, stored, changes)
     keys = {name: stored[name] for name in (*_IDS, *_LINKS) if name in table.c}

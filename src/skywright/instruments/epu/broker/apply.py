@@ -15,6 +15,7 @@ from skywright.instruments.epu.database import read, schema
 from skywright.instruments.epu.database import schema_exchange as exchange
 from skywright.instruments.epu.database import schema_quality as quality
 from skywright.instruments.epu.database.schema import MicrographStatus
+from skywright.instruments.epu.database.write import take_changes
 
 STEPS = [status.value for status in MicrographStatus]
 """States of a micrograph in their order: a late message never takes the state back."""
@@ -56,7 +57,8 @@ def changes_nothing(event: Any) -> bool:
 
 def _micrograph(connection: Connection, uuid: str, status: str | None, **values: Any) -> None:
     row = _known(connection, "micrograph", uuid)
-    changes: dict[str, Any] = {**values, "updated_at": datetime.now(UTC)}
+    (number,) = take_changes(connection, 1)
+    changes: dict[str, Any] = {**values, "updated_at": datetime.now(UTC), "change": number}
     if status is not None and STEPS.index(status) > STEPS.index(row["status"]):
         changes["status"] = status
     table = schema.micrograph

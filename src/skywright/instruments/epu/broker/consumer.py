@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
@@ -21,7 +22,7 @@ from skywright.errors import DataError
 from skywright.instruments.epu.broker.apply import UnknownEntityError, apply_event, changes_nothing
 from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings
 from skywright.instruments.epu.broker.events import read_event
-from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.database import Database, is_away
 from skywright.instruments.epu.database.schema_exchange import applied_message
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,13 @@ BATCH = 200
 """Messages applied in one transaction."""
 GATHER_S = 0.02
 """Longest time that the first message of a batch waits for others."""
-RETRIES = 10
-RETRY_S = 1.0
-"""A message about an entity that is not stored comes again this much later."""
+RETRY_S = (1, 4, 16, 60, 240, 900, 3600)
+"""Times after which a message about an entity that is not stored comes again; then always the last.
+
+It waits in a queue of the broker's, one for each time, from which the broker moves it back.
+"""
+LEASE_S = 60
+"""An empty queue of waiting messages is removed this long after its last message has left."""
 RETRY_HEADER = "x-retry-count"
 KEEP = timedelta(days=14)
 """Time for which the ids of applied messages are kept; no broker delivers again after it."""
@@ -64,6 +69,11 @@ def apply_batch(
     list of Outcome
         ``known``: applied before; ``early``: about an entity that is not stored; ``refused``: not
         valid.
+
+    Raises
+    ------
+    SQLAlchemyError
+        The database cannot store anything now; nothing of the batch is applied.
     """
     ids = [message_id for message_id, _ in messages if message_id]
     column = applied_message.c.message_id
@@ -95,7 +105,7 @@ def _apply(connection: Connection, body: bytes) -> Outcome:
     except UnknownEntityError as error:
         return Outcome("early", str(error))
     except (DataError, SQLAlchemyError, OverflowError, UnicodeEncodeError) as error:
-        if connection.invalidated:
+        if connection.invalidated or is_away(error):
             raise
         return Outcome("refused", str(error).splitlines()[0])
     return Outcome("applied")
@@ -110,6 +120,8 @@ class Consumer:
         The entity database.
     settings
         The broker.
+    ready_file
+        File that exists while messages are received; None: there is none.
 
     Attributes
     ----------
@@ -117,26 +129,43 @@ class Consumer:
         Number of messages applied.
     """
 
-    def __init__(self, database: Database, settings: BrokerSettings) -> None:
+    def __init__(
+        self, database: Database, settings: BrokerSettings, ready_file: Path | None = None
+    ) -> None:
         self._database = database
         self._settings = settings
+        self._wait = CONNECT_S[0]
+        self._ready_file = ready_file
         self.applied = 0
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
         """Consume; connect again whenever the broker or the database was away."""
-        wait = CONNECT_S[0]
+        self._show_ready(False)  # a killed process may have left the file
         while True:
             try:
                 connection = await aio_pika.connect(self._settings.url, timeout=10)
                 async with connection:
-                    wait = CONNECT_S[0]
                     await self._consume(connection)
-            except (*AWAY, SQLAlchemyError) as error:
+            except SQLAlchemyError as error:
+                # A full disk takes back the whole transaction, so that its savepoint's end fails.
+                first: BaseException = error
+                while first.__context__ is not None:
+                    first = first.__context__
+                log.warning("messages wait, the database fails: %s", first)
+            except AWAY as error:
                 reason = str(error).strip().splitlines()
                 log.warning("%s: %s", self._settings.place, reason[0] if reason else type(error))
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, CONNECT_S[1])
+            finally:
+                self._show_ready(False)
+            await asyncio.sleep(self._wait)
+            self._wait = min(2 * self._wait, CONNECT_S[1])
+
+    def _show_ready(self, ready: bool) -> None:
+        if self._ready_file is not None and ready:
+            self._ready_file.touch()
+        elif self._ready_file is not None:
+            self._ready_file.unlink(missing_ok=True)
 
     async def _consume(self, connection: aio_pika.abc.AbstractConnection) -> None:
         channel = await connection.channel()
@@ -147,12 +176,14 @@ class Consumer:
             await queue.bind(exchange, routing_key=self._settings.queue)
         arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         await queue.consume(arrived.put)
+        self._show_ready(True)
         self.ready.set()
         await asyncio.to_thread(self._forget_old)
         while True:
             batch = await _gather(arrived, channel)
             messages = [(message.message_id, message.body) for message in batch]
             outcomes = await asyncio.to_thread(self._apply, messages)
+            self._wait = CONNECT_S[0]
             for message, outcome in zip(batch, outcomes, strict=True):
                 await self._answer(channel, message, outcome)
 
@@ -174,15 +205,40 @@ class Consumer:
         if outcome.state == "applied":
             self.applied += 1
             log.debug("applied %s %s", message.message_id, message.body)
-        elif outcome.state == "early" and _tries(message) < RETRIES:
-            log.info("%s; the message comes again in %g s", outcome.reason, RETRY_S)
-            asyncio.get_running_loop().call_later(RETRY_S, _later, channel, message, self._settings)
-            return  # acknowledged once the copy is in the queue
+        elif outcome.state == "early":
+            await self._put_off(channel, message, outcome.reason)
         elif outcome.state != "known":
             log.error("message %s: %s", message.message_id, outcome.reason)
             await message.reject(requeue=False)
             return
         await message.ack()
+
+    async def _put_off(
+        self, channel: aio_pika.abc.AbstractChannel, message: AbstractIncomingMessage, reason: str
+    ) -> None:
+        """Let a message come again later; its id stays."""
+        tries = _tries(message)
+        seconds = RETRY_S[min(tries, len(RETRY_S) - 1)]
+        log.info("%s; the message comes again in %g s", reason, seconds)
+        queue = await channel.declare_queue(
+            f"{self._settings.queue}.again.{seconds}s",
+            durable=True,
+            arguments={
+                "x-message-ttl": 1000 * seconds,
+                "x-expires": 1000 * (seconds + LEASE_S),  # counts anew with each declaration
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": self._settings.queue,
+            },
+        )
+        copy = aio_pika.Message(
+            message.body,
+            message_id=message.message_id,
+            content_type=message.content_type or "application/json",
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            type=message.type,
+            headers={RETRY_HEADER: tries + 1},
+        )
+        await channel.default_exchange.publish(copy, queue.name)
 
 
 async def _gather(
@@ -208,38 +264,3 @@ async def _gather(
 def _tries(message: AbstractIncomingMessage) -> int:
     count = message.headers.get(RETRY_HEADER, 0)
     return count if isinstance(count, int) else 0
-
-
-_tasks: set[asyncio.Task[None]] = set()
-
-
-def _later(
-    channel: aio_pika.abc.AbstractChannel,
-    message: AbstractIncomingMessage,
-    settings: BrokerSettings,
-) -> None:
-    task = asyncio.get_running_loop().create_task(_again(channel, message, settings))
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
-
-
-async def _again(
-    channel: aio_pika.abc.AbstractChannel,
-    message: AbstractIncomingMessage,
-    settings: BrokerSettings,
-) -> None:
-    """Put a message at the end of the queue with one more try; its id stays."""
-    copy = aio_pika.Message(
-        message.body,
-        message_id=message.message_id,
-        content_type=message.content_type or "application/json",
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        type=message.type,
-        headers={**message.headers, RETRY_HEADER: _tries(message) + 1},
-    )
-    try:
-        await channel.default_exchange.publish(copy, settings.queue)
-        await message.ack()
-    except AWAY as error:
-        # Unacknowledged: the broker delivers it again when the connection is back.
-        log.warning("%s: %s", settings.place, error)

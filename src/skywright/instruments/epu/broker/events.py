@@ -116,7 +116,7 @@ class Judged(Event):
     ]
     micrograph_uuid: str
     quality: bool
-    metric_name: str | None = None
+    metric_name: QualityName | None = None
 
 
 class AtlasPrediction(Event):

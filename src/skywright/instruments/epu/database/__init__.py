@@ -6,7 +6,7 @@ be rebuilt from the tree that EPU wrote, but for what others sent: predictions, 
 processing, instructions.
 """
 
-from skywright.instruments.epu.database.engine import Database, open_database
+from skywright.instruments.epu.database.engine import Database, is_away, open_database
 from skywright.instruments.epu.database.identity import (
     acquisition_uuid,
     atlas_uuid,
@@ -25,6 +25,7 @@ __all__ = [
     "foilhole_uuid",
     "grid_uuid",
     "gridsquare_uuid",
+    "is_away",
     "open_database",
     "record",
     "record_files",

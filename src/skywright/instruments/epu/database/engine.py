@@ -1,5 +1,8 @@
 """Opening the database: driver, pragmas, transactions, migrations."""
 
+import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,16 +12,27 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    SQLAlchemyError,
+    StatementError,
+)
 
 from skywright.errors import ConfigError
 from skywright.instruments.epu.database import schema_exchange, schema_quality
 from skywright.instruments.epu.database.schema import metadata, setting
+from skywright.instruments.epu.database.write import announce_stored
 
-__all__ = ["Database", "metadata", "open_database", "schema_exchange", "schema_quality"]
+__all__ = ["Database", "is_away", "metadata", "open_database", "schema_exchange", "schema_quality"]
 
 WRITER_LOCK = 0x5E9A
 """Advisory lock of PostgreSQL that makes writers take turns, so messages keep commit order."""
+
+ANNOUNCES = "announces"
+"""Setting of a database whose changes are announced."""
 
 BUSY_S = 30.0
 """Longest wait of a SQLite connection for another process's transaction."""
@@ -33,8 +47,8 @@ class Database:
     engine
         SQLAlchemy's engine; its pool is safe to share between threads.
     announce
-        Whether a change also writes a message for the broker into the outbox, in the same
-        transaction.
+        Whether this process has switched on the outbox: a change also writes a message into it, in
+        the same transaction. Every process does so once one has switched it on.
     """
 
     engine: Engine
@@ -58,6 +72,8 @@ class Database:
                     connection.execute(
                         text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK}
                     )
+                if not self.announce and _announces(connection):
+                    connection.execution_options(announce=True)
                 yield connection
 
     @contextmanager
@@ -81,6 +97,15 @@ class Database:
         self.engine.dispose()
 
 
+def is_away(error: Exception) -> bool:
+    """Return whether an error is the database's own, and not that of a value to be stored."""
+    if isinstance(error, DataError | IntegrityError):
+        return False
+    if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
+        return False  # a value that the driver cannot convert
+    return isinstance(error, SQLAlchemyError)
+
+
 def open_database(url: str | Path, *, announce: bool = False, durable: bool = True) -> Database:
     """Open the entity database and bring its tables up to date.
 
@@ -89,7 +114,8 @@ def open_database(url: str | Path, *, announce: bool = False, durable: bool = Tr
     url
         ``sqlite:////ABS/FILE``, ``postgresql://...``, or the path of a SQLite file.
     announce
-        Write a message for the broker with each change (see `Database`).
+        Write a message for the broker or the API with each change (see `Database`), from now on
+        and by every process; where it is switched on first, one for each entity that is stored.
     durable
         Whether a commit waits for the disk of a SQLite database. Without it a power cut may take
         back the last transactions, never a part of one, and a killed process loses nothing; for
@@ -110,11 +136,29 @@ def open_database(url: str | Path, *, announce: bool = False, durable: bool = Tr
 
     try:
         migrate(engine)
+        if announce:
+            _switch_on(Database(engine))
     except (SQLAlchemyError, OSError) as error:
         engine.dispose()
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise ConfigError(f"database {parsed.render_as_string()}: {reason}") from error
     return Database(engine, announce)
+
+
+def _announces(connection: Connection) -> bool:
+    query = select(setting.c.name).where(setting.c.name == ANNOUNCES)
+    return connection.execute(query).first() is not None
+
+
+def _switch_on(database: Database) -> None:
+    """Keep in the database that changes are announced, and announce what is stored."""
+    with database.read() as connection:
+        if _announces(connection):
+            return
+    with database.write() as connection:
+        if not _announces(connection):
+            connection.execute(insert(setting).values(name=ANNOUNCES, value="yes"))
+            announce_stored(connection)
 
 
 def _url(url: str | Path) -> URL:
@@ -132,6 +176,23 @@ def _url(url: str | Path) -> URL:
     return parsed
 
 
+def _use_wal(dbapi: Any) -> None:
+    """Switch a new file to the write-ahead log.
+
+    SQLite refuses at once, without its own wait, while another connection does the same.
+    """
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            dbapi.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            threading.Event().wait(0.01)
+        else:
+            return
+
+
 def _sqlite(url: URL, durable: bool) -> Engine:
     if not url.database or url.database == ":memory:":
         raise ConfigError("database: a SQLite database must be a file, sqlite:////ABS/FILE")
@@ -144,8 +205,8 @@ def _sqlite(url: URL, durable: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(dbapi: Any, _record: Any) -> None:
         dbapi.isolation_level = None  # The driver would begin transactions at moments of its own.
+        _use_wal(dbapi)
         for pragma in (
-            "journal_mode=WAL",
             f"synchronous={'FULL' if durable else 'NORMAL'}",
             "foreign_keys=ON",
             "cache_size=-65536",

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, select
 
 from skywright.instruments.epu.database import schema
+from skywright.instruments.epu.database.write import CHANGES
 
 Row = RowMapping
 
@@ -136,6 +137,12 @@ def orphan_micrographs(connection: Connection, grid: str) -> list[Row]:
     hole = select(schema.foilhole.c.number).where(schema.foilhole.c.uuid == table.c.foilhole_uuid)
     query = select(table).where(table.c.grid_uuid == grid, ~hole.exists())
     return _rows(connection, query.order_by(table.c.number), None, 0)
+
+
+def last_change(connection: Connection) -> int:
+    """Give the number of the last change of a micrograph."""
+    query = select(schema.setting.c.value).where(schema.setting.c.name == CHANGES)
+    return int(connection.execute(query).scalar() or 0)
 
 
 def known_files(connection: Connection, root: str) -> dict[str, Row]:

@@ -292,12 +292,14 @@ micrograph = Table(
     ),
     *_columns(Text, "pick_distribution", "selection_distribution"),
     Column("updated_at", Instant),
+    # Number of the last change of any micrograph's values, in the order of the commits.
+    Column("change", BigInteger),
     Index(None, "foilhole_uuid", "number"),
     Index(None, "gridsquare_uuid", "number"),
     Index(None, "grid_uuid", "number"),
     Index(None, "grid_uuid", "acquisition_datetime"),
     Index(None, "grid_uuid", "defocus"),
-    Index(None, "updated_at"),
+    Index(None, "change"),
 )
 
 source_file = Table(

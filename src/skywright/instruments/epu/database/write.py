@@ -7,7 +7,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Table, delete, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Table,
+    Text,
+    cast,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from skywright.instruments.epu.database import schema
@@ -20,7 +33,9 @@ CHUNK = 500
 """Rows or keys in one statement; SQLite takes 32766 values, and a micrograph has about 50."""
 
 STAMP = "manifest_stamp"
-_OWN = {"uuid", "number", "updated_at"}
+CHANGES = "changes"
+"""Setting that holds the number of the last change of a micrograph."""
+_OWN = {"uuid", "number", "updated_at", "change"}
 """Columns that do not make a row different."""
 
 
@@ -71,23 +86,26 @@ def record(
     result = Recorded()
     messages: list[dict[str, Any]] = []
     announce = connection.get_execution_options().get("announce", False)
-    for chunk in _chunks(_same_columns(rows)):
+    for chunk in _chunks(_latest(rows)):
         if table is schema.micrograph:
             now = datetime.now(UTC)
-            chunk = [{"updated_at": now, **row} for row in chunk]
+            numbers = take_changes(connection, len(chunk))
+            chunk = [
+                {"updated_at": now, **row, "change": number}
+                for row, number in zip(chunk, numbers, strict=True)
+            ]
         if known is None:
             existing: Container[str] = present(connection, kind, [row["uuid"] for row in chunk])
         else:
             existing = known
-        created, touched = _store(connection, table, chunk, existing, result.created)
-        for row in chunk:
+        changes = _store(connection, table, chunk, existing, result.created)
+        for row, change in zip(chunk, changes, strict=True):
             uuid = row["uuid"]
-            if uuid not in created and uuid not in touched:
+            if change is None:
                 result.unchanged.add(uuid)
                 continue
-            (result.created if uuid in created else result.updated).add(uuid)
+            (result.created if change == "created" else result.updated).add(uuid)
             if announce:
-                change: Change = "created" if uuid in created else "updated"
                 messages.append(change_event(kind, change, row))
     result.updated -= result.created
     announce_all(connection, messages)
@@ -100,25 +118,64 @@ def _store(
     rows: list[dict[str, Any]],
     known: Container[str],
     made: Container[str],
-) -> tuple[set[str], set[str]]:
-    """Insert the new ones of rows with the same columns, change the others.
+) -> list[Change | None]:
+    """Insert the new ones of rows, in their order, change the others; give what became of each.
 
     Writers take turns, so what was not there a moment ago is not there now. A plain INSERT is
     several times quicker than one with ON CONFLICT, which SQLAlchemy compiles each time.
-
-    Returns
-    -------
-    created, changed
-        Uuids.
     """
-    new = [row for row in rows if row["uuid"] not in known and row["uuid"] not in made]
+    changes: list[Change | None] = [None] * len(rows)
+    new: dict[str, int] = {}
+    old: dict[frozenset[str], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        uuid = row["uuid"]
+        if uuid in known or uuid in made or uuid in new:
+            old[frozenset(row)].append(index)
+        else:
+            new[uuid] = index
+            changes[index] = "created"
     if new:
-        connection.execute(insert(table), new)
-    created = {row["uuid"] for row in new}
-    old = [row for row in rows if row["uuid"] not in created]
-    if not old:
-        return created, set()
-    return created, set(connection.execute(_upsert(connection, table, old[0]), old).scalars())
+        connection.execute(insert(table), _complete(table, [rows[index] for index in new.values()]))
+    for places in old.values():
+        group = [rows[index] for index in places]
+        touched = set(connection.execute(_upsert(connection, table, group[0]), group).scalars())
+        for index in places:
+            if rows[index]["uuid"] in touched:
+                changes[index] = "updated"
+    return changes
+
+
+def _complete(table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give rows that all have the columns that any of them has: one INSERT keeps their order."""
+    names = set().union(*rows)
+    if all(row.keys() == names for row in rows):
+        return rows
+    absent = {name: _default(table.c[name]) for name in names}
+    return [{**absent, **row} for row in rows]
+
+
+def _default(column: Column[Any]) -> Any:
+    """Give what the database stores where a column is absent."""
+    if column.server_default is None:
+        return None
+    text = str(column.server_default.arg)  # type: ignore[attr-defined]
+    return text == "1" if isinstance(column.type, Boolean) else text
+
+
+def take_changes(connection: Connection, count: int) -> range:
+    """Take numbers for changes of micrographs, from a connection of `Database.write`.
+
+    Writers take turns, so a reader that asks for numbers above the last one it has seen misses no
+    change, whatever the clocks of the writers say.
+    """
+    value, mine = schema.setting.c.value, schema.setting.c.name == CHANGES
+    raised = cast(cast(value, BigInteger) + count, Text)
+    raise_it = update(schema.setting).where(mine).values(value=raised).returning(value)
+    last = connection.execute(raise_it).scalar()
+    if last is None:
+        last = str(count)
+        connection.execute(insert(schema.setting).values(name=CHANGES, value=last))
+    return range(int(last) - count + 1, int(last) + 1)
 
 
 def present(connection: Connection, kind: str, uuids: Sequence[str]) -> set[str]:
@@ -171,6 +228,16 @@ def announce_all(connection: Connection, bodies: Sequence[dict[str, Any]]) -> No
         connection.execute(insert(outbox), rows)
 
 
+def announce_stored(connection: Connection) -> None:
+    """Put a message into the outbox for each entity that is stored, parents first."""
+    for kind, table in schema.ENTITIES.items():
+        last = 0
+        query = select(table).order_by(table.c.number).limit(10 * CHUNK)
+        while rows := connection.execute(query.where(table.c.number > last)).mappings().all():
+            announce_all(connection, [change_event(kind, "created", row) for row in rows])
+            last = rows[-1]["number"]
+
+
 def record_files(connection: Connection, rows: Iterable[Row]) -> None:
     """Insert or update what is known of files of a watched tree (table ``source_file``).
 
@@ -183,14 +250,17 @@ def record_files(connection: Connection, rows: Iterable[Row]) -> None:
         ``root``, ``path``, ``kind``, ``size``, ``mtime_ns`` and other columns of the table.
     """
     table = schema.source_file
-    for chunk in _chunks(_same_columns(rows, key=("root", "path"))):
+    groups: dict[frozenset[str], list[dict[str, Any]]] = defaultdict(list)
+    for row in _latest(rows, key=("root", "path")):
+        groups[frozenset(row)].append(row)
+    for group in groups.values():
         statement = _insert(connection, table)
         given = {
-            name: statement.excluded[name] for name in chunk[0] if name not in ("root", "path")
+            name: statement.excluded[name] for name in group[0] if name not in ("root", "path")
         }
-        connection.execute(
-            statement.on_conflict_do_update(index_elements=["root", "path"], set_=given), chunk
-        )
+        statement = statement.on_conflict_do_update(index_elements=["root", "path"], set_=given)
+        for chunk in _chunks(group):
+            connection.execute(statement, chunk)
 
 
 def _insert(connection: Connection, table: Table) -> Any:
@@ -216,25 +286,20 @@ def _upsert(connection: Connection, table: Table, row: Row) -> Any:
     ).returning(table.c.uuid)
 
 
-def _same_columns(
-    rows: Iterable[Row], key: tuple[str, ...] = ("uuid",)
-) -> Iterator[list[dict[str, Any]]]:
-    """Group rows by their columns, each key once a group: one statement cannot hit a row twice."""
-    groups: dict[frozenset[str], dict[tuple[Any, ...], dict[str, Any]]] = defaultdict(dict)
+def _latest(rows: Iterable[Row], key: tuple[str, ...] = ("uuid",)) -> list[dict[str, Any]]:
+    """Give rows with each key and set of columns once: one statement cannot hit a row twice."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
-        group = groups[frozenset(row)]
-        place = tuple(row[name] for name in key)
-        earlier = group.get(place)
+        place = (frozenset(row), *(row[name] for name in key))
+        earlier = found.get(place)
         if earlier is None or (row.get(STAMP) or "") >= (earlier.get(STAMP) or ""):
-            group[place] = dict(row)
-    for group in groups.values():
-        yield list(group.values())
+            found[place] = dict(row)
+    return list(found.values())
 
 
-def _chunks(groups: Iterable[list[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
-    for group in groups:
-        for start in range(0, len(group), CHUNK):
-            yield group[start : start + CHUNK]
+def _chunks(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, len(rows), CHUNK):
+        yield rows[start : start + CHUNK]
 
 
 def _keep_shared_atlases(connection: Connection, kind: str, uuid: str) -> None:

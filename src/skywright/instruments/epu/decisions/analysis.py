@@ -1,7 +1,6 @@
 """The quality of a grid's squares and holes from the results of processing: an analysis."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -10,10 +9,17 @@ from numpy.typing import NDArray
 from skywright.analysis import Analysis, Batch
 from skywright.errors import ConfigError
 from skywright.files.columns import Column
-from skywright.instruments.epu.decisions.quality import Floats, Ints, estimate
+from skywright.instruments.epu.decisions.policy import (
+    DEFAULT_POLICY,
+    MOVE_HOLES,
+    Left,
+    Suggestion,
+    make_policy,
+)
+from skywright.instruments.epu.decisions.quality import GridQuality, estimate
 
-SQUARES = 256
-"""Squares in a result, the best first; places without square have the id ""."""
+SQUARES, HOLES = 256, 256
+"""Squares and holes in a result, the best first; a place without square has the id ""."""
 CTF_LIMIT_A, MOTION_LIMIT_A = 4.25, 200.0
 SHARE = {"units": "1"}
 
@@ -27,35 +33,11 @@ class Judged(NamedTuple):
     good: NDArray[np.int8]
 
 
-@dataclass(frozen=True, eq=False)
-class GridQuality:
-    """Statistics of a grid; squares are sorted by their share, the best first.
-
-    Attributes
-    ----------
-    squares
-        (s,) ids.
-    results
-        (s,) micrographs with results.
-    share, sigma
-        (s,) expected share of good micrographs and its uncertainty.
-    holes
-        Expected share of each hole with results, by (square, hole).
-    micrographs, good
-        Micrographs with results, and how many of them are good.
-    """
-
-    squares: tuple[str, ...]
-    results: Ints
-    share: Floats
-    sigma: Floats
-    holes: Mapping[tuple[str, str], float]
-    micrographs: int
-    good: int
-
-
 class MicrographQuality(Analysis[Judged]):
-    """Ranks the squares of a grid by their share of good micrographs.
+    """Ranks the squares of a grid by their share of good micrographs, and chooses the next one.
+
+    Results do not tell which holes are left, so the policy chooses among the squares with results,
+    as if as many holes were left in each as have results.
 
     Parameters
     ----------
@@ -63,11 +45,13 @@ class MicrographQuality(Analysis[Judged]):
         A good micrograph resolves at least this, angstrom (`ctf_max_resolution_estimate`).
     motion_limit_a
         Its total motion is at most this, angstrom; unknown motion does not count against it.
+    policy, move_holes
+        As of `make_policy`: what chooses the next square.
     """
 
     name: ClassVar[str] = "epu_quality"
     stream: ClassVar[str] = "micrographs"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     inputs = (
         "result_uuid",
         "result_gridsquare_id",
@@ -88,15 +72,30 @@ class MicrographQuality(Analysis[Judged]):
         Column("/entry/square_results", "<i8", (SQUARES,)),
         Column("/entry/square_share", "<f8", (SQUARES,), attrs=SHARE),
         Column("/entry/square_share_sigma", "<f8", (SQUARES,), attrs=SHARE),
+        Column("/entry/next_square", "<U20", attrs={"description": "what the policy chooses"}),
+        Column(
+            "/entry/hole_id", "<i8", (HOLES,), attrs={"description": "of next_square; -1: none"}
+        ),
+        Column("/entry/hole_share", "<f8", (HOLES,), attrs=SHARE),
     )
 
     def __init__(
-        self, ctf_limit_a: float = CTF_LIMIT_A, motion_limit_a: float = MOTION_LIMIT_A
+        self,
+        ctf_limit_a: float = CTF_LIMIT_A,
+        motion_limit_a: float = MOTION_LIMIT_A,
+        policy: str = DEFAULT_POLICY,
+        move_holes: float = MOVE_HOLES,
     ) -> None:
         for name, value in (("ctf_limit_a", ctf_limit_a), ("motion_limit_a", motion_limit_a)):
             if not value > 0:
                 raise ConfigError(f"analysis epu_quality: {name} = {value!r}, expected above 0")
-        super().__init__(ctf_limit_a=ctf_limit_a, motion_limit_a=motion_limit_a)
+        self._policy = make_policy(policy, move_holes)
+        super().__init__(
+            ctf_limit_a=ctf_limit_a,
+            motion_limit_a=motion_limit_a,
+            policy=policy,
+            move_holes=move_holes,
+        )
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Judge each micrograph."""
@@ -123,19 +122,33 @@ class MicrographQuality(Analysis[Judged]):
         )
 
     def summarize(self, state: Judged | None) -> Mapping[str, Any]:
-        """Rank the squares."""
+        """Rank squares and holes, and choose."""
         found = summary(state)
         shown = min(len(found.squares), SQUARES)
+        chosen = self._choose(state, found)
+        square = chosen.squares[0] if chosen.squares else ""
+        holes = [*chosen.holes, *chosen.skipped_holes][:HOLES]
         return {
             "micrographs": found.micrographs,
             "good_micrographs": found.good,
             "squares_with_results": len(found.squares),
             "best_square": found.squares[0] if found.squares else "",
-            "square_id": _padded([int(name) for name in found.squares[:shown]], -1),
+            "square_id": _padded(_numbers(found.squares[:shown]), -1),
             "square_results": _padded(found.results[:shown], 0),
             "square_share": _padded(found.share[:shown], np.nan),
             "square_share_sigma": _padded(found.sigma[:shown], np.nan),
+            "next_square": square,
+            "hole_id": _padded(_numbers(holes), -1, HOLES),
+            "hole_share": _padded([found.holes[square, hole] for hole in holes], np.nan, HOLES),
         }
+
+    def _choose(self, state: Judged | None, found: GridQuality) -> Suggestion:
+        """Choose among the squares with results; the present one is that of the last row."""
+        known: dict[str, tuple[str, ...]] = {}
+        for square, hole in found.holes:
+            known[square] = (*known.get(square, ()), hole)
+        current = state.square[-1].decode() if state is not None and len(state.square) else ""
+        return self._policy.suggest(found, Left(known, current))
 
     def quality(self) -> GridQuality:
         """Return what is known of squares and holes, for a policy."""
@@ -177,7 +190,11 @@ def _last(rows: Judged) -> Judged:
     return Judged._make(each[keep] for each in rows)
 
 
-def _padded(values: Any, missing: float) -> NDArray[Any]:
-    filled = np.full(SQUARES, missing)
+def _numbers(names: Iterable[str]) -> list[int]:
+    return [int(name) if name.isdigit() else -1 for name in names]
+
+
+def _padded(values: Any, missing: float, length: int = SQUARES) -> NDArray[Any]:
+    filled = np.full(length, missing)
     filled[: len(values)] = values
     return filled

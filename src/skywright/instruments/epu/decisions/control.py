@@ -86,21 +86,44 @@ class InstructionSender:
                         break
 
     def _send(self, suggestion: Suggestion) -> None:
-        # The order changes a little with each result; what counts is which square is next.
-        wanted = {
-            "reorder_gridsquares": (suggestion.squares, suggestion.squares[:1]),
-            "skip_gridsquares": (suggestion.skipped, tuple(sorted(suggestion.skipped))),
+        # The order changes a little with each result; what counts is which square is next, and
+        # which of its holes.
+        squares, skipped = suggestion.squares, suggestion.skipped
+        self._instruct("reorder_gridsquares", squares[:1], suggestion, gridsquare_ids=squares)
+        self._instruct(
+            "skip_gridsquares", tuple(sorted(skipped)), suggestion, gridsquare_ids=skipped
+        )
+        if suggestion.holes and not self._is_rest(suggestion):
+            self._instruct(
+                "reorder_foilholes",
+                (squares[0], suggestion.holes, suggestion.skipped_holes),
+                suggestion,
+                gridsquare_id=squares[0],
+                foilhole_ids=suggestion.holes,
+                skipped_foilhole_ids=suggestion.skipped_holes,
+            )
+
+    def _is_rest(self, suggestion: Suggestion) -> bool:
+        """Return whether the holes are those that were sent, less those taken since."""
+        square, holes, skipped = self._last.get("reorder_foilholes", ("", (), ()))
+        left = tuple(hole for hole in holes if hole in set(suggestion.holes))
+        return (
+            suggestion.squares[:1] == (square,)
+            and suggestion.holes == left
+            and set(suggestion.skipped_holes) <= set(skipped)
+        )
+
+    def _instruct(self, kind: str, key: Any, suggestion: Suggestion, **payload: Any) -> None:
+        """Send an instruction if its key is not that of the last one of its kind."""
+        if self._last.get(kind, ()) == key:
+            return
+        body = {
+            "instruction_type": PREFIX + kind,
+            "payload": {**payload, "reason": suggestion.reason},
+            "priority": "high",
         }
-        for kind, (squares, key) in wanted.items():
-            if self._last.get(kind, ()) == key:
-                continue
-            body = {
-                "instruction_type": PREFIX + kind,
-                "payload": {"gridsquare_ids": list(squares), "reason": suggestion.reason},
-                "priority": "high",
-            }
-            answer = self._client.request("POST", f"{self._path}/create-instruction", body)
-            if answer.status_code != 200:
-                raise HardwareError(f"instruction {kind}: {answer.status_code} {answer.text[:200]}")
-            self.sent.append(answer.json()["instruction_id"])
-            self._last[kind] = key
+        answer = self._client.request("POST", f"{self._path}/create-instruction", body)
+        if answer.status_code != 200:
+            raise HardwareError(f"instruction {kind}: {answer.status_code} {answer.text[:200]}")
+        self.sent.append(answer.json()["instruction_id"])
+        self._last[kind] = key

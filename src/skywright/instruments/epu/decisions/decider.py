@@ -16,8 +16,9 @@ from skywright.instruments.epu.database.schema_quality import (
     overall_prediction,
     prediction_model,
 )
-from skywright.instruments.epu.decisions.analysis import GridQuality, MicrographQuality
+from skywright.instruments.epu.decisions.analysis import MicrographQuality
 from skywright.instruments.epu.decisions.policy import Left, Policy, StayOrLeave, Suggestion
+from skywright.instruments.epu.decisions.quality import GridQuality
 
 MODEL = "skywright_quality"
 """Name of the prediction model in the entity database."""
@@ -58,7 +59,7 @@ class _Followed:
 
 
 class Decider:
-    """Ranks squares as results come in, and suggests what to take next.
+    """Ranks squares and holes as results come in, and suggests what to take next.
 
     Parameters
     ----------
@@ -93,10 +94,7 @@ class Decider:
         self._late_s = late_s
         self._suggested = suggested
         self._grids: dict[str, _Followed] = {}
-        self._seen: tuple[datetime, frozenset[str]] = (
-            datetime.min.replace(tzinfo=UTC),
-            frozenset(),
-        )
+        self._seen = 0
         MicrographQuality(**self._parameters)  # refuses wrong parameters at once
 
     def step(self) -> None:
@@ -110,9 +108,9 @@ class Decider:
                 return
             followed = self._of(grid)
             followed.quality = followed.quality or followed.analysis.quality()
-            current, left = _left(connection, grid)
-            self.overview = overview(connection, grid, followed.quality, current)
-        suggestion = self.policy.suggest(followed.quality, Left(left, current))
+            left = _left(connection, grid)
+            self.overview = overview(connection, grid, followed.quality, left.current)
+        suggestion = self.policy.suggest(followed.quality, left)
         found = {"grid": grid, "policy": self.policy.name, **asdict(suggestion)}
         if found == self.suggestion:
             return
@@ -127,19 +125,22 @@ class Decider:
         return self._grids[grid]
 
     def _new(self, connection: Connection) -> list[Row]:
-        """Return rows that changed since the last look; several may have the same time."""
+        """Return rows that changed since the last look."""
         table = schema.micrograph
-        since, seen = self._seen
-        query = select(
-            table.c.grid_uuid, table.c.updated_at, *(table.c[name] for name in INPUTS)
-        ).where(table.c.updated_at >= since, table.c.ctf_max_resolution_estimate.is_not(None))
-        query = query.order_by(table.c.updated_at, table.c.uuid).limit(MOST_ROWS + len(seen))
-        found = connection.execute(query).mappings()
-        rows: list[Row] = [row for row in found if row["uuid"] not in seen]
+        query = (
+            select(
+                table.c.grid_uuid,
+                table.c.updated_at,
+                table.c.change,
+                *(table.c[name] for name in INPUTS),
+            )
+            .where(table.c.change > self._seen, table.c.ctf_max_resolution_estimate.is_not(None))
+            .order_by(table.c.change)
+            .limit(MOST_ROWS)
+        )
+        rows = list(connection.execute(query).mappings())
         if rows:
-            last = rows[-1]["updated_at"]
-            same = frozenset(row["uuid"] for row in rows if row["updated_at"] == last)
-            self._seen = (last, same | seen if last == since else same)
+            self._seen = rows[-1]["change"]
         return rows
 
     def _take(self, rows: list[Row]) -> None:
@@ -196,22 +197,26 @@ def _current_grid(connection: Connection) -> str | None:
     return found
 
 
-def _left(connection: Connection, grid: str) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """Return the square of the newest micrograph, and the planned holes without micrograph."""
-    hole, table = schema.foilhole, schema.micrograph
+def _left(connection: Connection, grid: str) -> Left:
+    """Return the planned holes without micrograph, and what models predict of them."""
+    hole, table, overall = schema.foilhole, schema.micrograph, overall_prediction
     taken = select(table.c.number).where(table.c.foilhole_uuid == hole.c.uuid)
     query = (
-        select(hole.c.gridsquare_id, hole.c.foilhole_id)
+        select(hole.c.gridsquare_id, hole.c.foilhole_id, overall.c.value)
+        .outerjoin_from(hole, overall, overall.c.foilhole_uuid == hole.c.uuid)
         .where(hole.c.grid_uuid == grid, hole.c.planned, ~hole.c.is_near_grid_bar)
         .where(~taken.exists())
         .order_by(hole.c.gridsquare_id, hole.c.number)
     )
     left: dict[str, list[str]] = {}
-    for square, name in connection.execute(query):
+    predicted: dict[tuple[str, str], float] = {}
+    for square, name, value in connection.execute(query):
         left.setdefault(square or "", []).append(name)
+        if value is not None:
+            predicted[square or "", name] = value
     newest = select(table.c.gridsquare_id).where(table.c.grid_uuid == grid)
     current = connection.execute(newest.order_by(table.c.number.desc()).limit(1)).scalar() or ""
-    return current, {square: tuple(holes) for square, holes in left.items()}
+    return Left({square: tuple(holes) for square, holes in left.items()}, current, predicted)
 
 
 def overview(
@@ -336,3 +341,16 @@ def _store(connection: Connection, grid: str, followed: _Followed, suggestion: S
                 .where(overall.c.gridsquare_uuid == uuids[square])
                 .values(suggested_acquisition_index=index)
             )
+    hole = schema.foilhole
+    places = {name: index for index, name in enumerate(suggestion.holes)}
+    predicted = (
+        select(hole.c.uuid, hole.c.foilhole_id)
+        .join_from(hole, overall, overall.c.foilhole_uuid == hole.c.uuid)
+        .where(hole.c.grid_uuid == grid, hole.c.gridsquare_id == "".join(suggestion.squares[:1]))
+    )
+    for uuid, name in connection.execute(predicted).all():
+        connection.execute(
+            overall.update()
+            .where(overall.c.foilhole_uuid == uuid)
+            .values(suggested_acquisition_index=places.get(name))
+        )

@@ -11,9 +11,11 @@ from typing import Protocol
 
 import numpy as np
 
-from skywright.instruments.epu.decisions.analysis import GridQuality
-from skywright.instruments.epu.decisions.quality import SHARES
+from skywright.errors import ConfigError
+from skywright.instruments.epu.decisions.quality import SHARES, GridQuality
 
+DEFAULT_POLICY = "stay_or_leave"
+MOVE_HOLES = 2.0
 PRIOR = 1.0
 """Weight of the uniform distribution of shares before the first squares, in squares."""
 
@@ -28,10 +30,13 @@ class Left:
         Planned holes that have no micrograph yet, by square, in EPU's order of both.
     current
         The square of the newest micrograph; "" before the first.
+    predicted
+        Probability that a micrograph of a hole is good, as models predict it, by (square, hole).
     """
 
     holes: Mapping[str, tuple[str, ...]]
     current: str = ""
+    predicted: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,17 @@ class Suggestion:
         Squares that are not worth their time as far as is known.
     reason
         For people.
+    holes
+        Holes of the first square in the order in which to take them.
+    skipped_holes
+        Its other planned holes, which are not worth their time as far as is known.
     """
 
     squares: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     reason: str = ""
+    holes: tuple[str, ...] = ()
+    skipped_holes: tuple[str, ...] = ()
 
 
 class Policy(Protocol):
@@ -71,8 +82,8 @@ class EpuOrder:
     name: str = "epu_order"
 
     def suggest(self, quality: GridQuality, left: Left) -> Suggestion:
-        """Return the squares as they come."""
-        return Suggestion(tuple(square for square, holes in left.holes.items() if holes))
+        """Return the squares and their holes as they come."""
+        return _whole(left, list(left.holes))
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ class RandomOrder:
         """Return the squares in the order that the seed gives."""
         order = sorted(left.holes)
         random.Random(self.seed).shuffle(order)
-        return Suggestion(tuple(square for square in order if left.holes[square]))
+        return _whole(left, order)
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,7 @@ class StayOrLeave:
         Holes that are taken until these results have come.
     """
 
-    move_holes: float = 2.0
+    move_holes: float = MOVE_HOLES
     probe: int = 15
     probe_holes: float = 6.0
     name: str = field(default="stay_or_leave")
@@ -141,7 +152,10 @@ class StayOrLeave:
         else:
             verb = "stay in" if first == current else "go to"
             reason = f"{verb} {first}: {worth[first]:.0%} good, moves counted as bad time"
-        return Suggestion(tuple(order), tuple(skipped), f"{reason}; the grid gives {rate:.0%}")
+        reason = f"{reason}; the grid gives {rate:.0%}"
+        return Suggestion(
+            tuple(order), tuple(skipped), reason, *rank_holes(quality, left, first, rate)
+        )
 
     def best_rate(self, quality: GridQuality, holes: float) -> float:
         """Return the good share per hole's time that the best threshold gives.
@@ -168,13 +182,73 @@ class StayOrLeave:
         return float(rates.max())
 
 
+def rank_holes(
+    quality: GridQuality, left: Left, square: str, least: float
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Rank the holes of a square: by results, else by what models predict, else by the square.
+
+    Parameters
+    ----------
+    quality
+        Of the grid.
+    left
+        What is left of it.
+    square
+        The square.
+    least
+        A hole with results or a prediction below this share is not worth its time.
+
+    Returns
+    -------
+    holes, skipped : tuple of str
+        The best first, in EPU's order where they are equal. If none is worth its time, none is
+        skipped.
+    """
+    whole = dict(zip(quality.squares, quality.share.tolist(), strict=True)).get(square, least)
+    known = {**left.predicted, **quality.holes}
+    share = {hole: known.get((square, hole), whole) for hole in left.holes[square]}
+    ranked = sorted(share, key=lambda hole: -share[hole])
+    bad = [hole for hole in ranked if (square, hole) in known and share[hole] < least]
+    if len(bad) == len(ranked):
+        bad = []
+    return tuple(hole for hole in ranked if hole not in set(bad)), tuple(bad)
+
+
+def _whole(left: Left, order: list[str]) -> Suggestion:
+    """Suggest all that is left, the squares in an order."""
+    squares = tuple(square for square in order if left.holes[square])
+    return Suggestion(squares, holes=left.holes[squares[0]] if squares else ())
+
+
 def _typical(holes: list[int]) -> float:
     return float(np.median(holes)) if holes else 1.0
 
 
 POLICIES: Mapping[str, type[EpuOrder | RandomOrder | StayOrLeave]] = {
-    "stay_or_leave": StayOrLeave,
+    DEFAULT_POLICY: StayOrLeave,
     "epu_order": EpuOrder,
     "random_order": RandomOrder,
 }
 """Policies by name, as the setting ``epu.policy`` names them."""
+
+
+def make_policy(name: str, move_holes: float = MOVE_HOLES) -> Policy:
+    """Return a policy.
+
+    Parameters
+    ----------
+    name
+        One of `POLICIES`.
+    move_holes
+        Time that a move to another square costs, in times of a hole; for `stay_or_leave`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such policy, or the time is negative.
+    """
+    if name not in POLICIES:
+        raise ConfigError(f"policy {name!r}: known are {', '.join(POLICIES)}")
+    if not move_holes >= 0:
+        raise ConfigError(f"policy: move_holes = {move_holes!r}, expected 0 or more")
+    return StayOrLeave(move_holes) if name == DEFAULT_POLICY else POLICIES[name]()

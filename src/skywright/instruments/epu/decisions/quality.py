@@ -7,6 +7,7 @@ is averaged over `ALIKE`, each value weighted by the probability that it gives t
 The integrals over p are sums over `SHARES`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,33 @@ class Shares:
     hole: Floats
 
 
+@dataclass(frozen=True, eq=False)
+class GridQuality:
+    """Statistics of a grid; squares are sorted by their share, the best first.
+
+    Attributes
+    ----------
+    squares
+        (s,) ids.
+    results
+        (s,) micrographs with results.
+    share, sigma
+        (s,) expected share of good micrographs and its uncertainty.
+    holes
+        Expected share of each hole with results, by (square, hole).
+    micrographs, good
+        Micrographs with results, and how many of them are good.
+    """
+
+    squares: tuple[str, ...]
+    results: Ints
+    share: Floats
+    sigma: Floats
+    holes: Mapping[tuple[str, str], float]
+    micrographs: int
+    good: int
+
+
 def estimate(owner: Ints, good: Ints, total: Ints, n_squares: int) -> Shares:
     """Estimate the shares from the counts of holes.
 
@@ -52,10 +80,11 @@ def estimate(owner: Ints, good: Ints, total: Ints, n_squares: int) -> Shares:
     """
     evidence, means, seconds, holes = [], [], [], []
     pairs, which = np.unique(np.column_stack([good, total]), axis=0, return_inverse=True)
+    # Holes of a square with the same counts: few, however many holes there are.
+    cells = np.bincount(owner * len(pairs) + which.ravel(), minlength=n_squares * len(pairs))
+    alike_holes = cells.reshape(n_squares, len(pairs))
     for alike in ALIKE:
-        likelihood = _log_likelihood(pairs[:, 0], pairs[:, 1], alike)[which.ravel()]
-        logs = np.zeros((n_squares, len(SHARES)))
-        np.add.at(logs, owner, likelihood)
+        logs = alike_holes @ _log_likelihood(pairs[:, 0], pairs[:, 1], alike)
         norm = logsumexp(logs, axis=1, keepdims=True)
         posterior = np.exp(logs - norm)
         evidence.append(float((norm - np.log(len(SHARES))).sum()))

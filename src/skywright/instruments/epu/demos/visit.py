@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from skywright.cli.demos import DemoResult, wait_for_derived
 from skywright.config import IocSettings
 from skywright.instruments.epu.demos.figure import GridQuality, draw
+from skywright.instruments.epu.runs.query import last_rows
 from skywright.instruments.epu.twin.visit import TwinGrid, plan_visit
 
 SEED, GRIDS, SQUARES, IMAGED, HOLES = 7, 2, 25, 6, 12
@@ -56,7 +57,7 @@ def _result(run: Any, grids: list[TwinGrid], directory: Path) -> DemoResult:
         for hole in square.holes
         for micrograph in hole.micrographs
     }
-    micrographs = last_rows(run, "micrographs", "micrograph")
+    micrographs = last_rows(run, "micrograph")
     ids = [text.decode() for text in micrographs["micrograph_id"]]
     micrographs["ctf_max_resolution_estimate"] = resolutions(run, micrographs["uuid"])
     good = micrographs["ctf_max_resolution_estimate"] < GOOD_A
@@ -75,30 +76,17 @@ def _result(run: Any, grids: list[TwinGrid], directory: Path) -> DemoResult:
     )
 
 
-def last_rows(run: Any, stream: str, kind: str) -> dict[str, NDArray[Any]]:
-    """Return the present state of a stream's entities: the last row of each uuid, by column."""
-    prefix = f"epu_{kind}_"
-    columns = {
-        key.removeprefix(prefix): np.asarray(run[stream][key][:])
-        for key in run[stream]
-        if key.startswith(prefix)
-    }
-    last = {uuid: row for row, uuid in enumerate(columns["uuid"])}
-    rows = np.array(sorted(last.values()), dtype=int)
-    return {name: column[rows] for name, column in columns.items()}
-
-
 def resolutions(run: Any, uuids: NDArray[Any]) -> NDArray[np.float64]:
     """Return the CTF resolution of each micrograph in angstrom, NaN without results."""
-    results = last_rows(run, "results", "result")
+    results = last_rows(run, "result")
     known = dict(zip(results["uuid"], results["ctf_max_resolution_estimate"], strict=True))
     return np.array([known.get(uuid, np.nan) for uuid in uuids])
 
 
 def grid_quality(run: Any, micrographs: Mapping[str, NDArray[Any]]) -> GridQuality:
     """Return what a picture of the grid shows."""
-    squares = last_rows(run, "squares", "square")
-    holes = last_rows(run, "holes", "hole")
+    squares = last_rows(run, "gridsquare")
+    holes = last_rows(run, "foilhole")
     resolution = micrographs["ctf_max_resolution_estimate"]
     share, count = _shares(squares["gridsquare_id"], micrographs["gridsquare_id"], resolution)
     best = squares["gridsquare_id"][int(np.nanargmax(share))]

@@ -10,9 +10,11 @@ import json
 import os
 import platform
 import re
+import reprlib
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -29,7 +31,10 @@ MAX_LINE = 16 << 20
 MAX_WHOLE = 1 << 30
 """Bytes of a ``recording.json`` that is not written one event a line, and so is read at once."""
 
-_CHUNK = re.compile(r"(?:chunks/)?(?:chunk_)?(\d+)(?:\.bin)?")
+MAX_UNPACKED = 64 << 30
+"""Bytes to which an archive may unpack, unless the caller allows another number."""
+
+_CHUNK = re.compile(r"(?:chunks/)?(?:chunk_)?(\d{1,9})(?:\.bin)?")
 EVENT_TYPES = frozenset(
     {
         "initial_dir",
@@ -42,6 +47,24 @@ EVENT_TYPES = frozenset(
         "moved",
     }
 )
+
+
+_TYPES: dict[str, type] = {
+    "event_type": str,
+    "src_path": str,
+    "dest_path": str,
+    "is_directory": bool,
+    "content": str,
+    "binary_chunk_id": str,
+    "content_hash": str,
+    "operation_data": dict,
+    "is_placeholder": bool,
+    "recorded_at": str,
+    "watch_dir": str,
+    "version": str,
+}
+_MOST = {"timestamp": 2**32, **dict.fromkeys(("size", "file_position", "new_size"), 2**63 - 1)}
+"""Largest value of each number; 2**32 s after the epoch is in the year 2106."""
 
 
 class RecordingError(DataError):
@@ -115,30 +138,59 @@ def event_from(values: Any) -> RecordedEvent:
     """
     if not isinstance(values, dict):
         raise RecordingError(f"an event must be an object, not {type(values).__name__}")
-    known = {name: values[name] for name in RecordedEvent.__slots__ if name in values}
-    try:
-        event = RecordedEvent(**known)
-        event.timestamp = float(event.timestamp)
-    except (TypeError, ValueError) as error:
-        raise RecordingError(f"an event is damaged: {error}") from error
+    given = {name: values.get(name) for name in RecordedEvent.__slots__}
+    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name, value in known.items():
+        _check("an event", name, value)
+    for name in ("timestamp", "event_type", "src_path"):
+        if name not in known:
+            raise RecordingError(f"{name} of an event is missing")
+    event = RecordedEvent(**known)
+    event.timestamp = float(event.timestamp)
     if event.event_type not in EVENT_TYPES:
         raise RecordingError(f"unknown event type {event.event_type!r}")
     event.src_path = safe_path(event.src_path)
     if event.event_type == "moved":
         event.dest_path = safe_path(event.dest_path)
+    if event.event_type in ("moved", "deleted") and "." in (event.src_path, event.dest_path):
+        raise RecordingError(f"the recorded directory itself cannot be {event.event_type}")
     if event.binary_chunk_id is not None:
-        match = _CHUNK.fullmatch(str(event.binary_chunk_id))
+        match = _CHUNK.fullmatch(event.binary_chunk_id)
         if match is None:
-            raise RecordingError(f"not a chunk: {event.binary_chunk_id!r}")
+            raise RecordingError(f"not a chunk: {reprlib.repr(event.binary_chunk_id)}")
         event.binary_chunk_id = f"chunk_{int(match[1])}"
-    if event.content is not None and not isinstance(event.content, str):
-        raise RecordingError("the content of an event must be text")
-    for name in ("size", "file_position"):
-        value = getattr(event, name)
-        if value is not None and (not isinstance(value, int) or value < 0):
-            raise RecordingError(f"{name} of an event must be a number of bytes, not {value!r}")
-    event.operation_data = event.operation_data or {}
+    if (new_size := event.operation_data.get("new_size")) is not None:
+        _check("an event", "new_size", new_size)
     return event
+
+
+def _check(owner: str, name: str, value: Any) -> None:
+    """Raise RecordingError if a field is of another type or out of its range."""
+    if name in _MOST:
+        kinds = (int, float) if name == "timestamp" else (int,)
+        is_right = type(value) in kinds and 0 <= value <= _MOST[name]
+        expected = f"a number from 0 to {_MOST[name]}"
+    else:
+        kind = _TYPES[name]
+        is_right = isinstance(value, kind) and (kind is not str or _is_encodable(str(value)))
+        expected = {str: "text in UTF-8", bool: "true or false", dict: "an object"}[kind]
+    if is_right:
+        return
+    raise RecordingError(f"{name} of {owner} must be {expected}, not {reprlib.repr(value)}")
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether text becomes bytes; bytes that are not UTF-8 are in it as surrogates of their own."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str) -> str:
+    """Return text with escape sequences for the bytes that are not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode(errors="backslashreplace")
 
 
 class RecordingWriter:
@@ -226,16 +278,25 @@ class Recording:
         self._chunks = chunks
 
     def metadata(self) -> dict[str, Any]:
-        """Return the recording's metadata."""
+        """Return the recording's metadata; raises RecordingError if they are damaged."""
+        found = self._metadata()
+        if not isinstance(found, dict):
+            raise RecordingError(f"the metadata must be an object, not {type(found).__name__}")
+        for name in ("recorded_at", "watch_dir", "version"):
+            if found.get(name) is not None:
+                _check("the metadata", name, found[name])
+        return found
+
+    def _metadata(self) -> Any:
         if self._document.suffix == ".jsonl":
-            return _loaded((self._document.parent / "metadata.json").read_text())
+            path = self._document.parent / "metadata.json"
+            return _loaded(path.read_text(encoding="utf-8", errors="surrogateescape"))
         with self._document.open(encoding="utf-8", errors="surrogateescape") as file:
             first = file.readline(MAX_LINE)
         if first.rstrip().endswith('"events": ['):
             head = first.rstrip().removesuffix('"events": [').rstrip().rstrip(",") + "}"
-            return dict(_loaded(head)["metadata"])
-        found = self._whole()
-        return dict(found.get("metadata") or {})
+            return _loaded(head).get("metadata", {})
+        return self._whole().get("metadata", {})
 
     def _whole(self) -> dict[str, Any]:
         if self._document.stat().st_size > MAX_WHOLE:
@@ -293,13 +354,21 @@ def _loaded(text: str) -> Any:
 
 
 @contextmanager
-def open_recording(path: Path) -> Iterator[Recording]:
+def open_recording(path: Path, max_unpacked: int = MAX_UNPACKED) -> Iterator[Recording]:
     """Open a ``.tar.gz``, an older ``.json``, or the directory of a recorder that was killed.
+
+    Parameters
+    ----------
+    path
+        The recording.
+    max_unpacked
+        Bytes to which a ``.tar.gz`` may unpack.
 
     Raises
     ------
     RecordingError
-        If it is damaged, or has a member that no recording has (a link, another path).
+        If it is damaged, unpacks to more than `max_unpacked` bytes, or has a member that no
+        recording has (a link, another path).
     OSError
         If it cannot be read.
     """
@@ -312,17 +381,19 @@ def open_recording(path: Path) -> Iterator[Recording]:
         yield Recording(path, path.parent / "chunks")
         return
     with tempfile.TemporaryDirectory(prefix="skywright-recording-") as directory:
-        _unpack(path, Path(directory))
+        _unpack(path, Path(directory), max_unpacked)
         yield Recording(Path(directory) / "recording.json", Path(directory))
 
 
-def _unpack(path: Path, directory: Path) -> None:
+def _unpack(path: Path, directory: Path, max_unpacked: int) -> None:
     """Unpack the members that a recording has, each under a name of ours."""
     found = False
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
-                chunk = re.fullmatch(r"(?:\./)?chunks/chunk_(\d+)\.bin", member.name)
+                if member.offset_data + member.size > max_unpacked:
+                    raise RecordingError(f"the archive unpacks to more than {max_unpacked} bytes")
+                chunk = re.fullmatch(r"(?:\./)?chunks/chunk_(\d{1,9})\.bin", member.name)
                 if member.isdir():
                     continue
                 if not member.isfile():
@@ -338,7 +409,7 @@ def _unpack(path: Path, directory: Path) -> None:
                 assert source is not None
                 with (directory / name).open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         raise RecordingError(f"the archive is damaged: {error}") from error
     if not found:
         raise RecordingError("the archive has no recording.json")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from skywright.instruments.epu.recording.archive import MAX_INLINE, RecordedEvent, RecordingWriter
+from skywright.instruments.epu.watch.inotify import InotifyTree
 
 logger = logging.getLogger(__name__)
 
@@ -216,71 +217,6 @@ class DirectoryRecorder:
             event.binary_chunk_id = self.writer.add_chunk(data)
 
 
-class _Inotify:
-    """Events of all paths below a directory, in order, with renames."""
-
-    def __init__(self, root: Path) -> None:
-        from inotify_simple import INotify, flags
-
-        self._root = root
-        self._flags = flags
-        self._mask = (
-            flags.CLOSE_WRITE
-            | flags.CREATE
-            | flags.MODIFY
-            | flags.DELETE
-            | flags.MOVED_FROM
-            | flags.MOVED_TO
-            | flags.ONLYDIR
-            | flags.DONT_FOLLOW
-        )
-        self._inotify = INotify()
-        self._directories: dict[int, str] = {}
-        self.watch("")
-
-    def watch(self, directory: str) -> None:
-        waiting = [directory]
-        while waiting:
-            directory = waiting.pop()
-            path = self._root / directory
-            try:
-                self._directories[self._inotify.add_watch(path, self._mask)] = directory
-                with os.scandir(path) as entries:
-                    for entry in entries:
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append(f"{directory}/{entry.name}" if directory else entry.name)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-
-    def read(self, timeout: float) -> list[tuple[str, str, int, bool]]:
-        """Return (what, path, cookie, finished); what is ``look``, ``from``, ``to`` or ``lost``."""
-        flags = self._flags
-        found: list[tuple[str, str, int, bool]] = []
-        for event in self._inotify.read(timeout=timeout * 1000):
-            if event.mask & flags.Q_OVERFLOW:
-                found.append(("lost", "", 0, True))
-                continue
-            directory = self._directories.get(event.wd)
-            if directory is None or event.mask & flags.IGNORED:
-                self._directories.pop(event.wd, None)
-                continue
-            path = f"{directory}/{event.name}" if directory else event.name
-            is_directory = bool(event.mask & flags.ISDIR)
-            if is_directory and event.mask & (flags.CREATE | flags.MOVED_TO):
-                self.watch(path)
-            if event.mask & flags.MOVED_FROM:
-                found.append(("from", path, event.cookie, True))
-            elif event.mask & flags.MOVED_TO:
-                found.append(("to", path, event.cookie, True))
-            else:
-                finished = is_directory or bool(event.mask & (flags.CLOSE_WRITE | flags.DELETE))
-                found.append(("look", path, 0, finished))
-        return found
-
-    def close(self) -> None:
-        self._inotify.close()
-
-
 def record_directory(
     root: Path,
     path: Path,
@@ -307,7 +243,9 @@ def record_directory(
     writer = RecordingWriter(path, root)
     recorder = DirectoryRecorder(root, writer, options)
     try:
-        source = _Inotify(root)  # before the first look, so that nothing falls between
+        source = InotifyTree(
+            root, removals=True
+        )  # before the first look, so that nothing falls between
     except (ImportError, OSError) as error:
         logger.warning("no file events (%s): the directory is polled", error)
         recorder.record_start()
@@ -324,12 +262,12 @@ def record_directory(
     return writer.count
 
 
-def _follow(recorder: DirectoryRecorder, source: _Inotify, stopped: threading.Event) -> None:
+def _follow(recorder: DirectoryRecorder, source: InotifyTree, stopped: threading.Event) -> None:
     growing: dict[str, float] = {}
     while not stopped.is_set():
-        events = source.read(SETTLE_S if growing else 0.1)
+        events = list(source.read(SETTLE_S if growing else 0.1))
         now = time.time()
-        _take(recorder, events, growing, now)
+        _take(recorder, source.flags, events, growing, now)
         for path, since in list(growing.items()):
             if now - since >= SETTLE_S:
                 del growing[path]
@@ -338,21 +276,21 @@ def _follow(recorder: DirectoryRecorder, source: _Inotify, stopped: threading.Ev
 
 def _take(
     recorder: DirectoryRecorder,
-    events: Iterable[tuple[str, str, int, bool]],
+    flags: Any,
+    events: Iterable[tuple[str, Any, int]],
     growing: dict[str, float],
     now: float,
 ) -> None:
     sources: dict[int, str] = {}
-    for what, path, cookie, finished in events:
-        if what == "lost":
+    for path, mask, cookie in events:
+        if mask & flags.Q_OVERFLOW:
             recorder.look_at_all()
-        elif what == "from":
+        elif mask & flags.MOVED_FROM:
             sources[cookie] = path
-        elif what == "to" and cookie in sources:
+        elif mask & flags.MOVED_TO and cookie in sources:
             recorder.moved(sources.pop(cookie), path, now)
-        elif finished or what == "to":
-            since = growing.pop(path, now)
-            recorder.look(path, since)
+        elif mask & (flags.ISDIR | flags.CLOSE_WRITE | flags.DELETE | flags.MOVED_TO):
+            recorder.look(path, growing.pop(path, now))
         else:
             growing.setdefault(path, now)
     for path in sources.values():

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skywright.instruments.epu.recording.archive import (
+    MAX_UNPACKED,
     RecordedEvent,
     Recording,
     RecordingError,
     open_recording,
+    printable,
 )
 
 FAST_SPEED, FAST_MAX_GAP_S = 100.0, 1.0
@@ -62,6 +64,7 @@ def replay(
     verify: bool = True,
     skip_unreadable: bool = False,
     wait: Callable[[float], object] | None = None,
+    max_unpacked: int = MAX_UNPACKED,
 ) -> Replayed:
     """Play the recording `path` into the directory `target`.
 
@@ -80,6 +83,8 @@ def replay(
         Leave out files that the recorder could not read.
     wait
         Waits some seconds; a test's own clock.
+    max_unpacked
+        Bytes to which the recording may unpack.
 
     Raises
     ------
@@ -90,7 +95,7 @@ def replay(
     """
     pause = wait or threading.Event().wait
     result = Replayed()
-    with open_recording(path) as recording:
+    with open_recording(path, max_unpacked) as recording:
         for event in recording.events():
             if event.binary_chunk_id is not None:
                 recording.data(event)
@@ -102,7 +107,7 @@ def replay(
                 continue
             delay = start + due - time.monotonic()
             if delay > 0:
-                pause(delay)
+                pause(min(delay, threading.TIMEOUT_MAX))
             difference = player.apply(event)
             if difference:
                 result.differences.append(difference)
@@ -118,10 +123,12 @@ class _Player:
 
     def _inside(self, path: str) -> Path:
         """Return a path below the target; raise RecordingError if a link leads out of it."""
+        if path == ".":
+            return self.target
         full = self.target / path
         parent = full.parent.resolve()
         if parent != self.target and self.target not in parent.parents:
-            raise RecordingError(f"{path}: a link leads out of the target directory")
+            raise RecordingError(f"{printable(path)}: a link leads out of the target directory")
         return full
 
     def apply(self, event: RecordedEvent) -> str | None:
@@ -149,15 +156,14 @@ class _Player:
         if data is None or event.is_placeholder:
             size = event.size or event.operation_data.get("new_size") or 0
             with path.open("ab") as file:
-                file.truncate(int(size))
+                file.truncate(size)
             return None
         if event.event_type == "appended":
             position = event.file_position
             with path.open("ab") as file:
                 if position is not None and file.tell() != position:
-                    return (
-                        f"{event.src_path}: has {file.tell()} bytes where {position} are expected"
-                    )
+                    name = printable(event.src_path)
+                    return f"{name}: has {file.tell()} bytes where {position} are expected"
                 file.write(data)
         else:
             path.write_bytes(data)
@@ -167,10 +173,11 @@ class _Player:
         expected = event.content_hash
         if expected is None or not _SHA256.fullmatch(expected):
             return None
-        digests = {hashlib.sha256(path.read_bytes()).hexdigest()}
+        with path.open("rb") as file:
+            digests = {hashlib.file_digest(file, "sha256").hexdigest()}
         if event.event_type == "appended":
             digests.add(hashlib.sha256(data).hexdigest())  # some recorders give the new bytes'
-        return None if expected in digests else f"{event.src_path}: sha256 differs"
+        return None if expected in digests else f"{printable(event.src_path)}: sha256 differs"
 
 
 def _remove(path: Path) -> None:
@@ -192,20 +199,24 @@ class Summary:
     counts: dict[str, int]
 
 
-def summarize(path: Path) -> Summary:
+def summarize(path: Path, max_unpacked: int = MAX_UNPACKED) -> Summary:
     """Return the counts per event type of a recording; raises as `replay` does."""
     counts: Counter[str] = Counter()
     first = last = 0.0
-    with open_recording(path) as recording:
+    with open_recording(path, max_unpacked) as recording:
         metadata = recording.metadata()
         for event in recording.events():
             counts[event.event_type] += 1
             first = first or event.timestamp
             last = event.timestamp
+    names = ("recorded_at", "watch_dir", "version")
+    recorded_at, watch_dir, version = (
+        printable(text) if (text := metadata.get(name)) else None for name in names
+    )
     return Summary(
-        metadata.get("recorded_at"),
-        metadata.get("watch_dir"),
-        metadata.get("version"),
+        recorded_at,
+        watch_dir,
+        version,
         counts.total(),
         last - first,
         dict(counts),

@@ -26,11 +26,15 @@ KINDS = tuple(STREAMS)
 
 @dataclass(frozen=True, slots=True)
 class EntityColumn:
-    """A column of an entity's file, filled from the column of the same name of the database."""
+    """A column of an entity's file, filled from the column of the same name of the database.
+
+    One that is `derived` is in no table; its value does not make an entity different.
+    """
 
     name: str
     dtype: str = "<f8"
     units: str = ""
+    derived: bool = False
 
     @property
     def path(self) -> str:
@@ -76,6 +80,8 @@ COLUMNS: Mapping[str, tuple[EntityColumn, ...]] = {
     "micrograph": (
         *_texts(uuid=36, micrograph_id=64, foilhole_id=20, gridsquare_id=20, location_id=20),
         *_texts(manifest_file=PATH_BYTES, detector_name=64),
+        # The manifest as the processing cluster sees it, by the path map; empty: no prefix matches.
+        EntityColumn("cluster_path", f"|S{PATH_BYTES}", derived=True),
         _TIME,
         *_numbers("m", "defocus", "applied_defocus", "pixel_size", "stage_x", "stage_y", "stage_z"),
         *_numbers("", "magnification", "beam_shift_x", "beam_shift_y", "fractions"),
@@ -102,6 +108,11 @@ def file_columns(kind: str) -> list[Column]:
         Column(each.path, each.dtype, attrs={"units": each.units} if each.units else {})
         for each in COLUMNS[kind]
     ]
+
+
+def stored_columns(kind: str) -> list[EntityColumn]:
+    """Return the columns of a kind's file that its table has too."""
+    return [each for each in COLUMNS[kind] if not each.derived]
 
 
 IDENTITY = Column(ROW, "<i8")
@@ -135,7 +146,9 @@ def keys_of(kind: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
     columns
         Blocks of rows as `blocks` makes them, or as they are read from a file.
     """
-    casts = [np.ascontiguousarray(columns[each.path].astype(each.dtype)) for each in COLUMNS[kind]]
+    casts = [
+        np.ascontiguousarray(columns[each.path].astype(each.dtype)) for each in stored_columns(kind)
+    ]
     count = len(casts[0])
     if not count:
         return {}

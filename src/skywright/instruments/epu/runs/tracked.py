@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,21 +15,25 @@ from sqlalchemy import RowMapping, Table, insert, or_, select, update
 
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import ColumnReader, ColumnWriter, DoesNotFitError
-from skywright.instruments.epu.database import Database, schema
+from skywright.instruments.epu.database import Database, read, schema
+from skywright.instruments.epu.paths import map_path, micrograph_path
 from skywright.instruments.epu.runs.layouts import (
     COLUMNS,
     IDENTITY,
     KINDS,
+    PATH_BYTES,
     ROW,
     STREAMS,
     blocks,
     file_columns,
     keys_of,
+    stored_columns,
 )
 from skywright.instruments.epu.watch.ingest import Outcome
 
 logger = logging.getLogger(__name__)
 
+Row = Mapping[Any, Any]
 CHUNK = 5000
 KEPT = 20
 """Closed runs of which the numbers of rows are still shown."""
@@ -91,10 +95,13 @@ class TrackedGrids:
     ----------
     database
         The entity database.
+    path_map
+        Where the processing cluster sees paths of EPU, as of `map_path`.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, path_map: Mapping[str, str] | None = None) -> None:
         self.database = database
+        self._path_map = path_map or {}
         self.refused = 0
         """Rows whose text does not fit its column."""
         self._lock = threading.RLock()
@@ -102,20 +109,21 @@ class TrackedGrids:
         self._closed: deque[tuple[str, dict[str, int]]] = deque(maxlen=KEPT)
         self._handed: dict[str, dict[str, dict[str, bytes]]] = {}
         self._waiting: set[str] = set()
-        self._grids: dict[str, Any] = {}
-        self._polled = datetime.now(UTC)
-        self._refresh()
+        with database.read() as connection:
+            self._polled = read.last_change(connection)
+        self._grids = self._read_grids()
         self._waiting |= {grid for grid in self._grids if self._has_new_rows(grid)}
 
     # ---- what there is
 
-    def _refresh(self) -> None:
+    def _read_grids(self) -> dict[str, Any]:
         grid, acquisition = schema.grid, schema.acquisition
-        query = select(
-            grid.c.uuid, acquisition.c.name, acquisition.c.id, acquisition.c.data_dir
-        ).where(grid.c.acquisition_uuid == acquisition.c.uuid)
+        names = ("name", "id", "data_dir", "storage_path")
+        query = select(grid.c.uuid, *(acquisition.c[name] for name in names)).where(
+            grid.c.acquisition_uuid == acquisition.c.uuid
+        )
         with self.database.read() as connection:
-            self._grids = {row.uuid: row for row in connection.execute(query)}
+            return {row.uuid: row for row in connection.execute(query)}
 
     def grids(self) -> list[GridInfo]:
         """Return the grids; `waiting` are those with rows that no run has."""
@@ -177,10 +185,10 @@ class TrackedGrids:
 
     def _rows(
         self, grid: str, kind: str, uuids: Iterable[str] | None = None
-    ) -> Iterable[list[RowMapping]]:
+    ) -> Iterable[list[Row]]:
         """Yield rows of the database, in chunks."""
         table = TABLES[kind]
-        columns = [table.c[each.name] for each in COLUMNS[kind]]
+        columns = [table.c[each.name] for each in stored_columns(kind)]
         query = select(*columns).where(table.c.grid_uuid == grid).order_by(table.c.number)
         if kind == "result":
             query = query.where(or_(*[column.is_not(None) for column in RESULTS]))
@@ -188,18 +196,35 @@ class TrackedGrids:
             if uuids is None:
                 result = connection.execution_options(stream_results=True).execute(query).mappings()
                 while chunk := result.fetchmany(CHUNK):
-                    yield list(chunk)
+                    yield self._complete(grid, kind, chunk)
                 return
             wanted = sorted(uuids)
             for start in range(0, len(wanted), 500):
                 part = query.where(table.c.uuid.in_(wanted[start : start + 500]))
-                found = list(connection.execute(part).mappings())
+                found = connection.execute(part).mappings().all()
                 if found:
-                    yield found
+                    yield self._complete(grid, kind, found)
+
+    def _complete(self, grid: str, kind: str, rows: Sequence[RowMapping]) -> list[Row]:
+        """Add what is derived: where the processing cluster sees a micrograph."""
+        if kind != "micrograph":
+            return list(rows)
+        return [{**row, "cluster_path": self._cluster_path(grid, row)} for row in rows]
+
+    def _cluster_path(self, grid: str, row: Row) -> str:
+        if grid not in self._grids:  # it is stored, and `committed` is not called yet
+            self._grids = self._read_grids() | self._grids
+        session, file = self._grids[grid], row["manifest_file"]
+        if not file or not self._path_map:
+            return ""
+        directory = session.data_dir if session.data_dir not in (None, ".") else session.name
+        place = map_path(micrograph_path(session.storage_path, directory, file), self._path_map)
+        # A row whose text is too long is refused, and this text is not worth that.
+        return place if place and len(place.encode()) <= PATH_BYTES else ""
 
     def _new_rows(
         self, grid: str, kind: str, uuids: Iterable[str] | None = None
-    ) -> Iterable[list[RowMapping]]:
+    ) -> Iterable[list[Row]]:
         """Yield the rows that differ from what the runs have."""
         handed = self._handed_over(grid)[kind]
         for rows in self._rows(grid, kind, uuids):
@@ -218,7 +243,9 @@ class TrackedGrids:
         with self._lock:
             changed: dict[str, dict[str, set[str]]] = {}
             if outcome.recorded.keys() & {"grid", "acquisition"}:
-                self._refresh()
+                before = self._grids
+                self._grids = self._read_grids()
+                self._take_storage_paths(before)
             for kind in schema.ENTITIES:
                 recorded = outcome.recorded.get(kind) if kind in COLUMNS else None
                 if recorded is None or not recorded.changed:
@@ -233,16 +260,24 @@ class TrackedGrids:
                 for kind, uuids in kinds.items():
                     self._append(run, kind, uuids)
 
+    def _take_storage_paths(self, before: Mapping[str, Any]) -> None:
+        """Hand the micrographs of open runs over again if their paths are known only now."""
+        for run in self._runs.values():
+            known = before[run.grid].storage_path
+            if self._path_map and self._grids[run.grid].storage_path != known:
+                self._handed_over(run.grid)["micrograph"].clear()
+                self._append(run, "micrograph")
+
     def poll(self) -> bool:
         """Take results of processing, which others write; return whether there were any."""
         table = schema.micrograph
-        query = select(table.c.uuid, table.c.updated_at).where(table.c.updated_at > self._polled)
+        query = select(table.c.uuid, table.c.change).where(table.c.change > self._polled)
         with self._lock:
             with self.database.read() as connection:
                 found = connection.execute(query).all()
             if not found:
                 return False
-            self._polled = max(row.updated_at for row in found)
+            self._polled = max(row.change for row in found)
             for grid, uuids in self._by_grid("micrograph", {row.uuid for row in found}).items():
                 run = next((run for run in self._runs.values() if run.grid == grid), None)
                 for kind in ("micrograph", "result"):
@@ -385,8 +420,8 @@ def _read_keys(path: Path, kind: str, count: int | None) -> dict[str, bytes]:
     """
     try:
         with ColumnReader(path, ROW) as reader:
-            read = {each.path: reader.read(each.path)[:count] for each in COLUMNS[kind]}
-            return keys_of(kind, read)
+            found = {each.path: reader.read(each.path)[:count] for each in stored_columns(kind)}
+            return keys_of(kind, found)
     except DataError as error:
         logger.warning("%s: its rows are handed over again", error)
         return {}

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from sqlalchemy import select, update
 
 from skywright.instruments.epu.database import Database, schema
+from skywright.instruments.epu.database.write import take_changes
 from skywright.instruments.epu.twin.visit import TwinMicrograph, TwinVisit
 
 LOOK_S = 0.2
@@ -47,7 +48,7 @@ def _write(database: Database, found: list[TwinMicrograph]) -> None:
     table = schema.micrograph
     now = datetime.now(UTC)
     with database.write() as connection:
-        for micrograph in found:
+        for micrograph, number in zip(found, take_changes(connection, len(found)), strict=True):
             connection.execute(
                 update(table)
                 .where(table.c.uuid == micrograph.id)
@@ -59,5 +60,6 @@ def _write(database: Database, found: list[TwinMicrograph]) -> None:
                     number_of_particles_selected=micrograph.particles_kept,
                     status=schema.MicrographStatus.PARTICLE_SELECTION_COMPLETED,
                     updated_at=now,
+                    change=number,
                 )
             )

@@ -1,4 +1,8 @@
-"""Where the news of changed files comes from: the kernel's events, or looking again and again."""
+"""Hints that files have changed: the system's events, or scans at intervals.
+
+These are not sources of the common interface, whose items are complete and in order: a hint may
+come twice or be lost. `skywright.instruments.epu.watch.owner.TreeSource` is the source.
+"""
 
 import logging
 import os
@@ -10,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from skywright.instruments.epu.names import EpuFile, recognize
+from skywright.instruments.epu.watch.inotify import InotifyTree
 
 logger = logging.getLogger(__name__)
 
@@ -135,92 +140,48 @@ class PollingSource:
 
 
 class InotifySource:
-    """Linux's events, with a watch on every directory below the root.
+    """Linux's events.
 
     A new directory is listed once its watch is placed: files that were written before are not
     missed.
     """
 
     def __init__(self, root: Path) -> None:
-        from inotify_simple import INotify, flags
-
-        self._root = root
-        self._flags = flags
-        self._mask = (
-            flags.CLOSE_WRITE
-            | flags.MOVED_TO
-            | flags.CREATE
-            | flags.MODIFY
-            | flags.ONLYDIR
-            | flags.DONT_FOLLOW
-        )
-        self._inotify = INotify()
-        self._wake_reader, self._wake_writer = os.pipe()
-        self._directories: dict[int, str] = {}
-        self._watch("", Changes())
         import select
 
+        self._changes = Changes()
+        self._tree = InotifyTree(root, found=self._add_found)
+        self._changes = Changes()  # what was there before is found by the first scan
+        self._wake_reader, self._wake_writer = os.pipe()
         self._poll = select.poll()
-        self._poll.register(self._inotify.fileno(), select.POLLIN)
+        self._poll.register(self._tree.fileno(), select.POLLIN)
         self._poll.register(self._wake_reader, select.POLLIN)
 
-    def _watch(self, directory: str, changes: Changes) -> None:
-        """Watch a directory and all below, and take the files that are there already."""
-        waiting = [directory]
-        while waiting:
-            directory = waiting.pop()
-            path = f"{self._root}/{directory}" if directory else str(self._root)
-            prefix = f"{directory}/" if directory else ""
-            try:
-                self._directories[self._inotify.add_watch(path, self._mask)] = directory
-                with os.scandir(path) as entries:
-                    for entry in entries:
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append(prefix + entry.name)
-                        elif (file := recognize(prefix + entry.name)) and entry.is_file():
-                            changes.finished[file.path] = file
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # removed in the meantime
-            except OSError as error:
-                if error.errno == 28:  # ENOSPC: fs.inotify.max_user_watches
-                    raise
-                logger.warning("%s: %s", path, error.strerror)
+    def _add_found(self, path: str, entry: "os.DirEntry[str]") -> None:
+        if (file := recognize(path)) and entry.is_file():
+            self._changes.finished[path] = file
 
     def read(self, timeout: float) -> Changes:
         """Return what has changed, as soon as there is something, or after `timeout` seconds."""
-        changes = Changes()
         ready = {descriptor for descriptor, _ in self._poll.poll(max(timeout, 0) * 1000)}
         if self._wake_reader in ready:
             os.read(self._wake_reader, 4096)
-        if self._inotify.fileno() in ready:
-            for event in self._inotify.read(timeout=0):
-                self._take(event, changes)
+        if self._tree.fileno() in ready:
+            for path, mask, _ in self._tree.read(0):
+                self._take(path, mask)
+        changes, self._changes = self._changes, Changes()
         return changes
 
-    def _take(self, event: Any, changes: Changes) -> None:
-        flags = self._flags
-        if event.mask & flags.Q_OVERFLOW:
+    def _take(self, path: str, mask: Any) -> None:
+        flags, changes = self._tree.flags, self._changes
+        if mask & flags.Q_OVERFLOW:
             changes.lost = True
-            return
-        directory = self._directories.get(event.wd)
-        if directory is None:
-            return
-        if event.mask & flags.IGNORED:
-            del self._directories[event.wd]
-            return
-        path = f"{directory}/{event.name}" if directory else event.name
-        if event.mask & flags.ISDIR:
-            if event.mask & (flags.CREATE | flags.MOVED_TO):
-                self._watch(path, changes)
-            return
-        file = recognize(path)
-        if file is None:
-            return
-        if event.mask & (flags.CLOSE_WRITE | flags.MOVED_TO):
-            changes.finished[path] = file
-            changes.started.pop(path, None)
-        elif path not in changes.finished:
-            changes.started[path] = file
+        elif not mask & flags.ISDIR and (file := recognize(path)):
+            if mask & (flags.CLOSE_WRITE | flags.MOVED_TO):
+                changes.finished[path] = file
+                changes.started.pop(path, None)
+            elif path not in changes.finished:
+                changes.started[path] = file
 
     def wake(self) -> None:
         """Let a `read` of another thread return at once."""
@@ -228,7 +189,7 @@ class InotifySource:
 
     def close(self) -> None:
         """Stop listening."""
-        self._inotify.close()
+        self._tree.close()
         os.close(self._wake_reader)
         os.close(self._wake_writer)
 

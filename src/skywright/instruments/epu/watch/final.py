@@ -1,6 +1,7 @@
 """The JSON document of a watched directory, as ``parse dir`` has it, from the entity database."""
 
 import json
+import posixpath
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from skywright.instruments.epu.entities import (
     GridSquareManifest,
     Micrograph,
 )
-from skywright.instruments.epu.names import Kind, below_sample
+from skywright.instruments.epu.names import SESSION_NAME, Kind, below_sample
 from skywright.instruments.epu.tree import orphan_issue
 
 MISSING_SESSION = "EpuSession.dm is missing here"
@@ -61,8 +62,10 @@ class _Document:
     def _file_issues(self) -> None:
         file = schema.source_file
         query = select(file).where(file.c.root == str(self.root), file.c.problem.is_not(None))
+        unreadable = set()
         for row in self._rows(query.order_by(file.c.path)):
             if row["entity_uuid"] is None:
+                unreadable.add(row["path"])
                 self.issues.append(Issue("unreadable", row["path"], row["problem"]))
                 continue
             for problem in row["problem"].splitlines():
@@ -71,6 +74,8 @@ class _Document:
         for acquisition, grid in self.grids:
             path = acquisition["data_dir"]
             if acquisition["id"] is None:
+                if posixpath.normpath(f"{path}/{SESSION_NAME}") in unreadable:
+                    continue
                 self.issues.append(Issue("session", path, MISSING_SESSION))
             elif acquisition["atlas_path"] is not None and grid["atlas_uuid"] is None:
                 text = f"the session's atlas is not found: {acquisition['atlas_path']}"

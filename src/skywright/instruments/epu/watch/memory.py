@@ -56,7 +56,8 @@ class Memory:
     @property
     def sessions_missing(self) -> list[str]:
         """Directories of sessions whose ``EpuSession.dm`` has not been read."""
-        return [directory or "." for directory in self.grids if directory not in self.candidates]
+        grids = list(self.grids)  # at once: the watcher's thread adds to them
+        return [directory or "." for directory in grids if directory not in self.candidates]
 
     def file_row(
         self,

@@ -121,6 +121,6 @@ class TreeOwner(Owner[Outcome, Outcome]):
         """Return False: EPU may write nothing for hours."""
         return False
 
-    def remark(self, result: Outcome) -> tuple[str, bool]:
+    def status_message(self, result: Outcome) -> tuple[str, bool]:
         """Return the message after a commit."""
         return "watching", False

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import ConfigError
-from skywright.instruments.epu.database import Database
-from skywright.instruments.epu.names import EpuFile
+from skywright.instruments.epu.database import Database, is_away
+from skywright.instruments.epu.names import EpuFile, Kind
 from skywright.instruments.epu.watch.backlog import Backlog
 from skywright.instruments.epu.watch.changes import (
     Changes,
@@ -45,6 +45,8 @@ class WatchState:
         Natural id of the last entity of each kind.
     latency
         Seconds from a file's event to the commit of its entity, of the last ones.
+    commits
+        Monotonic time of a commit and number of its new micrographs, of the last ones.
     unreadable
         Files that cannot be read at present.
     queue
@@ -66,7 +68,7 @@ class WatchState:
     database_error: str = ""
 
     def rate(self, window: float = 10.0) -> float:
-        """Return entities per second over the last `window` seconds."""
+        """Return new micrographs per second over the last `window` seconds."""
         since = time.monotonic() - window
         return sum(count for when, count in list(self.commits) if when > since) / window
 
@@ -219,10 +221,25 @@ class Watcher:
         for file in changed_files(self.root, self._ingest.memory.known):
             if not self.backlog.is_in_trouble(file.path) and self._can_be_named(file):
                 self.backlog.add(file, now)
+        self._add_atlases_beside(now)
         self.state.rescans += self.state.scanned
         self.state.scanned = True
         self._next_scan = time.monotonic() + (self._rescan or 0)
         return len(self.backlog) > before
+
+    def _add_atlases_beside(self, now: float) -> None:
+        """Take the atlases of sessions that stand outside of the directory, when they changed."""
+        memory = self._ingest.memory
+        for candidates in memory.candidates.values():
+            for path in candidates:
+                try:
+                    status = (self.root / path).stat()
+                except OSError:
+                    continue
+                known = memory.known.get(path) == (status.st_size, status.st_mtime_ns)
+                if path.startswith("../") and not known and not self.backlog.is_in_trouble(path):
+                    self.backlog.add(EpuFile(Kind.ATLAS, path, ""), now)
+                break
 
     def _record(self, batch: list[tuple[EpuFile, float]]) -> bool:
         """Record a batch; return whether anything was committed."""
@@ -235,7 +252,7 @@ class Watcher:
         try:
             outcome = self._ingest.process([file for file, _ in batch])
         except Exception as error:
-            if _database_is_away(error):
+            if is_away(error):
                 self._database_failed(batch, error)
                 return True
             # One file must not keep the others from being recorded.
@@ -263,6 +280,8 @@ class Watcher:
                 given_up.append((failure.file, failure.reason))
                 logger.warning("%s: %s", failure.file.path, failure.reason)
         self._ingest.give_up(given_up)
+        if any(file.kind is Kind.SESSION for file in outcome.read):
+            self._add_atlases_beside(now)
         self._count(outcome, {file.path: since for file, since in batch}, now)
         if outcome.events:
             self.on_commit(outcome)
@@ -288,7 +307,10 @@ class Watcher:
         if not outcome.events:
             return
         state.sequence += 1
-        state.commits.append((now, len(outcome.events)))
+        new = sum(
+            (event.kind, event.event) == ("micrograph", "created") for event in outcome.events
+        )
+        state.commits.append((now, new))
         for event in outcome.events:
             state.recorded[event.kind] = state.recorded.get(event.kind, 0) + 1
             state.last[event.kind] = event.id
@@ -303,12 +325,3 @@ class Watcher:
             if self.state.database_error:
                 return
         self._ingest.give_up(self.backlog.troubles())
-
-
-def _database_is_away(error: Exception) -> bool:
-    """Return whether an error is the database's own, and not that of a value in a file."""
-    if isinstance(error, DataError | IntegrityError):
-        return False
-    if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
-        return False  # a value that the driver cannot convert
-    return isinstance(error, SQLAlchemyError)

@@ -1,6 +1,7 @@
-"""What finds the loop in a picture: our detector, a network here, or a service; one interface."""
+"""What finds the loop in a picture: our network, another one here, or a service; one interface."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -8,15 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skywright.arguments import check_keys
 from skywright.errors import ConfigError
 from skywright.instruments.loop.detection import Detection
 
 BACKENDS = {
-    "classical": "skywright.instruments.loop.backends.classical:ClassicalDetector",
+    "network": "skywright.instruments.loop.backends.network:NetworkDetector",
     "automl": "skywright.instruments.loop.backends.automl:AutoMLDetector",
     "onnx": "skywright.instruments.loop.backends.onnx:OnnxDetector",
 }
 """By name; imported when asked for."""
+FORMER_NAMES = {"classical": "network"}
+"""In settings and runs of earlier versions, whose detector of that name our network replaces."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Detector(ABC):
 
     @abstractmethod
     def warm_up(self) -> None:
-        """Compile and load what `find` needs."""
+        """Load what `find` needs."""
 
     def trouble(self) -> str:
         """Return why the detector cannot be used at present; empty if it can. May take 1 s."""
@@ -76,7 +80,7 @@ class Detector(ABC):
         """Give back connections."""
 
 
-def make_detector(backend: str = "classical", **settings: Any) -> Detector:
+def make_detector(backend: str = "network", **settings: Any) -> Detector:
     """Return a back-end.
 
     Parameters
@@ -91,11 +95,39 @@ def make_detector(backend: str = "classical", **settings: Any) -> Detector:
     ConfigError
         If there is no such back-end, or it cannot do with the settings.
     """
+    kind = _detector_class(backend, settings)
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        raise ConfigError(f"backend {backend}: settings {settings}: {error}") from error
+
+
+def check_detector(backend: str = "network", **settings: Any) -> None:
+    """Check that there is such a back-end, and that it takes the settings; it is not made.
+
+    Parameters
+    ----------
+    backend, **settings
+        As of `make_detector`.
+
+    Raises
+    ------
+    ConfigError
+        If not, with the key.
+    ImportError
+        If what the back-end needs is not installed.
+    """
+    _detector_class(backend, settings)
+
+
+def _detector_class(backend: str, settings: Mapping[str, Any]) -> type[Detector]:
+    backend = FORMER_NAMES.get(backend, backend)
     if backend not in BACKENDS:
         raise ConfigError(f"backend {backend!r}: expected one of {', '.join(BACKENDS)}")
     module, _, name = BACKENDS[backend].partition(":")
+    kind: type[Detector] = getattr(import_module(module), name)
     try:
-        made: Detector = getattr(import_module(module), name)(**settings)
-    except TypeError as error:
-        raise ConfigError(f"backend {backend}: settings {settings}: {error}") from error
-    return made
+        check_keys(settings, kind)
+    except ConfigError as error:
+        raise ConfigError(f"backend {backend}: {error}") from error
+    return kind

@@ -1,7 +1,7 @@
-"""A trained network behind the REST path of an AutoML container; the silhouette stands in for it.
+"""A trained network behind the REST path of an AutoML container; our network stands in for it.
 
 Every picture gets a result in time: when the service is silent, loading, wrong or overwhelmed, the
-classical detector answers and the result says why.
+detector of `skywright.instruments.loop.detect` answers and the result says why.
 """
 
 import itertools
@@ -96,18 +96,18 @@ class AutoMLDetector(Detector):
         gray = to_gray(picture)
         seen = find_loop(gray)
         if not self._places.acquire(blocking=False):
-            return Found(seen, "classical", f"automl: {self._waiting} pictures wait already")
+            return Found(seen, "network", f"automl: {self._waiting} pictures wait already")
         try:
             boxes = self._ask(picture, file, key or f"loop:{next(self._keys)}")
         except (HardwareError, DataError) as error:
-            logger.warning("%s; the classical detector stands in", error)
-            return Found(seen, "classical", str(error))
+            logger.warning("%s; our detector stands in", error)
+            return Found(seen, "network", str(error))
         finally:
             self._places.release()
         return Found(from_boxes(boxes, seen, gray.shape, self.threshold), "automl")
 
     def warm_up(self) -> None:
-        """Compile the detector that stands in."""
+        """Load the detector that stands in."""
         warm_up()
 
     def close(self) -> None:

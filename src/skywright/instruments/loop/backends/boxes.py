@@ -1,7 +1,7 @@
 """From the boxes of a network to what a picture shows, and back.
 
 A network names boxes; side, tip and width follow from how they lie. What a box cannot tell (light,
-sharpness, thickness of the stem) is what the silhouette tells.
+sharpness, thickness of the stem) is what our detector tells.
 """
 
 import math
@@ -11,8 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.loop.detection import Detection
-from skywright.instruments.loop.silhouette import OPPOSITE
+from skywright.instruments.loop.detection import OPPOSITE, Detection
 from skywright.wire.automl import Box
 
 LOOPS, PIN = ("nylon", "mitegen"), "pin"
@@ -24,7 +23,7 @@ AT_BORDER = 0.004
 LEAST_SURE = 0.01
 """Scores are no nearer than this to 0 and 1 when they weigh in a vote."""
 TIP_PART = 0.15
-"""Of a box's length: a silhouette that ends this near the box's end has the same tip."""
+"""Of a box's length: a tip of our detector that is this near the box's end is taken."""
 NAN = float("nan")
 
 
@@ -34,14 +33,14 @@ def from_boxes(
     """Turn the boxes of a picture into a detection.
 
     The best loop is the loop if its own score reaches the threshold, whatever a pin has; the tip is
-    that of the silhouette if it ends where the box does, else the middle of the box's far edge.
+    that of our detector if it is where the box ends, else the middle of the box's far edge.
 
     Parameters
     ----------
     boxes
         By falling score.
     seen
-        What the silhouette tells of the same picture.
+        What our detector tells of the same picture.
     shape
         (H, W) of the picture, px.
     threshold

@@ -91,7 +91,7 @@ class OnnxDetector(Detector):
         return Found(from_boxes(boxes, find_loop(gray), gray.shape, self.threshold), "onnx")
 
     def warm_up(self) -> None:
-        """Compile the silhouette's part, and let the network allocate."""
+        """Load our detector, and let the network allocate."""
         warm_up()
         self.find(np.zeros((64, 64), np.uint8))
 
@@ -132,7 +132,7 @@ def _session(data: bytes, model: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ConfigError("onnx: needs onnxruntime: pip install 'skywright[onnx]'") from error
+        raise ConfigError("onnx: needs onnxruntime: pip install 'skywright[loop]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3

@@ -26,7 +26,7 @@ COLUMNS = ("file", "tip", "bbox", "class", "width", "side", "score", "ms")
 
 @app.callback()
 def _group() -> None:
-    """Sample loop: detection, fits, and faces to other systems."""
+    """Sample loop: detection, fits, and endpoints for other systems."""
 
 
 @app.command()
@@ -44,7 +44,7 @@ def find(
     """
     from skywright.instruments.loop.detect import warm_up
 
-    warm_up()  # else the first picture's time is the compiler's
+    warm_up()  # else the first picture's time is that of loading the network
     rows = []
     unreadable = 0
     for file in files:

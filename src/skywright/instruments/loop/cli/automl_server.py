@@ -10,9 +10,11 @@ import typer
 
 
 def automl_server(
-    port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8501,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="HTTP port; 0 takes a free one.")
+    ] = 8501,
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
-    backend: Annotated[str, typer.Option(help="classical or onnx.")] = "classical",
+    backend: Annotated[str, typer.Option(help="network or onnx.")] = "network",
     model: Annotated[Path | None, typer.Option(help="onnx: the file.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Pictures at the same time.")] = (
         os.cpu_count() or 1
@@ -30,7 +32,7 @@ def automl_server(
     from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
 
     if backend == "automl":
-        raise ConfigError("--backend automl: this is the server; take classical or onnx")
+        raise ConfigError("--backend automl: this is the server; take network or onnx")
     settings: dict[str, Any] = {"model": str(model)} if model is not None else {}
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -62,7 +62,7 @@ def dhs(
         str, typer.Option(metavar="URL", help="Of the camera, or of its single pictures.")
     ] = "",
     automl_url: Annotated[
-        str, typer.Option(metavar="URL", help="Of an inference service; else [loop.detection].")
+        str, typer.Option(metavar="URL", help="Of an inference service; else loop.detection.")
     ] = "",
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML of the loopDHS that this replaces.")
@@ -78,8 +78,8 @@ def dhs(
         typer.Option(
             min=0,
             max=65535,
-            help="HTTP port of /health and /metrics; 0: any. "
-            f"[default: {STATUS_PORT} if it is free]",
+            help="HTTP port of /health and /metrics; 0: any.",
+            show_default=f"{STATUS_PORT} if it is free",
         ),
     ] = None,
 ) -> None:
@@ -149,7 +149,6 @@ async def _serve(options: Options) -> None:
     camera = Camera(source)
     fetch, warm = _fetch(options.snapshot_url), asyncio.Event()
     dhs = Dhs(options.name, camera, detector, fetch, begin_run, numbers, warm)
-    _log_banner(options, source.port, parameters, begin_run is not None)
     status = dhs.status(
         warm.is_set,
         {
@@ -160,6 +159,7 @@ async def _serve(options: Options) -> None:
         },
     )
     http = _serve_status(status, options)
+    _log_banner(options, source.port, http, parameters, begin_run is not None)
     serving = asyncio.create_task(dhs.run(*options.dcss))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -212,7 +212,7 @@ def _prepare(detector: "Detector", announce: Callable[[], None]) -> None:
     """Load what the detector needs, ask its service, and announce that the DHS is ready."""
     from skywright.instruments.loop import centering
 
-    logger.info("warming up: the detector is compiled and loaded")
+    logger.info("warming up: the detector is loaded")
     if trouble := detector.trouble():
         logger.error("%s; our detector is used until it answers", trouble)
     try:
@@ -225,7 +225,11 @@ def _prepare(detector: "Detector", announce: Callable[[], None]) -> None:
 
 
 def _log_banner(
-    options: Options, receiver_port: int, parameters: Mapping[str, Any], recorded: bool
+    options: Options,
+    receiver_port: int,
+    http: "HttpServer | None",
+    parameters: Mapping[str, Any],
+    recorded: bool,
 ) -> None:
     """Log the addresses and directories in use, a line each, at level INFO."""
     facts = {
@@ -239,6 +243,7 @@ def _log_banner(
         "log file": options.config.log_dir / f"{options.name}.log"
         if options.config.log_dir
         else "none",
+        "/health and /metrics": f"http://{options.host}:{http.port}" if http else "nowhere",
         "series become runs": "yes" if recorded else "no, no store is configured",
     }
     for what, value in facts.items():

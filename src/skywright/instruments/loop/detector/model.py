@@ -75,13 +75,13 @@ class LoopModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
-            self._session = onnxruntime.InferenceSession(
+            self.session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         # onnxruntime's exceptions have no common base but Exception.
         except Exception as error:
             raise ConfigError(f"loop network {path}: {error}") from error
-        self.notes: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.notes: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         try:
             self._maps, self._sides, self._kinds = (
                 list(json.loads(self.notes[name])) for name in ("maps", "sides", "kinds")
@@ -91,7 +91,7 @@ class LoopModel:
                 f"loop network {path}: no {error} in its metadata, expected a file of "
                 "tools/train_loop"
             ) from error
-        _, _, self.rows, self.columns = self._session.get_inputs()[0].shape
+        _, _, self.rows, self.columns = self.session.get_inputs()[0].shape
 
     def run(self, gray: NDArray[np.uint8]) -> Maps:
         """Run the network on a picture, (H, W) uint8 with W >= H, and on its mirror image.
@@ -101,7 +101,7 @@ class LoopModel:
         size = (self.columns, self.rows)
         small = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.HAMMING))
         fed = np.stack([small, small[::-1]])[:, None].astype(np.float32)
-        maps, edges, side, kind = self._session.run(list(OUTPUTS), {"gray": fed})
+        maps, edges, side, kind = self.session.run(list(OUTPUTS), {"gray": fed})
         maps, edges = _mean_of_mirrored(maps, self._maps.index("tip_dy")), _edges(edges)
         by_name = dict(zip(self._maps, maps, strict=True))
         columns = by_name["tip"].shape[1]

@@ -15,7 +15,13 @@ from scipy.ndimage import maximum_filter
 from skimage.measure import label, profile_line
 
 from skywright.errors import DataError
-from skywright.instruments.loop.detection import DARK_LEVEL, FLAT_RANGE, Corners, Detection
+from skywright.instruments.loop.detection import (
+    DARK_LEVEL,
+    FLAT_RANGE,
+    OPPOSITE,
+    Corners,
+    Detection,
+)
 from skywright.instruments.loop.detector.model import LoopModel, Maps
 
 NAN = float("nan")
@@ -23,6 +29,7 @@ Cell = tuple[int, int]
 Place = tuple[float, float]
 LEAST_SCORE = 0.5  # below it nothing is reported but the score
 LEAST_PEAK = 0.15  # of the tip's heat-map: below it the tip is not in view
+LIKELY_PEAK = 0.5  # below it a tip is less likely than none
 LEAST_BEGIN = 0.2
 INSIDE = 0.5  # of the highest probability in the picture: from there a cell belongs to a part
 LEAST_PART = 0.15  # a part whose highest probability is below is not in the picture
@@ -37,7 +44,6 @@ END_PART = 0.25  # of the frame: of a bare pin the end is looked at
 SMALLEST_PART, LARGEST_PART = 0.3, 0.8  # of the picture of the look before
 LEAST_PART_PX = 48
 TRANSPOSED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right"}
-OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 FAR_EDGE = {"right": 0, "bottom": 1, "left": 2, "top": 3}
 """The edge of a box at the tip, by the side where the mount enters: xmin, ymin, xmax, ymax."""
 
@@ -72,6 +78,11 @@ class Part:
         """Cut it out."""
         rows, columns = slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
         return np.ascontiguousarray(picture[rows, columns])
+
+    def holds(self, place: Place) -> bool:
+        """Tell whether a place of the picture, px, is in it."""
+        x, y = place[0] - self.x, place[1] - self.y
+        return 0 <= x < self.width and 0 <= y < self.height
 
     def px(self, place: Place) -> Place:
         """Return where a place in it, parts of its size, is in the picture; px."""
@@ -119,14 +130,39 @@ class LoopFinder:
         DataError
             If `gray` is not such an array.
         """
-        if gray.ndim != 2 or gray.dtype != np.uint8 or min(gray.shape) < 32:
-            raise DataError(
-                f"picture: array of shape {gray.shape} and type {gray.dtype}, expected (H, W) "
-                "uint8 of at least 32 x 32; decode it with skywright.instruments.loop.picture"
-            )
-        standing = gray.shape[0] > gray.shape[1]
-        found = self._find(np.ascontiguousarray(gray.T if standing else gray))
+        picture, standing = _lying(gray)
+        found = self._find(picture)
         return _transposed(found) if standing else found
+
+    def silhouette(self, gray: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], str] | None:
+        """Return in which cells the mount is, and the border through which it enters.
+
+        Parameters
+        ----------
+        gray
+            (H, W) uint8 picture, at least 32 x 32.
+
+        Returns
+        -------
+        ((R, C) bool, str) or None
+            The cells divide the whole picture evenly; None if there is no mount.
+
+        Raises
+        ------
+        DataError
+            If `gray` is not such an array.
+        """
+        picture, standing = _lying(gray)
+        maps = self.model.run(picture)
+        seen = look_at(maps, Part(0, 0, picture.shape[1], picture.shape[0]))
+        if score_of(maps) < LEAST_SCORE or seen is None or light_of(picture).flat:
+            return None
+        regions = label(seen.mount, connectivity=2)
+        # Something else may look like a mount; a thin stem may have gaps, which part the loop.
+        largest = regions == 1 + np.argmax(np.bincount(regions[regions > 0])[1:])
+        mount = largest if seen.tip is None else largest | _at(regions, _cell(seen, seen.tip))
+        side = _side(maps)
+        return (mount.T, TRANSPOSED[side]) if standing else (mount, side)
 
     def _find(self, picture: NDArray[np.uint8]) -> Detection:
         whole = Part(0, 0, picture.shape[1], picture.shape[0])
@@ -135,19 +171,69 @@ class LoopFinder:
         best = look_at(maps, whole)
         if score < LEAST_SCORE or best is None or light.flat:
             return _nothing(light, score, None, "+")
-        side = max(OPPOSITE, key=lambda name: maps.side[name])
+        side = _side(maps)
         if best.tip is None and _reach(best.mount, side) < RETRACTED:
             return _nothing(light, score, side, "-")
+        if best.tip is not None and _goes_on(best, best.tip, side):
+            best = replace(best, tip=None)
         mount = best.mount
         for _ in range(CLOSER_LOOKS):
             part = part_about(best)
             if part is None:
                 break
             closer = look_at(self.model.run(part.of(picture)), part)
+            if closer is not None and closer.tip is None and not _is_likely(best):
+                # Where a faint stem fades, the whole picture shows an end; seen closer it goes on.
+                best = replace(best, tip=None)
             if closer is None or closer.tip is None or closer.sure < AS_SURE * best.sure:
                 break
-            best = closer
+            best = replace(closer, begin=_pin_end(best, closer))
         return _described(picture, light, score, side, mount, _ending(best, side, picture.shape))
+
+
+def _lying(gray: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+    """Return a picture that is not higher than wide, and whether it had to be transposed."""
+    if gray.ndim != 2 or gray.dtype != np.uint8 or min(gray.shape) < 32:
+        raise DataError(
+            f"picture: array of shape {gray.shape} and type {gray.dtype}, expected (H, W) uint8 of "
+            "at least 32 x 32; decode it with skywright.instruments.loop.picture"
+        )
+    standing = gray.shape[0] > gray.shape[1]
+    return np.ascontiguousarray(gray.T if standing else gray), standing
+
+
+def _side(maps: Maps) -> str:
+    """Return the likeliest border through which the mount enters."""
+    return max(OPPOSITE, key=lambda name: maps.side[name])
+
+
+def _goes_on(look: Look, tip: Place, side: str) -> bool:
+    """Tell a mount that may go on beside its tip to the far border, where that is no likely tip."""
+    row, column = _cell(look, tip)
+    near_rows = slice(max(row - NEAR_CELLS, 0), row + NEAR_CELLS + 1)
+    near_columns = slice(max(column - NEAR_CELLS, 0), column + NEAR_CELLS + 1)
+    likely = _likely(look.maps)
+    far = {
+        "left": likely[near_rows, -1], "right": likely[near_rows, 0],
+        "top": likely[-1, near_columns], "bottom": likely[0, near_columns],
+    }[side]  # fmt: skip
+    return bool(far.max() > LEAST_PART and not _is_likely(look))
+
+
+def _is_likely(look: Look) -> bool:
+    """Tell whether a tip is likelier than none, by the heat-map around it."""
+    assert look.tip is not None
+    row, column = _cell(look, look.tip)
+    near_rows = slice(max(row - NEAR_CELLS, 0), row + NEAR_CELLS + 1)
+    near_columns = slice(max(column - NEAR_CELLS, 0), column + NEAR_CELLS + 1)
+    return bool(look.maps.tip[near_rows, near_columns].max() >= LIKELY_PEAK)
+
+
+def _pin_end(before: Look, closer: Look) -> Place | None:
+    """Return the end of the pin: of the closer look, unless it was seen outside of that."""
+    if before.begin is None or (closer.begin and closer.part.holds(before.begin)):
+        return closer.begin
+    return before.begin
 
 
 def part_about(look: Look) -> Part | None:
@@ -174,7 +260,7 @@ def part_about(look: Look) -> Part | None:
 
 def look_at(maps: Maps, part: Part) -> Look | None:
     """Read the maps of a part of a picture; None if hardly any cell is of a mount."""
-    likely = np.maximum(np.maximum(maps.masks["pin"], maps.masks["stem"]), maps.masks["head"])
+    likely = _likely(maps)
     mount = likely > max(INSIDE * float(likely.max()), LEAST_PART)
     if mount.sum() < LEAST_CELLS:
         return None
@@ -185,6 +271,11 @@ def look_at(maps: Maps, part: Part) -> Look | None:
         tip=None if peak is None else part.px(_tip(maps, peak)),
         begin=_begin(maps, mount, part), box=box, errors=errors,
     )  # fmt: skip
+
+
+def _likely(maps: Maps) -> NDArray[np.float32]:
+    """Return how probable it is that a cell shows some part of a mount."""
+    return np.maximum(np.maximum(maps.masks["pin"], maps.masks["stem"]), maps.masks["head"])
 
 
 def score_of(maps: Maps) -> float:
@@ -238,14 +329,9 @@ def _box(
     part = maps.masks["pin" if kind == "pin" else "head"]
     inside = part > max(INSIDE * float(part.max()), LEAST_PART)
     if peak is not None:  # of several things that look like a head, the one at the tip
-        regions = label(inside, connectivity=2)
-        row, column = peak
-        near = regions[
-            max(row - NEAR_CELLS, 0) : row + NEAR_CELLS + 1,
-            max(column - NEAR_CELLS, 0) : column + NEAR_CELLS + 1,
-        ]
+        near = _at(label(inside, connectivity=2), peak)
         if near.any():
-            inside = np.isin(regions, np.unique(near[near > 0]))
+            inside = near
     height, width = maps.edges.shape[1:]
     coarse = inside.reshape(height, 2, width, 2).any((1, 3))
     if not coarse.any():
@@ -260,6 +346,16 @@ def _box(
     (x0, y0), (x1, y1) = where.px((corners[0], corners[1])), where.px((corners[2], corners[3]))
     scale = [where.width, where.height, where.width, where.height]
     return _four(np.array([x0, y0, x1, y1])), _four(expected * scale)
+
+
+def _at(regions: NDArray[np.int_], cell: Cell) -> NDArray[np.bool_]:
+    """Return the labelled regions that come near a cell."""
+    row, column = cell
+    near = regions[
+        max(row - NEAR_CELLS, 0) : row + NEAR_CELLS + 1,
+        max(column - NEAR_CELLS, 0) : column + NEAR_CELLS + 1,
+    ]
+    return np.isin(regions, near[near > 0])
 
 
 def _tip(maps: Maps, peak: Cell) -> Place:

@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from skywright.errors import DataError
 from skywright.instruments.loop.backends import Detector
@@ -25,6 +25,9 @@ from skywright.instruments.loop.dhs.replies import (
 )
 from skywright.instruments.loop.frames import pixels
 from skywright.instruments.loop.sources import SourceFrame
+
+if TYPE_CHECKING:  # it imports this module
+    from skywright.instruments.loop.dhs.pictures import Saver
 
 QUEUE_BYTES = 4_000_000
 """Of pictures that wait for the search; beyond it pictures are recorded and not searched."""
@@ -74,16 +77,6 @@ class Finding:
         return f"LOOP_INFO {self.index} normal {loop_words(self.found, self.size)}"
 
 
-class PictureSaver(Protocol):
-    """Saves pictures one by one (`skywright.instruments.loop.dhs.pictures.Saver`)."""
-
-    def save(self, index: int, frame: SourceFrame) -> None:
-        """Save a picture as it came."""
-
-    def save_drawn(self, frame: SourceFrame, finding: Finding) -> None:
-        """Save a picture with what was found drawn into it."""
-
-
 class Collection:
     """A series, from the first picture to the last row.
 
@@ -110,7 +103,7 @@ class Collection:
         key: str,
         expected: int = 0,
         end_by_count: bool = False,
-        saver: "PictureSaver | None" = None,
+        saver: "Saver | None" = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         """Pictures ``received``, ``doubled`` (the same bytes once more), and of those reported
@@ -130,7 +123,7 @@ class Collection:
         self._begun = self._last = time.monotonic()
         self._stopped: float | None = None
         self._over = False
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._search = search
 
@@ -156,7 +149,7 @@ class Collection:
                 self._waiting_bytes += frame.nbytes
                 self._unsearched[index] = frame
                 self._order.append(self._search.submit(self._look, index, frame))
-        self._loop.call_soon_threadsafe(self._news.set)
+        self._loop.call_soon_threadsafe(self._changed.set)
 
     # ---- the search's threads
 
@@ -192,7 +185,7 @@ class Collection:
         """Say that the turn is over: what has come is still searched and reported."""
         if self._stopped is None:
             self._stopped = time.monotonic()
-        self._news.set()
+        self._changed.set()
 
     async def next(self) -> Finding | None:
         """Return the next finding, in order; None when the series is over.
@@ -208,10 +201,10 @@ class Collection:
                 if not self.counts["received"] and self._stopped is None:
                     raise OperationError(NO_PICTURE)
                 return None
-            self._news.clear()
+            self._changed.clear()
             try:
                 async with asyncio.timeout(left_s):
-                    await self._news.wait()
+                    await self._changed.wait()
             except TimeoutError:
                 continue
         finding = await asyncio.wrap_future(self._order.popleft())

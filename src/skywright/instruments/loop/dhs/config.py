@@ -37,7 +37,17 @@ Part = Annotated[float, Field(ge=0.0, le=1.0)]
 class _Section(BaseModel):
     # Unknown keys have no effect, `read_config` names them: the file may belong to a newer or
     # older loopDHS.
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(
+        extra="allow", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, values: Any) -> Any:
+        """Take a key without a value as absent."""
+        if not isinstance(values, dict):
+            raise ValueError("expected keys and values")
+        return {key: value for key, value in values.items() if value is not None}
 
     def unknown_keys(self) -> Iterator[str]:
         """Yield a line for each key without effect, with the key that it is nearest to."""
@@ -79,7 +89,7 @@ class AxisAddress(_Section):
 
     host: str
     port: Port = 80
-    camera: int | str = 1
+    camera: str = "1"
     """Number of the camera, or its name on the video server, such as ``quad``."""
 
     @property
@@ -135,7 +145,7 @@ class DhsConfig(_Section):
             raise ValueError("loopdhs: expected keys and values")
         flat = {**values, **inner}
         flat.pop("loopdhs", None)
-        return {key: value for key, value in flat.items() if value is not None}
+        return flat
 
     def save_directory(self, started: datetime) -> Path | None:
         """Return where a DHS that started at `started` saves pictures; None if it does not."""
@@ -164,12 +174,15 @@ def read_config(file: Path) -> DhsConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     try:
-        config = DhsConfig.model_validate(values or {})
+        config = DhsConfig.model_validate({} if values is None else values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        key = ".".join(map(str, first["loc"]))
+        where = f"{key}: " if key else ""
         why = first["msg"].removeprefix("Value error, ")  # pydantic puts that before our own words
-        raise ConfigError(f"{file}: {where}: {why} (got {first['input']!r})") from error
+        if first["type"] == "missing":
+            raise ConfigError(f"{file}: {where}is missing") from error
+        raise ConfigError(f"{file}: {where}{why} (got {first['input']!r})") from error
     for line in config.unknown_keys():
         logger.error("%s: %s", file, line)
     return config

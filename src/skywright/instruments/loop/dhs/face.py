@@ -9,7 +9,7 @@ from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.dhs.image_list import ImageList
 from skywright.instruments.loop.dhs.link import RETRY_S, keep_connected
 from skywright.instruments.loop.dhs.operations import SnapshotOperations
-from skywright.instruments.loop.dhs.recording import BeginRun, Recorder
+from skywright.instruments.loop.dhs.recording import BeginRun, SeriesRecorder
 from skywright.instruments.loop.dhs.replies import OperationError
 from skywright.instruments.loop.dhs.series import SeriesOperations
 from skywright.instruments.loop.dhs.server import Call, Operation, Server
@@ -55,7 +55,7 @@ class Dhs:
         warm: asyncio.Event | None = None,
     ) -> None:
         settings = settings or DhsSettings()
-        recorder = Recorder(camera, begin_run)
+        recorder = SeriesRecorder(camera, begin_run)
         self._series = SeriesOperations(recorder, detector, settings)
         snapshots = SnapshotOperations(
             Snapshots(fetch, detector),

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import os
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -107,7 +109,7 @@ async def keep_connected(
             async with asyncio.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_connection(host, port)
         except OSError as error:  # TimeoutError is one
-            if (why := str(error) or f"no answer in {CONNECT_S:g} s") != trouble:
+            if (why := _reason(error) or f"no answer in {CONNECT_S:g} s") != trouble:
                 logger.error("DCSS at %s:%d: %s; trying every %g s", host, port, why, retry_s)
             trouble = why
         else:
@@ -124,6 +126,16 @@ async def _hold(
         await session(connection)
         logger.error("DCSS at %s: closed the connection", where)
     except (OSError, DataError) as error:
-        logger.error("DCSS at %s: connection lost: %s", where, error)
+        why = _reason(error) if isinstance(error, OSError) else error
+        logger.error("DCSS at %s: connection lost: %s", where, why)
     finally:
         await connection.close()
+
+
+def _reason(error: OSError) -> str:
+    """Return the system's words for an error; asyncio's are "Connect call failed" for all.
+
+    Where a host has several addresses, asyncio puts the errors of all into one text.
+    """
+    numbers = dict.fromkeys(re.findall(r"\[Errno (\d+)\]", str(error)))
+    return ", ".join(os.strerror(int(number)) for number in numbers) or error.strerror or str(error)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from skywright.instruments.loop.detection import as_row
 from skywright.instruments.loop.dhs.collection import SKIPPED, Finding
 from skywright.instruments.loop.sources import SourceFrame
 
+if TYPE_CHECKING:  # it imports this module
+    from skywright.instruments.loop.dhs.turn import Turn
+
 logger = logging.getLogger(__name__)
 
 FLUSH_LIMIT_S = 10.0
@@ -37,7 +40,7 @@ class Run(Protocol):
     path: Path
 
     def recorded(self, count: int, shape: tuple[int, ...]) -> None:
-        """Tell of the pictures in the file."""
+        """Emit documents of the pictures in the file."""
 
     def found(self, batch: Batch) -> None:
         """Take in what was found in some of them."""
@@ -55,21 +58,6 @@ class Run(Protocol):
         pictures: Mapping[str, bytes],
     ) -> None:
         """End it."""
-
-
-class TurnFitted(Protocol):
-    """What the angles of a series tell (`skywright.instruments.loop.dhs.turn.Turn`)."""
-
-    @property
-    def batch(self) -> Batch:
-        """What was found, and the angles."""
-
-    def analysis(self) -> Analysis[Any]:
-        """Return the analysis of `batch`, fresh."""
-
-    @property
-    def plots(self) -> dict[str, bytes]:
-        """Pictures for people: file name to contents."""
 
 
 BeginRun = Callable[[Mapping[str, Any]], Run]
@@ -125,7 +113,7 @@ class Recording:
     path: Path
     run: Run | None = None
     findings: list[Finding] = field(default_factory=list)
-    _told: int = 0
+    _reported: int = 0
 
     def tell(self) -> None:
         """Tell the catalog what is new."""
@@ -133,7 +121,7 @@ class Recording:
             return
         state = self.camera.state()
         self.run.recorded(state.captured, state.shape)
-        self._tell_found()
+        self._report_findings()
 
     def end(self) -> Series:
         """Stop the camera and close the file with all that has come."""
@@ -148,22 +136,22 @@ class Recording:
         exit_status: str,
         reason: str,
         pictures: Mapping[str, bytes],
-        turn: "TurnFitted | None" = None,
+        turn: "Turn | None" = None,
     ) -> None:
         """End the run, with `pictures` (file name to contents) for people; after `end`."""
         if self.run is None:
             return
-        self._tell_found()
+        self._report_findings()
         skipped = sum(finding.why == SKIPPED for finding in self.findings)
         state = self.camera.state()
         self.run.close(state.captured, state.shape, exit_status, reason, skipped, pictures)
         if turn is not None:
             self.run.derive(turn.analysis(), turn.batch, turn.plots)
 
-    def _tell_found(self) -> None:
+    def _report_findings(self) -> None:
         assert self.run is not None
-        news, self._told = self.findings[self._told :], len(self.findings)
-        found = [finding for finding in news if finding.found is not None]
+        new, self._reported = self.findings[self._reported :], len(self.findings)
+        found = [finding for finding in new if finding.found is not None]
         if not found:
             return
         self.run.found(as_batch(found))
@@ -189,7 +177,7 @@ def as_batch(findings: Sequence[Finding]) -> Batch:
     )
 
 
-class Recorder:
+class SeriesRecorder:
     """Begins recordings; not thread-safe.
 
     Parameters

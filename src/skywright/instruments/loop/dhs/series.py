@@ -16,7 +16,7 @@ from skywright.instruments.loop.backends import Detector
 from skywright.instruments.loop.dhs.collection import Collection
 from skywright.instruments.loop.dhs.operations import integer, real
 from skywright.instruments.loop.dhs.pictures import Saver, draw_sheet
-from skywright.instruments.loop.dhs.recording import Recorder, Recording, Series
+from skywright.instruments.loop.dhs.recording import Recording, Series, SeriesRecorder
 from skywright.instruments.loop.dhs.replies import OperationError, fraction, number
 from skywright.instruments.loop.dhs.server import Call, Operation
 from skywright.instruments.loop.dhs.settings import DhsSettings
@@ -46,7 +46,7 @@ class SeriesOperations:
         How.
     """
 
-    def __init__(self, recorder: Recorder, detector: Detector, settings: DhsSettings) -> None:
+    def __init__(self, recorder: SeriesRecorder, detector: Detector, settings: DhsSettings) -> None:
         self._recorder = recorder
         self._detector = detector
         self._settings = settings
@@ -112,7 +112,7 @@ class SeriesOperations:
             await self._report(call, collection, recording)
             self._last = await asyncio.wrap_future(self._jobs.submit(recording.end))
             turn = self._jobs.submit(_guarded_turn, self._last, settings)
-            await self._tell_turn(call, turn)
+            await self._report_turn(call, turn)
             call.note(collection.summary())
             status = "success", ""
         except Exception as error:
@@ -174,7 +174,7 @@ class SeriesOperations:
                 told = time.monotonic()
                 self._jobs.submit(_guarded, recording.tell)
 
-    async def _tell_turn(self, call: Call, fitting: "Future[Turn | None]") -> None:
+    async def _report_turn(self, call: Call, fitting: "Future[Turn | None]") -> None:
         """Tell DCSS the angles of the turn; a fit that takes long does not keep it waiting."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TURN_S):

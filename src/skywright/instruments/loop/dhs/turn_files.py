@@ -16,7 +16,7 @@ HEADER = (
     *("boxMinX", "boxMaxX", "boxMinY", "boxMaxY", "loopWidthX"),
     *("isMicroMount", "loopClass", "loopScore"),
 )
-"""Columns of ``loop_info.csv``: the words of an update to DCSS."""
+"""The words of an update to DCSS; columns of ``loop_info.csv``, before ``why``."""
 SEEN, FACE, EDGE = "black", "green", "magenta"
 DPI = 100
 
@@ -24,7 +24,7 @@ DPI = 100
 def write_table(findings: Sequence[Finding], path: Path) -> None:
     """Write ``loop_info.csv``: the update of each picture, a word a column.
 
-    A picture without a result has ``failed`` and the reason as its last words.
+    A picture without a result has ``failed``, no values, and the reason in the last column.
 
     Raises
     ------
@@ -33,10 +33,11 @@ def write_table(findings: Sequence[Finding], path: Path) -> None:
     """
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(HEADER)
+        writer.writerow((*HEADER, "why"))
         for finding in findings:
-            words = finding.row.split(maxsplit=3 if " failed " in finding.row else -1)
-            writer.writerow(words)
+            words, failed, why = finding.row.partition(" failed ")
+            given = [*words.split(), *failed.split()]
+            writer.writerow([*given, *[""] * (len(HEADER) - len(given)), why])
 
 
 def draw_values(findings: Sequence[Finding]) -> bytes:

@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 from starlette.applications import Starlette
@@ -27,7 +29,7 @@ REQUEST_BYTES_MAX = 64_000_000
 
 
 def automl_app(detector: Detector, workers: int = 2) -> Starlette:
-    """Return the application; it answers 503 until the detector is warm.
+    """Return the application; it warms up when it is served, and answers 503 until then.
 
     Parameters
     ----------
@@ -43,7 +45,11 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
         detector.warm_up()
         ready.set()
 
-    threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        # Not before: a process that cannot listen would end while this thread loads a library.
+        threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
+        yield
 
     async def health(request: Request) -> Response:
         state = "AVAILABLE" if ready.is_set() else "LOADING"
@@ -76,7 +82,8 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
         routes=[
             Route(HEALTH_PATH, health),
             Route(PREDICT_PATH, predict, methods=["POST"]),
-        ]
+        ],
+        lifespan=lifespan,
     )
 
 

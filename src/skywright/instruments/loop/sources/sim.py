@@ -99,7 +99,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         self.silent = False
         self.latency_s = 0.0
         self.motion: SampleMotion | None = None
-        self._told = threading.Condition()
+        self._motion_changed = threading.Condition()
         self._in_touch = True
         self.pose_at = pose_at or turning()
         overrides |= {"width_px": size[0], "height_px": size[1]}
@@ -121,9 +121,9 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         motion
             What is known of it. A picture waits until that is all up to the end of its exposure.
         """
-        with self._told:
+        with self._motion_changed:
             self.motion = motion
-            self._told.notify_all()
+            self._motion_changed.notify_all()
 
     def mount(
         self,
@@ -186,10 +186,10 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         Of motors that are out of touch, dead for one, the last that is known holds, and only the
         first picture waits.
         """
-        with self._told:
+        with self._motion_changed:
             if self.motion is None:
                 return None
-            self._in_touch = self._told.wait_for(
+            self._in_touch = self._motion_changed.wait_for(
                 lambda: self.motion is not None and self.motion.until >= time_s,
                 PATIENCE_S if self._in_touch else 0.0,
             )

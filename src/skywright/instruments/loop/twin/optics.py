@@ -19,7 +19,6 @@ with k = 1 / um_per_px, after (along, across) is turned by `roll_deg`, the roll 
 """
 
 import datetime
-import io
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -322,10 +321,3 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int = 85) -> bytes:
         colorspace="RGB",
         colorsubsampling="420",
     )
-
-
-def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """Encode a picture as PNG, for people to look at."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()

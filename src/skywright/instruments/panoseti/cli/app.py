@@ -1,6 +1,7 @@
 """``skywright panoseti ...``: live images over gRPC."""
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,12 @@ def serve(
     from skywright.instruments.panoseti.live.server import serve as serve_forever
     from skywright.processes.lifecycle import end_with_parent
 
+    if not 0 < update_interval < math.inf:
+        raise ConfigError(f"--update-interval {update_interval:g}: expected a time above 0 s")
+    if sum((data_dir is not None, simulate, hp_io_config is not None)) > 1:
+        raise ConfigError("use one of --data-dir, --simulate and --hp-io-config")
+    if module_ids and data_dir is None:
+        raise ConfigError("--module-ids goes with --data-dir")
     end_with_parent()
     settings = load_server_config(config) if config else ServerConfig()
     if unix_socket is not None:

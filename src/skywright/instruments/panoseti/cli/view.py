@@ -11,11 +11,19 @@ from skywright.errors import ConfigError
 
 
 def view(
+    rest: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="DAQ_CONFIG | MODULE",
+            help="With --list-hosts a daq_config.json; with --module-ids further modules.",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="HOST, HOST:PORT or unix:PATH.")] = "localhost",
     ping: Annotated[bool, typer.Option("--ping", help="Check that the server answers.")] = False,
     list_hosts: Annotated[
-        Path | None, typer.Option(help="Ping every node of a daq_config.json.")
-    ] = None,
+        bool,
+        typer.Option("--list-hosts", help="Ping the host, or every node of a DAQ_CONFIG."),
+    ] = False,
     reflect_services: Annotated[
         bool, typer.Option("--reflect-services", help="List the server's services.")
     ] = False,
@@ -32,7 +40,7 @@ def view(
     plot_speed: Annotated[bool, typer.Option("--plot-speed", help="Images per second.")] = False,
     refresh_period: Annotated[float, typer.Option(help="Time between two pictures, s.")] = 1.0,
     module_ids: Annotated[
-        list[int] | None, typer.Option(help="Only this module; may be repeated.")
+        list[int] | None, typer.Option(help="Only these modules: --module-ids 1 3 254.")
     ] = None,
     png: Annotated[
         Path | None,
@@ -46,8 +54,15 @@ def view(
 
     if refresh_period <= 0:
         raise ConfigError(f"--refresh-period {refresh_period:g}: expected a time above 0 s")
-    if list_hosts is not None:
-        _list_hosts(list_hosts)
+    modules, configs = _modules_and_files(rest or [])
+    if modules and not module_ids:
+        raise ConfigError(f"{modules[0]}: modules follow --module-ids")
+    if configs and not list_hosts:
+        raise ConfigError(f"{configs[0]}: only --list-hosts reads a daq_config.json")
+    if init is not None and init_sim:
+        raise ConfigError("use one of --init and --init-sim")
+    if list_hosts:
+        _list_hosts([node for path in configs for node in _nodes(path)] or [host])
     plots = [plot_view, plot_phdist, plot_speed]
     if ping or not any([*plots, list_hosts, reflect_services, init, init_sim]):
         client.ping(host)
@@ -70,7 +85,7 @@ def view(
                 host,
                 movie=plot_view or plot_speed,
                 interval_s=-1.0 if plot_phdist or plot_speed else refresh_period,
-                modules=module_ids or [],
+                modules=[*(module_ids or []), *modules],
                 period_s=refresh_period,
                 png=png,
                 seconds=seconds,
@@ -78,14 +93,23 @@ def view(
         )
 
 
-def _list_hosts(path: Path) -> None:
+def _modules_and_files(words: list[str]) -> tuple[list[int], list[Path]]:
+    """Return the words that are numbers, and those that are not."""
+    numbers = [int(word) for word in words if word.isdecimal()]
+    return numbers, [Path(word) for word in words if not word.isdecimal()]
+
+
+def _nodes(path: Path) -> list[str]:
+    try:
+        return [str(node["ip_addr"]) for node in json.loads(path.read_text())["daq_nodes"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: expected daq_nodes[].ip_addr ({error})") from error
+
+
+def _list_hosts(nodes: list[str]) -> None:
     from skywright.errors import HardwareError
     from skywright.instruments.panoseti.live import client
 
-    try:
-        nodes = [str(node["ip_addr"]) for node in json.loads(path.read_text())["daq_nodes"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: expected daq_nodes[].ip_addr ({error})") from error
     for node in nodes:
         try:
             client.ping(node, 0.3)

@@ -13,6 +13,7 @@ from skywright.cli.demos import DemoResult, wait_for_derived
 from skywright.config import IocSettings
 from skywright.instruments.panoseti.demos.clients import StreamClients
 from skywright.instruments.panoseti.demos.figure import Observed, draw
+from skywright.store.results import last_result
 
 SEED, SECONDS, FLASH_RATE_HZ = 4, 10.0, 10.0
 SURE_SIGMA = 10.0
@@ -42,7 +43,7 @@ def run(session: Mapping[str, Any]) -> list[DemoResult]:
     (derived,) = wait_for_derived(session["tiled"], uid, "panoseti_flashes")
     raw = session["stored"](uid)
     directory = Path(panoseti.data_dir.get()) / panoseti.run_name.get()
-    last = derived["result"].read().isel(time=-1)
+    last = last_result(derived)
     threshold = float(derived.metadata["start"]["analysis"]["parameters"]["threshold_adc"])
     observed = read_back(raw, last, threshold, directory.name)
     pictures = Path(session["settings"].directory) / "pictures"

@@ -2,15 +2,29 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from skywright.errors import ConfigError
 from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.wire.daqdata import DEFAULT_SOCKET
 
 SimulationMode = Literal["filesystem_poll", "filesystem_pipe", "uds", "rpc"]
+
+
+def _template(**values: object) -> AfterValidator:
+    """Return a check that a text has no other names in braces than these."""
+
+    def check(text: str) -> str:
+        try:
+            text.format(**values)
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
+            names = ", ".join(f"{{{name}}}" for name in values)
+            raise ValueError(f"{text!r} may have {names} only") from error
+        return text
+
+    return AfterValidator(check)
 
 
 class _Settings(BaseModel):
@@ -22,7 +36,7 @@ class HpIoConfig(_Settings):
     """What the server reads: ``hp_io_config.json``, or the arguments of InitHpIo."""
 
     data_dir: str = ""
-    update_interval_seconds: float = Field(default=0.001, gt=0)
+    update_interval_seconds: float = Field(default=0.001, gt=0, allow_inf_nan=False)
     force: bool = False
     simulate_daq: bool = False
     module_ids: tuple[int, ...] = ()
@@ -38,8 +52,10 @@ class Sockets(Enabled):
     """Frames pushed over Unix sockets."""
 
     data_products: tuple[str, ...] = tuple(PRODUCTS)
-    socket_path_template: str = "/tmp/hashpipe_grpc.dp_{dp_name}.sock"
-    read_timeout: float = 600.0
+    socket_path_template: Annotated[str, _template(dp_name="img16")] = (
+        "/tmp/hashpipe_grpc.dp_{dp_name}.sock"
+    )
+    read_timeout: float = Field(default=600.0, gt=0)
 
 
 class AcquisitionMethods(_Settings):
@@ -61,8 +77,8 @@ class FilesystemConfig(_Settings):
     """Where a simulation writes its files."""
 
     sim_data_dir: str = ""
-    sim_run_dir_template: str = "module_{module_id}/obs_SIMULATE"
-    daq_active_file: str = "module_{module_id}.daq-active"
+    sim_run_dir_template: Annotated[str, _template(module_id=1)] = "module_{module_id}/obs_SIMULATE"
+    daq_active_file: Annotated[str, _template(module_id=1)] = "module_{module_id}.daq-active"
 
 
 class Strategy(_Settings):

@@ -9,13 +9,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from inotify_simple import INotify, flags
 
 from skywright.errors import DataError
+from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.pff import PffFile
 from skywright.instruments.panoseti.products import FileName, is_pff_name, parse_file_name
@@ -35,11 +37,7 @@ _DIRECTORY_CHANGE = (
 )
 
 
-def newest_files(
-    data_dir: Path,
-    modules: frozenset[int] = frozenset(),
-    directories: Sequence[Path] | None = None,
-) -> dict[FileKey, Path]:
+def newest_files(directories: Sequence[Path], modules: frozenset[int]) -> dict[FileKey, Path]:
     """Return the newest file of each module and product.
 
     A data directory of a node holds ``module_<N>/<run>/*.pff``; that of a head node holds
@@ -48,15 +46,13 @@ def newest_files(
 
     Parameters
     ----------
-    data_dir
-        Any of these directories.
+    directories
+        Directories of files, those of newer runs first.
     modules
         Modules to look for; empty for all.
-    directories
-        `run_directories` of it, where they are known.
     """
     found: dict[FileKey, Path] = {}
-    for directory in run_directories(data_dir) if directories is None else directories:
+    for directory in directories:
         best: dict[FileKey, tuple[tuple[int, str], Path]] = {}
         for name in _names(directory):
             if not is_pff_name(name):
@@ -70,11 +66,6 @@ def newest_files(
         for key, (_, path) in best.items():
             found.setdefault(key, path)
     return found
-
-
-def run_directories(data_dir: Path) -> list[Path]:
-    """Return the directories that may hold files now; `RunFinder.directories` says which."""
-    return RunFinder(data_dir).directories()
 
 
 class RunFinder:
@@ -155,46 +146,133 @@ def _modified(path: Path) -> int:
 class Followed:
     """A file and how far it was read."""
 
-    def __init__(self, path: Path, name: FileName) -> None:
-        self.file = PffFile(path, name)
-        self.frames = self.size = 0
-        self.broken = False
+    file: PffFile
+    frames: int
+    broken: bool
+    _opened: os.stat_result
 
-    def publish_new(self, publisher: Publisher) -> bool:
-        """Publish the newest frames if the file has grown; return whether it has."""
+    def __init__(self, path: Path, name: FileName) -> None:
+        self.size = 0
+        self._open(path, name)
+
+    def read_new(self) -> Frames | None:
+        """Return the newest of the frames that were not read before; None if there are none."""
         size = self.file.size
-        if size == self.size or self.broken:
-            return False
+        if size == self.size or (self.broken and self.frames):
+            return None
         if size < self.size:
             self._start_again()
-        self.size = size
+        frames = None
         try:
             count = len(self.file)
             if count > self.frames:
                 several = self.file.product.quabos == 1
                 first = max(self.frames, count - LOOK_BACK) if several else count - 1
-                publisher.publish_newest(self.file.read(first, count))
-                self.frames = count
+                frames = self.file.read(first, count)
+                self.frames, self.broken = count, False
         except DataError as error:
-            if self.file.size >= size:
+            if self.file.size >= size and not self.broken:
                 self.broken = True
                 logger.error("%s is not read any more: %s", self.file.path, error)
-        return True
+        self.size = size  # not after an OSError: the next call tries again
+        return frames
 
     def _start_again(self) -> None:
         logger.warning("%s was truncated: it is read again from its start", self.file.path)
         path, name = self.file.path, self.file.name
         self.file.close()
+        self._open(path, name)
+
+    def _open(self, path: Path, name: FileName) -> None:
         self.file, self.frames, self.broken = PffFile(path, name), 0, False
+        self._opened = self.file.stat()
 
     @property
     def replaced(self) -> bool:
-        """Whether the path no longer leads to this file."""
+        """Whether the path no longer leads to the file that was opened.
+
+        Any thread may ask: the file itself, which is closed and opened again, is left alone.
+        """
         try:
-            there = self.file.path.stat()
+            return not os.path.samestat(self.file.path.stat(), self._opened)
         except OSError:
             return True
-        return not os.path.samestat(there, self.file.stat())
+
+
+@contextmanager
+def faults_logged(followed: Followed) -> Iterator[None]:
+    """Log what goes wrong with one file, so that the others are still followed.
+
+    An error that is not expected marks the file as broken: it would come again at each look.
+    """
+    try:
+        yield
+    except (OSError, DataError) as error:
+        logger.warning("%s: %s", followed.file.path, error)
+    except Exception:
+        followed.broken = True
+        logger.exception("%s is not read any more", followed.file.path)
+
+
+async def publish_new(several: Collection[Followed], publisher: Publisher) -> None:
+    """Publish the newest frames of the files that have grown.
+
+    Another thread reads them: a file whose frames differ in length is scanned, which takes long.
+    When this is cancelled, it waits for that thread, so the files may be closed then.
+    """
+    if not several:
+        return
+    reading = asyncio.get_running_loop().run_in_executor(None, _read_new, list(several))
+    try:
+        found = await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.wait([reading])
+        raise
+    for followed, frames in found:
+        publish_newest(followed, frames, publisher)
+
+
+def publish_newest(followed: Followed, frames: Frames | None, publisher: Publisher) -> None:
+    """Publish the frames that were read from a file, if there are any."""
+    if frames is not None:
+        with faults_logged(followed):
+            publisher.publish_newest(frames)
+
+
+def _read_new(several: Collection[Followed]) -> list[tuple[Followed, Frames | None]]:
+    found = []
+    for followed in several:
+        frames = None
+        with faults_logged(followed):
+            frames = followed.read_new()
+        found.append((followed, frames))
+    return found
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What a look at the data directory has found.
+
+    Attributes
+    ----------
+    directories
+        Directories in which files may appear.
+    outdated
+        Followed files that are no longer the newest ones of their module and product.
+    opened
+        Newest files that were not followed, and the newest frames of each.
+    """
+
+    directories: set[Path]
+    outdated: list[FileKey]
+    opened: dict[FileKey, tuple[Followed, Frames | None]]
+
+
+def _close_opened(looking: "asyncio.Future[_Listing]") -> None:
+    """Close the files of a listing that nobody waits for any more."""
+    if not looking.cancelled() and looking.exception() is None:
+        for followed, _ in looking.result().opened.values():
+            followed.file.close()
 
 
 class FileFollower:
@@ -222,7 +300,7 @@ class FileFollower:
         self._inotify: INotify | None = None
         self._wake = asyncio.Event()
         self._grown: dict[Followed, None] = {}
-        self._listing: asyncio.Task[None] | None = None
+        self._listing: asyncio.Future[_Listing] | None = None
         self._relist = True
         self._reports = self._unreported = 0
 
@@ -238,30 +316,37 @@ class FileFollower:
             await self._follow()
         finally:
             if self._listing is not None:
-                self._listing.cancel()
+                self._listing.add_done_callback(_close_opened)
             if self._inotify is not None:
                 loop.remove_reader(self._inotify.fileno())
-                self._inotify.close()
             for followed in self._followed.values():
                 followed.file.close()
+            if self._inotify is not None:
+                # The kernel takes 20 to 200 ms for it; the event loop must not wait so long.
+                await asyncio.to_thread(self._inotify.close)
 
     async def _follow(self) -> None:
         next_list = next_poll = 0.0
         while True:
             now = time.monotonic()
             if self._listing is not None and self._listing.done():
-                self._listing.result()  # raises what it failed with
+                listing = self._listing.result()  # or what it failed with
                 self._listing = None
+                self._watch_directories(listing.directories)
+                await self._follow_files(listing)
             if self._listing is None and (self._relist or now >= next_list):
                 self._relist = False
-                self._listing = asyncio.create_task(self._list_files())
+                self._listing = self._list_files()
                 next_list = now + DIRECTORY_PERIOD_S
-            for followed in list(self._grown):
-                self._publish(followed)
+            grown = list(self._grown)
             self._grown.clear()
+            await publish_new(grown, self._publisher)
             if now >= next_poll:
-                next_poll = now + self._poll_sizes()
-            await asyncio.sleep(self._interval_s)
+                next_poll = now + await self._poll_sizes()
+            if self._listing is None:
+                await asyncio.sleep(self._interval_s)
+            else:
+                await asyncio.wait([self._listing], timeout=self._interval_s)
             with suppress(TimeoutError):
                 # A listing that is under way wakes this loop at its end.
                 due = next_poll if self._listing is not None else min(next_poll, next_list)
@@ -271,17 +356,11 @@ class FileFollower:
                     await self._wake.wait()
             self._wake.clear()
 
-    def _publish(self, followed: Followed) -> bool:
-        try:
-            return followed.publish_new(self._publisher)
-        except (OSError, DataError) as error:
-            logger.warning("%s: %s", followed.file.path, error)
-            self._relist = True
-            return False
-
-    def _poll_sizes(self) -> float:
+    async def _poll_sizes(self) -> float:
         """Look at all sizes; return when to look again."""
-        missed = [followed for followed in self._followed.values() if self._publish(followed)]
+        sizes = {followed: followed.size for followed in self._followed.values()}
+        await publish_new(sizes, self._publisher)
+        missed = any(followed.size != size for followed, size in sizes.items())
         silent = self._reports == 0
         self._reports = 0
         # A report may still be on its way: only repeated growth without one means there are none.
@@ -291,45 +370,56 @@ class FileFollower:
             return max(self._interval_s, FAST_POLL_S)
         return SLOW_POLL_S
 
-    async def _list_files(self) -> None:
+    def _list_files(self) -> "asyncio.Future[_Listing]":
         """Look for new files and directories beside the frames: years of runs take a while."""
-        try:
-            wanted, directories = await asyncio.to_thread(self._look)
-            self._follow_files(wanted)
-            self._watch_directories(directories)
-        finally:
-            self._wake.set()
+        loop = asyncio.get_running_loop()
+        looking = loop.run_in_executor(None, self._look, dict(self._followed))
+        looking.add_done_callback(lambda _: self._wake.set())
+        return looking
 
-    def _look(self) -> tuple[dict[FileKey, Path], set[Path]]:
-        """Return the newest files, and the directories in which others may appear."""
+    def _look(self, followed: Mapping[FileKey, Followed]) -> _Listing:
+        """Look for the newest files and open those that are not `followed`; in another thread."""
         runs = self._finder.directories()
-        wanted = newest_files(self._data_dir, self._publisher.modules, runs)
-        return wanted, {*_module_directories(self._data_dir), *runs}
-
-    def _follow_files(self, wanted: Mapping[FileKey, Path]) -> None:
-        for key, followed in list(self._followed.items()):
-            if wanted.get(key) != followed.file.path or followed.replaced:
-                self._publish(followed)  # what was written before the change
-                del self._followed[key]
-                del self._by_path[followed.file.path]
-                self._grown.pop(followed, None)
-                followed.file.close()
-        for key, path in wanted.items():
-            if key in self._followed:
+        newest = newest_files(runs, self._publisher.modules)
+        wanted = {key: path for key, path in newest.items() if key[1] in self._publisher.products}
+        outdated = [
+            key
+            for key, each in followed.items()
+            if wanted.get(key) != each.file.path or each.replaced
+        ]
+        opened: dict[FileKey, tuple[Followed, Frames | None]] = {}
+        for key in wanted:
+            if key in followed and key not in outdated:
                 continue
             try:
-                followed = Followed(path, parse_file_name(path))
-            except DataError as error:
+                file = Followed(wanted[key], parse_file_name(wanted[key]))
+            except (OSError, DataError) as error:
                 logger.error("%s", error)
                 continue
-            self._followed[key] = self._by_path[path] = followed
-            self._publish(followed)
+            opened[key] = _read_new([file])[0]
+        return _Listing({*_module_directories(self._data_dir), *runs}, outdated, opened)
 
-    def _watch_directories(self, directories: Collection[Path]) -> None:
+    async def _follow_files(self, listing: _Listing) -> None:
+        outdated = [self._followed.pop(key) for key in listing.outdated]
+        for followed in outdated:
+            del self._by_path[followed.file.path]
+            self._grown.pop(followed, None)
+        for key, (followed, _) in listing.opened.items():
+            self._followed[key] = self._by_path[followed.file.path] = followed
+        try:
+            await publish_new(outdated, self._publisher)  # what was written before the change
+        finally:
+            for followed in outdated:
+                followed.file.close()
+        for followed, frames in listing.opened.values():
+            publish_newest(followed, frames, self._publisher)
+        opened = [followed for followed, _ in listing.opened.values()]
+        await publish_new(opened, self._publisher)  # what was written since
+
+    def _watch_directories(self, wanted: Collection[Path]) -> None:
         if self._inotify is None:
             return
-        wanted = {*directories, *(path.parent for path in self._by_path)}
-        for path in wanted - set(self._watched):
+        for path in set(wanted) - set(self._watched):
             try:
                 watch = self._inotify.add_watch(path, flags.MODIFY | _DIRECTORY_CHANGE)
             except OSError as error:
@@ -337,7 +427,7 @@ class FileFollower:
                 continue
             self._watched[path], self._paths[watch] = watch, path
             self._relist = True  # it may have changed before it was watched
-        for path in set(self._watched) - wanted:
+        for path in set(self._watched) - set(wanted):
             watch = self._watched.pop(path)
             self._paths.pop(watch, None)
             with suppress(OSError):

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +30,48 @@ class HpIo:
         Settings of the server.
     slots
         Where frames go.
+    on_failure
+        Called with the reason when a way in has ended by itself.
 
     Attributes
     ----------
     config
-        What runs now; None if nothing does.
+        What was started; None if nothing was.
+    failure
+        Why a way in has ended by itself; empty while all of them run.
     publisher
         Of the running configuration, for uploaded images; it exists before the first one.
     """
 
-    def __init__(self, server: ServerConfig, slots: Slots) -> None:
+    def __init__(
+        self,
+        server: ServerConfig,
+        slots: Slots,
+        on_failure: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
         self.config: HpIoConfig | None = None
-        self.publisher = Publisher(slots)
+        self.failure = ""
+        self.publisher = Publisher(slots, products=server.valid_data_products)
         self._server = server
         self._slots = slots
+        self._on_failure = on_failure
+        self._watching: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def valid(self) -> bool:
         """Whether a configuration runs and all its ways in do."""
         return self.config is not None and not any(task.done() for task in self._tasks)
+
+    async def _watch(self) -> None:
+        """Wait for a way in that ends by itself, and hand the reason on."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        task = done.pop()
+        error = None if task.cancelled() else task.exception()
+        reason = f"it failed with {type(error).__name__}: {error}" if error else "it has ended"
+        self.failure = f"the data source {task.get_name()!r} is not read any more: {reason}"
+        logger.error("%s", self.failure, exc_info=error)
+        await self._on_failure(self.failure)
 
     async def start(self, config: HpIoConfig) -> None:
         """Stop what runs and start `config`.
@@ -61,7 +82,15 @@ class HpIo:
             If a way in cannot start. Nothing runs then.
         """
         await self.stop()
-        self.publisher = Publisher(self._slots, frozenset(config.module_ids))
+        try:
+            await self._start(config)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self, config: HpIoConfig) -> None:
+        modules, products = frozenset(config.module_ids), self._server.valid_data_products
+        self.publisher = Publisher(self._slots, modules, products)
         self._tasks = [
             asyncio.create_task(way, name=name) for name, way in self._ways(config).items()
         ]
@@ -71,23 +100,29 @@ class HpIo:
         )
         failures = [task.exception() for task in done if not task.cancelled()]
         if done:
-            await self.stop()
             for failure in failures:
                 if isinstance(failure, SkywrightError):
                     raise ConfigError(str(failure)) from failure
                 if failure is not None:
                     raise failure
             raise ConfigError("the data source ended at once")
-        for task in self._tasks:
-            task.add_done_callback(_log_failure)
+        self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
         """Stop what runs and empty the slots."""
+        if self._watching is not None:
+            self._watching.cancel()
+        self.failure = ""
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError, Exception):
-                await task
+        if self._tasks:
+            limit_s = self._server.hp_io_stop_timeout
+            done, running = await asyncio.wait(self._tasks, timeout=limit_s)
+            for task in running:
+                logger.error("%s has not ended within %g s", task.get_name(), limit_s)
+            for task in done:
+                if not task.cancelled():
+                    task.exception()  # it was told when it came
         self._tasks = []
         self.config = None
         self._slots.clear()
@@ -111,12 +146,9 @@ class HpIo:
                 if name not in PRODUCTS or name not in self._server.valid_data_products:
                     raise ConfigError(f"uds.data_products: {name!r} is no valid data product")
                 path = Path(methods.uds.socket_path_template.format(dp_name=name))
-                ways[f"socket {name}"] = serve_socket(path, PRODUCTS[name], publisher)
+                ways[f"socket {name}"] = serve_socket(
+                    path, PRODUCTS[name], publisher, methods.uds.read_timeout
+                )
         if not ways:
             raise ConfigError("no way in is enabled under acquisition_methods")
         return ways
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logger.error("%s failed", task.get_name(), exc_info=task.exception())

@@ -8,11 +8,18 @@ import asyncio
 import logging
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from skywright.errors import DataError
-from skywright.instruments.panoseti.live.follow import Followed, newest_files, run_directories
+from skywright.instruments.panoseti.live.follow import (
+    FileKey,
+    Followed,
+    RunFinder,
+    newest_files,
+    publish_new,
+)
 from skywright.instruments.panoseti.live.publish import Publisher
 from skywright.instruments.panoseti.products import PRODUCTS, parse_file_name
 
@@ -37,26 +44,39 @@ class PipeReader:
     """
 
     def __init__(self, data_dir: Path, publisher: Publisher, pipe_name: str) -> None:
-        self._data_dir = data_dir
+        self._finder = RunFinder(data_dir)
         self._publisher = publisher
         self._pipe_name = pipe_name
         self._pipes: dict[Path, tuple[int, bytearray]] = {}
-        self._files: dict[Path, Followed] = {}
+        self._files: dict[FileKey, Followed] = {}
+        self._announced: dict[tuple[Path, str], None] = {}
+        self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Read pipes until cancelled."""
+        loop = asyncio.get_running_loop()
+        next_list = 0.0
         try:
             while True:
-                self._open_pipes()
-                await asyncio.sleep(LIST_PERIOD_S)
+                if loop.time() >= next_list:
+                    self._open_pipes(await asyncio.to_thread(self._finder.directories))
+                    next_list = loop.time() + LIST_PERIOD_S
+                announced = list(self._announced)
+                self._announced.clear()
+                for directory, product in announced:
+                    await self._publish(directory, product)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(next_list):
+                        await self._wake.wait()
+                self._wake.clear()
         finally:
             for path in list(self._pipes):
                 self._close(path)
             for followed in self._files.values():
                 followed.file.close()
 
-    def _open_pipes(self) -> None:
-        wanted = {directory / self._pipe_name for directory in run_directories(self._data_dir)}
+    def _open_pipes(self, directories: Sequence[Path]) -> None:
+        wanted = {directory / self._pipe_name for directory in directories}
         for path in set(self._pipes) - wanted:
             self._close(path)
         for path in wanted - set(self._pipes):
@@ -86,26 +106,31 @@ class PipeReader:
         del pending[:whole]
         for name in sorted(names - set(PRODUCTS)):
             logger.error("%s: %r is no data product", path, name)
-        for name in sorted(names & set(PRODUCTS)):
-            self._publish(path.parent, name)
+        for name in sorted(names & set(self._publisher.products)):
+            self._announced[path.parent, name] = None
+            self._wake.set()
 
-    def _publish(self, directory: Path, product: str) -> None:
-        for (_, name), path in newest_files(directory, self._publisher.modules).items():
-            if name != product:
-                continue
+    async def _publish(self, directory: Path, product: str) -> None:
+        """Publish the newest frames of a product, after another thread has looked for its files."""
+        newest = await asyncio.to_thread(newest_files, [directory], self._publisher.modules)
+        named = {
+            key: path
+            for key, path in newest.items()
+            if key[1] == product and self._publisher.takes(*key)
+        }
+        for key, path in named.items():
             try:
-                if path not in self._files:
-                    self._forget(path)
-                    self._files[path] = Followed(path, parse_file_name(path))
-                self._files[path].publish_new(self._publisher)
+                self._follow(key, path)
             except (OSError, DataError) as error:
                 logger.error("%s: %s", path, error)
+        followed = [self._files[key] for key in named if key in self._files]
+        await publish_new(followed, self._publisher)
 
-    def _forget(self, newer: Path) -> None:
-        """Close the file that `newer` follows."""
-        key = parse_file_name(newer)
-        for path, followed in list(self._files.items()):
-            name = followed.file.name
-            if (name.module, name.product) == (key.module, key.product):
+    def _follow(self, key: FileKey, path: Path) -> None:
+        """Follow a file in place of the one of the same module and product."""
+        followed = self._files.get(key)
+        if followed is None or followed.file.path != path:
+            if followed is not None:
+                del self._files[key]
                 followed.file.close()
-                del self._files[path]
+            self._files[key] = Followed(path, parse_file_name(path))

@@ -14,6 +14,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.panoseti.live.config import HpIoConfig, ServerConfig
 from skywright.instruments.panoseti.live.service import DaqDataService
 from skywright.instruments.panoseti.live.sockets import claim_socket, remove_socket
+from skywright.instruments.panoseti.warm import warm_up
 from skywright.processes.lifecycle import announce_ready
 from skywright.wire.daqdata import SERVICE
 from skywright.wire.daqdata.methods import handlers
@@ -45,7 +46,7 @@ class DaqDataServer:
     """
 
     def __init__(self, config: ServerConfig, host: str, port: int) -> None:
-        self.service = DaqDataService(config)
+        self.service = DaqDataService(config, self._set_health)
         self.port = port
         self.socket: Path | None = None
         self._config = config
@@ -84,8 +85,12 @@ class DaqDataServer:
         await server.start()
         if self.socket is not None:
             self._inode = self.socket.stat().st_ino
+        await self._set_health(self.service.hp_io.failure == "")
+
+    async def _set_health(self, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     async def stop(self) -> None:
         """End the streams with CANCELLED, then everything."""
@@ -110,6 +115,8 @@ async def serve(config: ServerConfig, hp_io: HpIoConfig | None, host: str, port:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # Else the first frames of each product would wait for it, and with them all calls.
+    await asyncio.to_thread(warm_up)
     server = DaqDataServer(config, host, port)
     await server.start(hp_io)
     announce_ready(

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import os
 import time
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +25,99 @@ INIT_WAIT_S = 10.0
 """How long a client waits for an InitHpIo that is under way."""
 UNPACED_S = 0.002
 """Shorter intervals are not timed: each frame is sent when it is there."""
-STREAM_END_S = 2.0
-"""Time that a forced InitHpIo gives the streams to end."""
+LONGEST_SHOWN = 500
+"""Characters of a wrong argument in a message: gRPC limits the size of a status."""
+STREAM_END_S = 1.0
+"""Longest time that a forced InitHpIo waits for the streams to end."""
 
 
 class _Stream:
-    """One StreamImages call."""
+    """One StreamImages call.
 
-    def __init__(self, peer: str, subscription: Subscription) -> None:
+    Parameters
+    ----------
+    peer
+        Address of the client.
+    subscription
+        What the client wants.
+    context
+        Of the call.
+    interval_s
+        Shortest time between two frames of a slot.
+
+    Attributes
+    ----------
+    end_reason
+        Why the server ends the stream; empty while it does not.
+    end_code
+        The status with which it does.
+    """
+
+    def __init__(
+        self,
+        peer: str,
+        subscription: Subscription,
+        context: grpc.aio.ServicerContext,
+        interval_s: float,
+    ) -> None:
         self.peer = peer
         self.subscription = subscription
-        self.sender: asyncio.Task[None] | None = None
         self.end_reason = ""
+        self.end_code = grpc.StatusCode.CANCELLED
+        self._is_writing = False
+        self._context = context
+        self.sender = asyncio.create_task(self._send(interval_s))
 
-    def end(self, reason: str) -> None:
-        self.end_reason = reason
-        if self.sender is not None:
+    def end(self, reason: str, code: grpc.StatusCode) -> None:
+        """End the stream, after the image that is being written."""
+        self.end_reason, self.end_code = reason, code
+        # A call whose writing was cancelled cannot be given a status any more.
+        if not self._is_writing:
             self.sender.cancel()
+
+    async def _send(self, interval_s: float) -> None:
+        """Send what the client wants, at most one frame of each slot every `interval_s`."""
+        subscription = self.subscription
+        if interval_s <= UNPACED_S:
+            while not self.end_reason:
+                await subscription.wait()
+                while not self.end_reason and (payload := subscription.next()) is not None:
+                    await self._write(payload)
+        due = time.monotonic()
+        while not self.end_reason:
+            await subscription.wait()
+            for _ in range(subscription.waiting):
+                payload = subscription.next()
+                if payload is not None and not self.end_reason:
+                    await self._write(payload)
+            due = max(due + interval_s, time.monotonic())
+            if not self.end_reason:
+                await asyncio.sleep(due - time.monotonic())
+
+    async def _write(self, payload: bytes) -> None:
+        self._is_writing = True
+        await self._context.write(payload)
+        self._is_writing = False
 
 
 class DaqDataService:
-    """Implement `skywright.wire.daqdata.methods.Servicer` for ``grpc.aio``."""
+    """Implement `skywright.wire.daqdata.methods.Servicer` for ``grpc.aio``.
 
-    def __init__(self, config: ServerConfig) -> None:
+    Parameters
+    ----------
+    config
+        Settings of the server.
+    set_health
+        Called with whether the data source is read, whenever that changes.
+    """
+
+    def __init__(
+        self, config: ServerConfig, set_health: Callable[[bool], Coroutine[Any, Any, None]]
+    ) -> None:
         self.config = config
         self.slots = Slots()
-        self.hp_io = HpIo(config, self.slots)
+        self.hp_io = HpIo(config, self.slots, self._end_failed)
+        self._set_health = set_health
         self.missed = 0
         self._streams: set[_Stream] = set()
         self._init_lock = asyncio.Lock()
@@ -81,7 +149,7 @@ class DaqDataService:
         if not self.hp_io.valid or reading is None:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
-                "the server reads no data source; call InitHpIo first",
+                self.hp_io.failure or "the server reads no data source; call InitHpIo first",
             )
             return
         limit = self.config.max_concurrent_rpcs
@@ -89,20 +157,16 @@ class DaqDataService:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"all {limit} streams of this server are used"
             )
-        stream = _Stream(
-            peer_of(context),
-            self.slots.subscribe(
-                request.stream_movie_data, request.stream_pulse_height_data, request.module_ids
-            ),
+        subscription = self.slots.subscribe(
+            request.stream_movie_data, request.stream_pulse_height_data, request.module_ids
         )
-        self._streams.add(stream)
         interval_s = max(request.update_interval_seconds, reading.update_interval_seconds)
-        sender = asyncio.create_task(send(stream.subscription, context, interval_s))
-        stream.sender = sender
+        stream = _Stream(peer_of(context), subscription, context, interval_s)
+        self._streams.add(stream)
         try:
-            await asyncio.wait([sender])
+            await asyncio.wait([stream.sender])
         finally:
-            sender.cancel()
+            stream.sender.cancel()
             self.slots.unsubscribe(stream.subscription)
             self._streams.discard(stream)
             self.missed += stream.subscription.missed
@@ -113,8 +177,8 @@ class DaqDataService:
                 stream.subscription.missed,
             )
         if stream.end_reason:
-            await context.abort(grpc.StatusCode.CANCELLED, stream.end_reason)
-        sender.result()
+            await context.abort(stream.end_code, stream.end_reason)
+        stream.sender.result()
 
     async def init_hp_io(
         self, request: pb.InitHpIoRequest, context: grpc.aio.ServicerContext
@@ -155,19 +219,21 @@ class DaqDataService:
         self, request: pb.InitHpIoRequest, context: grpc.aio.ServicerContext
     ) -> None:
         shortest = self.config.min_hp_io_update_interval_seconds
-        if not request.update_interval_seconds >= shortest:
+        longest = self.config.max_client_update_interval_seconds
+        if not shortest <= request.update_interval_seconds <= longest:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"update_interval_seconds must be at least {shortest}, "
+                f"update_interval_seconds must be between {shortest} and {longest}, "
                 f"it is {request.update_interval_seconds}",
             )
         if request.simulate_daq:
             return
         data_dir = Path(request.data_dir)
-        if not request.data_dir or not await asyncio.to_thread(data_dir.is_dir):
+        # Not Path.is_dir: it fails for a path that is too long.
+        if not request.data_dir or not await asyncio.to_thread(os.path.isdir, data_dir):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"data_dir {request.data_dir!r} is no directory of this machine",
+                f"data_dir {request.data_dir[:LONGEST_SHOWN]!r} is no directory of this machine",
             )
         if not await asyncio.to_thread(is_active, data_dir):
             await context.abort(
@@ -180,13 +246,24 @@ class DaqDataService:
         before = self.hp_io.config
         try:
             await asyncio.wait_for(self.hp_io.start(config), INIT_WAIT_S)
-        except (SkywrightError, OSError, TimeoutError) as error:
-            logger.error("InitHpIo failed: %s", error)
-            message = str(error) or f"no valid data source within {INIT_WAIT_S} s"
+        except Exception as error:
+            message = _message_of(error) or f"no valid data source within {INIT_WAIT_S} s"
+            logger.error("InitHpIo failed: %s", message, exc_info=_unexpected(error))
             if before is not None:
-                await self.hp_io.start(before)
+                message += await self._restore(before)
             return pb.InitHpIoResponse(success=False, error_message=message)
+        await self._set_health(True)
         return pb.InitHpIoResponse(success=True)
+
+    async def _restore(self, before: HpIoConfig) -> str:
+        """Start again what ran before a failed InitHpIo; return why that is not possible."""
+        try:
+            await self.hp_io.start(before)
+        except Exception as error:
+            self.hp_io.failure = f"what ran before cannot be started again: {_message_of(error)}"
+            logger.error("%s", self.hp_io.failure, exc_info=_unexpected(error))
+        await self._set_health(not self.hp_io.failure)
+        return self.hp_io.failure and f"; {self.hp_io.failure}"
 
     async def ping(self, request: Empty, context: Any) -> Empty:
         """Answer at once."""
@@ -195,7 +272,11 @@ class DaqDataService:
     async def upload_images(
         self, requests: AsyncIterator[pb.UploadImageRequest], context: grpc.aio.ServicerContext
     ) -> Empty:
-        """Publish the images of one client; others wait until it has ended."""
+        """Publish the images of one client; others wait until it has ended.
+
+        Each image goes to its slot at once, so there is no queue that could be full: an uploader
+        that is faster than the server is slowed down by gRPC.
+        """
         async with self._upload_lock:
             async for request in requests:
                 if self._stopping:
@@ -222,32 +303,31 @@ class DaqDataService:
                 grpc.StatusCode.UNAVAILABLE, f"an InitHpIo lasts longer than {INIT_WAIT_S} s"
             )
 
-    async def _end_streams(self, reason: str) -> None:
-        for stream in list(self._streams):
-            stream.end(reason)
+    async def _end_failed(self, reason: str) -> None:
+        """End all streams: the data source has failed."""
+        await self._set_health(False)
+        await self._end_streams(reason, grpc.StatusCode.UNAVAILABLE)
+
+    async def _end_streams(
+        self, reason: str, code: grpc.StatusCode = grpc.StatusCode.CANCELLED
+    ) -> None:
+        streams = list(self._streams)
+        for stream in streams:
+            stream.end(reason, code)
         deadline = time.monotonic() + STREAM_END_S
         while self._streams and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
+        # A client that does not read gets the status as soon as it reads again.
+        self._streams.difference_update(streams)
 
 
-async def send(
-    subscription: Subscription, context: grpc.aio.ServicerContext, interval_s: float
-) -> None:
-    """Send what `subscription` has, at most one frame of each slot every `interval_s`."""
-    if interval_s <= UNPACED_S:
-        while True:
-            await subscription.wait()
-            while (payload := subscription.next()) is not None:
-                await context.write(payload)
-    due = time.monotonic()
-    while True:
-        await subscription.wait()
-        for _ in range(subscription.waiting):
-            payload = subscription.next()
-            if payload is not None:
-                await context.write(payload)
-        due = max(due + interval_s, time.monotonic())
-        await asyncio.sleep(due - time.monotonic())
+def _message_of(error: Exception) -> str:
+    """Return the text of an error; that of an unexpected one means little without its type."""
+    return f"{type(error).__name__}: {error}" if _unexpected(error) else str(error)
+
+
+def _unexpected(error: Exception) -> Exception | None:
+    return None if isinstance(error, SkywrightError | OSError) else error
 
 
 def peer_of(context: grpc.aio.ServicerContext) -> str:

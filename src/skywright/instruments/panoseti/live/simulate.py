@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +65,7 @@ async def simulate(server: ServerConfig, publisher: Publisher) -> None:
                     await sink.put(_now(source[row : row + 1], module), number)
             number += 1
             await asyncio.sleep(PERIOD_S)
+            sink.raise_failure()
         logger.info("the simulation has sent its %d frames", limit)
         await asyncio.get_running_loop().create_future()
 
@@ -129,6 +130,9 @@ def _now(frame: Frames, module: int) -> Frames:
 
 
 class _Sink:
+    raise_failure: Callable[[], None] = staticmethod(lambda: None)
+    """Raises what the way in that takes the frames has failed with."""
+
     async def put(self, frame: Frames, number: int) -> None:
         """Hand one frame on."""
         raise NotImplementedError
@@ -156,12 +160,15 @@ class _ToSockets(_Sink):
 async def _sockets(server: ServerConfig, publisher: Publisher) -> AsyncIterator[_Sink]:
     """Listen as for Hashpipe, and connect to it."""
     settings = server.simulate_daq_cfg
-    template = server.acquisition_methods.uds.socket_path_template
+    uds = server.acquisition_methods.uds
     names = (settings.movie_type, settings.ph_type)
-    paths = {name: Path(template.format(dp_name=name)) for name in names}
+    paths = {name: Path(uds.socket_path_template.format(dp_name=name)) for name in names}
     writers: dict[str, asyncio.StreamWriter] = {}
     async with _running(
-        *(serve_socket(path, PRODUCTS[name], publisher) for name, path in paths.items())
+        *(
+            serve_socket(path, PRODUCTS[name], publisher, uds.read_timeout)
+            for name, path in paths.items()
+        )
     ) as failed:
         try:
             for name, path in paths.items():
@@ -170,7 +177,9 @@ async def _sockets(server: ServerConfig, publisher: Publisher) -> AsyncIterator[
                     with suppress(FileNotFoundError, ConnectionRefusedError):
                         _, writers[name] = await asyncio.open_unix_connection(str(path))
                     await asyncio.sleep(0.001)
-            yield _ToSockets(writers)
+            sink = _ToSockets(writers)
+            sink.raise_failure = failed
+            yield sink
         finally:
             for writer in writers.values():
                 writer.close()
@@ -223,7 +232,7 @@ async def _files(
                 os.mkfifo(directory / pipe)
         reader = PipeReader(root, publisher, pipe).run() if pipe else None
         follow = reader or FileFollower(root, publisher, PERIOD_S / 10).run()
-        async with _running(follow):
+        async with _running(follow) as sink.raise_failure:
             yield sink
     except OSError as error:
         raise ConfigError(f"simulate_daq_cfg: {error}") from error

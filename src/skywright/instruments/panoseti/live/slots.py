@@ -57,6 +57,7 @@ class Subscription:
     def offer(self, key: SlotKey, slot: _Slot) -> None:
         """Note that `slot` has a new frame."""
         if self.wants(key, slot.movie):
+            self._counts.setdefault(key, slot.count - 1)  # frames before this one are not missed
             self._fresh[key] = slot
             self._wake.set()
 
@@ -76,8 +77,7 @@ class Subscription:
             return None
         key = next(iter(self._fresh))
         slot = self._fresh.pop(key)
-        before = self._counts.get(key, slot.count - 1)
-        self.missed += slot.count - before - 1
+        self.missed += slot.count - self._counts[key] - 1
         self._counts[key] = slot.count
         self.sent += 1
         if not self._fresh:

@@ -23,12 +23,11 @@ from skywright.instruments.panoseti.pff_layout import (
     HeaderLayout,
     read_layout,
 )
-from skywright.instruments.panoseti.products import Product
+from skywright.instruments.panoseti.products import HIGHEST_MODULE, Product
 
 logger = logging.getLogger(__name__)
 
 MODULE_BYTES = 2
-HIGHEST_MODULE = 255
 
 
 class FrameStream:
@@ -97,15 +96,32 @@ class FrameStream:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, product: Product, publisher: Publisher, open_ones: set) -> None:
+    def __init__(
+        self, product: Product, publisher: Publisher, open_ones: set, read_timeout_s: float
+    ) -> None:
         self._stream = FrameStream(product, publisher)
         self._open_ones = open_ones
+        self._read_timeout_s = read_timeout_s
+        self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._open_ones.add(transport)
+        self._read_at = self._loop.time()
+        self._check = self._loop.call_at(self._read_at + self._read_timeout_s, self._check_quiet)
+
+    def _check_quiet(self) -> None:
+        """Close the connection if nothing came for too long, else check again when that may be."""
+        due = self._read_at + self._read_timeout_s
+        if due <= self._loop.time():
+            name = self._stream.product.name
+            logger.warning("socket of %s closed: no data for %g s", name, self._read_timeout_s)
+            self._transport.close()
+        else:
+            self._check = self._loop.call_at(due, self._check_quiet)
 
     def data_received(self, data: bytes) -> None:
+        self._read_at = self._loop.time()
         try:
             self._stream.feed(data)
         except DataError as error:
@@ -114,23 +130,29 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._check.cancel()
         self._open_ones.discard(self._transport)
 
 
-async def serve_socket(path: Path, product: Product, publisher: Publisher) -> None:
+async def serve_socket(
+    path: Path, product: Product, publisher: Publisher, read_timeout_s: float
+) -> None:
     """Listen for frames of one product until cancelled.
+
+    A connection is closed when nothing came over it for `read_timeout_s`: its other end may be
+    gone, and Hashpipe connects again by itself.
 
     Raises
     ------
     ConfigError
         If a live server holds the socket, or the path cannot be used.
     """
-    claim_socket(path)
+    await asyncio.to_thread(claim_socket, path)
     open_ones: set[asyncio.Transport] = set()
     loop = asyncio.get_running_loop()
     try:
         server = await loop.create_unix_server(
-            lambda: _Connection(product, publisher, open_ones), str(path)
+            lambda: _Connection(product, publisher, open_ones, read_timeout_s), str(path)
         )
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.acquire.counters import Counters, sum_counts
-from skywright.errors import ConfigError, HardwareError
+from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.packets import (
@@ -35,6 +35,10 @@ HOLD_S = 0.05
 WRITE_S = 0.05
 """Frames of this time are written together."""
 LISTEN_S = 0.02
+DRAIN_S = 1.0
+"""When a run ends, packets that wait in the socket are taken for this time at most."""
+STOP_S = 10.0
+"""Longest time until a run has ended."""
 RECEIVE_BYTES = 16 << 20
 """Buffer of the socket that is asked for: 8,000 packets a second for seconds."""
 MOST_WAITING = 20_000
@@ -214,16 +218,26 @@ class ReceivedRuns:
         return run
 
     def stop(self) -> None:
-        """End the run: all its packets are in its files, and its marker is there."""
+        """End the run: all its packets are in its files, and its marker is there.
+
+        Raises
+        ------
+        HardwareError
+            If it does not end within `STOP_S`, for instance because the disk does not answer.
+        """
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join(10.0)
+            self._thread.join(STOP_S)
+            if self._thread.is_alive():
+                raise HardwareError(f"the run {self._writer.run} does not end; try again")
             self._thread = None
 
     def close(self) -> None:
         """Stop for good and close the socket."""
-        self.stop()
-        self._socket.close()
+        try:
+            self.stop()
+        finally:
+            self._socket.close()
 
     def _drop_old(self) -> None:
         """Forget packets that came before the run."""
@@ -238,23 +252,22 @@ class ReceivedRuns:
         trouble = ""
         try:
             while not self._stopping.is_set():
-                self._receive()
+                self._receive(WRITE_S)
                 self._write(time.time_ns())
-        except OSError as error:
+        except Exception as error:
             trouble = f"{self.data_dir}: {error}"
-            logger.error("%s", trouble)
-        finally:
-            try:
-                self._receive()
-                self._write(None)
-            except OSError as error:
-                trouble = trouble or f"{self.data_dir}: {error}"
-            self._waiting.clear()
-            self.error = self._writer.end() or trouble
+            logger.error("%s", trouble, exc_info=not isinstance(error, OSError))
+        try:
+            self._receive(DRAIN_S)
+            self._write(None)
+        except Exception as error:
+            trouble = trouble or f"{self.data_dir}: {error}"
+        self._waiting.clear()
+        self.error = self._writer.end() or trouble
 
-    def _receive(self) -> None:
-        """Take the packets of the next `WRITE_S`, or less when they are many or it is the end."""
-        end = time.monotonic() + WRITE_S
+    def _receive(self, limit_s: float) -> None:
+        """Take the packets of this time, or less when they are many, or none comes at the end."""
+        end = time.monotonic() + limit_s
         for _ in range(MOST_WAITING):
             try:
                 data = self._socket.recv(2048)
@@ -263,7 +276,7 @@ class ReceivedRuns:
                     return
             else:
                 self._sort_in(data, time.time_ns())
-            if time.monotonic() > end and not self._stopping.is_set():
+            if time.monotonic() > end:
                 return
 
     def _sort_in(self, data: bytes, arrival_ns: int) -> None:
@@ -287,9 +300,13 @@ class ReceivedRuns:
             product = PRODUCTS[key[1]]
             data, arrivals = waiting.get(key, ([], []))
             packets = np.frombuffer(b"".join(data), packet_dtype(product))
-            self._count_missing(key, packets)
-            grouper = self._groupers.setdefault(key, FrameGrouper(product, self._hold_s))
-            self._writer.append(grouper.add(packets, np.array(arrivals, np.int64), now_ns))
+            try:
+                self._count_missing(key, packets)
+                grouper = self._groupers.setdefault(key, FrameGrouper(product, self._hold_s))
+                self._writer.append(grouper.add(packets, np.array(arrivals, np.int64), now_ns))
+            except SkywrightError as error:  # the other modules and products go on
+                self._counters.add("packet not writable", len(packets))
+                logger.error("module %d, %s: %s", *key, error)
 
     def _count_missing(self, key: tuple[int, str], packets: NDArray[np.void]) -> None:
         """Count the packets that the boards' counters tell of and that have not come."""
@@ -322,12 +339,8 @@ class PacketSource(RunDirectorySource):
         self.name = "sockets"
         self.runs = runs
 
-    def wants(self, directory: Path) -> bool:
-        """Return whether a directory is of the newest run: that has files with its packets only."""
-        return directory.name == self.run
-
     @property
-    def run(self) -> str:
+    def newest(self) -> str:
         """Name of the newest run that was taken; empty before the first one."""
         return self.runs.run
 
@@ -338,8 +351,10 @@ class PacketSource(RunDirectorySource):
 
     def close(self) -> None:
         """Stop for good; the run under way ends."""
-        self.runs.close()
-        super().close()
+        try:
+            self.runs.close()
+        finally:
+            super().close()
 
 
 def _board_ns(packets: NDArray[np.void]) -> NDArray[np.int64]:

@@ -86,8 +86,8 @@ class ReplaySource(PolledSource[FrameBlock]):
         """Whether all frames are delivered."""
         return all(chain.ended for chain in self._chains)
 
-    def rewind(self) -> None:
-        """Play the run again from its start; the source is stopped."""
+    def rewind(self, run: str = "") -> None:
+        """Play the run again from its start, the only one there is; the source is stopped."""
         for chain in self._chains:
             chain.close()
         self._chains = [

@@ -26,6 +26,8 @@ class RunWriter:
         Observatory and type of the runs; their start is the present time.
     buffered
         Write in Hashpipe's steps; else each append is visible at once.
+    max_file_bytes
+        As of `PffWriter`.
 
     Attributes
     ----------
@@ -33,11 +35,14 @@ class RunWriter:
         Name of the newest run directory; empty before the first one.
     """
 
-    def __init__(self, data_dir: Path, name: RunName, buffered: bool = False) -> None:
+    def __init__(
+        self, data_dir: Path, name: RunName, buffered: bool = False, max_file_bytes: int = 0
+    ) -> None:
         self.data_dir = data_dir
         self.run = ""
         self._name = name
         self._buffer_bytes = None if buffered else 0
+        self._max_file_bytes = max_file_bytes
         self._start_ns = 0
         self._writers: dict[tuple[int, str], PffWriter] = {}
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -140,5 +145,5 @@ class RunWriter:
         directory.mkdir(parents=True)
         for product in PRODUCTS.values():
             self._writers[module, product.name] = PffWriter(
-                directory, product, module, self._start_ns, buffer_bytes=self._buffer_bytes
+                directory, product, module, self._start_ns, self._max_file_bytes, self._buffer_bytes
             )

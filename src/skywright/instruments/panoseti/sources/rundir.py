@@ -1,5 +1,6 @@
-"""A source that finds every frame of the runs below a directory, once, as their files grow."""
+"""A source that finds every frame of a run below a directory, once, as its files grow."""
 
+import errno
 import logging
 import os
 import threading
@@ -15,10 +16,15 @@ from skywright.acquire.counters import Counters
 from skywright.acquire.source import PolledSource
 from skywright.errors import DataError
 from skywright.instruments.panoseti.frames import Frames
-from skywright.instruments.panoseti.live.activity import GROWN_WITHIN_S, is_active
+from skywright.instruments.panoseti.live.activity import (
+    GROWN_WITHIN_S,
+    grew_recently,
+    is_active,
+)
 from skywright.instruments.panoseti.live.follow import RunFinder
 from skywright.instruments.panoseti.pff import PffFile
-from skywright.instruments.panoseti.products import is_pff_name, parse_file_name
+from skywright.instruments.panoseti.products import FileName, is_pff_name, parse_file_name
+from skywright.instruments.panoseti.rundir import ENDED_MARKER, run_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +32,8 @@ BLOCK_FRAMES = 1024
 """Frames of a file that are delivered together: memory does not depend on the size of a run."""
 LOOK_S = 0.05
 """Pause between two looks at the sizes of files."""
-ENDED_MARKER = "recording_ended"
+RETRY_LIMIT_S = 10.0
+"""A file that cannot be read for this time, as on a network file system, is given up."""
 LIST_S = 0.5
 """Period of the look for new files."""
 
@@ -59,34 +66,91 @@ class FrameBlock:
 
 
 class _Growing:
-    def __init__(self, path: Path) -> None:
-        self.file = PffFile(path)
+    """A file and how far it was read; it is open while it is the newest of its key.
+
+    Parameters
+    ----------
+    path
+        The file.
+    state
+        State of the file that the path leads to now.
+    """
+
+    def __init__(self, path: Path, state: os.stat_result) -> None:
+        self.path = path
+        self.file: PffFile | None = None
+        self.name = parse_file_name(path)
+        self.state = state
+        """Of the file when it was found or looked at last."""
         self.done = 0
         self.size = 0
         self.broken = False
-        self.rank = (path.parent.name, self.file.name.seqno, path.name)
+        """Whether it is read no further; without rows, until it has grown."""
+        self.failing_since = 0.0
+        self.key = (path.parent, self.name.product.name, self.name.module)
+        self.rank = (path.parent.name, self.name.seqno, path.name)
+
+    def close(self) -> None:
+        """Close the file; `blocks` opens it again."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
 
     def blocks(self) -> Iterator[FrameBlock]:
-        """Yield what is new."""
-        size = self.file.size
-        if size == self.size or self.broken:
+        """Yield what is new.
+
+        Raises
+        ------
+        DataError
+            If the file holds no frames, or was truncated or replaced.
+        OSError
+            If it cannot be read now; the next call goes on where this one has ended.
+        """
+        if self.broken and self.done:
             return
-        if size < self.size:
-            raise DataError(f"{self.file.path}: was truncated from {self.size} to {size} bytes")
-        self.size = size
-        count = len(self.file)
-        while self.done < count:
-            frames = self.file.read(self.done, min(count, self.done + BLOCK_FRAMES))
-            sizes = self.file.frame_sizes(self.done, self.done + len(frames))
-            self.done += len(frames)
-            yield FrameBlock(self.file.path, self.file.path.parent.name, frames, sizes)
+        if self.file is None and self.state.st_size == self.size:
+            return
+        file = self._opened()
+        size = file.size
+        if size == self.size:
+            return
+        try:
+            if size < self.size:
+                raise DataError(f"{self.path}: was truncated from {self.size} to {size} bytes")
+            count = len(file)
+            while self.done < count:
+                frames = file.read(self.done, min(count, self.done + BLOCK_FRAMES))
+                if not len(frames):
+                    raise DataError(f"{self.path}: was truncated to {file.size} bytes")
+                sizes = file.frame_sizes(self.done, self.done + len(frames))
+                self.done += len(frames)
+                yield FrameBlock(self.path, self.path.parent.name, frames, sizes)
+        except DataError:
+            self.size = size
+            raise
+        self.size, self.broken = size, False
+
+    def _opened(self) -> PffFile:
+        if self.file is None:
+            try:
+                file = PffFile(self.path, self.name)
+            except DataError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from error
+                raise
+            if not os.path.samestat(file.stat(), self.state):
+                file.close()
+                raise DataError(f"{self.path}: was replaced by another file")
+            self.file = file
+        return self.file
 
 
 class RunDirectorySource(PolledSource[FrameBlock]):
-    """Deliver the frames of the newest run of each module, and of the runs that come after it.
+    """Deliver the frames of the newest run, and of the runs that come after it.
 
-    Frames come in the order of each file; files of one module and product in the order of their
-    sequence numbers. No frame comes twice, also over stops and starts, until `rewind`.
+    From `rewind` until the source is stopped, it delivers the frames of one run only. Frames come
+    in the order of each file; files of one module and product in the order of their sequence
+    numbers. No frame comes twice, also over stops and starts, until `rewind`.
 
     Parameters
     ----------
@@ -104,7 +168,10 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         self._finder = RunFinder(data_dir)
         self._modules = modules
         self._files: dict[Path, _Growing] = {}
-        self._seen: set[tuple[int, int]] = set()
+        self._seen: set[tuple[object, ...]] = set()
+        self._keeps_run = False
+        """Whether frames of one run only are delivered: `_kept_run`, or the first that comes."""
+        self._kept_run = ""
         self._blocks: Iterator[FrameBlock] = iter(())
         self._counters = Counters()
         self._listed = self._idle_since = 0.0
@@ -129,7 +196,13 @@ class RunDirectorySource(PolledSource[FrameBlock]):
         self._stopping.clear()
 
     def next(self, timeout_s: float) -> FrameBlock | None:
-        """Return the next frames of some file, or None."""
+        """Return the next frames of some file, or None.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read for the moment; the next call tries it again.
+        """
         deadline = time.monotonic() + timeout_s
         while not self._stopping.is_set():
             block = next(self._blocks, None)
@@ -151,104 +224,193 @@ class RunDirectorySource(PolledSource[FrameBlock]):
     def halt(self) -> None:
         """End a `next` under way; files stay open, so that their frames come once."""
         self._stopping.set()
+        self._keeps_run, self._kept_run = False, ""
 
     def close(self) -> None:
         """Stop for good and close the files."""
         super().close()
         for growing in self._files.values():
-            growing.file.close()
+            growing.close()
         self._files.clear()
 
-    def rewind(self) -> None:
-        """Deliver all frames of the newest run again, from its start; the source is stopped."""
+    def rewind(self, run: str = "") -> None:
+        """Deliver all frames of one run from its start, and no others; the source is stopped.
+
+        Parameters
+        ----------
+        run
+            Name of its directory, which may come later; empty: the newest run, or the first one
+            that comes if there is none.
+        """
         for growing in self._files.values():
-            growing.file.close()
+            growing.close()
         self._files.clear()
         self._seen.clear()
         self._blocks = iter(())
         self._idle_since = 0.0
-
-    def wants(self, directory: Path) -> bool:
-        """Return whether a run directory may hold frames to deliver; for subclasses."""
-        return True
+        self._keeps_run, self._kept_run = True, run or self.newest
 
     @property
-    def run(self) -> str:
-        """Name of the newest run directory that holds files; empty if there is none."""
+    def newest(self) -> str:
+        """Name of the newest run directory; empty if there is none.
+
+        It holds files, or was made in the last 10 s and will.
+        """
         here, *others = self._finder.directories()
         for directory in (*others, here):
             if any(is_pff_name(path.name) for path in _entries(directory)):
                 return directory.name
+            if directory.suffix == ".pffd" and self._begins(directory):
+                return directory.name
         return ""
 
     @property
-    def has_ended(self) -> bool:
-        """Whether the newest run is over and all of its frames are delivered.
+    def run(self) -> str:
+        """Name of the run whose frames are delivered; empty if there is none."""
+        return self._kept_run or self.newest
 
-        It is over when its marker ``recording_ended`` is there, or when no file has grown for 10 s
-        and no process is named hashpipe.
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is over and all of its frames are delivered.
+
+        It is over when its marker ``recording_ended`` is there, or when none of its files has grown
+        for 10 s, and either no other file has and no process is named hashpipe, or the files of a
+        newer run grow.
         """
         idle_s = time.monotonic() - self._idle_since if self._idle_since else 0.0
         run = self.run
         if not run or idle_s <= 2 * LIST_S:
             return False
-        marked = any(
-            (directory / ENDED_MARKER).exists()
-            for directory in (self.data_dir, self.data_dir / run, *self.data_dir.glob(f"*/{run}"))
-        )
-        return marked or (idle_s > GROWN_WITHIN_S and not is_active(self.data_dir))
+        if self._is_marked(run):
+            return True
+        if idle_s <= GROWN_WITHIN_S or not (self._files or self._directories(run)):
+            return False
+        newest = self.newest
+        if newest != run and any(map(grew_recently, self._directories(newest))):
+            return True
+        return not is_active(self.data_dir)
+
+    def _directories(self, run: str) -> list[Path]:
+        """Return the directories below `data_dir` that hold the files of a run."""
+        found = run_of(self.data_dir, run).directories
+        return [path for path in found if path.is_relative_to(self.data_dir)]
+
+    def _is_marked(self, run: str) -> bool:
+        directories = run_of(self.data_dir, run).directories
+        return any((path / ENDED_MARKER).exists() for path in directories)
+
+    def _begins(self, directory: Path) -> bool:
+        """Return whether a directory without files was made for a run that begins now."""
+        try:
+            age_s = time.time() - directory.stat().st_mtime
+        except OSError:
+            return False
+        return age_s < GROWN_WITHIN_S and not self._is_marked(directory.name)
 
     def _new_blocks(self) -> Iterator[FrameBlock]:
-        for growing in sorted(self._files.values(), key=lambda each: each.rank):
+        """Yield what is new in all files.
+
+        Raises
+        ------
+        DataError
+            At the end, if a file could not be read now; it is tried again for `RETRY_LIMIT_S`.
+        """
+        failed = ""
+        files = sorted(self._files.values(), key=lambda each: each.rank)
+        newest = {growing.key: growing for growing in files}
+        for growing in files:
             try:
+                was_broken = growing.broken
                 yield from growing.blocks()
+                growing.failing_since = 0.0
+                if was_broken and not growing.broken:  # it begins with bytes of no frame
+                    self._counters.add("file not readable", -1)
+                # A night has more files than may be open.
+                if newest[growing.key] is not growing and not growing.broken:
+                    growing.close()
             except DataError as error:
-                self._counters.add("file not readable")
-                logger.error("%s: it is read no further", error)
-                growing.broken = True  # it stays open: no other file gets its inode
+                self._give_up(growing, error)
+            except OSError as error:
+                growing.close()  # a handle may be stale
+                growing.failing_since = growing.failing_since or time.monotonic()
+                if time.monotonic() - growing.failing_since > RETRY_LIMIT_S:
+                    growing.size = growing.state.st_size
+                    self._give_up(growing, error)
+                else:
+                    failed = f"{growing.path}: {error.strerror}; it is read again"
+        if failed:
+            self._idle_since = 0.0
+            raise DataError(failed)
+
+    def _give_up(self, growing: _Growing, error: Exception) -> None:
+        if not growing.broken:
+            self._counters.add("file not readable")
+            logger.error("%s: it is read no further", error)
+        growing.broken = True
+        if growing.done:  # else it stays open: no other file gets its inode
+            growing.close()
 
     def _list(self) -> None:
         self._listed = time.monotonic()
-        for directory in filter(self.wants, self._finder.directories()):
+        if self._keeps_run and not self._kept_run:
+            self._kept_run = self.newest
+        run = self.run
+        for directory in self._directories(run) if run else ():
             for path in _entries(directory):
                 if is_pff_name(path.name):
                     self._add(path)
 
     def _add(self, path: Path) -> None:
-        if self._modules and parse_file_name(path).module not in self._modules:
+        name = parse_file_name(path)
+        if self._modules and name.module not in self._modules:
             return
         try:
             state = path.stat()
-            if path in self._files:
-                self._look_for_replacement(self._files[path], state)
-                return
-            if (state.st_dev, state.st_ino) not in self._seen:
-                self._files[path] = _Growing(path)
-                self._seen.add((state.st_dev, state.st_ino))
-        except (OSError, DataError) as error:
+        except OSError as error:
             logger.error("%s", error)
-
-    def _look_for_replacement(self, growing: _Growing, there: os.stat_result) -> None:
-        """Read no further in a file whose path leads to another one now: rows name files by path.
-
-        A file that could not be read may be replaced by a good one.
-        """
-        if os.path.samestat(growing.file.stat(), there):
             return
-        path = growing.file.path
-        if growing.broken and not growing.done:
-            growing.file.close()
-            self._files[path] = _Growing(path)
-            self._seen.add((there.st_dev, there.st_ino))
+        if path in self._files:
+            self._look_again(self._files[path], state)
+        elif _identity(name, state) not in self._seen:
+            self._files[path] = _Growing(path, state)
+            self._seen.add(_identity(name, state))
+
+    def _look_again(self, growing: _Growing, there: os.stat_result) -> None:
+        """Note the size of a file; read no further if its path leads to another file now.
+
+        Rows name files by path. A file without rows may be replaced by another one.
+        """
+        if os.path.samestat(growing.state, there):
+            growing.state = there
+            return
+        path = growing.path
+        if not growing.done:
+            growing.close()
+            self._files[path] = _Growing(path, there)
+            self._seen.add(_identity(growing.name, there))
         elif not growing.broken:
             growing.broken = True
+            growing.close()
             self._counters.add("file replaced")
             logger.error("%s was replaced by another file: that one is not read", path)
 
 
+def _identity(name: FileName, state: os.stat_result) -> tuple[object, ...]:
+    """Return what tells a file that was moved from another one that got its inode."""
+    return state.st_dev, state.st_ino, name.product.name, name.module, name.seqno
+
+
 def _entries(directory: Path) -> list[Path]:
-    """Return what is in a directory; nothing if it is gone."""
+    """Return what is in a directory; nothing if it is gone.
+
+    Raises
+    ------
+    OSError
+        If too many files are open to look.
+    """
     try:
         return list(directory.iterdir())
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return []

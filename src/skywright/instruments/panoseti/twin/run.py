@@ -3,14 +3,16 @@
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from skywright.errors import HardwareError
+from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.panoseti.clock import NS
-from skywright.instruments.panoseti.products import RunName
+from skywright.instruments.panoseti.products import PRODUCTS, RunName
 from skywright.instruments.panoseti.sources.run_writer import RunWriter
 from skywright.instruments.panoseti.twin.housekeeping import board_objects
 from skywright.instruments.panoseti.twin.sky import ArraySettings, Flash, TelescopeArray
@@ -19,11 +21,28 @@ logger = logging.getLogger(__name__)
 
 STEP_S = 0.1
 """Time that is simulated and written at once."""
+MOST_FRAMES = 10_000
+"""Movie frames that are made at once: on a machine that is too slow the run lags behind, and memory
+does not grow."""
+SHORTEST_S = 2e-5
+"""Shortest exposure of the boards."""
 HOUSEKEEPING_NS = NS
 """Time between two housekeeping readings."""
 TRUTH = "sim_truth.json"
 """File of a simulated run with its flashes as they were made, for scoring only."""
 FLASH_SIGMA = (5.0, 50.0)
+
+
+def obs_config(modules: Sequence[int]) -> dict[str, Any]:
+    """Return an ``obs_config.json`` of modules in one dome, which look at the same field."""
+    pointing = {"azimuth": 180.0, "elevation": 75.0, "position_angle": 0.0}
+    telescopes = [
+        {"name": f"simulated {each}", "ip_addr": f"192.168.{each >> 6}.{(each & 63) << 2}"}
+        | pointing
+        for each in modules
+    ]
+    dome = {"name": "simulated", "obslat": 37.3425, "obslon": -121.63777, "obsalt": 1283.0}
+    return {"name": "simulated", "domes": [{**dome, "modules": telescopes}]}
 
 
 class SimulatedRuns:
@@ -39,12 +58,21 @@ class SimulatedRuns:
         Of the array.
     seed
         Of everything random.
+    products
+        Products that are written.
     movie_period_s
         Time between two movie frames.
     flash_rate_hz
         Rate of flashes that all modules see.
     buffered
         Write in Hashpipe's steps; else each step is visible at once.
+    max_file_bytes
+        A file that has reached this size is followed by another one; 0 for no limit.
+
+    Raises
+    ------
+    ConfigError
+        If the products, the period, the size or the clocks are impossible.
     """
 
     def __init__(
@@ -55,15 +83,31 @@ class SimulatedRuns:
         movie_period_s: float = 0.005,
         flash_rate_hz: float = 5.0,
         buffered: bool = False,
+        products: Sequence[str] = ("img16", "ph256"),
+        max_file_bytes: int = 0,
     ) -> None:
+        unknown = set(products) - set(PRODUCTS)
+        if unknown or not products:
+            raise ConfigError(f"products {list(products)}: expected some of {', '.join(PRODUCTS)}")
+        if not movie_period_s >= SHORTEST_S or max_file_bytes < 0:
+            raise ConfigError(
+                f"movie period {movie_period_s} s, largest file {max_file_bytes} bytes: expected "
+                f"at least {SHORTEST_S} s and 0 bytes"
+            )
         self.data_dir = data_dir
         self.array = TelescopeArray(settings, seed)
+        absent = set(self.array.settings.unlocked) - set(self.array.settings.modules)
+        if absent:
+            raise ConfigError(f"no module {sorted(absent)} whose clock could be out of step")
+        self._products = [PRODUCTS[name] for name in products]
         self._housekeeping_rng = np.random.default_rng([seed, 2])
         self.flashes: list[Flash] = []
         self.error = ""
         self._period_ns = round(movie_period_s * NS)
         self._flash_rate_hz = flash_rate_hz
-        self._writer = RunWriter(data_dir, RunName("Simulated", "", "sim"), buffered)
+        self._writer = RunWriter(
+            data_dir, RunName("Simulated", "", "sim"), buffered, max_file_bytes
+        )
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -83,7 +127,9 @@ class SimulatedRuns:
         if self.is_running:
             raise HardwareError(f"the run {self._writer.run} is under way; stop it first")
         settings = {"settings": asdict(self.array.settings), "observatory": "simulated"}
-        run = self._writer.begin(self.array.settings.modules, {"sim_config": settings})
+        modules = self.array.settings.modules
+        configs = {"sim_config": settings, "obs_config": obs_config(modules)}
+        run = self._writer.begin(modules, configs)
         self.flashes, self.error = [], ""
         self._stopping.clear()
         self._thread = threading.Thread(target=self._work, name="simulated-run", daemon=True)
@@ -122,7 +168,7 @@ class SimulatedRuns:
                     settings = self.array.settings
                     objects = board_objects(settings, now_ns / NS, self._housekeeping_rng)
                     self._writer.append_housekeeping(objects)
-                frames = (now_ns - done_ns) // self._period_ns
+                frames = min(MOST_FRAMES, (now_ns - done_ns) // self._period_ns)
                 if frames > 0:
                     self._take(done_ns, frames)
                     done_ns += frames * self._period_ns
@@ -140,8 +186,14 @@ class SimulatedRuns:
         count = self.array.poisson(flash_rate_hz * seconds)
         flashes = self.array.random_flashes(count, start_ns, seconds, FLASH_SIGMA)
         self.flashes += flashes
-        for module in self.array.settings.modules:
-            movie = self.array.movie("img16", module, start_ns, self._period_ns, frames)
-            self._writer.append(replace(movie, module=module))
-        for module, pulses in self.array.pulse_heights("ph256", start_ns, seconds, flashes).items():
-            self._writer.append(replace(pulses, module=module))
+        for product in self._products:
+            if product.movie:
+                for module in self.array.settings.modules:
+                    movie = self.array.movie(
+                        product.name, module, start_ns, self._period_ns, frames
+                    )
+                    self._writer.append(replace(movie, module=module))
+                continue
+            found = self.array.pulse_heights(product.name, start_ns, seconds, flashes)
+            for module, pulses in found.items():
+                self._writer.append(replace(pulses, module=module))

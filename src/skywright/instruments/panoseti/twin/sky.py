@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.panoseti.clock import NS
+from skywright.instruments.panoseti.clock import NS, TAI_PERIOD_S
 from skywright.instruments.panoseti.frames import QUADRANTS, Frames
 from skywright.instruments.panoseti.packets import frames_of_packets, make_packets
 from skywright.instruments.panoseti.products import PRODUCTS, QUABO_SIDE, QUABOS, Product
@@ -16,6 +16,11 @@ HEIGHT_SIGMA = 0.5
 """Mean height of a dark pulse above the threshold: heights are exponential, so the rate of dark
 pulses falls by e when the threshold rises by this."""
 RATE_AT_SIGMA = 4.5
+UNLOCKED_S = 60
+"""A clock that is not in step with UTC is ahead by this, as one of a real run was."""
+POOL = 512
+"""At most this many different images of a short exposure are drawn at a time: at 50,000 a second
+there is no time for more."""
 DARK_COUNTS_HZ = 1000.0
 """Counts per second and pixel in a movie when the shutter is closed."""
 
@@ -46,6 +51,8 @@ class ArraySettings:
         Standard deviation of a module's time of a flash.
     packet_loss
         Fraction of packets that do not arrive.
+    unlocked
+        Modules whose clocks are not in step with UTC.
     flasher_pe
         Mean photoelectrons of a flat-field pulse in a pixel; 0: the flasher is off.
     flasher_hz
@@ -64,6 +71,7 @@ class ArraySettings:
     shutter_open: bool = True
     jitter_ns: float = 10.0
     packet_loss: float = 0.001
+    unlocked: tuple[int, ...] = ()
     flasher_pe: float = 0.0
     flasher_hz: float = 200.0
     adc_per_pe: float = 15.0
@@ -162,8 +170,12 @@ class TelescopeArray:
         limit = np.iinfo(kind.dtype).max
         sky_hz = self.sky_hz[index] if self.settings.shutter_open else DARK_COUNTS_HZ
         mean = sky_hz * period_ns / NS
-        counts = np.minimum(self._rng.poisson(np.broadcast_to(mean, (count, 32, 32))), limit)
+        drawn = min(count, POOL) if kind.name == "img8" else count
+        counts = np.minimum(self._rng.poisson(np.broadcast_to(mean, (drawn, 32, 32))), limit)
         images = np.stack([counts[(slice(None), *part)] for part in QUADRANTS], axis=1)
+        images = images.astype(kind.dtype)
+        if drawn < count:
+            images = images[self._rng.integers(0, drawn, count)]
         times = start_ns + period_ns * np.arange(1, count + 1)
         board = np.tile(np.arange(QUABOS), count)
         return self._frames(
@@ -256,6 +268,10 @@ class TelescopeArray:
             rows = board == each
             number[rows] = counters[each] + np.arange(rows.sum())
             counters[each] += rows.sum()
-        packets = make_packets(kind, module, board, time, number, pixels.astype(kind.dtype))
+        packets = make_packets(
+            kind, module, board, time, number, pixels.astype(kind.dtype, copy=False)
+        )
+        if module in self.settings.unlocked:
+            packets["pkt_tai"] = (packets["pkt_tai"] + UNLOCKED_S) % TAI_PERIOD_S
         arrived = self._rng.random(len(packets)) >= self.settings.packet_loss
         return frames_of_packets(kind, packets[arrived], time[arrived] + NETWORK_NS)

@@ -1,5 +1,7 @@
 """The configuration of a receiver: what goes to its registers."""
 
+import math
+import struct
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -9,10 +11,13 @@ from pyubx2.exceptions import UBXMessageError
 from skywright.errors import ConfigError
 
 Layer = Literal["RAM", "BBR", "FLASH"]
+HIGHEST_BAUD = 10_000_000
 LAYER_BITS = {"RAM": 1, "BBR": 2, "FLASH": 4}
 """For CFG-VALSET."""
 LAYER_NUMBERS = {"RAM": 0, "BBR": 1, "FLASH": 2}
 """For CFG-VALGET."""
+REALS = {4: "<f", 8: "<d"}
+"""Formats of real numbers, by their bytes."""
 FIXED = 2
 """Of ``CFG_TMODE_MODE``: the antenna does not move, its position is given."""
 
@@ -29,7 +34,7 @@ class Setting(BaseModel):
 class Position(BaseModel):
     """Where the antenna is, in degrees and metres."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     format: Literal["LLH", "ECEF"]
     lat_deg: float = Field(default=0.0, ge=-90, le=90)
@@ -47,7 +52,7 @@ class F9tConfig(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     device: str = Field(min_length=1, strict=True)
-    baud: int = Field(default=115200, gt=0)
+    baud: int = Field(default=115200, gt=0, le=HIGHEST_BAUD)
     f9t_uid: str = Field(pattern=r"^[0-9A-Fa-f]{10}$")
     apply_to_layers: list[Layer] = Field(default=["RAM", "BBR"], min_length=1)
     verify_layer: Layer = "RAM"
@@ -59,26 +64,64 @@ class F9tConfig(BaseModel):
         """Layers as CFG-VALSET has them."""
         return sum(LAYER_BITS[layer] for layer in set(self.apply_to_layers))
 
-    def registers(self) -> dict[str, int | float]:
+    def registers(self) -> dict[str, int | float | bytes]:
         """Return the value of each register, by pyubx2's name of its key.
 
         Raises
         ------
         ConfigError
-            If there is no such register.
+            If there is no such register, or it cannot have such a value.
         """
         settings = [(each.key, each.value) for each in self.cfg_key_settings]
         if self.position is not None:
             settings += position_registers(self.position).items()
-        found = {}
+        found: dict[str, int | float | bytes] = {}
         for key, value in settings:
             name = key.replace("-", "_").upper()
             try:
                 kind = cfgname2key(name)[1]
             except UBXMessageError as error:
                 raise ConfigError(f"f9t_config: there is no register {key}") from error
-            found[name] = float(value) if kind.startswith("R") else int(value)
+            found[name] = register_value(key, kind, value)
         return found
+
+
+def register_value(key: str, kind: str, value: float) -> int | float | bytes:
+    """Return a value as pyubx2 takes it: bit fields are bytes.
+
+    Parameters
+    ----------
+    key
+        Of the register, for messages.
+    kind
+        Its type: L a logical value, U, E and X unsigned numbers, I a signed one, R a real one,
+        with the number of bytes; ``"U002"``.
+    value
+        What it is set to.
+
+    Raises
+    ------
+    ConfigError
+        If the register cannot have this value.
+    """
+    letter, size = kind[0], int(kind[1:])
+    if letter == "R":
+        try:
+            (stored,) = struct.unpack(REALS[size], struct.pack(REALS[size], value))
+        except OverflowError:
+            stored = math.inf
+        if not math.isfinite(stored):
+            raise ConfigError(f"f9t_config: {key} must be a finite number, it is {value}")
+        return float(stored)
+    bits = 1 if letter == "L" else 8 * size
+    low = -(1 << bits - 1) if letter == "I" else 0
+    high = low + (1 << bits) - 1
+    if not math.isfinite(value) or value != int(value) or not low <= value <= high:
+        raise ConfigError(
+            f"f9t_config: {key} must be a whole number from {low} to {high}, it is {value}"
+        )
+    whole = int(value)
+    return whole.to_bytes(size, "little") if letter == "X" else whole
 
 
 def position_registers(position: Position) -> dict[str, int]:

@@ -1,38 +1,38 @@
-"""Quantization errors of time pulses: a TIM-TP message corrects the pulse after it."""
+"""Quantization errors of time pulses: a TIM-TP message has that of the pulse after it."""
 
-from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
-
-@dataclass(frozen=True)
-class PulseError:
-    """The error of one pulse.
-
-    Attributes
-    ----------
-    week, tow_ms
-        Week and time of week of the pulse.
-    late_ps
-        How late it is, ps; None where the receiver does not know.
-    """
-
-    week: int
-    tow_ms: int
-    late_ps: int | None
+KEPT = 4
+"""Pulses whose errors are kept: messages of a pulse come within a second of it."""
+WEEK_MS = 7 * 86_400_000
 
 
 class PulseErrors:
-    """Hands the error of each pulse on when the pulse comes."""
+    """Find the error of the pulse that a NAV-TIMEUTC message is about.
+
+    A receiver sends TIM-TP of the next pulse and NAV-TIMEUTC of the last one in any order, so they
+    are matched by their times of week.
+    """
 
     def __init__(self) -> None:
-        self._next: PulseError | None = None
+        self._errors: dict[tuple[bool, int], int] = {}
+        """In ps, by whether the time is UTC, and the time of week in ms."""
 
-    def message(self, parsed: Any) -> None:
-        """Take a parsed TIM-TP; it is about the next pulse."""
-        valid = not parsed.qErrInvalid
-        self._next = PulseError(parsed.week, parsed.towMS, parsed.qErr if valid else None)
+    def announce(self, tim_tp: Any) -> None:
+        """Take a parsed TIM-TP message: the error of the next pulse."""
+        if tim_tp.qErrInvalid:
+            return
+        tow_ms = round(tim_tp.towMS + tim_tp.towSubMS) % WEEK_MS
+        self._errors[bool(tim_tp.timeBase), tow_ms] = tim_tp.qErr
+        while len(self._errors) > KEPT:
+            del self._errors[next(iter(self._errors))]
 
-    def pulse(self) -> PulseError | None:
-        """Return the error of the pulse that has just come; None if no TIM-TP came before it."""
-        error, self._next = self._next, None
+    def error_of(self, time_utc: Any) -> int | None:
+        """Return the error of the pulse of a parsed NAV-TIMEUTC message, ps; None if not known."""
+        error = self._errors.get((False, time_utc.iTOW))
+        if error is None and time_utc.validUTC:
+            days = date(time_utc.year, time_utc.month, time_utc.day).isoweekday() % 7
+            minutes = (24 * days + time_utc.hour) * 60 + time_utc.min
+            error = self._errors.get((True, (60 * minutes + time_utc.sec) * 1000 % WEEK_MS))
         return error

@@ -49,8 +49,8 @@ class Receiver:
     def __init__(self, device: str, baud: int) -> None:
         try:
             mode = Path(device).stat().st_mode
-        except OSError as error:
-            raise ConfigError(f"device {device}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"device {device}: {error}") from error
         if not stat.S_ISCHR(mode):
             raise ConfigError(f"device {device} is no character device")
         try:
@@ -60,6 +60,7 @@ class Receiver:
         self.device = device
         self._answers: queue.Queue[Message] = queue.Queue(10_000)
         self._listener: Callable[[Message], None] | None = None
+        self._on_failure: Callable[[str], None] | None = None
         self._closing = threading.Event()
         self.failed: str = ""
         self._thread = threading.Thread(target=self._read, name="ubx", daemon=True)
@@ -71,8 +72,14 @@ class Receiver:
         self._thread.join(2.0)
         self._port.close()
 
-    def listen(self, listener: Callable[[Message], None]) -> None:
-        """Call `listener`, from the reading thread, with every further message."""
+    def listen(
+        self, listener: Callable[[Message], None], on_failure: Callable[[str], None]
+    ) -> None:
+        """Call `listener`, from the reading thread, with every further message.
+
+        If the device cannot be read any more, `on_failure` is called with the reason.
+        """
+        self._on_failure = on_failure
         self._listener = listener
 
     def model(self) -> str:
@@ -101,7 +108,7 @@ class Receiver:
         _, _, raw = self._ask(UBXMessage("SEC", "SEC-UNIQID", POLL), "SEC-UNIQID")
         return raw[10:15].hex().upper()
 
-    def set_registers(self, registers: Mapping[str, float], layer_mask: int) -> None:
+    def set_registers(self, registers: Mapping[str, float | bytes], layer_mask: int) -> None:
         """Set registers.
 
         Raises
@@ -167,6 +174,8 @@ class Receiver:
                 if not self._closing.is_set():
                     self.failed = f"{self.device}: {error}"
                     logger.error("%s", self.failed)
+                    if self._on_failure is not None:
+                        self._on_failure(self.failed)
                 return
             except Exception as error:  # a damaged message: the next one may be good
                 logger.warning("%s: %s", self.device, error)

@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import Error, MessageToDict
+from google.protobuf.struct_pb2 import Struct
 
 from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.panoseti.ublox.config import F9tConfig, parse_config
+from skywright.instruments.panoseti.ublox.pulses import PulseErrors
 from skywright.instruments.panoseti.ublox.receiver import (
     MODEL_PREFIX,
     Message,
@@ -22,8 +24,53 @@ from skywright.wire.ubx import ublox_control_pb2 as pb
 
 logger = logging.getLogger(__name__)
 
+PULSE_ERROR = "pulseQErr"
+"""Key that the service adds to a NAV-TIMEUTC: the quantization error of its pulse, ps."""
 QUEUE = 200
 """Messages that wait for one client; further ones are dropped."""
+
+
+class _Capture:
+    """One CaptureUblox call: the messages that its client waits for.
+
+    Parameters
+    ----------
+    peer
+        Address of the client.
+    patterns
+        The beginning of a message's name matches one of them; none let everything pass.
+
+    Attributes
+    ----------
+    messages
+        What is sent next; a status and its text end the call.
+    dropped
+        Messages for which there was no room.
+    """
+
+    def __init__(self, peer: str, patterns: list[re.Pattern[str]]) -> None:
+        self.peer = peer
+        self.messages: asyncio.Queue[pb.CaptureUbloxResponse | tuple[grpc.StatusCode, str]] = (
+            asyncio.Queue(QUEUE)
+        )
+        self.dropped = 0
+        self._patterns = patterns
+
+    def offer(self, message: pb.CaptureUbloxResponse) -> None:
+        """Let a message wait, if the client wants it and there is room."""
+        if self._patterns and not any(each.match(message.name) for each in self._patterns):
+            return
+        try:
+            self.messages.put_nowait(message)
+        except asyncio.QueueFull:
+            self.dropped += 1
+
+    def end(self, code: grpc.StatusCode, text: str) -> None:
+        """End the call after the messages that wait; the oldest gives way if there is no room."""
+        if self.messages.full():
+            self.messages.get_nowait()
+            self.dropped += 1
+        self.messages.put_nowait((code, text))
 
 
 class UbloxService:
@@ -32,23 +79,24 @@ class UbloxService:
     def __init__(self) -> None:
         self._receiver: Receiver | None = None
         self._newest: dict[str, pb.CaptureUbloxResponse] = {}
-        self._queues: dict[asyncio.Queue[pb.CaptureUbloxResponse | None], str] = {}
+        self._pulse_errors = PulseErrors()
+        self._captures: list[_Capture] = []
         self._init_lock = asyncio.Lock()
-        self.dropped = 0
 
     async def init_f9t(
         self, request: pb.InitF9tRequest, context: grpc.aio.ServicerContext
     ) -> pb.InitF9tResponse:
         """Identify, configure and verify the receiver, then read its messages."""
         async with self._init_lock:
-            if self._queues and not request.force_init:
+            if self._captures and not request.force_init:
+                peers = ", ".join(capture.peer for capture in self._captures)
                 await context.abort(
                     grpc.StatusCode.FAILED_PRECONDITION,
-                    f"{len(self._queues)} streams are active ({', '.join(self._queues.values())}); "
+                    f"{len(self._captures)} streams are active ({peers}); "
                     "end them or set force_init",
                 )
             try:
-                config = parse_config(MessageToDict(request.f9t_config))
+                config = parse_config(_values_of(request.f9t_config))
                 registers = config.registers()
                 await self.stop()
                 receiver = await asyncio.to_thread(Receiver, config.device, config.baud)
@@ -72,7 +120,10 @@ class UbloxService:
             def hand_over(message: Message) -> None:
                 loop.call_soon_threadsafe(self._publish, message)
 
-            receiver.listen(hand_over)
+            def fail(reason: str) -> None:
+                loop.call_soon_threadsafe(self._fail, reason)
+
+            receiver.listen(hand_over, fail)
         return pb.InitF9tResponse(
             init_status=pb.InitF9tResponse.SUCCESS,
             message=f"{len(registers)} registers are set and verified",
@@ -98,28 +149,28 @@ class UbloxService:
             patterns = [re.compile(pattern) for pattern in request.patterns]
         except re.error as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"patterns: {error}")
-        messages: asyncio.Queue[pb.CaptureUbloxResponse | None] = asyncio.Queue(QUEUE)
+        capture = _Capture(context.peer(), patterns)
         for newest in self._newest.values():
-            messages.put_nowait(newest)
-        self._queues[messages] = context.peer()
+            capture.offer(newest)
+        self._captures.append(capture)
         try:
-            while (message := await messages.get()) is not None:
-                if not patterns or any(pattern.match(message.name) for pattern in patterns):
-                    yield message
+            while isinstance(message := await capture.messages.get(), pb.CaptureUbloxResponse):
+                yield message
         finally:
-            self._queues.pop(messages, None)
-        await context.abort(
-            grpc.StatusCode.CANCELLED, "the server is stopping, or InitF9t was forced"
-        )
+            if capture in self._captures:
+                self._captures.remove(capture)
+            if capture.dropped:
+                logger.warning(
+                    "%d messages were dropped: %s reads too slowly", capture.dropped, capture.peer
+                )
+        await context.abort(*message)
 
     async def stop(self) -> None:
         """End all streams and close the receiver."""
-        for messages in list(self._queues):
-            while messages.full():
-                messages.get_nowait()
-            messages.put_nowait(None)
-        self._queues.clear()
+        text = "the server is stopping, or InitF9t was forced"
+        self._end_captures(grpc.StatusCode.CANCELLED, text)
         self._newest.clear()
+        self._pulse_errors = PulseErrors()
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
@@ -131,12 +182,31 @@ class UbloxService:
         )
         response.pkt_unix_timestamp.FromNanoseconds(time.time_ns())
         response.parsed_data.update(fields_of(parsed))
+        if name == "TIM-TP":
+            self._pulse_errors.announce(parsed)
+        elif name == "NAV-TIMEUTC":
+            error_ps = self._pulse_errors.error_of(parsed)
+            if error_ps is not None:
+                response.parsed_data[PULSE_ERROR] = error_ps
         self._newest[name] = response
-        for messages in self._queues:
-            try:
-                messages.put_nowait(response)
-            except asyncio.QueueFull:
-                self.dropped += 1
+        for capture in self._captures:
+            capture.offer(response)
+
+    def _fail(self, reason: str) -> None:
+        """Tell all clients that the receiver cannot be read any more."""
+        self._end_captures(grpc.StatusCode.UNAVAILABLE, reason)
+
+    def _end_captures(self, code: grpc.StatusCode, text: str) -> None:
+        for capture in self._captures:
+            capture.end(code, text)
+        self._captures.clear()
+
+
+def _values_of(struct: Struct) -> dict[str, Any]:
+    try:
+        return MessageToDict(struct)
+    except (Error, ValueError) as error:  # JSON has neither NaN nor infinity
+        raise ConfigError(f"f9t_config: {error}") from error
 
 
 def configure(receiver: Receiver, config: F9tConfig, registers: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A simulated ZED-F9T on a pseudo terminal: it answers, keeps its registers, and ticks."""
 
 import os
+import select
 import struct
 import threading
 import time
@@ -21,6 +22,8 @@ LEAP_S = 18
 WEEK_S = 7 * 86400
 QERR_PS = 4000
 """Largest quantization error: half a period of the receiver's clock of 125 MHz."""
+POLL_S = 0.1
+"""Longest time that the answering thread does not see that it shall end."""
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}
 """Bytes of a register, by bits 28 to 30 of its key."""
 ENABLING = {TIM_TP: "CFG_MSGOUT_UBX_TIM_TP_", NAV_TIMEUTC: "CFG_MSGOUT_UBX_NAV_TIMEUTC_"}
@@ -113,6 +116,9 @@ class SimulatedF9t:
     def _answer(self) -> None:
         pending = b""
         while not self._stop.is_set():
+            # A read that blocks would keep the terminal open after `close`.
+            if not select.select([self._master], [], [], POLL_S)[0]:
+                continue
             try:
                 pending += os.read(self._master, 4096)
             except OSError:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from skywright.cli.demos import DemoResult, wait_for_derived
 from skywright.config import IocSettings
+from skywright.store.results import last_result
 
 SEED, PULSES, DARK = 5, 800, 20
 ROI = (900, 1260)
@@ -109,8 +110,8 @@ def read_back(raw: Any, derived: Any, axis: NDArray[np.float64]) -> Acquired:
         np.random.Generator(np.random.Philox(key=[SEED, int(i)])) for i in columns["pulse_id"]
     )
     truth = [model.parameters(rng) for rng in generators]
-    last = derived["result"].read().isel(time=-1)
-    scalars = {key: last[key].item() for key in last.data_vars if last[key].ndim == 0}
+    last = last_result(derived)
+    scalars = {key: value.item() for key, value in last.items() if not value.ndim}
     return Acquired(
         axis_ev=np.asarray(
             np.polynomial.polynomial.polyval(np.arange(columns["spectrum"].shape[1]), axis),

@@ -9,6 +9,7 @@ import numpy as np
 from skywright.cli.demos import DemoResult, wait_for_derived
 from skywright.config import IocSettings
 from skywright.instruments.sacla.demos.curve import Scan, chi2_per_dof, draw
+from skywright.store.results import last_result
 
 SEED, RATE_HZ = 5, 60.0
 ROWS, COLUMNS, POOL = 512, 256, 96
@@ -83,7 +84,7 @@ def read_back(raw: Any, derived: Any, truth: tuple[float, float]) -> Scan:
     truth
         Of `true_response`.
     """
-    last = derived["result"].read().isel(time=-1)
+    last = last_result(derived)
     edges = np.array(derived.metadata["start"]["analysis"]["parameters"]["edges"])
     rows = {
         key: np.asarray(raw[f"shots/sacla_{key}"].read())

@@ -6,6 +6,9 @@ from skywright.acquire.source import Source
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.run_info import RunInfo
 
+STOP_LIMIT_S = 5.0
+"""Timeout of a stop, s: the record that is delivered may wait for workers, which start slowly."""
+
 
 class ShotSource(Source[Record[Any]], Protocol):
     """Yields records of all channels, in order of their arrival.

@@ -136,7 +136,8 @@ def make_grid(
     if newest - start > settings.catch_up_tags:
         least = newest + 1
     first = least + (tag - least) % step
-    return TagGrid(first, step, None if shots is None else first + (shots - 1) * step)
+    grid = TagGrid(first, step)
+    return grid if shots is None else grid.cut(shots)
 
 
 def make_info(

@@ -1,12 +1,14 @@
 """A recorded file as a source, at the pace of its arrival times or as fast as it is taken."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from skywright.acquire.source import PolledSource
 from skywright.instruments.sacla.frames import StoredFrame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.replay_file import ReplayFile
+from skywright.instruments.sacla.sources import STOP_LIMIT_S
 from skywright.instruments.sacla.sources.arrival import ArrivalClock
 
 
@@ -21,6 +23,8 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         Factor on the recorded pace; 0: as fast as the records are taken.
     more_values
         As for `ReplayFile`.
+    shots
+        Only the first N shots of the file are shots; None: all.
 
     Raises
     ------
@@ -28,10 +32,19 @@ class ReplaySource(PolledSource[Record[StoredFrame | float]]):
         If the file cannot be read.
     """
 
-    def __init__(self, path: Path, speed: float = 0.0, more_values: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        speed: float = 0.0,
+        more_values: Sequence[str] = (),
+        shots: int | None = None,
+    ) -> None:
         super().__init__("replay")
+        self.stop_limit_s = STOP_LIMIT_S
         self._file = ReplayFile(path, more_values)
         self.info = self._file.info
+        if shots is not None:
+            self.info = replace(self.info, grid=self.info.grid.cut(shots))
         self._records: Iterator[tuple[float, Record[int | float]]] | None = None
         self._held: tuple[float, Record[int | float]] | None = None
         self._speed, self._clock = speed, ArrivalClock(speed)

@@ -11,6 +11,7 @@ from skywright.errors import ConfigError, HardwareError
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import EQUIPMENT, MOTOR
+from skywright.instruments.sacla.sources import STOP_LIMIT_S
 from skywright.instruments.sacla.sources.online_api import import_api
 from skywright.instruments.sacla.sources.online_begin import (
     choose_detectors,
@@ -62,6 +63,7 @@ class SaclaSource(PolledSource[Record[Any]]):
         self, settings: OnlineSettings, shots: int | None = None, follow: bool = True
     ) -> None:
         super().__init__("sacla")
+        self.stop_limit_s = STOP_LIMIT_S
         self.start_limit_s += settings.connect_s
         self.settings = settings
         self._shots, self._follow = shots, follow and shots is None

@@ -6,6 +6,7 @@ from typing import Any
 
 from skywright.acquire.source import PolledSource
 from skywright.instruments.sacla.join import Record
+from skywright.instruments.sacla.sources import STOP_LIMIT_S
 from skywright.instruments.sacla.sources.arrival import ArrivalClock
 from skywright.instruments.sacla.twin import Beamline
 from skywright.instruments.sacla.values import parse_value
@@ -13,6 +14,8 @@ from skywright.instruments.sacla.values import parse_value
 
 class SimSource(PolledSource[Record[Any]]):
     """Yields the records of simulated shots, in order of their arrival.
+
+    `info` is a new object before the first record of a new run.
 
     Parameters
     ----------
@@ -26,6 +29,7 @@ class SimSource(PolledSource[Record[Any]]):
 
     def __init__(self, beamline: Beamline, shots: int | None = None, speed: float = 1.0) -> None:
         super().__init__("sim")
+        self.stop_limit_s = STOP_LIMIT_S
         self.info = beamline.info
         self._beamline, self._shots = beamline, shots
         self._made = 0
@@ -39,11 +43,11 @@ class SimSource(PolledSource[Record[Any]]):
 
     def next(self, timeout_s: float) -> Record[Any] | None:
         """Return the next record, when it is due."""
-        rate = self._beamline.settings.rate_hz
-        while not self._coming or self._coming[0][0] >= self._made / rate:
+        beamline = self._beamline
+        while not self._coming or self._coming[0][0] >= beamline.time_of(self._made):
             if self._shots is not None and self._made >= self._shots:
                 break
-            for arrival, record in self._beamline.shot(self._made):
+            for arrival, record in beamline.shot(self._made):
                 heapq.heappush(self._coming, (arrival, next(self._order), record))
             self._made += 1
         if not self._coming:
@@ -51,6 +55,8 @@ class SimSource(PolledSource[Record[Any]]):
         if not self._clock.wait(self._coming[0][0], timeout_s):
             return None
         record = heapq.heappop(self._coming)[2]
+        if record.run > self.info.run:
+            self.info = beamline.info_of(record.run)
         if record.channel in self.info.tiles:
             return record
         return Record(record.channel, record.tag, record.run, parse_value(str(record.payload)))

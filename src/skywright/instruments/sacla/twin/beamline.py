@@ -1,7 +1,7 @@
 """Simulated shots: pulse energy, laser, delay, timing tool, and MPCCD images with photons."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import erf
 
 import numpy as np
@@ -11,26 +11,7 @@ from skywright.instruments.sacla.join import Record, TagGrid
 from skywright.instruments.sacla.run_info import RunInfo
 from skywright.instruments.sacla.shots import EQUIPMENT, ShotRules
 from skywright.instruments.sacla.tile import PixelRules, Tile
-
-
-@dataclass(frozen=True)
-class Faults:
-    """What goes wrong: probabilities per record.
-
-    Parameters
-    ----------
-    missing, repeated
-        The record never comes; comes twice.
-    no_value
-        A point detector gives ``not-converged`` in place of a number.
-    other_run
-        The record carries the number of the run before.
-    """
-
-    missing: float = 0.0
-    repeated: float = 0.0
-    no_value: float = 0.0
-    other_run: float = 0.0
+from skywright.instruments.sacla.twin.faults import DISORDER_SHOTS, LATE_SHOTS, PAUSE_S, Faults
 
 
 @dataclass(frozen=True)
@@ -89,7 +70,7 @@ RUN, HIGHTAG, FIRST_TAG = 501, 202301, 400_000_000
 
 
 class Beamline:
-    """A simulated run.
+    """Simulated runs; mostly one.
 
     The image of a shot shows ``I0 * response(delay)`` times the mean photon number, in all pixels.
 
@@ -113,6 +94,7 @@ class Beamline:
         self.settings = settings
         self._stage = stage
         self._random = np.random.default_rng(seed)
+        self._delays = np.random.default_rng([seed, 1])  # so that delays change nothing else
         rows, columns = settings.shape
         tiles = {name: Tile(name, GAIN, self._bad_pixels()) for name in settings.detectors}
         self.info = RunInfo(
@@ -137,8 +119,22 @@ class Beamline:
         """Return the true mean photon number in a region at I0 = 1, laser off."""
         return pixels * self.settings.photons_per_px
 
+    def time_of(self, number: int) -> float:
+        """Return the time of a shot, s after the start of the first run."""
+        return number / self.settings.rate_hz + self._runs_before(number) * PAUSE_S
+
+    def info_of(self, run: int) -> RunInfo:
+        """Return the run of a number."""
+        before, settings = (run - RUN) * self.settings.faults.run_shots, self.settings
+        grid = TagGrid(FIRST_TAG + before * settings.tag_step, settings.tag_step)
+        return replace(self.info, run=run, grid=grid)
+
+    def _runs_before(self, number: int) -> int:
+        shots = self.settings.faults.run_shots
+        return number // shots if shots else 0
+
     def shot(self, number: int) -> Iterator[tuple[float, Record[NDArray[np.float32] | str]]]:
-        """Yield the records of a shot, with their arrival times, s after the start of the run.
+        """Yield the records of a shot, with their arrival times, s after the first run began.
 
         The payload of a detector is its image (to be copied, never changed), that of a point
         detector the text that the database gives.
@@ -148,15 +144,15 @@ class Beamline:
         if values["beam"] == "0":
             values["i0"], picture = f"{abs(self._random.normal(0, 1e-3)):.6f}V", -1
         tag = FIRST_TAG + number * self.settings.tag_step
-        at = number / self.settings.rate_hz
+        at, run = self.time_of(number), RUN + self._runs_before(number)
         for name, images in self._images.items():
             late = at + FRAME_LATENCY_S + self._random.exponential(0.01)
-            yield from self._with_faults(late, Record(name, tag, RUN, images[picture]))
+            yield from self._with_faults(late, Record(name, tag, run, images[picture]))
         for key in EQUIPMENT:
             late = at + LATENCY_S.get(key, 0.2) + self._random.exponential(0.02)
             faulty = self._random.random() < self.settings.faults.no_value
             text = "not-converged" if faulty else values[key]
-            yield from self._with_faults(late, Record(key, tag, RUN, text))
+            yield from self._with_faults(late, Record(key, tag, run, text))
 
     def _values(self, number: int) -> dict[str, str]:
         random, settings, rules = self._random, self.settings, self.info.shot_rules
@@ -186,7 +182,12 @@ class Beamline:
         if random.random() < faults.missing:
             return
         if random.random() < faults.other_run:
-            record = Record(record.channel, record.tag, RUN - 1, record.payload)
+            record = Record(record.channel, record.tag, record.run - 1, record.payload)
+        late, disorder, shots = self._delays.random(3)
+        if late < faults.late:
+            at += LATE_SHOTS / self.settings.rate_hz
+        elif disorder < faults.out_of_order:
+            at += shots * DISORDER_SHOTS / self.settings.rate_hz
         yield at, record
         if random.random() < faults.repeated:
             yield at + random.exponential(0.2), record

@@ -1,0 +1,43 @@
+"""Check of keys that a person has written against what takes them."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from skywright.errors import ConfigError
+
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def check_keys(given: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
+    """Check that functions or classes take these keys as arguments, and miss none.
+
+    Parameters
+    ----------
+    given
+        The keys, with their values.
+    *takers
+        Each passes its ``**`` arguments on to the next one. Those of the last one may be any.
+
+    Raises
+    ------
+    ConfigError
+        For the first key that none of them has, with the one that it is nearest to, and for the
+        first one without a default that is missing.
+    """
+    taken = [each for taker in takers for each in _parameters(taker)]
+    known = {each.name: each for each in taken if each.kind not in VARIADIC}
+    if not any(each.kind is each.VAR_KEYWORD for each in _parameters(takers[-1])):
+        for key in given:
+            if key not in known:
+                near = get_close_matches(key, known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+                raise ConfigError(f"{key}: no such key; {hint}")
+    for name, each in known.items():
+        if each.default is each.empty and name not in given:
+            raise ConfigError(f"{name}: is missing")
+
+
+def _parameters(taker: Callable[..., Any]) -> Iterable[inspect.Parameter]:
+    return inspect.signature(taker).parameters.values()

@@ -1,0 +1,329 @@
+"""Reads the documents of a run to find where the frames for an analysis are."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, cast
+
+from event_model import EventPage, unpack_event_page
+
+from skywright.analysis import Analysis, ArrayInput
+from skywright.errors import DataError
+from skywright.files.frames import FileRows, FrameTable, KeyRows
+from skywright.files.readers import locate
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RequiredKeys:
+    """The data keys that an analysis asks for.
+
+    Parameters
+    ----------
+    inputs, identity, time
+        As the analysis declares them; ``image`` stands for ``<device>_image``.
+    keys
+        Full data keys of inputs, where more than one would fit.
+    optional
+        Further inputs, used if the stream has them.
+    arrays
+        Shape and dtype that array inputs must have; not checked for inputs in `keys`.
+    """
+
+    inputs: tuple[str, ...]
+    identity: str
+    time: str
+    keys: Mapping[str, str] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+    arrays: Mapping[str, ArrayInput] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, analysis: Analysis[Any] | type[Analysis[Any]], keys: Mapping[str, str]) -> Self:
+        """Return the data keys that an analysis requires."""
+        return cls(
+            tuple(analysis.inputs),
+            analysis.identity,
+            analysis.time,
+            keys,
+            tuple(analysis.optional),
+            analysis.arrays,
+        )
+
+    def find(self, data_keys: Mapping[str, Document]) -> dict[str, str] | None:
+        """Find the required keys among those of a stream.
+
+        Parameters
+        ----------
+        data_keys
+            Data keys of the stream's descriptor.
+
+        Returns
+        -------
+        dict or None
+            Full data key by required name. Optional inputs, identity and time are included if the
+            stream has them. None if an input is missing.
+
+        Raises
+        ------
+        DataError
+            If more than one key fits an input.
+        """
+        found = {}
+        for name in (*self.inputs, *self.optional):
+            array = None if name in self.keys else self.arrays.get(name)
+            fitting = [
+                key
+                for key, described in data_keys.items()
+                if _fits(key, self.keys.get(name, name))
+                and (array is None or array.fits(described))
+            ]
+            if not fitting and name in self.optional:
+                continue
+            if not fitting:
+                return None
+            if len(fitting) > 1:
+                raise DataError(
+                    f"the data keys {', '.join(sorted(fitting))} all fit the input {name!r}; "
+                    f"say which one: keys={{{name!r}: {fitting[0]!r}}}"
+                )
+            found[name] = fitting[0]
+        first = found[self.inputs[0]]
+        device = first[: -len(self.inputs[0])] if first.endswith(self.inputs[0]) else ""
+        for name in (self.identity, self.time):
+            key = self.keys.get(name, device + name)
+            if key in data_keys:
+                found[name] = key
+        return found
+
+
+def _fits(key: str, name: str) -> bool:
+    return key == name or key.endswith(("_" + name, "-" + name))
+
+
+class RunIds:
+    """Finds the run of each document, also when the documents of several runs are mixed."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, str] = {}
+
+    def of(self, name: str, doc: Document) -> str | None:
+        """Return the uid of the run of a document; None if the run is unknown."""
+        if name == "start":
+            return str(doc["uid"])
+        if name == "stop":
+            run = str(doc["run_start"])
+            self._runs = {uid: owner for uid, owner in self._runs.items() if owner != run}
+            return run
+        if name in ("descriptor", "stream_resource", "resource"):
+            if "run_start" in doc:
+                self._runs[doc["uid"]] = str(doc["run_start"])
+            return self._runs.get(doc["uid"])
+        owner = doc.get("descriptor") or doc.get("resource") or doc.get("stream_resource") or ""
+        return self._runs.get(owner)
+
+
+class RawStream:
+    """A stream of a raw run that has all inputs of an analysis, as of the documents so far.
+
+    Parameters
+    ----------
+    run
+        The run.
+    name
+        Name of the stream.
+    keep_values
+        True: keep the values of events. False: keep only the newest, to count the events.
+
+    Attributes
+    ----------
+    table
+        Where the frames are; None if the inputs cannot be used.
+    error
+        Why the inputs cannot be used; "" if they can.
+    keys
+        Full data key by required name.
+    configuration
+        Configuration of the stream's devices, by data key.
+    """
+
+    def __init__(self, run: "RawRun", name: str, *, keep_values: bool) -> None:
+        self.run, self.name = run, name
+        self.table: FrameTable | None = None
+        self.error = ""
+        self.keys: dict[str, str] = {}
+        self.configuration: dict[str, Any] = {}
+        self._keep_values = keep_values
+        self._resources: dict[str, tuple[str, str, str, str]] = {}
+        """By uid: data key, path, column, mimetype."""
+
+    @property
+    def event_keys(self) -> list[str]:
+        """Full data keys of the inputs that come in events."""
+        return [self.keys[name] for name in self.table.values] if self.table else []
+
+    def begin(self, found: Mapping[str, str], descriptor: Document) -> None:
+        """Set the data keys of the inputs, and make the empty table."""
+        self.keys = dict(found)
+        for device in descriptor.get("configuration", {}).values():
+            self.configuration |= device.get("data", {})
+        try:
+            self.table = _empty_table(self.run.required, found, descriptor["data_keys"])
+        except DataError as error:
+            self.error = str(error)
+
+    def resource(self, doc: Document) -> None:
+        """Process a stream resource: note which file has the rows of a data key."""
+        if doc["data_key"] not in self.keys.values():
+            return
+        try:
+            path, column = locate(doc)
+        except DataError as error:
+            self.error = f"{doc['data_key']}: {error}"
+            return
+        self._resources[doc["uid"]] = doc["data_key"], str(path), column, doc["mimetype"]
+
+    def datum(self, doc: Document) -> None:
+        """Process a stream datum: add rows of a file to the table."""
+        if doc["stream_resource"] not in self._resources:
+            return
+        key, path, column, mimetype = self._resources[doc["stream_resource"]]
+        indices = doc["indices"]
+        for name, track in self._tracks():
+            if self.keys[name] == key:
+                numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
+                first = doc["seq_nums"]["start"] if numbered else track.count + 1
+                start, stop = indices["start"], indices["stop"]
+                track.add(FileRows(path, column, start, stop, first, mimetype))
+
+    def event(self, doc: Document) -> None:
+        """Process an event: store its values of the inputs."""
+        if self.table is None:
+            return
+        for name, values in self.table.values.items():
+            if not self._keep_values:
+                values.clear()
+            if self.keys[name] in doc["data"]:
+                values[doc["seq_num"]] = doc["data"][self.keys[name]]
+
+    def needs(self, name: str, doc: Document) -> bool:
+        """Return whether the analysis needs this event or stream datum."""
+        if name == "stream_datum":
+            return doc["stream_resource"] in self._resources
+        return bool(self.event_keys)
+
+    def _tracks(self) -> Iterator[tuple[str, KeyRows]]:
+        table = self.table
+        if table is not None:
+            yield from table.tracks.items()
+            if table.identity is not None:
+                yield self.run.required.identity, table.identity
+            if table.time is not None:
+                yield self.run.required.time, table.time
+
+
+class RawRun:
+    """One raw run, as of its documents so far.
+
+    Parameters
+    ----------
+    start
+        Its start document.
+    required
+        Data keys that the analysis requires.
+    keep_values
+        As for `RawStream`.
+
+    Attributes
+    ----------
+    streams
+        Streams that have all inputs, by name, in the order of their descriptors.
+    stop
+        The stop document; None before it.
+    """
+
+    def __init__(
+        self, start: Document, required: RequiredKeys, *, keep_values: bool = True
+    ) -> None:
+        self.start = start
+        self.required = required
+        self.streams: dict[str, RawStream] = {}
+        self.stop: Document | None = None
+        self._keep_values = keep_values
+        self._by_descriptor: dict[str, RawStream] = {}
+        self._resources: list[Document] = []
+
+    @property
+    def uid(self) -> str:
+        """Uid of the run."""
+        return str(self.start["uid"])
+
+    def __call__(self, name: str, doc: Document) -> None:
+        """Process one document of this run; the document is not changed."""
+        if name == "descriptor":
+            self._descriptor(doc)
+        elif name == "stream_resource":
+            self._resources.append(doc)
+            for each in self.streams.values():
+                each.resource(doc)
+        elif name == "stop":
+            self.stop = doc
+        elif (stream := self.stream_of(doc)) is not None:
+            if name == "stream_datum":
+                stream.datum(doc)
+            elif name == "event":
+                stream.event(doc)
+            elif name == "event_page":
+                for event in unpack_event_page(cast(EventPage, doc)):
+                    stream.event(event)
+
+    def stream_of(self, doc: Document) -> RawStream | None:
+        """Return the stream of an event or stream datum; None if it lacks inputs."""
+        return self._by_descriptor.get(doc.get("descriptor", ""))
+
+    def needs(self, name: str, doc: Document) -> bool:
+        """Return whether the analysis needs this document."""
+        if name not in ("event", "event_page", "stream_datum"):
+            return True
+        stream = self.stream_of(doc)
+        return stream is not None and stream.needs(name, doc)
+
+    def _descriptor(self, doc: Document) -> None:
+        name = doc.get("name", "primary")
+        if name in self.streams:  # the configuration has changed, nothing else
+            self._by_descriptor[doc["uid"]] = self.streams[name]
+            return
+        if name == "baseline":
+            return
+        new = RawStream(self, name, keep_values=self._keep_values)
+        try:
+            found = self.required.find(doc["data_keys"])
+        except DataError as error:
+            new.error = str(error)
+        else:
+            if found is None:
+                return
+            new.begin(found, doc)
+            for resource in self._resources:  # of a device that is in an earlier stream too
+                new.resource(resource)
+        self.streams[name] = self._by_descriptor[doc["uid"]] = new
+
+
+def _empty_table(
+    required: RequiredKeys, found: Mapping[str, str], data_keys: Document
+) -> FrameTable:
+    table = FrameTable()
+    for name in (name for name in (*required.inputs, *required.optional) if name in found):
+        external = data_keys[found[name]].get("external")
+        if external is None:
+            table.values[name] = {}
+        elif external.startswith("STREAM:"):
+            table.tracks[name] = KeyRows()
+        else:
+            raise DataError(
+                f"{found[name]}: external data of kind {external!r}, expected STREAM: "
+                "(stream_resource and stream_datum documents)"
+            )
+    streams = {n for n, key in found.items() if "external" in data_keys[key]}
+    table.identity = KeyRows() if required.identity in streams else None
+    table.time = KeyRows() if required.time in streams else None
+    return table

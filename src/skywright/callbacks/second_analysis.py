@@ -1,0 +1,168 @@
+"""Runs a second-stage analysis live, over the rows of the first analysis."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skywright.analysis import Analysis, Batch
+from skywright.analysis.blocks import concatenate
+from skywright.analysis.second import SecondRun
+from skywright.callbacks.derived import DerivedRun, Emit
+from skywright.callbacks.drawing import Draw
+from skywright.errors import DataError, SkywrightError
+
+log = logging.getLogger(__name__)
+
+
+class SecondAnalysis:
+    """A second-stage analysis of a raw run, its answers and its derived run.
+
+    Parameters
+    ----------
+    name
+        Name of the analysis.
+    run
+        The analysis of this raw run.
+    start
+        Start document of the raw run.
+    emit
+        Takes the derived documents.
+    assets
+        Root directory of assets.
+    draw
+        Draws the final result.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: SecondRun,
+        start: Mapping[str, Any],
+        emit: Emit,
+        assets: Path,
+        draw: Draw,
+    ) -> None:
+        self.name = name
+        self.run = run
+        self.draw_until = math.inf
+        """Time of the monotonic clock after which a derived run is written without pictures."""
+        self._draw = draw
+        self._start, self._emit, self._assets = start, emit, assets
+        self._rows: list[Batch] = []
+        self._asked = self._frames = 0
+        self._facts: dict[str, Any] = {}
+        self._answered = 0
+        self._is_over = False
+
+    def take(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Process a document of the raw run; a failure is logged."""
+        try:
+            self.run(name, doc)
+        except Exception:  # the first analysis goes on
+            log.exception("%s: %s document not taken in", self.name, name)
+
+    def add(self, rows: Batch) -> None:
+        """Add rows of the first analysis, in the order of their file."""
+        self._rows.append(rows)
+
+    def ask(self, number: int, frames: int) -> None:
+        """Note a request for the result over the first `frames` frames and all documents."""
+        self._asked, self._frames = number, frames
+
+    def answer(self, reached: float) -> bool:
+        """Compute the requested result, if the first analysis has reached the requested frames.
+
+        Returns
+        -------
+        bool
+            Whether there is a new answer.
+        """
+        if self._answered == self._asked or reached < self._frames:
+            return False
+        self._answered = self._asked
+        self._facts = {"answered": self._asked, "error": "", "error_type": ""}
+        try:
+            analysis, _ = self._compute()
+            self._facts["result"] = scalars(analysis)
+        except Exception as error:  # whatever it is, the plan must see it
+            self._fail(error)
+        return True
+
+    def finish_steps(self, stream: str, inputs: Mapping[str, str]) -> Iterator[None]:
+        """Write the derived run, once, as soon as its pictures are drawn; yield until then.
+
+        A failure is logged and reported.
+
+        Parameters
+        ----------
+        stream
+            Of the raw run, that the first analysis has followed.
+        inputs
+            Derived run of the first analysis, by its name.
+        """
+        if self._is_over:
+            return
+        self._is_over = True
+        if not (self.run.fits and self._rows):
+            return
+        self._facts = {"answered": self._asked, "error": "", "error_type": ""}
+        try:
+            analysis, members = self._compute()
+            drawn = self._draw((self.run, analysis, members, scalars(analysis)))
+            while not drawn.done() and time.monotonic() < self.draw_until:
+                yield
+            pictures = drawn.result() if drawn.done() else {}
+            self._derive(analysis, members, stream, inputs, pictures)
+        except Exception as error:  # the first analysis must end as it would without this one
+            self._fail(error)
+            log.error("%s: run %s has no derived run: %s", self.name, self._start["uid"][:8], error)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is new since the last call, for the session."""
+        facts, self._facts = self._facts, {}
+        return facts
+
+    def _compute(self) -> tuple[Analysis[Any], Batch]:
+        if not self._rows:
+            raise DataError(f"run {self._start['uid'][:8]} has no row yet")
+        self._rows = [concatenate(self._rows)]
+        analysis, members = self.run.prepare(self._rows[0])
+        analysis.update(members)
+        return analysis, members
+
+    def _derive(
+        self,
+        analysis: Analysis[Any],
+        members: Batch,
+        stream: str,
+        inputs: Mapping[str, str],
+        pictures: Mapping[str, bytes],
+    ) -> None:
+        derived = DerivedRun(
+            analysis.fresh(), self._start, self._emit, self._assets, inputs, stream=stream
+        )
+        self._facts["derived_uid"] = derived.uid
+        derived.add(members)
+        why = self.run.failure(scalars(analysis))
+        derived.close("fail" if why else "success", why, pictures, keeps_result=True)
+        self._facts |= {
+            "rows": derived.rows,
+            "columns": str(derived.columns_path),
+            "result": derived.scalars(),
+        }
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, SkywrightError):
+            log.exception("%s: run %s", self.name, self._start["uid"])
+        self._facts |= {"error": str(error), "error_type": type(error).__name__}
+
+
+def scalars(analysis: Analysis[Any]) -> dict[str, Any]:
+    """Return the scalar results of an analysis, and its number of members, as Python values."""
+    found = {k: v.item() for k, v in analysis.result().items() if not np.ndim(v)}
+    return {"n_frames": analysis.members, **found}

@@ -1,0 +1,307 @@
+"""Analyzes one stream of a raw run batch by batch, and writes its derived runs."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from skywright.analysis import Analysis, Batch
+from skywright.callbacks.derived import DerivedRun, Emit
+from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose
+from skywright.callbacks.raw_run import RawStream
+from skywright.callbacks.second_analysis import SecondAnalysis
+from skywright.errors import DataError, SkywrightError
+from skywright.files.frames import FrameReader, draw_pictures
+
+UNFLUSHED_POLL_S = 0.005
+"""Period of checks for frames that are announced but not yet complete in their file, s."""
+DRAWING_POLL_S = 0.05
+"""Period of checks whether the pictures are drawn, s."""
+
+Returned = TypeVar("Returned")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BacklogLimits:
+    """Limits of the backlog of a live analysis.
+
+    Parameters
+    ----------
+    max_behind_s
+        Maximum backlog, as the time that its analysis takes, s. A larger backlog at the first
+        batch raises this limit. Frames beyond it are skipped, evenly spread, and counted.
+    catch_up_s
+        Time limit, s, for the remaining frames after the stop document.
+    """
+
+    max_behind_s: float = 10.0
+    catch_up_s: float = 60.0
+
+
+class StreamAnalysis:
+    """One stream of a raw run, and the derived run that its analysis writes.
+
+    Parameters
+    ----------
+    raw
+        The stream.
+    make
+        Returns a new analysis, given the configuration of the stream's devices.
+    emit
+        Called with each derived document.
+    assets
+        Root directory of assets.
+    limits
+        Limits of the backlog.
+    second
+        Second-stage analyses over the rows of this one.
+    """
+
+    def __init__(
+        self,
+        raw: RawStream,
+        make: Callable[[Mapping[str, Any]], Analysis[Any]],
+        emit: Emit,
+        assets: Path,
+        limits: BacklogLimits,
+        second: Sequence[SecondAnalysis] = (),
+    ) -> None:
+        self.raw = raw
+        self.second = second
+        self.position = 0
+        """Number of frames analyzed or skipped."""
+        self.derived: DerivedRun | None = None
+        self.exit_status = ""
+        """Exit status of the derived run; "" while it is open."""
+        self.reason = ""
+        """Reason of an exit status other than success."""
+        self._make = make
+        self._emit = emit
+        self._assets = assets
+        self._limits = limits
+        self._backlog: int | None = None
+        self._deadline: float | None = None
+        self._pace = Pace()
+        self._busy_since: float | None = None
+        self._closing: Iterator[None] | None = None
+        self._reader: FrameReader | None = None
+        self._scalars: dict[str, Any] = {}
+        self._guarded(self._begin)
+
+    def start_deadline(self) -> None:
+        """Start the time limit for the remaining frames, because the raw run has ended."""
+        self._deadline = time.monotonic() + self._limits.catch_up_s
+
+    def step(self) -> bool:
+        """Analyze a batch if frames are ready, and answer requests; return whether it did any."""
+        before = self.position
+        is_open = not self.exit_status and self.derived is not None and self._closing is None
+        if is_open:
+            self._guarded(self._analyze)
+        answers = [each.answer(self._reached()) for each in self.second]
+        if is_open and self.raw.run.stop is not None and not self.exit_status and self._is_done():
+            self._guarded(self._finish)
+        return self.position > before or (is_open and bool(self.exit_status)) or any(answers)
+
+    def close_step(self) -> bool:
+        """Continue to close the derived runs; return False if nothing can be done now."""
+        if self._closing is None or self.exit_status:
+            return False
+        closing = self._closing
+        waits = self._guarded(lambda: next(closing, "end") is None)
+        return not waits
+
+    def _reached(self) -> float:
+        """Return the number of frames done; infinity when no more will be analyzed."""
+        return math.inf if self.exit_status else self.position
+
+    def interrupt(self, reason: str) -> None:
+        """End the derived run now: its raw run will not end, or its pictures take too long."""
+        for each in self.second:
+            each.draw_until = 0.0
+        self.close_step()
+        if self.derived is not None and not self.exit_status:
+            self._guarded(lambda: self._close("abort", f"interrupted: {reason}"))
+
+    def write_due(self) -> float | None:
+        """Write and emit what is due; return the seconds until more is due, None if never."""
+        table, derived = self.raw.table, self.derived
+        if self.exit_status or table is None or derived is None:
+            return None
+        due = self._guarded(derived.tick)
+        times = [] if due is None else [due]
+        if self._closing is not None:
+            times.append(DRAWING_POLL_S)
+        if table.announced() > self.position:  # announced, but not yet complete in the file
+            times.append(UNFLUSHED_POLL_S)
+        return min(times, default=None)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether all frames are analyzed and the derived runs are being closed."""
+        return self._closing is not None and not self.exit_status
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do for this stream."""
+        return self.raw.run.stop is not None and bool(self.exit_status)
+
+    def progress(self) -> dict[str, Any]:
+        """Return the state of the analysis, for the session."""
+        derived = self.derived
+        return {
+            "raw_uid": self.raw.run.uid,
+            "stream": self.raw.name,
+            "derived_uid": derived.uid if derived else None,
+            "reached": self.position,
+            "rows": derived.rows if derived else 0,
+            "columns": str(derived.columns_path) if derived else "",
+            "result": self._scalars,
+            "exit_status": self.exit_status,
+            "reason": self.reason,
+            "second": {each.name: each.facts() for each in self.second},
+        }
+
+    def _guarded(self, action: Callable[[], Returned]) -> Returned | None:
+        """Return the value of `action`; None if it raised, which ends this derived run only."""
+        try:
+            return action()
+        except Exception as error:  # an analysis may raise anything, and the worker lives on
+            log.exception(
+                "the analysis failed on run %s, stream %s", self.raw.run.uid, self.raw.name
+            )
+            self.exit_status, self.reason = "fail", f"{type(error).__name__}: {error}"
+            for each in self.second:
+                each.draw_until = 0.0
+            for _ in self._finish_second():  # does not wait for pictures: `draw_until` is over
+                pass
+            try:
+                if self.derived is not None:
+                    self.derived.close("fail", self.reason)
+            except Exception:  # e.g. disk full; the ingester closes runs whose lock is free
+                log.exception("the derived run of %s cannot be closed", self.raw.run.uid)
+            self._release()
+            return None
+
+    def _begin(self) -> None:
+        raw = self.raw
+        reason = raw.error
+        try:
+            analysis = self._make(raw.configuration)
+        except SkywrightError as error:  # a derived run without the configuration reports it
+            analysis, reason = self._make({}), str(error)
+        self._analysis = analysis
+        self.derived = DerivedRun(
+            analysis, raw.run.start, self._emit, self._assets, raw.keys, stream=raw.name
+        )
+        if reason:
+            raise DataError(reason)
+        assert raw.table is not None
+        self._reader = FrameReader(raw.table)
+
+    def _analyze(self) -> None:
+        raw, derived, reader = self.raw, self.derived, self._reader
+        if raw.error:
+            raise DataError(raw.error)
+        assert raw.table is not None
+        assert derived is not None
+        assert reader is not None
+        stop = raw.table.complete_until(self.position)
+        if stop <= self.position:
+            return
+        if self._backlog is None:
+            self._backlog = stop - self.position
+        stop = self._readable(stop)
+        if stop <= self.position:
+            return
+        affordable = self._affordable() if derived.analysis.skips else math.inf
+        chosen = choose(self.position, stop, affordable)[: self._pace.batch_frames]
+        begun = self._busy_since or time.monotonic()
+        batch = reader.pick(chosen)
+        derived.missing += len(chosen) - len(batch)
+        derived.dropped += chosen[-1] + 1 - self.position - len(chosen)
+        rows = derived.add(batch)
+        for each in self.second:
+            each.add(Batch(batch.identities, batch.times, rows))
+        self.position = chosen[-1] + 1
+        self._scalars = derived.scalars()
+        raw.table.forget(self.position)
+        now = time.monotonic()
+        self._pace.add_measurement(len(batch), now - begun, batch.nbytes)
+        # The time between two batches counts too: it goes into reading documents, writing rows.
+        self._busy_since = now if self.position < stop else None
+
+    def _affordable(self) -> float:
+        """Return the number of waiting frames that can be analyzed in time."""
+        limits = self._limits
+        if self._deadline is not None:
+            return self._pace.affordable(self._deadline - time.monotonic())
+        if isinstance(limit_s := self.raw.run.start.get(DECISION_LIMIT), int | float):
+            return self._pace.affordable(limit_s)
+        return max(self._pace.affordable(limits.max_behind_s), self._backlog or 1)
+
+    def _readable(self, stop: int) -> int:
+        assert self._reader is not None
+        try:
+            return self._reader.readable(self.position, stop)
+        except DataError as error:  # the file may still appear, until the deadline
+            if self._is_late():
+                raise
+            log.info("run %s, stream %s: %s", self.raw.run.uid, self.raw.name, error)
+            return self.position
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _is_done(self) -> bool:
+        table = self.raw.table
+        assert table is not None
+        return table.complete_until(self.position) <= self.position or self._is_late()
+
+    def _finish(self) -> None:
+        derived, table, reader = self.derived, self.raw.table, self._reader
+        assert derived is not None
+        assert table is not None
+        assert reader is not None
+        left = table.announced() - self.position
+        readable = (
+            reader.readable(self.position, table.complete_until(self.position)) - self.position
+        )
+        derived.dropped += readable  # complete in the file, but there was no time
+        derived.missing += left - readable
+        self.position = table.announced()
+        self._closing = self._close_all(draw_pictures(self._analysis, reader, self.position))
+
+    def _close_all(self, pictures: Mapping[str, bytes]) -> Iterator[None]:
+        """Close the derived runs, those of the second stage first; yield while pictures are drawn.
+
+        If the worker dies before the last one is closed, the next worker repeats all of them.
+        """
+        yield from self._finish_second()
+        self._close("success", "", pictures)
+
+    def _close(
+        self,
+        exit_status: Literal["success", "abort"],
+        reason: str,
+        pictures: Mapping[str, bytes] | None = None,
+    ) -> None:
+        assert self.derived is not None
+        self.derived.close(exit_status, reason, pictures)
+        self._scalars = self.derived.scalars()
+        self.exit_status, self.reason = exit_status, reason
+        self._release()
+
+    def _finish_second(self) -> Iterator[None]:
+        inputs = {self._analysis.name: self.derived.uid} if self.derived is not None else {}
+        for each in self.second:
+            yield from each.finish_steps(self.raw.name, inputs)
+
+    def _release(self) -> None:
+        if self._reader is not None:
+            self._reader.close()

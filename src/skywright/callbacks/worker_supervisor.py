@@ -1,0 +1,415 @@
+"""Runs the worker process of a live analysis: sends documents, reads reports, restarts it."""
+
+import json
+import logging
+import os
+import queue
+import select
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skywright.callbacks.journal import encode_line, journal_path
+from skywright.callbacks.raw_run import Document, RawRun
+from skywright.processes.child import start_module
+
+QUEUE_DOCUMENTS = 20_000
+"""Maximum length of the queue for documents; a document beyond it is refused."""
+PIPE_LIMIT_S = 10.0
+"""Timeout for the worker to read its pipe, s; a worker that exceeds it is killed as frozen."""
+END_LIMIT_S = 10.0
+"""Timeout for the worker to end after its stdin is closed, s."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerLimits:
+    """Limits of a worker that dies or stalls.
+
+    Parameters
+    ----------
+    restarts
+        Maximum number of restarts of the worker in one run; the next death gives the run up.
+    stall_s
+        Timeout of reports, s: a worker that has frames and reports nothing for so long is killed.
+    """
+
+    restarts: int = 3
+    stall_s: float = 120.0
+
+
+class _StreamReports:
+    """What the worker has reported of one stream of a raw run."""
+
+    def __init__(self) -> None:
+        self.last_report = time.monotonic()
+        self.reached = 0
+        self.derived_uid: str | None = None
+        self.error = ""
+        self.done = False
+
+
+class _SentRun:
+    """A raw run as the session knows it, and the documents that a new worker would need."""
+
+    def __init__(self, raw: RawRun) -> None:
+        self.raw = raw
+        self.deaths = 0
+        self.abandoned = ""
+        """Why the session sends no more documents of this run; "" if it does."""
+        self._streams: dict[str, _StreamReports] = {}
+        self._log: list[tuple[str, Document]] = []
+        self._datums: dict[str, int] = {}
+        self._request: Document | None = None
+
+    @property
+    def streams(self) -> dict[str, _StreamReports]:
+        """The streams that have the required data keys, by name."""
+        for name in list(self.raw.streams):  # the RunEngine's thread adds to them
+            self._streams.setdefault(name, _StreamReports())
+        return self._streams
+
+    @property
+    def open_streams(self) -> dict[str, _StreamReports]:
+        """Streams that are not done, by name."""
+        return {name: each for name, each in self.streams.items() if not each.done}
+
+    def announced(self, stream: str) -> int:
+        """Return the number of frames in the documents of a stream so far."""
+        table = self.raw.streams[stream].table
+        return table.announced() if table is not None else 0
+
+    def remember(self, name: str, doc: Document) -> None:
+        """Keep a document for a new worker.
+
+        A stream datum that continues the last one of its resource is joined to it. Of requests for
+        a result (``ask``) the last one is kept.
+        """
+        if name == "ask":
+            self._request = doc
+            return
+        if name == "stream_datum":
+            uid = doc["stream_resource"]
+            place = self._datums.get(uid)
+            if place is not None and _continues(before := self._log[place][1], doc):
+                ranges = {
+                    each: {"start": before[each]["start"], "stop": doc[each]["stop"]}
+                    for each in ("indices", "seq_nums")
+                }
+                self._log[place] = (name, {**before, **ranges})
+                return
+            self._datums[uid] = len(self._log)
+        self._log.append((name, doc))
+
+    @property
+    def documents(self) -> list[tuple[str, Document]]:
+        """Documents for a new worker: all but the descriptors of streams that are done."""
+        done = self.streams.keys() - self.open_streams.keys()
+        known = [
+            (name, doc)
+            for name, doc in self._log
+            if name != "descriptor" or doc.get("name", "primary") not in done
+        ]
+        return known if self._request is None else [*known, ("ask", self._request)]
+
+
+def _continues(before: Document, doc: Document) -> bool:
+    return all(before[each]["stop"] == doc[each]["start"] for each in ("indices", "seq_nums"))
+
+
+def _end_in_journal(journal: Path, derived_uid: str | None) -> dict[str, Any] | None:
+    """Return the result and error of a derived run that is complete; None if it is not.
+
+    The worker may have died after it had closed the run and before it reported that.
+    """
+    for directory in (journal, journal / "done"):
+        path = journal_path(directory, derived_uid or "")
+        if path.is_file():
+            lines = path.read_bytes().splitlines(keepends=True)[-500:]
+            docs = [json.loads(line) for line in lines if line.endswith(b"\n")]
+            results = [doc["data"] for name, doc in docs if name == "event"]
+            if docs and docs[-1][0] == "stop" and docs[-1][1]["exit_status"] != "abort":
+                result = results[-1] if results else {}
+                return {"result": result, "error": docs[-1][1].get("reason", "")}
+    return None
+
+
+class WorkerSupervisor:
+    """Runs the worker process, and restarts it, on a thread of this class.
+
+    Parameters
+    ----------
+    name
+        Name of the analysis.
+    arguments
+        Command-line arguments of ``python -m skywright.callbacks.worker``.
+    journal
+        Directory of journals, to which the worker writes derived runs.
+    limits
+        Limits of a worker that dies or stalls.
+    report
+        Called with the uid of a raw run, the name of a stream and its progress (fields of
+        `reports.Progress`); with an empty name when the run is done.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        journal: Path,
+        limits: WorkerLimits,
+        report: Callable[..., object],
+    ) -> None:
+        self.name = name
+        self.ready = threading.Event()
+        """The worker has compiled and loaded what it needs."""
+        self._arguments = arguments
+        self._journal = journal
+        self._limits = limits
+        self._report = report
+        self._runs: dict[str, _SentRun] = {}
+        # No limit here: reports and stop documents must always fit; `put` limits other documents
+        self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._failed_starts = 0
+        self._thread = threading.Thread(target=self._work, name=f"live-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, name: str, doc: Document, raw: RawRun) -> bool:
+        """Queue a document for the worker; does not wait.
+
+        Returns
+        -------
+        bool
+            False if the queue is full. A stop document is always queued.
+        """
+        if name != "stop" and self._queue.qsize() >= QUEUE_DOCUMENTS:
+            return False
+        self._queue.put(("document", (name, doc, raw)))
+        return True
+
+    def abandon(self, uid: str, reason: str) -> None:
+        """End the analysis of a raw run whose documents are no longer sent; does not wait.
+
+        Parameters
+        ----------
+        uid
+            Uid of the raw run.
+        reason
+            Reason, for the stop documents of the derived runs and the report.
+        """
+        self._queue.put(("abandon", (uid, reason)))
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the present worker."""
+        return self._worker.pid if self._worker is not None else None
+
+    def close(self) -> None:
+        """End the worker; a run in progress gets an interrupted derived run."""
+        self._queue.put(("close", None))
+        self._thread.join(2 * END_LIMIT_S)
+
+    def kill(self) -> None:
+        """Kill the worker, so that a `close` under way ends at once."""
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
+
+    def _work(self) -> None:
+        self._start()
+        while True:
+            try:
+                kind, payload = self._queue.get(timeout=min(self._limits.stall_s / 4, 10.0))
+            except queue.Empty:
+                self._kill_if_stalled()
+                continue
+            if kind == "document":
+                self._forward(*payload)
+            elif kind == "abandon":
+                self._abandon(*payload)
+            elif kind == "line":
+                self._take_line(*payload)
+            elif kind == "died" and payload is self._worker:
+                self._restart()
+            elif kind == "close":
+                self._end()
+                return
+            self._kill_if_stalled()
+
+    def _start(self) -> None:
+        try:
+            self._worker = start_module(
+                "skywright.callbacks.worker",
+                *self._arguments,
+                start_new_session=True,  # Ctrl-C is for the plan
+            )
+        except OSError:
+            log.exception("analysis %s: the worker cannot be started", self.name)
+            self._worker = None
+            for uid in list(self._runs):
+                self._end_run(uid, "the worker cannot be started")
+            return
+        assert self._worker.stdin is not None
+        os.set_blocking(self._worker.stdin.fileno(), False)
+        threading.Thread(target=self._read_lines, args=(self._worker,), daemon=True).start()
+
+    def _read_lines(self, worker: subprocess.Popen[bytes]) -> None:
+        assert worker.stdout is not None
+        with worker.stdout as lines:
+            for line in lines:
+                if line.endswith(b"\n"):
+                    self._queue.put(("line", (worker, line)))
+        worker.wait()
+        self._queue.put(("died", worker))
+
+    def _forward(self, name: str, doc: Document, raw: RawRun) -> None:
+        if name == "start":
+            self._runs[raw.uid] = _SentRun(raw)
+            if self._worker is None:
+                self._failed_starts = 0
+                self._start()
+        run = self._runs.get(raw.uid)
+        if run is not None:
+            run.remember(name, doc)
+            self._send(name, doc)
+
+    def _abandon(self, uid: str, reason: str) -> None:
+        run = self._runs.get(uid)
+        if run is None:
+            self._report(uid, "", done=True, error=reason)
+            return
+        run.abandoned = reason
+        if self._worker is None:
+            self._end_run(uid, reason)
+        else:
+            self._send("abandon", {"raw_uid": uid, "reason": reason})
+
+    def _send(self, name: str, doc: Document) -> None:
+        """Write a line to the worker; kill one that does not read its pipe."""
+        worker = self._worker
+        if worker is None:
+            return
+        assert worker.stdin is not None
+        pipe, left = worker.stdin.fileno(), memoryview(encode_line(name, doc))
+        deadline = time.monotonic() + PIPE_LIMIT_S
+        while left:
+            try:
+                left = left[os.write(pipe, left) :]
+            except BlockingIOError:
+                if not select.select([], [pipe], [], max(deadline - time.monotonic(), 0))[1]:
+                    log.error("analysis %s: the worker is frozen and is killed", self.name)
+                    worker.kill()
+                    return
+            except BrokenPipeError:
+                return
+
+    def _take_line(self, worker: subprocess.Popen[bytes], line: bytes) -> None:
+        if worker is not self._worker:
+            return
+        message = json.loads(line)
+        if isinstance(message, dict):  # {"ready": ...}
+            self._failed_starts = 0
+            self.ready.set()
+            return
+        kind, facts = message
+        uid = facts["raw_uid"]
+        run = self._runs.get(uid)
+        if run is None:
+            return
+        if kind == "over":
+            self._end_run(uid, run.abandoned)
+            return
+        stream = run.streams[facts["stream"]]
+        stream.last_report = time.monotonic()
+        stream.reached, stream.derived_uid = facts["reached"], facts["derived_uid"]
+        stream.error, stream.done = facts["reason"], kind == "done"
+        keys = ("derived_uid", "reached", "rows", "columns", "result", "second")
+        progress = {key: facts[key] for key in keys}
+        self._report(uid, facts["stream"], done=stream.done, error=stream.error, **progress)
+
+    def _end_run(self, uid: str, error: str = "") -> None:
+        """Report that a run is done, or ended by `error`."""
+        run = self._runs.pop(uid)
+        for name in run.open_streams:
+            self._report(uid, name, done=True, **({"error": error} if error else {}))
+        self._report(uid, "", done=True, **({"error": error} if error else {}))
+
+    def _restart(self) -> None:
+        worker, self._worker = self._worker, None
+        assert worker is not None
+        assert worker.stdin is not None
+        worker.stdin.close()
+        self._failed_starts += not self.ready.is_set()
+        self.ready.clear()
+        status, limit = worker.returncode, self._limits.restarts
+        for uid, run in list(self._runs.items()):
+            run.deaths += bool(run.raw.streams)
+            for name, stream in run.open_streams.items():
+                if (end := self._end_of_stream(run, name)) is not None:
+                    stream.done = True
+                    self._report(uid, name, done=True, **end)
+            if max(run.deaths, self._failed_starts) > limit:
+                self._end_run(uid, f"the worker died again (status {status})")
+            elif run.abandoned or (run.raw.stop is not None and not run.open_streams):
+                self._end_run(uid, run.abandoned)
+        if self._failed_starts > limit:
+            log.error("analysis %s: the worker does not start (status %s)", self.name, status)
+            return
+        log.warning("analysis %s: the worker died (status %s); starting again", self.name, status)
+        self._start()
+        for run in self._runs.values():
+            for stream in run.streams.values():
+                stream.last_report = time.monotonic()
+            for name, doc in run.documents:
+                self._send(name, doc)
+
+    def _end_of_stream(self, run: _SentRun, name: str) -> dict[str, Any] | None:
+        """Return the final progress of a stream that ended before the worker died; else None."""
+        stream = run.streams[name]
+        if (ending := _end_in_journal(self._journal, stream.derived_uid)) is not None:
+            return {"reached": run.announced(name), **ending}
+        return {} if stream.error else None  # it failed, and would fail again
+
+    def _kill_if_stalled(self) -> None:
+        now = time.monotonic()
+        for run in self._runs.values():
+            for name, stream in run.open_streams.items():
+                is_ending = run.raw.stop is not None or bool(run.abandoned)
+                behind = is_ending or run.announced(name) > stream.reached
+                if not behind or stream.error:
+                    stream.last_report = now
+                elif now - stream.last_report > self._limits.stall_s and self._worker is not None:
+                    limit_s = self._limits.stall_s
+                    log.error("analysis %s: silent for %s s, killed", self.name, limit_s)
+                    self._worker.kill()
+                    stream.last_report = now
+
+    def _end(self) -> None:
+        """Let the worker finish; report the runs that it did not end."""
+        worker = self._worker
+        if worker is not None:
+            assert worker.stdin is not None
+            worker.stdin.close()
+            self._read_to_end(worker)
+        for uid in list(self._runs):
+            self._end_run(uid, "the session ended before the analysis did")
+
+    def _read_to_end(self, worker: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + END_LIMIT_S
+        while True:
+            try:
+                kind, payload = self._queue.get(timeout=max(deadline - time.monotonic(), 0.0))
+            except queue.Empty:
+                worker.kill()
+                deadline = time.monotonic() + END_LIMIT_S  # for the entry ``died``
+                continue
+            if kind == "line":
+                self._take_line(*payload)
+            elif kind == "died" and payload is worker:
+                return

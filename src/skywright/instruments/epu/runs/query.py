@@ -1,0 +1,143 @@
+"""Reading entities out of the catalog, from the columns of the runs of `track_epu`."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.instruments.epu.runs.layouts import STREAMS
+
+Columns = dict[str, NDArray[Any]]
+
+
+def last_rows(run: Any, kind: str) -> Columns:
+    """Return the present state of entities of a run: the last row of each uuid, by column.
+
+    Parameters
+    ----------
+    run
+        tiled client of the run.
+    kind
+        ``gridsquare``, ``foilhole``, ``micrograph`` or ``result``.
+    """
+    stream = _Stream(run, kind)
+    columns = stream.whole(stream.names)
+    rows = _last(columns["uuid"])
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def find_micrographs(
+    runs: Any,
+    *,
+    square: str | None = None,
+    hole: str | None = None,
+    defocus: tuple[float | None, float | None] = (None, None),
+    time: tuple[datetime | None, datetime | None] = (None, None),
+    limit: int | None = None,
+    offset: int = 0,
+    names: Sequence[str] | None = None,
+) -> Columns:
+    """Return micrographs of a run, or of all runs of a session, by column, a page at a time.
+
+    Columns that decide are read whole; of the others, only the rows between the first and the last
+    of the page.
+
+    Parameters
+    ----------
+    runs
+        tiled client of a run, or a list of those of one grid, the oldest first.
+    square, hole
+        Ids; None is any.
+    defocus
+        Smallest and largest defocus, m; None is open. A micrograph without defocus is in no range.
+    time
+        Earliest and latest time of acquisition; None is open. A time without offset is UTC.
+    limit, offset
+        Length of the page, and how many micrographs are before it; in the order of their last rows.
+    names
+        Columns to return; None: all that all the runs have. Each costs some requests.
+
+    Returns
+    -------
+    dict
+        The columns by name; the last row of each micrograph.
+    """
+    listed = list(runs) if isinstance(runs, Sequence) else [runs]
+    streams = [_Stream(run, "micrograph") for run in listed if STREAMS["micrograph"] in run]
+    if not streams:
+        return {}
+    texts = {
+        name: text.encode()
+        for name, text in (("gridsquare_id", square), ("foilhole_id", hole))
+        if text is not None
+    }
+    bounds = {
+        "defocus": defocus,
+        "acquisition_datetime": tuple(None if each is None else _seconds(each) for each in time),
+    }
+    bounds = {name: ends for name, ends in bounds.items() if ends != (None, None)}
+    parts = [stream.whole(["uuid", *texts, *bounds]) for stream in streams]
+    known = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    rows = _last(known["uuid"])
+    for name, (low, high) in bounds.items():
+        rows = rows[_inside(known[name][rows], low, high)]
+    for name, value in texts.items():
+        rows = rows[known[name][rows] == value]
+    page = rows[offset : None if limit is None else offset + limit]
+    common = [name for name in streams[0].names if all(name in each.names for each in streams)]
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in names or common}
+    first = 0
+    for stream, part in zip(streams, parts, strict=True):
+        mine = page[(page >= first) & (page < first + len(part["uuid"]))] - first
+        first += len(part["uuid"])
+        for name, blocks in columns.items():
+            blocks.append(part[name][mine] if name in part else stream.rows(name, mine))
+    return {name: np.concatenate(blocks) for name, blocks in columns.items()}
+
+
+class _Stream:
+    """The columns of a kind of entity in a run; looked up once."""
+
+    def __init__(self, run: Any, kind: str) -> None:
+        self._stream = run[STREAMS[kind]]
+        device = run.metadata["start"]["detectors"][0]
+        self._prefix = f"{device}_{STREAMS[kind].removesuffix('s')}_"
+        # The descriptor's keys are at hand; to list the columns takes requests.
+        keys = self._stream.metadata.get("data_keys") or self._stream
+        self.names = [
+            key.removeprefix(self._prefix) for key in keys if key.startswith(self._prefix)
+        ]
+
+    def whole(self, names: Sequence[str]) -> Columns:
+        """Read columns from end to end, together."""
+        found = self._stream.read([self._prefix + name for name in names])
+        return {name: np.asarray(found[self._prefix + name].values) for name in names}
+
+    def rows(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Read a column's rows of rising numbers, with those between them."""
+        column = self._stream[self._prefix + name]
+        if not len(rows):
+            return np.empty(0, column.dtype)
+        low = int(rows[0])
+        return np.asarray(column[low : int(rows[-1]) + 1])[rows - low]
+
+
+def _last(uuids: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the last row of each uuid, in order."""
+    backwards = np.unique(uuids[::-1], return_index=True)[1]
+    return np.sort(len(uuids) - 1 - backwards)
+
+
+def _inside(values: NDArray[Any], low: float | None, high: float | None) -> NDArray[np.bool_]:
+    inside = np.ones(len(values), dtype=bool)
+    if low is not None:
+        inside &= values >= low
+    if high is not None:
+        inside &= values <= high
+    return inside
+
+
+def _seconds(time: datetime) -> float:
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

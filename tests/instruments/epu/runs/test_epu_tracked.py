@@ -1,0 +1,117 @@
+"""Rows of a grid's micrographs with their path on the processing cluster."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import pytest
+
+from skywright.files.columns import ColumnReader
+from skywright.instruments.epu.database import Database, open_database
+from skywright.instruments.epu.names import recognize
+from skywright.instruments.epu.runs import layouts
+from skywright.instruments.epu.runs.layouts import ROW
+from skywright.instruments.epu.runs.tracked import TrackedGrids
+from skywright.instruments.epu.twin.visit import plan_visit
+from skywright.instruments.epu.twin.writer import visit_files
+from skywright.instruments.epu.watch.ingest import Ingest
+
+VISIT = plan_visit(5, 1, 4, imaged=1, holes=2)
+MAP = {"Z:\\DoseFractions": "/dls/m02"}
+SESSION = "EpuSession.dm"
+
+
+@pytest.fixture
+def ingest(tmp_path: Path) -> Iterator[Ingest]:
+    """Reads a visit; its session's file is not read yet."""
+    database = open_database(tmp_path / "epu.sqlite", durable=False)
+    for file in visit_files(VISIT):
+        path = tmp_path / "data" / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.content)
+    reader = Ingest(tmp_path / "data", database)
+    read(reader, session=False)
+    yield reader
+    database.close()
+
+
+def read(ingest: Ingest, session: bool) -> object:
+    """Read the session's file alone, or all the others."""
+    names = (str(path.relative_to(ingest.root)) for path in sorted(ingest.root.rglob("*.*")))
+    files = [file for name in names if (file := recognize(name)) is not None]
+    return ingest.process(file for file in files if file.path.endswith(SESSION) == session)
+
+
+def paths_of(directory: Path, uid: str) -> list[tuple[str, str]]:
+    with ColumnReader(directory / f"{uid}_micrographs.h5", ROW) as reader:
+        columns = [reader.read(f"/entry/{name}") for name in ("manifest_file", "cluster_path")]
+    return [(file.decode(), place.decode()) for file, place in zip(*columns, strict=True)]
+
+
+def run_of(database: Database, directory: Path, uid: str, path_map: dict[str, str]) -> None:
+    grids = TrackedGrids(database, path_map)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, uid, directory)
+    grids.close()
+
+
+def test_micrographs_have_their_path_on_the_cluster(ingest: Ingest, tmp_path: Path) -> None:
+    read(ingest, session=True)
+    run_of(ingest.database, tmp_path, "mapped", MAP)
+    found = paths_of(tmp_path, "mapped")
+    assert len(found) == len(list(VISIT.micrographs()))
+    for file, place in found:
+        session = VISIT.grids[0].name
+        inside = file.split(f"{session}/", 1)[1]
+        assert place == f"/dls/m02/{VISIT.name}/{session}/{inside}"
+
+
+@pytest.mark.parametrize("path_map", [{}, {"Y:\\": "/dls"}, {"Z:\\": "/" + 600 * "x"}])
+def test_without_a_prefix_or_room_the_path_is_empty(
+    ingest: Ingest, tmp_path: Path, path_map: dict[str, str]
+) -> None:
+    read(ingest, session=True)
+    run_of(ingest.database, tmp_path, "unmapped", path_map)
+    found = paths_of(tmp_path, "unmapped")
+    assert len(found) == len(list(VISIT.micrographs()))
+    assert {place for _, place in found} == {""}
+
+
+def test_a_session_file_that_comes_late_brings_the_paths(ingest: Ingest, tmp_path: Path) -> None:
+    grids = TrackedGrids(ingest.database, MAP)
+    (grid,) = grids.grids()
+    grids.begin(grid.uuid, "late", tmp_path)
+    grids.committed(read(ingest, session=True))  # type: ignore[arg-type]
+    grids.close()
+    count = len(list(VISIT.micrographs()))
+    found = paths_of(tmp_path, "late")
+    assert len(found) == 2 * count
+    assert {place for _, place in found[:count]} == {""}
+    assert all(place.startswith("/dls/m02/") for _, place in found[count:])
+
+
+def test_a_run_of_an_older_version_is_not_handed_over_again(
+    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read(ingest, session=True)
+    with monkeypatch.context() as older:
+        columns = {kind: tuple(layouts.stored_columns(kind)) for kind in layouts.COLUMNS}
+        older.setattr(layouts, "COLUMNS", columns)
+        run_of(ingest.database, tmp_path, "old", MAP)
+    with h5py.File(tmp_path / "old_micrographs.h5") as file:
+        assert "manifest_file" in file["entry"]
+        assert "cluster_path" not in file["entry"]
+    (grid,) = TrackedGrids(ingest.database, MAP).grids()
+    assert grid.amends == "old"
+    assert not grid.waiting
+
+
+def test_a_grid_may_be_polled_before_its_commit_is_told(ingest: Ingest, tmp_path: Path) -> None:
+    database = open_database(tmp_path / "other.sqlite", durable=False)
+    grids = TrackedGrids(database, MAP)
+    reader = Ingest(ingest.root, database)
+    read(reader, session=True)
+    read(reader, session=False)
+    assert grids.poll()
+    assert [grid.waiting for grid in grids.grids()] == [True]
+    database.close()

@@ -1,0 +1,65 @@
+"""What frames tell as they come: rate, lost packets, clocks."""
+
+import numpy as np
+import pytest
+from support.pano_files import file_name, made_frames
+
+from skywright.instruments.panoseti.clock import SEC, TAI
+from skywright.instruments.panoseti.live.activity import GROWN_WITHIN_S
+from skywright.instruments.panoseti.pff import read_pff
+from skywright.instruments.panoseti.received import ReceivedFrames, newest_clocks
+from skywright.instruments.panoseti.sources.rundir import FrameBlock
+
+RUN = "data_dir/module_1/obs_Lick.start_2024-07-25T04:34:06Z.runtype_sci-data.pffd"
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def block(tmp_path, frames, run="a"):
+    return FrameBlock(tmp_path / file_name("img16"), run, frames, np.full(len(frames), 2540))
+
+
+def test_a_rate_is_that_of_the_frames_times_and_ends_with_the_stream(tmp_path):
+    clock = Clock()
+    received, frames = ReceivedFrames(clock), made_frames("img16", 3000)
+    for first in range(0, 3000, 500):  # all at once: a run that is tracked from its start
+        received.add(block(tmp_path, frames[first : first + 500]))
+    assert received.rate_hz == pytest.approx(1000.0)
+    clock.now += GROWN_WITHIN_S + 0.1
+    assert received.rate_hz == 0.0
+
+
+def test_packets_are_counted_over_blocks_and_anew_in_the_next_run(tmp_path):
+    received, frames = ReceivedFrames(), made_frames("img16", 100)
+    received.add(block(tmp_path, frames[:50]))
+    received.add(block(tmp_path, frames[53:]))
+    assert received.packets_lost == 12
+    received.add(block(tmp_path, frames[:50], "b"))
+    received.add(block(tmp_path, frames[60:60], "b"))
+    assert received.packets_lost == 0
+
+
+def test_no_packet_of_the_real_run_was_lost(tmp_path, test_data):
+    received = ReceivedFrames()
+    movie = read_pff(next((test_data / "panoseti" / RUN).glob("*img16*")))
+    received.add(block(tmp_path, movie))
+    assert received.packets_lost == 0
+    assert newest_clocks(movie) == dict.fromkeys(range(4), True)
+
+
+def test_clocks_are_those_of_the_newest_packets():
+    frames = made_frames("ph256", 8)
+    frames.numbers[3, 0, TAI] = (frames.numbers[3, 0, TAI] + 60) % 1024  # in step again since
+    frames.numbers[5, 0, TAI] = (frames.numbers[5, 0, TAI] + 60) % 1024
+    assert newest_clocks(frames) == {0: True, 1: False, 2: True, 3: True}
+    movie = made_frames("img16", 2)
+    movie.numbers[:, 3] = 0
+    movie.numbers[1, 2] = 0  # the packet was lost: the one before it tells
+    movie.numbers[0, 2, TAI] = (movie.numbers[0, 2, TAI] + 60) % 1024
+    assert not movie.numbers[:, 3, SEC].any()
+    assert newest_clocks(movie) == {0: True, 1: True, 2: False}

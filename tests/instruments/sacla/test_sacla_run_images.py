@@ -1,0 +1,190 @@
+"""Images of a run: taken over from the IOC, from stored frames, and per bin."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skywright.analysis import Batch
+from skywright.errors import ConfigError, DataError
+from skywright.instruments.sacla.bin_images import BinImages
+from skywright.instruments.sacla.configured import bin_image_parameters, image_parameters
+from skywright.instruments.sacla.join import TagGrid
+from skywright.instruments.sacla.layouts import IMAGE_KEYS
+from skywright.instruments.sacla.measuring import describe_measuring, read_measuring
+from skywright.instruments.sacla.run_images import FrameImages, RunningImages
+from skywright.instruments.sacla.run_info import RunInfo
+from skywright.instruments.sacla.shot_images import ShotImages
+from skywright.instruments.sacla.shots import ShotRules
+from skywright.instruments.sacla.tile import PixelRules, Tile
+
+BLOCK = 16
+SHAPES = {"A": (6, 8), "B": (5, 7)}
+EDGES = [-1.0, -0.5, 0.5, 1.0]
+GAINS = {"A": 15.0, "B": 20.0}
+
+
+def run_info():
+    random = np.random.default_rng(3)
+    tiles = {
+        name: Tile(name, GAINS[name], random.random(shape) < 0.1) for name, shape in SHAPES.items()
+    }
+    return RunInfo(
+        run=1,
+        hightag=202301,
+        grid=TagGrid(0, 1),
+        tiles=tiles,
+        shot_rules=ShotRules(0.05, 0.5, 0.01, 0.0, 0.001, 500.0),
+        pixel_rules=PixelRules(10_000.0, 3.65, 1000.0, 4.0, 3.0, 1.0),
+        cameras=frozenset({"B"}),
+    )
+
+
+INFO = run_info()
+MEASURING = json.loads(json.dumps(describe_measuring(INFO, BLOCK)))
+
+
+def frames(seed, count):
+    random = np.random.default_rng(seed)
+    data = {
+        "frame_accepted": (random.random(count) > 0.3).astype(np.uint8),
+        "frame_laser_on": (random.random(count) > 0.5).astype(np.uint8),
+        "frame_i0": random.normal(1, 0.2, count),
+        "frame_scanned": np.where(random.random(count) > 0.1, random.normal(0, 1, count), np.nan),
+    }
+    for k, shape in enumerate(SHAPES.values()):
+        data[f"frame_d{k + 1}"] = random.normal(60, 60, (count, *shape)).astype(np.float32)
+    return Batch(np.sort(random.choice(3 * count, count, replace=False)), np.zeros(count), data)
+
+
+def bits(result):
+    return {key: np.asarray(value).tobytes() for key, value in result.items()}
+
+
+def assert_any_assignment_gives_the_same_bits(make, batch, data):
+    whole = make()
+    whole.update(batch)
+    workers = [make() for _ in range(3)]
+    for block in np.unique(batch.identities // BLOCK):
+        worker = workers[data.draw(st.integers(0, 2))]
+        members = batch.take(batch.identities // BLOCK == block)
+        cut = data.draw(st.integers(0, len(members)))
+        for piece in (members.take(slice(0, cut)), members.take(slice(cut, None))):
+            if len(piece):
+                worker.update(piece)
+    total = workers[0].merge(workers[1]).merge(workers[2])
+    total.advance(data.draw(st.integers(0, int(batch.identities[-1]))))
+    assert bits(total.result()) == bits(whole.result())
+    return whole.result()
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 1000), st.integers(1, 80), st.data())
+def test_images_of_frames_are_those_of_the_accepted_shots(seed, count, data):
+    batch = frames(seed, count)
+    found = assert_any_assignment_gives_the_same_bits(lambda: FrameImages(MEASURING), batch, data)
+    accepted = batch.take(batch["frame_accepted"] == 1)
+    for k, (name, tile) in enumerate(INFO.tiles.items()):
+        images = ShotImages(tile, INFO.rules_of(name), (), BLOCK)  # as the IOC's workers use it
+        if len(accepted):
+            more = {
+                "image": accepted[f"frame_d{k + 1}"],
+                "laser_on": accepted["frame_laser_on"] == 1,
+            }
+            images.update(Batch(accepted.identities, accepted.times, more))
+        expected = images.result()
+        assert (found["n_on"], found["n_off"]) == (expected["n_on"], expected["n_off"])
+        for key in IMAGE_KEYS:
+            image = found[f"d{k + 1}_{key}"]
+            assert image.tobytes() == expected[key].astype(np.float32).tobytes()
+            assert np.isnan(image[tile.bad]).all()
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 1000), st.integers(1, 80), st.data())
+def test_images_of_bins_are_those_of_numpy(seed, count, data):
+    batch = frames(seed, count)
+    found = assert_any_assignment_gives_the_same_bits(
+        lambda: BinImages(MEASURING, EDGES), batch, data
+    )
+    scanned = batch["frame_scanned"]
+    for side, name in enumerate(("off", "on")):
+        for place in range(3):
+            inside = (scanned >= EDGES[place]) & (scanned < EDGES[place + 1])
+            chosen = inside & (batch["frame_accepted"] == 1) & (batch["frame_laser_on"] == side)
+            assert found["n"][side, place] == chosen.sum()
+            assert found["i0_sum"][side, place] == pytest.approx(batch["frame_i0"][chosen].sum())
+            for k, (detector, tile) in enumerate(INFO.tiles.items()):
+                image = found[f"d{k + 1}_{name}"][place]
+                if not chosen.any():
+                    assert np.isnan(image).all()
+                    continue
+                ev = batch[f"frame_d{k + 1}"][chosen].astype(float) * GAINS[detector] * 3.65
+                if detector == "A":  # B is a camera, without a threshold
+                    ev[ev < 1000.0] = 0.0
+                np.testing.assert_allclose(
+                    image[~tile.bad], ev.mean(axis=0)[~tile.bad], rtol=1e-5, atol=1e-2
+                )
+                assert np.isnan(image[tile.bad]).all()
+
+
+def test_images_per_bin_keep_to_a_memory_limit_and_to_values_of_a_shot():
+    with pytest.raises(ConfigError, match=r"images of 3 bins need 0 MB, expected at most 0.001 MB"):
+        BinImages(MEASURING, EDGES, memory_mb=0.001)
+    with pytest.raises(ConfigError, match="binned by 'laser_on', which is no value of a shot"):
+        BinImages(MEASURING, EDGES, binned_by="laser_on")
+    assert BinImages(MEASURING, EDGES, binned_by="i0").result()["n"].sum() == 0
+
+
+def test_running_images_are_the_newest_ones():
+    images = RunningImages(MEASURING)
+    result = images.result()
+    assert (result["n_on"], result["n_off"]) == (0, 0)
+    assert np.isnan(result["d2_mean"]).all()
+    for number in range(3):
+        data = {"image_n_on": np.array([10 * number]), "image_n_off": np.array([number])}
+        for k, shape in enumerate(SHAPES.values()):
+            for key in IMAGE_KEYS:
+                data[f"image_d{k + 1}_{key}"] = np.full((1, *shape), k + number, np.float32)
+        images.update(Batch(np.array([number]), np.zeros(1), data))
+        images.advance((number // images.block_size - 1) * images.block_size)
+    result = images.result()
+    assert (result["n_on"], result["n_off"]) == (20, 2)
+    assert (result["d1_var"] == 2).all()
+    assert (result["d2_diff"] == 3).all()
+    assert images.held_blocks == 1
+
+
+def test_how_pixels_are_measured_is_read_as_it_was_written():
+    for (tile, rules), name in zip(read_measuring(MEASURING), INFO.tiles, strict=True):
+        expected = INFO.tiles[name]
+        assert (tile.detector, tile.gain) == (name, expected.gain)
+        np.testing.assert_array_equal(tile.bad, expected.bad)
+        assert rules == INFO.rules_of(name)
+    assert read_measuring({}) == []
+    for wrong in ({"gain": "x"}, {"bad": "no base64"}, {"shape": [9, 9, 9, 99]}):
+        broken = {"detectors": [{**MEASURING["detectors"][0], **wrong}]}
+        with pytest.raises(DataError, match="measuring"):
+            read_measuring(broken)
+    with pytest.raises(DataError, match="measuring: KeyError: 'name'"):
+        read_measuring({"detectors": [{}]})
+
+
+def test_the_configuration_of_a_run_gives_the_parameters():
+    configuration = {
+        "sacla_measuring": json.dumps(MEASURING),
+        "sacla_bins": "-1:1:4",
+        "sacla_binned_by": "timing",
+        "sacla_regions": "",
+        "sacla_hits": "2:7",
+    }
+    assert image_parameters(configuration) == {"measuring": MEASURING}
+    found = bin_image_parameters(configuration)
+    assert (found["binned_by"], found["edges"]) == ("timing", [-1.0, -0.5, 0.0, 0.5, 1.0])
+    assert FrameImages(**image_parameters(configuration)).block_size == BLOCK
+    with pytest.raises(ConfigError, match="does not say how its pixels were measured"):
+        image_parameters({"sacla_bins": "-1:1:4"})
+    with pytest.raises(ConfigError, match="sacla_measuring: no JSON"):
+        image_parameters({"sacla_measuring": "{"})

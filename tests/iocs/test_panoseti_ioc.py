@@ -1,0 +1,134 @@
+"""PVs of PANOSETI modules over Channel Access: what the frames and the configuration tell."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ioc_process import running_ioc
+from support.channels import channel
+from support.pano_files import file_name, made_frames, run_directory
+from support.waiting import until
+
+from devices.panoseti.array import Panoseti
+from devices.panoseti.view import PanosetiView
+from iocs.panoseti import ioc
+from skywright.instruments.panoseti.clock import TAI, Flag, board_ns
+from skywright.instruments.panoseti.pff import read_pff
+from skywright.instruments.panoseti.pff_writer import encode_frames
+from skywright.instruments.panoseti.products import module_id
+from skywright.instruments.panoseti.twin.sky import UNLOCKED_S
+
+COUNT = 2500
+LOST = [10, 11, 536, 1023, 1024, 2400]
+MINOR = 1
+
+
+def obs_config(azimuth: float) -> dict[str, Any]:
+    """Return the configuration of module 1 alone."""
+    module = {"name": "west", "ip_addr": "192.168.0.4", "azimuth": azimuth, "elevation": 79.4016}
+    dome = {"name": "astrograph", "obslat": 37.3425, "obslon": -121.63777, "obsalt": 1283}
+    return {"name": "Lick", "domes": [{**dome, "modules": [module]}]}
+
+
+def write_run(data_dir: Path) -> Path:
+    """Write a run of two modules: the first loses packets, the second has a board out of step."""
+    assert module_id("192.168.0.4") == 1
+    for module in (1, 3):
+        frames = made_frames("img16", COUNT, seed=module, module=module)
+        if module == 1:
+            frames = frames[np.setdiff1d(np.arange(COUNT), LOST)]
+        else:
+            frames.numbers[:, 2, TAI] = (frames.numbers[:, 2, TAI] + 60) % 1024
+        directory = run_directory(data_dir, module)
+        (directory / file_name("img16", module)).write_bytes(encode_frames(frames))
+    pulses = made_frames("ph256", 40)
+    pulses.numbers[:, :, 0] //= 4  # each board counts its own packets
+    directory = run_directory(data_dir)
+    (directory / file_name("ph256")).write_bytes(encode_frames(pulses))
+    (directory / "obs_config.json").write_text(json.dumps(obs_config(182.987)))
+    return directory
+
+
+def test_header_rates_losses_clocks_and_pointing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "data")
+    source = ("--source", "rundir", "--data-dir", str(run.parents[1]))
+    with running_ioc("iocs.panoseti", *source) as process:
+
+        def value(name: str) -> Any:
+            return channel(f"{process.prefix}{name}").get()
+
+        def text(name: str) -> str:
+            return channel(f"{process.prefix}{name}").get(as_string=True)
+
+        assert value("M1:Clock_RBV") == 0
+        panoseti = Panoseti(process.prefix, assets=tmp_path / "assets", name="panoseti")
+        panoseti.wait_for_connection(timeout=60)
+        panoseti.track().wait(60)
+        until(lambda: value("M1:img16:Frame_RBV") == COUNT - len(LOST) - 1)
+        until(lambda: value("M2:img16:Frame_RBV") == COUNT - 1)
+        until(lambda: value("M1:ph256:Frame_RBV") == 39)
+        slots = {int(value(f"M{slot}:Module_RBV")): f"M{slot}:" for slot in (1, 2)}
+        one, three = slots[1], slots[3]
+        header = json.loads(text(f"{one}img16:Header_RBV"))
+        newest = made_frames("img16", COUNT).header(COUNT - 1)
+        assert header == newest
+        assert json.loads(text(f"{one}ph256:Header_RBV"))["quabo_num"] == 3
+        assert abs(value(f"{three}img16:Rate_RBV") - 1000) < 1e-6
+        assert value(f"{one}img16:PacketsLost_RBV") == 4 * len(LOST)
+        assert value(f"{one}ph256:PacketsLost_RBV") == 0
+        assert value(f"{three}img16:PacketsLost_RBV") == 0
+        clocks = {name: channel(f"{process.prefix}{name}Clock_RBV") for name in (one, three)}
+        assert {name: each.get(as_string=True) for name, each in clocks.items()} == {
+            one: "Locked", three: "Unlocked",
+        }  # fmt: skip
+        assert clocks[one].severity == 0
+        assert clocks[three].severity == MINOR
+        boards = [text(f"{three}Q{board}:Clock_RBV") for board in range(4)]
+        assert boards == ["Locked", "Locked", "Unlocked", "Locked"]
+        until(lambda: text(f"{one}Telescope_RBV") == "west")
+        assert text(f"{one}Dome_RBV") == "astrograph"
+        until(lambda: value(f"{one}Elevation_RBV") == 79.4016)
+        assert value(f"{one}Azimuth_RBV") == 182.987
+        assert math.isnan(value(f"{one}PositionAngle_RBV"))
+        assert math.isnan(value(f"{three}Azimuth_RBV"))
+        (run / "obs_config.json").write_text(json.dumps(obs_config(90.0)))
+        until(lambda: value(f"{one}Azimuth_RBV") == 90.0)
+        view = PanosetiView(process.prefix)
+        images = until(lambda: view.facts(30.0).images)
+        facts = {(each.module, each.product): each for each in images}
+        assert facts[1, "img16"].packets_lost == 4 * len(LOST)
+        assert facts[1, "img16"].pointing_deg[:2] == (90.0, 79.4016)
+        assert (facts[1, "img16"].clock, facts[3, "img16"].clock) == ("Locked", "Unlocked")
+        assert facts[3, "img16"].rate_hz == value(f"{three}img16:Rate_RBV")
+        panoseti.end_track().wait(60)
+
+
+def test_options_set_the_simulated_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = (
+        f"--source sim --list-pvs --data-dir {tmp_path} --module-id 254 --product img8 "
+        "--product ph1024 --movie-rate 50000 --buffered --max-file-mb 3 --unlocked 254"
+    )
+    groups = []
+    monkeypatch.setattr(sys, "argv", ["ioc", *options.split()])
+    monkeypatch.setattr(
+        ioc, "run", lambda build, parser: groups.append(build(parser.parse_args())[0])
+    )
+    ioc.main()
+    (group,) = groups
+    run = group.runs.start()
+    directory = tmp_path / "module_254" / run
+    until(lambda: list(directory.glob("*img8*seqno_1.pff")), 60, "the first file is full")
+    group.close()
+    assert group.runs.error == ""
+    assert [path.name for path in tmp_path.glob("module_*")] == ["module_254"]
+    written = {path.name.split(".")[1] for path in directory.iterdir() if path.stat().st_size}
+    assert written == {"dp_img8", "dp_ph1024"}
+    movie = read_pff(next(directory.glob("*img8*seqno_0.pff")))
+    assert len(movie) == -(-3_000_000 // 1516)
+    assert (movie.flags & Flag.UNLOCKED).all()
+    steps = np.diff(board_ns(movie.numbers[movie.present[:, 0], 0], UNLOCKED_S))
+    assert steps.min() == 20_000  # a step is longer where a packet was lost

@@ -1,0 +1,25 @@
+"""Rows of benchmarks: goals of times and rates are scaled by the speed of the machine."""
+
+import json
+
+import pytest
+
+from benchmarks import yardstick
+from benchmarks.rows import report
+
+
+@pytest.mark.parametrize(
+    ("unit", "here"), [("ms", 30.0), ("s", 30.0), ("1/s", 7.5), ("MiB", None), ("", None)]
+)
+def test_goals_are_scaled_by_the_speed_of_the_machine(unit, here, monkeypatch, capsys):
+    monkeypatch.setenv(yardstick.VARIABLE, "2.0")
+    yardstick.slowdown.cache_clear()
+    report("row", 12.0, unit, goal=15.0, floor=6.0)
+    yardstick.slowdown.cache_clear()
+    row = json.loads(capsys.readouterr().out)
+    assert (row["goal"], row.get("goal_here"), row["ratio"]) == (15.0, here, 2.0)
+
+
+def test_a_machine_as_fast_as_that_of_the_goals_has_the_factor_one():
+    assert yardstick.slowdown_of(0.27, 24_000) == pytest.approx(1.0)
+    assert yardstick.slowdown_of(0.54, 12_000) == pytest.approx(2.0)
