@@ -111,10 +111,22 @@ def locate(resource: Mapping[str, Any]) -> tuple[Path, str]:
     """
     uri, parameters = resource["uri"], resource["parameters"]
     _find(resource["mimetype"])  # raises if there is no reader
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
-        raise DataError(f"{uri}: expected a file:// URI")
+    path = local_path(uri)
     column = parameters.get("dataset") or parameters.get("path")
     if not column:
         raise DataError(f"{uri}: the parameters name no dataset")
-    return Path(unquote(parts.path)), str(column)
+    return path, str(column)
+
+
+def local_path(uri: str) -> Path:
+    """Return the path of a file:// URI.
+
+    Raises
+    ------
+    DataError
+        If it is another URI.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        raise DataError(f"{uri}: expected a file:// URI")
+    return Path(unquote(parts.path))

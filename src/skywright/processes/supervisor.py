@@ -220,7 +220,8 @@ class Supervisor:
                 )
                 if service.may_be_late:
                     self._settled[service.name].set()
-            return await asyncio.wait_for(reading, service.ready_limit_s - service.late_s)
+            async with asyncio.timeout(service.ready_limit_s - service.late_s):
+                return await reading
         finally:
             reading.cancel()
 
@@ -318,7 +319,8 @@ async def _end(process: _Process, limit_s: float) -> None:
     if process.handle.returncode is None:
         process.handle.terminate()
         with suppress(TimeoutError):
-            await asyncio.wait_for(process.handle.wait(), limit_s)
+            async with asyncio.timeout(limit_s):
+                await process.handle.wait()
     with suppress(ProcessLookupError):
         os.killpg(process.handle.pid, signal.SIGKILL)
     await process.handle.wait()
