@@ -101,7 +101,7 @@ class _Axis:
     def __init__(self, values: Floats, begin: float, end: float) -> None:
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         span, size = high - low, max(abs(low), abs(high))
-        room = (0.04 * span if span > 1e-6 * size else 0.5 * size) or 1.0
+        room = (0.04 * span if span > 1e-6 * size else 0.05 * size) or 1.0
         self.low, self.high = low - room, high + room
         self._begin, self._scale = begin, (end - begin) / (self.high - self.low)
 
