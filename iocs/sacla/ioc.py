@@ -59,6 +59,8 @@ from skywright.processes.memory import return_large_arrays
 POST_PAUSE_S, SHOWN_PERIOD_S = 0.085, 1.0
 """Pause between two updates of counts and curves, which with their posts makes ten a second; time
 between two updates of images and lists of recent shots."""
+BLOCK_WAIT_S = 0.5
+"""Most that these updates wait for the next block of shots."""
 COMPLAINT_S = 10.0
 RUN = ["Stop", "Run"]
 REGIONS_TEXT = 16_384
@@ -280,12 +282,30 @@ class SaclaIOC(OwnerGroup):
             await post_curves(self.curve, edges, curves)
 
     async def _show_forever(self) -> None:
-        """Post what takes long beside the counts and curves, so that these do not wait for it."""
+        """Post what takes long beside the counts and curves, so that these do not wait for it.
+
+        That is each second, or with the next block of shots when it comes soon after. Otherwise the
+        image of an octal, whose blocks take a little more than a second, would now and then stay
+        the same for two.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            begun = loop.time()
+            begun, shots = loop.time(), await self.in_thread(self._shots_in_image)
             await self._run_guarded(self._show)
             await asyncio.sleep(max(begun + SHOWN_PERIOD_S - loop.time(), POST_PAUSE_S))
+            while loop.time() < begun + SHOWN_PERIOD_S + BLOCK_WAIT_S:
+                if await self.in_thread(self._shots_in_image) != shots:
+                    break
+                await asyncio.sleep(POST_PAUSE_S)
+
+    def _shots_in_image(self) -> int:
+        name = self._shown_name()
+        return self.shots.source.shots_in_image(name) if name is not None else 0
+
+    def _shown_name(self) -> str | None:
+        """Return the detector whose images are shown; None: there is none."""
+        names = list(self.shots.shapes)
+        return names[min(self.shown_detector.readback.value, len(names) - 1)] if names else None
 
     async def _show(self) -> None:
         await post(self.rate, round(self.shots.rate_hz, 2))
@@ -297,10 +317,9 @@ class SaclaIOC(OwnerGroup):
 
     async def _post_images(self) -> None:
         shots = self.shots
-        names = list(shots.shapes)
-        if not names:
+        name = self._shown_name()
+        if name is None:
             return
-        name = names[min(self.shown_detector.readback.value, len(names) - 1)]
         await post(self.mean.cx, shots.source.info.pixel_rules.radial_cx)
         await post(self.mean.cy, shots.source.info.pixel_rules.radial_cy)
         newest = shots.newest_frames.get(name)

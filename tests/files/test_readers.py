@@ -16,10 +16,10 @@ from support.raw_format import MIMETYPE, RawReader, image, index, record
 from skywright.acquire.index_layout import IndexLayout
 from skywright.acquire.recorder import Recorder
 from skywright.analysis import ArrayInput
+from skywright.analysis.frames import FrameReader
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.errors import DataError
 from skywright.files import readers
-from skywright.files.frames import FrameReader
 from skywright.files.index import IDENTITY
 from skywright.files.readers import UnknownMimetypeError, locate, open_reader
 

@@ -78,7 +78,7 @@ def _closing_documents(survey: Survey, died: float) -> Documents:
     assert survey.start is not None
     stop = {
         "uid": str(uuid.uuid4()),
-        "time": died,
+        "time": max(died, survey.start["time"]),  # the clock may have been set back
         "run_start": survey.start["uid"],
         "exit_status": "abort",
         "reason": "interrupted: the process that recorded this run ended without closing it",

@@ -392,10 +392,8 @@ def test_files_are_kept_with_what_they_hold(database: Database) -> None:
     with database.write() as connection:
         record_files(connection, [row, row | {"path": "b.xml"}])
         record_files(connection, [row | {"size": 20}])
-        known = read.known_files(connection, "/data")
-        assert read.known_files(connection, "/other") == {}
-    assert {path: found["size"] for path, found in known.items()} == {"a.xml": 20, "b.xml": 10}
-    assert known["a.xml"]["mtime_ns"] == 2**40
+        files = text("SELECT path, size, mtime_ns FROM source_file ORDER BY path")
+        assert connection.execute(files).all() == [("a.xml", 20, 2**40), ("b.xml", 10, 2**40)]
 
 
 def test_readers_do_not_wait_for_a_writer(database: Database) -> None:

@@ -7,9 +7,9 @@ import pytest
 from support import raw_format
 
 from skywright.analysis import join
+from skywright.analysis.frames import FileRows, FrameReader, FrameTable, KeyRows
 from skywright.files import readers
 from skywright.files.columns import Column, ColumnWriter
-from skywright.files.frames import FileRows, FrameReader, FrameTable, KeyRows
 from skywright.files.index import IDENTITY, IndexWriter
 
 
