@@ -123,7 +123,9 @@ def test_what_a_reader_of_a_stranger_raises_names_the_file(
     """A live analysis waits for a file that appears late, as it does with HDF5."""
     plain = Instrument("plain", "", readers={"x/plain": f"{__name__}:PlainReader"})
     monkeypatch.setattr(readers, "instruments", lambda: {"plain": plain})
-    with pytest.raises(DataError, match="late.raw: the reader of x/plain cannot open it: FileNot"):
+    with pytest.raises(
+        DataError, match=r"late\.raw: the reader of x/plain cannot open it: FileNot"
+    ):
         open_reader("x/plain", tmp_path / "late.raw", "")
 
 
