@@ -85,7 +85,14 @@ def open_reader(mimetype: str, path: Path, column: str) -> Reader:
     DataError
         If the file cannot be opened or has no such column.
     """
-    return _find(mimetype)(path, column)
+    make = _find(mimetype)
+    try:
+        return make(path, column)
+    except DataError:
+        raise
+    except Exception as error:  # whatever a stranger's reader raises
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: the reader of {mimetype} cannot open it: {reason}") from error
 
 
 def _find(mimetype: str) -> MakeReader:
