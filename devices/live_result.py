@@ -89,7 +89,8 @@ class LiveResult:
         Returns the number of frames that the camera has taken in this run, where that is ahead of
         the documents (fly scans); by default what the documents have told of.
     timeout_s
-        `trigger` fails when the analysis gets no further for this time.
+        `trigger` fails when the analysis gets no further for this time. The time in which its
+        worker starts, as at the beginning of a session on a slow computer, does not count.
     limit_s
         `trigger` fails after this time, also when the analysis still gets further: a decision that
         comes minutes late is none.
@@ -209,6 +210,7 @@ class _Wait:
         self._over = False
         self._number = device.live.ask(wanted)
         self._reached = device.live.progress(uid).reached
+        self._is_starting = device.live.is_starting
         self._timer = self._new_timer()
         self._unsubscribe: Callable[[], None] = lambda: None
 
@@ -239,18 +241,27 @@ class _Wait:
 
     def _give_up(self) -> None:
         """End the wait, but for an analysis that is slow and not stuck."""
-        before, self._reached = self._reached, self._device.live.progress(self._uid).reached
+        live = self._device.live
+        before, self._reached = self._reached, live.progress(self._uid).reached
         waited = time.monotonic() - self._begun
+        was_starting, self._is_starting = self._is_starting, live.is_starting
+        if was_starting and waited <= self._limit_s:  # it could do nothing yet
+            self._wait_on()
+            return
         if self._reached != before and waited > self._limit_s:
             self._end(f"is at frame {self._reached} of {self._wanted} after {waited:.0f} s")
             return
         if self._reached != before:
-            with self._lock:
-                if not self._over:
-                    self._timer = self._new_timer()
-                    self._timer.start()
+            self._wait_on()
             return
-        self._end(f"stands at frame {before} of {self._wanted} for {self._timeout_s:g} s")
+        why = "; its worker is still starting" if self._is_starting else ""
+        self._end(f"stands at frame {before} of {self._wanted} for {self._timeout_s:g} s{why}")
+
+    def _wait_on(self) -> None:
+        with self._lock:
+            if not self._over:
+                self._timer = self._new_timer()
+                self._timer.start()
 
     def _end(self, trouble: str | None, kind: type[SkywrightError] = HardwareError) -> None:
         with self._lock:

@@ -136,6 +136,7 @@ class Snail:
     """An analysis that has got one frame further whenever somebody looks."""
 
     name, analysis, raw_uid, announced = "snail", PictureStatistics(), "a", 5
+    is_starting = False
 
     def __init__(self) -> None:
         self.reached = 0
@@ -239,3 +240,42 @@ def test_decisions_behind_a_slow_analysis_do_not_get_later_and_later(
     analyzed = np.diff([each["live_n_frames"] for each in seen])
     assert max(analyzed) <= limit_s / frame_s  # of 40; the time of a frame is known by then
     assert seen[-1]["live_n_frames"] + seen[-1]["live_n_dropped"] == 4 * burst
+
+
+class StartingReports(Reports):
+    """A worker that is ready when it has been asked `turns` times, and then has the result."""
+
+    raw_uid = "run"
+    announced = 1
+
+    def __init__(self, turns: float) -> None:
+        super().__init__("slow", PictureStatistics)
+        self.turns = turns
+
+    @property
+    def is_starting(self) -> bool:
+        self.turns -= 1
+        return self.turns > 0
+
+    def ask(self, frames: int) -> int:
+        return 0
+
+    def progress(self, raw_uid: str | None = None) -> Progress:
+        return Progress("run", reached=int(self.turns <= 0))
+
+    def subscribe(self, function: Any) -> Any:
+        return lambda: None
+
+
+def test_the_time_in_which_the_worker_starts_does_not_count() -> None:
+    reports = StartingReports(5)
+    status = LiveResult(reports, timeout_s=0.01).trigger()
+    with pytest.raises(HardwareError):  # nobody tells it of the progress
+        status.wait(60)
+    assert reports.turns < 1
+
+
+def test_a_worker_that_never_starts_is_named_as_starting() -> None:
+    status = LiveResult(StartingReports(np.inf), timeout_s=0.01, limit_s=0.1).trigger()
+    with pytest.raises(HardwareError, match=r"frame 0 of 1 .*its worker is still starting"):
+        status.wait(60)

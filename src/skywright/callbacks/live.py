@@ -143,6 +143,11 @@ class LiveAnalysis(Reports):
             self._supervisor.put("ask", question, self._present)
         return number
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether the worker cannot take pictures yet: it loads or compiles what it needs."""
+        return not self._supervisor.ready.is_set()
+
     # What a session asks ------------------------------------------------------------------------
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
@@ -204,6 +209,11 @@ class SecondReports(Reports):
     def raw_uid(self) -> str | None:
         """Uid of the present (or last) raw run that has the data keys of the first analysis."""
         return self._first.raw_uid
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether the worker of the first analysis cannot take pictures yet."""
+        return self._first.is_starting
 
     def ask(self, frames: int) -> int:
         """Ask for the result of the first `frames` frames, and of all documents until now."""

@@ -98,6 +98,11 @@ class Reports:
         return next((each.table.announced() for each in streams if each.table is not None), 0)
 
     @property
+    def is_starting(self) -> bool:
+        """Whether the worker cannot take pictures yet: it loads or compiles what it needs."""
+        return False
+
+    @property
     def raw_uid(self) -> str | None:
         """Uid of the present (or last) raw run that has the required data keys."""
         return self._present.uid if self._present is not None else None
