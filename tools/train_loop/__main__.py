@@ -6,8 +6,9 @@
 3. ``export CHECKPOINT MODEL``: the model file, with the revisions of code and data in its metadata;
 4. ``score MODEL [--real FOLDER]``: figures on pictures that nothing was trained on.
 
-Training and export need torch. Seeds below `score.FIRST_SEED` are for training. The figures of a generator that was left out
-(``--without``) are those that count. The tests' other renderer is never trained on.
+Training and export need torch. Seeds below `score.FIRST_SEED` are for training. The figures of a
+generator that was left out (``--without``) are those that count. The tests' other renderer is never
+trained on.
 """
 
 import argparse
