@@ -24,11 +24,11 @@ from ophyd.sim import SynAxis
 
 from benchmarks.rows import report
 from skywright.analysis.blocks import analyze_blocks
+from skywright.analysis.frames import FileRows, FrameReader, FrameTable, KeyRows
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.live import LiveAnalysis
 from skywright.callbacks.reports import Progress
 from skywright.files.columns import Column, ColumnWriter
-from skywright.files.frames import FileRows, FrameReader, FrameTable, KeyRows
 from skywright.instruments.loop.analysis import LoopDetection
 from skywright.instruments.loop.detect import find_loop, warm_up
 from skywright.instruments.loop.twin.render import Pose, render

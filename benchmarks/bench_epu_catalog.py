@@ -81,13 +81,22 @@ def main() -> int:
             )
             assert len(found["uuid"]) == PAGE
 
+        def whole_page(number: int) -> None:
+            found = find_micrographs(run, limit=PAGE, offset=PAGE * number)
+            assert len(found["uuid"]) == PAGE
+            assert len(found) == len(stream_columns(KIND))
+
         def by_h5py(number: int) -> None:
             with h5py.File(path, "r", libver="latest", swmr=True, locking=False) as file:
                 for name in NAMES:
                     file[f"/entry/{name}"][PAGE * number : PAGE * (number + 1)]
 
         floor, _ = typical_ms(by_h5py)
-        for what, work in (("of a hole", by_hole), (f"page of {PAGE} by defocus", by_defocus)):
+        for what, work in (
+            ("of a hole", by_hole),
+            (f"page of {PAGE} by defocus", by_defocus),
+            (f"page of {PAGE}, all columns", whole_page),
+        ):
             median, p95 = typical_ms(work)
             name = f"epu: micrographs in the catalog, {what} at {MICROGRAPHS}"
             report(name, median, "ms", floor=floor, p95=p95)

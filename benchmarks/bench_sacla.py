@@ -3,7 +3,8 @@
 The kernels take turns with the plain numpy way, with pyFAI (if it is installed) and with a bare sum
 of the same pixels, on images in a pool larger than the caches; the value is the median. The replay
 reads a file of raw tiles that is in the page cache; its floor is the reading alone. Octal shots go
-from a simulated source through shared memory to worker processes.
+from a simulated source through shared memory to worker processes; then those of an IOC to a client
+that displays them.
 """
 
 import os
@@ -20,6 +21,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from benchmarks.rows import report
+from benchmarks.sacla_live import bench_live
 from skywright.instruments.sacla.live import LiveShots
 from skywright.instruments.sacla.regions import Region
 from skywright.instruments.sacla.replay import replay
@@ -248,6 +250,7 @@ def main() -> None:
     bench_kernels(pool)
     bench_replay(pool)
     bench_octal()
+    bench_live()
 
 
 if __name__ == "__main__":

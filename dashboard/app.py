@@ -64,7 +64,10 @@ def make_app(
     site = Site(settings, Catalog(settings), Board(settings.directory, checks), operate=operate)
     sources: dict[str, Source] = {"catalog": site.catalog.changes, "state": site.board.changes}
     for view in views:
-        sources |= view.feeds(site)
+        try:
+            sources |= view.feeds(site)
+        except Exception:  # whatever a stranger's view raises: the others work
+            log.exception("page view %s has no feeds", view.path)
     feeds = {name: Feed(name, source) for name, source in sources.items()}
 
     @asynccontextmanager

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 26, 40
+LABEL_WIDTH, DIGIT_WIDTH = 22, 9
+"""Room for the label of the y axis, and for each digit of its numbers on a phone."""
 MARK = 3.2
 LINE = 17
 """Height of a line of the legend."""
@@ -75,14 +77,15 @@ def draw_chart(
         An ``<svg>`` element.
     """
     series: list[Marks | Curve] = [*curves, *marks]
-    x_axis = _Axis(_values(series, "x"), LEFT, WIDTH - RIGHT)
     y_axis = _Axis(_values(series, "y"), HEIGHT - BOTTOM, TOP)
+    left = _left(y_axis)
+    x_axis = _Axis(_values(series, "x"), left, WIDTH - RIGHT)
     legend, above = _legend(marks)
     parts = [
         f'<svg class="chart" viewBox="0 {-above} {WIDTH} {HEIGHT + above}" role="img" '
         f'aria-label="{escape(title)}">',
-        *_grid(x_axis, y_axis),
-        f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 4}">'
+        *_grid(x_axis, y_axis, left),
+        f'<text class="label" x="{(left + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 4}">'
         f"{escape(x_label)}</text>",
         f'<text class="label" transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:g}) '
         f'rotate(-90)">{escape(y_label)}</text>',
@@ -101,7 +104,7 @@ class _Axis:
     def __init__(self, values: Floats, begin: float, end: float) -> None:
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         span, size = high - low, max(abs(low), abs(high))
-        room = (0.04 * span if span > 1e-6 * size else 0.5 * size) or 1.0
+        room = (0.04 * span if span > 1e-6 * size else 0.05 * size) or 1.0
         self.low, self.high = low - room, high + room
         self._begin, self._scale = begin, (end - begin) / (self.high - self.low)
 
@@ -123,7 +126,13 @@ def _values(series: Sequence[Marks | Curve], name: str) -> Floats:
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def _grid(x_axis: _Axis, y_axis: _Axis) -> list[str]:
+def _left(y_axis: _Axis) -> int:
+    """Return where the chart begins: the numbers must not touch the label beside them."""
+    longest = max((len(_short(value)) for value in y_axis.ticks()), default=0)
+    return max(LEFT, LABEL_WIDTH + DIGIT_WIDTH * longest)
+
+
+def _grid(x_axis: _Axis, y_axis: _Axis, left: int) -> list[str]:
     parts = []
     for value in x_axis.ticks():
         x = round(x_axis.place(value), 1)
@@ -135,8 +144,8 @@ def _grid(x_axis: _Axis, y_axis: _Axis) -> list[str]:
         y = round(y_axis.place(value), 1)
         kind = "grid zero" if value == 0 else "grid"
         parts += [
-            f'<line class="{kind}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>',
-            f'<text class="tick y" x="{LEFT - 5}" y="{y + 4}">{_short(value)}</text>',
+            f'<line class="{kind}" x1="{left}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>',
+            f'<text class="tick y" x="{left - 5}" y="{y + 4}">{_short(value)}</text>',
         ]
     return parts
 

@@ -1,6 +1,7 @@
 """Colors of values: the color map of the page, and images in its colors as PNG files."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,8 +34,12 @@ def colors_of(shares: ArrayLike) -> NDArray[np.uint8]:
 
 def css_color(share: float) -> str:
     """Return the color of one share, 0 to 1, as style sheets write it."""
-    red, green, blue = colors_of(share)
-    return f"rgb({red},{green},{blue})"
+    return css_colors([share])[0]
+
+
+def css_colors(shares: Sequence[float]) -> list[str]:
+    """Return the colors of shares, 0 to 1, as style sheets write them."""
+    return [f"rgb({red},{green},{blue})" for red, green, blue in colors_of(shares).tolist()]
 
 
 def false_color_png(values: NDArray[np.generic]) -> bytes:

@@ -75,7 +75,8 @@ async def run_once(settings: Settings, ioc: str, module: str, *arguments: str) -
         process_group=0,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), SILENCE_S)
+        async with asyncio.timeout(SILENCE_S):
+            output, _ = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
@@ -127,7 +128,8 @@ async def _read(output: asyncio.StreamReader) -> AsyncIterator[tuple[dict[str, o
     limit_s = START_S
     with suppress(asyncio.IncompleteReadError, TimeoutError):
         while True:
-            line = await asyncio.wait_for(output.readuntil(b"\n"), limit_s)
+            async with asyncio.timeout(limit_s):
+                line = await output.readuntil(b"\n")
             limit_s = SILENCE_S
             header = json.loads(line)
             yield header, line + await output.readexactly(header["bytes"])

@@ -92,7 +92,7 @@ class Counter:
         self._pairs = pairs
         self._total = 0
 
-    async def follow(self, total: int) -> None:
+    async def count_to(self, total: int) -> None:
         """Count what has come since the last call, of `total` since the start of the process."""
         new, self._total = total - self._total, total
         if new:

@@ -24,6 +24,7 @@ from caproto.server import PVGroup, get_pv_pair_wrapper
 from skywright.errors import ConfigError, SkywrightError
 from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
 from skywright.processes.logs import log_to_stderr
+from skywright.processes.options import OptionParser
 from skywright.processes.ports import free_port, port_number
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def argument_parser(description: str, prefix: str) -> argparse.ArgumentParser:
     prefix
         Default PV prefix, with its colon.
     """
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--prefix", default=prefix, help="PV prefix, with its colon (%(default)s)")

@@ -3,13 +3,16 @@
 import getpass
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skywright import config
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError
+from skywright.instruments import Instrument, Ioc
 
 IOC = '[iocs.axis]\nmodule = "iocs.axis"\nprefix = "AXIS1:"\n'
 
@@ -194,3 +197,12 @@ def test_each_instrument_has_its_section(tmp_path: Path, monkeypatch: pytest.Mon
     assert settings.psss.spectra == {"smoothing": "none"}
     with pytest.raises(ConfigError, match=r"loop\.goniometer\.spindle: no such key"):
         settings_of(tmp_path, '[loop.goniometer]\nspindle = "omega"\n')
+
+
+def test_a_faulty_ioc_of_a_stranger_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd: Any = {"bad": Ioc("iocs.odd", "no prefix"), "worse": None, "good": Ioc("iocs.odd", "O:")}
+    monkeypatch.setattr(config, "instruments", lambda: {"odd": Instrument("odd", "", iocs=odd)})
+    assert list(config._declared_iocs()) == ["good"]
+    assert "instrument odd: its IOC bad is left out" in caplog.text

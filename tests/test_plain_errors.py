@@ -72,6 +72,8 @@ def test_console_shows_the_error_and_keeps_the_traceback(
         ("take_pictures(axis, num=3)", "argument 'num'\ntake_pictures(camera, n, *"),
         ("RE(take_pictures)", "not iterable\ncall the plan: RE(take_pictures(...))"),
         ("RE(paused()); RE(paused())", "paused state\nRE.resume() goes on"),
+        ("RE.abort()", "idle.\nno plan runs or is paused"),
+        ("RE.resume()", "\nno plan runs or is paused"),
     ],
 )
 def test_what_is_typed_wrongly_is_told_with_how_it_is_right(

@@ -134,10 +134,10 @@ def test_an_ioc_that_does_not_say_whether_it_is_simulated_is_not_called_real() -
     children = {name: Child(1, ready) for name, ready in says.items()}
     stack = State(1, 0.0, "SKY:", "", {}, children)
     assert profile._origins(Settings(), stack) == [
-        "epu does not run",
+        "epu does not run, or is not ready yet",
         "axis is SIMULATED",
         "goniometer does not say whether it is simulated",
-        "panoseti does not run",
+        "panoseti does not run, or is not ready yet",
         "psss is real (bsread)",
-        "sacla does not run",
+        "sacla does not run, or is not ready yet",
     ]

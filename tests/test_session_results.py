@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import bluesky.plan_stubs as bps
 import numpy as np
 from bluesky.run_engine import RunEngine, RunEngineResult
+from bluesky.utils import MsgGenerator
 from IPython.core.interactiveshell import InteractiveShell
 
 from skywright.session.results import result_text, show_results, value_text
@@ -67,7 +69,15 @@ def test_long_lists_are_shown_by_their_ends() -> None:
 
 def test_the_shell_shows_the_table() -> None:
     shell = InteractiveShell()
-    show_results(shell)
+
+    def plan() -> MsgGenerator[Answer]:
+        yield from bps.null()
+        return ANSWER
+
+    show_results(shell, [plan, bps.null])
     shown, _ = shell.display_formatter.format(engine_result(ANSWER))
     assert shown["text/plain"].startswith("run 01234567: success\n")
+    assert "delay_ps" in shown["text/plain"]
+    shown, _ = shell.display_formatter.format(ANSWER)
+    assert shown["text/plain"].startswith(" uid")
     assert "delay_ps" in shown["text/plain"]

@@ -179,11 +179,12 @@ def test_a_start_goes_on_without_a_child_that_may_be_late(tmp_path: Path) -> Non
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     code = f"open({str(gate)!r}).read()\n{SERVE}"
-    slow = service("slow", code, late_s=0.2, may_be_late=True)
+    slow = service("slow", code, slow_s=0.1, late_s=0.2, may_be_late=True)
 
     async def test(supervisor: Supervisor, reports: Reports) -> None:
         assert supervisor.late == ["slow"]
         assert set(supervisor.children) == {"quick"}
+        assert reports.about("slow", "is still starting after 0.1 s; last log line: ")
         assert reports.about("slow", "is not ready after")
         gate.write_bytes(b"")  # the child reads to the end, and goes on
         await reports.until(lambda: bool(reports.about("slow", "ready: port 7")))

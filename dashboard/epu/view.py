@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dashboard.color_map import css_color
+from dashboard.color_map import css_color, css_colors
 from dashboard.feeds import Source
 from dashboard.live_board import LiveBoard
 from dashboard.recent_runs import recent_runs
@@ -60,19 +60,21 @@ def draw_places(places: Sequence[Place], current: str, kind: str) -> Markup | No
     if not known:
         return None
     xs, ys = [each[1] for each in known], [each[2] for each in known]
-    width = max(max(xs) - min(xs), max(ys) - min(ys), 1.0)
+    left, top = min(xs), min(ys)
+    width = max(max(xs) - left, max(ys) - top, 1.0)
     scale = (SIDE - 4 * EDGE) / width
     size = max(2.0, min(11.0, 0.3 * SIDE / len(known) ** 0.5))
+    colors = css_colors([0.0 if each[4] is None else each[4] for each in known])
     marks = []
-    for name, x, y, count, share in known:
-        fill = "none" if not count else "var(--line)" if share is None else css_color(share)
+    for (name, x, y, count, share), color in zip(known, colors, strict=True):
+        fill = "none" if not count else "var(--line)" if share is None else color
         good = "no results yet" if share is None else f"{share:.0%} good"
         text = f"{kind} {name}: {count} micrographs, {good}" if count else f"{kind} {name}"
         stroke = "var(--a)" if name == current else "var(--faint)"
         radius = 0 if kind == "square" else size
         shape = (
-            f'x="{2 * EDGE + (x - min(xs)) * scale - size:.1f}" '
-            f'y="{2 * EDGE + (y - min(ys)) * scale - size:.1f}" '
+            f'x="{2 * EDGE + (x - left) * scale - size:.1f}" '
+            f'y="{2 * EDGE + (y - top) * scale - size:.1f}" '
             f'width="{2 * size:.1f}" height="{2 * size:.1f}" rx="{radius:.1f}" '
             f'fill="{fill}" stroke="{stroke}" stroke-width="{3 if name == current else 1}"'
         )

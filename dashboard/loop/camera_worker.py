@@ -131,22 +131,28 @@ class Looker:
 
 
 def pictures(view: CameraView, look: Looker) -> Iterator[bytes]:
-    """Yield a message for each picture, and at least every `BEAT_S`."""
+    """Yield a message for each picture, and at least every `BEAT_S`.
+
+    An idle camera sends its last picture once, perhaps before all its other PVs are connected or
+    the detector is loaded; that picture is awaited, and looked at again.
+    """
     news = threading.Event()
     view.watch(news.set)
     rate, number, pause = Rate(), 0, threading.Event()
+    is_due = True
     while True:
-        is_new = news.wait(BEAT_S)
+        is_due |= news.wait(BEAT_S)
         news.clear()
         began = time.monotonic()
         facts = view.facts()
-        picture = view.picture() if is_new and facts.connected else None
+        picture = view.picture() if is_due and facts.connected else None
         header: dict[str, Any] = {
             "connected": facts.connected,
             "status": status_words(facts, rate(facts.frames, began)),
         }
         if picture is not None:
             number += 1
+            is_due = look.loading.is_alive()
             header |= {"number": number, "found": look(picture)}
         yield encode_picture(header, picture)
         pause.wait(max(0.0, began + PERIOD_S - time.monotonic()))

@@ -61,8 +61,11 @@ def find_views() -> list[View]:
     for instrument in instruments().values():
         for target in instrument.views:
             try:
-                views.append(resolve(target))
+                view = resolve(target)
+                if not isinstance(view, View):
+                    raise TypeError(f"expected a View, found {view!r}")
+                views.append(view)
             except Exception as error:  # whatever a stranger's module raises: the others work
-                logger.error("page view %s cannot be imported: %s", target, error)
+                logger.error("page view %s cannot be used: %s", target, error)
                 logger.debug("because of", exc_info=True)
     return sorted(views, key=lambda view: (view.order, view.title))

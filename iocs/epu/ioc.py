@@ -101,7 +101,7 @@ class EpuIOC(OwnerGroup):
     stop = choice(["No", "Yes"], name="STOP")
     begin = pvproperty(value="", dtype=ChannelType.CHAR, max_length=4096, name="BEGIN")
     end = pvproperty(value="", dtype=ChannelType.CHAR, max_length=256, name="END")
-    alive = pvproperty(value="", dtype=ChannelType.CHAR, max_length=4096, name="ALIVE")
+    alive = pvproperty(value="", dtype=ChannelType.CHAR, max_length=JSON_BYTES, name="ALIVE")
 
     def __init__(self, prefix: str, owner: EpuOwner | None) -> None:
         super().__init__(prefix)
@@ -167,7 +167,7 @@ class EpuIOC(OwnerGroup):
         status = await self.in_thread(owner.status)
         # Runs before grids: who sees that a grid no longer waits finds its run.
         await post(self.runs, json.dumps(status["runs"]))
-        await post(self.grids, json.dumps(status["grids"]))
+        await post(self.grids, grids_text(status["grids"]))
         counts = {
             "session": self.sessions,
             "atlas": self.atlases,
@@ -224,6 +224,21 @@ def overview_text(found: dict[str, Any]) -> str:
     """Return an overview as JSON that fits its PV: without holes where they are too many."""
     text = json.dumps(found, separators=(",", ":"))
     return text if len(text) < OVERVIEW_BYTES else json.dumps({**found, "holes": []})
+
+
+def grids_text(grids: list[dict[str, Any]]) -> str:
+    """Return grids as JSON that fits its PV.
+
+    Where they are too many, those that wait for a run come first, and others are left out.
+    """
+    parts, length = [], 2
+    for grid in sorted(grids, key=lambda each: not each["waiting"]):
+        parts.append(json.dumps(grid))
+        length += len(parts[-1]) + 2
+        if length > JSON_BYTES:
+            parts.pop()
+            break
+    return f"[{', '.join(parts)}]"
 
 
 def _visit(args: argparse.Namespace) -> TwinVisit:

@@ -141,7 +141,7 @@ class AxisIOC(OwnerGroup):
         state = self.camera.state()
         if state == self._posted:
             return
-        await self._frames.follow(state.frames)
+        await self._frames.count_to(state.frames)
         await self._post_camera(state)
         await self._post_plugins(state)
         await self._post_truth(state)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from skywright.errors import ConfigError
 from skywright.instruments.loop.sources import Source
 from skywright.instruments.loop.sources.dating import make_dating
 from skywright.processes.ports import port_number
+
+logger = logging.getLogger(__name__)
 
 SOURCES = ("sim", "push", "mjpeg", "snapshot", "replay")
 
@@ -90,6 +93,7 @@ def _simulated(args: argparse.Namespace, size: tuple[int, int]) -> Source:
     camera = SimulatedCamera(args.seed, _fps(args) * args.speed, size, pose_at, **overrides)
     camera.latency_s = LATENCY_S if args.goniometer else 0.0
     if not args.list_pvs:
+        logger.info("warming up: the kernels of the simulated sample are compiled or loaded")
         camera.prepare([pose_at(0.0)])  # the first picture compiles, or loads, the kernels
     return camera
 

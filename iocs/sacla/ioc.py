@@ -56,9 +56,11 @@ from skywright.instruments.sacla.shots import BINNED_BY
 from skywright.instruments.sacla.sources import ShotSource
 from skywright.processes.memory import return_large_arrays
 
-POST_PERIOD_S = 0.1
-CURVE_PERIOD_S, SHOWN_PERIOD_S = 0.25, 1.0
-"""Time between two curves, and between two images and lists of recent shots on PVs."""
+POST_PAUSE_S, SHOWN_PERIOD_S = 0.085, 1.0
+"""Pause between two updates of counts and curves, which with their posts makes ten a second; time
+between two updates of images and lists of recent shots."""
+BLOCK_WAIT_S = 0.5
+"""Most that these updates wait for the next block of shots."""
 COMPLAINT_S = 10.0
 RUN = ["Stop", "Run"]
 REGIONS_TEXT = 16_384
@@ -189,7 +191,7 @@ class SaclaIOC(OwnerGroup):
         """Settings of the twin; None: nothing is simulated."""
         self._measured: Any = None
         """The run of which `measuring` tells."""
-        self._curve_due = self._shown_due = self._complaint_until = 0.0
+        self._complaint_until = 0.0
         if shots is not None:
             self.shots = shots
 
@@ -213,7 +215,9 @@ class SaclaIOC(OwnerGroup):
         await self._post_fixed()
         if self.auto_start:
             await self.in_thread(self.shots.owner.start)
-        await asyncio.gather(self._post_forever(POST_PERIOD_S, 0.5), self.delay.serve())
+        await asyncio.gather(
+            self._post_forever(POST_PAUSE_S, 0.5), self._show_forever(), self.delay.serve()
+        )
 
     def close(self) -> None:
         """Close files, workers and source."""
@@ -271,32 +275,51 @@ class SaclaIOC(OwnerGroup):
         )
 
     async def _after_post(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now >= self._curve_due:
-            self._curve_due = now + CURVE_PERIOD_S
-            await self._post_curves()
-        if now >= self._shown_due:
-            self._shown_due = now + SHOWN_PERIOD_S
-            await post(self.rate, round(self.shots.rate_hz, 2))
-            regions = self.shots.source.region_set.regions
-            place = max(min(self.shown_region.readback.value, len(regions) - 1), 0)
-            name = regions[place].name if regions else ""
-            await post_recent(self.recent, list(self.shots.recent), place, name)
-            await self._post_images()
-
-    async def _post_curves(self) -> None:
         source = self.shots.source
         await post_counts(self.counts, await self.in_thread(source.counts))
         edges, curves = await self.in_thread(lambda: (source.edges, source.curves()))
         if len(curves["on_n"]) and curves["on_n"].shape[1] == len(edges) - 1:
             await post_curves(self.curve, edges, curves)
 
+    async def _show_forever(self) -> None:
+        """Post what takes long beside the counts and curves, so that these do not wait for it.
+
+        That is each second, or with the next block of shots when it comes soon after. Otherwise the
+        image of an octal, whose blocks take a little more than a second, would now and then stay
+        the same for two.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            begun, shots = loop.time(), await self.in_thread(self._shots_in_image)
+            await self._run_guarded(self._show)
+            await asyncio.sleep(max(begun + SHOWN_PERIOD_S - loop.time(), POST_PAUSE_S))
+            while loop.time() < begun + SHOWN_PERIOD_S + BLOCK_WAIT_S:
+                if await self.in_thread(self._shots_in_image) != shots:
+                    break
+                await asyncio.sleep(POST_PAUSE_S)
+
+    def _shots_in_image(self) -> int:
+        name = self._shown_name()
+        return self.shots.source.shots_in_image(name) if name is not None else 0
+
+    def _shown_name(self) -> str | None:
+        """Return the detector whose images are shown; None: there is none."""
+        names = list(self.shots.shapes)
+        return names[min(self.shown_detector.readback.value, len(names) - 1)] if names else None
+
+    async def _show(self) -> None:
+        await post(self.rate, round(self.shots.rate_hz, 2))
+        regions = self.shots.source.region_set.regions
+        place = max(min(self.shown_region.readback.value, len(regions) - 1), 0)
+        name = regions[place].name if regions else ""
+        await post_recent(self.recent, list(self.shots.recent), place, name)
+        await self._post_images()
+
     async def _post_images(self) -> None:
         shots = self.shots
-        names = list(shots.shapes)
-        if not names:
+        name = self._shown_name()
+        if name is None:
             return
-        name = names[min(self.shown_detector.readback.value, len(names) - 1)]
         await post(self.mean.cx, shots.source.info.pixel_rules.radial_cx)
         await post(self.mean.cy, shots.source.info.pixel_rules.radial_cy)
         newest = shots.newest_frames.get(name)

@@ -148,7 +148,8 @@ def calibrate_camera(
     def back(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
         try:
             answer = yield from plan
-        except (SampleError, DataError):  # after others nothing shall move
+        # After others nothing shall move; a limit (a ValueError) refuses a move before it begins.
+        except (SampleError, DataError, ValueError):
             yield from bps.abs_set(goniometer.sample, home, wait=True)  # type: ignore[attr-defined]
             raise
         yield from bps.abs_set(goniometer.sample, home, wait=True)  # type: ignore[attr-defined]

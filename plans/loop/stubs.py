@@ -5,6 +5,7 @@ The camera flies, or is stepped, in the stream ``primary``; the trace of the spi
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ COLLECT_S, LAST_COLLECT_S = 0.25, 0.1
 POLL_S = 0.02
 FRESH_S = 5.0
 """Longest time to wait for a new picture; the camera says sooner why there is none."""
+LATE_S = 15.0
+"""Longest time to wait, while pictures come, for one that was taken after the last move."""
 DECISION_LIMIT_S = 2.0
 """Work of the analysis that may wait before a decision, s."""
 OSCILLATION, DECISION = "oscillation", "decision"
@@ -156,11 +159,18 @@ def stopped_on_error(plan: MsgGenerator[Any], goniometer: Any) -> MsgGenerator[A
 
 
 def look(tools: Instruments) -> MsgGenerator[RotationValues]:
-    """Take a picture of the sample as it is now, and return what all pictures so far tell."""
+    """Take a picture of the sample as it is now, and return what all pictures so far tell.
+
+    On a slow computer pictures reach the file late: the next one there may show the sample as it
+    was before the last move. So one is awaited whose time stamp is later than the move.
+    """
+    clock = getattr(tools.camera, "clock", time.time)
+    fresh = clock() + tools.settle_s
     yield from bps.sleep(tools.settle_s)
     if tools.stepped:
         yield from take_picture(tools)
-    else:
+        return (yield from read_result(tools))
+    while True:
         before = tools.camera.get_index()
         for _ in range(math.ceil(FRESH_S / POLL_S)):
             if tools.camera.get_index() > before:
@@ -170,7 +180,15 @@ def look(tools: Instruments) -> MsgGenerator[RotationValues]:
         else:
             raise HardwareError(f"{tools.camera.name}: no new picture in {FRESH_S:g} s")
         yield from bps.collect(tools.camera, name=PRIMARY)
-    return (yield from read_result(tools))
+        found = yield from read_result(tools)
+        if found.last.time >= fresh:
+            return found
+        if clock() > fresh + LATE_S:
+            raise HardwareError(
+                f"{tools.camera.name}: its newest picture is {clock() - found.last.time:.1f} s old "
+                "and was taken before the last move; the computer is too slow for the pictures, or "
+                "the clock of the camera's computer is behind"
+            )
 
 
 def read_result(tools: Instruments) -> MsgGenerator[RotationValues]:

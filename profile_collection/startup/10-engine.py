@@ -18,7 +18,6 @@ from skywright.callbacks.journal import Journal
 from skywright.session.context import SessionContext, start_analyses, subscriber
 from skywright.session.plain_errors import shorten_engine_log, shorten_tracebacks
 from skywright.session.profile import has_display, run_metadata
-from skywright.session.results import show_results
 from skywright.session.steps import LONG_WAIT_S, show_steps
 
 RE = RunEngine(PersistentDict(settings.directory / "md"), call_returns_result=True)
@@ -46,7 +45,6 @@ if "get_ipython" in globals() and hasattr(get_ipython(), "register_magics"):
 
     get_ipython().register_magics(BlueskyMagics)  # %wa, %mov, %ct ...
     shorten_tracebacks(get_ipython(), RunEngineInterrupted)
-    show_results(get_ipython())
 
 sd = SupplementalData()
 RE.preprocessors.append(sd)

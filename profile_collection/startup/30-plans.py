@@ -5,5 +5,9 @@ from bluesky.plans import count, grid_scan, list_scan, rel_scan, scan
 
 from plans.pictures import take_pictures, watch_camera
 from skywright.session.context import find_plans
+from skywright.session.results import show_results
 
-globals().update(find_plans(settings))
+_plans = find_plans(settings)
+globals().update(_plans)
+if "get_ipython" in globals():
+    show_results(get_ipython(), _plans.values())

@@ -101,11 +101,21 @@ class ServiceSettings(Section):
     without one counts as ready when it has started."""
 
 
-DEFAULT_IOCS = {
-    name: IocSettings(module=ioc.module, prefix=ioc.prefix, args=ioc.args)
-    for instrument in instruments().values()
-    for name, ioc in instrument.iocs.items()
-}
+def _declared_iocs() -> dict[str, IocSettings]:
+    """Return the IOCs of all instruments; one with faulty values is logged and left out."""
+    iocs = {}
+    for instrument in instruments().values():
+        for name, ioc in instrument.iocs.items():
+            try:
+                iocs[name] = IocSettings(module=ioc.module, prefix=ioc.prefix, args=ioc.args)
+            except Exception as error:  # whatever a stranger declares: the others work
+                logger.error(
+                    "instrument %s: its IOC %s is left out: %s", instrument.name, name, error
+                )
+    return iocs
+
+
+DEFAULT_IOCS = _declared_iocs()
 """The IOCs of all instruments, simulated."""
 
 

@@ -82,6 +82,18 @@ def test_an_error_is_reported_and_the_next_item_comes(got: list[int], reports: l
     source.close()
 
 
+def test_the_end_of_a_source_without_a_reason_is_reported_in_words(reports: list[str]) -> None:
+    class Ended(PolledSource[int]):
+        def next(self, timeout_s: float) -> int | None:
+            raise StopIteration
+
+    source = Ended("ended")
+    source.start(lambda _: None, reports.append)
+    until(lambda: not source.is_running)
+    source.close()
+    assert reports == ["ended: no more items"]
+
+
 def test_a_source_that_does_not_open_says_why() -> None:
     gate = threading.Event()
 

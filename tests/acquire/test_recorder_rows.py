@@ -11,9 +11,11 @@ from support.hand_source import HEIGHT, IDENTITY, events, layout
 from support.waiting import until
 
 from skywright.acquire.columns_layout import ColumnsLayout, Rows
+from skywright.acquire.index_layout import IndexLayout, Records
 from skywright.acquire.recorder import Recorder
 from skywright.errors import DataError
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
+from skywright.files.index import IndexWriter
 
 
 @pytest.fixture
@@ -174,3 +176,28 @@ def test_a_recorder_with_a_queue_timeout_waits_for_the_disk_and_loses_nothing(
     recorder.close()
     assert not recorder.lost()
     assert identities(tmp_path / "a.h5") == list(range(500))
+
+
+def test_a_disk_that_fills_up_between_records_loses_each_row_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records of a batch that are in the index are not counted as lost too."""
+    recorder: Recorder[Any, Any] = Recorder(IndexLayout())
+    append, calls = IndexWriter.append, [0]
+
+    def full_once(self: IndexWriter, *values: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise OSError("disk full")
+        append(self, *values)
+
+    monkeypatch.setattr(IndexWriter, "append", full_once)
+    recorder.start(tmp_path / "a.h5")
+    for first in range(0, 20, 5):
+        numbers = np.arange(first, first + 5)
+        recorder.offer(Records(tmp_path / "a.raw", numbers, numbers, np.ones(5, int)))
+    recorder.stop()
+    rows = recorder.rows_readable
+    recorder.close()
+    assert recorder.lost() == {"index not written": 5}
+    assert rows == 15

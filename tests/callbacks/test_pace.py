@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skywright.analysis.frames import BATCH_BYTES
 from skywright.callbacks.pace import BATCH_S, Pace, choose
-from skywright.files.frames import BATCH_BYTES
 
 
 def test_the_first_batch_is_one_frame() -> None:

@@ -41,6 +41,15 @@ def test_places_are_linear_and_up_is_more() -> None:
     assert (places <= (WIDTH, HEIGHT)).all()
 
 
+def test_long_numbers_do_not_touch_the_label_beside_them() -> None:
+    y = np.array([9000.1, 9000.9, 9001.6, 9000.2, 9000.3, 9000.4, 9000.5])
+    svg = draw_chart([Marks("center", PHI, y, "a")], [], "seconds", "center, eV", "t")
+    ticks = elements(svg, "text", **{"class": "tick y"})
+    longest = max(len(each.text or "") for each in ticks)
+    assert longest > 4
+    assert all(float(each.get("x") or "") - 9 * longest > 12 for each in ticks)
+
+
 def test_text_is_escaped() -> None:
     svg = draw_chart([Marks("<b>&", PHI, PHI, "a")], [], "<x>", '"y"', 'a "title" <t>')
     assert "<b>" not in svg

@@ -4,16 +4,19 @@ import asyncio
 import io
 import json
 import math
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.page import settings_of
 
-from dashboard.loop.camera_worker import Looker, Rate, encode_picture, status_words
+from dashboard.loop.camera_worker import Looker, Rate, encode_picture, pictures, status_words
 from dashboard.worker import channel_access, worker_messages
-from devices.camera_view import CameraFacts, picture_of, text_of
+from devices.camera_view import CameraFacts, CameraView, picture_of, text_of
 
 GRAY = np.arange(48 * 64, dtype=np.uint32).reshape(48, 64) % 251
 RGB = np.stack([GRAY, GRAY[::-1], GRAY.T.reshape(48, 64)], axis=2)
@@ -78,6 +81,42 @@ def test_a_detector_that_cannot_be_loaded_is_said_on_the_picture(
     look.loading.join(90)
     assert "crystal ball" in look(GRAY.astype("u1"))["caption"]
     assert "crystal ball" in caplog.text
+
+
+def test_the_last_picture_of_an_idle_camera_is_shown_with_what_is_found() -> None:
+    """It comes once: here before the other PVs are connected, and before the detector is loaded."""
+
+    class Idle(CameraView):
+        asked = 0
+
+        def __init__(self) -> None:
+            """Connect nothing."""
+
+        def watch(self, on_picture: Callable[[], None]) -> None:
+            on_picture()
+
+        def facts(self) -> CameraFacts:
+            self.asked += 1
+            return CameraFacts(self.asked > 2)
+
+        def picture(self) -> np.ndarray:
+            return GRAY.astype("u1")
+
+    loaded = threading.Event()
+
+    class Slow(Looker):
+        def _load(self, detection: dict[str, Any]) -> None:
+            loaded.wait(60)
+            super()._load(detection)
+
+    look = Slow({"backend": "crystal ball"})
+    headers = (json.loads(each.partition(b"\n")[0]) for each in pictures(Idle(), look))
+    assert ["number" in next(headers) for _ in range(2)] == [False, False]
+    assert "being loaded" in next(headers)["found"]["caption"]
+    loaded.set()
+    look.loading.join(60)
+    assert "crystal ball" in next(headers)["found"]["caption"]
+    assert "number" not in next(headers)
 
 
 def test_without_a_beamline_the_page_says_so(tmp_path: Path) -> None:

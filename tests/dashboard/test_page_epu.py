@@ -60,6 +60,20 @@ def say(page: TestClient, **facts: Any) -> str:
     return page.get("/epu").text
 
 
+def test_page_draws_the_largest_grid_that_is_watched(page: TestClient) -> None:
+    """50,000 micrographs: 800 squares, and 1500 holes in the present one."""
+    squares = [[str(n), 5.0 * n, 3.0 * (n % 7), n % 60, (n % 101) / 100] for n in range(800)]
+    holes = [[str(n), n % 40, n // 40, n % 9, None if n % 5 else n / 1500] for n in range(1500)]
+    text = say(page, overview={**GRID, "squares": squares, "holes": holes})
+    assert text.count("<rect") == 800 + 1500 + 8
+    for name, *_, count, share in squares:
+        fill = css_color(share) if count else "none"
+        title = f"square {name}: {count} micrographs" if count else f"square {name}<"
+        found = re.search(rf'fill="([^"]+)"[^>]*><title>{title}', text)
+        assert found, name
+        assert found[1] == fill, name
+
+
 def test_page_before_the_first_message_and_before_the_first_file(page: TestClient) -> None:
     assert "waiting for the IOC of EPU" in page.get("/epu").text
     assert "Nothing is recorded yet" in say(page, state="Watching", message="watching")

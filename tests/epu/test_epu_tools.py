@@ -157,6 +157,7 @@ def test_find_duplicates(session):
         "FoilHole_1_20250101_000000.xml.part",
         "xFoilHole_1_20250101_000000.xml",
         "FoilHole_1_20250101_000000.jpg",
+        "FoilHole_\N{ARABIC-INDIC DIGIT ONE}_20250101_000000.xml",
         "FoilHole_1_Data_2_3_20250101_000000_Fractions.xml",
     ],
 )

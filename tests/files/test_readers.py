@@ -16,12 +16,13 @@ from support.raw_format import MIMETYPE, RawReader, image, index, record
 from skywright.acquire.index_layout import IndexLayout
 from skywright.acquire.recorder import Recorder
 from skywright.analysis import ArrayInput
+from skywright.analysis.frames import FrameReader
 from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.errors import DataError
 from skywright.files import readers
-from skywright.files.frames import FrameReader
 from skywright.files.index import IDENTITY
 from skywright.files.readers import UnknownMimetypeError, locate, open_reader
+from skywright.instruments import Instrument
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +108,25 @@ def test_resources_without_a_reader_are_refused_by_name(tmp_path: Path) -> None:
         locate(raw | {"uri": "https://a"})
     with pytest.raises(DataError, match="no dataset"):
         locate(raw | {"parameters": {}})
+
+
+class PlainReader:
+    """A reader of a stranger, which knows no DataError."""
+
+    def __init__(self, path: Path, column: str) -> None:
+        self.file = path.open("rb")
+
+
+def test_what_a_reader_of_a_stranger_raises_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live analysis waits for a file that appears late, as it does with HDF5."""
+    plain = Instrument("plain", "", readers={"x/plain": f"{__name__}:PlainReader"})
+    monkeypatch.setattr(readers, "instruments", lambda: {"plain": plain})
+    with pytest.raises(
+        DataError, match=r"late\.raw: the reader of x/plain cannot open it: FileNot"
+    ):
+        open_reader("x/plain", tmp_path / "late.raw", "")
 
 
 class WantsImages:

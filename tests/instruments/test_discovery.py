@@ -55,6 +55,8 @@ def test_one_of_another_package_is_found_by_its_entry_point(install: Install) ->
         ("import no_such_module", "No module named 'no_such_module'"),
         ("INSTRUMENT = 3", "found int"),
         ("raise SystemError('x')", "x"),
+        (DECLARED.format("name='faulty', title='', iocs=None"), "not iterable"),
+        (DECLARED.format("name=7, title=''"), "expected string"),
         (DECLARED.format("name='loop', title=''"), "another instrument has the name loop"),
         (DECLARED.format("name='Two words', title=''"), "'Two words'"),
         (

@@ -11,14 +11,12 @@ from pydantic import ValidationError
 
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.calibration import (
-    PIN_TOLERANCE,
     ZoomCalibration,
     at_zoom,
     fit_axis_line,
     fit_scale,
     load_calibrations,
     now,
-    pin_error,
     save_calibrations,
 )
 from skywright.instruments.loop.centering import fit_center
@@ -123,12 +121,6 @@ def test_beyond_the_stops_nothing_is_made_up(zoom: float) -> None:
 def test_stops_of_different_pictures_are_not_mixed() -> None:
     with pytest.raises(ConfigError, match="width_px"):
         at_zoom([MID, replace(HIGH, width_px=1280)], 2.0)
-
-
-def test_a_pin_of_known_size_checks_the_scale() -> None:
-    assert pin_error(700 / 7.4729, MID.view) == pytest.approx(0.0)
-    assert abs(pin_error(94, MID.view)) < PIN_TOLERANCE
-    assert abs(pin_error(94, HIGH.view)) > PIN_TOLERANCE
 
 
 def test_view_and_axis_of_a_stop() -> None:

@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skywright.errors import ConfigError, DataError
+from skywright.errors import ConfigError
 from skywright.instruments.loop.geometry import (
     SIDES,
     View,
     axis_px,
     axis_um,
-    from_two_angles,
     laboratory_stage_moves,
     observe,
     stage_moves,
@@ -107,14 +106,6 @@ def test_motors_that_cannot_reach_are_refused() -> None:
         stage_moves((1, 2, 3), [[1, 1, 0], [0, 0, 0], [0, 0, 1]])
     with pytest.raises(ConfigError, match="3 x 3"):
         stage_moves((1, 2, 3), np.eye(2))
-
-
-def test_two_views_90_deg_apart_solve_for_the_place() -> None:
-    phi = np.array([17.0, 107.0])
-    across = 70.0 + 30.0 * np.cos(np.radians(phi)) - -12.0 * np.sin(np.radians(phi))
-    assert from_two_angles(across, phi, 70.0) == pytest.approx(np.array([30.0, -12.0]))
-    with pytest.raises(DataError, match="same direction"):
-        from_two_angles([1.0, 2.0], [10.0, 190.0], 0.0)
 
 
 @pytest.mark.parametrize(

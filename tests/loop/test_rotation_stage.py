@@ -94,7 +94,7 @@ def test_a_rotation_without_a_loop_is_no_success(rows: Batch, status: str, tmp_p
 
 def test_a_run_is_fitted_with_the_calibration_that_is_saved_then(tmp_path: Path) -> None:
     path = tmp_path / "axis.json"
-    run = RotationStage(calibrations=str(path)).follow({**START, "zoom": 0.0})
+    run = RotationStage(calibrations=str(path)).begin_run({**START, "zoom": 0.0})
     assert isinstance(run, RotationRun)
     shape = (CALIBRATION.height_px, CALIBRATION.width_px)
     run.turn.shape = shape

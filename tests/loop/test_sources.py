@@ -136,6 +136,25 @@ def test_motors_out_of_touch_hold_up_one_picture_only(monkeypatch: pytest.Monkey
     take(camera, 25)  # in less than 20 s
 
 
+def test_motors_are_in_touch_again_when_word_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim, "PATIENCE_S", 0.1)
+    camera = SimulatedCamera(seed=1, fps=200, size=(352, 240))
+    camera.prepare([Pose()])
+    camera.follow(SampleMotion(until=0.0))
+    take(camera, 3)  # without word
+    monkeypatch.setattr(sim, "PATIENCE_S", 60.0)
+    began = time.time() - 1.0
+    camera.follow(SampleMotion(until=began))  # late: pictures wait again
+
+    def tell_late() -> None:
+        threading.Event().wait(0.1)
+        turned = Axis(0.0, (Move(0.0, 90.0, 1e9, start_time=began),))
+        camera.follow(SampleMotion(phi=turned, until=math.inf))
+
+    frames = take(camera, 3, tell_late)
+    assert [frame.truth["phi_deg"] for frame in frames if frame.truth] == [90.0] * len(frames)
+
+
 def test_turning_goes_round_in_steps() -> None:
     pose_at = turning(phi_deg=10.0, deg_per_s=60.0, step_deg=2.0)
     assert pose_at(0.0).phi_deg == 10.0

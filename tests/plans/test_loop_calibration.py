@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import pytest
+from support import loop_world
 from support.loop_plain import make_world
 from support.loop_session import Session
 
@@ -50,6 +51,37 @@ def test_the_camera_is_calibrated_from_motion_alone(
     assert session.run(center_loop(**devices, zoom=2.0)).ok
     with pytest.raises(ConfigError, match="outside the calibrated stops"):
         list(center_loop(**devices, zoom=3.0))
+
+
+def test_pictures_that_reach_the_file_late_do_no_harm(session: Session) -> None:
+    """As on a slow computer: the next picture in the file was taken before the last move."""
+    world = make_world((150.0, 120.0, -90.0))
+    devices = session.mount(world, calibrated=False)
+    devices["camera"].late_s = 1.2
+    truth, made = world.calibration(), session.run(calibrate_camera(**devices)).calibration
+    assert made.um_per_px_x == pytest.approx(truth.um_per_px_x, rel=0.005)
+    assert made.um_per_px_y == pytest.approx(truth.um_per_px_y, rel=0.005)
+
+
+def test_pictures_of_before_the_move_are_never_believed(session: Session) -> None:
+    devices = session.mount(make_world(), calibrated=False)
+    camera = devices["camera"]
+    camera.clock = lambda: camera.world.now + 30.0
+    with pytest.raises(HardwareError, match=r"30.* s old and was taken before the last move"):
+        session.run(calibrate_camera(**devices))
+
+
+def test_a_stage_at_its_limit_leaves_the_sample_where_it_was(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world((150.0, 120.0, -90.0))
+    devices = session.mount(world, calibrated=False)
+    home = world.pose()
+    monkeypatch.setattr(loop_world, "LIMIT_UM", 260.0)
+    with pytest.raises(HardwareError, match="beyond its limits"):
+        session.run(calibrate_camera(**devices))
+    now = world.pose()
+    assert (now.x_um, now.y_um, now.z_um) == pytest.approx((home.x_um, home.y_um, home.z_um))
 
 
 def test_without_a_tip_in_view_nothing_is_calibrated(session: Session) -> None:

@@ -16,19 +16,25 @@ from plans.sacla.shots import acquire_shots
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.live import LiveAnalysis
 from skywright.instruments.sacla.layouts import IMAGE_KEYS
+from skywright.instruments.sacla.regions import parse_region
+from skywright.instruments.sacla.replay import replay
+from skywright.instruments.sacla.replay_run import choose_file, recorded_files, replay_of
 from skywright.instruments.sacla.shot_values import ShotValues, value_names
 from skywright.store.client import RAW
 from skywright.store.lookup import derived_runs
 from skywright.store.reprocess import reprocess, wait_until_stored
 from skywright.store.results import last_result
+from skywright.store.stored_run import run_documents
 
 ROWS, COLUMNS, SHOTS = 64, 48, 240
 PIXEL_EV = 0.02 * 10_000
 """Mean energy of a pixel at I0 = 1 V without the pump laser: the twin's photons a pixel."""
 EFFECT = 0.2
+WHOLE = [f"t{k}:MPCCD-8N0-3-002-{k}:-1,-1;60,-1;60,70;-1,70" for k in (1, 2)]
 ARGS = (
     *("--source", "sim", "--seed", "7", "--rate", "60", "--tiles", "2", "--pool", "96"),
     *("--rows", str(ROWS), "--columns", str(COLUMNS), "--image-period", "0.5"),
+    *(word for region in WHOLE for word in ("--roi", region)),
 )
 
 
@@ -101,6 +107,19 @@ def test_images_of_a_run_are_in_the_catalog_and_the_same_again_from_its_frames(
     for key in ("n_on", "n_off", *(f"{name}_{key}" for name in ("d1", "d2") for key in IMAGE_KEYS)):
         assert found[key].dtype == expected[key].dtype
         assert found[key].tobytes() == expected[key].tobytes(), key
+
+    # A replay file of the run gives the sums of its rows, and the curves of its analysis.
+    run = stack.client()[RAW][raw.metadata["start"]["uid"]]
+    (again,) = reprocess(run, "sacla_curves", store=stack.directory)
+    out = stack.directory / "replay.h5"
+    replay_of(choose_file(recorded_files(run_documents(run, stack.journals)), None), out)
+    regions = [parse_region(each) for each in WHOLE]
+    report = replay(out, regions, np.linspace(-2.0, 3.0, 41)).values
+    sums = raw["primary/sacla_sum_ev"].read()
+    for k, region in enumerate(regions):
+        assert report["rois"][region.name]["sum_ev"] == sums[accepted, k].tolist()
+    assert report["counts"]["accepted"] == again.result["n_on"] + again.result["n_off"]
+    assert report["counts"]["accepted_on"] == again.result["n_on"]
 
     # In the course of the run there were images of fewer shots.
     events = derived["result"].read()

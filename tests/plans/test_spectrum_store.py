@@ -17,7 +17,7 @@ from skywright.callbacks.live import LiveAnalysis
 from skywright.store.client import RAW
 from skywright.store.export import export_run
 from skywright.store.lookup import derived_runs
-from skywright.store.pulses import pulses_between
+from skywright.store.pulses import PulseRows
 from skywright.store.reprocess import reprocess, wait_until_stored
 from skywright.store.results import last_result
 from skywright.store.show import view_run
@@ -93,10 +93,11 @@ def test_every_pulse_is_in_tiled_and_analyzed_alike(RE: RunEngine, stack: Stack)
     np.testing.assert_array_equal(columns[0], rows["center"])
     assert np.ptp(rows["center"]) > 80.0
     wanted = rows["pulse_id"][40:60]
-    found = pulses_between(raw, int(wanted[0]), int(wanted[-1]) + 1, ("spectrum", "center"))
+    pulses = PulseRows(raw)
+    found = pulses.between(int(wanted[0]), int(wanted[-1]) + 1, ("spectrum", "center"))
     assert found["pulse_id"].tolist() == wanted.tolist()
     np.testing.assert_array_equal(found["spectrum"], rows["spectrum"][40:60])
-    assert len(pulses_between(raw, 0, 10)["pulse_id"]) == 0
+    assert len(pulses.between(0, 10)["pulse_id"]) == 0
     view_run(stack.client(), raw)
     for format in ("nexus", "csv", "zarr"):  # names of backgrounds are text in files
         export_run(raw, stack.directory / f"exported-{format}", format)

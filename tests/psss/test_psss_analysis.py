@@ -13,10 +13,10 @@ from support.psss_scripted import PICTURE, make_pulse
 from skywright.acquire.counters import Counters
 from skywright.analysis import Batch, name_of, whole_blocks
 from skywright.analysis.blocks import analyze_part
+from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
-from skywright.files.frames import FileRows, FrameTable, KeyRows
 from skywright.instruments.psss import layouts
 from skywright.instruments.psss.analysis import PictureSpectra, SpectrumStatistics
 from skywright.instruments.psss.background import History, uploaded

@@ -220,20 +220,6 @@ def test_a_pulse_without_light_is_the_background():
     assert math.isnan(truth.center_ev)
 
 
-def test_knobs_of_the_machine_turn_while_it_runs():
-    instrument = Instrument(replace(SMALL, kind="gaussian", mode_count=1e9, **STILL))
-    before = instrument.take(1)[1]
-    instrument.adjust(photon_energy_ev=9003.0, bandwidth_ev=6.0, pulse_energy_uj=1000.0)
-    after = instrument.take(1)[1]
-    assert after.center_ev - before.center_ev == pytest.approx(3.0)
-    assert after.fwhm_ev == pytest.approx(0.5 * before.fwhm_ev)
-    assert after.spectrum.sum() == pytest.approx(2.0 * before.spectrum.sum(), rel=0.01)
-    with pytest.raises(ConfigError, match="rows"):
-        instrument.adjust(rows=3)
-    with pytest.raises(ConfigError, match="bandwidth_ev"):
-        instrument.adjust(bandwidth_ev=-1.0)
-
-
 @pytest.mark.parametrize(
     "bad",
     [

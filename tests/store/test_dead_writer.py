@@ -184,6 +184,13 @@ def test_run_of_a_dead_session_is_closed_as_interrupted(journals: Path, client: 
     assert client["raw"][path.stem].metadata["stop"] == run.metadata["stop"]
 
 
+def test_a_dead_run_does_not_end_before_its_start(journals: Path, client: Any) -> None:
+    """The clock was set back in the course of the run."""
+    recording = Recording(journals, time=4e9).stream("primary", x=scalar("number"))
+    run = stored(leave(recording), client)
+    assert run.metadata["stop"]["time"] == run.metadata["start"]["time"] == 4e9
+
+
 def test_run_of_a_living_session_stays_open(journals: Path, client: Any) -> None:
     recording = Recording(journals).stream("primary", x=scalar("number"))
     recording.event(x=1.0)

@@ -24,6 +24,7 @@ from skywright.callbacks.journal import TEMPORARY_SUFFIX
 from skywright.config import Settings
 from skywright.errors import ConfigError
 from skywright.processes.ports import free_port
+from skywright.store import ingest as ingest_module
 from skywright.store import tiled_writer
 from skywright.store.client import catalog, connect, ensure_containers
 from skywright.store.ingest import Catalog, RunIngest, ServerUnavailableError, State, ingest
@@ -266,6 +267,37 @@ def test_newest_run_is_not_held_up_by_a_broken_one(store: Path, client: Any) -> 
         pass
     assert {p.stem for p in (store / "journal" / "aside").iterdir()} == {broken.uid}
     assert recover(store, client).aside == (broken.uid,)
+
+
+def sweep_all(ingester: Ingester) -> None:
+    while ingester.sweep():
+        pass
+
+
+def test_run_whose_requests_are_not_answered_does_not_hold_up_others(
+    store: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, good = record(store, time=1.0), record(store, time=2.0)
+    slow.stop()
+    good.stop()
+    send_rows = tiled_writer.StreamWriter.send_rows
+
+    def never_answered(writer: Any, data_keys: Any) -> None:
+        if slow.uid in writer.node.uri:
+            raise httpx.ReadTimeout("timed out")
+        send_rows(writer, data_keys)
+
+    monkeypatch.setattr(tiled_writer.StreamWriter, "send_rows", never_answered)
+    monkeypatch.setattr(ingest_module, "POSTPONED_S", 3600.0)
+    ingester = Ingester(store, client)
+    for _ in range(ingest_module.ATTEMPTS):
+        with pytest.raises(ServerUnavailableError):
+            sweep_all(ingester)
+    sweep_all(ingester)
+    assert rows_of(client, good.uid) == [1.0, 2.0, 3.0]
+    assert slow.path.exists()
+    monkeypatch.setattr(tiled_writer.StreamWriter, "send_rows", send_rows)
+    assert recover(store, client).finished == (slow.uid,)
 
 
 # A server elsewhere

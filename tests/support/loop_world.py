@@ -23,8 +23,8 @@ from ophyd.status import Status
 from support.streaming import NUMBER, PICTURE, TIME
 
 from devices.loop.oscillation import OscillationFlyer, SweepTrace
+from devices.motion import MotionLimitError
 from skywright.acquire.trajectory import Axis
-from skywright.errors import HardwareError
 from skywright.files.columns import Column, ColumnWriter
 from skywright.instruments.loop.calibration import ZoomCalibration, now
 from skywright.instruments.loop.sweep import Sweep
@@ -176,7 +176,7 @@ class SampleStage(Part):
 
     def set(self, xyz: Any) -> Status:
         if max(abs(value) for value in xyz) > LIMIT_UM:
-            raise HardwareError(f"{self.name}: {xyz} is beyond its limits +-{LIMIT_UM:g} um")
+            raise MotionLimitError(f"{self.name}: {xyz} is beyond its limits +-{LIMIT_UM:g} um")
         self.targets.append(tuple(xyz))
         began = self.world.now
         ends = []
@@ -256,6 +256,8 @@ class TwinCamera:
         Raised by `collect_asset_docs` when it gives an error, as a device that lost its IOC does.
     frozen
         Send the picture of this time for ever.
+    late_s
+        From the time stamp of a picture to the moment at which it is in the file.
     """
 
     parent = None
@@ -266,6 +268,7 @@ class TwinCamera:
         self.lose: Callable[[int], bool] = lambda _: False
         self.fault: Callable[[], Exception | None] = lambda: None
         self.frozen_from = math.inf
+        self.late_s = 0.0
         self._frozen: NDArray[np.uint8] | None = None
         self._numbers = itertools.count(1)
         self._writer: ColumnWriter | None = None
@@ -313,8 +316,12 @@ class TwinCamera:
     def stop(self, *, success: bool = False) -> None:
         self._next = math.inf
 
+    def clock(self) -> float:
+        """Return the time by which pictures are dated."""
+        return self.world.now
+
     def _catch_up(self) -> None:
-        while self._next + self.world.delay_s <= self.world.now:
+        while self._next + self.world.delay_s + self.late_s <= self.world.now:
             self._expose(self._next)
             self._next += 1.0 / self.world.fps
 

@@ -88,7 +88,7 @@ class SlopeStage(SecondStage):
 
     analysis = Slope
 
-    def follow(self, start: Document) -> SlopeRun:
+    def begin_run(self, start: Document) -> SlopeRun:
         return SlopeRun(start)
 
     def event_keys(self, start: Document) -> frozenset[str]:

@@ -31,5 +31,5 @@ class UndrawnRun(RotationRun):
 class UndrawnRotation(RotationStage):
     """The rotation."""
 
-    def follow(self, start: Document) -> UndrawnRun:
+    def begin_run(self, start: Document) -> UndrawnRun:
         return UndrawnRun(start, self.calibrations)

@@ -1,14 +1,14 @@
 """The layout of columns files, for items of one or more rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.recorder import Layout
+from skywright.acquire.recorder import Layout, WriterFile
 from skywright.files.columns import Column, ColumnWriter, DoesNotFitError
 
 
@@ -42,11 +42,61 @@ class Rows:
         )
 
 
-@dataclass
-class ColumnsLayout(Layout[Any, Rows]):
-    """Writes `Rows` to a file of columns. Many rows at once cost one write for each column.
+class ItemOfRows(Protocol):
+    """One or more rows."""
 
-    To record other results, override `take` to return `Rows` or None.
+    def __len__(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory, bytes."""
+
+    def select(self, rows: slice | NDArray[np.bool_]) -> Self:
+        """Return some of the rows."""
+
+
+Item = TypeVar("Item", bound=ItemOfRows)
+
+
+class RowsLayout(Layout[Any, Item]):
+    """Base class of layouts whose items hold rows.
+
+    To record other results, override `take` to return an item or None.
+    """
+
+    def take(self, result: Any) -> Item | None:
+        """Return the rows of a result; None when there are none."""
+        rows: Item = result
+        return rows if len(rows) else None
+
+    def nbytes(self, item: Item) -> int:
+        """Return the memory that rows hold."""
+        return item.nbytes
+
+    def rows(self, item: Item) -> int:
+        """Return the number of rows."""
+        return len(item)
+
+    def select(self, item: Item, rows: slice) -> Item:
+        """Return some of the rows."""
+        return item.select(rows)
+
+
+def write_fitting(item: Item, write: Callable[[Item], None]) -> Mapping[str, int]:
+    """Write the rows whose values fit their columns; return the number of the others."""
+    try:
+        write(item)
+    except DoesNotFitError as error:
+        good = item.select(error.fits)
+        if len(good):
+            write(good)
+        return {"does not fit": len(item) - len(good)}
+    return {}
+
+
+@dataclass
+class ColumnsLayout(RowsLayout[Rows]):
+    """Writes `Rows` to a file of columns. Many rows at once cost one write for each column.
 
     Parameters
     ----------
@@ -62,59 +112,18 @@ class ColumnsLayout(Layout[Any, Rows]):
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
 
-    def take(self, result: Any) -> Rows | None:
-        """Return the rows of a result; None when there are none."""
-        rows: Rows = result
-        return rows if len(rows) else None
-
-    def nbytes(self, item: Rows) -> int:
-        """Return the memory that rows hold."""
-        return item.nbytes
-
-    def rows(self, item: Rows) -> int:
-        """Return the number of rows."""
-        return len(item)
-
-    def select(self, item: Rows, rows: slice) -> Rows:
-        """Return some of the rows."""
-        return item.select(rows)
-
     def open(self, path: Path, items: Sequence[Rows], last: bool) -> "ColumnsFile":
         """Create the file."""
         return ColumnsFile(ColumnWriter(path, self.columns, self.identity, self.groups, self.links))
 
 
-class ColumnsFile:
-    """An open file of columns; not thread-safe.
-
-    Parameters
-    ----------
-    writer
-        Writer of the file.
-    """
-
-    def __init__(self, writer: ColumnWriter) -> None:
-        self.writer = writer
+class ColumnsFile(WriterFile[ColumnWriter]):
+    """An open file of columns; not thread-safe."""
 
     def append(self, items: Sequence[Rows]) -> Mapping[str, int]:
         """Write rows; return the number of rows whose values do not fit their columns."""
         rows = items[0] if len(items) == 1 else _joined(items)
-        try:
-            self.writer.append(rows.identity, rows.columns)
-        except DoesNotFitError as error:
-            good = rows.select(error.fits)
-            if len(good):
-                self.writer.append(good.identity, good.columns)
-            return {"does not fit": len(rows) - len(good)}
-        return {}
-
-    def flush(self) -> int:
-        """Make all rows visible to readers; return their number."""
-        return self.writer.flush()
-
-    def close(self) -> None:
-        """Flush and close; a second call does nothing."""
-        self.writer.close()
+        return write_fitting(rows, lambda some: self.writer.append(some.identity, some.columns))
 
 
 def _joined(items: Sequence[Rows]) -> Rows:

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from skywright.acquire.recorder import Layout
+from skywright.acquire.recorder import Layout, WriterFile
 from skywright.files.areadetector import ImageWriter
 from skywright.files.columns import Column
 
@@ -75,17 +75,8 @@ class ImageLayout(Layout[Any, Image]):
         return ImageFile(ImageWriter(path, first.shape, first.dtype, self.identity, self.extra))
 
 
-class ImageFile:
-    """An open file of images; not thread-safe.
-
-    Parameters
-    ----------
-    writer
-        Writer of the file.
-    """
-
-    def __init__(self, writer: ImageWriter) -> None:
-        self.writer = writer
+class ImageFile(WriterFile[ImageWriter]):
+    """An open file of images; not thread-safe."""
 
     def append(self, items: Sequence[Image]) -> Mapping[str, int]:
         """Write images; return the number that cannot be in this file, by cause."""
@@ -96,11 +87,3 @@ class ImageFile:
             else:
                 self.writer.append(item.identity, item.image, item.time_ns, extra=item.extra)
         return lost
-
-    def flush(self) -> int:
-        """Make all images visible to readers; return their number."""
-        return self.writer.flush()
-
-    def close(self) -> None:
-        """Flush and close; a second call does nothing."""
-        self.writer.close()

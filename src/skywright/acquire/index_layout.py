@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.acquire.recorder import Layout
-from skywright.files.columns import Column, DoesNotFitError
+from skywright.acquire.columns_layout import RowsLayout, write_fitting
+from skywright.acquire.recorder import WriterFile
+from skywright.files.columns import Column
 from skywright.files.index import IndexWriter
 
 
@@ -36,6 +37,12 @@ class Records:
     def __len__(self) -> int:
         return len(self.identity)
 
+    @property
+    def nbytes(self) -> int:
+        """Size in memory, bytes."""
+        arrays = (self.identity, self.offset, self.size, *self.extra.values())
+        return sum(array.nbytes for array in arrays)
+
     def select(self, rows: slice | NDArray[np.bool_]) -> "Records":
         """Return some of the records."""
         extra = {path: values[rows] for path, values in self.extra.items()}
@@ -43,10 +50,8 @@ class Records:
 
 
 @dataclass
-class IndexLayout(Layout[Any, Records]):
+class IndexLayout(RowsLayout[Records]):
     """Writes an index of records; their bytes stay where they are.
-
-    To record other results, override `take` to return `Records` or None.
 
     Parameters
     ----------
@@ -61,62 +66,20 @@ class IndexLayout(Layout[Any, Records]):
     name: str = "index"
     identity: str = "record"
     extra: Sequence[Column] = ()
-
-    def take(self, result: Any) -> Records | None:
-        """Return the records of a result; None when there are none."""
-        records: Records = result
-        return records if len(records) else None
-
-    def nbytes(self, item: Records) -> int:
-        """Return the memory that records hold."""
-        arrays = (item.identity, item.offset, item.size, *item.extra.values())
-        return sum(array.nbytes for array in arrays)
-
-    def rows(self, item: Records) -> int:
-        """Return the number of records."""
-        return len(item)
-
-    def select(self, item: Records, rows: slice) -> Records:
-        """Return some of the records."""
-        return item.select(rows)
+    at_once: int = 1  # records of several files cannot be written all or none
 
     def open(self, path: Path, items: Sequence[Records], last: bool) -> "IndexFile":
         """Create the index, whether there are records yet or not."""
         return IndexFile(IndexWriter(path, self.identity, self.extra))
 
 
-class IndexFile:
-    """An open index; not thread-safe.
-
-    Parameters
-    ----------
-    writer
-        Writer of the index.
-    """
-
-    def __init__(self, writer: IndexWriter) -> None:
-        self.writer = writer
+class IndexFile(WriterFile[IndexWriter]):
+    """An open index; not thread-safe."""
 
     def append(self, items: Sequence[Records]) -> Mapping[str, int]:
-        """Write records; return the number whose values do not fit their columns."""
-        lost = 0
-        for item in items:
-            try:
-                self._append(item)
-            except DoesNotFitError as error:
-                good = item.select(error.fits)
-                lost += len(item) - len(good)
-                if len(good):
-                    self._append(good)
-        return {"does not fit": lost} if lost else {}
+        """Write the records of one item; return how many have values that do not fit."""
+        (item,) = items
+        return write_fitting(item, self._append)
 
     def _append(self, item: Records) -> None:
         self.writer.append(item.file, item.identity, item.offset, item.size, item.extra)
-
-    def flush(self) -> int:
-        """Make all records visible to readers; return their number."""
-        return self.writer.flush()
-
-    def close(self) -> None:
-        """Flush and close; a second call does nothing."""
-        self.writer.close()

@@ -49,6 +49,40 @@ class File(Protocol[Written]):
         """Flush and close; a second call does nothing."""
 
 
+class Writer(Protocol):
+    """What writes a file: one of `skywright.files`."""
+
+    def flush(self) -> int:
+        """Make all rows visible to readers; return their number."""
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+
+
+Writes = TypeVar("Writes", bound=Writer)
+
+
+class WriterFile(Generic[Writes]):
+    """An open file of one writer; not thread-safe. A subclass adds `append`, see `File`.
+
+    Parameters
+    ----------
+    writer
+        Writer of the file.
+    """
+
+    def __init__(self, writer: Writes) -> None:
+        self.writer = writer
+
+    def flush(self) -> int:
+        """Make all rows visible to readers; return their number."""
+        return self.writer.flush()
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+        self.writer.close()
+
+
 class Layout(ABC, Generic[Result, Item]):
     """Defines how results become rows of a file. An item holds one row or many.
 

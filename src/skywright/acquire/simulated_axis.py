@@ -94,7 +94,7 @@ class SimulatedAxis:
             start = path.rest_time + PAUSE_S
         self._wanted = tuple(made)
         if not self.stuck:
-            self._follow(path, time)
+            self._take_path(path, time)
         return tuple(made)
 
     def stop(self, time: float, acceleration: float = math.inf) -> None:
@@ -102,7 +102,7 @@ class SimulatedAxis:
         self._wanted = ()
         if time < self.path.rest_time:
             path = Axis(self.path.initial, (*self.path.commands, Stop(time, acceleration)))
-            self._follow(path, time)
+            self._take_path(path, time)
 
     def set_stuck(self, time: float, stuck: bool) -> None:
         """Block the motor where it is, or let it go on to where it was to go."""
@@ -119,7 +119,7 @@ class SimulatedAxis:
     def set_switches(self, time: float, low: float, high: float) -> None:
         """Place the limit switches; motion towards one ends there."""
         self.low_switch, self.high_switch = low, high
-        self._follow(self.path, time)
+        self._take_path(self.path, time)
 
     def at_switches(self, time: float) -> tuple[bool, bool]:
         """Tell whether the motor stands on the low and on the high switch."""
@@ -129,7 +129,7 @@ class SimulatedAxis:
             position >= self.high_switch - SWITCH_WIDTH,
         )
 
-    def _follow(self, path: Axis, time: float) -> None:
+    def _take_path(self, path: Axis, time: float) -> None:
         """Take a path, cut where it runs past a switch."""
         crossing = _first_crossing(path, time, self.low_switch, self.high_switch)
         if crossing is not None:

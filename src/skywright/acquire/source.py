@@ -233,7 +233,7 @@ class _Run(Generic[Item]):
         try:
             item = self._source.next(POLL_TIMEOUT_S)
         except StopIteration as end:
-            self._report(f"{self._source.name}: {end or 'no more items'}")
+            self._report(f"{self._source.name}: {str(end) or 'no more items'}")
             return False
         except Exception as error:
             self._report(f"{self._source.name}: {error}")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from skywright.analysis import Analysis, Batch, Statistic, find_late
+from skywright.analysis.frames import FrameReader, FrameTable
 from skywright.analysis.named import make_analysis
-from skywright.files.frames import FrameReader, FrameTable
 
 
 def analyze_part(

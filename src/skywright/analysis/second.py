@@ -69,7 +69,7 @@ class SecondStage(ABC):
     """What is computed; its `inputs` come from `SecondRun.prepare`."""
 
     @abstractmethod
-    def follow(self, start: Document) -> SecondRun:
+    def begin_run(self, start: Document) -> SecondRun:
         """Return the analysis of the raw run with this start document."""
 
     def event_keys(self, start: Document) -> frozenset[str]:

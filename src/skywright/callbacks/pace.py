@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
-from skywright.files.frames import frames_per_read
+from skywright.analysis.frames import frames_per_read
 
 DECISION_LIMIT = "decision_limit_s"
 """Key of a start document: maximum backlog, as the time that its analysis takes, s, for a plan that

@@ -7,8 +7,8 @@ from typing import Any, Self, cast
 from event_model import EventPage, unpack_event_page
 
 from skywright.analysis import Analysis, ArrayInput
+from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.errors import DataError
-from skywright.files.frames import FileRows, FrameTable, KeyRows
 from skywright.files.readers import locate
 
 Document = Mapping[str, Any]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from skywright.analysis import Analysis, Batch
+from skywright.analysis.frames import FrameReader, draw_pictures
 from skywright.callbacks.derived import DerivedRun, Emit
 from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose
 from skywright.callbacks.raw_run import RawStream
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.errors import DataError, SkywrightError
-from skywright.files.frames import FrameReader, draw_pictures
 
 UNFLUSHED_POLL_S = 0.005
 """Period of checks for frames that are announced but not yet complete in their file, s."""

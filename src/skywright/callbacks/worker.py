@@ -141,7 +141,9 @@ class Worker:
         if name == "start" and doc.get("purpose") != "analysis":
             self._runs[uid] = RawRun(doc, self._required)
             self._second[uid] = [
-                SecondAnalysis(each, stage.follow(doc), doc, self._emit, self._assets, self._drawer)
+                SecondAnalysis(
+                    each, stage.begin_run(doc), doc, self._emit, self._assets, self._drawer
+                )
                 for each, stage in self._stages.items()
             ]
         run = self._runs.get(uid)
@@ -151,7 +153,7 @@ class Worker:
         for second in self._second[uid]:
             second.take(name, doc)
         if name == "descriptor":
-            self._follow_new(run)
+            self._begin_streams(run)
         elif name == "stop":
             for stream in self._of(uid):
                 stream.start_deadline()
@@ -172,7 +174,7 @@ class Worker:
     def _of(self, uid: str) -> list[StreamAnalysis]:
         return [each for (owner, _), each in self._streams.items() if owner == uid]
 
-    def _follow_new(self, run: RawRun) -> None:
+    def _begin_streams(self, run: RawRun) -> None:
         for name, raw in run.streams.items():
             if (run.uid, name) not in self._streams:
                 # Second-stage analyses work on the first stream only

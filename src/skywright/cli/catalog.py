@@ -189,6 +189,7 @@ def recover(as_json: AsJson = False, config: Config = None) -> None:
     from skywright.store.recover import recover as recover_journals
 
     settings = load_settings(config)
+    typer.echo("checking all runs ...", err=True)
     report = recover_journals(settings.directory, connect(settings=settings))
     if as_json:
         print_json(report)

@@ -30,6 +30,7 @@ from skywright.processes import locks
 from skywright.processes import stack as runtime
 from skywright.processes.child import start_module
 from skywright.processes.lifecycle import SUPERVISED, end_process
+from skywright.processes.supervisor import STILL_STARTING
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,8 @@ def have_beamline(settings: Settings, progress: Callable[[str], object] | None =
     HardwareError
         If it does not start, with its own words.
     """
+    if owner := locks.lock_owner(settings.directory / runtime.UP_LOCK):
+        typer.echo(f"Using the beamline of `skywright up`, process {owner} ...", err=True)
     if runtime.await_state(settings.directory, UP_READY_LIMIT_S):
         return
     typer.echo("Starting the beamline ...", err=True)
@@ -197,7 +200,7 @@ def _await_ready(
             parts = event["event"].removeprefix(STARTING).split(", ")
         elif event["event"].startswith("ready"):
             ready.add(event["name"])
-        elif event["name"] != "up":
+        elif event["name"] != "up" and not event["event"].startswith(STILL_STARTING):
             typer.echo(f"{event['name']}: {event['event']}", err=True)
         awaits = ", ".join(part for part in parts if part not in ready)
         progress(f"{len(ready)} of {len(parts)} parts are ready; waiting for {awaits}")

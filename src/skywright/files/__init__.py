@@ -1,1 +1,1 @@
-"""Files of columns, and where the frames of a run are."""
+"""Files of columns, and readers of the files of other programs."""

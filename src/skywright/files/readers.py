@@ -85,7 +85,14 @@ def open_reader(mimetype: str, path: Path, column: str) -> Reader:
     DataError
         If the file cannot be opened or has no such column.
     """
-    return _find(mimetype)(path, column)
+    make = _find(mimetype)
+    try:
+        return make(path, column)
+    except DataError:
+        raise
+    except Exception as error:  # whatever a stranger's reader raises
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: the reader of {mimetype} cannot open it: {reason}") from error
 
 
 def _find(mimetype: str) -> MakeReader:
@@ -111,10 +118,22 @@ def locate(resource: Mapping[str, Any]) -> tuple[Path, str]:
     """
     uri, parameters = resource["uri"], resource["parameters"]
     _find(resource["mimetype"])  # raises if there is no reader
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
-        raise DataError(f"{uri}: expected a file:// URI")
+    path = local_path(uri)
     column = parameters.get("dataset") or parameters.get("path")
     if not column:
         raise DataError(f"{uri}: the parameters name no dataset")
-    return Path(unquote(parts.path)), str(column)
+    return path, str(column)
+
+
+def local_path(uri: str) -> Path:
+    """Return the path of a file:// URI.
+
+    Raises
+    ------
+    DataError
+        If it is another URI.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        raise DataError(f"{uri}: expected a file:// URI")
+    return Path(unquote(parts.path))

@@ -187,11 +187,11 @@ def instruments() -> Mapping[str, Instrument]:
     for origin, load in _candidates():
         try:
             instrument = load()
+            why = _objection(instrument, found.values())
         except Exception as error:  # whatever a stranger's module raises: the others work
-            logger.error("instrument %s cannot be imported: %s", origin, error)
+            logger.error("instrument %s cannot be used: %s", origin, error)
             logger.debug("because of", exc_info=True)
             continue
-        why = _objection(instrument, found.values())
         if why:
             logger.error("instrument %s is left out: %s", origin, why)
         else:

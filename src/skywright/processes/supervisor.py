@@ -26,6 +26,8 @@ from skywright.processes.stack import Child
 
 logger = logging.getLogger(__name__)
 
+STILL_STARTING = "is still starting"
+"""Begins the report of a service that takes long."""
 Report = Callable[[str, str], None]
 """Called with the name of a service and a message for the user."""
 
@@ -43,6 +45,8 @@ class Service:
     """Whether the process prints a ready line; without one it is ready when it has started."""
     needs: str = ""
     """Name of a service that must be stopped after this one."""
+    slow_s: float = 10.0
+    """After this time the user is told that it is still starting."""
     late_s: float = 120.0
     """After this time the user is told that it is not ready yet."""
     may_be_late: bool = False
@@ -201,8 +205,14 @@ class Supervisor:
             If the line has not come within `Service.ready_limit_s`.
         """
         reading = asyncio.create_task(_ready_line(process))
+        slow_s = min(service.slow_s, service.late_s)
         try:
-            if not (await asyncio.wait([reading], timeout=service.late_s))[0]:
+            if not (await asyncio.wait([reading], timeout=slow_s))[0]:
+                last = self._last_log_line(service, log_start)
+                self._report(
+                    service.name, f"{STILL_STARTING} after {slow_s:g} s; last log line: {last}"
+                )
+            if not (await asyncio.wait([reading], timeout=service.late_s - slow_s))[0]:
                 self._report(
                     service.name,
                     f"is not ready after {service.late_s:g} s and is still awaited; "
@@ -210,7 +220,8 @@ class Supervisor:
                 )
                 if service.may_be_late:
                     self._settled[service.name].set()
-            return await asyncio.wait_for(reading, service.ready_limit_s - service.late_s)
+            async with asyncio.timeout(service.ready_limit_s - service.late_s):
+                return await reading
         finally:
             reading.cancel()
 
@@ -308,7 +319,8 @@ async def _end(process: _Process, limit_s: float) -> None:
     if process.handle.returncode is None:
         process.handle.terminate()
         with suppress(TimeoutError):
-            await asyncio.wait_for(process.handle.wait(), limit_s)
+            async with asyncio.timeout(limit_s):
+                await process.handle.wait()
     with suppress(ProcessLookupError):
         os.killpg(process.handle.pid, signal.SIGKILL)
     await process.handle.wait()

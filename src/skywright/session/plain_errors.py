@@ -16,6 +16,8 @@ from skywright.errors import SkywrightError
 
 ENGINE_LOG = "bluesky"
 OURS = ("skywright", "plans", "devices")
+ENDS = ("_abort_coro", "_stop_coro", "_halt_coro", "resume")
+"""Functions of bluesky's RunEngine that refuse when it is idle."""
 WRONG_CALL = re.compile(r"(?:.*\.)?(\w+)\(\) (?:missing|takes|got) ")
 
 
@@ -66,6 +68,8 @@ def how_it_is_right(error: BaseException, namespace: Mapping[str, Any]) -> str:
         return f"call the plan: RE({plan or 'plan'}(...))"
     if where == ("bluesky", "__call__") and isinstance(error, RuntimeError):
         return "RE.resume() goes on with the plan before; RE.stop() or RE.abort() ends it"
+    if where[0] == "bluesky" and where[1] in ENDS and type(error).__name__ == "TransitionError":
+        return "no plan runs or is paused: RE(...) runs one"
     return ""
 
 

@@ -294,7 +294,7 @@ def _origins(settings: Settings, stack: State) -> list[str]:
         if ioc.address:
             origins.append(f"{name} at {ioc.address}")
         elif name not in stack.processes:
-            origins.append(f"{name} does not run")
+            origins.append(f"{name} does not run, or is not ready yet")
         else:
             origins.append(f"{name} {_origin(stack.processes[name].ready.get('source'))}")
     return origins

@@ -1,9 +1,9 @@
 """What a plan returned, as a table in the console."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from shutil import get_terminal_size
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from rich.console import Console
@@ -15,20 +15,41 @@ LONGEST = 4
 """Values of an array or a list that are shown in full."""
 
 
-def show_results(shell: Any) -> None:
+def show_results(shell: Any, plans: Iterable[Callable[..., Any]] = ()) -> None:
     """Let an IPython shell show the result of ``RE(plan)`` as a table.
 
     Parameters
     ----------
     shell
         From ``get_ipython()``.
+    plans
+        What they return, which is the ``plan_result`` of that result, is shown so too.
     """
     formatter = shell.display_formatter.formatters["text/plain"]
     formatter.for_type_by_name("bluesky.run_engine", "RunEngineResult", _print)
+    for plan in plans:
+        returned = get_args(get_type_hints(plan).get("return"))
+        if returned and isinstance(returned[-1], type) and is_dataclass(returned[-1]):
+            formatter.for_type(returned[-1], _print_returned)
 
 
 def _print(result: Any, printer: Any, cycle: bool) -> None:
     printer.text(result_text(result, get_terminal_size().columns))
+
+
+def _print_returned(returned: Any, printer: Any, cycle: bool) -> None:
+    printer.text("\n".join(_table_lines(returned, get_terminal_size().columns)))
+
+
+def _table_lines(returned: Any, width: int) -> list[str]:
+    """Return a line for each value of a dataclass."""
+    table = Table(show_header=False, box=None)
+    for name, value in _values(returned):
+        table.add_row(name, Text(value_text(value)))
+    console = Console(width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _values(result: Any, stem: str = "") -> Iterator[tuple[str, Any]]:
@@ -59,14 +80,7 @@ def result_text(result: Any, width: int = 100) -> str:
     if type(returned) is object:  # bluesky's mark of a plan that did not return
         returned = None
     if is_dataclass(returned) and not isinstance(returned, type):
-        table = Table(show_header=False, box=None)
-        for name, value in _values(returned):
-            table.add_row(name, Text(value_text(value)))
-        console = Console(width=width, color_system=None)
-        with console.capture() as captured:
-            console.print(table)
-        lines = [line.rstrip() for line in captured.get().splitlines()]
-        return "\n".join([head, *lines])
+        return "\n".join([head, *_table_lines(returned, width)])
     is_uid = returned in result.run_start_uids if isinstance(returned, str) else returned is None
     return head if is_uid else f"{head}\n{value_text(returned)}"
 

@@ -15,10 +15,9 @@ from bluesky_tiled_plugins.writing.consolidators import (
 )
 from tiled.structures.core import StructureFamily
 from tiled.structures.data_source import Asset, DataSource, Management
-from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
-from skywright.files.readers import HDF5, readers
+from skywright.files.readers import HDF5, local_path, readers
 from skywright.store.reader_adapter import reader_source
 from skywright.store.survey import ResourceRows, Stream
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
@@ -232,7 +231,7 @@ def open_hdf5(resource: Mapping[str, Any]) -> h5py.File:
     DataError
         When there is no such file here, or it is not HDF5.
     """
-    path = path_from_uri(resource["uri"])
+    path = local_path(resource["uri"])
     try:
         return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
     except OSError as error:
@@ -257,7 +256,7 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Resourc
     at = 0
     for resource, segment in parts:
         source = h5py.VirtualSource(
-            str(path_from_uri(resource["uri"])),
+            str(local_path(resource["uri"])),
             resource["parameters"]["dataset"],
             (segment.index + segment.rows, *shape),
             dtype,

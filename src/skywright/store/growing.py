@@ -59,7 +59,7 @@ class GrowingStream(BlueskyEventStreamV3):
             if item["attributes"]["structure_family"] == "table":
                 names = [name for name in structure["columns"] if name in wanted]
                 frame = self.base[part].read(names) if names else {}
-                columns |= {name: _values(frame[name], declared.get(name)) for name in names}
+                columns |= {name: column_values(frame[name], declared.get(name)) for name in names}
                 rows = min([rows, *(len(frame[name]) for name in names)])
             elif part in wanted:
                 arrays[part] = structure
@@ -78,7 +78,7 @@ def _first(n: float) -> Any:
     return slice(0, int(n))
 
 
-def _values(column: Any, declared: Any) -> Any:
+def column_values(column: Any, declared: Any) -> Any:
     """Return a table's column as an array: text as numpy's, fixed bytes as in their file."""
     if column.dtype == "string" or column.dtype == object:
         text = column.values.astype("U")

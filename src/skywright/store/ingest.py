@@ -30,6 +30,16 @@ ATTEMPTS = 3
 REPLAY_PAUSE_FACTOR = 4
 """Pause before the next replay, in units of the duration of the last one (limits replays to 1/5 of
 the time). No pause after the stop document."""
+LOST_MIDWAY = (
+    httpx.ReadTimeout,
+    httpx.WriteTimeout,
+    httpx.ReadError,
+    httpx.WriteError,
+    httpx.RemoteProtocolError,
+)
+"""Errors of a request that the server has taken and not answered."""
+POSTPONED_S = 60.0
+"""Pause of a run after `ATTEMPTS` requests without an answer, s. Other runs are written."""
 RETRY_LATER_STATUS = {401, 403, 429, 502, 503, 504}
 UPDATE_S = (1.0, 5.0)
 """Period of array updates in tiled, (min, max) s. It grows with the age of the run: next update at
@@ -126,6 +136,8 @@ class RunIngest:
         self._replay: _Replay | None = None
         self._must_verify = False  # True: the catalog may lack something that was written
         self._failures = 0
+        self._unanswered = 0
+        self._postponed_until = 0.0
         self._replay_allowed_at = 0.0
 
     def step(self) -> State:
@@ -138,11 +150,15 @@ class RunIngest:
         OSError
             If the journal cannot be read or moved.
         """
+        if time.monotonic() < self._postponed_until:
+            return State.WAITING
         try:
             state = self._step()
         except httpx.HTTPError as error:
             self._writer_of_run = None
             self._must_verify = True
+            if isinstance(error, LOST_MIDWAY):
+                self._postpone_if_it_repeats()
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status is None or status in RETRY_LATER_STATUS:
                 raise ServerUnavailableError(f"tiled: {error}") from error
@@ -270,6 +286,19 @@ class RunIngest:
         if not healthy:
             raise ServerUnavailableError(f"tiled takes no data at present: {error}") from error
         return self._put_aside(error)
+
+    def _postpone_if_it_repeats(self) -> None:
+        """Let other runs go first if this one may be the reason why the server does not answer."""
+        self._unanswered += 1
+        if self._unanswered >= ATTEMPTS:
+            self._unanswered = 0
+            self._postponed_until = time.monotonic() + POSTPONED_S
+            log.warning(
+                "%s: tiled has not answered %d requests of this run; the next one is in %.0f s",
+                self.path,
+                ATTEMPTS,
+                POSTPONED_S,
+            )
 
     def _put_aside(self, error: Exception) -> State:
         if self.survey.stop is None:

@@ -151,7 +151,7 @@ class Ingester:
         return state is not State.WAITING
 
 
-def follow(ingester: Ingester, stop: threading.Event) -> None:
+def run_until(ingester: Ingester, stop: threading.Event) -> None:
     """Write journals to tiled as they grow, until `stop` is set."""
     wake = threading.Event()
     observer = Observer()
@@ -227,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             announce_ready(directory=str(directory))
             client = _connect_with_retry(options.uri, settings, stop)
             if client is not None:
-                follow(Ingester(directory, client), stop)
+                run_until(Ingester(directory, client), stop)
     except SkywrightError as error:
         log.error("%s", error)
         return 2

@@ -90,13 +90,6 @@ class PulseRows:
         return self._columns[key]
 
 
-def pulses_between(
-    run: Container, first: int, stop: int, keys: Sequence[str] = ("spectrum",)
-) -> dict[str, NDArray[Any]]:
-    """Return the rows of a run with first <= pulse id < stop; see `PulseRows.between`."""
-    return PulseRows(run, keys[0] if keys else IDENTITY).between(first, stop, keys)
-
-
 def _find(run: Container, key: str, identity: str) -> tuple[Container, str]:
     """Return the stream, and the name of the device, whose rows have ids and `key`."""
     for name in sorted(run, key=lambda name: name != "primary"):

@@ -4,16 +4,15 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tiled.utils import path_from_uri
-
 from skywright.callbacks.journal import SUFFIX
 from skywright.errors import ConfigError, DataError
 from skywright.files.index import files_path
-from skywright.files.readers import readers
+from skywright.files.readers import local_path, readers
 from skywright.store.check import differences
 from skywright.store.client import ensure_containers
 from skywright.store.hdf5_flags import clear_flags
@@ -126,8 +125,11 @@ def _differs(survey: Survey, containers: Sequence[Any]) -> bool:
 def _files(survey: Survey) -> set[Path]:
     """Return the files of a run that our recorders may have left open: columns and indices."""
     known = readers()
-    resources = survey.resources.values()
-    paths = {path_from_uri(r["uri"]) for r in resources if r["mimetype"] in known}
+    paths = set()
+    for resource in survey.resources.values():
+        with suppress(DataError):  # no file of this machine
+            if resource["mimetype"] in known:
+                paths.add(local_path(resource["uri"]))
     return paths | {index for index in map(files_path, paths) if index.exists()}
 
 

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from event_model import DocumentNames, schema_validators
-from tiled.utils import path_from_uri
 
 from skywright.callbacks.journal import encode_line
-from skywright.errors import DataError
 from skywright.files.areadetector import UNIQUE_ID
 from skywright.files.index import files_path
-from skywright.files.readers import HDF5, locate, open_reader, readers
+from skywright.files.readers import HDF5, local_path, locate, open_reader, readers
 from skywright.store.frames import open_hdf5
 from skywright.store.hdf5_flags import clear_flags
 from skywright.store.survey import Stream, Survey
@@ -80,7 +78,7 @@ def _closing_documents(survey: Survey, died: float) -> Documents:
     assert survey.start is not None
     stop = {
         "uid": str(uuid.uuid4()),
-        "time": died,
+        "time": max(died, survey.start["time"]),  # the clock may have been set back
         "run_start": survey.start["uid"],
         "exit_status": "abort",
         "reason": "interrupted: the process that recorded this run ended without closing it",
@@ -113,13 +111,14 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
     try:
         if resources[0]["mimetype"] != HDF5:
             return _rows_of(resources[0])
-        clear_flags(path_from_uri(resources[0]["uri"]))
+        clear_flags(local_path(resources[0]["uri"]))
         with open_hdf5(resources[0]) as file:
             if UNIQUE_ID in file:
                 names.add(UNIQUE_ID)
             return min(int(file[name].shape[0]) for name in names)
-    except (DataError, KeyError, OSError) as error:
-        log.warning("frames of the interrupted run are not counted: %s", error)
+    except Exception as error:  # whatever a damaged file or a stranger's reader raises
+        uri = resources[0]["uri"]
+        log.warning("%s: rows of the interrupted run are not counted: %s", uri, error)
         return None
 
 

@@ -15,6 +15,7 @@ from tiled.client.container import Container
 from skywright.analysis import Analysis, Batch, IdentityOrder, name_of, whole_blocks
 from skywright.analysis.blocks import analyze_part
 from skywright.analysis.cluster import Submit, cluster
+from skywright.analysis.frames import FrameReader, draw_pictures
 from skywright.analysis.named import (
     analysis_class,
     first_stage_of,
@@ -30,7 +31,6 @@ from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.errors import DataError, SkywrightError
 from skywright.files.columns import ColumnReader
-from skywright.files.frames import FrameReader, draw_pictures
 from skywright.store.client import ANALYSIS, RAW
 from skywright.store.export.contents import read_contents
 from skywright.store.stored_run import run_documents
@@ -192,7 +192,7 @@ def _reprocess_second(
 
     try:
         second = SecondAnalysis(
-            name, stage.follow(start), start, journal, store / "assets", draw_here
+            name, stage.begin_run(start), start, journal, store / "assets", draw_here
         )
         for kind, doc in run_documents(raw, store / "journal"):
             if kind != "start":

@@ -162,3 +162,12 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path):
             refused.append(str(error))
     assert DAMAGES / 10 < len(refused) < DAMAGES / 2
     assert all(text.startswith(f"{path}: ") and "\n" not in text for text in refused)
+
+
+@pytest.mark.parametrize(("key", "value"), [("hightag", 1 << 40), ("tag_last", 2.0**70)])
+def test_identities_of_more_than_64_bits_are_refused(tmp_path, key, value):
+    path = make_replay(tmp_path / "run.h5", 1, 6)
+    with h5py.File(path, "a") as file:
+        file.attrs[key] = value
+    with pytest.raises(DataError, match="has more than 64 bits"):
+        ReplayFile(path)

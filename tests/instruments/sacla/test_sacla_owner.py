@@ -521,3 +521,13 @@ def test_shots_are_binned_by_any_value(source: HandShots, owner: ShotOwner, tmp_
     motor = column(tmp_path / "shots.h5", f"{SHOTS}/motor")
     assert motor[:4].tolist() == [0.5, 1.5, 2.5, 3.5]
     assert np.isnan(motor[4:6]).all()
+
+
+def test_the_number_of_shots_in_an_image_is_that_of_the_image(
+    source: HandShots, owner: ShotOwner
+) -> None:
+    for number in range(40):
+        source.shot(number)
+    until(lambda: owner.source.shots_in_image("D") >= 32, 60, "a block is in the image")
+    assert owner.source.mean_image("D")[1] == owner.source.shots_in_image("D")
+    assert owner.source.mean_image("gone")[1] == owner.source.shots_in_image("gone") == 0

@@ -27,7 +27,7 @@ NAMESPACES = {
 
 LONGEST_SHOWN = 60
 """Characters of a wrong value that a message repeats; a hostile file may hold millions."""
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 
 
 def shown(text: str) -> str:

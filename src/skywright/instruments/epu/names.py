@@ -13,13 +13,13 @@ SESSION_NAME = "EpuSession.dm"
 ATLAS_NAME = "Atlas.dm"
 METADATA = "Metadata"
 
-DISC = re.compile(r"Images-Disc(\d+)")
-SQUARE_DIRECTORY = re.compile(r"GridSquare_(\d+)")
-SAMPLE_DIRECTORY = re.compile(r"Sample\d+")
-METADATA_FILE = re.compile(r"GridSquare_(\d+)\.dm")
-SQUARE_MANIFEST = re.compile(r"GridSquare_(\d{8}_\d{6})\.xml")
-HOLE_MANIFEST = re.compile(r"FoilHole_(\d+)_(\d{8}_\d{6})\.xml")
-MICROGRAPH_MANIFEST = re.compile(r"FoilHole_(\d+)_Data_(\d+)_(\d+)_(\d{8}_\d{6})\.xml")
+DISC = re.compile(r"Images-Disc(\d+)", re.ASCII)
+SQUARE_DIRECTORY = re.compile(r"GridSquare_(\d+)", re.ASCII)
+SAMPLE_DIRECTORY = re.compile(r"Sample\d+", re.ASCII)
+METADATA_FILE = re.compile(r"GridSquare_(\d+)\.dm", re.ASCII)
+SQUARE_MANIFEST = re.compile(r"GridSquare_(\d{8}_\d{6})\.xml", re.ASCII)
+HOLE_MANIFEST = re.compile(r"FoilHole_(\d+)_(\d{8}_\d{6})\.xml", re.ASCII)
+MICROGRAPH_MANIFEST = re.compile(r"FoilHole_(\d+)_Data_(\d+)_(\d+)_(\d{8}_\d{6})\.xml", re.ASCII)
 IGNORED = re.compile(
     r".*\.(jpe?g|png|mrc|tiff?|eer|part|tmp)|.*_fractions.*|\..*|(ScreeningSession|Sample)\.dm"
     r"|(Atlas|Tile)_.*",

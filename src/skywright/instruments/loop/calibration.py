@@ -23,7 +23,6 @@ from skywright.instruments.loop.geometry import Side, View
 Floats = NDArray[np.float64]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-PIN_UM, PIN_TOLERANCE = 700.0, 0.05
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -336,14 +335,6 @@ def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
         date=min(low.date, high.date),
         **worse,
     )
-
-
-def pin_error(width_px: float, view: View, pin_um: float = PIN_UM) -> float:
-    """Return by which part the seen width of a pin differs from its known diameter.
-
-    A sanity check of the scale: beyond `PIN_TOLERANCE` it is not that of this zoom.
-    """
-    return width_px * view.pixel_um / pin_um - 1.0
 
 
 def save_calibrations(stops: Sequence[ZoomCalibration], path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skywright.errors import ConfigError, DataError
+from skywright.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Side = Literal["left", "right", "top", "bottom"]
@@ -267,35 +267,3 @@ def laboratory_stage_moves(
         If the motors cannot reach all directions.
     """
     return stage_moves(to_laboratory(offset_um, phi_deg, phi_sign), stage)
-
-
-def from_two_angles(across_um: ArrayLike, phi_deg: ArrayLike, axis_across_um: float) -> Floats:
-    """Solve for the transverse position from two views, the axis being known.
-
-    Parameters
-    ----------
-    across_um : (2,) float
-        The point as seen, view frame.
-    phi_deg : (2,) float
-        Spindle angles, best 90 deg apart.
-    axis_across_um : float
-        `across` of the axis.
-
-    Returns
-    -------
-    (2,) float64
-        y, z in um.
-
-    Raises
-    ------
-    DataError
-        If the angles are less than 30 deg from the same or the opposite view.
-    """
-    phi = np.deg2rad(np.asarray(phi_deg, dtype=np.float64))
-    if abs(np.sin(phi[1] - phi[0])) < 0.5:
-        raise DataError(
-            f"two views at {np.rad2deg(phi)} deg show the same direction; take them 90 deg apart"
-        )
-    rows = np.stack([np.cos(phi), -np.sin(phi)], axis=1)
-    seen = np.asarray(across_um, dtype=np.float64) - axis_across_um
-    return np.asarray(np.linalg.solve(rows, seen))

@@ -41,7 +41,7 @@ class RotationStage(SecondStage):
     def __init__(self, *, calibrations: str) -> None:
         self.calibrations = CalibrationFile(Path(calibrations))
 
-    def follow(self, start: Document) -> "RotationRun":
+    def begin_run(self, start: Document) -> "RotationRun":
         """Return the fit of one raw run."""
         return RotationRun(start, self.calibrations)
 

@@ -199,11 +199,23 @@ class AnalyzedShots:
             return self._pipeline.curves.result()
 
     def mean_image(self, detector: str) -> tuple[NDArray[np.float64], int]:
-        """Return the running mean of a detector, eV, and the number of its shots."""
+        """Return the running mean of a detector, eV, and the number of its shots.
+
+        The present run may lack a detector of the run before: then there are no shots.
+        """
         with self._lock:
-            images = self._pipeline.images_of(detector).snapshot()
+            present = self._pipeline.images_of(detector)
+            images = present.snapshot() if present is not None else None
+        if images is None:
+            return np.zeros((0, 0)), 0
         found = images.result()
         return found["mean"], int(found["n_on"] + found["n_off"])
+
+    def shots_in_image(self, detector: str) -> int:
+        """Return the number of shots in the running images of a detector; 0 if it has none."""
+        with self._lock:
+            images = self._pipeline.images_of(detector)
+            return images.members if images is not None else 0
 
     def start_recording(self, number: int, count: int = 0) -> Recording:
         """Record the shots from the next one on (`AnalyzedShot.recording`).

@@ -94,7 +94,7 @@ class BinImages(Analysis[Cube]):
         self.block_size = int(measuring.get("block_tags", self.block_size))  # type: ignore[misc]
         self._key, self._edges, self._bins = f"frame_{binned_by}", np.array(edges), len(edges) - 1
         known = {key for key in (*self.inputs, *self.optional) if not key.startswith("frame_d")}
-        if self._key not in known - {"frame_accepted", "frame_laser_on"}:
+        if self._key not in known - {"frame_accepted", "frame_analyzed", "frame_laser_on"}:
             raise ConfigError(f"images binned by {binned_by!r}, which is no value of a shot")
         self._tiles = [TileRegions(tile, rules, ()) for tile, rules in read_measuring(measuring)]
         pixels = sum(tile.tile.bad.size for tile in self._tiles)

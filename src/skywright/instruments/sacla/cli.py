@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from skywright.errors import ConfigError
 from skywright.instruments.sacla.cli_facility import facility
 
 if TYPE_CHECKING:
@@ -191,6 +192,23 @@ def live(
 @app.command()
 def record(
     out: Annotated[Path, typer.Argument(help="New file, HDF5 in the format sacla-replay.")],
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="UID",
+            help="A stored run in place of a source: its uid, its scan_id, -1 for the newest, or "
+            "the HDF5 file of its rows.",
+        ),
+    ] = None,
+    facility_run: Annotated[
+        int | None,
+        typer.Option("--facility-run", help="With --run: which run of the facility, if several."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="With --run: use this skywright.toml."),
+    ] = None,
     source: SourceOption = "sim",
     file: FileOption = None,
     speed: SpeedOption = 1.0,
@@ -207,10 +225,17 @@ def record(
     detector: DetectorOption = None,
     equipment: EquipmentOption = None,
 ) -> None:
-    """Record every frame and value of a source in a file that `replay` reads."""
+    """Record frames and values of a source, or of a stored run, in a file that `replay` reads."""
     from skywright.instruments.sacla import cli_sources
     from skywright.instruments.sacla.replay_writer import record_replay
 
+    if run is not None:
+        if source != "sim" or file or online or detector or equipment or fault:
+            raise ConfigError("--run names a stored run; options of a source do not go with it")
+        _record_run(out, run, facility_run, config, shots, most_gb, beamline or 3)
+        return
+    if facility_run is not None or config is not None:
+        raise ConfigError("--facility-run and --config go with --run")
     shots_source = cli_sources.make_source(
         source,
         file,
@@ -236,4 +261,33 @@ def record(
         )
     finally:
         shots_source.close()
+    typer.echo(f"{out}: {count} records")
+
+
+def _record_run(
+    out: Path,
+    run: str,
+    facility_run: int | None,
+    config: Path | None,
+    shots: int | None,
+    most_gb: float,
+    beamline: int,
+) -> None:
+    """Write a stored run as a replay file."""
+    from skywright.instruments.sacla.replay_run import choose_file, recorded_files, replay_of
+
+    files = [Path(run)]
+    if not files[0].is_file():
+        from skywright.config import load_settings
+        from skywright.store.client import connect
+        from skywright.store.lookup import find_run
+        from skywright.store.stored_run import run_documents
+
+        settings = load_settings(config)
+        stored = find_run(connect(settings=settings), run)
+        files = recorded_files(run_documents(stored, settings.directory / "journal"))
+    rows = choose_file(files, facility_run)
+    count = replay_of(
+        rows, out, shots, most_gb * 1e9, beamline, lambda text: typer.echo(text, err=True)
+    )
     typer.echo(f"{out}: {count} records")

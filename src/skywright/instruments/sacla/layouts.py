@@ -1,6 +1,7 @@
 """What is recorded of shots: a row for each shot, region sets, frames, and running images."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,8 @@ def region_columns(room: int = REGIONS_ROOM, mask_bytes: int = 0) -> tuple[Colum
 FRAME_VALUES = ("i0", "scanned", "stage", "timing", MOTOR)
 """Values of a shot that are beside its frames too, so that images can be binned."""
 FRAME_TAG = Column(f"{FRAMES}/tag", "<i8")
+MEASURING = "measuring"
+"""Attribute of the tags of frames."""
 IMAGE_NUMBER = Column(f"{IMAGES}/update", "<i8")
 IMAGE_COUNTS = ("n_on", "n_off")
 """Shots with and without the pump laser in the running images: of each detector, and the most."""
@@ -307,7 +310,7 @@ def detector_counts(detectors: int) -> tuple[str, ...]:
 
 
 class FramesLayout(ColumnsLayout):
-    """The frames of some shots, as the source gives them.
+    """The frames of some shots, as the source gives them; those that did not come are NaN.
 
     Parameters
     ----------
@@ -317,6 +320,8 @@ class FramesLayout(ColumnsLayout):
         How the delay of the stage is computed; None: it is missing.
     recording
         Number of the recording whose shots are taken.
+    measuring
+        Of `describe_measuring`: an attribute of the tags, so that the file can be analyzed again.
     """
 
     def __init__(
@@ -324,31 +329,41 @@ class FramesLayout(ColumnsLayout):
         shapes: Mapping[str, tuple[int, int]],
         rules: ShotRules | None = None,
         recording: int = 0,
+        measuring: Mapping[str, Any] | None = None,
     ) -> None:
         self._rules, self._recording = rules, recording
         self.paths = {name: f"{FRAMES}/{detector_key(k)}" for k, name in enumerate(shapes)}
         columns = [
             Column(f"{FRAMES}/time", "<f8", attrs={"units": "s"}),
-            Column(f"{FRAMES}/accepted", "|u1", attrs={"description": "1: the shot is analyzed"}),
+            Column(f"{FRAMES}/accepted", "|u1", attrs={"description": "1: the shot is accepted"}),
+            Column(
+                f"{FRAMES}/analyzed", "|u1", attrs={"description": "1: its frames are in images"}
+            ),
             Column(f"{FRAMES}/laser_on", "|u1"),
             *(Column(f"{FRAMES}/{key}", "<f8") for key in FRAME_VALUES),
+            *(
+                Column(f"{path}_came", "|u1", attrs={"description": "0: the frame did not come"})
+                for path in self.paths.values()
+            ),
             *(
                 Column(self.paths[name], "<f4", shape, 1, {"units": "ADU", "detector": name})
                 for name, shape in shapes.items()
             ),
         ]
-        super().__init__("frames", columns, FRAME_TAG)
+        attrs = {} if measuring is None else {MEASURING: dict(measuring)}
+        super().__init__("frames", columns, replace(FRAME_TAG, attrs=attrs))
         self._shapes = dict(shapes)
 
     def take(self, result: AnalyzedShot) -> Rows | None:
-        """Return the frames of a shot that has those of all detectors of the file."""
+        """Return the frames of a shot that has that of a detector of the file."""
         if result.recording != self._recording:
             return None
-        if not result.frames.keys() >= self._shapes.keys():
+        if not result.frames.keys() & self._shapes.keys():
             return None
         columns = {
             f"{FRAMES}/time": np.array([result.time]),
             f"{FRAMES}/accepted": np.array([is_accepted(result)], np.uint8),
+            f"{FRAMES}/analyzed": np.array([is_analyzed(result)], np.uint8),
             f"{FRAMES}/laser_on": np.array([is_laser_on(result)], np.uint8),
         }
         values = {
@@ -359,13 +374,21 @@ class FramesLayout(ColumnsLayout):
         for key in FRAME_VALUES:
             columns[f"{FRAMES}/{key}"] = np.array([values.get(key, np.nan)])
         for name, shape in self._shapes.items():
-            columns[self.paths[name]] = frame_of(result.frames[name], shape)[None]
+            frame = result.frames.get(name)
+            columns[f"{self.paths[name]}_came"] = np.array([frame is not None], np.uint8)
+            pixels = np.full(shape, np.nan, "f4") if frame is None else frame_of(frame, shape)
+            columns[self.paths[name]] = pixels[None]
         return Rows(np.array([result.identity], np.int64), columns)
 
 
 def is_accepted(shot: AnalyzedShot) -> bool:
-    """Return whether the images of a shot are analyzed."""
+    """Return whether a shot is accepted, and its images are analyzed."""
     return shot.verdict is Verdict.ACCEPTED and not shot.is_lost
+
+
+def is_analyzed(shot: AnalyzedShot) -> bool:
+    """Return whether the frames that a shot has are analyzed."""
+    return is_accepted(shot) or (shot.is_partial and not shot.is_lost)
 
 
 def is_laser_on(shot: AnalyzedShot) -> bool:

@@ -97,37 +97,6 @@ def circles(
     return lines
 
 
-def ring_mask(
-    shape: tuple[int, int], cx: float, cy: float, radii: Sequence[float], width: float = 1.0
-) -> NDArray[np.bool_]:
-    """Return the pixels that circles pass through, to be painted on an image.
-
-    Parameters
-    ----------
-    shape, cx, cy, radii
-        See `circles`.
-    width
-        Of the lines, pixels.
-
-    Returns
-    -------
-    NDArray
-        (rows, columns) bool: the distance from the center differs from a radius by at most half the
-        width.
-
-    Raises
-    ------
-    ConfigError
-        If a radius is not positive.
-    """
-    y, x = np.ogrid[: shape[0], : shape[1]]
-    distance = np.hypot(x - cx, y - cy)
-    mask = np.zeros(shape, bool)
-    for radius in _positive(radii):
-        mask |= np.abs(distance - radius) <= width / 2
-    return mask
-
-
 def center_of_mass(image: Image) -> tuple[float, float]:
     """Return (x, y), the mean position of the signal, in pixels.
 

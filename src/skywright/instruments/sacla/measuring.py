@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from skywright.errors import DataError
 from skywright.instruments.sacla.run_info import RunInfo
+from skywright.instruments.sacla.shots import ShotRules
 from skywright.instruments.sacla.tile import PixelRules, Tile
 
 
@@ -30,11 +31,12 @@ def describe_measuring(info: RunInfo, block_tags: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``block_tags``, and ``detectors``: of each the name, shape, gain, `PixelRules` and the bad
-        pixels, as bits, compressed, base64.
+        ``block_tags``; ``detectors``: of each the name, shape, gain, `PixelRules` and the bad
+        pixels, as bits, compressed, base64; ``shots``: `ShotRules` and the ``tag_step``.
     """
     return {
         "block_tags": block_tags,
+        "shots": {**asdict(info.shot_rules), "tag_step": info.grid.step},
         "detectors": [
             {
                 "name": name,
@@ -67,6 +69,22 @@ def read_measuring(measuring: Mapping[str, Any]) -> list[tuple[Tile, PixelRules]
         ]
     except (KeyError, TypeError, ValueError, zlib.error) as error:
         raise DataError(f"measuring: {type(error).__name__}: {error}") from error
+
+
+def read_shot_rules(measuring: Mapping[str, Any]) -> tuple[ShotRules, int]:
+    """Return the rules of the shots, and the tag step, of `describe_measuring`.
+
+    Raises
+    ------
+    DataError
+        If a value is missing, as in runs of older versions, or has another form.
+    """
+    try:
+        found = measuring["shots"]
+        rules = {key: float(found[key]) for key in ShotRules.__dataclass_fields__}
+        return ShotRules(**rules), int(found["tag_step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"measuring: shots: {type(error).__name__}: {error}") from error
 
 
 def _encode(bad: NDArray[np.bool_]) -> str:

@@ -251,9 +251,10 @@ class ShotOwner:
     ) -> str:
         """Open the files of a part; all recorders are stopped. Return why it failed, or nothing."""
         number, rules = self._number, self.source.info.shot_rules
+        measuring = self.source.measuring
         self.shots.layout = ShotsLayout(rules, self._room, self._rings, number)
         self.regions.layout = RegionsLayout(self._room, self._mask_bytes, number)
-        self.frames.layout = FramesLayout(self._file_shapes, rules, number)
+        self.frames.layout = FramesLayout(self._file_shapes, rules, number, measuring)
         self.images.layout = ImagesLayout(self._file_shapes)
         names = {id(self.regions): "regions", id(self.frames): "frames", id(self.images): "images"}
         error = ""

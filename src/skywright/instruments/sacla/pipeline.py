@@ -154,9 +154,12 @@ class ShotPipeline:
         self._series.merge()
         return self._series.images
 
-    def images_of(self, detector: str) -> ShotImages:
-        """Return the running images of one detector; those of others may lack a block of it."""
-        return self._series.images[detector]
+    def images_of(self, detector: str) -> ShotImages | None:
+        """Return the running images of a detector; those of others may lack a block of it.
+
+        None: the run does not have it.
+        """
+        return self._series.images.get(detector)
 
     def change_regions(self, regions: Sequence[Region]) -> RegionSet:
         """Sum over other regions from the next shot on; curves begin anew, running images go on.

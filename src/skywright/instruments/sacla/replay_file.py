@@ -125,6 +125,12 @@ class ReplayFile(Closing):
             pixel_rules=pixel_rules,
             more_values=self._more_values,
         )
+        for tag in (first, self._whole(root, "tag_last")):
+            if not -(1 << 63) <= self.info.identity(tag) < 1 << 63:
+                raise DataError(
+                    f"{self.path}: hightag {self.info.hightag} * 2**32 + tag {tag} has more than "
+                    "64 bits"
+                )
         for key in self._more_values:
             self._group(f"equipment/{key}")
 

@@ -13,6 +13,8 @@ from skywright.instruments.sacla.pipeline import ShotPipeline
 from skywright.instruments.sacla.tile import Rings
 
 FORMAT, VERSION = "skywright-sacla-replay", 1
+BINS_MAX = 100_000
+"""More bins than that are a mistake, and would take all memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,7 @@ def parse_bins(text: str) -> NDArray[np.float64]:
     Raises
     ------
     ConfigError
-        If the text has another form, or the bins are empty.
+        If the text has another form, the bins are empty, or there are more than `BINS_MAX`.
     """
     try:
         start, stop, count = text.split(":")
@@ -92,6 +94,8 @@ def parse_bins(text: str) -> NDArray[np.float64]:
         raise ConfigError(f"bins {text!r}: expected START:STOP:N") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high and number >= 1):
         raise ConfigError(f"bins {text!r}: expected START < STOP and N >= 1")
+    if number > BINS_MAX:
+        raise ConfigError(f"bins {text!r}: expected N <= {BINS_MAX}")
     return np.linspace(low, high, number + 1)
 
 

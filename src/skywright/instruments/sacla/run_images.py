@@ -106,9 +106,10 @@ class RunningImages(Analysis[Mapping[str, Any]]):
 
 
 class FrameImages(Analysis[tuple[State, ...]]):
-    """Images over the accepted shots whose frames are stored.
+    """Images over the analyzed shots whose frames are stored.
 
-    The inputs are columns of the stream of frames.
+    The inputs are columns of the stream of frames. A shot that lacks the frame of a detector is in
+    the images of the others, as when it came.
 
     Parameters
     ----------
@@ -119,8 +120,10 @@ class FrameImages(Analysis[tuple[State, ...]]):
     name, version = "sacla_frame_images", "1"
     stream = "shots"
     inputs: ClassVar[Sequence[str]] = ("frame_accepted", "frame_laser_on", "frame_d1")
-    optional: ClassVar[Sequence[str]] = tuple(
-        f"frame_{detector_key(k)}" for k in range(1, DETECTORS_MAX)
+    optional: ClassVar[Sequence[str]] = (
+        "frame_analyzed",
+        *(f"frame_{detector_key(k)}" for k in range(1, DETECTORS_MAX)),
+        *(f"frame_{detector_key(k)}_came" for k in range(DETECTORS_MAX)),
     )
     arrays: ClassVar[Mapping[str, ArrayInput]] = {"frame_d1": ArrayInput(2)}
     identity, time = "frame_tag", "frame_time"
@@ -143,21 +146,20 @@ class FrameImages(Analysis[tuple[State, ...]]):
         return {}
 
     def extend(self, statistic: tuple[State, ...] | None, members: Batch) -> tuple[State, ...]:
-        """Add the accepted shots, one after the other."""
-        members = members.take(members["frame_accepted"] == 1)
+        """Add the analyzed shots, one after the other."""
+        # Older runs have frames of whole shots alone.
+        analyzed = members.data.get("frame_analyzed", members["frame_accepted"]) == 1
         laser_on = members["frame_laser_on"] == 1
         before = statistic or (None,) * len(self._detectors)
-        return tuple(
-            images.extend(
-                known,
-                Batch(
-                    members.identities,
-                    members.times,
-                    {"image": members[f"frame_{detector_key(k)}"], "laser_on": laser_on},
-                ),
-            )
-            for k, (images, known) in enumerate(zip(self._detectors, before, strict=True))
-        )
+        found = []
+        for k, (images, known) in enumerate(zip(self._detectors, before, strict=True)):
+            key = f"frame_{detector_key(k)}"
+            came = members.data.get(f"{key}_came")
+            chosen = analyzed if came is None else analyzed & (came == 1)
+            data = {"image": members[key][chosen], "laser_on": laser_on[chosen]}
+            batch = Batch(members.identities[chosen], members.times[chosen], data)
+            found.append(images.extend(known, batch))
+        return tuple(found)
 
     def compact(self, statistic: tuple[State, ...]) -> tuple[State, ...]:
         """Keep mean and spread."""
@@ -178,7 +180,7 @@ class FrameImages(Analysis[tuple[State, ...]]):
         states = state or (None,) * len(self._detectors)
         for k, (images, each) in enumerate(zip(self._detectors, states, strict=True)):
             of_detector = images.summarize(each)
-            found |= {key: of_detector[key] for key in IMAGE_COUNTS}
+            found |= {key: max(found[key], of_detector[key]) for key in IMAGE_COUNTS}
             keys = (*IMAGE_KEYS, *IMAGE_COUNTS)
             found |= {f"{detector_key(k)}_{key}": of_detector[key] for key in keys}
         return found

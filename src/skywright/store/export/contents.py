@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import httpx
 import numpy as np
@@ -15,7 +14,7 @@ from tiled.client.container import Container
 from tiled.structures.core import StructureFamily
 
 from skywright.errors import DataError
-from skywright.files.readers import HDF5, open_reader, readers
+from skywright.files.readers import HDF5, local_path, open_reader, readers
 from skywright.store.lookup import run_status
 from skywright.store.table_adapter import MIMETYPE
 
@@ -325,10 +324,11 @@ def _row_counts(assets: Sequence[Asset]) -> list[int]:
 
 def _assets(source: Any, dataset: str, mimetype: str) -> list[Asset]:
     """Return the dataset of each file of a data source; none if one is no file here."""
-    places = [urlparse(each.data_uri) for each in sorted(source.assets, key=lambda a: a.num or 0)]
-    if any(place.scheme != "file" for place in places):
+    assets = sorted(source.assets, key=lambda asset: asset.num or 0)
+    try:
+        return [Asset(local_path(asset.data_uri), dataset, mimetype) for asset in assets]
+    except DataError:
         return []
-    return [Asset(Path(unquote(place.path)), dataset, mimetype) for place in places]
 
 
 def _in_words(where: str, parts: Sequence[RowsInFile]) -> str:

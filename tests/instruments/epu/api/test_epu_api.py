@@ -2,6 +2,8 @@
 
 import io
 import json
+import random
+import string
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,52 @@ def test_a_bad_body_is_422_and_stores_nothing(
     assert answer.status_code == 422
     assert answer.json()["detail"]
     assert events(database) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "body"),
+    [
+        ("/foilholes/h/micrographs", "defocus", b'{"uuid":"n","foilhole_id":"1","defocus":NaN}'),
+        ("/foilholes/h/micrographs", "defocus", b'{"uuid":"n","foilhole_id":"1","defocus":-1e999}'),
+        ("/gridsquares/s/foilholes", "quality", b'[{"uuid":"n","foilhole_id":"1","quality":NaN}]'),
+        (
+            "/grids/g/atlas",
+            "position_x",
+            b'{"uuid":"n","atlas_id":"1","tiles":[{"uuid":"u","tile_id":"1","position_x":1e400}]}',
+        ),
+        (
+            "/micrographs/m/motion_correction/completed",
+            "total_motion",
+            b'{"total_motion":Infinity,"average_motion":1}',
+        ),
+        ("/foilholes/h/micrographs", "uuid", b'{"uuid":[NaN],"foilhole_id":"1"}'),
+        ("/foilholes/h/micrographs", "uuid", b'{"uuid":["\\ud800"],"foilhole_id":"1"}'),
+    ],
+)
+def test_a_number_that_json_does_not_have_is_422(
+    tree: TestClient, path: str, field: str, body: bytes
+) -> None:
+    """Python's JSON reader takes NaN and 1e999; the answer cannot have them."""
+    answer = tree.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"][-1] == field
+    assert len(tree.get("/micrographs").json()) == 1
+
+
+def test_a_key_that_no_index_holds_is_the_request_s_fault(
+    tree: TestClient, database: Database
+) -> None:
+    """PostgreSQL's index takes keys of some 2700 bytes; a client that gets 503 sends again."""
+    long = "".join(random.Random(1).choices(string.ascii_letters, k=9000))
+    bodies: list[tuple[str, Any]] = [
+        ("/acquisitions", {"uuid": long}),
+        ("/grids/g/gridsquares", {"uuid": "n", "gridsquare_id": long}),
+        ("/gridsquares/s/foilholes", [hole("n", foilhole_id=long)]),
+        ("/prediction_models", {"name": long, "description": "d"}),
+    ]
+    wanted = 201 if database.dialect == "sqlite" else 422
+    assert [tree.post(path, json=body).status_code for path, body in bodies] == [wanted] * 4
+    assert tree.post("/acquisitions", json={"uuid": "next"}).status_code == 201
 
 
 def test_a_batch_over_the_limit_is_422(tree: TestClient) -> None:
@@ -325,6 +373,9 @@ def test_micrographs_by_defocus_and_time(tree: TestClient) -> None:
     assert [row["uuid"] for row in tree.get("/micrographs", params=chosen).json()] == ["n3", "n2"]
     late = {"time_from": "2025-01-08T11:04:00+01:00", "gridsquare_uuid": "s"}
     assert [row["uuid"] for row in tree.get("/micrographs", params=late).json()] == ["n4", "n5"]
+    for name in ("time_from", "time_to"):
+        answer = tree.get("/micrographs", params={name: "0001-01-01T00:00:00+05:00"})
+        assert answer.status_code == 422
 
 
 def test_feedback_is_stored_with_its_status(tree: TestClient, database: Database) -> None:

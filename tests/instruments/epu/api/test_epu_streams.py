@@ -178,6 +178,8 @@ def test_front_ends_hear_of_progress_and_results(api: Any) -> None:
     url = f"{api.url}/frontend/events/stream"
     unknown = httpx.get(url, params={"event_types": "nonsense"})
     assert unknown.status_code == 422
+    for name in ("acquisition_uuid", "agent_id"):  # PostgreSQL would break the stream off
+        assert httpx.get(url, params={name: "\0"}).status_code == 422
     wanted = {"event_types": "acquisition.progress,processing.metric,heartbeat"}
     with httpx.stream("GET", url, params=wanted, timeout=LIMIT_S) as stream:
         events = read_events(stream.iter_lines())

@@ -403,6 +403,24 @@ def test_a_file_says_that_the_consumer_receives_messages(
     asyncio.run(run(replace(settings, url="amqp://127.0.0.1:9/"), is_away))
 
 
+def test_a_consumer_ends_at_whatever_step_of_connecting_it_is_told_to(store: Database) -> None:
+    nobody = BrokerSettings("amqp://127.0.0.1:9/")
+
+    async def end_at(step: int) -> None:
+        task = asyncio.create_task(Consumer(store, nobody).run())
+        for _ in range(step):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=LIMIT_S)
+        assert done, step
+
+    async def end_at_each() -> None:
+        for step in 3 * list(range(1, 60)):
+            await end_at(step)
+
+    asyncio.run(end_at_each())
+
+
 def test_services_killed_in_between_lose_and_double_nothing(
     run_service: Callable[..., Any], settings: BrokerSettings, sqlite_url: str
 ) -> None:

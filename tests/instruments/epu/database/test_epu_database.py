@@ -1,7 +1,10 @@
 """The entity database on SQLite and PostgreSQL."""
 
 import json
+import random
+import re
 import sqlite3
+import string
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -26,6 +29,9 @@ from skywright.instruments.epu.database import (
 )
 from skywright.instruments.epu.database.engine import metadata
 from skywright.instruments.epu.database.schema_exchange import outbox
+from skywright.instruments.epu.twin.visit import plan_visit
+from skywright.instruments.epu.twin.writer import write_visit
+from skywright.instruments.epu.watch.watcher import Watcher
 
 SESSION = acquisition_uuid("visit/session")
 GRID = grid_uuid(SESSION)
@@ -386,10 +392,8 @@ def test_files_are_kept_with_what_they_hold(database: Database) -> None:
     with database.write() as connection:
         record_files(connection, [row, row | {"path": "b.xml"}])
         record_files(connection, [row | {"size": 20}])
-        known = read.known_files(connection, "/data")
-        assert read.known_files(connection, "/other") == {}
-    assert {path: found["size"] for path, found in known.items()} == {"a.xml": 20, "b.xml": 10}
-    assert known["a.xml"]["mtime_ns"] == 2**40
+        files = text("SELECT path, size, mtime_ns FROM source_file ORDER BY path")
+        assert connection.execute(files).all() == [("a.xml", 20, 2**40), ("b.xml", 10, 2**40)]
 
 
 def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
@@ -397,3 +401,22 @@ def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
         record(writing, "micrograph", [micrograph()])
         with database.read() as reading:
             assert read.count(reading, "micrograph") == 0
+
+
+def test_a_key_that_no_index_holds_stops_no_other_file(postgres_url: str, tmp_path: Path) -> None:
+    """PostgreSQL refuses a key of 9000 characters; it is not away, and others are recorded."""
+    plan = plan_visit(seed=4, grids=1, squares=3, imaged=1, holes=2, areas=(1, 1))
+    write_visit(plan, tmp_path)
+    long = "".join(random.Random(1).choices(string.ascii_letters, k=9000))
+    first, *others = sorted(tmp_path.rglob("Data/*.xml"))
+    text = first.read_text(encoding="utf-8-sig")
+    (unique,) = re.findall(r"uniqueID>([^<]+)<", text)
+    first.write_text(text.replace(unique, long))
+    database = open_database(postgres_url)
+    watcher = Watcher(tmp_path, database)
+    watcher.run(idle_exit=0)
+    with database.read() as connection:
+        assert read.count(connection, "micrograph") == len(others)
+    assert list(watcher.unreadable) == [first.relative_to(tmp_path).as_posix()]
+    assert not watcher.state.database_error
+    database.close()

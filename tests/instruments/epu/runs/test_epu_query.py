@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,22 +19,29 @@ class Array:
 
     def __init__(self, values: NDArray[Any]) -> None:
         self.values = values
-        self.dtype = values.dtype
-        self.read = 0
+        self.dtype, self.shape = values.dtype, values.shape
+        self.count = 0
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         found = self.values[rows]
-        self.read += len(found)
+        self.count += len(found)
         return found
+
+    def read(self) -> NDArray[Any]:
+        return self[:]
 
 
 class Stream(dict[str, Array]):
-    """A stream that does not list its columns in its metadata."""
+    """A stream with an array of each column."""
 
     metadata: Mapping[str, Any] = {}
 
-    def read(self, names: list[str]) -> dict[str, SimpleNamespace]:
-        return {name: SimpleNamespace(values=self[name][:]) for name in names}
+    @property
+    def base(self) -> "Stream":
+        return self
+
+    def get_contents(self) -> dict[str, Any]:
+        return {key: {"attributes": {"structure_family": "array"}} for key in self}
 
 
 class Run(Mapping[str, Any]):
@@ -116,7 +122,7 @@ def test_a_page_reads_its_rows_only(run: Run) -> None:
     ]
     assert [numbers(page) for page in pages] == [every[200:300], every[300:400]]
     span = every[299] - every[200] + every[399] - every[300] + 2
-    read = {name: each.read for name, each in run.columns.items()}
+    read = {name: each.count for name, each in run.columns.items()}
     whole = {"uuid", "defocus"}
     assert {name for name, count in read.items() if count == 2 * ROWS} == whole
     assert {count for name, count in read.items() if name not in whole} == {span}

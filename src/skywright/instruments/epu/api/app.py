@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy.exc import DataError as ValueDoesNotFit
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -28,7 +32,7 @@ from skywright.instruments.epu.api import (
 )
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.service import Broker, Service
-from skywright.instruments.epu.database import Database
+from skywright.instruments.epu.database import Database, is_away
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +95,7 @@ def create_app(
     for failure in (ValueDoesNotFit, OverflowError, UnicodeEncodeError):
         app.add_exception_handler(failure, _does_not_fit)
     app.add_exception_handler(OperationalError, _database_down)
+    app.add_exception_handler(RequestValidationError, _bad_request)
     for part in (
         entities,
         queries,
@@ -117,12 +122,34 @@ async def _close_stale(service: Service) -> None:
             log.warning("connections of agents: %s", error)
 
 
+async def _bad_request(_request: Request, error: Exception) -> Response:
+    """Name what is wrong; what JSON does not have, such as NaN in a body, is named as text."""
+    assert isinstance(error, RequestValidationError)
+    return answer({"detail": _as_json(jsonable_encoder(error.errors()))}, 422)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_as_json(key): _as_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int) and abs(value) >= 2**63:  # too large for `answer`
+        return str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
+
+
 async def _does_not_fit(_request: Request, error: Exception) -> Response:
     reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
     return answer({"detail": f"a value does not fit: {reason}"}, 422)
 
 
-async def _database_down(_request: Request, error: Exception) -> Response:
+async def _database_down(request: Request, error: Exception) -> Response:
+    if not is_away(error):
+        return await _does_not_fit(request, error)
     reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
     log.error("database: %s", reason)
     return answer({"detail": f"the database does not answer: {reason}"}, 503)

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Response
 from sqlalchemy import Connection, func, or_, select
 
+from skywright.instruments.epu.api.models import Text
 from skywright.instruments.epu.api.service import Service, ServiceOf
 from skywright.instruments.epu.api.streams import event, event_stream
 from skywright.instruments.epu.database import schema
@@ -45,8 +46,8 @@ MOST_METRICS = 1000
 async def stream(
     service: ServiceOf,
     event_types: str | None = None,
-    acquisition_uuid: str | None = None,
-    agent_id: str | None = None,
+    acquisition_uuid: Text | None = None,
+    agent_id: Text | None = None,
 ) -> Response:
     """Stream changes as server-sent events; first the present state, then what changes."""
     wanted = {name.strip() for name in (event_types or "").split(",") if name.strip()}

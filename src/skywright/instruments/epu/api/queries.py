@@ -1,6 +1,5 @@
 """The list of micrographs by parent, defocus and time."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -26,8 +25,8 @@ def list_micrographs(
     foilhole_uuid: str | None = None,
     defocus_min: Metres = None,
     defocus_max: Metres = None,
-    time_from: datetime | None = None,
-    time_to: datetime | None = None,
+    time_from: models.Time | None = None,
+    time_to: models.Time | None = None,
     order_by: Literal["arrival", "time", "defocus"] = "arrival",
     descending: bool = False,
 ) -> Response:

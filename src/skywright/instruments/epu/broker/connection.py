@@ -1,15 +1,20 @@
 """Where the message broker is, and the queue on it."""
 
+import asyncio
 import os
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
+import aio_pika
+from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 
 from skywright.errors import ConfigError
 
 AWAY = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
 """What a broker that goes away raises; connecting again helps."""
+
+CONNECT_LIMIT_S = 10.0
 
 QUEUE = "smartem_backend"
 """Queue of smartem-decisions."""
@@ -45,6 +50,30 @@ class BrokerSettings:
         """The broker's address without password."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.hostname}:{parts.port or 5672}{parts.path}"
+
+
+async def connect(settings: BrokerSettings) -> AbstractConnection:
+    """Connect to the broker.
+
+    Parameters
+    ----------
+    settings
+        The broker.
+
+    Returns
+    -------
+    AbstractConnection
+        Open; an ``async with`` closes it.
+
+    Raises
+    ------
+    AMQPError, OSError, TimeoutError
+        The broker cannot be reached, refuses, or does not answer within 10 s.
+    """
+    # Not aio_pika's own timeout: it uses `asyncio.wait_for`, which in Python 3.11 forgets a
+    # cancellation that comes while the connection fails, so that a service would never end.
+    async with asyncio.timeout(CONNECT_LIMIT_S):
+        return await aio_pika.connect(settings.url)
 
 
 def broker_settings(url: str | None) -> BrokerSettings | None:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import DataError
 from skywright.instruments.epu.broker.apply import UnknownEntityError, apply_event, changes_nothing
-from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings
+from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connect
 from skywright.instruments.epu.broker.events import read_event
 from skywright.instruments.epu.database import Database, is_away
 from skywright.instruments.epu.database.schema_exchange import applied_message
@@ -144,7 +144,7 @@ class Consumer:
         self._show_ready(False)  # a killed process may have left the file
         while True:
             try:
-                connection = await aio_pika.connect(self._settings.url, timeout=10)
+                connection = await connect(self._settings)
                 async with connection:
                     await self._consume(connection)
             except SQLAlchemyError as error:
@@ -247,7 +247,8 @@ async def _gather(
     """Wait for a message, and a little for those that follow it."""
     while True:
         try:
-            batch = [await asyncio.wait_for(arrived.get(), 1.0)]
+            async with asyncio.timeout(1.0):
+                batch = [await arrived.get()]
             break
         except TimeoutError:
             if channel.is_closed:

@@ -27,7 +27,7 @@ from aio_pika.exceptions import ChannelClosed
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings
+from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connect
 from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.database.schema_exchange import outbox
 from skywright.instruments.epu.database.writer import Writer
@@ -86,7 +86,7 @@ class Publisher:
             try:
                 if not self._identity:
                     self._identity = await asyncio.to_thread(self._database.identity)
-                connection = await aio_pika.connect(self._settings.url, timeout=10)
+                connection = await connect(self._settings)
                 async with connection:
                     self.connected, self.details = True, self._settings.place
                     wait = RETRY_S[0]

@@ -9,7 +9,7 @@ from uuid import uuid4
 import aio_pika
 
 from skywright.errors import HardwareError
-from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings
+from skywright.instruments.epu.broker.connection import AWAY, BrokerSettings, connect
 
 
 async def send_events(
@@ -38,7 +38,7 @@ async def send_events(
     """
     sent = []
     try:
-        connection = await aio_pika.connect(settings.url, timeout=10)
+        connection = await connect(settings)
         async with connection:
             channel = await connection.channel()
             await channel.declare_queue(settings.queue, durable=True)

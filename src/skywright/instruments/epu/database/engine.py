@@ -34,6 +34,9 @@ WRITER_LOCK = 0x5E9A
 ANNOUNCES = "announces"
 """Setting of a database whose changes are announced."""
 
+LIMIT_EXCEEDED = "54"
+"""Class of PostgreSQL's errors of a value that is too large, such as a key of 3 kB."""
+
 BUSY_S = 30.0
 """Longest wait of a SQLite connection for another process's transaction."""
 
@@ -103,6 +106,9 @@ def is_away(error: Exception) -> bool:
         return False
     if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
         return False  # a value that the driver cannot convert
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    if state.startswith(LIMIT_EXCEEDED):
+        return False
     return isinstance(error, SQLAlchemyError)
 
 

@@ -145,13 +145,6 @@ def last_change(connection: Connection) -> int:
     return int(connection.execute(query).scalar() or 0)
 
 
-def known_files(connection: Connection, root: str) -> dict[str, Row]:
-    """Give the rows of ``source_file`` of one watched directory, by path."""
-    table = schema.source_file
-    rows = connection.execute(select(table).where(table.c.root == root)).mappings()
-    return {row["path"]: row for row in rows}
-
-
 def _rows(connection: Connection, query: Select[Any], limit: int | None, offset: int) -> list[Row]:
     if limit is not None or offset:
         query = query.limit(limit).offset(offset)

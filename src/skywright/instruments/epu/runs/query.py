@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.instruments.epu.runs.layouts import STREAMS
-
-Columns = dict[str, NDArray[Any]]
+from skywright.store.stream_rows import Columns, StreamRows
 
 
 def last_rows(run: Any, kind: str) -> Columns:
@@ -41,8 +40,8 @@ def find_micrographs(
 ) -> Columns:
     """Return micrographs of a run, or of all runs of a session, by column, a page at a time.
 
-    Columns that decide are read whole; of the others, only the rows between the first and the last
-    of the page.
+    Columns that decide are read whole; of the others, only the partitions of the table that have
+    rows of the page, all columns in one request a partition.
 
     Parameters
     ----------
@@ -57,7 +56,7 @@ def find_micrographs(
     limit, offset
         Length of the page, and how many micrographs are before it; in the order of their last rows.
     names
-        Columns to return; None: all that all the runs have. Each costs some requests.
+        Columns to return; None: all that all the runs have.
 
     Returns
     -------
@@ -87,41 +86,42 @@ def find_micrographs(
         rows = rows[known[name][rows] == value]
     page = rows[offset : None if limit is None else offset + limit]
     common = [name for name in streams[0].names if all(name in each.names for each in streams)]
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in names or common}
+    wanted = list(names or common)
+    others = [name for name in wanted if name not in known]
+    blocks: list[Columns] = []
     first = 0
     for stream, part in zip(streams, parts, strict=True):
         mine = page[(page >= first) & (page < first + len(part["uuid"]))] - first
         first += len(part["uuid"])
-        for name, blocks in columns.items():
-            blocks.append(part[name][mine] if name in part else stream.rows(name, mine))
-    return {name: np.concatenate(blocks) for name, blocks in columns.items()}
+        if len(mine) or not blocks:
+            own = {name: part[name][mine] for name in wanted if name in part}
+            blocks.append(own | stream.take(others, mine))
+    return {name: np.concatenate([block[name] for block in blocks]) for name in wanted}
 
 
 class _Stream:
-    """The columns of a kind of entity in a run; looked up once."""
+    """The columns of a kind of entity in a run, by their names without the device's."""
 
     def __init__(self, run: Any, kind: str) -> None:
-        self._stream = run[STREAMS[kind]]
+        self._rows = StreamRows(run[STREAMS[kind]])
         device = run.metadata["start"]["detectors"][0]
         self._prefix = f"{device}_{STREAMS[kind].removesuffix('s')}_"
-        # The descriptor's keys are at hand; to list the columns takes requests.
-        keys = self._stream.metadata.get("data_keys") or self._stream
         self.names = [
-            key.removeprefix(self._prefix) for key in keys if key.startswith(self._prefix)
+            key.removeprefix(self._prefix)
+            for key in self._rows.keys
+            if key.startswith(self._prefix)
         ]
 
     def whole(self, names: Sequence[str]) -> Columns:
-        """Read columns from end to end, together."""
-        found = self._stream.read([self._prefix + name for name in names])
-        return {name: np.asarray(found[self._prefix + name].values) for name in names}
+        """Read columns from end to end."""
+        return self._own(self._rows.whole([self._prefix + name for name in names]))
 
-    def rows(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Read a column's rows of rising numbers, with those between them."""
-        column = self._stream[self._prefix + name]
-        if not len(rows):
-            return np.empty(0, column.dtype)
-        low = int(rows[0])
-        return np.asarray(column[low : int(rows[-1]) + 1])[rows - low]
+    def take(self, names: Sequence[str], rows: NDArray[np.int64]) -> Columns:
+        """Read rows of rising numbers."""
+        return self._own(self._rows.take([self._prefix + name for name in names], rows))
+
+    def _own(self, columns: Columns) -> Columns:
+        return {key.removeprefix(self._prefix): column for key, column in columns.items()}
 
 
 def _last(uuids: NDArray[Any]) -> NDArray[np.int64]:

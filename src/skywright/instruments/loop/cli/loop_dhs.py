@@ -9,6 +9,7 @@ from skywright import __version__
 from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments.loop.cli.dhs import dhs
 from skywright.processes.logs import log_to_stderr
+from skywright.processes.options import OptionParser
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -38,7 +39,7 @@ def configuration_file(beamline: str) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the arguments of loopDHS."""
-    made = argparse.ArgumentParser(prog="loopDHS", description="Find loops for DCSS.")
+    made = OptionParser(prog="loopDHS", description="Find loops for DCSS.")
     made.add_argument("beamline", metavar="BEAMLINE", help="reads config/BEAMLINE.config")
     made.add_argument("name", metavar="NAME", nargs="?", default="loopDHS", help="name in DCSS")
     made.add_argument("--version", action="version", version=f"loopDHS of skywright {__version__}")

@@ -123,6 +123,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         """
         with self._motion_changed:
             self.motion = motion
+            self._in_touch = True
             self._motion_changed.notify_all()
 
     def mount(
@@ -184,7 +185,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         """Return the motion, waiting until it is known up to a time, unix s.
 
         Of motors that are out of touch, dead for one, the last that is known holds, and only the
-        first picture waits.
+        first picture waits. Word that comes late, on a slow computer, brings them back in touch.
         """
         with self._motion_changed:
             if self.motion is None:

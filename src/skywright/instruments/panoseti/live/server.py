@@ -97,7 +97,8 @@ class DaqDataServer:
         await self._health.enter_graceful_shutdown()
         grace_s = self._config.shutdown_grace_period
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.service.stop(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self.service.stop()
         await self._server.stop(min(GRACE_S, grace_s))
         if self.socket is not None:
             remove_socket(self.socket, self._inode)

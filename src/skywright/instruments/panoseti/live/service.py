@@ -186,7 +186,8 @@ class DaqDataService:
         """Choose what the server reads."""
         await self._check_init(request, context)
         try:
-            await asyncio.wait_for(self._init_lock.acquire(), INIT_WAIT_S)
+            async with asyncio.timeout(INIT_WAIT_S):
+                await self._init_lock.acquire()
         except TimeoutError:
             await context.abort(
                 grpc.StatusCode.UNAVAILABLE, f"another InitHpIo lasts longer than {INIT_WAIT_S} s"
@@ -245,7 +246,8 @@ class DaqDataService:
     async def _restart(self, config: HpIoConfig) -> pb.InitHpIoResponse:
         before = self.hp_io.config
         try:
-            await asyncio.wait_for(self.hp_io.start(config), INIT_WAIT_S)
+            async with asyncio.timeout(INIT_WAIT_S):
+                await self.hp_io.start(config)
         except Exception as error:
             message = _message_of(error) or f"no valid data source within {INIT_WAIT_S} s"
             logger.error("InitHpIo failed: %s", message, exc_info=_unexpected(error))
@@ -297,7 +299,8 @@ class DaqDataService:
 
     async def _wait_for_init(self, context: grpc.aio.ServicerContext) -> None:
         try:
-            await asyncio.wait_for(self._no_init.wait(), INIT_WAIT_S)
+            async with asyncio.timeout(INIT_WAIT_S):
+                await self._no_init.wait()
         except TimeoutError:
             await context.abort(
                 grpc.StatusCode.UNAVAILABLE, f"an InitHpIo lasts longer than {INIT_WAIT_S} s"

@@ -16,6 +16,7 @@ from skywright.processes.lifecycle import (
     end_process,
     end_with_parent,
 )
+from skywright.processes.options import OptionParser
 from skywright.processes.ports import port_number
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -42,7 +43,7 @@ def serve_arguments(given: Sequence[str]) -> argparse.Namespace:
     """Return the arguments of ``skywright psss serve``; ``--help`` prints and exits."""
     from skywright.instruments.psss.endpoints.options import PREFIX, add_service_arguments
 
-    parser = argparse.ArgumentParser("skywright psss serve", description=SERVE)
+    parser = OptionParser("skywright psss serve", description=SERVE)
     add = parser.add_argument
     add("--prefix", default=PREFIX, help="of channels and PVs (%(default)s)")
     add("--host", default="127.0.0.1", help="interface to serve on, 0.0.0.0: all (%(default)s)")

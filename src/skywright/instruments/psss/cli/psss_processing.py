@@ -14,6 +14,7 @@ from skywright.instruments.psss.cli.app import (
 )
 from skywright.instruments.psss.endpoints.options import IMAGE_PORT, OUTPUT_PORT, PREFIX, REST_PORT
 from skywright.processes.logs import ROOMS, log_to_stderr
+from skywright.processes.options import OptionParser
 from skywright.processes.ports import port_number
 
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
@@ -62,7 +63,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
 
 def old_parser() -> argparse.ArgumentParser:
     """Return the parser of the old flags, with their defaults."""
-    parser = argparse.ArgumentParser("psss_processing", description="PSSS processing service.")
+    parser = OptionParser("psss_processing", description="PSSS processing service.")
     add = parser.add_argument
     add("input", metavar="INPUT", help="tcp://HOST:PORT of the camera's stream")
     add("-i", "--prefix", default=PREFIX, help="of the channels (%(default)s)")

@@ -6,18 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.errors import ConfigError
 from skywright.instruments.psss.twin.camera import Camera
 from skywright.instruments.psss.twin.optics import line_profile
 from skywright.instruments.psss.twin.sase import SpectrumModel
 from skywright.instruments.psss.twin.settings import FWHM_PER_SIGMA, InstrumentSettings
-
-MACHINE = (
-    *("photon_energy_ev", "energy_jitter_ev", "bandwidth_ev", "bandwidth_jitter"),
-    *("chirp_ev_per_fs", "pulse_energy_uj", "mode_count", "saturation", "pulse_length_jitter"),
-    "pulse_length_fs",
-)
-"""What may change while the instrument runs."""
 
 
 def warm_up() -> None:
@@ -81,24 +73,6 @@ class Instrument:
         self._first_row, self._profile = line_profile(self.settings)
         self._electrons = self._electrons_of_mean_pulse()
         self._energy_uj = self.settings.pulse_energy_uj
-
-    def adjust(self, **changes: float) -> None:
-        """Turn the machine's knobs, from the next pulse on.
-
-        Parameters
-        ----------
-        **changes
-            Settings by name, of the machine alone: `MACHINE`.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such knob, or a value is impossible.
-        """
-        if unknown := sorted(set(changes) - set(MACHINE)):
-            raise ConfigError(f"{', '.join(unknown)}: not of the machine: {', '.join(MACHINE)}")
-        settings = replace(self.settings, **changes)  # type: ignore[arg-type]
-        self.settings, self.model = settings, SpectrumModel(settings)
 
     def take(self, pulse_id: int, *, light: bool = True) -> tuple[NDArray[np.uint16], Truth]:
         """Return picture and truth of a pulse.

@@ -194,7 +194,7 @@ class FrameReader(Closing):
 
     def __init__(self, table: FrameTable) -> None:
         self.table = table
-        self._readers: dict[tuple[str, str], Reader] = {}
+        self._readers: dict[tuple[str, str, str], Reader] = {}
 
     def readable(self, start: int, stop: int) -> int:
         """Return the position up to which frames from `start` on are complete in their files.
@@ -312,7 +312,7 @@ class FrameReader(Closing):
         if self.table.identity is not None:
             in_file = [s.dataset for s in self.table.identity.segments if s.path == segment.path]
             counted = in_file[0] if in_file else counted
-        key = (segment.path, counted)
+        key = (segment.mimetype, segment.path, counted)
         if key not in self._readers:
             while len(self._readers) >= OPEN_FILES:
                 self._readers.pop(next(iter(self._readers))).close()

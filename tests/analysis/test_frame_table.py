@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+from support import raw_format
 
 from skywright.analysis import join
+from skywright.analysis.frames import FileRows, FrameReader, FrameTable, KeyRows
+from skywright.files import readers
 from skywright.files.columns import Column, ColumnWriter
-from skywright.files.frames import FileRows, FrameReader, FrameTable, KeyRows
+from skywright.files.index import IDENTITY, IndexWriter
 
 
 def test_frames_of_events_are_counted_after_their_values_were_dropped() -> None:
@@ -61,3 +65,25 @@ def test_int64_nanoseconds_are_inputs_without_a_loss(tmp_path: Path) -> None:
         assert batch[name].dtype == np.int64
         assert batch[name].tolist() == ns.tolist()
     assert len(np.unique(ns / 1e9)) == 1
+
+
+def test_columns_of_an_index_beside_columns_of_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two readers share the path of the index; the order of the inputs does not matter."""
+    monkeypatch.setattr(readers, "instruments", lambda: {"raw": raw_format.INSTRUMENT})
+    (tmp_path / "a.raw").write_bytes(b"".join(map(raw_format.record, range(3))))
+    records = raw_format.index(tmp_path / "a.raw", 0, 3)
+    path = tmp_path / "a.h5"
+    writer = IndexWriter(path, extra=(raw_format.TIME,))
+    writer.append(records.file, records.identity, records.offset, records.size, records.extra)
+    writer.close()
+    tracks = {"time": KeyRows(), "image": KeyRows()}
+    tracks["time"].add(FileRows(str(path), raw_format.TIME.path, 0, 3, 1))
+    tracks["image"].add(FileRows(str(path), "image", 0, 3, 1, raw_format.MIMETYPE))
+    identity = KeyRows()
+    identity.add(FileRows(str(path), IDENTITY, 0, 3, 1))
+    with FrameReader(FrameTable(tracks=tracks, identity=identity)) as reader:
+        batch = reader.read(0, 3)
+    np.testing.assert_array_equal(batch["image"], [raw_format.image(n) for n in range(3)])
+    assert batch["time"].tolist() == [1e9, 1e9 + 1, 1e9 + 2]

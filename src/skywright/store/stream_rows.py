@@ -1,0 +1,135 @@
+"""Rows of a stream's columns out of the catalog: a request reads all columns of a table at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skywright.errors import DataError
+from skywright.store.growing import column_values
+
+Columns = dict[str, NDArray[Any]]
+
+
+class StreamRows:
+    """The columns of one stream, as its nodes were when they were looked up.
+
+    A table is read partition by partition, all wanted columns together; each column that is in no
+    table is an array of its own.
+
+    Parameters
+    ----------
+    stream
+        tiled client of the stream.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._base = stream.base
+        self._declared = {
+            key: data_key.get("dtype_numpy")
+            for key, data_key in stream.metadata.get("data_keys", {}).items()
+        }
+        self._part_of: dict[str, str] = {}
+        self._tables: dict[str, int] = {}
+        for part, item in stream.get_contents().items():
+            attributes = item["attributes"]
+            if attributes["structure_family"] == "table":
+                self._tables[part] = attributes["structure"]["npartitions"]
+                self._part_of |= dict.fromkeys(attributes["structure"]["columns"], part)
+            else:
+                self._part_of[part] = part
+        self.keys = list(self._part_of)
+        self._clients: dict[str, Any] = {}
+        self._lengths: dict[str, list[int]] = {}
+
+    def whole(self, keys: Sequence[str]) -> Columns:
+        """Return columns from end to end; all have the length of the shortest.
+
+        Raises
+        ------
+        DataError
+            If there is no such column.
+        """
+        found: Columns = {}
+        for part, own in self._by_part(keys).items():
+            found |= self._whole_part(part, own)
+        rows = min(map(len, found.values()), default=0)
+        return {key: found[key][:rows] for key in keys}
+
+    def take(self, keys: Sequence[str], rows: NDArray[np.int64]) -> Columns:
+        """Return rows of columns; of a table, only the partitions that have such rows are read.
+
+        Parameters
+        ----------
+        keys
+            The columns.
+        rows
+            Numbers of rows, rising.
+
+        Raises
+        ------
+        DataError
+            If there is no such column or row.
+        """
+        found: Columns = {}
+        for part, own in self._by_part(keys).items():
+            taken = self._take_part(part, own, rows)
+            if any(len(values) != len(rows) for values in taken.values()):
+                raise DataError(f"{self._base.uri}: {part} has no row {int(rows[-1])}")
+            found |= taken
+        return {key: found[key] for key in keys}
+
+    def _by_part(self, keys: Sequence[str]) -> dict[str, list[str]]:
+        parts: dict[str, list[str]] = {}
+        for key in keys:
+            if key not in self._part_of:
+                raise DataError(f"{self._base.uri}: no column {key}")
+            parts.setdefault(self._part_of[key], []).append(key)
+        return parts
+
+    def _client(self, part: str) -> Any:
+        if part not in self._clients:
+            self._clients[part] = self._base[part]
+        return self._clients[part]
+
+    def _whole_part(self, part: str, keys: Sequence[str]) -> Columns:
+        if part not in self._tables:
+            return {part: np.asarray(self._client(part).read())}
+        blocks = [self._partition(part, number, keys) for number in range(self._tables[part])]
+        self._lengths[part] = [len(block[keys[0]]) for block in blocks]
+        return {key: np.concatenate([block[key] for block in blocks]) for key in keys}
+
+    def _take_part(self, part: str, keys: Sequence[str], rows: NDArray[np.int64]) -> Columns:
+        if part not in self._tables:
+            client = self._client(part)
+            if not len(rows):
+                return {part: np.empty((0, *client.shape[1:]), client.dtype)}
+            low = int(rows[0])
+            values = np.asarray(client[low : int(rows[-1]) + 1])
+            return {part: values[rows[rows < low + len(values)] - low]}
+        if part not in self._lengths:
+            self._whole_part(part, keys[:1])
+        ends = np.cumsum(self._lengths[part])
+        numbers = np.searchsorted(ends, rows, side="right")
+        if len(ends) in numbers:  # a row that was not there
+            return self._take_anew(part, keys, rows)
+        blocks = []
+        for number in np.unique(numbers) if len(rows) else [0]:
+            block = self._partition(part, int(number), keys)
+            own = rows[numbers == number] - (ends[number] - self._lengths[part][number])
+            if len(own) and own[-1] >= len(block[keys[0]]):
+                # The last partition of a growing table was open, and by now others follow it.
+                return self._take_anew(part, keys, rows)
+            blocks.append({key: values[own] for key, values in block.items()})
+        return {key: np.concatenate([block[key] for block in blocks]) for key in keys}
+
+    def _take_anew(self, part: str, keys: Sequence[str], rows: NDArray[np.int64]) -> Columns:
+        self._clients.pop(part)
+        self._tables[part] = self._client(part).structure().npartitions
+        whole = self._whole_part(part, keys)
+        return {key: values[rows[rows < len(values)]] for key, values in whole.items()}
+
+    def _partition(self, part: str, number: int, keys: Sequence[str]) -> Columns:
+        frame = self._client(part).read_partition(number, list(keys))
+        return {key: column_values(frame[key], self._declared.get(key)) for key in keys}

@@ -1,0 +1,27 @@
+"""A mistake on a command line is a line that names the nearest option."""
+
+import pytest
+
+from skywright.processes.options import OptionParser
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--inptu", "x"], "unrecognized arguments: --inptu x; did you mean --input?"),
+        (["--zzz"], "unrecognized arguments: --zzz (--help"),
+        (["--port", "a"], "argument --port: invalid int value: 'a'"),
+    ],
+)
+def test_a_mistake_is_a_line(
+    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = OptionParser(prog="serve")
+    parser.add_argument("--input")
+    parser.add_argument("--port", type=int)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(given)
+    assert ended.value.code == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"serve: {said}")
+    assert text.count("\n") == 1
