@@ -206,18 +206,6 @@ def test_a_mount_of_one_cell_is_one(gray: np.ndarray) -> None:
     assert read(gray, maps).kind == "nylon"
 
 
-def test_all_looks_say_the_kind_of_a_loop_together(gray: np.ndarray) -> None:
-    whole = maps_of()
-    closer = maps_of((30, 20, 100, 76), tip=(100.0, 48.0), pin=0, kind="mitegen")
-    sure = replace(whole, kind={"none": 0.01, "nylon": 0.98, "mitegen": 0.005, "pin": 0.005})
-    assert read(gray, sure, closer).kind == "nylon"
-    unsure = replace(whole, kind={"none": 0.01, "nylon": 0.5, "mitegen": 0.45, "pin": 0.04})
-    found = read(gray, unsure, closer)
-    assert found.kind == "mitegen"
-    said = [math.log(0.45 / 0.5), math.log(0.9 / 0.03)]
-    assert found.kind_odds == pytest.approx(np.mean(said))
-
-
 @pytest.mark.parametrize("side", ["left", "top"])
 def test_the_stem_is_measured_across(gray: np.ndarray, side: str) -> None:
     maps = maps_of()

@@ -174,7 +174,7 @@ class LoopFinder:
         side = _side(maps)
         if best.tip is None and _reach(best.mount, side) < RETRACTED:
             return _nothing(light, score, side, "-")
-        mount, looks = best.mount, [best]
+        mount = best.mount
         for _ in range(CLOSER_LOOKS):
             part = part_about(best)
             if part is None:
@@ -183,10 +183,7 @@ class LoopFinder:
             if closer is None or closer.tip is None or closer.sure < AS_SURE * best.sure:
                 break
             best = replace(closer, begin=_pin_end(best, closer))
-            looks.append(best)
-        kind, odds = _kind_of(looks)
-        end = _ending(replace(best, kind=kind, odds=odds), side, picture.shape)
-        return _described(picture, light, score, side, mount, end)
+        return _described(picture, light, score, side, mount, _ending(best, side, picture.shape))
 
 
 def _lying(gray: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
@@ -203,16 +200,6 @@ def _lying(gray: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
 def _side(maps: Maps) -> str:
     """Return the likeliest border through which the mount enters."""
     return max(OPPOSITE, key=lambda name: maps.side[name])
-
-
-def _kind_of(looks: list[Look]) -> tuple[str, float]:
-    """Return the kind, and the logarithm of its odds: of loops their mean over all looks."""
-    last = looks[-1]
-    if last.kind == "pin":
-        return last.kind, last.odds
-    likely = [[max(look.maps.kind[name], 1e-4) for name in ("nylon", "mitegen")] for look in looks]
-    nylon, mitegen = np.log(likely).mean(axis=0)
-    return ("nylon" if nylon >= mitegen else "mitegen"), float(abs(nylon - mitegen))
 
 
 def _pin_end(before: Look, closer: Look) -> Place | None:
