@@ -23,10 +23,17 @@ from skywright.processes.lifecycle import SUPERVISED
 from skywright.processes.stack import attach
 
 ROOT = Path(__file__).parents[1]
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 WIDE, PHONE = (1280, 860), (360, 740)
 COLORS = 256
 PULSES_SHOWN = 60
+SHOTS_SHOWN = 3000
+REGIONS = (
+    "spot:MPCCD-1N0-M06-004:40,60;216,60;216,450;40,450 "
+    "roi1:MPCCD-1N0-M06-004:64,128;150,128;150,230;64,230 "
+    "roi2:MPCCD-1N0-M06-004:130,320;190,330;170,415"
+)
+"""Two rectangles and a triangle, as a person draws them."""
 IS_READY = "i => i.complete || !i.checkVisibility() || i.getBoundingClientRect().top > innerHeight"
 """Of an image: those that cannot be seen are loaded later."""
 
@@ -130,6 +137,24 @@ def take_spectra(uri: str, out: Path, everything: bool) -> None:
             shoot(chrome, out / f"page-psss{suffix}.png")
 
 
+def take_shots(uri: str, out: Path, everything: bool) -> None:
+    """Take the pictures of the view of shots, once its curves are of many shots."""
+    looks = [("", WIDE, False)] + ([("-dark", WIDE, True), ("-phone", PHONE, True)] * everything)
+    with headless_chromium(*WIDE) as chrome:
+        for suffix, size, dark in looks:
+            show_as(chrome, *size, dark=dark)
+            chrome.get(f"{uri}/sacla")
+            wait(lambda: accepted_shots(chrome) > SHOTS_SHOWN)
+            wait(lambda: len(chrome.find_elements("css selector", ".marks circle")) > 3)
+            shoot(chrome, out / f"page-sacla{suffix}.png")
+
+
+def accepted_shots(chrome: Any) -> int:
+    """Return how many shots the page says are accepted; 0 if it says nothing yet."""
+    script = "return document.querySelector('#facts')?.textContent.match(/accepted\\s*(\\d+)/)?.[1]"
+    return int(chrome.execute_script(script) or 0)
+
+
 @contextmanager
 def beamline(demo: Path) -> Iterator[tuple[str, Settings]]:
     """Run what the demos ran on, and the page, for the time of a with block; yields its address."""
@@ -138,16 +163,19 @@ def beamline(demo: Path) -> Iterator[tuple[str, Settings]]:
         sys.exit(f"{config}: not there; run `make demo` first")
     with (
         running("up", "--config", str(config)),
-        running("dashboard", "--port", "0", "--config", str(config)) as page,
+        running("dashboard", "--port", "0", "--operate", "--config", str(config)) as page,
     ):
         settings = load_settings(config)
         attach(settings.directory)
         yield page["uri"], settings
 
 
-def put(pv: str, value: int) -> None:
+def put(pv: str, value: int | str) -> None:
     """Put to a PV of the beamline that runs."""
-    code = f"import epics; epics.caput({pv!r}, {value}); epics.poll(evt=0.5)"
+    code = (
+        f"import epics; pv = epics.PV({pv!r}); assert pv.wait_for_connection({LIMIT_S}); "
+        f"pv.put({value!r}); epics.poll(evt=0.5)"
+    )
     command = [sys.executable, "-c", code]
     subprocess.run(command, check=True)  # Channel Access learns its servers once a process
 
@@ -165,6 +193,9 @@ def main() -> None:
         take(uri, options.out, options.all)
         put(settings.pv_prefix("psss") + "PROCESSING", 1)
         take_spectra(uri, options.out, options.all)
+        put(settings.pv_prefix("sacla") + "Regions", REGIONS)
+        put(settings.pv_prefix("sacla") + "TakeShots", 1)
+        take_shots(uri, options.out, options.all)
 
 
 if __name__ == "__main__":
