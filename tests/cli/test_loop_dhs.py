@@ -319,6 +319,27 @@ main(["loop", "dhs", *sys.argv[1:]])
 """
 
 
+SLOW_FIT = """
+import sys, time
+from skywright.instruments.loop import centering
+centering.warm_up = lambda: time.sleep(600)
+from skywright.cli import main
+main(["loop", "dhs", *sys.argv[1:]])
+"""
+
+
+def test_single_pictures_do_not_wait_for_the_compiler_of_the_fit(
+    camera: int, elsewhere: dict[str, str]
+) -> None:
+    hub = Dcss()
+    url = f"http://127.0.0.1:{camera}/axis-cgi/jpg/image.cgi?camera=2"
+    given = ("--dcss", f"127.0.0.1:{hub.port}", "--receiver-port", "0", "--snapshot-url", url)
+    command = (sys.executable, "-c", SLOW_FIT, *given, "--status-port", "0")
+    with started(command, elsewhere), hub.connected(*OPERATIONS) as link:
+        assert link.run("getLoopTip", "1.1").startswith("normal ")
+    hub.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_while_it_warms_up(
     number: signal.Signals, elsewhere: dict[str, str]

@@ -186,24 +186,35 @@ def test_a_mount_that_reaches_past_the_far_edge(gray: np.ndarray) -> None:
     assert found.head_box is None
 
 
-def test_a_mount_that_goes_on_to_the_far_border_beside_an_unlikely_tip_has_none(
-    gray: np.ndarray,
-) -> None:
-    maps = maps_of((100, 40, 128, 56), tip=(125.0, 48.0))
-    assert read(gray, maps).tip_in_view  # ice at the border, for one
-    found = read(gray, replace(maps, tip=maps.tip * 0.3))
-    assert (found.tip_in_view, found.tip_sign) == (False, "+")
-    ends = maps_of((100, 40, 126, 56), tip=(125.0, 48.0))
-    assert read(gray, replace(ends, tip=ends.tip * 0.3)).tip_in_view
-
-
-def test_an_unlikely_tip_is_none_where_the_mount_is_seen_closer_and_goes_on(
-    gray: np.ndarray,
-) -> None:
-    maps, closer = maps_of(), maps_of((30, 20, 100, 76), tip=None, pin=0)
-    assert read(gray, maps, closer).tip_in_view
-    found = read(gray, replace(maps, tip=maps.tip * 0.3), closer)
+def test_an_unlikely_tip_is_none(gray: np.ndarray) -> None:
+    maps = maps_of()
+    assert read(gray, replace(maps, tip=maps.tip * 0.4)).tip_in_view
+    found = read(gray, replace(maps, tip=maps.tip * 0.2))
     assert (found.tip_in_view, found.tip_sign, found.kind) == (False, "+", "nylon")
+
+
+def test_a_tip_that_is_not_seen_again_closer_stays(gray: np.ndarray) -> None:
+    maps, closer = maps_of(), maps_of((30, 20, 100, 76), tip=None, pin=0)
+    found = read(gray, replace(maps, tip=maps.tip * 0.4), closer)
+    assert found.tip_x == pytest.approx(90 * CELL - 0.5)
+
+
+def test_a_mount_of_one_cell_is_one(gray: np.ndarray) -> None:
+    maps = maps_of((0, 48, 1, 49), pin=0, tip=(1.0, 48.5))
+    maps.masks["head"][:, 1:] = 0
+    maps.masks["stem"][:] = 0
+    assert read(gray, maps).kind == "nylon"
+
+
+@pytest.mark.parametrize("side", ["left", "top"])
+def test_the_stem_is_measured_across(gray: np.ndarray, side: str) -> None:
+    maps = maps_of()
+    if side == "left":
+        found = read(gray, maps)
+    else:
+        found = read(np.ascontiguousarray(gray.T), maps)
+        assert found.side == "top"
+    assert found.fiber_width == pytest.approx(6, abs=1)
 
 
 def test_a_flat_picture() -> None:

@@ -1,4 +1,4 @@
-"""Train the network that finds loops: ``python tools/train_loop STEP ...``, torch is needed.
+"""Train the network that finds loops: ``python tools/train_loop STEP ...``.
 
 1. ``data POOL --seconds 600``: pictures of the generators into POOL, a folder of shards;
 2. ``train POOL CHECKPOINT --minutes 60 [--without twin]``: train, a checkpoint every minute; shards
@@ -6,8 +6,9 @@
 3. ``export CHECKPOINT MODEL``: the model file, with the revisions of code and data in its metadata;
 4. ``score MODEL [--real FOLDER]``: figures on pictures that nothing was trained on.
 
-Seeds below `score.FIRST_SEED` are for training. The figures of a generator that was left out
-(``--without``) are those that count. The tests' other renderer is never trained on.
+Training and export need torch. Seeds below `score.FIRST_SEED` are for training. The figures of a
+generator that was left out (``--without``) are those that count. The tests' other renderer is never
+trained on.
 """
 
 import argparse
@@ -46,7 +47,8 @@ def export(checkpoint: Path, model: Path) -> None:
     """Write the model file."""
     import onnx
     import torch
-    from network import INPUT, KINDS, MAPS, OUTPUTS, SIDES, LoopNetwork
+    from names import INPUT, KINDS, MAPS, OUTPUTS, SIDES
+    from network import LoopNetwork
 
     code = revision()  # before the model file, which is one of the repository's, changes
     state = torch.load(checkpoint, weights_only=True)

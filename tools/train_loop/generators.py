@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from network import MASKS
+from names import MASKS
 from numpy.typing import NDArray
 from painter import Canvas, clutter, log_uniform, noise_field, paint
 from PIL import Image

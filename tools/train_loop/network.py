@@ -8,16 +8,11 @@ itself, so that the file of weights holds everything that was trained.
 from itertools import pairwise
 
 import torch
+from names import KINDS, MAPS, MASKS, SIDES
 from torch import Tensor, nn
 from torch.nn import functional
 
-INPUT = (96, 128)  # rows, columns
-MASKS = ("pin", "stem", "head", "content", "other")
-SIDES = ("none", "left", "right", "top", "bottom")
-KINDS = ("none", "nylon", "mitegen", "pin")
 FINE, COARSE = 2, 4  # px of the input for one cell of the maps, of the edges
-MAPS = (*MASKS, "tip", "begin", "tip_dx", "tip_dy", "tip_log_error")
-OUTPUTS = ("maps", "edges", "side", "kind")
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from network import MASKS
+from names import MASKS
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from sample import NO_BOX, NOWHERE, Sample

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from network import KINDS, MASKS, SIDES
+from names import KINDS, MASKS, SIDES
 from numpy.typing import NDArray
 from PIL import Image
 

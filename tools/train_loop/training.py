@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from network import COARSE, FINE, INPUT, KINDS, MASKS, LoopNetwork
+from names import INPUT, KINDS, MASKS
+from network import COARSE, FINE, LoopNetwork
 from torch import Tensor
 from torch.nn import functional
 

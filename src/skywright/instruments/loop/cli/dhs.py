@@ -209,18 +209,17 @@ def _serve_status(status: "Status", options: Options) -> "HttpServer | None":
 
 
 def _prepare(detector: "Detector", announce: Callable[[], None]) -> None:
-    """Load what the detector needs, ask its service, and announce that the DHS is ready."""
-    from skywright.instruments.loop import centering
-
+    """Load the detector, announce that the DHS is ready, and compile what fits a turn."""
     logger.info("warming up: the detector is loaded")
     if trouble := detector.trouble():
         logger.error("%s; our detector is used until it answers", trouble)
     try:
         detector.warm_up()
-        centering.warm_up()
     finally:
         announce()
-    # The plots at the end of the first series would wait for it, 2 s on a busy machine.
+    # Only the end of a series waits for these two, and not for long. Compiling takes minutes on a
+    # busy machine, matplotlib 2 s.
+    importlib.import_module("skywright.instruments.loop.centering").warm_up()
     importlib.import_module("matplotlib.figure")
 
 

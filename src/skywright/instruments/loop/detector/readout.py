@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
-from skimage.measure import label, profile_line
+from skimage.measure import label
 
 from skywright.errors import DataError
 from skywright.instruments.loop.detection import (
@@ -28,12 +28,12 @@ NAN = float("nan")
 Cell = tuple[int, int]
 Place = tuple[float, float]
 LEAST_SCORE = 0.5  # below it nothing is reported but the score
-LEAST_PEAK = 0.15  # of the tip's heat-map: below it the tip is not in view
-LIKELY_PEAK = 0.5  # below it a tip is less likely than none
+LEAST_PEAK = 0.23
+"""Of the tip's heat-map: below it the tip is not in view. Fitted to 400 pictures of each generator,
+to miss few tips and to see few where there are none."""
 LEAST_BEGIN = 0.2
 INSIDE = 0.5  # of the highest probability in the picture: from there a cell belongs to a part
 LEAST_PART = 0.15  # a part whose highest probability is below is not in the picture
-LEAST_CELLS = 4  # of a mount
 NEAR_CELLS = 2  # a tip lies at most so far outside of the masks
 RETRACTED = 0.06  # of the frame: a mount that reaches less far, and shows no tip, is retracted
 AT_BORDER = 0.006  # of the frame: within it a box touches the border
@@ -174,17 +174,12 @@ class LoopFinder:
         side = _side(maps)
         if best.tip is None and _reach(best.mount, side) < RETRACTED:
             return _nothing(light, score, side, "-")
-        if best.tip is not None and _goes_on(best, best.tip, side):
-            best = replace(best, tip=None)
         mount = best.mount
         for _ in range(CLOSER_LOOKS):
             part = part_about(best)
             if part is None:
                 break
             closer = look_at(self.model.run(part.of(picture)), part)
-            if closer is not None and closer.tip is None and not _is_likely(best):
-                # Where a faint stem fades, the whole picture shows an end; seen closer it goes on.
-                best = replace(best, tip=None)
             if closer is None or closer.tip is None or closer.sure < AS_SURE * best.sure:
                 break
             best = replace(closer, begin=_pin_end(best, closer))
@@ -205,28 +200,6 @@ def _lying(gray: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
 def _side(maps: Maps) -> str:
     """Return the likeliest border through which the mount enters."""
     return max(OPPOSITE, key=lambda name: maps.side[name])
-
-
-def _goes_on(look: Look, tip: Place, side: str) -> bool:
-    """Tell a mount that may go on beside its tip to the far border, where that is no likely tip."""
-    row, column = _cell(look, tip)
-    near_rows = slice(max(row - NEAR_CELLS, 0), row + NEAR_CELLS + 1)
-    near_columns = slice(max(column - NEAR_CELLS, 0), column + NEAR_CELLS + 1)
-    likely = _likely(look.maps)
-    far = {
-        "left": likely[near_rows, -1], "right": likely[near_rows, 0],
-        "top": likely[-1, near_columns], "bottom": likely[0, near_columns],
-    }[side]  # fmt: skip
-    return bool(far.max() > LEAST_PART and not _is_likely(look))
-
-
-def _is_likely(look: Look) -> bool:
-    """Tell whether a tip is likelier than none, by the heat-map around it."""
-    assert look.tip is not None
-    row, column = _cell(look, look.tip)
-    near_rows = slice(max(row - NEAR_CELLS, 0), row + NEAR_CELLS + 1)
-    near_columns = slice(max(column - NEAR_CELLS, 0), column + NEAR_CELLS + 1)
-    return bool(look.maps.tip[near_rows, near_columns].max() >= LIKELY_PEAK)
 
 
 def _pin_end(before: Look, closer: Look) -> Place | None:
@@ -259,10 +232,10 @@ def part_about(look: Look) -> Part | None:
 
 
 def look_at(maps: Maps, part: Part) -> Look | None:
-    """Read the maps of a part of a picture; None if hardly any cell is of a mount."""
+    """Read the maps of a part of a picture; None if no cell is of a mount."""
     likely = _likely(maps)
     mount = likely > max(INSIDE * float(likely.max()), LEAST_PART)
-    if mount.sum() < LEAST_CELLS:
+    if not mount.any():
         return None
     kind, odds, sure, peak = _end(maps)
     box, errors = _box(maps, kind, peak, part)
@@ -493,21 +466,23 @@ def stem_width(gray: NDArray[np.uint8], look: Look, lying: bool) -> float:
     """Measure the stem across its middle: its extent at half of its contrast, px."""
     stem = look.maps.masks["stem"]
     rows, columns = np.nonzero((stem > max(INSIDE * float(stem.max()), LEAST_PART)) & look.mount)
-    if len(rows) < LEAST_CELLS:
+    if not len(rows):
         return NAN
     along = columns if lying else rows
     middle = int(np.median(along))
     across = (rows if lying else columns)[along == middle]
     if not len(across):
         return NAN
-    scale = np.array([look.part.height / stem.shape[0], look.part.width / stem.shape[1]])
-    half = (np.ptp(across) / 2 + 3) * scale[0 if lying else 1]
-    center = np.array(
-        [across.mean() + 0.5, middle + 0.5] if lying else [middle + 0.5, across.mean() + 0.5]
-    )
-    center = center * scale - 0.5 + [look.part.y, look.part.x]
-    step = np.array([half, 0.0] if lying else [0.0, half])
-    profile = profile_line(gray, center - step, center + step, linewidth=3, mode="nearest")
+    part = look.part
+    cell = part.height / stem.shape[0], part.width / stem.shape[1]
+    down, right = (0, 1) if lying else (1, 0)
+    corner = part.y, part.x
+    center = corner[down] + (across.mean() + 0.5) * cell[down]
+    half = (np.ptp(across) / 2 + 3) * cell[down]
+    window = slice(max(round(center - half), 0), round(center + half))
+    column = int(corner[right] + (middle + 0.5) * cell[right])
+    near = slice(max(column - 1, 0), column + 2)
+    profile = (gray if lying else gray.T)[window, near].mean(axis=1)
     apart = np.abs(profile - np.median(np.r_[profile[:3], profile[-3:]]))
     wide = np.flatnonzero(apart > 0.5 * apart.max())
     return float(wide[-1] - wide[0] + 1) if apart.max() >= 3 else NAN

@@ -41,7 +41,7 @@ class Dhs:
     settings
         Numbers and directories.
     warm
-        Set when the detector is compiled and loaded; None: it is already.
+        Set when the detector is loaded; None: it is already.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class Dhs:
 def _when_warm(operation: Operation, warm: asyncio.Event) -> Operation:
     """Return `operation`, which waits for the warm-up and fails when that takes long.
 
-    A search that waited inside a compiler could neither be aborted nor end with the DHS.
+    A search that waited for the file of a network could neither be aborted nor end with the DHS.
     """
 
     async def perform(call: Call) -> str:
         if not warm.is_set():
-            call.note(f"{WARMING_UP}: the detector is compiled and loaded")
+            call.note(f"{WARMING_UP}: the detector is loaded")
             try:
                 async with asyncio.timeout(WARM_UP_WAIT_S):
                     await warm.wait()

@@ -1,0 +1,8 @@
+"""The size of the network's input, and the names and order of what it gives."""
+
+INPUT = (96, 128)  # rows, columns
+MASKS = ("pin", "stem", "head", "content", "other")
+SIDES = ("none", "left", "right", "top", "bottom")
+KINDS = ("none", "nylon", "mitegen", "pin")
+MAPS = (*MASKS, "tip", "begin", "tip_dx", "tip_dy", "tip_log_error")
+OUTPUTS = ("maps", "edges", "side", "kind")
