@@ -9,5 +9,5 @@ from skywright.session.results import show_results
 
 _plans = find_plans(settings)
 globals().update(_plans)
-if "get_ipython" in globals():
+if "get_ipython" in globals() and hasattr(get_ipython(), "display_formatter"):  # no stand-in
     show_results(get_ipython(), _plans.values())
