@@ -167,9 +167,9 @@ def test_nothing_to_go_by_is_no_offset() -> None:
     ("changes", "message"),
     [
         ({"last_flat": True}, "flat image"),
-        ({"last_level": 20.0}, "back light"),
-        ({"last_level": 250.0}, "less back light"),
-        ({"last_saturated": 0.5}, "less back light"),
+        ({"last_level": 5.0}, "a light on"),
+        ({"last_level": 253.0}, "less back light"),
+        ({"last_saturated": 0.95}, "less back light"),
     ],
 )
 def test_light(changes: dict[str, Any], message: str) -> None:

@@ -182,7 +182,7 @@ def test_an_empty_holder_is_refused_and_never_driven_across(session: Session) ->
 
 @pytest.mark.parametrize(
     ("light", "level", "message"),
-    [(0.0, 180.0, "flat image"), (1.0, 300.0, "less back light"), (0.22, 90.0, "light")],
+    [(0.0, 180.0, "flat image"), (1.0, 400.0, "less back light"), (0.05, 90.0, "light")],
     ids=["off", "too bright", "too dark"],
 )
 def test_wrong_light_is_refused_before_anything_moves(

@@ -28,9 +28,10 @@ PIN_SHARE = 0.9
 """Part of the votes that a bare pin must have to be refused without a closer look."""
 NEAR_PIN_UM = 200.0
 """The end of a bare pin must be so near the beam to be believed."""
-LEVELS = (45.0, 235.0)
-MOST_SATURATED = 0.2
-"""Parts of a vignetted picture may be at the end of the scale; thin fibers vanish there."""
+LEVELS = (8.0, 250.0)
+"""Mean of the last picture: from dark field to a bright back light."""
+MOST_SATURATED = 0.9
+"""Most of a picture may be at the end of the scale, if what is seen rotates as one body."""
 OUTLINE_SHARE = 0.15
 """Part of the pictures that must show the whole outline of a loop."""
 OUTLINE_ALONE = 0.8
@@ -107,10 +108,10 @@ class Verdict:
 
 
 def check_light(found: RotationValues) -> None:
-    """Check the light of the last picture: loops are centered in transmitted light.
+    """Check that the last picture has light and shows something.
 
-    A picture that is too bright has lost thin fibers, one that is too dark is noise or front light:
-    the place of a loop in it can be wrong without a sign of it.
+    Back light, front light and dark field all do. Whether the loop is seen well enough is what the
+    fit of the rotation tells.
 
     Parameters
     ----------
@@ -131,8 +132,7 @@ def check_light(found: RotationValues) -> None:
     low, high = LEVELS
     if level < low:
         raise HardwareError(
-            f"light: mean level {level:.0f} of 255, {low:g} at least are needed; is the back light "
-            "in and the front light off?"
+            f"light: mean level {level:.0f} of 255, {low:g} at least are needed; is a light on?"
         )
     if level > high or saturated > MOST_SATURATED:
         raise HardwareError(

@@ -28,9 +28,11 @@ NAN = float("nan")
 Cell = tuple[int, int]
 Place = tuple[float, float]
 LEAST_SCORE = 0.5  # below it nothing is reported but the score
-LEAST_PEAK = 0.23
+LEAST_PEAK = 0.2
 """Of the tip's heat-map: below it the tip is not in view. Fitted to 400 pictures of each generator,
 to miss few tips and to see few where there are none."""
+LIKELY_PEAK = 0.35
+"""From it on a tip is believed although the mount seems to go on beside it."""
 LEAST_BEGIN = 0.2
 INSIDE = 0.5  # of the highest probability in the picture: from there a cell belongs to a part
 LEAST_PART = 0.15  # a part whose highest probability is below is not in the picture
@@ -174,6 +176,8 @@ class LoopFinder:
         side = _side(maps)
         if best.tip is None and _reach(best.mount, side) < RETRACTED:
             return _nothing(light, score, side, "-")
+        if best.tip is not None and _goes_on(best, best.tip, side):
+            best = replace(best, tip=None)
         mount = best.mount
         for _ in range(CLOSER_LOOKS):
             part = part_about(best)
@@ -200,6 +204,21 @@ def _lying(gray: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
 def _side(maps: Maps) -> str:
     """Return the likeliest border through which the mount enters."""
     return max(OPPOSITE, key=lambda name: maps.side[name])
+
+
+def _goes_on(look: Look, tip: Place, side: str) -> bool:
+    """Tell a mount that may go on beside its tip to the far border, where that is no likely tip."""
+    row, column = _cell(look, tip)
+    near_rows = slice(max(row - NEAR_CELLS, 0), row + NEAR_CELLS + 1)
+    near_columns = slice(max(column - NEAR_CELLS, 0), column + NEAR_CELLS + 1)
+    if look.maps.tip[near_rows, near_columns].max() >= LIKELY_PEAK:
+        return False
+    likely = _likely(look.maps)
+    far = {
+        "left": likely[near_rows, -1], "right": likely[near_rows, 0],
+        "top": likely[-1, near_columns], "bottom": likely[0, near_columns],
+    }[side]  # fmt: skip
+    return bool(far.max() > LEAST_PART)
 
 
 def _pin_end(before: Look, closer: Look) -> Place | None:
