@@ -4,7 +4,7 @@ import json
 
 DIGITS = 4
 TIMES, RATES = ("s", "ms", "us"), ("1/s", "frames/s", "pictures/s", "GB/s")
-"""Units of what is slower on a slower machine."""
+"""Units of times. A slower machine has larger values, and its goals are scaled."""
 
 
 def report(

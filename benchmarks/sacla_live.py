@@ -26,7 +26,7 @@ EVERYWHERE = "-1,-1;600,-1;600,1100;-1,1100"
 
 
 class Seen:
-    """Updates of the curves and of what is displayed once a second, as a client sees them."""
+    """Updates that a client of the IOC receives: curves, and images that come once a second."""
 
     def __init__(self) -> None:
         import epics

@@ -1,4 +1,4 @@
-"""The network of a process: loaded once, by whoever asks first, and anew in a forked child."""
+"""The network of a process: its first user loads it, and a forked child loads it anew."""
 
 import subprocess
 import sys

@@ -46,9 +46,9 @@ class Service:
     needs: str = ""
     """Name of a service that must be stopped after this one."""
     slow_s: float = 10.0
-    """After this time the user is told that it is still starting."""
+    """Time after which a message says that the service is still starting, s."""
     late_s: float = 120.0
-    """After this time the user is told that it is not ready yet."""
+    """Time after which a message says that the service is not ready yet, s."""
     may_be_late: bool = False
     """Whether the start of the others goes on after `late_s`."""
     ready_limit_s: float = 600.0

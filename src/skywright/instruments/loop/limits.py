@@ -9,7 +9,7 @@ from scipy.ndimage import uniform_filter1d
 from skywright.instruments.loop.detect import finder
 
 WINDOW_CELLS = 2
-"""The edge is looked for so many cells of the network's mask outside and inside of the mask's."""
+"""Half width of the search for the edge, from the edge of the network's mask, in its cells."""
 EDGE_LEVEL = 0.5  # of the contrast: where a blurred edge truly is
 MIN_CONTRAST = 6.0  # grey levels: a weaker edge is left where the mask has it
 SMOOTH_COLUMNS = 3

@@ -50,8 +50,8 @@ def fit_middle(
     -----
     A picture counts by the expected error of its box across the spindle. A side of a mount that is
     faint is faint in most views, and missed in all of them alike: such errors are not seen in how
-    well the views agree, and no number of views lowers them. So a part of what is expected of the
-    edges is added to the error of the center.
+    well the views agree, and no number of views lowers them. So a part of the expected error of
+    the edges is added to the error of the center.
     """
     across = error_px[:, 0 if view.vertical else 1 :: 2]
     own_px = np.nan_to_num(0.5 * np.hypot(*across.T), nan=UNKNOWN_ERROR_PX)
