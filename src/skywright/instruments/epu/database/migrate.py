@@ -4,10 +4,12 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, text
 
 from skywright.errors import ConfigError
+from skywright.instruments.epu.database.engine import metadata
 
 SCRIPTS = Path(__file__).with_name("migrations")
 MIGRATION_LOCK = 0x5E9B
@@ -23,7 +25,9 @@ def alembic_config(connection: Connection) -> Config:
 
 
 def migrate(engine: Engine) -> None:
-    """Apply the migrations that `engine`'s database lacks, in one transaction.
+    """Make the tables of a new database, or apply the migrations that an older one lacks.
+
+    Both are done in one transaction.
 
     Raises
     ------
@@ -37,7 +41,12 @@ def migrate(engine: Engine) -> None:
                 connection.execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
                 )
+            config = alembic_config(connection)
             try:
-                command.upgrade(alembic_config(connection), "head")
+                if MigrationContext.configure(connection).get_current_revision() is None:
+                    metadata.create_all(connection)
+                    command.stamp(config, "head")
+                else:
+                    command.upgrade(config, "head")
             except CommandError as error:
                 raise ConfigError(f"database {engine.url.render_as_string()}: {error}") from error
