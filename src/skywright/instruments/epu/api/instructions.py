@@ -15,7 +15,7 @@ from skywright.instruments.epu.database.schema_exchange import (
     agent_instruction,
     agent_session,
 )
-from skywright.instruments.epu.database.write import announce_all
+from skywright.instruments.epu.database.write import announce
 
 Row = RowMapping
 _RANK = case({"high": 0, "normal": 1, "low": 2}, value=agent_instruction.c.priority, else_=1)
@@ -261,8 +261,7 @@ def close_stale(connection: Connection, seconds: float) -> None:
 
 
 def _announce(connection: Connection, name: str, body: dict[str, Any]) -> None:
-    if connection.get_execution_options().get("announce", False):
-        announce_all(connection, [{"event_type": name, **body}])
+    announce(connection, [{"event_type": name, **body}])
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from skywright.instruments.epu.api import models, models_services
 from skywright.instruments.epu.api.answers import answer, list_answer
-from skywright.instruments.epu.api.create import missing
+from skywright.instruments.epu.api.create import stored
 from skywright.instruments.epu.api.service import Limit, Offset, ServiceOf
 from skywright.instruments.epu.broker.quality import store_prediction
 from skywright.instruments.epu.database import read, schema
@@ -30,13 +30,6 @@ def _model(connection: Connection, name: str) -> read.Row:
     row = connection.execute(query).mappings().first()
     if row is None:
         raise HTTPException(404, f"Prediction model {name} not found")
-    return row
-
-
-def _known(connection: Connection, kind: str, uuid: str) -> read.Row:
-    row = read.get(connection, kind, uuid)
-    if row is None:
-        raise missing(kind)
     return row
 
 
@@ -181,7 +174,7 @@ def square_predictions(uuid: str, service: ServiceOf) -> Response:
     """Give the history of a square's predictions, by model."""
     query = select(prediction).where(prediction.c.gridsquare_uuid == uuid).order_by(prediction.c.id)
     with service.database.read() as connection:
-        _known(connection, "gridsquare", uuid)
+        stored(connection, "gridsquare", uuid)
         return answer(_by(_rows(connection, query), "prediction_model_name"))
 
 
@@ -192,7 +185,7 @@ def square_predictions(uuid: str, service: ServiceOf) -> Response:
 def hole_predictions(uuid: str, service: ServiceOf) -> Response:
     """Give the history of the predictions of a square's holes, by model, then by hole."""
     with service.database.read() as connection:
-        _known(connection, "gridsquare", uuid)
+        stored(connection, "gridsquare", uuid)
         by_model = _by(_hole_history(connection, uuid), "prediction_model_name")
     return answer({name: _by(rows, "foilhole_uuid") for name, rows in by_model.items()})
 
@@ -204,7 +197,7 @@ def hole_predictions(uuid: str, service: ServiceOf) -> Response:
 def hole_metric_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
     """Give the history of the predictions of a square's holes for one metric, by hole."""
     with service.database.read() as connection:
-        _known(connection, "gridsquare", uuid)
+        stored(connection, "gridsquare", uuid)
         rows = _hole_history(connection, uuid, prediction.c.metric_name == name)
     return answer(_by(rows, "foilhole_uuid"))
 
@@ -234,7 +227,7 @@ def overall(uuid: str, service: ServiceOf) -> Response:
     """Give the combined prediction of a square."""
     query = select(overall_prediction).where(overall_prediction.c.gridsquare_uuid == uuid)
     with service.database.read() as connection:
-        _known(connection, "gridsquare", uuid)
+        stored(connection, "gridsquare", uuid)
         rows = _rows(connection, query)
     if not rows:
         raise HTTPException(404, f"No prediction for grid square {uuid}")
@@ -247,7 +240,7 @@ def model_weights(uuid: str, service: ServiceOf) -> Response:
     table = model_weight
     query = select(table).where(table.c.grid_uuid == uuid).order_by(table.c.id)
     with service.database.read() as connection:
-        _known(connection, "grid", uuid)
+        stored(connection, "grid", uuid)
         return answer(_by(_rows(connection, query), "prediction_model_name"))
 
 
@@ -269,7 +262,7 @@ def grid_predictions(
         .offset(offset or None)
     )
     with service.database.read() as connection:
-        _known(connection, "grid", uuid)
+        stored(connection, "grid", uuid)
         _model(connection, name)
         return answer([row | {"timestamp": None} for row in _rows(connection, query)])
 
@@ -292,7 +285,7 @@ def gridsquare_predictions(
         .offset(offset or None)
     )
     with service.database.read() as connection:
-        _known(connection, "gridsquare", uuid)
+        stored(connection, "gridsquare", uuid)
         _model(connection, name)
         return answer([row | {"timestamp": None} for row in _rows(connection, query)])
 
@@ -341,7 +334,7 @@ def grid_latent(
 ) -> Response:
     """Give where a model places the squares of a grid in its latent space."""
     with service.database.read() as connection:
-        _known(connection, "grid", uuid)
+        stored(connection, "grid", uuid)
         _model(connection, name)
         places = _latent(connection, name, uuid, "gridsquare", uuid)
     rows = [{"foilhole_uuid": "", **place} for place in places.values()]
@@ -357,7 +350,7 @@ def gridsquare_latent(
 ) -> Response:
     """Give where a model places the holes of a square in its latent space."""
     with service.database.read() as connection:
-        square = _known(connection, "gridsquare", uuid)
+        square = stored(connection, "gridsquare", uuid)
         _model(connection, name)
         places = _latent(connection, name, square["grid_uuid"], "foilhole", uuid)
     rows = [{"gridsquare_uuid": "", **place} for place in places.values()]
@@ -407,7 +400,7 @@ def suggested_squares(
 ) -> Response:
     """Give the squares of a grid that a model has predictions for, those to take first first."""
     with service.database.read() as connection:
-        _known(connection, "grid", uuid)
+        stored(connection, "grid", uuid)
         rows = _suggest(connection, name, latent, uuid, "gridsquare", uuid)
     return list_answer("gridsquare", rows[offset:][:limit])
 
@@ -426,6 +419,6 @@ def suggested_holes(
 ) -> Response:
     """Give the holes of a square that a model has predictions for, those to take first first."""
     with service.database.read() as connection:
-        square = _known(connection, "gridsquare", uuid)
+        square = stored(connection, "gridsquare", uuid)
         rows = _suggest(connection, name, latent, square["grid_uuid"], "foilhole", uuid)
     return list_answer("foilhole", rows[offset:][:limit])

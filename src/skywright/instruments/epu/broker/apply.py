@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from skywright.errors import DataError
 from skywright.instruments.epu.broker import events
@@ -15,7 +14,7 @@ from skywright.instruments.epu.database import read, schema
 from skywright.instruments.epu.database import schema_exchange as exchange
 from skywright.instruments.epu.database import schema_quality as quality
 from skywright.instruments.epu.database.schema import MicrographStatus
-from skywright.instruments.epu.database.write import take_changes
+from skywright.instruments.epu.database.write import insert_into, take_changes
 
 STEPS = [status.value for status in MicrographStatus]
 """States of a micrograph in their order: a late message never takes the state back."""
@@ -162,13 +161,8 @@ def _model(connection: Connection, name: str) -> None:
 
 def _metric(connection: Connection, name: str | None) -> None:
     if name is not None:
-        statement = _insert(connection, quality.metric).values(name=name)
+        statement = insert_into(connection, quality.metric).values(name=name)
         connection.execute(statement.on_conflict_do_nothing())
-
-
-def _insert(connection: Connection, table: Any) -> Any:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table)
 
 
 def _group_created(connection: Connection, event: events.GroupCreated) -> None:
@@ -176,7 +170,7 @@ def _group_created(connection: Connection, event: events.GroupCreated) -> None:
     for uuid in event.foilhole_uuids:
         _known(connection, "foilhole", uuid)
     connection.execute(
-        _insert(connection, quality.foilhole_group)
+        insert_into(connection, quality.foilhole_group)
         .values(uuid=event.group_uuid, grid_uuid=event.grid_uuid, name=event.name or "")
         .on_conflict_do_nothing(index_elements=["uuid"])
     )
@@ -184,7 +178,7 @@ def _group_created(connection: Connection, event: events.GroupCreated) -> None:
         {"group_uuid": event.group_uuid, "foilhole_uuid": uuid} for uuid in event.foilhole_uuids
     ]
     if members:
-        statement = _insert(connection, quality.foilhole_group_member)
+        statement = insert_into(connection, quality.foilhole_group_member)
         connection.execute(statement.on_conflict_do_nothing(), members)
 
 
@@ -287,7 +281,7 @@ def _instruction_created(connection: Connection, event: events.InstructionCreate
         raise UnknownEntityError(f"agent session {event.session_id} is not stored")
     values = event.model_dump(exclude={"event_type", "instruction_metadata"})
     values |= {"metadata": event.instruction_metadata, "created_at": datetime.now(UTC)}
-    statement = _insert(connection, exchange.agent_instruction).values(values)
+    statement = insert_into(connection, exchange.agent_instruction).values(values)
     connection.execute(statement.on_conflict_do_nothing(index_elements=["instruction_id"]))
 
 

@@ -7,10 +7,8 @@ are scaled to sum 1.
 """
 
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from skywright.instruments.epu.broker.events import Judged
 from skywright.instruments.epu.database.read import Row
@@ -23,6 +21,7 @@ from skywright.instruments.epu.database.schema_quality import (
     overall_prediction,
     prediction,
 )
+from skywright.instruments.epu.database.write import insert_into
 
 SURE = 0.01
 """Probabilities are kept this far from 0 and 1, so that one surprise removes no model for good."""
@@ -138,10 +137,9 @@ def _combine(
 
 
 def _count(connection: Connection, name: str, grid: str, value: float) -> None:
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(metric).values(name=name).on_conflict_do_nothing())
+    connection.execute(insert_into(connection, metric).values(name=name).on_conflict_do_nothing())
     table = metric_statistics
-    statement = dialect.insert(table).values(
+    statement = insert_into(connection, table).values(
         name=name, grid_uuid=grid, count=1, value_sum=value, squared_value_sum=value * value
     )
     connection.execute(
