@@ -95,7 +95,7 @@ def _create(
         known |= {row["uuid"]: creation.parent for row in creation.rows}
         outcomes.append([row["uuid"] for row in creation.rows])
     made = record(connection, kind, accepted, known=stored_before)
-    stored = _stored(connection, kind, [row["uuid"] for row in accepted])
+    stored = _rows(connection, kind, [row["uuid"] for row in accepted])
     return [
         outcome
         if isinstance(outcome, HTTPException)
@@ -129,19 +129,19 @@ def _parents(
     if above is None:
         return {}
     wanted = [creation.parent or "" for creation in creations]
-    found: Mapping[Any, Row] = _stored(connection, above, wanted)
+    found: Mapping[Any, Row] = _rows(connection, above, wanted)
     return found
 
 
 def _parents_of_known(
     connection: Connection, kind: str, uuids: Sequence[str]
 ) -> dict[str, str | None]:
-    rows = _stored(connection, kind, uuids)
+    rows = _rows(connection, kind, uuids)
     column = KINDS[kind].column
     return {uuid: row[column] if column else None for uuid, row in rows.items()}
 
 
-def _stored(connection: Connection, kind: str, uuids: Sequence[str]) -> dict[str, Row]:
+def _rows(connection: Connection, kind: str, uuids: Sequence[str]) -> dict[str, Row]:
     table = schema.ENTITIES[kind]
     distinct = list(dict.fromkeys(uuids))
     rows: dict[str, Row] = {}

@@ -9,7 +9,12 @@ from sqlalchemy import Connection, insert, select, update
 
 from skywright.errors import DataError
 from skywright.instruments.epu.broker import events
-from skywright.instruments.epu.broker.quality import judge, store_overall, store_prediction
+from skywright.instruments.epu.broker.quality import (
+    judge,
+    store_metric,
+    store_overall,
+    store_prediction,
+)
 from skywright.instruments.epu.database import read, schema
 from skywright.instruments.epu.database import schema_exchange as exchange
 from skywright.instruments.epu.database import schema_quality as quality
@@ -142,7 +147,7 @@ def _holes_prediction(connection: Connection, event: events.FoilHolesPrediction)
 
 def _predict(connection: Connection, grid: str, event: Any, **subject: str) -> None:
     _model(connection, event.prediction_model_name)
-    _metric(connection, event.metric)
+    store_metric(connection, event.metric)
     store_prediction(
         connection,
         grid,
@@ -157,12 +162,6 @@ def _model(connection: Connection, name: str) -> None:
     model = quality.prediction_model
     if connection.execute(select(model.c.name).where(model.c.name == name)).first() is None:
         raise UnknownEntityError(f"prediction model {name} is not stored")
-
-
-def _metric(connection: Connection, name: str | None) -> None:
-    if name is not None:
-        statement = insert_into(connection, quality.metric).values(name=name)
-        connection.execute(statement.on_conflict_do_nothing())
 
 
 def _group_created(connection: Connection, event: events.GroupCreated) -> None:
@@ -189,7 +188,7 @@ def _group_prediction(connection: Connection, event: events.GroupPrediction) -> 
     if row is None:
         raise UnknownEntityError(f"foil hole group {event.group_uuid} is not stored")
     _model(connection, event.prediction_model_name)
-    _metric(connection, event.metric)
+    store_metric(connection, event.metric)
     connection.execute(
         insert(quality.group_prediction).values(
             group_uuid=event.group_uuid,
@@ -228,7 +227,7 @@ def _parameter(
     group: str,
 ) -> None:
     _model(connection, model)
-    _metric(connection, metric)
+    store_metric(connection, metric)
     connection.execute(
         insert(quality.model_parameter).values(
             grid_uuid=grid,

@@ -27,6 +27,13 @@ SURE = 0.01
 """Probabilities are kept this far from 0 and 1, so that one surprise removes no model for good."""
 
 
+def store_metric(connection: Connection, name: str | None) -> None:
+    """Store the name of a metric, unless it is stored already."""
+    if name is not None:
+        statement = insert_into(connection, metric).values(name=name)
+        connection.execute(statement.on_conflict_do_nothing())
+
+
 def store_prediction(
     connection: Connection,
     grid: str,
@@ -137,7 +144,7 @@ def _combine(
 
 
 def _count(connection: Connection, name: str, grid: str, value: float) -> None:
-    connection.execute(insert_into(connection, metric).values(name=name).on_conflict_do_nothing())
+    store_metric(connection, name)
     table = metric_statistics
     statement = insert_into(connection, table).values(
         name=name, grid_uuid=grid, count=1, value_sum=value, squared_value_sum=value * value
