@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from jinja2 import ChoiceLoader, Environment, FunctionLoader, PackageLoader
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from dashboard.board import Board
 from dashboard.catalog import Catalog
@@ -75,6 +75,11 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
         **values,
     )
     return HTMLResponse(text, status)
+
+
+def png_response(data: bytes) -> Response:
+    """Return a PNG file that browsers must not keep: the next one is another."""
+    return Response(data, media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
 def local_time(time_s: float) -> str:

@@ -1,7 +1,6 @@
 """EPU, live: the atlas with its squares, one square with its holes, counts, troubles, runs."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -10,15 +9,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dashboard.color_map import css_color, css_colors
-from dashboard.feeds import Source
-from dashboard.live_board import LiveBoard
+from dashboard.live_board import LiveBoard, LiveIoc
 from dashboard.recent_runs import recent_runs
-from dashboard.site import Site, render, site_of
+from dashboard.site import render, site_of
 from dashboard.views import View
-from dashboard.worker import worker_messages
 
-IOC = "epu"
-"""The IOC of the watcher, and the name of its feed."""
+IOC = LiveIoc(
+    "epu", "dashboard.epu.epu_worker", lambda: LiveBoard(status="waiting for the IOC of EPU")
+)
 SIDE, EDGE = 400, 12
 NEXT = 6
 PLANS = ("track_epu",)
@@ -30,15 +28,13 @@ Place = Sequence[Any]
 async def epu(request: Request) -> Response:
     """Show the grid that is taken now, and the latest runs."""
     site = site_of(request)
-    board = board_of(site)
-    grid = board.facts.get("overview", {})
-    suggestion = board.facts.get("suggestion", {})
+    facts = IOC.board_of(site).facts
+    grid = facts.get("overview", {})
+    suggestion = facts.get("suggestion", {})
     return render(
         request,
         "dashboard.epu:epu.html",
-        configured=IOC in site.settings.iocs,
-        board=board,
-        facts=board.facts,
+        **IOC.shown(site),
         grid=grid,
         atlas=draw_places(grid.get("squares", []), grid.get("current", ""), "square"),
         holes=draw_places(grid.get("holes", []), "", "hole"),
@@ -95,18 +91,4 @@ def draw_scale() -> Markup:
     return Markup(f'<svg class="scale" viewBox="0 0 128 12">{"".join(steps)}</svg>')
 
 
-def board_of(site: Site) -> LiveBoard:
-    """Return what the page keeps of the watched directory."""
-    board: LiveBoard = site.live.setdefault(IOC, LiveBoard(status="waiting for the IOC of EPU"))
-    return board
-
-
-def feeds(site: Site) -> dict[str, Source]:
-    """Return the feed of the watcher, where there is one."""
-    if IOC not in site.settings.iocs:
-        return {}
-    messages = partial(worker_messages, site.settings, IOC, "dashboard.epu.epu_worker")
-    return {IOC: lambda: board_of(site).changes(messages())}
-
-
-VIEW = View(path="/epu", title="EPU", routes=[Route("/epu", epu)], feeds=feeds, order=40)
+VIEW = View(path="/epu", title="EPU", routes=[Route("/epu", epu)], feeds=IOC.feeds, order=40)

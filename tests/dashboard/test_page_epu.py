@@ -16,7 +16,7 @@ from support.waiting import until
 
 from dashboard.app import make_app
 from dashboard.color_map import css_color
-from dashboard.epu.view import board_of, draw_places
+from dashboard.epu.view import IOC, draw_places
 from dashboard.headless import headless_chromium, show_as
 from devices.epu.view import EpuFacts
 from skywright.config import IocSettings
@@ -56,7 +56,7 @@ def page(tmp_path: Path) -> Iterator[TestClient]:
 
 def say(page: TestClient, **facts: Any) -> str:
     message = {"connected": True, **EpuFacts(**facts).__dict__, "bytes": 0}
-    board_of(page.app.state.site).take(json.dumps(message).encode() + b"\n")  # type: ignore[attr-defined]
+    IOC.board_of(page.app.state.site).take(json.dumps(message).encode() + b"\n")  # type: ignore[attr-defined]
     return page.get("/epu").text
 
 
