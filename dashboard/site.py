@@ -1,7 +1,6 @@
 """What all views share: settings, the catalog, the state of the beamline, templates."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +15,7 @@ from dashboard.board import Board
 from dashboard.catalog import Catalog
 from skywright.config import Settings
 from skywright.rooms import importable
-from skywright.store.show import in_short
+from skywright.store.words import in_seconds, in_short, local_time
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,6 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
 def png_response(data: bytes) -> Response:
     """Return a PNG file that browsers must not keep: the next one is another."""
     return Response(data, media_type="image/png", headers={"Cache-Control": "no-store"})
-
-
-def local_time(time_s: float) -> str:
-    """Return a unix time as people write it, local."""
-    return datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def in_seconds(duration_s: float | None) -> str:
-    """Return a duration for people; "" if there is none."""
-    return "" if duration_s is None else f"{duration_s:.1f} s"
 
 
 def template_of_package(name: str) -> str | None:

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from skywright.cli.data_directories import data_directories, why_unreadable
+from skywright.cli.output import ConfigOption
 from skywright.config import Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
 from skywright.processes import locks
@@ -39,9 +40,7 @@ def up(
             help="Start these alone: IOCs and services by name, tiled, ingester, dashboard.",
         ),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
-    ] = None,
+    config: ConfigOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Report as JSON lines on stdout.")
     ] = False,
