@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from bluesky.protocols import Status, StreamAsset
 from event_model import ComposeStreamResourceBundle, StreamRange, compose_stream_resource
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
+from skywright.files.columns import Column
 from skywright.files.readers import HDF5
 
 STREAM_MODE = 2
@@ -82,6 +84,21 @@ class StreamColumn:
     rows_per_chunk: int = 1024
     units: str = ""
     mimetype: str = HDF5
+
+    @classmethod
+    def of(cls, column: Column, prefix: str = "", units: str | None = None) -> "StreamColumn":
+        """Return a column of a file, with the key of its name behind `prefix`.
+
+        `units` are those of documents, if those of the file are others.
+        """
+        return cls(
+            prefix + column.name,
+            column.path,
+            np.dtype(column.dtype).str,
+            column.shape,
+            column.rows_per_chunk,
+            str(column.attrs.get("units", "")) if units is None else units,
+        )
 
 
 _KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "S": "string"}

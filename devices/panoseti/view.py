@@ -9,7 +9,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignalRO
 
 from devices.camera_view import text_of
-from devices.panoseti.array import PRODUCTS
+from skywright.instruments.panoseti.products import PRODUCTS
 
 STATES = ("Waiting", "Recording", "Ended")
 CLOCKS = ("", "Locked", "Unlocked")
@@ -125,7 +125,7 @@ class PanosetiView(Device):
             sequence = float(read(signals["Sequence"]))
             if not sequence:
                 continue  # no image yet
-            side = PRODUCTS[product][1]
+            side = PRODUCTS[product].side
             pixels = np.asarray(read(signals["Image"]), np.int32).ravel()
             if pixels.size != side * side:
                 continue  # an array that has just connected comes whole with the next reading
