@@ -22,7 +22,7 @@ from skywright.instruments.epu.api.kinds import KINDS
 from skywright.instruments.epu.api.service import Limit, Offset, Service, ServiceOf
 from skywright.instruments.epu.api.update import change
 from skywright.instruments.epu.database import read, schema
-from skywright.instruments.epu.database.write import announce, remove
+from skywright.instruments.epu.database.write import announce, remove, set_values
 
 BATCH_MOST = 1000
 """Squares in one batch."""
@@ -303,12 +303,8 @@ async def gridsquare_registered(uuid: str, service: ServiceOf, count: int | None
     def work(connection: Connection) -> None:
         square = stored(connection, "gridsquare", uuid)
         table = schema.gridsquare
-        status = schema.GridSquareStatus.REGISTERED
-        connection.execute(
-            table.update()
-            .where(table.c.uuid == uuid, table.c.status == "none")
-            .values(status=status)
-        )
+        is_new = (table.c.uuid == uuid, table.c.status == "none")
+        set_values(connection, table, *is_new, status=schema.GridSquareStatus.REGISTERED)
         holes = read.count(connection, "foilhole", gridsquare_uuid=uuid)
         event = {
             "event_type": "gridsquare.registered",

@@ -3,13 +3,13 @@
 from typing import Any
 
 from fastapi import HTTPException
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection
 
 from skywright.instruments.epu.api.create import stored
 from skywright.instruments.epu.api.kinds import KINDS
 from skywright.instruments.epu.database import schema
 from skywright.instruments.epu.database.read import Row
-from skywright.instruments.epu.database.write import record
+from skywright.instruments.epu.database.write import record, set_values
 
 _IDS = ("id", "atlas_id", "tile_id", "gridsquare_id", "foilhole_id", "micrograph_id")
 _LINKS = ("acquisition_uuid", "grid_uuid", "atlas_uuid", "gridsquare_uuid", "foilhole_uuid")
@@ -54,11 +54,11 @@ def _move(
     if kind == "gridsquare":
         for child in (hole, micrograph):
             below = child.c.gridsquare_uuid == before["uuid"]
-            connection.execute(update(child).where(below).values(grid_uuid=parent["uuid"]))
+            set_values(connection, child, below, grid_uuid=parent["uuid"])
     elif kind == "foilhole":
         links = {"grid_uuid": parent["grid_uuid"], "gridsquare_uuid": parent["uuid"]}
         below = micrograph.c.foilhole_uuid == before["uuid"]
-        connection.execute(update(micrograph).where(below).values(links))
+        set_values(connection, micrograph, below, **links)
         return {"grid_uuid": parent["grid_uuid"]}
     elif kind == "micrograph":
         return {name: parent[name] for name in ("grid_uuid", "gridsquare_uuid", "gridsquare_id")}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, select
 
 from skywright.errors import DataError
 from skywright.instruments.epu.broker import events
@@ -19,7 +19,7 @@ from skywright.instruments.epu.database import read, schema
 from skywright.instruments.epu.database import schema_exchange as exchange
 from skywright.instruments.epu.database import schema_quality as quality
 from skywright.instruments.epu.database.schema import MicrographStatus
-from skywright.instruments.epu.database.write import insert_into, take_changes
+from skywright.instruments.epu.database.write import insert_into, set_values, take_changes
 
 STEPS = [status.value for status in MicrographStatus]
 """States of a micrograph in their order: a late message never takes the state back."""
@@ -66,7 +66,7 @@ def _micrograph(connection: Connection, uuid: str, status: str | None, **values:
     if status is not None and STEPS.index(status) > STEPS.index(row["status"]):
         changes["status"] = status
     table = schema.micrograph
-    connection.execute(update(table).where(table.c.uuid == uuid).values(changes))
+    set_values(connection, table, table.c.uuid == uuid, **changes)
 
 
 def _known(connection: Connection, kind: str, uuid: str) -> read.Row:
@@ -77,22 +77,14 @@ def _known(connection: Connection, kind: str, uuid: str) -> read.Row:
 
 
 def _motion(connection: Connection, event: events.MotionCompleted) -> None:
-    _micrograph(
-        connection,
-        event.micrograph_uuid,
-        MicrographStatus.MOTION_CORRECTION_COMPLETED,
-        total_motion=event.total_motion,
-        average_motion=event.average_motion,
-    )
+    values = event.model_dump(include={"total_motion", "average_motion"})
+    status = MicrographStatus.MOTION_CORRECTION_COMPLETED
+    _micrograph(connection, event.micrograph_uuid, status, **values)
 
 
 def _ctf(connection: Connection, event: events.CtfCompleted) -> None:
-    _micrograph(
-        connection,
-        event.micrograph_uuid,
-        MicrographStatus.CTF_COMPLETED,
-        ctf_max_resolution_estimate=event.ctf_max_resolution_estimate,
-    )
+    values = event.model_dump(include={"ctf_max_resolution_estimate"})
+    _micrograph(connection, event.micrograph_uuid, MicrographStatus.CTF_COMPLETED, **values)
 
 
 def _text(value: Any) -> str | None:
@@ -124,9 +116,8 @@ def _judged(connection: Connection, event: events.Judged) -> None:
 
 def _atlas_prediction(connection: Connection, event: events.AtlasPrediction) -> None:
     atlas = _known(connection, "atlas", event.uuid)
-    _parameter(
-        connection, atlas["grid_uuid"], event.model_name, "atlas", event.prediction_value, None, ""
-    )
+    about = {"grid_uuid": atlas["grid_uuid"], "prediction_model_name": event.model_name}
+    _parameter(connection, None, key="atlas", value=event.prediction_value, group="", **about)
 
 
 def _square_prediction(connection: Connection, event: events.GridSquarePrediction) -> None:
@@ -206,39 +197,15 @@ def _group_prediction(connection: Connection, event: events.GroupPrediction) -> 
 
 def _parameter_updated(connection: Connection, event: events.ParameterUpdated) -> None:
     _known(connection, "grid", event.grid_uuid)
-    _parameter(
-        connection,
-        event.grid_uuid,
-        event.prediction_model_name,
-        event.key,
-        event.value,
-        event.metric,
-        event.group,
-    )
+    given = event.model_dump(exclude={"event_type", "metric"})
+    _parameter(connection, event.metric, **given)
 
 
-def _parameter(
-    connection: Connection,
-    grid: str,
-    model: str,
-    key: str,
-    value: float,
-    metric: str | None,
-    group: str,
-) -> None:
-    _model(connection, model)
+def _parameter(connection: Connection, metric: str | None, **columns: Any) -> None:
+    _model(connection, columns["prediction_model_name"])
     store_metric(connection, metric)
-    connection.execute(
-        insert(quality.model_parameter).values(
-            grid_uuid=grid,
-            timestamp=datetime.now(UTC),
-            prediction_model_name=model,
-            metric_name=metric,
-            key=key,
-            value=value,
-            group=group,
-        )
-    )
+    values = {"timestamp": datetime.now(UTC), "metric_name": metric, **columns}
+    connection.execute(insert(quality.model_parameter).values(values))
 
 
 def _refresh(connection: Connection, event: events.RefreshPredictions) -> None:
@@ -270,7 +237,7 @@ def _decision(connection: Connection, event: events.Decision) -> None:
         raise DataError(f"message {event.event_type}: {key} is missing")
     _known(connection, kind, uuid)
     table = schema.ENTITIES[kind]
-    connection.execute(update(table).where(table.c.uuid == uuid).values(status=status))
+    set_values(connection, table, table.c.uuid == uuid, status=status)
 
 
 def _instruction_created(connection: Connection, event: events.InstructionCreated) -> None:
@@ -287,7 +254,7 @@ def _instruction_created(connection: Connection, event: events.InstructionCreate
 def _instruction_expired(connection: Connection, event: events.InstructionExpired) -> None:
     table = exchange.agent_instruction
     pending = (table.c.instruction_id == event.instruction_id) & (table.c.status == "pending")
-    connection.execute(update(table).where(pending).values(status="expired"))
+    set_values(connection, table, pending, status="expired")
 
 
 _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {

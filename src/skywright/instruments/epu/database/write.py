@@ -162,6 +162,11 @@ def _default(column: Column[Any]) -> Any:
     return text == "1" if isinstance(column.type, Boolean) else text
 
 
+def set_values(connection: Connection, table: Table, *where: Any, **values: Any) -> int:
+    """Set columns of the rows that fulfil all conditions; return the number of rows."""
+    return connection.execute(update(table).where(*where).values(values)).rowcount
+
+
 def take_changes(connection: Connection, count: int) -> range:
     """Take numbers for changes of micrographs, from a connection of `Database.write`.
 
