@@ -268,3 +268,11 @@ class FlyingStream(FileStream):
     def complete(self) -> Status:
         """Finish; done when all rows are visible in the file."""
         return self.device.in_background(self.device.finish_flying)
+
+
+class CountedStream(FlyingStream):
+    """A flyer whose next flight may take a number of rows."""
+
+    def prepare(self, rows: int) -> Status:
+        """Set how many rows the next flight takes; 0 until `complete`."""
+        return self.device.in_background(lambda: self.device.prepare_flight(rows))

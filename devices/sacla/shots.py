@@ -18,7 +18,7 @@ from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
-from devices.file_stream import FilePlugin, FileStream, FlyingStream
+from devices.file_stream import CountedStream, FilePlugin, FileStream
 from devices.following import FollowingDevice
 from devices.sacla.columns import frame_columns, image_columns, region_columns, shot_columns
 from skywright.errors import ConfigError, DataError, HardwareError
@@ -51,14 +51,6 @@ class Plugin(FilePlugin):
     def settings(self, assets: Path, name: str) -> tuple[tuple[Any, Any], ...]:
         """Return what is put before `capture` opens the file."""
         return (*super().settings(assets, name), (self.num_capture, self.requested_rows))
-
-
-class ShotStream(FlyingStream):
-    """A row for each shot; as a flyer it takes shots from kickoff to complete."""
-
-    def prepare(self, shots: int) -> Status:
-        """Set how many shots the next flight takes; 0 until `complete`."""
-        return self.device.in_background(lambda: self.device.prepare_flight(shots))
 
 
 class Shots(FollowingDevice):
@@ -133,7 +125,7 @@ class Shots(FollowingDevice):
 
     def __init__(self, prefix: str, *, assets: Path, name: str = "sacla", **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
-        self.rows = ShotStream(
+        self.rows = CountedStream(
             self,
             f"{name}_shots",
             self.plugin,
