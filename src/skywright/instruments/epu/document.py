@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from skywright.instruments.epu.entities import (
+    LOCATION_FIELDS,
+    SQUARE_FIELDS,
     Atlas,
     AtlasSquare,
     FoilHoleManifest,
@@ -89,14 +91,7 @@ def gridsquare_row(
         "center_y": center[1],
         "size_width": size[0],
         "size_height": size[1],
-        "atlas_node_id": known.atlas_node_id,
-        "stage_x": known.stage_x,
-        "stage_y": known.stage_y,
-        "stage_z": known.stage_z,
-        "state": known.state,
-        "rotation": known.rotation,
-        "selected": known.selected,
-        "unusable": known.unusable,
+        **{name: getattr(known, name) for name in SQUARE_FIELDS},
         "image_path": cygwin_path(known.image_path),
         **(manifest or _UNKNOWN_SQUARE)._asdict(),
         "n_foilhole_positions": len(metadata.holes) if metadata else None,
@@ -114,11 +109,7 @@ def foilhole_row(
         "id": foilhole,
         "gridsquare_id": gridsquare,
         **(manifest or _UNKNOWN_HOLE)._asdict(),
-        "x_location": location.x_location if location else None,
-        "y_location": location.y_location if location else None,
-        "x_stage_position": location.x_stage_position if location else None,
-        "y_stage_position": location.y_stage_position if location else None,
-        "diameter": location.diameter if location else None,
+        **{name: getattr(location, name) if location else None for name in LOCATION_FIELDS},
         "is_near_grid_bar": location.is_near_grid_bar if location else False,
     }
 

@@ -3,7 +3,7 @@
 Field names are those of the JSON that ``skywright epu parse`` prints.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 
@@ -88,6 +88,9 @@ class HoleLocation:
     is_near_grid_bar: bool
 
 
+LOCATION_FIELDS = tuple(each.name for each in fields(HoleLocation) if each.name != "id")
+
+
 @dataclass(slots=True)
 class GridSquareMetadata:
     """A ``Metadata/GridSquare_<id>.dm``: a square of the grid, imaged or not."""
@@ -104,6 +107,12 @@ class GridSquareMetadata:
     holes: list[HoleLocation] = field(default_factory=list)
     repeated_holes: list[str] = field(default_factory=list)
     """Ids that the file lists more than once; the last entry holds."""
+
+
+SQUARE_FIELDS = tuple(
+    each.name for each in fields(GridSquareMetadata) if not each.name.endswith("holes")
+)
+"""Those of the square itself."""
 
 
 class GridSquareManifest(NamedTuple):
