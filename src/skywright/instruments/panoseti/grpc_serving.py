@@ -1,8 +1,5 @@
 """What every gRPC server here does: health, reflection, a TCP port, and its end on a signal."""
 
-import asyncio
-import signal
-
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -58,11 +55,3 @@ class GrpcServer:
         status = health_pb2.HealthCheckResponse
         for name in ("", self._service):
             await self.health.set(name, status.SERVING if serving else status.NOT_SERVING)
-
-
-def stop_event() -> asyncio.Event:
-    """Return an event of the running loop that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop

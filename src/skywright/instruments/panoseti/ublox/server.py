@@ -1,8 +1,8 @@
 """The process ``skywright panoseti ublox``."""
 
-from skywright.instruments.panoseti.grpc_serving import GrpcServer, stop_event
+from skywright.instruments.panoseti.grpc_serving import GrpcServer
 from skywright.instruments.panoseti.ublox.service import UbloxService
-from skywright.processes.lifecycle import announce_ready
+from skywright.processes.lifecycle import announce_ready, stop_event
 from skywright.wire.ubx import SERVICE
 from skywright.wire.ubx.methods import handlers
 
