@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Response
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from skywright.instruments.epu.api import models, models_services
@@ -20,6 +20,7 @@ from skywright.instruments.epu.database.schema_quality import (
     prediction,
     prediction_model,
 )
+from skywright.instruments.epu.database.write import set_values
 
 router = APIRouter()
 
@@ -80,8 +81,8 @@ async def update_model(
         _model(connection, name)
         changes = body.model_dump(exclude_none=True)
         if changes:
-            where = prediction_model.c.name == name
-            connection.execute(update(prediction_model).where(where).values(changes))
+            mine = prediction_model.c.name == name
+            set_values(connection, prediction_model, mine, **changes)
         return dict(_model(connection, name))
 
     return answer(await service.writer.do(work))

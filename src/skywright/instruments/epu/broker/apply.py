@@ -59,16 +59,6 @@ def changes_nothing(event: Any) -> bool:
     return type(event) not in _HANDLERS
 
 
-def _micrograph(connection: Connection, uuid: str, status: str | None, **values: Any) -> None:
-    row = _known(connection, "micrograph", uuid)
-    (number,) = take_changes(connection, 1)
-    changes: dict[str, Any] = {**values, "updated_at": datetime.now(UTC), "change": number}
-    if status is not None and STEPS.index(status) > STEPS.index(row["status"]):
-        changes["status"] = status
-    table = schema.micrograph
-    set_values(connection, table, table.c.uuid == uuid, **changes)
-
-
 def _known(connection: Connection, kind: str, uuid: str) -> read.Row:
     row = read.get(connection, kind, uuid)
     if row is None:
@@ -76,38 +66,30 @@ def _known(connection: Connection, kind: str, uuid: str) -> read.Row:
     return row
 
 
-def _motion(connection: Connection, event: events.MotionCompleted) -> None:
-    values = event.model_dump(include={"total_motion", "average_motion"})
-    status = MicrographStatus.MOTION_CORRECTION_COMPLETED
-    _micrograph(connection, event.micrograph_uuid, status, **values)
+_COMPLETED: dict[type, MicrographStatus] = {
+    events.MotionCompleted: MicrographStatus.MOTION_CORRECTION_COMPLETED,
+    events.CtfCompleted: MicrographStatus.CTF_COMPLETED,
+    events.PickingCompleted: MicrographStatus.PARTICLE_PICKING_COMPLETED,
+    events.SelectionCompleted: MicrographStatus.PARTICLE_SELECTION_COMPLETED,
+}
 
 
-def _ctf(connection: Connection, event: events.CtfCompleted) -> None:
-    values = event.model_dump(include={"ctf_max_resolution_estimate"})
-    _micrograph(connection, event.micrograph_uuid, MicrographStatus.CTF_COMPLETED, **values)
-
-
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
-
-
-def _picking(connection: Connection, event: events.PickingCompleted) -> None:
-    values: dict[str, Any] = {"number_of_particles_picked": event.number_of_particles_picked}
-    if event.pick_distribution is not None:
-        values["pick_distribution"] = _text(event.pick_distribution)
-    status = MicrographStatus.PARTICLE_PICKING_COMPLETED
-    _micrograph(connection, event.micrograph_uuid, status, **values)
-
-
-def _selection(connection: Connection, event: events.SelectionCompleted) -> None:
-    _micrograph(
-        connection,
-        event.micrograph_uuid,
-        MicrographStatus.PARTICLE_SELECTION_COMPLETED,
-        number_of_particles_selected=event.number_of_particles_selected,
-        number_of_particles_rejected=event.number_of_particles_rejected,
-        selection_distribution=_text(event.selection_distribution),
-    )
+def _result(connection: Connection, event: events.OfMicrograph) -> None:
+    """Store what a step of processing has found; its fields are columns of the micrograph."""
+    row = _known(connection, "micrograph", event.micrograph_uuid)
+    values = event.model_dump(exclude={"event_type", "micrograph_uuid"})
+    for name in values.keys() & {"pick_distribution", "selection_distribution"}:
+        if not isinstance(values[name], str | None):
+            values[name] = json.dumps(values[name])
+    if values.get("pick_distribution", "") is None:
+        del values["pick_distribution"]  # an earlier one stays
+    (values["change"],) = take_changes(connection, 1)
+    status = _COMPLETED[type(event)]
+    if STEPS.index(status) > STEPS.index(row["status"]):
+        values["status"] = status
+    table = schema.micrograph
+    mine = table.c.uuid == event.micrograph_uuid
+    set_values(connection, table, mine, **values, updated_at=datetime.now(UTC))
 
 
 def _judged(connection: Connection, event: events.Judged) -> None:
@@ -258,10 +240,7 @@ def _instruction_expired(connection: Connection, event: events.InstructionExpire
 
 
 _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
-    events.MotionCompleted: _motion,
-    events.CtfCompleted: _ctf,
-    events.PickingCompleted: _picking,
-    events.SelectionCompleted: _selection,
+    **dict.fromkeys(_COMPLETED, _result),
     events.Judged: _judged,
     events.AtlasPrediction: _atlas_prediction,
     events.GridSquarePrediction: _square_prediction,

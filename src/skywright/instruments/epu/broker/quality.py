@@ -8,7 +8,7 @@ are scaled to sum 1.
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select
 
 from skywright.instruments.epu.broker.events import Judged
 from skywright.instruments.epu.database.read import Row
@@ -21,7 +21,7 @@ from skywright.instruments.epu.database.schema_quality import (
     overall_prediction,
     prediction,
 )
-from skywright.instruments.epu.database.write import insert_into
+from skywright.instruments.epu.database.write import insert_into, set_values
 
 SURE = 0.01
 """Probabilities are kept this far from 0 and 1, so that one surprise removes no model for good."""
@@ -138,8 +138,7 @@ def _combine(
     value = sum(weight * part for weight, part in parts) / total if total else 0.0
     overall = overall_prediction
     same = [overall.c[name].is_not_distinct_from(value_) for name, value_ in subject.items()]
-    found = connection.execute(update(overall).where(*same).values(value=value))
-    if not found.rowcount:
+    if not set_values(connection, overall, *same, value=value):
         connection.execute(insert(overall).values(grid_uuid=grid, value=value, **subject))
 
 

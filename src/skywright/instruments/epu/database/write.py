@@ -215,7 +215,7 @@ def remove(connection: Connection, kind: str, uuid: str) -> bool:
         connection.execute(delete(child).where(child.c.foilhole_uuid == uuid))
     elif kind == "atlas":
         grid = schema.grid
-        connection.execute(update(grid).where(grid.c.atlas_uuid == uuid).values(atlas_uuid=None))
+        set_values(connection, grid, grid.c.atlas_uuid == uuid, atlas_uuid=None)
     connection.execute(delete(table).where(table.c.uuid == uuid))
     announce(connection, [change_event(kind, "deleted", row)])
     return True
@@ -328,6 +328,4 @@ def _keep_shared_atlases(connection: Connection, kind: str, uuid: str) -> None:
         )
         heir = connection.execute(users.limit(1)).scalar()
         if heir is not None:
-            connection.execute(
-                update(atlas).where(atlas.c.uuid == owned.uuid).values(grid_uuid=heir)
-            )
+            set_values(connection, atlas, atlas.c.uuid == owned.uuid, grid_uuid=heir)
