@@ -98,10 +98,14 @@ async def now(request: Request) -> Response:
 
 async def mean_image(request: Request) -> Response:
     """Return the mean image as a PNG file."""
+    return png_response(false_color_png(_image(request)))
+
+
+def _image(request: Request) -> np.ndarray:
     board = IOC.board_of(site_of(request))
     if not board.image.size:
         raise HTTPException(404, "no mean image yet")
-    return png_response(false_color_png(board.image))
+    return board.image
 
 
 def mass_of(board: ShotBoard) -> list[float] | None:
@@ -113,10 +117,7 @@ def mass_of(board: ShotBoard) -> list[float] | None:
 
 async def autocorrelation_image(request: Request) -> Response:
     """Return the autocorrelation of the mean image as a PNG file; no shift is in the middle."""
-    board = IOC.board_of(site_of(request))
-    if not board.image.size:
-        raise HTTPException(404, "no mean image yet")
-    found = await asyncio.to_thread(autocorrelation, board.image)
+    found = await asyncio.to_thread(autocorrelation, _image(request))
     return png_response(false_color_png(found.astype(np.float32)))
 
 
@@ -140,14 +141,9 @@ class OperateRequest(BaseModel):
 
     def arguments(self) -> Iterator[str]:
         """Yield the options of ``dashboard.sacla.operate_worker``."""
-        if self.add is not None:
-            yield f"--add={self.add}"
-        if self.remove is not None:
-            yield f"--remove={self.remove}"
-        if self.show is not None:
-            yield f"--show={self.show}"
-        if self.plot is not None:
-            yield f"--plot={self.plot}"
+        for name in ("add", "remove", "show", "plot"):
+            if (value := getattr(self, name)) is not None:
+                yield f"--{name}={value}"
         if self.reset:
             yield "--reset"
         if self.run is not None:

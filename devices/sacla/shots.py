@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,26 +134,20 @@ class Shots(FollowingDevice):
             ("scanned",),
             lambda: self._files_of("", 0),
         )
-        self.region_sets = FileStream(
-            self,
-            f"{name}_regions",
-            self.plugin,
-            lambda: region_columns(self._regions(), self._shapes()),
-            files=lambda: self._files_of("regions", 1),
-        )
-        self.images = FileStream(
-            self,
-            f"{name}_images",
-            self.plugin,
-            lambda: image_columns(self._shapes()),
-            files=lambda: self._files_of("images", 2),
-        )
-        self.frames = FileStream(
-            self,
-            f"{name}_frames",
-            self.plugin,
-            lambda: frame_columns(self._shapes()),
-            files=lambda: self._files_of("frames", 3),
+        columns_beside: dict[str, Callable[[], Any]] = {
+            "regions": lambda: region_columns(self._regions(), self._shapes()),
+            "images": lambda: image_columns(self._shapes()),
+            "frames": lambda: frame_columns(self._shapes()),
+        }
+        self.region_sets, self.images, self.frames = (
+            FileStream(
+                self,
+                f"{name}_{kind}",
+                self.plugin,
+                columns,
+                files=partial(self._files_of, kind, place),
+            )
+            for place, (kind, columns) in enumerate(columns_beside.items(), 1)
         )
         self._requested_rows = 0
         for stream, captured in self._counters():
