@@ -196,27 +196,19 @@ def _refresh(connection: Connection, event: events.RefreshPredictions) -> None:
 
 
 _STATUS = {
-    # Message -> kind of entity, key of its uuid, its new state.
-    "gridsquares.decision_completed": ("grid", "grid_uuid", schema.GridStatus.DECISION_COMPLETED),
-    "foilholes.decision_completed": (
-        "gridsquare",
-        "gridsquare_uuid",
-        schema.GridSquareStatus.DECISION_COMPLETED,
-    ),
-    "foilholes.detected": ("gridsquare", "gridsquare_uuid", schema.GridSquareStatus.REGISTERED),
-    "micrographs.detected": (
-        "foilhole",
-        "foilhole_uuid",
-        schema.FoilHoleStatus.MICROGRAPHS_DETECTED,
-    ),
+    "gridsquares.decision_completed": ("grid", schema.GridStatus.DECISION_COMPLETED),
+    "foilholes.decision_completed": ("gridsquare", schema.GridSquareStatus.DECISION_COMPLETED),
+    "foilholes.detected": ("gridsquare", schema.GridSquareStatus.REGISTERED),
+    "micrographs.detected": ("foilhole", schema.FoilHoleStatus.MICROGRAPHS_DETECTED),
 }
+"""Message -> kind of entity, which it names by uuid, and its new state."""
 
 
 def _decision(connection: Connection, event: events.Decision) -> None:
-    kind, key, status = _STATUS[event.event_type]
-    uuid = getattr(event, key)
+    kind, status = _STATUS[event.event_type]
+    uuid = getattr(event, f"{kind}_uuid")
     if uuid is None:
-        raise DataError(f"message {event.event_type}: {key} is missing")
+        raise DataError(f"message {event.event_type}: {kind}_uuid is missing")
     _known(connection, kind, uuid)
     table = schema.ENTITIES[kind]
     set_values(connection, table, table.c.uuid == uuid, status=status)

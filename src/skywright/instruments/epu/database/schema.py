@@ -323,13 +323,8 @@ run_rows = Table(
 )
 
 ENTITIES: dict[str, Table] = {
-    "acquisition": acquisition,
-    "grid": grid,
-    "atlas": atlas,
-    "atlas_tile": atlas_tile,
-    "gridsquare": gridsquare,
-    "foilhole": foilhole,
-    "micrograph": micrograph,
+    table.name: table
+    for table in (acquisition, grid, atlas, atlas_tile, gridsquare, foilhole, micrograph)
 }
 """Table of each kind of entity, parents first; the names are those of the broker's messages."""
 
