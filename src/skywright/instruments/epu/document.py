@@ -17,6 +17,7 @@ from skywright.instruments.epu.entities import (
     Instrument,
     Micrograph,
     Session,
+    location_row,
 )
 from skywright.instruments.epu.names import EpuFile
 from skywright.instruments.epu.paths import atlas_relative, cygwin_path
@@ -73,6 +74,7 @@ def atlas_row(atlas: Atlas, path: str) -> Row:
 _UNKNOWN_METADATA = GridSquareMetadata(selected=None, unusable=None)  # type: ignore[arg-type]
 _UNKNOWN_SQUARE = GridSquareManifest(*[None] * len(GridSquareManifest._fields))
 _UNKNOWN_HOLE = FoilHoleManifest(*[None] * len(FoilHoleManifest._fields))
+_UNKNOWN_LOCATION = dict.fromkeys(LOCATION_FIELDS) | {"is_near_grid_bar": False}
 
 
 def gridsquare_row(
@@ -109,8 +111,7 @@ def foilhole_row(
         "id": foilhole,
         "gridsquare_id": gridsquare,
         **(manifest or _UNKNOWN_HOLE)._asdict(),
-        **{name: getattr(location, name) if location else None for name in LOCATION_FIELDS},
-        "is_near_grid_bar": location.is_near_grid_bar if location else False,
+        **(location_row(location) if location else _UNKNOWN_LOCATION),
     }
 
 

@@ -4,7 +4,7 @@ Field names are those of the JSON that ``skywright epu parse`` prints.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 @dataclass(slots=True)
@@ -89,6 +89,18 @@ class HoleLocation:
 
 
 LOCATION_FIELDS = tuple(each.name for each in fields(HoleLocation) if each.name != "id")
+
+
+def location_row(hole: HoleLocation) -> dict[str, Any]:
+    """Return where a hole is, by `LOCATION_FIELDS`; written out, as a grid has very many."""
+    return {
+        "x_location": hole.x_location,
+        "y_location": hole.y_location,
+        "x_stage_position": hole.x_stage_position,
+        "y_stage_position": hole.y_stage_position,
+        "diameter": hole.diameter,
+        "is_near_grid_bar": hole.is_near_grid_bar,
+    }
 
 
 @dataclass(slots=True)

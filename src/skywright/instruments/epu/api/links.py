@@ -3,14 +3,14 @@
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Response
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from skywright.instruments.epu.api import models
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.create import missing, stored
 from skywright.instruments.epu.api.service import ServiceOf
 from skywright.instruments.epu.database import schema
-from skywright.instruments.epu.database.write import insert_into
+from skywright.instruments.epu.database.write import insert_into, present
 
 router = APIRouter()
 
@@ -22,12 +22,8 @@ def _link(
 ) -> list[dict[str, Any]]:
     stored(connection, "atlas_tile", tile)
     table = schema.atlas_tile_position
-    wanted = {position.gridsquare_uuid for position in positions}
-    square = schema.gridsquare
-    found = set(
-        connection.execute(select(square.c.uuid).where(square.c.uuid.in_(wanted))).scalars()
-    )
-    if wanted - found:
+    wanted = {position.gridsquare_uuid or "" for position in positions}
+    if wanted - present(connection, "gridsquare", list(wanted)):
         raise missing("gridsquare")
     rows = [position.model_dump() | {"atlastile_uuid": tile} for position in positions]
     statement = insert_into(connection, table)

@@ -166,7 +166,6 @@ def _store_weights(
     micrograph: Row,
     event: Judged,
 ) -> None:
-    now = datetime.now(UTC)
     rows = [
         {
             "grid_uuid": grid,
@@ -182,7 +181,7 @@ def _store_weights(
     about = {
         "micrograph_uuid": micrograph["uuid"],
         "micrograph_quality": event.quality,
-        "timestamp": now,
+        "timestamp": datetime.now(UTC),
         "origin": event.event_type,
     }
     connection.execute(insert(model_weight), [row | about for row in rows])

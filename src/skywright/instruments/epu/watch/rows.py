@@ -11,7 +11,6 @@ from skywright.instruments.epu.database import (
     tile_uuid,
 )
 from skywright.instruments.epu.entities import (
-    LOCATION_FIELDS,
     SQUARE_FIELDS,
     Atlas,
     AtlasSquare,
@@ -22,6 +21,7 @@ from skywright.instruments.epu.entities import (
     Instrument,
     Micrograph,
     Session,
+    location_row,
 )
 from skywright.instruments.epu.names import EpuFile
 from skywright.instruments.epu.paths import atlas_relative, cygwin_path
@@ -155,7 +155,7 @@ def hole_key(grid: str, gridsquare: str, foilhole: str) -> Row:
 
 def location_values(hole: HoleLocation) -> Row:
     """Return the columns of a hole that the square's ``.dm`` gives."""
-    return {**{name: getattr(hole, name) for name in LOCATION_FIELDS}, "planned": True}
+    return {**location_row(hole), "planned": True}
 
 
 def hole_image_values(manifest: FoilHoleManifest, file: EpuFile) -> Row:
