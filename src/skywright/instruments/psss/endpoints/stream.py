@@ -43,6 +43,8 @@ class StreamSink:
         Pictures go out there, on a stream of their own; None sends them with the results.
     kind
         ``push`` shares the messages between the readers, ``pub`` gives all to each.
+    queue_bytes
+        Most that waits for a reader, for each stream.
 
     Attributes
     ----------
@@ -65,6 +67,7 @@ class StreamSink:
         names: Names = "readme",
         image_port: int | None = None,
         kind: Literal["push", "pub"] = "push",
+        queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self._prefix = prefix
         self._names = names
@@ -72,14 +75,14 @@ class StreamSink:
         self._missing: dict[str, ChannelValue] = {}
         self._delays_ms: deque[float] = deque(maxlen=DELAYS_KEPT)
         address = "*" if host == "0.0.0.0" else host
-        self._sender = Sender(f"tcp://{address}:{port}", kind, queue_bytes=QUEUE_BYTES)
+        self._sender = Sender(f"tcp://{address}:{port}", kind, queue_bytes=queue_bytes)
         self._encoder = Encoder()
         self._images: Sender | None = None
         self._image_encoder = Encoder()
         if image_port is not None:
             try:
                 address = f"tcp://{address}:{image_port}"
-                self._images = Sender(address, kind, queue_bytes=QUEUE_BYTES)
+                self._images = Sender(address, kind, queue_bytes=queue_bytes)
             except BaseException:
                 self._sender.close()
                 raise
