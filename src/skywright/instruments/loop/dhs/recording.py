@@ -20,9 +20,8 @@ from skywright.errors import DataError, SkywrightError
 from skywright.files import areadetector
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop import capture as layout
-from skywright.instruments.loop.analysis import BACKENDS
+from skywright.instruments.loop.analysis import as_columns
 from skywright.instruments.loop.camera import Camera
-from skywright.instruments.loop.detection import as_row
 from skywright.instruments.loop.dhs.collection import SKIPPED, Finding
 from skywright.instruments.loop.sources import SourceFrame
 
@@ -165,15 +164,10 @@ def as_batch(findings: Sequence[Finding]) -> Batch:
     findings
         At least one, each of a picture that was searched.
     """
-    rows = [
-        {**as_row(each.found), "backend": np.uint8(BACKENDS.index(each.backend))}
-        for each in findings
-        if each.found is not None
-    ]
     return Batch(
         np.array([each.frame_number for each in findings], np.int64),
         np.array([each.time for each in findings], np.float64),
-        {name: np.array([row[name] for row in rows]) for name in rows[0]},
+        as_columns((each.found, each.backend) for each in findings if each.found is not None),
     )
 
 
