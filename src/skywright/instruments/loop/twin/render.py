@@ -24,7 +24,7 @@ from skywright.instruments.loop.twin.optics import (
 )
 from skywright.instruments.loop.twin.scene import Scene
 from skywright.instruments.loop.twin.shape import Shape
-from skywright.instruments.loop.twin.trajectory import Motion, Pose
+from skywright.instruments.loop.twin.trajectory import Pose
 from skywright.instruments.loop.twin.truth import (
     FrameTruth,
     SceneTruth,
@@ -41,7 +41,6 @@ __all__ = [
     "Pose",
     "SceneTruth",
     "render",
-    "render_exposure",
     "scene_truth",
     "silhouette",
     "warm_up",
@@ -118,27 +117,6 @@ def render(
 def _gains(optics: Optics, light: float) -> NDArray[np.float64]:
     noise = optics.read_noise, optics.shot_noise
     return np.array([light, optics.reflect, optics.stray, optics.black, *noise])
-
-
-def render_exposure(
-    scene: Scene,
-    motion: Motion,
-    start_s: float,
-    end_s: float,
-    *,
-    light: float = 1.0,
-    frame_seed: int = 0,
-) -> Frame:
-    """Take the picture of a moving sample over start_s..end_s of the motors' clock."""
-    return render(
-        scene,
-        motion.pose_at((start_s + end_s) / 2.0),
-        path=motion.path_over(start_s, end_s),
-        light=light,
-        frame_seed=frame_seed,
-        exposure_start_s=start_s,
-        exposure_end_s=end_s,
-    )
 
 
 def silhouette(scene: Scene, pose: Pose) -> NDArray[np.float32]:
