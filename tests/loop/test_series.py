@@ -176,8 +176,8 @@ def test_a_loop_that_a_third_of_the_pictures_show_is_known(series: Series, truth
 
 
 def test_repeated_frames_count_once(series: Series) -> None:
-    twice = {each.name: np.repeat(getattr(series, each.name), 2, axis=0) for each in fields(series)}
-    doubled = Series(**twice)
+    columns = {each.name: getattr(series, each.name) for each in fields(series)}
+    doubled = Series(**{name: np.concatenate([each, each]) for name, each in columns.items()})
     assert duplicates(doubled).tolist() == [False] * 90 + [True] * 90
     once, twice = fit_series(series, VIEW), fit_series(doubled, VIEW)
     assert twice.duplicates == 90

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,16 +67,7 @@ class ZoomCalibration:
     @property
     def view(self) -> View:
         """How the camera sees the spindle at this zoom."""
-        return View(
-            um_per_px_x=self.um_per_px_x,
-            um_per_px_y=self.um_per_px_y,
-            side=self.side,
-            roll_deg=self.roll_deg,
-            phi_sign=self.phi_sign,
-            width_px=self.width_px,
-            height_px=self.height_px,
-            target_px=self.target_px,
-        )
+        return View(**{each.name: getattr(self, each.name) for each in fields(View)})
 
     @property
     def axis(self) -> AxisPrior:

@@ -69,7 +69,21 @@ def as_json(calibration: ZoomCalibration) -> dict[str, Any]:
     return values
 
 
-class LoopRotation(Analysis[Batch]):
+class WholeRun(Analysis[Batch]):
+    """Keeps the rows of all pictures: a turn of the spindle is some hundred of them."""
+
+    stream = "pictures"
+
+    def statistic(self, members: Batch) -> Batch:
+        """Keep the rows."""
+        return members
+
+    def fold(self, prefix: Batch | None, statistic: Batch) -> Batch:
+        """Join the rows."""
+        return statistic if prefix is None else join([prefix, statistic])
+
+
+class LoopRotation(WholeRun):
     """Fits tip, middle and face of a loop over a rotation.
 
     Parameters
@@ -85,7 +99,6 @@ class LoopRotation(Analysis[Batch]):
     """
 
     name = "loop_rotation"
-    stream = "pictures"
     version = "6"
     inputs = ("phi", "image_num", *(name_of(column) for column in DETECTED))
     columns = COLUMNS
@@ -130,14 +143,6 @@ class LoopRotation(Analysis[Batch]):
         state[batch["kind"] == KINDS.index("none")] = NOTHING
         state[batch["flat"]] = FLAT
         return state
-
-    def statistic(self, members: Batch) -> Batch:
-        """Keep the rows: a rotation is some hundred pictures."""
-        return members
-
-    def fold(self, prefix: Batch | None, statistic: Batch) -> Batch:
-        """Join the rows."""
-        return statistic if prefix is None else join([prefix, statistic])
 
     def summarize(self, state: Batch | None) -> Mapping[str, Any]:
         """Fit all rows."""

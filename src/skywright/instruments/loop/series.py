@@ -323,7 +323,7 @@ def _head(
     face = fit_face(series.phi_deg, width, view.pixel_um)
     if kind == "pin":
         why = "no face: a bare pin is round"
-        face = replace(fit_face([], [], view.pixel_um), why=why, used=np.zeros_like(whole))
+        face = Face(why, np.zeros_like(whole))
     box = np.where(whole[:, None], series.bbox_px, np.nan)
     return fit_middle(series.phi_deg, box, series.error_px, view, axis, face.width_um), face
 
