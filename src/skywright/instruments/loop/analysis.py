@@ -1,6 +1,5 @@
 """Loop detection over the pictures of a run: what each shows, and what all of them say together."""
 
-import io
 import json
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -260,6 +259,7 @@ class LoopDetection(Analysis[Votes]):
         """Draw box and tip into the pictures, and put all of them on a contact sheet."""
         from skywright.analysis.display import contact_sheet
         from skywright.instruments.loop.draw import annotate
+        from skywright.instruments.loop.picture import encode_jpeg, encode_png
 
         pictures = map(without_padding, batch["image"])
         drawn = {
@@ -267,8 +267,8 @@ class LoopDetection(Analysis[Votes]):
             for number, picture in zip(batch.identities.tolist(), pictures, strict=True)
         }
         return {
-            "contact_sheet.png": _encode(contact_sheet(list(drawn.values())), "PNG"),
-            **{f"frame_{n:06d}.jpg": _encode(picture, "JPEG") for n, picture in drawn.items()},
+            "contact_sheet.png": encode_png(contact_sheet(list(drawn.values()))),
+            **{f"frame_{n:06d}.jpg": encode_jpeg(each, 90, "444") for n, each in drawn.items()},
         }
 
 
@@ -318,15 +318,6 @@ def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return picture
     red, green, blue = (picture[..., i].astype(np.uint32) for i in range(3))
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)
-
-
-def _encode(picture: NDArray[np.uint8], kind: str) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    # Lines of one pixel keep their color only if colors are not averaged over 2 x 2 pixels.
-    Image.fromarray(picture).save(buffer, kind, quality=90, subsampling=0)
-    return buffer.getvalue()
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -118,3 +118,29 @@ def _scaled_to_bytes(pixels: NDArray) -> NDArray[np.uint8]:
     # Cameras of 10, 12 and 14 bits write their counts unscaled into 16-bit files.
     depth = next((bits for bits in (8, 10, 12, 14, 16) if values.max() < 2**bits), 32)
     return np.clip(values * (255.0 / (2**depth - 1)), 0, 255).astype(np.uint8)
+
+
+def encode_jpeg(picture: NDArray[np.uint8], quality: int = 85, subsampling: str = "420") -> bytes:
+    """Encode a picture as JPEG.
+
+    Parameters
+    ----------
+    picture
+        (H, W) or (H, W, 3) uint8.
+    quality
+        0..100.
+    subsampling
+        Of color: 420 as video encoders do, 444 for lines of one pixel.
+    """
+    if picture.ndim == 2:
+        gray = np.ascontiguousarray(picture[:, :, np.newaxis])
+        return simplejpeg.encode_jpeg(gray, quality=quality, colorspace="GRAY")
+    color = np.ascontiguousarray(picture)
+    return simplejpeg.encode_jpeg(color, quality=quality, colorsubsampling=subsampling)
+
+
+def encode_png(picture: NDArray[np.uint8]) -> bytes:
+    """Encode a picture, (H, W) or (H, W, 3) uint8, as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -117,7 +117,7 @@ def _score(
 
 def _push(session: Mapping[str, Any], camera: Any, plan: Any) -> DemoResult:
     """Push JPEGs over HTTP while `plan` records what arrives."""
-    from skywright.instruments.loop.twin.optics import encode_jpeg
+    from skywright.instruments.loop.picture import encode_jpeg
     from skywright.instruments.loop.twin.render import Pose, render
     from skywright.instruments.loop.twin.scene import random_scene
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.dhs.image_list import ImageList, Listed
@@ -24,7 +23,7 @@ from skywright.instruments.loop.dhs.replies import (
 from skywright.instruments.loop.dhs.server import Call, Operation
 from skywright.instruments.loop.dhs.snapshots import Snapshots
 from skywright.instruments.loop.limits import Limits, find_limits
-from skywright.instruments.loop.picture import decode, read_picture
+from skywright.instruments.loop.picture import decode, encode_png, read_picture
 
 TAKE_BACKGROUND, CLEAR_BACKGROUND, LOAD_BACKGROUND = -1, -2, -3
 MOST_DIAMETERS = 8
@@ -162,7 +161,8 @@ class SnapshotOperations:
             shot = await snapshots.take(call)
             if shot.found.flat:
                 return f"failed {FLAT_IMAGE}"
-            await asyncio.to_thread(_write_picture, self._background_file, shot.gray)
+            self._background_file.parent.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(self._background_file.write_bytes, encode_png(shot.gray))
             snapshots.background = shot.gray
         elif index == LOAD_BACKGROUND:
             named = call.start.arguments[1:2]
@@ -263,8 +263,3 @@ def _angle(call: Call) -> float | None:
     except (IndexError, ValueError):
         return None
     return value if math.isfinite(value) else None
-
-
-def _write_picture(file: Path, gray: NDArray[np.uint8]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(gray).save(file)

@@ -10,12 +10,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
-import simplejpeg
 
 from skywright.acquire.pacing import PacedSource
+from skywright.instruments.loop.picture import encode_jpeg
 from skywright.instruments.loop.sample_motion import SampleMotion
 from skywright.instruments.loop.sources import SourceFrame, camera_pace
-from skywright.instruments.loop.twin.render import Frame, Pose, render, scene_truth
+from skywright.instruments.loop.twin.render import Pose, render, scene_truth
 from skywright.instruments.loop.twin.scene import Scene, random_scene
 
 POOL_BYTES = 200_000_000
@@ -206,26 +206,15 @@ class SimulatedCamera(PacedSource[SourceFrame]):
                 self._pool.move_to_end(key)
                 return self._pool[key]
             seed = self.seed * NOISE_VARIANTS + variant
-            made = _develop(self.scene, render(self.scene, pose, path=path, frame_seed=seed))
+            frame = render(self.scene, pose, path=path, frame_seed=seed)
+            jpeg = encode_jpeg(frame.image, self.scene.optics.jpeg_quality, "444")
+            made = jpeg, _json_truth(frame.truth)
             if path is None:
                 self._pool[key] = made
                 self._pool_bytes += len(made[0])
             while self._pool_bytes > POOL_BYTES:
                 self._pool_bytes -= len(self._pool.popitem(last=False)[1][0])
             return made
-
-
-def _develop(scene: Scene, frame: Frame) -> tuple[bytes, Mapping[str, Any]]:
-    """Return a picture as JPEG, with its truth."""
-    image = np.ascontiguousarray(
-        frame.image if frame.image.ndim == 3 else frame.image[:, :, np.newaxis]
-    )
-    data = simplejpeg.encode_jpeg(
-        image,
-        quality=scene.optics.jpeg_quality,
-        colorspace="RGB" if image.shape[2] == 3 else "GRAY",
-    )
-    return data, _json_truth(frame.truth)
 
 
 def _json_truth(truth: Any) -> dict[str, Any]:

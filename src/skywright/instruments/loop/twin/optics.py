@@ -24,7 +24,6 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter, zoom
@@ -308,16 +307,3 @@ def covers(optics: Optics, column: float, row: float) -> bool:
 def _text_row(optics: Optics, height: int) -> int:
     """Return the first row of the text of a height: at the top or at the bottom."""
     return 0 if optics.pattern_seed % 2 else optics.height_px - height
-
-
-def encode_jpeg(image: NDArray[np.uint8], quality: int = 85) -> bytes:
-    """Encode a picture (H, W) or (H, W, 3) uint8 as JPEG, color as 4:2:0 like video encoders."""
-    if image.ndim == 2:
-        grey = np.ascontiguousarray(image[:, :, None])
-        return simplejpeg.encode_jpeg(grey, quality=quality, colorspace="GRAY")
-    return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(image),
-        quality=quality,
-        colorspace="RGB",
-        colorsubsampling="420",
-    )
