@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import event_model
 
 from skywright.analysis import Analysis, Batch
 from skywright.callbacks.derived import DerivedRun, Emit
 from skywright.files.areadetector import IMAGE
+from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.loop.capture import IDENTITY, TIME
 
 EMIT_S = 1.0
@@ -160,39 +160,22 @@ class SeriesRun:
 
     def _describe(self, shape: tuple[int, ...]) -> None:
         columns = {
-            "image": ("array", shape, "|u1", IMAGE, {}),
-            "frame_number": ("integer", (), "<i8", IDENTITY, {}),
-            "frame_time": ("number", (), "<f8", TIME, {"units": "s"}),
-        }
-        data_keys = {
-            f"{self._camera}_{name}": {
-                "source": "file",
-                "dtype": dtype,
-                "shape": list(size),
-                "dtype_numpy": dtype_numpy,
-                "external": "STREAM:",
-                **more,
-            }
-            for name, (dtype, size, dtype_numpy, _, more) in columns.items()
+            f"{self._camera}_{column.key}": column
+            for column in (
+                StreamColumn("image", IMAGE, "|u1", shape, 1),
+                StreamColumn("frame_number", IDENTITY, "<i8"),
+                StreamColumn("frame_time", TIME, "<f8", units="s"),
+            )
         }
         self._stream = self._run.compose_descriptor(
             name="primary",
-            data_keys=data_keys,
-            object_keys={self._camera: list(data_keys)},
+            data_keys={key: column.describe("file") for key, column in columns.items()},
+            object_keys={self._camera: list(columns)},
             configuration={},
             hints={},
         )
         self._emit("descriptor", self._stream.descriptor_doc)
-        for name, (_, size, _, dataset, _) in columns.items():
-            resource = self._run.compose_stream_resource(
-                mimetype="application/x-hdf5",
-                uri=f"file://localhost{quote(str(self.path))}",
-                data_key=f"{self._camera}_{name}",
-                parameters={
-                    "dataset": dataset,
-                    "chunk_shape": [1, *size] if size else [1024],
-                    "swmr": True,
-                },
-            )
+        for key, column in columns.items():
+            resource = self._run.compose_stream_resource(**column.resource(str(self.path), key))
             self._resources.append(resource)
             self._emit("stream_resource", resource.stream_resource_doc)

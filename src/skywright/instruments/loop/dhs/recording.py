@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import Analysis, Batch
+from skywright.analysis import Batch
 from skywright.errors import DataError, SkywrightError
 from skywright.files import areadetector
 from skywright.files.columns import ColumnReader
@@ -25,41 +25,16 @@ from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.dhs.collection import SKIPPED, Finding
 from skywright.instruments.loop.sources import SourceFrame
 
-if TYPE_CHECKING:  # it imports this module
+if TYPE_CHECKING:  # one imports this module, the other is only needed with a catalog
     from skywright.instruments.loop.dhs.turn import Turn
+    from skywright.instruments.loop.series_run import SeriesRun
 
 logger = logging.getLogger(__name__)
 
 FLUSH_LIMIT_S = 10.0
 
 
-class Run(Protocol):
-    """A run of the catalog (`skywright.instruments.loop.series_run.SeriesRun`)."""
-
-    path: Path
-
-    def recorded(self, count: int, shape: tuple[int, ...]) -> None:
-        """Emit documents of the pictures in the file."""
-
-    def found(self, batch: Batch) -> None:
-        """Take in what was found in some of them."""
-
-    def derive(self, analysis: Analysis[Any], batch: Batch, pictures: Mapping[str, bytes]) -> None:
-        """Add a derived run of an analysis over all of them."""
-
-    def close(
-        self,
-        count: int,
-        shape: tuple[int, ...],
-        exit_status: Any,
-        reason: str,
-        skipped: int,
-        pictures: Mapping[str, bytes],
-    ) -> None:
-        """End it."""
-
-
-BeginRun = Callable[[Mapping[str, Any]], Run]
+BeginRun = Callable[[Mapping[str, Any]], "SeriesRun"]
 """Begins a run with this metadata."""
 
 
@@ -110,7 +85,7 @@ class Recording:
 
     camera: Camera
     path: Path
-    run: Run | None = None
+    run: "SeriesRun | None" = None
     findings: list[Finding] = field(default_factory=list)
     _reported: int = 0
 
