@@ -5,7 +5,7 @@ the truth of a picture is the extreme of projected vertices and needs no approxi
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,15 +98,8 @@ def _finish(
 ) -> Mesh:
     corners = points[triangles]
     faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    surface = np.empty((len(points), 6))
-    surface[:] = (
-        material.rim,
-        material.rim_power,
-        material.albedo,
-        material.specular,
-        material.scatter,
-        0.0,
-    )
+    m = material
+    surface = np.tile([m.rim, m.rim_power, m.albedo, m.specular, m.scatter, 0.0], (len(points), 1))
     if material.grain > 0.0:
         surface[:, 5] = material.grain * np.abs(rng.standard_normal(len(points)))
         surface[:, 2:5] *= rng.uniform(0.7, 1.3, (len(points), 1))
@@ -266,21 +259,15 @@ def join(meshes: Sequence[Mesh]) -> Mesh:
     """Return one mesh of several; parts of one name stay under that name."""
     names = tuple(dict.fromkeys(name for mesh in meshes for name in mesh.labels))
     starts = np.cumsum([0, *(len(mesh.points) for mesh in meshes)])
-    labels = [
-        np.array([names.index(name) for name in mesh.labels], np.int32)[mesh.label]
-        for mesh in meshes
+    codes = [np.array([names.index(name) for name in m.labels], np.int32) for m in meshes]
+    moved = [
+        replace(m, triangles=m.triangles + start, label=code[m.label])
+        for m, start, code in zip(meshes, starts[:-1], codes, strict=True)
     ]
-    return Mesh(
-        points=np.concatenate([mesh.points for mesh in meshes]),
-        normals=np.concatenate([mesh.normals for mesh in meshes]),
-        triangles=np.concatenate(
-            [mesh.triangles + start for mesh, start in zip(meshes, starts, strict=False)]
-        ).astype(np.int32),
-        face_normals=np.concatenate([mesh.face_normals for mesh in meshes]),
-        centers=np.concatenate([mesh.centers for mesh in meshes]),
-        surface=np.concatenate([mesh.surface for mesh in meshes]),
-        absorption=np.concatenate([mesh.absorption for mesh in meshes]),
-        opaque=np.concatenate([mesh.opaque for mesh in meshes]),
-        label=np.concatenate(labels),
-        labels=names,
-    )
+    joined = {
+        each.name: np.concatenate([getattr(m, each.name) for m in moved])
+        for each in fields(Mesh)
+        if each.name != "labels"
+    }
+    joined["triangles"] = joined["triangles"].astype(np.int32)
+    return Mesh(**joined, labels=names)

@@ -85,18 +85,6 @@ def shade(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def layers_of(centers: Array, stage: Array, turn: Array, knots: Array, out: Array) -> None:
-    """Assign each triangle the layer (M,) int32 whose depth knot (L,) um is nearest."""
-    for m in range(centers.shape[0]):
-        depth = (centers[m, 1] + stage[1]) * turn[1] + (centers[m, 2] + stage[2]) * turn[0]
-        best = 0
-        for k in range(1, knots.shape[0]):
-            if abs(depth - knots[k]) < abs(depth - knots[best]):
-                best = k
-        out[m] = best
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def rasterize(
     vertex: Array,
     triangles: Array,
@@ -255,16 +243,6 @@ def blur(image: Array, sigma_x: float, sigma_y: float, scratch: Array) -> None:
                     k = kernel[i]
                     for c in range(width):
                         out[c] += k * source[c]
-
-
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def flatten(transmission: Array, reflection: Array) -> None:
-    """Combine layers (L, h, w) into the first: transmissions multiply, reflections add."""
-    for k in range(1, transmission.shape[0]):
-        for r in range(transmission.shape[1]):
-            for c in range(transmission.shape[2]):
-                transmission[0, r, c] *= transmission[k, r, c]
-                reflection[0, r, c] += reflection[k, r, c]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")

@@ -219,8 +219,7 @@ def _see(
     for k, sigma in enumerate(sigmas):
         raster.blur(transmission[k], sigma, sigma, scratch)
         raster.blur(reflection[k], sigma, sigma, scratch)
-    raster.flatten(transmission, reflection)
-    return corner, transmission[0], reflection[0]
+    return corner, transmission.prod(axis=0), reflection.sum(axis=0)
 
 
 def _times(half: int, count: int) -> NDArray[np.float64]:
@@ -256,7 +255,8 @@ def _add_field(
             vertex,
         )  # fmt: skip
         if len(knots) > 1:
-            raster.layers_of(mesh.centers, stage, turn, knots, layer)
+            depth = (mesh.centers[:, 1:] + stage[1:]) @ turn[::-1]
+            layer = np.abs(depth[:, None] - knots).argmin(axis=1).astype(np.int32)
         raster.rasterize(
             vertex, mesh.triangles, mesh.face_normals, mesh.absorption, mesh.opaque, layer, turn,
             corner + shift, density, light,
