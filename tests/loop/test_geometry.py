@@ -11,7 +11,6 @@ from skywright.instruments.loop.geometry import (
     View,
     axis_px,
     axis_um,
-    laboratory_stage_moves,
     observe,
     stage_moves,
     target_um,
@@ -20,6 +19,7 @@ from skywright.instruments.loop.geometry import (
     to_picture,
     to_view,
 )
+from skywright.instruments.loop.stages import StageSetup
 
 views = st.builds(
     View,
@@ -96,7 +96,7 @@ def test_stage_moves_undo_the_offset() -> None:
 
 def test_stages_under_the_spindle_move_in_the_laboratory() -> None:
     offset = np.array([5.0, 60.0, 80.0])
-    moves = laboratory_stage_moves(offset, 90.0, np.eye(3))
+    moves = StageSetup(mounting="table").motor_moves(-offset, 90.0, ("um", "um", "um"))
     # At 90 deg y lies along the beam and z against the rows.
     assert moves == pytest.approx(np.array([-5.0, 80.0, -60.0]))
 

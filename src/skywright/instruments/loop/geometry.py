@@ -238,32 +238,3 @@ def stage_moves(offset_um: ArrayLike, stage: ArrayLike) -> Floats:
             f"stage matrix {matrix.tolist()}: two motors move in one direction; check its columns"
         )
     return np.asarray(np.linalg.solve(matrix, -np.asarray(offset_um, dtype=np.float64)))
-
-
-def laboratory_stage_moves(
-    offset_um: ArrayLike, phi_deg: float, stage: ArrayLike, phi_sign: int = 1
-) -> Floats:
-    """Return the moves of stages that stand under the spindle, at its present angle.
-
-    Parameters
-    ----------
-    offset_um : (3,) float
-        Sample from the wanted place, goniometer frame.
-    phi_deg : float
-        Spindle angle during the move.
-    stage : (3, 3) float
-        As in `stage_moves`, but displacements are along, across, along the beam.
-    phi_sign : 1 or -1
-        See `View`.
-
-    Returns
-    -------
-    (3,) float64
-        Relative move of each motor, in its units.
-
-    Raises
-    ------
-    ConfigError
-        If the motors cannot reach all directions.
-    """
-    return stage_moves(to_laboratory(offset_um, phi_deg, phi_sign), stage)

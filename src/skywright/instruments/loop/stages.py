@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skywright.errors import ConfigError
-from skywright.instruments.loop.geometry import laboratory_stage_moves, stage_moves, to_goniometer
+from skywright.instruments.loop.geometry import stage_moves, to_goniometer, to_laboratory
 
 Floats = NDArray[np.float64]
 Mounting = Literal["spindle", "table"]
@@ -129,9 +129,9 @@ class StageSetup:
         (3,) float64
         """
         offset, matrix = -np.asarray(shift_um, dtype=np.float64), self._um(units)
-        if self.mounting == "spindle":
-            return stage_moves(offset, matrix)
-        return laboratory_stage_moves(offset, phi_deg, matrix, self.phi_sign)
+        if self.mounting == "table":
+            offset = to_laboratory(offset, phi_deg, self.phi_sign)
+        return stage_moves(offset, matrix)
 
 
 def um_per_unit(unit: str) -> float:

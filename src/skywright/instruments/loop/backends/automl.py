@@ -137,10 +137,10 @@ class AutoMLDetector(Detector):
     def trouble(self) -> str:
         """Return why the service cannot be used at present; empty if it answers."""
         try:
-            self._ask_health()
-        except HardwareError as error:
-            return str(error)
-        return ""
+            health = self._client.get(self.url + HEALTH_PATH, timeout=HEALTH_LIMIT_S)
+        except httpx.HTTPError as error:
+            return f"automl: {self.url}: {_reason(error)}"
+        return "" if health.is_success else f"automl: {self.url}{HEALTH_PATH}: {health.status_code}"
 
     def _check_health(self) -> None:
         """Let nobody wait for a service that is known to be down."""
@@ -150,16 +150,8 @@ class AutoMLDetector(Detector):
             if time.monotonic() < self._down_until:
                 raise HardwareError(self._why)
             self._stay_away(self._why)  # this picture asks, the others go on without
-        self._ask_health()
-
-    def _ask_health(self) -> None:
-        """Ask the service for its health; raise HardwareError unless it is well."""
-        try:
-            health = self._client.get(self.url + HEALTH_PATH, timeout=HEALTH_LIMIT_S)
-        except httpx.HTTPError as error:
-            raise HardwareError(f"automl: {self.url}: {_reason(error)}") from error
-        if not health.is_success:
-            raise HardwareError(f"automl: {self.url}{HEALTH_PATH}: {health.status_code}")
+        if why := self.trouble():
+            raise HardwareError(why)
 
     def _leave_alone(self, why: str) -> None:
         with self._lock:

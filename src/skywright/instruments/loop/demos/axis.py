@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -130,20 +131,10 @@ def _push(session: Mapping[str, Any], camera: Any, plan: Any) -> DemoResult:
     sender = threading.Thread(target=_send_when, args=(recording, port, files), daemon=True)
     sender.start()
     first = int(camera.captured.get())
-    truths = {first + i: {**_truth(f), "frame_number": i} for i, f in enumerate(frames)}
+    truths = {first + i: {**asdict(f.truth), "frame_number": i} for i, f in enumerate(frames)}
     result = _score(session, "watch_camera (pushed JPEGs)", plan, camera, truths)
     sender.join()
     return result
-
-
-def _truth(frame: Any) -> dict[str, Any]:
-    truth = frame.truth
-    return {
-        "kind": truth.kind,
-        "side": truth.side,
-        "tip_px": tuple(truth.tip_px),
-        "tip_in_view": truth.tip_in_view,
-    }
 
 
 def _send_when(recording: threading.Event, port: int, files: list[bytes]) -> None:

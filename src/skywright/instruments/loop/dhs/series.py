@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,6 @@ from skywright.instruments.loop.dhs.recording import Recording, Series, SeriesRe
 from skywright.instruments.loop.dhs.replies import OperationError, fraction, number
 from skywright.instruments.loop.dhs.server import Call, Operation
 from skywright.instruments.loop.dhs.settings import DhsSettings
-from skywright.instruments.loop.dhs.status import SeriesState
 from skywright.instruments.loop.dhs.turn import Turn, see_turn, write_files
 from skywright.instruments.loop.limits import find_limits
 from skywright.instruments.loop.sources import SourceFrame
@@ -58,17 +58,18 @@ class SeriesOperations:
         # For all series: a new thread takes megabytes that it does not give back.
         self._search = ThreadPoolExecutor(settings.workers, thread_name_prefix="loop-search")
 
-    def state(self) -> SeriesState:
-        """Return how the series under way stands, or how the last one went."""
+    def state(self) -> dict[str, Any]:
+        """Return how the series under way stands, or how the last one went, as `Status` has it."""
         collection = self._seen
         if collection is None:
-            return SeriesState()
-        return SeriesState(
-            collection.key,
-            collection is self._collection,
-            self._settings.expected,
-            {**collection.fates(), "analysed": collection.backends.total()},
-        )
+            return {"key": "", "running": False, "expected": 0}
+        return {
+            "key": collection.key,
+            "running": collection is self._collection,
+            "expected": self._settings.expected,
+            **collection.fates(),
+            "analysed": collection.backends.total(),
+        }
 
     def table(self) -> dict[str, Operation]:
         """Return the operations by name."""
