@@ -127,28 +127,27 @@ async def _serve(options: Options) -> None:
     from skywright.instruments.loop.analysis import LoopDetection
     from skywright.instruments.loop.camera import Camera
     from skywright.instruments.loop.dhs.face import Dhs
-    from skywright.instruments.loop.dhs.settings import DhsSettings
     from skywright.instruments.loop.sources.push import PushedPictures
 
     settings = load_settings()
     parameters = _parameters(options, settings)
     begin_run = _catalog(options.name, parameters, settings)
-    config = options.config
-    numbers = DhsSettings(
-        osci_delta_deg=config.osci_delta,
-        osci_time_s=config.osci_time,
-        expected=config.expected,
-        end_by_count=config.end_by_count,
-        fps=config.video_fps,
-        axis_row=config.axis_row,
-        save_directory=options.save_directory,
-        workers=AUTOML_WORKERS if parameters.get("backend") == "automl" else 1,
-    )
+    workers = AUTOML_WORKERS if parameters.get("backend") == "automl" else 1
     detector = LoopDetection(**parameters).detector
     source = PushedPictures(options.host, options.receiver_port)
     camera = Camera(source)
     fetch, warm = _fetch(options.snapshot_url), asyncio.Event()
-    dhs = Dhs(options.name, camera, detector, fetch, begin_run, numbers, warm)
+    dhs = Dhs(
+        options.name,
+        camera,
+        detector,
+        fetch,
+        begin_run,
+        options.config,
+        options.save_directory,
+        workers,
+        warm,
+    )
     status = dhs.status(
         warm.is_set,
         {
