@@ -316,8 +316,9 @@ def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     if picture.ndim != 3 or picture.shape[2] != 3:
         return picture
-    red, green, blue = (picture[..., i].astype(np.uint32) for i in range(3))
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).convert("L"))
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:

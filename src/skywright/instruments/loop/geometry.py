@@ -207,34 +207,3 @@ def observe(xyz_um: ArrayLike, phi_deg: ArrayLike, view: View, axis_row_px: floa
     seen = to_laboratory(xyz_um, phi_deg, view.phi_sign)[..., :2]
     axis = axis_um(axis_row_px, view)
     return to_picture(seen + np.array([target_um(axis, view), axis]), view)
-
-
-def stage_moves(offset_um: ArrayLike, stage: ArrayLike) -> Floats:
-    """Return the moves of stages that turn with the sample and bring it to the center.
-
-    Parameters
-    ----------
-    offset_um : (3,) float
-        Sample from the wanted place, goniometer frame.
-    stage : (3, 3) float
-        Column i is the displacement of the sample, goniometer frame in um, by one unit of motor i.
-        Signs, order and units of a beamline's motors are all here.
-
-    Returns
-    -------
-    (3,) float64
-        Relative move of each motor, in its units.
-
-    Raises
-    ------
-    ConfigError
-        If the motors cannot reach all directions.
-    """
-    matrix = np.asarray(stage, dtype=np.float64)
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-        raise ConfigError(f"stage matrix: {matrix.tolist()}, expected 3 x 3 finite numbers")
-    if np.linalg.cond(matrix) > 1e6:
-        raise ConfigError(
-            f"stage matrix {matrix.tolist()}: two motors move in one direction; check its columns"
-        )
-    return np.asarray(np.linalg.solve(matrix, -np.asarray(offset_um, dtype=np.float64)))
