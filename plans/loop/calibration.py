@@ -18,6 +18,7 @@ from plans.loop.stubs import (
     end_pictures,
     look,
     metadata,
+    place,
     position,
     read_result,
     recorded,
@@ -143,7 +144,7 @@ def calibrate_camera(
     look_md = {**_md, DECISION_LIMIT: LOOK_LIMIT_S, **(md or {})}
     fit_md = {**_md, DECISION_LIMIT: FIT_LIMIT_S, **(md or {})}
     uids: list[str] = []
-    home = yield from _place(tools)
+    home = yield from place(tools)
 
     def back(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
         try:
@@ -216,14 +217,6 @@ def calibrate_camera(
     )
 
 
-def _place(tools: Instruments) -> MsgGenerator[tuple[float, float, float]]:
-    sample = tools.goniometer.sample
-    x = yield from position(sample.x)
-    y = yield from position(sample.y)
-    z = yield from position(sample.z)
-    return x, y, z
-
-
 def _fitted(tools: Instruments) -> MsgGenerator[RotationValues]:
     """Return what a rotation tells, if its tip can be fitted at all."""
     found = yield from read_result(tools)
@@ -241,7 +234,7 @@ def _measure_scale(
     """Move the tip over a grid and fit pixels to um."""
     shape = tools.camera.describe_collect()[f"{tools.camera.name}_image"]["shape"]
     height, width = shape[:2]
-    home = yield from _place(tools)
+    home = yield from place(tools)
     phi = yield from position(tools.goniometer.phi)
     phi_sign = 1
     if hasattr(tools.goniometer, "phi_sign"):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -305,27 +305,14 @@ def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
             )
     part = (zoom - low.zoom) / (high.zoom - low.zoom)
 
-    def between(name: str) -> float:
-        return (1.0 - part) * getattr(low, name) + part * getattr(high, name)
-
-    def scale(name: str) -> float:
-        return float(getattr(low, name) ** (1.0 - part) * getattr(high, name) ** part)
-
-    worse = {
-        name: max(getattr(low, name), getattr(high, name))
-        for name in ("axis_sigma_px", "scale_residual_px", "axis_residual_px")
-    }
-    return replace(
-        low,
-        zoom=float(zoom),
-        um_per_px_x=scale("um_per_px_x"),
-        um_per_px_y=scale("um_per_px_y"),
-        axis_px=between("axis_px"),
-        roll_deg=between("roll_deg"),
-        delay_s=between("delay_s"),
-        date=min(low.date, high.date),
-        **worse,
-    )
+    changes: dict[str, Any] = {}
+    for name in ("axis_px", "roll_deg", "delay_s"):
+        changes[name] = (1.0 - part) * getattr(low, name) + part * getattr(high, name)
+    for name in ("um_per_px_x", "um_per_px_y"):
+        changes[name] = float(getattr(low, name) ** (1.0 - part) * getattr(high, name) ** part)
+    for name in ("axis_sigma_px", "scale_residual_px", "axis_residual_px"):
+        changes[name] = max(getattr(low, name), getattr(high, name))
+    return replace(low, zoom=float(zoom), date=min(low.date, high.date), **changes)
 
 
 def save_calibrations(stops: Sequence[ZoomCalibration], path: Path) -> None:

@@ -120,7 +120,7 @@ class Recording:
         state = self.camera.state()
         self.run.close(state.captured, state.shape, exit_status, reason, skipped, pictures)
         if turn is not None:
-            self.run.derive(turn.analysis(), turn.batch, turn.plots)
+            self.run.derive(turn.analysis.fresh(), turn.batch, turn.plots)
 
     def _report_findings(self) -> None:
         assert self.run is not None

@@ -27,24 +27,20 @@ class Turn:
     ----------
     batch
         What was found in the searched pictures, and ``phi``, deg from the start.
-    parameters
-        Of `LoopTurn`.
+    analysis
+        Of all of it.
     result
-        Of `LoopTurn`.
+        Of `analysis`.
     """
 
     batch: Batch
-    parameters: Mapping[str, Any]
+    analysis: LoopTurn
     result: Mapping[str, Any]
 
     @property
     def words(self) -> str:
         """Where the face of the loop is, in one line."""
         return in_words(self.result)
-
-    def analysis(self) -> LoopTurn:
-        """Return the analysis of `batch`, fresh."""
-        return LoopTurn(**self.parameters)
 
     @cached_property
     def plots(self) -> dict[str, bytes]:
@@ -66,15 +62,14 @@ def see_turn(findings: Sequence[Finding], config: DhsConfig) -> Turn | None:
         batch.times,
         {**batch.data, "phi": phi[[finding.index for finding in searched]]},
     )
-    parameters: dict[str, Any] = {
-        "delta_deg": config.osci_delta,
-        "time_s": config.osci_time,
-        "angles_from": angles_from,
-        "size": searched[0].size,
-    }
-    analysis = LoopTurn(**parameters)
+    analysis = LoopTurn(
+        delta_deg=config.osci_delta,
+        time_s=config.osci_time,
+        angles_from=angles_from,
+        size=searched[0].size,
+    )
     analysis.update(batch)
-    return Turn(batch, parameters, analysis.result())
+    return Turn(batch, analysis, analysis.result())
 
 
 def write_files(

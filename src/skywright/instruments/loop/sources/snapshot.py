@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
 
 from skywright.instruments.loop.sources import SourceFrame
 from skywright.instruments.loop.sources.dating import Date
@@ -54,14 +55,24 @@ def fetch_snapshot(
     DataError
         If it sends something else than a picture.
     """
+    data = asyncio.run(file_fetcher(url, user, password, timeout_s)())
+    return SourceFrame(frame_number, time.time() - delay_s, data)
+
+
+def file_fetcher(
+    url: str,
+    user: str | None = None,
+    password: str | None = None,
+    timeout_s: float = LIMIT_S,
+) -> Callable[[], Coroutine[Any, Any, bytes]]:
+    """Return what fetches the file of a fresh picture, with the arguments of `fetch_snapshot`."""
     address = camera_url(url, SNAPSHOT_PATH)
 
     async def fetch() -> bytes:
         async with camera_client(address, user, password, timeout_s) as client:
             return await get_snapshot(client, address, timeout_s)
 
-    data = asyncio.run(fetch())
-    return SourceFrame(frame_number, time.time() - delay_s, data)
+    return fetch
 
 
 class SnapshotPictures(Fetched):

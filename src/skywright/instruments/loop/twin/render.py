@@ -5,7 +5,7 @@ the pixel grid shifted by its own fraction of a pixel, so one sum gives smear an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -142,12 +142,7 @@ def _pose_at(pose: Pose, path: Sequence[Pose] | None, fraction: float) -> Pose:
     at = fraction * (len(path) - 1)
     i = min(int(at), len(path) - 2)
     a, b, f = path[i], path[i + 1], at - i
-    return Pose(
-        a.x_um + f * (b.x_um - a.x_um),
-        a.y_um + f * (b.y_um - a.y_um),
-        a.z_um + f * (b.z_um - a.z_um),
-        a.phi_deg + f * (b.phi_deg - a.phi_deg),
-    )
+    return Pose(*(p + f * (q - p) for p, q in zip(astuple(a), astuple(b), strict=True)))
 
 
 @lru_cache(maxsize=32)
