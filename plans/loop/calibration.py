@@ -331,8 +331,8 @@ def _of_reach(part: float, reach: tuple[float, float]) -> float:
 def _shift_along(calibration: ZoomCalibration, found: RotationValues) -> float:
     """Return a move along the spindle that takes the tip to the other half of the picture, um."""
     view = calibration.view
-    size = view.height_px if view.vertical else view.width_px
-    um = (view.um_per_px_y if view.vertical else view.um_per_px_x) * size
+    size, _ = view.by_spindle(view.width_px, view.height_px)
+    um = view.by_spindle(view.um_per_px_x, view.um_per_px_y)[0] * size
     return -SHIFT * um if found.tip.x > 0.0 else SHIFT * um
 
 
@@ -342,8 +342,8 @@ def _axis_line(view: View, rotations: Sequence[RotationValues]) -> AxisLine:
     for found in rotations:
         across = axis_um(found.axis_row, view)
         point = to_picture((target_um(across, view) + found.tip.x, across), view)
-        x, y = (float(value) for value in point)
-        along.append(y if view.vertical else x)
-        rows.append(x if view.vertical else y)
+        place_along, row = view.by_spindle(*map(float, point))
+        along.append(place_along)
+        rows.append(row)
         sigmas.append(found.axis_sigma)
     return fit_axis_line(along, rows, sigmas, replace(view, roll_deg=0.0))

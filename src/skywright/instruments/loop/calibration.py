@@ -254,8 +254,8 @@ def fit_axis_line(
     roll = roll_sigma = float("nan")
     if several:
         # Rows per column to an angle; the columns of a pin from right or bottom run backwards.
-        sizes = (view.um_per_px_y, view.um_per_px_x)
-        aspect = sizes[1] / sizes[0] if view.vertical else sizes[0] / sizes[1]
+        along_um, across_um = view.by_spindle(view.um_per_px_x, view.um_per_px_y)
+        aspect = across_um / along_um
         sign = -1.0 if view.side in ("right", "bottom") else 1.0
         slope = sign * aspect * answer[1]
         roll = float(np.rad2deg(np.arctan(slope)))

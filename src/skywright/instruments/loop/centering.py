@@ -224,7 +224,7 @@ def _priors(
     # Along, a turning tip moves only by roll and tilt: a few percent of what it moves across.
     sway = TILT_SIGMA * float(np.ptp(np.percentile(places[:, 1], [10, 90]))) + view.pixel_um
     precision[0, 1:] = 1.0 / sway**2
-    height = view.width_px if view.vertical else view.height_px
+    _, height = view.by_spindle(view.width_px, view.height_px)
     if axis is not None:
         mean[1, 0] = axis_um(axis.row_px, view)
         precision[1, 0] = 1.0 / (max(axis.sigma_px, 1e-3) * view.pixel_um) ** 2

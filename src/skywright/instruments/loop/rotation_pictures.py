@@ -150,10 +150,7 @@ def mark_beam(picture: Picture, calibration: ZoomCalibration, text: str = "") ->
     image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
     draw = ImageDraw.Draw(image)
     view, unit = calibration.view, max(1, round(max(image.size) / 500))
-    beam = (
-        (calibration.axis_px, view.target) if view.vertical else (view.target, calibration.axis_px)
-    )
-    x, y = beam
+    x, y = view.by_spindle(view.target, calibration.axis_px)
     radius = 14 * unit
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=BEAM, width=unit)
     draw.line((x - 2 * radius, y, x + 2 * radius, y), fill=BEAM, width=unit)

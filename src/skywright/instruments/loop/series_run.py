@@ -16,6 +16,8 @@ from skywright.files.areadetector import IMAGE
 from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.loop.capture import IDENTITY, TIME
 
+CAMERA = "axis"
+"""Name of the device in the documents."""
 EMIT_S = 1.0
 """Documents of new pictures are emitted this often."""
 
@@ -40,8 +42,6 @@ class SeriesRun:
         Root directory of assets.
     metadata
         For the start document.
-    camera
-        Name of the device.
     """
 
     def __init__(
@@ -50,15 +50,13 @@ class SeriesRun:
         emit: Emit,
         assets: Path,
         metadata: Mapping[str, Any],
-        camera: str = "axis",
     ) -> None:
         self._emit = emit
-        self._camera = camera
         directory = assets.absolute() / f"{datetime.now():%Y/%m/%d}"
         directory.mkdir(parents=True, exist_ok=True)
-        self.path = directory / f"{camera}-{uuid.uuid4()}.h5"
+        self.path = directory / f"{CAMERA}-{uuid.uuid4()}.h5"
         """Where the camera is to record."""
-        self._run: Any = event_model.compose_run(metadata={**metadata, "detectors": [camera]})
+        self._run: Any = event_model.compose_run(metadata={**metadata, "detectors": [CAMERA]})
         self._stream: Any = None
         self._resources: list[Any] = []
         self._emitted = 0
@@ -66,7 +64,7 @@ class SeriesRun:
         self._failed = False
         emit("start", self._run.start_doc)
         self._assets = assets
-        self._keys = {name: f"{camera}_{name}" for name in ("image", "frame_number", "frame_time")}
+        self._keys = {name: f"{CAMERA}_{name}" for name in ("image", "frame_number", "frame_time")}
         self.derived = DerivedRun(analysis, self._run.start_doc, emit, assets, self._keys)
 
     @property
@@ -160,7 +158,7 @@ class SeriesRun:
 
     def _describe(self, shape: tuple[int, ...]) -> None:
         columns = {
-            f"{self._camera}_{column.key}": column
+            f"{CAMERA}_{column.key}": column
             for column in (
                 StreamColumn("image", IMAGE, "|u1", shape, 1),
                 StreamColumn("frame_number", IDENTITY, "<i8"),
@@ -170,7 +168,7 @@ class SeriesRun:
         self._stream = self._run.compose_descriptor(
             name="primary",
             data_keys={key: column.describe("file") for key, column in columns.items()},
-            object_keys={self._camera: list(columns)},
+            object_keys={CAMERA: list(columns)},
             configuration={},
             hints={},
         )

@@ -1,6 +1,5 @@
 """Demo of the AXIS camera: simulated pictures step by step and flying, and pushed JPEGs."""
 
-import http.client
 import json
 import threading
 import time
@@ -8,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import httpx
 import numpy as np
 
 from skywright.cli.demos import DemoResult, wait_for_derived
@@ -138,17 +138,14 @@ def _push(session: Mapping[str, Any], camera: Any, plan: Any) -> DemoResult:
 
 
 def _send_when(recording: threading.Event, port: int, files: list[bytes]) -> None:
-    """Send one picture every 1/30 s over one connection, once the camera records."""
+    """Send one picture every 1/30 s, once the camera records."""
     recording.wait(20.0)
-    patience = threading.Event()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    start = time.monotonic()
-    for number, data in enumerate(files):
-        patience.wait(max(0.0, start + number / PUSHED_PER_S - time.monotonic()))
-        connection.request("POST", "/", body=data, headers={"Content-Type": "image/jpeg"})
-        connection.getresponse().read()
-        if connection.sock is None:  # the receiver wants one connection a picture
-            connection.connect()
+    patience, start = threading.Event(), time.monotonic()
+    headers = {"Content-Type": "image/jpeg"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:
+        for number, data in enumerate(files):
+            patience.wait(max(0.0, start + number / PUSHED_PER_S - time.monotonic()))
+            client.post("/", content=data, headers=headers)
 
 
 def _pictures(session: Mapping[str, Any], raw: Any) -> list[str]:
