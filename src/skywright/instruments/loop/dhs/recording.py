@@ -27,7 +27,7 @@ from skywright.instruments.loop.sources import SourceFrame
 
 if TYPE_CHECKING:  # one imports this module, the other is only needed with a catalog
     from skywright.instruments.loop.dhs.turn import Turn
-    from skywright.instruments.loop.series_run import SeriesRun
+    from skywright.instruments.loop.series_run import ExitStatus, SeriesRun
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Recording:
 
     def end_run(
         self,
-        exit_status: str,
+        exit_status: "ExitStatus",
         reason: str,
         pictures: Mapping[str, bytes],
         turn: "Turn | None" = None,

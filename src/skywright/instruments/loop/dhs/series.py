@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from skywright.instruments.loop.dhs.server import Call, Operation
 from skywright.instruments.loop.dhs.turn import Turn, see_turn, write_files
 from skywright.instruments.loop.limits import find_limits
 from skywright.instruments.loop.sources import SourceFrame
+
+if TYPE_CHECKING:  # only needed with a catalog
+    from skywright.instruments.loop.series_run import ExitStatus
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +118,7 @@ class SeriesOperations:
         }
         begun: Future[Recording] | None = None
         turn: Future[Turn | None] | None = None
-        status = "abort", "aborted by DCSS"
+        status: tuple[ExitStatus, str] = "abort", "aborted by DCSS"
         try:
             if previous is not None and previous.task is not None:
                 previous.abort()
@@ -202,7 +205,7 @@ class SeriesOperations:
         fitting: "Future[Turn | None] | None",
         saver: Saver | None,
         unsearched: Mapping[int, SourceFrame],
-        exit_status: str,
+        exit_status: "ExitStatus",
         reason: str,
     ) -> None:
         """End a recording and its run; the last job of a series.
