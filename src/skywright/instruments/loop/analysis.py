@@ -13,9 +13,9 @@ from skywright.analysis import Analysis, ArrayInput, Batch
 from skywright.files.columns import Column
 from skywright.instruments.loop import backends
 from skywright.instruments.loop.detection import CLASS_NAMES as KINDS
+from skywright.instruments.loop.detection import ERROR_NAMES, Detection, as_row
 from skywright.instruments.loop.detection import SIDE_NAMES as SIDES
 from skywright.instruments.loop.detection import SIGN_NAMES as SIGNS
-from skywright.instruments.loop.detection import Detection, as_row
 
 BACKENDS = tuple(backends.BACKENDS)
 PX = {"units": "px"}
@@ -59,10 +59,7 @@ COLUMNS = (
     _pixels("head_ymin", "that box, top"),
     _pixels("head_xmax", "that box, right"),
     _pixels("head_ymax", "that box, bottom"),
-    _pixels("head_xmin_error", "its expected absolute error"),
-    _pixels("head_ymin_error", "its expected absolute error"),
-    _pixels("head_xmax_error", "its expected absolute error"),
-    _pixels("head_ymax_error", "its expected absolute error"),
+    *(_pixels(name, "its expected absolute error") for name in ERROR_NAMES),
     Column(
         "backend",
         "|u1",

@@ -1,7 +1,6 @@
 """A series of pictures as a run, without a RunEngine: what was recorded, and what was found."""
 
 import logging
-import time
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,8 +17,6 @@ from skywright.instruments.loop.capture import IDENTITY, TIME
 
 CAMERA = "axis"
 """Name of the device in the documents."""
-EMIT_S = 1.0
-"""Documents of new pictures are emitted this often."""
 
 ExitStatus = Literal["success", "abort", "fail"]
 
@@ -60,7 +57,6 @@ class SeriesRun:
         self._stream: Any = None
         self._resources: list[Any] = []
         self._emitted = 0
-        self._next_emit_s = 0.0
         self._failed = False
         emit("start", self._run.start_doc)
         self._assets = assets
@@ -82,9 +78,18 @@ class SeriesRun:
         shape
             Of a picture, (H, W) or (H, W, 3).
         """
-        if count > self._emitted and time.monotonic() >= self._next_emit_s:
-            self._emit_rows(count, shape)
-            self._next_emit_s = time.monotonic() + EMIT_S
+        if count <= self._emitted:
+            return
+        if self._stream is None:
+            self._describe(shape)
+        for resource in self._resources:
+            datum = resource.compose_stream_datum(
+                indices={"start": self._emitted, "stop": count},
+                seq_nums={"start": self._emitted + 1, "stop": count + 1},
+                descriptor=self._stream.descriptor_doc,
+            )
+            self._emit("stream_datum", datum)
+        self._emitted = count
 
     def found(self, batch: Batch) -> None:
         """Take in what the analysis has of some pictures, in the order of their file.
@@ -138,23 +143,10 @@ class SeriesRun:
         pictures
             File name to contents, kept with the derived run.
         """
-        if count > self._emitted:
-            self._emit_rows(count, shape)
+        self.recorded(count, shape)
         self._emit("stop", self._run.compose_stop(exit_status=exit_status, reason=reason))
         self.derived.dropped += skipped
         self.derived.close(exit_status, reason, pictures)
-
-    def _emit_rows(self, count: int, shape: tuple[int, ...]) -> None:
-        if self._stream is None:
-            self._describe(shape)
-        for resource in self._resources:
-            datum = resource.compose_stream_datum(
-                indices={"start": self._emitted, "stop": count},
-                seq_nums={"start": self._emitted + 1, "stop": count + 1},
-                descriptor=self._stream.descriptor_doc,
-            )
-            self._emit("stream_datum", datum)
-        self._emitted = count
 
     def _describe(self, shape: tuple[int, ...]) -> None:
         columns = {

@@ -21,7 +21,7 @@ from skywright.instruments.loop.dhs.replies import (
     why_failed,
 )
 from skywright.instruments.loop.dhs.server import Call, Operation
-from skywright.instruments.loop.dhs.snapshots import Snapshots
+from skywright.instruments.loop.dhs.snapshots import Snapshot, Snapshots
 from skywright.instruments.loop.limits import Limits, find_limits
 from skywright.instruments.loop.picture import decode, encode_png, read_picture
 
@@ -101,9 +101,7 @@ class SnapshotOperations:
         count = int(wanted)
         if (length_px := real(call, 0, "length", wrong="InvalidLengthParameter")) <= 0:
             raise OperationError("InvalidLengthParameter")
-        shot = await self._snapshots.take(call)
-        check_light(shot.found)
-        limits = await asyncio.to_thread(find_limits, shot.gray)
+        shot, limits = await self._outline(call)
         edges = pin_edges(shot.found, limits, length_px, count)
         height, width = shot.gray.shape
         words = [fraction(y, height) for pair in edges for y in pair]
@@ -117,9 +115,7 @@ class SnapshotOperations:
             raise OperationError("x is a fraction of the width, 0 to 1")
         if len(places) > MOST_CUTS:
             raise OperationError(f"{len(places)} columns, at most {MOST_CUTS}")
-        shot = await self._snapshots.take(call)
-        check_light(shot.found)
-        limits = await asyncio.to_thread(find_limits, shot.gray)
+        shot, limits = await self._outline(call)
         cuts = [f"{number(x)} {vertical_cut(limits, x, shot.gray)}" for x in places]
         return f"normal {len(cuts)} {' '.join(cuts)}"
 
@@ -150,6 +146,12 @@ class SnapshotOperations:
         box = " ".join(fraction(value, extent) for value, extent in sides)
         score = number(found.score)
         return f"normal {call.key} {score} {{{box}}} {found.kind} {score}"
+
+    async def _outline(self, call: Call) -> tuple[Snapshot, Limits | None]:
+        """Return a fresh picture and the edges of what is in it."""
+        shot = await self._snapshots.take(call)
+        check_light(shot.found)
+        return shot, await asyncio.to_thread(find_limits, shot.gray)
 
     async def _set_background(self, call: Call, index: int) -> str:
         """Take, clear or load the empty view by which pictures are divided."""
