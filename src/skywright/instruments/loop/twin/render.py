@@ -210,10 +210,12 @@ def _see(
             shape, optics, [_pose_at(pose, path, f) for f in _times(half, count)], knots, corner,
             half, transmission, reflection,
         )  # fmt: skip
-    scratch = np.empty(size[1:], np.float32)
-    for k, sigma in enumerate(sigmas):
-        raster.blur(transmission[k], sigma, sigma, scratch)
-        raster.blur(reflection[k], sigma, sigma, scratch)
+    for layer in (transmission, reflection):
+        for image, sigma in zip(layer, sigmas, strict=True):
+            raster.blur_rows(image, sigma)
+            turned = np.ascontiguousarray(image.T)
+            raster.blur_rows(turned, sigma)
+            image[:] = turned.T
     return corner, transmission.prod(axis=0), reflection.sum(axis=0)
 
 
