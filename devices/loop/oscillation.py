@@ -134,14 +134,10 @@ class OscillationFlyer(Device):
         self._started.clear()
         over = self._over
         if self._sweep is None or not self._recording or (over is not None and not over.done):
-            status = TaskStatus(self)
-            status.set_exception(
-                HardwareError(
-                    f"{self.name}: stage it, prepare it with a Sweep, and wait for the last one "
-                    "to be over, before kickoff"
-                )
+            return self._refused(
+                "stage it, prepare it with a Sweep, and wait for the last one to be over, before "
+                "kickoff"
             )
-            return status
         sweep = self._sweep
         self._over = over = run_task(self, lambda: self._fly(sweep))
         over.add_callback(lambda _: self._started.set())
@@ -156,10 +152,13 @@ class OscillationFlyer(Device):
     def complete(self) -> TaskStatus:
         """Return a status that is done when the sweep is over and its trace is in the file."""
         if self._over is None:
-            status = TaskStatus(self)
-            status.set_exception(HardwareError(f"{self.name}: no sweep; kick it off first"))
-            return status
+            return self._refused("no sweep; kick it off first")
         return self._over
+
+    def _refused(self, why: str) -> TaskStatus:
+        status = TaskStatus(self)
+        status.set_exception(HardwareError(f"{self.name}: {why}"))
+        return status
 
     def _fly(self, sweep: Sweep) -> None:
         self.last = None

@@ -163,10 +163,8 @@ def fit_center(
         why = f"{reason}: no tip in any of {len(phi)} frames"
         return Center(reason, why, np.zeros(len(phi), np.bool_), np.full(len(phi), NAN))
     angle = np.deg2rad(phi[seen]) * view.phi_sign
-    places = to_view(tip[seen], view)  # along, across
+    places = to_view(tip[seen], view)[:, ::-1]  # across first: its scale judges the fit
     mean, precision = _priors(places, view, axis, arc_deg(phi[seen]))
-    order = [1, 0]  # across first: its scale judges the fit
-    mean, precision, places = mean[order], precision[order], places[:, order]
     fit = fit_harmonic(
         angle,
         places,
@@ -219,18 +217,18 @@ def distinct_views(phi_deg: ArrayLike) -> int:
 def _priors(
     places: Floats, view: View, axis: AxisPrior | None, arc: float
 ) -> tuple[Floats, Floats]:
-    """Return mean and precision (2, 3) for along and across."""
+    """Return mean and precision (2, 3) for across and along."""
     mean, precision = np.zeros((2, 3)), np.zeros((2, 3))
     # Along, a turning tip moves only by roll and tilt: a few percent of what it moves across.
-    sway = TILT_SIGMA * float(np.ptp(np.percentile(places[:, 1], [10, 90]))) + view.pixel_um
-    precision[0, 1:] = 1.0 / sway**2
+    sway = TILT_SIGMA * float(np.ptp(np.percentile(places[:, 0], [10, 90]))) + view.pixel_um
+    precision[1, 1:] = 1.0 / sway**2
     _, height = view.by_spindle(view.width_px, view.height_px)
     if axis is not None:
-        mean[1, 0] = axis_um(axis.row_px, view)
-        precision[1, 0] = 1.0 / (max(axis.sigma_px, 1e-3) * view.pixel_um) ** 2
+        mean[0, 0] = axis_um(axis.row_px, view)
+        precision[0, 0] = 1.0 / (max(axis.sigma_px, 1e-3) * view.pixel_um) ** 2
     elif arc < MIN_ARC_DEG:  # coarse: a camera looks at its spindle
-        mean[1, 0] = axis_um((height - 1) / 2.0, view)
-        precision[1, 0] = 1.0 / (height / 6.0 * view.pixel_um) ** 2
+        mean[0, 0] = axis_um((height - 1) / 2.0, view)
+        precision[0, 0] = 1.0 / (height / 6.0 * view.pixel_um) ** 2
     return mean, precision
 
 

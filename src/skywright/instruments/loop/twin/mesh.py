@@ -61,8 +61,7 @@ class Mesh:
     surface : (N, 6) float64; rim, rim_power, albedo, specular, scatter, grain value.
     absorption : (M,) float64, per um.
     opaque : (M,) bool.
-    label : (N,) int32, index into `labels`.
-    labels : names of the parts.
+    label : (N,) str, name of the part.
     """
 
     points: Floats
@@ -73,13 +72,11 @@ class Mesh:
     surface: Floats
     absorption: Floats
     opaque: NDArray[np.bool_]
-    label: NDArray[np.int32]
-    labels: tuple[str, ...]
+    label: NDArray[np.str_]
 
     def select(self, *labels: str) -> Floats:
         """Return the points (N, 3) of the named parts; names that do not occur are passed over."""
-        wanted = [i for i, name in enumerate(self.labels) if name in labels]
-        return self.points[np.isin(self.label, wanted)]
+        return self.points[np.isin(self.label, labels)]
 
 
 def _unit(vectors: Floats) -> Floats:
@@ -112,8 +109,7 @@ def _finish(
         surface=surface,
         absorption=np.full(len(triangles), material.absorption_per_um),
         opaque=np.full(len(triangles), material.opaque),
-        label=np.zeros(len(points), np.int32),
-        labels=(label,),
+        label=np.full(len(points), label),
     )
 
 
@@ -257,17 +253,10 @@ def hull(
 
 def join(meshes: Sequence[Mesh]) -> Mesh:
     """Return one mesh of several; parts of one name stay under that name."""
-    names = tuple(dict.fromkeys(name for mesh in meshes for name in mesh.labels))
-    starts = np.cumsum([0, *(len(mesh.points) for mesh in meshes)])
-    codes = [np.array([names.index(name) for name in m.labels], np.int32) for m in meshes]
+    starts = np.cumsum([0, *(len(mesh.points) for mesh in meshes[:-1])])
     moved = [
-        replace(m, triangles=m.triangles + start, label=code[m.label])
-        for m, start, code in zip(meshes, starts[:-1], codes, strict=True)
+        replace(mesh, triangles=(mesh.triangles + start).astype(np.int32))
+        for mesh, start in zip(meshes, starts, strict=True)
     ]
-    joined = {
-        each.name: np.concatenate([getattr(m, each.name) for m in moved])
-        for each in fields(Mesh)
-        if each.name != "labels"
-    }
-    joined["triangles"] = joined["triangles"].astype(np.int32)
-    return Mesh(**joined, labels=names)
+    names = [each.name for each in fields(Mesh)]
+    return Mesh(**{n: np.concatenate([getattr(mesh, n) for mesh in moved]) for n in names})
