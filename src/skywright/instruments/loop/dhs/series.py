@@ -100,14 +100,7 @@ class SeriesOperations:
         hint = real(call, 0, "pinBaseSizeHint", default=0.0)
         config = self._config
         saver = Saver(self._directory, call.key) if self._directory else None
-        collection = Collection(
-            self._detector,
-            self._search,
-            call.key,
-            config.expected,
-            config.end_by_count,
-            saver,
-        )
+        collection = Collection(self._detector, self._search, call.key, config, saver)
         # From here on a stop means this series, though the one before may still be ending.
         previous, self._call, self._collection = self._call, call, collection
         self._seen = collection
