@@ -1,9 +1,7 @@
 """Calibration of the camera at each zoom: scale, roll, axis, delay; kept in one JSON file."""
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -318,18 +316,15 @@ def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
 def save_calibrations(stops: Sequence[ZoomCalibration], path: Path) -> None:
     """Write calibrations, sorted by zoom; the file is replaced whole or not at all."""
     ordered = sorted(stops, key=lambda stop: stop.zoom)
-    text = _STOPS.dump_json(ordered, indent=2).decode() + "\n"
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with new.open("wb") as file:
+            file.write(_STOPS.dump_json(ordered, indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def load_calibrations(path: Path) -> list[ZoomCalibration]:
