@@ -269,3 +269,12 @@ def end_pictures(tools: Instruments) -> MsgGenerator[None]:
 def position(motor: Any) -> MsgGenerator[float]:
     """Return where a motor is."""
     return float((yield from bps.rd(motor)))
+
+
+def place(tools: Instruments) -> MsgGenerator[tuple[float, float, float]]:
+    """Return where the sample is, um."""
+    sample = tools.goniometer.sample
+    x = yield from position(sample.x)
+    y = yield from position(sample.y)
+    z = yield from position(sample.z)
+    return x, y, z
