@@ -160,8 +160,10 @@ def test_a_new_run_appears_by_itself(browser: Any, page: str, stack: Stack) -> N
 def test_the_camera_is_live_with_what_is_found(browser: Any, page: str, camera: IocProcess) -> None:
     browser.get(f"{page}/loop")
     acquire = channel(camera.prefix + "cam1:Acquire")
-    acquire.put(1)
     figure = find(browser, "figure.camera")
+    hint = "the camera takes pictures while a plan runs"
+    until(lambda: hint in find(figure, ".placeholder").text, "the idle camera has answered")
+    acquire.put(1)
     try:
         until(lambda: int(figure.get_attribute("data-number") or 0) > 2, "pictures come")
         tip = until(
@@ -234,6 +236,8 @@ def test_a_phone_and_a_dark_room(browser: Any, page: str, view: str) -> None:
     browser.get(page + view)
     width = browser.execute_script("return document.documentElement.scrollWidth")
     assert width <= PHONE[0]  # nothing is cut off, nobody scrolls sideways
+    where = [link.rect for link in browser.find_elements("css selector", "nav a")]
+    assert max(each["x"] + each["width"] for each in where) <= PHONE[0]  # every view can be seen
     paper = find(browser, "body").value_of_css_property("background-color")
     assert max(map(int, re.findall(r"\d+", paper)[:3])) < 64
 

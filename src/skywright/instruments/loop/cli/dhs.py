@@ -210,7 +210,7 @@ def _serve_status(status: "Status", options: Options) -> "HttpServer | None":
 
 def _prepare(detector: "Detector", announce: Callable[[], None]) -> None:
     """Load the detector, announce that the DHS is ready, and compile what fits a turn."""
-    logger.info("warming up: the detector is loaded")
+    logger.info("warming up: the detector is being loaded")
     if trouble := detector.trouble():
         logger.error("%s; our detector is used until it answers", trouble)
     try:
