@@ -220,6 +220,25 @@ def test_far_behind_frames_are_skipped_evenly_and_counted(
     assert np.diff(seen).max() < 20
 
 
+def test_the_limit_of_a_decision_is_for_all_batches_together(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}')
+    raw = Raw(fed, {"decision_limit_s": 0.4})
+    raw.use(file)
+    fill(file, range(1, 409))
+    for frame in range(8):  # the worker learns how long a frame takes
+        raw.tell(frame, frame + 1)
+        fed.until("progress", frame + 1)
+    raw.tell(8, 408)
+    fed.send("ask", {"raw_uid": raw.uid, "number": 1, "frames": 408})
+    fed.until("progress", 408)
+    raw.stop()
+    # 20 frames in 0.4 s, and a batch of 12 that may have begun before the question. The whole limit
+    # for the frames after each batch would be 52.
+    assert 8 < fed.end().result["n_frames"] <= 8 + 12 + 20
+
+
 def test_an_analysis_that_needs_all_frames_skips_none(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:

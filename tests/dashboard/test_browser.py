@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import epics
+import httpx
 import pytest
 from bluesky_tiled_plugins import TiledWriter
 from event_model import compose_run
@@ -161,8 +162,6 @@ def test_the_camera_is_live_with_what_is_found(browser: Any, page: str, camera: 
     browser.get(f"{page}/loop")
     acquire = channel(camera.prefix + "cam1:Acquire")
     figure = find(browser, "figure.camera")
-    hint = "the camera takes pictures while a plan runs"
-    until(lambda: hint in find(figure, ".placeholder").text, "the idle camera has answered")
     acquire.put(1)
     try:
         until(lambda: int(figure.get_attribute("data-number") or 0) > 2, "pictures come")
@@ -181,6 +180,15 @@ def test_the_camera_is_live_with_what_is_found(browser: Any, page: str, camera: 
     truth = [epics.caget(f"{camera.prefix}SIM:Tip{axis}_RBV", timeout=90) for axis in "XY"]
     assert [(left + right) / 2, y] == pytest.approx(truth, abs=8.0)
     until(lambda: "idle" in find(figure, "[data-camera=status]").text, "it is said to be idle")
+
+
+def test_a_camera_is_called_idle_only_when_it_has_answered(browser: Any, page: str) -> None:
+    assert "Connecting to the camera" in httpx.get(f"{page}/loop").text
+    browser.get(f"{page}/loop")
+    message = '{"connected": true, "status": "idle", "bytes": 0}\n'
+    browser.execute_script("onPicture(new TextEncoder().encode(arguments[0]).buffer)", message)
+    shown = find(browser, ".placeholder").get_property("textContent")
+    assert "the camera takes pictures while a plan runs" in shown
 
 
 def test_a_rotation_appears_with_its_fit(browser: Any, page: str, stack: Stack) -> None:

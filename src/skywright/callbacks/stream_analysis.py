@@ -86,6 +86,8 @@ class StreamAnalysis:
         self._limits = limits
         self._backlog: int | None = None
         self._deadline: float | None = None
+        self._decision = (0, 0.0)
+        """Of the decision that waits: its number of frames, and until when it waits for them."""
         self._pace = Pace()
         self._busy_since: float | None = None
         self._closing: Iterator[None] | None = None
@@ -96,6 +98,15 @@ class StreamAnalysis:
     def start_deadline(self) -> None:
         """Start the time limit for the remaining frames, because the raw run has ended."""
         self._deadline = time.monotonic() + self._limits.catch_up_s
+
+    def start_decision(self, frames: int) -> None:
+        """Start the time limit of a decision on the first `frames` frames, where its run has one.
+
+        Without it each batch would get the whole limit for the frames after it.
+        """
+        limit_s = self.raw.run.start.get(DECISION_LIMIT)
+        if isinstance(limit_s, int | float):
+            self._decision = (frames, time.monotonic() + limit_s)
 
     def step(self) -> bool:
         """Analyze a batch if frames are ready, and answer requests; return whether it did any."""
@@ -242,7 +253,9 @@ class StreamAnalysis:
         if self._deadline is not None:
             return self._pace.affordable(self._deadline - time.monotonic())
         if isinstance(limit_s := self.raw.run.start.get(DECISION_LIMIT), int | float):
-            return self._pace.affordable(limit_s)
+            frames, until = self._decision
+            left_s = until - time.monotonic() if self.position < frames else limit_s
+            return self._pace.affordable(left_s)
         return max(self._pace.affordable(limits.max_behind_s), self._backlog or 1)
 
     def _readable(self, stop: int) -> int:

@@ -130,6 +130,8 @@ class Worker:
         if name == "ask":
             for second in self._second.get(doc["raw_uid"], ()):
                 second.ask(doc["number"], doc["frames"])
+            for stream in self._of(doc["raw_uid"]):
+                stream.start_decision(doc["frames"])
             return
         if name == "abandon":
             self._abandon(doc["raw_uid"], doc["reason"])
