@@ -371,6 +371,33 @@ def test_interleaved_runs_are_kept_apart(
     assert runs == {one.uid: [1, 2, 3], two.uid: [100, 101, 102, 103, 104]}
 
 
+def test_the_next_run_does_not_wait_for_the_pictures_of_the_last_one(
+    feed: Callable[..., Fed], file: FrameFile, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    fed = feed(f"{PATH}:DrawsWhenTold", "--parameters", json.dumps({"gate": str(gate)}))
+    other = FrameFile(tmp_path / "other.h5", SHAPE)
+    fill(file, range(1, 4))
+    fill(other, range(100, 105))
+    one, two = Raw(fed), Raw(fed)
+    one.use(file)
+    one.tell(0, 3)
+    one.stop()
+    two.use(other)
+    two.tell(0, 5)
+    assert fed.until("progress", 5)["raw_uid"] == two.uid
+    gate.touch()
+    assert fed.until("done")["raw_uid"] == one.uid
+    two.stop()
+    assert fed.until("done")["raw_uid"] == two.uid
+    other.close()
+    drawn = {
+        run.start["raw_uid"]: len(run.result["pictures"].splitlines())
+        for run in read_derived(tmp_path / "journal")
+    }
+    assert drawn == {one.uid: 3, two.uid: 3}
+
+
 def test_pictures_are_files_that_the_last_result_names(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
