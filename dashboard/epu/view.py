@@ -49,7 +49,7 @@ async def epu(request: Request) -> Response:
 def draw_places(places: Sequence[Place], current: str, kind: str) -> Markup | None:
     """Draw squares of an atlas or holes of a square, colored by their share of good micrographs.
 
-    Those without micrographs are outlines, those without results are gray; `current` has a frame.
+    Those without micrographs are outlines, those without results are dashed; `current` has a frame.
     None if no place is known.
     """
     known = [each for each in places if each[1] is not None and each[2] is not None]
@@ -63,16 +63,17 @@ def draw_places(places: Sequence[Place], current: str, kind: str) -> Markup | No
     colors = css_colors([0.0 if each[4] is None else each[4] for each in known])
     marks = []
     for (name, x, y, count, share), color in zip(known, colors, strict=True):
-        fill = "none" if not count else "var(--line)" if share is None else color
+        fill = color if count and share is not None else "none"
         good = "no results yet" if share is None else f"{share:.0%} good"
         text = f"{kind} {name}: {count} micrographs, {good}" if count else f"{kind} {name}"
         stroke = "var(--a)" if name == current else "var(--faint)"
+        dashes = ' stroke-dasharray="3 2"' if count and share is None else ""
         radius = 0 if kind == "square" else size
         shape = (
             f'x="{2 * EDGE + (x - left) * scale - size:.1f}" '
             f'y="{2 * EDGE + (y - top) * scale - size:.1f}" '
             f'width="{2 * size:.1f}" height="{2 * size:.1f}" rx="{radius:.1f}" '
-            f'fill="{fill}" stroke="{stroke}" stroke-width="{3 if name == current else 1}"'
+            f'fill="{fill}" stroke="{stroke}" stroke-width="{3 if name == current else 1}"{dashes}'
         )
         marks.append(f"<rect {shape}><title>{escape(text)}</title></rect>")
     label = "the atlas with its squares" if kind == "square" else "the present square's holes"

@@ -97,7 +97,7 @@ class PanosetiView(Device):
             }
             for slot in range(1, slots + 1)
         }
-        self._signals = {
+        self._parts = {
             (slot, product): {
                 part: EpicsSignalRO(
                     f"{prefix}M{slot}:{product}:{part}_RBV", name=f"{name}_{slot}_{product}_{part}"
@@ -121,7 +121,7 @@ class PanosetiView(Device):
             return signal.get(timeout=timeout_s, connection_timeout=timeout_s)
 
         images = []
-        for (slot, product), signals in self._signals.items():
+        for (slot, product), signals in self._parts.items():
             sequence = float(read(signals["Sequence"]))
             if not sequence:
                 continue  # no image yet

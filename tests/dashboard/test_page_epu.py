@@ -91,7 +91,9 @@ def test_page_shows_grid_troubles_and_suggestion(page: TestClient) -> None:
     assert "skip 2 holes" in text
     assert "3.46" in text
     assert "square 11: 30 micrographs, 80% good" in text
+    assert re.search('fill="none"[^>]* stroke-dasharray="[^>]*><title>square 12: 4 ', text)
     assert "square 12: 4 micrographs, no results yet" in text
+    assert "<div><dt>" not in text  # each figure is explained on hover
     assert text.count("hole 7:") == 1
     assert "hole 8" not in text  # it has no place
     shown = dict(re.findall(r"<dt>([^<]*)</dt>\s*<dd>([^<]*)</dd>", text))
@@ -133,5 +135,7 @@ def test_a_visit_in_a_browser(chromium: Path, tmp_path: Path) -> None:
                 browser.save_screenshot(f"{out}/epu.png")
                 show_as(browser, 360, 740, dark=True)
                 browser.save_screenshot(f"{out}/epu-phone.png")
+            show_as(browser, 360, 740, dark=True)
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
             severe = [each for each in browser.get_log("browser") if each["level"] == "SEVERE"]
             assert severe == []

@@ -121,6 +121,9 @@ def test_simulated_modules_in_a_browser(chromium: Path, tmp_path: Path) -> None:
             first = browser.find_element("css selector", "img.pixels").get_attribute("src")
             address = "return document.querySelector('img.pixels').src"
             until(lambda: browser.execute_script(address) != first)
+            first = browser.execute_script(address)
+            until(lambda: browser.execute_script(address) != first)  # by the same worker
+            assert "begun anew" not in browser.find_element("css selector", "main").text
             if out := os.environ.get("SKYWRIGHT_TEST_PICTURES"):
                 browser.save_screenshot(f"{out}/panoseti.png")
             running.put(0)

@@ -259,6 +259,7 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(
 
         browser.get(f"{operated}/sacla")
         until(lambda: names() == ["all"], 90, "the region of the start is shown")
+        assert not find("figure.regions img").is_displayed()  # no broken picture before the first
         find("[data-draw=run]").click()
         until(lambda: find("figure.regions img").get_property("naturalHeight"), 90, "an image")
         drawing = find("figure.regions svg")

@@ -254,7 +254,7 @@ def _print_view(console: Console, view: "RunView", everything: bool) -> None:
     for derived in (*([view.analysis] if view.analysis else ()), *judged):
         _print_derived(console, derived, everything)
     for stream in view.streams:
-        console.print(f"\nstream {stream.name}, {stream.rows} rows")
+        console.print(f"\nstream {stream.name}, {stream.rows} row{'s' if stream.rows != 1 else ''}")
         table = Table(box=None, pad_edge=False, show_header=False)
         shown = stream.columns if everything else stream.columns[:MOST_COLUMNS]
         for column in shown:

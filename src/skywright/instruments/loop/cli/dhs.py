@@ -197,7 +197,7 @@ def _serve_status(status: "Status", options: Options) -> "HttpServer | None":
 
 def _load(detector: "Detector") -> None:
     """Load the detector; one that cannot be loaded is said, and by each picture again."""
-    logger.info("warming up: the detector is loaded")
+    logger.info("warming up: the detector is being loaded")
     if trouble := detector.trouble():
         logger.error("%s; our detector is used until it answers", trouble)
     try:

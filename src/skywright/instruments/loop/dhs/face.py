@@ -100,7 +100,7 @@ def _when_warm(operation: Operation, warm: asyncio.Event) -> Operation:
 
     async def perform(call: Call) -> str:
         if not warm.is_set():
-            call.note(f"{WARMING_UP}: the detector is loaded")
+            call.note(f"{WARMING_UP}: the detector is being loaded")
             try:
                 async with asyncio.timeout(WARM_UP_WAIT_S):
                     await warm.wait()
