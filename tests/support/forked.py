@@ -10,12 +10,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
+from unittest.mock import patch
 
 from skywright.instruments import instruments
 
+COMMAND = ("skywright.cli",)
 STORE = ("skywright.store.ingester", "skywright.store.server")
 IOCS = tuple(sorted({ioc.module for each in instruments().values() for ioc in each.iocs.values()}))
 
@@ -26,11 +29,19 @@ def _what_runs(module: str) -> str:
     return f"{module}.__main__" if spec and spec.submodule_search_locations else module
 
 
-AHEAD = {module: _what_runs(module) for module in STORE + IOCS}
+AHEAD = {module: _what_runs(module) for module in COMMAND + STORE + IOCS}
 """What can be forked, and the module that is imported for it."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(list(AHEAD.values()))
+_context.set_forkserver_preload([*AHEAD.values(), "support.ahead"])
+
+
+def _begin() -> None:
+    """Start the process that is forked, unless it runs; it finds `support.ahead`."""
+    tests = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH"))))
+    with patch.dict(os.environ, PYTHONPATH=path):
+        forkserver.ensure_running()
 
 
 class Forked:
@@ -53,6 +64,7 @@ class Forked:
         directory: Path,
         stderr: IO[str] | None,
     ) -> None:
+        _begin()
         their_in, our_in = _context.Pipe(duplex=False)
         our_out, their_out = _context.Pipe(duplex=False)
         self.stderr: IO[str] | None = None
@@ -135,6 +147,7 @@ def _main(
     directory: Path,
     streams: Sequence[Connection],
 ) -> None:
+    assert "support.ahead" in sys.modules  # what cannot be imported ahead is left out silently
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
