@@ -4,9 +4,7 @@ That is what the children import late, and numba's kernels.
 """
 
 import gc
-import sys
 from importlib import import_module
-from pathlib import Path
 
 from skywright.instruments import instruments, missing_packages, resolve
 
@@ -33,7 +31,6 @@ for instrument in instruments().values():
     if not missing_packages(instrument):
         for kernel in instrument.kernels:
             resolve(kernel)()
-sys.path.remove(str(Path(__file__).parents[1]))  # it was for this module; the children lack it
 # A child's garbage collection need not go through all this, and copy its memory by doing so.
 gc.collect()
 gc.freeze()

@@ -10,11 +10,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
-from unittest.mock import patch
 
 from skywright.instruments import instruments
 
@@ -33,15 +31,9 @@ AHEAD = {module: _what_runs(module) for module in COMMAND + STORE + IOCS}
 """What can be forked, and the module that is imported for it."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([*AHEAD.values(), "support.ahead"])
-
-
-def _begin() -> None:
-    """Start the process that is forked, unless it runs; it finds `support.ahead`."""
-    tests = str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH"))))
-    with patch.dict(os.environ, PYTHONPATH=path):
-        forkserver.ensure_running()
+PRELOAD = (*AHEAD.values(), "tests.support.ahead")
+"""The last one is found where pytest was started in the checkout; without it a fork is slower."""
+_context.set_forkserver_preload(list(PRELOAD))
 
 
 class Forked:
@@ -64,7 +56,6 @@ class Forked:
         directory: Path,
         stderr: IO[str] | None,
     ) -> None:
-        _begin()
         their_in, our_in = _context.Pipe(duplex=False)
         our_out, their_out = _context.Pipe(duplex=False)
         self.stderr: IO[str] | None = None
@@ -147,7 +138,6 @@ def _main(
     directory: Path,
     streams: Sequence[Connection],
 ) -> None:
-    assert "support.ahead" in sys.modules  # what cannot be imported ahead is left out silently
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
