@@ -105,6 +105,17 @@ def test_migrations_make_the_tables_that_the_code_declares(tmp_path: Path) -> No
     database.close()
 
 
+def test_the_tables_of_another_program_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    name = next(iter(metadata.tables))
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute(f"CREATE TABLE {name} (id INTEGER)")
+    with pytest.raises(ConfigError, match=f"tables {name} are of another program"):
+        open_database(path)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT name FROM sqlite_master").fetchall() == [(name,)]
+
+
 def url_of(database: Database) -> str:
     return database.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
 

@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from skywright.errors import ConfigError
 from skywright.instruments.epu.database.engine import metadata
@@ -32,7 +32,8 @@ def migrate(engine: Engine) -> None:
     Raises
     ------
     ConfigError
-        The database was made by a newer version of this program.
+        The database was made by a newer version of this program, or by another program: it has
+        tables with our names and no version.
     """
     with engine.connect() as connection:
         connection = connection.execution_options(writes=True)
@@ -44,9 +45,19 @@ def migrate(engine: Engine) -> None:
             config = alembic_config(connection)
             try:
                 if MigrationContext.configure(connection).get_current_revision() is None:
-                    metadata.create_all(connection)
+                    _make_tables(connection)
                     command.stamp(config, "head")
                 else:
                     command.upgrade(config, "head")
             except CommandError as error:
                 raise ConfigError(f"database {engine.url.render_as_string()}: {error}") from error
+
+
+def _make_tables(connection: Connection) -> None:
+    found = sorted(metadata.tables.keys() & set(inspect(connection).get_table_names()))
+    if found:
+        raise ConfigError(
+            f"database {connection.engine.url.render_as_string()}: its tables {', '.join(found)} "
+            "are of another program; name an empty database"
+        )
+    metadata.create_all(connection)
