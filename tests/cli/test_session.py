@@ -287,14 +287,14 @@ def test_the_progress_of_a_start_names_the_parts_that_are_awaited(
 
 def test_a_beamline_that_cannot_start_is_one_line(tmp_path: Path) -> None:
     environment = write_fake_beamline(tmp_path)
-    environment["SKYWRIGHT_IOCS__TWO__MODULE"] = "iocs.no_such_thing"
+    environment["SKYWRIGHT_IOCS__TWO__ARGS"] = '["--colour"]'
     environment["SKYWRIGHT_STORE__TILED_URI"] = "http://127.0.0.1:1"  # elsewhere, and silent
     done = run("session", "-c", "pass", **environment)
     assert done.returncode == 1
     first, last = done.stderr.splitlines()
     assert first == "Starting the beamline ..."
-    assert "two ended with exit status 1" in last
-    assert "No module named iocs.no_such_thing" in last
+    assert "two ended with exit status 2" in last
+    assert "unrecognized arguments: --colour" in last
 
 
 def test_ipython_shows_the_banner_and_a_prompt(beamline: dict[str, str]) -> None:

@@ -190,6 +190,12 @@ def test_an_ioc_that_cannot_start_is_named_with_its_words(
     assert set(psutil.Process().children(recursive=True)) <= set(before)
 
 
+def test_a_missing_module_is_named_with_its_key(fake_beamline: dict[str, str]) -> None:
+    done = run("up", **fake_beamline, SKYWRIGHT_IOCS__ONE__MODULE="iocs.no_such_thing")
+    assert done.returncode == 2
+    assert "iocs.one.module: there is no module iocs.no_such_thing" in one_line(done)
+
+
 def test_only_names_what_there_is(fake_beamline: dict[str, str]) -> None:
     done = run("up", "--only", "one,three", **fake_beamline)
     assert done.returncode == 2

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -190,8 +191,10 @@ def _server_environment(repeater_port: int) -> dict[str, str]:
 def _ioc_service(
     settings: Settings, name: str, port: int, environment: Mapping[str, str]
 ) -> Service:
-    prefix, module = settings.pv_prefix(name), settings.iocs[name].module
-    command = [sys.executable, "-m", importable(module), "--prefix", prefix, "--port", str(port)]
+    prefix, module = settings.pv_prefix(name), importable(settings.iocs[name].module)
+    if not _is_module(module):
+        raise ConfigError(f"iocs.{name}.module: there is no module {settings.iocs[name].module}")
+    command = [sys.executable, "-m", module, "--prefix", prefix, "--port", str(port)]
     ports = {"EPICS_CA_SERVER_PORT": str(port), "EPICS_CAS_SERVER_PORT": str(port)}
     return Service(
         name,
@@ -200,6 +203,16 @@ def _ioc_service(
         port=port,
         may_be_late=True,
     )
+
+
+def _is_module(name: str) -> bool:
+    """Return whether ``python -m`` finds a module, also in the working directory."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return find_spec(name) is not None
+    except ImportError:  # of a package that it is in
+        return False
 
 
 def _configured_service(settings: Settings, name: str, environment: Mapping[str, str]) -> Service:
