@@ -1,6 +1,7 @@
 """The read-out of the network's maps, on maps that are drawn here."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,13 @@ from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.detect import NETWORK
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.detector.model import LoopModel, Maps
-from skywright.instruments.loop.detector.readout import LoopFinder, Part, look_at, part_about
+from skywright.instruments.loop.detector.readout import (
+    EVEN_ODDS,
+    LoopFinder,
+    Part,
+    look_at,
+    part_about,
+)
 
 ROWS, COLUMNS = 96, 128
 SHAPE = (480, 640)  # a cell is 5 px wide and high
@@ -71,6 +78,10 @@ class Said:
     def run(self, gray: np.ndarray) -> Maps:
         self.looks += 1
         return self.whole if gray.shape == SHAPE else self.part
+
+    def kinds(self, grays: Sequence[np.ndarray]) -> list[dict[str, float]]:
+        self.heads = [gray.shape for gray in grays]
+        return [self.part.kind for _ in grays]
 
 
 def read(gray: np.ndarray, maps: Maps, closer: Maps | None = None) -> Detection:
@@ -197,6 +208,22 @@ def test_a_tip_that_is_not_seen_again_closer_stays(gray: np.ndarray) -> None:
     maps, closer = maps_of(), maps_of((30, 20, 100, 76), tip=None, pin=0)
     found = read(gray, replace(maps, tip=maps.tip * 0.4), closer)
     assert found.tip_x == pytest.approx(90 * CELL - 0.5)
+
+
+@pytest.mark.parametrize(("film", "kind"), [(0.1, "nylon"), (0.9, "mitegen")])
+def test_the_head_alone_is_asked_for_the_kind(gray: np.ndarray, film: float, kind: str) -> None:
+    """The picture says nylon, hardly; two parts about the head say what they say."""
+    whole = replace(maps_of(), kind={"none": 0.1, "nylon": 0.5, "mitegen": 0.3, "pin": 0.1})
+    heads = {"none": 0.0, "nylon": 0.9 - 0.8 * film, "mitegen": 0.1 + 0.8 * film, "pin": 0.0}
+    closer = replace(maps_of(None, kind="none", side="none", tip=None), kind=heads)
+    finder = LoopFinder.__new__(LoopFinder)
+    finder.model = Said(whole, closer)
+    found = finder.find(gray)
+    assert found.kind == kind
+    told = [math.log(0.3 / 0.5)] + 2 * [math.log(heads["mitegen"] / heads["nylon"])]
+    assert found.kind_odds == pytest.approx(abs(np.mean(told) + EVEN_ODDS))
+    # The head is 150 x 80 px of 640 x 480: parts are 1.3 and 3 times 150 px wide.
+    assert [round(columns / 150, 1) for _, columns in finder.model.heads] == [1.3, 3.0]
 
 
 def test_a_mount_of_one_cell_is_one(gray: np.ndarray) -> None:

@@ -58,7 +58,8 @@ def real_pictures(folder: Path) -> list[Sample]:
                 cells[3].split()[0],
                 tips[0],
                 box=tuple(float(number) for number in box),  # type: ignore[arg-type]
-                notes={"file": path.name, "tips": tips},
+                second_tip=tips[-1],
+                notes={"file": path.name},
             )
         )
     return samples
@@ -84,11 +85,7 @@ def figures(samples: list[Sample], find: Find) -> dict[str, Any]:
         x, y = sample.tip
         if not (0 <= x < width and 0 <= y < height):
             continue
-        off = MISS_PX
-        if found.tip_in_view:
-            # With and without a crystal or an ice spike that sticks out.
-            tips = sample.notes.get("tips", [(x, y)])
-            off = min(math.hypot(found.tip_x - a, found.tip_y - b) for a, b in tips)
+        off = error_px(sample, found) if found.tip_in_view else MISS_PX
         errors.append(off)
         scores.append((found.score, off <= BAD_PX))
         right["side"].append(found.side == sample.side)
@@ -116,6 +113,24 @@ def figures(samples: list[Sample], find: Find) -> dict[str, Any]:
         out["overlap median / p5"] = [_round(middle), _round(low)]
         out["width median px"] = _round(np.median(widths))
     return {**out, "pictures": named} if named else out
+
+
+def error_px(sample: Sample, found: Any) -> float:
+    """Return the distance to the tip, or to that of a crystal or a spike of ice that sticks out.
+
+    Of a bare pin whose end the frame cuts, it is that along the pin: the middle of the end is not
+    in the picture.
+    """
+    wx, wy = 1.0, 1.0
+    if sample.kind == "pin" and np.isfinite(sample.box[0]):
+        height, width = sample.gray.shape
+        x0, y0, x1, y1 = sample.box
+        if sample.side in ("left", "right"):
+            wy = float(y0 >= 0 and y1 <= height - 1)
+        else:
+            wx = float(x0 >= 0 and x1 <= width - 1)
+    tips = [tip for tip in (sample.tip, sample.second_tip) if np.isfinite(tip[0])]
+    return min(math.hypot(wx * (found.tip_x - a), wy * (found.tip_y - b)) for a, b in tips)
 
 
 def _calibration(scores: list[tuple[float, bool]]) -> dict[str, list[float]]:
