@@ -74,6 +74,7 @@ class Said:
 
     def __init__(self, whole: Maps, part: Maps) -> None:
         self.whole, self.part, self.looks = whole, part, 0
+        self.heads: list[tuple[int, ...]] = []
 
     def run(self, gray: np.ndarray) -> Maps:
         self.looks += 1
@@ -224,6 +225,13 @@ def test_the_head_alone_is_asked_for_the_kind(gray: np.ndarray, film: float, kin
     assert found.kind_odds == pytest.approx(abs(np.mean(told) + EVEN_ODDS))
     # The head is 150 x 80 px of 640 x 480: parts are 1.3 and 3 times 150 px wide.
     assert [round(columns / 150, 1) for _, columns in finder.model.heads] == [1.3, 3.0]
+
+
+def test_a_kind_that_is_clear_is_not_asked_again(gray: np.ndarray) -> None:
+    finder = LoopFinder.__new__(LoopFinder)
+    finder.model = Said(maps_of(), maps_of(None, kind="none", side="none", tip=None))
+    assert finder.find(gray).kind == "nylon"
+    assert finder.model.heads == []
 
 
 def test_a_mount_of_one_cell_is_one(gray: np.ndarray) -> None:

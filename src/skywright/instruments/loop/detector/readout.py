@@ -45,8 +45,9 @@ HEAD_PART = 0.55  # of a part that is looked at again: so much its head fills
 END_PART = 0.25  # of the frame: of a bare pin the end is looked at
 SMALLEST_PART, LARGEST_PART = 0.3, 0.8  # of the picture of the look before
 LEAST_PART_PX = 48
-HEAD_TIMES = (1.3, 3.0)
-"""Of the head: so large are the parts that are looked at for the kind alone."""
+OPEN_ODDS = 1.0
+"""Logarithm: below it, between nylon and film, parts about the head are looked at for the kind."""
+HEAD_TIMES = (1.3, 3.0)  # of the head: so large are these parts
 LEAST_HEAD_PX = 18
 LEAST_LIKELY = 1e-4
 EVEN_ODDS = 0.3
@@ -196,10 +197,12 @@ class LoopFinder:
             best = replace(closer, begin=_pin_end(best, closer))
         if best.part != whole:
             told.append(best.maps.kind)
-        if best.box is not None and best.kind != "pin":
+        if best.kind != "pin" and best.box is not None and abs(film_odds(told)) < OPEN_ODDS:
             heads = [about_head(best.box, times, picture.shape) for times in HEAD_TIMES]
             told += self.model.kinds([head.of(picture) for head in heads])
-        best = _told_apart(best, told)
+        if best.kind != "pin":
+            odds = film_odds(told)
+            best = replace(best, kind="mitegen" if odds > 0 else "nylon", odds=abs(odds))
         return _described(picture, light, score, side, mount, _ending(best, side, picture.shape))
 
 
@@ -274,19 +277,16 @@ def about_head(box: Corners, times: float, shape: tuple[int, ...]) -> Part:
     return Part(int(x), int(y), w, h)
 
 
-def _told_apart(look: Look, told: list[dict[str, float]]) -> Look:
-    """Return a look with the kind of loop that all looks tell: the mean of the logarithms of odds.
+def film_odds(told: list[dict[str, float]]) -> float:
+    """Return the logarithm of the odds that a loop is a film, from all looks: their mean.
 
     They see the same mount and err alike, so that their sum would say too much.
     """
-    if look.kind == "pin":
-        return look
-    for_film = [
+    odds = [
         math.log(max(each["mitegen"], LEAST_LIKELY) / max(each["nylon"], LEAST_LIKELY))
         for each in told
     ]
-    odds = sum(for_film) / len(for_film) + EVEN_ODDS
-    return replace(look, kind="mitegen" if odds > 0 else "nylon", odds=abs(odds))
+    return sum(odds) / len(odds) + EVEN_ODDS
 
 
 def look_at(maps: Maps, part: Part) -> Look | None:
@@ -316,17 +316,19 @@ def score_of(maps: Maps) -> float:
 
 def light_of(gray: NDArray[np.uint8]) -> Light:
     """Measure the light on every second row and column."""
-    small = gray[::2, ::2].astype(np.float32)
-    across, down = np.diff(small[:-1], axis=1), np.diff(small[:, :-1], axis=0)
-    slope = (np.abs(across) + np.abs(down))[::2, ::2].ravel()
+    small = gray[::2, ::2]
+    few = small.astype(np.float32)
+    here = few[:-1:2, :-1:2]
+    across, down = np.abs(few[:-1:2, 1::2] - here), np.abs(few[1::2, :-1:2] - here)
+    slope = (across + down).ravel()
     steep = int(0.995 * (len(slope) - 1))
-    low, high = np.percentile(small[::2, ::2], (0.5, 99.5))
+    low, high = np.percentile(few[::2, ::2], (0.5, 99.5))
     return Light(
-        level=float(small.mean()),
+        level=float(few.mean()),
         saturated=float(((small <= 1) | (small >= 254)).mean()),
         sharpness=0.5 * float(np.partition(slope, steep)[steep]),
         # The median of a half-normal distribution is 0.6745 of its standard deviation.
-        noise=float(np.median(np.abs(across[::2, ::2]))) / (0.6745 * math.sqrt(2)),
+        noise=float(np.median(across)) / (0.6745 * math.sqrt(2)),
         spread=float(high - low),
     )
 
@@ -387,7 +389,10 @@ def _at(regions: NDArray[np.int_], cell: Cell) -> NDArray[np.bool_]:
         max(row - NEAR_CELLS, 0) : row + NEAR_CELLS + 1,
         max(column - NEAR_CELLS, 0) : column + NEAR_CELLS + 1,
     ]
-    return np.isin(regions, near[near > 0])
+    wanted = np.zeros(int(regions.max()) + 1, np.bool_)
+    wanted[near] = True
+    wanted[0] = False
+    return wanted[regions]
 
 
 def _tip(maps: Maps, peak: Cell) -> Place:
