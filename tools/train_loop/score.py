@@ -13,7 +13,6 @@ import numpy as np
 from generators import GENERATORS, sample_of
 from sample import Sample
 
-FIRST_SEED = 100_000_000  # those below are for training
 BAD_PX, MISS_PX = 25.0, 999.0
 SCORES = (0.5, 0.7, 0.85, 0.95, 1.0001)
 ROW = re.compile(r"^\| `(?P<file>[\w.]+)` \|")
@@ -21,13 +20,13 @@ PLACE = re.compile(r"\(([\d.]+), ([\d.]+)\)")
 Find = Callable[[Any], Any]
 
 
-def score_all(model: Path, real: Path | None, count: int) -> None:
-    """Print one JSON line for each set."""
+def score_all(model: Path, real: Path | None, count: int, first: int) -> None:
+    """Print one JSON line for each set: pictures of each generator, and the real ones."""
     from skywright.instruments.loop.detector import LoopFinder
 
     find = LoopFinder(model).find
     sets: dict[str, list[Sample]] = {
-        name: [sample_of(name, FIRST_SEED + k) for k in range(count)] for name in GENERATORS
+        name: [sample_of(name, first + k) for k in range(count)] for name in GENERATORS
     }
     if real is not None:
         sets["real"] = real_pictures(real)

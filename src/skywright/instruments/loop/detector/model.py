@@ -5,7 +5,6 @@ and data it was trained; ``tools/train_loop`` writes it.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,7 +99,8 @@ class LoopModel:
 
         Both go through the network together; the mean of their maps is returned.
         """
-        small = self._small(gray)
+        size = (self.columns, self.rows)
+        small = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.HAMMING))
         fed = np.stack([small, small[::-1]])[:, None].astype(np.float32)
         maps, edges, side, kind = self.session.run(list(OUTPUTS), {"gray": fed})
         maps, edges = _mean_of_mirrored(maps, self._maps.index("tip_dy")), _edges(edges)
@@ -126,17 +126,6 @@ class LoopModel:
             },
             kind=dict(zip(self._kinds, map(float, kinds), strict=True)),
         )
-
-    def kinds(self, grays: Sequence[NDArray[np.uint8]]) -> list[dict[str, float]]:
-        """Return the probabilities of the kinds in pictures, each (H, W) uint8 with W >= H."""
-        fed = np.stack([self._small(gray) for gray in grays])[:, None].astype(np.float32)
-        (kind,) = self.session.run(["kind"], {"gray": fed})
-        return [dict(zip(self._kinds, _softmax(each), strict=True)) for each in kind]
-
-    def _small(self, gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return a picture at the size that the network takes."""
-        size = (self.columns, self.rows)
-        return np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.HAMMING))
 
 
 def _mean_of_mirrored(maps: Floats, tip_dy: int) -> Floats:

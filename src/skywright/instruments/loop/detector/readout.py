@@ -46,13 +46,11 @@ END_PART = 0.25  # of the frame: of a bare pin the end is looked at
 SMALLEST_PART, LARGEST_PART = 0.3, 0.8  # of the picture of the look before
 LEAST_PART_PX = 48
 OPEN_ODDS = 1.0
-"""Logarithm: below it, between nylon and film, parts about the head are looked at for the kind."""
-HEAD_TIMES = (1.3, 3.0)  # of the head: so large are these parts
-LEAST_HEAD_PX = 18
-LEAST_LIKELY = 1e-4
+"""Logarithm: below it, between nylon and film, a part about the head is looked at for the kind."""
+HEAD_TIMES = 3.0  # of the head: so large is that part
 EVEN_ODDS = 0.3
-"""Of the pictures of the training so many more show nylon than film, logarithm: a picture is to
-tell the two at even odds, and a rotation does not count this advantage at each of its pictures."""
+"""So much more frequent nylon is than film in the training, logarithm. A picture has this advantage
+in its kind; in the vote over a rotation it would count as often as there are pictures."""
 TRANSPOSED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right"}
 FAR_EDGE = {"right": 0, "bottom": 1, "left": 2, "top": 3}
 """The edge of a box at the tip, by the side where the mount enters: xmin, ymin, xmax, ymax."""
@@ -197,12 +195,11 @@ class LoopFinder:
             best = replace(closer, begin=_pin_end(best, closer))
         if best.part != whole:
             told.append(best.maps.kind)
-        if best.kind != "pin" and best.box is not None and abs(film_odds(told)) < OPEN_ODDS:
-            heads = [about_head(best.box, times, picture.shape) for times in HEAD_TIMES]
-            told += self.model.kinds([head.of(picture) for head in heads])
         if best.kind != "pin":
-            odds = film_odds(told)
-            best = replace(best, kind="mitegen" if odds > 0 else "nylon", odds=abs(odds))
+            head = None if abs(film_odds(told)) > OPEN_ODDS else about_head(best.box, whole)
+            if head is not None:
+                told.append(self.model.run(head.of(picture)).kind)
+            best = _as_told(best, film_odds(told))
         return _described(picture, light, score, side, mount, _ending(best, side, picture.shape))
 
 
@@ -266,14 +263,17 @@ def part_about(look: Look) -> Part | None:
     return Part(int(x), int(y), w, h)
 
 
-def about_head(box: Corners, times: float, shape: tuple[int, ...]) -> Part:
-    """Return a part of a picture, so many times as large as the head that it shows."""
-    height, width = shape
+def about_head(box: Corners | None, whole: Part) -> Part | None:
+    """Return the part of a picture that is asked for the kind; None if that is nearly the whole."""
+    if box is None:
+        return None
     x0, y0, x1, y1 = box
-    size = times * max((x1 - x0) / width, (y1 - y0) / height)
-    w, h = (max(min(int(size * each), each), LEAST_HEAD_PX) for each in (width, height))
-    x = np.clip((x0 + x1 - w) / 2, 0, width - w)
-    y = np.clip((y0 + y1 - h) / 2, 0, height - h)
+    size = HEAD_TIMES * max((x1 - x0) / whole.width, (y1 - y0) / whole.height)
+    w, h = int(size * whole.width), int(size * whole.height)
+    if size > LARGEST_PART or w < LEAST_PART_PX:
+        return None
+    x = np.clip((x0 + x1 - w) / 2, 0, whole.width - w)
+    y = np.clip((y0 + y1 - h) / 2, 0, whole.height - h)
     return Part(int(x), int(y), w, h)
 
 
@@ -282,11 +282,17 @@ def film_odds(told: list[dict[str, float]]) -> float:
 
     They see the same mount and err alike, so that their sum would say too much.
     """
-    odds = [
-        math.log(max(each["mitegen"], LEAST_LIKELY) / max(each["nylon"], LEAST_LIKELY))
-        for each in told
-    ]
-    return sum(odds) / len(odds) + EVEN_ODDS
+    least = 1e-4
+    odds = [math.log(max(each["mitegen"], least) / max(each["nylon"], least)) for each in told]
+    return sum(odds) / len(odds)
+
+
+def _as_told(look: Look, odds: float) -> Look:
+    """Return a look with the kind of loop by the odds of a film, and how much that says."""
+    even = odds + EVEN_ODDS
+    if odds > 0:
+        return replace(look, kind="mitegen", odds=even)
+    return replace(look, kind="nylon", odds=-even)
 
 
 def look_at(maps: Maps, part: Part) -> Look | None:
