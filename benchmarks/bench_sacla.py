@@ -1,10 +1,10 @@
 """Shots of SACLA, a tile of 1024 x 512 float32: ``python -m benchmarks.bench_sacla``.
 
-The kernels take turns with the plain numpy way, with pyFAI (if it is installed) and with a bare sum
-of the same pixels, on images in a pool larger than the caches; the value is the median. The replay
-reads a file of raw tiles that is in the page cache; its floor is the reading alone. Octal shots go
-from a simulated source through shared memory to worker processes; then those of an IOC to a client
-that displays them.
+The kernels take turns with the plain numpy way, with pyFAI and with a bare sum of the same pixels,
+on images in a pool larger than the caches; the value is the median. The replay reads a file of raw
+tiles that is in the page cache; its floor is the reading alone. Octal shots go from a simulated
+source through shared memory to worker processes; then those of an IOC to a client that displays
+them.
 """
 
 import os
@@ -60,13 +60,11 @@ def medians(functions: dict[str, Callable[[Image], object]], pool: NDArray) -> d
     return {name: 1e3 * float(np.median(values[5:])) for name, values in times.items()}
 
 
-def pyfai_profile() -> Callable[[Image], object] | None:
-    """Return the same average by pyFAI, without its pixel splitting; None if not installed."""
+def pyfai_profile() -> Callable[[Image], object]:
+    """Return the same average by pyFAI, without its pixel splitting."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread, as the others
-    try:
-        from pyFAI.integrator.azimuthal import AzimuthalIntegrator
-    except ImportError:
-        return None
+    from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+
     integrator = AzimuthalIntegrator(
         dist=1.0, poni1=512 * 50e-6, poni2=256 * 50e-6, pixel1=50e-6, pixel2=50e-6
     )
@@ -110,10 +108,9 @@ def bench_kernels(pool: NDArray) -> None:
         "measure": lambda image: regions.measure(image[None], one),
         "radial": lambda image: rings.profiles(image[None], one, regions.least),
         "radial numpy": lambda image: np.bincount(labels, image),
+        "radial pyFAI": pyfai_profile(),
         "images": extend,
     }
-    if (pyfai := pyfai_profile()) is not None:
-        functions["radial pyFAI"] = pyfai
     took = medians(functions, pool)
     report(
         "sacla: ROI sum, a tile",
@@ -124,7 +121,6 @@ def bench_kernels(pool: NDArray) -> None:
         numpy=took["roi numpy"],
     )
     report("sacla: ROI sum and photons, whole tile", took["measure"], "ms", floor=took["floor"])
-    more = {"pyfai": took["radial pyFAI"]} if "radial pyFAI" in took else {}
     report(
         "sacla: azimuthal profile, a tile",
         took["radial"],
@@ -132,7 +128,7 @@ def bench_kernels(pool: NDArray) -> None:
         goal=0.3,
         reference=took["radial numpy"],
         floor=took["floor"],
-        **more,
+        pyfai=took["radial pyFAI"],
     )
     per_tile = took["images"] / len(four)
     report("sacla: running mean, variance, maximum, a tile", per_tile, "ms", floor=took["floor"])

@@ -24,6 +24,7 @@ from caproto.server import PVGroup, get_pv_pair_wrapper
 from skywright.errors import ConfigError, SkywrightError
 from skywright.processes.lifecycle import announce_ready, end_process, end_with_parent
 from skywright.processes.logs import log_to_stderr
+from skywright.processes.memory import share_arenas
 from skywright.processes.options import OptionParser
 from skywright.processes.ports import free_port, port_number
 
@@ -77,6 +78,7 @@ def run(
     parser
         From `argument_parser`.
     """
+    share_arenas()
     args = parser.parse_args()
     log_to_stderr(args.verbose)
     try:

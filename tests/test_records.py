@@ -43,6 +43,14 @@ def assert_whole(reader: ColumnReader, count: int) -> None:
         np.testing.assert_array_equal(reader.read(path, 0, count), values)
 
 
+def test_a_writer_keeps_no_full_chunks(tmp_path: Path) -> None:
+    many = Column("/entry/many", "<f8", (64, 64), rows_per_chunk=1024)
+    with ColumnWriter(tmp_path / "a.h5", [IMAGE, TIME, many], IDENTITY) as writer:
+        plists = {path: data.id.get_access_plist() for path, data in writer._data.items()}
+    caches = {path: plist.get_chunk_cache()[1] for path, plist in plists.items()}
+    assert caches == {IMAGE.path: 1, TIME.path: 16 * 8, many.path: records.CACHE_BYTES}
+
+
 def test_values_and_attributes_come_back(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with ColumnWriter(

@@ -170,6 +170,32 @@ def test_a_child_dead_before_it_was_ready_ends_the_start(tmp_path: Path) -> None
         supervised(tmp_path, [service("a", SERVE), service("b", DEAD_AT_ONCE)], test)
 
 
+def test_a_start_goes_on_without_a_child_that_is_dead_and_tries_it_again(tmp_path: Path) -> None:
+    marker = tmp_path / "camera"
+    code = f"""
+import pathlib
+if not pathlib.Path({str(marker)!r}).exists(): sys.exit("cannot open the camera")
+announce_ready(); signal.pause()
+"""
+
+    async def test(supervisor: Supervisor, reports: Reports) -> None:
+        assert supervisor.late == ["dead"]
+        assert set(supervisor.children) == {"quick"}
+        assert reports.about("dead", "exit status 1; last log line: cannot open the camera")
+        marker.touch()
+        await reports.until(lambda: bool(reports.about("dead", "ready")))
+        assert supervisor.late == []
+
+    dead = service("dead", READY + code, may_be_late=True)
+    supervised(tmp_path, [service("quick", SERVE), dead], test)
+
+
+def test_a_wrong_configuration_ends_the_start(tmp_path: Path) -> None:
+    code = "import sys; print('no such key', file=sys.stderr); sys.exit(2)"
+    with pytest.raises(HardwareError, match=r"a ended with exit status 2.*no such key"):
+        supervised(tmp_path, [service("a", code, may_be_late=True)], lambda *_: None)
+
+
 def test_a_silent_child_ends_the_start_at_its_limit(tmp_path: Path) -> None:
     with pytest.raises(HardwareError, match=r"a did not say that it is ready within 0.3 s"):
         supervised(tmp_path, [service("a", SILENT, late_s=0.1, ready_limit_s=0.3)], lambda *_: None)

@@ -286,15 +286,16 @@ class SaclaIOC(OwnerGroup):
 
         That is each second, or with the next block of shots when it comes soon after. Otherwise the
         image of an octal, whose blocks take a little more than a second, would now and then stay
-        the same for two.
+        the same for two. The first image of a recording is posted at once.
         """
         loop = asyncio.get_running_loop()
         while True:
             begun, shots = loop.time(), await self.in_thread(self._shots_in_image)
             await self._run_guarded(self._show)
-            await asyncio.sleep(max(begun + SHOWN_PERIOD_S - loop.time(), POST_PAUSE_S))
+            await asyncio.sleep(POST_PAUSE_S)
             while loop.time() < begun + SHOWN_PERIOD_S + BLOCK_WAIT_S:
-                if await self.in_thread(self._shots_in_image) != shots:
+                is_due = loop.time() >= begun + SHOWN_PERIOD_S or not shots
+                if is_due and await self.in_thread(self._shots_in_image) != shots:
                     break
                 await asyncio.sleep(POST_PAUSE_S)
 

@@ -37,7 +37,9 @@ def test_every_pulse_is_in_tiled_and_analyzed_alike(RE: RunEngine, stack: Stack)
         "psss_spectra", {}, journal=stack.journals, assets=store / "assets", limits=ALL_FRAMES
     )
     try:
-        with running_ioc("iocs.psss", "--size", f"{WIDTH}x240", "--seed", "2") as ioc:
+        # The run takes 3 s, so that the axis changes within it on a busy machine too.
+        arguments = ("--size", f"{WIDTH}x240", "--seed", "2", "--rate", "50")
+        with running_ioc("iocs.psss", *arguments) as ioc:
             psss = Psss(ioc.prefix, assets=store / "assets", name="psss")
             psss.wait_for_connection(timeout=60)
             journal = Journal(stack.journals)

@@ -28,7 +28,7 @@ T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
 """Free space to keep on the disk, bytes. HDF5 cannot close a file that it cannot flush."""
 CACHE_BYTES = 1 << 20
-"""Cache of each column of a writer, bytes. HDF5 2 takes 8 MB and keeps full chunks in it."""
+"""Maximum cache of a column of a writer, bytes. HDF5 2 takes 8 MB and keeps full chunks in it."""
 OTHER_READER_TIMEOUT_S = 0.1
 """Timeout, s, for another reader of this process that has the column open."""
 
@@ -125,14 +125,13 @@ class ColumnWriter(Closing):
         try:
             # Mode "x" fails if the file exists, so there is one writer. HDF5 locks are off: they
             # fail on network disks and block readers.
-            self._file = h5py.File(
-                path, "x", libver="latest", locking=False, rdcc_nbytes=CACHE_BYTES
-            )
+            self._file = h5py.File(path, "x", libver="latest", locking=False)
         except FileExistsError as error:
             raise DataError(f"{path}: exists already; choose another name") from error
         try:
-            self._data = {c.path: _create(self._file, c) for c in columns}
-            self._identities = _create(self._file, identity)
+            self._data = {c.path: _create(self._file, c, _cache_bytes(c)) for c in columns}
+            # With a full disk `flush` takes identities back, which needs their chunks in memory.
+            self._identities = _create(self._file, identity, CACHE_BYTES)
             for name, attributes in (groups or {}).items():
                 _write_attributes(self._file.require_group(name), attributes)
             for name, target in (links or {}).items():
@@ -420,7 +419,7 @@ class ColumnReader(Closing):
         self._file.close()
 
 
-def _create(file: h5py.File, column: Column) -> h5py.Dataset:
+def _create(file: h5py.File, column: Column, cache_bytes: int) -> h5py.Dataset:
     try:
         dataset = file.create_dataset(
             column.path,
@@ -428,11 +427,23 @@ def _create(file: h5py.File, column: Column) -> h5py.Dataset:
             maxshape=(None, *column.shape),
             chunks=(column.rows_per_chunk, *column.shape),
             dtype=column.dtype,
+            rdcc_nbytes=cache_bytes,
         )
     except (TypeError, ValueError) as error:
         raise DataError(f"{file.filename}: {column.path}: cannot be created: {error}") from error
     _write_attributes(dataset, column.attrs)
     return dataset
+
+
+def _cache_bytes(column: Column) -> int:
+    """Return the cache of a column that is appended to, bytes.
+
+    That is one chunk, which the next rows may go to. HDF5 keeps full chunks as long as there is
+    room for them, so a larger cache grows with the file. A chunk of one row is written once.
+    """
+    if column.rows_per_chunk == 1:
+        return 1  # h5py takes 0 for the default
+    return max(min(column.rows_per_chunk * column.row_bytes, CACHE_BYTES), 1)
 
 
 def _write_attributes(node: h5py.HLObject, attributes: Mapping[str, Any]) -> None:

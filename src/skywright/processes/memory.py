@@ -15,8 +15,8 @@ def share_arenas() -> None:
     """Let the threads of this process share two heaps, for servers that run for weeks.
 
     Limit glibc to two malloc arenas. Otherwise each thread has its own heap and freed image buffers
-    are not returned to the system. It must come before the first thread, and numpy starts some when
-    it is imported.
+    are not returned to the system. Heaps that threads have already stay, and numpy starts threads
+    when it is imported, so it should come before.
     """
     _mallopt(M_ARENA_MAX, 2)
 

@@ -26,6 +26,8 @@ from skywright.processes.stack import Child
 
 logger = logging.getLogger(__name__)
 
+CONFIGURATION_ERROR = 2
+"""Exit status of a process whose arguments or configuration are wrong: no other try helps."""
 STILL_STARTING = "is still starting"
 """Begins the report of a service that takes long."""
 Report = Callable[[str, str], None]
@@ -50,7 +52,8 @@ class Service:
     late_s: float = 120.0
     """Time after which a message says that the service is not ready yet, s."""
     may_be_late: bool = False
-    """Whether the start of the others goes on after `late_s`."""
+    """Whether the start of the others goes on after `late_s`, or when this one has ended before it
+    was ready. A configuration error ends the start all the same."""
     ready_limit_s: float = 600.0
     """After this time a process that is not ready is ended, and the start with it if that waits."""
     backoff_s: tuple[float, float] = (0.5, 30.0)
@@ -111,8 +114,9 @@ class Supervisor:
         Raises
         ------
         HardwareError
-            If a service ends or times out before it is ready. The message has its name, exit status
-            and last log line. The others are then still running; call `stop`.
+            If a service ends or times out before it is ready and may not be late, or ends because
+            of its configuration. The message has its name, exit status and last log line. The
+            others are then still running; call `stop`.
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
@@ -157,9 +161,11 @@ class Supervisor:
         backoff, restarts = shortest, 0
         while True:
             started = time.monotonic()
-            why = await self._run_once(service, restarts)
+            status, why = await self._run_once(service, restarts)
             if not self._settled[service.name].is_set():
-                raise HardwareError(f"{service.name} {why}")
+                if not service.may_be_late or status in (None, CONFIGURATION_ERROR):
+                    raise HardwareError(f"{service.name} {why}")
+                self._settled[service.name].set()
             if time.monotonic() - started > service.backoff_reset_s:
                 backoff = shortest
             self._report(service.name, f"{why}; restarting in {backoff:g} s")
@@ -167,14 +173,17 @@ class Supervisor:
             backoff = min(2 * backoff, longest)
             restarts += 1
 
-    async def _run_once(self, service: Service, restarts: int) -> str:
-        """Start the child, wait until it has ended, and return how."""
+    async def _run_once(self, service: Service, restarts: int) -> tuple[int | None, str]:
+        """Start the child, wait until it has ended, and return its exit status and how it ended.
+
+        The status is None if the child cannot be started, or was never ready and is ended here.
+        """
         with self._open_log(service, again=restarts > 0) as log:
             log_start = log.seek(0, os.SEEK_END)
             try:
                 process = await _spawn(service, log)
             except OSError as error:
-                return f"cannot be started: {error}"
+                return None, f"cannot be started: {error}"
         self._processes[service.name] = process
         try:
             facts: Mapping[str, Any] | None = {}
@@ -182,17 +191,19 @@ class Supervisor:
                 facts = await self._await_ready_line(service, process, log_start)
         except TimeoutError:
             await _end(process, limit_s=1.0)
+            status = None
             why = f"did not say that it is ready within {service.ready_limit_s:g} s"
         else:
             if facts is not None:
                 self._mark_ready(service, process, facts, restarts)
             drain = asyncio.create_task(_drain(process.stdout))
-            why = _ending(await process.handle.wait())
+            status = await process.handle.wait()
+            why = _ending(status)
             drain.cancel()
             await _end(process, limit_s=0)
         if self.children.pop(service.name, None):
             self._changed()
-        return f"{why}; last log line: {self._last_log_line(service, log_start)}"
+        return status, f"{why}; last log line: {self._last_log_line(service, log_start)}"
 
     async def _await_ready_line(
         self, service: Service, process: _Process, log_start: int

@@ -148,7 +148,6 @@ def test_what_pyfai_is_given(tmp_path, monkeypatch):
 
 
 def test_pyfai_itself_finds_a_ring(tmp_path):
-    pytest.importorskip("pyFAI")
     poni = tmp_path / "run.poni"
     poni.write_text(PONI)
     y, x = np.indices((60, 40))

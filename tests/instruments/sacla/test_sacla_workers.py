@@ -323,6 +323,34 @@ def test_partial_results_of_many_detectors_are_merged_one_by_one(tmp_path):
     }
 
 
+def begin_images(path, frames, workers, monkeypatch, is_wanted):
+    """Begin images anew within a block; return the rows of all shots and the images after that."""
+    if is_wanted:  # as if the images before were recorded
+        end = ShotPipeline._end_block
+        monkeypatch.setattr(ShotPipeline, "_end_block", lambda self, is_wanted=True: end(self))
+    passed = []
+
+    def disturb(number, pipeline):
+        if number == 2000:
+            pipeline.restart_images()
+            passed.append(pipeline._series)
+
+    found, pipeline = run(path, frames, workers, disturb)
+    assert passed == [pipeline._series]
+    return found, shots_in(pipeline, ["MPCCD-A"])["MPCCD-A"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_last_block_of_images_that_nobody_wants_changes_nothing_else(
+    path, monkeypatch, workers
+):
+    frames = FileFrames(path)
+    found, in_images = begin_images(path, frames, workers, monkeypatch, False)
+    expected, expected_in_images = begin_images(path, frames, workers, monkeypatch, True)
+    assert 0 < in_images == expected_in_images < found.values["counts"]["accepted"]
+    assert_same(found, expected)
+
+
 def shots_in(pipeline, names):
     """Return the number of shots in the running images of each detector."""
     found = {name: pipeline.images_of(name).result() for name in names}

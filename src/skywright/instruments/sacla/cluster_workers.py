@@ -54,7 +54,7 @@ class ClusterWorkers:
         self._chunks.setdefault(block, {})[number] = chunk
         return self.answers("none")
 
-    def end_block(self, block: Block) -> list[Answer]:
+    def end_block(self, block: Block, is_wanted: bool = True) -> list[Answer]:
         """Give a block to the cluster."""
         found = self.answers("none")
         while len(self._in_progress) >= self._most:
@@ -63,7 +63,7 @@ class ClusterWorkers:
         frames = self._frames
         if isinstance(frames, SentFrames):
             frames = frames.only(chunks)
-        future = self._submit(analyze_block, self._analyses, frames, chunks, block)
+        future = self._submit(analyze_block, self._analyses, frames, chunks, block, is_wanted)
         if frames is not self._frames:
             for number in chunks:
                 self._frames.free(number)
@@ -104,13 +104,17 @@ class ClusterWorkers:
 
 
 def analyze_block(
-    analyses: Analyses, frames: Frames, chunks: Mapping[int, Chunk], block: Block
+    analyses: Analyses,
+    frames: Frames,
+    chunks: Mapping[int, Chunk],
+    block: Block,
+    is_wanted: bool = True,
 ) -> list[Answer]:
     """Analyze the chunks of a block, in order; runs on any machine that sees or gets the frames."""
     mine = {name: analysis.fresh() for name, analysis in analyses.items()}
     worker = Worker(mine, copy.copy(frames))
     try:
         answers = [worker.analyze(block, number, chunk) for number, chunk in sorted(chunks.items())]
-        return [*answers, worker.end_block(block)]
+        return [*answers, worker.end_block(block, is_wanted)]
     finally:
         worker.close()

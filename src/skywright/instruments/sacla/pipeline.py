@@ -430,17 +430,21 @@ class ShotPipeline:
         )
         self._take(self._workers.analyze(pending.block, number, chunk))
 
-    def _end_block(self) -> None:
+    def _end_block(self, is_wanted: bool = True) -> None:
         """Hand over what is pending, and ask the worker of its block for the partial result."""
         self._hand_over()
         block, self._pending.block = self._pending.block, None
         if block is not None:
-            self._take(self._workers.end_block(block))
+            self._take(self._workers.end_block(block, is_wanted))
 
     def _begin_series(self, recording: int) -> None:
-        """Sum the next shots up in images of their own."""
-        self._end_block()
+        """Sum the next shots up in images of their own.
+
+        The last block of images that are not recorded is not asked for: nobody sees it, and to pass
+        on that of eight tiles would hold up the first image of the next shots.
+        """
         before = self._series
+        self._end_block(is_wanted=before.recording != 0)
         before.is_closed = True
         if not before.is_complete:
             self._ending[before.number] = before

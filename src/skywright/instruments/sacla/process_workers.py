@@ -55,6 +55,8 @@ class _Block:
     answered: set[int] = field(default_factory=set)
     is_ended: bool = False
     """All its chunks are known."""
+    is_wanted: bool = True
+    """Its images are wanted."""
     parts: dict[str, ShotImages] = field(default_factory=dict)
     """Partial results that have come, by detector; those of all end the block."""
 
@@ -120,10 +122,10 @@ class ProcessWorkers:
             self._receive(None)
         return self.answers("none")
 
-    def end_block(self, block: Block) -> list[Answer]:
+    def end_block(self, block: Block, is_wanted: bool = True) -> list[Answer]:
         """Ask for a block."""
         held = self._blocks[block]
-        held.is_ended = True
+        held.is_ended, held.is_wanted = True, is_wanted
         self._give(held.worker, _Task(block, None))
         return self.answers("none")
 
@@ -173,10 +175,11 @@ class ProcessWorkers:
         worker = self._processes[number]
         while worker.waiting and len(worker.sent) < SENT_TASKS:
             task = worker.waiting[0]
-            chunk = None if task.chunk is None else self._blocks[task.block].chunks[task.chunk]
+            held = self._blocks[task.block]
+            chunk = None if task.chunk is None else held.chunks[task.chunk]
             try:
                 if chunk is None:
-                    worker.end.send(("end_block", task.block))
+                    worker.end.send(("end_block", task.block, held.is_wanted))
                 else:
                     if chunk.regions is not worker.regions:
                         # Masks may be larger than the pipe's buffer, so the worker must not send.

@@ -85,8 +85,8 @@ class Workers(Protocol):
     def analyze(self, block: Block, number: int, chunk: Chunk) -> list[Answer]:
         """Hand over a chunk of a block; return answers that have come meanwhile."""
 
-    def end_block(self, block: Block) -> list[Answer]:
-        """Ask for the partial result of a block."""
+    def end_block(self, block: Block, is_wanted: bool = True) -> list[Answer]:
+        """Ask for the partial result of a block; if it is not wanted, there are no images in it."""
 
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return answers that have come; wait for one, or for those of all tasks, if asked to."""
@@ -132,11 +132,14 @@ class Worker:
             rows[detector] = {key: _for_all(values, came) for key, values in found.items()}
         return Answer(number, rows)
 
-    def end_block(self, block: Block) -> Answer:
-        """Return the partial result of a block, and forget it."""
+    def end_block(self, block: Block, is_wanted: bool = True) -> Answer:
+        """Return the partial result of a block, without images if not wanted, and forget it."""
+        analyses = self._blocks.pop(block)
+        if not is_wanted:
+            return Answer(block=block, parts={})
         parts = {
             name: analysis.split((block[1] + 1) * analysis.block_size)
-            for name, analysis in self._blocks.pop(block).items()
+            for name, analysis in analyses.items()
         }
         return Answer(block=block, parts=parts)
 
@@ -173,9 +176,9 @@ class LocalWorker:
         """Analyze a chunk at once."""
         return [self._worker.analyze(block, number, chunk)]
 
-    def end_block(self, block: Block) -> list[Answer]:
+    def end_block(self, block: Block, is_wanted: bool = True) -> list[Answer]:
         """Return the block."""
-        return [self._worker.end_block(block)]
+        return [self._worker.end_block(block, is_wanted)]
 
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return nothing: all is answered."""
@@ -225,9 +228,9 @@ class ThreadWorkers:
             self._worker_of[block] = int(np.argmin(self._in_progress))
         return self._give(self._worker_of[block], ("analyze", block, number, chunk))
 
-    def end_block(self, block: Block) -> list[Answer]:
+    def end_block(self, block: Block, is_wanted: bool = True) -> list[Answer]:
         """Ask for a block."""
-        return self._give(self._worker_of.pop(block), ("end_block", block))
+        return self._give(self._worker_of.pop(block), ("end_block", block, is_wanted))
 
     def answers(self, wait_for: Wait) -> list[Answer]:
         """Return what has been found."""
