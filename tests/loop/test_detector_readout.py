@@ -16,6 +16,7 @@ from skywright.instruments.loop.detector.readout import (
     Part,
     look_at,
     part_about,
+    score_of,
 )
 
 ROWS, COLUMNS = 96, 128
@@ -222,6 +223,14 @@ def test_the_head_alone_is_asked_for_the_kind(gray: np.ndarray, film: float, kin
     assert found.kind_odds == pytest.approx(sign * (np.mean(told) + EVEN_ODDS))
     # The head is 150 x 80 px of 640 x 480.
     assert finder.model.shape == pytest.approx((3 * 150 * 480 / 640, 3 * 150), abs=2)
+
+
+def test_the_score_is_drawn_towards_a_half() -> None:
+    said = [0.999, 0.9, 0.6, 0.5, 0.49, 0.001]
+    scores = [score_of(replace(maps_of(), kind={"none": 1 - each})) for each in said]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] == pytest.approx(0.95, abs=0.005)
+    assert scores[3:] == pytest.approx(said[3:])
 
 
 def test_a_kind_that_is_clear_is_not_asked_again(gray: np.ndarray) -> None:

@@ -79,6 +79,7 @@ def figures(samples: list[Sample], find: Find) -> dict[str, Any]:
         if sample.kind == "none":
             empty += 1
             false += found.tip_in_view
+            scores += [(found.score, False)] * found.tip_in_view
             continue
         height, width = gray.shape
         x, y = sample.tip
@@ -106,6 +107,7 @@ def figures(samples: list[Sample], find: Find) -> dict[str, Any]:
         "false tips": int(false),
         **{name: _round(np.mean(values)) for name, values in right.items()},
         "score: share right": _calibration(scores),
+        "score: slope": _slope(scores),
     }
     if overlaps:
         low, middle = np.percentile(overlaps, [5, 50])
@@ -140,6 +142,15 @@ def _calibration(scores: list[tuple[float, bool]]) -> dict[str, list[float]]:
         if within:
             out[f"{low:g}"] = [len(within), _round(np.mean(within))]
     return out
+
+
+def _slope(scores: list[tuple[float, bool]]) -> float:
+    """Return by what the logarithm of the scores' odds would fit best if multiplied; 1 is right."""
+    score, right = np.array(scores).T
+    score = np.clip(score, 1e-6, 1 - 1e-6)
+    odds = np.log(score / (1 - score)) * np.where(right, 1, -1)
+    tried = np.geomspace(0.1, 10, 201)
+    return _round(min(tried, key=lambda slope: np.logaddexp(0, -slope * odds).mean()))
 
 
 def overlap(a: Any, b: Any) -> float:
