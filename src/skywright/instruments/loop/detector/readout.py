@@ -29,8 +29,8 @@ Cell = tuple[int, int]
 Place = tuple[float, float]
 LEAST_SCORE = 0.5  # below it nothing is reported but the score
 SCORE_SLOPE = 0.43
-"""Of the score's log odds over those of the network, fitted to 1,200 pictures of the three
-generators of the training, seeds from 420,000,000; `tools/train_loop score` prints what is left."""
+"""Of the score's log odds over those of the network, fitted to 900 answers of the three generators
+of the training, seeds from 420,000,000; `tools/train_loop score` prints what is left to correct."""
 LEAST_PEAK = 0.2
 """Of the tip's heat-map: below it the tip is not in view. Fitted to 400 pictures of each generator,
 to miss few tips and to see few where there are none."""
