@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from benchmarks.rows import report
-from skywright.instruments.loop.twin.optics import encode_jpeg
+from skywright.instruments.loop.picture import encode_jpeg
 from skywright.instruments.loop.twin.render import Pose, render, warm_up
 from skywright.instruments.loop.twin.scene import random_scene
 

@@ -14,6 +14,8 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 10, 26, 40
 LABEL_WIDTH, DIGIT_WIDTH = 22, 9
 """Room for the label of the y axis, and for each digit of its numbers on a phone."""
 MARK = 3.2
+LONG = 30
+"""Characters of a label of the y axis above which it needs smaller letters."""
 LINE = 17
 """Height of a line of the legend."""
 
@@ -81,13 +83,14 @@ def draw_chart(
     left = _left(y_axis)
     x_axis = _Axis(_values(series, "x"), left, WIDTH - RIGHT)
     legend, above = _legend(marks)
+    long = " long" if len(y_label) > LONG else ""
     parts = [
         f'<svg class="chart" viewBox="0 {-above} {WIDTH} {HEIGHT + above}" role="img" '
         f'aria-label="{escape(title)}">',
         *_grid(x_axis, y_axis, left),
         f'<text class="label" x="{(left + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 4}">'
         f"{escape(x_label)}</text>",
-        f'<text class="label" transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:g}) '
+        f'<text class="label{long}" transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:g}) '
         f'rotate(-90)">{escape(y_label)}</text>',
     ]
     for curve in curves:

@@ -2,9 +2,13 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from dashboard.feeds import Source
+from dashboard.site import Site
+from dashboard.worker import worker_messages
 
 
 @dataclass
@@ -46,3 +50,51 @@ class LiveBoard:
 
     def take_data(self, data: bytes) -> None:
         """Take in the bytes of a message whose facts have been taken in."""
+
+
+Board = TypeVar("Board", bound=LiveBoard)
+
+
+@dataclass(frozen=True)
+class LiveIoc(Generic[Board]):
+    """An IOC that the page looks at.
+
+    Parameters
+    ----------
+    name
+        Of the IOC, and of its feed.
+    worker
+        Module of the process that looks at it.
+    make_board
+        Makes what the page keeps of it.
+    arguments
+        Returns further arguments of the worker.
+    """
+
+    name: str
+    worker: str
+    make_board: Callable[[], Board]
+    arguments: Callable[[Site], tuple[str, ...]] = lambda _: ()
+
+    def board_of(self, site: Site) -> Board:
+        """Return what the page keeps of it."""
+        board: Board = site.live.setdefault(self.name, self.make_board())
+        return board
+
+    def shown(self, site: Site) -> dict[str, Any]:
+        """Return what every page of it needs: whether it is configured, the board, its facts."""
+        board = self.board_of(site)
+        configured = self.name in site.settings.iocs
+        return {"configured": configured, "board": board, "facts": board.facts}
+
+    def feeds(self, site: Site) -> dict[str, Source]:
+        """Return its feed, where it is configured."""
+        if self.name not in site.settings.iocs:
+            return {}
+
+        def changes() -> AsyncIterator[str]:
+            arguments = self.arguments(site)
+            messages = worker_messages(site.settings, self.name, self.worker, *arguments)
+            return self.board_of(site).changes(messages)
+
+        return {self.name: changes}

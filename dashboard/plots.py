@@ -12,12 +12,12 @@ from tiled.client.container import Container
 
 from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.color_map import false_color_png
-from dashboard.site import local_time
 from skywright.errors import DataError
 from skywright.store.export.contents import Column, RunContents, Stream, read_contents
 from skywright.store.lookup import find_run
 from skywright.store.pictures import holds_pictures
 from skywright.store.show import ColumnView, RunView, StreamView
+from skywright.store.words import local_time
 
 Floats = NDArray[np.float64]
 ROW, TIME = "row", "time"

@@ -1,7 +1,6 @@
 """What all views share: settings, the catalog, the state of the beamline, templates."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -10,13 +9,13 @@ from urllib.parse import urlsplit
 from jinja2 import ChoiceLoader, Environment, FunctionLoader, PackageLoader
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from dashboard.board import Board
 from dashboard.catalog import Catalog
 from skywright.config import Settings
 from skywright.rooms import importable
-from skywright.store.show import in_short
+from skywright.store.words import in_seconds, in_short, local_time
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,9 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     return HTMLResponse(text, status)
 
 
-def local_time(time_s: float) -> str:
-    """Return a unix time as people write it, local."""
-    return datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def in_seconds(duration_s: float | None) -> str:
-    """Return a duration for people; "" if there is none."""
-    return "" if duration_s is None else f"{duration_s:.1f} s"
+def png_response(data: bytes) -> Response:
+    """Return a PNG file that browsers must not keep: the next one is another."""
+    return Response(data, media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
 def template_of_package(name: str) -> str | None:

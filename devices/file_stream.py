@@ -1,11 +1,9 @@
 """File plugin PVs, and the stream documents of the files that they open."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from bluesky.protocols import Status, StreamAsset
 from event_model import ComposeStreamResourceBundle, StreamRange, compose_stream_resource
@@ -13,7 +11,9 @@ from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
-from skywright.files.readers import HDF5
+from skywright.files.stream_columns import StreamColumn
+
+__all__ = ["FilePlugin", "FileStream", "FlyingStream", "StreamColumn"]
 
 STREAM_MODE = 2
 
@@ -51,40 +51,6 @@ class FilePlugin(Device):
             (self.file_write_mode, STREAM_MODE),
             (self.num_capture, 0),
         )
-
-
-@dataclass(frozen=True)
-class StreamColumn:
-    """A column of the file, as described in documents.
-
-    Parameters
-    ----------
-    key
-        Last part of the data key.
-    dataset
-        Path in the file.
-    dtype
-        numpy's `dtype.str`.
-    shape
-        Shape of one row.
-    rows_per_chunk
-        Rows per chunk of the file.
-    units
-        Empty: none.
-    mimetype
-        Mimetype of the file, for `skywright.files.readers`.
-    """
-
-    key: str
-    dataset: str
-    dtype: str
-    shape: tuple[int, ...] = ()
-    rows_per_chunk: int = 1024
-    units: str = ""
-    mimetype: str = HDF5
-
-
-_KINDS = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "S": "string"}
 
 
 class FileStream:
@@ -159,14 +125,7 @@ class FileStream:
         """Describe one row of the file."""
         source = f"PV:{self.plugin.prefix}FullFileName_RBV"
         return {
-            self.key_of(column): {
-                "source": source,
-                "dtype": "array" if column.shape else _KINDS[column.dtype[1]],
-                "shape": list(column.shape),
-                "dtype_numpy": column.dtype,
-                "external": "STREAM:",
-                **({"units": column.units} if column.units else {}),
-            }
+            self.key_of(column): column.describe(source)
             for column in self._fixed or self._columns()
         }
 
@@ -229,16 +188,7 @@ class FileStream:
         ]
 
     def _compose(self, file: str, column: StreamColumn) -> ComposeStreamResourceBundle:
-        return compose_stream_resource(
-            mimetype=column.mimetype,
-            uri=f"file://localhost{quote(file)}",
-            data_key=self.key_of(column),
-            parameters={
-                "dataset": column.dataset,
-                "chunk_shape": [column.rows_per_chunk, *column.shape],
-                "swmr": True,
-            },
-        )
+        return compose_stream_resource(**column.resource(file, self.key_of(column)))
 
 
 class FlyingStream(FileStream):
@@ -251,3 +201,11 @@ class FlyingStream(FileStream):
     def complete(self) -> Status:
         """Finish; done when all rows are visible in the file."""
         return self.device.in_background(self.device.finish_flying)
+
+
+class CountedStream(FlyingStream):
+    """A flyer whose next flight may take a number of rows."""
+
+    def prepare(self, rows: int) -> Status:
+        """Set how many rows the next flight takes; 0 until `complete`."""
+        return self.device.in_background(lambda: self.device.prepare_flight(rows))

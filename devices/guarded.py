@@ -48,6 +48,22 @@ class TaskStatus(ReasonStatusMixin, DeviceStatus):
     """Status of a background task."""
 
 
+def run_task(device: Any, work: Callable[[], None]) -> TaskStatus:
+    """Run `work` on a thread; the status ends with it, and has its exception."""
+    status = TaskStatus(device)
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # any error must reach the plan
+            status.set_exception(error)
+        else:
+            status.set_finished()
+
+    threading.Thread(target=run, name=f"{device.name}-{work.__name__}", daemon=True).start()
+    return status
+
+
 class GuardedDevice(Device):
     """A device that turns all errors of Channel Access into `HardwareError`."""
 
@@ -93,18 +109,7 @@ class GuardedDevice(Device):
 
     def _background(self, work: Callable[[], None]) -> DeviceStatus:
         """Run `work` on a thread; its status has the exception of `work`."""
-        status = TaskStatus(self)
-
-        def run() -> None:
-            try:
-                work()
-            except Exception as error:  # any error must reach the plan
-                status.set_exception(error)
-            else:
-                status.set_finished()
-
-        threading.Thread(target=run, name=f"{self.name}-{work.__name__}", daemon=True).start()
-        return status
+        return run_task(self, work)
 
     def _put(self, signal: EpicsSignal, value: Any) -> None:
         """Put, and wait for put completion (or for the readback, if the signal has one)."""

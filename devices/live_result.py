@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from ophyd.status import Status
 
-from skywright.analysis import name_of
-from skywright.callbacks.derived import COUNTS
+from devices.guarded import ReasonStatusMixin
+from skywright.callbacks.derived import COUNTS, data_key
 from skywright.callbacks.reports import Progress, Reports
 from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.files.columns import Column
 
-_DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
 LIMIT_S = 60.0
 _MISSING: dict[str, Any] = {"f": float("nan"), "i": -1, "U": ""}
 """Value of a missing result, by kind of dtype. Booleans have none: they are read only when known.
@@ -42,8 +41,8 @@ def readings(
     HardwareError
         If a boolean is missing.
     """
-    values = {name_of(c): _MISSING.get(np.dtype(c.dtype).kind) for c in columns} | dict(result)
-    found = {f"{name}_{name_of(c)}": values[name_of(c)] for c in columns}
+    values = {c.name: _MISSING.get(np.dtype(c.dtype).kind) for c in columns} | dict(result)
+    found = {f"{name}_{c.name}": values[c.name] for c in columns}
     unknown = [key for key, value in found.items() if value is None]
     if unknown:
         raise HardwareError(
@@ -55,25 +54,11 @@ def readings(
 
 def descriptions(name: str, columns: Sequence[Column], source: str) -> dict[str, Any]:
     """Return what a device's ``describe`` gives for them: types, units and descriptions."""
-    keys = {}
-    for column in columns:
-        dtype = np.dtype(column.dtype)
-        key: dict[str, Any] = {"source": source, "dtype": _DTYPES[dtype.kind], "shape": []}
-        if dtype.kind != "U":
-            key["dtype_numpy"] = dtype.str
-        told = {k: column.attrs[k] for k in ("units", "description") if k in column.attrs}
-        keys[f"{name}_{name_of(column)}"] = key | told
-    return keys
+    return {f"{name}_{each.name}": data_key(each, source) for each in columns}
 
 
-class StatusWithReason(Status):
-    """A status that, when it failed, shows why; the engine puts that into the stop document."""
-
-    def __repr__(self) -> str:
-        error = self.exception(timeout=0) if self.done else None
-        return super().__repr__() if error is None else f"{type(error).__name__}: {error}"
-
-    __str__ = __repr__
+class StatusWithReason(ReasonStatusMixin, Status):
+    """A status that, when it failed, shows why."""
 
 
 class LiveResult:
@@ -121,12 +106,11 @@ class LiveResult:
         self._timeout_s, self._limit_s = timeout_s, limit_s
         self._hinted = tuple(hinted)
         self._reached = Progress("")
-        counts = [Column(key, "<i8", attrs={"description": text}) for key, text in COUNTS.items()]
-        self._columns = [*counts, *(c for c in live.analysis.results if not c.shape)]
+        self._columns = [*COUNTS, *(c for c in live.analysis.results if not c.shape)]
         for column in self._columns:
             if np.dtype(column.dtype).kind not in (*_MISSING, "b"):
                 raise ConfigError(
-                    f"{name}: result {name_of(column)} of analysis {live.name} is declared as "
+                    f"{name}: result {column.name} of analysis {live.name} is declared as "
                     f"{np.dtype(column.dtype)}, which has no value that means 'missing'; declare a "
                     "signed integer, a float, text or a boolean"
                 )

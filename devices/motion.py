@@ -15,6 +15,7 @@ from ophyd.status import MoveStatus, StatusBase
 from ophyd.utils.epics_pvs import AlarmSeverity, AlarmStatus
 from ophyd.utils.errors import DisconnectedError, LimitError
 
+from devices import guarded
 from devices.guarded import ReasonStatusMixin, TaskStatus
 from skywright.errors import HardwareError
 
@@ -262,20 +263,13 @@ class Motor(EpicsMotor):
 
 
 def run_task(device: Any, work: Callable[[], None]) -> TaskStatus:
-    """Run `work` on a thread; the status ends with it, and has its exception."""
-    status = TaskStatus(device)
+    """Run `work` on a thread; the status ends with it, and has its exception in our words."""
 
-    def run() -> None:
-        try:
-            with told_when_lost(device):
-                work()
-        except Exception as error:  # whatever it is, the plan must see it
-            status.set_exception(error)
-        else:
-            status.set_finished()
+    def task() -> None:
+        with told_when_lost(device):
+            work()
 
-    threading.Thread(target=run, name=f"{device.name}-task", daemon=True).start()
-    return status
+    return guarded.run_task(device, task)
 
 
 def move_all(moves: Iterable[tuple[Motor, float]]) -> None:

@@ -1,7 +1,6 @@
 """Plans that take pictures with a camera."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -10,6 +9,7 @@ from bluesky.protocols import Collectable, Flyable, Readable
 from bluesky.utils import MsgGenerator
 
 from plans.checks import Needs, check_devices, described
+from plans.run_stubs import start_metadata
 
 COLLECT_S = 0.25
 """Period of `collect` while the camera flies, s."""
@@ -46,7 +46,8 @@ def take_pictures(
     _check_has_pictures(camera)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"take_pictures: n = {n!r}, expected a whole number of at least 1")
-    _md = _metadata("take_pictures", camera, {"n": n}, md, num_points=n)
+    more = {"num_points": n, **(md or {})}
+    _md = start_metadata("take_pictures", {"camera": camera}, {"n": n}, more)
 
     @bpp.stage_decorator([camera])
     @bpp.run_decorator(md=_md)
@@ -90,7 +91,7 @@ def watch_camera(
         raise ValueError(
             f"watch_camera: seconds = {seconds!r}, expected more than 0, at most {SECONDS_MAX:g}"
         )
-    _md = _metadata("watch_camera", camera, {"seconds": seconds}, md)
+    _md = start_metadata("watch_camera", {"camera": camera}, {"seconds": seconds}, md)
     periods = math.ceil(seconds / COLLECT_S)
 
     @bpp.stage_decorator([camera])
@@ -116,22 +117,3 @@ def _check_has_pictures(camera: Any) -> None:
         raise TypeError(
             f"take_pictures: camera = {camera.name}, expected a camera: it reads {read}, no picture"
         )
-
-
-def _metadata(
-    plan: str,
-    camera: Any,
-    arguments: Mapping[str, Any],
-    md: Mapping[str, Any] | None,
-    **more: Any,
-) -> dict[str, Any]:
-    """Return the start document's metadata; `md` overrides the other keys."""
-    assets = getattr(camera, "assets", None)
-    return {
-        "plan_name": plan,
-        "plan_args": {"camera": camera.name, **arguments},
-        "detectors": [camera.name],
-        **more,
-        **({"assets": str(assets)} if assets is not None else {}),
-        **(md or {}),
-    }

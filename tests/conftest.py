@@ -1,5 +1,6 @@
 """What every test shares: loopback Channel Access on its own ports, test data, an engine."""
 
+import gc
 import logging
 import os
 import shutil
@@ -36,7 +37,10 @@ def _free_ports(count: int) -> list[int]:
     return list(ports)
 
 
-# pyepics and caproto read these when first imported, which a test module may do at collection.
+# pyepics, caproto and numpy read these when first imported, which a test module may do at
+# collection, and xdist's workers and all children inherit them. OpenBLAS gets one thread: several
+# that share two cores with other processes wait for one another spinning, and a small matrix then
+# costs ten times the processor time and more.
 _repeater, *_ports = _free_ports(1 + CA_PORTS)
 os.environ.update(
     EPICS_CA_AUTO_ADDR_LIST="NO",
@@ -48,7 +52,18 @@ os.environ.update(
     EPICS_CAS_BEACON_ADDR_LIST="127.0.0.1",
     SKYWRIGHT_TEST_CA_PORTS=",".join(map(str, _ports)),
     MPLBACKEND="Agg",
+    OPENBLAS_NUM_THREADS="1",
 )
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Import without garbage collection: a million objects are made, and stay to the end."""
+    gc.disable()
+    yield
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def absent(what: str) -> None:

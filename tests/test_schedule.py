@@ -1,6 +1,9 @@
-"""The order of the tests names files that exist, each once."""
+"""The order of the tests names files that exist, each once; what is imported ahead is found."""
+
+from importlib.util import find_spec
 
 from schedule import LONGEST_FIRST, TESTS, ranks, unit_of
+from support.forked import PRELOAD
 
 
 def test_files_of_the_schedule_exist() -> None:
@@ -18,3 +21,7 @@ def test_units_are_ordered_by_what_was_measured() -> None:
 def test_without_measurements_the_list_is_the_order() -> None:
     rank = ranks({})
     assert sorted(rank, key=lambda unit: rank[unit]) == list(LONGEST_FIRST)
+
+
+def test_what_forked_processes_have_ahead_is_found() -> None:
+    assert [name for name in PRELOAD if find_spec(name) is None] == []

@@ -1,7 +1,6 @@
 """EPU, live: the atlas with its squares, one square with its holes, counts, troubles, runs."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -10,15 +9,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dashboard.color_map import css_color, css_colors
-from dashboard.feeds import Source
-from dashboard.live_board import LiveBoard
+from dashboard.live_board import LiveBoard, LiveIoc
 from dashboard.recent_runs import recent_runs
-from dashboard.site import Site, render, site_of
+from dashboard.site import render, site_of
 from dashboard.views import View
-from dashboard.worker import worker_messages
 
-IOC = "epu"
-"""The IOC of the watcher, and the name of its feed."""
+IOC = LiveIoc(
+    "epu", "dashboard.epu.epu_worker", lambda: LiveBoard(status="waiting for the IOC of EPU")
+)
 SIDE, EDGE = 400, 12
 NEXT = 6
 PLANS = ("track_epu",)
@@ -30,15 +28,13 @@ Place = Sequence[Any]
 async def epu(request: Request) -> Response:
     """Show the grid that is taken now, and the latest runs."""
     site = site_of(request)
-    board = board_of(site)
-    grid = board.facts.get("overview", {})
-    suggestion = board.facts.get("suggestion", {})
+    facts = IOC.board_of(site).facts
+    grid = facts.get("overview", {})
+    suggestion = facts.get("suggestion", {})
     return render(
         request,
         "dashboard.epu:epu.html",
-        configured=IOC in site.settings.iocs,
-        board=board,
-        facts=board.facts,
+        **IOC.shown(site),
         grid=grid,
         atlas=draw_places(grid.get("squares", []), grid.get("current", ""), "square"),
         holes=draw_places(grid.get("holes", []), "", "hole"),
@@ -53,7 +49,7 @@ async def epu(request: Request) -> Response:
 def draw_places(places: Sequence[Place], current: str, kind: str) -> Markup | None:
     """Draw squares of an atlas or holes of a square, colored by their share of good micrographs.
 
-    Those without micrographs are outlines, those without results are gray; `current` has a frame.
+    Those without micrographs are outlines, those without results are dashed; `current` has a frame.
     None if no place is known.
     """
     known = [each for each in places if each[1] is not None and each[2] is not None]
@@ -67,16 +63,17 @@ def draw_places(places: Sequence[Place], current: str, kind: str) -> Markup | No
     colors = css_colors([0.0 if each[4] is None else each[4] for each in known])
     marks = []
     for (name, x, y, count, share), color in zip(known, colors, strict=True):
-        fill = "none" if not count else "var(--line)" if share is None else color
+        fill = color if count and share is not None else "none"
         good = "no results yet" if share is None else f"{share:.0%} good"
         text = f"{kind} {name}: {count} micrographs, {good}" if count else f"{kind} {name}"
         stroke = "var(--a)" if name == current else "var(--faint)"
+        dashes = ' stroke-dasharray="3 2"' if count and share is None else ""
         radius = 0 if kind == "square" else size
         shape = (
             f'x="{2 * EDGE + (x - left) * scale - size:.1f}" '
             f'y="{2 * EDGE + (y - top) * scale - size:.1f}" '
             f'width="{2 * size:.1f}" height="{2 * size:.1f}" rx="{radius:.1f}" '
-            f'fill="{fill}" stroke="{stroke}" stroke-width="{3 if name == current else 1}"'
+            f'fill="{fill}" stroke="{stroke}" stroke-width="{3 if name == current else 1}"{dashes}'
         )
         marks.append(f"<rect {shape}><title>{escape(text)}</title></rect>")
     label = "the atlas with its squares" if kind == "square" else "the present square's holes"
@@ -95,18 +92,4 @@ def draw_scale() -> Markup:
     return Markup(f'<svg class="scale" viewBox="0 0 128 12">{"".join(steps)}</svg>')
 
 
-def board_of(site: Site) -> LiveBoard:
-    """Return what the page keeps of the watched directory."""
-    board: LiveBoard = site.live.setdefault(IOC, LiveBoard(status="waiting for the IOC of EPU"))
-    return board
-
-
-def feeds(site: Site) -> dict[str, Source]:
-    """Return the feed of the watcher, where there is one."""
-    if IOC not in site.settings.iocs:
-        return {}
-    messages = partial(worker_messages, site.settings, IOC, "dashboard.epu.epu_worker")
-    return {IOC: lambda: board_of(site).changes(messages())}
-
-
-VIEW = View(path="/epu", title="EPU", routes=[Route("/epu", epu)], feeds=feeds, order=40)
+VIEW = View(path="/epu", title="EPU", routes=[Route("/epu", epu)], feeds=IOC.feeds, order=40)

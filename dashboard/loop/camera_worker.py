@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from dashboard.worker_process import argument_parser, encode, write_messages
@@ -23,7 +22,7 @@ from devices.camera_view import CameraFacts, CameraView
 from skywright.instruments.loop.backends import Detector, make_detector
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.draw import caption
-from skywright.instruments.loop.picture import MIN_SIDE_PX
+from skywright.instruments.loop.picture import MIN_SIDE_PX, encode_jpeg
 
 BEAT_S = 1.0
 PERIOD_S = 0.1
@@ -83,9 +82,7 @@ def encode_picture(header: dict[str, Any], picture: NDArray[np.uint8] | None) ->
     """Return a message: the header, then the picture as JPEG."""
     jpeg = b""
     if picture is not None:
-        pixels = np.ascontiguousarray(picture if picture.ndim == 3 else picture[:, :, np.newaxis])
-        space = "RGB" if picture.ndim == 3 else "GRAY"
-        jpeg = simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorspace=space)
+        jpeg = encode_jpeg(picture, QUALITY, "444")
         header |= {"width": picture.shape[1], "height": picture.shape[0]}
     return encode(header, jpeg)
 

@@ -6,6 +6,7 @@ int32, one after the other.
 
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import numpy as np
 
@@ -26,30 +27,10 @@ def pointing_text(pointing_deg: tuple[float, float, float]) -> str:
 def encode_facts(facts: PanosetiFacts) -> bytes:
     """Return a message: the facts as a JSON line, then the pixels."""
     pixels = b"".join(np.ascontiguousarray(each.pixels, "<i4").tobytes() for each in facts.images)
-    header = {
-        "connected": True,
-        "run": facts.run,
-        "state": facts.state,
-        "message": facts.message,
-        "events": facts.events,
-        "images": [
-            {
-                "slot": each.slot,
-                "module": each.module,
-                "product": each.product,
-                "seconds": each.seconds,
-                "flags": each.flags,
-                "rows": each.rows,
-                "rate_hz": each.rate_hz,
-                "packets_lost": each.packets_lost,
-                "clock": each.clock,
-                "pointing": pointing_text(each.pointing_deg),
-                "sequence": each.sequence,
-                "side": len(each.pixels),
-            }
-            for each in facts.images
-        ],
-    }
+    header = {"connected": True, **asdict(facts)}
+    for image in header["images"]:
+        image["pointing"] = pointing_text(image.pop("pointing_deg"))
+        image["side"] = len(image.pop("pixels"))
     return encode(header, pixels)
 
 

@@ -4,7 +4,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,14 @@ from tiled.client.container import Container
 
 from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.color_map import false_color_png
-from dashboard.feeds import Source
-from dashboard.live_board import LiveBoard
-from dashboard.site import Site, render, site_of
+from dashboard.live_board import LiveBoard, LiveIoc
+from dashboard.site import png_response, render, site_of
 from dashboard.views import View
-from dashboard.worker import worker_messages
 from skywright.errors import SkywrightError
 from skywright.store.export.contents import read_contents
 from skywright.store.lookup import RunFilter, RunSummary, find_run, find_runs
 from skywright.store.show import final_results
 
-IOC = "panoseti"
-"""The IOC of the modules, and the name of its feed."""
 ANALYSIS = "panoseti_flashes"
 SHOWN = 8
 WINDOW_S, BINS = 600.0, 75
@@ -72,6 +67,9 @@ class PanosetiBoard(LiveBoard):
             self.largest.popleft()
 
 
+IOC = LiveIoc("panoseti", "dashboard.panoseti.pano_worker", PanosetiBoard)
+
+
 @dataclass(frozen=True)
 class Flashes:
     """The search for flashes in one run."""
@@ -83,7 +81,7 @@ class Flashes:
 async def panoseti(request: Request) -> Response:
     """Show the modules, and the latest runs with their candidates."""
     site = site_of(request)
-    board = board_of(site)
+    board = IOC.board_of(site)
     flashes, wrong = [], ""
     try:
         flashes = await site.catalog.ask(newest_flashes, SHOWN, site.journals)
@@ -92,9 +90,7 @@ async def panoseti(request: Request) -> Response:
     return render(
         request,
         "dashboard.panoseti:panoseti.html",
-        configured=IOC in site.settings.iocs,
-        board=board,
-        facts=board.facts,
+        **IOC.shown(site),
         images=board.facts.get("images", []),
         largest=draw_largest(board),
         flashes=flashes,
@@ -124,12 +120,11 @@ def draw_largest(board: PanosetiBoard) -> Markup | None:
 
 async def image(request: Request) -> Response:
     """Return the newest image of a slot and product as a PNG file."""
-    board = board_of(site_of(request))
+    board = IOC.board_of(site_of(request))
     key = (int(request.path_params["slot"]), request.path_params["product"])
     if key not in board.pixels:
         raise HTTPException(404, "no image of this module and product yet")
-    picture = false_color_png(board.pixels[key])
-    return Response(picture, media_type="image/png", headers={"Cache-Control": "no-store"})
+    return png_response(false_color_png(board.pixels[key]))
 
 
 def newest_flashes(client: Container, limit: int, journals: Path) -> list[Flashes]:
@@ -142,22 +137,8 @@ def newest_flashes(client: Container, limit: int, journals: Path) -> list[Flashe
     ]
 
 
-def board_of(site: Site) -> PanosetiBoard:
-    """Return what the page keeps of the modules."""
-    board: PanosetiBoard = site.live.setdefault(IOC, PanosetiBoard())
-    return board
-
-
-def feeds(site: Site) -> dict[str, Source]:
-    """Return the feed of the modules, where there is an IOC."""
-    if IOC not in site.settings.iocs:
-        return {}
-    messages = partial(worker_messages, site.settings, IOC, "dashboard.panoseti.pano_worker")
-    return {IOC: lambda: board_of(site).changes(messages())}
-
-
 ROUTES: Sequence[Route] = [
     Route("/panoseti", panoseti),
     Route("/panoseti/image/{slot:int}/{product}", image),
 ]
-VIEW = View(path="/panoseti", title="PANOSETI", routes=ROUTES, feeds=feeds, order=50)
+VIEW = View(path="/panoseti", title="PANOSETI", routes=ROUTES, feeds=IOC.feeds, order=50)

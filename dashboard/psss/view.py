@@ -1,7 +1,6 @@
 """The spectrometer, live: spectrum, waterfall, trend of the fits, counts; and its latest runs."""
 
 import math
-from functools import partial
 
 import numpy as np
 from markupsafe import Markup
@@ -10,15 +9,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dashboard.chart import Curve, Marks, draw_chart
-from dashboard.feeds import Source
+from dashboard.live_board import LiveIoc
 from dashboard.psss.spectra import SpectrumBoard
 from dashboard.recent_runs import recent_runs
-from dashboard.site import Site, render, site_of
+from dashboard.site import render, site_of
 from dashboard.views import View
-from dashboard.worker import worker_messages
 
-IOC = "psss"
-"""The IOC of the spectrometer, and the name of its feed."""
+IOC = LiveIoc("psss", "dashboard.psss.spectrum_worker", SpectrumBoard)
 PLANS = (
     *("acquire_spectra", "scan_spectra", "optimize_spectrum"),
     *("take_background", "calibrate_energy_axis"),
@@ -28,13 +25,11 @@ PLANS = (
 async def psss(request: Request) -> Response:
     """Show what the spectrometer sees, and its latest runs."""
     site = site_of(request)
-    board = board_of(site)
+    board = IOC.board_of(site)
     return render(
         request,
         "dashboard.psss:psss.html",
-        configured=IOC in site.settings.iocs,
-        board=board,
-        facts=board.facts,
+        **IOC.shown(site),
         unit="eV" if board.facts.get("unit") == "EV" else "px",
         charts=draw_spectra(board),
         trends=draw_trends(board),
@@ -53,12 +48,6 @@ def figure(value: float | None, error: float | None, unit: str) -> str:
         return f"{value:.6g} {unit}"
     digits = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:.{digits}f} ± {error:.{digits}f} {unit}"
-
-
-def board_of(site: Site) -> SpectrumBoard:
-    """Return what the page keeps of the spectrometer."""
-    board: SpectrumBoard = site.live.setdefault(IOC, SpectrumBoard())
-    return board
 
 
 def draw_spectra(board: SpectrumBoard) -> list[Markup]:
@@ -83,12 +72,4 @@ def draw_trends(board: SpectrumBoard) -> list[Markup]:
     return charts
 
 
-def feeds(site: Site) -> dict[str, Source]:
-    """Return the spectrometer's feed, where there is one."""
-    if IOC not in site.settings.iocs:
-        return {}
-    messages = partial(worker_messages, site.settings, IOC, "dashboard.psss.spectrum_worker")
-    return {IOC: lambda: board_of(site).changes(messages())}
-
-
-VIEW = View(path="/psss", title="PSSS", routes=[Route("/psss", psss)], feeds=feeds, order=30)
+VIEW = View(path="/psss", title="PSSS", routes=[Route("/psss", psss)], feeds=IOC.feeds, order=30)

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,12 +17,12 @@ from starlette.routing import Route
 
 from dashboard.chart import Curve, Marks, draw_chart
 from dashboard.color_map import false_color_png
-from dashboard.feeds import Source
+from dashboard.live_board import LiveIoc
 from dashboard.recent_runs import recent_runs
 from dashboard.sacla.board import ShotBoard
-from dashboard.site import Site, check_may_operate, render, site_of
+from dashboard.site import Site, check_may_operate, png_response, render, site_of
 from dashboard.views import View
-from dashboard.worker import run_once, worker_messages
+from dashboard.worker import run_once
 from skywright.instruments.sacla.mean_images import (
     PixelHistogram,
     autocorrelation,
@@ -32,8 +31,6 @@ from skywright.instruments.sacla.mean_images import (
     log_histogram,
 )
 
-IOC = "sacla"
-"""The IOC of the shots, and the name of its feed."""
 PLANS = ("acquire_shots", "delay_scan", "find_time_zero")
 BODY_BYTES = 32_768
 AXES = {
@@ -43,6 +40,14 @@ AXES = {
     "i0": "I0, V",
     "motor": "the motor",
 }
+
+
+def _worker_arguments(site: Site) -> tuple[str, ...]:
+    section = site.settings.sacla
+    return "--period", str(section.plot_every), "--shots", str(section.ngrab)
+
+
+IOC = LiveIoc("sacla", "dashboard.sacla.shots_worker", ShotBoard, _worker_arguments)
 ONOFF = (("on", "a"), ("off", "b"))
 VALUE_BINS, LEAST_SHOTS = 40, 10
 """Bins of the histograms of values; least number of shots for a correlation."""
@@ -53,13 +58,11 @@ TAGS_SHOWN = 10_000
 async def sacla(request: Request) -> Response:
     """Show the shots, and their latest runs."""
     site = site_of(request)
-    board = board_of(site)
+    board = IOC.board_of(site)
     return render(
         request,
         "dashboard.sacla:sacla.html",
-        configured=IOC in site.settings.iocs,
-        board=board,
-        facts=board.facts,
+        **IOC.shown(site),
         curves=draw_curves(board),
         scatter=draw_scatter(board),
         histogram=draw_histogram(board) + draw_values(board),
@@ -71,7 +74,7 @@ async def sacla(request: Request) -> Response:
 async def now(request: Request) -> Response:
     """Return what the drawing needs: the geometry of the image, and the regions on it."""
     site = site_of(request)
-    board = board_of(site)
+    board = IOC.board_of(site)
     facts = board.facts
     return JSONResponse(
         {
@@ -95,12 +98,14 @@ async def now(request: Request) -> Response:
 
 async def mean_image(request: Request) -> Response:
     """Return the mean image as a PNG file."""
-    board = board_of(site_of(request))
+    return png_response(false_color_png(_image(request)))
+
+
+def _image(request: Request) -> np.ndarray:
+    board = IOC.board_of(site_of(request))
     if not board.image.size:
         raise HTTPException(404, "no mean image yet")
-    return Response(
-        false_color_png(board.image), media_type="image/png", headers={"Cache-Control": "no-store"}
-    )
+    return board.image
 
 
 def mass_of(board: ShotBoard) -> list[float] | None:
@@ -112,15 +117,8 @@ def mass_of(board: ShotBoard) -> list[float] | None:
 
 async def autocorrelation_image(request: Request) -> Response:
     """Return the autocorrelation of the mean image as a PNG file; no shift is in the middle."""
-    board = board_of(site_of(request))
-    if not board.image.size:
-        raise HTTPException(404, "no mean image yet")
-    found = await asyncio.to_thread(autocorrelation, board.image)
-    return Response(
-        false_color_png(found.astype(np.float32)),
-        media_type="image/png",
-        headers={"Cache-Control": "no-store"},
-    )
+    found = await asyncio.to_thread(autocorrelation, _image(request))
+    return png_response(false_color_png(found.astype(np.float32)))
 
 
 class OperateRequest(BaseModel):
@@ -143,14 +141,9 @@ class OperateRequest(BaseModel):
 
     def arguments(self) -> Iterator[str]:
         """Yield the options of ``dashboard.sacla.operate_worker``."""
-        if self.add is not None:
-            yield f"--add={self.add}"
-        if self.remove is not None:
-            yield f"--remove={self.remove}"
-        if self.show is not None:
-            yield f"--show={self.show}"
-        if self.plot is not None:
-            yield f"--plot={self.plot}"
+        for name in ("add", "remove", "show", "plot"):
+            if (value := getattr(self, name)) is not None:
+                yield f"--{name}={value}"
         if self.reset:
             yield "--reset"
         if self.run is not None:
@@ -171,8 +164,8 @@ async def put(request: Request) -> Response:
         ) from None
     site = site_of(request)
     worker = "dashboard.sacla.operate_worker"
-    async with board_of(site).operating:
-        answer = await run_once(site.settings, IOC, worker, *request_body.arguments())
+    async with IOC.board_of(site).operating:
+        answer = await run_once(site.settings, IOC.name, worker, *request_body.arguments())
     return JSONResponse(json.loads(answer), headers={"Cache-Control": "no-store"})
 
 
@@ -322,24 +315,6 @@ def draw_histogram(board: ShotBoard) -> list[tuple[str, Markup]]:
     return [(title, draw_chart(marks, [], "photons", "log10 of pixels", title))]
 
 
-def board_of(site: Site) -> ShotBoard:
-    """Return what the page keeps of the shots."""
-    board: ShotBoard = site.live.setdefault(IOC, ShotBoard())
-    return board
-
-
-def feeds(site: Site) -> dict[str, Source]:
-    """Return the feed of the shots, where there is an IOC."""
-    if IOC not in site.settings.iocs:
-        return {}
-    section = site.settings.sacla
-    arguments = ("--period", str(section.plot_every), "--shots", str(section.ngrab))
-    messages = partial(
-        worker_messages, site.settings, IOC, "dashboard.sacla.shots_worker", *arguments
-    )
-    return {IOC: lambda: board_of(site).changes(messages())}
-
-
 VIEW = View(
     path="/sacla",
     title="SACLA",
@@ -350,7 +325,7 @@ VIEW = View(
         Route("/sacla/autocorrelation.png", autocorrelation_image),
         Route("/sacla/put", put, methods=["POST"]),
     ],
-    feeds=feeds,
+    feeds=IOC.feeds,
     order=60,
     static=Path(__file__).parent / "static",
 )

@@ -89,13 +89,15 @@ function onPicture(message) {
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(0, end)));
   figure.querySelector("[data-camera=status]").textContent = header.status;
   figure.classList.toggle("stale", !header.connected);
+  const placeholder = figure.querySelector(".placeholder");
+  if (header.connected) placeholder.textContent = placeholder.dataset.connected;
   if (!header.bytes) return;
   const image = figure.querySelector("img");
   const url = URL.createObjectURL(new Blob([bytes.subarray(end + 1)], { type: "image/jpeg" }));
   image.onload = image.onerror = () => URL.revokeObjectURL(url);
   image.src = url;
   image.hidden = false;
-  figure.querySelector(".placeholder").hidden = true;
+  placeholder.hidden = true;
   figure.dataset.number = header.number;
   drawFound(figure, header);
 }

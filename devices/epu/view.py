@@ -1,13 +1,12 @@
 """What can be seen of a watched EPU directory, by reading alone: nothing is put."""
 
-import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignalRO
 
-from devices.camera_view import text_of
+from devices.camera_view import read_facts
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,6 @@ class EpuView(Device):
     suggestion = Cpt(EpicsSignalRO, "SUGGESTION", string=True)
     overview = Cpt(EpicsSignalRO, "OVERVIEW", string=True)
 
-    def __init__(self, prefix: str, *, name: str = "epu_view", **kwargs: Any) -> None:
-        super().__init__(prefix, name=name, **kwargs)
-
     def facts(self, timeout_s: float = 2.0) -> EpuFacts:
         """Read what the IOC says.
 
@@ -83,11 +79,4 @@ class EpuView(Device):
         TimeoutError
             If it does not answer.
         """
-        values: dict[str, Any] = {}
-        for each in fields(EpuFacts):
-            value = getattr(self, each.name).get(timeout=timeout_s, connection_timeout=timeout_s)
-            if each.name in ("suggestion", "overview"):
-                values[each.name] = json.loads(text_of(value) or "{}")
-            else:
-                values[each.name] = text_of(value) if each.type is str else float(value)
-        return EpuFacts(**values)
+        return read_facts(self, EpuFacts, timeout_s)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from bluesky.protocols import StreamAsset
@@ -40,19 +41,12 @@ def stream_columns(kind: str) -> tuple[StreamColumn, ...]:
     )
 
 
-class _Plugin:
-    """What `FileStream` names as the source of its keys."""
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-
-
 class EntityStream(FileStream):
     """The rows of one kind of entity in one run."""
 
     def __init__(self, device: "EpuWatcher", kind: str, run: str, directory: Path) -> None:
         name = f"{device.name}_{STREAMS[kind]}"
-        plugin: Any = _Plugin(device.prefix)
+        plugin: Any = SimpleNamespace(prefix=device.prefix)  # the source of the keys
         super().__init__(device, name, plugin, lambda: stream_columns(kind))
         self._kind, self._run = STREAMS[kind], run
         self.begin(str(directory / f"{run}_{self._kind}.h5"))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from bluesky.protocols import StreamAsset
@@ -28,6 +27,7 @@ from devices.guarded import TaskStatus, ask_whole
 from devices.motion import Motor, run_task
 from skywright.errors import HardwareError
 from skywright.files.columns import Column, ColumnWriter
+from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.loop.sweep import Sweep
 
 PUT_S = 4.0
@@ -42,6 +42,10 @@ COLUMNS = {
     "open": Column(f"{GROUP}/open", "|u1", attrs={"description": "1 while the window is open"}),
     "sweep": Column(f"{GROUP}/sweep", "<i4", attrs={"description": "number of the sweep, from 0"}),
 }
+STREAM = tuple(
+    StreamColumn(key, each.path, each.dtype, units=str(each.attrs.get("units", "")))
+    for key, each in COLUMNS.items()
+)
 
 
 @dataclass(frozen=True)
@@ -130,14 +134,10 @@ class OscillationFlyer(Device):
         self._started.clear()
         over = self._over
         if self._sweep is None or not self._recording or (over is not None and not over.done):
-            status = TaskStatus(self)
-            status.set_exception(
-                HardwareError(
-                    f"{self.name}: stage it, prepare it with a Sweep, and wait for the last one "
-                    "to be over, before kickoff"
-                )
+            return self._refused(
+                "stage it, prepare it with a Sweep, and wait for the last one to be over, before "
+                "kickoff"
             )
-            return status
         sweep = self._sweep
         self._over = over = run_task(self, lambda: self._fly(sweep))
         over.add_callback(lambda _: self._started.set())
@@ -152,10 +152,13 @@ class OscillationFlyer(Device):
     def complete(self) -> TaskStatus:
         """Return a status that is done when the sweep is over and its trace is in the file."""
         if self._over is None:
-            status = TaskStatus(self)
-            status.set_exception(HardwareError(f"{self.name}: no sweep; kick it off first"))
-            return status
+            return self._refused("no sweep; kick it off first")
         return self._over
+
+    def _refused(self, why: str) -> TaskStatus:
+        status = TaskStatus(self)
+        status.set_exception(HardwareError(f"{self.name}: {why}"))
+        return status
 
     def _fly(self, sweep: Sweep) -> None:
         self.last = None
@@ -191,17 +194,7 @@ class OscillationFlyer(Device):
     def describe_collect(self) -> dict[str, Any]:
         """Describe one reading."""
         source = f"PV:{self.spindle.user_readback.pvname}"
-        return {
-            f"{self.name}_{key}": {
-                "source": source,
-                "dtype": "number" if "f" in column.dtype else "integer",
-                "shape": [],
-                "dtype_numpy": column.dtype,
-                "external": "STREAM:",
-                **({"units": column.attrs["units"]} if "units" in column.attrs else {}),
-            }
-            for key, column in COLUMNS.items()
-        }
+        return {f"{self.name}_{each.key}": each.describe(source) for each in STREAM}
 
     def get_index(self) -> int:
         """Return the number of readings in the file."""
@@ -213,14 +206,9 @@ class OscillationFlyer(Device):
         if rows <= self._collected or self._writer is None:
             return
         if not self._bundles:
-            uri = f"file://localhost{quote(str(self._writer.path))}"
-            for key, column in COLUMNS.items():
-                bundle = compose_stream_resource(
-                    mimetype="application/x-hdf5",
-                    uri=uri,
-                    data_key=f"{self.name}_{key}",
-                    parameters={"dataset": column.path, "chunk_shape": [1024], "swmr": True},
-                )
+            for each in STREAM:
+                resource = each.resource(str(self._writer.path), f"{self.name}_{each.key}")
+                bundle = compose_stream_resource(**resource)
                 self._bundles.append(bundle)
                 yield "stream_resource", bundle.stream_resource_doc
         news = StreamRange(start=self._collected, stop=rows)

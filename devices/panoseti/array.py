@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from bluesky.protocols import Status
 from ophyd import Component as Cpt
 from ophyd import EpicsSignalRO, Kind, Signal
@@ -18,10 +19,11 @@ from devices.file_stream import FilePlugin, FileStream, StreamColumn
 from devices.guarded import GuardedDevice
 from skywright.errors import HardwareError
 from skywright.files.readers import HDF5, open_reader
+from skywright.instruments.panoseti.event_columns import COLUMNS, NUMBER
+from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.instruments.panoseti.rundir import is_under_way, run_of
 from skywright.instruments.panoseti.telescopes import telescopes_in, telescopes_text
 
-PRODUCTS = {"img8": ("|u1", 32), "img16": ("<u2", 32), "ph256": ("<i2", 16), "ph1024": ("<i2", 32)}
 INDEX = "/entry/index"
 ENDED = 2
 NEWEST = "newest"
@@ -36,8 +38,7 @@ PASS_S = 1.0
 
 def columns_of(name: str, product: str) -> tuple[StreamColumn, ...]:
     """Return the columns of the index of one slot and product; `name` begins their keys."""
-    dtype, side = PRODUCTS[product]
-    boards = 1 if side == 16 else 4
+    shape, dtype = (PRODUCTS[product].side,) * 2, np.dtype(PRODUCTS[product].dtype).str
     return (
         StreamColumn(f"{name}_time", f"{INDEX}/time_ns", "<i8", units="ns"),
         StreamColumn(f"{name}_number", f"{INDEX}/identity", "<i8"),
@@ -46,26 +47,12 @@ def columns_of(name: str, product: str) -> tuple[StreamColumn, ...]:
         StreamColumn(f"{name}_flags", f"{INDEX}/flags", "|u1"),
         StreamColumn(f"{name}_quabo", f"{INDEX}/quabo", "|u1"),
         StreamColumn(f"{name}_module", f"{INDEX}/module", "<i4"),
-        StreamColumn(f"{name}_header", f"{INDEX}/header", "<i8", (boards, 5)),
-        StreamColumn(f"{name}_image", product, dtype, (side, side), mimetype="application/x-pff"),
+        StreamColumn(f"{name}_header", f"{INDEX}/header", "<i8", (PRODUCTS[product].quabos, 5)),
+        StreamColumn(f"{name}_image", product, dtype, shape, mimetype="application/x-pff"),
     )
 
 
-EVENTS = (
-    StreamColumn("events_number", "/entry/events/number", "<i8"),
-    StreamColumn("events_time_ns", "/entry/events/time_ns", "<i8", units="ns"),
-    StreamColumn("events_seconds", "/entry/events/seconds", "<f8", units="s"),
-    StreamColumn("events_module", "/entry/events/module", "<i4"),
-    StreamColumn("events_quabo", "/entry/events/quabo", "|u1"),
-    StreamColumn("events_largest", "/entry/events/largest", "<i4", units="ADC"),
-    StreamColumn("events_pixel", "/entry/events/pixel", "<i4"),
-    StreamColumn("events_flags", "/entry/events/flags", "|u1"),
-    StreamColumn("events_side", "/entry/events/side", "|u1"),
-    StreamColumn("events_slot", "/entry/events/slot", "<i4"),
-    StreamColumn("events_row", "/entry/events/row", "<i8"),
-    StreamColumn("events_seqno", "/entry/events/seqno", "<i4"),
-    StreamColumn("events_frame", "/entry/events/frame", "<i8"),
-)
+EVENTS = tuple(StreamColumn.of(each, "events_") for each in (NUMBER, *COLUMNS))
 """Pulse-height events of all modules; `skywright.instruments.panoseti.event_table` says what."""
 
 

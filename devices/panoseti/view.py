@@ -9,7 +9,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignalRO
 
 from devices.camera_view import text_of
-from devices.panoseti.array import PRODUCTS
+from skywright.instruments.panoseti.products import PRODUCTS
 
 STATES = ("Waiting", "Recording", "Ended")
 CLOCKS = ("", "Locked", "Unlocked")
@@ -97,7 +97,7 @@ class PanosetiView(Device):
             }
             for slot in range(1, slots + 1)
         }
-        self._signals = {
+        self._parts = {
             (slot, product): {
                 part: EpicsSignalRO(
                     f"{prefix}M{slot}:{product}:{part}_RBV", name=f"{name}_{slot}_{product}_{part}"
@@ -121,11 +121,11 @@ class PanosetiView(Device):
             return signal.get(timeout=timeout_s, connection_timeout=timeout_s)
 
         images = []
-        for (slot, product), signals in self._signals.items():
+        for (slot, product), signals in self._parts.items():
             sequence = float(read(signals["Sequence"]))
             if not sequence:
                 continue  # no image yet
-            side = PRODUCTS[product][1]
+            side = PRODUCTS[product].side
             pixels = np.asarray(read(signals["Image"]), np.int32).ravel()
             if pixels.size != side * side:
                 continue  # an array that has just connected comes whole with the next reading

@@ -10,10 +10,12 @@ from devices.file_stream import StreamColumn
 from skywright.files import areadetector
 from skywright.files.columns import ColumnReader
 
-FIGURES = (
-    *("center", "fwhm", "center_error", "fwhm_error", "com", "std", "quantile_width"),
-    *("relative_width", "intensity", "amplitude", "offset", "chi2", "quality"),
+TOLD = (
+    *("spectrum", "pulse_id", "time", "center", "fwhm", "center_error", "fwhm_error", "com", "std"),
+    *("quantile_width", "relative_width", "intensity", "amplitude", "offset", "chi2", "quality"),
+    *("pulse_energy", "brightness", "status", "unit", "settings_number"),
 )
+"""Columns of a file of spectra that documents tell of."""
 DTYPES = {
     **{"Int8": "|i1", "UInt8": "|u1", "Int16": "<i2", "UInt16": "<u2"},
     **{"Int32": "<i4", "UInt32": "<u4", "Float32": "<f4", "Float64": "<f8"},
@@ -32,25 +34,13 @@ def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
     # Here, as it takes a second: a session that never stages the device does not wait for it.
     from skywright.instruments.psss import layouts
 
-    in_axis_unit = "eV, or px without axis"
-    figures = (
-        StreamColumn(
-            name, f"{layouts.FIT}/{name}", "<f8", units=layouts.UNITS.get(name, in_axis_unit)
+    columns = {each.name: each for each in (layouts.IDENTITY, *layouts.spectra_columns(width))}
+    in_axis_unit = set(layouts.FIGURES) - layouts.UNITS.keys()
+    return tuple(
+        StreamColumn.of(
+            columns[name], units="eV, or px without axis" if name in in_axis_unit else None
         )
-        for name in FIGURES
-    )
-    return (
-        StreamColumn(
-            "spectrum", layouts.SPECTRUM, "<f8", (width,), layouts.SPECTRA_PER_CHUNK, "counts"
-        ),
-        StreamColumn("pulse_id", layouts.PULSE_ID, "<i8"),
-        StreamColumn("time", layouts.TIME, "<f8", units="s"),
-        *figures,
-        StreamColumn("pulse_energy", f"{layouts.DATA}/pulse_energy", "<f8", units="uJ"),
-        StreamColumn("brightness", f"{layouts.FIT}/brightness", "<f8", units="uJ/eV"),
-        StreamColumn("status", layouts.STATUS, "|u1"),
-        StreamColumn("unit", layouts.UNIT, "|u1"),
-        StreamColumn("settings_number", f"{layouts.MADE}/settings_number", "<i8"),
+        for name in TOLD
     )
 
 
@@ -82,20 +72,14 @@ def settings_columns(width: int) -> tuple[StreamColumn, ...]:
     Their keys do not fit those of a pulse's columns, but for the number that is in both.
     """
     from skywright.instruments.psss import layouts
-    from skywright.instruments.psss.settings import NAME_BYTES_MAX
 
-    fields: dict[str, tuple[str, tuple[int, ...], int, str]] = {
-        **{"axis": ("<f8", (width,), 1, "eV"), "roi": ("<i4", (2,), 16, "px")},
-        "background_name": (f"|S{NAME_BYTES_MAX}", (), 16, ""),
-        "background_digest": ("|S64", (), 16, ""),
-        **dict.fromkeys(("signal_per_row", "saturation"), ("<f8", (), 16, "counts")),
-        **dict.fromkeys(layouts.CHOICES, ("|u1", (), 16, "")),
-    }
     return (
-        StreamColumn("settings_number", layouts.SETTINGS_NUMBER, "<i8", (), 16),
+        StreamColumn.of(layouts.SETTINGS_IDENTITY),
         *(
-            StreamColumn(f"settings_{name}", f"/entry/{name}", dtype, shape, rows, units)
-            for name, (dtype, shape, rows, units) in fields.items()
+            StreamColumn.of(
+                each, "settings_", "counts" if each.path == layouts.SATURATION else None
+            )
+            for each in layouts.settings_columns(width)
         ),
     )
 

@@ -12,7 +12,7 @@ from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
-from devices.file_stream import FileStream
+from devices.file_stream import CountedStream, FileStream
 from devices.guarded import CONNECT_S, PUT_S
 from devices.psss.columns import (
     picture_columns,
@@ -21,7 +21,7 @@ from devices.psss.columns import (
     summarize_point,
 )
 from devices.psss.settings import BackgroundRecorder, EnergyAxis, Roi
-from devices.psss.stream import PulseStream, Recording, SettingsStream
+from devices.psss.stream import Recording, SettingsStream
 from devices.recording import RecordingDevice
 from skywright.errors import DataError, HardwareError
 
@@ -108,7 +108,7 @@ class Psss(RecordingDevice):
         self.background_recorder = BackgroundRecorder(self, "background_recorder")
         columns = lambda: spectra_columns(self._picture_size()[1])  # noqa: E731
         hinted = ("pulse_id", "center", "fwhm")
-        self.pulses = PulseStream(self, f"{name}_pulses", self.spectra_file, columns, hinted)
+        self.pulses = CountedStream(self, f"{name}_pulses", self.spectra_file, columns, hinted)
         self.pictures = FileStream(
             self, f"{name}_pictures", self.pictures_file, self._picture_columns, ("pulse_id",)
         )

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from bluesky.protocols import Status, StreamAsset
+from bluesky.protocols import StreamAsset
 from ophyd import Component as Cpt
 from ophyd import EpicsSignalRO, Kind
 
-from devices.file_stream import FilePlugin, FileStream, FlyingStream
+from devices.file_stream import FilePlugin, FileStream
 from skywright.errors import DataError
 from skywright.files.columns import ColumnReader
 
@@ -18,14 +18,6 @@ class Recording(FilePlugin):
     captured = Cpt(EpicsSignalRO, "NumCaptured_RBV", kind=Kind.omitted, auto_monitor=True)
     data_type = Cpt(EpicsSignalRO, "DataType_RBV", kind=Kind.omitted, string=True)
     lost = Cpt(EpicsSignalRO, "DroppedArrays_RBV", kind=Kind.omitted, auto_monitor=True)
-
-
-class PulseStream(FlyingStream):
-    """Every pulse's spectrum and fit; as a flyer it takes pulses from kickoff to complete."""
-
-    def prepare(self, pulses: int) -> Status:
-        """Set how many pulses the next flight takes; 0 until `complete`."""
-        return self.device.in_background(lambda: self.device.prepare_flight(pulses))
 
 
 class SettingsStream(FileStream):

@@ -1,14 +1,13 @@
 """What can be seen of the spectrometer, by reading alone: nothing is put."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignalRO
 
-from devices.camera_view import text_of
+from devices.camera_view import read_facts
 
 Floats = NDArray[np.float32]
 
@@ -78,9 +77,6 @@ class SpectrumView(Device):
     unsent = Cpt(EpicsSignalRO, "N_UNSENT")
     rate = Cpt(EpicsSignalRO, "RATE")
 
-    def __init__(self, prefix: str, *, name: str = "spectrum_view", **kwargs: Any) -> None:
-        super().__init__(prefix, name=name, **kwargs)
-
     def facts(self, timeout_s: float = 2.0) -> SpectrumFacts:
         """Read what the IOC says.
 
@@ -89,11 +85,7 @@ class SpectrumView(Device):
         TimeoutError
             If it does not answer.
         """
-        values: dict[str, Any] = {}
-        for each in fields(SpectrumFacts):
-            value = getattr(self, each.name).get(timeout=timeout_s, connection_timeout=timeout_s)
-            values[each.name] = text_of(value) if each.type == "str" or each.type is str else value
-        return SpectrumFacts(**values)
+        return read_facts(self, SpectrumFacts, timeout_s)
 
     def spectra(self, timeout_s: float = 2.0) -> tuple[Floats, Floats, Floats]:
         """Read axis, newest spectrum and average, each (W,) float32; empty if they do not match.

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from devices.file_stream import StreamColumn
-from skywright.files.columns import Column
 from skywright.instruments.sacla import layouts
 from skywright.instruments.sacla.regions import MASK
 
@@ -20,7 +19,7 @@ def shot_columns(regions: int, rings: Sequence[int]) -> tuple[StreamColumn, ...]
     """
     by_detector = {str(k): count for k, count in enumerate(rings)}
     columns = layouts.shot_columns(layouts.room_for(regions), by_detector)
-    return tuple(_plain("", column) for column in (layouts.TAG, *columns))
+    return tuple(StreamColumn.of(column) for column in (layouts.TAG, *columns))
 
 
 def region_columns(
@@ -38,27 +37,16 @@ def region_columns(
     has_masks = any(f":{MASK}" in region for region in regions)
     mask_bytes = layouts.mask_room(shapes) if has_masks else 0
     columns = layouts.region_columns(layouts.room_for(len(regions)), mask_bytes)
-    return tuple(_plain("set_", column) for column in (layouts.REGIONS_NUMBER, *columns))
+    return tuple(StreamColumn.of(column, "set_") for column in (layouts.REGIONS_NUMBER, *columns))
 
 
 def image_columns(shapes: Sequence[tuple[int, int]]) -> tuple[StreamColumn, ...]:
     """Return the columns of the running images of detectors with these shapes."""
     found = layouts.ImagesLayout({str(k): shape for k, shape in enumerate(shapes)})
-    return tuple(_plain("image_", column) for column in (found.identity, *found.columns))
+    return tuple(StreamColumn.of(column, "image_") for column in (found.identity, *found.columns))
 
 
 def frame_columns(shapes: Sequence[tuple[int, int]]) -> tuple[StreamColumn, ...]:
     """Return the columns of the frames of detectors with these shapes."""
     found = layouts.FramesLayout({str(k): shape for k, shape in enumerate(shapes)})
-    return tuple(_plain("frame_", column) for column in (found.identity, *found.columns))
-
-
-def _plain(prefix: str, column: Column) -> StreamColumn:
-    return StreamColumn(
-        prefix + column.path.rsplit("/", 1)[1],
-        column.path,
-        column.dtype,
-        column.shape,
-        column.rows_per_chunk,
-        str(column.attrs.get("units", "")),
-    )
+    return tuple(StreamColumn.of(column, "frame_") for column in (found.identity, *found.columns))

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
-from devices.file_stream import FilePlugin, FileStream, FlyingStream
+from devices.file_stream import CountedStream, FilePlugin, FileStream
 from devices.following import FollowingDevice
 from devices.sacla.columns import frame_columns, image_columns, region_columns, shot_columns
 from skywright.errors import ConfigError, DataError, HardwareError
@@ -51,14 +52,6 @@ class Plugin(FilePlugin):
     def settings(self, assets: Path, name: str) -> tuple[tuple[Any, Any], ...]:
         """Return what is put before `capture` opens the file."""
         return (*super().settings(assets, name), (self.num_capture, self.requested_rows))
-
-
-class ShotStream(FlyingStream):
-    """A row for each shot; as a flyer it takes shots from kickoff to complete."""
-
-    def prepare(self, shots: int) -> Status:
-        """Set how many shots the next flight takes; 0 until `complete`."""
-        return self.device.in_background(lambda: self.device.prepare_flight(shots))
 
 
 class Shots(FollowingDevice):
@@ -133,7 +126,7 @@ class Shots(FollowingDevice):
 
     def __init__(self, prefix: str, *, assets: Path, name: str = "sacla", **kwargs: Any) -> None:
         super().__init__(prefix, assets=assets, name=name, **kwargs)
-        self.rows = ShotStream(
+        self.rows = CountedStream(
             self,
             f"{name}_shots",
             self.plugin,
@@ -141,26 +134,20 @@ class Shots(FollowingDevice):
             ("scanned",),
             lambda: self._files_of("", 0),
         )
-        self.region_sets = FileStream(
-            self,
-            f"{name}_regions",
-            self.plugin,
-            lambda: region_columns(self._regions(), self._shapes()),
-            files=lambda: self._files_of("regions", 1),
-        )
-        self.images = FileStream(
-            self,
-            f"{name}_images",
-            self.plugin,
-            lambda: image_columns(self._shapes()),
-            files=lambda: self._files_of("images", 2),
-        )
-        self.frames = FileStream(
-            self,
-            f"{name}_frames",
-            self.plugin,
-            lambda: frame_columns(self._shapes()),
-            files=lambda: self._files_of("frames", 3),
+        columns_beside: dict[str, Callable[[], Any]] = {
+            "regions": lambda: region_columns(self._regions(), self._shapes()),
+            "images": lambda: image_columns(self._shapes()),
+            "frames": lambda: frame_columns(self._shapes()),
+        }
+        self.region_sets, self.images, self.frames = (
+            FileStream(
+                self,
+                f"{name}_{kind}",
+                self.plugin,
+                columns,
+                files=partial(self._files_of, kind, place),
+            )
+            for place, (kind, columns) in enumerate(columns_beside.items(), 1)
         )
         self._requested_rows = 0
         for stream, captured in self._counters():

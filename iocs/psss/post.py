@@ -10,10 +10,11 @@ from caproto import AlarmSeverity, AlarmStatus, ChannelData
 from iocs.areadetector import COLOR_MODES
 from iocs.common import post
 from iocs.psss.camera import DATA_TYPES
-from iocs.psss.pvs import COLUMNS_MAX, FIGURES, Spectra, raise_alarm, severity_of
+from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm, severity_of
 from skywright.acquire.recorder import Recorder
 from skywright.instruments.psss.averages import Averages
 from skywright.instruments.psss.endpoints.parameters import Parameters
+from skywright.instruments.psss.layouts import FIGURES
 from skywright.instruments.psss.processing import AxisUnit
 from skywright.instruments.psss.results import ProcessorState, Result, background_applied
 from skywright.instruments.psss.settings import Settings

@@ -15,10 +15,11 @@ import numpy as np
 from caproto import ChannelType
 from caproto.asyncio.client import Context
 
-from iocs.psss.pvs import FIGURES, STATES
+from iocs.psss.pvs import STATES
 from skywright.acquire.counters import Counters
 from skywright.errors import ConfigError
 from skywright.instruments.psss.averages import Averages
+from skywright.instruments.psss.layouts import FIGURES
 from skywright.instruments.psss.processor import Processor
 from skywright.instruments.psss.results import ProcessorState, Result
 from skywright.instruments.psss.served import Statistics

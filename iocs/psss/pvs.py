@@ -15,12 +15,6 @@ COLUMNS_MAX = 16_384
 AVERAGE_MAX = 10_000
 STATES = ["stopped", "processing"]
 
-FIGURES = (
-    *("center", "fwhm", "com", "std", "center_error", "fwhm_error", "quantile_width"),
-    *("relative_width", "offset", "amplitude", "intensity", "chi2", "quality"),
-)
-"""PVs that show the field of a `Spectrum` of the same name."""
-
 
 def figure(name: str, units: str = "eV") -> Any:
     """Return a PV of what was found; in pixels, not eV, when FIT_UNIT says so."""

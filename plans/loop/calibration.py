@@ -18,6 +18,7 @@ from plans.loop.stubs import (
     end_pictures,
     look,
     metadata,
+    place,
     position,
     read_result,
     recorded,
@@ -143,7 +144,7 @@ def calibrate_camera(
     look_md = {**_md, DECISION_LIMIT: LOOK_LIMIT_S, **(md or {})}
     fit_md = {**_md, DECISION_LIMIT: FIT_LIMIT_S, **(md or {})}
     uids: list[str] = []
-    home = yield from _place(tools)
+    home = yield from place(tools)
 
     def back(plan: MsgGenerator[Any]) -> MsgGenerator[Any]:
         try:
@@ -216,14 +217,6 @@ def calibrate_camera(
     )
 
 
-def _place(tools: Instruments) -> MsgGenerator[tuple[float, float, float]]:
-    sample = tools.goniometer.sample
-    x = yield from position(sample.x)
-    y = yield from position(sample.y)
-    z = yield from position(sample.z)
-    return x, y, z
-
-
 def _fitted(tools: Instruments) -> MsgGenerator[RotationValues]:
     """Return what a rotation tells, if its tip can be fitted at all."""
     found = yield from read_result(tools)
@@ -241,7 +234,7 @@ def _measure_scale(
     """Move the tip over a grid and fit pixels to um."""
     shape = tools.camera.describe_collect()[f"{tools.camera.name}_image"]["shape"]
     height, width = shape[:2]
-    home = yield from _place(tools)
+    home = yield from place(tools)
     phi = yield from position(tools.goniometer.phi)
     phi_sign = 1
     if hasattr(tools.goniometer, "phi_sign"):
@@ -338,8 +331,8 @@ def _of_reach(part: float, reach: tuple[float, float]) -> float:
 def _shift_along(calibration: ZoomCalibration, found: RotationValues) -> float:
     """Return a move along the spindle that takes the tip to the other half of the picture, um."""
     view = calibration.view
-    size = view.height_px if view.vertical else view.width_px
-    um = (view.um_per_px_y if view.vertical else view.um_per_px_x) * size
+    size, _ = view.by_spindle(view.width_px, view.height_px)
+    um = view.by_spindle(view.um_per_px_x, view.um_per_px_y)[0] * size
     return -SHIFT * um if found.tip.x > 0.0 else SHIFT * um
 
 
@@ -349,8 +342,8 @@ def _axis_line(view: View, rotations: Sequence[RotationValues]) -> AxisLine:
     for found in rotations:
         across = axis_um(found.axis_row, view)
         point = to_picture((target_um(across, view) + found.tip.x, across), view)
-        x, y = (float(value) for value in point)
-        along.append(y if view.vertical else x)
-        rows.append(x if view.vertical else y)
+        place_along, row = view.by_spindle(*map(float, point))
+        along.append(place_along)
+        rows.append(row)
         sigmas.append(found.axis_sigma)
     return fit_axis_line(along, rows, sigmas, replace(view, roll_deg=0.0))

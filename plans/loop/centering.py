@@ -19,6 +19,7 @@ from plans.loop.stubs import (
     end_pictures,
     look,
     metadata,
+    place,
     position,
     read_result,
     recorded,
@@ -454,14 +455,11 @@ def _move(tools: Instruments, course: _Course, shift_um: Sequence[float]) -> Msg
     HardwareError
         If a stage cannot go there.
     """
-    sample = tools.goniometer.sample
-    here = []
-    for axis in (sample.x, sample.y, sample.z):
-        here.append((yield from position(axis)))
+    here = yield from place(tools)
     yield from bps.checkpoint()
     target = tuple(float(value) for value in np.add(here, shift_um))
     step_log.info("moving the sample to %s um", ", ".join(f"{value:.1f}" for value in target))
-    yield from bps.abs_set(sample, target, wait=True)
+    yield from bps.abs_set(tools.goniometer.sample, target, wait=True)
     course.moved_um = course.moved_um + np.asarray(shift_um)
 
 

@@ -30,8 +30,9 @@ FRESH_S = 5.0
 """Longest time to wait for a new picture; the camera says sooner why there is none."""
 LATE_S = 15.0
 """Longest time to wait, while pictures come, for one that was taken after the last move."""
-DECISION_LIMIT_S = 2.0
-"""Work of the analysis that may wait before a decision, s."""
+DECISION_LIMIT_S = 1.5
+"""Work of the analysis that may wait before a decision, s. The batch under way and the fit come on
+top: a decision waits for less than 2 s."""
 OSCILLATION, DECISION = "oscillation", "decision"
 
 
@@ -269,3 +270,12 @@ def end_pictures(tools: Instruments) -> MsgGenerator[None]:
 def position(motor: Any) -> MsgGenerator[float]:
     """Return where a motor is."""
     return float((yield from bps.rd(motor)))
+
+
+def place(tools: Instruments) -> MsgGenerator[tuple[float, float, float]]:
+    """Return where the sample is, um."""
+    sample = tools.goniometer.sample
+    x = yield from position(sample.x)
+    y = yield from position(sample.y)
+    z = yield from position(sample.z)
+    return x, y, z

@@ -220,6 +220,25 @@ def test_far_behind_frames_are_skipped_evenly_and_counted(
     assert np.diff(seen).max() < 20
 
 
+def test_the_limit_of_a_decision_is_for_all_batches_together(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed(f"{PATH}:Slow", "--parameters", '{"seconds": 0.02}')
+    raw = Raw(fed, {"decision_limit_s": 0.4})
+    raw.use(file)
+    fill(file, range(1, 409))
+    for frame in range(8):  # the worker learns how long a frame takes
+        raw.tell(frame, frame + 1)
+        fed.until("progress", frame + 1)
+    raw.tell(8, 408)
+    fed.send("ask", {"raw_uid": raw.uid, "number": 1, "frames": 408})
+    fed.until("progress", 408)
+    raw.stop()
+    # 20 frames in 0.4 s, and a batch of 12 that may have begun before the question. The whole limit
+    # for the frames after each batch would be 52.
+    assert 8 < fed.end().result["n_frames"] <= 8 + 12 + 20
+
+
 def test_an_analysis_that_needs_all_frames_skips_none(
     feed: Callable[..., Fed], file: FrameFile
 ) -> None:
@@ -350,6 +369,33 @@ def test_interleaved_runs_are_kept_apart(
     other.close()
     runs = {run.start["raw_uid"]: identities(run) for run in read_derived(tmp_path / "journal")}
     assert runs == {one.uid: [1, 2, 3], two.uid: [100, 101, 102, 103, 104]}
+
+
+def test_the_next_run_does_not_wait_for_the_pictures_of_the_last_one(
+    feed: Callable[..., Fed], file: FrameFile, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    fed = feed(f"{PATH}:DrawsWhenTold", "--parameters", json.dumps({"gate": str(gate)}))
+    other = FrameFile(tmp_path / "other.h5", SHAPE)
+    fill(file, range(1, 4))
+    fill(other, range(100, 105))
+    one, two = Raw(fed), Raw(fed)
+    one.use(file)
+    one.tell(0, 3)
+    one.stop()
+    two.use(other)
+    two.tell(0, 5)
+    assert fed.until("progress", 5)["raw_uid"] == two.uid
+    gate.touch()
+    assert fed.until("done")["raw_uid"] == one.uid
+    two.stop()
+    assert fed.until("done")["raw_uid"] == two.uid
+    other.close()
+    drawn = {
+        run.start["raw_uid"]: len(run.result["pictures"].splitlines())
+        for run in read_derived(tmp_path / "journal")
+    }
+    assert drawn == {one.uid: 3, two.uid: 3}
 
 
 def test_pictures_are_files_that_the_last_result_names(

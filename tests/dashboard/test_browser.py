@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import epics
+import httpx
 import pytest
 from bluesky_tiled_plugins import TiledWriter
 from event_model import compose_run
@@ -160,8 +161,8 @@ def test_a_new_run_appears_by_itself(browser: Any, page: str, stack: Stack) -> N
 def test_the_camera_is_live_with_what_is_found(browser: Any, page: str, camera: IocProcess) -> None:
     browser.get(f"{page}/loop")
     acquire = channel(camera.prefix + "cam1:Acquire")
-    acquire.put(1)
     figure = find(browser, "figure.camera")
+    acquire.put(1)
     try:
         until(lambda: int(figure.get_attribute("data-number") or 0) > 2, "pictures come")
         tip = until(
@@ -179,6 +180,15 @@ def test_the_camera_is_live_with_what_is_found(browser: Any, page: str, camera: 
     truth = [epics.caget(f"{camera.prefix}SIM:Tip{axis}_RBV", timeout=90) for axis in "XY"]
     assert [(left + right) / 2, y] == pytest.approx(truth, abs=8.0)
     until(lambda: "idle" in find(figure, "[data-camera=status]").text, "it is said to be idle")
+
+
+def test_a_camera_is_called_idle_only_when_it_has_answered(browser: Any, page: str) -> None:
+    assert "Connecting to the camera" in httpx.get(f"{page}/loop").text
+    browser.get(f"{page}/loop")
+    message = '{"connected": true, "status": "idle", "bytes": 0}\n'
+    browser.execute_script("onPicture(new TextEncoder().encode(arguments[0]).buffer)", message)
+    shown = find(browser, ".placeholder").get_property("textContent")
+    assert "the camera takes pictures while a plan runs" in shown
 
 
 def test_a_rotation_appears_with_its_fit(browser: Any, page: str, stack: Stack) -> None:
@@ -234,6 +244,8 @@ def test_a_phone_and_a_dark_room(browser: Any, page: str, view: str) -> None:
     browser.get(page + view)
     width = browser.execute_script("return document.documentElement.scrollWidth")
     assert width <= PHONE[0]  # nothing is cut off, nobody scrolls sideways
+    where = [link.rect for link in browser.find_elements("css selector", "nav a")]
+    assert max(each["x"] + each["width"] for each in where) <= PHONE[0]  # every view can be seen
     paper = find(browser, "body").value_of_css_property("background-color")
     assert max(map(int, re.findall(r"\d+", paper)[:3])) < 64
 

@@ -16,7 +16,7 @@ from support.waiting import until
 
 from dashboard.app import make_app
 from dashboard.color_map import css_color
-from dashboard.epu.view import board_of, draw_places
+from dashboard.epu.view import IOC, draw_places
 from dashboard.headless import headless_chromium, show_as
 from devices.epu.view import EpuFacts
 from skywright.config import IocSettings
@@ -56,7 +56,7 @@ def page(tmp_path: Path) -> Iterator[TestClient]:
 
 def say(page: TestClient, **facts: Any) -> str:
     message = {"connected": True, **EpuFacts(**facts).__dict__, "bytes": 0}
-    board_of(page.app.state.site).take(json.dumps(message).encode() + b"\n")  # type: ignore[attr-defined]
+    IOC.board_of(page.app.state.site).take(json.dumps(message).encode() + b"\n")  # type: ignore[attr-defined]
     return page.get("/epu").text
 
 
@@ -91,7 +91,9 @@ def test_page_shows_grid_troubles_and_suggestion(page: TestClient) -> None:
     assert "skip 2 holes" in text
     assert "3.46" in text
     assert "square 11: 30 micrographs, 80% good" in text
+    assert re.search('fill="none"[^>]* stroke-dasharray="[^>]*><title>square 12: 4 ', text)
     assert "square 12: 4 micrographs, no results yet" in text
+    assert "<div><dt>" not in text  # each figure is explained on hover
     assert text.count("hole 7:") == 1
     assert "hole 8" not in text  # it has no place
     shown = dict(re.findall(r"<dt>([^<]*)</dt>\s*<dd>([^<]*)</dd>", text))
@@ -133,5 +135,7 @@ def test_a_visit_in_a_browser(chromium: Path, tmp_path: Path) -> None:
                 browser.save_screenshot(f"{out}/epu.png")
                 show_as(browser, 360, 740, dark=True)
                 browser.save_screenshot(f"{out}/epu-phone.png")
+            show_as(browser, 360, 740, dark=True)
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
             severe = [each for each in browser.get_log("browser") if each["level"] == "SEVERE"]
             assert severe == []

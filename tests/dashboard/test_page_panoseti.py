@@ -19,7 +19,7 @@ from support.waiting import until
 from dashboard.app import make_app
 from dashboard.headless import headless_chromium, show_as
 from dashboard.panoseti.pano_worker import encode_facts
-from dashboard.panoseti.view import PanosetiBoard, board_of
+from dashboard.panoseti.view import IOC, PanosetiBoard
 from devices.panoseti.array import Panoseti
 from devices.panoseti.view import PanosetiFacts, PanosetiImage
 from skywright.config import IocSettings
@@ -47,7 +47,7 @@ def page(tmp_path: Path) -> Iterator[TestClient]:
 def test_page_shows_modules_with_their_images(page: TestClient) -> None:
     assert "waiting for the IOC of PANOSETI" in page.get("/panoseti").text
     assert page.get("/panoseti/image/1/ph256").status_code == 404
-    board = board_of(page.app.state.site)  # type: ignore[attr-defined]
+    board = IOC.board_of(page.app.state.site)  # type: ignore[attr-defined]
     board.take(encode_facts(facts(flags="clock not in step with UTC")))
     text = page.get("/panoseti").text
     assert "obs &lt;1&gt;.pffd" in text
@@ -121,6 +121,9 @@ def test_simulated_modules_in_a_browser(chromium: Path, tmp_path: Path) -> None:
             first = browser.find_element("css selector", "img.pixels").get_attribute("src")
             address = "return document.querySelector('img.pixels').src"
             until(lambda: browser.execute_script(address) != first)
+            first = browser.execute_script(address)
+            until(lambda: browser.execute_script(address) != first)  # by the same worker
+            assert "begun anew" not in browser.find_element("css selector", "main").text
             if out := os.environ.get("SKYWRIGHT_TEST_PICTURES"):
                 browser.save_screenshot(f"{out}/panoseti.png")
             running.put(0)

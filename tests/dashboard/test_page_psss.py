@@ -18,7 +18,7 @@ from support.page import fake_checks, settings_of
 from dashboard.app import make_app
 from dashboard.psss.spectra import COLUMNS, ROWS, TREND_S, SpectrumBoard
 from dashboard.psss.spectrum_worker import encode_spectra
-from dashboard.psss.view import PLANS, board_of, figure
+from dashboard.psss.view import IOC, PLANS, figure
 from devices.psss.view import SpectrumFacts
 from plans.psss import spectrum as spectrum_plans
 from skywright.config import IocSettings, Settings
@@ -128,7 +128,7 @@ def test_page_before_and_after_the_first_pulse(page: TestClient) -> None:
     before = page.get("/psss").text
     assert "waiting for the spectrometer" in before
     assert "No pulse yet" in before
-    board_of(page.app.state.site).take(message(77))  # type: ignore[attr-defined]
+    IOC.board_of(page.app.state.site).take(message(77))  # type: ignore[attr-defined]
     after = page.get("/psss").text
     assert "9001.5 eV" in after
     assert "12.25 eV" in after

@@ -19,7 +19,7 @@ from dashboard.color_map import false_color_png
 from dashboard.headless import headless_chromium
 from dashboard.sacla.board import ShotBoard
 from dashboard.sacla.shots_worker import encode_facts
-from dashboard.sacla.view import board_of, draw_curves, draw_scatter, draw_values
+from dashboard.sacla.view import IOC, draw_curves, draw_scatter, draw_values
 from devices.sacla.view import COUNTS, CURVES, RECENT, ShotFacts
 from skywright.config import IocSettings, Settings
 from skywright.instruments.sacla.mean_images import autocorrelation
@@ -139,7 +139,7 @@ def test_page_before_and_after_the_first_shot(page: TestClient) -> None:
     assert "No curve yet" in before
     for image in ("mean", "autocorrelation"):
         assert page.get(f"/sacla/{image}.png").status_code == 404
-    board_of(page.app.state.site).take(encode_facts(facts(), 500))  # type: ignore[attr-defined]
+    IOC.board_of(page.app.state.site).take(encode_facts(facts(), 500))  # type: ignore[attr-defined]
     after = page.get("/sacla").text
     assert "400000077" in after
     assert 'title="shots that pass all filters"><dt>accepted</dt>' in after
@@ -259,6 +259,7 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(
 
         browser.get(f"{operated}/sacla")
         until(lambda: names() == ["all"], 90, "the region of the start is shown")
+        assert not find("figure.regions img").is_displayed()  # no broken picture before the first
         find("[data-draw=run]").click()
         until(lambda: find("figure.regions img").get_property("naturalHeight"), 90, "an image")
         drawing = find("figure.regions svg")

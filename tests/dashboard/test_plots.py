@@ -29,10 +29,10 @@ from dashboard.plots import (
     choose,
     draw_plot,
 )
-from dashboard.site import local_time
 from skywright.errors import DataError
 from skywright.store.lookup import find_run
 from skywright.store.show import ColumnView, RunView, StreamView, view_run
+from skywright.store.words import local_time
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ from support.loop_found import GOOD
 from skywright.analysis import name_of
 from skywright.errors import DataError, HardwareError, SampleError
 from skywright.instruments.loop.decision import check_light, judge
-from skywright.instruments.loop.rotation import RESULTS
-from skywright.instruments.loop.rotation_values import FLAT_NAMES, RotationValues
+from skywright.instruments.loop.rotation_values import FLAT_NAMES, RESULTS, RotationValues
 
 
 def found(**changes: Any) -> RotationValues:

@@ -1,5 +1,6 @@
 """The network of a process: its first user loads it, and a forked child loads it anew."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -89,6 +90,16 @@ def test_without_onnxruntime_the_error_says_what_to_install() -> None:
         [sys.executable, "-c", ABSENT], capture_output=True, text=True, check=True
     )
     assert "skywright[loop]" in done.stdout
+
+
+def test_onnxruntime_leaves_nothing_in_the_home_and_sends_nothing(tmp_path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    # Nothing else: onnxruntime sends nothing where it sees the variables of a test runner.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    code = "from skywright.instruments.loop.detect import warm_up; warm_up()"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+    assert list(home.iterdir()) == []
 
 
 def test_a_network_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from skywright.analysis.display import contact_sheet
 from skywright.errors import DataError
@@ -15,7 +14,6 @@ from skywright.instruments.loop.draw import (
     annotate,
     caption,
     find_pin_box,
-    write_picture,
 )
 
 
@@ -111,18 +109,3 @@ def test_labels_of_a_sheet(gray):
     assert (plain[30:] == labeled[30:]).all()
     with pytest.raises(DataError, match="1 labels for 2"):
         contact_sheet([gray, gray], labels=["12"])
-
-
-@pytest.mark.parametrize("name", ["a.png", "b.jpg", "c.JPEG"])
-def test_files_are_written(tmp_path, gray, name):
-    picture = annotate(gray, find_loop(gray))
-    path = write_picture(picture, tmp_path / name)
-    with Image.open(path) as image:
-        assert image.size == (320, 240)
-
-
-def test_files_that_cannot_be_written(tmp_path, gray):
-    with pytest.raises(DataError, match="expected one of"):
-        write_picture(gray, tmp_path / "a.gif")
-    with pytest.raises(DataError, match=r"missing/a\.png"):
-        write_picture(gray, tmp_path / "missing" / "a.png")

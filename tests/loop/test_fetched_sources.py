@@ -173,7 +173,7 @@ def test_stream_that_fails_in_every_way_is_asked_for_anew() -> None:
             visit.wait_for_end()
 
     with scripted(script) as server:
-        source = StreamedPictures(server.url, silence_s=1.0)
+        source = StreamedPictures(server.url, limit_s=1.0)
         taken = Taken()
         source.start(taken.deliver, taken.report)
         source.start(taken.deliver, taken.report)  # a second call does nothing

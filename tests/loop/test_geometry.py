@@ -11,15 +11,14 @@ from skywright.instruments.loop.geometry import (
     View,
     axis_px,
     axis_um,
-    laboratory_stage_moves,
     observe,
-    stage_moves,
     target_um,
     to_goniometer,
     to_laboratory,
     to_picture,
     to_view,
 )
+from skywright.instruments.loop.stages import StageSetup
 
 views = st.builds(
     View,
@@ -88,24 +87,17 @@ def test_roll_lifts_the_far_end_towards_growing_rows() -> None:
 
 def test_stage_moves_undo_the_offset() -> None:
     # x in mm against the offset, y and z in um, swapped and mirrored.
-    stage = np.array([[-1000.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-    moves = stage_moves((300.0, -40.0, 25.0), stage)
+    setup, units = StageSetup(((-1, 0, 0), (0, 0, 1), (0, -1, 0))), ("mm", "um", "um")
+    moves = setup.motor_moves((-300.0, 40.0, -25.0), 0.0, units)
     assert moves == pytest.approx(np.array([0.3, 25.0, 40.0]))
-    assert np.array((300.0, -40.0, 25.0)) + stage @ moves == pytest.approx(np.zeros(3))
+    assert setup.sample_um(moves, 0.0, units) == pytest.approx(np.array([-300.0, 40.0, -25.0]))
 
 
 def test_stages_under_the_spindle_move_in_the_laboratory() -> None:
     offset = np.array([5.0, 60.0, 80.0])
-    moves = laboratory_stage_moves(offset, 90.0, np.eye(3))
+    moves = StageSetup(mounting="table").motor_moves(-offset, 90.0, ("um", "um", "um"))
     # At 90 deg y lies along the beam and z against the rows.
     assert moves == pytest.approx(np.array([-5.0, 80.0, -60.0]))
-
-
-def test_motors_that_cannot_reach_are_refused() -> None:
-    with pytest.raises(ConfigError, match="one direction"):
-        stage_moves((1, 2, 3), [[1, 1, 0], [0, 0, 0], [0, 0, 1]])
-    with pytest.raises(ConfigError, match="3 x 3"):
-        stage_moves((1, 2, 3), np.eye(2))
 
 
 @pytest.mark.parametrize(

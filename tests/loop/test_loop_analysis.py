@@ -11,8 +11,6 @@ from skywright.analysis import Batch
 from skywright.instruments.loop import detect, detection
 from skywright.instruments.loop.analysis import (
     KINDS,
-    SIDES,
-    SIGNS,
     LoopDetection,
     to_gray,
     without_padding,
@@ -39,11 +37,6 @@ def test_columns_are_those_of_the_detector() -> None:
         **{name: value.dtype for name, value in row.items()},
         "backend": np.dtype(np.uint8),
     }
-    assert (KINDS, SIDES, SIGNS) == (
-        detection.CLASS_NAMES,
-        detection.SIDE_NAMES,
-        detection.SIGN_NAMES,
-    )
 
 
 def test_rows_and_votes() -> None:

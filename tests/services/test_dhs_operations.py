@@ -12,7 +12,7 @@ from support.loop_pictures import Drawn, empty, to_jpeg, turned
 
 from skywright.errors import DataError, HardwareError
 from skywright.instruments.loop.backends.automl import AutoMLDetector
-from skywright.instruments.loop.dhs.settings import DhsSettings
+from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.picture import decode
 
 PLAIN = Drawn()
@@ -24,7 +24,7 @@ BOX_PX = 4.0  # of an edge of a box; how exact the detector is, other tests say
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     directory: Path = tmp_path_factory.mktemp("dhs")
-    with bench(settings=DhsSettings(fps=25.0, save_directory=directory)) as made:
+    with bench(config=DhsConfig(video_fps=25.0, osci_delta=0.0), save_directory=directory) as made:
         yield made
 
 

@@ -20,7 +20,7 @@ from support.waiting import until
 from skywright.callbacks.journal import Journal
 from skywright.instruments.loop.dhs import collection, series
 from skywright.instruments.loop.dhs import pictures as dhs_pictures
-from skywright.instruments.loop.dhs.settings import DhsSettings
+from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.found import LoopsFound
 from skywright.instruments.loop.series_run import SeriesRun
 
@@ -82,7 +82,7 @@ def test_with_all_that_were_expected_nothing_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(collection, "LATE_S", 100.0)
-    with bench(settings=DhsSettings(expected=2)) as face:
+    with bench(config=DhsConfig(osci_delta=0.0, osci_time=1.0, video_fps=2.0)) as face:
         face.collecting("1.1")
         face.push(*pictures()[:2])
         face.link.start("stopCollectLoopImages", "1.2")
@@ -235,7 +235,7 @@ def test_too_slow_a_search_loses_rows_not_pictures(monkeypatch: pytest.MonkeyPat
 
 
 def test_pictures_are_saved_as_they_came_and_annotated(tmp_path: Path) -> None:
-    with bench(settings=DhsSettings(save_directory=tmp_path)) as face:
+    with bench(save_directory=tmp_path) as face:
         for again in ("", "_2"):
             face.collecting(f"1.{14 if not again else 15}")
             handle = "1.14" if not again else "1.15"
@@ -263,7 +263,7 @@ def test_the_figures_of_a_saved_picture_are_those_of_its_row(
         return picture
 
     monkeypatch.setattr(dhs_pictures, "annotate", annotate)
-    with bench(settings=DhsSettings(save_directory=tmp_path)) as face:
+    with bench(save_directory=tmp_path) as face:
         face.collecting("1.1")
         face.push(picture)
         face.link.start("stopCollectLoopImages", "1.2")
@@ -284,8 +284,7 @@ def test_the_figures_of_a_saved_picture_are_those_of_its_row(
 
 def test_an_aborted_series_saves_what_was_not_searched_and_is_not_plotted(tmp_path: Path) -> None:
     slow = SlowDetector(seconds=LIMIT_S)
-    settings = DhsSettings(save_directory=tmp_path, osci_delta_deg=180.0)
-    with bench(slow, settings=settings) as face:
+    with bench(slow, DhsConfig(), tmp_path) as face:
         face.collecting("1.1")
         slow.release.set()
         face.push(pictures()[0])
@@ -308,12 +307,10 @@ def test_a_turn_has_angles_a_fit_a_table_and_plots(
 ) -> None:
     monkeypatch.setattr(series, "TURN_S", 60.0)
     catalog = Catalog(tmp_path / "store")
-    settings = DhsSettings(
-        save_directory=tmp_path / "saved", expected=13, osci_delta_deg=180.0, osci_time_s=3.0
-    )
+    config = DhsConfig(osci_delta=180.0, osci_time=3.0, video_fps=13.0 / 3.0)
     step = 180.0 / 13
     pictures = [turned(step * (i + 0.5)).jpeg() for i in range(12)]
-    with bench(begin_run=catalog.begin, settings=settings) as face:
+    with bench(None, config, tmp_path / "saved", catalog.begin) as face:
         face.collecting("1.1")
         face.push(*pictures, b"no picture")
         face.link.start("stopCollectLoopImages", "1.2")

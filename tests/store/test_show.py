@@ -22,7 +22,8 @@ from skywright.errors import DataError
 from skywright.store.export.contents import Column
 from skywright.store.lookup import find_run
 from skywright.store.pictures import holds_pictures, write_pictures
-from skywright.store.show import RunView, in_short, view_run
+from skywright.store.show import RunView, view_run
+from skywright.store.words import in_short
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from skywright.instruments.loop.backends import Detector, Found
 from skywright.instruments.loop.backends.network import NetworkDetector
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.detect import warm_up
+from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.face import Dhs
-from skywright.instruments.loop.dhs.settings import DhsSettings
 from skywright.instruments.loop.sources.push import PushedPictures
 
+NO_TURN = DhsConfig(osci_delta=0.0)
 OPERATIONS = (
     "initializeCamera",
     "getLoopTip",
@@ -89,7 +91,8 @@ class Bench:
 @contextmanager
 def bench(
     detector: Detector | None = None,
-    settings: DhsSettings | None = None,
+    config: DhsConfig = NO_TURN,
+    save_directory: Path | None = None,
     begin_run: Callable[[Mapping[str, Any]], Any] | None = None,
     warm: asyncio.Event | None = None,
 ) -> Iterator[Bench]:
@@ -113,7 +116,7 @@ def bench(
     async def run() -> None:
         loops.append(asyncio.get_running_loop())
         search = detector or NetworkDetector()
-        dhs = Dhs("loopDHS", camera, search, fetch, begin_run, settings, warm)
+        dhs = Dhs("loopDHS", camera, search, fetch, begin_run, config, save_directory, warm=warm)
         await dhs.run("127.0.0.1", hub.port, retry_s=0.05)
 
     try:

@@ -16,6 +16,7 @@ from typing import IO
 
 from skywright.instruments import instruments
 
+COMMAND = ("skywright.cli",)
 STORE = ("skywright.store.ingester", "skywright.store.server")
 IOCS = tuple(sorted({ioc.module for each in instruments().values() for ioc in each.iocs.values()}))
 
@@ -26,11 +27,13 @@ def _what_runs(module: str) -> str:
     return f"{module}.__main__" if spec and spec.submodule_search_locations else module
 
 
-AHEAD = {module: _what_runs(module) for module in STORE + IOCS}
+AHEAD = {module: _what_runs(module) for module in COMMAND + STORE + IOCS}
 """What can be forked, and the module that is imported for it."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(list(AHEAD.values()))
+PRELOAD = (*AHEAD.values(), "tests.support.ahead")
+"""The last one is found where pytest was started in the checkout; without it a fork is slower."""
+_context.set_forkserver_preload(list(PRELOAD))
 
 
 class Forked:

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 from support.loop_world import World
+from support.twin_motion import Motion
 
 from skywright.acquire.trajectory import Axis
 from skywright.instruments.loop.twin.scene import random_scene
-from skywright.instruments.loop.twin.trajectory import Motion
 
 PLAIN: dict[str, Any] = {
     "kind": "nylon",

@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from support.loop_world import World
+from support.twin_motion import Motion
 
 from skywright.acquire.trajectory import Axis
 from skywright.instruments.loop.geometry import axis_um, target_um, to_view
 from skywright.instruments.loop.twin.scene import Scene, random_scene
-from skywright.instruments.loop.twin.trajectory import Motion, Pose
+from skywright.instruments.loop.twin.trajectory import Pose
 from skywright.instruments.loop.twin.truth import frame_truth, shape_of
 
 OUT_EVERY = 3

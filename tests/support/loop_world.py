@@ -21,6 +21,7 @@ from ophyd import Component as Cpt
 from ophyd import Device
 from ophyd.status import Status
 from support.streaming import NUMBER, PICTURE, TIME
+from support.twin_motion import Motion
 
 from devices.loop.oscillation import OscillationFlyer, SweepTrace
 from devices.motion import MotionLimitError
@@ -30,7 +31,7 @@ from skywright.instruments.loop.calibration import ZoomCalibration, now
 from skywright.instruments.loop.sweep import Sweep
 from skywright.instruments.loop.twin.render import render
 from skywright.instruments.loop.twin.scene import Scene
-from skywright.instruments.loop.twin.trajectory import Motion, Pose
+from skywright.instruments.loop.twin.trajectory import Pose
 from skywright.instruments.loop.twin.truth import scene_truth
 
 RATE, ACCELERATION = 120.0, 360.0

@@ -19,6 +19,7 @@ from skywright.callbacks.journal import Journal
 from skywright.instruments.loop.backends import Found
 from skywright.instruments.loop.backends.network import NetworkDetector
 from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.face import Dhs
 from skywright.instruments.loop.found import LoopsFound
 from skywright.instruments.loop.series_run import SeriesRun
@@ -54,7 +55,8 @@ def main() -> None:
         return SeriesRun(LoopsFound(), journal, directory / "assets", metadata)
 
     announce_ready(receiver_port=source.port)
-    asyncio.run(Dhs("loopDHS", camera, detector, begin_run=begin).run("127.0.0.1", port))
+    dhs = Dhs("loopDHS", camera, detector, begin_run=begin, config=DhsConfig(osci_delta=0.0))
+    asyncio.run(dhs.run("127.0.0.1", port))
 
 
 if __name__ == "__main__":

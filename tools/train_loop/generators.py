@@ -107,8 +107,8 @@ def twin_masks(scene: Any, pose: Any) -> NDArray[np.bool_]:
     vertex[:, :2] = np.stack([mesh.points[:, 0], across], 1) @ matrix.T + origin
     vertex[:, 3] = 1.0
     part_of = mesh.label[mesh.triangles[:, 0]]
-    for k, name in enumerate(mesh.labels):
-        own = part_of == k
+    for name in np.unique(mesh.label):
+        own = part_of == name
         if not own.any():
             continue
         n = int(own.sum())

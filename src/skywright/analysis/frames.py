@@ -1,7 +1,7 @@
 """Where the frames of a run are in its files and events, and how to read them."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -320,13 +320,13 @@ class FrameReader(Closing):
         return self._readers[key]
 
 
-def draw_pictures(analysis: Analysis[Any], reader: FrameReader, count: int) -> Mapping[str, bytes]:
-    """Draw `analysis.pictures` frames, evenly spaced in the first `count`.
+def frames_to_draw(analysis: Analysis[Any], reader: FrameReader, count: int) -> Batch | None:
+    """Read `analysis.pictures` frames, evenly spaced in the first `count`.
 
     Returns
     -------
-    dict
-        File name to contents.
+    Batch or None
+        None if there is none to draw.
 
     Raises
     ------
@@ -336,4 +336,4 @@ def draw_pictures(analysis: Analysis[Any], reader: FrameReader, count: int) -> M
     wanted = min(analysis.pictures, count)
     positions = sorted({round(i * (count - 1) / max(wanted - 1, 1)) for i in range(wanted)})
     frames = [batch for p in positions if len(batch := reader.read(p, p + 1))]
-    return analysis.draw(join(frames)) if frames else {}
+    return join(frames) if frames else None

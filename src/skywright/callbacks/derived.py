@@ -42,14 +42,17 @@ UPDATE_NUMBER = Column("/entry/update_number", "<i8", rows_per_chunk=64)
 ARRAYS = "arrays"
 """Name of the stream of array results; each row is one update."""
 
-COUNTS = {
-    "n_frames": "frames in the statistics",
-    "n_dropped": "frames skipped because the analysis was behind",
-    "n_missing": "frames announced that were not in their file",
-    "n_late": "frames that came more than a block late, left out of the statistics",
-    "last_identity": "number of the last frame measured, -1 before the first",
-    "update_number": "row of the stream arrays with the newest array results, -1: none yet",
-}
+COUNTS = tuple(
+    Column(name, "<i8", attrs={"description": text})
+    for name, text in {
+        "n_frames": "frames in the statistics",
+        "n_dropped": "frames skipped because the analysis was behind",
+        "n_missing": "frames announced that were not in their file",
+        "n_late": "frames that came more than a block late, left out of the statistics",
+        "last_identity": "number of the last frame measured, -1 before the first",
+        "update_number": "row of the stream arrays with the newest array results, -1: none yet",
+    }.items()
+)
 
 Emit = Callable[[str, Any], Any]
 
@@ -295,18 +298,8 @@ class DerivedRun:
     def _describe(self) -> None:
         source = f"ANALYSIS:{self.analysis.name}"
         self._members = self._describe_file(self.analysis.stream, self._columns)
-        keys: dict[str, Any] = {
-            name: {
-                "source": source,
-                "dtype": "integer",
-                "shape": [],
-                "dtype_numpy": "<i8",
-                "description": text,
-            }
-            for name, text in COUNTS.items()
-        }
         scalars = [column for column in self.analysis.results if not column.shape]
-        keys |= {name_of(c): _data_key(c, source, external=False) for c in scalars}
+        keys = {c.name: data_key(c, source) for c in (*COUNTS, *scalars)}
         keys["pictures"] = {
             "source": source,
             "dtype": "string",
@@ -326,7 +319,7 @@ class DerivedRun:
     def _describe_file(self, stream: str, file: DerivedColumns) -> Any:
         """Describe the stream of the rows of a file."""
         source = f"ANALYSIS:{self.analysis.name}"
-        keys = {name_of(c): _data_key(c, source, external=True) for c in file.all_columns}
+        keys = {name_of(c): data_key(c, source) | {"external": "STREAM:"} for c in file.all_columns}
         bundle = self._run.compose_descriptor(
             name=stream,
             data_keys=keys,
@@ -360,10 +353,11 @@ def _start_metadata(
     }
 
 
-_DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
+_DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
 
 
-def _data_key(column: Column, source: str, *, external: bool) -> dict[str, Any]:
+def data_key(column: Column, source: str) -> dict[str, Any]:
+    """Return how a descriptor describes a column."""
     dtype = np.dtype(column.dtype)
     key: dict[str, Any] = {
         "source": source,
@@ -375,6 +369,4 @@ def _data_key(column: Column, source: str, *, external: bool) -> dict[str, Any]:
     for name in ("units", "description", "names"):
         if name in column.attrs:
             key[name] = column.attrs[name]
-    if external:
-        key["external"] = "STREAM:"
     return key

@@ -4,12 +4,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from skywright.analysis import Analysis, Batch
-from skywright.analysis.frames import FrameReader, draw_pictures
+from skywright.analysis.frames import FrameReader, frames_to_draw
 from skywright.callbacks.derived import DerivedRun, Emit
 from skywright.callbacks.pace import DECISION_LIMIT, Pace, choose
 from skywright.callbacks.raw_run import RawStream
@@ -58,6 +59,8 @@ class StreamAnalysis:
         Root directory of assets.
     limits
         Limits of the backlog.
+    drawer
+        Runs what draws the pictures, so that the decisions of the next run do not wait for them.
     second
         Second-stage analyses over the rows of this one.
     """
@@ -69,6 +72,7 @@ class StreamAnalysis:
         emit: Emit,
         assets: Path,
         limits: BacklogLimits,
+        drawer: Executor,
         second: Sequence[SecondAnalysis] = (),
     ) -> None:
         self.raw = raw
@@ -84,8 +88,12 @@ class StreamAnalysis:
         self._emit = emit
         self._assets = assets
         self._limits = limits
+        self._drawer = drawer
+        self._waits_for_pictures = True
         self._backlog: int | None = None
         self._deadline: float | None = None
+        self._decision = (0, 0.0)
+        """Of the decision that waits: its number of frames, and until when it waits for them."""
         self._pace = Pace()
         self._busy_since: float | None = None
         self._closing: Iterator[None] | None = None
@@ -96,6 +104,15 @@ class StreamAnalysis:
     def start_deadline(self) -> None:
         """Start the time limit for the remaining frames, because the raw run has ended."""
         self._deadline = time.monotonic() + self._limits.catch_up_s
+
+    def start_decision(self, frames: int) -> None:
+        """Start the time limit of a decision on the first `frames` frames, where its run has one.
+
+        Without it each batch would get the whole limit for the frames after it.
+        """
+        limit_s = self.raw.run.start.get(DECISION_LIMIT)
+        if isinstance(limit_s, int | float):
+            self._decision = (frames, time.monotonic() + limit_s)
 
     def step(self) -> bool:
         """Analyze a batch if frames are ready, and answer requests; return whether it did any."""
@@ -122,6 +139,7 @@ class StreamAnalysis:
 
     def interrupt(self, reason: str) -> None:
         """End the derived run now: its raw run will not end, or its pictures take too long."""
+        self._waits_for_pictures = False
         for each in self.second:
             each.draw_until = 0.0
         self.close_step()
@@ -242,7 +260,9 @@ class StreamAnalysis:
         if self._deadline is not None:
             return self._pace.affordable(self._deadline - time.monotonic())
         if isinstance(limit_s := self.raw.run.start.get(DECISION_LIMIT), int | float):
-            return self._pace.affordable(limit_s)
+            frames, until = self._decision
+            left_s = until - time.monotonic() if self.position < frames else limit_s
+            return self._pace.affordable(left_s)
         return max(self._pace.affordable(limits.max_behind_s), self._backlog or 1)
 
     def _readable(self, stop: int) -> int:
@@ -275,15 +295,19 @@ class StreamAnalysis:
         derived.dropped += readable  # complete in the file, but there was no time
         derived.missing += left - readable
         self.position = table.announced()
-        self._closing = self._close_all(draw_pictures(self._analysis, reader, self.position))
+        frames = frames_to_draw(self._analysis, reader, self.position)
+        drawn = None if frames is None else self._drawer.submit(self._analysis.draw, frames)
+        self._closing = self._close_all(drawn)
 
-    def _close_all(self, pictures: Mapping[str, bytes]) -> Iterator[None]:
+    def _close_all(self, drawn: "Future[Mapping[str, bytes]] | None") -> Iterator[None]:
         """Close the derived runs, those of the second stage first; yield while pictures are drawn.
 
         If the worker dies before the last one is closed, the next worker repeats all of them.
         """
         yield from self._finish_second()
-        self._close("success", "", pictures)
+        while drawn is not None and not drawn.done() and self._waits_for_pictures:
+            yield
+        self._close("success", "", drawn.result() if drawn is not None and drawn.done() else {})
 
     def _close(
         self,

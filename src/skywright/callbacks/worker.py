@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -82,6 +83,7 @@ class Worker:
         """By uid of the raw run and name of the stream."""
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._drawer = Drawer()
+        self._picture_thread = ThreadPoolExecutor(1, "pictures")
         self._pause = threading.Event()
 
     def read_from(self, fd: int) -> None:
@@ -115,6 +117,7 @@ class Worker:
             each.interrupt("the session ended in the middle of the run")
             self._report_end(each)
         self._drawer.close()
+        self._picture_thread.shutdown(wait=False, cancel_futures=True)
 
     def _listen(self, timeout: float | None, *, block: bool) -> bool:
         """Process all queued lines, or wait for one; return False at the end of stdin."""
@@ -130,6 +133,8 @@ class Worker:
         if name == "ask":
             for second in self._second.get(doc["raw_uid"], ()):
                 second.ask(doc["number"], doc["frames"])
+            for stream in self._of(doc["raw_uid"]):
+                stream.start_decision(doc["frames"])
             return
         if name == "abandon":
             self._abandon(doc["raw_uid"], doc["reason"])
@@ -180,7 +185,13 @@ class Worker:
                 # Second-stage analyses work on the first stream only
                 second = self._second[run.uid] if raw is next(iter(run.streams.values())) else []
                 stream = StreamAnalysis(
-                    raw, self._make, self._emit, self._assets, self._limits, second
+                    raw,
+                    self._make,
+                    self._emit,
+                    self._assets,
+                    self._limits,
+                    self._picture_thread,
+                    second,
                 )
                 self._streams[run.uid, name] = stream
                 send_message("progress", stream.progress())  # if we die, the session has the uid

@@ -1,7 +1,6 @@
 """``skywright runs``, ``show``, ``export`` and ``recover``: the catalog on the command line."""
 
 from dataclasses import asdict
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,16 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from skywright.cli import run_named
-from skywright.cli.output import make_console, print_json
+from skywright.cli.output import ConfigOption, JsonOption, make_console, print_json
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError
+from skywright.store.words import in_seconds, in_short, local_time
 
 if TYPE_CHECKING:
     from skywright.store.lookup import RunSummary
     from skywright.store.show import DerivedView, RunView
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
-Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")]
 Uid = Annotated[
     str | None,
     typer.Argument(
@@ -75,8 +73,8 @@ def runs(
         str | None, typer.Option(help="Name of the analysis that made a derived run.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Show this many, the newest.")] = 20,
-    as_json: AsJson = False,
-    config: Config = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """List runs, raw and derived, newest last."""
     from skywright.store.client import connect
@@ -119,8 +117,8 @@ def show(
     everything: Annotated[
         bool, typer.Option("--all", help="Show every column and every result.")
     ] = False,
-    as_json: AsJson = False,
-    config: Config = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Show one run: the answer of its analyses first, then streams, lineage, pictures."""
     from skywright.store.client import connect
@@ -155,8 +153,8 @@ def export(
     link: Annotated[
         bool, typer.Option(help="NeXus: link to the files of the frames, do not copy them.")
     ] = False,
-    as_json: AsJson = False,
-    config: Config = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Write a run, raw or derived, as NeXus/HDF5, CSV or Zarr."""
     from skywright.store.client import connect
@@ -179,7 +177,7 @@ def export(
         typer.echo(path)
 
 
-def recover(as_json: AsJson = False, config: Config = None) -> None:
+def recover(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Bring journals that are not yet stored into the catalog, and check all that are.
 
     An ingester that runs on the store is given the work. A second call right after changes nothing.
@@ -222,8 +220,8 @@ def _runs_table(found: "list[RunSummary]") -> Table:
         table.add_row(
             run.uid[:8],
             str(run.scan_id if run.scan_id is not None else ""),
-            _local(run.time_s),
-            _seconds(run.duration_s),
+            local_time(run.time_s),
+            in_seconds(run.duration_s),
             run.analysis or run.plan or "",
             run.sample or "",
             run.status,
@@ -240,8 +238,8 @@ def _print_view(console: Console, view: "RunView", everything: bool) -> None:
         "plan": summary.plan,
         "analysis": summary.analysis,
         "sample": summary.sample,
-        "started": _local(summary.time_s),
-        "took": _seconds(summary.duration_s),
+        "started": local_time(summary.time_s),
+        "took": in_seconds(summary.duration_s),
         "status": summary.status,
         "reason": (view.stop or {}).get("reason"),
         "raw run": summary.raw_uid and f"{summary.raw_uid} ({_raw_text(view)})",
@@ -256,7 +254,7 @@ def _print_view(console: Console, view: "RunView", everything: bool) -> None:
     for derived in (*([view.analysis] if view.analysis else ()), *judged):
         _print_derived(console, derived, everything)
     for stream in view.streams:
-        console.print(f"\nstream {stream.name}, {stream.rows} rows")
+        console.print(f"\nstream {stream.name}, {stream.rows} row{'s' if stream.rows != 1 else ''}")
         table = Table(box=None, pad_edge=False, show_header=False)
         shown = stream.columns if everything else stream.columns[:MOST_COLUMNS]
         for column in shown:
@@ -277,8 +275,6 @@ def _raw_text(view: "RunView") -> str:
 
 
 def _print_derived(console: Console, view: "DerivedView", everything: bool) -> None:
-    from skywright.store.show import in_short
-
     summary = view.summary
     of = "" if view.stream == "primary" else f" of {view.stream}"
     console.print(f"\nanalysis {summary.analysis}{of}, {summary.uid[:8]}, {summary.status}")
@@ -304,11 +300,3 @@ def _print_derived(console: Console, view: "DerivedView", everything: bool) -> N
 def _print_rest(console: Console, count: int, what: str) -> None:
     if count:
         console.print(f"  ... and {count} more {what}: --all", markup=False)
-
-
-def _local(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _seconds(duration_s: float | None) -> str:
-    return "" if duration_s is None else f"{duration_s:.1f} s"

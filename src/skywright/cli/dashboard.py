@@ -2,12 +2,12 @@
 
 import os
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from skywright.cli.doctor import examine, glance
+from skywright.cli.output import ConfigOption
 from skywright.config import load_settings
 from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent
 
@@ -20,9 +20,7 @@ def dashboard(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Its port (8060); 0 takes a free one.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
-    ] = None,
+    config: ConfigOption = None,
     operate: Annotated[
         bool, typer.Option("--operate", help="Let the page put settings, such as regions.")
     ] = False,

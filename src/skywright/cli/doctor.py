@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from skywright.cli import EXIT_FAILED
 from skywright.cli.data_directories import data_directories, why_unreadable
-from skywright.cli.output import make_console, print_json
+from skywright.cli.output import ConfigOption, JsonOption, make_console, print_json
 from skywright.cli.up import INGESTER, TILED, check_directory
 from skywright.config import FILE_NAME, Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
@@ -68,12 +67,8 @@ def doubtful(name: str, found: str, todo: str) -> Check:
 
 
 def doctor(
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")
-    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check versions, configuration, disk, data, clock, keys, storage, PVs; say what to do.
 

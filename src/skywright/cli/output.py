@@ -7,11 +7,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Use this skywright.toml.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")
+]
 PIPE_WIDTH = 160
 """Columns of a table that is not read on a terminal, unless COLUMNS says otherwise."""
 

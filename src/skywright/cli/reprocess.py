@@ -2,7 +2,6 @@
 
 import json
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ from skywright.analysis.named import (
     named_analyses,
 )
 from skywright.cli import run_named
-from skywright.cli.output import print_json
+from skywright.cli.output import ConfigOption, print_json
 from skywright.config import load_settings
 from skywright.errors import ConfigError
 
@@ -59,9 +58,7 @@ def reprocess(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a derived run, and nothing else.")
     ] = False,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
-    ] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Run an analysis over stored runs; each fitting stream adds a derived run and changes none.
 

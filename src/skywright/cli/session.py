@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from skywright.cli import EXIT_FAILED
+from skywright.cli.output import ConfigOption
 from skywright.cli.up import STARTING, check_directory
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, HardwareError, SkywrightError
@@ -58,9 +59,7 @@ def session(
         typer.Argument(metavar="[SCRIPT [ARGUMENT...]]", help="Run this file and end."),
     ] = None,
     code: Annotated[str, typer.Option("-c", metavar="CODE", help="Run this Python and end.")] = "",
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
-    ] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Load the profile (RE, devices, plans, cat, db) into IPython, or run Python with it.
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -15,11 +14,12 @@ from typing import Annotated
 import typer
 
 from skywright.cli.data_directories import data_directories, why_unreadable
+from skywright.cli.output import ConfigOption
 from skywright.config import Settings, StoreSettings, load_settings
 from skywright.errors import ConfigError
 from skywright.processes import locks
 from skywright.processes import stack as runtime
-from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent
+from skywright.processes.lifecycle import SUPERVISED, announce_ready, end_with_parent, stop_event
 from skywright.processes.ports import free_port, port_is_free
 from skywright.processes.supervisor import Report, Service, Supervisor
 from skywright.rooms import importable
@@ -39,9 +39,7 @@ def up(
             help="Start these alone: IOCs and services by name, tiled, ingester, dashboard.",
         ),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Use this skywright.toml.")
-    ] = None,
+    config: ConfigOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Report as JSON lines on stdout.")
     ] = False,
@@ -92,9 +90,7 @@ async def _run(
         await supervisor.watch()
 
     supervisor = Supervisor(services, settings.directory / "logs", report, write_state)
-    complete, stop = asyncio.Event(), asyncio.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    complete, stop = asyncio.Event(), stop_event()
     work = asyncio.create_task(supervise())
     stopped = asyncio.create_task(stop.wait())
     try:

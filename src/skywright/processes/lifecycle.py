@@ -6,11 +6,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import asyncio
 
 SUPERVISED = "SKYWRIGHT_SUPERVISED"
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOP_LIMIT_S = 5.0
 """Maximum time from SIGTERM (or the parent's end) to the end of a process, s."""
 
@@ -37,13 +41,28 @@ def default_signal_handling() -> Iterator[None]:
     Python's own handlers wait for the main thread, and what is left then for other threads. Only
     the main thread may call this.
     """
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in END_SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def on_signal_to_end(call: Callable[[], object]) -> None:
+    """Have `call` called on SIGTERM and on SIGINT; only the main thread may ask for this."""
+    for number in END_SIGNALS:
+        signal.signal(number, lambda *_: call())
+
+
+def stop_event() -> "asyncio.Event":
+    """Return an event of the running loop that SIGTERM and SIGINT set."""
+    import asyncio
+
+    stop = asyncio.Event()
+    for number in END_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 def end_with_parent() -> None:

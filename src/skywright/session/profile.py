@@ -67,8 +67,12 @@ def load_profile(namespace: dict[str, Any] | None = None) -> dict[str, Any]:
     ConfigError
         If no `skywright up` runs, another session holds the store, or a directory is missing.
     """
-    namespace = {"__name__": "__main__"} if namespace is None else namespace
-    for file in sorted(startup_directory(load_settings()).glob("*.py")):
+    return _execute(load_settings(), "*.py", {} if namespace is None else namespace)
+
+
+def _execute(settings: Settings, pattern: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    namespace.setdefault("__name__", "__main__")
+    for file in sorted(startup_directory(settings).glob(pattern)):
         exec(compile(file.read_bytes(), file, "exec"), namespace)
     return namespace
 
@@ -77,14 +81,8 @@ def load_devices(settings: Settings) -> dict[str, Any]:
     """Execute only the start-up files with ``devices`` in their names; return what they define."""
     from skywright.session.context import SessionContext
 
-    namespace: dict[str, Any] = {
-        "__name__": "__main__",
-        "settings": settings,
-        "context": SessionContext(settings),
-    }
-    for file in sorted(startup_directory(settings).glob("*devices*.py")):
-        exec(compile(file.read_bytes(), file, "exec"), namespace)
-    return namespace
+    given = {"settings": settings, "context": SessionContext(settings)}
+    return _execute(settings, "*devices*.py", given)
 
 
 def run_metadata(settings: Settings) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -19,7 +18,12 @@ from watchdog.observers import Observer
 from skywright.callbacks.journal import SUFFIX, TEMPORARY_SUFFIX
 from skywright.config import Settings, load_settings
 from skywright.errors import ConfigError, SkywrightError
-from skywright.processes.lifecycle import announce_ready, end_with_parent, lower_priority
+from skywright.processes.lifecycle import (
+    announce_ready,
+    end_with_parent,
+    lower_priority,
+    on_signal_to_end,
+)
 from skywright.processes.locks import lock_with_pid
 from skywright.store.client import connect, ensure_containers
 from skywright.store.ingest import Catalog, RunIngest, ServerUnavailableError, State
@@ -216,8 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     logging.basicConfig(level=os.environ.get("SKYWRIGHT_LOG_LEVEL", "WARNING"))
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    on_signal_to_end(stop.set)
     threading.Thread(target=_end_in_time, args=(stop,), name="end", daemon=True).start()
     store = settings.store.model_copy(update={"directory": options.directory})
     settings = settings.model_copy(update={"store": store})

@@ -158,21 +158,18 @@ def tiled_queries(run_filter: RunFilter) -> list[list[Query]]:
 
     tiled has no "or", so each alternative is one search.
     """
-    queries: list[Query] = []
-    if run_filter.plan is not None:
-        queries.append(Eq("start.plan_name", run_filter.plan))
-    if run_filter.since_s is not None:
-        queries.append(Comparison("ge", "start.time", float(run_filter.since_s)))
-    if run_filter.until_s is not None:
-        queries.append(Comparison("lt", "start.time", float(run_filter.until_s)))
-    if run_filter.scan_id is not None:
-        queries.append(Eq("start.scan_id", run_filter.scan_id))
-    if run_filter.raw_uid is not None:
-        queries.append(Eq("start.raw_uid", run_filter.raw_uid))
-    if run_filter.purpose is not None:
-        queries.append(Eq("start.purpose", run_filter.purpose))
-    if run_filter.analysis is not None:
-        queries.append(Eq("start.analysis.name", run_filter.analysis))
+    wanted = {
+        "plan_name": run_filter.plan,
+        "scan_id": run_filter.scan_id,
+        "raw_uid": run_filter.raw_uid,
+        "purpose": run_filter.purpose,
+        "analysis.name": run_filter.analysis,
+    }
+    times = {"ge": run_filter.since_s, "lt": run_filter.until_s}
+    queries: list[Query] = [
+        *(Eq(f"start.{key}", value) for key, value in wanted.items() if value is not None),
+        *(Comparison(op, "start.time", float(at)) for op, at in times.items() if at is not None),
+    ]
     if run_filter.sample is None:
         return [queries]
     return [[*queries, Eq(f"start.{key}", run_filter.sample)] for key in SAMPLE_KEYS]

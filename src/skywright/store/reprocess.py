@@ -15,7 +15,7 @@ from tiled.client.container import Container
 from skywright.analysis import Analysis, Batch, IdentityOrder, name_of, whole_blocks
 from skywright.analysis.blocks import analyze_part
 from skywright.analysis.cluster import Submit, cluster
-from skywright.analysis.frames import FrameReader, draw_pictures
+from skywright.analysis.frames import FrameReader, frames_to_draw
 from skywright.analysis.named import (
     analysis_class,
     first_stage_of,
@@ -371,7 +371,8 @@ def _analyze(
             derived.absorb(blocks, rows, shift)
             in_files += len(rows)
         derived.missing = announced - in_files
-        pictures = draw_pictures(analysis, reader, whole)
+        frames = frames_to_draw(analysis, reader, whole)
+        pictures = {} if frames is None else analysis.draw(frames)
         derived.close(pictures=pictures)
         return pictures
 

@@ -182,19 +182,6 @@ def _view_stream(stream: Stream) -> StreamView:
     )
 
 
-def in_short(value: object) -> str:
-    """Return a value of metadata or a result in few words: numbers to 6 digits, NaN as a dash."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {in_short(each)}" for name, each in value.items())
-    if isinstance(value, list | tuple):
-        return " ".join(map(in_short, value))
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, float):
-        return "–" if value != value else f"{value:.6g}"
-    return str(value)
-
-
 def _view_column(column: Column) -> ColumnView:
     return ColumnView(
         name=column.name,

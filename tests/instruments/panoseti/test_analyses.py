@@ -10,7 +10,8 @@ from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
 from skywright.errors import ConfigError
 from skywright.instruments.panoseti.clock import NS, NSEC, NUM, TAI
-from skywright.instruments.panoseti.event_table import GROUP, EventsLayout
+from skywright.instruments.panoseti.event_columns import GROUP
+from skywright.instruments.panoseti.event_table import EventsLayout
 from skywright.instruments.panoseti.flash_analysis import FlashCandidates
 from skywright.instruments.panoseti.frames import QUADRANTS
 from skywright.instruments.panoseti.gain_analysis import PixelGain

@@ -306,7 +306,7 @@ def test_a_run_of_boards_that_never_pause_is_stopped(tmp_path, monkeypatch):
 
 
 def test_a_run_that_does_not_end_is_not_followed_by_a_second_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(packets, "STOP_S", 0.05)
+    monkeypatch.setattr(packets.ReceivedRuns, "stop_s", 0.05)
     disk = threading.Event()
     monkeypatch.setattr(RunWriter, "append", lambda *_: disk.wait(60))
     runs = ReceivedRuns(tmp_path, "127.0.0.1", 0)
@@ -320,7 +320,7 @@ def test_a_run_that_does_not_end_is_not_followed_by_a_second_one(tmp_path, monke
     with pytest.raises(HardwareError, match="is under way"):
         runs.start()
     disk.set()
-    monkeypatch.setattr(packets, "STOP_S", 60.0)
+    monkeypatch.setattr(packets.ReceivedRuns, "stop_s", 60.0)
     runs.close()
     assert not runs.is_running
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.twin_motion import Motion
 
 from skywright.acquire.trajectory import Axis, Move, Stop
 from skywright.errors import ConfigError
-from skywright.instruments.loop.twin.trajectory import Motion
 
 finite = st.floats(-500.0, 500.0)
 

@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.twin_motion import Motion
 
 from skywright.acquire.trajectory import Axis, Move
+from skywright.instruments.loop.picture import encode_jpeg
 from skywright.instruments.loop.twin.mount import Mount
-from skywright.instruments.loop.twin.optics import SIDES, Optics, encode_jpeg
+from skywright.instruments.loop.twin.optics import SIDES, Optics
 from skywright.instruments.loop.twin.render import (
     Pose,
     render,
-    render_exposure,
     scene_truth,
     silhouette,
     warm_up,
 )
 from skywright.instruments.loop.twin.scene import Scene
-from skywright.instruments.loop.twin.trajectory import Motion
 
 PERFECT = {
     "psf_px": 0.0,
@@ -236,7 +236,14 @@ def test_smear_is_offset_times_rate_times_exposure():
     rate, start = 60.0, 2.0
     phi = Axis(0.0, (Move(-rate * (1.0 + 1 / 60), 200.0, rate, start_time=start - 1.0),))
     motion = Motion(phi=phi)
-    frame = render_exposure(scene, motion, start, start + optics.exposure_s)
+    end = start + optics.exposure_s
+    frame = render(
+        scene,
+        motion.pose_at((start + end) / 2.0),
+        path=motion.path_over(start, end),
+        exposure_start_s=start,
+        exposure_end_s=end,
+    )
     expected = 400.0 * np.deg2rad(rate) * optics.exposure_s / optics.um_per_px_y
     assert frame.truth.phi_deg == pytest.approx(0.0, abs=1e-9)
     assert frame.truth.smear_px == pytest.approx(expected, rel=1e-3)

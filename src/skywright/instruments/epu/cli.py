@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from skywright.cli.output import make_console, print_json
+from skywright.cli.output import JsonOption, make_console, print_json
 from skywright.errors import ConfigError
 from skywright.instruments.epu.cli_recording import app as recording
 from skywright.instruments.epu.cli_watch import app as watching
+from skywright.processes.lifecycle import on_signal_to_end
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Directory to read.")]
 
 
@@ -155,7 +155,6 @@ def stat(
     as_json: JsonOption = False,
 ) -> None:
     """Files and bytes by kind, largest first."""
-    import signal
     from threading import Event
 
     from skywright.instruments.epu.housekeeping import usage
@@ -164,8 +163,7 @@ def stat(
     existing_directory(directory)
     ended = Event()
     if watch is not None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: ended.set())
+        on_signal_to_end(ended.set)
     while not ended.is_set():
         problems: list[tuple[str, str]] = []
         found = usage(directory, problems)

@@ -1,18 +1,17 @@
 """``skywright epu record|replay|info``: a directory's changes, recorded and played again."""
 
-import signal
 import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from skywright.cli.output import print_json
+from skywright.cli.output import JsonOption, print_json
 from skywright.errors import ConfigError
+from skywright.processes.lifecycle import on_signal_to_end
 
 app = typer.Typer(add_completion=False)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 MaxSizeOption = Annotated[
     int,
     typer.Option(
@@ -55,8 +54,7 @@ def record(
     if not directory.is_dir():
         raise ConfigError(f"{directory}: not a directory")
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    on_signal_to_end(stopped.set)
     options = RecordOptions(skip_binary, _extensions(text), _extensions(binary))
     try:
         count = record_directory(directory, path, options, stopped, _announce)

@@ -100,12 +100,11 @@ def consume(
 ) -> None:
     """Apply the messages of the broker to the entity database until SIGTERM."""
     import asyncio
-    import signal
 
     from skywright.instruments.epu.broker.consumer import Consumer
     from skywright.instruments.epu.database import open_database
     from skywright.instruments.epu.service_logs import log_service
-    from skywright.processes.lifecycle import announce_ready, end_with_parent
+    from skywright.processes.lifecycle import announce_ready, end_with_parent, on_signal_to_end
 
     log_service(verbose)
     end_with_parent()
@@ -116,8 +115,7 @@ def consume(
         consumer = Consumer(store, settings, ready_file)
         task = asyncio.create_task(consumer.run())
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(task.cancel))
+        on_signal_to_end(lambda: loop.call_soon_threadsafe(task.cancel))
         waiting = asyncio.create_task(consumer.ready.wait())
         await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if consumer.ready.is_set():

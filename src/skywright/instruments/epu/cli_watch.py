@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import signal
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from skywright.errors import ConfigError
+from skywright.processes.lifecycle import on_signal_to_end
 from skywright.processes.logs import log_to_file
 
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ def watch(
         watcher = Watcher(directory, opened, polling)
         source = TreeSource(watcher, idle_exit=idle_exit)
         owner = TreeOwner(source, endpoints)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: watcher.stop())
+        on_signal_to_end(watcher.stop)
         owner.start()
         while not source.ended.wait(1.0):  # without a limit Windows would not see Ctrl-C
             pass

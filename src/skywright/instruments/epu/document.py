@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from skywright.instruments.epu.entities import (
+    LOCATION_FIELDS,
+    SQUARE_FIELDS,
     Atlas,
     AtlasSquare,
     FoilHoleManifest,
@@ -15,6 +17,7 @@ from skywright.instruments.epu.entities import (
     Instrument,
     Micrograph,
     Session,
+    location_row,
 )
 from skywright.instruments.epu.names import EpuFile
 from skywright.instruments.epu.paths import atlas_relative, cygwin_path
@@ -71,6 +74,7 @@ def atlas_row(atlas: Atlas, path: str) -> Row:
 _UNKNOWN_METADATA = GridSquareMetadata(selected=None, unusable=None)  # type: ignore[arg-type]
 _UNKNOWN_SQUARE = GridSquareManifest(*[None] * len(GridSquareManifest._fields))
 _UNKNOWN_HOLE = FoilHoleManifest(*[None] * len(FoilHoleManifest._fields))
+_UNKNOWN_LOCATION = dict.fromkeys(LOCATION_FIELDS) | {"is_near_grid_bar": False}
 
 
 def gridsquare_row(
@@ -89,14 +93,7 @@ def gridsquare_row(
         "center_y": center[1],
         "size_width": size[0],
         "size_height": size[1],
-        "atlas_node_id": known.atlas_node_id,
-        "stage_x": known.stage_x,
-        "stage_y": known.stage_y,
-        "stage_z": known.stage_z,
-        "state": known.state,
-        "rotation": known.rotation,
-        "selected": known.selected,
-        "unusable": known.unusable,
+        **{name: getattr(known, name) for name in SQUARE_FIELDS},
         "image_path": cygwin_path(known.image_path),
         **(manifest or _UNKNOWN_SQUARE)._asdict(),
         "n_foilhole_positions": len(metadata.holes) if metadata else None,
@@ -114,12 +111,7 @@ def foilhole_row(
         "id": foilhole,
         "gridsquare_id": gridsquare,
         **(manifest or _UNKNOWN_HOLE)._asdict(),
-        "x_location": location.x_location if location else None,
-        "y_location": location.y_location if location else None,
-        "x_stage_position": location.x_stage_position if location else None,
-        "y_stage_position": location.y_stage_position if location else None,
-        "diameter": location.diameter if location else None,
-        "is_near_grid_bar": location.is_near_grid_bar if location else False,
+        **(location_row(location) if location else _UNKNOWN_LOCATION),
     }
 
 

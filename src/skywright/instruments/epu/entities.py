@@ -3,8 +3,8 @@
 Field names are those of the JSON that ``skywright epu parse`` prints.
 """
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 
 @dataclass(slots=True)
@@ -88,6 +88,21 @@ class HoleLocation:
     is_near_grid_bar: bool
 
 
+LOCATION_FIELDS = tuple(each.name for each in fields(HoleLocation) if each.name != "id")
+
+
+def location_row(hole: HoleLocation) -> dict[str, Any]:
+    """Return where a hole is, by `LOCATION_FIELDS`; written out, as a grid has very many."""
+    return {
+        "x_location": hole.x_location,
+        "y_location": hole.y_location,
+        "x_stage_position": hole.x_stage_position,
+        "y_stage_position": hole.y_stage_position,
+        "diameter": hole.diameter,
+        "is_near_grid_bar": hole.is_near_grid_bar,
+    }
+
+
 @dataclass(slots=True)
 class GridSquareMetadata:
     """A ``Metadata/GridSquare_<id>.dm``: a square of the grid, imaged or not."""
@@ -104,6 +119,12 @@ class GridSquareMetadata:
     holes: list[HoleLocation] = field(default_factory=list)
     repeated_holes: list[str] = field(default_factory=list)
     """Ids that the file lists more than once; the last entry holds."""
+
+
+SQUARE_FIELDS = tuple(
+    each.name for each in fields(GridSquareMetadata) if not each.name.endswith("holes")
+)
+"""Those of the square itself."""
 
 
 class GridSquareManifest(NamedTuple):

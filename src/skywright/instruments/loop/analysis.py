@@ -1,27 +1,23 @@
 """Loop detection over the pictures of a run: what each shows, and what all of them say together."""
 
-import io
 import json
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, ArrayInput, Batch
 from skywright.files.columns import Column
+from skywright.instruments.loop import backends
+from skywright.instruments.loop.detection import CLASS_NAMES as KINDS
+from skywright.instruments.loop.detection import ERROR_NAMES, Detection, as_row
+from skywright.instruments.loop.detection import SIDE_NAMES as SIDES
+from skywright.instruments.loop.detection import SIGN_NAMES as SIGNS
 
-if TYPE_CHECKING:
-    from skywright.instruments.loop.backends import Detector
-
-KINDS = ("none", "nylon", "mitegen", "pin")
-SIDES = ("none", "left", "right", "top", "bottom")
-SIGNS = ("", "+", "-")
-BACKENDS = ("network", "automl", "onnx")
-"""Names of the codes in the columns. A test compares them with those of
-`skywright.instruments.loop.detection` and `skywright.instruments.loop.backends`."""
-
+BACKENDS = tuple(backends.BACKENDS)
 PX = {"units": "px"}
 GREY = {"units": "grey levels"}
 NAN = float("nan")
@@ -63,10 +59,7 @@ COLUMNS = (
     _pixels("head_ymin", "that box, top"),
     _pixels("head_xmax", "that box, right"),
     _pixels("head_ymax", "that box, bottom"),
-    _pixels("head_xmin_error", "its expected absolute error"),
-    _pixels("head_ymin_error", "its expected absolute error"),
-    _pixels("head_xmax_error", "its expected absolute error"),
-    _pixels("head_ymax_error", "its expected absolute error"),
+    *(_pixels(name, "its expected absolute error") for name in ERROR_NAMES),
     Column(
         "backend",
         "|u1",
@@ -107,27 +100,42 @@ RESULTS = (
 
 
 class Votes(NamedTuple):
-    """What is kept of a block, and of all before it."""
+    """What is kept of a block, and of all before it; as it begins, nothing."""
 
-    kinds: NDArray[np.int64]
-    """(4,) pictures of each kind."""
-    weights: NDArray[np.float64]
-    """(4,) sum of their log odds, none below 0."""
-    score: float
+    kinds: NDArray[np.int64] = np.zeros(len(KINDS), np.int64)
+    """Pictures of each kind."""
+    weights: NDArray[np.float64] = np.zeros(len(KINDS))
+    """Sum of their log odds, none below 0."""
+    score: float = 0.0
     """Sum of the scores of the pictures that show a mount."""
-    sides: NDArray[np.int64]
-    """(5,) pictures with the pin on each side."""
-    backends: NDArray[np.int64]
-    """(3,) pictures that each back-end looked at."""
-    tips: int
-    tip_sum: NDArray[np.float64]
-    """(2,) x, y."""
-    tip_min: NDArray[np.float64]
-    tip_max: NDArray[np.float64]
-    """(2,) x, y; infinite when there is no tip."""
-    width_max: float
-    last: tuple[float, float, float, int]
+    sides: NDArray[np.int64] = np.zeros(len(SIDES), np.int64)
+    """Pictures with the pin on each side."""
+    backends: NDArray[np.int64] = np.zeros(len(BACKENDS), np.int64)
+    """Pictures that each back-end looked at."""
+    tips: int = 0
+    tip_sum: NDArray[np.float64] = np.zeros(2)
+    """x, y."""
+    tip_min: NDArray[np.float64] = np.full(2, np.inf)
+    tip_max: NDArray[np.float64] = np.full(2, -np.inf)
+    """x, y; infinite when there is no tip."""
+    width_max: float = -np.inf
+    last: tuple[float, float, float, int] = (NAN, NAN, NAN, 0)
     """tip x, y, score and kind in the last picture."""
+
+
+_FOLD: dict[str, Callable[[Any, Any], Any]] = {
+    "tip_min": np.minimum,
+    "tip_max": np.maximum,
+    "width_max": max,
+    "last": lambda _, newer: newer,
+}
+"""How two votes become one; all others are added."""
+
+
+def as_columns(found: Iterable[tuple[Detection, str]]) -> dict[str, NDArray[Any]]:
+    """Return `COLUMNS` of what was found in some pictures, each with the name of its back-end."""
+    rows = [{**as_row(each), "backend": BACKENDS.index(backend)} for each, backend in found]
+    return {c.path: np.array([row[c.path] for row in rows], dtype=c.dtype) for c in COLUMNS}
 
 
 class LoopDetection(Analysis[Votes]):
@@ -165,7 +173,7 @@ class LoopDetection(Analysis[Votes]):
         super().__init__(**parameters)
 
     @property
-    def detector(self) -> "Detector":
+    def detector(self) -> backends.Detector:
         """The back-end; one for all analyses with these parameters, since it may be large."""
         return _detector(json.dumps(self.parameters, sort_keys=True))
 
@@ -175,16 +183,8 @@ class LoopDetection(Analysis[Votes]):
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Look at each picture by itself, (H, W) uint8 grey or (H, W, 3) uint8 color."""
-        from skywright.instruments.loop.detection import as_row
-
-        found = [self.detector.find(without_padding(picture)) for picture in batch["image"]]
-        rows = [
-            {**as_row(each.detection), "backend": np.uint8(BACKENDS.index(each.backend))}
-            for each in found
-        ]
-        return {
-            c.path: np.array([row[c.path] for row in rows], dtype=c.dtype) for c in self.columns
-        }
+        found = (self.detector.find(without_padding(picture)) for picture in batch["image"])
+        return as_columns((each.detection, each.backend) for each in found)
 
     def statistic(self, members: Batch) -> Votes:
         """Count the votes of a block."""
@@ -216,24 +216,12 @@ class LoopDetection(Analysis[Votes]):
         """Add the votes of the next block."""
         if prefix is None:
             return statistic
-        a, b = prefix, statistic
-        return Votes(
-            kinds=a.kinds + b.kinds,
-            weights=a.weights + b.weights,
-            score=a.score + b.score,
-            sides=a.sides + b.sides,
-            backends=a.backends + b.backends,
-            tips=a.tips + b.tips,
-            tip_sum=a.tip_sum + b.tip_sum,
-            tip_min=np.minimum(a.tip_min, b.tip_min),
-            tip_max=np.maximum(a.tip_max, b.tip_max),
-            width_max=max(a.width_max, b.width_max),
-            last=b.last,
-        )
+        pairs = zip(Votes._fields, prefix, statistic, strict=True)
+        return Votes(*(_FOLD.get(name, operator.add)(a, b) for name, a, b in pairs))
 
     def summarize(self, state: Votes | None) -> Mapping[str, Any]:
         """Say who has won; NaN and "none" where there is nothing to say."""
-        votes = state or _NO_VOTES
+        votes = state or Votes()
         found = int(votes.kinds[1:].sum())
         total = float(votes.weights[1:].sum())
         winner = 1 + int(np.argmax(votes.weights[1:])) if found else 0
@@ -268,6 +256,7 @@ class LoopDetection(Analysis[Votes]):
         """Draw box and tip into the pictures, and put all of them on a contact sheet."""
         from skywright.analysis.display import contact_sheet
         from skywright.instruments.loop.draw import annotate
+        from skywright.instruments.loop.picture import encode_jpeg, encode_png
 
         pictures = map(without_padding, batch["image"])
         drawn = {
@@ -275,32 +264,15 @@ class LoopDetection(Analysis[Votes]):
             for number, picture in zip(batch.identities.tolist(), pictures, strict=True)
         }
         return {
-            "contact_sheet.png": _encode(contact_sheet(list(drawn.values())), "PNG"),
-            **{f"frame_{n:06d}.jpg": _encode(picture, "JPEG") for n, picture in drawn.items()},
+            "contact_sheet.png": encode_png(contact_sheet(list(drawn.values()))),
+            **{f"frame_{n:06d}.jpg": encode_jpeg(each, 90, "444") for n, each in drawn.items()},
         }
 
 
-_NO_VOTES = Votes(
-    kinds=np.zeros(len(KINDS), np.int64),
-    weights=np.zeros(len(KINDS)),
-    score=0.0,
-    sides=np.zeros(len(SIDES), np.int64),
-    backends=np.zeros(len(BACKENDS), np.int64),
-    tips=0,
-    tip_sum=np.zeros(2),
-    tip_min=np.full(2, np.inf),
-    tip_max=np.full(2, -np.inf),
-    width_max=-np.inf,
-    last=(NAN, NAN, NAN, 0),
-)
-
-
 @lru_cache(maxsize=4)
-def _detector(parameters: str) -> "Detector":
+def _detector(parameters: str) -> backends.Detector:
     """Return the back-end of some parameters, as JSON."""
-    from skywright.instruments.loop.backends import make_detector
-
-    return make_detector(**json.loads(parameters))
+    return backends.make_detector(**json.loads(parameters))
 
 
 def without_padding(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -341,17 +313,9 @@ def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     if picture.ndim != 3 or picture.shape[2] != 3:
         return picture
-    red, green, blue = (picture[..., i].astype(np.uint32) for i in range(3))
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)
-
-
-def _encode(picture: NDArray[np.uint8], kind: str) -> bytes:
     from PIL import Image
 
-    buffer = io.BytesIO()
-    # Lines of one pixel keep their color only if colors are not averaged over 2 x 2 pixels.
-    Image.fromarray(picture).save(buffer, kind, quality=90, subsampling=0)
-    return buffer.getvalue()
+    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).convert("L"))
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,14 +1,12 @@
 """Calibration of the camera at each zoom: scale, roll, axis, delay; kept in one JSON file."""
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,16 +65,7 @@ class ZoomCalibration:
     @property
     def view(self) -> View:
         """How the camera sees the spindle at this zoom."""
-        return View(
-            um_per_px_x=self.um_per_px_x,
-            um_per_px_y=self.um_per_px_y,
-            side=self.side,
-            roll_deg=self.roll_deg,
-            phi_sign=self.phi_sign,
-            width_px=self.width_px,
-            height_px=self.height_px,
-            target_px=self.target_px,
-        )
+        return View(**{each.name: getattr(self, each.name) for each in fields(View)})
 
     @property
     def axis(self) -> AxisPrior:
@@ -263,8 +252,8 @@ def fit_axis_line(
     roll = roll_sigma = float("nan")
     if several:
         # Rows per column to an angle; the columns of a pin from right or bottom run backwards.
-        sizes = (view.um_per_px_y, view.um_per_px_x)
-        aspect = sizes[1] / sizes[0] if view.vertical else sizes[0] / sizes[1]
+        along_um, across_um = view.by_spindle(view.um_per_px_x, view.um_per_px_y)
+        aspect = across_um / along_um
         sign = -1.0 if view.side in ("right", "bottom") else 1.0
         slope = sign * aspect * answer[1]
         roll = float(np.rad2deg(np.arctan(slope)))
@@ -314,44 +303,28 @@ def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
             )
     part = (zoom - low.zoom) / (high.zoom - low.zoom)
 
-    def between(name: str) -> float:
-        return (1.0 - part) * getattr(low, name) + part * getattr(high, name)
-
-    def scale(name: str) -> float:
-        return float(getattr(low, name) ** (1.0 - part) * getattr(high, name) ** part)
-
-    worse = {
-        name: max(getattr(low, name), getattr(high, name))
-        for name in ("axis_sigma_px", "scale_residual_px", "axis_residual_px")
-    }
-    return replace(
-        low,
-        zoom=float(zoom),
-        um_per_px_x=scale("um_per_px_x"),
-        um_per_px_y=scale("um_per_px_y"),
-        axis_px=between("axis_px"),
-        roll_deg=between("roll_deg"),
-        delay_s=between("delay_s"),
-        date=min(low.date, high.date),
-        **worse,
-    )
+    changes: dict[str, Any] = {}
+    for name in ("axis_px", "roll_deg", "delay_s"):
+        changes[name] = (1.0 - part) * getattr(low, name) + part * getattr(high, name)
+    for name in ("um_per_px_x", "um_per_px_y"):
+        changes[name] = float(getattr(low, name) ** (1.0 - part) * getattr(high, name) ** part)
+    for name in ("axis_sigma_px", "scale_residual_px", "axis_residual_px"):
+        changes[name] = max(getattr(low, name), getattr(high, name))
+    return replace(low, zoom=float(zoom), date=min(low.date, high.date), **changes)
 
 
 def save_calibrations(stops: Sequence[ZoomCalibration], path: Path) -> None:
     """Write calibrations, sorted by zoom; the file is replaced whole or not at all."""
     ordered = sorted(stops, key=lambda stop: stop.zoom)
-    text = _STOPS.dump_json(ordered, indent=2).decode() + "\n"
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with new.open("wb") as file:
+            file.write(_STOPS.dump_json(ordered, indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def load_calibrations(path: Path) -> list[ZoomCalibration]:

@@ -6,12 +6,13 @@ pixels of the recording (its bytes are in the ``.mjpeg`` all the same).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from skywright.acquire.recorder import Layout
 from skywright.files.areadetector import (
@@ -97,11 +98,6 @@ class Capture:
             raise
         self._offset = 0
 
-    @property
-    def captured(self) -> int:
-        """Number of pictures recorded, flushed or not."""
-        return self._images.appended
-
     def append(self, items: Sequence[Picture]) -> Mapping[str, int]:
         """Record pictures; return the number that are larger than those of the recording.
 
@@ -116,9 +112,9 @@ class Capture:
         for item in items:
             if item.image is None:
                 self.reject(item.frame, "undecodable")
-            elif not self.holds(item.image.shape):
-                lost["wrong size"] += 1
-                self.reject(item.frame, "wrong size", item.image.shape)
+            elif cause := self._images.reason_to_reject(item.image):
+                lost[cause] += 1
+                self.reject(item.frame, cause, item.image.shape)
             else:
                 self.add(item.frame, item.image)
         return lost
@@ -139,19 +135,10 @@ class Capture:
         OSError
             If the disk is full or fails; the picture is not recorded then.
         """
-        before = self._offset
-        offset, size = self._keep(frame)
-        extra: dict[str, ArrayLike] = {
-            SENDER_TIME: frame.sender_time,
-            JPEG_OFFSET: offset,
-            JPEG_SIZE: size,
-        }
-        try:
+        with self._kept(frame) as (offset, size):
+            extra = {SENDER_TIME: frame.sender_time, JPEG_OFFSET: offset, JPEG_SIZE: size}
             time_ns = round(frame.time * 1e9)
             self._images.append(frame.frame_number, image, time_ns, frame.time, extra)
-        except Exception:  # the bytes of a picture that is not recorded are not kept
-            self._cut(before)
-            raise
 
     def reject(self, frame: SourceFrame, cause: str, shape: tuple[int, ...] = (0, 0)) -> None:
         """Keep the bytes of a picture that cannot be part of the recording, and say why.
@@ -167,17 +154,10 @@ class Capture:
                 _REJECTED,
                 Column(REJECTED_IDENTITY, "<i8"),
             )
-        before = self._offset
-        offset, size = self._keep(frame)
-        values = (frame.time, offset, size, CAUSES.index(cause), *shape[:2])
-        try:
-            self._rejected.append(
-                frame.frame_number,
-                {column.path: value for column, value in zip(_REJECTED, values, strict=True)},
-            )
-        except OSError:
-            self._cut(before)
-            raise
+        with self._kept(frame) as (offset, size):
+            values = (frame.time, offset, size, CAUSES.index(cause), *shape[:2])
+            row = {column.path: value for column, value in zip(_REJECTED, values, strict=True)}
+            self._rejected.append(frame.frame_number, row)
 
     def flush(self) -> int:
         """Make all pictures so far visible; return how many readers may trust.
@@ -199,39 +179,28 @@ class Capture:
         OSError
             If the disk is full or fails.
         """
-        try:
+        with closing(self._files), closing(self._images):
             if self._rejected is not None:
                 self._rejected.close()
-        finally:
-            try:
-                self._images.close()
-            finally:
-                self._files.close()
 
-    def holds(self, shape: tuple[int, ...]) -> bool:
-        """Tell whether a picture of this shape fits into those of the recording."""
-        height, width, *depth = shape
-        return height <= self.shape[0] and width <= self.shape[1] and depth == list(self.shape[2:])
+    @contextmanager
+    def _kept(self, frame: SourceFrame) -> Iterator[tuple[int, int]]:
+        """Write the file of a picture, at an offset, of a size: -1, 0 when it has none.
 
-    def _keep(self, frame: SourceFrame) -> tuple[int, int]:
-        """Write the file of a picture; return its offset and size, (-1, 0) when it has none."""
-        if not frame.data:
-            return -1, 0
-        offset, rest = self._offset, memoryview(frame.data)
+        It is taken back when the row of the picture cannot be written.
+        """
+        before, data = self._offset, frame.data or b""
         try:
+            rest = memoryview(data)
             while rest:
                 rest = rest[self._files.write(rest) :]
-        except OSError:
-            self._cut(offset)
+            self._offset += len(data)
+            yield (before, len(data)) if data else (-1, 0)
+        except Exception:
+            self._files.truncate(before)
+            self._files.seek(before)
+            self._offset = before
             raise
-        self._offset += len(frame.data)
-        return offset, len(frame.data)
-
-    def _cut(self, offset: int) -> None:
-        """Take back what was written past `offset`."""
-        self._files.truncate(offset)
-        self._files.seek(offset)
-        self._offset = offset
 
 
 class PictureLayout(Layout[Picture, Picture]):

@@ -4,7 +4,7 @@
 but for what roll and tilt of the spindle add. Frames as in `skywright.instruments.loop.geometry`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -14,6 +14,7 @@ from skywright.instruments.loop.geometry import View, axis_px, axis_um, target_u
 from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
 
 Floats = NDArray[np.float64]
+NAN = float("nan")
 MIN_ARC_DEG = 90.0
 MIN_INLIERS = 0.55  # of the tips; 0.6 less what chance puts beyond the gate
 MAX_SIGMA_PX, MAX_SIGMA_UM = 4.0, 10.0  # the larger one; pixels may be of less than a micron
@@ -85,22 +86,22 @@ class Center:
         The same with numbers; empty if the center is known.
     """
 
-    offset_um: Floats
-    covariance_um2: Floats
-    axis_row_px: float
-    axis_sigma_px: float
-    sigma_um: float
-    rms_px: float
-    n_given: int
-    n_used: int
-    arc_deg: float
-    roll_deg: float
-    roll_sigma_deg: float
-    tilt_deg: float
-    used: NDArray[np.bool_]
-    residual_px: Floats
     reason: Reason
     why: str
+    used: NDArray[np.bool_]
+    residual_px: Floats
+    offset_um: Floats = field(default_factory=lambda: np.full(3, NAN))
+    covariance_um2: Floats = field(default_factory=lambda: np.full((3, 3), NAN))
+    axis_row_px: float = NAN
+    axis_sigma_px: float = NAN
+    sigma_um: float = NAN
+    rms_px: float = NAN
+    n_given: int = 0
+    n_used: int = 0
+    arc_deg: float = 0.0
+    roll_deg: float = NAN
+    roll_sigma_deg: float = NAN
+    tilt_deg: float = NAN
 
     @property
     def ok(self) -> bool:
@@ -159,12 +160,11 @@ def fit_center(
     seen = np.isfinite(phi) & np.isfinite(tip).all(axis=1)
     if not seen.any():
         reason = Reason.NOT_IN_VIEW if len(phi) else Reason.NO_FRAMES
-        return unknown(len(phi), reason, f"{reason}: no tip in any of {len(phi)} frames")
+        why = f"{reason}: no tip in any of {len(phi)} frames"
+        return Center(reason, why, np.zeros(len(phi), np.bool_), np.full(len(phi), NAN))
     angle = np.deg2rad(phi[seen]) * view.phi_sign
-    places = to_view(tip[seen], view)  # along, across
+    places = to_view(tip[seen], view)[:, ::-1]  # across first: its scale judges the fit
     mean, precision = _priors(places, view, axis, arc_deg(phi[seen]))
-    order = [1, 0]  # across first: its scale judges the fit
-    mean, precision, places = mean[order], precision[order], places[:, order]
     fit = fit_harmonic(
         angle,
         places,
@@ -176,40 +176,6 @@ def fit_center(
         fit = _reweigh(angle, places, np.asarray(trust)[seen], view, mean, precision, fit)
     shared_um = point_sigma_px * view.pixel_um
     return _center(phi, seen, fit, view, axis is not None, shared_um, least_inliers)
-
-
-def unknown(n: int, reason: Reason, why: str) -> Center:
-    """Return the center of `n` frames that tell nothing at all.
-
-    Parameters
-    ----------
-    n : int
-    reason : Reason
-    why : str
-
-    Returns
-    -------
-    Center
-    """
-    nan = float("nan")
-    return Center(
-        offset_um=np.full(3, nan),
-        covariance_um2=np.full((3, 3), nan),
-        axis_row_px=nan,
-        axis_sigma_px=nan,
-        sigma_um=nan,
-        rms_px=nan,
-        n_given=0,
-        n_used=0,
-        arc_deg=0.0,
-        roll_deg=nan,
-        roll_sigma_deg=nan,
-        tilt_deg=nan,
-        used=np.zeros(n, np.bool_),
-        residual_px=np.full(n, nan),
-        reason=reason,
-        why=why,
-    )
 
 
 def arc_deg(phi_deg: ArrayLike, period_deg: float = 360.0) -> float:
@@ -251,18 +217,18 @@ def distinct_views(phi_deg: ArrayLike) -> int:
 def _priors(
     places: Floats, view: View, axis: AxisPrior | None, arc: float
 ) -> tuple[Floats, Floats]:
-    """Return mean and precision (2, 3) for along and across."""
+    """Return mean and precision (2, 3) for across and along."""
     mean, precision = np.zeros((2, 3)), np.zeros((2, 3))
     # Along, a turning tip moves only by roll and tilt: a few percent of what it moves across.
-    sway = TILT_SIGMA * float(np.ptp(np.percentile(places[:, 1], [10, 90]))) + view.pixel_um
-    precision[0, 1:] = 1.0 / sway**2
-    height = view.width_px if view.vertical else view.height_px
+    sway = TILT_SIGMA * float(np.ptp(np.percentile(places[:, 0], [10, 90]))) + view.pixel_um
+    precision[1, 1:] = 1.0 / sway**2
+    _, height = view.by_spindle(view.width_px, view.height_px)
     if axis is not None:
-        mean[1, 0] = axis_um(axis.row_px, view)
-        precision[1, 0] = 1.0 / (max(axis.sigma_px, 1e-3) * view.pixel_um) ** 2
+        mean[0, 0] = axis_um(axis.row_px, view)
+        precision[0, 0] = 1.0 / (max(axis.sigma_px, 1e-3) * view.pixel_um) ** 2
     elif arc < MIN_ARC_DEG:  # coarse: a camera looks at its spindle
-        mean[1, 0] = axis_um((height - 1) / 2.0, view)
-        precision[1, 0] = 1.0 / (height / 6.0 * view.pixel_um) ** 2
+        mean[0, 0] = axis_um((height - 1) / 2.0, view)
+        precision[0, 0] = 1.0 / (height / 6.0 * view.pixel_um) ** 2
     return mean, precision
 
 
@@ -337,7 +303,7 @@ def _center(
         axis_row_px=axis_px(a, view),
         axis_sigma_px=float(np.sqrt(cov[0, 0])) / view.pixel_um,
         sigma_um=sigma,
-        rms_px=float(np.sqrt(np.mean(residual[used] ** 2))) if n_used else float("nan"),
+        rms_px=float(np.sqrt(np.mean(residual[used] ** 2))) if n_used else NAN,
         n_given=n_given,
         n_used=n_used,
         arc_deg=arc,
@@ -395,7 +361,7 @@ def _turns(fit: Harmonic, view: View) -> tuple[float, float, float]:
     (_, b, c), (_, ub, uc) = fit.coefficients
     size = b * b + c * c
     if size < (5.0 * view.pixel_um) ** 2:
-        return float("nan"), float("nan"), float("nan")
+        return NAN, NAN, NAN
     spread = float(np.linalg.eigvalsh(fit.covariance[1, 1:, 1:]).max())
     roll, tilt = -(ub * b + uc * c) / size, (uc * b - ub * c) / size
     return (

@@ -172,21 +172,19 @@ def judge(found: RotationValues, aim: Aim = "loop") -> Verdict:
     point = found.middle if aim == "loop" else found.tip
     if point.ok and (_tip_agrees(found) if aim == "loop" else found.ok):
         doubt = _doubt_of_outline(found) if aim == "loop" else ""
-        verdict = _verdict(found, point, known=not doubt, coarse=bool(doubt), why=doubt)
+        verdict = _verdict(found, point, doubt, known=not doubt, coarse=bool(doubt))
         return _from_tip(verdict, found) if doubt else verdict
     why = found.why or point.why
     if aim == "loop" and found.ok:
         why = f"the tip is known, the middle of the loop is not: {found.middle.why}"
         nearly = found.middle.sigma <= NEARLY_SIGMA_UM  # NaN is not
-        return _verdict(
-            found, found.middle if nearly else found.tip, known=False, coarse=True, why=why
-        )
+        return _verdict(found, found.middle if nearly else found.tip, why, coarse=True)
     if aim == "loop" and found.middle.ok and found.reason == Reason.INCONSISTENT:
         nearly = found.middle.sigma <= NEARLY_SIGMA_UM and not _doubt_of_outline(found)
-        return _verdict(found, found.middle, known=False, coarse=nearly, why=why)
-    verdict = _verdict(found, found.tip, known=False, coarse=False, why=why)
+        return _verdict(found, found.middle, why, coarse=nearly)
+    verdict = _verdict(found, found.tip, why)
     if found.reason in COARSE_REASONS and _is_coarse(verdict):
-        return _verdict(found, found.tip, known=False, coarse=True, why=why)
+        return replace(verdict, coarse=True)
     x = verdict.offset_um[0]
     seldom = found.n_ok < SEEN_SELDOM * found.n_turned
     if seldom and x < 0.0 and verdict.along_sigma_um <= COARSE_SIGMA_UM:
@@ -235,7 +233,7 @@ def _judge_pin(found: RotationValues) -> Verdict:
     seen = found.n_ok >= SEEN_WELL * found.n_turned
     pins = found.n_pin >= SEEN_WELL * found.n_turned
     why = f"{found.why}, with {found.kind_share:.0%} of the votes"
-    verdict = _verdict(found, found.tip, known=False, coarse=False, why=why)
+    verdict = _verdict(found, found.tip, why)
     coarse = found.tip.ok or _is_coarse(verdict)  # on the spindle it is in view all the time
     near = max(map(abs, verdict.offset_um)) <= NEAR_PIN_UM
     if seen and pins and found.kind_share >= PIN_SHARE and (near or not coarse):
@@ -251,10 +249,10 @@ def _is_coarse(verdict: Verdict) -> bool:
 def _verdict(
     found: RotationValues,
     point: Place,
-    *,
-    known: bool,
-    coarse: bool,
     why: str,
+    *,
+    known: bool = False,
+    coarse: bool = False,
 ) -> Verdict:
     slack = min(LENGTH_SHARE * found.length, MOST_SLACK_UM)
     return Verdict(

@@ -17,6 +17,8 @@ Corners = tuple[float, float, float, float]
 class Detection:
     """What one picture shows; pixels, x to the right, y down, pixel centers at whole numbers.
 
+    What is not given is that of an empty view.
+
     Attributes
     ----------
     tip_x, tip_y
@@ -61,26 +63,26 @@ class Detection:
         Expected absolute errors of `head_box`, px, in its order.
     """
 
-    tip_x: float
-    tip_y: float
-    bbox: Corners | None
-    kind: str
-    kind_odds: float
-    width: float
-    side: str | None
-    score: float
-    pin_base_x: float
-    pin_base_y: float
-    fiber_width: float
-    clipped: bool
-    tip_in_view: bool
-    tip_sign: str
-    level: float
-    saturated: float
-    contrast: float
-    sharpness: float
-    noise: float
-    flat: bool
+    tip_x: float = NAN
+    tip_y: float = NAN
+    bbox: Corners | None = None
+    kind: str = "none"
+    kind_odds: float = 0.0
+    width: float = NAN
+    side: str | None = None
+    score: float = 0.0
+    pin_base_x: float = NAN
+    pin_base_y: float = NAN
+    fiber_width: float = NAN
+    clipped: bool = False
+    tip_in_view: bool = False
+    tip_sign: str = "+"
+    level: float = NAN
+    saturated: float = NAN
+    contrast: float = NAN
+    sharpness: float = NAN
+    noise: float = NAN
+    flat: bool = False
     head_box: Corners | None = None
     head_errors: Corners | None = None
 

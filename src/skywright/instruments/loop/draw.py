@@ -1,15 +1,18 @@
 """Pictures with what was found in them drawn in."""
 
+import io
 import math
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from skywright.errors import DataError
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.limits import find_limits
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLORS = {
     "nylon": (64, 220, 64),
@@ -20,7 +23,6 @@ COLORS = {
 TIP_COLOR = (255, 64, 64)
 LETTERS = 26  # heights of a letter in the longer side: 13 px in a cell of 360 px on a sheet
 LEAST_FONT_PX = 10
-WRITERS = (".png", ".jpg", ".jpeg")
 
 
 def annotate(
@@ -57,7 +59,8 @@ def annotate(
         corners = [round(value) for value in detection.bbox]
         draw.rectangle(corners, outline=color, width=unit)
     if not math.isnan(detection.pin_base_x):
-        _dot(draw, detection.pin_base_x, detection.pin_base_y, 3 * unit, COLORS["pin"])
+        end = detection.pin_base_x, detection.pin_base_y
+        draw.circle(end, 3 * unit, outline=COLORS["pin"], width=2)
     if detection.tip_in_view:
         _cross(draw, detection.tip_x, detection.tip_y, 9 * unit, unit, TIP_COLOR)
     text = "\n".join(_lines(title, detection))
@@ -66,7 +69,7 @@ def annotate(
         text,
         fill=color,
         font=ImageFont.load_default(max(LEAST_FONT_PX, max(image.size) / LETTERS)),
-        stroke_width=max(1, round(max(image.size) / 500)),
+        stroke_width=unit,
         stroke_fill=(0, 0, 0),
     )
     return np.asarray(image)
@@ -139,33 +142,11 @@ def caption(detection: Detection) -> str:
     return " ".join(words)
 
 
-def write_picture(picture: NDArray[np.uint8], path: str | Path) -> Path:
-    """Write a picture to a PNG or JPEG file.
-
-    Parameters
-    ----------
-    picture
-        (H, W, 3) or (H, W) uint8.
-    path
-        Ends in .png, .jpg or .jpeg.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    DataError
-        If the name has another ending or the file cannot be written.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in WRITERS:
-        raise DataError(f"{path}: ending {path.suffix!r}, expected one of {', '.join(WRITERS)}")
-    try:
-        Image.fromarray(np.ascontiguousarray(picture)).save(path, quality=90, subsampling=0)
-    except OSError as error:
-        raise DataError(f"{path}: cannot write the picture ({error}); check the folder") from error
-    return path
+def figure_png(figure: "Figure") -> bytes:
+    """Return a figure of matplotlib as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _cross(
@@ -177,9 +158,3 @@ def _cross(
         draw.line(
             (x + start * dx, y + start * dy, x + end * dx, y + end * dy), fill=color, width=width
         )
-
-
-def _dot(
-    draw: ImageDraw.ImageDraw, x: float, y: float, radius: int, color: tuple[int, ...]
-) -> None:
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color, width=2)

@@ -9,6 +9,7 @@ from skywright.instruments.loop.centering import MIN_ARC_DEG, MIN_INLIERS, arc_d
 from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
 
 Floats = NDArray[np.float64]
+NAN = float("nan")
 MIN_CONTRAST = 0.15
 MAX_SIGMA_DEG = 8.0
 MIN_WIDTHS = 5
@@ -41,15 +42,15 @@ class Face:
         Why there is no answer; empty if there is.
     """
 
-    face_on_deg: float
-    sigma_deg: float
-    width_um: float
-    thickness_um: float
-    contrast: float
-    lump: bool
-    n_used: int
-    used: NDArray[np.bool_]
     why: str
+    used: NDArray[np.bool_]
+    face_on_deg: float = NAN
+    sigma_deg: float = NAN
+    width_um: float = NAN
+    thickness_um: float = NAN
+    contrast: float = NAN
+    lump: bool = False
+    n_used: int = 0
 
     @property
     def ok(self) -> bool:
@@ -83,7 +84,8 @@ def fit_face(phi_deg: ArrayLike, width_um: ArrayLike, pixel_um: float) -> Face:
     width = np.asarray(width_um, dtype=np.float64).ravel()
     seen = np.isfinite(phi) & np.isfinite(width) & (width > 0.0)
     if seen.sum() < MIN_WIDTHS:
-        return _none(len(phi), f"only {seen.sum()} widths, {MIN_WIDTHS} are needed")
+        why = f"only {seen.sum()} widths, {MIN_WIDTHS} are needed"
+        return Face(why, np.zeros(len(phi), np.bool_))
     angle, w = 2.0 * np.deg2rad(phi[seen]), width[seen]
     fit = _fit(angle, w, pixel_um)
     used = np.zeros(len(phi), np.bool_)
@@ -127,7 +129,7 @@ def _face(phi: Floats, used: NDArray[np.bool_], given: int, fit: Harmonic) -> Fa
         why = f"face known to {sigma:.0f} deg only, {MAX_SIGMA_DEG:.0f} are allowed"
     angle = float(np.rad2deg(0.5 * np.arctan2(c, b))) % 180.0
     return Face(
-        face_on_deg=float("nan") if why else angle,
+        face_on_deg=NAN if why else angle,
         sigma_deg=sigma,
         width_um=width,
         thickness_um=thickness,
@@ -137,8 +139,3 @@ def _face(phi: Floats, used: NDArray[np.bool_], given: int, fit: Harmonic) -> Fa
         used=used,
         why=why,
     )
-
-
-def _none(n: int, why: str) -> Face:
-    nan = float("nan")
-    return Face(nan, nan, nan, nan, nan, False, 0, np.zeros(n, np.bool_), why)

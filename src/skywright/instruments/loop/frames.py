@@ -1,7 +1,6 @@
 """Picture files to pixels."""
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,15 +15,4 @@ def pixels(frame: SourceFrame, color: bool) -> NDArray[np.uint8]:
         if color == (frame.image.ndim == 3):
             return frame.image
         return np.asarray(Image.fromarray(frame.image).convert("RGB" if color else "L"))
-    gray = decode(frame.data or b"", name)
-    if not color:
-        return gray
-    return _rgb(frame.data or b"", gray)
-
-
-def _rgb(data: bytes, gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Decode bytes that are known to decode, to RGB; grey pictures get three equal channels."""
-    try:
-        return simplejpeg.decode_jpeg(data, colorspace="RGB")
-    except ValueError:
-        return np.repeat(gray[:, :, np.newaxis], 3, axis=2)
+    return decode(frame.data or b"", name, color)

@@ -73,17 +73,21 @@ class View:
         """Whether the spindle stands upright in the picture."""
         return self.side in ("top", "bottom")
 
+    def by_spindle(self, x: float, y: float) -> tuple[float, float]:
+        """Return what is meant for columns and rows as along and across the spindle, or back."""
+        return (y, x) if self.vertical else (x, y)
+
     @property
     def pixel_um(self) -> float:
         """Size of a pixel across the spindle."""
-        return self.um_per_px_x if self.vertical else self.um_per_px_y
+        return self.by_spindle(self.um_per_px_x, self.um_per_px_y)[1]
 
     @property
     def target(self) -> float:
         """Where the tip shall go along the spindle, px."""
         if self.target_px is not None:
             return self.target_px
-        return ((self.height_px if self.vertical else self.width_px) - 1) / 2.0
+        return (self.by_spindle(self.width_px, self.height_px)[0] - 1) / 2.0
 
     @property
     def matrix(self) -> Floats:
@@ -135,8 +139,7 @@ def to_picture(along_across_um: ArrayLike, view: View) -> Floats:
 
 def axis_um(axis_px: float, view: View) -> float:
     """Return `across` of a spindle that crosses the target column at row `axis_px` (or v. v.)."""
-    point = (axis_px, view.target) if view.vertical else (view.target, axis_px)
-    return float(to_view(point, view)[1])
+    return float(to_view(view.by_spindle(view.target, axis_px), view)[1])
 
 
 def axis_px(axis_across_um: float, view: View) -> float:
@@ -144,17 +147,14 @@ def axis_px(axis_across_um: float, view: View) -> float:
 
     For a pin from top or bottom: the column at which it crosses the target row.
     """
-    by_x, by_y = view.matrix[1]
-    if view.vertical:
-        return float((axis_across_um - by_y * view.target) / by_x)
-    return float((axis_across_um - by_x * view.target) / by_y)
+    along, across = view.by_spindle(*view.matrix[1])
+    return float((axis_across_um - along * view.target) / across)
 
 
 def target_um(axis_across_um: float, view: View) -> float:
     """Return `along` of the point of the spindle to which the tip shall go, um."""
     crossing = axis_px(axis_across_um, view)
-    point = (crossing, view.target) if view.vertical else (view.target, crossing)
-    return float(to_view(point, view)[0])
+    return float(to_view(view.by_spindle(view.target, crossing), view)[0])
 
 
 def to_laboratory(xyz_um: ArrayLike, phi_deg: ArrayLike, phi_sign: int = 1) -> Floats:
@@ -207,63 +207,3 @@ def observe(xyz_um: ArrayLike, phi_deg: ArrayLike, view: View, axis_row_px: floa
     seen = to_laboratory(xyz_um, phi_deg, view.phi_sign)[..., :2]
     axis = axis_um(axis_row_px, view)
     return to_picture(seen + np.array([target_um(axis, view), axis]), view)
-
-
-def stage_moves(offset_um: ArrayLike, stage: ArrayLike) -> Floats:
-    """Return the moves of stages that turn with the sample and bring it to the center.
-
-    Parameters
-    ----------
-    offset_um : (3,) float
-        Sample from the wanted place, goniometer frame.
-    stage : (3, 3) float
-        Column i is the displacement of the sample, goniometer frame in um, by one unit of motor i.
-        Signs, order and units of a beamline's motors are all here.
-
-    Returns
-    -------
-    (3,) float64
-        Relative move of each motor, in its units.
-
-    Raises
-    ------
-    ConfigError
-        If the motors cannot reach all directions.
-    """
-    matrix = np.asarray(stage, dtype=np.float64)
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-        raise ConfigError(f"stage matrix: {matrix.tolist()}, expected 3 x 3 finite numbers")
-    if np.linalg.cond(matrix) > 1e6:
-        raise ConfigError(
-            f"stage matrix {matrix.tolist()}: two motors move in one direction; check its columns"
-        )
-    return np.asarray(np.linalg.solve(matrix, -np.asarray(offset_um, dtype=np.float64)))
-
-
-def laboratory_stage_moves(
-    offset_um: ArrayLike, phi_deg: float, stage: ArrayLike, phi_sign: int = 1
-) -> Floats:
-    """Return the moves of stages that stand under the spindle, at its present angle.
-
-    Parameters
-    ----------
-    offset_um : (3,) float
-        Sample from the wanted place, goniometer frame.
-    phi_deg : float
-        Spindle angle during the move.
-    stage : (3, 3) float
-        As in `stage_moves`, but displacements are along, across, along the beam.
-    phi_sign : 1 or -1
-        See `View`.
-
-    Returns
-    -------
-    (3,) float64
-        Relative move of each motor, in its units.
-
-    Raises
-    ------
-    ConfigError
-        If the motors cannot reach all directions.
-    """
-    return stage_moves(to_laboratory(offset_um, phi_deg, phi_sign), stage)

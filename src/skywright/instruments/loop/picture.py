@@ -1,4 +1,4 @@
-"""Camera pictures in: the bytes of an image file to one grey array."""
+"""Camera pictures: from the bytes of an image file to an array, and back."""
 
 import io
 from pathlib import Path
@@ -13,8 +13,8 @@ from skywright.errors import DataError
 MIN_SIDE_PX = 32
 
 
-def decode(data: bytes, source: str = "picture") -> NDArray[np.uint8]:
-    """Decode the bytes of an image file to grey.
+def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file.
 
     Parameters
     ----------
@@ -22,12 +22,14 @@ def decode(data: bytes, source: str = "picture") -> NDArray[np.uint8]:
         The whole file: JPEG, PNG or what else Pillow reads.
     source
         Name of the file, URL or frame, for error messages.
+    color
+        Whether to return RGB; of files other than JPEG its three channels are equal.
 
     Returns
     -------
-    (H, W) uint8
-        Luminance. Of deeper pictures the least of 10, 12, 14, 16 bits that holds them is scaled to
-        0..255.
+    (H, W) or (H, W, 3) uint8
+        Luminance, or RGB. Of deeper pictures the least of 10, 12, 14, 16 bits that holds them is
+        scaled to 0..255.
 
     Raises
     ------
@@ -42,7 +44,12 @@ def decode(data: bytes, source: str = "picture") -> NDArray[np.uint8]:
             f"{source}: picture of {gray.shape[1]} x {gray.shape[0]} pixels, expected at least "
             f"{MIN_SIDE_PX} x {MIN_SIDE_PX}; check the resolution of the camera"
         )
-    return gray
+    if not color:
+        return gray
+    try:
+        return simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except ValueError:
+        return np.repeat(gray[:, :, np.newaxis], 3, axis=2)
 
 
 def read_picture(path: str | Path) -> NDArray[np.uint8]:
@@ -118,3 +125,29 @@ def _scaled_to_bytes(pixels: NDArray) -> NDArray[np.uint8]:
     # Cameras of 10, 12 and 14 bits write their counts unscaled into 16-bit files.
     depth = next((bits for bits in (8, 10, 12, 14, 16) if values.max() < 2**bits), 32)
     return np.clip(values * (255.0 / (2**depth - 1)), 0, 255).astype(np.uint8)
+
+
+def encode_jpeg(picture: NDArray[np.uint8], quality: int = 85, subsampling: str = "420") -> bytes:
+    """Encode a picture as JPEG.
+
+    Parameters
+    ----------
+    picture
+        (H, W) or (H, W, 3) uint8.
+    quality
+        0..100.
+    subsampling
+        Of color: 420 as video encoders do, 444 for lines of one pixel.
+    """
+    if picture.ndim == 2:
+        gray = np.ascontiguousarray(picture[:, :, np.newaxis])
+        return simplejpeg.encode_jpeg(gray, quality=quality, colorspace="GRAY")
+    color = np.ascontiguousarray(picture)
+    return simplejpeg.encode_jpeg(color, quality=quality, colorsubsampling=subsampling)
+
+
+def encode_png(picture: NDArray[np.uint8]) -> bytes:
+    """Encode a picture, (H, W) or (H, W, 3) uint8, as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -21,6 +21,7 @@ from skywright.instruments.loop.centering import Center
 from skywright.instruments.loop.detection import BOX_NAMES, ERROR_NAMES
 from skywright.instruments.loop.geometry import axis_um, target_um, to_view
 from skywright.instruments.loop.rotation_fit import fit_rotation
+from skywright.instruments.loop.rotation_values import RESULTS, LastPicture, Place, RotationValues
 from skywright.instruments.loop.series import Series, cut_by_frame
 
 NAN = float("nan")
@@ -32,7 +33,7 @@ MANY = 10
 STATES = ("ok", "flat image", "nothing seen", "tip not in view", "failed clipped", "no angle")
 OK, FLAT, NOTHING, NOT_IN_VIEW, CLIPPED, NO_ANGLE = range(len(STATES))
 
-PX, UM, DEG = {"units": "px"}, {"units": "um"}, {"units": "deg"}
+PX, DEG = {"units": "px"}, {"units": "deg"}
 _KINDS = {"names": list(KINDS)}
 
 
@@ -59,79 +60,6 @@ COLUMNS = (
 )
 
 
-def _result(name: str, units: str, description: str) -> Column:
-    return Column(name, "<f8", attrs={"units": units, "description": description})
-
-
-def _count(name: str, description: str) -> Column:
-    return Column(name, "<i8", attrs={"description": description})
-
-
-def _flag(name: str, description: str) -> Column:
-    return Column(name, "|b1", attrs={"description": description})
-
-
-def _text(name: str, description: str) -> Column:
-    return Column(name, "<U400", attrs={"description": description})
-
-
-def _point(name: str, what: str) -> tuple[Column, ...]:
-    return (
-        *(_result(f"{name}_{axis}", "um", f"{what} from the beam, {axis}") for axis in "xyz"),
-        _result(f"{name}_sigma", "um", "standard deviation of y, z in the worst direction"),
-        _result(f"{name}_sigma_x", "um", "standard deviation of x"),
-        _count(f"{name}_used", "pictures that agree with the fit"),
-        _flag(f"{name}_ok", "it is known"),
-        _text(f"{name}_why", "why it is not known"),
-    )
-
-
-RESULTS = (
-    _flag("ok", "the tip is known and the sample is a loop"),
-    _text("reason", "what keeps the tip from being known, in few words"),
-    _text("why", "the same with numbers"),
-    *_point("tip", "tip"),
-    *_point("middle", "middle of the loop"),
-    _result("axis_row", "px", "row (column) at which the spindle crosses the target"),
-    _result("axis_sigma", "px", "its standard deviation"),
-    _result("roll", "deg", "turn of the spindle in the picture beyond the calibrated one"),
-    _result("rms", "px", "of the used tips across the spindle"),
-    _result("arc", "deg", "turn that the used tips cover"),
-    _result("face_on", "deg", "spindle angle, 0..180, at which the loop is seen widest"),
-    _result("face_sigma", "deg", "its standard deviation"),
-    _text("face_why", "why the face is not known"),
-    _result("width", "um", "of the loop, seen face on"),
-    _result("thickness", "um", "of the loop, seen edge on"),
-    _result("length", "um", "of the loop along the spindle"),
-    _flag("lump", "thick for a loop: a drop, ice or a crystal swells the outline"),
-    Column("kind", "<U8", attrs={"description": "kind of mount by vote; empty: unknown"}),
-    _result("kind_share", "", "its part of the votes"),
-    _flag("frozen", "the pictures do not change while the spindle turns"),
-    _count("n_turned", "pictures whose angle is known"),
-    _count("n_pin", "pictures with a known angle that show a bare pin"),
-    _count("n_nearer", "pictures that missed the end of the mount, and showed its stem or pin"),
-    *(_count(f"n_{state.replace(' ', '_')}", f"pictures: {state}") for state in STATES),
-    _result("delay", "s", "time stamp of a picture less time of its exposure"),
-    _result("delay_sigma", "s", "its standard deviation; NaN: not fitted, from the calibration"),
-    _text("delay_why", "why it was not fitted"),
-    _result("last_time", "s", "time stamp of the last picture"),
-    _result("last_tip_x", "px", "tip in the last picture; NaN: none"),
-    _result("last_tip_y", "px", "tip in the last picture; NaN: none"),
-    _result("last_along", "um", "tip in the last picture from the target, along the spindle"),
-    _result("last_across", "um", "tip in the last picture from the spindle, as seen"),
-    _result("last_box_along", "um", "middle of the box in the last picture, along the spindle"),
-    _result("last_box_across", "um", "middle of the box in the last picture, from the spindle"),
-    _result("last_box_length", "um", "extent of that box along the spindle"),
-    _result("last_box_width", "um", "extent of that box across the spindle"),
-    Column("last_kind", "<U8", attrs={"description": "kind of mount in the last picture"}),
-    Column("last_side", "<U8", attrs={"description": "side of the pin in the last picture"}),
-    Column("last_sign", "<U1", attrs={"description": "+: past the far edge, -: at the pin side"}),
-    _flag("last_tip_in_view", "the last picture shows the tip"),
-    _flag("last_flat", "the last picture has no light or no structure"),
-    _result("last_level", "grey levels", "mean level of the last picture"),
-    _result("last_saturated", "", "part of the last picture at the scale's ends"),
-)
-
 _CALIBRATION = TypeAdapter(ZoomCalibration)
 
 
@@ -141,7 +69,21 @@ def as_json(calibration: ZoomCalibration) -> dict[str, Any]:
     return values
 
 
-class LoopRotation(Analysis[Batch]):
+class WholeRun(Analysis[Batch]):
+    """Keeps the rows of all pictures: a turn of the spindle is some hundred of them."""
+
+    stream = "pictures"
+
+    def statistic(self, members: Batch) -> Batch:
+        """Keep the rows."""
+        return members
+
+    def fold(self, prefix: Batch | None, statistic: Batch) -> Batch:
+        """Join the rows."""
+        return statistic if prefix is None else join([prefix, statistic])
+
+
+class LoopRotation(WholeRun):
     """Fits tip, middle and face of a loop over a rotation.
 
     Parameters
@@ -157,7 +99,6 @@ class LoopRotation(Analysis[Batch]):
     """
 
     name = "loop_rotation"
-    stream = "pictures"
     version = "6"
     inputs = ("phi", "image_num", *(name_of(column) for column in DETECTED))
     columns = COLUMNS
@@ -203,25 +144,19 @@ class LoopRotation(Analysis[Batch]):
         state[batch["flat"]] = FLAT
         return state
 
-    def statistic(self, members: Batch) -> Batch:
-        """Keep the rows: a rotation is some hundred pictures."""
-        return members
-
-    def fold(self, prefix: Batch | None, statistic: Batch) -> Batch:
-        """Join the rows."""
-        return statistic if prefix is None else join([prefix, statistic])
-
     def summarize(self, state: Batch | None) -> Mapping[str, Any]:
         """Fit all rows."""
         if state is None:
-            return _missing() | {"why": "no pictures", "reason": "no frames"}
-        return summarize(state, self.calibration) | {
-            "delay": self.parameters["delay_s"],
-            "delay_sigma": NAN
-            if self.parameters["delay_sigma_s"] is None
-            else self.parameters["delay_sigma_s"],
-            "delay_why": self.parameters["delay_why"],
-        }
+            return RotationValues(why="no pictures", reason="no frames").flat()
+        given = self.parameters
+        sigma_s = given["delay_sigma_s"]
+        values = replace(
+            summarize(state, self.calibration),
+            delay=given["delay_s"],
+            delay_sigma=NAN if sigma_s is None else sigma_s,
+            delay_why=given["delay_why"],
+        )
+        return values.flat()
 
 
 def to_series(batch: Batch) -> Series:
@@ -272,7 +207,7 @@ def is_frozen(batch: Batch) -> bool:
     return bool(len(np.unique(rows, axis=0)) < max(2.0, FROZEN * len(turned)))
 
 
-def summarize(batch: Batch, calibration: ZoomCalibration) -> dict[str, Any]:
+def summarize(batch: Batch, calibration: ZoomCalibration) -> RotationValues:
     """Return the results (but for the delay) of a rotation.
 
     Parameters
@@ -284,58 +219,61 @@ def summarize(batch: Batch, calibration: ZoomCalibration) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        By the names of `RESULTS`.
+    RotationValues
     """
     turned = batch.take(np.isfinite(batch["phi"]))
     fit, nearer = fit_rotation(to_series(turned), calibration)
     tip, middle, face = fit.tip, fit.middle, fit.face
-    counts = np.bincount(batch["state"], minlength=len(STATES))
     reach = np.abs(tip.offset_um[0] - middle.offset_um[0])
-    return _missing() | {
-        "ok": fit.ok,
-        "reason": str(fit.reason),
-        "why": fit.why,
-        **_point_results("tip", tip),
-        **_point_results("middle", middle),
-        "axis_row": tip.axis_row_px,
-        "axis_sigma": tip.axis_sigma_px,
-        "roll": tip.roll_deg,
-        "rms": tip.rms_px,
-        "arc": tip.arc_deg,
-        "face_on": face.face_on_deg,
-        "face_sigma": face.sigma_deg,
-        "face_why": face.why,
-        "width": face.width_um,
-        "thickness": face.thickness_um,
-        "lump": face.lump,
-        "length": 2.0 * reach if middle.ok else NAN,
-        "kind": fit.kind,
-        "kind_share": fit.kind_share,
-        "n_pin": int((turned["kind"] == KINDS.index("pin")).sum()),
-        "n_nearer": nearer,
-        "frozen": is_frozen(batch),
-        "n_turned": int(np.isfinite(batch["phi"]).sum()),
-        **{f"n_{s.replace(' ', '_')}": int(n) for s, n in zip(STATES, counts, strict=True)},
-        **_last(batch, calibration),
-    }
+    counts = np.bincount(batch["state"], minlength=len(STATES)).tolist()
+    states = {f"n_{s.replace(' ', '_')}": n for s, n in zip(STATES, counts, strict=True)}
+    return RotationValues(
+        ok=fit.ok,
+        reason=str(fit.reason),
+        why=fit.why,
+        tip=_place(tip),
+        middle=_place(middle),
+        axis_row=tip.axis_row_px,
+        axis_sigma=tip.axis_sigma_px,
+        roll=tip.roll_deg,
+        rms=tip.rms_px,
+        arc=tip.arc_deg,
+        face_on=face.face_on_deg,
+        face_sigma=face.sigma_deg,
+        face_why=face.why,
+        width=face.width_um,
+        thickness=face.thickness_um,
+        length=2.0 * reach if middle.ok else NAN,
+        lump=face.lump,
+        kind=fit.kind,
+        kind_share=fit.kind_share,
+        frozen=is_frozen(batch),
+        n_turned=len(turned),
+        n_pin=int((turned["kind"] == KINDS.index("pin")).sum()),
+        n_nearer=nearer,
+        **states,
+        last=_last(batch, calibration),
+    )
 
 
-def _point_results(name: str, center: Center) -> dict[str, Any]:
-    return {
-        **{f"{name}_{axis}": value for axis, value in zip("xyz", center.offset_um, strict=True)},
-        f"{name}_sigma": center.sigma_um,
-        f"{name}_sigma_x": float(np.sqrt(center.covariance_um2[0, 0])),
-        f"{name}_used": center.n_used,
-        f"{name}_ok": center.ok,
-        f"{name}_why": center.why,
-    }
+def _place(center: Center) -> Place:
+    x, y, z = center.offset_um.tolist()
+    return Place(
+        x,
+        y,
+        z,
+        sigma=center.sigma_um,
+        sigma_x=float(np.sqrt(center.covariance_um2[0, 0])),
+        used=center.n_used,
+        ok=center.ok,
+        why=center.why,
+    )
 
 
-def _last(batch: Batch, calibration: ZoomCalibration) -> dict[str, Any]:
+def _last(batch: Batch, calibration: ZoomCalibration) -> LastPicture:
     """Return what the last picture shows, seen from the beam."""
     last = {name: values[-1] for name, values in batch.data.items()}
-    view = replace(calibration.view, side=calibration.side)
+    view = calibration.view
     axis = axis_um(calibration.axis_px, view)
     beam = np.array([target_um(axis, view), axis])
     tip = np.array([last["tip_x"], last["tip_y"]], dtype=np.float64)
@@ -344,28 +282,21 @@ def _last(batch: Batch, calibration: ZoomCalibration) -> dict[str, Any]:
     along, across = to_view(tip, view) - beam
     box_along, box_across = to_view(0.5 * (low + high), view) - beam
     length, width = np.abs(to_view(high, view) - to_view(low, view))
-    return {
-        "last_time": float(batch.times[-1]),
-        "last_tip_x": tip[0],
-        "last_tip_y": tip[1],
-        "last_along": along,
-        "last_across": across,
-        "last_box_along": box_along,
-        "last_box_across": box_across,
-        "last_box_length": length,
-        "last_box_width": width,
-        "last_kind": KINDS[last["kind"]],
-        "last_side": SIDES[last["side"]],
-        "last_sign": SIGNS[last["tip_sign"]],
-        "last_tip_in_view": bool(last["tip_in_view"]),
-        "last_flat": bool(last["flat"]),
-        "last_level": float(last["level"]),
-        "last_saturated": float(last["saturated"]),
-    }
-
-
-_BLANK: dict[str, Any] = {"f": NAN, "i": 0, "b": False, "U": ""}
-
-
-def _missing() -> dict[str, Any]:
-    return {name_of(c): _BLANK[np.dtype(c.dtype).kind] for c in RESULTS}
+    return LastPicture(
+        time=float(batch.times[-1]),
+        tip_x=tip[0],
+        tip_y=tip[1],
+        along=along,
+        across=across,
+        box_along=box_along,
+        box_across=box_across,
+        box_length=length,
+        box_width=width,
+        kind=KINDS[last["kind"]],
+        side=SIDES[last["side"]],
+        sign=SIGNS[last["tip_sign"]],
+        tip_in_view=bool(last["tip_in_view"]),
+        flat=bool(last["flat"]),
+        level=float(last["level"]),
+        saturated=float(last["saturated"]),
+    )

@@ -1,6 +1,5 @@
 """Pictures of a rotation for people: what was seen where, the fits, before and after."""
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,7 +12,8 @@ from skywright.analysis.display import contact_sheet
 from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.calibration import ZoomCalibration
 from skywright.instruments.loop.detect import find_loop
-from skywright.instruments.loop.draw import annotate
+from skywright.instruments.loop.draw import annotate, figure_png
+from skywright.instruments.loop.picture import encode_jpeg, encode_png
 from skywright.instruments.loop.rotation_curves import in_words, rotation_curves
 
 Floats = NDArray[np.float64]
@@ -41,7 +41,7 @@ def draw_rotation(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    figure = Figure(figsize=(9, 7), dpi=110, layout="constrained")
     place, width = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     columns = {name: values.astype(np.float64) for name, values in batch.data.items()}
     curves = rotation_curves(
@@ -63,9 +63,7 @@ def draw_rotation(
     width.plot(curves.curve_deg, curves.fitted_width, "-", lw=1, color=MIDDLE)
     width.set_ylabel("width of the loop, um")
     width.set_xlabel("spindle, deg")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return {"rotation.png": buffer.getvalue()}
+    return {"rotation.png": figure_png(figure)}
 
 
 Picture = NDArray[np.uint8]
@@ -107,9 +105,9 @@ def draw_sheet(
         title = f"{row}: {phi_deg[row]:.1f} deg"
         found = annotate(picture, find_loop(to_gray(picture)), title)
         drawn.append(mark_beam(found, calibration))
-        yield f"rotation_{row:04d}.jpg", _encode(drawn[-1], "JPEG")
+        yield f"rotation_{row:04d}.jpg", encode_jpeg(drawn[-1], 90, "444")
     if drawn:
-        yield "rotation_sheet.png", _encode(contact_sheet(drawn), "PNG")
+        yield "rotation_sheet.png", encode_png(contact_sheet(drawn))
 
 
 def draw_before_after(
@@ -130,7 +128,7 @@ def draw_before_after(
         ``before_after.png``: contents of the file.
     """
     pair = [mark_beam(picture, calibration, text) for picture, text in (before, after)]
-    return {"before_after.png": _encode(contact_sheet(pair, columns=2, cell_px=720), "PNG")}
+    return {"before_after.png": encode_png(contact_sheet(pair, columns=2, cell_px=720))}
 
 
 def mark_beam(picture: Picture, calibration: ZoomCalibration, text: str = "") -> Picture:
@@ -152,10 +150,7 @@ def mark_beam(picture: Picture, calibration: ZoomCalibration, text: str = "") ->
     image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
     draw = ImageDraw.Draw(image)
     view, unit = calibration.view, max(1, round(max(image.size) / 500))
-    beam = (
-        (calibration.axis_px, view.target) if view.vertical else (view.target, calibration.axis_px)
-    )
-    x, y = beam
+    x, y = view.by_spindle(view.target, calibration.axis_px)
     radius = 14 * unit
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=BEAM, width=unit)
     draw.line((x - 2 * radius, y, x + 2 * radius, y), fill=BEAM, width=unit)
@@ -164,9 +159,3 @@ def mark_beam(picture: Picture, calibration: ZoomCalibration, text: str = "") ->
         font = ImageFont.load_default(14 * unit)
         draw.text((6, 4), text, fill=BEAM, font=font, stroke_width=unit, stroke_fill=(0, 0, 0))
     return np.asarray(image)
-
-
-def _encode(picture: Picture, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, kind, quality=88)
-    return buffer.getvalue()

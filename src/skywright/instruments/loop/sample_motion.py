@@ -4,16 +4,17 @@ The simulated goniometer publishes this, the simulated camera follows it: comman
 so both agree exactly. Analysis knows nothing of it.
 """
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+from typing_extensions import TypedDict
 
-from skywright.acquire.trajectory import Axis, Move, Stop
+from skywright.acquire.trajectory import Axis
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.twin.trajectory import Pose
 
@@ -94,19 +95,22 @@ class SampleMotion:
         return [Pose(*map(float, row)) for row in rows] if np.ptp(rows, axis=0).any() else None
 
 
+class _Said(TypedDict):
+    """What the text says: all fields of a `SampleMotion`."""
+
+    phi: Axis
+    stages: tuple[Axis, Axis, Axis]
+    carriage: Carriage
+    until: float
+
+
+_TEXT = TypeAdapter(_Said)
+
+
 def write_motion(motion: SampleMotion) -> str:
     """Return a motion as JSON text; inverse of `read_motion`."""
-    carriage = motion.carriage
-    axes = dict(zip((PHI, *STAGES), (motion.phi, *motion.stages), strict=True))
-    return json.dumps(
-        {
-            "matrix": carriage.matrix,
-            "mounting": carriage.mounting,
-            "phi_sign": carriage.phi_sign,
-            "axes": {name: _plain_axis(axis) for name, axis in axes.items()},
-            "until": _finite(motion.until),
-        }
-    )
+    said = {each.name: getattr(motion, each.name) for each in fields(motion)}
+    return to_json(said, inf_nan_mode="strings").decode()
 
 
 def read_motion(text: str) -> SampleMotion:
@@ -118,40 +122,6 @@ def read_motion(text: str) -> SampleMotion:
         If the text is no motion.
     """
     try:
-        said = json.loads(text)
-        axes = {name: _read_axis(said["axes"][name]) for name in (PHI, *STAGES)}
-        matrix = tuple(tuple(row) for row in said["matrix"])
-        return SampleMotion(
-            axes[PHI],
-            tuple(axes[name] for name in STAGES),
-            Carriage(matrix, said["mounting"], said["phi_sign"]),
-            math.inf if said["until"] is None else float(said["until"]),
-        )
-    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        return SampleMotion(**_TEXT.validate_json(text))
+    except (ValueError, ConfigError) as error:
         raise DataError(f"motion of a goniometer: {error!r} in {text[:80]!r}") from error
-
-
-def _plain_axis(axis: Axis) -> dict[str, Any]:
-    commands = [
-        ["move", c.start_time, c.start, c.target, c.velocity, _finite(c.acceleration)]
-        if isinstance(c, Move)
-        else ["stop", c.time, _finite(c.acceleration)]
-        for c in axis.commands
-    ]
-    return {"initial": axis.initial, "commands": commands}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON has no infinity
-
-
-def _read_axis(said: Mapping[str, Any]) -> Axis:
-    def command(kind: str, time: float, *rest: Any) -> Move | Stop:
-        *way, acceleration = rest
-        acceleration = math.inf if acceleration is None else acceleration
-        if kind == "stop":
-            return Stop(time, acceleration)
-        start, target, velocity = way
-        return Move(start, target, velocity, acceleration, time)
-
-    return Axis(float(said["initial"]), tuple(command(*row) for row in said["commands"]))

@@ -58,11 +58,11 @@ class LoopSettings(Section):
     @classmethod
     def _backend_takes_them(cls, value: dict[str, Any]) -> dict[str, Any]:
         if value != DETECTION:  # the default, which imports no back-end for this
-            from skywright.instruments.loop.backends import check_detector
+            from skywright.instruments.loop.backends import detector_class
 
             try:
                 with suppress(ImportError):  # not on this machine: it does not search pictures
-                    check_detector(**value)
+                    detector_class(**value)
             except ConfigError as error:
                 raise ValueError(str(error)) from error
         return value

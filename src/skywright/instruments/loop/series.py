@@ -1,7 +1,7 @@
 """From what is found in each picture of a rotation to one answer: votes, cleaning, fits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,6 @@ from skywright.instruments.loop.middle import fit_middle
 
 Floats = NDArray[np.float64]
 Texts = NDArray[np.str_]
-KINDS = ("nylon", "mitegen", "pin", "none")
 EDGE_PX = 2.0  # a tip so near the border may be where the frame cuts the sample
 CUT_EDGE_PX = 10.0  # the same where the silhouette is known to leave the frame
 BAR_PART = 0.1  # of the frame: so near a border a bar of text may cut a head
@@ -127,21 +126,11 @@ def from_tips(phi_deg: ArrayLike, tip_px: ArrayLike) -> Series:
     -------
     Series
     """
-    phi = np.asarray(phi_deg, dtype=np.float64).ravel()
-    n = len(phi)
-    return Series(
-        phi_deg=phi,
-        tip_px=np.asarray(tip_px, dtype=np.float64).reshape(n, 2),
-        bbox_px=np.full((n, 4), np.nan),
-        error_px=np.full((n, 4), np.nan),
-        width_px=np.full(n, np.nan),
-        kind=np.full(n, "", dtype="U8"),
-        kind_odds=np.ones(n),
-        side=np.full(n, "", dtype="U8"),
-        score=np.ones(n),
-        clipped=np.zeros(n, np.bool_),
-        beyond=np.zeros(n, np.bool_),
-    )
+    tips = np.asarray(tip_px, dtype=np.float64).reshape(-1, 2)
+    seen = [
+        Detection(tip_x=x, tip_y=y, tip_sign="", kind="", kind_odds=1.0, score=1.0) for x, y in tips
+    ]
+    return from_detections(phi_deg, seen)
 
 
 def from_detections(phi_deg: ArrayLike, detections: Sequence[Detection]) -> Series:
@@ -164,14 +153,14 @@ def from_detections(phi_deg: ArrayLike, detections: Sequence[Detection]) -> Seri
     phi = np.asarray(phi_deg, dtype=np.float64).ravel()
     if len(phi) != len(detections):
         raise DataError(f"series: {len(phi)} angles for {len(detections)} detections")
-    if not detections:
-        return from_tips(phi, np.empty((0, 2)))
     nowhere = (np.nan,) * 4
+    boxes = [d.bbox or nowhere for d in detections]
+    errors = [d.head_errors or nowhere for d in detections]
     return Series(
         phi_deg=phi,
-        tip_px=np.array([(d.tip_x, d.tip_y) for d in detections], dtype=np.float64),
-        bbox_px=np.array([d.bbox or nowhere for d in detections], dtype=np.float64),
-        error_px=np.array([d.head_errors or nowhere for d in detections], dtype=np.float64),
+        tip_px=np.array([(d.tip_x, d.tip_y) for d in detections], dtype=np.float64).reshape(-1, 2),
+        bbox_px=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        error_px=np.array(errors, dtype=np.float64).reshape(-1, 4),
         width_px=np.array([d.width for d in detections], dtype=np.float64),
         kind=np.array([d.kind for d in detections], dtype="U8"),
         kind_odds=np.maximum([d.kind_odds for d in detections], 0.0),
@@ -180,14 +169,6 @@ def from_detections(phi_deg: ArrayLike, detections: Sequence[Detection]) -> Seri
         clipped=np.array([d.clipped for d in detections], dtype=np.bool_),
         beyond=np.array([d.tip_sign == "+" and d.kind != "none" for d in detections], np.bool_),
     )
-
-
-def join(parts: Sequence[Series]) -> Series:
-    """Return one series of several, in their order; an empty one of none."""
-    if not parts:
-        return from_tips([], np.empty((0, 2)))
-    names = [field.name for field in fields(Series)]
-    return Series(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
 
 
 def fit_series(
@@ -342,7 +323,7 @@ def _head(
     face = fit_face(series.phi_deg, width, view.pixel_um)
     if kind == "pin":
         why = "no face: a bare pin is round"
-        face = replace(fit_face([], [], view.pixel_um), why=why, used=np.zeros_like(whole))
+        face = Face(why, np.zeros_like(whole))
     box = np.where(whole[:, None], series.bbox_px, np.nan)
     return fit_middle(series.phi_deg, box, series.error_px, view, axis, face.width_um), face
 

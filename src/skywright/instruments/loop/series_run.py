@@ -1,23 +1,22 @@
 """A series of pictures as a run, without a RunEngine: what was recorded, and what was found."""
 
 import logging
-import time
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import event_model
 
 from skywright.analysis import Analysis, Batch
 from skywright.callbacks.derived import DerivedRun, Emit
 from skywright.files.areadetector import IMAGE
+from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.loop.capture import IDENTITY, TIME
 
-EMIT_S = 1.0
-"""Documents of new pictures are emitted this often."""
+CAMERA = "axis"
+"""Name of the device in the documents."""
 
 ExitStatus = Literal["success", "abort", "fail"]
 
@@ -40,8 +39,6 @@ class SeriesRun:
         Root directory of assets.
     metadata
         For the start document.
-    camera
-        Name of the device.
     """
 
     def __init__(
@@ -50,23 +47,20 @@ class SeriesRun:
         emit: Emit,
         assets: Path,
         metadata: Mapping[str, Any],
-        camera: str = "axis",
     ) -> None:
         self._emit = emit
-        self._camera = camera
         directory = assets.absolute() / f"{datetime.now():%Y/%m/%d}"
         directory.mkdir(parents=True, exist_ok=True)
-        self.path = directory / f"{camera}-{uuid.uuid4()}.h5"
+        self.path = directory / f"{CAMERA}-{uuid.uuid4()}.h5"
         """Where the camera is to record."""
-        self._run: Any = event_model.compose_run(metadata={**metadata, "detectors": [camera]})
+        self._run: Any = event_model.compose_run(metadata={**metadata, "detectors": [CAMERA]})
         self._stream: Any = None
         self._resources: list[Any] = []
         self._emitted = 0
-        self._next_emit_s = 0.0
         self._failed = False
         emit("start", self._run.start_doc)
         self._assets = assets
-        self._keys = {name: f"{camera}_{name}" for name in ("image", "frame_number", "frame_time")}
+        self._keys = {name: f"{CAMERA}_{name}" for name in ("image", "frame_number", "frame_time")}
         self.derived = DerivedRun(analysis, self._run.start_doc, emit, assets, self._keys)
 
     @property
@@ -84,9 +78,18 @@ class SeriesRun:
         shape
             Of a picture, (H, W) or (H, W, 3).
         """
-        if count > self._emitted and time.monotonic() >= self._next_emit_s:
-            self._emit_rows(count, shape)
-            self._next_emit_s = time.monotonic() + EMIT_S
+        if count <= self._emitted:
+            return
+        if self._stream is None:
+            self._describe(shape)
+        for resource in self._resources:
+            datum = resource.compose_stream_datum(
+                indices={"start": self._emitted, "stop": count},
+                seq_nums={"start": self._emitted + 1, "stop": count + 1},
+                descriptor=self._stream.descriptor_doc,
+            )
+            self._emit("stream_datum", datum)
+        self._emitted = count
 
     def found(self, batch: Batch) -> None:
         """Take in what the analysis has of some pictures, in the order of their file.
@@ -140,59 +143,29 @@ class SeriesRun:
         pictures
             File name to contents, kept with the derived run.
         """
-        if count > self._emitted:
-            self._emit_rows(count, shape)
+        self.recorded(count, shape)
         self._emit("stop", self._run.compose_stop(exit_status=exit_status, reason=reason))
         self.derived.dropped += skipped
         self.derived.close(exit_status, reason, pictures)
 
-    def _emit_rows(self, count: int, shape: tuple[int, ...]) -> None:
-        if self._stream is None:
-            self._describe(shape)
-        for resource in self._resources:
-            datum = resource.compose_stream_datum(
-                indices={"start": self._emitted, "stop": count},
-                seq_nums={"start": self._emitted + 1, "stop": count + 1},
-                descriptor=self._stream.descriptor_doc,
-            )
-            self._emit("stream_datum", datum)
-        self._emitted = count
-
     def _describe(self, shape: tuple[int, ...]) -> None:
         columns = {
-            "image": ("array", shape, "|u1", IMAGE, {}),
-            "frame_number": ("integer", (), "<i8", IDENTITY, {}),
-            "frame_time": ("number", (), "<f8", TIME, {"units": "s"}),
-        }
-        data_keys = {
-            f"{self._camera}_{name}": {
-                "source": "file",
-                "dtype": dtype,
-                "shape": list(size),
-                "dtype_numpy": dtype_numpy,
-                "external": "STREAM:",
-                **more,
-            }
-            for name, (dtype, size, dtype_numpy, _, more) in columns.items()
+            f"{CAMERA}_{column.key}": column
+            for column in (
+                StreamColumn("image", IMAGE, "|u1", shape, 1),
+                StreamColumn("frame_number", IDENTITY, "<i8"),
+                StreamColumn("frame_time", TIME, "<f8", units="s"),
+            )
         }
         self._stream = self._run.compose_descriptor(
             name="primary",
-            data_keys=data_keys,
-            object_keys={self._camera: list(data_keys)},
+            data_keys={key: column.describe("file") for key, column in columns.items()},
+            object_keys={CAMERA: list(columns)},
             configuration={},
             hints={},
         )
         self._emit("descriptor", self._stream.descriptor_doc)
-        for name, (_, size, _, dataset, _) in columns.items():
-            resource = self._run.compose_stream_resource(
-                mimetype="application/x-hdf5",
-                uri=f"file://localhost{quote(str(self.path))}",
-                data_key=f"{self._camera}_{name}",
-                parameters={
-                    "dataset": dataset,
-                    "chunk_shape": [1, *size] if size else [1024],
-                    "swmr": True,
-                },
-            )
+        for key, column in columns.items():
+            resource = self._run.compose_stream_resource(**column.resource(str(self.path), key))
             self._resources.append(resource)
             self._emit("stream_resource", resource.stream_resource_doc)

@@ -21,15 +21,6 @@ TRACE_ROW = "/entry/oscillation/row"
 
 
 @dataclass
-class _Readings:
-    """Where the rows of one column of the trace are."""
-
-    path: str = ""
-    dataset: str = ""
-    count: int = 0
-
-
-@dataclass
 class Turn:
     """What one raw run tells of its spindle and its pictures.
 
@@ -41,16 +32,15 @@ class Turn:
 
     start: Document
     shape: tuple[int, ...] = ()
-    images: tuple[str, str] | None = None
-    """File and dataset of the pictures."""
-    _numbers: _Readings = field(default_factory=_Readings)
-    _time: _Readings = field(default_factory=_Readings)
-    _angle: _Readings = field(default_factory=_Readings)
-    _keys: dict[str, _Readings] = field(default_factory=dict)
-    _resources: dict[str, _Readings] = field(default_factory=dict)
-    _image_resources: set[str] = field(default_factory=set)
-    _image_key: str = ""
-    _number_key: str = ""
+    _image: str = ""
+    _spindle: str = ""
+    """Data keys of the pictures, and of a flyer's spindle without ``_time`` and ``_angle``."""
+    _places: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By data key: file and dataset."""
+    _counts: dict[str, int] = field(default_factory=dict)
+    """By data key: rows announced."""
+    _resources: dict[str, str] = field(default_factory=dict)
+    """By uid of a resource: its data key."""
     _steps: dict[int, tuple[float, Floats]] = field(default_factory=dict)
     _sequence: list[int] = field(default_factory=list)
     _step_descriptors: set[str] = field(default_factory=set)
@@ -58,7 +48,12 @@ class Turn:
     @property
     def turns(self) -> bool:
         """Whether the run has a spindle at all."""
-        return bool(self._keys) or bool(self._step_descriptors)
+        return bool(self._spindle) or bool(self._step_descriptors)
+
+    @property
+    def images(self) -> tuple[str, str] | None:
+        """File and dataset of the pictures."""
+        return self._places.get(self._image)
 
     def __call__(self, name: str, doc: Document) -> None:
         """Take in one document of this run."""
@@ -79,31 +74,23 @@ class Turn:
         for key, described in keys.items():
             stem = key.removesuffix("_angle")
             if stem != key and {f"{stem}_time", f"{stem}_open"} <= keys.keys():
-                self._keys = {f"{stem}_time": self._time, key: self._angle}
-            if key.endswith("_image") and not self._image_key:
-                self._image_key, self.shape = key, tuple(described["shape"])
-                self._number_key = f"{key.removesuffix('_image')}_frame_number"
-        if self.start.get("angle_key") in keys and self._image_key in keys:
+                self._spindle = stem
+            if key.endswith("_image") and not self._image:
+                self._image, self.shape = key, tuple(described["shape"])
+        if self.start.get("angle_key") in keys and self._image in keys:
             self._step_descriptors.add(doc["uid"])
 
     def _resource(self, doc: Document) -> None:
-        if doc["data_key"] == self._image_key:
-            self._image_resources.add(doc["uid"])
-            path, dataset = locate(doc)
-            self.images = str(path), dataset
-        columns = {**self._keys, self._number_key: self._numbers}
-        if doc["data_key"] in columns:
-            readings = columns[doc["data_key"]]
-            path, readings.dataset = locate(doc)
-            readings.path = str(path)
-            self._resources[doc["uid"]] = readings
+        key = self._resources[doc["uid"]] = doc["data_key"]
+        path, dataset = locate(doc)
+        self._places[key] = str(path), dataset
 
     def _datum(self, doc: Document) -> None:
-        if doc["stream_resource"] in self._resources:
-            self._resources[doc["stream_resource"]].count = doc["indices"]["stop"]
-        if doc["stream_resource"] in self._image_resources:
+        key, rows = self._resources.get(doc["stream_resource"], ""), doc["indices"]
+        self._counts[key] = rows["stop"]
+        if key == self._image:
             # Rows of a file belong to events by sequence number; after a resume two rows can.
-            rows, first = doc["indices"], doc["seq_nums"]["start"]
+            first = doc["seq_nums"]["start"]
             self._sequence += range(first, first + rows["stop"] - rows["start"])
 
     def _event(self, doc: Document) -> None:
@@ -120,11 +107,12 @@ class Turn:
         DataError
             If the file cannot be read.
         """
-        count = min(self._time.count, self._angle.count)
+        keys = f"{self._spindle}_time", f"{self._spindle}_angle"
+        count = min(self._counts.get(key, 0) for key in keys)
         if count < 2:
             return None
-        datasets = [self._time.dataset, self._angle.dataset]
-        times, angles = _read(self._time.path, TRACE_ROW, datasets, count)
+        path = self._places[keys[0]][0]
+        times, angles = _read(path, TRACE_ROW, [self._places[key][1] for key in keys], count)
         known = np.isfinite(times) & np.isfinite(angles)
         return Trace(times[known], angles[known]) if known.sum() > 1 else None
 
@@ -145,10 +133,11 @@ class Turn:
         DataError
             If the file cannot be read or lacks one of them.
         """
-        count, numbers = self._numbers.count, self._numbers
+        key = f"{self._image.removesuffix('_image')}_frame_number"
+        count = self._counts.get(key, 0)
         if count in (0, len(identities)):  # not numbered, or none was skipped
             return np.arange(len(identities))
-        path, column = numbers.path, numbers.dataset
+        path, column = self._places[key]
         (written,) = _read(path, column, [column], count)
         rows = np.searchsorted(written, identities)
         if not np.array_equal(written[np.minimum(rows, count - 1)], identities):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skywright.errors import ConfigError
-from skywright.instruments.loop.geometry import laboratory_stage_moves, stage_moves, to_goniometer
+from skywright.instruments.loop.geometry import to_goniometer, to_laboratory
 
 Floats = NDArray[np.float64]
 Mounting = Literal["spindle", "table"]
@@ -128,10 +128,10 @@ class StageSetup:
         -------
         (3,) float64
         """
-        offset, matrix = -np.asarray(shift_um, dtype=np.float64), self._um(units)
-        if self.mounting == "spindle":
-            return stage_moves(offset, matrix)
-        return laboratory_stage_moves(offset, phi_deg, matrix, self.phi_sign)
+        shift = np.asarray(shift_um, dtype=np.float64)
+        if self.mounting == "table":
+            shift = to_laboratory(shift, phi_deg, self.phi_sign)
+        return np.asarray(np.linalg.solve(self._um(units), shift))
 
 
 def um_per_unit(unit: str) -> float:

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import Analysis, Batch, join, name_of
+from skywright.analysis import Batch, name_of
 from skywright.files.columns import Column
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.geometry import View
-from skywright.instruments.loop.rotation import to_series
+from skywright.instruments.loop.rotation import WholeRun, to_series
 from skywright.instruments.loop.series import fit_series
 
 Floats = NDArray[np.float64]
@@ -59,7 +59,7 @@ def _result(name: str, attrs: Mapping[str, str], description: str) -> Column:
     return Column(name, "<f8", attrs={**attrs, "description": description})
 
 
-class LoopTurn(Analysis[Batch]):
+class LoopTurn(WholeRun):
     """Fits the height of the tip and the width of the loop over a turn.
 
     The tip is seen at ``row + cos * cos(phi) + sin * sin(phi)``, the loop with the width
@@ -76,7 +76,6 @@ class LoopTurn(Analysis[Batch]):
     """
 
     name = "loop_turn"
-    stream = "pictures"
     version = "1"
     inputs = ("phi", *(name_of(column) for column in DETECTED))
     columns = (Column("phi", "<f8", attrs={**DEG, "description": "spindle, from the start"}),)
@@ -113,22 +112,12 @@ class LoopTurn(Analysis[Batch]):
         """Keep the rows."""
         return batch.data
 
-    def statistic(self, members: Batch) -> Batch:
-        """Keep the rows: a turn is some hundred pictures."""
-        return members
-
-    def fold(self, prefix: Batch | None, statistic: Batch) -> Batch:
-        """Join the rows."""
-        return statistic if prefix is None else join([prefix, statistic])
-
     def summarize(self, state: Batch | None) -> Mapping[str, Any]:
         """Fit all rows."""
         if state is None:
-            return {
-                **{name_of(c): NAN for c in self.results if c.dtype == "<f8"},
-                **{"ok": False, "why": "no pictures", "face_why": "no pictures", "kind": ""},
-                "n_used": 0,
-            }
+            why = "no pictures"
+            unknown = {name_of(c): NAN for c in self.results}
+            return unknown | {"ok": False, "why": why, "n_used": 0, "face_why": why, "kind": ""}
         width, height = self.parameters["size"]
         view = View(um_per_px_x=1.0, um_per_px_y=1.0, width_px=width, height_px=height)
         fit = fit_series(to_series(state), view)

@@ -1,7 +1,7 @@
 """Pixels of one module: pedestal, noise and spectra of pulse heights; means of movies."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +141,31 @@ def sample_clocks(numbers: NDArray[np.int64], quabo: NDArray[np.int64]) -> Clock
     return Clocks(sample, 1, 1, locked)
 
 
+State = TypeVar("State")
+
+
+class FrameAnalysis(Analysis[State]):
+    """Base of the analyses of one product of a module: a subclass names its `product`."""
+
+    stream = "frames"
+    time = "none"
+    block_size = 1024
+    product: ClassVar[Product]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        kind = cls.product.name
+        cls.name = f"panoseti_{kind}"
+        cls.inputs = tuple(f"{kind}_{part}" for part in ("image", "header", "quabo", "time"))
+        cls.identity = f"{kind}_number"
+
+    def rows(self, batch: Batch) -> tuple[NDArray[Any], NDArray[np.bool_], dict[str, Any]]:
+        """Return the images, which of their pixels are there, and what a block is made of."""
+        found = {name.split("_")[1]: batch[name] for name in self.inputs}
+        there = ~missing_pixels(found["header"][:, :, SEC] > 0, self.product)
+        return found["image"], there, found
+
+
 class Pulses(NamedTuple):
     """What is kept of pulse-height frames."""
 
@@ -157,21 +182,15 @@ class Pulses(NamedTuple):
     clocks: Clocks
 
 
-class PulseHeights(Analysis[Pulses]):
+class PulseHeights(FrameAnalysis[Pulses]):
     """Pedestal, noise, spectra, rates and lost packets of the ph256 frames of one module.
 
     Pedestal and noise come from each pixel's histogram: the median, and its distance to the 15.87
     percentile. Light adds to the upper side only, so pulses hardly widen them.
     """
 
-    name = "panoseti_ph256"
-    stream = "frames"
     version = "2"
     product: ClassVar[Product] = PRODUCTS["ph256"]
-    inputs: ClassVar[Sequence[str]] = ("ph256_image", "ph256_header", "ph256_quabo", "ph256_time")
-    identity = "ph256_number"
-    time = "none"
-    block_size = 1024
     columns = (
         Column("largest", "<i4", attrs={**ADC, "description": "brightest pixel"}),
         Column("mean", "<f8", attrs={**ADC, "description": "mean of the boards that are there"}),
@@ -200,14 +219,13 @@ class PulseHeights(Analysis[Pulses]):
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Find the brightest pixel of each frame."""
-        image, header = (batch[name] for name in self.inputs[:2])
-        there = ~missing_pixels(header[:, :, SEC] > 0, self.product)
+        image, there, found = self.rows(batch)
         count = np.maximum(there.sum(axis=(1, 2)), 1)
         pixels = np.where(there, image, np.iinfo(image.dtype).min).reshape(len(batch), -1)
         return {
             "largest": pixels.max(axis=1).astype(np.int32),
             "mean": np.where(there, image, 0).sum(axis=(1, 2), dtype=np.int64) / count,
-            **{name.split("_")[1]: batch[name] for name in self.inputs},
+            **found,
         }
 
     def statistic(self, members: Batch) -> Pulses:
@@ -228,10 +246,8 @@ class PulseHeights(Analysis[Pulses]):
             triggers += np.bincount(place[brightest], minlength=PIXELS)
             heights = bins[np.arange(len(bins)), brightest]
             largest[board] = np.bincount(heights, minlength=BINS)
-        dated = times[times > 0]
-        span = (int(dated.min()), int(dated.max())) if len(dated) else (0, 0)
         return Pulses(
-            len(members), histogram.reshape(PIXELS, BINS), largest, triggers, span,
+            len(members), histogram.reshape(PIXELS, BINS), largest, triggers, span_of(times),
             count_gaps(header, quabo), sample_clocks(header, quabo),
         )  # fmt: skip
 
@@ -296,10 +312,7 @@ class PulseHeights(Analysis[Pulses]):
 class GroupedPulseHeights(PulseHeights):
     """The same of ph1024 frames, which hold all four boards of a module."""
 
-    name = "panoseti_ph1024"
     product = PRODUCTS["ph1024"]
-    inputs = ("ph1024_image", "ph1024_header", "ph1024_quabo", "ph1024_time")
-    identity = "ph1024_number"
 
 
 class Movie(NamedTuple):
@@ -316,7 +329,7 @@ class Movie(NamedTuple):
     clocks: Clocks
 
 
-class MovieStatistics(Analysis[Movie]):
+class MovieStatistics(FrameAnalysis[Movie]):
     """Mean, variance, hot and dead pixels, rate and lost packets of the img16 frames of a module.
 
     Parameters
@@ -330,14 +343,8 @@ class MovieStatistics(Analysis[Movie]):
         If `hot` is not above 1.
     """
 
-    name = "panoseti_img16"
-    stream = "frames"
     version = "2"
     product: ClassVar[Product] = PRODUCTS["img16"]
-    inputs: ClassVar[Sequence[str]] = ("img16_image", "img16_header", "img16_quabo", "img16_time")
-    identity = "img16_number"
-    time = "none"
-    block_size = 1024
     columns = (
         Column("mean", "<f8", attrs={"units": "counts", "description": "of the boards there"}),
     )
@@ -364,26 +371,22 @@ class MovieStatistics(Analysis[Movie]):
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Take the mean of each frame."""
-        there = ~missing_pixels(batch[self.inputs[1]][:, :, SEC] > 0, self.product)
-        sums = np.where(there, batch[self.inputs[0]], 0).sum(axis=(1, 2), dtype=np.int64)
-        return {
-            "mean": sums / np.maximum(there.sum(axis=(1, 2)), 1),
-            **{name.split("_")[1]: batch[name] for name in self.inputs},
-        }
+        image, there, found = self.rows(batch)
+        sums = np.where(there, image, 0).sum(axis=(1, 2), dtype=np.int64)
+        return {"mean": sums / np.maximum(there.sum(axis=(1, 2)), 1), **found}
 
     def statistic(self, members: Batch) -> Movie:
         """Add up a block."""
         header, image = members["header"], members["image"].astype(np.int64)
         there = ~missing_pixels(header[:, :, SEC] > 0, self.product)
         image = np.where(there, image, 0)
-        dated = members["time"][members["time"] > 0]
         quabo = members["quabo"].astype(np.int64)
         return Movie(
             len(members),
             there.sum(axis=0),
             image.sum(axis=0),
             (image * image).sum(axis=0).astype(np.float64),
-            (int(dated.min()), int(dated.max())) if len(dated) else (0, 0),
+            span_of(members["time"]),
             count_gaps(header, quabo),
             sample_clocks(header, quabo),
         )
@@ -437,10 +440,13 @@ class MovieStatistics(Analysis[Movie]):
 class ShortMovieStatistics(MovieStatistics):
     """The same of img8 frames."""
 
-    name = "panoseti_img8"
     product = PRODUCTS["img8"]
-    inputs = ("img8_image", "img8_header", "img8_quabo", "img8_time")
-    identity = "img8_number"
+
+
+def span_of(times: NDArray[np.int64]) -> tuple[int, int]:
+    """Return the first and last time; zeros, of frames without one, do not count."""
+    dated = times[times > 0]
+    return (int(dated.min()), int(dated.max())) if len(dated) else (0, 0)
 
 
 def _span(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:

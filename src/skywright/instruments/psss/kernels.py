@@ -115,15 +115,14 @@ def _sum_integers(
     # Pixels of 64 bits without sign are summed modulo 2**64, as if they had one.
     wide = image.dtype.kind == "u" and image.dtype.itemsize == 8
     block = np.empty((ROWS_AT_ONCE, columns), np.int64)
-    below = np.empty_like(block)
+    taken = None if mode == PLAIN else background
+    below, clipped = np.zeros_like(block), taken is not None and mode == CLIPPED
     for first in range(0, rows, ROWS_AT_ONCE):
         count = min(ROWS_AT_ONCE, rows - first)
         np.copyto(block[:count], image[first : first + count], casting="unsafe")
-        if background is None or mode == PLAIN:
-            add_integers(block[:count], wide, sums, peaks)
-        else:
-            np.copyto(below[:count], background[first : first + count])
-            add_integers_above(block[:count], wide, below[:count], mode == CLIPPED, sums, peaks)
+        if taken is not None:
+            np.copyto(below[:count], taken[first : first + count])
+        add_integers_above(block[:count], wide, below[:count], clipped, sums, peaks)
     unsigned = image.dtype.kind == "u" and (background is None or mode != SIGNED)
     if unsigned and image.dtype.itemsize > 2:
         return sums.view(np.uint64), peaks
@@ -142,16 +141,14 @@ def _sum_floats(
         return sums, highest
     peaks = np.full(columns, -np.inf)
     block = np.empty((ROWS_AT_ONCE, columns))
-    below = np.empty_like(block)
+    taken = None if mode == PLAIN else background
+    below, clipped = np.zeros_like(block), taken is not None and mode == CLIPPED
     for first in range(0, rows, ROWS_AT_ONCE):
         count = min(ROWS_AT_ONCE, rows - first)
         np.copyto(block[:count], image[first : first + count], casting="unsafe")
-        if background is None or mode == PLAIN:
-            below[:count] = 0.0
-            add_floats_above(block[:count], below[:count], False, sums, peaks)
-        else:
-            np.copyto(below[:count], background[first : first + count], casting="unsafe")
-            add_floats_above(block[:count], below[:count], mode == CLIPPED, sums, peaks)
+        if taken is not None:
+            np.copyto(below[:count], taken[first : first + count], casting="unsafe")
+        add_floats_above(block[:count], below[:count], clipped, sums, peaks)
     return sums, peaks
 
 
@@ -239,18 +236,6 @@ def add_words_above_floats(
             above = np.float64(np.int32(pixel)) - np.float64(background[row, column])
             sums[column] += above if above > 0.0 or not clipped else 0.0
             peaks[column] = max(peaks[column], pixel)
-
-
-@njit(cache=True, nogil=True)
-def add_integers(image: NDArray[Any], wide: bool, sums: NDArray[Any], peaks: NDArray[Any]) -> None:
-    """Add int64 pixels to int64 sums, modulo 2**64; `wide` ones are uint64 in truth."""
-    rows, columns = image.shape
-    for row in range(rows):
-        for column in range(columns):
-            pixel = image[row, column]
-            sums[column] += pixel
-            level = (pixel >> 1) & np.int64(0x7FFFFFFFFFFFFFFF) if wide else pixel
-            peaks[column] = max(peaks[column], level)
 
 
 @njit(cache=True, nogil=True)

@@ -91,12 +91,20 @@ _SCALARS = (
     ),
     *_MADE_WITH,
 )
+IDENTITY = Column(PULSE_ID, "<i8", attrs={"description": "of the machine's 100 Hz clock"})
+SETTINGS_IDENTITY = Column(SETTINGS_NUMBER, "<i8", (), 16)
 _GROUPS = {
     "/entry": {"NX_class": "NXentry", "default": "data"},
     DATA: {"NX_class": "NXdata", "signal": "spectrum"},
     FIT: {"NX_class": "NXcollection"},
     MADE: {"NX_class": "NXcollection"},
 }
+
+
+def spectra_columns(width: int) -> tuple[Column, ...]:
+    """Return the columns of a file of spectra of this width, without the pulse id."""
+    attrs = {"units": "counts", "description": "sums of the columns over the ROI's rows"}
+    return Column(SPECTRUM, "<f8", (width,), SPECTRA_PER_CHUNK, attrs), *_SCALARS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,17 +174,12 @@ class SpectraFile:
 
     def __init__(self, path: Path, width: int) -> None:
         self.width = width
-        spectrum = Column(
-            SPECTRUM,
-            "<f8",
-            (width,),
-            SPECTRA_PER_CHUNK,
-            {"units": "counts", "description": "sums of the columns over the ROI's rows"},
-        )
-        identity = Column(PULSE_ID, "<i8", attrs={"description": "of the machine's 100 Hz clock"})
-        self._columns = ColumnWriter(path, (spectrum, *_SCALARS), identity, _GROUPS)
+        self._columns = ColumnWriter(path, spectra_columns(width), IDENTITY, _GROUPS)
+        groups = {"/entry": {"NX_class": "NXentry"}}
         try:
-            self._settings = _open_settings(settings_path(path), width)
+            self._settings = ColumnWriter(
+                settings_path(path), settings_columns(width), SETTINGS_IDENTITY, groups
+            )
         except BaseException:
             self._columns.close()
             raise
@@ -241,12 +244,13 @@ def settings_path(path: Path) -> Path:
     return path.with_suffix(".settings.h5")
 
 
-def _open_settings(path: Path, width: int) -> ColumnWriter:
+def settings_columns(width: int) -> tuple[Column, ...]:
+    """Return the columns of what spectra of this width were made with, without their number."""
     choices = (
         Column(f"/entry/{name}", "|u1", (), 16, {"names": list(get_args(literal))})
         for name, literal in CHOICES.items()
     )
-    columns = (
+    return (
         Column(AXIS, "<f8", (width,), 1, {"units": "eV", "description": "NaN: pixels"}),
         Column(ROI, "<i4", (2,), 16, {"units": "px", "description": "(0, 0): the whole"}),
         Column(BACKGROUND_NAME, f"S{NAME_BYTES_MAX}", (), 16),
@@ -255,8 +259,6 @@ def _open_settings(path: Path, width: int) -> ColumnWriter:
         Column(SATURATION, "<f8", (), 16, {"description": "NaN: the dtype's greatest"}),
         *choices,
     )
-    identity = Column(SETTINGS_NUMBER, "<i8", (), 16)
-    return ColumnWriter(path, columns, identity, {"/entry": {"NX_class": "NXentry"}})
 
 
 def _without_picture(result: Result) -> Result:

@@ -44,9 +44,6 @@ class Processor(Owner[Pulse, Result]):
         What pulses are processed with at first.
     threads
         Pictures processed side by side.
-    changed
-        Called, from any thread, after the state has changed otherwise than by a pulse; must return
-        at once.
     """
 
     notifies_each_item = (
@@ -61,7 +58,6 @@ class Processor(Owner[Pulse, Result]):
         source: Source[Pulse],
         settings: Settings | None = None,
         threads: int = 1,
-        changed: Callable[[], None] | None = None,
     ) -> None:
         self.statistics = Statistics()
         self.on_stop: Callable[[], None] = lambda: None
@@ -82,7 +78,6 @@ class Processor(Owner[Pulse, Result]):
             source,
             self._result_of,
             [self],
-            changed=changed,
             threads=threads if threads > 1 else 0,
             queue_items=threads * AHEAD,
             when_full="wait",

@@ -7,7 +7,6 @@ and, at the end, what became of them. ``--truth`` writes what is true of each pu
 import argparse
 import contextlib
 import json
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.psss.pulse import Pulse
 from skywright.instruments.psss.sources.sim import PULSE_RATE_HZ, SimSource
 from skywright.instruments.psss.twin import InstrumentSettings, Truth
-from skywright.processes.lifecycle import announce_ready, end_with_parent
+from skywright.processes.lifecycle import announce_ready, end_with_parent, on_signal_to_end
 from skywright.processes.logs import log_to_stderr
 from skywright.processes.ports import port_number
 from skywright.wire.bsread import Decoder, Encoder, RawChannel
@@ -167,8 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    on_signal_to_end(stop.set)
     end_with_parent()
     channel = f"{args.prefix.rstrip(':')}:FPICTURE"
     announce_ready(port=sender.port, channel=channel, rows=source.settings.rows)

@@ -163,17 +163,9 @@ def live(
         check_writable(images)
     shots_source = cli_sources.make_source(
         source,
-        file,
-        speed,
-        binned_by,
-        shots,
-        seed,
-        tiles,
-        fault or [],
-        online,
-        beamline,
-        detector or [],
-        equipment or [],
+        sim=lambda: cli_sources.simulated_source(shots, speed, seed, tiles, fault or []),
+        replay=lambda: cli_sources.replay_source(file, speed, binned_by, shots),
+        sacla=lambda: cli_sources.online_source(online, beamline, detector, equipment, shots),
     )
     try:
         with cluster(dask) if dask else nullcontext() as submit:
@@ -238,17 +230,9 @@ def record(
         raise ConfigError("--facility-run and --config go with --run")
     shots_source = cli_sources.make_source(
         source,
-        file,
-        speed,
-        binned_by,
-        shots,
-        seed,
-        tiles,
-        fault or [],
-        online,
-        beamline,
-        detector or [],
-        equipment or [],
+        sim=lambda: cli_sources.simulated_source(shots, speed, seed, tiles, fault or []),
+        replay=lambda: cli_sources.replay_source(file, speed, binned_by, shots),
+        sacla=lambda: cli_sources.online_source(online, beamline, detector, equipment, shots),
     )
     try:
         count = record_replay(

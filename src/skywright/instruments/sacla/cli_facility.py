@@ -1,7 +1,6 @@
 """``skywright sacla facility``: the double of SACLA's online data, as a server."""
 
 import json
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +31,7 @@ def facility(
 
     from skywright.errors import ConfigError
     from skywright.instruments.sacla import facility as double
-    from skywright.processes.lifecycle import announce_ready, end_with_parent
+    from skywright.processes.lifecycle import announce_ready, end_with_parent, on_signal_to_end
 
     if path:
         typer.echo(double.path())
@@ -58,8 +57,7 @@ def facility(
             why = f"no such setting; there are {', '.join(FacilitySettings.model_fields)}"
         raise ConfigError(f"--set {where}: {why}") from None
     server = FacilityServer(settings, socket or default_socket(settings.beamline))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: server.stop())
+    on_signal_to_end(server.stop)
     end_with_parent()
     announce_ready(socket=str(server.socket), path=str(double.path()))
     server.run()

@@ -1,7 +1,7 @@
 """Sources of ``skywright sacla live`` and ``record``, from the options of the command."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,28 +12,11 @@ if TYPE_CHECKING:
     from skywright.instruments.sacla.sources.online_settings import OnlineSettings
 
 
-def make_source(
-    kind: str,
-    file: Path | None,
-    speed: float,
-    binned_by: str,
-    shots: int | None,
-    seed: int,
-    tiles: int,
-    faults: Sequence[str],
-    online: Path | None,
-    beamline: int | None,
-    detectors: Sequence[str],
-    equipment: Sequence[str],
-) -> "ShotSource":
-    """Return the source ``sim``, ``replay`` or ``sacla``, from the options of the command."""
-    if kind == "replay":
-        return replay_source(file, speed, binned_by, shots)
-    if kind == "sim":
-        return simulated_source(shots, speed, seed, tiles, faults)
-    if kind == "sacla":
-        return online_source(online, beamline, detectors, equipment, shots)
-    raise ConfigError(f"source {kind!r}: expected sim, replay or sacla")
+def make_source(kind: str, **sources: "Callable[[], ShotSource]") -> "ShotSource":
+    """Return the source of a kind, made by the function of that name."""
+    if kind not in sources:
+        raise ConfigError(f"source {kind!r}: expected sim, replay or sacla")
+    return sources[kind]()
 
 
 def replay_source(
@@ -64,8 +47,8 @@ def simulated_source(
 def online_source(
     file: Path | None,
     beamline: int | None,
-    detectors: Sequence[str],
-    equipment: Sequence[str],
+    detectors: Sequence[str] | None,
+    equipment: Sequence[str] | None,
     shots: int | None,
 ) -> "ShotSource":
     """Return SACLA's online data as a source; it ends with the run."""
@@ -75,7 +58,7 @@ def online_source(
     if detectors:
         chosen["detectors"] = tuple(detectors)
     ids = {}
-    for text in equipment:
+    for text in equipment or ():
         role, equals, name = text.partition("=")
         if not equals:
             raise ConfigError(f"--equipment {text}: expected ROLE=ID")

@@ -81,6 +81,14 @@ class StoredFrame:
         self.file.read_frame(self.detector, self.index, out)
 
 
+def copy_frame(frame: Any, out: NDArray[np.float32]) -> None:
+    """Copy what the source gave for a frame: an array, or one that is still in a file."""
+    if isinstance(frame, StoredFrame):
+        frame.read_into(out)
+    else:
+        out[...] = frame
+
+
 class FileFrames:
     """Frames of a replay file; a place is an index of its dataset.
 
@@ -200,10 +208,7 @@ class SharedFrames:
         self._used.add(chunk)
         self._newest = max(self._newest, chunk)
         slot = chunk % self._chunks * CHUNK_SHOTS + position
-        if isinstance(frame, StoredFrame):
-            frame.read_into(self._views[detector][slot])
-        else:
-            self._views[detector][slot] = frame
+        copy_frame(frame, self._views[detector][slot])
         return slot
 
     def free(self, chunk: int) -> None:
@@ -268,10 +273,7 @@ class SentFrames:
     def place(self, chunk: int, position: int, detector: str, frame: Any) -> int:
         """Copy a frame."""
         copied = np.empty(self._shapes[detector], np.float32)
-        if isinstance(frame, StoredFrame):
-            frame.read_into(copied)
-        else:
-            copied[:] = frame
+        copy_frame(frame, copied)
         slot = chunk * CHUNK_SHOTS + position
         self._frames.setdefault(chunk, {}).setdefault(detector, {})[slot] = copied
         return slot

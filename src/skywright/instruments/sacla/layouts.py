@@ -202,8 +202,7 @@ class ShotsLayout(ColumnsLayout):
             },
         }
         columns = {
-            column.path: np.asarray(row[column.path.rsplit("/", 1)[1]], column.dtype)[None]
-            for column in self.columns
+            column.path: np.asarray(row[column.name], column.dtype)[None] for column in self.columns
         }
         return Rows(np.array([result.identity], np.int64), columns)
 
@@ -267,7 +266,7 @@ def region_rows(regions: RegionSet, room: int = REGIONS_ROOM, mask_bytes: int = 
     columns = region_columns(room, mask_bytes)
     return Rows(
         np.array([regions.number], np.int32),
-        {column.path: found[column.path.rsplit("/", 1)[1]] for column in columns},
+        {column.path: found[column.name] for column in columns},
     )
 
 

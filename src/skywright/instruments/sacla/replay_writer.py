@@ -10,11 +10,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from skywright.closing import Closing
 from skywright.errors import ConfigError, HardwareError, SkywrightError
-from skywright.instruments.sacla.frames import StoredFrame
+from skywright.instruments.sacla.frames import copy_frame
 from skywright.instruments.sacla.join import Record
 from skywright.instruments.sacla.replay_file import FORMAT, VERSION
 from skywright.instruments.sacla.run_info import RunInfo
@@ -113,7 +112,8 @@ class ReplayWriter(Closing):
         is_frame = record.channel in self._info.tiles
         group = self._file[f"{'detectors' if is_frame else 'equipment'}/{record.channel}"]
         if is_frame:
-            _append(group["data"], self._pixels(record))
+            copy_frame(record.payload, self._frame[record.channel])
+            _append(group["data"], self._frame[record.channel])
             self.frame_bytes += self._frame[record.channel].nbytes
         else:
             value = float(record.payload)
@@ -122,12 +122,6 @@ class ReplayWriter(Closing):
             _append(group[key], value)
         if record.run == self._info.run:
             self._highest = max(self._highest, record.tag)
-
-    def _pixels(self, record: Record[Any]) -> NDArray[np.float32]:
-        if not isinstance(record.payload, StoredFrame):
-            return np.asarray(record.payload, np.float32)
-        record.payload.read_into(self._frame[record.channel])
-        return self._frame[record.channel]
 
     def finish(self, is_whole: bool) -> None:
         """Write which tags are shots: all of the run, or those up to the newest record."""

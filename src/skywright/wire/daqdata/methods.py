@@ -12,6 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from skywright.wire.daqdata import SERVICE
 from skywright.wire.daqdata import daq_data_pb2 as pb
+from skywright.wire.grpc_methods import Method, make_call, make_handlers
 
 
 class Servicer(Protocol):
@@ -32,31 +33,23 @@ class Servicer(Protocol):
         """Take images from a client."""
 
 
+STREAM_IMAGES = Method(
+    *("StreamImages", "stream_images", "unary_stream"),
+    *(pb.StreamImagesRequest, pb.StreamImagesResponse),
+    is_encoded=True,
+)
+INIT_HP_IO = Method(
+    "InitHpIo", "init_hp_io", "unary_unary", pb.InitHpIoRequest, pb.InitHpIoResponse
+)
+PING = Method("Ping", "ping", "unary_unary", Empty, Empty)
+UPLOAD_IMAGES = Method(
+    "UploadImages", "upload_images", "stream_unary", pb.UploadImageRequest, Empty
+)
+
+
 def handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
     """Return the handlers of all methods, for ``server.add_generic_rpc_handlers``."""
-    methods = {
-        "StreamImages": grpc.unary_stream_rpc_method_handler(
-            servicer.stream_images,
-            request_deserializer=pb.StreamImagesRequest.FromString,
-            response_serializer=None,
-        ),
-        "InitHpIo": grpc.unary_unary_rpc_method_handler(
-            servicer.init_hp_io,
-            request_deserializer=pb.InitHpIoRequest.FromString,
-            response_serializer=pb.InitHpIoResponse.SerializeToString,
-        ),
-        "Ping": grpc.unary_unary_rpc_method_handler(
-            servicer.ping,
-            request_deserializer=Empty.FromString,
-            response_serializer=Empty.SerializeToString,
-        ),
-        "UploadImages": grpc.stream_unary_rpc_method_handler(
-            servicer.upload_images,
-            request_deserializer=pb.UploadImageRequest.FromString,
-            response_serializer=Empty.SerializeToString,
-        ),
-    }
-    return grpc.method_handlers_generic_handler(SERVICE, methods)
+    return make_handlers(SERVICE, (STREAM_IMAGES, INIT_HP_IO, PING, UPLOAD_IMAGES), servicer)
 
 
 class Stub:
@@ -71,23 +64,7 @@ class Stub:
     """
 
     def __init__(self, channel: Any, raw: bool = False) -> None:
-        self.StreamImages = channel.unary_stream(
-            f"/{SERVICE}/StreamImages",
-            request_serializer=pb.StreamImagesRequest.SerializeToString,
-            response_deserializer=None if raw else pb.StreamImagesResponse.FromString,
-        )
-        self.InitHpIo = channel.unary_unary(
-            f"/{SERVICE}/InitHpIo",
-            request_serializer=pb.InitHpIoRequest.SerializeToString,
-            response_deserializer=pb.InitHpIoResponse.FromString,
-        )
-        self.Ping = channel.unary_unary(
-            f"/{SERVICE}/Ping",
-            request_serializer=Empty.SerializeToString,
-            response_deserializer=Empty.FromString,
-        )
-        self.UploadImages = channel.stream_unary(
-            f"/{SERVICE}/UploadImages",
-            request_serializer=pb.UploadImageRequest.SerializeToString,
-            response_deserializer=Empty.FromString,
-        )
+        self.StreamImages = make_call(SERVICE, STREAM_IMAGES, channel, raw)
+        self.InitHpIo = make_call(SERVICE, INIT_HP_IO, channel)
+        self.Ping = make_call(SERVICE, PING, channel)
+        self.UploadImages = make_call(SERVICE, UPLOAD_IMAGES, channel)

@@ -4,48 +4,27 @@ from typing import Any
 
 import grpc
 
+from skywright.wire.grpc_methods import Method, make_call, make_handlers
 from skywright.wire.ubx import SERVICE
 from skywright.wire.ubx import ublox_control_pb2 as pb
+
+INIT_F9T = Method("InitF9t", "init_f9t", "unary_unary", pb.InitF9tRequest, pb.InitF9tResponse)
+POLL_MESSAGE = Method("PollMessage", "poll_message", "unary_unary", pb.PollRequest, pb.PollResponse)
+CAPTURE_UBLOX = Method(
+    *("CaptureUblox", "capture_ublox", "unary_stream"),
+    *(pb.CaptureUbloxRequest, pb.CaptureUbloxResponse),
+)
 
 
 def handlers(servicer: Any) -> grpc.GenericRpcHandler:
     """Return the handlers of ``init_f9t``, ``poll_message`` and ``capture_ublox``."""
-    methods = {
-        "InitF9t": grpc.unary_unary_rpc_method_handler(
-            servicer.init_f9t,
-            request_deserializer=pb.InitF9tRequest.FromString,
-            response_serializer=pb.InitF9tResponse.SerializeToString,
-        ),
-        "PollMessage": grpc.unary_unary_rpc_method_handler(
-            servicer.poll_message,
-            request_deserializer=pb.PollRequest.FromString,
-            response_serializer=pb.PollResponse.SerializeToString,
-        ),
-        "CaptureUblox": grpc.unary_stream_rpc_method_handler(
-            servicer.capture_ublox,
-            request_deserializer=pb.CaptureUbloxRequest.FromString,
-            response_serializer=pb.CaptureUbloxResponse.SerializeToString,
-        ),
-    }
-    return grpc.method_handlers_generic_handler(SERVICE, methods)
+    return make_handlers(SERVICE, (INIT_F9T, POLL_MESSAGE, CAPTURE_UBLOX), servicer)
 
 
 class Stub:
     """Call the methods over a channel, blocking or asyncio."""
 
     def __init__(self, channel: Any) -> None:
-        self.InitF9t = channel.unary_unary(
-            f"/{SERVICE}/InitF9t",
-            request_serializer=pb.InitF9tRequest.SerializeToString,
-            response_deserializer=pb.InitF9tResponse.FromString,
-        )
-        self.PollMessage = channel.unary_unary(
-            f"/{SERVICE}/PollMessage",
-            request_serializer=pb.PollRequest.SerializeToString,
-            response_deserializer=pb.PollResponse.FromString,
-        )
-        self.CaptureUblox = channel.unary_stream(
-            f"/{SERVICE}/CaptureUblox",
-            request_serializer=pb.CaptureUbloxRequest.SerializeToString,
-            response_deserializer=pb.CaptureUbloxResponse.FromString,
-        )
+        self.InitF9t = make_call(SERVICE, INIT_F9T, channel)
+        self.PollMessage = make_call(SERVICE, POLL_MESSAGE, channel)
+        self.CaptureUblox = make_call(SERVICE, CAPTURE_UBLOX, channel)

@@ -30,10 +30,9 @@ from skywright.instruments.epu.broker.events import EVENT_TYPES, read_event
 from skywright.instruments.epu.broker.examples import example_events
 from skywright.instruments.epu.broker.publisher import Publisher
 from skywright.instruments.epu.broker.send import send_events
-from skywright.instruments.epu.database import Database, open_database, read, record
+from skywright.instruments.epu.database import Database, open_database, read, record, write
 from skywright.instruments.epu.database.schema_exchange import applied_message, outbox
 from skywright.instruments.epu.database.schema_quality import metric_statistics, model_weight
-from skywright.instruments.epu.database.write import announce_all
 from skywright.instruments.epu.database.writer import Writer
 
 LIMIT_S = 120.0
@@ -65,7 +64,7 @@ def taken(settings: BrokerSettings) -> list[Any]:
 
 def announce(database: Database, numbers: range) -> None:
     with database.write() as connection:
-        announce_all(
+        write.announce(
             connection, [{"event_type": "grid.registered", "grid_uuid": str(n)} for n in numbers]
         )
 

@@ -1,5 +1,6 @@
 """The entity database on SQLite and PostgreSQL."""
 
+import contextlib
 import json
 import random
 import re
@@ -8,6 +9,7 @@ import string
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
@@ -82,12 +84,36 @@ def messages(database: Database) -> list[dict[str, object]]:
         return [json.loads(body) for body in bodies]
 
 
-def test_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
+def differences_from_the_declaration(database: Database) -> list[Any]:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
     with database.read() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+
+def test_a_new_database_has_the_tables_that_the_code_declares(database: Database) -> None:
+    assert differences_from_the_declaration(database) == []
+
+
+def test_migrations_make_the_tables_that_the_code_declares(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(Path(__file__).with_name("version_1.sql").read_text())
+    database = open_database(path)
+    assert differences_from_the_declaration(database) == []
+    database.close()
+
+
+def test_the_tables_of_another_program_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    name = next(iter(metadata.tables))
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute(f"CREATE TABLE {name} (id INTEGER)")
+    with pytest.raises(ConfigError, match=f"tables {name} are of another program"):
+        open_database(path)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT name FROM sqlite_master").fetchall() == [(name,)]
 
 
 def url_of(database: Database) -> str:

@@ -13,7 +13,7 @@ from skywright.errors import SkywrightError
 from skywright.instruments.epu.agent.upload import ACKNOWLEDGE
 from skywright.instruments.epu.database import Database
 from skywright.instruments.epu.database.schema import setting
-from skywright.instruments.epu.database.write import announce_all
+from skywright.instruments.epu.database.write import announce
 
 log = logging.getLogger(__name__)
 
@@ -125,4 +125,4 @@ def _run(
 
 
 def _put(connection: Connection, path: str, answer: dict[str, Any]) -> None:
-    announce_all(connection, [{"event_type": ACKNOWLEDGE, "path": path, "acknowledgement": answer}])
+    announce(connection, [{"event_type": ACKNOWLEDGE, "path": path, "acknowledgement": answer}])

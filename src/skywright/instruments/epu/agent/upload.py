@@ -9,15 +9,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from pydantic import BaseModel
 from sqlalchemy import Connection, delete, or_, select
 
 from skywright.instruments.epu.agent.client import ApiClient, ServerUnavailableError
 from skywright.instruments.epu.api import models
+from skywright.instruments.epu.api.kinds import KINDS
 from skywright.instruments.epu.database import Database, read, schema
 from skywright.instruments.epu.database.schema import setting
 from skywright.instruments.epu.database.schema_exchange import outbox
@@ -37,54 +36,6 @@ the API: a wrong path, a gateway."""
 TOO_LARGE = 413
 
 ORDER = ("acquisition", "grid", "atlas", "gridsquare", "atlas_tile", "foilhole", "micrograph")
-
-
-@dataclass(frozen=True)
-class Route:
-    """Where a kind of entity is sent: its parent, its paths, the body's model."""
-
-    parent: str | None
-    column: str | None
-    create: str
-    one: str
-    model: type[BaseModel]
-
-
-ROUTES = {
-    "acquisition": Route(None, None, "/acquisitions", "/acquisitions", models.AcquisitionCreate),
-    "grid": Route(
-        "acquisition",
-        "acquisition_uuid",
-        "/acquisitions/{}/grids",
-        "/grids",
-        models.GridCreate,
-    ),
-    "atlas": Route("grid", "grid_uuid", "/grids/{}/atlas", "/atlases", models.AtlasCreate),
-    "atlas_tile": Route(
-        "atlas", "atlas_uuid", "/atlases/{}/tiles", "/atlas-tiles", models.TileCreate
-    ),
-    "gridsquare": Route(
-        "grid",
-        "grid_uuid",
-        "/grids/{}/gridsquares",
-        "/gridsquares",
-        models.GridSquareCreate,
-    ),
-    "foilhole": Route(
-        "gridsquare",
-        "gridsquare_uuid",
-        "/gridsquares/{}/foilholes",
-        "/foilholes",
-        models.FoilHoleCreate,
-    ),
-    "micrograph": Route(
-        "foilhole",
-        "foilhole_uuid",
-        "/foilholes/{}/micrographs",
-        "/micrographs",
-        models.MicrographCreate,
-    ),
-}
 
 
 class Uploader:
@@ -140,7 +91,7 @@ class Uploader:
             elif kind not in by_kind:
                 self._done([row["id"]])
             elif change == "deleted":
-                path = f"{ROUTES[kind].one}/{body['uuid']}"
+                path = f"{KINDS[kind].path}/{body['uuid']}"
                 response = self._client.request("DELETE", path)
                 if response.status_code not in (200, 204, 404):
                     raise _wrong_place("DELETE", path, response)
@@ -196,7 +147,7 @@ class Uploader:
         Of a list that is refused each half is sent by itself, so that only what is wrong is
         refused.
         """
-        path = ROUTES[kind].create.format(parent)
+        path = KINDS[kind].create_path(parent)
         bodies = [request_body(kind, row) for row in rows]
         response = self._client.request("POST", path, bodies if kind == "foilhole" else bodies[0])
         status = response.status_code
@@ -218,13 +169,13 @@ class Uploader:
 
     def _create_parent(self, kind: str, parent: str) -> bool:
         """Send the parent, since the API does not know it; it may have lost its database."""
-        above = ROUTES[kind].parent
+        above = KINDS[kind].parent
         assert above is not None
         with self._database.read() as connection:
             row = read.get(connection, above, parent)
         if row is None:
             return False
-        column = ROUTES[above].column
+        column = KINDS[above].column
         return self._create(above, row[column] if column else None, [row])
 
     def _register(self, kind: str, rows: Sequence[read.Row], numbers: Sequence[int]) -> None:
@@ -297,7 +248,7 @@ def _wrong_place(method: str, path: str, response: httpx.Response) -> ServerUnav
 
 def request_body(kind: str, row: read.Row) -> dict[str, Any]:
     """Give the body of a request that creates or updates an entity."""
-    model = ROUTES[kind].model
+    _, model, _ = models.BODIES[kind]
     given = {
         name: row[name]
         for name in model.model_fields
@@ -310,7 +261,7 @@ def _split(
     connection: Connection, kind: str, wanted: Mapping[str, list[int]]
 ) -> tuple[list[read.Row], list[str]]:
     """Give the rows that can be sent, and the uuids of those whose parent is missing."""
-    above, column = ROUTES[kind].parent, ROUTES[kind].column
+    above, column = KINDS[kind].parent, KINDS[kind].column
     found = [row for uuid in wanted if (row := read.get(connection, kind, uuid)) is not None]
     if above is None or column is None:
         return found, []
@@ -378,7 +329,7 @@ def _positions(connection: Connection, grid: str, atlas: str) -> dict[str, list[
 
 
 def _by_parent(kind: str, rows: Iterable[read.Row]) -> dict[str | None, list[read.Row]]:
-    column = ROUTES[kind].column
+    column = KINDS[kind].column
     groups: dict[str | None, list[read.Row]] = {}
     for row in rows:
         groups.setdefault(row[column] if column else None, []).append(row)

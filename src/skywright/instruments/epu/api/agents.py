@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, select
 
 from skywright.instruments.epu.api import instructions, models_services
 from skywright.instruments.epu.api.answers import answer
@@ -19,6 +19,7 @@ from skywright.instruments.epu.database.schema_exchange import (
     agent_log,
     agent_session,
 )
+from skywright.instruments.epu.database.write import set_values
 
 router = APIRouter()
 
@@ -158,16 +159,10 @@ async def heartbeat(agent_id: str, session_id: str, service: ServiceOf) -> Respo
         connection_id = connection.execute(newest).scalar()
         if connection_id is None:
             raise HTTPException(404, "No active connection found for agent and session")
-        connection.execute(
-            update(table)
-            .where(table.c.connection_id == connection_id)
-            .values(last_heartbeat_at=now)
-        )
-        connection.execute(
-            update(agent_session)
-            .where(agent_session.c.session_id == session_id)
-            .values(last_activity_at=now, last_heartbeat_at=now)
-        )
+        instructions.beat(connection, connection_id)
+        mine = agent_session.c.session_id == session_id
+        seen = {"last_activity_at": now, "last_heartbeat_at": now}
+        set_values(connection, agent_session, mine, **seen)
         return str(connection_id)
 
     connection_id = await service.writer.do(work)

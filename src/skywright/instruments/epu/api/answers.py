@@ -5,24 +5,13 @@ from typing import Any
 
 import orjson
 from fastapi import Response
-from pydantic import BaseModel
 
 from skywright.instruments.epu.api import models
 from skywright.instruments.epu.database.read import Row
 
-_ANSWERS: dict[str, type[BaseModel]] = {
-    "acquisition": models.AcquisitionAnswer,
-    "grid": models.GridAnswer,
-    "atlas": models.AtlasAnswer,
-    "atlas_tile": models.TileAnswer,
-    "gridsquare": models.GridSquareAnswer,
-    "foilhole": models.FoilHoleAnswer,
-    "micrograph": models.MicrographAnswer,
-}
-
 _FIELDS = {
-    kind: tuple(name for name in model.model_fields if name != "tiles")
-    for kind, model in _ANSWERS.items()
+    kind: tuple(name for name in shape.model_fields if name != "tiles")
+    for kind, (_, _, shape) in models.BODIES.items()
 }
 _PIXELS = {
     "atlas_tile": ("position_x", "position_y", "size_x", "size_y"),

@@ -32,7 +32,7 @@ from skywright.instruments.epu.api import (
 )
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.service import Broker, Service
-from skywright.instruments.epu.database import Database, is_away
+from skywright.instruments.epu.database import Database, is_away, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -143,13 +143,13 @@ def _as_json(value: Any) -> Any:
 
 
 async def _does_not_fit(_request: Request, error: Exception) -> Response:
-    reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    reason = reason_of(error)
     return answer({"detail": f"a value does not fit: {reason}"}, 422)
 
 
 async def _database_down(request: Request, error: Exception) -> Response:
     if not is_away(error):
         return await _does_not_fit(request, error)
-    reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    reason = reason_of(error)
     log.error("database: %s", reason)
     return answer({"detail": f"the database does not answer: {reason}"}, 503)

@@ -8,30 +8,11 @@ from typing import Any
 from fastapi import HTTPException
 from sqlalchemy import Connection, select
 
+from skywright.instruments.epu.api.kinds import KINDS
 from skywright.instruments.epu.database import schema
-from skywright.instruments.epu.database.read import Row
+from skywright.instruments.epu.database.read import Row, get
 from skywright.instruments.epu.database.write import record
 from skywright.instruments.epu.database.writer import Bulk
-
-PARENTS = {
-    "grid": ("acquisition", "acquisition_uuid"),
-    "atlas": ("grid", "grid_uuid"),
-    "atlas_tile": ("atlas", "atlas_uuid"),
-    "gridsquare": ("grid", "grid_uuid"),
-    "foilhole": ("gridsquare", "gridsquare_uuid"),
-    "micrograph": ("foilhole", "foilhole_uuid"),
-}
-"""Kind of entity -> kind of its parent, column of the parent's uuid."""
-
-TITLES = {
-    "acquisition": "Acquisition",
-    "grid": "Grid",
-    "atlas": "Atlas",
-    "atlas_tile": "Atlas Tile",
-    "gridsquare": "Grid Square",
-    "foilhole": "Foil Hole",
-    "micrograph": "Micrograph",
-}
 
 _INHERITED = {
     "foilhole": ("grid_uuid", "gridsquare_id"),
@@ -44,7 +25,21 @@ CHUNK = 1000
 
 def missing(kind: str) -> HTTPException:
     """Give the error 404 for an entity that is not stored."""
-    return HTTPException(404, f"{TITLES[kind]} not found")
+    return HTTPException(404, f"{KINDS[kind].title} not found")
+
+
+def stored(connection: Connection, kind: str, uuid: str) -> Row:
+    """Give an entity.
+
+    Raises
+    ------
+    HTTPException
+        404: it is not stored.
+    """
+    row = get(connection, kind, uuid)
+    if row is None:
+        raise missing(kind)
+    return row
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ def _create(
         known |= {row["uuid"]: creation.parent for row in creation.rows}
         outcomes.append([row["uuid"] for row in creation.rows])
     made = record(connection, kind, accepted, known=stored_before)
-    stored = _stored(connection, kind, [row["uuid"] for row in accepted])
+    stored = _rows(connection, kind, [row["uuid"] for row in accepted])
     return [
         outcome
         if isinstance(outcome, HTTPException)
@@ -130,22 +125,23 @@ def create(connection: Connection, creation: Creation) -> Created:
 def _parents(
     connection: Connection, kind: str, creations: Sequence[Creation]
 ) -> Mapping[str | None, Row]:
-    if kind not in PARENTS:
+    above = KINDS[kind].parent
+    if above is None:
         return {}
     wanted = [creation.parent or "" for creation in creations]
-    found: Mapping[Any, Row] = _stored(connection, PARENTS[kind][0], wanted)
+    found: Mapping[Any, Row] = _rows(connection, above, wanted)
     return found
 
 
 def _parents_of_known(
     connection: Connection, kind: str, uuids: Sequence[str]
 ) -> dict[str, str | None]:
-    rows = _stored(connection, kind, uuids)
-    column = PARENTS[kind][1] if kind in PARENTS else None
+    rows = _rows(connection, kind, uuids)
+    column = KINDS[kind].column
     return {uuid: row[column] if column else None for uuid, row in rows.items()}
 
 
-def _stored(connection: Connection, kind: str, uuids: Sequence[str]) -> dict[str, Row]:
+def _rows(connection: Connection, kind: str, uuids: Sequence[str]) -> dict[str, Row]:
     table = schema.ENTITIES[kind]
     distinct = list(dict.fromkeys(uuids))
     rows: dict[str, Row] = {}
@@ -158,9 +154,9 @@ def _stored(connection: Connection, kind: str, uuids: Sequence[str]) -> dict[str
 def _problem(
     creation: Creation, parents: Mapping[str | None, Row], known: dict[str, str | None]
 ) -> HTTPException | None:
-    title = TITLES[creation.kind]
-    if creation.kind in PARENTS and creation.parent not in parents:
-        return missing(PARENTS[creation.kind][0])
+    title, above = KINDS[creation.kind].title, KINDS[creation.kind].parent
+    if above is not None and creation.parent not in parents:
+        return missing(above)
     for row in creation.rows:
         uuid = row["uuid"]
         if uuid not in known:
@@ -175,8 +171,9 @@ def _problem(
 def _complete(
     creation: Creation, row: dict[str, Any], parents: Mapping[str | None, Row]
 ) -> dict[str, Any]:
-    if creation.kind not in PARENTS:
+    column = KINDS[creation.kind].column
+    if column is None:
         return row
     parent = parents[creation.parent]
     inherited = {name: parent[name] for name in _INHERITED.get(creation.kind, ())}
-    return inherited | row | {PARENTS[creation.kind][1]: creation.parent}
+    return inherited | row | {column: creation.parent}

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, HTTPException, Response
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import Connection, Table, func, insert, select
 
 from skywright.instruments.epu.api import instructions, models_services
 from skywright.instruments.epu.api.answers import answer
@@ -17,6 +17,7 @@ from skywright.instruments.epu.database.schema_exchange import (
     agent_instruction,
     agent_session,
 )
+from skywright.instruments.epu.database.write import set_values
 
 router = APIRouter(prefix="/debug", tags=["debug"])
 
@@ -74,9 +75,8 @@ async def _create_session(service: Service, body: models_services.SessionCreate)
         if known is not None:
             if known["agent_id"] != body.agent_id:
                 raise HTTPException(409, f"Session {session_id} belongs to another agent")
-            table = agent_session
-            again = {"status": "active", "last_activity_at": now}
-            connection.execute(update(table).where(table.c.session_id == session_id).values(again))
+            mine = agent_session.c.session_id == session_id
+            set_values(connection, agent_session, mine, status="active", last_activity_at=now)
             return
         connection.execute(
             insert(agent_session).values(
@@ -116,9 +116,8 @@ async def close_session(session_id: str, service: ServiceOf) -> Response:
     """Close a session; its agent gets no more instructions."""
 
     def work(connection: Connection) -> None:
-        table = agent_session
-        where = table.c.session_id == session_id
-        if not connection.execute(update(table).where(where).values(status="closed")).rowcount:
+        mine = agent_session.c.session_id == session_id
+        if not set_values(connection, agent_session, mine, status="closed"):
             raise HTTPException(404, f"Session {session_id} not found")
 
     await service.writer.do(work)

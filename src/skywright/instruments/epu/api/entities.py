@@ -12,17 +12,17 @@ from skywright.instruments.epu.api import models
 from skywright.instruments.epu.api.answers import answer, entity, entity_answer, list_answer
 from skywright.instruments.epu.api.create import (
     CREATE,
-    PARENTS,
-    TITLES,
     Created,
     Creation,
     create,
     missing,
+    stored,
 )
+from skywright.instruments.epu.api.kinds import KINDS
 from skywright.instruments.epu.api.service import Limit, Offset, Service, ServiceOf
 from skywright.instruments.epu.api.update import change
 from skywright.instruments.epu.database import read, schema
-from skywright.instruments.epu.database.write import announce_all, remove
+from skywright.instruments.epu.database.write import announce, remove, set_values
 
 BATCH_MOST = 1000
 """Squares in one batch."""
@@ -50,11 +50,9 @@ async def _create_one(service: Service, kind: str, parent: str | None, body: Bas
 
 
 def _same_parent(kind: str, parent: str | None, bodies: Sequence[BaseModel]) -> None:
-    if kind not in PARENTS:
-        return
-    column = PARENTS[kind][1]
+    column = KINDS[kind].column
     for body in bodies:
-        if getattr(body, column, None) not in (None, parent):
+        if column is not None and getattr(body, column, None) not in (None, parent):
             raise HTTPException(422, f"{column} in the body differs from that in the path")
 
 
@@ -62,22 +60,25 @@ def _distinct(kind: str, bodies: Sequence[BaseModel]) -> None:
     counts = Counter(body.uuid for body in bodies)  # type: ignore[attr-defined]
     twice = [uuid for uuid, count in counts.items() if count > 1]
     if twice:
-        raise HTTPException(422, f"duplicate {TITLES[kind]} uuid {twice[0]}")
+        raise HTTPException(422, f"duplicate {KINDS[kind].title} uuid {twice[0]}")
 
 
 def _children(
     service: Service, kind: str, parent: str, limit: int | None, offset: int, *where: Any
 ) -> Response:
-    above, column = PARENTS[kind]
+    above = KINDS[kind].parent or ""
+    given = {f"{above}_uuid": parent}
     with service.database.read() as connection:
-        rows = read.page(connection, kind, *where, limit=limit, offset=offset, **{column: parent})
-        if not rows and read.get(connection, above, parent) is None:
-            raise missing(above)
+        rows = read.page(connection, kind, *where, limit=limit, offset=offset, **given)
+        if not rows:
+            stored(connection, above, parent)
     return list_answer(kind, rows)
 
 
-def _add_routes(kind: str, path: str, fields: type[BaseModel], shape: type[BaseModel]) -> None:
+def _add_routes(kind: str) -> None:
     """Add the list of all entities of a kind, and read, change and delete of one."""
+    path = KINDS[kind].path
+    fields, _, shape = models.BODIES[kind]
     if kind != "micrograph":  # their list has more to ask for, see `queries`
 
         @router.get(path, response_model=list[shape], name=f"list {path[1:]}")  # type: ignore[valid-type]
@@ -88,10 +89,7 @@ def _add_routes(kind: str, path: str, fields: type[BaseModel], shape: type[BaseM
     @router.get(f"{path}/{{uuid}}", response_model=shape, name=f"get {kind}")
     def get_one(uuid: str, service: ServiceOf) -> Response:
         with service.database.read() as connection:
-            row = read.get(connection, kind, uuid)
-        if row is None:
-            raise missing(kind)
-        return entity_answer(kind, row)
+            return entity_answer(kind, stored(connection, kind, uuid))
 
     @router.put(f"{path}/{{uuid}}", response_model=shape, name=f"update {kind}")
     async def update_one(uuid: str, body: fields, service: ServiceOf) -> Response:  # type: ignore[valid-type]
@@ -204,17 +202,11 @@ async def grid_registered(uuid: str, service: ServiceOf, count: int | None = Non
     """Take note that all squares of a grid, as the atlas has them, are stored."""
 
     def work(connection: Connection) -> None:
-        if read.get(connection, "grid", uuid) is None:
-            raise missing("grid")
-        _announce(connection, {"event_type": "grid.registered", "grid_uuid": uuid})
+        stored(connection, "grid", uuid)
+        announce(connection, [{"event_type": "grid.registered", "grid_uuid": uuid}])
 
     await service.writer.do(work)
     return True
-
-
-def _announce(connection: Connection, body: dict[str, Any]) -> None:
-    if connection.get_execution_options().get("announce", False):
-        announce_all(connection, [body])
 
 
 # ---- atlases and tiles
@@ -225,9 +217,7 @@ def grid_atlas(uuid: str, service: ServiceOf) -> Response:
     """Give the atlas of a grid."""
     atlas = schema.atlas
     with service.database.read() as connection:
-        grid = read.get(connection, "grid", uuid)
-        if grid is None:
-            raise missing("grid")
+        grid = stored(connection, "grid", uuid)
         own = or_(atlas.c.grid_uuid == uuid, atlas.c.uuid == grid["atlas_uuid"])
         query = select(atlas).where(own).order_by(atlas.c.number.desc()).limit(1)
         row = connection.execute(query).mappings().first()
@@ -311,35 +301,22 @@ async def gridsquare_registered(uuid: str, service: ServiceOf, count: int | None
     """Take note that all holes of a square are stored."""
 
     def work(connection: Connection) -> None:
-        square = read.get(connection, "gridsquare", uuid)
-        if square is None:
-            raise missing("gridsquare")
+        square = stored(connection, "gridsquare", uuid)
         table = schema.gridsquare
-        status = schema.GridSquareStatus.REGISTERED
-        connection.execute(
-            table.update()
-            .where(table.c.uuid == uuid, table.c.status == "none")
-            .values(status=status)
-        )
-        stored = read.count(connection, "foilhole", gridsquare_uuid=uuid)
-        _announce(
-            connection,
-            {
-                "event_type": "gridsquare.registered",
-                "uuid": uuid,
-                "grid_uuid": square["grid_uuid"],
-                "count": stored if count is None else count,
-            },
-        )
+        is_new = (table.c.uuid == uuid, table.c.status == "none")
+        set_values(connection, table, *is_new, status=schema.GridSquareStatus.REGISTERED)
+        holes = read.count(connection, "foilhole", gridsquare_uuid=uuid)
+        event = {
+            "event_type": "gridsquare.registered",
+            "uuid": uuid,
+            "grid_uuid": square["grid_uuid"],
+            "count": holes if count is None else count,
+        }
+        announce(connection, [event])
 
     await service.writer.do(work)
     return True
 
 
-_add_routes("acquisition", "/acquisitions", models.AcquisitionFields, models.AcquisitionAnswer)
-_add_routes("grid", "/grids", models.GridFields, models.GridAnswer)
-_add_routes("atlas", "/atlases", models.AtlasFields, models.AtlasAnswer)
-_add_routes("atlas_tile", "/atlas-tiles", models.TileFields, models.TileAnswer)
-_add_routes("gridsquare", "/gridsquares", models.GridSquareFields, models.GridSquareAnswer)
-_add_routes("foilhole", "/foilholes", models.FoilHoleFields, models.FoilHoleAnswer)
-_add_routes("micrograph", "/micrographs", models.MicrographFields, models.MicrographAnswer)
+for each in KINDS:
+    _add_routes(each)

@@ -7,23 +7,19 @@ from sqlalchemy import Connection
 
 from skywright.instruments.epu.api import models_services
 from skywright.instruments.epu.api.answers import answer
-from skywright.instruments.epu.api.create import missing
+from skywright.instruments.epu.api.create import stored
 from skywright.instruments.epu.api.service import Service, ServiceOf
 from skywright.instruments.epu.broker.apply import apply_event
-from skywright.instruments.epu.database import read
-from skywright.instruments.epu.database.write import announce_all
+from skywright.instruments.epu.database.write import announce, announces
 
 router = APIRouter()
 
 
 async def _report(service: Service, uuid: str, body: dict[str, Any]) -> Response:
     def work(connection: Connection) -> None:
-        if read.get(connection, "micrograph", uuid) is None:
-            raise missing("micrograph")
-        announces = connection.get_execution_options().get("announce", False)
-        if announces:
-            announce_all(connection, [body])
-        if not announces or body["event_type"].endswith(".completed"):
+        stored(connection, "micrograph", uuid)
+        announce(connection, [body])
+        if not announces(connection) or body["event_type"].endswith(".completed"):
             # A judgement counts once: where there is a broker, the consumer counts it.
             apply_event(connection, body)
 

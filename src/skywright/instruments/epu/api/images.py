@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException, Response
 
-from skywright.instruments.epu.api.create import missing
+from skywright.instruments.epu.api.create import stored
 from skywright.instruments.epu.api.service import Service, ServiceOf
 from skywright.instruments.epu.database import read
 from skywright.instruments.epu.paths import cygwin_path, map_path
@@ -23,9 +23,7 @@ _PNG: dict[int | str, dict[str, Any]] = {
 def gridsquare_image(uuid: str, service: ServiceOf) -> Response:
     """Give the image of a square."""
     with service.database.read() as connection:
-        row = read.get(connection, "gridsquare", uuid)
-    if row is None:
-        raise missing("gridsquare")
+        row = stored(connection, "gridsquare", uuid)
     return _png(_find(service, row["image_path"]), f"Grid Square {uuid}")
 
 
@@ -33,9 +31,7 @@ def gridsquare_image(uuid: str, service: ServiceOf) -> Response:
 def atlas_image(uuid: str, service: ServiceOf) -> Response:
     """Give the image of the atlas of a grid: the newest ``Atlas_<n>`` beside ``Atlas.dm``."""
     with service.database.read() as connection:
-        grid = read.get(connection, "grid", uuid)
-        if grid is None:
-            raise missing("grid")
+        grid = stored(connection, "grid", uuid)
         acquisition = read.get(connection, "acquisition", grid["acquisition_uuid"])
     storage = acquisition["storage_path"] if acquisition else None
     for path in (grid["atlas_dir"], acquisition["atlas_path"] if acquisition else None):

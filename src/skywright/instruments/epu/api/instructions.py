@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import HTTPException
-from sqlalchemy import Connection, RowMapping, case, insert, select, update
+from sqlalchemy import Connection, RowMapping, case, insert, select
 
 from skywright.instruments.epu.api import models_services
 from skywright.instruments.epu.database.schema_exchange import (
@@ -15,7 +15,7 @@ from skywright.instruments.epu.database.schema_exchange import (
     agent_instruction,
     agent_session,
 )
-from skywright.instruments.epu.database.write import announce_all
+from skywright.instruments.epu.database.write import announce, set_values
 
 Row = RowMapping
 _RANK = case({"high": 0, "normal": 1, "low": 2}, value=agent_instruction.c.priority, else_=1)
@@ -112,7 +112,7 @@ def hand_out(connection: Connection, agent_id: str, session_id: str) -> Sequence
         ids = [row["instruction_id"] for row in part]
         if ids:
             values = {"status": status} | ({"sent_at": now} if status == "sent" else {})
-            connection.execute(update(table).where(table.c.instruction_id.in_(ids)).values(values))
+            set_values(connection, table, table.c.instruction_id.in_(ids), **values)
     touch(connection, session_id)
     return sent
 
@@ -126,11 +126,9 @@ def put_back(connection: Connection, rows: Sequence[Row]) -> None:
     table = agent_instruction
     ids = [row["instruction_id"] for row in rows]
     if ids:
-        connection.execute(
-            update(table)
-            .where(table.c.instruction_id.in_(ids), table.c.status == "sent")
-            .values(status="pending", sent_at=None, retry_count=table.c.retry_count + 1)
-        )
+        sent = (table.c.instruction_id.in_(ids), table.c.status == "sent")
+        again = {"status": "pending", "sent_at": None, "retry_count": table.c.retry_count + 1}
+        set_values(connection, table, *sent, **again)
 
 
 def waiting(connection: Connection, session_id: str) -> bool:
@@ -174,39 +172,25 @@ def acknowledge(
         status = instruction["status"]
         raise HTTPException(409, f"Instruction cannot be acknowledged: it is {status}")
     now = datetime.now(UTC)
+    ids = {"instruction_id": instruction_id, "session_id": session_id, "agent_id": agent_id}
     change = {"status": "acknowledged", "acknowledged_at": now}
-    connection.execute(update(table).where(table.c.instruction_id == instruction_id).values(change))
+    set_values(connection, table, table.c.instruction_id == instruction_id, **change)
     connection.execute(
-        insert(agent_acknowledgement).values(
-            instruction_id=instruction_id,
-            session_id=session_id,
-            agent_id=agent_id,
-            created_at=now,
-            **body.model_dump(),
-        )
+        insert(agent_acknowledgement).values(created_at=now, **ids, **body.model_dump())
     )
     touch(connection, session_id)
     _announce(
         connection,
         "agent.instruction.updated",
-        {
-            "instruction_id": instruction_id,
-            "session_id": session_id,
-            "agent_id": agent_id,
-            "status": "acknowledged",
-            "acknowledged_at": now.isoformat(),
-        },
+        {**ids, "status": "acknowledged", "acknowledged_at": now.isoformat()},
     )
     return now
 
 
 def touch(connection: Connection, session_id: str) -> None:
     """Note that a session is in use."""
-    table = agent_session
-    now = datetime.now(UTC)
-    connection.execute(
-        update(table).where(table.c.session_id == session_id).values(last_activity_at=now)
-    )
+    mine = agent_session.c.session_id == session_id
+    set_values(connection, agent_session, mine, last_activity_at=datetime.now(UTC))
 
 
 def connect(connection: Connection, agent_id: str, session_id: str, client: str) -> str:
@@ -229,40 +213,28 @@ def connect(connection: Connection, agent_id: str, session_id: str, client: str)
 def disconnect(connection: Connection, connection_id: str, reason: str) -> None:
     """Store that an agent's stream ended."""
     table = agent_connection
-    connection.execute(
-        update(table)
-        .where(table.c.connection_id == connection_id, table.c.status == "active")
-        .values(status="closed", close_reason=reason, closed_at=datetime.now(UTC))
-    )
+    open_one = (table.c.connection_id == connection_id, table.c.status == "active")
+    closed = {"status": "closed", "close_reason": reason, "closed_at": datetime.now(UTC)}
+    set_values(connection, table, *open_one, **closed)
 
 
 def beat(connection: Connection, connection_id: str) -> None:
     """Note that an agent's stream is alive."""
-    table = agent_connection
-    connection.execute(
-        update(table)
-        .where(table.c.connection_id == connection_id)
-        .values(last_heartbeat_at=datetime.now(UTC))
-    )
+    mine = agent_connection.c.connection_id == connection_id
+    set_values(connection, agent_connection, mine, last_heartbeat_at=datetime.now(UTC))
 
 
 def close_stale(connection: Connection, seconds: float) -> None:
     """Close the connections without a sign of life for a time: their server died."""
     table = agent_connection
     now = datetime.now(UTC)
-    connection.execute(
-        update(table)
-        .where(
-            table.c.status == "active",
-            table.c.last_heartbeat_at <= now - timedelta(seconds=seconds),
-        )
-        .values(status="closed", close_reason="server died", closed_at=now)
-    )
+    silent = table.c.last_heartbeat_at <= now - timedelta(seconds=seconds)
+    closed = {"status": "closed", "close_reason": "server died", "closed_at": now}
+    set_values(connection, table, table.c.status == "active", silent, **closed)
 
 
 def _announce(connection: Connection, name: str, body: dict[str, Any]) -> None:
-    if connection.get_execution_options().get("announce", False):
-        announce_all(connection, [{"event_type": name, **body}])
+    announce(connection, [{"event_type": name, **body}])
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -3,14 +3,14 @@
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Response
-from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection
 
 from skywright.instruments.epu.api import models
 from skywright.instruments.epu.api.answers import answer
-from skywright.instruments.epu.api.create import missing
+from skywright.instruments.epu.api.create import missing, stored
 from skywright.instruments.epu.api.service import ServiceOf
-from skywright.instruments.epu.database import read, schema
+from skywright.instruments.epu.database import schema
+from skywright.instruments.epu.database.write import insert_into, present
 
 router = APIRouter()
 
@@ -20,19 +20,13 @@ _PIXELS = ("center_x", "center_y", "size_width", "size_height")
 def _link(
     connection: Connection, tile: str, positions: list[models.Position]
 ) -> list[dict[str, Any]]:
-    if read.get(connection, "atlas_tile", tile) is None:
-        raise missing("atlas_tile")
+    stored(connection, "atlas_tile", tile)
     table = schema.atlas_tile_position
-    wanted = {position.gridsquare_uuid for position in positions}
-    square = schema.gridsquare
-    found = set(
-        connection.execute(select(square.c.uuid).where(square.c.uuid.in_(wanted))).scalars()
-    )
-    if wanted - found:
+    wanted = {position.gridsquare_uuid or "" for position in positions}
+    if wanted - present(connection, "gridsquare", list(wanted)):
         raise missing("gridsquare")
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     rows = [position.model_dump() | {"atlastile_uuid": tile} for position in positions]
-    statement = dialect.insert(table)
+    statement = insert_into(connection, table)
     statement = statement.on_conflict_do_update(
         index_elements=["atlastile_uuid", "gridsquare_uuid"],
         set_={name: statement.excluded[name] for name in _PIXELS},

@@ -373,3 +373,15 @@ class MicrographAnswer(MicrographFields):
     """A micrograph."""
 
     updated_at: Time | None = None
+
+
+BODIES: dict[str, tuple[type[Model], type[Model], type[Model]]] = {
+    "acquisition": (AcquisitionFields, AcquisitionCreate, AcquisitionAnswer),
+    "grid": (GridFields, GridCreate, GridAnswer),
+    "atlas": (AtlasFields, AtlasCreate, AtlasAnswer),
+    "atlas_tile": (TileFields, TileCreate, TileAnswer),
+    "gridsquare": (GridSquareFields, GridSquareCreate, GridSquareAnswer),
+    "foilhole": (FoilHoleFields, FoilHoleCreate, FoilHoleAnswer),
+    "micrograph": (MicrographFields, MicrographCreate, MicrographAnswer),
+}
+"""For each kind of entity: a change, a new one, an answer."""

@@ -3,24 +3,24 @@
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Response
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from skywright.instruments.epu.api import models, models_services
 from skywright.instruments.epu.api.answers import answer, list_answer
-from skywright.instruments.epu.api.create import missing
-from skywright.instruments.epu.api.service import Limit, Offset, ServiceOf
-from skywright.instruments.epu.broker.quality import store_prediction
+from skywright.instruments.epu.api.create import stored
+from skywright.instruments.epu.api.service import Limit, Offset, Service, ServiceOf
+from skywright.instruments.epu.broker.quality import store_metric, store_prediction
 from skywright.instruments.epu.database import read, schema
 from skywright.instruments.epu.database.schema_quality import (
     current_prediction,
-    metric,
     model_parameter,
     model_weight,
     overall_prediction,
     prediction,
     prediction_model,
 )
+from skywright.instruments.epu.database.write import set_values
 
 router = APIRouter()
 
@@ -30,13 +30,6 @@ def _model(connection: Connection, name: str) -> read.Row:
     row = connection.execute(query).mappings().first()
     if row is None:
         raise HTTPException(404, f"Prediction model {name} not found")
-    return row
-
-
-def _known(connection: Connection, kind: str, uuid: str) -> read.Row:
-    row = read.get(connection, kind, uuid)
-    if row is None:
-        raise missing(kind)
     return row
 
 
@@ -88,8 +81,8 @@ async def update_model(
         _model(connection, name)
         changes = body.model_dump(exclude_none=True)
         if changes:
-            where = prediction_model.c.name == name
-            connection.execute(update(prediction_model).where(where).values(changes))
+            mine = prediction_model.c.name == name
+            set_values(connection, prediction_model, mine, **changes)
         return dict(_model(connection, name))
 
     return answer(await service.writer.do(work))
@@ -125,10 +118,7 @@ async def create_prediction(body: models_services.PredictionCreate, service: Ser
             title = "GridSquare" if kind == "gridsquare" else "FoilHole"
             raise HTTPException(404, f"{title} {uuid} not found")
         _model(connection, body.prediction_model_name)
-        if body.metric_name is not None:
-            known = select(metric.c.name).where(metric.c.name == body.metric_name)
-            if connection.execute(known).first() is None:
-                connection.execute(insert(metric).values(name=body.metric_name))
+        store_metric(connection, body.metric_name)
         number = store_prediction(
             connection,
             subject["grid_uuid"],
@@ -181,7 +171,7 @@ def square_predictions(uuid: str, service: ServiceOf) -> Response:
     """Give the history of a square's predictions, by model."""
     query = select(prediction).where(prediction.c.gridsquare_uuid == uuid).order_by(prediction.c.id)
     with service.database.read() as connection:
-        _known(connection, "gridsquare", uuid)
+        stored(connection, "gridsquare", uuid)
         return answer(_by(_rows(connection, query), "prediction_model_name"))
 
 
@@ -192,7 +182,7 @@ def square_predictions(uuid: str, service: ServiceOf) -> Response:
 def hole_predictions(uuid: str, service: ServiceOf) -> Response:
     """Give the history of the predictions of a square's holes, by model, then by hole."""
     with service.database.read() as connection:
-        _known(connection, "gridsquare", uuid)
+        stored(connection, "gridsquare", uuid)
         by_model = _by(_hole_history(connection, uuid), "prediction_model_name")
     return answer({name: _by(rows, "foilhole_uuid") for name, rows in by_model.items()})
 
@@ -204,7 +194,7 @@ def hole_predictions(uuid: str, service: ServiceOf) -> Response:
 def hole_metric_predictions(name: str, uuid: str, service: ServiceOf) -> Response:
     """Give the history of the predictions of a square's holes for one metric, by hole."""
     with service.database.read() as connection:
-        _known(connection, "gridsquare", uuid)
+        stored(connection, "gridsquare", uuid)
         rows = _hole_history(connection, uuid, prediction.c.metric_name == name)
     return answer(_by(rows, "foilhole_uuid"))
 
@@ -234,7 +224,7 @@ def overall(uuid: str, service: ServiceOf) -> Response:
     """Give the combined prediction of a square."""
     query = select(overall_prediction).where(overall_prediction.c.gridsquare_uuid == uuid)
     with service.database.read() as connection:
-        _known(connection, "gridsquare", uuid)
+        stored(connection, "gridsquare", uuid)
         rows = _rows(connection, query)
     if not rows:
         raise HTTPException(404, f"No prediction for grid square {uuid}")
@@ -247,8 +237,31 @@ def model_weights(uuid: str, service: ServiceOf) -> Response:
     table = model_weight
     query = select(table).where(table.c.grid_uuid == uuid).order_by(table.c.id)
     with service.database.read() as connection:
-        _known(connection, "grid", uuid)
+        stored(connection, "grid", uuid)
         return answer(_by(_rows(connection, query), "prediction_model_name"))
+
+
+_CHILDREN = {"grid": "gridsquare", "gridsquare": "foilhole"}
+"""Kind of the parent that a path names -> kind of what the answer is about."""
+
+
+def _present(
+    service: Service, name: str, above: str, uuid: str, limit: int | None, offset: int
+) -> Response:
+    kind = _CHILDREN[above]
+    table, child = current_prediction, schema.ENTITIES[kind]
+    query = (
+        select(table)
+        .join_from(table, child, table.c[f"{kind}_uuid"] == child.c.uuid)
+        .where(child.c[f"{above}_uuid"] == uuid, table.c.prediction_model_name == name)
+        .order_by(child.c.number, table.c.id)
+        .limit(limit)
+        .offset(offset or None)
+    )
+    with service.database.read() as connection:
+        stored(connection, above, uuid)
+        _model(connection, name)
+        return answer([row | {"timestamp": None} for row in _rows(connection, query)])
 
 
 @router.get(
@@ -259,19 +272,7 @@ def grid_predictions(
     name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
 ) -> Response:
     """Give the present prediction of a model for each square of a grid."""
-    table, square = current_prediction, schema.gridsquare
-    query = (
-        select(table)
-        .join_from(table, square, table.c.gridsquare_uuid == square.c.uuid)
-        .where(square.c.grid_uuid == uuid, table.c.prediction_model_name == name)
-        .order_by(square.c.number, table.c.id)
-        .limit(limit)
-        .offset(offset or None)
-    )
-    with service.database.read() as connection:
-        _known(connection, "grid", uuid)
-        _model(connection, name)
-        return answer([row | {"timestamp": None} for row in _rows(connection, query)])
+    return _present(service, name, "grid", uuid, limit, offset)
 
 
 @router.get(
@@ -282,42 +283,29 @@ def gridsquare_predictions(
     name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
 ) -> Response:
     """Give the present prediction of a model for each hole of a square."""
-    table, hole = current_prediction, schema.foilhole
-    query = (
-        select(table)
-        .join_from(table, hole, table.c.foilhole_uuid == hole.c.uuid)
-        .where(hole.c.gridsquare_uuid == uuid, table.c.prediction_model_name == name)
-        .order_by(hole.c.number, table.c.id)
-        .limit(limit)
-        .offset(offset or None)
-    )
-    with service.database.read() as connection:
-        _known(connection, "gridsquare", uuid)
-        _model(connection, name)
-        return answer([row | {"timestamp": None} for row in _rows(connection, query)])
+    return _present(service, name, "gridsquare", uuid, limit, offset)
 
 
 # ---- latent space and suggestions
 
 
 def _latent(
-    connection: Connection, name: str, grid: str, kind: str, parent: str
+    connection: Connection, name: str, above: str, parent: read.Row
 ) -> dict[str, dict[str, Any]]:
     """Give the newest coordinates and cluster of each square of a grid, or hole of a square."""
-    table = model_parameter
+    table, kind = model_parameter, _CHILDREN[above]
+    children = schema.ENTITIES[kind]
+    below = select(children.c.uuid).where(children.c[f"{above}_uuid"] == parent["uuid"])
+    found: dict[str, dict[str, Any]] = {
+        uuid: {"x": None, "y": None, "index": None}
+        for uuid in connection.execute(below.order_by(children.c.number)).scalars()
+    }
+    grid = parent["uuid" if above == "grid" else "grid_uuid"]
     query = (
         select(table.c.key, table.c.value, table.c["group"])
         .where(table.c.grid_uuid == grid, table.c.prediction_model_name == name)
         .order_by(table.c.id)
     )
-    column = "grid_uuid" if kind == "gridsquare" else "gridsquare_uuid"
-    children = schema.ENTITIES[kind]
-    uuids = connection.execute(
-        select(children.c.uuid).where(children.c[column] == parent).order_by(children.c.number)
-    )
-    found: dict[str, dict[str, Any]] = {
-        uuid: {"x": None, "y": None, "index": None} for uuid in uuids.scalars()
-    }
     for key, value, group in connection.execute(query).tuples():
         if group == "cluster_indices" and key in found:
             found[key]["index"] = int(value)
@@ -332,6 +320,17 @@ def _latent(
     }
 
 
+def _latent_answer(
+    service: Service, name: str, above: str, uuid: str, limit: int | None, offset: int
+) -> Response:
+    with service.database.read() as connection:
+        parent = stored(connection, above, uuid)
+        _model(connection, name)
+        places = _latent(connection, name, above, parent)
+    absent = {"gridsquare_uuid": "", "foilhole_uuid": ""}
+    return answer([absent | place for place in places.values()][offset:][:limit])
+
+
 @router.get(
     "/prediction_model/{name}/grid/{uuid}/latent_representation",
     response_model=list[models_services.LatentRepresentation],
@@ -340,12 +339,7 @@ def grid_latent(
     name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
 ) -> Response:
     """Give where a model places the squares of a grid in its latent space."""
-    with service.database.read() as connection:
-        _known(connection, "grid", uuid)
-        _model(connection, name)
-        places = _latent(connection, name, uuid, "gridsquare", uuid)
-    rows = [{"foilhole_uuid": "", **place} for place in places.values()]
-    return answer(rows[offset:][:limit])
+    return _latent_answer(service, name, "grid", uuid, limit, offset)
 
 
 @router.get(
@@ -356,41 +350,37 @@ def gridsquare_latent(
     name: str, uuid: str, service: ServiceOf, limit: Limit = None, offset: Offset = 0
 ) -> Response:
     """Give where a model places the holes of a square in its latent space."""
-    with service.database.read() as connection:
-        square = _known(connection, "gridsquare", uuid)
-        _model(connection, name)
-        places = _latent(connection, name, square["grid_uuid"], "foilhole", uuid)
-    rows = [{"gridsquare_uuid": "", **place} for place in places.values()]
-    return answer(rows[offset:][:limit])
+    return _latent_answer(service, name, "gridsquare", uuid, limit, offset)
 
 
-def _suggest(
-    connection: Connection, model: str, latent: str, grid: str, kind: str, parent: str
-) -> list[read.Row]:
+def _suggest(service: Service, model: str, latent: str, above: str, uuid: str) -> list[read.Row]:
     """Order squares or holes by prediction, taking the best of each cluster before the second best.
 
     Neighbours in latent space look alike, so the best of each cluster tells more about the grid
     than several from one cluster.
     """
-    for name in (model, latent):
-        _model(connection, name)
+    kind = _CHILDREN[above]
     children, table = schema.ENTITIES[kind], current_prediction
-    column = "grid_uuid" if kind == "gridsquare" else "gridsquare_uuid"
     query = (
         select(children, table.c.value.label("predicted"))
         .join_from(children, table, table.c[f"{kind}_uuid"] == children.c.uuid)
-        .where(children.c[column] == parent, table.c.prediction_model_name == model)
+        .where(children.c[f"{above}_uuid"] == uuid, table.c.prediction_model_name == model)
         .order_by(table.c.value.desc(), children.c.number)
     )
-    places = _latent(connection, latent, grid, kind, parent)
+    with service.database.read() as connection:
+        parent = stored(connection, above, uuid)
+        for name in (model, latent):
+            _model(connection, name)
+        places = _latent(connection, latent, above, parent)
+        rows = connection.execute(query).mappings().all()
     taken: dict[Any, int] = {}
-    ranked: list[tuple[int, int, read.Row]] = []
-    for order, row in enumerate(connection.execute(query).mappings()):
+    ranks: list[int] = []
+    for row in rows:
         cluster = places.get(row["uuid"], {}).get("index")
         rank = taken.get(cluster, 0) if cluster is not None else 0
         taken[cluster] = rank + 1
-        ranked.append((rank, order, row))
-    return [row for _, _, row in sorted(ranked, key=lambda item: item[:2])]
+        ranks.append(rank)
+    return [rows[order] for order in sorted(range(len(rows)), key=ranks.__getitem__)]
 
 
 @router.get(
@@ -406,9 +396,7 @@ def suggested_squares(
     offset: Offset = 0,
 ) -> Response:
     """Give the squares of a grid that a model has predictions for, those to take first first."""
-    with service.database.read() as connection:
-        _known(connection, "grid", uuid)
-        rows = _suggest(connection, name, latent, uuid, "gridsquare", uuid)
+    rows = _suggest(service, name, latent, "grid", uuid)
     return list_answer("gridsquare", rows[offset:][:limit])
 
 
@@ -425,7 +413,5 @@ def suggested_holes(
     offset: Offset = 0,
 ) -> Response:
     """Give the holes of a square that a model has predictions for, those to take first first."""
-    with service.database.read() as connection:
-        square = _known(connection, "gridsquare", uuid)
-        rows = _suggest(connection, name, latent, square["grid_uuid"], "foilhole", uuid)
+    rows = _suggest(service, name, latent, "gridsquare", uuid)
     return list_answer("foilhole", rows[offset:][:limit])

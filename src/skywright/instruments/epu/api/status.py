@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from skywright import __version__
 from skywright.instruments.epu.api.answers import answer
 from skywright.instruments.epu.api.service import Service, ServiceOf
+from skywright.instruments.epu.database import reason_of
 
 router = APIRouter()
 _STARTED = time.monotonic()
@@ -82,7 +83,7 @@ def _database(service: Service) -> dict[str, str]:
         with service.database.read() as connection:
             connection.execute(text("SELECT 1"))
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        reason = reason_of(error)
         return {"status": "error", "details": reason}
     return {"status": "ok", "details": service.database.dialect}
 

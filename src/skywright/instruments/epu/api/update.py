@@ -3,12 +3,13 @@
 from typing import Any
 
 from fastapi import HTTPException
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection
 
-from skywright.instruments.epu.api.create import PARENTS, TITLES, missing
+from skywright.instruments.epu.api.create import stored
+from skywright.instruments.epu.api.kinds import KINDS
 from skywright.instruments.epu.database import schema
-from skywright.instruments.epu.database.read import Row, get
-from skywright.instruments.epu.database.write import record
+from skywright.instruments.epu.database.read import Row
+from skywright.instruments.epu.database.write import record, set_values
 
 _IDS = ("id", "atlas_id", "tile_id", "gridsquare_id", "foilhole_id", "micrograph_id")
 _LINKS = ("acquisition_uuid", "grid_uuid", "atlas_uuid", "gridsquare_uuid", "foilhole_uuid")
@@ -25,11 +26,9 @@ def change(connection: Connection, kind: str, uuid: str, given: dict[str, Any]) 
     HTTPException
         404: the entity or its new parent is not stored; 422: another uuid is given.
     """
-    stored = get(connection, kind, uuid)
-    if stored is None:
-        raise missing(kind)
+    before = stored(connection, kind, uuid)
     if given.pop("uuid", None) not in (None, uuid):
-        raise HTTPException(422, f"{TITLES[kind]} {uuid}: its uuid cannot change")
+        raise HTTPException(422, f"{KINDS[kind].title} {uuid}: its uuid cannot change")
     table = schema.ENTITIES[kind]
     changes = {
         name: value
@@ -37,35 +36,29 @@ def change(connection: Connection, kind: str, uuid: str, given: dict[str, Any]) 
         if (value is not None or table.c[name].nullable)
         and not (kind == "gridsquare" and name == "status" and value == "none")
     }
-    changes |= _move(connection, kind, stored, changes)
-    keys = {name: stored[name] for name in (*_IDS, *_LINKS) if name in table.c}
+    changes |= _move(connection, kind, before, changes)
+    keys = {name: before[name] for name in (*_IDS, *_LINKS) if name in table.c}
     record(connection, kind, [{"uuid": uuid, **keys, **changes}])
-    changed = get(connection, kind, uuid)
-    assert changed is not None
-    return changed
+    return stored(connection, kind, uuid)
 
 
 def _move(
-    connection: Connection, kind: str, stored: Row, changes: dict[str, Any]
+    connection: Connection, kind: str, before: Row, changes: dict[str, Any]
 ) -> dict[str, Any]:
     """Give the columns that follow from a new parent, and move the entity's children along."""
-    if kind not in PARENTS:
+    above, column = KINDS[kind].parent, KINDS[kind].column
+    if above is None or column is None or changes.get(column, before[column]) == before[column]:
         return {}
-    above, column = PARENTS[kind]
-    if changes.get(column, stored[column]) == stored[column]:
-        return {}
-    parent = get(connection, above, changes[column])
-    if parent is None:
-        raise missing(above)
+    parent = stored(connection, above, changes[column])
     hole, micrograph = schema.foilhole, schema.micrograph
     if kind == "gridsquare":
         for child in (hole, micrograph):
-            below = child.c.gridsquare_uuid == stored["uuid"]
-            connection.execute(update(child).where(below).values(grid_uuid=parent["uuid"]))
+            below = child.c.gridsquare_uuid == before["uuid"]
+            set_values(connection, child, below, grid_uuid=parent["uuid"])
     elif kind == "foilhole":
         links = {"grid_uuid": parent["grid_uuid"], "gridsquare_uuid": parent["uuid"]}
-        below = micrograph.c.foilhole_uuid == stored["uuid"]
-        connection.execute(update(micrograph).where(below).values(links))
+        below = micrograph.c.foilhole_uuid == before["uuid"]
+        set_values(connection, micrograph, below, **links)
         return {"grid_uuid": parent["grid_uuid"]}
     elif kind == "micrograph":
         return {name: parent[name] for name in ("grid_uuid", "gridsquare_uuid", "gridsquare_id")}

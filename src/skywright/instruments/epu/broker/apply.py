@@ -5,17 +5,21 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, insert, select
 
 from skywright.errors import DataError
 from skywright.instruments.epu.broker import events
-from skywright.instruments.epu.broker.quality import judge, store_overall, store_prediction
+from skywright.instruments.epu.broker.quality import (
+    judge,
+    store_metric,
+    store_overall,
+    store_prediction,
+)
 from skywright.instruments.epu.database import read, schema
 from skywright.instruments.epu.database import schema_exchange as exchange
 from skywright.instruments.epu.database import schema_quality as quality
 from skywright.instruments.epu.database.schema import MicrographStatus
-from skywright.instruments.epu.database.write import take_changes
+from skywright.instruments.epu.database.write import insert_into, set_values, take_changes
 
 STEPS = [status.value for status in MicrographStatus]
 """States of a micrograph in their order: a late message never takes the state back."""
@@ -55,16 +59,6 @@ def changes_nothing(event: Any) -> bool:
     return type(event) not in _HANDLERS
 
 
-def _micrograph(connection: Connection, uuid: str, status: str | None, **values: Any) -> None:
-    row = _known(connection, "micrograph", uuid)
-    (number,) = take_changes(connection, 1)
-    changes: dict[str, Any] = {**values, "updated_at": datetime.now(UTC), "change": number}
-    if status is not None and STEPS.index(status) > STEPS.index(row["status"]):
-        changes["status"] = status
-    table = schema.micrograph
-    connection.execute(update(table).where(table.c.uuid == uuid).values(changes))
-
-
 def _known(connection: Connection, kind: str, uuid: str) -> read.Row:
     row = read.get(connection, kind, uuid)
     if row is None:
@@ -72,46 +66,30 @@ def _known(connection: Connection, kind: str, uuid: str) -> read.Row:
     return row
 
 
-def _motion(connection: Connection, event: events.MotionCompleted) -> None:
-    _micrograph(
-        connection,
-        event.micrograph_uuid,
-        MicrographStatus.MOTION_CORRECTION_COMPLETED,
-        total_motion=event.total_motion,
-        average_motion=event.average_motion,
-    )
+_COMPLETED: dict[type, MicrographStatus] = {
+    events.MotionCompleted: MicrographStatus.MOTION_CORRECTION_COMPLETED,
+    events.CtfCompleted: MicrographStatus.CTF_COMPLETED,
+    events.PickingCompleted: MicrographStatus.PARTICLE_PICKING_COMPLETED,
+    events.SelectionCompleted: MicrographStatus.PARTICLE_SELECTION_COMPLETED,
+}
 
 
-def _ctf(connection: Connection, event: events.CtfCompleted) -> None:
-    _micrograph(
-        connection,
-        event.micrograph_uuid,
-        MicrographStatus.CTF_COMPLETED,
-        ctf_max_resolution_estimate=event.ctf_max_resolution_estimate,
-    )
-
-
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
-
-
-def _picking(connection: Connection, event: events.PickingCompleted) -> None:
-    values: dict[str, Any] = {"number_of_particles_picked": event.number_of_particles_picked}
-    if event.pick_distribution is not None:
-        values["pick_distribution"] = _text(event.pick_distribution)
-    status = MicrographStatus.PARTICLE_PICKING_COMPLETED
-    _micrograph(connection, event.micrograph_uuid, status, **values)
-
-
-def _selection(connection: Connection, event: events.SelectionCompleted) -> None:
-    _micrograph(
-        connection,
-        event.micrograph_uuid,
-        MicrographStatus.PARTICLE_SELECTION_COMPLETED,
-        number_of_particles_selected=event.number_of_particles_selected,
-        number_of_particles_rejected=event.number_of_particles_rejected,
-        selection_distribution=_text(event.selection_distribution),
-    )
+def _result(connection: Connection, event: events.OfMicrograph) -> None:
+    """Store what a step of processing has found; its fields are columns of the micrograph."""
+    row = _known(connection, "micrograph", event.micrograph_uuid)
+    values = event.model_dump(exclude={"event_type", "micrograph_uuid"})
+    for name in values.keys() & {"pick_distribution", "selection_distribution"}:
+        if not isinstance(values[name], str | None):
+            values[name] = json.dumps(values[name])
+    if values.get("pick_distribution", "") is None:
+        del values["pick_distribution"]  # an earlier one stays
+    (values["change"],) = take_changes(connection, 1)
+    status = _COMPLETED[type(event)]
+    if STEPS.index(status) > STEPS.index(row["status"]):
+        values["status"] = status
+    table = schema.micrograph
+    mine = table.c.uuid == event.micrograph_uuid
+    set_values(connection, table, mine, **values, updated_at=datetime.now(UTC))
 
 
 def _judged(connection: Connection, event: events.Judged) -> None:
@@ -120,9 +98,8 @@ def _judged(connection: Connection, event: events.Judged) -> None:
 
 def _atlas_prediction(connection: Connection, event: events.AtlasPrediction) -> None:
     atlas = _known(connection, "atlas", event.uuid)
-    _parameter(
-        connection, atlas["grid_uuid"], event.model_name, "atlas", event.prediction_value, None, ""
-    )
+    about = {"grid_uuid": atlas["grid_uuid"], "prediction_model_name": event.model_name}
+    _parameter(connection, None, key="atlas", value=event.prediction_value, group="", **about)
 
 
 def _square_prediction(connection: Connection, event: events.GridSquarePrediction) -> None:
@@ -143,7 +120,7 @@ def _holes_prediction(connection: Connection, event: events.FoilHolesPrediction)
 
 def _predict(connection: Connection, grid: str, event: Any, **subject: str) -> None:
     _model(connection, event.prediction_model_name)
-    _metric(connection, event.metric)
+    store_metric(connection, event.metric)
     store_prediction(
         connection,
         grid,
@@ -160,23 +137,12 @@ def _model(connection: Connection, name: str) -> None:
         raise UnknownEntityError(f"prediction model {name} is not stored")
 
 
-def _metric(connection: Connection, name: str | None) -> None:
-    if name is not None:
-        statement = _insert(connection, quality.metric).values(name=name)
-        connection.execute(statement.on_conflict_do_nothing())
-
-
-def _insert(connection: Connection, table: Any) -> Any:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table)
-
-
 def _group_created(connection: Connection, event: events.GroupCreated) -> None:
     _known(connection, "grid", event.grid_uuid)
     for uuid in event.foilhole_uuids:
         _known(connection, "foilhole", uuid)
     connection.execute(
-        _insert(connection, quality.foilhole_group)
+        insert_into(connection, quality.foilhole_group)
         .values(uuid=event.group_uuid, grid_uuid=event.grid_uuid, name=event.name or "")
         .on_conflict_do_nothing(index_elements=["uuid"])
     )
@@ -184,7 +150,7 @@ def _group_created(connection: Connection, event: events.GroupCreated) -> None:
         {"group_uuid": event.group_uuid, "foilhole_uuid": uuid} for uuid in event.foilhole_uuids
     ]
     if members:
-        statement = _insert(connection, quality.foilhole_group_member)
+        statement = insert_into(connection, quality.foilhole_group_member)
         connection.execute(statement.on_conflict_do_nothing(), members)
 
 
@@ -195,7 +161,7 @@ def _group_prediction(connection: Connection, event: events.GroupPrediction) -> 
     if row is None:
         raise UnknownEntityError(f"foil hole group {event.group_uuid} is not stored")
     _model(connection, event.prediction_model_name)
-    _metric(connection, event.metric)
+    store_metric(connection, event.metric)
     connection.execute(
         insert(quality.group_prediction).values(
             group_uuid=event.group_uuid,
@@ -213,39 +179,15 @@ def _group_prediction(connection: Connection, event: events.GroupPrediction) -> 
 
 def _parameter_updated(connection: Connection, event: events.ParameterUpdated) -> None:
     _known(connection, "grid", event.grid_uuid)
-    _parameter(
-        connection,
-        event.grid_uuid,
-        event.prediction_model_name,
-        event.key,
-        event.value,
-        event.metric,
-        event.group,
-    )
+    given = event.model_dump(exclude={"event_type", "metric"})
+    _parameter(connection, event.metric, **given)
 
 
-def _parameter(
-    connection: Connection,
-    grid: str,
-    model: str,
-    key: str,
-    value: float,
-    metric: str | None,
-    group: str,
-) -> None:
-    _model(connection, model)
-    _metric(connection, metric)
-    connection.execute(
-        insert(quality.model_parameter).values(
-            grid_uuid=grid,
-            timestamp=datetime.now(UTC),
-            prediction_model_name=model,
-            metric_name=metric,
-            key=key,
-            value=value,
-            group=group,
-        )
-    )
+def _parameter(connection: Connection, metric: str | None, **columns: Any) -> None:
+    _model(connection, columns["prediction_model_name"])
+    store_metric(connection, metric)
+    values = {"timestamp": datetime.now(UTC), "metric_name": metric, **columns}
+    connection.execute(insert(quality.model_parameter).values(values))
 
 
 def _refresh(connection: Connection, event: events.RefreshPredictions) -> None:
@@ -254,30 +196,22 @@ def _refresh(connection: Connection, event: events.RefreshPredictions) -> None:
 
 
 _STATUS = {
-    # Message -> kind of entity, key of its uuid, its new state.
-    "gridsquares.decision_completed": ("grid", "grid_uuid", schema.GridStatus.DECISION_COMPLETED),
-    "foilholes.decision_completed": (
-        "gridsquare",
-        "gridsquare_uuid",
-        schema.GridSquareStatus.DECISION_COMPLETED,
-    ),
-    "foilholes.detected": ("gridsquare", "gridsquare_uuid", schema.GridSquareStatus.REGISTERED),
-    "micrographs.detected": (
-        "foilhole",
-        "foilhole_uuid",
-        schema.FoilHoleStatus.MICROGRAPHS_DETECTED,
-    ),
+    "gridsquares.decision_completed": ("grid", schema.GridStatus.DECISION_COMPLETED),
+    "foilholes.decision_completed": ("gridsquare", schema.GridSquareStatus.DECISION_COMPLETED),
+    "foilholes.detected": ("gridsquare", schema.GridSquareStatus.REGISTERED),
+    "micrographs.detected": ("foilhole", schema.FoilHoleStatus.MICROGRAPHS_DETECTED),
 }
+"""Message -> kind of entity, which it names by uuid, and its new state."""
 
 
 def _decision(connection: Connection, event: events.Decision) -> None:
-    kind, key, status = _STATUS[event.event_type]
-    uuid = getattr(event, key)
+    kind, status = _STATUS[event.event_type]
+    uuid = getattr(event, f"{kind}_uuid")
     if uuid is None:
-        raise DataError(f"message {event.event_type}: {key} is missing")
+        raise DataError(f"message {event.event_type}: {kind}_uuid is missing")
     _known(connection, kind, uuid)
     table = schema.ENTITIES[kind]
-    connection.execute(update(table).where(table.c.uuid == uuid).values(status=status))
+    set_values(connection, table, table.c.uuid == uuid, status=status)
 
 
 def _instruction_created(connection: Connection, event: events.InstructionCreated) -> None:
@@ -287,21 +221,18 @@ def _instruction_created(connection: Connection, event: events.InstructionCreate
         raise UnknownEntityError(f"agent session {event.session_id} is not stored")
     values = event.model_dump(exclude={"event_type", "instruction_metadata"})
     values |= {"metadata": event.instruction_metadata, "created_at": datetime.now(UTC)}
-    statement = _insert(connection, exchange.agent_instruction).values(values)
+    statement = insert_into(connection, exchange.agent_instruction).values(values)
     connection.execute(statement.on_conflict_do_nothing(index_elements=["instruction_id"]))
 
 
 def _instruction_expired(connection: Connection, event: events.InstructionExpired) -> None:
     table = exchange.agent_instruction
     pending = (table.c.instruction_id == event.instruction_id) & (table.c.status == "pending")
-    connection.execute(update(table).where(pending).values(status="expired"))
+    set_values(connection, table, pending, status="expired")
 
 
 _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
-    events.MotionCompleted: _motion,
-    events.CtfCompleted: _ctf,
-    events.PickingCompleted: _picking,
-    events.SelectionCompleted: _selection,
+    **dict.fromkeys(_COMPLETED, _result),
     events.Judged: _judged,
     events.AtlasPrediction: _atlas_prediction,
     events.GridSquarePrediction: _square_prediction,

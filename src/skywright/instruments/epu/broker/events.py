@@ -72,51 +72,60 @@ class GridSquareRegistered(Event):
     count: int | None = None
 
 
-class MotionCompleted(Event):
+class OfMicrograph(Event):
+    """Base of what a processing service says of a micrograph."""
+
+    micrograph_uuid: str
+
+
+class MotionCompleted(OfMicrograph):
     """Result of motion correction."""
 
     event_type: Literal["motion_correction.completed"] = "motion_correction.completed"
-    micrograph_uuid: str
     total_motion: Positive
     average_motion: Positive
 
 
-class CtfCompleted(Event):
+class CtfCompleted(OfMicrograph):
     """Result of CTF estimation."""
 
     event_type: Literal["ctf.completed"] = "ctf.completed"
-    micrograph_uuid: str
     ctf_max_resolution_estimate: Positive
 
 
-class PickingCompleted(Event):
+class PickingCompleted(OfMicrograph):
     """Result of particle picking."""
 
     event_type: Literal["particle_picking.completed"] = "particle_picking.completed"
-    micrograph_uuid: str
     number_of_particles_picked: Count
     pick_distribution: Any = None
 
 
-class SelectionCompleted(Event):
+class SelectionCompleted(OfMicrograph):
     """Result of particle selection."""
 
     event_type: Literal["particle_selection.completed"] = "particle_selection.completed"
-    micrograph_uuid: str
     number_of_particles_selected: Count
     number_of_particles_rejected: Count
     selection_distribution: Any = None
 
 
-class Judged(Event):
+class Judged(OfMicrograph):
     """A metric judges a micrograph."""
 
     event_type: Literal[
         "motion_correction.registered", "ctf.registered", "particle_picking.registered"
     ]
-    micrograph_uuid: str
     quality: bool
     metric_name: QualityName | None = None
+
+
+class ModelPrediction(Event):
+    """Base of what a model predicts."""
+
+    prediction_model_name: str
+    prediction_value: float
+    metric: str | None = None
 
 
 class AtlasPrediction(Event):
@@ -128,34 +137,25 @@ class AtlasPrediction(Event):
     model_name: str = ""
 
 
-class GridSquarePrediction(Event):
+class GridSquarePrediction(ModelPrediction):
     """A model predicts the quality of a square."""
 
     event_type: Literal["gridsquare.model_prediction"] = "gridsquare.model_prediction"
     gridsquare_uuid: str
-    prediction_model_name: str
-    prediction_value: float
-    metric: str | None = None
 
 
-class FoilHolePrediction(Event):
+class FoilHolePrediction(ModelPrediction):
     """A model predicts the quality of a hole."""
 
     event_type: Literal["foilhole.model_prediction"] = "foilhole.model_prediction"
     foilhole_uuid: str
-    prediction_model_name: str
-    prediction_value: float
-    metric: str | None = None
 
 
-class FoilHolesPrediction(Event):
+class FoilHolesPrediction(ModelPrediction):
     """A model predicts one quality for several holes."""
 
     event_type: Literal["foilhole.model_multi_prediction"] = "foilhole.model_multi_prediction"
     foilhole_uuids: list[str]
-    prediction_model_name: str
-    prediction_value: float
-    metric: str | None = None
 
 
 class GroupCreated(Event):
@@ -168,14 +168,11 @@ class GroupCreated(Event):
     name: str | None = None
 
 
-class GroupPrediction(Event):
+class GroupPrediction(ModelPrediction):
     """A model predicts the quality of a group of holes."""
 
     event_type: Literal["foilhole.group_model_prediction"] = "foilhole.group_model_prediction"
     group_uuid: str
-    prediction_model_name: str
-    prediction_value: float
-    metric: str | None = None
 
 
 class ParameterUpdated(Event):
@@ -213,13 +210,18 @@ class Decision(Event):
     foilhole_uuid: str | None = None
 
 
-class InstructionCreated(Event):
-    """An instruction for an agent."""
+class OfInstruction(Event):
+    """Base of what happens to an instruction for an agent."""
 
-    event_type: Literal["agent.instruction.created"] = "agent.instruction.created"
     instruction_id: str
     session_id: str
     agent_id: str
+
+
+class InstructionCreated(OfInstruction):
+    """An instruction for an agent."""
+
+    event_type: Literal["agent.instruction.created"] = "agent.instruction.created"
     instruction_type: str
     payload: dict[str, Any]
     sequence_number: int | None = None
@@ -228,24 +230,18 @@ class InstructionCreated(Event):
     instruction_metadata: dict[str, Any] | None = None
 
 
-class InstructionUpdated(Event):
+class InstructionUpdated(OfInstruction):
     """An agent answered an instruction."""
 
     event_type: Literal["agent.instruction.updated"] = "agent.instruction.updated"
-    instruction_id: str
-    session_id: str
-    agent_id: str
     status: str
     acknowledged_at: datetime | None = None
 
 
-class InstructionExpired(Event):
+class InstructionExpired(OfInstruction):
     """An instruction was not answered in time."""
 
     event_type: Literal["agent.instruction.expired"] = "agent.instruction.expired"
-    instruction_id: str
-    session_id: str
-    agent_id: str
     expires_at: datetime | None = None
     retry_count: int = 0
 

@@ -7,10 +7,8 @@ are scaled to sum 1.
 """
 
 from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, delete, insert, select
 
 from skywright.instruments.epu.broker.events import Judged
 from skywright.instruments.epu.database.read import Row
@@ -23,9 +21,17 @@ from skywright.instruments.epu.database.schema_quality import (
     overall_prediction,
     prediction,
 )
+from skywright.instruments.epu.database.write import insert_into, set_values
 
 SURE = 0.01
 """Probabilities are kept this far from 0 and 1, so that one surprise removes no model for good."""
+
+
+def store_metric(connection: Connection, name: str | None) -> None:
+    """Store the name of a metric, unless it is stored already."""
+    if name is not None:
+        statement = insert_into(connection, metric).values(name=name)
+        connection.execute(statement.on_conflict_do_nothing())
 
 
 def store_prediction(
@@ -132,16 +138,14 @@ def _combine(
     value = sum(weight * part for weight, part in parts) / total if total else 0.0
     overall = overall_prediction
     same = [overall.c[name].is_not_distinct_from(value_) for name, value_ in subject.items()]
-    found = connection.execute(update(overall).where(*same).values(value=value))
-    if not found.rowcount:
+    if not set_values(connection, overall, *same, value=value):
         connection.execute(insert(overall).values(grid_uuid=grid, value=value, **subject))
 
 
 def _count(connection: Connection, name: str, grid: str, value: float) -> None:
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(metric).values(name=name).on_conflict_do_nothing())
+    store_metric(connection, name)
     table = metric_statistics
-    statement = dialect.insert(table).values(
+    statement = insert_into(connection, table).values(
         name=name, grid_uuid=grid, count=1, value_sum=value, squared_value_sum=value * value
     )
     connection.execute(
@@ -162,7 +166,6 @@ def _store_weights(
     micrograph: Row,
     event: Judged,
 ) -> None:
-    now = datetime.now(UTC)
     rows = [
         {
             "grid_uuid": grid,
@@ -178,7 +181,7 @@ def _store_weights(
     about = {
         "micrograph_uuid": micrograph["uuid"],
         "micrograph_quality": event.quality,
-        "timestamp": now,
+        "timestamp": datetime.now(UTC),
         "origin": event.event_type,
     }
     connection.execute(insert(model_weight), [row | about for row in rows])

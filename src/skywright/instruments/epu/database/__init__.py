@@ -6,7 +6,7 @@ be rebuilt from the tree that EPU wrote, but for what others sent: predictions, 
 processing, instructions.
 """
 
-from skywright.instruments.epu.database.engine import Database, is_away, open_database
+from skywright.instruments.epu.database.engine import Database, is_away, open_database, reason_of
 from skywright.instruments.epu.database.identity import (
     acquisition_uuid,
     atlas_uuid,
@@ -27,6 +27,7 @@ __all__ = [
     "gridsquare_uuid",
     "is_away",
     "open_database",
+    "reason_of",
     "record",
     "record_files",
     "remove",

@@ -112,6 +112,11 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, SQLAlchemyError)
 
 
+def reason_of(error: Exception) -> str:
+    """Return what the database says of an error, in one line, without the statement."""
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+
+
 def open_database(url: str | Path, *, announce: bool = False, durable: bool = True) -> Database:
     """Open the entity database and bring its tables up to date.
 
@@ -146,7 +151,7 @@ def open_database(url: str | Path, *, announce: bool = False, durable: bool = Tr
             _switch_on(Database(engine))
     except (SQLAlchemyError, OSError) as error:
         engine.dispose()
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise ConfigError(f"database {parsed.render_as_string()}: {reason}") from error
     return Database(engine, announce)
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from skywright.errors import ConfigError
+from skywright.instruments.epu.database.engine import metadata
 
 SCRIPTS = Path(__file__).with_name("migrations")
 MIGRATION_LOCK = 0x5E9B
@@ -23,12 +25,15 @@ def alembic_config(connection: Connection) -> Config:
 
 
 def migrate(engine: Engine) -> None:
-    """Apply the migrations that `engine`'s database lacks, in one transaction.
+    """Make the tables of a new database, or apply the migrations that an older one lacks.
+
+    Both are done in one transaction.
 
     Raises
     ------
     ConfigError
-        The database was made by a newer version of this program.
+        The database was made by a newer version of this program, or by another program: it has
+        tables with our names and no version.
     """
     with engine.connect() as connection:
         connection = connection.execution_options(writes=True)
@@ -37,7 +42,22 @@ def migrate(engine: Engine) -> None:
                 connection.execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
                 )
+            config = alembic_config(connection)
             try:
-                command.upgrade(alembic_config(connection), "head")
+                if MigrationContext.configure(connection).get_current_revision() is None:
+                    _make_tables(connection)
+                    command.stamp(config, "head")
+                else:
+                    command.upgrade(config, "head")
             except CommandError as error:
                 raise ConfigError(f"database {engine.url.render_as_string()}: {error}") from error
+
+
+def _make_tables(connection: Connection) -> None:
+    found = sorted(metadata.tables.keys() & set(inspect(connection).get_table_names()))
+    if found:
+        raise ConfigError(
+            f"database {connection.engine.url.render_as_string()}: its tables {', '.join(found)} "
+            "are of another program; name an empty database"
+        )
+    metadata.create_all(connection)

@@ -11,17 +11,6 @@ from skywright.instruments.epu.database.write import CHANGES
 
 Row = RowMapping
 
-PARENTS: dict[str, tuple[str, ...]] = {
-    "acquisition": (),
-    "grid": ("acquisition_uuid",),
-    "atlas": ("grid_uuid",),
-    "atlas_tile": ("atlas_uuid",),
-    "gridsquare": ("grid_uuid",),
-    "foilhole": ("gridsquare_uuid", "grid_uuid"),
-    "micrograph": ("foilhole_uuid", "gridsquare_uuid", "grid_uuid"),
-}
-"""Columns by which the children of an entity are listed, nearest parent first."""
-
 
 def get(connection: Connection, kind: str, uuid: str) -> Row | None:
     """Give all columns of one entity, or None."""

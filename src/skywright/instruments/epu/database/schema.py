@@ -124,9 +124,9 @@ def _uuid() -> Column[str]:
     return Column("uuid", Text, nullable=False, unique=True)
 
 
-def _grid(nullable: bool = False) -> Column[str]:
-    key = ForeignKey("grid.uuid", ondelete="CASCADE")
-    return Column("grid_uuid", Text, key, nullable=nullable)
+def parent(name: str, key: str, **options: Any) -> Column[str]:
+    """Return a column `name` that holds the `key` of the row with which this one is deleted."""
+    return Column(name, Text, ForeignKey(key, ondelete="CASCADE"), **options)
 
 
 def _columns(kind: Any, *names: str) -> list[Column[Any]]:
@@ -151,12 +151,7 @@ grid = Table(
     metadata,
     _number(),
     _uuid(),
-    Column(
-        "acquisition_uuid",
-        Text,
-        ForeignKey("acquisition.uuid", ondelete="CASCADE"),
-        nullable=False,
-    ),
+    parent("acquisition_uuid", "acquisition.uuid", nullable=False),
     Column("name", Text, nullable=False, server_default="Unknown"),
     Column("status", Text, nullable=False, server_default=GridStatus.NONE),
     *_columns(Text, "data_dir", "atlas_dir"),
@@ -173,7 +168,7 @@ atlas = Table(
     _number(),
     _uuid(),
     Column("atlas_id", Text, nullable=False, server_default=""),
-    _grid(nullable=True),  # None until a session names this atlas.
+    parent("grid_uuid", "grid.uuid"),  # None until a session names this atlas.
     Column("acquisition_date", Instant),
     *_columns(Text, "storage_folder", "description"),
     Column("name", Text, nullable=False, server_default=""),
@@ -188,7 +183,7 @@ atlas_tile = Table(
     metadata,
     _number(),
     _uuid(),
-    Column("atlas_uuid", Text, ForeignKey("atlas.uuid", ondelete="CASCADE"), nullable=False),
+    parent("atlas_uuid", "atlas.uuid", nullable=False),
     Column("tile_id", Text, nullable=False, server_default=""),
     *_columns(Float, "position_x", "position_y", "size_x", "size_y"),
     *_columns(Text, "file_format", "base_filename"),
@@ -200,12 +195,8 @@ atlas_tile_position = Table(
     "atlas_tile_position",
     metadata,
     _number(),
-    Column(
-        "atlastile_uuid", Text, ForeignKey("atlas_tile.uuid", ondelete="CASCADE"), nullable=False
-    ),
-    Column(
-        "gridsquare_uuid", Text, ForeignKey("gridsquare.uuid", ondelete="CASCADE"), nullable=False
-    ),
+    parent("atlastile_uuid", "atlas_tile.uuid", nullable=False),
+    parent("gridsquare_uuid", "gridsquare.uuid", nullable=False),
     *[
         Column(name, Float, nullable=False)
         for name in ("center_x", "center_y", "size_width", "size_height")
@@ -219,7 +210,7 @@ gridsquare = Table(
     metadata,
     _number(),
     _uuid(),
-    _grid(),
+    parent("grid_uuid", "grid.uuid", nullable=False),
     Column("gridsquare_id", Text, nullable=False, server_default=""),
     Column("status", Text, nullable=False, server_default=GridSquareStatus.NONE),
     Column("data_dir", Text),
@@ -248,7 +239,7 @@ foilhole = Table(
     metadata,
     _number(),
     _uuid(),
-    _grid(),
+    parent("grid_uuid", "grid.uuid", nullable=False),
     Column("gridsquare_uuid", Text, nullable=False),
     Column("gridsquare_id", Text),
     Column("foilhole_id", Text, nullable=False, server_default=""),
@@ -270,7 +261,7 @@ micrograph = Table(
     metadata,
     _number(),
     _uuid(),
-    _grid(),
+    parent("grid_uuid", "grid.uuid", nullable=False),
     Column("gridsquare_uuid", Text, nullable=False),
     Column("foilhole_uuid", Text, nullable=False),
     *_columns(Text, "gridsquare_id", "foilhole_id", "location_id", "micrograph_id"),
@@ -332,13 +323,8 @@ run_rows = Table(
 )
 
 ENTITIES: dict[str, Table] = {
-    "acquisition": acquisition,
-    "grid": grid,
-    "atlas": atlas,
-    "atlas_tile": atlas_tile,
-    "gridsquare": gridsquare,
-    "foilhole": foilhole,
-    "micrograph": micrograph,
+    table.name: table
+    for table in (acquisition, grid, atlas, atlas_tile, gridsquare, foilhole, micrograph)
 }
 """Table of each kind of entity, parents first; the names are those of the broker's messages."""
 

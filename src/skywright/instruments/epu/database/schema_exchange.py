@@ -1,8 +1,8 @@
 """Tables of what is exchanged with others: messages out and in, agents and their instructions."""
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, Table, Text
+from sqlalchemy import Column, Float, Index, Integer, Table, Text
 
-from skywright.instruments.epu.database.schema import BigId, Instant, Json, metadata
+from skywright.instruments.epu.database.schema import BigId, Instant, Json, metadata, parent
 
 outbox = Table(
     "outbox",
@@ -27,8 +27,7 @@ applied_message = Table(
 
 
 def _session() -> Column[str]:
-    key = ForeignKey("agent_session.session_id", ondelete="CASCADE")
-    return Column("session_id", Text, key, nullable=False)
+    return parent("session_id", "agent_session.session_id", nullable=False)
 
 
 agent_session = Table(
@@ -36,7 +35,7 @@ agent_session = Table(
     metadata,
     Column("session_id", Text, primary_key=True),
     Column("agent_id", Text, nullable=False),
-    Column("acquisition_uuid", Text, ForeignKey("acquisition.uuid", ondelete="CASCADE")),
+    parent("acquisition_uuid", "acquisition.uuid"),
     Column("name", Text),
     Column("status", Text, nullable=False, server_default="active"),
     Column("created_at", Instant, nullable=False),
@@ -86,12 +85,7 @@ agent_acknowledgement = Table(
     "agent_acknowledgement",
     metadata,
     Column("acknowledgement_id", BigId, primary_key=True, autoincrement=True),
-    Column(
-        "instruction_id",
-        Text,
-        ForeignKey("agent_instruction.instruction_id", ondelete="CASCADE"),
-        nullable=False,
-    ),
+    parent("instruction_id", "agent_instruction.instruction_id", nullable=False),
     _session(),
     Column("agent_id", Text, nullable=False),
     Column("status", Text, nullable=False),

@@ -1,22 +1,17 @@
 """Tables of quality models: predictions, their weights and parameters, metrics, hole groups."""
 
-from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, Table, Text
+from sqlalchemy import Boolean, Column, Float, Index, Integer, Table, Text
 
-from skywright.instruments.epu.database.schema import BigId, Instant, metadata
+from skywright.instruments.epu.database.schema import BigId, Instant, metadata, parent
 
 
 def _grid() -> Column[str]:
-    return Column("grid_uuid", Text, ForeignKey("grid.uuid", ondelete="CASCADE"), nullable=False)
+    return parent("grid_uuid", "grid.uuid", nullable=False)
 
 
-def _model() -> Column[str]:
-    key = ForeignKey("prediction_model.name", ondelete="CASCADE")
-    return Column("prediction_model_name", Text, key, nullable=False)
-
-
-def _metric(nullable: bool = True) -> Column[str]:
-    key = ForeignKey("metric.name", ondelete="CASCADE")
-    return Column("metric_name", Text, key, nullable=nullable)
+def _model_and_metric() -> list[Column[str]]:
+    model = parent("prediction_model_name", "prediction_model.name", nullable=False)
+    return [model, parent("metric_name", "metric.name")]
 
 
 def _id() -> Column[int]:
@@ -24,10 +19,7 @@ def _id() -> Column[int]:
 
 
 def _subjects() -> list[Column[str]]:
-    return [
-        Column("gridsquare_uuid", Text, ForeignKey("gridsquare.uuid", ondelete="CASCADE")),
-        Column("foilhole_uuid", Text, ForeignKey("foilhole.uuid", ondelete="CASCADE")),
-    ]
+    return [parent("gridsquare_uuid", "gridsquare.uuid"), parent("foilhole_uuid", "foilhole.uuid")]
 
 
 prediction_model = Table(
@@ -51,8 +43,8 @@ metric = Table(
 metric_statistics = Table(
     "metric_statistics",
     metadata,
-    Column("name", Text, ForeignKey("metric.name", ondelete="CASCADE"), primary_key=True),
-    Column("grid_uuid", Text, ForeignKey("grid.uuid", ondelete="CASCADE"), primary_key=True),
+    parent("name", "metric.name", primary_key=True),
+    parent("grid_uuid", "grid.uuid", primary_key=True),
     Column("count", Integer, nullable=False),
     Column("value_sum", Float, nullable=False),
     Column("squared_value_sum", Float, nullable=False),
@@ -64,8 +56,7 @@ model_parameter = Table(
     _id(),
     _grid(),
     Column("timestamp", Instant, nullable=False),
-    _model(),
-    _metric(),
+    *_model_and_metric(),
     Column("key", Text, nullable=False),
     Column("value", Float, nullable=False),
     Column("group", Text, nullable=False, server_default=""),
@@ -77,12 +68,11 @@ model_weight = Table(
     metadata,
     _id(),
     _grid(),
-    Column("micrograph_uuid", Text, ForeignKey("micrograph.uuid", ondelete="CASCADE")),
+    parent("micrograph_uuid", "micrograph.uuid"),
     Column("micrograph_quality", Boolean),
     Column("timestamp", Instant, nullable=False),
     Column("origin", Text),
-    _model(),
-    _metric(),
+    *_model_and_metric(),
     Column("weight", Float, nullable=False),
     Index(None, "grid_uuid", "prediction_model_name", "id"),
     Index(None, "micrograph_uuid"),
@@ -93,8 +83,7 @@ current_model_weight = Table(
     metadata,
     _id(),
     _grid(),
-    _model(),
-    _metric(),
+    *_model_and_metric(),
     Column("weight", Float, nullable=False),
     Index(None, "grid_uuid", "prediction_model_name"),
 )
@@ -105,8 +94,7 @@ prediction = Table(
     _id(),
     Column("timestamp", Instant, nullable=False),
     Column("value", Float, nullable=False),
-    _model(),
-    _metric(),
+    *_model_and_metric(),
     *_subjects(),
     Index(None, "gridsquare_uuid", "id"),
     Index(None, "foilhole_uuid", "id"),
@@ -118,8 +106,7 @@ current_prediction = Table(
     _id(),
     _grid(),
     Column("value", Float, nullable=False),
-    _model(),
-    _metric(),
+    *_model_and_metric(),
     *_subjects(),
     Index(None, "gridsquare_uuid"),
     Index(None, "foilhole_uuid"),
@@ -152,12 +139,8 @@ foilhole_group = Table(
 foilhole_group_member = Table(
     "foilhole_group_member",
     metadata,
-    Column(
-        "group_uuid", Text, ForeignKey("foilhole_group.uuid", ondelete="CASCADE"), primary_key=True
-    ),
-    Column(
-        "foilhole_uuid", Text, ForeignKey("foilhole.uuid", ondelete="CASCADE"), primary_key=True
-    ),
+    parent("group_uuid", "foilhole_group.uuid", primary_key=True),
+    parent("foilhole_uuid", "foilhole.uuid", primary_key=True),
     Index(None, "foilhole_uuid"),
 )
 
@@ -165,10 +148,9 @@ group_prediction = Table(
     "group_prediction",
     metadata,
     _id(),
-    Column("group_uuid", Text, ForeignKey("foilhole_group.uuid", ondelete="CASCADE")),
+    parent("group_uuid", "foilhole_group.uuid"),
     Column("timestamp", Instant, nullable=False),
     Column("value", Float, nullable=False),
-    _model(),
-    _metric(),
+    *_model_and_metric(),
     Index(None, "group_uuid", "id"),
 )

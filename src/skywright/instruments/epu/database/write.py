@@ -85,7 +85,7 @@ def record(
     table = schema.ENTITIES[kind]
     result = Recorded()
     messages: list[dict[str, Any]] = []
-    announce = connection.get_execution_options().get("announce", False)
+    announced = announces(connection)
     for chunk in _chunks(_latest(rows)):
         if table is schema.micrograph:
             now = datetime.now(UTC)
@@ -105,10 +105,10 @@ def record(
                 result.unchanged.add(uuid)
                 continue
             (result.created if change == "created" else result.updated).add(uuid)
-            if announce:
+            if announced:
                 messages.append(change_event(kind, change, row))
     result.updated -= result.created
-    announce_all(connection, messages)
+    announce(connection, messages)
     return result
 
 
@@ -162,6 +162,11 @@ def _default(column: Column[Any]) -> Any:
     return text == "1" if isinstance(column.type, Boolean) else text
 
 
+def set_values(connection: Connection, table: Table, *where: Any, **values: Any) -> int:
+    """Set columns of the rows that fulfil all conditions; return the number of rows."""
+    return connection.execute(update(table).where(*where).values(values)).rowcount
+
+
 def take_changes(connection: Connection, count: int) -> range:
     """Take numbers for changes of micrographs, from a connection of `Database.write`.
 
@@ -210,15 +215,24 @@ def remove(connection: Connection, kind: str, uuid: str) -> bool:
         connection.execute(delete(child).where(child.c.foilhole_uuid == uuid))
     elif kind == "atlas":
         grid = schema.grid
-        connection.execute(update(grid).where(grid.c.atlas_uuid == uuid).values(atlas_uuid=None))
+        set_values(connection, grid, grid.c.atlas_uuid == uuid, atlas_uuid=None)
     connection.execute(delete(table).where(table.c.uuid == uuid))
-    if connection.get_execution_options().get("announce", False):
-        announce_all(connection, [change_event(kind, "deleted", row)])
+    announce(connection, [change_event(kind, "deleted", row)])
     return True
 
 
-def announce_all(connection: Connection, bodies: Sequence[dict[str, Any]]) -> None:
-    """Put messages into the outbox, in this order; each has an ``event_type``."""
+def announces(connection: Connection) -> bool:
+    """Return whether changes on this connection of `Database.write` are announced."""
+    return bool(connection.get_execution_options().get("announce", False))
+
+
+def announce(connection: Connection, bodies: Sequence[dict[str, Any]]) -> None:
+    """Put messages into the outbox, in this order, where the connection's database announces.
+
+    Each has an ``event_type``.
+    """
+    if not announces(connection):
+        return
     now = datetime.now(UTC)
     rows = [
         {"event_type": body["event_type"], "body": json.dumps(body), "created_at": now}
@@ -230,11 +244,12 @@ def announce_all(connection: Connection, bodies: Sequence[dict[str, Any]]) -> No
 
 def announce_stored(connection: Connection) -> None:
     """Put a message into the outbox for each entity that is stored, parents first."""
+    connection.execution_options(announce=True)
     for kind, table in schema.ENTITIES.items():
         last = 0
         query = select(table).order_by(table.c.number).limit(10 * CHUNK)
         while rows := connection.execute(query.where(table.c.number > last)).mappings().all():
-            announce_all(connection, [change_event(kind, "created", row) for row in rows])
+            announce(connection, [change_event(kind, "created", row) for row in rows])
             last = rows[-1]["number"]
 
 
@@ -254,7 +269,7 @@ def record_files(connection: Connection, rows: Iterable[Row]) -> None:
     for row in _latest(rows, key=("root", "path")):
         groups[frozenset(row)].append(row)
     for group in groups.values():
-        statement = _insert(connection, table)
+        statement = insert_into(connection, table)
         given = {
             name: statement.excluded[name] for name in group[0] if name not in ("root", "path")
         }
@@ -263,14 +278,14 @@ def record_files(connection: Connection, rows: Iterable[Row]) -> None:
             connection.execute(statement, chunk)
 
 
-def _insert(connection: Connection, table: Table) -> Any:
-    """Insert statement of the dialect: the generic one knows no ON CONFLICT."""
+def insert_into(connection: Connection, table: Table) -> Any:
+    """Give the insert statement of the dialect: the generic one knows no ON CONFLICT."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     return dialect.insert(table)
 
 
 def _upsert(connection: Connection, table: Table, row: Row) -> Any:
-    statement = _insert(connection, table)
+    statement = insert_into(connection, table)
     given: dict[str, Column[Any]] = {
         name: statement.excluded[name] for name in row if name not in ("uuid", "number")
     }
@@ -313,6 +328,4 @@ def _keep_shared_atlases(connection: Connection, kind: str, uuid: str) -> None:
         )
         heir = connection.execute(users.limit(1)).scalar()
         if heir is not None:
-            connection.execute(
-                update(atlas).where(atlas.c.uuid == owned.uuid).values(grid_uuid=heir)
-            )
+            set_values(connection, atlas, atlas.c.uuid == owned.uuid, grid_uuid=heir)

@@ -16,6 +16,7 @@ from skywright.instruments.epu.database.schema_quality import (
     overall_prediction,
     prediction_model,
 )
+from skywright.instruments.epu.database.write import set_values
 from skywright.instruments.epu.decisions.analysis import MicrographQuality
 from skywright.instruments.epu.decisions.policy import Left, Policy, StayOrLeave, Suggestion
 from skywright.instruments.epu.decisions.quality import GridQuality
@@ -234,15 +235,9 @@ def overview(
     """
     square, hole, table = schema.gridsquare, schema.foilhole, schema.micrograph
     count = func.count().label("count")
-    of_square = dict(
-        connection.execute(
-            select(table.c.gridsquare_id, count)
-            .where(table.c.grid_uuid == grid)
-            .group_by(table.c.gridsquare_id)
-        )
-        .tuples()
-        .all()
-    )
+    taken = table.c.grid_uuid == grid
+    each_square = select(table.c.gridsquare_id, count).where(taken)
+    of_square = _pairs(connection, each_square.group_by(table.c.gridsquare_id))
     shares = dict(zip(quality.squares, quality.share.tolist(), strict=True))
     squares = connection.execute(
         select(square.c.gridsquare_id, square.c.center_x, square.c.center_y, square.c.state).where(
@@ -252,15 +247,8 @@ def overview(
     states: dict[str, int] = {}
     for each in squares:
         states[each.state or "unknown"] = states.get(each.state or "unknown", 0) + 1
-    of_hole = dict(
-        connection.execute(
-            select(table.c.foilhole_id, count)
-            .where(table.c.grid_uuid == grid, table.c.gridsquare_id == current)
-            .group_by(table.c.foilhole_id)
-        )
-        .tuples()
-        .all()
-    )
+    each_hole = select(table.c.foilhole_id, count).where(taken, table.c.gridsquare_id == current)
+    of_hole = _pairs(connection, each_hole.group_by(table.c.foilhole_id))
     holes = connection.execute(
         select(hole.c.foilhole_id, hole.c.x_location, hole.c.y_location).where(
             hole.c.grid_uuid == grid, hole.c.gridsquare_id == current
@@ -273,7 +261,7 @@ def overview(
             table.c.foilhole_id,
             table.c.ctf_max_resolution_estimate,
         )
-        .where(table.c.grid_uuid == grid)
+        .where(taken)
         .order_by(table.c.number.desc())
         .limit(NEWEST)
     ).all()
@@ -300,6 +288,10 @@ def overview(
     }
 
 
+def _pairs(connection: Connection, query: Any) -> dict[Any, Any]:
+    return dict(connection.execute(query).tuples().all())
+
+
 def _rounded(*values: float | None) -> list[float | None]:
     """Return numbers short enough for a PV."""
     return [None if value is None else float(f"{value:.4g}") for value in values]
@@ -313,7 +305,7 @@ def _store(connection: Connection, grid: str, followed: _Followed, suggestion: S
         connection.execute(prediction_model.insert().values(name=MODEL, description=about))
     table = schema.gridsquare
     query = select(table.c.gridsquare_id, table.c.uuid).where(table.c.grid_uuid == grid)
-    uuids = dict(connection.execute(query).tuples().all())
+    uuids = _pairs(connection, query)
     if not followed.stored:
         place = current_prediction
         known = select(place.c.gridsquare_uuid, place.c.value).where(
@@ -333,14 +325,11 @@ def _store(connection: Connection, grid: str, followed: _Followed, suggestion: S
             followed.stored[square] = share
     overall = overall_prediction
     mine = overall.c.grid_uuid == grid
-    connection.execute(overall.update().where(mine).values(suggested_acquisition_index=None))
+    set_values(connection, overall, mine, suggested_acquisition_index=None)
     for index, square in enumerate(suggestion.squares):
         if square in followed.stored and square in uuids:
-            connection.execute(
-                overall.update()
-                .where(overall.c.gridsquare_uuid == uuids[square])
-                .values(suggested_acquisition_index=index)
-            )
+            of_square = overall.c.gridsquare_uuid == uuids[square]
+            set_values(connection, overall, of_square, suggested_acquisition_index=index)
     hole = schema.foilhole
     places = {name: index for index, name in enumerate(suggestion.holes)}
     predicted = (
@@ -349,8 +338,5 @@ def _store(connection: Connection, grid: str, followed: _Followed, suggestion: S
         .where(hole.c.grid_uuid == grid, hole.c.gridsquare_id == "".join(suggestion.squares[:1]))
     )
     for uuid, name in connection.execute(predicted).all():
-        connection.execute(
-            overall.update()
-            .where(overall.c.foilhole_uuid == uuid)
-            .values(suggested_acquisition_index=places.get(name))
-        )
+        of_hole = overall.c.foilhole_uuid == uuid
+        set_values(connection, overall, of_hole, suggested_acquisition_index=places.get(name))

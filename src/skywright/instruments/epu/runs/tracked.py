@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import RowMapping, Table, insert, or_, select, update
+from sqlalchemy import RowMapping, Table, insert, or_, select
 
 from skywright.errors import ConfigError, DataError
 from skywright.files.columns import ColumnReader, ColumnWriter, DoesNotFitError
 from skywright.instruments.epu.database import Database, read, schema
+from skywright.instruments.epu.database.write import set_values
 from skywright.instruments.epu.paths import map_path, micrograph_path
 from skywright.instruments.epu.runs.layouts import (
     COLUMNS,
@@ -388,11 +389,9 @@ class TrackedGrids:
                 last = writer.flushed if handed is None else handed.get(kind, 0)
                 table = schema.run_rows
                 with self.database.write() as connection:
-                    connection.execute(
-                        update(table)
-                        .where(table.c.run_uid == uid, table.c.kind == kind)
-                        .values(last_row=last, ended_at=datetime.now(UTC))
-                    )
+                    mine = (table.c.run_uid == uid, table.c.kind == kind)
+                    ended = {"last_row": last, "ended_at": datetime.now(UTC)}
+                    set_values(connection, table, *mine, **ended)
             self._closed.append((uid, counts))
             return counts
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from skywright.instruments.epu.database import Database, schema
-from skywright.instruments.epu.database.write import take_changes
+from skywright.instruments.epu.database.write import set_values, take_changes
 from skywright.instruments.epu.twin.visit import TwinMicrograph, TwinVisit
 
 LOOK_S = 0.2
@@ -49,17 +49,16 @@ def _write(database: Database, found: list[TwinMicrograph]) -> None:
     now = datetime.now(UTC)
     with database.write() as connection:
         for micrograph, number in zip(found, take_changes(connection, len(found)), strict=True):
-            connection.execute(
-                update(table)
-                .where(table.c.uuid == micrograph.id)
-                .values(
-                    total_motion=micrograph.motion,
-                    average_motion=micrograph.motion / 50,
-                    ctf_max_resolution_estimate=micrograph.resolution,
-                    number_of_particles_picked=micrograph.particles_picked,
-                    number_of_particles_selected=micrograph.particles_kept,
-                    status=schema.MicrographStatus.PARTICLE_SELECTION_COMPLETED,
-                    updated_at=now,
-                    change=number,
-                )
+            set_values(
+                connection,
+                table,
+                table.c.uuid == micrograph.id,
+                total_motion=micrograph.motion,
+                average_motion=micrograph.motion / 50,
+                ctf_max_resolution_estimate=micrograph.resolution,
+                number_of_particles_picked=micrograph.particles_picked,
+                number_of_particles_selected=micrograph.particles_kept,
+                status=schema.MicrographStatus.PARTICLE_SELECTION_COMPLETED,
+                updated_at=now,
+                change=number,
             )

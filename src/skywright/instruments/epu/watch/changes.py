@@ -57,9 +57,7 @@ class ChangeSource(Protocol):
         """Stop listening."""
 
 
-def changed_files(
-    root: Path, known: Mapping[str, Signature], problems: list[str] | None = None
-) -> Iterable[EpuFile]:
+def changed_files(root: Path, known: Mapping[str, Signature]) -> Iterable[EpuFile]:
     """Yield the files of EPU below `root` whose size or time is not the known one.
 
     Parameters
@@ -68,8 +66,6 @@ def changed_files(
         The directory.
     known
         Size and time of files that have been read, by path.
-    problems
-        Directories that cannot be listed are appended.
     """
     waiting = [""]
     while waiting:
@@ -100,8 +96,6 @@ def changed_files(
             continue  # removed in the meantime
         except OSError as error:
             logger.warning("%s/%s: %s", root, directory, error.strerror)
-            if problems is not None:
-                problems.append(directory)
 
 
 class PollingSource:

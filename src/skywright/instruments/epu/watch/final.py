@@ -3,6 +3,7 @@
 import json
 import posixpath
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ from sqlalchemy import Connection, RowMapping, select
 from skywright.instruments.epu.database import schema
 from skywright.instruments.epu.document import GridRows, Issue, Row, document_chunks
 from skywright.instruments.epu.entities import (
+    LOCATION_FIELDS,
     FoilHoleManifest,
     GridSquareManifest,
     Micrograph,
+    Session,
 )
 from skywright.instruments.epu.names import SESSION_NAME, Kind, below_sample
 from skywright.instruments.epu.tree import orphan_issue
+from skywright.instruments.epu.watch.rows import INSTRUMENT_COLUMNS, SQUARE_COLUMNS
 
 MISSING_SESSION = "EpuSession.dm is missing here"
+_PLACE_COLUMNS = ("center_x", "center_y", "size_width", "size_height")
 
 
 def database_chunks(connection: Connection, root: Path) -> Iterator[str]:
@@ -87,19 +92,11 @@ class _Document:
                 continue
             radius = row["clustering_radius"]
             yield {
-                "id": row["id"],
-                "name": row["name"],
+                **{each.name: row[each.name] for each in fields(Session)},
                 "start_time": _time(row["start_time"]),
-                "storage_path": row["storage_path"],
-                "atlas_path": row["atlas_path"],
-                "clustering_mode": row["clustering_mode"],
                 "clustering_radius": None if radius is None else float(radius),
                 "data_dir": row["data_dir"],
-                "instrument": {
-                    "model": row["instrument_model"],
-                    "id": row["instrument_id"],
-                    "computer": row["computer_name"],
-                },
+                "instrument": {name: row[column] for name, column in INSTRUMENT_COLUMNS.items()},
             }
 
     def _atlas_rows(self) -> Iterator[Row]:
@@ -164,12 +161,11 @@ class _Document:
                 continue  # known from the atlas only
             yield {
                 "id": row["gridsquare_id"],
-                **{name: row[name] for name in _SQUARE_COLUMNS},
-                "stage_x": row["stage_position_x"],
-                "stage_y": row["stage_position_y"],
-                "stage_z": row["stage_position_z"],
+                **{name: row[name] for name in _PLACE_COLUMNS},
+                **{name: row[column] for name, column in SQUARE_COLUMNS.items()},
                 **{name: row[name] for name in GridSquareManifest._fields},
                 "acquisition_datetime": _time(row["acquisition_datetime"]),
+                "n_foilhole_positions": row["n_foilhole_positions"],
             }
 
     def _foilholes(self, grid: str, holes: set[str]) -> Iterator[Row]:
@@ -184,7 +180,7 @@ class _Document:
                 "id": row["foilhole_id"],
                 "gridsquare_id": row["gridsquare_id"],
                 **{name: row[name] for name in FoilHoleManifest._fields},
-                **{name: row[name] if planned else None for name in _LOCATION_COLUMNS},
+                **{name: row[name] if planned else None for name in LOCATION_FIELDS},
                 "is_near_grid_bar": row["is_near_grid_bar"] if planned else False,
             }
 
@@ -202,25 +198,3 @@ class _Document:
             if row["foilhole_id"] not in holes:
                 self.issues.append(orphan_issue(row["file"], row["foilhole_id"]))
             yield json.dumps(row)
-
-
-_SQUARE_COLUMNS = (
-    "center_x",
-    "center_y",
-    "size_width",
-    "size_height",
-    "atlas_node_id",
-    "state",
-    "rotation",
-    "selected",
-    "unusable",
-    "image_path",
-    "n_foilhole_positions",
-)
-_LOCATION_COLUMNS = (
-    "x_location",
-    "y_location",
-    "x_stage_position",
-    "y_stage_position",
-    "diameter",
-)

@@ -1,5 +1,6 @@
 """Entities as rows of the entity database."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from skywright.instruments.epu.database import (
     tile_uuid,
 )
 from skywright.instruments.epu.entities import (
+    SQUARE_FIELDS,
     Atlas,
     AtlasSquare,
     FoilHoleManifest,
@@ -19,11 +21,20 @@ from skywright.instruments.epu.entities import (
     Instrument,
     Micrograph,
     Session,
+    location_row,
 )
 from skywright.instruments.epu.names import EpuFile
 from skywright.instruments.epu.paths import atlas_relative, cygwin_path
 
 Row = dict[str, Any]
+
+INSTRUMENT_COLUMNS = {
+    "model": "instrument_model",
+    "id": "instrument_id",
+    "computer": "computer_name",
+}
+SQUARE_COLUMNS = {name: name.replace("stage_", "stage_position_") for name in SQUARE_FIELDS}
+"""The columns of the database by the names of the entities' fields."""
 
 
 def instant(text: str | None) -> datetime | None:
@@ -40,36 +51,22 @@ def session_values(session: Session) -> Row:
     """Return the columns of an acquisition that its ``EpuSession.dm`` gives."""
     radius = session.clustering_radius
     return {
-        "id": session.id,
+        **asdict(session),
         "name": session.name or "Unknown",
         "start_time": instant(session.start_time),
         "storage_path": cygwin_path(session.storage_path),
         "atlas_path": atlas_relative(session.atlas_path, session.storage_path),
-        "clustering_mode": session.clustering_mode,
         "clustering_radius": None if radius is None else repr(radius),
     }
 
 
 def instrument_values(instrument: Instrument) -> Row:
     """Return the columns of an acquisition that an image gives."""
-    return {
-        "instrument_model": instrument.model,
-        "instrument_id": instrument.id,
-        "computer_name": instrument.computer,
-    }
+    return {column: getattr(instrument, name) for name, column in INSTRUMENT_COLUMNS.items()}
 
 
 def atlas_values(atlas: Atlas, path: str) -> Row:
     """Return the row of an atlas, without its grid."""
-    squares = {
-        key: {
-            "center": square.center,
-            "physical": square.physical,
-            "size": square.size,
-            "rotation": square.rotation,
-        }
-        for key, square in atlas.gridsquares.items()
-    }
     return {
         "uuid": atlas_uuid(path),
         "atlas_id": atlas.id,
@@ -78,7 +75,7 @@ def atlas_values(atlas: Atlas, path: str) -> Row:
         "description": atlas.description,
         "name": atlas.name or "",
         "path": path,
-        "gridsquares": squares,
+        "gridsquares": {key: asdict(square) for key, square in atlas.gridsquares.items()},
     }
 
 
@@ -96,8 +93,7 @@ def tile_values(atlas: Atlas, uuid: str) -> list[Row]:
             "file_format": tile.file_format,
             "base_filename": tile.base_filename,
             "gridsquares": {
-                key: [{"center": place.center, "size": place.size} for place in places]
-                for key, places in tile.gridsquares.items()
+                key: [asdict(place) for place in places] for key, places in tile.gridsquares.items()
             },
         }
         for tile in atlas.tiles
@@ -128,15 +124,8 @@ def position_values(position: AtlasSquare) -> Row:
 def metadata_values(metadata: GridSquareMetadata, path: str) -> Row:
     """Return the columns of a square that its ``.dm`` gives."""
     return {
-        "atlas_node_id": metadata.atlas_node_id,
-        "state": metadata.state,
-        "rotation": metadata.rotation,
-        "selected": metadata.selected,
-        "unusable": metadata.unusable,
+        **{column: getattr(metadata, name) for name, column in SQUARE_COLUMNS.items()},
         "image_path": cygwin_path(metadata.image_path),
-        "stage_position_x": metadata.stage_x,
-        "stage_position_y": metadata.stage_y,
-        "stage_position_z": metadata.stage_z,
         "n_foilhole_positions": len(metadata.holes),
         "metadata_file": path,
         "lowmag": False,
@@ -166,15 +155,7 @@ def hole_key(grid: str, gridsquare: str, foilhole: str) -> Row:
 
 def location_values(hole: HoleLocation) -> Row:
     """Return the columns of a hole that the square's ``.dm`` gives."""
-    return {
-        "x_location": hole.x_location,
-        "y_location": hole.y_location,
-        "x_stage_position": hole.x_stage_position,
-        "y_stage_position": hole.y_stage_position,
-        "diameter": hole.diameter,
-        "is_near_grid_bar": hole.is_near_grid_bar,
-        "planned": True,
-    }
+    return {**location_row(hole), "planned": True}
 
 
 def hole_image_values(manifest: FoilHoleManifest, file: EpuFile) -> Row:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 
 from skywright.instruments.epu.database import (
     Recorded,
@@ -17,7 +17,7 @@ from skywright.instruments.epu.database import (
     remove,
     schema,
 )
-from skywright.instruments.epu.database.write import present
+from skywright.instruments.epu.database.write import present, set_values
 from skywright.instruments.epu.entities import Instrument
 from skywright.instruments.epu.names import Kind
 from skywright.instruments.epu.paths import atlas_candidates
@@ -172,7 +172,7 @@ class _Store:
             link = {"uuid": grid, "acquisition_uuid": acquisition, "atlas_uuid": uuid}
             self._record("grid", [{**link, "atlas_dir": path}])
             unowned = (table.c.uuid == uuid) & table.c.grid_uuid.is_(None)
-            self.connection.execute(update(table).where(unowned).values(grid_uuid=grid))
+            set_values(self.connection, table, unowned, grid_uuid=grid)
             self.memory.linked[grid] = path
         squares = self.memory.atlases[path]
         keys = {key: rows.square_key(grid, key) for key in squares}

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from skywright.errors import ConfigError
-from skywright.instruments.epu.database import Database, is_away
+from skywright.instruments.epu.database import Database, is_away, reason_of
 from skywright.instruments.epu.names import EpuFile, Kind
 from skywright.instruments.epu.watch.backlog import Backlog
 from skywright.instruments.epu.watch.changes import (
@@ -289,7 +289,7 @@ class Watcher:
 
     def _database_failed(self, batch: list[tuple[EpuFile, float]], error: Exception) -> None:
         """Keep the files, and what is known from before the transaction, and try again."""
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        reason = reason_of(error)
         if not self.state.database_error:
             logger.error("the entity database: %s; trying again", reason)
         self.state.database_error = reason

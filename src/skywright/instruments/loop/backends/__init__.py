@@ -1,7 +1,6 @@
 """What finds the loop in a picture: our network, another one here, or a service; one interface."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -95,15 +94,15 @@ def make_detector(backend: str = "network", **settings: Any) -> Detector:
     ConfigError
         If there is no such back-end, or it cannot do with the settings.
     """
-    kind = _detector_class(backend, settings)
+    kind = detector_class(backend, **settings)
     try:
         return kind(**settings)
     except TypeError as error:
         raise ConfigError(f"backend {backend}: settings {settings}: {error}") from error
 
 
-def check_detector(backend: str = "network", **settings: Any) -> None:
-    """Check that there is such a back-end, and that it takes the settings; it is not made.
+def detector_class(backend: str = "network", **settings: Any) -> type[Detector]:
+    """Return the class of a back-end that takes the settings; it is not made.
 
     Parameters
     ----------
@@ -113,14 +112,10 @@ def check_detector(backend: str = "network", **settings: Any) -> None:
     Raises
     ------
     ConfigError
-        If not, with the key.
+        If there is no such back-end, or it does not take a key.
     ImportError
         If what the back-end needs is not installed.
     """
-    _detector_class(backend, settings)
-
-
-def _detector_class(backend: str, settings: Mapping[str, Any]) -> type[Detector]:
     backend = FORMER_NAMES.get(backend, backend)
     if backend not in BACKENDS:
         raise ConfigError(f"backend {backend!r}: expected one of {', '.join(BACKENDS)}")

@@ -11,7 +11,6 @@ import time
 
 import httpx
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from skywright.errors import ConfigError, DataError, HardwareError
@@ -19,6 +18,7 @@ from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends import Detector, Found
 from skywright.instruments.loop.backends.boxes import from_boxes
 from skywright.instruments.loop.detect import find_loop, warm_up
+from skywright.instruments.loop.picture import encode_jpeg
 from skywright.wire.automl import (
     HEALTH_PATH,
     MOST_BOXES,
@@ -119,7 +119,9 @@ class AutoMLDetector(Detector):
         deadline = time.monotonic() + self._timeout_s
         try:
             self._check_health()
-            body = encode_request([Instance(key, _jpeg(picture, file))], self._most_boxes)
+            if file is None or not file.startswith(b"\xff\xd8"):
+                file = encode_jpeg(picture, JPEG_QUALITY, "444")
+            body = encode_request([Instance(key, file)], self._most_boxes)
             reply = self._post(body, deadline)
         except HardwareError as error:
             self._leave_alone(str(error))
@@ -135,10 +137,10 @@ class AutoMLDetector(Detector):
     def trouble(self) -> str:
         """Return why the service cannot be used at present; empty if it answers."""
         try:
-            self._ask_health()
-        except HardwareError as error:
-            return str(error)
-        return ""
+            health = self._client.get(self.url + HEALTH_PATH, timeout=HEALTH_LIMIT_S)
+        except httpx.HTTPError as error:
+            return f"automl: {self.url}: {_reason(error)}"
+        return "" if health.is_success else f"automl: {self.url}{HEALTH_PATH}: {health.status_code}"
 
     def _check_health(self) -> None:
         """Let nobody wait for a service that is known to be down."""
@@ -148,16 +150,8 @@ class AutoMLDetector(Detector):
             if time.monotonic() < self._down_until:
                 raise HardwareError(self._why)
             self._stay_away(self._why)  # this picture asks, the others go on without
-        self._ask_health()
-
-    def _ask_health(self) -> None:
-        """Ask the service for its health; raise HardwareError unless it is well."""
-        try:
-            health = self._client.get(self.url + HEALTH_PATH, timeout=HEALTH_LIMIT_S)
-        except httpx.HTTPError as error:
-            raise HardwareError(f"automl: {self.url}: {_reason(error)}") from error
-        if not health.is_success:
-            raise HardwareError(f"automl: {self.url}{HEALTH_PATH}: {health.status_code}")
+        if why := self.trouble():
+            raise HardwareError(why)
 
     def _leave_alone(self, why: str) -> None:
         with self._lock:
@@ -211,13 +205,3 @@ class _AgainError(Exception):
 def _reason(error: httpx.HTTPError) -> str:
     silent = isinstance(error, httpx.TimeoutException)
     return "no reply in time" if silent else str(error) or type(error).__name__
-
-
-def _jpeg(picture: NDArray[np.uint8], file: bytes | None) -> bytes:
-    """Return the file as it came, or make one of the pixels."""
-    if file is not None and file.startswith(b"\xff\xd8"):
-        return file
-    gray = picture.ndim == 2
-    pixels = np.ascontiguousarray(picture[:, :, np.newaxis] if gray else picture)
-    kind = "GRAY" if gray else "RGB"
-    return bytes(simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace=kind))

@@ -7,6 +7,7 @@ sharpness, thickness of the stem) is what our detector tells.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,24 +115,10 @@ def to_boxes(detection: Detection, gray: NDArray[np.uint8]) -> list[Box]:
 
 
 def _nothing(seen: Detection, score: float) -> Detection:
-    return replace(
-        seen,
-        tip_x=NAN,
-        tip_y=NAN,
-        bbox=None,
-        head_box=None,
-        kind="none",
-        kind_odds=0.0,
-        width=NAN,
-        side=None,
-        score=min(max(score, 0.0), 1.0),
-        pin_base_x=NAN,
-        pin_base_y=NAN,
-        fiber_width=NAN,
-        clipped=False,
-        tip_in_view=False,
-        tip_sign="+",
-    )
+    """Return an empty view in the light of what our detector saw."""
+    names = ("level", "saturated", "contrast", "sharpness", "noise", "flat")
+    light: dict[str, Any] = {name: getattr(seen, name) for name in names}
+    return Detection(score=min(max(score, 0.0), 1.0), **light)
 
 
 def _side(pin: Box | None, main: Box, seen: Detection) -> str:

@@ -20,6 +20,7 @@ from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends import Detector, Found
 from skywright.instruments.loop.backends.boxes import CLASSES, from_boxes
 from skywright.instruments.loop.detect import find_loop, warm_up
+from skywright.instruments.loop.onnx_session import open_session
 from skywright.wire.automl import Box
 
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")
@@ -67,7 +68,7 @@ class OnnxDetector(Detector):
         if sha256 not in ("", self.sha256):
             raise ConfigError(f"onnx: model {model}: sha256 {self.sha256}, expected {sha256}")
         self.threshold = threshold
-        self._session = _session(data, str(model))
+        self._session = open_session(data, f"onnx: model {model}")
         self._input = _Input(self._session, str(model))
         named = self._session.get_modelmeta().custom_metadata_map.get("classes", "")
         self._classes = classes or [name.strip() for name in named.split(",") if name.strip()]
@@ -126,17 +127,3 @@ class _Input:
         if not self.channels_last:
             pixels = pixels.transpose(2, 0, 1)
         return pixels[np.newaxis] if self.whole else pixels[np.newaxis].astype(np.float32) / 255.0
-
-
-def _session(data: bytes, model: str) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ConfigError("onnx: needs onnxruntime: pip install 'skywright[loop]'") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common class of their own
-        raise ConfigError(f"onnx: model {model}: {error}") from error

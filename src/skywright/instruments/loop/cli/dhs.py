@@ -5,8 +5,7 @@ import contextlib
 import importlib
 import logging
 import signal
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from skywright.instruments.loop.backends import Detector
     from skywright.instruments.loop.dhs.config import DhsConfig
     from skywright.instruments.loop.dhs.recording import BeginRun
-    from skywright.instruments.loop.dhs.snapshots import Fetch
     from skywright.instruments.loop.dhs.status import Status
     from skywright.processes.http_server import HttpServer
 
@@ -127,37 +125,35 @@ async def _serve(options: Options) -> None:
     from skywright.instruments.loop.analysis import LoopDetection
     from skywright.instruments.loop.camera import Camera
     from skywright.instruments.loop.dhs.face import Dhs
-    from skywright.instruments.loop.dhs.settings import DhsSettings
     from skywright.instruments.loop.sources.push import PushedPictures
+    from skywright.instruments.loop.sources.snapshot import file_fetcher
 
     settings = load_settings()
     parameters = _parameters(options, settings)
     begin_run = _catalog(options.name, parameters, settings)
-    config = options.config
-    numbers = DhsSettings(
-        osci_delta_deg=config.osci_delta,
-        osci_time_s=config.osci_time,
-        expected=config.expected,
-        end_by_count=config.end_by_count,
-        fps=config.video_fps,
-        axis_row=config.axis_row,
-        save_directory=options.save_directory,
-        workers=AUTOML_WORKERS if parameters.get("backend") == "automl" else 1,
-    )
+    workers = AUTOML_WORKERS if parameters.get("backend") == "automl" else 1
     detector = LoopDetection(**parameters).detector
     source = PushedPictures(options.host, options.receiver_port)
     camera = Camera(source)
-    fetch, warm = _fetch(options.snapshot_url), asyncio.Event()
-    dhs = Dhs(options.name, camera, detector, fetch, begin_run, numbers, warm)
-    status = dhs.status(
-        warm.is_set,
-        {
-            "dcss": "{}:{}".format(*options.dcss),
-            "receiver_port": source.port,
-            "save_directory": str(options.save_directory or ""),
-            "recorded": begin_run is not None,
-        },
+    url, warm = options.snapshot_url, asyncio.Event()
+    fetch = file_fetcher(url, timeout_s=SNAPSHOT_LIMIT_S) if url else None
+    dhs = Dhs(
+        options.name,
+        camera,
+        detector,
+        fetch,
+        begin_run,
+        options.config,
+        options.save_directory,
+        workers,
+        warm,
     )
+    facts = {
+        "dcss": "{}:{}".format(*options.dcss),
+        "receiver_port": source.port,
+        "recorded": begin_run is not None,
+    }
+    status = dhs.status(warm.is_set, {**facts, "save_directory": str(options.save_directory or "")})
     http = _serve_status(status, options)
     _log_banner(options, source.port, http, parameters, begin_run is not None)
     serving = asyncio.create_task(dhs.run(*options.dcss))
@@ -166,26 +162,17 @@ async def _serve(options: Options) -> None:
         # A second signal must not cut off what the first one has begun to close.
         loop.add_signal_handler(number, lambda: serving.cancelling() or serving.cancel())
 
-    def announce() -> None:
+    async def warm_up() -> None:
+        # On threads: DCSS allows 1 s for the handshake, a compiler takes longer.
+        await asyncio.to_thread(_load, detector)
         warm.set()
-        announce_ready(
-            name=options.name,
-            dcss="{}:{}".format(*options.dcss),
-            receiver_port=source.port,
-            recorded=begin_run is not None,
-            status_port=http.port if http else None,
-        )
+        announce_ready(name=options.name, status_port=http.port if http else None, **facts)
+        await asyncio.to_thread(_compile)
 
-    def announce_from_thread() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the DHS has ended meanwhile
-            loop.call_soon_threadsafe(announce)
-
-    # A thread of its own: DCSS allows 1 s for the handshake, a compiler takes longer.
-    threading.Thread(
-        target=_prepare, args=(detector, announce_from_thread), name="warm-up", daemon=True
-    ).start()
+    warming = asyncio.create_task(warm_up())
     with contextlib.suppress(asyncio.CancelledError):
         await serving
+    warming.cancel()
     if http is not None:
         http.close()
     camera.close()
@@ -208,17 +195,23 @@ def _serve_status(status: "Status", options: Options) -> "HttpServer | None":
         return None
 
 
-def _prepare(detector: "Detector", announce: Callable[[], None]) -> None:
-    """Load the detector, announce that the DHS is ready, and compile what fits a turn."""
-    logger.info("warming up: the detector is loaded")
+def _load(detector: "Detector") -> None:
+    """Load the detector; one that cannot be loaded is said, and by each picture again."""
+    logger.info("warming up: the detector is being loaded")
     if trouble := detector.trouble():
         logger.error("%s; our detector is used until it answers", trouble)
     try:
         detector.warm_up()
-    finally:
-        announce()
-    # Only the end of a series waits for these two, and not for long. Compiling takes minutes on a
-    # busy machine, matplotlib 2 s.
+    except Exception:
+        logger.exception("the detector cannot be loaded")
+
+
+def _compile() -> None:
+    """Compile what fits a turn, and import what draws it.
+
+    Only the end of a series waits for these two, and not for long. Compiling takes minutes on a
+    busy machine, matplotlib 2 s.
+    """
     importlib.import_module("skywright.instruments.loop.centering").warm_up()
     importlib.import_module("matplotlib.figure")
 
@@ -266,21 +259,6 @@ def _parameters(options: Options, settings: Settings) -> dict[str, Any]:
     }
     more = {key: value for key, value in given.items() if value is not None}
     return {"backend": "automl", "url": options.automl_url, **more}
-
-
-def _fetch(url: str) -> "Fetch | None":
-    """Return what fetches a picture of `url`; None without one."""
-    if not url:
-        return None
-    from skywright.wire.axis_client import SNAPSHOT_PATH, camera_client, camera_url, get_snapshot
-
-    address = camera_url(url, SNAPSHOT_PATH)
-
-    async def fetch() -> bytes:
-        async with camera_client(address, silence_s=SNAPSHOT_LIMIT_S) as client:
-            return await get_snapshot(client, address, SNAPSHOT_LIMIT_S)
-
-    return fetch
 
 
 def _catalog(name: str, parameters: dict[str, Any], settings: Settings) -> "BeginRun | None":

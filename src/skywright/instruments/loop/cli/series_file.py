@@ -1,6 +1,7 @@
 """The file of ``skywright loop fit-series``: one picture, or what was found in it, a line."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from skywright.errors import DataError
 
 if TYPE_CHECKING:
+    from skywright.instruments.loop.detection import Detection
     from skywright.instruments.loop.geometry import View
     from skywright.instruments.loop.series import Series
 
@@ -24,8 +26,8 @@ class Row(BaseModel):
     phi: Finite | None = None
     time: Finite | None = None
     file: str | None = None
-    tip: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    bbox: Annotated[list[float], Field(min_length=4, max_length=4)] | None = None
+    tip: Annotated[tuple[float, float], Field(strict=False)] | None = None
+    bbox: Annotated[tuple[float, float, float, float], Field(strict=False)] | None = None
     width: float | None = None
     kind: Annotated[Literal["nylon", "mitegen", "pin", "none"] | None, Field(alias="class")] = None
     side: Literal["left", "right", "top", "bottom"] | None = None
@@ -79,14 +81,14 @@ def look(
     path: Path, rows: list[tuple[int, Row]], view: "View"
 ) -> "tuple[list[tuple[int, Row]], Series, View, list[str]]":
     """Run the detector where there is no tip; drop pictures that repeat or cannot be decoded."""
-    from skywright.instruments.loop.series import join
+    from skywright.instruments.loop.series import from_detections
 
-    kept, parts, notes = [], [], []
+    kept, found, notes = [], [], []
     seen: dict[bytes, int] = {}
     size: tuple[int, ...] | None = None
     for number, row in rows:
         if "tip" in row.model_fields_set:
-            parts.append(_given(row))
+            found.append(_given(row))
             kept.append((number, row))
             continue
         data = _picture(path, number, row)
@@ -96,7 +98,7 @@ def look(
             continue
         seen[data] = number
         try:
-            part, shape = _found(row, data)
+            detection, shape = _found(row, data)
         except DataError as error:
             notes.append(f"line {number}: {error}")
             continue
@@ -106,13 +108,13 @@ def look(
                 f"before it {size}; the pictures of a series have one size"
             )
         size = shape
-        parts.append(part)
+        found.append(detection)
         kept.append((number, row))
     if seen and size is None:
         raise DataError(f"{path}: none of its {len(seen)} pictures can be decoded; {notes[0]}")
     if size is not None:
         view = replace(view, width_px=size[1], height_px=size[0])
-    return kept, join(parts), view, notes
+    return kept, from_detections([_nan(row.phi) for _, row in kept], found), view, notes
 
 
 def _picture(path: Path, number: int, row: Row) -> bytes:
@@ -129,32 +131,31 @@ def _picture(path: Path, number: int, row: Row) -> bytes:
         ) from error
 
 
-def _found(row: Row, data: bytes) -> "tuple[Series, tuple[int, ...]]":
+def _found(row: Row, data: bytes) -> "tuple[Detection, tuple[int, ...]]":
     """Return what the detector finds, and the shape of the picture."""
     from skywright.instruments.loop.detect import find_loop
     from skywright.instruments.loop.picture import decode
-    from skywright.instruments.loop.series import from_detections
 
     gray = decode(data, str(row.file))
-    return from_detections([_nan(row.phi)], [find_loop(gray)]), gray.shape
+    return find_loop(gray), gray.shape
 
 
-def _given(row: Row) -> "Series":
+def _given(row: Row) -> "Detection":
     """Return what a line says itself."""
-    import numpy as np
+    from skywright.instruments.loop.detection import Detection
 
-    from skywright.instruments.loop.series import from_tips
-
-    series = from_tips([_nan(row.phi)], [row.tip or (np.nan, np.nan)])
-    return replace(
-        series,
-        bbox_px=np.array([row.bbox or (np.nan,) * 4], dtype=np.float64),
-        width_px=np.array([_nan(row.width)]),
-        kind=np.array([row.kind or ""], dtype="U8"),
-        kind_odds=np.array([row.score]),
-        side=np.array([row.side or ""], dtype="U8"),
-        score=np.array([row.score]),
-        clipped=np.array([row.clipped]),
+    tip_x, tip_y = row.tip or (math.nan, math.nan)
+    return Detection(
+        tip_x=tip_x,
+        tip_y=tip_y,
+        tip_sign="",
+        bbox=row.bbox,
+        width=_nan(row.width),
+        kind=row.kind or "",
+        kind_odds=row.score,
+        side=row.side,
+        score=row.score,
+        clipped=row.clipped,
     )
 
 

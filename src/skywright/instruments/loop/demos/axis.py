@@ -1,12 +1,13 @@
 """Demo of the AXIS camera: simulated pictures step by step and flying, and pushed JPEGs."""
 
-import http.client
 import json
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+import httpx
 import numpy as np
 
 from skywright.cli.demos import DemoResult, wait_for_derived
@@ -117,7 +118,7 @@ def _score(
 
 def _push(session: Mapping[str, Any], camera: Any, plan: Any) -> DemoResult:
     """Push JPEGs over HTTP while `plan` records what arrives."""
-    from skywright.instruments.loop.twin.optics import encode_jpeg
+    from skywright.instruments.loop.picture import encode_jpeg
     from skywright.instruments.loop.twin.render import Pose, render
     from skywright.instruments.loop.twin.scene import random_scene
 
@@ -130,34 +131,21 @@ def _push(session: Mapping[str, Any], camera: Any, plan: Any) -> DemoResult:
     sender = threading.Thread(target=_send_when, args=(recording, port, files), daemon=True)
     sender.start()
     first = int(camera.captured.get())
-    truths = {first + i: {**_truth(f), "frame_number": i} for i, f in enumerate(frames)}
+    truths = {first + i: {**asdict(f.truth), "frame_number": i} for i, f in enumerate(frames)}
     result = _score(session, "watch_camera (pushed JPEGs)", plan, camera, truths)
     sender.join()
     return result
 
 
-def _truth(frame: Any) -> dict[str, Any]:
-    truth = frame.truth
-    return {
-        "kind": truth.kind,
-        "side": truth.side,
-        "tip_px": tuple(truth.tip_px),
-        "tip_in_view": truth.tip_in_view,
-    }
-
-
 def _send_when(recording: threading.Event, port: int, files: list[bytes]) -> None:
-    """Send one picture every 1/30 s over one connection, once the camera records."""
+    """Send one picture every 1/30 s, once the camera records."""
     recording.wait(20.0)
-    patience = threading.Event()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    start = time.monotonic()
-    for number, data in enumerate(files):
-        patience.wait(max(0.0, start + number / PUSHED_PER_S - time.monotonic()))
-        connection.request("POST", "/", body=data, headers={"Content-Type": "image/jpeg"})
-        connection.getresponse().read()
-        if connection.sock is None:  # the receiver wants one connection a picture
-            connection.connect()
+    patience, start = threading.Event(), time.monotonic()
+    headers = {"Content-Type": "image/jpeg"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:
+        for number, data in enumerate(files):
+            patience.wait(max(0.0, start + number / PUSHED_PER_S - time.monotonic()))
+            client.post("/", content=data, headers=headers)
 
 
 def _pictures(session: Mapping[str, Any], raw: Any) -> list[str]:

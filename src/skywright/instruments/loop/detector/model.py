@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skywright.errors import ConfigError
+from skywright.instruments.loop.onnx_session import open_session
 
 Floats = NDArray[np.float32]
 OUTPUTS = ("maps", "edges", "side", "kind")
@@ -67,21 +68,7 @@ class LoopModel:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ConfigError(
-                "loop detection: onnxruntime is not installed; install skywright[loop]"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        try:
-            self.session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        # onnxruntime's exceptions have no common base but Exception.
-        except Exception as error:
-            raise ConfigError(f"loop network {path}: {error}") from error
+        self.session = open_session(str(path), f"loop network {path}")
         self.notes: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         try:
             self._maps, self._sides, self._kinds = (

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from skywright.errors import DataError
 from skywright.instruments.loop.backends import Detector
 from skywright.instruments.loop.detection import Detection
+from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.replies import (
     NO_PICTURE,
     OperationError,
@@ -88,10 +89,9 @@ class Collection:
         Threads on which it does.
     key
         Name of the series for a detector elsewhere; a picture's is ``key:index``.
-    expected
-        Pictures that one turn gives; a stopped series with that many does not wait for late ones.
-    end_by_count
-        Whether the series stops by itself when `expected` pictures have come.
+    config
+        How many pictures one turn gives (a stopped series with that many does not wait for late
+        ones), and whether the series ends with them by itself.
     saver
         Saves each picture, on the search's thread; None saves none.
     """
@@ -101,8 +101,7 @@ class Collection:
         detector: Detector,
         search: Executor,
         key: str,
-        expected: int = 0,
-        end_by_count: bool = False,
+        config: DhsConfig,
         saver: "Saver | None" = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
@@ -112,8 +111,7 @@ class Collection:
         """Pictures searched, by what has searched them."""
         self._detector = detector
         self.key = key
-        self._expected = expected
-        self._end_by_count = end_by_count and expected > 0
+        self._expected, self._end_by_count = config.expected, config.end_by_count
         self._saver = saver
         self._lock = threading.Lock()
         self._order: deque[Future[Finding]] = deque()
@@ -133,8 +131,7 @@ class Collection:
         """Give a picture its number and queue it; returns at once."""
         digest = hashlib.blake2b(frame.data or b"", digest_size=16).digest()
         with self._lock:
-            is_full = self._end_by_count and self.counts["received"] >= self._expected
-            if self._over or is_full:
+            if self._over or self._is_full:
                 return
             index = self.counts["received"]
             self.counts["received"] += 1
@@ -237,9 +234,13 @@ class Collection:
             f"{counts[UNDECODABLE]} undecodable, {counts['doubled']} doubled"
         )
 
+    @property
+    def _is_full(self) -> bool:
+        return self._end_by_count and self.counts["received"] >= self._expected
+
     def _ends(self) -> float:
         """Return when the series is over if nothing more comes."""
-        if self._end_by_count and self.counts["received"] >= self._expected:
+        if self._is_full:
             return self._last
         if self._stopped is not None:
             complete = 0 < self._expected <= self.counts["received"]

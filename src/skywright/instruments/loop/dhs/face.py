@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from skywright.instruments.loop.backends import Detector
 from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.image_list import ImageList
 from skywright.instruments.loop.dhs.link import RETRY_S, keep_connected
 from skywright.instruments.loop.dhs.operations import SnapshotOperations
@@ -13,7 +15,6 @@ from skywright.instruments.loop.dhs.recording import BeginRun, SeriesRecorder
 from skywright.instruments.loop.dhs.replies import OperationError
 from skywright.instruments.loop.dhs.series import SeriesOperations
 from skywright.instruments.loop.dhs.server import Call, Operation, Server
-from skywright.instruments.loop.dhs.settings import DhsSettings
 from skywright.instruments.loop.dhs.snapshots import Fetch, Snapshots
 from skywright.instruments.loop.dhs.status import Status
 
@@ -38,8 +39,12 @@ class Dhs:
         Gives single pictures; None if there is no camera to ask.
     begin_run
         Begins the run of a series; None without a catalog.
-    settings
-        Numbers and directories.
+    config
+        Numbers that differ between beamlines.
+    save_directory
+        Where pictures of series are saved one by one; None saves none.
+    workers
+        Pictures of a series searched at a time.
     warm
         Set when the detector is loaded; None: it is already.
     """
@@ -51,17 +56,19 @@ class Dhs:
         detector: Detector,
         fetch: Fetch | None = None,
         begin_run: BeginRun | None = None,
-        settings: DhsSettings | None = None,
+        config: DhsConfig | None = None,
+        save_directory: Path | None = None,
+        workers: int = 1,
         warm: asyncio.Event | None = None,
     ) -> None:
-        settings = settings or DhsSettings()
+        config = config or DhsConfig()
         recorder = SeriesRecorder(camera, begin_run)
-        self._series = SeriesOperations(recorder, detector, settings)
+        self._series = SeriesOperations(recorder, detector, config, save_directory, workers)
         snapshots = SnapshotOperations(
             Snapshots(fetch, detector),
-            ImageList(settings.axis_row),
-            settings.fps,
-            settings.save_directory or recorder.scratch,
+            ImageList(config.axis_row),
+            config.video_fps,
+            save_directory or recorder.scratch,
         )
         self._camera, self._detector = camera, detector
         operations = {**snapshots.table(), **self._series.table()}
@@ -93,7 +100,7 @@ def _when_warm(operation: Operation, warm: asyncio.Event) -> Operation:
 
     async def perform(call: Call) -> str:
         if not warm.is_set():
-            call.note(f"{WARMING_UP}: the detector is loaded")
+            call.note(f"{WARMING_UP}: the detector is being loaded")
             try:
                 async with asyncio.timeout(WARM_UP_WAIT_S):
                     await warm.wait()

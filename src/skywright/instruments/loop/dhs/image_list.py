@@ -99,14 +99,10 @@ class ImageList:
         return {each.index: each.index * step for each in self.pictures}
 
 
-def _corners(picture: Listed) -> tuple[str, ...]:
+def _corners(picture: Listed) -> list[str]:
     """Return x, y of the upper left and of the lower right corner of the box, fractions."""
     assert picture.found.bbox is not None
-    xmin, ymin, xmax, ymax = picture.found.bbox
-    width, height = picture.size
-    return (
-        fraction(xmin, width),
-        fraction(ymin, height),
-        fraction(xmax, width),
-        fraction(ymax, height),
-    )
+    return [
+        fraction(value, extent)
+        for value, extent in zip(picture.found.bbox, picture.size * 2, strict=True)
+    ]

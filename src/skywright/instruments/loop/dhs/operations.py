@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.dhs.image_list import ImageList, Listed
@@ -22,9 +21,9 @@ from skywright.instruments.loop.dhs.replies import (
     why_failed,
 )
 from skywright.instruments.loop.dhs.server import Call, Operation
-from skywright.instruments.loop.dhs.snapshots import Snapshots
+from skywright.instruments.loop.dhs.snapshots import Snapshot, Snapshots
 from skywright.instruments.loop.limits import Limits, find_limits
-from skywright.instruments.loop.picture import decode, read_picture
+from skywright.instruments.loop.picture import decode, encode_png, read_picture
 
 TAKE_BACKGROUND, CLEAR_BACKGROUND, LOAD_BACKGROUND = -1, -2, -3
 MOST_DIAMETERS = 8
@@ -102,9 +101,7 @@ class SnapshotOperations:
         count = int(wanted)
         if (length_px := real(call, 0, "length", wrong="InvalidLengthParameter")) <= 0:
             raise OperationError("InvalidLengthParameter")
-        shot = await self._snapshots.take(call)
-        check_light(shot.found)
-        limits = await asyncio.to_thread(find_limits, shot.gray)
+        shot, limits = await self._outline(call)
         edges = pin_edges(shot.found, limits, length_px, count)
         height, width = shot.gray.shape
         words = [fraction(y, height) for pair in edges for y in pair]
@@ -118,9 +115,7 @@ class SnapshotOperations:
             raise OperationError("x is a fraction of the width, 0 to 1")
         if len(places) > MOST_CUTS:
             raise OperationError(f"{len(places)} columns, at most {MOST_CUTS}")
-        shot = await self._snapshots.take(call)
-        check_light(shot.found)
-        limits = await asyncio.to_thread(find_limits, shot.gray)
+        shot, limits = await self._outline(call)
         cuts = [f"{number(x)} {vertical_cut(limits, x, shot.gray)}" for x in places]
         return f"normal {len(cuts)} {' '.join(cuts)}"
 
@@ -152,6 +147,12 @@ class SnapshotOperations:
         score = number(found.score)
         return f"normal {call.key} {score} {{{box}}} {found.kind} {score}"
 
+    async def _outline(self, call: Call) -> tuple[Snapshot, Limits | None]:
+        """Return a fresh picture and the edges of what is in it."""
+        shot = await self._snapshots.take(call)
+        check_light(shot.found)
+        return shot, await asyncio.to_thread(find_limits, shot.gray)
+
     async def _set_background(self, call: Call, index: int) -> str:
         """Take, clear or load the empty view by which pictures are divided."""
         snapshots = self._snapshots
@@ -162,7 +163,8 @@ class SnapshotOperations:
             shot = await snapshots.take(call)
             if shot.found.flat:
                 return f"failed {FLAT_IMAGE}"
-            await asyncio.to_thread(_write_picture, self._background_file, shot.gray)
+            self._background_file.parent.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(self._background_file.write_bytes, encode_png(shot.gray))
             snapshots.background = shot.gray
         elif index == LOAD_BACKGROUND:
             named = call.start.arguments[1:2]
@@ -263,8 +265,3 @@ def _angle(call: Call) -> float | None:
     except (IndexError, ValueError):
         return None
     return value if math.isfinite(value) else None
-
-
-def _write_picture(file: Path, gray: NDArray[np.uint8]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(gray).save(file)

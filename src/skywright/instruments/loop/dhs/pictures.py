@@ -1,18 +1,17 @@
 """Pictures of a series for people: saved one by one, and some of them on a sheet."""
 
-import io
 import logging
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from skywright.analysis.display import contact_sheet
 from skywright.errors import DataError
 from skywright.instruments.loop.dhs.collection import Finding
 from skywright.instruments.loop.dhs.recording import Series
-from skywright.instruments.loop.draw import annotate, find_pin_box, write_picture
+from skywright.instruments.loop.draw import annotate, find_pin_box
 from skywright.instruments.loop.frames import pixels
+from skywright.instruments.loop.picture import encode_jpeg, encode_png
 from skywright.instruments.loop.sources import SourceFrame
 
 logger = logging.getLogger(__name__)
@@ -41,9 +40,7 @@ def draw_sheet(series: Series) -> dict[str, bytes]:
         drawn.append(annotate(gray, finding.found, str(finding.index)))
     if not drawn:
         return {}
-    buffer = io.BytesIO()
-    Image.fromarray(contact_sheet(drawn)).save(buffer, "PNG")
-    return {"contact_sheet.png": buffer.getvalue()}
+    return {"contact_sheet.png": encode_png(contact_sheet(drawn))}
 
 
 class Saver:
@@ -88,7 +85,7 @@ class Saver:
                 find_pin_box(pixels(frame, color=False), finding.found),
             )
             path = self.directory / "bboxes" / f"automl_{_file_name(finding.index)}"
-            write_picture(drawn, path)
+            path.write_bytes(encode_jpeg(drawn, 90, "444"))
         except (OSError, DataError) as error:
             self._report(error)
 

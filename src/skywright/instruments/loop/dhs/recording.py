@@ -10,57 +10,31 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import Analysis, Batch
+from skywright.analysis import Batch
 from skywright.errors import DataError, SkywrightError
 from skywright.files import areadetector
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop import capture as layout
-from skywright.instruments.loop.analysis import BACKENDS
+from skywright.instruments.loop.analysis import as_columns
 from skywright.instruments.loop.camera import Camera
-from skywright.instruments.loop.detection import as_row
 from skywright.instruments.loop.dhs.collection import SKIPPED, Finding
 from skywright.instruments.loop.sources import SourceFrame
 
-if TYPE_CHECKING:  # it imports this module
+if TYPE_CHECKING:  # one imports this module, the other is only needed with a catalog
     from skywright.instruments.loop.dhs.turn import Turn
+    from skywright.instruments.loop.series_run import ExitStatus, SeriesRun
 
 logger = logging.getLogger(__name__)
 
 FLUSH_LIMIT_S = 10.0
 
 
-class Run(Protocol):
-    """A run of the catalog (`skywright.instruments.loop.series_run.SeriesRun`)."""
-
-    path: Path
-
-    def recorded(self, count: int, shape: tuple[int, ...]) -> None:
-        """Emit documents of the pictures in the file."""
-
-    def found(self, batch: Batch) -> None:
-        """Take in what was found in some of them."""
-
-    def derive(self, analysis: Analysis[Any], batch: Batch, pictures: Mapping[str, bytes]) -> None:
-        """Add a derived run of an analysis over all of them."""
-
-    def close(
-        self,
-        count: int,
-        shape: tuple[int, ...],
-        exit_status: Any,
-        reason: str,
-        skipped: int,
-        pictures: Mapping[str, bytes],
-    ) -> None:
-        """End it."""
-
-
-BeginRun = Callable[[Mapping[str, Any]], Run]
+BeginRun = Callable[[Mapping[str, Any]], "SeriesRun"]
 """Begins a run with this metadata."""
 
 
@@ -111,7 +85,7 @@ class Recording:
 
     camera: Camera
     path: Path
-    run: Run | None = None
+    run: "SeriesRun | None" = None
     findings: list[Finding] = field(default_factory=list)
     _reported: int = 0
 
@@ -133,7 +107,7 @@ class Recording:
 
     def end_run(
         self,
-        exit_status: str,
+        exit_status: "ExitStatus",
         reason: str,
         pictures: Mapping[str, bytes],
         turn: "Turn | None" = None,
@@ -146,7 +120,7 @@ class Recording:
         state = self.camera.state()
         self.run.close(state.captured, state.shape, exit_status, reason, skipped, pictures)
         if turn is not None:
-            self.run.derive(turn.analysis(), turn.batch, turn.plots)
+            self.run.derive(turn.analysis.fresh(), turn.batch, turn.plots)
 
     def _report_findings(self) -> None:
         assert self.run is not None
@@ -165,15 +139,10 @@ def as_batch(findings: Sequence[Finding]) -> Batch:
     findings
         At least one, each of a picture that was searched.
     """
-    rows = [
-        {**as_row(each.found), "backend": np.uint8(BACKENDS.index(each.backend))}
-        for each in findings
-        if each.found is not None
-    ]
     return Batch(
         np.array([each.frame_number for each in findings], np.int64),
         np.array([each.time for each in findings], np.float64),
-        {name: np.array([row[name] for row in rows]) for name in rows[0]},
+        as_columns((each.found, each.backend) for each in findings if each.found is not None),
     )
 
 

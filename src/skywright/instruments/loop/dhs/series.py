@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +16,18 @@ from numpy.typing import NDArray
 from skywright.errors import DataError
 from skywright.instruments.loop.backends import Detector
 from skywright.instruments.loop.dhs.collection import Collection
+from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.operations import integer, real
 from skywright.instruments.loop.dhs.pictures import Saver, draw_sheet
 from skywright.instruments.loop.dhs.recording import Recording, Series, SeriesRecorder
 from skywright.instruments.loop.dhs.replies import OperationError, fraction, number
 from skywright.instruments.loop.dhs.server import Call, Operation
-from skywright.instruments.loop.dhs.settings import DhsSettings
-from skywright.instruments.loop.dhs.status import SeriesState
 from skywright.instruments.loop.dhs.turn import Turn, see_turn, write_files
 from skywright.instruments.loop.limits import find_limits
 from skywright.instruments.loop.sources import SourceFrame
+
+if TYPE_CHECKING:  # only needed with a catalog
+    from skywright.instruments.loop.series_run import ExitStatus
 
 logger = logging.getLogger(__name__)
 
@@ -42,33 +46,46 @@ class SeriesOperations:
         Records pictures.
     detector
         Searches them.
-    settings
-        How.
+    config
+        How long a series is, and what turn of the spindle.
+    save_directory
+        Where pictures are saved one by one; None saves none.
+    workers
+        Pictures searched at a time.
     """
 
-    def __init__(self, recorder: SeriesRecorder, detector: Detector, settings: DhsSettings) -> None:
+    def __init__(
+        self,
+        recorder: SeriesRecorder,
+        detector: Detector,
+        config: DhsConfig,
+        save_directory: Path | None,
+        workers: int,
+    ) -> None:
         self._recorder = recorder
         self._detector = detector
-        self._settings = settings
+        self._config = config
+        self._directory = save_directory
         self._call: Call | None = None
         self._collection: Collection | None = None
         self._seen: Collection | None = None
         self._last: Series | None = None
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="series")
         # For all series: a new thread takes megabytes that it does not give back.
-        self._search = ThreadPoolExecutor(settings.workers, thread_name_prefix="loop-search")
+        self._search = ThreadPoolExecutor(workers, thread_name_prefix="loop-search")
 
-    def state(self) -> SeriesState:
-        """Return how the series under way stands, or how the last one went."""
+    def state(self) -> dict[str, Any]:
+        """Return how the series under way stands, or how the last one went, as `Status` has it."""
         collection = self._seen
         if collection is None:
-            return SeriesState()
-        return SeriesState(
-            collection.key,
-            collection is self._collection,
-            self._settings.expected,
-            {**collection.fates(), "analysed": collection.backends.total()},
-        )
+            return {"key": "", "running": False, "expected": 0}
+        return {
+            "key": collection.key,
+            "running": collection is self._collection,
+            "expected": self._config.expected,
+            **collection.fates(),
+            "analysed": collection.backends.total(),
+        }
 
     def table(self) -> dict[str, Operation]:
         """Return the operations by name."""
@@ -81,16 +98,9 @@ class SeriesOperations:
     async def collect(self, call: Call) -> str:
         """``collectLoopImages [pinBaseSizeHint]`` -> a row for each picture, ``normal done``."""
         hint = real(call, 0, "pinBaseSizeHint", default=0.0)
-        settings = self._settings
-        saver = Saver(settings.save_directory, call.key) if settings.save_directory else None
-        collection = Collection(
-            self._detector,
-            self._search,
-            call.key,
-            settings.expected,
-            settings.end_by_count,
-            saver,
-        )
+        config = self._config
+        saver = Saver(self._directory, call.key) if self._directory else None
+        collection = Collection(self._detector, self._search, call.key, config, saver)
         # From here on a stop means this series, though the one before may still be ending.
         previous, self._call, self._collection = self._call, call, collection
         self._seen = collection
@@ -101,7 +111,7 @@ class SeriesOperations:
         }
         begun: Future[Recording] | None = None
         turn: Future[Turn | None] | None = None
-        status = "abort", "aborted by DCSS"
+        status: tuple[ExitStatus, str] = "abort", "aborted by DCSS"
         try:
             if previous is not None and previous.task is not None:
                 previous.abort()
@@ -111,7 +121,7 @@ class SeriesOperations:
             await call.update("start_oscillation")
             await self._report(call, collection, recording)
             self._last = await asyncio.wrap_future(self._jobs.submit(recording.end))
-            turn = self._jobs.submit(_guarded_turn, self._last, settings)
+            turn = self._jobs.submit(_guarded_turn, self._last, config)
             await self._report_turn(call, turn)
             call.note(collection.summary())
             status = "success", ""
@@ -188,7 +198,7 @@ class SeriesOperations:
         fitting: "Future[Turn | None] | None",
         saver: Saver | None,
         unsearched: Mapping[int, SourceFrame],
-        exit_status: str,
+        exit_status: "ExitStatus",
         reason: str,
     ) -> None:
         """End a recording and its run; the last job of a series.
@@ -216,10 +226,10 @@ class SeriesOperations:
             _guarded(lambda: write_files(recording.findings, turn, saver.directory, plotted))
 
 
-def _guarded_turn(series: Series, settings: DhsSettings) -> Turn | None:
+def _guarded_turn(series: Series, config: DhsConfig) -> Turn | None:
     """Fit the turn; one that cannot be fitted is said, and no matter of the series itself."""
     try:
-        return see_turn(series.findings, settings)
+        return see_turn(series.findings, config)
     except Exception:
         logger.exception("series: the turn cannot be fitted")
         return None

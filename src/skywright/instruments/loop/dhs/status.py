@@ -1,6 +1,5 @@
 """What the DHS tells people, supervisors and Prometheus: ``GET /health`` and ``GET /metrics``."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,28 +18,7 @@ from skywright.instruments.loop.camera import LOST_CAUSES, Camera
 from skywright.instruments.loop.dhs.server import Server
 
 PREFIX = "skywright_dhs_"
-
-
-@dataclass(frozen=True)
-class SeriesState:
-    """The series under way, or the last one.
-
-    Attributes
-    ----------
-    key
-        ``operation:handle``; empty before the first series.
-    running
-        Whether it is under way.
-    expected
-        Number of pictures of a turn; 0 if unknown.
-    counts
-        Pictures ``received``, ``analysed``, ``failed``, ``skipped``, ``undecodable``, ``doubled``.
-    """
-
-    key: str = ""
-    running: bool = False
-    expected: int = 0
-    counts: Mapping[str, int] | None = None
+FATES = ("received", "analysed", "failed", "skipped", "undecodable", "doubled")
 
 
 @dataclass(frozen=True)
@@ -52,7 +30,9 @@ class Status:
     server, camera
         Of the DHS.
     series
-        Returns the series under way, or the last one.
+        Returns the series under way, or the last one: its ``key`` (``operation:handle``; empty
+        before the first), whether it is ``running``, the number of pictures ``expected`` (0:
+        unknown) and, after the first, of each of `FATES`.
     trouble
         Returns why the detector cannot be used at present; empty if it can. May take 1 s.
     is_ready
@@ -63,7 +43,7 @@ class Status:
 
     server: Server
     camera: Camera
-    series: Callable[[], SeriesState]
+    series: Callable[[], Mapping[str, Any]]
     trouble: Callable[[], str]
     is_ready: Callable[[], bool]
     facts: Mapping[str, Any]
@@ -71,7 +51,7 @@ class Status:
     def health(self) -> dict[str, Any]:
         """Return the state; ``status`` is ``ok``, ``warming up`` or what is wrong."""
         trouble = self.trouble()
-        series, camera = self.series(), self.camera.state()
+        camera = self.camera.state()
         if not self.is_ready():
             status = "warming up"
         elif not self.server.registered:
@@ -85,12 +65,7 @@ class Status:
             "ready": self.is_ready(),
             "detector": trouble or "ok",
             "operations": dict(self.server.counts),
-            "series": {
-                "key": series.key,
-                "running": series.running,
-                "expected": series.expected,
-                **(series.counts or {}),
-            },
+            "series": self.series(),
             "pictures": camera.frames,
             "lost": dict(zip(LOST_CAUSES, camera.lost, strict=True)),
             **self.facts,
@@ -107,26 +82,22 @@ class _Counts(Collector):
         for name, text, flag in (
             ("registered", "1 while DCSS has registered operations", status.server.registered),
             ("ready", "1 when pictures can be searched", status.is_ready()),
-            ("series_running", "1 during a series", series.running),
+            ("series_running", "1 during a series", series["running"]),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, value=float(flag))
         yield CounterMetricFamily(PREFIX + "pictures", "pictures taken", value=float(camera.frames))
         lost = dict(zip(LOST_CAUSES, camera.lost, strict=True))
-        labelled: list[tuple[str, str, str, Mapping[str, int]]] = [
-            ("operations", "operations of DCSS, by their end", "end", status.server.counts),
-            ("lost", "pictures lost, by cause", "cause", lost),
-        ]
-        for name, text, label, counts in labelled:
-            family = CounterMetricFamily(PREFIX + name, text, labels=[label])
+        fates = {fate: series[fate] for fate in FATES if fate in series}
+        number, level = CounterMetricFamily, GaugeMetricFamily
+        for kind, name, text, label, counts in (
+            (number, "operations", "operations of DCSS, by their end", "end", status.server.counts),
+            (number, "lost", "pictures lost, by cause", "cause", lost),
+            (level, "series_pictures", "pictures of the last series, by fate", "fate", fates),
+        ):
+            family = kind(PREFIX + name, text, labels=[label])
             for value, count in sorted(counts.items()):
                 family.add_metric([value], float(count))
             yield family
-        gauge = GaugeMetricFamily(
-            PREFIX + "series_pictures", "pictures of the last series, by fate", labels=["fate"]
-        )
-        for fate, count in sorted((series.counts or Counter()).items()):
-            gauge.add_metric([fate], float(count))
-        yield gauge
 
 
 def status_app(status: Status) -> Starlette:

@@ -11,8 +11,8 @@ import numpy as np
 
 from skywright.analysis import Batch
 from skywright.instruments.loop.dhs.collection import Finding
+from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.recording import as_batch
-from skywright.instruments.loop.dhs.settings import DhsSettings
 from skywright.instruments.loop.dhs.turn_files import draw_values, draw_widths, write_table
 from skywright.instruments.loop.turn import LoopTurn, in_words, turn_angles
 
@@ -27,24 +27,20 @@ class Turn:
     ----------
     batch
         What was found in the searched pictures, and ``phi``, deg from the start.
-    parameters
-        Of `LoopTurn`.
+    analysis
+        Of all of it.
     result
-        Of `LoopTurn`.
+        Of `analysis`.
     """
 
     batch: Batch
-    parameters: Mapping[str, Any]
+    analysis: LoopTurn
     result: Mapping[str, Any]
 
     @property
     def words(self) -> str:
         """Where the face of the loop is, in one line."""
         return in_words(self.result)
-
-    def analysis(self) -> LoopTurn:
-        """Return the analysis of `batch`, fresh."""
-        return LoopTurn(**self.parameters)
 
     @cached_property
     def plots(self) -> dict[str, bytes]:
@@ -53,30 +49,27 @@ class Turn:
         return {"plot_loop_widths.png": draw_widths(self.batch["phi"], widths, self.result)}
 
 
-def see_turn(findings: Sequence[Finding], settings: DhsSettings) -> Turn | None:
+def see_turn(findings: Sequence[Finding], config: DhsConfig) -> Turn | None:
     """Fit a series as one turn; None if the turn or its pictures are not known."""
     searched = [finding for finding in findings if finding.found is not None]
-    if not searched or not settings.osci_delta_deg or settings.osci_time_s <= 0.0:
+    if not searched or not config.osci_delta or config.osci_time <= 0.0:
         return None
     times = np.array([finding.time for finding in findings], np.float64)
-    phi, angles_from = turn_angles(
-        times, settings.osci_delta_deg, settings.osci_time_s, settings.expected
-    )
+    phi, angles_from = turn_angles(times, config.osci_delta, config.osci_time, config.expected)
     batch = as_batch(searched)
     batch = Batch(
         batch.identities,
         batch.times,
         {**batch.data, "phi": phi[[finding.index for finding in searched]]},
     )
-    parameters: dict[str, Any] = {
-        "delta_deg": settings.osci_delta_deg,
-        "time_s": settings.osci_time_s,
-        "angles_from": angles_from,
-        "size": searched[0].size,
-    }
-    analysis = LoopTurn(**parameters)
+    analysis = LoopTurn(
+        delta_deg=config.osci_delta,
+        time_s=config.osci_time,
+        angles_from=angles_from,
+        size=searched[0].size,
+    )
     analysis.update(batch)
-    return Turn(batch, parameters, analysis.result())
+    return Turn(batch, analysis, analysis.result())
 
 
 def write_files(

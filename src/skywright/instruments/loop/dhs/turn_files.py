@@ -1,7 +1,6 @@
 """Table and plots of a series, under the names that loopDHS gives them."""
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.instruments.loop.dhs.collection import Finding
+from skywright.instruments.loop.draw import figure_png
 
 HEADER = (
     *("LOOP_INFO", "index", "status", "tipX", "tipY", "pinBaseX", "fiberWidth", "loopWidth"),
@@ -70,7 +70,7 @@ def draw_values(findings: Sequence[Finding]) -> bytes:
             f"standard deviation {scores.std():.4f}",
             fontsize="medium",
         )
-    return _png(figure)
+    return figure_png(figure)
 
 
 def draw_widths(
@@ -114,15 +114,9 @@ def draw_widths(
     axes.set_xlabel("spindle from the start, deg")
     axes.set_ylabel("loop width, px")
     axes.legend(loc="best")
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _width(result: Mapping[str, Any], phi_deg: Any) -> Any:
     turn = np.deg2rad(phi_deg - result["face_on"])
     return np.hypot(result["width"] * np.cos(turn), result["thickness"] * np.sin(turn))
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

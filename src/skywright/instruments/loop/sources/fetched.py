@@ -6,17 +6,22 @@ import io
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from typing import ClassVar
 
+import httpx
 from PIL import Image
 
 from skywright.errors import SkywrightError
 from skywright.instruments.loop.sources import Deliver, Report, SourceFrame
 from skywright.instruments.loop.sources.dating import Date, make_dating
+from skywright.wire.axis_client import camera_client, camera_url
 
 logger = logging.getLogger(__name__)
 
+LIMIT_S = 5.0
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 10.0
 STOP_LIMIT_S = 5.0
 
@@ -30,49 +35,69 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-class Fetched:
-    """Delivers the pictures of `pictures()` from a thread, from `start` to `stop`.
+class Fetched(ABC):
+    """Delivers the pictures of a camera from a thread, from `start` to `stop`.
 
     When they end or fail it reports why and asks again, after a pause that doubles from
     `FIRST_PAUSE_S` to `MOST_PAUSE_S` until a picture comes.
 
     Parameters
     ----------
-    name
-        Of the source.
-    pictures
-        Gives image file and sender's time (unix s, or NaN) of each picture from now on. It raises
-        `SkywrightError` when the camera fails, and is closed when no more pictures are wanted.
+    url
+        ``http://camera`` or the whole address; user and password may be in it.
+    user, password
+        Of the camera; digest or basic, as it asks.
     size
         Width and height, px, when known before the first picture; then that of the newest.
     date
-        Gives the time of a picture.
+        Gives the time of a picture (`skywright.instruments.loop.sources.dating`).
+    limit_s
+        Longest time without a byte, or for one picture.
 
     Attributes
     ----------
     counts
         Pictures ``received``; ``failures`` of the connection.
+
+    Raises
+    ------
+    ConfigError
+        If `url` is no HTTP address.
     """
 
+    name: str
+    path: ClassVar[str]
+    """Where on a camera its pictures are."""
     period_s = 0.0
 
     def __init__(
         self,
-        name: str,
-        pictures: Callable[[], AsyncGenerator[tuple[bytes, float], None]],
+        url: str,
+        user: str | None = None,
+        password: str | None = None,
+        *,
         size: tuple[int, int] | None = None,
         date: Date | None = None,
+        limit_s: float = LIMIT_S,
     ) -> None:
-        self.name = name
+        self.url = camera_url(url, self.path)
         self.size = size
+        self.limit_s = limit_s
         self.counts: Counter[str] = Counter()
-        self._pictures = pictures
+        self._login = user, password
         self._date = date or make_dating()
         self._number = 0
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
+
+    @abstractmethod
+    def pictures(self, client: httpx.AsyncClient) -> AsyncGenerator[tuple[bytes, float], None]:
+        """Yield image file and sender's time (unix s, or NaN) of each picture from now on.
+
+        It raises `SkywrightError` when the camera fails, and is closed when no more are wanted.
+        """
 
     @property
     def lost(self) -> Mapping[str, int]:
@@ -124,7 +149,10 @@ class Fetched:
             before = self._number
             why = "the camera ended the stream"
             try:
-                async with contextlib.aclosing(self._pictures()) as pictures:
+                async with (
+                    camera_client(self.url, *self._login, self.limit_s) as client,
+                    contextlib.aclosing(self.pictures(client)) as pictures,
+                ):
                     async for data, sender_time in pictures:
                         self._take(data, sender_time, deliver)
             except SkywrightError as error:

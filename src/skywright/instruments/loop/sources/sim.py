@@ -4,21 +4,22 @@ import dataclasses
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import simplejpeg
 
 from skywright.acquire.pacing import PacedSource
+from skywright.instruments.loop.picture import encode_jpeg
 from skywright.instruments.loop.sample_motion import SampleMotion
 from skywright.instruments.loop.sources import SourceFrame, camera_pace
-from skywright.instruments.loop.twin.render import Frame, Pose, render, scene_truth
+from skywright.instruments.loop.twin.render import Pose, render, scene_truth
 from skywright.instruments.loop.twin.scene import Scene, random_scene
 
-POOL_BYTES = 200_000_000
+MOST_KEPT = 4000
+"""Pictures of a sample at rest that are kept: some 200 MB."""
 LATENCY_S = 0.08
 """From the end of an exposure to the arrival of its picture, for a camera that follows motors:
 their commands take some milliseconds to get here, and no video server is faster."""
@@ -104,8 +105,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         self.pose_at = pose_at or turning()
         overrides |= {"width_px": size[0], "height_px": size[1]}
         self.scene: Scene = random_scene(np.random.default_rng(seed), **overrides)
-        self._pool: OrderedDict[tuple[Pose, int], tuple[bytes, Mapping[str, Any]]] = OrderedDict()
-        self._pool_bytes = 0
+        self._at_rest = lru_cache(MOST_KEPT)(self._take)
         self._lock = threading.Lock()
 
     def prepare(self, poses: list[Pose]) -> None:
@@ -157,8 +157,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         scene = replace(scene, mount=replace(scene.mount, tip_um=(x, y, z)))
         with self._lock:
             self.scene = scene
-            self._pool.clear()
-            self._pool_bytes = 0
+            self._at_rest.cache_clear()
         self._picture(self.motion.pose_at(time.time()) if self.motion else self.pose_at(0.0), 0)
 
     def scene_truth(self) -> dict[str, Any]:
@@ -199,33 +198,17 @@ class SimulatedCamera(PacedSource[SourceFrame]):
     def _picture(
         self, pose: Pose, variant: int, path: Sequence[Pose] | None = None
     ) -> tuple[bytes, Mapping[str, Any]]:
-        """Return JPEG and truth; of a sample at rest from the pool, rendered when not there."""
-        key = (pose, variant)
+        """Return JPEG and truth; of a sample at rest the picture may be one that is kept."""
         with self._lock:
-            if path is None and key in self._pool:
-                self._pool.move_to_end(key)
-                return self._pool[key]
-            seed = self.seed * NOISE_VARIANTS + variant
-            made = _develop(self.scene, render(self.scene, pose, path=path, frame_seed=seed))
-            if path is None:
-                self._pool[key] = made
-                self._pool_bytes += len(made[0])
-            while self._pool_bytes > POOL_BYTES:
-                self._pool_bytes -= len(self._pool.popitem(last=False)[1][0])
-            return made
+            return self._at_rest(pose, variant) if path is None else self._take(pose, variant, path)
 
-
-def _develop(scene: Scene, frame: Frame) -> tuple[bytes, Mapping[str, Any]]:
-    """Return a picture as JPEG, with its truth."""
-    image = np.ascontiguousarray(
-        frame.image if frame.image.ndim == 3 else frame.image[:, :, np.newaxis]
-    )
-    data = simplejpeg.encode_jpeg(
-        image,
-        quality=scene.optics.jpeg_quality,
-        colorspace="RGB" if image.shape[2] == 3 else "GRAY",
-    )
-    return data, _json_truth(frame.truth)
+    def _take(
+        self, pose: Pose, variant: int, path: Sequence[Pose] | None = None
+    ) -> tuple[bytes, Mapping[str, Any]]:
+        seed = self.seed * NOISE_VARIANTS + variant
+        frame = render(self.scene, pose, path=path, frame_seed=seed)
+        jpeg = encode_jpeg(frame.image, self.scene.optics.jpeg_quality, "444")
+        return jpeg, _json_truth(frame.truth)
 
 
 def _json_truth(truth: Any) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
+
+import httpx
 
 from skywright.instruments.loop.sources import SourceFrame
-from skywright.instruments.loop.sources.dating import Date
-from skywright.instruments.loop.sources.fetched import Fetched
+from skywright.instruments.loop.sources.fetched import LIMIT_S, Fetched
 from skywright.wire.axis_client import SNAPSHOT_PATH, camera_client, camera_url, get_snapshot
 
-LIMIT_S = 5.0
-"""For one picture."""
 PERIOD_S = 0.2
 
 
@@ -54,14 +54,24 @@ def fetch_snapshot(
     DataError
         If it sends something else than a picture.
     """
+    data = asyncio.run(file_fetcher(url, user, password, timeout_s)())
+    return SourceFrame(frame_number, time.time() - delay_s, data)
+
+
+def file_fetcher(
+    url: str,
+    user: str | None = None,
+    password: str | None = None,
+    timeout_s: float = LIMIT_S,
+) -> Callable[[], Coroutine[Any, Any, bytes]]:
+    """Return what fetches the file of a fresh picture, with the arguments of `fetch_snapshot`."""
     address = camera_url(url, SNAPSHOT_PATH)
 
     async def fetch() -> bytes:
         async with camera_client(address, user, password, timeout_s) as client:
             return await get_snapshot(client, address, timeout_s)
 
-    data = asyncio.run(fetch())
-    return SourceFrame(frame_number, time.time() - delay_s, data)
+    return fetch
 
 
 class SnapshotPictures(Fetched):
@@ -69,18 +79,13 @@ class SnapshotPictures(Fetched):
 
     Parameters
     ----------
-    url, user, password, size, date
-        As of `skywright.instruments.loop.sources.mjpeg.StreamedPictures`.
+    url, user, password, **more
+        As of `Fetched`.
     period_s
         Time between requests; a slow camera makes it longer.
-    limit_s
-        For one picture.
-
-    Raises
-    ------
-    ConfigError
-        If `url` is no HTTP address.
     """
+
+    name, path = "snapshot", SNAPSHOT_PATH
 
     def __init__(
         self,
@@ -88,26 +93,23 @@ class SnapshotPictures(Fetched):
         user: str | None = None,
         password: str | None = None,
         *,
-        size: tuple[int, int] | None = None,
-        date: Date | None = None,
         period_s: float = PERIOD_S,
-        limit_s: float = LIMIT_S,
+        **more: Any,
     ) -> None:
-        super().__init__("snapshot", self._poll, size, date)
-        self.url = camera_url(url, SNAPSHOT_PATH)
+        super().__init__(url, user, password, **more)
         self.period_s = period_s
-        self._login = user, password
-        self._limit_s = limit_s
 
     def set_period(self, seconds: float) -> float:
         """Set the time between requests, s; takes effect after the next picture."""
         self.period_s = max(seconds, 0.001)
         return self.period_s
 
-    async def _poll(self) -> AsyncGenerator[tuple[bytes, float], None]:
-        async with camera_client(self.url, *self._login, self._limit_s) as client:
-            due = time.monotonic()
-            while True:
-                yield await get_snapshot(client, self.url, self._limit_s), float("nan")
-                due = max(due + self.period_s, time.monotonic())
-                await asyncio.sleep(due - time.monotonic())
+    async def pictures(
+        self, client: httpx.AsyncClient
+    ) -> AsyncGenerator[tuple[bytes, float], None]:
+        """Yield a picture each `period_s`."""
+        due = time.monotonic()
+        while True:
+            yield await get_snapshot(client, self.url, self.limit_s), float("nan")
+            due = max(due + self.period_s, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())

@@ -5,7 +5,7 @@ the truth of a picture is the extreme of projected vertices and needs no approxi
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +61,7 @@ class Mesh:
     surface : (N, 6) float64; rim, rim_power, albedo, specular, scatter, grain value.
     absorption : (M,) float64, per um.
     opaque : (M,) bool.
-    label : (N,) int32, index into `labels`.
-    labels : names of the parts.
+    label : (N,) str, name of the part.
     """
 
     points: Floats
@@ -73,13 +72,11 @@ class Mesh:
     surface: Floats
     absorption: Floats
     opaque: NDArray[np.bool_]
-    label: NDArray[np.int32]
-    labels: tuple[str, ...]
+    label: NDArray[np.str_]
 
     def select(self, *labels: str) -> Floats:
         """Return the points (N, 3) of the named parts; names that do not occur are passed over."""
-        wanted = [i for i, name in enumerate(self.labels) if name in labels]
-        return self.points[np.isin(self.label, wanted)]
+        return self.points[np.isin(self.label, labels)]
 
 
 def _unit(vectors: Floats) -> Floats:
@@ -98,15 +95,8 @@ def _finish(
 ) -> Mesh:
     corners = points[triangles]
     faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    surface = np.empty((len(points), 6))
-    surface[:] = (
-        material.rim,
-        material.rim_power,
-        material.albedo,
-        material.specular,
-        material.scatter,
-        0.0,
-    )
+    m = material
+    surface = np.tile([m.rim, m.rim_power, m.albedo, m.specular, m.scatter, 0.0], (len(points), 1))
     if material.grain > 0.0:
         surface[:, 5] = material.grain * np.abs(rng.standard_normal(len(points)))
         surface[:, 2:5] *= rng.uniform(0.7, 1.3, (len(points), 1))
@@ -119,8 +109,7 @@ def _finish(
         surface=surface,
         absorption=np.full(len(triangles), material.absorption_per_um),
         opaque=np.full(len(triangles), material.opaque),
-        label=np.zeros(len(points), np.int32),
-        labels=(label,),
+        label=np.full(len(points), label),
     )
 
 
@@ -264,23 +253,10 @@ def hull(
 
 def join(meshes: Sequence[Mesh]) -> Mesh:
     """Return one mesh of several; parts of one name stay under that name."""
-    names = tuple(dict.fromkeys(name for mesh in meshes for name in mesh.labels))
-    starts = np.cumsum([0, *(len(mesh.points) for mesh in meshes)])
-    labels = [
-        np.array([names.index(name) for name in mesh.labels], np.int32)[mesh.label]
-        for mesh in meshes
+    starts = np.cumsum([0, *(len(mesh.points) for mesh in meshes[:-1])])
+    moved = [
+        replace(mesh, triangles=(mesh.triangles + start).astype(np.int32))
+        for mesh, start in zip(meshes, starts, strict=True)
     ]
-    return Mesh(
-        points=np.concatenate([mesh.points for mesh in meshes]),
-        normals=np.concatenate([mesh.normals for mesh in meshes]),
-        triangles=np.concatenate(
-            [mesh.triangles + start for mesh, start in zip(meshes, starts, strict=False)]
-        ).astype(np.int32),
-        face_normals=np.concatenate([mesh.face_normals for mesh in meshes]),
-        centers=np.concatenate([mesh.centers for mesh in meshes]),
-        surface=np.concatenate([mesh.surface for mesh in meshes]),
-        absorption=np.concatenate([mesh.absorption for mesh in meshes]),
-        opaque=np.concatenate([mesh.opaque for mesh in meshes]),
-        label=np.concatenate(labels),
-        labels=names,
-    )
+    names = [each.name for each in fields(Mesh)]
+    return Mesh(**{n: np.concatenate([getattr(mesh, n) for mesh in moved]) for n in names})

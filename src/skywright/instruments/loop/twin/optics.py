@@ -24,7 +24,6 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter, zoom
@@ -273,7 +272,7 @@ def stamp(image: NDArray[np.uint8], optics: Optics) -> None:
     """Burn text and border rows into a picture (H, W, C) in place."""
     if optics.overlay:
         pixels, covered = _overlay(optics.width_px, optics.height_px, optics.pattern_seed)
-        first = _text_row(optics, len(pixels))
+        first = 0 if optics.pattern_seed % 2 else optics.height_px - len(pixels)  # top or bottom
         rows = slice(first, first + len(pixels))
         image[rows][covered] = pixels[covered][:, None]
     top, bottom, left, right = optics.border_px
@@ -291,33 +290,15 @@ def covers(optics: Optics, column: float, row: float) -> bool:
     at = np.array([[row]], np.float32), np.array([[column]], np.float32)
     if _nozzle(optics, *at)[0, 0] < 0.6:
         return True
-    u, v = (
-        int(np.clip(round(column), 0, optics.width_px - 1)),
-        int(np.clip(round(row), 0, optics.height_px - 1)),
-    )
-    top, bottom, left, right = optics.border_px
-    if v < top or v >= optics.height_px - bottom or u < left or u >= optics.width_px - right:
-        return True
-    if not optics.overlay:
-        return False
-    _, covered = _overlay(optics.width_px, optics.height_px, optics.pattern_seed)
-    line = v - _text_row(optics, len(covered))
-    return bool(0 <= line < len(covered) and covered[line, u])
+    u = int(np.clip(round(column), 0, optics.width_px - 1))
+    v = int(np.clip(round(row), 0, optics.height_px - 1))
+    return bool(_overlaid(optics)[v, u])
 
 
-def _text_row(optics: Optics, height: int) -> int:
-    """Return the first row of the text of a height: at the top or at the bottom."""
-    return 0 if optics.pattern_seed % 2 else optics.height_px - height
-
-
-def encode_jpeg(image: NDArray[np.uint8], quality: int = 85) -> bytes:
-    """Encode a picture (H, W) or (H, W, 3) uint8 as JPEG, color as 4:2:0 like video encoders."""
-    if image.ndim == 2:
-        grey = np.ascontiguousarray(image[:, :, None])
-        return simplejpeg.encode_jpeg(grey, quality=quality, colorspace="GRAY")
-    return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(image),
-        quality=quality,
-        colorspace="RGB",
-        colorsubsampling="420",
-    )
+@lru_cache(maxsize=8)
+def _overlaid(optics: Optics) -> NDArray[np.bool_]:
+    """Return where text or border lies over the picture, (H, W)."""
+    other = 128 if optics.border_level != 128 else 129  # a level that nothing of them has
+    image = np.full((optics.height_px, optics.width_px, 1), other, np.uint8)
+    stamp(image, optics)
+    return image[:, :, 0] != other

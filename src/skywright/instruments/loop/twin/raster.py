@@ -85,18 +85,6 @@ def shade(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def layers_of(centers: Array, stage: Array, turn: Array, knots: Array, out: Array) -> None:
-    """Assign each triangle the layer (M,) int32 whose depth knot (L,) um is nearest."""
-    for m in range(centers.shape[0]):
-        depth = (centers[m, 1] + stage[1]) * turn[1] + (centers[m, 2] + stage[2]) * turn[0]
-        best = 0
-        for k in range(1, knots.shape[0]):
-            if abs(depth - knots[k]) < abs(depth - knots[best]):
-                best = k
-        out[m] = best
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def rasterize(
     vertex: Array,
     triangles: Array,
@@ -221,50 +209,27 @@ def accumulate(
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def blur(image: Array, sigma_x: float, sigma_y: float, scratch: Array) -> None:
-    """Blur (h, w) float32 in place by a Gaussian of two widths, px; borders are repeated."""
+def blur_rows(image: Array, sigma: float) -> None:
+    """Blur the rows of (h, w) float32 in place by a Gaussian, px; their ends are repeated."""
     height, width = image.shape
-    for axis in range(2):
-        sigma = sigma_x if axis == 0 else sigma_y
-        if sigma < 0.15:
-            continue
-        reach = math.ceil(3.0 * sigma)
-        kernel = np.empty(2 * reach + 1, np.float32)
-        for i in range(2 * reach + 1):
-            kernel[i] = math.exp(-0.5 * ((i - reach) / sigma) ** 2)
-        kernel /= kernel.sum()
-        if axis == 0:
-            line = np.empty(width + 2 * reach, np.float32)
-            for r in range(height):
-                line[:reach] = image[r, 0]
-                line[reach : reach + width] = image[r]
-                line[reach + width :] = image[r, width - 1]
-                out = image[r]
-                out[:] = kernel[0] * line[:width]
-                for i in range(1, 2 * reach + 1):
-                    k = kernel[i]
-                    for c in range(width):
-                        out[c] += k * line[c + i]
-        else:
-            scratch[:height, :width] = image
-            for r in range(height):
-                out = image[r]
-                out[:] = 0.0
-                for i in range(2 * reach + 1):
-                    source = scratch[min(max(r + i - reach, 0), height - 1), :width]
-                    k = kernel[i]
-                    for c in range(width):
-                        out[c] += k * source[c]
-
-
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def flatten(transmission: Array, reflection: Array) -> None:
-    """Combine layers (L, h, w) into the first: transmissions multiply, reflections add."""
-    for k in range(1, transmission.shape[0]):
-        for r in range(transmission.shape[1]):
-            for c in range(transmission.shape[2]):
-                transmission[0, r, c] *= transmission[k, r, c]
-                reflection[0, r, c] += reflection[k, r, c]
+    if sigma < 0.15:
+        return
+    reach = math.ceil(3.0 * sigma)
+    kernel = np.empty(2 * reach + 1, np.float32)
+    for i in range(2 * reach + 1):
+        kernel[i] = math.exp(-0.5 * ((i - reach) / sigma) ** 2)
+    kernel /= kernel.sum()
+    line = np.empty(width + 2 * reach, np.float32)
+    for r in range(height):
+        line[:reach] = image[r, 0]
+        line[reach : reach + width] = image[r]
+        line[reach + width :] = image[r, width - 1]
+        out = image[r]
+        out[:] = kernel[0] * line[:width]
+        for i in range(1, 2 * reach + 1):
+            k = kernel[i]
+            for c in range(width):
+                out[c] += k * line[c + i]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")

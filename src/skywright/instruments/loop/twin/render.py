@@ -5,7 +5,7 @@ the pixel grid shifted by its own fraction of a pixel, so one sum gives smear an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -24,7 +24,7 @@ from skywright.instruments.loop.twin.optics import (
 )
 from skywright.instruments.loop.twin.scene import Scene
 from skywright.instruments.loop.twin.shape import Shape
-from skywright.instruments.loop.twin.trajectory import Motion, Pose
+from skywright.instruments.loop.twin.trajectory import Pose
 from skywright.instruments.loop.twin.truth import (
     FrameTruth,
     SceneTruth,
@@ -41,7 +41,6 @@ __all__ = [
     "Pose",
     "SceneTruth",
     "render",
-    "render_exposure",
     "scene_truth",
     "silhouette",
     "warm_up",
@@ -120,27 +119,6 @@ def _gains(optics: Optics, light: float) -> NDArray[np.float64]:
     return np.array([light, optics.reflect, optics.stray, optics.black, *noise])
 
 
-def render_exposure(
-    scene: Scene,
-    motion: Motion,
-    start_s: float,
-    end_s: float,
-    *,
-    light: float = 1.0,
-    frame_seed: int = 0,
-) -> Frame:
-    """Take the picture of a moving sample over start_s..end_s of the motors' clock."""
-    return render(
-        scene,
-        motion.pose_at((start_s + end_s) / 2.0),
-        path=motion.path_over(start_s, end_s),
-        light=light,
-        frame_seed=frame_seed,
-        exposure_start_s=start_s,
-        exposure_end_s=end_s,
-    )
-
-
 def silhouette(scene: Scene, pose: Pose) -> NDArray[np.float32]:
     """Return the transmission (H, W) float32 of the sample alone: 1 where there is nothing."""
     optics = scene.optics
@@ -164,12 +142,7 @@ def _pose_at(pose: Pose, path: Sequence[Pose] | None, fraction: float) -> Pose:
     at = fraction * (len(path) - 1)
     i = min(int(at), len(path) - 2)
     a, b, f = path[i], path[i + 1], at - i
-    return Pose(
-        a.x_um + f * (b.x_um - a.x_um),
-        a.y_um + f * (b.y_um - a.y_um),
-        a.z_um + f * (b.z_um - a.z_um),
-        a.phi_deg + f * (b.phi_deg - a.phi_deg),
-    )
+    return Pose(*(p + f * (q - p) for p, q in zip(astuple(a), astuple(b), strict=True)))
 
 
 @lru_cache(maxsize=32)
@@ -237,12 +210,13 @@ def _see(
             shape, optics, [_pose_at(pose, path, f) for f in _times(half, count)], knots, corner,
             half, transmission, reflection,
         )  # fmt: skip
-    scratch = np.empty(size[1:], np.float32)
-    for k, sigma in enumerate(sigmas):
-        raster.blur(transmission[k], sigma, sigma, scratch)
-        raster.blur(reflection[k], sigma, sigma, scratch)
-    raster.flatten(transmission, reflection)
-    return corner, transmission[0], reflection[0]
+    for layer in (transmission, reflection):
+        for image, sigma in zip(layer, sigmas, strict=True):
+            raster.blur_rows(image, sigma)
+            turned = np.ascontiguousarray(image.T)
+            raster.blur_rows(turned, sigma)
+            image[:] = turned.T
+    return corner, transmission.prod(axis=0), reflection.sum(axis=0)
 
 
 def _times(half: int, count: int) -> NDArray[np.float64]:
@@ -278,7 +252,8 @@ def _add_field(
             vertex,
         )  # fmt: skip
         if len(knots) > 1:
-            raster.layers_of(mesh.centers, stage, turn, knots, layer)
+            depth = (mesh.centers[:, 1:] + stage[1:]) @ turn[::-1]
+            layer = np.abs(depth[:, None] - knots).argmin(axis=1).astype(np.int32)
         raster.rasterize(
             vertex, mesh.triangles, mesh.face_normals, mesh.absorption, mesh.opaque, layer, turn,
             corner + shift, density, light,

@@ -116,11 +116,8 @@ def _place(mount: Mount, mesh: Mesh) -> Mesh:
         ]
     )
     points = mesh.points @ rotation.T
-    head = [i for i, name in enumerate(mesh.labels) if name in HEAD]
-    if head:
-        tip = _extreme(points[np.isin(mesh.label, head)])
-    else:
-        tip = np.array([points[:, 0].max(), 0.0, 0.0])
+    head = np.isin(mesh.label, HEAD)
+    tip = _extreme(points[head]) if head.any() else np.array([points[:, 0].max(), 0.0, 0.0])
     shift = np.asarray(mount.tip_um) - tip
     return replace(
         mesh,

@@ -2,20 +2,18 @@
 
 import asyncio
 import logging
-import signal
 from contextlib import suppress
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from skywright.errors import ConfigError
+from skywright.instruments.panoseti.grpc_serving import GrpcServer
 from skywright.instruments.panoseti.live.config import HpIoConfig, ServerConfig
 from skywright.instruments.panoseti.live.service import DaqDataService
 from skywright.instruments.panoseti.live.sockets import claim_socket, remove_socket
 from skywright.instruments.panoseti.warm import warm_up
-from skywright.processes.lifecycle import announce_ready
+from skywright.processes.lifecycle import announce_ready, stop_event
 from skywright.wire.daqdata import SERVICE
 from skywright.wire.daqdata.methods import handlers
 
@@ -47,13 +45,12 @@ class DaqDataServer:
 
     def __init__(self, config: ServerConfig, host: str, port: int) -> None:
         self.service = DaqDataService(config, self._set_health)
+        self._grpc = GrpcServer(SERVICE, handlers(self.service))
         self.port = port
         self.socket: Path | None = None
         self._config = config
         self._host = host
         self._inode = 0
-        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        self._health = health.aio.HealthServicer()
 
     async def start(self, hp_io: HpIoConfig | None = None) -> None:
         """Start to serve.
@@ -68,17 +65,8 @@ class DaqDataServer:
         ConfigError
             If the port is taken or `hp_io` cannot start.
         """
-        server = self._server
-        server.add_generic_rpc_handlers([handlers(self.service)])
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, server)
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        try:
-            self.port = server.add_insecure_port(f"{host}:{self.port}")
-        except RuntimeError as error:
-            message = f"{host}:{self.port} cannot be used; is another server running?"
-            raise ConfigError(message) from error
+        server = self._grpc.server
+        self.port = self._grpc.listen(self._host, self.port)
         self.socket = _add_unix_socket(server, self._config.unix_domain_socket)
         if hp_io is not None:
             await self.service.hp_io.start(hp_io)
@@ -88,18 +76,16 @@ class DaqDataServer:
         await self._set_health(self.service.hp_io.failure == "")
 
     async def _set_health(self, serving: bool) -> None:
-        status = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE):
-            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+        await self._grpc.set_health(serving)
 
     async def stop(self) -> None:
         """End the streams with CANCELLED, then everything."""
-        await self._health.enter_graceful_shutdown()
+        await self._grpc.health.enter_graceful_shutdown()
         grace_s = self._config.shutdown_grace_period
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self.service.stop()
-        await self._server.stop(min(GRACE_S, grace_s))
+        await self._grpc.server.stop(min(GRACE_S, grace_s))
         if self.socket is not None:
             remove_socket(self.socket, self._inode)
 
@@ -112,10 +98,7 @@ async def serve(config: ServerConfig, hp_io: HpIoConfig | None, host: str, port:
     ConfigError
         If the port is taken or `hp_io` cannot start.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_event()
     # Else the first frames of each product would wait for it, and with them all calls.
     await asyncio.to_thread(warm_up)
     server = DaqDataServer(config, host, port)

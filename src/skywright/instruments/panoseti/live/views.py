@@ -3,7 +3,6 @@
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from skywright.wire.daqdata.encode import LiveImage
 RECENT = 10
 """Images of a kind whose minima and maxima set the limits of the colors."""
 WINDOWS_S = (10.0, 60.0, 600.0)
+"""Lengths of the windows of `MaxPixels`; one that is full begins anew."""
 BINS = 75
 
 
@@ -97,34 +97,27 @@ def title_of(image: LiveImage) -> str:
 
 
 class MaxPixels(View):
-    """Distribution of the largest pixel of pulse-height images, in windows of time.
+    """Distribution of the largest pixel of pulse-height images, in `WINDOWS_S`."""
 
-    Parameters
-    ----------
-    windows_s
-        Length of each window, s; a window that is full begins anew.
-    """
-
-    def __init__(self, windows_s: Sequence[float] = WINDOWS_S) -> None:
-        self._windows_s = windows_s
-        self._since = [time.monotonic()] * len(windows_s)
-        self._values: list[dict[int, list[int]]] = [{} for _ in windows_s]
+    def __init__(self) -> None:
+        self._since = [time.monotonic()] * len(WINDOWS_S)
+        self._values: list[dict[int, list[int]]] = [{} for _ in WINDOWS_S]
 
     def update(self, image: LiveImage) -> None:
         """Take an image; movies do not count."""
         if image.movie:
             return
         now, largest = time.monotonic(), int(image.image.max())
-        for index, length in enumerate(self._windows_s):
+        for index, length in enumerate(WINDOWS_S):
             if now - self._since[index] > length:
                 self._since[index], self._values[index] = now, {}
             self._values[index].setdefault(image.module, []).append(largest)
 
     def draw(self, figure: Figure) -> None:
         """Draw one panel for each window, one curve for each module."""
-        figure.set_size_inches(4 * len(self._windows_s), 3.5)
-        panels = figure.subplots(1, len(self._windows_s), squeeze=False)[0]
-        for panel, length, values in zip(panels, self._windows_s, self._values, strict=True):
+        figure.set_size_inches(4 * len(WINDOWS_S), 3.5)
+        panels = figure.subplots(1, len(WINDOWS_S), squeeze=False)[0]
+        for panel, length, values in zip(panels, WINDOWS_S, self._values, strict=True):
             for module, largest in sorted(values.items()):
                 label = f"module {module}: {len(largest)}"
                 panel.hist(largest, bins=BINS, density=True, histtype="step", label=label)

@@ -6,7 +6,6 @@ what has not come by then is missing in it.
 
 import logging
 import socket
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.acquire.counters import Counters, sum_counts
-from skywright.errors import ConfigError, HardwareError, SkywrightError
+from skywright.errors import ConfigError, SkywrightError
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.frames import Frames
 from skywright.instruments.panoseti.packets import (
@@ -24,7 +23,7 @@ from skywright.instruments.panoseti.packets import (
     packet_groups,
 )
 from skywright.instruments.panoseti.products import PRODUCTS, QUABOS, Product, RunName
-from skywright.instruments.panoseti.sources.run_writer import RunWriter
+from skywright.instruments.panoseti.sources.run_writer import RunTaker, RunWriter
 from skywright.instruments.panoseti.sources.rundir import RunDirectorySource
 
 logger = logging.getLogger(__name__)
@@ -37,8 +36,6 @@ WRITE_S = 0.05
 LISTEN_S = 0.02
 DRAIN_S = 1.0
 """When a run ends, packets that wait in the socket are taken for this time at most."""
-STOP_S = 10.0
-"""Longest time until a run has ended."""
 RECEIVE_BYTES = 16 << 20
 """Buffer of the socket that is asked for: 8,000 packets a second for seconds."""
 MOST_WAITING = 20_000
@@ -116,7 +113,7 @@ class FrameGrouper:
         return frames_of_packets(self.product, waiting[:taken], arrival[:taken])
 
 
-class ReceivedRuns:
+class ReceivedRuns(RunTaker):
     """Receives the packets that boards send over UDP, and writes them as runs.
 
     All methods may be called from any thread.
@@ -158,19 +155,15 @@ class ReceivedRuns:
         modules: frozenset[int] = frozenset(),
         hold_s: float = HOLD_S,
     ) -> None:
-        self.data_dir = data_dir
-        self.error = ""
+        super().__init__(RunWriter(data_dir, RunName("Packets", "", "sci-data")), "packets")
         self.received = 0
         self._hold_s = hold_s
         self._grouped = grouped
         self._modules = modules
         self._counters = Counters()
-        self._writer = RunWriter(data_dir, RunName("Packets", "", "sci-data"))
         self._waiting: dict[tuple[int, str], tuple[list[bytes], list[int]]] = {}
         self._groupers: dict[tuple[int, str], FrameGrouper] = {}
         self._counts: dict[tuple[int, str, int], int] = {}
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         try:
@@ -182,11 +175,6 @@ class ReceivedRuns:
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
 
     @property
-    def is_running(self) -> bool:
-        """Whether a run is being taken."""
-        return self._thread is not None and self._thread.is_alive()
-
-    @property
     def run(self) -> str:
         """Name of the newest run directory; empty before the first one."""
         return self._writer.run
@@ -196,41 +184,13 @@ class ReceivedRuns:
         """Packets that are in no frame, by cause."""
         return self._counters.as_dict()
 
-    def start(self) -> str:
-        """Begin a run and return the name of its directory.
-
-        Raises
-        ------
-        HardwareError
-            If a run is under way or the files cannot be made.
-        """
-        if self.is_running:
-            raise HardwareError(f"the run {self._writer.run} is under way; stop it first")
+    def _begin(self) -> str:
         host, port = self.address
         run = self._writer.begin((), {"packets_config": {"host": host, "port": port}})
-        self.error = ""
         self._groupers.clear()
         self._counts.clear()
         self._drop_old()
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._work, name="packets", daemon=True)
-        self._thread.start()
         return run
-
-    def stop(self) -> None:
-        """End the run: all its packets are in its files, and its marker is there.
-
-        Raises
-        ------
-        HardwareError
-            If it does not end within `STOP_S`, for instance because the disk does not answer.
-        """
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(STOP_S)
-            if self._thread.is_alive():
-                raise HardwareError(f"the run {self._writer.run} does not end; try again")
-            self._thread = None
 
     def close(self) -> None:
         """Stop for good and close the socket."""

@@ -1,6 +1,7 @@
 """Write one run after the other into a data directory, as Hashpipe writes them."""
 
 import json
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -147,3 +148,78 @@ class RunWriter:
             self._writers[module, product.name] = PffWriter(
                 directory, product, module, self._start_ns, self._max_file_bytes, self._buffer_bytes
             )
+
+
+class RunTaker:
+    """Takes one run after the other into a data directory, on a thread; base of what takes them.
+
+    A subclass begins the writer's run in `_begin`, and ends it at the end of `_work`.
+
+    Parameters
+    ----------
+    writer
+        Of the runs.
+    thread_name
+        Name of the thread.
+
+    Attributes
+    ----------
+    error
+        Why the newest run could not be written; empty when it could.
+    """
+
+    stop_s = 10.0
+    """Longest time until a run has ended."""
+
+    def __init__(self, writer: RunWriter, thread_name: str) -> None:
+        self.data_dir = writer.data_dir
+        self.error = ""
+        self._writer = writer
+        self._thread_name = thread_name
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is being taken."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> str:
+        """Begin a run and return the name of its directory.
+
+        Raises
+        ------
+        HardwareError
+            If a run is under way or the files cannot be made.
+        """
+        if self.is_running:
+            raise HardwareError(f"the run {self._writer.run} is under way; stop it first")
+        run = self._begin()
+        self.error = ""
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._work, name=self._thread_name, daemon=True)
+        self._thread.start()
+        return run
+
+    def stop(self) -> None:
+        """End the run: all of it is in its files, and its marker is there.
+
+        Raises
+        ------
+        HardwareError
+            If it does not end within `stop_s`, for instance because the disk does not answer.
+        """
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(self.stop_s)
+            if self._thread.is_alive():
+                raise HardwareError(f"the run {self._writer.run} does not end; try again")
+            self._thread = None
+
+    def _begin(self) -> str:
+        """Make the directories and files of a run; return its name."""
+        raise NotImplementedError
+
+    def _work(self) -> None:
+        """Take the run until `_stopping` is set, and end it."""
+        raise NotImplementedError

@@ -1,7 +1,6 @@
 """Simulated observing runs, written as PFF files in real time, as Hashpipe writes them."""
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -10,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from skywright.errors import ConfigError, HardwareError
+from skywright.errors import ConfigError
 from skywright.instruments.panoseti.clock import NS
 from skywright.instruments.panoseti.products import PRODUCTS, RunName
-from skywright.instruments.panoseti.sources.run_writer import RunWriter
+from skywright.instruments.panoseti.sources.run_writer import RunTaker, RunWriter
 from skywright.instruments.panoseti.twin.housekeeping import board_objects
 from skywright.instruments.panoseti.twin.sky import ArraySettings, Flash, TelescopeArray
 
@@ -45,7 +44,7 @@ def obs_config(modules: Sequence[int]) -> dict[str, Any]:
     return {"name": "simulated", "domes": [{**dome, "modules": telescopes}]}
 
 
-class SimulatedRuns:
+class SimulatedRuns(RunTaker):
     """Writes one simulated run after the other into a data directory.
 
     All methods may be called from any thread.
@@ -94,7 +93,8 @@ class SimulatedRuns:
                 f"movie period {movie_period_s} s, largest file {max_file_bytes} bytes: expected "
                 f"at least {SHORTEST_S} s and 0 bytes"
             )
-        self.data_dir = data_dir
+        name = RunName("Simulated", "", "sim")
+        super().__init__(RunWriter(data_dir, name, buffered, max_file_bytes), "simulated-run")
         self.array = TelescopeArray(settings, seed)
         absent = set(self.array.settings.unlocked) - set(self.array.settings.modules)
         if absent:
@@ -102,38 +102,15 @@ class SimulatedRuns:
         self._products = [PRODUCTS[name] for name in products]
         self._housekeeping_rng = np.random.default_rng([seed, 2])
         self.flashes: list[Flash] = []
-        self.error = ""
         self._period_ns = round(movie_period_s * NS)
         self._flash_rate_hz = flash_rate_hz
-        self._writer = RunWriter(
-            data_dir, RunName("Simulated", "", "sim"), buffered, max_file_bytes
-        )
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
-    @property
-    def is_running(self) -> bool:
-        """Whether a run is being taken."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def start(self) -> str:
-        """Begin a run and return the name of its directory.
-
-        Raises
-        ------
-        HardwareError
-            If a run is under way or the files cannot be made.
-        """
-        if self.is_running:
-            raise HardwareError(f"the run {self._writer.run} is under way; stop it first")
+    def _begin(self) -> str:
         settings = {"settings": asdict(self.array.settings), "observatory": "simulated"}
         modules = self.array.settings.modules
         configs = {"sim_config": settings, "obs_config": obs_config(modules)}
         run = self._writer.begin(modules, configs)
-        self.flashes, self.error = [], ""
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._work, name="simulated-run", daemon=True)
-        self._thread.start()
+        self.flashes = []
         return run
 
     def set_threshold(self, threshold_adc: float) -> None:
@@ -149,13 +126,6 @@ class SimulatedRuns:
     def set_flasher(self, photoelectrons: float) -> None:
         """Set the light of a flat-field pulse in each pixel; 0 switches the flasher off."""
         self.array.settings = replace(self.array.settings, flasher_pe=photoelectrons)
-
-    def stop(self) -> None:
-        """End the run: all its frames are in its files, and its marker is there."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(10.0)
-            self._thread = None
 
     def _work(self) -> None:
         done_ns = time.time_ns()

@@ -1,15 +1,8 @@
 """The process ``skywright panoseti ublox``."""
 
-import asyncio
-import signal
-
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
-from skywright.errors import ConfigError
+from skywright.instruments.panoseti.grpc_serving import GrpcServer
 from skywright.instruments.panoseti.ublox.service import UbloxService
-from skywright.processes.lifecycle import announce_ready
+from skywright.processes.lifecycle import announce_ready, stop_event
 from skywright.wire.ubx import SERVICE
 from skywright.wire.ubx.methods import handlers
 
@@ -31,32 +24,20 @@ async def serve(host: str, port: int, simulate: bool) -> None:
     ConfigError
         If the port is taken.
     """
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_event()
     service = UbloxService()
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers([handlers(service)])
-    status = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    names = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(names, server)
-    try:
-        port = server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
-        message = f"{host}:{port} cannot be used; is another server running?"
-        raise ConfigError(message) from error
+    grpc_server = GrpcServer(SERVICE, handlers(service))
+    port = grpc_server.listen(host, port)
     twin = None
     if simulate:
         from skywright.instruments.panoseti.ublox.twin import SimulatedF9t
 
         twin = SimulatedF9t()
-    await server.start()
-    for name in ("", SERVICE):
-        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await grpc_server.server.start()
+    await grpc_server.set_health(True)
     announce_ready(port=port, host=host, device=twin.device if twin else None)
     await stop.wait()
     await service.stop()
-    await server.stop(GRACE_S)
+    await grpc_server.server.stop(GRACE_S)
     if twin is not None:
         twin.close()

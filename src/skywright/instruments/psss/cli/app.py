@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import signal
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from skywright.processes.lifecycle import (
     default_signal_handling,
     end_process,
     end_with_parent,
+    on_signal_to_end,
 )
 from skywright.processes.options import OptionParser
 from skywright.processes.ports import port_number
@@ -162,8 +162,7 @@ def _serve_without_tree(args: argparse.Namespace) -> None:
         service = Service(args)
         service.processor.warm.wait()
     over = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
+    on_signal_to_end(over.set)
     puts: Any = None
     if args.put_pvs:
         _check_caproto()

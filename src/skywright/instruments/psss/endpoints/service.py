@@ -61,7 +61,7 @@ class Service:
         axis = source.settings.axis_ev if isinstance(source, SimSource) else None
         self.processor = processor = Processor(source, Settings(axis=axis), args.threads)
         processor.warm.clear()
-        processor.report(f"{WARMING_UP}: the kernels are compiled or loaded", alarm=False)
+        processor.report(f"{WARMING_UP}: the kernels are being compiled or loaded", alarm=False)
         directory = args.background_dir or default_history(self.prefix)
         self.history = History(directory)
         self.parameters = Parameters(processor, self.history)

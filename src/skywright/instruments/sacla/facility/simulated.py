@@ -3,7 +3,8 @@
 import heapq
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import count, cycle
 from typing import Any
 
@@ -207,33 +208,28 @@ class SimulatedFacility:
 
     def newest_run(self, beamline: int) -> int:
         """Return the number of the newest run."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             return self.runs.runs[-1].number if self.runs.runs else 0
 
     def run_status(self, beamline: int, run: int) -> int:
         """Return the status of a run."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             return int(self.runs.find(run).status) if self.runs.runs else -1
 
     def hightag(self, beamline: int, run: int) -> int:
         """Return the high tag of a run."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             return self.runs.find(run).hightag
 
     def start_tag(self, beamline: int, run: int) -> tuple[int, int]:
         """Return (high tag, first low tag) of a run."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             found = self.runs.find(run)
             return found.hightag, found.first
 
     def end_tag(self, beamline: int, run: int) -> tuple[int, int]:
         """Return (high tag, last low tag) of a run that has ended."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             found = self.runs.find(run)
             if found.last is None:
                 raise APIError(f"run {run} has not ended")
@@ -241,16 +237,14 @@ class SimulatedFacility:
 
     def tags_of_run(self, beamline: int, run: int) -> list[int]:
         """Return the low tags of a run so far."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             found = self.runs.find(run)
             last = self.runs.tag(self._made - 1) if found.last is None else found.last
             return list(range(found.first, last + 1, self.settings.tag_step))
 
     def tags_between(self, beamline: int, hightag: int, first: int, last: int) -> list[int]:
         """Return the low tags in a range."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             return sorted(
                 tag
                 for run in self.runs.runs
@@ -261,8 +255,7 @@ class SimulatedFacility:
 
     def tags_of_detector(self, beamline: int, run: int, detector: str) -> list[int]:
         """Return the low tags of a run at which a detector has an image."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             ring, found = self._ring(detector), self.runs.find(run)
             return [
                 tag
@@ -282,8 +275,7 @@ class SimulatedFacility:
 
     def detectors(self, beamline: int, run: int) -> list[str]:
         """Return the ids of the detectors of a run."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             self.runs.find(run)
             return [name for name in self._rings if name not in self._away]
 
@@ -304,14 +296,16 @@ class SimulatedFacility:
 
     def photon_energy_kev(self, beamline: int, run: int) -> float:
         """Return the configured photon energy."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             self.runs.find(run)
             return PHOTON_EV / 1000
 
-    def _check(self, beamline: int) -> None:
+    @contextmanager
+    def _asked_of(self, beamline: int) -> Iterator[None]:
         if beamline != self.settings.beamline:
             raise APIError(f"no data of beamline {beamline} on this host")
+        with self.changed:
+            yield
 
     def _check_equipment(self, equipment: str) -> None:
         if equipment not in self._values:
@@ -358,8 +352,7 @@ class SimulatedFacility:
 
     def open_stored(self, detector: str, beamline: int, runs: list[int]) -> None:
         """Look for stored runs of a detector."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             self._ring(detector)
             for run in runs:
                 self.runs.find(run)
@@ -368,8 +361,7 @@ class SimulatedFacility:
         self, detector: str, beamline: int, runs: list[int], tag: int
     ) -> tuple[int, Image, dict[str, Any]]:
         """Return an image of stored runs."""
-        self._check(beamline)
-        with self.changed:
+        with self._asked_of(beamline):
             ring = self._ring(detector)
             for number in runs:
                 run = self.runs.find(number)

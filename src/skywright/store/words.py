@@ -1,0 +1,27 @@
+"""Values, times and durations as people read them."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+
+def in_short(value: object) -> str:
+    """Return a value of metadata or a result in few words: numbers to 6 digits, NaN as a dash."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {in_short(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(map(in_short, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.6g}"
+    return str(value)
+
+
+def local_time(time_s: float) -> str:
+    """Return a unix time as people write it, local."""
+    return datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def in_seconds(duration_s: float | None) -> str:
+    """Return a duration for people; "" if there is none."""
+    return "" if duration_s is None else f"{duration_s:.1f} s"
