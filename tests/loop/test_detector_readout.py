@@ -10,7 +10,14 @@ from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.detect import NETWORK
 from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.detector.model import LoopModel, Maps
-from skywright.instruments.loop.detector.readout import LoopFinder, Part, look_at, part_about
+from skywright.instruments.loop.detector.readout import (
+    EVEN_ODDS,
+    LoopFinder,
+    Part,
+    look_at,
+    part_about,
+    score_of,
+)
 
 ROWS, COLUMNS = 96, 128
 SHAPE = (480, 640)  # a cell is 5 px wide and high
@@ -70,6 +77,7 @@ class Said:
 
     def run(self, gray: np.ndarray) -> Maps:
         self.looks += 1
+        self.shape = gray.shape
         return self.whole if gray.shape == SHAPE else self.part
 
 
@@ -197,6 +205,39 @@ def test_a_tip_that_is_not_seen_again_closer_stays(gray: np.ndarray) -> None:
     maps, closer = maps_of(), maps_of((30, 20, 100, 76), tip=None, pin=0)
     found = read(gray, replace(maps, tip=maps.tip * 0.4), closer)
     assert found.tip_x == pytest.approx(90 * CELL - 0.5)
+
+
+@pytest.mark.parametrize(("film", "kind"), [(0.1, "nylon"), (0.9, "mitegen")])
+def test_the_head_alone_is_asked_for_the_kind(gray: np.ndarray, film: float, kind: str) -> None:
+    """The picture says nylon, hardly; a part about the head says what it says."""
+    open_kind = {"none": 0.1, "nylon": 0.5, "mitegen": 0.3, "pin": 0.1}
+    whole = replace(maps_of(), kind=open_kind)
+    of_head = {"none": 0.0, "nylon": 0.95 - 0.9 * film, "mitegen": 0.05 + 0.9 * film, "pin": 0.0}
+    closer = replace(maps_of(None, kind="none", side="none", tip=None), kind=of_head)
+    finder = LoopFinder.__new__(LoopFinder)
+    finder.model = Said(whole, closer)
+    found = finder.find(gray)
+    assert found.kind == kind
+    told = [math.log(each["mitegen"] / each["nylon"]) for each in (open_kind, of_head)]
+    sign = 1 if kind == "mitegen" else -1
+    assert found.kind_odds == pytest.approx(sign * (np.mean(told) + EVEN_ODDS))
+    # The head is 150 x 80 px of 640 x 480.
+    assert finder.model.shape == pytest.approx((3 * 150 * 480 / 640, 3 * 150), abs=2)
+
+
+def test_the_score_is_drawn_towards_a_half() -> None:
+    said = [0.999, 0.9, 0.6, 0.5, 0.49, 0.001]
+    scores = [score_of(replace(maps_of(), kind={"none": 1 - each})) for each in said]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] == pytest.approx(0.95, abs=0.005)
+    assert scores[3:] == pytest.approx(said[3:])
+
+
+def test_a_kind_that_is_clear_is_not_asked_again(gray: np.ndarray) -> None:
+    finder = LoopFinder.__new__(LoopFinder)
+    finder.model = Said(maps_of(), maps_of(None, kind="none", side="none", tip=None))
+    assert finder.find(gray).kind == "nylon"
+    assert finder.model.looks == 2  # the whole, and one closer look that saw nothing
 
 
 def test_a_mount_of_one_cell_is_one(gray: np.ndarray) -> None:

@@ -6,7 +6,7 @@
 3. ``export CHECKPOINT MODEL``: the model file, with the revisions of code and data in its metadata;
 4. ``score MODEL [--real FOLDER]``: figures on pictures that nothing was trained on.
 
-Training and export need torch. Seeds below `score.FIRST_SEED` are for training. The figures of a
+Training and export need torch. Seeds below `FIRST_SEED` are for training. The figures of a
 generator that was left out (``--without``) are those that count. The tests' other renderer is never
 trained on.
 """
@@ -22,6 +22,7 @@ import numpy as np
 
 SHARD = 100
 TURN = ("painter", "composite", "twin")
+FIRST_SEED = 100_000_000  # those below are for training
 
 
 def make_data(out: Path, seconds: float, first: int) -> None:
@@ -108,6 +109,7 @@ def main() -> int:
     told.add_argument("model", type=Path)
     told.add_argument("--real", type=Path, help="folder of real pictures with truth in README.md")
     told.add_argument("--count", type=int, default=100)
+    told.add_argument("--first", type=int, default=FIRST_SEED, help="seed of the first picture")
     args = parser.parse_args()
     if args.step == "data":
         make_data(args.pool, args.seconds, args.first)
@@ -128,7 +130,7 @@ def main() -> int:
     else:
         from score import score_all
 
-        score_all(args.model, args.real, args.count)
+        score_all(args.model, args.real, args.count, args.first)
     return 0
 
 

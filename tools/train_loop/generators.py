@@ -68,6 +68,7 @@ def twin(rng: np.random.Generator) -> Sample:
         str(truth.side),
         truth.tip_px,
         truth.pin_end_px if truth.kind != "pin" else NOWHERE,
+        truth.crystal_tip_px,
         box if truth.tip_in_view or truth.kind != "pin" else NO_BOX,
         other_known=False,
     )

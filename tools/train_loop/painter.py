@@ -164,7 +164,7 @@ def paint(rng: np.random.Generator, busy: bool) -> Sample:
         clutter(rng, canvas, before=True, keep=tip)
     if rng.random() < 0.6:
         dust(rng, canvas)
-    return Sample(canvas.gray, canvas.masks, kind, "left", tip, begin, box)
+    return Sample(canvas.gray, canvas.masks, kind, "left", tip, begin, box=box)
 
 
 def _mount(rng: np.random.Generator, canvas: Canvas, kind: str) -> Any:

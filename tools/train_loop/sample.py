@@ -27,6 +27,7 @@ class Sample:
     masks : (5, H, W) bool, of `network.MASKS`.
     kind, side : one of `network.KINDS` and `network.SIDES`.
     tip, begin : (x, y) of the tip and of the end of the pin; NaN where there is none in view.
+    second_tip : that of a crystal that sticks out; NaN without.
     box : xmin, ymin, xmax, ymax of the head, or of a bare pin; NaN without.
     other_known : whether the mask "other" holds everything that is no mount.
     """
@@ -37,6 +38,7 @@ class Sample:
     side: str = "none"
     tip: tuple[float, float] = NOWHERE
     begin: tuple[float, float] = NOWHERE
+    second_tip: tuple[float, float] = NOWHERE
     box: tuple[float, float, float, float] = NO_BOX
     other_known: bool = True
     notes: dict[str, Any] = field(default_factory=dict)
@@ -53,6 +55,7 @@ def mirrored(sample: Sample) -> Sample:
         side=FLIPPED.get(sample.side, sample.side),
         tip=(last - sample.tip[0], sample.tip[1]),
         begin=(last - sample.begin[0], sample.begin[1]),
+        second_tip=(last - sample.second_tip[0], sample.second_tip[1]),
         box=(last - x1, y0, last - x0, y1),
     )
 
@@ -67,6 +70,7 @@ def transposed(sample: Sample) -> Sample:
         side=TURNED[sample.side],
         tip=sample.tip[::-1],
         begin=sample.begin[::-1],
+        second_tip=sample.second_tip[::-1],
         box=(y0, x0, y1, x1),
     )
 
@@ -80,6 +84,7 @@ def cut(sample: Sample, x0: int, y0: int, width: int, height: int) -> Sample:
         masks=sample.masks[:, y0 : y0 + height, x0 : x0 + width],
         tip=(sample.tip[0] - x0, sample.tip[1] - y0),
         begin=(sample.begin[0] - x0, sample.begin[1] - y0),
+        second_tip=(sample.second_tip[0] - x0, sample.second_tip[1] - y0),
         box=(a - x0, b - y0, c - x0, d - y0),
     )
 

@@ -13,7 +13,6 @@ import numpy as np
 from generators import GENERATORS, sample_of
 from sample import Sample
 
-FIRST_SEED = 100_000_000  # those below are for training
 BAD_PX, MISS_PX = 25.0, 999.0
 SCORES = (0.5, 0.7, 0.85, 0.95, 1.0001)
 ROW = re.compile(r"^\| `(?P<file>[\w.]+)` \|")
@@ -21,13 +20,13 @@ PLACE = re.compile(r"\(([\d.]+), ([\d.]+)\)")
 Find = Callable[[Any], Any]
 
 
-def score_all(model: Path, real: Path | None, count: int) -> None:
-    """Print one JSON line for each set."""
+def score_all(model: Path, real: Path | None, count: int, first: int) -> None:
+    """Print one JSON line for each set: pictures of each generator, and the real ones."""
     from skywright.instruments.loop.detector import LoopFinder
 
     find = LoopFinder(model).find
     sets: dict[str, list[Sample]] = {
-        name: [sample_of(name, FIRST_SEED + k) for k in range(count)] for name in GENERATORS
+        name: [sample_of(name, first + k) for k in range(count)] for name in GENERATORS
     }
     if real is not None:
         sets["real"] = real_pictures(real)
@@ -58,7 +57,8 @@ def real_pictures(folder: Path) -> list[Sample]:
                 cells[3].split()[0],
                 tips[0],
                 box=tuple(float(number) for number in box),  # type: ignore[arg-type]
-                notes={"file": path.name, "tips": tips},
+                second_tip=tips[-1],
+                notes={"file": path.name},
             )
         )
     return samples
@@ -79,16 +79,13 @@ def figures(samples: list[Sample], find: Find) -> dict[str, Any]:
         if sample.kind == "none":
             empty += 1
             false += found.tip_in_view
+            scores += [(found.score, False)] * found.tip_in_view
             continue
         height, width = gray.shape
         x, y = sample.tip
         if not (0 <= x < width and 0 <= y < height):
             continue
-        off = MISS_PX
-        if found.tip_in_view:
-            # With and without a crystal or an ice spike that sticks out.
-            tips = sample.notes.get("tips", [(x, y)])
-            off = min(math.hypot(found.tip_x - a, found.tip_y - b) for a, b in tips)
+        off = error_px(sample, found) if found.tip_in_view else MISS_PX
         errors.append(off)
         scores.append((found.score, off <= BAD_PX))
         right["side"].append(found.side == sample.side)
@@ -110,12 +107,31 @@ def figures(samples: list[Sample], find: Find) -> dict[str, Any]:
         "false tips": int(false),
         **{name: _round(np.mean(values)) for name, values in right.items()},
         "score: share right": _calibration(scores),
+        "score: slope": _slope(scores),
     }
     if overlaps:
         low, middle = np.percentile(overlaps, [5, 50])
         out["overlap median / p5"] = [_round(middle), _round(low)]
         out["width median px"] = _round(np.median(widths))
     return {**out, "pictures": named} if named else out
+
+
+def error_px(sample: Sample, found: Any) -> float:
+    """Return the distance to the tip, or to that of a crystal or a spike of ice that sticks out.
+
+    Of a bare pin whose end the frame cuts, it is that along the pin: the middle of the end is not
+    in the picture.
+    """
+    wx, wy = 1.0, 1.0
+    if sample.kind == "pin" and np.isfinite(sample.box[0]):
+        height, width = sample.gray.shape
+        x0, y0, x1, y1 = sample.box
+        if sample.side in ("left", "right"):
+            wy = float(y0 >= 0 and y1 <= height - 1)
+        else:
+            wx = float(x0 >= 0 and x1 <= width - 1)
+    tips = [tip for tip in (sample.tip, sample.second_tip) if np.isfinite(tip[0])]
+    return min(math.hypot(wx * (found.tip_x - a), wy * (found.tip_y - b)) for a, b in tips)
 
 
 def _calibration(scores: list[tuple[float, bool]]) -> dict[str, list[float]]:
@@ -126,6 +142,15 @@ def _calibration(scores: list[tuple[float, bool]]) -> dict[str, list[float]]:
         if within:
             out[f"{low:g}"] = [len(within), _round(np.mean(within))]
     return out
+
+
+def _slope(scores: list[tuple[float, bool]]) -> float:
+    """Return by what the logarithm of the scores' odds would fit best if multiplied; 1 is right."""
+    score, right = np.array(scores).T
+    score = np.clip(score, 1e-6, 1 - 1e-6)
+    odds = np.log(score / (1 - score)) * np.where(right, 1, -1)
+    tried = np.geomspace(0.1, 10, 201)
+    return _round(min(tried, key=lambda slope: np.logaddexp(0, -slope * odds).mean()))
 
 
 def overlap(a: Any, b: Any) -> float:

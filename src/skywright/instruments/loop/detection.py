@@ -29,8 +29,8 @@ class Detection:
     kind
         "nylon", "mitegen", "pin" (bare pin) or "none".
     kind_odds
-        Logarithm of the odds that the kind is right, given a mount; 0 for "none". The weight of a
-        picture in the vote of a rotation.
+        Logarithm of the odds that the kind is right, given a mount, were nylon and film equally
+        frequent; 0 for "none". The weight of a picture in the vote of a rotation.
     width
         Extent of the head (of a bare pin: of the pin) across the pin's axis, px; NaN if none.
     side

@@ -6,6 +6,7 @@ and data it was trained; ``tools/train_loop`` writes it.
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -90,16 +91,17 @@ class LoopModel:
         fed = np.stack([small, small[::-1]])[:, None].astype(np.float32)
         maps, edges, side, kind = self.session.run(list(OUTPUTS), {"gray": fed})
         maps, edges = _mean_of_mirrored(maps, self._maps.index("tip_dy")), _edges(edges)
-        by_name = dict(zip(self._maps, maps, strict=True))
+        likely_maps = _sigmoid(maps[: self._maps.index("tip_dx")])
+        by_name = dict(zip(self._maps, (*likely_maps, *maps[len(likely_maps) :]), strict=True))
         columns = by_name["tip"].shape[1]
         sides = [_softmax(each) for each in side]
         likely = dict(zip(self._sides, sides[0], strict=True))
         mirrored = dict(zip(self._sides, sides[1], strict=True))
         kinds = np.mean([_softmax(each) for each in kind], 0)
         return Maps(
-            masks={n: _sigmoid(by_name[n]) for n in self._maps[: self._maps.index("tip")]},
-            tip=_sigmoid(by_name["tip"]),
-            begin=_sigmoid(by_name["begin"]),
+            masks={n: by_name[n] for n in self._maps[: self._maps.index("tip")]},
+            tip=by_name["tip"],
+            begin=by_name["begin"],
             tip_offset=np.stack([by_name["tip_dx"], by_name["tip_dy"]]),
             tip_error=np.exp(np.clip(by_name["tip_log_error"], -4, 4)),
             edges=edges[:4],
@@ -122,13 +124,19 @@ def _mean_of_mirrored(maps: Floats, tip_dy: int) -> Floats:
 
 def _edges(edges: Floats) -> Floats:
     """Return the same of the edges, as places in the picture, and of their errors."""
-    y, x = np.mgrid[0 : edges.shape[2], 0 : edges.shape[3]] + 0.5
-    here = np.stack([x / edges.shape[3], y / edges.shape[2]] * 2)
+    here = _centers(edges.shape[2], edges.shape[3])
     places, turned = edges[0, :4] + here, (edges[1, :4] + here)[:, ::-1]
     ymin, ymax = 1 - turned[3], 1 - turned[1]
     turned = np.stack([turned[0], ymin, turned[2], ymax])
     errors = (edges[0, 4:] + edges[1, [4, 7, 6, 5], ::-1]) / 2
     return np.concatenate([(places + turned) / 2, errors]).astype(np.float32)
+
+
+@cache
+def _centers(rows: int, columns: int) -> Floats:
+    """Return where the centers of cells are, (4, rows, columns): x, y, x, y, parts of the size."""
+    y, x = np.mgrid[0:rows, 0:columns] + 0.5
+    return np.stack([x / columns, y / rows] * 2).astype(np.float32)
 
 
 def _sigmoid(logits: Floats) -> Floats:
