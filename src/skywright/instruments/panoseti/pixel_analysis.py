@@ -145,7 +145,10 @@ State = TypeVar("State")
 
 
 class FrameAnalysis(Analysis[State]):
-    """Base of the analyses of one product of a module: a subclass names its `product`."""
+    """Base of the analyses of one product of a module: a subclass names its `product`.
+
+    Its own name is that of the product, unless it gives another one.
+    """
 
     stream = "frames"
     time = "none"
@@ -155,7 +158,8 @@ class FrameAnalysis(Analysis[State]):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         kind = cls.product.name
-        cls.name = f"panoseti_{kind}"
+        if "name" not in vars(cls):
+            cls.name = f"panoseti_{kind}"
         cls.inputs = tuple(f"{kind}_{part}" for part in ("image", "header", "quabo", "time"))
         cls.identity = f"{kind}_number"
 
