@@ -70,24 +70,29 @@ def arguments(settings: TwinSettings) -> Iterator[str]:
         yield from ("--roi", format_region(region))
 
 
-def memory(ioc: IocProcess) -> int:
-    """Return the memory of the IOC and its workers that is theirs alone, bytes."""
+def memory(ioc: IocProcess) -> dict[int, int]:
+    """Return the memory that is its own alone of the IOC and each worker, by process id, bytes."""
     parent = psutil.Process(ioc.process.pid)
-    return sum(each.memory_full_info().uss for each in (parent, *parent.children(recursive=True)))
+    processes = (parent, *parent.children(recursive=True))
+    return {each.pid: each.memory_full_info().uss for each in processes}
 
 
 def memory_between_images(ioc: IocProcess) -> int:
-    """Return the least of many looks at the memory, bytes.
+    """Return the sum of the least memory of each process in many looks, bytes.
 
-    Running images are written every 10 s and need memory for the moment; what grows for good is
-    seen between them.
+    Blocks of images are analyzed, passed on, merged and written once a second and once in 10 s, and
+    need hundreds of MB for the moment, in one process or another. What grows for good is seen
+    between them, in each process by itself: the sum of all is rarely least at one moment.
     """
     looks = []
     for _ in range(2 * round(IMAGE_PERIOD_S)):
         looks.append(memory(ioc))
         threading.Event().wait(0.6)
-    print(f"memory {min(looks) / 1e6:.0f} MB, at most {max(looks) / 1e6:.0f} MB")
-    return min(looks)
+    least = {pid: min(look[pid] for look in looks if pid in look) for pid in looks[-1]}
+    total, most = sum(least.values()), max(sum(look.values()) for look in looks)
+    each = ", ".join(f"{bytes_ / 1e6:.0f}" for bytes_ in least.values())
+    print(f"memory {total / 1e6:.0f} MB ({each}), at most {most / 1e6:.0f} MB")
+    return total
 
 
 class Updates:
