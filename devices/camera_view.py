@@ -72,8 +72,8 @@ class CameraView(Device):
             if obj is self.pixels:
                 on_picture()
 
-        for attribute in self.component_names:
-            getattr(self, attribute).subscribe(keep, run=False)
+        for attribute in self.component_names:  # `keep` is called at once where a value is known
+            getattr(self, attribute).subscribe(keep)
 
     def picture(self) -> NDArray[np.uint8] | None:
         """Return the newest picture; None before the first, or if it is no grey or RGB picture."""
