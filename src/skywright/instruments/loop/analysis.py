@@ -133,7 +133,7 @@ _FOLD: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def as_columns(found: Iterable[tuple[Detection, str]]) -> dict[str, NDArray[Any]]:
-    """Return `COLUMNS` of what was found in some pictures, each with the name of its back-end."""
+    """Return `COLUMNS` of the detections in some pictures, each with the name of its back-end."""
     rows = [{**as_row(each), "backend": BACKENDS.index(backend)} for each, backend in found]
     return {c.path: np.array([row[c.path] for row in rows], dtype=c.dtype) for c in COLUMNS}
 

@@ -242,7 +242,7 @@ def model_weights(uuid: str, service: ServiceOf) -> Response:
 
 
 _CHILDREN = {"grid": "gridsquare", "gridsquare": "foilhole"}
-"""Kind of the parent that a path names -> kind of what the answer is about."""
+"""Kind of the entity in the answer, by the kind of the parent in the path."""
 
 
 def _present(

@@ -73,7 +73,7 @@ class GridSquareRegistered(Event):
 
 
 class OfMicrograph(Event):
-    """Base of what a processing service says of a micrograph."""
+    """Base class of the results of a processing service for a micrograph."""
 
     micrograph_uuid: str
 
@@ -121,7 +121,7 @@ class Judged(OfMicrograph):
 
 
 class ModelPrediction(Event):
-    """Base of what a model predicts."""
+    """Base class of the predictions of a model."""
 
     prediction_model_name: str
     prediction_value: float
@@ -211,7 +211,7 @@ class Decision(Event):
 
 
 class OfInstruction(Event):
-    """Base of what happens to an instruction for an agent."""
+    """Base class of the events of an instruction for an agent."""
 
     instruction_id: str
     session_id: str

@@ -115,7 +115,7 @@ def to_boxes(detection: Detection, gray: NDArray[np.uint8]) -> list[Box]:
 
 
 def _nothing(seen: Detection, score: float) -> Detection:
-    """Return an empty view in the light of what our detector saw."""
+    """Return an empty view with the light that our detector measured."""
     names = ("level", "saturated", "contrast", "sharpness", "noise", "flat")
     light: dict[str, Any] = {name: getattr(seen, name) for name in names}
     return Detection(score=min(max(score, 0.0), 1.0), **light)

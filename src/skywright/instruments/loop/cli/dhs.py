@@ -196,7 +196,7 @@ def _serve_status(status: "Status", options: Options) -> "HttpServer | None":
 
 
 def _load(detector: "Detector") -> None:
-    """Load the detector; one that cannot be loaded is said, and by each picture again."""
+    """Load the detector. If that fails, the log says so, and each answer to a picture does."""
     logger.info("warming up: the detector is being loaded")
     if trouble := detector.trouble():
         logger.error("%s; our detector is used until it answers", trouble)

@@ -148,7 +148,7 @@ class SnapshotOperations:
         return f"normal {call.key} {score} {{{box}}} {found.kind} {score}"
 
     async def _outline(self, call: Call) -> tuple[Snapshot, Limits | None]:
-        """Return a fresh picture and the edges of what is in it."""
+        """Return a fresh picture and the edges of its mount."""
         shot = await self._snapshots.take(call)
         check_light(shot.found)
         return shot, await asyncio.to_thread(find_limits, shot.gray)

@@ -151,7 +151,7 @@ class RunWriter:
 
 
 class RunTaker:
-    """Takes one run after the other into a data directory, on a thread; base of what takes them.
+    """Base class of sources that write one run after the other to a data directory, on a thread.
 
     A subclass begins the writer's run in `_begin`, and ends it at the end of `_work`.
 
