@@ -245,7 +245,7 @@ def settings_path(path: Path) -> Path:
 
 
 def settings_columns(width: int) -> tuple[Column, ...]:
-    """Return the columns of what spectra of this width were made with, without their number."""
+    """Return the columns of the settings of spectra of this width, without the settings number."""
     choices = (
         Column(f"/entry/{name}", "|u1", (), 16, {"names": list(get_args(literal))})
         for name, literal in CHOICES.items()
