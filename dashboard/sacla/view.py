@@ -164,9 +164,14 @@ async def put(request: Request) -> Response:
         ) from None
     site = site_of(request)
     worker = "dashboard.sacla.operate_worker"
-    async with IOC.board_of(site).operating:
-        answer = await run_once(site.settings, IOC.name, worker, *request_body.arguments())
-    return JSONResponse(json.loads(answer), headers={"Cache-Control": "no-store"})
+    board = IOC.board_of(site)
+    async with board.operating:
+        answer = json.loads(
+            await run_once(site.settings, IOC.name, worker, *request_body.arguments())
+        )
+        if board.facts and "regions" in answer:  # the next message with them comes later
+            board.facts = {**board.facts, "regions": answer["regions"]}
+    return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
 
 def draw_values(board: ShotBoard) -> list[tuple[str, Markup]]:

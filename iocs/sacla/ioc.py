@@ -284,17 +284,20 @@ class SaclaIOC(OwnerGroup):
     async def _show_forever(self) -> None:
         """Post what takes long beside the counts and curves, so that these do not wait for it.
 
-        That is each second, or with the next block of shots when it comes soon after. Otherwise the
-        image of an octal, whose blocks take a little more than a second, would now and then stay
-        the same for two. The first image of a recording is posted at once.
+        That is each second, or with the next block of shots when it comes soon after: that of an
+        octal takes a little more than a second. An image that has stayed the same for a second is
+        posted as soon as it changes, and the first one of a recording at once.
         """
         loop = asyncio.get_running_loop()
+        shots, changed = 0, loop.time()
         while True:
-            begun, shots = loop.time(), await self.in_thread(self._shots_in_image)
+            begun, count = loop.time(), await self.in_thread(self._shots_in_image)
+            if count != shots:
+                shots, changed = count, begun
             await self._run_guarded(self._show)
             await asyncio.sleep(POST_PAUSE_S)
             while loop.time() < begun + SHOWN_PERIOD_S + BLOCK_WAIT_S:
-                is_due = loop.time() >= begun + SHOWN_PERIOD_S or not shots
+                is_due = loop.time() >= changed + SHOWN_PERIOD_S or not shots
                 if is_due and await self.in_thread(self._shots_in_image) != shots:
                     break
                 await asyncio.sleep(POST_PAUSE_S)

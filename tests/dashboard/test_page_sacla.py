@@ -331,6 +331,6 @@ def test_regions_drawn_with_the_mouse_hold_from_the_next_shot_on(
         until(names, 60, "the rectangle is shown")
         (new,) = names()
         shown = dict.fromkeys(("all", "roi1", "roi2", "roi3"), FIRST)
-        assert detectors() == {**shown, new: SECOND}
+        until(lambda: detectors() == {**shown, new: SECOND}, 60, "each is on its own tile")
         severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
         assert severe == []

@@ -33,6 +33,8 @@ from skywright.instruments.sacla.twin import Beamline, TwinSettings
 SECONDS = float(os.environ.get("SKYWRIGHT_SOAK_SECONDS", "600"))
 RATE_HZ = 60.0
 MEMORY_BYTES = 20_000_000
+LOOK_S = 6 * IMAGE_PERIOD_S
+"""The least memory in 20 s varies by 15 MB, that in 60 s by 2 MB."""
 DISPLAY_S = 2.0
 DISPLAYS = ("Curve", "Recent", "Newest", "Mean")
 SMALL = TwinSettings(OCTAL[:2], shape=(128, 64), rate_hz=RATE_HZ, pool=16, beam_off=0.0)
@@ -84,10 +86,10 @@ def memory_between_images(ioc: IocProcess) -> int:
     need hundreds of MB for the moment, in one process or another. What grows for good is seen
     between them, in each process by itself: the sum of all is rarely least at one moment.
     """
-    looks = []
-    for _ in range(2 * round(IMAGE_PERIOD_S)):
+    looks, end = [], time.monotonic() + LOOK_S
+    while time.monotonic() < end:
         looks.append(memory(ioc))
-        threading.Event().wait(0.6)
+        threading.Event().wait(1.0)
     least = {pid: min(look[pid] for look in looks if pid in look) for pid in looks[-1]}
     total, most = sum(least.values()), max(sum(look.values()) for look in looks)
     each = ", ".join(f"{bytes_ / 1e6:.0f}" for bytes_ in least.values())
