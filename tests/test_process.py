@@ -165,6 +165,38 @@ def test_large_arrays_that_are_freed_leave_no_holes(how: str, is_given_back: boo
     assert (int(result.stdout) < 10_000_000) == is_given_back
 
 
+SMALL_ARRAYS_BETWEEN_OTHERS = """
+import os
+import sys
+from pathlib import Path
+
+from skywright.processes.memory import trim_heaps
+
+page = os.sysconf("SC_PAGE_SIZE")
+held = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page
+goes, stays = [], []
+for _ in range(1000):
+    goes.append(bytearray(50_000))
+    stays.append(bytearray(600))  # beyond Python's own allocator
+full = held()
+del goes
+if sys.argv[1] == "trimmed":
+    trim_heaps()
+print(full - held())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+@pytest.mark.parametrize(("how", "is_given_back"), [("trimmed", True), ("as it is", False)])
+def test_holes_in_the_heap_are_given_back(how: str, is_given_back: bool) -> None:
+    command = [sys.executable, "-c", SMALL_ARRAYS_BETWEEN_OTHERS, how]
+    environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (int(result.stdout) > 30_000_000) == is_given_back
+
+
 CHILD_THAT_READS = """
 import sys
 print(sys.argv[1], flush=True)

@@ -45,10 +45,11 @@ from skywright.config import load_settings, user_name
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
 from skywright.processes.lifecycle import announce_ready, end_with_parent
 from skywright.processes.logs import log_to_file, log_to_stderr
-from skywright.processes.memory import return_large_arrays, share_arenas
+from skywright.processes.memory import return_large_arrays, share_arenas, trim_heaps
 
 share_arenas()
 return_large_arrays()
+trim_heaps()
 end_with_parent()
 log_to_stderr(1)
 log_to_file(Path("agent.log"))

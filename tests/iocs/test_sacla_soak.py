@@ -1,7 +1,9 @@
 """Shots at 60 Hz for ten minutes, eight tiles each: none is lost, memory and page keep up.
 
 All analyses of a shot are on: sums and photons of a region on each tile, profiles, running images,
-curves. Then the same blocks are analyzed again on a local Dask cluster, with the same bits.
+curves. Times are for the machine of the goals (`benchmarks.yardstick`): a slower one that does not
+hold 60 Hz takes the shots later. Then the same blocks are analyzed again on a local Dask cluster,
+with the same bits.
 ``SKYWRIGHT_SOAK_SECONDS`` shortens it.
 """
 
@@ -22,6 +24,7 @@ from ioc_process import IocProcess, running_ioc
 from support.sacla_blocks import compare_blocks, write_pool
 from support.waiting import until
 
+from benchmarks.yardstick import slowdown
 from iocs.sacla.ioc import OCTAL
 from skywright.analysis.cluster import cluster
 from skywright.files.columns import ColumnReader
@@ -169,6 +172,7 @@ def test_no_shot_is_lost(
         wanted = int(seconds * RATE_HZ)
         limit_s = 3 * seconds + 60
         until(lambda: get(ioc, "HDF1:NumCaptured_RBV") >= wanted, limit_s, "all shots are recorded")
+        taken_s = time.monotonic() - started
         grown = memory_between_images(ioc) - settled if is_soak else 0
         periods = {name: each.longest(started) for name, each in shown.items()}
         put(ioc, "HDF1:Capture", 0)
@@ -185,9 +189,14 @@ def test_no_shot_is_lost(
     assert np.isfinite(sums[accepted == 1, : len(settings.detectors)]).all()
     if is_soak:
         longest = ", ".join(f"{name} {period:.2f} s" for name, period in periods.items())
+        slower = max(1.0, slowdown())
+        print(
+            f"{wanted} shots in {taken_s:.0f} s, machine {slower:.2f} times slower than the goals'"
+        )
         print(f"memory grew by {grown / 1e6:.1f} MB, longest display periods {longest}")
         assert grown < MEMORY_BYTES
-        assert max(periods.values()) <= DISPLAY_S
+        assert taken_s <= 1.02 * slower * seconds
+        assert max(periods.values()) <= slower * DISPLAY_S
     pool = tmp_path / "pool.h5"
     write_pool(pool, Beamline(settings))
     begun = time.monotonic()

@@ -18,7 +18,7 @@ def share_arenas() -> None:
     are not returned to the system. Heaps that threads have already stay, and numpy starts threads
     when it is imported, so it should come before.
     """
-    _mallopt(M_ARENA_MAX, 2)
+    _call_glibc("mallopt", M_ARENA_MAX, 2)
 
 
 def return_large_arrays() -> None:
@@ -28,10 +28,19 @@ def return_large_arrays() -> None:
     raises this threshold up to 32 MB after the first large free; long-lived images then fragment
     the heap. The price is a page fault per 4 kB of each such array.
     """
-    _mallopt(M_MMAP_THRESHOLD, LARGE_ARRAY_BYTES)
+    _call_glibc("mallopt", M_MMAP_THRESHOLD, LARGE_ARRAY_BYTES)
 
 
-def _mallopt(option: int, value: int) -> None:
+def trim_heaps() -> None:
+    """Give memory that is free inside the heaps back to the system; this takes milliseconds.
+
+    For processes that make and free many small arrays beside some that stay. By default glibc gives
+    back only what is free at the end of a heap.
+    """
+    _call_glibc("malloc_trim", 0)
+
+
+def _call_glibc(name: str, *arguments: int) -> None:
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # another C library
-            ctypes.CDLL(None).mallopt(option, value)
+            getattr(ctypes.CDLL(None), name)(*arguments)

@@ -9,6 +9,8 @@ import pickle
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+
 
 def send_large(end: Connection, value: Any) -> None:
     """Send an object; the other end takes it with `receive_large`, after one with `recv`."""
@@ -30,7 +32,7 @@ def receive_large(end: Connection, message: tuple[bytes, list[int]]) -> Any:
         If the other end closes before it is complete.
     """
     data, sizes = message
-    buffers = [bytearray(size) for size in sizes]
+    buffers = [np.empty(size, np.uint8) for size in sizes]  # a bytearray would be filled with 0
     for buffer in buffers:
         view = memoryview(buffer)
         while view:

@@ -26,6 +26,7 @@ from skywright.instruments.sacla.layouts import (
 )
 from skywright.instruments.sacla.recording import Recording
 from skywright.instruments.sacla.regions import Region
+from skywright.processes.memory import trim_heaps
 
 IMAGE_PERIOD_S = 10.0
 """Time between two running images on disk."""
@@ -358,6 +359,7 @@ class ShotOwner:
             if time.monotonic() >= due:
                 due += self._image_period_s
                 self._offer_images()
+                trim_heaps()
 
     def _offer_images(self) -> None:
         self.images.offer((next(self._updates), self.source.recorded_images()))
