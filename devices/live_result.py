@@ -15,6 +15,8 @@ from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.files.columns import Column
 
 LIMIT_S = 60.0
+STANDS_S = 20.0
+"""On a computer that is ten times slower than usual, a batch of pictures takes 5 s and more."""
 _MISSING: dict[str, Any] = {"f": float("nan"), "i": -1, "U": ""}
 """Value of a missing result, by kind of dtype. Booleans have none: they are read only when known.
 Other kinds, such as unsigned integers, are refused."""
@@ -96,7 +98,7 @@ class LiveResult:
         name: str = "live",
         *,
         present: Callable[[], int] | None = None,
-        timeout_s: float = 10.0,
+        timeout_s: float = STANDS_S,
         limit_s: float = LIMIT_S,
         hinted: Sequence[str] = (),
     ) -> None:

@@ -1,7 +1,9 @@
 """The helpers of the start-up files."""
 
 import subprocess
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,3 +143,37 @@ def test_an_ioc_that_does_not_say_whether_it_is_simulated_is_not_called_real() -
         "psss is real (bsread)",
         "sacla does not run, or is not ready yet",
     ]
+
+
+def test_devices_are_awaited_as_long_as_more_pvs_answer() -> None:
+    class Slow:
+        """A device, one of whose PVs answers at each look."""
+
+        name = "slow"
+
+        def __init__(self) -> None:
+            self.silent = 4
+
+        def wait_for_connection(self, timeout: float) -> None:
+            self.silent -= 1
+            threading.Event().wait(timeout)
+            if self.silent:
+                raise TimeoutError
+
+        def walk_signals(self) -> list[Any]:
+            signals = [
+                SimpleNamespace(pvname=f"S:{k}", connected=False) for k in range(self.silent)
+            ]
+            return [SimpleNamespace(item=each) for each in signals]
+
+    class Gone(Slow):
+        name = "gone"
+
+        def wait_for_connection(self, timeout: float) -> None:
+            threading.Event().wait(timeout)
+            raise TimeoutError
+
+    assert profile.silent_pvs([Slow()], limit_s=0.05) == {}
+    assert profile.silent_pvs([Slow(), Gone()], limit_s=0.05) == {
+        "gone": [f"S:{k}" for k in range(4)]
+    }

@@ -38,6 +38,7 @@ from skywright.instruments.loop.calibration import (
 from skywright.instruments.loop.decision import check_light
 from skywright.instruments.loop.geometry import View, axis_um, target_um, to_goniometer, to_picture
 from skywright.instruments.loop.rotation_values import RotationValues
+from skywright.instruments.loop.spindle import TURNS
 from skywright.instruments.loop.sweep import Sweep
 
 FIRST_STEP_UM, GROWTH, LARGEST_UM = 50.0, 4.0, 1000.0
@@ -141,7 +142,7 @@ def calibrate_camera(
     turn = Sweep(delta_deg, time_s)
     arguments = {"zoom": zoom, "delta_deg": delta_deg, "time_s": time_s}
     _md = metadata("calibrate_camera", tools, arguments, {"zoom": zoom, **(md or {})})
-    look_md = {**_md, DECISION_LIMIT: LOOK_LIMIT_S, **(md or {})}
+    look_md = {**_md, DECISION_LIMIT: LOOK_LIMIT_S, TURNS: False, **(md or {})}
     fit_md = {**_md, DECISION_LIMIT: FIT_LIMIT_S, **(md or {})}
     uids: list[str] = []
     home = yield from place(tools)

@@ -10,7 +10,7 @@ from event_model import compose_run, compose_stream_resource
 from devices.loop.oscillation import COLUMNS, ROW
 from skywright.errors import DataError
 from skywright.files.columns import Column, ColumnWriter
-from skywright.instruments.loop.spindle import Turn, turns_both_ways
+from skywright.instruments.loop.spindle import TURNS, Turn, turns_both_ways
 from skywright.instruments.loop.timing import Trace
 
 STREAM = {"source": "TEST", "shape": [], "dtype": "number", "external": "STREAM:"}
@@ -64,6 +64,8 @@ def flown(tmp_path: Path) -> Turn:
 
 def test_angles_of_a_sweep_go_by_time_and_delay(flown: Turn) -> None:
     assert flown.turns
+    flown.start = {**flown.start, TURNS: False}  # as the run of a plan that moves the stages alone
+    assert not flown.turns
     assert flown.shape == (48, 64)
     assert flown.images is not None
     assert flown.images[1] == "/data"

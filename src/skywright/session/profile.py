@@ -8,6 +8,7 @@ In a script or a notebook::
     RE(take_pictures(axis, 3))
 """
 
+import math
 import os
 import platform
 import subprocess
@@ -16,6 +17,8 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from inspect import isgeneratorfunction
 from pathlib import Path
@@ -146,34 +149,35 @@ def silent_pvs(devices: Iterable[Any], limit_s: float = 5.0) -> dict[str, list[s
     devices
         ophyd devices; they are awaited at the same time.
     limit_s
-        For all of them.
+        Longest wait without another PV that answers: a slow machine needs long for all of them.
 
     Returns
     -------
     dict
         PV names by the name of the device; devices that are connected are left out.
     """
-    devices = list(devices)
-
-    def wait(device: Any) -> list[str]:
-        try:
-            device.wait_for_connection(timeout=limit_s)
-        except TimeoutError:
-            signals = [walk.item for walk in device.walk_signals()]
-            return sorted(
-                pv
-                for signal in signals
-                for pv in {
-                    getattr(signal, "pvname", None),
-                    getattr(signal, "setpoint_pvname", None),
-                }
-                if pv and not signal.connected
-            )
-        return []
-
+    devices, least = list(devices), math.inf
     with ThreadPoolExecutor(max_workers=max(1, len(devices))) as threads:
-        silent = dict(zip([each.name for each in devices], threads.map(wait, devices), strict=True))
-    return {name: pvs for name, pvs in silent.items() if pvs}
+        end = time.monotonic() + limit_s
+        while True:
+            wait = partial(_await_pvs, limit_s=min(limit_s, 1.0))
+            found = zip(devices, threads.map(wait, devices), strict=True)
+            silent = {device.name: pvs for device, pvs in found if pvs}
+            count = sum(map(len, silent.values()))
+            if count < least:
+                least, end = count, time.monotonic() + limit_s
+            if not count or time.monotonic() >= end:
+                return silent
+
+
+def _await_pvs(device: Any, limit_s: float) -> list[str]:
+    """Wait until a device is connected; return its PVs that did not answer, in order."""
+    with suppress(TimeoutError):
+        device.wait_for_connection(timeout=limit_s)
+        return []
+    names = ("pvname", "setpoint_pvname")
+    signals = [walk.item for walk in device.walk_signals() if not walk.item.connected]
+    return sorted({pv for each in signals for name in names if (pv := getattr(each, name, None))})
 
 
 def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any:

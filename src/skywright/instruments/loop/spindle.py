@@ -16,6 +16,8 @@ from skywright.instruments.loop.timing import Trace, angles_at
 
 Document = Mapping[str, Any]
 Floats = NDArray[np.float64]
+TURNS = "spindle_turns"
+"""Key of start documents: False where the spindle rests, so that there is no rotation to fit."""
 SAME_PLACE_UM = 1.0
 TRACE_ROW = "/entry/oscillation/row"
 
@@ -47,8 +49,9 @@ class Turn:
 
     @property
     def turns(self) -> bool:
-        """Whether the run has a spindle at all."""
-        return bool(self._spindle) or bool(self._step_descriptors)
+        """Whether the run has a spindle that is meant to turn."""
+        has_spindle = bool(self._spindle) or bool(self._step_descriptors)
+        return has_spindle and bool(self.start.get(TURNS, True))
 
     @property
     def images(self) -> tuple[str, str] | None:

@@ -32,9 +32,10 @@ def receive_large(end: Connection, message: tuple[bytes, list[int]]) -> Any:
         If the other end closes before it is complete.
     """
     data, sizes = message
-    buffers = [np.empty(size, np.uint8) for size in sizes]  # a bytearray would be filled with 0
+    # A bytearray would be filled with zeros.
+    buffers = [memoryview(np.empty(size, np.uint8)) for size in sizes]  # type: ignore[arg-type]
     for buffer in buffers:
-        view = memoryview(buffer)
+        view = buffer
         while view:
             count = os.readv(end.fileno(), [view])
             if not count:
