@@ -59,7 +59,8 @@ class FileStream:
     Parameters
     ----------
     device
-        Device. `raise_if_silent` and `read_configuration` of it are called.
+        A `FollowingDevice`: it is asked whether its IOC is alive, what its configuration is, and
+        whether a changed size of the images is an error (`check_size`).
     name
         Name of this part.
     plugin
@@ -153,8 +154,8 @@ class FileStream:
         Raises
         ------
         HardwareError
-            If there is no new row and the IOC is gone or silent, or if images have another size
-            than at stage.
+            If there is no new row and the IOC is gone or silent, or if `check_size` of the device
+            refuses a size.
         """
         rows = self.rows if index is None else min(index, self.rows)
         if rows <= self._rows_emitted:

@@ -83,7 +83,10 @@ class RecordingDevice(FollowingDevice):
     # ---- acquiring
 
     def _start_acquiring(self) -> None:
-        """Put without completion: the busy record completes only after all rows are written."""
+        """Start the acquisition; return at once.
+
+        The busy record completes only after all rows are written, so nothing waits for it here.
+        """
         with self._changed:
             self._last_row_time = time.monotonic()
         with self._hardware_errors("cannot start"):

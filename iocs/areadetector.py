@@ -75,7 +75,7 @@ def checked(least: float, most: float) -> Any:
 
 
 def only(*allowed: Any) -> Any:
-    """Return a putter that refuses what this camera cannot do."""
+    """Return a putter that accepts `allowed` only."""
 
     async def put(obj: Any, instance: Any, value: Any) -> None:
         if value not in allowed:
@@ -101,7 +101,7 @@ class Counter:
 
 
 async def fixed(obj: Any, instance: Any, value: Any) -> None:
-    """Refuse what the pictures alone determine."""
+    """Refuse another value: the pictures determine it."""
     if value != obj.readback.value:
         raise ValueError(f"{value}, only {obj.readback.value}: the pictures have that size")
 
@@ -398,9 +398,9 @@ class Hdf(Plugin):
         self.parent.camera.single_files = self if wanted else None
 
     def file_written(self, path: Path) -> None:
-        """Go on to the next number; the camera's thread says so after each file.
+        """Increase the number of the next file; called on the camera's thread after each file.
 
-        Only what is in a file counts: a picture that cannot be written leaves no gap. The thread
+        A picture that cannot be written uses no number. The thread
         does not wait for the event loop, which may wait for the camera; `post_files` comes later.
         """
         self.next_number += 1

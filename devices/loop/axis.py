@@ -170,7 +170,7 @@ class AxisCamera(RecordingDevice):
         return self.pictures.get_index()
 
     def collect_asset_docs(self, index: int | None = None) -> Iterator[StreamAsset]:
-        """Tell of the file, once, and of the rows that are new.
+        """Yield the stream resource of each file, once, and stream datums of new rows.
 
         Raises
         ------

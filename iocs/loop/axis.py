@@ -146,7 +146,8 @@ class AxisIOC(OwnerGroup):
         await self._post_plugins(state)
         await self._post_truth(state)
         await self._post_recording(state)
-        # Who waits for the end must find all else posted; a put completed meanwhile knows better.
+        # The end comes last, so that a client that waits for it finds all other PVs up to date. It
+        # is left out if a put has changed the state since `state` was read.
         for channel in (self.cam.detector_state, self.cam.acquire.readback):
             if self.camera.state().acquiring == state.acquiring:
                 await post(channel, int(state.acquiring))
@@ -170,7 +171,7 @@ class AxisIOC(OwnerGroup):
         await post(cam.array_size_z, depth[0] if depth else 0)
         await post(cam.array_size, int(np.prod(state.shape)))
         last = self._posted
-        # News only: why a put was refused stands there until there is some.
+        # Only a new message, so that the reason of a refused put stays visible until then.
         if last is None or (last.message, last.alarm) != (state.message, state.alarm):
             alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
             await post(cam.status_message, state.message[:1000], alarm)
@@ -197,7 +198,7 @@ class AxisIOC(OwnerGroup):
     async def _post_recording(self, state: CameraState) -> None:
         hdf = self.hdf
         await hdf.post_files()
-        # Of now: the state may be one of before a put, with the count of the recording before.
+        # The present count: `state` may be older than a put, with the count of another recording.
         await post(hdf.num_captured, self.camera.state().captured)
         await post(hdf.dropped_arrays.readback, sum(state.lost))
         if state.write_error:
@@ -207,7 +208,7 @@ class AxisIOC(OwnerGroup):
             await post(hdf.write_status, 0, AlarmSeverity.NO_ALARM)
         await post(hdf.swmr_active, int(state.capturing))
         for channel in (hdf.capture.readback, hdf.capture.setpoint):
-            # A put that was completed meanwhile knows better.
+            # Not if a put has opened or closed the file since `state` was read.
             if self.camera.state().capturing == state.capturing:
                 await post(channel, int(state.capturing))
 

@@ -101,7 +101,7 @@ class FaultyFile:
 class FaultyLayout(ColumnsLayout):
     file: FaultyFile
 
-    def open(self, path: Path, items: Sequence[Rows], last: bool) -> Any:
+    def open(self, path: Path, items: Sequence[Rows], must_create: bool) -> Any:
         return self.file
 
 
@@ -141,7 +141,7 @@ def test_an_acquisition_whose_rows_are_not_visible_says_so(
     faulty.start(tmp_path / "a.h5")
     faulty.offer(events(0, 5))
     done = threading.Event()
-    faulty.mark(done.set)
+    faulty.call_when_visible(done.set)
     assert done.wait(90)
     assert faulty.lost() == {"events not written": 5}
 

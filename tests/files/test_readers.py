@@ -40,7 +40,7 @@ def recorder(tmp_path: Path) -> Iterator[Recorder[Any, Any]]:
 
 def written(recorder: Recorder[Any, Any]) -> None:
     done = threading.Event()
-    recorder.mark(done.set)
+    recorder.call_when_visible(done.set)
     assert done.wait(90)
 
 

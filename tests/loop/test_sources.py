@@ -114,7 +114,7 @@ def test_simulated_camera_loses_and_damages_what_it_is_told_to() -> None:
 def test_a_picture_waits_for_word_of_where_the_motors_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sim, "PATIENCE_S", 20.0)
+    monkeypatch.setattr(sim, "MOTION_TIMEOUT_S", 20.0)
     camera = SimulatedCamera(seed=1, fps=200, size=(352, 240))
     began = time.time() - 1.0
     camera.follow(SampleMotion(until=began))
@@ -129,7 +129,7 @@ def test_a_picture_waits_for_word_of_where_the_motors_were(
 
 
 def test_motors_out_of_touch_hold_up_one_picture_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sim, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(sim, "MOTION_TIMEOUT_S", 1.0)
     camera = SimulatedCamera(seed=1, fps=200, size=(352, 240))
     camera.prepare([Pose()])
     camera.follow(SampleMotion(until=0.0))
@@ -137,12 +137,12 @@ def test_motors_out_of_touch_hold_up_one_picture_only(monkeypatch: pytest.Monkey
 
 
 def test_motors_are_in_touch_again_when_word_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sim, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(sim, "MOTION_TIMEOUT_S", 0.1)
     camera = SimulatedCamera(seed=1, fps=200, size=(352, 240))
     camera.prepare([Pose()])
     camera.follow(SampleMotion(until=0.0))
     take(camera, 3)  # without word
-    monkeypatch.setattr(sim, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(sim, "MOTION_TIMEOUT_S", 60.0)
     began = time.time() - 1.0
     camera.follow(SampleMotion(until=began))  # late: pictures wait again
 

@@ -263,7 +263,7 @@ def changed(tmp_path):
     ]
     path = tmp_path / "run.h5"
     layout = layouts.SpectraLayout()
-    file = layout.open(path, [layout.take(result) for result in results], last=True)
+    file = layout.open(path, [layout.take(result) for result in results], must_create=True)
     file.append([layout.take(result) for result in results])
     file.close()
     assert kept.file

@@ -194,7 +194,7 @@ def test_a_dead_run_does_not_end_before_its_start(journals: Path, client: Any) -
 def test_run_of_a_living_session_stays_open(journals: Path, client: Any) -> None:
     recording = Recording(journals).stream("primary", x=scalar("number"))
     recording.event(x=1.0)
-    assert ingest(recording.path, client) is State.WAITING
+    assert ingest(recording.path, client) is State.IDLE
     run = client["raw"][recording.uid]
     assert "stop" not in run.metadata
     assert run["primary"].read()["x"].values.tolist() == [1.0]  # and is seen at once

@@ -87,7 +87,7 @@ def test_same_journal_twice_gives_the_same_run(store: Path, client: Any) -> None
 def test_half_written_run_is_replayed_into_the_same_node(store: Path, client: Any) -> None:
     """Whatever another ingester left behind: a replay meets HTTP 409 and goes on."""
     recording = record(store)
-    assert ingest(recording.path, client) is State.WAITING
+    assert ingest(recording.path, client) is State.IDLE
     created = client["raw"][recording.uid].item["links"]["self"]
     recording.event(x=4.0)
     path = recording.stop()

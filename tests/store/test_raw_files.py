@@ -63,7 +63,7 @@ def dead_run(journals: Path, mimetype: str = MIMETYPE, told: int = 10) -> Record
         (journals / name).write_bytes(b"".join(map(record, numbers)))
         recorder.offer(index(journals / name, first, ROWS // 2))
     done = threading.Event()
-    recorder.mark(done.set)
+    recorder.call_when_visible(done.set)
     assert done.wait(90)
     recorder.close()
     recording = Recording(journals).stream("primary", **raw_format.data_keys())

@@ -88,7 +88,7 @@ def page_of(chromium: Path, address: str) -> str:
 
 def test_pictures_come_while_the_file_is_written_and_after(journals: Path, client: Any) -> None:
     recording, camera = fly(journals, 3)
-    assert ingest(recording.path, client) is State.WAITING
+    assert ingest(recording.path, client) is State.IDLE
     picture = client["raw"][recording.uid]["primary/cam_image"]
     assert picture.shape == (3, 48, 64)
     np.testing.assert_array_equal(picture[1, 10:20, ::1], noise(2)[10:20])
@@ -230,7 +230,7 @@ def test_many_read_a_table_while_it_grows(journals: Path, client: Any) -> None:
 def test_subscribers_get_each_event(journals: Path, client: Any) -> None:
     recording = Recording(journals).stream("primary", x=scalar("number"))
     recording.event(x=0.0)
-    assert ingest(recording.path, client) is State.WAITING
+    assert ingest(recording.path, client) is State.IDLE
     follower = RunIngest(recording.path, Catalog(client))
     follower.step()  # replays: the table that a reader may subscribe to is there
     table = client["raw"][recording.uid].base["primary"].base["internal"]

@@ -32,7 +32,7 @@ class AcquisitionEndpoint(Endpoint[Offered], Protocol[Offered]):
 
     essential: bool
 
-    def mark(self, done: Callable[[], None]) -> None:
+    def call_when_visible(self, done: Callable[[], None]) -> None:
         """Call `done` when all results offered before are stored and visible to readers."""
 
     def lost(self) -> Mapping[str, int]:

@@ -112,7 +112,7 @@ class ColumnsLayout(RowsLayout[Rows]):
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
 
-    def open(self, path: Path, items: Sequence[Rows], last: bool) -> "ColumnsFile":
+    def open(self, path: Path, items: Sequence[Rows], must_create: bool) -> "ColumnsFile":
         """Create the file."""
         return ColumnsFile(ColumnWriter(path, self.columns, self.identity, self.groups, self.links))
 

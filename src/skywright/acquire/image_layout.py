@@ -67,7 +67,7 @@ class ImageLayout(Layout[Any, Image]):
         """Return the memory that an image holds."""
         return item.image.nbytes
 
-    def open(self, path: Path, items: Sequence[Image], last: bool) -> "ImageFile | None":
+    def open(self, path: Path, items: Sequence[Image], must_create: bool) -> "ImageFile | None":
         """Create the file when there is an image."""
         if not items:
             return None

@@ -68,7 +68,7 @@ class IndexLayout(RowsLayout[Records]):
     extra: Sequence[Column] = ()
     at_once: int = 1  # records of several files cannot be written all or none
 
-    def open(self, path: Path, items: Sequence[Records], last: bool) -> "IndexFile":
+    def open(self, path: Path, items: Sequence[Records], must_create: bool) -> "IndexFile":
         """Create the index, whether there are records yet or not."""
         return IndexFile(IndexWriter(path, self.identity, self.extra))
 

@@ -119,7 +119,7 @@ class Owner(Generic[Item, Result]):
         if threads:
             self._pool = OrderedPool(
                 self._process_item,
-                self._hand_on,
+                self._publish_and_record,
                 threads,
                 queue_bytes,
                 queue_items,
@@ -154,10 +154,7 @@ class Owner(Generic[Item, Result]):
         return self._acquisition
 
     def lost(self) -> dict[str, int]:
-        """Return the number of items lost in the source, the owner and essential recorders.
-
-        It is given by cause.
-        """
+        """Return the numbers of lost items, by cause: in source, owner and essential recorders."""
         recorded = (recorder.lost() for recorder in self.recorders if recorder.essential)
         return sum_counts(self.counters.as_dict(), self.source.lost, *recorded)
 
@@ -357,7 +354,11 @@ class Owner(Generic[Item, Result]):
         self.report(message)
 
     def _deliver(self, item: Item) -> None:
-        """Receive an item, on the source's thread."""
+        """Receive an item, on the source's thread.
+
+        Without `process` the item is the result: it is published here, and recorded by
+        `_publish_and_record`, which else publishes it too.
+        """
         self._last_arrival = time.monotonic()
         with self._lock:
             acquisition = self._acquisition
@@ -366,12 +367,12 @@ class Owner(Generic[Item, Result]):
             if acquisition is not None:
                 acquisition.in_progress += 1
         size = getattr(item, "nbytes", 0)
-        # `process_argument` may raise, so it runs like a `process` of its own, without a `prepare`
-        attached = process_item(item, acquisition, self.process_argument, None, self._log_name)
-        if attached.refused is not None:
-            self._hand_on(attached)
+        # `process_argument` may raise; `process_item` turns its error into a refusal.
+        argument = process_item(item, acquisition, self.process_argument, None, self._log_name)
+        if argument.refused is not None:
+            self._publish_and_record(argument)
             return
-        item = attached.result
+        item = argument.result
         if self._process is None:
             self._publisher.publish(cast("Result", item))
             if acquisition is not None and acquisition.on_item is not None:
@@ -382,7 +383,7 @@ class Owner(Generic[Item, Result]):
                     self._notify()
                 return
         if self._pool is None:
-            self._hand_on(self._process_item((item, acquisition)))
+            self._publish_and_record(self._process_item((item, acquisition)))
         elif not self._pool.put((item, acquisition), size):
             self.counters.add("queue full")
             self._item_finished(acquisition)
@@ -399,7 +400,7 @@ class Owner(Generic[Item, Result]):
     def _process_item(self, arrival: tuple[Any, Acquisition | None]) -> ProcessedItem:
         return process_item(*arrival, self._process, self._prepare, self._log_name)
 
-    def _hand_on(self, processed: ProcessedItem) -> None:
+    def _publish_and_record(self, processed: ProcessedItem) -> None:
         """Publish a processed item; called in the order of the items."""
         if processed.has_result and self._process is not None:
             self._publisher.publish(processed.result)
@@ -447,7 +448,7 @@ class Owner(Generic[Item, Result]):
 
     def _report_item(self, result: Result) -> None:
         """Set the message after an item without an error."""
-        message = self._publisher.call("remark", self.status_message, result)
+        message = self._publisher.call("status_message", self.status_message, result)
         if failure := self._publisher.failure:
             self.report(failure)
         elif message is not None:
@@ -480,12 +481,16 @@ class Owner(Generic[Item, Result]):
             acquisition.stopping = acquisition.is_final = True
             remaining = len(self.recorders)
 
-        def one_is_done() -> None:
+        def recorder_is_done() -> None:
             nonlocal remaining
             with self._lock:
                 remaining -= 1
-                if remaining > 0:
+                if remaining:
                     return
+            all_is_stored()
+
+        def all_is_stored() -> None:
+            with self._lock:
                 if self._acquisition is acquisition:
                     self._acquisition = None
                 self._users.discard(acquisition)
@@ -494,9 +499,9 @@ class Owner(Generic[Item, Result]):
             self._notify()
 
         for recorder in self.recorders:
-            recorder.mark(one_is_done)
+            recorder.call_when_visible(recorder_is_done)
         if not self.recorders:
-            one_is_done()
+            all_is_stored()
 
     # ---- the monitoring thread
 

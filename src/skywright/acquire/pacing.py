@@ -24,8 +24,8 @@ class Pacer:
     period_s
         Time between items, s; 0: an item is always due and none is skipped.
     behind_s
-        Maximum delay, s. Beyond it, by one period or more, all late items but the newest are
-        skipped. Otherwise late items are delivered without pause.
+        Maximum delay, s. If the next item is late by this and one period more, all late items but
+        the newest are skipped; otherwise they are delivered one after the other without a pause.
     first_s
         Time until the first item, s.
 
@@ -151,7 +151,10 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         self._pacer = self._new_pacer()
 
     def next(self, timeout_s: float) -> Item | None:
-        """Return the next item when it is due, made now, or None after `timeout_s`."""
+        """Wait for the next due time, make the item and return it.
+
+        None if none is due within `timeout_s`, or `make` has returned None.
+        """
         skipped = self._pacer.wait(timeout_s)
         if skipped is None:
             return None

@@ -18,7 +18,8 @@ Returned = TypeVar("Returned")
 class Publisher(Generic[Result]):
     """Publishes each result to all endpoints and queues, in order.
 
-    One thread at a time may call `publish` and `offer`; all else may be called from any thread.
+    One thread at a time may call `publish`, and one may call `offer` for a given endpoint; the two
+    may run at the same time. All else may be called from any thread.
 
     Parameters
     ----------

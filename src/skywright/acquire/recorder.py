@@ -1,4 +1,7 @@
-"""The recorder: writes results to files on its own thread."""
+"""The recorder: writes results to files, on its own thread.
+
+A synchronous recorder writes on the owner's thread; its own thread then only makes rows visible.
+"""
 
 import logging
 import threading
@@ -32,7 +35,7 @@ BATCH = 64
 Result = TypeVar("Result", contravariant=True)
 """What the owner gives to the recorder."""
 Item = TypeVar("Item")
-"""One or more rows to write, which `Layout.take` returns. It is not the item of a source."""
+"""What `Layout.take` returns: any number of rows to write. It is not the item of a source."""
 Written = TypeVar("Written", contravariant=True)
 
 
@@ -50,7 +53,7 @@ class File(Protocol[Written]):
 
 
 class Writer(Protocol):
-    """What writes a file: one of `skywright.files`."""
+    """A writer of `skywright.files`: a `File` without `append`."""
 
     def flush(self) -> int:
         """Make all rows visible to readers; return their number."""
@@ -106,11 +109,11 @@ class Layout(ABC, Generic[Result, Item]):
         """Return the memory that an item holds."""
 
     @abstractmethod
-    def open(self, path: Path, items: Sequence[Item], last: bool) -> File[Item] | None:
+    def open(self, path: Path, items: Sequence[Item], must_create: bool) -> File[Item] | None:
         """Create the file for the items; return None to wait for an item that gives its shape.
 
-        If `last` is True somebody waits for these rows: create the file if that is possible at all.
-        `open` is called again with more items after None.
+        If `must_create` is True somebody waits for these rows: create the file if that is possible
+        at all. `open` is called again with more items after None.
         """
 
     def open_early(self, path: Path) -> File[Item] | None:
@@ -193,9 +196,12 @@ class Recorder(Generic[Result, Item]):
         self._file: File[Item] | None = None
         self._before_open: list[Item] = []
         """Items that wait until the file can be created."""
-        self._count = self._recorded = self._flushed = 0
+        self._count = 0
+        """Number of rows of the whole recording; 0: no limit."""
+        self._recorded = self._flushed = 0
+        """Numbers of rows of all recordings: written, and written and visible."""
         self._unreadable = 0
-        """Number of rows before the last mark that no flush has made visible yet."""
+        """Number of rows that the last flush failed to make visible; a later flush may succeed."""
         self._unflushed_since = 0.0
         self._thread = threading.Thread(
             target=self._work, name=f"record-{layout.name}", daemon=True
@@ -245,11 +251,11 @@ class Recorder(Generic[Result, Item]):
             if self.path is None:  # the recording has just ended
                 return
             before = self._lost.as_dict()
-            self._write([item], last=False)
+            self._write([item], has_waiter=False)
             causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
             why = self.error
             if self._flush_is_due():
-                self._flush(last=False)
+                self._flush(has_waiter=False)
         if causes:
             what = self.layout.describe(item)
             raise RefusedError(causes[0], f"{what}: {why}" if why else what)
@@ -267,7 +273,7 @@ class Recorder(Generic[Result, Item]):
         count = self.layout.rows(item)
         return item if range(count)[rows] == range(count) else self.layout.select(item, rows)
 
-    def mark(self, done: Callable[[], None]) -> None:
+    def call_when_visible(self, done: Callable[[], None]) -> None:
         """Call `done` when all items offered before are visible in the file, or counted as lost.
 
         The next item is row 0 for `every` again.
@@ -321,7 +327,7 @@ class Recorder(Generic[Result, Item]):
     def stop(self) -> None:
         """Close the recording after the queued items are written."""
         written = threading.Event()
-        self.mark(written.set)
+        self.call_when_visible(written.set)
         in_time = True
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             in_time = written.wait(STOP_LIMIT_S)
@@ -348,23 +354,23 @@ class Recorder(Generic[Result, Item]):
         """Close the recording and end the thread."""
         self.stop()
         self._closing = True
-        self.mark(lambda: None)
+        self.call_when_visible(lambda: None)
         self._thread.join(5.0)
 
     # ---- the recorder's thread
 
     def _work(self) -> None:
         while not self._closing:
-            items, mark = self._next()
+            items, is_visible = self._next()
             flushed = False
             with self._file_lock:
                 if items:
-                    self._write(items, last=mark is not None)
-                if mark is not None or self._flush_is_due():
-                    flushed = self._flush(last=mark is not None)
-            if mark is not None:
-                mark()
-            if flushed or mark is not None:
+                    self._write(items, has_waiter=is_visible is not None)
+                if is_visible is not None or self._flush_is_due():
+                    flushed = self._flush(has_waiter=is_visible is not None)
+            if is_visible is not None:
+                is_visible()
+            if flushed or is_visible is not None:
                 self._changed()
 
     def _next(self) -> tuple[list[Item], Callable[[], None] | None]:
@@ -393,8 +399,8 @@ class Recorder(Generic[Result, Item]):
         since = self._unflushed_since
         return bool(since) and time.monotonic() - since > FLUSH_S
 
-    def _write(self, items: list[Item], last: bool) -> None:
-        """Write items, and create the file before; `last`: a mark follows, somebody waits."""
+    def _write(self, items: list[Item], has_waiter: bool) -> None:
+        """Write items, and create the file before; `has_waiter`: somebody waits for them."""
         if self.path is None:
             self._lost.add("not written", self._rows(items))
             return
@@ -402,7 +408,7 @@ class Recorder(Generic[Result, Item]):
         self._before_open = []
         try:
             if self._file is None:
-                self._file = self.layout.open(self.path, items, last)
+                self._file = self.layout.open(self.path, items, has_waiter)
         except Exception as error:
             self._fail(error, self._rows(items))
             return
@@ -453,10 +459,10 @@ class Recorder(Generic[Result, Item]):
         self._recorded += self._rows(items) - sum(lost.values())
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
-    def _flush(self, last: bool) -> bool:
+    def _flush(self, has_waiter: bool) -> bool:
         """Make the written rows visible; return whether that was tried."""
-        if last and self._before_open:
-            self._write([], last=True)
+        if has_waiter and self._before_open:
+            self._write([], has_waiter=True)
         if self._file is None or not self._unflushed_since:
             return False
         try:
@@ -464,7 +470,7 @@ class Recorder(Generic[Result, Item]):
         except Exception as error:
             self._report(error)
             self._unflushed_since = time.monotonic()  # for the next attempt
-            if last:
+            if has_waiter:
                 self._unreadable = self._recorded - self._flushed
             return True
         self._unflushed_since = 0.0
@@ -474,7 +480,7 @@ class Recorder(Generic[Result, Item]):
     def _end(self) -> None:
         """Close the file; an error is in `error`, and rows that are not in the file are lost."""
         if self._before_open and self.path is not None:
-            self._write([], last=True)
+            self._write([], has_waiter=True)
         file, self._file, self.path = self._file, None, None
         self._unflushed_since = 0.0
         if file is None:
@@ -485,7 +491,8 @@ class Recorder(Generic[Result, Item]):
             self._flushed = self._recorded
         except Exception as error:
             self._report(error)
-        unflushed, self._flushed = self._recorded - self._flushed, self._recorded
+        unflushed = self._recorded - self._flushed
+        self._flushed = self._recorded
         try:
             file.close()  # flushes once more
         except Exception as error:

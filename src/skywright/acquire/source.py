@@ -117,7 +117,10 @@ class PolledSource(Generic[Item]):
         raise NotImplementedError
 
     def halt(self) -> None:
-        """Make a running `next` in another thread return soon, and release what `open` acquired."""
+        """Make a running `next` in another thread return soon, and release what `open` acquired.
+
+        It is called by `stop`, and again at the end of the source's thread: twice must do no harm.
+        """
 
     @property
     def lost(self) -> Mapping[str, int]:

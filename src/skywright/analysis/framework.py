@@ -78,11 +78,12 @@ class Analysis(ABC, Generic[Statistic]):
     block_size: ClassVar[int] = 64
     """Identities in a block. An open block keeps the rows of its members."""
     block_setting: ClassVar[str] = ""
-    """Name of a row of `measure`, integers: the number of the settings that a member was taken
-    with, such as its regions of interest. It is part of the block's key, so members of different
-    settings are never in one statistic; `fold` decides how to combine them. Within a range of
-    identities the blocks are folded in order of this number. If it is an input too, identities may
-    restart where it increases (`IdentityOrder`). Empty: settings do not matter."""
+    """Name of the column of `measure` that has the number of the settings, an integer, that each
+    member was taken with, such as its regions of interest. It is part of the block's key, so
+    members of different settings are never in one statistic; `fold` decides how to combine them.
+    Within a range of identities the blocks are folded in order of this number. If it is an input
+    too, identities may restart where it increases (`IdentityOrder`). Empty: settings do not
+    matter."""
     ordered: ClassVar[bool] = False
     """Members of a block come in order of identity and are added one by one with `extend`, so an
     open block stores only its statistic: for running images. A member out of order is refused."""
@@ -112,9 +113,9 @@ class Analysis(ABC, Generic[Statistic]):
         self._growing: dict[BlockKey, _Block[Statistic]] = {}  # open, of an ordered analysis
         self._closed: dict[BlockKey, _Block[Statistic]] = {}
         self._computed: dict[BlockKey, _Block[Statistic]] = {}  # open blocks as they are now
-        self._prefix: Statistic | None = None
+        self._folded: Statistic | None = None
         self._folded_members = 0
-        self._watermark: int | None = None  # blocks below it are in the prefix or refused
+        self._watermark: int | None = None  # blocks below it are folded, or refused
 
     # What a concrete analysis writes ------------------------------------------------------------
 
@@ -203,16 +204,17 @@ class Analysis(ABC, Generic[Statistic]):
     def merge(self, other: Self) -> Self:
         """Add the blocks of another partial result, which is not changed; return self.
 
-        A block that both have with the same members is used once. If the members differ (the block
-        was split between workers), the version with more members is used; the members of the other
-        count as refused. So do the members of blocks that are folded already.
+        At most one of the two may have folded blocks (`advance`): if both have, the folded members
+        of the other are refused. A block that both have with the same members is used once. If the
+        members differ (the block was split between workers), the version with more members is used;
+        the members of the other count as refused, and so do members of blocks that are folded here.
         """
         self.refused += other.refused
         if other._watermark is not None:
             if self._watermark is not None:
                 self.refused += other._folded_members
             else:
-                self._adopt_prefix(other)
+                self._adopt_folded(other)
         self.close()
         for key, block in other._blocks().items():
             if key in other._growing:  # it changes in place when members follow
@@ -250,7 +252,7 @@ class Analysis(ABC, Generic[Statistic]):
 
     def state(self) -> Statistic | None:
         """Return the statistic over all members seen, for `result_of`; None if there are none."""
-        state = self._prefix
+        state = self._folded
         for _, block in sorted(self._blocks().items()):
             state = self.fold(state, block.statistic)
         return state
@@ -305,7 +307,7 @@ class Analysis(ABC, Generic[Statistic]):
         self._watermark = watermark
         for key in sorted(key for key in self._keys() if self._is_folded(key)):
             block = self._take(key)
-            self._prefix = self.fold(self._prefix, block.statistic)
+            self._folded = self.fold(self._folded, block.statistic)
             self._folded_members += len(block.identities)
 
     def close(self) -> Self:
@@ -340,7 +342,7 @@ class Analysis(ABC, Generic[Statistic]):
             yield (block, setting), members if of_block.all() else members.take(of_block)
 
     def _settings(self, members: Batch) -> NDArray[np.int64]:
-        """Return the number of the settings of each member."""
+        """Return the number that the settings of each member have."""
         if not self.block_setting:
             return np.zeros(len(members), np.int64)
         numbers = members.data.get(self.block_setting)
@@ -396,8 +398,8 @@ class Analysis(ABC, Generic[Statistic]):
             blocks.pop(key, None)
         return block
 
-    def _adopt_prefix(self, other: Self) -> None:
-        self._prefix, self._watermark = other._prefix, other._watermark
+    def _adopt_folded(self, other: Self) -> None:
+        self._folded, self._watermark = other._folded, other._watermark
         self._folded_members = other._folded_members
         for key in [key for key in self._keys() if self._is_folded(key)]:
             self.refused += len(self._take(key).identities)
@@ -449,7 +451,7 @@ class IdentityOrder:
     highest
         Highest place so far; None at the start.
     setting
-        Highest number of settings so far.
+        Highest settings number so far.
     shift
         Place minus identity of the present members.
     """

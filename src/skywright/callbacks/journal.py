@@ -194,7 +194,7 @@ class Journal:
         self._engine = RE
         self._limit = backlog_bytes
         self._lock = threading.RLock()
-        self._runs: dict[str, _RunFile] = {}  # by start, descriptor and resource uid
+        self._files: dict[str, _RunFile] = {}  # by start, descriptor and resource uid
         self._untyped: dict[str, list[str]] = {}  # descriptor uid -> keys without dtype_numpy
         self._backlog: deque[_QueuedLine] = deque()
         self._backlog_size = 0
@@ -245,9 +245,9 @@ class Journal:
                     self._trouble,
                 )
             self._backlog_empty.set()
-            for file in self._runs.values():
+            for file in self._files.values():
                 file.close()
-            self._runs.clear()
+            self._files.clear()
 
     # Routing
 
@@ -255,9 +255,9 @@ class Journal:
         if name == "start":
             return self._open_run(doc)
         if name in ("stop", "descriptor", "resource", "stream_resource"):
-            file = self._runs.get(doc.get("run_start", "")) or self._newest_run()
+            file = self._files.get(doc.get("run_start", "")) or self._newest_file()
             if file is not None and name != "stop":
-                self._runs[doc["uid"]] = file
+                self._files[doc["uid"]] = file
                 file.document_uids.add(doc["uid"])
             if name == "descriptor":
                 keys = doc["data_keys"].items()
@@ -268,7 +268,7 @@ class Journal:
         parent_uid = (
             doc.get("descriptor") or doc.get("resource") or doc.get("stream_resource") or ""
         )
-        return self._runs.get(parent_uid)
+        return self._files.get(parent_uid)
 
     def _open_run(self, doc: Mapping[str, Any]) -> _RunFile:
         path = journal_path(self.directory, doc["uid"])
@@ -276,17 +276,17 @@ class Journal:
             raise ConfigError(
                 f"{path}: this run has a journal already; subscribe one Journal to a RunEngine"
             )
-        file = self._runs[doc["uid"]] = _RunFile(path)
+        file = self._files[doc["uid"]] = _RunFile(path)
         file.document_uids.add(doc["uid"])
         return file
 
-    def _newest_run(self) -> _RunFile | None:
-        """Return the newest open run, for documents without `run_start`."""
-        return next(reversed(self._runs.values()), None)
+    def _newest_file(self) -> _RunFile | None:
+        """Return the run of the newest document with a uid, for documents without `run_start`."""
+        return next(reversed(self._files.values()), None)
 
     def _close_run(self, file: _RunFile) -> None:
         for uid in file.document_uids:
-            self._runs.pop(uid, None)
+            self._files.pop(uid, None)
             self._untyped.pop(uid, None)
 
     def _write_dtypes(self, file: _RunFile, name: str, doc: Mapping[str, Any]) -> None:
@@ -380,9 +380,9 @@ class Journal:
 
     def release_after_fork(self) -> None:
         """Close the files in a forked child; else their locks would outlive the parent."""
-        for file in self._runs.values():
+        for file in self._files.values():
             file.close()
-        self._runs = {}
+        self._files = {}
 
 
 _open_journals: "weakref.WeakSet[Journal]" = weakref.WeakSet()

@@ -303,7 +303,7 @@ class RawRun:
             if found is None:
                 return
             new.begin(found, doc)
-            for resource in self._resources:  # of a device that is in an earlier stream too
+            for resource in self._resources:  # they may be of a device of an earlier stream too
                 new.resource(resource)
         self.streams[name] = self._by_descriptor[doc["uid"]] = new
 
@@ -323,7 +323,7 @@ def _empty_table(
                 f"{found[name]}: external data of kind {external!r}, expected STREAM: "
                 "(stream_resource and stream_datum documents)"
             )
-    streams = {n for n, key in found.items() if "external" in data_keys[key]}
-    table.identity = KeyRows() if required.identity in streams else None
-    table.time = KeyRows() if required.time in streams else None
+    in_files = {n for n, key in found.items() if "external" in data_keys[key]}
+    table.identity = KeyRows() if required.identity in in_files else None
+    table.time = KeyRows() if required.time in in_files else None
     return table

@@ -60,7 +60,7 @@ class StreamAnalysis:
     limits
         Limits of the backlog.
     drawer
-        Runs what draws the pictures, so that the decisions of the next run do not wait for them.
+        Draws the pictures in the background: the decisions of the next run do not wait for them.
     second
         Second-stage analyses over the rows of this one.
     """
@@ -93,7 +93,8 @@ class StreamAnalysis:
         self._backlog: int | None = None
         self._deadline: float | None = None
         self._decision = (0, 0.0)
-        """Of the decision that waits: its number of frames, and until when it waits for them."""
+        """Of the decision in progress: its number of frames, and its deadline (monotonic clock,
+        s)."""
         self._pace = Pace()
         self._busy_since: float | None = None
         self._closing: Iterator[None] | None = None
@@ -108,14 +109,17 @@ class StreamAnalysis:
     def start_decision(self, frames: int) -> None:
         """Start the time limit of a decision on the first `frames` frames, where its run has one.
 
-        Without it each batch would get the whole limit for the frames after it.
+        The limit is that of the decision, not of each batch.
         """
         limit_s = self.raw.run.start.get(DECISION_LIMIT)
         if isinstance(limit_s, int | float):
             self._decision = (frames, time.monotonic() + limit_s)
 
     def step(self) -> bool:
-        """Analyze a batch if frames are ready, and answer requests; return whether it did any."""
+        """Analyze a batch if frames are ready; let second-stage analyses answer their requests.
+
+        Return whether anything was done.
+        """
         before = self.position
         is_open = not self.exit_status and self.derived is not None and self._closing is None
         if is_open:
@@ -129,9 +133,9 @@ class StreamAnalysis:
         """Continue to close the derived runs; return False if nothing can be done now."""
         if self._closing is None or self.exit_status:
             return False
-        closing = self._closing
-        waits = self._guarded(lambda: next(closing, "end") is None)
-        return not waits
+        closing, end = self._closing, object()
+        state = self._guarded(lambda: next(closing, end))  # None, as it yields: it waits
+        return state is not None or bool(self.exit_status)
 
     def _reached(self) -> float:
         """Return the number of frames done; infinity when no more will be analyzed."""

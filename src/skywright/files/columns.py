@@ -28,7 +28,8 @@ T = TypeVar("T")
 RESERVE_BYTES = 1 << 20
 """Free space to keep on the disk, bytes. HDF5 cannot close a file that it cannot flush."""
 CACHE_BYTES = 1 << 20
-"""Maximum cache of a column of a writer, bytes. HDF5 2 takes 8 MB and keeps full chunks in it."""
+"""Maximum cache of a column of a writer, bytes. The default of HDF5 2 is 8 MB a dataset; full
+chunks stay in it."""
 OTHER_READER_TIMEOUT_S = 0.1
 """Timeout, s, for another reader of this process that has the column open."""
 
@@ -135,7 +136,8 @@ class ColumnWriter(Closing):
             raise DataError(f"{path}: exists already; choose another name") from error
         try:
             self._data = {c.path: _create(self._file, c, _cache_bytes(c)) for c in columns}
-            # With a full disk `flush` takes identities back, which needs their chunks in memory.
+            # On a full disk `flush` shrinks this dataset again, for which its chunks must be in
+            # memory.
             self._identities = _create(self._file, identity, CACHE_BYTES)
             for name, attributes in (groups or {}).items():
                 _write_attributes(self._file.require_group(name), attributes)
@@ -178,8 +180,8 @@ class ColumnWriter(Closing):
         OSError
             If the disk is full or fails. Nothing of this call is stored.
         """
-        fits = ColumnCaster(self.path)
-        identities = np.atleast_1d(fits.cast(self.identity, np.asarray(identity)))
+        caster = ColumnCaster(self.path)
+        identities = np.atleast_1d(caster.cast(self.identity, np.asarray(identity)))
         count = len(identities)
         if rows.keys() != self.columns.keys():
             wrong = sorted(rows.keys() ^ self.columns.keys())
@@ -194,8 +196,8 @@ class ColumnWriter(Closing):
                     f"{self.path}: {path}: values of shape {block.shape}, "
                     f"expected {(count, *column.shape)}"
                 )
-            blocks[path] = fits.cast(column, block)
-        fits.check(count)
+            blocks[path] = caster.cast(column, block)
+        caster.check(count)
         _check_free_space(self.path.parent, count * self._row_bytes)
         start = self._appended
         for path, block in blocks.items():

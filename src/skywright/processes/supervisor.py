@@ -52,14 +52,15 @@ class Service:
     late_s: float = 120.0
     """Time after which a message says that the service is not ready yet, s."""
     may_be_late: bool = False
-    """Whether the start of the others goes on after `late_s`, or when this one has ended before it
-    was ready. A configuration error ends the start all the same."""
+    """Whether `Supervisor.start` goes on without this service if it is not ready after `late_s`, or
+    has ended before. A configuration error ends the start all the same."""
     ready_limit_s: float = 600.0
-    """After this time a process that is not ready is ended, and the start with it if that waits."""
+    """Time after which a process that is not ready is terminated, s; `Supervisor.start` fails if it
+    still waits for it."""
     backoff_s: tuple[float, float] = (0.5, 30.0)
     """Wait before the first restart, doubled each time up to the second value."""
     backoff_reset_s: float = 60.0
-    """After this run time of a child, s, its next restart waits the shortest back-off."""
+    """Run time of a child, s, after which the back-off is reset to its first value."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Supervisor:
         self._logs = logs
         self._report = report
         self._changed = changed
-        self._settled = {service.name: asyncio.Event() for service in services}
+        self._start_done = {service.name: asyncio.Event() for service in services}
         """Set when a service is ready, or late and the start goes on without it."""
         self._processes: dict[str, _Process] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -120,15 +121,15 @@ class Supervisor:
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
-        settled = asyncio.create_task(self._all_settled())
+        settled = asyncio.create_task(self._all_started())
         await asyncio.wait([settled, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         settled.cancel()
         for task in self._tasks:
             if task.done():
                 task.result()  # raises why
 
-    async def _all_settled(self) -> None:
-        for event in self._settled.values():
+    async def _all_started(self) -> None:
+        for event in self._start_done.values():
             await event.wait()
 
     @property
@@ -162,10 +163,10 @@ class Supervisor:
         while True:
             started = time.monotonic()
             status, why = await self._run_once(service, restarts)
-            if not self._settled[service.name].is_set():
+            if not self._start_done[service.name].is_set():
                 if not service.may_be_late or status in (None, CONFIGURATION_ERROR):
                     raise HardwareError(f"{service.name} {why}")
-                self._settled[service.name].set()
+                self._start_done[service.name].set()
             if time.monotonic() - started > service.backoff_reset_s:
                 backoff = shortest
             self._report(service.name, f"{why}; restarting in {backoff:g} s")
@@ -230,7 +231,7 @@ class Supervisor:
                     f"last log line: {self._last_log_line(service, log_start)}",
                 )
                 if service.may_be_late:
-                    self._settled[service.name].set()
+                    self._start_done[service.name].set()
             async with asyncio.timeout(service.ready_limit_s - service.late_s):
                 return await reading
         finally:
@@ -247,13 +248,13 @@ class Supervisor:
         self._changed()
         served = ", ".join(f"{key} {value}" for key, value in facts.items())
         self._report(service.name, f"ready: {served} (process {process.handle.pid})")
-        self._settled[service.name].set()
+        self._start_done[service.name].set()
 
     def _log(self, service: Service) -> Path:
         return self._logs / f"{service.name}.log"
 
     def _open_log(self, service: Service, again: bool) -> BinaryIO:
-        """Open the log for appending, a new one but for restarts; a full disk stops no child."""
+        """Open the log for appending; at the first start, a new one. A full disk stops no child."""
         log = self._log(service)
         try:
             if log.exists() and not again:

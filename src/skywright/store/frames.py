@@ -57,7 +57,7 @@ def rows_in_files(segments: Sequence[ResourceRows]) -> list[Rows]:
     return rows
 
 
-def sources(
+def data_sources(
     stream: Stream,
     resources: Mapping[str, dict[str, Any]],
     data_keys: Mapping[str, Any],
@@ -66,7 +66,7 @@ def sources(
     tables: bool,
     ended: bool,
 ) -> Iterator[tuple[str, DataSource | DataError]]:
-    """Yield the nodes that show the files of a stream, by name.
+    """Yield the data sources of the nodes that show the files of a stream, by name.
 
     All scalar columns of the same rows of the same HDF5 files are one table, each other data key
     is one array.

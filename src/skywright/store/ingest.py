@@ -16,7 +16,7 @@ from skywright.errors import DataError, SkywrightError
 from skywright.store import repair
 from skywright.store.check import differences
 from skywright.store.client import ANALYSIS, RAW
-from skywright.store.frames import sources
+from skywright.store.frames import data_sources
 from skywright.store.modern import DocumentNormalizer
 from skywright.store.probe import takes_writes
 from skywright.store.rows import SequenceSorter, as_row, stored_data_keys, type_notes
@@ -42,8 +42,8 @@ POSTPONED_S = 60.0
 """Pause of a run after `ATTEMPTS` requests without an answer, s. Other runs are written."""
 RETRY_LATER_STATUS = {401, 403, 429, 502, 503, 504}
 UPDATE_S = (1.0, 5.0)
-"""Period of array updates in tiled, (min, max) s. It grows with the age of the run: next update at
-twice the age of the last one. Tables are always up to date."""
+"""Period of array updates in tiled, (min, max) s. It is the age of the run at the last update,
+within these limits. Tables are always up to date."""
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class State(Enum):
     """State of the ingest of a journal."""
 
     MORE = "more to write"
-    WAITING = "waits for its writer"
+    IDLE = "nothing to write now"
     DONE = "complete in the catalog"
     ASIDE = "cannot be written"
 
@@ -100,7 +100,7 @@ def ingest(path: Path, client: Any) -> State:
     Returns
     -------
     State
-        `State.WAITING` if the run is still open; else `State.DONE` or `State.ASIDE`.
+        `State.IDLE` if the run is still open; else `State.DONE` or `State.ASIDE`.
 
     Raises
     ------
@@ -132,7 +132,7 @@ class RunIngest:
         self._catalog = catalog
         self._tail = Tail(path)
         self._normalizer = DocumentNormalizer()
-        self._writer_of_run: _RunToTiled | None = None
+        self._line_writer: _LineWriter | None = None
         self._replay: _Replay | None = None
         self._must_verify = False  # True: the catalog may lack something that was written
         self._failures = 0
@@ -151,11 +151,11 @@ class RunIngest:
             If the journal cannot be read or moved.
         """
         if time.monotonic() < self._postponed_until:
-            return State.WAITING
+            return State.IDLE
         try:
             state = self._step()
         except httpx.HTTPError as error:
-            self._writer_of_run = None
+            self._line_writer = None
             self._must_verify = True
             if isinstance(error, LOST_MIDWAY):
                 self._postpone_if_it_repeats()
@@ -166,7 +166,7 @@ class RunIngest:
         except OSError:
             raise
         except Exception as error:  # an error in one run must not stop the others
-            self._writer_of_run = None
+            self._line_writer = None
             self._must_verify = True
             return self._failed(error)
         if self.survey.stop is None and self._replay is None:
@@ -174,6 +174,11 @@ class RunIngest:
         return state
 
     def _step(self) -> State:
+        """Read new lines into the survey, then write.
+
+        If the run is new or rows have changed, all lines are written, from the first one on
+        (`_replay_next`), else only the new ones.
+        """
         end = self.path.stat().st_size
         lines = self._read_new_lines()
         # Before a replay, read all that the journal has now into the survey
@@ -183,15 +188,15 @@ class RunIngest:
             return self._without_start()
         if self._needs_replay():
             if self.survey.stop is None and time.monotonic() < self._replay_allowed_at:
-                return State.WAITING
+                return State.IDLE
             if not self._begin_replay():
                 self._archive("done")
                 return State.DONE
         if self._replay is not None:
             self._replay_next()
             return State.MORE
-        if lines and self._writer_of_run is not None:
-            self._writer_of_run.write(lines)
+        if lines and self._line_writer is not None:
+            self._line_writer.write(lines)
         if self.survey.stop is not None:
             return self._finish()
         return State.MORE if lines else self._close_if_interrupted()
@@ -203,7 +208,7 @@ class RunIngest:
         return lines
 
     def _needs_replay(self) -> bool:
-        return self._writer_of_run is None or self._writer_of_run.needs_replay()
+        return self._line_writer is None or self._line_writer.needs_replay()
 
     @property
     def _container(self) -> Any:
@@ -215,7 +220,7 @@ class RunIngest:
 
         Return False if the catalog already has the complete run.
         """
-        self._writer_of_run = self._replay = None
+        self._line_writer = self._replay = None
         assert self.survey.start is not None
         writer = RunWriter(self._container, self.survey.start)
         there = writer.create()
@@ -227,24 +232,24 @@ class RunIngest:
             writer.clear()
         self._replay = _Replay(time.monotonic(), Tail(self.path), DocumentNormalizer())
         assets = self.path.parent.parent / "assets"
-        self._writer_of_run = _RunToTiled(writer, self._catalog, self.survey, assets)
+        self._line_writer = _LineWriter(writer, self._catalog, self.survey, assets)
         return True
 
     def _replay_next(self) -> None:
         """Replay the next chunk (about 2 MB) of the journal."""
         assert self._replay is not None
-        assert self._writer_of_run is not None
+        assert self._line_writer is not None
         lines = self._replay.tail.read(self._tail.offset)
-        self._writer_of_run.write([new for line in lines for new in self._replay.normalizer(line)])
+        self._line_writer.write([new for line in lines for new in self._replay.normalizer(line)])
         if self._replay.tail.offset == self._tail.offset:
             now = time.monotonic()
             self._replay_allowed_at = now + REPLAY_PAUSE_FACTOR * (now - self._replay.began)
             self._replay = None
 
     def _finish(self) -> State:
-        assert self._writer_of_run is not None
+        assert self._line_writer is not None
         assert self.survey.start is not None
-        self._writer_of_run.close()
+        self._line_writer.close()
         if self._must_verify:
             found = differences(self.survey, self._container[self.survey.start["uid"]])
             if found:
@@ -263,13 +268,13 @@ class RunIngest:
     def _close_if_interrupted(self) -> State:
         """Add a stop document to the journal if its writer is dead; return `State.MORE` then."""
         ended = repair.close_interrupted_run(self.path, self._tail.offset, self.survey)
-        return State.MORE if ended else State.WAITING
+        return State.MORE if ended else State.IDLE
 
     def _without_start(self) -> State:
         """Move a file that is no journal to ``aside`` after its writer has ended."""
         with locked_if_dead(self.path) as dead:
             if not dead or self.path.stat().st_size > self._tail.offset:
-                return State.WAITING
+                return State.IDLE
         log.error("%s: has no start document; it is kept in journal/aside", self.path)
         self._archive("aside")
         return State.ASIDE
@@ -321,8 +326,12 @@ class _Replay:
     normalizer: DocumentNormalizer
 
 
-class _RunToTiled:
-    """Writes a run to tiled, from its first line."""
+class _LineWriter:
+    """Writes the lines of a run's journal to tiled, from the first one on.
+
+    Lines are in the survey before they are written here. Events become rows of tables; rows of
+    files are in `Stream.frames` of the survey, and `_register_files` makes them nodes.
+    """
 
     def __init__(self, writer: RunWriter, catalog: Catalog, survey: Survey, assets: Path) -> None:
         self._writer = writer
@@ -390,12 +399,12 @@ class _RunToTiled:
         elif name == "stream_datum":
             stream = self._survey.stream_of.get(doc["descriptor"])
             if stream is not None:
-                self._open(stream)
+                self._open(stream)  # its rows are in the survey
 
     def _register_files(
         self, writer: StreamWriter, stream: Stream, data_keys: dict[str, dict[str, Any]]
     ) -> None:
-        nodes = sources(
+        found = data_sources(
             stream,
             self._survey.resources,
             data_keys,
@@ -403,7 +412,7 @@ class _RunToTiled:
             tables=self._catalog.tables,
             ended=self._survey.stop is not None,
         )
-        for name, source in nodes:
+        for name, source in found:
             if isinstance(source, DataError):
                 self._survey.unreadable[name] = str(source)
                 continue

@@ -152,7 +152,7 @@ class Ingester:
             return False
         if state in (State.DONE, State.ASIDE):
             del self._runs[run.path]
-        return state is not State.WAITING
+        return state is not State.IDLE
 
 
 def run_until(ingester: Ingester, stop: threading.Event) -> None:

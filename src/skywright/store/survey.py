@@ -19,8 +19,11 @@ class ResourceRows:
     resource: str
     """uid of the stream resource."""
     index: int
+    """First index of the stream datum."""
     seq_num: int
+    """Of the first row."""
     rows: int
+    """Number of rows."""
 
 
 class Frames:
@@ -31,7 +34,7 @@ class Frames:
         self.superseded = False
 
     def between(self, start: float, stop: float) -> list[ResourceRows]:
-        """Return the rows of the seq_nums from `start` up to, without, `stop`."""
+        """Return the rows of the seq_nums in [start, stop)."""
         parts = []
         for old in self.segments:
             low = int(min(max(start - old.seq_num, 0), old.rows))
@@ -83,7 +86,8 @@ class Stream:
     """uid of its first descriptor."""
     data_keys: dict[str, dict[str, Any]]
     columns: dict[str, Column] = field(default_factory=dict)
-    promised: dict[str, str] = field(default_factory=dict)
+    declared: dict[str, str] = field(default_factory=dict)
+    """By data key: the numpy dtype of its descriptor, or of a ``dtypes`` line."""
     revision: int = 0
     """Increases when rows that were written have to be written again."""
     last_line: array = field(default_factory=lambda: array("q"))
@@ -132,10 +136,10 @@ class Stream:
         data = event["data"]
         for key in self.internal:
             old = self.columns.get(key)
-            new = widen(old, data.get(key), self.promised.get(key, ""))
+            new = widen(old, data.get(key), self.declared.get(key, ""))
             if new is not old and new != old:
                 self.columns[key] = new
-                if len(self.last_line) > 1 or self.revision:
+                if len(self.last_line) > 1 or self.revision:  # of the first event no row is written
                     self.revision += 1
 
     def _note_row(self, seq_num: int, line: int) -> None:
@@ -198,7 +202,7 @@ class Survey:
         elif name == "descriptor":
             self._add_descriptor(doc)
         elif name == "dtypes":
-            self.stream_of[doc["descriptor"]].promised.update(doc["dtype_numpy"])
+            self.stream_of[doc["descriptor"]].declared.update(doc["dtype_numpy"])
         elif name in ("event", "event_page"):
             for event in unpack(name, doc):
                 self.stream_of[event["descriptor"]].add_event(line.number, event)
@@ -214,7 +218,7 @@ class Survey:
         if stream is None:
             stream = self.streams[doc["name"]] = Stream(doc["name"], doc["uid"], doc["data_keys"])
             for key in stream.internal:
-                stream.promised[key] = declared_dtype(doc["data_keys"][key])
+                stream.declared[key] = declared_dtype(doc["data_keys"][key])
                 column = declared(doc["data_keys"][key])
                 if column is not None:
                     stream.columns[key] = column

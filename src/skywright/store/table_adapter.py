@@ -187,10 +187,10 @@ class ColumnsAdapter(Adapter[TableStructure]):
 
 
 class _Validated:
-    """A validated table in a form that lets the plugin's own check, which knows arrays only, pass.
+    """A validated table in the form of plain bytes: the plugin's own check knows arrays only.
 
-    That check (2.0.12) accepts sources of plain bytes as they are, and writes a source to the
-    catalog only if it differs from the one that it was given.
+    That check (bluesky-tiled-plugins 2.0.12) accepts sources of plain bytes as they are, and writes
+    a source to the catalog only if it differs from the one that it was given.
     """
 
     def __init__(self, source: Any) -> None:

@@ -109,7 +109,7 @@ class SingleFileRecorder(Recorder[Picture, Picture]):
 
 
 class _Pictures(Owner[SourceFrame, SourceFrame]):
-    """The owner of the pictures; trouble of an acquisition stays to be read until the next."""
+    """The owner of the pictures; an alarm of an acquisition stays until the next one starts."""
 
     def status_message(self, result: SourceFrame) -> tuple[str, bool]:
         """Return the message after a picture."""
@@ -118,7 +118,7 @@ class _Pictures(Owner[SourceFrame, SourceFrame]):
         return "taking pictures", False
 
     def expects_items(self) -> bool:
-        """Return whether silence is reported: not while somebody only looks."""
+        """Return whether silence is reported: only during an acquisition."""
         return self.acquisition is not None
 
 

@@ -251,7 +251,7 @@ class PictureLayout(Layout[Picture, Picture]):
         self._capture = None if self.early_shape is None else Capture(path, self.early_shape)
         return self._capture
 
-    def open(self, path: Path, items: Sequence[Picture], last: bool) -> Capture | None:
+    def open(self, path: Path, items: Sequence[Picture], must_create: bool) -> Capture | None:
         """Create the file for the first picture with pixels."""
         images = (item.image for item in items if item.image is not None)
         image = next(images, None)

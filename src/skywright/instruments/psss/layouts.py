@@ -152,10 +152,12 @@ class SpectraLayout(Layout[Result, SpectrumRow]):
         """Return the memory that a row holds."""
         return item.spectrum.nbytes + 4000
 
-    def open(self, path: Path, items: Sequence[SpectrumRow], last: bool) -> "SpectraFile | None":
+    def open(
+        self, path: Path, items: Sequence[SpectrumRow], must_create: bool
+    ) -> "SpectraFile | None":
         """Create the file, as wide as the first picture."""
         width = next((len(item.spectrum) for item in items if len(item.spectrum)), 0)
-        if not width and not last:
+        if not width and not must_create:
             return None
         return SpectraFile(path, max(width, 1))
 

@@ -152,7 +152,7 @@ class MicrographQuality(Analysis[Judged]):
 
     def quality(self) -> GridQuality:
         """Return what is known of squares and holes, for a policy."""
-        state = self._prefix
+        state = self._folded
         for _, block in sorted(self._blocks().items()):
             state = self.fold(state, block.statistic)
         return summary(state)

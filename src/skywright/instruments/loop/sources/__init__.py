@@ -74,8 +74,8 @@ class Source(acquire_source.Source[SourceFrame], Protocol):
 def camera_pace(period_s: float) -> dict[str, Any]:
     """Return the arguments of `PacedSource` for a camera that takes a picture each `period_s`.
 
-    The first exposure begins at the start, so its picture comes one period later. A late picture is
-    not made up for by a burst, and is not lost: the schedule starts anew.
+    The first exposure begins at the start, so its picture comes one period later. After a
+    delay the schedule restarts at the present time: no number is skipped, and no burst follows.
     """
     return {
         "behind_s": 0.0,

@@ -23,8 +23,8 @@ MOST_KEPT = 4000
 LATENCY_S = 0.08
 """From the end of an exposure to the arrival of its picture, for a camera that follows motors:
 their commands take some milliseconds to get here, and no video server is faster."""
-PATIENCE_S = 0.5
-"""So long a picture waits for word of where the motors were; without any they are out of touch."""
+MOTION_TIMEOUT_S = 0.5
+"""Longest wait of a picture for the motors' positions, s; after it they count as disconnected."""
 RENDER_LIMIT_S = 60.0
 """A stop waits for the picture under way; the first one compiles the renderer."""
 NOISE_VARIANTS = 8
@@ -101,7 +101,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         self.latency_s = 0.0
         self.motion: SampleMotion | None = None
         self._motion_changed = threading.Condition()
-        self._in_touch = True
+        self._motors_connected = True
         self.pose_at = pose_at or turning()
         overrides |= {"width_px": size[0], "height_px": size[1]}
         self.scene: Scene = random_scene(np.random.default_rng(seed), **overrides)
@@ -123,7 +123,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         """
         with self._motion_changed:
             self.motion = motion
-            self._in_touch = True
+            self._motors_connected = True
             self._motion_changed.notify_all()
 
     def mount(
@@ -183,15 +183,15 @@ class SimulatedCamera(PacedSource[SourceFrame]):
     def _motion_until(self, time_s: float) -> SampleMotion | None:
         """Return the motion, waiting until it is known up to a time, unix s.
 
-        Of motors that are out of touch, dead for one, the last that is known holds, and only the
-        first picture waits. Word that comes late, on a slow computer, brings them back in touch.
+        If the motors are disconnected, the last known motion is used, and only the first picture
+        waits. Positions that come later, as on a slow computer, connect them again.
         """
         with self._motion_changed:
             if self.motion is None:
                 return None
-            self._in_touch = self._motion_changed.wait_for(
+            self._motors_connected = self._motion_changed.wait_for(
                 lambda: self.motion is not None and self.motion.until >= time_s,
-                PATIENCE_S if self._in_touch else 0.0,
+                MOTION_TIMEOUT_S if self._motors_connected else 0.0,
             )
             return self.motion
 
