@@ -56,10 +56,17 @@ class Derived:
 
 
 def read_runs(journal: Path) -> list[Derived]:
-    """Return all runs in a directory of journals, oldest first; check their schema."""
+    """Return all runs in a directory of journals, oldest first; check their schema.
+
+    An ingester may move a journal meanwhile, so that it is met twice, or is in ``done`` now.
+    """
     runs = []
-    for path in journal.rglob("*.jsonl"):
-        docs = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True)]
+    for path in {path.name: path for path in journal.rglob("*.jsonl")}.values():
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            data = (path.parent / "done" / path.name).read_bytes()
+        docs = [json.loads(line) for line in data.splitlines(keepends=True)]
         for name, doc in docs:
             schema_validators[DocumentNames[name]].validate(doc)
         runs.append(Derived([(name, doc) for name, doc in docs]))
