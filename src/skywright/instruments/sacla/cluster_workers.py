@@ -15,6 +15,9 @@ from skywright.instruments.sacla.workers import Analyses, Answer, Chunk, Wait, W
 BLOCKS_IN_PROGRESS, SENT_BLOCKS = 32, 4
 """Blocks given to the cluster whose results have not been taken, and of those whose frames go with
 them; one of 256 shots of a tile has 0.5 GB."""
+RESULTS_BYTES, PIXEL_BYTES = 1_500_000_000, 40
+"""Most that the partial images of these blocks take, if they are more than four; and of a pixel:
+mean and spread, float64, and maximum, float32, with and without laser."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,9 @@ class ClusterWorkers:
         if frames.shared:
             raise ConfigError("a cluster does not see the memory that these frames are in")
         self._submit, self._analyses, self._frames = submit, dict(analyses), frames
-        self._most = SENT_BLOCKS if isinstance(frames, SentFrames) else BLOCKS_IN_PROGRESS
+        size = PIXEL_BYTES * sum(each.regions.tile.bad.size for each in self._analyses.values())
+        most = SENT_BLOCKS if isinstance(frames, SentFrames) else BLOCKS_IN_PROGRESS
+        self._most = min(most, max(RESULTS_BYTES // max(size, 1), SENT_BLOCKS))
         self._chunks: dict[Block, dict[int, Chunk]] = {}
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._in_progress: dict[Any, tuple[list[int], Block]] = {}
