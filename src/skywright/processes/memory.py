@@ -8,7 +8,7 @@ ARENAS = "MALLOC_ARENA_MAX"
 """Environment variable that has the effect of `share_arenas` in a process to be started."""
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
 """Option numbers of glibc's malloc.h."""
-LARGE_ARRAY_BYTES = 1 << 20
+LARGE_ARRAY_BYTES = 1 << 18
 
 
 def share_arenas() -> None:
@@ -22,9 +22,9 @@ def share_arenas() -> None:
 
 
 def return_large_arrays() -> None:
-    """Give the memory of each array of 1 MiB and more back to the system when it is freed.
+    """Give the memory of each array of 256 KiB and more back to the system when it is freed.
 
-    For processes that make many images of several MB for a moment and keep others. By default glibc
+    For processes that make many images and masks for a moment and keep others. By default glibc
     raises this threshold up to 32 MB after the first large free; long-lived images then fragment
     the heap. The price is a page fault per 4 kB of each such array.
     """
