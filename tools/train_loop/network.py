@@ -8,7 +8,7 @@ itself, so that the file of weights holds everything that was trained.
 from itertools import pairwise
 
 import torch
-from names import KINDS, MAPS, MASKS, SIDES
+from names import INPUT, KINDS, MAPS, MASKS, SIDES
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +20,22 @@ def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
+
+
+class Residual(nn.Module):
+    """Two convolutions whose result is added to their input; as it begins, nothing is added."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = block(channels, channels)
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
+        )
+        nn.init.zeros_(self.second[1].weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the same shape, (N, channels, rows, columns)."""
+        return functional.relu(features + self.second(self.first(features)))
 
 
 class LoopNetwork(nn.Module):
@@ -37,8 +53,12 @@ class LoopNetwork(nn.Module):
         self.stem = block(1, 16, 2)  # 48 x 64
         self.down = nn.ModuleList()
         channels = [16, 32, 48, 80, 112]  # processors compute 16 at once
-        for inputs, outputs in pairwise(channels):
-            self.down.append(nn.Sequential(block(inputs, outputs, 2), block(outputs, outputs)))
+        for level, (inputs, outputs) in enumerate(pairwise(channels)):
+            # Where the maps are small more weights cost little time.
+            more = [Residual(outputs)] if level else []
+            self.down.append(
+                nn.Sequential(block(inputs, outputs, 2), block(outputs, outputs), *more)
+            )
         self.across = nn.ModuleList(nn.Conv2d(c, 32, 1) for c in channels[1:])
         self.merge = nn.ModuleList(block(32, 32) for _ in channels[2:])
         self.edges = nn.Conv2d(32, 8, 1)
@@ -72,6 +92,50 @@ class LoopNetwork(nn.Module):
         pooled = torch.cat([_pooled(levels[-1]), _pooled(up)], 1)
         whole = self.whole(pooled)
         return self.maps(fine), self.edges(up), self.side(whole), self.kind(whole)
+
+
+class MirroredNetwork(nn.Module):
+    """What the model file holds: the network on a picture and on that picture upside down.
+
+    The mean of both is returned, as probabilities and places, each without the dimension of
+    pictures; `names.OUTPUTS` says what they are.
+    """
+
+    def __init__(self, network: LoopNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.other_way = torch.ones(len(MAPS), 1, 1)
+        self.other_way[MAPS.index("tip_dy")] = -1.0
+        rows, columns = (cells // COARSE for cells in INPUT)
+        y, x = ((torch.arange(n) + 0.5) / n for n in (rows, columns))
+        here = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns)])
+        self.centers = here.repeat(2, 1, 1)  # of the cells, x, y, x, y
+
+    def forward(self, gray: Tensor) -> tuple[Tensor, ...]:
+        """Return `OUTPUTS` for (1, 1, 96, 128) grey levels, uint8."""
+        upright = gray.float()
+        maps, edges, side, kind = self.network(torch.cat([upright, upright.flip(2)]))
+        maps = (maps[0] + maps[1].flip(1) * self.other_way) / 2
+        likely = maps[: MAPS.index("tip_dx")].sigmoid()
+        mirrored = [0, 3, 2, 1]  # upside down the upper edge is the lower one
+        places = edges[:, :4] + self.centers
+        turned = places[1, mirrored].flip(1)
+        turned = torch.stack([turned[0], 1 - turned[1], turned[2], 1 - turned[3]])
+        errors = (edges[0, 4:] + edges[1, 4:][mirrored].flip(1)) / 2
+        sides = side.softmax(1)
+        # The training measures both errors in cells of the maps.
+        columns = INPUT[1] // FINE
+        return (
+            likely[: len(MASKS)],
+            likely[MAPS.index("tip")],
+            likely[MAPS.index("begin")],
+            maps[MAPS.index("tip_dx") : MAPS.index("tip_dy") + 1],
+            maps[MAPS.index("tip_log_error")].clamp(-4, 4).exp(),
+            (places[0] + turned) / 2,
+            errors.clamp(-4, 4).exp() / columns,
+            (sides[0] + sides[1, [0, 1, 2, 4, 3]]) / 2,
+            kind.softmax(1).mean(0),
+        )
 
 
 def _pooled(features: Tensor) -> Tensor:
