@@ -22,22 +22,6 @@ def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-class Residual(nn.Module):
-    """Two convolutions whose result is added to their input; as it begins, nothing is added."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = block(channels, channels)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
-        )
-        nn.init.zeros_(self.second[1].weight)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the same shape, (N, channels, rows, columns)."""
-        return functional.relu(features + self.second(self.first(features)))
-
-
 class LoopNetwork(nn.Module):
     """Map a picture to masks, tip, edges of the head, side and kind.
 
@@ -53,12 +37,8 @@ class LoopNetwork(nn.Module):
         self.stem = block(1, 16, 2)  # 48 x 64
         self.down = nn.ModuleList()
         channels = [16, 32, 48, 80, 112]  # processors compute 16 at once
-        for level, (inputs, outputs) in enumerate(pairwise(channels)):
-            # Where the maps are small more weights cost little time.
-            more = [Residual(outputs)] if level else []
-            self.down.append(
-                nn.Sequential(block(inputs, outputs, 2), block(outputs, outputs), *more)
-            )
+        for inputs, outputs in pairwise(channels):
+            self.down.append(nn.Sequential(block(inputs, outputs, 2), block(outputs, outputs)))
         self.across = nn.ModuleList(nn.Conv2d(c, 32, 1) for c in channels[1:])
         self.merge = nn.ModuleList(block(32, 32) for _ in channels[2:])
         self.edges = nn.Conv2d(32, 8, 1)
