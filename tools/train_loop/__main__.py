@@ -48,18 +48,17 @@ def export(checkpoint: Path, model: Path) -> None:
     """Write the model file."""
     import onnx
     import torch
-    from names import INPUT, KINDS, MAPS, OUTPUTS, SIDES
-    from network import LoopNetwork
+    from names import INPUT, KINDS, MASKS, OUTPUTS, SIDES
+    from network import LoopNetwork, MirroredNetwork
 
     code = revision()  # before the model file, which is one of the repository's, changes
     state = torch.load(checkpoint, weights_only=True)
     network = LoopNetwork()
     network.load_state_dict(state["average"])
     network.eval()
-    example = torch.zeros(1, 1, *INPUT)
     torch.onnx.export(
-        network, (example,), str(model), input_names=["gray"], output_names=list(OUTPUTS),
-        dynamic_axes={name: {0: "pictures"} for name in ("gray", *OUTPUTS)}, dynamo=False,
+        MirroredNetwork(network).eval(), (torch.zeros(1, 1, *INPUT, dtype=torch.uint8),),
+        str(model), input_names=["gray"], output_names=list(OUTPUTS), dynamo=False,
     )  # fmt: skip
     loaded = onnx.load(str(model))
     notes = {
@@ -67,7 +66,7 @@ def export(checkpoint: Path, model: Path) -> None:
         "data": state["data"],
         "steps": str(state["step"]),
         "without": state["without"],
-        "maps": json.dumps(MAPS),
+        "masks": json.dumps(MASKS),
         "sides": json.dumps(SIDES),
         "kinds": json.dumps(KINDS),
     }

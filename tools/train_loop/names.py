@@ -5,4 +5,7 @@ MASKS = ("pin", "stem", "head", "content", "other")
 SIDES = ("none", "left", "right", "top", "bottom")
 KINDS = ("none", "nylon", "mitegen", "pin")
 MAPS = (*MASKS, "tip", "begin", "tip_dx", "tip_dy", "tip_log_error")
-OUTPUTS = ("maps", "edges", "side", "kind")
+OUTPUTS = (
+    "masks", "tip", "begin", "tip_offset", "tip_error", "edges", "edge_errors", "side", "kind",
+)  # fmt: skip
+"""Of the model file: `skywright.instruments.loop.detector.model.Maps` says what each is."""

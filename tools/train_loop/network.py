@@ -8,7 +8,7 @@ itself, so that the file of weights holds everything that was trained.
 from itertools import pairwise
 
 import torch
-from names import KINDS, MAPS, MASKS, SIDES
+from names import INPUT, KINDS, MAPS, MASKS, SIDES
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -72,6 +72,50 @@ class LoopNetwork(nn.Module):
         pooled = torch.cat([_pooled(levels[-1]), _pooled(up)], 1)
         whole = self.whole(pooled)
         return self.maps(fine), self.edges(up), self.side(whole), self.kind(whole)
+
+
+class MirroredNetwork(nn.Module):
+    """What the model file holds: the network on a picture and on that picture upside down.
+
+    The mean of both is returned, as probabilities and places, each without the dimension of
+    pictures; `names.OUTPUTS` says what they are.
+    """
+
+    def __init__(self, network: LoopNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.other_way = torch.ones(len(MAPS), 1, 1)
+        self.other_way[MAPS.index("tip_dy")] = -1.0
+        rows, columns = (cells // COARSE for cells in INPUT)
+        y, x = ((torch.arange(n) + 0.5) / n for n in (rows, columns))
+        here = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns)])
+        self.centers = here.repeat(2, 1, 1)  # of the cells, x, y, x, y
+
+    def forward(self, gray: Tensor) -> tuple[Tensor, ...]:
+        """Return `OUTPUTS` for (1, 1, 96, 128) grey levels, uint8."""
+        upright = gray.float()
+        maps, edges, side, kind = self.network(torch.cat([upright, upright.flip(2)]))
+        maps = (maps[0] + maps[1].flip(1) * self.other_way) / 2
+        likely = maps[: MAPS.index("tip_dx")].sigmoid()
+        mirrored = [0, 3, 2, 1]  # upside down the upper edge is the lower one
+        places = edges[:, :4] + self.centers
+        turned = places[1, mirrored].flip(1)
+        turned = torch.stack([turned[0], 1 - turned[1], turned[2], 1 - turned[3]])
+        errors = (edges[0, 4:] + edges[1, 4:][mirrored].flip(1)) / 2
+        sides = side.softmax(1)
+        # The training measures both errors in cells of the maps.
+        columns = INPUT[1] // FINE
+        return (
+            likely[: len(MASKS)],
+            likely[MAPS.index("tip")],
+            likely[MAPS.index("begin")],
+            maps[MAPS.index("tip_dx") : MAPS.index("tip_dy") + 1],
+            maps[MAPS.index("tip_log_error")].clamp(-4, 4).exp(),
+            (places[0] + turned) / 2,
+            errors.clamp(-4, 4).exp() / columns,
+            (sides[0] + sides[1, [0, 1, 2, 4, 3]]) / 2,
+            kind.softmax(1).mean(0),
+        )
 
 
 def _pooled(features: Tensor) -> Tensor:

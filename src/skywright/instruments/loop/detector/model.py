@@ -5,8 +5,7 @@ and data it was trained; ``tools/train_loop`` writes it.
 """
 
 import json
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,6 @@ from skywright.errors import ConfigError
 from skywright.instruments.loop.onnx_session import open_session
 
 Floats = NDArray[np.float32]
-OUTPUTS = ("maps", "edges", "side", "kind")
-MIRRORED = {"top": "bottom", "bottom": "top"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,9 @@ class Maps:
     kind: dict[str, float]
 
 
+OUTPUTS = [each.name for each in fields(Maps)]
+
+
 class LoopModel:
     """The network of a file.
 
@@ -71,8 +71,8 @@ class LoopModel:
         self.session = open_session(str(path), f"loop network {path}")
         self.notes: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         try:
-            self._maps, self._sides, self._kinds = (
-                list(json.loads(self.notes[name])) for name in ("maps", "sides", "kinds")
+            self._masks, self._sides, self._kinds = (
+                list(json.loads(self.notes[name])) for name in ("masks", "sides", "kinds")
             )
         except KeyError as error:
             raise ConfigError(
@@ -82,67 +82,15 @@ class LoopModel:
         _, _, self.rows, self.columns = self.session.get_inputs()[0].shape
 
     def run(self, gray: NDArray[np.uint8]) -> Maps:
-        """Run the network on a picture, (H, W) uint8 with W >= H, and on its mirror image.
+        """Run the network on a picture, (H, W) uint8 with W >= H.
 
-        Both go through the network together; the mean of their maps is returned.
+        The file holds the network on the picture and on its mirror image, and the mean of both.
         """
         size = (self.columns, self.rows)
         small = np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.HAMMING))
-        fed = np.stack([small, small[::-1]])[:, None].astype(np.float32)
-        maps, edges, side, kind = self.session.run(list(OUTPUTS), {"gray": fed})
-        maps, edges = _mean_of_mirrored(maps, self._maps.index("tip_dy")), _edges(edges)
-        likely_maps = _sigmoid(maps[: self._maps.index("tip_dx")])
-        by_name = dict(zip(self._maps, (*likely_maps, *maps[len(likely_maps) :]), strict=True))
-        columns = by_name["tip"].shape[1]
-        sides = [_softmax(each) for each in side]
-        likely = dict(zip(self._sides, sides[0], strict=True))
-        mirrored = dict(zip(self._sides, sides[1], strict=True))
-        kinds = np.mean([_softmax(each) for each in kind], 0)
-        return Maps(
-            masks={n: by_name[n] for n in self._maps[: self._maps.index("tip")]},
-            tip=by_name["tip"],
-            begin=by_name["begin"],
-            tip_offset=np.stack([by_name["tip_dx"], by_name["tip_dy"]]),
-            tip_error=np.exp(np.clip(by_name["tip_log_error"], -4, 4)),
-            edges=edges[:4],
-            # The network was trained with errors in cells of the tip's map along x.
-            edge_errors=np.exp(np.clip(edges[4:], -4, 4)) / columns,
-            side={
-                name: (value + mirrored[MIRRORED.get(name, name)]) / 2
-                for name, value in likely.items()
-            },
-            kind=dict(zip(self._kinds, map(float, kinds), strict=True)),
-        )
-
-
-def _mean_of_mirrored(maps: Floats, tip_dy: int) -> Floats:
-    """Return the mean of the maps of a picture and of those of its image upside down."""
-    turned = maps[1, :, ::-1].copy()
-    turned[tip_dy] *= -1
-    return np.asarray((maps[0] + turned) / 2, np.float32)
-
-
-def _edges(edges: Floats) -> Floats:
-    """Return the same of the edges, as places in the picture, and of their errors."""
-    here = _centers(edges.shape[2], edges.shape[3])
-    places, turned = edges[0, :4] + here, (edges[1, :4] + here)[:, ::-1]
-    ymin, ymax = 1 - turned[3], 1 - turned[1]
-    turned = np.stack([turned[0], ymin, turned[2], ymax])
-    errors = (edges[0, 4:] + edges[1, [4, 7, 6, 5], ::-1]) / 2
-    return np.concatenate([(places + turned) / 2, errors]).astype(np.float32)
-
-
-@cache
-def _centers(rows: int, columns: int) -> Floats:
-    """Return where the centers of cells are, (4, rows, columns): x, y, x, y, parts of the size."""
-    y, x = np.mgrid[0:rows, 0:columns] + 0.5
-    return np.stack([x / columns, y / rows] * 2).astype(np.float32)
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -30, 30))), np.float32)
-
-
-def _softmax(logits: Floats) -> list[float]:
-    parts = np.exp(logits - logits.max())
-    return [float(part) for part in parts / parts.sum()]
+        outputs = self.session.run(OUTPUTS, {"gray": small[None, None]})
+        said = dict(zip(OUTPUTS, outputs, strict=True))
+        for name, parts in (("masks", self._masks), ("side", self._sides), ("kind", self._kinds)):
+            values = said[name] if name == "masks" else said[name].tolist()
+            said[name] = dict(zip(parts, values, strict=True))
+        return Maps(**said)

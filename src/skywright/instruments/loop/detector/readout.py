@@ -15,13 +15,8 @@ from scipy.ndimage import maximum_filter
 from skimage.measure import label
 
 from skywright.errors import DataError
-from skywright.instruments.loop.detection import (
-    DARK_LEVEL,
-    FLAT_RANGE,
-    OPPOSITE,
-    Corners,
-    Detection,
-)
+from skywright.instruments.loop.detection import OPPOSITE, Corners, Detection
+from skywright.instruments.loop.detector.light import Light, contrast, light_of
 from skywright.instruments.loop.detector.model import LoopModel, Maps
 
 NAN = float("nan")
@@ -57,23 +52,6 @@ in its kind; in the vote over a rotation it would count as often as there are pi
 TRANSPOSED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right"}
 FAR_EDGE = {"right": 0, "bottom": 1, "left": 2, "top": 3}
 """The edge of a box at the tip, by the side where the mount enters: xmin, ymin, xmax, ymax."""
-
-
-@dataclass(frozen=True)
-class Light:
-    """Figures of the light of a picture, grey levels."""
-
-    level: float
-    saturated: float
-    sharpness: float
-    noise: float
-    spread: float
-
-    @property
-    def flat(self) -> bool:
-        """Whether neither a mount nor an empty view can be told."""
-        least = 4 * FLAT_RANGE if self.level < DARK_LEVEL else FLAT_RANGE
-        return self.spread < least
 
 
 @dataclass(frozen=True)
@@ -329,25 +307,6 @@ def score_of(maps: Maps) -> float:
     return float(1.0 / (1.0 + (none / (1.0 - none)) ** SCORE_SLOPE))
 
 
-def light_of(gray: NDArray[np.uint8]) -> Light:
-    """Measure the light on every second row and column."""
-    small = gray[::2, ::2]
-    few = small.astype(np.float32)
-    here = few[:-1:2, :-1:2]
-    across, down = np.abs(few[:-1:2, 1::2] - here), np.abs(few[1::2, :-1:2] - here)
-    slope = (across + down).ravel()
-    steep = int(0.995 * (len(slope) - 1))
-    low, high = np.percentile(few[::2, ::2], (0.5, 99.5))
-    return Light(
-        level=float(few.mean()),
-        saturated=float(((small <= 1) | (small >= 254)).mean()),
-        sharpness=0.5 * float(np.partition(slope, steep)[steep]),
-        # The median of a half-normal distribution is 0.6745 of its standard deviation.
-        noise=float(np.median(across)) / (0.6745 * math.sqrt(2)),
-        spread=float(high - low),
-    )
-
-
 def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
     """Return kind, the logarithm of its odds, how sure both are, and the cell of the tip, if any.
 
@@ -355,12 +314,10 @@ def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
     """
     likely = {name: max(value, 1e-4) for name, value in maps.kind.items() if name != "none"}
     pin = likely["pin"] / sum(likely.values())
-    ends = {
-        name: part * maps.tip * maximum_filter(maps.masks[name], 2 * NEAR_CELLS + 1)
-        for name, part in (("pin", pin), ("head", 1 - pin))
-    }
-    bare = ends["pin"].max() > ends["head"].max()
-    heat = ends["pin" if bare else "head"]
+    parts = _near(np.stack([maps.masks["head"], maps.masks["pin"]]))
+    ends = maps.tip * parts * np.array([1 - pin, pin], np.float32)[:, None, None]
+    bare = bool(ends[1].max() > ends[0].max())
+    heat = ends[int(bare)]
     row, column = divmod(int(np.argmax(heat)), heat.shape[1])
     seen = maps.tip[row, column] >= LEAST_PEAK
     if not seen:
@@ -369,6 +326,12 @@ def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
     part = min(likely[kind] / sum(likely.values()), 1 - 1e-4)
     odds = math.log(part / (1 - part))
     return kind, odds, float(heat.max()), (row, column) if seen else None
+
+
+def _near(maps: NDArray) -> NDArray:
+    """Return for each cell of maps, (n, R, C), the highest value near it."""
+    size = 2 * NEAR_CELLS + 1
+    return np.asarray(maximum_filter(maps, (1, size, size)))
 
 
 def _box(
@@ -420,7 +383,7 @@ def _tip(maps: Maps, peak: Cell) -> Place:
 
 def _begin(maps: Maps, mount: NDArray[np.bool_], part: Part) -> Place | None:
     """Return where the stem begins, None if that is not in view."""
-    heat = maps.begin * maximum_filter(mount, 2 * NEAR_CELLS + 1)
+    heat = maps.begin * _near(mount[None])[0]
     row, column = divmod(int(np.argmax(heat)), heat.shape[1])
     return part.px(_centroid(heat, (row, column))) if heat[row, column] >= LEAST_BEGIN else None
 
@@ -508,7 +471,7 @@ def _described(
         tip_sign="" if look.tip else "+",
         level=light.level,
         saturated=light.saturated,
-        contrast=_contrast(gray, mount),
+        contrast=contrast(gray, mount),
         sharpness=light.sharpness,
         noise=light.noise,
         flat=False,
@@ -565,15 +528,6 @@ def stem_width(gray: NDArray[np.uint8], look: Look, lying: bool) -> float:
     apart = np.abs(profile - np.median(np.r_[profile[:3], profile[-3:]]))
     wide = np.flatnonzero(apart > 0.5 * apart.max())
     return float(wide[-1] - wide[0] + 1) if apart.max() >= 3 else NAN
-
-
-def _contrast(gray: NDArray[np.uint8], mount: NDArray[np.bool_]) -> float:
-    """Return how much the mount differs from what is around it, grey levels."""
-    rows = np.linspace(0, gray.shape[0] - 1, mount.shape[0]).round().astype(int)
-    columns = np.linspace(0, gray.shape[1] - 1, mount.shape[1]).round().astype(int)
-    small = gray[np.ix_(rows, columns)].astype(np.float32)
-    apart = np.abs(small - np.median(small[~mount] if (~mount).any() else small))
-    return float(np.percentile(apart[mount], 90))
 
 
 def _nothing(light: Light, score: float, side: str | None, sign: str) -> Detection:
