@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright import __version__
-from skywright.analysis import Analysis, Batch, IdentityOrder, find_late, name_of
+from skywright.analysis import Analysis, Batch, IdentityOrder, find_late
 from skywright.callbacks.derived_columns import DerivedColumns
 from skywright.files.columns import Column
 
@@ -151,7 +151,7 @@ class DerivedRun:
             If rows cannot be written.
         """
         if not len(batch):
-            return {name_of(c): np.empty((0, *c.shape), c.dtype) for c in self.analysis.columns}
+            return {c.name: np.empty((0, *c.shape), c.dtype) for c in self.analysis.columns}
         before = self._order.highest
         places = self._order.place(batch.identities, self.analysis.settings_numbers(batch))
         late, _ = find_late(places, self.analysis.block_size, before)
@@ -311,7 +311,7 @@ class DerivedRun:
             data_keys=keys,
             object_keys={self.analysis.name: list(keys)},
             configuration={},
-            hints={self.analysis.name: {"fields": [name_of(c) for c in scalars]}},
+            hints={self.analysis.name: {"fields": [c.name for c in scalars]}},
         )
         self._emit("descriptor", self._result.descriptor_doc)
         self._array_rows = self._describe_file(ARRAYS, self._arrays) if self._has_arrays else None
@@ -319,7 +319,7 @@ class DerivedRun:
     def _describe_file(self, stream: str, file: DerivedColumns) -> Any:
         """Describe the stream of the rows of a file."""
         source = f"ANALYSIS:{self.analysis.name}"
-        keys = {name_of(c): data_key(c, source) | {"external": "STREAM:"} for c in file.all_columns}
+        keys = {c.name: data_key(c, source) | {"external": "STREAM:"} for c in file.all_columns}
         bundle = self._run.compose_descriptor(
             name=stream,
             data_keys=keys,
@@ -332,7 +332,7 @@ class DerivedRun:
 
 
 def _in_entry(column: Column) -> Column:
-    return replace(column, path=f"/entry/{name_of(column)}")
+    return replace(column, path=f"/entry/{column.name}")
 
 
 def _start_metadata(

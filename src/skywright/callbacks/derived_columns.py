@@ -8,7 +8,6 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import name_of
 from skywright.files.columns import Column, ColumnWriter
 
 
@@ -39,7 +38,7 @@ class DerivedColumns:
 
     def append(self, identities: NDArray[np.int64], rows: Mapping[str, Any]) -> None:
         """Take in rows; `write` puts them into the file."""
-        self._rows.append((identities, {c.path: rows[name_of(c)] for c in self.columns}))
+        self._rows.append((identities, {c.path: rows[c.name] for c in self.columns}))
 
     def write(self) -> None:
         """Write the rows taken in, readable from now on."""
@@ -69,7 +68,7 @@ class DerivedColumns:
                 run.compose_stream_resource(
                     mimetype="application/x-hdf5",
                     uri=f"file://localhost{quote(str(self.path))}",
-                    data_key=name_of(c),
+                    data_key=c.name,
                     parameters={
                         "dataset": c.path,
                         "chunk_shape": [c.rows_per_chunk, *c.shape],
