@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skywright.files.columns import Column, ColumnWriter
+from skywright.files.stream_columns import StreamColumn
 
 
 class DerivedColumns:
@@ -65,16 +65,7 @@ class DerivedColumns:
         docs: list[tuple[str, Any]] = []
         if not self._resources:
             self._resources = [
-                run.compose_stream_resource(
-                    mimetype="application/x-hdf5",
-                    uri=f"file://localhost{quote(str(self.path))}",
-                    data_key=c.name,
-                    parameters={
-                        "dataset": c.path,
-                        "chunk_shape": [c.rows_per_chunk, *c.shape],
-                        "swmr": True,
-                    },
-                )
+                run.compose_stream_resource(**StreamColumn.of(c).resource(str(self.path), c.name))
                 for c in self.all_columns
             ]
             docs += [("stream_resource", each.stream_resource_doc) for each in self._resources]
