@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from skywright.errors import ConfigError
-from skywright.instruments import ServiceOffer, instruments, resolve
+from skywright.instruments import ServiceOffer, declared, instruments, resolve
 from skywright.section import Port, PvPrefix, Section
 
 if TYPE_CHECKING:
@@ -121,11 +121,7 @@ DEFAULT_IOCS = _declared_iocs()
 
 def offered_services() -> dict[str, ServiceOffer]:
     """Return the services that instruments offer, by name."""
-    return {
-        name: offer
-        for instrument in instruments().values()
-        for name, offer in instrument.services.items()
-    }
+    return declared(lambda instrument: instrument.services)
 
 
 class CommonSettings(BaseSettings):
@@ -304,11 +300,7 @@ def load_settings(path: Path | None = None) -> Settings:
 
 def _renamed() -> dict[str, str]:
     """Return what replaces top-level keys of former versions."""
-    return {
-        old: new
-        for instrument in instruments().values()
-        for old, new in instrument.renamed_settings.items()
-    }
+    return declared(lambda instrument: instrument.renamed_settings)
 
 
 def _refuse_old_variables() -> None:

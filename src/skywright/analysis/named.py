@@ -8,7 +8,7 @@ from skywright.analysis import Analysis
 from skywright.analysis.second import SecondStage
 from skywright.arguments import check_keys
 from skywright.errors import ConfigError
-from skywright.instruments import NamedAnalysis, instruments, resolve
+from skywright.instruments import NamedAnalysis, declared, instruments, resolve
 
 if TYPE_CHECKING:  # a cluster's worker needs no configuration
     from skywright.config import Settings
@@ -23,11 +23,7 @@ COMMON = {
 
 def named_analyses() -> dict[str, NamedAnalysis]:
     """Return the analyses that go by a name, those of all instruments and the common ones."""
-    return COMMON | {
-        name: analysis
-        for instrument in instruments().values()
-        for name, analysis in instrument.analyses.items()
-    }
+    return COMMON | declared(lambda instrument: instrument.analyses)
 
 
 def is_configured_by_devices(name: str) -> bool:
