@@ -31,12 +31,17 @@ def check_keys(given: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
     if not any(each.kind is each.VAR_KEYWORD for each in _parameters(takers[-1])):
         for key in given:
             if key not in known:
-                near = get_close_matches(key, known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+                hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
                 raise ConfigError(f"{key}: no such key; {hint}")
     for name, each in known.items():
         if each.default is each.empty and name not in given:
             raise ConfigError(f"{name}: is missing")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question that names the known word that is nearest to `word`; empty if none is."""
+    near = get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def _parameters(taker: Callable[..., Any]) -> Iterable[inspect.Parameter]:

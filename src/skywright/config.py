@@ -5,7 +5,6 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin
 
@@ -19,6 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from skywright.arguments import did_you_mean
 from skywright.errors import ConfigError
 from skywright.instruments import ServiceOffer, declared, instruments, resolve
 from skywright.section import Port, PvPrefix, Section
@@ -323,8 +323,7 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
     if parts[0] in _renamed():
         return f"{where} this key is now {'.'.join([_renamed()[parts[0]], *parts[1:]])}"
     if error["type"] == "extra_forbidden":
-        near = get_close_matches(parts[-1], _keys(parts[:-1]), 1)
-        hint = f"did you mean {near[0]}? see" if near else "see"
+        hint = f"{did_you_mean(parts[-1], _keys(parts[:-1]))} see".lstrip()
         return f"{where} no such key; {hint} examples/skywright.toml for those there are"
     if error["type"] == "string_pattern_mismatch" and parts[-1] == "prefix":
         return f"{where} a PV prefix ends with a colon, e.g. 'AXIS1:' (got {error['input']!r})"

@@ -19,13 +19,13 @@ Such a file, with all its keys::
 import logging
 from collections.abc import Iterator
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from skywright.arguments import did_you_mean
 from skywright.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ class _Section(BaseModel):
         """Yield a line for each key without effect, with the key that it is nearest to."""
         fields = type(self).model_fields
         for key in self.model_extra or {}:
-            near = get_close_matches(key, fields, 1)
-            yield f"{key}: unknown key, ignored" + (f"; did you mean {near[0]}?" if near else "")
+            hint = did_you_mean(key, fields)
+            yield f"{key}: unknown key, ignored" + (f"; {hint}" if hint else "")
         for name in fields:
             section = getattr(self, name)
             if isinstance(section, _Section):
