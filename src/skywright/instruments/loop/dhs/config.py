@@ -25,7 +25,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from skywright.arguments import did_you_mean
+from skywright.arguments import did_you_mean, first_problem
 from skywright.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -176,13 +176,7 @@ def read_config(file: Path) -> DhsConfig:
     try:
         config = DhsConfig.model_validate({} if values is None else values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        where = f"{key}: " if key else ""
-        why = first["msg"].removeprefix("Value error, ")  # pydantic puts that before our own words
-        if first["type"] == "missing":
-            raise ConfigError(f"{file}: {where}is missing") from error
-        raise ConfigError(f"{file}: {where}{why} (got {first['input']!r})") from error
+        raise ConfigError(f"{file}: {first_problem(error)}") from error
     for line in config.unknown_keys():
         logger.error("%s: %s", file, line)
     return config
