@@ -14,10 +14,11 @@ from bluesky_tiled_plugins.writing.consolidators import (
     consolidator_factory,
 )
 from tiled.structures.core import StructureFamily
-from tiled.structures.data_source import Asset, DataSource, Management
+from tiled.structures.data_source import DataSource
 
 from skywright.errors import DataError
 from skywright.files.readers import HDF5, local_path, readers
+from skywright.store.external import external_source, number_files
 from skywright.store.reader_adapter import reader_source
 from skywright.store.survey import ResourceRows, Stream
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
@@ -145,31 +146,17 @@ def _table(
     rows = rows_in_files(stream.frames[keys[0]].between(float("-inf"), stream.frames_end()))
     dtypes = {key: _dtype(data_keys[key]) for key in keys}
     size = max(PARTITION_BYTES // sum(dtype.itemsize for dtype in dtypes.values()), 1)
-    uris = list(dict.fromkeys(resources[r.resource]["uri"] for r in rows))
-    segments: list[list[int | None]] = [
-        [uris.index(resources[r.resource]["uri"]), r.start, r.stop] for r in rows
-    ]
+    uris, segments = number_files([(resources[r.resource]["uri"], r.start, r.stop) for r in rows])
     count = sum(r.stop - r.start for r in rows)
     if not ended:
         segments[-1][2] = None
-    return DataSource(
-        structure_family=StructureFamily.table,
-        structure=table_structure(dtypes, -(-count // size)),
-        mimetype=MIMETYPE,
-        parameters={
-            "columns": {
-                key: resources[stream.frames[key].segments[0].resource]["parameters"]["dataset"]
-                for key in keys
-            },
-            "segments": segments,
-            "partition_rows": size,
-        },
-        management=Management.external,
-        assets=[
-            Asset(data_uri=uri, is_directory=False, parameter="data_uris", num=number)
-            for number, uri in enumerate(uris)
-        ],
-    )
+    columns = {
+        key: resources[stream.frames[key].segments[0].resource]["parameters"]["dataset"]
+        for key in keys
+    }
+    parameters = {"columns": columns, "segments": segments, "partition_rows": size}
+    structure = table_structure(dtypes, -(-count // size))
+    return external_source(StructureFamily.table, structure, MIMETYPE, parameters, uris)
 
 
 def _array(
