@@ -121,7 +121,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
                 missing = sorted(set(columns.values()) - set(filter(file.get, columns.values())))
             if missing:
                 raise DataError(f"{path}: has no dataset {', '.join(missing)}")
-            rows = _flushed(path, columns.values())
+            rows = flushed_rows(path, columns.values())
             if stop is not None and rows < stop:
                 raise DataError(f"{path}: has {rows} rows, the catalog refers to {stop}")
         return _Validated(data_source), []
@@ -180,7 +180,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
         """Yield the file, first row and end of each segment, as far as it is flushed."""
         for number, start, stop in self._segments:
             path = self._files[number]
-            rows = _flushed(path, self._columns.values())
+            rows = flushed_rows(path, self._columns.values())
             yield path, start, max(start, rows if stop is None else min(stop, rows))
 
 
@@ -223,7 +223,7 @@ def _open(path: Path) -> h5py.File:
     return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
 
 
-def _flushed(path: Path, datasets: Iterable[str]) -> int:
+def flushed_rows(path: Path, datasets: Iterable[str]) -> int:
     """Return the number of complete rows of a file.
 
     The identity of a row is flushed after all its values, so the shortest dataset counts.
