@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import expit, softmax
 
 from skywright.errors import ConfigError
 from skywright.instruments.loop.onnx_session import open_session
@@ -91,13 +92,13 @@ class LoopModel:
         fed = np.stack([small, small[::-1]])[:, None].astype(np.float32)
         maps, edges, side, kind = self.session.run(list(OUTPUTS), {"gray": fed})
         maps, edges = _mean_of_mirrored(maps, self._maps.index("tip_dy")), _edges(edges)
-        likely_maps = _sigmoid(maps[: self._maps.index("tip_dx")])
+        likely_maps = expit(maps[: self._maps.index("tip_dx")])
         by_name = dict(zip(self._maps, (*likely_maps, *maps[len(likely_maps) :]), strict=True))
         columns = by_name["tip"].shape[1]
-        sides = [_softmax(each) for each in side]
+        sides = softmax(side, axis=1).tolist()
         likely = dict(zip(self._sides, sides[0], strict=True))
         mirrored = dict(zip(self._sides, sides[1], strict=True))
-        kinds = np.mean([_softmax(each) for each in kind], 0)
+        kinds = softmax(kind, axis=1).mean(0, dtype=float)
         return Maps(
             masks={n: by_name[n] for n in self._maps[: self._maps.index("tip")]},
             tip=by_name["tip"],
@@ -137,12 +138,3 @@ def _centers(rows: int, columns: int) -> Floats:
     """Return where the centers of cells are, (4, rows, columns): x, y, x, y, parts of the size."""
     y, x = np.mgrid[0:rows, 0:columns] + 0.5
     return np.stack([x / columns, y / rows] * 2).astype(np.float32)
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -30, 30))), np.float32)
-
-
-def _softmax(logits: Floats) -> list[float]:
-    parts = np.exp(logits - logits.max())
-    return [float(part) for part in parts / parts.sum()]
