@@ -261,7 +261,3 @@ def main() -> None:
     add_source_arguments(parser)
     add_face_arguments(parser)
     run(build, parser)
-
-
-if __name__ == "__main__":
-    main()

@@ -360,7 +360,3 @@ def main() -> None:
         "--phi-sign", type=int, choices=[1, -1], default=1, help="sense of phi (%(default)s)"
     )
     run(build, parser)
-
-
-if __name__ == "__main__":
-    main()
