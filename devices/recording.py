@@ -15,7 +15,6 @@ from devices.following import POLL_PERIOD_S, FollowingDevice
 from devices.guarded import CONNECT_S
 from skywright.errors import HardwareError
 
-
 SINGLE, MULTIPLE, CONTINUOUS = range(3)
 """Values of ``cam1:ImageMode``."""
 

@@ -27,7 +27,6 @@ from skywright.instruments.sacla.layouts import SHOTS, TAG, VERDICTS
 from skywright.instruments.sacla.moments import Moments
 from skywright.instruments.sacla.owner import beside
 
-
 NAN = float("nan")
 ANY_DELAY = math.inf  # a NaN that is set is never reached
 LEAST_SHOTS = 10
