@@ -4,6 +4,7 @@ The IOC posts the number of rows; the device turns that number into documents. A
 count, a stopped heartbeat and a lost connection each raise one HardwareError in the plan.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from devices.file_stream import FileStream
 from devices.guarded import PUT_S, GuardedDevice
 from skywright.errors import HardwareError
 
+logger = logging.getLogger(__name__)
+
 MONITOR_TIMEOUT_S = 1.0
 """Timeout for a monitor to deliver the value that a get returned, s."""
 POLL_PERIOD_S = 0.02
@@ -27,8 +30,7 @@ class FollowingDevice(GuardedDevice):
 
     No rows is not an error while the heartbeat counts up: a telescope may be idle for minutes.
     A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
-    `_open`, by `_record`, (3) return the signals of messages in `_message_signals`, (4) return the
-    streams with their counting signals in `_counters`, and (5) close the files in `unstage`. It may
+    `_open`, by `_record`, and (3) return the signals of messages in `_message_signals`. It may
     override `_be_idle` and `check_size`.
 
     Parameters
@@ -55,14 +57,14 @@ class FollowingDevice(GuardedDevice):
         self._last_beat = time.monotonic()
         self._fault: HardwareError | None = None
         self._abort = self._watching = False
-        self._followed: list[FileStream] = []
+        self._followed: list[tuple[FileStream, EpicsSignalRO]] = []
         if self.heartbeat is not None:
             self.heartbeat.subscribe(self._on_heartbeat, run=False)
 
     def _follow(self, stream: FileStream, captured: EpicsSignalRO) -> None:
         """Copy the row count of the IOC, `captured`, to `stream.rows` at each monitor."""
         first = not self._followed
-        self._followed.append(stream)
+        self._followed.append((stream, captured))
         captured.subscribe(lambda value, **_: self._on_rows(stream, int(value)), run=False)
         if first:
             captured.subscribe(self._on_connection, event_type=captured.SUB_META, run=False)
@@ -104,7 +106,7 @@ class FollowingDevice(GuardedDevice):
             self._changed.notify_all()
 
     def _lose(self, why: str) -> None:
-        recorded = next((stream for stream in self._followed if stream.file), None)
+        recorded = next((stream for stream, _ in self._followed if stream.file), None)
         if recorded is not None and self._fault is None:
             self._fault = HardwareError(
                 f"{self.name}: lost the IOC at {self.prefix} during a recording ({why}); restart "
@@ -132,8 +134,22 @@ class FollowingDevice(GuardedDevice):
             raise
         return staged
 
+    def unstage(self) -> list[Any]:
+        """Stop, and close the files; does not fail when the IOC is gone."""
+        self._watching = False
+        for stream, _ in self._followed:
+            stream.end()
+        try:
+            if self.connected:
+                self._be_idle()
+        except HardwareError as error:
+            logger.warning("%s", error)
+        return super().unstage()
+
     def _be_idle(self) -> None:
-        """Stop an acquisition of an earlier client; called before the recording is opened."""
+        """End the recordings of this device, or of an earlier client."""
+        for plugin in dict.fromkeys(stream.plugin for stream, _ in self._followed):
+            self._put(plugin.capture, 0)
 
     def stop(self, *, success: bool = False) -> None:
         """Abort all waits of this device, then stop it."""
@@ -167,14 +183,10 @@ class FollowingDevice(GuardedDevice):
         """
         self._raise_fault()
         self._watching = False
-        for stream, captured in self._counters():
+        for stream, captured in self._followed:
             if stream.file:
                 self._wait_for_rows(stream, captured)
         self._raise_fault()
-
-    def _counters(self) -> tuple[tuple[FileStream, EpicsSignalRO], ...]:
-        """Return the followed streams with the signals that count their rows."""
-        raise NotImplementedError
 
     def in_background(self, work: Callable[[], None]) -> Any:
         """Run `work` on a thread; return a status that fails with the exception of `work`."""
@@ -290,5 +302,5 @@ class FollowingDevice(GuardedDevice):
         return "the IOC says: " + ("; ".join(filter(None, messages)) or "nothing")
 
     def _check_staged(self) -> None:
-        if not self._followed[0].file:
+        if not self._followed[0][0].file:
             raise HardwareError(f"{self.name}: not staged; stage it before it takes {self.unit}s")

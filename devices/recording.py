@@ -1,5 +1,6 @@
 """Base class of devices with areaDetector's cam1 and file plugin."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,12 @@ from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
 from devices.file_stream import FileStream
-from devices.following import FollowingDevice
+from devices.following import POLL_PERIOD_S, FollowingDevice
+from devices.guarded import CONNECT_S
 from skywright.errors import HardwareError
+
+SINGLE, MULTIPLE, CONTINUOUS = range(3)
+"""Values of ``cam1:ImageMode``."""
 
 
 class RecordingDevice(FollowingDevice):
@@ -59,7 +64,7 @@ class RecordingDevice(FollowingDevice):
 
     def _on_rows(self, stream: FileStream, rows: int) -> None:
         with self._changed:
-            if stream is self._followed[0]:
+            if stream is self._followed[0][0]:
                 self._last_row_time = time.monotonic()
             super()._on_rows(stream, rows)
 
@@ -71,6 +76,19 @@ class RecordingDevice(FollowingDevice):
     # ---- staging
 
     def _be_idle(self) -> None:
+        self._put(self.acquire, 0)
+        super()._be_idle()
+
+    def _prime(self, is_there: Callable[[], bool]) -> None:
+        """Take one picture that is not recorded, to learn the size."""
+        self._put(self.image_mode, SINGLE)
+        self._start_acquiring()
+        deadline = time.monotonic() + (self.silence_limit.get() or CONNECT_S)
+        while not is_there():
+            if time.monotonic() > deadline:
+                self._put(self.acquire, 0)
+                raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")
+            threading.Event().wait(POLL_PERIOD_S)
         self._put(self.acquire, 0)
 
     def stop(self, *, success: bool = False) -> None:

@@ -4,13 +4,14 @@ The groups expect a parent with ``camera``, an owner with the methods that they 
 helpers of `iocs.owner.OwnerGroup`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, pvproperty
 
-from iocs.common import post, setting, text
+from iocs.common import post, post_pair, setting, text
 
 IMAGE_BYTES_MAX = 2592 * 1944 * 3
 YES_NO = ["No", "Yes"]
@@ -374,7 +375,7 @@ class Hdf(Plugin):
             raise ValueError("FileWriteMode is not Stream; set it before Capture")
         if not await self.check_path():
             directory = self.file_path.readback.value
-            await self.parent.fail_to_write(f"directory {directory!r} does not exist; create it")
+            await self.fail_to_write(f"directory {directory!r} does not exist; create it")
             return False
         path = self.next_path()
         await post(self.full_file_name, str(path))
@@ -385,7 +386,7 @@ class Hdf(Plugin):
             bool(self.lazy_open.readback.raw_value),
         )
         if error:
-            await self.parent.fail_to_write(error)
+            await self.fail_to_write(error)
         elif self.auto_increment.readback.raw_value:
             self.next_number += 1
             await self.post_files()
@@ -411,5 +412,40 @@ class Hdf(Plugin):
         if self.newest_single is not None:
             await post(self.full_file_name, str(self.newest_single))
             self.newest_single = None
-        for channel in (self.file_number.readback, self.file_number.setpoint):
-            await post(channel, self.next_number)
+        await post_pair(self.file_number, self.next_number)
+
+    async def fail_to_write(self, message: str) -> None:
+        """Post that a recording cannot be written."""
+        await post(self.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
+        await post(self.write_status, 1, AlarmSeverity.MAJOR_ALARM)
+
+    async def post_recording(
+        self, rows: int, lost: int, capturing: bool, is_open: Callable[[], bool], error: str
+    ) -> None:
+        """Post the state of the recording.
+
+        Parameters
+        ----------
+        rows
+            Number of rows that readers of the file can see.
+        lost
+            Rows that are not in the file.
+        capturing
+            Whether a recording was open when the state was read.
+        is_open
+            Returns whether a recording is open now.
+        error
+            Error of a file; empty if there is none.
+        """
+        await post(self.num_captured, min(rows, 2**31 - 1))
+        await post(self.dropped_arrays.readback, min(lost, 2**31 - 1))
+        if error:
+            await self.fail_to_write(error)
+        elif capturing:
+            await post(self.write_message, "", AlarmSeverity.NO_ALARM)
+            await post(self.write_status, 0, AlarmSeverity.NO_ALARM)
+        await post(self.swmr_active, int(capturing))
+        for channel in (self.capture.readback, self.capture.setpoint):
+            # A put may have opened or closed the file meanwhile; do not overwrite its value
+            if is_open() == capturing:
+                await post(channel, int(capturing))

@@ -246,6 +246,18 @@ async def post(channel: ChannelData, value: Any, severity: int | None = None) ->
         await channel.write(value, verify_value=False)
 
 
+async def post_pair(pair: Any, value: Any) -> None:
+    """Post a value to the readback and the setpoint of a pair, where it has changed (`post`)."""
+    for channel in (pair.readback, pair.setpoint):
+        await post(channel, value)
+
+
+async def preset(pair: Any, value: Any) -> None:
+    """Write a value to both PVs of a pair, without a put."""
+    await pair.setpoint.write(value, verify_value=False)
+    await pair.readback.write(value)
+
+
 def text(value: str | bytes) -> str:
     """Return what a client meant by a CHAR array: up to the first NUL, without blanks around."""
     if isinstance(value, bytes):

@@ -4,11 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from caproto import AlarmSeverity
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import WRITE_STREAM, Hdf, choice, enum_readback, long_text, put_text
-from iocs.common import post
 from skywright.acquire.recorder import Recorder
 
 DATA_TYPES = ["Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Float32", "Float64"]
@@ -72,41 +70,11 @@ class FilesPart(PVGroup):
         """Wait until the present state of the owner is posted."""
         await self.ioc.posted()
 
-    async def fail_to_write(self, message: str) -> None:
-        """Post that a recording cannot be written."""
-        await post(self.plugin.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
-        await post(self.plugin.write_status, 1, AlarmSeverity.MAJOR_ALARM)
-
     async def post_files(
         self, rows: int, lost: int, is_open: Callable[[], bool], error: str
     ) -> None:
-        """Post the state of the recording.
-
-        Parameters
-        ----------
-        rows
-            Number of rows that readers of the file can see.
-        lost
-            Rows that are not in the file.
-        is_open
-            Returns whether a recording is open now.
-        error
-            Error of a file; empty if there is none.
-        """
-        hdf = self.plugin
-        await post(hdf.num_captured, min(rows, 2**31 - 1))
-        await post(hdf.dropped_arrays.readback, min(lost, 2**31 - 1))
-        capturing = is_open()
-        if error:
-            await self.fail_to_write(error)
-        elif capturing:
-            await post(hdf.write_message, "", AlarmSeverity.NO_ALARM)
-            await post(hdf.write_status, 0, AlarmSeverity.NO_ALARM)
-        await post(hdf.swmr_active, int(capturing))
-        for channel in (hdf.capture.readback, hdf.capture.setpoint):
-            # A put may have opened or closed the file meanwhile; do not overwrite its value
-            if is_open() == capturing:
-                await post(channel, int(capturing))
+        """Post the state of the recording, as it is now; see `Hdf.post_recording`."""
+        await self.plugin.post_recording(rows, lost, is_open(), is_open, error)
 
 
 class Recording(FilesPart):

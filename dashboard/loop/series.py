@@ -17,6 +17,11 @@ from skywright.store.show import final_results
 
 PLAN = "collectLoopImages"
 DETECTION, TURN = "loop_detection", "loop_turn"
+CHARTS = {
+    "tip_y": ("tip, down", "a", "tip, px", "Row of the tip in each picture of the series"),
+    "width": ("width", "c", "width, px", "Width of the loop in each picture of the series"),
+}
+"""By column of the pictures: label, style, label of the axis and title."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def newest_series(client: Container, journals: Path) -> SeriesShown | None:
             stream = next((each for each in contents.streams if each.name == "pictures"), None)
         elif name == TURN and found:
             words = in_words(found)
-    values = {} if stream is None else _values(stream, "tip_x", "tip_y", "width")
+    values = {} if stream is None else _values(stream, *CHARTS)
     count = min((len(each) for each in values.values()), default=0)
     return SeriesShown(summary, count, results, words, _draw(values, count) if count else [])
 
@@ -80,27 +85,11 @@ def _values(stream: Stream, *names: str) -> dict[str, np.ndarray]:
 
 
 def _draw(values: Mapping[str, np.ndarray], count: int) -> list[Markup]:
+    """Draw each number of the pictures that is known of one of them."""
     index = np.arange(count, dtype=np.float64)
-    shown = {name: each[:count] for name, each in values.items()}
     charts = []
-    if {"tip_x", "tip_y"} <= shown.keys() and np.isfinite(shown["tip_y"]).any():
-        charts.append(
-            draw_chart(
-                [Marks("tip, down", index, shown["tip_y"], "a")],
-                [],
-                "picture",
-                "tip, px",
-                "Row of the tip in each picture of the series",
-            )
-        )
-    if "width" in shown and np.isfinite(shown["width"]).any():
-        charts.append(
-            draw_chart(
-                [Marks("width", index, shown["width"], "c")],
-                [],
-                "picture",
-                "width, px",
-                "Width of the loop in each picture of the series",
-            )
-        )
+    for name, (label, style, y_label, title) in CHARTS.items():
+        if name in values and np.isfinite(values[name][:count]).any():
+            marks = [Marks(label, index, values[name][:count], style)]
+            charts.append(draw_chart(marks, [], "picture", y_label, title))
     return charts

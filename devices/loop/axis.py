@@ -1,10 +1,8 @@
 """The AXIS video camera as an ophyd device, step and fly, over areaDetector's PVs."""
 
-import logging
-import threading
-import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,9 @@ from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
 from devices.file_stream import FilePlugin, FileStream, StreamColumn
-from devices.guarded import CONNECT_S
-from devices.recording import RecordingDevice
-from skywright.errors import HardwareError
+from devices.recording import CONTINUOUS, SINGLE, RecordingDevice
 from skywright.files.areadetector import IMAGE
 from skywright.instruments.loop.capture import IDENTITY, TIME
-
-SINGLE, CONTINUOUS = 0, 2
-logger = logging.getLogger(__name__)
 
 
 class HdfPlugin(FilePlugin):
@@ -74,41 +67,15 @@ class AxisCamera(RecordingDevice):
     # ---- staging
 
     def _open(self) -> None:
-        self._put(self.file.capture, 0)
         if not self._read_signal(self.height):
-            self._prime()
+            self._prime(partial(self._has_picture, self._read_signal(self.frames)))
         self._put(self.file.lazy_open, 0)
         self._put(self.file.swmr_mode, 1)
         self._record(self.pictures, self.captured, f"{self.name}-{uuid.uuid4()}")
 
-    def _prime(self) -> None:
-        """Take one picture that is not recorded, to learn the size."""
-        self._put(self.image_mode, SINGLE)
-        before = self._read_signal(self.frames)
-        self._start_acquiring()
-        deadline = time.monotonic() + (self.silence_limit.get() or CONNECT_S)
-        news = threading.Event()
-        token = self.frames.subscribe(lambda **_: news.set(), run=False)
-        try:
-            while self._read_signal(self.frames) == before or not self._read_signal(self.height):
-                news.clear()
-                if not news.wait(max(0.0, deadline - time.monotonic())):
-                    self._put(self.acquire, 0)
-                    raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")
-        finally:
-            self.frames.unsubscribe(token)
-
-    def unstage(self) -> list[Any]:
-        """Stop, and close the file; does not fail when the IOC is gone."""
-        self.pictures.end()
-        try:
-            if self.connected:
-                self._put(self.acquire, 0)
-                self._put(self.file.capture, 0)
-        except HardwareError as error:
-            logger.warning("%s", error)
-        self._watching = False
-        return super().unstage()
+    def _has_picture(self, before: int) -> bool:
+        """Return whether a picture has come after the first `before` ones."""
+        return self._read_signal(self.frames) != before and bool(self._read_signal(self.height))
 
     # ---- step
 

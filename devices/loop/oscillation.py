@@ -42,10 +42,7 @@ COLUMNS = {
     "open": Column(f"{GROUP}/open", "|u1", attrs={"description": "1 while the window is open"}),
     "sweep": Column(f"{GROUP}/sweep", "<i4", attrs={"description": "number of the sweep, from 0"}),
 }
-STREAM = tuple(
-    StreamColumn(key, each.path, each.dtype, units=str(each.attrs.get("units", "")))
-    for key, each in COLUMNS.items()
-)
+STREAM = tuple(map(StreamColumn.of, COLUMNS.values()))
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,6 @@ TOLD = (
     *("pulse_energy", "brightness", "status", "unit", "settings_number"),
 )
 """Columns of a file of spectra that documents tell of."""
-DTYPES = {
-    **{"Int8": "|i1", "UInt8": "|u1", "Int16": "<i2", "UInt16": "<u2"},
-    **{"Int32": "<i4", "UInt32": "<u4", "Float32": "<f4", "Float64": "<f8"},
-}
-"""numpy's names of areaDetector's types."""
-POINT = {
-    **{"mean_center": "of the fitted centers", "center_scatter": "standard deviation of them"},
-    **{"mean_fwhm": "of the fitted widths", "fwhm_scatter": "standard deviation of them"},
-    **{"mean_intensity": "of the intensities, counts", "intensity_scatter": "deviation of them"},
-}
-"""Scalars of a point of a step scan; NaN without a fit that settled."""
 
 
 def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
@@ -47,7 +36,8 @@ def spectra_columns(width: int) -> tuple[StreamColumn, ...]:
 def picture_columns(height: int, width: int, data_type: str) -> tuple[StreamColumn, ...]:
     """Return the columns of a file of pictures.
 
-    The key is ``picture``, as analyses of other cameras look for ``image``.
+    The key is ``picture``, as analyses of other cameras look for ``image``; `data_type` is as
+    areaDetector writes it, ``UInt16``.
     """
     from skywright.instruments.psss import layouts
 
@@ -55,7 +45,7 @@ def picture_columns(height: int, width: int, data_type: str) -> tuple[StreamColu
         StreamColumn(
             "picture",
             areadetector.IMAGE,
-            DTYPES.get(data_type, "<u2"),
+            np.dtype(data_type.lower()).str,
             (height, width),
             1,
             "counts",
@@ -90,8 +80,9 @@ def summarize_point(file: str, first: int, stop: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        `POINT`, and n_pulses, n_good, first_row, first_pulse_id, last_pulse_id. Means and sample
-        standard deviations are over the pulses whose fit settled.
+        n_pulses, n_good, first_row, first_pulse_id, last_pulse_id, and mean and sample standard
+        deviation of center, fwhm and intensity (counts) over the pulses whose fit settled:
+        mean_center, center_scatter ..., NaN without one.
 
     Raises
     ------

@@ -60,14 +60,6 @@ class Part:
         }
         return {self.name: {**key, **({"units": self.units} if self.units else {})}}
 
-    def read_configuration(self) -> dict[str, Any]:
-        """Return nothing: the device has the configuration."""
-        return {}
-
-    def describe_configuration(self) -> dict[str, Any]:
-        """Describe nothing."""
-        return {}
-
     def _until(self, reached: Callable[[], bool], what: str, limit_s: float = PUT_S) -> None:
         """Wait until the IOC shows what it was asked for.
 

@@ -1,8 +1,6 @@
 """The single-shot spectrometer as an ophyd device: every pulse a row of a file, step and fly."""
 
-import logging
 import threading
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
 from devices.file_stream import CountedStream, FileStream
-from devices.guarded import CONNECT_S, PUT_S
+from devices.guarded import PUT_S
 from devices.psss.columns import (
     picture_columns,
     settings_columns,
@@ -22,13 +20,11 @@ from devices.psss.columns import (
 )
 from devices.psss.settings import BackgroundRecorder, EnergyAxis, Roi
 from devices.psss.stream import Recording, SettingsStream
-from devices.recording import RecordingDevice
+from devices.recording import CONTINUOUS, MULTIPLE, RecordingDevice
 from skywright.errors import DataError, HardwareError
 
-SINGLE, MULTIPLE, CONTINUOUS = 0, 1, 2
 NAN = float("nan")
 CHOICE: dict[str, Any] = {"kind": Kind.config, "string": True}
-logger = logging.getLogger(__name__)
 
 
 class Psss(RecordingDevice):
@@ -180,10 +176,8 @@ class Psss(RecordingDevice):
     # ---- staging
 
     def _open(self) -> None:
-        self._put(self.spectra_file.capture, 0)
-        self._put(self.pictures_file.capture, 0)
         if not self.fetch(self.height):
-            self._prime()
+            self._prime(lambda: bool(self.fetch(self.height)))
         self._size, self._size_checked = self._picture_size(), False
         self.axis.put(self.energy_axis.get())
         stem = f"{self.name}-{uuid.uuid4()}"
@@ -193,32 +187,10 @@ class Psss(RecordingDevice):
         if self.record_pictures.get():
             self._record(self.pictures, self.pictures_file.captured, f"{stem}-pictures")
 
-    def _prime(self) -> None:
-        """Take one pulse that is not recorded, to learn the picture's size."""
-        self._put(self.image_mode, SINGLE)
-        self._start_acquiring()
-        deadline = time.monotonic() + (self.silence_limit.get() or CONNECT_S)
-        pause = threading.Event()
-        while not self.fetch(self.height):
-            if time.monotonic() > deadline:
-                self._put(self.acquire, 0)
-                raise HardwareError(f"{self.name}: no picture at all; {self._reason()}")
-            pause.wait(0.02)
-        self._put(self.acquire, 0)
-
     def unstage(self) -> list[Any]:
         """Stop, and close the files; does not fail when the IOC is gone."""
-        self._watching, self._wanted = False, 0
-        self.pulses.end()
+        self._wanted = 0
         self.pulse_settings.end()
-        self.pictures.end()
-        try:
-            if self.connected:
-                self._put(self.acquire, 0)
-                self._put(self.spectra_file.capture, 0)
-                self._put(self.pictures_file.capture, 0)
-        except HardwareError as error:
-            logger.warning("%s", error)
         return super().unstage()
 
     # ---- step
@@ -269,12 +241,6 @@ class Psss(RecordingDevice):
         self._watching = False
         self._put(self.acquire, 0)
         super().finish_flying()
-
-    def _counters(self) -> tuple[tuple[FileStream, EpicsSignalRO], ...]:
-        return (
-            (self.pulses, self.spectra_file.captured),
-            (self.pictures, self.pictures_file.captured),
-        )
 
     def _expects_rows(self) -> bool:
         # After a long pause, all pulses that were asked for may be there already.

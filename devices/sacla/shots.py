@@ -1,7 +1,6 @@
 """The source of shots as a device: it flies, and sums up the shots of a point of a scan."""
 
 import json
-import logging
 import math
 import threading
 import time
@@ -27,8 +26,6 @@ from skywright.files.readers import HDF5, open_reader
 from skywright.instruments.sacla.layouts import SHOTS, TAG, VERDICTS
 from skywright.instruments.sacla.moments import Moments
 from skywright.instruments.sacla.owner import beside
-
-logger = logging.getLogger(__name__)
 
 NAN = float("nan")
 ANY_DELAY = math.inf  # a NaN that is set is never reached
@@ -150,17 +147,18 @@ class Shots(FollowingDevice):
             for place, (kind, columns) in enumerate(columns_beside.items(), 1)
         )
         self._requested_rows = 0
-        for stream, captured in self._counters():
-            self._follow(stream, captured)
+        self._follow(self.rows, self.plugin.captured)
+        self._follow(self.region_sets, self.region_rows)
+        self._follow(self.images, self.image_rows)
+        self._follow(self.frames, self.frame_rows)
 
     # ---- staging
 
     def _open(self) -> None:
-        self._put(self.plugin.capture, 0)
         has_frames = bool(self._read_signal(self.frames_every))
         beside_rows = [
             (stream, captured)
-            for stream, captured in self._counters()[1:]
+            for stream, captured in self._followed[1:]
             if stream is not self.frames or has_frames
         ]
         name = f"{self.name}-{uuid.uuid4()}"
@@ -171,15 +169,7 @@ class Shots(FollowingDevice):
 
     def unstage(self) -> list[Any]:
         """Close the files; does not fail when the IOC is gone."""
-        self._watching = False
-        for stream, _ in self._counters():
-            stream.end()
         self.plugin.requested_rows = self._requested_rows = 0
-        try:
-            if self.connected:
-                self._put(self.plugin.capture, 0)
-        except HardwareError as error:
-            logger.warning("%s", error)
         return super().unstage()
 
     def close_files(self) -> Status:
@@ -189,7 +179,7 @@ class Shots(FollowingDevice):
     def _close_files(self) -> None:
         self._watching = False
         self._put(self.plugin.capture, 0)
-        for stream, captured in self._counters():
+        for stream, captured in self._followed:
             if stream.file:
                 self._wait_for_rows(stream, captured)
 
@@ -208,14 +198,6 @@ class Shots(FollowingDevice):
             path = folder / name
             found.append((str(beside(path, kind) if kind else path), int(first[place])))
         return found
-
-    def _counters(self) -> tuple[tuple[FileStream, EpicsSignalRO], ...]:
-        return (
-            (self.rows, self.plugin.captured),
-            (self.region_sets, self.region_rows),
-            (self.images, self.image_rows),
-            (self.frames, self.frame_rows),
-        )
 
     def _count(self, stream: FileStream, rows: int) -> None:
         # Only the rows of shots tell of an IOC that was restarted: the files beside are opened

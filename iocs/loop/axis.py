@@ -38,7 +38,7 @@ from iocs.areadetector import (
     put_text,
     readback,
 )
-from iocs.common import argument_parser, post, run
+from iocs.common import argument_parser, post, preset, run
 from iocs.loop.axis_faces import TriggeredUploads, add_face_arguments, make_faces
 from iocs.loop.axis_source import add_source_arguments, make_source
 from iocs.loop.sample import Sample, follow_goniometer
@@ -107,11 +107,6 @@ class AxisIOC(OwnerGroup):
         """Say on the message PV why a put was refused."""
         await post(self.cam.status_message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
-    async def fail_to_write(self, message: str) -> None:
-        """Say that a recording cannot be written."""
-        await post(self.hdf.write_message, message[:1000], AlarmSeverity.MAJOR_ALARM)
-        await post(self.hdf.write_status, 1, AlarmSeverity.MAJOR_ALARM)
-
     def close(self) -> None:
         """Close faces, files and source."""
         for face in (self.server, self.uploads, self.camera):
@@ -129,12 +124,10 @@ class AxisIOC(OwnerGroup):
             self._following = asyncio.create_task(follower)
         if self.uploads is not None:
             self._triggering = asyncio.create_task(self.uploads.follow())
-        for channel in (self.sim.latency.setpoint, self.sim.latency.readback):
-            await channel.write(getattr(source, "latency_s", 0.0), verify_value=False)
+        await preset(self.sim.latency, getattr(source, "latency_s", 0.0))
         await post(self.cam.model, source.name)
         for pair in (self.cam.acquire_period, self.cam.acquire_time):
-            await pair.readback.write(source.period_s)
-            await pair.setpoint.write(source.period_s, verify_value=False)
+            await preset(pair, source.period_s)
         await self._post_forever(POST_PERIOD_S, IMAGE_PERIOD_S)
 
     async def _post(self) -> None:
@@ -198,19 +191,14 @@ class AxisIOC(OwnerGroup):
     async def _post_recording(self, state: CameraState) -> None:
         hdf = self.hdf
         await hdf.post_files()
-        # The present count: `state` may be older than a put, with the count of another recording.
-        await post(hdf.num_captured, self.camera.state().captured)
-        await post(hdf.dropped_arrays.readback, sum(state.lost))
-        if state.write_error:
-            await self.fail_to_write(state.write_error)
-        elif state.capturing:
-            await post(hdf.write_message, "", AlarmSeverity.NO_ALARM)
-            await post(hdf.write_status, 0, AlarmSeverity.NO_ALARM)
-        await post(hdf.swmr_active, int(state.capturing))
-        for channel in (hdf.capture.readback, hdf.capture.setpoint):
-            # Not if a put has opened or closed the file since `state` was read.
-            if self.camera.state().capturing == state.capturing:
-                await post(channel, int(state.capturing))
+        await hdf.post_recording(
+            # The present count: `state` may be older than a put, with that of another recording.
+            self.camera.state().captured,
+            sum(state.lost),
+            state.capturing,
+            lambda: self.camera.state().capturing,
+            state.write_error,
+        )
 
     async def _post_truth(self, state: CameraState) -> None:
         if state.truth is None:
@@ -273,7 +261,3 @@ def main() -> None:
     add_source_arguments(parser)
     add_face_arguments(parser)
     run(build, parser)
-
-
-if __name__ == "__main__":
-    main()

@@ -21,7 +21,7 @@ from caproto import AlarmSeverity, ChannelType
 from caproto.server import PVGroup, SubGroup
 
 from iocs.areadetector import YES_NO, checked, choice, enum_readback, number, readback
-from iocs.common import argument_parser, post, run, setting
+from iocs.common import argument_parser, post, post_pair, preset, run, setting
 from iocs.motor_puts import GO, MOVE
 from iocs.motor_record import MotorRecord, MotorSettings
 from skywright.acquire.simulated_axis import MotorsClock
@@ -153,10 +153,10 @@ class GoniometerIOC(PVGroup):
             clock = lambda: self.gonio.clock  # noqa: E731
             await motor.attach(axis, settings, clock, self.post_motion, self.speed)
             faults = getattr(self.sim, name)
-            await _preset(faults.low_switch, axis.low_switch)
-            await _preset(faults.high_switch, axis.high_switch)
-        await _preset(self.sim.matrix, np.ravel(self.gonio.carriage.matrix))
-        await _preset(self.sim.mounting, self.gonio.carriage.mounting)
+            await preset(faults.low_switch, axis.low_switch)
+            await preset(faults.high_switch, axis.high_switch)
+        await preset(self.sim.matrix, np.ravel(self.gonio.carriage.matrix))
+        await preset(self.sim.mounting, self.gonio.carriage.mounting)
         await self.post_motion()
 
     async def serving(self) -> None:
@@ -232,8 +232,7 @@ class GoniometerIOC(PVGroup):
         self.oscillating, self.gonio.oscillation = True, plan
         self._over.clear()
         motor.busy = "an oscillation is under way; wait, or put 0 to Osc:Go"
-        await post(osc.go.setpoint, 1)
-        await post(osc.go.readback, 1)
+        await post_pair(osc.go, 1)
         trace = asyncio.create_task(self._post_trace_along())
         try:
             await self._post_trace()  # empties it
@@ -330,12 +329,6 @@ class GoniometerIOC(PVGroup):
         await post(self.osc.trace_count, len(stamps))
 
 
-async def _preset(pair: Any, value: Any) -> None:
-    """Fill a setting and its readback; its putter is not called."""
-    await pair.setpoint.write(value, verify_value=False)
-    await pair.readback.write(value)
-
-
 def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
     """Make the IOC of the arguments, and what its ready line says."""
     try:
@@ -367,7 +360,3 @@ def main() -> None:
         "--phi-sign", type=int, choices=[1, -1], default=1, help="sense of phi (%(default)s)"
     )
     run(build, parser)
-
-
-if __name__ == "__main__":
-    main()

@@ -253,7 +253,3 @@ def main() -> None:
     parser = argument_parser(__doc__ or "", "SKY:PSSS1:")
     add_service_arguments(parser, source="sim", output_port=0, rest_port=0)
     run(build, parser)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ import orjson
 from caproto import AlarmSeverity, AlarmStatus, ChannelData
 
 from iocs.areadetector import COLOR_MODES
-from iocs.common import post
+from iocs.common import post, post_pair
 from iocs.psss.camera import DATA_TYPES
 from iocs.psss.pvs import COLUMNS_MAX, Spectra, raise_alarm, severity_of
 from skywright.acquire.recorder import Recorder
@@ -81,19 +81,10 @@ async def post_settings(pvs: Spectra, state: ProcessorState, parameters: Paramet
             await edge.setpoint.write(value, verify_value=False)
     for name in CHOICES:
         pair = getattr(pvs, name)
-        value = getattr(settings, name)
-        if pair.readback.value != value:
-            await pair.readback.write(value, verify_value=False)
-        if pair.setpoint.value != value:
-            await pair.setpoint.write(value, verify_value=False)
-    for channel in (pvs.signal_per_row.readback, pvs.signal_per_row.setpoint):
-        if channel.value != settings.signal_per_row:
-            await channel.write(settings.signal_per_row, verify_value=False)
-    for channel in (pvs.saturation.readback, pvs.saturation.setpoint):
-        if channel.value != (settings.saturation or 0.0):
-            await channel.write(settings.saturation or 0.0, verify_value=False)
-    for channel in (pvs.background.readback, pvs.background.setpoint):
-        await post(channel, settings.background_name)
+        await post_pair(pair, pair.readback.enum_strings.index(getattr(settings, name)))
+    await post_pair(pvs.signal_per_row, settings.signal_per_row)
+    await post_pair(pvs.saturation, settings.saturation or 0.0)
+    await post_pair(pvs.background, settings.background_name)
     await post(pvs.settings_number, state.settings_number)
 
 
@@ -117,9 +108,7 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     pvs, cam = ioc.spectra, ioc.cam
     alarm = AlarmSeverity.MAJOR_ALARM if state.alarm else AlarmSeverity.NO_ALARM
     await post(pvs.state, int(state.running))
-    for channel in (pvs.processing.readback, pvs.processing.setpoint):
-        if channel.value != int(state.running):
-            await channel.write(int(state.running), verify_value=False)
+    await post_pair(pvs.processing, int(state.running))
     if (state.message, alarm) != ioc.message_posted and (state.alarm or not ioc.complaining):
         ioc.message_posted = (state.message, alarm)
         await post(pvs.message, state.message[:1000], alarm)
@@ -155,8 +144,7 @@ async def post_counts(ioc: Any, state: ProcessorState) -> None:
     item_bytes = np.dtype(state.dtype).itemsize if state.dtype else 0
     await post(cam.array_size, height * width * item_bytes)
     if (kind := DTYPES.get(state.dtype)) is not None:
-        for pair in (cam.data_type.readback, cam.data_type.setpoint):
-            await post(pair, kind)
+        await post_pair(cam.data_type, kind)
         await post(ioc.pictures_part.plugin.data_type, kind)
     await post(ioc.spectra_part.plugin.data_type, DTYPES["float64"])
 

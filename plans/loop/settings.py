@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from skywright.arguments import first_problem
 from skywright.errors import ConfigError
 from skywright.instruments.loop.decision import Aim
 
@@ -112,6 +113,4 @@ def checked(kind: type, values: dict[str, Any], plan: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{plan}: {name}: {first['msg']} (got {first['input']!r})") from error
+        raise ConfigError(f"{plan}: {first_problem(error)}") from error

@@ -17,7 +17,7 @@ from bluesky.protocols import Collectable, Flyable, Movable, Preparable, Readabl
 from bluesky.utils import FailedStatus, MsgGenerator, short_uid
 
 from plans.checks import Needs, check_devices
-from plans.run_stubs import PRIMARY, Body, in_run, with_device_errors
+from plans.run_stubs import PRIMARY, Body, in_run, start_metadata, with_device_errors
 from skywright.callbacks.pace import DECISION_LIMIT
 from skywright.errors import HardwareError, SkywrightError
 from skywright.instruments.loop.rotation_values import FLAT_NAMES, RotationValues
@@ -61,15 +61,6 @@ class Instruments:
     stepped: bool = False
     settle_s: float = 0.3
 
-    @property
-    def names(self) -> dict[str, str]:
-        """Names of the devices, for the start document."""
-        return {
-            "camera": self.camera.name,
-            "goniometer": self.goniometer.name,
-            **({"result": self.result.name} if self.result is not None else {}),
-        }
-
 
 GONIOMETER = Needs(
     "goniometer",
@@ -99,21 +90,18 @@ def metadata(
     md: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the start document's metadata; what the user gives wins."""
-    assets = getattr(tools.camera, "assets", None)
     sample = tools.goniometer.sample
     stepped = {
         "angle_key": tools.goniometer.phi.name,
         "place_keys": [getattr(sample, axis).name for axis in "xyz"],
     }
-    return {
-        "plan_name": plan,
-        "plan_args": {**tools.names, **arguments},
-        "detectors": [tools.camera.name],
+    more = {
         **(stepped if tools.stepped else {}),
         **({DECISION_LIMIT: DECISION_LIMIT_S} if tools.result is not None else {}),
-        **({"assets": str(assets)} if assets is not None else {}),
         **(md or {}),
     }
+    devices = {"camera": tools.camera, "goniometer": tools.goniometer, "result": tools.result}
+    return start_metadata(plan, devices, arguments, more)
 
 
 # ---- runs
@@ -140,20 +128,12 @@ def recorded(tools: Instruments, body: Body, md: Mapping[str, Any], uids: list[s
 
 def stopped_on_error(plan: MsgGenerator[Any], goniometer: Any) -> MsgGenerator[Any]:
     """Stop all that moves when a plan ends by an error, an abort or a stop."""
-    over = False
 
-    def work() -> MsgGenerator[Any]:
-        nonlocal over
-        answer = yield from plan
-        over = True
-        return answer
+    def stop(_: Exception) -> MsgGenerator[None]:
+        for part in (goniometer.oscillation, goniometer.sample, goniometer.phi):
+            yield from bps.stop(part)
 
-    def stop() -> MsgGenerator[None]:
-        if not over:
-            for part in (goniometer.oscillation, goniometer.sample, goniometer.phi):
-                yield from bps.stop(part)
-
-    return (yield from bpp.finalize_wrapper(work(), stop))
+    return (yield from bpp.contingency_wrapper(plan, except_plan=stop))
 
 
 # ---- pictures

@@ -106,7 +106,6 @@ def calibrate_energy_axis(
     arguments |= {"columns": list(map(float, columns))} if columns is not None else {}
     given = {"psss": psss, "motor": monochromator}
     _md = start_metadata(plan, given, arguments, md)
-    over = False
 
     def use(points: Mapping[float, float]) -> MsgGenerator[EnergyCalibration]:
         found = _fit(points, degree)
@@ -126,7 +125,6 @@ def calibrate_energy_axis(
         return (yield from use(points))
 
     def work() -> MsgGenerator[EnergyCalibration]:
-        nonlocal over
         if columns is not None:
             uids: list[str] = []
             known = dict(zip(energies, map(float, columns), strict=True))
@@ -136,7 +134,6 @@ def calibrate_energy_axis(
             yield from bps.abs_set(device.energy_axis, (), wait=True)  # centers in pixels
             yield from bps.abs_set(device.pulses_per_point, pulses, wait=True)
             uid, found = yield from recorded(device, measured, _md, PULSES)
-        over = True
         return EnergyCalibration(
             found.coefficients, found.columns, found.energies_ev, found.rms_ev, str(uid)
         )
@@ -144,11 +141,10 @@ def calibrate_energy_axis(
     def axis_kept() -> MsgGenerator[EnergyCalibration]:
         before = yield from bps.rd(device.energy_axis)
 
-        def put_back() -> MsgGenerator[None]:
-            if not over:
-                yield from bps.abs_set(device.energy_axis, tuple(before), wait=True)
+        def put_back(_: Exception) -> MsgGenerator[None]:
+            yield from bps.abs_set(device.energy_axis, tuple(before), wait=True)
 
-        return (yield from bpp.finalize_wrapper(work(), put_back))
+        return (yield from bpp.contingency_wrapper(work(), except_plan=put_back))
 
     if monochromator is None:
         return (yield from with_device_errors(axis_kept()))

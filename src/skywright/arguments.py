@@ -1,11 +1,14 @@
-"""Check of keys that a person has written against what takes them."""
+"""Checks of keys and values that a person has written, and words for what is wrong."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skywright.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -31,12 +34,27 @@ def check_keys(given: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
     if not any(each.kind is each.VAR_KEYWORD for each in _parameters(takers[-1])):
         for key in given:
             if key not in known:
-                near = get_close_matches(key, known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+                hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
                 raise ConfigError(f"{key}: no such key; {hint}")
     for name, each in known.items():
         if each.default is each.empty and name not in given:
             raise ConfigError(f"{name}: is missing")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question that names the known word that is nearest to `word`; empty if none is."""
+    near = get_close_matches(word, known, 1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def first_problem(error: "ValidationError") -> str:
+    """Return where pydantic has found the first wrong value, what is wrong, and the value."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    why = f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.80})"
+    if first["type"] == "missing":
+        why = "is missing"
+    return f"{where}: {why}" if where else why
 
 
 def _parameters(taker: Callable[..., Any]) -> Iterable[inspect.Parameter]:

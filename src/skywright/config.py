@@ -5,7 +5,6 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin
 
@@ -19,8 +18,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from skywright.arguments import did_you_mean
 from skywright.errors import ConfigError
-from skywright.instruments import ServiceOffer, instruments, resolve
+from skywright.instruments import ServiceOffer, declared, instruments, resolve
 from skywright.section import Port, PvPrefix, Section
 
 if TYPE_CHECKING:
@@ -121,11 +121,7 @@ DEFAULT_IOCS = _declared_iocs()
 
 def offered_services() -> dict[str, ServiceOffer]:
     """Return the services that instruments offer, by name."""
-    return {
-        name: offer
-        for instrument in instruments().values()
-        for name, offer in instrument.services.items()
-    }
+    return declared(lambda instrument: instrument.services)
 
 
 class CommonSettings(BaseSettings):
@@ -304,11 +300,7 @@ def load_settings(path: Path | None = None) -> Settings:
 
 def _renamed() -> dict[str, str]:
     """Return what replaces top-level keys of former versions."""
-    return {
-        old: new
-        for instrument in instruments().values()
-        for old, new in instrument.renamed_settings.items()
-    }
+    return declared(lambda instrument: instrument.renamed_settings)
 
 
 def _refuse_old_variables() -> None:
@@ -331,8 +323,7 @@ def _explain(error: "ErrorDetails", file: Path) -> str:
     if parts[0] in _renamed():
         return f"{where} this key is now {'.'.join([_renamed()[parts[0]], *parts[1:]])}"
     if error["type"] == "extra_forbidden":
-        near = get_close_matches(parts[-1], _keys(parts[:-1]), 1)
-        hint = f"did you mean {near[0]}? see" if near else "see"
+        hint = f"{did_you_mean(parts[-1], _keys(parts[:-1]))} see".lstrip()
         return f"{where} no such key; {hint} examples/skywright.toml for those there are"
     if error["type"] == "string_pattern_mismatch" and parts[-1] == "prefix":
         return f"{where} a PV prefix ends with a colon, e.g. 'AXIS1:' (got {error['input']!r})"

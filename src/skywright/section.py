@@ -1,8 +1,12 @@
 """What the sections of ``skywright.toml`` are made of."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from skywright.errors import ConfigError
 
 Port = Annotated[int, Field(ge=0, le=65535, description="0 takes a free port at each start")]
 PvPrefix = Annotated[str, Field(pattern=r"^([\w:;+<>\[\]-]|\{user\})*:$", max_length=40)]
@@ -12,3 +16,21 @@ class Section(BaseModel):
     """A section of ``skywright.toml``: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@contextmanager
+def checks(key: str = "") -> Iterator[None]:
+    """Make what is refused inside, in a validator, an error that pydantic reports.
+
+    What is not installed on this machine cannot be checked, and is not used here either.
+
+    Parameters
+    ----------
+    key
+        Of a value that is part of what pydantic names.
+    """
+    try:
+        with suppress(ImportError):
+            yield
+    except ConfigError as error:
+        raise ValueError(f"{key}: {error}" if key else str(error)) from error

@@ -47,19 +47,8 @@ class Follower(FollowingDevice):
     def _message_signals(self) -> tuple[EpicsSignalRO, ...]:
         return self.file.write_message, self.message
 
-    def _counters(self) -> Any:
-        return ((self.records, self.file.captured),)
-
     def _open(self) -> None:
-        self._put(self.file.capture, 0)
         self._record(self.records, self.file.captured, f"{self.name}-{uuid.uuid4()}")
-
-    def unstage(self) -> list[Any]:
-        self._watching = False
-        self.records.end()
-        if self.connected:
-            self._put(self.file.capture, 0)
-        return super().unstage()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from support.loop_found import GOOD
 
-from skywright.analysis import name_of
 from skywright.errors import DataError, HardwareError, SampleError
 from skywright.instruments.loop.decision import check_light, judge
 from skywright.instruments.loop.rotation_values import FLAT_NAMES, RESULTS, RotationValues
@@ -16,7 +15,7 @@ def found(**changes: Any) -> RotationValues:
 
 
 def test_the_values_are_the_scalar_results_of_the_analysis() -> None:
-    assert set(FLAT_NAMES) == {name_of(column) for column in RESULTS if not column.shape}
+    assert set(FLAT_NAMES) == {column.name for column in RESULTS if not column.shape}
     with pytest.raises(DataError, match="no value of tip_x, last_kind"):
         RotationValues.of({k: v for k, v in GOOD.items() if k not in ("tip_x", "last_kind")})
 

@@ -16,7 +16,7 @@ from support.seen_rotation import (
     rotation,
 )
 
-from skywright.analysis import Batch, name_of
+from skywright.analysis import Batch
 from skywright.analysis.named import make_analysis
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.analysis import KINDS
@@ -41,7 +41,7 @@ def results(batch: Batch) -> dict[str, Any]:
 
 
 def test_inputs_are_what_the_detection_gives() -> None:
-    assert {name_of(column) for column in DETECTED} < set(LoopRotation.inputs)
+    assert {column.name for column in DETECTED} < set(LoopRotation.inputs)
 
 
 def test_tip_middle_and_face_are_found() -> None:
@@ -111,7 +111,7 @@ def test_rows_have_the_nine_fields_of_the_first_design() -> None:
         "loop_width",
         "loop_type",
     ]
-    assert [name_of(column) for column in COLUMNS][:9] == nine
+    assert [column.name for column in COLUMNS][:9] == nine
     np.testing.assert_array_equal(rows["image_num"], np.arange(5))
     np.testing.assert_allclose(rows["bboxMaxX"], batch["xmax"], rtol=1e-6)
     np.testing.assert_allclose(rows["bboxMinY"], batch["ymin"], rtol=1e-6)

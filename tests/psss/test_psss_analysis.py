@@ -11,7 +11,7 @@ from pulse_spectra import Detector, energy_axis, gaussian, sase
 from support.psss_scripted import PICTURE, make_pulse
 
 from skywright.acquire.counters import Counters
-from skywright.analysis import Batch, name_of, whole_blocks
+from skywright.analysis import Batch, whole_blocks
 from skywright.analysis.blocks import analyze_part
 from skywright.analysis.frames import FileRows, FrameTable, KeyRows
 from skywright.analysis.named import make_analysis
@@ -194,7 +194,7 @@ def test_what_the_run_says():
 
 def test_no_pulse_gives_every_result():
     result = Spectra(**PARAMETERS).result()
-    assert result.keys() == {name_of(column) for column in Spectra(**PARAMETERS).results}
+    assert result.keys() == {column.name for column in Spectra(**PARAMETERS).results}
     assert result["n_pulses"] == 0
     assert np.isnan(result["mean_spectrum"]).all()
     assert np.isnan(result["center_mean"])

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from skywright.analysis import name_of
 from skywright.instruments.loop.rotation_values import RESULTS
 
 GOOD: dict[str, Any] = {
-    **{name_of(column): 0.0 for column in RESULTS},
+    **{column.name: 0.0 for column in RESULTS},
     "ok": True,
     "reason": "",
     "why": "",

@@ -5,7 +5,6 @@ from skywright.analysis.framework import (
     IdentityOrder,
     Statistic,
     find_late,
-    name_of,
     whole_blocks,
 )
 from skywright.analysis.inputs import ArrayInput, Batch, join
@@ -18,6 +17,5 @@ __all__ = [
     "Statistic",
     "find_late",
     "join",
-    "name_of",
     "whole_blocks",
 ]

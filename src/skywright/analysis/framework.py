@@ -185,7 +185,7 @@ class Analysis(ABC, Generic[Statistic]):
             If `measure` gives other columns than declared, or no numbers of settings.
         """
         rows = self.measure(batch)
-        columns = {name_of(c): _rows(self, c, rows, len(batch)) for c in self.columns}
+        columns = {c.name: _rows(self, c, rows, len(batch)) for c in self.columns}
         inputs = batch.data if self.ordered else {}
         measured = Batch(batch.identities, batch.times, {**inputs, **rows, **columns})
         if late is not None and late.any():
@@ -266,12 +266,12 @@ class Analysis(ABC, Generic[Statistic]):
             If `summarize` gives other results than declared.
         """
         found = self.summarize(state)
-        if found.keys() != {name_of(c) for c in self.results}:
+        if found.keys() != {c.name for c in self.results}:
             raise DataError(
                 f"analysis {self.name}: summarize gave {sorted(found)}, "
-                f"declared are {sorted(map(name_of, self.results))}"
+                f"declared are {sorted(c.name for c in self.results)}"
             )
-        return {name_of(c): _value(self, c, found[name_of(c)]) for c in self.results}
+        return {c.name: _value(self, c, found[c.name]) for c in self.results}
 
     # Bookkeeping --------------------------------------------------------------------------------
 
@@ -525,15 +525,10 @@ def whole_blocks(identities: NDArray[np.int64], block_size: int) -> list[tuple[i
     return list(pairwise(edges))
 
 
-def name_of(column: Column) -> str:
-    """Return the name of a column: the last part of its path."""
-    return column.path.rsplit("/", 1)[-1]
-
-
 def _rows(
     analysis: Analysis[Any], column: Column, rows: Mapping[str, NDArray[Any]], count: int
 ) -> NDArray[Any]:
-    name, shape = name_of(column), (count, *column.shape)
+    name, shape = column.name, (count, *column.shape)
     if name not in rows or np.shape(rows[name]) != shape:
         got = f"shape {np.shape(rows[name])}" if name in rows else "nothing"
         raise DataError(
@@ -546,7 +541,7 @@ def _value(analysis: Analysis[Any], column: Column, value: Any) -> Any:
     array = np.asarray(value, dtype=column.dtype)
     if array.shape != column.shape:
         raise DataError(
-            f"analysis {analysis.name}: result {name_of(column)} has shape {array.shape}, "
+            f"analysis {analysis.name}: result {column.name} has shape {array.shape}, "
             f"declared is {column.shape}"
         )
     return array if column.shape else array[()]

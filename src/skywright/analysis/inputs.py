@@ -64,19 +64,26 @@ def join(pieces: Iterable[Batch], keep: Literal["first", "last"] = "first") -> B
     keep
         Which row to keep if an identity occurs more than once: "first" or "last".
     """
-    pieces = list(pieces)
-    identities = np.concatenate([piece.identities for piece in pieces])
+    whole = concatenate(list(pieces))
+    identities = whole.identities
+    if (np.diff(identities) > 0).all():
+        return whole
     if keep == "first":
         kept = np.unique(identities, return_index=True)[1]
     else:
         kept = len(identities) - 1 - np.unique(identities[::-1], return_index=True)[1]
-    if len(pieces) == 1 and len(kept) == len(identities) and (np.diff(identities) > 0).all():
-        return pieces[0]
-    data = {
-        name: np.concatenate([piece[name] for piece in pieces])[kept] for name in pieces[0].data
-    }
-    times = np.concatenate([piece.times for piece in pieces])
-    return Batch(identities[kept], times[kept], data)
+    return whole.take(kept)
+
+
+def concatenate(batches: list[Batch]) -> Batch:
+    """Put batches with the same columns one after the other; none gives a batch with no column."""
+    if not batches:
+        return Batch(np.empty(0, np.int64), np.empty(0))
+    if len(batches) == 1:
+        return batches[0]
+    data = {name: np.concatenate([b[name] for b in batches]) for name in batches[0].data}
+    identities = np.concatenate([b.identities for b in batches])
+    return Batch(identities, np.concatenate([b.times for b in batches]), data)
 
 
 @dataclass(frozen=True)

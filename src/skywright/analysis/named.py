@@ -1,14 +1,13 @@
 """The analyses that go by name: live, in `skywright reprocess`, and on a cluster."""
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from skywright.analysis import Analysis
 from skywright.analysis.second import SecondStage
-from skywright.arguments import check_keys
+from skywright.arguments import check_keys, did_you_mean
 from skywright.errors import ConfigError
-from skywright.instruments import NamedAnalysis, instruments, resolve
+from skywright.instruments import NamedAnalysis, declared, instruments, resolve
 
 if TYPE_CHECKING:  # a cluster's worker needs no configuration
     from skywright.config import Settings
@@ -23,11 +22,7 @@ COMMON = {
 
 def named_analyses() -> dict[str, NamedAnalysis]:
     """Return the analyses that go by a name, those of all instruments and the common ones."""
-    return COMMON | {
-        name: analysis
-        for instrument in instruments().values()
-        for name, analysis in instrument.analyses.items()
-    }
+    return COMMON | declared(lambda instrument: instrument.analyses)
 
 
 def is_configured_by_devices(name: str) -> bool:
@@ -53,9 +48,8 @@ def analysis_class(name: str) -> type[Analysis[Any]]:
     target = analyses[name].kind if name in analyses else name
     known = f"known are {', '.join(sorted(analyses))}, or name one as module:Class"
     if ":" not in target:
-        near = get_close_matches(name, analyses, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"no analysis {name!r}; {hint}{known}")
+        hint = f"{did_you_mean(name, analyses)} {known}".lstrip()
+        raise ConfigError(f"no analysis {name!r}; {hint}")
     try:
         found = resolve(target)
     except (ImportError, AttributeError) as error:

@@ -1,7 +1,7 @@
 """A derived run: what an analysis finds, as documents and files beside the raw run's."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright import __version__
-from skywright.analysis import Analysis, Batch, IdentityOrder, find_late, name_of
+from skywright.analysis import Analysis, Batch, IdentityOrder, find_late
 from skywright.callbacks.derived_columns import DerivedColumns
+from skywright.callbacks.stream_documents import Emit, StreamDocuments
 from skywright.files.columns import Column
+from skywright.files.stream_columns import StreamColumn
 
 DATUM_PERIOD_S = 2.0
 """Period of stream datums for new rows, s. A client that needs rows sooner reads the file."""
@@ -53,8 +55,6 @@ COUNTS = tuple(
         "update_number": "row of the stream arrays with the newest array results, -1: none yet",
     }.items()
 )
-
-Emit = Callable[[str, Any], Any]
 
 
 class DerivedRun:
@@ -151,7 +151,7 @@ class DerivedRun:
             If rows cannot be written.
         """
         if not len(batch):
-            return {name_of(c): np.empty((0, *c.shape), c.dtype) for c in self.analysis.columns}
+            return {c.name: np.empty((0, *c.shape), c.dtype) for c in self.analysis.columns}
         before = self._order.highest
         places = self._order.place(batch.identities, self.analysis.settings_numbers(batch))
         late, _ = find_late(places, self.analysis.block_size, before)
@@ -211,7 +211,7 @@ class DerivedRun:
 
     @property
     def _rows_to_emit(self) -> int:
-        return self._columns.rows_to_emit + self._arrays.rows_to_emit
+        return sum(file.flushed - documents.emitted for file, documents in self._streams)
 
     # Results out --------------------------------------------------------------------------------
 
@@ -290,14 +290,12 @@ class DerivedRun:
         self._emit("event", event)
 
     def _emit_datums(self) -> None:
-        for file, bundle in ((self._columns, self._members), (self._arrays, self._array_rows)):
-            if bundle is not None:
-                for name, doc in file.documents(self._run, bundle.descriptor_doc):
-                    self._emit(name, doc)
+        for file, documents in self._streams:
+            documents.emit_rows(file.flushed)
 
     def _describe(self) -> None:
         source = f"ANALYSIS:{self.analysis.name}"
-        self._members = self._describe_file(self.analysis.stream, self._columns)
+        self._streams = [self._describe_file(self.analysis.stream, self._columns)]
         scalars = [column for column in self.analysis.results if not column.shape]
         keys = {c.name: data_key(c, source) for c in (*COUNTS, *scalars)}
         keys["pictures"] = {
@@ -311,28 +309,24 @@ class DerivedRun:
             data_keys=keys,
             object_keys={self.analysis.name: list(keys)},
             configuration={},
-            hints={self.analysis.name: {"fields": [name_of(c) for c in scalars]}},
+            hints={self.analysis.name: {"fields": [c.name for c in scalars]}},
         )
         self._emit("descriptor", self._result.descriptor_doc)
-        self._array_rows = self._describe_file(ARRAYS, self._arrays) if self._has_arrays else None
+        if self._has_arrays:
+            self._streams.append(self._describe_file(ARRAYS, self._arrays))
 
-    def _describe_file(self, stream: str, file: DerivedColumns) -> Any:
+    def _describe_file(
+        self, stream: str, file: DerivedColumns
+    ) -> tuple[DerivedColumns, StreamDocuments]:
         """Describe the stream of the rows of a file."""
-        source = f"ANALYSIS:{self.analysis.name}"
-        keys = {name_of(c): data_key(c, source) | {"external": "STREAM:"} for c in file.all_columns}
-        bundle = self._run.compose_descriptor(
-            name=stream,
-            data_keys=keys,
-            object_keys={self.analysis.name: list(keys)},
-            configuration={},
-            hints={},
-        )
-        self._emit("descriptor", bundle.descriptor_doc)
-        return bundle
+        name, source = self.analysis.name, f"ANALYSIS:{self.analysis.name}"
+        columns = {c.name: StreamColumn.of(c) for c in file.all_columns}
+        keys = {c.name: data_key(c, source) | {"external": "STREAM:"} for c in file.all_columns}
+        return file, StreamDocuments(self._run, self._emit, stream, name, file.path, columns, keys)
 
 
 def _in_entry(column: Column) -> Column:
-    return replace(column, path=f"/entry/{name_of(column)}")
+    return replace(column, path=f"/entry/{column.name}")
 
 
 def _start_metadata(

@@ -1,19 +1,17 @@
-"""The file of a derived run's columns, and the stream documents of its rows."""
+"""The file of a derived run's columns."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import name_of
 from skywright.files.columns import Column, ColumnWriter
 
 
 class DerivedColumns:
-    """A columns file and its stream documents.
+    """A columns file whose rows are taken in first and written later.
 
     Parameters
     ----------
@@ -28,9 +26,7 @@ class DerivedColumns:
         self.columns = columns
         self.identity = identity
         self._writer = ColumnWriter(path, columns, identity) if columns else None
-        self._rows_emitted = 0
         self._rows: list[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]] = []
-        self._resources: list[Any] = []
 
     @property
     def all_columns(self) -> list[Column]:
@@ -39,7 +35,7 @@ class DerivedColumns:
 
     def append(self, identities: NDArray[np.int64], rows: Mapping[str, Any]) -> None:
         """Take in rows; `write` puts them into the file."""
-        self._rows.append((identities, {c.path: rows[name_of(c)] for c in self.columns}))
+        self._rows.append((identities, {c.path: rows[c.name] for c in self.columns}))
 
     def write(self) -> None:
         """Write the rows taken in, readable from now on."""
@@ -54,40 +50,9 @@ class DerivedColumns:
             self._writer.flush()
 
     @property
-    def rows_to_emit(self) -> int:
-        """Number of rows in the file that are in no document yet."""
-        return self._writer.flushed - self._rows_emitted if self._writer is not None else 0
-
-    def documents(self, run: Any, descriptor: Any) -> list[tuple[str, Any]]:
-        """Return the documents of the rows since the last call."""
-        rows = self._rows_emitted + self.rows_to_emit
-        if rows == self._rows_emitted:
-            return []
-        docs: list[tuple[str, Any]] = []
-        if not self._resources:
-            self._resources = [
-                run.compose_stream_resource(
-                    mimetype="application/x-hdf5",
-                    uri=f"file://localhost{quote(str(self.path))}",
-                    data_key=name_of(c),
-                    parameters={
-                        "dataset": c.path,
-                        "chunk_shape": [c.rows_per_chunk, *c.shape],
-                        "swmr": True,
-                    },
-                )
-                for c in self.all_columns
-            ]
-            docs += [("stream_resource", each.stream_resource_doc) for each in self._resources]
-        for each in self._resources:
-            datum = each.compose_stream_datum(
-                indices={"start": self._rows_emitted, "stop": rows},
-                seq_nums={"start": self._rows_emitted + 1, "stop": rows + 1},
-                descriptor=descriptor,
-            )
-            docs.append(("stream_datum", datum))
-        self._rows_emitted = rows
-        return docs
+    def flushed(self) -> int:
+        """Number of rows in the file."""
+        return self._writer.flushed if self._writer is not None else 0
 
     def close(self) -> None:
         """Close the file."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from skywright.analysis import Analysis, name_of
+from skywright.analysis import Analysis
 from skywright.callbacks.derived import IDENTITY
 from skywright.callbacks.raw_run import RawRun
 from skywright.errors import DataError
@@ -258,7 +258,7 @@ class Reports:
         now = self.wait(frames, raw_uid=raw_uid, stream=stream, timeout_s=timeout_s)
         if not now.columns:
             raise DataError(f"analysis {self.name}: no columns of run {now.raw_uid}: {now.error}")
-        names = ["identity", "frame_time", *map(name_of, self.analysis.columns)]
+        names = ["identity", "frame_time", *(column.name for column in self.analysis.columns)]
         pause = threading.Event()
         with ColumnReader(Path(now.columns), IDENTITY.path) as reader:
             while reader.count() < now.rows:

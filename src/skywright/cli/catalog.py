@@ -1,9 +1,8 @@
 """``skywright runs``, ``show``, ``export`` and ``recover``: the catalog on the command line."""
 
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -37,14 +36,6 @@ PLACES = ("last_identity", "update_number")
 """Results that are printed last; those of losses only if nothing was lost."""
 MOST_RESULTS, MOST_COLUMNS = 12, 12
 """Results and columns that `show` prints without ``--all``."""
-
-
-class Format(StrEnum):
-    """What `export` writes."""
-
-    nexus = "nexus"
-    csv = "csv"
-    zarr = "zarr"
 
 
 def runs(
@@ -144,7 +135,9 @@ def show(
 
 def export(
     uid: Uid = None,
-    format: Annotated[Format, typer.Option(help="What to write.")] = Format.nexus,
+    format: Annotated[
+        Literal["nexus", "csv", "zarr"], typer.Option(help="What to write.")
+    ] = "nexus",
     output: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="File (nexus) or directory (csv, zarr) to make."),

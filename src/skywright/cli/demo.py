@@ -17,7 +17,7 @@ from rich.console import Console
 from skywright.cli import EXIT_FAILED
 from skywright.cli.demos import failed_demo
 from skywright.errors import ConfigError
-from skywright.instruments import instruments
+from skywright.instruments import declared
 from skywright.processes.child import start_module
 from skywright.processes.lifecycle import SUPERVISED
 
@@ -29,11 +29,7 @@ QUIET_S = 4.0
 
 def demos() -> dict[str, str]:
     """Return the modules of all instruments' demos, by name of the demo."""
-    return {
-        name: module
-        for instrument in instruments().values()
-        for name, module in instrument.demos.items()
-    }
+    return declared(lambda instrument: instrument.demos)
 
 
 def demo(

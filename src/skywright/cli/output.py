@@ -1,15 +1,13 @@
 """How commands print: tables for people, JSON lines for programs."""
 
 import json
-import math
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 ConfigOption = Annotated[
@@ -29,18 +27,9 @@ def make_console() -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print `value` (dataclass, mapping ...) as JSON on one line of stdout."""
-    typer.echo(json.dumps(json_value(value), ensure_ascii=False, allow_nan=False))
+    """Print `value` (dataclass, mapping ...) as JSON on one line of stdout.
 
-
-def json_value(value: Any) -> Any:
-    """Return `value` in JSON's types: paths are text; NaN and infinity, which it has not, null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: json_value(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): json_value(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_value(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+    Paths are text; NaN and infinity, which JSON has not, are null.
+    """
+    plain = to_jsonable_python(value, inf_nan_mode="null", fallback=dict)
+    typer.echo(json.dumps(plain, ensure_ascii=False, allow_nan=False))

@@ -10,12 +10,12 @@ found and imports no instrument by name.
 import logging
 import pkgutil
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from skywright.rooms import importable
 
@@ -23,6 +23,8 @@ ENTRY_POINTS = "skywright.instruments"
 """The entry-point group in which a package installed elsewhere names its `Instrument`."""
 
 logger = logging.getLogger(__name__)
+
+Declared = TypeVar("Declared")
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,17 @@ def instruments() -> Mapping[str, Instrument]:
         else:
             found[instrument.name] = instrument
     return found
+
+
+def declared(of: Callable[[Instrument], Mapping[str, Declared]]) -> dict[str, Declared]:
+    """Return what all instruments declare, by name, such as ``declared(lambda each: each.demos)``.
+
+    Parameters
+    ----------
+    of
+        Takes an instrument and returns what it declares, by name.
+    """
+    return {name: value for each in instruments().values() for name, value in of(each).items()}
 
 
 def resolve(target: str) -> Any:

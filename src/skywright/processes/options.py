@@ -2,8 +2,9 @@
 
 import argparse
 import re
-from difflib import get_close_matches
 from typing import NoReturn
+
+from skywright.arguments import did_you_mean
 
 UNKNOWN = re.compile(r"unrecognized arguments: .*?(--[\w-]+)")
 
@@ -14,6 +15,6 @@ class OptionParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Write what is wrong, without all options, and exit."""
         if unknown := UNKNOWN.match(message):
-            near = get_close_matches(unknown[1], self._option_string_actions, 1)
-            message += f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(unknown[1], self._option_string_actions)
+            message += f"; {hint}" if hint else ""
         self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")

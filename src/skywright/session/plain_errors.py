@@ -8,10 +8,10 @@ import inspect
 import logging
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from types import FrameType
 from typing import Any
 
+from skywright.arguments import did_you_mean
 from skywright.errors import SkywrightError
 
 ENGINE_LOG = "bluesky"
@@ -58,8 +58,8 @@ def how_it_is_right(error: BaseException, namespace: Mapping[str, Any]) -> str:
     where = _raised_in(error), frame.f_code.co_name
     if where == ("__main__", "<module>"):
         if isinstance(error, NameError):
-            near = get_close_matches(error.name or "", namespace, 1)
-            return f"did you mean {near[0]}?" if near else "listdevs() and whos list what there is"
+            hint = did_you_mean(error.name or "", namespace)
+            return hint or "listdevs() and whos list what there is"
         wrong = WRONG_CALL.match(str(error)) if isinstance(error, TypeError) else None
         called = namespace.get(wrong[1]) if wrong else None
         return _usage(wrong[1], called) if wrong and callable(called) else ""

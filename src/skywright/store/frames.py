@@ -14,12 +14,13 @@ from bluesky_tiled_plugins.writing.consolidators import (
     consolidator_factory,
 )
 from tiled.structures.core import StructureFamily
-from tiled.structures.data_source import Asset, DataSource, Management
+from tiled.structures.data_source import DataSource
 
 from skywright.errors import DataError
 from skywright.files.readers import HDF5, local_path, readers
+from skywright.store.external import external_source, number_files
 from skywright.store.reader_adapter import reader_source
-from skywright.store.survey import ResourceRows, Stream
+from skywright.store.survey import ResourceRows, Stream, datum
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
 
 KEPT = "/kept"
@@ -145,31 +146,17 @@ def _table(
     rows = rows_in_files(stream.frames[keys[0]].between(float("-inf"), stream.frames_end()))
     dtypes = {key: _dtype(data_keys[key]) for key in keys}
     size = max(PARTITION_BYTES // sum(dtype.itemsize for dtype in dtypes.values()), 1)
-    uris = list(dict.fromkeys(resources[r.resource]["uri"] for r in rows))
-    segments: list[list[int | None]] = [
-        [uris.index(resources[r.resource]["uri"]), r.start, r.stop] for r in rows
-    ]
+    uris, segments = number_files([(resources[r.resource]["uri"], r.start, r.stop) for r in rows])
     count = sum(r.stop - r.start for r in rows)
     if not ended:
         segments[-1][2] = None
-    return DataSource(
-        structure_family=StructureFamily.table,
-        structure=table_structure(dtypes, -(-count // size)),
-        mimetype=MIMETYPE,
-        parameters={
-            "columns": {
-                key: resources[stream.frames[key].segments[0].resource]["parameters"]["dataset"]
-                for key in keys
-            },
-            "segments": segments,
-            "partition_rows": size,
-        },
-        management=Management.external,
-        assets=[
-            Asset(data_uri=uri, is_directory=False, parameter="data_uris", num=number)
-            for number, uri in enumerate(uris)
-        ],
-    )
+    columns = {
+        key: resources[stream.frames[key].segments[0].resource]["parameters"]["dataset"]
+        for key in keys
+    }
+    parameters = {"columns": columns, "segments": segments, "partition_rows": size}
+    structure = table_structure(dtypes, -(-count // size))
+    return external_source(StructureFamily.table, structure, MIMETYPE, parameters, uris)
 
 
 def _array(
@@ -183,9 +170,9 @@ def _array(
     segments = frames.between(float("-inf"), stream.frames_end())
     first = resources[segments[0].resource]
     if first["mimetype"] != HDF5 and first["mimetype"] in readers():
-        rows = rows_in_files(segments)
-        places = [(part.start, part.stop) for part in rows]
-        return reader_source([resources[part.resource] for part in rows], places, data_keys[key])
+        parts = rows_in_files(segments)
+        places = [(part.start, part.stop) for part in parts]
+        return reader_source([resources[part.resource] for part in parts], places, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
     if frames.superseded and first["mimetype"] == HDF5:
@@ -202,17 +189,10 @@ def _array(
         if segment.resource not in seen:
             seen.add(segment.resource)
             consolidator.update_from_stream_resource(readable_any_time(resources[segment.resource]))
-        consolidator.consume_stream_datum(_datum(segment))
+        rows = datum(segment.resource, segment.index, segment.seq_num, segment.rows)
+        consolidator.consume_stream_datum(rows)
     source: DataSource = consolidator.get_data_source()
     return source
-
-
-def _datum(segment: ResourceRows) -> dict[str, Any]:
-    return {
-        "stream_resource": segment.resource,
-        "indices": {"start": segment.index, "stop": segment.index + segment.rows},
-        "seq_nums": {"start": segment.seq_num, "stop": segment.seq_num + segment.rows},
-    }
 
 
 def readable_any_time(resource: dict[str, Any]) -> dict[str, Any]:

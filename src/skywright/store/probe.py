@@ -11,12 +11,13 @@ import h5py
 import httpx
 import numpy as np
 import pyarrow
-from tiled.structures.array import ArrayStructure, BuiltinDtype
+from tiled.structures.array import ArrayStructure
 from tiled.structures.core import StructureFamily
-from tiled.structures.data_source import Asset, DataSource, Management
 
 from skywright.errors import ConfigError
+from skywright.files.readers import HDF5
 from skywright.store.client import connect
+from skywright.store.external import external_source
 
 PREFIX = "skywright-probe-"
 FRAME = np.arange(6, dtype="|u1").reshape(1, 2, 3)
@@ -50,24 +51,12 @@ def check_readable(uri: str, api_key: str, directories: Sequence[Path]) -> None:
 
 
 def _read_back(client: Any, path: Path) -> None:
-    source = DataSource(
-        structure_family=StructureFamily.array,
-        structure=ArrayStructure(
-            data_type=BuiltinDtype.from_numpy_dtype(FRAME.dtype),
-            shape=FRAME.shape,
-            chunks=tuple((n,) for n in FRAME.shape),
-        ),
-        mimetype="application/x-hdf5",
-        parameters={"dataset": "frame", "locking": False},
-        management=Management.external,
-        assets=[
-            Asset(
-                data_uri=f"file://localhost{path}",
-                is_directory=False,
-                parameter="data_uris",
-                num=0,
-            )
-        ],
+    source = external_source(
+        StructureFamily.array,
+        ArrayStructure.from_array(FRAME),
+        HDF5,
+        {"dataset": "frame", "locking": False},
+        [f"file://localhost{path}"],
     )
     try:
         node = client.new(StructureFamily.array, [source], key=path.stem)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from tiled.adapters.array import ArrayAdapter
 from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.core import StructureFamily
-from tiled.structures.data_source import Asset, DataSource, Management
-from tiled.utils import path_from_uri
+from tiled.structures.data_source import DataSource
 
 from skywright.errors import DataError
 from skywright.files.readers import open_reader
+from skywright.store.external import external_source, files_of, number_files
 
 ADAPTER = "skywright.store.reader_adapter:ReaderAdapter"
 BLOCK_BYTES = 16 << 20
@@ -47,10 +47,8 @@ class ReaderAdapter(ArrayAdapter):
         segments
             The rows: ``(file, start, stop)`` each, with the number of the file.
         """
-        assets = sorted(data_source.assets, key=lambda asset: asset.num or 0)
-        files = [path_from_uri(asset.data_uri) for asset in assets]
         structure = data_source.structure
-        rows = _Rows(files, data_source.mimetype, dataset, segments, structure)
+        rows = _Rows(files_of(data_source), data_source.mimetype, dataset, segments, structure)
         array = dask.array.from_array(rows, chunks=structure.chunks)
         return cls(array, structure, metadata=node.metadata_, specs=node.specs)
 
@@ -126,25 +124,12 @@ def reader_source(
     row_bytes = max(dtype.itemsize * int(np.prod(row)), 1)
     size = min(max(BLOCK_BYTES // row_bytes, 1), max(count, 1))
     chunks = (size,) * (count // size) + ((count % size,) if count % size else ())
-    uris = list(dict.fromkeys(str(each["uri"]) for each in resources))
-    return DataSource(
-        structure_family=StructureFamily.array,
-        structure=ArrayStructure(
-            data_type=BuiltinDtype.from_numpy_dtype(dtype),
-            shape=(count, *row),
-            chunks=(chunks, *((length,) for length in row)),
-        ),
-        mimetype=first["mimetype"],
-        parameters={
-            "dataset": first["parameters"]["dataset"],
-            "segments": [
-                [uris.index(str(resource["uri"])), start, stop]
-                for resource, (start, stop) in zip(resources, segments, strict=True)
-            ],
-        },
-        management=Management.external,
-        assets=[
-            Asset(data_uri=uri, is_directory=False, parameter="data_uris", num=number)
-            for number, uri in enumerate(uris)
-        ],
+    structure = ArrayStructure(
+        data_type=BuiltinDtype.from_numpy_dtype(dtype),
+        shape=(count, *row),
+        chunks=(chunks, *((length,) for length in row)),
     )
+    places = [(str(r["uri"]), *rows) for r, rows in zip(resources, segments, strict=True)]
+    uris, numbered = number_files(places)
+    parameters = {"dataset": first["parameters"]["dataset"], "segments": numbered}
+    return external_source(StructureFamily.array, structure, first["mimetype"], parameters, uris)

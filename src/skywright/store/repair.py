@@ -10,12 +10,11 @@ from typing import Any
 from event_model import DocumentNames, schema_validators
 
 from skywright.callbacks.journal import encode_line
-from skywright.files.areadetector import UNIQUE_ID
 from skywright.files.index import files_path
 from skywright.files.readers import HDF5, local_path, locate, open_reader, readers
-from skywright.store.frames import open_hdf5
 from skywright.store.hdf5_flags import clear_flags
-from skywright.store.survey import Stream, Survey
+from skywright.store.survey import Stream, Survey, datum
+from skywright.store.table_adapter import flushed_rows
 from skywright.store.tail import Tail, locked_if_dead
 
 LATE = "_after_last_event"
@@ -111,11 +110,9 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
     try:
         if resources[0]["mimetype"] != HDF5:
             return _rows_of(resources[0])
-        clear_flags(local_path(resources[0]["uri"]))
-        with open_hdf5(resources[0]) as file:
-            if UNIQUE_ID in file:
-                names.add(UNIQUE_ID)
-            return min(int(file[name].shape[0]) for name in names)
+        path = local_path(resources[0]["uri"])
+        clear_flags(path)
+        return flushed_rows(path, names)
     except Exception as error:  # whatever a damaged file or a stranger's reader raises
         uri = resources[0]["uri"]
         log.warning("%s: rows of the interrupted run are not counted: %s", uri, error)
@@ -182,10 +179,5 @@ def _late_descriptor(survey: Survey, stream: Stream, uid: str, name: str) -> dic
 
 
 def _datum(resource: str, descriptor: str, index: int, seq_num: int, rows: int) -> dict[str, Any]:
-    return {
-        "uid": f"{resource}/{index}",
-        "stream_resource": resource,
-        "descriptor": descriptor,
-        "indices": {"start": index, "stop": index + rows},
-        "seq_nums": {"start": seq_num, "stop": seq_num + rows},
-    }
+    ranges = datum(resource, index, seq_num, rows)
+    return {"uid": f"{resource}/{index}", "descriptor": descriptor, **ranges}

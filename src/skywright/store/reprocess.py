@@ -12,7 +12,7 @@ from typing import Any
 
 from tiled.client.container import Container
 
-from skywright.analysis import Analysis, Batch, IdentityOrder, name_of, whole_blocks
+from skywright.analysis import Analysis, Batch, IdentityOrder, whole_blocks
 from skywright.analysis.blocks import analyze_part
 from skywright.analysis.cluster import Submit, cluster
 from skywright.analysis.frames import FrameReader, frames_to_draw
@@ -237,7 +237,7 @@ class _Rows:
 
 
 def _new_rows(done: Reprocessed) -> _Rows:
-    names = [name_of(column) for column in analysis_class(done.analysis).columns]
+    names = [column.name for column in analysis_class(done.analysis).columns]
     rows = _read_rows(done.columns, names)
     return _Rows(done.derived_uid, done.analysis, done.stream, rows)
 
@@ -253,7 +253,7 @@ def _stored_rows(run: Container, name: str) -> _Rows | None:
         raise DataError(f"{uid} is a derived run of {made['name']}; {name} takes those of {first}")
     if contents.stop is None:
         raise DataError(f"derived run {uid} has not ended; wait for it, or `skywright recover`")
-    identity, frame_time = name_of(IDENTITY), name_of(FRAME_TIME)
+    identity, frame_time = IDENTITY.name, FRAME_TIME.name
     for stream in contents.streams:
         column = stream.column(identity)
         if column is not None and column.asset is not None:
@@ -262,7 +262,7 @@ def _stored_rows(run: Container, name: str) -> _Rows | None:
         raise DataError(f"derived run {uid} has no rows for {name}")
     names = {each.name for each in stream.columns if each.external} - {identity, frame_time}
     lacking = (
-        {name_of(c) for c in analysis_class(first).columns} - names
+        {c.name for c in analysis_class(first).columns} - names
         if first in named_analyses()
         else set()
     )

@@ -1,6 +1,5 @@
 """The documents of a stored run, as they were emitted: from its journal, or made of the catalog."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,8 @@ from tiled.client.container import Container
 from skywright.callbacks.journal import journal_path
 from skywright.callbacks.raw_run import Document
 from skywright.store.export.contents import Stream, read_contents
+from skywright.store.survey import datum
+from skywright.store.tail import read_lines
 
 
 def run_documents(run: Container, journals: Path) -> Iterator[tuple[str, Document]]:
@@ -27,16 +28,9 @@ def run_documents(run: Container, journals: Path) -> Iterator[tuple[str, Documen
         If the server cannot give what its catalog names.
     """
     path = journal_path(journals / "done", run.metadata["start"]["uid"])
-    return journal_documents(path) if path.is_file() else catalog_documents(run)
-
-
-def journal_documents(path: Path) -> Iterator[tuple[str, Document]]:
-    """Yield the documents of a finished journal: every frame, just as it was told live."""
-    with path.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                name, doc = json.loads(line)
-                yield name, doc
+    if path.is_file():
+        return ((line.name, line.doc) for line in read_lines(path))
+    return catalog_documents(run)
 
 
 def catalog_documents(run: Container) -> Iterator[tuple[str, Document]]:
@@ -63,7 +57,7 @@ def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
     for column in stream.columns:
         number = 1
         for part, rows in enumerate(column.parts):
-            resource, stop = f"{uid}/{column.name}/{part}", number + rows.stop - rows.start
+            resource, count = f"{uid}/{column.name}/{part}", rows.stop - rows.start
             yield (
                 "stream_resource",
                 {
@@ -74,16 +68,8 @@ def _stream_documents(stream: Stream) -> Iterator[tuple[str, Document]]:
                     "parameters": {"dataset": rows.asset.dataset},
                 },
             )
-            yield (
-                "stream_datum",
-                {
-                    "stream_resource": resource,
-                    "descriptor": uid,
-                    "indices": {"start": rows.start, "stop": rows.stop},
-                    "seq_nums": {"start": number, "stop": stop},
-                },
-            )
-            number = stop
+            yield "stream_datum", {"descriptor": uid, **datum(resource, rows.start, number, count)}
+            number += count
     numbers = stream.column("seq_num")
     others = [c for c in stream.columns if not c.parts and c.name not in ("seq_num", "time")]
     if numbers is not None and others:

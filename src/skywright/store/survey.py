@@ -12,6 +12,15 @@ from skywright.store.tail import Line
 RESERVED = ("time", "seq_num")
 
 
+def datum(resource: str, index: int, seq_num: int, rows: int) -> dict[str, Any]:
+    """Return what a stream datum says of `rows` rows of a resource from row `index` on."""
+    return {
+        "stream_resource": resource,
+        "indices": {"start": index, "stop": index + rows},
+        "seq_nums": {"start": seq_num, "stop": seq_num + rows},
+    }
+
+
 @dataclass(frozen=True)
 class ResourceRows:
     """Consecutive rows of one file, which belong to consecutive seq_nums."""

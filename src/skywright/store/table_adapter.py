@@ -25,10 +25,10 @@ from tiled.structures.bytes import BytesStructure
 from tiled.structures.core import Spec, StructureFamily
 from tiled.structures.data_source import DataSource
 from tiled.structures.table import TableStructure
-from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
 from skywright.files.areadetector import UNIQUE_ID
+from skywright.store.external import files_of
 
 MIMETYPE = "application/x-skywright-columns"
 CHUNK_ROWS = 1 << 20
@@ -82,9 +82,8 @@ class ColumnsAdapter(Adapter[TableStructure]):
         partition_rows: int = 1 << 62,
     ) -> Self:
         """Return the adapter of a registered data source."""
-        assets = sorted(data_source.assets, key=lambda asset: asset.num or 0)
-        files = [path_from_uri(asset.data_uri) for asset in assets]
-        structure, metadata = data_source.structure, node.metadata_
+        files, metadata = files_of(data_source), node.metadata_
+        structure = data_source.structure
         return cls(
             files, columns, segments, partition_rows, structure, metadata=metadata, specs=node.specs
         )
@@ -114,8 +113,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
         DataError
             If a column or rows are missing.
         """
-        assets = sorted(data_source.assets, key=lambda asset: asset.num or 0)
-        files = [path_from_uri(asset.data_uri) for asset in assets]
+        files = files_of(data_source)
         columns = data_source.parameters["columns"]
         for number, _, stop in data_source.parameters["segments"]:
             path = files[number]
@@ -123,7 +121,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
                 missing = sorted(set(columns.values()) - set(filter(file.get, columns.values())))
             if missing:
                 raise DataError(f"{path}: has no dataset {', '.join(missing)}")
-            rows = _flushed(path, columns.values())
+            rows = flushed_rows(path, columns.values())
             if stop is not None and rows < stop:
                 raise DataError(f"{path}: has {rows} rows, the catalog refers to {stop}")
         return _Validated(data_source), []
@@ -182,7 +180,7 @@ class ColumnsAdapter(Adapter[TableStructure]):
         """Yield the file, first row and end of each segment, as far as it is flushed."""
         for number, start, stop in self._segments:
             path = self._files[number]
-            rows = _flushed(path, self._columns.values())
+            rows = flushed_rows(path, self._columns.values())
             yield path, start, max(start, rows if stop is None else min(stop, rows))
 
 
@@ -225,7 +223,7 @@ def _open(path: Path) -> h5py.File:
     return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
 
 
-def _flushed(path: Path, datasets: Iterable[str]) -> int:
+def flushed_rows(path: Path, datasets: Iterable[str]) -> int:
     """Return the number of complete rows of a file.
 
     The identity of a row is flushed after all its values, so the shortest dataset counts.

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationEr
 from pydantic.dataclasses import dataclass as checked_dataclass
 from scipy.optimize import least_squares
 
+from skywright.arguments import first_problem
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.centering import AxisPrior
 from skywright.instruments.loop.geometry import Side, View
@@ -349,9 +350,7 @@ def load_calibrations(path: Path) -> list[ZoomCalibration]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg']} (got {first['input']!r})") from error
+        raise ConfigError(f"{path}: {first_problem(error)}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: is no JSON ({error})") from error
 

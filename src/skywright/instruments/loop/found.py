@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from skywright.analysis import Batch, name_of
+from skywright.analysis import Batch
 from skywright.instruments.loop.analysis import COLUMNS, LoopDetection
 
 
@@ -16,7 +16,7 @@ class LoopsFound(LoopDetection):
     are those of the analysis in a session, with the same parameters.
     """
 
-    inputs = tuple(name_of(column) for column in COLUMNS)
+    inputs = tuple(column.name for column in COLUMNS)
     pictures = 0
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:

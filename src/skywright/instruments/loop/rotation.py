@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from skywright.analysis import Analysis, Batch, join, name_of
+from skywright.analysis import Analysis, Batch, join
 from skywright.files.columns import Column
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.analysis import KINDS, SIDES, SIGNS
@@ -100,7 +100,7 @@ class LoopRotation(WholeRun):
 
     name = "loop_rotation"
     version = "6"
-    inputs = ("phi", "image_num", *(name_of(column) for column in DETECTED))
+    inputs = ("phi", "image_num", *(column.name for column in DETECTED))
     columns = COLUMNS
     results = RESULTS
 

@@ -1,12 +1,10 @@
 """The section ``[loop]`` of ``skywright.toml``."""
 
-from contextlib import suppress
 from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from skywright.errors import ConfigError
-from skywright.section import Section
+from skywright.section import Section, checks
 
 Row = tuple[float, float, float]
 IDENTITY: tuple[Row, Row, Row] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
@@ -36,10 +34,8 @@ class GoniometerSettings(Section):
             return self
         from skywright.instruments.loop.stages import check_matrix
 
-        try:
+        with checks("loop.goniometer.stage_matrix"):
             check_matrix(self.stage_matrix)
-        except ConfigError as error:
-            raise ValueError(f"loop.goniometer.stage_matrix: {error}") from error
         return self
 
 
@@ -60,9 +56,6 @@ class LoopSettings(Section):
         if value != DETECTION:  # the default, which imports no back-end for this
             from skywright.instruments.loop.backends import detector_class
 
-            try:
-                with suppress(ImportError):  # not on this machine: it does not search pictures
-                    detector_class(**value)
-            except ConfigError as error:
-                raise ValueError(str(error)) from error
+            with checks():
+                detector_class(**value)
         return value

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import event_model
 
 from skywright.analysis import Analysis, Batch
-from skywright.callbacks.derived import DerivedRun, Emit
+from skywright.callbacks.derived import DerivedRun
+from skywright.callbacks.stream_documents import Emit, StreamDocuments
 from skywright.files.areadetector import IMAGE
 from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.loop.capture import IDENTITY, TIME
@@ -54,9 +55,7 @@ class SeriesRun:
         self.path = directory / f"{CAMERA}-{uuid.uuid4()}.h5"
         """Where the camera is to record."""
         self._run: Any = event_model.compose_run(metadata={**metadata, "detectors": [CAMERA]})
-        self._stream: Any = None
-        self._resources: list[Any] = []
-        self._emitted = 0
+        self._pictures: StreamDocuments | None = None
         self._failed = False
         emit("start", self._run.start_doc)
         self._assets = assets
@@ -78,18 +77,10 @@ class SeriesRun:
         shape
             Of a picture, (H, W) or (H, W, 3).
         """
-        if count <= self._emitted:
-            return
-        if self._stream is None:
-            self._describe(shape)
-        for resource in self._resources:
-            datum = resource.compose_stream_datum(
-                indices={"start": self._emitted, "stop": count},
-                seq_nums={"start": self._emitted + 1, "stop": count + 1},
-                descriptor=self._stream.descriptor_doc,
-            )
-            self._emit("stream_datum", datum)
-        self._emitted = count
+        if self._pictures is None and count > 0:
+            self._pictures = self._describe(shape)
+        if self._pictures is not None:
+            self._pictures.emit_rows(count)
 
     def found(self, batch: Batch) -> None:
         """Take in what the analysis has of some pictures, in the order of their file.
@@ -148,7 +139,7 @@ class SeriesRun:
         self.derived.dropped += skipped
         self.derived.close(exit_status, reason, pictures)
 
-    def _describe(self, shape: tuple[int, ...]) -> None:
+    def _describe(self, shape: tuple[int, ...]) -> StreamDocuments:
         columns = {
             f"{CAMERA}_{column.key}": column
             for column in (
@@ -157,15 +148,5 @@ class SeriesRun:
                 StreamColumn("frame_time", TIME, "<f8", units="s"),
             )
         }
-        self._stream = self._run.compose_descriptor(
-            name="primary",
-            data_keys={key: column.describe("file") for key, column in columns.items()},
-            object_keys={CAMERA: list(columns)},
-            configuration={},
-            hints={},
-        )
-        self._emit("descriptor", self._stream.descriptor_doc)
-        for key, column in columns.items():
-            resource = self._run.compose_stream_resource(**column.resource(str(self.path), key))
-            self._resources.append(resource)
-            self._emit("stream_resource", resource.stream_resource_doc)
+        keys = {key: column.describe("file") for key, column in columns.items()}
+        return StreamDocuments(self._run, self._emit, "primary", CAMERA, self.path, columns, keys)

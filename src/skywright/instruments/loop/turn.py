@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.analysis import Batch, name_of
+from skywright.analysis import Batch
 from skywright.files.columns import Column
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
 from skywright.instruments.loop.geometry import View
@@ -77,7 +77,7 @@ class LoopTurn(WholeRun):
 
     name = "loop_turn"
     version = "1"
-    inputs = ("phi", *(name_of(column) for column in DETECTED))
+    inputs = ("phi", *(column.name for column in DETECTED))
     columns = (Column("phi", "<f8", attrs={**DEG, "description": "spindle, from the start"}),)
     results: ClassVar = (
         Column("ok", "|b1", attrs={"description": "the tip follows a turning loop"}),
@@ -116,7 +116,7 @@ class LoopTurn(WholeRun):
         """Fit all rows."""
         if state is None:
             why = "no pictures"
-            unknown = {name_of(c): NAN for c in self.results}
+            unknown = {c.name: NAN for c in self.results}
             return unknown | {"ok": False, "why": why, "n_used": 0, "face_why": why, "kind": ""}
         width, height = self.parameters["size"]
         view = View(um_per_px_x=1.0, um_per_px_y=1.0, width_px=width, height_px=height)

@@ -41,7 +41,11 @@ INSTRUMENT = Instrument(
     commands="skywright.instruments.psss.cli.app:app",
     demos={"psss": "skywright.instruments.psss.demos.spectra"},
     views=("dashboard.psss.view:VIEW",),
-    kernels=("skywright.instruments.psss.warm:warm_up",),
+    kernels=(
+        "skywright.instruments.psss.processing:warm_up",
+        "skywright.instruments.psss.statistics:warm_up",
+        "skywright.instruments.psss.twin.instrument:warm_up",
+    ),
 )
 
 

@@ -1,13 +1,11 @@
 """The section ``[psss]`` of ``skywright.toml``."""
 
-from contextlib import suppress
 from typing import Any
 
 from pydantic import Field, JsonValue, field_validator
 
 from skywright.arguments import check_keys
-from skywright.errors import ConfigError
-from skywright.section import Section
+from skywright.section import Section, checks
 
 
 class PsssSettings(Section):
@@ -21,12 +19,9 @@ class PsssSettings(Section):
     @classmethod
     def _analysis_takes_them(cls, value: dict[str, Any]) -> dict[str, Any]:
         if value:
-            try:
-                with suppress(ImportError):  # not on this machine: it analyzes no spectra
-                    from skywright.instruments.psss.analysis import SpectrumStatistics
-                    from skywright.instruments.psss.settings import Settings
+            with checks():
+                from skywright.instruments.psss.analysis import SpectrumStatistics
+                from skywright.instruments.psss.settings import Settings
 
-                    check_keys(value, SpectrumStatistics, Settings)
-            except ConfigError as error:
-                raise ValueError(str(error)) from error
+                check_keys(value, SpectrumStatistics, Settings)
         return value

@@ -16,7 +16,7 @@ from tiled.structures.core import StructureFamily
 from skywright.errors import DataError
 from skywright.files.readers import HDF5, local_path, open_reader, readers
 from skywright.store.lookup import run_status
-from skywright.store.table_adapter import MIMETYPE
+from skywright.store.table_adapter import MIMETYPE, rows_of
 
 BLOCK_BYTES = 16 * 2**20
 """Of an array read at once; small enough for any machine, large enough to outweigh a request."""
@@ -251,13 +251,12 @@ def _array_column(
 def _with_rows(tables: Sequence[Any], where: str) -> Iterator[tuple[Any, int]]:
     """Yield tables of files with their numbers of rows; of one that is closed they are known."""
     for table in tables:
-        segments = table.data_sources()[0].parameters["segments"]
-        if all(stop is not None for _, _, stop in segments):
-            yield table, sum(stop - start for _, start, stop in segments)
-        else:
+        rows = rows_of(table.data_sources()[0])
+        if rows is None:
             key = table.columns[0]
             with _reading(f"{where}/{key}"):
-                yield table, table[key].shape[0]
+                rows = table[key].shape[0]
+        yield table, rows
 
 
 def _file_column(

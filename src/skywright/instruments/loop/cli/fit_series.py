@@ -1,9 +1,8 @@
 """``skywright loop fit-series``: where the loop is, from a rotation."""
 
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,16 +17,6 @@ if TYPE_CHECKING:
     from skywright.instruments.loop.timing import Trace
 
 EXIT_UNKNOWN = 1
-
-
-class Border(StrEnum):
-    """Choices of ``--side``."""
-
-    AUTO = "auto"
-    LEFT = "left"
-    RIGHT = "right"
-    TOP = "top"
-    BOTTOM = "bottom"
 
 
 def fit_series(
@@ -50,9 +39,9 @@ def fit_series(
         float, typer.Option(help="Size of a pixel by rows, um.", min=1e-6)
     ] = 6.7,
     side: Annotated[
-        Border,
+        Literal["auto", "left", "right", "top", "bottom"],
         typer.Option(help="Border the pin enters through; auto: vote of the pictures, else left."),
-    ] = Border.AUTO,
+    ] = "auto",
     axis_row: Annotated[
         float | None,
         typer.Option(help="Row of the spindle, px, where it is known (column for top, bottom)."),
@@ -105,7 +94,7 @@ def fit_series(
 
     rows = read_rows(file)
     axis = None if axis_row is None else AxisPrior(axis_row, axis_sigma)
-    fixed = None if side is Border.AUTO else cast("Side", side.value)
+    fixed = None if side == "auto" else side
     view = View(
         um_per_px_x=um_per_px_x,
         um_per_px_y=um_per_px_y,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from skywright.arguments import first_problem
 from skywright.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,12 +65,7 @@ def _row(path: Path, number: int, line: str) -> Row:
     try:
         return Row.model_validate(json.loads(line))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        named = f"{field}: " if field else ""
-        raise DataError(
-            f"{path}: line {number}: {named}{first['msg']} (got {first['input']!r:.80})"
-        ) from error
+        raise DataError(f"{path}: line {number}: {first_problem(error)}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: line {number}: is no JSON object ({error}); expected one a line, like "

@@ -474,7 +474,6 @@ def _described(
         contrast=contrast(gray, mount),
         sharpness=light.sharpness,
         noise=light.noise,
-        flat=False,
         head_box=box if whole_head else None,
         head_errors=look.errors if whole_head else None,
     )
@@ -533,11 +532,9 @@ def stem_width(gray: NDArray[np.uint8], look: Look, lying: bool) -> float:
 def _nothing(light: Light, score: float, side: str | None, sign: str) -> Detection:
     """Say that no mount is seen, or only something at its side."""
     return Detection(
-        tip_x=NAN, tip_y=NAN, bbox=None, kind="none", kind_odds=0.0, width=NAN, side=side,
-        score=score if side else min(score, LEAST_SCORE), pin_base_x=NAN, pin_base_y=NAN,
-        fiber_width=NAN, clipped=False, tip_in_view=False, tip_sign=sign, level=light.level,
-        saturated=light.saturated, contrast=light.spread, sharpness=light.sharpness,
-        noise=light.noise, flat=light.flat,
+        side=side, score=score if side else min(score, LEAST_SCORE), tip_sign=sign,
+        level=light.level, saturated=light.saturated, contrast=light.spread,
+        sharpness=light.sharpness, noise=light.noise, flat=light.flat,
     )  # fmt: skip
 
 

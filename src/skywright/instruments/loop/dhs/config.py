@@ -19,13 +19,13 @@ Such a file, with all its keys::
 import logging
 from collections.abc import Iterator
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from skywright.arguments import did_you_mean, first_problem
 from skywright.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ class _Section(BaseModel):
         """Yield a line for each key without effect, with the key that it is nearest to."""
         fields = type(self).model_fields
         for key in self.model_extra or {}:
-            near = get_close_matches(key, fields, 1)
-            yield f"{key}: unknown key, ignored" + (f"; did you mean {near[0]}?" if near else "")
+            hint = did_you_mean(key, fields)
+            yield f"{key}: unknown key, ignored" + (f"; {hint}" if hint else "")
         for name in fields:
             section = getattr(self, name)
             if isinstance(section, _Section):
@@ -176,13 +176,7 @@ def read_config(file: Path) -> DhsConfig:
     try:
         config = DhsConfig.model_validate({} if values is None else values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        where = f"{key}: " if key else ""
-        why = first["msg"].removeprefix("Value error, ")  # pydantic puts that before our own words
-        if first["type"] == "missing":
-            raise ConfigError(f"{file}: {where}is missing") from error
-        raise ConfigError(f"{file}: {where}{why} (got {first['input']!r})") from error
+        raise ConfigError(f"{file}: {first_problem(error)}") from error
     for line in config.unknown_keys():
         logger.error("%s: %s", file, line)
     return config

@@ -1,6 +1,5 @@
 """A detector behind the REST path of an AutoML container, for clients that know nothing else."""
 
-import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -88,4 +87,4 @@ def automl_app(detector: Detector, workers: int = 2) -> Starlette:
 
 
 def _error(status: int, why: str) -> Response:
-    return Response(json.dumps({"error": why}), status, media_type="application/json")
+    return JSONResponse({"error": why}, status)

@@ -1,6 +1,5 @@
 """The simulated camera: pictures of the twin, as JPEG, made ahead and kept."""
 
-import dataclasses
 import math
 import threading
 import time
@@ -10,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from skywright.acquire.pacing import PacedSource
 from skywright.instruments.loop.picture import encode_jpeg
@@ -213,10 +213,5 @@ class SimulatedCamera(PacedSource[SourceFrame]):
 
 def _json_truth(truth: Any) -> dict[str, Any]:
     """Return a truth as JSON values: NaN, which JSON lacks, is None."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return {key: plain(value) for key, value in dataclasses.asdict(truth).items()}
+    values: dict[str, Any] = to_jsonable_python(truth, inf_nan_mode="null")
+    return values

@@ -1,0 +1,61 @@
+"""Data sources of tiled that refer to files beside the catalog."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tiled.structures.core import StructureFamily
+from tiled.structures.data_source import Asset, DataSource, Management
+from tiled.utils import path_from_uri
+
+Segment = list[Any]
+"""Number of a file, first row and the row after the last, None where all that follow are meant."""
+
+
+def external_source(
+    family: StructureFamily,
+    structure: Any,
+    mimetype: str,
+    parameters: Mapping[str, Any],
+    uris: Iterable[str],
+) -> DataSource:
+    """Return a data source whose data are in files that tiled only reads.
+
+    Parameters
+    ----------
+    family, structure
+        What the data are.
+    mimetype, parameters
+        Which adapter reads them, and what it is told.
+    uris
+        The files, in the order of their numbers.
+    """
+    return DataSource(
+        structure_family=family,
+        structure=structure,
+        mimetype=mimetype,
+        parameters=dict(parameters),
+        management=Management.external,
+        assets=[
+            Asset(data_uri=uri, is_directory=False, parameter="data_uris", num=number)
+            for number, uri in enumerate(uris)
+        ],
+    )
+
+
+def number_files(places: Sequence[tuple[str, int, int]]) -> tuple[list[str], list[Segment]]:
+    """Return the files of rows, each once, and the rows as segments.
+
+    Parameters
+    ----------
+    places
+        File, first row and the row after the last, in the order of the rows.
+    """
+    uris = list(dict.fromkeys(uri for uri, _, _ in places))
+    return uris, [[uris.index(uri), start, stop] for uri, start, stop in places]
+
+
+def files_of(source: Any) -> list[Path]:
+    """Return the files of a data source, in the order of their numbers."""
+    assets = sorted(source.assets, key=lambda asset: asset.num or 0)
+    return [path_from_uri(asset.data_uri) for asset in assets]
