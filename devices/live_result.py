@@ -194,7 +194,7 @@ class _Wait:
         self._limit_s, self._begun = limit_s, time.monotonic()
         self._lock = threading.Lock()
         self._over = False
-        self._number = device.live.ask(wanted)
+        self._number = device.live.request_result(wanted)
         self._reached = device.live.progress(uid).reached
         self._is_starting = device.live.is_starting
         self._timer = self._new_timer()

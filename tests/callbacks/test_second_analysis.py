@@ -1,4 +1,4 @@
-"""A second-stage analysis in the worker of the first one: questions, derived runs, failures."""
+"""A second-stage analysis in the worker of the first one: requests, derived runs, failures."""
 
 import os
 import signal
@@ -93,7 +93,7 @@ def test_each_decision_has_all_frames_and_all_events_until_then(
     assert slope.columns(raw_uid=uid)["place"].tolist() == places
 
 
-def test_a_question_outlives_the_worker(
+def test_a_request_outlives_the_worker(
     RE: Any, live: LiveAnalysis, camera: StreamingCamera, tmp_path: Path
 ) -> None:
     def kill() -> None:

@@ -231,10 +231,10 @@ def test_the_limit_of_a_decision_is_for_all_batches_together(
         raw.tell(frame, frame + 1)
         fed.until("progress", frame + 1)
     raw.tell(8, 408)
-    fed.send("ask", {"raw_uid": raw.uid, "number": 1, "frames": 408})
+    fed.send("request", {"raw_uid": raw.uid, "number": 1, "frames": 408})
     fed.until("progress", 408)
     raw.stop()
-    # 20 frames in 0.4 s, and a batch of 12 that may have begun before the question. The whole limit
+    # 20 frames in 0.4 s, and a batch of 12 that may have begun before the request. The whole limit
     # for the frames after each batch would be 52.
     assert 8 < fed.end().result["n_frames"] <= 8 + 12 + 20
 

@@ -142,7 +142,7 @@ class Snail:
         self.reached = 0
         self.told: Any = None
 
-    def ask(self, _: int) -> int:
+    def request_result(self, _: int) -> int:
         return 0
 
     def subscribe(self, callback: Any) -> Any:
@@ -257,7 +257,7 @@ class StartingReports(Reports):
         self.turns -= 1
         return self.turns > 0
 
-    def ask(self, frames: int) -> int:
+    def request_result(self, frames: int) -> int:
         return 0
 
     def progress(self, raw_uid: str | None = None) -> Progress:

@@ -60,7 +60,7 @@ class StreamAnalysis:
     limits
         Limits of the backlog.
     drawer
-        Draws the pictures in the background: the decisions of the next run do not wait for them.
+        Thread that draws the pictures, so that plans do not wait for them.
     second
         Second-stage analyses over the rows of this one.
     """
@@ -90,11 +90,12 @@ class StreamAnalysis:
         self._limits = limits
         self._drawer = drawer
         self._waits_for_pictures = True
-        self._backlog: int | None = None
+        self._first_backlog: int | None = None
+        """Number of frames that waited at the first batch, none of which is skipped for
+        `max_behind_s`; None before it."""
         self._deadline: float | None = None
         self._decision = (0, 0.0)
-        """Of the decision in progress: its number of frames, and its deadline (monotonic clock,
-        s)."""
+        """Number of frames of the present decision, and its deadline (monotonic clock, s)."""
         self._pace = Pace()
         self._busy_since: float | None = None
         self._closing: Iterator[None] | None = None
@@ -107,9 +108,10 @@ class StreamAnalysis:
         self._deadline = time.monotonic() + self._limits.catch_up_s
 
     def start_decision(self, frames: int) -> None:
-        """Start the time limit of a decision on the first `frames` frames, where its run has one.
+        """Start the time limit of a decision on the first `frames` frames.
 
-        The limit is that of the decision, not of each batch.
+        Without ``decision_limit_s`` in the start document of the raw run there is no limit. One
+        limit holds for all batches of the decision.
         """
         limit_s = self.raw.run.start.get(DECISION_LIMIT)
         if isinstance(limit_s, int | float):
@@ -134,7 +136,8 @@ class StreamAnalysis:
         if self._closing is None or self.exit_status:
             return False
         closing, end = self._closing, object()
-        state = self._guarded(lambda: next(closing, end))  # None, as it yields: it waits
+        # `next` returns None while the generator waits for pictures, and `end` when it has ended
+        state = self._guarded(lambda: next(closing, end))
         return state is not None or bool(self.exit_status)
 
     def _reached(self) -> float:
@@ -236,8 +239,8 @@ class StreamAnalysis:
         stop = raw.table.complete_until(self.position)
         if stop <= self.position:
             return
-        if self._backlog is None:
-            self._backlog = stop - self.position
+        if self._first_backlog is None:
+            self._first_backlog = stop - self.position
         stop = self._readable(stop)
         if stop <= self.position:
             return
@@ -255,7 +258,7 @@ class StreamAnalysis:
         raw.table.forget(self.position)
         now = time.monotonic()
         self._pace.add_measurement(len(batch), now - begun, batch.nbytes)
-        # The time between two batches counts too: it goes into reading documents, writing rows.
+        # The time between two batches counts too: documents are read and rows are written in it.
         self._busy_since = now if self.position < stop else None
 
     def _affordable(self) -> float:
@@ -267,25 +270,25 @@ class StreamAnalysis:
             frames, until = self._decision
             left_s = until - time.monotonic() if self.position < frames else limit_s
             return self._pace.affordable(left_s)
-        return max(self._pace.affordable(limits.max_behind_s), self._backlog or 1)
+        return max(self._pace.affordable(limits.max_behind_s), self._first_backlog or 1)
 
     def _readable(self, stop: int) -> int:
         assert self._reader is not None
         try:
             return self._reader.readable(self.position, stop)
         except DataError as error:  # the file may still appear, until the deadline
-            if self._is_late():
+            if self._is_past_deadline():
                 raise
             log.info("run %s, stream %s: %s", self.raw.run.uid, self.raw.name, error)
             return self.position
 
-    def _is_late(self) -> bool:
+    def _is_past_deadline(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _is_done(self) -> bool:
         table = self.raw.table
         assert table is not None
-        return table.complete_until(self.position) <= self.position or self._is_late()
+        return table.complete_until(self.position) <= self.position or self._is_past_deadline()
 
     def _finish(self) -> None:
         derived, table, reader = self.derived, self.raw.table, self._reader

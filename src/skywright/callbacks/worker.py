@@ -129,10 +129,10 @@ class Worker:
         return True
 
     def _document(self, name: str, doc: dict[str, Any]) -> None:
-        """Process a document, or a command of the session: ``ask`` or ``abandon``."""
-        if name == "ask":
+        """Process a document, or a command of the session: ``request`` or ``abandon``."""
+        if name == "request":
             for second in self._second.get(doc["raw_uid"], ()):
-                second.ask(doc["number"], doc["frames"])
+                second.note_request(doc["number"], doc["frames"])
             for stream in self._of(doc["raw_uid"]):
                 stream.start_decision(doc["frames"])
             return

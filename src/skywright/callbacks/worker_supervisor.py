@@ -88,9 +88,9 @@ class _SentRun:
         """Keep a document for a new worker.
 
         A stream datum that continues the last one of its resource is joined to it. Of requests for
-        a result (``ask``) the last one is kept.
+        a result (``request``) the last one is kept.
         """
-        if name == "ask":
+        if name == "request":
             self._request = doc
             return
         if name == "stream_datum":
@@ -115,7 +115,7 @@ class _SentRun:
             for name, doc in self._log
             if name != "descriptor" or doc.get("name", "primary") not in done
         ]
-        return known if self._request is None else [*known, ("ask", self._request)]
+        return known if self._request is None else [*known, ("request", self._request)]
 
 
 def _continues(before: Document, doc: Document) -> bool:
