@@ -29,7 +29,7 @@ class FollowingDevice(GuardedDevice):
     A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
     `_open`, by `_record`, (3) return the signals of messages in `_message_signals`, (4) return the
     streams with their counting signals in `_counters`, and (5) close the files in `unstage`. It may
-    override `_be_idle` and `check_size`.
+    override `_stop_earlier_acquisition` and `check_size`.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class FollowingDevice(GuardedDevice):
     def _count(self, stream: FileStream, rows: int) -> None:
         """Store the row count. It may decrease only when no file is open."""
         if stream.file and rows < stream.rows:
-            self._lose("its row count decreased, the IOC was restarted")
+            self._set_fault("its row count decreased, the IOC was restarted")
         else:
             stream.rows = rows
 
@@ -100,15 +100,17 @@ class FollowingDevice(GuardedDevice):
     def _on_connection(self, connected: bool = True, **_: Any) -> None:
         with self._changed:
             if not connected:
-                self._lose("it does not answer")
+                self._set_fault("it does not answer")
             self._changed.notify_all()
 
-    def _lose(self, why: str) -> None:
+    def _set_fault(self, reason: str) -> None:
+        """Note that the IOC is lost, if it records; the first reason is kept."""
         recorded = next((stream for stream in self._followed if stream.file), None)
         if recorded is not None and self._fault is None:
             self._fault = HardwareError(
-                f"{self.name}: lost the IOC at {self.prefix} during a recording ({why}); restart "
-                f"the IOC and repeat the plan. {recorded.file} has {recorded.rows} {self.unit}s"
+                f"{self.name}: lost the IOC at {self.prefix} during a recording ({reason}); "
+                "restart the IOC and repeat the plan. "
+                f"{recorded.file} has {recorded.rows} {self.unit}s"
             )
 
     # ---- staging
@@ -125,14 +127,14 @@ class FollowingDevice(GuardedDevice):
         staged = super().stage()
         try:
             self._abort, self._fault, self._watching = False, None, False
-            self._be_idle()
+            self._stop_earlier_acquisition()
             self._open()
         except BaseException:
             self.unstage()  # closes the files that were opened before the failure
             raise
         return staged
 
-    def _be_idle(self) -> None:
+    def _stop_earlier_acquisition(self) -> None:
         """Stop an acquisition of an earlier client; called before the recording is opened."""
 
     def stop(self, *, success: bool = False) -> None:
@@ -165,12 +167,12 @@ class FollowingDevice(GuardedDevice):
         HardwareError
             If the IOC is silent or was restarted, or the device was stopped.
         """
-        self._raise_fault()
+        self._check_fault()
         self._watching = False
         for stream, captured in self._counters():
             if stream.file:
                 self._wait_for_rows(stream, captured)
-        self._raise_fault()
+        self._check_fault()
 
     def _counters(self) -> tuple[tuple[FileStream, EpicsSignalRO], ...]:
         """Return the followed streams with the signals that count their rows."""
@@ -242,10 +244,10 @@ class FollowingDevice(GuardedDevice):
     def _wait(self, reached: Callable[[], bool]) -> None:
         with self._changed:
             while not reached():
-                self._raise_fault()
+                self._check_fault()
                 if self._abort:
                     raise HardwareError(f"{self.name}: stopped")
-                self._raise_silence()
+                self._check_silence()
                 self._changed.wait(0.2)
 
     def _wait_for_rows(self, stream: FileStream, captured: EpicsSignalRO) -> None:
@@ -261,19 +263,21 @@ class FollowingDevice(GuardedDevice):
         HardwareError
             If the IOC is gone or its heartbeat has stopped.
         """
-        self._raise_fault()
+        self._check_fault()
         if self._expects_rows():
-            self._raise_silence()
+            self._check_silence()
 
     def _expects_rows(self) -> bool:
         """Return whether rows are expected now."""
         return self._watching
 
-    def _raise_fault(self) -> None:
+    def _check_fault(self) -> None:
+        """Raise if the IOC was lost during the recording."""
         if self._fault is not None:
             raise self._fault
 
-    def _raise_silence(self) -> None:
+    def _check_silence(self) -> None:
+        """Raise if the IOC has been silent for longer than the limit."""
         limit, silence = self.heartbeat_limit.get(), time.monotonic() - self._last_beat
         if limit and silence > limit:
             raise HardwareError(

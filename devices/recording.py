@@ -30,7 +30,7 @@ class RecordingDevice(FollowingDevice):
         Name of the device.
     """
 
-    unit = "picture"
+    unit = "frame"
     """Name of a row of the recording, for messages."""
 
     heartbeat = None
@@ -70,7 +70,7 @@ class RecordingDevice(FollowingDevice):
 
     # ---- staging
 
-    def _be_idle(self) -> None:
+    def _stop_earlier_acquisition(self) -> None:
         self._put(self.acquire, 0)
 
     def stop(self, *, success: bool = False) -> None:
@@ -98,7 +98,7 @@ class RecordingDevice(FollowingDevice):
             self._last_row_time = time.monotonic()
             self._wait(reached)
 
-    def _raise_silence(self) -> None:
+    def _check_silence(self) -> None:
         limit, silence = self.silence_limit.get(), time.monotonic() - self._last_row_time
         if limit and silence > limit:
             raise HardwareError(
