@@ -1,6 +1,6 @@
 """The path of the data from a source to its owner, to files and to endpoints.
 
-An item takes this path: source -> `Owner._deliver` -> `process_argument` -> `process` ->
+An item takes this path: source -> `Owner._receive` -> `process_argument` -> `process` ->
 `prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.take` -> the recorder's
 thread -> `File.append` -> `File.flush`. Without `process` it is published before `prepare`.
 

@@ -327,7 +327,7 @@ class Owner(Generic[Item, Result]):
                 self._last_arrival, self._silent = time.monotonic(), False
                 self.report(self.waiting_text.format(item=self.item_name), alarm=False)
                 self.source_starts()
-                self.source.start(self._deliver, self._source_reports)
+                self.source.start(self._receive, self._source_reports)
             else:
                 self._running = None
                 self.source.stop()
@@ -353,11 +353,12 @@ class Owner(Generic[Item, Result]):
         self.failures.add("source failed")
         self.report(message)
 
-    def _deliver(self, item: Item) -> None:
+    def _receive(self, item: Item) -> None:
         """Receive an item, on the source's thread.
 
-        Without `process` the item is the result: it is published here, and recorded by
-        `_publish_and_record`, which else publishes it too.
+        With `process`, `_publish_and_record` publishes and records its result. Without `process`
+        the item is the result: it is published here at once, and `_publish_and_record` only records
+        it.
         """
         self._last_arrival = time.monotonic()
         with self._lock:
