@@ -106,8 +106,8 @@ def test_virtual_file_while_the_source_is_still_written(client: Any, journals: P
     """The rows left out are left out of a file whose SWMR writer still has it open."""
     import h5py
 
-    from skywright.store.frames import KEPT, write_virtual_file
-    from skywright.store.survey import ResourceRows
+    from skywright.store.file_nodes import KEPT, write_virtual_file
+    from skywright.store.journal_contents import ResourceRows
 
     camera = StreamingCamera("cam", journals)
     camera.stage()

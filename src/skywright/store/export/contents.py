@@ -19,7 +19,7 @@ from skywright.store.lookup import run_status
 from skywright.store.table_adapter import MIMETYPE
 
 BLOCK_BYTES = 16 * 2**20
-"""Of an array read at once; small enough for any machine, large enough to outweigh a request."""
+"""Size of a part of an array that is read with one request, bytes."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Files of a stream as nodes in tiled: aligned with the events, readable at any time."""
+"""The nodes of a stream's files in tiled: aligned with the events, readable at any time."""
 
 import itertools
 import uuid
@@ -18,18 +18,20 @@ from tiled.structures.data_source import Asset, DataSource, Management
 
 from skywright.errors import DataError
 from skywright.files.readers import HDF5, local_path, readers
+from skywright.store.journal_contents import ResourceRows, Stream
 from skywright.store.reader_adapter import reader_source
-from skywright.store.survey import ResourceRows, Stream
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
 
 KEPT = "/kept"
+"""Path of the dataset in a virtual file (`write_virtual_file`)."""
 COLUMNS = "columns"
 """Name of the node with the scalar columns of a file, where no data key has it."""
 
 PARTITION_BYTES = 16 << 20
-"""Of a table of columns; a client reads a table partition by partition."""
-PLAIN = {"dataset", "chunk_shape", "swmr", "locking"}
-"""Parameters of a stream resource that say no more than where the rows are."""
+"""Size of a partition of a table, bytes; a client reads one partition at a time."""
+TABLE_PARAMETERS = {"dataset", "chunk_shape", "swmr", "locking"}
+"""Parameters of a stream resource that a table of columns supports. A file with another parameter
+becomes an array."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Rows:
 
 
 def rows_in_files(segments: Sequence[ResourceRows]) -> list[Rows]:
-    """Return which rows of which files the segments of a data key are.
+    """Return the rows in files that belong to the segments of a data key.
 
     Where a key has several files, indices go on from file to file or begin again with each.
     """
@@ -92,9 +94,9 @@ def data_sources(
         A `DataError` instead of the source is the reason why a data key cannot be stored.
     """
     groups: dict[Any, list[str]] = {}
-    end = stream.frames_end()
-    for key, frames in stream.frames.items():
-        rows = rows_in_files(frames.between(float("-inf"), end))
+    end = stream.external_rows_end()
+    for key, external_rows in stream.external_rows.items():
+        rows = rows_in_files(external_rows.between(float("-inf"), end))
         if not rows:
             continue
         if tables and _is_column(key, data_keys[key], [resources[r.resource] for r in rows]):
@@ -121,7 +123,8 @@ def _names() -> Iterator[str]:
 
 def _is_column(key: str, data_key: Mapping[str, Any], files: Sequence[dict[str, Any]]) -> bool:
     plain = all(
-        f["mimetype"] == HDF5 and {"dataset"} <= f["parameters"].keys() <= PLAIN for f in files
+        f["mimetype"] == HDF5 and {"dataset"} <= f["parameters"].keys() <= TABLE_PARAMETERS
+        for f in files
     )
     try:
         dtype = _dtype(data_key)
@@ -142,7 +145,9 @@ def _table(
     *,
     ended: bool,
 ) -> DataSource:
-    rows = rows_in_files(stream.frames[keys[0]].between(float("-inf"), stream.frames_end()))
+    rows = rows_in_files(
+        stream.external_rows[keys[0]].between(float("-inf"), stream.external_rows_end())
+    )
     dtypes = {key: _dtype(data_keys[key]) for key in keys}
     size = max(PARTITION_BYTES // sum(dtype.itemsize for dtype in dtypes.values()), 1)
     uris = list(dict.fromkeys(resources[r.resource]["uri"] for r in rows))
@@ -158,7 +163,9 @@ def _table(
         mimetype=MIMETYPE,
         parameters={
             "columns": {
-                key: resources[stream.frames[key].segments[0].resource]["parameters"]["dataset"]
+                key: resources[stream.external_rows[key].segments[0].resource]["parameters"][
+                    "dataset"
+                ]
                 for key in keys
             },
             "segments": segments,
@@ -179,16 +186,16 @@ def _array(
     data_keys: Mapping[str, Any],
     kept: Path,
 ) -> DataSource:
-    frames = stream.frames[key]
-    segments = frames.between(float("-inf"), stream.frames_end())
+    external_rows = stream.external_rows[key]
+    segments = external_rows.between(float("-inf"), stream.external_rows_end())
     first = resources[segments[0].resource]
     if first["mimetype"] != HDF5 and first["mimetype"] in readers():
         rows = rows_in_files(segments)
-        places = [(part.start, part.stop) for part in rows]
-        return reader_source([resources[part.resource] for part in rows], places, data_keys[key])
+        ranges = [(part.start, part.stop) for part in rows]
+        return reader_source([resources[part.resource] for part in rows], ranges, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
-    if frames.superseded and first["mimetype"] == HDF5:
+    if external_rows.superseded and first["mimetype"] == HDF5:
         name = f"{first['uid']}-{key}".replace("/", "_")
         path = kept / f"{name}.h5"
         write_virtual_file(path, [(resources[s.resource], s) for s in segments])
@@ -196,12 +203,12 @@ def _array(
         first = first | {"uri": f"file://localhost{path}", "parameters": parameters}
         count = sum(segment.rows for segment in segments)
         segments = [ResourceRows(first["uid"], 0, segments[0].seq_num, count)]
-    consolidator = consolidator_factory(readable_any_time(first), {"data_keys": dict(data_keys)})
+    consolidator = consolidator_factory(with_swmr(first), {"data_keys": dict(data_keys)})
     seen = {first["uid"]}
     for segment in segments:
         if segment.resource not in seen:
             seen.add(segment.resource)
-            consolidator.update_from_stream_resource(readable_any_time(resources[segment.resource]))
+            consolidator.update_from_stream_resource(with_swmr(resources[segment.resource]))
         consolidator.consume_stream_datum(_datum(segment))
     source: DataSource = consolidator.get_data_source()
     return source
@@ -215,8 +222,11 @@ def _datum(segment: ResourceRows) -> dict[str, Any]:
     }
 
 
-def readable_any_time(resource: dict[str, Any]) -> dict[str, Any]:
-    """Let readers open a file that is still written, and never lock its writer out."""
+def with_swmr(resource: dict[str, Any]) -> dict[str, Any]:
+    """Return a stream resource whose parameters let readers open a file while it is written.
+
+    Readers take no lock, so they never stop its writer.
+    """
     if resource["mimetype"] != HDF5:
         return resource
     defaults = {"swmr": True, "locking": False}
@@ -229,7 +239,7 @@ def open_hdf5(resource: Mapping[str, Any]) -> h5py.File:
     Raises
     ------
     DataError
-        When there is no such file here, or it is not HDF5.
+        If there is no such file here, or it is not HDF5.
     """
     path = local_path(resource["uri"])
     try:
@@ -244,9 +254,9 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Resourc
     Parameters
     ----------
     path
-        The file; readers see the old one or the new one, nothing between.
+        Path of the file; readers see the old one or the new one, nothing between.
     parts
-        Stream resources with the rows to take of each.
+        Stream resources, each with the rows to use.
     """
     rows = sum(segment.rows for _, segment in parts)
     with open_hdf5(parts[0][0]) as file:
