@@ -80,7 +80,7 @@ class RotationResult(LiveResult):
     calibration
         Of the camera; a plan sets it, and it is recorded with each run.
     name, timeout_s
-        As of `LiveResult`.
+        As for `LiveResult`.
     """
 
     def __init__(

@@ -78,9 +78,9 @@ class Worker:
         self._ids = RunIds()
         self._runs: dict[str, RawRun] = {}
         self._second: dict[str, list[SecondAnalysis]] = {}
-        """By uid of the raw run."""
+        """Second-stage analyses, by uid of the raw run."""
         self._streams: dict[tuple[str, str], StreamAnalysis] = {}
-        """By uid of the raw run and name of the stream."""
+        """Streams in analysis, by uid of the raw run and name of the stream."""
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._drawer = Drawer()
         self._picture_thread = ThreadPoolExecutor(1, "pictures")
