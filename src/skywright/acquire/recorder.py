@@ -36,13 +36,13 @@ Result = TypeVar("Result", contravariant=True)
 """What the owner gives to the recorder."""
 RowGroup = TypeVar("RowGroup")
 """What `Layout.take` returns: the rows that one result gives."""
-GroupT = TypeVar("GroupT", contravariant=True)
+Group = TypeVar("Group", contravariant=True)
 
 
-class File(Protocol[GroupT]):
+class File(Protocol[Group]):
     """The open file of a recording."""
 
-    def append(self, groups: Sequence[GroupT]) -> Mapping[str, int]:
+    def append(self, groups: Sequence[Group]) -> Mapping[str, int]:
         """Write row groups, or raise and write none; return the number of rows lost, by cause."""
 
     def flush(self) -> int:
