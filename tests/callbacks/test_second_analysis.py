@@ -19,6 +19,7 @@ from support.second_stages import SLOPE, DeadlyRun, Slope, SlopeRun
 from support.streaming import StreamingCamera, noise
 
 from devices.live_result import LiveResult
+from skywright.callbacks import worker_supervisor
 from skywright.callbacks.drawing import Drawer
 from skywright.callbacks.live import LiveAnalysis
 from skywright.errors import ConfigError, HardwareError
@@ -106,6 +107,19 @@ def test_a_request_outlives_the_worker(
     assert [each["slope_last_place"]["value"] for each in seen] == places
     live.wait(raw_uid=uid)
     assert finished(tmp_path, uid).keys() == {"picture_statistics", "slope"}
+
+
+def test_a_request_that_finds_the_queue_full_fails_at_once(
+    RE: Any, live: LiveAnalysis, camera: StreamingCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill() -> None:
+        monkeypatch.setattr(worker_supervisor, "QUEUE_DOCUMENTS", 0)
+
+    seen = list[Any]()
+    result = LiveResult(live.second[SLOPE], "slope", timeout_s=60.0)
+    with pytest.raises(FailedStatus, match="did not take the documents in time"):
+        RE(steps(camera, result, [1.0, 3.0, 2.0, 7.0], seen, fill))
+    assert len(seen) == 2
 
 
 def test_runs_without_what_it_needs_have_none(

@@ -13,6 +13,9 @@ from skywright.callbacks.reports import Progress, Reports
 from skywright.callbacks.stream_analysis import BacklogLimits
 from skywright.callbacks.worker_supervisor import WorkerLimits, WorkerSupervisor
 
+QUEUE_FULL = "the worker did not take the documents in time"
+"""Reason for the end of an analysis whose queue of documents is full."""
+
 log = logging.getLogger(__name__)
 
 
@@ -121,14 +124,10 @@ class LiveAnalysis(Reports):
             keys = self._event_keys[raw.uid].union(stream.event_keys if stream else ())
             data = {key: doc["data"][key] for key in keys if key in doc["data"]}
             doc = {**doc, "data": data, "timestamps": {}}
-        self._send(name, doc, raw)
-
-    def _send(self, name: str, doc: Document, raw: RawRun) -> None:
-        """Queue a document or request for the worker; abandon the run if the queue is full."""
         if not self._supervisor.put(name, doc, raw):
             self._raws.pop(raw.uid, None)
             self._event_keys.pop(raw.uid, None)
-            self._supervisor.abandon(raw.uid, "the worker did not take the documents in time")
+            self._supervisor.abandon(raw.uid, QUEUE_FULL)
 
     def _is_needed(self, raw: RawRun, name: str, doc: Document) -> bool:
         """Return whether the worker needs a document.
@@ -153,7 +152,9 @@ class LiveAnalysis(Reports):
         """
         number, raw = next(self._request_numbers), self._present
         if raw is not None:
-            self._send("request", {"raw_uid": raw.uid, "number": number, "frames": frames}, raw)
+            request = {"raw_uid": raw.uid, "number": number, "frames": frames}
+            if not self._supervisor.put("request", request, raw):
+                self._supervisor.abandon(raw.uid, QUEUE_FULL)
         return number
 
     @property
