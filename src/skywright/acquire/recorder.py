@@ -303,7 +303,8 @@ class Recorder(Generic[Result, Item]):
             Path of the new file; its directory must exist. `Layout.open_early` creates the file
             now, else the first item does.
         count
-            Number of rows after which the recording ends by itself; 0: never.
+            Number of rows after which the recording ends by itself; 0: never. Later rows are not
+            recorded and not counted as lost.
 
         Returns
         -------
@@ -339,16 +340,17 @@ class Recorder(Generic[Result, Item]):
         self._changed()
 
     def _drop_queued(self) -> int:
-        """Remove all items from the queue, so that none gets into the next file; count them."""
+        """Remove all items from the queue, so that none gets into the next file.
+
+        Return the number of rows that are lost with them.
+        """
         with self._queue_changed:
             marks = [each for each in self._queue if callable(each)]
             rows = self._rows([each for each in self._queue if not callable(each)])
             self._queue.clear()
             self._queue.extend(marks)
             self._bytes = 0
-        if rows:
-            self._lost.add("not written", rows)
-        return rows
+        return self._count_unwritten(rows)
 
     def close(self) -> None:
         """Close the recording and end the thread."""
@@ -402,7 +404,7 @@ class Recorder(Generic[Result, Item]):
     def _write(self, items: list[Item], has_waiter: bool) -> None:
         """Write items, and create the file before; `has_waiter`: somebody waits for them."""
         if self.path is None:
-            self._lost.add("not written", self._rows(items))
+            self._count_unwritten(self._rows(items))
             return
         items = [*self._before_open, *items]
         self._before_open = []
@@ -421,6 +423,14 @@ class Recorder(Generic[Result, Item]):
             )
         if self._count and self._recorded >= self._count:
             self._end()
+
+    def _count_unwritten(self, rows: int) -> int:
+        """Count rows as lost, and return their number; 0 if the recording had all its rows."""
+        if self._count and self._recorded >= self._count:
+            return 0
+        if rows:
+            self._lost.add("not written", rows)
+        return rows
 
     def _rows(self, items: Sequence[Item]) -> int:
         return sum(self.layout.rows(item) for item in items)
