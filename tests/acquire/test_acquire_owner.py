@@ -102,6 +102,14 @@ def test_a_source_that_cannot_start_is_an_error_and_nothing_is_under_way(
     assert owner.is_running
 
 
+def test_a_queue_whose_source_cannot_start_is_not_kept(source: HandSource, make: Make) -> None:
+    owner = make()
+    source.refuses = "the camera is off"
+    with pytest.raises(HardwareError, match="camera is off"):
+        owner.subscribe(runs_source=True)
+    assert owner._publisher.queues == ()
+
+
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_results_keep_the_order_of_the_items(source: HandSource, make: Make, threads: int) -> None:
     collector, first = Collector(), threading.Event()

@@ -282,7 +282,11 @@ class Owner(Generic[Item, Result]):
         queue = NewestQueue[Result](depth, self._unsubscribe)
         self._publisher.add(queue)
         if runs_source:
-            self._add_user(queue)
+            try:
+                self._add_user(queue)
+            except SkywrightError:  # nobody gets the queue, so nobody can close it
+                self._publisher.remove(queue)
+                raise
         return queue
 
     def close(self) -> None:
