@@ -108,14 +108,15 @@ class _SentRun:
 
     @property
     def documents(self) -> list[tuple[str, Document]]:
-        """Documents for a new worker: all but the descriptors of streams that are done."""
-        done = self.streams.keys() - self.open_streams.keys()
-        known = [
-            (name, doc)
-            for name, doc in self._log
-            if name != "descriptor" or doc.get("name", "primary") not in done
-        ]
-        return known if self._request is None else [*known, ("ask", self._request)]
+        """Documents for a new worker, and before them the names of the streams that are done.
+
+        The new worker does not analyze these streams again, but it must know of them: second-stage
+        analyses work on the first stream, done or not.
+        """
+        done = sorted(self.streams.keys() - self.open_streams.keys())
+        names = [("done_streams", {"raw_uid": self.raw.uid, "names": done})] if done else []
+        request = [("ask", self._request)] if self._request is not None else []
+        return [*names, *self._log, *request]
 
 
 def _continues(before: Document, doc: Document) -> bool:
