@@ -37,7 +37,8 @@ class BacklogLimits:
         Maximum backlog, as the time that its analysis takes, s. A larger backlog at the first
         batch raises this limit. Frames beyond it are skipped, evenly spread, and counted.
     catch_up_s
-        Time limit, s, for the remaining frames after the stop document.
+        Time limit, s, for the remaining frames after the stop document. An analysis that skips none
+        (`Analysis.skips`) goes on until it has analyzed all frames that are in their file.
     """
 
     max_behind_s: float = 10.0
@@ -125,7 +126,8 @@ class StreamAnalysis:
         if is_open:
             self._guarded(self._analyze)
         answers = [each.answer(self._reached()) for each in self.second]
-        if is_open and self.raw.run.stop is not None and not self.exit_status and self._is_done():
+        is_over = is_open and self.raw.run.stop is not None and not self.exit_status
+        if is_over and self._guarded(self._is_done):
             self._guarded(self._finish)
         return self.position > before or (is_open and bool(self.exit_status)) or any(answers)
 
@@ -283,9 +285,17 @@ class StreamAnalysis:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _is_done(self) -> bool:
-        table = self.raw.table
+        table, derived, reader = self.raw.table, self.derived, self._reader
         assert table is not None
-        return table.complete_until(self.position) <= self.position or self._is_late()
+        assert derived is not None
+        assert reader is not None
+        stop = table.complete_until(self.position)
+        if stop <= self.position:
+            return True
+        if not self._is_late():
+            return False
+        # An analysis that skips no frame goes on with those that are in their file.
+        return derived.analysis.skips or reader.readable(self.position, stop) <= self.position
 
     def _finish(self) -> None:
         derived, table, reader = self.derived, self.raw.table, self._reader
