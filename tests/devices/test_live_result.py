@@ -189,6 +189,18 @@ def test_the_camera_may_know_of_frames_before_the_documents(
     result = LiveResult(live, "live", present=camera.get_index)
     RE.subscribe(live)
     reached: list[int] = []
+def test_a_fault_of_the_configuration_is_raised_as_one(
+    RE: Any, start: Any, camera: StreamingCamera
+) -> None:
+    live = start(f"{PATH}:Misconfigured")
+    result = LiveResult(live, "live", timeout_s=30)
+    RE.subscribe(live)
+    with pytest.raises(FailedStatus) as failure:
+        RE(look_and_decide(camera, result, 1, []))
+    assert isinstance(failure.value.__cause__, ConfigError)
+    assert "there is no calibration" in str(failure.value.__cause__)
+
+
 
     @bpp.stage_decorator([camera])
     @bpp.run_decorator()

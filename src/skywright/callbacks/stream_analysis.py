@@ -85,6 +85,8 @@ class StreamAnalysis:
         """Exit status of the derived run; "" while it is open."""
         self.reason = ""
         """Reason of an exit status other than success."""
+        self.error_type = ""
+        """Class of the exception that is the reason; "" if it is none."""
         self._make = make
         self._emit = emit
         self._assets = assets
@@ -188,6 +190,7 @@ class StreamAnalysis:
             "result": self._scalars,
             "exit_status": self.exit_status,
             "reason": self.reason,
+            "error_type": self.error_type,
             "second": {each.name: each.facts() for each in self.second},
         }
 
@@ -199,7 +202,8 @@ class StreamAnalysis:
             log.exception(
                 "the analysis failed on run %s, stream %s", self.raw.run.uid, self.raw.name
             )
-            self.exit_status, self.reason = "fail", f"{type(error).__name__}: {error}"
+            self.error_type = type(error).__name__
+            self.exit_status, self.reason = "fail", f"{self.error_type}: {error}"
             for each in self.second:
                 each.draw_until = 0.0
             for _ in self._finish_second():  # does not wait for pictures: `draw_until` is over
@@ -214,17 +218,17 @@ class StreamAnalysis:
 
     def _begin(self) -> None:
         raw = self.raw
-        reason = raw.error
+        failure: SkywrightError | None = DataError(raw.error) if raw.error else None
         try:
             analysis = self._make(raw.configuration)
         except SkywrightError as error:  # a derived run without the configuration reports it
-            analysis, reason = self._make({}), str(error)
+            analysis, failure = self._make({}), error
         self._analysis = analysis
         self.derived = DerivedRun(
             analysis, raw.run.start, self._emit, self._assets, raw.keys, stream=raw.name
         )
-        if reason:
-            raise DataError(reason)
+        if failure is not None:
+            raise failure
         assert raw.table is not None
         self._reader = FrameReader(raw.table)
 

@@ -330,7 +330,7 @@ class WorkerSupervisor:
         stream.last_report = time.monotonic()
         stream.reached, stream.derived_uid = facts["reached"], facts["derived_uid"]
         stream.error, stream.done = facts["reason"], kind == "done"
-        keys = ("derived_uid", "reached", "rows", "columns", "result", "second")
+        keys = ("derived_uid", "reached", "rows", "columns", "result", "error_type", "second")
         progress = {key: facts[key] for key in keys}
         self._report(uid, facts["stream"], done=stream.done, error=stream.error, **progress)
 
