@@ -19,7 +19,7 @@ from tiled.structures.data_source import Asset, DataSource, Management
 from skywright.errors import DataError
 from skywright.files.readers import HDF5, local_path, readers
 from skywright.store.reader_adapter import reader_source
-from skywright.store.survey import ResourceRows, Stream
+from skywright.store.survey import Frames, ResourceRows, Stream
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
 
 KEPT = "/kept"
@@ -42,17 +42,11 @@ class Rows:
     stop: int
 
 
-def rows_in_files(segments: Sequence[ResourceRows]) -> list[Rows]:
-    """Return which rows of which files the segments of a data key are.
-
-    Where a key has several files, indices go on from file to file or begin again with each.
-    """
-    first: dict[str, int] = {}
-    for segment in segments:
-        first.setdefault(segment.resource, segment.index)
+def rows_in_files(frames: Frames, stop: float) -> list[Rows]:
+    """Return which rows of which files belong to the seq_nums below `stop` of a data key."""
     rows = []
-    for segment in segments:
-        start = segment.index - (first[segment.resource] if len(first) > 1 else 0)
+    for segment in frames.between(float("-inf"), stop):
+        start = segment.index - frames.index_of_row_0(segment.resource)
         rows.append(Rows(segment.resource, start, start + segment.rows))
     return rows
 
@@ -94,7 +88,7 @@ def data_sources(
     groups: dict[Any, list[str]] = {}
     end = stream.frames_end()
     for key, frames in stream.frames.items():
-        rows = rows_in_files(frames.between(float("-inf"), end))
+        rows = rows_in_files(frames, end)
         if not rows:
             continue
         if tables and _is_column(key, data_keys[key], [resources[r.resource] for r in rows]):
@@ -142,7 +136,7 @@ def _table(
     *,
     ended: bool,
 ) -> DataSource:
-    rows = rows_in_files(stream.frames[keys[0]].between(float("-inf"), stream.frames_end()))
+    rows = rows_in_files(stream.frames[keys[0]], stream.frames_end())
     dtypes = {key: _dtype(data_keys[key]) for key in keys}
     size = max(PARTITION_BYTES // sum(dtype.itemsize for dtype in dtypes.values()), 1)
     uris = list(dict.fromkeys(resources[r.resource]["uri"] for r in rows))
@@ -183,7 +177,7 @@ def _array(
     segments = frames.between(float("-inf"), stream.frames_end())
     first = resources[segments[0].resource]
     if first["mimetype"] != HDF5 and first["mimetype"] in readers():
-        rows = rows_in_files(segments)
+        rows = rows_in_files(frames, stream.frames_end())
         places = [(part.start, part.stop) for part in rows]
         return reader_source([resources[part.resource] for part in rows], places, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
@@ -191,7 +185,8 @@ def _array(
     if frames.superseded and first["mimetype"] == HDF5:
         name = f"{first['uid']}-{key}".replace("/", "_")
         path = kept / f"{name}.h5"
-        write_virtual_file(path, [(resources[s.resource], s) for s in segments])
+        rows = rows_in_files(frames, stream.frames_end())
+        write_virtual_file(path, [(resources[part.resource], part) for part in rows])
         parameters = dict(first["parameters"]) | {"dataset": KEPT}
         first = first | {"uri": f"file://localhost{path}", "parameters": parameters}
         count = sum(segment.rows for segment in segments)
@@ -238,7 +233,7 @@ def open_hdf5(resource: Mapping[str, Any]) -> h5py.File:
         raise DataError(f"{path}: cannot be read as HDF5: {error}") from error
 
 
-def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], ResourceRows]]) -> None:
+def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Rows]]) -> None:
     """Write an HDF5 file with one virtual dataset, `KEPT`, of the rows of `parts`, in order.
 
     Parameters
@@ -248,21 +243,21 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Resourc
     parts
         Stream resources with the rows to take of each.
     """
-    rows = sum(segment.rows for _, segment in parts)
+    count = sum(rows.stop - rows.start for _, rows in parts)
     with open_hdf5(parts[0][0]) as file:
         dataset = file[parts[0][0]["parameters"]["dataset"]]
         dtype, shape = dataset.dtype, dataset.shape[1:]
-    layout = h5py.VirtualLayout((rows, *shape), dtype)
+    layout = h5py.VirtualLayout((count, *shape), dtype)
     at = 0
-    for resource, segment in parts:
+    for resource, rows in parts:
         source = h5py.VirtualSource(
             str(local_path(resource["uri"])),
             resource["parameters"]["dataset"],
-            (segment.index + segment.rows, *shape),
+            (rows.stop, *shape),
             dtype,
         )
-        layout[at : at + segment.rows] = source[segment.index : segment.index + segment.rows]
-        at += segment.rows
+        layout[at : at + rows.stop - rows.start] = source[rows.start : rows.stop]
+        at += rows.stop - rows.start
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
     with h5py.File(new, "w", libver="latest") as file:

@@ -144,9 +144,8 @@ def _unreported(survey: Survey, resource: Mapping[str, Any], rows: int) -> Docum
     frames = stream.frames.get(key)
     segments = frames.between(float("-inf"), stream.frames_end()) if frames else []
     mine = [segment for segment in segments if segment.resource == uid]
-    # Where a key has several files, indices go on from file to file or begin again.
-    first = mine[0].index if mine and len({s.resource for s in segments}) > 1 else 0
-    index = mine[-1].index + mine[-1].rows if mine else 0
+    first = frames.index_of_row_0(uid) if frames else 0
+    index = mine[-1].index + mine[-1].rows if mine else first
     count = first + rows - index
     if count <= 0:
         return

@@ -32,6 +32,15 @@ class Frames:
     def __init__(self) -> None:
         self.segments: list[ResourceRows] = []
         self.superseded = False
+        self._first: dict[str, int] = {}
+        """By uid of the stream resource: first index of its stream datums, superseded ones too."""
+
+    def index_of_row_0(self, resource: str) -> int:
+        """Return the index that row 0 of a file has.
+
+        Where a key has several files, indices go on from file to file or begin again with each.
+        """
+        return self._first.get(resource, 0) if len(self._first) > 1 else 0
 
     def between(self, start: float, stop: float) -> list[ResourceRows]:
         """Return the rows of the seq_nums in [start, stop)."""
@@ -55,6 +64,7 @@ class Frames:
         new = ResourceRows(doc["stream_resource"], first, doc["seq_nums"]["start"], rows)
         if rows <= 0:
             return False
+        self._first.setdefault(new.resource, first)
         last = self.segments[-1] if self.segments else None
         if last is None or new.seq_num >= last.seq_num + last.rows:
             if last is not None and _continues(last, new):
