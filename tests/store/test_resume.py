@@ -18,6 +18,7 @@ from store.test_dead_writer import leave
 from support.streaming import StreamingCamera, noise
 
 from skywright.callbacks.journal import Journal
+from skywright.store.export.contents import read_contents
 from skywright.store.ingest import Catalog, RunIngest, State, ingest
 
 
@@ -127,15 +128,18 @@ def test_virtual_file_while_the_source_is_still_written(client: Any, journals: P
     np.testing.assert_array_equal(kept, [noise(1), noise(2), noise(5)])
 
 
+@pytest.mark.parametrize("directory", ["plain", "50%20 of it"])
 @pytest.mark.parametrize("is_dead", [False, True])
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_first_rows_of_a_second_file_that_are_taken_again(
-    client: Any, journals: Path, goes_on: bool, is_dead: bool
+    client: Any, journals: Path, goes_on: bool, is_dead: bool, directory: str
 ) -> None:
     """Indices begin again with the second file, or go on from the first one.
 
     No document tells of the last row of a session that is dead.
     """
+    journals = journals.with_name(directory) / "journal"
+    journals.mkdir(parents=True)
     recording = Recording(journals)
     external = {
         "x": scalar("integer", dtype_numpy="<i4", external="STREAM:"),
@@ -170,3 +174,5 @@ def test_first_rows_of_a_second_file_that_are_taken_again(
     expected = [0, 1, 2, 102, 103, 104]
     assert np.asarray(stream["x"].read()).tolist() == expected
     assert np.asarray(stream["image"].read()).tolist() == [[n, -n] for n in expected]
+    (contents,) = read_contents(client["raw"][recording.uid]).streams
+    assert all(part.asset.file.is_file() for c in contents.columns for part in c.parts)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import h5py
 import numpy as np
@@ -15,9 +16,10 @@ from bluesky_tiled_plugins.writing.consolidators import (
 )
 from tiled.structures.core import StructureFamily
 from tiled.structures.data_source import Asset, DataSource, Management
+from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
-from skywright.files.readers import HDF5, local_path, readers
+from skywright.files.readers import HDF5, readers
 from skywright.store.reader_adapter import reader_source
 from skywright.store.survey import Frames, ResourceRows, Stream
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
@@ -86,6 +88,7 @@ def data_sources(
         A `DataError` instead of the source is the reason why a data key cannot be stored.
     """
     groups: dict[Any, list[str]] = {}
+    resources = {uid: with_plain_uri(resource) for uid, resource in resources.items()}
     end = stream.frames_end()
     for key, frames in stream.frames.items():
         rows = rows_in_files(frames, end)
@@ -218,15 +221,20 @@ def readable_any_time(resource: dict[str, Any]) -> dict[str, Any]:
     return resource | {"parameters": defaults | resource["parameters"]}
 
 
-def open_hdf5(resource: Mapping[str, Any]) -> h5py.File:
-    """Open the file of a stream resource for reading, whether it is written now or not.
+def with_plain_uri(resource: dict[str, Any]) -> dict[str, Any]:
+    """Return a stream resource whose URI has the path as it is: tiled does not decode URIs."""
+    uri = resource.get("uri", "")
+    return resource | {"uri": unquote(uri)} if uri.startswith("file:") else resource
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a file for reading, whether it is written now or not.
 
     Raises
     ------
     DataError
         When there is no such file here, or it is not HDF5.
     """
-    path = local_path(resource["uri"])
     try:
         return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
     except OSError as error:
@@ -241,18 +249,18 @@ def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Rows]])
     path
         The file; readers see the old one or the new one, nothing between.
     parts
-        Stream resources with the rows to take of each.
+        Stream resources (`with_plain_uri`) with the rows to take of each.
     """
     count = sum(rows.stop - rows.start for _, rows in parts)
-    with open_hdf5(parts[0][0]) as file:
+    with open_hdf5(path_from_uri(parts[0][0]["uri"])) as file:
         dataset = file[parts[0][0]["parameters"]["dataset"]]
         dtype, shape = dataset.dtype, dataset.shape[1:]
     layout = h5py.VirtualLayout((count, *shape), dtype)
     at = 0
     for resource, rows in parts:
-        source = h5py.VirtualSource(
-            str(local_path(resource["uri"])),
-            resource["parameters"]["dataset"],
+        source = h5py.VirtualSource(  # names are templates, in which %% stands for %
+            str(path_from_uri(resource["uri"])).replace("%", "%%"),
+            resource["parameters"]["dataset"].replace("%", "%%"),
             (rows.stop, *shape),
             dtype,
         )

@@ -111,8 +111,9 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
     try:
         if resources[0]["mimetype"] != HDF5:
             return _rows_of(resources[0])
-        clear_flags(local_path(resources[0]["uri"]))
-        with open_hdf5(resources[0]) as file:
+        path = local_path(resources[0]["uri"])
+        clear_flags(path)
+        with open_hdf5(path) as file:
             if UNIQUE_ID in file:
                 names.add(UNIQUE_ID)
             return min(int(file[name].shape[0]) for name in names)
