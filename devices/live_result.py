@@ -205,7 +205,8 @@ class _Wait:
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def _new_timer(self) -> threading.Timer:
-        timer = threading.Timer(self._timeout_s, self._give_up)
+        left_s = self._limit_s - (time.monotonic() - self._begun)
+        timer = threading.Timer(max(min(self._timeout_s, left_s), 0.0), self._give_up)
         timer.daemon = True
         return timer
 
@@ -235,20 +236,16 @@ class _Wait:
         before, self._reached = self._reached, live.progress(self._uid).reached
         waited = time.monotonic() - self._begun
         was_starting, self._is_starting = self._is_starting, live.is_starting
-        if was_starting and waited <= self._limit_s:  # it could do nothing yet
-            self._restart_timer()
-            return
-        if self._reached != before and waited > self._limit_s:
-            self._end(f"is at frame {self._reached} of {self._wanted} after {waited:.0f} s")
-            return
-        if self._reached != before:
-            self._restart_timer()
-            return
         why = "; its worker is still starting" if self._is_starting else ""
-        self._end(
-            f"made no progress for {self._timeout_s:g} s; "
-            f"it is at frame {before} of {self._wanted}{why}"
-        )
+        if waited >= self._limit_s:
+            self._end(f"is at frame {self._reached} of {self._wanted} after {waited:.0f} s{why}")
+        elif was_starting or self._reached != before:  # what starts could do nothing yet
+            self._restart_timer()
+        else:
+            self._end(
+                f"made no progress for {self._timeout_s:g} s; "
+                f"it is at frame {before} of {self._wanted}{why}"
+            )
 
     def _restart_timer(self) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from support.waiting import until
 
 from skywright.acquire.columns_layout import ColumnsLayout, Rows
 from skywright.acquire.index_layout import IndexLayout, Records
-from skywright.acquire.recorder import Recorder
+from skywright.acquire.recorder import GROUPS_PER_WRITE, Recorder
 from skywright.errors import DataError
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
 from skywright.files.index import IndexWriter
@@ -38,6 +38,18 @@ def test_a_recording_of_a_number_of_rows_ends_within_a_row_group(
         recorder.offer(events(first, 5))
     recorder.stop()
     assert recorder.rows_readable == 7
+    assert identities(tmp_path / "a.h5") == list(range(7))
+
+
+def test_rows_after_the_last_one_of_a_recording_are_no_loss(
+    recorder: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    recorder.start(tmp_path / "a.h5", count=7)
+    with recorder._file_lock:  # the disk is slow: they are in more than one write
+        for number in range(3 * GROUPS_PER_WRITE):
+            recorder.offer(events(5 * number, 5))
+    recorder.stop()
+    assert (recorder.rows_readable, recorder.lost()) == (7, {})
     assert identities(tmp_path / "a.h5") == list(range(7))
 
 

@@ -276,6 +276,19 @@ def test_after_the_limit_the_rest_is_left_and_counted(
     assert result["n_frames"] + result["n_dropped"] == 60
 
 
+def test_an_analysis_that_needs_all_frames_goes_on_after_the_limit(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed(f"{PATH}:SlowAndWhole", "--parameters", '{"seconds": 0.02}', "--catch-up", "0.1")
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 61))
+    raw.tell(0, 62)  # two never come
+    raw.stop()
+    result = fed.until("done")["result"]
+    assert (result["n_frames"], result["n_dropped"], result["n_missing"]) == (60, 0, 2)
+
+
 @pytest.mark.parametrize("how", ["eof", "sigterm"])
 def test_end_of_the_session_interrupts_the_derived_run(
     feed: Callable[..., Fed], file: FrameFile, how: str

@@ -170,6 +170,14 @@ def test_a_decision_has_a_bound_however_slowly_the_analysis_goes_on() -> None:
         status.wait(60)
 
 
+def test_a_limit_below_the_timeout_holds() -> None:
+    snail: Any = Snail()
+    snail.announced = 10**9
+    status = LiveResult(snail, "live", timeout_s=3600.0, limit_s=0.1).trigger()
+    with pytest.raises(HardwareError, match=r"analysis snail is at frame \d+ of 1000000000 after"):
+        status.wait(20)
+
+
 def test_a_failed_analysis_is_named_at_once(RE: Any, start: Any, camera: StreamingCamera) -> None:
     live = start(f"{PATH}:Raises", {"at": 2})
     result = LiveResult(live, "live", timeout_s=30)
@@ -179,6 +187,18 @@ def test_a_failed_analysis_is_named_at_once(RE: Any, start: Any, camera: Streami
         RE(look_and_decide(camera, result, 3, seen))
     assert len(seen) == 1
     assert "failed: ZeroDivisionError: frame 2 is cursed" in repr(failure.value.__cause__)
+
+
+def test_a_fault_of_the_configuration_is_raised_as_one(
+    RE: Any, start: Any, camera: StreamingCamera
+) -> None:
+    live = start(f"{PATH}:Misconfigured")
+    result = LiveResult(live, "live", timeout_s=30)
+    RE.subscribe(live)
+    with pytest.raises(FailedStatus) as failure:
+        RE(look_and_decide(camera, result, 1, []))
+    assert isinstance(failure.value.__cause__, ConfigError)
+    assert "there is no calibration" in str(failure.value.__cause__)
 
 
 def test_the_camera_may_know_of_frames_before_the_documents(

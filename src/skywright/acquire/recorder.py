@@ -309,7 +309,8 @@ class Recorder(Generic[Result, RowGroup]):
             Path of the new file; its directory must exist. `Layout.open_early` creates the file
             now, else the first result does.
         count
-            Number of rows after which the recording ends by itself; 0: never.
+            Number of rows after which the recording ends by itself; 0: never. Later rows are not
+            recorded and not counted as lost.
 
         Returns
         -------
@@ -345,16 +346,17 @@ class Recorder(Generic[Result, RowGroup]):
         self._changed()
 
     def _drop_queued(self) -> int:
-        """Remove all rows from the queue, so that none gets into the next file; count them."""
+        """Remove all rows from the queue, so that none gets into the next file.
+
+        Return the number of rows that are lost with them.
+        """
         with self._queue_changed:
             callbacks = [each for each in self._queue if callable(each)]
             rows = self._rows([each for each in self._queue if not callable(each)])
             self._queue.clear()
             self._queue.extend(callbacks)
             self._bytes = 0
-        if rows:
-            self._lost.add("not written", rows)
-        return rows
+        return self._count_unwritten(rows)
 
     def close(self) -> None:
         """Close the recording and end the thread."""
@@ -408,7 +410,7 @@ class Recorder(Generic[Result, RowGroup]):
     def _write(self, groups: list[RowGroup], has_waiter: bool) -> None:
         """Write rows, and create the file if there is none; `has_waiter`: a caller waits for it."""
         if self.path is None:
-            self._lost.add("not written", self._rows(groups))
+            self._count_unwritten(self._rows(groups))
             return
         groups = [*self._before_open, *groups]
         self._before_open = []
@@ -427,6 +429,14 @@ class Recorder(Generic[Result, RowGroup]):
             )
         if self._count and self._recorded >= self._count:
             self._end()
+
+    def _count_unwritten(self, rows: int) -> int:
+        """Count rows as lost, and return their number; 0 if the recording had all its rows."""
+        if self._count and self._recorded >= self._count:
+            return 0
+        if rows:
+            self._lost.add("not written", rows)
+        return rows
 
     def _rows(self, groups: Sequence[RowGroup]) -> int:
         return sum(self.layout.rows(group) for group in groups)

@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from skywright.analysis import Analysis, Batch, Statistic, find_late
 from skywright.analysis.frames import FrameReader, FrameTable
+from skywright.analysis.inputs import concatenate
 from skywright.analysis.named import make_analysis
 
 
@@ -70,15 +69,3 @@ def analyze_blocks(
             rows = analysis.update(replace(batch, identities=places), late)
             parts.append(Batch(batch.identities, batch.times, rows))
     return analysis.close(), concatenate(parts)
-
-
-def concatenate(batches: list[Batch]) -> Batch:
-    """Put batches with the same columns one after the other.
-
-    An empty list gives an empty batch without columns.
-    """
-    if not batches:
-        return Batch(np.empty(0, np.int64), np.empty(0))
-    data = {name: np.concatenate([b[name] for b in batches]) for name in batches[0].data}
-    identities = np.concatenate([b.identities for b in batches])
-    return Batch(identities, np.concatenate([b.times for b in batches]), data)

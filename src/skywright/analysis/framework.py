@@ -108,8 +108,8 @@ class Analysis(ABC, Generic[Statistic]):
     pictures: ClassVar[int] = 0
     """Number of members to `draw` at the end of a run."""
     skips: ClassVar[bool] = True
-    """True: a live analysis skips members when it is behind. False: it analyzes all members and may
-    end later."""
+    """True: a live analysis skips members when it is behind. False: it analyzes all members,
+    however long that takes after the end of the run. The end of the session interrupts it."""
     identity: ClassVar[str] = "frame_number"
     """Data key of the identity, without its device prefix, which is that of the first input."""
     time: ClassVar[str] = "frame_time"

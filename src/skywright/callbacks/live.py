@@ -193,7 +193,9 @@ class LiveAnalysis(Reports):
         second = facts.pop("second", {})
         progress = super().accept_report(uid, stream, **facts)
         shared = {key: facts[key] for key in ("reached", "done") if key in facts}
-        failed = {"error": facts["error"]} if facts.get("error") else {}
+        failed = {}
+        if facts.get("error"):
+            failed = {"error": facts["error"], "error_type": facts.get("error_type", "")}
         for name, each in self.second.items():
             each.accept_report(uid, stream, **{**shared, **second.get(name, {}), **failed})
         return progress

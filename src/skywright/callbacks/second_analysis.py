@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skywright.analysis import Analysis, Batch
-from skywright.analysis.blocks import concatenate
+from skywright.analysis.inputs import concatenate
 from skywright.analysis.second import SecondRun
 from skywright.callbacks.derived import DerivedRun, Emit
 from skywright.callbacks.drawing import Draw

@@ -37,7 +37,8 @@ class BacklogLimits:
         Maximum backlog, as the time that its analysis takes, s. A larger backlog at the first
         batch raises this limit. Frames beyond it are skipped, evenly spread, and counted.
     catch_up_s
-        Time limit, s, for the remaining frames after the stop document.
+        Time limit, s, for the remaining frames after the stop document. An analysis that skips none
+        (`Analysis.skips`) goes on until it has analyzed all frames that are in their file.
     """
 
     max_behind_s: float = 10.0
@@ -84,6 +85,8 @@ class StreamAnalysis:
         """Exit status of the derived run; "" while it is open."""
         self.reason = ""
         """Reason of an exit status other than success."""
+        self.error_type = ""
+        """Class of the exception that is the reason; "" if it is none."""
         self._make = make
         self._emit = emit
         self._assets = assets
@@ -127,7 +130,8 @@ class StreamAnalysis:
         if is_open:
             self._guarded(self._analyze)
         answers = [each.answer(self._reached()) for each in self.second]
-        if is_open and self.raw.run.stop is not None and not self.exit_status and self._is_done():
+        is_over = is_open and self.raw.run.stop is not None and not self.exit_status
+        if is_over and self._guarded(self._is_done):
             self._guarded(self._finish)
         return self.position > before or (is_open and bool(self.exit_status)) or any(answers)
 
@@ -189,6 +193,7 @@ class StreamAnalysis:
             "result": self._scalars,
             "exit_status": self.exit_status,
             "reason": self.reason,
+            "error_type": self.error_type,
             "second": {each.name: each.facts() for each in self.second},
         }
 
@@ -200,7 +205,8 @@ class StreamAnalysis:
             log.exception(
                 "the analysis failed on run %s, stream %s", self.raw.run.uid, self.raw.name
             )
-            self.exit_status, self.reason = "fail", f"{type(error).__name__}: {error}"
+            self.error_type = type(error).__name__
+            self.exit_status, self.reason = "fail", f"{self.error_type}: {error}"
             for each in self.second:
                 each.draw_until = 0.0
             for _ in self._finish_second():  # does not wait for pictures: `draw_until` is over
@@ -215,17 +221,17 @@ class StreamAnalysis:
 
     def _begin(self) -> None:
         raw = self.raw
-        reason = raw.error
+        failure: SkywrightError | None = DataError(raw.error) if raw.error else None
         try:
             analysis = self._make(raw.configuration)
         except SkywrightError as error:  # a derived run without the configuration reports it
-            analysis, reason = self._make({}), str(error)
+            analysis, failure = self._make({}), error
         self._analysis = analysis
         self.derived = DerivedRun(
             analysis, raw.run.start, self._emit, self._assets, raw.keys, stream=raw.name
         )
-        if reason:
-            raise DataError(reason)
+        if failure is not None:
+            raise failure
         assert raw.table is not None
         self._reader = FrameReader(raw.table)
 
@@ -286,9 +292,17 @@ class StreamAnalysis:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _is_done(self) -> bool:
-        table = self.raw.table
+        table, derived, reader = self.raw.table, self.derived, self._reader
         assert table is not None
-        return table.complete_until(self.position) <= self.position or self._is_past_deadline()
+        assert derived is not None
+        assert reader is not None
+        stop = table.complete_until(self.position)
+        if stop <= self.position:
+            return True
+        if not self._is_past_deadline():
+            return False
+        # An analysis that skips no frame goes on with those that are in their file.
+        return derived.analysis.skips or reader.readable(self.position, stop) <= self.position
 
     def _finish(self) -> None:
         derived, table, reader = self.derived, self.raw.table, self._reader

@@ -5,7 +5,8 @@ commands
 
 - ``request`` (raw_uid, number, frames): compute the results of the second stage over the first N
   frames;
-- ``abandon`` (raw_uid, reason): end the derived runs of a raw run.
+- ``abandon`` (raw_uid, reason): end the derived runs of a raw run;
+- ``done_streams`` (raw_uid, names): streams that an earlier worker has done; before the documents.
 
 From the worker: ``{"ready": ...}`` once, when it can analyze frames, then ``[kind, facts]``:
 
@@ -124,14 +125,15 @@ class _SentRun:
 
     @property
     def documents(self) -> list[tuple[str, Document]]:
-        """Documents for a new worker: all but the descriptors of streams that are done."""
-        done = self.streams.keys() - self.open_streams.keys()
-        known = [
-            (name, doc)
-            for name, doc in self._sent
-            if name != "descriptor" or doc.get("name", "primary") not in done
-        ]
-        return known if self._request is None else [*known, ("request", self._request)]
+        """Documents for a new worker, and before them the names of the streams that are done.
+
+        The new worker does not analyze these streams again, but it must know of them: second-stage
+        analyses work on the first stream, done or not.
+        """
+        done = sorted(self.streams.keys() - self.open_streams.keys())
+        names = [("done_streams", {"raw_uid": self.raw.uid, "names": done})] if done else []
+        request = [("request", self._request)] if self._request is not None else []
+        return [*names, *self._sent, *request]
 
 
 def _continues(before: Document, doc: Document) -> bool:
@@ -347,7 +349,7 @@ class WorkerSupervisor:
         stream.last_report = time.monotonic()
         stream.reached, stream.derived_uid = facts["reached"], facts["derived_uid"]
         stream.error, stream.done = facts["reason"], kind == "done"
-        keys = ("derived_uid", "reached", "rows", "columns", "result", "second")
+        keys = ("derived_uid", "reached", "rows", "columns", "result", "error_type", "second")
         progress = {key: facts[key] for key in keys}
         self._report(uid, facts["stream"], done=stream.done, error=stream.error, **progress)
 

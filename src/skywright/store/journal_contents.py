@@ -33,6 +33,15 @@ class ExternalRows:
         self.segments: list[ResourceRows] = []
         self.superseded = False
         """Whether a resumed run took rows again."""
+        self._first: dict[str, int] = {}
+        """First index of the stream datums, superseded ones too, by uid of the stream resource."""
+
+    def index_of_row_0(self, resource: str) -> int:
+        """Return the index that row 0 of a file has.
+
+        Where a key has several files, indices go on from file to file or begin again with each.
+        """
+        return self._first.get(resource, 0) if len(self._first) > 1 else 0
 
     def between(self, start: float, stop: float) -> list[ResourceRows]:
         """Return the rows of the seq_nums in [start, stop)."""
@@ -56,6 +65,7 @@ class ExternalRows:
         new = ResourceRows(doc["stream_resource"], first, doc["seq_nums"]["start"], rows)
         if rows <= 0:
             return False
+        self._first.setdefault(new.resource, first)
         last = self.segments[-1] if self.segments else None
         if last is None or new.seq_num >= last.seq_num + last.rows:
             if last is not None and _continues(last, new):

@@ -111,8 +111,9 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
     try:
         if resources[0]["mimetype"] != HDF5:
             return _rows_of(resources[0])
-        clear_flags(local_path(resources[0]["uri"]))
-        with open_hdf5(resources[0]) as file:
+        path = local_path(resources[0]["uri"])
+        clear_flags(path)
+        with open_hdf5(path) as file:
             if UNIQUE_ID in file:
                 names.add(UNIQUE_ID)
             return min(int(file[name].shape[0]) for name in names)
@@ -146,9 +147,8 @@ def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: in
         external_rows.between(float("-inf"), stream.external_rows_end()) if external_rows else []
     )
     mine = [segment for segment in segments if segment.resource == uid]
-    # Where a key has several files, indices go on from file to file or begin again.
-    first = mine[0].index if mine and len({s.resource for s in segments}) > 1 else 0
-    index = mine[-1].index + mine[-1].rows if mine else 0
+    first = external_rows.index_of_row_0(uid) if external_rows else 0
+    index = mine[-1].index + mine[-1].rows if mine else first
     count = first + rows - index
     if count <= 0:
         return

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skywright.analysis import Batch, IdentityOrder, whole_blocks
-from skywright.analysis.blocks import analyze_blocks, concatenate
+from skywright.analysis.blocks import analyze_blocks
+from skywright.analysis.inputs import concatenate
 from skywright.callbacks.derived import DerivedRun
 from skywright.errors import ConfigError
 from skywright.instruments.sacla import pixels
