@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignalRO
 
-from skywright.analysis.display import as_bytes
+from skywright.analysis.display import to_uint8
 
 Facts = TypeVar("Facts")
 
@@ -104,7 +104,7 @@ def picture_of(values: Any, size_0: int, size_1: int, size_2: int) -> NDArray[np
     Parameters
     ----------
     values : (n,) of integers
-        Of a picture of bytes, whatever type the control layer makes of them.
+        Pixels of an 8-bit image; the control layer may give them in another integer type.
     size_0, size_1, size_2
         Width, height, 0; or 3, width, height of RGB pixels.
 
@@ -119,7 +119,7 @@ def picture_of(values: Any, size_0: int, size_1: int, size_2: int) -> NDArray[np
         return None
     if array.dtype in (np.int8, np.int16) and array.min(initial=0) >= -128 and array.max() < 256:
         array = array.astype(np.uint8)  # bytes, as caproto's or EPICS' signed CHAR shows them
-    return as_bytes(array.reshape(shape))
+    return to_uint8(array.reshape(shape))
 
 
 def read_facts(view: Device, kind: type[Facts], timeout_s: float) -> Facts:

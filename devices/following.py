@@ -31,7 +31,7 @@ class FollowingDevice(GuardedDevice):
     No rows is not an error while the heartbeat counts up: a telescope may be idle for minutes.
     A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
     `_open`, by `_record`, and (3) return the signals of messages in `_message_signals`. It may
-    override `_be_idle` and `check_size`.
+    override `_stop_acquisition` and `check_size`.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class FollowingDevice(GuardedDevice):
     def _count(self, stream: FileStream, rows: int) -> None:
         """Store the row count. It may decrease only when no file is open."""
         if stream.file and rows < stream.rows:
-            self._lose("its row count decreased, the IOC was restarted")
+            self._set_fault("its row count decreased, the IOC was restarted")
         else:
             stream.rows = rows
 
@@ -102,15 +102,17 @@ class FollowingDevice(GuardedDevice):
     def _on_connection(self, connected: bool = True, **_: Any) -> None:
         with self._changed:
             if not connected:
-                self._lose("it does not answer")
+                self._set_fault("it does not answer")
             self._changed.notify_all()
 
-    def _lose(self, why: str) -> None:
+    def _set_fault(self, reason: str) -> None:
+        """Note that the IOC is lost, if it records; the first reason is kept."""
         recorded = next((stream for stream, _ in self._followed if stream.file), None)
         if recorded is not None and self._fault is None:
             self._fault = HardwareError(
-                f"{self.name}: lost the IOC at {self.prefix} during a recording ({why}); restart "
-                f"the IOC and repeat the plan. {recorded.file} has {recorded.rows} {self.unit}s"
+                f"{self.name}: lost the IOC at {self.prefix} during a recording ({reason}); "
+                "restart the IOC and repeat the plan. "
+                f"{recorded.file} has {recorded.rows} {self.unit}s"
             )
 
     # ---- staging
@@ -127,7 +129,7 @@ class FollowingDevice(GuardedDevice):
         staged = super().stage()
         try:
             self._abort, self._fault, self._watching = False, None, False
-            self._be_idle()
+            self._stop_acquisition()
             self._open()
         except BaseException:
             self.unstage()  # closes the files that were opened before the failure
@@ -141,12 +143,12 @@ class FollowingDevice(GuardedDevice):
             stream.end()
         try:
             if self.connected:
-                self._be_idle()
+                self._stop_acquisition()
         except HardwareError as error:
             logger.warning("%s", error)
         return super().unstage()
 
-    def _be_idle(self) -> None:
+    def _stop_acquisition(self) -> None:
         """End the recordings of this device, or of an earlier client."""
         for plugin in dict.fromkeys(stream.plugin for stream, _ in self._followed):
             self._put(plugin.capture, 0)
@@ -181,12 +183,12 @@ class FollowingDevice(GuardedDevice):
         HardwareError
             If the IOC is silent or was restarted, or the device was stopped.
         """
-        self._raise_fault()
+        self._check_fault()
         self._watching = False
         for stream, captured in self._followed:
             if stream.file:
                 self._wait_for_rows(stream, captured)
-        self._raise_fault()
+        self._check_fault()
 
     def in_background(self, work: Callable[[], None]) -> Any:
         """Run `work` on a thread; return a status that fails with the exception of `work`."""
@@ -254,10 +256,10 @@ class FollowingDevice(GuardedDevice):
     def _wait(self, reached: Callable[[], bool]) -> None:
         with self._changed:
             while not reached():
-                self._raise_fault()
+                self._check_fault()
                 if self._abort:
                     raise HardwareError(f"{self.name}: stopped")
-                self._raise_silence()
+                self._check_silence()
                 self._changed.wait(0.2)
 
     def _wait_for_rows(self, stream: FileStream, captured: EpicsSignalRO) -> None:
@@ -273,19 +275,21 @@ class FollowingDevice(GuardedDevice):
         HardwareError
             If the IOC is gone or its heartbeat has stopped.
         """
-        self._raise_fault()
+        self._check_fault()
         if self._expects_rows():
-            self._raise_silence()
+            self._check_silence()
 
     def _expects_rows(self) -> bool:
         """Return whether rows are expected now."""
         return self._watching
 
-    def _raise_fault(self) -> None:
+    def _check_fault(self) -> None:
+        """Raise if the IOC was lost during the recording."""
         if self._fault is not None:
             raise self._fault
 
-    def _raise_silence(self) -> None:
+    def _check_silence(self) -> None:
+        """Raise if the IOC has been silent for longer than the limit."""
         limit, silence = self.heartbeat_limit.get(), time.monotonic() - self._last_beat
         if limit and silence > limit:
             raise HardwareError(

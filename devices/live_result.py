@@ -15,8 +15,10 @@ from skywright.errors import ConfigError, HardwareError, SkywrightError
 from skywright.files.columns import Column
 
 LIMIT_S = 60.0
-STANDS_S = 20.0
-"""On a computer that is ten times slower than usual, a batch of pictures takes 5 s and more."""
+"""Default of `LiveResult.limit_s`, s."""
+STALL_TIMEOUT_S = 20.0
+"""Default of `LiveResult.timeout_s`, s. On a computer that is ten times slower than usual, a batch
+of frames takes 5 s and more."""
 _MISSING: dict[str, Any] = {"f": float("nan"), "i": -1, "U": ""}
 """Value of a missing result, by kind of dtype. Booleans have none: they are read only when known.
 Other kinds, such as unsigned integers, are refused."""
@@ -30,13 +32,13 @@ def readings(
     Parameters
     ----------
     name
-        Of the device; data keys are ``<name>_<result>``.
+        Device name; data keys are ``<name>_<result>``.
     columns
         The results.
     result
         Values by name.
     stamp
-        Their time, unix seconds.
+        Time of the values, unix s.
 
     Raises
     ------
@@ -74,7 +76,7 @@ class LiveResult:
         Device name; data keys are ``<name>_<result>``.
     present
         Returns the number of frames that the camera has taken in this run, where that is ahead of
-        the documents (fly scans); by default what the documents have told of.
+        the documents (fly scans); by default the number of frames in the documents.
     timeout_s
         `trigger` fails when the analysis gets no further for this time. The time in which its
         worker starts, as at the beginning of a session on a slow computer, does not count.
@@ -98,7 +100,7 @@ class LiveResult:
         name: str = "live",
         *,
         present: Callable[[], int] | None = None,
-        timeout_s: float = STANDS_S,
+        timeout_s: float = STALL_TIMEOUT_S,
         limit_s: float = LIMIT_S,
         hinted: Sequence[str] = (),
     ) -> None:
@@ -137,7 +139,9 @@ class LiveResult:
         wanted = max(self._present() if self._present else 0, self.live.announced)
         if uid is None or wanted == 0:
             status.set_exception(
-                HardwareError(f"{self.name}: no run has a frame for {self.live.name} to look at")
+                HardwareError(
+                    f"{self.name}: there is no frame to analyze with {self.live.name} yet"
+                )
             )
             return status
         _Wait(self, status, uid, wanted, self._timeout_s, self._limit_s).begin()
@@ -194,14 +198,15 @@ class _Wait:
         self._limit_s, self._begun = limit_s, time.monotonic()
         self._lock = threading.Lock()
         self._over = False
-        self._number = device.live.ask(wanted)
+        self._number = device.live.request_result(wanted)
         self._reached = device.live.progress(uid).reached
         self._is_starting = device.live.is_starting
         self._timer = self._new_timer()
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def _new_timer(self) -> threading.Timer:
-        timer = threading.Timer(self._timeout_s, self._give_up)
+        left_s = self._limit_s - (time.monotonic() - self._begun)
+        timer = threading.Timer(max(min(self._timeout_s, left_s), 0.0), self._give_up)
         timer.daemon = True
         return timer
 
@@ -226,24 +231,23 @@ class _Wait:
             self._end(f"ended at frame {progress.reached} of {self._wanted}")
 
     def _give_up(self) -> None:
-        """End the wait, but for an analysis that is slow and not stuck."""
+        """End the wait, unless the analysis is starting or makes progress."""
         live = self._device.live
         before, self._reached = self._reached, live.progress(self._uid).reached
         waited = time.monotonic() - self._begun
         was_starting, self._is_starting = self._is_starting, live.is_starting
-        if was_starting and waited <= self._limit_s:  # it could do nothing yet
-            self._wait_on()
-            return
-        if self._reached != before and waited > self._limit_s:
-            self._end(f"is at frame {self._reached} of {self._wanted} after {waited:.0f} s")
-            return
-        if self._reached != before:
-            self._wait_on()
-            return
         why = "; its worker is still starting" if self._is_starting else ""
-        self._end(f"stands at frame {before} of {self._wanted} for {self._timeout_s:g} s{why}")
+        if waited >= self._limit_s:
+            self._end(f"is at frame {self._reached} of {self._wanted} after {waited:.0f} s{why}")
+        elif was_starting or self._reached != before:  # what starts could do nothing yet
+            self._restart_timer()
+        else:
+            self._end(
+                f"made no progress for {self._timeout_s:g} s; "
+                f"it is at frame {before} of {self._wanted}{why}"
+            )
 
-    def _wait_on(self) -> None:
+    def _restart_timer(self) -> None:
         with self._lock:
             if not self._over:
                 self._timer = self._new_timer()

@@ -35,7 +35,7 @@ class RecordingDevice(FollowingDevice):
         Name of the device.
     """
 
-    unit = "picture"
+    unit = "frame"
     """Name of a row of the recording, for messages."""
 
     heartbeat = None
@@ -75,9 +75,9 @@ class RecordingDevice(FollowingDevice):
 
     # ---- staging
 
-    def _be_idle(self) -> None:
+    def _stop_acquisition(self) -> None:
         self._put(self.acquire, 0)
-        super()._be_idle()
+        super()._stop_acquisition()
 
     def _prime(self, is_there: Callable[[], bool]) -> None:
         """Take one picture that is not recorded, to learn the size."""
@@ -116,7 +116,7 @@ class RecordingDevice(FollowingDevice):
             self._last_row_time = time.monotonic()
             self._wait(reached)
 
-    def _raise_silence(self) -> None:
+    def _check_silence(self) -> None:
         limit, silence = self.silence_limit.get(), time.monotonic() - self._last_row_time
         if limit and silence > limit:
             raise HardwareError(

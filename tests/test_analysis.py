@@ -211,7 +211,7 @@ def test_numbers_of_settings_that_are_none_are_named(setting: Any) -> None:
             rows = {**Sums.measure(self, batch), "setting": setting}
             return {key: value for key, value in rows.items() if value is not None}
 
-    with pytest.raises(DataError, match="setting_sums: numbers of settings setting: measure gave"):
+    with pytest.raises(DataError, match="setting_sums: settings number setting: measure gave"):
         Wrong().update(batch_of([1]))
 
 

@@ -111,7 +111,7 @@ while True: signal.pause()
         note.write_text(str(supervisor.children["base"].pid))
 
     supervised(
-        tmp_path, [service("base", SERVE), service("needs_it", last_look, needs="base")], test
+        tmp_path, [service("base", SERVE), service("needs_it", last_look, stop_before="base")], test
     )
     assert note.read_text() == "seen alive"
 
@@ -179,12 +179,12 @@ announce_ready(); signal.pause()
 """
 
     async def test(supervisor: Supervisor, reports: Reports) -> None:
-        assert supervisor.late == ["dead"]
+        assert supervisor.not_ready == ["dead"]
         assert set(supervisor.children) == {"quick"}
         assert reports.about("dead", "exit status 1; last log line: cannot open the camera")
         marker.touch()
         await reports.until(lambda: bool(reports.about("dead", "ready")))
-        assert supervisor.late == []
+        assert supervisor.not_ready == []
 
     dead = service("dead", READY + code, may_be_late=True)
     supervised(tmp_path, [service("quick", SERVE), dead], test)
@@ -208,13 +208,13 @@ def test_a_start_goes_on_without_a_child_that_may_be_late(tmp_path: Path) -> Non
     slow = service("slow", code, slow_s=0.1, late_s=0.2, may_be_late=True)
 
     async def test(supervisor: Supervisor, reports: Reports) -> None:
-        assert supervisor.late == ["slow"]
+        assert supervisor.not_ready == ["slow"]
         assert set(supervisor.children) == {"quick"}
         assert reports.about("slow", "is still starting after 0.1 s; last log line: ")
         assert reports.about("slow", "is not ready after")
         gate.write_bytes(b"")  # the child reads to the end, and goes on
         await reports.until(lambda: bool(reports.about("slow", "ready: port 7")))
-        assert supervisor.late == []
+        assert supervisor.not_ready == []
 
     supervised(tmp_path, [service("quick", SERVE), slow], test)
 

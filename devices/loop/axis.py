@@ -116,11 +116,11 @@ class AxisCamera(RecordingDevice):
         return self._background(self._stop)
 
     def _stop(self) -> None:
-        self._raise_fault()
+        self._check_fault()
         self._watching = False
         self._put(self.acquire, 0)
         self._wait_for_rows(self.pictures, self.captured)
-        self._raise_fault()
+        self._check_fault()
 
     # ---- documents
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from devices.live_result import STANDS_S, LiveResult, StatusWithReason
+from devices.live_result import STALL_TIMEOUT_S, LiveResult, StatusWithReason
 from skywright.callbacks.reports import Reports
 from skywright.errors import ConfigError
 from skywright.instruments.loop.calibration import ZoomCalibration
@@ -80,7 +80,7 @@ class RotationResult(LiveResult):
     calibration
         Of the camera; a plan sets it, and it is recorded with each run.
     name, timeout_s
-        As of `LiveResult`.
+        As for `LiveResult`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RotationResult(LiveResult):
         calibration: CameraCalibration,
         name: str = "rotation",
         *,
-        timeout_s: float = STANDS_S,
+        timeout_s: float = STALL_TIMEOUT_S,
     ) -> None:
         super().__init__(live, name, timeout_s=timeout_s, hinted=SHOWN)
         self.calibration = calibration

@@ -208,7 +208,7 @@ class Panoseti(GuardedDevice):
             except LostIocError:
                 raise
             except HardwareError as error:
-                raise self._lose("it does not answer") from error
+                raise self._mark_lost("it does not answer") from error
         return self._known.get(key, 0)
 
     @contextmanager
@@ -219,7 +219,7 @@ class Panoseti(GuardedDevice):
                 yield
         except HardwareError as error:
             if self._is_tracking and not self.is_lost and self._is_gone():
-                raise self._lose("it does not answer") from error
+                raise self._mark_lost("it does not answer") from error
             raise
 
     def _is_gone(self) -> bool:
@@ -237,17 +237,18 @@ class Panoseti(GuardedDevice):
         except LostIocError:
             raise
         except HardwareError as error:
-            raise self._lose("it does not answer") from error
+            raise self._mark_lost("it does not answer") from error
         if not is_indexing:
-            raise self._lose("it was restarted, or its recording was ended")
+            raise self._mark_lost("it was restarted, or its recording was ended")
 
-    def _lose(self, why: str) -> LostIocError:
+    def _mark_lost(self, reason: str) -> LostIocError:
+        """Note that the IOC is lost; return the error to raise."""
         self.is_lost = True
         self.losses += 1
         frames = sum(rows for key, rows in self._known.items() if key != "events")
         return LostIocError(
-            f"{self.name}: lost the IOC at {self.prefix} while a run was tracked ({why}); start it "
-            f"if need be and track the run again, that begins with its first frame. {frames} "
+            f"{self.name}: lost the IOC at {self.prefix} while a run was tracked ({reason}); start "
+            f"it if need be and track the run again, that begins with its first frame. {frames} "
             "frames were reported"
         )
 

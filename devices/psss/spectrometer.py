@@ -235,7 +235,7 @@ class Psss(RecordingDevice):
 
     def finish_flying(self) -> None:
         """Stop, or wait for the pulses that were prepared; return when all are visible."""
-        self._raise_fault()
+        self._check_fault()
         if self._wanted:
             self._wait(lambda: self.pulses.rows >= self._until_row)
         self._watching = False

@@ -189,8 +189,8 @@ class Shots(FollowingDevice):
             # Asked, not monitored: it must be at least as new as the number of rows.
             text = str(self._read_now(self.files))
         except HardwareError:
-            self._lose("it does not answer")
-            self._raise_fault()
+            self._set_fault("it does not answer")
+            self._check_fault()
             raise
         folder = Path(self.rows.file).parent
         found = []

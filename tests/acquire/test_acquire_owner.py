@@ -102,6 +102,14 @@ def test_a_source_that_cannot_start_is_an_error_and_nothing_is_under_way(
     assert owner.is_running
 
 
+def test_a_queue_whose_source_cannot_start_is_not_kept(source: HandSource, make: Make) -> None:
+    owner = make()
+    source.refuses = "the camera is off"
+    with pytest.raises(HardwareError, match="camera is off"):
+        owner.subscribe(runs_source=True)
+    assert owner._publisher.queues == ()
+
+
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_results_keep_the_order_of_the_items(source: HandSource, make: Make, threads: int) -> None:
     collector, first = Collector(), threading.Event()
@@ -409,3 +417,28 @@ def test_an_item_whose_setting_cannot_be_attached_is_a_loss(source: HandSource, 
     source.send(1, 2, 3)
     assert acquisition.done.wait(90)
     assert owner.lost() == {"not processed": 1}
+
+
+def test_an_item_that_is_refused_before_its_processing_keeps_its_place(
+    source: HandSource, make: Make, tmp_path: Path
+) -> None:
+    recorder, go_on = Recorder(layout()), threading.Event()
+
+    def process(item: int) -> Rows:
+        assert go_on.wait(90)
+        return events(item, 1)
+
+    def process_argument(item: int) -> int:
+        if item == 1:
+            raise RefusedError("undecodable", "item 1 is torn", events(1, 1))
+        return item
+
+    owner = make(process, recorders=[recorder], threads=2)
+    owner.process_argument = process_argument  # type: ignore[method-assign]
+    recorder.start(tmp_path / "a.h5")
+    acquisition = owner.acquire(2)
+    source.send(0, 1, 2)
+    go_on.set()
+    assert acquisition.done.wait(90)
+    assert identities(tmp_path / "a.h5") == [0, 1, 2]
+    assert owner.lost() == {"undecodable": 1}

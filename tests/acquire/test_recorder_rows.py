@@ -12,7 +12,7 @@ from support.waiting import until
 
 from skywright.acquire.columns_layout import ColumnsLayout, Rows
 from skywright.acquire.index_layout import IndexLayout, Records
-from skywright.acquire.recorder import Recorder
+from skywright.acquire.recorder import GROUPS_PER_WRITE, Recorder
 from skywright.errors import DataError
 from skywright.files.columns import Column, ColumnReader, ColumnWriter
 from skywright.files.index import IndexWriter
@@ -30,7 +30,7 @@ def identities(path: Path) -> list[int]:
         return reader.read(IDENTITY.path).tolist()
 
 
-def test_a_recording_of_a_number_of_rows_ends_within_an_item(
+def test_a_recording_of_a_number_of_rows_ends_within_a_row_group(
     recorder: Recorder[Any, Any], tmp_path: Path
 ) -> None:
     recorder.start(tmp_path / "a.h5", count=7)
@@ -41,7 +41,19 @@ def test_a_recording_of_a_number_of_rows_ends_within_an_item(
     assert identities(tmp_path / "a.h5") == list(range(7))
 
 
-def test_each_third_row_over_the_edges_of_items(
+def test_rows_after_the_last_one_of_a_recording_are_no_loss(
+    recorder: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    recorder.start(tmp_path / "a.h5", count=7)
+    with recorder._file_lock:  # the disk is slow: they are in more than one write
+        for number in range(3 * GROUPS_PER_WRITE):
+            recorder.offer(events(5 * number, 5))
+    recorder.stop()
+    assert (recorder.rows_readable, recorder.lost()) == (7, {})
+    assert identities(tmp_path / "a.h5") == list(range(7))
+
+
+def test_each_third_row_over_the_edges_of_row_groups(
     recorder: Recorder[Any, Any], tmp_path: Path
 ) -> None:
     recorder.every = 3
@@ -83,8 +95,8 @@ class FaultyFile:
         self.rows = 0
         self.closed = False
 
-    def append(self, items: Sequence[Rows]) -> Mapping[str, int]:
-        self.rows += sum(map(len, items))
+    def append(self, groups: Sequence[Rows]) -> Mapping[str, int]:
+        self.rows += sum(map(len, groups))
         return {}
 
     def flush(self) -> int:
@@ -101,7 +113,7 @@ class FaultyFile:
 class FaultyLayout(ColumnsLayout):
     file: FaultyFile
 
-    def open(self, path: Path, items: Sequence[Rows], must_create: bool) -> Any:
+    def open(self, path: Path, groups: Sequence[Rows], must_create: bool) -> Any:
         return self.file
 
 

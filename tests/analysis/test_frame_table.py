@@ -49,6 +49,20 @@ def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> No
     assert sorted(table.values["x"]) == [4]
 
 
+def test_picked_frames_keep_the_order_of_their_file_and_repeats(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    numbers = np.array([7, 0, 8, 0, 3, 0, 8, 0, 9])
+    with ColumnWriter(path, (Column("/x", "<f8"),), Column("/number", "<i8")) as writer:
+        writer.append(numbers, {"/x": np.arange(9.0)})
+    identity, x = KeyRows(), KeyRows()
+    identity.add(FileRows(str(path), "/number", 0, 9, 1))
+    x.add(FileRows(str(path), "/x", 0, 9, 1))
+    with FrameReader(FrameTable(tracks={"x": x}, identity=identity)) as reader:
+        batch = reader.pick(range(0, 9, 2))
+        assert batch.identities.tolist() == [7, 8, 3, 8, 9]
+        assert batch["x"].tolist() == [0, 2, 4, 6, 8]
+
+
 def test_int64_nanoseconds_are_inputs_without_a_loss(tmp_path: Path) -> None:
     """`Batch.times` are float64 seconds, which cannot tell these times apart; inputs can."""
     path = tmp_path / "a.h5"

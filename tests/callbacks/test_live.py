@@ -74,12 +74,12 @@ def test_runs_are_unfinished_until_their_last_derived_run_is_closed() -> None:
     reports = Reports("picture_statistics", PictureStatistics)
     assert reports.wait_for_all(0.0)
     for uid in ("first", "second"):
-        reports.report(uid, "primary", reached=1)
-    reports.report("second", "primary", done=True)
-    reports.report("second", "", done=True)  # streams of several runs are analyzed in turn
+        reports.accept_report(uid, "primary", reached=1)
+    reports.accept_report("second", "primary", done=True)
+    reports.accept_report("second", "", done=True)  # streams of several runs are analyzed in turn
     assert reports.unfinished == ["first"]
     assert not reports.wait_for_all(0.0)
-    reports.report("first", "", done=True)
+    reports.accept_report("first", "", done=True)
     assert reports.wait_for_all(0.0)
 
 

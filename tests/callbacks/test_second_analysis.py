@@ -1,4 +1,4 @@
-"""A second-stage analysis in the worker of the first one: questions, derived runs, failures."""
+"""A second-stage analysis in the worker of the first one: requests, derived runs, failures."""
 
 import os
 import signal
@@ -17,8 +17,10 @@ from support.derived import Derived, read_derived
 from support.odd_analyses import PATH
 from support.second_stages import SLOPE, DeadlyRun, Slope, SlopeRun
 from support.streaming import StreamingCamera, noise
+from support.waiting import until
 
 from devices.live_result import LiveResult
+from skywright.callbacks import worker_supervisor
 from skywright.callbacks.drawing import Drawer
 from skywright.callbacks.live import LiveAnalysis
 from skywright.errors import ConfigError, HardwareError
@@ -93,7 +95,7 @@ def test_each_decision_has_all_frames_and_all_events_until_then(
     assert slope.columns(raw_uid=uid)["place"].tolist() == places
 
 
-def test_a_question_outlives_the_worker(
+def test_a_request_outlives_the_worker(
     RE: Any, live: LiveAnalysis, camera: StreamingCamera, tmp_path: Path
 ) -> None:
     def kill() -> None:
@@ -106,6 +108,19 @@ def test_a_question_outlives_the_worker(
     assert [each["slope_last_place"]["value"] for each in seen] == places
     live.wait(raw_uid=uid)
     assert finished(tmp_path, uid).keys() == {"picture_statistics", "slope"}
+
+
+def test_a_request_that_finds_the_queue_full_fails_at_once(
+    RE: Any, live: LiveAnalysis, camera: StreamingCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill() -> None:
+        monkeypatch.setattr(worker_supervisor, "QUEUE_DOCUMENTS", 0)
+
+    seen = list[Any]()
+    result = LiveResult(live.second[SLOPE], "slope", timeout_s=60.0)
+    with pytest.raises(FailedStatus, match="did not take the documents in time"):
+        RE(steps(camera, result, [1.0, 3.0, 2.0, 7.0], seen, fill))
+    assert len(seen) == 2
 
 
 def test_runs_without_what_it_needs_have_none(
@@ -168,6 +183,44 @@ def test_a_failure_of_the_first_reaches_its_decision(
         assert "frame 2 is cursed" in str(failure.value.__cause__)
     finally:
         live.close()
+
+
+def test_a_new_worker_leaves_the_second_stage_to_the_first_stream(
+    RE: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if that stream has failed, so that the new worker does not analyze it again."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    journal, assets = tmp_path / "journal", tmp_path / "assets"
+    live = LiveAnalysis(
+        f"{PATH}:Raises", {"at": 3}, journal=journal, assets=assets, second={SLOPE: {}}
+    )
+    RE.subscribe(live)
+    left, right = StreamingCamera("left", assets), StreamingCamera("right", assets, first=11)
+    motor = SynAxis(name="motor")
+
+    def points(camera: StreamingCamera) -> Any:
+        for place in (1.0, 3.0, 2.0):
+            yield from bps.mv(motor, place)
+            yield from bps.trigger_and_read([camera, motor], name=camera.name)
+
+    @bpp.stage_decorator([left, right])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        yield from points(left)
+        until(lambda: "cursed" in live.progress(stream="left").error)
+        yield from points(right)
+        assert live.worker_pid is not None
+        os.kill(live.worker_pid, signal.SIGKILL)
+        yield from points(right)
+
+    try:
+        uid = RE(plan()).run_start_uids[0]
+        live.wait(raw_uid=uid)
+        assert live.progress(uid, "right").result["n_frames"] == 6
+    finally:
+        live.close()
+    made = [run.start["analysis"] for run in read_derived(journal) if run.stop]
+    assert [each["stream"] for each in made if each["name"] == "slope"] == ["left"]
 
 
 def test_a_derived_run_is_there_when_the_process_that_draws_dies(

@@ -231,10 +231,10 @@ def test_the_limit_of_a_decision_is_for_all_batches_together(
         raw.tell(frame, frame + 1)
         fed.until("progress", frame + 1)
     raw.tell(8, 408)
-    fed.send("ask", {"raw_uid": raw.uid, "number": 1, "frames": 408})
+    fed.send("request", {"raw_uid": raw.uid, "number": 1, "frames": 408})
     fed.until("progress", 408)
     raw.stop()
-    # 20 frames in 0.4 s, and a batch of 12 that may have begun before the question. The whole limit
+    # 20 frames in 0.4 s, and a batch of 12 that may have begun before the request. The whole limit
     # for the frames after each batch would be 52.
     assert 8 < fed.end().result["n_frames"] <= 8 + 12 + 20
 
@@ -274,6 +274,19 @@ def test_after_the_limit_the_rest_is_left_and_counted(
     result = fed.until("done")["result"]
     assert result["n_dropped"] > 0
     assert result["n_frames"] + result["n_dropped"] == 60
+
+
+def test_an_analysis_that_needs_all_frames_goes_on_after_the_limit(
+    feed: Callable[..., Fed], file: FrameFile
+) -> None:
+    fed = feed(f"{PATH}:SlowAndWhole", "--parameters", '{"seconds": 0.02}', "--catch-up", "0.1")
+    raw = Raw(fed)
+    raw.use(file)
+    fill(file, range(1, 61))
+    raw.tell(0, 62)  # two never come
+    raw.stop()
+    result = fed.until("done")["result"]
+    assert (result["n_frames"], result["n_dropped"], result["n_missing"]) == (60, 0, 2)
 
 
 @pytest.mark.parametrize("how", ["eof", "sigterm"])

@@ -187,13 +187,13 @@ def test_silent_source_is_told_and_named(
     try:
         error = failing(lambda: RE(take_pictures(camera, 2)))
         assert isinstance(error, HardwareError)
-        assert "no picture in the file for " in str(error)
+        assert "no frame in the file for " in str(error)
         assert "no picture from sim for more than 2 s" in str(error)
         (stop,) = of(documents, "stop")
         assert stop["exit_status"] == "fail"
         assert "no picture from sim" in stop["reason"]
         error = failing(lambda: RE(watch_camera(camera, 3600.0)))
-        assert "no picture in the file for " in str(error)
+        assert "no frame in the file for " in str(error)
     finally:
         silent.put(0, wait=True)
     RE(take_pictures(camera, 1))

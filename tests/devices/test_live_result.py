@@ -128,7 +128,7 @@ def test_too_slow_an_analysis_is_named(RE: Any, start: Any, camera: StreamingCam
     RE.subscribe(live)
     with pytest.raises(FailedStatus) as failure:
         RE(look_and_decide(camera, result, 1, []))
-    assert "stands at frame 0 of 1 for 0.2 s" in repr(failure.value.__cause__)
+    assert "made no progress for 0.2 s; it is at frame 0 of 1" in repr(failure.value.__cause__)
     assert "Slow" in repr(failure.value.__cause__)
 
 
@@ -142,7 +142,7 @@ class Snail:
         self.reached = 0
         self.told: Any = None
 
-    def ask(self, _: int) -> int:
+    def request_result(self, _: int) -> int:
         return 0
 
     def subscribe(self, callback: Any) -> Any:
@@ -170,6 +170,14 @@ def test_a_decision_has_a_bound_however_slowly_the_analysis_goes_on() -> None:
         status.wait(60)
 
 
+def test_a_limit_below_the_timeout_holds() -> None:
+    snail: Any = Snail()
+    snail.announced = 10**9
+    status = LiveResult(snail, "live", timeout_s=3600.0, limit_s=0.1).trigger()
+    with pytest.raises(HardwareError, match=r"analysis snail is at frame \d+ of 1000000000 after"):
+        status.wait(20)
+
+
 def test_a_failed_analysis_is_named_at_once(RE: Any, start: Any, camera: StreamingCamera) -> None:
     live = start(f"{PATH}:Raises", {"at": 2})
     result = LiveResult(live, "live", timeout_s=30)
@@ -179,6 +187,18 @@ def test_a_failed_analysis_is_named_at_once(RE: Any, start: Any, camera: Streami
         RE(look_and_decide(camera, result, 3, seen))
     assert len(seen) == 1
     assert "failed: ZeroDivisionError: frame 2 is cursed" in repr(failure.value.__cause__)
+
+
+def test_a_fault_of_the_configuration_is_raised_as_one(
+    RE: Any, start: Any, camera: StreamingCamera
+) -> None:
+    live = start(f"{PATH}:Misconfigured")
+    result = LiveResult(live, "live", timeout_s=30)
+    RE.subscribe(live)
+    with pytest.raises(FailedStatus) as failure:
+        RE(look_and_decide(camera, result, 1, []))
+    assert isinstance(failure.value.__cause__, ConfigError)
+    assert "there is no calibration" in str(failure.value.__cause__)
 
 
 def test_the_camera_may_know_of_frames_before_the_documents(
@@ -208,7 +228,7 @@ def test_the_camera_may_know_of_frames_before_the_documents(
 
 def test_without_a_frame_there_is_nothing_to_wait_for(start: Any) -> None:
     status = LiveResult(start(), "live").trigger()
-    with pytest.raises(HardwareError, match="no run has a frame for picture_statistics"):
+    with pytest.raises(HardwareError, match="no frame to analyze with picture_statistics yet"):
         wait(status, timeout=1)
 
 
@@ -257,7 +277,7 @@ class StartingReports(Reports):
         self.turns -= 1
         return self.turns > 0
 
-    def ask(self, frames: int) -> int:
+    def request_result(self, frames: int) -> int:
         return 0
 
     def progress(self, raw_uid: str | None = None) -> Progress:
@@ -277,5 +297,5 @@ def test_the_time_in_which_the_worker_starts_does_not_count() -> None:
 
 def test_a_worker_that_never_starts_is_named_as_starting() -> None:
     status = LiveResult(StartingReports(np.inf), timeout_s=0.01, limit_s=0.1).trigger()
-    with pytest.raises(HardwareError, match=r"frame 0 of 1 .*its worker is still starting"):
+    with pytest.raises(HardwareError, match=r"frame 0 of 1.*its worker is still starting"):
         status.wait(60)

@@ -191,9 +191,9 @@ for n in range(10**6):
 def test_rows_of_a_killed_recorder_are_recovered_as_those_of_hdf5(tmp_path: Path) -> None:
     """The index of a killed recorder is whole as far as it goes, and its run gets all rows."""
     pytest.importorskip("tiled")
+    from skywright.store.journal_contents import JournalContents
     from skywright.store.recover import _files
     from skywright.store.repair import _closing_documents
-    from skywright.store.survey import Survey
     from skywright.store.tail import Line
 
     process = subprocess.Popen(
@@ -211,15 +211,15 @@ def test_rows_of_a_killed_recorder_are_recovered_as_those_of_hdf5(tmp_path: Path
         rows = reader.count()
         assert rows > 150
         assert reader.read("number").tolist() == list(range(rows))
-    survey = Survey()
+    contents = JournalContents()
     for number, (name, doc) in enumerate(dead_run(tmp_path / "index.h5", told=10), 1):
-        survey.add(Line(number, name, doc))
-    assert survey.notes == []
-    words = list(_closing_documents(survey, 1e9))
+        contents.add(Line(number, name, doc))
+    assert contents.notes == []
+    words = list(_closing_documents(contents, 1e9))
     told = {doc["indices"]["stop"] for name, doc in words if name == "stream_datum"}
     assert told == {rows}
     assert words[-1][1]["num_events"] == {"primary": rows}
-    assert _files(survey) == {tmp_path / "index.h5", tmp_path / "index.files.h5"}
+    assert _files(contents) == {tmp_path / "index.h5", tmp_path / "index.files.h5"}
     for name in ("index.h5", "index.files.h5"):
         with h5py.File(tmp_path / name) as file:  # without SWMR: the flags are cleared
             assert len(file)

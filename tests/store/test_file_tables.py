@@ -181,7 +181,7 @@ def test_half_a_row_is_never_seen(journals: Path, client: Any) -> None:
 def test_large_tables_are_read_in_partitions(
     journals: Path, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skywright.store.frames.PARTITION_BYTES", 1000)
+    monkeypatch.setattr("skywright.store.file_nodes.PARTITION_BYTES", 1000)
     run = FileRun(journals, 3)
     run.append(200)
     run.tell()

@@ -2,18 +2,23 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+import h5py
 import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 from ophyd.sim import det, motor
+from store.recording import Recording, array, scalar
 from store.stack import Stack, truth
+from store.test_dead_writer import leave
 from support.streaming import StreamingCamera, noise
 
 from skywright.callbacks.journal import Journal
+from skywright.store.export.contents import read_contents
 from skywright.store.ingest import Catalog, RunIngest, State, ingest
 
 
@@ -104,10 +109,7 @@ def test_resumed_scan_is_right_at_each_moment(
 
 def test_virtual_file_while_the_source_is_still_written(client: Any, journals: Path) -> None:
     """The rows left out are left out of a file whose SWMR writer still has it open."""
-    import h5py
-
-    from skywright.store.frames import KEPT, write_virtual_file
-    from skywright.store.survey import ResourceRows
+    from skywright.store.file_nodes import KEPT, Rows, write_virtual_file
 
     camera = StreamingCamera("cam", journals)
     camera.stage()
@@ -119,9 +121,58 @@ def test_virtual_file_while_the_source_is_still_written(client: Any, journals: P
         "parameters": {"dataset": "/entry/data/data"},
     }
     target = journals / "kept.h5"
-    segments = [ResourceRows("r", 0, 1, 2), ResourceRows("r", 4, 3, 1)]
-    write_virtual_file(target, [(resource, segment) for segment in segments])
+    write_virtual_file(target, [(resource, Rows("r", 0, 2)), (resource, Rows("r", 4, 5))])
     with h5py.File(target, "r", swmr=True, libver="latest", locking=False) as file:
         kept = file[KEPT][:]
     camera.unstage()
     np.testing.assert_array_equal(kept, [noise(1), noise(2), noise(5)])
+
+
+@pytest.mark.parametrize("directory", ["plain", "50%20 of it"])
+@pytest.mark.parametrize("is_dead", [False, True])
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_first_rows_of_a_second_file_that_are_taken_again(
+    client: Any, journals: Path, goes_on: bool, is_dead: bool, directory: str
+) -> None:
+    """Indices begin again with the second file, or go on from the first one.
+
+    No document tells of the last row of a session that is dead.
+    """
+    journals = journals.with_name(directory) / "journal"
+    journals.mkdir(parents=True)
+    recording = Recording(journals)
+    external = {
+        "x": scalar("integer", dtype_numpy="<i4", external="STREAM:"),
+        "image": array([2], dtype_numpy="<i4", external="STREAM:"),
+    }
+    recording.stream("primary", **external)
+    descriptor = recording._streams["primary"].descriptor_doc
+    for number, ranges in enumerate([[(0, 3, 1)], [(0, 2, 4), (2, 4 if is_dead else 5, 4)]]):
+        path = journals / f"{recording.uid}-{number}.h5"
+        values = np.arange(3 + 2 * number, dtype="<i4") + 100 * number
+        with h5py.File(path, "w") as file:
+            file["x"], file["image"] = values, np.stack([values, -values], axis=1)
+        offset = 3 * number if goes_on else 0
+        for key in external:
+            resource = recording.run.compose_stream_resource(
+                mimetype="application/x-hdf5",
+                uri=f"file://localhost{quote(str(path))}",
+                data_key=key,
+                parameters={"dataset": key, "chunk_shape": [1]},
+            )
+            recording.journal("stream_resource", resource.stream_resource_doc)
+            for start, stop, seq_num in ranges:
+                datum = resource.compose_stream_datum(
+                    indices={"start": start + offset, "stop": stop + offset},
+                    seq_nums={"start": seq_num, "stop": seq_num + stop - start},
+                    descriptor=descriptor,
+                )
+                recording.journal("stream_datum", datum)
+    journal = leave(recording) if is_dead else recording.stop()
+    assert ingest(journal, client) is State.DONE
+    stream = client["raw"][recording.uid]["primary"]
+    expected = [0, 1, 2, 102, 103, 104]
+    assert np.asarray(stream["x"].read()).tolist() == expected
+    assert np.asarray(stream["image"].read()).tolist() == [[n, -n] for n in expected]
+    (contents,) = read_contents(client["raw"][recording.uid]).streams
+    assert all(part.asset.file.is_file() for c in contents.columns for part in c.parts)

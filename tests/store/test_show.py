@@ -17,7 +17,7 @@ from support.sample_runs import (
     shared_sample_store,
 )
 
-from skywright.analysis.display import as_bytes
+from skywright.analysis.display import to_uint8
 from skywright.errors import DataError
 from skywright.store.export.contents import Column
 from skywright.store.lookup import find_run
@@ -107,11 +107,11 @@ def test_pictures_need_a_directory(store: SampleStore, tmp_path: Path) -> None:
 def test_deep_pictures_span_black_to_white() -> None:
     ramp = np.linspace(100, 4000, 64 * 64).reshape(64, 64).astype("u2")
     ramp[0, 0] = 65_535  # a hot pixel does not darken the rest
-    scaled = as_bytes(ramp)
+    scaled = to_uint8(ramp)
     assert (scaled.min(), scaled.max()) == (0, 255)
     assert abs(float(np.median(scaled)) - 127) <= 2
-    assert as_bytes(np.full((4, 4), np.nan)).max() == 0
-    assert as_bytes(np.full((4, 4), 7, "u2")).max() == 0
+    assert to_uint8(np.full((4, 4), np.nan)).max() == 0
+    assert to_uint8(np.full((4, 4), 7, "u2")).max() == 0
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from skywright.processes.stack import read_state
 from skywright.store.check import differences
 from skywright.store.client import connect
 from skywright.store.ingester import Ingester
-from skywright.store.recover import survey_of
+from skywright.store.recover import contents_of
 
 SCRIPT = Path(__file__).with_name("soak_session.py")
 SECONDS = float(os.environ.get("SKYWRIGHT_SOAK_S", "600"))
@@ -136,19 +136,19 @@ def assert_all_there(beamline: Beamline) -> dict[str, int]:
     analyzed: set[str] = set()
     with_rows: set[str] = set()
     for path in done_journals(beamline.store):
-        survey = survey_of(path)
-        assert survey.start is not None
-        start = survey.start
+        contents = contents_of(path)
+        assert contents.start is not None
+        start = contents.start
         derived = start.get("purpose") == "analysis"
         run = client["analysis" if derived else "raw"][start["uid"]]
-        assert differences(survey, run) == []
+        assert differences(contents, run) == []
         for name in run:
             run[name].read()  # every column can be read
         if derived:
             analyzed.add(start["raw_uid"])
         else:
             raws.add(start["uid"])
-            if any(stream.frames for stream in survey.streams.values()):
+            if any(stream.external_rows for stream in contents.streams.values()):
                 with_rows.add(start["uid"])
     stored = {run.metadata["start"]["uid"] for run in client["raw"].values()}
     assert stored == raws
@@ -233,8 +233,8 @@ def test_servers_killed_between_runs(tmp_path: Path) -> None:
         client = stack.client()
         assert sorted(client["raw"]) == sorted(uids)
         for uid in uids:
-            survey = survey_of(stack.journals / "done" / f"{uid}.jsonl")
-            assert differences(survey, client["raw"][uid]) == []
+            contents = contents_of(stack.journals / "done" / f"{uid}.jsonl")
+            assert differences(contents, client["raw"][uid]) == []
             assert len(client["raw"][uid]["primary"].read()["c19"]) == 15
         ingester.stop()
 

@@ -17,7 +17,7 @@ COLUMNS = 30
 @pytest.fixture
 def run(journals: Path, monkeypatch: pytest.MonkeyPatch) -> FileRun:
     """A run whose partitions have eight rows."""
-    monkeypatch.setattr("skywright.store.frames.PARTITION_BYTES", 8 * (8 * COLUMNS + 16))
+    monkeypatch.setattr("skywright.store.file_nodes.PARTITION_BYTES", 8 * (8 * COLUMNS + 16))
     return FileRun(journals, COLUMNS)
 
 
@@ -78,7 +78,7 @@ def test_columns_without_a_table_are_arrays(
     run: FileRun, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tiled server without our adapter has an array of each column."""
-    monkeypatch.setattr("skywright.store.frames._is_column", lambda *_: False)
+    monkeypatch.setattr("skywright.store.file_nodes._is_column", lambda *_: False)
     run.append(20)
     run.tell()
     assert ingest(run.stop(), client) is State.DONE

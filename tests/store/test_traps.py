@@ -14,7 +14,7 @@ from tiled.client.metadata_update import DELETE_KEY
 
 from skywright.store.check import differences
 from skywright.store.ingest import State, ingest
-from skywright.store.survey import Survey
+from skywright.store.journal_contents import JournalContents
 from skywright.store.tail import read_lines
 
 
@@ -249,12 +249,12 @@ def test_files_that_tiled_cannot_show_are_told(journals: Path, client: Any) -> N
     assert run["primary"].read()["y"].values.tolist() == [1.0]
     (reason,) = run.metadata["unreadable_files"].values()
     assert f"x: tiled cannot read its files: {reason}" in run.metadata["notes"]
-    survey = Survey()
+    contents = JournalContents()
     for line in read_lines(journals / "done" / path.name):
-        survey.add(line)
-    assert differences(survey, run) == []
+        contents.add(line)
+    assert differences(contents, run) == []
     run.update_metadata({"unreadable_files": {"x": DELETE_KEY, "y": "anything"}})
-    assert differences(survey, client["raw"][path.stem]) == ["primary: x is missing"]
+    assert differences(contents, client["raw"][path.stem]) == ["primary: x is missing"]
 
 
 def test_names_that_are_no_addresses(journals: Path, client: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from skywright.analysis import Batch
 from skywright.analysis.picture_statistics import PictureStatistics
+from skywright.errors import ConfigError
 from skywright.files.columns import Column
 
 PATH = "support.odd_analyses"
@@ -28,6 +29,13 @@ class Raises(PictureStatistics):
         if self.at in batch.identities:
             raise ZeroDivisionError(f"frame {self.at} is cursed")
         return super().measure(batch)
+
+
+class Misconfigured(PictureStatistics):
+    """Finds in the worker that its configuration is at fault."""
+
+    def measure(self, batch: Batch) -> Mapping[str, Any]:
+        raise ConfigError("there is no calibration")
 
 
 class Dies(Raises):

@@ -1,6 +1,6 @@
 """The path of the data from a source to its owner, to files and to endpoints.
 
-An item takes this path: source -> `Owner._deliver` -> `process_argument` -> `process` ->
+An item takes this path: source -> `Owner._receive` -> `process_argument` -> `process` ->
 `prepare` -> `Publisher` (endpoints, queues) -> `Recorder` -> `Layout.take` -> the recorder's
 thread -> `File.append` -> `File.flush`. Without `process` it is published before `prepare`.
 
@@ -19,7 +19,7 @@ to an `Owner`, and adds recorders (`Recorder` with a `Layout`) and endpoints. Th
 `publisher`      publishes results to endpoints and queues
 `newest`         a short queue in which a new item replaces the oldest
 `recorder`       writes results to files on its own thread, or synchronously on the owner's
-`columns_layout` columns files, for items of one or more rows
+`columns_layout` files of columns, for row groups of one or more rows
 `image_layout`   images in areaDetector's layout
 `index_layout`   an index of files that other programs write
 `counters`       counts of losses by cause

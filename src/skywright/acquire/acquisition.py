@@ -45,9 +45,9 @@ class RefusedError(DataError):
     Parameters
     ----------
     cause
-        Counted as a loss under this name.
+        Name under which the loss is counted.
     why
-        For the message.
+        Reason, for the message.
     result
         What is recorded although the item was refused, for example its raw bytes; None: nothing.
     """
@@ -106,9 +106,10 @@ class OwnerState(Generic[Result]):
     acquisition_items
         Number of results of the present acquisition.
     lost
-        Items lost at the source, here and in the recorders, by cause.
+        Number of items lost in source, owner and essential recorders, by cause.
     failures
-        Errors by cause that lost no item, or an unknown number.
+        Number of errors that lost no item, or an unknown number, and of losses of recorders that
+        are not essential, by cause.
     message, alarm
         Message for the operator, and whether it needs an action.
     """

@@ -1,4 +1,4 @@
-"""The layout of columns files, for items of one or more rows."""
+"""The layout of files of columns, for row groups of one or more rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Rows:
         )
 
 
-class ItemOfRows(Protocol):
+class SelectableRows(Protocol):
     """One or more rows."""
 
     def __len__(self) -> int: ...
@@ -55,42 +55,42 @@ class ItemOfRows(Protocol):
         """Return some of the rows."""
 
 
-Item = TypeVar("Item", bound=ItemOfRows)
+RowGroup = TypeVar("RowGroup", bound=SelectableRows)
 
 
-class RowsLayout(Layout[Any, Item]):
-    """Base class of layouts whose items hold rows.
+class RowsLayout(Layout[Any, RowGroup]):
+    """Base class of layouts whose row groups may have several rows.
 
-    To record other results, override `take` to return an item or None.
+    To record other results, override `take` to return a row group or None.
     """
 
-    def take(self, result: Any) -> Item | None:
+    def take(self, result: Any) -> RowGroup | None:
         """Return the rows of a result; None when there are none."""
-        rows: Item = result
+        rows: RowGroup = result
         return rows if len(rows) else None
 
-    def nbytes(self, item: Item) -> int:
+    def nbytes(self, group: RowGroup) -> int:
         """Return the memory that rows hold."""
-        return item.nbytes
+        return group.nbytes
 
-    def rows(self, item: Item) -> int:
+    def rows(self, group: RowGroup) -> int:
         """Return the number of rows."""
-        return len(item)
+        return len(group)
 
-    def select(self, item: Item, rows: slice) -> Item:
+    def select(self, group: RowGroup, rows: slice) -> RowGroup:
         """Return some of the rows."""
-        return item.select(rows)
+        return group.select(rows)
 
 
-def write_fitting(item: Item, write: Callable[[Item], None]) -> Mapping[str, int]:
+def write_fitting(group: RowGroup, write: Callable[[RowGroup], None]) -> Mapping[str, int]:
     """Write the rows whose values fit their columns; return the number of the others."""
     try:
-        write(item)
+        write(group)
     except DoesNotFitError as error:
-        good = item.select(error.fits)
+        good = group.select(error.fits)
         if len(good):
             write(good)
-        return {"does not fit": len(item) - len(good)}
+        return {"does not fit": len(group) - len(good)}
     return {}
 
 
@@ -101,7 +101,7 @@ class ColumnsLayout(RowsLayout[Rows]):
     Parameters
     ----------
     name
-        Name of the recorded items.
+        Name of what is recorded.
     columns, identity, groups, links
         As for `ColumnWriter`.
     """
@@ -112,7 +112,7 @@ class ColumnsLayout(RowsLayout[Rows]):
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
 
-    def open(self, path: Path, items: Sequence[Rows], must_create: bool) -> "ColumnsFile":
+    def open(self, path: Path, groups: Sequence[Rows], must_create: bool) -> "ColumnsFile":
         """Create the file."""
         return ColumnsFile(ColumnWriter(path, self.columns, self.identity, self.groups, self.links))
 
@@ -120,14 +120,15 @@ class ColumnsLayout(RowsLayout[Rows]):
 class ColumnsFile(WriterFile[ColumnWriter]):
     """An open file of columns; not thread-safe."""
 
-    def append(self, items: Sequence[Rows]) -> Mapping[str, int]:
+    def append(self, groups: Sequence[Rows]) -> Mapping[str, int]:
         """Write rows; return the number of rows whose values do not fit their columns."""
-        rows = items[0] if len(items) == 1 else _joined(items)
+        rows = groups[0] if len(groups) == 1 else _joined(groups)
         return write_fitting(rows, lambda some: self.writer.append(some.identity, some.columns))
 
 
-def _joined(items: Sequence[Rows]) -> Rows:
+def _joined(groups: Sequence[Rows]) -> Rows:
     columns = {
-        path: np.concatenate([item.columns[path] for item in items]) for path in items[0].columns
+        path: np.concatenate([group.columns[path] for group in groups])
+        for path in groups[0].columns
     }
-    return Rows(np.concatenate([item.identity for item in items]), columns)
+    return Rows(np.concatenate([group.identity for group in groups]), columns)

@@ -46,7 +46,7 @@ class ImageLayout(Layout[Any, Image]):
     Parameters
     ----------
     name
-        Name of the recorded items in messages and causes of loss.
+        Name of what is recorded, in messages and causes of loss.
     identity
         Description of the identity, for the file.
     extra
@@ -63,27 +63,27 @@ class ImageLayout(Layout[Any, Image]):
         image: Image = result
         return image
 
-    def nbytes(self, item: Image) -> int:
+    def nbytes(self, group: Image) -> int:
         """Return the memory that an image holds."""
-        return item.image.nbytes
+        return group.image.nbytes
 
-    def open(self, path: Path, items: Sequence[Image], must_create: bool) -> "ImageFile | None":
+    def open(self, path: Path, groups: Sequence[Image], must_create: bool) -> "ImageFile | None":
         """Create the file when there is an image."""
-        if not items:
+        if not groups:
             return None
-        first = items[0].image
+        first = groups[0].image
         return ImageFile(ImageWriter(path, first.shape, first.dtype, self.identity, self.extra))
 
 
 class ImageFile(WriterFile[ImageWriter]):
     """An open file of images; not thread-safe."""
 
-    def append(self, items: Sequence[Image]) -> Mapping[str, int]:
+    def append(self, groups: Sequence[Image]) -> Mapping[str, int]:
         """Write images; return the number that cannot be in this file, by cause."""
         lost: Counter[str] = Counter()
-        for item in items:
-            if cause := self.writer.reason_to_reject(item.image):
+        for group in groups:
+            if cause := self.writer.reason_to_reject(group.image):
                 lost[cause] += 1
             else:
-                self.writer.append(item.identity, item.image, item.time_ns, extra=item.extra)
+                self.writer.append(group.identity, group.image, group.time_ns, extra=group.extra)
         return lost

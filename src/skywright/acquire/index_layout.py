@@ -56,7 +56,7 @@ class IndexLayout(RowsLayout[Records]):
     Parameters
     ----------
     name
-        Name of the recorded items in messages and causes of loss.
+        Name of what is recorded, in messages and causes of loss.
     identity
         Description of the identity of a record, for the file.
     extra
@@ -68,7 +68,7 @@ class IndexLayout(RowsLayout[Records]):
     extra: Sequence[Column] = ()
     at_once: int = 1  # records of several files cannot be written all or none
 
-    def open(self, path: Path, items: Sequence[Records], must_create: bool) -> "IndexFile":
+    def open(self, path: Path, groups: Sequence[Records], must_create: bool) -> "IndexFile":
         """Create the index, whether there are records yet or not."""
         return IndexFile(IndexWriter(path, self.identity, self.extra))
 
@@ -76,10 +76,10 @@ class IndexLayout(RowsLayout[Records]):
 class IndexFile(WriterFile[IndexWriter]):
     """An open index; not thread-safe."""
 
-    def append(self, items: Sequence[Records]) -> Mapping[str, int]:
-        """Write the records of one item; return how many have values that do not fit."""
-        (item,) = items
-        return write_fitting(item, self._append)
+    def append(self, groups: Sequence[Records]) -> Mapping[str, int]:
+        """Write records of one file; return the number of those whose values do not fit."""
+        (group,) = groups
+        return write_fitting(group, self._append)
 
-    def _append(self, item: Records) -> None:
-        self.writer.append(item.file, item.identity, item.offset, item.size, item.extra)
+    def _append(self, group: Records) -> None:
+        self.writer.append(group.file, group.identity, group.offset, group.size, group.extra)

@@ -59,7 +59,8 @@ class OrderedPool(Generic[Item, Result]):
         """All items in the pool, in order."""
         self._not_started: deque[_Slot[Item, Result]] = deque()
         self._bytes = 0
-        self._publishing = False
+        self._delivering = False
+        """True while a thread delivers results."""
         self._closing = False
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
@@ -83,10 +84,13 @@ class OrderedPool(Generic[Item, Result]):
             return True
 
     def drain(self, timeout_s: float) -> None:
-        """Wait until all items are processed and their results are out."""
+        """Wait until all items are processed and their results delivered, at most `timeout_s` s.
+
+        On a thread of the pool it does nothing, because it would wait for itself.
+        """
         if threading.current_thread() not in self._threads:
             with self._changed:
-                self._changed.wait_for(lambda: not self._slots and not self._publishing, timeout_s)
+                self._changed.wait_for(lambda: not self._slots and not self._delivering, timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Process the queued items, then end the threads."""
@@ -113,16 +117,16 @@ class OrderedPool(Generic[Item, Result]):
             slot.result = self._process(slot.item)
             with self._changed:
                 slot.done = True
-                if self._publishing:  # the delivering thread finds this result too
+                if self._delivering:  # the delivering thread finds this result too
                     continue
-                self._publishing = True
-            self._publish_in_order()
+                self._delivering = True
+            self._deliver_in_order()
 
-    def _publish_in_order(self) -> None:
+    def _deliver_in_order(self) -> None:
         while True:
             with self._changed:
                 if not self._slots or not self._slots[0].done:
-                    self._publishing = False
+                    self._delivering = False
                     self._changed.notify_all()
                     return
                 slot = self._slots.popleft()

@@ -115,7 +115,7 @@ class Owner(Generic[Item, Result]):
         self._last_arrival = time.monotonic()
         self._silent = self._closing = False
         self._wake_monitor = threading.Event()
-        self._pool: OrderedPool[tuple[Item, Acquisition | None], ProcessedItem] | None = None
+        self._pool: OrderedPool[ProcessedItem, ProcessedItem] | None = None
         if threads:
             self._pool = OrderedPool(
                 self._process_item,
@@ -228,7 +228,8 @@ class Owner(Generic[Item, Result]):
             Number of items; 0: until `stop_acquisition`.
         on_item
             Called with each result of the acquisition, in order; must not block. Without a
-            `process` it is called when an item arrives, before a recorder may refuse the item.
+            `process` it is called when an item arrives, before a recorder may refuse the item; with
+            `threads` then also for items that arrive while the last requested ones are in the pool.
 
         Raises
         ------
@@ -282,7 +283,11 @@ class Owner(Generic[Item, Result]):
         queue = NewestQueue[Result](depth, self._unsubscribe)
         self._publisher.add(queue)
         if runs_source:
-            self._add_user(queue)
+            try:
+                self._add_user(queue)
+            except SkywrightError:  # nobody gets the queue, so nobody can close it
+                self._publisher.remove(queue)
+                raise
         return queue
 
     def close(self) -> None:
@@ -327,7 +332,7 @@ class Owner(Generic[Item, Result]):
                 self._last_arrival, self._silent = time.monotonic(), False
                 self.report(self.waiting_text.format(item=self.item_name), alarm=False)
                 self.source_starts()
-                self.source.start(self._deliver, self._source_reports)
+                self.source.start(self._receive, self._source_reports)
             else:
                 self._running = None
                 self.source.stop()
@@ -353,11 +358,12 @@ class Owner(Generic[Item, Result]):
         self.failures.add("source failed")
         self.report(message)
 
-    def _deliver(self, item: Item) -> None:
+    def _receive(self, item: Item) -> None:
         """Receive an item, on the source's thread.
 
-        Without `process` the item is the result: it is published here, and recorded by
-        `_publish_and_record`, which else publishes it too.
+        With `process`, `_publish_and_record` publishes and records its result. Without `process`
+        the item is the result: it is published here at once, and `_publish_and_record` only records
+        it.
         """
         self._last_arrival = time.monotonic()
         with self._lock:
@@ -369,11 +375,8 @@ class Owner(Generic[Item, Result]):
         size = getattr(item, "nbytes", 0)
         # `process_argument` may raise; `process_item` turns its error into a refusal.
         argument = process_item(item, acquisition, self.process_argument, None, self._log_name)
-        if argument.refused is not None:
-            self._publish_and_record(argument)
-            return
-        item = argument.result
-        if self._process is None:
+        if self._process is None and argument.refused is None:
+            item = argument.result
             self._publisher.publish(cast("Result", item))
             if acquisition is not None and acquisition.on_item is not None:
                 self._publisher.call("on_item", acquisition.on_item, item)
@@ -383,8 +386,8 @@ class Owner(Generic[Item, Result]):
                     self._notify()
                 return
         if self._pool is None:
-            self._publish_and_record(self._process_item((item, acquisition)))
-        elif not self._pool.put((item, acquisition), size):
+            self._publish_and_record(self._process_item(argument))
+        elif not self._pool.put(argument, size):  # a refused item too, to keep the order
             self.counters.add("queue full")
             self._item_finished(acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
@@ -397,8 +400,12 @@ class Owner(Generic[Item, Result]):
         """
         return item
 
-    def _process_item(self, arrival: tuple[Any, Acquisition | None]) -> ProcessedItem:
-        return process_item(*arrival, self._process, self._prepare, self._log_name)
+    def _process_item(self, argument: ProcessedItem) -> ProcessedItem:
+        """Process what `process_argument` returned, unless that refused the item."""
+        if argument.refused is not None:
+            return argument
+        item, acquisition = argument.result, argument.acquisition
+        return process_item(item, acquisition, self._process, self._prepare, self._log_name)
 
     def _publish_and_record(self, processed: ProcessedItem) -> None:
         """Publish a processed item; called in the order of the items."""

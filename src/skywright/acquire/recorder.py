@@ -23,27 +23,27 @@ FLUSH_S = 0.05
 """Time from the first unflushed write to the flush, s. A row is visible at most
 FLUSH_S + 2 * GATHER_S after it was offered."""
 GATHER_S = 0.04
-"""Time to wait for more items before a write, s. One write of 20 rows takes as long as one of 1
+"""Time to wait for more rows before a write, s. One write of 20 rows takes as long as one of 1
 row."""
 STOP_LIMIT_S = 30.0
-"""Timeout for the items in the queue when a recording is stopped, s."""
+"""Timeout for the rows in the queue when a recording is stopped, s."""
 QUEUE_BYTES = 256_000_000
 """Default limit of the queue, bytes."""
-BATCH = 64
-"""Maximum number of items that are written together."""
+GROUPS_PER_WRITE = 64
+"""Maximum number of row groups that are written together."""
 
 Result = TypeVar("Result", contravariant=True)
 """What the owner gives to the recorder."""
-Item = TypeVar("Item")
-"""What `Layout.take` returns: any number of rows to write. It is not the item of a source."""
-Written = TypeVar("Written", contravariant=True)
+RowGroup = TypeVar("RowGroup")
+"""What `Layout.take` returns: the rows that one result gives."""
+Group = TypeVar("Group", contravariant=True)
 
 
-class File(Protocol[Written]):
+class File(Protocol[Group]):
     """The open file of a recording."""
 
-    def append(self, items: Sequence[Written]) -> Mapping[str, int]:
-        """Write items, or raise and write none; return the number of rows lost, by cause."""
+    def append(self, groups: Sequence[Group]) -> Mapping[str, int]:
+        """Write row groups, or raise and write none; return the number of rows lost, by cause."""
 
     def flush(self) -> int:
         """Make all rows visible to readers; return their number."""
@@ -62,10 +62,10 @@ class Writer(Protocol):
         """Flush and close; a second call does nothing."""
 
 
-Writes = TypeVar("Writes", bound=Writer)
+WriterT = TypeVar("WriterT", bound=Writer)
 
 
-class WriterFile(Generic[Writes]):
+class WriterFile(Generic[WriterT]):
     """An open file of one writer; not thread-safe. A subclass adds `append`, see `File`.
 
     Parameters
@@ -74,7 +74,7 @@ class WriterFile(Generic[Writes]):
         Writer of the file.
     """
 
-    def __init__(self, writer: Writes) -> None:
+    def __init__(self, writer: WriterT) -> None:
         self.writer = writer
 
     def flush(self) -> int:
@@ -86,54 +86,58 @@ class WriterFile(Generic[Writes]):
         self.writer.close()
 
 
-class Layout(ABC, Generic[Result, Item]):
-    """Defines how results become rows of a file. An item holds one row or many.
+class Layout(ABC, Generic[Result, RowGroup]):
+    """Defines how results become rows of a file. A row group is the rows of one result.
 
     Attributes
     ----------
     name
-        Name of the recorded items in messages and causes of loss: ``spectra``.
+        Name of what is recorded, in messages and causes of loss: ``spectra``.
     at_once
-        Maximum number of items of one `File.append`.
+        Maximum number of row groups of one `File.append`.
     """
 
     name: str
-    at_once: int = BATCH
+    at_once: int = GROUPS_PER_WRITE
 
     @abstractmethod
-    def take(self, result: Result) -> Item | None:
-        """Return the item to be written for a result; None: nothing."""
+    def take(self, result: Result) -> RowGroup | None:
+        """Return the rows to be written for a result; None: nothing."""
 
     @abstractmethod
-    def nbytes(self, item: Item) -> int:
-        """Return the memory that an item holds."""
+    def nbytes(self, group: RowGroup) -> int:
+        """Return the memory that a row group holds."""
 
     @abstractmethod
-    def open(self, path: Path, items: Sequence[Item], must_create: bool) -> File[Item] | None:
-        """Create the file for the items; return None to wait for an item that gives its shape.
+    def open(
+        self, path: Path, groups: Sequence[RowGroup], must_create: bool
+    ) -> File[RowGroup] | None:
+        """Create the file; return None to wait for a row group that gives its shape.
 
         If `must_create` is True somebody waits for these rows: create the file if that is possible
-        at all. `open` is called again with more items after None.
+        at all. `open` is called again with more row groups after None.
         """
 
-    def open_early(self, path: Path) -> File[Item] | None:
-        """Create the file before the first item; return None if that needs an item."""
+    def open_early(self, path: Path) -> File[RowGroup] | None:
+        """Create the file before the first row group; return None if that needs a row group."""
         return None
 
-    def describe(self, item: Item) -> str:
-        """Return a short description of an item, for error messages."""
+    def describe(self, group: RowGroup) -> str:
+        """Return a short description of a row group, for error messages."""
         return self.name
 
-    def rows(self, item: Item) -> int:
-        """Return the number of rows of an item."""
+    def rows(self, group: RowGroup) -> int:
+        """Return the number of rows of a row group."""
         return 1
 
-    def select(self, item: Item, rows: slice) -> Item:
-        """Return an item with some of the rows; called only when an item has other than 1 row."""
-        raise NotImplementedError(f"{type(self).__name__}: items of many rows need `select`")
+    def select(self, group: RowGroup, rows: slice) -> RowGroup:
+        """Return some of the rows of a row group; called only if it has more than one row."""
+        raise NotImplementedError(
+            f"{type(self).__name__}: a row group of several rows needs `select`"
+        )
 
 
-class Recorder(Generic[Result, Item]):
+class Recorder(Generic[Result, RowGroup]):
     """Writes at most one recording at a time. All methods may be called from any thread.
 
     Parameters
@@ -145,10 +149,10 @@ class Recorder(Generic[Result, Item]):
     changed
         Called after the state has changed; must return at once.
     queue_bytes
-        Limit of the queue. Items beyond it are not recorded and count as ``queue full``.
+        Limit of the queue. Rows beyond it are not recorded and count as ``queue full``.
     synchronous
-        True: `offer` writes each item, on the owner's thread, and raises `RefusedError` if it
-        cannot be stored. So an acquisition counts only items that are in the file.
+        True: `offer` writes on the owner's thread, and raises `RefusedError` if a result cannot be
+        stored. So an acquisition counts only items that are in the file.
     essential
         True: a row that cannot be stored is a lost item. False: it is counted as a failure, because
         another recorder stores the same item.
@@ -168,7 +172,7 @@ class Recorder(Generic[Result, Item]):
 
     def __init__(
         self,
-        layout: Layout[Result, Item],
+        layout: Layout[Result, RowGroup],
         every: int = 1,
         changed: Callable[[], None] | None = None,
         queue_bytes: int = QUEUE_BYTES,
@@ -188,20 +192,22 @@ class Recorder(Generic[Result, Item]):
         self._file_lock = threading.RLock()
         """Held by the thread that uses the file."""
         self._queue_changed = threading.Condition()
-        self._queue: deque[Item | Callable[[], None]] = deque()
-        """Items, and functions to call when all items before them are visible."""
+        self._queue: deque[RowGroup | Callable[[], None]] = deque()
+        """Row groups, and callbacks: functions to call when all rows before them are visible."""
         self._bytes = 0
         self._seen = 0
+        """Number of rows offered since row 0 of `every`."""
         self._closing = False
-        self._file: File[Item] | None = None
-        self._before_open: list[Item] = []
-        """Items that wait until the file can be created."""
+        self._file: File[RowGroup] | None = None
+        self._before_open: list[RowGroup] = []
+        """Row groups that wait until the file can be created."""
         self._count = 0
         """Number of rows of the whole recording; 0: no limit."""
         self._recorded = self._flushed = 0
         """Numbers of rows of all recordings: written, and written and visible."""
         self._unreadable = 0
-        """Number of rows that the last flush failed to make visible; a later flush may succeed."""
+        """Rows that a flush failed to make visible when a caller waited for them: they count as
+        lost until a later flush succeeds."""
         self._unflushed_since = 0.0
         self._thread = threading.Thread(
             target=self._work, name=f"record-{layout.name}", daemon=True
@@ -223,60 +229,60 @@ class Recorder(Generic[Result, Item]):
         """
         if self.path is None:
             return
-        item = self.layout.take(result)
-        if item is None:
+        group = self.layout.take(result)
+        if group is None:
             return
-        item = self._decimate(item)
-        if item is None:
+        group = self._decimate(group)
+        if group is None:
             return
         if self.synchronous:
-            self._write_now(item)
+            self._write_now(group)
             return
-        size = self.layout.nbytes(item)
+        size = self.layout.nbytes(group)
         with self._queue_changed:
             if not self._has_room(size):
                 self._queue_changed.wait_for(lambda: self._has_room(size), self._queue_timeout_s)
             if not self._has_room(size):
-                self._lost.add("queue full", self.layout.rows(item))
+                self._lost.add("queue full", self.layout.rows(group))
                 return
             self._bytes += size
-            self._queue.append(item)
+            self._queue.append(group)
             self._queue_changed.notify_all()
 
     def _has_room(self, size: int) -> bool:
         return self._bytes + size <= self._limit or not self._queue
 
-    def _write_now(self, item: Item) -> None:
+    def _write_now(self, group: RowGroup) -> None:
         with self._file_lock:
             if self.path is None:  # the recording has just ended
                 return
             before = self._lost.as_dict()
-            self._write([item], has_waiter=False)
+            self._write([group], has_waiter=False)
             causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
             why = self.error
             if self._flush_is_due():
                 self._flush(has_waiter=False)
         if causes:
-            what = self.layout.describe(item)
+            what = self.layout.describe(group)
             raise RefusedError(causes[0], f"{what}: {why}" if why else what)
 
-    def _decimate(self, item: Item) -> Item | None:
-        """Return the rows of an item that `every` selects; None if there are none."""
+    def _decimate(self, group: RowGroup) -> RowGroup | None:
+        """Return the rows of a row group that `every` selects; None if there are none."""
         if self.every == 1:
-            return item
-        rows = self.layout.rows(item)
+            return group
+        rows = self.layout.rows(group)
         first = -self._seen % self.every
         self._seen += rows
-        return None if first >= rows else self._select_rows(item, slice(first, None, self.every))
+        return None if first >= rows else self._select_rows(group, slice(first, None, self.every))
 
-    def _select_rows(self, item: Item, rows: slice) -> Item:
-        count = self.layout.rows(item)
-        return item if range(count)[rows] == range(count) else self.layout.select(item, rows)
+    def _select_rows(self, group: RowGroup, rows: slice) -> RowGroup:
+        count = self.layout.rows(group)
+        return group if range(count)[rows] == range(count) else self.layout.select(group, rows)
 
     def call_when_visible(self, done: Callable[[], None]) -> None:
-        """Call `done` when all items offered before are visible in the file, or counted as lost.
+        """End the acquisition: call `done` when its rows are visible or counted as lost.
 
-        The next item is row 0 for `every` again.
+        The next result begins with row 0 of `every`.
         """
         with self._queue_changed:
             self._seen = 0
@@ -301,9 +307,10 @@ class Recorder(Generic[Result, Item]):
         ----------
         path
             Path of the new file; its directory must exist. `Layout.open_early` creates the file
-            now, else the first item does.
+            now, else the first result does.
         count
-            Number of rows after which the recording ends by itself; 0: never.
+            Number of rows after which the recording ends by itself; 0: never. Later rows are not
+            recorded and not counted as lost.
 
         Returns
         -------
@@ -325,7 +332,7 @@ class Recorder(Generic[Result, Item]):
         return self.error
 
     def stop(self) -> None:
-        """Close the recording after the queued items are written."""
+        """Close the recording after the queued rows are written."""
         written = threading.Event()
         self.call_when_visible(written.set)
         in_time = True
@@ -339,124 +346,133 @@ class Recorder(Generic[Result, Item]):
         self._changed()
 
     def _drop_queued(self) -> int:
-        """Remove all items from the queue, so that none gets into the next file; count them."""
+        """Remove all rows from the queue, so that none gets into the next file.
+
+        Return the number of rows that are lost with them.
+        """
         with self._queue_changed:
-            marks = [each for each in self._queue if callable(each)]
+            callbacks = [each for each in self._queue if callable(each)]
             rows = self._rows([each for each in self._queue if not callable(each)])
             self._queue.clear()
-            self._queue.extend(marks)
+            self._queue.extend(callbacks)
             self._bytes = 0
-        if rows:
-            self._lost.add("not written", rows)
-        return rows
+        return self._count_unwritten(rows)
 
     def close(self) -> None:
         """Close the recording and end the thread."""
         self.stop()
         self._closing = True
-        self.call_when_visible(lambda: None)
+        self.call_when_visible(lambda: None)  # wakes the thread
         self._thread.join(5.0)
 
     # ---- the recorder's thread
 
     def _work(self) -> None:
         while not self._closing:
-            items, is_visible = self._next()
+            groups, when_visible = self._next()
             flushed = False
             with self._file_lock:
-                if items:
-                    self._write(items, has_waiter=is_visible is not None)
-                if is_visible is not None or self._flush_is_due():
-                    flushed = self._flush(has_waiter=is_visible is not None)
-            if is_visible is not None:
-                is_visible()
-            if flushed or is_visible is not None:
+                if groups:
+                    self._write(groups, has_waiter=when_visible is not None)
+                if when_visible is not None or self._flush_is_due():
+                    flushed = self._flush(has_waiter=when_visible is not None)
+            if when_visible is not None:
+                when_visible()
+            if flushed or when_visible is not None:
                 self._changed()
 
-    def _next(self) -> tuple[list[Item], Callable[[], None] | None]:
-        """Return up to `BATCH` queued items, and the function to call after them, if any."""
-        items: list[Item] = []
+    def _next(self) -> tuple[list[RowGroup], Callable[[], None] | None]:
+        """Return up to `GROUPS_PER_WRITE` row groups, and the callback after them, if any."""
+        groups: list[RowGroup] = []
         with self._queue_changed:
             # A synchronous recorder has rows to flush that were never in the queue.
             is_writing = self._unflushed_since or (self.synchronous and self.path is not None)
             self._queue_changed.wait_for(lambda: self._queue, FLUSH_S if is_writing else 1.0)
             if self._queue:
                 self._queue_changed.wait_for(self._should_write_now, GATHER_S)
-            while self._queue and len(items) < BATCH:
-                item = self._queue.popleft()
-                if callable(item):
-                    return items, item
-                self._bytes -= self.layout.nbytes(item)
-                items.append(item)
+            while self._queue and len(groups) < GROUPS_PER_WRITE:
+                group = self._queue.popleft()
+                if callable(group):
+                    return groups, group
+                self._bytes -= self.layout.nbytes(group)
+                groups.append(group)
             self._queue_changed.notify_all()  # there is room again
-        return items, None
+        return groups, None
 
     def _should_write_now(self) -> bool:
-        """Return whether writing should start without a wait for more items."""
-        return callable(self._queue[-1]) or len(self._queue) >= BATCH
+        """Return whether writing should start without a wait for more rows."""
+        return callable(self._queue[-1]) or len(self._queue) >= GROUPS_PER_WRITE
 
     def _flush_is_due(self) -> bool:
         since = self._unflushed_since
         return bool(since) and time.monotonic() - since > FLUSH_S
 
-    def _write(self, items: list[Item], has_waiter: bool) -> None:
-        """Write items, and create the file before; `has_waiter`: somebody waits for them."""
+    def _write(self, groups: list[RowGroup], has_waiter: bool) -> None:
+        """Write rows, and create the file if there is none; `has_waiter`: a caller waits for it."""
         if self.path is None:
-            self._lost.add("not written", self._rows(items))
+            self._count_unwritten(self._rows(groups))
             return
-        items = [*self._before_open, *items]
+        groups = [*self._before_open, *groups]
         self._before_open = []
         try:
             if self._file is None:
-                self._file = self.layout.open(self.path, items, has_waiter)
+                self._file = self.layout.open(self.path, groups, has_waiter)
         except Exception as error:
-            self._fail(error, self._rows(items))
+            self._fail(error, self._rows(groups))
             return
         if self._file is None:
-            self._before_open = items
+            self._before_open = groups
             return
-        for first in range(0, len(items), self.layout.at_once):
+        for first in range(0, len(groups), self.layout.at_once):
             self._append(
-                self._file, self._limit_to_count(items[first : first + self.layout.at_once])
+                self._file, self._limit_to_count(groups[first : first + self.layout.at_once])
             )
         if self._count and self._recorded >= self._count:
             self._end()
 
-    def _rows(self, items: Sequence[Item]) -> int:
-        return sum(self.layout.rows(item) for item in items)
+    def _count_unwritten(self, rows: int) -> int:
+        """Count rows as lost, and return their number; 0 if the recording had all its rows."""
+        if self._count and self._recorded >= self._count:
+            return 0
+        if rows:
+            self._lost.add("not written", rows)
+        return rows
 
-    def _limit_to_count(self, items: list[Item]) -> list[Item]:
-        """Return the items up to the requested number of rows of the recording."""
+    def _rows(self, groups: Sequence[RowGroup]) -> int:
+        return sum(self.layout.rows(group) for group in groups)
+
+    def _limit_to_count(self, groups: list[RowGroup]) -> list[RowGroup]:
+        """Return the rows up to the requested number of rows of the recording."""
         if not self._count:
-            return items
+            return groups
         left, wanted = self._count - self._recorded, []
-        for item in items:
+        for group in groups:
             if left <= 0:
                 break
-            wanted.append(self._select_rows(item, slice(left)))
+            wanted.append(self._select_rows(group, slice(left)))
             left -= self.layout.rows(wanted[-1])
         return wanted
 
-    def _append(self, file: File[Item], items: list[Item]) -> None:
-        if not items:
+    def _append(self, file: File[RowGroup], groups: list[RowGroup]) -> None:
+        if not groups:
             return
         try:
-            lost = file.append(items)
+            lost = file.append(groups)
             for cause, count in lost.items():
                 self._lost.add(cause, count)
         except DoesNotFitError as error:
-            if len(items) > 1:  # write one by one, so that only the item that does not fit is lost
-                for item in items:
-                    self._append(file, [item])
+            if len(groups) > 1:  # write one by one, so that only the rows that do not fit are lost
+                for group in groups:
+                    self._append(file, [group])
             else:
-                self._lost.add("does not fit", self._rows(items))
+                self._lost.add("does not fit", self._rows(groups))
                 self._report(error)
             return
         except Exception as error:
-            self._fail(error, self._rows(items))
+            self._fail(error, self._rows(groups))
             return
         self.error = ""
-        self._recorded += self._rows(items) - sum(lost.values())
+        self._recorded += self._rows(groups) - sum(lost.values())
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
     def _flush(self, has_waiter: bool) -> bool:

@@ -15,7 +15,7 @@ from skywright.analysis.named import make_analysis
 
 
 def analyze_part(
-    name: str, parameters: dict[str, Any], table: FrameTable, frames: int, shift: int = 0
+    name: str, parameters: dict[str, Any], table: FrameTable, count: int, shift: int = 0
 ) -> tuple[Analysis[Any], Batch]:
     """Analyze whole blocks; runs on any machine that sees the files.
 
@@ -23,10 +23,12 @@ def analyze_part(
     ----------
     name, parameters
         The analysis (`make_analysis`).
-    table, frames
-        Where the frames are, and how many; they make up whole blocks (`whole_blocks`).
+    table
+        Where the frames are.
+    count
+        Number of frames; they make up whole blocks (`whole_blocks`).
     shift
-        Places of the frames less their identities (`IdentityOrder`).
+        Place minus identity of the frames (`IdentityOrder`).
 
     Returns
     -------
@@ -34,7 +36,7 @@ def analyze_part(
         See `analyze_blocks`.
     """
     with FrameReader(table) as reader:
-        return analyze_blocks(make_analysis(name, parameters), reader.batches(0, frames), shift)
+        return analyze_blocks(make_analysis(name, parameters), reader.batches(0, count), shift)
 
 
 def analyze_blocks(
@@ -45,25 +47,25 @@ def analyze_blocks(
     Parameters
     ----------
     analysis
-        Fresh.
+        A new analysis without members.
     batches
         The frames, in the order of their file.
     shift
-        Places of the frames less their identities (`IdentityOrder`).
+        Place minus identity of the frames (`IdentityOrder`).
 
     Returns
     -------
     partial
-        Closed: it holds statistics only.
+        The analysis, closed: it holds statistics only.
     rows
-        The columns of each frame.
+        The columns of the frames.
     """
-    done = []
+    parts = []
     highest = None
     for batch in batches:
         if len(batch):
             places = batch.identities + shift
             late, highest = find_late(places, analysis.block_size, highest)
             rows = analysis.update(replace(batch, identities=places), late)
-            done.append(Batch(batch.identities, batch.times, rows))
-    return analysis.close(), concatenate(done)
+            parts.append(Batch(batch.identities, batch.times, rows))
+    return analysis.close(), concatenate(parts)

@@ -1,4 +1,4 @@
-"""Pictures as a screen shows them: of any depth, and many on a sheet."""
+"""Images for the screen: scaled to 8 bits, and several on one contact sheet."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,25 @@ from PIL import Image, ImageDraw, ImageFont
 from skywright.errors import DataError
 
 SHEET_GRAY = 24
+"""Gray level of the sheet between the images, 0 to 255."""
 LABEL_PX = 14
+"""Height of a label, px."""
 
 
-def as_bytes(pixels: NDArray) -> NDArray[np.uint8]:
-    """Scale deeper pictures so that all but the extreme 0.1 % of pixels span black to white.
+def to_uint8(pixels: NDArray) -> NDArray[np.uint8]:
+    """Scale an image to 8 bits.
+
+    The darkest 0.1 % of the pixels become 0, the brightest 0.1 % become 255.
 
     Parameters
     ----------
     pixels
         (H, W) or (H, W, 3), any number type; uint8 is returned as it is.
+
+    Returns
+    -------
+    uint8 array of the same shape
+        NaN becomes 0.
     """
     if pixels.dtype == np.uint8:
         return pixels
@@ -46,7 +55,7 @@ def contact_sheet(
     cell_px
         Width of a cell, px; its height is three quarters of that.
     labels
-        Written into the upper left corner of each picture, 14 px high; none if empty.
+        Text for the upper left corner of each picture, `LABEL_PX` high; none if empty.
 
     Returns
     -------
@@ -64,16 +73,16 @@ def contact_sheet(
             f"contact sheet: {len(labels)} labels for {len(pictures)} pictures; expected as many"
         )
     columns = min(columns, len(pictures))
-    high = cell_px * 3 // 4
+    cell_height = cell_px * 3 // 4
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * cell_px, rows * high), (SHEET_GRAY,) * 3)
+    sheet = Image.new("RGB", (columns * cell_px, rows * cell_height), (SHEET_GRAY,) * 3)
     draw = ImageDraw.Draw(sheet)
     texts = labels or [""] * len(pictures)
     for number, (picture, label) in enumerate(zip(pictures, texts, strict=True)):
         image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
-        image.thumbnail((cell_px - 4, high - 4))
-        left, top = (number % columns) * cell_px, (number // columns) * high
-        corner = left + (cell_px - image.width) // 2, top + (high - image.height) // 2
+        image.thumbnail((cell_px - 4, cell_height - 4))
+        left, top = (number % columns) * cell_px, (number // columns) * cell_height
+        corner = left + (cell_px - image.width) // 2, top + (cell_height - image.height) // 2
         sheet.paste(image, corner)
         draw.text(
             (corner[0] + 3, corner[1] + 2),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, Batch, join
+from skywright.analysis.inputs import concatenate
 from skywright.closing import Closing
 from skywright.files.readers import HDF5, Reader, open_reader
 
@@ -252,10 +253,11 @@ class FrameReader(Closing):
         return Batch(identities[whole], times[whole], data)
 
     def pick(self, positions: range) -> Batch:
-        """Read the frames at these positions."""
+        """Read the frames at these positions, in this order; fewer if any is not in its file."""
         if positions.step == 1:
             return self.read(positions.start, positions.stop)
-        return join(self.read(position, position + 1) for position in positions)
+        frames = (self.read(position, position + 1) for position in positions)
+        return concatenate([frame for frame in frames if len(frame)])
 
     def identities(self, stop: int) -> NDArray[np.int64]:
         """Return the identities of the first `stop` frames, (stop,) int64.

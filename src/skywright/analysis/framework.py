@@ -1,9 +1,23 @@
 """The analysis framework: statistics of a run that do not depend on how its frames arrive.
 
 Identities (frame numbers, pulse ids, tags) are divided into blocks of fixed size; a block may be
-divided further by the settings that its members were taken with. A block's statistic is computed
+divided further by the settings numbers of its members. A block's statistic is computed
 from its members in order of identity, and blocks are folded in block order. So any order,
 repetition and assignment of whole blocks to workers gives the same bits.
+
+The states of a block:
+
+======  ==================================  ================================  =================
+state   begins with                         what is kept                      members that come
+======  ==================================  ================================  =================
+open    its first member                    rows of its members (`ordered`:   are added
+                                            their statistic)
+closed  `Analysis.close`, `merge`, `split`  its statistic and the identities  are refused
+                                            of its members
+folded  `Analysis.advance`                  nothing of its own: it is part    are refused
+                                            of one statistic of all folded
+                                            blocks
+======  ==================================  ================================  =================
 """
 
 import copy
@@ -21,8 +35,8 @@ from skywright.errors import DataError
 from skywright.files.columns import Column
 
 BlockKey = tuple[int, int]
-"""Number of a block (identity // block size), and number of its settings; blocks are in the order
-of their keys. Without `Analysis.block_setting` the second one is 0."""
+"""Number of a block (identity // block size), and its settings number; blocks are in the order of
+their keys. Without `Analysis.block_setting` the settings number is 0."""
 
 Statistic = TypeVar("Statistic")
 """Type of the partial result of one block, or of several blocks folded."""
@@ -62,8 +76,9 @@ class Analysis(ABC, Generic[Statistic]):
     optional: ClassVar[Sequence[str]] = ()
     """Further data keys, given to `measure` where they are."""
     arrays: ClassVar[Mapping[str, ArrayInput]] = {}
-    """Shape and dtype that array inputs must have, by input. They exclude other data keys of the
-    same name: the count ``n_flat_image``, or the ``image`` of another kind of detector."""
+    """Shape and dtype that array inputs must have, by input. They exclude data keys that only end
+    with the input's name, such as the count ``n_flat_image``, and the ``image`` of another kind of
+    detector."""
     stream: ClassVar[str] = "members"
     """Name of the derived run's stream with the columns, for example ``pulses``."""
     columns: ClassVar[Sequence[Column]] = ()
@@ -78,12 +93,12 @@ class Analysis(ABC, Generic[Statistic]):
     block_size: ClassVar[int] = 64
     """Identities in a block. An open block keeps the rows of its members."""
     block_setting: ClassVar[str] = ""
-    """Name of the column of `measure` that has the number of the settings, an integer, that each
-    member was taken with, such as its regions of interest. It is part of the block's key, so
-    members of different settings are never in one statistic; `fold` decides how to combine them.
-    Within a range of identities the blocks are folded in order of this number. If it is an input
-    too, identities may restart where it increases (`IdentityOrder`). Empty: settings do not
-    matter."""
+    """Name of an integer column of `measure`: the settings number of each member. Members with
+    different settings, such as regions of interest, have different numbers. The number is part of
+    the block's key, so members with different settings are never in one statistic; `fold` decides
+    how to combine them. Within a range of identities the blocks are folded in order of this number.
+    If the column is an input too, identities may restart where the number increases
+    (`IdentityOrder`). Empty: settings do not matter."""
     ordered: ClassVar[bool] = False
     """Members of a block come in order of identity and are added one by one with `extend`, so an
     open block stores only its statistic: for running images. A member out of order is refused."""
@@ -93,8 +108,8 @@ class Analysis(ABC, Generic[Statistic]):
     pictures: ClassVar[int] = 0
     """Number of members to `draw` at the end of a run."""
     skips: ClassVar[bool] = True
-    """True: a live analysis skips members when it is behind. False: it analyzes all members and may
-    end later."""
+    """True: a live analysis skips members when it is behind. False: it analyzes all members,
+    however long that takes after the end of the run. The end of the session interrupts it."""
     identity: ClassVar[str] = "frame_number"
     """Data key of the identity, without its device prefix, which is that of the first input."""
     time: ClassVar[str] = "frame_time"
@@ -108,7 +123,9 @@ class Analysis(ABC, Generic[Statistic]):
     def __init__(self, **parameters: Any) -> None:
         self.parameters = parameters
         self.refused = 0
-        """Members refused because their block was closed or folded before they came."""
+        """Number of members that are not in the result: their block was closed or folded before
+        they came, they came out of order (`ordered`), or `merge` used another version of their
+        block."""
         self._open: dict[BlockKey, list[Batch]] = {}
         self._growing: dict[BlockKey, _Block[Statistic]] = {}  # open, of an ordered analysis
         self._closed: dict[BlockKey, _Block[Statistic]] = {}
@@ -156,7 +173,7 @@ class Analysis(ABC, Generic[Statistic]):
         """Compile and load what `measure` needs, so that the first frame does not wait."""
 
     def draw(self, batch: Batch) -> Mapping[str, bytes]:
-        """Draw `pictures` members, spread over the run, for people; contents by file name."""
+        """Draw the members of `batch` for people; return the contents of files by file name."""
         return {}
 
     # The three verbs ----------------------------------------------------------------------------
@@ -169,7 +186,8 @@ class Analysis(ABC, Generic[Statistic]):
         Parameters
         ----------
         batch
-            Members in any order, with the declared inputs.
+            Members in any order, with the declared inputs. If identities can restart, `identities`
+            must hold the places (`IdentityOrder`).
         late
             (n,) bool, True for members of folded blocks (`find_late`): their columns are returned,
             but they are not in the result.
@@ -182,7 +200,7 @@ class Analysis(ABC, Generic[Statistic]):
         Raises
         ------
         DataError
-            If `measure` gives other columns than declared, or no numbers of settings.
+            If `measure` gives other columns than declared, or no settings numbers.
         """
         rows = self.measure(batch)
         columns = {c.name: _rows(self, c, rows, len(batch)) for c in self.columns}
@@ -276,7 +294,7 @@ class Analysis(ABC, Generic[Statistic]):
     # Bookkeeping --------------------------------------------------------------------------------
 
     def settings_numbers(self, batch: Batch) -> NDArray[np.integer[Any]] | None:
-        """Return the numbers of the settings of members, if they are an input; else None."""
+        """Return the settings number of each member, (n,); None if they are not an input."""
         numbers = batch.data.get(self.block_setting)
         is_known = numbers is not None and numbers.ndim == 1 and numbers.dtype.kind in "iu"
         return numbers if is_known else None
@@ -342,14 +360,14 @@ class Analysis(ABC, Generic[Statistic]):
             yield (block, setting), members if of_block.all() else members.take(of_block)
 
     def _settings(self, members: Batch) -> NDArray[np.int64]:
-        """Return the number that the settings of each member have."""
+        """Return the settings number of each member, (n,); zeros without `block_setting`."""
         if not self.block_setting:
             return np.zeros(len(members), np.int64)
         numbers = members.data.get(self.block_setting)
         if numbers is None or numbers.ndim != 1 or numbers.dtype.kind not in "iu":
             got = "nothing" if numbers is None else f"{numbers.dtype} of shape {numbers.shape}"
             raise DataError(
-                f"analysis {self.name}: numbers of settings {self.block_setting}: measure gave "
+                f"analysis {self.name}: settings number {self.block_setting}: measure gave "
                 f"{got}, expected one integer per member"
             )
         return numbers.astype(np.int64)
@@ -441,8 +459,8 @@ class IdentityOrder:
 
     Identities may restart with new settings: at an accelerator a new run can restart its tags.
     Such members are not late. The place of a member is its identity plus a shift. The shift is a
-    multiple of the block size that puts the member behind all earlier ones. Blocks are made by
-    place.
+    multiple of the block size that puts the member behind all earlier ones. A block is a range of
+    places.
 
     Parameters
     ----------
@@ -471,7 +489,7 @@ class IdentityOrder:
         identities
             (n,) in the order of the file.
         settings
-            (n,) numbers of the settings that they were taken with; None: there are none.
+            (n,) settings numbers of the members; None: there are none.
         """
         places = identities + self.shift
         start = 0
@@ -485,7 +503,7 @@ class IdentityOrder:
         return places
 
     def _rises(self, settings: NDArray[np.integer[Any]] | None) -> list[int]:
-        """Return where the number of settings is higher than ever before."""
+        """Return the positions where the settings number exceeds all earlier ones."""
         if settings is None or not len(settings):
             return []
         reached = np.maximum.accumulate(settings.astype(np.int64))

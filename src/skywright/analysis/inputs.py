@@ -86,6 +86,18 @@ def concatenate(batches: list[Batch]) -> Batch:
     return Batch(identities, np.concatenate([b.times for b in batches]), data)
 
 
+def concatenate(batches: list[Batch]) -> Batch:
+    """Put batches with the same columns one after the other.
+
+    An empty list gives an empty batch without columns.
+    """
+    if not batches:
+        return Batch(np.empty(0, np.int64), np.empty(0))
+    data = {name: np.concatenate([b[name] for b in batches]) for name in batches[0].data}
+    identities = np.concatenate([b.identities for b in batches])
+    return Batch(identities, np.concatenate([b.times for b in batches]), data)
+
+
 @dataclass(frozen=True)
 class ArrayInput:
     """Shape and dtype that the data key of an array input must have in its descriptor.

@@ -69,9 +69,9 @@ def make_analysis(
     Parameters
     ----------
     name
-        As of `analysis_class`.
+        As for `analysis_class`.
     parameters
-        The analysis's own; they override the values from the device configuration.
+        Parameters of the analysis; they override the values from the device configuration.
     configuration
         Configuration of the devices of a run, by data key; some analyses find parameters in it.
 
@@ -108,14 +108,14 @@ def is_second_stage(name: str) -> bool:
 
 
 def first_stage_of(name: str, default: str | None = None) -> str:
-    """Return the name of the analysis whose rows a second-stage analysis takes.
+    """Return the name of the analysis whose rows a second-stage analysis works on.
 
     Parameters
     ----------
     name
-        Of the second-stage analysis.
+        Name of the second-stage analysis.
     default
-        For one that is given as ``module:Class``, which does not tell.
+        Result for an analysis given as ``module:Class``, which names no first stage.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def configured_parameters(name: str, settings: "Settings") -> dict[str, Any]:
     Parameters
     ----------
     name
-        As of `analysis_class`; one that belongs to no instrument has its defaults.
+        As for `analysis_class`; an analysis that belongs to no instrument has its defaults.
     settings
         The configuration.
     """
@@ -158,7 +158,7 @@ def make_second_stage(name: str, parameters: dict[str, Any] | None = None) -> Se
     name
         One of `named_analyses` that has a stage, or ``module:Class`` of an importable module.
     parameters
-        Of the stage.
+        Parameters of the second-stage analysis.
 
     Raises
     ------

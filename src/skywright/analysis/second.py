@@ -20,7 +20,7 @@ class SecondRun(ABC):
 
     @abstractmethod
     def __call__(self, name: str, doc: Document) -> None:
-        """Take in a document of the raw run, the start document excepted; it is not changed."""
+        """Process a document of the raw run, but not its start document; it is not changed."""
 
     @property
     @abstractmethod

@@ -50,9 +50,9 @@ COUNTS = tuple(
         "n_frames": "frames in the statistics",
         "n_dropped": "frames skipped because the analysis was behind",
         "n_missing": "frames announced that were not in their file",
-        "n_late": "frames that came more than a block late, left out of the statistics",
-        "last_identity": "number of the last frame measured, -1 before the first",
-        "update_number": "row of the stream arrays with the newest array results, -1: none yet",
+        "n_late": "frames left out of the statistics, because they came late or out of order",
+        "last_identity": "identity of the last frame measured, -1 before the first",
+        "update_number": "row in the stream ``arrays`` with the newest array results, -1: none yet",
     }.items()
 )
 
@@ -71,12 +71,12 @@ class DerivedRun:
     raw_start
         Start document of the raw run.
     emit
-        Takes ``(name, document)``, e.g. a `Journal`.
+        Called with each ``(name, document)``, e.g. a `Journal`.
     assets
         Root directory of assets.
-    keys
-        Full data key of the raw run by input; for a second-stage analysis, the uid of the first
-        analysis's derived run by name.
+    inputs
+        For a first-stage analysis: the full data key of each input. For a second-stage analysis:
+        the uid of the first stage's derived run, by name of that analysis.
     stream
         Name of the raw run's stream that has the inputs.
     """
@@ -87,13 +87,13 @@ class DerivedRun:
         raw_start: Mapping[str, Any],
         emit: Emit,
         assets: Path,
-        keys: Mapping[str, str] | None = None,
+        inputs: Mapping[str, str] | None = None,
         *,
         stream: str = "primary",
     ) -> None:
         self.analysis = analysis
         self.rows = 0
-        """Frames measured: rows that the columns file has, or will have with the next `tick`."""
+        """Frames measured: rows that the file of columns has, or will have after the next write."""
         self.dropped = 0
         self.missing = 0
         self._emit = emit
@@ -104,7 +104,7 @@ class DerivedRun:
         self._scalars_changed = self._arrays_changed = False
         self._is_closed = False
         self._next_scalars = self._next_arrays = self._next_datum = 0.0
-        metadata = _start_metadata(analysis, raw_start, keys or {}, stream)
+        metadata = _start_metadata(analysis, raw_start, inputs or {}, stream)
         run = event_model.compose_run(metadata=metadata)
         self.uid = str(run.start_doc["uid"])
         self.raw_uid = str(raw_start["uid"])
@@ -159,21 +159,21 @@ class DerivedRun:
         self._store(batch.identities, batch.times, rows)
         return rows
 
-    def absorb(self, partial: Analysis[Any], done: Batch, shift: int = 0) -> None:
+    def absorb(self, partial: Analysis[Any], rows: Batch, shift: int = 0) -> None:
         """Add whole blocks that a worker has analyzed (`skywright.analysis.blocks`).
 
         Parameters
         ----------
-        partial, done
+        partial, rows
             Closed analysis of the blocks, and the columns of their members.
         shift
             Place minus identity of the members (`IdentityOrder`).
         """
-        if not len(done):
+        if not len(rows):
             return
         self.analysis.merge(partial)
-        self._order.place(done.identities + shift, None)
-        self._store(done.identities, done.times, done.data)
+        self._order.place(rows.identities + shift, None)  # only notes the highest place
+        self._store(rows.identities, rows.times, rows.data)
 
     def _store(
         self, identities: NDArray[np.int64], times: NDArray[np.float64], rows: Mapping[str, Any]
@@ -286,7 +286,7 @@ class DerivedRun:
         data["pictures"] = pictures
         self._scalars_changed = False
         now = time.time()
-        event = self._result.compose_event(data=data, timestamps=dict.fromkeys(data, now))
+        event = self._result_bundle.compose_event(data=data, timestamps=dict.fromkeys(data, now))
         self._emit("event", event)
 
     def _emit_datums(self) -> None:
@@ -304,14 +304,14 @@ class DerivedRun:
             "shape": [],
             "description": "files of annotated pictures, one path a line",
         }
-        self._result = self._run.compose_descriptor(
+        self._result_bundle = self._run.compose_descriptor(
             name="result",
             data_keys=keys,
             object_keys={self.analysis.name: list(keys)},
             configuration={},
             hints={self.analysis.name: {"fields": [c.name for c in scalars]}},
         )
-        self._emit("descriptor", self._result.descriptor_doc)
+        self._emit("descriptor", self._result_bundle.descriptor_doc)
         if self._has_arrays:
             self._streams.append(self._describe_file(ARRAYS, self._arrays))
 
@@ -330,7 +330,7 @@ def _in_entry(column: Column) -> Column:
 
 
 def _start_metadata(
-    analysis: Analysis[Any], raw_start: Mapping[str, Any], keys: Mapping[str, str], stream: str
+    analysis: Analysis[Any], raw_start: Mapping[str, Any], inputs: Mapping[str, str], stream: str
 ) -> dict[str, Any]:
     return {key: raw_start[key] for key in INHERITED if key in raw_start} | {
         "purpose": "analysis",
@@ -340,7 +340,7 @@ def _start_metadata(
             "name": analysis.name,
             "version": analysis.version,
             "parameters": analysis.parameters,
-            "inputs": dict(keys),
+            "inputs": dict(inputs),
             "stream": stream,
         },
         "versions": {"skywright": __version__},
@@ -351,7 +351,7 @@ _DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
 
 
 def data_key(column: Column, source: str) -> dict[str, Any]:
-    """Return how a descriptor describes a column."""
+    """Return the data key of a column, for a descriptor."""
     dtype = np.dtype(column.dtype)
     key: dict[str, Any] = {
         "source": source,

@@ -11,14 +11,14 @@ from skywright.files.columns import Column, ColumnWriter
 
 
 class DerivedColumns:
-    """A columns file whose rows are taken in first and written later.
+    """A file of columns whose rows are kept in memory until they are written.
 
     Parameters
     ----------
     path
-        Of the new file; without columns there is none.
+        Path of the new file; without columns no file is made.
     columns, identity
-        As of `ColumnWriter`; the last part of each path is the data key.
+        As for `ColumnWriter`; the last part of each path is the data key.
     """
 
     def __init__(self, path: Path, columns: list[Column], identity: Column) -> None:
@@ -34,11 +34,11 @@ class DerivedColumns:
         return [self.identity, *self.columns]
 
     def append(self, identities: NDArray[np.int64], rows: Mapping[str, Any]) -> None:
-        """Take in rows; `write` puts them into the file."""
+        """Keep rows until `write`."""
         self._rows.append((identities, {c.path: rows[c.name] for c in self.columns}))
 
     def write(self) -> None:
-        """Write the rows taken in, readable from now on."""
+        """Write the kept rows; readers can see them then."""
         if self._writer is not None and self._rows:
             identities = np.concatenate([numbers for numbers, _ in self._rows])
             rows = {

@@ -1,4 +1,4 @@
-"""A document callback that runs an analysis in a process of its own and reports its progress."""
+"""Analyzes raw runs live: a callback of the RunEngine that sends documents to a worker process."""
 
 import itertools
 import json
@@ -13,18 +13,24 @@ from skywright.callbacks.reports import Progress, Reports
 from skywright.callbacks.stream_analysis import BacklogLimits
 from skywright.callbacks.worker_supervisor import WorkerLimits, WorkerSupervisor
 
+QUEUE_FULL = "the worker did not take the documents in time"
+"""Reason for the end of an analysis whose queue of documents is full."""
+
 log = logging.getLogger(__name__)
 
 
 class LiveAnalysis(Reports):
-    """Subscribe it to the RunEngine after the journal; it never raises and never waits.
+    """Analyzes raw runs live in a worker process; a callback of the RunEngine.
+
+    Subscribe it after the journal. It never raises and never waits.
 
     Each stream of a raw run that has the required data keys gets a derived run. Methods with a
     `stream` argument use the first of these streams by default. When the worker dies, a new one
     analyzes the present runs again, from their first frame, into new derived runs.
 
     The worker can run second-stage analyses too (`skywright.analysis.second`). They work on the
-    rows of the first stream, on request (`ask`) and after the end of the run.
+    rows of the first stream, when a device requests a result (`SecondReports.request_result`) and
+    after the end of the run.
 
     Parameters
     ----------
@@ -65,13 +71,14 @@ class LiveAnalysis(Reports):
         self.stages = {each: make_second_stage(each, second[each]) for each in second}
         self.second = {each: SecondReports(each, self) for each in second}
         """Reports of the second-stage analyses, by name."""
-        self._questions = itertools.count(1)
+        self._request_numbers = itertools.count(1)
         self._event_keys: dict[str, frozenset[str]] = {}
         limits = limits or BacklogLimits()
         self._required = RequiredKeys.of(analysis, keys or {})
         self._ids = RunIds()
         self._raws: dict[str, RawRun] = {}
-        # The configuration of a run replaces defaults.
+        # The devices of a run configure such an analysis. Send only the parameters that the user
+        # gave: the defaults would override the configuration.
         given = (parameters or {}) if is_configured_by_devices(name) else analysis.parameters
         arguments = [
             *(name, "--parameters", json.dumps(given)),
@@ -81,17 +88,17 @@ class LiveAnalysis(Reports):
             *("--max-behind", str(limits.max_behind_s), "--catch-up", str(limits.catch_up_s)),
         ]
         self._supervisor = WorkerSupervisor(
-            name, arguments, journal, worker_limits or WorkerLimits(), self.report
+            name, arguments, journal, worker_limits or WorkerLimits(), self.accept_report
         )
 
-    # The RunEngine's side -----------------------------------------------------------------------
+    # Documents of the RunEngine -----------------------------------------------------------------
 
     def __call__(self, name: str, doc: Document) -> None:
         """Process a document of the session; the document is not changed."""
         try:
             self._accept(name, doc)
         except Exception:  # a display or analysis must never end a run
-            log.exception("analysis %s: %s document not taken in", self.name, name)
+            log.exception("analysis %s: %s document could not be processed", self.name, name)
 
     def _accept(self, name: str, doc: Document) -> None:
         # The session parses the documents too, because `announced` needs the number of their frames
@@ -120,16 +127,22 @@ class LiveAnalysis(Reports):
         if not self._supervisor.put(name, doc, raw):
             self._raws.pop(raw.uid, None)
             self._event_keys.pop(raw.uid, None)
-            self._supervisor.abandon(raw.uid, "the worker did not take the documents in time")
+            self._supervisor.abandon(raw.uid, QUEUE_FULL)
 
     def _is_needed(self, raw: RawRun, name: str, doc: Document) -> bool:
+        """Return whether the worker needs a document.
+
+        Second-stage analyses get all documents, except events and event pages without their keys.
+        """
         if raw.needs(name, doc):
             return True
         if name == "event":
             return not self._event_keys[raw.uid].isdisjoint(doc["data"])
         return bool(self.stages) and (name != "event_page" or bool(self._event_keys[raw.uid]))
 
-    def put_question(self, frames: int) -> int:
+    # Methods for devices and the session --------------------------------------------------------
+
+    def request_second(self, frames: int) -> int:
         """Request the second-stage results over the first `frames` frames of the present run.
 
         Returns
@@ -137,18 +150,17 @@ class LiveAnalysis(Reports):
         int
             Number of the request; see `Progress.answered`.
         """
-        number = next(self._questions)
-        if self._present is not None:
-            question = {"raw_uid": self._present.uid, "number": number, "frames": frames}
-            self._supervisor.put("ask", question, self._present)
+        number, raw = next(self._request_numbers), self._present
+        if raw is not None:
+            request = {"raw_uid": raw.uid, "number": number, "frames": frames}
+            if not self._supervisor.put("request", request, raw):
+                self._supervisor.abandon(raw.uid, QUEUE_FULL)
         return number
 
     @property
     def is_starting(self) -> bool:
-        """Whether the worker cannot take pictures yet: it loads or compiles what it needs."""
+        """Whether the worker is not ready for frames yet: it loads or compiles what it needs."""
         return not self._supervisor.ready.is_set()
-
-    # What a session asks ------------------------------------------------------------------------
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until the worker has compiled and loaded what it needs.
@@ -174,15 +186,19 @@ class LiveAnalysis(Reports):
         """Kill the worker of an analysis whose `close` takes too long."""
         self._supervisor.kill()
 
-    def report(self, uid: str, stream: str, **facts: Any) -> Progress:
-        """Take in what the worker has reported, of second-stage analyses also."""
+    # Reports of the worker ----------------------------------------------------------------------
+
+    def accept_report(self, uid: str, stream: str, **facts: Any) -> Progress:
+        """Store what the worker has reported, also of second-stage analyses."""
         second = facts.pop("second", {})
-        now = super().report(uid, stream, **facts)
+        progress = super().accept_report(uid, stream, **facts)
         shared = {key: facts[key] for key in ("reached", "done") if key in facts}
-        failed = {"error": facts["error"]} if facts.get("error") else {}
+        failed = {}
+        if facts.get("error"):
+            failed = {"error": facts["error"], "error_type": facts.get("error_type", "")}
         for name, each in self.second.items():
-            each.report(uid, stream, **{**shared, **second.get(name, {}), **failed})
-        return now
+            each.accept_report(uid, stream, **{**shared, **second.get(name, {}), **failed})
+        return progress
 
 
 class SecondReports(Reports):
@@ -191,7 +207,7 @@ class SecondReports(Reports):
     Parameters
     ----------
     name
-        Of the analysis.
+        Name of the analysis.
     first
         The live analysis whose rows it works on.
     """
@@ -212,9 +228,9 @@ class SecondReports(Reports):
 
     @property
     def is_starting(self) -> bool:
-        """Whether the worker of the first analysis cannot take pictures yet."""
+        """Whether the worker of the first analysis is not ready for frames yet."""
         return self._first.is_starting
 
-    def ask(self, frames: int) -> int:
-        """Ask for the result of the first `frames` frames, and of all documents until now."""
-        return self._first.put_question(frames)
+    def request_result(self, frames: int) -> int:
+        """Request the result of the first `frames` frames, and of all documents until now."""
+        return self._first.request_second(frames)

@@ -154,7 +154,7 @@ class RawStream:
         self.configuration: dict[str, Any] = {}
         self._keep_values = keep_values
         self._resources: dict[str, tuple[str, str, str, str]] = {}
-        """By uid: data key, path, column, mimetype."""
+        """Data key, path, column and mimetype of each stream resource, by uid."""
 
     @property
     def event_keys(self) -> list[str]:

@@ -32,21 +32,22 @@ class Progress:
     raw_uid, derived_uid
         The runs; `derived_uid` changes when the worker died and another began again.
     stream
-        Of the raw run; empty for a run that has no fitting stream.
+        Name of the stream; empty for a run that has no fitting stream.
     reached
-        Frames done (or skipped), from the first.
+        Number of frames analyzed or skipped, from the first.
     rows, columns
-        Frames measured, and the file with a row for each.
+        Number of frames measured, and the path of the file with a row for each.
     result
         Scalars of the latest result, and the counts of `skywright.callbacks.derived.COUNTS`.
     time
-        When it came, unix seconds.
+        Time of the report, unix s.
     done
         Nothing more will come.
     error, error_type
         Why there is no (further) result, and the class of the exception; "" if all is well.
     answered
-        For a second-stage analysis: number of the last request (`ask`) that `result` answers.
+        For a second-stage analysis: number of the last request (`Reports.request_result`) that
+        `result` answers.
     """
 
     raw_uid: str
@@ -78,7 +79,7 @@ class Reports:
     Parameters
     ----------
     name
-        Of the analysis.
+        Name of the analysis.
     analysis
         The analysis or its class: its results, columns and version.
     """
@@ -99,7 +100,7 @@ class Reports:
 
     @property
     def is_starting(self) -> bool:
-        """Whether the worker cannot take pictures yet: it loads or compiles what it needs."""
+        """Whether the worker is not ready for frames yet: it loads or compiles what it needs."""
         return False
 
     @property
@@ -107,8 +108,8 @@ class Reports:
         """Uid of the present (or last) raw run that has the required data keys."""
         return self._present.uid if self._present is not None else None
 
-    def ask(self, frames: int) -> int:
-        """Ask for the result of the first `frames` frames of the present run; does not wait.
+    def request_result(self, frames: int) -> int:
+        """Request the result of the first `frames` frames of the present run; does not wait.
 
         Returns
         -------
@@ -126,7 +127,7 @@ class Reports:
         raw_uid
             The raw run; by default the present one.
         stream
-            Of the run; by default its first that fits.
+            Name of its stream; by default the first that fits.
         """
         with self._changed:
             return self._progress_of(raw_uid or self.raw_uid or "", stream)
@@ -173,9 +174,9 @@ class Reports:
         raw_uid
             The raw run; by default the present one.
         stream
-            Of the run; by default its first that fits.
+            Name of its stream; by default the first that fits.
         timeout_s
-            Limit.
+            Time limit, s.
 
         Raises
         ------
@@ -187,18 +188,18 @@ class Reports:
         def is_there() -> bool:
             if frames is None:
                 return self._runs.get(uid, _RunReports()).is_done
-            now = self._progress_of(uid, stream)
-            return now.done or now.reached >= frames
+            progress = self._progress_of(uid, stream)
+            return progress.done or progress.reached >= frames
 
         with self._changed:
             is_in_time = self._changed.wait_for(is_there, timeout_s)
-            now = self._progress_of(uid, stream)
+            progress = self._progress_of(uid, stream)
             if not is_in_time:
                 raise TimeoutError(
-                    f"analysis {self.name}: reached {now.reached} frames of run {uid[:8]} in "
+                    f"analysis {self.name}: reached {progress.reached} frames of run {uid[:8]} in "
                     f"{timeout_s} s, expected {'the end' if frames is None else frames}"
                 )
-            return now
+            return progress
 
     @property
     def unfinished(self) -> list[str]:
@@ -216,7 +217,7 @@ class Reports:
         Parameters
         ----------
         timeout_s
-            Limit.
+            Time limit, s.
 
         Returns
         -------
@@ -239,7 +240,7 @@ class Reports:
         Parameters
         ----------
         frames, raw_uid, stream, timeout_s
-            As of `wait`.
+            As for `wait`.
 
         Returns
         -------
@@ -255,29 +256,32 @@ class Reports:
             If there is no derived run.
         """
         end = time.monotonic() + timeout_s
-        now = self.wait(frames, raw_uid=raw_uid, stream=stream, timeout_s=timeout_s)
-        if not now.columns:
-            raise DataError(f"analysis {self.name}: no columns of run {now.raw_uid}: {now.error}")
+        progress = self.wait(frames, raw_uid=raw_uid, stream=stream, timeout_s=timeout_s)
+        if not progress.columns:
+            raise DataError(
+                f"analysis {self.name}: no columns of run {progress.raw_uid}: {progress.error}"
+            )
         names = ["identity", "frame_time", *(column.name for column in self.analysis.columns)]
         pause = threading.Event()
-        with ColumnReader(Path(now.columns), IDENTITY.path) as reader:
-            while reader.count() < now.rows:
+        with ColumnReader(Path(progress.columns), IDENTITY.path) as reader:
+            while reader.count() < progress.rows:
                 if time.monotonic() > end:
                     raise TimeoutError(
-                        f"{now.columns}: {reader.count()} rows of {now.rows} in {timeout_s} s"
+                        f"{progress.columns}: {reader.count()} rows of {progress.rows} in "
+                        f"{timeout_s} s"
                     )
                 pause.wait(0.01)
-            return {name: reader.read(f"/entry/{name}", 0, now.rows) for name in names}
+            return {name: reader.read(f"/entry/{name}", 0, progress.rows) for name in names}
 
-    def report(self, uid: str, stream: str, **facts: Any) -> Progress:
-        """Take in what the worker has reported.
+    def accept_report(self, uid: str, stream: str, **facts: Any) -> Progress:
+        """Store what the worker has reported, and call the subscribers.
 
         Parameters
         ----------
         uid
-            The raw run.
+            Uid of the raw run.
         stream
-            Of the run; empty for what is of the run as a whole.
+            Name of its stream; empty for a report on the run as a whole.
         **facts
             Fields of `Progress` that have changed.
         """
@@ -286,22 +290,22 @@ class Reports:
             self._runs[uid] = reported
             before = reported.streams.get(stream, Progress(uid, stream))
             facts["result"] = facts.get("result") or before.result
-            now = replace(before, time=time.time(), **facts)
+            progress = replace(before, time=time.time(), **facts)
             if stream:
-                reported.streams[stream] = now
+                reported.streams[stream] = progress
             else:
-                reported.is_done, reported.error = now.done, now.error
+                reported.is_done, reported.error = progress.done, progress.error
             while len(self._runs) > REMEMBERED_RUNS:
                 self._runs.pop(next(iter(self._runs)))
             self._changed.notify_all()
             first = next(iter(reported.streams), "")
-        if now.error and now.error != before.error and (stream or not first):
-            log.error("analysis %s of run %s %s: %s", self.name, uid, stream, now.error)
+        if progress.error and progress.error != before.error and (stream or not first):
+            log.error("analysis %s of run %s %s: %s", self.name, uid, stream, progress.error)
         if stream != first:
-            return now
+            return progress
         for callback in list(self._callbacks):
             try:
-                callback(now)
+                callback(progress)
             except Exception:  # a display must not end the analysis
                 log.exception("analysis %s: a subscriber failed", self.name)
-        return now
+        return progress

@@ -54,7 +54,7 @@ class SecondAnalysis:
         self._draw = draw
         self._start, self._emit, self._assets = start, emit, assets
         self._rows: list[Batch] = []
-        self._asked = self._frames = 0
+        self._requested = self._frames = 0
         self._facts: dict[str, Any] = {}
         self._answered = 0
         self._is_over = False
@@ -64,15 +64,15 @@ class SecondAnalysis:
         try:
             self.run(name, doc)
         except Exception:  # the first analysis goes on
-            log.exception("%s: %s document not taken in", self.name, name)
+            log.exception("%s: %s document could not be processed", self.name, name)
 
     def add(self, rows: Batch) -> None:
         """Add rows of the first analysis, in the order of their file."""
         self._rows.append(rows)
 
-    def ask(self, number: int, frames: int) -> None:
+    def note_request(self, number: int, frames: int) -> None:
         """Note a request for the result over the first `frames` frames and all documents."""
-        self._asked, self._frames = number, frames
+        self._requested, self._frames = number, frames
 
     def answer(self, reached: float) -> bool:
         """Compute the requested result, if the first analysis has reached the requested frames.
@@ -82,10 +82,10 @@ class SecondAnalysis:
         bool
             Whether there is a new answer.
         """
-        if self._answered == self._asked or reached < self._frames:
+        if self._answered == self._requested or reached < self._frames:
             return False
-        self._answered = self._asked
-        self._facts = {"answered": self._asked, "error": "", "error_type": ""}
+        self._answered = self._requested
+        self._facts = {"answered": self._requested, "error": "", "error_type": ""}
         try:
             analysis, _ = self._compute()
             self._facts["result"] = scalars(analysis)
@@ -101,16 +101,16 @@ class SecondAnalysis:
         Parameters
         ----------
         stream
-            Of the raw run, that the first analysis has followed.
+            Name of the raw run's stream that the first analysis used.
         inputs
-            Derived run of the first analysis, by its name.
+            Uid of the first analysis's derived run, by name of that analysis.
         """
         if self._is_over:
             return
         self._is_over = True
         if not (self.run.fits and self._rows):
             return
-        self._facts = {"answered": self._asked, "error": "", "error_type": ""}
+        self._facts = {"answered": self._requested, "error": "", "error_type": ""}
         try:
             analysis, members = self._compute()
             drawn = self._draw((self.run, analysis, members, scalars(analysis)))

@@ -37,7 +37,8 @@ class BacklogLimits:
         Maximum backlog, as the time that its analysis takes, s. A larger backlog at the first
         batch raises this limit. Frames beyond it are skipped, evenly spread, and counted.
     catch_up_s
-        Time limit, s, for the remaining frames after the stop document.
+        Time limit, s, for the remaining frames after the stop document. An analysis that skips none
+        (`Analysis.skips`) goes on until it has analyzed all frames that are in their file.
     """
 
     max_behind_s: float = 10.0
@@ -60,7 +61,7 @@ class StreamAnalysis:
     limits
         Limits of the backlog.
     drawer
-        Draws the pictures in the background: the decisions of the next run do not wait for them.
+        Thread that draws the pictures, so that plans do not wait for them.
     second
         Second-stage analyses over the rows of this one.
     """
@@ -84,17 +85,20 @@ class StreamAnalysis:
         """Exit status of the derived run; "" while it is open."""
         self.reason = ""
         """Reason of an exit status other than success."""
+        self.error_type = ""
+        """Class of the exception that is the reason; "" if it is none."""
         self._make = make
         self._emit = emit
         self._assets = assets
         self._limits = limits
         self._drawer = drawer
         self._waits_for_pictures = True
-        self._backlog: int | None = None
+        self._first_backlog: int | None = None
+        """Number of frames that waited at the first batch, none of which is skipped for
+        `max_behind_s`; None before it."""
         self._deadline: float | None = None
         self._decision = (0, 0.0)
-        """Of the decision in progress: its number of frames, and its deadline (monotonic clock,
-        s)."""
+        """Number of frames of the present decision, and its deadline (monotonic clock, s)."""
         self._pace = Pace()
         self._busy_since: float | None = None
         self._closing: Iterator[None] | None = None
@@ -107,9 +111,10 @@ class StreamAnalysis:
         self._deadline = time.monotonic() + self._limits.catch_up_s
 
     def start_decision(self, frames: int) -> None:
-        """Start the time limit of a decision on the first `frames` frames, where its run has one.
+        """Start the time limit of a decision on the first `frames` frames.
 
-        The limit is that of the decision, not of each batch.
+        Without ``decision_limit_s`` in the start document of the raw run there is no limit. One
+        limit holds for all batches of the decision.
         """
         limit_s = self.raw.run.start.get(DECISION_LIMIT)
         if isinstance(limit_s, int | float):
@@ -125,7 +130,8 @@ class StreamAnalysis:
         if is_open:
             self._guarded(self._analyze)
         answers = [each.answer(self._reached()) for each in self.second]
-        if is_open and self.raw.run.stop is not None and not self.exit_status and self._is_done():
+        is_over = is_open and self.raw.run.stop is not None and not self.exit_status
+        if is_over and self._guarded(self._is_done):
             self._guarded(self._finish)
         return self.position > before or (is_open and bool(self.exit_status)) or any(answers)
 
@@ -134,7 +140,8 @@ class StreamAnalysis:
         if self._closing is None or self.exit_status:
             return False
         closing, end = self._closing, object()
-        state = self._guarded(lambda: next(closing, end))  # None, as it yields: it waits
+        # `next` returns None while the generator waits for pictures, and `end` when it has ended
+        state = self._guarded(lambda: next(closing, end))
         return state is not None or bool(self.exit_status)
 
     def _reached(self) -> float:
@@ -186,6 +193,7 @@ class StreamAnalysis:
             "result": self._scalars,
             "exit_status": self.exit_status,
             "reason": self.reason,
+            "error_type": self.error_type,
             "second": {each.name: each.facts() for each in self.second},
         }
 
@@ -197,7 +205,8 @@ class StreamAnalysis:
             log.exception(
                 "the analysis failed on run %s, stream %s", self.raw.run.uid, self.raw.name
             )
-            self.exit_status, self.reason = "fail", f"{type(error).__name__}: {error}"
+            self.error_type = type(error).__name__
+            self.exit_status, self.reason = "fail", f"{self.error_type}: {error}"
             for each in self.second:
                 each.draw_until = 0.0
             for _ in self._finish_second():  # does not wait for pictures: `draw_until` is over
@@ -212,17 +221,17 @@ class StreamAnalysis:
 
     def _begin(self) -> None:
         raw = self.raw
-        reason = raw.error
+        failure: SkywrightError | None = DataError(raw.error) if raw.error else None
         try:
             analysis = self._make(raw.configuration)
         except SkywrightError as error:  # a derived run without the configuration reports it
-            analysis, reason = self._make({}), str(error)
+            analysis, failure = self._make({}), error
         self._analysis = analysis
         self.derived = DerivedRun(
             analysis, raw.run.start, self._emit, self._assets, raw.keys, stream=raw.name
         )
-        if reason:
-            raise DataError(reason)
+        if failure is not None:
+            raise failure
         assert raw.table is not None
         self._reader = FrameReader(raw.table)
 
@@ -236,8 +245,8 @@ class StreamAnalysis:
         stop = raw.table.complete_until(self.position)
         if stop <= self.position:
             return
-        if self._backlog is None:
-            self._backlog = stop - self.position
+        if self._first_backlog is None:
+            self._first_backlog = stop - self.position
         stop = self._readable(stop)
         if stop <= self.position:
             return
@@ -255,7 +264,7 @@ class StreamAnalysis:
         raw.table.forget(self.position)
         now = time.monotonic()
         self._pace.add_measurement(len(batch), now - begun, batch.nbytes)
-        # The time between two batches counts too: it goes into reading documents, writing rows.
+        # The time between two batches counts too: documents are read and rows are written in it.
         self._busy_since = now if self.position < stop else None
 
     def _affordable(self) -> float:
@@ -267,25 +276,33 @@ class StreamAnalysis:
             frames, until = self._decision
             left_s = until - time.monotonic() if self.position < frames else limit_s
             return self._pace.affordable(left_s)
-        return max(self._pace.affordable(limits.max_behind_s), self._backlog or 1)
+        return max(self._pace.affordable(limits.max_behind_s), self._first_backlog or 1)
 
     def _readable(self, stop: int) -> int:
         assert self._reader is not None
         try:
             return self._reader.readable(self.position, stop)
         except DataError as error:  # the file may still appear, until the deadline
-            if self._is_late():
+            if self._is_past_deadline():
                 raise
             log.info("run %s, stream %s: %s", self.raw.run.uid, self.raw.name, error)
             return self.position
 
-    def _is_late(self) -> bool:
+    def _is_past_deadline(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _is_done(self) -> bool:
-        table = self.raw.table
+        table, derived, reader = self.raw.table, self.derived, self._reader
         assert table is not None
-        return table.complete_until(self.position) <= self.position or self._is_late()
+        assert derived is not None
+        assert reader is not None
+        stop = table.complete_until(self.position)
+        if stop <= self.position:
+            return True
+        if not self._is_past_deadline():
+            return False
+        # An analysis that skips no frame goes on with those that are in their file.
+        return derived.analysis.skips or reader.readable(self.position, stop) <= self.position
 
     def _finish(self) -> None:
         derived, table, reader = self.derived, self.raw.table, self._reader

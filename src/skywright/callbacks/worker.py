@@ -78,9 +78,11 @@ class Worker:
         self._ids = RunIds()
         self._runs: dict[str, RawRun] = {}
         self._second: dict[str, list[SecondAnalysis]] = {}
-        """By uid of the raw run."""
+        """Second-stage analyses, by uid of the raw run."""
         self._streams: dict[tuple[str, str], StreamAnalysis] = {}
-        """By uid of the raw run and name of the stream."""
+        """Streams in analysis, by uid of the raw run and name of the stream."""
+        self._done_streams: dict[str, list[str]] = {}
+        """Names of the streams that an earlier worker has done, by uid of the raw run."""
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._drawer = Drawer()
         self._picture_thread = ThreadPoolExecutor(1, "pictures")
@@ -129,15 +131,18 @@ class Worker:
         return True
 
     def _document(self, name: str, doc: dict[str, Any]) -> None:
-        """Process a document, or a command of the session: ``ask`` or ``abandon``."""
-        if name == "ask":
+        """Process a document, or a command: ``request``, ``abandon`` or ``done_streams``."""
+        if name == "request":
             for second in self._second.get(doc["raw_uid"], ()):
-                second.ask(doc["number"], doc["frames"])
+                second.note_request(doc["number"], doc["frames"])
             for stream in self._of(doc["raw_uid"]):
                 stream.start_decision(doc["frames"])
             return
         if name == "abandon":
             self._abandon(doc["raw_uid"], doc["reason"])
+            return
+        if name == "done_streams":
+            self._done_streams[doc["raw_uid"]] = doc["names"]
             return
         uid = self._ids.of(name, doc)
         if uid is None:
@@ -170,6 +175,7 @@ class Worker:
         if self._runs.pop(uid, None) is None:
             return
         del self._second[uid]
+        self._done_streams.pop(uid, None)
         for stream in self._of(uid):
             stream.interrupt(reason)
             del self._streams[uid, stream.raw.name]
@@ -180,8 +186,9 @@ class Worker:
         return [each for (owner, _), each in self._streams.items() if owner == uid]
 
     def _begin_streams(self, run: RawRun) -> None:
+        done = self._done_streams.get(run.uid, ())
         for name, raw in run.streams.items():
-            if (run.uid, name) not in self._streams:
+            if (run.uid, name) not in self._streams and name not in done:
                 # Second-stage analyses work on the first stream only
                 second = self._second[run.uid] if raw is next(iter(run.streams.values())) else []
                 stream = StreamAnalysis(
@@ -213,6 +220,7 @@ class Worker:
     def _forget_if_over(self, run: RawRun) -> None:
         if run.uid in self._runs and run.stop is not None and not self._of(run.uid):
             del self._runs[run.uid], self._second[run.uid]
+            self._done_streams.pop(run.uid, None)
             send_message("over", {"raw_uid": run.uid})
 
 

@@ -1,4 +1,19 @@
-"""Runs the worker process of a live analysis: sends documents, reads reports, restarts it."""
+"""Runs the worker process of a live analysis: sends documents, reads reports, restarts it.
+
+The lines between the two processes are JSON. To the worker: ``[name, document]``, and as names of
+commands
+
+- ``request`` (raw_uid, number, frames): compute the results of the second stage over the first N
+  frames;
+- ``abandon`` (raw_uid, reason): end the derived runs of a raw run;
+- ``done_streams`` (raw_uid, names): streams that an earlier worker has done; before the documents.
+
+From the worker: ``{"ready": ...}`` once, when it can analyze frames, then ``[kind, facts]``:
+
+- ``progress`` (`StreamAnalysis.progress`): after each batch of a stream;
+- ``done`` (the same): at the end of a stream;
+- ``over`` (raw_uid): when all streams of a run have ended.
+"""
 
 import json
 import logging
@@ -34,9 +49,10 @@ class WorkerLimits:
     Parameters
     ----------
     restarts
-        Maximum number of restarts of the worker in one run; the next death gives the run up.
+        Maximum number of restarts of the worker in one run; after the next death the run is not
+        analyzed further.
     stall_s
-        Timeout of reports, s: a worker that has frames and reports nothing for so long is killed.
+        Timeout, s: a worker that has frames and reports nothing for `stall_s` is killed.
     """
 
     restarts: int = 3
@@ -63,8 +79,9 @@ class _SentRun:
         self.abandoned = ""
         """Why the session sends no more documents of this run; "" if it does."""
         self._streams: dict[str, _StreamReports] = {}
-        self._log: list[tuple[str, Document]] = []
+        self._sent: list[tuple[str, Document]] = []
         self._datums: dict[str, int] = {}
+        """Index in `_sent` of the last stream datum, by stream resource."""
         self._request: Document | None = None
 
     @property
@@ -88,34 +105,35 @@ class _SentRun:
         """Keep a document for a new worker.
 
         A stream datum that continues the last one of its resource is joined to it. Of requests for
-        a result (``ask``) the last one is kept.
+        a result (``request``) the last one is kept.
         """
-        if name == "ask":
+        if name == "request":
             self._request = doc
             return
         if name == "stream_datum":
             uid = doc["stream_resource"]
-            place = self._datums.get(uid)
-            if place is not None and _continues(before := self._log[place][1], doc):
+            index = self._datums.get(uid)
+            if index is not None and _continues(before := self._sent[index][1], doc):
                 ranges = {
                     each: {"start": before[each]["start"], "stop": doc[each]["stop"]}
                     for each in ("indices", "seq_nums")
                 }
-                self._log[place] = (name, {**before, **ranges})
+                self._sent[index] = (name, {**before, **ranges})
                 return
-            self._datums[uid] = len(self._log)
-        self._log.append((name, doc))
+            self._datums[uid] = len(self._sent)
+        self._sent.append((name, doc))
 
     @property
     def documents(self) -> list[tuple[str, Document]]:
-        """Documents for a new worker: all but the descriptors of streams that are done."""
-        done = self.streams.keys() - self.open_streams.keys()
-        known = [
-            (name, doc)
-            for name, doc in self._log
-            if name != "descriptor" or doc.get("name", "primary") not in done
-        ]
-        return known if self._request is None else [*known, ("ask", self._request)]
+        """Documents for a new worker, and before them the names of the streams that are done.
+
+        The new worker does not analyze these streams again, but it must know of them: second-stage
+        analyses work on the first stream, done or not.
+        """
+        done = sorted(self.streams.keys() - self.open_streams.keys())
+        names = [("done_streams", {"raw_uid": self.raw.uid, "names": done})] if done else []
+        request = [("request", self._request)] if self._request is not None else []
+        return [*names, *self._sent, *request]
 
 
 def _continues(before: Document, doc: Document) -> bool:
@@ -130,9 +148,11 @@ def _end_in_journal(journal: Path, derived_uid: str | None) -> dict[str, Any] | 
     for directory in (journal, journal / "done"):
         path = journal_path(directory, derived_uid or "")
         if path.is_file():
+            # The last lines have the last event: at most one stream datum a column follows it
             lines = path.read_bytes().splitlines(keepends=True)[-500:]
             docs = [json.loads(line) for line in lines if line.endswith(b"\n")]
             results = [doc["data"] for name, doc in docs if name == "event"]
+            # An interrupted derived run is not complete; the new worker repeats it
             if docs and docs[-1][0] == "stop" and docs[-1][1]["exit_status"] != "abort":
                 result = results[-1] if results else {}
                 return {"result": result, "error": docs[-1][1].get("reason", "")}
@@ -329,7 +349,7 @@ class WorkerSupervisor:
         stream.last_report = time.monotonic()
         stream.reached, stream.derived_uid = facts["reached"], facts["derived_uid"]
         stream.error, stream.done = facts["reason"], kind == "done"
-        keys = ("derived_uid", "reached", "rows", "columns", "result", "second")
+        keys = ("derived_uid", "reached", "rows", "columns", "result", "error_type", "second")
         progress = {key: facts[key] for key in keys}
         self._report(uid, facts["stream"], done=stream.done, error=stream.error, **progress)
 

@@ -84,7 +84,8 @@ async def _run(
         await supervisor.start()
         complete.set()
         write_state()
-        ready = f"ready but {', '.join(supervisor.late)}" if supervisor.late else "all ready"
+        not_ready = ", ".join(supervisor.not_ready)
+        ready = f"ready but {not_ready}" if not_ready else "all ready"
         report("up", f"{ready}; store {settings.directory}; Ctrl-C stops")
         if announce:
             announce_ready(directory=str(settings.directory), pid=os.getpid())
@@ -134,7 +135,7 @@ def plan_services(settings: Settings, only: set[str], config: Path | None) -> li
         uri = settings.store.tiled_uri
     if INGESTER in names:
         command = _python("skywright.store.ingester", settings, "--uri", uri)
-        services.append(Service(INGESTER, command, base, needs=TILED))
+        services.append(Service(INGESTER, command, base, stop_before=TILED))
     if DASHBOARD in names:
         services.append(_dashboard_service(settings, base))
     environment = base

@@ -1,4 +1,4 @@
-"""Columns files: HDF5 files with one dataset per quantity; the first axis is the row.
+"""Files of columns: HDF5 files with one dataset per quantity; the first axis is the row.
 
 They can be read while they are written (one writer, any number of readers, SWMR): values are
 flushed first, the identity column last. A reader that uses the length of the identity column never
@@ -50,7 +50,7 @@ class DoesNotFitError(DataError):
 
 @dataclass(frozen=True)
 class Column:
-    """One dataset of a columns file.
+    """One dataset of a file of columns.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Column:
 
 
 class ColumnWriter(Closing):
-    """The one writer of a columns file.
+    """The one writer of a file of columns.
 
     Not thread-safe. After an `OSError` nothing of the call is stored, earlier rows are unaffected,
     and the call may be repeated.
@@ -339,7 +339,7 @@ def _out_of_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool
 
 
 class ColumnReader(Closing):
-    """A reader of a columns file, while it is written or afterwards.
+    """A reader of a file of columns, while it is written or afterwards.
 
     Parameters
     ----------

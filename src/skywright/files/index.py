@@ -1,7 +1,7 @@
 """Index files: which row is where in files that another program writes.
 
 ``NAME.h5`` is a file of columns with a row for each record: its identity, the number of its file,
-offset and size in bytes, and further columns at will. ``NAME.files.h5`` has a row for each file,
+offset and size in bytes, and optional further columns. ``NAME.files.h5`` has a row for each file,
 with its path; a row of the index refers only to files that are already there.
 """
 
@@ -42,7 +42,7 @@ class IndexWriter:
     path
         Path of the new index; its directory must exist.
     identity
-        What the identity of a record is, for the file.
+        Description of the identity, stored in the file.
     extra
         Further columns.
 
@@ -122,7 +122,8 @@ class IndexReader(Closing):
     path
         Path of the index.
     column
-        Counts the rows if it is a column of the index; else the identity of the index does.
+        Has no effect; `open_reader` passes it. The identity column of the index, which is flushed
+        last, gives the number of complete rows.
 
     Raises
     ------
@@ -144,12 +145,12 @@ class IndexReader(Closing):
         records
             The bytes of each record; at least one.
         column
-            As the stream resource names it.
+            Name of the column in the stream resource.
 
         Raises
         ------
         DataError
-            If there is no such column, or a record is no record of this format.
+            If there is no such column, or a record does not have this format.
         """
         raise NotImplementedError
 
@@ -158,21 +159,21 @@ class IndexReader(Closing):
         return self._index.count()
 
     def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Read records `start` to `stop` of a column; fewer if fewer are there.
+        """Read records `start` to `stop` of a column; fewer if fewer are there, (0,) if none is.
 
         Raises
         ------
         DataError
-            If there is no such column, or a file is gone, cut short or no file of this format.
+            If there is no such column, or a file is gone, is cut short or has another format.
         """
         if path.startswith("/entry/"):
             return self._index.read(path, start, stop)
         stop = self.count() if stop is None else min(stop, self.count())
-        places = [self._index.read(each, start, stop) for each in (FILE, OFFSET, SIZE)]
-        count = min(map(len, places))
+        locations = [self._index.read(each, start, stop) for each in (FILE, OFFSET, SIZE)]
+        count = min(map(len, locations))
         if not count:
             return np.empty(0)
-        return self.decode(self._records(*(place[:count] for place in places)), path)
+        return self.decode(self._records(*(each[:count] for each in locations)), path)
 
     def close(self) -> None:
         """Close the index."""

@@ -32,7 +32,8 @@ class Reader(Protocol):
     def read(self, path: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return rows `start` to `stop` of the column `path`, (n, *shape).
 
-        Incomplete rows are left out. `stop` None reads up to the last complete row.
+        Incomplete rows are left out. `stop` None reads up to the last complete row. If there are no
+        rows, the shape may be (0,).
 
         Raises
         ------
@@ -67,7 +68,7 @@ def readers() -> dict[str, str]:
 
 
 def open_reader(mimetype: str, path: Path, column: str) -> Reader:
-    """Open a file.
+    """Open the reader of a file.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def open_reader(mimetype: str, path: Path, column: str) -> Reader:
         return make(path, column)
     except DataError:
         raise
-    except Exception as error:  # whatever a stranger's reader raises
+    except Exception as error:  # a reader of another package may raise anything
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{path}: the reader of {mimetype} cannot open it: {reason}") from error
 

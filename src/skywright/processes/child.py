@@ -16,9 +16,9 @@ def start_module(module: str, *arguments: str, **options: Any) -> "subprocess.Po
     module
         Full name of the module.
     *arguments
-        Of its command line.
+        Command-line arguments.
     **options
-        Of `subprocess.Popen`.
+        Options of `subprocess.Popen`.
 
     Raises
     ------

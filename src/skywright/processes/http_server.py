@@ -64,7 +64,7 @@ def serve(
     on_signal
         Called at the signal, before open responses are waited for.
     **options
-        Of `uvicorn.Config`, such as ``timeout_graceful_shutdown``.
+        Options of `uvicorn.Config`, such as ``timeout_graceful_shutdown``.
 
     Raises
     ------
@@ -89,7 +89,7 @@ class ProcessServer(uvicorn.Server):
     Parameters
     ----------
     config
-        Of uvicorn.
+        Configuration of uvicorn.
     ready
         Called when it listens.
     on_signal

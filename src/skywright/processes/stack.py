@@ -38,7 +38,8 @@ class State:
     epics: Mapping[str, str]
     """Environment of Channel Access clients."""
     processes: Mapping[str, Child] = field(default_factory=dict)
-    """By service. Not called `children`: the queue server treats such objects as devices."""
+    """Processes by service. The queue server treats an object with `children` as a device, so this
+    has another name."""
 
 
 def client_environment(addresses: list[str], repeater_port: int = 0) -> dict[str, str]:

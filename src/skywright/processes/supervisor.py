@@ -45,8 +45,8 @@ class Service:
     """TCP port of the service; 0 if it has none. It is also in `command`."""
     ready_line: bool = True
     """Whether the process prints a ready line; without one it is ready when it has started."""
-    needs: str = ""
-    """Name of a service that must be stopped after this one."""
+    stop_before: str = ""
+    """Name of a service that is stopped after this one, because this one uses it until its end."""
     slow_s: float = 10.0
     """Time after which a message says that the service is still starting, s."""
     late_s: float = 120.0
@@ -121,9 +121,9 @@ class Supervisor:
         """
         self._logs.mkdir(exist_ok=True)
         self._tasks = [asyncio.create_task(self._keep(service)) for service in self._services]
-        settled = asyncio.create_task(self._all_started())
-        await asyncio.wait([settled, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-        settled.cancel()
+        all_started = asyncio.create_task(self._all_started())
+        await asyncio.wait([all_started, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        all_started.cancel()
         for task in self._tasks:
             if task.done():
                 task.result()  # raises why
@@ -133,7 +133,7 @@ class Supervisor:
             await event.wait()
 
     @property
-    def late(self) -> list[str]:
+    def not_ready(self) -> list[str]:
         """Names of the services that are not ready."""
         return [service.name for service in self._services if service.name not in self.children]
 
@@ -146,13 +146,13 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        needed = {service.needs for service in self._services}
-        for last in (False, True):
+        stopped_last = {service.stop_before for service in self._services}
+        for is_last in (False, True):
             await asyncio.gather(
                 *(
                     _end(process, limit_s=2.2)
                     for name, process in self._processes.items()
-                    if (name in needed) is last
+                    if (name in stopped_last) is is_last
                 )
             )
 

@@ -48,9 +48,9 @@ def how_it_is_right(error: BaseException, namespace: Mapping[str, Any]) -> str:
     Parameters
     ----------
     error
-        Raised by a line that a person has typed.
+        Error of a line that a person has typed.
     namespace
-        Of the console.
+        Namespace of the console.
     """
     frame = _last_frame(error)
     if frame is None:

@@ -70,7 +70,7 @@ def result_text(result: Any, width: int = 100) -> str:
     result
         ``RunEngineResult``: its runs, how they ended, and what the plan returned.
     width
-        Of the table, characters.
+        Width of the table, characters.
     """
     uids = ", ".join(uid[:8] for uid in result.run_start_uids)
     head = f"{f'run {uids}: ' if uids else ''}{result.exit_status}"

@@ -2,18 +2,18 @@
 
 from typing import Any
 
-from skywright.store.survey import Stream, Survey
+from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.table_adapter import MIMETYPE, rows_of
 from skywright.store.tiled_writer import UNREADABLE_FILES
 
 
-def differences(survey: Survey, run: Any) -> list[str]:
+def differences(contents: JournalContents, run: Any) -> list[str]:
     """Return the differences between the run in the catalog and its journal; empty if equal.
 
     Parameters
     ----------
-    survey
-        Survey of the complete journal.
+    contents
+        Contents of the complete journal.
     run
         tiled's client of the run.
 
@@ -24,13 +24,13 @@ def differences(survey: Survey, run: Any) -> list[str]:
     """
     found = []
     stored_stop = run.metadata.get("stop") or {}
-    if survey.stop is not None and stored_stop.get("uid") != survey.stop["uid"]:
+    if contents.stop is not None and stored_stop.get("uid") != contents.stop["uid"]:
         found.append("the stop document is missing")
     present = dict(run.include_data_sources().base.items())
     unreadable = set(run.metadata.get(UNREADABLE_FILES) or {})
-    for name in set(present) - set(survey.streams):
+    for name in set(present) - set(contents.streams):
         found.append(f"stream {name} is not in the journal")
-    for name, stream in survey.streams.items():
+    for name, stream in contents.streams.items():
         if name not in present:
             found.append(f"stream {name} is missing")
         else:
@@ -48,15 +48,17 @@ def _stream_differences(stream: Stream, node: Any, unreadable: set[str]) -> list
     found = []
     rows = _seq_nums(tables)
     if rows != expected:
-        found.append(f"{len(rows)} rows, {len(expected)} events; {_first_off(rows, expected)}")
+        found.append(
+            f"{len(rows)} rows, {len(expected)} events; {_first_difference(rows, expected)}"
+        )
     for key in stream.internal:
         column = stream.columns.get(key)
         if expected and column is not None and column.kind == "array":
             found += _array_difference(key, parts, len(expected))
-    for key, frames in stream.frames.items():
+    for key, external_rows in stream.external_rows.items():
         if key in unreadable:
             continue
-        found += _file_difference(key, parts, frames.rows_before(stream.frames_end()))
+        found += _file_difference(key, parts, external_rows.rows_before(stream.external_rows_end()))
     return found
 
 
@@ -67,7 +69,7 @@ def _seq_nums(tables: list[Any]) -> list[int]:
     return []
 
 
-def _first_off(rows: list[int], expected: list[int]) -> str:
+def _first_difference(rows: list[int], expected: list[int]) -> str:
     pairs = enumerate(zip(rows, expected, strict=False))
     row = next((i for i, (one, other) in pairs if one != other), min(len(rows), len(expected)))
     return f"the first to differ is row {row}"

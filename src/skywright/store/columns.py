@@ -17,7 +17,7 @@ _SCALARS = ("boolean", "integer", "number", "string")
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnType:
     """What a column holds: `kind` is one of event-model's dtypes."""
 
     kind: str
@@ -26,20 +26,20 @@ class Column:
     shape: tuple[int, ...] = ()
     """Largest shape seen of an array; smaller ones are padded with what means missing."""
     large: bool = False
-    """Holds integers that a float cannot."""
+    """Whether there are integers that a float cannot hold."""
 
 
-def declared(data_key: Mapping[str, Any]) -> Column | None:
-    """Return the column that a descriptor promises, None when only values can tell.
+def declared(data_key: Mapping[str, Any]) -> ColumnType | None:
+    """Return the type that a descriptor promises, None if only values can tell.
 
     Examples
     --------
     >>> declared({"dtype": "number", "shape": [], "source": "x"})
-    Column(kind='number', dtype='', shape=(), large=False)
+    ColumnType(kind='number', dtype='', shape=(), large=False)
     """
     kind = data_key["dtype"]
     if kind in _SCALARS:
-        return Column(kind)
+        return ColumnType(kind)
     return None
 
 
@@ -52,8 +52,8 @@ def declared_dtype(data_key: Mapping[str, Any]) -> str:
         return ""
 
 
-def widen(column: Column | None, value: Any, promised: str = "") -> Column:
-    """Return the narrowest column that holds `value` and all that `column` does.
+def widen(column: ColumnType | None, value: Any, promised: str = "") -> ColumnType:
+    """Return the narrowest type that holds `value` and all that `column` does.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def widen(column: Column | None, value: Any, promised: str = "") -> Column:
     if isinstance(value, list | dict):
         return _widen_array(column, value, promised)
     if column is None:
-        column = Column("boolean") if value is None else Column(_kind(value))
+        column = ColumnType("boolean") if value is None else ColumnType(_kind(value))
     if column.kind == "array":
         return _widen_array(column, [] if value is None else value, promised)
     return _widen_scalar(column, value)
@@ -81,7 +81,7 @@ def _kind(value: Any) -> str:
     return "number" if isinstance(value, float) else "string"
 
 
-def _widen_scalar(column: Column, value: Any) -> Column:
+def _widen_scalar(column: ColumnType, value: Any) -> ColumnType:
     if column.kind == "string" or (value.__class__ is float and column.kind == "number"):
         return column  # the two that hold whatever comes
     if value is None:
@@ -97,7 +97,7 @@ def _widen_scalar(column: Column, value: Any) -> Column:
     return column if kind == column.kind else replace(column, kind=kind)
 
 
-def _widen_array(column: Column | None, value: Any, promised: str) -> Column:
+def _widen_array(column: ColumnType | None, value: Any, promised: str) -> ColumnType:
     array = rectangular(value)
     if column is None or column.kind != "array":
         dtype, shape = promised, tuple(0 for _ in array.shape)
@@ -110,7 +110,7 @@ def _widen_array(column: Column | None, value: Any, promised: str) -> Column:
     new = (1,) * (dims - array.ndim) + array.shape
     padded = column is not None and column.kind == "array" and old != new
     biggest = tuple(max(pair) for pair in zip(old, new, strict=True))
-    return Column("array", _fit_dtype(dtype, array, padded or 0 in biggest), biggest)
+    return ColumnType("array", _fit_dtype(dtype, array, padded or 0 in biggest), biggest)
 
 
 def _fit_dtype(dtype: str, array: np.ndarray, padded: bool) -> str:
@@ -190,13 +190,13 @@ def _collect(value: Any, at: tuple[int, ...], leaves: dict[tuple[int, ...], Any]
         leaves[at] = json.dumps(value) if isinstance(value, dict) else value
 
 
-def convert(column: Column, value: Any) -> Any:
+def convert(column: ColumnType, value: Any) -> Any:
     """Return `value` as `column` stores it; missing is NaN in numbers and empty in text.
 
     Parameters
     ----------
     column
-        A column that `widen` has made wide enough for `value`.
+        A type that `widen` has made wide enough for `value`.
     value
         A value as JSON gives it; None for a missing one.
 
@@ -217,7 +217,7 @@ def convert(column: Column, value: Any) -> Any:
     return value if column.kind == "boolean" else int(value)
 
 
-def _padded(column: Column, value: Any) -> np.ndarray:
+def _padded(column: ColumnType, value: Any) -> np.ndarray:
     array = rectangular(value)
     dtype = np.dtype(column.dtype)
     if dtype.kind == "U" and array.dtype.kind != "U":

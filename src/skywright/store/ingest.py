@@ -16,11 +16,11 @@ from skywright.errors import DataError, SkywrightError
 from skywright.store import repair
 from skywright.store.check import differences
 from skywright.store.client import ANALYSIS, RAW
-from skywright.store.frames import data_sources
+from skywright.store.file_nodes import data_sources
+from skywright.store.journal_contents import JournalContents, Stream
 from skywright.store.modern import DocumentNormalizer
 from skywright.store.probe import takes_writes
 from skywright.store.rows import SequenceSorter, as_row, stored_data_keys, type_notes
-from skywright.store.survey import Stream, Survey
 from skywright.store.table_adapter import MIMETYPE
 from skywright.store.tail import Line, Tail, locked_if_dead, start_time
 from skywright.store.tiled_writer import RunWriter, StreamWriter
@@ -128,7 +128,7 @@ class RunIngest:
         self.path = path
         self.began = start_time(path)
         """When the run began, unix s."""
-        self.survey = Survey()
+        self.contents = JournalContents()
         self._catalog = catalog
         self._tail = Tail(path)
         self._normalizer = DocumentNormalizer()
@@ -169,25 +169,25 @@ class RunIngest:
             self._line_writer = None
             self._must_verify = True
             return self._failed(error)
-        if self.survey.stop is None and self._replay is None:
+        if self.contents.stop is None and self._replay is None:
             self._failures = 0
         return state
 
     def _step(self) -> State:
-        """Read new lines into the survey, then write.
+        """Read new lines of the journal, then write.
 
         If the run is new or rows have changed, all lines are written, from the first one on
         (`_replay_next`), else only the new ones.
         """
         end = self.path.stat().st_size
         lines = self._read_new_lines()
-        # Before a replay, read all that the journal has now into the survey
+        # Before a replay, read all that the journal has now
         while self._needs_replay() and self._tail.offset < end and self._read_new_lines():
             pass
-        if self.survey.start is None:
+        if self.contents.start is None:
             return self._without_start()
         if self._needs_replay():
-            if self.survey.stop is None and time.monotonic() < self._replay_allowed_at:
+            if self.contents.stop is None and time.monotonic() < self._replay_allowed_at:
                 return State.IDLE
             if not self._begin_replay():
                 self._archive("done")
@@ -197,14 +197,14 @@ class RunIngest:
             return State.MORE
         if lines and self._line_writer is not None:
             self._line_writer.write(lines)
-        if self.survey.stop is not None:
+        if self.contents.stop is not None:
             return self._finish()
         return State.MORE if lines else self._close_if_interrupted()
 
     def _read_new_lines(self) -> list[Line]:
         lines = [new for line in self._tail.read() for new in self._normalizer(line)]
         for line in lines:
-            self.survey.add(line)
+            self.contents.add(line)
         return lines
 
     def _needs_replay(self) -> bool:
@@ -212,7 +212,7 @@ class RunIngest:
 
     @property
     def _container(self) -> Any:
-        start = self.survey.start or {}
+        start = self.contents.start or {}
         return self._catalog.container(ANALYSIS if start.get("purpose") == "analysis" else RAW)
 
     def _begin_replay(self) -> bool:
@@ -221,18 +221,18 @@ class RunIngest:
         Return False if the catalog already has the complete run.
         """
         self._line_writer = self._replay = None
-        assert self.survey.start is not None
-        writer = RunWriter(self._container, self.survey.start)
+        assert self.contents.start is not None
+        writer = RunWriter(self._container, self.contents.start)
         there = writer.create()
         if there is not None:
-            ended = self.survey.stop is not None and there.metadata.get("stop")
-            if ended and not differences(self.survey, there):
+            ended = self.contents.stop is not None and there.metadata.get("stop")
+            if ended and not differences(self.contents, there):
                 return False
             self._must_verify = True
             writer.clear()
         self._replay = _Replay(time.monotonic(), Tail(self.path), DocumentNormalizer())
         assets = self.path.parent.parent / "assets"
-        self._line_writer = _LineWriter(writer, self._catalog, self.survey, assets)
+        self._line_writer = _LineWriter(writer, self._catalog, self.contents, assets)
         return True
 
     def _replay_next(self) -> None:
@@ -248,10 +248,10 @@ class RunIngest:
 
     def _finish(self) -> State:
         assert self._line_writer is not None
-        assert self.survey.start is not None
+        assert self.contents.start is not None
         self._line_writer.close()
         if self._must_verify:
-            found = differences(self.survey, self._container[self.survey.start["uid"]])
+            found = differences(self.contents, self._container[self.contents.start["uid"]])
             if found:
                 raise MismatchError(f"{self.path}: {'; '.join(found[:5])}")
         self._archive("done")
@@ -267,7 +267,7 @@ class RunIngest:
 
     def _close_if_interrupted(self) -> State:
         """Add a stop document to the journal if its writer is dead; return `State.MORE` then."""
-        ended = repair.close_interrupted_run(self.path, self._tail.offset, self.survey)
+        ended = repair.close_interrupted_run(self.path, self._tail.offset, self.contents)
         return State.MORE if ended else State.IDLE
 
     def _without_start(self) -> State:
@@ -306,13 +306,13 @@ class RunIngest:
             )
 
     def _put_aside(self, error: Exception) -> State:
-        if self.survey.stop is None:
+        if self.contents.stop is None:
             state = self._close_if_interrupted()
             self._replay_allowed_at = time.monotonic() + 60.0  # an open run is tried again then
             return state
         reason = f"this run cannot be written, its journal is kept in journal/aside: {error}"
         log.error("%s: %s", self.path, reason)
-        _mark_unwritable(self._container, self.survey, reason)
+        _mark_unwritable(self._container, self.contents, reason)
         self._archive("aside")
         return State.ASIDE
 
@@ -329,14 +329,16 @@ class _Replay:
 class _LineWriter:
     """Writes the lines of a run's journal to tiled, from the first one on.
 
-    Lines are in the survey before they are written here. Events become rows of tables; rows of
-    files are in `Stream.frames` of the survey, and `_register_files` makes them nodes.
+    Lines are in `contents` before they are written here. Events become rows of tables; rows of
+    files are in `Stream.external_rows`, and `_register_files` makes their nodes.
     """
 
-    def __init__(self, writer: RunWriter, catalog: Catalog, survey: Survey, assets: Path) -> None:
+    def __init__(
+        self, writer: RunWriter, catalog: Catalog, contents: JournalContents, assets: Path
+    ) -> None:
         self._writer = writer
         self._catalog = catalog
-        self._survey = survey
+        self._contents = contents
         self._assets = assets
         self._revisions: dict[str, int] = {}
         self._order: dict[str, SequenceSorter] = {}
@@ -348,31 +350,31 @@ class _LineWriter:
 
     def needs_replay(self) -> bool:
         """Return whether rows that were written have changed since."""
-        streams = self._survey.streams
+        streams = self._contents.streams
         return any(streams[name].revision != rev for name, rev in self._revisions.items())
 
     def write(self, lines: Iterable[Line]) -> None:
-        """Write lines that are already in the survey. Array nodes are updated every UPDATE_S."""
+        """Write lines that are already in `contents`. Array nodes are updated every UPDATE_S."""
         for line in lines:
             self._write(line)
         now = time.monotonic()
         earliest, latest = UPDATE_S
         age = self._updated - self._began
-        due = self._survey.stop is None and now - self._updated >= min(max(age, earliest), latest)
+        due = self._contents.stop is None and now - self._updated >= min(max(age, earliest), latest)
         for name, writer in self._writer.streams.items():
-            stream = self._survey.streams[name]
+            stream = self._contents.streams[name]
             data_keys = stored_data_keys(stream)
             writer.send_rows(data_keys)
-            if due or len(stream.frames) > self._file_nodes.get(name, 0):
+            if due or len(stream.external_rows) > self._file_nodes.get(name, 0):
                 writer.send_arrays(data_keys)
                 self._register_files(writer, stream, data_keys)
-                self._file_nodes[name] = len(stream.frames)
+                self._file_nodes[name] = len(stream.external_rows)
         if due:
             self._updated = now
 
     def close(self) -> None:
         """Write all that is left, the stop document and the notes."""
-        for stream in self._survey.streams.values():
+        for stream in self._contents.streams.values():
             self._open(stream)
             writer = self._writer.streams[stream.name]
             data_keys = stored_data_keys(stream)
@@ -380,41 +382,41 @@ class _LineWriter:
             writer.send_arrays(data_keys)
             self._register_files(writer, stream, data_keys)
             for note in type_notes(stream):
-                self._survey.note(note)
-        survey = self._survey
-        self._writer.stop(survey.stop or {}, survey.notes, survey.unreadable)
+                self._contents.note(note)
+        contents = self._contents
+        self._writer.stop(contents.stop or {}, contents.notes, contents.unreadable)
 
     def _write(self, line: Line) -> None:
         name, doc = line.name, line.doc
         if name == "descriptor":
             self._descriptors.setdefault(doc["name"], []).append(doc)
             if doc["name"] in self._revisions:
-                self._open(self._survey.streams[doc["name"]])
+                self._open(self._contents.streams[doc["name"]])
         elif name == "event":
-            stream = self._survey.stream_of.get(doc["descriptor"])
+            stream = self._contents.stream_of.get(doc["descriptor"])
             if stream is not None:
                 self._open(stream)
                 for event in self._order[stream.name](line.number, doc):
                     self._writer.streams[stream.name].event(as_row(stream, event))
         elif name == "stream_datum":
-            stream = self._survey.stream_of.get(doc["descriptor"])
+            stream = self._contents.stream_of.get(doc["descriptor"])
             if stream is not None:
-                self._open(stream)  # its rows are in the survey
+                self._open(stream)  # its rows are in `contents`
 
     def _register_files(
         self, writer: StreamWriter, stream: Stream, data_keys: dict[str, dict[str, Any]]
     ) -> None:
         found = data_sources(
             stream,
-            self._survey.resources,
+            self._contents.resources,
             data_keys,
             self._assets / "kept",
             tables=self._catalog.tables,
-            ended=self._survey.stop is not None,
+            ended=self._contents.stop is not None,
         )
         for name, source in found:
             if isinstance(source, DataError):
-                self._survey.unreadable[name] = str(source)
+                self._contents.unreadable[name] = str(source)
                 continue
             try:
                 writer.register(name, source)
@@ -426,7 +428,7 @@ class _LineWriter:
                     self._catalog.tables = False
                     self._register_files(writer, stream, data_keys)
                     return
-                self._survey.unreadable[name] = str(error)
+                self._contents.unreadable[name] = str(error)
 
     def _open(self, stream: Stream) -> None:
         """Make the node of a stream once its types are known; pass later descriptors on."""
@@ -437,15 +439,15 @@ class _LineWriter:
             self._writer.descriptor(doc | {"data_keys": stored_data_keys(stream)})
 
 
-def _mark_unwritable(container: Any, survey: Survey, reason: str) -> None:
+def _mark_unwritable(container: Any, contents: JournalContents, reason: str) -> None:
     """Close a run that cannot be written, with the reason in its notes."""
-    if survey.start is None or "uid" not in survey.start:
+    if contents.start is None or "uid" not in contents.start:
         return
-    start = {key: value for key, value in survey.start.items() if not key.startswith("tiled_")}
+    start = {key: value for key, value in contents.start.items() if not key.startswith("tiled_")}
     try:
         writer = RunWriter(container, start)
         if writer.create() is not None:
             writer.clear()
-        writer.stop(survey.stop or {}, [*survey.notes, reason])
+        writer.stop(contents.stop or {}, [*contents.notes, reason])
     except Exception:
-        log.exception("%s: the start document cannot be stored either", survey.start["uid"])
+        log.exception("%s: the start document cannot be stored either", contents.start["uid"])

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 
 from skywright.errors import DataError
-from skywright.store.survey import RESERVED, unpack
+from skywright.store.journal_contents import RESERVED, unpack
 from skywright.store.tail import Line
 from skywright.store.tiled_writer import Legacy
 

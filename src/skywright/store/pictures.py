@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiled.client.container import Container
 
-from skywright.analysis.display import as_bytes, contact_sheet
+from skywright.analysis.display import contact_sheet, to_uint8
 from skywright.errors import DataError
 from skywright.store.export.contents import Column, read_contents
 from skywright.store.show import ColumnView, RunView
@@ -104,13 +104,13 @@ def read_frame(run: Container, stream: str, key: str, row: int) -> NDArray[np.ui
         raise DataError(f"{where}: the tiled server cannot read frame {row} ({error})") from error
     if not len(frames):
         raise DataError(f"{where}: there is no frame {row}; the last is {node.shape[0] - 1}")
-    return as_bytes(frames[0])
+    return to_uint8(frames[0])
 
 
 def _write_frames(column: Column, stem: Path, count: int) -> list[Path]:
     """Write a contact sheet and single frames of a camera as ``<stem>-....png``."""
     rows = np.unique(np.linspace(0, column.shape[0] - 1, count).round().astype(int))
-    frames = {int(row): as_bytes(column.read(slice(row, row + 1))[0]) for row in rows}
+    frames = {int(row): to_uint8(column.read(slice(row, row + 1))[0]) for row in rows}
     sheet = stem.with_name(f"{stem.name}-sheet.png")
     labels = [str(row) for row in frames]
     Image.fromarray(contact_sheet(list(frames.values()), cell_px=CELL_PX, labels=labels)).save(

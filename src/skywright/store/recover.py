@@ -17,8 +17,8 @@ from skywright.store.check import differences
 from skywright.store.client import ensure_containers
 from skywright.store.hdf5_flags import clear_flags
 from skywright.store.ingester import Ingester, ingest_lock
+from skywright.store.journal_contents import JournalContents
 from skywright.store.modern import DocumentNormalizer
-from skywright.store.survey import Survey
 from skywright.store.tail import locked_if_dead, read_lines
 
 WAIT_S = 120.0
@@ -75,9 +75,9 @@ def recover(directory: Path, client: Any) -> Report:
     files: set[Path] = set()
     restored = []
     for path in sorted((journals / "done").glob(f"*{SUFFIX}")):
-        survey = survey_of(path)
-        files |= _files(survey)
-        if _differs(survey, containers):
+        contents = contents_of(path)
+        files |= _files(contents)
+        if _differs(contents, containers):
             path.rename(journals / path.name)
             restored.append(path.stem)
     for path in (journals / "aside").glob(f"*{SUFFIX}"):
@@ -86,7 +86,7 @@ def recover(directory: Path, client: Any) -> Report:
     _drain(directory, client)
     finished = (waiting & _uids(journals / "done")) - set(restored)
     for uid in finished:
-        files |= _files(survey_of(journals / "done" / f"{uid}{SUFFIX}"))
+        files |= _files(contents_of(journals / "done" / f"{uid}{SUFFIX}"))
     return Report(
         finished=tuple(sorted(finished)),
         restored=tuple(restored),
@@ -101,20 +101,20 @@ def _uids(directory: Path) -> set[str]:
     return {path.name.split(SUFFIX)[0] for path in directory.glob(f"*{SUFFIX}*")}
 
 
-def survey_of(path: Path) -> Survey:
-    """Return what a whole journal says."""
-    survey, modern = Survey(), DocumentNormalizer()
+def contents_of(path: Path) -> JournalContents:
+    """Return the contents of a whole journal."""
+    contents, modern = JournalContents(), DocumentNormalizer()
     for line in read_lines(path):
         for new in modern(line):
-            survey.add(new)
-    return survey
+            contents.add(new)
+    return contents
 
 
-def _differs(survey: Survey, containers: Sequence[Any]) -> bool:
-    start = survey.start or {}
+def _differs(contents: JournalContents, containers: Sequence[Any]) -> bool:
+    start = contents.start or {}
     container = containers[start.get("purpose") == "analysis"]
     try:
-        found = differences(survey, container[start.get("uid", "")])
+        found = differences(contents, container[start.get("uid", "")])
     except KeyError:
         found = ["the catalog does not have it"]
     if found:
@@ -122,11 +122,11 @@ def _differs(survey: Survey, containers: Sequence[Any]) -> bool:
     return bool(found)
 
 
-def _files(survey: Survey) -> set[Path]:
+def _files(contents: JournalContents) -> set[Path]:
     """Return the files of a run that our recorders may have left open: columns and indices."""
     known = readers()
     paths = set()
-    for resource in survey.resources.values():
+    for resource in contents.resources.values():
         with suppress(DataError):  # no file of this machine
             if resource["mimetype"] in known:
                 paths.add(local_path(resource["uri"]))

@@ -13,7 +13,7 @@ from skywright.callbacks.journal import encode_line
 from skywright.files.index import files_path
 from skywright.files.readers import HDF5, local_path, locate, open_reader, readers
 from skywright.store.hdf5_flags import clear_flags
-from skywright.store.survey import Stream, Survey, datum
+from skywright.store.journal_contents import JournalContents, Stream, datum
 from skywright.store.table_adapter import flushed_rows
 from skywright.store.tail import Tail, locked_if_dead
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Documents = Iterator[tuple[str, dict[str, Any]]]
 
 
-def close_interrupted_run(path: Path, offset: int, survey: Survey) -> bool:
+def close_interrupted_run(path: Path, offset: int, contents: JournalContents) -> bool:
     """Append a stop document if the writer is dead. Return True if the journal has new lines.
 
     The files of the run get their consistency flags cleared, frames on disk that have no stream
@@ -36,19 +36,19 @@ def close_interrupted_run(path: Path, offset: int, survey: Survey) -> bool:
     path
         A journal without a stop document.
     offset
-        Bytes of it that `survey` knows.
-    survey
-        All of the journal so far.
+        Number of bytes of the journal that are in `contents`.
+    contents
+        Contents of the journal so far.
     """
     with locked_if_dead(path) as dead:
-        if not dead or survey.stop is not None:
+        if not dead or contents.stop is not None:
             return False
         tail = Tail(path)
         tail.offset = offset
         if tail.read():
             return True  # lines were written after the last read
         died = path.stat().st_mtime
-        lines = b"".join(encode_line(name, doc) for name, doc in _closing_documents(survey, died))
+        lines = b"".join(encode_line(name, doc) for name, doc in _closing_documents(contents, died))
         with path.open("r+b") as file:
             file.truncate(offset)  # an incomplete line
             file.seek(offset)
@@ -59,13 +59,13 @@ def close_interrupted_run(path: Path, offset: int, survey: Survey) -> bool:
     return True
 
 
-def _closing_documents(survey: Survey, died: float) -> Documents:
-    counts = {name: _rows(stream) for name, stream in survey.streams.items()}
-    names = {stream.descriptor: stream.name for stream in survey.streams.values()}
-    for resources in _by_file(survey).values():
+def _closing_documents(contents: JournalContents, died: float) -> Documents:
+    counts = {name: _rows(stream) for name, stream in contents.streams.items()}
+    names = {stream.descriptor: stream.name for stream in contents.streams.values()}
+    for resources in _by_file(contents).values():
         rows = rows_on_disk(resources)
         for resource in resources if rows is not None else []:
-            for name, doc in _unreported(survey, resource, rows or 0):
+            for name, doc in _unreported(contents, resource, rows or 0):
                 if name == "descriptor":
                     if doc["uid"] in names:
                         continue  # of another data key in the same file
@@ -74,11 +74,11 @@ def _closing_documents(survey: Survey, died: float) -> Documents:
                     stream = names[doc["descriptor"]]
                     counts[stream] = max(counts.get(stream, 0), doc["seq_nums"]["stop"] - 1)
                 yield name, doc
-    assert survey.start is not None
+    assert contents.start is not None
     stop = {
         "uid": str(uuid.uuid4()),
-        "time": max(died, survey.start["time"]),  # the clock may have been set back
-        "run_start": survey.start["uid"],
+        "time": max(died, contents.start["time"]),  # the clock may have been set back
+        "run_start": contents.start["uid"],
         "exit_status": "abort",
         "reason": "interrupted: the process that recorded this run ended without closing it",
         "num_events": counts,
@@ -88,13 +88,13 @@ def _closing_documents(survey: Survey, died: float) -> Documents:
 
 
 def _rows(stream: Stream) -> int:
-    rows = [frames.rows_before(float("inf")) for frames in stream.frames.values()]
+    rows = [each.rows_before(float("inf")) for each in stream.external_rows.values()]
     return len(stream.seq_nums()) if stream.internal else max(rows, default=0)
 
 
-def _by_file(survey: Survey) -> dict[str, list[dict[str, Any]]]:
+def _by_file(contents: JournalContents) -> dict[str, list[dict[str, Any]]]:
     files: dict[str, list[dict[str, Any]]] = {}
-    for resource in survey.resources.values():
+    for resource in contents.resources.values():
         if resource["mimetype"] in readers() and "dataset" in resource["parameters"]:
             files.setdefault(resource["uri"], []).append(resource)
     return files
@@ -113,7 +113,7 @@ def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
         path = local_path(resources[0]["uri"])
         clear_flags(path)
         return flushed_rows(path, names)
-    except Exception as error:  # whatever a damaged file or a stranger's reader raises
+    except Exception as error:  # a damaged file, or a reader of another package, may raise anything
         uri = resources[0]["uri"]
         log.warning("%s: rows of the interrupted run are not counted: %s", uri, error)
         return None
@@ -129,21 +129,22 @@ def _rows_of(resource: Mapping[str, Any]) -> int:
         return reader.count()
 
 
-def _unreported(survey: Survey, resource: Mapping[str, Any], rows: int) -> Documents:
+def _unreported(contents: JournalContents, resource: Mapping[str, Any], rows: int) -> Documents:
     """Yield a stream datum for the rows on disk that have none.
 
     Where they would have no event beside them they get a stream of their own.
     """
     key, uid = resource["data_key"], resource["uid"]
-    stream = next((s for s in survey.streams.values() if key in s.data_keys), None)
+    stream = next((s for s in contents.streams.values() if key in s.data_keys), None)
     if stream is None:
         return
-    frames = stream.frames.get(key)
-    segments = frames.between(float("-inf"), stream.frames_end()) if frames else []
+    external_rows = stream.external_rows.get(key)
+    segments = (
+        external_rows.between(float("-inf"), stream.external_rows_end()) if external_rows else []
+    )
     mine = [segment for segment in segments if segment.resource == uid]
-    # Where a key has several files, indices go on from file to file or begin again.
-    first = mine[0].index if mine and len({s.resource for s in segments}) > 1 else 0
-    index = mine[-1].index + mine[-1].rows if mine else 0
+    first = external_rows.index_of_row_0(uid) if external_rows else 0
+    index = mine[-1].index + mine[-1].rows if mine else first
     count = first + rows - index
     if count <= 0:
         return
@@ -153,7 +154,7 @@ def _unreported(survey: Survey, resource: Mapping[str, Any], rows: int) -> Docum
         return
     late = f"{stream.name}{LATE}"
     descriptor = f"{stream.descriptor}{LATE}"
-    yield "descriptor", _late_descriptor(survey, stream, descriptor, late)
+    yield "descriptor", _late_descriptor(contents, stream, descriptor, late)
     taken = f"{index - first}:{index - first + count}"
     parameters = dict(resource["parameters"]) | {"slice": taken}
     yield (
@@ -163,13 +164,15 @@ def _unreported(survey: Survey, resource: Mapping[str, Any], rows: int) -> Docum
     yield "stream_datum", _datum(f"{uid}{LATE}", descriptor, 0, 1, count)
 
 
-def _late_descriptor(survey: Survey, stream: Stream, uid: str, name: str) -> dict[str, Any]:
-    assert survey.start is not None
+def _late_descriptor(
+    contents: JournalContents, stream: Stream, uid: str, name: str
+) -> dict[str, Any]:
+    assert contents.start is not None
     keys = {key: value for key, value in stream.data_keys.items() if "external" in value}
     return {
         "uid": uid,
-        "time": survey.start["time"],
-        "run_start": survey.start["uid"],
+        "time": contents.start["time"],
+        "run_start": contents.start["uid"],
         "name": name,
         "data_keys": keys,
         "object_keys": {},

@@ -232,7 +232,7 @@ class _Rows:
     uid: str
     analysis: str
     stream: str
-    """Of the raw run."""
+    """Name of the raw run's stream."""
     rows: Batch
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from skywright.store.columns import Column, convert
-from skywright.store.survey import Stream
+from skywright.store.columns import ColumnType, convert
+from skywright.store.journal_contents import Stream
 
 
 def stored_data_keys(stream: Stream) -> dict[str, dict[str, Any]]:
@@ -41,7 +41,7 @@ def type_notes(stream: Stream) -> list[str]:
 def as_row(stream: Stream, event: dict[str, Any]) -> dict[str, Any]:
     """Return an event with each value as its column stores it, a missing one included."""
     data, times = event["data"], event["timestamps"]
-    columns: dict[str, Column] = stream.columns
+    columns: dict[str, ColumnType] = stream.columns
     return {
         "descriptor": event["descriptor"],
         "seq_num": event["seq_num"],

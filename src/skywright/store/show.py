@@ -57,7 +57,7 @@ class DerivedView:
 
     summary: RunSummary
     stream: str
-    """Of the raw run that was analyzed."""
+    """Name of the raw run's stream that was analyzed."""
     parameters: Mapping[str, Any]
     results: Mapping[str, Any]
     """The last value of each scalar result."""
@@ -75,11 +75,11 @@ class RunView:
     stop: Mapping[str, Any] | None
     streams: tuple[StreamView, ...]
     raw: RunSummary | None
-    """Of a derived run: what it was derived from, None if that is not in this catalog."""
+    """Raw run of a derived run; None for a raw run, or if it is not in this catalog."""
     analysis: DerivedView | None
-    """Of a derived run: what it found."""
+    """Analysis of a derived run; None for a raw run."""
     derived: tuple[DerivedView, ...]
-    """Of a raw run: its derived runs, newest last."""
+    """Derived runs of a raw run, newest last."""
     notes: tuple[str, ...]
 
     @property

@@ -8,7 +8,7 @@ from tiled.client.container import Container
 from skywright.callbacks.journal import journal_path
 from skywright.callbacks.raw_run import Document
 from skywright.store.export.contents import Stream, read_contents
-from skywright.store.survey import datum
+from skywright.store.journal_contents import datum
 from skywright.store.tail import read_lines
 
 

@@ -98,7 +98,7 @@ class Capture:
             raise
         self._offset = 0
 
-    def append(self, items: Sequence[Picture]) -> Mapping[str, int]:
+    def append(self, pictures: Sequence[Picture]) -> Mapping[str, int]:
         """Record pictures; return the number that are larger than those of the recording.
 
         A picture that cannot be decoded is kept as rejected, and is not counted here.
@@ -109,14 +109,14 @@ class Capture:
             If the disk is full or fails.
         """
         lost: Counter[str] = Counter()
-        for item in items:
-            if item.image is None:
-                self.reject(item.frame, "undecodable")
-            elif cause := self._images.reason_to_reject(item.image):
+        for picture in pictures:
+            if picture.image is None:
+                self.reject(picture.frame, "undecodable")
+            elif cause := self._images.reason_to_reject(picture.image):
                 lost[cause] += 1
-                self.reject(item.frame, cause, item.image.shape)
+                self.reject(picture.frame, cause, picture.image.shape)
             else:
-                self.add(item.frame, item.image)
+                self.add(picture.frame, picture.image)
         return lost
 
     def add(self, frame: SourceFrame, image: NDArray[np.uint8]) -> None:
@@ -229,31 +229,31 @@ class PictureLayout(Layout[Picture, Picture]):
         """Return a picture, unless it is undecodable and there is no file to keep its bytes."""
         return None if result.image is None and self._capture is None else result
 
-    def nbytes(self, item: Picture) -> int:
+    def nbytes(self, picture: Picture) -> int:
         """Return the memory that a picture holds."""
-        return item.frame.nbytes + (0 if item.image is None else item.image.nbytes)
+        return picture.frame.nbytes + (0 if picture.image is None else picture.image.nbytes)
 
-    def rows(self, item: Picture) -> int:
+    def rows(self, picture: Picture) -> int:
         """Return the number of rows: none for a picture without pixels."""
-        return int(item.image is not None)
+        return int(picture.image is not None)
 
-    def select(self, item: Picture, rows: slice) -> Picture:
+    def select(self, picture: Picture, rows: slice) -> Picture:
         """Return the picture; one without pixels has no rows to select."""
-        return item
+        return picture
 
-    def describe(self, item: Picture) -> str:
+    def describe(self, picture: Picture) -> str:
         """Return number and size."""
-        name = f"frame {item.frame.frame_number}"
-        return name if item.image is None else f"{name} of {_size(item.image.shape)}"
+        name = f"frame {picture.frame.frame_number}"
+        return name if picture.image is None else f"{name} of {_size(picture.image.shape)}"
 
     def open_early(self, path: Path) -> Capture | None:
         """Create the file when the shape of its pictures is known."""
         self._capture = None if self.early_shape is None else Capture(path, self.early_shape)
         return self._capture
 
-    def open(self, path: Path, items: Sequence[Picture], must_create: bool) -> Capture | None:
+    def open(self, path: Path, pictures: Sequence[Picture], must_create: bool) -> Capture | None:
         """Create the file for the first picture with pixels."""
-        images = (item.image for item in items if item.image is not None)
+        images = (picture.image for picture in pictures if picture.image is not None)
         image = next(images, None)
         if image is not None:
             self._capture = Capture(path, image.shape)

@@ -15,14 +15,14 @@ MIMETYPE = "application/x-pff"
 
 
 class PffReader(IndexReader):
-    """Read images; the column is the name of the product, for instance ``img16``.
+    """Reads images. The column that `read` takes is the name of a product, for example ``img16``.
 
     Parameters
     ----------
     path
-        Of the index.
+        Path of the index.
     column
-        A product, or a column of the index.
+        Has no effect, as in `IndexReader`.
     """
 
     def decode(self, records: Sequence[memoryview], column: str) -> NDArray[Any]:

@@ -148,15 +148,15 @@ class SpectraLayout(Layout[Result, SpectrumRow]):
         values |= {f"{FIT}/{name}": getattr(found, name) for name in FIGURES}
         return SpectrumRow(result.pulse.pulse_id, found.spectrum, values, _without_picture(result))
 
-    def nbytes(self, item: SpectrumRow) -> int:
+    def nbytes(self, row: SpectrumRow) -> int:
         """Return the memory that a row holds."""
-        return item.spectrum.nbytes + 4000
+        return row.spectrum.nbytes + 4000
 
     def open(
-        self, path: Path, items: Sequence[SpectrumRow], must_create: bool
+        self, path: Path, rows: Sequence[SpectrumRow], must_create: bool
     ) -> "SpectraFile | None":
         """Create the file, as wide as the first picture."""
-        width = next((len(item.spectrum) for item in items if len(item.spectrum)), 0)
+        width = next((len(row.spectrum) for row in rows if len(row.spectrum)), 0)
         if not width and not must_create:
             return None
         return SpectraFile(path, max(width, 1))
@@ -168,7 +168,7 @@ class SpectraFile:
     Parameters
     ----------
     path
-        Of the new file.
+        Path of the new file.
     width
         Columns; a narrower spectrum is filled up with NaN, of a wider one only the figures are
         kept.
@@ -187,23 +187,23 @@ class SpectraFile:
             raise
         self._settings_written = -1
 
-    def append(self, items: Sequence[SpectrumRow]) -> Mapping[str, int]:
+    def append(self, rows: Sequence[SpectrumRow]) -> Mapping[str, int]:
         """Write rows; return how many spectra were too wide."""
         lost: Counter[str] = Counter()
-        if not items:
+        if not rows:
             return lost
-        for item in items:
-            self._note_settings(item.made_with)
-        spectra = np.full((len(items), self.width), np.nan)
-        for row, item in zip(spectra, items, strict=True):
-            if len(item.spectrum) <= self.width:
-                row[: len(item.spectrum)] = item.spectrum
+        for row in rows:
+            self._note_settings(row.made_with)
+        spectra = np.full((len(rows), self.width), np.nan)
+        for values, row in zip(spectra, rows, strict=True):
+            if len(row.spectrum) <= self.width:
+                values[: len(row.spectrum)] = row.spectrum
             else:
                 lost["spectrum too wide"] += 1
-        rows: dict[str, ArrayLike] = {
-            column.path: [item.values[column.path] for item in items] for column in _SCALARS
+        scalars: dict[str, ArrayLike] = {
+            column.path: [row.values[column.path] for row in rows] for column in _SCALARS
         }
-        self._columns.append([item.pulse_id for item in items], {SPECTRUM: spectra, **rows})
+        self._columns.append([row.pulse_id for row in rows], {SPECTRUM: spectra, **scalars})
         return lost
 
     def flush(self) -> int:

@@ -12,14 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from tiled.client.container import Container
 from tiled.structures.core import StructureFamily
+from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
-from skywright.files.readers import HDF5, local_path, open_reader, readers
+from skywright.files.readers import HDF5, open_reader, readers
 from skywright.store.lookup import run_status
 from skywright.store.table_adapter import MIMETYPE, rows_of
 
 BLOCK_BYTES = 16 * 2**20
-"""Of an array read at once; small enough for any machine, large enough to outweigh a request."""
+"""Size of a part of an array that is read with one request, bytes."""
 
 
 @dataclass(frozen=True)
@@ -324,10 +325,9 @@ def _row_counts(assets: Sequence[Asset]) -> list[int]:
 def _assets(source: Any, dataset: str, mimetype: str) -> list[Asset]:
     """Return the dataset of each file of a data source; none if one is no file here."""
     assets = sorted(source.assets, key=lambda asset: asset.num or 0)
-    try:
-        return [Asset(local_path(asset.data_uri), dataset, mimetype) for asset in assets]
-    except DataError:
+    if not all(asset.data_uri.startswith("file:") for asset in assets):
         return []
+    return [Asset(path_from_uri(asset.data_uri), dataset, mimetype) for asset in assets]
 
 
 def _in_words(where: str, parts: Sequence[RowsInFile]) -> str:

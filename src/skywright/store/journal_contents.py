@@ -1,4 +1,4 @@
-"""Index of a journal: streams, column types, and the valid event of each seq_num."""
+"""Contents of a journal: streams, column types, and the valid event of each seq_num."""
 
 from array import array
 from dataclasses import dataclass, field, replace
@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from event_model import EventPage, unpack_event_page
 
-from skywright.store.columns import Column, declared, declared_dtype, widen
+from skywright.store.columns import ColumnType, declared, declared_dtype, widen
 from skywright.store.tail import Line
 
 RESERVED = ("time", "seq_num")
@@ -30,17 +30,27 @@ class ResourceRows:
     index: int
     """First index of the stream datum."""
     seq_num: int
-    """Of the first row."""
+    """Sequence number of the first row."""
     rows: int
     """Number of rows."""
 
 
-class Frames:
-    """The rows of a data key's files, each seq_num once, in order of seq_num."""
+class ExternalRows:
+    """The rows of an external data key in its files: each seq_num once, in order of seq_num."""
 
     def __init__(self) -> None:
         self.segments: list[ResourceRows] = []
         self.superseded = False
+        """Whether a resumed run took rows again."""
+        self._first: dict[str, int] = {}
+        """First index of the stream datums, superseded ones too, by uid of the stream resource."""
+
+    def index_of_row_0(self, resource: str) -> int:
+        """Return the index that row 0 of a file has.
+
+        Where a key has several files, indices go on from file to file or begin again with each.
+        """
+        return self._first.get(resource, 0) if len(self._first) > 1 else 0
 
     def between(self, start: float, stop: float) -> list[ResourceRows]:
         """Return the rows of the seq_nums in [start, stop)."""
@@ -55,15 +65,16 @@ class Frames:
         return parts
 
     def rows_before(self, stop: float) -> int:
-        """Return how many rows belong to seq_nums below `stop`."""
+        """Return the number of rows that belong to seq_nums below `stop`."""
         return sum(segment.rows for segment in self.between(float("-inf"), stop))
 
     def add(self, doc: dict[str, Any]) -> bool:
-        """Take one stream datum; True when it replaces rows that were there."""
+        """Add the rows of a stream datum; return True if they replace earlier rows."""
         first, rows = doc["indices"]["start"], doc["indices"]["stop"] - doc["indices"]["start"]
         new = ResourceRows(doc["stream_resource"], first, doc["seq_nums"]["start"], rows)
         if rows <= 0:
             return False
+        self._first.setdefault(new.resource, first)
         last = self.segments[-1] if self.segments else None
         if last is None or new.seq_num >= last.seq_num + last.rows:
             if last is not None and _continues(last, new):
@@ -94,21 +105,21 @@ class Stream:
     descriptor: str
     """uid of its first descriptor."""
     data_keys: dict[str, dict[str, Any]]
-    columns: dict[str, Column] = field(default_factory=dict)
+    columns: dict[str, ColumnType] = field(default_factory=dict)
     declared: dict[str, str] = field(default_factory=dict)
-    """By data key: the numpy dtype of its descriptor, or of a ``dtypes`` line."""
+    """Numpy dtype from the descriptor, or from a ``dtypes`` line, by data key."""
     revision: int = 0
     """Increases when rows that were written have to be written again."""
     last_line: array = field(default_factory=lambda: array("q"))
     """Line of the valid event, by seq_num - first_seq; 0: none."""
     first_seq: int = 1
-    frames: dict[str, Frames] = field(default_factory=dict)
-    """By data key: which row of which file belongs to which seq_num."""
+    external_rows: dict[str, ExternalRows] = field(default_factory=dict)
+    """The rows of files that belong to each seq_num, by data key."""
 
     @property
     def superseded(self) -> bool:
         """Whether a resumed run took rows of a file of this stream again."""
-        return any(frames.superseded for frames in self.frames.values())
+        return any(rows.superseded for rows in self.external_rows.values())
 
     @property
     def internal(self) -> list[str]:
@@ -119,7 +130,7 @@ class Stream:
         """Return the seq_nums that have an event, ascending."""
         return [self.first_seq + i for i, line in enumerate(self.last_line) if line]
 
-    def frames_end(self) -> float:
+    def external_rows_end(self) -> float:
         """Return the first seq_num whose rows of files are not in the catalog.
 
         Where events and files share a stream each event has one row of each file; a row whose
@@ -135,8 +146,8 @@ class Stream:
 
     def has(self, seq_num: int) -> bool:
         """Return whether an event of `seq_num` is known."""
-        place = seq_num - self.first_seq
-        return 0 <= place < len(self.last_line) and self.last_line[place] != 0
+        index = seq_num - self.first_seq
+        return 0 <= index < len(self.last_line) and self.last_line[index] != 0
 
     def add_event(self, line: int, event: dict[str, Any]) -> None:
         """Note one event: its row, and whether its values fit."""
@@ -157,20 +168,20 @@ class Stream:
         if seq_num < self.first_seq:
             self.last_line = array("q", bytes(8 * (self.first_seq - seq_num))) + self.last_line
             self.first_seq = seq_num
-        place = seq_num - self.first_seq
-        if place < len(self.last_line):
+        index = seq_num - self.first_seq
+        if index < len(self.last_line):
             self.revision += 1  # taken again, or out of order
         else:
-            self.last_line.extend([0] * (place + 1 - len(self.last_line)))
-        self.last_line[place] = line
+            self.last_line.extend([0] * (index + 1 - len(self.last_line)))
+        self.last_line[index] = line
 
-    def add_frames(self, key: str, doc: dict[str, Any]) -> None:
+    def add_external_rows(self, key: str, doc: dict[str, Any]) -> None:
         """Add the rows of a file in a stream datum."""
-        if self.frames.setdefault(key, Frames()).add(doc):
+        if self.external_rows.setdefault(key, ExternalRows()).add(doc):
             self.revision += 1
 
 
-class Survey:
+class JournalContents:
     """Contents of a journal so far."""
 
     def __init__(self) -> None:
@@ -182,7 +193,7 @@ class Survey:
         self.resources: dict[str, dict[str, Any]] = {}
         self.notes: list[str] = []
         self.unreadable: dict[str, str] = {}
-        """By data key, why tiled cannot read its files."""
+        """Reason why tiled cannot read the files, by data key."""
 
     def add(self, line: Line) -> None:
         """Add one line; a line that cannot be understood becomes a note."""
@@ -220,7 +231,7 @@ class Survey:
             self.resources[doc["uid"]] = doc
         elif name == "stream_datum":
             stream = self.stream_of[doc["descriptor"]]
-            stream.add_frames(self.key_of[doc["stream_resource"]], doc)
+            stream.add_external_rows(self.key_of[doc["stream_resource"]], doc)
 
     def _add_descriptor(self, doc: dict[str, Any]) -> None:
         stream = self.streams.get(doc["name"])

@@ -1,4 +1,4 @@
-"""Files of a stream as nodes in tiled: aligned with the events, readable at any time."""
+"""The nodes of a stream's files in tiled: aligned with the events, readable at any time."""
 
 import itertools
 import uuid
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import h5py
 import numpy as np
@@ -15,22 +16,25 @@ from bluesky_tiled_plugins.writing.consolidators import (
 )
 from tiled.structures.core import StructureFamily
 from tiled.structures.data_source import DataSource
+from tiled.utils import path_from_uri
 
 from skywright.errors import DataError
-from skywright.files.readers import HDF5, local_path, readers
+from skywright.files.readers import HDF5, readers
 from skywright.store.external import external_source, number_files
+from skywright.store.journal_contents import ExternalRows, ResourceRows, Stream, datum
 from skywright.store.reader_adapter import reader_source
-from skywright.store.survey import ResourceRows, Stream, datum
 from skywright.store.table_adapter import MIMETYPE, fits_table, table_structure
 
 KEPT = "/kept"
+"""Path of the dataset in a virtual file (`write_virtual_file`)."""
 COLUMNS = "columns"
 """Name of the node with the scalar columns of a file, where no data key has it."""
 
 PARTITION_BYTES = 16 << 20
-"""Of a table of columns; a client reads a table partition by partition."""
-PLAIN = {"dataset", "chunk_shape", "swmr", "locking"}
-"""Parameters of a stream resource that say no more than where the rows are."""
+"""Size of a partition of a table, bytes; a client reads one partition at a time."""
+TABLE_PARAMETERS = {"dataset", "chunk_shape", "swmr", "locking"}
+"""Parameters of a stream resource that a table of columns supports. A file with another parameter
+becomes an array."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,11 @@ class Rows:
     stop: int
 
 
-def rows_in_files(segments: Sequence[ResourceRows]) -> list[Rows]:
-    """Return which rows of which files the segments of a data key are.
-
-    Where a key has several files, indices go on from file to file or begin again with each.
-    """
-    first: dict[str, int] = {}
-    for segment in segments:
-        first.setdefault(segment.resource, segment.index)
+def rows_in_files(external_rows: ExternalRows, stop: float) -> list[Rows]:
+    """Return the rows in files that belong to the seq_nums below `stop` of a data key."""
     rows = []
-    for segment in segments:
-        start = segment.index - (first[segment.resource] if len(first) > 1 else 0)
+    for segment in external_rows.between(float("-inf"), stop):
+        start = segment.index - external_rows.index_of_row_0(segment.resource)
         rows.append(Rows(segment.resource, start, start + segment.rows))
     return rows
 
@@ -93,9 +91,10 @@ def data_sources(
         A `DataError` instead of the source is the reason why a data key cannot be stored.
     """
     groups: dict[Any, list[str]] = {}
-    end = stream.frames_end()
-    for key, frames in stream.frames.items():
-        rows = rows_in_files(frames.between(float("-inf"), end))
+    resources = {uid: with_plain_uri(resource) for uid, resource in resources.items()}
+    end = stream.external_rows_end()
+    for key, external_rows in stream.external_rows.items():
+        rows = rows_in_files(external_rows, end)
         if not rows:
             continue
         if tables and _is_column(key, data_keys[key], [resources[r.resource] for r in rows]):
@@ -122,7 +121,8 @@ def _names() -> Iterator[str]:
 
 def _is_column(key: str, data_key: Mapping[str, Any], files: Sequence[dict[str, Any]]) -> bool:
     plain = all(
-        f["mimetype"] == HDF5 and {"dataset"} <= f["parameters"].keys() <= PLAIN for f in files
+        f["mimetype"] == HDF5 and {"dataset"} <= f["parameters"].keys() <= TABLE_PARAMETERS
+        for f in files
     )
     try:
         dtype = _dtype(data_key)
@@ -143,7 +143,7 @@ def _table(
     *,
     ended: bool,
 ) -> DataSource:
-    rows = rows_in_files(stream.frames[keys[0]].between(float("-inf"), stream.frames_end()))
+    rows = rows_in_files(stream.external_rows[keys[0]], stream.external_rows_end())
     dtypes = {key: _dtype(data_keys[key]) for key in keys}
     size = max(PARTITION_BYTES // sum(dtype.itemsize for dtype in dtypes.values()), 1)
     uris, segments = number_files([(resources[r.resource]["uri"], r.start, r.stop) for r in rows])
@@ -151,7 +151,7 @@ def _table(
     if not ended:
         segments[-1][2] = None
     columns = {
-        key: resources[stream.frames[key].segments[0].resource]["parameters"]["dataset"]
+        key: resources[stream.external_rows[key].segments[0].resource]["parameters"]["dataset"]
         for key in keys
     }
     parameters = {"columns": columns, "segments": segments, "partition_rows": size}
@@ -166,83 +166,92 @@ def _array(
     data_keys: Mapping[str, Any],
     kept: Path,
 ) -> DataSource:
-    frames = stream.frames[key]
-    segments = frames.between(float("-inf"), stream.frames_end())
+    external_rows = stream.external_rows[key]
+    segments = external_rows.between(float("-inf"), stream.external_rows_end())
     first = resources[segments[0].resource]
     if first["mimetype"] != HDF5 and first["mimetype"] in readers():
-        parts = rows_in_files(segments)
-        places = [(part.start, part.stop) for part in parts]
-        return reader_source([resources[part.resource] for part in parts], places, data_keys[key])
+        rows = rows_in_files(external_rows, stream.external_rows_end())
+        ranges = [(part.start, part.stop) for part in rows]
+        return reader_source([resources[part.resource] for part in rows], ranges, data_keys[key])
     if first["mimetype"] not in CONSOLIDATOR_REGISTRY:
         raise DataError(f"no reader for {first['mimetype']}")
-    if frames.superseded and first["mimetype"] == HDF5:
+    if external_rows.superseded and first["mimetype"] == HDF5:
         name = f"{first['uid']}-{key}".replace("/", "_")
         path = kept / f"{name}.h5"
-        write_virtual_file(path, [(resources[s.resource], s) for s in segments])
+        rows = rows_in_files(external_rows, stream.external_rows_end())
+        write_virtual_file(path, [(resources[part.resource], part) for part in rows])
         parameters = dict(first["parameters"]) | {"dataset": KEPT}
         first = first | {"uri": f"file://localhost{path}", "parameters": parameters}
         count = sum(segment.rows for segment in segments)
         segments = [ResourceRows(first["uid"], 0, segments[0].seq_num, count)]
-    consolidator = consolidator_factory(readable_any_time(first), {"data_keys": dict(data_keys)})
+    consolidator = consolidator_factory(with_swmr(first), {"data_keys": dict(data_keys)})
     seen = {first["uid"]}
     for segment in segments:
         if segment.resource not in seen:
             seen.add(segment.resource)
-            consolidator.update_from_stream_resource(readable_any_time(resources[segment.resource]))
+            consolidator.update_from_stream_resource(with_swmr(resources[segment.resource]))
         rows = datum(segment.resource, segment.index, segment.seq_num, segment.rows)
         consolidator.consume_stream_datum(rows)
     source: DataSource = consolidator.get_data_source()
     return source
 
 
-def readable_any_time(resource: dict[str, Any]) -> dict[str, Any]:
-    """Let readers open a file that is still written, and never lock its writer out."""
+def with_swmr(resource: dict[str, Any]) -> dict[str, Any]:
+    """Return a stream resource whose parameters let readers open a file while it is written.
+
+    Readers take no lock, so they never stop its writer.
+    """
     if resource["mimetype"] != HDF5:
         return resource
     defaults = {"swmr": True, "locking": False}
     return resource | {"parameters": defaults | resource["parameters"]}
 
 
-def open_hdf5(resource: Mapping[str, Any]) -> h5py.File:
-    """Open the file of a stream resource for reading, whether it is written now or not.
+def with_plain_uri(resource: dict[str, Any]) -> dict[str, Any]:
+    """Return a stream resource whose URI has the path as it is: tiled does not decode URIs."""
+    uri = resource.get("uri", "")
+    return resource | {"uri": unquote(uri)} if uri.startswith("file:") else resource
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a file for reading, whether it is written now or not.
 
     Raises
     ------
     DataError
-        When there is no such file here, or it is not HDF5.
+        If there is no such file here, or it is not HDF5.
     """
-    path = local_path(resource["uri"])
     try:
         return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
     except OSError as error:
         raise DataError(f"{path}: cannot be read as HDF5: {error}") from error
 
 
-def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], ResourceRows]]) -> None:
+def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Rows]]) -> None:
     """Write an HDF5 file with one virtual dataset, `KEPT`, of the rows of `parts`, in order.
 
     Parameters
     ----------
     path
-        The file; readers see the old one or the new one, nothing between.
+        Path of the file; readers see the old one or the new one, nothing between.
     parts
-        Stream resources with the rows to take of each.
+        Stream resources (`with_plain_uri`), each with the rows to use.
     """
-    rows = sum(segment.rows for _, segment in parts)
-    with open_hdf5(parts[0][0]) as file:
+    count = sum(rows.stop - rows.start for _, rows in parts)
+    with open_hdf5(path_from_uri(parts[0][0]["uri"])) as file:
         dataset = file[parts[0][0]["parameters"]["dataset"]]
         dtype, shape = dataset.dtype, dataset.shape[1:]
-    layout = h5py.VirtualLayout((rows, *shape), dtype)
+    layout = h5py.VirtualLayout((count, *shape), dtype)
     at = 0
-    for resource, segment in parts:
-        source = h5py.VirtualSource(
-            str(local_path(resource["uri"])),
-            resource["parameters"]["dataset"],
-            (segment.index + segment.rows, *shape),
+    for resource, rows in parts:
+        source = h5py.VirtualSource(  # names are templates, in which %% stands for %
+            str(path_from_uri(resource["uri"])).replace("%", "%%"),
+            resource["parameters"]["dataset"].replace("%", "%%"),
+            (rows.stop, *shape),
             dtype,
         )
-        layout[at : at + segment.rows] = source[segment.index : segment.index + segment.rows]
-        at += segment.rows
+        layout[at : at + rows.stop - rows.start] = source[rows.start : rows.stop]
+        at += rows.stop - rows.start
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
     with h5py.File(new, "w", libver="latest") as file:
