@@ -76,23 +76,14 @@ def join(pieces: Iterable[Batch], keep: Literal["first", "last"] = "first") -> B
 
 
 def concatenate(batches: list[Batch]) -> Batch:
-    """Put batches with the same columns one after the other; none gives a batch with no column."""
-    if not batches:
-        return Batch(np.empty(0, np.int64), np.empty(0))
-    if len(batches) == 1:
-        return batches[0]
-    data = {name: np.concatenate([b[name] for b in batches]) for name in batches[0].data}
-    identities = np.concatenate([b.identities for b in batches])
-    return Batch(identities, np.concatenate([b.times for b in batches]), data)
-
-
-def concatenate(batches: list[Batch]) -> Batch:
     """Put batches with the same columns one after the other.
 
     An empty list gives an empty batch without columns.
     """
     if not batches:
         return Batch(np.empty(0, np.int64), np.empty(0))
+    if len(batches) == 1:  # images are not copied
+        return batches[0]
     data = {name: np.concatenate([b[name] for b in batches]) for name in batches[0].data}
     identities = np.concatenate([b.identities for b in batches])
     return Batch(identities, np.concatenate([b.times for b in batches]), data)

@@ -190,8 +190,9 @@ def _array(
         if segment.resource not in seen:
             seen.add(segment.resource)
             consolidator.update_from_stream_resource(with_swmr(resources[segment.resource]))
-        rows = datum(segment.resource, segment.index, segment.seq_num, segment.rows)
-        consolidator.consume_stream_datum(rows)
+        consolidator.consume_stream_datum(
+            datum(segment.resource, segment.index, segment.seq_num, segment.rows)
+        )
     source: DataSource = consolidator.get_data_source()
     return source
 
