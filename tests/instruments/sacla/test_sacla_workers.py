@@ -110,6 +110,21 @@ def test_killed_workers_change_no_bit_of_a_stored_run(path, whole, workers):
     assert_same(found, whole)
 
 
+def test_blocks_of_a_stored_run_are_folded_while_it_is_read(path):
+    held = []
+    with ReplayFile(path) as file:
+        pipeline = ShotPipeline(file.info, [REGION], EDGES, 60, FileFrames(path), block_tags=64)
+        try:
+            for _, record in file.timed_records():
+                pipeline.add(record)
+                held.append(pipeline.images_of("MPCCD-A").held_blocks)
+            pipeline.finish()
+        finally:
+            pipeline.close()
+    assert SHOTS > 10 * 64  # images of each block would need memory without end
+    assert max(held) <= 2
+
+
 def test_masks_that_fill_a_pipe_reach_the_workers_before_their_chunks(tmp_path):
     shape = (1200, 800)  # a mask has 120 kB
     path = make_replay(tmp_path / "run.h5", 4, 24, shape, ("MPCCD-A",))

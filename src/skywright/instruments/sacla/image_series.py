@@ -33,6 +33,7 @@ class ImageSeries:
         self._parts: deque[tuple[str, ShotImages]] = deque()
         """Partial results of one block. They are merged one by one: those of eight detectors at
         once would hold up the display."""
+        self._waiting_block = 0
 
     @property
     def is_complete(self) -> bool:
@@ -43,6 +44,7 @@ class ImageSeries:
         """Take in the partial results of a block, by detector; those before are merged first."""
         self.merge()
         self._parts.extend(parts.items())
+        self._waiting_block = block
         self.open_blocks.discard(block)
 
     def merge(self, most: int | None = None) -> bool:
@@ -54,10 +56,11 @@ class ImageSeries:
         return bool(self._parts)
 
     def fold(self, below: int) -> None:
-        """Fold the blocks below a number, of which nothing more comes."""
-        if not self._parts:
-            for images in self.images.values():
-                images.advance(below * images.block_size)
+        """Fold the blocks below a number, of which nothing more comes, but for what waits."""
+        if self._parts:
+            below = min(below, self._waiting_block)
+        for images in self.images.values():
+            images.advance(below * images.block_size)
 
     def snapshots(self) -> deque[tuple[str, ShotImages]]:
         """Return detectors and images, as they are now, for `results`."""
