@@ -1,8 +1,10 @@
 """Train the network that finds loops: ``python tools/train_loop STEP ...``.
 
-1. ``data POOL --seconds 600``: pictures of the generators into POOL, a folder of shards;
-2. ``train POOL CHECKPOINT --minutes 60 [--without twin]``: train, a checkpoint every minute; shards
-   that are added meanwhile are used;
+1. ``data POOL --seconds 600 --workers 2``: pictures of the generators into POOL, a folder of
+   shards, 140 kB a picture;
+2. ``train POOL NETWORKS --minutes 60 [--without twin painter composite]``: train a network that
+   sees all, ``NETWORKS/all.pt``, and beside it one without each generator named; shards that are
+   added meanwhile are used. On a GPU, where there is one;
 3. ``export CHECKPOINT MODEL``: the model file, with the revisions of code and data in its metadata;
 4. ``score MODEL [--real FOLDER]``: figures on pictures that nothing was trained on.
 
@@ -13,6 +15,7 @@ trained on.
 
 import argparse
 import json
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -21,27 +24,39 @@ from pathlib import Path
 import numpy as np
 
 SHARD = 100
-TURN = ("painter", "composite", "twin")
 FIRST_SEED = 100_000_000  # those below are for training
 
 
-def make_data(out: Path, seconds: float, first: int) -> None:
+def make_data(out: Path, seconds: float, first: int, workers: int) -> None:
     """Save shards of each generator in turn until the time is over."""
+    out.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + seconds
+    children = [
+        multiprocessing.Process(target=_shards, args=(out, until, first + k, workers))
+        for k in range(workers)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+
+
+def _shards(out: Path, until: float, first: int, step: int) -> None:
     from generators import sample_of
+    from names import TURN
     from sample import packed
 
-    out.mkdir(parents=True, exist_ok=True)
-    begun, shard = time.monotonic(), first
-    while time.monotonic() - begun < seconds:
+    shard = first
+    while time.monotonic() < until:
         generator = TURN[shard % len(TURN)]
         rows = [
             packed(sample_of(generator, seed)) for seed in range(shard * SHARD, (shard + 1) * SHARD)
         ]
-        arrays = [np.stack(column) for column in zip(*rows, strict=True)]
+        gray, bits, numbers = (np.stack(column) for column in zip(*rows, strict=True))
         half = out / f"half-{shard}.npz"
-        np.savez_compressed(half, gray=arrays[0], bits=arrays[1], numbers=arrays[2])
+        np.savez(half, gray=gray, bits=bits, numbers=numbers)
         half.rename(out / f"{generator}-{shard:06d}.npz")
-        shard += 1
+        shard += step
 
 
 def export(checkpoint: Path, model: Path) -> None:
@@ -52,7 +67,7 @@ def export(checkpoint: Path, model: Path) -> None:
     from network import LoopNetwork, MirroredNetwork
 
     code = revision()  # before the model file, which is one of the repository's, changes
-    state = torch.load(checkpoint, weights_only=True)
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
     network = LoopNetwork()
     network.load_state_dict(state["average"])
     network.eval()
@@ -93,14 +108,14 @@ def main() -> int:
     data.add_argument("pool", type=Path)
     data.add_argument("--seconds", type=float, default=3600.0)
     data.add_argument("--first", type=int, default=0, help="number of the first shard")
+    data.add_argument("--workers", type=int, default=2, help="processes")
     fit = steps.add_parser("train", help="train, or go on from the checkpoint")
     fit.add_argument("pool", type=Path)
-    fit.add_argument("checkpoint", type=Path)
+    fit.add_argument("networks", type=Path, help="folder for the checkpoints")
     fit.add_argument("--minutes", type=float, default=60.0)
-    fit.add_argument("--without", default="", help="generator that is left out")
+    fit.add_argument("--without", nargs="*", default=[], help="generators")
     fit.add_argument("--rate", type=float, default=2e-3)
-    fit.add_argument("--seed", type=int, default=1)
-    fit.add_argument("--threads", type=int, default=2, help="1 is faster on a busy machine")
+    fit.add_argument("--room", type=int, default=100_000, help="most pictures in memory")
     out = steps.add_parser("export", help="write the ONNX file")
     out.add_argument("checkpoint", type=Path)
     out.add_argument("model", type=Path)
@@ -111,19 +126,11 @@ def main() -> int:
     told.add_argument("--first", type=int, default=FIRST_SEED, help="seed of the first picture")
     args = parser.parse_args()
     if args.step == "data":
-        make_data(args.pool, args.seconds, args.first)
+        make_data(args.pool, args.seconds, args.first, args.workers)
     elif args.step == "train":
         from training import train
 
-        train(
-            args.pool,
-            args.checkpoint,
-            args.minutes,
-            args.without,
-            args.rate,
-            args.seed,
-            args.threads,
-        )
+        train(args.pool, args.networks, args.minutes, args.without, args.rate, args.room)
     elif args.step == "export":
         export(args.checkpoint, args.model)
     else:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from painter import Canvas, clutter, log_uniform, noise_field, paint
 from PIL import Image
 from sample import NO_BOX, NOWHERE, Sample, cut, mirrored, transposed
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 
 ROOT = Path(__file__).resolve().parents[2]
 TWIN_SIZES = ((352, 240), (384, 307), (448, 304), (480, 400))
@@ -86,8 +86,6 @@ def _box_of_pin(truth: Any, shape: tuple[int, ...]) -> tuple[float, float, float
 
 def twin_masks(scene: Any, pose: Any) -> NDArray[np.bool_]:
     """Return the masks of a scene: each part as its geometry projects, loops filled."""
-    from scipy.ndimage import binary_fill_holes
-
     from skywright.instruments.loop.twin import raster
     from skywright.instruments.loop.twin.optics import projection
     from skywright.instruments.loop.twin.truth import shape_of
@@ -120,7 +118,7 @@ def twin_masks(scene: Any, pose: Any) -> NDArray[np.bool_]:
         )  # fmt: skip
         drawn = density[0] > 0.5
         if name != "stem":
-            drawn = binary_fill_holes(drawn)
+            drawn = filled(drawn)
         drawn = drawn[room:-room, room:-room]
         if name in PARTS:
             masks[MASKS.index(PARTS[name])] |= drawn
@@ -128,6 +126,15 @@ def twin_masks(scene: Any, pose: Any) -> NDArray[np.bool_]:
             masks[MASKS.index("content")] |= drawn
     masks[1] &= ~masks[0]
     return masks
+
+
+def filled(drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill the holes; the first pixel is outside.
+
+    `scipy.ndimage.binary_fill_holes` grows the outside step by step, which takes ten times longer.
+    """
+    outside, _ = label(~drawn)
+    return np.asarray(outside != outside[0, 0])
 
 
 def painter(rng: np.random.Generator) -> Sample:

@@ -5,6 +5,8 @@ MASKS = ("pin", "stem", "head", "content", "other")
 SIDES = ("none", "left", "right", "top", "bottom")
 KINDS = ("none", "nylon", "mitegen", "pin")
 MAPS = (*MASKS, "tip", "begin", "tip_dx", "tip_dy", "tip_log_error")
+TURN = ("painter", "composite", "twin")
+"""The generators of the training, in the order of their shards."""
 OUTPUTS = (
     "masks", "tip", "begin", "tip_offset", "tip_error", "edges", "edge_errors", "side", "kind",
 )  # fmt: skip

@@ -22,6 +22,18 @@ def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
+class Residual(nn.Module):
+    """Two convolutions beside which the input goes on."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = block(channels, channels), block(channels, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features of the same shape."""
+        return features + self.second(self.first(features))
+
+
 class LoopNetwork(nn.Module):
     """Map a picture to masks, tip, edges of the head, side and kind.
 
@@ -34,19 +46,22 @@ class LoopNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = block(1, 16, 2)  # 48 x 64
+        channels, up, fine = (16, 32, 64, 96, 112), 48, 16  # processors compute 16 at once
+        self.stem = block(1, channels[0], 2)  # 48 x 64
         self.down = nn.ModuleList()
-        channels = [16, 32, 48, 80, 112]  # processors compute 16 at once
-        for inputs, outputs in pairwise(channels):
-            self.down.append(nn.Sequential(block(inputs, outputs, 2), block(outputs, outputs)))
-        self.across = nn.ModuleList(nn.Conv2d(c, 32, 1) for c in channels[1:])
-        self.merge = nn.ModuleList(block(32, 32) for _ in channels[2:])
-        self.edges = nn.Conv2d(32, 8, 1)
-        self.to_fine = nn.Conv2d(32, 16, 1)
-        self.skip = nn.Conv2d(16, 16, 1)
-        self.fine = block(16, 16)
-        self.maps = nn.Conv2d(16, len(MAPS), 1)
-        pooled = 2 * channels[-1] + 2 * 32
+        for k, (inputs, outputs) in enumerate(pairwise(channels)):
+            steps = [block(inputs, outputs, 2), block(outputs, outputs)]
+            if k >= 2:
+                steps.append(Residual(outputs))
+            self.down.append(nn.Sequential(*steps))
+        self.across = nn.ModuleList(nn.Conv2d(c, up, 1) for c in channels[1:])
+        self.merge = nn.ModuleList(block(up, up) for _ in channels[2:])
+        self.edges = nn.Conv2d(up, 8, 1)
+        self.to_fine = nn.Conv2d(up, fine, 1)
+        self.skip = nn.Conv2d(channels[0], fine, 1)
+        self.fine = block(fine, fine)
+        self.maps = nn.Conv2d(fine, len(MAPS), 1)
+        pooled = 2 * channels[-1] + 2 * up
         self.whole = nn.Sequential(nn.Linear(pooled, 64), nn.ReLU())
         self.side, self.kind = nn.Linear(64, len(SIDES)), nn.Linear(64, len(KINDS))
 

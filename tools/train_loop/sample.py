@@ -11,8 +11,9 @@ from PIL import Image
 NAN = float("nan")
 NOWHERE = (NAN, NAN)
 NO_BOX = (NAN, NAN, NAN, NAN)
-PICTURE = (192, 256)  # rows, columns of a packed picture: parts of it are still sharp
-CELLS = (96, 128)  # of its masks
+PICTURE = (288, 384)  # rows, columns of a packed picture: its smallest parts are still sharp
+CELLS = (144, 192)  # of its masks
+NUMBERS = 14
 FLIPPED = {"left": "right", "right": "left"}
 TURNED = {"left": "top", "top": "left", "right": "bottom", "bottom": "right", "none": "none"}
 
@@ -96,7 +97,7 @@ def resized(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def packed(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
-    """Return the picture (192, 256), the masks as bits (96, 128) and the numbers (14,).
+    """Return the picture (288, 384), the masks as bits (144, 192) and the numbers (14,).
 
     The numbers are kind, side, tip x y, begin x y, box, whether "other" is known, width and height
     of the picture, whether there is a mount; places are fractions of width and height, NaN for what
@@ -111,7 +112,7 @@ def packed(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArra
         mask = Image.fromarray(np.ascontiguousarray(sample.masks[k]).view(np.uint8) * 255)
         small = np.asarray(mask.resize(CELLS[::-1], Image.Resampling.BOX))
         bits |= (small >= 100).astype(np.uint8) << k
-    numbers = np.full(14, np.nan, np.float32)
+    numbers = np.full(NUMBERS, np.nan, np.float32)
     numbers[:2] = KINDS.index(sample.kind), SIDES.index(sample.side)
     size = np.array([width, height], float)
     for at, place in ((2, sample.tip), (4, sample.begin)):

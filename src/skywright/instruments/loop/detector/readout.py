@@ -23,7 +23,7 @@ NAN = float("nan")
 Cell = tuple[int, int]
 Place = tuple[float, float]
 LEAST_SCORE = 0.5  # below it nothing is reported but the score
-SCORE_SLOPE = 0.43
+SCORE_SLOPE = 0.6
 """Of the score's log odds over those of the network, fitted to 900 answers of the three generators
 of the training, seeds from 420,000,000; `tools/train_loop score` prints what is left to correct."""
 LEAST_PEAK = 0.2
@@ -38,7 +38,7 @@ NEAR_CELLS = 2  # a tip lies at most so far outside of the masks
 RETRACTED = 0.06  # of the frame: a mount that reaches less far, and shows no tip, is retracted
 AT_BORDER = 0.006  # of the frame: within it a box touches the border
 CLOSER_LOOKS = 2
-AS_SURE = 0.8  # a closer look counts if it is nearly as sure as the one before: it is more exact
+AS_SURE = 0.7  # a closer look counts if it is nearly as sure as the one before: it is more exact
 HEAD_PART = 0.55  # of a part that is looked at again: so much its head fills
 END_PART = 0.25  # of the frame: of a bare pin the end is looked at
 SMALLEST_PART, LARGEST_PART = 0.3, 0.8  # of the picture of the look before
