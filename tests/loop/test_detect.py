@@ -113,7 +113,9 @@ def test_edge_on_line():
     found = find_loop(shot(opacity))
     assert found.side == "left"
     assert distance(found, (429.5, 240)) <= 2.0
-    assert found.width < 12
+    # There is no head to measure: its edges are guessed, and their expected errors say so.
+    assert found.width - 3 <= 2 * np.hypot(*found.head_errors[1::2])
+    assert found.width < 20
 
 
 def test_polymer_mount():

@@ -12,6 +12,7 @@ from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.detector.model import LoopModel, Maps
 from skywright.instruments.loop.detector.readout import (
     EVEN_ODDS,
+    LEAST_SCORE,
     LoopFinder,
     Part,
     look_at,
@@ -225,12 +226,13 @@ def test_the_head_alone_is_asked_for_the_kind(gray: np.ndarray, film: float, kin
     assert finder.model.shape == pytest.approx((3 * 150 * 480 / 640, 3 * 150), abs=2)
 
 
-def test_the_score_is_drawn_towards_a_half() -> None:
-    said = [0.999, 0.9, 0.6, 0.5, 0.49, 0.001]
+def test_the_score_is_lower_than_the_network_is_sure() -> None:
+    said = [1.0, 0.999, 0.9, 0.7, 0.6, 0.4, 0.001, 0.0]
     scores = [score_of(replace(maps_of(), kind={"none": 1 - each})) for each in said]
     assert scores == sorted(scores, reverse=True)
-    assert scores[0] == pytest.approx(0.95, abs=0.005)
-    assert scores[3:] == pytest.approx(said[3:])
+    assert all(score < each for score, each in zip(scores[1:5], said[1:5], strict=True))
+    assert scores[3] > LEAST_SCORE > scores[4]
+    assert 0 < scores[-1] < scores[0] < 1
 
 
 def test_a_kind_that_is_clear_is_not_asked_again(gray: np.ndarray) -> None:

@@ -153,8 +153,9 @@ def _cross(
     draw: ImageDraw.ImageDraw, x: float, y: float, arm: int, width: int, color: tuple[int, ...]
 ) -> None:
     """Draw two lines that leave the point itself free to be seen."""
+    x, y = round(x), round(y)  # Pillow cuts the fraction off
     for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        start, end = 0.3 * arm, float(arm)
+        start, end = round(0.3 * arm), arm
         draw.line(
             (x + start * dx, y + start * dy, x + end * dx, y + end * dy), fill=color, width=width
         )
