@@ -10,7 +10,7 @@ from skywright.errors import DataError
 from skywright.instruments.loop.centering import Reason
 from skywright.instruments.loop.detect import find_loop
 from skywright.instruments.loop.geometry import View
-from skywright.instruments.loop.middle import EXPECTED
+from skywright.instruments.loop.middle import OF_EDGES
 from skywright.instruments.loop.series import (
     Series,
     cut_by_frame,
@@ -148,7 +148,7 @@ def test_what_is_expected_of_the_edges_counts_among_the_errors(series: Series) -
     doubted = fit_series(replace(series, error_px=errors), VIEW).middle
     np.testing.assert_allclose(doubted.offset_um, nothing.offset_um, atol=0.01)
     added = np.sqrt(doubted.sigma_um**2 - nothing.sigma_um**2)
-    assert added == pytest.approx(EXPECTED * 12.0 * VIEW.pixel_um, rel=0.01)
+    assert added == pytest.approx(OF_EDGES * 12.0 * VIEW.pixel_um, rel=0.01)
 
 
 def test_boxes_count_by_their_expected_errors(series: Series, truth: Rotation) -> None:

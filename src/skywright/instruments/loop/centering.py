@@ -4,8 +4,10 @@
 but for what roll and tilt of the spindle add. Frames as in `skywright.instruments.loop.geometry`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -125,6 +127,8 @@ def fit_center(
     point_sigma_px: float = 0.0,
     trust: ArrayLike | None = None,
     least_inliers: float = MIN_INLIERS,
+    unit_px: float = 1.0,
+    fit_part: float = 1.0,
 ) -> Center:
     """Fit the place of a point from where it is seen over a rotation.
 
@@ -144,6 +148,10 @@ def fit_center(
         1 / relative error of each tip, > 0, for tips of unequal worth.
     least_inliers : float
         Part of the tips that must lie on one circle.
+    unit_px : float
+        Tips within some of these units of one circle agree with each other.
+    fit_part : float
+        Part of the error of y and z that counts, of what the fit tells.
 
     Returns
     -------
@@ -165,17 +173,19 @@ def fit_center(
     angle = np.deg2rad(phi[seen]) * view.phi_sign
     places = to_view(tip[seen], view)[:, ::-1]  # across first: its scale judges the fit
     mean, precision = _priors(places, view, axis, arc_deg(phi[seen]))
-    fit = fit_harmonic(
-        angle,
-        places,
-        view.pixel_um,
+    fit_tips = partial(
+        fit_harmonic,
+        unit=unit_px * view.pixel_um,
         prior_mean=mean,
         prior_precision=precision,
+        sample_sigma=view.pixel_um,
     )
+    fit = fit_tips(angle, places)
     if trust is not None:
-        fit = _reweigh(angle, places, np.asarray(trust)[seen], view, mean, precision, fit)
-    shared_um = point_sigma_px * view.pixel_um
-    return _center(phi, seen, fit, view, axis is not None, shared_um, least_inliers)
+        fit = _reweigh(angle, places, np.asarray(trust)[seen], fit_tips, fit)
+    covariance = fit.covariance[0, 1:, 1:] * fit_part**2
+    covariance += np.eye(2) * (point_sigma_px * view.pixel_um) ** 2
+    return _center(phi, seen, fit, covariance, view, axis is not None, least_inliers)
 
 
 def arc_deg(phi_deg: ArrayLike, period_deg: float = 360.0) -> float:
@@ -233,24 +243,15 @@ def _priors(
 
 
 def _reweigh(
-    angle: Floats,
-    places: Floats,
-    trust: Floats,
-    view: View,
-    mean: Floats,
-    precision: Floats,
-    first: Harmonic,
+    angle: Floats, places: Floats, trust: Floats, fit_tips: Callable[..., Harmonic], first: Harmonic
 ) -> Harmonic:
     """Fit again the tips on which the first fit agrees, each by its worth, if they bear it out."""
     used = first.weights > 0.0
     if used.sum() < 4 or not _bear_out(first.residuals[used, 0], trust[used]):
         return first
-    again = fit_harmonic(
+    again = fit_tips(
         angle[used],
         places[used],
-        view.pixel_um,
-        prior_mean=mean,
-        prior_precision=precision,
         gain=trust[used] / np.median(trust[used]),
         start=first.coefficients,
     )
@@ -273,18 +274,17 @@ def _center(
     phi: Floats,
     seen: NDArray[np.bool_],
     fit: Harmonic,
+    across_um2: Floats,
     view: View,
     axis_known: bool,
-    shared_um: float,
     least_inliers: float,
 ) -> Center:
-    """Turn coefficients into a place, and judge them."""
+    """Turn coefficients, and the covariance of two of them, into a place, and judge it."""
     (a, b, c), (u, *_) = fit.coefficients
-    cov = fit.covariance[0]
     flip = np.array([1.0, -1.0])
     covariance = np.zeros((3, 3))
     covariance[0, 0] = fit.covariance[1, 0, 0]
-    covariance[1:, 1:] = cov[1:, 1:] * np.outer(flip, flip) + np.eye(2) * shared_um**2
+    covariance[1:, 1:] = across_um2 * np.outer(flip, flip)
     used = np.zeros(len(phi), np.bool_)
     used[seen] = fit.weights > 0.0
     residual = np.full(len(phi), np.nan)
@@ -301,7 +301,7 @@ def _center(
         offset_um=np.array([u - target_um(a, view), b, -c]),
         covariance_um2=covariance,
         axis_row_px=axis_px(a, view),
-        axis_sigma_px=float(np.sqrt(cov[0, 0])) / view.pixel_um,
+        axis_sigma_px=float(np.sqrt(fit.covariance[0, 0, 0])) / view.pixel_um,
         sigma_um=sigma,
         rms_px=float(np.sqrt(np.mean(residual[used] ** 2))) if n_used else NAN,
         n_given=n_given,

@@ -55,6 +55,7 @@ def fit_harmonic(
     prior_precision: Floats | None = None,
     gain: Floats | None = None,
     start: Floats | None = None,
+    sample_sigma: float | None = None,
 ) -> Harmonic:
     """Fit responses by constant, cosine and sine of an angle; a sample is used for all or none.
 
@@ -71,6 +72,9 @@ def fit_harmonic(
         Factor on the residual of each sample, for samples of unequal worth.
     start : (k, 3) float64
         Coefficients near the answer, which save the search for a majority.
+    sample_sigma : float
+        Error of one sample that is assumed beforehand, and counts as one sample does; `unit` if it
+        is not given.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def fit_harmonic(
         starts = start[None].copy()
     coefficients, weights, scales = _refine(x, y, mean, precision, starts, unit)
     residuals = y - x @ coefficients.T
-    covariance, sigma = _spread(angle_rad, x, residuals, weights, precision, unit)
+    covariance, sigma = _spread(angle_rad, x, residuals, weights, precision, sample_sigma or unit)
     return Harmonic(
         coefficients=coefficients,
         covariance=covariance,

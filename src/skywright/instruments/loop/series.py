@@ -325,7 +325,7 @@ def _head(
         why = "no face: a bare pin is round"
         face = Face(why, np.zeros_like(whole))
     box = np.where(whole[:, None], series.bbox_px, np.nan)
-    return fit_middle(series.phi_deg, box, series.error_px, view, axis, face.width_um), face
+    return fit_middle(series.phi_deg, box, series.error_px, view, axis), face
 
 
 def _cut_heads(series: Series, view: View) -> NDArray[np.bool_]:
