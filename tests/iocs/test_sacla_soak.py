@@ -9,6 +9,7 @@ with the same bits.
 
 import json
 import os
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -87,12 +88,13 @@ def memory_between_images(ioc: IocProcess) -> int:
 
     Blocks of images are analyzed, passed on, merged and written once a second and once in 10 s, and
     need hundreds of MB for the moment, in one process or another. What grows for good is seen
-    between them, in each process by itself: the sum of all is rarely least at one moment.
+    between them, in each process by itself: the sum of all is rarely least at one moment. Looks
+    come at random: in step with the blocks they would miss the short time between them.
     """
     looks, end = [], time.monotonic() + LOOK_S
     while time.monotonic() < end:
         looks.append(memory(ioc))
-        threading.Event().wait(1.0)
+        threading.Event().wait(random.uniform(0.1, 0.4))
     least = {pid: min(look[pid] for look in looks if pid in look) for pid in looks[-1]}
     total, most = sum(least.values()), max(sum(look.values()) for look in looks)
     each = ", ".join(f"{bytes_ / 1e6:.0f}" for bytes_ in least.values())
