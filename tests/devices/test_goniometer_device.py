@@ -101,6 +101,21 @@ def test_an_array_is_read_whole_while_its_time_stamp_is_asked_for(ioc: IocProces
     assert len(ask_whole(here)) == 4
 
 
+def test_a_timeout_is_that_of_the_whole_move(
+    gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+    await_motion = gonio.phi.await_motion
+
+    def note_limit(ended: Any, limit_s: float, doing: str) -> None:
+        limits.append(limit_s)
+        await_motion(ended, limit_s, doing)
+
+    monkeypatch.setattr(gonio.phi, "await_motion", note_limit)
+    gonio.phi.move(1.0, timeout=LIMIT_S)
+    assert sum(limits) <= LIMIT_S
+
+
 def reason(status: StatusBase) -> str:
     """Return why a status failed, which must be the fault of the hardware."""
     with pytest.raises(HardwareError) as caught:
