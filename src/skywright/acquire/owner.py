@@ -201,7 +201,9 @@ class Owner(Generic[Item, Result]):
         SkywrightError
             What the source raises when it cannot start.
         """
-        self._add_user(self)
+        with self._lock:
+            self._users.add(self)
+        self._run_source_for(self)
 
     def stop(self) -> None:
         """Stop the source for all its users, and end the present acquisition.
@@ -242,9 +244,12 @@ class Owner(Generic[Item, Result]):
             if self._acquisition is not None:
                 raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
             acquisition = self._acquisition = Acquisition(requested, on_item=on_item)
+            # In the same step: items of a running source may end the acquisition at once, which
+            # removes the user
+            self._users.add(acquisition)
             self._last_arrival = time.monotonic()
         try:
-            self._add_user(acquisition)
+            self._run_source_for(acquisition)
         except SkywrightError:
             self.stop_acquisition()
             raise
@@ -283,8 +288,10 @@ class Owner(Generic[Item, Result]):
         queue = NewestQueue[Result](depth, self._unsubscribe)
         self._publisher.add(queue)
         if runs_source:
+            with self._lock:
+                self._users.add(queue)
             try:
-                self._add_user(queue)
+                self._run_source_for(queue)
             except SkywrightError:  # nobody gets the queue, so nobody can close it
                 self._publisher.remove(queue)
                 raise
@@ -309,9 +316,8 @@ class Owner(Generic[Item, Result]):
             self._users.discard(queue)
         self._start_or_stop_source()
 
-    def _add_user(self, user: object) -> None:
-        with self._lock:
-            self._users.add(user)
+    def _run_source_for(self, user: object) -> None:
+        """Start the source for a new user; remove the user if it cannot start."""
         try:
             self._start_or_stop_source()
         except SkywrightError as error:
