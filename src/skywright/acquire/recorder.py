@@ -356,6 +356,7 @@ class Recorder(Generic[Result, RowGroup]):
             self._queue.clear()
             self._queue.extend(callbacks)
             self._bytes = 0
+            self._queue_changed.notify_all()  # there is room again
         return self._count_unwritten(rows)
 
     def close(self) -> None:
@@ -390,18 +391,21 @@ class Recorder(Generic[Result, RowGroup]):
             self._queue_changed.wait_for(lambda: self._queue, FLUSH_S if is_writing else 1.0)
             if self._queue:
                 self._queue_changed.wait_for(self._should_write_now, GATHER_S)
+            when_visible: Callable[[], None] | None = None
             while self._queue and len(groups) < GROUPS_PER_WRITE:
                 group = self._queue.popleft()
                 if callable(group):
-                    return groups, group
+                    when_visible = group
+                    break
                 self._bytes -= self.layout.nbytes(group)
                 groups.append(group)
             self._queue_changed.notify_all()  # there is room again
-        return groups, None
+        return groups, when_visible
 
     def _should_write_now(self) -> bool:
         """Return whether writing should start without a wait for more rows."""
-        return callable(self._queue[-1]) or len(self._queue) >= GROUPS_PER_WRITE
+        # `_drop_queued` may have emptied the queue during the wait
+        return not self._queue or callable(self._queue[-1]) or len(self._queue) >= GROUPS_PER_WRITE
 
     def _flush_is_due(self) -> bool:
         since = self._unflushed_since
