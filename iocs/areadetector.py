@@ -117,7 +117,8 @@ async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
             raise ValueError("NumImages is 0; ask for at least 1 picture")
         acquisition = await ioc.in_thread(ioc.camera.acquire, wanted)
         await post(instance, 1)
-        await post(obj.readback, 1)
+        if ioc.camera.state().acquiring:  # else its end is posted already, and is not posted again
+            await post(obj.readback, 1)
     else:
         acquisition = ioc.camera.stop()
     if acquisition is not None:
