@@ -192,7 +192,7 @@ class AxisIOC(OwnerGroup):
         hdf = self.hdf
         await hdf.post_files()
         await hdf.post_recording(
-            # The present count: `state` may be older than a put, with that of another recording.
+            # Read the count again: a put may have opened another recording since `state` was read
             self.camera.state().captured,
             sum(state.lost),
             state.capturing,

@@ -79,7 +79,7 @@ def test_paced_source_reports_and_goes_on() -> None:
     assert over.wait(90)
     source.close()
     assert frames == [0, 2, 3]
-    assert reports == ["test: picture 1: broken file", "test: no more pictures after 4"]
+    assert reports == ["test: picture 1: broken file", "test: no more pictures from number 4 on"]
 
 
 def test_simulated_camera_shows_the_twin_and_its_truth() -> None:

@@ -108,8 +108,8 @@ class OwnerState(Generic[Result]):
     lost
         Number of items lost in source, owner and essential recorders, by cause.
     failures
-        Number of errors that lost no item, or an unknown number, and of losses of recorders that
-        are not essential, by cause.
+        Number of errors of the source, endpoints and callbacks, and of rows that recorders which
+        are not essential could not store, by cause.
     message, alarm
         Message for the operator, and whether it needs an action.
     """

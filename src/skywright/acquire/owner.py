@@ -36,7 +36,9 @@ class Owner(Generic[Item, Result]):
     """Receives items of a source and publishes each result to endpoints and recorders, in order.
 
     The source runs while it has a user: after `start`, during an acquisition, and while a queue of
-    `subscribe(runs_source=True)` is open. All methods may be called from any thread.
+    `subscribe(runs_source=True)` is open. All methods may be called from any thread. But `process`,
+    `prepare`, endpoints and `on_item` must not call what starts or stops the source (`start`,
+    `stop`, `acquire`, `close`, the close of a queue): that may wait for the thread that runs them.
 
     Parameters
     ----------
@@ -98,7 +100,7 @@ class Owner(Generic[Item, Result]):
         self._publisher: Publisher[Result] = Publisher(name, endpoints)
         self.endpoints = self._publisher.endpoints
         self.failures = self._publisher.failures
-        """Errors that lost no item, by cause."""
+        """Number of errors of the source, endpoints and callbacks, by cause."""
         self._process, self._prepare = process, prepare
         self._lock = threading.RLock()
         self._source_lock = threading.RLock()
@@ -278,7 +280,7 @@ class Owner(Generic[Item, Result]):
         depth
             Maximum number of results that wait.
         runs_source
-            Whether the source runs as long as this queue is open.
+            Whether the source runs while this queue is open, until `stop`.
 
         Raises
         ------

@@ -196,7 +196,7 @@ class Recorder(Generic[Result, RowGroup]):
         """Row groups, and callbacks: functions to call when all rows before them are visible."""
         self._bytes = 0
         self._seen = 0
-        """Number of rows offered since row 0 of `every`."""
+        """Number of rows offered in this acquisition."""
         self._closing = False
         self._file: File[RowGroup] | None = None
         self._before_open: list[RowGroup] = []
@@ -204,7 +204,7 @@ class Recorder(Generic[Result, RowGroup]):
         self._count = 0
         """Number of rows of the whole recording; 0: no limit."""
         self._recorded = self._flushed = 0
-        """Numbers of rows of all recordings: written, and written and visible."""
+        """Numbers of rows of the present recording: written, and written and visible."""
         self._unreadable = 0
         """Rows that a flush failed to make visible when a caller waited for them: they count as
         lost until a later flush succeeds."""
@@ -282,7 +282,7 @@ class Recorder(Generic[Result, RowGroup]):
     def call_when_visible(self, done: Callable[[], None]) -> None:
         """End the acquisition: call `done` when its rows are visible or counted as lost.
 
-        The next result begins with row 0 of `every`.
+        The next row is counted as row 0 for `every`.
         """
         with self._queue_changed:
             self._seen = 0

@@ -236,7 +236,10 @@ class Journal:
             self._wait_while_over_limit()
 
     def close(self) -> None:
-        """Close all files; the ingester closes the open runs, as interrupted."""
+        """Close all files.
+
+        The ingester adds a stop document (``interrupted``) to runs that are open.
+        """
         with self._lock:
             self._closed.set()
             if self._backlog and not self._drain():

@@ -137,7 +137,7 @@ class RawStream:
     Attributes
     ----------
     table
-        Where the frames are; None if the inputs cannot be used.
+        Where the frames are; None if the descriptor shows already that the inputs cannot be used.
     error
         Why the inputs cannot be used; "" if they can.
     keys

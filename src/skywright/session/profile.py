@@ -149,7 +149,8 @@ def silent_pvs(devices: Iterable[Any], limit_s: float = 5.0) -> dict[str, list[s
     devices
         ophyd devices; they are awaited at the same time.
     limit_s
-        Longest wait without another PV that answers: a slow machine needs long for all of them.
+        Timeout, s. It starts again each time a further PV answers, because a slow machine needs
+        long for all of them.
 
     Returns
     -------

@@ -42,8 +42,8 @@ POSTPONED_S = 60.0
 """Pause of a run after `ATTEMPTS` requests without an answer, s. Other runs are written."""
 RETRY_LATER_STATUS = {401, 403, 429, 502, 503, 504}
 UPDATE_S = (1.0, 5.0)
-"""Period of array updates in tiled, (min, max) s. It is the age of the run at the last update,
-within these limits. Tables are always up to date."""
+"""Period of array updates in tiled, (min, max) s. Within these limits it is the time from the start
+of this writing to the last update. The rows of tables are sent at each step."""
 
 log = logging.getLogger(__name__)
 

@@ -93,8 +93,8 @@ class DocumentNormalizer:
 def node_name(name: str) -> str:
     """Return the name of a stream or data key as a node or column may have it.
 
-    A table has its own ``time`` and ``seq_num``; what means something in an address becomes an
-    underscore.
+    A table has its own ``time`` and ``seq_num``. Characters with a meaning in URLs become
+    underscores.
     """
     name = _NOT_IN_ADDRESSES.sub("_", name)
     return f"{name}_" if name in (*RESERVED, ".", "..") else name

@@ -43,13 +43,13 @@ class CameraState:
     Attributes
     ----------
     shape
-        (H, W) or (H, W, 3) of the pictures; (0, 0) before the first one when nobody told.
+        (H, W) or (H, W, 3) of the pictures; (0, 0) while the size is not known.
     frames, taken
         Pictures taken since the start of the process, and in this acquisition.
     frame_number, frame_time
         Identity and time (unix s) of the last one.
     captured
-        Pictures of this recording that a reader of the file may trust.
+        Number of rows of this recording that readers can see.
     write_error
         Why the last picture could not be written; empty when it was.
     message, alarm

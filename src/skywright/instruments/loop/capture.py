@@ -160,7 +160,7 @@ class Capture:
             self._rejected.append(frame.frame_number, row)
 
     def flush(self) -> int:
-        """Make all pictures so far visible; return how many readers may trust.
+        """Make all pictures so far visible; return the number of rows that readers can see.
 
         Raises
         ------
@@ -185,9 +185,10 @@ class Capture:
 
     @contextmanager
     def _kept(self, frame: SourceFrame) -> Iterator[tuple[int, int]]:
-        """Write the file of a picture, at an offset, of a size: -1, 0 when it has none.
+        """Append the image file of a picture to the ``.mjpeg``; yield its offset and size.
 
-        It is taken back when the row of the picture cannot be written.
+        A picture without an image file has (-1, 0). The image file is removed again if the row of
+        the picture cannot be written.
         """
         before, data = self._offset, frame.data or b""
         try:
