@@ -4,19 +4,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar
 
 from skywright.acquire.acquisition import (
     Acquisition,
-    AcquisitionEndpoint,
     Endpoint,
     OwnerState,
     RefusedError,
+    ResultRecorder,
 )
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.newest import NewestQueue
 from skywright.acquire.ordered_pool import OrderedPool
-from skywright.acquire.processed import ProcessedItem, process_item
+from skywright.acquire.processed import ArrivedItem, ProcessedItem, arrive, process_item
 from skywright.acquire.publisher import Publisher
 from skywright.acquire.source import Source
 from skywright.errors import HardwareError, SkywrightError
@@ -64,7 +64,7 @@ class Owner(Generic[Item, Result]):
         As for `OrderedPool`; used if `threads` is above 0. The size of an item is its ``nbytes``,
         or 0 if it has none. Dropped items count as ``queue full``.
     name
-        Name of the owned device in messages: ``camera``.
+        Name of the hardware in messages: ``camera``.
     item_name
         What an item is called in messages: ``frame``, ``pulse``.
     """
@@ -80,7 +80,7 @@ class Owner(Generic[Item, Result]):
         source: Source[Item],
         process: Callable[[Any], Result] | None = None,
         endpoints: Sequence[Endpoint[Result]] = (),
-        recorders: Sequence[AcquisitionEndpoint[Any]] = (),
+        recorders: Sequence[ResultRecorder[Any]] = (),
         changed: Callable[[], None] | None = None,
         *,
         prepare: Callable[[Result], Any] | None = None,
@@ -117,7 +117,7 @@ class Owner(Generic[Item, Result]):
         self._last_arrival = time.monotonic()
         self._silent = self._closing = False
         self._wake_monitor = threading.Event()
-        self._pool: OrderedPool[ProcessedItem, ProcessedItem] | None = None
+        self._pool: OrderedPool[ArrivedItem, ProcessedItem] | None = None
         if threads:
             self._pool = OrderedPool(
                 self._process_item,
@@ -381,21 +381,20 @@ class Owner(Generic[Item, Result]):
             if acquisition is not None:
                 acquisition.in_progress += 1
         size = getattr(item, "nbytes", 0)
-        # `process_argument` may raise; `process_item` turns its error into a refusal.
-        argument = process_item(item, acquisition, self.process_argument, None, self._log_name)
-        if self._process is None and argument.refused is None:
-            item = argument.result
-            self._publisher.publish(cast("Result", item))
+        arrived = arrive(item, acquisition, self.process_argument, self._log_name)
+        if self._process is None and arrived.refused is None:
+            result: Result = arrived.argument
+            self._publisher.publish(result)
             if acquisition is not None and acquisition.on_item is not None:
-                self._publisher.call("on_item", acquisition.on_item, item)
+                self._publisher.call("on_item", acquisition.on_item, result)
             if acquisition is None:
-                self._report_item(cast("Result", item))
+                self._report_item(result)
                 if self.notifies_each_item:
                     self._notify()
                 return
         if self._pool is None:
-            self._publish_and_record(self._process_item(argument))
-        elif not self._pool.put(argument, size):  # a refused item too, to keep the order
+            self._publish_and_record(self._process_item(arrived))
+        elif not self._pool.put(arrived, size):  # a refused item too, to keep the order
             self.counters.add("queue full")
             self._item_finished(acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
@@ -408,12 +407,8 @@ class Owner(Generic[Item, Result]):
         """
         return item
 
-    def _process_item(self, argument: ProcessedItem) -> ProcessedItem:
-        """Process what `process_argument` returned, unless that refused the item."""
-        if argument.refused is not None:
-            return argument
-        item, acquisition = argument.result, argument.acquisition
-        return process_item(item, acquisition, self._process, self._prepare, self._log_name)
+    def _process_item(self, arrived: ArrivedItem) -> ProcessedItem:
+        return process_item(arrived, self._process, self._prepare, self._log_name)
 
     def _publish_and_record(self, processed: ProcessedItem) -> None:
         """Publish a processed item; called in the order of the items."""

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from skywright.acquire.acquisition import AcquisitionEndpoint, Endpoint, RefusedError
+from skywright.acquire.acquisition import Endpoint, RefusedError, ResultRecorder
 from skywright.acquire.counters import Counters
 from skywright.acquire.newest import NewestQueue
 
@@ -24,7 +24,7 @@ class Publisher(Generic[Result]):
     Parameters
     ----------
     name
-        Name of the owned device in messages.
+        Name of the hardware in messages.
     endpoints
         Take every result. The error of an endpoint is counted and logged; the others still get the
         result.
@@ -86,7 +86,7 @@ class Publisher(Generic[Result]):
         for queue in queues:
             queue.offer(result)
 
-    def offer(self, recorder: AcquisitionEndpoint[Any], result: Any) -> None:
+    def offer(self, recorder: ResultRecorder[Any], result: Any) -> None:
         """Give a result to one recorder.
 
         Raises
