@@ -162,7 +162,7 @@ class FileStream:
             self.has_more = False
             self.device.raise_if_silent()
             return
-        file, start, stop = self.pieces(self._rows_emitted, rows)[0]
+        file, start, stop = self.segments(self._rows_emitted, rows)[0]
         if file not in self._bundles:
             self.device.check_size()
             self._bundles[file] = [self._compose(file, column) for column in self._fixed]
@@ -178,8 +178,8 @@ class FileStream:
         self._rows_emitted += stop - start
         self.has_more = self._rows_emitted < rows
 
-    def pieces(self, start: int, stop: int) -> list[tuple[str, int, int]]:
-        """Return where rows of the recording are: a file, and the first and last + 1 row in it."""
+    def segments(self, start: int, stop: int) -> list[tuple[str, int, int]]:
+        """Return where rows of the recording are: file, first row, and the row after the last."""
         files = self._files()
         ends = [first for _, first in files[1:]] + [stop]
         return [

@@ -270,7 +270,7 @@ class Shots(FollowingDevice):
             self._wait_for_row(lambda: False)
             row = self.rows.rows
             try:
-                for file, start, stop in self.rows.pieces(known, row):
+                for file, start, stop in self.rows.segments(known, row):
                     point.read(Path(file), start, stop, most)
             except DataError as error:
                 text = f"{self.name}: the file of the IOC cannot be read here: {error}"

@@ -18,7 +18,7 @@ from skywright.store.check import differences
 from skywright.store.client import ANALYSIS, RAW
 from skywright.store.file_nodes import data_sources
 from skywright.store.journal_contents import JournalContents, Stream
-from skywright.store.modern import DocumentNormalizer
+from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.probe import takes_writes
 from skywright.store.rows import SequenceSorter, as_row, stored_data_keys, type_notes
 from skywright.store.table_adapter import MIMETYPE
