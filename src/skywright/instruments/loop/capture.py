@@ -67,7 +67,7 @@ class Picture:
     image: NDArray[np.uint8] | None
 
 
-class Capture:
+class PictureFile:
     """An open recording; not thread-safe.
 
     Parameters
@@ -219,7 +219,7 @@ class PictureLayout(Layout[Picture, Picture]):
 
     def __init__(self) -> None:
         self.early_shape: tuple[int, ...] | None = None
-        self._capture: Capture | None = None
+        self._capture: PictureFile | None = None
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -247,17 +247,19 @@ class PictureLayout(Layout[Picture, Picture]):
         name = f"frame {picture.frame.frame_number}"
         return name if picture.image is None else f"{name} of {_size(picture.image.shape)}"
 
-    def open_early(self, path: Path) -> Capture | None:
+    def open_early(self, path: Path) -> PictureFile | None:
         """Create the file when the shape of its pictures is known."""
-        self._capture = None if self.early_shape is None else Capture(path, self.early_shape)
+        self._capture = None if self.early_shape is None else PictureFile(path, self.early_shape)
         return self._capture
 
-    def open(self, path: Path, pictures: Sequence[Picture], must_create: bool) -> Capture | None:
+    def open(
+        self, path: Path, pictures: Sequence[Picture], must_create: bool
+    ) -> PictureFile | None:
         """Create the file for the first picture with pixels."""
         images = (picture.image for picture in pictures if picture.image is not None)
         image = next(images, None)
         if image is not None:
-            self._capture = Capture(path, image.shape)
+            self._capture = PictureFile(path, image.shape)
         return self._capture
 
 
