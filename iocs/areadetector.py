@@ -122,9 +122,9 @@ async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
     else:
         acquisition = ioc.camera.stop()
     if acquisition is not None:
-        await ioc.over(acquisition)
+        await ioc.wait_until_done(acquisition)
     else:  # it has just ended by itself: its last rows may not be posted yet
-        await ioc.posted()
+        await ioc.wait_until_posted()
     return 0
 
 
@@ -299,7 +299,7 @@ async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
         begun = int(await hdf.start_capture())
     else:
         await hdf.parent.in_thread(hdf.parent.camera.stop_capture)
-    await hdf.parent.posted()
+    await hdf.parent.wait_until_posted()
     return begun
 
 

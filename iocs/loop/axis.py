@@ -39,7 +39,7 @@ from iocs.areadetector import (
     readback,
 )
 from iocs.common import argument_parser, post, preset, run
-from iocs.loop.axis_faces import TriggeredUploads, add_face_arguments, make_faces
+from iocs.loop.axis_endpoints import TriggeredUploads, add_endpoint_arguments, make_endpoints
 from iocs.loop.axis_source import add_source_arguments, make_source
 from iocs.loop.sample import Sample, follow_goniometer
 from iocs.owner import OwnerGroup
@@ -108,10 +108,10 @@ class AxisIOC(OwnerGroup):
         await post(self.cam.status_message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     def close(self) -> None:
-        """Close faces, files and source."""
-        for face in (self.server, self.uploads, self.camera):
-            if face is not None:
-                face.close()
+        """Close endpoints, files and source."""
+        for closable in (self.server, self.uploads, self.camera):
+            if closable is not None:
+                closable.close()
 
     # ---- posting
 
@@ -249,7 +249,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         facts["listen"] = source.port
     ioc = AxisIOC(args.prefix, source, args.goniometer)
     if not args.list_pvs:
-        ioc.server, ioc.uploads, more = make_faces(ioc.camera, args)
+        ioc.server, ioc.uploads, more = make_endpoints(ioc.camera, args)
         facts |= more
         asyncio.run(ioc.sample.show())
     return ioc, facts
@@ -259,5 +259,5 @@ def main() -> None:
     """Run the IOC."""
     parser = argument_parser(__doc__ or "", "SKY:AXIS1:")
     add_source_arguments(parser)
-    add_face_arguments(parser)
+    add_endpoint_arguments(parser)
     run(build, parser)
