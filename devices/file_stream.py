@@ -59,7 +59,7 @@ class FileStream:
     Parameters
     ----------
     device
-        A `FollowingDevice`: it is asked whether its IOC is alive, what its configuration is, and
+        A `FileStreamDevice`: it is asked whether its IOC is alive, what its configuration is, and
         whether a changed size of the images is an error (`check_size`).
     name
         Name of this part.
@@ -205,8 +205,8 @@ class FlyingStream(FileStream):
 
 
 class CountedStream(FlyingStream):
-    """A flyer whose next flight may take a number of rows."""
+    """A flyer that can take a given number of rows."""
 
     def prepare(self, rows: int) -> Status:
-        """Set how many rows the next flight takes; 0 until `complete`."""
-        return self.device.in_background(lambda: self.device.prepare_flight(rows))
+        """Set the number of rows from the next kickoff on; 0: rows until `complete`."""
+        return self.device.in_background(lambda: self.device.prepare_rows(rows))

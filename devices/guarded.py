@@ -17,7 +17,7 @@ CONNECT_S = 4.0
 PUT_S = 8.0
 
 
-def ask_whole(signal: EpicsSignalRO) -> Any:
+def read_all_elements(signal: EpicsSignalRO) -> Any:
     """Read all elements of a PV from the IOC, also just after its signal has connected.
 
     On connection ophyd requests one element in time form, and pyepics returns the value of that
@@ -127,7 +127,7 @@ class GuardedDevice(Device):
     def _read_now(self, signal: EpicsSignalRO) -> Any:
         """Ask the IOC for the value, also of a monitored signal."""
         with self._hardware_errors(f"{signal.pvname} cannot be read"):
-            return ask_whole(signal)
+            return read_all_elements(signal)
 
     @contextmanager
     def _hardware_errors(self, what: str) -> Iterator[None]:

@@ -30,12 +30,12 @@ SILENT = (
     ChannelAccessGetFailure,
     CASeverityException,  # a circuit that breaks while it is read
 )
-"""What the control layers raise when an IOC goes."""
+"""Errors that the control layers raise when an IOC is lost."""
 
 
 @contextmanager
-def told_when_lost(device: Any) -> Iterator[None]:
-    """Say in our words that the IOC of a device went, whatever the control layers raise."""
+def ioc_errors(device: Any) -> Iterator[None]:
+    """Turn errors of the control layers into a `HardwareError` that names the lost IOC."""
     try:
         yield
     except SILENT as error:
@@ -93,7 +93,7 @@ class Motor(EpicsMotor):
         HardwareError
             If the IOC is lost.
         """
-        with told_when_lost(self):
+        with ioc_errors(self):
             reading: dict[str, Any] = super().read()
             return reading
 
@@ -265,10 +265,13 @@ class Motor(EpicsMotor):
 
 
 def run_task(device: Any, work: Callable[[], None]) -> TaskStatus:
-    """Run `work` on a thread; the status ends with it, and has its exception in our words."""
+    """Run `work` on a thread; the status ends with it, and has its exception.
+
+    Errors of the control layers become a `HardwareError`, see `ioc_errors`.
+    """
 
     def task() -> None:
-        with told_when_lost(device):
+        with ioc_errors(device):
             work()
 
     return guarded.run_task(device, task)
