@@ -1,7 +1,8 @@
 """The part of areaDetector's PVs that clients of a camera use: cam, image and HDF5 recording.
 
-The groups expect a parent with ``camera``, an owner with the methods that they call, and the
-helpers of `iocs.owner.OwnerGroup`.
+The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` also needs its
+``camera``, an owner with the methods that it calls, and `Hdf` its ``recording``, the object that
+starts and stops a recording.
 """
 
 from collections.abc import Callable
@@ -117,8 +118,7 @@ async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
             raise ValueError("NumImages is 0; ask for at least 1 picture")
         acquisition = await ioc.in_thread(ioc.camera.acquire, wanted)
         await post(instance, 1)
-        if ioc.camera.state().acquiring:  # else its end is posted already, and is not posted again
-            await post(obj.readback, 1)
+        await post(obj.readback, 1)
     else:
         acquisition = ioc.camera.stop()
     if acquisition is not None:
@@ -190,6 +190,10 @@ class Cam(PVGroup):
     time_stamp = readback(0.0, precision=3, units="s", name="TimeStamp_RBV")
     detector_state = enum_readback(["Idle", "Acquire"], 0, name="DetectorState_RBV")
     status_message = readback("", ChannelType.CHAR, max_length=1024, name="StatusMessage_RBV")
+
+    def has_posted(self, acquiring: bool) -> bool:
+        """Return whether ``Acquire_RBV`` is `acquiring`; a put may write 1 after the end."""
+        return bool(self.acquire.readback.raw_value) == acquiring
 
 
 class Plugin(PVGroup):
@@ -298,7 +302,7 @@ async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
     if value:
         begun = int(await hdf.start_capture())
     else:
-        await hdf.parent.in_thread(hdf.parent.camera.stop_capture)
+        await hdf.parent.in_thread(hdf.parent.recording.stop_capture)
     await hdf.parent.wait_until_posted()
     return begun
 
@@ -381,7 +385,7 @@ class Hdf(Plugin):
         path = self.next_path()
         await post(self.full_file_name, str(path))
         error = await self.parent.in_thread(
-            self.parent.camera.start_capture,
+            self.parent.recording.start_capture,
             path,
             self.num_capture.readback.value,
             bool(self.lazy_open.readback.raw_value),
@@ -397,7 +401,7 @@ class Hdf(Plugin):
         """Write each picture to a file of its own when mode and AutoSave say so."""
         single = self.file_write_mode.readback.raw_value == WRITE_SINGLE
         wanted = single and bool(self.auto_save.readback.raw_value)
-        self.parent.camera.single_files = self if wanted else None
+        self.parent.recording.single_files = self if wanted else None
 
     def file_written(self, path: Path) -> None:
         """Increase the number of the next file; called on the camera's thread after each file.

@@ -50,8 +50,8 @@ class FilesPart(PVGroup):
     ioc: RecordingIOC
 
     @property
-    def camera(self) -> "FilesPart":
-        """The object whose `start_capture` and `stop_capture` the plugin calls: this one."""
+    def recording(self) -> "FilesPart":
+        """The object that starts and stops a recording for the plugin: this one."""
         return self
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:

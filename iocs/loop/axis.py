@@ -103,6 +103,11 @@ class AxisIOC(OwnerGroup):
         self._image_posted = 0.0
         self._image_number = -1
 
+    @property
+    def recording(self) -> Camera:
+        """The object that starts and stops a recording for the plugin `hdf`."""
+        return self.camera
+
     async def post_error(self, message: str) -> None:
         """Say on the message PV why a put was refused."""
         await post(self.cam.status_message, message[:1000], AlarmSeverity.MINOR_ALARM)
@@ -132,7 +137,7 @@ class AxisIOC(OwnerGroup):
 
     async def _post(self) -> None:
         state = self.camera.state()
-        if state == self._posted:
+        if state == self._posted and self.cam.has_posted(state.acquiring):
             return
         await self._frames.count_to(state.frames)
         await self._post_camera(state)

@@ -192,7 +192,7 @@ class PsssIOC(OwnerGroup):
         await self._mark_roi()
         state = self.processor.state()
         known = (state, self.processor.statistics.counts, self._recorded())
-        if known == self._posted:
+        if known == self._posted and self.cam.has_posted(state.acquiring):
             return  # what clients have put, such as ArrayCounter, stays until there is news
         self._posted = known
         newest = state.newest
