@@ -193,7 +193,7 @@ def throughput(directory: Path, pictures: Pictures) -> tuple[float, float]:
         tracks[key] = KeyRows()
         tracks[key].add(FileRows(str(path), dataset, 0, STORED, 1))
     image, number, when = tracks.values()
-    table = FrameTable(tracks={"image": image}, identity=number, time=when)
+    table = FrameTable(in_files={"image": image}, identity=number, time=when)
 
     def analyzed() -> float:
         begin = time.perf_counter()

@@ -59,7 +59,7 @@ class FileStream:
     Parameters
     ----------
     device
-        A `FollowingDevice`: it is asked whether its IOC is alive, what its configuration is, and
+        A `FileStreamDevice`: it is asked whether its IOC is alive, what its configuration is, and
         whether a changed size of the images is an error (`check_size`).
     name
         Name of this part.
@@ -162,7 +162,7 @@ class FileStream:
             self.has_more = False
             self.device.raise_if_silent()
             return
-        file, start, stop = self.pieces(self._rows_emitted, rows)[0]
+        file, start, stop = self.segments(self._rows_emitted, rows)[0]
         if file not in self._bundles:
             self.device.check_size()
             self._bundles[file] = [self._compose(file, column) for column in self._fixed]
@@ -178,8 +178,8 @@ class FileStream:
         self._rows_emitted += stop - start
         self.has_more = self._rows_emitted < rows
 
-    def pieces(self, start: int, stop: int) -> list[tuple[str, int, int]]:
-        """Return where rows of the recording are: a file, and the first and last + 1 row in it."""
+    def segments(self, start: int, stop: int) -> list[tuple[str, int, int]]:
+        """Return where rows of the recording are: file, first row, and the row after the last."""
         files = self._files()
         ends = [first for _, first in files[1:]] + [stop]
         return [
@@ -205,8 +205,8 @@ class FlyingStream(FileStream):
 
 
 class CountedStream(FlyingStream):
-    """A flyer whose next flight may take a number of rows."""
+    """A flyer that can take a given number of rows."""
 
     def prepare(self, rows: int) -> Status:
-        """Set how many rows the next flight takes; 0 until `complete`."""
-        return self.device.in_background(lambda: self.device.prepare_flight(rows))
+        """Set the number of rows from the next kickoff on; 0: rows until `complete`."""
+        return self.device.in_background(lambda: self.device.prepare_rows(rows))

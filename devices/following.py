@@ -1,4 +1,4 @@
-"""Base class of devices whose IOC appends rows to a file without being triggered.
+"""Base class of devices whose IOC appends rows to a file.
 
 The IOC posts the number of rows; the device turns that number into documents. A decreasing row
 count, a stopped heartbeat and a lost connection each raise one HardwareError in the plan.
@@ -25,8 +25,8 @@ MONITOR_TIMEOUT_S = 1.0
 POLL_PERIOD_S = 0.02
 
 
-class FollowingDevice(GuardedDevice):
-    """A device whose IOC appends rows to a file without being triggered.
+class FileStreamDevice(GuardedDevice):
+    """A device whose IOC appends rows to a file; it emits stream documents of these rows.
 
     No rows is not an error while the heartbeat counts up: a telescope may be idle for minutes.
     A subclass must (1) call `_follow` for each stream in its constructor, (2) open its files in
@@ -43,7 +43,7 @@ class FollowingDevice(GuardedDevice):
         Name of the device.
     """
 
-    unit = "row"
+    row_name = "row"
     """Name of a row of the recording, for messages."""
 
     heartbeat = Cpt(EpicsSignalRO, "HEARTBEAT", kind=Kind.omitted, auto_monitor=True)
@@ -112,7 +112,7 @@ class FollowingDevice(GuardedDevice):
             self._fault = HardwareError(
                 f"{self.name}: lost the IOC at {self.prefix} during a recording ({reason}); "
                 "restart the IOC and repeat the plan. "
-                f"{recorded.file} has {recorded.rows} {self.unit}s"
+                f"{recorded.file} has {recorded.rows} {self.row_name}s"
             )
 
     # ---- staging
@@ -307,4 +307,6 @@ class FollowingDevice(GuardedDevice):
 
     def _check_staged(self) -> None:
         if not self._followed[0][0].file:
-            raise HardwareError(f"{self.name}: not staged; stage it before it takes {self.unit}s")
+            raise HardwareError(
+                f"{self.name}: not staged; stage it before it takes {self.row_name}s"
+            )

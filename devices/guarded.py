@@ -17,11 +17,11 @@ CONNECT_S = 4.0
 PUT_S = 8.0
 
 
-def ask_whole(signal: EpicsSignalRO) -> Any:
+def read_all_elements(signal: EpicsSignalRO) -> Any:
     """Read all elements of a PV from the IOC, also just after its signal has connected.
 
-    At that time ophyd has requested one element with its time stamp, and pyepics would return that
-    request's value for the same form.
+    On connection ophyd requests one element in time form, and pyepics returns the value of that
+    request to a get in the same form. So this asks in native form.
     """
     return signal.get(use_monitor=False, form="native")
 
@@ -29,8 +29,9 @@ def ask_whole(signal: EpicsSignalRO) -> Any:
 class ReasonStatusMixin:
     """On failure `str(status)` is the reason, and the device is not stopped by ophyd.
 
-    The engine puts the reason into the stop document. ophyd would also stop the device, late and
-    from another thread, and so the next move too. The code that detects the fault stops the device.
+    The engine puts the reason into the stop document. ophyd would also stop the device, but late
+    and from another thread, when the next move may have begun. The code that detects the fault
+    stops the device.
     """
 
     def _handle_failure(self) -> None:
@@ -126,7 +127,7 @@ class GuardedDevice(Device):
     def _read_now(self, signal: EpicsSignalRO) -> Any:
         """Ask the IOC for the value, also of a monitored signal."""
         with self._hardware_errors(f"{signal.pvname} cannot be read"):
-            return ask_whole(signal)
+            return read_all_elements(signal)
 
     @contextmanager
     def _hardware_errors(self, what: str) -> Iterator[None]:

@@ -78,11 +78,11 @@ class LiveResult:
         Returns the number of frames that the camera has taken in this run, where that is ahead of
         the documents (fly scans); by default the number of frames in the documents.
     timeout_s
-        `trigger` fails when the analysis gets no further for this time. The time in which its
+        `trigger` fails if the analysis makes no progress for this time. The time in which its
         worker starts, as at the beginning of a session on a slow computer, does not count.
     limit_s
-        `trigger` fails after this time, also when the analysis still gets further: a decision that
-        comes minutes late is none.
+        `trigger` fails after this time, also if the analysis still makes progress: a decision that
+        comes minutes late is useless.
     hinted
         Results to show in tables.
 
@@ -239,7 +239,8 @@ class _Wait:
         why = "; its worker is still starting" if self._is_starting else ""
         if waited >= self._limit_s:
             self._end(f"is at frame {self._reached} of {self._wanted} after {waited:.0f} s{why}")
-        elif was_starting or self._reached != before:  # what starts could do nothing yet
+        # A worker that is starting cannot make progress
+        elif was_starting or self._reached != before:
             self._restart_timer()
         else:
             self._end(

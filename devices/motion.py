@@ -5,7 +5,7 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,12 +30,12 @@ SILENT = (
     ChannelAccessGetFailure,
     CASeverityException,  # a circuit that breaks while it is read
 )
-"""What the control layers raise when an IOC goes."""
+"""Errors that the control layers raise when an IOC is lost."""
 
 
 @contextmanager
-def told_when_lost(device: Any) -> Iterator[None]:
-    """Say in our words that the IOC of a device went, whatever the control layers raise."""
+def ioc_errors(device: Any) -> Iterator[None]:
+    """Turn errors of the control layers into a `HardwareError` that names the lost IOC."""
     try:
         yield
     except SILENT as error:
@@ -93,7 +93,7 @@ class Motor(EpicsMotor):
         HardwareError
             If the IOC is lost.
         """
-        with told_when_lost(self):
+        with ioc_errors(self):
             reading: dict[str, Any] = super().read()
             return reading
 
@@ -150,11 +150,13 @@ class Motor(EpicsMotor):
         if moved_cb is not None:
             status.add_callback(functools.partial(moved_cb, obj=self))
 
+        def has_ended(timeout: float) -> bool:
+            # The event can be set by the end of a motion before this one
+            return ended.wait(timeout) and self._at_rest(timeout)
+
         def watch() -> None:
             try:
-                self.await_motion(ended.wait, limit, f"on its way to {position:g}")
-                # The end that was seen can be that of a motion before this one.
-                self.await_motion(self._at_rest, limit, f"on its way to {position:g}")
+                self.await_motion(has_ended, limit, f"on its way to {position:g}")
                 self._check_arrival(position)
             except HardwareError as error:
                 status.set_exception(error)
@@ -263,22 +265,25 @@ class Motor(EpicsMotor):
 
 
 def run_task(device: Any, work: Callable[[], None]) -> TaskStatus:
-    """Run `work` on a thread; the status ends with it, and has its exception in our words."""
+    """Run `work` on a thread; the status ends with it, and has its exception.
+
+    Errors of the control layers become a `HardwareError`, see `ioc_errors`.
+    """
 
     def task() -> None:
-        with told_when_lost(device):
+        with ioc_errors(device):
             work()
 
     return guarded.run_task(device, task)
 
 
 def move_all(moves: Iterable[tuple[Motor, float]]) -> None:
-    """Move motors at once and wait; when one fails the others are stopped.
+    """Move motors at the same time and wait; if one fails, all are stopped.
 
     Raises
     ------
     HardwareError
-        The first failure.
+        The first failure, also of a motor that could not be started.
     MotionLimitError
         If a position is beyond a limit; nothing moves then.
     """
@@ -286,20 +291,30 @@ def move_all(moves: Iterable[tuple[Motor, float]]) -> None:
     for motor, position in moves:
         motor.check_connected()
         motor.check_value(position)
-    over = threading.Event()
-    statuses = [motor.move(position, wait=False) for motor, position in moves]
+    statuses: list[MotionStatus] = []
+    try:
+        for motor, position in moves:  # any error in here leaves earlier motors moving
+            statuses.append(motor.move(position, wait=False))
+        _wait_for_all(statuses)
+    except BaseException:
+        for motor, _ in moves:
+            with contextlib.suppress(*SILENT):  # one lost IOC must not keep the others moving
+                motor.stop()
+        raise
 
-    def look(_: StatusBase) -> None:
+
+def _wait_for_all(statuses: Sequence[MotionStatus]) -> None:
+    """Wait for all moves; at the first failure, raise it at once."""
+    over = threading.Event()
+
+    def check(_: StatusBase) -> None:
         if all(s.done for s in statuses) or any(s.done and not s.success for s in statuses):
             over.set()
 
     for status in statuses:
-        status.add_callback(look)
+        status.add_callback(check)
     if statuses:
         over.wait()
-    failed = [s for s in statuses if s.done and not s.success]
-    if failed:
-        for motor, _ in moves:
-            motor.stop()
-        error = failed[0].exception(timeout=0)
-        raise error if error is not None else HardwareError("a motor failed")
+    for status in statuses:
+        if status.done and not status.success:
+            raise status.exception(timeout=0) or HardwareError("a motor failed")

@@ -11,7 +11,7 @@ from ophyd import EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
 from devices.file_stream import FileStream
-from devices.following import POLL_PERIOD_S, FollowingDevice
+from devices.following import POLL_PERIOD_S, FileStreamDevice
 from devices.guarded import CONNECT_S
 from skywright.errors import HardwareError
 
@@ -19,7 +19,7 @@ SINGLE, MULTIPLE, CONTINUOUS = range(3)
 """Values of ``cam1:ImageMode``."""
 
 
-class RecordingDevice(FollowingDevice):
+class RecordingDevice(FileStreamDevice):
     """A device with areaDetector's ``cam1:`` whose IOC records.
 
     While it acquires, silence for longer than `silence_limit` is an error. It needs no heartbeat,
@@ -35,7 +35,7 @@ class RecordingDevice(FollowingDevice):
         Name of the device.
     """
 
-    unit = "frame"
+    row_name = "frame"
     """Name of a row of the recording, for messages."""
 
     heartbeat = None
@@ -120,5 +120,5 @@ class RecordingDevice(FollowingDevice):
         limit, silence = self.silence_limit.get(), time.monotonic() - self._last_row_time
         if limit and silence > limit:
             raise HardwareError(
-                f"{self.name}: no {self.unit} in the file for {silence:.1f} s; {self._reason()}"
+                f"{self.name}: no {self.row_name} in the file for {silence:.1f} s; {self._reason()}"
             )

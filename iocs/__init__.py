@@ -1,1 +1,1 @@
-"""caproto IOCs: faces of PVs over owners."""
+"""caproto IOCs: the PVs of owners."""

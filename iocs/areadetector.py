@@ -1,7 +1,8 @@
 """The part of areaDetector's PVs that clients of a camera use: cam, image and HDF5 recording.
 
-The groups expect a parent with ``camera``, an owner with the methods that they call, and the
-helpers of `iocs.owner.OwnerGroup`.
+The groups expect a parent with the helpers of `iocs.owner.OwnerGroup`. `Cam` also needs its
+``camera``, an owner with the methods that it calls, and `Hdf` its ``recording``, the object that
+starts and stops a recording.
 """
 
 from collections.abc import Callable
@@ -121,9 +122,9 @@ async def _put_acquire(obj: Any, instance: Any, value: Any) -> int:
     else:
         acquisition = ioc.camera.stop()
     if acquisition is not None:
-        await ioc.over(acquisition)
+        await ioc.wait_until_done(acquisition)
     else:  # it has just ended by itself: its last rows may not be posted yet
-        await ioc.posted()
+        await ioc.wait_until_posted()
     return 0
 
 
@@ -189,6 +190,10 @@ class Cam(PVGroup):
     time_stamp = readback(0.0, precision=3, units="s", name="TimeStamp_RBV")
     detector_state = enum_readback(["Idle", "Acquire"], 0, name="DetectorState_RBV")
     status_message = readback("", ChannelType.CHAR, max_length=1024, name="StatusMessage_RBV")
+
+    def has_posted(self, acquiring: bool) -> bool:
+        """Return whether ``Acquire_RBV`` is `acquiring`; a put may write 1 after the end."""
+        return bool(self.acquire.readback.raw_value) == acquiring
 
 
 class Plugin(PVGroup):
@@ -297,8 +302,8 @@ async def _put_capture(obj: Any, instance: Any, value: Any) -> int:
     if value:
         begun = int(await hdf.start_capture())
     else:
-        await hdf.parent.in_thread(hdf.parent.camera.stop_capture)
-    await hdf.parent.posted()
+        await hdf.parent.in_thread(hdf.parent.recording.stop_capture)
+    await hdf.parent.wait_until_posted()
     return begun
 
 
@@ -380,7 +385,7 @@ class Hdf(Plugin):
         path = self.next_path()
         await post(self.full_file_name, str(path))
         error = await self.parent.in_thread(
-            self.parent.camera.start_capture,
+            self.parent.recording.start_capture,
             path,
             self.num_capture.readback.value,
             bool(self.lazy_open.readback.raw_value),
@@ -396,7 +401,7 @@ class Hdf(Plugin):
         """Write each picture to a file of its own when mode and AutoSave say so."""
         single = self.file_write_mode.readback.raw_value == WRITE_SINGLE
         wanted = single and bool(self.auto_save.readback.raw_value)
-        self.parent.camera.single_files = self if wanted else None
+        self.parent.recording.single_files = self if wanted else None
 
     def file_written(self, path: Path) -> None:
         """Increase the number of the next file; called on the camera's thread after each file.

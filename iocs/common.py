@@ -168,7 +168,7 @@ async def serve(group: PVGroup, args: argparse.Namespace, facts: Mapping[str, An
 
 
 async def wait_at_most(limit_s: float | None, event: asyncio.Event) -> None:
-    """Wait until an event is set, or as long as that; None is for ever.
+    """Wait until an event is set, at most `limit_s` s; None: no limit.
 
     `asyncio.wait_for` of Python 3.11 loses a cancellation that comes together with the event, and a
     task that waits in a loop then never ends.
@@ -191,8 +191,8 @@ def _own_alarm(channel: ChannelData) -> None:
 def _never_hang(channel: ChannelData, post_error: Complain | None) -> None:
     """Answer every put: a refused one raises the PV's alarm and says why on the message PV.
 
-    caproto answers a put that raises with an error that put completion does not wait for, so the
-    client would hang until its own time-out.
+    If a putter raises, caproto's error reply does not end put completion, and the client would
+    wait until its own timeout.
     """
     write = channel.write_from_dbr
 
@@ -227,8 +227,8 @@ async def post(channel: ChannelData, value: Any, severity: int | None = None) ->
     channel
         The PV; its putter is not called.
     value
-        Number, text, or index. Of a text goes out what Channel Access can carry: Latin-1, with "?"
-        for other letters, and no more than the PV holds.
+        Number, text, or index. Text is sent as Latin-1, with ``?`` for other letters, and cut to
+        the length of the PV.
     severity
         Severity of its alarm; None leaves the alarm as it is.
     """

@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
 
 
-class Ending(Protocol):
-    """An acquisition of the owner; `done` is set when all its items are stored."""
+class HasDone(Protocol):
+    """An acquisition of an owner, or what ends in the same way."""
 
     @property
     def done(self) -> threading.Event:
-        """Set at the end."""
+        """Set when all its items are stored."""
 
 
 class OwnerGroup(PVGroup):
@@ -57,11 +57,11 @@ class OwnerGroup(PVGroup):
         """Run a blocking function outside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
-    async def over(self, acquisition: Ending) -> None:
+    async def wait_until_done(self, acquisition: HasDone) -> None:
         """Wait until the acquisition has finished and its counts are posted."""
         await self._wait_posted_after(acquisition.done)
 
-    async def posted(self) -> None:
+    async def wait_until_posted(self) -> None:
         """Wait until the present state of the owner is posted."""
         known = threading.Event()
         known.set()

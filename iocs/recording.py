@@ -34,7 +34,7 @@ class RecordingIOC(Protocol):
     async def in_thread(self, function: Any, *args: Any) -> Any:
         """Run a blocking function outside the event loop."""
 
-    async def posted(self) -> None:
+    async def wait_until_posted(self) -> None:
         """Wait until the present state of the owner is posted."""
 
 
@@ -50,8 +50,8 @@ class FilesPart(PVGroup):
     ioc: RecordingIOC
 
     @property
-    def camera(self) -> "FilesPart":
-        """The object whose `start_capture` and `stop_capture` the plugin calls: this one."""
+    def recording(self) -> "FilesPart":
+        """The object that starts and stops a recording for the plugin: this one."""
         return self
 
     def start_capture(self, path: Path, count: int, lazy: bool) -> str:
@@ -66,9 +66,9 @@ class FilesPart(PVGroup):
         """Run a blocking function outside the event loop."""
         return await self.ioc.in_thread(function, *args)
 
-    async def posted(self) -> None:
+    async def wait_until_posted(self) -> None:
         """Wait until the present state of the owner is posted."""
-        await self.ioc.posted()
+        await self.ioc.wait_until_posted()
 
     async def post_files(
         self, rows: int, lost: int, is_open: Callable[[], bool], error: str

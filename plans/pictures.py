@@ -67,7 +67,7 @@ def watch_camera(
     Parameters
     ----------
     camera
-        A detector that flies: kickoff, complete, and pages of its file to collect.
+        A detector with kickoff and complete, whose stream documents are collected.
     seconds
         How long, more than 0 and at most a day.
     md

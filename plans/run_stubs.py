@@ -94,7 +94,9 @@ def staged_run(device: Any, body: Body, md: Mapping[str, Any]) -> MsgGenerator[t
 def in_run(
     body: Body, md: Mapping[str, Any], uids: list[str], key: str | None = None
 ) -> MsgGenerator[Any]:
-    """Run `body` in a run and return its result; a failure is the reason in the stop document.
+    """Run `body` in a run and return its result.
+
+    If it fails, the error message is the reason in the stop document.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ def test_our_plans_come_first() -> None:
     from plans.pictures import take_pictures
 
     namespace = {"count": count, "take_pictures": take_pictures, "_x": count, "y": 3}
-    assert profile.find_plans(namespace) == ["take_pictures", "count"]
+    assert profile.plan_names(namespace) == ["take_pictures", "count"]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class HdfPlugin(FilePlugin):
 
 
 class AxisCamera(RecordingDevice):
-    """A video camera behind areaDetector's PVs, whose pictures are files, not events.
+    """A video camera behind areaDetector's PVs, whose pictures are rows of a file.
 
     ``cam1:`` is the camera, ``HDF1:`` the recording. One trigger takes one picture; as a flyer it
     takes pictures from kickoff to complete. Every picture of the recording is a row of one HDF5
@@ -100,7 +100,7 @@ class AxisCamera(RecordingDevice):
     # ---- fly
 
     def kickoff(self) -> DeviceStatus:
-        """Start to take pictures; done when the camera does."""
+        """Start the acquisition; done when the camera acquires."""
         self.pictures.by_row = False
         return self._background(self._start)
 
@@ -142,8 +142,8 @@ class AxisCamera(RecordingDevice):
         Raises
         ------
         HardwareError
-            If nothing is new and the IOC is gone, or flies and has sent no picture for
-            `silence_limit`.
+            If there is no new row and the IOC is gone, or if no picture came for
+            `silence_limit` during a fly scan.
         """
         return self.pictures.collect_asset_docs(index)
 

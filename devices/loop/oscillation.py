@@ -23,7 +23,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
-from devices.guarded import TaskStatus, ask_whole
+from devices.guarded import TaskStatus, read_all_elements
 from devices.motion import Motor, run_task
 from skywright.errors import HardwareError
 from skywright.files.columns import Column, ColumnWriter
@@ -276,7 +276,7 @@ class Oscillation(OscillationFlyer):
     def read_trace(self) -> SweepTrace:
         """Read the trace of the last sweep, or what there is of the one under way."""
         count = int(self.trace_count.get())
-        times, angles = ask_whole(self.trace_time), ask_whole(self.trace_angle)
+        times, angles = read_all_elements(self.trace_time), read_all_elements(self.trace_angle)
         return SweepTrace(
             np.atleast_1d(np.asarray(times, dtype=np.float64))[:count],
             np.atleast_1d(np.asarray(angles, dtype=np.float64))[:count],

@@ -51,7 +51,7 @@ class Psss(RecordingDevice):
         Name of the device.
     """
 
-    unit = "pulse"
+    row_name = "pulse"
 
     num_images = Cpt(EpicsSignalWithRBV, "cam1:NumImages", kind=Kind.omitted, put_complete=True)
     manufacturer = Cpt(EpicsSignalRO, "cam1:Manufacturer_RBV", **CHOICE)
@@ -219,8 +219,8 @@ class Psss(RecordingDevice):
 
     # ---- fly, for `pulses`
 
-    def prepare_flight(self, pulses: int) -> None:
-        """Set how many pulses the next flight takes; 0 until it is ended."""
+    def prepare_rows(self, pulses: int) -> None:
+        """Set the number of pulses from the next kickoff on; 0: pulses until `complete`."""
         self._wanted = int(pulses)
 
     def start_flying(self) -> None:

@@ -19,7 +19,7 @@ from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
 from devices.file_stream import CountedStream, FilePlugin, FileStream
-from devices.following import FollowingDevice
+from devices.following import FileStreamDevice
 from devices.sacla.columns import frame_columns, image_columns, region_columns, shot_columns
 from skywright.errors import ConfigError, DataError, HardwareError
 from skywright.files.readers import HDF5, open_reader
@@ -51,7 +51,7 @@ class Plugin(FilePlugin):
         return (*super().settings(assets, name), (self.num_capture, self.requested_rows))
 
 
-class Shots(FollowingDevice):
+class Shots(FileStreamDevice):
     """Every shot from `stage` to `unstage`, joined by tag and analyzed by the IOC.
 
     As a flyer `rows` takes shots from kickoff to complete. `trigger` takes the shots of one point
@@ -74,7 +74,7 @@ class Shots(FollowingDevice):
         the frames that the IOC keeps.
     """
 
-    unit = "shot"
+    row_name = "shot"
 
     message = Cpt(EpicsSignalRO, "Message_RBV", kind=Kind.omitted, string=True)
     run_number = Cpt(EpicsSignalRO, "Run_RBV", kind=Kind.config)
@@ -224,8 +224,11 @@ class Shots(FollowingDevice):
 
     # ---- fly
 
-    def prepare_flight(self, shots: int) -> None:
-        """Set how many shots the next recording has; 0 until it is ended. Before `stage`."""
+    def prepare_rows(self, shots: int) -> None:
+        """Set the number of shots of the next recording; 0: shots until `complete`.
+
+        Call it before `stage`.
+        """
         self._requested_rows = self.plugin.requested_rows = int(shots)
 
     def finish_flying(self) -> None:
@@ -270,7 +273,7 @@ class Shots(FollowingDevice):
             self._wait_for_row(lambda: False)
             row = self.rows.rows
             try:
-                for file, start, stop in self.rows.pieces(known, row):
+                for file, start, stop in self.rows.segments(known, row):
                     point.read(Path(file), start, stop, most)
             except DataError as error:
                 text = f"{self.name}: the file of the IOC cannot be read here: {error}"

@@ -135,14 +135,14 @@ class EpuIOC(OwnerGroup):
                 f'{self.prefix}BEGIN: {error}; expected {{"grid": .., "run": .., "directory": ..}}'
             ) from error
         await self.in_thread(self.owner.grids.begin, grid, uid, directory)
-        await self.posted()
+        await self.wait_until_posted()
 
     @end.putter  # type: ignore[no-redef]
     async def end(self, instance: Any, value: Any) -> None:
         """Close the files of a run."""
         assert self.owner is not None
         await self.in_thread(self.owner.grids.end, text(value))
-        await self.posted()
+        await self.wait_until_posted()
 
     @alive.putter  # type: ignore[no-redef]
     async def alive(self, instance: Any, value: Any) -> None:

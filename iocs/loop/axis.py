@@ -39,7 +39,7 @@ from iocs.areadetector import (
     readback,
 )
 from iocs.common import argument_parser, post, preset, run
-from iocs.loop.axis_faces import TriggeredUploads, add_face_arguments, make_faces
+from iocs.loop.axis_endpoints import TriggeredUploads, add_endpoint_arguments, make_endpoints
 from iocs.loop.axis_source import add_source_arguments, make_source
 from iocs.loop.sample import Sample, follow_goniometer
 from iocs.owner import OwnerGroup
@@ -103,15 +103,20 @@ class AxisIOC(OwnerGroup):
         self._image_posted = 0.0
         self._image_number = -1
 
+    @property
+    def recording(self) -> Camera:
+        """The object that starts and stops a recording for the plugin `hdf`."""
+        return self.camera
+
     async def post_error(self, message: str) -> None:
         """Say on the message PV why a put was refused."""
         await post(self.cam.status_message, message[:1000], AlarmSeverity.MINOR_ALARM)
 
     def close(self) -> None:
-        """Close faces, files and source."""
-        for face in (self.server, self.uploads, self.camera):
-            if face is not None:
-                face.close()
+        """Close endpoints, files and source."""
+        for closable in (self.server, self.uploads, self.camera):
+            if closable is not None:
+                closable.close()
 
     # ---- posting
 
@@ -132,7 +137,7 @@ class AxisIOC(OwnerGroup):
 
     async def _post(self) -> None:
         state = self.camera.state()
-        if state == self._posted:
+        if state == self._posted and self.cam.has_posted(state.acquiring):
             return
         await self._frames.count_to(state.frames)
         await self._post_camera(state)
@@ -192,7 +197,7 @@ class AxisIOC(OwnerGroup):
         hdf = self.hdf
         await hdf.post_files()
         await hdf.post_recording(
-            # The present count: `state` may be older than a put, with that of another recording.
+            # Read the count again: a put may have opened another recording since `state` was read
             self.camera.state().captured,
             sum(state.lost),
             state.capturing,
@@ -249,7 +254,7 @@ def build(args: argparse.Namespace) -> tuple[PVGroup, Mapping[str, Any]]:
         facts["listen"] = source.port
     ioc = AxisIOC(args.prefix, source, args.goniometer)
     if not args.list_pvs:
-        ioc.server, ioc.uploads, more = make_faces(ioc.camera, args)
+        ioc.server, ioc.uploads, more = make_endpoints(ioc.camera, args)
         facts |= more
         asyncio.run(ioc.sample.show())
     return ioc, facts
@@ -259,5 +264,5 @@ def main() -> None:
     """Run the IOC."""
     parser = argument_parser(__doc__ or "", "SKY:AXIS1:")
     add_source_arguments(parser)
-    add_face_arguments(parser)
+    add_endpoint_arguments(parser)
     run(build, parser)

@@ -178,7 +178,7 @@ async def _put_running(obj: Any, instance: Any, value: int) -> None:
     if runs is None:
         raise ValueError("the runs of this data directory are taken by something else")
     await ioc.in_thread(runs.start if value else runs.stop)
-    await ioc.posted()  # `Run_RBV` is that run's when the put is complete
+    await ioc.wait_until_posted()  # `Run_RBV` is that run's when the put is complete
     await obj.readback.write(YES_NO[value])
 
 

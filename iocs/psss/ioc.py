@@ -61,7 +61,7 @@ class PsssIOC(OwnerGroup):
     prefix
         Prefix of the PVs, with its colon.
     service
-        The owner with its other faces.
+        The owner with its other endpoints.
     """
 
     spectra = SubGroup(Spectra, prefix="")
@@ -114,7 +114,7 @@ class PsssIOC(OwnerGroup):
         self._complaint_until = asyncio.get_running_loop().time() + COMPLAINT_S
 
     def close(self) -> None:
-        """Close faces, files and source."""
+        """Close endpoints, files and source."""
         self.service.close()
         self.recorder.close()
         self.pictures.close()
@@ -192,7 +192,7 @@ class PsssIOC(OwnerGroup):
         await self._mark_roi()
         state = self.processor.state()
         known = (state, self.processor.statistics.counts, self._recorded())
-        if known == self._posted:
+        if known == self._posted and self.cam.has_posted(state.acquiring):
             return  # what clients have put, such as ArrayCounter, stays until there is news
         self._posted = known
         newest = state.newest

@@ -442,3 +442,42 @@ def test_an_item_that_is_refused_before_its_processing_keeps_its_place(
     assert acquisition.done.wait(90)
     assert identities(tmp_path / "a.h5") == [0, 1, 2]
     assert owner.lost() == {"undecodable": 1}
+
+
+def test_an_acquisition_that_ends_before_its_call_returns_does_not_keep_the_source_running(
+    source: HandSource, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = make()
+    queue = owner.subscribe(runs_source=True)
+    run_source = owner._run_source_for
+
+    def send_first(user: object) -> None:
+        source.send(1)
+        run_source(user)
+
+    monkeypatch.setattr(owner, "_run_source_for", send_first)
+    acquisition = owner.acquire(1)
+    assert acquisition.done.is_set()
+    queue.close()
+    assert not source.running
+
+
+class RefusingEndpoint:
+    """Raises the error that only recorders may raise."""
+
+    def offer(self, result: Any) -> None:
+        raise RefusedError("unwanted", f"{result} is unwanted")
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_an_endpoint_that_refuses_a_result_ends_nothing(
+    source: HandSource, make: Make, threads: int
+) -> None:
+    collector = Collector()
+    owner = make(lambda item: item, [RefusingEndpoint(), collector], threads=threads)
+    owner.start()
+    source.send(1, 2)
+    until(lambda: owner.state().items == 2)
+    assert collector.items == [1, 2]
+    assert owner.state().failures == {"RefusingEndpoint failed": 2}
+    until(lambda: "is unwanted" in owner.state().message)

@@ -78,7 +78,7 @@ def test_an_error_is_reported_and_the_next_item_comes(got: list[int], reports: l
     source.start(got.append, reports.append)
     until(lambda: not source.is_running)
     assert got == [0, 1, 3, 4, 5]
-    assert reports == ["numbers: item 2: 2 is odd", "numbers: no more items after 6"]
+    assert reports == ["numbers: item 2: 2 is odd", "numbers: no more items from number 6 on"]
     source.close()
 
 

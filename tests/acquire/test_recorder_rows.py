@@ -10,6 +10,7 @@ import pytest
 from support.hand_source import HEIGHT, IDENTITY, events, layout
 from support.waiting import until
 
+from skywright.acquire import recorder as recorder_module
 from skywright.acquire.columns_layout import ColumnsLayout, Rows
 from skywright.acquire.index_layout import IndexLayout, Records
 from skywright.acquire.recorder import GROUPS_PER_WRITE, Recorder
@@ -213,3 +214,28 @@ def test_a_disk_that_fills_up_between_records_loses_each_row_once(
     recorder.close()
     assert recorder.lost() == {"index not written": 5}
     assert rows == 15
+
+
+def test_rows_that_are_dropped_while_more_are_awaited_do_not_end_the_recorder(
+    recorder: Recorder[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "GATHER_S", 60.0)
+    gathers, found_empty = threading.Event(), threading.Event()
+    should_write_now = recorder._should_write_now
+
+    def check() -> bool:
+        gathers.set()
+        if not recorder._queue:
+            found_empty.set()
+        return should_write_now()
+
+    monkeypatch.setattr(recorder, "_should_write_now", check)
+    recorder.start(tmp_path / "a.h5")
+    gathers.clear()
+    recorder.offer(events(0, 5))
+    assert gathers.wait(60)
+    assert recorder._drop_queued() == 5  # as `stop` does after its timeout
+    assert found_empty.wait(30)
+    visible = threading.Event()
+    recorder.call_when_visible(visible.set)
+    assert visible.wait(60)

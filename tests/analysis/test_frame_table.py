@@ -27,7 +27,7 @@ def test_frames_of_events_are_counted_after_their_values_were_dropped() -> None:
     assert (table.announced(), table.complete_until(5)) == (5, 5)
     table.values["x"][6] = 1.0
     assert (table.announced(), table.complete_until(5)) == (6, 5)
-    assert FrameTable(values={"x": {}}, first=7).announced() == 0
+    assert FrameTable(values={"x": {}}, sequence_offset=7).announced() == 0
 
 
 def test_values_of_events_with_identity_and_time_in_a_file(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_picked_frames_keep_the_order_of_their_file_and_repeats(tmp_path: Path) 
     identity, x = KeyRows(), KeyRows()
     identity.add(FileRows(str(path), "/number", 0, 9, 1))
     x.add(FileRows(str(path), "/x", 0, 9, 1))
-    with FrameReader(FrameTable(tracks={"x": x}, identity=identity)) as reader:
+    with FrameReader(FrameTable(in_files={"x": x}, identity=identity)) as reader:
         batch = reader.pick(range(0, 9, 2))
         assert batch.identities.tolist() == [7, 8, 3, 8, 9]
         assert batch["x"].tolist() == [0, 2, 4, 6, 8]
@@ -72,7 +72,7 @@ def test_int64_nanoseconds_are_inputs_without_a_loss(tmp_path: Path) -> None:
     in_file = KeyRows()
     in_file.add(FileRows(str(path), "/ns", 0, 4, 1))
     in_events = {number: int(value) for number, value in enumerate(ns, 1)}
-    table = FrameTable(tracks={"in_file": in_file}, values={"in_events": in_events})
+    table = FrameTable(in_files={"in_file": in_file}, values={"in_events": in_events})
     with FrameReader(table) as reader:
         batch = join([*reader.batches(2, 4), reader.read(0, 2)])
     for name in ("in_file", "in_events"):
@@ -97,7 +97,7 @@ def test_columns_of_an_index_beside_columns_of_its_records(
     tracks["image"].add(FileRows(str(path), "image", 0, 3, 1, raw_format.MIMETYPE))
     identity = KeyRows()
     identity.add(FileRows(str(path), IDENTITY, 0, 3, 1))
-    with FrameReader(FrameTable(tracks=tracks, identity=identity)) as reader:
+    with FrameReader(FrameTable(in_files=tracks, identity=identity)) as reader:
         batch = reader.read(0, 3)
     np.testing.assert_array_equal(batch["image"], [raw_format.image(n) for n in range(3)])
     assert batch["time"].tolist() == [1e9, 1e9 + 1, 1e9 + 2]

@@ -448,3 +448,58 @@ def test_dtypes_of_arrays_in_event_pages_are_kept(tmp_path: Path) -> None:
     found = lines(tmp_path / f"{run.start_doc['uid']}.jsonl")
     assert [name for name, _ in found] == ["start", "descriptor", "dtypes", "event_page"]
     assert found[2][1]["dtype_numpy"] == {"a": "<u2", "b": "<f4"}
+
+
+def test_a_document_of_an_unknown_run_changes_no_other_run(tmp_path: Path) -> None:
+    journal, known, unknown = Journal(tmp_path), compose_run(), compose_run()
+    keys = {"x": {"dtype": "number", "shape": [], "source": "t"}}
+    journal("start", known.start_doc)
+    bundle = known.compose_descriptor(name="primary", data_keys=keys)
+    journal("descriptor", bundle.descriptor_doc)
+    journal("descriptor", unknown.compose_descriptor(name="o", data_keys=keys).descriptor_doc)
+    journal("stop", unknown.compose_stop())
+    journal("event", bundle.compose_event(data={"x": 1.0}, timestamps={"x": 0.0}))
+    journal("stop", known.compose_stop())
+    found = lines(tmp_path / f"{known.start_doc['uid']}.jsonl")
+    assert [name for name, _ in found] == ["start", "descriptor", "event", "stop"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_run_whose_documents_were_refused_gets_its_stop_document(
+    RE: RunEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Else its file stays open and locked, and the run is running for ever."""
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.05)
+    full = threading.Event()
+    write = journal_module._RunFile.write
+
+    def write_if_there_is_room(self: Any, data: bytes, name: str) -> None:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, data, name)
+
+    monkeypatch.setattr(journal_module._RunFile, "write", write_if_there_is_room)
+    journal = Journal(tmp_path, RE, backlog_bytes=12_000)
+    RE.subscribe(journal)
+    text = Signal(name="text", value="x" * 5000)
+
+    @bpp.run_decorator()
+    def plan() -> Any:
+        yield from bps.clear_checkpoint()
+        full.set()
+        for _ in range(5):
+            yield from bps.trigger_and_read([text])
+
+    with pytest.raises(DataError, match="No space left"):
+        RE(plan())
+    full.clear()
+    until(lambda: journal.trouble is None)
+    (path,) = tmp_path.iterdir()
+    assert lines(path)[-1][0] == "stop"
+    assert not is_locked(path)
+    (again,) = (r.getMessage() for r in caplog.records if "written again" in r.getMessage())
+    assert again.endswith("can be written again, 1 documents were refused")
+    journal.close()

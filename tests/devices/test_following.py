@@ -19,7 +19,7 @@ from support.recording_faults import failing
 from support.waiting import until
 
 from devices.file_stream import FilePlugin, FlyingStream, StreamColumn
-from devices.following import FollowingDevice
+from devices.following import FileStreamDevice
 from skywright.files import readers
 from skywright.files.index import IDENTITY
 
@@ -28,7 +28,7 @@ class Plugin(FilePlugin):
     captured = Cpt(EpicsSignalRO, "NumCaptured_RBV", kind=Kind.omitted, auto_monitor=True)
 
 
-class Follower(FollowingDevice):
+class Follower(FileStreamDevice):
     """Follows the index of `support.raw_ioc`."""
 
     unit = "record"

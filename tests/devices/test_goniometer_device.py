@@ -24,7 +24,7 @@ from ophyd.utils.errors import DisconnectedError, LimitError
 from support.documents import Documents
 from support.waiting import until
 
-from devices.guarded import ask_whole
+from devices.guarded import read_all_elements
 from devices.loop.goniometer import Goniometer, MotorGoniometer
 from devices.loop.oscillation import COLUMNS, ROW, OscillationFlyer
 from devices.motion import run_task
@@ -91,14 +91,29 @@ def signal(ioc: IocProcess, name: str) -> EpicsSignal:
 
 
 def pose(ioc: IocProcess) -> np.ndarray:
-    return np.asarray(ask_whole(signal(ioc, "SIM:Pose_RBV")))
+    return np.asarray(read_all_elements(signal(ioc, "SIM:Pose_RBV")))
 
 
 def test_an_array_is_read_whole_while_its_time_stamp_is_asked_for(ioc: IocProcess) -> None:
     here = signal(ioc, "SIM:Pose_RBV")
     channel_id, form = here._read_pv.chid, here._read_pv.ftype
     ca.get_with_metadata(channel_id, ftype=form, count=1, wait=False)  # as ophyd does on connection
-    assert len(ask_whole(here)) == 4
+    assert len(read_all_elements(here)) == 4
+
+
+def test_a_timeout_is_that_of_the_whole_move(
+    gonio: MotorGoniometer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+    await_motion = gonio.phi.await_motion
+
+    def note_limit(ended: Any, limit_s: float, doing: str) -> None:
+        limits.append(limit_s)
+        await_motion(ended, limit_s, doing)
+
+    monkeypatch.setattr(gonio.phi, "await_motion", note_limit)
+    gonio.phi.move(1.0, timeout=LIMIT_S)
+    assert sum(limits) <= LIMIT_S
 
 
 def reason(status: StatusBase) -> str:

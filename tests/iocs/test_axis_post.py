@@ -1,9 +1,11 @@
 """What the IOC of the camera posts of a state that a put has changed meanwhile."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -84,7 +86,36 @@ def test_a_stop_after_the_end_completes_when_the_last_rows_are_posted() -> None:
         events.append("posted")
 
     camera = SimpleNamespace(stop=lambda: events.append("stop"))  # None: nothing is acquired
-    ioc = SimpleNamespace(camera=camera, posted=posted)
+    ioc = SimpleNamespace(camera=camera, wait_until_posted=posted)
     record = SimpleNamespace(parent=SimpleNamespace(parent=ioc))
     assert asyncio.run(areadetector._put_acquire(record, None, 0)) == 0
     assert events == ["stop", "posted"]
+
+
+def test_acquire_is_not_posted_after_its_end() -> None:
+    """An acquisition of a source that runs already may end while the put is in progress."""
+
+    async def posted() -> tuple[int, int]:
+        ioc = AxisIOC("TEST:", PushedPictures())
+        acquire = ioc.cam.acquire
+
+        async def acquire_and_end(function: Callable[..., Any], *args: Any) -> Any:
+            acquisition = await asyncio.to_thread(function, *args)
+            await asyncio.to_thread(ioc.camera.stop)
+            assert await asyncio.to_thread(acquisition.done.wait, 60)
+            await ioc._post()
+            return acquisition
+
+        ioc.in_thread = acquire_and_end  # type: ignore[method-assign]
+        try:
+            put = asyncio.create_task(acquire.setpoint.write("Acquire"))
+            while not ioc._waiting:  # then the put waits for the end
+                await asyncio.sleep(0)
+            posting = asyncio.create_task(ioc._post_forever(0.02, 0.2))
+            await put
+            posting.cancel()
+            return acquire.setpoint.raw_value, acquire.readback.raw_value
+        finally:
+            ioc.close()
+
+    assert asyncio.run(asyncio.wait_for(posted(), 120)) == (0, 0)

@@ -11,7 +11,7 @@ from caproto import AlarmSeverity
 from support.psss_scripted import PICTURE, ScriptedSource, picture, running_service
 from support.waiting import until
 
-from iocs.common import _own_alarm
+from iocs.common import _own_alarm, post
 from iocs.owner import OwnerGroup
 from iocs.psss.ioc import PsssIOC
 from iocs.psss.post import post_counts, post_plugin, post_result
@@ -128,3 +128,13 @@ def test_one_background_is_recorded_at_a_time(
 
 def test_a_recording_may_take_as_long_as_its_pulses_do() -> None:
     assert record_limit_s(PULSES_MAX) > 2 * PULSES_MAX / 100
+
+
+def test_acquire_is_posted_again_if_a_put_was_later_than_the_end(ioc: PsssIOC) -> None:
+    async def posted() -> int:
+        await ioc._post()
+        await post(ioc.cam.acquire.readback, 1)  # of an acquisition that has ended meanwhile
+        await ioc._post()
+        return int(ioc.cam.acquire.readback.raw_value)
+
+    assert asyncio.run(posted()) == 0

@@ -18,7 +18,7 @@ from skywright.files.columns import ColumnReader
 from skywright.instruments.loop import camera as camera_module
 from skywright.instruments.loop import capture as layout
 from skywright.instruments.loop.camera import LOST_CAUSES, Camera
-from skywright.instruments.loop.capture import Capture
+from skywright.instruments.loop.capture import PictureFile
 from skywright.instruments.loop.sources import Deliver, Report, SourceFrame
 
 SHAPE = (40, 64)
@@ -275,14 +275,14 @@ def test_full_queue_is_counted(
 ) -> None:
     monkeypatch.setattr(camera_module, "QUEUE_BYTES", 3 * len(jpeg(0)))
     entered, go_on = threading.Event(), threading.Event()
-    add = Capture.add
+    add = PictureFile.add
 
-    def slow(self: Capture, frame: SourceFrame, image: np.ndarray) -> None:
+    def slow(self: PictureFile, frame: SourceFrame, image: np.ndarray) -> None:
         entered.set()
         assert go_on.wait(90)
         add(self, frame, image)
 
-    monkeypatch.setattr(Capture, "add", slow)
+    monkeypatch.setattr(PictureFile, "add", slow)
     camera = Camera(source)
     try:
         camera.start_capture(tmp_path / "a.h5")

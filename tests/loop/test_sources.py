@@ -16,7 +16,7 @@ from PIL import Image
 from skywright.acquire.pacing import PacedSource
 from skywright.acquire.trajectory import Axis, Move
 from skywright.errors import ConfigError
-from skywright.instruments.loop.capture import Capture
+from skywright.instruments.loop.capture import PictureFile
 from skywright.instruments.loop.picture import decode
 from skywright.instruments.loop.sample_motion import SampleMotion
 from skywright.instruments.loop.sources import Source, SourceFrame, camera_pace, sim
@@ -79,7 +79,7 @@ def test_paced_source_reports_and_goes_on() -> None:
     assert over.wait(90)
     source.close()
     assert frames == [0, 2, 3]
-    assert reports == ["test: picture 1: broken file", "test: no more pictures after 4"]
+    assert reports == ["test: picture 1: broken file", "test: no more pictures from number 4 on"]
 
 
 def test_simulated_camera_shows_the_twin_and_its_truth() -> None:
@@ -193,7 +193,7 @@ def test_replay_once_says_that_it_is_over(folder: Path) -> None:
 def test_replay_of_a_recording_gives_the_files_as_received(tmp_path: Path) -> None:
     pictures = [np.full((32, 48), value, np.uint8) for value in (10, 90)]
     files = [simplejpeg.encode_jpeg(p[:, :, None], colorspace="GRAY") for p in pictures]
-    capture = Capture(tmp_path / "a.h5", (32, 48))
+    capture = PictureFile(tmp_path / "a.h5", (32, 48))
     for number, (picture, file) in enumerate(zip(pictures, files, strict=True)):
         capture.add(SourceFrame(number, 1.0, data=file), picture)
     capture.close()

@@ -19,7 +19,7 @@ from ioc_process import IocProcess, running_ioc
 from ophyd import EpicsSignal, EpicsSignalRO
 from support.loop_session import Session, loop_session
 
-from devices.guarded import ask_whole
+from devices.guarded import read_all_elements
 from devices.loop.axis import AxisCamera
 from devices.loop.goniometer import Goniometer
 from devices.motion import Motor
@@ -78,8 +78,8 @@ class Beamline:
         pose = EpicsSignalRO(f"{self.gonio.prefix}SIM:Pose_RBV", name="pose")
         for each in (scene, pose):
             each.wait_for_connection(timeout=90)
-        truth = json.loads(ask_whole(scene))
-        return np.array(truth["center_offset_um"]) + np.asarray(ask_whole(pose))[:3]
+        truth = json.loads(read_all_elements(scene))
+        return np.array(truth["center_offset_um"]) + np.asarray(read_all_elements(pose))[:3]
 
     def home(self) -> None:
         """Put the loop to where each test begins: off the beam, in view."""

@@ -109,7 +109,7 @@ def test_resumed_scan_is_right_at_each_moment(
 
 def test_virtual_file_while_the_source_is_still_written(client: Any, journals: Path) -> None:
     """The rows left out are left out of a file whose SWMR writer still has it open."""
-    from skywright.store.file_nodes import KEPT, Rows, write_virtual_file
+    from skywright.store.file_nodes import KEPT, FileRows, write_virtual_file
 
     camera = StreamingCamera("cam", journals)
     camera.stage()
@@ -121,7 +121,7 @@ def test_virtual_file_while_the_source_is_still_written(client: Any, journals: P
         "parameters": {"dataset": "/entry/data/data"},
     }
     target = journals / "kept.h5"
-    write_virtual_file(target, [(resource, Rows("r", 0, 2)), (resource, Rows("r", 4, 5))])
+    write_virtual_file(target, [(resource, FileRows("r", 0, 2)), (resource, FileRows("r", 4, 5))])
     with h5py.File(target, "r", swmr=True, libver="latest", locking=False) as file:
         kept = file[KEPT][:]
     camera.unstage()

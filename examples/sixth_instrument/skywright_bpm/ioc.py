@@ -28,7 +28,7 @@ async def _put_record(obj: Any, instance: Any, value: int) -> int:
     """Start or stop a recording; ``Record_RBV`` shows it when the counts are posted too."""
     ioc = obj.parent
     await (ioc.begin() if value else ioc.end())
-    await ioc.posted()
+    await ioc.wait_until_posted()
     await obj.readback.write(RECORD[value])
     return value
 
@@ -79,7 +79,7 @@ class BpmIOC(OwnerGroup):
         """Stop; all samples that were taken are in the file then."""
         acquisition = self.monitor.stop_acquisition()
         if acquisition is not None:
-            await self.over(acquisition)
+            await self.wait_until_done(acquisition)
         await self.in_thread(self.recorder.stop)
 
     async def serving(self) -> None:

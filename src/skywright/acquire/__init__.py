@@ -14,7 +14,7 @@ to an `Owner`, and adds recorders (`Recorder` with a `Layout`) and endpoints. Th
 `simulated_axis` a simulated motor
 `owner`          receives items, processes them, publishes each result in order
 `acquisition`    a request for items, the interfaces of endpoints, the owner's state
-`processed`      processing of one item
+`processed`      processing of one item; an error of it refuses the item
 `ordered_pool`   worker threads that process items and keep their order
 `publisher`      publishes results to endpoints and queues
 `newest`         a short queue in which a new item replaces the oldest

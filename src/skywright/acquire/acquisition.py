@@ -18,11 +18,8 @@ class Endpoint(Protocol[Offered]):
         """Take a result. Must not block. An endpoint that drops results counts them itself."""
 
 
-class AcquisitionEndpoint(Endpoint[Offered], Protocol[Offered]):
-    """Receives the results of acquisitions only: a recorder.
-
-    Its `offer` may raise `RefusedError` for a result that it counts as lost; the acquisition does
-    not count that result then.
+class ResultRecorder(Protocol[Offered]):
+    """Receives the results of acquisitions, and stores them.
 
     Attributes
     ----------
@@ -31,6 +28,15 @@ class AcquisitionEndpoint(Endpoint[Offered], Protocol[Offered]):
     """
 
     essential: bool
+
+    def offer(self, result: Offered) -> None:
+        """Take a result. Must not block, unless the source may wait.
+
+        Raises
+        ------
+        RefusedError
+            For a result that counts as lost; the acquisition does not count it then.
+        """
 
     def call_when_visible(self, done: Callable[[], None]) -> None:
         """Call `done` when all results offered before are stored and visible to readers."""
@@ -108,8 +114,8 @@ class OwnerState(Generic[Result]):
     lost
         Number of items lost in source, owner and essential recorders, by cause.
     failures
-        Number of errors that lost no item, or an unknown number, and of losses of recorders that
-        are not essential, by cause.
+        Number of errors of the source, endpoints and callbacks, and of rows that recorders which
+        are not essential could not store, by cause.
     message, alarm
         Message for the operator, and whether it needs an action.
     """

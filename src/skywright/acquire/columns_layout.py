@@ -33,12 +33,12 @@ class Rows:
     @property
     def nbytes(self) -> int:
         """Size in memory, bytes."""
-        return self.identity.nbytes + sum(block.nbytes for block in self.columns.values())
+        return self.identity.nbytes + sum(values.nbytes for values in self.columns.values())
 
     def select(self, rows: slice | NDArray[np.bool_]) -> "Rows":
         """Return some of the rows."""
         return Rows(
-            self.identity[rows], {path: block[rows] for path, block in self.columns.items()}
+            self.identity[rows], {path: values[rows] for path, values in self.columns.items()}
         )
 
 
@@ -102,19 +102,21 @@ class ColumnsLayout(RowsLayout[Rows]):
     ----------
     name
         Name of what is recorded.
-    columns, identity, groups, links
-        As for `ColumnWriter`.
+    columns, identity, group_attributes, links
+        As for `ColumnWriter`; `group_attributes` are its `groups`.
     """
 
     name: str
     columns: Sequence[Column]
     identity: Column
-    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    group_attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
 
     def open(self, path: Path, groups: Sequence[Rows], must_create: bool) -> "ColumnsFile":
         """Create the file."""
-        return ColumnsFile(ColumnWriter(path, self.columns, self.identity, self.groups, self.links))
+        return ColumnsFile(
+            ColumnWriter(path, self.columns, self.identity, self.group_attributes, self.links)
+        )
 
 
 class ColumnsFile(WriterFile[ColumnWriter]):

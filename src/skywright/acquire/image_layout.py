@@ -59,7 +59,7 @@ class ImageLayout(Layout[Any, Image]):
     at_once: int = 1
 
     def take(self, result: Any) -> Image | None:
-        """Return the image of a result; None when it has none."""
+        """Return the result, which must be an `Image`; None: nothing is recorded."""
         image: Image = result
         return image
 

@@ -69,7 +69,7 @@ class IndexLayout(RowsLayout[Records]):
     at_once: int = 1  # records of several files cannot be written all or none
 
     def open(self, path: Path, groups: Sequence[Records], must_create: bool) -> "IndexFile":
-        """Create the index, whether there are records yet or not."""
+        """Create the index for its first records."""
         return IndexFile(IndexWriter(path, self.identity, self.extra))
 
 

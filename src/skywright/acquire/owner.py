@@ -4,19 +4,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar
 
 from skywright.acquire.acquisition import (
     Acquisition,
-    AcquisitionEndpoint,
     Endpoint,
     OwnerState,
     RefusedError,
+    ResultRecorder,
 )
 from skywright.acquire.counters import Counters, sum_counts
 from skywright.acquire.newest import NewestQueue
 from skywright.acquire.ordered_pool import OrderedPool
-from skywright.acquire.processed import ProcessedItem, process_item
+from skywright.acquire.processed import ArrivedItem, ProcessedItem, arrive, process_item
 from skywright.acquire.publisher import Publisher
 from skywright.acquire.source import Source
 from skywright.errors import HardwareError, SkywrightError
@@ -36,7 +36,9 @@ class Owner(Generic[Item, Result]):
     """Receives items of a source and publishes each result to endpoints and recorders, in order.
 
     The source runs while it has a user: after `start`, during an acquisition, and while a queue of
-    `subscribe(runs_source=True)` is open. All methods may be called from any thread.
+    `subscribe(runs_source=True)` is open. All methods may be called from any thread. But `process`,
+    `prepare`, endpoints and `on_item` must not call what starts or stops the source (`start`,
+    `stop`, `acquire`, `close`, the close of a queue): that may wait for the thread that runs them.
 
     Parameters
     ----------
@@ -62,7 +64,7 @@ class Owner(Generic[Item, Result]):
         As for `OrderedPool`; used if `threads` is above 0. The size of an item is its ``nbytes``,
         or 0 if it has none. Dropped items count as ``queue full``.
     name
-        Name of the owned device in messages: ``camera``.
+        Name of the hardware in messages: ``camera``.
     item_name
         What an item is called in messages: ``frame``, ``pulse``.
     """
@@ -78,7 +80,7 @@ class Owner(Generic[Item, Result]):
         source: Source[Item],
         process: Callable[[Any], Result] | None = None,
         endpoints: Sequence[Endpoint[Result]] = (),
-        recorders: Sequence[AcquisitionEndpoint[Any]] = (),
+        recorders: Sequence[ResultRecorder[Any]] = (),
         changed: Callable[[], None] | None = None,
         *,
         prepare: Callable[[Result], Any] | None = None,
@@ -98,7 +100,7 @@ class Owner(Generic[Item, Result]):
         self._publisher: Publisher[Result] = Publisher(name, endpoints)
         self.endpoints = self._publisher.endpoints
         self.failures = self._publisher.failures
-        """Errors that lost no item, by cause."""
+        """Number of errors of the source, endpoints and callbacks, by cause."""
         self._process, self._prepare = process, prepare
         self._lock = threading.RLock()
         self._source_lock = threading.RLock()
@@ -115,7 +117,7 @@ class Owner(Generic[Item, Result]):
         self._last_arrival = time.monotonic()
         self._silent = self._closing = False
         self._wake_monitor = threading.Event()
-        self._pool: OrderedPool[ProcessedItem, ProcessedItem] | None = None
+        self._pool: OrderedPool[ArrivedItem, ProcessedItem] | None = None
         if threads:
             self._pool = OrderedPool(
                 self._process_item,
@@ -201,7 +203,9 @@ class Owner(Generic[Item, Result]):
         SkywrightError
             What the source raises when it cannot start.
         """
-        self._add_user(self)
+        with self._lock:
+            self._users.add(self)
+        self._run_source_for(self)
 
     def stop(self) -> None:
         """Stop the source for all its users, and end the present acquisition.
@@ -242,9 +246,12 @@ class Owner(Generic[Item, Result]):
             if self._acquisition is not None:
                 raise HardwareError(f"{self.name}: an acquisition is in progress; stop it first")
             acquisition = self._acquisition = Acquisition(requested, on_item=on_item)
+            # In the same step: items of a running source may end the acquisition at once, which
+            # removes the user
+            self._users.add(acquisition)
             self._last_arrival = time.monotonic()
         try:
-            self._add_user(acquisition)
+            self._run_source_for(acquisition)
         except SkywrightError:
             self.stop_acquisition()
             raise
@@ -273,7 +280,7 @@ class Owner(Generic[Item, Result]):
         depth
             Maximum number of results that wait.
         runs_source
-            Whether the source runs as long as this queue is open.
+            Whether the source runs while this queue is open, until `stop`.
 
         Raises
         ------
@@ -283,8 +290,10 @@ class Owner(Generic[Item, Result]):
         queue = NewestQueue[Result](depth, self._unsubscribe)
         self._publisher.add(queue)
         if runs_source:
+            with self._lock:
+                self._users.add(queue)
             try:
-                self._add_user(queue)
+                self._run_source_for(queue)
             except SkywrightError:  # nobody gets the queue, so nobody can close it
                 self._publisher.remove(queue)
                 raise
@@ -309,9 +318,8 @@ class Owner(Generic[Item, Result]):
             self._users.discard(queue)
         self._start_or_stop_source()
 
-    def _add_user(self, user: object) -> None:
-        with self._lock:
-            self._users.add(user)
+    def _run_source_for(self, user: object) -> None:
+        """Start the source for a new user; remove the user if it cannot start."""
         try:
             self._start_or_stop_source()
         except SkywrightError as error:
@@ -373,21 +381,20 @@ class Owner(Generic[Item, Result]):
             if acquisition is not None:
                 acquisition.in_progress += 1
         size = getattr(item, "nbytes", 0)
-        # `process_argument` may raise; `process_item` turns its error into a refusal.
-        argument = process_item(item, acquisition, self.process_argument, None, self._log_name)
-        if self._process is None and argument.refused is None:
-            item = argument.result
-            self._publisher.publish(cast("Result", item))
+        arrived = arrive(item, acquisition, self.process_argument, self._log_name)
+        if self._process is None and arrived.refused is None:
+            result: Result = arrived.argument
+            self._publisher.publish(result)
             if acquisition is not None and acquisition.on_item is not None:
-                self._publisher.call("on_item", acquisition.on_item, item)
+                self._publisher.call("on_item", acquisition.on_item, result)
             if acquisition is None:
-                self._report_item(cast("Result", item))
+                self._report_item(result)
                 if self.notifies_each_item:
                     self._notify()
                 return
         if self._pool is None:
-            self._publish_and_record(self._process_item(argument))
-        elif not self._pool.put(argument, size):  # a refused item too, to keep the order
+            self._publish_and_record(self._process_item(arrived))
+        elif not self._pool.put(arrived, size):  # a refused item too, to keep the order
             self.counters.add("queue full")
             self._item_finished(acquisition)
             self.report(f"queue full: {self.item_name}s arrive faster than they are processed")
@@ -400,12 +407,8 @@ class Owner(Generic[Item, Result]):
         """
         return item
 
-    def _process_item(self, argument: ProcessedItem) -> ProcessedItem:
-        """Process what `process_argument` returned, unless that refused the item."""
-        if argument.refused is not None:
-            return argument
-        item, acquisition = argument.result, argument.acquisition
-        return process_item(item, acquisition, self._process, self._prepare, self._log_name)
+    def _process_item(self, arrived: ArrivedItem) -> ProcessedItem:
+        return process_item(arrived, self._process, self._prepare, self._log_name)
 
     def _publish_and_record(self, processed: ProcessedItem) -> None:
         """Publish a processed item; called in the order of the items."""

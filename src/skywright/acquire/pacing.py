@@ -163,7 +163,7 @@ class PacedSource(PolledSource[Item], Generic[Item]):
         try:
             return self._make(number, time.time())
         except StopIteration:
-            raise StopIteration(f"no more {self._item_name}s after {number}") from None
+            raise StopIteration(f"no more {self._item_name}s from number {number} on") from None
         except Exception as error:
             raise DataError(f"{self._item_name} {number}: {error}") from error
 

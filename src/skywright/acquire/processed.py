@@ -11,6 +11,25 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class ArrivedItem:
+    """An item before `process` of an owner.
+
+    Attributes
+    ----------
+    argument
+        Argument of `process`; None if the item is refused.
+    refused
+        Why the item is not part of the acquisition.
+    acquisition
+        Acquisition to which the item belongs.
+    """
+
+    argument: Any
+    refused: RefusedError | None
+    acquisition: Acquisition | None
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessedItem:
     """An item after `process` and `prepare` of an owner.
 
@@ -35,19 +54,38 @@ class ProcessedItem:
     acquisition: Acquisition | None
 
 
-def process_item(
-    item: Any,
-    acquisition: Acquisition | None,
-    process: Callable[[Any], Any] | None,
-    prepare: Callable[[Any], Any] | None,
-    name: str,
-) -> ProcessedItem:
-    """Process an item; an error of `process` or `prepare` refuses it.
+def arrive(
+    item: Any, acquisition: Acquisition | None, argument_of: Callable[[Any], Any], name: str
+) -> ArrivedItem:
+    """Return an item with its argument of `process`; an error of `argument_of` refuses it.
 
     Parameters
     ----------
     item, acquisition
         Item, and the acquisition to which it belongs.
+    argument_of
+        Returns the argument of `process` for the item.
+    name
+        Name of the item in the log.
+    """
+    try:
+        return ArrivedItem(argument_of(item), None, acquisition)
+    except Exception as error:  # the next item may be good
+        return ArrivedItem(None, _refusal(error, name), acquisition)
+
+
+def process_item(
+    arrived: ArrivedItem,
+    process: Callable[[Any], Any] | None,
+    prepare: Callable[[Any], Any] | None,
+    name: str,
+) -> ProcessedItem:
+    """Process an item, unless it is refused; an error of `process` or `prepare` refuses it.
+
+    Parameters
+    ----------
+    arrived
+        The item.
     process, prepare
         As for `skywright.acquire.owner.Owner`.
     name
@@ -55,16 +93,24 @@ def process_item(
     """
     result: Any = None
     has_result = False
+    acquisition, refused = arrived.acquisition, arrived.refused
+    if refused is not None:
+        return ProcessedItem(None, False, refused.result, refused, acquisition)
     try:
-        result = item if process is None else process(item)
+        result = arrived.argument if process is None else process(arrived.argument)
         has_result = True
         recorded = result
         if acquisition is not None and not acquisition.is_final and prepare is not None:
             recorded = prepare(result)
-    except RefusedError as error:
-        return ProcessedItem(result, has_result, error.result, error, acquisition)
     except Exception as error:  # the next item may be good
-        logger.exception("%s cannot be processed", name)
-        refused = RefusedError("not processed", f"{type(error).__name__}: {error}")
-        return ProcessedItem(result, has_result, None, refused, acquisition)
+        refused = _refusal(error, name)
+        return ProcessedItem(result, has_result, refused.result, refused, acquisition)
     return ProcessedItem(result, True, recorded, None, acquisition)
+
+
+def _refusal(error: Exception, name: str) -> RefusedError:
+    """Return an error as the refusal of an item; log it if it is not one."""
+    if isinstance(error, RefusedError):
+        return error
+    logger.error("%s cannot be processed", name, exc_info=error)
+    return RefusedError("not processed", f"{type(error).__name__}: {error}")

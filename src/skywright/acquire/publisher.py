@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from skywright.acquire.acquisition import Endpoint, RefusedError
+from skywright.acquire.acquisition import Endpoint, RefusedError, ResultRecorder
 from skywright.acquire.counters import Counters
 from skywright.acquire.newest import NewestQueue
 
@@ -18,13 +18,13 @@ Returned = TypeVar("Returned")
 class Publisher(Generic[Result]):
     """Publishes each result to all endpoints and queues, in order.
 
-    One thread at a time may call `publish`, and one may call `offer` for a given endpoint; the two
+    One thread at a time may call `publish`, and one may call `offer` for a given recorder; the two
     may run at the same time. All else may be called from any thread.
 
     Parameters
     ----------
     name
-        Name of the owned device in messages.
+        Name of the hardware in messages.
     endpoints
         Take every result. The error of an endpoint is counted and logged; the others still get the
         result.
@@ -78,7 +78,7 @@ class Publisher(Generic[Result]):
         """Publish a result."""
         # Endpoints first: a client that reads the count must find the result at the endpoint
         for endpoint in self.endpoints:
-            self.offer(endpoint, result)
+            self._call(id(endpoint), type(endpoint).__name__, endpoint.offer, result)
         with self._lock:
             self._newest = result
             self._count += 1
@@ -86,26 +86,31 @@ class Publisher(Generic[Result]):
         for queue in queues:
             queue.offer(result)
 
-    def offer(self, endpoint: Endpoint[Any], result: Any) -> None:
-        """Publish a result to one endpoint or recorder.
+    def offer(self, recorder: ResultRecorder[Any], result: Any) -> None:
+        """Give a result to one recorder.
 
         Raises
         ------
         RefusedError
             By a recorder that counts the result as lost.
         """
-        self._guard(id(endpoint), type(endpoint).__name__, endpoint.offer, result)
+        self._guard(id(recorder), type(recorder).__name__, recorder.offer, result)
 
     def call(self, name: str, function: Callable[..., Returned], *args: Any) -> Returned | None:
         """Call a callback of a client and return its value.
 
         Its error is counted and reported, not raised; the value is None then.
         """
+        return self._call(name, name, function, *args)
+
+    def _call(
+        self, key: object, name: str, function: Callable[..., Returned], *args: Any
+    ) -> Returned | None:
         try:
-            return self._guard(name, name, function, *args)
+            return self._guard(key, name, function, *args)
         except RefusedError as error:  # only a recorder may refuse a result
             self.failures.add(f"{name} failed")
-            self._failing[name] = f"{name}: {error}"
+            self._failing[key] = f"{name}: {error}"
             return None
 
     def _guard(

@@ -114,8 +114,8 @@ class Layout(ABC, Generic[Result, RowGroup]):
     ) -> File[RowGroup] | None:
         """Create the file; return None to wait for a row group that gives its shape.
 
-        If `must_create` is True somebody waits for these rows: create the file if that is possible
-        at all. `open` is called again with more row groups after None.
+        If `must_create` is True, a caller waits for these rows: create the file if that is possible
+        at all. After None, `open` is called again with more row groups.
         """
 
     def open_early(self, path: Path) -> File[RowGroup] | None:
@@ -196,7 +196,7 @@ class Recorder(Generic[Result, RowGroup]):
         """Row groups, and callbacks: functions to call when all rows before them are visible."""
         self._bytes = 0
         self._seen = 0
-        """Number of rows offered since row 0 of `every`."""
+        """Number of rows offered in this acquisition."""
         self._closing = False
         self._file: File[RowGroup] | None = None
         self._before_open: list[RowGroup] = []
@@ -204,7 +204,7 @@ class Recorder(Generic[Result, RowGroup]):
         self._count = 0
         """Number of rows of the whole recording; 0: no limit."""
         self._recorded = self._flushed = 0
-        """Numbers of rows of all recordings: written, and written and visible."""
+        """Numbers of rows of the present recording: written, and written and visible."""
         self._unreadable = 0
         """Rows that a flush failed to make visible when a caller waited for them: they count as
         lost until a later flush succeeds."""
@@ -257,11 +257,11 @@ class Recorder(Generic[Result, RowGroup]):
             if self.path is None:  # the recording has just ended
                 return
             before = self._lost.as_dict()
-            self._write([group], has_waiter=False)
+            self._write([group], must_create=False)
             causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
             why = self.error
             if self._flush_is_due():
-                self._flush(has_waiter=False)
+                self._flush(must_create=False)
         if causes:
             what = self.layout.describe(group)
             raise RefusedError(causes[0], f"{what}: {why}" if why else what)
@@ -282,7 +282,7 @@ class Recorder(Generic[Result, RowGroup]):
     def call_when_visible(self, done: Callable[[], None]) -> None:
         """End the acquisition: call `done` when its rows are visible or counted as lost.
 
-        The next result begins with row 0 of `every`.
+        The next row is counted as row 0 for `every`.
         """
         with self._queue_changed:
             self._seen = 0
@@ -356,6 +356,7 @@ class Recorder(Generic[Result, RowGroup]):
             self._queue.clear()
             self._queue.extend(callbacks)
             self._bytes = 0
+            self._queue_changed.notify_all()  # there is room again
         return self._count_unwritten(rows)
 
     def close(self) -> None:
@@ -373,9 +374,9 @@ class Recorder(Generic[Result, RowGroup]):
             flushed = False
             with self._file_lock:
                 if groups:
-                    self._write(groups, has_waiter=when_visible is not None)
+                    self._write(groups, must_create=when_visible is not None)
                 if when_visible is not None or self._flush_is_due():
-                    flushed = self._flush(has_waiter=when_visible is not None)
+                    flushed = self._flush(must_create=when_visible is not None)
             if when_visible is not None:
                 when_visible()
             if flushed or when_visible is not None:
@@ -390,25 +391,28 @@ class Recorder(Generic[Result, RowGroup]):
             self._queue_changed.wait_for(lambda: self._queue, FLUSH_S if is_writing else 1.0)
             if self._queue:
                 self._queue_changed.wait_for(self._should_write_now, GATHER_S)
+            when_visible: Callable[[], None] | None = None
             while self._queue and len(groups) < GROUPS_PER_WRITE:
                 group = self._queue.popleft()
                 if callable(group):
-                    return groups, group
+                    when_visible = group
+                    break
                 self._bytes -= self.layout.nbytes(group)
                 groups.append(group)
             self._queue_changed.notify_all()  # there is room again
-        return groups, None
+        return groups, when_visible
 
     def _should_write_now(self) -> bool:
         """Return whether writing should start without a wait for more rows."""
-        return callable(self._queue[-1]) or len(self._queue) >= GROUPS_PER_WRITE
+        # `_drop_queued` may have emptied the queue during the wait
+        return not self._queue or callable(self._queue[-1]) or len(self._queue) >= GROUPS_PER_WRITE
 
     def _flush_is_due(self) -> bool:
         since = self._unflushed_since
         return bool(since) and time.monotonic() - since > FLUSH_S
 
-    def _write(self, groups: list[RowGroup], has_waiter: bool) -> None:
-        """Write rows, and create the file if there is none; `has_waiter`: a caller waits for it."""
+    def _write(self, groups: list[RowGroup], must_create: bool) -> None:
+        """Write rows; create the file if there is none, see `Layout.open` for `must_create`."""
         if self.path is None:
             self._count_unwritten(self._rows(groups))
             return
@@ -416,7 +420,7 @@ class Recorder(Generic[Result, RowGroup]):
         self._before_open = []
         try:
             if self._file is None:
-                self._file = self.layout.open(self.path, groups, has_waiter)
+                self._file = self.layout.open(self.path, groups, must_create)
         except Exception as error:
             self._fail(error, self._rows(groups))
             return
@@ -475,10 +479,10 @@ class Recorder(Generic[Result, RowGroup]):
         self._recorded += self._rows(groups) - sum(lost.values())
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
-    def _flush(self, has_waiter: bool) -> bool:
+    def _flush(self, must_create: bool) -> bool:
         """Make the written rows visible; return whether that was tried."""
-        if has_waiter and self._before_open:
-            self._write([], has_waiter=True)
+        if must_create and self._before_open:
+            self._write([], must_create=True)
         if self._file is None or not self._unflushed_since:
             return False
         try:
@@ -486,7 +490,7 @@ class Recorder(Generic[Result, RowGroup]):
         except Exception as error:
             self._report(error)
             self._unflushed_since = time.monotonic()  # for the next attempt
-            if has_waiter:
+            if must_create:
                 self._unreadable = self._recorded - self._flushed
             return True
         self._unflushed_since = 0.0
@@ -496,7 +500,7 @@ class Recorder(Generic[Result, RowGroup]):
     def _end(self) -> None:
         """Close the file; an error is in `error`, and rows that are not in the file are lost."""
         if self._before_open and self.path is not None:
-            self._write([], has_waiter=True)
+            self._write([], must_create=True)
         file, self._file, self.path = self._file, None, None
         self._unflushed_since = 0.0
         if file is None:

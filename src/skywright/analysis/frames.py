@@ -52,7 +52,7 @@ class FileRows:
 
 
 class KeyRows:
-    """The rows of one data key in order, over any number of files."""
+    """The rows of one data key in order, over any number of files: a list of segments."""
 
     def __init__(self) -> None:
         self.segments: list[FileRows] = []
@@ -88,38 +88,38 @@ class FrameTable:
 
     Parameters
     ----------
-    tracks
+    in_files
         Inputs that are in files.
     values
         Inputs that are in events, by sequence number.
     identity, time
         Columns with the identity and the time of the frames; without them the sequence number is
         the identity, and the time is unknown.
-    first
-        Sequence number before the first frame; used only if no column is in a file.
+    sequence_offset
+        Sequence number of the first frame minus 1; used only if no column is in a file.
     """
 
-    tracks: dict[str, KeyRows] = field(default_factory=dict)
+    in_files: dict[str, KeyRows] = field(default_factory=dict)
     values: dict[str, dict[int, Any]] = field(default_factory=dict)
     identity: KeyRows | None = None
     time: KeyRows | None = None
-    first: int = 0
+    sequence_offset: int = 0
     _last_dropped: int = field(default=0, init=False)
     """Highest sequence number whose values were dropped."""
 
     @property
-    def all_tracks(self) -> list[KeyRows]:
-        """The tracks of the inputs, of the identity and of the time."""
+    def all_in_files(self) -> list[KeyRows]:
+        """The rows of the inputs, the identity and the time, as far as they are in files."""
         others = (self.identity, self.time)
-        return [*self.tracks.values(), *(track for track in others if track is not None)]
+        return [*self.in_files.values(), *(key_rows for key_rows in others if key_rows is not None)]
 
     def announced(self) -> int:
         """Return the number of frames in the documents received so far."""
-        if tracks := self.all_tracks:
-            return min(track.count for track in tracks)
+        if in_files := self.all_in_files:
+            return min(rows.count for rows in in_files)
         newest = [max(values, default=0) for values in self.values.values()]
         last = max([*newest, self._last_dropped])
-        return max(last - self.first, 0)
+        return max(last - self.sequence_offset, 0)
 
     def complete_until(self, start: int) -> int:
         """Return the position up to which the frames from `start` on have all event values.
@@ -137,12 +137,12 @@ class FrameTable:
 
     def sequence(self, start: int, stop: int) -> list[int]:
         """Return the sequence numbers of the frames at positions `start` to `stop`."""
-        if not self.all_tracks:
-            return list(range(self.first + start + 1, self.first + stop + 1))
-        track = self.all_tracks[0]
+        if not self.all_in_files:
+            return list(range(self.sequence_offset + start + 1, self.sequence_offset + stop + 1))
+        key_rows = self.all_in_files[0]
         return [
             number
-            for s in track.locate(start, stop)
+            for s in key_rows.locate(start, stop)
             for number in range(s.sequence, s.sequence + s.stop - s.start)
         ]
 
@@ -158,24 +158,24 @@ class FrameTable:
     def part(self, start: int, stop: int) -> "FrameTable":
         """Return a table of the frames at positions `start` to `stop` only."""
 
-        def cut(track: KeyRows | None) -> KeyRows | None:
-            if track is None:
+        def cut(key_rows: KeyRows | None) -> KeyRows | None:
+            if key_rows is None:
                 return None
             part = KeyRows()
-            for segment in track.locate(start, stop):
+            for segment in key_rows.locate(start, stop):
                 part.add(segment)
             return part
 
         numbers = set(self.sequence(start, stop))
         return FrameTable(
-            tracks={name: cut(track) or KeyRows() for name, track in self.tracks.items()},
+            in_files={name: cut(key_rows) or KeyRows() for name, key_rows in self.in_files.items()},
             values={
                 name: {n: value for n, value in values.items() if n in numbers}
                 for name, values in self.values.items()
             },
             identity=cut(self.identity),
             time=cut(self.time),
-            first=self.first + start,
+            sequence_offset=self.sequence_offset + start,
         )
 
 
@@ -205,9 +205,9 @@ class FrameReader(Closing):
         DataError
             If a file cannot be opened.
         """
-        for track in self.table.all_tracks:
+        for key_rows in self.table.all_in_files:
             position = start
-            for segment in track.locate(start, stop):
+            for segment in key_rows.locate(start, stop):
                 rows = self._reader(segment).count()
                 if rows < segment.stop:
                     stop = position + max(rows - segment.start, 0)
@@ -239,7 +239,9 @@ class FrameReader(Closing):
         whole = [
             i for i, n in enumerate(numbers) if all(n in values for values in table.values.values())
         ]
-        data = {name: self._rows(track, start, stop) for name, track in table.tracks.items()}
+        data = {
+            name: self._rows(key_rows, start, stop) for name, key_rows in table.in_files.items()
+        }
         if len(whole) < len(numbers):
             data = {name: rows[whole] for name, rows in data.items()}
         for name, values in table.values.items():
@@ -279,8 +281,8 @@ class FrameReader(Closing):
         DataError
             If a file cannot be read.
         """
-        track = self.table.tracks.get(name)
-        return None if track is None else self._rows(track, 0, stop)
+        key_rows = self.table.in_files.get(name)
+        return None if key_rows is None else self._rows(key_rows, 0, stop)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Yield the frames at positions `start` to `stop`, about `BATCH_BYTES` at a time."""
@@ -297,9 +299,9 @@ class FrameReader(Closing):
             reader.close()
         self._readers.clear()
 
-    def _rows(self, track: KeyRows, start: int, stop: int) -> NDArray[Any]:
+    def _rows(self, key_rows: KeyRows, start: int, stop: int) -> NDArray[Any]:
         pieces = [
-            self._reader(s).read(s.dataset, s.start, s.stop) for s in track.locate(start, stop)
+            self._reader(s).read(s.dataset, s.start, s.stop) for s in key_rows.locate(start, stop)
         ]
         if not pieces:
             return np.empty(0)

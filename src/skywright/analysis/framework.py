@@ -123,9 +123,9 @@ class Analysis(ABC, Generic[Statistic]):
     def __init__(self, **parameters: Any) -> None:
         self.parameters = parameters
         self.refused = 0
-        """Number of members that are not in the result: their block was closed or folded before
-        they came, they came out of order (`ordered`), or `merge` used another version of their
-        block."""
+        """Number of times that a member was not used: its block was closed or folded before it
+        came, it came out of order (`ordered`), or `merge` used another version of its block. That
+        version may have the same member, so a member that is counted can be in the result."""
         self._open: dict[BlockKey, list[Batch]] = {}
         self._growing: dict[BlockKey, _Block[Statistic]] = {}  # open, of an ordered analysis
         self._closed: dict[BlockKey, _Block[Statistic]] = {}
@@ -225,7 +225,7 @@ class Analysis(ABC, Generic[Statistic]):
         At most one of the two may have folded blocks (`advance`): if both have, the folded members
         of the other are refused. A block that both have with the same members is used once. If the
         members differ (the block was split between workers), the version with more members is used;
-        the members of the other count as refused, and so do members of blocks that are folded here.
+        all members of the other count as refused, and so do members of blocks that are folded here.
         """
         self.refused += other.refused
         if other._watermark is not None:

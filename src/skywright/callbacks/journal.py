@@ -184,7 +184,7 @@ class Journal:
         than `backlog_bytes` wait; `trouble` is the reason.
     backlog_bytes
         Maximum size of the documents in memory, bytes. With a RunEngine, a call beyond it raises
-        `DataError`.
+        `DataError`; a stop document is always taken.
     """
 
     def __init__(
@@ -198,6 +198,8 @@ class Journal:
         self._untyped: dict[str, list[str]] = {}  # descriptor uid -> keys without dtype_numpy
         self._backlog: deque[_QueuedLine] = deque()
         self._backlog_size = 0
+        self._refused = 0
+        """Number of documents refused with `DataError` since the backlog was last empty."""
         self._backlog_empty = threading.Event()
         self._backlog_empty.set()
         self._closed = threading.Event()
@@ -234,7 +236,10 @@ class Journal:
             self._wait_while_over_limit()
 
     def close(self) -> None:
-        """Close all files; the ingester closes the open runs, as interrupted."""
+        """Close all files.
+
+        The ingester adds a stop document (``interrupted``) to runs that are open.
+        """
         with self._lock:
             self._closed.set()
             if self._backlog and not self._drain():
@@ -255,7 +260,9 @@ class Journal:
         if name == "start":
             return self._open_run(doc)
         if name in ("stop", "descriptor", "resource", "stream_resource"):
-            file = self._files.get(doc.get("run_start", "")) or self._newest_file()
+            # A uid that is given and unknown is that of a run without a journal here
+            run_uid = doc.get("run_start")
+            file = self._files.get(run_uid) if run_uid else self._newest_file()
             if file is not None and name != "stop":
                 self._files[doc["uid"]] = file
                 file.document_uids.add(doc["uid"])
@@ -315,7 +322,8 @@ class Journal:
                 return
             except OSError as error:
                 self._report(error, file.path)
-        elif self._engine is not None and self._backlog_size + len(data) > self._limit:
+        elif self._is_over_limit(name, len(data)):
+            self._refused += 1
             raise DataError(
                 f"{file.path}: {self._trouble}; {self._backlog_size} bytes wait already, "
                 f"{self._limit} is the limit: free space and start the run again"
@@ -327,6 +335,12 @@ class Journal:
             threading.Thread(target=self._retry, name="journal-retry", daemon=True).start()
         if name != "stop":  # A RunEngine that is asked to suspend after its last message never ends
             self._suspend()
+
+    def _is_over_limit(self, name: str, size: int) -> bool:
+        # The stop document is small, and without it the run's file stays open and locked
+        if self._engine is None or name == "stop":
+            return False
+        return self._backlog_size + size > self._limit
 
     def _report(self, error: OSError, path: Path) -> None:
         reason = f"{path.parent}: cannot be written: {error.strerror or error}"
@@ -368,7 +382,9 @@ class Journal:
                 return False
             self._backlog.popleft()
             self._backlog_size -= len(first.data)
-        log.warning("journal: %s: can be written again, nothing was lost", self.directory)
+        lost = f"{self._refused} documents were refused" if self._refused else "nothing was lost"
+        log.warning("journal: %s: can be written again, %s", self.directory, lost)
+        self._refused = 0
         self._trouble = None
         self._suspended = False
         self._backlog_empty.set()

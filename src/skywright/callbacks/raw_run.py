@@ -137,7 +137,7 @@ class RawStream:
     Attributes
     ----------
     table
-        Where the frames are; None if the inputs cannot be used.
+        Where the frames are; None if the descriptor shows already that the inputs cannot be used.
     error
         Why the inputs cannot be used; "" if they can.
     keys
@@ -188,12 +188,12 @@ class RawStream:
             return
         key, path, column, mimetype = self._resources[doc["stream_resource"]]
         indices = doc["indices"]
-        for name, track in self._tracks():
+        for name, key_rows in self._in_files():
             if self.keys[name] == key:
                 numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
-                first = doc["seq_nums"]["start"] if numbered else track.count + 1
+                first = doc["seq_nums"]["start"] if numbered else key_rows.count + 1
                 start, stop = indices["start"], indices["stop"]
-                track.add(FileRows(path, column, start, stop, first, mimetype))
+                key_rows.add(FileRows(path, column, start, stop, first, mimetype))
 
     def event(self, doc: Document) -> None:
         """Process an event: store its values of the inputs."""
@@ -211,10 +211,10 @@ class RawStream:
             return doc["stream_resource"] in self._resources
         return bool(self.event_keys)
 
-    def _tracks(self) -> Iterator[tuple[str, KeyRows]]:
+    def _in_files(self) -> Iterator[tuple[str, KeyRows]]:
         table = self.table
         if table is not None:
-            yield from table.tracks.items()
+            yield from table.in_files.items()
             if table.identity is not None:
                 yield self.run.required.identity, table.identity
             if table.time is not None:
@@ -317,7 +317,7 @@ def _empty_table(
         if external is None:
             table.values[name] = {}
         elif external.startswith("STREAM:"):
-            table.tracks[name] = KeyRows()
+            table.in_files[name] = KeyRows()
         else:
             raise DataError(
                 f"{found[name]}: external data of kind {external!r}, expected STREAM: "

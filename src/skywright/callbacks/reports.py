@@ -165,12 +165,13 @@ class Reports:
         stream: str | None = None,
         timeout_s: float = 60.0,
     ) -> Progress:
-        """Wait until the analysis has reached frame number N, or is done.
+        """Wait until `frames` frames are analyzed or skipped, or the analysis is done.
 
         Parameters
         ----------
         frames
-            Frames of the stream; None waits until all derived runs of the raw run are closed.
+            Number of frames of the stream; None: wait until all derived runs of the raw run are
+            closed.
         raw_uid
             The raw run; by default the present one.
         stream
@@ -235,7 +236,7 @@ class Reports:
         stream: str | None = None,
         timeout_s: float = 10.0,
     ) -> dict[str, NDArray[Any]]:
-        """Return the results per frame, once the analysis has reached N frames.
+        """Return the results per frame, once `frames` frames are analyzed or skipped.
 
         Parameters
         ----------

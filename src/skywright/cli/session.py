@@ -260,13 +260,13 @@ def _finish(engine: Any, analyses: list[Any]) -> None:
     The paused run is aborted, so that devices are unstaged and it has a stop document.
     """
     from skywright.callbacks.worker_supervisor import END_LIMIT_S
-    from skywright.session.profile import count_runs
+    from skywright.session.profile import runs_text
 
     if engine.state != "idle":
         typer.echo("aborting the paused run", err=True)
         engine.abort("the session ended")
     for analysis in analyses:
-        what = f"the analysis {analysis.name} of {count_runs(len(analysis.unfinished))}"
+        what = f"the analysis {analysis.name} of {runs_text(len(analysis.unfinished))}"
         if not _awaited(analysis.wait_for_all, what, ANALYSIS_LIMIT_S, "Ctrl-C goes on without it"):
             incomplete = ", ".join(uid[:8] for uid in analysis.unfinished)
             logger.error(

@@ -186,24 +186,24 @@ class ColumnWriter(Closing):
         if rows.keys() != self.columns.keys():
             wrong = sorted(rows.keys() ^ self.columns.keys())
             raise DataError(f"{self.path}: columns {wrong} missing or unknown in these rows")
-        blocks: dict[str, NDArray[Any]] = {}
+        checked: dict[str, NDArray[Any]] = {}
         for path, column in self.columns.items():
-            block = np.asarray(rows[path])
+            values = np.asarray(rows[path])
             if np.ndim(identity) == 0:
-                block = block[np.newaxis]
-            if block.shape != (count, *column.shape):
+                values = values[np.newaxis]
+            if values.shape != (count, *column.shape):
                 raise DataError(
-                    f"{self.path}: {path}: values of shape {block.shape}, "
+                    f"{self.path}: {path}: values of shape {values.shape}, "
                     f"expected {(count, *column.shape)}"
                 )
-            blocks[path] = caster.cast(column, block)
+            checked[path] = caster.cast(column, values)
         caster.check(count)
         _check_free_space(self.path.parent, count * self._row_bytes)
         start = self._appended
-        for path, block in blocks.items():
+        for path, values in checked.items():
             dataset = self._data[path]
             dataset.resize(start + count, axis=0)
-            dataset[start : start + count] = block
+            dataset[start : start + count] = values
         self._pending.append(identities)
         self._appended = start + count
 

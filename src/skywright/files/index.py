@@ -100,7 +100,7 @@ class IndexWriter:
         self._rows.append(identity, rows)
 
     def flush(self) -> int:
-        """Make all records visible; return how many a reader may trust."""
+        """Make all records visible; return the number of rows that readers can see."""
         self._files.flush()  # before the rows that refer to them
         return self._rows.flush()
 

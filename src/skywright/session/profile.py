@@ -149,7 +149,8 @@ def silent_pvs(devices: Iterable[Any], limit_s: float = 5.0) -> dict[str, list[s
     devices
         ophyd devices; they are awaited at the same time.
     limit_s
-        Longest wait without another PV that answers: a slow machine needs long for all of them.
+        Timeout, s. It starts again each time a further PV answers, because a slow machine needs
+        long for all of them.
 
     Returns
     -------
@@ -209,7 +210,7 @@ def await_run(catalog: Any, store: Path, uid: str, limit_s: float = 30.0) -> Any
         if now > report_at:
             waiting = waiting_runs(store / "journal")
             before = waiting.index(uid) if uid in waiting else len(waiting)
-            behind = f" after {count_runs(before)} that ended earlier" if before else ""
+            behind = f" after {runs_text(before)} that ended earlier" if before else ""
             _say(f"run {uid[:8]} is being stored{behind}")
             report_at = now + REPORT_S
         patience.wait(0.02)
@@ -229,12 +230,12 @@ def report_waiting(store: Path) -> None:
 
     if waiting := waiting_runs(store / "journal"):
         _say(
-            f"{count_runs(len(waiting))} still to be stored: `skywright up` does it, "
+            f"{runs_text(len(waiting))} still to be stored: `skywright up` does it, "
             "now if it runs, else at its next start"
         )
 
 
-def count_runs(number: int) -> str:
+def runs_text(number: int) -> str:
     """Return a number of runs in words: ``1 run``, ``2 runs``."""
     return f"{number} run{'' if number == 1 else 's'}"
 
@@ -261,7 +262,7 @@ def show_banner(namespace: Mapping[str, Any]) -> None:
         "store": f"{settings.directory}  ({disk_usage(settings.directory).free / 1e9:.0f} GB free)",
         "runs": _web_page(settings, stack),
         "devices": ", ".join(devices),
-        "plans": ", ".join(find_plans(namespace)),
+        "plans": ", ".join(plan_names(namespace)),
     }
     console = Console(highlight=False)
     console.print(
@@ -279,7 +280,7 @@ def show_banner(namespace: Mapping[str, Any]) -> None:
     )
 
 
-def find_plans(namespace: Mapping[str, Any]) -> list[str]:
+def plan_names(namespace: Mapping[str, Any]) -> list[str]:
     """Return the names of the plans of a namespace, ours first."""
     plans = {
         name: value.__module__.startswith(importable("plans."))

@@ -38,8 +38,8 @@ becomes an array."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of one file, consecutive, as they are numbered in it."""
+class FileRows:
+    """A range of rows of one file, as they are numbered in it."""
 
     resource: str
     """uid of the stream resource."""
@@ -47,12 +47,12 @@ class Rows:
     stop: int
 
 
-def rows_in_files(external_rows: ExternalRows, stop: float) -> list[Rows]:
+def rows_in_files(external_rows: ExternalRows, stop: float) -> list[FileRows]:
     """Return the rows in files that belong to the seq_nums below `stop` of a data key."""
     rows = []
     for segment in external_rows.between(float("-inf"), stop):
         start = segment.index - external_rows.index_of_row_0(segment.resource)
-        rows.append(Rows(segment.resource, start, start + segment.rows))
+        rows.append(FileRows(segment.resource, start, start + segment.rows))
     return rows
 
 
@@ -228,7 +228,7 @@ def open_hdf5(path: Path) -> h5py.File:
         raise DataError(f"{path}: cannot be read as HDF5: {error}") from error
 
 
-def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], Rows]]) -> None:
+def write_virtual_file(path: Path, parts: Sequence[tuple[dict[str, Any], FileRows]]) -> None:
     """Write an HDF5 file with one virtual dataset, `KEPT`, of the rows of `parts`, in order.
 
     Parameters

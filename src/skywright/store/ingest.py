@@ -18,7 +18,7 @@ from skywright.store.check import differences
 from skywright.store.client import ANALYSIS, RAW
 from skywright.store.file_nodes import data_sources
 from skywright.store.journal_contents import JournalContents, Stream
-from skywright.store.modern import DocumentNormalizer
+from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.probe import takes_writes
 from skywright.store.rows import SequenceSorter, as_row, stored_data_keys, type_notes
 from skywright.store.table_adapter import MIMETYPE
@@ -42,8 +42,8 @@ POSTPONED_S = 60.0
 """Pause of a run after `ATTEMPTS` requests without an answer, s. Other runs are written."""
 RETRY_LATER_STATUS = {401, 403, 429, 502, 503, 504}
 UPDATE_S = (1.0, 5.0)
-"""Period of array updates in tiled, (min, max) s. It is the age of the run at the last update,
-within these limits. Tables are always up to date."""
+"""Period of array updates in tiled, (min, max) s. Within these limits it is the time from the start
+of this writing to the last update. The rows of tables are sent at each step."""
 
 log = logging.getLogger(__name__)
 

@@ -48,7 +48,8 @@ class ExternalRows:
     def index_of_row_0(self, resource: str) -> int:
         """Return the index that row 0 of a file has.
 
-        Where a key has several files, indices go on from file to file or begin again with each.
+        With one file it is 0. With several files the indices may go on from file to file or begin
+        again with each, so the first index announced for a file is taken as that of its row 0.
         """
         return self._first.get(resource, 0) if len(self._first) > 1 else 0
 
@@ -159,7 +160,8 @@ class Stream:
             new = widen(old, data.get(key), self.declared.get(key, ""))
             if new is not old and new != old:
                 self.columns[key] = new
-                if len(self.last_line) > 1 or self.revision:  # of the first event no row is written
+                # The first event has no row in the catalog yet
+                if len(self.last_line) > 1 or self.revision:
                     self.revision += 1
 
     def _note_row(self, seq_num: int, line: int) -> None:

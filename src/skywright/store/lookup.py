@@ -96,7 +96,7 @@ def find_runs(
     list of RunSummary
         Sorted by start time, newest last.
     """
-    for queries, accepts in _readings(run_filter.text):
+    for queries, accepts in _interpretations(run_filter.text):
         found: dict[str, RunSummary] = {}
         for container, runs_of in _RUNS.items():
             for alternative in tiled_queries(run_filter):
@@ -280,7 +280,7 @@ def parse_time(text: str, now: datetime | None = None, *, end: bool = False) -> 
         ) from error
 
 
-def _readings(
+def _interpretations(
     text: str | None,
 ) -> Iterator[tuple[list[Query], Callable[[Mapping[str, Any]], bool]]]:
     """Yield what a free text may mean, most exact first: tiled queries and a check of the result.

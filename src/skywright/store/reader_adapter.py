@@ -48,12 +48,12 @@ class ReaderAdapter(ArrayAdapter):
             The rows: ``(file, start, stop)`` each, with the number of the file.
         """
         structure = data_source.structure
-        rows = _Rows(files_of(data_source), data_source.mimetype, dataset, segments, structure)
+        rows = _LazyRows(files_of(data_source), data_source.mimetype, dataset, segments, structure)
         array = dask.array.from_array(rows, chunks=structure.chunks)
         return cls(array, structure, metadata=node.metadata_, specs=node.specs)
 
 
-class _Rows:
+class _LazyRows:
     """What dask needs of an array: rows are read when they are taken."""
 
     def __init__(

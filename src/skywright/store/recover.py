@@ -18,7 +18,7 @@ from skywright.store.client import ensure_containers
 from skywright.store.hdf5_flags import clear_flags
 from skywright.store.ingester import Ingester, ingest_lock
 from skywright.store.journal_contents import JournalContents
-from skywright.store.modern import DocumentNormalizer
+from skywright.store.normalizer import DocumentNormalizer
 from skywright.store.tail import locked_if_dead, read_lines
 
 WAIT_S = 120.0
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Report:
+class RecoveryReport:
     """What a recovery has changed, and what it could not."""
 
     finished: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Report:
         return len(self.finished) + len(self.restored) + len(self.closed)
 
 
-def recover(directory: Path, client: Any) -> Report:
+def recover(directory: Path, client: Any) -> RecoveryReport:
     """Ingest what is left in the journals, and check all finished runs against the catalog.
 
     Parameters
@@ -60,7 +60,7 @@ def recover(directory: Path, client: Any) -> Report:
 
     Returns
     -------
-    Report
+    RecoveryReport
         A second call right after reports no changes.
 
     Raises
@@ -87,7 +87,7 @@ def recover(directory: Path, client: Any) -> Report:
     finished = (waiting & _uids(journals / "done")) - set(restored)
     for uid in finished:
         files |= _files(contents_of(journals / "done" / f"{uid}{SUFFIX}"))
-    return Report(
+    return RecoveryReport(
         finished=tuple(sorted(finished)),
         restored=tuple(restored),
         closed=tuple(str(file) for file in sorted(files) if _close(file)),
@@ -103,9 +103,9 @@ def _uids(directory: Path) -> set[str]:
 
 def contents_of(path: Path) -> JournalContents:
     """Return the contents of a whole journal."""
-    contents, modern = JournalContents(), DocumentNormalizer()
+    contents, normalize = JournalContents(), DocumentNormalizer()
     for line in read_lines(path):
-        for new in modern(line):
+        for new in normalize(line):
             contents.add(new)
     return contents
 

@@ -226,7 +226,7 @@ def _reprocess_second(
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _DerivedRows:
     """Rows of the derived run of a first analysis."""
 
     uid: str
@@ -236,13 +236,13 @@ class _Rows:
     rows: Batch
 
 
-def _new_rows(done: Reprocessed) -> _Rows:
+def _new_rows(done: Reprocessed) -> _DerivedRows:
     names = [column.name for column in analysis_class(done.analysis).columns]
     rows = _read_rows(done.columns, names)
-    return _Rows(done.derived_uid, done.analysis, done.stream, rows)
+    return _DerivedRows(done.derived_uid, done.analysis, done.stream, rows)
 
 
-def _stored_rows(run: Container, name: str) -> _Rows | None:
+def _stored_rows(run: Container, name: str) -> _DerivedRows | None:
     """Return the rows of a stored derived run for the second-stage analysis; None if it is raw."""
     if run.metadata["start"].get("purpose") != "analysis":
         return None
@@ -271,7 +271,7 @@ def _stored_rows(run: Container, name: str) -> _Rows | None:
             f"derived run {uid} of {first} {made['version']} lacks the columns "
             f"{', '.join(sorted(lacking))}; name its raw run, {contents.start['raw_uid']}"
         )
-    return _Rows(uid, first, made["stream"], _read_rows(column.asset.file, names))
+    return _DerivedRows(uid, first, made["stream"], _read_rows(column.asset.file, names))
 
 
 def _raw_of(derived: Container) -> Container:

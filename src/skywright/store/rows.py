@@ -56,7 +56,7 @@ def _time(stamp: Any) -> float:
 
 
 class SequenceSorter:
-    """Let the events of a stream pass in order of seq_num, the last of each only.
+    """Sorts the events of a stream by seq_num; of events with the same seq_num the last is kept.
 
     After a resume the RunEngine gives a seq_num again; when the run ends before it has caught
     up, the numbers in the journal are out of order.

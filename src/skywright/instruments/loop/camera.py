@@ -43,13 +43,13 @@ class CameraState:
     Attributes
     ----------
     shape
-        (H, W) or (H, W, 3) of the pictures; (0, 0) before the first one when nobody told.
+        (H, W) or (H, W, 3) of the pictures; (0, 0) while the size is not known.
     frames, taken
         Pictures taken since the start of the process, and in this acquisition.
     frame_number, frame_time
         Identity and time (unix s) of the last one.
     captured
-        Pictures of this recording that a reader of the file may trust.
+        Number of rows of this recording that readers can see.
     write_error
         Why the last picture could not be written; empty when it was.
     message, alarm
@@ -205,15 +205,15 @@ class Camera:
     # ---- what others ask for
 
     def acquire(
-        self, wanted: int = 0, seen: Callable[[SourceFrame], None] | None = None
+        self, requested: int = 0, on_item: Callable[[SourceFrame], None] | None = None
     ) -> Acquisition:
-        """Start to take pictures; without `seen`, return the acquisition that is in progress.
+        """Start an acquisition; without `on_item`, return the one that is in progress, if any.
 
         Parameters
         ----------
-        wanted
+        requested
             Number of pictures that are decoded and, during a recording, stored; 0: until `stop`.
-        seen
+        on_item
             Called with each picture as it comes, on the source's thread; must return at once.
 
         Returns
@@ -224,16 +224,16 @@ class Camera:
         Raises
         ------
         HardwareError
-            If `seen` is given and an acquisition is in progress.
+            If `on_item` is given and an acquisition is in progress.
         SkywrightError
             What the source raises when it cannot start.
         """
         current = self._owner.acquisition
-        if current is not None and seen is None:
+        if current is not None and on_item is None:
             return current
         if current is None:
             self._owner.report("taking pictures", alarm=False)  # clears an old alarm
-        return self._owner.acquire(wanted, seen)
+        return self._owner.acquire(requested, on_item)
 
     def stop(self) -> Acquisition | None:
         """End the acquisition under way; what has arrived is still recorded, then `done` is set."""

@@ -67,7 +67,7 @@ class Picture:
     image: NDArray[np.uint8] | None
 
 
-class Capture:
+class PictureFile:
     """An open recording; not thread-safe.
 
     Parameters
@@ -160,7 +160,7 @@ class Capture:
             self._rejected.append(frame.frame_number, row)
 
     def flush(self) -> int:
-        """Make all pictures so far visible; return how many readers may trust.
+        """Make all pictures so far visible; return the number of rows that readers can see.
 
         Raises
         ------
@@ -185,9 +185,10 @@ class Capture:
 
     @contextmanager
     def _kept(self, frame: SourceFrame) -> Iterator[tuple[int, int]]:
-        """Write the file of a picture, at an offset, of a size: -1, 0 when it has none.
+        """Append the image file of a picture to the ``.mjpeg``; yield its offset and size.
 
-        It is taken back when the row of the picture cannot be written.
+        A picture without an image file has (-1, 0). The image file is removed again if the row of
+        the picture cannot be written.
         """
         before, data = self._offset, frame.data or b""
         try:
@@ -218,7 +219,7 @@ class PictureLayout(Layout[Picture, Picture]):
 
     def __init__(self) -> None:
         self.early_shape: tuple[int, ...] | None = None
-        self._capture: Capture | None = None
+        self._capture: PictureFile | None = None
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -246,17 +247,19 @@ class PictureLayout(Layout[Picture, Picture]):
         name = f"frame {picture.frame.frame_number}"
         return name if picture.image is None else f"{name} of {_size(picture.image.shape)}"
 
-    def open_early(self, path: Path) -> Capture | None:
+    def open_early(self, path: Path) -> PictureFile | None:
         """Create the file when the shape of its pictures is known."""
-        self._capture = None if self.early_shape is None else Capture(path, self.early_shape)
+        self._capture = None if self.early_shape is None else PictureFile(path, self.early_shape)
         return self._capture
 
-    def open(self, path: Path, pictures: Sequence[Picture], must_create: bool) -> Capture | None:
+    def open(
+        self, path: Path, pictures: Sequence[Picture], must_create: bool
+    ) -> PictureFile | None:
         """Create the file for the first picture with pixels."""
         images = (picture.image for picture in pictures if picture.image is not None)
         image = next(images, None)
         if image is not None:
-            self._capture = Capture(path, image.shape)
+            self._capture = PictureFile(path, image.shape)
         return self._capture
 
 

@@ -237,7 +237,7 @@ class Tracker:
         return sum(sum(recorder.lost().values()) for recorder in self._all)
 
     def rows(self) -> dict[IndexKey, int]:
-        """Return the number of rows of each index that readers may trust."""
+        """Return the number of rows of each index that readers can see."""
         return {key: recorder.rows_readable for key, recorder in self.recorders.items()}
 
     def close(self) -> None:

@@ -207,7 +207,7 @@ class SpectraFile:
         return lost
 
     def flush(self) -> int:
-        """Make all visible; return how many a reader may trust."""
+        """Make all rows visible; return the number of rows that readers can see."""
         self._settings.flush()  # before the rows that refer to them
         return self._columns.flush()
 

@@ -33,7 +33,7 @@ class Asset:
 
 
 @dataclass(frozen=True)
-class RowsInFile:
+class FileRows:
     """Rows `start` to `stop` of a dataset, which are the next rows of a column."""
 
     asset: Asset
@@ -52,7 +52,7 @@ class Column:
     """What the descriptor says: units, source, precision ..."""
     read: Callable[[slice], NDArray]
     """Rows of the column; text is ``<U``."""
-    parts: tuple[RowsInFile, ...] = ()
+    parts: tuple[FileRows, ...] = ()
     """Where the rows are, in order; empty if they are not in files on this machine's paths."""
 
     @property
@@ -280,7 +280,7 @@ def _file_column(
     return Column(key, (rows,), dtype, data_key, read, parts)
 
 
-def _array_parts(source: Any, rows: int) -> tuple[RowsInFile, ...]:
+def _array_parts(source: Any, rows: int) -> tuple[FileRows, ...]:
     """Return where the rows of an array are, if its files are on this machine's paths."""
     dataset = source.parameters.get("dataset")
     if source.mimetype not in readers() or not isinstance(dataset, str):
@@ -295,7 +295,7 @@ def _array_parts(source: Any, rows: int) -> tuple[RowsInFile, ...]:
 
 def _parts(
     assets: Sequence[Asset], segments: Sequence[Sequence[Any]], rows: int
-) -> tuple[RowsInFile, ...]:
+) -> tuple[FileRows, ...]:
     """Return `rows` rows in files by segments: file number, start and stop; None: all that follow.
 
     Empty if the files do not have just these rows.
@@ -305,7 +305,7 @@ def _parts(
         if number >= len(assets):
             return ()
         end = start + left if stop is None else stop
-        parts.append(RowsInFile(assets[number], start, end))
+        parts.append(FileRows(assets[number], start, end))
         left -= end - start
     return () if left else tuple(parts)
 
@@ -330,7 +330,7 @@ def _assets(source: Any, dataset: str, mimetype: str) -> list[Asset]:
     return [Asset(path_from_uri(asset.data_uri), dataset, mimetype) for asset in assets]
 
 
-def _in_words(where: str, parts: Sequence[RowsInFile]) -> str:
+def _in_words(where: str, parts: Sequence[FileRows]) -> str:
     """Return `where` with the first file of a column, for messages."""
     return f"{where} ({parts[0].asset.file}, {parts[0].asset.dataset})" if parts else where
 

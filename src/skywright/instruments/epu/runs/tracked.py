@@ -142,7 +142,10 @@ class TrackedGrids:
             ]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return the rows that readers may trust, by run and by stream; of the last runs too."""
+        """Return the number of rows that readers can see, by run and stream.
+
+        The last runs are included.
+        """
         with self._lock:
             counts = dict(self._closed)
             for uid, run in self._runs.items():

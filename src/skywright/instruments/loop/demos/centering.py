@@ -80,7 +80,7 @@ class Simulator:
     def __init__(self, axis: str, gonio: str) -> None:
         from ophyd import EpicsSignal, EpicsSignalRO
 
-        from devices.guarded import ask_whole
+        from devices.guarded import read_all_elements
 
         put = ("Seed", "Kind", "X", "Y", "Z")
         self._mount = {
@@ -91,7 +91,7 @@ class Simulator:
         self._pose = EpicsSignalRO(f"{gonio}SIM:Pose_RBV", name="pose")
         for signal in (*self._mount.values(), self._go, self._scene, self._pose):
             signal.wait_for_connection(timeout=10)
-        self._ask = ask_whole
+        self._ask = read_all_elements
 
     def mount(self, seed: int, kind: str, tip_um: "np.ndarray[Any, Any]") -> None:
         """Mount a sample whose tip is at a place of the goniometer frame, as the stages stand."""

@@ -183,7 +183,7 @@ class SeriesRecorder:
         path = run.path if run is not None else self._scratch_file()
         if why := self.camera.start_capture(path, lazy=True):
             logger.error("this series is not recorded: %s", why)
-        self.camera.acquire(seen=seen)
+        self.camera.acquire(on_item=seen)
         return Recording(self.camera, path, run)
 
     def close(self) -> None:

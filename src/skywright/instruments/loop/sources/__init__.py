@@ -1,7 +1,7 @@
 """Where camera pictures come from: one interface for simulated, replayed and received ones.
 
 A source is silent until `start`. It hands each picture to `deliver` from a thread of its own, in
-the order of its frame numbers, and tells trouble through `report`. Frame numbers grow for as long
+the order of its frame numbers, and reports errors through `report`. Frame numbers grow for as long
 as the source lives, over stops and starts; a gap says that pictures were lost on the way.
 """
 
@@ -33,7 +33,7 @@ class SourceFrame:
     image
         (H, W) or (H, W, 3) uint8 when the source has pixels; None when only `data`.
     sender_time
-        Unix seconds by the sender's clock, NaN when it says none.
+        Unix seconds by the sender's clock, NaN if it sends no time.
     truth
         What a simulator knows to be true of this picture, JSON values; for scoring only.
     """
@@ -55,14 +55,14 @@ Deliver = Callable[[SourceFrame], None]
 
 
 class Source(acquire_source.Source[SourceFrame], Protocol):
-    """The source of a camera: that of every instrument, and what a camera tells before a picture.
+    """The source of a camera: a source of `skywright.acquire` with the size of its pictures.
 
     Its `name` is ``sim``, ``push``, ``mjpeg``, ``snapshot`` or ``replay``.
     """
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height, px, of the newest picture or the next; None when nobody knows.
+        """Width and height, px, of the newest picture or the next; None while it is not known.
 
         Takes no lock that is held during a delivery.
         """

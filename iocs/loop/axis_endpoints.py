@@ -1,4 +1,4 @@
-"""Further faces of the camera: its pictures over HTTP, and uploads while a trigger is open."""
+"""Further endpoints of the camera: its pictures over HTTP, and uploads while a trigger is open."""
 
 import argparse
 import asyncio
@@ -12,7 +12,7 @@ from skywright.errors import ConfigError
 from skywright.instruments.loop.camera import Camera
 from skywright.processes.ports import port_number
 
-if TYPE_CHECKING:  # a camera without these faces does not wait for their imports
+if TYPE_CHECKING:  # a camera without these endpoints does not wait for their imports
     from skywright.instruments.loop.endpoints.axis_upload import Uploader
     from skywright.processes.http_server import HttpServer
 
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 TRIGGER = "VideoTrigger_RBV"
 
 
-def add_face_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that `make_faces` reads."""
+def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `make_endpoints` reads."""
     add = parser.add_argument
     add(
         "--http",
@@ -81,10 +81,10 @@ class TriggeredUploads:
         self.uploader.close()
 
 
-def make_faces(
+def make_endpoints(
     camera: Camera, args: argparse.Namespace
 ) -> "tuple[HttpServer | None, TriggeredUploads | None, dict[str, Any]]":
-    """Return the faces that the arguments ask for, and what the ready line says of them.
+    """Return the endpoints that the arguments request, and their part of the ready line.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from support.channels import channel
 from support.waiting import until
 
 from iocs.common import argument_parser
-from iocs.loop.axis_faces import add_face_arguments, make_faces
+from iocs.loop.axis_endpoints import add_endpoint_arguments, make_endpoints
 from iocs.loop.axis_source import add_source_arguments, make_source
 from skywright.errors import ConfigError
 from skywright.files.columns import ColumnReader
@@ -96,10 +96,10 @@ def test_camera_that_is_gone_is_said_and_comes_back() -> None:
 def test_bad_arguments_are_named(arguments: list[str], says: str) -> None:
     parser = argument_parser("", "X:")
     add_source_arguments(parser)
-    add_face_arguments(parser)
+    add_endpoint_arguments(parser)
     args = parser.parse_args(arguments)
     with pytest.raises(ConfigError, match=says):
-        make_faces(Camera(make_source(args)), args)
+        make_endpoints(Camera(make_source(args)), args)
 
 
 def test_pictures_are_uploaded_while_the_video_trigger_is_open() -> None:

@@ -24,7 +24,8 @@ class DocumentNormalizer:
     def __init__(self) -> None:
         self._out: list[tuple[str, dict[str, Any]]] = []
         self._legacy = Legacy(self._emit)
-        self._filed: dict[str, list[str]] = {}  # descriptor uid -> keys with datum ids
+        self._datum_keys: dict[str, list[str]] = {}
+        """Data keys whose values in events are datum ids, by uid of the descriptor."""
         self._renamed: set[str] = set()  # uids of descriptors with reserved names
 
     def __call__(self, line: Line) -> list[Line]:
@@ -55,7 +56,7 @@ class DocumentNormalizer:
         elif name == "descriptor":
             self._take_descriptor(doc)
         elif name == "stop":
-            if self._filed:
+            if self._datum_keys:
                 self._legacy.finish(doc)
             self._out.append((name, doc))
         elif name in ("stream_resource", "resource", "datum", "datum_page"):
@@ -65,9 +66,9 @@ class DocumentNormalizer:
 
     def _take_descriptor(self, doc: dict[str, Any]) -> None:
         keys = doc["data_keys"]
-        filed = [k for k, v in keys.items() if "external" in v and v["external"] != "STREAM:"]
-        if filed:
-            self._filed[doc["uid"]] = filed
+        datum_keys = [k for k, v in keys.items() if "external" in v and v["external"] != "STREAM:"]
+        if datum_keys:
+            self._datum_keys[doc["uid"]] = datum_keys
             self._legacy("descriptor", doc)
         doc = doc | {"name": node_name(doc["name"])}
         if any(node_name(key) != key for key in keys):
@@ -79,9 +80,9 @@ class DocumentNormalizer:
 
     def _take_event(self, event: dict[str, Any]) -> None:
         uid = event["descriptor"]
-        filed = self._filed.get(uid)
-        if filed:
-            only = {key: event["data"][key] for key in filed if key in event["data"]}
+        datum_keys = self._datum_keys.get(uid)
+        if datum_keys:
+            only = {key: event["data"][key] for key in datum_keys if key in event["data"]}
             times = {key: event["timestamps"].get(key, event["time"]) for key in only}
             self._legacy("event", event | {"data": only, "timestamps": times})
         if uid in self._renamed:
@@ -93,8 +94,8 @@ class DocumentNormalizer:
 def node_name(name: str) -> str:
     """Return the name of a stream or data key as a node or column may have it.
 
-    A table has its own ``time`` and ``seq_num``; what means something in an address becomes an
-    underscore.
+    A table has its own ``time`` and ``seq_num``. Characters with a meaning in URLs become
+    underscores.
     """
     name = _NOT_IN_ADDRESSES.sub("_", name)
     return f"{name}_" if name in (*RESERVED, ".", "..") else name
