@@ -128,8 +128,14 @@ class EpuWatcher(GuardedDevice):
         return int(self.runs().get(run, {}).get(stream, 0))
 
     def is_scanned(self) -> bool:
-        """Return whether the directory has been read once as a whole, and nothing waits."""
-        return bool(self.watch_state.get() == "Watching" and self.queue.get() == 0)
+        """Return whether the directory has been read once as a whole, and nothing waits.
+
+        The IOC is asked: a value that a monitor brought while the signal connected can be older
+        than the last one, and of an idle IOC no newer one comes.
+        """
+        return bool(
+            self._read_now(self.watch_state) == "Watching" and self._read_now(self.queue) == 0
+        )
 
     def stop_requested(self) -> bool:
         """Return whether somebody has asked the plan to end."""

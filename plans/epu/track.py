@@ -138,7 +138,7 @@ def track_epu(
                     yield from bpp.set_run_key_wrapper(progress(), key)
             if watcher.stop_requested():
                 return
-            if idle and watcher.is_scanned() and quiet >= idle:
+            if idle and quiet >= idle and watcher.is_scanned():
                 return
 
     def finish() -> MsgGenerator[None]:

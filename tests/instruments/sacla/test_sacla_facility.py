@@ -161,7 +161,7 @@ def test_images_of_a_stored_run(facility, olpy):
         stpy.StorageReader(B, BL, [RUN])
 
 
-def test_the_modules_are_found_on_the_path_and_need_no_more(server):
+def test_the_modules_are_found_on_the_path_and_need_no_more(server, facility):
     code = "import dbpy, olpy, stpy; print(dbpy.read_runnumber_newest(3), olpy.NEWESTTAG)"
     found = subprocess.run(
         [sys.executable, "-c", code],
