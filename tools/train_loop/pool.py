@@ -21,7 +21,7 @@ class Pool:
     device
         That trains.
     room
-        So many pictures are held at most; memory is taken as they come.
+        Largest number of pictures; memory is allocated for them at once, and used as they come.
     """
 
     def __init__(self, folder: Path, device: torch.device, room: int) -> None:
@@ -63,7 +63,7 @@ class Pool:
             self.count, self.counts[generator] = end, held_now
 
     def revision(self, without: str) -> str:
-        """Return a short hash of the names of what was read, without those of a generator."""
+        """Return a short hash of the names of the shards read, without those of a generator."""
         used = sorted(name for name in self.read if generator_of(name) != without)
         return hashlib.sha256(" ".join(used).encode()).hexdigest()[:12]
 

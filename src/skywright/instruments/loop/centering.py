@@ -151,7 +151,7 @@ def fit_center(
     unit_px : float
         Tips within some of these units of one circle agree with each other.
     fit_part : float
-        Part of the error of y and z that counts, of what the fit tells.
+        Factor on the error of y and z that the residuals of the fit give.
 
     Returns
     -------
