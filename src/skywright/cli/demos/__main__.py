@@ -51,6 +51,8 @@ def main(file: Path, names: Sequence[str]) -> None:
     for name in names:
         begin_demo(name)
         append_results(run_demo(name, session), file)
+    begin_demo("beamline")
+    report_step("stops")  # at the exit of this process
 
 
 def run_demo(name: str, session: Mapping[str, Any]) -> list[DemoResult]:
