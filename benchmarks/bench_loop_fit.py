@@ -8,15 +8,20 @@ The floor of the errors is plain least squares told which tips are right.
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from benchmarks.rows import report
 from skywright.instruments.loop.calibration import ZoomCalibration, now
+from skywright.instruments.loop.detection import Detection
 from skywright.instruments.loop.geometry import View, observe
-from skywright.instruments.loop.rotation_fit import fit_rotation
-from skywright.instruments.loop.series import Series, fit_series, from_tips
+from skywright.instruments.loop.series import (
+    Series,
+    fit_series,
+    from_detections,
+    keep_outermost,
+)
 
 SERIES, REPEATS = 400, 5
 VIEW = View()
@@ -65,14 +70,12 @@ def draw(
     half = width / 2
     box = np.column_stack([tips[:, 0] - 60, tips[:, 1] - half, tips[:, 0], tips[:, 1] + half])
     keep = rng.random(90) >= lost
-    series = replace(
-        from_tips(phi[keep], tips[keep]),
-        width_px=width[keep],
-        bbox_px=box[keep],
-        kind=np.full(keep.sum(), "nylon", dtype="U8"),
-        side=np.full(keep.sum(), "left", dtype="U8"),
-    )
-    return Case(series, place, face, ~other[keep])
+    common = {"tip_sign": "", "kind": "nylon", "kind_odds": 1.0, "side": "left", "score": 1.0}
+    found = [
+        Detection(tip_x=x, tip_y=y, width=w, bbox=tuple(corners), **common)
+        for (x, y), w, corners in zip(tips[keep], width[keep], box[keep], strict=True)
+    ]
+    return Case(from_detections(phi[keep], found), place, face, ~other[keep])
 
 
 def told(case: Case) -> np.ndarray:
@@ -119,7 +122,8 @@ def main() -> int:
     plain = median_ms(lambda: fit_series(series, VIEW))
     report("loop fit, 90 frames", plain, "ms", floor=0.4, goal=5.0)
     calibration = ZoomCalibration(**CALIBRATION, date=now())
-    known = median_ms(lambda: fit_rotation(series, calibration))
+    view, axis = calibration.view, calibration.axis
+    known = median_ms(lambda: fit_series(keep_outermost(series, view)[0], view, axis, view.side))
     report("loop fit, 90 frames, camera calibrated", known, "ms", floor=0.4, goal=5.0)
     perfect, _, _ = errors(0.0, 0.0, 0.0)
     name = "loop fit, perfect tips, largest error"

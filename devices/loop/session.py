@@ -46,7 +46,7 @@ def _goniometer(context: SessionContext) -> Any:
 
 def _results(context: SessionContext) -> dict[str, Any]:
     from devices.loop.rotation import CameraCalibration, RotationResult
-    from skywright.instruments.loop.calibration_file import session_calibrations
+    from skywright.instruments.loop.calibration import session_calibrations
 
     calibration = CameraCalibration(session_calibrations(context.settings), "axis_calibration")
     return {

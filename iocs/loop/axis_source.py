@@ -8,7 +8,6 @@ from typing import Any
 
 from skywright.errors import ConfigError
 from skywright.instruments.loop.sources import Source
-from skywright.instruments.loop.sources.dating import make_dating
 from skywright.processes.ports import port_number
 
 logger = logging.getLogger(__name__)
@@ -57,22 +56,20 @@ def make_source(args: argparse.Namespace) -> Source:
         return _replay(args)
     if not 0.0 <= args.delay <= 10.0:
         raise ConfigError(f"--delay {args.delay}: expected 0 to 10 s")
-    date = make_dating(args.delay, args.dating)
+    from skywright.instruments.loop.sources import fetched
+
+    date = fetched.make_dating(args.delay, args.dating)
     if args.source == "push":
         from skywright.instruments.loop.sources.push import PushedPictures
 
         return PushedPictures(args.host, args.listen, size, date=date)
     if not args.url:
         raise ConfigError(f"--source {args.source}: name the camera with --url")
-    if args.source == "mjpeg":
-        from skywright.instruments.loop.sources.mjpeg import StreamedPictures
-
-        return StreamedPictures(args.url, args.user, password_of(args), size=size, date=date)
-    from skywright.instruments.loop.sources.snapshot import PERIOD_S, SnapshotPictures
-
-    period = 1.0 / (args.fps * args.speed) if args.fps else PERIOD_S
     login = args.user, password_of(args)
-    return SnapshotPictures(args.url, *login, size=size, date=date, period_s=period)
+    if args.source == "mjpeg":
+        return fetched.StreamedPictures(args.url, *login, size=size, date=date)
+    period = 1.0 / (args.fps * args.speed) if args.fps else fetched.PERIOD_S
+    return fetched.SnapshotPictures(args.url, *login, size=size, date=date, period_s=period)
 
 
 def password_of(args: argparse.Namespace) -> str:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from skywright.cli import app
 from skywright.errors import DataError
-from skywright.instruments.loop.calibration import ZoomCalibration, save_calibrations
+from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration
 from skywright.instruments.loop.cli.series_file import read_rows
 from skywright.instruments.loop.geometry import View, observe
 
@@ -99,7 +99,7 @@ def test_a_calibration_file_replaces_them(tmp_path: Path) -> None:
         date=datetime(2024, 1, 1, tzinfo=UTC),
         side="right",
     )
-    save_calibrations([stop], tmp_path / "camera.json")
+    CalibrationFile(tmp_path / "camera.json").save(stop)
     tips = observe((30.0, 120.0, -80.0), SWEEP, stop.view, 230.0)
     rows = [{"phi": p, "tip": t} for p, t in zip(SWEEP.tolist(), tips.tolist(), strict=True)]
     path = write(tmp_path / "s.jsonl", rows)

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.calibration import (
+    CalibrationFile,
     ZoomCalibration,
     at_zoom,
     fit_axis_line,
     fit_scale,
     load_calibrations,
     now,
-    save_calibrations,
 )
 from skywright.instruments.loop.centering import fit_center
 from skywright.instruments.loop.geometry import View, observe
@@ -132,10 +132,13 @@ def test_view_and_axis_of_a_stop() -> None:
 def test_calibrations_round_trip_through_their_file(tmp_path: Path) -> None:
     path = tmp_path / "camera.json"
     today = replace(HIGH, date=now())
-    save_calibrations([today, MID], path)
-    assert load_calibrations(path) == [MID, today]
-    save_calibrations([MID], path)
-    assert load_calibrations(path) == [MID]
+    file = CalibrationFile(path)
+    file.save(today)
+    file.save(MID)
+    assert load_calibrations(path) == file.stops() == [MID, today]
+    newer = replace(MID, axis_px=239.0)
+    file.save(newer)
+    assert load_calibrations(path) == [newer, today]
     assert [p.name for p in tmp_path.iterdir()] == ["camera.json"]
 
 

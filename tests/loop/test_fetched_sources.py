@@ -19,11 +19,15 @@ from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.endpoints.axis_upload import Uploader
 from skywright.instruments.loop.endpoints.axis_video import video_app
 from skywright.instruments.loop.sources import Source, SourceFrame, fetched
-from skywright.instruments.loop.sources.dating import FITTED_FRAMES, make_dating
-from skywright.instruments.loop.sources.mjpeg import StreamedPictures
+from skywright.instruments.loop.sources.fetched import (
+    FITTED_FRAMES,
+    SnapshotPictures,
+    StreamedPictures,
+    fetch_snapshot,
+    make_dating,
+)
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.instruments.loop.sources.sim import SimulatedCamera
-from skywright.instruments.loop.sources.snapshot import SnapshotPictures, fetch_snapshot
 from skywright.instruments.loop.twin.render import Pose
 from skywright.processes.http_guard import Guard
 from skywright.processes.http_server import HttpServer

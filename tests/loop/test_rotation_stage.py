@@ -16,8 +16,7 @@ from skywright.analysis import Batch
 from skywright.callbacks.journal import Journal
 from skywright.callbacks.second_analysis import SecondAnalysis
 from skywright.errors import ConfigError
-from skywright.instruments.loop.calibration import save_calibrations
-from skywright.instruments.loop.calibration_file import CalibrationFile
+from skywright.instruments.loop.calibration import CalibrationFile
 from skywright.instruments.loop.rotation_stage import RotationRun, RotationStage
 
 START = {"uid": "1f0e7a52-6c2b-4b56-9d0f-0a4f2f6f3a11", "time": 1.0, "scan_id": 1}
@@ -100,7 +99,7 @@ def test_a_run_is_fitted_with_the_calibration_that_is_saved_then(tmp_path: Path)
     run.turn.shape = shape
     guessed, _ = run.prepare(rotation())
     assert guessed.parameters["calibration"]["axis_px"] == (shape[0] - 1) / 2.0
-    save_calibrations([CALIBRATION], path)
+    CalibrationFile(path).save(CALIBRATION)
     made, members = run.prepare(rotation())
     assert made.parameters["calibration"]["axis_px"] == CALIBRATION.axis_px
     assert json.loads(json.dumps(made.parameters)) == made.parameters

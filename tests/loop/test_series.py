@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from support.rotations import Rotation, ellipse_width
+from support.rotations import Rotation, ellipse_width, tips_alone
 
 from skywright.errors import DataError
 from skywright.instruments.loop.centering import Reason
@@ -17,7 +17,6 @@ from skywright.instruments.loop.series import (
     duplicates,
     fit_series,
     from_detections,
-    from_tips,
     vote,
     whole_heads,
 )
@@ -36,7 +35,7 @@ def seen(truth: Rotation, phi: np.ndarray, rng: np.random.Generator, face: float
         [tips[:, 0] - 60, tips[:, 1] - width / 2, tips[:, 0], tips[:, 1] + width / 2]
     )
     return replace(
-        from_tips(phi, tips),
+        tips_alone(phi, tips),
         bbox_px=box,
         width_px=width,
         kind=np.full(n, "nylon", dtype="U8"),
@@ -73,7 +72,8 @@ def test_tip_middle_face_and_class(series: Series, truth: Rotation) -> None:
     assert fit.middle.ok
     assert fit.middle.offset_um[0] == pytest.approx(truth.x - 30 * 6.7, abs=4.0)
     assert fit.face.face_on_deg == pytest.approx(40.0, abs=1.0)
-    assert (fit.kind, fit.view.side, fit.duplicates) == ("nylon", "left", 0)
+    assert (fit.kind, fit.view.side) == ("nylon", "left")
+    assert not duplicates(series).any()
 
 
 def test_class_and_side_are_voted(series: Series) -> None:
@@ -85,7 +85,7 @@ def test_class_and_side_are_voted(series: Series) -> None:
     fit = fit_series(odd, View(side="right"))
     assert fit.ok
     assert fit.view.side == "left"
-    assert fit.dropped[:9].all()
+    assert not fit.tip.used[:9].any()
     assert fit_series(odd, VIEW, side="top").tip.n_given == 9
 
 
@@ -103,7 +103,7 @@ def test_clipped_arc_is_left_out_and_the_rest_fitted() -> None:
     outside = (tips[:, 1] < 0) | (tips[:, 1] > 479)
     assert 0.2 < outside.mean() < 0.7
     tips[:, 1] = np.clip(tips[:, 1], 0, 479)
-    series = from_tips(phi, tips)
+    series = tips_alone(phi, tips)
     assert (cut_by_frame(series, VIEW) == outside).all()
     fit = fit_series(series, VIEW)
     assert fit.ok, fit.why
@@ -111,12 +111,12 @@ def test_clipped_arc_is_left_out_and_the_rest_fitted() -> None:
 
 
 def test_a_silhouette_cut_by_the_frame_needs_more_room(truth: Rotation) -> None:
-    series = from_tips(SWEEP, np.full((90, 2), (300.0, 7.0)))
+    series = tips_alone(SWEEP, np.full((90, 2), (300.0, 7.0)))
     assert not cut_by_frame(series, VIEW).any()
     assert cut_by_frame(changed(series, slice(None), clipped=True), VIEW).all()
     # At its own border the pin enters; a tip there is not cut.
-    assert not cut_by_frame(from_tips([0.0], [[1.0, 200.0]]), VIEW).any()
-    assert cut_by_frame(from_tips([0.0], [[1.0, 200.0]]), View(side="right")).all()
+    assert not cut_by_frame(tips_alone([0.0], [[1.0, 200.0]]), VIEW).any()
+    assert cut_by_frame(tips_alone([0.0], [[1.0, 200.0]]), View(side="right")).all()
 
 
 def test_a_head_counts_though_its_pin_leaves_the_frame(series: Series, truth: Rotation) -> None:
@@ -180,7 +180,7 @@ def test_repeated_frames_count_once(series: Series) -> None:
     doubled = Series(**{name: np.concatenate([each, each]) for name, each in columns.items()})
     assert duplicates(doubled).tolist() == [False] * 90 + [True] * 90
     once, twice = fit_series(series, VIEW), fit_series(doubled, VIEW)
-    assert twice.duplicates == 90
+    assert not twice.tip.used[90:].any()
     assert twice.tip.offset_um == pytest.approx(once.tip.offset_um, abs=0.05)
     assert twice.tip.sigma_um == pytest.approx(once.tip.sigma_um, rel=0.01)
 
@@ -228,8 +228,10 @@ def test_what_the_sample_keeps_from_being_known(series: Series) -> None:
     part = fit_series(changed(series, slice(0, 60), beyond=True, **nothing), VIEW)
     assert part.reason is Reason.SHORT_ARC
     assert "past the far border in 60 of 90" in part.why
-    assert fit_series(from_tips([], np.empty((0, 2))), VIEW).reason is Reason.NO_FRAMES
-    assert fit_series(from_tips(SWEEP, np.full((90, 2), np.nan)), VIEW).reason is Reason.NOT_IN_VIEW
+    assert fit_series(tips_alone([], np.empty((0, 2))), VIEW).reason is Reason.NO_FRAMES
+    assert (
+        fit_series(tips_alone(SWEEP, np.full((90, 2), np.nan)), VIEW).reason is Reason.NOT_IN_VIEW
+    )
 
 
 def test_an_opaque_ball_has_a_place_but_no_face(series: Series, truth: Rotation) -> None:
@@ -306,7 +308,7 @@ def test_the_delay_of_the_camera_from_two_sweeps(seed: int) -> None:
     assert found.sigma_s < 0.01
     # A wrong delay turns (y, z) about the axis; with the right one they are right.
     phi, _ = angles_at(trace, time, found.delay_s)
-    assert fit_series(from_tips(phi, tips), VIEW).tip.offset_um == pytest.approx(
+    assert fit_series(tips_alone(phi, tips), VIEW).tip.offset_um == pytest.approx(
         truth.offset_um, abs=6.0
     )
 

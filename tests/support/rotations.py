@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skywright.instruments.loop.detection import Detection
+from skywright.instruments.loop.series import Series, from_detections
+
 
 @dataclass(frozen=True)
 class Rotation:
@@ -49,3 +52,9 @@ def ellipse_width(phi_deg: np.ndarray, face_deg: float, wide: float, thin: float
     """Seen extent of a flat ellipse that is face-on at `face_deg`."""
     turn = np.radians(phi_deg - face_deg)
     return np.sqrt((wide * np.cos(turn)) ** 2 + (thin * np.sin(turn)) ** 2)
+
+
+def tips_alone(phi_deg: np.ndarray, tips_px: np.ndarray) -> Series:
+    """A series in which nothing but tips (n, 2) px is known."""
+    told = {"tip_sign": "", "kind": "", "kind_odds": 1.0, "score": 1.0}
+    return from_detections(phi_deg, [Detection(tip_x=x, tip_y=y, **told) for x, y in tips_px])

@@ -13,9 +13,9 @@ from skywright.errors import HardwareError
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.endpoints.axis_video import video_app
 from skywright.instruments.loop.sources import SourceFrame
+from skywright.instruments.loop.sources.fetched import fetch_snapshot
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.instruments.loop.sources.sim import SimulatedCamera
-from skywright.instruments.loop.sources.snapshot import fetch_snapshot
 from skywright.instruments.loop.twin.render import Pose
 from skywright.processes.http_guard import Guard
 from skywright.processes.http_server import HttpServer

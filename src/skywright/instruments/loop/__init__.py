@@ -32,7 +32,7 @@ INSTRUMENT = Instrument(
             live=True,
             after="loop_detection",
             stage="skywright.instruments.loop.rotation_stage:RotationStage",
-            prepared="skywright.instruments.loop.calibration_file:rotation_parameters",
+            prepared="skywright.instruments.loop.calibration:rotation_parameters",
         ),
     },
     devices="devices.loop.session:make_devices",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,10 @@ from scipy.optimize import least_squares
 from skywright.arguments import first_problem
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.centering import AxisPrior
-from skywright.instruments.loop.geometry import Side, View
+from skywright.instruments.loop.geometry import UM_PER_PX, Side, View
+
+if TYPE_CHECKING:
+    from skywright.config import Settings
 
 Floats = NDArray[np.float64]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -131,10 +134,6 @@ def fit_scale(moves_um: ArrayLike, places_px: ArrayLike, side: Side = "left") ->
     side : str
         Border through which the pin enters.
 
-    Returns
-    -------
-    Scale
-
     Raises
     ------
     DataError
@@ -228,10 +227,6 @@ def fit_axis_line(
     view : View
         For target, pixel sizes and pin side.
 
-    Returns
-    -------
-    AxisLine
-
     Raises
     ------
     DataError
@@ -314,20 +309,6 @@ def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
     return replace(low, zoom=float(zoom), date=min(low.date, high.date), **changes)
 
 
-def save_calibrations(stops: Sequence[ZoomCalibration], path: Path) -> None:
-    """Write calibrations, sorted by zoom; the file is replaced whole or not at all."""
-    ordered = sorted(stops, key=lambda stop: stop.zoom)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with new.open("wb") as file:
-            file.write(_STOPS.dump_json(ordered, indent=2) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
 def load_calibrations(path: Path) -> list[ZoomCalibration]:
     """Read calibrations.
 
@@ -335,10 +316,6 @@ def load_calibrations(path: Path) -> list[ZoomCalibration]:
     ----------
     path : Path
         A JSON list of objects with the fields of `ZoomCalibration`.
-
-    Returns
-    -------
-    list of ZoomCalibration
 
     Raises
     ------
@@ -358,3 +335,91 @@ def load_calibrations(path: Path) -> list[ZoomCalibration]:
 def now() -> datetime:
     """Return the date of a calibration made now, local time with zone."""
     return datetime.now().astimezone()
+
+
+@dataclass(frozen=True)
+class CalibrationFile:
+    """The JSON file in which a session keeps the calibrations of its camera, one for each zoom.
+
+    Parameters
+    ----------
+    path
+        Of the file; it need not exist.
+    """
+
+    path: Path
+
+    def stops(self) -> list[ZoomCalibration]:
+        """Return all calibrations; none where there is no file."""
+        return load_calibrations(self.path) if self.path.exists() else []
+
+    def save(self, new: ZoomCalibration) -> None:
+        """Save the calibration of one zoom; the file is replaced whole or not at all."""
+        others = [stop for stop in self.stops() if stop.zoom != new.zoom]
+        ordered = sorted([*others, new], key=lambda stop: stop.zoom)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            with part.open("wb") as file:
+                file.write(_STOPS.dump_json(ordered, indent=2) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def at(self, zoom: float, shape: tuple[int, ...] = ()) -> ZoomCalibration:
+        """Return the calibration at a zoom.
+
+        Parameters
+        ----------
+        zoom
+            Position of the zoom.
+        shape
+            (H, W, ...) of the pictures, where known.
+
+        Raises
+        ------
+        ConfigError
+            If there is none, or it is for pictures of another size.
+        """
+        stops = self.stops()
+        if not stops:
+            raise ConfigError(
+                f"{self.path} holds no calibration of the camera; run calibrate_camera"
+            )
+        found = at_zoom(stops, zoom)
+        if shape and (found.height_px, found.width_px) != shape[:2]:
+            raise ConfigError(
+                f"zoom {zoom:g} is calibrated for pictures of {found.width_px} x "
+                f"{found.height_px} px, the camera sends {shape[1]} x {shape[0]}; calibrate it"
+            )
+        return found
+
+    def at_or_guess(self, zoom: float, shape: tuple[int, ...]) -> ZoomCalibration:
+        """Return the calibration at a zoom or, where the file has none, a guess with its errors."""
+        if self.stops():
+            return self.at(zoom, shape)
+        height, width = shape[:2]
+        return ZoomCalibration(
+            zoom=zoom,
+            um_per_px_x=UM_PER_PX,
+            um_per_px_y=UM_PER_PX,
+            axis_px=(height - 1) / 2.0,
+            axis_sigma_px=height / 6.0,
+            scale_residual_px=float(height),
+            axis_residual_px=float(height),
+            date=now(),
+            width_px=width,
+            height_px=height,
+        )
+
+
+def session_calibrations(settings: "Settings") -> Path:
+    """Return where a session keeps the calibrations of its camera."""
+    return settings.directory / "calibration" / "axis.json"
+
+
+def rotation_parameters(settings: "Settings") -> dict[str, Any]:
+    """Return the parameters of `loop_rotation` in a session."""
+    return {"calibrations": str(session_calibrations(settings))}

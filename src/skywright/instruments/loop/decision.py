@@ -152,10 +152,6 @@ def judge(found: RotationValues, aim: Aim = "loop") -> Verdict:
     aim
         Which point goes to the beam.
 
-    Returns
-    -------
-    Verdict
-
     Raises
     ------
     HardwareError

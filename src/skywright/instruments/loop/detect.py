@@ -48,10 +48,6 @@ def find_loop(gray: NDArray[np.uint8]) -> Detection:
     gray
         (H, W) uint8 picture, at least 32 x 32.
 
-    Returns
-    -------
-    Detection
-
     Raises
     ------
     DataError

@@ -1,6 +1,7 @@
 """What a detector says of one picture, as an object and as a row of a file."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -86,25 +87,6 @@ class Detection:
     head_box: Corners | None = None
     head_errors: Corners | None = None
 
-    def moved(self, right: int, down: int) -> "Detection":
-        """Return the same in the coordinates of a larger picture, of which this one is a part."""
-
-        def box(corners: Corners | None) -> Corners | None:
-            if corners is None:
-                return None
-            x0, y0, x1, y1 = corners
-            return x0 + right, y0 + down, x1 + right, y1 + down
-
-        return replace(
-            self,
-            tip_x=self.tip_x + right,
-            tip_y=self.tip_y + down,
-            bbox=box(self.bbox),
-            pin_base_x=self.pin_base_x + right,
-            pin_base_y=self.pin_base_y + down,
-            head_box=box(self.head_box),
-        )
-
 
 BOX_NAMES = ("xmin", "ymin", "xmax", "ymax")
 HEAD_NAMES = tuple(f"head_{name}" for name in BOX_NAMES)
@@ -115,6 +97,13 @@ _CODES: dict[str, tuple[str, ...]] = {
     "tip_sign": SIGN_NAMES,
 }
 _BOXES = {"bbox": BOX_NAMES, "head_box": HEAD_NAMES, "head_errors": ERROR_NAMES}
+
+
+def border_gaps(
+    xmin: Any, ymin: Any, xmax: Any, ymax: Any, width: float = 1.0, height: float = 1.0
+) -> dict[str, Any]:
+    """Return how far boxes, numbers or arrays, are from each border at 0 or `width`, `height`."""
+    return {"left": xmin, "right": width - xmax, "top": ymin, "bottom": height - ymax}
 
 
 def as_row(detection: Detection) -> dict[str, np.generic]:

@@ -125,10 +125,6 @@ def caption(detection: Detection) -> str:
     ----------
     detection
         Result of `find_loop`.
-
-    Returns
-    -------
-    str
     """
     if detection.flat:
         return "flat image"

@@ -70,10 +70,6 @@ def fit_face(phi_deg: ArrayLike, width_um: ArrayLike, pixel_um: float) -> Face:
     pixel_um : float
         Size of a pixel across the spindle.
 
-    Returns
-    -------
-    Face
-
     Notes
     -----
     A flat ellipse of width W and thickness T is seen as w^2 = W^2 cos^2(phi - f) + T^2 sin^2(phi -

@@ -75,10 +75,6 @@ def fit_harmonic(
     sample_sigma : float
         Error of one sample that is assumed beforehand, and counts as one sample does; `unit` if it
         is not given.
-
-    Returns
-    -------
-    Harmonic
     """
     n, k = responses.shape
     design = np.stack([np.ones(n), np.cos(angle_rad), np.sin(angle_rad)], axis=1)

@@ -41,10 +41,6 @@ def fit_middle(
     axis : AxisPrior or None
         Row of the spindle where it is known.
 
-    Returns
-    -------
-    Center
-
     Notes
     -----
     A picture counts by the expected error of its box across the spindle. A side of a mount that is

@@ -20,9 +20,8 @@ from skywright.instruments.loop.calibration import ZoomCalibration
 from skywright.instruments.loop.centering import Center
 from skywright.instruments.loop.detection import BOX_NAMES, ERROR_NAMES
 from skywright.instruments.loop.geometry import axis_um, target_um, to_view
-from skywright.instruments.loop.rotation_fit import fit_rotation
 from skywright.instruments.loop.rotation_values import RESULTS, LastPicture, Place, RotationValues
-from skywright.instruments.loop.series import Series, cut_by_frame
+from skywright.instruments.loop.series import Series, cut_by_frame, fit_series, keep_outermost
 
 NAN = float("nan")
 FROZEN = 0.1
@@ -166,10 +165,6 @@ def to_series(batch: Batch) -> Series:
     ----------
     batch
         With the inputs of `LoopRotation`.
-
-    Returns
-    -------
-    Series
     """
     kind = np.array(KINDS)[batch["kind"]]
     side = np.array(SIDES)[batch["side"]]
@@ -216,13 +211,11 @@ def summarize(batch: Batch, calibration: ZoomCalibration) -> RotationValues:
         Rows of `LoopRotation`: its inputs and its columns.
     calibration
         Of the camera at the zoom of the run.
-
-    Returns
-    -------
-    RotationValues
     """
     turned = batch.take(np.isfinite(batch["phi"]))
-    fit, nearer = fit_rotation(to_series(turned), calibration)
+    view = calibration.view
+    kept, nearer = keep_outermost(to_series(turned), view)
+    fit = fit_series(kept, view, calibration.axis, side=calibration.side)
     tip, middle, face = fit.tip, fit.middle, fit.face
     reach = np.abs(tip.offset_um[0] - middle.offset_um[0])
     counts = np.bincount(batch["state"], minlength=len(STATES)).tolist()

@@ -12,8 +12,7 @@ from skywright.analysis import Analysis, Batch
 from skywright.analysis.second import Document, SecondRun, SecondStage
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop import centering
-from skywright.instruments.loop.calibration import ZoomCalibration
-from skywright.instruments.loop.calibration_file import CalibrationFile
+from skywright.instruments.loop.calibration import CalibrationFile, ZoomCalibration
 from skywright.instruments.loop.rotation import LoopRotation, as_json, to_series
 from skywright.instruments.loop.spindle import Turn, turns_both_ways
 from skywright.instruments.loop.timing import fit_delay

@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from skywright.errors import DataError
 from skywright.instruments.loop.centering import AxisPrior, Center, Reason, fit_center
-from skywright.instruments.loop.detection import Detection
+from skywright.instruments.loop.detection import Detection, border_gaps
 from skywright.instruments.loop.face import Face, fit_face
-from skywright.instruments.loop.geometry import SIDES, Side, View
+from skywright.instruments.loop.geometry import SIDES, Side, View, to_view
 from skywright.instruments.loop.middle import fit_middle
 
 Floats = NDArray[np.float64]
@@ -24,6 +24,10 @@ HEAD_MAJORITY, HEAD_SHARE = 0.6, 0.3  # of the boxes: agree beyond doubt, must a
 # a wide, blunt end. Per coordinate, parts of a pixel and of the width; scored on rendered scenes.
 TIP_ERROR_PX, TIP_ERROR_OF_WIDTH = 0.2, 0.02
 MIN_SEEN = 0.1  # of the frames show a mount, or there is none; detectors err in 3 %
+NEAR_PX = 20.0
+"""Tips of one mount are seen at one place along the spindle, but for roll and tilt, within this."""
+END_SHARE = 0.25
+"""Part of the pictures that must agree on the end of a mount."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,9 @@ class SeriesFit:
         Part of the votes for it.
     view : View
         As given, with the side by vote where it was open.
-    duplicates : int
-        Frames that repeat another one.
-    dropped : (n,) bool
-        Frames whose tip was not used for the fit: repeated, clipped or of another side.
-    ok, why : bool, str
-        Whether the tip is known and the sample is a loop; if not, why, in plain words.
     reason : Reason
+    why : str
+        Why the tip is not known, or the sample is no loop; empty if all is well.
     """
 
     tip: Center
@@ -102,8 +102,6 @@ class SeriesFit:
     kind: str
     kind_share: float
     view: View
-    duplicates: int
-    dropped: NDArray[np.bool_]
     reason: Reason
     why: str
 
@@ -113,26 +111,6 @@ class SeriesFit:
         return self.reason is Reason.KNOWN
 
 
-def from_tips(phi_deg: ArrayLike, tip_px: ArrayLike) -> Series:
-    """Make a series of tips alone.
-
-    Parameters
-    ----------
-    phi_deg : (n,) float
-    tip_px : (n, 2) float
-        NaN where none is seen.
-
-    Returns
-    -------
-    Series
-    """
-    tips = np.asarray(tip_px, dtype=np.float64).reshape(-1, 2)
-    seen = [
-        Detection(tip_x=x, tip_y=y, tip_sign="", kind="", kind_odds=1.0, score=1.0) for x, y in tips
-    ]
-    return from_detections(phi_deg, seen)
-
-
 def from_detections(phi_deg: ArrayLike, detections: Sequence[Detection]) -> Series:
     """Make a series of what `find_loop` found in each picture.
 
@@ -140,10 +118,6 @@ def from_detections(phi_deg: ArrayLike, detections: Sequence[Detection]) -> Seri
     ----------
     phi_deg : (n,) float
     detections : n of Detection
-
-    Returns
-    -------
-    Series
 
     Raises
     ------
@@ -185,10 +159,6 @@ def fit_series(
         Row of the spindle where it is known; else it is a result.
     side : str, optional
         Border through which the pin enters; None takes a vote.
-
-    Returns
-    -------
-    SeriesFit
     """
     voted = vote(series.side, series.score)[0]
     elected = next((border for border in SIDES if border == voted), view.side)
@@ -196,20 +166,13 @@ def fit_series(
     repeated = duplicates(series)
     other = (series.side != "") & (series.side != view.side)
     cut = cut_by_frame(series, view)
-    dropped = repeated | other | cut
-    tip_px = np.where(dropped[:, None], np.nan, series.tip_px)
+    tip_px = np.where((repeated | other | cut)[:, None], np.nan, series.tip_px)
     kind, share = vote(series.kind, np.where(series.kind == "none", 0.0, series.kind_odds))
     middle, face = _head(series, view, repeated | other, axis, kind)
     width_px = face.width_um / view.pixel_um if np.isfinite(face.width_um) else 0.0
     found = np.isfinite(series.width_px).any()
     shift = np.hypot(TIP_ERROR_PX, TIP_ERROR_OF_WIDTH * width_px) if found else 0.0
-    tip = fit_center(
-        series.phi_deg,
-        tip_px,
-        view,
-        axis,
-        point_sigma_px=float(shift),
-    )
+    tip = fit_center(series.phi_deg, tip_px, view, axis, point_sigma_px=float(shift))
     reason, why = _judge(series, tip, kind, int((cut & ~repeated).sum()))
     return SeriesFit(
         tip=tip,
@@ -218,11 +181,49 @@ def fit_series(
         kind=kind,
         kind_share=share,
         view=view,
-        duplicates=int(repeated.sum()),
-        dropped=dropped,
         reason=reason,
         why=why,
     )
+
+
+def keep_outermost(series: Series, view: View) -> tuple[Series, int]:
+    """Blank what shows an end nearer to the pin than the end on which many pictures agree.
+
+    A faint loop is missed in some views, and the end of its stem or pin found instead; nothing is
+    found beyond the end of a mount so often, and at one place along the spindle.
+
+    Parameters
+    ----------
+    series
+    view
+        With the pin side.
+
+    Returns
+    -------
+    Series
+        With tip, boxes, width, class and side unknown where a nearer end was found.
+    int
+        How many these are.
+    """
+    along = to_view(series.tip_px, view)[:, 0]
+    seen = np.isfinite(along) & (series.side == view.side)
+    near = NEAR_PX * view.pixel_um
+    places = along[seen]
+    agree = (np.abs(places[:, None] - places[None, :]) < near).mean(axis=0) if seen.any() else None
+    if agree is None or seen.sum() < 4 or not (agree >= END_SHARE).any():
+        return series, 0
+    end = float(places[agree >= END_SHARE].max())
+    blank = seen & (along < end - 2.0 * near)
+    lost = np.where(blank, np.nan, 1.0)
+    kept = replace(
+        series,
+        tip_px=series.tip_px * lost[:, None],
+        bbox_px=series.bbox_px * lost[:, None],
+        width_px=series.width_px * lost,
+        kind=np.where(blank, "", series.kind),
+        side=np.where(blank, "", series.side),
+    )
+    return kept, int(blank.sum())
 
 
 def vote(labels: Texts, weight: Floats) -> tuple[str, float]:
@@ -237,17 +238,7 @@ def vote(labels: Texts, weight: Floats) -> tuple[str, float]:
 
 
 def duplicates(series: Series) -> NDArray[np.bool_]:
-    """Mark frames that repeat an earlier one: same angle, same tip, same box.
-
-    Parameters
-    ----------
-    series : Series
-
-    Returns
-    -------
-    (n,) bool
-        The first of equal frames is kept.
-    """
+    """Mark frames, (n,) bool, that repeat an earlier one: same angle, same tip, same box."""
     if not len(series):
         return np.zeros(0, np.bool_)
     rows = np.column_stack([series.phi_deg, series.tip_px, series.bbox_px])
@@ -263,8 +254,8 @@ def cut_by_frame(series: Series, view: View) -> NDArray[np.bool_]:
 
     Parameters
     ----------
-    series : Series
-    view : View
+    series
+    view
         With the size of the picture and the pin side.
 
     Returns
@@ -315,41 +306,28 @@ def _head(
     series: Series, view: View, drop: NDArray[np.bool_], axis: AxisPrior | None, kind: str
 ) -> tuple[Center, Face]:
     """Fit the middle of the head and its face."""
-    dropped = drop | _cut_heads(series, view) | series.beyond
-    whole = ~dropped & whole_heads(series.bbox_px, view)
+    # That a silhouette leaves the frame is not enough to call its head cut by a border, or by an
+    # overlay's bar along it: its pin may leave, or the bar it hangs on.
+    across, down = BAR_PART * view.width_px, BAR_PART * view.height_px
+    cut = series.clipped & _near_border(series.bbox_px, across, down, view)
+    whole = whole_heads(series.bbox_px, view) & ~(drop | cut | series.beyond)
     width = np.where(whole, series.width_px, np.nan) * view.pixel_um
     # A head that a picture takes for a pin has lost its outline, and its width with it.
     width[series.kind == "pin"] = np.nan
     face = fit_face(series.phi_deg, width, view.pixel_um)
     if kind == "pin":
-        why = "no face: a bare pin is round"
-        face = Face(why, np.zeros_like(whole))
+        face = Face("no face: a bare pin is round", np.zeros_like(whole))
     box = np.where(whole[:, None], series.bbox_px, np.nan)
     return fit_middle(series.phi_deg, box, series.error_px, view, axis), face
-
-
-def _cut_heads(series: Series, view: View) -> NDArray[np.bool_]:
-    """Mark heads that a border, or an overlay's bar along it, may cut.
-
-    That a silhouette leaves the frame is not enough: its pin may, or the bar it hangs on.
-    """
-    across, down = BAR_PART * view.width_px, BAR_PART * view.height_px
-    return series.clipped & _near_border(series.bbox_px, across, down, view)
 
 
 def _near_border(
     box_px: Floats, across: Floats | float, down: Floats | float, view: View
 ) -> NDArray[np.bool_]:
     """Mark boxes that come within N pixels of a border other than the pin's."""
-    x0, y0, x1, y1 = box_px.T
-    with np.errstate(invalid="ignore"):
-        near = {
-            "left": x0 < across,
-            "right": x1 > view.width_px - 1 - across,
-            "top": y0 < down,
-            "bottom": y1 > view.height_px - 1 - down,
-        }
-    return np.any([near[border] for border in SIDES if border != view.side], axis=0)
+    gaps = border_gaps(*box_px.T, view.width_px - 1, view.height_px - 1)
+    margins = {"left": across, "right": across, "top": down, "bottom": down}
+    return np.any([gaps[name] < margins[name] for name in SIDES if name != view.side], axis=0)
 
 
 def _judge(series: Series, tip: Center, kind: str, cut: int) -> tuple[Reason, str]:
@@ -363,9 +341,9 @@ def _judge(series: Series, tip: Center, kind: str, cut: int) -> tuple[Reason, st
     if kind == "pin":
         pins = int((series.kind == "pin").sum())
         return Reason.NO_LOOP, f"no loop: {pins} of {n} frames show a bare pin"
-    beyond = int(series.beyond.sum())
     if tip.reason is Reason.KNOWN:
         return tip.reason, ""
+    beyond = int(series.beyond.sum())
     notes = []
     if beyond:
         notes.append(f"the mount reaches past the far border in {beyond} of {n} frames")

@@ -124,10 +124,6 @@ def fit_delay(trace: Trace, time_s: ArrayLike, tip_px: ArrayLike, view: View) ->
     tip_px : (n, 2) float
         x, y, NaN where not seen.
     view : View
-
-    Returns
-    -------
-    Delay
     """
     tip = np.asarray(tip_px, dtype=np.float64).reshape(-1, 2)
     time = np.asarray(time_s, dtype=np.float64).ravel()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.loop.detection import OPPOSITE, Detection
+from skywright.instruments.loop.detection import OPPOSITE, Detection, border_gaps
 from skywright.wire.automl import Box
 
 LOOPS, PIN = ("nylon", "mitegen"), "pin"
@@ -46,10 +46,6 @@ def from_boxes(
         (H, W) of the picture, px.
     threshold
         Score below which a box is nothing.
-
-    Returns
-    -------
-    Detection
     """
     good = [box for box in boxes[:CONSIDERED] if box.score >= threshold]
     loop = next((box for box in good if box.kind in LOOPS), None)
@@ -60,7 +56,7 @@ def from_boxes(
     side = _side(pin, main, seen)
     x0, y0, x1, y1 = corners = _pixels(main, shape)
     lying = side in ("left", "right")
-    gaps = _gaps(main)
+    gaps = border_gaps(main.xmin, main.ymin, main.xmax, main.ymax)
     sees_tip = gaps[OPPOSITE[side]] > AT_BORDER
     end = _end(corners, side)
     same = (
@@ -125,15 +121,11 @@ def _side(pin: Box | None, main: Box, seen: Detection) -> str:
     """Return the border through which the mount enters: that which the pin is nearest to."""
     if pin is None and seen.side is not None:
         return seen.side
-    gaps = _gaps(pin or main)
+    box = pin or main
+    gaps = border_gaps(box.xmin, box.ymin, box.xmax, box.ymax)
     if pin is None and min(gaps.values()) > AT_BORDER:
         return "left"  # as networks have it that know no other side
     return min(gaps, key=lambda side: gaps[side])
-
-
-def _gaps(box: Box) -> dict[str, float]:
-    """Return how far a box is from each border, parts of the frame."""
-    return {"left": box.xmin, "right": 1.0 - box.xmax, "top": box.ymin, "bottom": 1.0 - box.ymax}
 
 
 def _pixels(box: Box, shape: tuple[int, int]) -> tuple[float, float, float, float]:

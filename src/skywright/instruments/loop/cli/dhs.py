@@ -125,8 +125,8 @@ async def _serve(options: Options) -> None:
     from skywright.instruments.loop.analysis import LoopDetection
     from skywright.instruments.loop.camera import Camera
     from skywright.instruments.loop.dhs.face import Dhs
+    from skywright.instruments.loop.sources.fetched import file_fetcher
     from skywright.instruments.loop.sources.push import PushedPictures
-    from skywright.instruments.loop.sources.snapshot import file_fetcher
 
     settings = load_settings()
     parameters = _parameters(options, settings)

@@ -15,7 +15,7 @@ from scipy.ndimage import maximum_filter
 from skimage.measure import label
 
 from skywright.errors import DataError
-from skywright.instruments.loop.detection import OPPOSITE, Corners, Detection
+from skywright.instruments.loop.detection import OPPOSITE, Corners, Detection, border_gaps
 from skywright.instruments.loop.detector.light import Light, contrast, light_of
 from skywright.instruments.loop.detector.model import LoopModel, Maps
 
@@ -484,10 +484,7 @@ def _is_cut(box: Corners | None, side: str, shape: tuple[int, ...]) -> bool:
         return False
     height, width = shape
     x0, y0, x1, y1 = box
-    gaps = {
-        "left": x0 / width, "right": 1 - (x1 + 1) / width,
-        "top": y0 / height, "bottom": 1 - (y1 + 1) / height,
-    }  # fmt: skip
+    gaps = border_gaps(x0 / width, y0 / height, (x1 + 1) / width, (y1 + 1) / height)
     return any(gap < AT_BORDER for name, gap in gaps.items() if name != side)
 
 

@@ -3,7 +3,7 @@
 import math
 
 from skywright.errors import DataError
-from skywright.instruments.loop.detection import Detection
+from skywright.instruments.loop.detection import Detection, border_gaps
 
 EDGE_PX = 8.0
 """A box that comes this near to the frame (border lines of encoders included) is cut by it."""
@@ -127,12 +127,6 @@ def _is_cut(found: Detection, size: Size) -> bool:
     """Tell a box that ends at the frame, elsewhere than on the pin side."""
     if found.bbox is None:
         return True
-    xmin, ymin, xmax, ymax = found.bbox
     width, height = size
-    near = {
-        "left": xmin < EDGE_PX,
-        "right": xmax > width - 1 - EDGE_PX,
-        "top": ymin < EDGE_PX,
-        "bottom": ymax > height - 1 - EDGE_PX,
-    }
-    return found.clipped and any(cut for side, cut in near.items() if side != found.side)
+    gaps = border_gaps(*found.bbox, width - 1, height - 1)
+    return found.clipped and any(gap < EDGE_PX for side, gap in gaps.items() if side != found.side)

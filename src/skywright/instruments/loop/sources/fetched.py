@@ -1,29 +1,72 @@
-"""What sources that ask a camera for pictures do alike: connect, number, date, begin again."""
+"""Pictures that are asked for over the network: the stream of an AXIS camera, or single pictures.
+
+A video server gives no time of exposure. Arrival is 60 to 300 ms late and scatters; the time that
+some senders write beside a picture scatters less, but is by another clock. `make_dating` returns
+what makes the best of both.
+"""
 
 import asyncio
 import contextlib
 import io
 import logging
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
-from typing import ClassVar
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from typing import Any, ClassVar, Literal
 
 import httpx
 from PIL import Image
 
 from skywright.errors import SkywrightError
 from skywright.instruments.loop.sources import Deliver, Report, SourceFrame
-from skywright.instruments.loop.sources.dating import Date, make_dating
-from skywright.wire.axis_client import camera_client, camera_url
+from skywright.wire.axis_client import (
+    SNAPSHOT_PATH,
+    STREAM_PATH,
+    camera_client,
+    camera_url,
+    get_snapshot,
+    stream_parts,
+)
 
 logger = logging.getLogger(__name__)
 
 LIMIT_S = 5.0
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 10.0
 STOP_LIMIT_S = 5.0
+PERIOD_S = 0.2
+FITTED_FRAMES = 300
+"""Pictures from which the sender's clock is fitted: 10 s, in which no clock drifts by 1 ms."""
+
+Date = Callable[[float, float], float]
+"""From arrival and the sender's time (NaN: none), unix s each, to the time of the picture."""
+
+
+def make_dating(delay_s: float = 0.0, clock: Literal["arrival", "sender"] = "arrival") -> Date:
+    """Return what dates pictures.
+
+    Parameters
+    ----------
+    delay_s
+        From exposure to arrival. `calibrate_camera` fits it from sweeps of the spindle in both
+        directions; one that is configured here must not be in the calibration too.
+    clock
+        ``arrival`` trusts the arrival of each picture. ``sender`` trusts the differences of the
+        sender's times and fits its offset: the least of arrival less sender's time, over the last
+        `FITTED_FRAMES` pictures, belongs to the picture that was held up least. So pictures that
+        overtook each other get back in order. Pictures without a sender's time: by arrival.
+    """
+    offsets: deque[float] = deque(maxlen=FITTED_FRAMES)
+
+    def date(arrival: float, sender_time: float) -> float:
+        if clock == "arrival" or math.isnan(sender_time):
+            return arrival - delay_s
+        offsets.append(arrival - sender_time)
+        return sender_time + min(offsets) - delay_s
+
+    return date
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
@@ -50,7 +93,7 @@ class Fetched(ABC):
     size
         Width and height, px, when known before the first picture; then that of the newest.
     date
-        Gives the time of a picture (`skywright.instruments.loop.sources.dating`).
+        Gives the time of a picture (`make_dating`).
     limit_s
         Longest time without a byte, or for one picture.
 
@@ -174,3 +217,115 @@ class Fetched(ABC):
         deliver(
             SourceFrame(number, self._date(arrival, sender_time), data, sender_time=sender_time)
         )
+
+
+class StreamedPictures(Fetched):
+    """The motion JPEG stream of an AXIS camera, for as long as anybody wants pictures.
+
+    Pictures that are cut off, or whose part is broken, are delivered as they came: who decodes
+    them counts them. A stream on which nothing has come for `limit_s` is asked for anew.
+    """
+
+    name, path = "mjpeg", STREAM_PATH
+
+    async def pictures(
+        self, client: httpx.AsyncClient
+    ) -> AsyncGenerator[tuple[bytes, float], None]:
+        """Yield the parts of the stream."""
+        async with contextlib.aclosing(stream_parts(client, self.url)) as parts:
+            async for part in parts:
+                if part.trouble:
+                    self.counts["broken"] += 1
+                    logger.warning("mjpeg: part of %d bytes: %s", len(part.data), part.trouble)
+                if part.data:
+                    yield part.data, part.sender_time
+
+
+class SnapshotPictures(Fetched):
+    """Asks a camera for one picture after the other, on one connection.
+
+    Parameters
+    ----------
+    url, *login, **more
+        As of `Fetched`; `login` is user and password.
+    period_s
+        Time between requests; a slow camera makes it longer.
+    """
+
+    name, path = "snapshot", SNAPSHOT_PATH
+
+    def __init__(
+        self, url: str, *login: str | None, period_s: float = PERIOD_S, **more: Any
+    ) -> None:
+        super().__init__(url, *login, **more)
+        self.period_s = period_s
+
+    def set_period(self, seconds: float) -> float:
+        """Set the time between requests, s; takes effect after the next picture."""
+        self.period_s = max(seconds, 0.001)
+        return self.period_s
+
+    async def pictures(
+        self, client: httpx.AsyncClient
+    ) -> AsyncGenerator[tuple[bytes, float], None]:
+        """Yield a picture each `period_s`."""
+        due = time.monotonic()
+        while True:
+            yield await get_snapshot(client, self.url, self.limit_s), float("nan")
+            due = max(due + self.period_s, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+
+
+def fetch_snapshot(
+    url: str,
+    user: str | None = None,
+    password: str | None = None,
+    timeout_s: float = LIMIT_S,
+    *,
+    frame_number: int = 0,
+    delay_s: float = 0.0,
+) -> SourceFrame:
+    """Fetch one picture now.
+
+    Not to be called in a running event loop, which it would hold up: use a thread there.
+
+    Parameters
+    ----------
+    url, user, password
+        As of `Fetched`.
+    timeout_s
+        Limit for all of it.
+    frame_number
+        Of the frame that is returned.
+    delay_s
+        From exposure to arrival.
+
+    Returns
+    -------
+    SourceFrame
+        The image file as it came, with its time.
+
+    Raises
+    ------
+    ConfigError
+        If `url` is no HTTP address.
+    HardwareError
+        If the camera cannot be reached, refuses, or is too slow.
+    DataError
+        If it sends something else than a picture.
+    """
+    data = asyncio.run(file_fetcher(url, user, password, timeout_s)())
+    return SourceFrame(frame_number, time.time() - delay_s, data)
+
+
+def file_fetcher(
+    url: str, user: str | None = None, password: str | None = None, timeout_s: float = LIMIT_S
+) -> Callable[[], Coroutine[Any, Any, bytes]]:
+    """Return what fetches the file of a fresh picture, with the arguments of `fetch_snapshot`."""
+    address = camera_url(url, SNAPSHOT_PATH)
+
+    async def fetch() -> bytes:
+        async with camera_client(address, user, password, timeout_s) as client:
+            return await get_snapshot(client, address, timeout_s)
+
+    return fetch

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 from skywright.errors import ConfigError
 from skywright.instruments.loop.sources import Deliver, Report, SourceFrame
-from skywright.instruments.loop.sources.dating import Date, make_dating
-from skywright.instruments.loop.sources.fetched import picture_size
+from skywright.instruments.loop.sources.fetched import Date, make_dating, picture_size
 from skywright.wire.axis_body import time_in_name
 from skywright.wire.axis_http import PICTURE_BYTES_MAX, Cut, Event, Refused, Upload
 from skywright.wire.axis_receiver import PushReceiver
@@ -33,7 +32,7 @@ class PushedPictures:
     bytes_max
         Longest upload, bytes.
     date
-        Gives the time of a picture (`skywright.instruments.loop.sources.dating`).
+        Gives the time of a picture (`skywright.instruments.loop.sources.fetched.make_dating`).
 
     Attributes
     ----------

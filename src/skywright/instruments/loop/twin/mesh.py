@@ -161,10 +161,6 @@ def sweep(
         Added to each vertex, um: roughness.
     joined : bool
         The ends lie inside other parts and shall not show.
-
-    Returns
-    -------
-    Mesh
     """
     grid = outline[None, :, :1] * across[:, None, :] + outline[None, :, 1:] * normal[:, None, :]
     grid = grid + centers[:, None, :]

@@ -87,10 +87,6 @@ def render(
         Draws the noise; equal seeds give equal bits.
     exposure_start_s, exposure_end_s : float
         Copied into the truth.
-
-    Returns
-    -------
-    Frame
     """
     optics = scene.optics
     shape = shape_of(scene)

@@ -62,10 +62,6 @@ def random_scene(rng: np.random.Generator, **overrides: Any) -> Scene:
     **overrides
         Any field of `Mount` or `Optics` to fix. What depends on it is drawn to fit.
 
-    Returns
-    -------
-    Scene
-
     Raises
     ------
     ConfigError

@@ -46,10 +46,6 @@ def build(mount: Mount, pixel_um: float) -> Shape:
     mount : Mount
     pixel_um : float
         Size of a pixel in the sample, sets the fineness.
-
-    Returns
-    -------
-    Shape
     """
     nowhere = np.full(3, np.nan)
     nothing = np.empty((0, 3))
