@@ -23,8 +23,7 @@ from support.seen_rotation import FACE_DEG, analysis, rotation
 from dashboard.headless import headless_chromium, show_as
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.journal import Journal
-from skywright.instruments.loop.found import LoopsFound
-from skywright.instruments.loop.series_run import SeriesRun
+from skywright.instruments.loop.series_run import LoopsFound, SeriesRun
 from skywright.instruments.loop.turn import LoopTurn
 
 LIMIT_S = 120.0

@@ -229,9 +229,8 @@ def test_what_the_sample_keeps_from_being_known(series: Series) -> None:
     assert part.reason is Reason.SHORT_ARC
     assert "past the far border in 60 of 90" in part.why
     assert fit_series(tips_alone([], np.empty((0, 2))), VIEW).reason is Reason.NO_FRAMES
-    assert (
-        fit_series(tips_alone(SWEEP, np.full((90, 2), np.nan)), VIEW).reason is Reason.NOT_IN_VIEW
-    )
+    nowhere = np.full((90, 2), np.nan)
+    assert fit_series(tips_alone(SWEEP, nowhere), VIEW).reason is Reason.NOT_IN_VIEW
 
 
 def test_an_opaque_ball_has_a_place_but_no_face(series: Series, truth: Rotation) -> None:

@@ -21,8 +21,7 @@ from skywright.callbacks.journal import Journal
 from skywright.instruments.loop.dhs import collection, series
 from skywright.instruments.loop.dhs import pictures as dhs_pictures
 from skywright.instruments.loop.dhs.config import DhsConfig
-from skywright.instruments.loop.found import LoopsFound
-from skywright.instruments.loop.series_run import SeriesRun
+from skywright.instruments.loop.series_run import LoopsFound, SeriesRun
 
 LIMIT_S = 120.0
 

@@ -21,8 +21,7 @@ from skywright.instruments.loop.backends.network import NetworkDetector
 from skywright.instruments.loop.camera import Camera
 from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.face import Dhs
-from skywright.instruments.loop.found import LoopsFound
-from skywright.instruments.loop.series_run import SeriesRun
+from skywright.instruments.loop.series_run import LoopsFound, SeriesRun
 from skywright.instruments.loop.sources.push import PushedPictures
 from skywright.processes.lifecycle import announce_ready, end_with_parent
 from skywright.processes.logs import log_to_stderr

@@ -111,15 +111,12 @@ class AxisLine:
         Where the spindle crosses the target column (row for a vertical one).
     roll_deg, roll_sigma_deg : float
         Its turn in the picture; NaN if it was seen at one place only.
-    residual_px : float
-        Rms.
     """
 
     axis_px: float
     axis_sigma_px: float
     roll_deg: float
     roll_sigma_deg: float
-    residual_px: float
 
 
 def fit_scale(moves_um: ArrayLike, places_px: ArrayLike, side: Side = "left") -> Scale:
@@ -244,7 +241,6 @@ def fit_axis_line(
     weighted = design * weight[:, None]
     answer = np.linalg.lstsq(weighted, rows * weight, rcond=None)[0]
     covariance = np.linalg.inv(weighted.T @ weighted)
-    residual = rows - design @ answer
     roll = roll_sigma = float("nan")
     if several:
         # Rows per column to an angle; the columns of a pin from right or bottom run backwards.
@@ -259,23 +255,14 @@ def fit_axis_line(
         axis_sigma_px=float(np.sqrt(covariance[0, 0])),
         roll_deg=roll,
         roll_sigma_deg=roll_sigma,
-        residual_px=float(np.sqrt(np.mean(residual**2))),
     )
 
 
 def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
     """Return the calibration at a zoom, between stops by the logarithm of the scale.
 
-    Parameters
-    ----------
-    stops : sequence of ZoomCalibration
-    zoom : float
-
-    Returns
-    -------
-    ZoomCalibration
-        Axis, roll and delay are interpolated straight; errors, residuals and date are the worse
-        neighbor's.
+    Axis, roll and delay are interpolated straight; errors, residuals and date are the worse
+    neighbor's.
 
     Raises
     ------
@@ -286,10 +273,10 @@ def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
     for stop in ordered:
         if stop.zoom == zoom:
             return stop
-    if not ordered or not ordered[0].zoom < zoom < ordered[-1].zoom:
+    upper = sum(stop.zoom < zoom for stop in ordered)
+    if not 0 < upper < len(ordered):
         known = ", ".join(f"{stop.zoom:g}" for stop in ordered) or "none"
         raise ConfigError(f"zoom {zoom:g} is outside the calibrated stops ({known}); calibrate it")
-    upper = next(i for i, stop in enumerate(ordered) if stop.zoom > zoom)
     low, high = ordered[upper - 1], ordered[upper]
     for name in ("side", "phi_sign", "width_px", "height_px", "target_px"):
         if getattr(low, name) != getattr(high, name):
@@ -298,7 +285,6 @@ def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
                 f"({getattr(low, name)}, {getattr(high, name)}); calibrate both alike"
             )
     part = (zoom - low.zoom) / (high.zoom - low.zoom)
-
     changes: dict[str, Any] = {}
     for name in ("axis_px", "roll_deg", "delay_s"):
         changes[name] = (1.0 - part) * getattr(low, name) + part * getattr(high, name)
@@ -310,12 +296,7 @@ def at_zoom(stops: Sequence[ZoomCalibration], zoom: float) -> ZoomCalibration:
 
 
 def load_calibrations(path: Path) -> list[ZoomCalibration]:
-    """Read calibrations.
-
-    Parameters
-    ----------
-    path : Path
-        A JSON list of objects with the fields of `ZoomCalibration`.
+    """Read calibrations from a JSON list of objects with the fields of `ZoomCalibration`.
 
     Raises
     ------
@@ -339,13 +320,7 @@ def now() -> datetime:
 
 @dataclass(frozen=True)
 class CalibrationFile:
-    """The JSON file in which a session keeps the calibrations of its camera, one for each zoom.
-
-    Parameters
-    ----------
-    path
-        Of the file; it need not exist.
-    """
+    """The JSON file, which need not exist, in which a session keeps its camera's calibrations."""
 
     path: Path
 

@@ -18,11 +18,9 @@ from skywright.acquire.owner import Owner
 from skywright.acquire.recorder import Recorder
 from skywright.errors import DataError
 from skywright.instruments.loop.capture import Picture, PictureLayout
-from skywright.instruments.loop.frames import pixels
 from skywright.instruments.loop.sources import Source, SourceFrame
 
 QUEUE_BYTES = 64_000_000
-PICTURES = PictureLayout.name
 LOST_CAUSES = ("undecodable", "wrong size", "queue full", "not written")
 
 
@@ -90,20 +88,14 @@ class SingleFileRecorder(Recorder[Picture, Picture]):
         self.files: SingleFiles | None = None
 
     def offer(self, result: Picture) -> None:
-        """Write a picture, on the camera's thread.
-
-        Raises
-        ------
-        RefusedError
-            If it cannot be written.
-        """
+        """Write a picture, on the camera's thread; raise `RefusedError` if that fails."""
         files = self.files
         if files is None or result.image is None:
             return
         path = files.next_path()
         if error := self.start(path, count=1):
             self._lost.add("not written")
-            raise RefusedError("not written", f"{_name(result.frame)}: {error}")
+            raise RefusedError("not written", f"{result.frame.name}: {error}")
         super().offer(result)
         files.file_written(path)
 
@@ -170,17 +162,16 @@ class Camera:
 
     def state(self) -> CameraState:
         """Return the present state."""
-        known, path = self._owner.state(), self._recorder.path
-        last = None if self._owner.last_recorded is None else self._owner.last_recorded.frame
-        lost = known.lost
+        known, path, last = self._owner.state(), self._recorder.path, self._owner.last_recorded
+        lost, frame = known.lost, None if last is None else last.frame
         recorder = self._singles if self.single_files is not None else self._recorder
         return CameraState(
             acquiring=known.acquiring,
             shape=self._shape(),
             frames=known.acquired,
             taken=known.acquisition_items,
-            frame_number=-1 if last is None else last.frame_number,
-            frame_time=0.0 if last is None else last.time,
+            frame_number=-1 if frame is None else frame.frame_number,
+            frame_time=0.0 if frame is None else frame.time,
             capturing=path is not None,
             captured=recorder.rows_readable,
             file=str(path or ""),
@@ -188,9 +179,10 @@ class Camera:
             message=known.message,
             alarm=known.alarm,
             lost=tuple(
-                lost.get(cause, 0) + lost.get(f"{PICTURES} {cause}", 0) for cause in LOST_CAUSES
+                lost.get(cause, 0) + lost.get(f"{self._layout.name} {cause}", 0)
+                for cause in LOST_CAUSES
             ),
-            truth=None if last is None else last.truth,
+            truth=None if frame is None else frame.truth,
         )
 
     def _shape(self) -> tuple[int, ...]:
@@ -291,7 +283,7 @@ class Camera:
         if frame is None:
             return None
         try:
-            return frame, pixels(frame, self.color)
+            return frame, frame.pixels(self.color)
         except DataError:
             return None
 
@@ -304,13 +296,9 @@ class Camera:
     def _decode(self, frame: SourceFrame) -> Picture:
         """Decode a picture, on the camera's thread."""
         try:
-            image = pixels(frame, self.color)
+            image = frame.pixels(self.color)
         except DataError as error:
-            why = f"{_name(frame)}: {error}"
+            why = f"{frame.name}: {error}"
             raise RefusedError("undecodable", why, Picture(frame, None)) from error
         self._size = image.shape[1], image.shape[0]
         return Picture(frame, image)
-
-
-def _name(frame: SourceFrame) -> str:
-    return f"frame {frame.frame_number}"

@@ -15,12 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.acquire.recorder import Layout
-from skywright.files.areadetector import (
-    ATTRIBUTES,
-    TIME_STAMP,
-    UNIQUE_ID,
-    ImageWriter,
-)
+from skywright.files.areadetector import ATTRIBUTES, TIME_STAMP, UNIQUE_ID, ImageWriter
 from skywright.files.columns import Column, ColumnWriter
 from skywright.instruments.loop.sources import SourceFrame
 
@@ -82,7 +77,7 @@ class PictureFile:
     DataError
         If the file exists.
     OSError
-        If it cannot be created.
+        If it cannot be created; of all methods: if the disk is full or fails.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
@@ -102,11 +97,6 @@ class PictureFile:
         """Record pictures; return the number that are larger than those of the recording.
 
         A picture that cannot be decoded is kept as rejected, and is not counted here.
-
-        Raises
-        ------
-        OSError
-            If the disk is full or fails.
         """
         lost: Counter[str] = Counter()
         for picture in pictures:
@@ -120,20 +110,10 @@ class PictureFile:
         return lost
 
     def add(self, frame: SourceFrame, image: NDArray[np.uint8]) -> None:
-        """Record a picture.
+        """Record a picture; one that raises is not recorded.
 
-        Parameters
-        ----------
-        frame
-            As it came.
-        image
-            Its pixels. A picture smaller than those of the recording lies at their upper left,
-            so that its coordinates hold; `WIDTH` and `HEIGHT` say where it ends.
-
-        Raises
-        ------
-        OSError
-            If the disk is full or fails; the picture is not recorded then.
+        A picture smaller than those of the recording lies at their upper left, so that its
+        coordinates hold; the columns of width and height say where it ends.
         """
         with self._kept(frame) as (offset, size):
             extra = {SENDER_TIME: frame.sender_time, JPEG_OFFSET: offset, JPEG_SIZE: size}
@@ -141,55 +121,30 @@ class PictureFile:
             self._images.append(frame.frame_number, image, time_ns, frame.time, extra)
 
     def reject(self, frame: SourceFrame, cause: str, shape: tuple[int, ...] = (0, 0)) -> None:
-        """Keep the bytes of a picture that cannot be part of the recording, and say why.
-
-        Raises
-        ------
-        OSError
-            If the disk is full or fails.
-        """
+        """Keep the bytes of a picture that cannot be part of the recording, and say why."""
         if self._rejected is None:
-            self._rejected = ColumnWriter(
-                self.path.with_suffix(".rejected.h5"),
-                _REJECTED,
-                Column(REJECTED_IDENTITY, "<i8"),
-            )
+            path = self.path.with_suffix(".rejected.h5")
+            self._rejected = ColumnWriter(path, _REJECTED, Column(REJECTED_IDENTITY, "<i8"))
         with self._kept(frame) as (offset, size):
             values = (frame.time, offset, size, CAUSES.index(cause), *shape[:2])
             row = {column.path: value for column, value in zip(_REJECTED, values, strict=True)}
             self._rejected.append(frame.frame_number, row)
 
     def flush(self) -> int:
-        """Make all pictures so far visible; return the number of rows that readers can see.
-
-        Raises
-        ------
-        OSError
-            If the disk is full or fails.
-        """
+        """Make all pictures so far visible; return the number of rows that readers can see."""
         if self._rejected is not None:
             self._rejected.flush()
         return self._images.flush()
 
     def close(self) -> None:
-        """Flush and close all files; a second call does nothing.
-
-        Raises
-        ------
-        OSError
-            If the disk is full or fails.
-        """
+        """Flush and close all files; a second call does nothing."""
         with closing(self._files), closing(self._images):
             if self._rejected is not None:
                 self._rejected.close()
 
     @contextmanager
     def _kept(self, frame: SourceFrame) -> Iterator[tuple[int, int]]:
-        """Append the image file of a picture to the ``.mjpeg``; yield its offset and size.
-
-        A picture without an image file has (-1, 0). The image file is removed again if the row of
-        the picture cannot be written.
-        """
+        """Append a picture's file to the ``.mjpeg``, yield offset and size; (-1, 0) without one."""
         before, data = self._offset, frame.data or b""
         try:
             rest = memoryview(data)
@@ -197,7 +152,7 @@ class PictureFile:
                 rest = rest[self._files.write(rest) :]
             self._offset += len(data)
             yield (before, len(data)) if data else (-1, 0)
-        except Exception:
+        except Exception:  # also if the row of the picture cannot be written
             self._files.truncate(before)
             self._files.seek(before)
             self._offset = before
@@ -238,14 +193,13 @@ class PictureLayout(Layout[Picture, Picture]):
         """Return the number of rows: none for a picture without pixels."""
         return int(picture.image is not None)
 
-    def select(self, picture: Picture, rows: slice) -> Picture:
-        """Return the picture; one without pixels has no rows to select."""
-        return picture
-
     def describe(self, picture: Picture) -> str:
         """Return number and size."""
-        name = f"frame {picture.frame.frame_number}"
-        return name if picture.image is None else f"{name} of {_size(picture.image.shape)}"
+        name = picture.frame.name
+        if picture.image is None:
+            return name
+        height, width, *channels = picture.image.shape
+        return f"{name} of {' x '.join(map(str, (width, height, *channels)))}"
 
     def open_early(self, path: Path) -> PictureFile | None:
         """Create the file when the shape of its pictures is known."""
@@ -261,7 +215,3 @@ class PictureLayout(Layout[Picture, Picture]):
         if image is not None:
             self._capture = PictureFile(path, image.shape)
         return self._capture
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, (shape[1], shape[0], *shape[2:])))

@@ -72,16 +72,13 @@ class Center:
     rms_px : float
         Of the used tips across the spindle.
     n_given, n_used : int
-        Tips, and those that agree with the fit.
+        Tips, and those of them that are `used`.
     arc_deg : float
         The turn that the used tips cover.
     roll_deg, roll_sigma_deg : float
         Turn of the spindle in the picture beyond `View.roll_deg`; NaN for a tip on the axis.
-    tilt_deg : float
-        Turn of the spindle out of the picture; its sigma is the roll's.
     used : (n,) bool
-    residual_px : (n,) float64
-        Tip less fit, across the spindle.
+        Tips that agree with the fit.
     reason : Reason
         KNOWN (empty) if the center is known.
     why : str
@@ -91,7 +88,6 @@ class Center:
     reason: Reason
     why: str
     used: NDArray[np.bool_]
-    residual_px: Floats
     offset_um: Floats = field(default_factory=lambda: np.full(3, NAN))
     covariance_um2: Floats = field(default_factory=lambda: np.full((3, 3), NAN))
     axis_row_px: float = NAN
@@ -103,7 +99,6 @@ class Center:
     arc_deg: float = 0.0
     roll_deg: float = NAN
     roll_sigma_deg: float = NAN
-    tilt_deg: float = NAN
 
     @property
     def ok(self) -> bool:
@@ -169,7 +164,7 @@ def fit_center(
     if not seen.any():
         reason = Reason.NOT_IN_VIEW if len(phi) else Reason.NO_FRAMES
         why = f"{reason}: no tip in any of {len(phi)} frames"
-        return Center(reason, why, np.zeros(len(phi), np.bool_), np.full(len(phi), NAN))
+        return Center(reason, why, np.zeros(len(phi), np.bool_))
     angle = np.deg2rad(phi[seen]) * view.phi_sign
     places = to_view(tip[seen], view)[:, ::-1]  # across first: its scale judges the fit
     mean, precision = _priors(places, view, axis, arc_deg(phi[seen]))
@@ -196,13 +191,9 @@ def arc_deg(phi_deg: ArrayLike, period_deg: float = 360.0) -> float:
     Parameters
     ----------
     phi_deg : (n,) float
+        Less than two angles cover 0.
     period_deg : float
         360 for places, 180 for widths.
-
-    Returns
-    -------
-    float
-        0 for less than two angles.
     """
     phi = np.unique(np.asarray(phi_deg, dtype=np.float64) % period_deg)
     if len(phi) < 2:
@@ -287,8 +278,7 @@ def _center(
     covariance[1:, 1:] = across_um2 * np.outer(flip, flip)
     used = np.zeros(len(phi), np.bool_)
     used[seen] = fit.weights > 0.0
-    residual = np.full(len(phi), np.nan)
-    residual[seen] = fit.residuals[:, 0] / view.pixel_um
+    residual_px = fit.residuals[fit.weights > 0.0, 0] / view.pixel_um
     sigma = float(np.sqrt(np.linalg.eigvalsh(covariance[1:, 1:]).max()))
     arc = arc_deg(phi[used])
     n_given, n_used = int(seen.sum()), int(used.sum())
@@ -296,22 +286,20 @@ def _center(
     reason, why = _judge(
         phi[used], n_given, arc, (sigma / view.pixel_um, most_px), axis_known, least_inliers
     )
-    roll, tilt, turn_sigma = _turns(fit, view)
+    roll, roll_sigma = _roll(fit, view)
     return Center(
         offset_um=np.array([u - target_um(a, view), b, -c]),
         covariance_um2=covariance,
         axis_row_px=axis_px(a, view),
         axis_sigma_px=float(np.sqrt(fit.covariance[0, 0, 0])) / view.pixel_um,
         sigma_um=sigma,
-        rms_px=float(np.sqrt(np.mean(residual[used] ** 2))) if n_used else NAN,
+        rms_px=float(np.sqrt(np.mean(residual_px**2))) if n_used else NAN,
         n_given=n_given,
         n_used=n_used,
         arc_deg=arc,
         roll_deg=roll,
-        roll_sigma_deg=turn_sigma,
-        tilt_deg=tilt,
+        roll_sigma_deg=roll_sigma,
         used=used,
-        residual_px=residual,
         reason=reason,
         why=why,
     )
@@ -352,20 +340,14 @@ def _judge(
     return Reason.KNOWN, ""
 
 
-def _turns(fit: Harmonic, view: View) -> tuple[float, float, float]:
-    """Return roll, tilt and their sigma, deg, from the harmonic along the spindle.
-
-    A roll r adds -r (b cos + c sin) along the spindle, a tilt t adds t times the depth,
-    b sin - c cos.
-    """
+def _roll(fit: Harmonic, view: View) -> tuple[float, float]:
+    """Return roll and its sigma, deg; a roll r adds -r (b cos + c sin) along the spindle."""
     (_, b, c), (_, ub, uc) = fit.coefficients
     size = b * b + c * c
     if size < (5.0 * view.pixel_um) ** 2:
-        return NAN, NAN, NAN
+        return NAN, NAN
     spread = float(np.linalg.eigvalsh(fit.covariance[1, 1:, 1:]).max())
-    roll, tilt = -(ub * b + uc * c) / size, (uc * b - ub * c) / size
     return (
-        float(np.rad2deg(roll)),
-        float(np.rad2deg(tilt)),
+        float(np.rad2deg(-(ub * b + uc * c) / size)),
         float(np.rad2deg(np.sqrt(spread / size))),
     )

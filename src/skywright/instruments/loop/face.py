@@ -32,25 +32,18 @@ class Face:
         Standard deviation of `face_on_deg`.
     width_um, thickness_um : float
         Fitted extent at the face and at the edge.
-    contrast : float
-        (width - thickness) / width.
     lump : bool
         Whether a drop, ice or a crystal swells the outline; False if the widths cannot tell.
-    n_used : int
-    used : (n,) bool
     why : str
         Why there is no answer; empty if there is.
     """
 
     why: str
-    used: NDArray[np.bool_]
     face_on_deg: float = NAN
     sigma_deg: float = NAN
     width_um: float = NAN
     thickness_um: float = NAN
-    contrast: float = NAN
     lump: bool = False
-    n_used: int = 0
 
     @property
     def ok(self) -> bool:
@@ -80,13 +73,9 @@ def fit_face(phi_deg: ArrayLike, width_um: ArrayLike, pixel_um: float) -> Face:
     width = np.asarray(width_um, dtype=np.float64).ravel()
     seen = np.isfinite(phi) & np.isfinite(width) & (width > 0.0)
     if seen.sum() < MIN_WIDTHS:
-        why = f"only {seen.sum()} widths, {MIN_WIDTHS} are needed"
-        return Face(why, np.zeros(len(phi), np.bool_))
-    angle, w = 2.0 * np.deg2rad(phi[seen]), width[seen]
-    fit = _fit(angle, w, pixel_um)
-    used = np.zeros(len(phi), np.bool_)
-    used[seen] = fit.weights > 0.0
-    return _face(phi, used, int(seen.sum()), fit)
+        return Face(f"only {seen.sum()} widths, {MIN_WIDTHS} are needed")
+    fit = _fit(2.0 * np.deg2rad(phi[seen]), width[seen], pixel_um)
+    return _face(phi[seen], fit)
 
 
 def _fit(angle: Floats, width: Floats, pixel_um: float) -> Harmonic:
@@ -104,7 +93,7 @@ def _fit(angle: Floats, width: Floats, pixel_um: float) -> Harmonic:
     return fit
 
 
-def _face(phi: Floats, used: NDArray[np.bool_], given: int, fit: Harmonic) -> Face:
+def _face(phi: Floats, fit: Harmonic) -> Face:
     """Turn coefficients into an angle, and judge it."""
     a, b, c = fit.coefficients[0]
     swing = float(np.hypot(b, c))
@@ -113,7 +102,8 @@ def _face(phi: Floats, used: NDArray[np.bool_], given: int, fit: Harmonic) -> Fa
     contrast = 1.0 - thickness / width if width else 0.0
     gradient = np.array([-c, b]) / max(swing, 1e-12) ** 2  # of atan2(c, b)
     sigma = float(np.rad2deg(0.5 * np.sqrt(gradient @ fit.covariance[0, 1:, 1:] @ gradient)))
-    count, arc = int(used.sum()), arc_deg(phi[used], 180.0)
+    used = fit.weights > 0.0
+    count, given, arc = int(used.sum()), len(phi), arc_deg(phi[used], 180.0)
     why, seen_round = "", False
     if count < max(MIN_WIDTHS, MIN_INLIERS * given):
         why = f"only {count} of {given} widths follow a turning loop"
@@ -129,9 +119,6 @@ def _face(phi: Floats, used: NDArray[np.bool_], given: int, fit: Harmonic) -> Fa
         sigma_deg=sigma,
         width_um=width,
         thickness_um=thickness,
-        contrast=contrast,
         lump=(seen_round or not why) and contrast < 1.0 - LUMP,
-        n_used=count,
-        used=used,
         why=why,
     )

@@ -33,7 +33,6 @@ STATES = ("ok", "flat image", "nothing seen", "tip not in view", "failed clipped
 OK, FLAT, NOTHING, NOT_IN_VIEW, CLIPPED, NO_ANGLE = range(len(STATES))
 
 PX, DEG = {"units": "px"}, {"units": "deg"}
-_KINDS = {"names": list(KINDS)}
 
 
 def _px(name: str, description: str) -> Column:
@@ -49,7 +48,7 @@ COLUMNS = (
     _px("bboxMinY", "box, top"),
     _px("bboxMaxY", "box, bottom"),
     _px("loop_width", "extent of the loop across the pin's axis; NaN: none"),
-    Column("loop_type", "|u1", attrs={**_KINDS, "description": "kind of mount"}),
+    Column("loop_type", "|u1", attrs={"names": list(KINDS), "description": "kind of mount"}),
     Column("phi", "<f8", attrs={**DEG, "description": "spindle at exposure; NaN: not known"}),
     Column("state", "|u1", attrs={"names": list(STATES), "description": "use of the picture"}),
     Column("side", "|u1", attrs={"names": list(SIDES), "description": "side of the pin"}),
@@ -121,10 +120,11 @@ class LoopRotation(WholeRun):
 
     def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
         """Say of each picture what it is good for."""
-        corners = ("xmin", "xmax", "ymin", "ymax")
-        names = ("bboxMinX", "bboxMaxX", "bboxMinY", "bboxMaxY")
         return {
-            **{name: batch[corner] for name, corner in zip(names, corners, strict=True)},
+            "bboxMinX": batch["xmin"],
+            "bboxMaxX": batch["xmax"],
+            "bboxMinY": batch["ymin"],
+            "bboxMaxY": batch["ymax"],
             "tipX": batch["tip_x"],
             "tipY": batch["tip_y"],
             "loop_width": batch["width"],
@@ -159,27 +159,20 @@ class LoopRotation(WholeRun):
 
 
 def to_series(batch: Batch) -> Series:
-    """Turn columns of `loop_detection` and ``phi`` into what the fit takes.
-
-    Parameters
-    ----------
-    batch
-        With the inputs of `LoopRotation`.
-    """
+    """Turn the inputs of `LoopRotation` into what the fit takes."""
     kind = np.array(KINDS)[batch["kind"]]
     side = np.array(SIDES)[batch["side"]]
     sign = np.array(SIGNS)[batch["tip_sign"]]
-    px = {name: batch[name].astype(np.float64) for name in ("tip_x", "tip_y", "width")}
-    box, error = (
+    tip, box, error = (
         np.stack([batch[name].astype(np.float64) for name in names], axis=1)
-        for names in (BOX_NAMES, ERROR_NAMES)
+        for names in (("tip_x", "tip_y"), BOX_NAMES, ERROR_NAMES)
     )
     return Series(
         phi_deg=batch["phi"].astype(np.float64),
-        tip_px=np.stack([px["tip_x"], px["tip_y"]], axis=1),
+        tip_px=tip,
         bbox_px=box,
         error_px=error,
-        width_px=px["width"],
+        width_px=batch["width"].astype(np.float64),
         kind=kind,
         kind_odds=np.maximum(batch["kind_odds"].astype(np.float64), 0.0),
         side=np.where(side == "none", "", side),
@@ -189,12 +182,8 @@ def to_series(batch: Batch) -> Series:
     )
 
 
-def is_frozen(batch: Batch) -> bool:
-    """Say whether many pictures at different angles are the same one.
-
-    Noise alone makes tip and level of two pictures differ in their last bits.
-    """
-    turned = batch.take(np.isfinite(batch["phi"]))
+def _is_frozen(turned: Batch) -> bool:
+    """Say whether many pictures at different angles are the same one: noise alone changes bits."""
     if len(turned) < MANY or np.ptp(turned["phi"]) < MANY:
         return False
     names = ("tip_x", "tip_y", "xmin", "ymax", "level", "noise", "sharpness")
@@ -240,7 +229,7 @@ def summarize(batch: Batch, calibration: ZoomCalibration) -> RotationValues:
         lump=face.lump,
         kind=fit.kind,
         kind_share=fit.kind_share,
-        frozen=is_frozen(batch),
+        frozen=_is_frozen(turned),
         n_turned=len(turned),
         n_pin=int((turned["kind"] == KINDS.index("pin")).sum()),
         n_nearer=nearer,
@@ -250,11 +239,8 @@ def summarize(batch: Batch, calibration: ZoomCalibration) -> RotationValues:
 
 
 def _place(center: Center) -> Place:
-    x, y, z = center.offset_um.tolist()
     return Place(
-        x,
-        y,
-        z,
+        *center.offset_um.tolist(),
         sigma=center.sigma_um,
         sigma_x=float(np.sqrt(center.covariance_um2[0, 0])),
         used=center.n_used,
@@ -269,9 +255,10 @@ def _last(batch: Batch, calibration: ZoomCalibration) -> LastPicture:
     view = calibration.view
     axis = axis_um(calibration.axis_px, view)
     beam = np.array([target_um(axis, view), axis])
-    tip = np.array([last["tip_x"], last["tip_y"]], dtype=np.float64)
-    low = np.array([last["xmin"], last["ymin"]], dtype=np.float64)
-    high = np.array([last["xmax"], last["ymax"]], dtype=np.float64)
+    tip, low, high = (
+        np.array([last[x], last[y]], dtype=np.float64)
+        for x, y in (("tip_x", "tip_y"), ("xmin", "ymin"), ("xmax", "ymax"))
+    )
     along, across = to_view(tip, view) - beam
     box_along, box_across = to_view(0.5 * (low + high), view) - beam
     length, width = np.abs(to_view(high, view) - to_view(low, view))

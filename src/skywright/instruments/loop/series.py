@@ -316,7 +316,7 @@ def _head(
     width[series.kind == "pin"] = np.nan
     face = fit_face(series.phi_deg, width, view.pixel_um)
     if kind == "pin":
-        face = Face("no face: a bare pin is round", np.zeros_like(whole))
+        face = Face("no face: a bare pin is round")
     box = np.where(whole[:, None], series.bbox_px, np.nan)
     return fit_middle(series.phi_deg, box, series.error_px, view, axis), face
 
@@ -325,7 +325,8 @@ def _near_border(
     box_px: Floats, across: Floats | float, down: Floats | float, view: View
 ) -> NDArray[np.bool_]:
     """Mark boxes that come within N pixels of a border other than the pin's."""
-    gaps = border_gaps(*box_px.T, view.width_px - 1, view.height_px - 1)
+    x0, y0, x1, y1 = box_px.T
+    gaps = border_gaps(x0, y0, x1, y1, view.width_px - 1, view.height_px - 1)
     margins = {"left": across, "right": across, "top": down, "bottom": down}
     return np.any([gaps[name] < margins[name] for name in SIDES if name != view.side], axis=0)
 

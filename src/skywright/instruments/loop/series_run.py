@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import event_model
+from numpy.typing import NDArray
 
 from skywright.analysis import Analysis, Batch
 from skywright.callbacks.derived import DerivedRun
 from skywright.callbacks.stream_documents import Emit, StreamDocuments
 from skywright.files.areadetector import IMAGE
 from skywright.files.stream_columns import StreamColumn
+from skywright.instruments.loop.analysis import COLUMNS, LoopDetection
 from skywright.instruments.loop.capture import IDENTITY, TIME
 
 CAMERA = "axis"
@@ -22,6 +24,25 @@ CAMERA = "axis"
 ExitStatus = Literal["success", "abort", "fail"]
 
 log = logging.getLogger(__name__)
+
+
+class LoopsFound(LoopDetection):
+    """`LoopDetection` whose members bring their columns with them.
+
+    For faces that must answer with what was found at once, and keep just that. Results and columns
+    are those of the analysis in a session, with the same parameters.
+    """
+
+    inputs = tuple(column.name for column in COLUMNS)
+    pictures = 0
+
+    def measure(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        """Return the columns as they came."""
+        return batch.data
+
+    def draw(self, batch: Batch) -> Mapping[str, bytes]:
+        """Draw nothing: who has searched has the pictures."""
+        return {}
 
 
 class SeriesRun:

@@ -20,7 +20,7 @@ from skywright.instruments.loop.analysis import to_gray
 from skywright.instruments.loop.backends import Detector, Found
 from skywright.instruments.loop.backends.boxes import CLASSES, from_boxes
 from skywright.instruments.loop.detect import find_loop, warm_up
-from skywright.instruments.loop.onnx_session import open_session
+from skywright.instruments.loop.detector.model import open_session
 from skywright.wire.automl import Box
 
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")

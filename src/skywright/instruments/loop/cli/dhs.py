@@ -19,10 +19,11 @@ from skywright.processes.lifecycle import announce_ready, end_process, end_with_
 from skywright.processes.logs import log_to_file
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from skywright.instruments.loop.backends import Detector
     from skywright.instruments.loop.dhs.config import DhsConfig
     from skywright.instruments.loop.dhs.recording import BeginRun
-    from skywright.instruments.loop.dhs.status import Status
     from skywright.processes.http_server import HttpServer
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ async def _serve(options: Options) -> None:
     from skywright.instruments.loop.analysis import LoopDetection
     from skywright.instruments.loop.camera import Camera
     from skywright.instruments.loop.dhs.face import Dhs
+    from skywright.instruments.loop.dhs.status import status_app
     from skywright.instruments.loop.sources.fetched import file_fetcher
     from skywright.instruments.loop.sources.push import PushedPictures
 
@@ -153,8 +155,8 @@ async def _serve(options: Options) -> None:
         "receiver_port": source.port,
         "recorded": begin_run is not None,
     }
-    status = dhs.status(warm.is_set, {**facts, "save_directory": str(options.save_directory or "")})
-    http = _serve_status(status, options)
+    told = {**facts, "save_directory": str(options.save_directory or "")}
+    http = _serve_status(status_app(dhs.state, detector.trouble, told), options)
     _log_banner(options, source.port, http, parameters, begin_run is not None)
     serving = asyncio.create_task(dhs.run(*options.dcss))
     loop = asyncio.get_running_loop()
@@ -180,14 +182,13 @@ async def _serve(options: Options) -> None:
     end_process()
 
 
-def _serve_status(status: "Status", options: Options) -> "HttpServer | None":
+def _serve_status(app: "Starlette", options: Options) -> "HttpServer | None":
     """Serve /health and /metrics; without a port of its own asked for, go on if it is taken."""
-    from skywright.instruments.loop.dhs.status import status_app
     from skywright.processes.http_server import HttpServer
 
     port = STATUS_PORT if options.status_port is None else options.status_port
     try:
-        return HttpServer(status_app(status), options.host, port)
+        return HttpServer(app, options.host, port)
     except ConfigError as error:
         if options.status_port is not None:
             raise
@@ -267,8 +268,7 @@ def _catalog(name: str, parameters: dict[str, Any], settings: Settings) -> "Begi
         return None
     from skywright.callbacks.journal import Journal
     from skywright.cli.up import check_directory
-    from skywright.instruments.loop.found import LoopsFound
-    from skywright.instruments.loop.series_run import SeriesRun
+    from skywright.instruments.loop.series_run import LoopsFound, SeriesRun
     from skywright.session.profile import run_metadata
 
     check_directory(settings)

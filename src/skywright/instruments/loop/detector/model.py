@@ -5,15 +5,16 @@ and data it was trained; ``tools/train_loop`` writes it.
 """
 
 import json
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from skywright.errors import ConfigError
-from skywright.instruments.loop.onnx_session import open_session
 
 Floats = NDArray[np.float32]
 
@@ -53,6 +54,44 @@ class Maps:
 OUTPUTS = [each.name for each in fields(Maps)]
 
 
+def open_session(network: str | bytes, what: str) -> Any:
+    """Load a network; returns onnxruntime's ``InferenceSession``.
+
+    Parameters
+    ----------
+    network
+        Path of an ONNX file, or its bytes.
+    what
+        How messages name it.
+
+    Raises
+    ------
+    ConfigError
+        If onnxruntime is absent, or it cannot load the network.
+
+    Notes
+    -----
+    Since version 1.29 onnxruntime for Linux, when it is imported, writes a device id below
+    ``~/.cache/Microsoft`` and sends to Microsoft what models are loaded. A beamline wants neither,
+    so ``ORT_DISABLE_TELEMETRY`` is set first; ``disable_telemetry_events()`` comes too late.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(
+            f"{what}: onnxruntime is not installed; install skywright[loop]"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    # onnxruntime's exceptions have no common base but Exception.
+    except Exception as error:
+        raise ConfigError(f"{what}: {error}") from error
+
+
 class LoopModel:
     """The network of a file.
 
@@ -69,10 +108,10 @@ class LoopModel:
 
     def __init__(self, path: Path) -> None:
         self.session = open_session(str(path), f"loop network {path}")
-        self.notes: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+        notes: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         try:
             self._masks, self._sides, self._kinds = (
-                list(json.loads(self.notes[name])) for name in ("masks", "sides", "kinds")
+                list(json.loads(notes[name])) for name in ("masks", "sides", "kinds")
             )
         except KeyError as error:
             raise ConfigError(

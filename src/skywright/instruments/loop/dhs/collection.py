@@ -24,7 +24,6 @@ from skywright.instruments.loop.dhs.replies import (
     loop_words,
     why_failed,
 )
-from skywright.instruments.loop.frames import pixels
 from skywright.instruments.loop.sources import SourceFrame
 
 if TYPE_CHECKING:  # it imports this module
@@ -169,7 +168,7 @@ class Collection:
 
     def _find(self, index: int, frame: SourceFrame) -> Finding:
         try:
-            gray = pixels(frame, color=False)
+            gray = frame.pixels(color=False)
         except DataError:
             return Finding(index, frame.frame_number, frame.time, why=UNDECODABLE)
         found = self._detector.find(gray, frame.data, f"{self.key}:{index}")

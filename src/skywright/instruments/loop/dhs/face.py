@@ -1,12 +1,11 @@
 """The whole DHS over the owner of a camera."""
 
 import asyncio
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from skywright.instruments.loop.backends import Detector
-from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.camera import LOST_CAUSES, Camera
 from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.image_list import ImageList
 from skywright.instruments.loop.dhs.link import RETRY_S, keep_connected
@@ -16,7 +15,6 @@ from skywright.instruments.loop.dhs.replies import OperationError
 from skywright.instruments.loop.dhs.series import SeriesOperations
 from skywright.instruments.loop.dhs.server import Call, Operation, Server
 from skywright.instruments.loop.dhs.snapshots import Fetch, Snapshots
-from skywright.instruments.loop.dhs.status import Status
 
 WARM_UP_WAIT_S = 10.0
 """An operation waits this long for the detector's warm-up; DCSS's scripts give up after 15 s."""
@@ -68,20 +66,32 @@ class Dhs:
             Snapshots(fetch, detector),
             ImageList(config.axis_row),
             config.video_fps,
-            save_directory or recorder.scratch,
+            (save_directory or recorder.scratch) / "background.png",
         )
-        self._camera, self._detector = camera, detector
+        self._camera, self._warm = camera, warm
         operations = {**snapshots.table(), **self._series.table()}
         if warm is not None:
             for each in operations.keys() - WITHOUT_DETECTOR:
                 operations[each] = _when_warm(operations[each], warm)
         self.server = Server(name, operations, detector.trouble)
 
-    def status(self, is_ready: Callable[[], bool], facts: Mapping[str, Any]) -> Status:
-        """Return where the state of this DHS is read, for `status_app`."""
-        return Status(
-            self.server, self._camera, self._series.state, self._detector.trouble, is_ready, facts
-        )
+    def state(self) -> dict[str, Any]:
+        """Return how connection, operations, series and pictures stand, JSON values.
+
+        Of the series under way, or the last one: its ``key`` (``operation:handle``; empty before
+        the first), whether it is ``running``, the number of pictures ``expected`` (0: unknown)
+        and, after the first, what became of its pictures.
+        """
+        camera = self._camera.state()
+        return {
+            "name": self.server.name,
+            "registered": self.server.registered,
+            "ready": self._warm is None or self._warm.is_set(),
+            "operations": dict(self.server.counts),
+            "series": self._series.state(),
+            "pictures": camera.frames,
+            "lost": dict(zip(LOST_CAUSES, camera.lost, strict=True)),
+        }
 
     async def run(self, host: str, port: int, retry_s: float = RETRY_S) -> None:
         """Serve the DCSS at `host`, `port`, over one connection after the other, for ever."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -34,6 +35,7 @@ NOT_A_PIN = "ScanDeltaWidthListIsNotGoodForPinIDDetction"  # spelled as in the f
 TEST_PICTURE = "test_picture.jpg"
 
 
+@dataclass
 class SnapshotOperations:
     """What can be asked of one picture.
 
@@ -45,17 +47,14 @@ class SnapshotOperations:
         The list for ``findBoundingBox``.
     fps
         Pictures per second of the camera, as ``initializeCamera`` reports it.
-    directory
+    background_file
         Where the background picture is kept.
     """
 
-    def __init__(
-        self, snapshots: Snapshots, images: ImageList, fps: float, directory: Path
-    ) -> None:
-        self._snapshots = snapshots
-        self._images = images
-        self._fps = fps
-        self._background_file = directory / "background.png"
+    snapshots: Snapshots
+    images: ImageList
+    fps: float
+    background_file: Path
 
     def table(self) -> dict[str, Operation]:
         """Return the operations by name."""
@@ -74,21 +73,21 @@ class SnapshotOperations:
         """``initializeCamera name`` -> ``normal name width height fps``."""
         name = argument(call, 0, "name of the camera")
         try:
-            _, gray = await self._snapshots.picture(call)
+            _, gray = await self.snapshots.picture(call)
         except OperationError as error:
             raise OperationError("camera_unreachable") from error
-        return f"normal {name} {gray.shape[1]} {gray.shape[0]} {number(self._fps)}"
+        return f"normal {name} {gray.shape[1]} {gray.shape[0]} {number(self.fps)}"
 
     async def get_loop_tip(self, call: Call) -> str:
         """``getLoopTip [flag]`` -> ``normal tipX tipY ...``, see `tip_words`."""
         flag = integer(call, 0, "flag", default=0)
-        shot = await self._snapshots.take(call)
+        shot = await self.snapshots.take(call)
         return tip_words(shot.found, shot.size, flag)
 
     async def get_loop_info(self, call: Call) -> str:
         """``getLoopInfo [pinBaseSizeHint]`` -> ``normal`` and 13 values, see `loop_words`."""
         real(call, 0, "pinBaseSizeHint", default=0.0)
-        shot = await self._snapshots.take(call)
+        shot = await self.snapshots.take(call)
         check_light(shot.found)
         why = why_failed(shot.found, shot.size)
         return f"failed {why}" if why else f"normal {loop_words(shot.found, shot.size)}"
@@ -124,21 +123,21 @@ class SnapshotOperations:
         index = integer(call, 0, "index")
         if index < 0:
             return await self._set_background(call, index)
-        shot = await self._snapshots.take(call)
+        shot = await self.snapshots.take(call)
         check_light(shot.found)
-        return self._images.add(Listed(index, shot.found, shot.size, _angle(call)))
+        return self.images.add(Listed(index, shot.found, shot.size, _angle(call)))
 
     async def find_bounding_box(self, call: Call) -> str:
         """``findBoundingBox method method`` -> indices and boxes of face and edge."""
         argument(call, 1, "method")
-        return self._images.bounding_box()
+        return self.images.bounding_box()
 
     async def test_automl(self, call: Call) -> str:
         """``testAutoML`` -> ``normal key score {minY minX maxY maxX} class score``."""
         await call.update("about to predict one test image")
         data = resources.files(__package__).joinpath(TEST_PICTURE).read_bytes()
         gray = decode(data, TEST_PICTURE)
-        shot = await self._snapshots.search(data, gray, call)
+        shot = await self.snapshots.search(data, gray, call)
         found, (width, height) = shot.found, shot.size
         # It tests the way to the detector and back: also a poor score is an answer.
         xmin, ymin, xmax, ymax = found.bbox or (-0.5, -0.5, -0.5, -0.5)
@@ -149,13 +148,13 @@ class SnapshotOperations:
 
     async def _outline(self, call: Call) -> tuple[Snapshot, Limits | None]:
         """Return a fresh picture and the edges of its mount."""
-        shot = await self._snapshots.take(call)
+        shot = await self.snapshots.take(call)
         check_light(shot.found)
         return shot, await asyncio.to_thread(find_limits, shot.gray)
 
     async def _set_background(self, call: Call, index: int) -> str:
         """Take, clear or load the empty view by which pictures are divided."""
-        snapshots = self._snapshots
+        snapshots = self.snapshots
         if index == CLEAR_BACKGROUND:
             snapshots.background = None
         elif index == TAKE_BACKGROUND:
@@ -163,12 +162,12 @@ class SnapshotOperations:
             shot = await snapshots.take(call)
             if shot.found.flat:
                 return f"failed {FLAT_IMAGE}"
-            self._background_file.parent.mkdir(parents=True, exist_ok=True)
-            await asyncio.to_thread(self._background_file.write_bytes, encode_png(shot.gray))
+            self.background_file.parent.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(self.background_file.write_bytes, encode_png(shot.gray))
             snapshots.background = shot.gray
         elif index == LOAD_BACKGROUND:
             named = call.start.arguments[1:2]
-            file = Path(named[0]) if named else self._background_file
+            file = Path(named[0]) if named else self.background_file
             snapshots.background = await asyncio.to_thread(read_picture, file)
         else:
             raise OperationError(f"index {index}, expected -3, -2, -1, 0 or more")

@@ -8,9 +8,8 @@ import numpy as np
 from skywright.analysis.display import contact_sheet
 from skywright.errors import DataError
 from skywright.instruments.loop.dhs.collection import Finding
-from skywright.instruments.loop.dhs.recording import Series
+from skywright.instruments.loop.dhs.recording import Recording
 from skywright.instruments.loop.draw import annotate, find_pin_box
-from skywright.instruments.loop.frames import pixels
 from skywright.instruments.loop.picture import encode_jpeg, encode_png
 from skywright.instruments.loop.sources import SourceFrame
 
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 SHEET_PICTURES = 12
 
 
-def draw_sheet(series: Series) -> dict[str, bytes]:
+def draw_sheet(series: Recording) -> dict[str, bytes]:
     """Draw what was found into some pictures of a series, and put them on a contact sheet.
 
     Returns
@@ -79,10 +78,10 @@ class Saver:
             return
         try:
             drawn = annotate(
-                pixels(frame, color=True),
+                frame.pixels(color=True),
                 finding.found,
                 _figures(finding),
-                find_pin_box(pixels(frame, color=False), finding.found),
+                find_pin_box(frame.pixels(color=False), finding.found),
             )
             path = self.directory / "bboxes" / f"automl_{_file_name(finding.index)}"
             path.write_bytes(encode_jpeg(drawn, 90, "444"))

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from skywright.analysis import Batch
 from skywright.errors import DataError, SkywrightError
-from skywright.files import areadetector
+from skywright.files.areadetector import HEIGHT, IMAGE, WIDTH
 from skywright.files.columns import ColumnReader
-from skywright.instruments.loop import capture as layout
 from skywright.instruments.loop.analysis import as_columns
 from skywright.instruments.loop.camera import Camera
+from skywright.instruments.loop.capture import IDENTITY
 from skywright.instruments.loop.dhs.collection import SKIPPED, Finding
 from skywright.instruments.loop.sources import SourceFrame
 
@@ -33,61 +33,40 @@ logger = logging.getLogger(__name__)
 
 FLUSH_LIMIT_S = 10.0
 
-
 BeginRun = Callable[[Mapping[str, Any]], "SeriesRun"]
 """Begins a run with this metadata."""
 
 
 @dataclass
-class Series:
-    """A series of which the file is complete."""
-
-    path: Path
-    findings: Sequence[Finding]
-
-    def picture(self, index: int) -> NDArray[np.uint8]:
-        """Return the pixels of a picture, (H, W) uint8.
-
-        Raises
-        ------
-        DataError
-            If there is no such picture, or its file could not be written or decoded.
-        """
-        finding = self.findings[index] if 0 <= index < len(self.findings) else None
-        if finding is None:
-            raise DataError(f"picture {index}, the series has {len(self.findings)}")
-        with ColumnReader(self.path, layout.IDENTITY) as reader:
-            rows = np.flatnonzero(reader.read(layout.IDENTITY) == finding.frame_number)
-            if not len(rows):
-                raise DataError(f"{self.path}: no picture {index}")
-            row = int(rows[0])
-            width = int(reader.read(areadetector.WIDTH, row, row + 1)[0])
-            height = int(reader.read(areadetector.HEIGHT, row, row + 1)[0])
-            gray: NDArray[np.uint8] = reader.read(areadetector.IMAGE, row, row + 1)[
-                0, :height, :width
-            ]
-        return gray
-
-
-@dataclass
 class Recording:
-    """One series on its way into its file.
-
-    Parameters
-    ----------
-    camera
-        The owner; its file is this series'.
-    path
-        Of the file.
-    run
-        None without a catalog.
-    """
+    """One series on its way into the camera's file, and into its run if there is a catalog."""
 
     camera: Camera
     path: Path
     run: "SeriesRun | None" = None
     findings: list[Finding] = field(default_factory=list)
     _reported: int = 0
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """Return the pixels of a picture, (H, W) uint8; after `end`.
+
+        Raises
+        ------
+        DataError
+            If there is no such picture, or its file could not be written or decoded.
+        """
+        if not 0 <= index < len(self.findings):
+            raise DataError(f"picture {index}, the series has {len(self.findings)}")
+        with ColumnReader(self.path, IDENTITY) as reader:
+            rows = np.flatnonzero(reader.read(IDENTITY) == self.findings[index].frame_number)
+            if not len(rows):
+                raise DataError(f"{self.path}: no picture {index}")
+            row = int(rows[0])
+            height, width, image = (
+                reader.read(name, row, row + 1)[0] for name in (HEIGHT, WIDTH, IMAGE)
+            )
+        gray: NDArray[np.uint8] = image[:height, :width]
+        return gray
 
     def tell(self) -> None:
         """Tell the catalog what is new."""
@@ -97,13 +76,12 @@ class Recording:
         self.run.recorded(state.captured, state.shape)
         self._report_findings()
 
-    def end(self) -> Series:
+    def end(self) -> None:
         """Stop the camera and close the file with all that has come."""
         acquisition = self.camera.stop()
         if acquisition is not None and not acquisition.done.wait(FLUSH_LIMIT_S):
             logger.error("%s: pictures still wait to be written", self.path)
         self.camera.stop_capture()
-        return Series(self.path, self.findings)
 
     def end_run(
         self,
@@ -126,19 +104,12 @@ class Recording:
         assert self.run is not None
         new, self._reported = self.findings[self._reported :], len(self.findings)
         found = [finding for finding in new if finding.found is not None]
-        if not found:
-            return
-        self.run.found(as_batch(found))
+        if found:
+            self.run.found(as_batch(found))
 
 
 def as_batch(findings: Sequence[Finding]) -> Batch:
-    """Return what was found as columns of `skywright.instruments.loop.analysis.LoopDetection`.
-
-    Parameters
-    ----------
-    findings
-        At least one, each of a picture that was searched.
-    """
+    """Return what was found in searched pictures, one or more, as columns of `LoopDetection`."""
     return Batch(
         np.array([each.frame_number for each in findings], np.int64),
         np.array([each.time for each in findings], np.float64),

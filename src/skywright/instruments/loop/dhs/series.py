@@ -19,12 +19,13 @@ from skywright.instruments.loop.dhs.collection import Collection
 from skywright.instruments.loop.dhs.config import DhsConfig
 from skywright.instruments.loop.dhs.operations import integer, real
 from skywright.instruments.loop.dhs.pictures import Saver, draw_sheet
-from skywright.instruments.loop.dhs.recording import Recording, Series, SeriesRecorder
+from skywright.instruments.loop.dhs.recording import Recording, SeriesRecorder
 from skywright.instruments.loop.dhs.replies import OperationError, fraction, number
 from skywright.instruments.loop.dhs.server import Call, Operation
 from skywright.instruments.loop.dhs.turn import Turn, see_turn, write_files
 from skywright.instruments.loop.limits import find_limits
 from skywright.instruments.loop.sources import SourceFrame
+from skywright.instruments.loop.turn import in_words
 
 if TYPE_CHECKING:  # only needed with a catalog
     from skywright.instruments.loop.series_run import ExitStatus
@@ -42,10 +43,8 @@ class SeriesOperations:
 
     Parameters
     ----------
-    recorder
-        Records pictures.
-    detector
-        Searches them.
+    recorder, detector
+        Record and search the pictures.
     config
         How long a series is, and what turn of the spindle.
     save_directory
@@ -69,13 +68,13 @@ class SeriesOperations:
         self._call: Call | None = None
         self._collection: Collection | None = None
         self._seen: Collection | None = None
-        self._last: Series | None = None
+        self._last: Recording | None = None
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="series")
         # For all series: a new thread takes megabytes that it does not give back.
         self._search = ThreadPoolExecutor(workers, thread_name_prefix="loop-search")
 
     def state(self) -> dict[str, Any]:
-        """Return how the series under way stands, or how the last one went, as `Status` has it."""
+        """Return how the series under way stands, or how the last one went, as `Dhs.state` does."""
         collection = self._seen
         if collection is None:
             return {"key": "", "running": False, "expected": 0}
@@ -120,8 +119,9 @@ class SeriesOperations:
             recording = await asyncio.wrap_future(begun)
             await call.update("start_oscillation")
             await self._report(call, collection, recording)
-            self._last = await asyncio.wrap_future(self._jobs.submit(recording.end))
-            turn = self._jobs.submit(_guarded_turn, self._last, config)
+            await asyncio.wrap_future(self._jobs.submit(recording.end))
+            self._last = recording
+            turn = self._jobs.submit(_guarded_turn, recording, config)
             await self._report_turn(call, turn)
             call.note(collection.summary())
             status = "success", ""
@@ -190,7 +190,7 @@ class SeriesOperations:
             async with asyncio.timeout(TURN_S):
                 turn = await asyncio.shield(asyncio.wrap_future(fitting))
             if turn is not None:
-                call.note(turn.words)
+                call.note(in_words(turn.result))
 
     def _end(
         self,
@@ -213,8 +213,8 @@ class SeriesOperations:
         plotted = exit_status != "abort"
 
         def end() -> None:
-            series = recording.end()
-            sheet = draw_sheet(series) if plotted else {}
+            recording.end()
+            sheet = draw_sheet(recording) if plotted else {}
             recording.end_run(exit_status, reason, sheet, turn)
 
         _guarded(end)
@@ -226,7 +226,7 @@ class SeriesOperations:
             _guarded(lambda: write_files(recording.findings, turn, saver.directory, plotted))
 
 
-def _guarded_turn(series: Series, config: DhsConfig) -> Turn | None:
+def _guarded_turn(series: Recording, config: DhsConfig) -> Turn | None:
     """Fit the turn; one that cannot be fitted is said, and no matter of the series itself."""
     try:
         return see_turn(series.findings, config)

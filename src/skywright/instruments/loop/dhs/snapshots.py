@@ -36,26 +36,14 @@ class Snapshot:
         return width, height
 
 
+@dataclass
 class Snapshots:
-    """Takes single pictures.
+    """Takes single pictures, if there is a camera to ask, and searches them."""
 
-    Parameters
-    ----------
-    fetch
-        None if there is no camera to ask.
-    detector
-        Searches them.
-
-    Attributes
-    ----------
-    background
-        An empty view by which pictures are divided; None: they are left as they are.
-    """
-
-    def __init__(self, fetch: Fetch | None, detector: Detector) -> None:
-        self.background: NDArray[np.uint8] | None = None
-        self._fetch = fetch
-        self._detector = detector
+    fetch: Fetch | None
+    detector: Detector
+    background: NDArray[np.uint8] | None = None
+    """An empty view by which pictures are divided; None: they are left as they are."""
 
     async def picture(self, call: Call) -> tuple[bytes, NDArray[np.uint8]]:
         """Return file and pixels of a fresh picture.
@@ -66,23 +54,17 @@ class Snapshots:
             If the camera gives none within `LIMIT_S`; a note says why.
         """
         try:
-            if self._fetch is None:
+            if self.fetch is None:
                 raise HardwareError("no --snapshot-url is configured")
             async with asyncio.timeout(LIMIT_S):
-                data = await self._fetch()
+                data = await self.fetch()
                 return data, await asyncio.to_thread(decode, data, "snapshot")
         except (TimeoutError, HardwareError, DataError) as error:
             call.note(f"{NO_PICTURE}: {str(error) or f'nothing came in {LIMIT_S:g} s'}")
             raise OperationError(NO_PICTURE) from error
 
     async def take(self, call: Call) -> Snapshot:
-        """Return a fresh picture with what is found in it.
-
-        Raises
-        ------
-        OperationError
-            If there is no picture.
-        """
+        """Return a fresh picture with what is found in it; errors are those of `picture`."""
         data, gray = await self.picture(call)
         return await self.search(data, gray, call)
 
@@ -91,30 +73,19 @@ class Snapshots:
 
         A note tells when another detector stood in for the one that was asked.
         """
-        background = self.background
-        if background is not None and background.shape == gray.shape:
-            gray = await asyncio.to_thread(without_background, gray, background)
+        file: bytes | None = data
+        if self.background is not None and self.background.shape == gray.shape:
+            gray = await asyncio.to_thread(_without_background, gray, self.background)
             file = None
-        else:
-            file = data
-        found = await asyncio.to_thread(self._detector.find, gray, file, call.key)
+        found = await asyncio.to_thread(self.detector.find, gray, file, call.key)
         if found.why:
             call.note(f"{found.why}; the built-in detector was used instead")
         return Snapshot(gray, found.detection)
 
 
-def without_background(gray: NDArray[np.uint8], background: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Divide a picture by an empty one of the same view: mottle, dust and vignette go.
-
-    Parameters
-    ----------
-    gray, background
-        (H, W) uint8.
-
-    Returns
-    -------
-    (H, W) uint8
-        Of the mean level of the background.
-    """
+def _without_background(
+    gray: NDArray[np.uint8], background: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Divide a picture by an empty one of the same view: mottle, dust and vignette go."""
     light = np.maximum(background.astype(np.float32), LEAST_LIGHT)
     return np.clip(gray * (light.mean() / light), 0, 255).astype(np.uint8)

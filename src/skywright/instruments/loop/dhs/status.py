@@ -1,7 +1,6 @@
 """What the DHS tells people, supervisors and Prometheus: ``GET /health`` and ``GET /metrics``."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -14,84 +13,32 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from skywright.instruments.loop.camera import LOST_CAUSES, Camera
-from skywright.instruments.loop.dhs.server import Server
-
 PREFIX = "skywright_dhs_"
 FATES = ("received", "analysed", "failed", "skipped", "undecodable", "doubled")
 
-
-@dataclass(frozen=True)
-class Status:
-    """Where the state of a DHS is read.
-
-    Parameters
-    ----------
-    server, camera
-        Of the DHS.
-    series
-        Returns the series under way, or the last one: its ``key`` (``operation:handle``; empty
-        before the first), whether it is ``running``, the number of pictures ``expected`` (0:
-        unknown) and, after the first, of each of `FATES`.
-    trouble
-        Returns why the detector cannot be used at present; empty if it can. May take 1 s.
-    is_ready
-        Returns whether pictures can be searched.
-    facts
-        Addresses and directories, for people.
-    """
-
-    server: Server
-    camera: Camera
-    series: Callable[[], Mapping[str, Any]]
-    trouble: Callable[[], str]
-    is_ready: Callable[[], bool]
-    facts: Mapping[str, Any]
-
-    def health(self) -> dict[str, Any]:
-        """Return the state; ``status`` is ``ok``, ``warming up`` or what is wrong."""
-        trouble = self.trouble()
-        camera = self.camera.state()
-        if not self.is_ready():
-            status = "warming up"
-        elif not self.server.registered:
-            status = "DCSS is not connected, or has registered no operation"
-        else:
-            status = trouble or "ok"
-        return {
-            "status": status,
-            "name": self.server.name,
-            "registered": self.server.registered,
-            "ready": self.is_ready(),
-            "detector": trouble or "ok",
-            "operations": dict(self.server.counts),
-            "series": self.series(),
-            "pictures": camera.frames,
-            "lost": dict(zip(LOST_CAUSES, camera.lost, strict=True)),
-            **self.facts,
-        }
+State = Callable[[], Mapping[str, Any]]
 
 
 class _Counts(Collector):
-    def __init__(self, status: Status) -> None:
-        self._status = status
+    def __init__(self, state: State) -> None:
+        self._state = state
 
     def collect(self) -> Iterator[Metric]:
-        status = self._status
-        camera, series = status.camera.state(), status.series()
+        state = self._state()
+        series = state["series"]
         for name, text, flag in (
-            ("registered", "1 while DCSS has registered operations", status.server.registered),
-            ("ready", "1 when pictures can be searched", status.is_ready()),
+            ("registered", "1 while DCSS has registered operations", state["registered"]),
+            ("ready", "1 when pictures can be searched", state["ready"]),
             ("series_running", "1 during a series", series["running"]),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, value=float(flag))
-        yield CounterMetricFamily(PREFIX + "pictures", "pictures taken", value=float(camera.frames))
-        lost = dict(zip(LOST_CAUSES, camera.lost, strict=True))
+        taken = float(state["pictures"])
+        yield CounterMetricFamily(PREFIX + "pictures", "pictures taken", value=taken)
         fates = {fate: series[fate] for fate in FATES if fate in series}
         number, level = CounterMetricFamily, GaugeMetricFamily
         for kind, name, text, label, counts in (
-            (number, "operations", "operations of DCSS, by their end", "end", status.server.counts),
-            (number, "lost", "pictures lost, by cause", "cause", lost),
+            (number, "operations", "operations of DCSS, by their end", "end", state["operations"]),
+            (number, "lost", "pictures lost, by cause", "cause", state["lost"]),
             (level, "series_pictures", "pictures of the last series, by fate", "fate", fates),
         ):
             family = kind(PREFIX + name, text, labels=[label])
@@ -100,17 +47,37 @@ class _Counts(Collector):
             yield family
 
 
-def status_app(status: Status) -> Starlette:
+def status_app(state: State, trouble: Callable[[], str], facts: Mapping[str, Any]) -> Starlette:
     """Return the application with ``/health`` and ``/metrics``.
 
-    ``/health`` answers 200 when the DHS can do its work, else 503 with the same JSON.
+    ``/health`` answers 200 when the DHS can do its work, else 503 with the same JSON; its
+    ``status`` is ``ok``, ``warming up`` or what is wrong.
+
+    Parameters
+    ----------
+    state
+        Of the DHS (`skywright.instruments.loop.dhs.face.Dhs.state`).
+    trouble
+        Returns why the detector cannot be used at present; empty if it can. May take 1 s.
+    facts
+        Addresses and directories, for people.
     """
     registry = CollectorRegistry()
-    registry.register(_Counts(status))
+    registry.register(_Counts(state))
+
+    def found() -> dict[str, Any]:
+        wrong, present = trouble(), state()
+        if not present["ready"]:
+            status = "warming up"
+        elif not present["registered"]:
+            status = "DCSS is not connected, or has registered no operation"
+        else:
+            status = wrong or "ok"
+        return {"status": status, "detector": wrong or "ok", **present, **facts}
 
     async def health(request: Request) -> Response:
-        found = await run_in_threadpool(status.health)
-        return JSONResponse(found, 200 if found["status"] == "ok" else 503)
+        answer = await run_in_threadpool(found)
+        return JSONResponse(answer, 200 if answer["status"] == "ok" else 503)
 
     async def metrics(request: Request) -> Response:
         body = await run_in_threadpool(generate_latest, registry)

@@ -11,9 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from skywright.acquire import source as acquire_source
 from skywright.acquire.source import Report
+from skywright.instruments.loop.picture import decode
 
 __all__ = ["Deliver", "Report", "Source", "SourceFrame", "camera_pace"]
 
@@ -49,6 +51,19 @@ class SourceFrame:
     def nbytes(self) -> int:
         """Size in memory, bytes."""
         return len(self.data or b"") + (0 if self.image is None else self.image.nbytes)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"frame {self.frame_number}"
+
+    def pixels(self, color: bool) -> NDArray[np.uint8]:
+        """Return (H, W) grey or (H, W, 3) RGB pixels; `DataError` if `data` is no whole picture."""
+        if self.image is None:
+            return decode(self.data or b"", self.name, color)
+        if color == (self.image.ndim == 3):
+            return self.image
+        return np.asarray(Image.fromarray(self.image).convert("RGB" if color else "L"))
 
 
 Deliver = Callable[[SourceFrame], None]
