@@ -10,9 +10,9 @@ import simplejpeg
 from scipy.ndimage import uniform_filter
 
 from skywright.instruments.loop.detect import find_loop
+from skywright.instruments.loop.twin.mount import Pose
 from skywright.instruments.loop.twin.render import render
 from skywright.instruments.loop.twin.scene import random_scene
-from skywright.instruments.loop.twin.trajectory import Pose
 
 BAD_PX = 25.0
 MISS_PX = 999.0

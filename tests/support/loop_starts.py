@@ -27,8 +27,8 @@ from support.twin_motion import Motion
 
 from skywright.acquire.trajectory import Axis
 from skywright.instruments.loop.geometry import axis_um, target_um, to_view
+from skywright.instruments.loop.twin.mount import Pose
 from skywright.instruments.loop.twin.scene import Scene, random_scene
-from skywright.instruments.loop.twin.trajectory import Pose
 from skywright.instruments.loop.twin.truth import frame_truth, shape_of
 
 OUT_EVERY = 3

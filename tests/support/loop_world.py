@@ -29,9 +29,9 @@ from skywright.acquire.trajectory import Axis
 from skywright.files.columns import Column, ColumnWriter
 from skywright.instruments.loop.calibration import ZoomCalibration, now
 from skywright.instruments.loop.sweep import Sweep
+from skywright.instruments.loop.twin.mount import Pose
 from skywright.instruments.loop.twin.render import render
 from skywright.instruments.loop.twin.scene import Scene
-from skywright.instruments.loop.twin.trajectory import Pose
 from skywright.instruments.loop.twin.truth import scene_truth
 
 RATE, ACCELERATION = 120.0, 360.0

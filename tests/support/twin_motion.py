@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skywright.acquire.trajectory import Axis
-from skywright.instruments.loop.twin.trajectory import Pose
+from skywright.instruments.loop.twin.mount import Pose
 
 
 @dataclass(frozen=True)

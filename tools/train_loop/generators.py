@@ -43,9 +43,9 @@ def sample_of(generator: str, seed: int) -> Sample:
 
 def twin(rng: np.random.Generator) -> Sample:
     """Render a scene of the 3-D twin."""
+    from skywright.instruments.loop.twin.mount import Pose
     from skywright.instruments.loop.twin.render import render
     from skywright.instruments.loop.twin.scene import random_scene
-    from skywright.instruments.loop.twin.trajectory import Pose
 
     width, height = TWIN_SIZES[rng.integers(len(TWIN_SIZES))]
     fixed: dict[str, Any] = {"width_px": width, "height_px": height}

@@ -18,13 +18,16 @@ from skywright.instruments.loop.detection import SIDE_NAMES as SIDES
 from skywright.instruments.loop.detection import SIGN_NAMES as SIGNS
 
 BACKENDS = tuple(backends.BACKENDS)
-PX = {"units": "px"}
 GREY = {"units": "grey levels"}
 NAN = float("nan")
 
 
 def _pixels(name: str, description: str) -> Column:
-    return Column(name, "<f4", attrs={**PX, "description": description})
+    return Column(name, "<f4", attrs={"units": "px", "description": description})
+
+
+def _codes(name: str, names: Sequence[str], description: str) -> Column:
+    return Column(name, "|u1", attrs={"names": list(names), "description": description})
 
 
 COLUMNS = (
@@ -34,21 +37,17 @@ COLUMNS = (
     _pixels("ymin", "box, top"),
     _pixels("xmax", "box, right"),
     _pixels("ymax", "box, bottom"),
-    Column("kind", "|u1", attrs={"names": list(KINDS), "description": "kind of mount"}),
+    _codes("kind", KINDS, "kind of mount"),
     Column("kind_odds", "<f4", attrs={"units": "", "description": "log odds that kind is right"}),
     _pixels("width", "extent of the loop across the pin's axis; NaN: none"),
-    Column("side", "|u1", attrs={"names": list(SIDES), "description": "side of the pin"}),
+    _codes("side", SIDES, "side of the pin"),
     Column("score", "<f4", attrs={"units": "", "description": "0..1, near 0 for an empty view"}),
     _pixels("pin_base_x", "where the pin ends and the stem begins, to the right; NaN: not seen"),
     _pixels("pin_base_y", "the same, downwards"),
     _pixels("fiber_width", "thickness of the stem; NaN: none"),
     Column("clipped", "|b1", attrs={"description": "leaves the frame not only on the pin side"}),
     Column("tip_in_view", "|b1"),
-    Column(
-        "tip_sign",
-        "|u1",
-        attrs={"names": list(SIGNS), "description": "+: past the far edge, -: at the pin side"},
-    ),
+    _codes("tip_sign", SIGNS, "+: past the far edge, -: at the pin side"),
     Column("level", "<f4", attrs={**GREY, "description": "mean level"}),
     Column("saturated", "<f4", attrs={"units": "", "description": "part at the scale's ends"}),
     Column("contrast", "<f4", attrs={**GREY, "description": "mount against light"}),
@@ -60,11 +59,7 @@ COLUMNS = (
     _pixels("head_xmax", "that box, right"),
     _pixels("head_ymax", "that box, bottom"),
     *(_pixels(name, "its expected absolute error") for name in ERROR_NAMES),
-    Column(
-        "backend",
-        "|u1",
-        attrs={"names": list(BACKENDS), "description": "what found it; network may stand in"},
-    ),
+    _codes("backend", BACKENDS, "what found it; network may stand in"),
 )
 
 
@@ -300,16 +295,9 @@ def without_padding(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def to_gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn color into luminance (ITU-R BT.601, fixed point); grey stays as it is.
+    """Turn color, (H, W, 3) uint8, into luminance, (H, W) uint8; grey stays as it is.
 
-    Parameters
-    ----------
-    picture
-        (H, W) or (H, W, 3) uint8.
-
-    Returns
-    -------
-    (H, W) uint8
+    Luminance is that of ITU-R BT.601, in fixed point.
     """
     if picture.ndim != 3 or picture.shape[2] != 3:
         return picture

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from skywright.acquire.trajectory import Axis
 from skywright.errors import ConfigError, DataError
-from skywright.instruments.loop.twin.trajectory import Pose
+from skywright.instruments.loop.twin.mount import Pose
 
 Floats = NDArray[np.float64]
 Mounting = Literal["spindle", "table"]

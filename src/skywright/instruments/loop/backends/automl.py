@@ -19,15 +19,8 @@ from skywright.instruments.loop.backends import Detector, Found
 from skywright.instruments.loop.backends.boxes import from_boxes
 from skywright.instruments.loop.detect import find_loop, warm_up
 from skywright.instruments.loop.picture import encode_jpeg
-from skywright.wire.automl import (
-    HEALTH_PATH,
-    MOST_BOXES,
-    PREDICT_PATH,
-    Box,
-    Instance,
-    decode_reply,
-    encode_request,
-)
+from skywright.wire import automl
+from skywright.wire.automl import HEALTH_PATH, MOST_BOXES, PREDICT_PATH, Box, Instance
 
 logger = logging.getLogger(__name__)
 
@@ -121,15 +114,17 @@ class AutoMLDetector(Detector):
             self._check_health()
             if file is None or not file.startswith(b"\xff\xd8"):
                 file = encode_jpeg(picture, JPEG_QUALITY, "444")
-            body = encode_request([Instance(key, file)], self._most_boxes)
+            body = automl.encode_request([Instance(key, file)], self._most_boxes)
             reply = self._post(body, deadline)
         except HardwareError as error:
-            self._leave_alone(str(error))
+            with self._lock:
+                if not self._why or time.monotonic() >= self._down_until:
+                    self._stay_away(str(error))
             raise
         with self._lock:
             self._pause_s, self._why = 0.0, ""
         try:
-            boxes = decode_reply(reply, key)
+            boxes = automl.decode_reply(reply, key)
         except DataError as error:
             raise DataError(f"automl: {self.url}: {error}") from error
         return sorted(boxes, key=lambda box: -box.score)[: self._most_boxes]
@@ -152,11 +147,6 @@ class AutoMLDetector(Detector):
             self._stay_away(self._why)  # this picture asks, the others go on without
         if why := self.trouble():
             raise HardwareError(why)
-
-    def _leave_alone(self, why: str) -> None:
-        with self._lock:
-            if not self._why or time.monotonic() >= self._down_until:
-                self._stay_away(why)
 
     def _stay_away(self, why: str) -> None:
         """Begin the next pause, twice as long; the lock is held."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.loop.detection import OPPOSITE, Detection, border_gaps
+from skywright.instruments.loop.detection import OPPOSITE, Corners, Detection, border_gaps
 from skywright.wire.automl import Box
 
 LOOPS, PIN = ("nylon", "mitegen"), "pin"
@@ -59,10 +59,9 @@ def from_boxes(
     gaps = border_gaps(main.xmin, main.ymin, main.xmax, main.ymax)
     sees_tip = gaps[OPPOSITE[side]] > AT_BORDER
     end = _end(corners, side)
-    same = (
-        seen.side == side and seen.tip_in_view and _ends_at((seen.tip_x, seen.tip_y), corners, side)
-    )
-    tip = (seen.tip_x, seen.tip_y) if same else end
+    its_tip = seen.tip_x, seen.tip_y
+    same = seen.side == side and seen.tip_in_view and _ends_at(its_tip, corners, side)
+    tip = its_tip if same else end
     base = (NAN, NAN)
     if pin is not None:
         base = tip if loop is None else _end(_pixels(pin, shape), side)
@@ -89,15 +88,7 @@ def from_boxes(
 
 
 def to_boxes(detection: Detection, gray: NDArray[np.uint8]) -> list[Box]:
-    """Turn a detection into boxes: the loop, and the pin where it is in view.
-
-    Parameters
-    ----------
-    detection
-        Of the picture.
-    gray
-        (H, W) uint8, the picture.
-    """
+    """Turn the detection of a picture, (H, W) uint8, into boxes: loop, and pin if in view."""
     if detection.kind == "none":
         return []
     boxes = []
@@ -128,7 +119,7 @@ def _side(pin: Box | None, main: Box, seen: Detection) -> str:
     return min(gaps, key=lambda side: gaps[side])
 
 
-def _pixels(box: Box, shape: tuple[int, int]) -> tuple[float, float, float, float]:
+def _pixels(box: Box, shape: tuple[int, int]) -> Corners:
     """Return xmin, ymin, xmax, ymax of a box, px, centers of pixels at whole numbers."""
     height, width = shape
     xs = sorted(min(max(x, 0.0), 1.0) * width - 0.5 for x in (box.xmin, box.xmax))
@@ -136,25 +127,21 @@ def _pixels(box: Box, shape: tuple[int, int]) -> tuple[float, float, float, floa
     return xs[0], ys[0], xs[1], ys[1]
 
 
-def _box(
-    kind: str, score: float, corners: tuple[float, float, float, float], shape: tuple[int, ...]
-) -> Box:
+def _box(kind: str, score: float, corners: Corners, shape: tuple[int, ...]) -> Box:
     height, width = shape[:2]
     x0, y0, x1, y1 = corners
     parts = ((y0 + 0.5) / height, (x0 + 0.5) / width, (y1 + 0.5) / height, (x1 + 0.5) / width)
     return Box(kind, score, *(min(max(part, 0.0), 1.0) for part in parts))
 
 
-def _end(corners: tuple[float, float, float, float], side: str) -> tuple[float, float]:
+def _end(corners: Corners, side: str) -> tuple[float, float]:
     """Return the middle of a box's edge that is farthest from the side."""
     x0, y0, x1, y1 = corners
     x, y = 0.5 * (x0 + x1), 0.5 * (y0 + y1)
     return {"left": (x1, y), "right": (x0, y), "top": (x, y1), "bottom": (x, y0)}[side]
 
 
-def _ends_at(
-    tip: tuple[float, float], corners: tuple[float, float, float, float], side: str
-) -> bool:
+def _ends_at(tip: tuple[float, float], corners: Corners, side: str) -> bool:
     """Tell whether a tip lies at the far end of a box."""
     x0, y0, x1, y1 = corners
     end = _end(corners, side)
@@ -164,9 +151,7 @@ def _ends_at(
     return inside and abs(off) <= TIP_PART * length
 
 
-def _pin_corners(
-    detection: Detection, gray: NDArray[np.uint8]
-) -> tuple[float, float, float, float] | None:
+def _pin_corners(detection: Detection, gray: NDArray[np.uint8]) -> Corners | None:
     """Measure the pin, from the border to its end; None where nothing stands out."""
     height, width = gray.shape
     x, y = detection.pin_base_x, detection.pin_base_y

@@ -139,23 +139,16 @@ async def _serve(options: Options) -> None:
     camera = Camera(source)
     url, warm = options.snapshot_url, asyncio.Event()
     fetch = file_fetcher(url, timeout_s=SNAPSHOT_LIMIT_S) if url else None
+    saved_in = options.save_directory
     dhs = Dhs(
-        options.name,
-        camera,
-        detector,
-        fetch,
-        begin_run,
-        options.config,
-        options.save_directory,
-        workers,
-        warm,
+        options.name, camera, detector, fetch, begin_run, options.config, saved_in, workers, warm
     )
     facts = {
         "dcss": "{}:{}".format(*options.dcss),
         "receiver_port": source.port,
         "recorded": begin_run is not None,
     }
-    told = {**facts, "save_directory": str(options.save_directory or "")}
+    told = {**facts, "save_directory": str(saved_in or "")}
     http = _serve_status(status_app(dhs.state, detector.trouble, told), options)
     _log_banner(options, source.port, http, parameters, begin_run is not None)
     serving = asyncio.create_task(dhs.run(*options.dcss))
@@ -197,7 +190,7 @@ def _serve_status(app: "Starlette", options: Options) -> "HttpServer | None":
 
 
 def _load(detector: "Detector") -> None:
-    """Load the detector. If that fails, the log says so, and each answer to a picture does."""
+    """Load the detector; if that fails, the log says so, and each answer to a picture does."""
     logger.info("warming up: the detector is being loaded")
     if trouble := detector.trouble():
         logger.error("%s; our detector is used until it answers", trouble)
@@ -208,11 +201,7 @@ def _load(detector: "Detector") -> None:
 
 
 def _compile() -> None:
-    """Compile what fits a turn, and import what draws it.
-
-    Only the end of a series waits for these two, and not for long. Compiling takes minutes on a
-    busy machine, matplotlib 2 s.
-    """
+    """Compile what fits a turn, and import what draws it: only the end of a series needs them."""
     importlib.import_module("skywright.instruments.loop.centering").warm_up()
     importlib.import_module("matplotlib.figure")
 
@@ -253,13 +242,11 @@ def _parameters(options: Options, settings: Settings) -> dict[str, Any]:
     """Return the parameters of the analysis `loop_detection`: what searches the pictures."""
     if not options.automl_url:
         return dict(settings.loop.detection)
-    automl = options.config.automl
-    given = {
-        "threshold": automl.threshold if automl else None,
-        "most_boxes": automl.scan_n_results if automl else None,
-    }
-    more = {key: value for key, value in given.items() if value is not None}
-    return {"backend": "automl", "url": options.automl_url, **more}
+    parameters: dict[str, Any] = {"backend": "automl", "url": options.automl_url}
+    if automl := options.config.automl:
+        given = {"threshold": automl.threshold, "most_boxes": automl.scan_n_results}
+        parameters |= {key: value for key, value in given.items() if value is not None}
+    return parameters
 
 
 def _catalog(name: str, parameters: dict[str, Any], settings: Settings) -> "BeginRun | None":
@@ -276,11 +263,7 @@ def _catalog(name: str, parameters: dict[str, Any], settings: Settings) -> "Begi
     common = {**run_metadata(settings), "dhs": name}
 
     def begin(metadata: Mapping[str, Any]) -> SeriesRun:
-        return SeriesRun(
-            LoopsFound(**parameters),
-            journal,
-            settings.directory / "assets",
-            {**common, **metadata},
-        )
+        assets = settings.directory / "assets"
+        return SeriesRun(LoopsFound(**parameters), journal, assets, {**common, **metadata})
 
     return begin

@@ -77,6 +77,19 @@ class Part:
         """Return where a place in it, parts of its size, is in the picture; px."""
         return self.x + place[0] * self.width - 0.5, self.y + place[1] * self.height - 0.5
 
+    def share(self, box: Corners) -> float:
+        """Return which part of it a box fills, in width or height, the larger one."""
+        return max((box[2] - box[0]) / self.width, (box[3] - box[1]) / self.height)
+
+    def about(self, place: Place, size: float) -> "Part | None":
+        """Return a part of it about a place; None if that is nearly all of it, or a few pixels."""
+        w, h = int(size * self.width), int(size * self.height)
+        if size > LARGEST_PART or w < LEAST_PART_PX:
+            return None
+        x = np.clip(place[0] - w / 2, self.x, self.x + self.width - w)
+        y = np.clip(place[1] - h / 2, self.y, self.y + self.height - h)
+        return Part(int(x), int(y), w, h)
+
 
 @dataclass(frozen=True)
 class Look:
@@ -95,30 +108,21 @@ class Look:
 
 
 class LoopFinder:
-    """Finds the sample mount in pictures.
+    """Finds the sample mount in pictures, (H, W) uint8, by the network of a file.
 
-    Parameters
-    ----------
-    path
-        File of the network.
+    Raises
+    ------
+    ConfigError
+        If the file is no such network.
+    DataError
+        Of its methods, if a picture is smaller than 32 x 32 or of another type.
     """
 
     def __init__(self, path: Path) -> None:
         self.model = LoopModel(path)
 
     def find(self, gray: NDArray[np.uint8]) -> Detection:
-        """Find the mount in a picture, whatever border it enters through.
-
-        Parameters
-        ----------
-        gray
-            (H, W) uint8 picture, at least 32 x 32.
-
-        Raises
-        ------
-        DataError
-            If `gray` is not such an array.
-        """
+        """Find the mount in a picture, whatever border it enters through."""
         picture, standing = _lying(gray)
         found = self._find(picture)
         return _transposed(found) if standing else found
@@ -126,20 +130,7 @@ class LoopFinder:
     def silhouette(self, gray: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], str] | None:
         """Return in which cells the mount is, and the border through which it enters.
 
-        Parameters
-        ----------
-        gray
-            (H, W) uint8 picture, at least 32 x 32.
-
-        Returns
-        -------
-        ((R, C) bool, str) or None
-            The cells divide the whole picture evenly; None if there is no mount.
-
-        Raises
-        ------
-        DataError
-            If `gray` is not such an array.
+        The cells, (R, C) bool, divide the whole picture evenly; None if there is no mount.
         """
         picture, standing = _lying(gray)
         maps = self.model.run(picture)
@@ -177,10 +168,14 @@ class LoopFinder:
         if best.part != whole:
             told.append(best.maps.kind)
         if best.kind != "pin":
-            head = None if abs(film_odds(told)) > OPEN_ODDS else about_head(best.box, whole)
-            if head is not None:
-                told.append(self.model.run(head.of(picture)).kind)
-            best = _as_told(best, film_odds(told))
+            if best.box is not None and abs(film_odds(told)) <= OPEN_ODDS:
+                head = whole.about(_middle(best.box), HEAD_TIMES * whole.share(best.box))
+                if head is not None:
+                    told.append(self.model.run(head.of(picture)).kind)
+            odds = film_odds(told)
+            even = odds + EVEN_ODDS
+            kind, odds = ("mitegen", even) if odds > 0 else ("nylon", -even)
+            best = replace(best, kind=kind, odds=odds)
         return _described(picture, light, score, side, mount, _ending(best, side, picture.shape))
 
 
@@ -229,33 +224,15 @@ def part_about(look: Look) -> Part | None:
     """
     if look.tip is None or look.box is None:
         return None
-    width, height = look.part.width, look.part.height
-    x0, y0, x1, y1 = look.box
     about, head = look.tip, END_PART
     if look.kind != "pin":
-        about = (about[0] + (x0 + x1) / 2) / 2, (about[1] + (y0 + y1) / 2) / 2
-        head = max((x1 - x0) / width, (y1 - y0) / height)
-    size = max(head / HEAD_PART, SMALLEST_PART)
-    if size > LARGEST_PART or size * width < LEAST_PART_PX:
-        return None
-    w, h = int(size * width), int(size * height)
-    x = np.clip(about[0] - w / 2, look.part.x, look.part.x + width - w)
-    y = np.clip(about[1] - h / 2, look.part.y, look.part.y + height - h)
-    return Part(int(x), int(y), w, h)
+        x, y = _middle(look.box)
+        about, head = ((about[0] + x) / 2, (about[1] + y) / 2), look.part.share(look.box)
+    return look.part.about(about, max(head / HEAD_PART, SMALLEST_PART))
 
 
-def about_head(box: Corners | None, whole: Part) -> Part | None:
-    """Return the part of a picture that is asked for the kind; None if that is nearly the whole."""
-    if box is None:
-        return None
-    x0, y0, x1, y1 = box
-    size = HEAD_TIMES * max((x1 - x0) / whole.width, (y1 - y0) / whole.height)
-    w, h = int(size * whole.width), int(size * whole.height)
-    if size > LARGEST_PART or w < LEAST_PART_PX:
-        return None
-    x = np.clip((x0 + x1 - w) / 2, 0, whole.width - w)
-    y = np.clip((y0 + y1 - h) / 2, 0, whole.height - h)
-    return Part(int(x), int(y), w, h)
+def _middle(box: Corners) -> Place:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
 def film_odds(told: list[dict[str, float]]) -> float:
@@ -266,14 +243,6 @@ def film_odds(told: list[dict[str, float]]) -> float:
     least = 1e-4
     odds = [math.log(max(each["mitegen"], least) / max(each["nylon"], least)) for each in told]
     return sum(odds) / len(odds)
-
-
-def _as_told(look: Look, odds: float) -> Look:
-    """Return a look with the kind of loop by the odds of a film, and how much that says."""
-    even = odds + EVEN_ODDS
-    if odds > 0:
-        return replace(look, kind="mitegen", odds=even)
-    return replace(look, kind="nylon", odds=-even)
 
 
 def look_at(maps: Maps, part: Part) -> Look | None:
@@ -307,12 +276,10 @@ def score_of(maps: Maps) -> float:
 
 
 def _end(maps: Maps) -> tuple[str, float, float, Cell | None]:
-    """Return kind, the logarithm of its odds, how sure both are, and the cell of the tip, if any.
-
-    Kind and tip are decided together: a bare pin ends at the pin, a loop at its head.
-    """
+    """Return kind, the logarithm of its odds, how sure both are, and the cell of a tip, if any."""
     likely = {name: max(value, 1e-4) for name, value in maps.kind.items() if name != "none"}
     pin = likely["pin"] / sum(likely.values())
+    # Kind and tip are decided together: a bare pin ends at the pin, a loop at its head.
     parts = _near(np.stack([maps.masks["head"], maps.masks["pin"]]))
     ends = maps.tip * parts * np.array([1 - pin, pin], np.float32)[:, None, None]
     bare = bool(ends[1].max() > ends[0].max())
@@ -388,10 +355,7 @@ def _begin(maps: Maps, mount: NDArray[np.bool_], part: Part) -> Place | None:
 
 
 def _ending(look: Look, side: str, shape: tuple[int, ...]) -> Look:
-    """Return a look with one end: along the axis the mean of tip and edge of the box.
-
-    Each counts by its expected error, where they agree. A tip beyond the far border is none.
-    """
+    """Return a look with one end, the mean of tip and edge of the box; none beyond the border."""
     if look.tip is None:
         return look
     far = FAR_EDGE[side]
@@ -400,7 +364,7 @@ def _ending(look: Look, side: str, shape: tuple[int, ...]) -> Look:
     own = float(look.maps.tip_error[row, column]) / look.maps.tip.shape[1] * look.part.width
     if box is not None and errors is not None:
         edge = errors[far]
-        if abs(box[far] - tip[far % 2]) < 3 * (own + edge):
+        if abs(box[far] - tip[far % 2]) < 3 * (own + edge):  # each counts by its error
             tip[far % 2] = (tip[far % 2] / own**2 + box[far] / edge**2) / (own**-2 + edge**-2)
             errors = _four(
                 np.array([*errors[:far], (own**-2 + edge**-2) ** -0.5, *errors[far + 1 :]])

@@ -38,6 +38,7 @@ QUIET_S = 5.0
 LATE_S = 0.5
 """Pictures belong to a series until this time after its stop; video servers are 0.3 s late."""
 SKIPPED, UNDECODABLE, NOT_SEARCHED = "skipped", "undecodable", "not searched"
+FATES = ("received", "analysed", "failed", SKIPPED, UNDECODABLE, "doubled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,8 @@ class Collection:
 
     Parameters
     ----------
-    detector
-        Searches the pictures.
-    search
-        Threads on which it does.
+    detector, search
+        What searches the pictures, and the threads on which it does.
     key
         Name of the series for a detector elsewhere; a picture's is ``key:index``.
     config
@@ -217,21 +216,17 @@ class Collection:
         return unsearched
 
     def fates(self) -> dict[str, int]:
-        """Return pictures received, failed, skipped, undecodable and doubled."""
-        names = ("received", "failed", SKIPPED, UNDECODABLE, "doubled")
-        return {name: self.counts[name] for name in names}
+        """Return the number of pictures of each of `FATES`."""
+        analysed = {"analysed": self.backends.total()}
+        return {fate: analysed.get(fate, self.counts[fate]) for fate in FATES}
 
     def summary(self) -> str:
         """Say how the series went, for DCSS's log."""
-        counts = self.counts
         expected = f"{self._expected} expected, " if self._expected else ""
         by = ", ".join(f"{name} {count}" for name, count in self.backends.most_common())
-        by = f" ({by})" if by else ""
-        return (
-            f"{expected}{counts['received']} received, {self.backends.total()} analysed{by}, "
-            f"{counts['failed']} failed, {counts[SKIPPED]} skipped, "
-            f"{counts[UNDECODABLE]} undecodable, {counts['doubled']} doubled"
-        )
+        words = {fate: f"{count} {fate}" for fate, count in self.fates().items()}
+        words["analysed"] += f" ({by})" if by else ""
+        return expected + ", ".join(words.values())
 
     @property
     def _is_full(self) -> bool:

@@ -29,15 +29,10 @@ class Listed:
 
 @dataclass
 class ImageList:
-    """Pictures of one sample at several angles.
-
-    Parameters
-    ----------
-    axis_row
-        Row of the rotation axis as a fraction of the height.
-    """
+    """Pictures of one sample at several angles."""
 
     axis_row: float = 0.5
+    """Row of the rotation axis as a fraction of the height."""
     pictures: list[Listed] = field(default_factory=list)
 
     def add(self, picture: Listed) -> str:
@@ -102,7 +97,4 @@ class ImageList:
 def _corners(picture: Listed) -> list[str]:
     """Return x, y of the upper left and of the lower right corner of the box, fractions."""
     assert picture.found.bbox is not None
-    return [
-        fraction(value, extent)
-        for value, extent in zip(picture.found.bbox, picture.size * 2, strict=True)
-    ]
+    return [*map(fraction, picture.found.bbox, picture.size * 2)]

@@ -66,12 +66,9 @@ class Connection:
             self._writer.write(data)
 
     async def send(self, text: str) -> None:
-        """Send, and wait while DCSS does not read; a broken connection is the reader's affair.
+        """Send as `write` does, and wait while DCSS does not read.
 
-        Raises
-        ------
-        DataError
-            If the message is too long; nothing is sent then.
+        A broken connection is the reader's affair.
         """
         self.write(text)
         async with self._draining:
@@ -115,27 +112,20 @@ async def keep_connected(
         else:
             trouble = ""
             logger.info("DCSS at %s:%d: connected", host, port)
-            await _hold(Connection(reader, writer), session, f"{host}:{port}")
+            connection = Connection(reader, writer)
+            try:
+                await session(connection)
+                logger.error("DCSS at %s:%d: closed the connection", host, port)
+            except (OSError, DataError) as error:
+                why = _reason(error) if isinstance(error, OSError) else str(error)
+                logger.error("DCSS at %s:%d: connection lost: %s", host, port, why)
+            finally:
+                await connection.close()
         await asyncio.sleep(retry_s)
 
 
-async def _hold(
-    connection: Connection, session: Callable[[Connection], Awaitable[None]], where: str
-) -> None:
-    try:
-        await session(connection)
-        logger.error("DCSS at %s: closed the connection", where)
-    except (OSError, DataError) as error:
-        why = _reason(error) if isinstance(error, OSError) else error
-        logger.error("DCSS at %s: connection lost: %s", where, why)
-    finally:
-        await connection.close()
-
-
 def _reason(error: OSError) -> str:
-    """Return the system's words for an error; asyncio's are "Connect call failed" for all.
-
-    Where a host has several addresses, asyncio puts the errors of all into one text.
-    """
+    """Return the system's words for an error; asyncio's are "Connect call failed" for all."""
+    # Where a host has several addresses, asyncio puts the errors of all into one text.
     numbers = dict.fromkeys(re.findall(r"\[Errno (\d+)\]", str(error)))
     return ", ".join(os.strerror(int(number)) for number in numbers) or error.strerror or str(error)

@@ -83,7 +83,6 @@ class SeriesOperations:
             "running": collection is self._collection,
             "expected": self._config.expected,
             **collection.fates(),
-            "analysed": collection.backends.total(),
         }
 
     def table(self) -> dict[str, Operation]:

@@ -8,16 +8,8 @@ from dataclasses import dataclass, field
 
 from skywright.errors import DataError, SkywrightError
 from skywright.instruments.loop.dhs.link import Connection
-from skywright.wire.xos2 import (
-    StartOperation,
-    client_is_hardware,
-    harmless,
-    note,
-    operation_completed,
-    operation_update,
-    split_words,
-    start_operation,
-)
+from skywright.wire import xos2
+from skywright.wire.xos2 import StartOperation, operation_completed
 
 logger = logging.getLogger(__name__)
 
@@ -27,18 +19,12 @@ ERROR_CHARACTERS = 150
 
 @dataclass(eq=False)
 class Call:
-    """One started operation, from its start to its completion.
-
-    Parameters
-    ----------
-    start
-        What DCSS asked for.
-    connection
-        On which; with it the operation ends.
-    """
+    """One started operation, from its start to its completion."""
 
     start: StartOperation
+    """What DCSS asked for."""
     connection: Connection
+    """On which; with it the operation ends."""
     completed: bool = False
     ended: Callable[[str], None] = field(default=lambda status: None)
     """Called with the first word of the completion."""
@@ -53,13 +39,13 @@ class Call:
         """Send news; waits while DCSS does not read."""
         if not self.completed:
             start = self.start
-            await self.connection.send(operation_update(start.name, start.handle, text))
+            await self.connection.send(xos2.operation_update(start.name, start.handle, text))
 
     def note(self, text: str) -> None:
         """Tell DCSS's users something about this operation."""
         logger.info("%s: %s", self.key, text)
         if not self.completed:
-            self.connection.write(note(f"{self.start.name} {self.start.handle}: {text}"))
+            self.connection.write(xos2.note(f"{self.start.name} {self.start.handle}: {text}"))
 
     def complete(self, reply: str) -> None:
         """Send the end, once; after the first call nothing more is sent of this operation."""
@@ -67,14 +53,12 @@ class Call:
             return
         self.completed = True
         self.ended(reply.split(maxsplit=1)[0])
-        start = self.start
+        name, handle = self.start.name, self.start.handle
         try:
-            self.connection.write(operation_completed(start.name, start.handle, reply))
+            self.connection.write(operation_completed(name, handle, reply))
         except DataError as error:
             logger.error("%s: %s", self.key, error)
-            self.connection.write(
-                operation_completed(start.name, start.handle, "error reply_too_long")
-            )
+            self.connection.write(operation_completed(name, handle, "error reply_too_long"))
 
     def abort(self) -> None:
         """End now, whatever the operation is at."""
@@ -136,7 +120,7 @@ class Server:
         try:
             async for text in connection.messages():
                 logger.debug("from DCSS: %s", text)
-                words = split_words(text)
+                words = xos2.split_words(text)
                 asked = asked or words[:1] == ["stoc_send_client_type"]
                 self._take(words, connection)
         except asyncio.CancelledError:  # we are told to end; DCSS waits for its operations
@@ -166,12 +150,12 @@ class Server:
         if trouble:
             logger.error("%s", trouble)
             await self._was_registered.wait()
-            connection.write(note(trouble))
+            connection.write(xos2.note(trouble))
 
     def _take(self, words: list[str], connection: Connection) -> None:
         match words:
             case ["stoc_send_client_type", *_]:
-                connection.write(client_is_hardware(self.name))
+                connection.write(xos2.client_is_hardware(self.name))
             case ["stoh_register_operation", name, *rest]:
                 self._was_registered.set()
                 self._known_as[name] = rest[0] if rest else name
@@ -188,7 +172,7 @@ class Server:
 
     def _start(self, words: list[str], connection: Connection) -> None:
         try:
-            call = Call(start_operation(words), connection, ended=self._count)
+            call = Call(xos2.start_operation(words), connection, ended=self._count)
         except DataError as error:  # without a handle nothing can be completed
             logger.error("%s", error)
             return
@@ -208,10 +192,11 @@ class Server:
             reply = await operation(call)
         except SkywrightError as error:
             logger.warning("%s: %s", call.key, error)
-            reply = f"error {harmless(str(error))[:ERROR_CHARACTERS]}"
+            reply = f"error {xos2.harmless(str(error))[:ERROR_CHARACTERS]}"
         except Exception as error:  # one broken operation must not end the others
             logger.exception("%s: failed", call.key)
-            reply = f"error {harmless(f'{type(error).__name__} {error}')[:ERROR_CHARACTERS]}"
+            why = xos2.harmless(f"{type(error).__name__} {error}")
+            reply = f"error {why[:ERROR_CHARACTERS]}"
         call.complete(reply)
 
     def _count(self, status: str) -> None:

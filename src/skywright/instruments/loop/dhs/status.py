@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from skywright.instruments.loop.dhs.collection import FATES
+
 PREFIX = "skywright_dhs_"
-FATES = ("received", "analysed", "failed", "skipped", "undecodable", "doubled")
 
 State = Callable[[], Mapping[str, Any]]
 

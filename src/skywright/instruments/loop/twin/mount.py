@@ -1,4 +1,4 @@
-"""The mounted sample: its dimensions.
+"""The mounted sample: its dimensions, and the pose of the stages and the spindle that carry it.
 
 Goniometer frame: x along the spindle from the pin to the tip of the sample, (y, z) transverse and
 turning with the sample; um. The mount is built with the end face of the pin at x = 0, its plane in
@@ -12,6 +12,16 @@ from typing import Literal
 from skywright.errors import ConfigError
 
 Kind = Literal["nylon", "mitegen", "pin", "none"]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Positions of the sample stages (goniometer frame, um, added to the sample) and of phi."""
+
+    x_um: float = 0.0
+    y_um: float = 0.0
+    z_um: float = 0.0
+    phi_deg: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skywright.instruments.loop.twin import raster
-from skywright.instruments.loop.twin.mount import Mount
+from skywright.instruments.loop.twin.mount import Mount, Pose
 from skywright.instruments.loop.twin.optics import (
     Optics,
     chroma,
@@ -24,7 +24,6 @@ from skywright.instruments.loop.twin.optics import (
 )
 from skywright.instruments.loop.twin.scene import Scene
 from skywright.instruments.loop.twin.shape import Shape
-from skywright.instruments.loop.twin.trajectory import Pose
 from skywright.instruments.loop.twin.truth import (
     FrameTruth,
     SceneTruth,

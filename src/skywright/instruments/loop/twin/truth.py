@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.loop.twin.mount import Kind
+from skywright.instruments.loop.twin.mount import Kind, Pose
 from skywright.instruments.loop.twin.optics import Optics, covers, projection
 from skywright.instruments.loop.twin.scene import Scene
 from skywright.instruments.loop.twin.shape import Shape, build
-from skywright.instruments.loop.twin.trajectory import Pose
 
 Box = tuple[float, float, float, float]
 _NO_BOX: Box = (np.nan, np.nan, np.nan, np.nan)
