@@ -114,8 +114,7 @@ def middle_um(scene: Scene, pose: Pose) -> list[NDArray[np.float64]]:
     phi = np.deg2rad(angles)
     turns = np.stack([np.cos(phi), -np.sin(phi)], axis=1)
     poses = [replace(pose, phi_deg=float(angle)) for angle in angles]
-    nan = float("nan")
-    truths = [frame_truth(scene, shape, each, 1.0, 0.0, nan, nan) for each in poses]
+    truths = [frame_truth(scene, shape, each) for each in poses]
     found = []
     for name in ("box_px", "box_with_crystal_px"):
         boxes = np.array([getattr(truth, name) for truth in truths])

@@ -99,24 +99,15 @@ class Verdict:
 
     def is_sure(self, tolerance_um: float) -> bool:
         """Say whether it is there with its error counted in."""
-        spread = math.hypot(self.residual_um, self.sigma_um)
-        return (
-            self.is_there(tolerance_um)
-            and self.error_is_within(tolerance_um)
-            and spread <= tolerance_um
-        )
+        within = self.is_there(tolerance_um) and self.error_is_within(tolerance_um)
+        return within and math.hypot(self.residual_um, self.sigma_um) <= tolerance_um
 
 
 def check_light(found: RotationValues) -> None:
-    """Check that the last picture has light and shows something.
+    """Check that the last picture of a rotation has light and shows something.
 
     Back light, front light and dark field all do. Whether the loop is seen well enough is what the
     fit of the rotation tells.
-
-    Parameters
-    ----------
-    found
-        What the rotation tells.
 
     Raises
     ------
@@ -191,12 +182,10 @@ def judge(found: RotationValues, aim: Aim = "loop") -> Verdict:
 
 
 def _tip_agrees(found: RotationValues) -> bool:
-    """Say whether the tip lets the middle be believed, which stands on boxes.
-
-    A tip that follows no circle says that the boxes are not of one loop, unless nearly all of them
-    agree: then it is the tip that jumps, between two corners of the end.
-    """
+    """Say whether the tip lets the middle be believed, which stands on boxes."""
     if found.reason == Reason.INCONSISTENT:
+        # The boxes are not of one loop, unless nearly all of them agree: then it is the tip that
+        # jumps, between two corners of the end.
         return found.middle.used >= OUTLINE_ALONE * found.n_turned
     return found.ok or found.reason == Reason.UNCERTAIN
 
@@ -222,10 +211,8 @@ def _doubt_of_outline(found: RotationValues) -> str:
 
 
 def _judge_pin(found: RotationValues) -> Verdict:
-    """Refuse a bare pin that is seen well, its end near the beam; else come nearer first.
-
-    Away from the spindle a thin stem is out of focus, and the loop on it may be out of the picture.
-    """
+    """Refuse a bare pin that is seen well, its end near the beam; else come nearer first."""
+    # Away from the spindle a thin stem is out of focus, and the loop on it may be out of view.
     seen = found.n_ok >= SEEN_WELL * found.n_turned
     pins = found.n_pin >= SEEN_WELL * found.n_turned
     why = f"{found.why}, with {found.kind_share:.0%} of the votes"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from skywright.instruments.loop.detection import Detection
+from skywright.instruments.loop.detection import Corners, Detection
 from skywright.instruments.loop.limits import find_limits
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def annotate(
     picture: NDArray[np.uint8],
     detection: Detection,
     title: str = "",
-    pin_box: tuple[float, float, float, float] | None = None,
+    pin_box: Corners | None = None,
 ) -> NDArray[np.uint8]:
     """Draw box, tip, end of the pin and a caption into a copy of a picture.
 
@@ -56,17 +56,15 @@ def annotate(
     if pin_box is not None:
         draw.rectangle([round(value) for value in pin_box], outline=COLORS["pin"], width=unit)
     if detection.bbox is not None:
-        corners = [round(value) for value in detection.bbox]
-        draw.rectangle(corners, outline=color, width=unit)
+        draw.rectangle([round(value) for value in detection.bbox], outline=color, width=unit)
     if not math.isnan(detection.pin_base_x):
         end = detection.pin_base_x, detection.pin_base_y
         draw.circle(end, 3 * unit, outline=COLORS["pin"], width=2)
     if detection.tip_in_view:
         _cross(draw, detection.tip_x, detection.tip_y, 9 * unit, unit, TIP_COLOR)
-    text = "\n".join(_lines(title, detection))
     draw.multiline_text(
         (4 * unit, 2 * unit),
-        text,
+        "\n".join(_lines(title, detection)),
         fill=color,
         font=ImageFont.load_default(max(LEAST_FONT_PX, max(image.size) / LETTERS)),
         stroke_width=unit,
@@ -75,9 +73,7 @@ def annotate(
     return np.asarray(image)
 
 
-def find_pin_box(
-    gray: NDArray[np.uint8], detection: Detection
-) -> tuple[float, float, float, float] | None:
+def find_pin_box(gray: NDArray[np.uint8], detection: Detection) -> Corners | None:
     """Return the box of the pin in view: from its border to its end, as wide as its silhouette.
 
     Parameters
@@ -119,13 +115,7 @@ def _lines(title: str, detection: Detection) -> list[str]:
 
 
 def caption(detection: Detection) -> str:
-    """Say in a few words what was found: class, score, side and what is amiss.
-
-    Parameters
-    ----------
-    detection
-        Result of `find_loop`.
-    """
+    """Say in a few words what was found: class, score, side and what is amiss."""
     if detection.flat:
         return "flat image"
     words = [detection.kind, f"{detection.score:.2f}"]

@@ -110,7 +110,7 @@ def to_view(xy_px: ArrayLike, view: View) -> Floats:
     ----------
     xy_px : (..., 2) float
         x, y in px.
-    view : View
+    view
 
     Returns
     -------
@@ -121,19 +121,7 @@ def to_view(xy_px: ArrayLike, view: View) -> Floats:
 
 
 def to_picture(along_across_um: ArrayLike, view: View) -> Floats:
-    """Convert points of the view frame to the picture; inverse of `to_view`.
-
-    Parameters
-    ----------
-    along_across_um : (..., 2) float
-        along, across in um.
-    view : View
-
-    Returns
-    -------
-    (..., 2) float64
-        x, y in px.
-    """
+    """Convert points of the view frame to the picture; inverse of `to_view`."""
     return np.asarray(along_across_um, dtype=np.float64) @ np.linalg.inv(view.matrix).T
 
 

@@ -86,21 +86,8 @@ def _edges(
 ) -> NDArray[np.float64]:
     """Return where, coming from row 0, each column first has half of the contrast of the edge.
 
-    Parameters
-    ----------
-    rows : (H, W) float64
-        The picture, or the same upside down.
-    coarse : (W,) float64
-        Where the mask begins, px from the border; 0: the mount is cut by it.
-    cell
-        Height of a cell of the mask, px.
-    reach : (W,) float64
-        How far inside of `coarse` the edge may be, px.
-
-    Returns
-    -------
-    (W,) float64
-        px, pixel centers at whole numbers.
+    The mask, of cells `cell` px high, begins at `coarse`, (W,) px from the border; 0: the mount is
+    cut by it. The edge is at most `reach` px inside of that.
     """
     count, columns = rows.shape
     span = round(WINDOW_CELLS * cell)

@@ -53,17 +53,7 @@ def decode(data: bytes, source: str = "picture", color: bool = False) -> NDArray
 
 
 def read_picture(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image file to grey.
-
-    Parameters
-    ----------
-    path
-        JPEG, PNG or other image file.
-
-    Returns
-    -------
-    (H, W) uint8
-        Luminance.
+    """Read an image file, JPEG, PNG or another, to luminance, (H, W) uint8.
 
     Raises
     ------

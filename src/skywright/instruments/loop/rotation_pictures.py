@@ -67,16 +67,15 @@ def draw_rotation(
 
 
 Picture = NDArray[np.uint8]
+"""(H, W) or (H, W, 3) uint8."""
 BEAM = (40, 220, 255)
 SHEET = 12
 
 
-def places_on_sheet(phi_deg: Floats, count: int = SHEET) -> list[int]:
-    """Return the rows of at most `count` pictures, spread over those whose angle is known."""
+def places_on_sheet(phi_deg: Floats) -> list[int]:
+    """Return the rows of at most `SHEET` pictures, spread over those whose angle is known."""
     known = np.flatnonzero(np.isfinite(phi_deg))
-    if not known.size:
-        return []
-    picks = np.linspace(0, known.size - 1, min(count, known.size)).round().astype(int)
+    picks = np.linspace(0, known.size - 1, min(SHEET, known.size)).round().astype(int)
     return [int(row) for row in known[picks]]
 
 
@@ -88,7 +87,7 @@ def draw_sheet(
     Parameters
     ----------
     pictures
-        Rows of the run, and the (H, W) or (H, W, 3) uint8 picture of each.
+        Rows of the run, and the picture of each.
     phi_deg : (n,) float64
         Angle of each row.
     calibration
@@ -104,7 +103,7 @@ def draw_sheet(
     for row, picture in pictures:
         title = f"{row}: {phi_deg[row]:.1f} deg"
         found = annotate(picture, find_loop(to_gray(picture)), title)
-        drawn.append(mark_beam(found, calibration))
+        drawn.append(_mark_beam(found, calibration))
         yield f"rotation_{row:04d}.jpg", encode_jpeg(drawn[-1], 90, "444")
     if drawn:
         yield "rotation_sheet.png", encode_png(contact_sheet(drawn))
@@ -113,40 +112,13 @@ def draw_sheet(
 def draw_before_after(
     before: tuple[Picture, str], after: tuple[Picture, str], calibration: ZoomCalibration
 ) -> dict[str, bytes]:
-    """Put two pictures side by side, with the beam in both.
-
-    Parameters
-    ----------
-    before, after
-        (H, W) or (H, W, 3) uint8, and what to write on it.
-    calibration
-        Of the camera.
-
-    Returns
-    -------
-    dict
-        ``before_after.png``: contents of the file.
-    """
-    pair = [mark_beam(picture, calibration, text) for picture, text in (before, after)]
+    """Put two pictures side by side, each with its text and the beam, as ``before_after.png``."""
+    pair = [_mark_beam(picture, calibration, text) for picture, text in (before, after)]
     return {"before_after.png": encode_png(contact_sheet(pair, columns=2, cell_px=720))}
 
 
-def mark_beam(picture: Picture, calibration: ZoomCalibration, text: str = "") -> Picture:
-    """Draw the spindle's row and the beam into a copy of a picture.
-
-    Parameters
-    ----------
-    picture
-        (H, W) or (H, W, 3) uint8.
-    calibration
-        With axis and target.
-    text
-        Written at the top.
-
-    Returns
-    -------
-    (H, W, 3) uint8
-    """
+def _mark_beam(picture: Picture, calibration: ZoomCalibration, text: str = "") -> Picture:
+    """Draw the beam, and a text at the top, into a copy, (H, W, 3) uint8, of a picture."""
     image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
     draw = ImageDraw.Draw(image)
     view, unit = calibration.view, max(1, round(max(image.size) / 500))

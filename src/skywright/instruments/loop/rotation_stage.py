@@ -80,7 +80,7 @@ class RotationRun(SecondRun):
     def prepare(self, rows: Batch) -> tuple[Analysis[Any], Batch]:
         """Give each picture its angle, with the calibration that is saved now."""
         zoom = float(self.turn.start.get("zoom", 0.0))
-        return retime(self.turn, rows, self._calibrations.at_or_guess(zoom, self.turn.shape))
+        return _retime(self.turn, rows, self._calibrations.at_or_guess(zoom, self.turn.shape))
 
     def failure(self, result: Mapping[str, Any]) -> str:
         """Return why neither tip nor middle is known."""
@@ -141,25 +141,8 @@ class RotationRun(SecondRun):
         return draw_before_after((before[0], before[2]), (read(row), text), calibration)
 
 
-def retime(turn: Turn, rows: Batch, calibration: ZoomCalibration) -> tuple[LoopRotation, Batch]:
-    """Give each picture its angle; fit the camera's delay where the spindle turned both ways.
-
-    Parameters
-    ----------
-    turn
-        Of the run.
-    rows
-        Columns of `loop_detection` for the first pictures of the run, in the order of the file.
-    calibration
-        Of the camera; its delay holds where none can be fitted.
-
-    Returns
-    -------
-    LoopRotation
-        Fresh, with the delay that was used.
-    Batch
-        `rows` with ``phi`` (deg) and ``image_num``.
-    """
+def _retime(turn: Turn, rows: Batch, calibration: ZoomCalibration) -> tuple[LoopRotation, Batch]:
+    """Give pictures their angle and number; fit the delay if the spindle turned both ways."""
     trace, delay_s, sigma_s = turn.trace(), calibration.delay_s, None
     why = "the spindle did not turn both ways"
     places = turn.rows(rows.identities)

@@ -64,11 +64,7 @@ class SeriesRun:
     """
 
     def __init__(
-        self,
-        analysis: Analysis[Any],
-        emit: Emit,
-        assets: Path,
-        metadata: Mapping[str, Any],
+        self, analysis: Analysis[Any], emit: Emit, assets: Path, metadata: Mapping[str, Any]
     ) -> None:
         self._emit = emit
         directory = assets.absolute() / f"{datetime.now():%Y/%m/%d}"
@@ -89,15 +85,7 @@ class SeriesRun:
         return str(self._run.start_doc["uid"])
 
     def recorded(self, count: int, shape: tuple[int, ...]) -> None:
-        """Emit documents of the pictures that are in the file by now.
-
-        Parameters
-        ----------
-        count
-            Of whole rows in the file.
-        shape
-            Of a picture, (H, W) or (H, W, 3).
-        """
+        """Emit documents of the `count` pictures of a shape that are in the file by now."""
         if self._pictures is None and count > 0:
             self._pictures = self._describe(shape)
         if self._pictures is not None:
@@ -118,16 +106,9 @@ class SeriesRun:
             self.derived.close("fail", f"{type(error).__name__}: {error}")
 
     def derive(self, analysis: Analysis[Any], batch: Batch, pictures: Mapping[str, bytes]) -> None:
-        """Add a derived run of an analysis over all pictures, complete at once.
+        """Add a derived run, complete at once, of a fresh analysis over all pictures.
 
-        Parameters
-        ----------
-        analysis
-            Fresh.
-        batch
-            Its inputs.
-        pictures
-            File name to contents, kept with that run.
+        `pictures` are file names and contents, kept with that run.
         """
         run = DerivedRun(analysis, self._run.start_doc, self._emit, self._assets, self._keys)
         run.add(batch)

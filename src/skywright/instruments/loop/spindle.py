@@ -120,16 +120,9 @@ class Turn:
         return Trace(times[known], angles[known]) if known.sum() > 1 else None
 
     def rows(self, identities: NDArray[np.int64]) -> NDArray[np.intp]:
-        """Return the rows of pictures in their file, from 0; an analysis may have skipped some.
+        """Return the rows, (n,) intp, in their file of pictures with these frame numbers.
 
-        Parameters
-        ----------
-        identities : (n,) int64
-            Frame numbers.
-
-        Returns
-        -------
-        (n,) intp
+        An analysis may have skipped some.
 
         Raises
         ------

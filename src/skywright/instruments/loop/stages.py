@@ -95,20 +95,16 @@ class StageSetup:
         return np.asarray(self.matrix) * [um_per_unit(unit) for unit in units]
 
     def sample_um(self, motors: ArrayLike, phi_deg: float, units: tuple[str, ...]) -> Floats:
-        """Return where the sample is.
+        """Return the displacement of the sample, (3,) float64, um of the goniometer frame.
 
         Parameters
         ----------
         motors : (3,) float
             Positions, in their units.
         phi_deg : float
+            Spindle angle.
         units : 3 texts
             mm, um ...
-
-        Returns
-        -------
-        (3,) float64
-            Displacement in the goniometer frame, um.
         """
         shift = self._um(units) @ np.asarray(motors, dtype=np.float64)
         return shift if self.mounting == "spindle" else to_goniometer(shift, phi_deg, self.phi_sign)
@@ -116,17 +112,8 @@ class StageSetup:
     def motor_moves(self, shift_um: ArrayLike, phi_deg: float, units: tuple[str, ...]) -> Floats:
         """Return the relative moves of the motors, in their units, that shift the sample.
 
-        Parameters
-        ----------
-        shift_um : (3,) float
-            Wanted displacement in the goniometer frame.
-        phi_deg : float
-            Spindle angle during the move.
-        units : 3 texts
-
-        Returns
-        -------
-        (3,) float64
+        `shift_um`, (3,), is the wanted displacement in the goniometer frame; `phi_deg` is the
+        spindle's angle during the move.
         """
         shift = np.asarray(shift_um, dtype=np.float64)
         if self.mounting == "table":

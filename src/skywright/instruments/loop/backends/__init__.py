@@ -102,12 +102,7 @@ def make_detector(backend: str = "network", **settings: Any) -> Detector:
 
 
 def detector_class(backend: str = "network", **settings: Any) -> type[Detector]:
-    """Return the class of a back-end that takes the settings; it is not made.
-
-    Parameters
-    ----------
-    backend, **settings
-        As of `make_detector`.
+    """Return the class of a back-end that takes the settings, as of `make_detector`.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +11,6 @@ from skywright.errors import DataError
 from skywright.instruments.loop.cli.automl_server import automl_server
 from skywright.instruments.loop.cli.dhs import dhs
 from skywright.instruments.loop.cli.fit_series import fit_series
-
-if TYPE_CHECKING:
-    from skywright.instruments.loop.detection import Detection
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("fit-series")(fit_series)
@@ -49,7 +46,7 @@ def find(
     unreadable = 0
     for file in files:
         try:
-            row = find_in_file(file)
+            row = _find_in_file(file)
         except DataError as error:
             typer.echo(f"skywright: {error}", err=True)
             unreadable += 1
@@ -64,20 +61,8 @@ def find(
         raise typer.Exit(EXIT_UNREADABLE)
 
 
-def find_in_file(file: Path) -> dict[str, Any]:
-    """Detect the loop in one picture file.
-
-    Returns
-    -------
-    dict
-        ``file``, ``tip`` [x, y] or None, ``bbox`` [xmin, ymin, xmax, ymax] or None, ``class``,
-        ``width`` (px) or None, ``side`` or None, ``score`` (0..1), ``ms``.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read or is no picture.
-    """
+def _find_in_file(file: Path) -> dict[str, Any]:
+    """Return what the command line promises of one picture file; NaN is None."""
     from skywright.instruments.loop.detect import find_loop
     from skywright.instruments.loop.picture import decode
 
@@ -88,19 +73,16 @@ def find_in_file(file: Path) -> dict[str, Any]:
     begun = time.perf_counter()
     found = find_loop(decode(data, str(file)))
     took_ms = (time.perf_counter() - begun) * 1e3
-    return {"file": str(file), **detection_as_json(found), "ms": round(took_ms, 3)}
-
-
-def detection_as_json(found: "Detection") -> dict[str, Any]:
-    """Return the part of a detection that the command line promises, NaN as None."""
     tip = (found.tip_x, found.tip_y)
     return {
+        "file": str(file),
         "tip": [_rounded(value) for value in tip] if tip[0] == tip[0] else None,
         "bbox": [_rounded(value) for value in found.bbox] if found.bbox else None,
         "class": found.kind,
         "width": _rounded(found.width),
         "side": found.side,
         "score": round(found.score, 4),
+        "ms": round(took_ms, 3),
     }
 
 
@@ -114,13 +96,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:
-        is_text = name in ("file", "class", "side")
-        table.add_column(
-            name,
-            justify="left" if is_text else "right",
-            no_wrap=name != "file",
-            overflow="fold",
-        )
+        side = "left" if name in ("file", "class", "side") else "right"
+        table.add_column(name, justify=side, no_wrap=name != "file", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row[name], 2 if name == "score" else 0) for name in COLUMNS))
     make_console().print(table)

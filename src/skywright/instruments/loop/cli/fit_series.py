@@ -113,7 +113,7 @@ def fit_series(
         readings = read_rows(trace)
         angles = np.unwrap(required(trace, readings, "phi"), period=360.0)
         motor = Trace(required(trace, readings, "time"), angles)
-    answer = fit_rows(file, rows, view, axis, fixed, motor, None if find_delay else delay)
+    answer = _fit_rows(file, rows, view, axis, fixed, motor, None if find_delay else delay)
     if as_json:
         print_json(answer)
     else:
@@ -133,22 +133,16 @@ def _calibrated(path: Path, zoom: float | None) -> "tuple[View, AxisPrior, float
     return stop.view, stop.axis, stop.delay_s
 
 
-def fit_rows(
+def _fit_rows(
     path: Path,
     rows: list[tuple[int, Row]],
     view: "View",
-    axis: "AxisPrior | None" = None,
-    side: "Side | None" = None,
-    motor: "Trace | None" = None,
-    delay_s: float | None = 0.0,
+    axis: "AxisPrior | None",
+    side: "Side | None",
+    motor: "Trace | None",
+    delay_s: float | None,
 ) -> dict[str, Any]:
-    """Turn lines into the answer of the command; `delay_s` None is fitted.
-
-    Raises
-    ------
-    DataError
-        Naming file, line and field, for a line without what the fit needs.
-    """
+    """Turn lines into the answer of the command; `delay_s` None is fitted."""
     from skywright.instruments.loop.series import fit_series
 
     kept, series, view, notes = look(path, rows, view)

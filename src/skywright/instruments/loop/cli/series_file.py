@@ -77,6 +77,8 @@ def look(
     path: Path, rows: list[tuple[int, Row]], view: "View"
 ) -> "tuple[list[tuple[int, Row]], Series, View, list[str]]":
     """Run the detector where there is no tip; drop pictures that repeat or cannot be decoded."""
+    from skywright.instruments.loop.detect import find_loop
+    from skywright.instruments.loop.picture import decode
     from skywright.instruments.loop.series import from_detections
 
     kept, found, notes = [], [], []
@@ -94,16 +96,17 @@ def look(
             continue
         seen[data] = number
         try:
-            detection, shape = _found(row, data)
+            gray = decode(data, str(row.file))
+            detection = find_loop(gray)
         except DataError as error:
             notes.append(f"line {number}: {error}")
             continue
-        if size not in (None, shape):
+        if size not in (None, gray.shape):
             raise DataError(
-                f"{path}: line {number}: file: {row.file} is an array of {shape} pixels, those "
-                f"before it {size}; the pictures of a series have one size"
+                f"{path}: line {number}: file: {row.file} is an array of {gray.shape} pixels, "
+                f"those before it {size}; the pictures of a series have one size"
             )
-        size = shape
+        size = gray.shape
         found.append(detection)
         kept.append((number, row))
     if seen and size is None:
@@ -125,15 +128,6 @@ def _picture(path: Path, number: int, row: Row) -> bytes:
         raise DataError(
             f"{path}: line {number}: file: {picture} cannot be read: {reason!s}"
         ) from error
-
-
-def _found(row: Row, data: bytes) -> "tuple[Detection, tuple[int, ...]]":
-    """Return what the detector finds, and the shape of the picture."""
-    from skywright.instruments.loop.detect import find_loop
-    from skywright.instruments.loop.picture import decode
-
-    gray = decode(data, str(row.file))
-    return find_loop(gray), gray.shape
 
 
 def _given(row: Row) -> "Detection":

@@ -112,14 +112,6 @@ class Simulator:
         return [round(float(v), 1) for v in np.add(self.truth()["center_offset_um"], pose)]
 
 
-def _devices(session: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "camera": session["axis"],
-        "goniometer": session["gonio"],
-        "result": session["rotation"],
-    }
-
-
 def _center(session: Mapping[str, Any], simulator: Simulator, kind: str) -> DemoResult:
     before, began = simulator.offset_um(), time.monotonic()
     uids, done, why = _run_centering(session)
@@ -150,10 +142,11 @@ def _run_centering(session: Mapping[str, Any], **options: Any) -> tuple[list[str
     """Center what is mounted; return the uids of the runs, the result, and why there is none."""
     from plans.loop.centering import center_loop
 
+    devices = session["axis"], session["gonio"], session["rotation"]
     uids: list[str] = []
     token = session["RE"].subscribe(lambda _, doc: uids.append(doc["uid"]), "start")
     try:
-        done = session["RE"](center_loop(**_devices(session), **options)).plan_result
+        done = session["RE"](center_loop(*devices, **options)).plan_result
     except SkywrightError as error:
         return uids, None, f"{type(error).__name__}: {error}"
     finally:

@@ -55,14 +55,9 @@ OUTPUTS = [each.name for each in fields(Maps)]
 
 
 def open_session(network: str | bytes, what: str) -> Any:
-    """Load a network; returns onnxruntime's ``InferenceSession``.
+    """Load an ONNX file, by path or as bytes; returns onnxruntime's ``InferenceSession``.
 
-    Parameters
-    ----------
-    network
-        Path of an ONNX file, or its bytes.
-    what
-        How messages name it.
+    Messages name it `what`.
 
     Raises
     ------
@@ -93,12 +88,7 @@ def open_session(network: str | bytes, what: str) -> Any:
 
 
 class LoopModel:
-    """The network of a file.
-
-    Parameters
-    ----------
-    path
-        ONNX file.
+    """The network of an ONNX file.
 
     Raises
     ------

@@ -29,10 +29,8 @@ class Dhs:
     ----------
     name
         In DCSS's database.
-    camera
-        Gives the pictures of series; it stays the caller's to close.
-    detector
-        Searches pictures; it stays the caller's to close.
+    camera, detector
+        Give the pictures of series, and search pictures; they stay the caller's to close.
     fetch
         Gives single pictures; None if there is no camera to ask.
     begin_run

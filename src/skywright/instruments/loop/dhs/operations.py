@@ -101,7 +101,7 @@ class SnapshotOperations:
         if (length_px := real(call, 0, "length", wrong="InvalidLengthParameter")) <= 0:
             raise OperationError("InvalidLengthParameter")
         shot, limits = await self._outline(call)
-        edges = pin_edges(shot.found, limits, length_px, count)
+        edges = _pin_edges(shot.found, limits, length_px, count)
         height, width = shot.gray.shape
         words = [fraction(y, height) for pair in edges for y in pair]
         return f"normal {fraction(shot.found.pin_base_x, width)} {count} {' '.join(words)}"
@@ -115,7 +115,7 @@ class SnapshotOperations:
         if len(places) > MOST_CUTS:
             raise OperationError(f"{len(places)} columns, at most {MOST_CUTS}")
         shot, limits = await self._outline(call)
-        cuts = [f"{number(x)} {vertical_cut(limits, x, shot.gray)}" for x in places]
+        cuts = [f"{number(x)} {_vertical_cut(limits, x, shot.gray)}" for x in places]
         return f"normal {len(cuts)} {' '.join(cuts)}"
 
     async def add_image_to_list(self, call: Call) -> str:
@@ -206,7 +206,7 @@ def integer(call: Call, place: int, name: str, *, default: int | None = None) ->
     return int(value)
 
 
-def vertical_cut(limits: Limits | None, x: float, gray: NDArray[np.uint8]) -> str:
+def _vertical_cut(limits: Limits | None, x: float, gray: NDArray[np.uint8]) -> str:
     """Return ``upper lower`` of the column at the fraction `x`; ``-1 -1`` if it is empty."""
     height, width = gray.shape
     column = min(int(x * width), width - 1)
@@ -215,30 +215,10 @@ def vertical_cut(limits: Limits | None, x: float, gray: NDArray[np.uint8]) -> st
     return f"{fraction(limits.upper[column], height)} {fraction(limits.lower[column], height)}"
 
 
-def pin_edges(
+def _pin_edges(
     found: Detection, limits: Limits | None, length_px: float, count: int
 ) -> list[tuple[float, float]]:
-    """Measure a pin in sections from its end backwards.
-
-    Parameters
-    ----------
-    found, limits
-        Of the picture.
-    length_px
-        Of a section. Its outer thirds are left out.
-    count
-        Of sections.
-
-    Returns
-    -------
-    list of (upper, lower)
-        Mean y of the edges in each section, px.
-
-    Raises
-    ------
-    OperationError
-        If no pin is in view, or the sections do not lie on it.
-    """
+    """Return the mean y of both edges of a pin, px, in sections from its end backwards."""
     if limits is None or math.isnan(found.pin_base_x):
         raise OperationError("PinNotInView +")
     if limits.side not in ("left", "right"):
@@ -249,6 +229,7 @@ def pin_edges(
     edges = []
     for section in range(count):
         middle = (section + 0.5) * length_px
+        # The outer thirds of a section are left out.
         inside = np.abs(behind_px - middle) <= max(length_px / 6.0, 0.5)
         upper, lower = limits.upper[inside], limits.lower[inside]
         if not len(upper) or np.isnan(upper).any():

@@ -45,14 +45,8 @@ def draw_sheet(series: Recording) -> dict[str, bytes]:
 class Saver:
     """Saves each picture of a series as it came, and with what was found drawn into it.
 
-    The names are those of the loopDHS: ``loop_0000.jpeg`` and ``bboxes/automl_loop_0000.jpeg``.
-
-    Parameters
-    ----------
-    directory
-        Of all series; each gets one of its own.
-    key
-        Of the operation.
+    The names are those of the loopDHS: ``loop_0000.jpeg`` and ``bboxes/automl_loop_0000.jpeg``, in
+    a directory for each series, named by the key of its operation.
     """
 
     def __init__(self, directory: Path, key: str) -> None:

@@ -118,17 +118,12 @@ def as_batch(findings: Sequence[Finding]) -> Batch:
 
 
 class SeriesRecorder:
-    """Begins recordings; not thread-safe.
+    """Begins recordings; without a catalog only the file of the last series is kept.
 
-    Parameters
-    ----------
-    camera
-        The owner.
-    begin_run
-        None without a catalog: the file of the last series is then kept, and no other.
+    Not thread-safe.
     """
 
-    def __init__(self, camera: Camera, begin_run: BeginRun | None = None) -> None:
+    def __init__(self, camera: Camera, begin_run: BeginRun | None) -> None:
         self.camera = camera
         self._begin_run = begin_run
         self.scratch = Path(tempfile.mkdtemp(prefix="skywright-dhs-"))

@@ -29,19 +29,10 @@ DPI = 100
 
 @dataclass(frozen=True)
 class Turn:
-    """A series whose angles are known.
-
-    Attributes
-    ----------
-    batch
-        What was found in the searched pictures, and ``phi``, deg from the start.
-    analysis
-        Of all of it.
-    result
-        Of `analysis`.
-    """
+    """A series whose angles are known, and the analysis of it with its result."""
 
     batch: Batch
+    """What was found in the searched pictures, and ``phi``, deg from the start."""
     analysis: LoopTurn
     result: Mapping[str, Any]
 
@@ -59,12 +50,9 @@ def see_turn(findings: Sequence[Finding], config: DhsConfig) -> Turn | None:
         return None
     times = np.array([finding.time for finding in findings], np.float64)
     phi, angles_from = turn_angles(times, config.osci_delta, config.osci_time, config.expected)
-    batch = as_batch(searched)
-    batch = Batch(
-        batch.identities,
-        batch.times,
-        {**batch.data, "phi": phi[[finding.index for finding in searched]]},
-    )
+    found = as_batch(searched)
+    columns = {**found.data, "phi": phi[[finding.index for finding in searched]]}
+    batch = Batch(found.identities, found.times, columns)
     analysis = LoopTurn(
         delta_deg=config.osci_delta,
         time_s=config.osci_time,
@@ -78,22 +66,7 @@ def see_turn(findings: Sequence[Finding], config: DhsConfig) -> Turn | None:
 def write_files(
     findings: Sequence[Finding], turn: Turn | None, directory: Path, plotted: bool
 ) -> None:
-    """Write ``loop_info.csv`` of a series into the directory of its pictures, and its plots.
-
-    Parameters
-    ----------
-    findings, turn
-        Of the series.
-    directory
-        Created if it is missing.
-    plotted
-        Whether plots are wanted.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be written.
-    """
+    """Write ``loop_info.csv`` of a series into a directory, and its plots if they are wanted."""
     directory.mkdir(parents=True, exist_ok=True)
     _write_table(findings, directory / "loop_info.csv")
     if not plotted:

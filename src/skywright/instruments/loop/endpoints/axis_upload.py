@@ -15,6 +15,7 @@ from skywright.wire.axis_client import camera_url
 logger = logging.getLogger(__name__)
 
 CONNECTIONS = 2
+"""Uploads at the same time, so that pictures can overtake each other as real ones do."""
 WAITING = 300
 """Pictures that wait for a slow receiver; further ones push out the oldest."""
 LIMIT_S = 5.0
@@ -30,8 +31,6 @@ class Uploader:
         The owner of the pictures; its source runs while the trigger is open.
     url
         Of the receiver.
-    connections
-        Uploads at the same time, so that pictures can overtake each other as real ones do.
 
     Attributes
     ----------
@@ -44,11 +43,10 @@ class Uploader:
         If `url` is no HTTP address.
     """
 
-    def __init__(self, camera: Camera, url: str, connections: int = CONNECTIONS) -> None:
+    def __init__(self, camera: Camera, url: str) -> None:
         self.url = camera_url(url, "/")
         self.counts: Counter[str] = Counter()
         self._camera = camera
-        self._connections = connections
         self._lock, self._counting = threading.Lock(), threading.Lock()
         self._closed = threading.Event()
         self._pictures: NewestQueue[SourceFrame] | None = None
@@ -64,7 +62,7 @@ class Uploader:
                     threading.Thread(
                         target=self._send_all, args=(pictures, closed), name="upload", daemon=True
                     )
-                    for _ in range(self._connections)
+                    for _ in range(CONNECTIONS)
                 ]
                 for thread in self._threads:
                     thread.start()

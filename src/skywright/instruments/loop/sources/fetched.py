@@ -300,11 +300,6 @@ def fetch_snapshot(
     delay_s
         From exposure to arrival.
 
-    Returns
-    -------
-    SourceFrame
-        The image file as it came, with its time.
-
     Raises
     ------
     ConfigError

@@ -25,10 +25,11 @@ class PushedPictures:
     Parameters
     ----------
     host, port
-        Where to listen; port 0 takes a free one.
+        Where to listen; port 0 takes a free one, which the attribute then is.
     size
-        Width and height, px, when known before the first picture; afterwards the largest of the
-        last `SIZES_KEPT` pictures, since a server may send pictures of several sizes.
+        Width and height, px, when known before the first picture; afterwards those that hold each
+        of the last `SIZES_KEPT` pictures, since a server may send several sizes. Reading it takes
+        no lock: the owner asks under its own, which deliveries take after ours.
     bytes_max
         Longest upload, bytes.
     date
@@ -36,11 +37,6 @@ class PushedPictures:
 
     Attributes
     ----------
-    port
-        The one in use.
-    size
-        Width and height, px, that hold each of the last pictures; None before the first. Reading
-        it takes no lock: the owner asks under its own, which deliveries take after ours.
     counts
         Uploads ``received``, ``dropped`` (nobody asked), ``cut off`` and ``refused``.
 

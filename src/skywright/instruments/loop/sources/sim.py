@@ -181,11 +181,9 @@ class SimulatedCamera(PacedSource[SourceFrame]):
         return SourceFrame(number, now, data=data, truth=truth)
 
     def _motion_until(self, time_s: float) -> SampleMotion | None:
-        """Return the motion, waiting until it is known up to a time, unix s.
-
-        If the motors are disconnected, the last known motion is used, and only the first picture
-        waits. Positions that come later, as on a slow computer, connect them again.
-        """
+        """Return the motion, waiting until it is known up to a time, unix s."""
+        # If the motors are disconnected, the last known motion is used, and only the first picture
+        # waits. Positions that come later, as on a slow computer, connect them again.
         with self._motion_changed:
             if self.motion is None:
                 return None

@@ -175,10 +175,8 @@ def empty_field(optics: Optics) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=8)
 def _enlarging(count: int, size: int) -> NDArray[np.float64]:
-    """Return the matrix (size, count) of a cubic spline through `count` values.
-
-    For one axis after the other: the same as `zoom` of both at once, which is by far slower.
-    """
+    """Return the matrix (size, count) of a cubic spline through `count` values, of one axis."""
+    # One axis after the other is the same as `zoom` of both at once, which is by far slower.
     return zoom(np.eye(count), (size / count, 1.0), order=3)
 
 

@@ -97,10 +97,7 @@ def _outline(angle: Floats, length_um: float, width_um: float, taper: float) -> 
 
 
 def _inside(mount: Mount, angle: Floats) -> Floats:
-    """Return the line (S, 2) that liquid in the head reaches.
-
-    Liquid wets nylon to the middle of the fiber, and polymer to the edge of the aperture.
-    """
+    """Return the line (S, 2) that liquid reaches: the middle of nylon, or the polymer's edge."""
     rim = mount.fiber_um
     if mount.kind == "nylon":
         line = _outline(

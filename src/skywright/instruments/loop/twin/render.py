@@ -68,8 +68,6 @@ def render(
     path: Sequence[Pose] | None = None,
     light: float = 1.0,
     frame_seed: int = 0,
-    exposure_start_s: float = float("nan"),
-    exposure_end_s: float = float("nan"),
 ) -> Frame:
     """Take one picture.
 
@@ -84,15 +82,14 @@ def render(
         Factor on all lamps, 0 is off.
     frame_seed : int
         Draws the noise; equal seeds give equal bits.
-    exposure_start_s, exposure_end_s : float
-        Copied into the truth.
     """
     optics = scene.optics
     shape = shape_of(scene)
     smear, travel = motion_px(shape, optics, path)
-    truth = frame_truth(scene, shape, pose, light, smear, exposure_start_s, exposure_end_s)
+    truth = frame_truth(scene, shape, pose, light, smear)
     corner, transmission, reflection = _see(shape, optics, pose, path, travel)
     channels = 3 if optics.color else 1
+    noise = optics.read_noise, optics.shot_noise
     image = np.empty((optics.height_px, optics.width_px, channels), np.uint8)
     raster.expose(
         empty_field(optics),
@@ -100,18 +97,13 @@ def render(
         transmission,
         reflection,
         np.array(corner, np.int64),
-        _gains(optics, light),
+        np.array([light, optics.reflect, optics.stray, optics.black, *noise]),
         noise_table(),
         noise_rows(optics, frame_seed),
         image,
     )
     stamp(image, optics)
     return Frame(image if optics.color else image[:, :, 0], truth)
-
-
-def _gains(optics: Optics, light: float) -> NDArray[np.float64]:
-    noise = optics.read_noise, optics.shot_noise
-    return np.array([light, optics.reflect, optics.stray, optics.black, *noise])
 
 
 def silhouette(scene: Scene, pose: Pose) -> NDArray[np.float32]:

@@ -39,14 +39,7 @@ class Shape:
 
 @lru_cache(maxsize=16)
 def build(mount: Mount, pixel_um: float) -> Shape:
-    """Build the mesh of a mount with facets of about two pixels.
-
-    Parameters
-    ----------
-    mount : Mount
-    pixel_um : float
-        Size of a pixel in the sample, sets the fineness.
-    """
+    """Build the mesh of a mount with facets of about two pixels, of `pixel_um` in the sample."""
     nowhere = np.full(3, np.nan)
     nothing = np.empty((0, 3))
     if mount.kind == "none":

@@ -40,7 +40,6 @@ class FrameTruth:
     axis_at_tip_px : row (column for a pin from top or bottom) of the spindle at the tip.
     phi_deg : at mid exposure.
     smear_px : way of the tip over the exposure.
-    exposure_start_s, exposure_end_s : clock of the motors, NaN when not given.
     light : 1 for lamps on.
     """
 
@@ -58,8 +57,6 @@ class FrameTruth:
     axis_at_tip_px: float
     phi_deg: float
     smear_px: float
-    exposure_start_s: float
-    exposure_end_s: float
     light: float
 
 
@@ -110,9 +107,9 @@ def project(points_um: NDArray[np.float64], optics: Optics, pose: Pose) -> NDArr
 
 
 def frame_truth(
-    scene: Scene, shape: Shape, pose: Pose, light: float, smear: float, start: float, end: float
+    scene: Scene, shape: Shape, pose: Pose, light: float = 1.0, smear: float = 0.0
 ) -> FrameTruth:
-    """Return the truth of one picture; `smear` px and the exposure are copied into it."""
+    """Return the truth of one picture; `light` and `smear`, px, are copied into it."""
     optics, kind = scene.optics, scene.mount.kind
     marks = np.stack([shape.tip_um, shape.crystal_tip_um, shape.pin_end_um])
     tip, crystal, pin_end = ((float(u), float(v)) for u, v in project(marks, optics, pose))
@@ -138,8 +135,6 @@ def frame_truth(
         axis_at_tip_px=float(on_axis[1] if lying else on_axis[0]),
         phi_deg=pose.phi_deg,
         smear_px=smear,
-        exposure_start_s=start,
-        exposure_end_s=end,
         light=light,
     )
 
