@@ -13,53 +13,54 @@ from skywright.analysis import Analysis, ArrayInput, Batch
 from skywright.files.columns import Column
 from skywright.instruments.loop import backends
 from skywright.instruments.loop.detection import CLASS_NAMES as KINDS
-from skywright.instruments.loop.detection import ERROR_NAMES, Detection, as_row
+from skywright.instruments.loop.detection import ERROR_NAMES, NAN, Detection, as_row
 from skywright.instruments.loop.detection import SIDE_NAMES as SIDES
 from skywright.instruments.loop.detection import SIGN_NAMES as SIGNS
 
 BACKENDS = tuple(backends.BACKENDS)
 GREY = {"units": "grey levels"}
-NAN = float("nan")
 
 
-def _pixels(name: str, description: str) -> Column:
+def px_column(name: str, description: str) -> Column:
+    """Return the column of a length in a picture."""
     return Column(name, "<f4", attrs={"units": "px", "description": description})
 
 
-def _codes(name: str, names: Sequence[str], description: str) -> Column:
+def code_column(name: str, names: Sequence[str], description: str) -> Column:
+    """Return the column of a code: a place in `names`."""
     return Column(name, "|u1", attrs={"names": list(names), "description": description})
 
 
 COLUMNS = (
-    _pixels("tip_x", "end of the mount farthest from the pin side, to the right; NaN: none"),
-    _pixels("tip_y", "the same, downwards"),
-    _pixels("xmin", "box around the loop without stem and pin; NaN: none"),
-    _pixels("ymin", "box, top"),
-    _pixels("xmax", "box, right"),
-    _pixels("ymax", "box, bottom"),
-    _codes("kind", KINDS, "kind of mount"),
+    px_column("tip_x", "end of the mount farthest from the pin side, to the right; NaN: none"),
+    px_column("tip_y", "the same, downwards"),
+    px_column("xmin", "box around the loop without stem and pin; NaN: none"),
+    px_column("ymin", "box, top"),
+    px_column("xmax", "box, right"),
+    px_column("ymax", "box, bottom"),
+    code_column("kind", KINDS, "kind of mount"),
     Column("kind_odds", "<f4", attrs={"units": "", "description": "log odds that kind is right"}),
-    _pixels("width", "extent of the loop across the pin's axis; NaN: none"),
-    _codes("side", SIDES, "side of the pin"),
+    px_column("width", "extent of the loop across the pin's axis; NaN: none"),
+    code_column("side", SIDES, "side of the pin"),
     Column("score", "<f4", attrs={"units": "", "description": "0..1, near 0 for an empty view"}),
-    _pixels("pin_base_x", "where the pin ends and the stem begins, to the right; NaN: not seen"),
-    _pixels("pin_base_y", "the same, downwards"),
-    _pixels("fiber_width", "thickness of the stem; NaN: none"),
+    px_column("pin_base_x", "where the pin ends and the stem begins, to the right; NaN: not seen"),
+    px_column("pin_base_y", "the same, downwards"),
+    px_column("fiber_width", "thickness of the stem; NaN: none"),
     Column("clipped", "|b1", attrs={"description": "leaves the frame not only on the pin side"}),
     Column("tip_in_view", "|b1"),
-    _codes("tip_sign", SIGNS, "+: past the far edge, -: at the pin side"),
+    code_column("tip_sign", SIGNS, "+: past the far edge, -: at the pin side"),
     Column("level", "<f4", attrs={**GREY, "description": "mean level"}),
     Column("saturated", "<f4", attrs={"units": "", "description": "part at the scale's ends"}),
     Column("contrast", "<f4", attrs={**GREY, "description": "mount against light"}),
     Column("sharpness", "<f4", attrs={"units": "grey levels/px"}),
     Column("noise", "<f4", attrs={**GREY, "description": "standard deviation of the background"}),
     Column("flat", "|b1", attrs={"description": "no light or no structure"}),
-    _pixels("head_xmin", "box of the loop as a network measures it; NaN: not measured"),
-    _pixels("head_ymin", "that box, top"),
-    _pixels("head_xmax", "that box, right"),
-    _pixels("head_ymax", "that box, bottom"),
-    *(_pixels(name, "its expected absolute error") for name in ERROR_NAMES),
-    _codes("backend", BACKENDS, "what found it; network may stand in"),
+    px_column("head_xmin", "box of the loop as a network measures it; NaN: not measured"),
+    px_column("head_ymin", "that box, top"),
+    px_column("head_xmax", "that box, right"),
+    px_column("head_ymax", "that box, bottom"),
+    *(px_column(name, "its expected absolute error") for name in ERROR_NAMES),
+    code_column("backend", BACKENDS, "what found it; network may stand in"),
 )
 
 
@@ -67,7 +68,8 @@ def _count(name: str, description: str) -> Column:
     return Column(name, "<i8", attrs={"description": description})
 
 
-def _result(name: str, units: str, description: str) -> Column:
+def real_column(name: str, units: str, description: str) -> Column:
+    """Return the column of a real number with its unit."""
     return Column(name, "<f8", attrs={"units": units, "description": description})
 
 
@@ -76,20 +78,20 @@ RESULTS = (
     _count("n_stood_in", "pictures for which our network stood in for the back-end"),
     *(_count(f"n_{kind}", f"pictures that show: {kind}") for kind in KINDS),
     Column("kind", "<U8", attrs={"description": "kind with the most votes, weighted by kind_odds"}),
-    _result("kind_share", "", "its part of all votes for a kind of mount"),
+    real_column("kind_share", "", "its part of all votes for a kind of mount"),
     Column("side", "<U8", attrs={"description": "side of the pin with the most votes"}),
     _count("n_tips", "pictures with the tip in view"),
-    _result("tip_x_mean", "px", "mean over the tips in view"),
-    _result("tip_y_mean", "px", "mean over the tips in view"),
-    _result("tip_x_min", "px", "range of the tips in view"),
-    _result("tip_x_max", "px", "range of the tips in view"),
-    _result("tip_y_min", "px", "range of the tips in view"),
-    _result("tip_y_max", "px", "range of the tips in view"),
-    _result("width_max", "px", "largest width: the loop seen face on"),
-    _result("score_mean", "", "mean score of the pictures that show a mount"),
-    _result("last_tip_x", "px", "tip in the last picture; NaN if none is in view"),
-    _result("last_tip_y", "px", "tip in the last picture; NaN if none is in view"),
-    _result("last_score", "", "score of the last picture"),
+    real_column("tip_x_mean", "px", "mean over the tips in view"),
+    real_column("tip_y_mean", "px", "mean over the tips in view"),
+    real_column("tip_x_min", "px", "range of the tips in view"),
+    real_column("tip_x_max", "px", "range of the tips in view"),
+    real_column("tip_y_min", "px", "range of the tips in view"),
+    real_column("tip_y_max", "px", "range of the tips in view"),
+    real_column("width_max", "px", "largest width: the loop seen face on"),
+    real_column("score_mean", "", "mean score of the pictures that show a mount"),
+    real_column("last_tip_x", "px", "tip in the last picture; NaN if none is in view"),
+    real_column("last_tip_y", "px", "tip in the last picture; NaN if none is in view"),
+    real_column("last_score", "", "score of the last picture"),
     Column("last_kind", "<U8", attrs={"description": "kind of mount in the last picture"}),
 )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from scipy.optimize import least_squares
@@ -17,12 +17,11 @@ from scipy.optimize import least_squares
 from skywright.arguments import first_problem
 from skywright.errors import ConfigError, DataError
 from skywright.instruments.loop.centering import AxisPrior
-from skywright.instruments.loop.geometry import UM_PER_PX, Side, View
+from skywright.instruments.loop.geometry import UM_PER_PX, Floats, Side, View
 
 if TYPE_CHECKING:
     from skywright.config import Settings
 
-Floats = NDArray[np.float64]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -12,10 +12,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skywright.instruments.loop.geometry import View, axis_px, axis_um, target_um, to_view
+from skywright.instruments.loop.geometry import Floats, View, axis_px, axis_um, target_um, to_view
 from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
 
-Floats = NDArray[np.float64]
 NAN = float("nan")
 MIN_ARC_DEG = 90.0
 MIN_INLIERS = 0.55  # of the tips; 0.6 less what chance puts beyond the gate

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from skywright.instruments.loop.centering import MIN_ARC_DEG, MIN_INLIERS, arc_deg
+from skywright.instruments.loop.centering import MIN_ARC_DEG, MIN_INLIERS, NAN, Floats, arc_deg
 from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
 
-Floats = NDArray[np.float64]
-NAN = float("nan")
 MIN_CONTRAST = 0.15
 MAX_SIGMA_DEG = 8.0
 MIN_WIDTHS = 5

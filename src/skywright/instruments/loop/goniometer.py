@@ -11,15 +11,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skywright.acquire.simulated_axis import MotorsClock, SimulatedAxis
 from skywright.acquire.trajectory import Axis
 from skywright.errors import HardwareError
-from skywright.instruments.loop.sample_motion import PHI, STAGES, Carriage, SampleMotion
+from skywright.instruments.loop.sample_motion import PHI, STAGES, Carriage, Floats, SampleMotion
 from skywright.instruments.loop.sweep import Sweep
 
-Floats = NDArray[np.float64]
 MARGIN_S = 0.05
 """Time at constant speed between the run-up and the opening of the window, and after it."""
 TRACE_HZ, TRACE_ROWS = 100.0, 20_000

@@ -1,12 +1,10 @@
 """Where the middle of a loop is: the boxes of its head over a rotation, each by its error."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skywright.instruments.loop.centering import AxisPrior, Center, fit_center
-from skywright.instruments.loop.geometry import View
+from skywright.instruments.loop.geometry import Floats, View
 
-Floats = NDArray[np.float64]
 MAJORITY = 0.5  # of the boxes: they are wrong more often than tips, with dirt beside the head
 WANDERS = 0.05
 """So far, part of the largest width, the middle of a silhouette lies off a circle: a head that

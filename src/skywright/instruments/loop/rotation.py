@@ -15,15 +15,21 @@ from pydantic import TypeAdapter
 from skywright.analysis import Analysis, Batch, join
 from skywright.files.columns import Column
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
-from skywright.instruments.loop.analysis import KINDS, SIDES, SIGNS
+from skywright.instruments.loop.analysis import (
+    KINDS,
+    SIDES,
+    SIGNS,
+    code_column,
+    px_column,
+    real_column,
+)
 from skywright.instruments.loop.calibration import ZoomCalibration
-from skywright.instruments.loop.centering import Center
+from skywright.instruments.loop.centering import NAN, Center
 from skywright.instruments.loop.detection import BOX_NAMES, ERROR_NAMES
 from skywright.instruments.loop.geometry import axis_um, target_um, to_view
 from skywright.instruments.loop.rotation_values import RESULTS, LastPicture, Place, RotationValues
 from skywright.instruments.loop.series import Series, cut_by_frame, fit_series, keep_outermost
 
-NAN = float("nan")
 FROZEN = 0.1
 """Less than this part of the pictures differing from all others, while the spindle turns, means
 that the camera sends old ones."""
@@ -32,26 +38,20 @@ MANY = 10
 STATES = ("ok", "flat image", "nothing seen", "tip not in view", "failed clipped", "no angle")
 OK, FLAT, NOTHING, NOT_IN_VIEW, CLIPPED, NO_ANGLE = range(len(STATES))
 
-PX, DEG = {"units": "px"}, {"units": "deg"}
-
-
-def _px(name: str, description: str) -> Column:
-    return Column(name, "<f4", attrs={**PX, "description": description})
-
 
 COLUMNS = (
     Column("image_num", "<i4", attrs={"description": "number of the picture in its run, from 0"}),
-    _px("tipX", "tip, to the right; NaN: none"),
-    _px("tipY", "tip, downwards"),
-    _px("bboxMinX", "box around the loop without stem and pin; NaN: none"),
-    _px("bboxMaxX", "box, right"),
-    _px("bboxMinY", "box, top"),
-    _px("bboxMaxY", "box, bottom"),
-    _px("loop_width", "extent of the loop across the pin's axis; NaN: none"),
-    Column("loop_type", "|u1", attrs={"names": list(KINDS), "description": "kind of mount"}),
-    Column("phi", "<f8", attrs={**DEG, "description": "spindle at exposure; NaN: not known"}),
-    Column("state", "|u1", attrs={"names": list(STATES), "description": "use of the picture"}),
-    Column("side", "|u1", attrs={"names": list(SIDES), "description": "side of the pin"}),
+    px_column("tipX", "tip, to the right; NaN: none"),
+    px_column("tipY", "tip, downwards"),
+    px_column("bboxMinX", "box around the loop without stem and pin; NaN: none"),
+    px_column("bboxMaxX", "box, right"),
+    px_column("bboxMinY", "box, top"),
+    px_column("bboxMaxY", "box, bottom"),
+    px_column("loop_width", "extent of the loop across the pin's axis; NaN: none"),
+    code_column("loop_type", KINDS, "kind of mount"),
+    real_column("phi", "deg", "spindle at exposure; NaN: not known"),
+    code_column("state", STATES, "use of the picture"),
+    code_column("side", SIDES, "side of the pin"),
     Column("score", "<f4", attrs={"units": "", "description": "0..1, near 0 for an empty view"}),
     Column("level", "<f4", attrs={"units": "grey levels", "description": "mean level"}),
     Column("sharpness", "<f4", attrs={"units": "grey levels/px"}),

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skywright.instruments.loop.calibration import ZoomCalibration
-from skywright.instruments.loop.geometry import axis_um, to_view
+from skywright.instruments.loop.geometry import Floats, axis_um, to_view
 
-Floats = NDArray[np.float64]
 POINTS = 361
 
 

@@ -10,10 +10,9 @@ from skywright.errors import DataError
 from skywright.instruments.loop.centering import AxisPrior, Center, Reason, fit_center
 from skywright.instruments.loop.detection import Detection, border_gaps
 from skywright.instruments.loop.face import Face, fit_face
-from skywright.instruments.loop.geometry import SIDES, Side, View, to_view
+from skywright.instruments.loop.geometry import SIDES, Floats, Side, View, to_view
 from skywright.instruments.loop.middle import fit_middle
 
-Floats = NDArray[np.float64]
 Texts = NDArray[np.str_]
 EDGE_PX = 2.0  # a tip so near the border may be where the frame cuts the sample
 CUT_EDGE_PX = 10.0  # the same where the silhouette is known to leave the frame

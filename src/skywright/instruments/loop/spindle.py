@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from skywright.errors import DataError
 from skywright.files.columns import ColumnReader
 from skywright.files.readers import locate
-from skywright.instruments.loop.timing import Trace, angles_at
+from skywright.instruments.loop.timing import Floats, Trace, angles_at
 
 Document = Mapping[str, Any]
-Floats = NDArray[np.float64]
 TURNS = "spindle_turns"
 """Key of start documents: False where the spindle rests, so that there is no rotation to fit."""
 SAME_PLACE_UM = 1.0

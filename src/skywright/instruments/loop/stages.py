@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from skywright.errors import ConfigError
-from skywright.instruments.loop.geometry import to_goniometer, to_laboratory
+from skywright.instruments.loop.geometry import Floats, to_goniometer, to_laboratory
 
-Floats = NDArray[np.float64]
 Mounting = Literal["spindle", "table"]
 UM_PER_UNIT = {"mm": 1000.0, "millimeter": 1000.0, "um": 1.0, "µm": 1.0, "micron": 1.0, "m": 1e6}
 SQUARE = 0.02

@@ -7,10 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import PchipInterpolator
 
 from skywright.errors import DataError
-from skywright.instruments.loop.geometry import View, to_view
+from skywright.instruments.loop.geometry import Floats, View, to_view
 from skywright.instruments.loop.harmonic import Harmonic, fit_harmonic
 
-Floats = NDArray[np.float64]
 MAX_GAP_DEG = 10.0  # between readings of the motor; across a larger one the path is not known
 MAX_DELAY_S = 0.6  # video servers lag by 0.06 to 0.3 s
 KNOWN_DELAY_S = 0.02

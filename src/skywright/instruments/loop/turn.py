@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from skywright.analysis import Batch
 from skywright.files.columns import Column
 from skywright.instruments.loop.analysis import COLUMNS as DETECTED
-from skywright.instruments.loop.geometry import View
+from skywright.instruments.loop.analysis import real_column
+from skywright.instruments.loop.geometry import Floats, View
 from skywright.instruments.loop.rotation import WholeRun, to_series
 from skywright.instruments.loop.series import fit_series
 
-Floats = NDArray[np.float64]
 NAN = float("nan")
-PX, DEG = {"units": "px"}, {"units": "deg"}
 
 AnglesFrom = Literal["count", "times"]
 
@@ -55,10 +54,6 @@ def turn_angles(
     return first_deg + delta_deg / time_s * passed, "times"
 
 
-def _result(name: str, attrs: Mapping[str, str], description: str) -> Column:
-    return Column(name, "<f8", attrs={**attrs, "description": description})
-
-
 class LoopTurn(WholeRun):
     """Fits the height of the tip and the width of the loop over a turn.
 
@@ -78,21 +73,23 @@ class LoopTurn(WholeRun):
     name = "loop_turn"
     version = "1"
     inputs = ("phi", *(column.name for column in DETECTED))
-    columns = (Column("phi", "<f8", attrs={**DEG, "description": "spindle, from the start"}),)
+    columns = (real_column("phi", "deg", "spindle, from the start"),)
     results: ClassVar = (
         Column("ok", "|b1", attrs={"description": "the tip follows a turning loop"}),
         Column("why", "<U400", attrs={"description": "why it does not"}),
-        _result("row", PX, "row (column for a pin from top or bottom) of the spindle"),
-        _result("cos", PX, "amplitude of cos(phi) of the tip, towards growing rows"),
-        _result("sin", PX, "amplitude of sin(phi) of the tip"),
-        _result("rms", PX, "of the used tips"),
+        real_column("row", "px", "row (column for a pin from top or bottom) of the spindle"),
+        real_column("cos", "px", "amplitude of cos(phi) of the tip, towards growing rows"),
+        real_column("sin", "px", "amplitude of sin(phi) of the tip"),
+        real_column("rms", "px", "of the used tips"),
         Column("n_used", "<i8", attrs={"description": "tips that agree with the fit"}),
-        _result("face_on", DEG, "angle from the start, 0..180, at which the loop is widest"),
-        _result("face_sigma", DEG, "its standard deviation"),
-        _result("edge_on", DEG, "angle from the start, 0..180, at which the loop is narrowest"),
+        real_column("face_on", "deg", "angle from the start, 0..180, at which the loop is widest"),
+        real_column("face_sigma", "deg", "its standard deviation"),
+        real_column(
+            "edge_on", "deg", "angle from the start, 0..180, at which the loop is narrowest"
+        ),
         Column("face_why", "<U400", attrs={"description": "why the face is not known"}),
-        _result("width", PX, "of the loop, seen face on"),
-        _result("thickness", PX, "of the loop, seen edge on"),
+        real_column("width", "px", "of the loop, seen face on"),
+        real_column("thickness", "px", "of the loop, seen edge on"),
         Column("kind", "<U8", attrs={"description": "kind of mount by vote; empty: unknown"}),
     )
 

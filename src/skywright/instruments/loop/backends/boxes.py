@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skywright.instruments.loop.detection import OPPOSITE, Corners, Detection, border_gaps
+from skywright.instruments.loop.detection import NAN, OPPOSITE, Corners, Detection, border_gaps
 from skywright.wire.automl import Box
 
 LOOPS, PIN = ("nylon", "mitegen"), "pin"
@@ -25,7 +25,6 @@ LEAST_SURE = 0.01
 """Scores are no nearer than this to 0 and 1 when they weigh in a vote."""
 TIP_PART = 0.15
 """Of a box's length: a tip of our detector that is this near the box's end is taken."""
-NAN = float("nan")
 
 
 def from_boxes(

@@ -15,11 +15,10 @@ from scipy.ndimage import maximum_filter
 from skimage.measure import label
 
 from skywright.errors import DataError
-from skywright.instruments.loop.detection import OPPOSITE, Corners, Detection, border_gaps
+from skywright.instruments.loop.detection import NAN, OPPOSITE, Corners, Detection, border_gaps
 from skywright.instruments.loop.detector.light import Light, contrast, light_of
 from skywright.instruments.loop.detector.model import LoopModel, Maps
 
-NAN = float("nan")
 Cell = tuple[int, int]
 Place = tuple[float, float]
 LEAST_SCORE = 0.5  # below it nothing is reported but the score

@@ -203,7 +203,11 @@ class Collection:
             except TimeoutError:
                 continue
         finding = await asyncio.wrap_future(self._order.popleft())
-        self._count(finding)
+        self.counts["failed"] += " failed " in finding.row
+        if finding.found is None:
+            self.counts[finding.why] += 1
+        else:
+            self.backends[finding.backend] += 1
         return finding
 
     def close(self) -> dict[int, SourceFrame]:
@@ -240,10 +244,3 @@ class Collection:
             complete = 0 < self._expected <= self.counts["received"]
             return self._stopped if complete else max(self._stopped, self._last) + LATE_S
         return self._last + (QUIET_S if self.counts["received"] else FIRST_S)
-
-    def _count(self, finding: Finding) -> None:
-        self.counts["failed"] += " failed " in finding.row
-        if finding.found is None:
-            self.counts[finding.why] += 1
-        else:
-            self.backends[finding.backend] += 1
