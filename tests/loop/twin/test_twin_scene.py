@@ -8,8 +8,8 @@ import pytest
 
 import skywright.instruments.loop.twin
 from skywright.errors import ConfigError
+from skywright.instruments.loop.geometry import SIDES
 from skywright.instruments.loop.twin.mount import Mount
-from skywright.instruments.loop.twin.optics import SIDES
 from skywright.instruments.loop.twin.render import Pose, render
 from skywright.instruments.loop.twin.scene import random_scene
 

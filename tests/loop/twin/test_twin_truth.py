@@ -9,9 +9,10 @@ import pytest
 from support.twin_motion import Motion
 
 from skywright.acquire.trajectory import Axis, Move
+from skywright.instruments.loop.geometry import SIDES
 from skywright.instruments.loop.picture import encode_jpeg
 from skywright.instruments.loop.twin.mount import Mount
-from skywright.instruments.loop.twin.optics import SIDES, Optics
+from skywright.instruments.loop.twin.optics import Optics
 from skywright.instruments.loop.twin.render import (
     Pose,
     render,

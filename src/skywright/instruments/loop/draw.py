@@ -2,6 +2,7 @@
 
 import io
 import math
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ COLORS = {
 }
 TIP_COLOR = (255, 64, 64)
 LETTERS = 26  # heights of a letter in the longer side: 13 px in a cell of 360 px on a sheet
+LINE = 42  # letters of a line: they are not as wide as high
 LEAST_FONT_PX = 10
 
 
@@ -62,9 +64,10 @@ def annotate(
         draw.circle(end, 3 * unit, outline=COLORS["pin"], width=2)
     if detection.tip_in_view:
         _cross(draw, detection.tip_x, detection.tip_y, 9 * unit, unit, TIP_COLOR)
+    words = f"{title} {caption(detection)}".strip()
     draw.multiline_text(
         (4 * unit, 2 * unit),
-        "\n".join(_lines(title, detection)),
+        "\n".join(wrap(words, LINE, break_long_words=False, break_on_hyphens=False)),
         fill=color,
         font=ImageFont.load_default(max(LEAST_FONT_PX, max(image.size) / LETTERS)),
         stroke_width=unit,
@@ -100,18 +103,6 @@ def find_pin_box(gray: NDArray[np.uint8], detection: Detection) -> Corners | Non
     if math.isnan(low):
         return None
     return (low, first, high, last) if vertical else (first, low, last, high)
-
-
-def _lines(title: str, detection: Detection) -> list[str]:
-    """Break title and caption into lines that fit a picture."""
-    words = f"{title} {caption(detection)}".split()
-    lines = [words[0]]
-    for word in words[1:]:
-        if len(lines[-1]) + len(word) < LETTERS * 1.6:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
 
 
 def caption(detection: Detection) -> str:

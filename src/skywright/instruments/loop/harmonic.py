@@ -6,6 +6,7 @@ reweighting (Tukey's biweight, scale by the median of the residuals) refines it.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 from numba import njit
@@ -105,11 +106,8 @@ def fit_harmonic(
 @lru_cache(maxsize=512)
 def _triples(n: int) -> NDArray[np.int64]:
     """Return (m, 3) indices of different samples, all triples when they are few."""
-    if n < 3:
-        return np.empty((0, 3), np.int64)
     if n <= FEW:
-        i, j, k = np.meshgrid(*[np.arange(n)] * 3, indexing="ij")
-        return np.argwhere((i < j) & (j < k))
+        return np.array(list(combinations(range(n), 3)), np.int64).reshape(-1, 3)
     # A fixed seed: the answer to the same series is always the same.
     draw = np.random.default_rng(n).integers(0, n, (4 * TRIPLES, 3))
     distinct = (draw[:, 0] != draw[:, 1]) & (draw[:, 0] != draw[:, 2]) & (draw[:, 1] != draw[:, 2])

@@ -10,7 +10,7 @@ from skywright.cli.output import make_console, print_json
 from skywright.errors import DataError
 from skywright.instruments.loop.cli.automl_server import automl_server
 from skywright.instruments.loop.cli.dhs import dhs
-from skywright.instruments.loop.cli.fit_series import fit_series
+from skywright.instruments.loop.cli.fit_series import fit_series, rounded
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("fit-series")(fit_series)
@@ -73,22 +73,16 @@ def _find_in_file(file: Path) -> dict[str, Any]:
     begun = time.perf_counter()
     found = find_loop(decode(data, str(file)))
     took_ms = (time.perf_counter() - begun) * 1e3
-    tip = (found.tip_x, found.tip_y)
     return {
         "file": str(file),
-        "tip": [_rounded(value) for value in tip] if tip[0] == tip[0] else None,
-        "bbox": [_rounded(value) for value in found.bbox] if found.bbox else None,
+        "tip": rounded((found.tip_x, found.tip_y), 2),
+        "bbox": rounded(found.bbox, 2) if found.bbox else None,
         "class": found.kind,
-        "width": _rounded(found.width),
+        "width": rounded(found.width, 2),
         "side": found.side,
         "score": round(found.score, 4),
         "ms": round(took_ms, 3),
     }
-
-
-def _rounded(value: float) -> float | None:
-    """Return `value` to 0.01 px, None for NaN."""
-    return round(float(value), 2) if value == value else None
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -188,43 +188,43 @@ def _answer(fit: "SeriesFit", frames: int, delay_s: float, notes: list[str]) -> 
     tip, middle, face = fit.tip, fit.middle, fit.face
     axis_known = tip.axis_sigma_px < 5.0
     return {
-        "offset_um": _rounded(tip.offset_um, 3) if fit.ok else None,
-        "axis_row": _rounded(tip.axis_row_px, 3) if axis_known else None,
-        "face_on_deg": _rounded(face.face_on_deg, 2),
-        "sigma_um": _rounded(tip.sigma_um, 3) if fit.ok else None,
+        "offset_um": rounded(tip.offset_um, 3) if fit.ok else None,
+        "axis_row": rounded(tip.axis_row_px, 3) if axis_known else None,
+        "face_on_deg": rounded(face.face_on_deg, 2),
+        "sigma_um": rounded(tip.sigma_um, 3) if fit.ok else None,
         "n_used": tip.n_used,
         "ok": fit.ok,
         "why": fit.why,
-        "covariance_um2": [_rounded(row, 4) for row in tip.covariance_um2] if fit.ok else None,
-        "coarse_um": None if fit.ok else _rounded(tip.offset_um, 1),
-        "coarse_sigma_um": None if fit.ok else _rounded(tip.sigma_um, 1),
-        "middle_um": _rounded(middle.offset_um, 3) if middle.ok else None,
-        "middle_sigma_um": _rounded(middle.sigma_um, 3) if middle.ok else None,
-        "axis_sigma": _rounded(tip.axis_sigma_px, 3) if axis_known else None,
-        "roll_deg": _rounded(fit.view.roll_deg + tip.roll_deg, 3),
-        "roll_sigma_deg": _rounded(tip.roll_sigma_deg, 3),
-        "face_sigma_deg": _rounded(face.sigma_deg, 2) if face.ok else None,
+        "covariance_um2": [rounded(row, 4) for row in tip.covariance_um2] if fit.ok else None,
+        "coarse_um": None if fit.ok else rounded(tip.offset_um, 1),
+        "coarse_sigma_um": None if fit.ok else rounded(tip.sigma_um, 1),
+        "middle_um": rounded(middle.offset_um, 3) if middle.ok else None,
+        "middle_sigma_um": rounded(middle.sigma_um, 3) if middle.ok else None,
+        "axis_sigma": rounded(tip.axis_sigma_px, 3) if axis_known else None,
+        "roll_deg": rounded(fit.view.roll_deg + tip.roll_deg, 3),
+        "roll_sigma_deg": rounded(tip.roll_sigma_deg, 3),
+        "face_sigma_deg": rounded(face.sigma_deg, 2) if face.ok else None,
         "face_why": face.why,
         "class": fit.kind or None,
-        "class_share": _rounded(fit.kind_share, 3),
+        "class_share": rounded(fit.kind_share, 3),
         "side": fit.view.side,
-        "arc_deg": _rounded(tip.arc_deg, 1),
-        "rms_px": _rounded(tip.rms_px, 3),
+        "arc_deg": rounded(tip.arc_deg, 1),
+        "rms_px": rounded(tip.rms_px, 3),
         "frames": frames,
         "n_tips": tip.n_given,
-        "delay_s": _rounded(delay_s, 4),
+        "delay_s": rounded(delay_s, 4),
         "target": fit.view.target,
         "um_per_px": [fit.view.um_per_px_x, fit.view.um_per_px_y],
         "notes": notes,
     }
 
 
-def _rounded(value: Any, digits: int) -> Any:
+def rounded(value: Any, digits: int) -> Any:
     """Return a number or a row of numbers, None for what is not finite."""
     import numpy as np
 
     if np.ndim(value):
-        return [_rounded(each, digits) for each in value] if np.isfinite(value).all() else None
+        return [rounded(each, digits) for each in value] if np.isfinite(value).all() else None
     return round(float(value), digits) + 0.0 if np.isfinite(value) else None  # no -0.0
 
 

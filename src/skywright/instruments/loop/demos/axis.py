@@ -80,6 +80,8 @@ def _score(
     truths: Mapping[int, Mapping[str, Any]],
 ) -> DemoResult:
     """Run `plan` and compare what the detection found with what the simulator knows."""
+    from skywright.store.show import view_run
+
     outcome = session["RE"](plan)
     uid = outcome.run_start_uids[0]
     (derived,) = wait_for_derived(session["tiled"], uid, "loop_detection")
@@ -94,7 +96,7 @@ def _score(
     result = {
         "pictures": len(tips),
         "compared": len(errors),
-        "tip_error_px": _rounded(np.median(errors)) if errors else None,
+        "tip_error_px": round(float(np.median(errors)), 2) if errors else None,
         "class": str(final["kind"].item()),
         "side": str(final["side"].item()),
     }
@@ -112,7 +114,7 @@ def _score(
             and result["side"] == truth.get("side")
             and len(tips) == len(numbers)
         ),
-        pictures=_pictures(session, raw),
+        pictures=[str(path) for path in view_run(session["tiled"], raw).pictures if path.is_file()],
     )
 
 
@@ -146,13 +148,3 @@ def _send_when(recording: threading.Event, port: int, files: list[bytes]) -> Non
         for number, data in enumerate(files):
             patience.wait(max(0.0, start + number / PUSHED_PER_S - time.monotonic()))
             client.post("/", content=data, headers=headers)
-
-
-def _pictures(session: Mapping[str, Any], raw: Any) -> list[str]:
-    from skywright.store.show import view_run
-
-    return [str(path) for path in view_run(session["tiled"], raw).pictures if path.is_file()]
-
-
-def _rounded(value: Any) -> float:
-    return round(float(value), 2)

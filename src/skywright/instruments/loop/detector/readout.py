@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import center_of_mass, maximum_filter
 from skimage.measure import label
 
 from skywright.errors import DataError
@@ -455,11 +455,8 @@ def _centroid(heat: NDArray[np.float32], cell: Cell) -> Place:
     """Return the center of a peak, part of width and height."""
     row, column = cell
     r0, c0 = max(row - 2, 0), max(column - 2, 0)
-    part = heat[r0 : row + 3, c0 : column + 3] ** 2
-    r, c = np.mgrid[0 : part.shape[0], 0 : part.shape[1]]
-    x = c0 + 0.5 + float((part * c).sum() / part.sum())
-    y = r0 + 0.5 + float((part * r).sum() / part.sum())
-    return x / heat.shape[1], y / heat.shape[0]
+    r, c = map(float, center_of_mass(heat[r0 : row + 3, c0 : column + 3] ** 2))
+    return (c0 + 0.5 + c) / heat.shape[1], (r0 + 0.5 + r) / heat.shape[0]
 
 
 def stem_width(gray: NDArray[np.uint8], look: Look, lying: bool) -> float:

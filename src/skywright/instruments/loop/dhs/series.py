@@ -7,8 +7,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # only needed with a catalog
     from skywright.instruments.loop.series_run import ExitStatus
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TURN_S = 2.0
 """The end of a series waits this long for the fit of its turn."""
@@ -120,7 +123,8 @@ class SeriesOperations:
             await self._report(call, collection, recording)
             await asyncio.wrap_future(self._jobs.submit(recording.end))
             self._last = recording
-            turn = self._jobs.submit(_guarded_turn, recording, config)
+            fit = partial(see_turn, recording.findings, config)
+            turn = self._jobs.submit(_guarded, fit, "the turn cannot be fitted")
             await self._report_turn(call, turn)
             call.note(collection.summary())
             status = "success", ""
@@ -225,18 +229,10 @@ class SeriesOperations:
             _guarded(lambda: write_files(recording.findings, turn, saver.directory, plotted))
 
 
-def _guarded_turn(series: Recording, config: DhsConfig) -> Turn | None:
-    """Fit the turn; one that cannot be fitted is said, and no matter of the series itself."""
+def _guarded(job: Callable[[], T], trouble: str = "the record is not complete") -> T | None:
+    """Run a job; if a disk, a catalog or a fit fails, the log says so, and None is returned."""
     try:
-        return see_turn(series.findings, config)
+        return job()
     except Exception:
-        logger.exception("series: the turn cannot be fitted")
+        logger.exception("series: %s", trouble)
         return None
-
-
-def _guarded(job: Callable[[], None]) -> None:
-    """Run a job; a disk or catalog that fails is said, and no operation's affair."""
-    try:
-        job()
-    except Exception:
-        logger.exception("series: the record is not complete")

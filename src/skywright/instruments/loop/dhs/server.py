@@ -26,8 +26,8 @@ class Call:
     connection: Connection
     """On which; with it the operation ends."""
     completed: bool = False
-    ended: Callable[[str], None] = field(default=lambda status: None)
-    """Called with the first word of the completion."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Operations by the first word of their completion, this one then as well."""
     task: "asyncio.Task[None] | None" = None
 
     @property
@@ -52,7 +52,7 @@ class Call:
         if self.completed:
             return
         self.completed = True
-        self.ended(reply.split(maxsplit=1)[0])
+        self.counts[reply.split(maxsplit=1)[0]] += 1
         name, handle = self.start.name, self.start.handle
         try:
             self.connection.write(operation_completed(name, handle, reply))
@@ -172,7 +172,7 @@ class Server:
 
     def _start(self, words: list[str], connection: Connection) -> None:
         try:
-            call = Call(xos2.start_operation(words), connection, ended=self._count)
+            call = Call(xos2.start_operation(words), connection, counts=self.counts)
         except DataError as error:  # without a handle nothing can be completed
             logger.error("%s", error)
             return
@@ -198,9 +198,6 @@ class Server:
             why = xos2.harmless(f"{type(error).__name__} {error}")
             reply = f"error {why[:ERROR_CHARACTERS]}"
         call.complete(reply)
-
-    def _count(self, status: str) -> None:
-        self.counts[status] += 1
 
     def _end_all(self, how: Callable[[Call], None]) -> None:
         for call in list(self._calls):

@@ -30,7 +30,6 @@ from scipy.ndimage import gaussian_filter, zoom
 
 Side = Literal["left", "right", "top", "bottom"]
 LightMode = Literal["backlight", "frontlight", "darkfield"]
-SIDES: tuple[Side, ...] = ("left", "right", "top", "bottom")
 _NOISE_BITS = 20
 
 

@@ -12,7 +12,6 @@ from skywright.instruments.loop.twin.scene import Scene
 from skywright.instruments.loop.twin.shape import Shape, build
 
 Box = tuple[float, float, float, float]
-_NO_BOX: Box = (np.nan, np.nan, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -156,8 +155,8 @@ def scene_truth(scene: Scene, pose: Pose | None = None) -> SceneTruth:
     stage = np.array([pose.x_um, pose.y_um, pose.z_um])
     widest, flatness = _widths(scene)
     return SceneTruth(
-        tip_offset_um=_three(shape.tip_um + stage),
-        center_offset_um=_three(shape.center_um + stage),
+        tip_offset_um=tuple((shape.tip_um + stage).tolist()),
+        center_offset_um=tuple((shape.center_um + stage).tolist()),
         axis_px=optics.axis_px,
         um_per_px_x=optics.um_per_px_x,
         um_per_px_y=optics.um_per_px_y,
@@ -168,10 +167,6 @@ def scene_truth(scene: Scene, pose: Pose | None = None) -> SceneTruth:
         side=None if mount.kind == "none" else optics.side,
         seed=scene.seed,
     )
-
-
-def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    return float(values[0]), float(values[1]), float(values[2])
 
 
 def _widths(scene: Scene) -> tuple[float, float]:
@@ -188,7 +183,7 @@ def _widths(scene: Scene) -> tuple[float, float]:
 
 def _box(points: NDArray[np.float64], optics: Optics, pose: Pose) -> Box:
     if len(points) == 0:
-        return _NO_BOX
+        return (np.nan,) * 4
     seen = project(points, optics, pose)
-    low, high = seen.min(axis=0), seen.max(axis=0)
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+    left, top, right, bottom = [*seen.min(axis=0).tolist(), *seen.max(axis=0).tolist()]
+    return left, top, right, bottom
