@@ -270,10 +270,7 @@ class Camera:
     def subscribe(self, depth: int = 1) -> NewestQueue[SourceFrame]:
         """Return a queue of pictures as they come; the source runs until it is closed.
 
-        Parameters
-        ----------
-        depth
-            Maximum number of pictures that wait; a further one replaces the oldest.
+        At most `depth` pictures wait; a further one replaces the oldest.
         """
         return self._owner.subscribe(depth, runs_source=True)
 

@@ -77,18 +77,9 @@ def annotate(
 
 
 def find_pin_box(gray: NDArray[np.uint8], detection: Detection) -> Corners | None:
-    """Return the box of the pin in view: from its border to its end, as wide as its silhouette.
+    """Return the box of the pin, px, from its border to its end, as wide as its silhouette.
 
-    Parameters
-    ----------
-    gray : (H, W) uint8
-    detection
-        What was found in it.
-
-    Returns
-    -------
-    tuple or None
-        xmin, ymin, xmax, ymax, px; None if no end of a pin is seen.
+    None if no end of a pin is seen in the picture, (H, W) uint8.
     """
     if math.isnan(detection.pin_base_x) or detection.side is None:
         return None

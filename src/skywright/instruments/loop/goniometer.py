@@ -176,12 +176,9 @@ class Goniometer:
         return SampleMotion(self.axes[PHI].path, stages, self.carriage, now)
 
     def trace(self, until: float) -> tuple[Floats, Floats]:
-        """Return the trace of the last oscillation up to a time.
+        """Return the trace of the last oscillation up to a time: stamps and angles, (n,) float64.
 
-        Returns
-        -------
-        stamps : (n,) float64, unix s of the controller's clock
-        angles : (n,) float64, dial deg
+        Stamps are unix s of the controller's clock, angles dial deg.
         """
         if self.oscillation is None:
             return np.empty(0), np.empty(0)

@@ -69,7 +69,9 @@ def rotation_curves(
     row = result["axis_row"]
     axis = axis_um(row if np.isfinite(row) else calibration.axis_px, view)
     middle_px = 0.5 * np.stack([box_px[:, 0] + box_px[:, 1], box_px[:, 2] + box_px[:, 3]], axis=1)
-    curve = np.linspace(*_range(phi_deg), POINTS)
+    known = phi_deg[np.isfinite(phi_deg)]
+    ends = (float(known.min()), float(known.max())) if known.size else (0.0, 180.0)
+    curve = np.linspace(*ends, POINTS)
     turn = np.deg2rad(curve - result["face_on"])
     return RotationCurves(
         phi_deg=phi_deg,
@@ -85,13 +87,7 @@ def rotation_curves(
 
 
 def in_words(result: Mapping[str, Any]) -> str:
-    """Say where the loop is and how it faces, or why that is not known.
-
-    Parameters
-    ----------
-    result
-        Results of `skywright.instruments.loop.rotation.LoopRotation`.
-    """
+    """Say where the loop of a rotation is and how it faces, or why that is not known."""
     if not result["middle_ok"] and not result["ok"]:
         return result["why"] or result["middle_why"]
     point = "middle" if result["middle_ok"] else "tip"
@@ -101,11 +97,6 @@ def in_words(result: Mapping[str, Any]) -> str:
         f"{result['kind']}: {point} at x {x:.1f}, y {y:.1f}, z {z:.1f} um "
         f"(+- {result[f'{point}_sigma']:.1f}){face}"
     )
-
-
-def _range(phi: Floats) -> tuple[float, float]:
-    known = phi[np.isfinite(phi)]
-    return (float(known.min()), float(known.max())) if known.size else (0.0, 180.0)
 
 
 def _height(result: Mapping[str, Any], name: str, phi_deg: Floats, sign: int) -> Floats:

@@ -25,19 +25,8 @@ def draw_rotation(
 ) -> dict[str, bytes]:
     """Draw tip, middle and width over the angle of the spindle, with what was fitted.
 
-    Parameters
-    ----------
-    batch
-        Inputs of `skywright.instruments.loop.rotation.LoopRotation`.
-    result
-        Its results.
-    calibration
-        Of the camera.
-
-    Returns
-    -------
-    dict
-        ``rotation.png``: contents of the file.
+    `batch` and `result` are inputs and results of `skywright.instruments.loop.rotation`'s analysis;
+    returns the contents of ``rotation.png``.
     """
     from matplotlib.figure import Figure
 

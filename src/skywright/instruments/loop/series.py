@@ -111,12 +111,7 @@ class SeriesFit:
 
 
 def from_detections(phi_deg: ArrayLike, detections: Sequence[Detection]) -> Series:
-    """Make a series of what `find_loop` found in each picture.
-
-    Parameters
-    ----------
-    phi_deg : (n,) float
-    detections : n of Detection
+    """Make a series of n angles, deg, and of what `find_loop` found in n pictures.
 
     Raises
     ------
@@ -191,12 +186,6 @@ def keep_outermost(series: Series, view: View) -> tuple[Series, int]:
     A faint loop is missed in some views, and the end of its stem or pin found instead; nothing is
     found beyond the end of a mount so often, and at one place along the spindle.
 
-    Parameters
-    ----------
-    series
-    view
-        With the pin side.
-
     Returns
     -------
     Series
@@ -249,18 +238,7 @@ def duplicates(series: Series) -> NDArray[np.bool_]:
 
 
 def cut_by_frame(series: Series, view: View) -> NDArray[np.bool_]:
-    """Mark tips that may be the place where the frame cuts the sample, not its end.
-
-    Parameters
-    ----------
-    series
-    view
-        With the size of the picture and the pin side.
-
-    Returns
-    -------
-    (n,) bool
-    """
+    """Mark tips, (n,) bool, that may be where the frame cuts the sample, not its end."""
     margin = np.where(series.clipped, CUT_EDGE_PX, EDGE_PX)
     return _near_border(np.hstack([series.tip_px, series.tip_px]), margin, margin, view)
 
@@ -275,7 +253,7 @@ def whole_heads(box_px: Floats, view: View) -> NDArray[np.bool_]:
     ----------
     box_px : (n, 4) float64
         NaN where unknown.
-    view : View
+    view
         With the pin side.
 
     Returns

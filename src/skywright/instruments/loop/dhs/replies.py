@@ -19,14 +19,9 @@ class OperationError(DataError):
 
 
 def fraction(value_px: float, extent_px: int) -> str:
-    """Return a coordinate as a fraction of the picture, 0 where it is not known.
+    """Return a coordinate as a fraction of the picture's width or height; 0 where not known.
 
-    Parameters
-    ----------
-    value_px
-        Pixel centers at whole numbers, so that the picture goes from -0.5 to `extent_px` - 0.5.
-    extent_px
-        Width (for x) or height (for y) of the picture.
+    Pixel centers are at whole numbers, so that the picture goes from -0.5 to `extent_px` - 0.5.
     """
     return "0" if math.isnan(value_px) else number((value_px + 0.5) / extent_px)
 
@@ -48,15 +43,8 @@ def check_light(found: Detection) -> None:
 def tip_words(found: Detection, size: Size, flag: int) -> str:
     """Return the reply of ``getLoopTip``.
 
-    Parameters
-    ----------
-    found
-        In the picture.
-    size
-        Of the picture.
-    flag
-        0 adds width and height of the picture, px; above 0 the end of the pin; below 0 whether
-        it is a micro mount.
+    A `flag` of 0 adds width and height of the picture, px; above 0 the end of the pin; below 0
+    whether it is a micro mount.
 
     Raises
     ------
@@ -88,14 +76,7 @@ def loop_words(found: Detection, size: Size) -> str:
     """Return the 13 values of ``getLoopInfo`` and of the rows of ``collectLoopImages``.
 
     They are tipX tipY pinBaseX fiberWidth loopWidth boxMinX boxMaxX boxMinY boxMaxY loopWidthX
-    isMicroMount loopClass loopScore.
-
-    Parameters
-    ----------
-    found
-        With a tip and a box (`why_failed` is empty).
-    size
-        Of the picture.
+    isMicroMount loopClass loopScore; there are a tip and a box (`why_failed` is empty).
     """
     assert found.bbox is not None
     width, height = size

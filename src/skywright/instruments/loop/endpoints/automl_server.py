@@ -30,12 +30,7 @@ REQUEST_BYTES_MAX = 64_000_000
 def automl_app(detector: Detector, workers: int = 2) -> Starlette:
     """Return the application; it warms up when it is served, and answers 503 until then.
 
-    Parameters
-    ----------
-    detector
-        What looks at the pictures.
-    workers
-        Pictures looked at at the same time, over all requests.
+    `workers` pictures are looked at at the same time, over all requests.
     """
     ready = threading.Event()
     places = anyio.CapacityLimiter(workers)

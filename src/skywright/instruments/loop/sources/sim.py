@@ -116,10 +116,7 @@ class SimulatedCamera(PacedSource[SourceFrame]):
     def follow(self, motion: SampleMotion) -> None:
         """Look at a sample that motors move, from now on.
 
-        Parameters
-        ----------
-        motion
-            What is known of it. A picture waits until that is all up to the end of its exposure.
+        A picture waits until its motion is known up to the end of the exposure.
         """
         with self._motion_changed:
             self.motion = motion
