@@ -239,8 +239,11 @@ def summarize(batch: Batch, calibration: ZoomCalibration) -> RotationValues:
 
 
 def _place(center: Center) -> Place:
+    x, y, z = center.offset_um.tolist()
     return Place(
-        *center.offset_um.tolist(),
+        x,
+        y,
+        z,
         sigma=center.sigma_um,
         sigma_x=float(np.sqrt(center.covariance_um2[0, 0])),
         used=center.n_used,

@@ -90,8 +90,12 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:
-        side = "left" if name in ("file", "class", "side") else "right"
-        table.add_column(name, justify=side, no_wrap=name != "file", overflow="fold")
+        table.add_column(
+            name,
+            justify="left" if name in ("file", "class", "side") else "right",
+            no_wrap=name != "file",
+            overflow="fold",
+        )
     for row in rows:
         table.add_row(*(_cell(row[name], 2 if name == "score" else 0) for name in COLUMNS))
     make_console().print(table)

@@ -363,7 +363,8 @@ def _ending(look: Look, side: str, shape: tuple[int, ...]) -> Look:
     own = float(look.maps.tip_error[row, column]) / look.maps.tip.shape[1] * look.part.width
     if box is not None and errors is not None:
         edge = errors[far]
-        if abs(box[far] - tip[far % 2]) < 3 * (own + edge):  # each counts by its error
+        # Each counts by its expected error, where they agree.
+        if abs(box[far] - tip[far % 2]) < 3 * (own + edge):
             tip[far % 2] = (tip[far % 2] / own**2 + box[far] / edge**2) / (own**-2 + edge**-2)
             errors = _four(
                 np.array([*errors[:far], (own**-2 + edge**-2) ** -0.5, *errors[far + 1 :]])

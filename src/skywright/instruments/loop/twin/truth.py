@@ -185,5 +185,5 @@ def _box(points: NDArray[np.float64], optics: Optics, pose: Pose) -> Box:
     if len(points) == 0:
         return (np.nan,) * 4
     seen = project(points, optics, pose)
-    left, top, right, bottom = [*seen.min(axis=0).tolist(), *seen.max(axis=0).tolist()]
-    return left, top, right, bottom
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
