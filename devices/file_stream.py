@@ -13,8 +13,6 @@ from ophyd.areadetector.base import EpicsSignalWithRBV
 
 from skywright.files.stream_columns import StreamColumn
 
-__all__ = ["FilePlugin", "FileStream", "FlyingStream", "StreamColumn"]
-
 STREAM_MODE = 2
 
 

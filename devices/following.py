@@ -190,10 +190,6 @@ class FileStreamDevice(GuardedDevice):
                 self._wait_for_rows(stream, captured)
         self._check_fault()
 
-    def in_background(self, work: Callable[[], None]) -> Any:
-        """Run `work` on a thread; return a status that fails with the exception of `work`."""
-        return self._background(work)
-
     # ---- waiting, always with a limit
 
     def _record(
@@ -229,8 +225,9 @@ class FileStreamDevice(GuardedDevice):
         """Wait until the row count is one of the new file.
 
         The previous file is closed, so a count other than `before` belongs to the new file. The IOC
-        posts the count of the new file before it completes the put of `capture`. So if it still
-        answers with `before` after `MONITOR_TIMEOUT_S`, the new file has as many rows already.
+        posts the count of the new file before ``Capture_RBV`` becomes 1, for which the put of
+        `capture` has waited. So if it still answers with `before` after `MONITOR_TIMEOUT_S`, the
+        new file has as many rows already.
         """
         started = time.monotonic()
         while before and stream.rows == before:

@@ -108,7 +108,7 @@ class GuardedDevice(Device):
         """Return the IOC's error message, or advice."""
         return f"check the IOC at {self.prefix}"
 
-    def _background(self, work: Callable[[], None]) -> DeviceStatus:
+    def in_background(self, work: Callable[[], None]) -> DeviceStatus:
         """Run `work` on a thread; its status has the exception of `work`."""
         return run_task(self, work)
 

@@ -264,7 +264,7 @@ class Motor(EpicsMotor):
         return f"alarm {status.name} {severity.name}" if severity else ""
 
 
-def run_task(device: Any, work: Callable[[], None]) -> TaskStatus:
+def run_ioc_task(device: Any, work: Callable[[], None]) -> TaskStatus:
     """Run `work` on a thread; the status ends with it, and has its exception.
 
     Errors of the control layers become a `HardwareError`, see `ioc_errors`.

@@ -38,6 +38,7 @@ class RecordingDevice(FileStreamDevice):
     row_name = "frame"
     """Name of a row of the recording, for messages."""
 
+    # None removes a component of the base class: areaDetector has no heartbeat
     heartbeat = None
     heartbeat_limit = None
 

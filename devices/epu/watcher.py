@@ -15,9 +15,10 @@ from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind
 from ophyd.status import DeviceStatus
 
-from devices.file_stream import FileStream, StreamColumn
+from devices.file_stream import FileStream
 from devices.guarded import PUT_S, GuardedDevice
 from skywright.errors import HardwareError
+from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.epu.runs.layouts import COLUMNS, ROW, STREAMS
 
 LONG_TEXT: dict[str, Any] = {"kind": Kind.omitted, "string": True}

@@ -12,9 +12,10 @@ from ophyd import EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
 
-from devices.file_stream import FilePlugin, FileStream, StreamColumn
+from devices.file_stream import FilePlugin, FileStream
 from devices.recording import CONTINUOUS, SINGLE, RecordingDevice
 from skywright.files.areadetector import IMAGE
+from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.loop.capture import IDENTITY, TIME
 
 
@@ -82,12 +83,12 @@ class AxisCamera(RecordingDevice):
     def trigger(self) -> DeviceStatus:
         """Take one picture; done when it is visible in the file.
 
-        Called again before the first has ended, as after resume, it takes a further picture.
+        Called again after the first was stopped, as by pause and resume, it takes a further one.
         """
         # After a resume there can be one row more than events, of the trigger that the pause cut
         # off: both get the same seq_num, and the last one counts.
         self.pictures.by_row = True
-        return self._background(self._take_one)
+        return self.in_background(self._take_one)
 
     def _take_one(self) -> None:
         self._check_staged()
@@ -102,7 +103,7 @@ class AxisCamera(RecordingDevice):
     def kickoff(self) -> DeviceStatus:
         """Start the acquisition; done when the camera acquires."""
         self.pictures.by_row = False
-        return self._background(self._start)
+        return self.in_background(self._start)
 
     def _start(self) -> None:
         self._check_staged()
@@ -113,7 +114,7 @@ class AxisCamera(RecordingDevice):
 
     def complete(self) -> DeviceStatus:
         """Stop taking pictures; done when all that have arrived are visible in the file."""
-        return self._background(self._stop)
+        return self.in_background(self._stop)
 
     def _stop(self) -> None:
         self._check_fault()

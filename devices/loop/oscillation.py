@@ -24,7 +24,7 @@ from ophyd import Device, EpicsSignal, EpicsSignalRO, Kind, Signal
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
 from devices.guarded import TaskStatus, read_all_elements
-from devices.motion import Motor, run_task
+from devices.motion import Motor, run_ioc_task
 from skywright.errors import HardwareError
 from skywright.files.columns import Column, ColumnWriter
 from skywright.files.stream_columns import StreamColumn
@@ -121,7 +121,7 @@ class OscillationFlyer(Device):
             self._accept(sweep)
             self._sweep = sweep
 
-        return run_task(self, work)
+        return run_ioc_task(self, work)
 
     def _accept(self, sweep: Sweep) -> None:
         """Check a sweep, or write it to where it is to be."""
@@ -136,7 +136,7 @@ class OscillationFlyer(Device):
                 "kickoff"
             )
         sweep = self._sweep
-        self._over = over = run_task(self, lambda: self._fly(sweep))
+        self._over = over = run_ioc_task(self, lambda: self._fly(sweep))
         over.add_callback(lambda _: self._started.set())
 
         def work() -> None:
@@ -144,7 +144,7 @@ class OscillationFlyer(Device):
             if over.done and (error := over.exception(timeout=0)) is not None:
                 raise error
 
-        return run_task(self, work)
+        return run_ioc_task(self, work)
 
     def complete(self) -> TaskStatus:
         """Return a status that is done when the sweep is over and its trace is in the file."""

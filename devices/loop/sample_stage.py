@@ -9,7 +9,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, Kind, Signal
 
 from devices.guarded import TaskStatus
-from devices.motion import MotionLimitError, Motor, move_all, run_task
+from devices.motion import MotionLimitError, Motor, move_all, run_ioc_task
 from skywright.errors import HardwareError
 from skywright.instruments.loop.stages import StageSetup
 
@@ -171,7 +171,7 @@ class SampleStage(Device):
             raise HardwareError(f"{self.name}: is on its way already; wait, or stop it")
         self.check_value(xyz_um)
         moves = self.targets(xyz_um)
-        self._task = run_task(self, lambda: move_all(moves))
+        self._task = run_ioc_task(self, lambda: move_all(moves))
         return self._task
 
     def stop(self, *, success: bool = False) -> None:

@@ -15,10 +15,11 @@ from ophyd import Component as Cpt
 from ophyd import EpicsSignalRO, Kind, Signal
 from ophyd.areadetector.base import EpicsSignalWithRBV
 
-from devices.file_stream import FilePlugin, FileStream, StreamColumn
+from devices.file_stream import FilePlugin, FileStream
 from devices.guarded import GuardedDevice
 from skywright.errors import HardwareError
 from skywright.files.readers import HDF5, open_reader
+from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.panoseti.event_columns import COLUMNS, NUMBER
 from skywright.instruments.panoseti.products import PRODUCTS
 from skywright.instruments.panoseti.rundir import is_under_way, run_of
@@ -146,27 +147,27 @@ class Panoseti(GuardedDevice):
         wait_for_new
             Pass over a run that is over; if none is under way within `limit_s`, the status fails.
         """
-        return self._background(lambda: self._find_run(limit_s, wait_for_new))
+        return self.in_background(lambda: self._find_run(limit_s, wait_for_new))
 
     def track(self) -> Status:
         """Begin to index the run that `find_run` has found; done when the indexes are open."""
-        return self._background(self._begin)
+        return self.in_background(self._begin)
 
     def run_simulated(self, running: bool) -> Status:
         """Start or end a run of the simulated array; done when the IOC has done so."""
-        return self._background(lambda: self._simulate(running))
+        return self.in_background(lambda: self._simulate(running))
 
     def set_threshold(self, threshold_adc: float) -> Status:
         """Set the threshold of the simulated boards, ADC; done when they have it."""
-        return self._background(lambda: self._put(self.threshold, threshold_adc))
+        return self.in_background(lambda: self._put(self.threshold, threshold_adc))
 
     def set_flasher(self, photoelectrons: float) -> Status:
         """Set the simulated flat-field light of each pixel, 0 for none; done when it is so."""
-        return self._background(lambda: self._put(self.flasher, photoelectrons))
+        return self.in_background(lambda: self._put(self.flasher, photoelectrons))
 
     def open_shutter(self, is_open: bool) -> Status:
         """Open or close the shutters of the simulated array; done when they are so."""
-        return self._background(lambda: self._put(self.shutter, int(is_open)))
+        return self.in_background(lambda: self._put(self.shutter, int(is_open)))
 
     def measure_rate(self, seconds: float) -> Status:
         """Measure the rate of triggers from now on; done when `trigger_rate` has it, Hz.
@@ -174,15 +175,15 @@ class Panoseti(GuardedDevice):
         It is the rate of all pulse-height frames of all modules by their own times. A run is being
         tracked.
         """
-        return self._background(lambda: self._measure_rate(seconds))
+        return self.in_background(lambda: self._measure_rate(seconds))
 
     def wait_for_run(self, limit_s: float) -> Status:
         """Return a status that is done when the run has ended and all its frames are indexed."""
-        return self._background(lambda: self._wait(limit_s))
+        return self.in_background(lambda: self._wait(limit_s))
 
     def end_track(self) -> Status:
         """Close the indexes; done when every frame found is visible in them."""
-        return self._background(self._end)
+        return self.in_background(self._end)
 
     def raise_if_silent(self) -> None:
         """Raise nothing: a run may have no new frames for a long time."""

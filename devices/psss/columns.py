@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from devices.file_stream import StreamColumn
 from skywright.files import areadetector
 from skywright.files.columns import ColumnReader
+from skywright.files.stream_columns import StreamColumn
 
 TOLD = (
     *("spectrum", "pulse_id", "time", "center", "fwhm", "center_error", "fwhm_error", "com", "std"),

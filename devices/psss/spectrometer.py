@@ -200,7 +200,7 @@ class Psss(RecordingDevice):
 
         Called again before the first has ended, as after resume, it takes further pulses.
         """
-        return self._background(self._take_point)
+        return self.in_background(self._take_point)
 
     def _take_point(self) -> None:
         self._check_staged()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from devices.file_stream import StreamColumn
+from skywright.files.stream_columns import StreamColumn
 from skywright.instruments.sacla import layouts
 from skywright.instruments.sacla.regions import MASK
 

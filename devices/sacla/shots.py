@@ -174,7 +174,7 @@ class Shots(FileStreamDevice):
 
     def close_files(self) -> Status:
         """Return a status that is done when all rows, images and frames are visible."""
-        return self._background(self._close_files)
+        return self.in_background(self._close_files)
 
     def _close_files(self) -> None:
         self._watching = False
@@ -257,7 +257,7 @@ class Shots(FileStreamDevice):
 
     def trigger(self) -> DeviceStatus:
         """Take the shots of a point; done when they are in the file and summed up."""
-        return self._background(self._take_point)
+        return self.in_background(self._take_point)
 
     def _take_point(self) -> None:
         self._check_staged()

@@ -27,7 +27,7 @@ class Pulses:
 
     def acquire(self, wanted: int) -> Acquisition:
         """Take N pulses, 0: until the acquisition is stopped; return one that is in progress."""
-        return self.processor.acquisition or self.processor.acquire(wanted)
+        return self.processor.join_acquisition(wanted)
 
     def stop(self) -> Acquisition | None:
         """End the acquisition under way."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,29 @@ def test_an_acquisition_is_over_when_its_items_are_in_the_file(
     assert recorder.rows_readable == 3
     assert identities(tmp_path / "a.h5") == seen == [1, 2, 3]
     assert owner.is_running  # it ran before
+
+
+def test_who_joins_an_acquisition_that_ends_gets_a_new_one(
+    source: HandSource, make: Make, tmp_path: Path
+) -> None:
+    recorder: Recorder[Any, Any] = Recorder(layout())
+    owner = make(recorders=[recorder])
+    recorder.start(tmp_path / "a.h5")
+    first = owner.join_acquisition(1)
+    assert owner.join_acquisition(5) is first
+    with recorder._file_lock:  # the disk is slow: the first one ends, and is not over
+        source.send(events(0, 1))
+        joined: Future[Any] = Future()
+        thread = threading.Thread(target=lambda: joined.set_result(owner.join_acquisition(1)))
+        thread.start()
+        assert owner.acquisition is first
+        assert not joined.done()
+    second = joined.result(90)
+    assert second is not first
+    assert first.done.is_set()
+    source.send(events(1, 1))
+    assert second.done.wait(90)
+    assert identities(tmp_path / "a.h5") == [0, 1]
 
 
 def test_nothing_that_arrived_before_a_stop_is_lost(

@@ -133,6 +133,17 @@ def test_a_period_of_zero_is_always_due() -> None:
     assert Pacer(10.0).wait(0.0) == 0  # the first is due at once
 
 
+def test_items_without_a_period_are_not_late_when_a_period_is_set() -> None:
+    pacer = Pacer(0.02)
+    assert pacer.wait(1.0) == 0
+    pacer.set_period(0.0)
+    assert pacer.wait(0.0) == 0
+    pacer.pause(0.2)
+    assert pacer.wait(0.0) == 0
+    pacer.set_period(0.02)
+    assert (pacer.wait(1.0), pacer.skipped) == (0, 0)
+
+
 def test_an_item_that_cannot_be_delivered_does_not_end_the_source(
     got: list[int], reports: list[str]
 ) -> None:

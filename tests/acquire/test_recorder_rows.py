@@ -11,6 +11,7 @@ from support.hand_source import HEIGHT, IDENTITY, events, layout
 from support.waiting import until
 
 from skywright.acquire import recorder as recorder_module
+from skywright.acquire.acquisition import RefusedError
 from skywright.acquire.columns_layout import ColumnsLayout, Rows
 from skywright.acquire.index_layout import IndexLayout, Records
 from skywright.acquire.recorder import GROUPS_PER_WRITE, Recorder
@@ -88,6 +89,41 @@ def test_a_full_queue_counts_rows(tmp_path: Path) -> None:
     assert recorder.lost()["events queue full"] in (200, 300, 400)
 
 
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_a_result_that_the_layout_cannot_handle_is_a_loss(
+    tmp_path: Path, synchronous: bool
+) -> None:
+    class Strict(ColumnsLayout):
+        def take(self, result: Any) -> Rows | None:
+            return super().take(result["rows"])
+
+    recorder: Recorder[Any, Any] = Recorder(
+        Strict("events", (HEIGHT,), IDENTITY), synchronous=synchronous
+    )
+    recorder.start(tmp_path / "a.h5")
+    if synchronous:
+        with pytest.raises(RefusedError, match="rows"):
+            recorder.offer({})
+    else:
+        recorder.offer({})
+    recorder.offer({"rows": events(0, 2)})
+    recorder.close()
+    assert identities(tmp_path / "a.h5") == [0, 1]
+    assert recorder.lost() == {"events not written": 1}
+
+
+def test_a_path_that_an_index_cannot_hold_is_a_loss_of_its_records(tmp_path: Path) -> None:
+    recorder: Recorder[Any, Any] = Recorder(IndexLayout())
+    recorder.start(tmp_path / "a.h5")
+    numbers = np.arange(3)
+    for name in ("x" * 2000, "b"):
+        recorder.offer(Records(tmp_path / name, numbers, 10 * numbers, np.full(3, 10)))
+    recorder.stop()
+    assert recorder.error == ""
+    recorder.close()
+    assert (recorder.rows_readable, recorder.lost()) == (3, {"index not written": 3})
+
+
 class FaultyFile:
     """A file whose `flush` fails a number of times; counts its rows."""
 
@@ -99,6 +135,10 @@ class FaultyFile:
     def append(self, groups: Sequence[Rows]) -> Mapping[str, int]:
         self.rows += sum(map(len, groups))
         return {}
+
+    @property
+    def appended(self) -> int:
+        return self.rows
 
     def flush(self) -> int:
         if self.failures:

@@ -143,6 +143,14 @@ def test_a_missing_parent_directory_is_named(fake_beamline: dict[str, str], tmp_
     assert f"store.directory: {where.parent} does not exist" in one_line(done)
 
 
+def test_a_store_below_a_path_that_tiled_cannot_read_is_named(
+    fake_beamline: dict[str, str], tmp_path: Path
+) -> None:
+    done = run("up", **fake_beamline, SKYWRIGHT_STORE__DIRECTORY=str(tmp_path / "run #1"))
+    assert done.returncode == 2
+    assert "tiled cannot read files below a path with # or ?" in one_line(done)
+
+
 def test_a_file_in_the_place_of_the_store_is_named(fake_beamline: dict[str, str]) -> None:
     done = run("up", **fake_beamline, SKYWRIGHT_STORE__DIRECTORY=fake_beamline["SKYWRIGHT_CONFIG"])
     assert done.returncode == 2

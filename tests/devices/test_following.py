@@ -18,10 +18,11 @@ from support.raw_format import MIMETYPE, record
 from support.recording_faults import failing
 from support.waiting import until
 
-from devices.file_stream import FilePlugin, FlyingStream, StreamColumn
+from devices.file_stream import FilePlugin, FlyingStream
 from devices.following import FileStreamDevice
 from skywright.files import readers
 from skywright.files.index import IDENTITY
+from skywright.files.stream_columns import StreamColumn
 
 
 class Plugin(FilePlugin):

@@ -27,7 +27,7 @@ from support.waiting import until
 from devices.guarded import read_all_elements
 from devices.loop.goniometer import Goniometer, MotorGoniometer
 from devices.loop.oscillation import COLUMNS, ROW, OscillationFlyer
-from devices.motion import run_task
+from devices.motion import run_ioc_task
 from skywright.errors import ConfigError, HardwareError
 from skywright.files.columns import ColumnReader
 from skywright.instruments.loop.stages import StageSetup
@@ -320,7 +320,7 @@ def test_whatever_channel_access_raises_the_lost_ioc_is_named(error: Exception) 
     def read() -> None:
         raise error
 
-    status = run_task(Device("NOT:THERE:", name="gonio"), read)
+    status = run_ioc_task(Device("NOT:THERE:", name="gonio"), read)
     assert reason(status).startswith("gonio: lost the IOC of NOT:THERE:")
 
 

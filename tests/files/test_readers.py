@@ -21,7 +21,7 @@ from skywright.callbacks.raw_run import RawRun, RawStream, RequiredKeys
 from skywright.errors import DataError
 from skywright.files import readers
 from skywright.files.index import IDENTITY
-from skywright.files.readers import UnknownMimetypeError, locate, open_reader
+from skywright.files.readers import locate, open_reader
 from skywright.instruments import Instrument
 
 
@@ -100,7 +100,7 @@ def test_what_is_wrong_with_a_raw_file_is_said(
 
 def test_resources_without_a_reader_are_refused_by_name(tmp_path: Path) -> None:
     resource = {"uri": "file:///a", "mimetype": "application/x-odd", "parameters": {"dataset": "x"}}
-    with pytest.raises(UnknownMimetypeError, match=r"'application/x-odd'; .*application/x-raw1"):
+    with pytest.raises(DataError, match=r"'application/x-odd'; .*application/x-raw1"):
         locate(resource)
     raw = resource | {"mimetype": MIMETYPE}
     assert locate(raw) == (Path("/a"), "x")

@@ -69,6 +69,34 @@ def acquire(processor: Processor, source: ScriptedSource, *images: Any, first: i
     until(lambda: not processor.is_running)
 
 
+def test_a_spectrum_that_is_too_wide_is_one_of_the_rows_of_a_recording(
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.h5"
+    assert spectra.start(path, count=3) == ""
+    acquire(processor, source, PICTURE, picture(columns=200), *[PICTURE] * 3)
+    spectra.stop()
+    assert spectra.lost() == {"spectra spectrum too wide": 1}
+    with ColumnReader(path, layouts.PULSE_ID) as reader:
+        assert reader.read(layouts.PULSE_ID).tolist() == [1, 2, 3]
+
+
+def test_a_recording_goes_on_after_its_settings_file_could_not_be_created(
+    processor: Processor, source: ScriptedSource, spectra: Recorder[Any, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.h5"
+    assert spectra.start(path) == ""
+    settings = layouts.settings_path(path)
+    settings.touch()
+    acquire(processor, source, PICTURE)
+    assert spectra.lost() == {"spectra not written": 1}
+    settings.unlink()
+    acquire(processor, source, PICTURE, first=2)
+    spectra.stop()
+    with ColumnReader(path, layouts.PULSE_ID) as reader:
+        assert reader.read(layouts.PULSE_ID).tolist() == [2]
+
+
 def test_every_pulse_is_a_row_that_says_what_it_was_made_with(
     processor: Processor, source: ScriptedSource, spectra: Recorder[Any, Any], tmp_path: Path
 ) -> None:

@@ -13,11 +13,12 @@ from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO, Kind
 from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.status import DeviceStatus
-from skywright.devices.file_stream import FileStream, StreamColumn
+from skywright.devices.file_stream import FileStream
 from skywright.devices.guarded import GuardedDevice
 from skywright.devices.live_result import LiveResult
 
 from skywright.errors import HardwareError
+from skywright.files.stream_columns import StreamColumn
 from skywright.session.context import SessionContext
 from skywright_bpm.source import CURRENTS, NUMBER, TIME
 
@@ -84,7 +85,7 @@ class BeamPositionMonitor(GuardedDevice):
 
     def kickoff(self) -> DeviceStatus:
         """Start to record; done when the IOC does."""
-        return self._background(self._start)
+        return self.in_background(self._start)
 
     def _start(self) -> None:
         self._put(self.record, 1)
@@ -92,7 +93,7 @@ class BeamPositionMonitor(GuardedDevice):
 
     def complete(self) -> DeviceStatus:
         """Stop; done when all samples are visible in the file."""
-        return self._background(self._finish)
+        return self.in_background(self._finish)
 
     def _finish(self) -> None:
         self._flying = False

@@ -100,7 +100,7 @@ class Owner(Generic[Item, Result]):
         self._publisher: Publisher[Result] = Publisher(name, endpoints)
         self.endpoints = self._publisher.endpoints
         self.failures = self._publisher.failures
-        """Number of errors of the source, endpoints and callbacks, by cause."""
+        """Number of errors of the source, endpoints, recorders and callbacks, by cause."""
         self._process, self._prepare = process, prepare
         self._lock = threading.RLock()
         self._source_lock = threading.RLock()
@@ -231,9 +231,11 @@ class Owner(Generic[Item, Result]):
         requested
             Number of items; 0: until `stop_acquisition`.
         on_item
-            Called with each result of the acquisition, in order; must not block. Without a
-            `process` it is called when an item arrives, before a recorder may refuse the item; with
-            `threads` then also for items that arrive while the last requested ones are in the pool.
+            Called with each result of the acquisition, in order; must not block. With a `process`
+            it is called for the items that count. Without one it is called when an item arrives:
+            also for an item that a recorder then refuses, and, with `threads`, for items that
+            arrive while the last one that counts is still in the pool. So it may be called more
+            than `requested` times.
 
         Raises
         ------
@@ -256,6 +258,17 @@ class Owner(Generic[Item, Result]):
             self.stop_acquisition()
             raise
         return acquisition
+
+    def join_acquisition(self, requested: int = 0) -> Acquisition:
+        """Return the acquisition in progress; start one if there is none, see `acquire`.
+
+        One that is ending is awaited first, at most `DRAIN_S`: it takes no new items.
+        """
+        current = self.acquisition
+        if current is not None and current.stopping:
+            current.done.wait(DRAIN_S)
+            current = self.acquisition
+        return current or self.acquire(requested)
 
     def stop_acquisition(self) -> Acquisition | None:
         """End the present acquisition and return it.
@@ -280,7 +293,7 @@ class Owner(Generic[Item, Result]):
         depth
             Maximum number of results that wait.
         runs_source
-            Whether the source runs while this queue is open, until `stop`.
+            True: the source runs while this queue is open, or until `Owner.stop`.
 
         Raises
         ------

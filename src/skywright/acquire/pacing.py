@@ -60,6 +60,7 @@ class Pacer:
         if self._ended.is_set():
             return None
         if not period_s:
+            self._due = None  # a period set later counts from then on
             return 0
         now = time.monotonic()
         if self._due is None:

@@ -32,7 +32,7 @@ class Publisher(Generic[Result]):
     Attributes
     ----------
     failures
-        Failures of endpoints, by cause.
+        Errors of endpoints, recorders and callbacks, by cause.
     queues
         Open queues.
     """

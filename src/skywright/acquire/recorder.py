@@ -43,7 +43,14 @@ class File(Protocol[Group]):
     """The open file of a recording."""
 
     def append(self, groups: Sequence[Group]) -> Mapping[str, int]:
-        """Write row groups, or raise and write none; return the number of rows lost, by cause."""
+        """Write row groups, or raise and write none; return what is lost, by cause.
+
+        A row of which only a part is lost is in the file.
+        """
+
+    @property
+    def appended(self) -> int:
+        """Number of rows in the file, visible or not."""
 
     def flush(self) -> int:
         """Make all rows visible to readers; return their number."""
@@ -54,6 +61,10 @@ class File(Protocol[Group]):
 
 class Writer(Protocol):
     """A writer of `skywright.files`: a `File` without `append`."""
+
+    @property
+    def appended(self) -> int:
+        """Number of rows in the file, visible or not."""
 
     def flush(self) -> int:
         """Make all rows visible to readers; return their number."""
@@ -76,6 +87,11 @@ class WriterFile(Generic[WriterT]):
 
     def __init__(self, writer: WriterT) -> None:
         self.writer = writer
+
+    @property
+    def appended(self) -> int:
+        """Number of rows in the file, visible or not."""
+        return self.writer.appended
 
     def flush(self) -> int:
         """Make all rows visible to readers; return their number."""
@@ -196,7 +212,7 @@ class Recorder(Generic[Result, RowGroup]):
         """Row groups, and callbacks: functions to call when all rows before them are visible."""
         self._bytes = 0
         self._seen = 0
-        """Number of rows offered in this acquisition."""
+        """Number of rows offered in this acquisition; counted only if `every` is above 1."""
         self._closing = False
         self._file: File[RowGroup] | None = None
         self._before_open: list[RowGroup] = []
@@ -204,7 +220,7 @@ class Recorder(Generic[Result, RowGroup]):
         self._count = 0
         """Number of rows of the whole recording; 0: no limit."""
         self._recorded = self._flushed = 0
-        """Numbers of rows of the present recording: written, and written and visible."""
+        """Numbers of rows in the file of the recording: all, and those that are visible."""
         self._unreadable = 0
         """Rows that a flush failed to make visible when a caller waited for them: they count as
         lost until a later flush succeeds."""
@@ -229,10 +245,14 @@ class Recorder(Generic[Result, RowGroup]):
         """
         if self.path is None:
             return
-        group = self.layout.take(result)
-        if group is None:
+        try:
+            group = self.layout.take(result)
+            group = None if group is None else self._decimate(group)
+        except Exception as error:  # the layout cannot handle this result
+            self._fail(error, 1)
+            if self.synchronous:
+                raise RefusedError("not written", self.error) from error
             return
-        group = self._decimate(group)
         if group is None:
             return
         if self.synchronous:
@@ -261,7 +281,7 @@ class Recorder(Generic[Result, RowGroup]):
             causes = [c for c, n in self._lost.as_dict().items() if n > before.get(c, 0)]
             why = self.error
             if self._flush_is_due():
-                self._flush(must_create=False)
+                self._flush(caller_waits=False)
         if causes:
             what = self.layout.describe(group)
             raise RefusedError(causes[0], f"{what}: {why}" if why else what)
@@ -280,9 +300,9 @@ class Recorder(Generic[Result, RowGroup]):
         return group if range(count)[rows] == range(count) else self.layout.select(group, rows)
 
     def call_when_visible(self, done: Callable[[], None]) -> None:
-        """End the acquisition: call `done` when its rows are visible or counted as lost.
+        """Call `done` when the rows offered so far are visible or counted as lost.
 
-        The next row is counted as row 0 for `every`.
+        An acquisition ends with it: the next row is row 0 for `every`.
         """
         with self._queue_changed:
             self._seen = 0
@@ -376,7 +396,7 @@ class Recorder(Generic[Result, RowGroup]):
                 if groups:
                     self._write(groups, must_create=when_visible is not None)
                 if when_visible is not None or self._flush_is_due():
-                    flushed = self._flush(must_create=when_visible is not None)
+                    flushed = self._flush(caller_waits=when_visible is not None)
             if when_visible is not None:
                 when_visible()
             if flushed or when_visible is not None:
@@ -461,8 +481,7 @@ class Recorder(Generic[Result, RowGroup]):
         if not groups:
             return
         try:
-            lost = file.append(groups)
-            for cause, count in lost.items():
+            for cause, count in file.append(groups).items():
                 self._lost.add(cause, count)
         except DoesNotFitError as error:
             if len(groups) > 1:  # write one by one, so that only the rows that do not fit are lost
@@ -476,12 +495,12 @@ class Recorder(Generic[Result, RowGroup]):
             self._fail(error, self._rows(groups))
             return
         self.error = ""
-        self._recorded += self._rows(groups) - sum(lost.values())
+        self._recorded = file.appended
         self._unflushed_since = self._unflushed_since or time.monotonic()
 
-    def _flush(self, must_create: bool) -> bool:
+    def _flush(self, caller_waits: bool) -> bool:
         """Make the written rows visible; return whether that was tried."""
-        if must_create and self._before_open:
+        if caller_waits and self._before_open:
             self._write([], must_create=True)
         if self._file is None or not self._unflushed_since:
             return False
@@ -490,7 +509,7 @@ class Recorder(Generic[Result, RowGroup]):
         except Exception as error:
             self._report(error)
             self._unflushed_since = time.monotonic()  # for the next attempt
-            if must_create:
+            if caller_waits:
                 self._unreadable = self._recorded - self._flushed
             return True
         self._unflushed_since = 0.0

@@ -257,7 +257,16 @@ class Analysis(ABC, Generic[Statistic]):
         DataError
             If `summarize` gives other results than declared.
         """
-        return self.result_of(self.state())
+        state = self._folded
+        for _, block in sorted(self._blocks().items()):
+            state = self.fold(state, block.statistic)
+        found = self.summarize(state)
+        if found.keys() != {c.name for c in self.results}:
+            raise DataError(
+                f"analysis {self.name}: summarize gave {sorted(found)}, "
+                f"declared are {sorted(c.name for c in self.results)}"
+            )
+        return {c.name: _value(self, c, found[c.name]) for c in self.results}
 
     def snapshot(self) -> Self:
         """Return a copy that later merges and folds do not change; the statistics are shared.
@@ -267,29 +276,6 @@ class Analysis(ABC, Generic[Statistic]):
         copied = copy.copy(self)
         copied._closed = dict(self._closed)  # noqa: SLF001  (its own class)
         return copied
-
-    def state(self) -> Statistic | None:
-        """Return the statistic over all members seen, for `result_of`; None if there are none."""
-        state = self._folded
-        for _, block in sorted(self._blocks().items()):
-            state = self.fold(state, block.statistic)
-        return state
-
-    def result_of(self, state: Statistic | None) -> dict[str, Any]:
-        """Return the declared results of a `state`, which may be an earlier one.
-
-        Raises
-        ------
-        DataError
-            If `summarize` gives other results than declared.
-        """
-        found = self.summarize(state)
-        if found.keys() != {c.name for c in self.results}:
-            raise DataError(
-                f"analysis {self.name}: summarize gave {sorted(found)}, "
-                f"declared are {sorted(c.name for c in self.results)}"
-            )
-        return {c.name: _value(self, c, found[c.name]) for c in self.results}
 
     # Bookkeeping --------------------------------------------------------------------------------
 

@@ -288,7 +288,7 @@ class Journal:
         return file
 
     def _newest_file(self) -> _RunFile | None:
-        """Return the run of the newest document with a uid, for documents without `run_start`."""
+        """Return the file of the newest document with a uid, for documents without `run_start`."""
         return next(reversed(self._files.values()), None)
 
     def _close_run(self, file: _RunFile) -> None:

@@ -8,8 +8,8 @@ from statistics import median
 from skywright.analysis.frames import frames_per_read
 
 DECISION_LIMIT = "decision_limit_s"
-"""Key of a start document: maximum backlog, as the time that its analysis takes, s, for a plan that
-waits for results. Frames beyond it are skipped, evenly spread, and counted."""
+"""Key of a start document: maximum time that the analysis of the waiting frames may take, s, for a
+plan that waits for results. More frames than that are skipped, evenly spread, and counted."""
 BATCH_S = 0.25
 """Maximum time of a batch, s. The worker reports progress after each batch; a worker that reports
 none counts as stalled."""

@@ -125,6 +125,8 @@ class RunIds:
 class RawStream:
     """A stream of a raw run that has all inputs of an analysis, as of the documents so far.
 
+    If they cannot be used, `error` has the reason.
+
     Parameters
     ----------
     run
@@ -190,6 +192,7 @@ class RawStream:
         indices = doc["indices"]
         for name, key_rows in self._in_files():
             if self.keys[name] == key:
+                # Documents of other programs may leave seq_nums empty
                 numbered = doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]
                 first = doc["seq_nums"]["start"] if numbered else key_rows.count + 1
                 start, stop = indices["start"], indices["stop"]
@@ -236,7 +239,7 @@ class RawRun:
     Attributes
     ----------
     streams
-        Streams that have all inputs, by name, in the order of their descriptors.
+        Streams that have all inputs, or an `error`, by name, in the order of their descriptors.
     stop
         The stop document; None before it.
     """

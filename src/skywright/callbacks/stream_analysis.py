@@ -34,8 +34,8 @@ class BacklogLimits:
     Parameters
     ----------
     max_behind_s
-        Maximum backlog, as the time that its analysis takes, s. A larger backlog at the first
-        batch raises this limit. Frames beyond it are skipped, evenly spread, and counted.
+        Maximum time that the analysis of the waiting frames may take, s. More frames than that are
+        skipped, evenly spread, and counted; those that wait at the first batch are not skipped.
     catch_up_s
         Time limit, s, for the remaining frames after the stop document. An analysis that skips none
         (`Analysis.skips`) goes on until it has analyzed all frames that are in their file.
@@ -60,7 +60,7 @@ class StreamAnalysis:
         Root directory of assets.
     limits
         Limits of the backlog.
-    drawer
+    picture_thread
         Thread that draws the pictures, so that plans do not wait for them.
     second
         Second-stage analyses over the rows of this one.
@@ -73,7 +73,7 @@ class StreamAnalysis:
         emit: Emit,
         assets: Path,
         limits: BacklogLimits,
-        drawer: Executor,
+        picture_thread: Executor,
         second: Sequence[SecondAnalysis] = (),
     ) -> None:
         self.raw = raw
@@ -91,7 +91,7 @@ class StreamAnalysis:
         self._emit = emit
         self._assets = assets
         self._limits = limits
-        self._drawer = drawer
+        self._picture_thread = picture_thread
         self._waits_for_pictures = True
         self._first_backlog: int | None = None
         """Number of frames that waited at the first batch, none of which is skipped for
@@ -317,7 +317,7 @@ class StreamAnalysis:
         derived.missing += left - readable
         self.position = table.announced()
         frames = frames_to_draw(self._analysis, reader, self.position)
-        drawn = None if frames is None else self._drawer.submit(self._analysis.draw, frames)
+        drawn = None if frames is None else self._picture_thread.submit(self._analysis.draw, frames)
         self._closing = self._close_all(drawn)
 
     def _close_all(self, drawn: "Future[Mapping[str, bytes]] | None") -> Iterator[None]:

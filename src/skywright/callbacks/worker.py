@@ -53,7 +53,7 @@ class Worker:
         Root directory of assets.
     limits
         Limits of the backlog.
-    second
+    stages
         Second-stage analyses by name.
     """
 
@@ -65,14 +65,14 @@ class Worker:
         emit: Emit,
         assets: Path,
         limits: BacklogLimits,
-        second: Mapping[str, SecondStage],
+        stages: Mapping[str, SecondStage],
     ) -> None:
         self._make = partial(make_analysis, name, parameters)
         kind = self._make()
         kind.warm_up()
-        for stage in second.values():
+        for stage in stages.values():
             stage.warm_up()
-        self._stages = second
+        self._stages = stages
         self._required = RequiredKeys.of(kind, keys)
         self._emit, self._assets, self._limits = emit, assets, limits
         self._ids = RunIds()

@@ -24,6 +24,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def _end_in_journal(journal: Path, derived_uid: str | None) -> dict[str, Any] | 
     """
     for directory in (journal, journal / "done"):
         path = journal_path(directory, derived_uid or "")
-        if path.is_file():
+        with suppress(FileNotFoundError):  # or the ingester moves it to `done` now
             # The last lines have the last event: at most one stream datum a column follows it
             lines = path.read_bytes().splitlines(keepends=True)[-500:]
             docs = [json.loads(line) for line in lines if line.endswith(b"\n")]
@@ -369,6 +370,7 @@ class WorkerSupervisor:
         self.ready.clear()
         status, limit = worker.returncode, self._limits.restarts
         for uid, run in list(self._runs.items()):
+            # A run without a stream to analyze cannot be the reason
             run.deaths += bool(run.raw.streams)
             for name, stream in run.open_streams.items():
                 if (end := self._end_of_stream(run, name)) is not None:

@@ -417,6 +417,8 @@ class ColumnReader(Closing):
                 try:
                     if alone or written_here or time.monotonic() > end:
                         return take(dataset)
+                except OSError as error:
+                    raise DataError(f"{self.path}: {path}: cannot be read ({error})") from error
                 finally:
                     del dataset
             self._pause.wait(0.001)
@@ -445,8 +447,9 @@ def _create(file: h5py.File, column: Column, cache_bytes: int) -> h5py.Dataset:
 def _cache_bytes(column: Column) -> int:
     """Return the cache of a column that is appended to, bytes.
 
-    That is one chunk, which the next rows may go to. HDF5 keeps full chunks as long as there is
-    room for them, so a larger cache grows with the file. A chunk of one row is written once.
+    One chunk, at most `CACHE_BYTES`: only the last chunk gets more rows. In a larger cache HDF5
+    would also keep full chunks, until it is full. A chunk of one row gets no more rows, so it
+    needs no cache.
     """
     if column.rows_per_chunk == 1:
         return 1  # h5py takes 0 for the default

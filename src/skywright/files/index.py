@@ -88,16 +88,23 @@ class IndexWriter:
         Raises
         ------
         DataError
-            If a value is missing or does not fit.
+            If a value is missing or does not fit, or the path is longer than `PATH_BYTES`.
         OSError
             If the disk is full or fails; nothing is appended then.
         """
+        if len(str(file).encode()) > PATH_BYTES:
+            raise DataError(f"{file}: path longer than {PATH_BYTES} bytes, which an index can hold")
         if file not in self._numbers:
             self._files.append(len(self._numbers), {FILE_PATH: str(file)})
             self._numbers[file] = len(self._numbers)
         number = np.full(len(identity), self._numbers[file])
         rows = {FILE: number, OFFSET: offset, SIZE: size, **(extra or {})}
         self._rows.append(identity, rows)
+
+    @property
+    def appended(self) -> int:
+        """Number of records appended, flushed or not."""
+        return self._rows.appended
 
     def flush(self) -> int:
         """Make all records visible; return the number of rows that readers can see."""

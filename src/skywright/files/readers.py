@@ -52,10 +52,6 @@ class Reader(Protocol):
 MakeReader = Callable[[Path, str], Reader]
 
 
-class UnknownMimetypeError(DataError):
-    """A mimetype that has no reader."""
-
-
 def readers() -> dict[str, str]:
     """Return the table: ``module:Class`` of each reader, by mimetype.
 
@@ -81,10 +77,8 @@ def open_reader(mimetype: str, path: Path, column: str) -> Reader:
 
     Raises
     ------
-    UnknownMimetypeError
-        If there is no reader for the mimetype.
     DataError
-        If the file cannot be opened or has no such column.
+        If there is no reader for the mimetype, or the file cannot be opened or has no such column.
     """
     make = _find(mimetype)
     try:
@@ -100,7 +94,7 @@ def _find(mimetype: str) -> MakeReader:
     table = readers()
     if mimetype not in table:
         known = ", ".join(sorted(table))
-        raise UnknownMimetypeError(f"no reader for {mimetype!r}; there are readers for {known}")
+        raise DataError(f"no reader for {mimetype!r}; there are readers for {known}")
     try:
         return cast(MakeReader, resolve(table[mimetype]))
     except (ImportError, AttributeError) as error:
@@ -112,10 +106,9 @@ def locate(resource: Mapping[str, Any]) -> tuple[Path, str]:
 
     Raises
     ------
-    UnknownMimetypeError
-        If there is no reader for its mimetype.
     DataError
-        If its URI is no file:// URI, or its parameters name no column.
+        If there is no reader for its mimetype, its URI is no file:// URI, or its parameters name no
+        column.
     """
     uri, parameters = resource["uri"], resource["parameters"]
     _find(resource["mimetype"])  # raises if there is no reader

@@ -55,8 +55,8 @@ class Service:
     """Whether `Supervisor.start` goes on without this service if it is not ready after `late_s`, or
     has ended before. A configuration error ends the start all the same."""
     ready_limit_s: float = 600.0
-    """Time after which a process that is not ready is terminated, s; `Supervisor.start` fails if it
-    still waits for it."""
+    """Time after which a process that is not ready is terminated, s; `Supervisor.start` fails then,
+    unless it has gone on without this service."""
     backoff_s: tuple[float, float] = (0.5, 30.0)
     """Wait before the first restart, doubled each time up to the second value."""
     backoff_reset_s: float = 60.0

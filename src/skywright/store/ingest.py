@@ -42,8 +42,8 @@ POSTPONED_S = 60.0
 """Pause of a run after `ATTEMPTS` requests without an answer, s. Other runs are written."""
 RETRY_LATER_STATUS = {401, 403, 429, 502, 503, 504}
 UPDATE_S = (1.0, 5.0)
-"""Period of array updates in tiled, (min, max) s. Within these limits it is the time from the start
-of this writing to the last update. The rows of tables are sent at each step."""
+"""Period of array updates in tiled, (min, max) s: 1, 2, 4, then 5 s. Within these limits it is the
+time from the start of this writing to the last update. The rows of tables are sent at each step."""
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ def ingest(path: Path, client: Any) -> State:
     Returns
     -------
     State
-        `State.IDLE` if the run is still open; else `State.DONE` or `State.ASIDE`.
+        `State.IDLE` if the run is still open, or is postponed after requests without an answer;
+        else `State.DONE` or `State.ASIDE`.
 
     Raises
     ------

@@ -118,11 +118,6 @@ class Stream:
     """The rows of files that belong to each seq_num, by data key."""
 
     @property
-    def superseded(self) -> bool:
-        """Whether a resumed run took rows of a file of this stream again."""
-        return any(rows.superseded for rows in self.external_rows.values())
-
-    @property
     def internal(self) -> list[str]:
         """Keys whose values are in events."""
         return [key for key, value in self.data_keys.items() if "external" not in value]
@@ -132,7 +127,7 @@ class Stream:
         return [self.first_seq + i for i, line in enumerate(self.last_line) if line]
 
     def external_rows_end(self) -> float:
-        """Return the first seq_num whose rows of files are not in the catalog.
+        """Return the seq_num from which on rows of files are left out; infinity if none are.
 
         Where events and files share a stream each event has one row of each file; a row whose
         event was not recorded would make their lengths differ, and readers fail.
@@ -191,8 +186,8 @@ class JournalContents:
         self.stop: dict[str, Any] | None = None
         self.streams: dict[str, Stream] = {}
         self.stream_of: dict[str, Stream] = {}
-        self.key_of: dict[str, str] = {}  # stream resource uid -> data key
         self.resources: dict[str, dict[str, Any]] = {}
+        """Stream resources by uid."""
         self.notes: list[str] = []
         self.unreadable: dict[str, str] = {}
         """Reason why tiled cannot read the files, by data key."""
@@ -229,11 +224,11 @@ class JournalContents:
             for event in unpack(name, doc):
                 self.stream_of[event["descriptor"]].add_event(line.number, event)
         elif name == "stream_resource":
-            self.key_of[doc["uid"]] = doc["data_key"]
             self.resources[doc["uid"]] = doc
         elif name == "stream_datum":
             stream = self.stream_of[doc["descriptor"]]
-            stream.add_external_rows(self.key_of[doc["stream_resource"]], doc)
+            key = self.resources[doc["stream_resource"]]["data_key"]
+            stream.add_external_rows(key, doc)
 
     def _add_descriptor(self, doc: dict[str, Any]) -> None:
         stream = self.streams.get(doc["name"])

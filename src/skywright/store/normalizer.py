@@ -8,11 +8,11 @@ import re
 from typing import Any
 
 import jsonschema
+from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer
 
 from skywright.errors import DataError
 from skywright.store.journal_contents import RESERVED, unpack
 from skywright.store.tail import Line
-from skywright.store.tiled_writer import Legacy
 
 _NOT_IN_ADDRESSES = re.compile(r"[/\\?#%]")
 PASSED = ("start", "dtypes", "stream_datum", "")
@@ -23,7 +23,10 @@ class DocumentNormalizer:
 
     def __init__(self) -> None:
         self._out: list[tuple[str, dict[str, Any]]] = []
-        self._legacy = Legacy(self._emit)
+        self._legacy = RunNormalizer()
+        """Turns resources, datums and the events that refer to them into stream documents."""
+        for name in ("stream_resource", "stream_datum", "descriptor"):
+            self._legacy.subscribe(self._emit, name)
         self._datum_keys: dict[str, list[str]] = {}
         """Data keys whose values in events are datum ids, by uid of the descriptor."""
         self._renamed: set[str] = set()  # uids of descriptors with reserved names
@@ -57,7 +60,7 @@ class DocumentNormalizer:
             self._take_descriptor(doc)
         elif name == "stop":
             if self._datum_keys:
-                self._legacy.finish(doc)
+                self._legacy.stop(doc)  # emits the datums that came before their resource
             self._out.append((name, doc))
         elif name in ("stream_resource", "resource", "datum", "datum_page"):
             self._legacy(name, doc)

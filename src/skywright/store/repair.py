@@ -103,8 +103,7 @@ def _by_file(contents: JournalContents) -> dict[str, list[dict[str, Any]]]:
 def rows_on_disk(resources: list[dict[str, Any]]) -> int | None:
     """Return the number of complete rows of the one file of `resources`, None if it is not here.
 
-    The identity of a row is written and flushed after all its values, so the shortest dataset
-    counts.
+    The identity column is written and flushed last, so the shortest dataset counts.
     """
     names = {resource["parameters"]["dataset"] for resource in resources}
     try:

@@ -226,7 +226,8 @@ def _open(path: Path) -> h5py.File:
 def flushed_rows(path: Path, datasets: Iterable[str]) -> int:
     """Return the number of complete rows of a file.
 
-    The identity of a row is flushed after all its values, so the shortest dataset counts.
+    The identity column is flushed last, so it is the shortest. It must be among `datasets`; that of
+    areaDetector's layout is added.
     """
     with _open(path) as file:
         names = {*datasets, *([UNIQUE_ID] if UNIQUE_ID in file else [])}

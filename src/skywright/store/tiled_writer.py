@@ -8,7 +8,6 @@ import httpx
 import numpy as np
 import pyarrow
 from bluesky_tiled_plugins.utils import split_table
-from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer
 from tiled.client.utils import ClientError, handle_error
 from tiled.structures.core import Spec, StructureFamily
 from tiled.structures.data_source import DataSource
@@ -183,7 +182,7 @@ class StreamWriter:
                 # In a table small arrays lose their shape or element type.
                 self._arrays.setdefault(key, []).extend(row.pop(key) for row in rows)
         table = pyarrow.Table.from_pylist(rows)
-        table = table.cast(pyarrow.schema([_not_null(field) for field in table.schema]))
+        table = table.cast(pyarrow.schema([_null_as_text(field) for field in table.schema]))
         if table.num_columns <= TABLE_COLUMNS_MAX:
             self._append("internal", table, data_keys)
             return
@@ -267,28 +266,5 @@ def append(table: Any, rows: pyarrow.Table) -> None:
     table.append_partition(0, rows)
 
 
-def _not_null(field: pyarrow.Field) -> pyarrow.Field:
+def _null_as_text(field: pyarrow.Field) -> pyarrow.Field:
     return field.with_type(pyarrow.string()) if pyarrow.types.is_null(field.type) else field
-
-
-class Legacy:
-    """Turn resource, datum and the events that refer to them into stream documents.
-
-    Parameters
-    ----------
-    emit
-        Called with each ``(name, doc)`` that results.
-    """
-
-    def __init__(self, emit: Any) -> None:
-        self._normalizer = RunNormalizer()
-        for name in ("stream_resource", "stream_datum", "descriptor"):
-            self._normalizer.subscribe(emit, name)
-
-    def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        """Take one document of any kind but start and stop."""
-        self._normalizer(name, doc)
-
-    def finish(self, stop: dict[str, Any]) -> None:
-        """Emit the datums that were referenced before their resource arrived."""
-        self._normalizer.stop(stop)

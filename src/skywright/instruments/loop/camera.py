@@ -220,11 +220,10 @@ class Camera:
         SkywrightError
             What the source raises when it cannot start.
         """
-        current = self._owner.acquisition
-        if current is not None and on_item is None:
-            return current
-        if current is None:
+        if self._owner.acquisition is None:
             self._owner.report("taking pictures", alarm=False)  # clears an old alarm
+        if on_item is None:
+            return self._owner.join_acquisition(requested)
         return self._owner.acquire(requested, on_item)
 
     def stop(self) -> Acquisition | None:
@@ -248,7 +247,7 @@ class Camera:
         str
             Why it failed; empty when it did not.
         """
-        self._recorder.stop()
+        self._recorder.stop()  # before `_shape`, which returns the shape of an open recording
         known = (self.source.size or self._size) is not None and not lazy
         self._layout.early_shape = self._shape() if known else None
         error = self._recorder.start(path, count)

@@ -93,6 +93,11 @@ class PictureFile:
             raise
         self._offset = 0
 
+    @property
+    def appended(self) -> int:
+        """Number of rows in the file, visible or not; not those that are rejected."""
+        return self._images.appended
+
     def append(self, pictures: Sequence[Picture]) -> Mapping[str, int]:
         """Record pictures; return the number that are larger than those of the recording.
 

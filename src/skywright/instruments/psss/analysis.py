@@ -89,7 +89,7 @@ class Pulses(NamedTuple):
 
 
 class SpectrumStatistics(Analysis[Pulses]):
-    """ColumnCaster each stored spectrum again, finds its spikes, and sums up the run.
+    """Fits each stored spectrum again, finds its spikes, and sums up the run.
 
     Parameters
     ----------

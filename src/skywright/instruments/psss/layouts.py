@@ -122,7 +122,6 @@ class SpectraLayout(Layout[Result, SpectrumRow]):
     """Every pulse's spectrum and fit, a row each."""
 
     name = "spectra"
-    at_once = 64
 
     def take(self, result: Result) -> SpectrumRow:
         """Return the row of a result."""
@@ -184,11 +183,12 @@ class SpectraFile:
             )
         except BaseException:
             self._columns.close()
+            path.unlink()
             raise
         self._settings_written = -1
 
     def append(self, rows: Sequence[SpectrumRow]) -> Mapping[str, int]:
-        """Write rows; return how many spectra were too wide."""
+        """Write rows; return how many spectra were too wide: their figures are written."""
         lost: Counter[str] = Counter()
         if not rows:
             return lost
@@ -205,6 +205,11 @@ class SpectraFile:
         }
         self._columns.append([row.pulse_id for row in rows], {SPECTRUM: spectra, **scalars})
         return lost
+
+    @property
+    def appended(self) -> int:
+        """Number of rows in the file, visible or not."""
+        return self._columns.appended
 
     def flush(self) -> int:
         """Make all rows visible; return the number of rows that readers can see."""
