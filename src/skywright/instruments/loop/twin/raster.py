@@ -209,8 +209,8 @@ def accumulate(
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def blur_rows(image: Array, sigma: float) -> None:
-    """Blur the rows of (h, w) float32 in place by a Gaussian, px; their ends are repeated."""
+def blur(image: Array, sigma: float) -> None:
+    """Blur (h, w) float32 in place by a Gaussian, px; the borders are repeated."""
     height, width = image.shape
     if sigma < 0.15:
         return
@@ -230,6 +230,14 @@ def blur_rows(image: Array, sigma: float) -> None:
             k = kernel[i]
             for c in range(width):
                 out[c] += k * line[c + i]
+    rows = image.copy()
+    for r in range(height):
+        out = image[r]
+        out[:] = 0.0
+        for i in range(2 * reach + 1):
+            k, row = kernel[i], rows[min(max(r + i - reach, 0), height - 1)]
+            for c in range(width):
+                out[c] += k * row[c]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")

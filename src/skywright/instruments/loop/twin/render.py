@@ -199,10 +199,7 @@ def _see(
         )  # fmt: skip
     for layer in (transmission, reflection):
         for image, sigma in zip(layer, sigmas, strict=True):
-            raster.blur_rows(image, sigma)
-            turned = np.ascontiguousarray(image.T)
-            raster.blur_rows(turned, sigma)
-            image[:] = turned.T
+            raster.blur(image, sigma)
     return corner, transmission.prod(axis=0), reflection.sum(axis=0)
 
 
@@ -240,7 +237,8 @@ def _add_field(
         )  # fmt: skip
         if len(knots) > 1:
             depth = (mesh.centers[:, 1:] + stage[1:]) @ turn[::-1]
-            layer = np.abs(depth[:, None] - knots).argmin(axis=1).astype(np.int32)
+            nearest = np.searchsorted((knots[1:] + knots[:-1]) / 2.0, depth)
+            layer = nearest.astype(np.int32)
         raster.rasterize(
             vertex, mesh.triangles, mesh.face_normals, mesh.absorption, mesh.opaque, layer, turn,
             corner + shift, density, light,
